@@ -1,0 +1,150 @@
+"""What exactly does an aligner read? The only copy of the four prompt templates, exact to the trailing space.
+
+Text from outside (query, answer, objectives) is put in so that it can neither close a field nor open another: a bar
+that would look like a field mark is written as a broken bar, and `Prompt.restore` undoes that in what comes out.
+Sources: MetaAligner (arXiv 2403.17141, released code) and Aligner (arXiv 2402.02416, released code).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.types import Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """One family: the `better` form is used at inference, `equal` only in training (the paper's stage two)."""
+
+    name: str
+    better: str
+    equal: str | None
+    marks: tuple[str, ...]
+    """What would open or close a field if it stood in a text from outside."""
+
+    @property
+    def hash(self) -> str:
+        """sha256 of the unfilled better form; part of the model manifest and of every cache key."""
+        return hashlib.sha256(self.better.encode()).hexdigest()
+
+
+def _assistant(word: str, verb: str) -> str:
+    return (
+        f"You are an assistant to human. You will be provided with a {word} and an answer. Consider the {word}, then "
+        f"edit the answer to {verb} considering these aspects: {{aspects}} | {word.capitalize()}: {{question}} | "
+        "Answer: {answer} | Edit: "
+    )
+
+
+_IMHI = (
+    'Edit the following Question-Answer pair to make it better considering these aspects "{aspects}" | '
+    "Question: {question} | Answer: {answer} | Edit: "
+)
+_ALIGNER = (
+    "BEGINNING OF CONVERSATION: USER: ##Question: {question}\n##Answer: {answer}\n##Correction:  ASSISTANT:"
+)
+_BARS = ("Context", "Query", "Question", "Answer", "Edit")
+
+TEMPLATES = {
+    t.name: t
+    for t in (
+        Template("hh-rlhf", _assistant("context", "improve it"), _assistant("context", "make it equal"), _BARS),
+        Template("ultrafeedback", _assistant("query", "improve it"), _assistant("query", "make it equal"), _BARS),
+        Template("imhi", _IMHI, None, _BARS),
+        Template("aligner", _ALIGNER, None, ("Question", "Answer", "Correction")),
+    )
+}
+
+_BAR_MARK = re.compile(r"\|(?=\s*(?:Context|Query|Question|Answer|Edit)\s*:)", re.IGNORECASE)
+_ROLE_TURN = re.compile(r"\n\n(?=(?:Human|Assistant):)")
+_HASH_MARK = re.compile(r"##(?=\s*(?:Question|Answer|Correction|Answer_Prefix)\s*:)", re.IGNORECASE)
+BROKEN_BAR, FULLWIDTH_HASHES = "\u00a6", "\uff03\uff03"
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A filled template. `text[start:end]` is the answer as the aligner sees it (`shown`, same length as given)."""
+
+    text: str
+    start: int
+    end: int
+    original: str
+
+    @property
+    def shown(self) -> str:
+        """The answer inside the prompt; equal to the original unless it held a field mark."""
+        return self.text[self.start : self.end]
+
+    def restore(self, generated: str) -> str:
+        """Undo the neutralising of field marks in generated text, if the answer itself had any."""
+        if self.shown == self.original:
+            return generated
+        for safe, mark in ((BROKEN_BAR, "|"), (FULLWIDTH_HASHES, "##")):
+            if safe not in self.original:
+                generated = generated.replace(safe, mark)
+        return generated
+
+
+def template(name: str) -> Template:
+    """The family called `name`; never guessed from a path or a model name."""
+    try:
+        return TEMPLATES[name]
+    except KeyError:
+        known = ", ".join(sorted(TEMPLATES))
+        raise ConfigError(f"unknown template {name!r}; known: {known}") from None
+
+
+def neutralise(text: str) -> str:
+    """Write field marks in `text` with look-alikes of the same length, so that it stays inside its field."""
+    text = _BAR_MARK.sub(BROKEN_BAR, text)
+    text = _HASH_MARK.sub(FULLWIDTH_HASHES, text)
+    return text
+
+
+def render(
+    family: Template, query: str, answer: str, objectives: Sequence[str], *, equal: bool = False
+) -> Prompt:
+    """Fill a template. `objectives` are whole texts ("Name: description"), kept in their order."""
+    form = family.equal if equal else family.better
+    if form is None:
+        raise ConfigError(f"template {family.name!r} has no form for equal preferences")
+    head, tail = form.split("{answer}")
+    head = head.replace("{aspects}", aspects(objectives), 1) if "{aspects}" in head else head
+    before, after = _cut_once(head, "{question}")
+    head = before + neutralise(query) + after
+    shown = neutralise(answer)
+    return Prompt(head + shown + tail, len(head), len(head) + len(shown), answer)
+
+
+def aspects(objectives: Sequence[str]) -> str:
+    """The objectives as one field: joined by "; ", each on one line, free of field marks, quotes and placeholders."""
+    return "; ".join(_one_line(text) for text in objectives)
+
+
+def _one_line(text: str) -> str:
+    flat = " ".join(text.split()).replace('"', "'").replace("|", BROKEN_BAR)
+    return neutralise(flat).replace("{question}", "(question)")
+
+
+def _cut_once(head: str, mark: str) -> tuple[str, str]:
+    before, _, after = head.partition(mark)
+    return before, after
+
+
+def query(family: Template, turns: Sequence[Turn]) -> str:
+    """The conversation before the answer as the family's query field.
+
+    hh-rlhf always takes the dialogue form of its data (space before the last "\\n\\nAssistant:" included); the others
+    take a single user turn as it is and a longer conversation as a dialogue. System turns are not part of what the
+    aligners were trained to read and are left out.
+    """
+    spoken = [turn for turn in turns if turn.role in ("user", "assistant") and turn.content]
+    if family.name != "hh-rlhf" and len(spoken) == 1 and spoken[0].role == "user":
+        return spoken[0].content
+    roles = {"user": "Human", "assistant": "Assistant"}
+    dialogue = "".join(f"\n\n{roles[turn.role]}: {_ROLE_TURN.sub(chr(10), turn.content)}" for turn in spoken)
+    return f"{dialogue} \n\nAssistant:"

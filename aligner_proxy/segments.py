@@ -1,0 +1,101 @@
+"""Where does one segment of an answer end and the next begin?
+
+A segment is what the detector head judges and what an edit replaces: a sentence, a list item, a heading, or a whole
+code block. Segments and the white space between them add up to the text exactly. A boundary depends only on what
+stands before it and on the first character after it, so a growing text keeps the boundaries it already had.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_FENCE = re.compile(r"^[ \t]*(```+|~~~+)", re.MULTILINE)
+_LINE = re.compile(r"[^\n]*\n?")
+# Sentence end: closing punctuation, optional closing quotes or brackets, then white space or the end of the line.
+_SENTENCE_END = re.compile(r"[.!?\u2026\u3002\uff01\uff1f]+[\"'\u201d\u2019)\]*_]*(?=\s)|[\u3002\uff01\uff1f]+")
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:e\.g|i\.e|etc|vs|cf|approx|Mr|Mrs|Ms|Dr|Prof|St|No|Fig|Eq|Inc|Ltd|Jr|Sr)|\b[A-Z]|^\s*(?:[-*+]\s+)?\d+)\.$"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One segment: `text` is judged and may be replaced, `gap` is the white space that follows it."""
+
+    start: int
+    text: str
+    gap: str
+
+    @property
+    def end(self) -> int:
+        """Offset of the first character after `text` in the answer."""
+        return self.start + len(self.text)
+
+
+def split(text: str) -> list[Segment]:
+    """Cut `text` into segments; leading white space belongs to the first one, so nothing is lost.
+
+    `"".join(s.text + s.gap for s in split(text)) == text` for every text. A text of white space alone has no segment
+    unless it is not empty, in which case it is one segment without a gap.
+    """
+    segments: list[Segment] = []
+    start = 0
+    for end in _boundaries(text):
+        _append(segments, text, start, end)
+        start = end
+    _append(segments, text, start, len(text))
+    return segments
+
+
+def join(pieces: list[tuple[str, str]]) -> str:
+    """Put (text, gap) pieces together again, leaving out pieces whose text is empty.
+
+    The last piece that stays loses its gap, because a text that has lost its end must not end in white space.
+    """
+    kept = [piece for piece in pieces if piece[0]]
+    return "".join(text + (gap if i < len(kept) - 1 else "") for i, (text, gap) in enumerate(kept))
+
+
+def _append(segments: list[Segment], text: str, start: int, end: int) -> None:
+    piece = text[start:end]
+    if not piece:
+        return
+    body = piece.rstrip()
+    if body:
+        segments.append(Segment(start, body, piece[len(body) :]))
+    elif segments:
+        last = segments[-1]
+        segments[-1] = Segment(last.start, last.text, last.gap + piece)
+    else:
+        segments.append(Segment(start, piece, ""))
+
+
+def _boundaries(text: str) -> Iterator[int]:
+    """Offsets where a new segment starts, in order; each lies after the white space of the segment before it."""
+    fence = ""
+    for line in _LINE.finditer(text):
+        if not line.group():
+            return
+        mark = _FENCE.match(line.group())
+        if mark and not fence:
+            fence = mark.group(1)
+            yield line.start()
+        elif fence:
+            if mark and mark.group(1).startswith(fence) and line.group().strip() == mark.group(1):
+                fence = ""
+                yield line.end()
+        else:
+            yield from _sentence_ends(line.group(), line.start())
+            yield line.end()
+
+
+def _sentence_ends(line: str, offset: int) -> Iterator[int]:
+    for match in _SENTENCE_END.finditer(line):
+        if _ABBREVIATION.search(line[: match.end()]):
+            continue
+        rest = line[match.end() :]
+        following = rest.lstrip()
+        if following and not following[0].islower():
+            yield offset + match.end() + len(rest) - len(following)
