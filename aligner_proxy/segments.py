@@ -16,8 +16,10 @@ _LINE = re.compile(r"[^\n]*\n?")
 # Sentence end: closing punctuation, optional closing quotes or brackets, then white space or the end of the line.
 _SENTENCE_END = re.compile(r"[.!?\u2026\u3002\uff01\uff1f]+[\"'\u201d\u2019)\]*_]*(?=\s)|[\u3002\uff01\uff1f]+")
 _ABBREVIATION = re.compile(
-    r"(?:\b(?:e\.g|i\.e|etc|vs|cf|approx|Mr|Mrs|Ms|Dr|Prof|St|No|Fig|Eq|Inc|Ltd|Jr|Sr)|\b[A-Z]|^\s*(?:[-*+]\s+)?\d+)\.$"
+    r"(?:\b(?:e\.g|i\.e|etc|vs|cf|approx|Mr|Mrs|Ms|Dr|Prof|St|No|Fig|Eq|Inc|Ltd|Jr|Sr)|\b[A-Z])\.$"
 )
+_LONGEST_ABBREVIATION = 10
+_LIST_NUMBER = re.compile(r"\s*(?:[-*+]\s+)?\d+\.$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +94,13 @@ def _boundaries(text: str) -> Iterator[int]:
 
 
 def _sentence_ends(line: str, offset: int) -> Iterator[int]:
+    """Offsets after each sentence of a line, but for the last; looks back over a bounded window only."""
     for match in _SENTENCE_END.finditer(line):
-        if _ABBREVIATION.search(line[: match.end()]):
+        end = match.end()
+        if _ABBREVIATION.search(line, max(0, end - _LONGEST_ABBREVIATION), end) or _LIST_NUMBER.match(line, 0, end):
             continue
-        rest = line[match.end() :]
-        following = rest.lstrip()
-        if following and not following[0].islower():
-            yield offset + match.end() + len(rest) - len(following)
+        following = end
+        while following < len(line) and line[following].isspace():
+            following += 1
+        if following < len(line) and not line[following].islower():
+            yield offset + following

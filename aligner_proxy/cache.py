@@ -1,0 +1,184 @@
+"""Has this answer been corrected before, or is it being corrected right now? Never across tenants.
+
+The store may fail in any way without costing a request: an entry that does not prove to be whole is dropped, and a
+store that cannot be read is left alone after one warning. `shared` lets identical requests in flight wait for one
+computation. Honouring `no-store` and deciding what is worth storing is the caller's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import sqlite3
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import diskcache
+from pydantic import ValidationError
+
+from aligner_proxy.engine.protocol import AlignerInfo, AlignResponse
+from aligner_proxy.types import Correction, Exchange, Policy
+
+log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+_DIGEST = hashlib.sha256().digest_size
+_BUSY_S = 1.0
+"""How long to wait for another process's write; a cache that takes longer is worse than none."""
+
+
+class _BytesDisk(diskcache.Disk):  # type: ignore[misc]
+    """Serves bytes only: diskcache would unpickle, and so run, whatever else somebody put into the store."""
+
+    def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> Any:
+        if mode not in (diskcache.core.MODE_RAW, diskcache.core.MODE_BINARY):
+            return None
+        return super().fetch(mode, filename, value, read)
+
+
+@dataclass(slots=True)
+class _Flight:
+    task: asyncio.Task[Correction]
+    waiters: int = 0
+
+
+class CorrectionCache:
+    """Corrections by key: on disk for `ttl_s` seconds and `max_mb` megabytes, in flight for as long as they take."""
+
+    def __init__(self, directory: Path, ttl_s: float, max_mb: int) -> None:
+        self._directory = directory
+        self._ttl_s = ttl_s
+        self._limit = max_mb * 2**20
+        self._flights: dict[str, _Flight] = {}
+        self._store: diskcache.Cache | None = None
+        self._broken = False
+        # One thread, because sqlite connections belong to threads: this one is opened and closed where it is used.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="correction-cache")
+
+    def key(self, info: AlignerInfo, policy: Policy, exchange: Exchange) -> str:
+        """sha256 over everything that decides the correction, and over the tenant, who decides who may see it."""
+        parts = {
+            "aligner": info.content_hash,
+            "template": info.template_hash,
+            "objectives": [objective.text for objective in policy.objectives],
+            "decoding": {"caution": policy.caution, "verify": policy.verify.value},
+            "tenant": policy.tenant,
+            "turns": [[turn.role, turn.content] for turn in exchange.turns],
+            "answer": exchange.answer,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    async def get(self, key: str) -> Correction | None:
+        """The stored correction, or None when there is none that is whole and young enough."""
+        raw = await self._run(lambda store: store.get(key))
+        if raw is None:
+            return None
+        correction = _unpack(raw)
+        if correction is None:
+            log.warning("correction cache: entry %s is corrupt and was dropped", key[:12])
+            await self._run(lambda store: store.delete(key))
+        return correction
+
+    async def put(self, key: str, correction: Correction) -> None:
+        """Remember `correction`; the entries not used for longest make room."""
+        packed = _pack(correction)
+        await self._run(lambda store: store.set(key, packed, expire=self._ttl_s))
+
+    async def shared(self, key: str, compute: Callable[[], Coroutine[Any, Any, Correction]]) -> Correction:
+        """What `compute` returns, computed once for all who ask for `key` meanwhile.
+
+        A waiter that is cancelled leaves the others alone; when the last one goes, the computation is cancelled. An
+        error reaches all waiters and is forgotten: the next request computes anew.
+        """
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = self._flights[key] = _Flight(asyncio.create_task(compute()))
+            flight.task.add_done_callback(lambda task: self._landed(key, task))
+        flight.waiters += 1
+        try:
+            return await asyncio.shield(flight.task)
+        finally:
+            flight.waiters -= 1
+            if not flight.waiters and not flight.task.done():
+                flight.task.cancel()
+                self._forget(key, flight.task)
+
+    def _landed(self, key: str, task: asyncio.Task[Correction]) -> None:
+        self._forget(key, task)
+        if not task.cancelled():
+            task.exception()  # every waiter may be gone by now; an unread exception would be logged, with its text
+
+    def _forget(self, key: str, task: asyncio.Task[Correction]) -> None:
+        """Take the flight off the board, unless a newer one has taken its place."""
+        flight = self._flights.get(key)
+        if flight is not None and flight.task is task:
+            del self._flights[key]
+
+    async def aclose(self) -> None:
+        """Cancel what is in flight and close the store."""
+        tasks = [flight.task for flight in self._flights.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        self._thread.shutdown(wait=False)
+
+    def _close(self) -> None:
+        self._broken = True
+        if self._store is not None:
+            self._store.close()
+
+    async def _run(self, action: Callable[[diskcache.Cache], _T]) -> _T | None:
+        """Do `action` on the store in its thread; None when it cannot be done."""
+        if self._broken:
+            return None
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._try, action)
+
+    def _try(self, action: Callable[[diskcache.Cache], _T]) -> _T | None:
+        try:
+            return None if self._broken else action(self._opened())
+        except diskcache.Timeout:
+            return None  # another process is writing; a miss is cheaper than waiting
+        except (sqlite3.Error, OSError, ValueError, TypeError, KeyError) as error:
+            self._give_up(error)
+            return None
+
+    def _opened(self) -> diskcache.Cache:
+        if self._store is None:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._directory.chmod(0o700)
+            self._store = diskcache.Cache(
+                str(self._directory),
+                timeout=_BUSY_S,
+                disk=_BytesDisk,
+                size_limit=self._limit,
+                eviction_policy="least-recently-used",
+            )
+        return self._store
+
+    def _give_up(self, error: Exception) -> None:
+        self._broken = True
+        log.warning(
+            "correction cache: %s cannot be used (%s); going on without it. Remove the folder and restart to mend it",
+            self._directory,
+            type(error).__name__,
+        )
+
+
+def _pack(correction: Correction) -> bytes:
+    body = AlignResponse.of(correction).model_dump_json().encode()
+    return hashlib.sha256(body).digest() + body
+
+
+def _unpack(raw: object) -> Correction | None:
+    """The correction in `raw`, or None if a single bit of it is wrong."""
+    if not isinstance(raw, bytes) or hashlib.sha256(raw[_DIGEST:]).digest() != raw[:_DIGEST]:
+        return None
+    try:
+        return AlignResponse.model_validate_json(raw[_DIGEST:]).correction()
+    except ValidationError:
+        return None

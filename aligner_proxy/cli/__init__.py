@@ -1,0 +1,71 @@
+"""The command line: one module per command, imported only when that command is asked for.
+
+So `--help` answers at once, without torch or LiteLLM. Every error we raise on purpose leaves as one line on stderr and
+exit status 2, and with `--json` also as one JSON object on stdout.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from typing import Any, cast
+
+import click
+
+from aligner_proxy import __version__
+from aligner_proxy.errors import AlignerProxyError
+
+COMMANDS = {
+    "serve": "Start the aligner engine and the LiteLLM proxy with the guardrail.",
+    "engine": "Serve the aligner alone, so that several gateway workers share one model.",
+    "align": "Correct one answer from stdin, or many with --jsonl.",
+    "check": "Validate a config and print the policy that a request would get, and why.",
+    "doctor": "Say what this machine can run, and what to fix.",
+    "pull": "Fetch, quantise and store the weights of an aligner.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows the commands' names and one-line helps, and imports a command when it is run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        return cast(click.Command, importlib.import_module(f"aligner_proxy.cli.{cmd_name}").command)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """As click does it, without importing every command for its first line."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """A mistyped command is answered with the commands that exist."""
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            ctx.fail(f"no command {args[0]!r}; there are: {', '.join(COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except AlignerProxyError as error:
+            report(error, as_json="--json" in sys.argv)
+            ctx.exit(2)
+
+
+def report(error: AlignerProxyError, as_json: bool) -> None:
+    """One line for people on stderr; for programs one object on stdout."""
+    if as_json:
+        click.echo(json.dumps({"error": {"type": type(error).__name__, "message": str(error)}}))
+    click.secho(f"aligner-proxy: {error}", err=True, fg="red")
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="aligner-proxy")
+def main() -> None:
+    """A correcting LLM gateway: applications keep their OpenAI client, answers come back meeting your objectives."""

@@ -1,0 +1,213 @@
+"""Which policy does this request get? Resolved once, before anything is spent, and never changed afterwards.
+
+Settings, later ones win: built-in default < `defaults` < the route (first match in file order) < the tenant in the
+file (first match) < team metadata < key metadata. Of `allow` and `allow_bypass` the last that says anything wins;
+`enforce` and `deny` add up.
+
+Objectives, in this order, duplicates dropped keeping the first: enforced (tenant in the file, team metadata, key
+metadata), then the route's, then what the request asked for and may have. A request can only add. It gets a 403 when
+it asks for more than it may; an operator's mistake in metadata never costs a request: it is ignored and logged once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from typing import Any
+
+from pydantic import ValidationError
+
+from aligner_proxy.config import objectives
+from aligner_proxy.errors import ForbiddenError
+from aligner_proxy.policy_file import Grants, PolicyFile, Route, Settings, Tenant
+from aligner_proxy.provenance import BUILT_IN, KeyPath, Source, short
+from aligner_proxy.types import Objective, Policy
+
+log = logging.getLogger(__name__)
+SETTINGS = tuple(Settings.model_fields)
+PRECEDENCE = (
+    "settings, later wins: built-in default < defaults < route < tenant in the file < team metadata < key metadata",
+    "objectives, in order: enforced (tenant in the file, team, key metadata), the route's, what the request may add",
+    "routes and tenants: the first match in file order",
+)
+_DEFAULTS = {f.name: f.default for f in fields(Policy) if f.name in SETTINGS and f.default is not MISSING}
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """What is known about a request, free of LiteLLM's shapes.
+
+    Team, key and their settings (the value of metadata "aligner") must come from what LiteLLM authenticated, never from
+    the body; `asked` and `bypass` are the request's own wishes.
+    """
+
+    model: str = ""
+    tags: tuple[str, ...] = ()
+    team_id: str | None = None
+    team_alias: str | None = None
+    key_hash: str | None = None
+    key_alias: str | None = None
+    team_settings: object = None
+    key_settings: object = None
+    asked: tuple[str, ...] = ()
+    bypass: bool = False
+
+    @property
+    def namespace(self) -> str:
+        """What no two tenants share: the team, else the key; the prefix keeps a team from posing as a key."""
+        ids = (("team", self.team_id), ("alias", self.team_alias), ("key", self.key_hash), ("name", self.key_alias))
+        return next((f"{kind}:{value}" for kind, value in ids if value), "-")
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """One place that may say settings; `path` is set when it stands in the policies file, `name` when it has one."""
+
+    values: Settings
+    label: str
+    path: KeyPath | None = None
+    name: str = ""
+
+    def origin(self, source: Source, *key: str | int) -> str:
+        """Where this layer says `key`."""
+        return self.label if self.path is None else f"{source.at(*self.path, *key)} ({self.label})"
+
+
+class PolicyResolver:
+    """Resolves requests against one policies file; keeps nothing about them."""
+
+    def __init__(self, policy_file: PolicyFile) -> None:
+        self._file = policy_file
+        self._known = objectives(policy_file)
+
+    def resolve(self, facts: RequestFacts) -> Policy:
+        """The policy of one request; raises `ForbiddenError` when it asks for what its tenant may not have."""
+        route, tenant = self._route(facts), self._tenant(facts)
+        grants = [*tenant, *self._metadata(facts)]
+        settings, origins = self._settle([_Layer(self._file.defaults, "defaults", ("defaults",)), *route, *grants])
+        chosen, chosen_origins = self._objectives(facts, route, grants)
+        return Policy(
+            name="+".join(layer.name for layer in (*route, *tenant)) or "default",
+            objectives=chosen,
+            bypass=facts.bypass and _may_bypass(grants),
+            tenant=facts.namespace,
+            origins=origins + chosen_origins,
+            **settings,
+        )
+
+    def _route(self, facts: RequestFacts) -> list[_Layer]:
+        for i, route in enumerate(self._file.routes):
+            if route_matches(route, facts.model, facts.tags):
+                name = route_name(route, i)
+                return [_Layer(route, f"route {name}", ("routes", i), name)]
+        return []
+
+    def _tenant(self, facts: RequestFacts) -> list[_Layer]:
+        for i, tenant in enumerate(self._file.tenants):
+            if _tenant_matches(tenant, facts):
+                name = tenant.name or f"tenant-{i + 1}"
+                return [_Layer(tenant, f"tenant {name}", ("tenants", i), name)]
+        return []
+
+    def _metadata(self, facts: RequestFacts) -> list[_Layer]:
+        given = (("team metadata", facts.team_settings), ("key metadata", facts.key_settings))
+        return [_Layer(self._grants(raw, label), label) for label, raw in given if raw is not None]
+
+    def _grants(self, raw: object, label: str) -> Grants:
+        """What is usable of an operator's metadata, setting by setting."""
+        if not isinstance(raw, Mapping):
+            _warn(label, "aligner")
+            return Grants()
+        return Grants.model_validate(dict(self._usable(raw, label)))
+
+    def _usable(self, raw: Mapping[str, Any], label: str) -> Iterator[tuple[str, Any]]:
+        for key, value in raw.items():
+            try:
+                checked = getattr(Grants.model_validate({key: value}), str(key))
+            except ValidationError:
+                _warn(label, str(key) if key in Grants.model_fields else "(unknown)")
+                continue
+            if isinstance(checked, tuple):
+                known = tuple(name for name in checked if name in self._known or (name == "*" and key == "allow"))
+                if known != checked:
+                    _warn(label, key)
+                checked = known
+            yield key, checked
+
+    def _settle(self, layers: Sequence[_Layer]) -> tuple[dict[str, Any], tuple[tuple[str, str], ...]]:
+        settings, origins = dict(_DEFAULTS), dict.fromkeys(SETTINGS, BUILT_IN)
+        for layer in layers:
+            for name in SETTINGS:
+                if (value := getattr(layer.values, name)) is not None:
+                    settings[name], origins[name] = value, layer.origin(self._file.source, name)
+        return settings, tuple(origins.items())
+
+    def _objectives(
+        self, facts: RequestFacts, route: Sequence[_Layer], grants: Sequence[_Layer]
+    ) -> tuple[tuple[Objective, ...], tuple[tuple[str, str], ...]]:
+        chosen: dict[str, str] = {}
+        for key, layers in (("enforce", grants), ("objectives", route)):
+            for layer in layers:
+                for n, name in enumerate(getattr(layer.values, key)):
+                    chosen.setdefault(name, layer.origin(self._file.source, key, n))
+        self._refuse(facts, chosen, grants)
+        for name in facts.asked:
+            chosen.setdefault(name, "request")
+        return tuple(self._known[n] for n in chosen), tuple((f"objective:{n}", o) for n, o in chosen.items())
+
+    def _refuse(self, facts: RequestFacts, present: Mapping[str, str], grants: Sequence[_Layer]) -> None:
+        """Raise for the first thing that was asked for and may not be had. Asking for what is there anyway is fine."""
+        if facts.bypass and not _may_bypass(grants):
+            raise ForbiddenError("this key may not bypass alignment; its tenant needs allow_bypass: true")
+        may = self._may_ask(grants)
+        for name in facts.asked:
+            if name not in may and name not in present:
+                offer = f"it may ask for: {', '.join(sorted(may))}" if may else "it may not add any objective"
+                raise ForbiddenError(f"objective {short(name)} is not allowed for this key; {offer}")
+
+    def _may_ask(self, grants: Sequence[_Layer]) -> set[str]:
+        allow = _last(grants, "allow") or ()
+        names = set(self._known) if "*" in allow else set(allow)
+        denied = {name for layer in grants for name in getattr(layer.values, "deny", ())}
+        return names - denied
+
+
+def route_matches(route: Route, model: str, tags: Sequence[str]) -> bool:
+    """Whether a request for `model` with `tags` is one of this route's."""
+    wanted = route.match
+    fits = wanted.model is None or fnmatchcase(model, wanted.model)
+    return fits and (wanted.tag is None or any(fnmatchcase(tag, wanted.tag) for tag in tags))
+
+
+def route_name(route: Route, index: int) -> str:
+    """The route's name in headers and tables."""
+    return route.name or f"route-{index + 1}"
+
+
+def _tenant_matches(tenant: Tenant, facts: RequestFacts) -> bool:
+    wanted = tenant.match
+    return _one_fits(wanted.team, facts.team_id, facts.team_alias) and _one_fits(
+        wanted.key, facts.key_hash, facts.key_alias
+    )
+
+
+def _one_fits(pattern: str | None, *values: str | None) -> bool:
+    return pattern is None or any(fnmatchcase(value, pattern) for value in values if value)
+
+
+def _last(grants: Sequence[_Layer], name: str) -> Any:
+    said = [value for layer in grants if (value := getattr(layer.values, name)) is not None]
+    return said[-1] if said else None
+
+
+def _may_bypass(grants: Sequence[_Layer]) -> bool:
+    return bool(_last(grants, "allow_bypass"))
+
+
+@lru_cache(maxsize=1024)
+def _warn(label: str, key: str) -> None:
+    """Once per place and setting: an operator's typo would otherwise fill the log with every request."""
+    log.warning("%s: ignoring setting %s: not valid here", label, key)

@@ -1,0 +1,168 @@
+"""On which line of which file does a value stand, and how is that told to the operator?
+
+Reads YAML into plain data together with the line of every key and list item, refuses keys written twice, and turns
+pydantic's complaints into one line each: file:line, the key, the fix. It knows nothing about policies, and it never
+quotes a value back, because values can be secrets.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from aligner_proxy.errors import ConfigError
+
+KeyPath = tuple[str | int, ...]
+BUILT_IN = "built-in default"
+_ECHO = 80
+_SHOWN = 10
+_PLAINER = {
+    "string_type": "must be text (put it in quotes)",
+    "tuple_type": "must be a list, for example [a, b]",
+    "model_type": "must be a block of keys",
+    "model_attributes_type": "must be a block of keys",
+    "dict_type": "must be a block of keys",
+    "missing": "is missing",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file that was read: its name, its folder, and the line of every key path in it."""
+
+    name: str = "built-in"
+    folder: Path = field(default_factory=Path)
+    lines: Mapping[KeyPath, int] = field(default_factory=dict)
+
+    def at(self, *path: str | int) -> str:
+        """ "file:line" of `path`, or of the nearest thing around it that the file does have."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return f"{self.name}:{self.lines.get(path, 1)}"
+
+    def origin(self, *path: str | int) -> str:
+        """ "file:line" when the file itself says `path`, else "built-in default"."""
+        return self.at(*path) if path in self.lines else BUILT_IN
+
+    def resolve(self, path: str) -> Path:
+        """A path written in this file; a relative one counts from the file's folder."""
+        return self.folder / Path(path).expanduser()
+
+
+def read(path: Path) -> tuple[Any, Source]:
+    """Parse one YAML file into plain data and its lines; an empty file is an empty block."""
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path.name}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    lines: dict[KeyPath, int] = {}
+    try:
+        data = _Reader(text, path.name, lines).read()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        raise ConfigError(f"{path.name}:{line}: not valid YAML: {error.problem or error.context}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{path.name}: not valid YAML: {type(error).__name__}") from None
+    return ({} if data is None else data), Source(path.name, path.parent, lines)
+
+
+class _Reader:
+    """One pass over the node tree. Keys stay text: YAML would read `on`, `no` and `1.0` as something else."""
+
+    def __init__(self, text: str, name: str, lines: dict[KeyPath, int]) -> None:
+        self._loader = yaml.SafeLoader(text)
+        self._name = name
+        self._lines = lines
+        self._open: set[int] = set()
+
+    def read(self) -> Any:
+        node = self._loader.get_single_node()
+        return None if node is None else self._value(node, ())
+
+    def _value(self, node: yaml.Node, path: KeyPath) -> Any:
+        self._lines.setdefault(path, node.start_mark.line + 1)
+        if isinstance(node, yaml.ScalarNode):
+            return self._loader.construct_object(node)
+        if id(node) in self._open:
+            raise ConfigError(f"{self._name}:{node.start_mark.line + 1}: an alias (*name) stands inside itself")
+        self._open.add(id(node))
+        try:
+            if isinstance(node, yaml.MappingNode):
+                return self._mapping(node, path)
+            return [self._value(item, (*path, i)) for i, item in enumerate(node.value)]
+        finally:
+            self._open.discard(id(node))
+
+    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise ConfigError(f"{self._name}:{line}: a key must be plain text")
+            if key.value in found:
+                first = self._lines[(*path, key.value)]
+                raise ConfigError(
+                    f"{self._name}:{line}: key {short(key.value)} stands twice (first on line {first}); keep one"
+                )
+            self._lines[(*path, key.value)] = line
+            found[key.value] = self._value(value, (*path, key.value))
+        return found
+
+
+def short(name: str) -> str:
+    """A name from outside as it may be echoed: quoted, escaped, at most 80 characters of it."""
+    return repr(name if len(name) <= _ECHO else name[: _ECHO - 3] + "...")
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """The hint after an unknown name: the nearest known one, else all of them."""
+    close = difflib.get_close_matches(name[:_ECHO], known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
+
+
+def dotted(path: KeyPath) -> str:
+    """routes[0].match.model"""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.lstrip(".") or "the file"
+
+
+def explain(error: ValidationError, source: Source, model: type[BaseModel]) -> ConfigError:
+    """Every complaint on its own line, each with its place and its fix."""
+    texts = [_explain(detail, source, model) for detail in error.errors(include_url=False, include_input=False)]
+    more = [f"... and {len(texts) - _SHOWN} more"] if len(texts) > _SHOWN else []
+    return ConfigError("\n".join(texts[:_SHOWN] + more))
+
+
+def _explain(detail: ErrorDetails, source: Source, model: type[BaseModel]) -> str:
+    path = tuple(part for part in detail["loc"] if part != "[key]")
+    place = source.at(*path)
+    if detail["type"] == "extra_forbidden":
+        known = _fields_at(model, path[:-1])
+        return f"{place}: unknown key {short(str(path[-1]))} in {dotted(path[:-1])}; {nearest(str(path[-1]), known)}"
+    message = _PLAINER.get(detail["type"], detail["msg"].removeprefix("Value error, "))
+    return f"{place}: {dotted(path)}: {message}"
+
+
+def _fields_at(model: type[BaseModel], path: KeyPath) -> list[str]:
+    """The keys that the model at `path` knows; list positions do not change the model."""
+    for part in path:
+        if isinstance(part, str) and part in model.model_fields:
+            model = next(_models_in(model.model_fields[part].annotation), model)
+    return list(model.model_fields)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)

@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# Makes .venv ready: `scripts/setup.sh gateway` (gateway and demo) or `scripts/setup.sh dev` (also tests, lint, training).
+# Safe to run again: does nothing when ready, goes on after an interruption, rebuilds an environment that is broken.
+# PYTHON names another interpreter. For torch without CUDA where pip would take the CUDA build, point pip at the CPU builds.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+profile=${1:-dev}
+venv=.venv
+supported='import sys; sys.exit(sys.version_info[:2] not in {(3, 11), (3, 12), (3, 13)})'
+
+lock_of() { [ "$1" = dev ] && echo requirements-dev.lock || echo requirements.lock; }
+say() { printf 'setup: %s\n' "$*" >&2; }
+die() {
+    say "$*"
+    exit 1
+}
+
+# Ready means made from exactly these files. Stamps are written last: an interrupted run is not taken for a finished one.
+fingerprint() { cat "$(lock_of "$1")" pyproject.toml scripts/setup.sh | cksum; }
+healthy() { "$venv/bin/python" -c "import pip; $supported" 2>/dev/null; }
+ready() { [ "$(cat "$venv/.ready-$1" 2>/dev/null)" = "$(fingerprint "$1")" ] && healthy; }
+
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
+        if "$candidate" -c "$supported" 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    die "no Python 3.11, 3.12 or 3.13 found; install one, or name it: PYTHON=/path/to/python3 make setup"
+}
+
+create() {
+    local python
+    python=$(find_python) || exit 1
+    say "making $venv with $("$python" -V)"
+    rm -rf "$venv"
+    "$python" -m venv "$venv" || {
+        rm -rf "$venv"
+        die "'$python -m venv' failed; on Debian and Ubuntu: apt-get install python3-venv"
+    }
+}
+
+# With pip's progress bars on a terminal; elsewhere without them, and without the lines that say nothing is to be done.
+pip_install() {
+    set -- "$venv/bin/python" -m pip install --disable-pip-version-check --no-input "$@"
+    if [ -t 2 ]; then
+        "$@" >&2
+    else
+        "$@" --progress-bar off | { grep -v '^Requirement already satisfied' || true; } >&2
+    fi
+}
+
+install() {
+    say "1/3 packages from $(lock_of "$profile"), hashes checked" &&
+        pip_install --require-hashes --no-deps -r "$(lock_of "$profile")" &&
+        say "2/3 torch, the build that pip picks for this machine" &&
+        pip_install torch==2.13.0 &&
+        say "3/3 aligner-proxy itself, editable" &&
+        pip_install --no-deps --no-build-isolation --editable .
+}
+
+case $profile in gateway | dev) ;; *) die "usage: scripts/setup.sh gateway|dev" ;; esac
+ready "$profile" && exit 0
+started=$SECONDS
+fresh=no
+healthy || { create && fresh=yes; }
+if ! install; then
+    [ "$fresh" = no ] || die "pip failed (above); run it again, what is downloaded stays in pip's cache"
+    say "the environment may be half-made; making it anew"
+    create
+    install || die "pip failed (above); run it again, what is downloaded stays in pip's cache"
+fi
+[ "$profile" = dev ] && fingerprint dev >"$venv/.ready-dev"
+fingerprint gateway >"$venv/.ready-gateway" # dev holds everything that gateway does, in the same versions
+say "ready in $((SECONDS - started)) s, $(du -sh "$venv" | cut -f1) in $venv"
