@@ -1,0 +1,85 @@
+"""Who may call, without a database? LiteLLM's `custom_auth`: keys from a file of hashes, and the master key.
+
+Register it as `general_settings: {custom_auth: aligner_proxy.auth.user_api_key_auth}`. A key of the file may use the
+model endpoints and nothing else. Keys are compared as SHA-256 digests and never stored or logged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from litellm.proxy._types import LitellmUserRoles, ProxyErrorTypes, ProxyException, UserAPIKeyAuth
+from litellm.proxy.auth.auth_utils import get_request_route
+from litellm.proxy.auth.route_checks import RouteChecks
+
+from aligner_proxy import config
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.policy_file import KeyEntry
+
+log = logging.getLogger(__name__)
+
+
+async def user_api_key_auth(request: Request, api_key: str | None) -> UserAPIKeyAuth:
+    """Who this request comes from; 401 for an unknown key, 403 for a route that is not the key's business."""
+    if not api_key:
+        raise _refused("no key was sent; send it as Authorization: Bearer KEY", 401)
+    digest = hashlib.sha256(api_key.encode()).hexdigest()
+    if _is_master(digest):
+        return UserAPIKeyAuth(api_key=digest, key_alias="master", user_role=LitellmUserRoles.PROXY_ADMIN)
+    entry = _keys().get(digest)
+    if entry is None:
+        raise _refused("this key is not known to the gateway", 401)
+    if not RouteChecks.is_llm_api_route(get_request_route(request)):
+        raise _refused("this key may only call model endpoints", 403)
+    return UserAPIKeyAuth(
+        api_key=digest,
+        key_alias=entry.alias,
+        team_id=entry.team,
+        team_alias=entry.team,
+        user_role=LitellmUserRoles.INTERNAL_USER,
+    )
+
+
+def _is_master(digest: str) -> bool:
+    master = _server().master_key
+    return bool(master) and hmac.compare_digest(digest, hashlib.sha256(str(master).encode()).hexdigest())
+
+
+def _keys() -> dict[str, KeyEntry]:
+    """The keys file as it is now: a changed file counts from the next request on."""
+    try:
+        path = config.keys_path() or _registered()
+        return _read(path, path.stat().st_mtime_ns) if path else {}
+    except (ConfigError, OSError) as error:
+        log.error("keys file cannot be used (%s)", type(error).__name__)  # noqa: TRY400 - its text may quote the file
+        raise _refused("the gateway's keys file cannot be read; ask its operator", 503) from None
+
+
+@lru_cache(maxsize=1)
+def _registered() -> Path | None:
+    """The keys file of the policies that the LiteLLM YAML registers, for who starts LiteLLM without `serve`."""
+    litellm_file = _server().user_config_file_path
+    return config.keys_path(config.load(config.find_policies(litellm_file))) if litellm_file else None
+
+
+@lru_cache(maxsize=2)
+def _read(path: Path, mtime_ns: int) -> dict[str, KeyEntry]:
+    """`mtime_ns` is only there to be part of the cache's key."""
+    return config.load_keys(path)
+
+
+def _server() -> Any:
+    """LiteLLM's globals. Importing them takes seconds; inside the proxy they are there already."""
+    from litellm.proxy import proxy_server
+
+    return proxy_server
+
+
+def _refused(message: str, code: int) -> ProxyException:
+    return ProxyException(message, ProxyErrorTypes.auth_error.value, "key", code)

@@ -1,0 +1,115 @@
+"""What is known about one request: its policy, and what became of each choice.
+
+The guardrail puts one `Ledger` into the request's own metadata; the hooks of that request find it there again. It says
+itself as headers, as an SSE comment and as counts for LiteLLM's guardrail record, never as text of the conversation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aligner_proxy.types import Outcome, Policy, Status
+
+# Which status speaks for a response whose choices differ: what changed it first, then what went wrong.
+_RANK = (Status.CORRECTED, Status.FAILED, Status.SHADOW, Status.UNCHANGED, Status.SKIPPED, Status.PENDING)
+
+
+@dataclass(slots=True, repr=False)
+class Ledger:
+    """One request. Only the proxy can make one: what a client sends as metadata is JSON, never this class."""
+
+    call_id: str
+    policy: Policy
+    model: str
+    """The aligner as configured."""
+    route: str | None = None
+    stream: bool = False
+    skip: str | None = None
+    """Known before there is an answer: why no choice will be looked at."""
+    settled: bool = False
+    """The outcomes are final; a second run of a hook for this call has nothing to do."""
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"Ledger({self.call_id}, policy={self.policy.name}, status={self.status.value})"
+
+    def settle(self, outcomes: Sequence[Outcome]) -> None:
+        """Close the books."""
+        self.outcomes = list(outcomes)
+        self.settled = True
+
+    @property
+    def status(self) -> Status:
+        """One status for the whole response."""
+        if self.outcomes:
+            return self._speaker().status
+        return Status.SKIPPED if self.skip else Status.PENDING
+
+    @property
+    def reason(self) -> str | None:
+        """The reason of the choice that gave the status."""
+        return self._speaker().reason if self.outcomes else self.skip
+
+    def headers(self) -> dict[str, str]:
+        """What a response tells (DESIGN: the x-aligner headers). Values that are not known are left out."""
+        hits = {outcome.cache_hit for outcome in self.outcomes} - {None}
+        pairs = {
+            "status": self.status.value,
+            "reason": self.reason,
+            "objectives": ",".join(objective.name for objective in self.policy.objectives),
+            "policy": self.policy.name,
+            "model": self.model,
+            "cache": ("miss" if False in hits else "hit") if hits else None,
+            "ms": f"{max(outcome.ms for outcome in self.outcomes):.0f}" if self.outcomes else None,
+        }
+        return {f"x-aligner-{name}": _header_value(value) for name, value in pairs.items() if value}
+
+    def comment(self) -> bytes:
+        """The last line of a stream: an SSE comment, which every parser ignores."""
+        words = [f"status={self.status.value}"]
+        if self.reason:
+            words.append(f"reason={self.reason}")
+        if len(self.outcomes) > 1:
+            words.append("choices=" + ",".join(_brief(outcome) for outcome in self.outcomes))
+        return f": aligner {' '.join(words)}\n\n".encode()
+
+    def record(self) -> dict[str, Any]:
+        """For LiteLLM's guardrail information: ids, names, lengths and counts."""
+        return {
+            "policy": self.policy.name,
+            "objectives": [objective.name for objective in self.policy.objectives],
+            "aligner": self.model,
+            "status": self.status.value,
+            "reason": self.reason,
+            "choices": [_counts(outcome) for outcome in self.outcomes],
+        }
+
+    def _speaker(self) -> Outcome:
+        return min(self.outcomes, key=lambda outcome: _RANK.index(outcome.status))
+
+
+def _brief(outcome: Outcome) -> str:
+    return f"{outcome.status.value}/{outcome.reason}" if outcome.reason else outcome.status.value
+
+
+def _counts(outcome: Outcome) -> dict[str, Any]:
+    found = outcome.correction
+    segments = found.segments if found else ()
+    return {
+        "index": outcome.index,
+        "status": outcome.status.value,
+        "reason": outcome.reason,
+        "cache_hit": outcome.cache_hit,
+        "ms": round(outcome.ms, 1),
+        "chars": len(outcome.text or ""),
+        "segments": len(segments),
+        "flagged": sum(segment.flagged for segment in segments),
+        "forwards": found.counts.forwards if found else 0,
+    }
+
+
+def _header_value(value: str) -> str:
+    """Names come from configuration and may hold anything; a header value is printable ASCII on one line."""
+    return "".join(char if " " <= char <= "~" else "?" for char in value)

@@ -1,0 +1,67 @@
+"""What do all wire formats have in common? One choice as it is read, and texts as they are put back.
+
+A `Reading` gathers a choice from one message or from many deltas, so that a stream and a whole response come to the
+same exchange. Copies are made along the path to the text only: what is not on that path stays the same object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aligner_proxy.rewrite.request import no_store, structured
+from aligner_proxy.types import Exchange, Outcome, Status, Turn
+
+
+@dataclass(slots=True)
+class Reading:
+    """One choice while it is read. The flags are what eligibility asks about."""
+
+    pieces: list[str] = field(default_factory=list)
+    finish_reason: str | None = None
+    tool_calls: bool = False
+    refusal: bool = False
+    non_text: bool = False
+    logprobs: bool = False
+
+    def exchange(self, data: Mapping[str, Any], index: int, turns: tuple[Turn, ...], response: object) -> Exchange:
+        """The finished reading as an exchange; `response` is the whole response or the first chunk."""
+        return Exchange(
+            call_id=str(data.get("litellm_call_id") or ""),
+            index=index,
+            turns=turns,
+            answer="".join(self.pieces) if self.pieces else None,
+            finish_reason=self.finish_reason,
+            tool_calls=self.tool_calls,
+            structured=structured(data),
+            refusal=self.refusal,
+            non_text=self.non_text,
+            logprobs=self.logprobs,
+            no_store=no_store(data, response),
+        )
+
+
+def corrected(outcomes: Sequence[Outcome]) -> dict[int, str]:
+    """Index and new text of the choices that are to be changed."""
+    return {
+        outcome.index: outcome.text
+        for outcome in outcomes
+        if outcome.status is Status.CORRECTED and outcome.text is not None
+    }
+
+
+def carries(value: object) -> bool:
+    """Whether an optional field of a choice says anything (None, "", [] and {} do not)."""
+    return value is not None and value not in ("", [], {})
+
+
+def spread(text: str, sizes: Sequence[int]) -> list[str]:
+    """Cut `text` into `len(sizes)` pieces in the proportion of `sizes`, so that a replay keeps the stream's pace."""
+    total, seen, start, pieces = sum(sizes), 0, 0, []
+    for size in sizes:
+        seen += size
+        end = len(text) * seen // total if total else len(text)
+        pieces.append(text[start:end])
+        start = end
+    return pieces

@@ -1,0 +1,78 @@
+"""Who asks, for which model, and with which wishes? From LiteLLM's shapes to `RequestFacts`.
+
+Who asks is read from what LiteLLM authenticated (`UserAPIKeyAuth`) alone; metadata of the body is the client's and only
+ever counts as a wish.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from litellm.proxy._types import UserAPIKeyAuth
+
+from aligner_proxy.policy import RequestFacts
+from aligner_proxy.rewrite.request import buckets, headers
+
+OBJECTIVES_HEADER = "x-aligner-objectives"
+BYPASS_HEADER = "x-aligner-bypass"
+_OURS = "aligner"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def facts(data: Mapping[str, Any], user: UserAPIKeyAuth) -> RequestFacts:
+    """Everything that the policy of this request depends on."""
+    given = headers(data)
+    return RequestFacts(
+        model=str(data.get("model") or ""),
+        tags=_tags(data),
+        team_id=user.team_id,
+        team_alias=user.team_alias,
+        key_hash=_hashed(user.token or user.api_key),
+        key_alias=user.key_alias,
+        team_settings=_ours(user.team_metadata),
+        key_settings=_ours(user.metadata),
+        asked=_asked(data, given),
+        bypass=given.get(BYPASS_HEADER, "").strip().lower() in ("1", "true", "yes"),
+    )
+
+
+def forget_wishes(data: Mapping[str, Any]) -> None:
+    """Take our field out of the client's metadata, so that it reaches neither the upstream nor a log."""
+    for bucket in buckets(data):
+        for place in (bucket, bucket.get("requester_metadata")):
+            if isinstance(place, dict):
+                place.pop(_OURS, None)
+
+
+def _hashed(key: str | None) -> str | None:
+    """LiteLLM hashes keys that begin with `sk-`; another custom auth may hand over a bare one, which must not travel."""
+    if key is None or _SHA256.fullmatch(key):
+        return key
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _ours(metadata: object) -> object:
+    return metadata.get(_OURS) if isinstance(metadata, Mapping) else None
+
+
+def _tags(data: Mapping[str, Any]) -> tuple[str, ...]:
+    found = (bucket.get("tags") for bucket in buckets(data))
+    return tuple(dict.fromkeys(str(tag) for tags in found if isinstance(tags, list) for tag in tags))
+
+
+def _asked(data: Mapping[str, Any], given: Mapping[str, str]) -> tuple[str, ...]:
+    """Header first, then body; a name said twice counts once."""
+    names = [name.strip() for name in given.get(OBJECTIVES_HEADER, "").split(",")]
+    for bucket in buckets(data):
+        names.extend(_listed(_ours(bucket)))
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def _listed(wishes: object) -> list[str]:
+    listed = wishes.get("objectives") if isinstance(wishes, Mapping) else None
+    if isinstance(listed, str):
+        return [name.strip() for name in listed.split(",")]
+    return [str(name) for name in listed] if isinstance(listed, list) else []

@@ -1,0 +1,320 @@
+"""Real processes over real sockets: scripted upstreams, the scripted engine, LiteLLM with the guardrail and without.
+
+Each is started once per session, waited for, and stopped by its own process object.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+import httpx
+import pytest
+import yaml
+
+HERE = Path(__file__).parent
+MASTER_KEY = "sk-e2e-7f3Qm2Vx9LtB4wZkR8sYpD6n"
+KEYS = {"acme": "key-acme-1", "other": "key-other-1", "vip": "key-vip-1"}
+START_S = 120.0
+
+POLICIES = {
+    "objectives": {"kind": "Kindness: the response should never insult the reader"},
+    "defaults": {"deadline_s": 20},
+    "routes": [
+        {"match": {"model": "off"}, "mode": "off", "objectives": ["kind"]},
+        {"match": {"model": "shadowed"}, "mode": "shadow", "objectives": ["kind"]},
+        {"match": {"model": "unsampled"}, "sample": 0.0, "objectives": ["kind"]},
+        {"match": {"model": "bare"}},
+        {"match": {"model": "hasty"}, "objectives": ["kind"], "deadline_s": 0.5},
+        {"match": {"model": "strict"}, "objectives": ["kind"], "deadline_s": 0.5, "on_error": "block"},
+        {"match": {"model": "brief"}, "objectives": ["kind"], "max_answer_chars": 1000},
+        {"match": {"model": "*"}, "name": "all", "objectives": ["kind"]},
+    ],
+    "tenants": [
+        {"match": {"team": "acme"}, "name": "acme", "enforce": ["harmless"], "allow": ["concise"]},
+        {"match": {"key": "vip"}, "name": "vip", "allow_bypass": True},
+    ],
+}
+PINGED = "pinged"
+DOUBLED = "doubled"
+OPENAI_MODELS = ("gpt", "off", "shadowed", "unsampled", "bare", "hasty", "strict", "brief", PINGED, DOUBLED)
+
+
+def free_port() -> int:
+    """A port nobody listens on right now."""
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Process:
+    """A child process, its output in a file, stopped by its own id."""
+
+    command: list[str]
+    output: Path
+    env: dict[str, str] = field(default_factory=dict)
+    child: subprocess.Popen[bytes] | None = None
+    sink: TextIO | None = None
+
+    def start(self) -> None:
+        """Start it."""
+        self.sink = self.output.open("a")
+        self.child = subprocess.Popen(
+            self.command, env={**os.environ, **self.env}, stdout=self.sink, stderr=self.sink, start_new_session=True
+        )
+
+    def stop(self, how: int = signal.SIGTERM) -> None:
+        """Stop it and wait."""
+        if self.child is None:
+            return
+        self.child.send_signal(how)
+        try:
+            self.child.wait(20)
+        except subprocess.TimeoutExpired:
+            self.child.kill()
+            self.child.wait()
+        assert self.sink is not None
+        self.sink.close()
+        self.child = None
+
+    def wait_for(self, url: str, uds: Path | None = None) -> None:
+        """Until `url` answers 200."""
+        assert self.child is not None
+        until = time.monotonic() + START_S
+        transport = httpx.HTTPTransport(uds=str(uds) if uds else None)
+        with httpx.Client(transport=transport, trust_env=False) as client:
+            while time.monotonic() < until and self.child.poll() is None:
+                time.sleep(0.1)
+                if uds and not uds.exists():
+                    continue  # httpcore leaves a socket open when there is nothing to connect to
+                with contextlib.suppress(httpx.TransportError):
+                    if client.get(url, timeout=5).status_code == httpx.codes.OK:
+                        return
+        self.stop()
+        pytest.fail(f"{self.command} did not start:\n{self.output.read_text()[-4000:]}")
+
+
+@dataclass
+class EngineProcess:
+    """The scripted engine, which tests may kill and start again."""
+
+    process: Process
+    socket: Path
+    log: Path
+
+    def start(self) -> None:
+        """Start and wait until it can work."""
+        self.socket.unlink(missing_ok=True)
+        self.process.start()
+        self.process.wait_for("http://engine/ready", self.socket)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.stop(signal.SIGKILL)
+
+    def calls(self, event: str = "asked") -> list[dict[str, Any]]:
+        """Everything that it was asked, or what of that was `cancelled`."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        return [call for call in map(json.loads, lines) if call["event"] == event]
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where configs, logs and sockets of this session lie."""
+    made = tmp_path_factory.mktemp("e2e")
+    (made / "configs").mkdir()
+    return made
+
+
+@pytest.fixture(scope="session")
+def upstream(folder: Path) -> Iterator[str]:
+    """Base address of the scripted upstreams."""
+    port = free_port()
+    process = Process([sys.executable, str(HERE / "upstreams.py"), str(port)], folder / "upstream.log")
+    process.start()
+    process.wait_for(f"http://127.0.0.1:{port}/seen")
+    yield f"http://127.0.0.1:{port}"
+    process.stop()
+
+
+@pytest.fixture(scope="session")
+def engine(folder: Path) -> Iterator[EngineProcess]:
+    """The scripted engine on a unix socket."""
+    address, log = folder / "engine.sock", folder / "engine.calls"
+    command = [sys.executable, str(HERE / "scripted_engine.py"), str(address), str(log)]
+    made = EngineProcess(Process(command, folder / "engine.log"), address, log)
+    made.start()
+    yield made
+    made.process.stop()
+
+
+@pytest.fixture(scope="session")
+def proxies(folder: Path, upstream: str, engine: EngineProcess) -> Iterator[tuple[str, str]]:
+    """Addresses of LiteLLM with the guardrail, and of the same LiteLLM without it. They start side by side."""
+    made = [_proxy(folder, upstream, engine, guarded) for guarded in (True, False)]
+    with contextlib.ExitStack() as stack:
+        for process, _ in made:
+            stack.callback(process.stop)
+            process.start()
+        for process, address in made:
+            process.wait_for(f"{address}/health/readiness")
+        yield made[0][1], made[1][1]
+
+
+@dataclass
+class Streamed:
+    """A stream as a client sees it."""
+
+    status_code: int
+    headers: httpx.Headers
+    raw: str
+
+    @property
+    def chunks(self) -> list[dict[str, Any]]:
+        """The data frames, without [DONE]."""
+        lines = [line.removeprefix("data: ") for line in self.raw.splitlines() if line.startswith("data: ")]
+        return [json.loads(line) for line in lines if line != "[DONE]"]
+
+    @property
+    def comments(self) -> list[str]:
+        """Our SSE comments."""
+        return [line for line in self.raw.splitlines() if line.startswith(": aligner")]
+
+    def text(self, index: int = 0) -> str:
+        """The text of one choice."""
+        choices = [choice for chunk in self.chunks for choice in chunk.get("choices", ()) if choice["index"] == index]
+        return "".join(c.get("text") or c.get("delta", {}).get("content") or "" for c in choices)
+
+    def untouched(self) -> str:
+        """The stream without our comment and without the time that LiteLLM stamps on chunks."""
+        kept = "".join(frame for frame in self.raw.split("\n\n") if frame and not frame.startswith(": "))
+        return re.sub(r'"created":\d+', '"created":0', kept)
+
+
+class Gateway:
+    """A proxy as its clients use it, with one key."""
+
+    def __init__(self, address: str, key: str = MASTER_KEY) -> None:
+        self.address = address
+        headers = {"authorization": f"Bearer {key}"}
+        self.http = httpx.Client(base_url=address, headers=headers, timeout=60, trust_env=False)
+
+    def chat(
+        self, script: str, model: str = "gpt", headers: dict[str, str] | None = None, **body: Any
+    ) -> httpx.Response:
+        """A whole chat completion."""
+        messages = [{"role": "user", "content": script}]
+        body = {"model": model, "messages": messages, **body}
+        return self.http.post("/v1/chat/completions", json=body, headers=headers)
+
+    def chat_stream(self, script: str, **more: Any) -> Streamed:
+        """A streamed chat completion."""
+        got = self.chat(script, stream=True, **more)
+        return Streamed(got.status_code, got.headers, got.text)
+
+    def complete(self, prompt: Any, **body: Any) -> httpx.Response:
+        """A whole text completion."""
+        return self.http.post("/v1/completions", json={"model": "instruct", "prompt": prompt, **body})
+
+    def complete_stream(self, prompt: Any, **body: Any) -> Streamed:
+        """A streamed text completion."""
+        got = self.complete(prompt, stream=True, **body)
+        return Streamed(got.status_code, got.headers, got.text)
+
+
+@pytest.fixture(scope="session")
+def gateway(proxies: tuple[str, str]) -> Iterator[Gateway]:
+    """The guarded proxy, with the master key."""
+    made = Gateway(proxies[0])
+    yield made
+    made.http.close()
+
+
+@pytest.fixture(scope="session")
+def plain(proxies: tuple[str, str]) -> Iterator[Gateway]:
+    """LiteLLM alone."""
+    made = Gateway(proxies[1])
+    yield made
+    made.http.close()
+
+
+@pytest.fixture(scope="session")
+def tenants(proxies: tuple[str, str]) -> Iterator[dict[str, Gateway]]:
+    """The guarded proxy with the keys of the keys file, by alias."""
+    made = {alias: Gateway(proxies[0], key) for alias, key in KEYS.items()}
+    yield made
+    for one in made.values():
+        one.http.close()
+
+
+def _proxy(folder: Path, upstream: str, engine: EngineProcess, guarded: bool) -> tuple[Process, str]:
+    port, name = free_port(), "guarded" if guarded else "plain"
+    path = folder / "configs" / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(_litellm(upstream, guarded)))
+    (folder / "configs" / "policies.yaml").write_text(yaml.safe_dump(POLICIES))
+    keys = [
+        {"sha256": hashlib.sha256(key.encode()).hexdigest(), "alias": alias, "team": None if alias == "vip" else alias}
+        for alias, key in KEYS.items()
+    ]
+    (folder / "keys.yaml").write_text(yaml.safe_dump(keys))
+    env = {
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "LITELLM_LOCAL_BLOG_POSTS": "True",
+        "LITELLM_LOCAL_POLICY_TEMPLATES": "true",
+        "ALIGNER_PROXY_ENGINE": f"unix:{engine.socket}",
+        "ALIGNER_PROXY_HOME": str(folder / "home"),
+        "ALIGNER_PROXY_KEYS": str(folder / "keys.yaml"),
+        "NO_PROXY": "*",
+    }
+    litellm = str(Path(sys.executable).with_name("litellm"))
+    command = [litellm, "--config", str(path), "--host", "127.0.0.1", "--port", str(port), "--telemetry", "False"]
+    return Process(command, folder / f"{name}.log", env), f"http://127.0.0.1:{port}"
+
+
+def _litellm(upstream: str, guarded: bool) -> dict[str, Any]:
+    openai = {"api_base": f"{upstream}/v1", "api_key": "none"}
+    models: list[tuple[str, dict[str, Any]]] = [(name, {"model": "openai/up", **openai}) for name in OPENAI_MODELS]
+    for name, params in models:
+        if name == PINGED:
+            params["keepalive_seconds"] = 1
+        if name == DOUBLED and guarded:
+            params["guardrails"] = ["aligner"]
+    models.append(("claude", {"model": "anthropic/claude-x", "api_base": upstream, "api_key": "none"}))
+    models.append(("instruct", {"model": "text-completion-openai/up", **openai}))
+    settings: dict[str, Any] = {
+        "model_list": [{"model_name": name, "litellm_params": params} for name, params in models],
+        "general_settings": {"master_key": MASTER_KEY},
+        "litellm_settings": {
+            "num_retries": 0,
+            "callbacks": ["prometheus"],
+            "cache": True,
+            "cache_params": {"type": "local", "mode": "default_off"},
+        },
+    }
+    if guarded:
+        settings["general_settings"]["custom_auth"] = "aligner_proxy.auth.user_api_key_auth"
+        settings["guardrails"] = [
+            {
+                "guardrail_name": "aligner",
+                "litellm_params": {
+                    "guardrail": "aligner_proxy.guardrail.AlignerGuardrail",
+                    "mode": "post_call",
+                    "default_on": True,
+                    "policies": "policies.yaml",
+                },
+            }
+        ]
+    return settings

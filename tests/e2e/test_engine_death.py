@@ -1,0 +1,36 @@
+"""The engine dies in mid-request: the client gets the original in time, and the next request is corrected again."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+KIND = "The capital of France is Paris. It lies on the Seine."
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_sigkill_in_mid_request(gateway: Any, plain: Any, engine: Any, stream: bool) -> None:
+    script = f"slow and killed {stream}"
+    before, started = len(engine.calls()), time.monotonic()
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(gateway.chat_stream if stream else gateway.chat, script)
+        while len(engine.calls()) == before:
+            time.sleep(0.05)
+            assert time.monotonic() - started < 20, "the engine was never asked"
+        engine.kill()
+        got = asked.result()
+    assert time.monotonic() - started < 20
+    if stream:
+        assert got.comments == [": aligner status=failed reason=engine_unavailable"]
+        assert got.untouched() == plain.chat_stream(script).untouched()
+    else:
+        assert (got.headers["x-aligner-status"], got.headers["x-aligner-reason"]) == ("failed", "engine_unavailable")
+        assert got.content == plain.chat(script).content
+    engine.start()
+    again = gateway.chat(script)
+    assert (again.headers["x-aligner-status"], again.json()["choices"][0]["message"]["content"]) == ("corrected", KIND)

@@ -1,0 +1,99 @@
+"""Text completions, and the endpoints that are left alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+KIND = "The capital of France is Paris. It lies on the Seine."
+
+
+def test_a_stream_says_what_a_whole_response_says(gateway: Any, plain: Any) -> None:
+    whole, stream = gateway.complete("rude"), gateway.complete_stream("rude")
+    assert whole.json()["choices"][0]["text"] == stream.text() == KIND
+    assert whole.headers["x-aligner-status"] == "corrected"
+    assert stream.comments == [": aligner status=corrected"]
+    assert _shapes(stream.chunks) == _shapes(plain.complete_stream("rude").chunks)
+
+
+def _shapes(chunks: list[dict[str, Any]]) -> list[Any]:
+    for chunk in chunks:
+        chunk["created"] = 0
+        for choice in chunk["choices"]:
+            choice["text"] = choice.get("text") and "..."
+    return chunks
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "more"),
+    [
+        ("good", "unchanged", {}),
+        ("rude", "skipped", {"echo": True}),
+        ("rude", "skipped", {"suffix": "and more"}),
+        ("length", "skipped", {}),
+        ("rude", "skipped", {"guided_json": {"type": "object"}}),
+    ],
+)
+def test_what_is_not_corrected_is_untouched_to_the_byte(
+    gateway: Any, plain: Any, script: str, status: str, more: dict[str, Any]
+) -> None:
+    got = gateway.complete(script, **more)
+    assert got.headers["x-aligner-status"] == status
+    assert got.content == plain.complete(script, **more).content
+    stream = gateway.complete_stream(script, **more)
+    assert stream.comments[0].startswith(f": aligner status={status}")
+    assert stream.untouched() == plain.complete_stream(script, **more).untouched()
+
+
+def test_several_prompts_with_several_choices(gateway: Any, plain: Any) -> None:
+    got = gateway.complete(["rude one", "rude two"], n=2)
+    original = plain.complete(["rude one", "rude two"], n=2).json()["choices"]
+    texts = [choice["text"] for choice in got.json()["choices"]]
+    assert texts == [KIND, original[1]["text"], KIND, original[3]["text"]]
+
+
+def test_the_usage_chunk_comes_when_asked_for(gateway: Any, plain: Any) -> None:
+    more = {"stream_options": {"include_usage": True}}
+    ours, theirs = gateway.complete_stream("rude", **more).chunks, plain.complete_stream("rude", **more).chunks
+    assert [chunk.get("usage") for chunk in ours] == [chunk.get("usage") for chunk in theirs]
+
+
+@pytest.mark.parametrize("model", ["gpt", "claude"])
+def test_text_completions_of_a_chat_model(gateway: Any, plain: Any, model: str) -> None:
+    got = gateway.http.post("/v1/completions", json={"model": model, "prompt": "rude"})
+    assert got.json()["choices"][0]["text"] == KIND
+    body = {"model": model, "prompt": "rude", "stream": True}
+    ours, theirs = (proxy.http.post("/v1/completions", json=body).text for proxy in (gateway, plain))
+    stream = type(gateway.complete_stream("good"))(200, got.headers, ours)
+    assert stream.text() == KIND
+    assert stream.comments == [": aligner status=corrected"]
+    assert ours.count("data: ") == theirs.count("data: ")
+
+
+OTHERS = [
+    ("/v1/responses", {"model": "gpt", "input": "rude"}),
+    ("/v1/messages", {"model": "claude", "max_tokens": 9, "messages": [{"role": "user", "content": "rude"}]}),
+    ("/v1/embeddings", {"model": "gpt", "input": "rude"}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), OTHERS)
+def test_other_endpoints_are_left_alone(gateway: Any, plain: Any, path: str, body: dict[str, Any]) -> None:
+    ours, theirs = gateway.http.post(path, json=body), plain.http.post(path, json=body)
+    assert ours.status_code == theirs.status_code == 200
+    assert (ours.headers["x-aligner-status"], ours.headers["x-aligner-reason"]) == ("skipped", "endpoint")
+    if path == "/v1/responses":  # LiteLLM makes up an id for each response
+        ours_body, theirs_body = ours.json() | {"id": ""}, theirs.json() | {"id": ""}
+        assert ours_body == theirs_body
+    else:
+        assert ours.content == theirs.content
+
+
+def test_a_messages_stream_is_left_alone(gateway: Any, plain: Any) -> None:
+    path, body = OTHERS[1]
+    ours, theirs = (proxy.http.post(path, json={**body, "stream": True}) for proxy in (gateway, plain))
+    assert ours.headers["x-aligner-reason"] == "endpoint"
+    assert ours.content == theirs.content

@@ -1,0 +1,69 @@
+"""One record per choice: counters, and a log line of ids and counts."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import logging
+
+import pytest
+from prometheus_client import REGISTRY
+
+from aligner_proxy import telemetry
+from aligner_proxy.engine.scripted import ScriptedEngine
+from aligner_proxy.pipeline import Pipeline
+from aligner_proxy.types import Correction, DecodeCounts, Exchange, Objective, Outcome, Policy, SegmentScore, Status
+
+POLICY = Policy("telemetry", (Objective("kind", "Kindness: be kind"),))
+ASKED = Exchange("call-1", 0, (), "You fool. It is so.")
+FOUND = Correction("It is so.", (SegmentScore("You fool.", 3.0, True),), DecodeCounts(7, 5, 1, 1, 4), aligner="x")
+
+
+def value(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+def counted(status: str, reason: str = "") -> float:
+    return value("aligner_outcomes_total", status=status, reason=reason, policy="telemetry")
+
+
+async def test_a_choice_is_counted_once(caplog: pytest.LogCaptureFixture) -> None:
+    before = counted("corrected"), value("aligner_forwards_total"), value("aligner_segments_total", flagged="true")
+    with caplog.at_level(logging.INFO, "aligner_proxy.outcome"):
+        await telemetry.settle(Pipeline(ScriptedEngine(lambda _: FOUND)), ASKED, POLICY)
+    after = counted("corrected"), value("aligner_forwards_total"), value("aligner_segments_total", flagged="true")
+    assert [b - a for a, b in zip(before, after, strict=True)] == [1, 4, 1]
+    (line,) = [json.loads(record.message) for record in caplog.records if record.name == "aligner_proxy.outcome"]
+    assert (line["call_id"], line["status"], line["answer_chars"], line["delivered_chars"]) == (
+        "call-1",
+        "corrected",
+        19,
+        9,
+    )
+    assert "fool" not in caplog.text
+    assert "It is so" not in caplog.text
+
+
+async def test_a_cancelled_choice_is_counted_too() -> None:
+    before = counted("failed", "cancelled")
+    task = asyncio.create_task(telemetry.settle(Pipeline(ScriptedEngine(delay_s=60)), ASKED, POLICY))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert counted("failed", "cancelled") == before + 1
+
+
+def test_a_cache_hit_is_no_work() -> None:
+    before = value("aligner_draft_tokens_total"), value("aligner_cache_total", result="hit")
+    telemetry.record("c", 3, Outcome(Status.CORRECTED, None, "x", POLICY, cache_hit=True, correction=FOUND))
+    assert value("aligner_draft_tokens_total") == before[0]
+    assert value("aligner_cache_total", result="hit") == before[1] + 1
+
+
+def test_loading_the_module_twice_registers_nothing_twice() -> None:
+    before = telemetry.OUTCOMES, telemetry.LATENCY
+    importlib.reload(telemetry)
+    after = telemetry.OUTCOMES, telemetry.LATENCY
+    assert after == before
