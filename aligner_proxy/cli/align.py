@@ -1,0 +1,123 @@
+"""`aligner-proxy align`: correct one answer from stdin, or a file of them with --jsonl.
+
+The same pipeline as in the gateway, without its cache: eligibility, engine, gate. The engine runs in this process
+unless --engine names another. Exit status 1 when the one answer could not be corrected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from aligner_proxy import config
+from aligner_proxy.cli import rows
+from aligner_proxy.cli.aligner_options import aligner_options, quiet, settings
+from aligner_proxy.cli.diff import show
+from aligner_proxy.cli.rows import NewObjectives, result
+from aligner_proxy.engine.client import HttpEngine
+from aligner_proxy.engine.protocol import Engine
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.pipeline import Pipeline
+from aligner_proxy.types import Exchange, Outcome, Policy, Status, Turn, Verify
+
+_DEFAULT_OBJECTIVES = ("harmless", "helpful")
+
+
+@click.command("align")
+@click.option("-q", "--question", help="What was asked. Not with --jsonl, where every row has its own.")
+@click.option("-o", "--objective", "asked", multiple=True, help='A name, or a whole text "Name: description".')
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a coloured diff.")
+@click.option("--jsonl", is_flag=True, help="Rows of question, answer, objectives in; the same with results out.")
+@click.option("--output", type=click.Path(path_type=Path), help="With --jsonl: append here; rows there are not redone.")
+@click.option("--skip", type=click.IntRange(min=0), default=0, help="With --jsonl: rows to leave out at the start.")
+@click.option("--config", "file", type=click.Path(path_type=Path), help="A policies file: its aligner and objectives.")
+@click.option("--engine", "address", help="A running engine: unix:/path/to/engine.sock or http(s)://host:port.")
+@click.option("--caution", type=float, default=0.0, show_default=True, help="Nats that a flag must exceed.")
+@click.option("--verify", type=click.Choice([v.value for v in Verify]), default="flagged", show_default=True)
+@click.option("--deadline", type=click.FloatRange(min=0, min_open=True), default=120.0, help="Seconds for one answer.")
+@aligner_options
+def command(**given: Any) -> None:
+    """Correct one answer (stdin), or many with --jsonl."""
+    flags = {name: given.pop(name) for name in ("question", "asked", "as_json", "jsonl", "output", "skip")}
+    file, address = given.pop("file"), given.pop("address")
+    known = NewObjectives(config.objectives(config.load(file)) if file else config.builtin_objectives())
+    policy = Policy(
+        "align",
+        objectives=known.named(flags["asked"] or _DEFAULT_OBJECTIVES),
+        deadline_s=given.pop("deadline"),
+        caution=given.pop("caution"),
+        verify=Verify(given.pop("verify")),
+    )
+    if flags["jsonl"]:
+        job = rows.Job(policy, known, flags["output"], flags["skip"])
+        asyncio.run(_many(job, address, given, file))
+    else:
+        exchange = _exchange(flags["question"])
+        outcome = asyncio.run(_one(exchange, policy, address, given, file))
+        _report(exchange, outcome, flags["as_json"])
+        sys.exit(1 if outcome.status is Status.FAILED else 0)
+
+
+def _exchange(question: str | None) -> Exchange:
+    if question is None:
+        raise ConfigError("give the question with -q, or rows with --jsonl")
+    try:
+        answer = sys.stdin.buffer.read().decode().removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the answer on stdin is not UTF-8 (byte {error.start})") from None
+    return Exchange("align", 0, (Turn("user", question),), answer)
+
+
+async def _one(
+    exchange: Exchange, policy: Policy, address: str | None, given: dict[str, Any], file: Path | None
+) -> Outcome:
+    async with _engine(address, given, file) as engine:
+        return await Pipeline(engine).align(exchange, policy)
+
+
+async def _many(job: rows.Job, address: str | None, given: dict[str, Any], file: Path | None) -> None:
+    async with _engine(address, given, file) as engine:
+        await rows.run(job, Pipeline(engine), sys.stdin.buffer, sys.stdout.buffer)
+
+
+def _report(exchange: Exchange, outcome: Outcome, as_json: bool) -> None:
+    if as_json:
+        correction = outcome.correction
+        more = {"ms": round(outcome.ms, 1), "aligner": correction.aligner if correction else None}
+        click.echo(json.dumps(result(outcome) | more, ensure_ascii=False))
+    else:
+        show(Console(), exchange.answer or "", outcome)
+
+
+@contextlib.asynccontextmanager
+async def _engine(address: str | None, given: dict[str, Any], file: Path | None) -> AsyncIterator[Engine]:
+    """The engine at `address`, or one in this process, closed afterwards."""
+    engine: Engine = HttpEngine(address) if address else await _local(given, file)
+    try:
+        yield engine
+    finally:
+        await engine.aclose()
+
+
+async def _local(given: dict[str, Any], file: Path | None) -> Engine:
+    from aligner_proxy.engine.local import LocalEngine
+    from aligner_proxy.engine.weights import open_aligner
+
+    quiet()
+    chosen, home = settings(given, file), config.home()
+    with Console(stderr=True).status("loading the aligner") as status:
+        engine = LocalEngine(lambda: open_aligner(chosen, home, status.update))
+        try:
+            await engine.start()
+        except BaseException:
+            await engine.aclose()
+            raise
+    return engine

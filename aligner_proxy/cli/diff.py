@@ -1,0 +1,48 @@
+"""What changed, to look at: a coloured word diff and the segments with their scores."""
+
+from __future__ import annotations
+
+import difflib
+import re
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from aligner_proxy.types import Outcome, SegmentScore, Status
+
+_WORDS = re.compile(r"\s+|\w+|[^\w\s]")
+_STYLES = {Status.CORRECTED: "yellow", Status.UNCHANGED: "green", Status.FAILED: "red", Status.SKIPPED: "cyan"}
+
+
+def word_diff(before: str, after: str) -> Text:
+    """`after` with what is new in green, and what went away struck out in red."""
+    old, new = _WORDS.findall(before), _WORDS.findall(after)
+    text = Text()
+    for tag, i, j, k, m in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if tag == "equal":
+            text.append("".join(old[i:j]))
+            continue
+        text.append("".join(old[i:j]), style="red strike")
+        text.append("".join(new[k:m]), style="green")
+    return text
+
+
+def show(console: Console, answer: str, outcome: Outcome) -> None:
+    """Status line, diff, and the segments that were scored."""
+    correction = outcome.correction
+    reason = f" ({outcome.reason})" if outcome.reason else ""
+    cost = f", {correction.counts.forwards} forwards" if correction else ""
+    console.print(Text(f"{outcome.status.value}{reason}", style=_STYLES.get(outcome.status, "")), end="")
+    console.print(Text(f" in {outcome.ms:.0f} ms{cost}", style="dim"))
+    console.print(word_diff(answer, outcome.text or ""))
+    if correction and any(segment.score is not None for segment in correction.segments):
+        console.print(_segments(correction.segments))
+
+
+def _segments(scored: tuple[SegmentScore, ...]) -> Table:
+    table = Table("score", "segment", box=None, header_style="dim", padding=(0, 1))
+    for segment in scored:
+        style = "red" if segment.flagged else ""
+        table.add_row(f"{segment.score or 0.0:+.2f}", Text(segment.text), style=style)
+    return table

@@ -1,0 +1,67 @@
+"""`aligner-proxy engine`: the aligner as a process of its own, so that several gateway workers share one model.
+
+Listens before it loads. Exit status: 0 after SIGTERM, 2 when the address is taken or the weights cannot be loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aligner_proxy import config
+from aligner_proxy.cli.aligner_options import aligner_options, log_to_stderr, only_one_address, quiet, settings
+from aligner_proxy.engine import listen
+
+log = logging.getLogger("aligner_proxy.engine")
+
+
+@click.command("engine")
+@click.option("--socket", "path", type=click.Path(path_type=Path), help="Unix socket to listen on (the default).")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on instead; 0 takes a free one.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address for --port.")
+@click.option("--queue", type=click.IntRange(min=1), default=64, show_default=True, help="Requests in the house.")
+@click.option("--config", "file", type=click.Path(path_type=Path), help="A policies file to take the aligner from.")
+@aligner_options
+def command(path: Path | None, port: int | None, host: str, queue: int, file: Path | None, **given: Any) -> None:
+    """Serve the aligner alone, on a unix socket or a port."""
+    only_one_address(path, port)
+    log_to_stderr()
+    # Until the server takes over: a stop while libraries are imported is a clean one too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with _listener(path, port, host) as (listener, address):
+        _serve(listener, address, queue, file, given)
+
+
+@contextlib.contextmanager
+def _listener(path: Path | None, port: int | None, host: str) -> Any:
+    if port is not None:
+        with listen.tcp(host, port) as listener:
+            yield listener, f"http://{host}:{listener.getsockname()[1]}"
+    else:
+        chosen = path or config.default_socket()
+        with listen.unix(chosen) as listener:
+            yield listener, f"unix:{chosen.absolute()}"
+
+
+def _serve(listener: socket.socket, address: str, queue: int, file: Path | None, given: dict[str, Any]) -> None:
+    from aligner_proxy.engine.local import LocalEngine
+    from aligner_proxy.engine.server import serve
+    from aligner_proxy.engine.weights import open_aligner
+
+    quiet()
+    chosen, home = settings(given, file), config.home()
+    engine = LocalEngine(lambda: open_aligner(chosen, home, lambda step: log.info("%s", step)), queue=queue)
+    log.info("listening on %s, loading %s", address, chosen.model)
+    serve(engine, listener)
+    if engine.loading:
+        # The interpreter would wait for the loading thread; what it writes is not in its place yet and is made anew.
+        logging.shutdown()
+        os._exit(0)

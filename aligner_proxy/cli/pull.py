@@ -1,0 +1,56 @@
+"""`aligner-proxy pull`: fetch an aligner's weights, quantise them once, store them checked.
+
+Every step can be interrupted and run again: a download goes on where it stopped, a preparation starts over.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+
+from aligner_proxy import config
+from aligner_proxy.cli.aligner_options import settings, weight_options
+from aligner_proxy.errors import WeightsError
+
+if TYPE_CHECKING:
+    from aligner_proxy.engine.weights import Settings
+
+
+@click.command("pull")
+@click.argument("model", default="embedded")
+@weight_options
+@click.pass_context
+def command(ctx: click.Context, /, model: str, **given: Any) -> None:
+    """Fetch, quantise and store the weights of MODEL (embedded, a Hugging Face id, or a folder)."""
+    console = Console(stderr=True)
+    chosen = settings(given | {"model": model})
+    try:
+        _fetch(console, chosen)
+        _prepare(console, chosen)
+    except WeightsError as error:
+        click.secho(f"aligner-proxy: {error}", err=True, fg="red")
+        ctx.exit(1)
+
+
+def _fetch(console: Console, chosen: Settings) -> None:
+    """Download what is not on this machine; the hub's own progress bars show how far it is."""
+    from aligner_proxy.engine import sources
+    from aligner_proxy.engine.store import Store
+
+    model = str(chosen.model)
+    if Store(config.home()).recall(model, chosen.quantization):
+        return
+    for name in sources.missing(model):
+        console.print(f"fetching [bold]{escape(name)}[/bold]")
+        sources.fetch(name)
+
+
+def _prepare(console: Console, chosen: Settings) -> None:
+    from aligner_proxy.engine.weights import prepare
+
+    prepared, folder = prepare(chosen, config.home(), lambda step: console.print(escape(step)))
+    console.print(f"[green]ready[/green] {escape(prepared.model)} {prepared.content_hash[:12]} {prepared.quantization}")
+    click.echo(folder)

@@ -1,0 +1,216 @@
+"""`aligner-proxy serve`: check everything that can be checked, then run the engine and the LiteLLM proxy.
+
+What LiteLLM would only complain about after seconds, or not at all, is refused here in one sentence. The environment is
+read only to be handed on: what the user set stays, what makes LiteLLM work offline is added where nothing is set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+
+from aligner_proxy import config, supervise
+from aligner_proxy.engine import listen
+from aligner_proxy.engine.client import HttpEngine
+from aligner_proxy.errors import ConfigError, EngineFault, EngineUnavailable
+from aligner_proxy.policy_file import PolicyFile
+from aligner_proxy.provenance import read
+
+log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+_MASTER_KEY = "LITELLM_MASTER_KEY"
+_PERMIT_WEAK = "dangerously_permit_weak_or_unset_master_key"
+_SHORTEST_KEY = 12
+_NEW_KEY = f'{_MASTER_KEY}="sk-$(openssl rand -hex 32)"'
+# Without these LiteLLM asks the internet at every start, and waits where there is none.
+_OFFLINE = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_LOCAL_BLOG_POSTS": "True",
+    "LITELLM_LOCAL_POLICY_TEMPLATES": "true",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A checked configuration: what to start, and where. `socket` is None when the engine is somebody else's."""
+
+    litellm_file: Path
+    policies: Path
+    file: PolicyFile
+    engine: str
+    socket: Path | None
+    host: str
+    port: int
+    workers: int
+
+
+@click.command("serve")
+@click.option("--config", "file", required=True, type=click.Path(path_type=Path), help="LiteLLM YAML.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=4000, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 256), help="LiteLLM processes.")
+def command(file: Path, host: str, port: int, workers: int) -> None:
+    """Start the aligner engine and the LiteLLM proxy with the guardrail; SIGTERM drains and exits 0."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "httpcore"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    checked = plan(file, host, port, workers)
+    sys.exit(asyncio.run(_run(checked)))
+
+
+def plan(file: Path, host: str, port: int, workers: int) -> Plan:
+    """Check all that can be known before anything is started; every refusal names the fix."""
+    path = file.resolve()
+    policies = config.find_policies(path)
+    loaded = config.load(policies)
+    keys = config.keys_path(loaded)
+    if keys is not None:
+        config.load_keys(keys)
+    check_class_is_ours(path)
+    check_master_key(path)
+    with listen.tcp(host, port):
+        pass
+    engine = config.engine_at(loaded)
+    socket = _free_socket() if engine == "local" else None
+    address = f"unix:{socket}" if socket else engine
+    return Plan(path, policies.resolve(), loaded, address, socket, host, port, workers)
+
+
+def check_class_is_ours(litellm_file: Path) -> None:
+    """LiteLLM looks for the guardrail beside its YAML first, and would run a second copy of the package from there."""
+    shadow = litellm_file.parent / "aligner_proxy"
+    if (shadow / "guardrail.py").exists():
+        raise ConfigError(
+            f"{litellm_file} lies beside {shadow.name}/, so LiteLLM would load a second copy of the guardrail from "
+            f"there; move the file into a folder of its own, for example {litellm_file.parent / 'configs'}"
+        )
+
+
+def check_master_key(litellm_file: Path) -> None:
+    """Refuse what LiteLLM refuses after several seconds: a master key that is missing or known to everybody."""
+    data, source = read(litellm_file)
+    settings = data.get("general_settings") or {}
+    if "include" in data or _permitted(settings):
+        return
+    key, place = _master_key(settings), source.at("general_settings", "master_key")
+    if not key:
+        raise ConfigError(
+            f"{place}: no master key, so anybody could use the gateway; set general_settings.master_key: "
+            f"os.environ/{_MASTER_KEY} and in the environment {_NEW_KEY}"
+        )
+    if key == "sk-1234" or len(key) < _SHORTEST_KEY:
+        raise ConfigError(f"{place}: the master key is too easy to guess; make one with {_NEW_KEY}")
+
+
+def _permitted(settings: dict[str, Any]) -> bool:
+    by_environment = os.environ.get(f"LITELLM_{_PERMIT_WEAK.upper()}", "").lower() == "true"
+    return by_environment or settings.get(_PERMIT_WEAK) is True
+
+
+def _master_key(settings: dict[str, Any]) -> str:
+    """As LiteLLM finds it: the file's word or reference, else the environment, else .env."""
+    written = str(settings.get("master_key") or f"os.environ/{_MASTER_KEY}")
+    if not written.startswith("os.environ/"):
+        return written
+    name = written.removeprefix("os.environ/")
+    from dotenv import dotenv_values  # comes with LiteLLM, which reads .env itself
+
+    return os.environ.get(name) or dotenv_values(".env").get(name) or ""
+
+
+def _free_socket() -> Path:
+    """The default socket; one of our own beside it when another gateway's engine lives there."""
+    socket = config.default_socket()
+    try:
+        with listen.unix(socket):
+            return socket
+    except ConfigError:
+        own = socket.with_name(f"engine-{os.getpid()}.sock")
+        log.info("another engine runs on %s, this gateway starts its own on %s", socket, own.name)
+        return own
+
+
+def engine_command(plan: Plan) -> list[str]:
+    """`aligner-proxy engine` with what the policies file says about the aligner."""
+    where = ["--socket", str(plan.socket), "--config", str(plan.policies)]
+    return [sys.executable, "-m", "aligner_proxy", "engine", *where]
+
+
+def litellm_command(plan: Plan) -> list[str]:
+    """LiteLLM's own command line, in this interpreter."""
+    start = "from litellm import run_server; run_server()"
+    options = ["--config", str(plan.litellm_file), "--host", plan.host, "--port", str(plan.port)]
+    return [sys.executable, "-c", start, *options, "--num_workers", str(plan.workers), "--telemetry", "False"]
+
+
+def environment(plan: Plan) -> dict[str, str]:
+    """The user's environment, with our addresses and, where unset, what keeps LiteLLM from asking the internet."""
+    ours = {"ALIGNER_PROXY_ENGINE": plan.engine, "ALIGNER_PROXY_POLICIES": str(plan.policies)}
+    keys = config.keys_path(plan.file)
+    if keys is not None:
+        ours["ALIGNER_PROXY_KEYS"] = str(keys.resolve())
+    return {**_OFFLINE, **os.environ, **ours}
+
+
+async def _run(plan: Plan) -> int:
+    env = environment(plan)
+    engine = supervise.Child("engine", engine_command(plan), env) if plan.socket else None
+    gateway = supervise.Child("litellm", litellm_command(plan), env)
+
+    async def loaded() -> None:
+        await _until_loaded(plan.engine)
+
+    async def announce() -> None:
+        await _until_serving(plan)
+
+    return await supervise.run(engine, loaded, gateway, announce)
+
+
+async def _until_loaded(address: str) -> None:
+    engine = HttpEngine(address, patience_s=0.5)
+    started = time.monotonic()
+    try:
+        with Console(stderr=True).status("loading the aligner ..."):
+            about = await _patiently(engine.info)
+    finally:
+        await engine.aclose()
+    took = time.monotonic() - started
+    log.info("engine: %s on %s (%s) ready after %.1f s", about.model, about.device, about.quantization, took)
+
+
+async def _until_serving(plan: Plan) -> None:
+    """Say when LiteLLM takes requests. Its readiness means ours: it starts when the aligner is loaded."""
+    import httpx
+
+    host = "127.0.0.1" if plan.host in {"0.0.0.0", "::"} else plan.host
+    base = f"http://[{host}]:{plan.port}" if ":" in host else f"http://{host}:{plan.port}"
+    async with httpx.AsyncClient(base_url=base, trust_env=False, timeout=5) as client:
+
+        async def ask() -> None:
+            try:
+                (await client.get("/health/readiness")).raise_for_status()
+            except httpx.HTTPError as error:
+                raise EngineUnavailable(str(error)) from None
+
+        await _patiently(ask)
+    log.info("ready: %s; point OPENAI_BASE_URL at %s/v1", base, base)
+
+
+async def _patiently(ask: Callable[[], Awaitable[_T]]) -> _T:
+    """Ask until there is an answer; the supervisor ends the waiting."""
+    while True:
+        try:
+            return await ask()
+        except (EngineUnavailable, EngineFault):
+            await asyncio.sleep(0.2)

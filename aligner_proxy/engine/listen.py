@@ -1,0 +1,70 @@
+"""Sockets to listen on, made before anything slow starts, so that a taken address is one clear sentence at once.
+
+A unix socket is for its owner alone. A socket file that a killed process left behind is replaced; one that somebody
+still answers on is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from aligner_proxy.errors import ConfigError
+
+
+@contextlib.contextmanager
+def unix(path: Path) -> Iterator[socket.socket]:
+    """Listen on a socket file of mode 0600; it is removed afterwards. Raises `ConfigError` when it is in use."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _clear(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with contextlib.closing(listener):
+        before = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        except OSError as error:
+            raise ConfigError(f"cannot listen on {path}: {error.strerror or error}; choose another --socket") from None
+        finally:
+            os.umask(before)
+        listener.listen()
+        mine = path.stat().st_ino
+        try:
+            yield listener
+        finally:
+            if path.exists() and path.stat().st_ino == mine:
+                path.unlink()
+
+
+def _clear(path: Path) -> None:
+    """Remove a socket file that nobody answers on."""
+    if not path.exists():
+        return
+    if not path.is_socket():
+        raise ConfigError(f"{path} exists and is no socket; choose another --socket")
+    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise ConfigError(f"cannot use {path}: {error}; choose another --socket") from None
+        else:
+            raise ConfigError(f"{path} is in use by a running engine; stop it or choose another --socket")
+
+
+@contextlib.contextmanager
+def tcp(host: str, port: int) -> Iterator[socket.socket]:
+    """Listen on host:port. Raises `ConfigError` when it is taken."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.create_server(address[:2], family=family)
+    except OSError as error:
+        raise ConfigError(
+            f"port {port} on {host} cannot be used: {error.strerror}; stop the other process or choose another --port"
+        ) from None
+    with contextlib.closing(listener):
+        yield listener

@@ -1,0 +1,108 @@
+"""What is in an aligner folder? `aligner.json`, its hashes, and the check that the files are still those.
+
+An aligner folder holds a LoRA adapter over a named base, or a full model; either may have a detector head beside it.
+No torch here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from aligner_proxy import prompts
+from aligner_proxy.errors import ConfigError, WeightsError
+
+MANIFEST, ADAPTER, MODEL, HEAD = "aligner.json", "adapter_config.json", "config.json", "detector.safetensors"
+_WEIGHT_SUFFIXES = frozenset({".safetensors", ".json", ".model", ".bin"})
+
+
+class Gguf(BaseModel):
+    """A base model inside an installed Python package."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    package: str
+    file: str
+    sha256: str
+
+
+class Base(BaseModel):
+    """The model that an adapter edits: a hub id (or folder), and the package that carries the same weights."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    hub: str
+    gguf: Gguf | None = None
+
+
+class Manifest(BaseModel):
+    """`aligner.json`. `window` in tokens; `caution` (nats) is the operating point its makers chose."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1]
+    base: Base | None = None
+    template: str
+    template_hash: str | None = None
+    window: int = Field(default=4096, ge=64)
+    caution: float = 0.0
+    files: dict[str, str] = {}
+
+
+def read(folder: Path) -> Manifest | None:
+    """The folder's manifest, or None where it has none. Raises `WeightsError` when it is not readable or not ours."""
+    path = folder / MANIFEST
+    if not path.exists():
+        return None
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        lines = error.errors(include_url=False) if isinstance(error, ValidationError) else []
+        what = f"{'.'.join(map(str, lines[0]['loc'])) or 'file'}: {lines[0]['msg']}" if lines else str(error)
+        raise WeightsError(f"{path} is no manifest of format 1 ({what}); export the aligner again") from None
+    _check_template(path, manifest)
+    return manifest
+
+
+def _check_template(path: Path, manifest: Manifest) -> None:
+    try:
+        family = prompts.template(manifest.template)
+    except ConfigError as error:
+        raise WeightsError(f"{path}: {error}") from None
+    if manifest.template_hash not in (None, family.hash):
+        raise WeightsError(
+            f"{path}: trained on another wording of template {manifest.template!r} than this version has; "
+            "use the version it was made with, or export the aligner again"
+        )
+
+
+def verify(folder: Path, files: Mapping[str, str], fix: str) -> None:
+    """Compare every named file with its sha256; raises `WeightsError` naming the first that differs, and `fix`."""
+    for name, expected in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise WeightsError(f"{path} is missing; {fix}")
+        if sha256(path) != expected:
+            raise WeightsError(f"{path} is corrupt (its sha256 is not the one in the manifest); {fix}")
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """sha256 of every file in `folder` that a model is made of."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.suffix in _WEIGHT_SUFFIXES)
+    return {name: sha256(folder / name) for name in names}
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file's bytes, hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest(parts: object) -> str:
+    """Hash of anything that JSON can say, whatever the order of keys."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,105 @@
+"""Which tokens will the aligner write next? A proposer that drafts from the answer that is being edited. No torch.
+
+The draft is the run of answer tokens behind a pointer. After a disagreement the pointer is set again: by the last 4,
+3 or 2 tokens written, found in the answer nearest to where we are, else by the last token in a small window, else one
+further (a substitution). Lossless: the model checks every token, so a bad draft costs time and never changes text.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_NGRAMS = (4, 3, 2)
+_BEHIND, _AHEAD = 2, 8
+"""Window of the one-token search, around the point of disagreement: a deletion, or the end of an insertion."""
+
+
+@dataclass(frozen=True, slots=True)
+class DraftLimits:
+    """Lengths of drafts in tokens: the first one, the shortest after a rejection, and the longest."""
+
+    first: int
+    kmin: int
+    cap: int
+
+
+WHOLE_ANSWER = DraftLimits(first=1 << 20, kmin=3, cap=1 << 20)
+"""Where a forward costs about the same whatever its length (GPU): an unchanged answer takes one forward."""
+LONG = DraftLimits(first=1 << 20, kmin=3, cap=64)
+"""bf16 or fp32 on CPU: 64 tokens cost three times one token, so the whole answer is tried once, then 64 at most."""
+SHORT = DraftLimits(first=16, kmin=3, cap=16)
+"""NF4 on CPU: up to 4 tokens are free, 16 cost 2.5 forwards, 64 cost 8: long drafts pay only where all is copied."""
+
+
+class EditProposer:
+    """Drafts for one answer. `lookup` is the text to draft from, normally the answer's tokens and EOS.
+
+    `anchors` are positions in `lookup` where the text is likely to go on after a jump (the start of the next kept
+    segment); drafting starts at the first of them.
+    """
+
+    def __init__(self, lookup: Sequence[int], limits: DraftLimits, anchors: Sequence[int] = ()) -> None:
+        self._lookup = list(lookup)
+        self._limits = limits
+        self._anchors = tuple(anchors)
+        self._pointer = anchors[0] if anchors else 0
+        self._length = limits.first
+        self._index = self._build_index()
+
+    def propose(self, room: int) -> list[int]:
+        """The next draft tokens, at most `room`; empty when the answer has no more to offer."""
+        return self._lookup[self._pointer : self._pointer + max(0, min(self._length, room))]
+
+    def after(self, draft: Sequence[int]) -> list[int]:
+        """The token that would come behind a draft just proposed, if there is one."""
+        end = self._pointer + len(draft)
+        return self._lookup[end : end + 1]
+
+    def update(self, output: Sequence[int], drafted: int, accepted: int) -> None:
+        """Take in one step: `output` is all that was written so far, its last token the one the model added."""
+        self._pointer = self._resync(output, self._pointer + accepted)
+        if accepted == drafted:
+            self._length = min(self._limits.cap, max(self._limits.kmin, 2 * self._length))
+        else:
+            self._length = min(self._limits.cap, max(self._limits.kmin, 2 * accepted))
+
+    def _build_index(self) -> dict[tuple[int, ...], list[int]]:
+        """Every n-gram of the lookup text with the positions that follow it."""
+        index: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for size in _NGRAMS:
+            for end in range(size, len(self._lookup) + 1):
+                index[tuple(self._lookup[end - size : end])].append(end)
+        return dict(index)
+
+    def _resync(self, output: Sequence[int], at: int) -> int:
+        written = output[-1]
+        if at < len(self._lookup) and self._lookup[at] == written:
+            return at + 1
+        for size in _NGRAMS:
+            found = self._index.get(tuple(output[-size:]), []) if len(output) >= size else []
+            if found:
+                return _nearest(found, at + 1)
+        return self._one_token(written, at)
+
+    def _one_token(self, written: int, at: int) -> int:
+        window = range(max(0, at - _BEHIND), min(len(self._lookup), at + _AHEAD + 1))
+        for candidates in (self._anchors, window):
+            found = [i for i in candidates if self._lookup[i] == written]
+            if found:
+                return 1 + _nearest(found, at)
+        return at + 1
+
+
+def _nearest(positions: Sequence[int], to: int) -> int:
+    """The closest position, the later one of two equally close."""
+    return min(positions, key=lambda position: (abs(position - to), position < to))
+
+
+def matching(draft: Sequence[int], chosen: Sequence[int]) -> int:
+    """Length of the longest common prefix of two token sequences."""
+    for i, (drafted, wanted) in enumerate(zip(draft, chosen, strict=False)):
+        if drafted != wanted:
+            return i
+    return min(len(draft), len(chosen))

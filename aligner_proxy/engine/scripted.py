@@ -1,0 +1,78 @@
+"""An engine without a model: it answers what a function says. For tests and for trying out a gateway.
+
+It satisfies `Engine` like the real ones, honours deadlines, and remembers which requests it saw (ids only). Behind
+`server.create_app` it speaks HTTP, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+
+from aligner_proxy import prompts
+from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest
+from aligner_proxy.errors import CorrectionError, DeadlineExceeded, EngineFault
+from aligner_proxy.types import Correction
+
+Script = Callable[[AlignRequest], str | Correction | Exception]
+
+SCRIPTED = AlignerInfo(
+    model="scripted",
+    content_hash=hashlib.sha256(b"scripted").hexdigest(),
+    template="ultrafeedback",
+    template_hash=prompts.TEMPLATES["ultrafeedback"].hash,
+    window=4096,
+    has_head=True,
+    quantization="none",
+    device="none",
+)
+
+
+def unchanged(request: AlignRequest) -> str:
+    """The script that leaves every answer alone."""
+    return request.answer
+
+
+class ScriptedEngine:
+    """Answers `script(request)` after `delay_s`; an exception that the script returns is raised."""
+
+    def __init__(self, script: Script = unchanged, *, delay_s: float = 0.0, about: AlignerInfo = SCRIPTED) -> None:
+        self.script, self.delay_s, self.about = script, delay_s, about
+        self.seen: list[str] = []
+        self.cancelled: list[str] = []
+        self.closed = False
+
+    async def start(self) -> AlignerInfo:
+        """There is nothing to load."""
+        return self.about
+
+    async def info(self) -> AlignerInfo:
+        """The scripted description."""
+        return self.about
+
+    async def align(self, request: AlignRequest) -> Correction:
+        """Play the script within the request's deadline."""
+        self.seen.append(request.request_id)
+        try:
+            async with asyncio.timeout(request.deadline_s):
+                await asyncio.sleep(self.delay_s)
+        except TimeoutError:
+            raise DeadlineExceeded(f"the deadline of {request.deadline_s:g} s passed") from None
+        except asyncio.CancelledError:
+            self.cancelled.append(request.request_id)
+            raise
+        return self._correction(self.script(request))
+
+    def _correction(self, said: str | Correction | Exception) -> Correction:
+        if isinstance(said, CorrectionError):
+            raise said
+        if isinstance(said, Exception):
+            raise EngineFault(f"scripted {type(said).__name__}") from said
+        correction = said if isinstance(said, Correction) else Correction(said)
+        return replace(correction, aligner=correction.aligner or self.about.content_hash)
+
+    async def aclose(self) -> None:
+        """Remember that it was closed."""
+        self.closed = True

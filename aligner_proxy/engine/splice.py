@@ -1,0 +1,100 @@
+"""What of the generated text takes the place of a flagged span? Text only, no model.
+
+While the aligner writes in place of a span it may reach the sentence that follows and stays; there the writing stops
+and what stands before is the replacement. Kept segments never come from the model: they are copied.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from aligner_proxy.segments import Segment, join, split
+
+KEY_CHARS = 20
+"""A segment counts as reached when this many of its characters, to the end of the word, have been written."""
+
+_FINISHED = re.compile(r"(?:[.!?\u2026\u3002\uff01\uff1f:;][\"'\u201d\u2019)\]*_]*|```|~~~)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Consecutive segments with the same verdict; `at` is the index of the first among all segments."""
+
+    flagged: bool
+    at: int
+    segments: tuple[Segment, ...]
+
+    @property
+    def text(self) -> str:
+        """The run as it stands in the answer, without the gap behind it."""
+        return join([(segment.text, segment.gap) for segment in self.segments])
+
+
+def runs(segments: Sequence[Segment], flags: Sequence[bool]) -> list[Run]:
+    """Group neighbours with the same verdict."""
+    found: list[Run] = []
+    for flagged, group in groupby(zip(segments, flags, strict=True), key=lambda pair: pair[1]):
+        members = tuple(segment for segment, _ in group)
+        found.append(Run(flagged, sum(len(run.segments) for run in found), members))
+    return found
+
+
+def key(text: str) -> str:
+    """The beginning of a kept segment by which it is recognised: `KEY_CHARS` to the end of the word, or all of it."""
+    text = text.strip()
+    if len(text) <= KEY_CHARS:
+        return text
+    return text[:KEY_CHARS] + re.split(r"\s", text[KEY_CHARS:], maxsplit=1)[0]
+
+
+def resumption_keys(following: Sequence[Segment]) -> tuple[str, ...]:
+    """Keys of the kept segments after a span: the next one always, later ones where they are long enough."""
+    keys = [key(segment.text) for segment in following]
+    return tuple(keys[:1] + [later for later in keys[1:] if len(later) >= KEY_CHARS])
+
+
+def before_resumption(generated: str, keys: Sequence[str]) -> str | None:
+    """What stands before the first segment of `generated` that begins with a key; None when there is none."""
+    for segment in split(generated):
+        if segment.text.lstrip().startswith(tuple(keys)) and keys:
+            return generated[: segment.start]
+    return None
+
+
+def replacement(generated: str, keys: Sequence[str], banned: Sequence[str], *, finished: bool) -> str:
+    """The text that takes the place of a span, possibly empty.
+
+    `banned` texts are dropped from it: a flagged segment that the model wrote again (the detector prevails) and kept
+    ones that it would repeat. Text cut off by the limit loses its unfinished last sentence.
+    """
+    before = before_resumption(generated, keys)
+    text = generated if before is None else before
+    if before is None and not finished:
+        text = complete(text)
+    dropped = set(banned)
+    return join([(piece.text.strip(), piece.gap) for piece in split(text) if piece.text.strip() not in dropped])
+
+
+def complete(text: str) -> str:
+    """`text` without its last segment where that does not end like a sentence."""
+    pieces = split(text)
+    if pieces and not pieces[-1].gap and not _FINISHED.search(pieces[-1].text):
+        pieces.pop()
+    return join([(piece.text, piece.gap) for piece in pieces])
+
+
+def assemble(pieces: Sequence[tuple[str, str]]) -> str:
+    """Put (text, gap) pieces together; a piece that vanished hands a larger break behind it on to the one before.
+
+    Without that, removing the last sentence of a paragraph would glue the next paragraph to what is left.
+    """
+    kept: list[tuple[str, str]] = []
+    for text, gap in pieces:
+        if not text and kept and gap.count("\n") > kept[-1][1].count("\n"):
+            kept[-1] = (kept[-1][0], gap)
+        if text:
+            kept.append((text, gap))
+    return join(kept)

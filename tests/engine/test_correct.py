@@ -1,0 +1,199 @@
+"""Corrections with tiny random models: what is kept is kept to the character, and speculation changes nothing."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aligner_proxy import segments
+from aligner_proxy.engine.correct import correct
+from aligner_proxy.engine.decode import Limits, Tally, generate
+from aligner_proxy.engine.detector import DetectorHead
+from aligner_proxy.engine.proposer import LONG, SHORT, WHOLE_ANSWER, DraftLimits, EditProposer
+from aligner_proxy.engine.runner import ModelRunner, Sequence
+from aligner_proxy.errors import AnswerTooLong, DeadlineExceeded
+from aligner_proxy.types import Turn, Verify
+
+from . import tiny
+
+SENTENCES = st.lists(st.sampled_from([s for text in tiny.CORPUS for s in text.split(". ")]), min_size=1, max_size=6)
+TEXTS = st.one_of(
+    SENTENCES.map(". ".join),
+    SENTENCES.map("\n\n".join),
+    st.text(max_size=80),
+    st.lists(
+        st.sampled_from(["Yes. ", "- item\n", "```\ncode\n```\n", " | Answer: x. ", "\u00e9\U0001f600! ", "  "])
+    ).map("".join),
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(answer=TEXTS, seed=st.integers(0, 3), caution=st.floats(-0.3, 0.3))
+def test_unflagged_segments_are_in_the_result_character_for_character(answer: str, seed: int, caution: float) -> None:
+    result = correct(tiny.aligner(seed), tiny.request(answer, caution=caution), tiny.nothing)
+    if not any(s.flagged for s in result.segments):
+        assert result.text is answer or result.text == answer
+        return
+    at = 0
+    for segment in result.segments:
+        if not segment.flagged:
+            at = result.text.index(segment.text, at) + len(segment.text)
+
+
+@settings(max_examples=30, deadline=None)
+@given(answer=TEXTS, seed=st.integers(0, 3))
+def test_the_segments_told_are_those_of_the_answer(answer: str, seed: int) -> None:
+    result = correct(tiny.aligner(seed), tiny.request(answer), tiny.nothing)
+    if answer.strip():
+        assert [s.text for s in result.segments] == [s.text for s in segments.split(answer)]
+        assert all(s.flagged == (s.score is not None and s.score > 0) for s in result.segments)
+
+
+def test_nothing_flagged_takes_one_forward_and_returns_the_answer_itself() -> None:
+    result = correct(tiny.aligner(), tiny.request(caution=1e9), tiny.nothing)
+    assert result.text == tiny.ANSWER
+    assert result.counts.forwards == 1
+    assert result.counts.drafted == 0
+    assert len(result.segments) == 4
+
+
+def test_everything_flagged_keeps_nothing_by_copy() -> None:
+    result = correct(tiny.aligner(), tiny.request(caution=-1e9), tiny.nothing)
+    assert all(s.flagged for s in result.segments)
+    assert not any(s.text in result.text for s in result.segments)
+
+
+def test_a_white_space_answer_is_returned_without_a_forward() -> None:
+    result = correct(tiny.aligner(), tiny.request("  \n"), tiny.nothing)
+    assert (result.text, result.counts.forwards, result.segments) == ("  \n", 0, ())
+
+
+def test_without_a_head_scores_are_absent_and_the_whole_answer_is_verified() -> None:
+    result = correct(tiny.aligner(head=False), tiny.request(), tiny.nothing)
+    assert [s.score for s in result.segments] == [None] * 4
+    assert result.counts.drafted > 0
+
+
+def test_enough_caution_keeps_every_draft_token() -> None:
+    result = correct(tiny.aligner(head=False), tiny.request(caution=1e9, verify=Verify.ALWAYS), tiny.nothing)
+    assert result.text == tiny.ANSWER
+    assert result.counts.forwards == 1
+
+
+@pytest.mark.parametrize("caution", [0.0, 0.5, 2.0, 8.0])
+def test_what_is_written_does_not_depend_on_draft_lengths(caution: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = tiny.request(tiny.ANSWER * 3, caution=caution, verify=Verify.ALWAYS)
+    written = set()
+    for limits in (WHOLE_ANSWER, SHORT, DraftLimits(2, 1, 2), DraftLimits(1, 1, 1)):
+        monkeypatch.setattr(ModelRunner, "draft_limits", limits)
+        written.add(correct(tiny.aligner(head=False), asked, tiny.nothing).text)
+    assert len(written) == 1
+
+
+def test_verifying_with_a_head_also_scores() -> None:
+    result = correct(tiny.aligner(), tiny.request(verify=Verify.ALWAYS, caution=1e9), tiny.nothing)
+    assert result.text == tiny.ANSWER
+    assert all(s.score is not None for s in result.segments)
+
+
+def plain(runner: ModelRunner, prompt: list[int], tokens: int) -> list[int]:
+    """What transformers writes one by one."""
+    written = runner._model.generate(
+        torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), max_new_tokens=tokens, do_sample=False
+    )
+    return written[0, len(prompt) :].tolist()
+
+
+@pytest.mark.parametrize("limits", [SHORT, LONG, WHOLE_ANSWER, DraftLimits(16, 16, 16)])
+@pytest.mark.parametrize("rate", [0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0])
+def test_speculation_writes_what_plain_greedy_generate_writes(rate: float, limits: DraftLimits) -> None:
+    """Drafts are corrupted copies of the plain output, so that each edit rate is a true one."""
+    for seed in range(4):
+        rng = random.Random(f"{rate} {seed}")
+        runner = tiny.runner(seed)
+        prompt = runner.tokenizer.prompt(rng.choice(tiny.CORPUS) + " | Edit: ").ids
+        expected = plain(runner, prompt, 96)
+        draft = corrupted(expected, rate, rng)
+        tally = Tally()
+        got = generate(runner, Sequence(), prompt, EditProposer(draft, limits), Limits(96), tally, tiny.nothing)
+        ended = expected[-1] in runner.tokenizer.eos_ids
+        assert got.ids == (expected[:-1] if ended else expected)
+        assert got.finished == ended
+        assert tally.accepted + tally.recovered + tally.bonus >= len(got.ids)
+
+
+def corrupted(tokens: list[int], rate: float, rng: random.Random) -> list[int]:
+    """Substitute, insert or delete at every position with probability `rate`."""
+    out: list[int] = []
+    for token in tokens:
+        if rng.random() >= rate:
+            out.append(token)
+            continue
+        kind, other = rng.randrange(3), rng.randrange(3, 380)
+        out.extend(([other], [other, token], [])[kind])
+    return out
+
+
+def test_an_answer_that_cannot_fit_is_refused() -> None:
+    with pytest.raises(AnswerTooLong, match="window of 1024 tokens"):
+        correct(tiny.aligner(), tiny.request("Wait a while. " * 400), tiny.nothing)
+    with pytest.raises(AnswerTooLong):
+        correct(tiny.aligner(), tiny.request("a" * 200_000), tiny.nothing)
+
+
+def test_the_oldest_turns_go_first() -> None:
+    asked = tiny.request()
+    turns = tuple(
+        Turn("user" if i % 2 == 0 else "assistant", f"Turn {i}. " + "The harbour opens. " * 12) for i in range(41)
+    )
+    long = asked.model_copy(update={"turns": turns})
+    result = correct(tiny.aligner(), long, tiny.nothing)
+    assert 400 < result.prompt_tokens < 1024
+
+
+def test_a_huge_objective_is_refused() -> None:
+    huge = tiny.request().model_copy(update={"objectives": ("Huge: " + "word " * 200_000,)})
+    with pytest.raises(AnswerTooLong):
+        correct(tiny.aligner(), huge, tiny.nothing)
+
+
+def test_the_check_stops_a_correction_between_forwards() -> None:
+    calls = 0
+
+    def check() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise DeadlineExceeded("now")
+
+    with pytest.raises(DeadlineExceeded):
+        correct(tiny.aligner(), tiny.request(caution=-1e9), check)
+    assert calls == 3
+
+
+def test_a_long_prompt_is_read_in_chunks_with_the_same_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = correct(tiny.aligner(), tiny.request(caution=1e9), tiny.nothing)
+    monkeypatch.setattr("aligner_proxy.engine.runner.PREFILL_CHUNK", 32)
+    parts = correct(tiny.aligner(), tiny.request(caution=1e9), tiny.nothing)
+    assert parts.counts.forwards > 2
+    for a, b in zip(whole.segments, parts.segments, strict=True):
+        assert a.score == pytest.approx(b.score, abs=1e-4)
+
+
+def test_scores_come_from_the_last_token_of_each_segment() -> None:
+    """A head that reads nothing but one feature shows which position it was given."""
+    base = tiny.runner(0)
+    head = DetectorHead(64, 4).eval()
+    runner = ModelRunner(base._model, base.tokenizer, head)
+    aligner = replace(tiny.aligner(), runner=runner)
+    result = correct(aligner, tiny.request(caution=1e9), tiny.nothing)
+    cut = tiny.ANSWER.index(" The first")
+    shorter = correct(aligner, tiny.request(tiny.ANSWER[:cut], caution=1e9), tiny.nothing)
+    # Causal: what follows a segment does not change its score, and adding text changes only later segments.
+    for a, b in zip(shorter.segments, result.segments, strict=False):
+        assert a.score == pytest.approx(b.score, abs=1e-4)

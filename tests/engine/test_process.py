@@ -1,0 +1,131 @@
+"""The engine as a real process: ready, corrects, drains on SIGTERM, and is missed properly after SIGKILL."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from aligner_proxy.engine.client import HttpEngine
+from aligner_proxy.engine.protocol import AlignRequest
+from aligner_proxy.errors import EngineUnavailable
+from aligner_proxy.types import Verify
+
+from . import tiny
+
+pytestmark = pytest.mark.slow
+
+
+class Process:
+    """`aligner-proxy engine` over a tiny model."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.socket = folder, folder / "run" / "engine.sock"
+        self.model = tiny.save(folder / "model")
+        self.child: subprocess.Popen[str] | None = None
+
+    def start(self, *args: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "aligner_proxy", "engine", *(args or self.usual())]
+        environment = os.environ | {"ALIGNER_PROXY_HOME": str(self.folder / "home")}
+        self.child = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        return self.child
+
+    def usual(self) -> list[str]:
+        where = ["--socket", str(self.socket)]
+        return [*where, "--model", str(self.model), "--template", "ultrafeedback", "--quantization", "none", "--threads", "1"]
+
+    def client(self) -> HttpEngine:
+        return HttpEngine(f"unix:{self.socket}", patience_s=60)
+
+    def stop(self) -> None:
+        if self.child:
+            self.child.kill()
+            self.child.wait()
+            assert self.child.stderr
+            self.child.stderr.close()
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[Process]:
+    made = Process(tmp_path)
+    yield made
+    made.stop()
+
+
+def slow() -> AlignRequest:
+    """About a thousand tokens, one by one: seconds."""
+    return tiny.request("Bring a coat when it rains. " * 45, verify=Verify.ALWAYS)
+
+
+async def test_it_serves_drains_on_sigterm_and_exits_0(process: Process) -> None:
+    child = process.start()
+    client = process.client()
+    about = await client.info()
+    assert (about.model, about.quantization, about.has_head) == ("model", "none", False)
+    working = asyncio.create_task(client.align(slow()))
+    await asyncio.sleep(0.5)
+    child.send_signal(signal.SIGTERM)
+    assert (await working).counts.forwards > 10
+    assert await asyncio.to_thread(child.wait, 30) == 0
+    assert not process.socket.exists()
+    await client.aclose()
+    assert child.stderr
+    log = child.stderr.read()
+    assert "ready: model" in log
+    assert "coat" not in log
+
+
+async def test_killed_in_mid_request_it_is_unavailable_at_once_and_works_again_after_a_restart(process: Process) -> None:
+    child = process.start()
+    client = process.client()
+    await client.info()
+    working = asyncio.create_task(client.align(slow()))
+    await asyncio.sleep(0.5)
+    assert not working.done()
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    began = time.monotonic()
+    with pytest.raises(EngineUnavailable, match="went away in mid-request"):
+        await working
+    assert time.monotonic() - began < 2
+    process.stop()
+    process.start()
+    assert (await client.align(tiny.request(caution=1e9, verify=Verify.ALWAYS))).text == tiny.ANSWER
+    await client.aclose()
+
+
+async def test_it_is_healthy_before_it_is_ready(process: Process) -> None:
+    process.start()
+    transport = httpx.AsyncHTTPTransport(uds=str(process.socket))
+    seen: set[tuple[int, int]] = set()
+    async with httpx.AsyncClient(transport=transport, base_url="http://engine", timeout=30) as http:
+        while (200, 200) not in seen:
+            try:
+                health, ready = await http.get("/health"), await http.get("/ready")
+            except httpx.ConnectError:
+                await asyncio.sleep(0.02)
+                continue
+            seen.add((health.status_code, ready.status_code))
+    assert seen <= {(200, 200), (200, 503)}
+
+
+def test_a_taken_port_and_missing_weights_exit_2_with_one_sentence(process: Process) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        child = process.start("--port", str(taken.getsockname()[1]))
+        _, said = child.communicate(timeout=60)
+        assert child.returncode == 2
+        assert "stop the other process or choose another --port" in said.splitlines()[-1]
+    child = process.start("--port", "0", "--model", str(process.folder / "nowhere"), "--template", "imhi")
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 2
+    assert "does not exist; give a folder" in said.splitlines()[-1]
+    assert "Traceback" not in said

@@ -1,0 +1,250 @@
+"""The engine's HTTP form over real sockets, with its own client and with a bare one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+
+from aligner_proxy.engine import listen, server
+from aligner_proxy.engine.client import HttpEngine
+from aligner_proxy.engine.local import LocalEngine
+from aligner_proxy.engine.protocol import AlignRequest, Engine
+from aligner_proxy.engine.scripted import SCRIPTED, ScriptedEngine
+from aligner_proxy.errors import (
+    AnswerTooLong,
+    ConfigError,
+    CorrectionError,
+    DeadlineExceeded,
+    EngineFault,
+    EngineOverloaded,
+    EngineUnavailable,
+)
+from aligner_proxy.types import Correction, DecodeCounts, SegmentScore
+
+from . import tiny
+
+
+@contextlib.asynccontextmanager
+async def serving(engine: Engine, path: Path) -> AsyncIterator[HttpEngine]:
+    """`engine` behind a unix socket, and a client of it."""
+    with listen.unix(path) as listener:
+        config = uvicorn.Config(server.create_app(engine), log_config=None, lifespan="off")
+        served = uvicorn.Server(config)
+        task = asyncio.create_task(served.serve(sockets=[listener]))
+        client = HttpEngine(f"unix:{path}", patience_s=2.0)
+        try:
+            yield client
+        finally:
+            await client.aclose()
+            served.should_exit = True
+            await task
+
+
+@contextlib.asynccontextmanager
+async def bare(path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.AsyncHTTPTransport(uds=str(path))
+    async with httpx.AsyncClient(transport=transport, base_url="http://engine", timeout=20) as client:
+        yield client
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run" / "engine.sock"
+
+
+async def test_a_correction_travels_whole(path: Path) -> None:
+    segments = (SegmentScore("You are a fool.", 3.5, True), SegmentScore("Bring a coat.", None, False))
+    told = Correction("Bring a coat.", segments, DecodeCounts(9, 5, 1, 2, 3), 120, 8.25, "hash")
+    async with serving(ScriptedEngine(lambda _: told), path) as client:
+        assert await client.align(tiny.request()) == told
+        assert await client.info() == SCRIPTED
+
+
+async def test_a_real_engine_behind_the_socket_corrects(path: Path) -> None:
+    engine = LocalEngine(tiny.aligner)
+    async with serving(engine, path) as client, bare(path) as http:
+        assert (await http.get("/health")).status_code == 200
+        assert (await http.get("/ready")).status_code == 503
+        await engine.start()
+        assert (await http.get("/ready")).status_code == 200
+        result = await client.align(tiny.request(caution=1e9))
+        assert result.text == tiny.ANSWER
+    await engine.aclose()
+
+
+@pytest.mark.parametrize(
+    ("raised", "status"),
+    [
+        (AnswerTooLong("long"), 413),
+        (DeadlineExceeded("late"), 504),
+        (EngineOverloaded("full", 60.0), 429),
+        (EngineUnavailable("loading"), 503),
+        (EngineFault("broken"), 500),
+        (ValueError("odd"), 500),
+    ],
+)
+async def test_errors_keep_their_type_over_the_wire(path: Path, raised: Exception, status: int) -> None:
+    async with serving(ScriptedEngine(lambda _: raised), path) as client, bare(path) as http:
+        response = await http.post("/v1/align", content=tiny.request().model_dump_json())
+        assert response.status_code == status
+        kind = type(raised) if isinstance(raised, CorrectionError) else EngineFault
+        assert response.json()["error"]["type"] == kind.reason
+        with pytest.raises(kind) as caught:
+            await client.align(tiny.request(deadline_s=1.0))
+        if isinstance(caught.value, EngineOverloaded):
+            assert caught.value.retry_after_s == 60.0
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [(b"{", "body"), (b'{"request_id": "r"}', "turns"), (b'{"answer": "SECRET", "objectives": []}', "objectives")],
+)
+async def test_a_bad_request_names_the_field_and_never_its_text(path: Path, body: bytes, named: str) -> None:
+    async with serving(ScriptedEngine(), path), bare(path) as http:
+        response = await http.post("/v1/align", content=body)
+        assert response.status_code == 422
+        assert response.json()["error"]["type"] == "bad_request"
+        assert named in response.json()["error"]["message"]
+        assert "SECRET" not in response.text
+
+
+async def test_an_enormous_body_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MAX_BODY_BYTES", 1000)
+    async with serving(ScriptedEngine(), path), bare(path) as http:
+        response = await http.post("/v1/align", content=b"x" * 5000)
+        assert response.status_code == 413
+
+
+async def test_a_client_that_goes_away_cancels_its_request(path: Path) -> None:
+    engine = ScriptedEngine(delay_s=30)
+    async with serving(engine, path) as client:
+        task = asyncio.create_task(client.align(tiny.request()))
+        while not engine.seen:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with asyncio.timeout(10):
+            while not engine.cancelled:
+                await asyncio.sleep(0.01)
+
+
+async def test_the_deadline_covers_everything_and_is_not_spent_twice(path: Path) -> None:
+    engine = ScriptedEngine(delay_s=30)
+    async with serving(engine, path) as client:
+        with pytest.raises(DeadlineExceeded):
+            await client.align(tiny.request(deadline_s=0.3))
+        assert engine.seen == ["r1"]
+
+
+async def test_an_engine_that_is_still_loading_is_asked_again(path: Path) -> None:
+    answers: list[str | Exception] = [EngineUnavailable("loading"), EngineOverloaded("full", 0.05), "edited"]
+
+    def script(_: AlignRequest) -> str | Correction | Exception:
+        return answers.pop(0)
+
+    engine = ScriptedEngine(script)
+    async with serving(engine, path) as client:
+        assert (await client.align(tiny.request())).text == "edited"
+    assert len(engine.seen) == 3
+
+
+async def test_a_fault_is_not_asked_again(path: Path) -> None:
+    engine = ScriptedEngine(lambda _: EngineFault("broken"))
+    async with serving(engine, path) as client:
+        with pytest.raises(EngineFault):
+            await client.align(tiny.request())
+    assert len(engine.seen) == 1
+
+
+async def test_nobody_there_is_unavailable_within_the_patience(path: Path) -> None:
+    client = HttpEngine(f"unix:{path}", patience_s=0.3)
+    async with asyncio.timeout(5):
+        with pytest.raises(EngineUnavailable, match="no engine answers at unix:"):
+            await client.align(tiny.request())
+    await client.aclose()
+
+
+async def test_an_engine_that_comes_up_in_time_is_found(path: Path) -> None:
+    client = HttpEngine(f"unix:{path}", patience_s=10)
+    task = asyncio.create_task(client.align(tiny.request()))
+    await asyncio.sleep(0.2)
+    async with serving(ScriptedEngine(lambda _: "edited"), path):
+        assert (await task).text == "edited"
+        await client.aclose()
+
+
+async def test_info_is_believed_for_a_while_and_forgotten_when_the_connection_is_lost(path: Path) -> None:
+    engine = ScriptedEngine()
+    async with serving(engine, path) as client:
+        assert (await client.info()).content_hash == SCRIPTED.content_hash
+        engine.about = tiny.aligner().info
+        assert (await client.info()).content_hash == SCRIPTED.content_hash
+    client = HttpEngine(f"unix:{path}", patience_s=0.1)
+    with pytest.raises(EngineUnavailable):
+        await client.info()
+    async with serving(engine, path):
+        assert (await client.info()).content_hash == "hash0"
+        await client.aclose()
+
+
+async def test_something_else_at_the_address_is_a_fault(path: Path) -> None:
+    async def other(scope: dict[str, object], receive: object, send: object) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})  # type: ignore[operator]
+        await send({"type": "http.response.body", "body": b"hello"})  # type: ignore[operator]
+
+    with listen.tcp("127.0.0.1", 0) as listener:
+        served = uvicorn.Server(uvicorn.Config(other, log_config=None, lifespan="off"))  # type: ignore[arg-type]
+        task = asyncio.create_task(served.serve(sockets=[listener]))
+        client = HttpEngine(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        with pytest.raises(EngineFault, match="no correction"):
+            await client.align(tiny.request())
+        with pytest.raises(EngineFault, match="check the address"):
+            await client.info()
+        await client.aclose()
+        served.should_exit = True
+        await task
+
+
+def test_an_address_must_be_one() -> None:
+    with pytest.raises(ConfigError, match="unix:/path"):
+        HttpEngine("localhost:80")
+
+
+def test_a_socket_is_private_and_goes_away(path: Path) -> None:
+    with listen.unix(path):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert not path.exists()
+
+
+def test_a_stale_socket_is_replaced_and_a_living_one_is_not(path: Path) -> None:
+    path.parent.mkdir()
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as stale:
+        stale.bind(str(path))
+    with listen.unix(path):
+        with pytest.raises(ConfigError, match="in use"), listen.unix(path):
+            pass
+        assert path.exists()
+
+
+def test_a_file_in_the_way_is_left_alone(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text("keep")
+    with pytest.raises(ConfigError, match="no socket"), listen.unix(path):
+        pass
+    assert path.read_text() == "keep"
+
+
+def test_a_taken_port_is_named() -> None:
+    with listen.tcp("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"port {port} on 127.0.0.1"), listen.tcp("127.0.0.1", port):
+            pass
