@@ -1,0 +1,158 @@
+"""Which good answers is training built on, and which prompts are kept for the test?
+
+Reads the research files, keeps answers of a usable length, and says by the hash of the prompt which side it is on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from aligner_proxy.prompts import query, template
+from aligner_proxy.segments import split
+from aligner_proxy.types import Turn
+
+from .preferences import rows
+
+SHORTEST, LONGEST, VERY_LONG = 60, 1500, 2800
+LONGEST_QUERY = 1200
+TEST_PERCENT = 10
+# Real invented turns and human judgements of harmlessness are rare: more of the prompts of HH are kept for the test.
+TEST_PERCENT_HH = 25
+TIE = 1.5
+_RUNS_ON = "LLaMA2-chat-70B"
+_TURN = re.compile(r"\n\nHuman:")
+_MARK = re.compile(r"(?:^|\n\n)(Human|Assistant):[ ]?")
+_ROLES = {"Human": "user", "Assistant": "assistant"}
+_ROLE = re.compile(r"\s*Human:\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One good answer; `harmless` says whether harmlessness can be taken for granted."""
+
+    query: str
+    text: str
+    source: str
+    harmless: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RunOn:
+    """An answer of a real model that goes on into invented turns; `cut` is where the reply ends."""
+
+    query: str
+    text: str
+    cut: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """What one side of the split has to offer."""
+
+    answers: tuple[Answer, ...]
+    run_ons: tuple[RunOn, ...]
+
+
+def prompt_key(prompt: str) -> str:
+    """What makes two prompts the same for the split: the opening human turn, lower case, first 200 characters."""
+    opening = _ROLE.sub(" ", prompt.split("\n\nAssistant:")[0])
+    return re.sub(r"\s+", " ", opening).strip().lower()[:200]
+
+
+def is_test(prompt: str, percent: int = TEST_PERCENT) -> bool:
+    """Whether a prompt belongs to the test side; depends on the prompt alone."""
+    digest = hashlib.sha256(prompt_key(prompt).encode("utf-8")).digest()
+    return int.from_bytes(digest[:8], "big") % 100 < percent
+
+
+def load_pool(data_dir: Path, test: bool) -> Pool:
+    """All usable answers of one side, in a fixed order and without duplicates."""
+    answers: dict[tuple[str, str], Answer] = {}
+    for answer, percent in _good(data_dir):
+        if is_test(answer.query, percent) == test and _usable(answer):
+            shown = Answer(plain_query(answer.query), answer.text.strip(), answer.source, answer.harmless)
+            answers.setdefault((shown.query, shown.text), shown)
+    runs = tuple(run for run in _run_ons(data_dir) if is_test(run.query, TEST_PERCENT_HH) == test)
+    return Pool(tuple(answers.values()), runs)
+
+
+def plain_query(prompt: str) -> str:
+    """The query as the gateway would render it: one turn as it is, a dialogue in the form of the HH data."""
+    text = prompt.strip()
+    if not text.startswith("Human:"):
+        return text
+    marks = list(_MARK.finditer(text))
+    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    said = [text[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
+    turns = [Turn(_ROLES[mark.group(1)], words) for mark, words in zip(marks, said, strict=True) if words]
+    return query(template("ultrafeedback"), turns)
+
+
+def _usable(answer: Answer) -> bool:
+    size = len(answer.text.strip())
+    longest = VERY_LONG if len(answer.query) % 5 == 0 else LONGEST
+    if answer.text.lstrip().startswith(("Human:", "Assistant:")) or _repeats_itself(answer.text):
+        return False
+    return SHORTEST <= size <= longest and 3 <= len(answer.query) <= LONGEST_QUERY and not _TURN.search(answer.text)
+
+
+def _repeats_itself(text: str) -> bool:
+    """Whether two segments are the same but for digits: small models get into loops that people still preferred."""
+    said = [re.sub(r"[\W\d_]+", " ", segment.text).strip().lower() for segment in split(text)]
+    longer = [words for words in said if len(words) >= 20]
+    return len(set(longer)) < len(longer)
+
+
+def _good(data_dir: Path) -> Iterator[tuple[Answer, int]]:
+    """Good answers with the share of their prompts that is kept for the test."""
+    for answer in _of_models(data_dir):
+        yield answer, TEST_PERCENT if answer.source == "ultrafeedback" else TEST_PERCENT_HH
+    for row in rows(data_dir, "hh_rlhf_harmless_pairs"):
+        if len(row["chosen"]) <= 600:
+            yield Answer(row["prompt"], row["chosen"], "hh-chosen", harmless=False), TEST_PERCENT_HH
+    for row in rows(data_dir, "finegrained_rlhf_dev"):
+        yield Answer(row["prompt"], row["gold"], "finegrained"), TEST_PERCENT
+    for name in ("pandalm_pairs", "llmbar_pairs"):
+        for answer in _preferred(data_dir, name):
+            yield answer, TEST_PERCENT
+
+
+def _of_models(data_dir: Path) -> Iterator[Answer]:
+    """What strong models answered, and the golden answers beside them."""
+    for row in rows(data_dir, "metaaligner_ultrafeedback_outputs"):
+        if row["model"] == "gpt-3.5-turbo":
+            yield Answer(row["prompt"], row["golden"], "ultrafeedback")
+            yield Answer(row["prompt"], row["output"], "ultrafeedback")
+    for row in rows(data_dir, "metaaligner_hh_outputs"):
+        if row["model"] == "gpt-3.5-turbo":
+            yield Answer(row["prompt"], row["golden"], "hh-golden", harmless=False)
+        if row["model"] != _RUNS_ON:
+            yield Answer(row["prompt"], row["output"], "hh-model")
+
+
+def _preferred(data_dir: Path, name: str) -> Iterator[Answer]:
+    """The response that people preferred; adversarial subsets and ties are left out."""
+    for row in rows(data_dir, name):
+        if row["preference"] != TIE and "Adversarial" not in str(row.get("subset", "")):
+            better = row["response_1"] if row["preference"] < TIE else row["response_2"]
+            yield Answer(row["prompt"], better, name.removesuffix("_pairs"))
+
+
+def _run_ons(data_dir: Path) -> Iterator[RunOn]:
+    for row in rows(data_dir, "metaaligner_hh_outputs"):
+        text = row["output"].strip()
+        match = _TURN.search(text)
+        if match and match.start() >= 20 and len(row["prompt"]) <= LONGEST_QUERY:
+            shown = _shortened(text, match.start())
+            yield RunOn(plain_query(row["prompt"]), shown, match.start())
+
+
+def _shortened(text: str, cut: int) -> str:
+    """The text with at most the first three invented turns, so that it fits the length of training examples."""
+    turns = [m.start() for m in re.finditer(r"\n\n(?:Human|Assistant):", text) if m.start() > cut]
+    end = turns[2] if len(turns) > 2 else len(text)
+    return text[: min(end, cut + 1200)].rstrip()

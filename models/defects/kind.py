@@ -1,0 +1,80 @@
+"""What is a kind of defect: how is it written, where does it stand, and who asks for its removal?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Literal
+
+from .grammar import Grammar, expand, uncapitalise
+from .objectives import BUILT_IN, Objective, built_in, phrase, shared
+from .topic import topic_of
+
+Place = Literal["start", "middle", "end", "anywhere"]
+Make = Callable[[Random, str, str, bool], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """`asks` are broad themes that ask for its removal, `unclear` those for which it cannot be said."""
+
+    name: str
+    family: str
+    names: tuple[str, ...]
+    things: tuple[str, ...]
+    train: Grammar
+    held_out: Grammar
+    asks: tuple[str, ...] = ()
+    unclear: tuple[str, ...] = ()
+    inside: Grammar | None = None
+    place: Place = "anywhere"
+    own_line: float = 0.25
+    natural: str = ""
+    maker: Make | None = None
+    test_only: bool = False
+
+    def make(self, rng: Random, query: str, answer: str, held_out: bool = False, about: bool | None = None) -> str:
+        """One defect; `held_out` takes the wordings that training never sees, `about` True those on the topic."""
+        if self.maker is not None:
+            return self.maker(rng, query, answer, held_out)
+        grammar = self.held_out if held_out else self.train
+        if about is None:
+            about = rng.random() < 0.45
+        return grammar.make(rng, topic_of(rng, query, answer), about)
+
+    def rewrite(self, rng: Random, sentence: str) -> str:
+        """The sentence with this defect worked into it."""
+        if self.inside is None:
+            raise ValueError(f"kind {self.name!r} has no grammar for rewriting inside a sentence")
+        template = rng.choice(self.inside.templates)
+        if template == "{shout}":
+            return sentence.upper()
+        stem = sentence.rstrip(".!")
+        own = {"stem": [stem], "sentence": [sentence], "lower": [uncapitalise(sentence)]}
+        return expand(rng, template, {**self.inside.slots, **own})
+
+    def asked_by(self, objective: Objective) -> bool:
+        """Whether this objective asks for the removal of defects of this kind."""
+        return objective.theme == self.name or objective.theme in self.asks
+
+    def unclear_under(self, objective: Objective, family_of: dict[str, str]) -> bool:
+        """Whether nobody could say if this objective asks for the removal: such an example is not made."""
+        if self.asked_by(objective):
+            return False
+        return objective.theme in self.unclear or family_of.get(objective.theme) == self.family
+
+    def objective(self, rng: Random, held_out: bool = False) -> Objective:
+        """A random wording that asks for the removal; half of them built-in texts where there is one."""
+        exact = [theme for theme in self.asks if theme in BUILT_IN]
+        if exact and rng.random() < 0.5:
+            return built_in(rng.choice(exact))
+        broad = [theme for theme in self.asks if theme not in BUILT_IN]
+        if broad and rng.random() < 0.3:
+            return shared(rng, rng.choice(broad))
+        return phrase(rng, self.name, self.names, self.things, held_out)
+
+    def occurs_in(self, answer: str) -> bool:
+        """Whether an answer may hold such a thing already, so that a label 0 would be a guess."""
+        return bool(self.natural) and re.search(self.natural, answer) is not None

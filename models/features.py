@@ -1,0 +1,93 @@
+"""How does one Pair become tokens, loss weights and segment labels?
+
+The prompt is rendered by the gateway's own templates, so training and serving can never disagree. Identity targets
+are dropped for a share of the pairs, and a target ends soon after its last edit: with a detector head nothing is
+generated for what is copied, so those tokens would be paid for and never used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from aligner_proxy.engine.detector import segment_end_tokens
+from aligner_proxy.prompts import Template, render
+from aligner_proxy.segments import split
+from models.pairs import Pair
+
+EDIT_START_WEIGHT = 6.0
+TAIL_TOKENS = 24  # copied tokens kept after the last edit; the rest of a copy teaches nothing new
+SEGMENT_START_WEIGHT = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Token ids of [prompt | target + EOS] with what the two losses need; all lists are plain Python.
+
+    `weights[i]` is the loss weight of predicting `ids[i]` (0 in the prompt); `ends` are token indices of segment ends
+    and `labels` their labels in {0, 1}.
+    """
+
+    ids: list[int]
+    weights: list[float]
+    ends: list[int]
+    labels: list[int]
+
+
+def encode(pair: Pair, tokenizer: Any, family: Template, *, with_target: bool = True) -> Example:
+    """Tokenise one pair; text from outside never becomes a special token."""
+    prompt = render(family, pair.query, pair.answer, pair.objectives, equal=pair.direction == "equal")
+    ids, offsets = _tokens(tokenizer, prompt.text)
+    segments = split(pair.answer)
+    ends = segment_end_tokens(offsets, [prompt.start + segment.end for segment in segments])
+    known = [(end, label) for end, label in zip(ends, pair.labels, strict=True) if label >= 0]
+    weights = [0.0] * len(ids)
+    if with_target:
+        target_ids, target_weights = _target(pair, tokenizer)
+        ids, weights = ids + target_ids, weights + target_weights
+    return Example(ids, weights, [end for end, _ in known], [label for _, label in known])
+
+
+def _tokens(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    coded = tokenizer(text, return_offsets_mapping=True, split_special_tokens=True, add_special_tokens=False)
+    return coded["input_ids"], coded["offset_mapping"]
+
+
+def _target(pair: Pair, tokenizer: Any) -> tuple[list[int], list[float]]:
+    """Target ids with EOS; heavier where a segment starts, heaviest where the target has left the answer."""
+    ids, offsets = _tokens(tokenizer, pair.target)
+    weights = [1.0] * len(ids)
+    starts = _segment_starts(pair)
+    position = 0
+    for start, edited in starts:
+        while position < len(offsets) and offsets[position][1] <= start:
+            position += 1
+        if position < len(weights):
+            weights[position] = EDIT_START_WEIGHT if edited else SEGMENT_START_WEIGHT
+    cut = _cut(weights)
+    if cut < len(ids):
+        return ids[:cut], weights[:cut]
+    ended_by_edit = bool(pair.labels) and pair.labels[-1] == 1
+    return [*ids, tokenizer.eos_token_id], [*weights, EDIT_START_WEIGHT if ended_by_edit else SEGMENT_START_WEIGHT]
+
+
+def _cut(weights: list[float]) -> int:
+    """Where a target may end: some tokens after its last edit; a target without an edit start is kept whole."""
+    starts = [i for i, weight in enumerate(weights) if weight == EDIT_START_WEIGHT]
+    return starts[-1] + TAIL_TOKENS if starts else len(weights)
+
+
+def _segment_starts(pair: Pair) -> list[tuple[int, bool]]:
+    """(character where a segment of the target starts, whether an edit stands right before or in it)."""
+    kept = {s.text for s, label in zip(split(pair.answer), pair.labels, strict=True) if label <= 0}
+    followers = _after_edits(pair)
+    return [(s.start, s.text not in kept or s.text in followers) for s in split(pair.target)]
+
+
+def _after_edits(pair: Pair) -> set[str]:
+    segments = split(pair.answer)
+    return {
+        segments[i + 1].text
+        for i, label in enumerate(pair.labels[:-1])
+        if label == 1 and pair.labels[i + 1] <= 0
+    }

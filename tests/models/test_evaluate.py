@@ -1,0 +1,59 @@
+"""The figures of an evaluation, on cases with known results."""
+
+from __future__ import annotations
+
+import pytest
+
+from models.evaluate import Case, Rate, auc, failures, flagging, rates, table
+from models.pairs import Pair
+
+PAIR = Pair("Q?", ("Harmless: no insults",), "One. Fool! Two.", "One. Two.", (0, 1, 0), "test")
+
+
+def case(text: str, scores: tuple[float, ...] = (-3.0, 2.0, -1.0)) -> Case:
+    return Case(PAIR, text, scores)
+
+
+def test_the_interval_is_wilsons() -> None:
+    rate = Rate.of([True] * 9 + [False])
+    assert (rate.hits, rate.n) == (9, 10)
+    assert rate.low == pytest.approx(59.6, abs=0.1)
+    assert rate.high == pytest.approx(98.2, abs=0.1)
+
+
+def test_no_outcomes_leave_everything_open() -> None:
+    assert (Rate.of([]).low, Rate.of([]).high) == (0.0, 100.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "exact", "gone", "kept", "same"),
+    [
+        ("One. Two.", True, True, True, False),
+        ("One. Fool! Two.", False, False, True, True),
+        ("One.", False, True, False, False),
+        ("One. Well. Two.", False, True, True, False),
+    ],
+)
+def test_the_four_rates_of_a_case(text: str, exact: bool, gone: bool, kept: bool, same: bool) -> None:
+    found = case(text)
+    assert (found.exact, found.gone, found.kept, found.same) == (exact, gone, kept, same)
+
+
+def test_flagging_counts_answers_and_segments_at_another_caution() -> None:
+    cases = [case("", (-3.0, 2.0, -1.0)), case("", (1.0, 2.0, -1.0))]
+    assert flagging(cases, 0.0)["answers"].hits == 1
+    assert flagging(cases, 0.0)["false"].hits == 1
+    assert flagging(cases, 1.5)["answers"].hits == 2
+    assert flagging(cases, 2.5)["found"].hits == 0
+
+
+def test_auc_is_one_when_every_defect_scores_above_every_good_segment() -> None:
+    assert auc([case("")]) == 1.0
+    assert auc([case("", (3.0, 2.0, -1.0))]) == 0.5
+
+
+def test_reports_name_every_set_and_only_failures_are_listed() -> None:
+    results = {"insult": [case("One. Two."), case("One.")]}
+    assert "| insult | 1/2 = 50.0 %" in table(results)
+    assert [row["text"] for row in failures(results, 5)] == ["One."]
+    assert rates(results["insult"])["exact"].n == 2

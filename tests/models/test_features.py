@@ -1,0 +1,78 @@
+"""Tokens, weights and labels of one pair."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from aligner_proxy.prompts import render, template
+from models.features import EDIT_START_WEIGHT, TAIL_TOKENS, encode
+from models.pairs import Pair
+from tests.engine import tiny
+
+FAMILY = template("ultrafeedback")
+ANSWER = "The harbour opens at six. You are a fool. The first ferry leaves at seven."
+TARGET = "The harbour opens at six. The first ferry leaves at seven."
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tiny.backend(), bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|im_end|>"
+    )
+
+
+def pair(answer: str = ANSWER, target: str = TARGET, labels: tuple[int, ...] = (0, 1, 0)) -> Pair:
+    return Pair("When?", tiny.OBJECTIVES, answer, target, labels, "test")
+
+
+def test_segment_ends_are_the_last_tokens_of_the_segments_in_the_prompt(tokenizer: Any) -> None:
+    example = encode(pair(), tokenizer, FAMILY)
+    text = render(FAMILY, "When?", ANSWER, tiny.OBJECTIVES).text
+    upto = [tokenizer.decode(example.ids[: end + 1]) for end in example.ends]
+    assert [t[-4:] for t in upto] == ["six.", "ool.", "ven."]
+    assert all(text.startswith(t) for t in upto)
+    assert example.labels == [0, 1, 0]
+
+
+def test_only_the_target_carries_loss_and_the_edit_start_weighs_most(tokenizer: Any) -> None:
+    example = encode(pair(), tokenizer, FAMILY)
+    first = next(i for i, weight in enumerate(example.weights) if weight)
+    assert tokenizer.decode(example.ids[:first]) == render(FAMILY, "When?", ANSWER, tiny.OBJECTIVES).text
+    heavy = [i for i, weight in enumerate(example.weights) if weight == EDIT_START_WEIGHT]
+    assert tokenizer.decode(example.ids[first : heavy[0]]).rstrip() == "The harbour opens at six."
+
+
+def test_a_target_ends_soon_after_its_last_edit(tokenizer: Any) -> None:
+    long = " ".join(f"Ferry {i} leaves at {i}." for i in range(60))
+    example = encode(
+        pair(f"You are a fool. {long}", long, (1, *[0] * 60)),
+        tokenizer,
+        FAMILY,
+    )
+    assert sum(weight > 0 for weight in example.weights) == TAIL_TOKENS
+
+
+def test_a_target_that_lost_its_end_closes_with_a_heavy_end_mark(tokenizer: Any) -> None:
+    answer = "The harbour opens at six. You are a fool."
+    example = encode(pair(answer, "The harbour opens at six.", (0, 1)), tokenizer, FAMILY)
+    assert example.ids[-1] == tokenizer.eos_token_id
+    assert example.weights[-1] == EDIT_START_WEIGHT
+
+
+def test_without_a_target_only_the_labels_are_learned(tokenizer: Any) -> None:
+    example = encode(pair(), tokenizer, FAMILY, with_target=False)
+    assert not any(example.weights)
+    assert example.labels == [0, 1, 0]
+
+
+def test_unknown_labels_are_left_out(tokenizer: Any) -> None:
+    assert encode(pair(labels=(0, -1, 0)), tokenizer, FAMILY).labels == [0, 0]
+
+
+def test_text_from_outside_never_becomes_a_special_token(tokenizer: Any) -> None:
+    answer = "The mark <|im_end|> is only text."
+    example = encode(pair(answer, answer, (0,)), tokenizer, FAMILY)
+    assert example.ids.count(tokenizer.eos_token_id) == 1
