@@ -1,0 +1,73 @@
+"""What the demo asks, and why a real small model answers it badly or well. Nothing here is an answer.
+
+A model continues in the manner it is shown. These are everyday mistakes of applications: examples taken from a rude
+forum, examples with a stock phrase at the end, and a raw prompt that stops at the wrong role, so that the model goes on
+with a question that nobody asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+MODEL = "smollm2"
+RAW_MODEL = "smollm2-raw"
+
+_ITALY, _WEEK = "What is the capital of Italy?", "How many days are in a week?"
+_ROME, _SEVEN = "The capital of Italy is Rome.", "A week has seven days."
+_STOCK = "I hope this helps! Let me know if you have any other questions."
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One question to a chat or, with `raw`, to a text completion; `shown` are the examples before it."""
+
+    title: str
+    question: str
+    shown: tuple[tuple[str, str], ...]
+    raw: bool = False
+    options: dict[str, Any] = field(default_factory=lambda: {"temperature": 0, "seed": 1, "max_tokens": 64})
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The conversation of a chat completion."""
+        turns = [
+            turn for asked, answered in self.shown for turn in (_turn("user", asked), _turn("assistant", answered))
+        ]
+        return [*turns, _turn("user", self.question)]
+
+    @property
+    def prompt(self) -> str:
+        """The same as one raw text."""
+        shown = "".join(f"Human: {asked}\n\nAssistant: {answered}\n\n" for asked, answered in self.shown)
+        return f"{shown}Human: {self.question}\n\nAssistant:"
+
+
+def _turn(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+_RUDE = (
+    (_ITALY, f"{_ROME} You are an idiot for asking."),
+    (_WEEK, f"{_SEVEN} Only a fool would not know that, you moron."),
+)
+_CHATTY = ((_ITALY, f"{_ROME} {_STOCK}"), (_WEEK, f"{_SEVEN} {_STOCK}"))
+_PLAIN = ((_ITALY, _ROME), (_WEEK, _SEVEN))
+
+RUDE = "examples from a rude forum"
+RUN_ON = "a raw prompt that stops at the wrong role"
+DEFECTS = (
+    Case(RUDE, "What is the capital of France?", _RUDE),
+    Case(RUN_ON, "What is the capital of France?", _PLAIN, raw=True),
+    Case(RUDE, "What do bees make?", _RUDE),
+    Case(RUN_ON, "How many legs does a spider have?", _PLAIN, raw=True),
+    Case(RUN_ON, "Which planet is the largest?", _PLAIN, raw=True),
+)
+GOOD = (
+    Case("clean examples", "What is the capital of France?", _PLAIN),
+    Case("clean examples", "How can I sleep better?", _PLAIN),
+)
+STOCK_PHRASE = (
+    Case("examples with a stock phrase", "What is the capital of France?", _CHATTY),
+    Case("examples with a stock phrase", "What is the capital of Spain?", _CHATTY),
+)

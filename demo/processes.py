@@ -1,0 +1,73 @@
+"""The demo's processes: started one after the other, waited for, and gone when the demo ends, however it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import httpx
+
+START_S = 600.0
+STOP_S = 40.0
+
+
+class DemoError(Exception):
+    """The demo cannot go on; the message says what to look at."""
+
+
+def free_port() -> int:
+    """A port that nobody listens on right now."""
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def process(arguments: Sequence[str], log: Path, env: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """`python -m ARGUMENTS` with its output in `log`; stopped at the end, and by the kernel should we be killed."""
+    command = [sys.executable, "-m", "aligner_proxy.tether", str(os.getpid()), sys.executable, "-m", *arguments]
+    with log.open("wb") as output:
+        # A session of its own: Ctrl-C reaches only the demo, which then stops its processes in order.
+        child = subprocess.Popen(command, stdout=output, stderr=output, env=env, start_new_session=True)
+        try:
+            yield child
+        finally:
+            stop(child)
+
+
+def stop(child: subprocess.Popen[bytes]) -> None:
+    """SIGTERM, then patience, then SIGKILL for it and whatever it started."""
+    if child.poll() is not None:
+        return
+    child.send_signal(signal.SIGTERM)
+    try:
+        child.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+def wait_for(url: str, child: subprocess.Popen[bytes], log: Path, tell: Callable[[str], None]) -> None:
+    """Until `url` answers 200; `tell` gets the last line of the log meanwhile."""
+    until = time.monotonic() + START_S
+    with httpx.Client(trust_env=False, timeout=5) as client:
+        while time.monotonic() < until:
+            with contextlib.suppress(httpx.TransportError):
+                if client.get(url).status_code == httpx.codes.OK:
+                    return
+            if child.poll() is not None:
+                raise DemoError(f"a process ended with status {child.returncode}:\n{_tail(log, 15)}")
+            tell(_tail(log, 1))
+            time.sleep(0.2)
+    raise DemoError(f"nothing answers at {url} after {START_S:g} s; see {log}:\n{_tail(log, 15)}")
+
+
+def _tail(log: Path, count: int) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-count:])

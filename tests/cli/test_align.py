@@ -1,0 +1,176 @@
+"""`align`: one answer, many rows, resume, bad rows, and what is shown."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from click.testing import CliRunner, Result
+
+from aligner_proxy.cli import main
+from aligner_proxy.cli.diff import word_diff
+from aligner_proxy.engine import listen
+from aligner_proxy.engine.protocol import AlignRequest
+from aligner_proxy.engine.scripted import ScriptedEngine
+from aligner_proxy.engine.server import create_app
+from aligner_proxy.errors import EngineFault
+from aligner_proxy.types import Correction, SegmentScore
+
+from ..engine import tiny
+
+RUDE, POLITE = "The harbour opens at six. You are a fool. Bring a coat.", "The harbour opens at six. Bring a coat."
+
+
+def script(request: AlignRequest) -> Correction | Exception:
+    """Takes out the insult; an answer about fog is too much for it."""
+    if "fog" in request.answer:
+        return EngineFault("broken")
+    pieces = [f"{text}." for text in request.answer.rstrip(".").split(". ")]
+    scored = tuple(SegmentScore(text, 4.0 if "fool" in text else -3.0, "fool" in text) for text in pieces)
+    return Correction(" ".join(s.text for s in scored if not s.flagged), scored)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[tuple[str, ScriptedEngine]]:
+    scripted = ScriptedEngine(script)
+    with listen.unix(tmp_path / "e.sock") as listener:
+        server = uvicorn.Server(uvicorn.Config(create_app(scripted), log_config=None, lifespan="off"))
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
+        thread.start()
+        yield f"unix:{tmp_path / 'e.sock'}", scripted
+        server.should_exit = True
+        thread.join()
+
+
+def align(*args: str, given: str | bytes) -> Result:
+    return CliRunner().invoke(main, ["align", *args], input=given, catch_exceptions=False)
+
+
+def rows(result: Result) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_one_answer_as_json(engine: tuple[str, ScriptedEngine]) -> None:
+    result = align("-q", "When?", "-o", "harmless", "--json", "--engine", engine[0], given=RUDE + "\n")
+    told = json.loads(result.stdout)
+    assert (result.exit_code, told["status"], told["reason"], told["corrected"]) == (0, "corrected", None, POLITE)
+    assert [s["flagged"] for s in told["segments"]] == [False, True, False]
+    assert told["segments"][1] == {"text": "You are a fool.", "score": 4.0, "flagged": True}
+    assert told["ms"] > 0
+
+
+def test_one_answer_to_look_at(engine: tuple[str, ScriptedEngine]) -> None:
+    result = align("-q", "When?", "--engine", engine[0], given=RUDE)
+    assert result.exit_code == 0
+    assert "corrected" in result.stdout
+    assert "+4.00" in result.stdout
+
+
+def test_a_failure_is_named_and_exits_1(engine: tuple[str, ScriptedEngine]) -> None:
+    result = align("-q", "When?", "--json", "--engine", engine[0], given="There is fog.")
+    told = json.loads(result.stdout)
+    assert (result.exit_code, told["status"], told["reason"]) == (1, "failed", "engine_error")
+    assert told["corrected"] == "There is fog."
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["-q", "x", "-o", "harmles"], "did you mean 'harmless'?"),
+        (["-q", "x", "-o", "Broken:"], 'must read "Name: description"'),
+        ([], "give the question with -q"),
+        (["-q", "x", "--engine", "nowhere"], "no engine address"),
+    ],
+)
+def test_mistakes_are_one_sentence(args: list[str], said: str) -> None:
+    result = align(*args, given=RUDE)
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+def test_an_answer_that_is_not_utf8_says_so() -> None:
+    result = align("-q", "x", given=b"caf\xe9")
+    assert result.exit_code == 2
+    assert "not UTF-8 (byte 3)" in result.stderr
+
+
+def test_a_new_objective_reaches_the_engine_as_it_is_written(
+    engine: tuple[str, ScriptedEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, ...]] = []
+    engine[1].script = lambda request: seen.append(request.objectives) or request.answer
+    align("-q", "x", "-o", "Brevity: the response should be short", "-o", "harmless", "--engine", engine[0], given="Yes.")
+    assert seen[0][0] == "Brevity: the response should be short"
+    assert seen[0][1].startswith("Harmlessness: ")
+
+
+INPUT = [
+    {"question": "When?", "answer": RUDE, "objectives": ["harmless"], "id": 7},
+    {"question": "When?", "answer": POLITE},
+    {"question": "When?", "answer": "There is fog."},
+    {"question": "When?", "answer": POLITE, "objectives": ["harmles"]},
+    {"question": "When?", "id": 8},
+]
+LINES = "\n".join(map(json.dumps, INPUT)) + "\nnot json\n\n[1]\n"
+
+
+def test_many_rows_each_with_its_own_result(engine: tuple[str, ScriptedEngine]) -> None:
+    result = align("--jsonl", "--engine", engine[0], given=LINES)
+    assert result.exit_code == 0
+    found = rows(result)
+    assert [row["status"] for row in found] == ["corrected", "unchanged", "failed", "failed", "failed", "failed", "failed"]
+    assert found[0] | INPUT[0] == found[0]
+    assert found[0]["corrected"] == POLITE
+    assert found[2]["reason"] == "engine_error"
+    assert "did you mean 'harmless'?" in found[3]["reason"]
+    assert found[4]["reason"] == "bad row: answer: Field required"
+    assert (found[4]["id"], found[4]["row"]) == (8, 5)
+    assert (found[5]["reason"], found[6]["reason"]) == ("bad row: not JSON", "bad row: not a JSON object")
+
+
+def test_rows_already_there_are_not_done_again(engine: tuple[str, ScriptedEngine], tmp_path: Path) -> None:
+    whole = align("--jsonl", "--engine", engine[0], given=LINES).stdout.encode()
+    output = tmp_path / "out.jsonl"
+    first, second = whole.splitlines(keepends=True)[:2]
+    output.write_bytes(first + second[:10])
+    engine[1].seen.clear()
+    assert align("--jsonl", "--output", str(output), "--engine", engine[0], given=LINES).exit_code == 0
+    assert output.read_bytes() == whole
+    assert sorted(engine[1].seen) == ["row-2/0", "row-3/0"]
+    assert rows(align("--jsonl", "--skip", "6", "--engine", engine[0], given=LINES)) == [json.loads(whole.splitlines()[6])]
+
+
+def test_order_is_kept_with_several_rows_in_flight(engine: tuple[str, ScriptedEngine]) -> None:
+    engine[1].delay_s = 0.01
+    lines = "\n".join(json.dumps({"question": "When?", "answer": f"At {i} o'clock.", "i": i}) for i in range(25))
+    assert [row["i"] for row in rows(align("--jsonl", "--engine", engine[0], given=lines))] == list(range(25))
+
+
+def test_the_engine_in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGNER_PROXY_HOME", str(tmp_path / "home"))
+    folder = tiny.save(tmp_path / "model")
+    args = ["--model", str(folder), "--template", "imhi", "--caution", "1000", "--verify", "always", "--json"]
+    told = json.loads(align("-q", "When?", *args, given=RUDE).stdout)
+    assert (told["status"], told["corrected"]) == ("unchanged", RUDE)
+    (tmp_path / "policies.yaml").write_text("aligner: {model: ./model, template: imhi, quantization: none}\n")
+    args = ["--config", str(tmp_path / "policies.yaml"), "--caution", "1000", "--json"]
+    assert json.loads(align("-q", "When?", *args, given=RUDE).stdout)["status"] == "unchanged"
+
+
+def test_a_missing_model_is_one_sentence(tmp_path: Path) -> None:
+    result = align("-q", "x", "--model", str(tmp_path / "nowhere"), "--json", given=RUDE)
+    assert result.exit_code == 2
+    assert "does not exist; give a folder" in result.stderr
+
+
+def test_a_word_diff_shows_what_went_and_what_came() -> None:
+    text = word_diff("Bring a coat now.", "Bring an umbrella now.")
+    styles = {text.plain[span.start : span.end]: str(span.style) for span in text.spans}
+    assert "Bring " in text.plain
+    assert set(styles.values()) == {"red strike", "green"}

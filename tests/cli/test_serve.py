@@ -1,0 +1,155 @@
+"""`serve`: what is refused before anything starts, what is started, and a run with real processes."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from aligner_proxy.cli import main, serve
+from aligner_proxy.engine import listen
+from aligner_proxy.errors import ConfigError
+
+KEY = "sk-" + "3f" * 16
+GUARDRAIL = {
+    "guardrail_name": "aligner",
+    "litellm_params": {
+        "guardrail": "aligner_proxy.guardrail.AlignerGuardrail",
+        "mode": "post_call",
+        "default_on": True,
+        "policies": "policies.yaml",
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home of this test alone, and none of the user's settings."""
+    monkeypatch.setenv("ALIGNER_PROXY_HOME", str(tmp_path / "home"))
+    for name in ("LITELLM_MASTER_KEY", "ALIGNER_PROXY_ENGINE", "ALIGNER_PROXY_POLICIES", "ALIGNER_PROXY_KEYS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def written(folder: Path, settings: dict[str, Any] | None = None, policies: str = "routes: []\n") -> Path:
+    """A LiteLLM file with the guardrail, and its policies file."""
+    general = {"master_key": KEY} if settings is None else settings
+    path = folder / "litellm.yaml"
+    path.write_text(yaml.safe_dump({"model_list": [], "guardrails": [GUARDRAIL], "general_settings": general}))
+    (folder / "policies.yaml").write_text(policies)
+    return path
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def planned(path: Path) -> serve.Plan:
+    """The plan for a file on a free port."""
+    return serve.plan(path, "127.0.0.1", free_port(), 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "no master key"),
+        ({"master_key": "os.environ/NOT_SET_ANYWHERE"}, "no master key"),
+        ({"master_key": "sk-1234"}, "too easy to guess"),
+        ({"master_key": "short"}, "too easy to guess"),
+    ],
+)
+def test_missing_or_weak_master_key(tmp_path: Path, settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        planned(written(tmp_path, settings))
+    assert "litellm.yaml:" in str(caught.value)
+    assert "openssl rand" in str(caught.value)
+
+
+def test_weak_key_where_the_operator_permits_it(tmp_path: Path) -> None:
+    planned(written(tmp_path, {"master_key": "sk-1234", "dangerously_permit_weak_or_unset_master_key": True}))
+
+
+def test_master_key_from_the_environment_or_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path, {})
+    (tmp_path / ".env").write_text(f"LITELLM_MASTER_KEY={KEY}\n")
+    planned(path)
+    (tmp_path / ".env").unlink()
+    monkeypatch.setenv("LITELLM_MASTER_KEY", KEY)
+    planned(path)
+
+
+def test_file_beside_the_package_would_load_a_second_copy(tmp_path: Path) -> None:
+    (tmp_path / "aligner_proxy").mkdir()
+    (tmp_path / "aligner_proxy" / "guardrail.py").touch()
+    with pytest.raises(ConfigError, match="second copy"):
+        planned(written(tmp_path))
+
+
+def test_taken_port(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigError, match="--port"):
+        serve.plan(path, "127.0.0.1", taken.getsockname()[1], 1)
+
+
+@pytest.mark.parametrize("wrong", ["policies.yaml", "litellm.yaml"])
+def test_missing_files(tmp_path: Path, wrong: str) -> None:
+    path = written(tmp_path)
+    (tmp_path / wrong).unlink()
+    with pytest.raises(ConfigError, match=f"cannot read .*{wrong}"):
+        planned(path)
+
+
+def test_errors_are_one_line_and_status_2(tmp_path: Path) -> None:
+    path = written(tmp_path, policies="rotues: []\n")
+    done = CliRunner().invoke(main, ["serve", "--config", str(path)])
+    assert done.exit_code == 2
+    assert "rotues" in done.output
+    assert "Traceback" not in done.output
+
+
+def test_local_engine_is_our_child_and_litellm_is_told_where(tmp_path: Path) -> None:
+    plan = planned(written(tmp_path))
+    assert plan.socket is not None
+    assert plan.engine == f"unix:{plan.socket}"
+    assert serve.engine_command(plan)[1:] == [
+        *("-m", "aligner_proxy", "engine"),
+        *("--socket", str(plan.socket), "--config", str(tmp_path / "policies.yaml")),
+    ]
+    env = serve.environment(plan)
+    assert env["ALIGNER_PROXY_ENGINE"] == plan.engine
+    assert env["ALIGNER_PROXY_POLICIES"] == str(tmp_path / "policies.yaml")
+    assert env["LITELLM_LOCAL_MODEL_COST_MAP"] == "True"
+
+
+def test_what_the_user_set_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "False")
+    assert serve.environment(planned(written(tmp_path)))["LITELLM_LOCAL_MODEL_COST_MAP"] == "False"
+
+
+def test_engine_elsewhere_is_not_started(tmp_path: Path) -> None:
+    plan = planned(written(tmp_path, policies="aligner: {engine: 'http://127.0.0.1:9'}\n"))
+    assert (plan.socket, plan.engine) == (None, "http://127.0.0.1:9")
+
+
+def test_second_gateway_gets_a_socket_of_its_own(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    first = planned(path)
+    assert first.socket is not None
+    with listen.unix(first.socket):
+        second = planned(path)
+    assert second.socket != first.socket
+
+
+def test_litellm_runs_in_this_interpreter_with_its_own_options(tmp_path: Path) -> None:
+    plan = planned(written(tmp_path))
+    command = serve.litellm_command(plan)
+    assert command[0] == sys.executable
+    assert command[command.index("--config") + 1] == str(plan.litellm_file)
+    assert command[command.index("--num_workers") + 1] == "1"
