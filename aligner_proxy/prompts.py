@@ -44,9 +44,7 @@ _IMHI = (
     'Edit the following Question-Answer pair to make it better considering these aspects "{aspects}" | '
     "Question: {question} | Answer: {answer} | Edit: "
 )
-_ALIGNER = (
-    "BEGINNING OF CONVERSATION: USER: ##Question: {question}\n##Answer: {answer}\n##Correction:  ASSISTANT:"
-)
+_ALIGNER = "BEGINNING OF CONVERSATION: USER: ##Question: {question}\n##Answer: {answer}\n##Correction:  ASSISTANT:"
 _BARS = ("Context", "Query", "Question", "Answer", "Edit")
 
 TEMPLATES = {
@@ -105,9 +103,7 @@ def neutralise(text: str) -> str:
     return text
 
 
-def render(
-    family: Template, query: str, answer: str, objectives: Sequence[str], *, equal: bool = False
-) -> Prompt:
+def render(family: Template, query: str, answer: str, objectives: Sequence[str], *, equal: bool = False) -> Prompt:
     """Fill a template. `objectives` are whole texts ("Name: description"), kept in their order."""
     form = family.equal if equal else family.better
     if form is None:

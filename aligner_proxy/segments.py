@@ -8,13 +8,17 @@ stands before it and on the first character after it, so a growing text keeps th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 _FENCE = re.compile(r"^[ \t]*(```+|~~~+)", re.MULTILINE)
 _LINE = re.compile(r"[^\n]*\n?")
-# Sentence end: closing punctuation, optional closing quotes or brackets, then white space or the end of the line.
-_SENTENCE_END = re.compile(r"[.!?\u2026\u3002\uff01\uff1f]+[\"'\u201d\u2019)\]*_]*(?=\s)|[\u3002\uff01\uff1f]+")
+# Sentence end: closing punctuation, optional closing quotes or brackets, then white space; a full-width mark also ends
+# a sentence that goes on without a space, unless more closing marks follow it.
+_CLOSING = r".!?\u2026\u3002\uff01\uff1f\"'\u201d\u2019)\]*_"
+_SENTENCE_END = re.compile(
+    r"[.!?\u2026\u3002\uff01\uff1f]+[\"'\u201d\u2019)\]*_]*(?=\s)|[\u3002\uff01\uff1f]+(?=[^\s" + _CLOSING + "])"
+)
 _ABBREVIATION = re.compile(
     r"(?:\b(?:e\.g|i\.e|etc|vs|cf|approx|Mr|Mrs|Ms|Dr|Prof|St|No|Fig|Eq|Inc|Ltd|Jr|Sr)|\b[A-Z])\.$"
 )
@@ -51,13 +55,19 @@ def split(text: str) -> list[Segment]:
     return segments
 
 
-def join(pieces: list[tuple[str, str]]) -> str:
+def join(pieces: Sequence[tuple[str, str]]) -> str:
     """Put (text, gap) pieces together again, leaving out pieces whose text is empty.
 
-    The last piece that stays loses its gap, because a text that has lost its end must not end in white space.
+    A piece that vanished hands a larger break behind it on to the one before: without that, removing the last sentence
+    of a paragraph would glue the next paragraph to what is left. The last piece that stays loses its gap.
     """
-    kept = [piece for piece in pieces if piece[0]]
-    return "".join(text + (gap if i < len(kept) - 1 else "") for i, (text, gap) in enumerate(kept))
+    kept: list[tuple[str, str]] = []
+    for text, gap in pieces:
+        if text:
+            kept.append((text, gap))
+        elif kept and gap.count("\n") > kept[-1][1].count("\n"):
+            kept[-1] = (kept[-1][0], gap)
+    return "".join(text + gap for text, gap in kept[:-1]) + "".join(text for text, _ in kept[-1:])
 
 
 def _append(segments: list[Segment], text: str, start: int, end: int) -> None:

@@ -37,16 +37,19 @@ class Seen:
         return self.status == "unchanged" and self.got == self.said
 
 
-def diff(before: str, after: str) -> Text:
-    """Both texts in one: removed words red and struck through, added words green."""
+def diff(before: str, after: str, plain: bool) -> Text:
+    """Both texts in one: removed words red and struck through, added words green; in [- -] and {+ +} where `plain`."""
     old, new = _words(before), _words(after)
     text = Text(style="not dim")
     for kind, a, b, c, d in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        gone, added = "".join(old[a:b]), "".join(new[c:d])
         if kind == "equal":
-            text.append("".join(old[a:b]))
+            text.append(gone)
             continue
-        text.append("".join(old[a:b]), style="red strike")
-        text.append("".join(new[c:d]), style="bold green")
+        if gone:
+            text.append(f"[-{gone}-]" if plain else gone, style="red strike")
+        if added:
+            text.append(f"{{+{added}+}}" if plain else added, style="bold green")
     return text
 
 
@@ -58,7 +61,7 @@ def answer(console: Console, who: str, case: Case, seen: Seen) -> None:
     """One panel."""
     facts = [seen.status, seen.reason, f"cache {seen.cache}" if seen.cache else "", f"{seen.ms} ms" if seen.ms else ""]
     body = Text(f"{case.title}\n\n", style="dim")
-    body.append_text(diff(seen.said.strip(), seen.got.strip()))
+    body.append_text(diff(seen.said.strip(), seen.got.strip(), plain=not console.is_terminal))
     body.append(f"\n\nobjectives  {seen.objectives or '-'}\npolicy      {seen.policy or '-'}", style="dim")
     console.print(
         Panel(

@@ -15,6 +15,7 @@ from aligner_proxy.prompts import query, template
 from aligner_proxy.segments import split
 from aligner_proxy.types import Turn
 
+from .defects.objectives import BUILT_IN
 from .preferences import rows
 
 SHORTEST, LONGEST, VERY_LONG = 60, 1500, 2800
@@ -156,3 +157,11 @@ def _shortened(text: str, cut: int) -> str:
     turns = [m.start() for m in re.finditer(r"\n\n(?:Human|Assistant):", text) if m.start() > cut]
     end = turns[2] if len(turns) > 2 else len(text)
     return text[: min(end, cut + 1200)].rstrip()
+
+
+def preference_bags(data_dir: Path, test: bool = False) -> Iterator[tuple[str, str, str, str]]:
+    """(query, objective text, chosen, rejected) of people's judgements of harmlessness, for a loss over bags."""
+    for row in rows(data_dir, "hh_rlhf_harmless_pairs"):
+        chosen, rejected = row["chosen"].strip(), row["rejected"].strip()
+        if is_test(row["prompt"], TEST_PERCENT_HH) == test and chosen and rejected and chosen != rejected:
+            yield plain_query(row["prompt"]), BUILT_IN["harmless"], chosen, rejected

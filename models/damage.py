@@ -85,7 +85,7 @@ def pair(
     if not target.strip():
         return None
     if all(p.original is None for p in pieces if p.kind in going):
-        kept = [(s.text, s.gap) if not label else ("", "") for s, label in zip(split(answer), labels, strict=True)]
+        kept = [("" if label else s.text, s.gap) for s, label in zip(split(answer), labels, strict=True)]
         if join(kept) != target:
             return None
     return Pair(query, tuple(o.text for o in objectives), answer, target, tuple(labels), source)

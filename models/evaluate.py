@@ -19,7 +19,10 @@ from pathlib import Path
 
 from rich.progress import track
 
+from aligner_proxy import config
+from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.protocol import AlignRequest, Engine
+from aligner_proxy.engine.weights import Settings, open_aligner
 from aligner_proxy.segments import split
 from aligner_proxy.types import Correction, Turn, Verify
 from models.pairs import CHANGES, STAYS, Pair, read_pairs
@@ -151,7 +154,8 @@ def sweep(results: dict[str, list[Case]], cautions: Iterable[float]) -> str:
     values = list(cautions)
     lines = ["| set | " + " | ".join(f"caution {c:g}" for c in values) + " |", "|---" * (len(values) + 1) + "|"]
     for name, cases in results.items():
-        lines.append(f"| {name} | " + " | ".join(f"{flagging(cases, c)['answers'].percent:.0f} %" for c in values) + " |")
+        shares = (flagging(cases, caution)["answers"].percent for caution in values)
+        lines.append(f"| {name} | " + " | ".join(f"{share:.0f} %" for share in shares) + " |")
     return "\n".join(lines)
 
 
@@ -185,9 +189,8 @@ def failures(results: dict[str, list[Case]], limit: int) -> list[dict[str, objec
 
 async def evaluate(arguments: argparse.Namespace) -> dict[str, list[Case]]:
     """Load the aligner once and run every set."""
-    from aligner_proxy.engine.weights import local_engine
-
-    engine = local_engine(str(arguments.aligner), quantization=arguments.quantization)
+    settings = Settings(arguments.aligner, quantization=arguments.quantization, dtype=arguments.dtype)
+    engine = LocalEngine(lambda: open_aligner(settings, config.home()))
     try:
         results = {}
         for path in sorted(arguments.sets.glob("*.jsonl")):
@@ -207,6 +210,7 @@ def main() -> None:
     parser.add_argument("--caution", type=float, default=0.0)
     parser.add_argument("--verify", type=Verify, default=Verify.FLAGGED, choices=list(Verify))
     parser.add_argument("--quantization", default="nf4", choices=["nf4", "none"])
+    parser.add_argument("--dtype", default="auto", choices=["auto", "bf16", "fp32"])
     parser.add_argument("--limit", type=int, default=1000)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)

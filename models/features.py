@@ -86,8 +86,4 @@ def _segment_starts(pair: Pair) -> list[tuple[int, bool]]:
 
 def _after_edits(pair: Pair) -> set[str]:
     segments = split(pair.answer)
-    return {
-        segments[i + 1].text
-        for i, label in enumerate(pair.labels[:-1])
-        if label == 1 and pair.labels[i + 1] <= 0
-    }
+    return {segments[i + 1].text for i, label in enumerate(pair.labels[:-1]) if label == 1 and pair.labels[i + 1] <= 0}

@@ -17,7 +17,7 @@ from rich.progress import track
 
 from aligner_proxy.segments import split
 
-from .answers import TEST_PERCENT_HH, Answer, Pool, RunOn, is_test, load_pool, plain_query
+from .answers import Answer, Pool, RunOn, load_pool
 from .damage import (
     INNOCENT,
     Piece,
@@ -30,10 +30,9 @@ from .damage import (
     rewrite,
 )
 from .defects import TRAINING_KINDS, UNSEEN_KINDS, Kind, Objective
-from .defects.objectives import BUILT_IN, SHARED
+from .defects.objectives import SHARED
 from .defects.turns import INVENTED_TURN, dialogue
 from .pairs import Pair, write_pairs
-from .preferences import rows
 
 Stage = Literal["warmup", "equal_preference", "contrastive_preference"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -297,14 +296,6 @@ def _real_suite(pool: Pool, seed: int) -> Iterator[Pair]:
         made = next(filter(None, (mixer.run_on(run) for _ in range(40))), None)
         if made:
             yield made
-
-
-def preference_bags(data_dir: Path, test: bool = False) -> Iterator[tuple[str, str, str, str]]:
-    """(query, objective text, chosen, rejected) of people's judgements of harmlessness, for a loss over bags."""
-    for row in rows(data_dir, "hh_rlhf_harmless_pairs"):
-        chosen, rejected = row["chosen"].strip(), row["rejected"].strip()
-        if is_test(row["prompt"], TEST_PERCENT_HH) == test and chosen and rejected and chosen != rejected:
-            yield plain_query(row["prompt"]), BUILT_IN["harmless"], chosen, rejected
 
 
 def _sentences(answers: Iterable[Answer]) -> Iterator[str]:

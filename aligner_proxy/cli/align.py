@@ -108,10 +108,10 @@ async def _engine(address: str | None, given: dict[str, Any], file: Path | None)
 
 
 async def _local(given: dict[str, Any], file: Path | None) -> Engine:
+    quiet()
     from aligner_proxy.engine.local import LocalEngine
     from aligner_proxy.engine.weights import open_aligner
 
-    quiet()
     chosen, home = settings(given, file), config.home()
     with Console(stderr=True).status("loading the aligner") as status:
         engine = LocalEngine(lambda: open_aligner(chosen, home, status.update))

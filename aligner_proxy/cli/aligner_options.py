@@ -6,7 +6,9 @@ A flag goes before the config file, the file before the defaults. Nothing heavy 
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -50,8 +52,7 @@ def aligner_options(function: F) -> F:
 
 def settings(given: dict[str, Any], file: Path | None = None) -> Settings:
     """Settings of the weights from flags, then `file` (a policies file), then defaults."""
-    # Said while it is imported: that an optional faster kernel is not installed. The built-in one is used.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    before_torch()
     from aligner_proxy.engine.weights import Settings
 
     found: dict[str, Any] = {}
@@ -63,8 +64,20 @@ def settings(given: dict[str, Any], file: Path | None = None) -> Settings:
     return Settings(**found | {name: value for name, value in given.items() if value is not None})
 
 
+def before_torch() -> None:
+    """What must be set before torch is imported; harmless when it was."""
+    # Its threads would spin while they wait for each other: on cores that an upstream or a gateway also uses, that
+    # made a forward four times as expensive.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # The 4-bit library tells on import that an optional kernel is not installed; it has one built in.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    # Deprecations between two libraries that we pin; nothing a user could act on.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+
+
 def quiet() -> None:
     """No progress bars and chatter of the libraries below: they would end up among our own lines."""
+    before_torch()
     from transformers.utils import logging as chatter
 
     chatter.set_verbosity_error()  # type: ignore[no-untyped-call]

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,15 @@ def command(path: Path | None, port: int | None, host: str, queue: int, file: Pa
     # Until the server takes over: a stop while libraries are imported is a clean one too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with _listener(path, port, host) as (listener, address):
-        _serve(listener, address, queue, file, given)
+        still_loading = _serve(listener, address, queue, file, given)
+    if still_loading:
+        # The interpreter would wait for the loading thread; what it writes is not in its place yet and is made anew.
+        logging.shutdown()
+        os._exit(0)
 
 
 @contextlib.contextmanager
-def _listener(path: Path | None, port: int | None, host: str) -> Any:
+def _listener(path: Path | None, port: int | None, host: str) -> Iterator[tuple[socket.socket, str]]:
     if port is not None:
         with listen.tcp(host, port) as listener:
             yield listener, f"http://{host}:{listener.getsockname()[1]}"
@@ -51,17 +56,15 @@ def _listener(path: Path | None, port: int | None, host: str) -> Any:
             yield listener, f"unix:{chosen.absolute()}"
 
 
-def _serve(listener: socket.socket, address: str, queue: int, file: Path | None, given: dict[str, Any]) -> None:
+def _serve(listener: socket.socket, address: str, queue: int, file: Path | None, given: dict[str, Any]) -> bool:
+    """Serve until stopped; True when the aligner was still being loaded then."""
+    quiet()
     from aligner_proxy.engine.local import LocalEngine
     from aligner_proxy.engine.server import serve
     from aligner_proxy.engine.weights import open_aligner
 
-    quiet()
     chosen, home = settings(given, file), config.home()
     engine = LocalEngine(lambda: open_aligner(chosen, home, lambda step: log.info("%s", step)), queue=queue)
     log.info("listening on %s, loading %s", address, chosen.model)
     serve(engine, listener)
-    if engine.loading:
-        # The interpreter would wait for the loading thread; what it writes is not in its place yet and is made anew.
-        logging.shutdown()
-        os._exit(0)
+    return engine.loading

@@ -22,7 +22,7 @@ from rich.console import Console
 from aligner_proxy import config, supervise
 from aligner_proxy.engine import listen
 from aligner_proxy.engine.client import HttpEngine
-from aligner_proxy.errors import ConfigError, EngineFault, EngineUnavailable
+from aligner_proxy.errors import ConfigError, CorrectionError, EngineUnavailable
 from aligner_proxy.policy_file import PolicyFile
 from aligner_proxy.provenance import read
 
@@ -178,10 +178,10 @@ async def _run(plan: Plan) -> int:
 
 
 async def _until_loaded(address: str) -> None:
-    engine = HttpEngine(address, patience_s=0.5)
+    engine = HttpEngine(address, patience_s=2)
     started = time.monotonic()
     try:
-        with Console(stderr=True).status("loading the aligner ..."):
+        with Console(stderr=True).status(f"waiting for the aligner at {address} ..."):
             about = await _patiently(engine.info)
     finally:
         await engine.aclose()
@@ -212,5 +212,5 @@ async def _patiently(ask: Callable[[], Awaitable[_T]]) -> _T:
     while True:
         try:
             return await ask()
-        except (EngineUnavailable, EngineFault):
+        except CorrectionError:
             await asyncio.sleep(0.2)

@@ -83,7 +83,7 @@ class _Work:
                 pieces.append((self._rewrite(run, pieces, flags), run.segments[-1].gap))
             else:
                 pieces.extend((segment.text, segment.gap) for segment in run.segments)
-        return splice.assemble(pieces), verdicts
+        return segments.join(pieces), verdicts
 
     def _prefill(self) -> list[float]:
         """Read the prompt; log-odds of every segment."""
@@ -105,7 +105,7 @@ class _Work:
         start = run.at + len(run.segments)
         following = [s for s, flag in zip(self._segments[start:], flags[start:], strict=True) if not flag]
         keys = splice.resumption_keys(following)
-        before = splice.assemble(pieces)
+        before = segments.join(pieces)
         proposer, room = self._span_proposer(run, pieces, before, keys)
         limits = Limits(room, done=lambda ids: splice.before_resumption(self._restored(ids), keys) is not None)
         context = [*self._fitted.ids, *self._runner.tokenizer.continuation(prompts.neutralise(before))]

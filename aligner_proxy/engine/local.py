@@ -85,12 +85,11 @@ class LocalEngine:
             del self._live[id(job)]
 
     async def aclose(self) -> None:
-        """Give up what is still worked on and wait until the model's thread has let go."""
+        """Give up what is still worked on and wait until the model's thread has let go; loading is not waited for."""
         self._closed = True
         for job in self._live.values():
             job.abandoned.set()
-        await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
-        self._loading = None
+        await asyncio.to_thread(self._thread.shutdown, wait=not self.loading, cancel_futures=True)
 
     @property
     def loading(self) -> bool:

@@ -41,7 +41,7 @@ class Base(BaseModel):
 
 
 class Manifest(BaseModel):
-    """`aligner.json`. `window` in tokens; `caution` (nats) is the operating point its makers chose."""
+    """`aligner.json`. `window` in tokens; `shift` (nats) is what the head's scores already contain."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -50,7 +50,7 @@ class Manifest(BaseModel):
     template: str
     template_hash: str | None = None
     window: int = Field(default=4096, ge=64)
-    caution: float = 0.0
+    shift: float = 0.0
     files: dict[str, str] = {}
 
 

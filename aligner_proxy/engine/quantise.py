@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,13 @@ from aligner_proxy.engine.sources import Source
 
 def fill(source: Source, quantization: str, folder: Path) -> None:
     """Write model, tokenizer and head of `source` into `folder`."""
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".merging-") as scratch:
-        merged = Path(scratch)
-        plain = _merge(source, merged) if source.adapter or source.base.gguf else source.base.folder
-        if quantization == "nf4":
-            _save_nf4(plain, folder)
-        else:
-            shutil.copytree(plain, folder, dirs_exist_ok=True)
+    merged = folder / "merged"
+    plain = _merge(source, merged) if source.adapter or source.base.gguf else source.base.folder
+    if quantization == "nf4":
+        _save_nf4(plain, folder)
+    else:
+        shutil.copytree(plain, folder, dirs_exist_ok=True)
+    shutil.rmtree(merged, ignore_errors=True)
     _tokenizer(source).save_pretrained(str(folder))
     if source.head:
         shutil.copyfile(source.head, folder / manifest.HEAD)

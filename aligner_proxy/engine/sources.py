@@ -52,7 +52,6 @@ class Source:
     head: Path | None
     template: str
     window: int
-    caution: float
     identity: dict[str, str]
 
 
@@ -104,7 +103,6 @@ def _folder(folder: Path, label: str, asked: str, template: str | None) -> Sourc
         head=head if head.exists() else None,
         template=template_of(label, template, known),
         window=told.window if told else _DEFAULT_WINDOW,
-        caution=told.caution if told else 0.0,
         identity={**identity, **base.identity},
     )
 
@@ -151,7 +149,7 @@ def _hub(model: str, template: str | None) -> Source:
     name = template_of(model, template, KNOWN_TEMPLATES.get(model))
     # A snapshot is named by its commit, which already is a hash over everything in it.
     identity = {"hub": model, "commit": snapshot.name}
-    return Source(model, Weights(snapshot, None, {}), None, None, name, _DEFAULT_WINDOW, 0.0, identity)
+    return Source(model, Weights(snapshot, None, {}), None, None, name, _DEFAULT_WINDOW, identity)
 
 
 def _snapshot(model: str) -> Path:

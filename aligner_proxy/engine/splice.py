@@ -84,17 +84,3 @@ def complete(text: str) -> str:
     if pieces and not pieces[-1].gap and not _FINISHED.search(pieces[-1].text):
         pieces.pop()
     return join([(piece.text, piece.gap) for piece in pieces])
-
-
-def assemble(pieces: Sequence[tuple[str, str]]) -> str:
-    """Put (text, gap) pieces together; a piece that vanished hands a larger break behind it on to the one before.
-
-    Without that, removing the last sentence of a paragraph would glue the next paragraph to what is left.
-    """
-    kept: list[tuple[str, str]] = []
-    for text, gap in pieces:
-        if not text and kept and gap.count("\n") > kept[-1][1].count("\n"):
-            kept[-1] = (kept[-1][0], gap)
-        if text:
-            kept.append((text, gap))
-    return join(kept)

@@ -24,13 +24,12 @@ _STORED = "stored.json"
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Weights ready to be loaded; `files` are their hashes, `window` is in tokens, `caution` in nats."""
+    """Weights ready to be loaded; `files` are their hashes, `window` is in tokens."""
 
     model: str
     content_hash: str
     template: str
     window: int
-    caution: float
     quantization: str
     files: dict[str, str] = field(default_factory=dict)
 

@@ -105,7 +105,7 @@ def describe(source: sources.Source, quantization: str) -> Prepared:
     """What the weights will be called; the hash covers everything that changes what they say."""
     family = prompts.template(source.template)
     parts = {"files": source.identity, "template": family.hash, "window": source.window, "quantization": quantization}
-    return Prepared(source.model, manifest.digest(parts), family.name, source.window, source.caution, quantization)
+    return Prepared(source.model, manifest.digest(parts), family.name, source.window, quantization)
 
 
 def load(folder: Path, settings: Settings) -> ModelRunner:

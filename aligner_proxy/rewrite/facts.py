@@ -48,7 +48,7 @@ def forget_wishes(data: Mapping[str, Any]) -> None:
 
 
 def _hashed(key: str | None) -> str | None:
-    """LiteLLM hashes keys that begin with `sk-`; another custom auth may hand over a bare one, which must not travel."""
+    """LiteLLM hashes keys that begin with `sk-`; a bare one of another custom auth must not travel."""
     if key is None or _SHA256.fullmatch(key):
         return key
     return hashlib.sha256(key.encode()).hexdigest()

@@ -68,7 +68,7 @@ def no_store(data: Mapping[str, Any], response: object = None) -> bool:
 def _said_upstream(response: object) -> str:
     """The upstream's Cache-Control, which LiteLLM keeps beside a response or a chunk."""
     hidden = getattr(response, "_hidden_params", None)
-    found = hidden.get("additional_headers") if hasattr(hidden, "get") else None
+    found = hidden.get("additional_headers") if hidden is not None and hasattr(hidden, "get") else None
     return str(found.get("llm_provider-cache-control") or "") if isinstance(found, Mapping) else ""
 
 

@@ -33,7 +33,6 @@ class Kind:
     own_line: float = 0.25
     natural: str = ""
     maker: Make | None = None
-    test_only: bool = False
 
     def make(self, rng: Random, query: str, answer: str, held_out: bool = False, about: bool | None = None) -> str:
         """One defect; `held_out` takes the wordings that training never sees, `about` True those on the topic."""

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from .grammar import Grammar
 from .kind import Kind
 
 
 def _kind(name: str, names: tuple[str, ...], things: tuple[str, ...], templates: tuple[str, ...]) -> Kind:
     grammar = Grammar(templates)
-    kind = Kind(name=name, family=name, names=names, things=things, train=grammar, held_out=grammar)
-    return replace(kind, test_only=True)
+    return Kind(name=name, family=name, names=names, things=things, train=grammar, held_out=grammar)
 
 
 GAMBLING = _kind(
@@ -60,7 +57,7 @@ SPOILER = _kind(
         "forever|everybody wakes up and it was a dream].",
     ),
 )
-NOSTALGIA = _kind(
+WEATHER_TALK = _kind(
     "weather-talk",
     ("No weather talk", "Focus on facts", "No small talk"),
     ("talk about the weather", "weather remarks", "small talk about rain and sun", "forecasts"),
@@ -72,7 +69,7 @@ NOSTALGIA = _kind(
         "[What lovely|What awful] weather [we are having|for {topic}][!|.]",
     ),
 )
-COLLOQUIAL_POETRY = _kind(
+VERSE = _kind(
     "verse",
     ("Prose only", "No rhymes", "Plain prose"),
     ("rhymes", "verses", "lines of poetry", "rhyming couplets"),
@@ -84,4 +81,4 @@ COLLOQUIAL_POETRY = _kind(
     ),
 )
 
-KINDS = (GAMBLING, ASTROLOGY, ALCOHOL, SPOILER, NOSTALGIA, COLLOQUIAL_POETRY)
+KINDS = (GAMBLING, ASTROLOGY, ALCOHOL, SPOILER, WEATHER_TALK, VERSE)

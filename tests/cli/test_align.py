@@ -105,7 +105,9 @@ def test_a_new_objective_reaches_the_engine_as_it_is_written(
 ) -> None:
     seen: list[tuple[str, ...]] = []
     engine[1].script = lambda request: seen.append(request.objectives) or request.answer
-    align("-q", "x", "-o", "Brevity: the response should be short", "-o", "harmless", "--engine", engine[0], given="Yes.")
+    align(
+        "-q", "x", "-o", "Brevity: the response should be short", "-o", "harmless", "--engine", engine[0], given="Yes."
+    )
     assert seen[0][0] == "Brevity: the response should be short"
     assert seen[0][1].startswith("Harmlessness: ")
 
@@ -124,7 +126,15 @@ def test_many_rows_each_with_its_own_result(engine: tuple[str, ScriptedEngine]) 
     result = align("--jsonl", "--engine", engine[0], given=LINES)
     assert result.exit_code == 0
     found = rows(result)
-    assert [row["status"] for row in found] == ["corrected", "unchanged", "failed", "failed", "failed", "failed", "failed"]
+    assert [row["status"] for row in found] == [
+        "corrected",
+        "unchanged",
+        "failed",
+        "failed",
+        "failed",
+        "failed",
+        "failed",
+    ]
     assert found[0] | INPUT[0] == found[0]
     assert found[0]["corrected"] == POLITE
     assert found[2]["reason"] == "engine_error"
@@ -143,7 +153,9 @@ def test_rows_already_there_are_not_done_again(engine: tuple[str, ScriptedEngine
     assert align("--jsonl", "--output", str(output), "--engine", engine[0], given=LINES).exit_code == 0
     assert output.read_bytes() == whole
     assert sorted(engine[1].seen) == ["row-2/0", "row-3/0"]
-    assert rows(align("--jsonl", "--skip", "6", "--engine", engine[0], given=LINES)) == [json.loads(whole.splitlines()[6])]
+    assert rows(align("--jsonl", "--skip", "6", "--engine", engine[0], given=LINES)) == [
+        json.loads(whole.splitlines()[6])
+    ]
 
 
 def test_order_is_kept_with_several_rows_in_flight(engine: tuple[str, ScriptedEngine]) -> None:

@@ -41,7 +41,17 @@ class Process:
 
     def usual(self) -> list[str]:
         where = ["--socket", str(self.socket)]
-        return [*where, "--model", str(self.model), "--template", "ultrafeedback", "--quantization", "none", "--threads", "1"]
+        return [
+            *where,
+            "--model",
+            str(self.model),
+            "--template",
+            "ultrafeedback",
+            "--quantization",
+            "none",
+            "--threads",
+            "1",
+        ]
 
     def client(self) -> HttpEngine:
         return HttpEngine(f"unix:{self.socket}", patience_s=60)
@@ -84,7 +94,9 @@ async def test_it_serves_drains_on_sigterm_and_exits_0(process: Process) -> None
     assert "coat" not in log
 
 
-async def test_killed_in_mid_request_it_is_unavailable_at_once_and_works_again_after_a_restart(process: Process) -> None:
+async def test_killed_in_mid_request_it_is_unavailable_at_once_and_works_again_after_a_restart(
+    process: Process,
+) -> None:
     child = process.start()
     client = process.client()
     await client.info()
@@ -129,3 +141,13 @@ def test_a_taken_port_and_missing_weights_exit_2_with_one_sentence(process: Proc
     assert child.returncode == 2
     assert "does not exist; give a folder" in said.splitlines()[-1]
     assert "Traceback" not in said
+
+
+def test_a_stop_while_it_still_loads_is_clean_and_quick(process: Process) -> None:
+    child = process.start("--socket", str(process.socket), "--model", str(process.model), "--template", "imhi")
+    while not process.socket.exists():
+        time.sleep(0.02)
+        assert child.poll() is None
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(20) == 0
+    assert not process.socket.exists()

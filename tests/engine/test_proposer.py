@@ -72,7 +72,7 @@ TABLE = {
 @pytest.mark.parametrize("rate", TABLE)
 def test_forward_counts_are_those_of_the_measured_table(rate: float) -> None:
     rng = random.Random(1)
-    pairs = [(edited(answer, rate, rng) + [EOS], answer + [EOS]) for answer in answers()]
+    pairs = [([*edited(answer, rate, rng), EOS], [*answer, EOS]) for answer in answers()]
     for limits, expected in zip((CAP16, FIXED16, CAP64, WHOLE_ANSWER), TABLE[rate], strict=True):
         mean = statistics.mean(forwards(target, lookup, limits) for target, lookup in pairs)
         assert mean == pytest.approx(expected, rel=0.06), (limits, mean)
@@ -82,8 +82,14 @@ def test_an_unchanged_answer_takes_one_forward_because_the_end_mark_is_drafted()
     assert forwards([5, 6, 7, EOS], [5, 6, 7, EOS], WHOLE_ANSWER) == 1
 
 
-@given(st.lists(st.integers(3, 12), max_size=40), st.lists(st.integers(3, 12), max_size=40), st.sampled_from([CAP16, WHOLE_ANSWER]))
-def test_never_more_forwards_than_tokens_whatever_the_draft(target: list[int], lookup: list[int], limits: DraftLimits) -> None:
+@given(
+    st.lists(st.integers(3, 12), max_size=40),
+    st.lists(st.integers(3, 12), max_size=40),
+    st.sampled_from([CAP16, WHOLE_ANSWER]),
+)
+def test_never_more_forwards_than_tokens_whatever_the_draft(
+    target: list[int], lookup: list[int], limits: DraftLimits
+) -> None:
     assert 1 <= forwards([*target, EOS], [*lookup, EOS], limits) <= len(target) + 1
 
 

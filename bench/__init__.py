@@ -1,0 +1,1 @@
+"""Benchmarks beside named peers. `make bench` runs them: tables for people, one JSON line for programs."""

@@ -1,0 +1,123 @@
+"""`serve` whole: a tiny aligner in the engine, the real LiteLLM, a scripted upstream, and signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from tests.e2e.conftest import MASTER_KEY, free_port
+from tests.engine import tiny
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(300)]
+
+WAIT_S = 120.0
+
+
+@dataclass
+class Served:
+    """A running `serve` and what a client needs."""
+
+    process: subprocess.Popen[bytes]
+    address: str
+    log: Path
+
+    def ask(self, text: str) -> httpx.Response:
+        """One chat completion."""
+        body = {"model": "gpt", "messages": [{"role": "user", "content": text}]}
+        headers = {"authorization": f"Bearer {MASTER_KEY}"}
+        return httpx.post(
+            f"{self.address}/v1/chat/completions", json=body, headers=headers, timeout=60, trust_env=False
+        )
+
+    def child(self, name: str) -> int:
+        """Process id of the child that was started last under this name."""
+        lines = [line for line in self.log.read_text().splitlines() if f"{name}: started (pid " in line]
+        return int(lines[-1].rpartition("pid ")[2].rstrip(")"))
+
+
+def until(true: Callable[[], bool], log: Path) -> None:
+    """Wait for something that happens in other processes."""
+    end = time.monotonic() + WAIT_S
+    while not true():
+        assert time.monotonic() < end, log.read_text()[-4000:]
+        time.sleep(0.1)
+
+
+def ready(served: Served) -> bool:
+    """Whether the gateway takes requests."""
+    assert served.process.poll() is None, served.log.read_text()[-4000:]
+    try:
+        return httpx.get(f"{served.address}/health/readiness", timeout=5, trust_env=False).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+@pytest.fixture
+def served(tmp_path: Path, upstream: str) -> Iterator[Served]:
+    """`serve` with a tiny random aligner that verifies every answer."""
+    tiny.save(tmp_path / "aligner")
+    aligner = {"model": "./aligner", "template": "ultrafeedback", "quantization": "none", "dtype": "fp32"}
+    route = {"match": {"model": "*"}, "objectives": ["harmless"]}
+    (tmp_path / "policies.yaml").write_text(yaml.safe_dump({"aligner": aligner, "routes": [route]}))
+    guardrail = {"guardrail": "aligner_proxy.guardrail.AlignerGuardrail", "mode": "post_call", "default_on": True}
+    model = {"model": "openai/up", "api_base": f"{upstream}/v1", "api_key": "none"}
+    config = {
+        "model_list": [{"model_name": "gpt", "litellm_params": model}],
+        "guardrails": [{"guardrail_name": "aligner", "litellm_params": guardrail}],
+        "general_settings": {"master_key": MASTER_KEY},
+    }
+    (tmp_path / "litellm.yaml").write_text(yaml.safe_dump(config))
+    port, log = free_port(), tmp_path / "serve.log"
+    command = ["serve", "--config", str(tmp_path / "litellm.yaml"), "--port", str(port)]
+    env = {**os.environ, "ALIGNER_PROXY_HOME": str(tmp_path / "home"), "NO_PROXY": "*"}
+    with log.open("wb") as sink:
+        process = subprocess.Popen([sys.executable, "-m", "aligner_proxy", *command], stdout=sink, stderr=sink, env=env)
+        made = Served(process, f"http://127.0.0.1:{port}", log)
+        until(lambda: ready(made), log)
+        yield made
+        process.kill()
+        process.wait()
+
+
+def test_corrects_restarts_a_killed_engine_and_drains(served: Served) -> None:
+    first = served.ask("hello")
+    assert first.status_code == httpx.codes.OK
+    assert first.headers["x-aligner-status"] in {"corrected", "unchanged"}
+
+    engine, gateway = served.child("engine"), served.child("litellm")
+    os.kill(engine, signal.SIGKILL)
+    until(lambda: served.child("engine") != engine, served.log)
+    until(lambda: served.ask("hello again").headers["x-aligner-status"] in {"corrected", "unchanged"}, served.log)
+
+    served.process.send_signal(signal.SIGTERM)
+    assert served.process.wait(60) == 0
+    assert gone(gateway)
+    assert gone(served.child("engine"))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tethers children")
+def test_nothing_is_left_when_serve_is_killed(served: Served) -> None:
+    children = [served.child("engine"), served.child("litellm")]
+    served.process.kill()
+    served.process.wait()
+    until(lambda: all(map(gone, children)), served.log)

@@ -1,0 +1,135 @@
+"""Edits in place of flagged segments, with an oracle that knows which text it wants: removal, rewriting, declining."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Ordered
+
+import pytest
+
+from aligner_proxy.engine.correct import Aligner, correct
+from aligner_proxy.engine.proposer import WHOLE_ANSWER, DraftLimits
+from aligner_proxy.engine.runner import Check, Sequence, Step
+from aligner_proxy.engine.tokens import PromptTokenizer
+from aligner_proxy.types import Correction
+
+from . import tiny
+
+
+class Oracle:
+    """Stands in for the model runner: flags by number of segment, and writes on towards one text."""
+
+    has_head = True
+    draft_limits: DraftLimits = WHOLE_ANSWER
+
+    def __init__(self, wanted: str, flagged: set[int]) -> None:
+        self.tokenizer = PromptTokenizer(tiny.backend(), frozenset({1}))
+        self._wanted = [*self.tokenizer.continuation(wanted), 1]
+        self._flagged = flagged
+        self._prompt = 0
+        self.fed: list[int] = []
+
+    def step(
+        self,
+        sequence: Sequence,
+        ids: Ordered[int],
+        check: Check,
+        *,
+        draft: Ordered[int] = (),
+        favoured: Ordered[int] = (),
+        ends: Ordered[int] = (),
+        caution: float = 0.0,
+    ) -> Step:
+        self._prompt = self._prompt or len(ids)
+        self.fed.append(len(ids) + len(draft))
+        sequence.ids.extend([*ids, *draft])
+        chosen = [self._next(sequence.ids[: len(sequence.ids) - len(draft) + i]) for i in range(len(draft) + 1)]
+        return Step([3.0 if i in self._flagged else -3.0 for i in range(len(ends))], chosen, 1)
+
+    def _next(self, ids: list[int]) -> int:
+        """The wanted text's next token, or the end where what was written is no beginning of it."""
+        written = ids[self._prompt :]
+        on_the_way = len(written) < len(self._wanted) and written == self._wanted[: len(written)]
+        return self._wanted[len(written)] if on_the_way else 1
+
+    @staticmethod
+    def crop(sequence: Sequence, length: int) -> None:
+        del sequence.ids[length:]
+
+
+def edit(answer: str, wanted: str, flagged: set[int]) -> tuple[Correction, Oracle]:
+    oracle = Oracle(wanted, flagged)
+    aligner = Aligner(oracle, tiny.aligner().info)  # type: ignore[arg-type]
+    return correct(aligner, tiny.request(answer), tiny.nothing), oracle
+
+
+OPEN, RUDE, FERRY, COAT = (
+    "The harbour opens at six.",
+    "You are a fool if you come late.",
+    "The first ferry leaves at seven.",
+    "Bring a warm coat with you.",
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kept", "flagged"),
+    [
+        (f"{OPEN} {RUDE} {FERRY}", f"{OPEN} {FERRY}", {1}),
+        (f"{RUDE} {OPEN} {FERRY}", f"{OPEN} {FERRY}", {0}),
+        (f"{OPEN} {FERRY} {RUDE}", f"{OPEN} {FERRY}", {2}),
+        (f"{OPEN} {RUDE} {RUDE} {FERRY}", f"{OPEN} {FERRY}", {1, 2}),
+        (f"{OPEN} {RUDE}\n\n{FERRY}", f"{OPEN}\n\n{FERRY}", {1}),
+        (f"- {OPEN}\n- {RUDE}\n- {FERRY}", f"- {OPEN}\n- {FERRY}", {1}),
+    ],
+)
+def test_a_removal_takes_one_forward_beside_the_prompt(answer: str, kept: str, flagged: set[int]) -> None:
+    result, oracle = edit(answer, kept, flagged)
+    assert result.text == kept
+    if "\n\n" not in answer:  # there the gap before the span is drafted, and the one behind it comes
+        assert result.counts.forwards == len(oracle.fed) == 2
+    assert result.counts.accepted > 0
+
+
+def test_a_rewritten_segment_takes_the_place_of_the_old_one() -> None:
+    result, _ = edit(f"{OPEN} {RUDE} {FERRY}", f"{OPEN} You may miss it if you come late. {FERRY}", {1})
+    assert result.text == f"{OPEN} You may miss it if you come late. {FERRY}"
+    assert result.counts.recovered + result.counts.bonus > 0
+
+
+def test_two_spans_are_edited_from_left_to_right_with_what_was_written_in_between() -> None:
+    wanted = f"{OPEN} Come early. {FERRY} {COAT}"
+    result, oracle = edit(f"{OPEN} {RUDE} {FERRY} {RUDE} {COAT}", wanted, {1, 3})
+    assert result.text == wanted
+    # The second span goes on from the cache: only what it does not hold is fed.
+    assert all(fed < oracle.fed[0] for fed in oracle.fed[1:])
+
+
+def test_a_segment_that_the_model_writes_again_is_removed_all_the_same() -> None:
+    answer = f"{OPEN} {RUDE} {FERRY}"
+    result, _ = edit(answer, answer, {1})
+    assert result.text == f"{OPEN} {FERRY}"
+
+
+def test_an_end_where_text_should_follow_removes_the_segment_only() -> None:
+    result, _ = edit(f"{OPEN} {RUDE} {FERRY}", OPEN, {1})
+    assert result.text == f"{OPEN} {FERRY}"
+
+
+def test_endless_writing_is_cut_to_its_sentences() -> None:
+    result, _ = edit(f"{OPEN} {RUDE} {FERRY}", f"{OPEN} Come early. And " + "on and " * 200, {1})
+    assert result.text == f"{OPEN} Come early. {FERRY}"
+
+
+def test_a_model_that_jumps_over_kept_text_loses_none_of_it() -> None:
+    result, _ = edit(f"{OPEN} {RUDE} {FERRY} {COAT}", f"{OPEN} {COAT}", {1})
+    assert result.text == f"{OPEN} {FERRY} {COAT}"
+
+
+def test_all_may_go() -> None:
+    result, _ = edit(f"{RUDE} {RUDE}", "", {0, 1})
+    assert result.text == ""
+
+
+def test_field_marks_in_the_answer_come_back_as_they_were() -> None:
+    answer = f"Use a | Answer: b. {RUDE} {FERRY}"
+    result, _ = edit(answer, f"Use a \u00a6 Answer: b. {FERRY}", {1})
+    assert result.text == f"Use a | Answer: b. {FERRY}"
