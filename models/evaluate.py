@@ -20,6 +20,7 @@ from pathlib import Path
 from rich.progress import track
 
 from aligner_proxy import config
+from aligner_proxy.cli.aligner_options import quiet
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.protocol import AlignRequest, Engine
 from aligner_proxy.engine.weights import Settings, open_aligner
@@ -189,9 +190,11 @@ def failures(results: dict[str, list[Case]], limit: int) -> list[dict[str, objec
 
 async def evaluate(arguments: argparse.Namespace) -> dict[str, list[Case]]:
     """Load the aligner once and run every set."""
+    quiet()
     settings = Settings(arguments.aligner, quantization=arguments.quantization, dtype=arguments.dtype)
     engine = LocalEngine(lambda: open_aligner(settings, config.home()))
     try:
+        await engine.start()
         results = {}
         for path in sorted(arguments.sets.glob("*.jsonl")):
             pairs = list(read_pairs(path))[: arguments.limit]
