@@ -218,7 +218,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     results = asyncio.run(evaluate(arguments))
-    text = table(results) + "\n\n" + sweep(results, (-3, -2, -1, 0, 1, 2, 3))
+    text = table(results) + "\n\n" + sweep(results, (-3, -2, -1.5, -1, -0.5, 0, 0.5, 1, 2))
     (arguments.out / "table.md").write_text(text + "\n")
     (arguments.out / "failures.json").write_text(json.dumps(failures(results, 20), indent=1, ensure_ascii=False))
     plot(results, arguments.out / "scores.svg")

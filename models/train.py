@@ -60,6 +60,7 @@ class Stage(BaseModel):
     batch_tokens: int
     max_tokens: int
     target_share: float
+    edit_share: float = 1.0
     detector_weight: float
     checkpoint_every: int
     compile: bool = False
@@ -69,13 +70,13 @@ class Stage(BaseModel):
 
 
 def load_examples(stage: Stage, tokenizer: Any) -> list[Example]:
-    """All examples of a stage, tokenised; which identity pairs keep their target is drawn from the seed."""
+    """All examples of a stage, tokenised; which pairs keep their target is drawn from the seed."""
     rng = random.Random(stage.seed)
     family = template(stage.template)
     examples, too_long = [], 0
     for pair in read_pairs(stage.data):
-        identity = pair.target == pair.answer
-        example = encode(pair, tokenizer, family, with_target=not identity or rng.random() < stage.target_share)
+        share = stage.target_share if pair.target == pair.answer else stage.edit_share
+        example = encode(pair, tokenizer, family, with_target=rng.random() < share)
         if len(example.ids) > stage.max_tokens:
             too_long += 1
         else:
