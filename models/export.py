@@ -1,6 +1,6 @@
 """Turn a trained stage into an aligner folder that the gateway loads.
 
-    python -m models.export runs/conditioning aligner_proxy/embedded --shift 0
+    python -m models.export runs/contrastive_preference aligner_proxy/embedded --shift 0
 
 The adapter is stored in bf16, the head in fp32; the manifest names base, template (with its hash) and all file hashes.
 """

@@ -18,8 +18,8 @@ import pytest
 from aligner_proxy.errors import WeightsError
 from aligner_proxy.supervise import Child, Pace, run
 
-QUICK = Pace(first=0.05, most=0.2, stable=60, grace=1.0)
 WAIT_S = 20.0
+QUICK = Pace(first=0.05, most=0.2, stable=60, grace=WAIT_S)
 
 # A child writes what happens to it, one word a line, and ends on SIGTERM.
 CHILD = """
