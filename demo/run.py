@@ -70,11 +70,18 @@ def ask(world: World, team: str, case: Case) -> Seen:
 
 def ask_stream(world: World, team: str, case: Case) -> Seen:
     """The same as a stream."""
-    made = world.client(team).chat.completions.with_raw_response.create(
+    client = world.client(team)
+    if case.raw:
+        text = client.completions.with_raw_response.create(
+            model=cases.RAW_MODEL, prompt=case.prompt, stop="\nAssistant:", stream=True, **case.options
+        )
+        parts = [chunk.choices[0].text or "" for chunk in text.parse() if chunk.choices]
+        return _seen(world, "".join(parts), text.headers)
+    chat = client.chat.completions.with_raw_response.create(
         model=cases.MODEL, messages=case.messages, stream=True, **case.options
     )
-    parts = [chunk.choices[0].delta.content or "" for chunk in made.parse() if chunk.choices]
-    return _seen(world, "".join(parts), made.headers)
+    parts = [chunk.choices[0].delta.content or "" for chunk in chat.parse() if chunk.choices]
+    return _seen(world, "".join(parts), chat.headers)
 
 
 def _seen(world: World, got: str, headers: httpx.Headers) -> Seen:
@@ -116,14 +123,14 @@ def _start(stack: ExitStack, console: Console, what: str, arguments: list[str], 
 
 
 def defects(console: Console, world: World) -> tuple[int, Case | None]:
-    """Answers with a real defect; the number of edited ones, and the first chat among them."""
+    """Answers with a real defect; the number of edited ones, and the first of them."""
     show.heading(console, "Answers with a defect", "A model imitates what it is shown; these conversations mislead it.")
     edited, first = 0, None
     for case in cases.DEFECTS:
         seen = ask(world, "demo-team", case)
         show.answer(console, "demo-team", case, seen)
         edited += seen.edited
-        first = first or (case if seen.edited and not case.raw else None)
+        first = first or (case if seen.edited else None)
     return edited, first
 
 
