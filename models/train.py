@@ -26,8 +26,9 @@ from pydantic import BaseModel, ConfigDict
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from aligner_proxy.engine.detector import DetectorHead
+from aligner_proxy.engine.manifest import sha256
 from aligner_proxy.prompts import template
-from models.base import load_base, sha256
+from models.base import load_base
 from models.features import Example, encode
 from models.pairs import read_pairs
 

@@ -7,16 +7,13 @@ ask for its removal and those for which nobody could say; labels follow from tha
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.resources import files
 from random import Random
 
-import yaml
-
-import aligner_proxy
+from aligner_proxy.config import builtin_objectives
 
 from .grammar import capitalise
 
-BUILT_IN: dict[str, str] = yaml.safe_load(files(aligner_proxy).joinpath("objectives.yaml").read_text(encoding="utf-8"))
+BUILT_IN = {name: objective.text for name, objective in builtin_objectives().items()}
 
 FRAMES = (
     "{name}: the response should avoid {thing}.",
