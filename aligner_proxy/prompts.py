@@ -57,6 +57,7 @@ TEMPLATES = {
     )
 }
 
+_SEPARATOR = "; "
 _BAR_MARK = re.compile(r"\|(?=\s*(?:Context|Query|Question|Answer|Edit)\s*:)", re.IGNORECASE)
 _ROLE_TURN = re.compile(r"\n\n(?=(?:Human|Assistant):)")
 _HASH_MARK = re.compile(r"##(?=\s*(?:Question|Answer|Correction|Answer_Prefix)\s*:)", re.IGNORECASE)
@@ -71,6 +72,8 @@ class Prompt:
     start: int
     end: int
     original: str
+    objectives: tuple[tuple[int, int], ...] = ()
+    """Where each objective stands in the text (start and exclusive end); empty for a template that names none."""
 
     @property
     def shown(self) -> str:
@@ -109,16 +112,25 @@ def render(family: Template, query: str, answer: str, objectives: Sequence[str],
     if form is None:
         raise ConfigError(f"template {family.name!r} has no form for equal preferences")
     head, tail = form.split("{answer}")
-    head = head.replace("{aspects}", aspects(objectives), 1) if "{aspects}" in head else head
+    spans = _spans(head.index("{aspects}"), objectives) if "{aspects}" in head else ()
+    head = head.replace("{aspects}", aspects(objectives), 1)
     before, after = _cut_once(head, "{question}")
     head = before + neutralise(query) + after
     shown = neutralise(answer)
-    return Prompt(head + shown + tail, len(head), len(head) + len(shown), answer)
+    return Prompt(head + shown + tail, len(head), len(head) + len(shown), answer, spans)
 
 
 def aspects(objectives: Sequence[str]) -> str:
     """The objectives as one field: joined by "; ", each on one line, free of field marks, quotes and placeholders."""
-    return "; ".join(_one_line(text) for text in objectives)
+    return _SEPARATOR.join(_one_line(text) for text in objectives)
+
+
+def _spans(start: int, objectives: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    spans = []
+    for text in objectives:
+        spans.append((start, start + len(_one_line(text))))
+        start = spans[-1][1] + len(_SEPARATOR)
+    return tuple(spans)
 
 
 def _one_line(text: str) -> str:

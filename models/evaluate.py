@@ -26,7 +26,7 @@ from aligner_proxy.engine.protocol import AlignRequest, Engine
 from aligner_proxy.engine.weights import Settings, open_aligner
 from aligner_proxy.segments import split
 from aligner_proxy.types import Correction, Turn, Verify
-from models.pairs import CHANGES, STAYS, Pair, read_pairs
+from models.pairs import CHANGES, STAYS, UNKNOWN, Pair, read_pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +118,19 @@ def rates(cases: list[Case]) -> dict[str, Rate]:
 def flagging(cases: list[Case], caution: float) -> dict[str, Rate]:
     """What the head alone would do at another caution: whole answers flagged exactly right, and single segments."""
     scored = [case for case in cases if len(case.scores) == len(case.pair.labels)]
-    segments = [(s > caution, label) for c in scored for s, label in zip(c.scores, c.pair.labels, strict=True)]
+    told = [_flags(case, caution) for case in scored]
+    segments = [one for case in told for one in case]
     return {
-        "answers": Rate.of(
-            all((s > caution) == (label == CHANGES) for s, label in zip(c.scores, c.pair.labels, strict=True))
-            for c in scored
-        ),
+        "answers": Rate.of(all(flag == (label == CHANGES) for flag, label in case) for case in told if case),
         "found": Rate.of(flag for flag, label in segments if label == CHANGES),
         "false": Rate.of(flag for flag, label in segments if label == STAYS),
     }
+
+
+def _flags(case: Case, caution: float) -> list[tuple[bool, int]]:
+    """(flagged, label) of the segments of which it is known whether they have to change."""
+    pairs = zip(case.scores, case.pair.labels, strict=True)
+    return [(score > caution, label) for score, label in pairs if label != UNKNOWN]
 
 
 def auc(cases: list[Case]) -> float | None:
@@ -140,10 +144,21 @@ def auc(cases: list[Case]) -> float | None:
     return wins / (len(high) * len(low))
 
 
+def told_apart(cases: list[Case]) -> Rate | None:
+    """Replies in twos, the preferred one first: how often the other one gets the higher maximum score."""
+    if not cases or any(case.pair.source.partition(":")[0] != "bag" for case in cases):
+        return None
+    worst = [max(case.scores) for case in cases if case.scores]
+    return Rate.of(rejected > chosen for chosen, rejected in zip(worst[::2], worst[1::2], strict=False))
+
+
 def table(results: dict[str, list[Case]]) -> str:
     """Markdown, one row a set."""
     lines = ["| set | exact | gone | kept | same | AUC of segments |", "|---|---|---|---|---|---|"]
     for name, cases in results.items():
+        if apart := told_apart(cases):
+            lines.append(f"| {name}: the worse one scores higher | {apart} | - | - | - | - |")
+            continue
         cells = [str(rate) for rate in rates(cases).values()]
         area = auc(cases)
         lines.append(f"| {name} | " + " | ".join(cells) + f" | {'-' if area is None else f'{area:.3f}'} |")
@@ -188,20 +203,27 @@ def failures(results: dict[str, list[Case]], limit: int) -> list[dict[str, objec
     ]
 
 
-async def evaluate(arguments: argparse.Namespace) -> dict[str, list[Case]]:
+async def evaluate(
+    settings: Settings, sets: dict[str, list[Pair]], caution: float, verify: Verify
+) -> dict[str, list[Case]]:
     """Load the aligner once and run every set."""
     quiet()
-    settings = Settings(arguments.aligner, quantization=arguments.quantization, dtype=arguments.dtype)
     engine = LocalEngine(lambda: open_aligner(settings, config.home()))
     try:
         await engine.start()
-        results = {}
-        for path in sorted(arguments.sets.glob("*.jsonl")):
-            pairs = list(read_pairs(path))[: arguments.limit]
-            results[path.stem] = await run_set(engine, pairs, arguments.caution, arguments.verify, path.stem)
-        return results
+        return {name: await run_set(engine, pairs, caution, verify, name) for name, pairs in sets.items()}
     finally:
         await engine.aclose()
+
+
+async def score_sets(aligner: Path, sets: dict[str, list[Pair]]) -> dict[str, list[Case]]:
+    """The scores alone: nothing is flagged, so nothing is generated."""
+    return await evaluate(Settings(aligner), sets, caution=float("inf"), verify=Verify.FLAGGED)
+
+
+def read_sets(folder: Path, limit: int) -> dict[str, list[Pair]]:
+    """The first pairs of every set in a folder (*.jsonl), by the file's name."""
+    return {path.stem: list(read_pairs(path))[:limit] for path in sorted(folder.glob("*.jsonl"))}
 
 
 def main() -> None:
@@ -217,7 +239,10 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=1000)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    results = asyncio.run(evaluate(arguments))
+    settings = Settings(arguments.aligner, quantization=arguments.quantization, dtype=arguments.dtype)
+    results = asyncio.run(
+        evaluate(settings, read_sets(arguments.sets, arguments.limit), arguments.caution, arguments.verify)
+    )
     text = table(results) + "\n\n" + sweep(results, (-3, -2, -1.5, -1, -0.5, 0, 0.5, 1, 2))
     (arguments.out / "table.md").write_text(text + "\n")
     (arguments.out / "failures.json").write_text(json.dumps(failures(results, 20), indent=1, ensure_ascii=False))

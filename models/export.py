@@ -1,6 +1,6 @@
 """Turn a trained stage into an aligner folder that the gateway loads.
 
-    python -m models.export runs/contrastive_preference aligner_proxy/embedded --shift 0
+    python -m models.export runs/contrastive_preference aligner_proxy/embedded --calibration calibration.json
 
 The adapter is stored in bf16, the head in fp32; the manifest names base, template (with its hash) and all file hashes.
 """
@@ -13,52 +13,65 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aligner_proxy.engine.detector import DetectorHead
-from aligner_proxy.engine.manifest import sha256
+from aligner_proxy.engine.manifest import ADAPTER, MANIFEST, hashes, sha256
 from aligner_proxy.prompts import template
 from models.base import EMBEDDED_BASE, gguf_path
 
-FILES = ("adapter_model.safetensors", "adapter_config.json", "detector.safetensors")
 
-
-def export(trained: Path, folder: Path, *, window: int, shift: float = 0.0) -> None:
+def export(trained: Path, folder: Path, *, window: int, shift: float = 0.0, temperature: float = 1.0) -> None:
     """Write adapter, head and manifest.
 
-    `shift` (nats) is added to every score, so that the operating point chosen on development data becomes log-odds 0.
+    `shift` (nats) is added to every score and the sum divided by `temperature`, so that the operating point chosen on
+    development data becomes 0 and a nat of caution is a nat.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _adapter(trained, folder)
-    _head(trained, folder, shift)
     config = json.loads((trained / "stage.json").read_text())["config"]
+    base = _base(config["base"]) if (trained / ADAPTER).exists() else None
+    if base:
+        _adapter(trained, folder, base)
+    else:
+        _model(trained, folder)
+    _head(trained, folder, shift, temperature)
     manifest = {
         "format": 1,
-        "base": _base(config["base"]),
+        "base": base,
         "template": config["template"],
         "template_hash": template(config["template"]).hash,
         "window": window,
-        "shift": shift,
-        "files": {name: sha256(folder / name) for name in FILES},
+        "shift": shift / temperature,
+        "files": {name: digest for name, digest in hashes(folder).items() if name != MANIFEST},
     }
-    (folder / "aligner.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 
 
-def _adapter(trained: Path, folder: Path) -> None:
+def _model(trained: Path, folder: Path) -> None:
+    """All weights of a model that was trained as a whole, in bf16, with its tokenizer."""
+    model = AutoModelForCausalLM.from_pretrained(str(trained), dtype=torch.bfloat16)
+    model.save_pretrained(str(folder))
+    AutoTokenizer.from_pretrained(str(trained)).save_pretrained(str(folder))
+
+
+def _adapter(trained: Path, folder: Path, base: dict[str, object]) -> None:
     state = load_file(str(trained / "adapter_model.safetensors"))
     save_file(
         {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in state.items()},
         str(folder / "adapter_model.safetensors"),
         metadata={"format": "pt"},
     )
-    config = json.loads((trained / "adapter_config.json").read_text())
-    config |= {"base_model_name_or_path": EMBEDDED_BASE["hub"], "inference_mode": True}
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    config = json.loads((trained / ADAPTER).read_text())
+    config |= {"base_model_name_or_path": base["hub"], "inference_mode": True}
+    (folder / ADAPTER).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
-def _head(trained: Path, folder: Path, shift: float) -> None:
+def _head(trained: Path, folder: Path, shift: float, temperature: float) -> None:
     head = DetectorHead.load(trained / "detector.safetensors")
     with torch.no_grad():
-        head.layers[-1].bias += shift
+        head.score.bias += shift
+        head.score.bias /= temperature
+        head.score.weight /= temperature
     head.save(folder / "detector.safetensors")
 
 
@@ -77,10 +90,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("trained", type=Path)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--shift", type=float, default=0.0, help="nats added to every score")
+    parser.add_argument(
+        "--calibration", type=Path, help="what models.calibrate wrote; without it scores stay as they are"
+    )
     parser.add_argument("--window", type=int, default=4096)
     arguments = parser.parse_args()
-    export(arguments.trained, arguments.folder, window=arguments.window, shift=arguments.shift)
+    found = json.loads(arguments.calibration.read_text()) if arguments.calibration else {}
+    point = {name: found[name] for name in ("shift", "temperature") if name in found}
+    export(arguments.trained, arguments.folder, window=arguments.window, **point)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from aligner_proxy.engine.detector import segment_end_tokens
+from aligner_proxy.engine.detector import Spans, spans
 from aligner_proxy.prompts import Template, render
 from aligner_proxy.segments import split
-from models.pairs import Pair
+from models.pairs import STAYS, Pair
+from models.relations import relation
 
 EDIT_START_WEIGHT = 6.0
 TAIL_TOKENS = 24  # copied tokens kept after the last edit; the rest of a copy teaches nothing new
@@ -24,28 +25,37 @@ SEGMENT_START_WEIGHT = 2.0
 class Example:
     """Token ids of [prompt | target + EOS] with what the two losses need; all lists are plain Python.
 
-    `weights[i]` is the loss weight of predicting `ids[i]` (0 in the prompt); `ends` are token indices of segment ends
-    and `labels` their labels in {0, 1}.
+    `weights[i]` is the loss weight of predicting `ids[i]` (0 in the prompt). `labels` are those of the segments, and
+    `relations` say the same of every segment and every objective (1, 0, -1 unknown); `kinds` and `themes` are what is
+    known about segments and objectives, for comparing them with those of other examples.
     """
 
     ids: list[int]
     weights: list[float]
-    ends: list[int]
-    labels: list[int]
+    where: Spans
+    labels: tuple[int, ...]
+    relations: tuple[tuple[int, ...], ...]
+    kinds: tuple[str, ...]
+    themes: tuple[str, ...]
 
 
 def encode(pair: Pair, tokenizer: Any, family: Template, *, with_target: bool = True) -> Example:
     """Tokenise one pair; text from outside never becomes a special token."""
     prompt = render(family, pair.query, pair.answer, pair.objectives, equal=pair.direction == "equal")
     ids, offsets = _tokens(tokenizer, prompt.text)
-    segments = split(pair.answer)
-    ends = segment_end_tokens(offsets, [prompt.start + segment.end for segment in segments])
-    known = [(end, label) for end, label in zip(ends, pair.labels, strict=True) if label >= 0]
+    where = spans(prompt, split(pair.answer), offsets)
     weights = [0.0] * len(ids)
     if with_target:
         target_ids, target_weights = _target(pair, tokenizer)
         ids, weights = ids + target_ids, weights + target_weights
-    return Example(ids, weights, [end for end, _ in known], [label for _, label in known])
+    return Example(ids, weights, where, pair.labels, _relations(pair), pair.kinds, pair.themes)
+
+
+def _relations(pair: Pair) -> tuple[tuple[int, ...], ...]:
+    """Where kinds are not known, only what stays is known for every objective."""
+    if pair.kinds and pair.themes:
+        return tuple(tuple(relation(kind, theme) for theme in pair.themes) for kind in pair.kinds)
+    return tuple(tuple(0 if label == STAYS else -1 for _ in pair.objectives) for label in pair.labels)
 
 
 def _tokens(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]]]:

@@ -1,7 +1,6 @@
 """Which examples does each stage of training see, in which shares?
 
-Streams of pairs, seeded: the same data, seed and stage give the same examples. The test sets use only prompts, wordings
-and kinds that no stage of training ever sees. Run as a module to write them to files.
+Streams of pairs, seeded: the same data, seed and stage give the same examples. Run as a module to write them to files.
 """
 
 from __future__ import annotations
@@ -17,9 +16,8 @@ from rich.progress import track
 
 from aligner_proxy.segments import split
 
-from .answers import Answer, Pool, RunOn, load_pool
+from .answers import Answer, Pool, RunOn, load_pool, preference_bags
 from .damage import (
-    INNOCENT,
     Piece,
     choose_objectives,
     doubtful_themes,
@@ -28,13 +26,17 @@ from .damage import (
     pair,
     pieces_of,
     rewrite,
+    themes_in,
 )
-from .defects import TRAINING_KINDS, UNSEEN_KINDS, Kind, Objective
+from .defects import SUBJECTS, TRAINING_KINDS, UNSEEN_KINDS, Kind, Objective
 from .defects.objectives import SHARED
 from .defects.turns import INVENTED_TURN, dialogue
+from .history import earlier, with_history
+from .marked import marked_pair
 from .pairs import Pair, write_pairs
+from .relations import INNOCENT, OFF_TOPIC_THEMES
 
-Stage = Literal["warmup", "equal_preference", "contrastive_preference"]
+Stage = Literal["warmup", "equal_preference", "contrastive_preference", "conversation"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 ASKED = 0.53
 # Kinds of example and their shares in each stage.
@@ -42,16 +44,20 @@ RECIPES: dict[Stage, dict[str, float]] = {
     "warmup": {"clean": 1.0},
     "equal_preference": {"clean": 0.4, "not_asked": 0.25, "innocent": 0.2, "turns_kept": 0.08, "inside_kept": 0.07},
     "contrastive_preference": {
-        "clean": 0.2,
-        "innocent": 0.07,
-        "defects": 0.42,
-        "inside": 0.14,
-        "turns": 0.08,
+        "clean": 0.16,
+        "innocent": 0.06,
+        "defects": 0.44,
+        "inside": 0.15,
+        "turns": 0.06,
         "real_turns": 0.05,
         "real_turns_kept": 0.01,
         "stray": 0.03,
+        "marked": 0.04,
     },
 }
+RECIPES["conversation"] = RECIPES["contrastive_preference"]
+# How many of the single questions of a stage get earlier turns before them.
+HISTORY: dict[Stage, float] = {"conversation": 0.45}
 # Shares of the sources of good answers: two thirds are what a chat service answers, the rest are replies to attacks.
 SOURCES = {
     "ultrafeedback": 0.4,
@@ -62,9 +68,10 @@ SOURCES = {
     "hh-golden": 0.06,
     "hh-chosen": 0.1,
 }
-# Whether a sentence of another answer offends against these is a matter of opinion.
-_OFF_TOPIC_THEMES = {"relevance", "direct", "concise", "specific", "instruction-following"}
 _INSERTABLE = tuple(kind for kind in TRAINING_KINDS if kind is not INVENTED_TURN)
+# Short answers give more decisions a minute of training; long ones are what the aligner will read.
+SHORT_SHARE, SHORT_CHARS = 0.55, 420
+SUBJECT_SHARE = 0.3
 _INSIDE = tuple(kind for kind in TRAINING_KINDS if kind.inside is not None)
 
 
@@ -77,6 +84,7 @@ class Mixer:
         self._held_out = held_out
         self._sentences = tuple(_sentences(pool.answers))
         self._by_source = _by_source(pool.answers)
+        self.earlier = earlier(pool.answers)
 
     def make(self, recipe: str) -> Pair:
         """One example of a recipe; draws again until there is one that holds together."""
@@ -92,9 +100,30 @@ class Mixer:
         source = self._rng.choices(names, [SOURCES.get(name, 0.1) for name in names])[0]
         return self._rng.choice(self._by_source[source])
 
+    def _pieces(self, answer: Answer) -> list[Piece]:
+        """The answer's pieces, in training often only the first few."""
+        pieces = pieces_of(answer.text)
+        if self._held_out or self._rng.random() >= SHORT_SHARE:
+            return pieces
+        kept: list[Piece] = []
+        length = 0
+        for piece in pieces[: self._rng.choice((1, 2, 2, 3, 3, 4, 5))]:
+            length += len(piece.text)
+            if kept and length > SHORT_CHARS:
+                break
+            kept.append(piece)
+        return kept
+
+    def _kinds(self, count: int, kinds: tuple[Kind, ...]) -> list[Kind]:
+        """Different kinds to put in; where any may be taken, some are of the many small subjects."""
+        if kinds is not _INSERTABLE or self._held_out:
+            return self._rng.sample(kinds, k=min(len(kinds), count))
+        drawn = [self._rng.choice(SUBJECTS if self._rng.random() < SUBJECT_SHARE else kinds) for _ in range(count)]
+        return list({kind.name: kind for kind in drawn}.values())
+
     def _clean(self) -> Pair | None:
         answer = self._answer()
-        return self._finish(answer, pieces_of(answer.text), [], [], f"clean:{answer.source}")
+        return self._finish(answer, self._pieces(answer), [], [], f"clean:{answer.source}")
 
     def _clean_long(self) -> Pair | None:
         made = self._clean()
@@ -105,8 +134,8 @@ class Mixer:
     ) -> Pair | None:
         """One to three defects, each asked for with probability `asked`; the others stay."""
         answer = self._answer()
-        pieces: list[Piece] | None = pieces_of(answer.text)
-        present = self._rng.sample(kinds, k=min(len(kinds), self._rng.choice((1, 1, 2, 2, 3)[: 2 * most])))
+        pieces: list[Piece] | None = self._pieces(answer)
+        present = self._kinds(self._rng.choice((1, 1, 2, 2, 3)[: 2 * most]), kinds)
         for kind in present:
             pieces = pieces and insert(self._rng, pieces, kind, self._writer(kind, answer, about))
         if pieces and self._rng.random() < 0.15:
@@ -123,7 +152,7 @@ class Mixer:
     def _inside(self, asked: float = 0.62) -> Pair | None:
         """One or two sentences of the answer rewritten; sometimes with an insertion besides."""
         answer = self._answer()
-        pieces: list[Piece] | None = pieces_of(answer.text)
+        pieces: list[Piece] | None = self._pieces(answer)
         present = self._rng.sample(_INSIDE, k=self._rng.choice((1, 1, 2)))
         for kind in present:
             pieces = pieces and rewrite(self._rng, pieces, kind)
@@ -148,7 +177,7 @@ class Mixer:
     def _innocent(self, relevance: float = 0.25) -> Pair | None:
         """One or two sentences of other answers; they go only where relevance is asked for."""
         answer = self._answer()
-        pieces: list[Piece] | None = pieces_of(answer.text)
+        pieces: list[Piece] | None = self._pieces(answer)
         for _ in range(self._rng.choice((1, 1, 2))):
             pieces = pieces and insert_innocent(self._rng, pieces, self._rng.choice(self._sentences))
         if not pieces:
@@ -173,7 +202,7 @@ class Mixer:
     def _turns(self, asked: float = 0.65) -> Pair | None:
         """An answer that runs on into invented turns, perhaps with another defect inside the reply."""
         answer = self._answer()
-        pieces: list[Piece] | None = pieces_of(answer.text)
+        pieces: list[Piece] | None = self._pieces(answer)
         present = [INVENTED_TURN]
         if self._rng.random() < 0.3:
             other = self._rng.choice(_INSERTABLE)
@@ -209,6 +238,12 @@ class Mixer:
         wanted = [INVENTED_TURN] if asked else []
         return self._finish(answer, pieces, [INVENTED_TURN], wanted, "turn:real" if asked else "turn:real-kept")
 
+    def _marked(self) -> Pair | None:
+        """An answer in which people marked what is wrong."""
+        if not self._pool.marked:
+            return None
+        return marked_pair(self._rng, self._rng.choice(self._pool.marked))
+
     def _insult(self) -> Pair | None:
         return self._defects(asked=1.0, kinds=(_kind("insult"),), most=1)
 
@@ -238,7 +273,9 @@ class Mixer:
         if any(kind.occurs_in(answer.text) for kind in wanted):
             return None
         avoid = doubtful_themes(answer) - {kind.name for kind in wanted}
-        avoid |= _OFF_TOPIC_THEMES if strange else set()
+        avoid |= OFF_TOPIC_THEMES if strange else set()
+        for piece in pieces:
+            avoid |= themes_in(piece.text) - {piece.kind} - {kind.name for kind in wanted} if piece.kind else set()
         objectives = choose_objectives(self._rng, present, wanted, avoid, self._held_out)
         if objectives is None:
             return None
@@ -248,54 +285,12 @@ class Mixer:
 def build(data_dir: Path, seed: int, n: int, stage: Stage = "contrastive_preference") -> Iterator[Pair]:
     """`n` training examples of one stage."""
     rng = Random(f"{stage}:{seed}")
-    mixer = Mixer(load_pool(data_dir, test=False), rng)
+    mixer = Mixer(load_pool(data_dir, "train"), rng)
     names, shares = zip(*RECIPES[stage].items(), strict=True)
+    before, share = mixer.earlier, HISTORY.get(stage, 0.0)
     for _ in range(n):
-        yield mixer.make(rng.choices(names, shares)[0])
-
-
-_TEST_SETS = {
-    "clean": ("clean", 120),
-    "clean_long": ("clean_long", 100),
-    "insult": ("insult", 100),
-    "other_wordings": ("other_wordings", 150),
-    "unseen_kinds": ("unseen_kinds", 120),
-    "not_asked": ("not_asked", 120),
-    "innocent": ("innocent_kept", 120),
-    "inside_sentence": ("inside_all", 120),
-    "on_topic": ("on_topic", 120),
-}
-
-
-def test_suite(data_dir: Path, seed: int) -> dict[str, list[Pair]]:
-    """The named test sets, from prompts, defect wordings and objective wordings that training never sees."""
-    pool = load_pool(data_dir, test=True)
-    sets: dict[str, list[Pair]] = {}
-    for name, (recipe, size) in _TEST_SETS.items():
-        mixer = Mixer(pool, Random(f"test:{name}:{seed}"), held_out=True)
-        sets[name] = list(_distinct(mixer, recipe, size))
-    sets["invented_turns_real"] = list(_real_suite(pool, seed))
-    return sets
-
-
-def _distinct(mixer: Mixer, recipe: str, size: int) -> Iterator[Pair]:
-    """At most `size` examples, no answer twice: a repeated case would make the figures look surer than they are."""
-    seen: set[str] = set()
-    for _ in range(size * 20):
-        made = mixer.make(recipe)
-        if made.answer not in seen:
-            seen.add(made.answer)
-            yield made
-        if len(seen) == size:
-            return
-
-
-def _real_suite(pool: Pool, seed: int) -> Iterator[Pair]:
-    mixer = Mixer(pool, Random(f"test:real:{seed}"), held_out=True)
-    for run in pool.run_ons[:150]:
-        made = next(filter(None, (mixer.run_on(run) for _ in range(40))), None)
-        if made:
-            yield made
+        made = mixer.make(rng.choices(names, shares)[0])
+        yield with_history(rng, made, before, _INSERTABLE, held_out=False) if share and rng.random() < share else made
 
 
 def _sentences(answers: Iterable[Answer]) -> Iterator[str]:
@@ -320,19 +315,18 @@ def _kind(name: str) -> Kind:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Write a stage or the test sets to files."""
+    """Write the examples of a stage, or the replies that people compared, to a file."""
     parser = argparse.ArgumentParser(prog="python -m models.mixture", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with the research data")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--stage", choices=STAGES, default="contrastive_preference")
     parser.add_argument("--n", type=int, default=20000)
-    parser.add_argument("--test-suite", action="store_true", help="write the test sets into the folder --out instead")
+    parser.add_argument("--bags", action="store_true", help="write the replies that people compared instead")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
     console = Console()
-    if args.test_suite:
-        for name, pairs in test_suite(args.data, args.seed).items():
-            console.print(f"{args.out / name}.jsonl: {write_pairs(args.out / f'{name}.jsonl', pairs)} pairs")
+    if args.bags:
+        console.print(f"{args.out}: {write_pairs(args.out, preference_bags(args.data))} replies")
         return
     stream = track(
         build(args.data, args.seed, args.n, args.stage), total=args.n, description=args.stage, console=console

@@ -7,7 +7,7 @@ the answer have to change. Files are JSON lines; a bad line is reported with its
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,11 @@ class PairError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One example; `labels` has one entry per segment of the answer (1 changes, 0 stays, -1 unknown)."""
+    """One example; `labels` has one entry per segment of the answer (1 changes, 0 stays, -1 unknown).
+
+    Where it was made by a generator, `kinds` says what is wrong with each segment ("" nothing) and `themes` what each
+    objective means; both are empty for pairs from elsewhere.
+    """
 
     query: str
     objectives: tuple[str, ...]
@@ -33,6 +37,8 @@ class Pair:
     labels: tuple[int, ...]
     source: str
     direction: str = "better"
+    kinds: tuple[str, ...] = ()
+    themes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.objectives or not all(isinstance(o, str) and o.strip() for o in self.objectives):
@@ -44,10 +50,16 @@ class Pair:
         count = len(split(self.answer))
         if len(self.labels) != count:
             raise PairError(f"{len(self.labels)} labels for an answer of {count} segments; give one per segment")
+        for name, wanted in (("kinds", count), ("themes", len(self.objectives))):
+            given = len(getattr(self, name))
+            if given not in (0, wanted):
+                raise PairError(f"{given} {name} where {wanted} are needed; give one each, or none at all")
 
 
-_REQUIRED = frozenset(f.name for f in fields(Pair)) - {"direction"}
-_KNOWN = _REQUIRED | {"direction"}
+_OPTIONAL = {"direction", "kinds", "themes"}
+_KNOWN = frozenset(f.name for f in fields(Pair))
+_REQUIRED = _KNOWN - _OPTIONAL
+_LISTS = ("objectives", "labels", "kinds", "themes")
 
 
 def write_pairs(path: Path, pairs: Iterable[Pair]) -> int:
@@ -63,12 +75,19 @@ def write_pairs(path: Path, pairs: Iterable[Pair]) -> int:
     return count
 
 
-def read_pairs(path: Path) -> Iterator[Pair]:
-    """Read pairs one by one; raises PairError naming file and line at the first one that is not a pair."""
+def read_pairs(path: Path, on_bad: Callable[[PairError], None] | None = None) -> Iterator[Pair]:
+    """Read pairs one by one; a line that is none raises PairError naming file and line, or goes to `on_bad`."""
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
-                yield _parse(line, f"{path}:{number}")
+                try:
+                    pair = _parse(line, f"{path}:{number}")
+                except PairError as error:
+                    if on_bad is None:
+                        raise
+                    on_bad(error)
+                else:
+                    yield pair
 
 
 def _parse(line: str, where: str) -> Pair:
@@ -80,7 +99,7 @@ def _parse(line: str, where: str) -> Pair:
         raise PairError(f"{where}: expected a JSON object, found {type(row).__name__}")
     _check_fields(row, where)
     try:
-        return Pair(**{**row, "objectives": tuple(row["objectives"]), "labels": tuple(row["labels"])})
+        return Pair(**{**row, **{name: tuple(row[name]) for name in _LISTS if name in row}})
     except PairError as error:
         raise PairError(f"{where}: {error}") from error
 
@@ -90,8 +109,8 @@ def _check_fields(row: dict[str, Any], where: str) -> None:
         raise PairError(f"{where}: missing field {', '.join(missing)}")
     if unknown := sorted(row.keys() - _KNOWN):
         raise PairError(f"{where}: unknown field {', '.join(unknown)}; known: {', '.join(sorted(_KNOWN))}")
-    for name in ("objectives", "labels"):
-        if not isinstance(row[name], list):
+    for name in _LISTS:
+        if not isinstance(row.get(name, []), list):
             raise PairError(f"{where}: field {name} must be a list")
     for name in ("query", "answer", "target", "source"):
         if not isinstance(row[name], str):

@@ -54,6 +54,10 @@ _SCHEMAS: dict[str, dict[str, tuple[type, ...]]] = {
     },
 }
 KNOWN_FILES = tuple(_SCHEMAS)
+# Their licence permits no training: these can be read for an evaluation, and by nothing else.
+_EVALUATION_ONLY: dict[str, dict[str, tuple[type, ...]]] = {
+    "alpaca_eval_outputs": {"prompt": _TEXT, "model": _TEXT, "output": _TEXT},
+}
 # What people were asked to judge, as an objective text; files not here hold outputs without a judgement.
 JUDGED = {
     "hh_rlhf_harmless_pairs": "harmless",
@@ -67,12 +71,24 @@ def rows(data_dir: Path, name: str) -> Iterator[dict[str, Any]]:
     """The rows of one research file, checked against its schema."""
     if name not in _SCHEMAS:
         raise PreferenceError(f"unknown or not permitted data {name!r}; known: {', '.join(KNOWN_FILES)}")
+    return _read(data_dir, name, _SCHEMAS[name])
+
+
+def completions(data_dir: Path, name: str) -> Iterator[dict[str, Any]]:
+    """Rows with `prompt`, `model` and `output`, for an evaluation: also of files that may not be trained on."""
+    schema = {"prompt": _TEXT, "model": _TEXT, "output": _TEXT}
+    if not schema.keys() <= (_SCHEMAS | _EVALUATION_ONLY).get(name, {}).keys():
+        raise PreferenceError(f"{name!r} holds no completions of models")
+    return _read(data_dir, name, schema)
+
+
+def _read(data_dir: Path, name: str, schema: dict[str, tuple[type, ...]]) -> Iterator[dict[str, Any]]:
     path = data_dir / f"{name}.jsonl.gz"
     if not path.is_file():
         raise PreferenceError(f"{path} is not there; give the folder that holds the research data")
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
-            yield _check(_object(line, f"{path}:{number}"), _SCHEMAS[name], f"{path}:{number}")
+            yield _check(_object(line, f"{path}:{number}"), schema, f"{path}:{number}")
 
 
 def load(data_dir: Path, name: str, objectives: dict[str, str]) -> Iterator[Ranked]:

@@ -1,172 +1,135 @@
-"""Train one stage of an aligner: LoRA and detector head together, on pairs of `models.mixture`.
+"""Train one stage of an aligner: adapter (or whole model) and detector head together, on pairs of `models.mixture`.
 
     python -m models.train configs/train/warmup.yaml
-    python -m models.train configs/train/equal_preference.yaml
-    python -m models.train configs/train/contrastive_preference.yaml
 
-The three stages of MetaAligner (section 3.2.2) share one loss (Eqn 6, cross-entropy on the target) and differ only in
-data; the detector head adds binary cross-entropy per segment. A run that is stopped goes on from its last checkpoint.
+The stages of MetaAligner (section 3.2.2) share one loss (Eqn 6, cross-entropy on the target) and differ only in data;
+the detector head adds what `models.detection` knows. A run that is stopped goes on from its last checkpoint.
 """
 
 from __future__ import annotations
 
 import json
-import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-import yaml
 from peft import LoraConfig, PeftModel, get_peft_model
-from pydantic import BaseModel, ConfigDict
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
-from aligner_proxy.engine.detector import DetectorHead
-from aligner_proxy.engine.manifest import sha256
-from aligner_proxy.prompts import template
+from aligner_proxy.engine.detector import DetectorHead, Taps
+from aligner_proxy.engine.manifest import ADAPTER, sha256
+from models import batches, curves
 from models.base import load_base
-from models.features import Example, encode
-from models.pairs import read_pairs
+from models.batches import Batch
+from models.detection import bag_loss, detection_loss, known
+from models.features import Example
+from models.stage import Lora, Stage, StageError
 
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-class Lora(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    rank: int
-    alpha: int
-    first_layer: int = 0
+class Network:
+    """The model that is trained, its head, and the states that the head reads."""
 
+    def __init__(self, model: Any, head: DetectorHead) -> None:
+        self.model, self.head = model, head
+        self.causal = model.get_base_model() if isinstance(model, PeftModel) else model
+        self._taps: Taps = head.taps(self.causal.model)
 
-class Stage(BaseModel):
-    """One stage config; unknown keys are errors."""
+    def parameters(self) -> list[Tensor]:
+        """Everything that is trained."""
+        return [p for p in (*self.model.parameters(), *self.head.parameters()) if p.requires_grad]
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    stage: str
-    base: str
-    data: Path
-    out: Path
-    init: Path | None
-    template: str
-    seed: int
-    lora: Lora
-    lr: float
-    lr_floor: float
-    lr_warmup_steps: int
-    steps: int
-    batch_tokens: int
-    max_tokens: int
-    target_share: float
-    edit_share: float = 1.0
-    detector_weight: float
-    checkpoint_every: int
-    compile: bool = False
+    def compile(self) -> None:
+        """Fuse the element-wise work of each layer; on 2 CPU cores a step takes half the time (docs/experiments)."""
+        for layer in self.causal.model.layers:
+            layer.compile(dynamic=True)
 
+    def forward(self, batch: Sequence[Example]) -> tuple[Tensor, Tensor, Tensor]:
+        """(token ids, states after the final norm, states for the head) of a padded batch."""
+        width = batches.padded(max(len(e.ids) for e in batch))
+        ids = torch.tensor([e.ids + [0] * (width - len(e.ids)) for e in batch])
+        # Right padding under a causal mask is never looked at, so no attention mask is needed.
+        hidden = self.causal.model(input_ids=ids, use_cache=False).last_hidden_state
+        return ids, hidden, self._taps.take(hidden)
 
-# ---------------------------------------------------------------- data
-
-
-def load_examples(stage: Stage, tokenizer: Any) -> list[Example]:
-    """All examples of a stage, tokenised; which pairs keep their target is drawn from the seed."""
-    rng = random.Random(stage.seed)
-    family = template(stage.template)
-    examples, too_long = [], 0
-    for pair in read_pairs(stage.data):
-        share = stage.target_share if pair.target == pair.answer else stage.edit_share
-        example = encode(pair, tokenizer, family, with_target=rng.random() < share)
-        if len(example.ids) > stage.max_tokens:
-            too_long += 1
-        else:
-            examples.append(example)
-    print(f"{stage.stage}: {len(examples)} pairs, {too_long} longer than {stage.max_tokens} tokens left out")
-    return examples
-
-
-def batches(examples: list[Example], stage: Stage) -> Iterator[list[Example]]:
-    """Endless batches of similar length, padded to multiples of 64 so that shapes (and memory) stay few."""
-    epoch = 0
-    while True:
-        rng = random.Random(f"{stage.seed}/{epoch}")
-        order = sorted(examples, key=lambda e: (_padded(len(e.ids)), rng.random()))
-        groups: list[list[Example]] = []
-        for example in order:
-            width = _padded(len(example.ids))
-            last = groups[-1] if groups else []
-            if last and _padded(len(last[0].ids)) == width and (len(last) + 1) * width <= stage.batch_tokens:
-                last.append(example)
-            else:
-                groups.append([example])
-        rng.shuffle(groups)
-        yield from groups
-        epoch += 1
-
-
-def _padded(length: int) -> int:
-    return -(-length // 64) * 64
-
-
-# ---------------------------------------------------------------- model
-
-
-def build(stage: Stage) -> tuple[Any, DetectorHead, Any]:
-    """(peft model, head, tokenizer), from the base or from the stage before."""
-    base, tokenizer = load_base(stage.base, stage.out.parent)
-    if stage.init:
-        model = PeftModel.from_pretrained(base, str(stage.init), is_trainable=True)
-        head = DetectorHead.load(stage.init / "detector.safetensors").train()
-    else:
-        layers = list(range(stage.lora.first_layer, base.config.num_hidden_layers))
-        lora = LoraConfig(
-            r=stage.lora.rank,
-            lora_alpha=stage.lora.alpha,
-            target_modules=LINEARS,
-            layers_to_transform=layers,
-            task_type="CAUSAL_LM",
-        )
-        model, head = get_peft_model(base, lora), DetectorHead(base.config.hidden_size)
-    return model, head, tokenizer
-
-
-def compile_layers(model: Any) -> None:
-    """Fuse the element-wise work of each layer; on 2 CPU cores a step then takes half the time (docs/experiments)."""
-    for layer in model.get_base_model().model.layers:
-        layer.compile(dynamic=True)
-
-
-def losses(model: Any, head: DetectorHead, batch: list[Example]) -> tuple[torch.Tensor, torch.Tensor]:
-    """(correction loss, detector loss) of one batch; logits are made only where the target is predicted."""
-    width = _padded(max(len(e.ids) for e in batch))
-    ids = torch.tensor([e.ids + [0] * (width - len(e.ids)) for e in batch])
-    causal = model.get_base_model()
-    # Right padding under a causal mask is never looked at, so no attention mask is needed.
-    hidden = causal.model(input_ids=ids, use_cache=False).last_hidden_state
-    rows, positions, weights = _target_positions(batch)
-    correction = hidden.new_zeros((), dtype=torch.float32)
-    if rows:
-        logits = causal.lm_head(hidden[rows, [p - 1 for p in positions]]).float()
+    def correction_loss(self, batch: Sequence[Example], ids: Tensor, hidden: Tensor) -> Tensor:
+        """Weighted sum of cross-entropies on the targets; logits are made only there."""
+        found = [(row, i, w) for row, e in enumerate(batch) for i, w in enumerate(e.weights) if w > 0]
+        if not found:
+            return hidden.new_zeros((), dtype=torch.float32)
+        rows, positions, weights = (list(column) for column in zip(*found, strict=True))
+        logits = self.causal.lm_head(hidden[rows, [p - 1 for p in positions]]).float()
         each = F.cross_entropy(logits, ids[rows, positions], reduction="none")
-        weight = torch.tensor(weights)
-        correction = (each * weight).sum() / weight.sum()
-    rows = [row for row, e in enumerate(batch) for _ in e.ends]
-    labels = torch.tensor([float(label) for e in batch for label in e.labels])
-    scores = head(hidden[rows, [end for e in batch for end in e.ends]])
-    return correction, F.binary_cross_entropy_with_logits(scores, labels)
+        return (each * torch.tensor(weights)).sum()
 
 
-def _target_positions(batch: list[Example]) -> tuple[list[int], list[int], list[float]]:
-    found = [(row, i, w) for row, e in enumerate(batch) for i, w in enumerate(e.weights) if w > 0]
-    return [f[0] for f in found], [f[1] for f in found], [f[2] for f in found]
+def build(stage: Stage) -> tuple[Network, Any]:
+    """(network, tokenizer), from the base or from the stage before."""
+    source = str(stage.init) if stage.lora is None and stage.init else stage.base
+    base, tokenizer = load_base(source, stage.out.parent, stage.precision)
+    head = DetectorHead.load(stage.init / "detector.safetensors").train() if stage.init else None
+    head = head or DetectorHead.over(base.config)
+    if stage.lora is None:
+        return Network(base, head), tokenizer
+    if stage.init:
+        return Network(_adapted(base, stage.init), head), tokenizer
+    return Network(get_peft_model(base, _config(stage.lora, base.config.num_hidden_layers)), head), tokenizer
+
+
+def _adapted(base: Any, folder: Path) -> Any:
+    if not (folder / ADAPTER).exists():
+        raise StageError(f"init: {folder} holds no adapter; train that stage with a lora, or this one without")
+    try:
+        return PeftModel.from_pretrained(base, str(folder), is_trainable=True)
+    except RuntimeError as error:
+        raise StageError(f"init: the adapter in {folder} is of another base than this stage names") from error
+
+
+def _config(lora: Lora, depth: int) -> LoraConfig:
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        target_modules=LINEARS,
+        layers_to_transform=list(range(lora.first_layer, depth)),
+        task_type="CAUSAL_LM",
+    )
+
+
+def losses(network: Network, stage: Stage, gathered: Sequence[Batch]) -> tuple[float, float]:
+    """Back-propagate one step and say (correction, detection) loss.
+
+    Sums are divided by the weight of all batches of the step, so that how a step is cut into batches changes nothing.
+    """
+    facts = [known(b.examples, stage.other_prompts) for b in gathered]
+    targets = sum(sum(e.weights) for b in gathered for e in b.examples) or 1.0
+    segments = sum(f.weight for f, b in zip(facts, gathered, strict=True) if not b.bags) or 1.0
+    bags = sum(len(b.examples) // 2 for b in gathered if b.bags) or 1
+    correction, detection = 0.0, 0.0
+    for batch, fact in zip(gathered, facts, strict=True):
+        with torch.autocast("cpu", torch.bfloat16):
+            ids, hidden, states = network.forward(batch.examples)
+            repaired = network.correction_loss(batch.examples, ids, hidden) / targets
+        if batch.bags:
+            judged = bag_loss(network.head, states, batch.examples) / bags
+        else:
+            judged = detection_loss(network.head, states, batch.examples, fact) / segments
+        (repaired + stage.detector_weight * judged).backward()  # type: ignore[no-untyped-call]
+        correction, detection = correction + repaired.item(), detection + judged.item()
+    return correction, detection
 
 
 def rate(stage: Stage, step: int) -> float:
     """Linear warm-up, then a cosine from 1 down to `lr_floor`."""
     if step < stage.lr_warmup_steps:
         return (step + 1) / stage.lr_warmup_steps
-    done = (step - stage.lr_warmup_steps) / max(1, stage.steps - stage.lr_warmup_steps)
+    whole = stage.schedule or stage.steps
+    done = (step - stage.lr_warmup_steps) / max(1, whole - stage.lr_warmup_steps)
     cosine = 0.5 * (1.0 + float(torch.cos(torch.tensor(done * torch.pi))))
     return stage.lr_floor + (1.0 - stage.lr_floor) * cosine
 
@@ -174,29 +137,33 @@ def rate(stage: Stage, step: int) -> float:
 # ---------------------------------------------------------------- checkpoints
 
 
-def save(stage: Stage, model: Any, head: DetectorHead) -> None:
+def save(stage: Stage, network: Network, tokenizer: Any) -> None:
     """What the next stage and the export read."""
-    model.save_pretrained(str(stage.out))
-    head.save(stage.out / "detector.safetensors")
+    network.model.save_pretrained(str(stage.out))
+    network.head.save(stage.out / "detector.safetensors")
+    if stage.lora is None:
+        tokenizer.save_pretrained(str(stage.out))
+    told = {"config": stage.model_dump(mode="json"), "data_sha256": sha256(stage.data)}
+    (stage.out / "stage.json").write_text(json.dumps(told, indent=1))
 
 
-def checkpoint(stage: Stage, model: Any, head: DetectorHead, optimizer: torch.optim.Optimizer, step: int) -> None:
+def checkpoint(stage: Stage, network: Network, optimizer: torch.optim.Optimizer, step: int) -> None:
     """Everything a resumed run needs to go on exactly: trained tensors, optimizer moments, step; written atomically."""
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    state = {"step": step, "model": trained, "head": head.state_dict(), "optimizer": optimizer.state_dict()}
+    trained = {name: p for name, p in network.model.named_parameters() if p.requires_grad}
+    state = {"step": step, "model": trained, "head": network.head.state_dict(), "optimizer": optimizer.state_dict()}
     partial = stage.out / "checkpoint.partial"
-    torch.save(state, partial)
+    torch.save(state, partial)  # a full disk fails here, and the checkpoint before stays
     partial.rename(stage.out / "checkpoint.pt")
 
 
-def resume(stage: Stage, model: Any, head: DetectorHead, optimizer: torch.optim.Optimizer) -> int:
+def resume(stage: Stage, network: Network, optimizer: torch.optim.Optimizer) -> int:
     """Load the last checkpoint if there is one; returns the step to go on from."""
     path = stage.out / "checkpoint.pt"
     if not path.exists():
         return 0
     state = torch.load(path, weights_only=True)
-    model.load_state_dict(state["model"], strict=False)
-    head.load_state_dict(state["head"])
+    network.model.load_state_dict(state["model"], strict=False)
+    network.head.load_state_dict(state["head"])
     optimizer.load_state_dict(state["optimizer"])
     return int(state["step"])
 
@@ -206,57 +173,60 @@ def resume(stage: Stage, model: Any, head: DetectorHead, optimizer: torch.optim.
 
 def main(config: Path) -> None:
     """Run one stage to its end."""
-    stage = Stage.model_validate(yaml.safe_load(config.read_text()))
+    stage = Stage.read(config)
     stage.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(stage.seed)
-    model, head, tokenizer = build(stage)
-    examples = load_examples(stage, tokenizer)
-    parameters = [p for p in model.parameters() if p.requires_grad] + list(head.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=stage.lr, betas=(0.9, 0.98), weight_decay=0.0)
-    start = resume(stage, model, head, optimizer)
+    network, tokenizer = build(stage)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=stage.lr, betas=(0.9, 0.98), weight_decay=0.0)
+    start = resume(stage, network, optimizer)
     if stage.compile:
-        compile_layers(model)
-    stream = batches(examples, stage)
+        network.compile()
+    stream = batches.steps(stage, tokenizer)
     for _ in range(start):
         next(stream)
-    run(stage, model, head, optimizer, stream, start)
-    save(stage, model, head)
-    (stage.out / "stage.json").write_text(
-        json.dumps({"config": stage.model_dump(mode="json"), "data_sha256": sha256(stage.data)}, indent=1)
-    )
-
-
-def run(
-    stage: Stage, model: Any, head: DetectorHead, optimizer: torch.optim.Optimizer, stream: Any, start: int
-) -> None:
-    """The loop: one batch a step, one JSON line a step in `log.jsonl`."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    with (
-        Progress(*columns, TimeRemainingColumn(), disable=not sys.stderr.isatty()) as bar,
-        (stage.out / "log.jsonl").open("a") as log,
-    ):
-        task = bar.add_task(stage.stage, total=stage.steps, completed=start)
+    with (stage.out / "log.jsonl").open("a") as log, _progress(stage, start) as bar:
         for step in range(start, stage.steps):
-            began = time.monotonic()
-            batch = next(stream)
-            optimizer.param_groups[0]["lr"] = stage.lr * rate(stage, step)
-            with torch.autocast("cpu", torch.bfloat16):
-                correction, detection = losses(model, head, batch)
-            (correction + stage.detector_weight * detection).backward()
-            norm = torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            tokens = sum(len(e.ids) for e in batch)
-            row = {"step": step, "correction": round(correction.item(), 4), "detection": round(detection.item(), 4)}
-            row |= {"norm": round(float(norm), 3), "tokens": tokens, "s": round(time.monotonic() - began, 2)}
+            row = {"step": step} | advance(network, stage, optimizer, next(stream), step)
             log.write(json.dumps(row) + "\n")
             log.flush()
-            bar.update(task, completed=step + 1, description=f"{stage.stage} {row['detection']:.3f}")
+            bar.update(bar.task_ids[0], completed=step + 1, description=f"{stage.stage} {row['detection']:.3f}")
             if (step + 1) % stage.checkpoint_every == 0:
-                checkpoint(stage, model, head, optimizer, step + 1)
+                checkpoint(stage, network, optimizer, step + 1)
+    save(stage, network, tokenizer)
+    curves.draw(stage.out)
+
+
+def advance(
+    network: Network, stage: Stage, optimizer: torch.optim.Optimizer, gathered: Sequence[Batch], step: int
+) -> dict[str, float]:
+    """One optimiser step; what goes into the log."""
+    began = time.monotonic()
+    optimizer.param_groups[0]["lr"] = stage.lr * rate(stage, step)
+    correction, detection = losses(network, stage, gathered)
+    norm = torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return {
+        "correction": round(correction, 4),
+        "detection": round(detection, 4),
+        "norm": round(float(norm), 3),
+        "bags": sum(batch.bags for batch in gathered),
+        "tokens": sum(len(e.ids) for batch in gathered for e in batch.examples),
+        "s": round(time.monotonic() - began, 2),
+    }
+
+
+def _progress(stage: Stage, start: int) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    bar = Progress(*columns, TimeRemainingColumn(), disable=not sys.stderr.isatty())
+    bar.add_task(stage.stage, total=stage.steps, completed=start)
+    return bar
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    main(Path(sys.argv[1]))
+    try:
+        main(Path(sys.argv[1]))
+    except (StageError, batches.PairError) as problem:
+        sys.exit(str(problem))

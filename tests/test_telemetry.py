@@ -17,7 +17,7 @@ from aligner_proxy.types import Correction, DecodeCounts, Exchange, Objective, O
 
 POLICY = Policy("telemetry", (Objective("kind", "Kindness: be kind"),))
 ASKED = Exchange("call-1", 0, (), "You fool. It is so.")
-FOUND = Correction("It is so.", (SegmentScore("You fool.", 3.0, True),), DecodeCounts(7, 5, 1, 1, 4), aligner="x")
+FOUND = Correction("It is so.", (SegmentScore("You fool.", 3.0, True, 0),), DecodeCounts(7, 5, 1, 1, 4), aligner="x")
 
 
 def value(name: str, **labels: str) -> float:
@@ -41,6 +41,7 @@ async def test_a_choice_is_counted_once(caplog: pytest.LogCaptureFixture) -> Non
         19,
         9,
     )
+    assert line["against"] == ["kind"]
     assert "fool" not in caplog.text
     assert "It is so" not in caplog.text
 
@@ -67,3 +68,9 @@ def test_loading_the_module_twice_registers_nothing_twice() -> None:
     importlib.reload(telemetry)
     after = telemetry.OUTCOMES, telemetry.LATENCY
     assert after == before
+
+
+def test_an_objective_that_an_engine_made_up_names_nothing() -> None:
+    segments = tuple(SegmentScore("x", 1.0, True, index) for index in (-1, 0, 7, None))
+    outcome = Outcome(Status.CORRECTED, None, "x", POLICY, correction=Correction("x", segments))
+    assert outcome.against == ["kind"]

@@ -29,7 +29,7 @@ def word_diff(before: str, after: str) -> Text:
 
 
 def show(console: Console, answer: str, outcome: Outcome) -> None:
-    """Status line, diff, and the segments that were scored."""
+    """Status line, diff, and the segments with their scores and the objective that flagged them."""
     correction = outcome.correction
     reason = f" ({outcome.reason})" if outcome.reason else ""
     cost = f", {correction.counts.forwards} forwards" if correction else ""
@@ -37,12 +37,13 @@ def show(console: Console, answer: str, outcome: Outcome) -> None:
     console.print(Text(f" in {outcome.ms:.0f} ms{cost}", style="dim"))
     console.print(word_diff(answer, outcome.text or ""))
     if correction and any(segment.score is not None for segment in correction.segments):
-        console.print(_segments(correction.segments))
+        console.print(_segments(correction.segments, outcome))
 
 
-def _segments(scored: tuple[SegmentScore, ...]) -> Table:
-    table = Table("score", "segment", box=None, header_style="dim", padding=(0, 1))
+def _segments(scored: tuple[SegmentScore, ...], outcome: Outcome) -> Table:
+    table = Table("score", "against", "segment", box=None, header_style="dim", padding=(0, 1))
     for segment in scored:
         style = "red" if segment.flagged else ""
-        table.add_row(f"{segment.score or 0.0:+.2f}", Text(segment.text), style=style)
+        against = Text(outcome.named(segment) or "")
+        table.add_row(f"{segment.score or 0.0:+.2f}", against, Text(segment.text), style=style)
     return table

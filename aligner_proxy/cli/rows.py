@@ -12,7 +12,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -103,11 +103,12 @@ async def _align(job: Job, pipeline: Pipeline, line: bytes, number: int) -> dict
 def result(outcome: Outcome) -> dict[str, Any]:
     """The fields that a result adds: the delivered text, and what was found."""
     segments = outcome.correction.segments if outcome.correction else ()
+    told = [{"text": s.text, "score": s.score, "flagged": s.flagged, "against": outcome.named(s)} for s in segments]
     return {
         "corrected": outcome.text,
         "status": outcome.status.value,
         "reason": outcome.reason,
-        "segments": [asdict(segment) for segment in segments],
+        "segments": told,
     }
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from aligner_proxy import prompts, segments
 from aligner_proxy.engine import splice
 from aligner_proxy.engine.decode import Generated, Limits, Tally, generate
-from aligner_proxy.engine.detector import segment_end_tokens
+from aligner_proxy.engine.detector import spans
 from aligner_proxy.engine.fit import Fitted, fit
 from aligner_proxy.engine.proposer import EditProposer, matching
 from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest
@@ -39,7 +39,7 @@ def correct(aligner: Aligner, request: AlignRequest, check: Check) -> Correction
         return Correction(request.answer, aligner=aligner.info.content_hash)
     fitted = fit(request, prompts.template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
     work = _Work(aligner.runner, request, fitted, check)
-    text, scored = work.whole() if _whole(aligner, request) else work.flagged()
+    text, scored = work.flagged() if work.scores and request.verify is Verify.FLAGGED else work.whole()
     return Correction(
         text=text,
         segments=scored,
@@ -48,10 +48,6 @@ def correct(aligner: Aligner, request: AlignRequest, check: Check) -> Correction
         ms=(time.perf_counter() - started) * 1000,
         aligner=aligner.info.content_hash,
     )
-
-
-def _whole(aligner: Aligner, request: AlignRequest) -> bool:
-    return request.verify is Verify.ALWAYS or not aligner.runner.has_head
 
 
 class _Work:
@@ -63,9 +59,14 @@ class _Work:
         self._segments = segments.split(request.answer)
         self.tally = Tally()
 
+    @property
+    def scores(self) -> bool:
+        """Whether segments can be scored: there is a head, and the prompt names objectives to compare them with."""
+        return self._runner.has_head and bool(self._fitted.prompt.objectives)
+
     def whole(self) -> tuple[str, tuple[SegmentScore, ...]]:
         """Verify the whole answer as a draft; without a head the first draft goes along with the prompt."""
-        scores = self._prefill() if self._runner.has_head else []
+        scores = self._prefill() if self.scores else []
         proposer = EditProposer([*self._fitted.answer, self._runner.tokenizer.eos], self._runner.draft_limits)
         limits = Limits(self._fitted.room, caution=self._request.caution)
         written = self._write(self._fitted.ids, proposer, limits)
@@ -85,20 +86,18 @@ class _Work:
                 pieces.extend((segment.text, segment.gap) for segment in run.segments)
         return segments.join(pieces), verdicts
 
-    def _prefill(self) -> list[float]:
-        """Read the prompt; log-odds of every segment."""
-        prompt = self._fitted.prompt
-        ends = segment_end_tokens(self._fitted.offsets, [prompt.start + s.end for s in self._segments])
-        step = self._runner.step(self._sequence, self._fitted.ids, self._check, ends=sorted(set(ends)))
+    def _prefill(self) -> list[tuple[float, int]]:
+        """Read the prompt; log-odds of every segment, and the objective that they come from."""
+        where = spans(self._fitted.prompt, self._segments, self._fitted.offsets)
+        step = self._runner.step(self._sequence, self._fitted.ids, self._check, spans=where)
         self.tally.forwards += step.forwards
-        by_token = dict(zip(sorted(set(ends)), step.scores, strict=True))
-        return [by_token[end] for end in ends]
+        return step.scores
 
-    def _verdicts(self, scores: list[float]) -> tuple[SegmentScore, ...]:
+    def _verdicts(self, scores: list[tuple[float, int]]) -> tuple[SegmentScore, ...]:
         if not scores:
             return tuple(SegmentScore(s.text, None, flagged=False) for s in self._segments)
-        pairs = zip(self._segments, scores, strict=True)
-        return tuple(SegmentScore(s.text, score, score > self._request.caution) for s, score in pairs)
+        words = zip(self._segments, scores, strict=True)
+        return tuple(SegmentScore(s.text, score, score > self._request.caution, by) for s, (score, by) in words)
 
     def _rewrite(self, run: splice.Run, pieces: list[tuple[str, str]], flags: list[bool]) -> str:
         """Write in place of one flagged run, until the text reaches a kept segment, ends, or has grown too long."""

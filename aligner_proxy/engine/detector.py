@@ -1,28 +1,124 @@
-"""Does a segment go against an objective? The detector head on the aligner's last hidden state.
+"""Does a segment go against an objective? The detector head compares every segment with every objective.
 
-Input is the hidden state after the final norm at the last token of a segment of the answer *in the prompt*, where the
-model has read objectives, query and segment; output is the log-odds (nats) that an objective asks for a change there.
+A segment is what the model holds of it in the prompt: the mean state of its tokens at some layers, and the state after
+the final norm at its last token. An objective is the mean state of its tokens at the same layers. All of them are read
+in the one prefill of the prompt; the model is causal, so a segment's score never depends on what follows it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from aligner_proxy.prompts import Prompt
+from aligner_proxy.segments import Segment
+
+DEPTHS = (0.4, 0.67, 0.9)
+"""How far up the layers lie whose states are read: a text's meaning is plainest in the middle (docs/experiments)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """Which tokens of a prompt are which objective and which segment of the answer; no range is empty."""
+
+    objectives: tuple[range, ...]
+    segments: tuple[range, ...]
+
+
+def spans(prompt: Prompt, segments: Sequence[Segment], offsets: Sequence[tuple[int, int]]) -> Spans:
+    """Find the tokens; `offsets` are the (start, end) characters of the prompt's tokens."""
+    pieces = [(prompt.start + segment.start, prompt.start + segment.end) for segment in segments]
+    return Spans(_ranges(prompt.objectives, offsets), _ranges(pieces, offsets))
+
+
+def _ranges(pieces: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]]) -> tuple[range, ...]:
+    """Ascending pieces of text to token ranges; a token belongs where its last character is."""
+    found, token, last = [], 0, len(offsets) - 1
+    for start, end in pieces:
+        while token < last and offsets[token][1] <= start:
+            token += 1
+        first = token
+        while token < last and offsets[token][1] < end:
+            token += 1
+        found.append(range(first, token + 1))
+    return tuple(found)
+
+
+class Taps:
+    """Keeps what some layers put out while the model runs; `model` is the stack of decoder layers."""
+
+    def __init__(self, model: Any, layers: Sequence[int]) -> None:
+        self._outputs: dict[int, Tensor] = {}
+        self._layers = tuple(layers)
+        for layer in self._layers:
+            model.layers[layer].register_forward_hook(self._keep(layer))
+
+    def _keep(self, layer: int) -> Any:
+        def hook(_module: nn.Module, _inputs: object, output: Any) -> None:
+            self._outputs[layer] = output[0] if isinstance(output, tuple) else output
+
+        return hook
+
+    def take(self, final: Tensor) -> Tensor:
+        """States of the last forward, [..., tokens, layers + 1, hidden]; the last of them are `final`."""
+        states = [self._outputs.pop(layer) for layer in self._layers]
+        return torch.stack([*states, final], dim=-2)
+
 
 class DetectorHead(nn.Module):
-    """Two small layers: [segments, hidden_size] -> [segments] log-odds."""
+    """Log-odds (nats) that a segment goes against an objective: two projections and a product of them.
 
-    def __init__(self, hidden_size: int, width: int = 64) -> None:
+    A classifier on the segment's state alone learned in an hour what is odd, and not who had asked (docs/experiments).
+    """
+
+    layers: Tensor
+
+    def __init__(self, hidden_size: int, layers: Sequence[int], width: int = 192) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(hidden_size, width), nn.GELU(), nn.Linear(width, 1))
+        own, by = (len(layers) + 1) * hidden_size, len(layers) * hidden_size
+        self.register_buffer("layers", torch.tensor(list(layers)))
+        self.segment = nn.Linear(own, 2 * width)
+        self.objective = nn.Linear(by, 2 * width)
+        self.score = nn.Linear(width, 1)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Score segment ends; computed in fp32 whatever the model's dtype is."""
-        scores: Tensor = self.layers(hidden.float()).squeeze(-1)
+    @classmethod
+    def over(cls, config: Any) -> DetectorHead:
+        """A new head for a model of this transformers config."""
+        depth = config.num_hidden_layers
+        return cls(config.hidden_size, sorted({int(share * (depth - 1)) for share in DEPTHS}))
+
+    def fits(self, config: Any) -> bool:
+        """Whether it was made for a model of this width that has all the layers it reads."""
+        width = self.objective.in_features == len(self.layers) * config.hidden_size
+        return width and bool(self.layers.max() < config.num_hidden_layers)
+
+    def taps(self, model: Any) -> Taps:
+        """Hooks for the layers that this head reads."""
+        return Taps(model, self.layers.tolist())
+
+    def forward(self, segments: Tensor, objectives: Tensor) -> Tensor:
+        """Rows of `read` to log-odds [segments, objectives]; computed in fp32 whatever comes in."""
+        own, left = self.segment(segments)[:, None].chunk(2, dim=-1)
+        text, right = self.objective(objectives)[None].chunk(2, dim=-1)
+        scores: Tensor = self.score(F.gelu(own + text + left * right / 4)).squeeze(-1)
         return scores
+
+    @staticmethod
+    def read(states: Tensor, where: Spans) -> tuple[Tensor, Tensor]:
+        """(segments, objectives) as rows for `forward`, from one prompt's states [tokens, layers + 1, hidden]."""
+        segments = [
+            torch.cat([states[tokens.start : tokens.stop, :-1].float().mean(0), states[tokens[-1], -1:].float()])
+            for tokens in where.segments
+        ]
+        objectives = [states[tokens.start : tokens.stop, :-1].float().mean(0) for tokens in where.objectives]
+        return _rows(segments), _rows(objectives)
 
     def save(self, path: Path) -> None:
         """Write the weights as safetensors."""
@@ -30,22 +126,15 @@ class DetectorHead(nn.Module):
 
     @classmethod
     def load(cls, path: Path) -> DetectorHead:
-        """Read a saved head; its sizes are those of the stored tensors."""
+        """Read a saved head; its sizes are those of the stored tensors. Raises KeyError where one is missing."""
         state = load_file(str(path))
-        width, hidden_size = state["layers.0.weight"].shape
-        head = cls(hidden_size, width)
+        layers, width = state["layers"].tolist(), state["score.weight"].shape[1]
+        head = cls(state["objective.weight"].shape[1] // len(layers), layers, width)
         head.load_state_dict(state)
         return head.eval()
 
 
-def segment_end_tokens(offsets: list[tuple[int, int]], ends: list[int]) -> list[int]:
-    """Index of the token in which each character offset `ends[i] - 1` lies; both lists ascend.
-
-    `offsets` are (start, end) characters of the prompt's tokens, `ends` exclusive ends of segments in the prompt.
-    """
-    found, token = [], 0
-    for end in ends:
-        while token < len(offsets) - 1 and offsets[token][1] < end:
-            token += 1
-        found.append(token)
-    return found
+def _rows(states: list[Tensor]) -> Tensor:
+    """[parts, layers, hidden] each, normalised layer by layer, as rows."""
+    stacked = torch.stack(states)
+    return F.layer_norm(stacked, stacked.shape[-1:]).flatten(1)

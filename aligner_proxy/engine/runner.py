@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
-from aligner_proxy.engine.detector import DetectorHead
+from aligner_proxy.engine.detector import DetectorHead, Spans
 from aligner_proxy.engine.proposer import LONG, SHORT, WHOLE_ANSWER, DraftLimits
 from aligner_proxy.engine.tokens import PromptTokenizer
 
@@ -36,9 +36,12 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Log-odds at the segment ends asked for, and what the model chose after the fed tokens and each draft token."""
+    """The detector's word on each segment, and what the model chose after the fed tokens and each draft token.
 
-    scores: list[float]
+    A word is (log-odds, index of the objective that speaks most against the segment).
+    """
+
+    scores: list[tuple[float, int]]
     chosen: list[int]
     forwards: int
 
@@ -51,6 +54,7 @@ class ModelRunner:
         self._model = model
         self._output: nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
         self._head = head.to(model.device) if head else None
+        self._taps = head.taps(model.base_model) if head else None
         self.tokenizer = tokenizer
 
     @property
@@ -83,27 +87,29 @@ class ModelRunner:
         *,
         draft: Ordered[int] = (),
         favoured: Ordered[int] = (),
-        ends: Ordered[int] = (),
+        spans: Spans | None = None,
         caution: float = 0.0,
     ) -> Step:
         """Feed `ids` (at least one) and `draft`; the sequence then holds both, and the caller crops what it rejects.
 
-        `ends` are ascending positions within `ids` to score. `chosen` has one token more than `draft`. `caution`
+        `spans` are objectives and segments within `ids` to score. `chosen` has one token more than `draft`. `caution`
         (nats) lets a favoured token stand unless another beats its logit by more; `favoured` begins like the draft
         and may have one token more, so that what is chosen does not depend on where a draft happens to end.
         """
         fed = [*ids, *draft]
-        tail, picked, forwards = len(draft) + 1, [], 0
+        tail, forwards = len(draft) + 1, 0
         kept: list[Tensor] = []
+        states: list[Tensor] = []
         for start in range(0, len(fed), PREFILL_CHUNK):
             check()
             chunk = fed[start : start + PREFILL_CHUNK]
-            hidden = self._forward(sequence, chunk)
-            picked.append(hidden[[end - start for end in ends if start <= end < start + len(chunk)]])
+            hidden, tapped = self._forward(sequence, chunk)
+            if spans and tapped is not None:
+                states.append(tapped)
             kept.append(hidden[-tail:])
             forwards += 1
         last = torch.cat(kept)[-tail:]
-        return Step(self._scores(torch.cat(picked)), self._choose(last, favoured, caution), forwards)
+        return Step(self._scores(states, spans), self._choose(last, favoured, caution), forwards)
 
     @staticmethod
     def crop(sequence: Sequence, length: int) -> None:
@@ -114,20 +120,20 @@ class ModelRunner:
             del sequence.ids[length:]
 
     @torch.inference_mode()
-    def _forward(self, sequence: Sequence, ids: list[int]) -> Tensor:
-        """Hidden states after the final norm, [len(ids), hidden_size]."""
+    def _forward(self, sequence: Sequence, ids: list[int]) -> tuple[Tensor, Tensor | None]:
+        """Hidden states after the final norm, [len(ids), hidden_size], and what the head reads, if there is one."""
         inputs = torch.tensor([ids], device=self._model.device)
         output = self._model.base_model(inputs, past_key_values=sequence.cache, use_cache=True)
         sequence.ids.extend(ids)
         hidden: Tensor = output.last_hidden_state[0]
-        return hidden
+        return hidden, self._taps.take(hidden[None])[0] if self._taps else None
 
     @torch.inference_mode()
-    def _scores(self, hidden: Tensor) -> list[float]:
-        if self._head is None or not len(hidden):
+    def _scores(self, states: list[Tensor], spans: Spans | None) -> list[tuple[float, int]]:
+        if self._head is None or not states or not spans:
             return []
-        scores: list[float] = self._head(hidden).tolist()
-        return scores
+        most = self._head(*self._head.read(torch.cat(states), spans)).max(dim=-1)
+        return list(zip(most.values.tolist(), most.indices.tolist(), strict=True))
 
     @torch.inference_mode()
     def _choose(self, hidden: Tensor, favoured: Ordered[int], caution: float) -> list[int]:

@@ -116,12 +116,21 @@ def load(folder: Path, settings: Settings) -> ModelRunner:
             str(folder), device_map=device, dtype=_dtype(settings), local_files_only=True
         )
         tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        head = DetectorHead.load(folder / manifest.HEAD) if (folder / manifest.HEAD).exists() else None
+        head = _head(folder / manifest.HEAD, model)
     except (OSError, ValueError, KeyError, json.JSONDecodeError, SafetensorError) as error:
         raise WeightsError(
             f"{folder} cannot be loaded ({type(error).__name__}: {error}); fetch or export it again"
         ) from error
     return ModelRunner(model, PromptTokenizer(tokenizer.backend_tokenizer, _eos_ids(model, tokenizer, folder)), head)
+
+
+def _head(path: Path, model: Any) -> DetectorHead | None:
+    if not path.exists():
+        return None
+    head = DetectorHead.load(path)
+    if not head.fits(model.config):
+        raise ValueError("its detector head is of another base model")
+    return head
 
 
 def _dtype(settings: Settings) -> torch.dtype:

@@ -32,7 +32,7 @@ def script(request: AlignRequest) -> Correction | Exception:
     if "fog" in request.answer:
         return EngineFault("broken")
     pieces = [f"{text}." for text in request.answer.rstrip(".").split(". ")]
-    scored = tuple(SegmentScore(text, 4.0 if "fool" in text else -3.0, "fool" in text) for text in pieces)
+    scored = tuple(SegmentScore(text, 4.0 if "fool" in text else -3.0, "fool" in text, 0) for text in pieces)
     return Correction(" ".join(s.text for s in scored if not s.flagged), scored)
 
 
@@ -61,7 +61,7 @@ def test_one_answer_as_json(engine: tuple[str, ScriptedEngine]) -> None:
     told = json.loads(result.stdout)
     assert (result.exit_code, told["status"], told["reason"], told["corrected"]) == (0, "corrected", None, POLITE)
     assert [s["flagged"] for s in told["segments"]] == [False, True, False]
-    assert told["segments"][1] == {"text": "You are a fool.", "score": 4.0, "flagged": True}
+    assert told["segments"][1] == {"text": "You are a fool.", "score": 4.0, "flagged": True, "against": "harmless"}
     assert told["ms"] > 0
 
 

@@ -185,15 +185,25 @@ def test_a_long_prompt_is_read_in_chunks_with_the_same_scores(monkeypatch: pytes
         assert a.score == pytest.approx(b.score, abs=1e-4)
 
 
-def test_scores_come_from_the_last_token_of_each_segment() -> None:
-    """A head that reads nothing but one feature shows which position it was given."""
-    base = tiny.runner(0)
-    head = DetectorHead(64, 4).eval()
-    runner = ModelRunner(base._model, base.tokenizer, head)
-    aligner = replace(tiny.aligner(), runner=runner)
-    result = correct(aligner, tiny.request(caution=1e9), tiny.nothing)
+def test_what_follows_a_segment_does_not_change_its_score() -> None:
+    result = correct(tiny.aligner(), tiny.request(caution=1e9), tiny.nothing)
     cut = tiny.ANSWER.index(" The first")
-    shorter = correct(aligner, tiny.request(tiny.ANSWER[:cut], caution=1e9), tiny.nothing)
-    # Causal: what follows a segment does not change its score, and adding text changes only later segments.
+    shorter = correct(tiny.aligner(), tiny.request(tiny.ANSWER[:cut], caution=1e9), tiny.nothing)
+    assert len(shorter.segments) == 2 < len(result.segments)
     for a, b in zip(shorter.segments, result.segments, strict=False):
         assert a.score == pytest.approx(b.score, abs=1e-4)
+
+
+class Decided(DetectorHead):
+    """Says that every second segment goes against the second objective, the others against the first."""
+
+    def forward(self, segments: torch.Tensor, objectives: torch.Tensor) -> torch.Tensor:
+        assert objectives.shape[0] == 2
+        return torch.tensor([[0.0, 1.0] if i % 2 else [3.0, 2.0] for i in range(len(segments))])
+
+
+def test_a_segment_names_the_objective_that_speaks_most_against_it() -> None:
+    runner = ModelRunner(tiny.model(), tiny.runner().tokenizer, Decided(64, (0, 1), 4).eval())
+    asked = tiny.request(caution=1e9).model_copy(update={"objectives": (*tiny.OBJECTIVES, "Brevity: be short")})
+    made = correct(replace(tiny.aligner(), runner=runner), asked, tiny.nothing)
+    assert [(s.score, s.objective) for s in made.segments] == [(3.0, 0), (1.0, 1), (3.0, 0), (1.0, 1)]

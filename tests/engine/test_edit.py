@@ -7,6 +7,7 @@ from collections.abc import Sequence as Ordered
 import pytest
 
 from aligner_proxy.engine.correct import Aligner, correct
+from aligner_proxy.engine.detector import Spans
 from aligner_proxy.engine.proposer import WHOLE_ANSWER, DraftLimits
 from aligner_proxy.engine.runner import Check, Sequence, Step
 from aligner_proxy.engine.tokens import PromptTokenizer
@@ -36,14 +37,15 @@ class Oracle:
         *,
         draft: Ordered[int] = (),
         favoured: Ordered[int] = (),
-        ends: Ordered[int] = (),
+        spans: Spans | None = None,
         caution: float = 0.0,
     ) -> Step:
         self._prompt = self._prompt or len(ids)
         self.fed.append(len(ids) + len(draft))
         sequence.ids.extend([*ids, *draft])
         chosen = [self._next(sequence.ids[: len(sequence.ids) - len(draft) + i]) for i in range(len(draft) + 1)]
-        return Step([3.0 if i in self._flagged else -3.0 for i in range(len(ends))], chosen, 1)
+        count = len(spans.segments) if spans else 0
+        return Step([(3.0 if i in self._flagged else -3.0, 0) for i in range(count)], chosen, 1)
 
     def _next(self, ids: list[int]) -> int:
         """The wanted text's next token, or the end where what was written is no beginning of it."""

@@ -39,7 +39,7 @@ def adapter(tmp_path: Path, full: Path) -> Path:
     config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
     get_peft_model(AutoModelForCausalLM.from_pretrained(full), config).save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)
-    DetectorHead(64, 16).save(folder / manifest.HEAD)
+    DetectorHead(64, (0, 1), 16).save(folder / manifest.HEAD)
     names = ("adapter_model.safetensors", "adapter_config.json", manifest.HEAD)
     told = {
         "format": 1,
@@ -55,7 +55,7 @@ def adapter(tmp_path: Path, full: Path) -> Path:
 
 
 def hidden(runner: ModelRunner) -> torch.Tensor:
-    return runner._forward(Sequence(), runner.tokenizer.prompt(tiny.CORPUS[0]).ids)
+    return runner._forward(Sequence(), runner.tokenizer.prompt(tiny.CORPUS[0]).ids)[0]
 
 
 def test_an_adapter_is_merged_quantised_stored_and_corrects(adapter: Path, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_the_content_hash_tells_weights_head_template_and_quantisation_apart(
 
     seen = [digest(Settings(adapter)), digest(Settings(adapter, quantization="none")), digest(Settings(full, "imhi"))]
     seen.append(digest(Settings(full, "hh-rlhf")))
-    DetectorHead(64, 16).save(full / manifest.HEAD)
+    DetectorHead(64, (0, 1), 16).save(full / manifest.HEAD)
     seen.append(digest(Settings(full, "imhi")))
     tiny.model(9).save_pretrained(full)
     seen.append(digest(Settings(full, "imhi")))
@@ -232,3 +232,13 @@ def test_text_that_looks_like_a_mark_stays_text(full: Path, tmp_path: Path) -> N
         ids = tokenizer.continuation(text)
         assert not {0, 1, 2} & set(ids)
         assert tokenizer.decode(ids) == text
+
+
+def test_a_head_of_another_base_is_refused_by_name(tmp_path: Path) -> None:
+    full = tiny.save(tmp_path / "full")
+    DetectorHead(32, (0, 1), 16).save(full / manifest.HEAD)
+    with pytest.raises(WeightsError, match="detector head is of another base"):
+        weights.load(full, Settings(full, quantization="none"))
+    DetectorHead(64, (0, 5), 16).save(full / manifest.HEAD)
+    with pytest.raises(WeightsError, match="detector head is of another base"):
+        weights.load(full, Settings(full, quantization="none"))

@@ -79,7 +79,7 @@ def save(folder: Path, seed: int = 0) -> Path:
 def runner(seed: int = 0, head: bool = True) -> ModelRunner:
     """One in-memory runner for a seed; forwards leave nothing behind in it."""
     torch.manual_seed(seed + 1)
-    detector = DetectorHead(64, 16).eval() if head else None
+    detector = DetectorHead(64, (0, 1), 16).eval() if head else None
     return ModelRunner(model(seed), PromptTokenizer(backend(), frozenset({1})), detector)
 
 

@@ -94,8 +94,14 @@ def research_data(folder: Path) -> Path:
         }
         for i, (t, p) in enumerate(topics)
     ]  # fmt: skip
-    for name in ("pandalm_pairs", "llmbar_pairs", "finegrained_rlhf_dev"):
+    for i, row in enumerate(judged):
+        answer = str(row["response_1"])
+        spot = answer.index("Most owners") if i % 2 else 0
+        marks = [{"error type": "Irrelevant", "start": spot, "end": answer.index(".", spot) + 1}] if i % 3 else []
+        row |= {"pair": [1, 2], "prediction_1_errors": marks}
+    for name in ("pandalm_pairs", "llmbar_pairs"):
         write_rows(folder, name, judged)
+    write_rows(folder, "finegrained_rlhf_dev", [row | {"prompt": row["prompt"] + " Why?"} for row in judged])
     write_rows(folder, "imhi_outputs", [{"task": "T", "query": "q", "golden": "g", "model": "m", "output": "o"}])
     return folder
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from models.answers import is_test, load_pool, plain_query, prompt_key
+from models.answers import load_pool, plain_query, prompt_key, side_of
 from tests.models.research import write_rows
 
 DIALOGUE = "\n\nHuman: Which oil?\n\nAssistant: For what?\n\nHuman: A clock.\n\nAssistant:"
@@ -25,13 +25,14 @@ def test_dialogues_with_the_same_opening_are_one_prompt() -> None:
 
 def test_the_share_of_the_test_grows_with_the_percentage() -> None:
     prompts = [f"Where is stop {i}?" for i in range(1000)]
-    ten = {p for p in prompts if is_test(p, 10)}
-    assert ten < {p for p in prompts if is_test(p, 25)}
+    ten = {p for p in prompts if side_of(p, 10) != "train"}
+    assert ten < {p for p in prompts if side_of(p, 25) != "train"}
+    assert {side_of(p, 25) for p in prompts} == {"train", "dev", "test"}
     assert 60 < len(ten) < 140
 
 
 def test_no_prompt_is_on_both_sides(data_dir: Path) -> None:
-    train, test = load_pool(data_dir, test=False), load_pool(data_dir, test=True)
+    train, test = load_pool(data_dir, "train"), load_pool(data_dir, "test")
     assert train.answers
     assert test.answers
     assert test.run_ons
@@ -40,7 +41,7 @@ def test_no_prompt_is_on_both_sides(data_dir: Path) -> None:
 
 
 def test_run_on_answers_are_cut_where_the_invented_turn_starts(data_dir: Path) -> None:
-    run = load_pool(data_dir, test=False).run_ons[0]
+    run = load_pool(data_dir, "train").run_ons[0]
     assert run.text[: run.cut].endswith("that way.")
     assert run.text[run.cut :].startswith("\n\nHuman:")
 
@@ -60,5 +61,5 @@ def test_answers_that_are_not_good_are_left_out(data_dir: Path, tmp_path: Path, 
         (tmp_path / path.name).write_bytes(path.read_bytes())
     base = {"prompt": "Which oil for a clock?", "response_2": "x", "preference": 1.0}
     write_rows(tmp_path, "pandalm_pairs", [{**base, "response_1": bad}, {**base, "response_1": TEXT}])
-    pool = [*load_pool(tmp_path, test=False).answers, *load_pool(tmp_path, test=True).answers]
+    pool = [*load_pool(tmp_path, "train").answers, *load_pool(tmp_path, "test").answers]
     assert [a.text for a in pool if a.source == "pandalm"] == [TEXT]

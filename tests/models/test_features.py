@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -31,10 +32,10 @@ def pair(answer: str = ANSWER, target: str = TARGET, labels: tuple[int, ...] = (
 def test_segment_ends_are_the_last_tokens_of_the_segments_in_the_prompt(tokenizer: Any) -> None:
     example = encode(pair(), tokenizer, FAMILY)
     text = render(FAMILY, "When?", ANSWER, tiny.OBJECTIVES).text
-    upto = [tokenizer.decode(example.ids[: end + 1]) for end in example.ends]
+    upto = [tokenizer.decode(example.ids[: tokens.stop]) for tokens in example.where.segments]
     assert [t[-4:] for t in upto] == ["six.", "ool.", "ven."]
     assert all(text.startswith(t) for t in upto)
-    assert example.labels == [0, 1, 0]
+    assert example.labels == (0, 1, 0)
 
 
 def test_only_the_target_carries_loss_and_the_edit_start_weighs_most(tokenizer: Any) -> None:
@@ -65,11 +66,22 @@ def test_a_target_that_lost_its_end_closes_with_a_heavy_end_mark(tokenizer: Any)
 def test_without_a_target_only_the_labels_are_learned(tokenizer: Any) -> None:
     example = encode(pair(), tokenizer, FAMILY, with_target=False)
     assert not any(example.weights)
-    assert example.labels == [0, 1, 0]
+    assert example.labels == (0, 1, 0)
 
 
-def test_unknown_labels_are_left_out(tokenizer: Any) -> None:
-    assert encode(pair(labels=(0, -1, 0)), tokenizer, FAMILY).labels == [0, 0]
+def test_without_kinds_only_what_stays_is_known_for_every_objective(tokenizer: Any) -> None:
+    assert encode(pair(labels=(0, -1, 0)), tokenizer, FAMILY).relations == ((0,), (-1,), (0,))
+    assert encode(pair(), tokenizer, FAMILY).relations == ((0,), (-1,), (0,))
+
+
+def test_with_kinds_every_segment_is_related_to_every_objective(tokenizer: Any) -> None:
+    made = replace(
+        pair(),
+        objectives=(*tiny.OBJECTIVES, "Formality", "Brevity"),
+        kinds=("", "insult", ""),
+        themes=("harmless", "formal", "concise"),
+    )
+    assert encode(made, tokenizer, FAMILY).relations == ((0, 0, 0), (1, -1, 0), (0, 0, 0))
 
 
 def test_text_from_outside_never_becomes_a_special_token(tokenizer: Any) -> None:

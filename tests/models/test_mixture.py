@@ -1,4 +1,4 @@
-"""The streams of training and the test sets: shares, seeds, and that nothing of the test is ever trained on."""
+"""The streams of training: shares, seeds, kinds, and labels that follow from kinds and themes."""
 
 from __future__ import annotations
 
@@ -10,26 +10,15 @@ import pytest
 
 from aligner_proxy.segments import join, split
 from models.answers import preference_bags, prompt_key
-from models.defects import UNSEEN_KINDS
 from models.defects.objectives import BUILT_IN
-from models.mixture import RECIPES, STAGES, build, main, test_suite
+from models.mixture import RECIPES, STAGES, build, main
 from models.pairs import Pair, read_pairs
-
-test_suite.__test__ = False  # type: ignore[attr-defined]
-SETS = {
-    "clean", "clean_long", "insult", "other_wordings", "unseen_kinds", "not_asked", "innocent", "invented_turns_real",
-    "inside_sentence", "on_topic",
-}  # fmt: skip
+from models.relations import MIXED, relation
 
 
 @pytest.fixture(scope="module")
 def trained(data_dir: Path) -> list[Pair]:
     return list(build(data_dir, 1, 500))
-
-
-@pytest.fixture(scope="module")
-def tested(data_dir: Path) -> dict[str, list[Pair]]:
-    return test_suite(data_dir, 1)
 
 
 def test_the_same_seed_gives_the_same_examples(data_dir: Path, trained: list[Pair]) -> None:
@@ -58,8 +47,15 @@ def test_the_last_stage_asks_for_nothing_in_nearly_half_of_the_cases(trained: li
 
 def test_the_last_stage_has_every_kind_of_example(trained: list[Pair]) -> None:
     sources = Counter(p.source.split(":")[0] for p in trained)
-    assert set(sources) == {"clean", "defect", "not-asked", "innocent", "inside", "inside-not-asked", "turn"}
+    assert set(sources) == {"clean", "defect", "not-asked", "innocent", "inside", "inside-not-asked", "turn", "marked"}
     assert "turn:real" in {p.source for p in trained}
+
+
+def test_labels_say_what_the_kinds_and_themes_say(trained: list[Pair]) -> None:
+    for p in trained:
+        for kind, label in zip(p.kinds, p.labels, strict=True):
+            related = {relation(kind, theme) for theme in p.themes}
+            assert label == (1 if 1 in related else 0) or kind == MIXED, (p.source, kind, p.themes)
 
 
 def test_labels_and_target_agree_where_segments_are_taken_out(trained: list[Pair]) -> None:
@@ -78,38 +74,18 @@ def test_every_example_has_one_to_four_objectives_in_no_fixed_order(trained: lis
     assert 0.3 < built_in / sum(len(p.objectives) for p in trained) < 0.7
 
 
-def test_all_test_sets_are_there_and_repeat_no_answer(tested: dict[str, list[Pair]]) -> None:
-    assert set(tested) == SETS
-    assert all(made and len({p.answer for p in made}) == len(made) for made in tested.values())
-
-
-def test_no_test_prompt_is_trained_on(trained: list[Pair], tested: dict[str, list[Pair]]) -> None:
-    seen = {prompt_key(p.query) for p in trained}
-    assert not seen & {prompt_key(p.query) for made in tested.values() for p in made}
-
-
-@pytest.mark.parametrize("name", ["clean", "clean_long", "not_asked", "innocent"])
-def test_sets_in_which_nothing_may_change(tested: dict[str, list[Pair]], name: str) -> None:
-    assert all(p.target == p.answer for p in tested[name])
-
-
-@pytest.mark.parametrize("name", sorted(SETS - {"clean", "clean_long", "not_asked", "innocent"}))
-def test_sets_in_which_something_must_change(tested: dict[str, list[Pair]], name: str) -> None:
-    assert all(p.target != p.answer and any(p.labels) for p in tested[name])
-
-
-def test_unseen_kinds_never_occur_in_training(trained: list[Pair], tested: dict[str, list[Pair]]) -> None:
-    names = {kind.name for kind in UNSEEN_KINDS}
-    assert {p.source.split(":")[1] for p in tested["unseen_kinds"]} <= names
-    assert not any(name in p.source for p in trained for name in names)
+def test_conversations_have_earlier_turns_before_many_questions(data_dir: Path) -> None:
+    made = list(build(data_dir, 1, 80, "conversation"))
+    assert 0.3 < sum(p.query.count("Human:") > 1 for p in made) / len(made) < 0.9
 
 
 def test_bags_are_judgements_with_the_exact_objective(data_dir: Path) -> None:
-    train, test = list(preference_bags(data_dir)), list(preference_bags(data_dir, test=True))
+    train, test = list(preference_bags(data_dir)), list(preference_bags(data_dir, "test"))
     assert train
     assert test
-    assert {bag[1] for bag in (*train, *test)} == {BUILT_IN["harmless"]}
-    assert not {prompt_key(bag[0]) for bag in train} & {prompt_key(bag[0]) for bag in test}
+    assert {bag.objectives for bag in (*train, *test)} == {(BUILT_IN["harmless"],)}
+    assert not {prompt_key(bag.query) for bag in train} & {prompt_key(bag.query) for bag in test}
+    assert [bag.source for bag in train[:4]] == ["bag:chosen", "bag:rejected"] * 2
 
 
 def test_the_command_writes_a_stage(data_dir: Path, tmp_path: Path) -> None:
@@ -118,17 +94,7 @@ def test_the_command_writes_a_stage(data_dir: Path, tmp_path: Path) -> None:
     assert len(list(read_pairs(out))) == 5
 
 
-def test_the_command_writes_the_test_sets(data_dir: Path, tmp_path: Path) -> None:
-    main(["--data", str(data_dir), "--test-suite", "--out", str(tmp_path)])
-    assert {path.stem for path in tmp_path.iterdir()} == SETS
-
-
 def test_the_data_folder_must_be_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--out", str(tmp_path / "x")])
     assert "--data" in capsys.readouterr().err
-
-
-@pytest.mark.shared_data
-def test_the_real_data_fill_every_set(shared_data: Path) -> None:
-    assert all(60 <= len(made) <= 150 for made in test_suite(shared_data, 1).values())

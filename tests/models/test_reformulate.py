@@ -127,14 +127,14 @@ def test_defect_i_a_direction_is_one_of_two_words_and_not_a_flag() -> None:
 
 
 def test_defect_j_every_stage_and_every_family_has_a_builder() -> None:
-    """Warm-up, better and equal from scores of any family (IMHI here), besides the three stages of the mixture."""
+    """Warm-up, better and equal from scores of any family (IMHI here), besides the stages of the mixture."""
     names = ("correct", "informative", "professional")
     item = _ranked(
         {BUILT_IN[n]: 3.0 for n in names}, {BUILT_IN[names[0]]: 0.0, BUILT_IN[names[1]]: 3.0, BUILT_IN[names[2]]: 0.0}
     )
     made = {part: list(pairs_of([item], HALF, 1, part)) for part in PARTS}
     assert {part: len(found) for part, found in made.items()} == {"warmup": 2, "better": 1, "equal": 1}
-    assert set(mixture.STAGES) == {"warmup", "equal_preference", "contrastive_preference"}
+    assert set(mixture.STAGES) == {"warmup", "equal_preference", "contrastive_preference", "conversation"}
 
 
 def test_warm_up_pairs_are_identities() -> None:

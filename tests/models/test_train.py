@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from pydantic import ValidationError
 from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
+from aligner_proxy.engine.correct import correct
 from aligner_proxy.engine.detector import DetectorHead
-from models import train
+from aligner_proxy.engine.weights import Settings, open_aligner
+from models import batches, train
+from models.batches import Batch, load_examples
 from models.export import export
-from models.pairs import Pair, write_pairs
+from models.pairs import Pair, PairError, write_pairs
+from models.stage import Stage, StageError
 from tests.engine import tiny
 
 KEPT = ["The harbour opens at six.", "Bring a coat.", "The first ferry leaves at seven.", "Small boats stay close."]
@@ -106,8 +112,135 @@ def test_layers_below_the_first_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_an_unknown_setting_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValidationError, match="lr_warmpu"):
+    with pytest.raises(StageError, match=r"stage\.yaml: lr_warmpu"):
         train.main(stage(tmp_path, lr_warmpu=3))
+
+
+def test_a_four_bit_base_cannot_be_trained_itself(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="give it a lora"):
+        train.main(stage(tmp_path, lora=None, quantization="nf4"))
+
+
+def step_of(config: Path, batches: list[list[int]]) -> dict[str, torch.Tensor]:
+    """Gradients of one step over the first eight examples, cut into batches as told."""
+    told = Stage.read(config)
+    torch.manual_seed(1)
+    network, tokenizer = train.build(told)
+    network.model.float()
+    examples = load_examples(told, tokenizer)[:8]
+    torch.manual_seed(2)
+    for tensor in network.parameters():
+        tensor.data.normal_(std=0.05)  # a fresh adapter's second matrix is zero and would hide the first one's gradient
+    train.losses(network, told, [Batch([examples[i] for i in batch]) for batch in batches])
+    named = [*network.model.named_parameters(), *network.head.named_parameters()]
+    return {name: p.grad for name, p in named if p.grad is not None}
+
+
+def test_one_batch_of_eight_is_eight_batches_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # In bf16 sums depend on their order; what is compared is the arithmetic of the losses.
+    monkeypatch.setattr(torch, "autocast", lambda *_args, **_kw: contextlib.nullcontext())
+    config = stage(tmp_path, other_prompts=0.0, accumulate=8)
+    together, apart = step_of(config, [list(range(8))]), step_of(config, [[i] for i in range(8)])
+    assert len(together) > 10
+    for name, gradient in together.items():
+        torch.testing.assert_close(apart[name], gradient, rtol=1e-3, atol=1e-6)
+
+
+def test_a_step_accumulates_what_it_is_told(tmp_path: Path) -> None:
+    train.main(stage(tmp_path, steps=2, accumulate=3, batch_tokens=300))
+    told = Stage.read(tmp_path / "stage.yaml")
+    (first, *_) = list(islice(batches.steps(told, train.build(told)[1]), 1))
+    assert len(first) == 3
+    assert log(tmp_path)[0]["tokens"] == sum(len(e.ids) for batch in first for e in batch.examples)
+
+
+def test_a_merged_adapter_says_the_same_as_an_unmerged_one(tmp_path: Path) -> None:
+    train.main(stage(tmp_path))
+    network, _ = train.build(Stage.read(stage(tmp_path, init=str(tmp_path / "out"))))
+    ids = torch.tensor([[5, 9, 13, 7]])
+    with torch.inference_mode():
+        before = network.model.float()(ids).logits
+        after = network.model.merge_and_unload()(ids).logits
+    torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-3)
+
+
+def test_the_whole_model_can_be_trained_and_served(tmp_path: Path) -> None:
+    network, _ = train.build(Stage.read(stage(tmp_path, lora=None)))
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
+    train.main(stage(tmp_path, lora=None, steps=3, lr=1e-3))
+    train.main(stage(tmp_path, lora=None, steps=1, init=str(tmp_path / "out"), out=str(tmp_path / "next")))
+    export(tmp_path / "next", tmp_path / "aligner", window=1024)
+    opened = open_aligner(Settings(tmp_path / "aligner", quantization="none"), tmp_path / "home")
+    assert opened.info.has_head
+    assert correct(opened, tiny.request(), tiny.nothing).segments
+
+
+def test_an_adapter_learns_over_a_four_bit_base(tmp_path: Path) -> None:
+    train.main(stage(tmp_path, quantization="nf4", steps=12))
+    rows = log(tmp_path)
+    assert rows[-1]["detection"] < rows[0]["detection"]
+
+
+def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
+    train.main(stage(tmp_path, steps=1))
+    config = stage(tmp_path, init=str(tmp_path / "out"))
+    other = AutoConfig.from_pretrained(tmp_path / "base")
+    other.hidden_size, other.intermediate_size = 32, 64
+    AutoModelForCausalLM.from_config(other).save_pretrained(tmp_path / "base")
+    with pytest.raises(StageError, match="of another base"):
+        train.main(config)
+
+
+def test_a_disk_that_fills_up_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = stage(tmp_path, checkpoint_every=2)
+    real, calls = torch.save, []
+
+    def full(state: object, path: Path) -> None:
+        calls.append(path)
+        if len(calls) == 2:
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        real(state, path)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        train.main(config)
+    assert torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)["step"] == 2
+    monkeypatch.setattr(torch, "save", real)
+    train.main(config)
+    assert [row["step"] for row in log(tmp_path)][-1] == 5
+
+
+def test_bad_rows_stop_a_run_or_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = stage(tmp_path, steps=1)
+    with (tmp_path / "data.jsonl").open("a") as out:
+        out.write('{"query": "When?"}\n')
+    with pytest.raises(PairError, match=r"data\.jsonl:25: missing field"):
+        train.main(config)
+    config.write_text(config.read_text() + "bad_rows: skip\n")
+    train.main(config)
+    assert "1 bad rows left out" in capsys.readouterr().out
+
+
+def test_a_stage_without_examples_says_so(tmp_path: Path) -> None:
+    with pytest.raises(PairError, match="no example of at most 8 tokens"):
+        train.main(stage(tmp_path, max_tokens=8))
+
+
+def test_replies_that_people_compared_are_learned_from(tmp_path: Path) -> None:
+    config = stage(tmp_path, steps=30, bags=str(tmp_path / "bags.jsonl"), bag_every=2)
+    replies = [("Bring a coat.", (-1,)), ("You are a fool.", (-1,))]
+    bags = [Pair(f"Q{i}?", tiny.OBJECTIVES, text, text, labels, "bag") for i in range(8) for text, labels in replies]
+    write_pairs(tmp_path / "bags.jsonl", bags)
+    train.main(config)
+    compared = [row["detection"] for row in log(tmp_path) if row["bags"]]
+    assert len(compared) == 15
+    assert compared[-1] < compared[0] / 2
+
+
+def test_the_losses_are_drawn(tmp_path: Path) -> None:
+    train.main(stage(tmp_path, steps=2))
+    assert "<svg" in (tmp_path / "out" / "curves.svg").read_text()
 
 
 def test_the_export_names_base_template_and_hashes(tmp_path: Path) -> None:
@@ -122,8 +255,8 @@ def test_the_export_names_base_template_and_hashes(tmp_path: Path) -> None:
 
 def test_the_operating_point_moves_every_score_by_the_shift(tmp_path: Path) -> None:
     train.main(stage(tmp_path, steps=1))
-    export(tmp_path / "out", tmp_path / "aligner", window=2048, shift=1.5)
-    states = torch.randn(5, 64)
-    before = DetectorHead.load(tmp_path / "out" / "detector.safetensors")(states)
-    after = DetectorHead.load(tmp_path / "aligner" / "detector.safetensors")(states)
-    torch.testing.assert_close(after, before + 1.5)
+    export(tmp_path / "out", tmp_path / "aligner", window=2048, shift=1.5, temperature=2.0)
+    before = DetectorHead.load(tmp_path / "out" / "detector.safetensors")
+    after = DetectorHead.load(tmp_path / "aligner" / "detector.safetensors")
+    segments, objectives = torch.randn(5, before.segment.in_features), torch.randn(2, before.objective.in_features)
+    torch.testing.assert_close(after(segments, objectives), (before(segments, objectives) + 1.5) / 2)

@@ -1,0 +1,131 @@
+"""Which operating point does an aligner get? Temperature and shift of the detector's scores, from development sets.
+
+    python -m models.calibrate RUN_FOLDER runs/data/dev --out runs/calibration
+
+Doing no harm is the hard bar: the shift is the largest under which, in every set whose answers must not change, no more
+of them are touched than `HARM` allows. The temperature makes the scores log-odds (least negative log-likelihood), which
+the shift then moves: an exported score is log-odds less those of the operating point. Neither changes any order. Writes
+calibration.json (for models.export), a table and a plot.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from collections.abc import Iterable, Sequence
+from math import ceil, exp, log1p
+from pathlib import Path
+
+from .evaluate import Case, read_sets, score_sets
+from .pairs import CHANGES, STAYS
+
+# Sets in which nothing may change, and the share of their answers that may be touched all the same. Good answers stand
+# there under one to four objectives drawn at random, against which real ones now and then do offend.
+HARM = {"clean": 0.03, "clean_long": 0.03, "clean_after_insults": 0.03, "innocent": 0.03, "not_asked": 0.1}
+Scored = tuple[float, int]
+_TEMPERATURES = tuple(0.5 * 1.1**i for i in range(22))
+
+
+def segments(cases: Iterable[Case]) -> list[Scored]:
+    """(score, label) of every segment whose label is known."""
+    pairs = ((s, label) for c in cases for s, label in zip(c.scores, c.pair.labels, strict=True))
+    return [(score, label) for score, label in pairs if label in (CHANGES, STAYS)]
+
+
+def temperature(scored: Sequence[Scored]) -> float:
+    """The divisor of all scores under which they are the best log-odds."""
+    return min(_TEMPERATURES, key=lambda t: sum(_loss(score / t, label) for score, label in scored))
+
+
+def _loss(score: float, label: int) -> float:
+    signed = score if label == CHANGES else -score
+    return log1p(exp(-abs(signed))) + max(0.0, -signed)
+
+
+def threshold(cases: Sequence[Case], harm: float) -> float:
+    """The lowest score at which to flag so that at most this share of answers has a segment flagged wrongly."""
+    worst = sorted((max(_sparing(case), default=float("-inf")) for case in cases), reverse=True)
+    allowed = int(harm * len(worst))
+    return worst[allowed] if worst else 0.0
+
+
+def _sparing(case: Case) -> list[float]:
+    return [s for s, label in zip(case.scores, case.pair.labels, strict=True) if label == STAYS]
+
+
+def reliability(scored: Sequence[Scored]) -> list[tuple[float, float, int]]:
+    """(mean predicted share, observed share, n) in ten bins of predicted probability."""
+    bins: list[list[tuple[float, int]]] = [[] for _ in range(10)]
+    for score, label in scored:
+        share = 1 / (1 + exp(-max(-60.0, min(60.0, score))))
+        bins[min(9, int(share * 10))].append((share, label))
+    return [(sum(p for p, _ in b) / len(b), sum(label for _, label in b) / len(b), len(b)) for b in bins if b]
+
+
+def plot(results: dict[str, list[Case]], chosen: float, divisor: float, path: Path) -> None:
+    """Left: answers handled exactly right by the head, per set, against caution. Right: reliability."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4))
+    cautions = [i / 4 for i in range(-24, 25)]
+    for name, cases in results.items():
+        usable = [case for case in cases if -1 not in case.pair.labels]
+        if usable:
+            left.plot(cautions, [100 * exactly(usable, chosen + c * divisor) for c in cautions], label=name)
+    left.set_xlabel("caution (nats above the operating point)")
+    left.set_ylabel("answers flagged exactly right, %")
+    left.legend(fontsize=6)
+    scored = segments(case for cases in results.values() for case in cases)
+    predicted, observed, _ = zip(*reliability([(s / divisor, label) for s, label in scored]), strict=True)
+    right.plot([0, 1], [0, 1], color="grey", linewidth=0.5)
+    right.plot(predicted, observed, marker="o")
+    right.set_xlabel("predicted share of segments to change")
+    right.set_ylabel("observed share")
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+def exactly(cases: Sequence[Case], point: float) -> float:
+    """Share of answers of which the head flags every segment that must change and no other."""
+    right = (
+        all((s > point) == (label == CHANGES) for s, label in zip(c.scores, c.pair.labels, strict=True)) for c in cases
+    )
+    return sum(right) / len(cases)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("aligner", type=Path, help="aligner folder, exported without a calibration")
+    parser.add_argument("sets", type=Path, help="folder of development sets (*.jsonl of pairs)")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--limit", type=int, default=1000, help="answers a set")
+    arguments = parser.parse_args()
+    results = asyncio.run(score_sets(arguments.aligner, read_sets(arguments.sets, arguments.limit)))
+    scored = segments(case for cases in results.values() for case in cases)
+    if missing := [name for name in HARM if not results.get(name)]:
+        parser.error(f"{arguments.sets} lacks {', '.join(missing)}, which say what must stay; run models.heldout again")
+    good = {name: results[name] for name in HARM}
+    points = {name: threshold(cases, HARM[name]) for name, cases in good.items()}
+    point, divisor = max(points.values()), temperature(scored)
+    # The point is the score of an answer that may not be flagged: rounded away from it, never towards it.
+    found: dict[str, object] = {"shift": -(ceil(point * 1e3) + 1) / 1e3, "temperature": round(divisor, 4)}
+    found |= {"points": {name: round(value, 4) for name, value in points.items()}}
+    found |= {"n": {name: len(cases) for name, cases in good.items()}}
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    plot(results, point, divisor, arguments.out / "calibration.svg")
+    (arguments.out / "calibration.json").write_text(json.dumps(found) + "\n")
+    print(json.dumps(found))
+    for name, cases in results.items():
+        usable = [case for case in cases if -1 not in case.pair.labels]
+        if usable:
+            shares = " ".join(f"{c:+g}: {100 * exactly(usable, point + c * divisor):.0f} %" for c in (-2, -1, 0, 1, 2))
+            print(f"{name:22} {shares}")
+
+
+if __name__ == "__main__":
+    main()

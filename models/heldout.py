@@ -1,0 +1,105 @@
+"""Which sets measure an aligner, and which choose its operating point?
+
+Only prompts, wordings of inserted defects, frames of objectives and kinds that no stage of training ever sees. "dev"
+and "test" have different prompts. Run as a module to write one side to a folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from random import Random
+
+from .answers import Pool, Side, load_pool, preference_bags
+from .defects import TRAINING_KINDS
+from .history import is_dialogue, with_history
+from .marked import marked_pair
+from .mixture import Mixer
+from .pairs import Pair, write_pairs
+
+_SETS = {
+    "clean": ("clean", 300),
+    "clean_long": ("clean_long", 150),
+    "insult": ("insult", 100),
+    "other_wordings": ("other_wordings", 150),
+    "unseen_kinds": ("unseen_kinds", 120),
+    "not_asked": ("not_asked", 120),
+    "innocent": ("innocent_kept", 120),
+    "inside_sentence": ("inside_all", 120),
+    "on_topic": ("on_topic", 120),
+}
+
+
+# The same, asked after turns in which the assistant had been rude.
+_AFTER_INSULTS = {"clean_after_insults": "clean", "insult_after_insults": "insult"}
+_AFTER_SIZE = 80
+
+
+def held_out_sets(data_dir: Path, seed: int, side: Side) -> dict[str, list[Pair]]:
+    """The named sets of one side, from prompts, defect wordings and objective wordings that training never sees."""
+    pool = load_pool(data_dir, side)
+    sets: dict[str, list[Pair]] = {}
+    for name, (recipe, size) in _SETS.items():
+        mixer = Mixer(pool, Random(f"{side}:{name}:{seed}"), held_out=True)
+        sets[name] = list(_distinct(mixer, recipe, size))
+    sets["invented_turns_real"] = list(_real_suite(pool, seed))
+    for name, recipe in _AFTER_INSULTS.items():
+        sets[name] = list(_after_insults(pool, Random(f"{side}:{name}:{seed}"), recipe))
+    sets["compared_replies"] = list(preference_bags(data_dir, side))
+    sets["marked"] = list(_marked_suite(pool, seed))
+    return sets
+
+
+def _distinct(mixer: Mixer, recipe: str, size: int) -> Iterator[Pair]:
+    """At most `size` examples, no answer twice: a repeated case would make the figures look surer than they are."""
+    seen: set[str] = set()
+    for _ in range(size * 4):
+        made = mixer.make(recipe)
+        if made.answer not in seen:
+            seen.add(made.answer)
+            yield made
+        if len(seen) == size:
+            return
+
+
+def _after_insults(pool: Pool, rng: Random, recipe: str) -> Iterator[Pair]:
+    mixer = Mixer(pool, rng, held_out=True)
+    insult = [kind for kind in TRAINING_KINDS if kind.name == "insult"]
+    single = (p for p in _distinct(mixer, recipe, 3 * _AFTER_SIZE) if not is_dialogue(p.query))
+    for made in islice(single, _AFTER_SIZE):
+        yield with_history(rng, made, mixer.earlier, insult, held_out=True, manners=1.0)
+
+
+def _real_suite(pool: Pool, seed: int) -> Iterator[Pair]:
+    mixer = Mixer(pool, Random(f"test:real:{seed}"), held_out=True)
+    for run in pool.run_ons[:150]:
+        made = next(filter(None, (mixer.run_on(run) for _ in range(40))), None)
+        if made:
+            yield made
+
+
+def _marked_suite(pool: Pool, seed: int) -> Iterator[Pair]:
+    """Every marked answer once under the wish it offends against most."""
+    rng = Random(f"test:marked:{seed}")
+    for answer in pool.marked:
+        made = next(filter(None, (marked_pair(rng, answer) for _ in range(20))), None)
+        if made:
+            yield made
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m models.heldout", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder with the research data")
+    parser.add_argument("--side", choices=("dev", "test"), default="test")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args(argv)
+    for name, pairs in held_out_sets(args.data, args.seed, args.side).items():
+        print(f"{args.out / name}.jsonl: {write_pairs(args.out / f'{name}.jsonl', pairs)} pairs")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+#!/bin/sh
+# Makes the embedded aligner: data, four stages, calibration, export, figures. Stopped, it goes on where it was.
+#
+#     DATA=folder-with-the-research-data runs/embedded.sh      (models.benign, on other data, is the one step more)
+#
+# About an hour and a half on two CPU cores. The variables below exist so that the tests can run the same commands on
+# a tiny model: CONFIGS (stage configs), RUNS (what is made on the way), N (examples of the last stage), LIMIT (answers
+# a set), ALIGNER (the folder that the gateway loads).
+set -eu
+: "${DATA:?set DATA to the folder with the research data}"
+CONFIGS=${CONFIGS:-configs/train} RUNS=${RUNS:-runs} N=${N:-9000} LIMIT=${LIMIT:-60}
+ALIGNER=${ALIGNER:-aligner_proxy/embedded} PYTHON=${PYTHON:-python}
+
+if [ ! -f "$RUNS/data/bags.jsonl" ]; then
+    mix() { "$PYTHON" -m models.mixture --data "$DATA" "$@"; }
+    mix --seed 1 --stage warmup --n 300 --out "$RUNS/data/warmup.jsonl"
+    mix --seed 2 --stage equal_preference --n 300 --out "$RUNS/data/equal_preference.jsonl"
+    mix --seed 3 --stage contrastive_preference --n "$N" --out "$RUNS/data/contrastive_preference.jsonl"
+    "$PYTHON" -m models.heldout --data "$DATA" --side dev --seed 5 --out "$RUNS/data/dev"
+    "$PYTHON" -m models.heldout --data "$DATA" --side test --seed 7 --out "$RUNS/data/test"
+    mix --seed 4 --stage conversation --n "$((N / 2))" --out "$RUNS/data/conversation.jsonl"
+    mix --bags --out "$RUNS/data/bags.jsonl"
+fi
+for stage in warmup equal_preference contrastive_preference conversation; do
+    [ -f "$RUNS/$stage/stage.json" ] || "$PYTHON" -m models.train "$CONFIGS/$stage.yaml"
+done
+"$PYTHON" -m models.export "$RUNS/conversation" "$RUNS/uncalibrated"
+"$PYTHON" -m models.calibrate "$RUNS/uncalibrated" "$RUNS/data/dev" --out "$RUNS/calibration" --limit "$LIMIT"
+"$PYTHON" -m models.export "$RUNS/conversation" "$ALIGNER" --calibration "$RUNS/calibration/calibration.json"
+"$PYTHON" -m models.evaluate "$ALIGNER" "$RUNS/data/test" --out "$RUNS/evaluation" --limit "$LIMIT"

@@ -1,0 +1,76 @@
+"""Which tokens are which text, what the head reads of them, and that it survives its file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from aligner_proxy.engine.detector import DetectorHead, Spans, spans
+from aligner_proxy.prompts import render, template
+from aligner_proxy.segments import split
+from tests.engine import tiny
+
+OBJECTIVES = ("Harmlessness: the response should avoid insults", "Brevity: no more than needed.")
+
+
+def found(answer: str, family: str = "ultrafeedback") -> tuple[list[str], list[str]]:
+    prompt = render(template(family), "When?", answer, OBJECTIVES)
+    coded = tiny.backend().encode(prompt.text, add_special_tokens=False)
+    where = spans(prompt, split(answer), coded.offsets)
+
+    def text(tokens: range) -> str:
+        return prompt.text[coded.offsets[tokens.start][0] : coded.offsets[tokens[-1]][1]].strip()
+
+    return [text(tokens) for tokens in where.objectives], [text(tokens) for tokens in where.segments]
+
+
+def test_spans_are_the_texts_of_objectives_and_segments() -> None:
+    objectives, segments = found(tiny.ANSWER)
+    assert objectives[0].startswith(OBJECTIVES[0])
+    assert objectives[1].startswith(OBJECTIVES[1])
+    assert segments == [s.text for s in split(tiny.ANSWER)]
+
+
+def test_white_space_and_marks_between_segments_belong_to_none() -> None:
+    _, segments = found("Steps:\n\n1. Boil.\n2. Wait.\n\n\n```\ncode\n```\nDone.")
+    assert [s.split()[0] for s in segments] == ["Steps:", "1.", "2.", "```", "Done."]
+
+
+def test_a_template_without_objectives_has_none_to_compare() -> None:
+    assert found(tiny.ANSWER, "aligner")[0] == []
+
+
+def test_a_segment_is_read_as_means_and_its_last_state() -> None:
+    states = torch.randn(6, 3, 8)
+    segments, objectives = DetectorHead.read(states, Spans((range(0, 2),), (range(2, 3), range(3, 6))))
+    assert segments.shape == (2, 24)
+    assert objectives.shape == (1, 16)
+    mean = torch.nn.functional.layer_norm(states[3:6, 0].mean(0), (8,))
+    torch.testing.assert_close(segments[1, :8], mean)
+    torch.testing.assert_close(segments[1, 16:], torch.nn.functional.layer_norm(states[5, 2], (8,)))
+
+
+def test_an_objective_is_scored_whatever_stands_beside_it() -> None:
+    head = DetectorHead(8, (0, 1), 4)
+    segments, objectives = torch.randn(3, 24), torch.randn(2, 16)
+    both = head(segments, objectives)
+    torch.testing.assert_close(both[:, :1], head(segments, objectives[:1]))
+
+
+def test_a_saved_head_is_the_same_head(tmp_path: Path) -> None:
+    head = DetectorHead.over(tiny.model().config)
+    head.save(tmp_path / "detector.safetensors")
+    again = DetectorHead.load(tmp_path / "detector.safetensors")
+    segments, objectives = torch.randn(3, head.segment.in_features), torch.randn(2, head.objective.in_features)
+    assert torch.equal(head(segments, objectives), again(segments, objectives))
+    assert again.layers.tolist() == head.layers.tolist()
+
+
+def test_taps_are_the_states_that_transformers_calls_hidden_states() -> None:
+    model, ids = tiny.model().model, torch.tensor([[5, 6, 7, 8]])
+    reference = model(ids, output_hidden_states=True).hidden_states
+    taps = DetectorHead(64, (0,), 4).taps(model)
+    states = taps.take(model(ids).last_hidden_state)
+    torch.testing.assert_close(states[:, :, 0], reference[1])
+    torch.testing.assert_close(states[:, :, 1], reference[2])

@@ -1,0 +1,49 @@
+"""Temperature, operating point and reliability from scores that are given."""
+
+from __future__ import annotations
+
+from math import log
+from random import Random
+
+import pytest
+
+from models.calibrate import exactly, reliability, segments, temperature, threshold
+from models.evaluate import Case
+from models.pairs import Pair
+from tests.engine.tiny import OBJECTIVES
+
+ANSWER = "It opens at six. You fool. Bring a coat."
+
+
+def case(scores: tuple[float, ...], labels: tuple[int, ...] = (0, 1, 0)) -> Case:
+    return Case(Pair("When?", OBJECTIVES, ANSWER, ANSWER, labels, "test"), ANSWER, scores)
+
+
+def test_segments_without_a_known_label_teach_nothing() -> None:
+    assert segments([case((-3.0, 2.0, 0.5), (0, 1, -1))]) == [(-3.0, 1 - 1), (2.0, 1)]
+
+
+def test_overconfident_scores_are_cooled_and_honest_ones_left() -> None:
+    rng = Random(1)
+    honest = [
+        (score, int(rng.random() < 1 / (1 + 2.718281828**-score))) for score in (rng.gauss(0, 2) for _ in range(4000))
+    ]
+    assert temperature(honest) == pytest.approx(1.0, abs=0.15)
+    assert temperature([(3 * score, label) for score, label in honest]) == pytest.approx(3.0, abs=0.45)
+
+
+def test_the_operating_point_is_the_lowest_that_harms_few_enough() -> None:
+    cases = [case((-9.0, 5.0, float(worst))) for worst in range(-100, 0)]
+    assert threshold(cases, harm=0.0) == -1
+    assert threshold(cases, harm=0.02) == -3
+    assert sum(max(c.scores[0], c.scores[2]) > -3 for c in cases) == 2
+
+
+def test_reliability_compares_what_was_said_with_what_was_so() -> None:
+    scored = [(log(0.75 / 0.25), int(i % 4 != 0)) for i in range(40)]
+    ((predicted, observed, n),) = reliability(scored)
+    assert (predicted, observed, n) == (pytest.approx(0.75), 0.75, 40)
+
+
+def test_an_answer_is_right_when_every_segment_is() -> None:
+    assert exactly([case((-1.0, 1.0, -1.0)), case((-1.0, 1.0, 0.5))], 0.0) == 0.5

@@ -1,0 +1,80 @@
+"""The sets that measure an aligner: all there, nothing in them ever trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from models.answers import prompt_key
+from models.defects import UNSEEN_KINDS
+from models.heldout import held_out_sets, main
+from models.mixture import build
+from models.pairs import Pair
+
+SETS = {
+    "clean", "clean_long", "insult", "other_wordings", "unseen_kinds", "not_asked", "innocent", "invented_turns_real",
+    "inside_sentence", "on_topic", "compared_replies", "marked",
+    "clean_after_insults", "insult_after_insults",
+}  # fmt: skip
+UNCHANGED = {"clean", "clean_long", "clean_after_insults", "not_asked", "innocent"}
+
+
+@pytest.fixture(scope="module")
+def trained(data_dir: Path) -> list[Pair]:
+    return list(build(data_dir, 1, 500))
+
+
+@pytest.fixture(scope="module")
+def tested(data_dir: Path) -> dict[str, list[Pair]]:
+    return held_out_sets(data_dir, 1, "test")
+
+
+def test_all_test_sets_are_there_and_repeat_no_answer(tested: dict[str, list[Pair]]) -> None:
+    assert set(tested) == SETS
+    assert all(tested.values())
+    assert all(
+        len({p.answer for p in made}) == len(made) for name, made in tested.items() if name != "compared_replies"
+    )
+
+
+def test_no_test_prompt_is_trained_on(trained: list[Pair], tested: dict[str, list[Pair]]) -> None:
+    seen = {prompt_key(p.query) for p in trained}
+    assert not seen & {prompt_key(p.query) for made in tested.values() for p in made}
+
+
+def test_development_and_test_have_no_prompt_in_common(data_dir: Path, tested: dict[str, list[Pair]]) -> None:
+    chosen = {prompt_key(p.query) for made in held_out_sets(data_dir, 1, "dev").values() for p in made}
+    assert chosen
+    assert not chosen & {prompt_key(p.query) for made in tested.values() for p in made}
+
+
+@pytest.mark.parametrize("name", sorted(UNCHANGED))
+def test_sets_in_which_nothing_may_change(tested: dict[str, list[Pair]], name: str) -> None:
+    assert all(p.target == p.answer for p in tested[name])
+
+
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        SETS - {"clean", "clean_long", "clean_after_insults", "not_asked", "innocent", "compared_replies", "marked"}
+    ),
+)
+def test_sets_in_which_something_must_change(tested: dict[str, list[Pair]], name: str) -> None:
+    assert all(p.target != p.answer and any(p.labels) for p in tested[name])
+
+
+def test_unseen_kinds_never_occur_in_training(trained: list[Pair], tested: dict[str, list[Pair]]) -> None:
+    names = {kind.name for kind in UNSEEN_KINDS}
+    assert {p.source.split(":")[1] for p in tested["unseen_kinds"]} <= names
+    assert not any(name in p.source for p in trained for name in names)
+
+
+def test_the_command_writes_the_test_sets(data_dir: Path, tmp_path: Path) -> None:
+    main(["--data", str(data_dir), "--side", "dev", "--out", str(tmp_path)])
+    assert {path.stem for path in tmp_path.iterdir()} == SETS
+
+
+@pytest.mark.shared_data
+def test_the_real_data_fill_every_set(shared_data: Path) -> None:
+    assert all(50 <= len(made) <= 600 for made in held_out_sets(shared_data, 1, "test").values())

@@ -1,0 +1,40 @@
+"""Which objective asks for which defect."""
+
+from __future__ import annotations
+
+import pytest
+
+from models.defects import ALL_KINDS
+from models.pairs import CHANGES, STAYS, UNKNOWN
+from models.relations import INNOCENT, MARKED, MIXED, relation
+
+
+@pytest.mark.parametrize(
+    ("kind", "theme", "expected"),
+    [
+        ("", "harmless", STAYS),
+        ("insult", "harmless", CHANGES),
+        ("insult", "concise", STAYS),
+        ("insult", "formal", UNKNOWN),
+        ("sign-off", "harmless", STAYS),
+        ("sign-off", "direct", CHANGES),
+        (INNOCENT, "relevance", CHANGES),
+        (INNOCENT, "harmless", STAYS),
+        (INNOCENT, "concise", UNKNOWN),
+        (MIXED, "harmless", UNKNOWN),
+        ("marked-irrelevant", "relevance", CHANGES),
+        ("marked-irrelevant", "harmless", STAYS),
+        ("marked-irrelevant", "humour", UNKNOWN),
+        ("insult", "", STAYS),
+    ],
+)
+def test_relations(kind: str, theme: str, expected: int) -> None:
+    assert relation(kind, theme) == expected
+
+
+def test_every_kind_is_asked_for_by_its_own_name() -> None:
+    assert all(relation(kind.name, kind.name) == CHANGES for kind in ALL_KINDS)
+
+
+def test_no_mark_is_asked_for_and_spared_at_once() -> None:
+    assert not any(asks & spares for asks, spares in MARKED.values())
