@@ -3,7 +3,7 @@
 #
 #     DATA=folder-with-the-research-data runs/embedded.sh      (models.benign, on other data, is the one step more)
 #
-# About an hour and a half on two CPU cores. The variables below exist so that the tests can run the same commands on
+# About an hour and a half on two CPU cores. The variables below exist so that the same commands can be run on
 # a tiny model: CONFIGS (stage configs), RUNS (what is made on the way), N (examples of the last stage), LIMIT (answers
 # a set), ALIGNER (the folder that the gateway loads).
 set -eu
