@@ -17,8 +17,8 @@ from collections.abc import Iterable, Sequence
 from math import ceil, exp, log1p
 from pathlib import Path
 
-from .evaluate import Case, read_sets, score_sets
-from .pairs import CHANGES, STAYS
+from .evaluate import Case, flagging, read_sets, score_sets
+from .pairs import CHANGES, STAYS, UNKNOWN
 
 # Sets in which nothing may change, and the share of their answers that may be touched all the same. Good answers stand
 # there under one to four objectives drawn at random, against which real ones now and then do offend.
@@ -72,10 +72,8 @@ def plot(results: dict[str, list[Case]], chosen: float, divisor: float, path: Pa
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4))
     cautions = [i / 4 for i in range(-24, 25)]
-    for name, cases in results.items():
-        usable = [case for case in cases if -1 not in case.pair.labels]
-        if usable:
-            left.plot(cautions, [100 * exactly(usable, chosen + c * divisor) for c in cautions], label=name)
+    for name, cases in _labelled(results).items():
+        left.plot(cautions, [100 * exactly(cases, chosen + c * divisor) for c in cautions], label=name)
     left.set_xlabel("caution (nats above the operating point)")
     left.set_ylabel("answers flagged exactly right, %")
     left.legend(fontsize=6)
@@ -91,10 +89,13 @@ def plot(results: dict[str, list[Case]], chosen: float, divisor: float, path: Pa
 
 def exactly(cases: Sequence[Case], point: float) -> float:
     """Share of answers of which the head flags every segment that must change and no other."""
-    right = (
-        all((s > point) == (label == CHANGES) for s, label in zip(c.scores, c.pair.labels, strict=True)) for c in cases
-    )
-    return sum(right) / len(cases)
+    return flagging(list(cases), point)["answers"].percent / 100
+
+
+def _labelled(results: dict[str, list[Case]]) -> dict[str, list[Case]]:
+    """The sets that have answers whose every segment has a known label, with those answers."""
+    known = {name: [c for c in cases if UNKNOWN not in c.pair.labels] for name, cases in results.items()}
+    return {name: cases for name, cases in known.items() if cases}
 
 
 def main() -> None:
@@ -120,11 +121,9 @@ def main() -> None:
     plot(results, point, divisor, arguments.out / "calibration.svg")
     (arguments.out / "calibration.json").write_text(json.dumps(found) + "\n")
     print(json.dumps(found))
-    for name, cases in results.items():
-        usable = [case for case in cases if -1 not in case.pair.labels]
-        if usable:
-            shares = " ".join(f"{c:+g}: {100 * exactly(usable, point + c * divisor):.0f} %" for c in (-2, -1, 0, 1, 2))
-            print(f"{name:22} {shares}")
+    for name, cases in _labelled(results).items():
+        shares = " ".join(f"{c:+g}: {100 * exactly(cases, point + c * divisor):.0f} %" for c in (-2, -1, 0, 1, 2))
+        print(f"{name:22} {shares}")
 
 
 if __name__ == "__main__":

@@ -42,6 +42,18 @@ def pieces_of(text: str) -> list[Piece]:
     return [Piece(segment.text, segment.gap) for segment in split(text)]
 
 
+def opening(pieces: list[Piece], longest: int) -> list[Piece]:
+    """The first pieces, as many as `longest` characters hold, and always one."""
+    kept: list[Piece] = []
+    length = 0
+    for piece in pieces:
+        length += len(piece.text)
+        if kept and length > longest:
+            break
+        kept.append(piece)
+    return kept
+
+
 def insert(rng: Random, pieces: list[Piece], kind: Kind, write: Callable[[str], str]) -> list[Piece] | None:
     """The pieces with one defect more; `write` gets the text before the place and returns the defect."""
     at = _position(rng, pieces, kind)

@@ -7,7 +7,8 @@ and "test" have different prompts. Run as a module to write one side to a folder
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -74,19 +75,20 @@ def _after_insults(pool: Pool, rng: Random, recipe: str) -> Iterator[Pair]:
 
 def _real_suite(pool: Pool, seed: int) -> Iterator[Pair]:
     mixer = Mixer(pool, Random(f"test:real:{seed}"), held_out=True)
-    for run in pool.run_ons[:150]:
-        made = next(filter(None, (mixer.run_on(run) for _ in range(40))), None)
-        if made:
-            yield made
+    return _made([partial(mixer.run_on, run) for run in pool.run_ons[:150]], tries=40)
 
 
 def _marked_suite(pool: Pool, seed: int) -> Iterator[Pair]:
-    """Every marked answer once under the wish it offends against most."""
+    """Every marked answer once, mostly under a wish that asks for something marked to go."""
     rng = Random(f"test:marked:{seed}")
-    for answer in pool.marked:
-        made = next(filter(None, (marked_pair(rng, answer) for _ in range(20))), None)
-        if made:
-            yield made
+    return _made([partial(marked_pair, rng, answer) for answer in pool.marked], tries=20)
+
+
+def _made(makers: Iterable[Callable[[], Pair | None]], tries: int) -> Iterator[Pair]:
+    """One pair of each maker that gives one within so many tries."""
+    for make in makers:
+        if pair := next(filter(None, (make() for _ in range(tries))), None):
+            yield pair
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -11,10 +11,11 @@ from dataclasses import replace
 from random import Random
 
 from aligner_proxy.prompts import query, template
-from aligner_proxy.segments import join, split
+from aligner_proxy.segments import join
 from aligner_proxy.types import Turn
 
 from .answers import Answer
+from .damage import opening, pieces_of
 from .defects import Kind
 from .pairs import Pair
 
@@ -60,10 +61,5 @@ def is_dialogue(text: str) -> bool:
 
 
 def _short(text: str) -> str:
-    pieces, length = [], 0
-    for segment in split(text):
-        length += len(segment.text)
-        if pieces and length > LONGEST_REPLY:
-            break
-        pieces.append((segment.text, segment.gap))
-    return join(pieces).strip()[: 2 * LONGEST_REPLY]
+    first = opening(pieces_of(text), LONGEST_REPLY)
+    return join([(piece.text, piece.gap) for piece in first]).strip()[: 2 * LONGEST_REPLY]

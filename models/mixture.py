@@ -23,6 +23,7 @@ from .damage import (
     doubtful_themes,
     insert,
     insert_innocent,
+    opening,
     pair,
     pieces_of,
     rewrite,
@@ -105,14 +106,7 @@ class Mixer:
         pieces = pieces_of(answer.text)
         if self._held_out or self._rng.random() >= SHORT_SHARE:
             return pieces
-        kept: list[Piece] = []
-        length = 0
-        for piece in pieces[: self._rng.choice((1, 2, 2, 3, 3, 4, 5))]:
-            length += len(piece.text)
-            if kept and length > SHORT_CHARS:
-                break
-            kept.append(piece)
-        return kept
+        return opening(pieces[: self._rng.choice((1, 2, 2, 3, 3, 4, 5))], SHORT_CHARS)
 
     def _kinds(self, count: int, kinds: tuple[Kind, ...]) -> list[Kind]:
         """Different kinds to put in; where any may be taken, some are of the many small subjects."""

@@ -103,9 +103,9 @@ class ModelRunner:
         for start in range(0, len(fed), PREFILL_CHUNK):
             check()
             chunk = fed[start : start + PREFILL_CHUNK]
-            hidden, tapped = self._forward(sequence, chunk)
-            if spans and tapped is not None:
-                states.append(tapped)
+            hidden = self._forward(sequence, chunk)
+            if spans and self._taps:
+                states.append(self._taps.take(hidden[None])[0])
             kept.append(hidden[-tail:])
             forwards += 1
         last = torch.cat(kept)[-tail:]
@@ -120,13 +120,13 @@ class ModelRunner:
             del sequence.ids[length:]
 
     @torch.inference_mode()
-    def _forward(self, sequence: Sequence, ids: list[int]) -> tuple[Tensor, Tensor | None]:
-        """Hidden states after the final norm, [len(ids), hidden_size], and what the head reads, if there is one."""
+    def _forward(self, sequence: Sequence, ids: list[int]) -> Tensor:
+        """Hidden states after the final norm, [len(ids), hidden_size]."""
         inputs = torch.tensor([ids], device=self._model.device)
         output = self._model.base_model(inputs, past_key_values=sequence.cache, use_cache=True)
         sequence.ids.extend(ids)
         hidden: Tensor = output.last_hidden_state[0]
-        return hidden, self._taps.take(hidden[None])[0] if self._taps else None
+        return hidden
 
     @torch.inference_mode()
     def _scores(self, states: list[Tensor], spans: Spans | None) -> list[tuple[float, int]]:

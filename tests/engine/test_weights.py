@@ -55,7 +55,7 @@ def adapter(tmp_path: Path, full: Path) -> Path:
 
 
 def hidden(runner: ModelRunner) -> torch.Tensor:
-    return runner._forward(Sequence(), runner.tokenizer.prompt(tiny.CORPUS[0]).ids)[0]
+    return runner._forward(Sequence(), runner.tokenizer.prompt(tiny.CORPUS[0]).ids)
 
 
 def test_an_adapter_is_merged_quantised_stored_and_corrects(adapter: Path, tmp_path: Path) -> None:
