@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 from aligner_proxy.prompts import template
@@ -80,9 +80,9 @@ def _buckets(examples: list[Example], stage: Stage) -> Iterator[list[Example]]:
 
 
 def _interleaved(pairs: Iterator[list[Example]], bags: Iterator[list[Example]], stage: Stage) -> Iterator[Batch]:
-    for number, examples in enumerate(pairs, 1):
+    for number in count(1):
         found = next(bags, None) if number % stage.bag_every == 0 else None
-        yield Batch(examples) if found is None else Batch(found, bags=True)
+        yield Batch(next(pairs)) if found is None else Batch(found, bags=True)
 
 
 def _bags(stage: Stage, tokenizer: Any) -> Iterator[list[Example]]:

@@ -9,16 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from random import Random
 
 from aligner_proxy.segments import join, split
 
 from .answers import Answer
-from .defects import SUBJECTS, TRAINING_KINDS, Kind, Objective
+from .defects import SUBJECTS, TRAINING_KINDS, WRITTEN, Kind, Objective
 from .defects.objectives import BUILT_IN, built_in, clean
 from .pairs import CHANGES, STAYS, Pair
-from .relations import INNOCENT, MIXED, relation
+from .relations import ALIKE, INNOCENT, MIXED, relation
 
 MOST_OBJECTIVES = 4
 _PLEASANTRY = re.compile(
@@ -67,6 +67,12 @@ def insert(rng: Random, pieces: list[Piece], kind: Kind, write: Callable[[str], 
 def insert_innocent(rng: Random, pieces: list[Piece], sentence: str) -> list[Piece] | None:
     """The pieces with a sentence of another answer between them."""
     return _put(rng, pieces, rng.randint(0, len(pieces)), sentence, INNOCENT, own_line=rng.random() < 0.2)
+
+
+def insert_alike(rng: Random, pieces: list[Piece], kind: Kind, held_out: bool) -> list[Piece] | None:
+    """The pieces with a sentence that looks like one of this kind and is none."""
+    text = rng.choice(kind.alike[-1:] if held_out else kind.alike[:-1])
+    return _put(rng, pieces, rng.randint(0, len(pieces)), text, kind.name + ALIKE, own_line=rng.random() < 0.2)
 
 
 def rewrite(rng: Random, pieces: list[Piece], kind: Kind) -> list[Piece] | None:
@@ -176,13 +182,15 @@ def _is_sentence(text: str) -> bool:
 
 
 def choose_objectives(
-    rng: Random, present: Sequence[Kind], wanted: Sequence[Kind], avoid: set[str], held_out: bool = False
+    rng: Random, present: Sequence[str], wanted: Sequence[Kind], avoid: set[str], held_out: bool = False
 ) -> list[Objective] | None:
     """One to four objectives in random order that ask for `wanted` and, without doubt, for nothing else present.
 
-    `avoid` are themes that may not be chosen, because the answer itself might offend against them.
+    `present` names everything that was put in; `avoid` are themes that may not be chosen, because the answer itself
+    might offend against them.
     """
-    spared = [kind for kind in present if kind not in wanted]
+    going = {kind.name for kind in wanted}
+    spared = [name for name in present if name not in going]
     chosen: list[Objective] = []
     for kind in wanted:
         if any(kind.asked_by(o) for o in chosen):
@@ -202,18 +210,18 @@ def choose_objectives(
     return chosen or None
 
 
-def _clear(objective: Objective, spared: Sequence[Kind]) -> bool:
+def _clear(objective: Objective, spared: Sequence[str]) -> bool:
     """Whether it is beyond doubt that the objective asks for nothing of the kinds that stay."""
-    return all(relation(kind.name, objective.theme) == STAYS for kind in spared)
+    return all(relation(name, objective.theme) == STAYS for name in spared)
 
 
 def _filler(rng: Random, held_out: bool) -> Objective:
     draw = rng.random()
-    if draw < 0.5:
+    if draw < 0.45:
         return built_in(rng.choice(list(BUILT_IN)))
-    if draw < 0.72:
+    if draw < 0.65:
         return clean(rng)
-    return rng.choice(TRAINING_KINDS if draw < 0.88 else SUBJECTS).objective(rng, held_out)
+    return rng.choice(TRAINING_KINDS if draw < 0.8 else SUBJECTS if draw < 0.84 else WRITTEN).objective(rng, held_out)
 
 
 def _draw(make: Callable[[], Objective], fits: Callable[[Objective], bool]) -> Objective | None:
@@ -224,9 +232,10 @@ def _draw(make: Callable[[], Objective], fits: Callable[[Objective], bool]) -> O
     return None
 
 
-def themes_in(text: str) -> set[str]:
+@lru_cache(maxsize=50_000)
+def themes_in(text: str) -> frozenset[str]:
     """Kinds of defect, as themes, that a text may hold without having been damaged."""
-    return {kind.name for kind in (*TRAINING_KINDS, *SUBJECTS) if kind.occurs_in(text)}
+    return frozenset(kind.name for kind in (*TRAINING_KINDS, *SUBJECTS, *WRITTEN) if kind.occurs_in(text))
 
 
 def doubtful_themes(answer: Answer) -> set[str]:

@@ -15,9 +15,10 @@ from random import Random
 
 from .answers import Pool, Side, load_pool, preference_bags
 from .defects import TRAINING_KINDS
+from .faults import natural_pair, written_for
 from .history import is_dialogue, with_history
 from .marked import marked_pair
-from .mixture import Mixer
+from .mixer import Mixer
 from .pairs import Pair, write_pairs
 
 _SETS = {
@@ -30,6 +31,11 @@ _SETS = {
     "innocent": ("innocent_kept", 120),
     "inside_sentence": ("inside_all", 120),
     "on_topic": ("on_topic", 120),
+    "written": ("written", 150),
+    "written_not_asked": ("written_not_asked", 150),
+    "written_unseen": ("written_unseen", 120),
+    "alike": ("alike", 120),
+    "alike_unseen": ("alike_unseen", 80),
 }
 
 
@@ -50,6 +56,7 @@ def held_out_sets(data_dir: Path, seed: int, side: Side) -> dict[str, list[Pair]
         sets[name] = list(_after_insults(pool, Random(f"{side}:{name}:{seed}"), recipe))
     sets["compared_replies"] = list(preference_bags(data_dir, side))
     sets["marked"] = list(_marked_suite(pool, seed))
+    sets["natural"] = list(_natural_suite(side, seed))
     return sets
 
 
@@ -82,6 +89,12 @@ def _marked_suite(pool: Pool, seed: int) -> Iterator[Pair]:
     """Every marked answer once, mostly under a wish that asks for something marked to go."""
     rng = Random(f"test:marked:{seed}")
     return _made([partial(marked_pair, rng, answer) for answer in pool.marked], tries=20)
+
+
+def _natural_suite(side: Side, seed: int) -> Iterator[Pair]:
+    """Every answer of this side that was written with faults, or without any, once."""
+    rng = Random(f"{side}:natural:{seed}")
+    return _made([partial(natural_pair, rng, answer) for answer in written_for(side)], tries=20)
 
 
 def _made(makers: Iterable[Callable[[], Pair | None]], tries: int) -> Iterator[Pair]:

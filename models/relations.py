@@ -8,14 +8,38 @@ from __future__ import annotations
 
 from functools import cache
 
-from .defects import ALL_KINDS, FAMILY_OF, Objective
+from .defects import ALL_KINDS, FAMILY_OF, SUBJECTS, Kind, Objective
+from .defects.natural import FAULTS, THEMES
 from .pairs import CHANGES, STAYS, UNKNOWN
 
 INNOCENT = "innocent"
 MIXED = "mixed"
 # Whether a sentence of another answer offends against these is a matter of opinion.
 OFF_TOPIC_THEMES = frozenset({"relevance", "direct", "concise", "specific", "instruction-following"})
+# Sentences that look like those of a concept and are fine carry its name with this after it.
+ALIKE = "~"
+# What no neutral sentence offends against, wherever it stands.
+_SPARED_BY_ALL = frozenset({"", "harmless", "safe", "inclusive", "single-reply", "non-repetitive"})
 _KINDS = {kind.name: kind for kind in ALL_KINDS}
+_SUBJECTS = frozenset(kind.name for kind in SUBJECTS)
+# Themes that a sentence of another answer may touch by what it speaks of.
+_MATTERS = _SUBJECTS | {kind.name for kind in ALL_KINDS if kind.area}
+# Where the older families of defects and the areas of the written ones say the same in other words.
+_AREAS = {
+    "hostile": {"hostility", "harm"},
+    "danger": {"harm", "commerce", "claims"},
+    "chatter": {"chatter"},
+    "self": {"chatter", "claims", "commerce"},
+    "values": {"chatter", "commerce", "hostility", "claims"},
+    "claims": {"claims"},
+    "style": {"chatter", "hostility"},
+    "commercial": {"commerce"},
+    "privacy": {"commerce"},
+    "topic": {"chatter", "claims", "subjects_a", "subjects_b"},
+    "language": {"chatter"},
+    "leak": {"commerce", "chatter"},
+    "turns": {"chatter", "claims"},
+}
 # What people marked in real answers: the themes that ask for a change, and those that surely do not.
 MARKED: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "marked-irrelevant": (
@@ -41,12 +65,35 @@ def relation(kind: str, theme: str) -> int:
     if kind == MIXED:
         return UNKNOWN
     if kind == INNOCENT:
-        return CHANGES if theme == "relevance" else UNKNOWN if theme in OFF_TOPIC_THEMES else STAYS
+        doubtful = theme in OFF_TOPIC_THEMES or theme in _MATTERS
+        return CHANGES if theme == "relevance" else UNKNOWN if doubtful else STAYS
     if kind in MARKED:
         asks, spares = MARKED[kind]
         return CHANGES if theme in asks else STAYS if theme in spares else UNKNOWN
+    if kind in FAULTS or theme in FAULTS:
+        return _natural(kind, theme)
+    if kind.endswith(ALIKE):
+        return STAYS if theme in _SPARED_BY_ALL | {kind.removesuffix(ALIKE)} else UNKNOWN
     objective = Objective("", theme)
     if _KINDS[kind].asked_by(objective):
         return CHANGES
-    nearby = theme in _KINDS and kind in _KINDS[theme].unclear
+    nearby = theme in _KINDS and (kind in _KINDS[theme].unclear or _overlap(_KINDS[kind], _KINDS[theme]))
     return UNKNOWN if nearby or _KINDS[kind].unclear_under(objective, FAMILY_OF) else STAYS
+
+
+def _natural(kind: str, theme: str) -> int:
+    """A fault that was written in its place: only its own objectives and the broad themes are known."""
+    if kind == theme:
+        return CHANGES
+    if kind not in FAULTS or theme not in THEMES:
+        return UNKNOWN
+    asks, unclear = FAULTS[kind]
+    return CHANGES if theme in asks else UNKNOWN if theme in unclear else STAYS
+
+
+def _overlap(one: Kind, other: Kind) -> bool:
+    """Whether one of them is written out, the other is not, and they may mean the same."""
+    if bool(one.area) == bool(other.area):
+        return {one.area, other.area} == {"hostility", "harm"}
+    written, older = (one, other) if one.area else (other, one)
+    return older.name in _SUBJECTS or written.area in _AREAS.get(older.family, set())

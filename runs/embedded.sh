@@ -1,9 +1,9 @@
 #!/bin/sh
-# Makes the embedded aligner: data, four stages, calibration, export, figures. Stopped, it goes on where it was.
+# Makes the embedded aligner: data, five stages, calibration, export, figures. Stopped, it goes on where it was.
 #
 #     DATA=folder-with-the-research-data runs/embedded.sh      (models.benign, on other data, is the one step more)
 #
-# About an hour and a half on two CPU cores. The variables below exist so that the same commands can be run on
+# About two hours and a half on two CPU cores. The variables below exist so that the same commands can be run on
 # a tiny model: CONFIGS (stage configs), RUNS (what is made on the way), N (examples of the last stage), LIMIT (answers
 # a set), ALIGNER (the folder that the gateway loads).
 set -eu
@@ -19,12 +19,13 @@ if [ ! -f "$RUNS/data/bags.jsonl" ]; then
     "$PYTHON" -m models.heldout --data "$DATA" --side dev --seed 5 --out "$RUNS/data/dev"
     "$PYTHON" -m models.heldout --data "$DATA" --side test --seed 7 --out "$RUNS/data/test"
     mix --seed 4 --stage conversation --n "$((N / 2))" --out "$RUNS/data/conversation.jsonl"
+    mix --seed 6 --stage concepts --n "$N" --out "$RUNS/data/concepts.jsonl"
     mix --bags --out "$RUNS/data/bags.jsonl"
 fi
-for stage in warmup equal_preference contrastive_preference conversation; do
+for stage in warmup equal_preference contrastive_preference conversation concepts; do
     [ -f "$RUNS/$stage/stage.json" ] || "$PYTHON" -m models.train "$CONFIGS/$stage.yaml"
 done
-"$PYTHON" -m models.export "$RUNS/conversation" "$RUNS/uncalibrated"
+"$PYTHON" -m models.export "$RUNS/concepts" "$RUNS/uncalibrated"
 "$PYTHON" -m models.calibrate "$RUNS/uncalibrated" "$RUNS/data/dev" --out "$RUNS/calibration" --limit "$LIMIT"
-"$PYTHON" -m models.export "$RUNS/conversation" "$ALIGNER" --calibration "$RUNS/calibration/calibration.json"
+"$PYTHON" -m models.export "$RUNS/concepts" "$ALIGNER" --calibration "$RUNS/calibration/calibration.json"
 "$PYTHON" -m models.evaluate "$ALIGNER" "$RUNS/data/test" --out "$RUNS/evaluation" --limit "$LIMIT"

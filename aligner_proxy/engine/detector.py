@@ -39,13 +39,16 @@ def spans(prompt: Prompt, segments: Sequence[Segment], offsets: Sequence[tuple[i
 
 
 def _ranges(pieces: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]]) -> tuple[range, ...]:
-    """Ascending pieces of text to token ranges; a token belongs where its last character is."""
+    """Ascending pieces of text to token ranges; a token belongs where its last character is.
+
+    A character may take several tokens, which then all end where it does.
+    """
     found, token, last = [], 0, len(offsets) - 1
     for start, end in pieces:
         while token < last and offsets[token][1] <= start:
             token += 1
         first = token
-        while token < last and offsets[token][1] < end:
+        while token < last and (offsets[token][1] < end or offsets[token + 1][1] == offsets[token][1]):
             token += 1
         found.append(range(first, token + 1))
     return tuple(found)

@@ -5,14 +5,26 @@ Every phrase in this package was written for it; nothing was copied from a data 
 
 from __future__ import annotations
 
-from . import chatter, foreign_matter, hostile, subjects, turns, unseen
+from . import chatter, foreign_matter, hostile, subjects, turns, unseen, written
 from .kind import Kind
 from .objectives import Objective
 
 TRAINING_KINDS: tuple[Kind, ...] = (*hostile.KINDS, *chatter.KINDS, *foreign_matter.KINDS, *turns.KINDS)
 SUBJECTS: tuple[Kind, ...] = subjects.KINDS
 UNSEEN_KINDS: tuple[Kind, ...] = unseen.KINDS
-ALL_KINDS: tuple[Kind, ...] = (*TRAINING_KINDS, *SUBJECTS, *UNSEEN_KINDS)
+WRITTEN: tuple[Kind, ...] = tuple(kind for kind in written.CONCEPTS if not written.unseen(kind.name))
+UNSEEN_WRITTEN: tuple[Kind, ...] = tuple(kind for kind in written.CONCEPTS if written.unseen(kind.name))
+ALL_KINDS: tuple[Kind, ...] = (*TRAINING_KINDS, *SUBJECTS, *UNSEEN_KINDS, *WRITTEN, *UNSEEN_WRITTEN)
 FAMILY_OF: dict[str, str] = {kind.name: kind.family for kind in ALL_KINDS}
 
-__all__ = ["ALL_KINDS", "FAMILY_OF", "SUBJECTS", "TRAINING_KINDS", "UNSEEN_KINDS", "Kind", "Objective"]
+__all__ = [
+    "ALL_KINDS",
+    "FAMILY_OF",
+    "SUBJECTS",
+    "TRAINING_KINDS",
+    "UNSEEN_KINDS",
+    "UNSEEN_WRITTEN",
+    "WRITTEN",
+    "Kind",
+    "Objective",
+]

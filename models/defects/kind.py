@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from random import Random
 from typing import Literal
 
@@ -18,7 +19,11 @@ Make = Callable[[Random, str, str, bool], str]
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """`asks` are broad themes that ask for its removal, `unclear` those for which it cannot be said."""
+    """`asks` are broad themes that ask for its removal, `unclear` those for which it cannot be said.
+
+    Kinds that are written out (`written.py`) have `texts` for objectives instead of names and things, an `area`, and
+    sentences that look `alike` and stay.
+    """
 
     name: str
     family: str
@@ -33,6 +38,10 @@ class Kind:
     own_line: float = 0.25
     natural: str = ""
     maker: Make | None = None
+    area: str = ""
+    texts: tuple[str, ...] = ()
+    held_out_texts: tuple[str, ...] = ()
+    alike: tuple[str, ...] = ()
 
     def make(self, rng: Random, query: str, answer: str, held_out: bool = False, about: bool | None = None) -> str:
         """One defect; `held_out` takes the wordings that training never sees, `about` True those on the topic."""
@@ -72,8 +81,16 @@ class Kind:
         broad = [theme for theme in self.asks if theme not in BUILT_IN]
         if broad and rng.random() < 0.3:
             return shared(rng, rng.choice(broad))
+        if self.texts:
+            return Objective(rng.choice(self.held_out_texts if held_out else self.texts), self.name)
         return phrase(rng, self.name, self.names, self.things, held_out)
 
     def occurs_in(self, answer: str) -> bool:
         """Whether an answer may hold such a thing already, so that a label 0 would be a guess."""
-        return bool(self.natural) and re.search(self.natural, answer) is not None
+        return bool(self.natural) and _compiled(self.natural).search(answer) is not None
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """There are more patterns than the cache of `re` holds."""
+    return re.compile(pattern)

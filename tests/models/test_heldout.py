@@ -16,8 +16,19 @@ SETS = {
     "clean", "clean_long", "insult", "other_wordings", "unseen_kinds", "not_asked", "innocent", "invented_turns_real",
     "inside_sentence", "on_topic", "compared_replies", "marked",
     "clean_after_insults", "insult_after_insults",
+    "written", "written_not_asked", "written_unseen", "alike", "alike_unseen", "natural",
 }  # fmt: skip
-UNCHANGED = {"clean", "clean_long", "clean_after_insults", "not_asked", "innocent"}
+UNCHANGED = {
+    "clean",
+    "clean_long",
+    "clean_after_insults",
+    "not_asked",
+    "written_not_asked",
+    "innocent",
+    "alike",
+    "alike_unseen",
+}
+MIXED = {"compared_replies", "marked", "natural"}
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +67,7 @@ def test_sets_in_which_nothing_may_change(tested: dict[str, list[Pair]], name: s
 
 @pytest.mark.parametrize(
     "name",
-    sorted(
-        SETS - {"clean", "clean_long", "clean_after_insults", "not_asked", "innocent", "compared_replies", "marked"}
-    ),
+    sorted(SETS - UNCHANGED - MIXED),
 )
 def test_sets_in_which_something_must_change(tested: dict[str, list[Pair]], name: str) -> None:
     assert all(p.target != p.answer and any(p.labels) for p in tested[name])
@@ -77,4 +86,4 @@ def test_the_command_writes_the_test_sets(data_dir: Path, tmp_path: Path) -> Non
 
 @pytest.mark.shared_data
 def test_the_real_data_fill_every_set(shared_data: Path) -> None:
-    assert all(50 <= len(made) <= 600 for made in held_out_sets(shared_data, 1, "test").values())
+    assert all(10 <= len(made) <= 600 for made in held_out_sets(shared_data, 1, "test").values())

@@ -12,7 +12,7 @@ from aligner_proxy.segments import join, split
 from models.answers import preference_bags, prompt_key
 from models.defects.objectives import BUILT_IN
 from models.mixture import RECIPES, STAGES, build, main
-from models.pairs import Pair, read_pairs
+from models.pairs import CHANGES, STAYS, UNKNOWN, Pair, read_pairs
 from models.relations import MIXED, relation
 
 
@@ -47,7 +47,8 @@ def test_the_last_stage_asks_for_nothing_in_nearly_half_of_the_cases(trained: li
 
 def test_the_last_stage_has_every_kind_of_example(trained: list[Pair]) -> None:
     sources = Counter(p.source.split(":")[0] for p in trained)
-    assert set(sources) == {"clean", "defect", "not-asked", "innocent", "inside", "inside-not-asked", "turn", "marked"}
+    made = {"clean", "defect", "not-asked", "innocent", "inside", "inside-not-asked", "turn", "marked"}
+    assert set(sources) == made | {"alike", "natural"}
     assert "turn:real" in {p.source for p in trained}
 
 
@@ -55,13 +56,14 @@ def test_labels_say_what_the_kinds_and_themes_say(trained: list[Pair]) -> None:
     for p in trained:
         for kind, label in zip(p.kinds, p.labels, strict=True):
             related = {relation(kind, theme) for theme in p.themes}
-            assert label == (1 if 1 in related else 0) or kind == MIXED, (p.source, kind, p.themes)
+            doubt = UNKNOWN if UNKNOWN in related else STAYS
+            assert label == (CHANGES if CHANGES in related else doubt) or kind == MIXED, (p.source, kind, p.themes)
 
 
 def test_labels_and_target_agree_where_segments_are_taken_out(trained: list[Pair]) -> None:
     for p in trained:
-        kept = [("" if label else s.text, s.gap) for s, label in zip(split(p.answer), p.labels, strict=True)]
-        if not p.source.startswith("inside"):
+        kept = [("" if label == CHANGES else s.text, s.gap) for s, label in zip(split(p.answer), p.labels, strict=True)]
+        if not p.source.startswith(("inside", "natural")):
             assert join(kept) == p.target, p.source
         else:
             assert all(text in p.target for text, _ in kept)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from aligner_proxy import prompts
 from aligner_proxy.errors import ConfigError
-from models import answers, damage, mixture, pairs, preferences, reformulate
+from models import answers, damage, mixer, mixture, pairs, preferences, reformulate
 from models.defects.objectives import BUILT_IN
 from models.pairs import Pair, PairError, read_pairs
 from models.preferences import Ranked, Response
@@ -30,7 +30,7 @@ from models.reformulate import reformulate as pairs_of
 
 SHORT, KIND, CLEAR, FUNNY = "Length: be brief", "Kindness: be kind", "Clarity: be clear", "Humour: be funny"
 HALF = Margin(better=0.5, equal=0.0)
-MODULES = (answers, damage, mixture, pairs, preferences, reformulate)
+MODULES = (answers, damage, mixer, mixture, pairs, preferences, reformulate)
 
 
 def _ranked(*scores: dict[str, float], query: str = "How do I fold a map?") -> Ranked:
@@ -134,7 +134,7 @@ def test_defect_j_every_stage_and_every_family_has_a_builder() -> None:
     )
     made = {part: list(pairs_of([item], HALF, 1, part)) for part in PARTS}
     assert {part: len(found) for part, found in made.items()} == {"warmup": 2, "better": 1, "equal": 1}
-    assert set(mixture.STAGES) == {"warmup", "equal_preference", "contrastive_preference", "conversation"}
+    assert set(mixture.STAGES) == {"warmup", "equal_preference", "contrastive_preference", "conversation", "concepts"}
 
 
 def test_warm_up_pairs_are_identities() -> None:

@@ -1,0 +1,69 @@
+"""Which whole answers are written with faults in their own voice, and what does each fault go against?
+
+The file `written/natural.jsonl` has answers whose every sentence says under which themes it must change; a good one
+says nothing. Such faults belong to the answer: they are on its topic and follow from what was asked.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .objectives import BUILT_IN, SHARED
+
+FILE = Path(__file__).parent / "written" / "natural.jsonl"
+THEMES = frozenset({*BUILT_IN, *SHARED})
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One sentence; `kind` is the name of its fault ("" fine), `own` its objectives, `good` what may replace it."""
+
+    text: str
+    kind: str
+    own: tuple[str, ...]
+    good: str
+
+
+@dataclass(frozen=True, slots=True)
+class Natural:
+    """One answer as it was written, with the turns before its question."""
+
+    query: str
+    turns: tuple[tuple[str, str], ...]
+    sentences: tuple[Sentence, ...]
+
+    @property
+    def opening(self) -> str:
+        """What the user said first, which decides on which side of the split it is."""
+        return self.turns[0][0] if self.turns else self.query
+
+
+def _load() -> tuple[tuple[Natural, ...], dict[str, tuple[frozenset[str], frozenset[str]]]]:
+    answers, faults = [], {}
+    lines = FILE.read_text(encoding="utf-8").splitlines() if FILE.exists() else []
+    for number, line in enumerate(lines):
+        row = json.loads(line)
+        sentences = tuple(_sentence(number, i, row) for i in range(len(row["segments"])))
+        for sentence, said in zip(sentences, row["segments"], strict=True):
+            if sentence.kind:
+                faults[sentence.kind] = (frozenset(said["asks"]), frozenset(said["unclear"]))
+        turns = tuple((user, reply) for user, reply in row.get("turns") or ())
+        answers.append(Natural(row["query"], turns, sentences))
+    return tuple(answers), faults
+
+
+def _sentence(number: int, at: int, row: dict[str, Any]) -> Sentence:
+    said, key = row["segments"][at], str(at)
+    doubtful = said["asks"] or said["unclear"]
+    return Sentence(
+        said["text"],
+        f"natural-{number}-{at}" if doubtful else "",
+        tuple((row.get("own") or {}).get(key) or ()),
+        (row.get("good") or {}).get(key) or "",
+    )
+
+
+NATURAL, FAULTS = _load()

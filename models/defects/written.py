@@ -1,0 +1,101 @@
+"""Which defects are written out, sentence by sentence, by people who knew what an operator may not want?
+
+The files in `written/` hold concepts: objectives that ask for the removal of something, sentences that go against every
+one of them, and sentences that look alike and do not. A grammar makes thousands of sentences of one mould; here each is
+of its own, and there are hundreds of concepts, so that the objective's text is what tells them apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .grammar import Grammar
+from .kind import Kind
+
+FOLDER = Path(__file__).parent / "written"
+# Areas in which the concepts lie so close that a sentence on one may well offend against another.
+CLOSE_AREAS = frozenset({"hostility", "harm"})
+# One concept in so many is never trained: what it asks for is known by its text only.
+UNSEEN_SHARE = 12
+HELD_OUT_EVERY = 6
+_WORD = re.compile(r"[a-z]{4,}")
+
+
+def load() -> tuple[Kind, ...]:
+    """All concepts, in the order of the files."""
+    rows = [(path.stem, row) for path in sorted(FOLDER.glob("*.yaml")) for row in _read(path)]
+    telling = _telling_words([row for _, row in rows])
+    close = _neighbours({row["name"]: row.get("near") or [] for _, row in rows})
+    return tuple(_kind(area, row, telling[row["name"]], close[row["name"]]) for area, row in rows)
+
+
+def unseen(name: str) -> bool:
+    """Whether a concept is kept for the test; depends on its name alone."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") % UNSEEN_SHARE == 0
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a tenth of the time where libyaml is there
+    rows: list[dict[str, Any]] = yaml.load(path.read_text(encoding="utf-8"), loader)
+    return rows
+
+
+def _kind(area: str, row: Mapping[str, Any], words: Sequence[str], close: Iterable[str]) -> Kind:
+    name, texts = row["name"], row["objectives"]
+    return Kind(
+        name=name,
+        family=area if area in CLOSE_AREAS else name,
+        names=(),
+        things=(),
+        train=Grammar(tuple(s for i, s in enumerate(row["goes"]) if i % HELD_OUT_EVERY != HELD_OUT_EVERY - 1)),
+        held_out=Grammar(tuple(row["goes"][HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY])),
+        asks=tuple(row.get("asks") or ()),
+        unclear=(*(row.get("unclear") or ()), *close),
+        natural=rf"(?i)\b({'|'.join(words)})" if words else "",
+        area=area,
+        texts=tuple(texts[:-1]),
+        held_out_texts=tuple(texts[-1:]),
+        alike=tuple(row["stays"]),
+    )
+
+
+def _telling_words(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Words by which an answer may be known to touch a concept: half of all sentences that have them are its own."""
+    texts = {row["name"]: [*row["goes"], *row["objectives"], row["name"].replace("-", " ")] for row in rows}
+    counts = {name: Counter(w for s in said for w in _words(s)) for name, said in texts.items()}
+    everywhere = sum(counts.values(), Counter[str]())
+    return {
+        name: sorted(word for word, n in count.items() if n >= 2 and n >= everywhere[word] / 2)
+        for name, count in counts.items()
+    }
+
+
+def _words(text: str) -> set[str]:
+    return set(_WORD.findall(text.lower()))
+
+
+def _neighbours(near: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
+    """Which concepts lie close to which; said of one, it holds for both."""
+    roots = {name: _roots(name) for name in near}
+    close: dict[str, set[str]] = {name: set() for name in near}
+    for name, said in near.items():
+        wanted = set().union(*(_roots(words) for words in said)) if said else set()
+        for other in near:
+            if other != name and (other in said or roots[other] & (wanted | roots[name])):
+                close[name].add(other)
+                close[other].add(name)
+    return close
+
+
+def _roots(name: str) -> set[str]:
+    return {word[:5] for word in re.split(r"[\W_]+", name.lower()) if len(word) >= 4}
+
+
+CONCEPTS: tuple[Kind, ...] = load()
