@@ -22,7 +22,15 @@ from .pairs import CHANGES, STAYS, UNKNOWN
 
 # Sets in which nothing may change, and the share of their answers that may be touched all the same. Good answers stand
 # there under one to four objectives drawn at random, against which real ones now and then do offend.
-HARM = {"clean": 0.03, "clean_long": 0.03, "clean_after_insults": 0.03, "innocent": 0.03, "not_asked": 0.1}
+HARM = {
+    "clean": 0.03,
+    "clean_long": 0.03,
+    "clean_after_insults": 0.03,
+    "innocent": 0.03,
+    "alike": 0.1,
+    "not_asked": 0.1,
+    "written_not_asked": 0.1,
+}
 Scored = tuple[float, int]
 _TEMPERATURES = tuple(0.5 * 1.1**i for i in range(22))
 

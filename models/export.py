@@ -15,17 +15,27 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from aligner_proxy.engine.detector import DetectorHead
+from aligner_proxy.engine.detector import NEUTRAL_WEIGHT, DetectorHead
 from aligner_proxy.engine.manifest import ADAPTER, MANIFEST, hashes, sha256
 from aligner_proxy.prompts import template
 from models.base import EMBEDDED_BASE, gguf_path
+from models.neutral import neutral_segments
 
 
-def export(trained: Path, folder: Path, *, window: int, shift: float = 0.0, temperature: float = 1.0) -> None:
+def export(
+    trained: Path,
+    folder: Path,
+    *,
+    window: int,
+    shift: float = 0.0,
+    temperature: float = 1.0,
+    neutral: Path | None = None,
+) -> None:
     """Write adapter, head and manifest.
 
     `shift` (nats) is added to every score and the sum divided by `temperature`, so that the operating point chosen on
-    development data becomes 0 and a nat of caution is a nat.
+    development data becomes 0 and a nat of caution is a nat. `neutral` are pairs whose good answers tell the head what
+    nobody objects to.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = json.loads((trained / "stage.json").read_text())["config"]
@@ -34,7 +44,7 @@ def export(trained: Path, folder: Path, *, window: int, shift: float = 0.0, temp
         _adapter(trained, folder, base)
     else:
         _model(trained, folder)
-    _head(trained, folder, shift, temperature)
+    _head(trained, folder, shift, temperature, neutral)
     manifest = {
         "format": 1,
         "base": base,
@@ -66,10 +76,13 @@ def _adapter(trained: Path, folder: Path, base: dict[str, object]) -> None:
     (folder / ADAPTER).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
-def _head(trained: Path, folder: Path, shift: float, temperature: float) -> None:
+def _head(trained: Path, folder: Path, shift: float, temperature: float, neutral: Path | None) -> None:
     head = DetectorHead.load(trained / "detector.safetensors")
+    if neutral is not None:
+        head.know(neutral_segments(trained, neutral))
     with torch.no_grad():
-        head.score.bias += shift
+        # What is added to every score is added to those of the neutral segments, too, of which a share is taken off.
+        head.score.bias += shift / (1 - NEUTRAL_WEIGHT) if len(head.neutral) else shift
         head.score.bias /= temperature
         head.score.weight /= temperature
     head.save(folder / "detector.safetensors")
@@ -93,11 +106,12 @@ def main() -> None:
     parser.add_argument(
         "--calibration", type=Path, help="what models.calibrate wrote; without it scores stay as they are"
     )
+    parser.add_argument("--neutral", type=Path, help="pairs whose good answers tell what nobody objects to")
     parser.add_argument("--window", type=int, default=4096)
     arguments = parser.parse_args()
     found = json.loads(arguments.calibration.read_text()) if arguments.calibration else {}
     point = {name: found[name] for name in ("shift", "temperature") if name in found}
-    export(arguments.trained, arguments.folder, window=arguments.window, **point)
+    export(arguments.trained, arguments.folder, window=arguments.window, neutral=arguments.neutral, **point)
 
 
 if __name__ == "__main__":

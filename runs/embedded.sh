@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the embedded aligner: data, five stages, calibration, export, figures. Stopped, it goes on where it was.
+# Makes the embedded aligner: data, six stages, calibration, export, figures. Stopped, it goes on where it was.
 #
 #     DATA=folder-with-the-research-data runs/embedded.sh      (models.benign, on other data, is the one step more)
 #
@@ -20,12 +20,14 @@ if [ ! -f "$RUNS/data/bags.jsonl" ]; then
     "$PYTHON" -m models.heldout --data "$DATA" --side test --seed 7 --out "$RUNS/data/test"
     mix --seed 4 --stage conversation --n "$((N / 2))" --out "$RUNS/data/conversation.jsonl"
     mix --seed 6 --stage concepts --n "$N" --out "$RUNS/data/concepts.jsonl"
+    mix --seed 8 --stage concepts --n "$((N * 13 / 45))" --out "$RUNS/data/asked.jsonl"
     mix --bags --out "$RUNS/data/bags.jsonl"
 fi
-for stage in warmup equal_preference contrastive_preference conversation concepts; do
+for stage in warmup equal_preference contrastive_preference conversation concepts asked; do
     [ -f "$RUNS/$stage/stage.json" ] || "$PYTHON" -m models.train "$CONFIGS/$stage.yaml"
 done
-"$PYTHON" -m models.export "$RUNS/concepts" "$RUNS/uncalibrated"
+"$PYTHON" -m models.export "$RUNS/asked" "$RUNS/uncalibrated" --neutral "$RUNS/data/asked.jsonl"
 "$PYTHON" -m models.calibrate "$RUNS/uncalibrated" "$RUNS/data/dev" --out "$RUNS/calibration" --limit "$LIMIT"
-"$PYTHON" -m models.export "$RUNS/concepts" "$ALIGNER" --calibration "$RUNS/calibration/calibration.json"
+"$PYTHON" -m models.export "$RUNS/asked" "$ALIGNER" --neutral "$RUNS/data/asked.jsonl" \
+    --calibration "$RUNS/calibration/calibration.json"
 "$PYTHON" -m models.evaluate "$ALIGNER" "$RUNS/data/test" --out "$RUNS/evaluation" --limit "$LIMIT"

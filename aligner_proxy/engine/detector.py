@@ -54,6 +54,10 @@ def _ranges(pieces: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]
     return tuple(found)
 
 
+NEUTRAL_WEIGHT, NEUTRAL_QUANTILE = 0.5, 0.95
+"""How much of what an objective says of its loudest neutral segments is taken off its scores (docs/experiments)."""
+
+
 class Taps:
     """Keeps what some layers put out while the model runs; `model` is the stack of decoder layers."""
 
@@ -79,9 +83,12 @@ class DetectorHead(nn.Module):
     """Log-odds (nats) that a segment goes against an objective: two projections and a product of them.
 
     A classifier on the segment's state alone learned in an hour what is odd, and not who had asked (docs/experiments).
+    `neutral` are segments that nobody objects to, projected: some objectives speak louder than others against anything,
+    and what they say of these is a measure of that.
     """
 
     layers: Tensor
+    neutral: Tensor
 
     def __init__(self, hidden_size: int, layers: Sequence[int], width: int = 192) -> None:
         super().__init__()
@@ -90,6 +97,7 @@ class DetectorHead(nn.Module):
         self.segment = nn.Linear(own, 2 * width)
         self.objective = nn.Linear(by, 2 * width)
         self.score = nn.Linear(width, 1)
+        self.register_buffer("neutral", torch.zeros(0, 2 * width))
 
     @classmethod
     def over(cls, config: Any) -> DetectorHead:
@@ -108,8 +116,21 @@ class DetectorHead(nn.Module):
 
     def forward(self, segments: Tensor, objectives: Tensor) -> Tensor:
         """Rows of `read` to log-odds [segments, objectives]; computed in fp32 whatever comes in."""
-        own, left = self.segment(segments)[:, None].chunk(2, dim=-1)
-        text, right = self.objective(objectives)[None].chunk(2, dim=-1)
+        text = self.objective(objectives)
+        scores = self._compare(self.segment(segments), text)
+        if len(self.neutral):
+            scores = scores - NEUTRAL_WEIGHT * self._compare(self.neutral, text).quantile(NEUTRAL_QUANTILE, dim=0)
+        return scores
+
+    def know(self, segments: Tensor) -> None:
+        """Remember segments that nobody objects to, as rows of `read`."""
+        with torch.no_grad():
+            self.neutral = self.segment(segments)
+
+    def _compare(self, segments: Tensor, objectives: Tensor) -> Tensor:
+        """Projected rows to log-odds [segments, objectives]."""
+        own, left = segments[:, None].chunk(2, dim=-1)
+        text, right = objectives[None].chunk(2, dim=-1)
         scores: Tensor = self.score(F.gelu(own + text + left * right / 4)).squeeze(-1)
         return scores
 
@@ -133,6 +154,7 @@ class DetectorHead(nn.Module):
         state = load_file(str(path))
         layers, width = state["layers"].tolist(), state["score.weight"].shape[1]
         head = cls(state["objective.weight"].shape[1] // len(layers), layers, width)
+        head.neutral = state.setdefault("neutral", head.neutral)
         head.load_state_dict(state)
         return head.eval()
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
-from aligner_proxy.engine.detector import DetectorHead, Spans, spans
+from aligner_proxy.engine.detector import NEUTRAL_QUANTILE, NEUTRAL_WEIGHT, DetectorHead, Spans, spans
 from aligner_proxy.prompts import render, template
 from aligner_proxy.segments import split
 from tests.engine import tiny
@@ -74,3 +75,29 @@ def test_taps_are_the_states_that_transformers_calls_hidden_states() -> None:
     states = taps.take(model(ids).last_hidden_state)
     torch.testing.assert_close(states[:, :, 0], reference[1])
     torch.testing.assert_close(states[:, :, 1], reference[2])
+
+
+def test_an_objective_that_is_loud_against_anything_is_turned_down() -> None:
+    head = DetectorHead(8, (0, 1), 4)
+    segments, objectives, neutral = torch.randn(3, 24), torch.randn(2, 16), torch.randn(40, 24)
+    plain, loud = head(segments, objectives), head(neutral, objectives).quantile(NEUTRAL_QUANTILE, dim=0)
+    head.know(neutral)
+    torch.testing.assert_close(head(segments, objectives), plain - NEUTRAL_WEIGHT * loud)
+
+
+def test_a_head_that_knows_neutral_segments_is_saved_with_them(tmp_path: Path) -> None:
+    head = DetectorHead(8, (0, 1), 4)
+    head.know(torch.randn(40, 24))
+    head.save(tmp_path / "detector.safetensors")
+    again = DetectorHead.load(tmp_path / "detector.safetensors")
+    segments, objectives = torch.randn(3, 24), torch.randn(2, 16)
+    assert torch.equal(head(segments, objectives), again(segments, objectives))
+
+
+def test_a_head_from_before_there_were_neutral_segments_is_read(tmp_path: Path) -> None:
+    head = DetectorHead(8, (0, 1), 4)
+    state = {name: tensor for name, tensor in head.state_dict().items() if name != "neutral"}
+    save_file(state, str(tmp_path / "detector.safetensors"))
+    again = DetectorHead.load(tmp_path / "detector.safetensors")
+    segments, objectives = torch.randn(3, 24), torch.randn(2, 16)
+    assert torch.equal(head(segments, objectives), again(segments, objectives))

@@ -260,3 +260,22 @@ def test_the_operating_point_moves_every_score_by_the_shift(tmp_path: Path) -> N
     after = DetectorHead.load(tmp_path / "aligner" / "detector.safetensors")
     segments, objectives = torch.randn(5, before.segment.in_features), torch.randn(2, before.objective.in_features)
     torch.testing.assert_close(after(segments, objectives), (before(segments, objectives) + 1.5) / 2)
+
+
+def test_the_operating_point_is_the_same_for_a_head_that_knows_neutral_segments(tmp_path: Path) -> None:
+    train.main(stage(tmp_path, steps=1))
+    pairs = tmp_path / "good.jsonl"
+    write_pairs(pairs, [Pair("When?", ("Harmlessness: no harm",), text, text, (0,), "clean") for text in KEPT])
+    export(tmp_path / "out", tmp_path / "plain", window=2048, neutral=pairs)
+    export(tmp_path / "out", tmp_path / "moved", window=2048, neutral=pairs, shift=1.5, temperature=2.0)
+    plain, moved = (DetectorHead.load(tmp_path / name / "detector.safetensors") for name in ("plain", "moved"))
+    assert len(plain.neutral) > 0
+    segments, objectives = torch.randn(5, plain.segment.in_features), torch.randn(2, plain.objective.in_features)
+    torch.testing.assert_close(moved(segments, objectives), (plain(segments, objectives) + 1.5) / 2)
+
+
+def test_a_file_without_good_answers_cannot_say_what_nobody_objects_to(tmp_path: Path) -> None:
+    train.main(stage(tmp_path, steps=1))
+    write_pairs(tmp_path / "none.jsonl", [])
+    with pytest.raises(ValueError, match="no good answer"):
+        export(tmp_path / "out", tmp_path / "aligner", window=2048, neutral=tmp_path / "none.jsonl")
