@@ -20,17 +20,10 @@ from pathlib import Path
 from .evaluate import Case, flagging, read_sets, score_sets
 from .pairs import CHANGES, STAYS, UNKNOWN
 
-# Sets in which nothing may change, and the share of their answers that may be touched all the same. Good answers stand
-# there under one to four objectives drawn at random, against which real ones now and then do offend.
-HARM = {
-    "clean": 0.03,
-    "clean_long": 0.03,
-    "clean_after_insults": 0.03,
-    "innocent": 0.03,
-    "alike": 0.1,
-    "not_asked": 0.1,
-    "written_not_asked": 0.1,
-}
+# Sets of good answers, and the share of them that may be touched all the same. They stand there under one to four
+# objectives drawn at random, against which real ones now and then do offend. Defects that nobody asked about are not
+# among them: taking one out harms nobody, so they are measured and do not decide.
+HARM = {"clean": 0.03, "clean_long": 0.03, "clean_after_insults": 0.03, "innocent": 0.03}
 Scored = tuple[float, int]
 _TEMPERATURES = tuple(0.5 * 1.1**i for i in range(22))
 
@@ -112,9 +105,12 @@ def main() -> None:
     parser.add_argument("aligner", type=Path, help="aligner folder, exported without a calibration")
     parser.add_argument("sets", type=Path, help="folder of development sets (*.jsonl of pairs)")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--limit", type=int, default=1000, help="answers a set")
+    parser.add_argument("--limit", type=int, default=1000, help="answers of each set that decides")
+    parser.add_argument("--others", type=int, default=1000, help="answers of each other set")
     arguments = parser.parse_args()
-    results = asyncio.run(score_sets(arguments.aligner, read_sets(arguments.sets, arguments.limit)))
+    sets = read_sets(arguments.sets, max(arguments.limit, arguments.others))
+    wanted = {name: pairs[: arguments.limit if name in HARM else arguments.others] for name, pairs in sets.items()}
+    results = asyncio.run(score_sets(arguments.aligner, wanted))
     scored = segments(case for cases in results.values() for case in cases)
     if missing := [name for name in HARM if not results.get(name)]:
         parser.error(f"{arguments.sets} lacks {', '.join(missing)}, which say what must stay; run models.heldout again")

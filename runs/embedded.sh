@@ -27,7 +27,8 @@ for stage in warmup equal_preference contrastive_preference conversation concept
     [ -f "$RUNS/$stage/stage.json" ] || "$PYTHON" -m models.train "$CONFIGS/$stage.yaml"
 done
 "$PYTHON" -m models.export "$RUNS/asked" "$RUNS/uncalibrated" --neutral "$RUNS/data/asked.jsonl"
-"$PYTHON" -m models.calibrate "$RUNS/uncalibrated" "$RUNS/data/dev" --out "$RUNS/calibration" --limit "$LIMIT"
+"$PYTHON" -m models.calibrate "$RUNS/uncalibrated" "$RUNS/data/dev" --out "$RUNS/calibration" \
+    --limit "$((LIMIT * 5 / 2))" --others "$((LIMIT / 2))"
 "$PYTHON" -m models.export "$RUNS/asked" "$ALIGNER" --neutral "$RUNS/data/asked.jsonl" \
     --calibration "$RUNS/calibration/calibration.json"
 "$PYTHON" -m models.evaluate "$ALIGNER" "$RUNS/data/test" --out "$RUNS/evaluation" --limit "$LIMIT"

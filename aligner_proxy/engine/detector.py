@@ -54,7 +54,7 @@ def _ranges(pieces: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]
     return tuple(found)
 
 
-NEUTRAL_WEIGHT, NEUTRAL_QUANTILE = 0.5, 0.95
+NEUTRAL_WEIGHT, NEUTRAL_QUANTILE = 0.75, 0.99
 """How much of what an objective says of its loudest neutral segments is taken off its scores (docs/experiments)."""
 
 
