@@ -1,50 +1,57 @@
-"""The engine inside this process: one thread owns the model, requests wait for it in order of arrival.
+"""The engine inside this process: one thread owns the model and steps it for all requests at once.
 
 Admission is bounded, a deadline runs while a request waits and while it is worked on, and a request that nobody waits
-for any more lets go of the model before its next forward. One sequence at a time; the batched engine takes this seat.
+for any more lets go of the model before its next forward.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import queue
 import threading
 import time
-import traceback
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
+from functools import partial
 
 from aligner_proxy.engine.correct import Aligner, correct
+from aligner_proxy.engine.loop import Loop
 from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest
-from aligner_proxy.errors import (
-    CorrectionError,
-    DeadlineExceeded,
-    EngineFault,
-    EngineOverloaded,
-    EngineUnavailable,
-)
+from aligner_proxy.engine.scheduler import Finish, Job
+from aligner_proxy.engine.sequence import Sequence
+from aligner_proxy.errors import CorrectionError, DeadlineExceeded, EngineOverloaded, EngineUnavailable
 from aligner_proxy.types import Correction
 
-logger = logging.getLogger(__name__)
-
 _SMOOTHING = 0.2
+_FIRST_GUESS_S = 1.0
 
 
-@dataclass(slots=True)
-class _Job:
-    """One admitted request; `abandoned` is set when nobody waits for it any more."""
+@dataclass(slots=True, eq=False)
+class _Admitted:
+    """One request in the house; `abandoned` is set when nobody waits for it any more."""
 
     request: AlignRequest
     deadline: float
+    future: Future[Correction] = field(default_factory=Future)
     abandoned: threading.Event = field(default_factory=threading.Event)
 
-    def check(self) -> None:
-        """Called in the model's thread before every forward."""
-        if self.abandoned.is_set():
-            raise EngineUnavailable(f"request {self.request.request_id} was given up")
-        if time.monotonic() > self.deadline:
-            raise DeadlineExceeded(f"the deadline of {self.request.deadline_s:g} s passed")
+    def finish(self, end: Correction | CorrectionError) -> None:
+        """Called in the model's thread."""
+        try:
+            if isinstance(end, CorrectionError):
+                self.future.set_exception(end)
+            else:
+                self.future.set_result(end)
+        except InvalidStateError:
+            pass  # whoever asked has gone
+
+    def job(self, aligner: Aligner, finish: Finish) -> Job:
+        """The same as the scheduler knows it."""
+        sequence = Sequence()
+        work = correct(aligner, self.request, sequence)
+        gone = self.abandoned.is_set
+        return Job(self.request.request_id, work, finish, self.deadline, abandoned=gone, sequence=sequence)
 
 
 class LocalEngine:
@@ -52,17 +59,19 @@ class LocalEngine:
 
     def __init__(self, load: Callable[[], Aligner], *, queue: int = 64) -> None:
         self._load, self._queue = load, queue
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="aligner")
-        self._loading: Future[Aligner] | None = None
-        self._live: dict[int, _Job] = {}
-        self._mean_s = 1.0
+        self._loaded: Future[Aligner] = Future()
+        self._thread: threading.Thread | None = None
+        self._inbox: _Inbox = _new_inbox()
+        self._live: set[_Admitted] = set()
+        self._mean_s, self._spent_s, self._ended = _FIRST_GUESS_S, 0.0, 0
         self._closed = False
 
     async def start(self) -> AlignerInfo:
         """Load the aligner and wait for it; may be called again. Raises `WeightsError` when it cannot be loaded."""
-        if self._loading is None:
-            self._loading = self._thread.submit(self._load)
-        aligner = await asyncio.shield(asyncio.wrap_future(self._loading))
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="aligner", daemon=True)
+            self._thread.start()
+        aligner = await asyncio.shield(asyncio.wrap_future(self._loaded))
         return aligner.info
 
     async def info(self) -> AlignerInfo:
@@ -70,61 +79,93 @@ class LocalEngine:
         return self._aligner().info
 
     async def align(self, request: AlignRequest) -> Correction:
-        """Correct one answer, waiting in the queue if need be, within `request.deadline_s`."""
-        aligner = self._aligner()
+        """Correct one answer, waiting for room if need be, within `request.deadline_s`."""
+        self._aligner()
         self._admit()
-        job = _Job(request, time.monotonic() + request.deadline_s)
-        self._live[id(job)] = job
+        admitted = _Admitted(request, time.monotonic() + request.deadline_s)
+        self._live.add(admitted)
+        self._inbox.put(admitted)
         try:
             async with asyncio.timeout(request.deadline_s):
-                return await asyncio.wrap_future(self._thread.submit(self._run, aligner, job))
+                return await asyncio.wrap_future(admitted.future)
         except TimeoutError:
             raise DeadlineExceeded(f"the deadline of {request.deadline_s:g} s passed") from None
         finally:
-            job.abandoned.set()
-            del self._live[id(job)]
+            admitted.abandoned.set()
+            self._live.discard(admitted)
 
     async def aclose(self) -> None:
         """Give up what is still worked on and wait until the model's thread has let go; loading is not waited for."""
         self._closed = True
-        for job in self._live.values():
-            job.abandoned.set()
-        await asyncio.to_thread(self._thread.shutdown, wait=not self.loading, cancel_futures=True)
+        for admitted in list(self._live):
+            admitted.finish(EngineUnavailable("the engine is closing"))
+        self._inbox.put(None)
+        if self._thread is not None and not self.loading:
+            await asyncio.to_thread(self._thread.join)
 
     @property
     def loading(self) -> bool:
         """Whether the aligner is being loaded right now."""
-        return self._loading is not None and not self._loading.done()
+        return self._thread is not None and not self._loaded.done()
 
     def _aligner(self) -> Aligner:
         if self._closed:
             raise EngineUnavailable("the engine is closed")
-        if self._loading is None or not self._loading.done():
+        if not self._loaded.done():
             raise EngineUnavailable("the aligner is still loading")
-        failure = self._loading.exception()
+        failure = self._loaded.exception()
         if failure is not None:
             raise EngineUnavailable(f"the aligner could not be loaded: {failure}") from failure
-        return self._loading.result()
+        return self._loaded.result()
 
     def _admit(self) -> None:
         if len(self._live) >= self._queue:
             wait = max(0.1, self._mean_s * len(self._live))
             raise EngineOverloaded(f"{len(self._live)} requests are waiting already (bound {self._queue})", wait)
 
-    def _run(self, aligner: Aligner, job: _Job) -> Correction:
-        """In the model's thread: one correction, every failure as a `CorrectionError`."""
-        started = time.monotonic()
+    def _run(self) -> None:
+        """The model's thread: load, then step as long as there is something to do."""
         try:
-            job.check()
-            return correct(aligner, job.request, job.check)
-        except CorrectionError:
-            raise
-        except Exception as error:
-            # The boundary to torch: whatever it raises becomes one of ours. The log says only where, because the
-            # message of a library's error may quote the request.
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            name = type(error).__name__
-            logger.error("request %s: %s at %s:%s", job.request.request_id, name, place.filename, place.lineno)  # noqa: TRY400
-            raise EngineFault(f"the aligner failed: {name}") from error
-        finally:
-            self._mean_s += _SMOOTHING * (time.monotonic() - started - self._mean_s)
+            aligner = self._load()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, `start` raises it in the caller's thread
+            self._loaded.set_exception(error)
+            return
+        loop = Loop(aligner)
+        self._loaded.set_result(aligner)
+        while not self._closed:
+            self._take_in(loop, aligner)
+            began, before = time.monotonic(), self._ended
+            loop.step()
+            self._note(time.monotonic() - began, self._ended - before)
+        loop.close()
+
+    def _take_in(self, loop: Loop, aligner: Aligner) -> None:
+        """Everything that has arrived; with nothing to do, wait for it."""
+        wait = not loop.busy
+        while True:
+            try:
+                admitted = self._inbox.get(block=wait)
+            except queue.Empty:
+                return
+            if admitted is None:
+                return
+            loop.add(admitted.job(aligner, partial(self._finish, admitted)))
+            wait = False
+
+    def _finish(self, admitted: _Admitted, end: Correction | CorrectionError) -> None:
+        self._ended += 1
+        admitted.finish(end)
+
+    def _note(self, seconds: float, ended: int) -> None:
+        """Seconds for one correction in the present company, for whoever has to wait."""
+        self._spent_s += seconds
+        if ended:
+            self._mean_s += _SMOOTHING * (self._spent_s / ended - self._mean_s)
+            self._spent_s = 0.0
+
+
+_Inbox = queue.SimpleQueue["_Admitted | None"]
+
+
+def _new_inbox() -> _Inbox:
+    return queue.SimpleQueue()
