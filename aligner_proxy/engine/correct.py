@@ -95,7 +95,10 @@ class _Work:
     def _prefill(self) -> Generator[Ask, Step, list[tuple[float, int]]]:
         """Read the prompt; log-odds of every segment, and the objective that they come from."""
         where = spans(self._fitted.prompt, self._segments, self._fitted.offsets)
-        step = yield Ask(self._fitted.ids, spans=where, prompt=True)
+        # What has been read while the answer was still being written is not read again.
+        start = min(matching(self._sequence.ids, self._fitted.ids), len(self._fitted.ids) - 1)
+        self._sequence.crop(start)
+        step = yield Ask(self._fitted.ids[start:], spans=where, prompt=True)
         self.tally.forwards += step.forwards
         return step.scores
 
@@ -105,9 +108,7 @@ class _Work:
         words = zip(self._segments, scores, strict=True)
         return tuple(SegmentScore(s.text, score, score > self._request.caution, by) for s, (score, by) in words)
 
-    def _rewrite(
-        self, run: splice.Run, pieces: list[tuple[str, str]], flags: list[bool]
-    ) -> Generator[Ask, Step, str]:
+    def _rewrite(self, run: splice.Run, pieces: list[tuple[str, str]], flags: list[bool]) -> Generator[Ask, Step, str]:
         """Write in place of one flagged run, until the text reaches a kept segment, ends, or has grown too long."""
         start = run.at + len(run.segments)
         following = [s for s, flag in zip(self._segments[start:], flags[start:], strict=True) if not flag]
@@ -137,9 +138,7 @@ class _Work:
         kept = [s.text for s, flag in zip(self._segments, flags, strict=True) if not flag]
         return [s.text.strip() for s in run.segments] + [t.strip() for t in kept if len(t) >= splice.KEY_CHARS]
 
-    def _write(
-        self, context: list[int], proposer: EditProposer, limits: Limits
-    ) -> Generator[Ask, Step, Generated]:
+    def _write(self, context: list[int], proposer: EditProposer, limits: Limits) -> Generator[Ask, Step, Generated]:
         """Continue after `context`, feeding only what the sequence does not hold yet."""
         # The last token is always fed again: what follows it is chosen from its hidden state.
         start = min(matching(self._sequence.ids, context), len(context) - 1)

@@ -18,10 +18,11 @@ from functools import partial
 from aligner_proxy.engine.correct import Aligner, correct
 from aligner_proxy.engine.loop import Loop
 from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest
+from aligner_proxy.engine.reading import Growing, read
 from aligner_proxy.engine.scheduler import Finish, Job
 from aligner_proxy.engine.sequence import Sequence
 from aligner_proxy.errors import CorrectionError, DeadlineExceeded, EngineOverloaded, EngineUnavailable
-from aligner_proxy.types import Correction
+from aligner_proxy.types import Correction, SegmentScore
 
 _SMOOTHING = 0.2
 _FIRST_GUESS_S = 1.0
@@ -29,10 +30,14 @@ _FIRST_GUESS_S = 1.0
 
 @dataclass(slots=True, eq=False)
 class _Admitted:
-    """One request in the house; `abandoned` is set when nobody waits for it any more."""
+    """One request in the house; `abandoned` is set when nobody waits for it any more.
+
+    One whose answer is still being written has no deadline of its own: whoever waits for it keeps that.
+    """
 
     request: AlignRequest
-    deadline: float
+    deadline: float = float("inf")
+    growing: Growing | None = None
     future: Future[Correction] = field(default_factory=Future)
     abandoned: threading.Event = field(default_factory=threading.Event)
 
@@ -48,10 +53,46 @@ class _Admitted:
 
     def job(self, aligner: Aligner, finish: Finish) -> Job:
         """The same as the scheduler knows it."""
-        sequence = Sequence()
-        work = correct(aligner, self.request, sequence)
-        gone = self.abandoned.is_set
-        return Job(self.request.request_id, work, finish, self.deadline, abandoned=gone, sequence=sequence)
+        sequence, gone, growing = Sequence(), self.abandoned.is_set, self.growing
+        if growing is None:
+            work = correct(aligner, self.request, sequence)
+            return Job(self.request.request_id, work, finish, self.deadline, abandoned=gone, sequence=sequence)
+        work = read(aligner, growing, sequence)
+        return Job(self.request.request_id, work, finish, abandoned=gone, awake=growing.waits, sequence=sequence)
+
+
+class LocalReading:
+    """Satisfies `Reading`: an answer that this process reads while it is being written."""
+
+    def __init__(
+        self, admitted: _Admitted, growing: Growing, wake: Callable[[], None], left: Callable[[], None]
+    ) -> None:
+        self._admitted, self._growing, self._wake, self._left = admitted, growing, wake, left
+
+    async def feed(self, text: str) -> tuple[SegmentScore, ...]:
+        """More of the answer; the verdicts that are there already, on segments from the first on."""
+        self._growing.text += text
+        if self._growing.waits():
+            self._wake()
+        return self._growing.verdicts
+
+    async def finish(self, request: AlignRequest) -> Correction:
+        """The answer has ended and is `request.answer`; its correction, within `request.deadline_s`."""
+        self._growing.request, self._growing.complete = request, True
+        self._wake()
+        try:
+            async with asyncio.timeout(request.deadline_s):
+                return await asyncio.wrap_future(self._admitted.future)
+        except TimeoutError:
+            raise DeadlineExceeded(f"the deadline of {request.deadline_s:g} s passed") from None
+        finally:
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """Nobody waits for it any more."""
+        self._admitted.abandoned.set()
+        self._wake()
+        self._left()
 
 
 class LocalEngine:
@@ -94,12 +135,22 @@ class LocalEngine:
             admitted.abandoned.set()
             self._live.discard(admitted)
 
+    async def read(self, request: AlignRequest) -> LocalReading:
+        """Begin to read an answer that is still being written; `request.answer` is what there is of it."""
+        self._aligner()
+        self._admit()
+        growing = Growing(request, request.answer)
+        admitted = _Admitted(request, growing=growing)
+        self._live.add(admitted)
+        self._inbox.put(admitted)
+        return LocalReading(admitted, growing, lambda: self._inbox.put(_WAKE), lambda: self._live.discard(admitted))
+
     async def aclose(self) -> None:
         """Give up what is still worked on and wait until the model's thread has let go; loading is not waited for."""
         self._closed = True
         for admitted in list(self._live):
             admitted.finish(EngineUnavailable("the engine is closing"))
-        self._inbox.put(None)
+        self._inbox.put(_WAKE)
         if self._thread is not None and not self.loading:
             await asyncio.to_thread(self._thread.join)
 
@@ -147,10 +198,10 @@ class LocalEngine:
                 admitted = self._inbox.get(block=wait)
             except queue.Empty:
                 return
-            if admitted is None:
-                return
-            loop.add(admitted.job(aligner, partial(self._finish, admitted)))
             wait = False
+            if admitted is None:
+                continue
+            loop.add(admitted.job(aligner, partial(self._finish, admitted)))
 
     def _finish(self, admitted: _Admitted, end: Correction | CorrectionError) -> None:
         self._ended += 1
@@ -164,6 +215,8 @@ class LocalEngine:
             self._spent_s = 0.0
 
 
+_WAKE = None
+"""Put into the inbox where there is something to do for work that is in the house already."""
 _Inbox = queue.SimpleQueue["_Admitted | None"]
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from aligner_proxy.engine.correct import Aligner, correct
 from aligner_proxy.engine.protocol import AlignRequest
 from aligner_proxy.engine.scheduler import Feed, Job, Scheduler
-from aligner_proxy.engine.sequence import Sequence, Step
+from aligner_proxy.engine.sequence import NOTHING, Sequence, Step
 from aligner_proxy.errors import CorrectionError, EngineFault, EngineUnavailable
 from aligner_proxy.types import Correction
 
@@ -31,7 +31,7 @@ class Loop:
     @property
     def busy(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.scheduler.running or self.scheduler.waiting)
+        return self.scheduler.busy or bool(self.scheduler.woken())
 
     def add(self, job: Job) -> None:
         """Take a job in; one that needs no model is finished at once."""
@@ -47,6 +47,8 @@ class Loop:
 
     def step(self) -> None:
         """One forward of the model for whoever is scheduled, and what follows from it."""
+        for job in self.scheduler.woken():
+            self._advance(job, NOTHING)
         feeds = self.scheduler.schedule(time.monotonic())
         if feeds:
             for feed, chosen in self._run(feeds):
@@ -71,10 +73,13 @@ class Loop:
         job = feed.job
         if not self.scheduler.settle(feed, chosen) or job.ask is None:
             return
+        scores = self.aligner.runner.scores(feed, job.ask.spans) if job.ask.spans else []
+        self._advance(job, Step(scores, job.chosen, job.forwards))
+
+    def _advance(self, job: Job, step: Step) -> None:
         try:
-            scores = self.aligner.runner.scores(feed, job.ask.spans) if job.ask.spans else []
-            result = job.advance(Step(scores, job.chosen, job.forwards))
-        except Exception as error:  # noqa: BLE001 - the boundary to torch and tokenizers
+            result = job.advance(step)
+        except Exception as error:  # noqa: BLE001 - the boundary to tokenizers and to what a correction does
             self.scheduler.drop(job, _ours(job.name, error))
         else:
             if result is not None:

@@ -29,12 +29,19 @@ class Job:
     deadline: float = float("inf")
     tenant: str = ""
     abandoned: Callable[[], bool] = lambda: False
+    awake: Callable[[], bool] = lambda: False
+    """For work that waits for text: whether some has come."""
     sequence: Sequence = field(default_factory=Sequence)
     ask: Ask | None = None
     prompt: int = 0
     """Leading tokens that other prompts may share."""
     chosen: list[int] = field(default_factory=list)
     forwards: int = 0
+
+    @property
+    def parked(self) -> bool:
+        """Whether it waits for text that somebody is still writing."""
+        return self.ask is not None and not self.ask.ids
 
     @property
     def tail(self) -> int:
@@ -87,11 +94,21 @@ class Scheduler:
         feeds: list[Feed] = []
         for job in sorted(self.running, key=lambda job: job.sequence.remaining):
             self._feed(job, feeds)  # who decodes goes first: a long prompt takes what is left of the budget
-        while self.waiting and len(self.running) < self.most and self._budget(feeds):
-            if not self._admit(self._next()):
+        while self._budget(feeds) and self._active() < self.most:
+            job = self._next()
+            if job is None or not self._admit(job):
                 break
-            self._feed(self.running[-1], feeds)
+            self._feed(job, feeds)
         return feeds
+
+    def woken(self) -> list[Job]:
+        """Jobs that wait for text of which some has come."""
+        return [job for job in (*self.running, *self.waiting) if job.parked and job.awake()]
+
+    @property
+    def busy(self) -> bool:
+        """Whether anybody needs the model."""
+        return any(not job.parked for job in (*self.running, *self.waiting))
 
     def settle(self, feed: Feed, chosen: list[int]) -> bool:
         """Note that a feed has been run; True when its job has got all it asked for."""
@@ -125,18 +142,26 @@ class Scheduler:
             elif now > job.deadline:
                 self.drop(job, DeadlineExceeded(f"the deadline of request {job.name} passed"))
 
-    def _next(self) -> Job:
+    def _active(self) -> int:
+        return sum(not job.parked for job in self.running)
+
+    def _next(self) -> Job | None:
         """The first in line of the tenant that has least running."""
-        load = Counter(job.tenant for job in self.running)
-        return min(self.waiting, key=lambda job: load[job.tenant])
+        load = Counter(job.tenant for job in self.running if not job.parked)
+        return min((job for job in self.waiting if not job.parked), key=lambda job: load[job.tenant], default=None)
 
     def _admit(self, job: Job) -> bool:
-        """Start a job if there is room for what it has to read; with nobody else about it must fit or fail."""
+        """Start a job if there is room for what it has to read; with nobody else about it must fit or fail.
+
+        Those who only wait for text make room first: what they have read they can read again.
+        """
         self.waiting.remove(job)
         sequence = job.sequence
         sequence.blocks = self.pool.match(sequence.ids, min(job.tail, job.prompt))
         sequence.computed = len(sequence.blocks) * self.pool.size
         self.running.append(job)
+        while self._missing(sequence, len(sequence.ids)) > self.pool.available() and (idle := self._idle()):
+            self._push_out(idle)
         if self._missing(sequence, len(sequence.ids)) <= self.pool.available():
             return True
         if len(self.running) == 1:
@@ -148,7 +173,7 @@ class Scheduler:
     def _feed(self, job: Job, feeds: list[Feed]) -> None:
         """Add what this job needs to the step, as far as budget and blocks go."""
         sequence, budget = job.sequence, self._budget(feeds)
-        if job not in self.running or not budget:
+        if job not in self.running or job.parked or not budget:
             return
         self._own(sequence)
         stop = sequence.computed + min(sequence.remaining, budget)
@@ -180,10 +205,15 @@ class Scheduler:
         return max(0, -(-stop // self.pool.size) - len(sequence.blocks))
 
     def _latest(self, feeds: list[Feed], job: Job) -> Job | None:
-        """Who was let in last, is not in this step already, and came after `job`."""
+        """Who only waits for text; else who was let in last, is not in this step already, and came after `job`."""
+        if idle := self._idle():
+            return idle
         busy = {id(feed.job) for feed in feeds}
         later = self.running[self.running.index(job) + 1 :]
         return next((other for other in reversed(later) if id(other) not in busy), None)
+
+    def _idle(self) -> Job | None:
+        return next((job for job in reversed(self.running) if job.parked and job.sequence.blocks), None)
 
     def _push_out(self, job: Job) -> None:
         self.running.remove(job)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Feed `ids` (at least one) and `draft` behind what the sequence holds, and say what comes next.
+    """Feed `ids` and `draft` behind what the sequence holds, and say what comes next; without ids: wait for text.
 
     `spans` are the objectives and segments of a prompt to score; such a prompt may be shared with others that begin
     alike. `caution` (nats) lets a favoured token stand unless another beats its logit by more; `favoured` begins like
@@ -44,6 +44,9 @@ class Step:
     chosen: list[int]
     forwards: int
 
+
+NOTHING = Step([], [], 0)
+"""The answer to an ask that only waited."""
 
 Work = Generator[Ask, Step, Correction]
 
