@@ -82,7 +82,7 @@ def plan(store: KVStore, slots: Tensor, rows: Sequence[Row]) -> Plan:
     short = [row for row in rows if row.fed <= SHORT_FEED]
     long = [row for row in rows if row.fed > SHORT_FEED]
     groups = [_together(short)] if short else []
-    return Plan(store, slots, tuple([*groups, *(_alone(row) for row in long)]))
+    return Plan(store, slots, (*groups, *(_alone(row) for row in long)))
 
 
 def _alone(row: Row) -> Group:

@@ -25,7 +25,7 @@ class NoRoom(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """Blocks by what they are for: `used` are held, `shared` of them by more than one, `kept` are free and still known."""
+    """Blocks by what they are for: `used` are held, `shared` by more than one; `kept` are free and still known."""
 
     used: int
     shared: int

@@ -21,7 +21,7 @@ Finish = Callable[[Correction | CorrectionError], None]
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One admitted request. `finish` is called once, with the result or what went wrong; times are monotonic seconds."""
+    """One admitted request. `finish` is called once, with the result or what went wrong; times are monotonic."""
 
     name: str
     work: Work

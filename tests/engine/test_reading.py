@@ -40,7 +40,7 @@ def cut(rng: random.Random, text: str) -> list[str]:
 
 
 def read_in(made: Any, chunks: list[str], **wishes: Any) -> tuple[Correction, list[int], list[Any]]:
-    """Feed the chunks with a step after each; the correction, tokens fed before and after the end, verdicts on the way."""
+    """A step after each chunk: the correction, tokens fed before and after the end, verdicts on the way."""
     ends: list[Any] = []
     request = tiny.request("", **wishes)
     growing, sequence = Growing(request), Sequence()

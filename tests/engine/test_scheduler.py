@@ -107,7 +107,7 @@ def test_everybody_gets_what_he_would_get_alone(seed: int, blocks: int, budget: 
     pool = BlockPool(blocks, SIZE)
     scheduler, cache = Scheduler(pool, budget=budget, most=most), Cache(pool)
     beginning = [rng.randrange(7) for _ in range(12)]
-    plans = [(beginning[: rng.randrange(13)] + [rng.randrange(7)], rng.randrange(12)) for _ in range(jobs)]
+    plans = [([*beginning[: rng.randrange(13)], rng.randrange(7)], rng.randrange(12)) for _ in range(jobs)]
     ends: dict[int, Any] = {}
     for i, (prompt, turns) in enumerate(plans):
         add(scheduler, prompt, turns, lambda end, i=i: ends.__setitem__(i, end), tenant=str(i % 3))

@@ -13,8 +13,8 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from aligner_proxy.engine.loop import alone
 from aligner_proxy.engine.detector import DetectorHead
+from aligner_proxy.engine.loop import alone
 from aligner_proxy.engine.weights import Settings, open_aligner
 from models import batches, train
 from models.batches import Batch, load_examples
