@@ -14,18 +14,24 @@ from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
+from aligner_proxy.engine.complete import Completion, CompletionRequest, complete
 from aligner_proxy.engine.correct import Aligner, correct
+from aligner_proxy.engine.load import Load
 from aligner_proxy.engine.loop import Loop
 from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest
 from aligner_proxy.engine.reading import Growing, read
-from aligner_proxy.engine.scheduler import Finish, Job
-from aligner_proxy.engine.sequence import Sequence
+from aligner_proxy.engine.scheduler import Finish, Job, Scheduler
+from aligner_proxy.engine.sequence import Sequence, Work
 from aligner_proxy.errors import CorrectionError, DeadlineExceeded, EngineOverloaded, EngineUnavailable
 from aligner_proxy.types import Correction, SegmentScore
 
 _SMOOTHING = 0.2
 _FIRST_GUESS_S = 1.0
+
+
+Begin = Callable[[Aligner, Sequence], Work]
 
 
 @dataclass(slots=True, eq=False)
@@ -35,13 +41,14 @@ class _Admitted:
     One whose answer is still being written has no deadline of its own: whoever waits for it keeps that.
     """
 
-    request: AlignRequest
+    name: str
+    begin: Begin
     deadline: float = float("inf")
-    growing: Growing | None = None
-    future: Future[Correction] = field(default_factory=Future)
+    awake: Callable[[], bool] = lambda: False
+    future: Future[Any] = field(default_factory=Future)
     abandoned: threading.Event = field(default_factory=threading.Event)
 
-    def finish(self, end: Correction | CorrectionError) -> None:
+    def finish(self, end: object) -> None:
         """Called in the model's thread."""
         try:
             if isinstance(end, CorrectionError):
@@ -53,12 +60,9 @@ class _Admitted:
 
     def job(self, aligner: Aligner, finish: Finish) -> Job:
         """The same as the scheduler knows it."""
-        sequence, gone, growing = Sequence(), self.abandoned.is_set, self.growing
-        if growing is None:
-            work = correct(aligner, self.request, sequence)
-            return Job(self.request.request_id, work, finish, self.deadline, abandoned=gone, sequence=sequence)
-        work = read(aligner, growing, sequence)
-        return Job(self.request.request_id, work, finish, abandoned=gone, awake=growing.waits, sequence=sequence)
+        sequence = Sequence()
+        work, gone = self.begin(aligner, sequence), self.abandoned.is_set
+        return Job(self.name, work, finish, self.deadline, abandoned=gone, awake=self.awake, sequence=sequence)
 
 
 class LocalReading:
@@ -102,6 +106,7 @@ class LocalEngine:
         self._load, self._queue = load, queue
         self._loaded: Future[Aligner] = Future()
         self._thread: threading.Thread | None = None
+        self._scheduler: Scheduler
         self._inbox: _Inbox = _new_inbox()
         self._live: set[_Admitted] = set()
         self._mean_s, self._spent_s, self._ended = _FIRST_GUESS_S, 0.0, 0
@@ -121,29 +126,33 @@ class LocalEngine:
 
     async def align(self, request: AlignRequest) -> Correction:
         """Correct one answer, waiting for room if need be, within `request.deadline_s`."""
-        self._aligner()
-        self._admit()
-        admitted = _Admitted(request, time.monotonic() + request.deadline_s)
-        self._live.add(admitted)
-        self._inbox.put(admitted)
-        try:
-            async with asyncio.timeout(request.deadline_s):
-                return await asyncio.wrap_future(admitted.future)
-        except TimeoutError:
-            raise DeadlineExceeded(f"the deadline of {request.deadline_s:g} s passed") from None
-        finally:
-            admitted.abandoned.set()
-            self._live.discard(admitted)
+        begin = partial(_begin, correct, request)
+        corrected: Correction = await self._done(request.request_id, begin, request.deadline_s)
+        return corrected
+
+    async def complete(self, request: CompletionRequest, name: str, deadline_s: float) -> Completion:
+        """Complete one prompt, with the client's prediction as the draft."""
+        completed: Completion = await self._done(name, partial(_begin, complete, request), deadline_s)
+        return completed
 
     async def read(self, request: AlignRequest) -> LocalReading:
         """Begin to read an answer that is still being written; `request.answer` is what there is of it."""
-        self._aligner()
-        self._admit()
         growing = Growing(request, request.answer)
-        admitted = _Admitted(request, growing=growing)
-        self._live.add(admitted)
-        self._inbox.put(admitted)
+        admitted = _Admitted(request.request_id, partial(_begin, read, growing), awake=growing.waits)
+        self._admit(admitted)
         return LocalReading(admitted, growing, lambda: self._inbox.put(_WAKE), lambda: self._live.discard(admitted))
+
+    async def _done(self, name: str, begin: Begin, deadline_s: float) -> Any:
+        admitted = _Admitted(name, begin, time.monotonic() + deadline_s)
+        self._admit(admitted)
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await asyncio.wrap_future(admitted.future)
+        except TimeoutError:
+            raise DeadlineExceeded(f"the deadline of {deadline_s:g} s passed") from None
+        finally:
+            admitted.abandoned.set()
+            self._live.discard(admitted)
 
     async def aclose(self) -> None:
         """Give up what is still worked on and wait until the model's thread has let go; loading is not waited for."""
@@ -153,6 +162,11 @@ class LocalEngine:
         self._inbox.put(_WAKE)
         if self._thread is not None and not self.loading:
             await asyncio.to_thread(self._thread.join)
+
+    def load(self) -> Load:
+        """What it is busy with; raises `EngineUnavailable` until it is loaded."""
+        self._aligner()
+        return self._scheduler.load()
 
     @property
     def loading(self) -> bool:
@@ -169,10 +183,14 @@ class LocalEngine:
             raise EngineUnavailable(f"the aligner could not be loaded: {failure}") from failure
         return self._loaded.result()
 
-    def _admit(self) -> None:
+    def _admit(self, admitted: _Admitted) -> None:
+        """Let one in, if the aligner is there and the house is not full."""
+        self._aligner()
         if len(self._live) >= self._queue:
             wait = max(0.1, self._mean_s * len(self._live))
             raise EngineOverloaded(f"{len(self._live)} requests are waiting already (bound {self._queue})", wait)
+        self._live.add(admitted)
+        self._inbox.put(admitted)
 
     def _run(self) -> None:
         """The model's thread: load, then step as long as there is something to do."""
@@ -182,6 +200,7 @@ class LocalEngine:
             self._loaded.set_exception(error)
             return
         loop = Loop(aligner)
+        self._scheduler = loop.scheduler
         self._loaded.set_result(aligner)
         while not self._closed:
             self._take_in(loop, aligner)
@@ -203,7 +222,7 @@ class LocalEngine:
                 continue
             loop.add(admitted.job(aligner, partial(self._finish, admitted)))
 
-    def _finish(self, admitted: _Admitted, end: Correction | CorrectionError) -> None:
+    def _finish(self, admitted: _Admitted, end: object) -> None:
         self._ended += 1
         admitted.finish(end)
 
@@ -213,6 +232,10 @@ class LocalEngine:
         if ended:
             self._mean_s += _SMOOTHING * (self._spent_s / ended - self._mean_s)
             self._spent_s = 0.0
+
+
+def _begin(work: Callable[[Aligner, Any, Sequence], Work], what: object, aligner: Aligner, sequence: Sequence) -> Work:
+    return work(aligner, what, sequence)
 
 
 _WAKE = None

@@ -61,6 +61,7 @@ class Loop:
 
     def _run(self, feeds: list[Feed]) -> Iterable[tuple[Feed, list[int]]]:
         """All in one forward; where that fails, one by one, so that only those fail whose own forward does."""
+        self.scheduler.totals.forwards += 1
         try:
             return list(zip(feeds, self.aligner.runner.run(feeds), strict=True))
         except Exception as error:  # noqa: BLE001 - the boundary to torch

@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from aligner_proxy.engine.blocks import BlockPool
+from aligner_proxy.engine.load import Load, Totals
 from aligner_proxy.engine.sequence import Ask, Sequence, Step, Work
 from aligner_proxy.errors import CorrectionError, DeadlineExceeded, EngineFault, EngineUnavailable
-from aligner_proxy.types import Correction
 
-Finish = Callable[[Correction | CorrectionError], None]
+Finish = Callable[[Any], None]
+"""Takes the result of the work, or the `CorrectionError` that ended it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -48,13 +50,12 @@ class Job:
         """The first position whose successor is wanted."""
         return len(self.sequence.ids) - len(self.ask.draft if self.ask else ()) - 1
 
-    def advance(self, step: Step | None = None) -> Correction | None:
-        """Let the work go on to its next ask; its result when it has none left."""
+    def advance(self, step: Step | None = None) -> Any:
+        """Let the work go on to its next ask (None); its result when it has none left."""
         try:
             self.ask = next(self.work) if step is None else self.work.send(step)
         except StopIteration as end:
-            result: Correction = end.value
-            return result
+            return end.value
         self.chosen, self.forwards = [], 0
         if self.ask.prompt:
             self.prompt = len(self.sequence.ids) + len(self.ask.ids)
@@ -83,6 +84,7 @@ class Scheduler:
         self.pool, self.budget, self.most = pool, budget, most
         self.waiting: list[Job] = []
         self.running: list[Job] = []
+        self.totals = Totals()
 
     def add(self, job: Job) -> None:
         """Take a job in; its work has been advanced to its first ask."""
@@ -95,10 +97,10 @@ class Scheduler:
         for job in sorted(self.running, key=lambda job: job.sequence.remaining):
             self._feed(job, feeds)  # who decodes goes first: a long prompt takes what is left of the budget
         while self._budget(feeds) and self._active() < self.most:
-            job = self._next()
-            if job is None or not self._admit(job):
+            first = self._next()
+            if first is None or not self._admit(first):
                 break
-            self._feed(job, feeds)
+            self._feed(first, feeds)
         return feeds
 
     def woken(self) -> list[Job]:
@@ -114,21 +116,32 @@ class Scheduler:
         """Note that a feed has been run; True when its job has got all it asked for."""
         job, sequence = feed.job, feed.job.sequence
         sequence.computed = feed.stop
+        self.totals.fed_tokens += feed.stop - feed.start
         job.chosen += chosen
         job.forwards += 1
         if job.prompt:
             self.pool.publish(sequence.blocks, sequence.ids, min(sequence.computed, job.prompt))
         return sequence.remaining == 0
 
-    def drop(self, job: Job, why: Correction | CorrectionError) -> None:
-        """A job has ended, one way or another."""
+    def drop(self, job: Job, end: Any) -> None:
+        """A job has ended, one way or another: `end` is its result or a `CorrectionError`."""
         if job in self.running:
             self.running.remove(job)
         else:
             self.waiting.remove(job)
         self._release(job)
+        failed = isinstance(end, CorrectionError)
+        self.totals.failed += failed
+        self.totals.finished += not failed
         job.work.close()
-        job.finish(why)
+        job.finish(end)
+
+    def load(self) -> Load:
+        """One look, for metrics; may be called from another thread."""
+        jobs = [*self.running, *self.waiting]
+        parked = sum(job.parked for job in jobs)
+        running = sum(not job.parked for job in self.running)
+        return Load(running, len(jobs) - running - parked, parked, self.pool.use(), self.totals)
 
     def check(self) -> None:
         """Raise AssertionError where the books do not balance: for tests and idle moments."""
@@ -218,6 +231,7 @@ class Scheduler:
     def _push_out(self, job: Job) -> None:
         self.running.remove(job)
         self._release(job)
+        self.totals.preempted += 1
         job.chosen = []
         self.waiting.insert(0, job)
 

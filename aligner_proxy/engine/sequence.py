@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-from aligner_proxy.types import Correction
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aligner_proxy.engine.detector import Spans
@@ -48,7 +46,8 @@ class Step:
 NOTHING = Step([], [], 0)
 """The answer to an ask that only waited."""
 
-Work = Generator[Ask, Step, Correction]
+Work = Generator[Ask, Step, Any]
+"""A correction, or whatever else wants to write with the model; it returns its result."""
 
 
 @dataclass(slots=True, eq=False)

@@ -308,3 +308,45 @@ async def test_a_reading_that_is_let_go_of_is_let_go_of_by_the_engine(path: Path
         await reading.aclose()
         assert (await client.align(tiny.request(caution=1e9))).text == tiny.ANSWER
     await engine.aclose()
+
+
+async def test_any_client_can_let_it_write_with_a_prediction(path: Path) -> None:
+    engine = LocalEngine(tiny.aligner)
+    asked = {"prompt": "The harbour opens", "max_tokens": 24, "temperature": 0}
+    async with serving(engine, path), bare(path) as http:
+        await engine.start()
+        plain = (await http.post("/v1/completions", json=asked)).json()
+        text = plain["choices"][0]["text"]
+        told = {**asked, "prediction": {"type": "content", "content": text}}
+        predicted = (await http.post("/v1/completions", json=told)).json()
+        metrics = (await http.get("/metrics")).text
+    assert predicted["choices"] == plain["choices"]
+    assert plain["usage"]["completion_tokens"] == 24
+    assert plain["usage"]["completion_tokens_details"]["accepted_prediction_tokens"] == 0
+    assert predicted["usage"]["completion_tokens_details"]["accepted_prediction_tokens"] > 5
+    assert "aligner_engine_finished_total 2.0" in metrics
+    assert 'aligner_engine_kv_blocks{use="used"} 0.0' in metrics
+    await engine.aclose()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status", "named"),
+    [
+        ({"temperature": 0.7}, 422, "temperature"),
+        ({"best_of": 3}, 422, "best_of"),
+        ({"stream": True}, 422, "stream"),
+        ({"prediction": {"content": ["a"]}}, 422, "prediction.content"),
+        ({"prompt": ""}, 413, "at least one"),
+        ({"max_tokens": 100_000}, 413, "window of 1024"),
+    ],
+)
+async def test_what_a_completion_cannot_have_is_named(
+    path: Path, wrong: dict[str, object], status: int, named: str
+) -> None:
+    engine = LocalEngine(tiny.aligner)
+    async with serving(engine, path), bare(path) as http:
+        await engine.start()
+        refused = await http.post("/v1/completions", json={"prompt": "The harbour", **wrong})
+    assert refused.status_code == status
+    assert named in refused.text
+    await engine.aclose()
