@@ -72,6 +72,7 @@ class LocalReading:
         self, admitted: _Admitted, growing: Growing, wake: Callable[[], None], left: Callable[[], None]
     ) -> None:
         self._admitted, self._growing, self._wake, self._left = admitted, growing, wake, left
+        self._ending = False
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
         """More of the answer; the verdicts that are there already, on segments from the first on."""
@@ -82,6 +83,7 @@ class LocalReading:
 
     async def finish(self, request: AlignRequest) -> Correction:
         """The answer has ended and is `request.answer`; its correction, within `request.deadline_s`."""
+        self._ending = True
         self._growing.request, self._growing.complete = request, True
         self._wake()
         try:
@@ -90,10 +92,14 @@ class LocalReading:
         except TimeoutError:
             raise DeadlineExceeded(f"the deadline of {request.deadline_s:g} s passed") from None
         finally:
-            await self.aclose()
+            self._end()
 
     async def aclose(self) -> None:
-        """Nobody waits for it any more."""
+        """Nobody waits for it any more; one that is being finished belongs to whoever waits for that."""
+        if not self._ending:
+            self._end()
+
+    def _end(self) -> None:
         self._admitted.abandoned.set()
         self._wake()
         self._left()

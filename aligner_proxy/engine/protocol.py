@@ -78,7 +78,7 @@ class Reading(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Nobody wants it any more; may be called again."""
+        """Nobody wants it any more; may be called again, and does nothing once `finish` was called."""
         ...
 
 

@@ -27,7 +27,7 @@ class RemoteReading:
         self._name: str | None = None
         self._unsent = ""
         self._verdicts: tuple[SegmentScore, ...] = ()
-        self._broken = False
+        self._broken = self._ending = False
         self._pump: asyncio.Task[None] | None = None
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
@@ -39,6 +39,7 @@ class RemoteReading:
 
     async def finish(self, request: AlignRequest) -> Correction:
         """The correction, of what the engine has read if it has, else of the whole."""
+        self._ending = True
         try:
             return await self._align(request, await self._read_so_far(request.deadline_s))
         except ReadingLost:
@@ -47,7 +48,9 @@ class RemoteReading:
             self._name = None
 
     async def aclose(self) -> None:
-        """Stop sending, and tell the engine."""
+        """Stop sending, and tell the engine; one that is being finished belongs to whoever waits for that."""
+        if self._ending:
+            return
         await self._stop()
         if self._name is not None:
             with contextlib.suppress(CorrectionError):
