@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from aligner_proxy.engine.detector import NEUTRAL_WEIGHT, DetectorHead
+from aligner_proxy.engine.detector import DetectorHead
 from aligner_proxy.engine.manifest import ADAPTER, MANIFEST, hashes, sha256
 from aligner_proxy.prompts import template
 from models.base import EMBEDDED_BASE, gguf_path
@@ -80,11 +80,7 @@ def _head(trained: Path, folder: Path, shift: float, temperature: float, neutral
     head = DetectorHead.load(trained / "detector.safetensors")
     if neutral is not None:
         head.know(neutral_segments(trained, neutral))
-    with torch.no_grad():
-        # What is added to every score is added to those of the neutral segments, too, of which a share is taken off.
-        head.score.bias += shift / (1 - NEUTRAL_WEIGHT) if len(head.neutral) else shift
-        head.score.bias /= temperature
-        head.score.weight /= temperature
+    head.move(shift, temperature)
     head.save(folder / "detector.safetensors")
 
 

@@ -54,8 +54,8 @@ def _ranges(pieces: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]
     return tuple(found)
 
 
-NEUTRAL_WEIGHT, NEUTRAL_QUANTILE = 0.75, 0.99
-"""How much of what an objective says of its loudest neutral segments is taken off its scores (docs/experiments)."""
+NEUTRAL_QUANTILE, NEUTRAL_FLOOR = 0.9, -1.0
+"""An objective that scores the loudest tenth of neutral segments above this (nats) is turned down until it does not."""
 
 
 class Taps:
@@ -89,6 +89,7 @@ class DetectorHead(nn.Module):
 
     layers: Tensor
     neutral: Tensor
+    floor: Tensor
 
     def __init__(self, hidden_size: int, layers: Sequence[int], width: int = 192) -> None:
         super().__init__()
@@ -98,6 +99,7 @@ class DetectorHead(nn.Module):
         self.objective = nn.Linear(by, 2 * width)
         self.score = nn.Linear(width, 1)
         self.register_buffer("neutral", torch.zeros(0, 2 * width))
+        self.register_buffer("floor", torch.tensor(NEUTRAL_FLOOR))
 
     @classmethod
     def over(cls, config: Any) -> DetectorHead:
@@ -119,13 +121,22 @@ class DetectorHead(nn.Module):
         text = self.objective(objectives)
         scores = self._compare(self.segment(segments), text)
         if len(self.neutral):
-            scores = scores - NEUTRAL_WEIGHT * self._compare(self.neutral, text).quantile(NEUTRAL_QUANTILE, dim=0)
+            loud = self._compare(self.neutral, text).quantile(NEUTRAL_QUANTILE, dim=0)
+            scores = scores - (loud - self.floor).clamp(min=0.0)
         return scores
 
     def know(self, segments: Tensor) -> None:
         """Remember segments that nobody objects to, as rows of `read`."""
         with torch.no_grad():
             self.neutral = self.segment(segments)
+
+    def move(self, shift: float, temperature: float) -> None:
+        """Add `shift` (nats) to every score and divide the sum by `temperature`."""
+        with torch.no_grad():
+            self.score.bias += shift
+            self.floor += shift
+            for tensor in (self.score.bias, self.score.weight, self.floor):
+                tensor /= temperature
 
     def _compare(self, segments: Tensor, objectives: Tensor) -> Tensor:
         """Projected rows to log-odds [segments, objectives]."""
@@ -154,6 +165,7 @@ class DetectorHead(nn.Module):
         state = load_file(str(path))
         layers, width = state["layers"].tolist(), state["score.weight"].shape[1]
         head = cls(state["objective.weight"].shape[1] // len(layers), layers, width)
+        state.setdefault("floor", head.floor)
         head.neutral = state.setdefault("neutral", head.neutral)
         head.load_state_dict(state)
         return head.eval()

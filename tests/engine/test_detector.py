@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import save_file
 
-from aligner_proxy.engine.detector import NEUTRAL_QUANTILE, NEUTRAL_WEIGHT, DetectorHead, Spans, spans
+from aligner_proxy.engine.detector import NEUTRAL_QUANTILE, DetectorHead, Spans, spans
 from aligner_proxy.prompts import render, template
 from aligner_proxy.segments import split
 from tests.engine import tiny
@@ -80,9 +81,20 @@ def test_taps_are_the_states_that_transformers_calls_hidden_states() -> None:
 def test_an_objective_that_is_loud_against_anything_is_turned_down() -> None:
     head = DetectorHead(8, (0, 1), 4)
     segments, objectives, neutral = torch.randn(3, 24), torch.randn(2, 16), torch.randn(40, 24)
+    head.floor.fill_(-2.0)
     plain, loud = head(segments, objectives), head(neutral, objectives).quantile(NEUTRAL_QUANTILE, dim=0)
     head.know(neutral)
-    torch.testing.assert_close(head(segments, objectives), plain - NEUTRAL_WEIGHT * loud)
+    torch.testing.assert_close(head(segments, objectives), plain - (loud + 2.0))
+    assert head(neutral, objectives).quantile(NEUTRAL_QUANTILE, dim=0).tolist() == pytest.approx([-2.0, -2.0], abs=1e-5)
+
+
+def test_a_quiet_objective_stays_as_it_is() -> None:
+    head = DetectorHead(8, (0, 1), 4)
+    segments, objectives = torch.randn(3, 24), torch.randn(2, 16)
+    plain = head(segments, objectives)
+    head.know(torch.randn(40, 24))
+    head.floor.fill_(100.0)
+    assert torch.equal(head(segments, objectives), plain)
 
 
 def test_a_head_that_knows_neutral_segments_is_saved_with_them(tmp_path: Path) -> None:
@@ -96,7 +108,7 @@ def test_a_head_that_knows_neutral_segments_is_saved_with_them(tmp_path: Path) -
 
 def test_a_head_from_before_there_were_neutral_segments_is_read(tmp_path: Path) -> None:
     head = DetectorHead(8, (0, 1), 4)
-    state = {name: tensor for name, tensor in head.state_dict().items() if name != "neutral"}
+    state = {name: tensor for name, tensor in head.state_dict().items() if name not in ("neutral", "floor")}
     save_file(state, str(tmp_path / "detector.safetensors"))
     again = DetectorHead.load(tmp_path / "detector.safetensors")
     segments, objectives = torch.randn(3, 24), torch.randn(2, 16)
