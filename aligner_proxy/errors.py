@@ -7,6 +7,7 @@ AlignerProxyError
  `- CorrectionError        one correction did not happen; carries the reason that the outcome records
      |- EngineUnavailable  the engine cannot be reached or went away in mid-request
      |- EngineOverloaded   its admission queue is full
+     |- ReadingLost        the engine does not know an answer any more that it was reading
      |- DeadlineExceeded   the request's deadline passed
      |- AnswerTooLong      prompt and answer do not fit the aligner's window
      `- EngineFault        the engine answered with an error or with something that is no correction
@@ -53,6 +54,12 @@ class EngineOverloaded(CorrectionError):
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class ReadingLost(CorrectionError):
+    """An answer was being read ahead, and the engine has forgotten it; the whole answer can be sent instead."""
+
+    reason = "engine_unavailable"
 
 
 class DeadlineExceeded(CorrectionError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,13 +22,16 @@ from litellm.types.guardrails import Mode as ModeByTag
 from litellm.types.utils import GuardrailStatus
 
 from aligner_proxy import config, rewrite, telemetry
+from aligner_proxy.ahead import ReadAhead
 from aligner_proxy.cache import CorrectionCache
 from aligner_proxy.engine.client import HttpEngine
+from aligner_proxy.engine.protocol import Reading
 from aligner_proxy.errors import AlignerProxyError, ForbiddenError
 from aligner_proxy.ledger import Ledger
 from aligner_proxy.pipeline import Pipeline, skipped_by_policy
 from aligner_proxy.policy import PolicyResolver
 from aligner_proxy.policy_file import PolicyFile
+from aligner_proxy.rewrite import Wire
 from aligner_proxy.rewrite.facts import facts, forget_wishes
 from aligner_proxy.rewrite.request import buckets
 from aligner_proxy.streaming import HeldStream
@@ -43,6 +46,13 @@ _GUARDRAIL_STATUS: dict[Status, GuardrailStatus] = {
     Status.FAILED: "guardrail_failed_to_respond",
     Status.SKIPPED: "not_run",
 }
+
+
+Read = Callable[[int], Reading | None]
+
+
+def _unread(_index: int) -> None:
+    """Of a whole response nothing was read ahead."""
 
 
 class Blocked(ProxyException):
@@ -105,26 +115,29 @@ class AlignerGuardrail(CustomGuardrail):
         ledger = self._ledger(request_data, user_api_key_dict)
         wire = rewrite.wire(ledger.route)
 
-        async def align(exchanges: Sequence[Exchange]) -> Sequence[Outcome]:
-            return await self._align(request_data, ledger, exchanges)
-
         if wire is None or ledger.skip or ledger.settled:
             source = self._passed(response, request_data, ledger, commented=wire is not None)
         else:
-            source = self._held(HeldStream(wire, request_data, ledger, align), response, request_data)
+            source = self._held(wire, ledger, response, request_data)
         async with contextlib.aclosing(source) as items:
             async for item in items:
                 yield item
 
     async def _held(
-        self, held: HeldStream, response: AsyncIterable[Any], data: dict[str, Any]
+        self, wire: Wire, ledger: Ledger, response: AsyncIterable[Any], data: dict[str, Any]
     ) -> AsyncGenerator[Any, None]:
-        """A stream that is aligned."""
-        async with contextlib.aclosing(held.play(response)) as items:
-            async for item in items:
-                if isinstance(item, bytes):
-                    _log_served(data, held.items)
-                yield item
+        """A stream that is aligned; the engine reads along."""
+
+        async def align(exchanges: Sequence[Exchange]) -> Sequence[Outcome]:
+            return await self._align(data, ledger, exchanges, ahead.of)
+
+        async with contextlib.aclosing(ReadAhead(self.pipeline, wire, data, ledger.policy)) as ahead:
+            held = HeldStream(wire, data, ledger, align, ahead.hear)
+            async with contextlib.aclosing(held.play(response)) as items:
+                async for item in items:
+                    if isinstance(item, bytes):
+                        _log_served(data, held.items)
+                    yield item
 
     async def _passed(
         self, response: AsyncIterable[Any], data: dict[str, Any], ledger: Ledger, *, commented: bool
@@ -175,10 +188,14 @@ class AlignerGuardrail(CustomGuardrail):
             forget_wishes(data)
         return Ledger(call_id, policy, self._model, route, skip=skipped_by_policy(policy, call_id))
 
-    async def _align(self, data: dict[str, Any], ledger: Ledger, exchanges: Sequence[Exchange]) -> Sequence[Outcome]:
+    async def _align(
+        self, data: dict[str, Any], ledger: Ledger, exchanges: Sequence[Exchange], read: Read = _unread
+    ) -> Sequence[Outcome]:
         """All choices at once; raises `Blocked` where the policy prefers an error to an uncorrected answer."""
         started = time.time()
-        outcomes = await asyncio.gather(*(telemetry.settle(self.pipeline, e, ledger.policy) for e in exchanges))
+        outcomes = await asyncio.gather(
+            *(telemetry.settle(self.pipeline, e, ledger.policy, read(e.index)) for e in exchanges)
+        )
         ledger.settle(outcomes)
         self._report(data, ledger, started)
         failed = next((outcome for outcome in outcomes if outcome.status is Status.FAILED), None)

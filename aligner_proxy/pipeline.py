@@ -10,15 +10,18 @@ import asyncio
 import hashlib
 import logging
 import time
+from collections.abc import Awaitable
 from dataclasses import replace
 
 from aligner_proxy import eligibility, gate
 from aligner_proxy.cache import CorrectionCache
-from aligner_proxy.engine.protocol import AlignRequest, Engine
+from aligner_proxy.engine.protocol import AlignRequest, Engine, Reading
 from aligner_proxy.errors import AnswerTooLong, CorrectionError
 from aligner_proxy.types import Correction, Exchange, Mode, Outcome, Policy, SkipReason, Status
 
 log = logging.getLogger(__name__)
+
+_SOMETHING = "An answer of which only the beginning is there."
 
 
 class Pipeline:
@@ -30,45 +33,56 @@ class Pipeline:
         self.remember = remember
         """False: nothing is stored, but identical requests in flight still share one correction."""
 
-    async def align(self, exchange: Exchange, policy: Policy) -> Outcome:
-        """Decide one choice. Only `CancelledError` leaves this method."""
+    async def align(self, exchange: Exchange, policy: Policy, reading: Reading | None = None) -> Outcome:
+        """Decide one choice; `reading` is what the engine has read of it ahead. Only `CancelledError` leaves this."""
         started = time.perf_counter()
         try:
-            outcome = await self._outcome(exchange, policy)
+            outcome = await self._outcome(exchange, policy, reading)
         except Exception as error:  # noqa: BLE001 - the package's one boundary: a correction must not cost the answer
             outcome = _failed(error, exchange, policy)
+        finally:
+            if reading is not None:
+                await reading.aclose()
         return replace(outcome, ms=(time.perf_counter() - started) * 1000)
 
-    async def _outcome(self, exchange: Exchange, policy: Policy) -> Outcome:
+    async def read(self, exchange: Exchange, policy: Policy) -> Reading | None:
+        """Let the engine read an answer of which `exchange` has the beginning; None where it will not be corrected."""
+        if eligibility.check(replace(exchange, answer=_SOMETHING, finish_reason=None), policy) is not None:
+            return None
+        return await self.engine.read(_request(exchange, "", policy))
+
+    async def _outcome(self, exchange: Exchange, policy: Policy, reading: Reading | None) -> Outcome:
         skip = skipped_by_policy(policy, exchange.call_id) or eligibility.check(exchange, policy)
         if skip is not None or exchange.answer is None:
             reason = skip or SkipReason.EMPTY
             return Outcome(Status.SKIPPED, reason.value, exchange.answer, policy, exchange.index)
         async with asyncio.timeout(policy.deadline_s):
-            correction, cache_hit = await self._correct(exchange, exchange.answer, policy)
+            correction, cache_hit = await self._correct(exchange, exchange.answer, policy, reading)
         return _judge(exchange, exchange.answer, policy, correction, cache_hit)
 
-    async def _correct(self, exchange: Exchange, answer: str, policy: Policy) -> tuple[Correction, bool | None]:
+    async def _correct(
+        self, exchange: Exchange, answer: str, policy: Policy, reading: Reading | None
+    ) -> tuple[Correction, bool | None]:
         """The correction, and whether the cache had it (None: the cache was not asked)."""
-        request = _request(exchange, answer, policy)
+        request, ask = _request(exchange, answer, policy), self.engine.align if reading is None else reading.finish
         if self.cache is None or exchange.no_store:
-            return await self.engine.align(request), None
+            return await ask(request), None
         info = await self.engine.info()
         key = self.cache.key(info, policy, exchange)
         if not self.remember:
-            return await self.cache.shared(key, lambda: self.engine.align(request)), None
+            return await self.cache.shared(key, lambda: ask(request)), None
         known = await self.cache.get(key)
         if known is not None:
             return known, True
-        return await self.cache.shared(key, lambda: self._compute(key, info.content_hash, request)), False
+        return await self.cache.shared(key, lambda: self._compute(key, info.content_hash, ask(request))), False
 
-    async def _compute(self, key: str, content_hash: str, request: AlignRequest) -> Correction:
+    async def _compute(self, key: str, content_hash: str, asked: Awaitable[Correction]) -> Correction:
         """Ask the engine and store what it says, before the gate.
 
         The gate is cheap and runs again on every hit, so a changed gate holds at once and needs no new key. A
         correction made by another aligner than the key names (the engine was swapped meanwhile) is not stored.
         """
-        correction = await self.engine.align(request)
+        correction = await asked
         if self.cache is not None and correction.aligner in ("", content_hash):
             await self.cache.put(key, correction)
         return correction

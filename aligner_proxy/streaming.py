@@ -23,16 +23,21 @@ from aligner_proxy.types import Exchange, Mode, Outcome, SkipReason, Status
 UPSTREAM_ERRORS = (OpenAIError, httpx.HTTPError, OSError)
 
 Align = Callable[[Sequence[Exchange]], Awaitable[Sequence[Outcome]]]
+Hear = Callable[[object], Awaitable[None]]
 
 
 class HeldStream:
-    """One stream on its way through. `align` settles the ledger, or raises when the policy wants failures blocked."""
+    """One stream on its way through. `align` settles the ledger, or raises when the policy wants failures blocked.
 
-    def __init__(self, wire: Wire, data: Mapping[str, Any], ledger: Ledger, align: Align) -> None:
+    `hear` is told every item as it comes, so that the engine can read along.
+    """
+
+    def __init__(self, wire: Wire, data: Mapping[str, Any], ledger: Ledger, align: Align, hear: Hear) -> None:
         self._wire = wire
         self._data = data
         self._ledger = ledger
         self._align = align
+        self._hear = hear
         self.items: list[object] = []
         """What the upstream sent; after the alignment, what the client gets."""
 
@@ -65,6 +70,7 @@ class HeldStream:
         try:
             async for item in source:
                 self.items.append(item)
+                await self._hear(item)
                 yield item
             came_to_an_end = True
         except UPSTREAM_ERRORS as error:

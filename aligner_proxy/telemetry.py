@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from prometheus_client import REGISTRY, Counter, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
+from aligner_proxy.engine.protocol import Reading
 from aligner_proxy.pipeline import Pipeline
 from aligner_proxy.types import Exchange, Outcome, Policy, Status
 
@@ -44,11 +45,11 @@ FORWARDS = _once(Counter, "aligner_forwards_total", "Passes through the aligner"
 CACHE = _once(Counter, "aligner_cache_total", "Cache look-ups", ("result",))
 
 
-async def settle(pipeline: Pipeline, exchange: Exchange, policy: Policy) -> Outcome:
+async def settle(pipeline: Pipeline, exchange: Exchange, policy: Policy, reading: Reading | None = None) -> Outcome:
     """Align one choice and record what came of it, also when the client went away meanwhile."""
     outcome = Outcome(Status.FAILED, CANCELLED, exchange.answer, policy, exchange.index)
     try:
-        outcome = await pipeline.align(exchange, policy)
+        outcome = await pipeline.align(exchange, policy, reading)
         return outcome
     finally:
         record(exchange.call_id, len(exchange.answer or ""), outcome)

@@ -15,8 +15,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from aligner_proxy import config, prompts
-from aligner_proxy.engine.correct import Aligner, correct
+from aligner_proxy.engine.correct import Aligner
 from aligner_proxy.engine.fit import fit
+from aligner_proxy.engine.loop import alone
 from aligner_proxy.engine.protocol import AlignRequest
 from aligner_proxy.engine.weights import Settings, open_aligner, prepare
 from aligner_proxy.types import Turn, Verify
@@ -81,7 +82,7 @@ def _lookup() -> dict[str, Any]:
 
 
 def _ours(aligner: Aligner, request: AlignRequest) -> int:
-    return correct(aligner, request, lambda: None).counts.forwards
+    return alone(aligner, request).counts.forwards
 
 
 def _peer(settings: Settings) -> Any:

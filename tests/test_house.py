@@ -34,7 +34,7 @@ FLOORS = (
         "tether",
     ),
     ("pipeline", "telemetry", "ledger", "audit"),
-    ("rewrite", "streaming"),
+    ("rewrite", "ahead", "streaming"),
     ("guardrail", "auth", "supervise", "doctor"),
     ("cli", "__main__"),
 )

@@ -23,6 +23,10 @@ def chunk(content: str | None = None, index: int = 0, why: str | None = None) ->
     return ModelResponseStream(id="1", created=1, choices=[choice])
 
 
+async def deaf(_item: object) -> None:
+    """Nobody reads along."""
+
+
 async def flow(items: Sequence[object], error: BaseException | None = None) -> AsyncIterator[object]:
     for item in items:
         yield item
@@ -39,7 +43,7 @@ def held(status: Status = Status.UNCHANGED, text: str | None = None) -> tuple[He
         ledger.settle(outcomes)
         return outcomes
 
-    return HeldStream(chat, {"messages": []}, ledger, align), ledger, asked
+    return HeldStream(chat, {"messages": []}, ledger, align, deaf), ledger, asked
 
 
 async def played(stream: HeldStream, source: AsyncIterator[object]) -> list[Any]:
@@ -124,7 +128,7 @@ async def test_a_client_that_leaves_cancels_the_alignment() -> None:
             raise
         return []
 
-    stream = HeldStream(chat, {}, ledger, align)
+    stream = HeldStream(chat, {}, ledger, align, deaf)
     task = asyncio.create_task(played(stream, flow([chunk("a")])))
     await asyncio.sleep(0.01)
     task.cancel()
@@ -139,7 +143,7 @@ async def test_an_alignment_that_is_refused_delivers_nothing() -> None:
 
     got: list[object] = []
     with pytest.raises(PermissionError):
-        await into(got, HeldStream(chat, {}, Ledger("c", POLICY, "m"), align).play(flow([chunk("a")])))
+        await into(got, HeldStream(chat, {}, Ledger("c", POLICY, "m"), align, deaf).play(flow([chunk("a")])))
     assert got == []
 
 
@@ -168,7 +172,7 @@ async def test_in_shadow_mode_items_pass_as_they_come() -> None:
         return outcomes
 
     items = [chunk("a"), chunk("b")]
-    replay = HeldStream(chat, {}, ledger, align).play(flow(items))
+    replay = HeldStream(chat, {}, ledger, align, deaf).play(flow(items))
     assert await anext(replay) is items[0]
     assert not ledger.settled
     assert [item async for item in replay] == [items[1], b": aligner status=shadow reason=would_correct\n\n"]

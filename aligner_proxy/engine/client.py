@@ -17,6 +17,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_exponential, wait_random
 
 from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest, AlignResponse
+from aligner_proxy.engine.remote import RemoteReading
 from aligner_proxy.engine.wire import raised
 from aligner_proxy.errors import (
     ConfigError,
@@ -65,7 +66,15 @@ class HttpEngine:
 
     async def align(self, request: AlignRequest) -> Correction:
         """Correct one answer within `request.deadline_s`, waiting for the engine included."""
-        content = await self._patiently("POST", "/v1/align", request, request.deadline_s)
+        return await self._align(request, None)
+
+    async def read(self, request: AlignRequest) -> RemoteReading:
+        """Let the engine read an answer that is still being written; nothing is sent before the first text."""
+        return RemoteReading(request, self._send, self._align)
+
+    async def _align(self, request: AlignRequest, reading: str | None) -> Correction:
+        path = "/v1/align" if reading is None else f"/v1/read/{reading}/finish"
+        content = await self._patiently("POST", path, request, request.deadline_s)
         try:
             return AlignResponse.model_validate_json(content).correction()
         except ValidationError:

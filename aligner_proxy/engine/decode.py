@@ -6,11 +6,11 @@ model's own next token comes on top: recovered where a draft token was rejected,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from aligner_proxy.engine.proposer import EditProposer, matching
-from aligner_proxy.engine.runner import Check, ModelRunner, Sequence
+from aligner_proxy.engine.sequence import Ask, Sequence, Step
 from aligner_proxy.types import DecodeCounts
 
 
@@ -47,26 +47,28 @@ class Limits:
 
 
 def generate(
-    runner: ModelRunner,
     sequence: Sequence,
     ids: list[int],
     proposer: EditProposer,
     limits: Limits,
     tally: Tally,
-    check: Check,
-) -> Generated:
+    eos_ids: frozenset[int],
+    *,
+    prompt: bool = False,
+) -> Generator[Ask, Step, Generated]:
     """Feed `ids` and write on greedily until the end mark, `limits.done`, or the limit."""
     output: list[int] = []
     while True:
         draft = proposer.propose(limits.tokens - len(output) - 1)
         favoured = [*draft, *proposer.after(draft)]
-        step = runner.step(sequence, ids, check, draft=draft, favoured=favoured, caution=limits.caution)
+        step = yield Ask(ids, draft, favoured, limits.caution, prompt=prompt)
+        prompt = False
         accepted = matching(draft, step.chosen)
-        runner.crop(sequence, len(sequence.ids) - len(draft) + accepted)
-        written = take(draft, accepted, step.chosen[accepted], runner.tokenizer.eos_ids, tally)
+        sequence.crop(len(sequence.ids) - len(draft) + accepted)
+        written = take(draft, accepted, step.chosen[accepted], eos_ids, tally)
         tally.forwards += step.forwards
         output.extend(written)
-        if output[-1] in runner.tokenizer.eos_ids:
+        if output[-1] in eos_ids:
             return Generated(output[:-1], finished=True)
         if limits.done(output):
             return Generated(output, finished=True)

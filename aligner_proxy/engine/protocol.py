@@ -66,6 +66,40 @@ class AlignResponse(BaseModel):
         return cls(**{name: getattr(correction, name) for name in names})
 
 
+class Reading(Protocol):
+    """An answer that an engine reads while the upstream still writes it. Always ended by `finish` or `aclose`."""
+
+    async def feed(self, text: str) -> tuple[SegmentScore, ...]:
+        """More of the answer; never waits for the model. The verdicts that are there, from the first segment on."""
+        ...
+
+    async def finish(self, request: AlignRequest) -> Correction:
+        """The answer has ended and is `request.answer`; its correction, within `request.deadline_s`."""
+        ...
+
+    async def aclose(self) -> None:
+        """Nobody wants it any more; may be called again, and does nothing once `finish` was called."""
+        ...
+
+
+class Unread:
+    """A `Reading` for engines that cannot read ahead: everything happens at the end."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def feed(self, text: str) -> tuple[SegmentScore, ...]:
+        """Nothing is read."""
+        return ()
+
+    async def finish(self, request: AlignRequest) -> Correction:
+        """The whole correction."""
+        return await self._engine.align(request)
+
+    async def aclose(self) -> None:
+        """Nothing to let go of."""
+
+
 class Engine(Protocol):
     """Anything that corrects answers. Raises `CorrectionError` subclasses only; `CancelledError` passes."""
 
@@ -75,6 +109,10 @@ class Engine(Protocol):
 
     async def align(self, request: AlignRequest) -> Correction:
         """Correct one answer within `request.deadline_s`."""
+        ...
+
+    async def read(self, request: AlignRequest) -> Reading:
+        """Begin to read an answer that is still being written; `request.answer` is what there is of it."""
         ...
 
     async def aclose(self) -> None:

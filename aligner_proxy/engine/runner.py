@@ -1,61 +1,54 @@
-"""The model and its forward passes: the only file of the engine, with loading and the head, that handles tensors.
+"""The model and its forward passes: with loading, attention and the head the only files that handle tensors.
 
-A `Sequence` is one correction's tokens and their KV cache. `step` is the one operation: feed tokens and a draft, get
-the detector's scores at given tokens and the tokens the model chooses behind them. It works on one sequence; a
-batched runner would take a list of the same.
+`run` is the one operation: feed some tokens of some sequences, all in one forward, and say what the model chooses where
+that is wanted. `scores` reads what an earlier feed left behind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Sequence as Ordered
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
+from aligner_proxy.engine import attention
+from aligner_proxy.engine.attention import KVStore, Plan, Row
+from aligner_proxy.engine.blocks import BLOCK, BlockPool
 from aligner_proxy.engine.detector import DetectorHead, Spans
 from aligner_proxy.engine.proposer import LONG, SHORT, WHOLE_ANSWER, DraftLimits
+from aligner_proxy.engine.scheduler import Feed
 from aligner_proxy.engine.tokens import PromptTokenizer
 
-PREFILL_CHUNK = 1024
-"""Tokens per forward at most: between two forwards a cancelled request lets go of the model."""
-
-Check = Callable[[], None]
-"""Called before every forward; raises when the deadline has passed or nobody waits any more."""
-
-
-@dataclass(slots=True)
-class Sequence:
-    """Tokens that the cache holds, in order."""
-
-    ids: list[int] = field(default_factory=list)
-    cache: DynamicCache = field(default_factory=DynamicCache)
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """The detector's word on each segment, and what the model chose after the fed tokens and each draft token.
-
-    A word is (log-odds, index of the objective that speaks most against the segment).
-    """
-
-    scores: list[tuple[float, int]]
-    chosen: list[int]
-    forwards: int
+CACHE_TOKENS = 16_384
+"""Room of the KV cache unless told otherwise, in tokens: memory is touched only when it is used."""
 
 
 class ModelRunner:
     """Runs one causal language model and, where there is one, its detector head."""
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PromptTokenizer, head: DetectorHead | None) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PromptTokenizer,
+        head: DetectorHead | None,
+        cache_tokens: int = CACHE_TOKENS,
+    ) -> None:
         model.train(mode=False)
         self._model = model
         self._output: nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
         self._head = head.to(model.device) if head else None
         self._taps = head.taps(model.base_model) if head else None
         self.tokenizer = tokenizer
+        self.pool = BlockPool(-(-cache_tokens // BLOCK))
+        slots = self.pool.count * BLOCK
+        self._store = KVStore(model.config, slots, model.dtype, model.device)
+        self._states: Tensor | None = None
+        if head:
+            shape = (slots, len(head.layers) + 1, model.config.hidden_size)
+            self._states = torch.empty(shape, dtype=model.dtype, device=model.device)
 
     @property
     def has_head(self) -> bool:
@@ -79,71 +72,99 @@ class ModelRunner:
             return WHOLE_ANSWER
         return SHORT if getattr(self._model, "is_loaded_in_4bit", False) else LONG
 
-    def step(
-        self,
-        sequence: Sequence,
-        ids: Ordered[int],
-        check: Check,
-        *,
-        draft: Ordered[int] = (),
-        favoured: Ordered[int] = (),
-        spans: Spans | None = None,
-        caution: float = 0.0,
-    ) -> Step:
-        """Feed `ids` (at least one) and `draft`; the sequence then holds both, and the caller crops what it rejects.
-
-        `spans` are objectives and segments within `ids` to score. `chosen` has one token more than `draft`. `caution`
-        (nats) lets a favoured token stand unless another beats its logit by more; `favoured` begins like the draft
-        and may have one token more, so that what is chosen does not depend on where a draft happens to end.
-        """
-        fed = [*ids, *draft]
-        tail, forwards = len(draft) + 1, 0
-        kept: list[Tensor] = []
-        states: list[Tensor] = []
-        for start in range(0, len(fed), PREFILL_CHUNK):
-            check()
-            chunk = fed[start : start + PREFILL_CHUNK]
-            hidden = self._forward(sequence, chunk)
-            if spans and self._taps:
-                states.append(self._taps.take(hidden[None])[0])
-            kept.append(hidden[-tail:])
-            forwards += 1
-        last = torch.cat(kept)[-tail:]
-        return Step(self._scores(states, spans), self._choose(last, favoured, caution), forwards)
-
-    @staticmethod
-    def crop(sequence: Sequence, length: int) -> None:
-        """Forget everything after the first `length` tokens."""
-        surplus = len(sequence.ids) - length
-        if surplus > 0:
-            sequence.cache.crop(-surplus)
-            del sequence.ids[length:]
+    @torch.inference_mode()
+    def run(self, feeds: Sequence[Feed]) -> list[list[int]]:
+        """Feed them all in one forward; for each, the tokens that the model chooses behind its wanted positions."""
+        ids = [token for feed in feeds for token in feed.job.sequence.ids[feed.start : feed.stop]]
+        places = [place for feed in feeds for place in range(feed.start, feed.stop)]
+        slots = self._slots(feeds)
+        hidden = self._forward(ids, places, attention.plan(self._store, slots, self._rows(feeds)))
+        self._keep(hidden, slots, feeds)
+        return self._choose(hidden, feeds)
 
     @torch.inference_mode()
-    def _forward(self, sequence: Sequence, ids: list[int]) -> Tensor:
-        """Hidden states after the final norm, [len(ids), hidden_size]."""
-        inputs = torch.tensor([ids], device=self._model.device)
-        output = self._model.base_model(inputs, past_key_values=sequence.cache, use_cache=True)
-        sequence.ids.extend(ids)
+    def scores(self, feed: Feed, spans: Spans) -> list[tuple[float, int]]:
+        """The detector's word on every segment of a prompt that has been fed: (log-odds, index of the objective)."""
+        if self._head is None or self._states is None:
+            return []
+        states = self._states[self._context(feed)]
+        most = self._head(*self._head.read(states, spans)).max(dim=-1)
+        return list(zip(most.values.tolist(), most.indices.tolist(), strict=True))
+
+    def _forward(self, ids: list[int], places: list[int], step: Plan) -> Tensor:
+        """Hidden states after the final norm, [tokens, hidden size]."""
+        device = self._model.device
+        with self._blockwise():
+            output = self._model.base_model(
+                torch.tensor([ids], device=device),
+                position_ids=torch.tensor([places], device=device),
+                use_cache=False,
+                step=step,
+            )
         hidden: Tensor = output.last_hidden_state[0]
         return hidden
 
-    @torch.inference_mode()
-    def _scores(self, states: list[Tensor], spans: Spans | None) -> list[tuple[float, int]]:
-        if self._head is None or not states or not spans:
-            return []
-        most = self._head(*self._head.read(torch.cat(states), spans)).max(dim=-1)
-        return list(zip(most.values.tolist(), most.indices.tolist(), strict=True))
+    @contextmanager
+    def _blockwise(self) -> Iterator[None]:
+        """Our attention for one forward; whoever else uses the model finds it as it was."""
+        config: Any = self._model.config
+        before, config._attn_implementation = config._attn_implementation, attention.IMPLEMENTATION
+        try:
+            yield
+        finally:
+            config._attn_implementation = before
 
-    @torch.inference_mode()
-    def _choose(self, hidden: Tensor, favoured: Ordered[int], caution: float) -> list[int]:
-        """Greedy tokens after each of `hidden`; the logits are computed for these positions only."""
-        logits = self._output(hidden)
-        best, chosen = logits.max(dim=-1)
-        if caution > 0 and favoured:
-            wanted = torch.tensor(list(favoured), device=logits.device)
+    def _rows(self, feeds: Sequence[Feed]) -> list[Row]:
+        rows, first = [], 0
+        for feed in feeds:
+            last = first + feed.stop - feed.start
+            rows.append(Row(first, last, self._context(feed)))
+            first = last
+        return rows
+
+    def _context(self, feed: Feed) -> Tensor:
+        """Slots of everything up to the end of a feed."""
+        blocks = torch.tensor(feed.job.sequence.blocks, device=self._model.device)
+        return (blocks[:, None] * BLOCK + torch.arange(BLOCK, device=blocks.device)).flatten()[: feed.stop]
+
+    def _slots(self, feeds: Sequence[Feed]) -> Tensor:
+        return torch.cat([self._context(feed)[feed.start :] for feed in feeds])
+
+    def _keep(self, hidden: Tensor, slots: Tensor, feeds: Sequence[Feed]) -> None:
+        """Keep what the head reads of prompts; nothing is copied in a step in which everybody decodes."""
+        if self._states is None or self._taps is None or not any(feed.start < feed.job.prompt for feed in feeds):
+            return
+        self._states.index_copy_(0, slots, self._taps.take(hidden[None])[0])
+
+    def _choose(self, hidden: Tensor, feeds: Sequence[Feed]) -> list[list[int]]:
+        """Greedy tokens at the wanted positions; logits are computed for these only."""
+        first, rows = 0, []
+        for feed in feeds:
+            rows += [first + place - feed.start for place in feed.wanted]
+            first += feed.stop - feed.start
+        if not rows:
+            return [[] for _ in feeds]
+        logits = self._output(hidden[rows])
+        chosen, at = [], 0
+        for feed in feeds:
+            chosen.append(_greedy(logits[at : at + len(feed.wanted)], feed))
+            at += len(feed.wanted)
+        return chosen
+
+
+def _greedy(logits: Tensor, feed: Feed) -> list[int]:
+    """The best token of each row; a favoured one stands unless another beats it by more than the caution."""
+    ask = feed.job.ask
+    if not len(logits):
+        return []
+    best, tokens = logits.max(dim=-1)
+    if ask is not None and ask.caution > 0:
+        begin = feed.wanted.start - feed.job.tail
+        favoured = ask.favoured[begin : begin + len(logits)]
+        if favoured:
+            wanted = torch.tensor(favoured, device=logits.device)
             rows = slice(len(favoured))
-            margin = logits[rows].gather(1, wanted[:, None])[:, 0] + caution
-            chosen[rows] = torch.where(margin >= best[rows], wanted, chosen[rows])
-        tokens: list[int] = chosen.tolist()
-        return tokens
+            margin = logits[rows].gather(1, wanted[:, None])[:, 0] + ask.caution
+            tokens[rows] = torch.where(margin >= best[rows], wanted, tokens[rows])
+    chosen: list[int] = tokens.tolist()
+    return chosen

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from aligner_proxy import prompts
-from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest
+from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest, Unread
 from aligner_proxy.errors import CorrectionError, DeadlineExceeded, EngineFault
 from aligner_proxy.types import Correction
 
@@ -64,6 +64,10 @@ class ScriptedEngine:
             self.cancelled.append(request.request_id)
             raise
         return self._correction(self.script(request))
+
+    async def read(self, request: AlignRequest) -> Unread:
+        """A script reads nothing ahead."""
+        return Unread(self)
 
     def _correction(self, said: str | Correction | Exception) -> Correction:
         if isinstance(said, CorrectionError):

@@ -1,10 +1,10 @@
-"""Errors on the wire: one JSON shape and one status code for each, the same table for server and client."""
+"""What do readings and errors look like on the wire? The same shapes and the same table for server and client."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from aligner_proxy.errors import (
     AnswerTooLong,
@@ -13,7 +13,9 @@ from aligner_proxy.errors import (
     EngineFault,
     EngineOverloaded,
     EngineUnavailable,
+    ReadingLost,
 )
+from aligner_proxy.types import SegmentScore
 
 BAD_REQUEST = "bad_request"
 _STATUS: dict[type[CorrectionError], int] = {
@@ -21,8 +23,29 @@ _STATUS: dict[type[CorrectionError], int] = {
     EngineOverloaded: 429,
     DeadlineExceeded: 504,
     AnswerTooLong: 413,
+    ReadingLost: 410,
     EngineFault: 500,
 }
+
+
+class Opened(BaseModel):
+    """The name of a reading that has begun."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    reading: str
+
+
+class More(BaseModel):
+    """More of an answer that is read while it is written."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    text: str
+
+
+OPENED = TypeAdapter(Opened)
+VERDICTS = TypeAdapter(tuple[SegmentScore, ...])
 
 
 class ErrorBody(BaseModel):

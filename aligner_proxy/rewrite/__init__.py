@@ -31,6 +31,10 @@ class Wire(Protocol):
         """The same from all items of a stream."""
         ...
 
+    def spoken(self, item: object) -> list[tuple[int, str]]:
+        """(choice, text) of what one item of a stream adds to the answers."""
+        ...
+
     def stream_apply(self, items: Sequence[object], outcomes: Sequence[Outcome]) -> list[object]:
         """The same items in the same order, the corrected texts spread over the chunks that carried the originals."""
         ...

@@ -47,6 +47,11 @@ def stream_exchanges(data: Mapping[str, Any], items: Sequence[object]) -> list[E
     return [_exchange(readings[index], data, index, items[0]) for index in sorted(readings)]
 
 
+def spoken(item: object) -> list[tuple[int, str]]:
+    """(choice, text) of what one item says."""
+    return [(choice.index, choice.text) for choice in _stream_choices([item]) if choice.text]
+
+
 def stream_apply(items: Sequence[object], outcomes: Sequence[Outcome]) -> list[object]:
     """The new texts in the shapes of the chunks that carried the old ones; every other item is the same object."""
     pieces = {index: iter(spread(text, _sizes(items, index))) for index, text in corrected(outcomes).items()}

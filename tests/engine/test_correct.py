@@ -11,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligner_proxy import segments
-from aligner_proxy.engine.correct import correct
-from aligner_proxy.engine.decode import Limits, Tally, generate
 from aligner_proxy.engine.detector import DetectorHead
+from aligner_proxy.engine.loop import alone
 from aligner_proxy.engine.proposer import LONG, SHORT, WHOLE_ANSWER, DraftLimits, EditProposer
-from aligner_proxy.engine.runner import ModelRunner, Sequence
+from aligner_proxy.engine.runner import ModelRunner
 from aligner_proxy.errors import AnswerTooLong, DeadlineExceeded
 from aligner_proxy.types import Turn, Verify
 
@@ -35,7 +34,7 @@ TEXTS = st.one_of(
 @settings(max_examples=80, deadline=None)
 @given(answer=TEXTS, seed=st.integers(0, 3), caution=st.floats(-0.3, 0.3))
 def test_unflagged_segments_are_in_the_result_character_for_character(answer: str, seed: int, caution: float) -> None:
-    result = correct(tiny.aligner(seed), tiny.request(answer, caution=caution), tiny.nothing)
+    result = alone(tiny.aligner(seed), tiny.request(answer, caution=caution))
     if not any(s.flagged for s in result.segments):
         assert result.text is answer or result.text == answer
         return
@@ -48,14 +47,14 @@ def test_unflagged_segments_are_in_the_result_character_for_character(answer: st
 @settings(max_examples=30, deadline=None)
 @given(answer=TEXTS, seed=st.integers(0, 3))
 def test_the_segments_told_are_those_of_the_answer(answer: str, seed: int) -> None:
-    result = correct(tiny.aligner(seed), tiny.request(answer), tiny.nothing)
+    result = alone(tiny.aligner(seed), tiny.request(answer))
     if answer.strip():
         assert [s.text for s in result.segments] == [s.text for s in segments.split(answer)]
         assert all(s.flagged == (s.score is not None and s.score > 0) for s in result.segments)
 
 
 def test_nothing_flagged_takes_one_forward_and_returns_the_answer_itself() -> None:
-    result = correct(tiny.aligner(), tiny.request(caution=1e9), tiny.nothing)
+    result = alone(tiny.aligner(), tiny.request(caution=1e9))
     assert result.text == tiny.ANSWER
     assert result.counts.forwards == 1
     assert result.counts.drafted == 0
@@ -63,24 +62,24 @@ def test_nothing_flagged_takes_one_forward_and_returns_the_answer_itself() -> No
 
 
 def test_everything_flagged_keeps_nothing_by_copy() -> None:
-    result = correct(tiny.aligner(), tiny.request(caution=-1e9), tiny.nothing)
+    result = alone(tiny.aligner(), tiny.request(caution=-1e9))
     assert all(s.flagged for s in result.segments)
     assert not any(s.text in result.text for s in result.segments)
 
 
 def test_a_white_space_answer_is_returned_without_a_forward() -> None:
-    result = correct(tiny.aligner(), tiny.request("  \n"), tiny.nothing)
+    result = alone(tiny.aligner(), tiny.request("  \n"))
     assert (result.text, result.counts.forwards, result.segments) == ("  \n", 0, ())
 
 
 def test_without_a_head_scores_are_absent_and_the_whole_answer_is_verified() -> None:
-    result = correct(tiny.aligner(head=False), tiny.request(), tiny.nothing)
+    result = alone(tiny.aligner(head=False), tiny.request())
     assert [s.score for s in result.segments] == [None] * 4
     assert result.counts.drafted > 0
 
 
 def test_enough_caution_keeps_every_draft_token() -> None:
-    result = correct(tiny.aligner(head=False), tiny.request(caution=1e9, verify=Verify.ALWAYS), tiny.nothing)
+    result = alone(tiny.aligner(head=False), tiny.request(caution=1e9, verify=Verify.ALWAYS))
     assert result.text == tiny.ANSWER
     assert result.counts.forwards == 1
 
@@ -91,12 +90,12 @@ def test_what_is_written_does_not_depend_on_draft_lengths(caution: float, monkey
     written = set()
     for limits in (WHOLE_ANSWER, SHORT, DraftLimits(2, 1, 2), DraftLimits(1, 1, 1)):
         monkeypatch.setattr(ModelRunner, "draft_limits", limits)
-        written.add(correct(tiny.aligner(head=False), asked, tiny.nothing).text)
+        written.add(alone(tiny.aligner(head=False), asked).text)
     assert len(written) == 1
 
 
 def test_verifying_with_a_head_also_scores() -> None:
-    result = correct(tiny.aligner(), tiny.request(verify=Verify.ALWAYS, caution=1e9), tiny.nothing)
+    result = alone(tiny.aligner(), tiny.request(verify=Verify.ALWAYS, caution=1e9))
     assert result.text == tiny.ANSWER
     assert all(s.score is not None for s in result.segments)
 
@@ -119,8 +118,7 @@ def test_speculation_writes_what_plain_greedy_generate_writes(rate: float, limit
         prompt = runner.tokenizer.prompt(rng.choice(tiny.CORPUS) + " | Edit: ").ids
         expected = plain(runner, prompt, 96)
         draft = corrupted(expected, rate, rng)
-        tally = Tally()
-        got = generate(runner, Sequence(), prompt, EditProposer(draft, limits), Limits(96), tally, tiny.nothing)
+        got, tally = tiny.written(runner, prompt, EditProposer(draft, limits), 96)
         ended = expected[-1] in runner.tokenizer.eos_ids
         assert got.ids == (expected[:-1] if ended else expected)
         assert got.finished == ended
@@ -141,9 +139,9 @@ def corrupted(tokens: list[int], rate: float, rng: random.Random) -> list[int]:
 
 def test_an_answer_that_cannot_fit_is_refused() -> None:
     with pytest.raises(AnswerTooLong, match="window of 1024 tokens"):
-        correct(tiny.aligner(), tiny.request("Wait a while. " * 400), tiny.nothing)
+        alone(tiny.aligner(), tiny.request("Wait a while. " * 400))
     with pytest.raises(AnswerTooLong):
-        correct(tiny.aligner(), tiny.request("a" * 200_000), tiny.nothing)
+        alone(tiny.aligner(), tiny.request("a" * 200_000))
 
 
 def test_the_oldest_turns_go_first() -> None:
@@ -152,43 +150,25 @@ def test_the_oldest_turns_go_first() -> None:
         Turn("user" if i % 2 == 0 else "assistant", f"Turn {i}. " + "The harbour opens. " * 12) for i in range(41)
     )
     long = asked.model_copy(update={"turns": turns})
-    result = correct(tiny.aligner(), long, tiny.nothing)
+    result = alone(tiny.aligner(), long)
     assert 400 < result.prompt_tokens < 1024
 
 
 def test_a_huge_objective_is_refused() -> None:
     huge = tiny.request().model_copy(update={"objectives": ("Huge: " + "word " * 200_000,)})
     with pytest.raises(AnswerTooLong):
-        correct(tiny.aligner(), huge, tiny.nothing)
+        alone(tiny.aligner(), huge)
 
 
-def test_the_check_stops_a_correction_between_forwards() -> None:
-    calls = 0
-
-    def check() -> None:
-        nonlocal calls
-        calls += 1
-        if calls == 3:
-            raise DeadlineExceeded("now")
-
+def test_a_deadline_ends_a_correction_between_forwards() -> None:
     with pytest.raises(DeadlineExceeded):
-        correct(tiny.aligner(), tiny.request(caution=-1e9), check)
-    assert calls == 3
-
-
-def test_a_long_prompt_is_read_in_chunks_with_the_same_scores(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = correct(tiny.aligner(), tiny.request(caution=1e9), tiny.nothing)
-    monkeypatch.setattr("aligner_proxy.engine.runner.PREFILL_CHUNK", 32)
-    parts = correct(tiny.aligner(), tiny.request(caution=1e9), tiny.nothing)
-    assert parts.counts.forwards > 2
-    for a, b in zip(whole.segments, parts.segments, strict=True):
-        assert a.score == pytest.approx(b.score, abs=1e-4)
+        alone(tiny.aligner(), tiny.request(caution=-1e9, deadline_s=1e-9))
 
 
 def test_what_follows_a_segment_does_not_change_its_score() -> None:
-    result = correct(tiny.aligner(), tiny.request(caution=1e9), tiny.nothing)
+    result = alone(tiny.aligner(), tiny.request(caution=1e9))
     cut = tiny.ANSWER.index(" The first")
-    shorter = correct(tiny.aligner(), tiny.request(tiny.ANSWER[:cut], caution=1e9), tiny.nothing)
+    shorter = alone(tiny.aligner(), tiny.request(tiny.ANSWER[:cut], caution=1e9))
     assert len(shorter.segments) == 2 < len(result.segments)
     for a, b in zip(shorter.segments, result.segments, strict=False):
         assert a.score == pytest.approx(b.score, abs=1e-4)
@@ -205,5 +185,5 @@ class Decided(DetectorHead):
 def test_a_segment_names_the_objective_that_speaks_most_against_it() -> None:
     runner = ModelRunner(tiny.model(), tiny.runner().tokenizer, Decided(64, (0, 1), 4).eval())
     asked = tiny.request(caution=1e9).model_copy(update={"objectives": (*tiny.OBJECTIVES, "Brevity: be short")})
-    made = correct(replace(tiny.aligner(), runner=runner), asked, tiny.nothing)
+    made = alone(replace(tiny.aligner(), runner=runner), asked)
     assert [(s.score, s.objective) for s in made.segments] == [(3.0, 0), (1.0, 1), (3.0, 0), (1.0, 1)]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Ordered
+from collections.abc import Sequence
 
 import pytest
 
-from aligner_proxy.engine.correct import Aligner, correct
+from aligner_proxy.engine.blocks import BlockPool
+from aligner_proxy.engine.correct import Aligner
 from aligner_proxy.engine.detector import Spans
+from aligner_proxy.engine.loop import alone
 from aligner_proxy.engine.proposer import WHOLE_ANSWER, DraftLimits
-from aligner_proxy.engine.runner import Check, Sequence, Step
+from aligner_proxy.engine.scheduler import Feed
 from aligner_proxy.engine.tokens import PromptTokenizer
 from aligner_proxy.types import Correction
 
@@ -24,44 +26,28 @@ class Oracle:
 
     def __init__(self, wanted: str, flagged: set[int]) -> None:
         self.tokenizer = PromptTokenizer(tiny.backend(), frozenset({1}))
+        self.pool = BlockPool(128)
         self._wanted = [*self.tokenizer.continuation(wanted), 1]
         self._flagged = flagged
-        self._prompt = 0
         self.fed: list[int] = []
 
-    def step(
-        self,
-        sequence: Sequence,
-        ids: Ordered[int],
-        check: Check,
-        *,
-        draft: Ordered[int] = (),
-        favoured: Ordered[int] = (),
-        spans: Spans | None = None,
-        caution: float = 0.0,
-    ) -> Step:
-        self._prompt = self._prompt or len(ids)
-        self.fed.append(len(ids) + len(draft))
-        sequence.ids.extend([*ids, *draft])
-        chosen = [self._next(sequence.ids[: len(sequence.ids) - len(draft) + i]) for i in range(len(draft) + 1)]
-        count = len(spans.segments) if spans else 0
-        return Step([(3.0 if i in self._flagged else -3.0, 0) for i in range(count)], chosen, 1)
+    def run(self, feeds: Sequence[Feed]) -> list[list[int]]:
+        self.fed += [feed.stop - feed.start for feed in feeds]
+        return [[self._next(feed.job.sequence.ids[feed.job.prompt : at + 1]) for at in feed.wanted] for feed in feeds]
 
-    def _next(self, ids: list[int]) -> int:
+    def scores(self, _feed: Feed, spans: Spans) -> list[tuple[float, int]]:
+        return [(3.0 if i in self._flagged else -3.0, 0) for i in range(len(spans.segments))]
+
+    def _next(self, written: list[int]) -> int:
         """The wanted text's next token, or the end where what was written is no beginning of it."""
-        written = ids[self._prompt :]
         on_the_way = len(written) < len(self._wanted) and written == self._wanted[: len(written)]
         return self._wanted[len(written)] if on_the_way else 1
-
-    @staticmethod
-    def crop(sequence: Sequence, length: int) -> None:
-        del sequence.ids[length:]
 
 
 def edit(answer: str, wanted: str, flagged: set[int]) -> tuple[Correction, Oracle]:
     oracle = Oracle(wanted, flagged)
     aligner = Aligner(oracle, tiny.aligner().info)  # type: ignore[arg-type]
-    return correct(aligner, tiny.request(answer), tiny.nothing), oracle
+    return alone(aligner, tiny.request(answer)), oracle
 
 
 OPEN, RUDE, FERRY, COAT = (

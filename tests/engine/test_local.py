@@ -11,7 +11,7 @@ from aligner_proxy.engine import local
 from aligner_proxy.engine.correct import Aligner
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.protocol import AlignRequest
-from aligner_proxy.engine.runner import Check
+from aligner_proxy.engine.sequence import Ask, Sequence, Work
 from aligner_proxy.errors import DeadlineExceeded, EngineFault, EngineOverloaded, EngineUnavailable, WeightsError
 from aligner_proxy.types import Correction
 
@@ -19,21 +19,22 @@ from . import tiny
 
 
 class Gate:
-    """Stands in for `correct`: every call waits for a permit, calling `check` as forwards would."""
+    """Stands in for `correct`: every correction asks for one token again and again until it gets a permit."""
 
     def __init__(self) -> None:
         self.permits = threading.Semaphore(0)
         self.begun: list[str] = []
         self.stopped: list[str] = []
 
-    def __call__(self, aligner: Aligner, request: AlignRequest, check: Check) -> Correction:
+    def __call__(self, aligner: Aligner, request: AlignRequest, sequence: Sequence) -> Work:
         self.begun.append(request.request_id)
-        while not self.permits.acquire(timeout=0.01):
-            try:
-                check()
-            except Exception:
-                self.stopped.append(request.request_id)
-                raise
+        try:
+            while not self.permits.acquire(timeout=0.01):
+                yield Ask([3])
+                sequence.crop(0)
+        except GeneratorExit:
+            self.stopped.append(request.request_id)
+            raise
         return Correction(request.request_id)
 
 
@@ -91,12 +92,12 @@ async def test_a_failed_load_is_raised_by_start_and_named_afterwards() -> None:
     await engine.aclose()
 
 
-async def test_requests_are_served_in_order(gate: Gate) -> None:
+async def test_requests_are_worked_on_together(gate: Gate) -> None:
     engine = await started()
     tasks = [asyncio.create_task(engine.align(named(str(i)))) for i in range(5)]
+    await until(lambda: gate.begun == ["0", "1", "2", "3", "4"])
     gate.permits.release(5)
     assert [r.text for r in await asyncio.gather(*tasks)] == ["0", "1", "2", "3", "4"]
-    assert gate.begun == ["0", "1", "2", "3", "4"]
     await engine.aclose()
 
 
@@ -114,39 +115,39 @@ async def test_a_full_queue_refuses_with_an_estimate(gate: Gate) -> None:
     await engine.aclose()
 
 
-async def test_a_deadline_is_kept_while_working_and_while_queued(gate: Gate) -> None:
+async def test_a_deadline_is_kept_and_the_others_go_on(gate: Gate) -> None:
     engine = await started()
-    working = asyncio.create_task(engine.align(named("working", 0.2)))
-    queued = asyncio.create_task(engine.align(named("queued", 0.1)))
+    short = asyncio.create_task(engine.align(named("short", 0.2)))
+    long = asyncio.create_task(engine.align(named("long")))
     with pytest.raises(DeadlineExceeded):
-        await queued
-    with pytest.raises(DeadlineExceeded):
-        await working
-    await until(lambda: gate.stopped == ["working"])
-    assert gate.begun == ["working"]
+        await short
+    await until(lambda: gate.stopped == ["short"])
+    gate.permits.release()
+    assert (await long).text == "long"
     await engine.aclose()
 
 
-async def test_cancelling_stops_the_running_one_and_drops_the_queued_one(gate: Gate) -> None:
+async def test_cancelling_stops_one_and_lets_another_in(gate: Gate) -> None:
     engine = await started(queue=2)
-    running = asyncio.create_task(engine.align(named("running")))
-    queued = asyncio.create_task(engine.align(named("queued")))
-    await until(lambda: gate.begun == ["running"])
-    queued.cancel()
-    running.cancel()
-    results = await asyncio.gather(running, queued, return_exceptions=True)
-    assert all(isinstance(result, asyncio.CancelledError) for result in results)
-    await until(lambda: gate.stopped == ["running"])
-    gate.permits.release()
-    assert (await engine.align(named("next"))).text == "next"
-    assert gate.begun == ["running", "next"]
+    first = asyncio.create_task(engine.align(named("first")))
+    second = asyncio.create_task(engine.align(named("second")))
+    await until(lambda: gate.begun == ["first", "second"])
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    await until(lambda: gate.stopped == ["first"])
+    third = asyncio.create_task(engine.align(named("third")))
+    await until(lambda: gate.begun[-1] == "third")
+    gate.permits.release(2)
+    assert [(await task).text for task in (second, third)] == ["second", "third"]
     await engine.aclose()
 
 
 async def test_whatever_the_model_raises_becomes_an_engine_fault_without_text(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(aligner: Aligner, request: AlignRequest, check: Check) -> Correction:
+    def broken(aligner: Aligner, request: AlignRequest, sequence: Sequence) -> Work:
+        yield Ask([3])
         raise RuntimeError(f"out of memory at {request.answer}")
 
     monkeypatch.setattr(local, "correct", broken)

@@ -11,9 +11,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from aligner_proxy.engine.decode import Limits, Tally, generate
 from aligner_proxy.engine.proposer import LONG, SHORT, EditProposer
-from aligner_proxy.engine.runner import ModelRunner, Sequence
+from aligner_proxy.engine.runner import ModelRunner
 from aligner_proxy.engine.tokens import PromptTokenizer
 
 from . import tiny
@@ -65,9 +64,8 @@ def test_fifty_prompts_of_different_edit_rates_are_equal_token_for_token() -> No
         rng = random.Random(i)
         prompt = runner().tokenizer.prompt(text).ids
         expected = plain(prompt)
-        draft, tally = corrupted(expected, RATES[i % len(RATES)], rng), Tally()
-        proposer = EditProposer(draft, (SHORT, LONG)[i % 2])
-        got = generate(runner(), Sequence(), prompt, proposer, Limits(TOKENS), tally, tiny.nothing)
+        draft = corrupted(expected, RATES[i % len(RATES)], rng)
+        got, tally = tiny.written(runner(), prompt, EditProposer(draft, (SHORT, LONG)[i % 2]), TOKENS)
         ended = expected[-1] in runner().tokenizer.eos_ids
         assert got.ids == (expected[:-1] if ended else expected), text
         forwards += tally.forwards

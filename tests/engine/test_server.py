@@ -16,7 +16,7 @@ import uvicorn
 from aligner_proxy.engine import listen, server
 from aligner_proxy.engine.client import HttpEngine
 from aligner_proxy.engine.local import LocalEngine
-from aligner_proxy.engine.protocol import AlignRequest, Engine
+from aligner_proxy.engine.protocol import AlignRequest, Engine, Unread
 from aligner_proxy.engine.scripted import SCRIPTED, ScriptedEngine
 from aligner_proxy.errors import (
     AnswerTooLong,
@@ -26,6 +26,7 @@ from aligner_proxy.errors import (
     EngineFault,
     EngineOverloaded,
     EngineUnavailable,
+    ReadingLost,
 )
 from aligner_proxy.types import Correction, DecodeCounts, SegmentScore
 
@@ -248,3 +249,104 @@ def test_a_taken_port_is_named() -> None:
         port = listener.getsockname()[1]
         with pytest.raises(ConfigError, match=f"port {port} on 127.0.0.1"), listen.tcp("127.0.0.1", port):
             pass
+
+
+async def test_an_answer_is_read_over_the_socket_while_it_is_written(path: Path) -> None:
+    engine = LocalEngine(tiny.aligner)
+    answer = tiny.ANSWER * 3
+    async with serving(engine, path) as client:
+        await engine.start()
+        reading = await client.read(tiny.request("", caution=1e9))
+        told: tuple[SegmentScore, ...] = ()
+        for i in range(0, len(answer), 30):
+            told = await reading.feed(answer[i : i + 30])
+            await asyncio.sleep(0.02)
+        got = await reading.finish(tiny.request(answer, caution=1e9))
+        expected = await client.align(tiny.request(answer, caution=1e9))
+        assert got.text == expected.text == answer
+        assert [s.text for s in told] == [s.text for s in expected.segments][: len(told)]
+        assert told
+    await engine.aclose()
+
+
+class Forgetful(ScriptedEngine):
+    """Reads ahead, and knows nothing of it at the end."""
+
+    async def read(self, request: AlignRequest) -> Unread:
+        return Lost(self)
+
+
+class Lost(Unread):
+    async def finish(self, request: AlignRequest) -> Correction:
+        raise ReadingLost("forgotten")
+
+
+async def test_a_reading_that_is_lost_costs_nothing_but_time(path: Path) -> None:
+    async with serving(Forgetful(lambda _: "Bring a coat."), path) as client:
+        reading = await client.read(tiny.request(""))
+        await reading.feed(tiny.ANSWER)
+        assert (await reading.finish(tiny.request())).text == "Bring a coat."
+
+
+async def test_without_an_engine_reading_ahead_fails_like_correcting(path: Path) -> None:
+    client = HttpEngine(f"unix:{path}", patience_s=0.2)
+    reading = await client.read(tiny.request(""))
+    assert await reading.feed(tiny.ANSWER) == ()
+    with pytest.raises(EngineUnavailable):
+        await reading.finish(tiny.request())
+    await reading.aclose()
+    await client.aclose()
+
+
+async def test_a_reading_that_is_let_go_of_is_let_go_of_by_the_engine(path: Path) -> None:
+    engine = LocalEngine(tiny.aligner, queue=1)
+    async with serving(engine, path) as client:
+        await engine.start()
+        reading = await client.read(tiny.request(""))
+        await reading.feed(tiny.ANSWER)
+        await asyncio.sleep(0.1)
+        await reading.aclose()
+        assert (await client.align(tiny.request(caution=1e9))).text == tiny.ANSWER
+    await engine.aclose()
+
+
+async def test_any_client_can_let_it_write_with_a_prediction(path: Path) -> None:
+    engine = LocalEngine(tiny.aligner)
+    asked = {"prompt": "The harbour opens", "max_tokens": 24, "temperature": 0}
+    async with serving(engine, path), bare(path) as http:
+        await engine.start()
+        plain = (await http.post("/v1/completions", json=asked)).json()
+        text = plain["choices"][0]["text"]
+        told = {**asked, "prediction": {"type": "content", "content": text}}
+        predicted = (await http.post("/v1/completions", json=told)).json()
+        metrics = (await http.get("/metrics")).text
+    assert predicted["choices"] == plain["choices"]
+    assert plain["usage"]["completion_tokens"] == 24
+    assert plain["usage"]["completion_tokens_details"]["accepted_prediction_tokens"] == 0
+    assert predicted["usage"]["completion_tokens_details"]["accepted_prediction_tokens"] > 5
+    assert "aligner_engine_finished_total 2.0" in metrics
+    assert 'aligner_engine_kv_blocks{use="used"} 0.0' in metrics
+    await engine.aclose()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status", "named"),
+    [
+        ({"temperature": 0.7}, 422, "temperature"),
+        ({"best_of": 3}, 422, "best_of"),
+        ({"stream": True}, 422, "stream"),
+        ({"prediction": {"content": ["a"]}}, 422, "prediction.content"),
+        ({"prompt": ""}, 413, "at least one"),
+        ({"max_tokens": 100_000}, 413, "window of 1024"),
+    ],
+)
+async def test_what_a_completion_cannot_have_is_named(
+    path: Path, wrong: dict[str, object], status: int, named: str
+) -> None:
+    engine = LocalEngine(tiny.aligner)
+    async with serving(engine, path), bare(path) as http:
+        await engine.start()
+        refused = await http.post("/v1/completions", json={"prompt": "The harbour", **wrong})
+    assert refused.status_code == status
+    assert named in refused.text
+    await engine.aclose()

@@ -13,9 +13,9 @@ from transformers import AutoModelForCausalLM
 
 from aligner_proxy import prompts
 from aligner_proxy.engine import manifest, quantise, sources, weights
-from aligner_proxy.engine.correct import correct
 from aligner_proxy.engine.detector import DetectorHead
-from aligner_proxy.engine.runner import ModelRunner, Sequence
+from aligner_proxy.engine.loop import alone
+from aligner_proxy.engine.runner import ModelRunner
 from aligner_proxy.engine.store import Store
 from aligner_proxy.engine.weights import Settings, open_aligner, prepare
 from aligner_proxy.errors import ConfigError, WeightsError
@@ -55,7 +55,10 @@ def adapter(tmp_path: Path, full: Path) -> Path:
 
 
 def hidden(runner: ModelRunner) -> torch.Tensor:
-    return runner._forward(Sequence(), runner.tokenizer.prompt(tiny.CORPUS[0]).ids)
+    ids = torch.tensor([runner.tokenizer.prompt(tiny.CORPUS[0]).ids])
+    with torch.inference_mode():
+        states: torch.Tensor = runner._model.base_model(ids, use_cache=False).last_hidden_state[0]
+    return states
 
 
 def test_an_adapter_is_merged_quantised_stored_and_corrects(adapter: Path, tmp_path: Path) -> None:
@@ -64,7 +67,7 @@ def test_an_adapter_is_merged_quantised_stored_and_corrects(adapter: Path, tmp_p
     assert any("quantising" in line for line in said)
     assert (aligner.info.template, aligner.info.window, aligner.info.has_head) == ("ultrafeedback", 1024, True)
     assert (aligner.info.quantization, aligner.info.model) == ("nf4", "adapter")
-    assert correct(aligner, tiny.request(caution=1e9), tiny.nothing).text == tiny.ANSWER
+    assert alone(aligner, tiny.request(caution=1e9)).text == tiny.ANSWER
     assert aligner.runner.draft_limits.cap == 16
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -11,9 +12,14 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from aligner_proxy import prompts
 from aligner_proxy.engine.correct import Aligner
+from aligner_proxy.engine.decode import Generated, Limits, Tally, generate
 from aligner_proxy.engine.detector import DetectorHead
+from aligner_proxy.engine.loop import Loop
+from aligner_proxy.engine.proposer import EditProposer
 from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest
 from aligner_proxy.engine.runner import ModelRunner
+from aligner_proxy.engine.scheduler import Job
+from aligner_proxy.engine.sequence import Sequence
 from aligner_proxy.engine.tokens import PromptTokenizer
 from aligner_proxy.types import Turn, Verify
 
@@ -106,5 +112,13 @@ def request(
     )
 
 
-def nothing() -> None:
-    """A check that never raises."""
+def written(runner: ModelRunner, prompt: list[int], proposer: EditProposer, tokens: int) -> tuple[Generated, Tally]:
+    """What the engine writes after a prompt, and what it cost."""
+    ends: list[Any] = []
+    sequence, tally = Sequence(), Tally()
+    work: Any = generate(sequence, prompt, proposer, Limits(tokens), tally, runner.tokenizer.eos_ids, prompt=True)
+    loop = Loop(Aligner(runner, aligner().info))
+    loop.add(Job("r1", work, ends.append, sequence=sequence))
+    while not ends:
+        loop.step()
+    return ends[0], tally

@@ -13,8 +13,8 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from aligner_proxy.engine.correct import correct
 from aligner_proxy.engine.detector import DetectorHead
+from aligner_proxy.engine.loop import alone
 from aligner_proxy.engine.weights import Settings, open_aligner
 from models import batches, train
 from models.batches import Batch, load_examples
@@ -172,7 +172,7 @@ def test_the_whole_model_can_be_trained_and_served(tmp_path: Path) -> None:
     export(tmp_path / "next", tmp_path / "aligner", window=1024)
     opened = open_aligner(Settings(tmp_path / "aligner", quantization="none"), tmp_path / "home")
     assert opened.info.has_head
-    assert correct(opened, tiny.request(), tiny.nothing).segments
+    assert alone(opened, tiny.request()).segments
 
 
 def test_an_adapter_learns_over_a_four_bit_base(tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+"""What does the engine read while the upstream still writes? One object per stream, which never disturbs the stream.
+
+The verdicts are then there when the answer ends, and only its last words remain to be read. What is not used is let go
+of: an answer that turns out to be cached, skipped or cut off was read for nothing, at the price of a prefill.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from aligner_proxy.engine.protocol import Reading
+from aligner_proxy.pipeline import Pipeline
+from aligner_proxy.rewrite import Wire
+from aligner_proxy.types import Policy
+
+log = logging.getLogger(__name__)
+
+
+class ReadAhead:
+    """The readings of one stream, by choice. None where an answer is not read: it may not be, or it failed once."""
+
+    def __init__(self, pipeline: Pipeline, wire: Wire, data: Mapping[str, Any], policy: Policy) -> None:
+        self._pipeline, self._wire, self._data, self._policy = pipeline, wire, data, policy
+        self._readings: dict[int, Reading | None] = {}
+
+    async def hear(self, item: object) -> None:
+        """Pass on what an item of the stream says."""
+        for index, text in self._wire.spoken(item):
+            try:
+                if index not in self._readings:
+                    self._readings[index] = await self._begin(item, index)
+                reading = self._readings[index]
+                if reading is not None:
+                    await reading.feed(text)
+            except Exception as error:  # noqa: BLE001 - part of the pipeline's boundary: reading ahead may cost no stream
+                log.warning("choice %d is not read ahead (%s)", index, type(error).__name__)
+                self._readings[index] = None
+
+    def of(self, index: int) -> Reading | None:
+        """The reading of one choice; whoever takes it ends it."""
+        return self._readings.pop(index, None)
+
+    async def aclose(self) -> None:
+        """Let go of what nobody took."""
+        while self._readings:
+            _, reading = self._readings.popitem()
+            if reading is not None:
+                await reading.aclose()
+
+    async def _begin(self, item: object, index: int) -> Reading | None:
+        """Begin where the answer looks as if it could be corrected."""
+        found = [e for e in self._wire.stream_exchanges(self._data, [item]) if e.index == index]
+        return await self._pipeline.read(found[0], self._policy) if found else None

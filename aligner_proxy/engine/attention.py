@@ -1,0 +1,135 @@
+"""How does a token find the tokens before it, when many sequences go through the model at once and share blocks?
+
+All tokens of a step lie in one row, so that the linear layers see one large product. Only attention knows sequences: it
+writes the new keys and values to their slots, gathers those of each sequence, and attends. Short feeds (who decodes)
+are padded to one product; long ones (who reads a prompt) are attended to one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AttentionInterface
+
+IMPLEMENTATION = "blocks"
+SHORT_FEED = 32
+"""Feeds of at most so many tokens are attended to together; longer ones would pay for much padding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One sequence's part of a step: its new tokens stand at `first` to `last` of the row, `context` slots hold all."""
+
+    first: int
+    last: int
+    context: Tensor
+
+    @property
+    def fed(self) -> int:
+        """New tokens."""
+        return self.last - self.first
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rows that are attended to together: indices of their queries [rows, fed] and slots [rows, context]; -1 pads."""
+
+    queries: Tensor
+    slots: Tensor
+    mask: Tensor | None
+    """[rows, 1, fed, context], True where a token may look; None for one plain causal prompt."""
+
+
+class KVStore:
+    """Keys and values of every slot, layer by layer: [layers, slots, heads, head size]. Memory is touched when used."""
+
+    def __init__(self, config: Any, slots: int, dtype: torch.dtype, device: torch.device) -> None:
+        heads = config.num_key_value_heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        shape = (config.num_hidden_layers, slots, heads, size)
+        self._keys = torch.empty(shape, dtype=dtype, device=device)
+        self._values = torch.empty(shape, dtype=dtype, device=device)
+
+    def put(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Write [tokens, heads, head size]."""
+        self._keys[layer].index_copy_(0, slots, keys)
+        self._values[layer].index_copy_(0, slots, values)
+
+    def get(self, layer: int, slots: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values at [rows, context] slots, as [rows, heads, context, head size]."""
+        shape = (*slots.shape, *self._keys.shape[2:])
+        found = (store[layer].index_select(0, slots.flatten()).view(shape) for store in (self._keys, self._values))
+        keys, values = (tensor.transpose(1, 2) for tensor in found)
+        return keys, values
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What attention needs to know about one step."""
+
+    store: KVStore
+    slots: Tensor
+    groups: tuple[Group, ...]
+
+
+def plan(store: KVStore, slots: Tensor, rows: Sequence[Row]) -> Plan:
+    """Lay out one step; `slots` are those of its new tokens, in the order of the row."""
+    short = [row for row in rows if row.fed <= SHORT_FEED]
+    long = [row for row in rows if row.fed > SHORT_FEED]
+    groups = [_together(short)] if short else []
+    return Plan(store, slots, (*groups, *(_alone(row) for row in long)))
+
+
+def _alone(row: Row) -> Group:
+    queries = torch.arange(row.first, row.last, device=row.context.device)[None]
+    return Group(queries, row.context[None], None if row.fed == len(row.context) else _mask([row], row.fed))
+
+
+def _together(rows: Sequence[Row]) -> Group:
+    """Padding repeats the last token and looks where it looks; what comes out of it is thrown away."""
+    fed, context = max(row.fed for row in rows), max(len(row.context) for row in rows)
+    device = rows[0].context.device
+    queries = [torch.arange(row.first, row.first + fed, device=device).clamp(max=row.last - 1) for row in rows]
+    slots = [F.pad(row.context, (0, context - len(row.context))) for row in rows]
+    return Group(torch.stack(queries), torch.stack(slots), _mask(rows, fed))
+
+
+def _mask(rows: Sequence[Row], fed: int) -> Tensor:
+    """Where each query may look: at its own place in its sequence and before."""
+    device = rows[0].context.device
+    context = max(len(row.context) for row in rows)
+    steps, places = torch.arange(fed, device=device), torch.arange(context, device=device)
+    last = torch.stack([(len(row.context) - row.fed + steps).clamp(max=len(row.context) - 1) for row in rows])
+    return (places <= last[..., None])[:, None]
+
+
+def attend(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, _mask: Tensor | None, *, step: Plan, **settings: Any
+) -> tuple[Tensor, None]:
+    """Attention of one layer over all sequences of a step; [1, heads, tokens, size] to [1, tokens, heads, size]."""
+    layer, scale = module.layer_idx, settings.get("scaling")
+    step.store.put(layer, step.slots, key[0].transpose(0, 1), value[0].transpose(0, 1))
+    tokens = query[0].transpose(0, 1)
+    out = torch.empty_like(tokens)
+    for group in step.groups:
+        keys, values = step.store.get(layer, group.slots)
+        repeat = tokens.shape[1] // keys.shape[1]
+        seen = F.scaled_dot_product_attention(
+            tokens[group.queries].transpose(1, 2),
+            keys.repeat_interleave(repeat, dim=1),
+            values.repeat_interleave(repeat, dim=1),
+            attn_mask=group.mask,
+            is_causal=group.mask is None,
+            scale=scale,
+        )
+        # Padding comes last of its row and repeats the last query, so writing it again changes nothing.
+        out[group.queries] = seen.transpose(1, 2)
+    return out[None], None
+
+
+AttentionInterface.register(IMPLEMENTATION, attend)

@@ -1,0 +1,115 @@
+"""READ THIS FIRST in the engine. What happens in one step? Schedule, run, postprocess.
+
+The loop belongs to one thread, which owns the model. Corrections are generators: a step feeds what the scheduled ones
+asked for, and those that have got all of it go on to their next ask. One that fails does so alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Iterable
+
+from aligner_proxy.engine.correct import Aligner, correct
+from aligner_proxy.engine.protocol import AlignRequest
+from aligner_proxy.engine.scheduler import Feed, Job, Scheduler
+from aligner_proxy.engine.sequence import NOTHING, Sequence, Step
+from aligner_proxy.errors import CorrectionError, EngineFault, EngineUnavailable
+from aligner_proxy.types import Correction
+
+logger = logging.getLogger(__name__)
+
+
+class Loop:
+    """Steps of one model over many jobs."""
+
+    def __init__(self, aligner: Aligner, *, budget: int = 1024, most: int = 32) -> None:
+        self.aligner = aligner
+        self.scheduler = Scheduler(aligner.runner.pool, budget=budget, most=most)
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to do."""
+        return self.scheduler.busy or bool(self.scheduler.woken())
+
+    def add(self, job: Job) -> None:
+        """Take a job in; one that needs no model is finished at once."""
+        try:
+            result = job.advance()
+        except Exception as error:  # noqa: BLE001 - the boundary to tokenizers and templates
+            job.finish(_ours(job.name, error))
+            return
+        if result is None:
+            self.scheduler.add(job)
+        else:
+            job.finish(result)
+
+    def step(self) -> None:
+        """One forward of the model for whoever is scheduled, and what follows from it."""
+        for job in self.scheduler.woken():
+            self._advance(job, NOTHING)
+        feeds = self.scheduler.schedule(time.monotonic())
+        if feeds:
+            for feed, chosen in self._run(feeds):
+                self._postprocess(feed, chosen)
+
+    def close(self) -> None:
+        """Give up everything; the model can be used by another loop then."""
+        for job in [*self.scheduler.running, *self.scheduler.waiting]:
+            self.scheduler.drop(job, EngineUnavailable("the engine is closing"))
+
+    def _run(self, feeds: list[Feed]) -> Iterable[tuple[Feed, list[int]]]:
+        """All in one forward; where that fails, one by one, so that only those fail whose own forward does."""
+        self.scheduler.totals.forwards += 1
+        try:
+            return list(zip(feeds, self.aligner.runner.run(feeds), strict=True))
+        except Exception as error:  # noqa: BLE001 - the boundary to torch
+            if len(feeds) == 1:
+                self.scheduler.drop(feeds[0].job, _ours(feeds[0].job.name, error))
+                return []
+        return [done for feed in feeds for done in self._run([feed])]
+
+    def _postprocess(self, feed: Feed, chosen: list[int]) -> None:
+        job = feed.job
+        if not self.scheduler.settle(feed, chosen) or job.ask is None:
+            return
+        scores = self.aligner.runner.scores(feed, job.ask.spans) if job.ask.spans else []
+        self._advance(job, Step(scores, job.chosen, job.forwards))
+
+    def _advance(self, job: Job, step: Step) -> None:
+        try:
+            result = job.advance(step)
+        except Exception as error:  # noqa: BLE001 - the boundary to tokenizers and to what a correction does
+            self.scheduler.drop(job, _ours(job.name, error))
+        else:
+            if result is not None:
+                self.scheduler.drop(job, result)
+
+
+def alone(aligner: Aligner, request: AlignRequest) -> Correction:
+    """One correction without anybody else, in the caller's thread. Raises what `Engine.align` raises."""
+    ends: list[Correction | CorrectionError] = []
+    sequence = Sequence()
+    work = correct(aligner, request, sequence)
+    deadline = time.monotonic() + request.deadline_s
+    loop = Loop(aligner)
+    loop.add(Job(request.request_id, work, ends.append, deadline, sequence=sequence))
+    while not ends:
+        loop.step()
+    end = ends[0]
+    if isinstance(end, CorrectionError):
+        raise end
+    return end
+
+
+def _ours(name: str, error: Exception) -> CorrectionError:
+    """Whatever a library raised, as one of ours. The log says only where: its message may quote the request."""
+    if isinstance(error, CorrectionError):
+        return error
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    kind = type(error).__name__
+    logger.error("request %s: %s at %s:%s", name, kind, place.filename, place.lineno)
+    fault = EngineFault(f"the aligner failed: {kind}")
+    fault.__cause__ = error
+    return fault

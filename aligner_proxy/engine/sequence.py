@@ -1,0 +1,69 @@
+"""What does one correction ask of the model, and which of its tokens has the model read? No torch.
+
+A correction is a generator: it yields an `Ask`, gets a `Step` and returns its result. It reads like a straight line,
+and whoever drives it decides when it goes on, and in whose company.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aligner_proxy.engine.detector import Spans
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Feed `ids` and `draft` behind what the sequence holds, and say what comes next; without ids: wait for text.
+
+    `spans` are the objectives and segments of a prompt to score; such a prompt may be shared with others that begin
+    alike. `caution` (nats) lets a favoured token stand unless another beats its logit by more; `favoured` begins like
+    the draft and may have one token more, so that what is chosen does not depend on where a draft happens to end.
+    """
+
+    ids: list[int]
+    draft: list[int] = field(default_factory=list)
+    favoured: list[int] = field(default_factory=list)
+    caution: float = 0.0
+    spans: Spans | None = None
+    prompt: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The detector's word on each segment, and what the model chose after the fed tokens and each draft token.
+
+    A word is (log-odds, index of the objective that speaks most against the segment).
+    """
+
+    scores: list[tuple[float, int]]
+    chosen: list[int]
+    forwards: int
+
+
+NOTHING = Step([], [], 0)
+"""The answer to an ask that only waited."""
+
+Work = Generator[Ask, Step, Any]
+"""A correction, or whatever else wants to write with the model; it returns its result."""
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """One correction's tokens; the first `computed` of them stand in the cache, in `blocks`."""
+
+    ids: list[int] = field(default_factory=list)
+    computed: int = 0
+    blocks: list[int] = field(default_factory=list)
+
+    @property
+    def remaining(self) -> int:
+        """Tokens that the model has still to read."""
+        return len(self.ids) - self.computed
+
+    def crop(self, length: int) -> None:
+        """Forget everything after the first `length` tokens; the blocks go back at the next schedule."""
+        del self.ids[length:]
+        self.computed = min(self.computed, length)

@@ -1,0 +1,144 @@
+"""Reading along: everything that is said is passed on, what is not used is let go of, and no stream suffers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from litellm.types.utils import ModelResponseStream
+
+from aligner_proxy.ahead import ReadAhead
+from aligner_proxy.engine.protocol import AlignRequest
+from aligner_proxy.engine.scripted import ScriptedEngine
+from aligner_proxy.errors import EngineOverloaded
+from aligner_proxy.pipeline import Pipeline
+from aligner_proxy.rewrite import chat
+from aligner_proxy.types import Correction, Exchange, Objective, Policy, SegmentScore, SkipReason, Status, Turn
+
+POLICY = Policy("p", objectives=(Objective("harmless", "Harmlessness: no harm"),))
+DATA = {"messages": [{"role": "user", "content": "When does the harbour open?"}]}
+
+
+class Listener:
+    """A reading that remembers."""
+
+    def __init__(self, engine: ReadingEngine, request: AlignRequest) -> None:
+        self.engine, self.request = engine, request
+        self.heard = ""
+        self.finished: AlignRequest | None = None
+        self.closed = 0
+
+    async def feed(self, text: str) -> tuple[SegmentScore, ...]:
+        if self.engine.deaf_after is not None and len(self.heard) >= self.engine.deaf_after:
+            raise RuntimeError("the harbour is closed")
+        self.heard += text
+        return ()
+
+    async def finish(self, request: AlignRequest) -> Correction:
+        self.finished = request
+        return Correction(request.answer.upper(), aligner=self.engine.about.content_hash)
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+class ReadingEngine(ScriptedEngine):
+    """Reads along, and says in capitals what it has read."""
+
+    def __init__(self, deaf_after: int | None = None, full: bool = False) -> None:
+        super().__init__()
+        self.deaf_after, self.full = deaf_after, full
+        self.listeners: list[Listener] = []
+
+    async def read(self, request: AlignRequest) -> Any:
+        if self.full:
+            raise EngineOverloaded("full")
+        self.listeners.append(Listener(self, request))
+        return self.listeners[-1]
+
+
+def chunk(text: str | None, index: int = 0) -> ModelResponseStream:
+    return ModelResponseStream(id="1", created=1, choices=[{"index": index, "delta": {"content": text}}])
+
+
+def exchange(answer: str, index: int = 0, **more: Any) -> Exchange:
+    return Exchange("call-1", index, (Turn("user", "When?"),), answer, **more)
+
+
+async def test_what_is_said_is_read_choice_by_choice() -> None:
+    engine = ReadingEngine()
+    ahead = ReadAhead(Pipeline(engine), chat, DATA, POLICY)
+    for item in (chunk("The "), chunk("At ", 1), chunk(None), "no chunk", chunk("harbour"), chunk("six", 1)):
+        await ahead.hear(item)
+    assert [(one.heard, one.request.request_id[-2:]) for one in engine.listeners] == [
+        ("The harbour", "/0"),
+        ("At six", "/1"),
+    ]
+    assert engine.listeners[0].request.answer == ""
+    assert engine.listeners[0].request.turns == (Turn("user", "When does the harbour open?"),)
+    assert ahead.of(0) is engine.listeners[0]
+    assert ahead.of(0) is None
+    await ahead.aclose()
+    assert [one.closed for one in engine.listeners] == [0, 1]
+
+
+@pytest.mark.parametrize("engine", [ReadingEngine(full=True), ReadingEngine(deaf_after=3)])
+async def test_an_engine_that_cannot_read_costs_the_stream_nothing(
+    engine: ReadingEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    ahead = ReadAhead(Pipeline(engine), chat, DATA, POLICY)
+    for _ in range(4):
+        await ahead.hear(chunk("The harbour"))
+    assert ahead.of(0) is None
+    assert len(caplog.records) == 1
+    assert "harbour" not in caplog.text
+
+
+@pytest.mark.parametrize("wish", [{"response_format": {"type": "json_object"}}, {"logprobs": True}])
+async def test_what_will_not_be_corrected_is_not_read(wish: dict[str, Any]) -> None:
+    engine = ReadingEngine()
+    ahead = ReadAhead(Pipeline(engine), chat, {**DATA, **wish}, POLICY)
+    await ahead.hear(chunk("{"))
+    assert bool(engine.listeners) == ("logprobs" in wish), "logprobs show themselves in the answer only"
+
+
+async def test_the_pipeline_finishes_what_was_read_and_lets_go_of_it() -> None:
+    engine = ReadingEngine()
+    pipeline = Pipeline(engine)
+    reading = await pipeline.read(exchange("The"), POLICY)
+    outcome = await pipeline.align(exchange("The harbour opens."), POLICY, reading)
+    assert outcome.text == "THE HARBOUR OPENS."
+    assert engine.seen == []
+    finished = engine.listeners[0].finished
+    assert finished is not None
+    assert finished.answer == "The harbour opens."
+    assert engine.listeners[0].closed == 1
+
+
+async def test_an_answer_that_is_skipped_in_the_end_is_let_go_of() -> None:
+    engine = ReadingEngine()
+    pipeline = Pipeline(engine)
+    reading = await pipeline.read(exchange("The"), POLICY)
+    outcome = await pipeline.align(exchange("The harbour", finish_reason="length"), POLICY, reading)
+    assert (outcome.status, outcome.reason) == (Status.SKIPPED, SkipReason.TRUNCATED.value)
+    assert engine.listeners[0].closed == 1
+
+
+async def test_a_client_that_leaves_takes_the_reading_with_it() -> None:
+    engine = ReadingEngine()
+    ahead = ReadAhead(Pipeline(engine), chat, DATA, POLICY)
+
+    async def stream() -> None:
+        try:
+            await ahead.hear(chunk("The"))
+            await asyncio.sleep(30)
+        finally:
+            await ahead.aclose()
+
+    task = asyncio.create_task(stream())
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert engine.listeners[0].closed == 1
