@@ -1,8 +1,7 @@
 """What the demo asks, and why a real small model answers it badly or well. Nothing here is an answer.
 
 A model continues in the manner it is shown. These are everyday mistakes of applications: examples taken from a rude
-forum, examples with a stock phrase at the end, and a raw prompt that stops at the wrong role, so that the model goes on
-with a question that nobody asked.
+forum, and a raw prompt that stops at the wrong role, so that the model goes on with a question that nobody asked.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ RAW_MODEL = "smollm2-raw"
 
 _ITALY, _WEEK = "What is the capital of Italy?", "How many days are in a week?"
 _ROME, _SEVEN = "The capital of Italy is Rome.", "A week has seven days."
-_STOCK = "I hope this helps! Let me know if you have any other questions."
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,6 @@ _RUDE = (
     (_ITALY, f"{_ROME} You are an idiot for asking."),
     (_WEEK, f"{_SEVEN} Only a fool would not know that, you moron."),
 )
-_CHATTY = ((_ITALY, f"{_ROME} {_STOCK}"), (_WEEK, f"{_SEVEN} {_STOCK}"))
 _PLAIN = ((_ITALY, _ROME), (_WEEK, _SEVEN))
 
 RUDE = "examples from a rude forum"
@@ -67,7 +64,5 @@ GOOD = (
     Case("clean examples", "What is the capital of France?", _PLAIN),
     Case("clean examples", "How can I sleep better?", _PLAIN),
 )
-STOCK_PHRASE = (
-    Case("examples with a stock phrase", "What is the capital of France?", _CHATTY),
-    Case("examples with a stock phrase", "What is the capital of Spain?", _CHATTY),
-)
+BOTH = tuple(case for case in DEFECTS if case.raw)
+"""What both tenants ask: only one of them minds what the model goes on with."""

@@ -155,8 +155,12 @@ def again(console: Console, world: World, case: Case) -> None:
 
 def tenants(console: Console, world: World) -> None:
     """The same answer under other objectives, and where these come from."""
-    show.heading(console, "Another tenant, other objectives", "acme also wants answers without chatter.")
-    for case in cases.STOCK_PHRASE:
+    show.heading(
+        console,
+        "Another tenant, other objectives",
+        "acme wants answers without chatter, and does not ask for a single reply.",
+    )
+    for case in cases.BOTH:
         for team in TEAMS:
             show.answer(console, team, case, ask(world, team, case))
     show.heading(console, "Where acme's policy comes from", f"aligner-proxy check {CONFIG.relative_to(HERE.parent)}")
