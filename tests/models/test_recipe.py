@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import yaml
-from aligner_proxy.engine.loop import alone
 
+from aligner_proxy.engine.loop import alone
 from aligner_proxy.engine.weights import Settings, open_aligner
 from models.calibrate import HARM
 from tests.engine import tiny
