@@ -133,10 +133,10 @@ class DetectorHead(nn.Module):
     def move(self, shift: float, temperature: float) -> None:
         """Add `shift` (nats) to every score and divide the sum by `temperature`."""
         with torch.no_grad():
-            self.score.bias += shift
-            self.floor += shift
+            self.score.bias.add_(shift)
+            self.floor.add_(shift)
             for tensor in (self.score.bias, self.score.weight, self.floor):
-                tensor /= temperature
+                tensor.div_(temperature)
 
     def _compare(self, segments: Tensor, objectives: Tensor) -> Tensor:
         """Projected rows to log-odds [segments, objectives]."""

@@ -36,7 +36,7 @@ class Load:
 def exposition(load: Load) -> bytes:
     """In Prometheus' text form."""
     registry = CollectorRegistry()
-    registry.register(_Collector(load))  # type: ignore[arg-type]
+    registry.register(_Collector(load))
     return generate_latest(registry)
 
 
