@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 from aligner_proxy.engine.loop import alone
@@ -30,7 +31,7 @@ def configs(folder: Path) -> Path:
         told = yaml.safe_load((ROOT / "configs" / "train" / f"{stage}.yaml").read_text())
         told |= {
             "base": str(base),
-            "steps": 8,
+            "steps": 4,
             "max_tokens": 1500,
             "batch_tokens": 3000,
             "schedule": None,
@@ -44,6 +45,8 @@ def configs(folder: Path) -> Path:
     return folder / "configs"
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_recipe_goes_from_data_to_an_aligner_that_is_served(tmp_path: Path, data_dir: Path) -> None:
     told = {"DATA": data_dir, "CONFIGS": configs(tmp_path), "RUNS": tmp_path / "runs", "N": 60, "LIMIT": 4}
     told |= {"ALIGNER": tmp_path / "aligner", "PYTHON": sys.executable, "ALIGNER_PROXY_HOME": tmp_path / "home"}
