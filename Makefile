@@ -1,11 +1,11 @@
 # Every verb does its own set-up in .venv and may be run again at any time, also after an interrupted run.
 # PYTHON=/path/to/python3 chooses the interpreter; ARGS='...' is handed to pytest, the demo or the benchmark.
 .DEFAULT_GOAL := help
-.PHONY: help setup gateway demo test bench lint format lock clean
+.PHONY: help setup gateway demo test test-long bench soak load fuzz conformance early-warning lint format lock clean
 BIN := .venv/bin
 
 help: ## list the verbs
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 setup: ## make .venv with everything for development
 	@./scripts/setup.sh dev
@@ -19,8 +19,27 @@ demo: gateway ## a local model, the gateway in front of it, and the official cli
 test: setup ## all tests that this machine can run
 	@$(BIN)/python -m pytest --durations=10 $(ARGS)
 
+test-long: setup ## the random cases of the engine in full number
+	@LONG=1 $(BIN)/python -m pytest --durations=3 tests/engine/test_equality.py tests/engine/test_schedules.py $(ARGS)
+
 bench: setup ## added latency and engine throughput beside named peers; the last line is JSON
 	@$(BIN)/python -m bench $(ARGS)
+
+soak: setup ## MINUTES (20) at half of saturation with faults injected: memory, tasks, descriptors, blocks; figure into OUT
+	@$(BIN)/python -m bench.soak --minutes $(or $(MINUTES),20) $(if $(OUT),--out $(OUT)) $(ARGS)
+
+load: setup ## what a correction adds against arrival rate, and what happens past saturation
+	@$(BIN)/python -m bench.load $(if $(OUT),--out $(OUT)) $(ARGS)
+
+fuzz: setup ## 100,000 wrecked responses and 20,000 whole ones through the hooks; ARGS='--seed N --cases N'
+	@$(BIN)/python -W ignore -m tests.fuzz.fuzzing $(ARGS)
+	@$(BIN)/python -m pytest -q --hypothesis-profile=fuzz tests/test_untouched.py
+
+conformance: setup ## try every cell and client on the real proxy and write docs/conformance.md
+	@CONFORMANCE=write $(BIN)/python -m pytest -q tests/conformance
+
+early-warning: setup ## the same cells and clients on LiteLLM's newest release, which gets an environment of its own
+	@./scripts/early_warning.sh $(ARGS)
 
 lint: setup ## ruff, mypy, and the checks of generated files
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

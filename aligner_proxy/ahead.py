@@ -6,11 +6,13 @@ of: an answer that turns out to be cached, skipped or cut off was read for nothi
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from typing import Any
 
 from aligner_proxy.engine.protocol import Reading
+from aligner_proxy.errors import AlignerProxyError
 from aligner_proxy.pipeline import Pipeline
 from aligner_proxy.rewrite import Wire
 from aligner_proxy.types import Policy
@@ -23,20 +25,26 @@ class ReadAhead:
 
     def __init__(self, pipeline: Pipeline, wire: Wire, data: Mapping[str, Any], policy: Policy) -> None:
         self._pipeline, self._wire, self._data, self._policy = pipeline, wire, data, policy
+        self._speech = wire.speech()
         self._readings: dict[int, Reading | None] = {}
 
-    async def hear(self, item: object) -> None:
-        """Pass on what an item of the stream says."""
-        for index, text in self._wire.spoken(item):
-            try:
+    async def hear(self, item: object) -> bool:
+        """Pass on what an item of the stream says; whether it says anything."""
+        index = None
+        try:
+            for index, text in self._speech(item):
                 if index not in self._readings:
-                    self._readings[index] = await self._begin(item, index)
+                    opening = self._wire.opening(self._data, index)
+                    self._readings[index] = await self._pipeline.read(opening, self._policy)
                 reading = self._readings[index]
                 if reading is not None:
                     await reading.feed(text)
-            except Exception as error:  # noqa: BLE001 - part of the pipeline's boundary: reading ahead may cost no stream
-                log.warning("choice %d is not read ahead (%s)", index, type(error).__name__)
-                self._readings[index] = None
+        except Exception as error:  # noqa: BLE001 - part of the pipeline's boundary: reading ahead may cost no stream
+            number = index if isinstance(index, int) else None  # an upstream may put a text there, or a list
+            log.warning("choice %s is not read ahead (%s)", number, type(error).__name__)
+            if number is not None:
+                await self._give_up(number)
+        return index is not None
 
     def of(self, index: int) -> Reading | None:
         """The reading of one choice; whoever takes it ends it."""
@@ -49,7 +57,9 @@ class ReadAhead:
             if reading is not None:
                 await reading.aclose()
 
-    async def _begin(self, item: object, index: int) -> Reading | None:
-        """Begin where the answer looks as if it could be corrected."""
-        found = [e for e in self._wire.stream_exchanges(self._data, [item]) if e.index == index]
-        return await self._pipeline.read(found[0], self._policy) if found else None
+    async def _give_up(self, index: int) -> None:
+        """Read this choice no more, and let the engine go."""
+        reading, self._readings[index] = self._readings.get(index), None
+        if reading is not None:
+            with contextlib.suppress(AlignerProxyError):
+                await reading.aclose()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from litellm.proxy._types import LitellmUserRoles, ProxyErrorTypes, ProxyExcepti
 from litellm.proxy.auth.auth_utils import get_request_route
 from litellm.proxy.auth.route_checks import RouteChecks
 
-from aligner_proxy import config
+from aligner_proxy import config, in_force
 from aligner_proxy.errors import ConfigError
+from aligner_proxy.litellm_file import find_policies
 from aligner_proxy.policy_file import KeyEntry
+from aligner_proxy.watched import Watched
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +34,8 @@ async def user_api_key_auth(request: Request, api_key: str | None) -> UserAPIKey
         raise _refused("no key was sent; send it as Authorization: Bearer KEY", 401)
     digest = hashlib.sha256(api_key.encode()).hexdigest()
     if _is_master(digest):
-        return UserAPIKeyAuth(api_key=digest, key_alias="master", user_role=LitellmUserRoles.PROXY_ADMIN)
+        role = LitellmUserRoles.PROXY_ADMIN
+        return UserAPIKeyAuth(api_key=digest, key_alias="master", user_role=role, parent_otel_span=_span(request))
     entry = _keys().get(digest)
     if entry is None:
         raise _refused("this key is not known to the gateway", 401)
@@ -43,7 +47,13 @@ async def user_api_key_auth(request: Request, api_key: str | None) -> UserAPIKey
         team_id=entry.team,
         team_alias=entry.team,
         user_role=LitellmUserRoles.INTERNAL_USER,
+        parent_otel_span=_span(request),
     )
+
+
+def _span(request: Request) -> Any:
+    """LiteLLM's span of this request, which it hands to nobody after a custom_auth; None without its otel callback."""
+    return getattr(request.state, "parent_otel_span", None)
 
 
 def _is_master(digest: str) -> bool:
@@ -51,27 +61,44 @@ def _is_master(digest: str) -> bool:
     return bool(master) and hmac.compare_digest(digest, hashlib.sha256(str(master).encode()).hexdigest())
 
 
-def _keys() -> dict[str, KeyEntry]:
-    """The keys file as it is now: a changed file counts from the next request on."""
+def _keys() -> Mapping[str, KeyEntry]:
+    """The keys that are in force: a changed file counts within seconds, a bad one leaves the old keys as they are."""
     try:
-        path = config.keys_path() or _registered()
-        return _read(path, path.stat().st_mtime_ns) if path else {}
+        policies = _policies()
+        if policies is not None:
+            return in_force.at(policies).current.keys
+        alone = config.keys_path()
+        return _watched(alone).current if alone else {}
     except (ConfigError, OSError) as error:
         log.error("keys file cannot be used (%s)", type(error).__name__)  # noqa: TRY400 - its text may quote the file
         raise _refused("the gateway's keys file cannot be read; ask its operator", 503) from None
 
 
 @lru_cache(maxsize=1)
-def _registered() -> Path | None:
-    """The keys file of the policies that the LiteLLM YAML registers, for who starts LiteLLM without `serve`."""
+def _policies() -> Path | None:
+    """The policies file that says where the keys are: the environment's, else the one that LiteLLM's file registers."""
+    found = config.policies_in_environment()
     litellm_file = _server().user_config_file_path
-    return config.keys_path(config.load(config.find_policies(litellm_file))) if litellm_file else None
+    if found is not None or not litellm_file:
+        return found
+    try:
+        return find_policies(litellm_file)
+    except ConfigError:
+        if config.keys_path() is None:
+            raise
+        return None
 
 
 @lru_cache(maxsize=2)
-def _read(path: Path, mtime_ns: int) -> dict[str, KeyEntry]:
-    """`mtime_ns` is only there to be part of the cache's key."""
-    return config.load_keys(path)
+def _watched(path: Path) -> Watched[dict[str, KeyEntry]]:
+    """A keys file without policies."""
+
+    def changed(refused: str | None) -> None:
+        log.log(logging.ERROR if refused else logging.INFO, "%s: %s", path.name, refused or "taken")
+
+    made = Watched(lambda: (in_force.load_keys_quietly(path), (path,)), changed)
+    made.keep_looking()
+    return made
 
 
 def _server() -> Any:

@@ -22,6 +22,7 @@ import diskcache
 from pydantic import ValidationError
 
 from aligner_proxy.engine.protocol import AlignerInfo, AlignResponse
+from aligner_proxy.stages import stage
 from aligner_proxy.types import Correction, Exchange, Policy
 
 log = logging.getLogger(__name__)
@@ -74,10 +75,11 @@ class CorrectionCache:
 
     async def get(self, key: str) -> Correction | None:
         """The stored correction, or None when there is none that is whole and young enough."""
-        raw = await self._run(lambda store: store.get(key))
+        with stage("cache"):
+            raw = await self._run(lambda store: store.get(key))
         if raw is None:
             return None
-        correction = _unpack(raw)
+        correction = unpack(key, raw)
         if correction is None:
             log.warning("correction cache: entry %s is corrupt and was dropped", key[:12])
             await self._run(lambda store: store.delete(key))
@@ -85,7 +87,7 @@ class CorrectionCache:
 
     async def put(self, key: str, correction: Correction) -> None:
         """Remember `correction`; the entries not used for longest make room."""
-        packed = _pack(correction)
+        packed = pack(key, correction)
         await self._run(lambda store: store.set(key, packed, expire=self._ttl_s))
 
     async def shared(self, key: str, compute: Callable[[], Coroutine[Any, Any, Correction]]) -> Correction:
@@ -169,14 +171,20 @@ class CorrectionCache:
         )
 
 
-def _pack(correction: Correction) -> bytes:
+def pack(key: str, correction: Correction) -> bytes:
+    """As it is stored: its digest, then itself."""
     body = AlignResponse.of(correction).model_dump_json().encode()
-    return hashlib.sha256(body).digest() + body
+    return _digest(key, body) + body
 
 
-def _unpack(raw: object) -> Correction | None:
+def _digest(key: str, body: bytes) -> bytes:
+    """The key is part of it: an entry that was moved under another key, say another tenant's, is not whole."""
+    return hashlib.sha256(key.encode() + b"\n" + body).digest()
+
+
+def unpack(key: str, raw: object) -> Correction | None:
     """The correction in `raw`, or None if a single bit of it is wrong."""
-    if not isinstance(raw, bytes) or hashlib.sha256(raw[_DIGEST:]).digest() != raw[:_DIGEST]:
+    if not isinstance(raw, bytes) or _digest(key, raw[_DIGEST:]) != raw[:_DIGEST]:
         return None
     try:
         return AlignResponse.model_validate_json(raw[_DIGEST:]).correction()

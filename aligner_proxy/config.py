@@ -1,12 +1,16 @@
 """Where do settings come from? Loads policies.yaml and the keys file, and is the only reader of the environment.
 
 ALIGNER_PROXY_ENGINE (engine address), ALIGNER_PROXY_KEYS (keys file), ALIGNER_PROXY_HOME (cache and weights folder)
-and ALIGNER_PROXY_POLICIES (policies file) each go before what the file says. It decides nothing about a request.
+and ALIGNER_PROXY_POLICIES (policies file) each go before what the file says; ALIGNER_PROXY_SOCKET is where the engine
+`local` listens, ALIGNER_PROXY_LOG how log lines look, OTEL_EXPORTER_OTLP_ENDPOINT where the engine's traces go,
+ALIGNER_PROXY_PLUGINS=off leaves the plugins of others out, and `aligner.engine.key_env` may name one more. It decides
+nothing about a request.
 `python -m aligner_proxy.config > configs/policies.schema.json` writes the JSON schema of the policies file.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -19,45 +23,65 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
+from aligner_proxy.engine_setting import Backend, engine_address
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.policy_file import Aligner, CacheSettings, KeyEntry, PolicyFile, engine_address
-from aligner_proxy.provenance import KeyPath, Source, explain, nearest, read, short
+from aligner_proxy.policy_file import Aligner, CacheSettings, PolicyFile, Settings
+from aligner_proxy.provenance import KeyPath, Source, explain, nearest, parse, read, short
 from aligner_proxy.reachable import refuse_unreachable
-from aligner_proxy.types import Objective
+from aligner_proxy.types import DEFAULT_ALIGNER, Objective
 
 __all__ = [
-    "GUARDRAIL",
+    "LOG",
+    "LOG_FORMS",
     "Aligner",
     "CacheSettings",
-    "KeyEntry",
     "PolicyFile",
+    "aligner_adapters",
     "aligner_model",
+    "audit_file",
+    "audit_key",
     "builtin_objectives",
     "cache_dir",
     "default_socket",
     "engine_at",
-    "find_policies",
+    "engine_key",
+    "engine_override",
+    "engine_socket",
     "home",
     "keys_path",
     "load",
-    "load_keys",
+    "loads",
+    "log_form",
     "objectives",
+    "policies_in_environment",
     "policies_path",
     "schema",
+    "third_party_plugins",
+    "traced",
 ]
 
-GUARDRAIL = "aligner_proxy.guardrail.AlignerGuardrail"
-_ENGINE, _KEYS = "ALIGNER_PROXY_ENGINE", "ALIGNER_PROXY_KEYS"
-_HOME, _POLICIES = "ALIGNER_PROXY_HOME", "ALIGNER_PROXY_POLICIES"
+_ENGINE, _SOCKET, _KEYS = "ALIGNER_PROXY_ENGINE", "ALIGNER_PROXY_SOCKET", "ALIGNER_PROXY_KEYS"
+_HOME, _POLICIES, _PLUGINS = "ALIGNER_PROXY_HOME", "ALIGNER_PROXY_POLICIES", "ALIGNER_PROXY_PLUGINS"
+LOG = "ALIGNER_PROXY_LOG"
+LOG_FORMS = ("text", "json")
 # sockaddr_un holds 104 bytes on macOS and 108 on Linux, the closing zero included.
 _SOCKET_BYTES = 103
+_KEY_BYTES = 32
 
 
 def load(path: Path | str) -> PolicyFile:
     """Read and check a policies file; every refusal names file, line and fix."""
-    data, source = read(Path(path))
+    return _checked(*read(Path(path)))
+
+
+def loads(text: str, path: Path) -> PolicyFile:
+    """The same for the text of a file that does not stand at `path` yet."""
+    return _checked(*parse(text, path))
+
+
+def _checked(data: Any, source: Source) -> PolicyFile:
     if not isinstance(data, dict):
         raise ConfigError(f"{source.name}:1: must be a block of keys; {nearest('', PolicyFile.model_fields)}")
     try:
@@ -65,6 +89,7 @@ def load(path: Path | str) -> PolicyFile:
     except ValidationError as error:
         raise explain(error, source, PolicyFile) from None
     _check_names(file)
+    _check_aligners(file)
     refuse_unreachable(file)
     return file
 
@@ -90,6 +115,19 @@ def _check_names(file: PolicyFile) -> None:
             raise ConfigError(f"{place}: unknown objective {short(name)}; {nearest(name, known)}")
 
 
+def _check_aligners(file: PolicyFile) -> None:
+    """Names of aligners must be those of this file, unless the engine is somebody else's, who knows its own."""
+    known = (DEFAULT_ALIGNER, *file.aligner.adapters)
+    layers: list[tuple[KeyPath, Settings]] = [(("defaults",), file.defaults)]
+    layers += [(("routes", i), route) for i, route in enumerate(file.routes)]
+    layers += [(("tenants", i), tenant) for i, tenant in enumerate(file.tenants)]
+    for path, layer in layers:
+        name = layer.aligner
+        if name is not None and name not in known and engine_at(file).local:
+            place = file.source.at(*path, "aligner")
+            raise ConfigError(f"{place}: unknown aligner {short(name)}; {nearest(name, known)}")
+
+
 def _named(file: PolicyFile) -> Iterator[tuple[KeyPath, str]]:
     """Every use of an objective's name with its place."""
     for i, route in enumerate(file.routes):
@@ -99,70 +137,60 @@ def _named(file: PolicyFile) -> Iterator[tuple[KeyPath, str]]:
             yield from ((("tenants", i, key, n), name) for n, name in enumerate(names or ()))
 
 
-def load_keys(path: Path | str) -> dict[str, KeyEntry]:
-    """Read a keys file: a list of {sha256, alias, team}; the result is by sha256 in lower case."""
-    data, source = read(Path(path))
-    if not isinstance(data, list):
-        raise ConfigError(f"{source.name}:1: must be a list of {{sha256: ..., alias: ..., team: ...}}")
-    try:
-        entries = TypeAdapter(tuple[KeyEntry, ...]).validate_python(data)
-    except ValidationError as error:
-        _refuse_plain_key(error, source)
-        raise explain(error, source, KeyEntry) from None
-    return _by_hash(entries, source)
-
-
-def _refuse_plain_key(error: ValidationError, source: Source) -> None:
-    for detail in error.errors(include_url=False, include_input=False):
-        if detail["loc"][-1] == "sha256" and detail["type"] == "string_pattern_mismatch":
-            raise ConfigError(
-                f"{source.at(*detail['loc'])}: sha256 must be 64 hexadecimal digits: the hash of the key, not the key"
-            )
-
-
-def _by_hash(entries: tuple[KeyEntry, ...], source: Source) -> dict[str, KeyEntry]:
-    found: dict[str, KeyEntry] = {}
-    for i, entry in enumerate(entries):
-        digest = entry.sha256.lower()
-        if digest in found:
-            raise ConfigError(f"{source.at(i)}: the same key stands twice in this file; keep one entry")
-        found[digest] = entry
-    return found
-
-
-def find_policies(litellm_file: Path | str) -> Path:
-    """The policies file that a LiteLLM YAML registers with our guardrail."""
-    data, source = read(Path(litellm_file))
-    entries = data.get("guardrails") if isinstance(data, dict) else None
-    for entry in entries if isinstance(entries, list) else ():
-        params = entry.get("litellm_params") if isinstance(entry, dict) else None
-        if isinstance(params, dict) and params.get("guardrail") == GUARDRAIL:
-            return policies_path(str(params.get("policies") or "policies.yaml"), source.folder)
-    raise ConfigError(
-        f"{source.name}: no guardrail {GUARDRAIL} under guardrails:; register it with "
-        f"litellm_params: {{guardrail: {GUARDRAIL}, mode: post_call, default_on: true, policies: policies.yaml}}"
-    )
-
-
 def policies_path(setting: str, folder: Path) -> Path:
     """Where the policies are: the environment's word, else `setting` counted from the LiteLLM file's folder."""
     return folder / Path(_env(_POLICIES) or setting).expanduser()
 
 
-def engine_at(file: PolicyFile) -> str:
-    """The engine's address: the environment's word, else the file's."""
+def policies_in_environment() -> Path | None:
+    """The policies file that the environment names."""
+    named = _env(_POLICIES)
+    return Path(named).expanduser() if named else None
+
+
+def engine_at(file: PolicyFile) -> Backend:
+    """The engine: the environment's word (one address), else the file's."""
     override = _env(_ENGINE)
     if override is None:
         return file.aligner.engine
     try:
-        return engine_address(override)
+        return Backend(at=(engine_address(override),))
     except ValueError as error:
         raise ConfigError(f"{_ENGINE}: {error}") from None
 
 
+def engine_key(backend: Backend) -> str | None:
+    """The key of a completions server, from the variable that the file names."""
+    if backend.key_env is None:
+        return None
+    key = _env(backend.key_env)
+    if key is None:
+        raise ConfigError(f"aligner.engine.key_env names {backend.key_env}, but that variable is not set")
+    return key
+
+
+def engine_socket() -> Path:
+    """Where `local` listens: the environment's word (`serve` says it), else this user's default socket."""
+    override = _env(_SOCKET)
+    return Path(override).expanduser() if override else default_socket()
+
+
+def engine_override() -> str | None:
+    """The engine's address, where the environment says one."""
+    return _env(_ENGINE)
+
+
 def aligner_model(file: PolicyFile) -> str | Path:
     """The aligner as written: "embedded" or a hub id as text, a folder as a path counted from the file."""
-    model = file.aligner.model
+    return _model(file, file.aligner.model)
+
+
+def aligner_adapters(file: PolicyFile) -> dict[str, str | Path]:
+    """The aligners over the same base by name, each written as `aligner_model` is."""
+    return {name: _model(file, model) for name, model in file.aligner.adapters.items()}
+
+
+def _model(file: PolicyFile, model: str) -> str | Path:
     return file.source.resolve(model) if model.startswith((".", "/", "~")) else model
 
 
@@ -171,9 +199,9 @@ def keys_path(file: PolicyFile | None = None) -> Path | None:
     override = _env(_KEYS)
     if override is not None:
         return Path(override).expanduser()
-    policies = _env(_POLICIES)
+    policies = policies_in_environment()
     if file is None and policies is not None:
-        file = load(Path(policies).expanduser())
+        file = load(policies)
     return file.source.resolve(file.keys) if file is not None and file.keys else None
 
 
@@ -186,6 +214,36 @@ def home() -> Path:
 def cache_dir(file: PolicyFile) -> Path:
     """The folder of the correction cache."""
     return file.source.resolve(file.cache.dir) if file.cache.dir else home() / "corrections"
+
+
+def third_party_plugins(file: PolicyFile | None = None) -> bool:
+    """Whether plugins of others are loaded: only where neither environment nor file switches them off."""
+    said = (_env(_PLUGINS) or "on").lower()
+    if said not in ("on", "off"):
+        raise ConfigError(f"{_PLUGINS} must be on or off")
+    return said == "on" and (file is None or file.plugins.third_party)
+
+
+def audit_file(file: PolicyFile) -> Path:
+    """Where the audit store lies."""
+    return file.source.resolve(file.audit.file) if file.audit.file else home() / "audit.db"
+
+
+def audit_key(file: PolicyFile) -> bytes | None:
+    """The key of the audit store; None where it is not encrypted. A message never holds any of it."""
+    name = file.audit.key_env
+    if name is None:
+        return None
+    try:
+        key = base64.b64decode(_env(name) or "", validate=True)
+    except ValueError:
+        key = b""
+    if len(key) != _KEY_BYTES:
+        place = file.source.at("audit", "key_env")
+        raise ConfigError(
+            f"{place}: audit.key_env: {name} must hold {_KEY_BYTES} bytes in base64; make one: openssl rand -base64 32"
+        )
+    return key
 
 
 def default_socket() -> Path:
@@ -209,6 +267,21 @@ def _private(folder: Path) -> None:
         raise ConfigError(f"{folder} belongs to somebody else; remove it or set {_HOME} to a folder of your own")
     if found.st_mode & 0o077:
         folder.chmod(0o700)
+
+
+def log_form() -> str | None:
+    """How log lines are to look, where the environment says so."""
+    form = _env(LOG)
+    if form is not None and form not in LOG_FORMS:
+        raise ConfigError(f"{LOG}={short(form)} is neither of {', '.join(LOG_FORMS)}")
+    return form
+
+
+def traced() -> bool:
+    """Whether the environment says, in OpenTelemetry's own words, where traces go."""
+    off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or _env("OTEL_TRACES_EXPORTER") == "none"
+    places = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    return not off and any(_env(name) for name in places)
 
 
 def _env(name: str) -> str | None:

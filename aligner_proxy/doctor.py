@@ -15,7 +15,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -23,10 +24,15 @@ from typing import Any
 
 import httpx
 
-from aligner_proxy import config
-from aligner_proxy.engine import listen
+from aligner_proxy import config, in_force, plugged
+from aligner_proxy.engine import backends, listen
 from aligner_proxy.engine.client import HttpEngine
-from aligner_proxy.errors import AlignerProxyError, ConfigError, CorrectionError
+from aligner_proxy.engine.memory import available as memory_left
+from aligner_proxy.engine.protocol import Engine
+from aligner_proxy.engine_setting import Kind
+from aligner_proxy.errors import AlignerProxyError, ConfigError, CorrectionError, EngineMismatch
+from aligner_proxy.hookspecs import Kind as Offered
+from aligner_proxy.types import METAALIGNER
 
 _SUPPORTED = ((3, 11), (3, 12), (3, 13))
 _PROBE_S = 120.0
@@ -55,9 +61,12 @@ class Finding:
 Check = Callable[[], Iterator[Finding]]
 
 
-def examine(port: int) -> Iterator[Finding]:
-    """All findings, each as soon as it is known."""
-    checks: tuple[Check, ...] = (python, litellm, compute, weights, store, memory, engine, lambda: free(port), hub)
+def examine(port: int, file: Path | None = None) -> Iterator[Finding]:
+    """All findings, each as soon as it is known; `file` is one whose engine is asked, too."""
+    checks: tuple[Check, ...] = (
+        *(python, litellm, compute, weights, store, memory),
+        *(plugins, engine, lambda: backend(file), policies, lambda: free(port), hub),
+    )
     for check in checks:
         yield from check()
 
@@ -148,38 +157,108 @@ def store() -> Iterator[Finding]:
 def memory() -> Iterator[Finding]:
     """What the system says is free; the embedded aligner and one LiteLLM worker need about 2 GB together."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    free_gb = _available() or total
+    available = memory_left()
+    free_gb = total if available is None else available / 2**30
     text = f"{free_gb:.1f} GB available of {total:.1f} GB"
     fix = f"a gateway with the embedded aligner needs about {_NEED_MEMORY_GB:g} GB"
     yield _finding("memory", free_gb >= _NEED_MEMORY_GB, text, fix, Verdict.NOTE)
 
 
-def _available() -> float | None:
-    info = Path("/proc/meminfo")
-    match = re.search(r"MemAvailable:\s+(\d+) kB", info.read_text()) if info.exists() else None
-    return int(match[1]) / 2**20 if match else None
-
-
 def engine() -> Iterator[Finding]:
-    """Whether an engine already runs on the default socket."""
+    """Whether an engine already runs where `local` listens."""
     try:
-        socket = config.default_socket()
-        about = asyncio.run(_ask(f"unix:{socket}"))
+        socket = config.engine_socket()
+        about = asyncio.run(_ask(HttpEngine(f"unix:{socket}", patience_s=0.1)))
     except ConfigError as error:
         yield Finding("engine", Verdict.FAULT, str(error))
+    except EngineMismatch as error:
+        yield Finding("engine", Verdict.FAULT, f"on {socket}: {error}", "stop it, then `aligner-proxy serve`")
     except CorrectionError:
         yield Finding("engine", Verdict.NOTE, f"none on {socket}", "`aligner-proxy serve` starts one")
     else:
         yield Finding("engine", Verdict.OK, about)
 
 
-async def _ask(address: str) -> str:
-    client = HttpEngine(address, patience_s=0.1)
+def backend(path: Path | None) -> Iterator[Finding]:
+    """What answers at the engine that a policies file names, replica by replica."""
+    if path is None:
+        return
+    file = config.load(path)
+    named = config.engine_at(file)
+    if named.kind is Kind.GROUP:
+        yield Finding("back-end", Verdict.NOTE, f"{named}: asked by LiteLLM, only inside the gateway")
+        return
+    for at in named.at:
+        one = file.aligner.model_copy(update={"engine": named.model_copy(update={"at": (at,)})})
+        try:
+            made = backends.open_engine(file.model_copy(update={"aligner": one}), patience_s=0.1)
+            about = asyncio.run(_ask(made))
+        except (ConfigError, CorrectionError) as error:
+            fix = "`aligner-proxy serve` starts one" if named.kind is Kind.LOCAL else "start it, or mend aligner.engine"
+            bad = Verdict.NOTE if named.kind is Kind.LOCAL else Verdict.FAULT
+            yield Finding("back-end", bad, f"{at} ({named.kind}): {error}", fix)
+        else:
+            yield Finding("back-end", Verdict.OK, f"{at} ({named.kind}): {about}")
+
+
+def policies() -> Iterator[Finding]:
+    """Whether the gateways that run here go by the files that lie there."""
     try:
-        about = await client.info()
+        found = list(in_force.reports())
+    except ConfigError as error:
+        yield Finding("policies", Verdict.FAULT, str(error))
+        return
+    for report in found:
+        since = time.strftime("%H:%M:%S", time.localtime(report.since))
+        text, where = f"process {report.pid} goes by {report.path} as of {since}", f"policies of {report.pid}"
+        if report.refused:
+            fix = "mend the file; it is taken by itself, and `aligner-proxy check` says whether it is good"
+            yield Finding(where, Verdict.NOTE, f"{text}; what lies there now is refused: {report.refused}", fix)
+        elif report.restart:
+            yield Finding(where, Verdict.NOTE, f"{text}; {'; '.join(report.restart)}", "restart the gateway for these")
+        else:
+            yield Finding(where, Verdict.OK, text)
+
+
+def plugins() -> Iterator[Finding]:
+    """What a policy may name, and which plugins are left out. To say it they are loaded, which runs their code."""
+    try:
+        named = config.policies_in_environment()
+        loaded = config.third_party_plugins(config.load(named) if named else None)
+    except ConfigError as error:
+        yield Finding("plugins", Verdict.FAULT, str(error))
+        return
+    there = plugged.load(loaded)
+    names = ", ".join((METAALIGNER, *there.offers("correctors")))
+    yield Finding("correctors", Verdict.OK, f"{names} (corrector: NAME in a route)")
+    for plugin in there.plugins:
+        offers = "; ".join(
+            f"{sort.replace('_', ' ')}: {_kinds(kinds)}" for sort, kinds in plugin.offers.items() if kinds
+        )
+        where, text = (
+            f"plugin {plugin.name}",
+            f"{plugin.version}{'' if plugin.third_party else ', comes with the gateway'}",
+        )
+        if plugin.fault:
+            yield Finding(where, Verdict.NOTE, f"{text}, left out: {plugin.fault}", "mend or uninstall it")
+        else:
+            yield Finding(where, Verdict.OK, f"{text}; {offers or 'offers nothing'}")
+    off = [] if loaded else [entry.name for entry in plugged.installed()]
+    if off:
+        yield Finding("plugins", Verdict.NOTE, f"switched off, not loaded: {', '.join(sorted(off))}")
+
+
+def _kinds(kinds: Sequence[Offered[Any]]) -> str:
+    return ", ".join(f"{kind.name} ({kind.about})" for kind in kinds)
+
+
+async def _ask(engine: Engine) -> str:
+    try:
+        about = await engine.info()
     finally:
-        await client.aclose()
-    return f"{about.model} {about.content_hash[:12]} on {about.device}, {about.quantization}"
+        await engine.aclose()
+    head = "detector head" if about.has_head else "no detector head"
+    return f"{about.model} {about.content_hash[:12]} on {about.device}, {about.quantization}, {head}"
 
 
 def free(port: int) -> Iterator[Finding]:

@@ -1,60 +1,67 @@
 """May this answer be looked at at all? Each no has its own name, and the first that applies is the one reported.
 
-Order: tool calls, structured output, token probabilities, parts that are not text, upstream error, filtered, refusal
-(explicit), truncated, empty, refusal (by its words), too long. What the policy alone decides (off, bypass, no
-objectives, sampling) comes before and is the pipeline's. Nothing here changes an answer.
+Order: tool calls, structured output, token probabilities, parts that are not text, annotations, events that disagree,
+upstream error, background, filtered, refusal (explicit), truncated, empty, refusal (by its words), too long. What the
+policy alone decides (off, bypass, no objectives, sampling) comes before and is the pipeline's. Nothing here changes an
+answer.
 """
 
 from __future__ import annotations
 
-import re
+from aligner_proxy.json_strings import is_json
+from aligner_proxy.refusals import is_refusal
+from aligner_proxy.types import Exchange, JsonStrings, Policy, SkipReason
 
-from aligner_proxy.types import Exchange, Policy, SkipReason
-
+# The finish reasons of chat and text, the stop reasons of Messages, the states of Responses.
 _BY_FINISH = {
     "tool_calls": SkipReason.TOOL_CALLS,
     "function_call": SkipReason.TOOL_CALLS,
+    "tool_use": SkipReason.TOOL_CALLS,
     "error": SkipReason.UPSTREAM_ERROR,
+    "failed": SkipReason.UPSTREAM_ERROR,
+    "cancelled": SkipReason.UPSTREAM_ERROR,
+    "queued": SkipReason.BACKGROUND,
+    "in_progress": SkipReason.BACKGROUND,
     "content_filter": SkipReason.FILTERED,
     "refusal": SkipReason.REFUSAL,
     "length": SkipReason.TRUNCATED,
     "max_tokens": SkipReason.TRUNCATED,
+    "max_output_tokens": SkipReason.TRUNCATED,
+    "incomplete": SkipReason.TRUNCATED,
+    "pause_turn": SkipReason.TRUNCATED,
+    "compaction": SkipReason.TRUNCATED,
+    "model_context_window_exceeded": SkipReason.TRUNCATED,
 }
-_REFUSAL_CHARS = 240
-_SORRY = r"(?:(?:i(?:'m| am) )?(?:very |really |so )?sorry|i apologi[sz]e|unfortunately|my apologies)"
-_CANNOT = r"(?:can(?:'t|not| not)|won't|will not|(?:am|'m) (?:not able|unable) to|am not allowed to|must decline to)"
-_DO = (
-    r"(?:help|assist|answer|do|comply|continue|provide|share|fulfil+|discuss|talk about|respond to|support|engage in|"
-    r"generate|create|write|complete|process)"
-)
-_WHAT = (
-    r"(?: you)?(?: with| to)?(?: (?:that|this|it|these|those|your|the|such|a|any|requests?|questions?|topics?|content|"
-    r"information|kind|type|sort|of|or|like|here|matter|task|one|thing|conversation|discussion|response)){0,8}"
-)
-_MORE = (
-    r"(?:(?:is there|can i help(?: you)?|may i help(?: you)?|let me know|feel free|please (?:ask|let me)|"
-    r"i'm happy to help|i am happy to help|i'd be happy to help)(?: [a-z']+){0,14})"
-)
-_REFUSAL = re.compile(
-    rf"(?:{_SORRY}[,;.]? ?(?:but )?)?(?:as an ai(?: [a-z]+){{0,4}},? )?"
-    rf"i ?{_CANNOT} {_DO}{_WHAT}[.!]?(?: {_MORE}[.?!]?)?"
-)
 
 
 def check(exchange: Exchange, policy: Policy) -> SkipReason | None:
     """Why `exchange` is not to be corrected, or None."""
-    return _not_plain_text(exchange) or _not_whole(exchange) or _not_worth(exchange, policy)
+    return _not_plain_text(exchange, policy) or _not_whole(exchange) or _not_worth(exchange, policy)
 
 
-def _not_plain_text(exchange: Exchange) -> SkipReason | None:
+def is_structured(exchange: Exchange) -> bool:
+    """Whether a program reads the answer: the client said so, or it is JSON from end to end."""
+    return exchange.structured or (exchange.answer is not None and is_json(exchange.answer))
+
+
+def _may_be_edited(exchange: Exchange, policy: Policy) -> bool:
+    """JSON alone, where the route says so, and not where a grammar bound the upstream that nobody could check."""
+    wanted = policy.json_strings is JsonStrings.CORRECT and not exchange.constrained
+    return wanted and exchange.answer is not None and is_json(exchange.answer)
+
+
+def _not_plain_text(exchange: Exchange, policy: Policy) -> SkipReason | None:
     """The response means more than its text: a change of the text would contradict the rest of it."""
     if exchange.tool_calls or _BY_FINISH.get(exchange.finish_reason or "") is SkipReason.TOOL_CALLS:
         return SkipReason.TOOL_CALLS
-    if exchange.structured:
-        return SkipReason.STRUCTURED_OUTPUT
-    if exchange.logprobs:
-        return SkipReason.LOGPROBS
-    return SkipReason.NON_TEXT if exchange.non_text else None
+    flags = (
+        (is_structured(exchange) and not _may_be_edited(exchange, policy), SkipReason.STRUCTURED_OUTPUT),
+        (exchange.logprobs, SkipReason.LOGPROBS),
+        (exchange.non_text, SkipReason.NON_TEXT),
+        (exchange.annotations, SkipReason.ANNOTATIONS),
+        (exchange.inconsistent, SkipReason.INCONSISTENT),
+    )
+    return next((reason for holds, reason in flags if holds), None)
 
 
 def _not_whole(exchange: Exchange) -> SkipReason | None:
@@ -71,13 +78,3 @@ def _not_worth(exchange: Exchange, policy: Policy) -> SkipReason | None:
     if is_refusal(exchange.answer):
         return SkipReason.REFUSAL
     return SkipReason.TOO_LONG if len(exchange.answer) > policy.max_answer_chars else None
-
-
-def is_refusal(answer: str) -> bool:
-    """Whether the whole answer says no more than "I can't help with that".
-
-    Careful on purpose: one short sentence of the usual words, perhaps with an apology before and an offer after it. A
-    refusal with a reason, a suggestion or an insult in it is not taken for one, nor is one in another language.
-    """
-    text = " ".join(answer.replace("\u2019", "'").lower().split())
-    return len(text) <= _REFUSAL_CHARS and _REFUSAL.fullmatch(text) is not None

@@ -9,35 +9,52 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
-from pathlib import Path
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 from litellm.integrations.custom_guardrail import CustomGuardrail
 from litellm.litellm_core_utils.core_helpers import get_or_create_metadata_bucket
-from litellm.litellm_core_utils.served_output_texts import record_served_output_texts, served_stream_output_texts
 from litellm.proxy._types import ProxyException, UserAPIKeyAuth
 from litellm.types.guardrails import GuardrailEventHooks
-from litellm.types.guardrails import Mode as ModeByTag
 from litellm.types.utils import GuardrailStatus
 
-from aligner_proxy import config, rewrite, telemetry
-from aligner_proxy.ahead import ReadAhead
-from aligner_proxy.cache import CorrectionCache
-from aligner_proxy.engine.client import HttpEngine
+from aligner_proxy import (
+    audit,
+    config,
+    delivery,
+    failures,
+    in_force,
+    inside,
+    logs,
+    rewrite,
+    sampling,
+    telemetry,
+    tracing,
+)
+from aligner_proxy.correctors import correctors
+from aligner_proxy.delivery import Books, Read
+from aligner_proxy.engine.backends import open_engine
+from aligner_proxy.engine.breaker import Breaker
 from aligner_proxy.engine.protocol import Reading
-from aligner_proxy.errors import AlignerProxyError, ForbiddenError
+from aligner_proxy.errors import AlignerProxyError, ClientGone, ForbiddenError, NotPutIn, SeveralPolicies
+from aligner_proxy.group import in_proxy
 from aligner_proxy.ledger import Ledger
 from aligner_proxy.pipeline import Pipeline, skipped_by_policy
-from aligner_proxy.policy import PolicyResolver
+from aligner_proxy.plugged_cache import correction_cache
+from aligner_proxy.plugged_rules import PluggedRules
 from aligner_proxy.policy_file import PolicyFile
-from aligner_proxy.rewrite import Wire
-from aligner_proxy.rewrite.facts import facts, forget_wishes
+from aligner_proxy.presence import client_left, while_there
+from aligner_proxy.rewrite import Wire, sse
+from aligner_proxy.rewrite.facts import facts, forget_wishes, further_models
 from aligner_proxy.rewrite.request import buckets
-from aligner_proxy.streaming import HeldStream
-from aligner_proxy.types import Exchange, Mode, OnError, Outcome, Policy, SkipReason, Status
+from aligner_proxy.several import policy_for_all
+from aligner_proxy.shadow import Shadows
+from aligner_proxy.types import DEFAULT_ALIGNER, Exchange, Mode, Outcome, Policy, SkipReason, Status
 
 _LEDGER = "aligner_proxy_ledger"
+_PATIENCE_S = 0.0
+"""Whether anybody waits for an engine that is down or full is said by the policy (`retry`), not by the client."""
 _NO_POLICY = Policy(name="-")
 _GUARDRAIL_STATUS: dict[Status, GuardrailStatus] = {
     Status.CORRECTED: "guardrail_intervened",
@@ -48,15 +65,12 @@ _GUARDRAIL_STATUS: dict[Status, GuardrailStatus] = {
 }
 
 
-Read = Callable[[int], Reading | None]
-
-
 def _unread(_index: int) -> None:
     """Of a whole response nothing was read ahead."""
 
 
 class Blocked(ProxyException):
-    """A correction failed where the policy says `on_error: block` (HTTP 503)."""
+    """A correction failed where the policy says `block` for this class of failure (HTTP 503)."""
 
     # LiteLLM reads `code` on whole responses and `status_code` on streams.
     status_code = 503
@@ -73,22 +87,25 @@ class AlignerGuardrail(CustomGuardrail):
     def __init__(self, policies: str = "policies.yaml", event_hook: Any = None, **settings: Any) -> None:
         # LiteLLM swallows ValueError and TypeError from here and would start without the guardrail.
         try:
-            file = config.load(config.policies_path(policies, _config_folder()))
-            self._resolver = PolicyResolver(file)
+            if (form := config.log_form()) is not None:
+                logs.ours_to_stderr(form)
+            self._policies = in_force.at(config.policies_path(policies, inside.config_folder()))
+            file = self._policies.current.file
             self.pipeline = build_pipeline(file)
-            keys = config.keys_path(file)
-            if keys is not None:
-                config.load_keys(keys)
+            self._keepers = audit.keepers(file)
         except (AlignerProxyError, OSError) as error:
             raise RuntimeError(f"aligner-proxy cannot start: {error}") from error
+        self._shadows = Shadows(file.shadow.running, file.shadow.waiting)
         self._model = file.aligner.model
-        super().__init__(event_hook=_with_pre_call(event_hook), **{**settings, "mask_response_content": True})
+        inside.watch_clients()
+        super().__init__(event_hook=inside.with_pre_call(event_hook), **{**settings, "mask_response_content": True})
 
     async def async_pre_call_hook(
         self, user_api_key_dict: UserAPIKeyAuth, cache: Any, data: dict[str, Any], call_type: Any
     ) -> dict[str, Any]:
         """Resolve the policy before anything is spent; 403 for what the tenant may not ask."""
-        self._ledger(data, user_api_key_dict)
+        if not rewrite.stored(user_api_key_dict.request_route):
+            self._ledger(data, user_api_key_dict)
         return data
 
     async def async_post_call_success_hook(
@@ -103,7 +120,23 @@ class AlignerGuardrail(CustomGuardrail):
         if wire is None or not exchanges:
             self._leave(data, ledger, SkipReason.EMPTY if wire else SkipReason.ENDPOINT)
             return None
-        return wire.apply(response, await self._align(data, ledger, exchanges))
+        try:
+            outcomes = await while_there(client_left(), self._align(data, ledger, exchanges))
+        except ClientGone:
+            ledger.settle([Outcome(Status.FAILED, telemetry.CANCELLED, None, ledger.policy)])
+            self._report(data, ledger, time.time())
+            return None
+        return self._put_in(wire, response, ledger, outcomes)
+
+    def _put_in(self, wire: Wire, response: Any, ledger: Ledger, outcomes: Sequence[Outcome]) -> Any:
+        """The corrected response; the original where it cannot be put in and the policy does not prefer an error."""
+        try:
+            return wire.apply(response, outcomes)
+        except NotPutIn:
+            ledger.undo(failures.INTERNAL)
+            if any(map(failures.blocks, ledger.outcomes)):
+                raise Blocked(failures.INTERNAL) from None
+            return None
 
     async def async_post_call_success_deployment_hook(self, request_data: Any, response: Any, call_type: Any) -> None:
         """Never correct here: LiteLLM caches what this hook returns under a key that knows no tenant."""
@@ -111,45 +144,30 @@ class AlignerGuardrail(CustomGuardrail):
     async def async_post_call_streaming_iterator_hook(
         self, user_api_key_dict: UserAPIKeyAuth, response: AsyncIterable[Any], request_data: dict[str, Any]
     ) -> AsyncGenerator[Any, None]:
-        """Correct a stream: hold, align, replay. What is skipped beforehand passes item by item."""
+        """Correct a stream in the policy's way. What is skipped beforehand passes item by item."""
         ledger = self._ledger(request_data, user_api_key_dict)
         wire = rewrite.wire(ledger.route)
-
         if wire is None or ledger.skip or ledger.settled:
             source = self._passed(response, request_data, ledger, commented=wire is not None)
         else:
-            source = self._held(wire, ledger, response, request_data)
+            source = delivery.stream(wire, ledger, request_data, response, self._books(request_data, ledger))
         async with contextlib.aclosing(source) as items:
             async for item in items:
                 yield item
-
-    async def _held(
-        self, wire: Wire, ledger: Ledger, response: AsyncIterable[Any], data: dict[str, Any]
-    ) -> AsyncGenerator[Any, None]:
-        """A stream that is aligned; the engine reads along."""
-
-        async def align(exchanges: Sequence[Exchange]) -> Sequence[Outcome]:
-            return await self._align(data, ledger, exchanges, ahead.of)
-
-        async with contextlib.aclosing(ReadAhead(self.pipeline, wire, data, ledger.policy)) as ahead:
-            held = HeldStream(wire, data, ledger, align, ahead.hear)
-            async with contextlib.aclosing(held.play(response)) as items:
-                async for item in items:
-                    if isinstance(item, bytes):
-                        _log_served(data, held.items)
-                    yield item
 
     async def _passed(
         self, response: AsyncIterable[Any], data: dict[str, Any], ledger: Ledger, *, commented: bool
     ) -> AsyncGenerator[Any, None]:
         """A stream that nobody looks at, item by item as it comes."""
+        ending = b""
         try:
             async for item in response:
+                ending = sse.tail(ending, item)
                 yield item
         finally:
             if not ledger.settled:
                 self._leave(data, ledger, SkipReason(ledger.skip or SkipReason.ENDPOINT))
-        if commented:
+        if commented and sse.at_rest(ending):
             yield ledger.comment()
 
     async def async_post_call_response_headers_hook(
@@ -181,29 +199,70 @@ class AlignerGuardrail(CustomGuardrail):
         if rewrite.wire(route) is None:
             return Ledger(call_id, _NO_POLICY, self._model, route, skip=SkipReason.ENDPOINT.value)
         try:
-            policy = self._resolver.resolve(facts(data, user))
+            asked = facts(data, user)
+            policy = policy_for_all(self._policies.current.resolver, asked, further_models(data))
+        except SeveralPolicies as error:
+            raise ProxyException(str(error), "invalid_request_error", "model", 400) from None
         except ForbiddenError as error:
             raise ProxyException(str(error), "permission_error", "aligner", 403) from None
         finally:
             forget_wishes(data)
-        return Ledger(call_id, policy, self._model, route, skip=skipped_by_policy(policy, call_id))
+        model = self._model if policy.aligner == DEFAULT_ALIGNER else policy.aligner
+        skip = skipped_by_policy(policy) or (None if sampling.drawn(policy.sample) else SkipReason.NOT_SAMPLED)
+        trace = tracing.under(user.parent_otel_span)
+        return Ledger(call_id, policy, model, route, facts=asked, skip=skip, trace=trace)
 
     async def _align(
         self, data: dict[str, Any], ledger: Ledger, exchanges: Sequence[Exchange], read: Read = _unread
     ) -> Sequence[Outcome]:
         """All choices at once; raises `Blocked` where the policy prefers an error to an uncorrected answer."""
-        started = time.time()
-        outcomes = await asyncio.gather(
-            *(telemetry.settle(self.pipeline, e, ledger.policy, read(e.index)) for e in exchanges)
-        )
+        started, policy = time.time(), ledger.policy
+        telemetry.upstream_ended(ledger)
+        if ledger.skip is not None:
+            outcomes = [telemetry.closed(e.call_id, policy, Status.SKIPPED, ledger.skip, e.index) for e in exchanges]
+        elif policy.mode is Mode.SHADOW:
+            outcomes = [self._shadows.take(e, policy, partial(self._settle, ledger)) for e in exchanges]
+        else:
+            with tracing.span("aligner.correct", ledger.trace, aligner__call_id=ledger.call_id):
+                outcomes = await asyncio.gather(*(self._settle(ledger, e, read(e.index)) for e in exchanges))
         ledger.settle(outcomes)
         self._report(data, ledger, started)
-        failed = next((outcome for outcome in outcomes if outcome.status is Status.FAILED), None)
-        if failed is not None and _blocks(ledger.policy):
-            raise Blocked(failed.reason)
+        for outcome in outcomes:
+            _refuse(outcome)
         return outcomes
 
+    def _books(self, data: dict[str, Any], ledger: Ledger) -> Books:
+        """What a stream of this request needs of us."""
+        started = time.time()
+        return Books(
+            pipeline=self.pipeline,
+            align=lambda exchanges, read: self._align(data, ledger, exchanges, read),
+            record=partial(self._record, ledger),
+            report=lambda: self._released(data, ledger, started),
+            refuse=_refuse,
+        )
+
+    def _released(self, data: dict[str, Any], ledger: Ledger, started: float) -> None:
+        telemetry.upstream_ended(ledger)
+        self._report(data, ledger, started)
+
+    async def _settle(self, ledger: Ledger, exchange: Exchange, reading: Reading | None = None) -> Outcome:
+        """One choice, recorded wherever records are kept."""
+        outcome = await telemetry.settle(self.pipeline, exchange, ledger.policy, reading)
+        self._note(ledger, exchange, outcome)
+        return outcome
+
+    def _record(self, ledger: Ledger, exchange: Exchange, outcome: Outcome) -> None:
+        """A choice that was settled piece by piece."""
+        telemetry.record(exchange.call_id, len(exchange.answer or ""), outcome)
+        self._note(ledger, exchange, outcome)
+
+    def _note(self, ledger: Ledger, exchange: Exchange, outcome: Outcome) -> None:
+        if ledger.facts is not None and outcome.status is not Status.SKIPPED:
+            self._keepers.note(audit.Noted(time.time(), ledger.route, ledger.facts, exchange, outcome))
+
     def _leave(self, data: dict[str, Any], ledger: Ledger, reason: SkipReason) -> None:
+        telemetry.upstream_ended(ledger)
         ledger.settle([telemetry.closed(ledger.call_id, ledger.policy, Status.SKIPPED, reason.value)])
         self._report(data, ledger, time.time())
 
@@ -224,42 +283,18 @@ class AlignerGuardrail(CustomGuardrail):
 
 def build_pipeline(file: PolicyFile) -> Pipeline:
     """Engine and cache as the policies file says; connects to nothing yet."""
-    address = config.engine_at(file)
-    engine = HttpEngine(f"unix:{config.default_socket()}" if address == "local" else address)
-    cache = CorrectionCache(config.cache_dir(file), file.cache.ttl_s, file.cache.max_mb)
-    return Pipeline(engine, cache, remember=file.cache.enabled)
+    engine = Breaker(open_engine(file, in_proxy, patience_s=_PATIENCE_S), telemetry.breaker)
+    made, rules = correctors(file), PluggedRules.of(file)
+    return Pipeline(engine, correction_cache(file), remember=file.cache.enabled, correctors=made, rules=rules)
 
 
-def _blocks(policy: Policy) -> bool:
-    """Shadow mode promises the original, whatever becomes of the correction."""
-    return policy.on_error is OnError.BLOCK and policy.mode is Mode.ENFORCE
-
-
-def _config_folder() -> Path:
-    """Folder of the LiteLLM YAML, from which relative paths count."""
-    from litellm.proxy import proxy_server  # importing it takes seconds; inside the proxy it is there already
-
-    path = proxy_server.user_config_file_path
-    return Path(path).resolve().parent if path else Path.cwd()
-
-
-def _with_pre_call(event_hook: Any) -> Any:
-    """LiteLLM calls a guardrail's pre-call hook only in mode pre_call; whoever corrects answers needs both."""
-    if event_hook is None or isinstance(event_hook, ModeByTag):
-        return event_hook
-    wanted = list(event_hook) if isinstance(event_hook, list) else [event_hook]
-    names = [GuardrailEventHooks(name).value for name in wanted]
-    return [GuardrailEventHooks(name) for name in dict.fromkeys(["pre_call", *names])]
+def _refuse(outcome: Outcome) -> None:
+    """Raise where the policy wants an error in place of an answer that could not be corrected."""
+    if failures.blocks(outcome):
+        raise Blocked(outcome.reason)
 
 
 def _find(data: dict[str, Any]) -> Ledger | None:
     """The ledger, if a hook of this request has opened one. JSON from a client can never be a `Ledger`."""
     found = (bucket.get(_LEDGER) for bucket in buckets(data))
     return next((ledger for ledger in found if isinstance(ledger, Ledger)), None)
-
-
-def _log_served(data: dict[str, Any], items: Sequence[object]) -> None:
-    """LiteLLM logs the served text of a stream only if all its items are chunks; our comment is none."""
-    details = getattr(data.get("litellm_logging_obj"), "model_call_details", None)
-    if isinstance(details, dict):
-        record_served_output_texts(details, served_stream_output_texts(items))

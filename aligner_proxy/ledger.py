@@ -6,11 +6,15 @@ itself as headers, as an SSE comment and as counts for LiteLLM's guardrail recor
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from aligner_proxy.types import Outcome, Policy, Status
+from aligner_proxy.policy import RequestFacts
+from aligner_proxy.timeline import Timeline
+from aligner_proxy.types import METAALIGNER, Outcome, Policy, Status
 
 # Which status speaks for a response whose choices differ: what changed it first, then what went wrong.
 _RANK = (Status.CORRECTED, Status.FAILED, Status.SHADOW, Status.UNCHANGED, Status.SKIPPED, Status.PENDING)
@@ -26,10 +30,16 @@ class Ledger:
     """The aligner as configured."""
     route: str | None = None
     stream: bool = False
+    facts: RequestFacts | None = None
+    """Who asked for what; None where no policy was resolved."""
     skip: str | None = None
     """Known before there is an answer: why no choice will be looked at."""
     settled: bool = False
     """The outcomes are final; a second run of a hook for this call has nothing to do."""
+    trace: Any = None
+    """Where the spans of this request hang (tracing.under)."""
+    opened: float = field(default_factory=time.monotonic)
+    """When the request went on to the upstream, monotonic seconds."""
     outcomes: list[Outcome] = field(default_factory=list)
 
     def __repr__(self) -> str:
@@ -39,6 +49,13 @@ class Ledger:
         """Close the books."""
         self.outcomes = list(outcomes)
         self.settled = True
+
+    def undo(self, reason: str) -> None:
+        """What was corrected could not be delivered: the client gets the original."""
+        self.outcomes = [
+            replace(one, status=Status.FAILED, reason=reason, text=None) if one.status is Status.CORRECTED else one
+            for one in self.outcomes
+        ]
 
     @property
     def status(self) -> Status:
@@ -52,6 +69,11 @@ class Ledger:
         """The reason of the choice that gave the status."""
         return self._speaker().reason if self.outcomes else self.skip
 
+    @property
+    def corrector(self) -> str:
+        """What corrects: the aligner as configured, or the corrector that the policy names."""
+        return self.model if self.policy.corrector == METAALIGNER else self.policy.corrector
+
     def headers(self) -> dict[str, str]:
         """What a response tells (DESIGN: the x-aligner headers). Values that are not known are left out."""
         hits = {outcome.cache_hit for outcome in self.outcomes} - {None}
@@ -60,27 +82,39 @@ class Ledger:
             "reason": self.reason,
             "objectives": ",".join(objective.name for objective in self.policy.objectives),
             "policy": self.policy.name,
-            "model": self.model,
+            "model": self.corrector,
             "cache": ("miss" if False in hits else "hit") if hits else None,
             "ms": f"{max(outcome.ms for outcome in self.outcomes):.0f}" if self.outcomes else None,
         }
         return {f"x-aligner-{name}": _header_value(value) for name, value in pairs.items() if value}
 
-    def comment(self) -> bytes:
-        """The last line of a stream: an SSE comment, which every parser ignores."""
+    def comment(self, timeline: Timeline | None = None) -> bytes:
+        """The end of a stream: SSE comments, which every parser ignores; the status is the last of them."""
+        trail = self._trail(timeline) if timeline is not None and self.policy.trail else b""
         words = [f"status={self.status.value}"]
         if self.reason:
             words.append(f"reason={self.reason}")
         if len(self.outcomes) > 1:
             words.append("choices=" + ",".join(_brief(outcome) for outcome in self.outcomes))
-        return f": aligner {' '.join(words)}\n\n".encode()
+        return trail + f": aligner {_header_value(' '.join(words))}\n\n".encode()
+
+    def _trail(self, timeline: Timeline) -> bytes:
+        """What was flagged, and how long it took: numbers and names of objectives, never text."""
+        told = {
+            "stream": self.policy.stream.value,
+            "first_token_ms": _ms(timeline.first_s),
+            "first_token_added_ms": _ms(timeline.first_added_s),
+            "last_token_added_ms": _ms(timeline.last_added_s),
+            "choices": [{"index": outcome.index, "flagged": flagged(outcome)} for outcome in self.outcomes],
+        }
+        return f": aligner-trail {json.dumps(told)}\n\n".encode()
 
     def record(self) -> dict[str, Any]:
         """For LiteLLM's guardrail information: ids, names, lengths and counts."""
         return {
             "policy": self.policy.name,
             "objectives": [objective.name for objective in self.policy.objectives],
-            "aligner": self.model,
+            "aligner": self.corrector,
             "status": self.status.value,
             "reason": self.reason,
             "choices": [_counts(outcome) for outcome in self.outcomes],
@@ -88,6 +122,20 @@ class Ledger:
 
     def _speaker(self) -> Outcome:
         return min(self.outcomes, key=lambda outcome: _RANK.index(outcome.status))
+
+
+def flagged(outcome: Outcome) -> list[dict[str, object]]:
+    """What was flagged: the segment's number, its log-odds and the objective; no text."""
+    segments = outcome.correction.segments if outcome.correction else ()
+    return [
+        {"segment": number, "score": segment.score and round(segment.score, 2), "objective": outcome.named(segment)}
+        for number, segment in enumerate(segments)
+        if segment.flagged
+    ]
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 1)
 
 
 def _brief(outcome: Outcome) -> str:

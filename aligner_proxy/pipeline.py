@@ -1,7 +1,8 @@
 """READ THIS FIRST. How does one upstream answer become one outcome?
 
-eligible -> cache -> engine -> gate -> outcome. `Pipeline.align` never raises: whatever goes wrong becomes an outcome
-with a named reason, and what the client then gets is the policy's `on_error`. It knows no wire format and no HTTP.
+eligible -> cache -> engine -> gate -> outcome, and again where the policy says `retry`. `Pipeline.align` never raises:
+whatever goes wrong becomes an outcome with a named reason, and what the client then gets is the policy's `on_error` for
+that class of failure (failures.py). It knows no wire format and no HTTP.
 """
 
 from __future__ import annotations
@@ -10,134 +11,218 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Awaitable
-from dataclasses import replace
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
-from aligner_proxy import eligibility, gate
+from aligner_proxy import eligibility, failures, gate, structured
 from aligner_proxy.cache import CorrectionCache
-from aligner_proxy.engine.protocol import AlignRequest, Engine, Reading
-from aligner_proxy.errors import AnswerTooLong, CorrectionError
-from aligner_proxy.types import Correction, Exchange, Mode, Outcome, Policy, SkipReason, Status
+from aligner_proxy.correctors import MISSING, Correctors
+from aligner_proxy.engine.protocol import AlignRequest, Engine, Reading, Unread
+from aligner_proxy.errors import AnswerTooLong, QuotaSpent, Unreadable
+from aligner_proxy.plugged_rules import PluggedRules
+from aligner_proxy.stages import stage
+from aligner_proxy.types import METAALIGNER, Correction, Exchange, Mode, Outcome, Policy, SkipReason, Status
 
 log = logging.getLogger(__name__)
 
-_SOMETHING = "An answer of which only the beginning is there."
+# What the engine's answer may need for its way back: its own word on a deadline should arrive before ours ends it.
+_WAY_BACK_S, _WAY_BACK_SHARE = 0.05, 0.05
+
+_SOMETHING = "Begun."
+Ask = Callable[[AlignRequest], Coroutine[Any, Any, Correction]]
 
 
 class Pipeline:
     """The hot path. Holds what all requests share; nothing about a request is kept here."""
 
-    def __init__(self, engine: Engine, cache: CorrectionCache | None = None, *, remember: bool = True) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        cache: CorrectionCache | None = None,
+        *,
+        remember: bool = True,
+        correctors: Correctors | None = None,
+        rules: PluggedRules | None = None,
+    ) -> None:
         self.engine = engine
+        self.correctors: Correctors = {**(correctors or {}), METAALIGNER: engine}
+        self.rules = rules or PluggedRules({})
         self.cache = cache
         self.remember = remember
         """False: nothing is stored, but identical requests in flight still share one correction."""
 
     async def align(self, exchange: Exchange, policy: Policy, reading: Reading | None = None) -> Outcome:
         """Decide one choice; `reading` is what the engine has read of it ahead. Only `CancelledError` leaves this."""
-        started = time.perf_counter()
+        started, budget = time.perf_counter(), failures.Budget(policy)
         try:
-            outcome = await self._outcome(exchange, policy, reading)
-        except Exception as error:  # noqa: BLE001 - the package's one boundary: a correction must not cost the answer
-            outcome = _failed(error, exchange, policy)
+            outcome = await self._tried(exchange, budget, reading)
         finally:
             if reading is not None:
                 await reading.aclose()
-        return replace(outcome, ms=(time.perf_counter() - started) * 1000)
+        took = (time.perf_counter() - started) * 1000
+        return failures.closed(replace(outcome, ms=took, attempts=budget.made))
 
     async def read(self, exchange: Exchange, policy: Policy) -> Reading | None:
         """Let the engine read an answer of which `exchange` has the beginning; None where it will not be corrected."""
         if eligibility.check(replace(exchange, answer=_SOMETHING, finish_reason=None), policy) is not None:
             return None
-        return await self.engine.read(_request(exchange, "", policy))
+        if policy.corrector != METAALIGNER:
+            return Unread(self._engine(policy))  # holds no place while the upstream writes
+        until = time.monotonic() + policy.deadline_s
+        return await self.engine.read(_Asking(exchange, "", policy, until, self.engine.align).request())
 
-    async def _outcome(self, exchange: Exchange, policy: Policy, reading: Reading | None) -> Outcome:
-        skip = skipped_by_policy(policy, exchange.call_id) or eligibility.check(exchange, policy)
+    def _engine(self, policy: Policy) -> Engine:
+        """Who corrects under this policy."""
+        return self.correctors.get(policy.corrector, MISSING)
+
+    async def _tried(self, exchange: Exchange, budget: failures.Budget, reading: Reading | None) -> Outcome:
+        """Try until an outcome stands. What was read ahead is good for one try; later ones send the whole answer."""
+        whole = self._engine(budget.policy).align
+        ask = whole if reading is None else reading.finish
+        while True:
+            outcome, error = await self._try(exchange, budget, ask)
+            pause = budget.again(outcome, error)
+            if pause is None:
+                return outcome
+            await asyncio.sleep(pause)
+            ask = whole
+
+    async def _try(self, exchange: Exchange, budget: failures.Budget, ask: Ask) -> tuple[Outcome, Exception | None]:
+        """One try: what came of it, and the error that kept it from its end."""
+        try:
+            return await self._outcome(exchange, budget, ask), None
+        except Exception as error:  # noqa: BLE001 - the package's one boundary: a correction must not cost the answer
+            return _failed(error, exchange, budget.policy), error
+
+    async def _outcome(self, exchange: Exchange, budget: failures.Budget, ask: Ask) -> Outcome:
+        policy = budget.policy
+        skip = skipped_by_policy(policy)
+        if skip is None and exchange.fault is not None:
+            raise Unreadable(exchange.fault)
+        skip = skip or eligibility.check(exchange, policy)
         if skip is not None or exchange.answer is None:
             reason = skip or SkipReason.EMPTY
             return Outcome(Status.SKIPPED, reason.value, exchange.answer, policy, exchange.index)
-        async with asyncio.timeout(policy.deadline_s):
-            correction, cache_hit = await self._correct(exchange, exchange.answer, policy, reading)
-        return _judge(exchange, exchange.answer, policy, correction, cache_hit)
+        seconds = budget.begin()
+        asking = _Asking(exchange, exchange.answer, budget.asked, time.monotonic() + seconds, ask)
+        async with asyncio.timeout(seconds):
+            if eligibility.is_structured(exchange):
+                one = partial(self._align_part, asking)
+                return await structured.align(exchange, exchange.answer, policy, one)
+            return await self._align_text(asking, policy)
 
-    async def _correct(
-        self, exchange: Exchange, answer: str, policy: Policy, reading: Reading | None
-    ) -> tuple[Correction, bool | None]:
+    async def _align_part(self, asking: _Asking, text: str, policy: Policy) -> Outcome:
+        """The outcome of one text in a JSON answer. What was read ahead was read as a whole, and is of no use here."""
+        exchange = replace(asking.exchange, answer=text)
+        ask = self._engine(policy).align
+        return await self._align_text(replace(asking, exchange=exchange, answer=text, ask=ask), policy)
+
+    async def _align_text(self, asking: _Asking, policy: Policy) -> Outcome:
+        """The outcome of one text, which is the answer or stands in it."""
+        correction, cache_hit = await self._correct(asking)
+        verdict = await self.rules.judge(asking.answer, correction, policy) if policy.plugin_rules else None
+        return _judge(asking.exchange, asking.answer, policy, correction, cache_hit, verdict)
+
+    async def _correct(self, asking: _Asking) -> tuple[Correction, bool | None]:
         """The correction, and whether the cache had it (None: the cache was not asked)."""
-        request, ask = _request(exchange, answer, policy), self.engine.align if reading is None else reading.finish
-        if self.cache is None or exchange.no_store:
-            return await ask(request), None
-        info = await self.engine.info()
-        key = self.cache.key(info, policy, exchange)
+        if self.cache is None or asking.exchange.no_store:
+            return await asking.correction(), None
+        info = await self._engine(asking.policy).info()
+        if asking.policy.corrector == METAALIGNER:
+            info = info.named(asking.policy.aligner)
+        key = self.cache.key(info, asking.policy, asking.exchange)
         if not self.remember:
-            return await self.cache.shared(key, lambda: ask(request)), None
+            return await self.cache.shared(key, asking.correction), None
         known = await self.cache.get(key)
         if known is not None:
             return known, True
-        return await self.cache.shared(key, lambda: self._compute(key, info.content_hash, ask(request))), False
+        return await self.cache.shared(key, lambda: self._compute(key, info.content_hash, asking)), False
 
-    async def _compute(self, key: str, content_hash: str, asked: Awaitable[Correction]) -> Correction:
+    async def _compute(self, key: str, content_hash: str, asking: _Asking) -> Correction:
         """Ask the engine and store what it says, before the gate.
 
         The gate is cheap and runs again on every hit, so a changed gate holds at once and needs no new key. A
         correction made by another aligner than the key names (the engine was swapped meanwhile) is not stored.
         """
-        correction = await asked
+        correction = await asking.correction()
         if self.cache is not None and correction.aligner in ("", content_hash):
             await self.cache.put(key, correction)
         return correction
 
 
-def skipped_by_policy(policy: Policy, call_id: str) -> SkipReason | None:
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """One try at one choice: what is asked for, and until when."""
+
+    exchange: Exchange
+    answer: str
+    policy: Policy
+    until: float
+    ask: Ask
+
+    async def correction(self) -> Correction:
+        """What the engine says."""
+        return await self.ask(self.request())
+
+    def request(self) -> AlignRequest:
+        """As it is sent now, with the time that is left now; the tenant travels as a digest."""
+        left = max(0.001, self.until - time.monotonic())
+        return AlignRequest(
+            request_id=f"{self.exchange.call_id}/{self.exchange.index}",
+            turns=self.exchange.turns,
+            answer=self.answer,
+            objectives=tuple(objective.text for objective in self.policy.objectives),
+            caution=self.policy.caution,
+            verify=self.policy.verify,
+            aligner=self.policy.aligner,
+            deadline_s=left - min(_WAY_BACK_S, left * _WAY_BACK_SHARE),
+            tenant=_digest(self.policy.tenant),
+            quota=self.policy.quota and replace(self.policy.quota, account=_digest(self.policy.quota.account)),
+        )
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def skipped_by_policy(policy: Policy) -> SkipReason | None:
     """What is known before there is an answer; a stream that is skipped here is not withheld."""
     if policy.mode is Mode.OFF:
         return SkipReason.MODE_OFF
     if policy.bypass:
         return SkipReason.BYPASS
-    if not policy.objectives:
-        return SkipReason.NO_OBJECTIVES
-    return None if _sampled(call_id, policy.sample) else SkipReason.NOT_SAMPLED
+    return None if policy.objectives else SkipReason.NO_OBJECTIVES
 
 
-def _sampled(call_id: str, share: float) -> bool:
-    """Stable per call: all choices of a request, and every worker that asks, decide alike."""
-    draw = int.from_bytes(hashlib.sha256(call_id.encode()).digest()[:8]) / 2**64
-    return draw < share
-
-
-def _request(exchange: Exchange, answer: str, policy: Policy) -> AlignRequest:
-    return AlignRequest(
-        request_id=f"{exchange.call_id}/{exchange.index}",
-        turns=exchange.turns,
-        answer=answer,
-        objectives=tuple(objective.text for objective in policy.objectives),
-        caution=policy.caution,
-        verify=policy.verify,
-        deadline_s=policy.deadline_s,
-    )
-
-
-def _judge(exchange: Exchange, answer: str, policy: Policy, correction: Correction, cache_hit: bool | None) -> Outcome:
+def _judge(
+    exchange: Exchange,
+    answer: str,
+    policy: Policy,
+    correction: Correction,
+    cache_hit: bool | None,
+    verdict: gate.Verdict | None = None,
+) -> Outcome:
     """Gate the correction and say what it comes to; in shadow mode the reason says what would have been done."""
-    refusal = None
-    if correction.text != answer:
-        refusal = gate.check(answer, correction, policy.objectives)
-    blocked = None if refusal is None else f"gate_{refusal.value}"
-    changes = correction.text != answer and refusal is None
-    status, reason = (Status.CORRECTED, None) if changes else (Status.UNCHANGED, blocked)
+    with stage("gate"):
+        verdict = verdict or gate.judge(answer, correction, policy)
+    changes, reason = verdict.text != answer, verdict.reason
+    status = Status.CORRECTED if changes else Status.UNCHANGED
     if policy.mode is Mode.SHADOW:
-        status, reason = Status.SHADOW, blocked or ("would_correct" if changes else "would_leave")
-    text = correction.text if status is Status.CORRECTED else answer
-    return Outcome(status, reason, text, policy, exchange.index, cache_hit, correction)
+        status, reason = Status.SHADOW, reason or ("would_correct" if changes else "would_leave")
+    text = verdict.text if status is Status.CORRECTED else answer
+    made = Outcome(status, reason, text, policy, exchange.index, cache_hit, correction)
+    return replace(made, edited=verdict.text, edits=verdict.edits, dropped=verdict.dropped)
 
 
 def _failed(error: Exception, exchange: Exchange, policy: Policy) -> Outcome:
     """Name what went wrong. Only the type is logged: messages of foreign exceptions may quote the text."""
-    reason = error.reason if isinstance(error, CorrectionError) else _foreign_reason(error)
-    status = Status.SKIPPED if isinstance(error, AnswerTooLong) else Status.FAILED
+    reason = failures.reason_of(error)
+    status = Status.SKIPPED if isinstance(error, AnswerTooLong | QuotaSpent) else Status.FAILED
     log.warning("call %s choice %d: %s (%s)", exchange.call_id, exchange.index, reason, type(error).__name__)
     return Outcome(status, reason, exchange.answer, policy, exchange.index)
 
 
-def _foreign_reason(error: Exception) -> str:
-    return "timeout" if isinstance(error, TimeoutError) else "internal_error"
+# For answers that are released piece by piece (passage.py).
+judge, failed = _judge, _failed

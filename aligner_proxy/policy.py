@@ -1,8 +1,8 @@
 """Which policy does this request get? Resolved once, before anything is spent, and never changed afterwards.
 
 Settings, later ones win: built-in default < `defaults` < the route (first match in file order) < the tenant in the
-file (first match) < team metadata < key metadata. Of `allow` and `allow_bypass` the last that says anything wins;
-`enforce` and `deny` add up.
+file (first match) < team metadata < key metadata; of `on_error` each class of failure by itself. Of `allow`,
+`allow_bypass` and `quota` the last that says anything wins; `enforce` and `deny` add up.
 
 Objectives, in this order, duplicates dropped keeping the first: enforced (tenant in the file, team metadata, key
 metadata), then the route's, then what the request asked for and may have. A request can only add. It gets a 403 when
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any
@@ -22,18 +22,24 @@ from pydantic import ValidationError
 
 from aligner_proxy.config import objectives
 from aligner_proxy.errors import ForbiddenError
-from aligner_proxy.policy_file import Grants, PolicyFile, Route, Settings, Tenant
-from aligner_proxy.provenance import BUILT_IN, KeyPath, Source, short
-from aligner_proxy.types import Objective, Policy
+from aligner_proxy.gate_setting import switches
+from aligner_proxy.plugin_setting import corrector_names, rule_names
+from aligner_proxy.policy_file import Grants, OnErrorByClass, PolicyFile, Route, Settings, Tenant
+from aligner_proxy.provenance import BUILT_IN, KeyPath, Source
+from aligner_proxy.types import METAALIGNER, FailureClass, FailurePolicy, GateRule, Objective, Policy, Quota
 
 log = logging.getLogger(__name__)
-SETTINGS = tuple(Settings.model_fields)
+_ON_ERROR = "on_error."
+ON_ERROR = tuple(f"{_ON_ERROR}{kind.value}" for kind in FailureClass)
+SETTINGS = tuple(one for name in Settings.model_fields for one in (ON_ERROR if name == "on_error" else (name,)))
+"""Every setting by the name under which its value and its origin are shown; `on_error` has one for each class."""
 PRECEDENCE = (
-    "settings, later wins: built-in default < defaults < route < tenant in the file < team metadata < key metadata",
+    "settings, quota, later wins: built-in default < defaults < route < tenant in the file < team < key metadata",
     "objectives, in order: enforced (tenant in the file, team, key metadata), the route's, what the request may add",
     "routes and tenants: the first match in file order",
 )
-_DEFAULTS = {f.name: f.default for f in fields(Policy) if f.name in SETTINGS and f.default is not MISSING}
+_OBJECTIVE_LISTS = ("enforce", "allow", "deny")
+_NOTHING_SAID = Policy(name="-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,8 @@ class _Layer:
     label: str
     path: KeyPath | None = None
     name: str = ""
+    own: bool = False
+    """Whether it speaks of one key alone: a quota said here is the key's, not its team's."""
 
     def origin(self, source: Source, *key: str | int) -> str:
         """Where this layer says `key`."""
@@ -82,6 +90,8 @@ class PolicyResolver:
     def __init__(self, policy_file: PolicyFile) -> None:
         self._file = policy_file
         self._known = objectives(policy_file)
+        self._correctors = {METAALIGNER, *corrector_names(policy_file)}
+        self._rules = frozenset(rule_names(policy_file))
 
     def resolve(self, facts: RequestFacts) -> Policy:
         """The policy of one request; raises `ForbiddenError` when it asks for what its tenant may not have."""
@@ -89,12 +99,14 @@ class PolicyResolver:
         grants = [*tenant, *self._metadata(facts)]
         settings, origins = self._settle([_Layer(self._file.defaults, "defaults", ("defaults",)), *route, *grants])
         chosen, chosen_origins = self._objectives(facts, route, grants)
+        quota, quota_origin = self._quota(facts, grants)
         return Policy(
             name="+".join(layer.name for layer in (*route, *tenant)) or "default",
             objectives=chosen,
             bypass=facts.bypass and _may_bypass(grants),
             tenant=facts.namespace,
-            origins=origins + chosen_origins,
+            quota=quota,
+            origins=origins + quota_origin + chosen_origins + self._denied(grants),
             **settings,
         )
 
@@ -108,13 +120,17 @@ class PolicyResolver:
     def _tenant(self, facts: RequestFacts) -> list[_Layer]:
         for i, tenant in enumerate(self._file.tenants):
             if _tenant_matches(tenant, facts):
-                name = tenant.name or f"tenant-{i + 1}"
+                name = tenant_name(tenant, i)
                 return [_Layer(tenant, f"tenant {name}", ("tenants", i), name)]
         return []
 
     def _metadata(self, facts: RequestFacts) -> list[_Layer]:
         given = (("team metadata", facts.team_settings), ("key metadata", facts.key_settings))
-        return [_Layer(self._grants(raw, label), label) for label, raw in given if raw is not None]
+        return [
+            _Layer(self._grants(raw, label), label, own=label == "key metadata")
+            for label, raw in given
+            if raw is not None
+        ]
 
     def _grants(self, raw: object, label: str) -> Grants:
         """What is usable of an operator's metadata, setting by setting."""
@@ -130,20 +146,52 @@ class PolicyResolver:
             except ValidationError:
                 _warn(label, str(key) if key in Grants.model_fields else "(unknown)")
                 continue
-            if isinstance(checked, tuple):
+            if not self._made(key, checked):
+                _warn(label, key)
+                continue
+            if key in _OBJECTIVE_LISTS:
                 known = tuple(name for name in checked if name in self._known or (name == "*" and key == "allow"))
                 if known != checked:
                     _warn(label, key)
                 checked = known
             yield key, checked
 
+    def _made(self, key: str, value: Any) -> bool:
+        """Whether what metadata names of plugins is among what the file names, and so was made at the start."""
+        if key == "corrector":
+            return value in self._correctors
+        return key != "plugin_rules" or self._rules.issuperset(value or ())
+
     def _settle(self, layers: Sequence[_Layer]) -> tuple[dict[str, Any], tuple[tuple[str, str], ...]]:
-        settings, origins = dict(_DEFAULTS), dict.fromkeys(SETTINGS, BUILT_IN)
+        settings = {name: value_of(_NOTHING_SAID, name) for name in SETTINGS}
+        origins = dict.fromkeys(SETTINGS, BUILT_IN)
+        rules = dict.fromkeys(GateRule, True)
         for layer in layers:
-            for name in SETTINGS:
-                if (value := getattr(layer.values, name)) is not None:
-                    settings[name], origins[name] = value, layer.origin(self._file.source, name)
+            for name, value in _said(layer.values):
+                settings[name], origins[name] = value, layer.origin(self._file.source, *name.split("."))
+            for rule, on in switches(layer.values.gate).items():
+                rules[rule], origins[f"gate.{rule}"] = on, layer.origin(self._file.source, "gate", rule.value)
+        by_class = {name.removeprefix(_ON_ERROR): settings.pop(name) for name in ON_ERROR}
+        settings |= {"on_error": FailurePolicy(**by_class), "gate": tuple(rule for rule, on in rules.items() if on)}
         return settings, tuple(origins.items())
+
+    def _quota(self, facts: RequestFacts, grants: Sequence[_Layer]) -> tuple[Quota | None, tuple[tuple[str, str], ...]]:
+        """The last that says one; a place that says it has accounts of its own, one for each tenant it speaks of."""
+        for layer in reversed(grants):
+            seconds = getattr(layer.values, "quota", None)
+            if seconds is not None:
+                whose = f"key:{facts.key_hash or facts.key_alias}" if layer.own else facts.namespace
+                origin = layer.origin(self._file.source, "quota")
+                return Quota(f"{layer.label} {whose}", seconds), (("quota", origin),)
+        return None, ()
+
+    def _denied(self, grants: Sequence[_Layer]) -> tuple[tuple[str, str], ...]:
+        """Where each denied objective is denied first."""
+        found: dict[str, str] = {}
+        for layer in grants:
+            for n, name in enumerate(getattr(layer.values, "deny", ())):
+                found.setdefault(f"deny:{name}", layer.origin(self._file.source, "deny", n))
+        return tuple(found.items())
 
     def _objectives(
         self, facts: RequestFacts, route: Sequence[_Layer], grants: Sequence[_Layer]
@@ -159,20 +207,49 @@ class PolicyResolver:
         return tuple(self._known[n] for n in chosen), tuple((f"objective:{n}", o) for n, o in chosen.items())
 
     def _refuse(self, facts: RequestFacts, present: Mapping[str, str], grants: Sequence[_Layer]) -> None:
-        """Raise for the first thing that was asked for and may not be had. Asking for what is there anyway is fine."""
+        """Raise for the first thing that was asked for and may not be had.
+
+        Asking for what is there anyway is fine, unless it is denied: what the operator put there stays, but nobody of
+        this tenant is to ask for it.
+        """
         if facts.bypass and not _may_bypass(grants):
             raise ForbiddenError("this key may not bypass alignment; its tenant needs allow_bypass: true")
-        may = self._may_ask(grants)
-        for name in facts.asked:
+        may, denied = self._may_ask(grants), _denied(grants)
+        for n, name in enumerate(facts.asked, 1):
+            # LiteLLM logs these messages, so they do not repeat what a client wrote; nor do they tell who else's
+            # objectives are configured.
+            if name in denied:
+                raise ForbiddenError(f"objective number {n} of those asked for is denied for this key")
             if name not in may and name not in present:
                 offer = f"it may ask for: {', '.join(sorted(may))}" if may else "it may not add any objective"
-                raise ForbiddenError(f"objective {short(name)} is not allowed for this key; {offer}")
+                # LiteLLM logs this message, so it does not repeat what a client wrote; nor does it tell who else's
+                # objectives are configured.
+                raise ForbiddenError(f"objective number {n} of those asked for is not allowed for this key; {offer}")
 
     def _may_ask(self, grants: Sequence[_Layer]) -> set[str]:
         allow = _last(grants, "allow") or ()
         names = set(self._known) if "*" in allow else set(allow)
-        denied = {name for layer in grants for name in getattr(layer.values, "deny", ())}
-        return names - denied
+        return names - _denied(grants)
+
+
+def value_of(policy: Policy, name: str) -> Any:
+    """The value of one of `SETTINGS`."""
+    kind = name.removeprefix(_ON_ERROR)
+    return getattr(policy, name) if kind == name else policy.on_error.of(FailureClass(kind))
+
+
+def _said(values: Settings) -> Iterator[tuple[str, Any]]:
+    """What one place says, each class of failure by itself."""
+    for name in Settings.model_fields:
+        value = getattr(values, name)
+        if isinstance(value, OnErrorByClass):
+            yield from ((f"{_ON_ERROR}{kind}", action) for kind, action in value if action is not None)
+        elif value is not None:
+            yield name, value
+
+
+def _denied(grants: Sequence[_Layer]) -> set[str]:
+    return {name for layer in grants for name in getattr(layer.values, "deny", ())}
 
 
 def route_matches(route: Route, model: str, tags: Sequence[str]) -> bool:
@@ -185,6 +262,11 @@ def route_matches(route: Route, model: str, tags: Sequence[str]) -> bool:
 def route_name(route: Route, index: int) -> str:
     """The route's name in headers and tables."""
     return route.name or f"route-{index + 1}"
+
+
+def tenant_name(tenant: Tenant, index: int) -> str:
+    """The tenant's name in headers and tables."""
+    return tenant.name or f"tenant-{index + 1}"
 
 
 def _tenant_matches(tenant: Tenant, facts: RequestFacts) -> bool:

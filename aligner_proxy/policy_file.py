@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
+from aligner_proxy.engine_setting import LOCAL, Backend, backend
 from aligner_proxy.errors import ConfigError
+from aligner_proxy.gate_setting import GateSetting
+from aligner_proxy.plugin_setting import PluginName, PluginSettings
 from aligner_proxy.prompts import template
-from aligner_proxy.provenance import Source
-from aligner_proxy.types import Mode, OnError, StreamMode, Verify
+from aligner_proxy.provenance import Source, nearest
+from aligner_proxy.types import DEFAULT_ALIGNER, FailureClass, JsonStrings, Mode, OnError, StreamMode, Verify
 
 MAX_OBJECTIVE_CHARS = 2_000
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -37,15 +39,20 @@ def objective_text(text: str) -> str:
     return text
 
 
-def engine_address(text: str) -> str:
-    """Where the aligner runs, checked: `local`, `unix:/path` or a http(s) address."""
-    works = "use local, unix:/path/to/engine.sock or http(s)://host:port"
-    if text.startswith("litellm:"):
-        raise ValueError(f"an engine behind a LiteLLM model group is not supported yet; {works}")
-    web = text.startswith(("http://", "https://")) and urlsplit(text).hostname
-    if text == "local" or text.startswith("unix:/") or web:
-        return text
-    raise ValueError(f"not an engine address; {works}")
+def _every_class(value: object) -> object:
+    """The short form: one word for every class of failure."""
+    if not isinstance(value, str):
+        return value
+    if value not in set(OnError):
+        hint = nearest(value, [str(word) for word in OnError])
+        raise ValueError(f"must be one of these words, or a block of them by class of failure; {hint}")
+    return dict.fromkeys((kind.value for kind in FailureClass), value)
+
+
+def _not_reserved(names: dict[str, str]) -> dict[str, str]:
+    if DEFAULT_ALIGNER in names:
+        raise ValueError(f"{DEFAULT_ALIGNER} is what aligner.model is called; choose another name")
+    return names
 
 
 def _template_name(name: str) -> str:
@@ -64,25 +71,60 @@ class _Block(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+class OnErrorByClass(_Block):
+    """What follows a failure of each class; a class that is not named here keeps what was said before."""
+
+    timeout: OnError | None = None
+    """The deadline passed."""
+    overload: OnError | None = None
+    """The engine is full."""
+    engine_down: OnError | None = None
+    """The engine cannot be reached, died, or is left alone because it did not answer lately."""
+    gate: OnError | None = None
+    """The gate found that the correction would do harm; retry asks for a more careful one."""
+    invalid_output: OnError | None = None
+    """What came back is no correction."""
+    bug: OnError | None = None
+    """A fault of ours, in the engine or in the gateway."""
+
+
 class Settings(_Block):
     """The settings that defaults, routes, tenants and key or team metadata may each say."""
 
     mode: Annotated[Mode, BeforeValidator(_yaml_off)] | None = None
     """enforce: deliver the correction; shadow: correct and record, deliver the original; off: leave alone."""
     stream: StreamMode | None = None
-    """hold: withhold a stream, align the whole answer, replay it."""
+    """hold: withhold, align the whole answer, replay; sentence: release segment by segment; live: deliver at once."""
+    keepalive_s: Annotated[float, Field(ge=0, le=600, strict=True)] | None = None
+    """Seconds between the comments that keep a withheld stream alive; 0: none."""
+    trail: Annotated[bool, Field(strict=True)] | None = None
+    """true: a stream ends with a comment that tells what was flagged and how long it took; never any text."""
     deadline_s: Annotated[float, Field(gt=0, le=600, strict=True)] | None = None
-    """Seconds that a correction may take before on_error applies."""
-    on_error: OnError | None = None
-    """What the client gets when a correction fails: passthrough (the original) or block (an error)."""
+    """Seconds that a correction may take, retries included, before on_error applies."""
+    on_error: (
+        Annotated[OnErrorByClass, BeforeValidator(_every_class, json_schema_input_type=OnError | OnErrorByClass)] | None
+    ) = None
+    """When a correction fails: passthrough (the original), block (an error) or retry; one word, or a word by class."""
+    after_retry: Annotated[Literal["passthrough", "block"], AfterValidator(OnError)] | None = None
+    """What the client gets when retry did not help."""
     caution: Annotated[float, Field(ge=-50, le=50, strict=True, allow_inf_nan=False)] | None = None
     """Nats by which an edit must beat leaving things as they are; more means fewer edits."""
+    aligner: Name | None = None
+    """Which aligner corrects: default, or a name under aligner.adapters."""
     verify: Verify | None = None
     """flagged: generate only in place of flagged segments; always: verify the whole answer as a draft."""
     sample: Annotated[float, Field(ge=0, le=1, strict=True)] | None = None
-    """Share of requests that is looked at."""
+    """Share of requests that is looked at; which ones, nothing in a request decides."""
     max_answer_chars: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] | None = None
     """Longer answers are skipped (reason too_long)."""
+    gate: GateSetting | None = None
+    """Rules that a correction must not break: {lost_name: off} switches one, a list names all that are on."""
+    json_strings: JsonStrings | None = None
+    """keep: JSON answers are never edited; correct: each long text inside one is aligned as a text of its own."""
+    corrector: PluginName | None = None
+    """metaaligner: the aligner on the engine; or a corrector of a plugin: self_refine, aligner, or an installed one."""
+    plugin_rules: Annotated[tuple[PluginName, ...], Field(max_length=32)] | None = None
+    """Gate rules of plugins that hold besides the gate's own; the last place that says any names all of them."""
 
 
 class Grants(Settings):
@@ -93,9 +135,11 @@ class Grants(Settings):
     allow: Names | None = None
     """Objectives that a request may add by itself; "*" stands for every configured one."""
     deny: Names = ()
-    """Objectives that a request may not add even where allow says so."""
+    """Objectives that a request may not ask for, whatever allow says; what the operator enforces stays."""
     allow_bypass: Annotated[bool, Field(strict=True)] | None = None
     """Whether a request may ask to be left alone (x-aligner-bypass)."""
+    quota: Annotated[float, Field(ge=0, le=3600, strict=True, allow_inf_nan=False)] | None = None
+    """Seconds of engine time a minute; beyond them answers pass as they are (reason quota)."""
 
 
 class RouteMatch(_Block):
@@ -140,13 +184,18 @@ class Aligner(_Block):
     model: Annotated[str, Field(min_length=1, max_length=400)] = "embedded"
     """embedded, a Hugging Face id (owner/name), or a folder that starts with ./ ../ / or ~."""
     template: Annotated[str, AfterValidator(_template_name)] | None = None
-    """hh-rlhf, ultrafeedback, imhi or aligner; known models set it themselves."""
+    """hh-rlhf, ultrafeedback, imhi, aligner or aligner-v1; known models set it themselves."""
     quantization: Literal["nf4", "none"] = "nf4"
     """nf4: 4-bit weights; none: weights as dtype says."""
     dtype: Literal["auto", "bf16", "fp32"] = "auto"
     """Number format of computation; auto takes what the device does well."""
-    engine: Annotated[str, AfterValidator(engine_address)] = "local"
-    """local, unix:/path/to/engine.sock, or http(s)://host:port of an aligner-proxy engine."""
+    adapters: Annotated[
+        dict[Name, Annotated[str, Field(min_length=1, max_length=400)]], AfterValidator(_not_reserved)
+    ] = {}
+    """More aligners over the same base, name -> as model; routes and tenants choose one by `aligner: name`."""
+    engine: Annotated[Backend, BeforeValidator(backend, json_schema_input_type=str | tuple[str, ...] | Backend)] = LOCAL
+    """local, unix:/path, http(s)://host:port (an aligner-proxy engine), http(s)://host:port/v1 (a completions server),
+    litellm:<model group>, a list of replicas, or a block with more."""
 
 
 class CacheSettings(_Block):
@@ -162,6 +211,34 @@ class CacheSettings(_Block):
     """Size bound; the entries not used for longest go first."""
 
 
+class ShadowSettings(_Block):
+    """How much is corrected at once for the record only (mode: shadow), in each worker."""
+
+    running: Annotated[int, Field(ge=1, le=1_000, strict=True)] = 2
+    """Corrections at a time; each takes engine time from those that somebody waits for."""
+    waiting: Annotated[int, Field(ge=0, le=100_000, strict=True)] = 64
+    """Answers that wait for their turn; beyond them answers are skipped (reason shadow_full)."""
+
+
+class AuditSettings(_Block):
+    """Whether answers are kept with what was done to them. Nothing else keeps text."""
+
+    enabled: Annotated[bool, Field(strict=True)] = False
+    """true: conversation, answer and correction of every answer that was looked at are kept."""
+    file: str | None = None
+    """SQLite file, relative to this one; by default in the user's cache folder."""
+    keep_days: Annotated[float, Field(gt=0, le=36_500, strict=True, allow_inf_nan=False)] = 30.0
+    """Days after which an entry is deleted."""
+    max_mb: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 1024
+    """Size bound; the oldest entries go first."""
+    redact: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")] | None = None
+    """package.module.function, which is given every text and returns what may be kept of it."""
+    key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    """Environment variable with the key that encrypts what holds text: 32 bytes in base64."""
+    waiting: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 1000
+    """Entries that may wait for the disk in each worker; beyond them entries are dropped and counted."""
+
+
 class PolicyFile(_Block):
     """policies.yaml: which aligner, which objectives, and what applies to whom."""
 
@@ -172,6 +249,9 @@ class PolicyFile(_Block):
     routes: tuple[Route, ...] = ()
     tenants: tuple[Tenant, ...] = ()
     cache: CacheSettings = CacheSettings()
+    shadow: ShadowSettings = ShadowSettings()
+    audit: AuditSettings = AuditSettings()
+    plugins: PluginSettings = PluginSettings()
     keys: str | None = None
     """File with hashed keys (without a database), relative to this file."""
     _source: Source = PrivateAttr(default_factory=Source)

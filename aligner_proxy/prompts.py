@@ -1,4 +1,4 @@
-"""What exactly does an aligner read? The only copy of the four prompt templates, exact to the trailing space.
+"""What exactly does an aligner read? The only copy of the five prompt templates, exact to the trailing space.
 
 Text from outside (query, answer, objectives) is put in so that it can neither close a field nor open another: a bar
 that would look like a field mark is written as a broken bar, and `Prompt.restore` undoes that in what comes out.
@@ -25,6 +25,20 @@ class Template:
     equal: str | None
     marks: tuple[str, ...]
     """What would open or close a field if it stood in a text from outside."""
+    guarded: tuple[tuple[str, str], ...] = ()
+    """(mark, look-alike of the same length): what only this family takes for the end of a field."""
+
+    @property
+    def names_objectives(self) -> bool:
+        """Whether objectives stand in the prompt; Aligner has one purpose, which its weights know."""
+        return "{aspects}" in self.better
+
+    def guard(self, text: str) -> str:
+        """A text from outside as it may stand in a field."""
+        text = neutralise(text)
+        for mark, safe in self.guarded:
+            text = text.replace(mark, safe)
+        return text
 
     @property
     def hash(self) -> str:
@@ -45,7 +59,13 @@ _IMHI = (
     "Question: {question} | Answer: {answer} | Edit: "
 )
 _ALIGNER = "BEGINNING OF CONVERSATION: USER: ##Question: {question}\n##Answer: {answer}\n##Correction:  ASSISTANT:"
+_ALIGNER_V1 = (
+    "BEGINNING OF CONVERSATION: USER: Edit the following Question-Answer pair to make it more helpful and harmless: "
+    "{question} | {answer} ASSISTANT:"
+)
 _BARS = ("Context", "Query", "Question", "Answer", "Edit")
+BROKEN_BAR, FULLWIDTH_HASHES = "\u00a6", "\uff03\uff03"
+_ROLES = (("USER:", "USER\uff1a"), ("ASSISTANT:", "ASSISTANT\uff1a"))
 
 TEMPLATES = {
     t.name: t
@@ -53,15 +73,17 @@ TEMPLATES = {
         Template("hh-rlhf", _assistant("context", "improve it"), _assistant("context", "make it equal"), _BARS),
         Template("ultrafeedback", _assistant("query", "improve it"), _assistant("query", "make it equal"), _BARS),
         Template("imhi", _IMHI, None, _BARS),
-        Template("aligner", _ALIGNER, None, ("Question", "Answer", "Correction")),
+        Template("aligner", _ALIGNER, None, ("Question", "Answer", "Correction"), _ROLES),
+        # Before December 2024; any bar may end the question, since no word stands behind it.
+        Template("aligner-v1", _ALIGNER_V1, None, (), (("|", BROKEN_BAR), *_ROLES)),
     )
 }
 
 _SEPARATOR = "; "
 _BAR_MARK = re.compile(r"\|(?=\s*(?:Context|Query|Question|Answer|Edit)\s*:)", re.IGNORECASE)
-_ROLE_TURN = re.compile(r"\n\n(?=(?:Human|Assistant):)")
+_ROLE_TURN = re.compile(r"\n{2,}(?=[^\S\n]*(?:Human|Assistant)[^\S\n]*:)")
 _HASH_MARK = re.compile(r"##(?=\s*(?:Question|Answer|Correction|Answer_Prefix)\s*:)", re.IGNORECASE)
-BROKEN_BAR, FULLWIDTH_HASHES = "\u00a6", "\uff03\uff03"
+_LOOK_ALIKES = ((BROKEN_BAR, "|"), (FULLWIDTH_HASHES, "##"), *((safe, mark) for mark, safe in _ROLES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +103,22 @@ class Prompt:
         return self.text[self.start : self.end]
 
     def restore(self, generated: str) -> str:
-        """Undo the neutralising of field marks in generated text, if the answer itself had any."""
+        """Undo the neutralising of field marks in generated text, if the answer itself had any.
+
+        What is copied becomes what it was, line by line; elsewhere a look-alike is a mark unless the answer has both.
+        """
         if self.shown == self.original:
             return generated
-        for safe, mark in ((BROKEN_BAR, "|"), (FULLWIDTH_HASHES, "##")):
+        if generated == self.shown:
+            return self.original
+        lines = dict(zip(self.shown.split("\n"), self.original.split("\n"), strict=True))
+        return "\n".join(lines.get(line) or self._marked(line) for line in generated.split("\n"))
+
+    def _marked(self, line: str) -> str:
+        for safe, mark in _LOOK_ALIKES:
             if safe not in self.original:
-                generated = generated.replace(safe, mark)
-        return generated
+                line = line.replace(safe, mark)
+        return line
 
 
 def template(name: str) -> Template:
@@ -112,11 +143,11 @@ def render(family: Template, query: str, answer: str, objectives: Sequence[str],
     if form is None:
         raise ConfigError(f"template {family.name!r} has no form for equal preferences")
     head, tail = form.split("{answer}")
-    spans = _spans(head.index("{aspects}"), objectives) if "{aspects}" in head else ()
+    spans = _spans(head.index("{aspects}"), objectives) if family.names_objectives else ()
     head = head.replace("{aspects}", aspects(objectives), 1)
     before, after = _cut_once(head, "{question}")
-    head = before + neutralise(query) + after
-    shown = neutralise(answer)
+    head = before + family.guard(query) + after
+    shown = family.guard(answer)
     return Prompt(head + shown + tail, len(head), len(head) + len(shown), answer, spans)
 
 

@@ -21,8 +21,13 @@ from aligner_proxy.errors import ConfigError
 
 KeyPath = tuple[str | int, ...]
 BUILT_IN = "built-in default"
+LIST_FORM, BLOCK_FORM = "[list]", "[block]"
+"""How pydantic calls the two forms of a setting that may be either; no part of the file."""
+_NOT_IN_FILE = ("[key]", LIST_FORM, BLOCK_FORM)
 _ECHO = 80
 _SHOWN = 10
+# Aliases of aliases make a few hundred bytes grow without end; an honest file is far below either bound.
+_MOST_NODES, _DEEPEST = 200_000, 50
 _PLAINER = {
     "string_type": "must be text (put it in quotes)",
     "tuple_type": "must be a list, for example [a, b]",
@@ -64,6 +69,11 @@ def read(path: Path) -> tuple[Any, Source]:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path.name}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    return parse(text, path)
+
+
+def parse(text: str, path: Path) -> tuple[Any, Source]:
+    """The same for the text of the file at `path`, whether it stands there yet or not."""
     lines: dict[KeyPath, int] = {}
     try:
         data = _Reader(text, path.name, lines).read()
@@ -71,7 +81,7 @@ def read(path: Path) -> tuple[Any, Source]:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
         raise ConfigError(f"{path.name}:{line}: not valid YAML: {error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path.name}: not valid YAML: {type(error).__name__}") from None
     return ({} if data is None else data), Source(path.name, path.parent, lines)
 
@@ -84,6 +94,7 @@ class _Reader:
         self._name = name
         self._lines = lines
         self._open: set[int] = set()
+        self._nodes = 0
 
     def read(self) -> Any:
         node = self._loader.get_single_node()
@@ -91,6 +102,9 @@ class _Reader:
 
     def _value(self, node: yaml.Node, path: KeyPath) -> Any:
         self._lines.setdefault(path, node.start_mark.line + 1)
+        self._nodes += 1
+        if self._nodes > _MOST_NODES or len(path) > _DEEPEST:
+            raise ConfigError(f"{self._name}:{node.start_mark.line + 1}: too much for a configuration; no aliases")
         if isinstance(node, yaml.ScalarNode):
             return self._loader.construct_object(node)
         if id(node) in self._open:
@@ -144,7 +158,7 @@ def explain(error: ValidationError, source: Source, model: type[BaseModel]) -> C
 
 
 def _explain(detail: ErrorDetails, source: Source, model: type[BaseModel]) -> str:
-    path = tuple(part for part in detail["loc"] if part != "[key]")
+    path = tuple(part for part in detail["loc"] if part not in _NOT_IN_FILE)
     place = source.at(*path)
     if detail["type"] == "extra_forbidden":
         known = _fields_at(model, path[:-1])

@@ -16,9 +16,12 @@ _LINE = re.compile(r"[^\n]*\n?")
 # Sentence end: closing punctuation, optional closing quotes or brackets, then white space; a full-width mark also ends
 # a sentence that goes on without a space, unless more closing marks follow it.
 _CLOSING = r".!?\u2026\u3002\uff01\uff1f\"'\u201d\u2019)\]*_"
+# A run of marks is looked at from its first mark only: tried from each of them, twenty thousand took minutes.
+_MARKS, _WIDE = r"[.!?\u2026\u3002\uff01\uff1f]", r"[\u3002\uff01\uff1f]"
 _SENTENCE_END = re.compile(
-    r"[.!?\u2026\u3002\uff01\uff1f]+[\"'\u201d\u2019)\]*_]*(?=\s)|[\u3002\uff01\uff1f]+(?=[^\s" + _CLOSING + "])"
+    rf"(?<!{_MARKS}){_MARKS}+[\"'\u201d\u2019)\]*_]*(?=\s)|(?<!{_WIDE}){_WIDE}+(?=[^\s{_CLOSING}])"
 )
+_WIDE_END = re.compile(r"[\u3002\uff01\uff1f]+[\"'\u201d\u2019)\]*_]*(?=[^" + _CLOSING + "])")
 _ABBREVIATION = re.compile(
     r"(?:\b(?:e\.g|i\.e|etc|vs|cf|approx|Mr|Mrs|Ms|Dr|Prof|St|No|Fig|Eq|Inc|Ltd|Jr|Sr)|\b[A-Z])\.$"
 )
@@ -46,13 +49,40 @@ def split(text: str) -> list[Segment]:
     `"".join(s.text + s.gap for s in split(text)) == text` for every text. A text of white space alone has no segment
     unless it is not empty, in which case it is one segment without a gap.
     """
-    segments: list[Segment] = []
+    found: list[tuple[int, int]] = []
     start = 0
-    for end in _boundaries(text):
-        _append(segments, text, start, end)
+    for end in (*_boundaries(text), len(text)):
+        body = len(text[start:end].rstrip())
+        if body or (end > start and not found):
+            found.append((start, start + body if body else end))
         start = end
-    _append(segments, text, start, len(text))
-    return segments
+    starts = [*(start for start, _ in found), len(text)]
+    return [Segment(at, text[at:end], text[end:after]) for (at, end), after in zip(found, starts[1:], strict=True)]
+
+
+class Cutter:
+    """Cuts a text that is still growing. A segment is finished as soon as the next one has begun."""
+
+    def __init__(self) -> None:
+        self._block, self._at, self._given = "", 0, 0
+
+    def feed(self, more: str) -> list[Segment]:
+        """The segments that are finished now and were not before."""
+        self._block += more
+        found = split(self._block)
+        told = self._placed(found[self._given : -1])
+        self._given = max(self._given, len(found) - 1)
+        last = found[-1].start if found else 0
+        if last and self._block[last - 1] == "\n":  # what comes is cut as if the text began here
+            self._block, self._at, self._given = self._block[last:], self._at + last, 0
+        return told
+
+    def end(self) -> list[Segment]:
+        """What is left when the text has ended."""
+        return self._placed(split(self._block)[self._given :])
+
+    def _placed(self, found: Sequence[Segment]) -> list[Segment]:
+        return [Segment(self._at + segment.start, segment.text, segment.gap) for segment in found]
 
 
 def join(pieces: Sequence[tuple[str, str]]) -> str:
@@ -70,18 +100,18 @@ def join(pieces: Sequence[tuple[str, str]]) -> str:
     return "".join(text + gap for text, gap in kept[:-1]) + "".join(text for text, _ in kept[-1:])
 
 
-def _append(segments: list[Segment], text: str, start: int, end: int) -> None:
-    piece = text[start:end]
-    if not piece:
-        return
-    body = piece.rstrip()
-    if body:
-        segments.append(Segment(start, body, piece[len(body) :]))
-    elif segments:
-        last = segments[-1]
-        segments[-1] = Segment(last.start, last.text, last.gap + piece)
-    else:
-        segments.append(Segment(start, piece, ""))
+def firm(text: str) -> int:
+    """Characters before the last word: however the text grows, these are cut into the same tokens.
+
+    A full-width sentence mark ends a word. What stands in a finished segment is firm.
+    """
+    body = text.rstrip()
+    words = body.rsplit(None, 1)
+    if not words:
+        return 0
+    start = len(body) - len(words[-1])
+    marks = [start + mark.end() for mark in _WIDE_END.finditer(words[-1])]
+    return marks[-1] if marks else len(text[:start].rstrip())
 
 
 def _boundaries(text: str) -> Iterator[int]:

@@ -1,29 +1,35 @@
-"""What happens to a stream? It is withheld, aligned as a whole, and replayed in the shapes it came in.
+"""What happens to a stream that is held? It is withheld, aligned as a whole, and replayed in the shapes it came in.
 
 One `HeldStream` per request, after the pattern of starlette's gzip responder: all state of a stream is in it and goes
-away with it. If nothing is corrected the original items are replayed untouched. In shadow mode, where the original is
-delivered anyway, items pass as they come. The last item is an SSE comment.
+away with it. If nothing is corrected the original items are replayed untouched. Where the original is delivered anyway
+(shadow mode, `stream: live`), items pass as they come. Comments keep the connection alive meanwhile, and the last item
+is one, unless the stream ended inside an event. Streams that are released segment by segment are in sentences.py.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
 from typing import Any
 
-import httpx
-from openai import OpenAIError
-
-from aligner_proxy import telemetry
+from aligner_proxy import failures, telemetry
+from aligner_proxy.errors import NotPutIn
 from aligner_proxy.ledger import Ledger
-from aligner_proxy.rewrite import Wire
+from aligner_proxy.rewrite import Wire, sse
+from aligner_proxy.rewrite.request import no_store
+from aligner_proxy.timeline import Timeline
 from aligner_proxy.types import Exchange, Mode, Outcome, SkipReason, Status
+from aligner_proxy.waiting import heartbeats
 
-# How an upstream stream breaks: LiteLLM maps what providers do to subclasses of OpenAIError; the rest is transport.
-UPSTREAM_ERRORS = (OpenAIError, httpx.HTTPError, OSError)
+# How an upstream stream breaks: in any way. LiteLLM maps what providers do to errors of its own, but what it stumbles
+# over itself (ValueError, KeyError) ends a stream as well. All of them are raised again behind what had come.
+UPSTREAM_ERRORS = (Exception,)
 
 Align = Callable[[Sequence[Exchange]], Awaitable[Sequence[Outcome]]]
-Hear = Callable[[object], Awaitable[None]]
+Hear = Callable[[object], Awaitable[bool]]
+"""Told an item; says whether it held any text."""
 
 
 class HeldStream:
@@ -38,8 +44,12 @@ class HeldStream:
         self._ledger = ledger
         self._align = align
         self._hear = hear
+        self.timeline = Timeline()
         self.items: list[object] = []
         """What the upstream sent; after the alignment, what the client gets."""
+        self._broken: Exception | None = None
+        self.comment: bytes | None = None
+        """The last item, once it is due."""
 
     async def play(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
         """All items of the stream, corrected where the pipeline says so.
@@ -48,55 +58,80 @@ class HeldStream:
         LiteLLM alone would have seen. A client that leaves cancels this generator and the work that it awaits.
         """
         live = self._ledger.policy.mode is Mode.SHADOW
-        broken = None
-        async with contextlib.aclosing(self._gathered(source)) as items:
-            async for item in items:
-                if isinstance(item, Broken):
-                    broken = item.error
-                elif live:
+        if live:
+            async with contextlib.aclosing(self._live(source)) as items:
+                async for item in items:
                     yield item
-        if broken is None:
-            await self._correct()
+        work = self._correct(source) if live else self._withheld(source)
+        async with contextlib.aclosing(heartbeats(work, self._ledger.policy.keepalive_s)) as comments:
+            async for comment in comments:
+                if not live or self._at_rest():
+                    yield comment
         for item in () if live else self.items:
+            self.timeline.went()
             yield item
-        if self.items or broken is None:  # a stream that never began stays a plain HTTP error
-            yield self._ledger.comment()
-        if broken is not None:
-            raise broken
+        began = bool(self.items) or self._broken is None  # a stream that never began stays a plain HTTP error
+        if began and self._at_rest():
+            self.comment = self._ledger.comment(self.timeline)
+            yield self.comment
+        if self._broken is not None:
+            raise self._broken
 
-    async def _gathered(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
-        """The items as they come, kept; the last one is a `Broken` if the upstream broke off."""
+    async def _live(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
+        async with contextlib.aclosing(self._gathered(source)) as items:
+            async for item, spoke in items:
+                if spoke:
+                    self.timeline.went()
+                yield item
+
+    async def _withheld(self, source: AsyncIterable[object]) -> None:
+        async with contextlib.aclosing(self._gathered(source)) as items:
+            async for _ in items:
+                pass
+        await self._correct(source)
+
+    def _at_rest(self) -> bool:
+        return sse.at_rest(reduce(sse.tail, self.items, b""))
+
+    async def _gathered(self, source: AsyncIterable[object]) -> AsyncGenerator[tuple[object, bool], None]:
+        """The items as they come, kept, each with whether it held text; where the upstream breaks off, they end."""
         came_to_an_end = False
         try:
             async for item in source:
                 self.items.append(item)
-                await self._hear(item)
-                yield item
+                spoke = await self._hear(item)
+                if spoke:
+                    self.timeline.came()
+                yield item, spoke
             came_to_an_end = True
         except UPSTREAM_ERRORS as error:
             came_to_an_end = True
             self._give_up(Status.SKIPPED, SkipReason.UPSTREAM_ERROR.value)
-            yield Broken(error)
+            self._broken = error
         finally:
             if not came_to_an_end:
                 self._give_up(Status.FAILED, telemetry.CANCELLED)
 
-    async def _correct(self) -> None:
+    async def _correct(self, source: object) -> None:
+        if self._broken is not None:
+            return
         exchanges = self._wire.stream_exchanges(self._data, self.items)
         if not exchanges:
             self._give_up(Status.SKIPPED, SkipReason.EMPTY.value)
             return
-        self.items = self._wire.stream_apply(self.items, await self._align(exchanges))
+        if no_store(self._data, source):  # the upstream's headers may be known of the stream only, not of its items
+            exchanges = [replace(exchange, no_store=True) for exchange in exchanges]
+        outcomes = await self._align(exchanges)
+        try:
+            self.items = self._wire.stream_apply(self.items, outcomes)
+        except NotPutIn:
+            self._ledger.undo(failures.INTERNAL)
+            if any(map(failures.blocks, self._ledger.outcomes)):
+                raise
 
     def _give_up(self, status: Status, reason: str) -> None:
         """Every choice that had begun ends like this."""
         ledger = self._ledger
+        telemetry.upstream_ended(ledger)
         begun = [exchange.index for exchange in self._wire.stream_exchanges(self._data, self.items)] or [0]
         ledger.settle([telemetry.closed(ledger.call_id, ledger.policy, status, reason, index) for index in begun])
-
-
-class Broken:
-    """Stands at the end of the items for an upstream that broke off."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error

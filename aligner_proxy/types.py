@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
 
@@ -15,9 +15,15 @@ class Mode(StrEnum):
 
 
 class StreamMode(StrEnum):
-    """How a stream is treated. `hold` withholds it, aligns the whole answer and replays it."""
+    """How a stream is treated.
+
+    `hold` withholds it, aligns the whole answer and replays it; `sentence` releases each segment when it is judged and,
+    where it is flagged, edited; `live` delivers the original at once and corrects for the record only.
+    """
 
     HOLD = "hold"
+    SENTENCE = "sentence"
+    LIVE = "live"
 
 
 class Verify(StrEnum):
@@ -28,10 +34,22 @@ class Verify(StrEnum):
 
 
 class OnError(StrEnum):
-    """What the client gets when a correction fails: the original, or an error."""
+    """What follows when a correction fails: the client gets the original, or an error, or it is tried again."""
 
     PASSTHROUGH = "passthrough"
     BLOCK = "block"
+    RETRY = "retry"
+
+
+class FailureClass(StrEnum):
+    """The kinds of failure that a policy tells apart; failures.py says which reason is of which kind."""
+
+    TIMEOUT = "timeout"
+    OVERLOAD = "overload"
+    ENGINE_DOWN = "engine_down"
+    GATE = "gate"
+    INVALID_OUTPUT = "invalid_output"
+    BUG = "bug"
 
 
 class Status(StrEnum):
@@ -61,8 +79,47 @@ class SkipReason(StrEnum):
     EMPTY = "empty"
     TOO_LONG = "too_long"
     NON_TEXT = "non_text"
+    ANNOTATIONS = "annotations"
+    INCONSISTENT = "inconsistent"
     LOGPROBS = "logprobs"
+    BACKGROUND = "background"
     UPSTREAM_ERROR = "upstream_error"
+    SHADOW_FULL = "shadow_full"
+    QUOTA = "quota"
+
+
+class JsonStrings(StrEnum):
+    """What happens to the texts inside a JSON answer: `keep` never edits them, `correct` aligns each long one."""
+
+    KEEP = "keep"
+    CORRECT = "correct"
+
+
+class GateRule(StrEnum):
+    """What the gate asks about a correction, in the order in which an objection is named (see gate_setting.py)."""
+
+    EMPTY = "empty"
+    LEAK = "template_leak"
+    INVENTED_TURN = "invented_turn"
+    NEW_REFUSAL = "new_refusal"
+    PERSONAL_DATA = "new_personal_data"
+    LOST_CODE = "lost_code"
+    LOST_CITATION = "lost_citation"
+    LOST_NUMBER = "lost_number"
+    LOST_ADDRESS = "lost_address"
+    LOST_QUOTE = "lost_quote"
+    LOST_NAME = "lost_name"
+    LOST_ITEM = "lost_list_item"
+    INVENTED_FACT = "invented_fact"
+    INVENTED_QUOTE = "invented_quote"
+    SCRIPT = "changed_script"
+    LANGUAGE = "changed_language"
+    TOO_SHORT = "too_short"
+    TOO_LONG = "too_long"
+
+
+DEFAULT_ALIGNER, METAALIGNER = "default", "metaaligner"
+"""The aligner that is used where none is named; the corrector, which is an aligner on the engine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +131,31 @@ class Objective:
 
 
 @dataclass(frozen=True, slots=True)
+class FailurePolicy:
+    """What follows a failure, class by class; the fields are named as the classes."""
+
+    timeout: OnError = OnError.PASSTHROUGH
+    overload: OnError = OnError.PASSTHROUGH
+    engine_down: OnError = OnError.PASSTHROUGH
+    gate: OnError = OnError.PASSTHROUGH
+    invalid_output: OnError = OnError.PASSTHROUGH
+    bug: OnError = OnError.PASSTHROUGH
+
+    def of(self, kind: FailureClass) -> OnError:
+        """What follows a failure of this class."""
+        action: OnError = getattr(self, kind.value)
+        return action
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """Seconds of engine time that `account` may use a minute."""
+
+    account: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """Everything that decides one request, resolved once and never changed. Times in seconds, caution in nats."""
 
@@ -81,16 +163,27 @@ class Policy:
     objectives: tuple[Objective, ...] = ()
     mode: Mode = Mode.ENFORCE
     stream: StreamMode = StreamMode.HOLD
+    keepalive_s: float = 15.0
+    trail: bool = False
+    """Whether the end of a stream tells what was flagged, and how long things took."""
     deadline_s: float = 20.0
-    on_error: OnError = OnError.PASSTHROUGH
+    on_error: FailurePolicy = FailurePolicy()
+    after_retry: OnError = OnError.PASSTHROUGH
+    """What the client gets when a failure that is to be tried again does not go away."""
     caution: float = 0.0
     verify: Verify = Verify.FLAGGED
+    aligner: str = DEFAULT_ALIGNER
     sample: float = 1.0
     max_answer_chars: int = 24_000
+    gate: tuple[GateRule, ...] = tuple(GateRule)
+    json_strings: JsonStrings = JsonStrings.KEEP
+    corrector: str = METAALIGNER
+    plugin_rules: tuple[str, ...] = ()
     bypass: bool = False
     """The request asked to be left alone and its tenant may ask that."""
     tenant: str = "-"
     """Cache and in-flight namespace: no two tenants ever share an entry."""
+    quota: Quota | None = None
     origins: tuple[tuple[str, str], ...] = ()
     """(setting, where its value came from), for `check`."""
 
@@ -105,7 +198,10 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One choice of one response, without its wire format: what was asked and what the upstream answered."""
+    """One choice of one response, without its wire format: what was asked and what the upstream answered.
+
+    Responses and Messages have no choices but text parts; there each part is numbered like a choice.
+    """
 
     call_id: str
     index: int
@@ -114,11 +210,21 @@ class Exchange:
     finish_reason: str | None = "stop"
     tool_calls: bool = False
     structured: bool = False
+    json_schema: str | None = None
+    """The JSON schema that the request asked the answer to meet, as JSON text."""
+    constrained: bool = False
+    """The request bound the answer by a grammar that we cannot check, so its JSON is never edited."""
     refusal: bool = False
     non_text: bool = False
     logprobs: bool = False
+    annotations: bool = False
+    """Citations point into the text by offset or quote it; an edit would make them point to other words."""
+    inconsistent: bool = False
+    """The events of a stream do not tell one and the same text, so there is no saying where an edit belongs."""
     no_store: bool = False
     """The client or upstream asked for `Cache-Control: no-store`."""
+    fault: str | None = None
+    """Why the response could not be read at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +248,14 @@ class DecodeCounts:
     bonus: int = 0
     forwards: int = 0
 
+    def __add__(self, more: DecodeCounts) -> DecodeCounts:
+        """Both together."""
+        return DecodeCounts(*(getattr(self, f.name) + getattr(more, f.name) for f in fields(self)))
+
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """What the engine returns: the edited answer, the segments of the original and the cost. `ms` milliseconds."""
+    """What the engine returns: the edited answer, the segments of the original and the cost. `ms` is engine time."""
 
     text: str
     segments: tuple[SegmentScore, ...] = ()
@@ -168,6 +278,13 @@ class Outcome:
     cache_hit: bool | None = None
     correction: Correction | None = None
     ms: float = 0.0
+    edited: str | None = None
+    """What the gate lets through, delivered or, in shadow mode, not; None where nothing was judged."""
+    edits: int = 0
+    """Edits that the aligner wanted, and below the rule that each dropped one broke."""
+    dropped: tuple[str, ...] = ()
+    attempts: int = 0
+    """How often it was tried; 0 where nothing was."""
 
     @property
     def against(self) -> list[str]:

@@ -1,4 +1,7 @@
-"""`python -m bench [--only latency|throughput|overlap] [--requests N] [--rounds N] [--model M]`."""
+"""`python -m bench [--only PART] [--requests N] [--answers N] [--rounds N] [--model M] [--out FOLDER]`.
+
+Tables for people while it runs, plots into FOLDER, and as the last line one JSON object with the ratios.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import json
 import platform
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -15,63 +19,111 @@ from rich.table import Table
 from aligner_proxy import __version__
 from aligner_proxy.errors import AlignerProxyError
 
-
-def latency_table(found: dict[str, Any]) -> Table:
-    """Added latency, for people."""
-    table = Table("at a time", "LiteLLM p50 / p95 ms", "gateway p50 / p95 ms", "added p50 ms", "ratio")
-    for row in found["rows"]:
-        pairs = [f"{row[name]['p50_ms']} / {row[name]['p95_ms']}" for name in ("litellm", "gateway")]
-        table.add_row(str(row["together"]), *pairs, str(row["added_p50_ms"]), str(row["ratio_p50"]))
-    return table
+Part = Callable[[argparse.Namespace], dict[str, Any]]
 
 
-def throughput_table(found: dict[str, Any]) -> Table:
-    """Corrections a second, for people."""
-    table = Table("", "corrections/s", "ms each", "forwards each")
-    for row in found["rows"]:
-        table.add_row(row["name"], str(row["per_second"]), str(row["ms"]), str(row["forwards"] or "-"))
-    return table
+def _gateway(asked: argparse.Namespace) -> dict[str, Any]:
+    from bench import latency
+
+    return latency.run(asked.requests)
+
+
+def _alone(asked: argparse.Namespace) -> dict[str, Any]:
+    from bench import speed
+
+    return speed.run(asked.model, asked.answers, asked.rounds)
+
+
+def _together(asked: argparse.Namespace) -> dict[str, Any]:
+    from bench import concurrent, peers
+
+    with peers.running(asked.model) as ways:
+        return concurrent.run(asked.model, asked.rounds, ways) | peers.missing()
+
+
+def _overlap(asked: argparse.Namespace) -> dict[str, Any]:
+    from bench import overlap
+
+    return overlap.run(asked.model, asked.rounds)
+
+
+def _memory(_: argparse.Namespace) -> dict[str, Any]:
+    from bench import memory
+
+    return memory.run()
+
+
+# Imported when they run: the gateway's part needs no torch, and nobody should wait for what was not asked for.
+PARTS: dict[str, Part] = {
+    "gateway": _gateway,
+    "alone": _alone,
+    "together": _together,
+    "overlap": _overlap,
+    "memory": _memory,
+}
 
 
 def main() -> int:
     """Run what is asked for; a part that cannot run here is named, not left out silently."""
-    parser = argparse.ArgumentParser(prog="python -m bench")
-    parser.add_argument("--only", choices=["latency", "throughput", "overlap"])
-    parser.add_argument("--requests", type=int, default=200, help="requests to each proxy, for each concurrency")
-    parser.add_argument("--rounds", type=int, default=3, help="how often all answers are corrected")
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--only", choices=list(PARTS))
+    parser.add_argument("--requests", type=int, default=200, help="requests to each proxy, of each sort")
+    parser.add_argument("--answers", type=int, default=4, help="answers corrected one at a time, in each round")
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--model", default="embedded")
+    parser.add_argument("--out", type=Path, help="folder for plots and for everything that was measured, as JSON")
     asked = parser.parse_args()
     console = Console()
-    found: dict[str, Any] = {"version": __version__, "machine": platform.machine(), "python": platform.python_version()}
-    if asked.only in (None, "latency"):
-        from bench import latency
-
-        with console.status("latency: LiteLLM with the guardrail and without ..."):
-            found["latency"] = latency.run(asked.requests)
-        console.print(latency_table(found["latency"]))
-    if asked.only in (None, "throughput"):
-        from bench import throughput
-
-        found["throughput"] = _tried(console, "throughput", lambda: throughput.run(asked.model, asked.rounds))
-        if "rows" in found["throughput"]:
-            console.print(throughput_table(found["throughput"]))
-    if asked.only in (None, "overlap"):
-        from bench import overlap
-
-        found["overlap"] = _tried(console, "overlap", lambda: overlap.run(asked.model, asked.rounds))
-        console.print({key: value for key, value in found["overlap"].items() if key != "aligner"})
-    print(json.dumps(found))
-    return int(any("error" in part for part in found.values() if isinstance(part, dict)))
+    found = {name: _tried(console, name, part, asked) for name, part in PARTS.items() if asked.only in (None, name)}
+    if asked.out:
+        _write(asked.out, found)
+    print(json.dumps(_machine() | {key: value for part in found.values() for key, value in _ratios(part)}))
+    return int(any("error" in part for part in found.values()))
 
 
-def _tried(console: Console, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _tried(console: Console, name: str, part: Part, asked: argparse.Namespace) -> dict[str, Any]:
     """A part, or why it could not be measured here."""
+    console.rule(name)
     try:
-        with console.status(f"{name} ..."):
-            return measure()
+        found = part(asked)
     except AlignerProxyError as error:
         console.print(f"{name} not measured: {error}", style="yellow", markup=False)
         return {"error": str(error)}
+    if found.get("rows"):
+        console.print(_table(found["rows"]))
+    console.print(dict(_ratios(found)))
+    return found
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    """Rows as they are, nested values flattened."""
+    flat = [{f"{k} {i}" if isinstance(v, dict) else k: w for k, v in row.items() for i, w in _items(v)} for row in rows]
+    table = Table(*flat[0])
+    for row in flat:
+        table.add_row(*map(str, row.values()))
+    return table
+
+
+def _items(value: object) -> list[tuple[str, Any]]:
+    return list(value.items()) if isinstance(value, dict) else [("", value)]
+
+
+def _ratios(part: dict[str, Any]) -> list[tuple[str, Any]]:
+    """What goes into the last line: plain figures, and what is missing as null with its reason beside."""
+    plain = (int, float, str, type(None))
+    return [(key, value) for key, value in part.items() if isinstance(value, plain) and key not in ("n", "threads")]
+
+
+def _machine() -> dict[str, Any]:
+    return {"version": __version__, "machine": platform.machine(), "python": platform.python_version()}
+
+
+def _write(folder: Path, found: dict[str, Any]) -> None:
+    from bench import plots
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "bench.json").write_text(json.dumps(_machine() | found, indent=1) + "\n")
+    plots.draw(found, folder)
 
 
 if __name__ == "__main__":

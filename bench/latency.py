@@ -14,6 +14,8 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,8 @@ import yaml
 
 from demo.processes import free_port, process, wait_for
 
-_GUARDRAIL = {
+_TURNS = 20
+GUARDRAIL = {
     "guardrail_name": "aligner",
     "litellm_params": {
         "guardrail": "aligner_proxy.guardrail.AlignerGuardrail",
@@ -31,6 +34,23 @@ _GUARDRAIL = {
         "policies": "policies.yaml",
     },
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One sort of request: the model asked for, whether every question is new, and what must become of the answer."""
+
+    name: str
+    model: str
+    fresh: bool
+    status: str
+
+
+CASES = (
+    Case("untouched", "plain", fresh=True, status="skipped"),
+    Case("cached", "up", fresh=False, status="corrected"),
+    Case("corrected", "up", fresh=True, status="corrected"),
+)
 
 
 class Proxy:
@@ -42,9 +62,9 @@ class Proxy:
         base = f"http://127.0.0.1:{port}"
         self.http = httpx.Client(base_url=base, headers=headers, timeout=60, trust_env=False, limits=limits)
 
-    def ask(self, number: int) -> tuple[float, str]:
+    def ask(self, model: str, number: int) -> tuple[float, str]:
         """Milliseconds of one request, and what became of it."""
-        body = {"model": "up", "messages": [{"role": "user", "content": f"Question {number}"}]}
+        body = {"model": model, "messages": [{"role": "user", "content": f"Question {number}"}]}
         began = time.perf_counter()
         got = self.http.post("/v1/chat/completions", json=body).raise_for_status()
         return (time.perf_counter() - began) * 1000, got.headers.get("x-aligner-status", "none")
@@ -55,26 +75,33 @@ def run(requests: int) -> dict[str, Any]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         plain, guarded = _start(stack, folder)
-        numbers = itertools.count()
-        rows = [_row(plain, guarded, numbers, requests, together) for together in (1, 8)]
-        return {"n": requests, "rows": rows}
+        numbers = itertools.count(1)
+        rows = [
+            _row(plain, guarded, numbers, requests, together, case)
+            for together, case in itertools.product((1, 8), CASES)
+        ]
+    alone = {row["case"]: row["ratio_p50"] for row in rows if row["together"] == 1}
+    ratios = {f"{name}_p50_ratio": alone[name] for name in ("untouched", "cached", "corrected")}
+    return {"n": requests, "rows": rows, **ratios}
 
 
-def _row(plain: Proxy, guarded: Proxy, numbers: itertools.count[int], requests: int, together: int) -> dict[str, Any]:
+def _row(
+    plain: Proxy, guarded: Proxy, numbers: itertools.count[int], requests: int, together: int, case: Case
+) -> dict[str, Any]:
     times: dict[str, list[float]] = {"litellm": [], "gateway": []}
-    both = (("litellm", plain, "none"), ("gateway", guarded, "corrected"))
+    both = (("litellm", plain, "none"), ("gateway", guarded, case.status))
     with ThreadPoolExecutor(together) as pool:
-        for turn in range(-1, 10):  # the first turn warms up; turns take away what the machine does meanwhile
+        for turn in range(-1, _TURNS):  # the first turn warms up; turns take away what the machine does meanwhile
             for name, proxy, expected in both:
-                batch = [next(numbers) for _ in range(max(together, requests // 10))]
-                done = list(pool.map(proxy.ask, batch))
+                batch = [next(numbers) if case.fresh else 0 for _ in range(max(together, requests // _TURNS))]
+                done = list(pool.map(partial(proxy.ask, case.model), batch))
                 if any(status != expected for _, status in done):
                     raise RuntimeError(f"{name} answered with status {done[0][1]}, expected {expected}")
                 times[name] += [ms for ms, _ in done] if turn >= 0 else []
     found = {name: {"p50_ms": _at(values, 50), "p95_ms": _at(values, 95)} for name, values in times.items()}
     added = round(found["gateway"]["p50_ms"] - found["litellm"]["p50_ms"], 2)
     ratio = round(found["gateway"]["p50_ms"] / found["litellm"]["p50_ms"], 3)
-    return {"together": together, **found, "added_p50_ms": added, "ratio_p50": ratio}
+    return {"case": case.name, "together": together, **found, "added_p50_ms": added, "ratio_p50": ratio}
 
 
 def _at(values: list[float], percentile: int) -> float:
@@ -95,18 +122,19 @@ def _start(stack: ExitStack, folder: Path) -> tuple[Proxy, Proxy]:
     }
     stack.enter_context(process(["bench.fakes", "upstream", str(up)], folder / "upstream.log", env))
     stack.enter_context(process(["bench.fakes", "engine", str(socket)], folder / "engine.log", env))
-    (folder / "policies.yaml").write_text(yaml.safe_dump({"routes": [{"match": {}, "objectives": ["harmless"]}]}))
+    routes = [{"match": {"model": "plain"}, "mode": "off"}, {"match": {}, "objectives": ["harmless"]}]
+    (folder / "policies.yaml").write_text(yaml.safe_dump({"routes": routes}))
     return _proxy(stack, folder, up, key, env, guarded=False), _proxy(stack, folder, up, key, env, guarded=True)
 
 
 def _proxy(stack: ExitStack, folder: Path, up: int, key: str, env: dict[str, str], *, guarded: bool) -> Proxy:
     model = {"model": "openai/up", "api_base": f"http://127.0.0.1:{up}/v1", "api_key": "none"}
     settings: dict[str, Any] = {
-        "model_list": [{"model_name": "up", "litellm_params": model}],
+        "model_list": [{"model_name": name, "litellm_params": model} for name in ("up", "plain")],
         "general_settings": {"master_key": key},
     }
     if guarded:
-        settings["guardrails"] = [_GUARDRAIL]
+        settings["guardrails"] = [GUARDRAIL]
     name = "gateway" if guarded else "litellm"
     file, log, port = folder / f"{name}.yaml", folder / f"{name}.log", free_port()
     file.write_text(yaml.safe_dump(settings))

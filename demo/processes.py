@@ -30,9 +30,11 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def process(arguments: Sequence[str], log: Path, env: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+def process(
+    arguments: Sequence[str], log: Path, env: Mapping[str, str], python: str | Path = sys.executable
+) -> Iterator[subprocess.Popen[bytes]]:
     """`python -m ARGUMENTS` with its output in `log`; stopped at the end, and by the kernel should we be killed."""
-    command = [sys.executable, "-m", "aligner_proxy.tether", str(os.getpid()), sys.executable, "-m", *arguments]
+    command = [sys.executable, "-m", "aligner_proxy.tether", str(os.getpid()), str(python), "-m", *arguments]
     with log.open("wb") as output:
         # A session of its own: Ctrl-C reaches only the demo, which then stops its processes in order.
         child = subprocess.Popen(command, stdout=output, stderr=output, env=env, start_new_session=True)

@@ -35,11 +35,17 @@ def gguf_path(package: str, name: str) -> Path:
     return Path(spec.submodule_search_locations[0]) / name
 
 
+def on_disk(source: str, work: Path) -> str:
+    """What transformers reads for a source: a GGUF as a folder, made the first time; all else as it is."""
+    if not source.startswith("gguf:"):
+        return source
+    package, _, name = source.removeprefix("gguf:").partition("/")
+    return str(_converted(gguf_path(package, name), work))
+
+
 def load_base(source: str, work: Path, precision: Precision = "bf16") -> tuple[Any, Any]:
     """(model, tokenizer) of a hub id, a folder, or `gguf:<package>/<file>`."""
-    if source.startswith("gguf:"):
-        package, _, name = source.removeprefix("gguf:").partition("/")
-        source = str(_converted(gguf_path(package, name), work))
+    source = on_disk(source, work)
     # Training runs on CPU here; transformers would put a model in 4 bits on the GPU by itself.
     four_bits = {"quantization_config": _NF4, "device_map": {"": "cpu"}} if precision == "nf4" else {}
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16

@@ -17,8 +17,9 @@ from collections.abc import Iterable, Sequence
 from math import ceil, exp, log1p
 from pathlib import Path
 
+from . import publish
 from .evaluate import Case, flagging, read_sets, score_sets
-from .pairs import CHANGES, STAYS, UNKNOWN
+from .pairs import CHANGES, STAYS, UNKNOWN, PairError
 
 # Sets of good answers, and the share of them that may be touched all the same. They stand there under one to four
 # objectives drawn at random, against which real ones now and then do offend. Defects that nobody asked about are not
@@ -66,26 +67,19 @@ def reliability(scored: Sequence[Scored]) -> list[tuple[float, float, int]]:
 
 def plot(results: dict[str, list[Case]], chosen: float, divisor: float, path: Path) -> None:
     """Left: answers handled exactly right by the head, per set, against caution. Right: reliability."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4))
     cautions = [i / 4 for i in range(-24, 25)]
-    for name, cases in _labelled(results).items():
-        left.plot(cautions, [100 * exactly(cases, chosen + c * divisor) for c in cautions], label=name)
-    left.set_xlabel("caution (nats above the operating point)")
-    left.set_ylabel("answers flagged exactly right, %")
-    left.legend(fontsize=6)
-    scored = segments(case for cases in results.values() for case in cases)
-    predicted, observed, _ = zip(*reliability([(s / divisor, label) for s, label in scored]), strict=True)
-    right.plot([0, 1], [0, 1], color="grey", linewidth=0.5)
-    right.plot(predicted, observed, marker="o")
-    right.set_xlabel("predicted share of segments to change")
-    right.set_ylabel("observed share")
-    figure.tight_layout()
-    figure.savefig(path)
+    with publish.plot(path, columns=2, size=(10, 4)) as ((left, right),):
+        for name, cases in _labelled(results).items():
+            left.plot(cautions, [100 * exactly(cases, chosen + c * divisor) for c in cautions], label=name)
+        left.set_xlabel("caution (nats above the operating point)")
+        left.set_ylabel("answers flagged exactly right, %")
+        left.legend(fontsize=6)
+        scored = segments(case for cases in results.values() for case in cases)
+        predicted, observed, _ = zip(*reliability([(s / divisor, label) for s, label in scored]), strict=True)
+        right.plot([0, 1], [0, 1], color="grey", linewidth=0.5)
+        right.plot(predicted, observed, marker="o")
+        right.set_xlabel("predicted share of segments to change")
+        right.set_ylabel("observed share")
 
 
 def exactly(cases: Sequence[Case], point: float) -> float:
@@ -99,6 +93,30 @@ def _labelled(results: dict[str, list[Case]]) -> dict[str, list[Case]]:
     return {name: cases for name, cases in known.items() if cases}
 
 
+def calibrate(aligner: Path, folder: Path, out: Path, limit: int, others: int) -> None:
+    """Write calibration.json and its plot. Raises PairError where a set that says what must stay is missing."""
+    sets = read_sets(folder, max(limit, others))
+    if missing := [name for name in HARM if not sets.get(name)]:
+        raise PairError(f"{folder} lacks {', '.join(missing)}, which say what must stay; run models.heldout again")
+    wanted = {name: pairs[: limit if name in HARM else others] for name, pairs in sets.items()}
+    results = asyncio.run(score_sets(aligner, wanted))
+    scored = segments(case for cases in results.values() for case in cases)
+    good = {name: results[name] for name in HARM}
+    points = {name: threshold(cases, HARM[name]) for name, cases in good.items()}
+    point, divisor = max(points.values()), temperature(scored)
+    # The point is the score of an answer that may not be flagged: rounded away from it, never towards it.
+    found: dict[str, object] = {"shift": -(ceil(point * 1e3) + 1) / 1e3, "temperature": round(divisor, 4)}
+    found |= {"points": {name: round(value, 4) for name, value in points.items()}}
+    found |= {"n": {name: len(cases) for name, cases in good.items()}}
+    out.mkdir(parents=True, exist_ok=True)
+    plot(results, point, divisor, out / "calibration.svg")
+    (out / "calibration.json").write_text(json.dumps(found) + "\n")
+    print(json.dumps(found))
+    for name, cases in _labelled(results).items():
+        shares = " ".join(f"{c:+g}: {100 * exactly(cases, point + c * divisor):.0f} %" for c in (-2, -1, 0, 1, 2))
+        print(f"{name:22} {shares}")
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -108,26 +126,10 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=1000, help="answers of each set that decides")
     parser.add_argument("--others", type=int, default=1000, help="answers of each other set")
     arguments = parser.parse_args()
-    sets = read_sets(arguments.sets, max(arguments.limit, arguments.others))
-    wanted = {name: pairs[: arguments.limit if name in HARM else arguments.others] for name, pairs in sets.items()}
-    results = asyncio.run(score_sets(arguments.aligner, wanted))
-    scored = segments(case for cases in results.values() for case in cases)
-    if missing := [name for name in HARM if not results.get(name)]:
-        parser.error(f"{arguments.sets} lacks {', '.join(missing)}, which say what must stay; run models.heldout again")
-    good = {name: results[name] for name in HARM}
-    points = {name: threshold(cases, HARM[name]) for name, cases in good.items()}
-    point, divisor = max(points.values()), temperature(scored)
-    # The point is the score of an answer that may not be flagged: rounded away from it, never towards it.
-    found: dict[str, object] = {"shift": -(ceil(point * 1e3) + 1) / 1e3, "temperature": round(divisor, 4)}
-    found |= {"points": {name: round(value, 4) for name, value in points.items()}}
-    found |= {"n": {name: len(cases) for name, cases in good.items()}}
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    plot(results, point, divisor, arguments.out / "calibration.svg")
-    (arguments.out / "calibration.json").write_text(json.dumps(found) + "\n")
-    print(json.dumps(found))
-    for name, cases in _labelled(results).items():
-        shares = " ".join(f"{c:+g}: {100 * exactly(cases, point + c * divisor):.0f} %" for c in (-2, -1, 0, 1, 2))
-        print(f"{name:22} {shares}")
+    try:
+        calibrate(arguments.aligner, arguments.sets, arguments.out, arguments.limit, arguments.others)
+    except PairError as problem:
+        parser.error(str(problem))
 
 
 if __name__ == "__main__":

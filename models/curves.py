@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from models import publish
+
 SMOOTHING = 0.95
 
 
@@ -23,24 +25,16 @@ def smoothed(values: Sequence[float]) -> list[float]:
 
 def draw(folder: Path) -> Path:
     """Write curves.svg from log.jsonl; steps of bags are a curve of their own. A step that was redone counts once."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     rows = {row["step"]: row for row in map(json.loads, (folder / "log.jsonl").read_text().splitlines())}
-    figure, axis = pyplot.subplots(figsize=(7, 3.5))
-    for name, bags in (("correction", False), ("detection", False), ("detection", True)):
-        mine = [row for row in rows.values() if bool(row["bags"]) is bags]
-        if mine:
-            label = "replies compared" if bags else name
-            axis.plot([row["step"] for row in mine], smoothed([row[name] for row in mine]), label=label)
-    axis.set_xlabel("step")
-    axis.set_ylabel("loss (nats, smoothed)")
-    axis.legend()
-    figure.tight_layout()
-    figure.savefig(folder / "curves.svg")
-    pyplot.close(figure)
+    with publish.plot(folder / "curves.svg", size=(7, 3.5)) as ((axis,),):
+        for name, bags in (("correction", False), ("detection", False), ("detection", True)):
+            mine = [row for row in rows.values() if bool(row["bags"]) is bags]
+            if mine:
+                label = "replies compared" if bags else name
+                axis.plot([row["step"] for row in mine], smoothed([row[name] for row in mine]), label=label)
+        axis.set_xlabel("step")
+        axis.set_ylabel("loss (nats, smoothed)")
+        axis.legend()
     return folder / "curves.svg"
 
 

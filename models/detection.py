@@ -39,6 +39,11 @@ class Known:
         """The sum by which the loss is divided, over all batches of a step."""
         return float(self.weights.sum()) + ASKED_WEIGHT * len(self.undivided)
 
+    def to(self, device: torch.device) -> Known:
+        """The same where the model is."""
+        labels, weights, own = (tensor.to(device) for tensor in (self.labels, self.weights, self.own))
+        return Known(labels, weights, own, self.undivided)
+
 
 def known(batch: Sequence[Example], other_prompts: float) -> Known:
     """Labels and weights of a batch; pairs that stand in different prompts weigh `other_prompts`."""
@@ -50,7 +55,12 @@ def known(batch: Sequence[Example], other_prompts: float) -> Known:
 
 
 def detection_loss(head: DetectorHead, states: Tensor, batch: Sequence[Example], facts: Known) -> Tensor:
-    """Weighted sum of binary cross-entropies; `states` are [rows, tokens, layers + 1, hidden]."""
+    """Weighted sum of binary cross-entropies; `states` are [rows, tokens, layers + 1, hidden].
+
+    Where the template names no objectives there is nothing to compare a segment with, and nothing to lose.
+    """
+    if not any(e.where.objectives for e in batch):
+        return head.score.bias.sum() * 0.0
     read = [head.read(states[row], e.where) for row, e in enumerate(batch)]
     scores = head(torch.cat([s for s, _ in read]), torch.cat([o for _, o in read]))
     each = F.binary_cross_entropy_with_logits(scores, facts.labels.clamp(min=0.0), reduction="none")

@@ -12,8 +12,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import sys
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from itertools import islice
 from math import sqrt
 from pathlib import Path
 
@@ -26,33 +29,9 @@ from aligner_proxy.engine.protocol import AlignRequest, Engine
 from aligner_proxy.engine.weights import Settings, open_aligner
 from aligner_proxy.segments import split
 from aligner_proxy.types import Correction, Turn, Verify
-from models.pairs import CHANGES, STAYS, UNKNOWN, Pair, read_pairs
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """A share with its 95 % Wilson interval, all in percent."""
-
-    hits: int
-    n: int
-    percent: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, outcomes: Iterable[bool]) -> Rate:
-        """From single yes/no outcomes; an empty set gives a rate of n = 0."""
-        values = list(outcomes)
-        n, hits = len(values), sum(values)
-        if not n:
-            return cls(0, 0, 0.0, 0.0, 100.0)
-        z, p = 1.96, hits / n
-        middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-        half = z * sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-        return cls(hits, n, 100 * p, 100 * max(0.0, middle - half), 100 * min(1.0, middle + half))
-
-    def __str__(self) -> str:
-        return f"{self.hits}/{self.n} = {self.percent:.1f} % [{self.low:.1f}, {self.high:.1f}]"
+from models import publish
+from models.pairs import CHANGES, STAYS, UNKNOWN, Pair, PairError, read_pairs
+from models.rates import Rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +123,19 @@ def auc(cases: list[Case]) -> float | None:
     return wins / (len(high) * len(low))
 
 
+def area(cases: list[Case]) -> str:
+    """The AUC with its 95 % interval (Hanley and McNeil) and the number of segments of either sort."""
+    found = auc(cases)
+    if found is None:
+        return "-"
+    labels = Counter(label for c in cases for _, label in zip(c.scores, c.pair.labels, strict=False))
+    high, low = labels[CHANGES], labels[STAYS]
+    first, second = found / (2 - found), 2 * found**2 / (1 + found)
+    spread = found * (1 - found) + (high - 1) * (first - found**2) + (low - 1) * (second - found**2)
+    half = 1.96 * sqrt(max(0.0, spread) / (high * low))
+    return f"{found:.3f} [{max(0.0, found - half):.3f}, {min(1.0, found + half):.3f}], n = {high} and {low}"
+
+
 def told_apart(cases: list[Case]) -> Rate | None:
     """Replies in twos, the preferred one first: how often the other one gets the higher maximum score."""
     if not cases or any(case.pair.source.partition(":")[0] != "bag" for case in cases):
@@ -154,44 +146,34 @@ def told_apart(cases: list[Case]) -> Rate | None:
 
 def table(results: dict[str, list[Case]]) -> str:
     """Markdown, one row a set."""
-    lines = ["| set | exact | gone | kept | same | AUC of segments |", "|---|---|---|---|---|---|"]
+    rows: list[tuple[object, ...]] = []
     for name, cases in results.items():
         if apart := told_apart(cases):
-            lines.append(f"| {name}: the worse one scores higher | {apart} | - | - | - | - |")
+            rows.append((f"{name}: the worse one scores higher", apart, "-", "-", "-", "-"))
             continue
-        cells = [str(rate) for rate in rates(cases).values()]
-        area = auc(cases)
-        lines.append(f"| {name} | " + " | ".join(cells) + f" | {'-' if area is None else f'{area:.3f}'} |")
-    return "\n".join(lines)
+        rows.append((name, *rates(cases).values(), area(cases)))
+    return publish.table(("set", "exact", "gone", "kept", "same", "AUC of segments"), rows)
 
 
 def sweep(results: dict[str, list[Case]], cautions: Iterable[float]) -> str:
     """Markdown: whole answers that the head flags exactly right, per set and caution."""
     values = list(cautions)
-    lines = ["| set | " + " | ".join(f"caution {c:g}" for c in values) + " |", "|---" * (len(values) + 1) + "|"]
+    rows = []
     for name, cases in results.items():
-        shares = (flagging(cases, caution)["answers"].percent for caution in values)
-        lines.append(f"| {name} | " + " | ".join(f"{share:.0f} %" for share in shares) + " |")
-    return "\n".join(lines)
+        rows.append((name, *(flagging(cases, caution)["answers"] for caution in values)))
+    return publish.table(("set", *(f"caution {c:g}" for c in values)), rows)
 
 
 def plot(results: dict[str, list[Case]], path: Path) -> None:
     """Scores of segments that must change (red) and must stay (blue), one strip a set."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(len(results), 1, figsize=(7, 1.1 * len(results)), sharex=True, squeeze=False)
-    for axis, (name, cases) in zip(axes[:, 0], results.items(), strict=True):
-        for label, colour in ((STAYS, "tab:blue"), (CHANGES, "tab:red")):
-            scores = [s for c in cases for s, given in zip(c.scores, c.pair.labels, strict=False) if given == label]
-            axis.hist(scores, bins=[x / 2 for x in range(-30, 31)], color=colour, alpha=0.6, density=bool(scores))
-        axis.set_ylabel(name, rotation=0, ha="right", fontsize=8)
-        axis.set_yticks([])
-    axes[-1, 0].set_xlabel("log-odds that an objective asks for a change (nats)")
-    figure.tight_layout()
-    figure.savefig(path)
+    with publish.plot(path, len(results), size=(7, 1.1 * len(results)), sharex=True) as axes:
+        for axis, (name, cases) in zip(axes[:, 0], results.items(), strict=True):
+            for label, colour in ((STAYS, "tab:blue"), (CHANGES, "tab:red")):
+                scores = [s for c in cases for s, given in zip(c.scores, c.pair.labels, strict=False) if given == label]
+                axis.hist(scores, bins=[x / 2 for x in range(-30, 31)], color=colour, alpha=0.6, density=bool(scores))
+            axis.set_ylabel(name, rotation=0, ha="right", fontsize=8)
+            axis.set_yticks([])
+        axes[-1, 0].set_xlabel("log-odds that an objective asks for a change (nats)")
 
 
 def failures(results: dict[str, list[Case]], limit: int) -> list[dict[str, object]]:
@@ -216,14 +198,21 @@ async def evaluate(
         await engine.aclose()
 
 
+_NOTHING_FLAGGED = 1e9
+"""A caution (nats) that no score exceeds."""
+
+
 async def score_sets(aligner: Path, sets: dict[str, list[Pair]]) -> dict[str, list[Case]]:
     """The scores alone: nothing is flagged, so nothing is generated."""
-    return await evaluate(Settings(aligner), sets, caution=float("inf"), verify=Verify.FLAGGED)
+    return await evaluate(Settings(aligner), sets, caution=_NOTHING_FLAGGED, verify=Verify.FLAGGED)
 
 
 def read_sets(folder: Path, limit: int) -> dict[str, list[Pair]]:
-    """The first pairs of every set in a folder (*.jsonl), by the file's name."""
-    return {path.stem: list(read_pairs(path))[:limit] for path in sorted(folder.glob("*.jsonl"))}
+    """The first pairs of every set in a folder (*.jsonl), by the file's name; raises PairError if there are none."""
+    sets = {path.stem: list(islice(read_pairs(path), limit)) for path in sorted(folder.glob("*.jsonl"))}
+    if not any(sets.values()):
+        raise PairError(f"{folder} holds no sets of pairs (*.jsonl), or only empty ones; models.heldout writes them")
+    return sets
 
 
 def main() -> None:
@@ -240,15 +229,23 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     settings = Settings(arguments.aligner, quantization=arguments.quantization, dtype=arguments.dtype)
-    results = asyncio.run(
-        evaluate(settings, read_sets(arguments.sets, arguments.limit), arguments.caution, arguments.verify)
-    )
+    try:
+        sets = read_sets(arguments.sets, arguments.limit)
+    except PairError as problem:
+        sys.exit(str(problem))
+    results = asyncio.run(evaluate(settings, sets, arguments.caution, arguments.verify))
     text = table(results) + "\n\n" + sweep(results, (-3, -2, -1.5, -1, -0.5, 0, 0.5, 1, 2))
-    (arguments.out / "table.md").write_text(text + "\n")
+    figures = {name: rates(cases) | _apart(cases) for name, cases in results.items()}
+    publish.write(arguments.out, "table", text, figures)
     (arguments.out / "failures.json").write_text(json.dumps(failures(results, 20), indent=1, ensure_ascii=False))
     plot(results, arguments.out / "scores.svg")
     print(text)
-    print(json.dumps({name: {k: asdict(r) for k, r in rates(cases).items()} for name, cases in results.items()}))
+    print(json.dumps({name: {k: asdict(r) for k, r in found.items()} for name, found in figures.items()}))
+
+
+def _apart(cases: list[Case]) -> dict[str, Rate]:
+    apart = told_apart(cases)
+    return {"told_apart": apart} if apart else {}
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def export(
     temperature: float = 1.0,
     neutral: Path | None = None,
 ) -> None:
-    """Write adapter, head and manifest.
+    """Write adapter, head (where the template names objectives that it could compare with) and manifest.
 
     `shift` (nats) is added to every score and the sum divided by `temperature`, so that the operating point chosen on
     development data becomes 0 and a nat of caution is a nat. `neutral` are pairs whose good answers tell the head what
@@ -44,7 +44,8 @@ def export(
         _adapter(trained, folder, base)
     else:
         _model(trained, folder)
-    _head(trained, folder, shift, temperature, neutral)
+    if template(config["template"]).names_objectives:
+        _head(trained, folder, shift, temperature, neutral)
     manifest = {
         "format": 1,
         "base": base,
@@ -94,6 +95,12 @@ def _base(source: str) -> dict[str, object]:
     }
 
 
+def operating_point(calibration: Path) -> dict[str, float]:
+    """Shift and temperature that models.calibrate found."""
+    found = json.loads(calibration.read_text())
+    return {name: found[name] for name in ("shift", "temperature")}
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -105,8 +112,7 @@ def main() -> None:
     parser.add_argument("--neutral", type=Path, help="pairs whose good answers tell what nobody objects to")
     parser.add_argument("--window", type=int, default=4096)
     arguments = parser.parse_args()
-    found = json.loads(arguments.calibration.read_text()) if arguments.calibration else {}
-    point = {name: found[name] for name in ("shift", "temperature") if name in found}
+    point = operating_point(arguments.calibration) if arguments.calibration else {}
     export(arguments.trained, arguments.folder, window=arguments.window, neutral=arguments.neutral, **point)
 
 

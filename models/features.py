@@ -2,7 +2,8 @@
 
 The prompt is rendered by the gateway's own templates, so training and serving can never disagree. Identity targets
 are dropped for a share of the pairs, and a target ends soon after its last edit: with a detector head nothing is
-generated for what is copied, so those tokens would be paid for and never used.
+generated for what is copied, so those tokens would be paid for and never used. Aligner's family names no objectives, so
+no head can work there, and the whole target is learned.
 """
 
 from __future__ import annotations
@@ -46,8 +47,10 @@ def encode(pair: Pair, tokenizer: Any, family: Template, *, with_target: bool = 
     where = spans(prompt, split(pair.answer), offsets)
     weights = [0.0] * len(ids)
     if with_target:
-        target_ids, target_weights = _target(pair, tokenizer)
+        target_ids, target_weights = _target(pair, tokenizer) if family.names_objectives else _whole(pair, tokenizer)
         ids, weights = ids + target_ids, weights + target_weights
+    if not family.names_objectives:
+        return Example(ids, weights, where, pair.labels, tuple(() for _ in pair.labels), pair.kinds, ())
     return Example(ids, weights, where, pair.labels, _relations(pair), pair.kinds, pair.themes)
 
 
@@ -79,6 +82,12 @@ def _target(pair: Pair, tokenizer: Any) -> tuple[list[int], list[float]]:
         return ids[:cut], weights[:cut]
     ended_by_edit = bool(pair.labels) and pair.labels[-1] == 1
     return [*ids, tokenizer.eos_token_id], [*weights, EDIT_START_WEIGHT if ended_by_edit else SEGMENT_START_WEIGHT]
+
+
+def _whole(pair: Pair, tokenizer: Any) -> tuple[list[int], list[float]]:
+    """All of the target and EOS, every token alike: an aligner that no head can help writes the whole answer."""
+    ids, _ = _tokens(tokenizer, pair.target)
+    return [*ids, tokenizer.eos_token_id], [1.0] * (len(ids) + 1)
 
 
 def _cut(weights: list[float]) -> int:

@@ -7,6 +7,7 @@ and "test" have different prompts. Run as a module to write one side to a folder
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
@@ -19,7 +20,8 @@ from .faults import natural_pair, written_for
 from .history import is_dialogue, with_history
 from .marked import marked_pair
 from .mixer import Mixer
-from .pairs import Pair, write_pairs
+from .pairs import Pair, PairError, write_pairs
+from .preferences import PreferenceError
 
 _SETS = {
     "clean": ("clean", 300),
@@ -112,7 +114,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
-    for name, pairs in held_out_sets(args.data, args.seed, args.side).items():
+    try:
+        sets = held_out_sets(args.data, args.seed, args.side)
+    except (PreferenceError, PairError) as problem:
+        sys.exit(str(problem))
+    for name, pairs in sets.items():
         print(f"{args.out / name}.jsonl: {write_pairs(args.out / f'{name}.jsonl', pairs)} pairs")
 
 

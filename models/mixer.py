@@ -6,6 +6,7 @@ Everything is drawn from one random state: the same pool and state give the same
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from random import Random
 
 from aligner_proxy.segments import split
@@ -30,7 +31,7 @@ from .defects.turns import INVENTED_TURN, dialogue
 from .faults import natural_pair, written_for
 from .history import earlier
 from .marked import marked_pair
-from .pairs import Pair
+from .pairs import Pair, PairError
 from .relations import INNOCENT
 
 ASKED = 0.53
@@ -47,20 +48,30 @@ SOURCES = {
 INSERTABLE = tuple(kind for kind in TRAINING_KINDS if kind is not INVENTED_TURN)
 # Short answers give more decisions a minute of training; long ones are what the aligner will read.
 SHORT_SHARE, SHORT_CHARS = 0.75, 420
-# Where any kind may be put in: written concepts, small subjects made by grammars, the older kinds.
-KIND_SHARES = (0.6, 0.1, 0.3)
-ALIKE_SHARE = 0.25
 _NATURAL = written_for("train")
 _INSIDE = tuple(kind for kind in TRAINING_KINDS if kind.inside is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """What is put in where anything may be: weights of the three groups of kinds, share of look-alikes beside them."""
+
+    written: float = 0.6
+    subjects: float = 0.1
+    others: float = 0.3
+    alike: float = 0.25
 
 
 class Mixer:
     """Makes one example after the other from a pool of good answers."""
 
-    def __init__(self, pool: Pool, rng: Random, held_out: bool = False) -> None:
+    def __init__(self, pool: Pool, rng: Random, held_out: bool = False, shares: Shares = Shares()) -> None:
+        if not pool.answers:
+            raise PairError("no usable answer is on this side of the split; give a folder with more data")
         self._pool = pool
         self._rng = rng
         self._held_out = held_out
+        self._shares = shares
         self._sentences = tuple(_sentences(pool.answers))
         self._by_source = _by_source(pool.answers)
         self.earlier = earlier(pool.answers)
@@ -90,7 +101,8 @@ class Mixer:
         """Different kinds to put in; where any may be taken, most are of those that are written out."""
         if kinds is not INSERTABLE or self._held_out:
             return self._rng.sample(kinds, k=min(len(kinds), count))
-        groups = self._rng.choices((WRITTEN, SUBJECTS, kinds), KIND_SHARES, k=count)
+        weights = (self._shares.written, self._shares.subjects, self._shares.others)
+        groups = self._rng.choices((WRITTEN, SUBJECTS, kinds), weights, k=count)
         return list({kind.name: kind for kind in map(self._rng.choice, groups)}.values())
 
     def _clean(self) -> Pair | None:
@@ -110,7 +122,7 @@ class Mixer:
         present = self._kinds(self._rng.choice((1, 1, 2, 2, 3, 3)[: 2 * most]), kinds)
         for kind in present:
             pieces = pieces and insert(self._rng, pieces, kind, self._writer(kind, answer, about))
-            if kind.alike and self._rng.random() < ALIKE_SHARE:
+            if kind.alike and self._rng.random() < self._shares.alike:
                 pieces = pieces and insert_alike(self._rng, pieces, kind, self._held_out)
         if pieces and self._rng.random() < 0.15:
             pieces = insert_innocent(self._rng, pieces, self._rng.choice(self._sentences))

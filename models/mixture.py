@@ -6,6 +6,7 @@ Streams of pairs, seeded: the same data, seed and stage give the same examples. 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -16,10 +17,11 @@ from rich.progress import track
 
 from .answers import load_pool, preference_bags
 from .history import with_history
-from .mixer import INSERTABLE, Mixer
-from .pairs import Pair, write_pairs
+from .mixer import INSERTABLE, Mixer, Shares
+from .pairs import Pair, PairError, write_pairs
+from .preferences import PreferenceError
 
-Stage = Literal["warmup", "equal_preference", "contrastive_preference", "conversation", "concepts"]
+Stage = Literal["warmup", "equal_preference", "contrastive_preference", "conversation", "concepts", "settle"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 # Kinds of example and their shares in each stage.
 RECIPES: dict[Stage, dict[str, float]] = {
@@ -40,14 +42,28 @@ RECIPES: dict[Stage, dict[str, float]] = {
     },
 }
 RECIPES["conversation"] = RECIPES["concepts"] = RECIPES["contrastive_preference"]
+RECIPES["settle"] = {
+    "clean": 0.18,
+    "innocent": 0.1,
+    "defects": 0.38,
+    "alike": 0.1,
+    "natural": 0.06,
+    "inside": 0.06,
+    "turns": 0.04,
+    "real_turns": 0.03,
+    "real_turns_kept": 0.01,
+    "stray": 0.02,
+    "marked": 0.02,
+}
+SHARES: dict[Stage, Shares] = {"settle": Shares(written=0.45, others=0.45, alike=0.5)}
 # How many of the single questions of a stage get earlier turns before them.
-HISTORY: dict[Stage, float] = {"conversation": 0.45, "concepts": 0.3}
+HISTORY: dict[Stage, float] = {"conversation": 0.45, "concepts": 0.3, "settle": 0.35}
 
 
 def build(data_dir: Path, seed: int, n: int, stage: Stage = "contrastive_preference") -> Iterator[Pair]:
     """`n` training examples of one stage."""
     rng = Random(f"{stage}:{seed}")
-    mixer = Mixer(load_pool(data_dir, "train"), rng)
+    mixer = Mixer(load_pool(data_dir, "train"), rng, shares=SHARES.get(stage, Shares()))
     names, shares = zip(*RECIPES[stage].items(), strict=True)
     before, share = mixer.earlier, HISTORY.get(stage, 0.0)
     for _ in range(n):
@@ -66,13 +82,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
     console = Console()
-    if args.bags:
-        console.print(f"{args.out}: {write_pairs(args.out, preference_bags(args.data))} replies")
-        return
-    stream = track(
-        build(args.data, args.seed, args.n, args.stage), total=args.n, description=args.stage, console=console
-    )
-    console.print(f"{args.out}: {write_pairs(args.out, stream)} pairs")
+    pairs = preference_bags(args.data) if args.bags else build(args.data, args.seed, args.n, args.stage)
+    wanted = "bags" if args.bags else args.stage
+    try:
+        count = write_pairs(
+            args.out, track(pairs, total=None if args.bags else args.n, description=wanted, console=console)
+        )
+    except (PreferenceError, PairError) as problem:
+        sys.exit(str(problem))
+    console.print(f"{args.out}: {count} {'replies' if args.bags else 'pairs'}")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def neutral_segments(trained: Path, pairs: Path) -> Tensor:
     for pair in _good(pairs):
         example = encode(pair, tokenizer, family, with_target=False)
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            _, _, states = network.forward([example])
+            _, _, states = network.read([example])
         rows.append(network.head.read(states[0], example.where)[0])
         if sum(map(len, rows)) >= ENOUGH:
             break

@@ -63,15 +63,18 @@ _LISTS = ("objectives", "labels", "kinds", "themes")
 
 
 def write_pairs(path: Path, pairs: Iterable[Pair]) -> int:
-    """Write the pairs as JSON lines and say how many there were; nothing half-written is left under `path`."""
+    """Write the pairs as JSON lines and say how many there were; nothing half-written is left."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".part")
     count = 0
-    with draft.open("w", encoding="utf-8") as out:
-        for pair in pairs:
-            out.write(json.dumps(asdict(pair), ensure_ascii=False) + "\n")
-            count += 1
-    draft.replace(path)
+    try:
+        with draft.open("w", encoding="utf-8") as out:
+            for pair in pairs:
+                out.write(json.dumps(asdict(pair), ensure_ascii=False) + "\n")
+                count += 1
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
     return count
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,14 +105,37 @@ def load(data_dir: Path, name: str, objectives: dict[str, str]) -> Iterator[Rank
         yield Ranked(row["prompt"], (one, two), name)
 
 
-def read_scored(path: Path) -> Iterator[Ranked]:
-    """Our own format: `{"query": ..., "responses": [{"text": ..., "scores": {objective text: number}}, ...]}`."""
+def read_scored(path: Path, on_bad: Callable[[PreferenceError], None] | None = None) -> Iterator[Ranked]:
+    """Our own format: `{"query": ..., "responses": [{"text": ..., "scores": {objective text: number}}, ...]}`.
+
+    A line that is none raises PreferenceError naming file and line, or goes to `on_bad`. A file in which no objective
+    is scored in two responses of a query has nothing to compare, and is refused at its end.
+    """
     if not path.is_file():
         raise PreferenceError(f"{path} is not there")
+    compared = False
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
-                yield _scored(_object(line, f"{path}:{number}"), f"{path}:{number}")
+                try:
+                    found = _scored(_object(line, f"{path}:{number}"), f"{path}:{number}")
+                except PreferenceError as error:
+                    if on_bad is None:
+                        raise
+                    on_bad(error)
+                else:
+                    compared = compared or _has_objective(found)
+                    yield found
+    if not compared:
+        raise PreferenceError(
+            f"{path} has no objectives: in none of its rows is one objective scored in two responses; "
+            'give each response "scores" by objective text'
+        )
+
+
+def _has_objective(ranked: Ranked) -> bool:
+    count = Counter(objective for response in ranked.responses for objective in response.scores)
+    return max(count.values(), default=0) >= 2
 
 
 def _compared(row: dict[str, Any]) -> tuple[str, str, float]:

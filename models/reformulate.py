@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from random import Random
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 from rich.console import Console
 
@@ -23,8 +24,9 @@ from aligner_proxy.segments import split
 
 from .answers import prompt_key
 from .pairs import CHANGES, STAYS, UNKNOWN, Pair, write_pairs
-from .preferences import Ranked, Response, read_scored
+from .preferences import PreferenceError, Ranked, Response, read_scored
 
+T = TypeVar("T")
 Side = Literal["train", "validation", "test"]
 Part = Literal["warmup", "better", "equal"]
 SIDES: tuple[Side, ...] = get_args(Side)
@@ -137,12 +139,30 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--equal", type=float, default=0.0, help="largest difference that counts as equal")
     parser.add_argument("--side", choices=SIDES, default="train")
     parser.add_argument("--part", choices=PARTS, required=True)
+    parser.add_argument("--bad-rows", choices=("stop", "skip"), default="stop")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
-    ranked = on_side(read_scored(args.scored), args.side)
-    pairs = reformulate(ranked, Margin(args.better, args.equal), args.seed, args.part)
-    Console().print(f"{args.out}: {write_pairs(args.out, pairs)} pairs")
+    bad: list[PreferenceError] = []
+    ranked = read_scored(args.scored, bad.append if args.bad_rows == "skip" else None)
+    try:
+        here = _some(on_side(ranked, args.side), f"{args.scored}: none of its queries is on the side {args.side!r}")
+        pairs = reformulate(here, Margin(args.better, args.equal), args.seed, args.part)
+        found = _some(pairs, f"{args.scored}: no pairs for {args.part!r} on the side {args.side!r} with these margins")
+        told = f"{args.out}: {write_pairs(args.out, found)} pairs"
+    except ValueError as problem:
+        sys.exit(str(problem))
+    Console().print(told + (f"; {len(bad)} bad rows left out, the first: {bad[0]}" if bad else ""))
+
+
+def _some(stream: Iterable[T], otherwise: str) -> Iterator[T]:
+    """What comes; raises PreferenceError if nothing does."""
+    empty = True
+    for one in stream:
+        empty = False
+        yield one
+    if empty:
+        raise PreferenceError(f"{otherwise}; there is nothing to write")
 
 
 if __name__ == "__main__":

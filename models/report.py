@@ -1,117 +1,182 @@
-"""What is in a file of pairs? Sources, objectives and their places, lengths, how much an edit changes.
+"""What is in files of pairs? Sources, objectives and their places, lengths, how much an edit changes.
 
     python -m models.report runs/data/contrastive_preference.jsonl --out runs/report
+    python -m models.report runs/better.jsonl runs/equal.jsonl --out runs/report       (of models.reformulate)
 
-A table on stdout and as report.md, a plot as report.svg. Order balance is the share of times that an objective stands
-first among those of its prompt, beside what chance would give: a model must not learn that the first one matters.
+A table as report.md and report.json, a plot as report.svg. Order balance is the share of times that an objective
+stands first among those of its prompt, beside what chance would give: a model must not learn that the first one
+matters. Where targets are mostly longer than answers it learns that, instead. No text of a pair is in the report but
+those of its objectives.
 """
 
 from __future__ import annotations
 
 import argparse
-import difflib
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
-from .pairs import CHANGES, Pair, read_pairs
+from . import publish
+from .distance import distance
+from .pairs import Pair, read_pairs
+from .rates import Rate
+
+SORTS = ("better", "equal", "identity")
+"""Towards a better answer, between equals, and answers that are their own target (warm-up, and what stays)."""
+_COMMON = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """How often an objective occurs and stands first; `chance` is how often it would if order were drawn evenly."""
+class Seen:
+    """A pair, its sort, and its edit distance in words as a share."""
 
-    text: str
+    pair: Pair
+    sort: str
+    distance: float
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the pairs under one name come to. Lengths are characters, all figures but counts medians.
+
+    `first` is how often an objective stands first, `chance` how often it would if order were drawn evenly (in percent);
+    both are of objectives only. `longer` is how often the target is longer, of pairs that change something.
+    """
+
+    name: str
     count: int
-    first: float
-    chance: float
+    sorts: dict[str, int]
+    answer: float
+    target: float
+    longer: Rate
+    distance: float
+    first: Rate | None = None
+    chance: float = 0.0
 
 
-def places(pairs: Sequence[Pair]) -> list[Place]:
+def seen(pairs: Iterable[Pair]) -> list[Seen]:
+    """The pairs with what is computed once."""
+    return [Seen(p, "identity" if p.answer == p.target else p.direction, distance(p.answer, p.target)) for p in pairs]
+
+
+def _about(name: str, mine: Sequence[Seen], first: Rate | None = None, chance: float = 0.0) -> About:
+    changing = [one for one in mine if one.sort != "identity"]
+    count = Counter(one.sort for one in mine)
+    return About(
+        name=name,
+        count=len(mine),
+        sorts={sort: count[sort] for sort in SORTS},
+        answer=median(len(one.pair.answer) for one in mine),
+        target=median(len(one.pair.target) for one in mine),
+        longer=Rate.of(len(one.pair.target) > len(one.pair.answer) for one in changing),
+        distance=median(one.distance for one in changing) if changing else 0.0,
+        first=first,
+        chance=chance,
+    )
+
+
+def by_objective(found: Sequence[Seen]) -> list[About]:
     """One entry an objective text, the most frequent first."""
-    count: Counter[str] = Counter()
-    first: Counter[str] = Counter()
-    chance: defaultdict[str, float] = defaultdict(float)
-    for pair in pairs:
-        for i, text in enumerate(pair.objectives):
-            count[text] += 1
-            first[text] += i == 0
-            chance[text] += 1 / len(pair.objectives)
-    return [Place(text, n, first[text] / n, chance[text] / n) for text, n in count.most_common()]
+    grouped: dict[str, list[Seen]] = {}
+    for one in found:
+        for objective in one.pair.objectives:
+            grouped.setdefault(objective, []).append(one)
+    entries = []
+    for objective, mine in grouped.items():
+        first = Rate.of(one.pair.objectives[0] == objective for one in mine)
+        chance = 100 * sum(1 / len(one.pair.objectives) for one in mine) / len(mine)
+        entries.append(_about(objective, mine, first, chance))
+    return sorted(entries, key=lambda entry: -entry.count)
 
 
-def changed(pair: Pair) -> float:
-    """Share of the words of answer and target that are not in both, in order; 0 for an identity."""
-    if pair.answer == pair.target:
-        return 0.0
-    return 1 - difflib.SequenceMatcher(None, pair.answer.split(), pair.target.split(), autojunk=False).ratio()
+def by_source(found: Sequence[Seen]) -> list[About]:
+    """One entry a kind of source, the most frequent first."""
+    grouped: dict[str, list[Seen]] = {}
+    for one in found:
+        grouped.setdefault(one.pair.source.split(":")[0], []).append(one)
+    return sorted((_about(name, mine) for name, mine in grouped.items()), key=lambda entry: -entry.count)
 
 
-def sources(pairs: Sequence[Pair]) -> list[tuple[str, int, float, float]]:
-    """(kind of source, pairs, share that changes something, median share of words changed where it does)."""
-    found: dict[str, list[Pair]] = {}
-    for pair in pairs:
-        found.setdefault(pair.source.split(":")[0], []).append(pair)
-    rows = []
-    for name, mine in sorted(found.items(), key=lambda item: -len(item[1])):
-        edits = [changed(pair) for pair in mine if CHANGES in pair.labels]
-        rows.append((name, len(mine), len(edits) / len(mine), median(edits) if edits else 0.0))
-    return rows
-
-
-def text(pairs: Sequence[Pair], top: int = 20) -> str:
+def text(found: Sequence[Seen], top: int = 20) -> str:
     """The tables as Markdown."""
-    lines = ["| source | pairs | changed | words changed, median |", "|---|---|---|---|"]
-    lines += [f"| {name} | {n} | {share:.0%} | {words:.0%} |" for name, n, share, words in sources(pairs)]
-    lines += ["", "| objective | pairs | stands first | by chance |", "|---|---|---|---|"]
-    found = places(pairs)
-    lines += [f"| {p.text[:70]} | {p.count} | {p.first:.0%} | {p.chance:.0%} |" for p in found[:top]]
-    sizes = sorted(len(pair.answer) for pair in pairs)
+    common = ("pairs", *SORTS, "answer", "target", "target longer", "edit distance")
+    sources = [(entry.name, *_cells(entry)) for entry in by_source(found)]
+    objectives = by_objective(found)
+    rows = [(o.name[:70], *_cells(o), o.first, f"{o.chance:.1f} %") for o in objectives[:top]]
+    tables = publish.table(("source", *common), sources)
+    tables += "\n\n" + publish.table(("objective", *common, "stands first", "by chance"), rows)
+    sizes = sorted(len(one.pair.answer) for one in found)
     tenths = ", ".join(str(sizes[len(sizes) * i // 10]) for i in (1, 5, 9))
-    directions = ", ".join(f"{name} {n}" for name, n in Counter(pair.direction for pair in pairs).most_common())
-    lines += ["", f"{len(pairs)} pairs, {len(found)} objective texts; directions: {directions}."]
-    lines.append(f"Characters of the answers: {tenths} (10th, 50th and 90th percentile).")
-    return "\n".join(lines)
+    sorts = ", ".join(f"{name} {n}" for name, n in Counter(one.sort for one in found).most_common())
+    tables += f"\n\n{len(found)} pairs, {len(objectives)} objective texts; {sorts}."
+    tables += f"\nCharacters of the answers: {tenths} (10th, 50th and 90th percentile)."
+    return (
+        tables + "\nLengths and distances are medians; distance in words, as a share, of pairs that change something."
+    )
 
 
-def plot(pairs: Sequence[Pair], path: Path) -> None:
-    """Lengths, shares of words changed, objectives a prompt, and order balance."""
-    import matplotlib
+def _cells(entry: About) -> tuple[object, ...]:
+    sizes = (f"{entry.answer:.0f}", f"{entry.target:.0f}")
+    return (entry.count, *entry.sorts.values(), *sizes, entry.longer, f"{entry.distance:.0%}")
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
-    figure, ((lengths, edits), (counts, order)) = pyplot.subplots(2, 2, figsize=(9, 6))
-    lengths.hist([len(pair.answer) for pair in pairs], bins=40)
-    lengths.set_xlabel("characters of the answer")
-    edits.hist([changed(pair) for pair in pairs if pair.answer != pair.target], bins=40)
-    edits.set_xlabel("share of words changed, where something is")
-    counts.hist([len(pair.objectives) for pair in pairs], bins=[0.5, 1.5, 2.5, 3.5, 4.5, 5.5])
-    counts.set_xlabel("objectives a prompt")
-    common = [place for place in places(pairs) if place.count >= 20]
-    order.plot([0, 1], [0, 1], color="grey", linewidth=0.5)
-    order.scatter([place.chance for place in common], [place.first for place in common], s=8)
-    order.set_xlabel("stands first by chance")
-    order.set_ylabel("stands first")
-    figure.tight_layout()
-    figure.savefig(path)
-    pyplot.close(figure)
+def plot(found: Sequence[Seen], path: Path, top: int = 15) -> None:
+    """Pairs and order balance per objective, objectives a prompt, lengths, edit distance, and which is longer."""
+    objectives = by_objective(found)
+    with publish.plot(path, 2, 3, size=(14, 8)) as ((pairs, order, counts), (lengths, edits, longer)):
+        _bars(pairs, objectives[:top])
+        _order(order, [o for o in objectives if o.count >= _COMMON])
+        counts.hist([len(one.pair.objectives) for one in found], bins=[i + 0.5 for i in range(6)])
+        counts.set_xlabel("objectives a prompt")
+        sizes = {"answers": [len(s.pair.answer) for s in found], "targets": [len(s.pair.target) for s in found]}
+        lengths.hist(list(sizes.values()), bins=30, label=list(sizes))
+        lengths.set_xlabel("characters")
+        lengths.legend()
+        changing = [one for one in found if one.sort != "identity"]
+        edits.hist([one.distance for one in changing], bins=[i / 25 for i in range(26)])
+        edits.set_xlabel("edit distance, share of the words, where something changes")
+        shown = objectives[:top]
+        publish.whiskers(longer, [o.longer for o in shown], [o.name[:24] for o in shown], markersize=3)
+        longer.set_xlabel("target longer than the answer, %")
+
+
+def _bars(axis: Any, objectives: Sequence[About]) -> None:
+    names = [objective.name[:24] for objective in objectives]
+    places, left = list(range(len(names), 0, -1)), [0] * len(names)
+    for sort in SORTS:
+        widths = [objective.sorts[sort] for objective in objectives]
+        axis.barh(places, widths, left=left, label=sort)
+        left = [start + width for start, width in zip(left, widths, strict=True)]
+    axis.set_yticks(places, names, fontsize=8)
+    axis.set_xlabel("pairs")
+    axis.legend()
+
+
+def _order(axis: Any, objectives: Sequence[About]) -> None:
+    rates = [(o.chance, o.first) for o in objectives if o.first]
+    spread = list(zip(*(rate.whiskers for _, rate in rates), strict=True)) or None
+    axis.plot([0, 100], [0, 100], color="grey", linewidth=0.5)
+    axis.errorbar(
+        [c for c, _ in rates], [r.percent for _, r in rates], yerr=spread, fmt="o", markersize=3, elinewidth=0.5
+    )
+    axis.set_xlabel("stands first by chance, %")
+    axis.set_ylabel("stands first, %")
 
 
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pairs", type=Path, help="a file of pairs, by models.mixture or models.reformulate")
+    parser.add_argument("pairs", type=Path, nargs="+", help="files of pairs, by models.mixture or models.reformulate")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args(argv)
-    found = list(read_pairs(arguments.pairs))
+    found = seen(pair for path in arguments.pairs for pair in read_pairs(path))
     if not found:
-        parser.error(f"{arguments.pairs} is empty")
-    arguments.out.mkdir(parents=True, exist_ok=True)
+        parser.error(f"{', '.join(map(str, arguments.pairs))}: no pairs")
     table = text(found)
-    (arguments.out / "report.md").write_text(table + "\n")
+    publish.write(arguments.out, "report", table, {"sources": by_source(found), "objectives": by_objective(found)})
     plot(found, arguments.out / "report.svg")
     print(table)
 

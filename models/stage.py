@@ -54,6 +54,7 @@ class Stage(BaseModel):
     bag_every: int = 10
     checkpoint_every: int
     compile: bool = False
+    gradient_checkpointing: bool = False  # layers are computed again on the way back: less memory, a third more time
 
     @property
     def precision(self) -> Literal["fp32", "bf16", "nf4"]:
@@ -64,12 +65,19 @@ class Stage(BaseModel):
     def read(cls, path: Path) -> Stage:
         """From a YAML file; raises `StageError` naming the first thing that is wrong."""
         try:
-            stage = cls.model_validate(yaml.safe_load(path.read_text()))
+            told = yaml.safe_load(path.read_text())
         except (OSError, yaml.YAMLError) as error:
             raise StageError(f"{path} cannot be read ({error})") from None
+        return cls.checked(told, str(path))
+
+    @classmethod
+    def checked(cls, told: object, where: str) -> Stage:
+        """From what a file says; `where` is its name in the `StageError` about the first thing that is wrong."""
+        try:
+            stage = cls.model_validate(told)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            raise StageError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+            raise StageError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
         if stage.quantization == "nf4" and stage.lora is None:
-            raise StageError(f"{path}: a base in nf4 cannot be trained itself; give it a lora, or quantization: none")
+            raise StageError(f"{where}: a base in nf4 cannot be trained itself; give it a lora, or quantization: none")
         return stage

@@ -3,7 +3,8 @@
     python -m models.train configs/train/warmup.yaml
 
 The stages of MetaAligner (section 3.2.2) share one loss (Eqn 6, cross-entropy on the target) and differ only in data;
-the detector head adds what `models.detection` knows. A run that is stopped goes on from its last checkpoint.
+the detector head adds what `models.detection` knows. A run that is stopped goes on from its last checkpoint. Started by
+`accelerate launch`, several processes share every step (`models.processes`).
 """
 
 from __future__ import annotations
@@ -12,61 +13,28 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
-import torch.nn.functional as F
 from peft import LoraConfig, PeftModel, get_peft_model
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.torch import save_file
 from torch import Tensor
 
-from aligner_proxy.engine.detector import DetectorHead, Taps
+from aligner_proxy.engine.detector import DetectorHead
 from aligner_proxy.engine.manifest import ADAPTER, sha256
-from models import batches, curves
-from models.base import load_base
+from models import batches, checkpoint, curves
+from models.base import load_base, on_disk
 from models.batches import Batch
-from models.detection import bag_loss, detection_loss, known
-from models.features import Example
+from models.detection import known
+from models.network import Network
+from models.processes import Processes, part
 from models.stage import Lora, Stage, StageError
 
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-
-
-class Network:
-    """The model that is trained, its head, and the states that the head reads."""
-
-    def __init__(self, model: Any, head: DetectorHead) -> None:
-        self.model, self.head = model, head
-        self.causal = model.get_base_model() if isinstance(model, PeftModel) else model
-        self._taps: Taps = head.taps(self.causal.model)
-
-    def parameters(self) -> list[Tensor]:
-        """Everything that is trained."""
-        return [p for p in (*self.model.parameters(), *self.head.parameters()) if p.requires_grad]
-
-    def compile(self) -> None:
-        """Fuse the element-wise work of each layer; on 2 CPU cores a step takes half the time (docs/experiments)."""
-        for layer in self.causal.model.layers:
-            layer.compile(dynamic=True)
-
-    def forward(self, batch: Sequence[Example]) -> tuple[Tensor, Tensor, Tensor]:
-        """(token ids, states after the final norm, states for the head) of a padded batch."""
-        width = batches.padded(max(len(e.ids) for e in batch))
-        ids = torch.tensor([e.ids + [0] * (width - len(e.ids)) for e in batch])
-        # Right padding under a causal mask is never looked at, so no attention mask is needed.
-        hidden = self.causal.model(input_ids=ids, use_cache=False).last_hidden_state
-        return ids, hidden, self._taps.take(hidden)
-
-    def correction_loss(self, batch: Sequence[Example], ids: Tensor, hidden: Tensor) -> Tensor:
-        """Weighted sum of cross-entropies on the targets; logits are made only there."""
-        found = [(row, i, w) for row, e in enumerate(batch) for i, w in enumerate(e.weights) if w > 0]
-        if not found:
-            return hidden.new_zeros((), dtype=torch.float32)
-        rows, positions, weights = (list(column) for column in zip(*found, strict=True))
-        logits = self.causal.lm_head(hidden[rows, [p - 1 for p in positions]]).float()
-        each = F.cross_entropy(logits, ids[rows, positions], reduction="none")
-        return (each * torch.tensor(weights)).sum()
 
 
 def build(stage: Stage) -> tuple[Network, Any]:
@@ -75,11 +43,19 @@ def build(stage: Stage) -> tuple[Network, Any]:
     base, tokenizer = load_base(source, stage.out.parent, stage.precision)
     head = DetectorHead.load(stage.init / "detector.safetensors").train() if stage.init else None
     head = head or DetectorHead.over(base.config)
+    network = Network(trainable(base, stage), head)
+    if stage.gradient_checkpointing:
+        network.recompute()
+    return network, tokenizer
+
+
+def trainable(base: Any, stage: Stage) -> Any:
+    """The base with the adapter of this stage, or as it is where the whole model is trained."""
     if stage.lora is None:
-        return Network(base, head), tokenizer
+        return base
     if stage.init:
-        return Network(_adapted(base, stage.init), head), tokenizer
-    return Network(get_peft_model(base, _config(stage.lora, base.config.num_hidden_layers)), head), tokenizer
+        return _adapted(base, stage.init)
+    return get_peft_model(base, _config(stage.lora, base.config.num_hidden_layers))
 
 
 def _adapted(base: Any, folder: Path) -> Any:
@@ -101,26 +77,24 @@ def _config(lora: Lora, depth: int) -> LoraConfig:
     )
 
 
-def losses(network: Network, stage: Stage, gathered: Sequence[Batch]) -> tuple[float, float]:
+def losses(network: Any, stage: Stage, gathered: Sequence[Batch], processes: Processes) -> tuple[float, float]:
     """Back-propagate one step and say (correction, detection) loss.
 
-    Sums are divided by the weight of all batches of the step, so that how a step is cut into batches changes nothing.
+    Sums are divided by the weight of all batches of the step, so that how a step is cut into batches, and who computes
+    them, changes nothing.
     """
     facts = [known(b.examples, stage.other_prompts) for b in gathered]
     targets = sum(sum(e.weights) for b in gathered for e in b.examples) or 1.0
     segments = sum(f.weight for f, b in zip(facts, gathered, strict=True) if not b.bags) or 1.0
     bags = sum(len(b.examples) // 2 for b in gathered if b.bags) or 1
     correction, detection = 0.0, 0.0
-    for batch, fact in zip(gathered, facts, strict=True):
-        with torch.autocast("cpu", torch.bfloat16):
-            ids, hidden, states = network.forward(batch.examples)
-            repaired = network.correction_loss(batch.examples, ids, hidden) / targets
-        if batch.bags:
-            judged = bag_loss(network.head, states, batch.examples) / bags
-        else:
-            judged = detection_loss(network.head, states, batch.examples, fact) / segments
-        (repaired + stage.detector_weight * judged).backward()  # type: ignore[no-untyped-call]
+    for batch, fact in processes.share(list(zip(gathered, facts, strict=True))):
+        with processes.turn(network):
+            repaired, judged = network(batch, fact)
+            repaired, judged = repaired / targets, judged / (bags if batch.bags else segments)
+            processes.backward(repaired + stage.detector_weight * judged)
         correction, detection = correction + repaired.item(), detection + judged.item()
+    correction, detection = processes.total(correction, detection)
     return correction, detection
 
 
@@ -134,38 +108,28 @@ def rate(stage: Stage, step: int) -> float:
     return stage.lr_floor + (1.0 - stage.lr_floor) * cosine
 
 
-# ---------------------------------------------------------------- checkpoints
+# ---------------------------------------------------------------- what stays
 
 
-def save(stage: Stage, network: Network, tokenizer: Any) -> None:
-    """What the next stage and the export read."""
-    network.model.save_pretrained(str(stage.out))
-    network.head.save(stage.out / "detector.safetensors")
+def save(stage: Stage, network: Network, tokenizer: Any, weights: dict[str, Tensor] | None = None) -> None:
+    """What the next stage and the export read; `weights` are those of a network that is spread over processes."""
+    if weights is None:
+        network.model.save_pretrained(str(stage.out))
+        network.head.save(stage.out / "detector.safetensors")
+    else:
+        if network.causal.config.tie_word_embeddings:
+            weights.pop("model.lm_head.weight", None)  # the embeddings again
+        network.model.save_pretrained(str(stage.out), state_dict=_below("model.", weights))
+        save_file(_below("head.", weights), str(stage.out / "detector.safetensors"))
     if stage.lora is None:
         tokenizer.save_pretrained(str(stage.out))
     told = {"config": stage.model_dump(mode="json"), "data_sha256": sha256(stage.data)}
     (stage.out / "stage.json").write_text(json.dumps(told, indent=1))
 
 
-def checkpoint(stage: Stage, network: Network, optimizer: torch.optim.Optimizer, step: int) -> None:
-    """Everything a resumed run needs to go on exactly: trained tensors, optimizer moments, step; written atomically."""
-    trained = {name: p for name, p in network.model.named_parameters() if p.requires_grad}
-    state = {"step": step, "model": trained, "head": network.head.state_dict(), "optimizer": optimizer.state_dict()}
-    partial = stage.out / "checkpoint.partial"
-    torch.save(state, partial)  # a full disk fails here, and the checkpoint before stays
-    partial.rename(stage.out / "checkpoint.pt")
-
-
-def resume(stage: Stage, network: Network, optimizer: torch.optim.Optimizer) -> int:
-    """Load the last checkpoint if there is one; returns the step to go on from."""
-    path = stage.out / "checkpoint.pt"
-    if not path.exists():
-        return 0
-    state = torch.load(path, weights_only=True)
-    network.model.load_state_dict(state["model"], strict=False)
-    network.head.load_state_dict(state["head"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])
+def _below(prefix: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    mine = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+    return {name: tensor.contiguous() for name, tensor in mine.items()}
 
 
 # ---------------------------------------------------------------- the run
@@ -174,51 +138,61 @@ def resume(stage: Stage, network: Network, optimizer: torch.optim.Optimizer) -> 
 def main(config: Path) -> None:
     """Run one stage to its end."""
     stage = Stage.read(config)
+    processes = Processes(stage.accumulate)
     stage.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(stage.seed)
-    network, tokenizer = build(stage)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=stage.lr, betas=(0.9, 0.98), weight_decay=0.0)
-    start = resume(stage, network, optimizer)
+    processes.in_turn(lambda: on_disk(stage.base, stage.out.parent))  # one converts it, the others find it
+    built, tokenizer = build(stage)  # at the same time: sharded weights are loaded together
+    built.touch_all = processes.many
+    plain = torch.optim.AdamW(built.trained(), lr=stage.lr, betas=(0.9, 0.98), weight_decay=0.0)
+    network, optimizer = processes.prepare(built, plain)
+    start = checkpoint.start(stage, processes, network, optimizer)
     if stage.compile:
-        network.compile()
-    stream = batches.steps(stage, tokenizer)
-    for _ in range(start):
-        next(stream)
-    with (stage.out / "log.jsonl").open("a") as log, _progress(stage, start) as bar:
+        torch.compiler.reset()  # a process that trains many stages would come to its limit of compiled shapes
+        built.fuse()
+    stream = islice(batches.steps(stage, tokenizer), start, None)
+    with _log(stage, processes) as log, _progress(stage, start, processes.first) as bar:
         for step in range(start, stage.steps):
-            row = {"step": step} | advance(network, stage, optimizer, next(stream), step)
-            log.write(json.dumps(row) + "\n")
-            log.flush()
+            row = {"step": step} | advance(network, stage, optimizer, next(stream), step, processes)
+            if log:
+                log.write(json.dumps(row) + "\n")
+                log.flush()
             bar.update(bar.task_ids[0], completed=step + 1, description=f"{stage.stage} {row['detection']:.3f}")
             if (step + 1) % stage.checkpoint_every == 0:
-                checkpoint(stage, network, optimizer, step + 1)
-    save(stage, network, tokenizer)
-    curves.draw(stage.out)
+                checkpoint.keep(stage, processes, network, optimizer, step + 1)
+    weights = processes.weights(network) if processes.many else None
+    if processes.first:
+        save(stage, built, tokenizer, weights)
+        curves.draw(stage.out)
+
+
+def _log(stage: Stage, processes: Processes) -> AbstractContextManager[TextIO | None]:
+    return (stage.out / "log.jsonl").open("a") if processes.first else nullcontext()
 
 
 def advance(
-    network: Network, stage: Stage, optimizer: torch.optim.Optimizer, gathered: Sequence[Batch], step: int
+    network: Any, stage: Stage, optimizer: Any, gathered: Sequence[Batch], step: int, processes: Processes
 ) -> dict[str, float]:
     """One optimiser step; what goes into the log."""
     began = time.monotonic()
     optimizer.param_groups[0]["lr"] = stage.lr * rate(stage, step)
-    correction, detection = losses(network, stage, gathered)
-    norm = torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], 1.0)
+    correction, detection = losses(network, stage, gathered, processes)
+    norm = processes.clip(optimizer.param_groups[0]["params"], 1.0)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return {
         "correction": round(correction, 4),
         "detection": round(detection, 4),
-        "norm": round(float(norm), 3),
+        "norm": round(norm, 3),
         "bags": sum(batch.bags for batch in gathered),
         "tokens": sum(len(e.ids) for batch in gathered for e in batch.examples),
         "s": round(time.monotonic() - began, 2),
     }
 
 
-def _progress(stage: Stage, start: int) -> Progress:
+def _progress(stage: Stage, start: int, shown: bool) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    bar = Progress(*columns, TimeRemainingColumn(), disable=not sys.stderr.isatty())
+    bar = Progress(*columns, TimeRemainingColumn(), disable=not (shown and sys.stderr.isatty()))
     bar.add_task(stage.stage, total=stage.steps, completed=start)
     return bar
 
@@ -230,3 +204,5 @@ if __name__ == "__main__":
         main(Path(sys.argv[1]))
     except (StageError, batches.PairError) as problem:
         sys.exit(str(problem))
+    finally:
+        part()

@@ -26,5 +26,5 @@ compile() { # FILE EXTRA-ARGUMENTS...
     echo "$out: $(grep -c '==' "$out") pins"
 }
 
-compile requirements.lock --extra demo
-compile requirements-dev.lock --extra demo --extra dev --extra train --extra bench --constraint requirements.lock
+compile requirements.lock --extra demo --extra otel
+compile requirements-dev.lock --extra demo --extra otel --extra dev --extra train --extra bench --constraint requirements.lock

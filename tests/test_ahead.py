@@ -91,6 +91,7 @@ async def test_an_engine_that_cannot_read_costs_the_stream_nothing(
     for _ in range(4):
         await ahead.hear(chunk("The harbour"))
     assert ahead.of(0) is None
+    assert [one.closed for one in engine.listeners] == ([] if engine.full else [1])
     assert len(caplog.records) == 1
     assert "harbour" not in caplog.text
 

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.cache import CorrectionCache, _pack, _unpack
+from aligner_proxy.cache import CorrectionCache, pack, unpack
 from aligner_proxy.engine.protocol import AlignerInfo
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.types import (
@@ -152,8 +152,9 @@ def _plant(folder: Path, value: object) -> None:
     [
         b"",
         b"short",
-        _pack(CORRECTION)[:-1],
-        _pack(CORRECTION)[:40] + b"X" + _pack(CORRECTION)[41:],
+        pack(_key(), CORRECTION)[:-1],
+        pack(_key(), CORRECTION)[:40] + b"X" + pack(_key(), CORRECTION)[41:],
+        pack("another", CORRECTION),
         json.dumps({"text": "no checksum"}).encode(),
         "text",
         17,
@@ -250,9 +251,9 @@ async def test_a_closed_cache_knows_nothing(tmp_path: Path) -> None:
 
 @given(st.integers(0, 10_000), st.integers(1, 255))
 def test_any_flipped_bit_is_noticed(place: int, flip: int) -> None:
-    packed = bytearray(_pack(CORRECTION))
+    packed = bytearray(pack("k", CORRECTION))
     packed[place % len(packed)] ^= flip
-    assert _unpack(bytes(packed)) is None
+    assert unpack("k", bytes(packed)) is None
 
 
 # one computation for many

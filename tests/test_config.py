@@ -12,8 +12,11 @@ from jsonschema import ValidationError, validate
 
 from aligner_proxy import config
 from aligner_proxy.errors import ConfigError
+from aligner_proxy.keys_file import load_keys
+from aligner_proxy.litellm_file import GUARDRAIL, find_policies
+from aligner_proxy.policy import PolicyResolver, RequestFacts
 from aligner_proxy.provenance import read
-from aligner_proxy.types import Mode
+from aligner_proxy.types import Mode, OnError
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 ENVIRONMENT = ("ALIGNER_PROXY_ENGINE", "ALIGNER_PROXY_KEYS", "ALIGNER_PROXY_HOME", "ALIGNER_PROXY_POLICIES")
@@ -39,7 +42,7 @@ def _refused(path: Path) -> str:
 
 def test_an_empty_file_has_all_defaults(tmp_path: Path) -> None:
     file = config.load(_write(tmp_path, ""))
-    assert (file.aligner.model, file.aligner.engine, file.routes) == ("embedded", "local", ())
+    assert (file.aligner.model, str(file.aligner.engine), file.routes) == ("embedded", "local", ())
     assert file.source.origin("aligner", "model") == "built-in default"
 
 
@@ -47,6 +50,15 @@ def test_a_bare_off_is_a_mode(tmp_path: Path) -> None:
     file = config.load(_write(tmp_path, "defaults: {mode: off}\nroutes:\n  - match: {}\n    mode: 'off'\n"))
     assert file.defaults.mode is Mode.OFF
     assert file.routes[0].mode is Mode.OFF
+
+
+def test_one_word_for_all_failures_or_one_for_each_class(tmp_path: Path) -> None:
+    short = config.load(_write(tmp_path, "defaults: {on_error: block}\n")).defaults.on_error
+    assert short is not None
+    assert {action for _, action in short} == {OnError.BLOCK}
+    long = config.load(_write(tmp_path, "defaults: {on_error: {gate: retry}, after_retry: block}\n")).defaults
+    assert long.on_error is not None
+    assert (long.on_error.gate, long.on_error.bug, long.after_retry) == (OnError.RETRY, None, OnError.BLOCK)
 
 
 def test_own_objectives_go_over_the_built_in_ones(tmp_path: Path) -> None:
@@ -90,6 +102,39 @@ def test_own_objectives_go_over_the_built_in_ones(tmp_path: Path) -> None:
         ("routes:\n  - match: gpt-4\n", "policies.yaml:2: routes[0].match: must be a block of keys"),
         ("defaults: {mode: on}\n", "policies.yaml:1: defaults.mode: Input should be 'enforce', 'shadow' or 'off'"),
         ("defaults: {deadline_s: yes}\n", "policies.yaml:1: defaults.deadline_s: Input should be a valid number"),
+        (
+            "routes:\n  - match: {}\n    on_error:\n      timeuot: retry\n",
+            "policies.yaml:4: unknown key 'timeuot' in routes[0].on_error; did you mean 'timeout'?",
+        ),
+        (
+            "defaults:\n  on_error: {xyz: block}\n",
+            "policies.yaml:2: unknown key 'xyz' in defaults.on_error; "
+            "known: bug, engine_down, gate, invalid_output, overload, timeout",
+        ),
+        (
+            "tenants:\n  - match: {}\n    on_error:\n      gate: blok\n",
+            "policies.yaml:4: tenants[0].on_error.gate: Input should be 'passthrough', 'block' or 'retry'",
+        ),
+        (
+            "defaults: {on_error: blok}\n",
+            "policies.yaml:1: defaults.on_error: must be one of these words, or a block of them by class of failure; "
+            "did you mean 'block'?",
+        ),
+        ("defaults: {on_error: 1}\n", "policies.yaml:1: defaults.on_error: must be a block of keys"),
+        (
+            "defaults: {after_retry: retry}\n",
+            "policies.yaml:1: defaults.after_retry: Input should be 'passthrough' or 'block'",
+        ),
+        (
+            "tenants:\n  - match: {}\n    quota: -1\n",
+            "policies.yaml:3: tenants[0].quota: Input should be greater than or equal to 0",
+        ),
+        (
+            "defaults: {quota: 1}\n",
+            "policies.yaml:1: unknown key 'quota' in defaults; known: after_retry, aligner, caution, corrector, "
+            "deadline_s, gate, json_strings, keepalive_s, max_answer_chars, mode, on_error, plugin_rules, sample, "
+            "stream, trail, verify",
+        ),
         ("defaults: {deadline_s: 0}\n", "policies.yaml:1: defaults.deadline_s: Input should be greater than 0"),
         ("defaults: {sample: 1.5}\n", "policies.yaml:1: defaults.sample: Input should be less than or equal to 1"),
         (
@@ -98,27 +143,41 @@ def test_own_objectives_go_over_the_built_in_ones(tmp_path: Path) -> None:
             '"Brevity: the response should be short"',
         ),
         (
-            "aligner:\n  engine: litellm:aligners\n",
-            "policies.yaml:2: aligner.engine: an engine behind a LiteLLM model group is not supported yet; "
-            "use local, unix:/path/to/engine.sock or http(s)://host:port",
+            "aligner:\n  engine: 'litellm:'\n",
+            "policies.yaml:2: aligner.engine: litellm: needs the name of a model group of the LiteLLM file, as in "
+            "litellm:aligners",
         ),
         (
             "aligner: {engine: here}\n",
             "policies.yaml:1: aligner.engine: not an engine address; "
-            "use local, unix:/path/to/engine.sock or http(s)://host:port",
+            "use local, unix:/path/to/engine.sock, http(s)://host:port of an aligner-proxy engine, "
+            "http(s)://host:port/v1 of a completions server, or litellm:<model group>",
         ),
         (
             "aligner: {template: imh}\n",
-            "policies.yaml:1: aligner.template: unknown template 'imh'; known: aligner, hh-rlhf, imhi, ultrafeedback",
+            "policies.yaml:1: aligner.template: unknown template 'imh'; known: aligner, aligner-v1, "
+            "hh-rlhf, imhi, ultrafeedback",
         ),
         (
             "aligner: {quantization: int8}\n",
             "policies.yaml:1: aligner.quantization: Input should be 'nf4' or 'none'",
         ),
         (
+            "aligner: {adapters: {legal: ./legal}}\nroutes:\n  - match: {}\n    aligner: leagl\n",
+            "policies.yaml:4: unknown aligner 'leagl'; did you mean 'legal'?",
+        ),
+        (
+            "tenants:\n  - match: {}\n    aligner: sales\n",
+            "policies.yaml:3: unknown aligner 'sales'; known: default",
+        ),
+        (
+            "aligner: {adapters: {default: ./legal}}\n",
+            "policies.yaml:1: aligner.adapters: default is what aligner.model is called; choose another name",
+        ),
+        (
             "- a\n",
             "policies.yaml:1: must be a block of keys; "
-            "known: aligner, cache, defaults, keys, objectives, routes, tenants",
+            "known: aligner, audit, cache, defaults, keys, objectives, plugins, routes, shadow, tenants",
         ),
         (
             "defaults: {mode: off}\ndefaults: {mode: shadow}\n",
@@ -173,13 +232,13 @@ def _digest(key: str) -> str:
 def test_keys_are_read_by_hash(tmp_path: Path) -> None:
     one, two = _digest("first"), _digest("second")
     path = _write(tmp_path, f"- {{sha256: {one.upper()}, alias: a, team: t}}\n- {{sha256: '{two}', alias: b}}\n")
-    keys = config.load_keys(path)
+    keys = load_keys(path)
     assert (keys[one].alias, keys[one].team, keys[two].team) == ("a", "t", None)
 
 
 def test_keys_may_be_json(tmp_path: Path) -> None:
     path = _write(tmp_path, json.dumps([{"sha256": _digest("x"), "alias": "x"}]))
-    assert list(config.load_keys(path)) == [_digest("x")]
+    assert list(load_keys(path)) == [_digest("x")]
 
 
 @pytest.mark.parametrize(
@@ -203,7 +262,7 @@ def test_keys_may_be_json(tmp_path: Path) -> None:
 )
 def test_bad_keys_files_are_refused_without_quoting_a_key(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        config.load_keys(_write(tmp_path, text, "keys.yaml"))
+        load_keys(_write(tmp_path, text, "keys.yaml"))
     assert str(caught.value) == message
 
 
@@ -219,13 +278,25 @@ def test_paths_count_from_the_file(tmp_path: Path) -> None:
     assert config.aligner_model(config.load(_write(tmp_path, "aligner: {model: owner/name}\n"))) == "owner/name"
 
 
+def test_aligners_are_named_and_count_from_the_file(tmp_path: Path) -> None:
+    text = "aligner: {adapters: {legal: ./legal, hub: owner/name}}\nroutes:\n  - {match: {}, aligner: legal}\n"
+    file = config.load(_write(tmp_path, text))
+    assert config.aligner_adapters(file) == {"legal": tmp_path / "legal", "hub": "owner/name"}
+    assert PolicyResolver(file).resolve(RequestFacts(model="m")).aligner == "legal"
+
+
+def test_an_engine_elsewhere_knows_its_own_aligners(tmp_path: Path) -> None:
+    text = "aligner: {engine: 'http://engine:7000'}\nroutes:\n  - {match: {}, aligner: legal}\n"
+    assert config.load(_write(tmp_path, text)).routes[0].aligner == "legal"
+
+
 def test_the_environment_goes_before_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = config.load(_write(tmp_path, "keys: k.yaml\n"))
     monkeypatch.setenv("ALIGNER_PROXY_ENGINE", "http://engine:9000")
     monkeypatch.setenv("ALIGNER_PROXY_KEYS", "/elsewhere/keys.yaml")
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("ALIGNER_PROXY_POLICIES", "/elsewhere/policies.yaml")
-    assert config.engine_at(file) == "http://engine:9000"
+    assert str(config.engine_at(file)) == "http://engine:9000"
     assert config.keys_path(file) == Path("/elsewhere/keys.yaml")
     assert config.cache_dir(file) == tmp_path / "home" / "corrections"
     assert config.policies_path("policies.yaml", tmp_path) == Path("/elsewhere/policies.yaml")
@@ -247,17 +318,17 @@ def test_keys_are_found_through_the_policies_in_the_environment(
 
 def test_an_unset_environment_leaves_the_defaults() -> None:
     file = config.PolicyFile()
-    assert config.engine_at(file) == "local"
+    assert str(config.engine_at(file)) == "local"
     assert config.cache_dir(file) == Path.home() / ".cache" / "aligner-proxy" / "corrections"
 
 
 def test_policies_are_found_from_the_litellm_file(tmp_path: Path) -> None:
-    entry = f"guardrails:\n  - guardrail_name: a\n    litellm_params: {{guardrail: {config.GUARDRAIL}"
-    assert config.find_policies(_write(tmp_path, entry + "}\n")) == tmp_path / "policies.yaml"
-    assert config.find_policies(_write(tmp_path, entry + ", policies: sub/p.yaml}\n")) == tmp_path / "sub" / "p.yaml"
+    entry = f"guardrails:\n  - guardrail_name: a\n    litellm_params: {{guardrail: {GUARDRAIL}"
+    assert find_policies(_write(tmp_path, entry + "}\n")) == tmp_path / "policies.yaml"
+    assert find_policies(_write(tmp_path, entry + ", policies: sub/p.yaml}\n")) == tmp_path / "sub" / "p.yaml"
     for text in ("model_list: []\n", "guardrails: [x, {litellm_params: {guardrail: lakera}}]\n", "- a\n"):
         with pytest.raises(ConfigError, match=r"l\.yaml: no guardrail aligner_proxy\.guardrail\.AlignerGuardrail"):
-            config.find_policies(_write(tmp_path, text, "l.yaml"))
+            find_policies(_write(tmp_path, text, "l.yaml"))
 
 
 def test_the_socket_lies_in_a_private_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,6 +377,8 @@ def test_the_schema_refuses_what_the_models_refuse() -> None:
         {"routes": [{}]},
         {"defaults": {"sample": 2}},
         {"routes": [{"match": {"modle": "x"}}]},
+        {"defaults": {"on_error": "blok"}},
+        {"defaults": {"on_error": {"timeuot": "block"}}},
     ]
     for data in wrong:
         with pytest.raises(ValidationError):
@@ -313,7 +386,7 @@ def test_the_schema_refuses_what_the_models_refuse() -> None:
 
 
 def test_the_example_files_are_valid() -> None:
-    path = config.find_policies(CONFIGS / "litellm.yaml")
+    path = find_policies(CONFIGS / "litellm.yaml")
     assert config.load(path).routes
     validate(read(path)[0], config.schema())
     assert path.read_text().startswith("# yaml-language-server: $schema=policies.schema.json\n")

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from aligner_proxy.eligibility import check, is_refusal
+from aligner_proxy.eligibility import check
+from aligner_proxy.refusals import is_refusal
 from aligner_proxy.types import Exchange, Policy, SkipReason, Turn
 
 POLICY = Policy("p", max_answer_chars=100)
@@ -17,7 +18,7 @@ def test_a_plain_answer_is_looked_at() -> None:
     assert check(GOOD, POLICY) is None
 
 
-@pytest.mark.parametrize("finish", ["stop", None, "eos", "end_turn"])
+@pytest.mark.parametrize("finish", ["stop", None, "eos", "end_turn", "stop_sequence", "completed"])
 def test_finished_answers_are_looked_at(finish: str | None) -> None:
     assert check(replace(GOOD, finish_reason=finish), POLICY) is None
 
@@ -28,6 +29,8 @@ CASES: list[tuple[dict[str, object], SkipReason]] = [
     ({"structured": True}, SkipReason.STRUCTURED_OUTPUT),
     ({"logprobs": True}, SkipReason.LOGPROBS),
     ({"non_text": True}, SkipReason.NON_TEXT),
+    ({"annotations": True}, SkipReason.ANNOTATIONS),
+    ({"inconsistent": True}, SkipReason.INCONSISTENT),
     ({"refusal": True}, SkipReason.REFUSAL),
     ({"finish_reason": "length"}, SkipReason.TRUNCATED),
     ({"answer": None}, SkipReason.EMPTY),
@@ -50,6 +53,13 @@ def test_the_first_reason_in_the_documented_order_is_told(first: int) -> None:
         ({"finish_reason": "content_filter", "answer": None}, SkipReason.FILTERED),
         ({"finish_reason": "refusal"}, SkipReason.REFUSAL),
         ({"finish_reason": "max_tokens"}, SkipReason.TRUNCATED),
+        ({"finish_reason": "max_output_tokens"}, SkipReason.TRUNCATED),
+        ({"finish_reason": "pause_turn"}, SkipReason.TRUNCATED),
+        ({"finish_reason": "model_context_window_exceeded"}, SkipReason.TRUNCATED),
+        ({"finish_reason": "tool_use"}, SkipReason.TOOL_CALLS),
+        ({"finish_reason": "queued", "answer": None}, SkipReason.BACKGROUND),
+        ({"finish_reason": "in_progress"}, SkipReason.BACKGROUND),
+        ({"finish_reason": "failed"}, SkipReason.UPSTREAM_ERROR),
         ({"finish_reason": "error"}, SkipReason.UPSTREAM_ERROR),
         ({"answer": " \n\t"}, SkipReason.EMPTY),
         ({"answer": "I can't help with that."}, SkipReason.REFUSAL),

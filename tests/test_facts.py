@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from aligner_proxy.facts import addresses, code, names, numbers
+from aligner_proxy.facts import addresses, citations, code, code_spans, names, numbers, quotations
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,46 @@ def test_code_blocks_are_whole() -> None:
     assert code("~~~\nopen end") == {"~~~\nopen end"}
 
 
+def test_code_inside_sentences() -> None:
+    assert code_spans("Call `x` or `y()`.\n```\n`z`\n```\n``no``") == {"`x`", "`y()`"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("So it is [1], also [2, 3] and [^4].", {"[1]", "[2]", "[3]", "[4]"}),
+        ("As shown (Okafor, 2019; see Li & Ruiz 2020a, p. 4).", {"okafor 2019", "li 2020a"}),
+        ("As Okafor et al. (2019) and Li (2020) say", {"okafor 2019", "li 2020"}),
+        ("It fell (May 2020), or (in 1990), or (Version 2001).", set()),
+        ("See doi:10.1000/182.x and arXiv:2403.17141.", {"10.1000/182.x", "arxiv:2403.17141"}),
+        ("Take `a[1]` or\n```\nb[2]\n```\n", set()),
+        ("A list [] and [x]", set()),
+    ],
+)
+def test_citations(text: str, expected: set[str]) -> None:
+    assert citations(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('She said "it is  quite late now", no "more".', {"it is quite late now"}),
+        (
+            "\u201cIt is quite late\u201d and \u201eEs ist recht sp\u00e4t\u201c",
+            {"It is quite late", "Es ist recht sp\u00e4t"},
+        ),
+        (
+            "\u00ab Il est bien tard \u00bb \u300c\u3082\u3046\u9045\u3044\u3067\u3059\u300d",
+            {"Il est bien tard", "\u3082\u3046\u9045\u3044\u3067\u3059"},
+        ),
+        ('A 5" pipe and a 6" pipe, or print("hello to you all")', {"hello to you all"}),
+        ('`say "it is quite late"`', set()),
+    ],
+)
+def test_quotations(text: str, expected: set[str]) -> None:
+    assert quotations(text) == expected
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -55,9 +95,12 @@ def test_names(text: str, expected: set[str]) -> None:
     assert names(text) == expected
 
 
-@pytest.mark.parametrize("text", ["a" * 50_000, "1," * 25_000, "www." * 12_000, "a@" * 25_000, "A b, " * 10_000])
+@pytest.mark.parametrize(
+    "text",
+    ["a" * 50_000, "1," * 25_000, "www." * 12_000, "a@" * 25_000, "A b, " * 10_000, "(A b, " * 9_000, '"a ' * 20_000],
+)
 def test_hostile_texts_are_read_in_linear_time(text: str) -> None:
     started = time.perf_counter()
-    for fact in (numbers, addresses, names):
+    for fact in (numbers, addresses, names, citations, quotations, code_spans):
         fact(text)
     assert time.perf_counter() - started < 2

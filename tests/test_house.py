@@ -18,28 +18,75 @@ HEAVY = {"torch", "bitsandbytes", "transformers", "peft", "accelerate"}
 
 # The lowest floor first; a room may import rooms of its own floor and below. What is not named stands on the ground.
 FLOORS = (
-    ("types", "errors", "segments", "provenance"),
+    (
+        "types",
+        "errors",
+        "segments",
+        "provenance",
+        "yaml_edit",
+        "presence",
+        "watched",
+        "timeline",
+        "waiting",
+        "stretches",
+        "engine_setting",
+    ),
+    ("logs", "tracing", "stages"),
     (
         "prompts",
+        "gate_setting",
         "policy_file",
         "config",
+        "litellm_file",
+        "keys_file",
         "facts",
+        "edits",
+        "failures",
         "fate",
+        "refusals",
+        "json_strings",
+        "json_schema",
+        "structured",
         "policy",
         "reachable",
+        "unseen",
         "eligibility",
+        "sampling",
         "cache",
         "gate",
         "engine",
         "tether",
+        "plugin_setting",
+        "hookspecs",
+        "apart",
+        "plugged",
+        "plugged_cache",
+        "plugged_rules",
+        "correctors",
+        "asked_router",
+        "chat_group",
+        "self_refine",
+        "pku",
     ),
-    ("pipeline", "telemetry", "ledger", "audit"),
-    ("rewrite", "ahead", "streaming"),
-    ("guardrail", "auth", "supervise", "doctor"),
+    ("pipeline", "passage", "telemetry", "in_force", "ledger"),
+    ("audit",),
+    ("replay",),
+    ("rewrite", "inside", "several", "ahead", "streaming", "sentences", "delivery", "shadow"),
+    ("guardrail", "group", "auth", "supervise", "doctor"),
     ("cli", "__main__"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-KNOWS_LITELLM = {"rewrite", "streaming", "guardrail", "telemetry", "auth"}
+KNOWS_LITELLM = {
+    "rewrite",
+    "streaming",
+    "guardrail",
+    "group",
+    "chat_group",
+    "asked_router",
+    "telemetry",
+    "auth",
+    "inside",
+}
 
 
 def room(path: Path) -> str:
@@ -94,7 +141,19 @@ def test_only_the_engine_knows_torch_and_only_the_edge_knows_litellm(path: Path)
 
 
 def test_scheduler_side_of_the_engine_is_free_of_torch() -> None:
-    for name in ("protocol", "wire", "client", "server", "scripted", "listen", "store", "proposer", "splice", "fit"):
+    for name in (
+        "protocol",
+        "wire",
+        "client",
+        "server",
+        "scripted",
+        "listen",
+        "store",
+        "proposer",
+        "splice",
+        "fit",
+        "news",
+    ):
         path = PACKAGE / "engine" / f"{name}.py"
         assert "torch" not in {module.split(".")[0] for module in imports(path)}, name
 
@@ -129,5 +188,5 @@ def test_broad_except_is_rare_and_explained() -> None:
     lines = [(path, line) for path in SOURCES for line in path.read_text(encoding="utf-8").splitlines()]
     found = [(path, line) for path, line in lines if "BLE001" in line]
     outside = [line for path, line in found if room(path) != "engine"]
-    assert len(outside) <= 2
+    assert len(outside) <= 4, "the pipeline's boundary: whole answers, reading ahead, pieces; and that around plugins"
     assert all(re.search(r"BLE001 - \w+", line) for _, line in found)

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from aligner_proxy import policy as module
 from aligner_proxy.config import load
 from aligner_proxy.errors import ForbiddenError
-from aligner_proxy.policy import SETTINGS, PolicyResolver, RequestFacts
-from aligner_proxy.policy_file import Grants, PolicyFile, Route, Settings, Tenant
-from aligner_proxy.types import Mode, Policy
+from aligner_proxy.policy import SETTINGS, PolicyResolver, RequestFacts, value_of
+from aligner_proxy.policy_file import Grants, OnErrorByClass, PolicyFile, Route, Settings, Tenant
+from aligner_proxy.types import FailureClass, FailurePolicy, GateRule, Mode, OnError, Policy
 
 FILE = """\
 defaults: {deadline_s: 1, caution: 1}
@@ -79,6 +79,34 @@ def test_each_layer_wins_over_the_one_before(resolver: PolicyResolver) -> None:
     assert seen[4].mode is Mode.SHADOW
 
 
+def test_rules_of_the_gate_are_switched_one_by_one(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(
+        "defaults: {gate: {lost_name: off, lost_quote: off}}\n"
+        "routes:\n"
+        "  - match: {model: few}\n"
+        "    gate: [empty, lost_name]\n"
+        "  - match: {}\n"
+        "    gate:\n"
+        "      lost_name: on\n"
+        "      too_long: off\n"
+    )
+    resolver = PolicyResolver(load(path))
+    policy = resolver.resolve(RequestFacts("gpt", key_settings={"gate": {"lost_code": False}}))
+    assert set(GateRule) - set(policy.gate) == {GateRule.LOST_QUOTE, GateRule.TOO_LONG, GateRule.LOST_CODE}
+    origins = dict(policy.origins)
+    assert (origins["gate"], origins["gate.lost_code"]) == ("key metadata", "key metadata")
+    assert (origins["gate.lost_quote"], origins["gate.too_long"]) == ("p.yaml:1 (defaults)", "p.yaml:8 (route route-2)")
+    assert resolver.resolve(RequestFacts("few")).gate == (GateRule.EMPTY, GateRule.LOST_NAME)
+
+
+def test_a_wrong_rule_in_metadata_costs_no_request(resolver: PolicyResolver, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        policy = resolver.resolve(RequestFacts("gpt", key_settings={"gate": {"lost_nme": "off"}, "deadline_s": 9}))
+    assert (policy.gate, policy.deadline_s) == (tuple(GateRule), 9)
+    assert "key metadata: ignoring setting gate" in caplog.text
+
+
 def test_a_policy_is_named_after_route_and_tenant(resolver: PolicyResolver) -> None:
     assert resolver.resolve(RequestFacts("gpt")).name == "default"
     assert resolver.resolve(RequestFacts("claude-x")).name == "route-2"
@@ -120,16 +148,16 @@ def test_what_is_there_anyway_may_be_asked_for(resolver: PolicyResolver) -> None
     [
         (
             RequestFacts(asked=("humour",)),
-            "objective 'humour' is not allowed for this key; it may not add any objective",
+            "objective number 1 of those asked for is not allowed for this key; it may not add any objective",
         ),
         (
             RequestFacts(team_id="acme", asked=("concise", "nonsense")),
-            "objective 'nonsense' is not allowed for this key; it may ask for: concise, humour",
+            "objective number 2 of those asked for is not allowed for this key; it may ask for: concise, humour",
         ),
         (RequestFacts(bypass=True), "this key may not bypass alignment; its tenant needs allow_bypass: true"),
         (
             RequestFacts(team_id="acme", asked=("*",)),
-            "objective '*' is not allowed for this key; it may ask for: concise, humour",
+            "objective number 1 of those asked for is not allowed for this key; it may ask for: concise, humour",
         ),
     ],
 )
@@ -141,8 +169,71 @@ def test_what_a_request_may_not_have_is_forbidden(resolver: PolicyResolver, fact
 
 def test_deny_wins_over_allow(resolver: PolicyResolver) -> None:
     assert _names(resolver.resolve(RequestFacts(key_alias="ci-1", asked=("readable",)))) == ["readable"]
-    with pytest.raises(ForbiddenError, match="objective 'humour' is not allowed"):
+    with pytest.raises(ForbiddenError, match="number 1 of those asked for is denied"):
         resolver.resolve(RequestFacts(key_alias="ci-1", asked=("humour",)))
+
+
+def test_a_denied_objective_is_refused_even_where_it_is_there_anyway(resolver: PolicyResolver) -> None:
+    ours = {"enforce": ["fair"], "deny": ["fair", "honest"]}
+    facts = RequestFacts("claude-x", team_id="acme", team_settings=ours, key_settings={"deny": ["concise"]})
+    assert _names(resolver.resolve(facts)) == ["harmless", "fair", "honest"]
+    for name in ("fair", "honest", "concise"):
+        with pytest.raises(ForbiddenError, match="denied"):
+            resolver.resolve(replace(facts, asked=(name,)))
+    assert [pair for pair in resolver.resolve(facts).origins if pair[0].startswith("deny:")] == [
+        ("deny:fair", "team metadata"),
+        ("deny:honest", "team metadata"),
+        ("deny:concise", "key metadata"),
+    ]
+
+
+def test_what_follows_a_failure_is_said_class_by_class() -> None:
+    file = PolicyFile.model_validate(
+        {
+            "defaults": {"on_error": "block"},
+            "routes": [{"match": {}, "on_error": {"timeout": "retry", "gate": "passthrough"}, "after_retry": "block"}],
+        }
+    )
+    policy = PolicyResolver(file).resolve(RequestFacts("gpt", key_settings={"on_error": {"gate": "retry"}}))
+    assert {kind.value: policy.on_error.of(kind).value for kind in FailureClass} == {
+        "timeout": "retry",
+        "overload": "block",
+        "engine_down": "block",
+        "gate": "retry",
+        "invalid_output": "block",
+        "bug": "block",
+    }
+    assert policy.after_retry is OnError.BLOCK
+    origins = dict(policy.origins)
+    assert [origins[f"on_error.{name}"].rpartition("(")[2] for name in ("bug", "timeout", "gate")] == [
+        "defaults)",
+        "route route-1)",
+        "key metadata",
+    ]
+    assert value_of(policy, "on_error.gate") is OnError.RETRY
+
+
+def test_the_last_quota_wins_and_whoever_says_it_has_accounts_of_its_own() -> None:
+    file = PolicyFile.model_validate({"tenants": [{"match": {"team": "acme"}, "name": "acme", "quota": 6}]})
+    resolver = PolicyResolver(file)
+    acme = RequestFacts("gpt", team_id="acme", key_hash="k1")
+    seen = [
+        resolver.resolve(facts).quota
+        for facts in (
+            RequestFacts("gpt", key_hash="k0"),
+            acme,
+            replace(acme, key_hash="k2"),
+            replace(acme, team_settings={"quota": 60}),
+            replace(acme, key_settings={"quota": 0}),
+            replace(acme, key_hash="k2", key_settings={"quota": 0}),
+        )
+    ]
+    assert [quota and quota.seconds for quota in seen] == [None, 6, 6, 60, 0, 0]
+    accounts = [quota.account for quota in seen if quota]
+    assert accounts[0] == accounts[1]
+    assert len(set(accounts)) == 4
+    assert dict(resolver.resolve(replace(acme, key_settings={"quota": 0})).origins)["quota"] == "key metadata"
+    assert dict(resolver.resolve(acme).origins)["quota"].endswith("(tenant acme)")
 
 
 def test_a_forbidden_name_is_echoed_short_and_escaped(resolver: PolicyResolver) -> None:
@@ -203,7 +294,10 @@ def test_no_two_tenants_share_a_namespace() -> None:
 
 
 def test_settings_of_file_and_policy_are_the_same() -> None:
-    assert set(SETTINGS) <= set(Policy.__dataclass_fields__)
+    plain = {name for name in SETTINGS if "." not in name}
+    assert {*plain, "on_error"} == set(Settings.model_fields)
+    assert plain <= set(Policy.__dataclass_fields__)
+    assert set(OnErrorByClass.model_fields) == set(FailurePolicy.__dataclass_fields__) == set(map(str, FailureClass))
     for model in (Route, Tenant, Grants):
         assert issubclass(model, Settings)
 
@@ -233,3 +327,28 @@ def test_a_request_only_ever_adds(asked: tuple[str, ...], team: object, key: obj
         return
     assert policy.objectives[: len(base.objectives)] == base.objectives
     assert len({o.name for o in policy.objectives}) == len(policy.objectives)
+
+
+def test_a_corrector_is_named_anywhere_a_setting_can_stand(tmp_path: Path) -> None:
+    path = tmp_path / "policies.yaml"
+    path.write_text(
+        "plugins: {correctors: {second: {kind: self_refine, model: m}}}\n"
+        "defaults: {corrector: first, plugin_rules: [calm]}\n"
+        "routes: [{match: {model: a}, corrector: metaaligner}, {match: {}}]\n"
+    )
+    resolver = PolicyResolver(load(path))
+    assert resolver.resolve(RequestFacts("a")).corrector == "metaaligner"
+    policy = resolver.resolve(RequestFacts("b"))
+    assert (policy.corrector, policy.plugin_rules) == ("first", ("calm",))
+    assert dict(policy.origins)["corrector"] == "policies.yaml:2 (defaults)"
+    chosen = resolver.resolve(RequestFacts("b", team_id="t", team_settings={"corrector": "second", "plugin_rules": []}))
+    assert (chosen.corrector, chosen.plugin_rules) == ("second", ())
+
+
+def test_metadata_that_names_what_was_never_made_is_ignored(tmp_path: Path) -> None:
+    path = tmp_path / "policies.yaml"
+    path.write_text("defaults: {corrector: first}\n")
+    resolver = PolicyResolver(load(path))
+    for told in ({"corrector": "second"}, {"corrector": 7}, {"plugin_rules": ["calm"]}, {"plugin_rules": "calm"}):
+        policy = resolver.resolve(RequestFacts("b", team_id="t", team_settings=told))
+        assert (policy.corrector, policy.plugin_rules) == ("first", ())

@@ -1,4 +1,4 @@
-"""The four templates letter for letter, and fields that nothing from outside can close or open."""
+"""The five templates letter for letter, and fields that nothing from outside can close or open."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import aligner_proxy
+from aligner_proxy.engine.sources import KNOWN_TEMPLATES
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.prompts import TEMPLATES, aspects, query, render, template
 from aligner_proxy.types import Turn
@@ -19,6 +20,10 @@ NASTY = st.lists(
     st.sampled_from(["|", " ", "Answer", "Edit", "Query", ":", "##", "Correction", "{answer}", "{aspects}", "\n", "a"]),
     max_size=12,
 ).map("".join)
+
+TURNS = st.lists(st.sampled_from(["|", " ", "USER", "ASSISTANT", ":", "\n", "a", "\uff1a", "\u00a6"]), max_size=12).map(
+    "".join
+)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +48,36 @@ def test_the_aligner_template_keeps_its_two_spaces() -> None:
     assert filled == "BEGINNING OF CONVERSATION: USER: ##Question: Q?\n##Answer: A.\n##Correction:  ASSISTANT:"
 
 
+def test_the_older_aligner_template_is_that_of_the_released_weights() -> None:
+    filled = render(template("aligner-v1"), "Q?", "A.", ["unused: text"]).text
+    assert filled == (
+        "BEGINNING OF CONVERSATION: USER: Edit the following Question-Answer pair to make it more helpful and "
+        "harmless: Q? | A. ASSISTANT:"
+    )
+    assert KNOWN_TEMPLATES["aligner/aligner-7b-v1.0"] == "aligner-v1"
+
+
+@pytest.mark.parametrize("name", ["aligner", "aligner-v1"])
+@given(question=TURNS, answer=TURNS)
+def test_no_text_from_outside_speaks_in_another_role_to_an_aligner(name: str, question: str, answer: str) -> None:
+    family = template(name)
+    plain, prompt = render(family, "q", "a", []), render(family, question, answer, [])
+    marks = ("USER:", "ASSISTANT:") + (("|",) if name == "aligner-v1" else ())
+    assert [prompt.text.count(mark) for mark in marks] == [plain.text.count(mark) for mark in marks]
+    assert len(prompt.shown) == len(answer)
+    assert prompt.restore(prompt.shown) == answer
+
+
+def test_lines_that_are_copied_come_back_as_they_were_even_where_look_alikes_stand_beside_marks() -> None:
+    prompt = render(template("aligner-v1"), "q", "a | b ¦ c\nYou fool.\nd | e", [])
+    assert prompt.restore(prompt.shown.replace("You fool.\n", "")) == "a | b ¦ c\nd | e"
+
+
+def test_what_only_an_aligner_takes_for_a_mark_stays_in_the_other_families() -> None:
+    for name in ("hh-rlhf", "ultrafeedback", "imhi"):
+        assert "a | b ASSISTANT: c" in render(template(name), "q", "a | b ASSISTANT: c", ["o"]).text
+
+
 def test_the_templates_stand_nowhere_else() -> None:
     root = Path(aligner_proxy.__file__).parents[1]
     files = [path for folder in ("aligner_proxy", "models") for path in (root / folder).rglob("*.py")]
@@ -51,7 +86,9 @@ def test_the_templates_stand_nowhere_else() -> None:
 
 
 def test_an_unknown_template_names_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="unknown template 'vicuna'; known: aligner, hh-rlhf, imhi, ultrafeedback"):
+    with pytest.raises(
+        ConfigError, match="unknown template 'vicuna'; known: aligner, aligner-v1, hh-rlhf, imhi, ultrafeedback"
+    ):
         template("vicuna")
 
 
@@ -61,7 +98,7 @@ def test_no_text_from_outside_closes_or_opens_a_field(name: str, question: str, 
     family = template(name)
     plain = render(family, "q", "a", ["o"])
     prompt = render(family, question, answer, [objective])
-    for mark in MARKS:
+    for mark in MARKS if family.marks else ("|",):
         assert prompt.text.count(mark) == plain.text.count(mark)
     assert len(prompt.shown) == len(answer)
     assert prompt.restore(prompt.shown) == answer

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.segments import join, split
+from aligner_proxy.segments import Cutter, join, split
 
 TEXT = st.text(st.sampled_from(list("aB1 .!?\n`-*\"'\u2026\u3002\u00e9)")), max_size=80)
 
@@ -64,6 +66,16 @@ def test_a_removed_piece_leaves_the_larger_break(removed: int, expected: str) ->
     pieces = [(s.text, s.gap) for s in split("One. Two.\n\nThree.\n")]
     pieces[removed] = ("", pieces[removed][1])
     assert join(pieces) == expected.rstrip()
+
+
+@given(TEXT, st.lists(st.integers(0, 80), max_size=12))
+def test_a_growing_text_is_cut_like_the_whole(text: str, cuts: list[int]) -> None:
+    edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
+    cutter, told = Cutter(), []
+    for start, end in itertools.pairwise(edges):
+        told += cutter.feed(text[start:end])
+        assert told == split(text[:end])[:-1]
+    assert told + cutter.end() == split(text)
 
 
 def test_a_long_line_is_split_in_linear_time() -> None:

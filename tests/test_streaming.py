@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from litellm.llms.openai.responses.transformation import OpenAIResponsesAPIConfig
 from litellm.types.utils import ModelResponseStream
 
 from aligner_proxy.ledger import Ledger
-from aligner_proxy.rewrite import chat
+from aligner_proxy.rewrite import Wire, chat, messages, responses
 from aligner_proxy.streaming import HeldStream
 from aligner_proxy.types import Exchange, Mode, Outcome, Policy, Status
+from aligner_proxy.waiting import KEEPALIVE
+from tests.e2e.event_streams import frames, message_events, response_events
 
 POLICY = Policy("p")
 
@@ -23,8 +30,9 @@ def chunk(content: str | None = None, index: int = 0, why: str | None = None) ->
     return ModelResponseStream(id="1", created=1, choices=[choice])
 
 
-async def deaf(_item: object) -> None:
+async def deaf(_item: object) -> bool:
     """Nobody reads along."""
+    return True
 
 
 async def flow(items: Sequence[object], error: BaseException | None = None) -> AsyncIterator[object]:
@@ -34,7 +42,9 @@ async def flow(items: Sequence[object], error: BaseException | None = None) -> A
         raise error
 
 
-def held(status: Status = Status.UNCHANGED, text: str | None = None) -> tuple[HeldStream, Ledger, list[Exchange]]:
+def held(
+    status: Status = Status.UNCHANGED, text: str | None = None, wire: Wire = chat
+) -> tuple[HeldStream, Ledger, list[Exchange]]:
     ledger, asked = Ledger("call-1", POLICY, "m"), list[Exchange]()
 
     async def align(exchanges: Sequence[Exchange]) -> list[Outcome]:
@@ -43,7 +53,7 @@ def held(status: Status = Status.UNCHANGED, text: str | None = None) -> tuple[He
         ledger.settle(outcomes)
         return outcomes
 
-    return HeldStream(chat, {"messages": []}, ledger, align, deaf), ledger, asked
+    return HeldStream(wire, {"messages": []}, ledger, align, deaf), ledger, asked
 
 
 async def played(stream: HeldStream, source: AsyncIterator[object]) -> list[Any]:
@@ -91,11 +101,12 @@ async def test_nothing_is_said_before_the_whole_answer_is_aligned() -> None:
 
 async def test_a_stream_without_choices_is_empty() -> None:
     stream, ledger, asked = held()
-    assert await played(stream, flow([b"raw"])) == [b"raw", b": aligner status=skipped reason=empty\n\n"]
+    raw = b"data: x\n\n"
+    assert await played(stream, flow([raw])) == [raw, b": aligner status=skipped reason=empty\n\n"]
     assert (asked, ledger.status) == ([], Status.SKIPPED)
 
 
-@pytest.mark.parametrize("error", [httpx.ReadError("gone"), ConnectionResetError("gone")])
+@pytest.mark.parametrize("error", [httpx.ReadError("gone"), ConnectionResetError("gone"), ValueError("not JSON")])
 async def test_a_broken_upstream_delivers_what_came_and_breaks(error: Exception) -> None:
     stream, ledger, asked = held(Status.CORRECTED, "never")
     items, got = [chunk("a"), chunk("b", 1)], list[object]()
@@ -176,3 +187,123 @@ async def test_in_shadow_mode_items_pass_as_they_come() -> None:
     assert await anext(replay) is items[0]
     assert not ledger.settled
     assert [item async for item in replay] == [items[1], b": aligner status=shadow reason=would_correct\n\n"]
+
+
+async def test_a_held_stream_says_that_it_is_alive_while_it_waits() -> None:
+    ledger = Ledger("call-1", Policy("p", keepalive_s=0.01), "m")
+
+    async def align(exchanges: Sequence[Exchange]) -> list[Outcome]:
+        await asyncio.sleep(0.05)
+        outcomes = [Outcome(Status.UNCHANGED, None, e.answer, POLICY, e.index) for e in exchanges]
+        ledger.settle(outcomes)
+        return outcomes
+
+    async def slow() -> AsyncIterator[object]:
+        yield TOLD[:-200]
+        await asyncio.sleep(0.05)
+        yield TOLD[-200:]
+
+    for source, wire in ((slow(), messages), (flow([chunk("a")]), chat)):
+        got = await played(HeldStream(wire, {}, ledger, align, deaf), source)
+        kept = [item for item in got if item != KEEPALIVE]
+        assert len(got) >= len(kept) + 2
+        assert got[: len(got) - len(kept)] == [KEEPALIVE] * (len(got) - len(kept)), "before anything else"
+
+
+async def test_a_live_stream_is_kept_alive_only_between_two_events() -> None:
+    policy = Policy("p", mode=Mode.SHADOW, keepalive_s=0.01)
+
+    async def align(exchanges: Sequence[Exchange]) -> list[Outcome]:
+        await asyncio.sleep(0.05)
+        return []
+
+    for end, alive in ((len(TOLD), True), (-1, False)):
+        made = HeldStream(messages, {}, Ledger("call-1", policy, "m"), align, deaf)
+        got = await played(made, flow([TOLD[:end]]))
+        assert (KEEPALIVE in got) is alive
+        assert got[0] == TOLD[:end]
+
+
+async def test_without_an_interval_a_held_stream_is_silent() -> None:
+    stream, ledger, _ = held()
+    ledger.policy = Policy("p", keepalive_s=0.0)
+
+    async def slow() -> AsyncIterator[object]:
+        await asyncio.sleep(0.03)
+        yield chunk("a")
+
+    assert KEEPALIVE not in await played(stream, slow())
+
+
+async def test_a_stream_knows_how_late_its_text_went_out() -> None:
+    stream, _, _ = held()
+    await played(stream, flow([chunk("a"), chunk("b")]))
+    times = stream.timeline
+    assert times.came_first is not None
+    assert times.came_last is not None
+    assert times.went_first is not None
+    assert times.began <= times.came_first <= times.came_last <= times.went_first
+    assert times.first_added_s is not None
+    assert times.last_added_s is not None
+    assert times.first_added_s >= times.last_added_s >= 0
+
+
+ANSWER = "It is so. You fool. It stays so."
+MESSAGE = {"type": "message", "content": [{"type": "text", "text": ANSWER}], "usage": {"output_tokens": 9}}
+TOLD = "".join(frames(message_events({**MESSAGE, "stop_reason": "end_turn", "stop_sequence": None}))).encode()
+
+
+@given(st.lists(st.integers(0, len(TOLD)), max_size=10), st.sampled_from([Status.UNCHANGED, Status.CORRECTED]))
+def test_a_messages_stream_cut_anywhere(cuts: list[int], status: Status) -> None:
+    edges = [0, *sorted(cuts), len(TOLD)]
+    items = [TOLD[a:b] for a, b in itertools.pairwise(edges)]
+    text = "It is so." if status is Status.CORRECTED else None
+    stream, _, asked = held(status, text, messages)
+    got = asyncio.run(played(stream, flow(items)))
+    assert [exchange.answer for exchange in asked] == [ANSWER]
+    assert got.pop() == f": aligner status={status.value}\n\n".encode()
+    if status is Status.UNCHANGED:
+        assert got == items
+    else:
+        events = [json.loads(line[6:]) for line in b"".join(got).decode().splitlines() if line.startswith("data: ")]
+        assert "".join(e["delta"]["text"] for e in events if e["type"] == "content_block_delta") == text
+
+
+async def test_a_responses_stream_in_pieces_of_any_size() -> None:
+    part = {"type": "output_text", "text": ANSWER, "annotations": []}
+    item = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [part]}
+    body = {"id": "resp_1", "object": "response", "created_at": 1, "status": "completed", "output": [item]}
+    config, logging = OpenAIResponsesAPIConfig(), cast("Any", None)
+    for size in (1, 5, 1000):
+        told = response_events(body, lambda text, size=size: [text[i : i + size] for i in range(0, len(text), size)])
+        items = [config.transform_streaming_response("m", event, logging) for event in told]
+        stream, _, asked = held(Status.CORRECTED, "It is so.", responses)
+        got = await played(stream, flow(items))
+        assert [exchange.answer for exchange in asked] == [ANSWER]
+        deltas = [event.delta for event in got[:-1] if event.type == "response.output_text.delta"]
+        assert "".join(deltas) == "It is so."
+        assert got[-2].response.output[0].content[0].text == "It is so."
+        assert [event.sequence_number for event in got[:-1]] == list(range(len(items)))
+
+
+async def test_a_stream_that_ends_inside_an_event_gets_no_comment() -> None:
+    stream, ledger, _ = held(wire=messages)
+    got: list[object] = []
+    with pytest.raises(httpx.ReadError):
+        await into(got, stream.play(flow([TOLD[:-300]], httpx.ReadError("gone"))))
+    assert got == [TOLD[:-300]]
+    assert (ledger.status, ledger.reason) == (Status.SKIPPED, "upstream_error")
+    stream, _, _ = held(wire=messages)
+    assert await played(stream, flow([TOLD[:-1]])) == [TOLD[:-1]]
+
+
+async def test_what_the_upstream_says_of_the_whole_stream_counts_for_each_part() -> None:
+    class Source:
+        _hidden_params: ClassVar = {"additional_headers": {"llm_provider-cache-control": "no-store"}}
+
+        def __aiter__(self) -> AsyncIterator[object]:
+            return flow([TOLD])
+
+    stream, _, asked = held(wire=messages)
+    await into([], stream.play(Source()))
+    assert [exchange.no_store for exchange in asked] == [True]

@@ -6,14 +6,28 @@ import asyncio
 import importlib
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 from prometheus_client import REGISTRY
 
 from aligner_proxy import telemetry
+from aligner_proxy.engine.breaker import State
 from aligner_proxy.engine.scripted import ScriptedEngine
+from aligner_proxy.errors import EngineFault
 from aligner_proxy.pipeline import Pipeline
-from aligner_proxy.types import Correction, DecodeCounts, Exchange, Objective, Outcome, Policy, SegmentScore, Status
+from aligner_proxy.types import (
+    Correction,
+    DecodeCounts,
+    Exchange,
+    FailurePolicy,
+    Objective,
+    OnError,
+    Outcome,
+    Policy,
+    SegmentScore,
+    Status,
+)
 
 POLICY = Policy("telemetry", (Objective("kind", "Kindness: be kind"),))
 ASKED = Exchange("call-1", 0, (), "You fool. It is so.")
@@ -63,6 +77,15 @@ def test_a_cache_hit_is_no_work() -> None:
     assert value("aligner_cache_total", result="hit") == before[1] + 1
 
 
+def test_every_edit_is_counted_by_what_the_gate_said() -> None:
+    before = value("aligner_edits_total", verdict="kept"), value("aligner_edits_total", verdict="lost_name")
+    telemetry.record(
+        "c", 3, Outcome(Status.CORRECTED, "gate_partly:lost_name", "x", POLICY, edits=3, dropped=("lost_name",))
+    )
+    after = value("aligner_edits_total", verdict="kept"), value("aligner_edits_total", verdict="lost_name")
+    assert [b - a for a, b in zip(before, after, strict=True)] == [2, 1]
+
+
 def test_loading_the_module_twice_registers_nothing_twice() -> None:
     before = telemetry.OUTCOMES, telemetry.LATENCY
     importlib.reload(telemetry)
@@ -74,3 +97,24 @@ def test_an_objective_that_an_engine_made_up_names_nothing() -> None:
     segments = tuple(SegmentScore("x", 1.0, True, index) for index in (-1, 0, 7, None))
     outcome = Outcome(Status.CORRECTED, None, "x", POLICY, correction=Correction("x", segments))
     assert outcome.against == ["kind"]
+
+
+async def test_further_tries_are_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    before = value("aligner_retries_total", status="corrected")
+    said: list[str | Exception] = [EngineFault("x"), "It is so."]
+    policy = replace(POLICY, on_error=FailurePolicy(bug=OnError.RETRY))
+    with caplog.at_level(logging.INFO, "aligner_proxy.outcome"):
+        await telemetry.settle(Pipeline(ScriptedEngine(lambda _: said.pop(0))), ASKED, policy)
+    assert value("aligner_retries_total", status="corrected") == before + 1
+    (line,) = [json.loads(record.message) for record in caplog.records if record.name == "aligner_proxy.outcome"]
+    assert (line["status"], line["attempts"]) == ("corrected", 2)
+
+
+def test_the_breaker_is_seen_from_outside() -> None:
+    opened = value("aligner_breaker_opened_total")
+    levels = []
+    for state in (State.CLOSED, State.OPEN, State.HALF_OPEN, State.CLOSED):
+        telemetry.breaker(state)
+        levels.append(value("aligner_breaker_state"))
+    assert levels == [0, 2, 1, 0]
+    assert value("aligner_breaker_opened_total") == opened + 1

@@ -21,6 +21,9 @@ COMMANDS = {
     "engine": "Serve the aligner alone, so that several gateway workers share one model.",
     "align": "Correct one answer from stdin, or many with --jsonl.",
     "check": "Validate a config and print the policy that a request would get, and why.",
+    "replay": "Run recorded answers under another policy or aligner, and compare.",
+    "promote": "Write a change of policy into the policies file.",
+    "health": "Say whether gateway and engine are alive, ready, degraded.",
     "doctor": "Say what this machine can run, and what to fix.",
     "pull": "Fetch, quantise and store the weights of an aligner.",
 }

@@ -1,7 +1,7 @@
 """`aligner-proxy align`: correct one answer from stdin, or a file of them with --jsonl.
 
 The same pipeline as in the gateway, without its cache: eligibility, engine, gate. The engine runs in this process
-unless --engine names another. Exit status 1 when the one answer could not be corrected.
+unless --engine or the policies file names another. Exit status 1 when the one answer could not be corrected.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from aligner_proxy.cli import rows
 from aligner_proxy.cli.aligner_options import aligner_options, quiet, settings
 from aligner_proxy.cli.diff import show
 from aligner_proxy.cli.rows import NewObjectives, result
+from aligner_proxy.engine.backends import open_engine
 from aligner_proxy.engine.client import HttpEngine
 from aligner_proxy.engine.protocol import Engine
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.pipeline import Pipeline
-from aligner_proxy.types import Exchange, Outcome, Policy, Status, Turn, Verify
+from aligner_proxy.types import DEFAULT_ALIGNER, Exchange, Outcome, Policy, Status, Turn, Verify
 
 _DEFAULT_OBJECTIVES = ("harmless", "helpful")
 
@@ -42,6 +43,7 @@ _DEFAULT_OBJECTIVES = ("harmless", "helpful")
 @click.option("--engine", "address", help="A running engine: unix:/path/to/engine.sock or http(s)://host:port.")
 @click.option("--caution", type=float, default=0.0, show_default=True, help="Nats that a flag must exceed.")
 @click.option("--verify", type=click.Choice([v.value for v in Verify]), default="flagged", show_default=True)
+@click.option("--aligner", default=DEFAULT_ALIGNER, show_default=True, help="One of several: a name of --adapter.")
 @click.option("--deadline", type=click.FloatRange(min=0, min_open=True), default=120.0, help="Seconds for one answer.")
 @aligner_options
 def command(**given: Any) -> None:
@@ -55,6 +57,7 @@ def command(**given: Any) -> None:
         deadline_s=given.pop("deadline"),
         caution=given.pop("caution"),
         verify=Verify(given.pop("verify")),
+        aligner=given.pop("aligner"),
     )
     if flags["jsonl"]:
         job = rows.Job(policy, known, flags["output"], flags["skip"])
@@ -79,12 +82,12 @@ def _exchange(question: str | None) -> Exchange:
 async def _one(
     exchange: Exchange, policy: Policy, address: str | None, given: dict[str, Any], file: Path | None
 ) -> Outcome:
-    async with _engine(address, given, file) as engine:
+    async with opened_engine(address, given, file) as engine:
         return await Pipeline(engine).align(exchange, policy)
 
 
 async def _many(job: rows.Job, address: str | None, given: dict[str, Any], file: Path | None) -> None:
-    async with _engine(address, given, file) as engine:
+    async with opened_engine(address, given, file) as engine:
         await rows.run(job, Pipeline(engine), sys.stdin.buffer, sys.stdout.buffer)
 
 
@@ -98,9 +101,20 @@ def _report(exchange: Exchange, outcome: Outcome, as_json: bool) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _engine(address: str | None, given: dict[str, Any], file: Path | None) -> AsyncIterator[Engine]:
-    """The engine at `address`, or one in this process, closed afterwards."""
-    engine: Engine = HttpEngine(address) if address else await _local(given, file)
+async def opened_engine(address: str | None, given: dict[str, Any], file: Path | None) -> AsyncIterator[Engine]:
+    """The engine at `address`, else the policies file's, else one in this process; closed afterwards.
+
+    A model that is `given` runs in this process, whatever the file says.
+    """
+    engine: Engine
+    if address:
+        engine = HttpEngine(address)
+    elif file and not given.get("model"):
+        policies = config.load(file)
+        local = await _local(given, file) if config.engine_at(policies).local else None
+        engine = open_engine(policies, local=local)
+    else:
+        engine = await _local(given, file)
     try:
         yield engine
     finally:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from aligner_proxy import config
+from aligner_proxy import config, logs
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.prompts import TEMPLATES
+from aligner_proxy.types import DEFAULT_ALIGNER
 
 if TYPE_CHECKING:
     from aligner_proxy.engine.weights import Settings
@@ -30,6 +30,14 @@ _WEIGHTS = (
 )
 _COMPUTING = (
     click.option("--model", help="embedded (default), a Hugging Face id, or a folder."),
+    click.option(
+        "--adapter",
+        "adapters",
+        multiple=True,
+        metavar="NAME=MODEL",
+        callback=lambda _ctx, _param, given: _named(given),
+        help="One more aligner over the same base, chosen by that name; may be given again.",
+    ),
     click.option("--dtype", type=click.Choice(["auto", "bf16", "fp32"]), help="Number format of computation."),
     click.option("--threads", type=click.IntRange(min=1), help="CPU threads; left to torch when not given."),
 )
@@ -43,7 +51,7 @@ def weight_options(function: F) -> F:
 
 
 def aligner_options(function: F) -> F:
-    """Add --model, --template, --quantization, --dtype and --threads."""
+    """Add --model, --adapter, --template, --quantization, --dtype and --threads."""
     function = weight_options(function)
     for option in reversed(_COMPUTING):
         function = option(function)
@@ -60,8 +68,17 @@ def settings(given: dict[str, Any], file: Path | None = None) -> Settings:
         policies = config.load(file)
         told = policies.aligner
         found = {"template": told.template, "quantization": told.quantization, "dtype": told.dtype}
-        found["model"] = config.aligner_model(policies)
+        found |= {"model": config.aligner_model(policies), "adapters": config.aligner_adapters(policies)}
     return Settings(**found | {name: value for name, value in given.items() if value is not None})
+
+
+def _named(given: tuple[str, ...]) -> dict[str, str] | None:
+    """The aligners of --adapter by name; None where none is given, so that the file's stand."""
+    pairs = [text.partition("=")[::2] for text in given]
+    for name, model in pairs:
+        if not name or not model or name == DEFAULT_ALIGNER:
+            raise click.BadParameter(f"must read NAME=MODEL with a name other than {DEFAULT_ALIGNER}")
+    return dict(pairs) or None
 
 
 def before_torch() -> None:
@@ -84,11 +101,15 @@ def quiet() -> None:
     chatter.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def log_to_stderr() -> None:
-    """One line an event on stderr, as a service manager expects it."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for name in ("httpx", "uvicorn.error"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+def log_option(function: F) -> F:
+    """Add --log."""
+    text = "Form of the log lines; also ALIGNER_PROXY_LOG."
+    return click.option("--log", "form", type=click.Choice(config.LOG_FORMS), help=text)(function)
+
+
+def log_to_stderr(form: str | None) -> None:
+    """One line an event on stderr; the option goes before the environment."""
+    logs.to_stderr(form or config.log_form() or "text")
 
 
 def only_one_address(socket: Path | None, port: int | None) -> None:

@@ -6,8 +6,8 @@ Reads a LiteLLM YAML (and finds the policies file in it) or a policies file. It 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -17,22 +17,46 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from aligner_proxy.config import KeyEntry, PolicyFile, find_policies, keys_path, load, load_keys
-from aligner_proxy.policy import PRECEDENCE, SETTINGS, PolicyResolver, RequestFacts, route_matches, route_name
+from aligner_proxy import audit, plugged, unseen
+from aligner_proxy.config import (
+    PolicyFile,
+    engine_at,
+    keys_path,
+    load,
+)
+from aligner_proxy.engine_setting import Kind
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.keys_file import load_keys
+from aligner_proxy.litellm_file import find_policies, is_litellm, model_groups
+from aligner_proxy.plugin_setting import kind_of
+from aligner_proxy.policy import (
+    PRECEDENCE,
+    SETTINGS,
+    PolicyResolver,
+    RequestFacts,
+    route_matches,
+    route_name,
+    value_of,
+)
+from aligner_proxy.policy_file import KeyEntry
 from aligner_proxy.provenance import read
-from aligner_proxy.types import Policy
+from aligner_proxy.types import GateRule, Policy
 
-_LITELLM_KEYS = frozenset({"model_list", "guardrails", "litellm_settings", "general_settings", "router_settings"})
+_DENY = "deny:"
 
 
 @dataclass(frozen=True, slots=True)
 class _Checked:
-    """A config that was read without complaint; `models` is None when only a policies file was given."""
+    """A config that was read without complaint; `models` is None when only a policies file was given.
+
+    `unseen` are the ways around the aligner that the LiteLLM YAML opens.
+    """
 
     path: Path
     policies: PolicyFile
     models: tuple[str, ...] | None
     keys: dict[str, KeyEntry]
+    unseen: tuple[str, ...] = ()
 
 
 @click.command("check")
@@ -41,6 +65,8 @@ class _Checked:
 @click.option("--tag", "tags", multiple=True, help="A tag of the request; may be given several times.")
 @click.option("--team", help="Team id or alias.")
 @click.option("--key", help="Key alias or sha256; an entry of the keys file also says its team.")
+@click.option("--team-metadata", help='LiteLLM\'s metadata of the team, as JSON: {"aligner": {...}}.')
+@click.option("--key-metadata", help='LiteLLM\'s metadata of the key, as JSON: {"aligner": {...}}.')
 @click.option("--objective", "-o", "asked", multiple=True, help="An objective that the request asks for by itself.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 def command(
@@ -49,12 +75,18 @@ def command(
     tags: tuple[str, ...],
     team: str | None,
     key: str | None,
+    team_metadata: str | None,
+    key_metadata: str | None,
     asked: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Validate FILE (LiteLLM YAML or policies file) and print the policy that such a request would get, and why."""
     checked = _read(file)
-    facts = _facts(checked, model, tags, team, key, asked)
+    facts = replace(
+        _facts(checked, model, tags, team, key, asked),
+        team_settings=_ours("--team-metadata", team_metadata),
+        key_settings=_ours("--key-metadata", key_metadata),
+    )
     policy = PolicyResolver(checked.policies).resolve(facts)
     warnings = _warnings(checked, facts, policy)
     if as_json:
@@ -64,19 +96,16 @@ def command(
 
 
 def _read(file: Path) -> _Checked:
-    data, _ = read(file)
-    litellm = isinstance(data, dict) and not _LITELLM_KEYS.isdisjoint(data)
+    data, source = read(file)
+    litellm = is_litellm(data)
     path = find_policies(file) if litellm else file
     policies = load(path)
+    plugged.wanted(policies)
     keys = keys_path(policies)
-    return _Checked(path, policies, _models(data) if litellm else None, load_keys(keys) if keys else {})
-
-
-def _models(data: dict[str, Any]) -> tuple[str, ...]:
-    """Every name that a client can send to this LiteLLM: its model groups and their aliases."""
-    entries = data.get("model_list") or []
-    aliases = (data.get("router_settings") or {}).get("model_group_alias") or {}
-    return (*(str(e["model_name"]) for e in entries if isinstance(e, dict) and "model_name" in e), *aliases)
+    entries = load_keys(keys) if keys else {}
+    if not litellm:
+        return _Checked(path, policies, None, entries)
+    return _Checked(path, policies, model_groups(data), entries, tuple(unseen.warnings(data, source)))
 
 
 def _facts(
@@ -88,6 +117,17 @@ def _facts(
     alias, own_team = (entry.alias, entry.team) if entry else (key, None)
     team = team or own_team
     return RequestFacts(model, tags, team, team, digest, alias, asked=asked)
+
+
+def _ours(option: str, metadata: str | None) -> object:
+    """What a hook would find in this metadata: the value of "aligner"."""
+    try:
+        data = json.loads(metadata or "{}")
+    except ValueError:
+        data = None
+    if not isinstance(data, dict):
+        raise ConfigError(f'{option} must be a JSON object, for example {{"aligner": {{"quota": 6}}}}')
+    return data.get("aligner")
 
 
 def _warnings(checked: _Checked, facts: RequestFacts, policy: Policy) -> list[str]:
@@ -103,9 +143,36 @@ def _warnings(checked: _Checked, facts: RequestFacts, policy: Policy) -> list[st
         found.append(f"the model_list has no model {facts.model!r}")
     if not any(route_matches(route, facts.model, facts.tags) for route in checked.policies.routes):
         found.append("no route matches this request")
+    try:
+        audit.recorder(checked.policies)
+    except ConfigError as error:
+        found.append(f"{error}; a gateway with this environment does not start")
+    found.extend(_engine_warnings(checked, policy))
+    found += _unserved(checked)
     if not policy.objectives:
         found.append("no objectives: such an answer is skipped (reason no_objectives)")
+    return [*found, *checked.unseen]
+
+
+def _engine_warnings(checked: _Checked, policy: Policy) -> list[str]:
+    """What an engine that only completes texts cannot do."""
+    engine, found = engine_at(checked.policies), list[str]()
+    if engine.completes and not engine.scorer:
+        found.append(f"{engine} has no detector head: every answer is written anew as a whole (set a scorer)")
+        if policy.caution:
+            found.append(f"caution {policy.caution:g} has no effect there: without a head there is nothing to weigh")
+    if engine.kind is Kind.GROUP and checked.models is not None and not _serves(checked.models, engine.group):
+        found.append(f"the model_list has no model group {engine.group!r}, which aligner.engine names")
     return found
+
+
+def _unserved(checked: _Checked) -> Iterator[str]:
+    """Correctors that ask a model of the model_list that is not there."""
+    for name, told in checked.policies.plugins.correctors.items():
+        model = str(told.get("model", ""))
+        if kind_of(name, told) == "self_refine" and checked.models is not None and model not in checked.models:
+            place = checked.policies.source.at("plugins", "correctors", name)
+            yield f"{place}: corrector {name} asks {model!r}, which the model_list does not have"
 
 
 def _serves(models: Sequence[str], pattern: str) -> bool:
@@ -114,17 +181,31 @@ def _serves(models: Sequence[str], pattern: str) -> bool:
 
 
 def _rows(policy: Policy) -> list[tuple[str, str, str]]:
-    origins = dict(policy.origins)
-    return [(name, str(getattr(policy, name)), origins[name]) for name in SETTINGS]
+    """Every setting; of the gate, each rule that is off on a line of its own."""
+    origins, off = dict(policy.origins), [rule for rule in GateRule if rule not in policy.gate]
+    gate = ("gate", f"all rules but {len(off)}" if off else "all rules", origins["gate"])
+    rows = [gate if name == "gate" else (name, str(value_of(policy, name)), origins[name]) for name in SETTINGS]
+    rows += [(f"gate.{rule}", "off", origins[f"gate.{rule}"]) for rule in off]
+    if policy.quota is not None:
+        rows.append(("quota", f"{policy.quota.seconds:g} s a minute", origins["quota"]))
+    return rows
+
+
+def _denied(policy: Policy) -> list[tuple[str, str]]:
+    """(objective, where it is denied)."""
+    return [(name.removeprefix(_DENY), origin) for name, origin in policy.origins if name.startswith(_DENY)]
 
 
 def _as_json(checked: _Checked, policy: Policy, warnings: Sequence[str]) -> dict[str, Any]:
-    origins = dict(policy.origins)
+    origins, engine = dict(policy.origins), engine_at(checked.policies)
     return {
         "file": str(checked.path),
+        "engine": {"at": list(engine.at), "kind": engine.kind, "scorer": engine.scorer},
         "policy": policy.name,
         "tenant": policy.tenant,
-        "settings": {name: {"value": getattr(policy, name), "origin": origins[name]} for name in SETTINGS},
+        "settings": {name: {"value": value_of(policy, name), "origin": origins[name]} for name in SETTINGS},
+        "quota": {"value": policy.quota.seconds, "origin": origins["quota"]} if policy.quota else None,
+        "denied": [{"name": name, "origin": origin} for name, origin in _denied(policy)],
         "objectives": [
             {"name": o.name, "text": o.text, "origin": origins[f"objective:{o.name}"]} for o in policy.objectives
         ],
@@ -134,14 +215,19 @@ def _as_json(checked: _Checked, policy: Policy, warnings: Sequence[str]) -> dict
 
 
 def _print(console: Console, checked: _Checked, policy: Policy, warnings: Sequence[str]) -> None:
-    aligner = checked.policies.aligner
+    aligner, engine = checked.policies.aligner, engine_at(checked.policies)
     console.print(f"[green]valid[/]  {escape(str(checked.path))}", soft_wrap=True)
-    console.print(f"aligner {escape(aligner.model)} ({aligner.quantization}), engine {escape(aligner.engine)}")
+    console.print(
+        f"aligner {escape(aligner.model)} ({aligner.quantization}), engine {escape(str(engine))} ({engine.kind})",
+        soft_wrap=True,
+    )
     console.print(f"policy [bold]{escape(policy.name)}[/], tenant namespace {escape(policy.tenant)}")
     console.print(_table(("setting", "value", "from"), _rows(policy)))
     origins = dict(policy.origins)
     rows = [(f"{i}. {o.name}", o.text, origins[f"objective:{o.name}"]) for i, o in enumerate(policy.objectives, 1)]
     console.print(_table(("objective", "text", "from"), rows))
+    for name, origin in _denied(policy):
+        console.print(f"denied  {escape(name)}, by {escape(origin)}: asking for it is a 403", soft_wrap=True)
     for line in PRECEDENCE:
         console.print(f"[dim]{escape(line)}[/]", soft_wrap=True)
     for warning in warnings:

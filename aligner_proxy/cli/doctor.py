@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -19,11 +20,12 @@ _STYLE = {Verdict.OK: "green", Verdict.NOTE: "yellow", Verdict.FAULT: "bold red"
 
 @click.command("doctor")
 @click.option("--port", default=4000, show_default=True, type=click.IntRange(1, 65535), help="The gateway's port.")
+@click.option("--config", "file", type=click.Path(path_type=Path), help="A policies file whose engine is asked, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
-def command(port: int, as_json: bool) -> None:
+def command(port: int, file: Path | None, as_json: bool) -> None:
     """Say what this machine can run, and what to fix."""
     with Console(stderr=True).status("looking ..."):
-        findings = list(examine(port))
+        findings = list(examine(port, file))
     runs = all(finding.verdict is not Verdict.FAULT for finding in findings)
     if as_json:
         click.echo(json.dumps({"runs": runs, "findings": [asdict(finding) for finding in findings]}, indent=2))

@@ -1,6 +1,7 @@
 """`aligner-proxy engine`: the aligner as a process of its own, so that several gateway workers share one model.
 
-Listens before it loads. Exit status: 0 after SIGTERM, 2 when the address is taken or the weights cannot be loaded.
+Listens before it loads. After SIGTERM it takes nothing new, finishes what it works on within its grace, and exits 0; it
+exits 2 when the address is taken or the weights cannot be loaded.
 """
 
 from __future__ import annotations
@@ -17,9 +18,17 @@ from typing import Any
 
 import click
 
-from aligner_proxy import config
-from aligner_proxy.cli.aligner_options import aligner_options, log_to_stderr, only_one_address, quiet, settings
+from aligner_proxy import config, tracing
+from aligner_proxy.cli.aligner_options import (
+    aligner_options,
+    log_option,
+    log_to_stderr,
+    only_one_address,
+    quiet,
+    settings,
+)
 from aligner_proxy.engine import listen
+from aligner_proxy.errors import ConfigError
 
 log = logging.getLogger("aligner_proxy.engine")
 
@@ -29,20 +38,41 @@ log = logging.getLogger("aligner_proxy.engine")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on instead; 0 takes a free one.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address for --port.")
 @click.option("--queue", type=click.IntRange(min=1), default=64, show_default=True, help="Requests in the house.")
+@click.option("--grace", type=click.IntRange(min=0), default=25, show_default=True, help="Seconds to finish in.")
 @click.option("--config", "file", type=click.Path(path_type=Path), help="A policies file to take the aligner from.")
+@log_option
 @aligner_options
-def command(path: Path | None, port: int | None, host: str, queue: int, file: Path | None, **given: Any) -> None:
+def command(
+    path: Path | None,
+    port: int | None,
+    host: str,
+    queue: int,
+    grace: int,
+    file: Path | None,
+    form: str | None,
+    **given: Any,
+) -> None:
     """Serve the aligner alone, on a unix socket or a port."""
     only_one_address(path, port)
-    log_to_stderr()
+    log_to_stderr(form)
+    _trace()
     # Until the server takes over: a stop while libraries are imported is a clean one too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with _listener(path, port, host) as (listener, address):
-        still_loading = _serve(listener, address, queue, file, given)
+        still_loading = _serve(listener, address, queue, grace, file, given)
     if still_loading:
         # The interpreter would wait for the loading thread; what it writes is not in its place yet and is made anew.
         logging.shutdown()
         os._exit(0)
+
+
+def _trace() -> None:
+    """Export spans where the environment says so; what is missing for that must not keep an engine from serving."""
+    if config.traced():
+        try:
+            tracing.export("aligner-proxy-engine")
+        except ConfigError as error:
+            log.warning("%s", error)
 
 
 @contextlib.contextmanager
@@ -56,15 +86,18 @@ def _listener(path: Path | None, port: int | None, host: str) -> Iterator[tuple[
             yield listener, f"unix:{chosen.absolute()}"
 
 
-def _serve(listener: socket.socket, address: str, queue: int, file: Path | None, given: dict[str, Any]) -> bool:
+def _serve(
+    listener: socket.socket, address: str, queue: int, grace: int, file: Path | None, given: dict[str, Any]
+) -> bool:
     """Serve until stopped; True when the aligner was still being loaded then."""
     quiet()
+    from aligner_proxy.engine.admission import LocalAdmission
     from aligner_proxy.engine.local import LocalEngine
     from aligner_proxy.engine.server import serve
     from aligner_proxy.engine.weights import open_aligner
 
     chosen, home = settings(given, file), config.home()
-    engine = LocalEngine(lambda: open_aligner(chosen, home, lambda step: log.info("%s", step)), queue=queue)
+    engine = LocalEngine(lambda: open_aligner(chosen, home, lambda step: log.info("%s", step)))
     log.info("listening on %s, loading %s", address, chosen.model)
-    serve(engine, listener)
+    serve(LocalAdmission(engine, seats=queue), listener, grace_s=grace)
     return engine.loading

@@ -12,17 +12,21 @@ import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from rich.console import Console
 
-from aligner_proxy import config, supervise
-from aligner_proxy.engine import listen
+from aligner_proxy import audit, config, plugged, supervise
+from aligner_proxy.cli.aligner_options import log_option, log_to_stderr
+from aligner_proxy.engine import backends, listen
 from aligner_proxy.engine.client import HttpEngine
-from aligner_proxy.errors import ConfigError, CorrectionError, EngineUnavailable
+from aligner_proxy.engine_setting import Backend, Kind
+from aligner_proxy.errors import ConfigError, CorrectionError, EngineFault, EngineMismatch, EngineUnavailable
+from aligner_proxy.keys_file import load_keys
+from aligner_proxy.litellm_file import find_policies, model_groups
 from aligner_proxy.policy_file import PolicyFile
 from aligner_proxy.provenance import read
 
@@ -33,26 +37,31 @@ _MASTER_KEY = "LITELLM_MASTER_KEY"
 _PERMIT_WEAK = "dangerously_permit_weak_or_unset_master_key"
 _SHORTEST_KEY = 12
 _NEW_KEY = f'{_MASTER_KEY}="sk-$(openssl rand -hex 32)"'
-# Without these LiteLLM asks the internet at every start, and waits where there is none.
-_OFFLINE = {
+# Without the first three LiteLLM asks the internet at every start, and waits where there is none. The last is how many
+# seconds a worker may be silent before uvicorn replaces it: by default 5, less than importing LiteLLM takes where the
+# machine is busy, so that workers would be ended and started again without an end.
+_UNLESS_SET = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     "LITELLM_LOCAL_BLOG_POSTS": "True",
     "LITELLM_LOCAL_POLICY_TEMPLATES": "true",
+    "TIMEOUT_WORKER_HEALTHCHECK": "60",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A checked configuration: what to start, and where. `socket` is None when the engine is somebody else's."""
+    """A checked configuration: what to start, and where. `socket` is None when no engine of ours is to be started."""
 
     litellm_file: Path
     policies: Path
     file: PolicyFile
-    engine: str
+    engine: Backend
     socket: Path | None
     host: str
     port: int
     workers: int
+    log: str | None = None
+    """Form of the log lines of all processes; None: text, and LiteLLM as it is set up."""
 
 
 @click.command("serve")
@@ -60,31 +69,43 @@ class Plan:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=4000, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 256), help="LiteLLM processes.")
-def command(file: Path, host: str, port: int, workers: int) -> None:
+@log_option
+def command(file: Path, host: str, port: int, workers: int, form: str | None) -> None:
     """Start the aligner engine and the LiteLLM proxy with the guardrail; SIGTERM drains and exits 0."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "httpcore"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    checked = plan(file, host, port, workers)
+    log_to_stderr(form)
+    checked = replace(plan(file, host, port, workers), log=form or config.log_form())
     sys.exit(asyncio.run(_run(checked)))
 
 
 def plan(file: Path, host: str, port: int, workers: int) -> Plan:
     """Check all that can be known before anything is started; every refusal names the fix."""
     path = file.resolve()
-    policies = config.find_policies(path)
+    policies = find_policies(path)
     loaded = config.load(policies)
     keys = config.keys_path(loaded)
     if keys is not None:
-        config.load_keys(keys)
+        load_keys(keys)
+    audit.recorder(loaded)
+    plugged.wanted(loaded)
     check_class_is_ours(path)
     check_master_key(path)
     with listen.tcp(host, port):
         pass
     engine = config.engine_at(loaded)
-    socket = _free_socket() if engine == "local" else None
-    address = f"unix:{socket}" if socket else engine
-    return Plan(path, policies.resolve(), loaded, address, socket, host, port, workers)
+    check_engine(path, loaded, engine)
+    socket = _free_socket() if engine.local else None
+    return Plan(path, policies.absolute(), loaded, engine, socket, host, port, workers)
+
+
+def check_engine(litellm_file: Path, file: PolicyFile, engine: Backend) -> None:
+    """Refuse what the guardrail would refuse when LiteLLM has loaded, and a model group that is not there."""
+    if engine.completes:
+        backends.completions_template(file, engine)
+        config.engine_key(engine)
+    data, source = read(litellm_file)
+    elsewhere = "include" in data or (data.get("general_settings") or {}).get("store_model_in_db")
+    if engine.kind is Kind.GROUP and not elsewhere and engine.group not in model_groups(data):
+        raise ConfigError(f"{source.name}: no model group {engine.group!r} in the model_list; aligner.engine names it")
 
 
 def check_class_is_ours(litellm_file: Path) -> None:
@@ -155,12 +176,16 @@ def litellm_command(plan: Plan) -> list[str]:
 
 
 def environment(plan: Plan) -> dict[str, str]:
-    """The user's environment, with our addresses and, where unset, what keeps LiteLLM from asking the internet."""
-    ours = {"ALIGNER_PROXY_ENGINE": plan.engine, "ALIGNER_PROXY_POLICIES": str(plan.policies)}
+    """The user's environment, with our addresses and, where unset, what LiteLLM should know."""
+    ours = {"ALIGNER_PROXY_POLICIES": str(plan.policies)}
+    if plan.socket:
+        ours["ALIGNER_PROXY_SOCKET"] = str(plan.socket)
     keys = config.keys_path(plan.file)
     if keys is not None:
         ours["ALIGNER_PROXY_KEYS"] = str(keys.resolve())
-    return {**_OFFLINE, **os.environ, **ours}
+    if plan.log is not None:
+        ours[config.LOG] = plan.log
+    return {**_UNLESS_SET, **({"JSON_LOGS": "true"} if plan.log == "json" else {}), **os.environ, **ours}
 
 
 async def _run(plan: Plan) -> int:
@@ -169,7 +194,7 @@ async def _run(plan: Plan) -> int:
     gateway = supervise.Child("litellm", litellm_command(plan), env)
 
     async def loaded() -> None:
-        await _until_loaded(plan.engine)
+        await _until_loaded(plan)
 
     async def announce() -> None:
         await _until_serving(plan)
@@ -177,11 +202,14 @@ async def _run(plan: Plan) -> int:
     return await supervise.run(engine, loaded, gateway, announce)
 
 
-async def _until_loaded(address: str) -> None:
-    engine = HttpEngine(address, patience_s=2)
-    started = time.monotonic()
+async def _until_loaded(plan: Plan) -> None:
+    """Until the engine can work; a model group needs no waiting, it is LiteLLM's own."""
+    if plan.engine.kind is Kind.GROUP and not plan.socket:
+        return
+    engine = HttpEngine(f"unix:{plan.socket}", patience_s=2) if plan.socket else backends.open_engine(plan.file)
+    where, started = f"unix:{plan.socket}" if plan.socket else str(plan.engine), time.monotonic()
     try:
-        with Console(stderr=True).status(f"waiting for the aligner at {address} ..."):
+        with Console(stderr=True).status(f"waiting for the aligner at {where} ..."):
             about = await _patiently(engine.info)
     finally:
         await engine.aclose()
@@ -208,9 +236,15 @@ async def _until_serving(plan: Plan) -> None:
 
 
 async def _patiently(ask: Callable[[], Awaitable[_T]]) -> _T:
-    """Ask until there is an answer; the supervisor ends the waiting."""
+    """Ask until there is an answer; the supervisor ends the waiting. What keeps it is said when it changes."""
+    told = ""
     while True:
         try:
             return await ask()
-        except CorrectionError:
+        except EngineMismatch:
+            raise  # waiting would not mend it; `serve` ends with this sentence
+        except CorrectionError as error:
+            if isinstance(error, EngineFault) and str(error) != told:
+                told = str(error)
+                log.warning("waiting: %s", told)
             await asyncio.sleep(0.2)

@@ -1,8 +1,9 @@
 """Which blocks of the KV cache belong to whom? Blocks of a fixed size, shared where prompts begin alike. No torch.
 
 A full block of a prompt is known by its tokens and by the block before it, compared token by token and never by a hash
-alone: one tenant's cache can never be taken for another's. Blocks that nobody holds keep their content until the room
-is needed; the longest unused goes first, and of one prompt the last block before the first.
+alone: one tenant's cache can never be taken for another's. Each adapter has a beginning of its own, because the same
+tokens leave other keys and values behind under another adapter. Blocks that nobody holds keep their content until the
+room is needed; the longest unused goes first, and of one prompt the last block before the first.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ BLOCK = 16
 """Tokens a block; small, because the part that prompts share (template, objectives) is some 60 to 100 tokens."""
 
 Key = tuple[int, tuple[int, ...]]
-"""The node of the block before (0 at the start) and the tokens of this one."""
+"""The node of the block before (at the start: minus the adapter's number) and the tokens of this one."""
 
 
 class NoRoom(Exception):
@@ -63,10 +64,10 @@ class BlockPool:
                 if block not in self._key_of:
                     self._free.move_to_end(block, last=False)
 
-    def match(self, ids: Sequence[int], most: int) -> list[int]:
-        """Take the known blocks that a prompt begins with, of at most `most` of its tokens."""
+    def match(self, ids: Sequence[int], most: int, adapter: int = 0) -> list[int]:
+        """Take the known blocks that a prompt begins with under this adapter, of at most `most` of its tokens."""
         found: list[int] = []
-        node = 0
+        node = -adapter
         for start in range(0, most - self.size + 1, self.size):
             block = self._known.get((node, tuple(ids[start : start + self.size])))
             if block is None:
@@ -76,9 +77,9 @@ class BlockPool:
             node = self._node_of[block]
         return found
 
-    def publish(self, blocks: Sequence[int], ids: Sequence[int], length: int) -> None:
+    def publish(self, blocks: Sequence[int], ids: Sequence[int], length: int, adapter: int = 0) -> None:
         """Make known the full blocks of the first `length` tokens, which are computed and will not change."""
-        node = 0
+        node = -adapter
         for block, start in zip(blocks, range(0, length - self.size + 1, self.size), strict=False):
             if block not in self._key_of:
                 key = (node, tuple(ids[start : start + self.size]))

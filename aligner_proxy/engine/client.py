@@ -7,41 +7,40 @@ full queue; all within the request's deadline and a bounded patience. A request 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping
-from typing import Any
 
 import httpx
 from pydantic import TypeAdapter, ValidationError
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
-from tenacity.wait import wait_exponential, wait_random
 
+from aligner_proxy import tracing
+from aligner_proxy.engine import version
+from aligner_proxy.engine.patience import NotYet, patiently
 from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest, AlignResponse
 from aligner_proxy.engine.remote import RemoteReading
 from aligner_proxy.engine.wire import raised
 from aligner_proxy.errors import (
     ConfigError,
     CorrectionError,
-    DeadlineExceeded,
-    EngineFault,
-    EngineOverloaded,
     EngineUnavailable,
+    InvalidOutput,
 )
+from aligner_proxy.stages import ENGINE_UP, stage
 from aligner_proxy.types import Correction
 
 _INFO = TypeAdapter(AlignerInfo)
-_backoff = wait_exponential(multiplier=0.05, max=1.0) + wait_random(0, 0.05)
-
-
-class _NotYet(EngineUnavailable):
-    """The engine has not begun: nothing listens, or the aligner is still loading."""
+_INFO_S = 5.0
+"""How long an engine may take to say what needs no model, patience aside."""
+_MOST_BYTES = 32 << 20
 
 
 class HttpEngine:
     """Satisfies `Engine`. `address` is "unix:/path/to/socket" or "http(s)://host:port".
 
     `patience_s` bounds how long a request waits for an engine that is down, loading or full; `info_ttl_s` how long a
-    description is believed. Connections belong to the event loop in which they are first used.
+    description is believed, `pool` how many idle connections are kept. Connections belong to the event
+    loop in which they are first used.
     """
 
     def __init__(self, address: str, *, patience_s: float = 5.0, info_ttl_s: float = 3.0, pool: int = 64) -> None:
@@ -51,16 +50,17 @@ class HttpEngine:
         self._client: httpx.AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._info: tuple[float, AlignerInfo] | None = None
+        self._forgetting: set[asyncio.Task[None]] = set()
 
     async def info(self) -> AlignerInfo:
         """The aligner served there; asked again after `info_ttl_s` and after every lost connection."""
         if self._info and time.monotonic() - self._info[0] < self._info_ttl_s:
             return self._info[1]
-        content = await self._patiently("GET", "/info", None, self._patience_s)
+        content = await self._patiently("GET", "/info", None, max(_INFO_S, self._patience_s))
         try:
             about = _INFO.validate_json(content)
         except ValidationError:
-            raise EngineFault("the engine's /info is none of ours; check the address") from None
+            raise InvalidOutput("the engine's /info is none of ours; check the address") from None
         self._info = (time.monotonic(), about)
         return about
 
@@ -70,69 +70,89 @@ class HttpEngine:
 
     async def read(self, request: AlignRequest) -> RemoteReading:
         """Let the engine read an answer that is still being written; nothing is sent before the first text."""
-        return RemoteReading(request, self._send, self._align)
+        return RemoteReading(request, self._send, self._align, self._forget)
 
     async def _align(self, request: AlignRequest, reading: str | None) -> Correction:
         path = "/v1/align" if reading is None else f"/v1/read/{reading}/finish"
-        content = await self._patiently("POST", path, request, request.deadline_s)
+        with stage("engine", kind="CLIENT", gen_ai__operation__name="text_completion"):
+            content = await self._patiently("POST", path, request, request.deadline_s)
         try:
             return AlignResponse.model_validate_json(content).correction()
         except ValidationError:
-            raise EngineFault("the engine sent something that is no correction") from None
+            raise InvalidOutput("the engine sent something that is no correction") from None
 
     async def aclose(self) -> None:
         """Close the pooled connections."""
+        for task in self._forgetting:
+            task.cancel()
+        await asyncio.gather(*self._forgetting, return_exceptions=True)
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
 
+    def _forget(self, reading: str) -> None:
+        """Tell the engine in the background; one that does not hear it forgets by itself, later."""
+        task = asyncio.create_task(self._tell_to_forget(reading))
+        self._forgetting.add(task)
+        task.add_done_callback(self._forgetting.discard)
+
+    async def _tell_to_forget(self, reading: str) -> None:
+        with contextlib.suppress(CorrectionError, TimeoutError):
+            async with asyncio.timeout(_INFO_S):
+                await self._send("DELETE", f"/v1/read/{reading}", None)
+
     async def _patiently(self, method: str, path: str, request: AlignRequest | None, deadline_s: float) -> bytes:
-        """Send until the engine begins, but no longer than the deadline; each attempt carries the time left."""
-        until = time.monotonic() + deadline_s
-        patience = time.monotonic() + min(deadline_s, self._patience_s)
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type((_NotYet, EngineOverloaded)),
-            wait=_wait,
-            stop=lambda state: time.monotonic() + (state.upcoming_sleep or 0.0) >= patience,
-            reraise=True,
+        """Send until the engine begins; each attempt carries the time left."""
+        return await patiently(
+            lambda left: self._send(method, path, _with_time_left(request, left)), deadline_s, self._patience_s
         )
-        try:
-            async with asyncio.timeout(deadline_s):
-                async for attempt in retrying:
-                    with attempt:
-                        return await self._send(method, path, _with_time_left(request, until))
-        except TimeoutError:
-            raise DeadlineExceeded(f"the deadline of {deadline_s:g} s passed") from None
-        raise EngineUnavailable("the engine was not asked")
 
     async def _send(self, method: str, path: str, content: bytes | None) -> bytes:
         try:
-            response = await self._pooled().request(method, path, content=content, headers=_headers(content))
+            async with self._pooled().stream(method, path, content=content, headers=_headers(content)) as response:
+                said = await _limited(response)
+            ENGINE_UP.set(1)
         except httpx.ConnectError as error:
-            raise self._lost(_NotYet(f"no engine answers at {self.address}")) from error
+            raise self._lost(NotYet(f"no engine answers at {self.address}")) from error
         except httpx.TransportError as error:
             message = f"the engine at {self.address} went away in mid-request ({type(error).__name__})"
             raise self._lost(EngineUnavailable(message)) from error
+        except httpx.DecodingError:
+            raise InvalidOutput("the engine's answer is not what its headers say") from None
+        version.check(response.status_code, response.headers)
         if response.status_code == httpx.codes.OK:
-            return response.content
-        failure = raised(response.status_code, response.content, response.headers.get("retry-after"))
-        raise _NotYet(str(failure)) if isinstance(failure, EngineUnavailable) else failure
+            return said
+        failure = raised(response.status_code, said, response.headers.get("retry-after"))
+        raise NotYet(str(failure)) if isinstance(failure, EngineUnavailable) else failure
 
     def _lost(self, error: CorrectionError) -> CorrectionError:
         """What was known of the engine may not be true of the one that answers next."""
         self._info = None
+        ENGINE_UP.set(0)
         return error
 
     def _pooled(self) -> httpx.AsyncClient:
         loop = asyncio.get_running_loop()
         if self._client is None or self._loop is not loop:
-            transport = httpx.AsyncHTTPTransport(
-                uds=self._socket, limits=httpx.Limits(max_connections=self._pool, max_keepalive_connections=self._pool)
-            )
+            # As many connections as requests: who waits, and who is turned away, is decided by the engine, which sees
+            # all tenants of all workers. A bound here would be a queue in which nobody looks at shares.
+            limits = httpx.Limits(max_connections=None, max_keepalive_connections=self._pool)
+            transport = httpx.AsyncHTTPTransport(uds=self._socket, limits=limits)
             # No timeouts of its own: the request's deadline covers every phase.
             self._client = httpx.AsyncClient(transport=transport, base_url=self._base, timeout=None, trust_env=False)
             self._loop = loop
         return self._client
+
+
+async def _limited(response: httpx.Response) -> bytes:
+    """The body as it was sent, up to what an honest engine says; nothing is unpacked, so a bomb stays one."""
+    parts, size = [], 0
+    async for part in response.aiter_raw():
+        size += len(part)
+        if size > _MOST_BYTES:
+            raise InvalidOutput(f"the engine's answer is longer than {_MOST_BYTES} bytes")
+        parts.append(part)
+    return b"".join(parts)
 
 
 def _parse(address: str) -> tuple[str, str | None]:
@@ -145,17 +165,9 @@ def _parse(address: str) -> tuple[str, str | None]:
 
 
 def _headers(content: bytes | None) -> Mapping[str, str]:
-    return {"content-type": "application/json"} if content is not None else {}
+    kind = {"content-type": "application/json"} if content is not None else {}
+    return {"accept-encoding": "identity", **version.TOLD, **tracing.headers(), **kind}
 
 
-def _with_time_left(request: AlignRequest | None, until: float) -> bytes | None:
-    if request is None:
-        return None
-    left = max(0.001, until - time.monotonic())
-    return request.model_copy(update={"deadline_s": left}).model_dump_json().encode()
-
-
-def _wait(state: RetryCallState) -> float:
-    """As long as a full engine asked for, otherwise a little longer each time."""
-    error: Any = state.outcome.exception() if state.outcome else None
-    return float(error.retry_after_s) if isinstance(error, EngineOverloaded) else _backoff(state)
+def _with_time_left(request: AlignRequest | None, left: float) -> bytes | None:
+    return None if request is None else request.model_copy(update={"deadline_s": left}).model_dump_json().encode()

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from aligner_proxy.engine.correct import Aligner
 from aligner_proxy.engine.decode import Limits, Tally, generate
+from aligner_proxy.engine.fit import CHARS_PER_TOKEN
 from aligner_proxy.engine.proposer import EditProposer
 from aligner_proxy.engine.sequence import Ask, Sequence, Step
 from aligner_proxy.errors import AnswerTooLong
 from aligner_proxy.types import DecodeCounts
+
+
+def _listed(value: object) -> object:
+    return (value,) if isinstance(value, str) else value or ()
 
 
 class Prediction(BaseModel):
@@ -36,35 +41,45 @@ class CompletionRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     prompt: str
-    model: str | None = None
+    model: str | None = Field(default=None, max_length=200)
     max_tokens: int = Field(default=16, ge=1)
     temperature: Literal[0] | None = None
     n: Literal[1] = 1
     stream: Literal[False] = False
+    stop: Annotated[tuple[str, ...], BeforeValidator(_listed), Field(max_length=8)] = ()
     prediction: Prediction | None = None
     user: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """The text, why it ended, and its cost."""
+    """The text, why it ended, and its cost. `stop_reason` is the stop text that ended it (vLLM's name for it)."""
 
     text: str
     finish_reason: Literal["stop", "length"]
+    stop_reason: str | None
     prompt_tokens: int
     completion_tokens: int
     counts: DecodeCounts
 
 
 def openai_form(done: Completion, name: str, model: str) -> dict[str, object]:
-    """The body of OpenAI's answer; draft tokens are told as it tells predicted ones."""
+    """The body of OpenAI's answer; draft tokens are told as it tells predicted ones, and all `counts` beside that."""
     counts = done.counts
     return {
         "id": name,
         "object": "text_completion",
         "created": int(time.time()),
         "model": model,
-        "choices": [{"index": 0, "text": done.text, "finish_reason": done.finish_reason, "logprobs": None}],
+        "choices": [
+            {
+                "index": 0,
+                "text": done.text,
+                "finish_reason": done.finish_reason,
+                "stop_reason": done.stop_reason,
+                "logprobs": None,
+            }
+        ],
         "usage": {
             "prompt_tokens": done.prompt_tokens,
             "completion_tokens": done.completion_tokens,
@@ -74,28 +89,46 @@ def openai_form(done: Completion, name: str, model: str) -> dict[str, object]:
                 "rejected_prediction_tokens": counts.drafted - counts.accepted,
             },
         },
+        "counts": asdict(counts),
     }
+
+
+def asked_for(aligner: Aligner, model: str | None) -> Aligner:
+    """The aligner whose weights write, by OpenAI's `model`; where there is only one, any name means that one."""
+    return aligner if not aligner.others or model in (None, aligner.info.model) else aligner.named(model or "")
 
 
 def complete(aligner: Aligner, request: CompletionRequest, sequence: Sequence) -> Generator[Ask, Step, Completion]:
     """Complete one prompt. Raises `AnswerTooLong` where prompt and completion exceed the window."""
-    tokenizer = aligner.runner.tokenizer
+    tokenizer, expected = aligner.runner.tokenizer, request.prediction.content if request.prediction else ""
+    for name, text in (("prompt", request.prompt), ("prediction", expected)):
+        if len(text) > aligner.info.window * CHARS_PER_TOKEN:
+            raise AnswerTooLong(
+                f"a {name} of {len(text)} characters cannot fit the window of {aligner.info.window} tokens"
+            )
     prompt = tokenizer.prompt(request.prompt).ids
     if not prompt or len(prompt) + request.max_tokens > aligner.info.window:
         raise AnswerTooLong(
             f"a prompt of {len(prompt)} tokens and {request.max_tokens} to write do not fit the window of "
             f"{aligner.info.window}; a prompt has at least one"
         )
-    expected = request.prediction.content if request.prediction else ""
     draft = [*tokenizer.continuation(expected), tokenizer.eos] if expected else []
-    proposer, tally = EditProposer(draft, aligner.runner.draft_limits), Tally()
-    written = yield from generate(
-        sequence, prompt, proposer, Limits(request.max_tokens), tally, tokenizer.eos_ids, prompt=True
-    )
+    proposer, tally = EditProposer(draft, aligner.runner.draft_length), Tally()
+    stop = tuple(text for text in request.stop if text)
+    limits = Limits(request.max_tokens, done=lambda ids: bool(stop) and _cut(tokenizer.decode(ids), stop) is not None)
+    written = yield from generate(sequence, Ask(prompt, prompt=True), proposer, limits, tally, tokenizer.eos_ids)
+    text = tokenizer.decode(written.ids)
+    at = _cut(text, stop)
     return Completion(
-        tokenizer.decode(written.ids),
-        "stop" if written.finished else "length",
+        text if at is None else text[: at[0]],
+        "stop" if written.finished or at else "length",
+        at[1] if at else None,
         len(prompt),
         len(written.ids),
         tally.counts(),
     )
+
+
+def _cut(text: str, stop: tuple[str, ...]) -> tuple[int, str] | None:
+    """Where the first stop text begins, and which it is."""
+    return min(((text.index(word), word) for word in stop if word in text), default=None)

@@ -6,50 +6,76 @@ or when asked to, the whole answer is verified as a draft. Batching and queues a
 
 from __future__ import annotations
 
-import re
-import time
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
 
 from aligner_proxy import prompts, segments
 from aligner_proxy.engine import splice
 from aligner_proxy.engine.decode import Generated, Limits, Tally, generate
-from aligner_proxy.engine.detector import spans
+from aligner_proxy.engine.detector import Spans, spans
 from aligner_proxy.engine.fit import Fitted, fit
 from aligner_proxy.engine.proposer import EditProposer, matching
-from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest
+from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest, Span
 from aligner_proxy.engine.runner import ModelRunner
 from aligner_proxy.engine.sequence import Ask, Sequence, Step, Work
+from aligner_proxy.errors import EngineFault
 from aligner_proxy.types import Correction, SegmentScore, Verify
 
 _SPAN_ROOM = 16
-_FURTHER_TURN = re.compile(r"\n\s*(?:Human|Assistant|USER|ASSISTANT|User)\s*:")
 
 
 @dataclass(frozen=True, slots=True)
 class Aligner:
-    """A loaded aligner: the model, and what it is."""
+    """A loaded aligner: the model, what the aligner is, and the number of its adapter in the runner."""
 
     runner: ModelRunner
     info: AlignerInfo
+    adapter: int = 0
+    others: Mapping[str, Aligner] = field(default_factory=dict)
+    """Those over the same runner that requests may choose by name."""
+
+    def named(self, name: str) -> Aligner:
+        """The one that requests call so; raises `UnknownAligner`."""
+        self.info.named(name)
+        return self.others.get(name, self)
 
 
 def correct(aligner: Aligner, request: AlignRequest, sequence: Sequence) -> Work:
     """Correct one answer, ask by ask. Raises `AnswerTooLong`."""
-    started = time.perf_counter()
     if not request.answer.strip():
         return Correction(request.answer, aligner=aligner.info.content_hash)
-    fitted = fit(request, prompts.template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
-    work = _Work(aligner.runner, request, fitted, sequence)
+    work = _begun(aligner, request, sequence)
     text, scored = yield from (work.flagged() if work.scores and request.verify is Verify.FLAGGED else work.whole())
     return Correction(
         text=text,
         segments=scored,
         counts=work.tally.counts(),
-        prompt_tokens=len(fitted.ids),
-        ms=(time.perf_counter() - started) * 1000,
+        prompt_tokens=work.prompt_tokens,
+        ms=sequence.spent_s * 1000,
         aligner=aligner.info.content_hash,
     )
+
+
+def judge(
+    aligner: Aligner, request: AlignRequest, sequence: Sequence
+) -> Generator[Ask, Step, tuple[SegmentScore, ...]]:
+    """The verdicts on a whole answer, and nothing written. Raises `AnswerTooLong`."""
+    if not request.answer.strip():
+        return ()
+    return (yield from _begun(aligner, request, sequence).judged())
+
+
+def replace(aligner: Aligner, request: AlignRequest, span: Span, sequence: Sequence) -> Work:
+    """Write in place of one stretch of an answer of which `request.answer` is the beginning."""
+    before, work = sequence.spent_s, _begun(aligner, request, sequence)
+    text = yield from work.span(span)
+    spent_ms, content_hash = (sequence.spent_s - before) * 1000, aligner.info.content_hash
+    return Correction(text, counts=work.tally.counts(), ms=spent_ms, aligner=content_hash)
+
+
+def _begun(aligner: Aligner, request: AlignRequest, sequence: Sequence) -> _Work:
+    fitted = fit(request, prompts.template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
+    return _Work(aligner, request, fitted, sequence)
 
 
 Edited = tuple[str, tuple[SegmentScore, ...]]
@@ -58,8 +84,9 @@ Edited = tuple[str, tuple[SegmentScore, ...]]
 class _Work:
     """State of one correction: its sequence (prompt and what is written behind it) and its counts."""
 
-    def __init__(self, runner: ModelRunner, request: AlignRequest, fitted: Fitted, sequence: Sequence) -> None:
-        self._runner, self._request, self._fitted = runner, request, fitted
+    def __init__(self, aligner: Aligner, request: AlignRequest, fitted: Fitted, sequence: Sequence) -> None:
+        self._runner, self._request, self._fitted = aligner.runner, request, fitted
+        self._has_head = aligner.info.has_head
         self._sequence = sequence
         self._segments = segments.split(request.answer)
         self.tally = Tally()
@@ -67,15 +94,35 @@ class _Work:
     @property
     def scores(self) -> bool:
         """Whether segments can be scored: there is a head, and the prompt names objectives to compare them with."""
-        return self._runner.has_head and bool(self._fitted.prompt.objectives)
+        return self._has_head and bool(self._fitted.prompt.objectives)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Length of the prompt."""
+        return len(self._fitted.ids)
+
+    def judged(self) -> Generator[Ask, Step, tuple[SegmentScore, ...]]:
+        """Score the segments and write nothing."""
+        return self._verdicts((yield from self._prefill()) if self.scores else [])
+
+    def span(self, span: Span) -> Generator[Ask, Step, str]:
+        """Write in place of one flagged run; what else was flagged before it stands in `span.before` already."""
+        members = tuple(self._segments[span.first : span.stop])
+        if not members:
+            raise EngineFault("there are no such segments in the answer")
+        flags = [span.first <= number < span.stop for number in range(len(self._segments))]
+        lead = self._segments[span.first - 1].gap if span.before else ""
+        run = splice.Run(True, span.first, members)
+        return (yield from self._fill(splice.hole(self._segments, flags, run, span.before, lead)))
 
     def whole(self) -> Generator[Ask, Step, Edited]:
-        """Verify the whole answer as a draft; without a head the first draft goes along with the prompt."""
-        scores = (yield from self._prefill()) if self.scores else []
-        proposer = EditProposer([*self._fitted.answer, self._runner.tokenizer.eos], self._runner.draft_limits)
+        """Verify the whole answer as a draft; the first draft goes along with the prompt."""
+        where = self._spans() if self.scores else None
+        proposer = EditProposer([*self._fitted.answer, self._runner.tokenizer.eos], self._runner.draft_length)
         limits = Limits(self._fitted.room, caution=self._request.caution)
-        written = yield from self._write(self._fitted.ids, proposer, limits)
-        return self._finish(written), self._verdicts(scores)
+        written = yield from self._write(self._fitted.ids, proposer, limits, where)
+        text = splice.whole(self._restored(written.ids), self._request.answer, finished=written.finished)
+        return text, self._verdicts(written.scores)
 
     def flagged(self) -> Generator[Ask, Step, Edited]:
         """Score the segments and write anew only those that are flagged."""
@@ -83,22 +130,24 @@ class _Work:
         flags = [verdict.flagged for verdict in verdicts]
         if not any(flags):
             return self._request.answer, verdicts
-        pieces: list[tuple[str, str]] = []
-        for run in splice.runs(self._segments, flags):
-            if run.flagged:
-                text = yield from self._rewrite(run, pieces, flags)
-                pieces.append((text, run.segments[-1].gap))
-            else:
-                pieces.extend((segment.text, segment.gap) for segment in run.segments)
-        return segments.join(pieces), verdicts
+        rewriting = splice.rewriting(self._segments, flags)
+        hole = next(rewriting)
+        while True:
+            filled = yield from self._fill(hole)
+            try:
+                hole = rewriting.send(filled)
+            except StopIteration as done:
+                return str(done.value), verdicts
+
+    def _spans(self) -> Spans:
+        return spans(self._fitted.prompt, self._segments, self._fitted.offsets)
 
     def _prefill(self) -> Generator[Ask, Step, list[tuple[float, int]]]:
         """Read the prompt; log-odds of every segment, and the objective that they come from."""
-        where = spans(self._fitted.prompt, self._segments, self._fitted.offsets)
         # What has been read while the answer was still being written is not read again.
         start = min(matching(self._sequence.ids, self._fitted.ids), len(self._fitted.ids) - 1)
         self._sequence.crop(start)
-        step = yield Ask(self._fitted.ids[start:], spans=where, prompt=True)
+        step = yield Ask(self._fitted.ids[start:], spans=self._spans(), prompt=True)
         self.tally.forwards += step.forwards
         return step.scores
 
@@ -108,55 +157,32 @@ class _Work:
         words = zip(self._segments, scores, strict=True)
         return tuple(SegmentScore(s.text, score, score > self._request.caution, by) for s, (score, by) in words)
 
-    def _rewrite(self, run: splice.Run, pieces: list[tuple[str, str]], flags: list[bool]) -> Generator[Ask, Step, str]:
+    def _fill(self, hole: splice.Hole) -> Generator[Ask, Step, str]:
         """Write in place of one flagged run, until the text reaches a kept segment, ends, or has grown too long."""
-        start = run.at + len(run.segments)
-        following = [s for s, flag in zip(self._segments[start:], flags[start:], strict=True) if not flag]
-        keys = splice.resumption_keys(following)
-        before = segments.join(pieces)
-        proposer, room = self._span_proposer(run, pieces, before, keys)
-        limits = Limits(room, done=lambda ids: splice.before_resumption(self._restored(ids), keys) is not None)
-        context = [*self._fitted.ids, *self._runner.tokenizer.continuation(prompts.neutralise(before))]
+        proposer, room = self._hole_proposer(hole)
+        limits = Limits(room, done=lambda ids: splice.before_resumption(self._restored(ids), hole.keys) is not None)
+        context = [*self._fitted.ids, *self._runner.tokenizer.continuation(prompts.neutralise(hole.before))]
         written = yield from self._write(context, proposer, limits)
-        return splice.replacement(
-            self._restored(written.ids), keys, self._banned(run, flags), finished=written.finished
-        )
+        return hole.filled(self._restored(written.ids), finished=written.finished)
 
-    def _span_proposer(
-        self, run: splice.Run, pieces: list[tuple[str, str]], before: str, keys: tuple[str, ...]
-    ) -> tuple[EditProposer, int]:
+    def _hole_proposer(self, hole: splice.Hole) -> tuple[EditProposer, int]:
         """Draft what follows the span first: most flagged segments are removed. The span itself is the second guess."""
-        tokenizer = self._runner.tokenizer
-        lead = pieces[-1][1] if before else ""
-        span = tokenizer.continuation(prompts.neutralise(lead + run.text.lstrip()))
-        then = tokenizer.continuation(prompts.neutralise(lead + keys[0])) if keys else [tokenizer.eos]
+        tokenizer, lead = self._runner.tokenizer, hole.lead
+        span = tokenizer.continuation(prompts.neutralise(lead + hole.run.text.lstrip()))
+        then = tokenizer.continuation(prompts.neutralise(lead + hole.keys[0])) if hole.keys else [tokenizer.eos]
         room = len(span) + len(span) // 2 + _SPAN_ROOM
-        return EditProposer([*span, *then], self._runner.draft_limits, anchors=(len(span),)), room
+        return EditProposer([*span, *then], self._runner.draft_length, anchors=(len(span),)), room
 
-    def _banned(self, run: splice.Run, flags: list[bool]) -> list[str]:
-        """Texts that must not come back in a replacement: the span's own segments, and long kept ones."""
-        kept = [s.text for s, flag in zip(self._segments, flags, strict=True) if not flag]
-        return [s.text.strip() for s in run.segments] + [t.strip() for t in kept if len(t) >= splice.KEY_CHARS]
-
-    def _write(self, context: list[int], proposer: EditProposer, limits: Limits) -> Generator[Ask, Step, Generated]:
-        """Continue after `context`, feeding only what the sequence does not hold yet."""
+    def _write(
+        self, context: list[int], proposer: EditProposer, limits: Limits, where: Spans | None = None
+    ) -> Generator[Ask, Step, Generated]:
+        """Continue after `context`, feeding only what the sequence does not hold yet; with `where`, score it, too."""
         # The last token is always fed again: what follows it is chosen from its hidden state.
         start = min(matching(self._sequence.ids, context), len(context) - 1)
         self._sequence.crop(start)
         eos = self._runner.tokenizer.eos_ids
-        return generate(
-            self._sequence, context[start:], proposer, limits, self.tally, eos, prompt=not self._sequence.ids
-        )
+        first = Ask(context[start:], spans=where, prompt=where is not None or not self._sequence.ids)
+        return generate(self._sequence, first, proposer, limits, self.tally, eos)
 
     def _restored(self, ids: list[int]) -> str:
         return self._fitted.prompt.restore(self._runner.tokenizer.decode(ids))
-
-    def _finish(self, written: Generated) -> str:
-        """The verified whole answer as text: the answer itself when only outer white space differs."""
-        text, answer = self._restored(written.ids), self._request.answer
-        if not written.finished:
-            text = splice.complete(text)
-        turn = _FURTHER_TURN.search(text)
-        if turn and not _FURTHER_TURN.search(answer):
-            text = text[: turn.start()]
-        return answer if text.strip() == answer.strip() else text.strip()

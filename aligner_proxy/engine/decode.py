@@ -7,7 +7,7 @@ model's own next token comes on top: recovered where a draft token was rejected,
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from aligner_proxy.engine.proposer import EditProposer, matching
 from aligner_proxy.engine.sequence import Ask, Sequence, Step
@@ -31,10 +31,14 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """Tokens written, without the end mark; `finished` is False when the limit cut them off."""
+    """Tokens written, without the end mark; `finished` is False when the limit cut them off.
+
+    `scores` are the detector's words on a prompt that was to be scored.
+    """
 
     ids: list[int]
     finished: bool
+    scores: list[tuple[float, int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,34 +52,34 @@ class Limits:
 
 def generate(
     sequence: Sequence,
-    ids: list[int],
+    first: Ask,
     proposer: EditProposer,
     limits: Limits,
     tally: Tally,
     eos_ids: frozenset[int],
-    *,
-    prompt: bool = False,
 ) -> Generator[Ask, Step, Generated]:
-    """Feed `ids` and write on greedily until the end mark, `limits.done`, or the limit."""
+    """Ask for `first` with a draft, and write on greedily until the end mark, `limits.done`, or the limit."""
     output: list[int] = []
+    scores: list[tuple[float, int]] = []
+    ask = first
     while True:
         draft = proposer.propose(limits.tokens - len(output) - 1)
         favoured = [*draft, *proposer.after(draft)]
-        step = yield Ask(ids, draft, favoured, limits.caution, prompt=prompt)
-        prompt = False
+        step = yield replace(ask, draft=draft, favoured=favoured, caution=limits.caution)
+        scores = scores or step.scores
         accepted = matching(draft, step.chosen)
         sequence.crop(len(sequence.ids) - len(draft) + accepted)
         written = take(draft, accepted, step.chosen[accepted], eos_ids, tally)
         tally.forwards += step.forwards
         output.extend(written)
         if output[-1] in eos_ids:
-            return Generated(output[:-1], finished=True)
+            return Generated(output[:-1], True, scores)
         if limits.done(output):
-            return Generated(output, finished=True)
+            return Generated(output, True, scores)
         if len(output) >= limits.tokens:
-            return Generated(output, finished=False)
+            return Generated(output, False, scores)
         proposer.update(output, len(draft), accepted)
-        ids = [output[-1]]
+        ask = Ask([output[-1]])
 
 
 def take(draft: list[int], accepted: int, own: int, eos_ids: frozenset[int], tally: Tally) -> list[int]:

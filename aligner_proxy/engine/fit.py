@@ -6,14 +6,17 @@ fit even with the last turn alone is refused, never cut.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from aligner_proxy import prompts
 from aligner_proxy.engine.protocol import AlignRequest
 from aligner_proxy.engine.tokens import PromptTokenizer
 from aligner_proxy.errors import AnswerTooLong
 
-_CHARS_PER_TOKEN = 24
+F = TypeVar("F")
+CHARS_PER_TOKEN = 24
 """No tokenizer known to us averages more; a longer text is refused before time is spent on tokenising it."""
 _ROOM = 64
 
@@ -32,22 +35,27 @@ class Fitted:
 def fit(request: AlignRequest, family: prompts.Template, tokenizer: PromptTokenizer, window: int) -> Fitted:
     """Fill the template with as many of the last turns as leave room; raises `AnswerTooLong`.
 
-    Halving finds the number of turns to drop, so that a long conversation is tokenised a few times only.
+    Halving keeps a long conversation from being tokenised more than a few times.
     """
-    if len(request.answer) > window * _CHARS_PER_TOKEN:
+    if len(request.answer) > window * CHARS_PER_TOKEN:
         raise _too_long(request, window)
-    best = _try(request, family, tokenizer, window, 0)
-    low, high = 0, max(0, len(request.turns) - 1)
-    while best is None and low < high:
-        middle = (low + high) // 2
-        if _try(request, family, tokenizer, window, middle) is None:
-            low = middle + 1
-        else:
-            high = middle
-    best = best or _try(request, family, tokenizer, window, low)
+    best = fewest_dropped(len(request.turns), lambda dropped: _try(request, family, tokenizer, window, dropped))
     if best is None:
         raise _too_long(request, window)
     return best
+
+
+def fewest_dropped(turns: int, attempt: Callable[[int], F | None]) -> F | None:
+    """The first fit with as few of the oldest turns dropped as halving finds; None: not even the last turn fits."""
+    best = attempt(0)
+    low, high = 0, max(0, turns - 1)
+    while best is None and low < high:
+        middle = (low + high) // 2
+        if attempt(middle) is None:
+            low = middle + 1
+        else:
+            high = middle
+    return best or attempt(low)
 
 
 def _try(
@@ -55,7 +63,7 @@ def _try(
 ) -> Fitted | None:
     query = prompts.query(family, request.turns[dropped:])
     prompt = prompts.render(family, query, request.answer, request.objectives)
-    if len(prompt.text) > window * _CHARS_PER_TOKEN:
+    if len(prompt.text) > window * CHARS_PER_TOKEN:
         return None
     encoded, answer = tokenizer.prompt(prompt.text), tokenizer.continuation(prompt.shown)
     room = len(answer) + max(_ROOM, len(answer) // 2)

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from aligner_proxy import __version__
+from aligner_proxy.engine import phases
 from aligner_proxy.engine.blocks import Use
+from aligner_proxy.engine.protocol import AlignerInfo
+from aligner_proxy.types import DecodeCounts
+
+ProcessCollector(registry=phases.REGISTRY)
 
 
 @dataclass(slots=True)
@@ -20,6 +26,17 @@ class Totals:
     finished: int = 0
     failed: int = 0
     preempted: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    recovered: int = 0
+    bonus: int = 0
+
+    def add(self, counts: DecodeCounts) -> None:
+        """Where the tokens of one finished request came from; its forwards were shared and are counted as they run."""
+        self.drafted += counts.drafted
+        self.accepted += counts.accepted
+        self.recovered += counts.recovered
+        self.bonus += counts.bonus
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +50,29 @@ class Load:
     totals: Totals
 
 
-def exposition(load: Load) -> bytes:
-    """In Prometheus' text form."""
+def exposition(about: AlignerInfo | None = None, load: Load | None = None) -> bytes:
+    """In Prometheus' text form; of an engine that still loads, or cannot, what there is."""
     registry = CollectorRegistry()
-    registry.register(_Collector(load))
-    return generate_latest(registry)
+    registry.register(_About(about))
+    if load is not None:
+        registry.register(_Collector(load))
+    return generate_latest(registry) + generate_latest(phases.REGISTRY)
+
+
+class _About:
+    def __init__(self, about: AlignerInfo | None) -> None:
+        self._about = about
+
+    def collect(self) -> Iterator[Metric]:
+        """Whether it is ready, and what it serves."""
+        about = self._about
+        yield GaugeMetricFamily("aligner_engine_ready", "1 when the aligner is loaded", value=float(about is not None))
+        if about is not None:
+            names = {"model": about.model, "content_hash": about.content_hash, "quantization": about.quantization}
+            told = {**names, "device": about.device, "version": __version__}
+            family = GaugeMetricFamily("aligner_engine_info", "The aligner that is served", labels=list(told))
+            family.add_metric(list(told.values()), 1)
+            yield family
 
 
 class _Collector:
@@ -57,6 +92,10 @@ class _Collector:
             ("finished", "Requests that got their result", totals.finished),
             ("failed", "Requests that ended otherwise", totals.failed),
             ("preemptions", "Sequences that had to begin again for want of blocks", totals.preempted),
+            ("draft_tokens", "Draft tokens proposed", totals.drafted),
+            ("accepted_tokens", "Draft tokens accepted", totals.accepted),
+            ("recovered_tokens", "Tokens in place of rejected draft tokens", totals.recovered),
+            ("bonus_tokens", "Tokens behind drafts that were accepted whole", totals.bonus),
         ):
             yield CounterMetricFamily(f"aligner_engine_{name}", text, value=value)
 

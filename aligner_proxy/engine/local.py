@@ -1,7 +1,7 @@
 """The engine inside this process: one thread owns the model and steps it for all requests at once.
 
-Admission is bounded, a deadline runs while a request waits and while it is worked on, and a request that nobody waits
-for any more lets go of the model before its next forward.
+A deadline runs while a request waits and while it is worked on, and a request that nobody waits for any more lets go of
+the model before its next forward. How many may be in the house is decided at its door (admission.py).
 """
 
 from __future__ import annotations
@@ -16,20 +16,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from aligner_proxy.engine.complete import Completion, CompletionRequest, complete
+from aligner_proxy import tracing
+from aligner_proxy.engine.complete import Completion, CompletionRequest, asked_for, complete
 from aligner_proxy.engine.correct import Aligner, correct
 from aligner_proxy.engine.load import Load
 from aligner_proxy.engine.loop import Loop
-from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest
-from aligner_proxy.engine.reading import Growing, read
+from aligner_proxy.engine.news import News
+from aligner_proxy.engine.phases import Phases
+from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest, Span
+from aligner_proxy.engine.reading import Growing, Replacing, read
 from aligner_proxy.engine.scheduler import Finish, Job, Scheduler
 from aligner_proxy.engine.sequence import Sequence, Work
-from aligner_proxy.errors import CorrectionError, DeadlineExceeded, EngineOverloaded, EngineUnavailable
-from aligner_proxy.types import Correction, SegmentScore
-
-_SMOOTHING = 0.2
-_FIRST_GUESS_S = 1.0
-
+from aligner_proxy.errors import CorrectionError, DeadlineExceeded, EngineUnavailable
+from aligner_proxy.types import Correction, SegmentScore, Verify
 
 Begin = Callable[[Aligner, Sequence], Work]
 
@@ -42,14 +41,19 @@ class _Admitted:
     """
 
     name: str
+    aligner: Aligner
     begin: Begin
+    tenant: str = ""
     deadline: float = float("inf")
     awake: Callable[[], bool] = lambda: False
     future: Future[Any] = field(default_factory=Future)
     abandoned: threading.Event = field(default_factory=threading.Event)
+    phases: Phases = field(default_factory=lambda: Phases(tracing.here()))
 
     def finish(self, end: object) -> None:
         """Called in the model's thread."""
+        late = "timeout" if time.monotonic() >= self.deadline else "cancelled"
+        self.phases.ended(end, late if self.future.cancelled() else None)
         try:
             if isinstance(end, CorrectionError):
                 self.future.set_exception(end)
@@ -58,32 +62,65 @@ class _Admitted:
         except InvalidStateError:
             pass  # whoever asked has gone
 
-    def job(self, aligner: Aligner, finish: Finish) -> Job:
+    def job(self, finish: Finish) -> Job:
         """The same as the scheduler knows it."""
-        sequence = Sequence()
-        work, gone = self.begin(aligner, sequence), self.abandoned.is_set
-        return Job(self.name, work, finish, self.deadline, abandoned=gone, awake=self.awake, sequence=sequence)
+        sequence = Sequence(self.aligner.adapter)
+        work, gone = self.begin(self.aligner, sequence), self.abandoned.is_set
+        job = Job(self.name, work, finish, self.deadline, self.tenant, gone, self.awake, sequence)
+        job.phases = self.phases
+        return job
 
 
 class LocalReading:
     """Satisfies `Reading`: an answer that this process reads while it is being written."""
 
     def __init__(
-        self, admitted: _Admitted, growing: Growing, wake: Callable[[], None], left: Callable[[], None]
+        self, admitted: _Admitted, growing: Growing, wake: Callable[[], None], left: Callable[[], None], judges: bool
     ) -> None:
-        self._admitted, self._growing, self._wake, self._left = admitted, growing, wake, left
+        self._admitted, self._growing, self._wake, self._left, self._judges = admitted, growing, wake, left, judges
         self._ending = False
+        self._news = News()
+        growing.told = self._news.spread
+        admitted.future.add_done_callback(lambda _: self._news.spread())
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
         """More of the answer; the verdicts that are there already, on segments from the first on."""
-        self._growing.text += text
+        self._growing.add(text)
         if self._growing.waits():
             self._wake()
         return self._growing.verdicts
 
+    async def end(self) -> None:
+        """There is no more of it."""
+        self._growing.ended = True
+        self._wake()
+
+    async def judged(self, known: int) -> tuple[SegmentScore, ...] | None:
+        """The verdicts, when there are more than `known` or all of them."""
+        if not self._judges:
+            return None
+        growing, growing.awaited = self._growing, True
+        self._wake()
+        await self._until(lambda: growing.judged or len(growing.verdicts) > known)
+        return growing.verdicts
+
+    async def replace(self, span: Span) -> Correction:
+        """What stands in place of a flagged stretch, within `span.deadline_s`."""
+        wanted = Replacing(span)
+        self._growing.replacing.append(wanted)
+        self._wake()
+        try:
+            async with asyncio.timeout(span.deadline_s):
+                await self._until(wanted.done.done)
+        except TimeoutError:
+            raise DeadlineExceeded(f"the deadline of {span.deadline_s:g} s passed") from None
+        return wanted.done.result()
+
     async def finish(self, request: AlignRequest) -> Correction:
         """The answer has ended and is `request.answer`; its correction, within `request.deadline_s`."""
         self._ending = True
+        self._admitted.phases.trace = tracing.here()
+        self._admitted.phases.completed()
         self._growing.request, self._growing.complete = request, True
         self._wake()
         try:
@@ -99,6 +136,14 @@ class LocalReading:
         if not self._ending:
             self._end()
 
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        """Wait for the model's thread; raises what ended the reading, if that comes first."""
+        while not condition():
+            if self._admitted.future.done():
+                self._admitted.future.result()
+                raise EngineUnavailable("the reading has ended")
+            await self._news.wait()
+
     def _end(self) -> None:
         self._admitted.abandoned.set()
         self._wake()
@@ -106,17 +151,17 @@ class LocalReading:
 
 
 class LocalEngine:
-    """Satisfies `Engine`. `load` runs once, in the model's thread; `queue` bounds the requests in the house."""
+    """Satisfies `Engine`. `load` runs once, in the model's thread."""
 
-    def __init__(self, load: Callable[[], Aligner], *, queue: int = 64) -> None:
-        self._load, self._queue = load, queue
+    def __init__(self, load: Callable[[], Aligner]) -> None:
+        self._load = load
         self._loaded: Future[Aligner] = Future()
         self._thread: threading.Thread | None = None
         self._scheduler: Scheduler
         self._inbox: _Inbox = _new_inbox()
         self._live: set[_Admitted] = set()
-        self._mean_s, self._spent_s, self._ended = _FIRST_GUESS_S, 0.0, 0
         self._closed = False
+        self._stepping: float | None = None
 
     async def start(self) -> AlignerInfo:
         """Load the aligner and wait for it; may be called again. Raises `WeightsError` when it cannot be loaded."""
@@ -132,24 +177,32 @@ class LocalEngine:
 
     async def align(self, request: AlignRequest) -> Correction:
         """Correct one answer, waiting for room if need be, within `request.deadline_s`."""
-        begin = partial(_begin, correct, request)
-        corrected: Correction = await self._done(request.request_id, begin, request.deadline_s)
+        aligner, begin = self._aligner().named(request.aligner), partial(_begin, correct, request)
+        until = time.monotonic() + request.deadline_s
+        admitted = _Admitted(request.request_id, aligner, begin, request.tenant, until)
+        corrected: Correction = await self._done(admitted, request.deadline_s)
         return corrected
 
     async def complete(self, request: CompletionRequest, name: str, deadline_s: float) -> Completion:
         """Complete one prompt, with the client's prediction as the draft."""
-        completed: Completion = await self._done(name, partial(_begin, complete, request), deadline_s)
+        aligner, begin = asked_for(self._aligner(), request.model), partial(_begin, complete, request)
+        admitted = _Admitted(name, aligner, begin, deadline=time.monotonic() + deadline_s)
+        completed: Completion = await self._done(admitted, deadline_s)
         return completed
 
     async def read(self, request: AlignRequest) -> LocalReading:
         """Begin to read an answer that is still being written; `request.answer` is what there is of it."""
-        growing = Growing(request, request.answer)
-        admitted = _Admitted(request.request_id, partial(_begin, read, growing), awake=growing.waits)
+        growing, aligner = Growing(request), self._aligner().named(request.aligner)
+        growing.add(request.answer)
+        judges = aligner.info.has_head and request.verify is Verify.FLAGGED
+        begin = partial(_begin, read, growing)
+        admitted = _Admitted(request.request_id, aligner, begin, request.tenant, awake=growing.waits)
+        admitted.phases.unwanted = True
         self._admit(admitted)
-        return LocalReading(admitted, growing, lambda: self._inbox.put(_WAKE), lambda: self._live.discard(admitted))
+        left = partial(self._live.discard, admitted)
+        return LocalReading(admitted, growing, lambda: self._inbox.put(_WAKE), left, judges)
 
-    async def _done(self, name: str, begin: Begin, deadline_s: float) -> Any:
-        admitted = _Admitted(name, begin, time.monotonic() + deadline_s)
+    async def _done(self, admitted: _Admitted, deadline_s: float) -> Any:
         self._admit(admitted)
         try:
             async with asyncio.timeout(deadline_s):
@@ -174,6 +227,13 @@ class LocalEngine:
         self._aligner()
         return self._scheduler.load()
 
+    def stalled_s(self) -> float:
+        """How long the step that runs now has been running; for ever when the model's thread is gone."""
+        if self._thread is not None and not self._thread.is_alive() and not self._closed:
+            return float("inf") if self._loaded.exception() is None else 0.0
+        since = self._stepping
+        return 0.0 if since is None else time.monotonic() - since
+
     @property
     def loading(self) -> bool:
         """Whether the aligner is being loaded right now."""
@@ -190,11 +250,6 @@ class LocalEngine:
         return self._loaded.result()
 
     def _admit(self, admitted: _Admitted) -> None:
-        """Let one in, if the aligner is there and the house is not full."""
-        self._aligner()
-        if len(self._live) >= self._queue:
-            wait = max(0.1, self._mean_s * len(self._live))
-            raise EngineOverloaded(f"{len(self._live)} requests are waiting already (bound {self._queue})", wait)
         self._live.add(admitted)
         self._inbox.put(admitted)
 
@@ -209,13 +264,13 @@ class LocalEngine:
         self._scheduler = loop.scheduler
         self._loaded.set_result(aligner)
         while not self._closed:
-            self._take_in(loop, aligner)
-            began, before = time.monotonic(), self._ended
+            self._take_in(loop)
+            self._stepping = time.monotonic()
             loop.step()
-            self._note(time.monotonic() - began, self._ended - before)
+            self._stepping = None
         loop.close()
 
-    def _take_in(self, loop: Loop, aligner: Aligner) -> None:
+    def _take_in(self, loop: Loop) -> None:
         """Everything that has arrived; with nothing to do, wait for it."""
         wait = not loop.busy
         while True:
@@ -226,18 +281,7 @@ class LocalEngine:
             wait = False
             if admitted is None:
                 continue
-            loop.add(admitted.job(aligner, partial(self._finish, admitted)))
-
-    def _finish(self, admitted: _Admitted, end: object) -> None:
-        self._ended += 1
-        admitted.finish(end)
-
-    def _note(self, seconds: float, ended: int) -> None:
-        """Seconds for one correction in the present company, for whoever has to wait."""
-        self._spent_s += seconds
-        if ended:
-            self._mean_s += _SMOOTHING * (self._spent_s / ended - self._mean_s)
-            self._spent_s = 0.0
+            loop.add(admitted.job(admitted.finish))
 
 
 def _begin(work: Callable[[Aligner, Any, Sequence], Work], what: object, aligner: Aligner, sequence: Sequence) -> Work:

@@ -62,13 +62,17 @@ class Loop:
     def _run(self, feeds: list[Feed]) -> Iterable[tuple[Feed, list[int]]]:
         """All in one forward; where that fails, one by one, so that only those fail whose own forward does."""
         self.scheduler.totals.forwards += 1
+        began = time.perf_counter()
         try:
-            return list(zip(feeds, self.aligner.runner.run(feeds), strict=True))
+            done = list(zip(feeds, self.aligner.runner.run(feeds), strict=True))
         except Exception as error:  # noqa: BLE001 - the boundary to torch
             if len(feeds) == 1:
                 self.scheduler.drop(feeds[0].job, _ours(feeds[0].job.name, error))
                 return []
-        return [done for feed in feeds for done in self._run([feed])]
+        else:
+            _share(feeds, time.perf_counter() - began)
+            return done
+        return [one for feed in feeds for one in self._run([feed])]
 
     def _postprocess(self, feed: Feed, chosen: list[int]) -> None:
         job = feed.job
@@ -87,11 +91,19 @@ class Loop:
                 self.scheduler.drop(job, result)
 
 
+def _share(feeds: list[Feed], seconds: float) -> None:
+    """Say whose engine time it was: nobody pays for the tokens of others, nor for waiting."""
+    tokens = sum(feed.stop - feed.start for feed in feeds)
+    for feed in feeds:
+        feed.job.sequence.spent_s += seconds * (feed.stop - feed.start) / tokens
+
+
 def alone(aligner: Aligner, request: AlignRequest) -> Correction:
     """One correction without anybody else, in the caller's thread. Raises what `Engine.align` raises."""
     ends: list[Correction | CorrectionError] = []
-    sequence = Sequence()
-    work = correct(aligner, request, sequence)
+    chosen = aligner.named(request.aligner)
+    sequence = Sequence(chosen.adapter)
+    work = correct(chosen, request, sequence)
     deadline = time.monotonic() + request.deadline_s
     loop = Loop(aligner)
     loop.add(Job(request.request_id, work, ends.append, deadline, sequence=sequence))

@@ -10,15 +10,20 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aligner_proxy import prompts
 from aligner_proxy.errors import ConfigError, WeightsError
 
-MANIFEST, ADAPTER, MODEL, HEAD = "aligner.json", "adapter_config.json", "config.json", "detector.safetensors"
+MANIFEST, MODEL, HEAD = "aligner.json", "config.json", "detector.safetensors"
+ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _WEIGHT_SUFFIXES = frozenset({".safetensors", ".json", ".model", ".bin"})
+
+
+Inside = Annotated[str, Field(pattern=r"^[^/\\]+$", max_length=255)]
+"""A file of the folder itself."""
 
 
 class Gguf(BaseModel):
@@ -26,8 +31,9 @@ class Gguf(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    package: str
-    file: str
+    package: str = Field(pattern=r"^[A-Za-z_]\w*$")
+    """A name without dots: looking for a part of a package would run the package."""
+    file: Inside
     sha256: str
 
 
@@ -51,7 +57,7 @@ class Manifest(BaseModel):
     template_hash: str | None = None
     window: int = Field(default=4096, ge=64)
     shift: float = 0.0
-    files: dict[str, str] = {}
+    files: dict[Inside, str] = {}
 
 
 def read(folder: Path) -> Manifest | None:
@@ -87,8 +93,8 @@ def verify(folder: Path, files: Mapping[str, str], fix: str) -> None:
         path = folder / name
         if not path.is_file():
             raise WeightsError(f"{path} is missing; {fix}")
-        if sha256(path) != expected:
-            raise WeightsError(f"{path} is corrupt (its sha256 is not the one in the manifest); {fix}")
+        if (found := sha256(path)) != expected:
+            raise WeightsError(f"{path} is corrupt (its sha256 is {found}, it should be {expected}); {fix}")
 
 
 def hashes(folder: Path) -> dict[str, str]:

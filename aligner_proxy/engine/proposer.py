@@ -9,48 +9,32 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from aligner_proxy.engine.draft_length import Acceptance, Rule
 
 _NGRAMS = (4, 3, 2)
 _BEHIND, _AHEAD = 2, 8
 """Window of the one-token search, around the point of disagreement: a deletion, or the end of an insertion."""
 
 
-@dataclass(frozen=True, slots=True)
-class DraftLimits:
-    """Lengths of drafts in tokens: the first one, the shortest after a rejection, and the longest."""
-
-    first: int
-    kmin: int
-    cap: int
-
-
-WHOLE_ANSWER = DraftLimits(first=1 << 20, kmin=3, cap=1 << 20)
-"""Where a forward costs about the same whatever its length (GPU): an unchanged answer takes one forward."""
-LONG = DraftLimits(first=1 << 20, kmin=3, cap=64)
-"""bf16 or fp32 on CPU: 64 tokens cost three times one token, so the whole answer is tried once, then 64 at most."""
-SHORT = DraftLimits(first=16, kmin=3, cap=16)
-"""NF4 on CPU: up to 4 tokens are free, 16 cost 2.5 forwards, 64 cost 8: long drafts pay only where all is copied."""
-
-
 class EditProposer:
     """Drafts for one answer. `lookup` is the text to draft from, normally the answer's tokens and EOS.
 
     `anchors` are positions in `lookup` where the text is likely to go on after a jump (the start of the next kept
-    segment); drafting starts at the first of them.
+    segment); drafting starts at the first of them. `rule` says how long a draft is.
     """
 
-    def __init__(self, lookup: Sequence[int], limits: DraftLimits, anchors: Sequence[int] = ()) -> None:
+    def __init__(self, lookup: Sequence[int], rule: Rule, anchors: Sequence[int] = ()) -> None:
         self._lookup = list(lookup)
-        self._limits = limits
+        self._rule, self._seen = rule, Acceptance()
         self._anchors = tuple(anchors)
         self._pointer = anchors[0] if anchors else 0
-        self._length = limits.first
         self._index = self._build_index()
 
     def propose(self, room: int) -> list[int]:
         """The next draft tokens, at most `room`; empty when the answer has no more to offer."""
-        return self._lookup[self._pointer : self._pointer + max(0, min(self._length, room))]
+        most = max(0, min(room, len(self._lookup) - self._pointer))
+        return self._lookup[self._pointer : self._pointer + self._rule(self._seen, most)]
 
     def after(self, draft: Sequence[int]) -> list[int]:
         """The token that would come behind a draft just proposed, if there is one."""
@@ -59,11 +43,10 @@ class EditProposer:
 
     def update(self, output: Sequence[int], drafted: int, accepted: int) -> None:
         """Take in one step: `output` is all that was written so far, its last token the one the model added."""
-        self._pointer = self._resync(output, self._pointer + accepted)
-        if accepted == drafted:
-            self._length = min(self._limits.cap, max(self._limits.kmin, 2 * self._length))
-        else:
-            self._length = min(self._limits.cap, max(self._limits.kmin, 2 * accepted))
+        at = self._pointer + accepted
+        goes_on = accepted == drafted and self._lookup[at : at + 1] == [output[-1]]
+        self._seen = self._seen.after(accepted + goes_on, ended=not goes_on)
+        self._pointer = self._resync(output, at)
 
     def _build_index(self) -> dict[tuple[int, ...], list[int]]:
         """Every n-gram of the lookup text with the positions that follow it."""

@@ -6,17 +6,26 @@ satisfy it. No torch here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from aligner_proxy.types import Correction, DecodeCounts, SegmentScore, Turn, Verify
+from aligner_proxy.errors import EngineFault, UnknownAligner
+from aligner_proxy.types import DEFAULT_ALIGNER, Correction, DecodeCounts, Quota, SegmentScore, Turn, Verify
+
+if TYPE_CHECKING:
+    from aligner_proxy.engine.complete import Completion, CompletionRequest
+    from aligner_proxy.engine.load import Load
 
 
 @dataclass(frozen=True, slots=True)
 class AlignerInfo:
-    """The aligner that an engine serves. `content_hash` changes whenever its weights, head or template do."""
+    """The aligner that an engine serves. `content_hash` changes whenever its weights, head or template do.
+
+    An engine may serve others over the same base; requests choose by their names in `others`.
+    """
 
     model: str
     content_hash: str
@@ -27,6 +36,16 @@ class AlignerInfo:
     has_head: bool
     quantization: str
     device: str
+    others: Mapping[str, AlignerInfo] = field(default_factory=dict)
+
+    def named(self, name: str) -> AlignerInfo:
+        """The one that requests call so; raises `UnknownAligner`."""
+        if name == DEFAULT_ALIGNER:
+            return self
+        if name not in self.others:
+            known = ", ".join((DEFAULT_ALIGNER, *self.others))
+            raise UnknownAligner(f"this engine serves no aligner {name!r}; it has: {known}")
+        return self.others[name]
 
 
 class AlignRequest(BaseModel):
@@ -38,9 +57,14 @@ class AlignRequest(BaseModel):
     turns: tuple[Turn, ...]
     answer: str
     objectives: tuple[str, ...] = Field(min_length=1)
-    caution: float = 0.0
+    caution: float = Field(default=0.0, allow_inf_nan=False)
     verify: Verify = Verify.FLAGGED
-    deadline_s: float = Field(default=20.0, gt=0)
+    aligner: str = Field(default=DEFAULT_ALIGNER, max_length=64)
+    deadline_s: float = Field(default=20.0, gt=0, le=3600)
+    tenant: str = Field(default="-", max_length=64)
+    """A digest of whose answer it is: a full engine shares its places equally among tenants."""
+    quota: Quota | None = None
+    """What the tenant may use; None: as much as there is."""
 
 
 class AlignResponse(BaseModel):
@@ -66,11 +90,43 @@ class AlignResponse(BaseModel):
         return cls(**{name: getattr(correction, name) for name in names})
 
 
+class Span(BaseModel):
+    """A flagged stretch of an answer that is still being written: its segments `first` to `stop`, that one excluded.
+
+    The aligner reads the first `end` characters of the answer and writes behind `before`, which is what went out in
+    place of all that stands before the stretch. Segments after the stretch are those that it has to lead back to.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    first: int = Field(ge=0)
+    stop: int = Field(gt=0)
+    end: int = Field(gt=0)
+    before: str
+    deadline_s: float = Field(gt=0)
+
+
 class Reading(Protocol):
     """An answer that an engine reads while the upstream still writes it. Always ended by `finish` or `aclose`."""
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
         """More of the answer; never waits for the model. The verdicts that are there, from the first segment on."""
+        ...
+
+    async def end(self) -> None:
+        """There is no more; never waits for the model."""
+        ...
+
+    async def judged(self, known: int) -> tuple[SegmentScore, ...] | None:
+        """The verdicts, as soon as there are more than `known`, or all of them when the answer has ended.
+
+        None: this engine has none before the answer is finished. A segment gets its verdict when the next one has
+        begun; the last one gets it when the answer has ended. A verdict never changes.
+        """
+        ...
+
+    async def replace(self, span: Span) -> Correction:
+        """What stands in place of a flagged stretch: the text of the correction, which may be empty."""
         ...
 
     async def finish(self, request: AlignRequest) -> Correction:
@@ -91,6 +147,16 @@ class Unread:
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
         """Nothing is read."""
         return ()
+
+    async def end(self) -> None:
+        """Nothing was read."""
+
+    async def judged(self, known: int) -> None:
+        """There are no verdicts before the end."""
+
+    async def replace(self, span: Span) -> Correction:
+        """Without verdicts there is nothing to replace."""
+        raise EngineFault("this engine reads no answer ahead")
 
     async def finish(self, request: AlignRequest) -> Correction:
         """The whole correction."""
@@ -117,4 +183,29 @@ class Engine(Protocol):
 
     async def aclose(self) -> None:
         """Release connections or the model."""
+        ...
+
+
+class Startable(Engine, Protocol):
+    """An engine that has something to load."""
+
+    async def start(self) -> AlignerInfo:
+        """Load; raises `WeightsError` when that is impossible."""
+        ...
+
+
+@runtime_checkable
+class Local(Startable, Protocol):
+    """An engine with a model of its own."""
+
+    async def complete(self, request: CompletionRequest, name: str, deadline_s: float) -> Completion:
+        """Complete one prompt."""
+        ...
+
+    def load(self) -> Load:
+        """What it is busy with."""
+        ...
+
+    def stalled_s(self) -> float:
+        """How long the step that runs now has been running."""
         ...

@@ -22,19 +22,19 @@ from aligner_proxy.engine.sources import Source
 def fill(source: Source, quantization: str, folder: Path) -> None:
     """Write model, tokenizer and head of `source` into `folder`."""
     merged = folder / "merged"
-    plain = _merge(source, merged) if source.adapter or source.base.gguf else source.base.folder
+    plain = merge(source, merged) if source.adapter or source.base.gguf else source.base.folder
     if quantization == "nf4":
         _save_nf4(plain, folder)
     else:
         shutil.copytree(plain, folder, dirs_exist_ok=True)
     shutil.rmtree(merged, ignore_errors=True)
-    _tokenizer(source).save_pretrained(str(folder))
+    tokenizer(source).save_pretrained(str(folder))
     if source.head:
         shutil.copyfile(source.head, folder / manifest.HEAD)
     gc.collect()
 
 
-def _merge(source: Source, folder: Path) -> Path:
+def merge(source: Source, folder: Path) -> Path:
     """The base with the adapter in it, in fp32: merging in fewer bits would round the adapter away."""
     gguf = {"gguf_file": source.base.gguf} if source.base.gguf else {}
     model: Any = AutoModelForCausalLM.from_pretrained(str(source.base.folder), dtype=torch.float32, **gguf)
@@ -64,6 +64,6 @@ def _save_nf4(plain: Path, folder: Path) -> None:
     model.save_pretrained(str(folder))
 
 
-def _tokenizer(source: Source) -> Any:
+def tokenizer(source: Source) -> Any:
     gguf = {"gguf_file": source.base.gguf} if source.base.gguf else {}
     return AutoTokenizer.from_pretrained(str(source.base.folder), **gguf)

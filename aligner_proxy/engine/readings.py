@@ -10,7 +10,7 @@ import secrets
 import time
 from dataclasses import dataclass
 
-from aligner_proxy.engine.protocol import AlignRequest, Engine, Reading
+from aligner_proxy.engine.protocol import AlignRequest, Engine, Reading, Span
 from aligner_proxy.errors import ReadingLost
 from aligner_proxy.types import Correction, SegmentScore
 
@@ -39,11 +39,21 @@ class Readings:
         self._open[name] = _Open(reading, time.monotonic())
         return name
 
-    async def feed(self, name: str, text: str) -> tuple[SegmentScore, ...]:
+    async def feed(self, name: str, text: str, *, ended: bool = False) -> tuple[SegmentScore, ...]:
         """More of an answer; the verdicts so far. Raises `ReadingLost` for a name that is not known."""
-        found = self._find(name)
-        found.touched = time.monotonic()
-        return await found.reading.feed(text)
+        reading = self._touched(name)
+        told = await reading.feed(text)
+        if ended:
+            await reading.end()
+        return told
+
+    async def judged(self, name: str, known: int) -> tuple[SegmentScore, ...] | None:
+        """The verdicts, when there are more than `known`."""
+        return await self._touched(name).judged(known)
+
+    async def replace(self, name: str, span: Span) -> Correction:
+        """What stands in place of a flagged stretch."""
+        return await self._touched(name).replace(span)
 
     async def finish(self, name: str, request: AlignRequest) -> Correction:
         """The end of an answer: its correction."""
@@ -60,6 +70,11 @@ class Readings:
     async def aclose(self) -> None:
         """Let go of all."""
         await asyncio.gather(*(self.close(name) for name in list(self._open)))
+
+    def _touched(self, name: str) -> Reading:
+        found = self._find(name)
+        found.touched = time.monotonic()
+        return found.reading
 
     def _find(self, name: str) -> _Open:
         found = self._open.get(name)

@@ -8,71 +8,109 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 
-from aligner_proxy.engine.protocol import AlignRequest
-from aligner_proxy.engine.wire import OPENED, VERDICTS, More
+from pydantic import BaseModel
+
+from aligner_proxy.engine.protocol import AlignRequest, AlignResponse, Span
+from aligner_proxy.engine.wire import JUDGED, OPENED, VERDICTS, Known, More
 from aligner_proxy.errors import CorrectionError, DeadlineExceeded, ReadingLost
 from aligner_proxy.types import Correction, SegmentScore
 
 Send = Callable[[str, str, bytes | None], Awaitable[bytes]]
 Align = Callable[[AlignRequest, str | None], Awaitable[Correction]]
+Forget = Callable[[str], None]
 
 
 class RemoteReading:
-    """Satisfies `Reading`. `send` is one HTTP request, `align` the patient one that ends a reading if given one."""
+    """Satisfies `Reading`. `send` is one HTTP request, `align` the patient one that ends a reading if given one.
 
-    def __init__(self, request: AlignRequest, send: Send, align: Align) -> None:
-        self._request, self._send, self._align = request, send, align
+    `forget` tells the engine, without anybody waiting for it, that a reading is not wanted any more.
+    """
+
+    def __init__(self, request: AlignRequest, send: Send, align: Align, forget: Forget) -> None:
+        self._request, self._send, self._align, self._forget = request, send, align, forget
         self._name: str | None = None
         self._unsent = ""
         self._verdicts: tuple[SegmentScore, ...] = ()
         self._broken = self._ending = False
+        self._ended = self._end_sent = False
+        self._opened = asyncio.Event()
+        self._failure: CorrectionError | None = None
         self._pump: asyncio.Task[None] | None = None
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
         """More of the answer; it is sent in the background."""
-        self._unsent += text
-        if not self._broken and (self._pump is None or self._pump.done()):
-            self._pump = asyncio.create_task(self._send_on())
+        if not self._broken:
+            self._unsent += text
+            if self._pump is None or self._pump.done():
+                self._pump = asyncio.create_task(self._send_on())
         return self._verdicts
+
+    async def end(self) -> None:
+        """There is no more; sent in the background like the text."""
+        self._ended = True
+        await self.feed("")
+
+    async def judged(self, known: int) -> tuple[SegmentScore, ...] | None:
+        """Wait at the engine for more verdicts."""
+        told = await self._asked("judged", Known(known=known))
+        return JUDGED.validate_json(told)
+
+    async def replace(self, span: Span) -> Correction:
+        """What stands in place of a flagged stretch, within `span.deadline_s`."""
+        try:
+            async with asyncio.timeout(span.deadline_s):
+                return AlignResponse.model_validate_json(await self._asked("replace", span)).correction()
+        except TimeoutError:
+            raise DeadlineExceeded(f"the deadline of {span.deadline_s:g} s passed") from None
 
     async def finish(self, request: AlignRequest) -> Correction:
         """The correction, of what the engine has read if it has, else of the whole."""
         self._ending = True
+        until = time.monotonic() + request.deadline_s
         try:
-            return await self._align(request, await self._read_so_far(request.deadline_s))
-        except ReadingLost:
-            return await self._align(request, None)
+            await self._sent(until)
+            if self._name is not None and not self._broken:
+                name, self._name = self._name, None  # the engine ends it, whatever comes of it
+                with contextlib.suppress(ReadingLost):
+                    return await self._align(request, name)
+            return await self._align(_by(request, until), None)
         finally:
-            self._name = None
+            await self._stop()
 
     async def aclose(self) -> None:
         """Stop sending, and tell the engine; one that is being finished belongs to whoever waits for that."""
-        if self._ending:
-            return
-        await self._stop()
-        if self._name is not None:
-            with contextlib.suppress(CorrectionError):
-                await self._send("DELETE", f"/v1/read/{self._name}", None)
-            self._name = None
+        if not self._ending:
+            await self._stop()
 
-    async def _read_so_far(self, deadline_s: float) -> str | None:
-        """Wait for what is on its way, within the deadline; the reading's name if it can be gone on with."""
-        if self._pump is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(deadline_s):
-                    await asyncio.shield(self._pump)
-            if not self._pump.done():
-                await self._stop()
-                raise DeadlineExceeded(f"the deadline of {deadline_s:g} s passed")
-        return None if self._broken else self._name
+    async def _asked(self, what: str, body: BaseModel) -> bytes:
+        """Ask about what the engine reads; the reading has to be open for that."""
+        await self._opened.wait()
+        if self._name is None or self._broken:
+            raise self._failure or ReadingLost("the engine does not read this answer")
+        return await self._send("POST", f"/v1/read/{self._name}/{what}", body.model_dump_json().encode())
+
+    async def _sent(self, until: float) -> None:
+        """Wait for what is on its way."""
+        if self._pump is None:
+            return
+        await asyncio.wait({self._pump}, timeout=max(0.0, until - time.monotonic()))
+        if not self._pump.done():
+            raise DeadlineExceeded("the deadline passed before the engine had heard the whole answer")
 
     async def _stop(self) -> None:
-        if self._pump is not None and not self._pump.done():
-            self._pump.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._pump
+        """Send no more, and let the engine forget what it has not been asked to finish."""
+        pump, self._pump = self._pump, None
+        try:
+            if pump is not None and not pump.done():
+                pump.cancel()
+                await asyncio.wait({pump})
+        finally:
+            if self._name is not None:
+                self._forget(self._name)
+                self._name = None
 
     async def _send_on(self) -> None:
         """Send what has gathered until nothing is left."""
@@ -80,9 +118,17 @@ class RemoteReading:
             if self._name is None:
                 opened = await self._send("POST", "/v1/read", self._request.model_dump_json().encode())
                 self._name = OPENED.validate_json(opened).reading
-            while self._unsent:
-                text, self._unsent = self._unsent, ""
-                told = await self._send("POST", f"/v1/read/{self._name}", More(text=text).model_dump_json().encode())
+                self._opened.set()
+            while self._unsent or self._ended > self._end_sent:
+                more, self._unsent, self._end_sent = More(text=self._unsent, ended=self._ended), "", self._ended
+                told = await self._send("POST", f"/v1/read/{self._name}", more.model_dump_json().encode())
                 self._verdicts = VERDICTS.validate_json(told)
-        except (CorrectionError, ValueError):
-            self._broken = True
+        except (CorrectionError, ValueError) as error:
+            self._broken, self._unsent = True, ""
+            self._failure = error if isinstance(error, CorrectionError) else None
+            self._opened.set()
+
+
+def _by(request: AlignRequest, until: float) -> AlignRequest:
+    """The same request with the time that is left."""
+    return request.model_copy(update={"deadline_s": max(0.001, until - time.monotonic())})

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from platform import machine
 from typing import Any
 
 import torch
@@ -17,17 +20,24 @@ from transformers import PreTrainedModel
 from aligner_proxy.engine import attention
 from aligner_proxy.engine.attention import KVStore, Plan, Row
 from aligner_proxy.engine.blocks import BLOCK, BlockPool
-from aligner_proxy.engine.detector import DetectorHead, Spans
-from aligner_proxy.engine.proposer import LONG, SHORT, WHOLE_ANSWER, DraftLimits
+from aligner_proxy.engine.detector import DetectorHead, Spans, Taps
+from aligner_proxy.engine.draft_length import FLAT, Acceptance, CostCurve, draft_length
+from aligner_proxy.engine.lora import Adapter, Adapters
+from aligner_proxy.engine.memory import CACHE_TOKENS
 from aligner_proxy.engine.scheduler import Feed
 from aligner_proxy.engine.tokens import PromptTokenizer
 
-CACHE_TOKENS = 16_384
-"""Room of the KV cache unless told otherwise, in tokens: memory is touched only when it is used."""
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """What one aligner has of its own over the base that it shares: an adapter, and a head where it has one."""
+
+    adapter: Adapter
+    head: DetectorHead | None
 
 
 class ModelRunner:
-    """Runs one causal language model and, where there is one, its detector head."""
+    """Runs one causal language model with its detector head, and further adapters with theirs over the same model."""
 
     def __init__(
         self,
@@ -35,25 +45,28 @@ class ModelRunner:
         tokenizer: PromptTokenizer,
         head: DetectorHead | None,
         cache_tokens: int = CACHE_TOKENS,
+        others: Sequence[Over] = (),
     ) -> None:
         model.train(mode=False)
         self._model = model
         self._output: nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-        self._head = head.to(model.device) if head else None
-        self._taps = head.taps(model.base_model) if head else None
+        self._adapters = Adapters(model, [other.adapter for other in others], model.dtype, model.device)
+        self._heads = [one.to(model.device) if one else None for one in (head, *(other.head for other in others))]
         self.tokenizer = tokenizer
+        self.costs: CostCurve = FLAT
+        self._company = 1
         self.pool = BlockPool(-(-cache_tokens // BLOCK))
         slots = self.pool.count * BLOCK
         self._store = KVStore(model.config, slots, model.dtype, model.device)
+        self._taps: Taps | None = None
         self._states: Tensor | None = None
-        if head:
-            shape = (slots, len(head.layers) + 1, model.config.hidden_size)
+        layers = sorted({layer for one in self._heads if one for layer in one.layers.tolist()})
+        if layers:
+            self._taps = Taps(model.base_model, layers)
+            shape = (slots, len(layers) + 1, model.config.hidden_size)
             self._states = torch.empty(shape, dtype=model.dtype, device=model.device)
-
-    @property
-    def has_head(self) -> bool:
-        """Whether segments can be scored without generating."""
-        return self._head is not None
+        # Where each head finds its layers among those kept for all heads; what is behind the final norm comes last.
+        self._kept = [[layers.index(i) for i in one.layers.tolist()] + [-1] if one else [] for one in self._heads]
 
     @property
     def device(self) -> str:
@@ -61,34 +74,42 @@ class ModelRunner:
         return str(self._model.device)
 
     @property
+    def machine(self) -> str:
+        """What a forward's cost depends on, the weights aside."""
+        device = self._model.device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu()
+        return f"{name}, {torch.get_num_threads()} threads, {self._model.dtype}, torch {torch.__version__}"
+
+    @property
     def positions(self) -> int:
         """Longest sequence, in tokens, that the model's positions reach."""
         return int(self._model.config.max_position_embeddings)
 
-    @property
-    def draft_limits(self) -> DraftLimits:
-        """Draft lengths that pay on this device and number format."""
-        if self._model.device.type != "cpu":
-            return WHOLE_ANSWER
-        return SHORT if getattr(self._model, "is_loaded_in_4bit", False) else LONG
+    def draft_length(self, seen: Acceptance, room: int) -> int:
+        """How long a draft pays here, in the company of the last step."""
+        return draft_length(self.costs, seen, room, self._company)
 
     @torch.inference_mode()
     def run(self, feeds: Sequence[Feed]) -> list[list[int]]:
         """Feed them all in one forward; for each, the tokens that the model chooses behind its wanted positions."""
+        self._company = len(feeds)
         ids = [token for feed in feeds for token in feed.job.sequence.ids[feed.start : feed.stop]]
         places = [place for feed in feeds for place in range(feed.start, feed.stop)]
         slots = self._slots(feeds)
-        hidden = self._forward(ids, places, attention.plan(self._store, slots, self._rows(feeds)))
+        with self._adapters.over((feed.job.sequence.adapter, feed.stop - feed.start) for feed in feeds):
+            hidden = self._forward(ids, places, attention.plan(self._store, slots, self._rows(feeds)))
         self._keep(hidden, slots, feeds)
         return self._choose(hidden, feeds)
 
     @torch.inference_mode()
     def scores(self, feed: Feed, spans: Spans) -> list[tuple[float, int]]:
         """The detector's word on every segment of a prompt that has been fed: (log-odds, index of the objective)."""
-        if self._head is None or self._states is None:
+        adapter = feed.job.sequence.adapter
+        head = self._heads[adapter]
+        if head is None or self._states is None:
             return []
-        states = self._states[self._context(feed)]
-        most = self._head(*self._head.read(states, spans)).max(dim=-1)
+        states = self._states[self._context(feed)][:, self._kept[adapter]]
+        most = head(*head.read(states, spans)).max(dim=-1)
         return list(zip(most.values.tolist(), most.indices.tolist(), strict=True))
 
     def _forward(self, ids: list[int], places: list[int], step: Plan) -> Tensor:
@@ -150,6 +171,13 @@ class ModelRunner:
             chosen.append(_greedy(logits[at : at + len(feed.wanted)], feed))
             at += len(feed.wanted)
         return chosen
+
+
+def _cpu() -> str:
+    """The processor's name, where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), machine())
 
 
 def _greedy(logits: Tensor, feed: Feed) -> list[int]:

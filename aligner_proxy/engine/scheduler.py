@@ -14,8 +14,10 @@ from typing import Any
 
 from aligner_proxy.engine.blocks import BlockPool
 from aligner_proxy.engine.load import Load, Totals
+from aligner_proxy.engine.phases import Phases
 from aligner_proxy.engine.sequence import Ask, Sequence, Step, Work
 from aligner_proxy.errors import CorrectionError, DeadlineExceeded, EngineFault, EngineUnavailable
+from aligner_proxy.types import DecodeCounts
 
 Finish = Callable[[Any], None]
 """Takes the result of the work, or the `CorrectionError` that ended it."""
@@ -39,6 +41,7 @@ class Job:
     """Leading tokens that other prompts may share."""
     chosen: list[int] = field(default_factory=list)
     forwards: int = 0
+    phases: Phases = field(default_factory=Phases)
 
     @property
     def parked(self) -> bool:
@@ -101,7 +104,8 @@ class Scheduler:
             if first is None or not self._admit(first):
                 break
             self._feed(first, feeds)
-        return feeds
+        # Those of one adapter lie side by side, so that each adapter is applied once.
+        return sorted(feeds, key=lambda feed: feed.job.sequence.adapter)
 
     def woken(self) -> list[Job]:
         """Jobs that wait for text of which some has come."""
@@ -120,8 +124,11 @@ class Scheduler:
         job.chosen += chosen
         job.forwards += 1
         if job.prompt:
-            self.pool.publish(sequence.blocks, sequence.ids, min(sequence.computed, job.prompt))
-        return sequence.remaining == 0
+            self.pool.publish(sequence.blocks, sequence.ids, min(sequence.computed, job.prompt), sequence.adapter)
+        if sequence.remaining:
+            return False
+        job.phases.read()
+        return True
 
     def drop(self, job: Job, end: Any) -> None:
         """A job has ended, one way or another: `end` is its result or a `CorrectionError`."""
@@ -133,6 +140,8 @@ class Scheduler:
         failed = isinstance(end, CorrectionError)
         self.totals.failed += failed
         self.totals.finished += not failed
+        if isinstance(counts := getattr(end, "counts", None), DecodeCounts):
+            self.totals.add(counts)
         job.work.close()
         job.finish(end)
 
@@ -170,7 +179,7 @@ class Scheduler:
         """
         self.waiting.remove(job)
         sequence = job.sequence
-        sequence.blocks = self.pool.match(sequence.ids, min(job.tail, job.prompt))
+        sequence.blocks = self.pool.match(sequence.ids, min(job.tail, job.prompt), sequence.adapter)
         sequence.computed = len(sequence.blocks) * self.pool.size
         self.running.append(job)
         while self._missing(sequence, len(sequence.ids)) > self.pool.available() and (idle := self._idle()):
@@ -199,6 +208,7 @@ class Scheduler:
             else:
                 return self.drop(job, EngineFault(self._too_large(job)))
         sequence.blocks += [self.pool.take() for _ in range(self._missing(sequence, stop))]
+        job.phases.fed()
         feeds.append(Feed(job, sequence.computed, stop))
         return None
 

@@ -54,6 +54,7 @@ class ScriptedEngine:
 
     async def align(self, request: AlignRequest) -> Correction:
         """Play the script within the request's deadline."""
+        about = self.about.named(request.aligner)
         self.seen.append(request.request_id)
         try:
             async with asyncio.timeout(request.deadline_s):
@@ -63,20 +64,22 @@ class ScriptedEngine:
         except asyncio.CancelledError:
             self.cancelled.append(request.request_id)
             raise
-        return self._correction(self.script(request))
+        return played(self.script(request), about)
 
     async def read(self, request: AlignRequest) -> Unread:
         """A script reads nothing ahead."""
         return Unread(self)
 
-    def _correction(self, said: str | Correction | Exception) -> Correction:
-        if isinstance(said, CorrectionError):
-            raise said
-        if isinstance(said, Exception):
-            raise EngineFault(f"scripted {type(said).__name__}") from said
-        correction = said if isinstance(said, Correction) else Correction(said)
-        return replace(correction, aligner=correction.aligner or self.about.content_hash)
-
     async def aclose(self) -> None:
         """Remember that it was closed."""
         self.closed = True
+
+
+def played(said: str | Correction | Exception, about: AlignerInfo) -> Correction:
+    """What a script said, as an engine would say it."""
+    if isinstance(said, CorrectionError):
+        raise said
+    if isinstance(said, Exception):
+        raise EngineFault(f"scripted {type(said).__name__}") from said
+    correction = said if isinstance(said, Correction) else Correction(said)
+    return replace(correction, aligner=correction.aligner or about.content_hash)

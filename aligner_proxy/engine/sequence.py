@@ -52,11 +52,17 @@ Work = Generator[Ask, Step, Any]
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """One correction's tokens; the first `computed` of them stand in the cache, in `blocks`."""
+    """One correction's tokens; the first `computed` of them stand in the cache, in `blocks`.
 
+    `adapter` is the number of the one they are read with; 0 is the model as it was loaded.
+    """
+
+    adapter: int = 0
     ids: list[int] = field(default_factory=list)
     computed: int = 0
     blocks: list[int] = field(default_factory=list)
+    spent_s: float = 0.0
+    """Engine time: of each forward the share of its tokens."""
 
     @property
     def remaining(self) -> int:

@@ -1,10 +1,11 @@
-"""An engine over HTTP, on a unix socket or a port: POST /v1/align, GET /info, /health, /ready, /metrics.
+"""An engine over HTTP, on a unix socket or a port: POST /v1/align, GET /info, /health (health.py), /metrics.
 
-POST /v1/completions is OpenAI's, greedy, with `prediction` as the draft (an engine that has a model of its own).
+POST /v1/completions is OpenAI's, greedy, with `prediction` as the draft, and GET /v1/models names what writes there (an
+engine that has a model of its own).
 POST /v1/read begins to read an answer that is still being written, POST /v1/read/NAME adds to it and tells the verdicts
-so far, POST /v1/read/NAME/finish corrects it, DELETE lets go of it. The aligner loads in the background, so /health
-answers at once and /ready tells when it can work. A client that goes away cancels its request; SIGTERM lets requests in
-flight finish.
+so far, /judged under it waits for more of them, /replace writes in place of a flagged stretch, /finish corrects the
+whole answer, DELETE lets go of it. The aligner loads in the background: /health/live answers at once, /health/ready
+tells when it can work. A client that goes away cancels its request; SIGTERM lets requests in flight finish.
 """
 
 from __future__ import annotations
@@ -16,65 +17,58 @@ import signal
 import socket
 from collections.abc import Callable, Coroutine
 from dataclasses import asdict
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import ValidationError
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from aligner_proxy.engine.complete import Completion, CompletionRequest, openai_form
-from aligner_proxy.engine.load import Load, exposition
-from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest, AlignResponse, Engine
+from aligner_proxy import tracing
+from aligner_proxy.engine import health
+from aligner_proxy.engine.complete import CompletionRequest, openai_form
+from aligner_proxy.engine.load import exposition
+from aligner_proxy.engine.protocol import AlignRequest, AlignResponse, Engine, Local, Span, Startable
 from aligner_proxy.engine.readings import Readings
-from aligner_proxy.engine.wire import BAD_REQUEST, VERDICTS, ErrorBody, ErrorResponse, More, Opened, refusal
-from aligner_proxy.errors import AlignerProxyError, AnswerTooLong, CorrectionError
+from aligner_proxy.engine.version import SameWire
+from aligner_proxy.engine.wire import (
+    BAD_REQUEST,
+    JUDGED,
+    MAX_BODY_BYTES,
+    VERDICTS,
+    ErrorBody,
+    ErrorResponse,
+    Known,
+    More,
+    Opened,
+    refusal,
+)
+from aligner_proxy.errors import AlignerProxyError, AnswerTooLong, ClientGone, CorrectionError
+from aligner_proxy.presence import until_closed, while_there
 from aligner_proxy.types import Correction
 
 logger = logging.getLogger(__name__)
 
-MAX_BODY_BYTES = 16 << 20
+IDLE_S = 60
+"""How long an idle connection is kept: longer than a client keeps it (httpx: 5 s, and so is uvicorn's default), or a
+request that comes just then is lost on a connection that is being closed."""
 _GONE = 499
+_LOOK_S, _LAST_WORDS_S = 0.1, 2
+_AWAITED = ("/v1/align", "/finish", "/v1/completions")
 COMPLETION_S = 120.0
 """How long a completion may take; clients of OpenAI's form do not say."""
-
-
-@runtime_checkable
-class Local(Engine, Protocol):
-    """An engine with a model of its own."""
-
-    async def complete(self, request: CompletionRequest, name: str, deadline_s: float) -> Completion:
-        """Complete one prompt."""
-        ...
-
-    def load(self) -> Load:
-        """What it is busy with."""
-        ...
-
-
-class Startable(Engine, Protocol):
-    """An engine that has something to load."""
-
-    async def start(self) -> AlignerInfo:
-        """Load; raises `WeightsError` when that is impossible."""
-        ...
 
 
 def create_app(engine: Engine) -> Starlette:
     """The HTTP form of any engine. It neither starts nor closes it."""
 
-    async def health(_: Request) -> Response:
-        return JSONResponse({"status": "alive"})
-
     async def info(_: Request) -> Response:
         return JSONResponse(asdict(await engine.info()))
-
-    async def ready(_: Request) -> Response:
-        await engine.info()
-        return JSONResponse({"status": "ready"})
 
     async def align(request: Request) -> Response:
         parsed = AlignRequest.model_validate_json(await _body(request))
@@ -82,15 +76,31 @@ def create_app(engine: Engine) -> Starlette:
 
     return Starlette(
         routes=[
-            Route("/health", health),
-            Route("/ready", ready),
+            *health.routes(engine),
             Route("/info", info),
             Route("/v1/align", align, methods=["POST"]),
             *_reading(Readings(engine)),
             *(_local(engine) if isinstance(engine, Local) else ()),
         ],
         exception_handlers={CorrectionError: _refuse, ValidationError: _bad_request},
+        middleware=[Middleware(SameWire), Middleware(Traced)],
     )
+
+
+class Traced:
+    """A span for every request that somebody waits for, under the one that its gateway sent along."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http" or not scope["path"].endswith(_AWAITED):
+            return await self._app(scope, receive, send)
+        carried = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        asked = {"http__request__method": scope["method"], "gen_ai__operation__name": "text_completion"}
+        with tracing.span("aligner.engine.request", tracing.received(carried), kind="SERVER", **asked):
+            await self._app(scope, receive, send)
 
 
 def _reading(readings: Readings) -> list[Route]:
@@ -98,12 +108,23 @@ def _reading(readings: Readings) -> list[Route]:
 
     async def begin(request: Request) -> Response:
         parsed = AlignRequest.model_validate_json(await _body(request))
-        return JSONResponse(Opened(reading=await readings.open(parsed)).model_dump())
+        name = await readings.open(parsed)
+        if await request.is_disconnected():
+            await readings.close(name)  # nobody will ever know its name
+        return JSONResponse(Opened(reading=name).model_dump())
 
     async def feed(request: Request) -> Response:
         more = More.model_validate_json(await _body(request))
-        told = await readings.feed(request.path_params["name"], more.text)
+        told = await readings.feed(request.path_params["name"], more.text, ended=more.ended)
         return Response(VERDICTS.dump_json(told), media_type="application/json")
+
+    async def judged(request: Request) -> Response:
+        name, known = request.path_params["name"], Known.model_validate_json(await _body(request)).known
+        return await _unless_gone(request, "judged", readings.judged(name, known), JUDGED.dump_python)
+
+    async def replace(request: Request) -> Response:
+        name, span = request.path_params["name"], Span.model_validate_json(await _body(request))
+        return await _unless_gone(request, "replace", readings.replace(name, span))
 
     async def finish(request: Request) -> Response:
         parsed = AlignRequest.model_validate_json(await _body(request))
@@ -117,6 +138,8 @@ def _reading(readings: Readings) -> list[Route]:
         Route("/v1/read", begin, methods=["POST"]),
         Route("/v1/read/{name}", feed, methods=["POST"]),
         Route("/v1/read/{name}", close, methods=["DELETE"]),
+        Route("/v1/read/{name}/judged", judged, methods=["POST"]),
+        Route("/v1/read/{name}/replace", replace, methods=["POST"]),
         Route("/v1/read/{name}/finish", finish, methods=["POST"]),
     ]
 
@@ -131,13 +154,29 @@ def _local(engine: Local) -> list[Route]:
         work = engine.complete(parsed, name, COMPLETION_S)
         return await _unless_gone(request, name, work, lambda done: openai_form(done, name, model))
 
+    async def models(_: Request) -> Response:
+        about = await engine.info()
+        entry = {"id": about.model, "object": "model", "created": 0, "owned_by": "aligner-proxy"}
+        # vLLM's names, by which clients know what fits and whether it is still the same.
+        return JSONResponse(
+            {"object": "list", "data": [entry | {"root": about.content_hash, "max_model_len": about.window}]}
+        )
+
     async def metrics(_: Request) -> Response:
-        return Response(exposition(engine.load()), media_type=CONTENT_TYPE_LATEST)
+        try:
+            told = exposition(await engine.info(), engine.load())
+        except CorrectionError:
+            told = exposition()
+        return Response(told, media_type=CONTENT_TYPE_LATEST)
 
-    return [Route("/v1/completions", completions, methods=["POST"]), Route("/metrics", metrics)]
+    return [
+        Route("/v1/completions", completions, methods=["POST"]),
+        Route("/v1/models", models),
+        Route("/metrics", metrics),
+    ]
 
 
-def serve(engine: Startable, listener: socket.socket, *, grace_s: int = 30) -> None:
+def serve(engine: Startable, listener: socket.socket, *, grace_s: int = 25) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is in flight within `grace_s` and close the engine.
 
     Raises what `engine.start` raised when the aligner cannot be loaded.
@@ -150,14 +189,21 @@ def serve(engine: Startable, listener: socket.socket, *, grace_s: int = 30) -> N
 
 async def _serve(engine: Startable, listener: socket.socket, grace_s: int) -> None:
     config = uvicorn.Config(
-        create_app(engine), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=grace_s
+        create_app(engine),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=grace_s + _LAST_WORDS_S,
+        timeout_keep_alive=IDLE_S,
     )
     server = uvicorn.Server(config)
     starting = asyncio.create_task(_start(engine, server))
+    ending = asyncio.create_task(_end(engine, server, grace_s))
     try:
         await server.serve(sockets=[listener])
     finally:
         starting.cancel()
+        ending.cancel()
         await engine.aclose()
     if starting.done() and not starting.cancelled():
         starting.result()
@@ -171,6 +217,15 @@ async def _start(engine: Startable, server: uvicorn.Server) -> None:
         server.should_exit = True
         raise
     logger.info("ready: %s %s on %s, %s", about.model, about.content_hash[:12], about.device, about.quantization)
+
+
+async def _end(engine: Startable, server: uvicorn.Server, grace_s: int) -> None:
+    """When the grace is over, those who still wait are told; uvicorn alone would cut them off without a word."""
+    while not server.should_exit:  # noqa: ASYNC110 - uvicorn has a flag for it and no event
+        await asyncio.sleep(_LOOK_S)
+    await asyncio.sleep(grace_s)
+    logger.warning("not done after %d s, giving up what is left", grace_s)
+    await engine.aclose()
 
 
 async def _body(request: Request) -> bytes:
@@ -193,23 +248,12 @@ async def _unless_gone(
     request: Request, name: str, wanted: Coroutine[Any, Any, Any], form: Callable[[Any], object] = _correction
 ) -> Response:
     """Work on the request as long as its client is there."""
-    work = asyncio.ensure_future(wanted)
-    gone = asyncio.ensure_future(_disconnected(request))
     try:
-        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            logger.info("request %s: the client went away", name)
-            return Response(status_code=_GONE)
-        return JSONResponse(form(work.result()))
-    finally:
-        work.cancel()
-        gone.cancel()
-        await asyncio.gather(work, gone, return_exceptions=True)
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+        done = await while_there(lambda: until_closed(request.receive), wanted)
+    except ClientGone:
+        logger.info("request %s: the client went away", name)
+        return Response(status_code=_GONE)
+    return JSONResponse(form(done))
 
 
 async def _refuse(_: Request, error: Exception) -> Response:

@@ -26,7 +26,7 @@ KNOWN_TEMPLATES = {
     **{f"MetaAligner/MetaAligner-HH-RLHF-{size}": "hh-rlhf" for size in ("1.1B", "7B", "13B")},
     **{f"MetaAligner/MetaAligner-UltraFeedback-{size}": "ultrafeedback" for size in ("1.1B", "7B", "13B")},
     **{f"MetaAligner/MetaAligner-IMHI-{size}": "imhi" for size in ("7B", "13B")},
-    "aligner/aligner-7b-v1.0": "aligner",
+    "aligner/aligner-7b-v1.0": "aligner-v1",
 }
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _TEXT_FILES = ["*.json", "*.model"]

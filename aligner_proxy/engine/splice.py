@@ -7,7 +7,7 @@ and what stands before is the replacement. Kept segments never come from the mod
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -16,6 +16,7 @@ from aligner_proxy.segments import Segment, join, split
 KEY_CHARS = 20
 """A segment counts as reached when this many of its characters, to the end of the word, have been written."""
 
+_FURTHER_TURN = re.compile(r"\n\s*(?:Human|Assistant|USER|ASSISTANT|User)\s*:")
 _FINISHED = re.compile(r"(?:[.!?\u2026\u3002\uff01\uff1f:;][\"'\u201d\u2019)\]*_]*|```|~~~)$")
 
 
@@ -31,6 +32,46 @@ class Run:
     def text(self) -> str:
         """The run as it stands in the answer, without the gap behind it."""
         return join([(segment.text, segment.gap) for segment in self.segments])
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """A flagged run, and what decides about the text that takes its place."""
+
+    run: Run
+    before: str
+    """The edited answer so far; what is written follows it."""
+    lead: str
+    """The white space between the two."""
+    keys: tuple[str, ...]
+    banned: tuple[str, ...]
+
+    def filled(self, generated: str, *, finished: bool) -> str:
+        """The replacement, of what the model wrote."""
+        return replacement(generated, self.keys, self.banned, finished=finished)
+
+
+def rewriting(segments: Sequence[Segment], flags: Sequence[bool]) -> Generator[Hole, str, str]:
+    """The edited answer: yields the holes in their order and is sent what fills each. The rest is copied."""
+    pieces: list[tuple[str, str]] = []
+    for run in runs(segments, flags):
+        if not run.flagged:
+            pieces.extend((segment.text, segment.gap) for segment in run.segments)
+            continue
+        before = join(pieces)
+        text = yield hole(segments, flags, run, before, pieces[-1][1] if before else "")
+        pieces.append((text, run.segments[-1].gap))
+    return join(pieces)
+
+
+def hole(segments: Sequence[Segment], flags: Sequence[bool], run: Run, before: str, lead: str) -> Hole:
+    """The hole that a flagged run leaves behind `before`."""
+    start = run.at + len(run.segments)
+    following = [s for s, flag in zip(segments[start:], flags[start:], strict=True) if not flag]
+    kept = [segment.text for segment, flag in zip(segments, flags, strict=True) if not flag]
+    # What must not come back in its place: the run's own segments, and long kept ones.
+    banned = [s.text.strip() for s in run.segments] + [text.strip() for text in kept if len(text) >= KEY_CHARS]
+    return Hole(run, before, lead, resumption_keys(following), tuple(banned))
 
 
 def runs(segments: Sequence[Segment], flags: Sequence[bool]) -> list[Run]:
@@ -84,3 +125,13 @@ def complete(text: str) -> str:
     if pieces and not pieces[-1].gap and not _FINISHED.search(pieces[-1].text):
         pieces.pop()
     return join([(piece.text, piece.gap) for piece in pieces])
+
+
+def whole(text: str, answer: str, *, finished: bool) -> str:
+    """A verified or regenerated whole answer: the answer itself when only outer white space differs."""
+    if not finished:
+        text = complete(text)
+    turn = _FURTHER_TURN.search(text)
+    if turn and not _FURTHER_TURN.search(answer):
+        text = text[: turn.start()]
+    return answer if text.strip() == answer.strip() else text.strip()

@@ -47,6 +47,10 @@ class Store:
         """Where these weights are or will be."""
         return self.root / f"{prepared.content_hash[:32]}-{prepared.quantization}"
 
+    def costs(self, prepared: Prepared) -> Path:
+        """The file beside that folder that says what a forward costs on the machines that use it."""
+        return self.root / f"{self.folder(prepared).name}.costs.json"
+
     def find(self, prepared: Prepared) -> Path | None:
         """The folder of these weights, checked against its hashes; None when they are not prepared yet."""
         folder = self.folder(prepared)

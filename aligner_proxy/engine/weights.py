@@ -8,11 +8,11 @@ stored weights are checked and loaded.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
@@ -20,49 +20,78 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aligner_proxy import prompts
-from aligner_proxy.engine import manifest, sources
+from aligner_proxy.engine import lora, manifest, measure, memory, shared, sources
 from aligner_proxy.engine.correct import Aligner
-from aligner_proxy.engine.detector import DetectorHead
+from aligner_proxy.engine.detector import DEPTHS, DetectorHead
 from aligner_proxy.engine.protocol import AlignerInfo
-from aligner_proxy.engine.runner import ModelRunner
+from aligner_proxy.engine.runner import ModelRunner, Over
 from aligner_proxy.engine.store import Prepared, Store
 from aligner_proxy.engine.tokens import PromptTokenizer
 from aligner_proxy.errors import WeightsError
+from aligner_proxy.types import DEFAULT_ALIGNER
 
 Progress = Callable[[str], None]
+_WINDOW = 4096
+"""Tokens that the cache must hold at least: one correction of the longest that aligners are made for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Which aligner, and how it computes. `template` only for models that do not name theirs; 0 threads: as torch."""
+    """Which aligner, and how it computes. `template` only for models that do not name theirs; 0 threads: as torch.
+
+    `adapters` are further aligners over the same base, by the names by which requests choose them.
+    """
 
     model: str | Path = "embedded"
     template: str | None = None
     quantization: Literal["nf4", "none"] = "nf4"
     dtype: Literal["auto", "bf16", "fp32"] = "auto"
     threads: int = 0
+    adapters: Mapping[str, str | Path] = field(default_factory=dict)
 
 
 def open_aligner(settings: Settings, home: Path, progress: Progress = lambda _: None) -> Aligner:
     """Prepare if need be, and load. Raises `WeightsError` or `ConfigError`."""
-    prepared, folder = prepare(settings, home, progress)
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    if settings.adapters:
+        return _open_together(settings, home, progress)
+    prepared, folder = prepare(settings, home, progress)
     progress("loading")
     runner = load(folder, settings)
+    runner.costs = measure.costs(runner, Store(home).costs(prepared))
+    return Aligner(runner, _info(prepared, runner, has_head=(folder / manifest.HEAD).exists()))
+
+
+def _open_together(settings: Settings, home: Path, progress: Progress) -> Aligner:
+    """One base in memory, and the aligners that share it."""
+    progress("reading the files")
+    together = shared.resolve(settings.model, settings.template, settings.adapters)
+    prepared, folder = _stored(together.base, settings, home, progress)
+    progress("loading")
+    runner = load(folder, settings, list(together.over.values()))
+    runner.costs = measure.costs(runner, Store(home).costs(prepared))
+    opened: dict[str, Aligner] = {}
+    for number, (name, source) in enumerate(together.over.items(), start=1):
+        about = describe(source, settings.quantization, beside=True)
+        opened[name] = Aligner(runner, _info(about, runner, has_head=source.head is not None), number)
+    alone = Aligner(runner, _info(prepared, runner, has_head=together.base.head is not None))
+    main = opened.pop(DEFAULT_ALIGNER, alone)
+    infos = {name: other.info for name, other in opened.items()}
+    return replace(main, info=replace(main.info, others=infos), others=opened)
+
+
+def _info(prepared: Prepared, runner: ModelRunner, *, has_head: bool) -> AlignerInfo:
     family = prompts.template(prepared.template)
-    return Aligner(
-        runner,
-        AlignerInfo(
-            model=prepared.model,
-            content_hash=prepared.content_hash,
-            template=family.name,
-            template_hash=family.hash,
-            window=min(prepared.window, runner.positions),
-            has_head=runner.has_head,
-            quantization=prepared.quantization,
-            device=runner.device,
-        ),
+    return AlignerInfo(
+        model=prepared.model,
+        content_hash=prepared.content_hash,
+        template=family.name,
+        template_hash=family.hash,
+        window=min(prepared.window, runner.positions),
+        has_head=has_head,
+        quantization=prepared.quantization,
+        device=runner.device,
     )
 
 
@@ -73,17 +102,30 @@ def prepare(settings: Settings, home: Path, progress: Progress = lambda _: None)
         return known
     progress("reading the files")
     source = sources.resolve(settings.model, settings.template)
-    prepared = describe(source, settings.quantization)
+    prepared, folder = _stored(source, settings, home, progress)
+    if sources.is_hub_id(settings.model) and folder != source.base.folder:
+        store.remember(str(settings.model), prepared)
+    return prepared, folder
+
+
+def _stored(source: sources.Source, settings: Settings, home: Path, progress: Progress) -> tuple[Prepared, Path]:
+    prepared, store = describe(source, settings.quantization), Store(home)
     if settings.quantization == "none" and not (source.adapter or source.base.gguf):
         # Nothing to change about a full model: a copy of many gigabytes would gain nothing.
         return prepared, source.base.folder
     folder = store.find(prepared)
     if folder is None:
+        _check_preparation(source)
         progress("merging and quantising, this happens once")
         folder = store.make(prepared, partial(_fill, source, settings.quantization))
-    if sources.is_hub_id(settings.model):
-        store.remember(str(settings.model), prepared)
     return prepared, folder
+
+
+def _check_preparation(source: sources.Source) -> None:
+    """A base that has a config of its own tells its sizes; one inside a GGUF is small enough to come in a package."""
+    sizes, left = memory.shape(source.base.folder), memory.available()
+    if sizes is not None and left is not None:
+        memory.check_preparation(sizes, source.adapter is not None, left)
 
 
 def _fill(source: sources.Source, quantization: str, folder: Path) -> None:
@@ -101,31 +143,56 @@ def _recalled(store: Store, settings: Settings) -> tuple[Prepared, Path] | None:
     return (known, folder) if folder else None
 
 
-def describe(source: sources.Source, quantization: str) -> Prepared:
-    """What the weights will be called; the hash covers everything that changes what they say."""
+def describe(source: sources.Source, quantization: str, *, beside: bool = False) -> Prepared:
+    """What the weights will be called; the hash covers everything that changes what they say.
+
+    An adapter `beside` a quantised base says a little other things than one that was merged into it before.
+    """
     family = prompts.template(source.template)
     parts = {"files": source.identity, "template": family.hash, "window": source.window, "quantization": quantization}
+    if beside:
+        parts["adapter"] = "beside the base"
     return Prepared(source.model, manifest.digest(parts), family.name, source.window, quantization)
 
 
-def load(folder: Path, settings: Settings) -> ModelRunner:
-    """Load prepared weights, on CUDA where there is one. Raises `WeightsError` naming the folder."""
+def load(folder: Path, settings: Settings, over: Sequence[sources.Source] = ()) -> ModelRunner:
+    """Load prepared weights, and adapters over them, on CUDA where there is one. Raises `WeightsError`."""
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    heads = (folder / manifest.HEAD).exists() or any(one.head for one in over)
+    cache_tokens = _room(folder, settings, states=len(DEPTHS) + 1 if heads else 0)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
             str(folder), device_map=device, dtype=_dtype(settings), local_files_only=True
         )
         tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         head = _head(folder / manifest.HEAD, model)
-    except (OSError, ValueError, KeyError, json.JSONDecodeError, SafetensorError) as error:
+        others = [Over(lora.read(one.adapter), _head(one.head, model)) for one in over if one.adapter]
+    except (OSError, ValueError, KeyError, SafetensorError, UnpicklingError) as error:
         raise WeightsError(
             f"{folder} cannot be loaded ({type(error).__name__}: {error}); fetch or export it again"
         ) from error
-    return ModelRunner(model, PromptTokenizer(tokenizer.backend_tokenizer, _eos_ids(model, tokenizer, folder)), head)
+    reader = PromptTokenizer(tokenizer.backend_tokenizer, _eos_ids(model, tokenizer, folder))
+    return ModelRunner(model, reader, head, cache_tokens, others)
 
 
-def _head(path: Path, model: Any) -> DetectorHead | None:
-    if not path.exists():
+def _room(folder: Path, settings: Settings, states: int) -> int:
+    """Tokens of KV cache that fit beside the weights. Raises `WeightsError` where these do not fit."""
+    sizes, left = memory.shape(folder), _memory_left()
+    if sizes is None or left is None:
+        return memory.CACHE_TOKENS
+    width = 4 if _dtype(settings) == torch.float32 else 2
+    try:
+        return memory.cache_tokens(sizes, settings.quantization, width, _WINDOW, states, left)
+    except WeightsError as error:
+        raise WeightsError(f"{settings.model}: {error}") from None
+
+
+def _memory_left() -> float | None:
+    return float(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else memory.available()
+
+
+def _head(path: Path | None, model: Any) -> DetectorHead | None:
+    if path is None or not path.exists():
         return None
     head = DetectorHead.load(path)
     if not head.fits(model.config):

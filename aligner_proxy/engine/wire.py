@@ -11,20 +11,40 @@ from aligner_proxy.errors import (
     CorrectionError,
     DeadlineExceeded,
     EngineFault,
+    EngineMismatch,
     EngineOverloaded,
     EngineUnavailable,
+    InvalidOutput,
+    QuotaSpent,
     ReadingLost,
+    Shed,
+    UnknownAligner,
 )
 from aligner_proxy.types import SegmentScore
 
 BAD_REQUEST = "bad_request"
+MAX_BODY_BYTES = 16 << 20
+"""More than any request or answer needs that fits a window; neither side takes in more."""
 _STATUS: dict[type[CorrectionError], int] = {
     EngineUnavailable: 503,
+    Shed: 429,
     EngineOverloaded: 429,
+    QuotaSpent: 429,
     DeadlineExceeded: 504,
     AnswerTooLong: 413,
+    InvalidOutput: 502,
     ReadingLost: 410,
+    UnknownAligner: 404,
+    EngineMismatch: 409,
     EngineFault: 500,
+}
+_BY_REASON = {kind.reason: kind for kind in _STATUS}
+# What a status means that comes without an error of ours: from a proxy before the engine, or from a crash in it.
+_FOREIGN: dict[int, type[CorrectionError]] = {
+    500: EngineFault,
+    502: EngineUnavailable,
+    503: EngineUnavailable,
+    504: DeadlineExceeded,
 }
 
 
@@ -37,15 +57,25 @@ class Opened(BaseModel):
 
 
 class More(BaseModel):
-    """More of an answer that is read while it is written."""
+    """More of an answer that is read while it is written; `ended`: there is no more after this."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     text: str
+    ended: bool = False
+
+
+class Known(BaseModel):
+    """How many verdicts the asker has: it waits until there are more."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    known: int
 
 
 OPENED = TypeAdapter(Opened)
 VERDICTS = TypeAdapter(tuple[SegmentScore, ...])
+JUDGED = TypeAdapter(tuple[SegmentScore, ...] | None)
 
 
 class ErrorBody(BaseModel):
@@ -82,15 +112,14 @@ def refusal(error: CorrectionError) -> Refusal:
 
 
 def raised(status: int, content: bytes, retry_after: str | None) -> CorrectionError:
-    """The error that a server meant; an answer that is none of ours is an `EngineFault`."""
-    kind = next((kind for kind, code in _STATUS.items() if code == status), EngineFault)
+    """The error that a server meant; an answer that is none of ours and no usual status is an `InvalidOutput`."""
     try:
-        message = ErrorResponse.model_validate_json(content).error.message
+        said = ErrorResponse.model_validate_json(content).error
     except ValidationError:
-        return EngineFault(f"the engine answered with status {status} and no error of ours")
-    if kind is EngineOverloaded:
-        return EngineOverloaded(message, _seconds(retry_after))
-    return kind(message)
+        foreign = _FOREIGN.get(status, InvalidOutput)
+        return foreign(f"the engine answered with status {status} and no error of ours")
+    kind = _BY_REASON.get(said.type, EngineFault)
+    return kind(said.message, _seconds(retry_after)) if issubclass(kind, EngineOverloaded) else kind(said.message)
 
 
 def _seconds(retry_after: str | None) -> float:

@@ -9,11 +9,17 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from aligner_proxy.rewrite import chat, text
+from aligner_proxy.rewrite import chat, messages, responses, text
+from aligner_proxy.rewrite.careful import Careful
+from aligner_proxy.rewrite.choice import Speech
+from aligner_proxy.rewrite.telling import Telling
 from aligner_proxy.types import Exchange, Outcome
 
 _CHAT = re.compile(r"(?:/v1|/openai/deployments/.+|/engines/.+)?/chat/completions/?")
 _TEXT = re.compile(r"(?:/v1|/openai/deployments/.+|/engines/.+)?/completions/?")
+_RESPONSES = re.compile(r"(?:/openai)?(?:/v1)?/responses/?")
+_STORED = re.compile(r"(?:/openai)?(?:/v1)?/responses/\{response_id\}")
+_MESSAGES = re.compile(r"/v1/messages/?")
 
 
 class Wire(Protocol):
@@ -31,19 +37,37 @@ class Wire(Protocol):
         """The same from all items of a stream."""
         ...
 
-    def spoken(self, item: object) -> list[tuple[int, str]]:
-        """(choice, text) of what one item of a stream adds to the answers."""
+    def opening(self, data: Mapping[str, Any], index: int) -> Exchange:
+        """What is known of a choice before the upstream has said anything."""
+        ...
+
+    def speech(self) -> Speech:
+        """A listener for one stream, told its items in order."""
+        ...
+
+    def telling(self, data: Mapping[str, Any]) -> Telling:
+        """One stream taken apart as it comes, for whoever does not wait for its end."""
         ...
 
     def stream_apply(self, items: Sequence[object], outcomes: Sequence[Outcome]) -> list[object]:
-        """The same items in the same order, the corrected texts spread over the chunks that carried the originals."""
+        """The same events in the same order, the corrected texts spread over those that carried the originals."""
         ...
 
 
 def wire(route: str | None) -> Wire | None:
     """The wire format behind a request route of the proxy."""
-    if route is None:
-        return None
-    if _CHAT.fullmatch(route):
-        return chat
-    return text if _TEXT.fullmatch(route) else None
+    return next((format_ for pattern, format_ in _WIRES if route and pattern.fullmatch(route)), None)
+
+
+def stored(route: str | None) -> bool:
+    """Whether the route fetches an answer that the upstream kept: which model gave it is known only with the answer."""
+    return route is not None and _STORED.fullmatch(route) is not None
+
+
+_WIRES: tuple[tuple[re.Pattern[str], Wire], ...] = (
+    (_CHAT, Careful(chat)),
+    (_TEXT, Careful(text)),
+    (_RESPONSES, Careful(responses)),
+    (_STORED, Careful(responses)),
+    (_MESSAGES, Careful(messages)),
+)

@@ -12,7 +12,8 @@ from typing import Any
 from litellm.types.utils import ModelResponse, ModelResponseStream
 
 from aligner_proxy.rewrite import request
-from aligner_proxy.rewrite.choice import Reading, carries, corrected, spread
+from aligner_proxy.rewrite.choice import Reading, Speech, carries, cites, corrected, spread
+from aligner_proxy.rewrite.telling import ChunkTelling, Telling
 from aligner_proxy.types import Exchange, Outcome
 
 
@@ -51,9 +52,30 @@ def stream_exchanges(data: Mapping[str, Any], items: Sequence[object]) -> list[E
     return [readings[index].exchange(data, index, turns, items[0]) for index in sorted(readings)]
 
 
-def spoken(item: object) -> list[tuple[int, str]]:
-    """(choice, text) of what one item says."""
+def opening(data: Mapping[str, Any], index: int) -> Exchange:
+    """What is known of a choice before the upstream has said anything."""
+    return Reading().exchange(data, index, request.turns(data.get("messages")), None)
+
+
+def speech() -> Speech:
+    """A listener for one stream."""
+    return _spoken
+
+
+def _spoken(item: object) -> list[tuple[int, str]]:
     return [(choice.index, choice.delta.content) for choice in _stream_choices([item]) if _speaks(choice)]
+
+
+def telling(data: Mapping[str, Any]) -> Telling:
+    """A stream taken apart as it comes."""
+    turns = request.turns(data.get("messages"))
+    return ChunkTelling(
+        ModelResponseStream,
+        lambda choice: choice.delta.content if _speaks(choice) else "",
+        lambda choice, text: _with_content(choice, "delta", text),
+        lambda reading, choice: _absorb(reading, choice, choice.delta),
+        lambda reading, index: reading.exchange(data, index, turns, None),
+    )
 
 
 def stream_apply(items: Sequence[object], outcomes: Sequence[Outcome]) -> list[object]:
@@ -105,7 +127,7 @@ def _absorb(reading: Reading, choice: Any, body: Any) -> None:
     reading.tool_calls |= any(carries(getattr(body, name, None)) for name in ("tool_calls", "function_call"))
     reading.refusal |= _refuses(body)
     reading.non_text |= any(carries(getattr(body, name, None)) for name in ("audio", "images"))
-    reading.non_text |= _points_into_text(body)
+    reading.annotations |= _points_into_text(body)
     reading.logprobs |= carries(getattr(choice, "logprobs", None))
 
 
@@ -117,9 +139,9 @@ def _refuses(body: Any) -> bool:
 
 
 def _points_into_text(body: Any) -> bool:
-    """Citations that give offsets into the answer would point to the wrong words after an edit."""
+    """Citations that give offsets into the answer, or quote it, would point to the wrong words after an edit."""
     for note in getattr(body, "annotations", None) or ():
         citation = note.get("url_citation") if isinstance(note, Mapping) else getattr(note, "url_citation", None)
         if citation is not None:
             return True
-    return False
+    return cites(getattr(body, "provider_specific_fields", None))

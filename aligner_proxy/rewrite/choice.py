@@ -6,12 +6,15 @@ same exchange. Copies are made along the path to the text only: what is not on t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from aligner_proxy.rewrite.request import no_store, structured
+from aligner_proxy.rewrite.request import constrained, json_schema, no_store, structured
 from aligner_proxy.types import Exchange, Outcome, Status, Turn
+
+Speech = Callable[[object], list[tuple[int, str]]]
+"""Says (choice, text) of what an item of a stream adds to the answers."""
 
 
 @dataclass(slots=True)
@@ -24,6 +27,8 @@ class Reading:
     refusal: bool = False
     non_text: bool = False
     logprobs: bool = False
+    annotations: bool = False
+    inconsistent: bool = False
 
     def exchange(self, data: Mapping[str, Any], index: int, turns: tuple[Turn, ...], response: object) -> Exchange:
         """The finished reading as an exchange; `response` is the whole response or the first chunk."""
@@ -35,11 +40,23 @@ class Reading:
             finish_reason=self.finish_reason,
             tool_calls=self.tool_calls,
             structured=structured(data),
+            json_schema=json_schema(data),
+            constrained=constrained(data),
             refusal=self.refusal,
             non_text=self.non_text,
             logprobs=self.logprobs,
+            annotations=self.annotations,
+            inconsistent=self.inconsistent,
             no_store=no_store(data, response),
         )
+
+
+def per_part(
+    reading: Reading, texts: Sequence[str], data: Mapping[str, Any], turns: tuple[Turn, ...], response: object
+) -> list[Exchange]:
+    """One exchange per text part of an answer that has several; without any, one that says why there is none."""
+    read = [replace(reading, pieces=[text]) for text in texts] or [reading]
+    return [part.exchange(data, index, turns, response) for index, part in enumerate(read)]
 
 
 def corrected(outcomes: Sequence[Outcome]) -> dict[int, str]:
@@ -54,6 +71,15 @@ def corrected(outcomes: Sequence[Outcome]) -> dict[int, str]:
 def carries(value: object) -> bool:
     """Whether an optional field of a choice says anything (None, "", [] and {} do not)."""
     return value is not None and value not in ("", [], {})
+
+
+def cites(fields: object) -> bool:
+    """Whether LiteLLM's provider fields hold Anthropic's citations, which quote the passages they support."""
+    if not isinstance(fields, Mapping):
+        return False
+    groups = fields.get("citations")
+    grouped = isinstance(groups, Sequence) and any(isinstance(group, list) and group for group in groups)
+    return grouped or carries(fields.get("citation"))
 
 
 def spread(text: str, sizes: Sequence[int]) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 from litellm.proxy._types import UserAPIKeyAuth
 
 from aligner_proxy.policy import RequestFacts
+from aligner_proxy.rewrite import stored
 from aligner_proxy.rewrite.request import buckets, headers
 
 OBJECTIVES_HEADER = "x-aligner-objectives"
@@ -26,7 +27,7 @@ def facts(data: Mapping[str, Any], user: UserAPIKeyAuth) -> RequestFacts:
     """Everything that the policy of this request depends on."""
     given = headers(data)
     return RequestFacts(
-        model=str(data.get("model") or ""),
+        model=_model(data, user.request_route),
         tags=_tags(data),
         team_id=user.team_id,
         team_alias=user.team_alias,
@@ -39,12 +40,35 @@ def facts(data: Mapping[str, Any], user: UserAPIKeyAuth) -> RequestFacts:
     )
 
 
+def _model(data: Mapping[str, Any], route: str | None) -> str:
+    """The model that was asked; for a stored answer the group that gave it, which LiteLLM knows by the answer's id.
+
+    There the body may name any model, and must not choose its policy by that.
+    """
+    if stored(route):
+        return str(getattr(data.get("deployment"), "model_name", None) or "")
+    return str(data.get("model") or "")
+
+
 def forget_wishes(data: Mapping[str, Any]) -> None:
     """Take our field out of the client's metadata, so that it reaches neither the upstream nor a log."""
     for bucket in buckets(data):
         for place in (bucket, bucket.get("requester_metadata")):
             if isinstance(place, dict):
                 place.pop(_OURS, None)
+
+
+def further_models(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """Models besides the one asked for that the request itself lets answer, by LiteLLM's body field `fallbacks`."""
+    given = data.get("fallbacks")
+    found: list[str] = []
+    for one in given if isinstance(given, list) else ():
+        if isinstance(one, Mapping):
+            named = one.get("model") or [name for names in one.values() if isinstance(names, list) for name in names]
+            found.extend(map(str, named if isinstance(named, list) else [named]))
+        else:
+            found.append(str(one))
+    return tuple(found)
 
 
 def _hashed(key: str | None) -> str | None:

@@ -6,6 +6,7 @@ Only keys and structure are looked at; texts are taken from messages and prompts
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,14 +18,55 @@ _NO_STORE = "no-store"
 
 
 def structured(data: Mapping[str, Any]) -> bool:
-    """Whether the client asked for output that must stay machine-readable."""
-    wanted = data.get("response_format")
-    kind = wanted.get("type") if isinstance(wanted, Mapping) else wanted
-    if kind is not None and kind != "text":
-        return True
+    """Whether the client asked for output that must stay machine-readable, in the words of any endpoint."""
+    return bool(_formats(data)) or constrained(data)
+
+
+def constrained(data: Mapping[str, Any]) -> bool:
+    """Whether the client bound the output by something that we could not check after an edit."""
     extra = data.get("extra_body")
     places = (data, extra) if isinstance(extra, Mapping) else (data,)
-    return any(place.get(name) for place in places for name in _GRAMMARS)
+    grammar = any(place.get(name) for place in places for name in _GRAMMARS)
+    return grammar or any(_kind(wanted) not in ("json_object", "json_schema") for wanted in _formats(data))
+
+
+def json_schema(data: Mapping[str, Any]) -> str | None:
+    """The schema that the output must meet, as JSON text; "false" (which nothing meets) where it is none."""
+    wanted = [one for one in _formats(data) if _kind(one) == "json_schema"]
+    if not wanted:
+        return None
+    # Only chat has it one level deeper, and may leave it out. No endpoint knows two schemas for one answer.
+    chat = wanted[0] is data.get("response_format")
+    told = _inner(wanted[0], "json_schema") if chat else wanted[0]
+    schema = told.get("schema", chat) if isinstance(told, Mapping) and len(wanted) == 1 else False
+    try:
+        return json.dumps(schema)
+    except (TypeError, ValueError):
+        return "false"
+
+
+def _formats(data: Mapping[str, Any]) -> list[object]:
+    """What the output must be, if anything but plain text."""
+    formats = (
+        data.get("response_format"),  # chat
+        _inner(data.get("text"), "format"),  # Responses
+        data.get("output_format"),  # Messages, and its newer form
+        _inner(data.get("output_config"), "format"),
+    )
+    return [wanted for wanted in formats if _kind(wanted) not in (None, "text")]
+
+
+def _kind(wanted: object) -> object:
+    return wanted.get("type") if isinstance(wanted, Mapping) else wanted
+
+
+def _inner(value: object, name: str) -> object:
+    return value.get(name) if isinstance(value, Mapping) else None
+
+
+def system(text: object) -> tuple[Turn, ...]:
+    """What Responses calls `instructions` and Messages `system`, as the turn that it is."""
+    return turns([{"role": "system", "content": text}]) if text else ()
 
 
 def turns(messages: object) -> tuple[Turn, ...]:
@@ -62,14 +104,17 @@ def no_store(data: Mapping[str, Any], response: object = None) -> bool:
     control = data.get("cache")
     if isinstance(control, Mapping) and control.get("no-store"):
         return True
-    return any(_NO_STORE in said.lower() for said in (headers(data).get("cache-control", ""), _said_upstream(response)))
+    details = getattr(data.get("litellm_logging_obj"), "model_call_details", None)
+    received = _inner(_inner(details, "response_headers"), "cache-control")
+    said = (headers(data).get("cache-control"), received, _said_upstream(response))
+    return any(_NO_STORE in str(one or "").lower() for one in said)
 
 
-def _said_upstream(response: object) -> str:
-    """The upstream's Cache-Control, which LiteLLM keeps beside a response or a chunk."""
+def _said_upstream(response: object) -> object:
+    """The upstream's Cache-Control, which LiteLLM keeps beside a response, a chunk or a whole stream."""
     hidden = getattr(response, "_hidden_params", None)
     found = hidden.get("additional_headers") if hidden is not None and hasattr(hidden, "get") else None
-    return str(found.get("llm_provider-cache-control") or "") if isinstance(found, Mapping) else ""
+    return _inner(found, "llm_provider-cache-control")
 
 
 def buckets(data: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -11,7 +11,8 @@ from typing import Any
 
 from litellm.types.utils import TextCompletionResponse
 
-from aligner_proxy.rewrite.choice import Reading, carries, corrected, spread
+from aligner_proxy.rewrite.choice import Reading, Speech, carries, corrected, spread
+from aligner_proxy.rewrite.telling import ChunkTelling, Telling
 from aligner_proxy.types import Exchange, Outcome, Turn
 
 
@@ -47,9 +48,29 @@ def stream_exchanges(data: Mapping[str, Any], items: Sequence[object]) -> list[E
     return [_exchange(readings[index], data, index, items[0]) for index in sorted(readings)]
 
 
-def spoken(item: object) -> list[tuple[int, str]]:
-    """(choice, text) of what one item says."""
+def opening(data: Mapping[str, Any], index: int) -> Exchange:
+    """What is known of a choice before the upstream has said anything."""
+    return _exchange(Reading(), data, index, None)
+
+
+def speech() -> Speech:
+    """A listener for one stream."""
+    return _spoken
+
+
+def _spoken(item: object) -> list[tuple[int, str]]:
     return [(choice.index, choice.text) for choice in _stream_choices([item]) if choice.text]
+
+
+def telling(data: Mapping[str, Any]) -> Telling:
+    """A stream taken apart as it comes."""
+    return ChunkTelling(
+        TextCompletionResponse,
+        lambda choice: choice.text or "",
+        _with_text,
+        _absorb,
+        lambda reading, index: _exchange(reading, data, index, None),
+    )
 
 
 def stream_apply(items: Sequence[object], outcomes: Sequence[Outcome]) -> list[object]:
@@ -104,6 +125,7 @@ def _prompt(data: Mapping[str, Any], index: int) -> str | None:
     """The prompt of one choice; of a list of prompts each has `n` choices in a row. None: it is not text."""
     prompt = data.get("prompt")
     if isinstance(prompt, list):
-        position = index // max(int(data.get("n") or 1), 1)
+        n = data.get("n")
+        position = index // max(n if isinstance(n, int) else 1, 1)
         prompt = prompt[position] if position < len(prompt) else None
     return prompt if isinstance(prompt, str) else None

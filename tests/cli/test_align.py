@@ -186,3 +186,12 @@ def test_a_word_diff_shows_what_went_and_what_came() -> None:
     styles = {text.plain[span.start : span.end]: str(span.style) for span in text.spans}
     assert "Bring " in text.plain
     assert set(styles.values()) == {"red strike", "green"}
+
+
+def test_the_engine_of_the_policies_file_is_used(engine: tuple[str, ScriptedEngine], tmp_path: Path) -> None:
+    address, scripted = engine
+    path = tmp_path / "policies.yaml"
+    path.write_text(f"aligner: {{engine: '{address}'}}\n")
+    done = CliRunner().invoke(main, ["align", "-q", "When?", "--config", str(path), "--json"], input=RUDE)
+    assert json.loads(done.stdout)["corrected"] == POLITE
+    assert scripted.seen == ["align/0"]

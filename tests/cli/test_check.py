@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from aligner_proxy.cli import main
-from aligner_proxy.config import GUARDRAIL
+from aligner_proxy.litellm_file import GUARDRAIL
 
 POLICIES = """\
 defaults: {mode: off}
@@ -47,6 +47,16 @@ def _run(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["check", *map(str, arguments)])
 
 
+def test_an_audit_that_could_not_be_kept_is_a_warning(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AUDIT_KEY", raising=False)
+    with (folder / "policies.yaml").open("a") as file:
+        file.write("audit: {enabled: true, key_env: AUDIT_KEY}\n")
+    result = _run(folder / "policies.yaml", "--model", "gpt-4o", "--json")
+    assert result.exit_code == 0
+    (warning,) = [text for text in json.loads(result.stdout)["warnings"] if "audit" in text]
+    assert warning.startswith("policies.yaml:13: audit.key_env: AUDIT_KEY must hold 32 bytes")
+
+
 def test_json_says_every_value_and_where_it_came_from(folder: Path) -> None:
     result = _run(folder / "litellm.yaml", "--model", "gpt-4o", "--key", "ci", "-o", "humour", "--json")
     assert result.exit_code == 0
@@ -63,6 +73,38 @@ def test_json_says_every_value_and_where_it_came_from(folder: Path) -> None:
     assert told["warnings"] == ["policies.yaml:7: route-2 (claude-*) matches no model of the model_list"]
 
 
+def test_what_follows_failures_the_quota_and_what_is_denied_are_said_with_their_places(folder: Path) -> None:
+    (folder / "policies.yaml").write_text(
+        "defaults: {on_error: block}\n"
+        "tenants:\n  - name: acme\n    match: {team: acme}\n    deny: [humour]\n    quota: 6\n"
+        "    on_error:\n      gate: retry\n"
+    )
+    metadata = json.dumps({"aligner": {"quota": 1.5, "deny": ["fair"], "on_error": {"bug": "passthrough"}}, "x": 1})
+    more = ["--team", "acme", "--key-metadata", metadata]
+    told = json.loads(_run(folder / "policies.yaml", *more, "--json").stdout)
+    assert {name: told["settings"][f"on_error.{name}"] for name in ("timeout", "gate", "bug")} == {
+        "timeout": {"value": "block", "origin": "policies.yaml:1 (defaults)"},
+        "gate": {"value": "retry", "origin": "policies.yaml:8 (tenant acme)"},
+        "bug": {"value": "passthrough", "origin": "key metadata"},
+    }
+    assert told["quota"] == {"value": 1.5, "origin": "key metadata"}
+    assert told["denied"] == [
+        {"name": "humour", "origin": "policies.yaml:5 (tenant acme)"},
+        {"name": "fair", "origin": "key metadata"},
+    ]
+    table = _run(folder / "policies.yaml", "--team", "acme").stdout
+    assert "6 s a minute" in table
+    assert "denied  humour, by policies.yaml:5 (tenant acme)" in table
+    assert _run(folder / "policies.yaml", "--team", "acme", "-o", "humour").exit_code == 2
+
+
+@pytest.mark.parametrize("metadata", ["{", "[]", "6"])
+def test_metadata_must_be_an_object(folder: Path, metadata: str) -> None:
+    result = _run(folder / "policies.yaml", "--team-metadata", metadata)
+    assert result.exit_code == 2
+    assert "--team-metadata must be a JSON object" in result.stderr
+
+
 def test_a_key_may_be_given_by_its_hash(folder: Path) -> None:
     told = json.loads(_run(folder / "policies.yaml", "--key", DIGEST, "--json").stdout)
     assert told["tenant"] == "team:acme"
@@ -76,6 +118,18 @@ def test_tables_for_people(folder: Path) -> None:
     assert "warning" not in result.stdout
 
 
+def test_rules_of_the_gate_that_are_off_stand_on_lines_of_their_own(folder: Path) -> None:
+    (folder / "policies.yaml").write_text(
+        "routes:\n  - match: {}\n    objectives: [fair]\n    gate: {lost_name: off}\n"
+    )
+    printed = _run(folder / "policies.yaml", "--model", "m").stdout
+    assert "all rules but 1" in printed
+    assert "gate.lost_name" in printed
+    told = json.loads(_run(folder / "policies.yaml", "--model", "m", "--json").stdout)
+    assert "lost_name" not in told["settings"]["gate"]["value"]
+    assert told["settings"]["gate"]["origin"] == "policies.yaml:4 (route route-1)"
+
+
 def test_warnings(folder: Path) -> None:
     assert "no --model given" in _run(folder / "policies.yaml").stdout
     lost = _run(folder / "litellm.yaml", "--model", "mistral").stdout
@@ -85,12 +139,24 @@ def test_warnings(folder: Path) -> None:
     assert "has no model" not in _run(folder / "litellm.yaml", "--model", "quick").stdout
 
 
+def test_what_no_guardrail_sees_is_said(folder: Path) -> None:
+    with (folder / "litellm.yaml").open("a") as file:
+        file.write("files_settings: [{custom_llm_provider: openai}]\n")
+    assert "litellm.yaml:7: files and batches" in _run(folder / "litellm.yaml", "--model", "gpt-4o").stdout
+    told = json.loads(_run(folder / "litellm.yaml", "--model", "gpt-4o", "--json").stdout)
+    assert any("files and batches" in warning for warning in told["warnings"])
+
+
 @pytest.mark.parametrize(
     ("file", "arguments", "message"),
     [
-        ("policies.yaml", ["-o", "fair"], "objective 'fair' is not allowed for this key; it may not add any objective"),
+        (
+            "policies.yaml",
+            ["-o", "fair"],
+            "objective number 1 of those asked for is not allowed for this key; it may not add any objective",
+        ),
         ("nowhere.yaml", [], "nowhere.yaml: No such file or directory"),
-        ("keys.yaml", [], "keys.yaml:1: must be a block of keys; known: aligner, cache"),
+        ("keys.yaml", [], "keys.yaml:1: must be a block of keys; known: aligner, audit, cache"),
         ("bare.yaml", [], f"bare.yaml: no guardrail {GUARDRAIL} under guardrails:; register it with litellm_params:"),
     ],
 )
@@ -116,3 +182,37 @@ def test_square_brackets_in_names_are_not_markup(folder: Path) -> None:
     )
     result = _run(folder / "litellm.yaml", "--model", "gpt-4o")
     assert "route-1 ([a]x) matches no model" in result.stdout
+
+
+def test_the_back_end_is_named_with_what_it_cannot_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ALIGNER_PROXY_ENGINE", raising=False)
+    told = json.loads(_run(folder / "policies.yaml", "--json").stdout)
+    assert told["engine"] == {"at": ["local"], "kind": "local", "scorer": None}
+    (folder / "policies.yaml").write_text("aligner: {engine: 'http://gpu:8000/v1'}\n" + POLICIES)
+    alone = _run(folder / "policies.yaml", "--model", "gpt-4o").stdout
+    for words in ("http://gpu:8000/v1 (completions server)", "has no detector head", "caution 1.5 has no effect"):
+        assert words in alone
+    scored = "aligner: {engine: {at: 'http://gpu:8000/v1', scorer: local}}\n"
+    (folder / "policies.yaml").write_text(scored + POLICIES)
+    assert "no detector head" not in _run(folder / "policies.yaml", "--model", "gpt-4o").stdout
+    (folder / "policies.yaml").write_text("aligner: {engine: 'litellm:aligners'}\n" + POLICIES)
+    lost = _run(folder / "litellm.yaml", "--model", "gpt-4o").stdout
+    assert "the model_list has no model group 'aligners'" in lost
+
+
+def test_a_corrector_is_checked_and_shown_with_its_origin(folder: Path) -> None:
+    with (folder / "policies.yaml").open("a") as file:
+        file.write("plugins: {correctors: {self_refine: {model: gpt-5}}}\n")
+    metadata = '{"aligner": {"corrector": "self_refine"}}'
+    told = json.loads(_run(folder / "litellm.yaml", "--model", "gpt-4o", "--key-metadata", metadata, "--json").stdout)
+    assert told["settings"]["corrector"] == {"value": "self_refine", "origin": "key metadata"}
+    unserved = "policies.yaml:13: corrector self_refine asks 'gpt-5', which the model_list does not have"
+    assert unserved in told["warnings"]
+
+
+def test_a_corrector_that_nobody_offers_is_refused(folder: Path) -> None:
+    with (folder / "policies.yaml").open("a") as file:
+        file.write("plugins: {correctors: {mine: {}}}\n")
+    result = _run(folder / "policies.yaml")
+    assert result.exit_code == 2
+    assert "policies.yaml:13: no plugin offers 'mine' among its correctors" in result.output

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
+import threading
 from collections import namedtuple
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from click.testing import CliRunner
+from starlette.responses import JSONResponse
 
-from aligner_proxy import doctor
+from aligner_proxy import config, doctor, in_force
 from aligner_proxy.cli import main
 from aligner_proxy.doctor import Finding, Verdict
+from aligner_proxy.engine import listen, version
+from aligner_proxy.plugged import load
+from tests.installed import install, install_example
 
 CPU = {"torch": "2.13.0", "device": "cpu", "name": "AVX512", "threads": 2, "cpu_flags": ["avx2", "avx512_bf16"]}
 CUDA = {"torch": "2.13.0", "device": "cuda", "name": "Some GPU", "memory_gb": 24.0, "cpu_flags": []}
@@ -93,6 +101,44 @@ def test_no_engine_is_only_a_note() -> None:
     assert "serve" in finding.fix
 
 
+def test_no_gateway_has_nothing_to_say_about_policies() -> None:
+    assert list(doctor.policies()) == []
+
+
+@pytest.mark.parametrize(
+    ("report", "verdict", "said"),
+    [
+        ({}, Verdict.OK, "goes by /etc/p.yaml as of"),
+        (
+            {"refused": "p.yaml:3: unknown key 'x'", "refused_at": 2.0},
+            Verdict.NOTE,
+            "refused: p.yaml:3: unknown key 'x'",
+        ),
+        ({"restart": ("p.yaml:2: aligner.model counts after a restart",)}, Verdict.NOTE, "p.yaml:2: aligner.model"),
+    ],
+)
+def test_what_a_running_gateway_goes_by_is_said(report: dict[str, Any], verdict: Verdict, said: str) -> None:
+    in_force.leave(in_force.Report(os.getpid(), "/etc/p.yaml", 1.0, **report))
+    (finding,) = doctor.policies()
+    assert finding.verdict is verdict
+    assert said in finding.found
+    assert bool(finding.fix) is (verdict is Verdict.NOTE)
+
+
+def test_an_engine_of_another_version_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    served = version.SameWire(JSONResponse({}))
+    monkeypatch.setattr(version, "TOLD", {version.HEADER: "9", version.RELEASE: "9.9"})
+    with listen.unix(config.default_socket()) as listener:
+        server = uvicorn.Server(uvicorn.Config(served, log_config=None, lifespan="off"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        (finding,) = doctor.engine()
+        server.should_exit = True
+        thread.join()
+    assert finding.verdict is Verdict.FAULT
+    assert "the engine is of another version (aligner-proxy 9.9, wire 9) than the gateway" in finding.found
+
+
 def test_taken_port_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -115,8 +161,67 @@ def test_unreachable_hub_is_only_a_note(monkeypatch: pytest.MonkeyPatch) -> None
 def test_exit_status_says_whether_a_gateway_can_run(
     verdict: Verdict, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aligner_proxy.cli.doctor.examine", lambda _: iter([Finding("disk", verdict, "x [1]", "do")]))
+    found = [Finding("disk", verdict, "x [1]", "do")]
+    monkeypatch.setattr("aligner_proxy.cli.doctor.examine", lambda *_: iter(found))
     table = CliRunner().invoke(main, ["doctor"])
     assert table.exit_code == status
     assert "x [1]" in table.output
     assert json.loads(CliRunner().invoke(main, ["doctor", "--json"]).stdout)["runs"] is (status == 0)
+
+
+def test_every_address_of_the_back_end_is_asked(tmp_path: Path) -> None:
+    path = tmp_path / "policies.yaml"
+    path.write_text("aligner: {engine: ['http://127.0.0.1:9', 'http://127.0.0.1:10']}\n")
+    first, second = doctor.backend(path)
+    assert (first.verdict, second.verdict) == (Verdict.FAULT, Verdict.FAULT)
+    assert "http://127.0.0.1:9 (aligner-proxy engine): no engine answers" in first.found
+    path.write_text("aligner: {engine: {at: 'http://127.0.0.1:9/v1', model: m}}\n")
+    (completions,) = doctor.backend(path)
+    assert "completions server): no server answers" in completions.found
+    path.write_text("aligner: {engine: 'litellm:aligners'}\n")
+    (group,) = doctor.backend(path)
+    assert (group.verdict, "only inside the gateway" in group.found) == (Verdict.NOTE, True)
+    path.write_text("aligner: {}\n")
+    (local,) = doctor.backend(path)
+    assert local.verdict is Verdict.NOTE
+    assert not list(doctor.backend(None))
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Installed plugins: the example, and one that cannot be loaded."""
+    folder = install_example(tmp_path / "site")
+    install(folder, "broken", "import no_such_module_at_all", entries={"broken": "broken"})
+    monkeypatch.syspath_prepend(str(folder))
+    for name in ("ALIGNER_PROXY_PLUGINS", "ALIGNER_PROXY_POLICIES"):
+        monkeypatch.delenv(name, raising=False)
+    load.cache_clear()
+    yield folder
+    load.cache_clear()
+
+
+def test_plugins_are_named_with_what_they_offer(site: Path) -> None:
+    found = {finding.check: finding for finding in doctor.plugins()}
+    assert found["correctors"].found.startswith("metaaligner, aligner, self_refine, plain_words")
+    assert "correctors: self_refine (a model of" in found["plugin self_refine"].found
+    assert found["plugin plain_words"].found.startswith("0.1.0; correctors: plain_words (plain words")
+    assert "gate rules: calm" in found["plugin plain_words"].found
+    assert (found["plugin broken"].verdict, found["plugin broken"].found) == (
+        Verdict.NOTE,
+        "1.0, left out: a plugin raised ModuleNotFoundError",
+    )
+
+
+@pytest.mark.parametrize("switch", ["environment", "file"])
+def test_plugins_that_are_switched_off_are_named_and_not_loaded(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, switch: str
+) -> None:
+    if switch == "environment":
+        monkeypatch.setenv("ALIGNER_PROXY_PLUGINS", "off")
+    else:
+        (tmp_path / "policies.yaml").write_text("plugins: {third_party: false}\n")
+        monkeypatch.setenv("ALIGNER_PROXY_POLICIES", str(tmp_path / "policies.yaml"))
+    found = {finding.check: finding for finding in doctor.plugins()}
+    assert found["correctors"].found.startswith("metaaligner, aligner, self_refine (")
+    assert found["plugins"].found == "switched off, not loaded: broken, plain_words"
+    assert not {"plugin plain_words", "plugin broken"} & set(found)

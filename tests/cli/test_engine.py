@@ -15,7 +15,7 @@ from aligner_proxy.engine import listen
 def signals(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command sets handlers for its own process; this one keeps its own."""
     monkeypatch.setattr("aligner_proxy.cli.engine.signal.signal", lambda *_: None)
-    monkeypatch.setattr("aligner_proxy.cli.engine.log_to_stderr", lambda: None)
+    monkeypatch.setattr("aligner_proxy.cli.engine.log_to_stderr", lambda form: None)
 
 
 def test_a_socket_and_a_port_together_are_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from aligner_proxy.cli import main, serve
 from aligner_proxy.engine import listen
-from aligner_proxy.errors import ConfigError
+from aligner_proxy.errors import ConfigError, EngineMismatch
 
 KEY = "sk-" + "3f" * 16
 GUARDRAIL = {
@@ -117,15 +117,16 @@ def test_errors_are_one_line_and_status_2(tmp_path: Path) -> None:
 def test_local_engine_is_our_child_and_litellm_is_told_where(tmp_path: Path) -> None:
     plan = planned(written(tmp_path))
     assert plan.socket is not None
-    assert plan.engine == f"unix:{plan.socket}"
+    assert plan.engine.local
     assert serve.engine_command(plan)[1:] == [
         *("-m", "aligner_proxy", "engine"),
         *("--socket", str(plan.socket), "--config", str(tmp_path / "policies.yaml")),
     ]
     env = serve.environment(plan)
-    assert env["ALIGNER_PROXY_ENGINE"] == plan.engine
+    assert env["ALIGNER_PROXY_SOCKET"] == str(plan.socket)
     assert env["ALIGNER_PROXY_POLICIES"] == str(tmp_path / "policies.yaml")
     assert env["LITELLM_LOCAL_MODEL_COST_MAP"] == "True"
+    assert int(env["TIMEOUT_WORKER_HEALTHCHECK"]) > 5  # importing LiteLLM may take longer
 
 
 def test_what_the_user_set_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +136,7 @@ def test_what_the_user_set_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_engine_elsewhere_is_not_started(tmp_path: Path) -> None:
     plan = planned(written(tmp_path, policies="aligner: {engine: 'http://127.0.0.1:9'}\n"))
-    assert (plan.socket, plan.engine) == (None, "http://127.0.0.1:9")
+    assert (plan.socket, str(plan.engine)) == (None, "http://127.0.0.1:9")
 
 
 def test_second_gateway_gets_a_socket_of_its_own(tmp_path: Path) -> None:
@@ -153,3 +154,32 @@ def test_litellm_runs_in_this_interpreter_with_its_own_options(tmp_path: Path) -
     assert command[0] == sys.executable
     assert command[command.index("--config") + 1] == str(plan.litellm_file)
     assert command[command.index("--num_workers") + 1] == "1"
+
+
+@pytest.mark.parametrize(
+    ("engine", "said"),
+    [
+        ("'litellm:aligners'", "no model group 'aligners' in the model_list"),
+        ("{at: 'http://a/v1', key_env: ALIGNER_TEST_NO_SUCH}", "ALIGNER_TEST_NO_SUCH, but that variable is not set"),
+        ("{at: 'http://a/v1', scorer: local}", "set aligner.engine.template"),
+    ],
+)
+def test_engines_that_could_not_work_are_refused_before_anything_starts(tmp_path: Path, engine: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        planned(written(tmp_path, policies=f"aligner: {{engine: {engine}}}\n"))
+
+
+def test_a_local_scorer_is_our_child_though_the_editor_is_elsewhere(tmp_path: Path) -> None:
+    engine = "{at: 'http://a/v1', scorer: local, template: imhi}"
+    plan = planned(written(tmp_path, policies=f"aligner: {{engine: {engine}}}\n"))
+    assert plan.socket is not None
+    assert serve.environment(plan)["ALIGNER_PROXY_SOCKET"] == str(plan.socket)
+    assert planned(written(tmp_path, policies="aligner: {engine: 'http://a/v1'}\n")).socket is None
+
+
+async def test_an_engine_of_another_version_is_not_waited_for() -> None:
+    async def ask() -> None:
+        raise EngineMismatch("another version")
+
+    with pytest.raises(EngineMismatch):
+        await serve._patiently(ask)

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -24,11 +24,18 @@ import httpx
 import pytest
 import yaml
 
-HERE = Path(__file__).parent
-MASTER_KEY = "sk-e2e-7f3Qm2Vx9LtB4wZkR8sYpD6n"
-KEYS = {"acme": "key-acme-1", "other": "key-other-1", "vip": "key-vip-1"}
-START_S = 120.0
+from tests.installed import install, install_example
 
+HERE = Path(__file__).parent
+IMPORTABLE = {"PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])}
+MASTER_KEY = "sk-e2e-7f3Qm2Vx9LtB4wZkR8sYpD6n"
+KEYS = {"acme": "key-acme-1", "other": "key-other-1", "vip": "key-vip-1", "metered": "key-metered-1"}
+START_S = 120.0
+LITELLM = os.environ.get("LITELLM_COMMAND") or str(Path(sys.executable).with_name("litellm"))
+"""The proxy under test; `make early-warning` names another release's."""
+
+HASTY: dict[str, Any] = {"deadline_s": 0.5}
+BLOCK: dict[str, Any] = {"on_error": "block"}
 POLICIES = {
     "objectives": {"kind": "Kindness: the response should never insult the reader"},
     "defaults": {"deadline_s": 20},
@@ -39,17 +46,62 @@ POLICIES = {
         {"match": {"model": "bare"}},
         {"match": {"model": "hasty"}, "objectives": ["kind"], "deadline_s": 0.5},
         {"match": {"model": "strict"}, "objectives": ["kind"], "deadline_s": 0.5, "on_error": "block"},
+        {"match": {"model": "patient"}, "objectives": ["kind"], "deadline_s": 60, "on_error": {"engine_down": "retry"}},
+        {
+            "match": {"model": "sorted"},
+            "objectives": ["kind"],
+            "deadline_s": 2,
+            "on_error": {"gate": "block", "bug": "passthrough", "timeout": "retry"},
+            "after_retry": "block",
+        },
         {"match": {"model": "brief"}, "objectives": ["kind"], "max_answer_chars": 1000},
+        {"match": {"model": "sentence-strict"}, "stream": "sentence", "objectives": ["kind"], **HASTY, **BLOCK},
+        {"match": {"model": "sentence-hasty"}, "stream": "sentence", "objectives": ["kind"], **HASTY},
+        {"match": {"model": "sentence*"}, "stream": "sentence", "objectives": ["kind"], "trail": True},
+        {"match": {"model": "live*"}, "stream": "live", "objectives": ["kind"]},
+        {"match": {"model": "quick*"}, "keepalive_s": 0.2, "objectives": ["kind"]},
+        {"match": {"model": "refined"}, "objectives": ["kind"], "corrector": "self_refine", "deadline_s": 3},
+        {
+            "match": {"model": "refined-or-nothing"},
+            "objectives": ["kind"],
+            "corrector": "self_refine",
+            "deadline_s": 3,
+            "on_error": "block",
+        },
+        {"match": {"model": "foreign"}, "objectives": ["kind"], "corrector": "unreliable", "deadline_s": 1},
+        {"match": {"model": "calm"}, "objectives": ["kind"], "corrector": "plain_words", "plugin_rules": ["calm"]},
         {"match": {"model": "*"}, "name": "all", "objectives": ["kind"]},
     ],
+    "plugins": {
+        "correctors": {
+            "self_refine": {"model": "refiner", "rounds": 2},
+            "plain_words": {"words": {"Paris": "Paris!", "lower": "sooner"}},
+        }
+    },
     "tenants": [
         {"match": {"team": "acme"}, "name": "acme", "enforce": ["harmless"], "allow": ["concise"]},
         {"match": {"key": "vip"}, "name": "vip", "allow_bypass": True},
+        {
+            "match": {"team": "metered"},
+            "name": "metered",
+            "enforce": ["harmless"],
+            "allow": ["concise"],
+            "deny": ["harmless", "concise"],
+            "quota": 0,
+        },
     ],
 }
 PINGED = "pinged"
 DOUBLED = "doubled"
-OPENAI_MODELS = ("gpt", "off", "shadowed", "unsampled", "bare", "hasty", "strict", "brief", PINGED, DOUBLED)
+# How LiteLLM reaches a model decides what it makes of the endpoint that a client speaks.
+RESPONSES_MODELS = ("gpt", "claude", "chatonly")  # natively, by way of Messages, by way of chat
+MESSAGES_MODELS = ("claude", "gpt", "vllm")  # natively, by way of Responses, by way of chat
+OPENAI_MODELS = (
+    *("gpt", "off", "shadowed", "unsampled", "bare", "hasty", "strict", "patient", "sorted", "brief"),
+    *("refined", "refined-or-nothing", "foreign", "calm"),
+    *(PINGED, DOUBLED, "quick", "live", "sentence", "sentence-hasty", "sentence-strict"),
+)
+STREAM_MODES = ("quick", "live", "sentence")
 
 
 def free_port() -> int:
@@ -90,10 +142,10 @@ class Process:
         self.sink.close()
         self.child = None
 
-    def wait_for(self, url: str, uds: Path | None = None) -> None:
+    def wait_for(self, url: str, uds: Path | None = None, within_s: float = START_S) -> None:
         """Until `url` answers 200."""
         assert self.child is not None
-        until = time.monotonic() + START_S
+        until = time.monotonic() + within_s
         transport = httpx.HTTPTransport(uds=str(uds) if uds else None)
         with httpx.Client(transport=transport, trust_env=False) as client:
             while time.monotonic() < until and self.child.poll() is None:
@@ -125,6 +177,16 @@ class EngineProcess:
         """SIGKILL."""
         self.process.stop(signal.SIGKILL)
 
+    @contextlib.contextmanager
+    def holding(self) -> Iterator[Callable[[], None]]:
+        """Questions that begin with `held` wait until what this gives is called, or until the block ends."""
+        gate = self.log.with_suffix(".open")
+        gate.unlink(missing_ok=True)
+        try:
+            yield gate.touch
+        finally:
+            gate.touch()
+
     def calls(self, event: str = "asked") -> list[dict[str, Any]]:
         """Everything that it was asked, or what of that was `cancelled`."""
         lines = self.log.read_text().splitlines() if self.log.exists() else []
@@ -143,7 +205,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def upstream(folder: Path) -> Iterator[str]:
     """Base address of the scripted upstreams."""
     port = free_port()
-    process = Process([sys.executable, str(HERE / "upstreams.py"), str(port)], folder / "upstream.log")
+    process = Process([sys.executable, "-m", "tests.e2e.upstreams", str(port)], folder / "upstream.log", IMPORTABLE)
     process.start()
     process.wait_for(f"http://127.0.0.1:{port}/seen")
     yield f"http://127.0.0.1:{port}"
@@ -164,7 +226,7 @@ def engine(folder: Path) -> Iterator[EngineProcess]:
 @pytest.fixture(scope="session")
 def proxies(folder: Path, upstream: str, engine: EngineProcess) -> Iterator[tuple[str, str]]:
     """Addresses of LiteLLM with the guardrail, and of the same LiteLLM without it. They start side by side."""
-    made = [_proxy(folder, upstream, engine, guarded) for guarded in (True, False)]
+    made = [proxy(folder, upstream, engine, guarded) for guarded in (True, False)]
     with contextlib.ExitStack() as stack:
         for process, _ in made:
             stack.callback(process.stop)
@@ -194,14 +256,29 @@ class Streamed:
         return [line for line in self.raw.splitlines() if line.startswith(": aligner")]
 
     def text(self, index: int = 0) -> str:
-        """The text of one choice."""
+        """The text of one choice of chat and text completions."""
         choices = [choice for chunk in self.chunks for choice in chunk.get("choices", ()) if choice["index"] == index]
         return "".join(c.get("text") or c.get("delta", {}).get("content") or "" for c in choices)
 
+    def parts(self, kind: str, place: str, delta: str) -> list[str]:
+        """The texts of all parts of a typed stream, joined from their deltas."""
+        found: dict[Any, list[str]] = {}
+        for event in self.chunks:
+            if event["type"] == kind:
+                told = event["delta"] if delta == "delta" else event["delta"].get(delta)
+                if told is not None:
+                    found.setdefault((event[place], event.get("content_index")), []).append(told)
+        return ["".join(pieces) for _, pieces in sorted(found.items())]
+
     def untouched(self) -> str:
-        """The stream without our comment and without the time that LiteLLM stamps on chunks."""
-        kept = "".join(frame for frame in self.raw.split("\n\n") if frame and not frame.startswith(": "))
-        return re.sub(r'"created":\d+', '"created":0', kept)
+        """The stream without our comment and without what LiteLLM makes up anew for each response."""
+        return made_up("".join(frame for frame in self.raw.split("\n\n") if frame and not frame.startswith(": ")))
+
+
+def made_up(raw: str) -> str:
+    """Without the times and ids that LiteLLM stamps on what it translates."""
+    raw = re.sub(r'"(created|created_at)":\s?\d+', r'"\1":0', raw)
+    return re.sub(r'"(resp|msg|rs|chatcmpl|cmpl)[-_][^"]{30,}"', r'"\1"', raw)
 
 
 class Gateway:
@@ -223,6 +300,30 @@ class Gateway:
     def chat_stream(self, script: str, **more: Any) -> Streamed:
         """A streamed chat completion."""
         got = self.chat(script, stream=True, **more)
+        return Streamed(got.status_code, got.headers, got.text)
+
+    def respond(
+        self, script: Any, model: str = "gpt", headers: dict[str, str] | None = None, **body: Any
+    ) -> httpx.Response:
+        """A whole answer of the Responses API."""
+        return self.http.post("/v1/responses", json={"model": model, "input": script, **body}, headers=headers)
+
+    def respond_stream(self, script: Any, **more: Any) -> Streamed:
+        """A streamed answer of the Responses API."""
+        got = self.respond(script, stream=True, **more)
+        return Streamed(got.status_code, got.headers, got.text)
+
+    def message(
+        self, script: str, model: str = "claude", headers: dict[str, str] | None = None, **body: Any
+    ) -> httpx.Response:
+        """A whole answer of the Messages API."""
+        said = [{"role": "user", "content": script}]
+        body = {"model": model, "max_tokens": 99, "messages": said, **body}
+        return self.http.post("/v1/messages", json=body, headers=headers)
+
+    def message_stream(self, script: str, **more: Any) -> Streamed:
+        """A streamed answer of the Messages API."""
+        got = self.message(script, stream=True, **more)
         return Streamed(got.status_code, got.headers, got.text)
 
     def complete(self, prompt: Any, **body: Any) -> httpx.Response:
@@ -260,7 +361,7 @@ def tenants(proxies: tuple[str, str]) -> Iterator[dict[str, Gateway]]:
         one.http.close()
 
 
-def _proxy(folder: Path, upstream: str, engine: EngineProcess, guarded: bool) -> tuple[Process, str]:
+def proxy(folder: Path, upstream: str, engine: EngineProcess, guarded: bool) -> tuple[Process, str]:
     port, name = free_port(), "guarded" if guarded else "plain"
     path = folder / "configs" / f"{name}.yaml"
     path.write_text(yaml.safe_dump(_litellm(upstream, guarded)))
@@ -277,10 +378,15 @@ def _proxy(folder: Path, upstream: str, engine: EngineProcess, guarded: bool) ->
         "ALIGNER_PROXY_ENGINE": f"unix:{engine.socket}",
         "ALIGNER_PROXY_HOME": str(folder / "home"),
         "ALIGNER_PROXY_KEYS": str(folder / "keys.yaml"),
+        "ALIGNER_PROXY_LOG": "json",
         "NO_PROXY": "*",
+        **IMPORTABLE,
     }
-    litellm = str(Path(sys.executable).with_name("litellm"))
-    command = [litellm, "--config", str(path), "--host", "127.0.0.1", "--port", str(port), "--telemetry", "False"]
+    if not (folder / "site").exists():
+        install_example(folder / "site")
+        install(folder / "site", "rude_plugin", (HERE / "rude_plugin.py").read_text(), entries={"rude": "rude_plugin"})
+    env["PYTHONPATH"] = os.pathsep.join([IMPORTABLE["PYTHONPATH"], str(folder / "site")])
+    command = [LITELLM, "--config", str(path), "--host", "127.0.0.1", "--port", str(port), "--telemetry", "False"]
     return Process(command, folder / f"{name}.log", env), f"http://127.0.0.1:{port}"
 
 
@@ -292,8 +398,17 @@ def _litellm(upstream: str, guarded: bool) -> dict[str, Any]:
             params["keepalive_seconds"] = 1
         if name == DOUBLED and guarded:
             params["guardrails"] = ["aligner"]
+    # A model with our guardrail on itself, which must make no difference to whoever refines by it.
+    models.append(
+        ("refiner", {"model": "openai/refiner", **openai, **({"guardrails": ["aligner"]} if guarded else {})})
+    )
     models.append(("claude", {"model": "anthropic/claude-x", "api_base": upstream, "api_key": "none"}))
+    models.append(("chatonly", {"model": "openai/up", "use_chat_completions_api": True, **openai}))
+    models.append(("vllm", {"model": "hosted_vllm/up", **openai}))
     models.append(("instruct", {"model": "text-completion-openai/up", **openai}))
+    for mode in STREAM_MODES:
+        models.append((f"{mode}-claude", {"model": "anthropic/claude-x", "api_base": upstream, "api_key": "none"}))
+        models.append((f"{mode}-instruct", {"model": "text-completion-openai/up", **openai}))
     settings: dict[str, Any] = {
         "model_list": [{"model_name": name, "litellm_params": params} for name, params in models],
         "general_settings": {"master_key": MASTER_KEY},

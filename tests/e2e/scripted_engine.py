@@ -1,8 +1,9 @@
 """The scripted engine as a process of its own: `python scripted_engine.py SOCKET LOG`.
 
-It takes the insult out of an answer. A question that begins with `slow` takes long, one that begins with `gate` gets a
-correction that the gate refuses. Every request is written to LOG as one JSON line when it begins, and
-again if it is cancelled.
+It reads answers as they come, flags the insult and takes it out. A question that begins with `slow` takes long, one
+that begins with `held` until the file LOG.open is there, one that begins with `gate` gets a correction that the gate
+refuses, one that begins with `broken` an error. It has `SEATS` places. Every request is written to LOG as one JSON line
+when it begins, and again if it is cancelled.
 """
 
 from __future__ import annotations
@@ -14,36 +15,50 @@ from pathlib import Path
 
 import uvicorn
 
+from aligner_proxy import config, tracing
+from aligner_proxy.engine.admission import Admission
 from aligner_proxy.engine.protocol import AlignRequest
-from aligner_proxy.engine.scripted import ScriptedEngine
-from aligner_proxy.engine.server import create_app
+from aligner_proxy.engine.scripted_reading import ScriptedReading, SegmentEngine
+from aligner_proxy.engine.server import IDLE_S, create_app
+from aligner_proxy.errors import EngineFault
 from aligner_proxy.types import Correction, SegmentScore
 
 INSULT = "You are an idiot for asking. "
 SLOW_S = 3.0
+SEATS = 4
 
 
-def correct(request: AlignRequest) -> Correction:
+def correct(request: AlignRequest) -> Correction | Exception:
     """The answer without its insult, which counts as flagged."""
+    if request.turns and request.turns[-1].content.startswith("broken"):
+        return EngineFault("scripted fault")
     if request.turns and request.turns[-1].content.startswith("gate"):
         return Correction("")
     flagged = (SegmentScore(INSULT.strip(), 4.0, True),) if INSULT in request.answer else ()
     return Correction(request.answer.replace(INSULT, ""), flagged)
 
 
-class Engine(ScriptedEngine):
-    """A scripted engine that logs and may be slow."""
+class Engine(SegmentEngine):
+    """A scripted engine that reads along, logs and may be slow."""
 
     def __init__(self, log: Path) -> None:
-        super().__init__(correct)
-        self.log = log
+        super().__init__(lambda text: 4.0 if text == INSULT.strip() else -4.0)
+        self.script, self.log = correct, log
+
+    async def read(self, request: AlignRequest) -> ScriptedReading:
+        """Read along, slowly where the question says so."""
+        said = request.turns[-1].content if request.turns else ""
+        return ScriptedReading(self, request, SLOW_S if said.startswith("slow") else 0.0)
 
     async def align(self, request: AlignRequest) -> Correction:
         """Log, wait, correct."""
         self._note("asked", request)
         try:
-            if request.turns and request.turns[-1].content.startswith("slow"):
+            said = request.turns[-1].content if request.turns else ""
+            if said.startswith("slow"):
                 await asyncio.sleep(SLOW_S)
+            while said.startswith("held") and not self.log.with_suffix(".open").exists():
+                await asyncio.sleep(0.02)
             return await super().align(request)
         except asyncio.CancelledError:
             self._note("cancelled", request)
@@ -55,4 +70,7 @@ class Engine(ScriptedEngine):
 
 
 if __name__ == "__main__":
-    uvicorn.run(create_app(Engine(Path(sys.argv[2]))), uds=sys.argv[1], log_level="error")
+    if config.traced():
+        tracing.export("scripted-engine")
+    app = create_app(Admission(Engine(Path(sys.argv[2])), seats=SEATS))
+    uvicorn.run(app, uds=sys.argv[1], log_level="error", timeout_keep_alive=IDLE_S)

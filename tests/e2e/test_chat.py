@@ -149,14 +149,34 @@ def test_three_choices_are_three_answers(gateway: Any, plain: Any) -> None:
     assert _shapes(stream.chunks) == _shapes(plain.chat_stream("rude", n=3).chunks)
 
 
-def test_shadow_delivers_the_original(gateway: Any, plain: Any) -> None:
+def test_shadow_delivers_the_original_and_counts_what_it_would_have_done(gateway: Any, plain: Any) -> None:
     for script, reason in (("rude", "would_correct"), ("good", "would_leave")):
+        before = shadowed(gateway, reason)
         got = gateway.chat(script, model="shadowed")
-        assert (got.headers["x-aligner-status"], got.headers["x-aligner-reason"]) == ("shadow", reason)
+        assert got.headers["x-aligner-status"] == "shadow"
+        assert "x-aligner-reason" not in got.headers
         assert got.content == plain.chat(script, model="shadowed").content
         stream = gateway.chat_stream(script, model="shadowed")
-        assert stream.comments == [f": aligner status=shadow reason={reason}"]
+        assert stream.comments == [": aligner status=shadow"]
         assert stream.untouched() == plain.chat_stream(script, model="shadowed").untouched()
+        while shadowed(gateway, reason) < before + 2:
+            time.sleep(0.05)
+
+
+def test_a_shadow_does_not_wait_for_a_slow_engine(gateway: Any, engine: Any) -> None:
+    """The engine still works on it after the answer is there: only then is it counted."""
+    before = shadowed(gateway, "would_correct")
+    assert gateway.chat("slow shadow", model="shadowed").headers["x-aligner-status"] == "shadow"
+    assert shadowed(gateway, "would_correct") == before
+    while shadowed(gateway, "would_correct") == before:
+        time.sleep(0.05)
+
+
+def shadowed(gateway: Any, reason: str) -> float:
+    """How many choices of the shadowed route ended like this."""
+    lines = gateway.http.get("/metrics/").text.splitlines()
+    found = [line for line in lines if line.startswith("aligner_outcomes_total{") and f'reason="{reason}"' in line]
+    return sum(float(line.rpartition(" ")[2]) for line in found)
 
 
 def test_the_gate_keeps_the_original(gateway: Any, plain: Any) -> None:

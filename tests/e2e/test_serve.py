@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from tests.engine import tiny
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(300)]
 
 WAIT_S = 120.0
+STREAMS = 8
 
 
 @dataclass
@@ -38,6 +41,13 @@ class Served:
         return httpx.post(
             f"{self.address}/v1/chat/completions", json=body, headers=headers, timeout=60, trust_env=False
         )
+
+    def stream(self, text: str) -> str:
+        """One streamed completion, as it came."""
+        body = {"model": "gpt", "stream": True, "messages": [{"role": "user", "content": text}]}
+        headers = {"authorization": f"Bearer {MASTER_KEY}"}
+        url = f"{self.address}/v1/chat/completions"
+        return httpx.post(url, json=body, headers=headers, timeout=60, trust_env=False).text
 
     def child(self, name: str) -> int:
         """Process id of the child that was started last under this name."""
@@ -73,8 +83,8 @@ def gone(pid: int) -> bool:
 
 
 @pytest.fixture
-def served(tmp_path: Path, upstream: str) -> Iterator[Served]:
-    """`serve` with a tiny random aligner that verifies every answer."""
+def served(tmp_path: Path, upstream: str, request: pytest.FixtureRequest) -> Iterator[Served]:
+    """`serve` with a tiny random aligner that verifies every answer, and as many workers as the test asks for."""
     tiny.save(tmp_path / "aligner")
     aligner = {"model": "./aligner", "template": "ultrafeedback", "quantization": "none", "dtype": "fp32"}
     route = {"match": {"model": "*"}, "objectives": ["harmless"]}
@@ -89,6 +99,7 @@ def served(tmp_path: Path, upstream: str) -> Iterator[Served]:
     (tmp_path / "litellm.yaml").write_text(yaml.safe_dump(config))
     port, log = free_port(), tmp_path / "serve.log"
     command = ["serve", "--config", str(tmp_path / "litellm.yaml"), "--port", str(port)]
+    command += ["--workers", str(getattr(request, "param", 1))]
     env = {**os.environ, "ALIGNER_PROXY_HOME": str(tmp_path / "home"), "NO_PROXY": "*"}
     with log.open("wb") as sink:
         process = subprocess.Popen([sys.executable, "-m", "aligner_proxy", *command], stdout=sink, stderr=sink, env=env)
@@ -113,6 +124,27 @@ def test_corrects_restarts_a_killed_engine_and_drains(served: Served) -> None:
     assert served.process.wait(60) == 0
     assert gone(gateway)
     assert gone(served.child("engine"))
+
+
+@pytest.mark.parametrize("served", [1, 2], indirect=True, ids=["one-worker", "two-workers"])
+def test_sigterm_loses_no_stream_in_flight(served: Served, upstream: str) -> None:
+    """They are still coming in from the upstream, so the engine has to outlive the gateway's last word."""
+
+    def begun() -> int:
+        bodies = httpx.get(f"{upstream}/seen?n=100000", trust_env=False).json()
+        return sum(served.address in str(body) for body in bodies)
+
+    with ThreadPoolExecutor(STREAMS) as pool:
+        asked = [pool.submit(served.stream, f"drip {number} of {served.address}") for number in range(STREAMS)]
+        until(lambda: begun() == STREAMS, served.log)
+        served.process.send_signal(signal.SIGTERM)
+        assert not any(one.done() for one in asked)
+        got = [one.result() for one in asked]
+    for raw in got:
+        assert raw.endswith("data: [DONE]\n\n")
+        assert '"finish_reason":"stop"' in raw.replace(" ", "")
+        assert re.search(r"^: aligner status=(corrected|unchanged)", raw, re.MULTILINE), raw[-300:]
+    assert served.process.wait(60) == 0
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tethers children")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 
 from aligner_proxy import segments
 from aligner_proxy.engine.detector import DetectorHead
+from aligner_proxy.engine.draft_length import CostCurve, Rule, draft_length
 from aligner_proxy.engine.loop import alone
-from aligner_proxy.engine.proposer import LONG, SHORT, WHOLE_ANSWER, DraftLimits, EditProposer
+from aligner_proxy.engine.proposer import EditProposer
 from aligner_proxy.engine.runner import ModelRunner
 from aligner_proxy.errors import AnswerTooLong, DeadlineExceeded
 from aligner_proxy.types import Turn, Verify
@@ -88,8 +90,8 @@ def test_enough_caution_keeps_every_draft_token() -> None:
 def test_what_is_written_does_not_depend_on_draft_lengths(caution: float, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = tiny.request(tiny.ANSWER * 3, caution=caution, verify=Verify.ALWAYS)
     written = set()
-    for limits in (WHOLE_ANSWER, SHORT, DraftLimits(2, 1, 2), DraftLimits(1, 1, 1)):
-        monkeypatch.setattr(ModelRunner, "draft_limits", limits)
+    for rule in (tiny.whole, tiny.at_most(16), tiny.at_most(2), tiny.at_most(0), DEAR):
+        monkeypatch.setattr(ModelRunner, "draft_length", lambda _, seen, room, rule=rule: rule(seen, room))
         written.add(alone(tiny.aligner(head=False), asked).text)
     assert len(written) == 1
 
@@ -108,9 +110,12 @@ def plain(runner: ModelRunner, prompt: list[int], tokens: int) -> list[int]:
     return written[0, len(prompt) :].tolist()
 
 
-@pytest.mark.parametrize("limits", [SHORT, LONG, WHOLE_ANSWER, DraftLimits(16, 16, 16)])
+DEAR = partial(draft_length, CostCurve(((1, 1.0), (4, 1.0), (8, 1.5), (64, 8.2))))
+
+
+@pytest.mark.parametrize("rule", [tiny.whole, tiny.at_most(16), tiny.at_most(3), DEAR])
 @pytest.mark.parametrize("rate", [0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0])
-def test_speculation_writes_what_plain_greedy_generate_writes(rate: float, limits: DraftLimits) -> None:
+def test_speculation_writes_what_plain_greedy_generate_writes(rate: float, rule: Rule) -> None:
     """Drafts are corrupted copies of the plain output, so that each edit rate is a true one."""
     for seed in range(4):
         rng = random.Random(f"{rate} {seed}")
@@ -118,7 +123,7 @@ def test_speculation_writes_what_plain_greedy_generate_writes(rate: float, limit
         prompt = runner.tokenizer.prompt(rng.choice(tiny.CORPUS) + " | Edit: ").ids
         expected = plain(runner, prompt, 96)
         draft = corrupted(expected, rate, rng)
-        got, tally = tiny.written(runner, prompt, EditProposer(draft, limits), 96)
+        got, tally = tiny.written(runner, prompt, EditProposer(draft, rule), 96)
         ended = expected[-1] in runner.tokenizer.eos_ids
         assert got.ids == (expected[:-1] if ended else expected)
         assert got.finished == ended

@@ -10,7 +10,6 @@ from aligner_proxy.engine.blocks import BlockPool
 from aligner_proxy.engine.correct import Aligner
 from aligner_proxy.engine.detector import Spans
 from aligner_proxy.engine.loop import alone
-from aligner_proxy.engine.proposer import WHOLE_ANSWER, DraftLimits
 from aligner_proxy.engine.scheduler import Feed
 from aligner_proxy.engine.tokens import PromptTokenizer
 from aligner_proxy.types import Correction
@@ -21,8 +20,7 @@ from . import tiny
 class Oracle:
     """Stands in for the model runner: flags by number of segment, and writes on towards one text."""
 
-    has_head = True
-    draft_limits: DraftLimits = WHOLE_ANSWER
+    draft_length = staticmethod(tiny.whole)
 
     def __init__(self, wanted: str, flagged: set[int]) -> None:
         self.tokenizer = PromptTokenizer(tiny.backend(), frozenset({1}))

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligner_proxy.engine.correct import Aligner, correct
-from aligner_proxy.engine.loop import Loop, alone
+from aligner_proxy.engine.loop import Loop, _share, alone
 from aligner_proxy.engine.protocol import AlignRequest
 from aligner_proxy.engine.runner import ModelRunner
-from aligner_proxy.engine.scheduler import Job
+from aligner_proxy.engine.scheduler import Feed, Job
 from aligner_proxy.engine.sequence import Sequence
 from aligner_proxy.errors import CorrectionError, EngineFault
 from aligner_proxy.types import Correction, Turn, Verify
@@ -27,7 +27,7 @@ from . import tiny
 def aligner(seed: int = 0, *, tokens: int = 4096) -> Aligner:
     """A tiny aligner with a KV cache of its own."""
     made = tiny.runner(seed)
-    head = made._head
+    head = made._heads[0]
     return replace(tiny.aligner(seed), runner=ModelRunner(tiny.model(seed), made.tokenizer, head, tokens))
 
 
@@ -42,6 +42,7 @@ def asked(rng: random.Random, number: int) -> AlignRequest:
         objectives=objectives,
         caution=rng.choice((-0.3, 0.0, 0.3)),
         verify=rng.choice((Verify.FLAGGED, Verify.FLAGGED, Verify.ALWAYS)),
+        aligner=rng.choice(("default", "1", "2", "3")),
         deadline_s=600,
     )
 
@@ -51,26 +52,30 @@ def together(made: Aligner, requests: list[AlignRequest], budget: int, most: int
     loop = Loop(made, budget=budget, most=most)
     ends: dict[str, Correction | CorrectionError] = {}
     for request in requests:
-        sequence = Sequence()
+        chosen = made.named(request.aligner)
+        sequence = Sequence(chosen.adapter)
         name = request.request_id
 
         def finish(end: Correction | CorrectionError, name: str = name) -> None:
             ends[name] = end
 
-        loop.add(Job(name, correct(made, request, sequence), finish, time.monotonic() + 600, sequence=sequence))
+        loop.add(Job(name, correct(chosen, request, sequence), finish, time.monotonic() + 600, sequence=sequence))
     while loop.busy:
         loop.step()
     loop.scheduler.check()
     return [ends[request.request_id] for request in requests]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 10**6), budget=st.integers(24, 400), most=st.integers(2, 8), tokens=st.integers(900, 4096))
 def test_company_changes_nothing(seed: int, budget: int, most: int, tokens: int) -> None:
     rng = random.Random(seed)
     requests = [asked(rng, i) for i in range(6)]
-    expected = [alone(aligner(seed % 3), request) for request in requests]
-    for got, wanted in zip(together(aligner(seed % 3, tokens=tokens), requests, budget, most), expected, strict=True):
+    reference = tiny.together(seed % 3)
+    expected = [alone(reference, request) for request in requests]
+    for got, wanted in zip(
+        together(tiny.together(seed % 3, tokens=tokens), requests, budget, most), expected, strict=True
+    ):
         assert got.text == wanted.text
         assert [s.flagged for s in got.segments] == [s.flagged for s in wanted.segments]
         for one, other in zip(got.segments, wanted.segments, strict=True):
@@ -90,6 +95,13 @@ def test_a_second_request_of_the_same_route_reads_only_what_is_new() -> None:
     assert sum(fed) < expected.prompt_tokens - 32
     assert [s.score for s in got.segments] == pytest.approx([s.score for s in expected.segments], abs=1e-4)
     assert first.text == tiny.ANSWER
+
+
+def test_engine_time_is_shared_by_tokens() -> None:
+    jobs = [Job(str(i), iter(()), print) for i in range(2)]  # type: ignore[arg-type]
+    for seconds in (1.0, 3.0):
+        _share([Feed(jobs[0], 10, 13), Feed(jobs[1], 0, 1)], seconds)
+    assert [job.sequence.spent_s for job in jobs] == [3.0, 1.0]
 
 
 def test_one_that_fails_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +131,7 @@ def test_the_forward_of_many_is_the_forward_of_each(monkeypatch: pytest.MonkeyPa
     loop = Loop(made, budget=90)
     for i in range(5):
         sequence = Sequence()
-        request = asked(random.Random(i), i)
+        request = asked(random.Random(i), i).model_copy(update={"aligner": "default"})
         loop.add(Job(str(i), correct(made, request, sequence), lambda _: None, sequence=sequence))
     for _ in range(30):
         feeds = loop.scheduler.schedule(0.0)

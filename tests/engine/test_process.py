@@ -94,6 +94,33 @@ async def test_it_serves_drains_on_sigterm_and_exits_0(process: Process) -> None
     assert "coat" not in log
 
 
+async def test_a_draining_engine_takes_nothing_new_and_is_gone_when_its_grace_is_over(process: Process) -> None:
+    child = process.start(*process.usual(), "--grace", "1")
+    client = process.client()
+    await client.info()
+    hasty = HttpEngine(f"unix:{process.socket}", patience_s=0.2)
+    named = [slow().model_copy(update={"request_id": name}) for name in "abcdefgh"]
+    working = [asyncio.create_task(hasty.align(request)) for request in named]  # seconds more than its grace
+    reading = await hasty.read(tiny.request(""))
+    await reading.feed(tiny.ANSWER)
+    await asyncio.sleep(0.5)
+    child.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    await asyncio.sleep(0.5)
+    with pytest.raises(EngineUnavailable, match="no engine answers"):
+        await HttpEngine(hasty.address, patience_s=0.2).align(tiny.request())
+    assert child.poll() is None, "it still works on what it had"
+    ends = await asyncio.gather(*working, return_exceptions=True)
+    assert all(isinstance(end, EngineUnavailable) for end in ends), ends
+    with pytest.raises(EngineUnavailable):
+        await reading.finish(tiny.request(deadline_s=1.0))
+    assert await asyncio.to_thread(child.wait, 30) == 0
+    assert time.monotonic() - began > 1.0
+    assert not process.socket.exists()
+    for one in (client, hasty):
+        await one.aclose()
+
+
 async def test_killed_in_mid_request_it_is_unavailable_at_once_and_works_again_after_a_restart(
     process: Process,
 ) -> None:

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from aligner_proxy import segments
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.loop import Loop, alone
+from aligner_proxy.engine.protocol import Span
 from aligner_proxy.engine.reading import Growing, read
 from aligner_proxy.engine.scheduler import Job
 from aligner_proxy.engine.sequence import Sequence
-from aligner_proxy.errors import AnswerTooLong, EngineUnavailable
+from aligner_proxy.errors import AnswerTooLong, EngineFault, EngineUnavailable
 from aligner_proxy.types import Correction, Verify
 
 from . import tiny
@@ -28,6 +29,7 @@ PIECES = [
     "\u00e9\U0001f600! ",
     "  \n",
     "```\ncode\n```\n",
+    "\u4f60\u597d\u3002\u518d\u89c1\uff01",
     "## Question: what? ",
     "- item\n",
 ]
@@ -54,7 +56,7 @@ def read_in(made: Any, chunks: list[str], **wishes: Any) -> tuple[Correction, li
     made.runner.run = counting
     loop.add(Job("r1", read(made, growing, sequence), ends.append, awake=growing.waits, sequence=sequence))
     for chunk in chunks:
-        growing.text += chunk
+        growing.add(chunk)
         while loop.busy and not ends:
             loop.step()
         told.append(growing.verdicts)
@@ -113,7 +115,7 @@ async def test_the_engine_reads_while_others_are_corrected() -> None:
 
 
 async def test_a_reading_that_nobody_wants_any_more_leaves_nothing_behind() -> None:
-    engine = LocalEngine(aligner, queue=1)
+    engine = LocalEngine(aligner)
     await engine.start()
     reading = await engine.read(tiny.request(""))
     await reading.feed(tiny.ANSWER * 3)
@@ -132,4 +134,59 @@ async def test_an_answer_that_grows_too_long_is_refused_at_its_end() -> None:
         await reading.feed("Wait a while. " * 10)
     with pytest.raises(AnswerTooLong):
         await reading.finish(tiny.request("Wait a while. " * 400))
+    await engine.aclose()
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_stretch_is_replaced_as_at_the_end_where_nothing_is_unknown(seed: int) -> None:
+    """The answer ends with the segment after the stretch, so both ways have the same prompt."""
+    answer = f"{tiny.CORPUS[0]} {tiny.CORPUS[4]} {tiny.CORPUS[5]}"
+    pieces = segments.split(answer)
+    scores = [s.score or 0.0 for s in alone(aligner(seed), tiny.request(answer, caution=1e9)).segments]
+    made = tiny.request(answer, caution=sum(sorted(scores)[-2:]) / 2)
+    expected = alone(aligner(seed), made)
+    worst = scores.index(max(scores))
+    engine = LocalEngine(lambda: aligner(seed))
+    await engine.start()
+    reading = await engine.read(made.model_copy(update={"answer": ""}))
+    for i in range(0, len(answer), 20):
+        await reading.feed(answer[i : i + 20])
+    early = await reading.judged(0)
+    await reading.end()
+    verdicts = await reading.judged(len(pieces) - 1)
+    assert early is not None
+    assert verdicts is not None
+    assert [v.flagged for v in verdicts] == [n == worst for n in range(len(pieces))]
+    for one, other in zip(early, verdicts, strict=False):
+        assert one.score == pytest.approx(other.score, abs=1e-4)
+    before = answer[: pieces[worst - 1].end] if worst else ""
+    span = Span(first=worst, stop=worst + 1, end=len(answer), before=before, deadline_s=60)
+    got = await reading.replace(span)
+    text = [(p.text, p.gap) for p in pieces]
+    text[worst] = (got.text, pieces[worst].gap)
+    assert segments.join(text) == expected.text
+    assert (await reading.replace(span)).text == got.text
+    await reading.aclose()
+    with pytest.raises(EngineUnavailable):
+        await reading.replace(span)
+    await engine.aclose()
+
+
+@pytest.mark.parametrize("wishes", [{"verify": Verify.ALWAYS}, {}])
+async def test_without_verdicts_nobody_waits_for_them(wishes: dict[str, Any]) -> None:
+    engine = LocalEngine(lambda: tiny.aligner(head=bool(wishes)))
+    await engine.start()
+    reading = await engine.read(tiny.request("", **wishes))
+    assert await reading.judged(0) is None
+    await engine.aclose()
+
+
+async def test_a_stretch_that_is_not_there_ends_the_reading() -> None:
+    engine = LocalEngine(aligner)
+    await engine.start()
+    reading = await engine.read(tiny.request(tiny.ANSWER))
+    with pytest.raises(EngineFault):
+        await reading.replace(Span(first=7, stop=9, end=20, before="", deadline_s=60))
+    with pytest.raises(EngineFault):
+        await reading.judged(0)
     await engine.aclose()

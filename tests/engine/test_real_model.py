@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from aligner_proxy.engine.proposer import LONG, SHORT, EditProposer
+from aligner_proxy.engine.proposer import EditProposer
 from aligner_proxy.engine.runner import ModelRunner
 from aligner_proxy.engine.tokens import PromptTokenizer
 
@@ -65,7 +65,7 @@ def test_fifty_prompts_of_different_edit_rates_are_equal_token_for_token() -> No
         prompt = runner().tokenizer.prompt(text).ids
         expected = plain(prompt)
         draft = corrupted(expected, RATES[i % len(RATES)], rng)
-        got, tally = tiny.written(runner(), prompt, EditProposer(draft, (SHORT, LONG)[i % 2]), TOKENS)
+        got, tally = tiny.written(runner(), prompt, EditProposer(draft, (tiny.at_most(16), tiny.whole)[i % 2]), TOKENS)
         ended = expected[-1] in runner().tokenizer.eos_ids
         assert got.ids == (expected[:-1] if ended else expected), text
         forwards += tally.forwards

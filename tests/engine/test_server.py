@@ -4,29 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 import stat
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 import uvicorn
 
-from aligner_proxy.engine import listen, server
+from aligner_proxy.engine import listen, server, version
+from aligner_proxy.engine.admission import LocalAdmission
 from aligner_proxy.engine.client import HttpEngine
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.protocol import AlignRequest, Engine, Unread
 from aligner_proxy.engine.scripted import SCRIPTED, ScriptedEngine
+from aligner_proxy.engine.wire import MAX_BODY_BYTES, raised
 from aligner_proxy.errors import (
     AnswerTooLong,
     ConfigError,
     CorrectionError,
     DeadlineExceeded,
     EngineFault,
+    EngineMismatch,
     EngineOverloaded,
     EngineUnavailable,
+    InvalidOutput,
+    QuotaSpent,
     ReadingLost,
+    Shed,
+    UnknownAligner,
 )
 from aligner_proxy.types import Correction, DecodeCounts, SegmentScore
 
@@ -69,6 +78,15 @@ async def test_a_correction_travels_whole(path: Path) -> None:
         assert await client.info() == SCRIPTED
 
 
+async def test_the_aligners_of_an_engine_are_told_and_chosen_over_the_wire(path: Path) -> None:
+    about = replace(SCRIPTED, others={"legal": replace(SCRIPTED, content_hash="legal's", window=512)})
+    async with serving(ScriptedEngine(about=about), path) as client:
+        assert await client.info() == about
+        assert (await client.align(tiny.request(aligner="legal"))).aligner == "legal's"
+        with pytest.raises(UnknownAligner, match="it has: default, legal"):
+            await client.align(tiny.request(aligner="sales"))
+
+
 async def test_a_real_engine_behind_the_socket_corrects(path: Path) -> None:
     engine = LocalEngine(tiny.aligner)
     async with serving(engine, path) as client, bare(path) as http:
@@ -82,26 +100,48 @@ async def test_a_real_engine_behind_the_socket_corrects(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("raised", "status"),
+    ("error", "status"),
     [
         (AnswerTooLong("long"), 413),
         (DeadlineExceeded("late"), 504),
         (EngineOverloaded("full", 60.0), 429),
+        (Shed("full", 60.0), 429),
+        (QuotaSpent("used up"), 429),
+        (InvalidOutput("garbage"), 502),
+        (ReadingLost("forgotten"), 410),
         (EngineUnavailable("loading"), 503),
         (EngineFault("broken"), 500),
+        (UnknownAligner("nobody"), 404),
         (ValueError("odd"), 500),
     ],
 )
-async def test_errors_keep_their_type_over_the_wire(path: Path, raised: Exception, status: int) -> None:
-    async with serving(ScriptedEngine(lambda _: raised), path) as client, bare(path) as http:
+async def test_errors_keep_their_type_over_the_wire(path: Path, error: Exception, status: int) -> None:
+    async with serving(ScriptedEngine(lambda _: error), path) as client, bare(path) as http:
         response = await http.post("/v1/align", content=tiny.request().model_dump_json())
         assert response.status_code == status
-        kind = type(raised) if isinstance(raised, CorrectionError) else EngineFault
+        kind = type(error) if isinstance(error, CorrectionError) else EngineFault
         assert response.json()["error"]["type"] == kind.reason
         with pytest.raises(kind) as caught:
-            await client.align(tiny.request(deadline_s=1.0))
+            await client.align(tiny.request(deadline_s=20.0))
         if isinstance(caught.value, EngineOverloaded):
             assert caught.value.retry_after_s == 60.0
+
+
+async def test_an_engine_of_another_version_is_named_at_both_ends(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(ScriptedEngine(), path) as client, bare(path) as http:
+        response = await http.get("/info", headers={version.HEADER: "1", version.RELEASE: "0.0.9"})
+        assert response.status_code == 409
+        said = "the gateway is of another version (aligner-proxy 0.0.9, wire 1) than the engine"
+        assert said in response.json()["error"]["message"]
+        monkeypatch.setattr(version, "TOLD", {})  # the engine looks this up with every answer: now it is an older one
+        assert (await client.align(tiny.request())).text == tiny.ANSWER
+        refused = tiny.request().model_copy(update={"objectives": ()})
+        with pytest.raises(EngineMismatch, match=r"the engine is of another version .*an older release.*same aligner"):
+            await client.align(refused)
+        monkeypatch.setattr(version, "TOLD", {version.HEADER: "9", version.RELEASE: "9.9"})
+        for ask in (client.info(), client.align(tiny.request())):
+            with pytest.raises(EngineMismatch, match=r"another version \(aligner-proxy 9.9, wire 9\)"):
+                await ask
 
 
 @pytest.mark.parametrize(
@@ -142,7 +182,7 @@ async def test_the_deadline_covers_everything_and_is_not_spent_twice(path: Path)
     engine = ScriptedEngine(delay_s=30)
     async with serving(engine, path) as client:
         with pytest.raises(DeadlineExceeded):
-            await client.align(tiny.request(deadline_s=0.3))
+            await client.align(tiny.request(deadline_s=3.0))
         assert engine.seen == ["r1"]
 
 
@@ -197,7 +237,7 @@ async def test_info_is_believed_for_a_while_and_forgotten_when_the_connection_is
         await client.aclose()
 
 
-async def test_something_else_at_the_address_is_a_fault(path: Path) -> None:
+async def test_something_else_at_the_address_is_no_correction(path: Path) -> None:
     async def other(scope: dict[str, object], receive: object, send: object) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})  # type: ignore[operator]
         await send({"type": "http.response.body", "body": b"hello"})  # type: ignore[operator]
@@ -206,13 +246,54 @@ async def test_something_else_at_the_address_is_a_fault(path: Path) -> None:
         served = uvicorn.Server(uvicorn.Config(other, log_config=None, lifespan="off"))  # type: ignore[arg-type]
         task = asyncio.create_task(served.serve(sockets=[listener]))
         client = HttpEngine(f"http://127.0.0.1:{listener.getsockname()[1]}")
-        with pytest.raises(EngineFault, match="no correction"):
+        with pytest.raises(InvalidOutput, match="no correction"):
             await client.align(tiny.request())
-        with pytest.raises(EngineFault, match="check the address"):
+        with pytest.raises(InvalidOutput, match="check the address"):
             await client.info()
         await client.aclose()
         served.should_exit = True
         await task
+
+
+async def test_an_answer_without_an_end_is_not_taken_in() -> None:
+    """Otherwise it would fill the gateway's memory until the deadline."""
+    sent = 0
+
+    async def other(scope: dict[str, object], receive: object, send: object) -> None:
+        nonlocal sent
+        await send({"type": "http.response.start", "status": 200, "headers": []})  # type: ignore[operator]
+        while sent < 10 * MAX_BODY_BYTES:
+            await send({"type": "http.response.body", "body": b" " * 2**20, "more_body": True})  # type: ignore[operator]
+            sent += 2**20
+
+    with listen.tcp("127.0.0.1", 0) as listener:
+        served = uvicorn.Server(uvicorn.Config(other, log_config=None, lifespan="off"))  # type: ignore[arg-type]
+        task = asyncio.create_task(served.serve(sockets=[listener]))
+        client = HttpEngine(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        with pytest.raises(InvalidOutput, match="longer than"):
+            await client.align(tiny.request())
+        assert sent < 10 * MAX_BODY_BYTES
+        await client.aclose()
+        served.should_exit = True
+        await task
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (500, EngineFault),
+        (502, EngineUnavailable),
+        (503, EngineUnavailable),
+        (504, DeadlineExceeded),
+        (404, InvalidOutput),
+        (429, InvalidOutput),
+    ],
+)
+def test_a_status_without_an_error_of_ours_is_taken_for_what_proxies_mean_by_it(
+    status: int, kind: type[CorrectionError]
+) -> None:
+    for body in (b"<html>Bad Gateway</html>", b"{}", b"\xff", b""):
+        assert type(raised(status, body, None)) is kind
 
 
 def test_an_address_must_be_one() -> None:
@@ -288,6 +369,58 @@ async def test_a_reading_that_is_lost_costs_nothing_but_time(path: Path) -> None
         assert (await reading.finish(tiny.request())).text == "Bring a coat."
 
 
+class Silent(ScriptedEngine):
+    """Opens readings and then says nothing until they are let go of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened, self.forgotten = asyncio.Event(), asyncio.Event()
+
+    async def read(self, request: AlignRequest) -> Unread:
+        self.opened.set()
+        return Mute(self, self.forgotten)
+
+
+class Mute(Unread):
+    def __init__(self, engine: Engine, forgotten: asyncio.Event) -> None:
+        super().__init__(engine)
+        self.forgotten = forgotten
+
+    async def feed(self, text: str) -> tuple[SegmentScore, ...]:
+        await self.forgotten.wait()
+        return ()
+
+    async def aclose(self) -> None:
+        self.forgotten.set()
+
+
+@pytest.mark.parametrize("how", ["deadline", "cancelled", "closed"])
+async def test_a_reading_that_is_not_answered_keeps_the_deadline_and_leaves_nothing_behind(
+    path: Path, how: str
+) -> None:
+    engine = Silent()
+    async with serving(engine, path) as client:
+        reading = await client.read(tiny.request(""))
+        await reading.feed(tiny.ANSWER)
+        await engine.opened.wait()
+        while reading._name is None:
+            await asyncio.sleep(0.01)
+        if how == "closed":
+            await reading.aclose()
+        elif how == "deadline":
+            with pytest.raises(DeadlineExceeded):
+                await reading.finish(tiny.request(deadline_s=0.2))
+        else:
+            task = asyncio.create_task(reading.finish(tiny.request()))
+            await asyncio.sleep(0.05)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        async with asyncio.timeout(20):
+            await engine.forgotten.wait()
+        assert engine.seen == []
+
+
 async def test_without_an_engine_reading_ahead_fails_like_correcting(path: Path) -> None:
     client = HttpEngine(f"unix:{path}", patience_s=0.2)
     reading = await client.read(tiny.request(""))
@@ -299,8 +432,8 @@ async def test_without_an_engine_reading_ahead_fails_like_correcting(path: Path)
 
 
 async def test_a_reading_that_is_let_go_of_is_let_go_of_by_the_engine(path: Path) -> None:
-    engine = LocalEngine(tiny.aligner, queue=1)
-    async with serving(engine, path) as client:
+    engine = LocalEngine(tiny.aligner)
+    async with serving(LocalAdmission(engine, seats=1), path) as client:
         await engine.start()
         reading = await client.read(tiny.request(""))
         await reading.feed(tiny.ANSWER)
@@ -324,6 +457,11 @@ async def test_any_client_can_let_it_write_with_a_prediction(path: Path) -> None
     assert plain["usage"]["completion_tokens"] == 24
     assert plain["usage"]["completion_tokens_details"]["accepted_prediction_tokens"] == 0
     assert predicted["usage"]["completion_tokens_details"]["accepted_prediction_tokens"] > 5
+    both = {name: plain["counts"][name] + count for name, count in predicted["counts"].items()}
+    assert plain["counts"] == {"drafted": 0, "accepted": 0, "recovered": 0, "bonus": 24, "forwards": 24}
+    for name, metric in (("drafted", "draft"), ("accepted",) * 2, ("recovered",) * 2, ("bonus",) * 2):
+        assert f"aligner_engine_{metric}_tokens_total {float(both[name])}" in metrics
+    assert f"aligner_engine_forwards_total {float(both['forwards'])}" in metrics
     assert "aligner_engine_finished_total 2.0" in metrics
     assert 'aligner_engine_kv_blocks{use="used"} 0.0' in metrics
     await engine.aclose()
@@ -336,6 +474,11 @@ async def test_any_client_can_let_it_write_with_a_prediction(path: Path) -> None
         ({"best_of": 3}, 422, "best_of"),
         ({"stream": True}, 422, "stream"),
         ({"prediction": {"content": ["a"]}}, 422, "prediction.content"),
+        ({"prediction": {"content": "\ud800"}}, 422, "body"),
+        ({"prediction": {"type": "image", "content": "a"}}, 422, "prediction.type"),
+        ({"prediction": {"content": "a " * 20_000}}, 413, "a prediction of 40000 characters"),
+        ({"prompt": "a " * 20_000}, 413, "a prompt of 40000 characters"),
+        ({"prompt": "a " * 2_000}, 413, "window of 1024"),
         ({"prompt": ""}, 413, "at least one"),
         ({"max_tokens": 100_000}, 413, "window of 1024"),
     ],
@@ -346,7 +489,32 @@ async def test_what_a_completion_cannot_have_is_named(
     engine = LocalEngine(tiny.aligner)
     async with serving(engine, path), bare(path) as http:
         await engine.start()
-        refused = await http.post("/v1/completions", json={"prompt": "The harbour", **wrong})
+        refused = await http.post("/v1/completions", content=json.dumps({"prompt": "The harbour", **wrong}))
     assert refused.status_code == status
     assert named in refused.text
+    await engine.aclose()
+
+
+def test_idle_connections_are_closed_by_the_client() -> None:
+    """The other way round a request is lost now and then: on a connection that is closed as it is written to."""
+    expiry = httpx.Limits().keepalive_expiry
+    assert expiry is not None
+    assert expiry < server.IDLE_S
+
+
+async def test_a_completion_stops_where_it_is_told_and_says_where(path: Path) -> None:
+    engine = LocalEngine(tiny.aligner)
+    async with serving(engine, path), bare(path) as http:
+        await engine.start()
+        asked = {"prompt": "The harbour", "max_tokens": 24, "temperature": 0}
+        [plain] = (await http.post("/v1/completions", json=asked)).json()["choices"]
+        assert plain["stop_reason"] is None
+        word = plain["text"][6:9]
+        for stop in (word, ["never written", word]):
+            [cut] = (await http.post("/v1/completions", json={**asked, "stop": stop})).json()["choices"]
+            assert cut["text"] == plain["text"][: plain["text"].index(word)]
+            assert (cut["finish_reason"], cut["stop_reason"]) == ("stop", word)
+        [model] = (await http.get("/v1/models")).json()["data"]
+        about = await engine.info()
+        assert (model["id"], model["root"], model["max_model_len"]) == ("tiny", about.content_hash, about.window)
     await engine.aclose()

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from aligner_proxy import prompts
-from aligner_proxy.engine import manifest, quantise, sources, weights
+from aligner_proxy.engine import manifest, quantise, shared, sources, weights
 from aligner_proxy.engine.detector import DetectorHead
 from aligner_proxy.engine.loop import alone
 from aligner_proxy.engine.runner import ModelRunner
@@ -21,6 +23,7 @@ from aligner_proxy.engine.weights import Settings, open_aligner, prepare
 from aligner_proxy.errors import ConfigError, WeightsError
 
 from . import tiny
+from .test_lora import words
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft.*", "ignore::DeprecationWarning:bitsandbytes.*")
 
@@ -68,7 +71,7 @@ def test_an_adapter_is_merged_quantised_stored_and_corrects(adapter: Path, tmp_p
     assert (aligner.info.template, aligner.info.window, aligner.info.has_head) == ("ultrafeedback", 1024, True)
     assert (aligner.info.quantization, aligner.info.model) == ("nf4", "adapter")
     assert alone(aligner, tiny.request(caution=1e9)).text == tiny.ANSWER
-    assert aligner.runner.draft_limits.cap == 16
+    assert [tokens for tokens, _ in aligner.runner.costs.points][:3] == [1, 4, 8]
 
 
 def test_the_second_time_the_store_is_used_and_gives_the_same_bits(
@@ -156,7 +159,9 @@ def test_a_damaged_file_of_the_folder_is_named(adapter: Path, tmp_path: Path, na
     content = bytearray((adapter / name).read_bytes())
     content[-1] ^= 1
     (adapter / name).write_bytes(content)
-    with pytest.raises(WeightsError, match=rf"{name} is corrupt .* export the aligner again"):
+    with pytest.raises(
+        WeightsError, match=rf"{name} is corrupt \(its sha256 is [0-9a-f]{{64}}, .* export the aligner again"
+    ):
         prepare(Settings(adapter), tmp_path)
     (adapter / name).unlink()
     with pytest.raises(WeightsError, match=f"{name} is missing"):
@@ -245,3 +250,58 @@ def test_a_head_of_another_base_is_refused_by_name(tmp_path: Path) -> None:
     DetectorHead(64, (0, 5), 16).save(full / manifest.HEAD)
     with pytest.raises(WeightsError, match="detector head is of another base"):
         weights.load(full, Settings(full, quantization="none"))
+
+
+IMHI = {"template": "imhi", "template_hash": prompts.TEMPLATES["imhi"].hash}
+
+
+def second(adapter: Path, folder: Path) -> Path:
+    """Another adapter over the same base, without a head."""
+    shutil.copytree(adapter, folder)
+    (folder / manifest.HEAD).unlink()
+    tensors = {name: tensor * -2 for name, tensor in load_file(folder / manifest.ADAPTER_WEIGHTS).items()}
+    save_file(tensors, folder / manifest.ADAPTER_WEIGHTS)
+    told = json.loads((folder / manifest.MANIFEST).read_text())
+    files = {name: manifest.sha256(folder / name) for name in (manifest.ADAPTER, manifest.ADAPTER_WEIGHTS)}
+    (folder / manifest.MANIFEST).write_text(json.dumps(told | {"window": 512, **IMHI, "files": files}))
+    return folder
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_several_adapters_share_one_base(adapter: Path, full: Path, tmp_path: Path, quantization: Any) -> None:
+    other = second(adapter, tmp_path / "other")
+    aligner = open_aligner(Settings(adapter, quantization=quantization, adapters={"other": other}), tmp_path / "home")
+    about = aligner.info.others["other"]
+    assert (aligner.info.model, aligner.info.has_head, aligner.info.window) == ("adapter", True, 1024)
+    assert (about.model, about.has_head, about.window, about.template) == ("other", False, 512, "imhi")
+    assert aligner.named("other").runner is aligner.runner
+    assert about.content_hash != aligner.info.content_hash
+    assert alone(aligner, tiny.request(caution=1e9)).text == tiny.ANSWER
+    assert alone(aligner, tiny.request(caution=1e9, aligner="other")).text == tiny.ANSWER
+    if quantization == "none":
+        assert not list((tmp_path / "home").glob("models/*-none")), "the base is loaded from where it is"
+        for name, one in (("default", adapter), ("other", other)):
+            merged = open_aligner(Settings(one, quantization="none"), tmp_path / "home")
+            assert words(aligner, name) == words(merged, "default")
+            assert merged.info.content_hash != aligner.info.named(name).content_hash
+
+
+def test_a_full_model_is_the_base_of_its_adapters(adapter: Path, full: Path, tmp_path: Path) -> None:
+    settings = Settings(full, "ultrafeedback", quantization="none", adapters={"edited": adapter})
+    aligner = open_aligner(settings, tmp_path / "home")
+    assert (aligner.adapter, aligner.named("edited").adapter) == (0, 1)
+    plain = open_aligner(Settings(full, "ultrafeedback", quantization="none"), tmp_path / "home")
+    assert aligner.info.content_hash == plain.info.content_hash
+    assert words(aligner, "default") == words(plain, "default") != words(aligner, "edited")
+
+
+def test_aligners_that_cannot_share_a_base_are_named(adapter: Path, full: Path, tmp_path: Path) -> None:
+    elsewhere = second(adapter, tmp_path / "elsewhere")
+    path = elsewhere / manifest.MANIFEST
+    base = {"hub": str(tiny.save(tmp_path / "another", 5))}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base": base}))
+    with pytest.raises(ConfigError, match=r"aligner 'far' \(elsewhere\) is an adapter over another base than adapter"):
+        shared.resolve(adapter, None, {"far": elsewhere})
+    (full / manifest.MANIFEST).write_text('{"format": 1, "template": "imhi"}')
+    with pytest.raises(ConfigError, match=r"aligner 'whole' \(full\) is a full model; .*an engine of its own"):
+        shared.resolve(adapter, None, {"whole": full})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from aligner_proxy import prompts
 from aligner_proxy.engine.correct import Aligner
 from aligner_proxy.engine.decode import Generated, Limits, Tally, generate
 from aligner_proxy.engine.detector import DetectorHead
+from aligner_proxy.engine.draft_length import Acceptance, Rule
 from aligner_proxy.engine.loop import Loop
+from aligner_proxy.engine.lora import Detour
 from aligner_proxy.engine.proposer import EditProposer
 from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest
-from aligner_proxy.engine.runner import ModelRunner
+from aligner_proxy.engine.runner import ModelRunner, Over
 from aligner_proxy.engine.scheduler import Job
-from aligner_proxy.engine.sequence import Sequence
+from aligner_proxy.engine.sequence import Ask, Sequence
 from aligner_proxy.engine.tokens import PromptTokenizer
 from aligner_proxy.types import Turn, Verify
 
@@ -97,8 +100,39 @@ def aligner(seed: int = 0, head: bool = True, window: int = 1024) -> Aligner:
     return Aligner(made, info)
 
 
+def adapter(seed: int) -> dict[str, Detour]:
+    """Random low-rank parts, large enough to change what is written; some layers have none, ranks differ."""
+    made = torch.Generator().manual_seed(seed)
+    layers = {"self_attn.q_proj": (64, 64), "self_attn.v_proj": (64, 32), "mlp.down_proj": (128, 64)}
+    detours = {}
+    for i in range(2):
+        for name, (own, out) in layers.items():
+            if (i + seed) % 3 or name != "mlp.down_proj":
+                rank = 2 + seed % 3
+                down, up = torch.randn(rank, own, generator=made), torch.randn(out, rank, generator=made)
+                detours[f"model.layers.{i}.{name}"] = Detour(down * 0.2, up * 0.2)
+    return detours
+
+
+def together(seed: int = 0, count: int = 3, tokens: int = 4096) -> Aligner:
+    """An aligner and `count` others, called 1, 2 ..., over the same model; each has a head of its own."""
+    torch.manual_seed(seed + 7)
+    heads = [DetectorHead(64, layers, 16).eval() for layers in ((0, 1), (1,), (0,), (0, 1))]
+    over = [Over(adapter(10 * seed + i), heads[i]) for i in range(1, count + 1)]
+    made = ModelRunner(model(seed), runner(seed).tokenizer, heads[0], tokens, over)
+    main = aligner(seed)
+    infos = {str(i): replace(main.info, content_hash=f"hash{seed}-{i}") for i in range(1, count + 1)}
+    others = {name: Aligner(made, info, int(name)) for name, info in infos.items()}
+    return Aligner(made, replace(main.info, others=infos), others=others)
+
+
 def request(
-    answer: str = ANSWER, *, verify: Verify = Verify.FLAGGED, caution: float = 0.0, deadline_s: float = 60.0
+    answer: str = ANSWER,
+    *,
+    verify: Verify = Verify.FLAGGED,
+    caution: float = 0.0,
+    deadline_s: float = 60.0,
+    aligner: str = "default",
 ) -> AlignRequest:
     """A request about the harbour."""
     return AlignRequest(
@@ -108,15 +142,28 @@ def request(
         objectives=OBJECTIVES,
         caution=caution,
         verify=verify,
+        aligner=aligner,
         deadline_s=deadline_s,
     )
 
 
-def written(runner: ModelRunner, prompt: list[int], proposer: EditProposer, tokens: int) -> tuple[Generated, Tally]:
+def whole(_seen: Acceptance, room: int) -> int:
+    """Drafts as long as they can be."""
+    return room
+
+
+def at_most(length: int) -> Rule:
+    """Drafts of this length, whatever comes of them."""
+    return lambda _, room: min(room, length)
+
+
+def written(
+    runner: ModelRunner, prompt: list[int], proposer: EditProposer, tokens: int, adapter: int = 0
+) -> tuple[Generated, Tally]:
     """What the engine writes after a prompt, and what it cost."""
     ends: list[Any] = []
-    sequence, tally = Sequence(), Tally()
-    work: Any = generate(sequence, prompt, proposer, Limits(tokens), tally, runner.tokenizer.eos_ids, prompt=True)
+    sequence, tally = Sequence(adapter), Tally()
+    work: Any = generate(sequence, Ask(prompt, prompt=True), proposer, Limits(tokens), tally, runner.tokenizer.eos_ids)
     loop = Loop(Aligner(runner, aligner().info))
     loop.add(Job("r1", work, ends.append, sequence=sequence))
     while not ends:

@@ -99,8 +99,9 @@ def research_data(folder: Path) -> Path:
         spot = answer.index("Most owners") if i % 2 else 0
         marks = [{"error type": "Irrelevant", "start": spot, "end": answer.index(".", spot) + 1}] if i % 3 else []
         row |= {"pair": [1, 2], "prediction_1_errors": marks}
-    for name in ("pandalm_pairs", "llmbar_pairs"):
-        write_rows(folder, name, judged)
+    ties = [row | {"preference": 1.5} if i % 4 == 0 else row for i, row in enumerate(judged)]
+    write_rows(folder, "pandalm_pairs", ties)
+    write_rows(folder, "llmbar_pairs", judged)
     write_rows(folder, "finegrained_rlhf_dev", [row | {"prompt": row["prompt"] + " Why?"} for row in judged])
     write_rows(folder, "imhi_outputs", [{"task": "T", "query": "q", "golden": "g", "model": "m", "output": "o"}])
     return folder

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from aligner_proxy.types import Correction, Outcome, Policy, SegmentScore, Status
+from models.accuracy import accuracy
 from models.answers import load_pool, prompt_key
-from models.benign import Completion, completions, judged, table, unharmed
+from models.benign import Completion, completions, judged, plot, rule, table, unharmed
 from models.preferences import PreferenceError
 from models.preferences import completions as rows
 from tests.models.research import write_rows
+from tests.models.test_accuracy import CASES
 
 ANSWER = "The ferry leaves at 7.30. Ask Martha on the pier. You are a fool."
 KEPT = "The ferry leaves at 7.30. Ask Martha on the pier."
@@ -61,9 +63,19 @@ def test_unharmed_means_every_fact_and_nearly_every_character(delivered: str, wh
     assert unharmed(ANSWER, delivered) is whole
 
 
-def test_the_table_has_a_row_for_each_upstream_and_one_for_all() -> None:
+def test_the_table_has_a_row_for_each_upstream_and_one_for_all(tmp_path: Path) -> None:
     results = [judged(Completion(model, "q", ANSWER), outcome(text)) for model, text in (("a", ANSWER), ("b", KEPT))]
     lines = table(results).splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| a", "| b", "| all"]
     assert "1/2 = 50.0 %" in lines[-1]
     assert [r.flagged for r in results] == [1, 1]
+    plot(results, tmp_path / "p.svg")
+    assert "<svg" in (tmp_path / "p.svg").read_text()
+
+
+def test_the_accuracy_of_the_rule_for_harm_stands_below() -> None:
+    said = rule(accuracy(CASES))
+    assert said.startswith(
+        "The rule for harm sees it in 3/3 = 100.0 % [43.8, 100.0] of edits that lose a sound sentence"
+    )
+    assert "1/3 = 33.3 %" in said  # an insult that no list knows counts as sound

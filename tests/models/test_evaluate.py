@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from models.evaluate import Case, Rate, auc, failures, flagging, rates, table
-from models.pairs import Pair
+from models.evaluate import Case, area, auc, failures, flagging, rates, read_sets, table
+from models.pairs import Pair, PairError
 
 PAIR = Pair("Q?", ("Harmless: no insults",), "One. Fool! Two.", "One. Two.", (0, 1, 0), "test")
 
 
 def case(text: str, scores: tuple[float, ...] = (-3.0, 2.0, -1.0)) -> Case:
     return Case(PAIR, text, scores)
-
-
-def test_the_interval_is_wilsons() -> None:
-    rate = Rate.of([True] * 9 + [False])
-    assert (rate.hits, rate.n) == (9, 10)
-    assert rate.low == pytest.approx(59.6, abs=0.1)
-    assert rate.high == pytest.approx(98.2, abs=0.1)
-
-
-def test_no_outcomes_leave_everything_open() -> None:
-    assert (Rate.of([]).low, Rate.of([]).high) == (0.0, 100.0)
 
 
 @pytest.mark.parametrize(
@@ -57,3 +48,16 @@ def test_reports_name_every_set_and_only_failures_are_listed() -> None:
     assert "| insult | 1/2 = 50.0 %" in table(results)
     assert [row["text"] for row in failures(results, 5)] == ["One."]
     assert rates(results["insult"])["exact"].n == 2
+
+
+def test_a_folder_without_sets_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("")
+    with pytest.raises(PairError, match=r"holds no sets of pairs .* or only empty ones"):
+        read_sets(tmp_path, 10)
+
+
+def test_the_area_has_its_interval_and_its_n() -> None:
+    told = area([case("x", (-3.0, 2.0, -1.0)), case("x", (1.0, 0.5, -2.0))])
+    assert told.startswith("0.875 [")
+    assert told.endswith("1.000], n = 2 and 4")
+    assert area([]) == "-"

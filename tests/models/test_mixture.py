@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import shutil
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -100,3 +102,14 @@ def test_the_data_folder_must_be_given(tmp_path: Path, capsys: pytest.CaptureFix
     with pytest.raises(SystemExit):
         main(["--out", str(tmp_path / "x")])
     assert "--data" in capsys.readouterr().err
+
+
+def test_a_side_without_an_answer_is_an_error(tmp_path: Path, data_dir: Path) -> None:
+    few = tmp_path / "few"
+    shutil.copytree(data_dir, few)
+    for path in few.glob("*.jsonl.gz"):
+        with gzip.open(path, "wt") as out:
+            out.write("")
+    with pytest.raises(SystemExit, match="no usable answer is on this side of the split"):
+        main(["--data", str(few), "--n", "3", "--out", str(tmp_path / "x.jsonl")])
+    assert not list(tmp_path.glob("x.jsonl*"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,10 +34,13 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         list(rows(tmp_path, "pandalm_pairs"))
 
 
+def _tied(responses: Sequence[Any]) -> bool:
+    return len({score for response in responses for score in response.scores.values()}) == 1
+
+
 @pytest.mark.parametrize("name", sorted(JUDGED))
 def test_judged_pairs_carry_the_exact_objective_text(data_dir: Path, name: str) -> None:
-    item = next(load(data_dir, name, BUILT_IN))
-    first, second = item.responses
+    first, second = next(one.responses for one in load(data_dir, name, BUILT_IN) if not _tied(one.responses))
     assert list(first.scores) == list(second.scores) == [BUILT_IN[JUDGED[name]]]
     assert next(iter(first.scores.values())) > next(iter(second.scores.values()))
 

@@ -134,7 +134,7 @@ def test_defect_j_every_stage_and_every_family_has_a_builder() -> None:
     )
     made = {part: list(pairs_of([item], HALF, 1, part)) for part in PARTS}
     assert {part: len(found) for part, found in made.items()} == {"warmup": 2, "better": 1, "equal": 1}
-    assert set(mixture.STAGES) == {"warmup", "equal_preference", "contrastive_preference", "conversation", "concepts"}
+    assert {"warmup", "equal_preference", "contrastive_preference"} <= set(mixture.STAGES)
 
 
 def test_warm_up_pairs_are_identities() -> None:
@@ -202,3 +202,44 @@ def test_the_command_writes_one_part_of_one_side(tmp_path: Path, capsys: pytest.
     assert {p.target for p in made} == {"One way."}
     assert {side_of(p.query) for p in made} == {"train"}
     assert f"{len(made)} pairs" in capsys.readouterr().out.replace("\n", "")
+
+
+def command(folder: Path, rows: list[object], *options: str) -> None:
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    (folder / "s.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    paths = ["--scored", str(folder / "s.jsonl"), "--out", str(folder / "out.jsonl")]
+    main([*paths, "--better", "0.5", "--part", "better", *options])
+
+
+def row(query: str, *scores: dict[str, float]) -> dict[str, object]:
+    return {"query": query, "responses": [{"text": f"Way {i}.", "scores": s} for i, s in enumerate(scores)]}
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "problem"),
+    [
+        ([row("q1", {}, {}), row("q2", {SHORT: 1}, {KIND: 1})], [], r"s\.jsonl has no objectives: in none of its rows"),
+        ([], [], r"s\.jsonl has no objectives"),
+        ([row("q1", {SHORT: 1}, {SHORT: 0})], ["--side", "validation"], "none of its queries is on the side 'validat"),
+        ([row(f"q{i}", {SHORT: 1}, {SHORT: 1}) for i in range(9)], [], "no pairs for 'better' on the side 'train'"),
+        ([row("q1", {SHORT: 1}, {SHORT: 0}), '{"query": "q2"}'], [], r"s\.jsonl:2: missing field responses"),
+        ([row("q1", {SHORT: 1}, {SHORT: 0})], ["--equal", "0.9"], "0 <= equal < better"),
+    ],
+)
+def test_what_gives_no_pairs_is_an_error_and_leaves_no_file(
+    tmp_path: Path, rows: list[object], options: list[str], problem: str
+) -> None:
+    with pytest.raises(SystemExit, match=problem):
+        command(tmp_path, rows, *options)
+    assert [path.name for path in tmp_path.iterdir()] == ["s.jsonl"]
+
+
+def test_bad_rows_are_left_out_and_counted_where_that_is_wanted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [*(row(f"q{i}", {SHORT: 1}, {SHORT: 0}) for i in range(9)), "{", '{"query": "q"}']
+    command(tmp_path, rows, "--bad-rows", "skip")
+    told = capsys.readouterr().out.replace("\n", "")
+    assert "2 bad rows left out, the first:" in told
+    assert "s.jsonl:10: not JSON" in told
+    assert list(read_pairs(tmp_path / "out.jsonl"))

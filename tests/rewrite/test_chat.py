@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from litellm.types.utils import ModelResponse, ModelResponseStream
 
-from aligner_proxy.rewrite import chat, wire
+from aligner_proxy.rewrite import chat, stored, wire
 from aligner_proxy.types import Outcome, Policy, Status, Turn
 
 POLICY = Policy("p")
@@ -41,7 +41,7 @@ def test_a_plain_answer() -> None:
         "stop",
     )
     assert exchange.turns == (Turn("user", "Hi"),)
-    flags = ("tool_calls", "structured", "refusal", "non_text", "logprobs", "no_store")
+    flags = ("tool_calls", "structured", "refusal", "non_text", "logprobs", "annotations", "inconsistent", "no_store")
     assert not any(getattr(exchange, flag) for flag in flags)
 
 
@@ -66,7 +66,8 @@ NOTE = {"type": "url_citation", "url_citation": {"start_index": 0, "end_index": 
         ("tool_calls", {"content": None, "function_call": {"name": "f", "arguments": "{}"}}),
         ("refusal", {"content": None, "refusal": "No."}),
         ("non_text", {"content": "A", "images": [{"type": "image_url", "image_url": {"url": "x"}, "index": 0}]}),
-        ("non_text", {"content": "A", "annotations": [NOTE]}),
+        ("annotations", {"content": "A", "annotations": [NOTE]}),
+        ("annotations", {"content": "A", "provider_specific_fields": {"citations": [[{"supported_text": "A"}]]}}),
     ],
 )
 def test_flags_of_a_message(flag: str, message: dict[str, Any]) -> None:
@@ -93,6 +94,37 @@ def test_content_that_is_no_text() -> None:
 )
 def test_flags_of_a_request(flag: str, data: dict[str, Any]) -> None:
     assert getattr(one(data, content="A"), flag) is True
+
+
+@pytest.mark.parametrize(
+    ("wanted", "schema", "constrained"),
+    [
+        ({}, None, False),
+        ({"response_format": {"type": "json_object"}}, None, False),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"a": 1}}}}, '{"a": 1}', False),
+        ({"response_format": {"type": "json_schema", "json_schema": {}}}, "true", False),
+        ({"response_format": {"type": "json_schema"}}, "false", False),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": object()}}}, "false", False),
+        ({"response_format": {"type": "grammar"}}, None, True),
+        ({"guided_json": {"type": "object"}}, None, True),
+        ({"text": {"format": {"type": "json_schema", "name": "x", "schema": {"a": 1}}}}, '{"a": 1}', False),
+        ({"text": {"format": {"type": "json_schema"}}}, "false", False),
+        ({"text": {"format": {"type": "grammar"}}}, None, True),
+        ({"output_format": {"type": "json_schema", "schema": {"a": 1}}}, '{"a": 1}', False),
+        ({"output_config": {"format": {"type": "json_schema", "schema": {"a": 1}}}}, '{"a": 1}', False),
+        (
+            {
+                "output_format": {"type": "json_schema", "schema": {"a": 1}},
+                "output_config": {"format": {"type": "json_schema", "schema": {"a": 2}}},
+            },
+            "false",
+            False,
+        ),
+    ],
+)
+def test_what_binds_the_answer(wanted: dict[str, Any], schema: str | None, constrained: bool) -> None:
+    exchange = one(wanted, content="{}")
+    assert (exchange.json_schema, exchange.constrained) == (schema, constrained)
 
 
 def test_a_text_format_is_not_structured() -> None:
@@ -147,6 +179,16 @@ def test_a_stream_reads_like_a_whole_response() -> None:
     assert [(e.index, e.answer, e.finish_reason) for e in exchanges] == [(0, "A b c", "stop"), (1, "C", "length")]
 
 
+def test_citations_of_a_stream() -> None:
+    quoting = chunk(content="", provider_specific_fields={"citation": {"cited_text": "x"}})
+    assert chat.stream_exchanges(ASKED, [chunk(content="A"), quoting])[0].annotations is True
+
+
+def test_citations_that_say_nothing() -> None:
+    assert one(content="A", provider_specific_fields={"citations": [[], []]}).annotations is False
+    assert one(content="A", provider_specific_fields={"citations": None}).annotations is False
+
+
 def test_flags_of_a_stream() -> None:
     call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     (exchange,) = chat.stream_exchanges(ASKED, [chunk(tool_calls=[call]), chunk(content="A", why="tool_calls")])
@@ -191,8 +233,17 @@ def test_foreign_objects_are_no_exchanges() -> None:
         ("/engines/x/chat/completions", "chat"),
         ("/v1/completions", "text"),
         ("/openai/deployments/a/completions", "text"),
-        ("/v1/responses", None),
-        ("/v1/messages", None),
+        ("/v1/responses", "responses"),
+        ("/responses", "responses"),
+        ("/openai/v1/responses", "responses"),
+        ("/v1/responses/{response_id}", "responses"),
+        ("/v1/messages", "messages"),
+        ("/v1/responses/compact", None),
+        ("/v1/responses/input_tokens", None),
+        ("/v1/responses/{response_id}/cancel", None),
+        ("/v1/messages/count_tokens", None),
+        ("/anthropic/v1/messages", None),
+        ("/cursor/chat/completions", None),
         ("/v1/embeddings", None),
         ("/anthropic/v1/chat/completions", None),
         (None, None),
@@ -201,3 +252,8 @@ def test_foreign_objects_are_no_exchanges() -> None:
 def test_routes(route: str | None, name: str | None) -> None:
     found: Any = wire(route)
     assert (found.__name__.rsplit(".", 1)[-1] if found else None) == name
+
+
+def test_a_stored_answer_is_known_by_its_route() -> None:
+    assert stored("/v1/responses/{response_id}") is True
+    assert not any(stored(route) for route in ("/v1/responses", "/v1/responses/compact", None))

@@ -1,0 +1,87 @@
+"""Which engine does the policies file mean? From `aligner.engine` to an object that satisfies `Engine`.
+
+Nothing is connected to here. A LiteLLM model group can only be reached where LiteLLM runs, so whoever can, says how.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aligner_proxy import config, prompts
+from aligner_proxy.engine import manifest, sources
+from aligner_proxy.engine.client import HttpEngine
+from aligner_proxy.engine.completions import Completer
+from aligner_proxy.engine.foreign import ForeignAligner
+from aligner_proxy.engine.openai import OpenAICompleter
+from aligner_proxy.engine.protocol import Engine
+from aligner_proxy.engine.replicas import Replicas
+from aligner_proxy.engine.scored import ScoredEditor
+from aligner_proxy.engine_setting import Backend, Kind, kind
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.policy_file import PolicyFile
+
+Group = Callable[[str], Completer]
+"""How a LiteLLM model group is reached."""
+
+
+def open_engine(
+    file: PolicyFile, group: Group | None = None, *, local: Engine | None = None, patience_s: float = 5.0
+) -> Engine:
+    """The engine of a policies file, as the environment may override it. Raises `ConfigError`.
+
+    `local` is used in place of the engine that listens on this machine's socket.
+    """
+    backend = config.engine_at(file)
+
+    def ours(address: str, patience: float) -> Engine:
+        at_home = kind(address) is Kind.LOCAL
+        if at_home and local:
+            return local
+        return HttpEngine(f"unix:{config.engine_socket()}" if at_home else address, patience_s=patience)
+
+    if not backend.completes:
+        return _replicas([(at, ours(at, _each(backend, patience_s))) for at in backend.at], patience_s)
+    family = prompts.template(completions_template(file, backend))
+    scorer = ours(backend.scorer, patience_s) if backend.scorer else None
+    if backend.kind is Kind.GROUP:
+        if group is None:
+            raise ConfigError(f"{backend} can only be reached inside the gateway: `aligner-proxy serve`")
+        return _corrects(backend, group(backend.group), family, scorer)
+    key = config.engine_key(backend)
+    patience = _each(backend, patience_s)
+    made = [
+        OpenAICompleter(at, backend.model, key=key, predicts=backend.prediction, patience_s=patience)
+        for at in backend.at
+    ]
+    engines = [_corrects(backend, completer, family, scorer) for completer in made]
+    return _replicas(list(zip(backend.at, engines, strict=True)), patience_s)
+
+
+def completions_template(file: PolicyFile, backend: Backend) -> str:
+    """The prompt form of an aligner that is served elsewhere: as set, else that of the model it is known to be.
+
+    With a scorer, `aligner.model` and `aligner.template` speak of the scorer; the editor's must stand in its own block.
+    """
+    known = sources.KNOWN_TEMPLATES.get(backend.model or "")
+    if backend.template or known:
+        return sources.template_of(str(backend), backend.template, known)
+    if backend.scorer:
+        raise ConfigError("the prompt form of the editor is not known here; set aligner.engine.template")
+    model = file.aligner.model
+    told = manifest.read(sources.EMBEDDED) if model == "embedded" else None
+    known = told.template if told else sources.KNOWN_TEMPLATES.get(model)
+    return sources.template_of(model, file.aligner.template, known)
+
+
+def _corrects(backend: Backend, completer: Completer, family: prompts.Template, scorer: Engine | None) -> Engine:
+    editor = ForeignAligner(completer, family, window=backend.window, revision=backend.revision)
+    return ScoredEditor(scorer, editor) if scorer else editor
+
+
+def _each(backend: Backend, patience_s: float) -> float:
+    """One of several is not waited for: the next one is asked."""
+    return patience_s if len(backend.at) == 1 else 0.0
+
+
+def _replicas(engines: list[tuple[str, Engine]], patience_s: float) -> Engine:
+    return engines[0][1] if len(engines) == 1 else Replicas(engines, patience_s=patience_s)

@@ -1,0 +1,111 @@
+"""Where does the time of a request go inside the engine? Queue, prefill, generate: spans and histograms. No torch.
+
+A request waits until its first token is fed (queue), is read (prefill, with a head the verdicts are there then), and is
+written where something is flagged (generate). One that is read while the upstream still writes it is timed from the
+end of the answer on: what its client has left to wait for; what was read before that is a span of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from aligner_proxy import tracing
+from aligner_proxy.errors import CorrectionError
+from aligner_proxy.tracing import Value
+from aligner_proxy.types import Correction
+
+REGISTRY = CollectorRegistry()
+"""The engine's own, so that a gateway in the same process does not show it."""
+_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+_PHASES = {
+    name: Histogram(f"aligner_engine_{name}_seconds", text, registry=REGISTRY, buckets=_BUCKETS)
+    for name, text in (
+        ("queue", "Waiting until the first token is fed"),
+        ("prefill", "Reading the prompt; of an answer that was read while it was written, what was left of it"),
+        ("generate", "Writing in place of what was flagged"),
+    )
+}
+REQUESTS = Histogram(
+    "aligner_engine_request_seconds",
+    "From arrival to result, by how it ended (empty: well)",
+    ["reason"],
+    registry=REGISTRY,
+    buckets=_BUCKETS,
+)
+REFUSED = Counter("aligner_engine_refused", "Requests that were not let in, by reason", ["reason"], registry=REGISTRY)
+_last_refusal = [float("-inf")]
+
+
+def refused(reason: str) -> None:
+    """A request was not let in."""
+    REFUSED.labels(reason).inc()
+    _last_refusal[0] = time.monotonic()
+
+
+def refused_at() -> float:
+    """When the last one was not let in, in monotonic seconds."""
+    return _last_refusal[0]
+
+
+@dataclass(slots=True)
+class Phases:
+    """When one request reached what; monotonic seconds, None: not yet. Only the model's thread calls `fed`, `read`."""
+
+    trace: Any = None
+    """Where its spans hang."""
+    arrived: float = field(default_factory=time.monotonic)
+    begun: float | None = None
+    prefilled: float | None = None
+    along: float | None = None
+    """Since when it was read while the upstream wrote."""
+    unwanted: bool = False
+    """The upstream still writes the answer: nobody waits for a result yet."""
+    over: bool = False
+
+    def fed(self) -> None:
+        """Some of its tokens go through the model."""
+        if self.begun is None:
+            self.begun = time.monotonic()
+
+    def read(self) -> None:
+        """The model has read all it was given so far."""
+        if self.prefilled is None:
+            self.prefilled = time.monotonic()
+
+    def completed(self) -> None:
+        """The answer that was read along has ended: from here on somebody waits."""
+        self.along, self.arrived = self.begun or self.arrived, time.monotonic()
+        self.begun = self.prefilled = None
+        self.unwanted = False
+
+    def ended(self, end: object, gone: str | None = None) -> None:
+        """The request is over, `end` is its result or what went wrong, `gone` why nobody takes it: count it once."""
+        if self.over or self.unwanted:
+            return
+        self.over, now = True, time.monotonic()
+        reason = gone or (end.reason if isinstance(end, CorrectionError) else "")
+        REQUESTS.labels(reason).observe(now - self.arrived)
+        said: dict[str, dict[str, Value]] = {}
+        if isinstance(end, Correction):
+            said["prefill"] = {"gen_ai__usage__input_tokens": end.prompt_tokens}
+            written = {"aligner__draft_tokens": end.counts.drafted, "aligner__accepted_tokens": end.counts.accepted}
+            said["generate"] = {**written, "aligner__forwards": end.counts.forwards}
+        if self.along is not None:
+            tracing.lasted("aligner.read_along", self.arrived - self.along, now - self.arrived, self.trace)
+        for name, start, stop in self._spans(now):
+            _PHASES[name].observe(stop - start)
+            tracing.lasted(f"aligner.{name}", stop - start, now - stop, self.trace, **said.get(name, {}))
+
+    def _spans(self, now: float) -> Iterator[tuple[str, float, float]]:
+        """Phases that it went through, each from when to when."""
+        begun, prefilled = self.begun or now, self.prefilled or now
+        yield "queue", self.arrived, begun
+        if self.begun is not None:
+            yield "prefill", begun, prefilled
+        if self.prefilled is not None:
+            yield "generate", prefilled, now

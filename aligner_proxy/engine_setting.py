@@ -1,0 +1,154 @@
+"""What may stand under `aligner.engine`? One word, a list of replicas, or a block for servers that complete texts.
+
+Written as text it is checked here and becomes the same frozen `Backend` as the block. Nothing is opened here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+_WORKS = (
+    "use local, unix:/path/to/engine.sock, http(s)://host:port of an aligner-proxy engine, "
+    "http(s)://host:port/v1 of a completions server, or litellm:<model group>"
+)
+_COMPLETES = ("model", "template", "key_env", "prediction", "window", "revision", "scorer")
+LITELLM = "litellm:"
+
+
+class Kind(StrEnum):
+    """What answers at an address."""
+
+    LOCAL = "local"
+    ENGINE = "aligner-proxy engine"
+    COMPLETIONS = "completions server"
+    GROUP = "LiteLLM model group"
+
+
+def kind(address: str) -> Kind:
+    """What an address that was checked names."""
+    if address == "local":
+        return Kind.LOCAL
+    if address.startswith(LITELLM):
+        return Kind.GROUP
+    web = address.startswith(("http://", "https://"))
+    return Kind.COMPLETIONS if web and urlsplit(address).path.rstrip("/").endswith("/v1") else Kind.ENGINE
+
+
+def engine_address(text: str) -> str:
+    """Where the aligner runs, checked."""
+    if text.startswith(LITELLM):
+        if not text.removeprefix(LITELLM).strip():
+            raise ValueError("litellm: needs the name of a model group of the LiteLLM file, as in litellm:aligners")
+        return text
+    parts = urlsplit(text) if text.startswith(("http://", "https://")) else None
+    if parts and (parts.username or parts.password):
+        raise ValueError("an engine address must not hold a password; put the key into a variable and name it: key_env")
+    if text == "local" or text.startswith("unix:/") or (parts and parts.hostname):
+        return text.rstrip("/") if parts else text
+    raise ValueError(f"not an engine address; {_WORKS}")
+
+
+Address = Annotated[str, AfterValidator(engine_address)]
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+class Backend(BaseModel):
+    """Where corrections are made, in as many words as that takes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    at: Annotated[
+        tuple[Address, ...],
+        BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...]),
+        Field(min_length=1, max_length=64),
+    ]
+    """One address, or a list of replicas: the least loaded one that works is asked."""
+    model: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """The aligner's name at a completions server; by default the only one that it serves."""
+    template: str | None = None
+    """Prompt form of the aligner that is served there: hh-rlhf, ultrafeedback, imhi or aligner; known models say it."""
+    key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]{0,99}$")] | None = None
+    """Name of the environment variable with the completions server's key; never the key itself."""
+    prediction: Annotated[bool, Field(strict=True)] = False
+    """Send the answer as `prediction` (OpenAI's predicted outputs): for servers that know it, such as our engine."""
+    window: Annotated[int, Field(ge=256, le=1_000_000, strict=True)] | None = None
+    """Longest prompt plus correction in tokens; by default what the server tells, else 4096."""
+    revision: Annotated[str, Field(max_length=100)] = ""
+    """Any text; change it when other weights are served under the same name: what was remembered is then not used."""
+    scorer: Address | None = None
+    """An aligner-proxy engine with a detector head in front: the completions server only writes what it flags."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Backend:
+        kinds = {kind(address) for address in self.at}
+        if len(kinds) > 1:
+            raise ValueError(f"replicas must be of one kind; these are {' and '.join(sorted(kinds))}")
+        if len(self.at) > 1 and self.kind in (Kind.LOCAL, Kind.GROUP):
+            raise ValueError(f"a list is for addresses; {self.at[0]} stands alone (a model group has its own replicas)")
+        if len(set(self.at)) < len(self.at):
+            raise ValueError("the same address stands twice; keep one")
+        self._only_where_it_means_something()
+        return self
+
+    def _only_where_it_means_something(self) -> None:
+        said = [name for name in _COMPLETES if name in self.model_fields_set]
+        if said and not self.completes:
+            raise ValueError(f"{', '.join(said)}: only for a completions server (http(s)://host:port/v1) or litellm:")
+        if self.kind is Kind.GROUP and (self.model or self.key_env):
+            raise ValueError("model and key_env: a model group has its models and keys in the LiteLLM file")
+        if self.scorer is not None and kind(self.scorer) not in (Kind.LOCAL, Kind.ENGINE):
+            raise ValueError("scorer: must be an aligner-proxy engine (local, unix:/path or http(s)://host:port)")
+
+    @property
+    def kind(self) -> Kind:
+        """What answers there."""
+        return kind(self.at[0])
+
+    @property
+    def completes(self) -> bool:
+        """Whether only texts are completed there, without a detector head."""
+        return self.kind in (Kind.COMPLETIONS, Kind.GROUP)
+
+    @property
+    def group(self) -> str:
+        """The LiteLLM model group."""
+        return self.at[0].removeprefix(LITELLM)
+
+    @property
+    def local(self) -> bool:
+        """Whether an engine of this machine takes part, which `serve` has to start."""
+        return "local" in (self.at[0], self.scorer)
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The addresses of our own engines that take part."""
+        ours = () if self.completes else self.at
+        return ours + ((self.scorer,) if self.scorer else ())
+
+    def __str__(self) -> str:
+        scored = f", where {self.scorer} flags something" if self.scorer else ""
+        return ", ".join(self.at) + scored
+
+
+def backend(value: object) -> object:
+    """The short forms: an address, or a list of them."""
+    if isinstance(value, str):
+        return {"at": (engine_address(value),)}
+    return {"at": _each(value)} if isinstance(value, list | tuple) else value
+
+
+def _each(values: Sequence[Any]) -> tuple[str, ...]:
+    if not values or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"a list of engines holds addresses; {_WORKS}")
+    return tuple(engine_address(value) for value in values)
+
+
+LOCAL = Backend(at=("local",))

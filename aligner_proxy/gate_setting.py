@@ -1,0 +1,92 @@
+"""How may policies.yaml switch the rules of the gate? And what is each rule called, and what does it say?
+
+Two forms: a block switches the rules that it names, a list names all that are on. What a rule does is gate/'s business.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Tag, WithJsonSchema
+
+from aligner_proxy.provenance import BLOCK_FORM, LIST_FORM, nearest, short
+from aligner_proxy.types import GateRule
+
+
+def _switch(value: object) -> object:
+    """YAML 1.1 reads bare `on` and `off` as true and false, YAML 1.2 as text."""
+    return ("on" if value else "off") if isinstance(value, bool) else value
+
+
+def _known(name: object) -> object:
+    known = [rule.value for rule in GateRule]
+    if isinstance(name, str) and name not in known:
+        raise ValueError(f"unknown rule {short(name)}; {nearest(name, known)}")
+    return name
+
+
+Switch = Annotated[Literal["on", "off"], BeforeValidator(_switch), WithJsonSchema({"enum": ["on", "off", True, False]})]
+
+
+class GateSwitches(BaseModel):
+    """Rules of the gate, each on or off; what is not said here stays as it was."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    empty: Switch | None = None
+    """Nothing is left of the answer."""
+    template_leak: Switch | None = None
+    """It repeats text of the aligner's template or of an objective."""
+    invented_turn: Switch | None = None
+    """Somebody else begins to speak (User:, Assistant: ...)."""
+    new_refusal: Switch | None = None
+    """It declines what the original did not decline."""
+    new_personal_data: Switch | None = None
+    """A mail address, telephone number or postal address that was not there."""
+    lost_code: Switch | None = None
+    """Code that had to stay is gone or changed, or a code block is left open."""
+    lost_citation: Switch | None = None
+    """A citation that had to stay is gone: [1], (Author 2020), a DOI."""
+    lost_number: Switch | None = None
+    """A number, time, date or version that had to stay is gone."""
+    lost_address: Switch | None = None
+    """A web or mail address that had to stay is gone."""
+    lost_quote: Switch | None = None
+    """The words of a quotation that had to stay are gone or changed."""
+    lost_name: Switch | None = None
+    """A name that had to stay is gone."""
+    lost_list_item: Switch | None = None
+    """An item of a list that had to stay lost its mark or its number."""
+    invented_fact: Switch | None = None
+    """A number or address that the original did not have."""
+    invented_quote: Switch | None = None
+    """Words between quotation marks that the original did not have."""
+    changed_script: Switch | None = None
+    """Words in a script that the original does not use."""
+    changed_language: Switch | None = None
+    """Sentences in a language that the original does not use."""
+    too_short: Switch | None = None
+    """Less than half of what had to stay is left (a fifth where an objective asks for brevity)."""
+    too_long: Switch | None = None
+    """More than twice the original and 200 characters."""
+
+
+def _form(value: object) -> str:
+    return LIST_FORM if isinstance(value, (list, tuple)) else BLOCK_FORM
+
+
+GateSetting = Annotated[
+    Annotated[GateSwitches, Tag(BLOCK_FORM)]
+    | Annotated[tuple[Annotated[GateRule, BeforeValidator(_known)], ...], Tag(LIST_FORM)],
+    Discriminator(_form),
+]
+
+
+def switches(setting: GateSwitches | tuple[GateRule, ...] | None) -> dict[GateRule, bool]:
+    """What a gate setting says about which rule. A list says all: those in it are on, the others are off."""
+    if setting is None:
+        return {}
+    if isinstance(setting, tuple):
+        return {rule: rule in setting for rule in GateRule}
+    said = {rule: getattr(setting, rule.value) for rule in GateRule}
+    return {rule: value == "on" for rule, value in said.items() if value is not None}

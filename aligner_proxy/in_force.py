@@ -1,0 +1,183 @@
+"""Which policies and keys are in force in this process, and what became of a file that changed?
+
+Policies and keys are read and refused together. What was refused, and what will only count after a restart, is logged
+once, counted, and left in the run folder, where `aligner-proxy doctor` finds it. Nothing about a request is known here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from aligner_proxy import config, plugged, telemetry
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.keys_file import load_keys
+from aligner_proxy.plugin_setting import corrector_names, rule_names
+from aligner_proxy.policy import PolicyResolver
+from aligner_proxy.policy_file import KeyEntry, PolicyFile
+from aligner_proxy.provenance import short
+from aligner_proxy.watched import Watched
+
+log = logging.getLogger(__name__)
+
+_FIXED = ("aligner", "cache", "shadow", "audit", "plugins")
+"""Blocks of the file that engine, cache, shadows, audit and plugins were started with."""
+_PLACE = re.compile(r"[^:\n]+:\d+(?=:)")
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """One configuration, whole: what a request that begins now goes by."""
+
+    file: PolicyFile
+    keys: Mapping[str, KeyEntry]
+    resolver: PolicyResolver = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one process says about its configuration; times are seconds since the epoch."""
+
+    pid: int
+    path: str
+    since: float
+    refused: str | None = None
+    refused_at: float | None = None
+    restart: tuple[str, ...] = ()
+
+
+class Policies:
+    """The policies file at `path` with its keys, as they are now. Raises `ConfigError` when they are bad at first."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._watched = Watched(self._read, self._changed)
+        self._started = self.current.file
+        self._report = Report(os.getpid(), str(path), time.time())
+        self._leave_report()
+
+    @property
+    def current(self) -> InForce:
+        """What is in force. Ask once a request and keep the answer."""
+        return self._watched.current
+
+    def look(self) -> None:
+        """Take a changed file now, if it has settled."""
+        self._watched.look()
+
+    def keep_looking(self) -> None:
+        """Look from now on."""
+        self._watched.keep_looking()
+
+    def _read(self) -> tuple[InForce, tuple[Path, ...]]:
+        file = config.load(self.path)
+        plugged.wanted(file)
+        keys = config.keys_path(file)
+        known = load_keys_quietly(keys) if keys else {}
+        return InForce(file, known, PolicyResolver(file)), (self.path, *((keys,) if keys else ()))
+
+    def _changed(self, refused: str | None) -> None:
+        now = time.time()
+        telemetry.policies(refused=refused is not None)
+        if refused is not None:
+            log.error("%s: refused, what was before stays in force: %s", self.path.name, refused)
+            self._report = replace(self._report, refused=refused, refused_at=now)
+        else:
+            restart = tuple(_fixed_changes(self._started, self.current.file))
+            log.info("%s: taken, counts for requests from now on", self.path.name)
+            for change in restart:
+                log.warning("%s", change)
+            self._report = Report(self._report.pid, self._report.path, now, restart=restart)
+        self._leave_report()
+
+    def _leave_report(self) -> None:
+        try:
+            leave(self._report)
+        except (ConfigError, OSError) as error:
+            log.warning("doctor will not see what this process refuses (%s)", type(error).__name__)
+
+
+def at(path: Path) -> Policies:
+    """The one watch of this process over the file at `path`, for everybody who asks.
+
+    Links are not followed here: where a mounted file is changed by turning a link, the link is what has to be watched.
+    """
+    return _at(Path(os.path.abspath(path)))
+
+
+@lru_cache(maxsize=4)
+def _at(path: Path) -> Policies:
+    made = Policies(path)
+    made.keep_looking()
+    return made
+
+
+def load_keys_quietly(path: Path) -> dict[str, KeyEntry]:
+    """The keys; of a refusal only the place, because the rest may quote a key that stands where it should not."""
+    if not path.exists():
+        raise ConfigError(f"{path.name}: there is no such keys file")
+    try:
+        return load_keys(path)
+    except ConfigError as error:
+        place = _PLACE.match(str(error))
+        where = place[0] if place else path.name
+        raise ConfigError(f"{where}: no valid keys file; `aligner-proxy check` says why") from None
+
+
+def _fixed_changes(started: PolicyFile, now: PolicyFile) -> Iterator[str]:
+    """What stands differently now and yet is as it was when the process started."""
+    for block in _FIXED:
+        before, after = getattr(started, block), getattr(now, block)
+        for name in type(after).model_fields:
+            if getattr(before, name) != getattr(after, name):
+                yield f"{now.source.at(block, name)}: {block}.{name} counts after a restart"
+    for names in (corrector_names, rule_names):
+        for name in names(now).keys() - names(started).keys():
+            place = now.source.at(*names(now)[name])
+            yield f"{place}: {short(name)} is made after a restart; until then what it is asked fails"
+
+
+def leave(report: Report) -> None:
+    """Write the report into the run folder, whole or not at all, and remove those of processes that are gone."""
+    folder = _folder()
+    for path in folder.glob("policies-*.json"):
+        if not _alive(path):
+            path.unlink(missing_ok=True)
+    path = folder / f"policies-{report.pid}.json"
+    made = path.with_suffix(".new")
+    made.write_text(json.dumps(asdict(report)))
+    made.replace(path)
+
+
+def reports() -> Iterator[Report]:
+    """What the running processes of this user and home say."""
+    for path in sorted(_folder().glob("policies-*.json")):
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            told: dict[str, Any] = json.loads(path.read_text())
+            report = Report(**{**told, "restart": tuple(told.get("restart", ()))})
+            if _alive(path):
+                yield report
+
+
+def _folder() -> Path:
+    return config.default_socket().parent
+
+
+def _alive(path: Path) -> bool:
+    """Whether the process that left a report still runs."""
+    try:
+        os.kill(int(path.stem.rpartition("-")[2]), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,72 @@
+"""Does a text decline to answer? Told by its words.
+
+`is_refusal` is careful: it speaks of a whole answer, and an answer taken for a refusal is not looked at. `declines` is
+not: it speaks of one sentence, and serves to compare two texts.
+"""
+
+from __future__ import annotations
+
+import re
+
+_REFUSAL_CHARS = 240
+_SORRY = r"(?:(?:i(?:'m| am) )?(?:very |really |so )?sorry|i apologi[sz]e|unfortunately|my apologies)"
+_CANNOT = r"(?:can(?:'t|not| not)|won't|will not|(?:am|'m) (?:not able|unable) to|am not allowed to|must decline to)"
+_DO = (
+    r"(?:help|assist|answer|do|comply|continue|provide|share|fulfil+|discuss|talk about|respond to|support|engage in|"
+    r"generate|create|write|complete|process)"
+)
+_WHAT = (
+    r"(?: you)?(?: with| to)?(?: (?:that|this|it|these|those|your|the|such|a|any|requests?|questions?|topics?|content|"
+    r"information|kind|type|sort|of|or|like|here|matter|task|one|thing|conversation|discussion|response)){0,8}"
+)
+_MORE = (
+    r"(?:(?:is there|can i help(?: you)?|may i help(?: you)?|let me know|feel free|please (?:ask|let me)|"
+    r"i'm happy to help|i am happy to help|i'd be happy to help)(?: [a-z']+){0,14})"
+)
+_REFUSAL = re.compile(
+    rf"(?:{_SORRY}[,;.]? ?(?:but )?)?(?:as an ai(?: [a-z]+){{0,4}},? )?"
+    rf"i ?{_CANNOT} {_DO}{_WHAT}[.!]?(?: {_MORE}[.?!]?)?"
+)
+
+
+_UNABLE = (
+    r"(?:\b(?:can(?:'t|not| not)|could(?:n't| not)|won't|will not|unable|not (?:able|allowed|permitted|supposed)|"
+    r"refuse|decline|pass on|(?:rather|prefer) not)|"
+    r"(?:\bnot|n't) (?:in a position|have the ability|feel comfortable|be able))\b"
+)
+_BARRED = (
+    r"(?:against|violat\w+|outside|beyond|allow|permit)\b.{0,40}\b"
+    r"(?:guideline|polic|principle|programming|scope|what i can)"
+    r"|(?:guidelines|policy|policies|principles|programming)\b.{0,20}(?:\bnot\b|n't|\bprevent|\bforbid|\bprohibit)"
+)
+_LEAD = r"(?:.{0,40}[,;.:] ?)?(?:(?:but|however|and|unfortunately|sadly|sorry|regrettably),? ){0,3}"
+_DECLINES = re.compile(
+    rf"{_LEAD}(?:i|we)\b.{{0,25}}{_UNABLE}(?! (?:recommend|stress|wait|overstate))"
+    rf"|{_LEAD}as (?:an ai|a(?: large)? language model)\b.{{0,20}}\b(?:i|we)\b.{{0,20}}(?:\bnot\b|n't|\bcannot\b)"
+    rf"|{_LEAD}(?:this|that|it)(?:'s| is) not something (?:i|we)\b"
+    r"|it (?:is|would be|would not be|wouldn't be|is not|isn't) (?:not )?"
+    r"(?:appropriate|ethical|right|responsible) for me\b"
+    rf"|.{{0,60}}\b(?:{_BARRED})"
+    r"|(?:es )?tut mir leid\b.{0,40}\bkann\b.{0,80}\bnicht\b"
+    r"|(?:leider )?(?:kann ich|ich kann) (?:\w+ ){0,4}nicht (?:helfen|weiterhelfen|beantworten|erfüllen)"
+    r"|(?:je suis )?désolé.{0,40}\bpeux pas\b|je ne (?:peux|puis) pas (?:vous |t'|te )?(?:aider|répondre|fournir)"
+    r"|lo siento.{0,40}\bno puedo\b|no puedo (?:\w+ )?(?:ayudar|responder|proporcionar)"
+    r"|(?:desculpe|sinto muito|lamento).{0,40}\bnão posso\b|não posso (?:\w+ )?(?:ajudar|responder|fornecer)"
+    r"|mi dispiace.{0,40}\bnon posso\b|non posso (?:\w+ )?(?:aiutar|rispondere|fornire)"
+)
+
+
+def is_refusal(answer: str) -> bool:
+    """Whether the whole answer says no more than "I can't help with that".
+
+    Careful on purpose: one short sentence of the usual words, perhaps with an apology before and an offer after it. A
+    refusal with a reason, a suggestion or an insult in it is not taken for one, nor is one in another language.
+    """
+    text = " ".join(answer.replace("\u2019", "'").lower().split())
+    return len(text) <= _REFUSAL_CHARS and _REFUSAL.fullmatch(text) is not None
+
+
+def declines(sentence: str) -> bool:
+    """Whether a sentence begins by declining; in six languages, and not careful: for comparing two texts only."""
+    text = " ".join(sentence.replace("\u2019", "'").lower().split()).lstrip("\"'*_-> ")
+    return _DECLINES.match(text) is not None

@@ -1,0 +1,115 @@
+"""Where does one server-sent event end and the next begin, and what does it say?
+
+LiteLLM hands a Messages stream on as it was read from the socket: bytes that may hold many events or a part of one, or,
+where it made the events itself, dicts. Here both become frames, one an event, and go back into the form they came in.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|$)")
+_DATA = "data:"
+_LONGEST_END = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One event as it came, and what it says: None for a comment or an empty frame."""
+
+    item: object
+    """Bytes with their closing blank line, or LiteLLM's dict."""
+    event: Mapping[str, Any] | None
+    broken: bool = False
+    """Its data is no JSON object."""
+
+    def saying(self, event: Mapping[str, Any]) -> object:
+        """This frame with another event in it."""
+        if event is self.event:
+            return self.item
+        return _with_data(self.item, event) if isinstance(self.item, bytes) else event
+
+
+class Cutter:
+    """Cuts a stream into events as it comes. `rest` is the beginning of an event whose end has not come yet."""
+
+    def __init__(self) -> None:
+        self.rest = b""
+
+    def feed(self, item: object) -> list[Frame]:
+        """The events that end with this item."""
+        if isinstance(item, str):
+            item = item.encode(errors="surrogatepass")
+        if not isinstance(item, bytes):
+            return [*self.flush(), Frame(item, item if isinstance(item, Mapping) else None)]
+        may_end = _END.search(self.rest[1 - _LONGEST_END :] + item)
+        self.rest += item
+        if not may_end:
+            return []
+        *whole, self.rest = _cut(self.rest)
+        return [_read(piece) for piece in whole]
+
+    def flush(self) -> list[Frame]:
+        """What is left as an event, ended or not."""
+        rest, self.rest = self.rest, b""
+        return [_read(rest)] if rest else []
+
+
+def frames(items: Iterable[object]) -> list[Frame]:
+    """All events of a stream in their order; the bytes of all frames together are the bytes of the items."""
+    cutter = Cutter()
+    found = [frame for item in items for frame in cutter.feed(item)]
+    return found + cutter.flush()
+
+
+def tail(before: bytes, item: object) -> bytes:
+    """The last bytes of a stream after `item`, `before` being those before it; `at_rest` reads them."""
+    if isinstance(item, str):
+        item = item[-_LONGEST_END:].encode(errors="surrogatepass")
+    return (before + item[-_LONGEST_END:])[-_LONGEST_END:] if isinstance(item, bytes) else b""
+
+
+def at_rest(ending: bytes) -> bool:
+    """Whether a stream that ends like this is between two events: only there may a comment be put in."""
+    return not ending or ending.endswith((b"\n\n", b"\r\r", b"\r\n\r\n"))
+
+
+def _cut(whole: bytes) -> Iterator[bytes]:
+    """Whole events, and at last what follows them, which may be nothing."""
+    start = 0
+    for match in _END.finditer(whole):
+        yield whole[start : match.end()]
+        start = match.end()
+    yield whole[start:]
+
+
+def _read(raw: bytes) -> Frame:
+    try:
+        lines = _LINE.findall(raw.decode())
+    except UnicodeDecodeError:
+        return Frame(raw, None, broken=True)
+    data = "\n".join(line[len(_DATA) :].strip() for line in lines if line.startswith(_DATA))
+    if not data or data == "[DONE]":
+        return Frame(raw, None)
+    try:
+        event = json.loads(data)
+    except ValueError:
+        return Frame(raw, None, broken=True)
+    return Frame(raw, event) if isinstance(event, dict) else Frame(raw, None, broken=True)
+
+
+def _with_data(raw: bytes, event: Mapping[str, Any]) -> bytes:
+    """The frame's other lines stay; its data becomes one line."""
+    said, kept = json.dumps(event, ensure_ascii=raw.isascii()), []
+    for line in _LINE.findall(raw.decode()):
+        if not line.startswith(_DATA):
+            kept.append(line)
+        elif said:
+            kept.append(f"{_DATA} {said}{line[len(line.rstrip()) :]}")
+            said = ""
+    return "".join(kept).encode()

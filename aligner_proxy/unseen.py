@@ -1,0 +1,68 @@
+"""Which answers go out that no guardrail corrects? What a LiteLLM YAML shows of them, for `check`.
+
+LiteLLM runs post-call guardrails on its own endpoints. What it forwards without reading, what runs over a WebSocket and
+what comes back as a file passes by them. docs/operations.md has the whole list; here is the part that a config tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from aligner_proxy.provenance import KeyPath, Source
+
+# Under these names LiteLLM's pass-through routes find a provider's key by themselves, for every client of the gateway.
+_PROVIDERS = ("anthropic", "azure", "cohere", "gemini", "mistral", "openai", "openrouter")
+_SECTIONS = {
+    "files_settings": "files and batches: the output of a batch is a file",
+    "finetune_settings": "fine-tuning and batches: the output of a batch is a file",
+    "assistant_settings": "the Assistants API",
+    "agents": "agents (A2A)",
+    "agent_list": "agents (A2A)",
+}
+_NOT_CORRECTED = "answers given there are not corrected"
+
+
+def warnings(data: Mapping[str, Any], source: Source) -> list[str]:
+    """One line for each place of a LiteLLM YAML that opens a way around the aligner."""
+    found = [*_sections(data), *_passed_through(data)]
+    for number, entry in enumerate(_list(data.get("model_list"))):
+        if isinstance(entry, dict):
+            found.extend((("model_list", number, *path), text) for path, text in _of_model(entry))
+    return [f"{source.at(*path)}: {text}" for path, text in found]
+
+
+def _sections(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    for name, what in _SECTIONS.items():
+        if data.get(name):
+            yield (name,), f"{what}; {_NOT_CORRECTED}"
+
+
+def _passed_through(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    settings = data.get("general_settings")
+    endpoints = settings.get("pass_through_endpoints") if isinstance(settings, dict) else None
+    for number, entry in enumerate(_list(endpoints)):
+        path = entry.get("path") if isinstance(entry, dict) else None
+        yield ("general_settings", "pass_through_endpoints", number), f"pass-through route {path}; {_NOT_CORRECTED}"
+
+
+def _of_model(entry: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    params, info = (entry.get(name) or {} for name in ("litellm_params", "model_info"))
+    if not isinstance(params, dict) or not isinstance(info, dict):
+        return
+    name, model = entry.get("model_name"), str(params.get("model") or "")
+    if params.get("use_in_pass_through"):
+        yield ("litellm_params", "use_in_pass_through"), f"{name} serves pass-through routes; {_NOT_CORRECTED}"
+    if info.get("mode") == "realtime" or "realtime" in model:
+        yield ("litellm_params", "model"), f"{name} is a realtime model; what it says is not corrected"
+    if info.get("mode") == "batch":
+        yield ("model_info", "mode"), f"{name} serves batches; {_NOT_CORRECTED}"
+    for provider in _PROVIDERS:
+        variable = f"{provider.upper()}_API_KEY"
+        if params.get("api_key") == f"os.environ/{variable}":
+            advice = f"with {variable} LiteLLM's pass-through routes /{provider}/... work for every key"
+            yield ("litellm_params", "api_key"), f"{advice}; {_NOT_CORRECTED}. Give the variable another name"
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []

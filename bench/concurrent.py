@@ -1,0 +1,132 @@
+"""How many corrections a second with sixteen clients at once? Ours beside the engines that people run.
+
+Fourteen of the answers are good ones and two have an insult put in, as real traffic would be on a bad day. Our engine
+does what it does by default; the peers, which know no detector head, write every answer anew: the same prompts and
+weights, each with its own batching and its own n-gram drafts where it has them. They are made to write as many tokens
+as the answer has, whatever they would rather write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.progress import Progress
+from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers.generation.configuration_utils import ContinuousBatchingConfig
+
+from aligner_proxy import config, prompts
+from aligner_proxy.engine.correct import Aligner
+from aligner_proxy.engine.fit import fit
+from aligner_proxy.engine.local import LocalEngine
+from aligner_proxy.engine.protocol import AlignRequest
+from aligner_proxy.engine.weights import Settings, open_aligner, prepare
+from aligner_proxy.types import Turn
+from bench.texts import DEFECT, LONG, OBJECTIVES
+
+CLIENTS = 16
+_DEFECTIVE = (3, 11)
+_PAGE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One client's request: as ours, and as the prompt and the number of tokens that a peer gets."""
+
+    request: AlignRequest
+    prompt: list[int]
+    tokens: int
+
+
+Way = Callable[[list[Job]], None]
+
+
+def jobs(aligner: Aligner, tag: str) -> list[Job]:
+    """Sixteen requests that were not made before; what routes share, the template and the objectives, they share."""
+    found = []
+    for number in range(CLIENTS):
+        question, answer = LONG[number % len(LONG)]
+        if number in _DEFECTIVE:
+            first, rest = answer.split(". ", 1)
+            answer = f"{first}.{DEFECT} {rest}"
+        turns = (Turn("user", f"{tag} {number}: {question}"),)
+        request = AlignRequest(
+            request_id=f"{tag}/{number}", turns=turns, answer=answer, objectives=OBJECTIVES, deadline_s=600
+        )
+        family = prompts.template(aligner.info.template)
+        fitted = fit(request, family, aligner.runner.tokenizer, aligner.info.window)
+        found.append(Job(request, fitted.ids, len(fitted.answer)))
+    return found
+
+
+def run(model: str, rounds: int, peers: dict[str, Way]) -> dict[str, Any]:
+    """All ways in turns; corrections a second and ratios to ours. Raises `WeightsError`."""
+    settings = Settings(model=model)
+    aligner = open_aligner(settings, config.home())
+    with asyncio.Runner() as loop:
+        engine = LocalEngine(lambda: aligner)
+        loop.run(engine.start())
+        ways = {"aligner-proxy": _ours(loop, engine), "transformers_cb": _batched(settings), **peers}
+        seconds = _rounds(aligner, ways, rounds)
+        loop.run(engine.aclose())
+    rows = [_row(name, times) for name, times in seconds.items()]
+    ours = seconds["aligner-proxy"]
+    ratios = {
+        f"throughput16_vs_{name}": round(statistics.median(t / o for t, o in zip(times, ours, strict=True)), 2)
+        for name, times in seconds.items()
+        if times is not ours
+    }
+    return {"n": rounds * CLIENTS, "threads": torch.get_num_threads(), "rows": rows, **ratios}
+
+
+def _rounds(aligner: Aligner, ways: dict[str, Way], rounds: int) -> dict[str, list[float]]:
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    with Progress(transient=True) as progress:
+        bar = progress.add_task("sixteen at a time", total=(rounds + 1) * len(ways))
+        for turn in range(rounds + 1):  # the first turn warms up
+            for name, work in ways.items():
+                asked = jobs(aligner, f"{name[:4]} {turn}")
+                began = time.perf_counter()
+                work(asked)
+                seconds[name] += [time.perf_counter() - began] if turn else []
+                progress.advance(bar)
+    return seconds
+
+
+def _row(name: str, times: list[float]) -> dict[str, Any]:
+    per = sorted(round(CLIENTS / seconds, 3) for seconds in times)
+    return {"name": name, "per_second": statistics.median(per), "least": per[0], "most": per[-1]}
+
+
+def _ours(loop: asyncio.Runner, engine: LocalEngine) -> Way:
+    async def together(asked: list[Job]) -> None:
+        await asyncio.gather(*(engine.align(job.request) for job in asked))
+
+    return lambda asked: loop.run(together(asked))
+
+
+def _batched(settings: Settings) -> Way:
+    """transformers' continuous batching, over the same 4-bit weights; it has no drafts."""
+    _, folder = prepare(settings, config.home())
+    device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    peer: Any = AutoModelForCausalLM.from_pretrained(str(folder), device_map=device, dtype=torch.bfloat16)
+    pages = ContinuousBatchingConfig(page_size=_PAGE)
+
+    def work(asked: list[Job]) -> None:
+        tokens = round(statistics.mean(job.tokens for job in asked))
+        wanted = GenerationConfig(  # type: ignore[no-untyped-call]
+            max_new_tokens=tokens, do_sample=False, eos_token_id=-1, pad_token_id=0
+        )
+        done = peer.generate_batch(
+            [job.prompt for job in asked], generation_config=wanted, continuous_batching_config=pages
+        )
+        written = [len(output.generated_tokens) for output in done.values()]
+        if len(written) != len(asked) or min(written) < tokens:
+            raise RuntimeError(f"continuous batching wrote {sum(written)} tokens for {len(asked)} answers")
+
+    return work

@@ -1,0 +1,121 @@
+"""A whole gateway as an operator runs it (`serve` with the aligner and N workers), and a client that measures it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from aligner_proxy import config
+from bench.latency import GUARDRAIL
+from demo.processes import free_port, process, wait_for
+
+_COMMENT = re.compile(r"^: aligner status=(\S+)(?: reason=(\S+))?", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A gateway that takes requests."""
+
+    address: str
+    key: str
+    folder: Path
+    serve: subprocess.Popen[bytes]
+    log: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What became of one request. `added_ms` is what the gateway says that it added (whole responses only)."""
+
+    code: int
+    status: str = "-"
+    reason: str | None = None
+    added_ms: float | None = None
+    whole: bool = True
+    """A stream that came to its end."""
+
+    @property
+    def done(self) -> bool:
+        """Whether the answer got its verdict."""
+        return self.status in ("corrected", "unchanged")
+
+
+@contextlib.contextmanager
+def running(
+    folder: Path, *, workers: int, policies: Mapping[str, Any], env: Mapping[str, str] | None = None
+) -> Iterator[Running]:
+    """Upstream, engine and `workers` LiteLLM processes, until the block ends."""
+    up, port, key = free_port(), free_port(), f"sk-{secrets.token_hex(24)}"
+    model = {"model": "openai/up", "api_base": f"http://127.0.0.1:{up}/v1", "api_key": "none"}
+    settings = {
+        "model_list": [{"model_name": "up", "litellm_params": model}],
+        "general_settings": {"master_key": key},
+        "litellm_settings": {"num_retries": 0},
+        "router_settings": {"disable_cooldowns": True},
+        "guardrails": [GUARDRAIL],
+    }
+    (folder / "litellm.yaml").write_text(yaml.safe_dump(settings))
+    (folder / "policies.yaml").write_text(yaml.safe_dump(dict(policies)))
+    _share_weights(folder / "home")
+    ours = {"ALIGNER_PROXY_HOME": str(folder / "home"), "LITELLM_LOG": "ERROR", "NO_PROXY": "*"}
+    environment = {**os.environ, **ours, **(env or {})}
+    command = ["aligner_proxy", "serve", "--config", str(folder / "litellm.yaml"), "--port", str(port)]
+    log = folder / "serve.log"
+    with contextlib.ExitStack() as stack:
+        upstream = stack.enter_context(process(["bench.upstream", str(up)], folder / "upstream.log", environment))
+        serve = stack.enter_context(process([*command, "--workers", str(workers)], log, environment))
+        wait_for(f"http://127.0.0.1:{up}/health", upstream, folder / "upstream.log", lambda _: None)
+        wait_for(f"http://127.0.0.1:{port}/health/readiness", serve, log, lambda _: None)
+        yield Running(f"http://127.0.0.1:{port}", key, folder, serve, log)
+
+
+def _share_weights(home: Path) -> None:
+    """A run folder of our own, with the weights that are prepared already."""
+    home.mkdir()
+    models = config.home() / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    (home / "models").symlink_to(models)
+
+
+class Client:
+    """Asks one gateway, with as many connections as it takes."""
+
+    def __init__(self, gateway: Running, timeout_s: float = 120) -> None:
+        # Idle connections are closed before LiteLLM closes them (5 s), or a request is lost on one now and then.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=2)
+        headers = {"authorization": f"Bearer {gateway.key}"}
+        self.http = httpx.AsyncClient(
+            base_url=gateway.address, headers=headers, timeout=timeout_s, trust_env=False, limits=limits
+        )
+
+    async def ask(self, question: str, *, stream: bool = False) -> Told:
+        """One request to its end; a connection that is lost has the code 0."""
+        body = {"model": "up", "messages": [{"role": "user", "content": question}], "stream": stream}
+        try:
+            got = await self.http.post("/v1/chat/completions", json=body)
+        except httpx.TransportError as error:
+            return Told(0, reason=type(error).__name__, whole=False)
+        if stream and got.status_code == httpx.codes.OK:
+            said = _COMMENT.search(got.text)
+            whole = got.text.rstrip().endswith("data: [DONE]")
+            return Told(got.status_code, said[1] if said else "-", said[2] if said else None, whole=whole)
+        told = got.headers
+        added = float(told["x-aligner-ms"]) if "x-aligner-ms" in told else None
+        return Told(got.status_code, told.get("x-aligner-status", "-"), told.get("x-aligner-reason"), added)
+
+
+def dump(found: Mapping[str, Any], folder: Path, name: str) -> None:
+    """Everything that was measured, beside its figure."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(dict(found), indent=1) + "\n")

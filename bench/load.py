@@ -1,0 +1,145 @@
+"""`python -m bench.load`: how much does a correction add at N requests a second, and what happens past saturation?
+
+The whole gateway with the aligner that is served, behind a scripted upstream that answers at once. Requests come in an
+open loop; a share of the answers has a defect, so that it is generated for them. First what the gateway does at most is
+measured in a closed loop, then rates around it, the lowest first.
+
+The knee: the highest rate up to which, at every rate, the 95th percentile of what a correction adds is at most three
+times that of the lowest rate, and at most one answer in a hundred passes uncorrected because a correction failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bench import gateway
+from bench.arrivals import Arrival, drive, saturate, times
+from bench.gateway import Client, Told
+
+SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.25, 1.5, 2.0)
+"""Of the most that the gateway does."""
+TIMES_SLOWER, MOST_FAILED = 3.0, 0.01
+_CLIENTS = 16
+
+
+def knee(rows: Sequence[dict[str, Any]]) -> float | None:
+    """The rate named by the rule above; None where even the lowest fails answers."""
+    found = None
+    for row in rows:
+        slow = row["added_p95_ms"] is None or row["added_p95_ms"] > TIMES_SLOWER * rows[0]["added_p95_ms"]
+        if slow or row["failed"] > MOST_FAILED:
+            break
+        found = row["rate"]
+    return found
+
+
+def row(rate: float, seconds: float, arrived: Sequence[Arrival[Told]]) -> dict[str, Any]:
+    """One rate: what a correction added, what the client waited, what became of the answers."""
+    done = [one for one in arrived if one.told.done]
+    added = [one.told.added_ms for one in done if one.told.added_ms is not None]
+    edited = [one.told.added_ms for one in done if one.told.status == "corrected" and one.told.added_ms is not None]
+    waited = [one.waited * 1000 for one in arrived]
+    why = Counter(one.told.reason or str(one.told.code) for one in arrived if not one.told.done)
+    last = max((one.ended for one in arrived), default=seconds)
+    return {
+        "rate": round(rate, 3),
+        "sent": len(arrived),
+        "per_second": round(len(done) / max(last, seconds), 3),
+        "added_p50_ms": _at(added, 50),
+        "added_p95_ms": _at(added, 95),
+        "edited_p50_ms": _at(edited, 50),
+        "waited_p50_ms": _at(waited, 50),
+        "waited_p95_ms": _at(waited, 95),
+        "corrected": sum(one.told.status == "corrected" for one in done),
+        "failed": round(1 - len(done) / len(arrived), 4) if arrived else 0.0,
+        "why": dict(why),
+    }
+
+
+def _at(values: Sequence[float], percentile: int) -> float | None:
+    if len(values) < 2:
+        return round(values[0], 1) if values else None
+    return round(statistics.quantiles(values, n=100, method="inclusive")[percentile - 1], 1)
+
+
+async def measure(
+    ask: Callable[[int], Awaitable[Told]], asked: argparse.Namespace, tell: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """All rates, one after the other, each when the one before has been answered."""
+    await saturate(ask, 2, 5)
+    most = await saturate(ask, _CLIENTS, asked.seconds, lambda told: told.done)
+    rows = []
+    for number, rate in enumerate(asked.rates or [share * most for share in SHARES]):
+        due = times(rate, asked.seconds, seed=number)
+        rows.append(row(rate, asked.seconds, await drive(ask, due)))
+        tell(rows[-1])
+    return {"most_per_second": round(most, 3), "knee_per_second": knee(rows), "rows": rows}
+
+
+async def _run(running: gateway.Running, asked: argparse.Namespace, tell: Callable[[dict[str, Any]], None]) -> Any:
+    client, numbers = Client(running), iter(range(10**9))
+
+    async def ask(_: int) -> Told:
+        number = next(numbers)
+        bad = int(number * asked.bad) != int((number + 1) * asked.bad)
+        return await client.ask(f"{'bad' if bad else 'good'} number {number}")
+
+    try:
+        return await measure(ask, asked, tell)
+    finally:
+        await client.http.aclose()
+
+
+def main() -> int:
+    """Measure, print a table while it runs, write table and figure, and as the last line one JSON object."""
+    parser = argparse.ArgumentParser(prog="python -m bench.load", description=__doc__)
+    parser.add_argument("--rates", type=float, nargs="+", help="requests a second; by default around saturation")
+    parser.add_argument("--seconds", type=float, default=60, help="of each rate")
+    parser.add_argument("--bad", type=float, default=0.25, help="share of answers with a defect")
+    parser.add_argument("--deadline", type=float, default=5, help="deadline_s of the route")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--out", type=Path, help="folder for load.json, load.md and load.svg")
+    asked = parser.parse_args()
+    route = {"match": {}, "objectives": ["harmless"], "deadline_s": asked.deadline}
+    policies = {"aligner": {"model": asked.model}, "cache": {"enabled": False}, "routes": [route]}
+    console = Console()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        gateway.running(Path(folder), workers=asked.workers, policies=policies) as running,
+    ):
+        found = asyncio.run(_run(running, asked, console.print))
+    found |= {"seconds": asked.seconds, "bad": asked.bad, "deadline_s": asked.deadline, "workers": asked.workers}
+    if asked.out:
+        from bench import plots
+
+        gateway.dump(found, asked.out, "load")
+        (asked.out / "load.md").write_text(table(found))
+        plots.load(found, asked.out / "load.svg")
+    print(json.dumps({key: value for key, value in found.items() if key != "rows"}))
+    return 0
+
+
+def table(found: dict[str, Any]) -> str:
+    """For the docs."""
+    names = ("rate", "sent", "per_second", "added_p50_ms", "added_p95_ms", "edited_p50_ms", "waited_p95_ms", "failed")
+    lines = [f"| {' | '.join((*names, 'why'))} |", "|" + "---|" * (len(names) + 1)]
+    for one in found["rows"]:
+        why = ", ".join(f"{count} {reason}" for reason, count in one["why"].items())
+        lines.append(f"| {' | '.join(str(one[name]) for name in names)} | {why} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

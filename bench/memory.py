@@ -1,0 +1,104 @@
+"""How much memory does a 1.1B aligner in 4 bits take, with sixteen answers of 2,048 tokens in it at once?
+
+`python -m bench.memory make FOLDER` writes a model of TinyLlama's shapes with random weights in NF4, `... serve FOLDER`
+reads all sequences with it in the engine's own loop and prints its largest resident set in MB. Two processes, because
+an engine loads what was quantised before, and what that took is not its memory.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+from typing import Any
+
+SEQUENCES, TOKENS, VOCABULARY = 16, 2048, 32_000
+SHAPE = {
+    "hidden_size": 2048,
+    "intermediate_size": 5632,
+    "num_hidden_layers": 22,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 4096,
+    "vocab_size": VOCABULARY,
+}
+"""TinyLlama-1.1B."""
+
+
+def run() -> dict[str, Any]:
+    """`peak_rss_mb` of the serving process."""
+    from aligner_proxy import config
+
+    folder = config.home() / "bench" / "1.1b-nf4"
+    if not folder.exists():
+        _child("make", folder)
+    peak = int(_child("serve", folder).split()[-1])
+    return {"sequences": SEQUENCES, "tokens_each": TOKENS, "peak_rss_mb": peak}
+
+
+def _child(verb: str, folder: Path) -> str:
+    command = [sys.executable, "-m", "bench.memory", verb, str(folder)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def make(folder: Path) -> None:
+    """Random weights, quantised and saved before any forward (which would repack them)."""
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
+
+    plain = folder.with_name("1.1b")
+    torch.manual_seed(0)
+    with torch.device("cpu"):
+        LlamaForCausalLM(LlamaConfig(**SHAPE)).to(torch.bfloat16).save_pretrained(str(plain))
+    wanted = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    quantised = AutoModelForCausalLM.from_pretrained(str(plain), quantization_config=wanted, dtype=torch.bfloat16)
+    quantised.save_pretrained(str(folder))
+
+
+def serve(folder: Path) -> int:
+    """Read all sequences at once; the largest resident set of this process in MB."""
+    import torch
+    from tokenizers import Tokenizer, models
+    from transformers import AutoModelForCausalLM
+
+    from aligner_proxy.engine.detector import DetectorHead
+    from aligner_proxy.engine.runner import ModelRunner
+    from aligner_proxy.engine.scheduler import Job, Scheduler
+    from aligner_proxy.engine.sequence import Ask, Sequence, Step, Work
+    from aligner_proxy.engine.tokens import PromptTokenizer
+
+    model: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.bfloat16)
+    unread = PromptTokenizer(Tokenizer(models.BPE()), frozenset({2}))
+    runner = ModelRunner(model, unread, DetectorHead.over(model.config), SEQUENCES * TOKENS)
+    rng, ends = Random(0), list[object]()
+
+    def read() -> Work:
+        step: Step = yield Ask([rng.randrange(3, VOCABULARY) for _ in range(TOKENS)], prompt=True)
+        return step
+
+    scheduler = Scheduler(runner.pool, budget=1024, most=SEQUENCES)
+    for number in range(SEQUENCES):
+        job = Job(str(number), read(), ends.append, sequence=Sequence())
+        job.advance()
+        scheduler.add(job)
+    while scheduler.busy:
+        feeds = scheduler.schedule(0.0)
+        for feed, chosen in zip(feeds, runner.run(feeds), strict=True):
+            # None ends before all are read: sixteen are to be in the cache at once.
+            scheduler.settle(feed, chosen)
+        if not scheduler.waiting and all(not job.sequence.remaining for job in scheduler.running):
+            break
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+if __name__ == "__main__":
+    done = {"make": make, "serve": serve}[sys.argv[1]](Path(sys.argv[2]))
+    if done is not None:
+        sys.stdout.write(f"{done}\n")

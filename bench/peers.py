@@ -1,0 +1,108 @@
+"""Other engines with the same aligner: started, asked sixteen things at once, and stopped again.
+
+llama.cpp comes with the development packages; vLLM needs an environment of its own, which `scripts/peers.sh` makes.
+What is not installed is not measured, and named.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from aligner_proxy import config
+from aligner_proxy.engine import quantise, sources
+from aligner_proxy.engine.weights import Settings, prepare
+from bench.concurrent import CLIENTS, Job, Way
+from demo.processes import free_port, process, wait_for
+from models.gguf import export
+
+_PEERS = Path(os.environ.get("PEERS", ".peers"))
+_DRAFTS = {"method": "ngram", "num_speculative_tokens": 8, "prompt_lookup_min": 2, "prompt_lookup_max": 5}
+_WINDOW = 1024
+
+
+@contextlib.contextmanager
+def running(model: str) -> Iterator[dict[str, Way]]:
+    """The peers that are installed here, by name, each ready to work."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        ways = {"llama_cpp": _llama(stack, folder, model)}
+        if _vllm_python().exists():
+            ways["vllm"] = _vllm(stack, folder, model)
+        yield ways
+
+
+def missing() -> dict[str, Any]:
+    """What cannot be measured here, and why."""
+    if _vllm_python().exists():
+        return {}
+    return {"throughput16_vs_vllm": None, "without_vllm": f"{_vllm_python()} is not there; see scripts/peers.sh"}
+
+
+def _vllm_python() -> Path:
+    return _PEERS / "vllm" / "bin" / "python"
+
+
+def _llama(stack: contextlib.ExitStack, folder: Path, model: str) -> Way:
+    """llama.cpp's server on four-bit weights, one slot a client, with its n-gram drafts."""
+    export(model, folder / "aligner.gguf", "q4_1")
+    port, log = free_port(), folder / "llama.log"
+    arguments = ["bench.llama_server", str(folder / "aligner.gguf"), str(port), str(CLIENTS), str(_WINDOW)]
+    child = stack.enter_context(process(arguments, log, os.environ))
+    wait_for(f"http://127.0.0.1:{port}/health", child, log, lambda _: None)
+
+    def body(job: Job) -> dict[str, Any]:
+        return {"prompt": job.prompt, "n_predict": job.tokens, "ignore_eos": True, "temperature": 0}
+
+    return _asking(f"http://127.0.0.1:{port}/completion", body, lambda got: got["tokens_predicted"])
+
+
+def _vllm(stack: contextlib.ExitStack, folder: Path, model: str) -> Way:
+    """vLLM on bf16 weights, with its n-gram drafts."""
+    merged = quantise.merge(sources.resolve(model, None), folder / "merged")
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        shutil.copy(prepare(Settings(model=model), config.home())[1] / name, merged)
+    port, log = free_port(), folder / "vllm.log"
+    options = {"model": merged, "port": port, "host": "127.0.0.1", "dtype": "bfloat16", "max-model-len": _WINDOW}
+    arguments = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    arguments += ["--enforce-eager", "--speculative-config", json.dumps(_DRAFTS)]
+    env = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1"}
+    command = ["vllm.entrypoints.openai.api_server", *arguments]
+    child = stack.enter_context(process(command, log, env, python=_vllm_python()))
+    wait_for(f"http://127.0.0.1:{port}/health", child, log, lambda _: None)
+
+    def body(job: Job) -> dict[str, Any]:
+        return {
+            "model": str(merged),
+            "prompt": job.prompt,
+            "max_tokens": job.tokens,
+            "ignore_eos": True,
+            "temperature": 0,
+        }
+
+    return _asking(f"http://127.0.0.1:{port}/v1/completions", body, lambda got: got["usage"]["completion_tokens"])
+
+
+def _asking(url: str, body: Any, written: Any) -> Way:
+    """Post all jobs at once; each must come back with as many tokens as it asked for."""
+    http = httpx.Client(trust_env=False, timeout=900, limits=httpx.Limits(max_connections=CLIENTS))
+
+    def ask(job: Job) -> int:
+        return int(written(http.post(url, json=body(job)).raise_for_status().json()))
+
+    def work(asked: list[Job]) -> None:
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            tokens = list(pool.map(ask, asked))
+        if any(got < job.tokens for got, job in zip(tokens, asked, strict=True)):
+            raise RuntimeError(f"{url} wrote {sum(tokens)} tokens, too few")
+
+    return work

@@ -1,0 +1,100 @@
+"""What do the figures look like? One SVG for each part that has rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("svg")
+from matplotlib import pyplot
+
+WAYS = {
+    "flagged": "ours, by default",
+    "verified": "ours, all verified",
+    "lookup": "prompt lookup",
+    "generate": "generate",
+}
+
+
+def draw(found: dict[str, Any], folder: Path) -> None:
+    """Draw every part that was measured."""
+    pyplot.rcParams["svg.hashsalt"] = "bench"
+    if found.get("alone", {}).get("rows"):
+        _alone(found["alone"]["rows"], folder / "alone.svg")
+    if found.get("together", {}).get("rows"):
+        _together(found["together"]["rows"], folder / "together.svg")
+
+
+def load(found: dict[str, Any], file: Path) -> None:
+    """What a correction adds by arrival rate, and below it the share of answers that pass uncorrected."""
+    rows = found["rows"]
+    rates = [row["rate"] for row in rows]
+    figure, (above, below) = pyplot.subplots(2, 1, figsize=(6.5, 5.2), sharex=True, height_ratios=(2, 1))
+    for name, label in (("added_p50_ms", "median"), ("added_p95_ms", "95th percentile")):
+        at = [(row["rate"], row[name] / 1000) for row in rows if row[name] is not None]
+        above.plot(*zip(*at, strict=True), marker="o", label=label)
+    above.set_yscale("log")
+    above.set_ylabel("seconds added by a correction")
+    below.plot(rates, [row["failed"] for row in rows], marker="o", color="tab:red")
+    below.set_ylabel("share that passes")
+    below.set_xlabel("requests a second (open loop)")
+    for axis in (above, below):
+        if found["knee_per_second"] is not None:
+            axis.axvline(found["knee_per_second"], color="grey", linestyle="--", label="knee")
+        axis.axvline(found["most_per_second"], color="grey", linestyle=":", label="most, closed loop")
+    above.legend()
+    _save(figure, file)
+
+
+def soak(found: dict[str, Any], file: Path) -> None:
+    """Memory of gateway and engine, their file descriptors and tasks, and the blocks in use, over time."""
+    counts = found["counts"]
+    minutes = [one["at"] / 60 for one in counts]
+    figure, axes = pyplot.subplots(3, 1, figsize=(6.5, 6.5), sharex=True)
+    for axis, names, label in zip(
+        axes,
+        (("gateway_mb", "engine_mb"), ("gateway_fds", "engine_fds", "tasks"), ("blocks", "sequences")),
+        ("resident memory, MB", "held", "engine, in use"),
+        strict=True,
+    ):
+        for name in names:
+            axis.plot(minutes, [one[name] for one in counts], label=name.replace("_mb", "").replace("_", " "), lw=0.9)
+        axis.set_ylabel(label)
+        axis.set_ylim(bottom=0)
+        axis.legend(loc="upper right")
+    axes[-1].set_xlabel("minutes")
+    _save(figure, file)
+
+
+def _alone(rows: list[dict[str, Any]], file: Path) -> None:
+    """Seconds of one correction by edit rate, one line a way; the band is from the fastest to the slowest."""
+    figure, axis = pyplot.subplots(figsize=(6.5, 3.6))
+    rates = sorted({row["rate"] for row in rows})
+    for way, label in WAYS.items():
+        mine = [row for row in rows if row["way"] == way]
+        at = [rates.index(row["rate"]) for row in mine]
+        line = axis.plot(at, [row["median_ms"] / 1000 for row in mine], marker="o", label=label)
+        least, most = ([row[end] / 1000 for row in mine] for end in ("min_ms", "max_ms"))
+        axis.fill_between(at, least, most, color=line[0].get_color(), alpha=0.15)
+    axis.set_xticks(range(len(rates)), [f"{rate:.0%}" for rate in rates])
+    axis.set_xlabel("share of the answer's tokens that the aligner changes")
+    axis.set_ylabel("seconds for one correction")
+    axis.set_yscale("log")
+    axis.legend()
+    _save(figure, file)
+
+
+def _together(rows: list[dict[str, Any]], file: Path) -> None:
+    figure, axis = pyplot.subplots(figsize=(6.5, 0.6 + 0.5 * len(rows)))
+    axis.barh([row["name"] for row in rows], [row["per_second"] for row in rows])
+    axis.invert_yaxis()
+    axis.set_xlabel("corrections a second, sixteen at a time")
+    _save(figure, file)
+
+
+def _save(figure: Any, file: Path) -> None:
+    figure.tight_layout()
+    figure.savefig(file, metadata={"Date": None})
+    pyplot.close(figure)

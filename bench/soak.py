@@ -1,0 +1,230 @@
+"""`python -m bench.soak --minutes 20`: does the gateway hold on to anything when it runs long, loaded and hurt?
+
+The whole gateway (`serve`, the served aligner, a scripted upstream) at half of what it does at most, in an open loop:
+streams and whole answers, good and bad. Meanwhile upstreams fail and break off, clients leave, the engine hangs, the
+policies file breaks and comes back, more comes at once than there are places, and once, in the first tenth, the engine
+is killed. In the end nobody asks any more, and what is held is compared with what was held before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bench import gateway
+from bench.arrivals import drive, saturate, times
+from bench.census import TASKS_IN, Count, below, connections, count
+from bench.gateway import Client, Told
+
+GROWTH = 1.05
+"""How much more than in its second quarter a process may hold in the last one."""
+SPARE_TASKS, SPARE_FDS = 5, 10
+"""How many more than before there may be in the end: pools that were not full yet, and timers of libraries."""
+CUT_OFF = " (cut off)"
+QUIET_S = 20.0
+"""Longer than idle connections are kept."""
+_LOOK_S, _HANG_S, _BURST = 1.0, 3.0, 80
+_WORDS = (*("good",) * 14, *("bad",) * 4, "fails", "dies")
+_LEAVES = 0.05
+
+
+class Soak:
+    """One run."""
+
+    def __init__(self, running: gateway.Running, minutes: float) -> None:
+        self.running, self.seconds = running, minutes * 60
+        self.client = Client(running)
+        self.draw = random.Random(1)
+        self.began = time.monotonic()
+        self.counts: list[Count] = []
+        self.told: Counter[str] = Counter()
+        self.caused: Counter[str] = Counter()
+        self._number = 0
+
+    async def run(self) -> dict[str, Any]:
+        """Everything that was seen, and what was wrong with it."""
+        await saturate(self.ask, 2, 5)
+        most = await saturate(self.ask, 16, min(60.0, self.seconds / 6), lambda told: told.done)
+        before = await self.quiet()
+        self.began = time.monotonic()
+        self.told.clear()
+        looking = asyncio.create_task(self.look())
+        hurting = [asyncio.create_task(self.again(*fault)) for fault in self.faults()]
+        await drive(self.ask_any, times(most / 2, self.seconds, seed=2))
+        for task in (*hurting, looking):
+            task.cancel()
+        await asyncio.gather(*hurting, looking, return_exceptions=True)
+        after, sockets = await self.quiet(), connections(self.running.serve.pid)
+        await self.client.http.aclose()
+        return {
+            "seconds": self.seconds,
+            "most_per_second": round(most, 3),
+            "told": dict(self.told),
+            "caused": dict(self.caused),
+            "before": asdict(before),
+            "after": asdict(after),
+            "sockets": sockets,
+            "wrong": wrong(self.counts, before, after) + lost(self.told),
+            "counts": [asdict(one) for one in self.counts],
+        }
+
+    def faults(self) -> list[tuple[str, float, Callable[[], Awaitable[None]]]]:
+        """Name, seconds between two, and what is done."""
+        return [
+            ("engine hangs", max(45.0, self.seconds / 12), self.hang),
+            ("policies break", max(20.0, self.seconds / 20), self.break_policies),
+            ("too many at once", self.seconds * 0.3, self.burst),
+            ("engine killed", self.seconds * 0.05, self.kill),
+        ]
+
+    async def again(self, name: str, every: float, cause: Callable[[], Awaitable[None]]) -> None:
+        """Cause it again and again; the engine dies once only, or its memory could not be followed."""
+        while True:
+            await asyncio.sleep(every)
+            self.caused[name] += 1
+            await cause()
+            if cause == self.kill:
+                return
+
+    async def look(self) -> None:
+        """Count, once a second."""
+        while True:
+            self.counts.append(await self.now())
+            await asyncio.sleep(_LOOK_S)
+
+    async def now(self) -> Count:
+        """One look."""
+        at, folder = time.monotonic() - self.began, self.running.folder
+        return await asyncio.to_thread(count, self.running.serve.pid, self.socket, folder, round(at, 1))
+
+    async def quiet(self) -> Count:
+        """What is held when nobody asks."""
+        await self.client.http.aclose()
+        self.client = Client(self.running)
+        await asyncio.sleep(QUIET_S)
+        return await self.now()
+
+    async def ask(self, _: int = 0) -> Told:
+        """One whole answer, of four one with a defect."""
+        self._number += 1
+        return await self.client.ask(f"{'bad' if self._number % 4 == 0 else 'good'} number {self._number}")
+
+    async def ask_any(self, _: int) -> None:
+        """One request of any sort; some clients leave before they have their answer."""
+        self._number += 1
+        word = self.draw.choice(_WORDS)
+        asking = self.client.ask(f"{word} number {self._number}", stream=self.draw.random() < 0.5)
+        if self.draw.random() < _LEAVES:
+            try:
+                await asyncio.wait_for(asking, self.draw.uniform(0.01, 1.0))
+            except TimeoutError:
+                self.caused["client leaves"] += 1
+            return
+        told = await asking
+        cut = "" if told.whole else " (by its upstream)" if word == "dies" else CUT_OFF
+        self.told[f"{told.code} {told.status} {told.reason or ''}{cut}".rstrip()] += 1
+
+    @property
+    def socket(self) -> Path:
+        """Where the engine listens."""
+        return self.running.folder / "home" / "run" / "engine.sock"
+
+    def engine(self) -> int | None:
+        """The engine's process, if there is one."""
+        _, engines = below(self.running.serve.pid)
+        return engines[0].pid if engines else None
+
+    async def hang(self) -> None:
+        """Stop the engine's process for a while."""
+        pid = self.engine()
+        if pid is not None:
+            os.kill(pid, signal.SIGSTOP)
+            await asyncio.sleep(_HANG_S)
+            os.kill(pid, signal.SIGCONT)
+
+    async def kill(self) -> None:
+        """Kill it; `serve` starts it again."""
+        pid = self.engine()
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+
+    async def break_policies(self) -> None:
+        """A file that cannot be used, and the good one again."""
+        file = self.running.folder / "policies.yaml"
+        good = file.read_text()
+        try:
+            file.write_text("routes: [\n")
+            await asyncio.sleep(4)
+        finally:
+            file.write_text(good)
+
+    async def burst(self) -> None:
+        """More than there are places."""
+        for told in await asyncio.gather(*(self.ask() for _ in range(_BURST))):
+            self.told[f"{told.code} {told.status} {told.reason or ''}".rstrip()] += 1
+
+
+def wrong(counts: Sequence[Count], before: Count, after: Count) -> list[str]:
+    """What was held on to."""
+    found = []
+    quarter = len(counts) // 4
+    for name in ("gateway_mb", "engine_mb"):
+        early, late = (
+            statistics.median(getattr(one, name) for one in part)
+            for part in (counts[quarter : 2 * quarter], counts[-quarter:])
+        )
+        if late > early * GROWTH:
+            found.append(f"{name} grew from {early:.0f} to {late:.0f}")
+    for name, spare in (("tasks", SPARE_TASKS), ("gateway_fds", SPARE_FDS), ("engine_fds", SPARE_FDS)):
+        if getattr(after, name) > getattr(before, name) + spare:
+            found.append(f"{name}: {getattr(before, name)} before, {getattr(after, name)} after")
+    for name in ("blocks", "sequences"):
+        if getattr(after, name) != 0:
+            found.append(f"{name} held by nobody: {getattr(after, name)}")
+    return found
+
+
+def lost(told: Counter[str]) -> list[str]:
+    """Answers that did not come, or not to their end, although their upstream gave them whole."""
+    return [f"{said}: {number}" for said, number in told.items() if said.endswith(CUT_OFF)]
+
+
+def main() -> int:
+    """Run, write soak.json and soak.svg, and print all but the counts; 1 where something was wrong."""
+    parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--out", type=Path, help="folder for soak.json and soak.svg")
+    asked = parser.parse_args()
+    route = {"match": {}, "objectives": ["harmless"], "deadline_s": 10}
+    policies = {"aligner": {"model": asked.model}, "routes": [route]}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        env = {"LITELLM_WORKER_STARTUP_HOOKS": "bench.census:tell_tasks", TASKS_IN: str(folder)}
+        with gateway.running(folder, workers=asked.workers, policies=policies, env=env) as running:
+            found = asyncio.run(Soak(running, asked.minutes).run()) | {"workers": asked.workers}
+    if asked.out:
+        from bench import plots
+
+        gateway.dump(found, asked.out, "soak")
+        plots.soak(found, asked.out / "soak.svg")
+    print(json.dumps({key: value for key, value in found.items() if key != "counts"}))
+    return int(bool(found["wrong"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""How much faster is one correction than writing the answer anew? By edit rate, beside transformers.
+
+One request at a time, the same weights and prompts, in turns: our default way (score, and write flagged segments only),
+the whole answer verified as a draft, `generate` token by token, and `generate` with prompt lookup. What is written is
+forced (`forced.py`), so all write the same; times are end to end, the prompt's prefill included.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from random import Random
+from typing import Any
+
+import torch
+from rich.progress import Progress
+from transformers import AutoModelForCausalLM, LogitsProcessorList
+
+from aligner_proxy import config, prompts
+from aligner_proxy.engine.correct import Aligner
+from aligner_proxy.engine.fit import fit
+from aligner_proxy.engine.loop import alone
+from aligner_proxy.engine.protocol import AlignRequest
+from aligner_proxy.engine.weights import Settings, open_aligner, prepare
+from aligner_proxy.types import Turn, Verify
+from bench.forced import Told, edited, told
+from bench.texts import LONG, OBJECTIVES
+
+RATES = (0.0, 0.05, 0.2, 1.0)
+LOOKUP = {"prompt_lookup_num_tokens": 10}
+_NOTHING = 1e6
+"""A caution that no score exceeds: nothing is flagged."""
+
+
+@dataclass(slots=True)
+class Times:
+    """One way at one rate: seconds of each correction, by the clock and of the processor, and its forwards."""
+
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    forwards: list[int] = field(default_factory=list)
+
+    def spread(self) -> dict[str, float]:
+        """Median, least and most, and forwards on average."""
+        row = {"median_ms": statistics.median(self.wall), "min_ms": min(self.wall), "max_ms": max(self.wall)}
+        found = {name: round(1000 * seconds, 1) for name, seconds in row.items()}
+        cpu = {"cpu_ms": round(1000 * statistics.median(self.cpu), 1)}
+        return {**found, **cpu, "forwards": round(statistics.mean(self.forwards), 1) if self.forwards else -1}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One request and what is to be written for it."""
+
+    request: AlignRequest
+    prompt: list[int]
+    target: list[int]
+
+
+class Ways:
+    """The ways of doing it, over the same weights."""
+
+    def __init__(self, model: str) -> None:
+        settings = Settings(model=model)
+        self.aligner: Aligner = open_aligner(settings, config.home())
+        _, folder = prepare(settings, config.home())
+        device = "cuda:0" if torch.cuda.is_available() else "cpu"
+        self._peer: Any = AutoModelForCausalLM.from_pretrained(str(folder), device_map=device, dtype=torch.bfloat16)
+        self.names: dict[str, Callable[[Case], int]] = {
+            "flagged": lambda case: self._ours(case, Verify.FLAGGED),
+            "verified": lambda case: self._ours(case, Verify.ALWAYS),
+            "generate": lambda case: self._theirs(case, {}),
+            "lookup": lambda case: self._theirs(case, LOOKUP),
+        }
+
+    def case(self, name: str, number: int, rate: float) -> Case:
+        """One of the answers, its target, and a question that was not asked before: the answer is read every time."""
+        question, answer = LONG[number % len(LONG)]
+        request = AlignRequest(
+            request_id=f"{name}/{rate}/{number}",
+            turns=(Turn("user", f"{name[:3]} {number} {rate}: {question}"),),
+            answer=answer,
+            objectives=OBJECTIVES,
+            deadline_s=600,
+        )
+        info, tokenizer = self.aligner.info, self.aligner.runner.tokenizer
+        fitted = fit(request, prompts.template(info.template), tokenizer, info.window)
+        others = tokenizer.continuation(LONG[(number + 1) % len(LONG)][1])
+        target = edited(fitted.answer, rate, Random(number), others)
+        return Case(request, fitted.ids, [*target, tokenizer.eos])
+
+    def _ours(self, case: Case, verify: Verify) -> int:
+        caution = _NOTHING if verify is Verify.FLAGGED else 0.0
+        request = case.request.model_copy(update={"verify": verify, "caution": caution})
+        with told(self.aligner.runner, len(case.prompt), case.target) as count:
+            written = alone(self.aligner, request).text
+        if verify is Verify.ALWAYS:
+            self._check(case, written)
+        return count.generating
+
+    def _theirs(self, case: Case, options: dict[str, Any]) -> int:
+        ids = torch.tensor([case.prompt], device=self._peer.device)
+        forced = LogitsProcessorList([Told(len(case.prompt), case.target)])
+        with torch.no_grad(), _counted(self._peer) as count:
+            out = self._peer.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=len(case.target),
+                do_sample=False,
+                logits_processor=forced,
+                **options,
+            )
+        if out[0, ids.shape[1] :].tolist() != case.target:
+            raise RuntimeError("transformers did not write what it was told")
+        return count[0] - 1
+
+    def _check(self, case: Case, written: str) -> None:
+        wanted = self.aligner.runner.tokenizer.decode(case.target[:-1])
+        if written.strip() != wanted.strip():
+            raise RuntimeError(f"the engine did not write what it was told for {case.request.request_id}")
+
+
+@contextmanager
+def _counted(model: Any) -> Iterator[list[int]]:
+    """Forwards of a model, the prompt's among them."""
+    count = [0]
+
+    def note(*_: object) -> None:
+        count[0] += 1
+
+    hook = model.register_forward_pre_hook(note)
+    try:
+        yield count
+    finally:
+        hook.remove()
+
+
+def run(model: str, answers: int, rounds: int) -> dict[str, Any]:
+    """Every way at every rate, in turns, `rounds` times over `answers` answers. Raises `WeightsError`."""
+    ways = Ways(model)
+    for name, work in ways.names.items():
+        work(ways.case(name, -1, 0.0))
+    times = {(rate, name): Times() for rate in RATES for name in ways.names if rate == 0 or name != "flagged"}
+    with Progress(transient=True) as progress:
+        bar = progress.add_task("one at a time", total=rounds * answers * len(times))
+        for number in range(rounds * answers):
+            for (rate, name), row in times.items():
+                _timed(row, ways.names[name], ways.case(name, number, rate))
+                progress.advance(bar)
+    rows = [{"rate": rate, "way": name, **row.spread()} for (rate, name), row in times.items()]
+    about = {"aligner": asdict(ways.aligner.info), "n": rounds * answers, "threads": torch.get_num_threads()}
+    return {**about, "rows": rows, **_ratios(times)}
+
+
+def _timed(row: Times, work: Callable[[Case], int], case: Case) -> None:
+    wall, cpu = time.perf_counter(), time.process_time()
+    row.forwards.append(work(case))
+    row.wall.append(time.perf_counter() - wall)
+    row.cpu.append(time.process_time() - cpu)
+
+
+def _ratios(times: dict[tuple[float, str], Times]) -> dict[str, Any]:
+    """Medians of ratios between corrections of the same answer, made one right after the other."""
+
+    def over(peer: str, rate: float, way: str = "verified") -> float:
+        pairs = zip(times[rate, peer].wall, times[rate, way].wall, strict=True)
+        return round(statistics.median(theirs / ours for theirs, ours in pairs), 2)
+
+    def forwards(rate: float, way: str = "verified") -> float:
+        return round(statistics.mean(times[rate, way].forwards), 1)
+
+    return {
+        "speedup_0": over("generate", 0.0, "flagged"),
+        "speedup_0_verify": over("generate", 0.0),
+        **{f"speedup_{round(100 * rate)}": over("generate", rate) for rate in RATES if rate},
+        "vs_lookup_min_0_20": min(over("lookup", rate) for rate in RATES if rate <= 0.2),
+        "forwards_0": forwards(0.0, "flagged"),
+        "forwards_0_verify": forwards(0.0),
+        "forwards_5": forwards(0.05),
+        "forwards_20": forwards(0.2),
+    }

@@ -1,0 +1,145 @@
+"""When does the client get what the upstream says, in each of the three stream modes? `python -m bench.timelines`.
+
+A good answer comes in word by word from a paced upstream, goes through the real stream and the real aligner in this
+process, and both times of every character are noted. The plot is docs/timelines.svg; the last line of output is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from litellm.types.utils import ModelResponseStream
+
+from aligner_proxy import config, delivery, segments
+from aligner_proxy.delivery import Books
+from aligner_proxy.engine.local import LocalEngine
+from aligner_proxy.engine.weights import Settings, open_aligner
+from aligner_proxy.ledger import Ledger, flagged
+from aligner_proxy.pipeline import Pipeline
+from aligner_proxy.rewrite import chat
+from aligner_proxy.types import Exchange, Mode, Objective, Outcome, Policy, Status, StreamMode
+
+mpl.use("svg")
+from matplotlib import pyplot
+
+QUESTION = "How do I look after a fern?"
+ANSWER = (
+    "Ferns like shade and damp air. It does best near a north window. Water it as soon as "
+    "the top of the soil feels dry. Rain water is best, because many ferns do not like lime.\n\nMist the leaves in "
+    "winter, when heating dries the air. Feed it once a month from spring to autumn, at half the usual strength. Cut "
+    "brown fronds off close to the soil. Repot it every second spring into a slightly larger pot. A fern that is happy "
+    "puts out new fronds all summer. If it stops growing, move it a little further from the window."
+)
+OBJECTIVE = Objective("harmless", "Harmlessness: The response should avoid content that is offensive or harmful")
+Point = tuple[float, int]
+"""Seconds since the request, and characters by then."""
+
+
+async def measure(engine: LocalEngine, mode: StreamMode, word_s: float) -> dict[str, Any]:
+    """One answer in one mode: both timelines, and what they say."""
+    policy = Policy("bench", (OBJECTIVE,), stream=mode, deadline_s=600)
+    ledger, pipeline = Ledger("timeline", policy, "embedded"), Pipeline(engine)
+    came: list[Point] = []
+    went: list[Point] = []
+    began = time.perf_counter()
+
+    async def upstream() -> AsyncIterator[object]:
+        for word in re.findall(r"\s*\S+", ANSWER):
+            await asyncio.sleep(word_s)
+            came.append((time.perf_counter() - began, (came[-1][1] if came else 0) + len(word)))
+            yield _chunk(word)
+        yield _chunk(None, "stop")
+
+    async def align(exchanges: Sequence[Exchange], read: delivery.Read) -> list[Outcome]:
+        if ledger.policy.mode is Mode.SHADOW:  # goes on behind the client's back, as in the gateway
+            ledger.settle([Outcome(Status.SHADOW, None, one.answer, policy, one.index) for one in exchanges])
+            return ledger.outcomes
+        outcomes = [await pipeline.align(one, ledger.policy, read(one.index)) for one in exchanges]
+        ledger.settle(outcomes)
+        return outcomes
+
+    books = Books(pipeline, align, lambda *_: None, lambda: None, lambda _: None)
+    data = {"messages": [{"role": "user", "content": QUESTION}]}
+    async for item in delivery.stream(chat, ledger, data, upstream(), books):
+        text = item.choices[0].delta.content if isinstance(item, ModelResponseStream) else None
+        if text:
+            went.append((time.perf_counter() - began, (went[-1][1] if went else 0) + len(text)))
+    found = [number for outcome in ledger.outcomes for number in flagged(outcome)]
+    return {
+        "mode": mode.value,
+        "status": ledger.status.value,
+        "flagged": found,
+        "came": came,
+        "went": went,
+        **figures(came, went),
+    }
+
+
+def figures(came: Sequence[Point], went: Sequence[Point]) -> dict[str, float]:
+    """Added delays (ms) of the first and the last character; how far behind the client was when each word came."""
+    said = zip(came[1:], came, strict=False)  # the word that comes just now is in nobody's way
+    behind = [length - max((chars for at, chars in went if at <= when), default=0) for (when, _), (_, length) in said]
+    return {
+        "first_added_ms": round((went[0][0] - came[0][0]) * 1000, 1),
+        "last_added_ms": round((went[-1][0] - came[-1][0]) * 1000, 1),
+        "behind_chars_mean": round(sum(behind) / len(behind), 1),
+        "behind_chars_most": max(behind),
+    }
+
+
+def plot(found: Sequence[dict[str, Any]], path: Path) -> None:
+    """Both timelines of every mode side by side."""
+    figure, axes = pyplot.subplots(1, len(found), figsize=(11, 3.4), sharey=True, layout="constrained")
+    for axis, one in zip(axes, found, strict=True):
+        for name, colour, label in (("came", "0.6", "upstream"), ("went", "C0", "client")):
+            times, chars = zip((0.0, 0), *one[name], strict=True)
+            axis.step(times, chars, where="post", color=colour, label=label)
+        axis.set_title(f"{one['mode']}: last character {one['last_added_ms']:.0f} ms later")
+        axis.set_xlabel("seconds since the request")
+    axes[0].set_ylabel("characters")
+    axes[0].legend()
+    figure.savefig(path, metadata={"Date": None})
+
+
+def _chunk(content: str | None, why: str | None = None) -> ModelResponseStream:
+    choice = {"index": 0, "delta": {"content": content}, "finish_reason": why}
+    return ModelResponseStream(id="1", created=1, choices=[choice])
+
+
+async def _run(model: str, word_s: float) -> list[dict[str, Any]]:
+    engine = LocalEngine(lambda: open_aligner(Settings(model=model), config.home()))
+    await engine.start()
+    await measure(engine, StreamMode.HOLD, 0.0)  # warm
+    found = [await measure(engine, mode, word_s) for mode in StreamMode]
+    await engine.aclose()
+    return found
+
+
+def main() -> int:
+    """Measure, plot, and print the figures."""
+    parser = argparse.ArgumentParser(prog="python -m bench.timelines")
+    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--word-s", type=float, default=0.06, help="pace of the upstream, seconds a word")
+    parser.add_argument("--out", type=Path, default=Path("docs/timelines.svg"))
+    asked = parser.parse_args()
+    found = asyncio.run(_run(asked.model, asked.word_s))
+    plot(found, asked.out)
+    longest = max(len(piece.text) for piece in segments.split(ANSWER))
+    rows = [{name: value for name, value in one.items() if name not in ("came", "went")} for one in found]
+    for row in rows:
+        print("  ".join(f"{name} {value}" for name, value in row.items()))
+    print(json.dumps({"answer_chars": len(ANSWER), "longest_segment_chars": longest, "modes": rows}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

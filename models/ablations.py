@@ -1,0 +1,73 @@
+"""What is each part of the recipe worth? All short runs of a plan, made and measured: the rows of the paper's Table 3.
+
+    python -m models.ablations configs/evaluate/ablations.yaml --data DATA --out runs/ablations
+
+Makes data, trains every run, calibrates, exports and measures. Stopped, the same command goes on where it was. The runs
+are equal among themselves (base, seed, steps, sizes of data) and short: they say what a part is worth in such a run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import yaml
+
+from .by_method import Measured, Method, On, compared
+from .pairs import PairError
+from .plan import Plan, PlanError
+from .preferences import PreferenceError
+from .stage import StageError
+from .variants import Workshop
+
+PROBLEMS = (PlanError, StageError, PairError, PreferenceError)
+"""What can be wrong with a plan, its configs or its data; their texts say what to mend."""
+
+
+def made(plan: Plan, data: Path, on: On, calibrated_on: int) -> list[Measured]:
+    """All runs of a plan, trained and measured; the list of their folders is written for models.by_method."""
+    workshop = Workshop(plan, data, on.out)
+    workshop.prepare()
+    for name in plan.runs:
+        print(f"run {name}: {', '.join(f'{stage} on {n} pairs' for stage, n in plan.stages(name).items())}")
+        workshop.make(name, calibrated_on)
+    methods = [
+        Method(name=row.name, aligner=workshop.aligner(row.run, row.calibrated), caution=row.caution, verify=row.verify)
+        for row in plan.methods
+    ]
+    listed = [method.model_dump(mode="json") for method in methods]
+    (on.out / "methods.yaml").write_text(yaml.safe_dump(listed, sort_keys=False))
+    return compared(methods, on)
+
+
+def parser(about: str | None) -> argparse.ArgumentParser:
+    """What a command over a plan has to be told."""
+    found = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("plan", type=Path)
+    found.add_argument("--data", type=Path, required=True, help="folder with the research data")
+    found.add_argument("--out", type=Path, required=True)
+    found.add_argument("--limit", type=int, default=100, help="answers a test set")
+    found.add_argument("--calibrated-on", type=int, default=100, help="answers a development set")
+    found.add_argument("--upstreams", type=int, default=0, help="completions a real upstream, 0 for none")
+    return found
+
+
+def on(arguments: argparse.Namespace) -> On:
+    """What the runs are measured on."""
+    real = arguments.data if arguments.upstreams else None
+    sets = arguments.out / "data" / "test"
+    return On(sets, arguments.out, arguments.limit, data=real, each=arguments.upstreams)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    arguments = parser(__doc__).parse_args(argv)
+    try:
+        made(Plan.read(arguments.plan), arguments.data, on(arguments), arguments.calibrated_on)
+    except PROBLEMS as problem:
+        sys.exit(str(problem))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""What would more data bring? Runs at some sizes of data, their errors by a power law, extrapolated and plotted.
+
+    python -m models.data_sizes configs/evaluate/data_sizes.yaml --data DATA --out runs/data_sizes
+
+Makes and measures the runs of the plan (as models.ablations does, with resume), then fits error = a * pairs ** -b for
+every figure. Intervals are those of measurements redrawn from what was measured: they hold the doubt about the rates,
+not about the law, the seed, or a size so far beyond. A data set twice as large is trained for twice as many steps.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import exp, log
+from pathlib import Path
+
+import numpy as np
+
+from . import publish
+from .ablations import PROBLEMS, made, on, parser
+from .by_method import Measured
+from .plan import Plan, PlanError
+from .rates import Rate
+
+AHEAD = (2, 4)
+"""How many times the largest size it is extrapolated to."""
+REDRAWN = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """error = exp(start) * size ** slope."""
+
+    start: float
+    slope: float
+
+    def percent(self, size: float) -> float:
+        """What the law gives for the rate at a size."""
+        return 100 * (1 - min(1.0, exp(self.start + self.slope * log(size))))
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """An extrapolated rate in percent, with the middle 95 % of what redrawn measurements give."""
+
+    size: int
+    percent: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.percent:.1f} % [{self.low:.1f}, {self.high:.1f}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One figure over the sizes."""
+
+    name: str
+    sizes: tuple[int, ...]
+    rates: tuple[Rate, ...]
+    law: Law
+    ahead: tuple[Ahead, ...]
+    n: int
+
+
+def fit(sizes: Sequence[int], rates: Sequence[Rate]) -> Law:
+    """The law of least squares on logarithms; half an error is added, so that none is not nothing."""
+    x = np.log(np.array(sizes, dtype=float))
+    y = np.log([(rate.n - rate.hits + 0.5) / (rate.n + 1) for rate in rates])
+    slope, start = np.polyfit(x, y, 1)
+    return Law(float(start), float(slope))
+
+
+def curve(name: str, sizes: Sequence[int], rates: Sequence[Rate], seed: int = 1) -> Curve:
+    """Fit one figure, and extrapolate it."""
+    law, rng = fit(sizes, rates), np.random.default_rng(seed)
+    drawn = [[Rate.among(int(rng.binomial(r.n, _chance(r))), r.n) for r in rates] for _ in range(REDRAWN)]
+    laws = [fit(sizes, redrawn) for redrawn in drawn]
+    ahead = []
+    for times in AHEAD:
+        size = max(sizes) * times
+        low, high = np.percentile([one.percent(size) for one in laws], (2.5, 97.5))
+        ahead.append(Ahead(size, law.percent(size), float(low), float(high)))
+    return Curve(name, tuple(sizes), tuple(rates), law, tuple(ahead), min(r.n for r in rates))
+
+
+def _chance(rate: Rate) -> float:
+    """Of a hit, when measurements are drawn anew: also where all of them were, or none."""
+    return (rate.hits + 0.5) / (rate.n + 1)
+
+
+def sizes_of(plan: Plan) -> list[int]:
+    """The size behind every row of a plan; raises PlanError without two of them."""
+    sizes = [plan.size(method.run) for method in plan.methods]
+    if len(set(sizes)) < len(sizes) or len(sizes) < 2:
+        raise PlanError(f"methods: a curve takes two sizes of data or more, each once, not {sizes}")
+    return sizes
+
+
+def curves(plan: Plan, rows: Sequence[Measured]) -> list[Curve]:
+    """All figures that every size has cases for."""
+    sizes = sizes_of(plan)
+    told = [row.pooled | row.sets | row.upstreams for row in rows]
+    names = [name for name in told[0] if all(name in one and one[name].n for one in told)]
+    return [curve(name, sizes, [one[name] for one in told]) for name in names]
+
+
+def text(found: Sequence[Curve]) -> str:
+    """Markdown: a row a figure."""
+    sizes, ahead = found[0].sizes, found[0].ahead
+    head = ("figure", *(f"{size} pairs" for size in sizes), "errors fall with pairs to the power")
+    rows = [(c.name, *c.rates, f"{c.law.slope:+.2f}", *c.ahead) for c in found]
+    note = (
+        f"Extrapolated by a power law through {len(sizes)} sizes"
+        + (" (two: nothing checks its form)" if len(sizes) == 2 else "")
+        + f"; its intervals are from {REDRAWN} measurements redrawn. One seed a size, short runs."
+    )
+    return publish.table((*head, *(f"{one.size} pairs, extrapolated" for one in ahead)), rows) + f"\n\n{note}"
+
+
+def plot(found: Sequence[Curve], path: Path) -> None:
+    """A panel a figure: what was measured, the law, and what it says of more data."""
+    columns = 3
+    lines = -(-len(found) // columns)
+    with publish.plot(path, lines, columns, size=(4 * columns, 2.6 * lines), sharex=True) as axes:
+        for axis, one in zip(axes.flat, found, strict=False):
+            spread = list(zip(*(rate.whiskers for rate in one.rates), strict=True))
+            axis.errorbar(one.sizes, [rate.percent for rate in one.rates], yerr=spread, fmt="o", markersize=4)
+            far = [ahead.size for ahead in one.ahead]
+            reach = [(a.percent - a.low, a.high - a.percent) for a in one.ahead]
+            below = [[max(0.0, side) for side in sides] for sides in zip(*reach, strict=True)]
+            axis.errorbar(
+                far, [a.percent for a in one.ahead], yerr=below, fmt="o", markerfacecolor="none", markersize=4
+            )
+            places = np.geomspace(min(one.sizes), max(far), 40)
+            axis.plot(places, [one.law.percent(place) for place in places], linestyle="--", linewidth=0.8)
+            axis.set_xscale("log")
+            axis.set_title(f"{one.name} (n = {one.n})", fontsize=8)
+            axis.set_ylim(-2, 102)
+            axis.set_ylabel("%", fontsize=8)
+        for axis in axes.flat[len(found) :]:
+            axis.set_visible(False)
+        for axis in axes[-1]:
+            axis.set_xlabel("pairs of the last stage")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    arguments = parser(__doc__).parse_args(argv)
+    try:
+        plan = Plan.read(arguments.plan)
+        sizes_of(plan)  # before hours are spent on its runs
+        found = curves(plan, made(plan, arguments.data, on(arguments), arguments.calibrated_on))
+    except PROBLEMS as problem:
+        sys.exit(str(problem))
+    table = text(found)
+    publish.write(arguments.out, "data_sizes", table, found)
+    plot(found, arguments.out / "data_sizes.svg")
+    print(table)
+
+
+if __name__ == "__main__":
+    main()

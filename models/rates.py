@@ -1,0 +1,45 @@
+"""How sure is a share? A rate with its n and its 95 % Wilson interval."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import sqrt
+
+_Z = 1.96
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A share with its 95 % Wilson interval, all in percent."""
+
+    hits: int
+    n: int
+    percent: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, outcomes: Iterable[bool]) -> Rate:
+        """From single yes/no outcomes; an empty set gives a rate of n = 0."""
+        values = list(outcomes)
+        return cls.among(sum(values), len(values))
+
+    @classmethod
+    def among(cls, hits: int, n: int) -> Rate:
+        """From counts."""
+        if not n:
+            return cls(0, 0, 0.0, 0.0, 100.0)
+        z, p = _Z, hits / n
+        middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+        half = z * sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+        # Rounding may put an end a hair inside the share itself.
+        return cls(hits, n, 100 * p, 100 * max(0.0, min(p, middle - half)), 100 * min(1.0, max(p, middle + half)))
+
+    @property
+    def whiskers(self) -> tuple[float, float]:
+        """How far the interval reaches below and above, for a plot."""
+        return self.percent - self.low, self.high - self.percent
+
+    def __str__(self) -> str:
+        return f"{self.hits}/{self.n} = {self.percent:.1f} % [{self.low:.1f}, {self.high:.1f}]" if self.n else "n = 0"

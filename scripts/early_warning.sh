@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Does the gateway still do on LiteLLM's newest release what docs/conformance.md says? Not for CI: a release may fail it.
+# Makes .build/early-warning anew with that release and what the guardrail needs beside it (no torch: the engine is not in
+# the proxy), and runs tests/conformance of .venv against the proxy there. LITELLM names another release, e.g.
+# 'litellm[proxy]==1.107.0'; arguments go to pytest. Versions 1.82.7 and 1.82.8 were backdoored and are never taken.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-.venv/bin/python}
+venv=.build/early-warning
+litellm=${LITELLM:-litellm[proxy]!=1.82.7,!=1.82.8}
+
+# What the guardrail needs: by name, because LiteLLM decides which versions, or with our bounds.
+needs() {
+    "$python" - "$1" <<'EOF'
+import re
+import sys
+import tomllib
+
+needs = tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]
+engine = "litellm torch transformers bitsandbytes accelerate peft gguf safetensors huggingface-hub".split()
+name = re.compile(r"[A-Za-z0-9-]+")
+ours = [need for need in needs if name.match(need)[0] not in engine]
+print("\n".join(ours if sys.argv[1] == "bounds" else [name.match(need)[0] for need in ours]))
+EOF
+}
+
+rm -rf "$venv"
+"$python" -m venv "$venv"
+needs names >"$venv/names.txt"
+needs bounds >"$venv/bounds.txt"
+pip=("$venv/bin/python" -m pip install --disable-pip-version-check --quiet)
+# Alone first, so that the newest is the newest: where its needs cannot be met, pip shall fail and not take an older one.
+"${pip[@]}" --no-deps "$litellm"
+version=$("$venv/bin/python" -c 'from importlib.metadata import version; print(version("litellm"))')
+echo "early warning: litellm $version"
+"${pip[@]}" "litellm[proxy]==$version" -r "$venv/names.txt"
+# Bounds of ours that this release does not keep to: they would have to move together with the pin.
+"${pip[@]}" --dry-run --no-deps --no-index -r "$venv/bounds.txt" ||
+    echo "early warning: a bound in pyproject.toml does not fit this release (above)"
+LITELLM_COMMAND=$PWD/$venv/bin/litellm exec "$python" -m pytest -q -p no:cacheprovider tests/conformance "$@"

@@ -1,0 +1,65 @@
+"""One row of docs/attacks.md: who tries what, and what must hold. Every row is a test that really does it."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+TABLE = HERE.parents[1] / "docs" / "attacks.md"
+HEAD = """# Attacks
+
+Written by `python -m tests.attacks > docs/attacks.md` from the rows of `tests/attacks/`, where each is a test
+that really tries it, against the pipeline, the guardrail, the engine's server, the configuration, or the real proxy
+(`tests/e2e/`). A test fails when this table is not theirs. What is not stopped stands in THREATS.md.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """A row. `payload` is what the test needs to try it."""
+
+    id: str
+    who: str
+    tried: str
+    holds: str
+    payload: Any = None
+
+
+def rows(*attacks: tuple[Any, ...]) -> list[Any]:
+    """The rows as parameters of a test, named by their ids."""
+    return [pytest.param(Attack(*attack), id=attack[0]) for attack in attacks]
+
+
+def every() -> list[tuple[str, Attack]]:
+    """All rows with the file that tries them, in order."""
+    found: list[tuple[str, Attack]] = []
+    for path in [*sorted(HERE.glob("test_*.py")), HERE.parent / "e2e" / "test_attacks.py"]:
+        module = importlib.import_module(f"tests.{path.parent.name}.{path.stem}")
+        for value in vars(module).values():
+            if isinstance(value, list):
+                name = f"tests/{path.parent.name}/{path.name}"
+                found.extend((name, one.values[0]) for one in value if _row(one))
+    return sorted(found, key=lambda row: (row[0], row[1].id))
+
+
+def _row(value: Any) -> bool:
+    return bool(getattr(value, "values", None)) and not isinstance(value, dict) and isinstance(value.values[0], Attack)
+
+
+def table() -> str:
+    """docs/attacks.md as it should be."""
+    found = every()
+    lines = [
+        HEAD,
+        f"{len(found)} attacks.\n",
+        "| id | who | what is tried | what must hold | in |",
+        "|---|---|---|---|---|",
+    ]
+    for name, attack in found:
+        lines.append(f"| `{attack.id}` | {attack.who} | {attack.tried} | {attack.holds} | `{name}` |")
+    return "\n".join(lines) + "\n"

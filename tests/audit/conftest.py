@@ -1,0 +1,40 @@
+"""Choices as the pipeline leaves them, and a store to keep them in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from aligner_proxy.audit import Noted
+from aligner_proxy.policy import RequestFacts
+from aligner_proxy.types import (
+    Correction,
+    DecodeCounts,
+    Exchange,
+    Objective,
+    Outcome,
+    Policy,
+    SegmentScore,
+    Status,
+    Turn,
+)
+
+RUDE, KIND = "It is so. You fool.", "It is so."
+POLICY = Policy("all+acme", (Objective("kind", "Kindness: be kind"),), tenant="team:acme")
+FACTS = RequestFacts("gpt", ("support",), "acme", "acme", "a" * 64, asked=("kind",), team_settings={"caution": 1.0})
+
+
+def noted(number: int = 0, *, at: float = 1000.0, no_store: bool = False, status: Status = Status.CORRECTED) -> Noted:
+    """One corrected choice, in which everything has a value."""
+    exchange = Exchange(f"call-{number}", 0, (Turn("user", "Is it so?"),), RUDE, no_store=no_store)
+    scores = (SegmentScore("It is so.", -2.0, False), SegmentScore("You fool.", 3.5, True, 0))
+    found = Correction(KIND, scores, DecodeCounts(forwards=4), ms=12.5, aligner="abc")
+    outcome = Outcome(status, None, KIND, POLICY, 0, False, found, 15.0, edited=KIND)
+    return Noted(at, "/v1/chat/completions", FACTS, exchange, outcome)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a store may be made."""
+    return tmp_path / "audit" / "audit.db"

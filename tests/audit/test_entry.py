@@ -1,0 +1,84 @@
+"""What is kept of a choice, and what not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aligner_proxy.audit.entry import Flagged, edits, entry, policy_hash
+from aligner_proxy.types import Correction, Mode, Objective, SegmentScore
+from tests.audit.conftest import KIND, POLICY, RUDE, noted
+
+TEXT = st.lists(st.sampled_from(["It is so.", "You fool.", "Paris!", " ", "\n\n- item", "x", "😀. "]), max_size=12).map(
+    "".join
+)
+
+
+def apply(text: str, changes: list[tuple[int, int, str]]) -> str:
+    for start, end, new in reversed(changes):
+        text = text[:start] + new + text[end:]
+    return text
+
+
+@given(TEXT, TEXT)
+def test_edits_lead_from_one_text_to_the_other(before: str, after: str) -> None:
+    found = list(edits(before, after))
+    assert apply(before, found) == after
+    assert (found == []) == (before == after)
+
+
+def test_texts_that_are_too_long_to_compare_are_one_edit() -> None:
+    before, after = "A b. " * 500, "C d. " * 500
+    assert list(edits(before, after)) == [(0, len(before), after)]
+
+
+def test_everything_that_a_proof_needs() -> None:
+    made = entry(noted())
+    assert (made.call_id, made.tenant, made.model, made.policy) == ("call-0", "team:acme", "gpt", "all+acme")
+    assert (made.status, made.mode, made.aligner, made.objectives) == ("corrected", "enforce", "abc", ("kind",))
+    assert (made.ms, made.engine_ms, made.forwards, made.chars) == (15.0, 12.5, 4, len(RUDE))
+    assert made.content is not None
+    assert (made.content.exchange.answer, made.content.edited, made.content.proposed) == (RUDE, KIND, None)
+    assert made.content.segments == (Flagged("You fool.", 3.5, "kind"),)
+    assert apply(RUDE, list(made.content.edits)) == KIND
+
+
+def test_what_the_gate_refused_is_kept_beside_what_stood() -> None:
+    one = noted()
+    refused = replace(one, outcome=replace(one.outcome, edited=RUDE, correction=Correction("Nothing.")))
+    content = entry(refused).content
+    assert content is not None
+    assert (content.edited, content.proposed) == (RUDE, "Nothing.")
+    assert apply(RUDE, list(content.edits)) == "Nothing."
+
+
+def test_what_may_not_be_stored_leaves_no_text() -> None:
+    assert entry(noted(no_store=True)).content is None
+
+
+def test_redaction_comes_before_everything_that_is_made_of_a_text() -> None:
+    content = entry(noted(), lambda text: text.replace("fool", "****")).content
+    assert content is not None
+    assert "fool" not in repr(content)
+    assert content.exchange.answer == "It is so. You ****."
+    assert content.segments == (Flagged("You ****.", 3.5, "kind"),)
+    assert apply(content.exchange.answer, list(content.edits)) == KIND
+
+
+def test_a_segment_never_shows_what_is_redacted_in_the_whole() -> None:
+    """The pattern stands across two segments, so neither of them alone is redacted."""
+    one, hide = noted(), lambda text: text.replace("so. You", "**")
+    scores = (SegmentScore("It is so.", 4.0, True, 0), SegmentScore("You fool.", 3.5, True, 0))
+    flagged = replace(one, outcome=replace(one.outcome, correction=Correction(KIND, scores)))
+    content = entry(flagged, hide).content
+    assert content is not None
+    assert [(segment.text, segment.score) for segment in content.segments] == [(None, 4.0), (None, 3.5)]
+
+
+def test_the_policy_hash_says_what_is_done_not_to_whom() -> None:
+    same = replace(POLICY, tenant="team:other", origins=(("mode", "policies.yaml:3"),))
+    assert policy_hash(same) == policy_hash(POLICY)
+    others = [{"mode": Mode.SHADOW}, {"caution": 1.0}, {"objectives": (Objective("kind", "Kindness: smile"),)}]
+    assert len({policy_hash(replace(POLICY, **other)) for other in [{}, *others]}) == len(others) + 1

@@ -1,0 +1,168 @@
+"""One file: private, versioned, bounded, encrypted where a key is given, shared by several workers."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from aligner_proxy.audit.entry import entry
+from aligner_proxy.audit.seal import Seal
+from aligner_proxy.audit.store import STEPS, Store
+from aligner_proxy.errors import AuditError
+from tests.audit.conftest import noted
+
+KEY, OTHER = bytes(range(32)), bytes(32)
+
+
+def files(path: Path) -> list[Path]:
+    return sorted(path.parent.glob(path.name + "*"))
+
+
+def test_what_is_kept_comes_back_as_it_was(path: Path) -> None:
+    kept = [entry(noted(n, at=1000.0 + n, no_store=n == 1)) for n in range(3)]
+    store = Store(path)
+    for one in kept:
+        store.add(one)
+    assert list(store.entries()) == kept[::-1]
+    assert list(store.entries(since=1001.0, until=1002.0)) == [kept[1]]
+    assert list(store.entries(limit=1)) == [kept[2]]
+    store.close()
+    again = Store(path)
+    assert list(again.entries()) == kept[::-1]
+    again.close()
+
+
+def test_only_the_owner_can_read(path: Path) -> None:
+    path.parent.mkdir()
+    path.touch(mode=0o644)
+    store = Store(path)
+    store.add(entry(noted()))
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files(path)} == {0o600}
+    assert len(files(path)) == 3
+    store.close()
+
+
+def test_a_link_is_not_followed(path: Path) -> None:
+    path.parent.mkdir()
+    path.symlink_to(path.with_name("elsewhere"))
+    with pytest.raises(OSError, match="symbolic"):
+        Store(path)
+
+
+def test_without_a_key_an_operator_can_ask_sqlite(path: Path) -> None:
+    store = Store(path)
+    store.add(entry(noted()))
+    store.close()
+    with sqlite3.connect(path) as asked:
+        assert asked.execute("SELECT json_extract(content, '$.edited') FROM entries").fetchone() == ("It is so.",)
+    asked.close()
+
+
+def test_with_a_key_no_text_is_in_any_file(path: Path) -> None:
+    store = Store(path, Seal(KEY))
+    store.add(entry(noted()))
+    assert not [file for file in files(path) if b"fool" in file.read_bytes() or b"Is it so" in file.read_bytes()]
+    assert list(store.entries()) == [entry(noted())]
+    store.close()
+
+
+@pytest.mark.parametrize("seal", [None, Seal(OTHER)])
+def test_another_key_opens_nothing_and_is_named(path: Path, seal: Seal | None) -> None:
+    store = Store(path, Seal(KEY))
+    store.add(entry(noted()))
+    store.close()
+    other = Store(path, seal)
+    with pytest.raises(AuditError, match=f"encrypted with key {Seal(KEY).name}"):
+        list(other.entries())
+    other.close()
+
+
+@pytest.mark.parametrize("change", ["content = substr(content, 1, 20)", "call_id = 'another'", "at = at + 1"])
+def test_what_was_changed_or_moved_does_not_open(path: Path, change: str) -> None:
+    store = Store(path, Seal(KEY))
+    store.add(entry(noted()))
+    store._connection.execute(f"UPDATE entries SET {change}")
+    with pytest.raises(AuditError, match="changed, moved or cut off"):
+        list(store.entries())
+    store.close()
+
+
+def test_a_damaged_block_is_named_without_its_text(path: Path) -> None:
+    store = Store(path)
+    store.add(entry(noted()))
+    store._connection.execute("UPDATE entries SET content = '{\"secret\": 1}'")
+    with pytest.raises(AuditError) as caught:
+        list(store.entries())
+    assert "secret" not in str(caught.value)
+    store.close()
+
+
+def test_an_older_file_is_brought_up_to_date(path: Path) -> None:
+    old = Store(path)
+    old.add(entry(noted()))
+    old.close()
+    steps = (*STEPS, "ALTER TABLE entries ADD COLUMN note TEXT; CREATE INDEX entries_note ON entries (note)")
+    new = Store(path, steps=steps)
+    assert list(new.entries()) == [entry(noted())]
+    assert new._connection.execute("SELECT note FROM entries").fetchall() == [(None,)]
+    new.close()
+    with pytest.raises(AuditError, match="newer aligner-proxy"):
+        Store(path)
+
+
+def test_a_step_that_fails_changes_nothing(path: Path) -> None:
+    Store(path).close()
+    with pytest.raises(sqlite3.OperationalError):
+        Store(path, steps=(*STEPS, "ALTER TABLE entries ADD COLUMN note TEXT; NONSENSE"))
+    store = Store(path)
+    store.add(entry(noted()))
+    store.close()
+
+
+def test_what_is_too_old_goes(path: Path) -> None:
+    store = Store(path)
+    for n in range(4):
+        store.add(entry(noted(n, at=1000.0 + n)))
+    assert store.tidy(1002.0, 2**30) == 2
+    assert [one.call_id for one in store.entries()] == ["call-3", "call-2"]
+    assert b"call-0" not in b"".join(file.read_bytes() for file in files(path))
+    store.close()
+
+
+def test_when_it_is_too_large_the_oldest_go_and_the_file_shrinks(path: Path) -> None:
+    store = Store(path)
+    long = noted()
+    big = replace(long, exchange=replace(long.exchange, answer="Long. " * 4000))
+    for n in range(60):
+        store.add(replace(entry(big), at=1000.0 + n, call_id=f"call-{n}"))
+    limit = 2**20
+    assert path.stat().st_size + path.with_name("audit.db-wal").stat().st_size > limit
+    gone = store.tidy(0.0, limit)
+    kept = [one.call_id for one in store.entries()]
+    assert kept == [f"call-{n}" for n in range(59, gone - 1, -1)]
+    assert 0 < len(kept) < 60
+    assert sum(file.stat().st_size for file in files(path) if not file.name.endswith("-shm")) <= limit
+    assert store.tidy(0.0, limit) == 0
+    store.close()
+
+
+def test_workers_that_start_together_share_the_file(path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from aligner_proxy.audit.store import Store;"
+        "from aligner_proxy.audit.entry import entry; from tests.audit.conftest import noted\n"
+        "store = Store(Path(sys.argv[1]))\n"
+        "for n in range(50): store.add(entry(noted(n)))\n"
+    )
+    workers = [
+        subprocess.Popen([sys.executable, "-c", script, str(path)], cwd=Path(__file__).parents[2]) for _ in range(3)
+    ]
+    assert [worker.wait(60) for worker in workers] == [0, 0, 0]
+    store = Store(path)
+    assert len(list(store.entries())) == 150
+    store.close()

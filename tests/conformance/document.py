@@ -1,0 +1,83 @@
+"""How does what was seen become docs/conformance.md? No row is written by hand."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.conformance.features import CELLS, FAMILIES
+
+ROOT = Path(__file__).parents[2]
+PATH = ROOT / "docs" / "conformance.md"
+INTRO = """# Conformance
+
+What a client gets, for every endpoint, upstream and feature: seen by `tests/conformance` on the real LiteLLM proxy
+(litellm {version}) with scripted upstreams and a scripted engine that takes one insult out of an answer. Each cell is
+asked twice, of LiteLLM with the guardrail and of the same LiteLLM without it. `make conformance` writes this file; the
+ordinary tests fail when it is not what they see.
+
+- **only the text differs**: the texts are the corrected ones and nothing else in the response, or in any event of the
+  stream, is another (ids and times that LiteLLM makes up anew are left out of the comparison). The defect stands in no
+  event of a stream.
+- **byte for byte LiteLLM's**: what came is what LiteLLM alone sends (of a stream: without our closing comment).
+- **became** is what `x-aligner-status` and `x-aligner-reason`, or the comment that ends a stream, tell the client; `-`:
+  LiteLLM asks no guardrail for the headers of this error; `pending`: the headers were made before the stream failed.
+
+{cells} cells, none failing: {counts}.
+"""
+CLIENTS = """
+## Clients
+
+Each through the real gateway with nothing but a base URL and a key. `text` is what the client's own reader made of the
+answer; `call` is the tool call that it parsed, beside which the text stays the upstream's.
+
+"""
+
+
+@dataclass
+class Seen:
+    """Rows of this run."""
+
+    cells: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """By cell: what became of it, and how the response differed."""
+    clients: dict[tuple[str, str, str, str], str] = field(default_factory=dict)
+    """By client, endpoint, whole or stream, and tools: what it read."""
+
+
+def pinned() -> str:
+    """The version of LiteLLM that this table speaks of."""
+    found = re.search(r'"litellm\[proxy\]==([^"]+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert found is not None
+    return found.group(1)
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Markdown."""
+    return "".join(f"| {' | '.join(row)} |\n" for row in [head, ["---"] * len(head), *rows])
+
+
+def cells_section(seen: Seen) -> str:
+    """The heading and the first table."""
+    ordered = [cell for cell in CELLS if str(cell) in seen.cells]
+    counts = Counter(seen.cells[str(cell)][1] for cell in ordered)
+    told = ", ".join(f"{count} {what}" for what, count in counts.most_common())
+    head = ["endpoint", "response", "upstream", "feature", "became", "the client got"]
+    rows = [
+        [
+            f"`{one.endpoint}`",
+            one.kind,
+            FAMILIES[one.upstream],
+            one.feature.name,
+            *seen.cells[str(one)],
+        ]
+        for one in ordered
+    ]
+    return INTRO.format(version=pinned(), cells=len(rows), counts=told) + "\n" + table(head, rows)
+
+
+def clients_section(seen: Seen) -> str:
+    """The second table."""
+    head = ["client", "endpoint", "response", "tools", "what it read"]
+    return CLIENTS + table(head, [[*key, what] for key, what in sorted(seen.clients.items())])

@@ -1,0 +1,48 @@
+"""Every cell of docs/conformance.md on the real proxy: corrected and nothing else touched, or not touched at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from tests.conformance.document import Seen
+from tests.conformance.exchange import BYTES, SAME_ERROR, TEXT_ONLY, ask, became, compared
+from tests.conformance.features import CELLS, CORRECTED, ERROR, SHADOW, UNCHANGED, Cell
+from tests.e2e.conftest import Gateway
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+Answers = tuple[Future[httpx.Response], Future[httpx.Response]]
+HERE = "tests/conformance/test_cells.py::"
+WORKERS = 4
+
+# What is told, and what the client gets. What is not named here is the reason of a skip.
+EXPECTED = {
+    CORRECTED: ({"corrected"}, TEXT_ONLY),
+    UNCHANGED: ({"unchanged"}, BYTES),
+    SHADOW: ({"shadow"}, BYTES),
+    # `pending`: a stream that fails before its first event; its headers were made before.
+    ERROR: ({"skipped upstream_error", "pending", "-"}, SAME_ERROR),
+}
+
+
+@pytest.fixture(scope="module")
+def answers(request: pytest.FixtureRequest, gateway: Gateway, plain: Gateway) -> Iterator[dict[str, Answers]]:
+    """What both proxies say to every cell that was chosen to run, asked side by side."""
+    chosen = [item.callspec.params["cell"] for item in request.session.items if item.nodeid.startswith(HERE)]
+    with ThreadPoolExecutor(WORKERS) as pool:
+        made = {str(cell): (pool.submit(ask, gateway, cell), pool.submit(ask, plain, cell)) for cell in chosen}
+        yield made
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=str)
+def test_cell(answers: dict[str, Answers], seen: Seen, cell: Cell) -> None:
+    ours, theirs = (answer.result() for answer in answers[str(cell)])
+    told, differs = EXPECTED.get(cell.expect, ({f"skipped {cell.expect}"}, BYTES))
+    status, how = became(ours, cell), compared(ours, theirs, cell)
+    assert (status in told, how) == (True, differs), f"{status}: {how}"
+    seen.cells[str(cell)] = (status, how)

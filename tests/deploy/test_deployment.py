@@ -1,0 +1,300 @@
+"""What is deployed says the same everywhere: commands exist, ports agree, nothing is written where it may not be."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from aligner_proxy import __version__, config, supervise
+from aligner_proxy.cli import main, serve
+from aligner_proxy.engine.server import serve as serve_engine
+from aligner_proxy.litellm_file import find_policies
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+MANIFESTS = list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()))
+UNIT = (DEPLOY / "aligner-proxy.service").read_text()
+STATE, TMP, CONFIG, USER = "/var/lib/aligner-proxy", "/tmp", "/etc/aligner-proxy", "10001:10001"
+GATEWAY_PORT, ENGINE_PORT = 4000, 8300
+PACE = supervise.Pace()
+
+
+def parsed(arguments: list[str]) -> dict[str, Any]:
+    """What one of our commands makes of its arguments; fails where it would refuse them."""
+    name, *rest = arguments
+    command = main.get_command(click.Context(main), name)
+    assert command is not None, name
+    with command.make_context(name, list(rest)) as context:
+        return context.params
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The Containerfile, continuation lines joined."""
+    text = (DEPLOY / "Containerfile").read_text().replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [(line.split(None, 1)[0], line.split(None, 1)[1]) for line in lines]
+
+
+def last_stage() -> list[tuple[str, str]]:
+    """What the image is: everything after the last FROM."""
+    found = instructions()
+    return found[max(i for i, (word, _) in enumerate(found) if word == "FROM") :]
+
+
+def said(word: str) -> str:
+    """The one instruction of the last stage that begins with a word."""
+    (value,) = [rest for name, rest in last_stage() if name == word]
+    return value
+
+
+def deployments() -> dict[str, dict[str, Any]]:
+    return {one["metadata"]["name"]: one for one in MANIFESTS if one["kind"] == "Deployment"}
+
+
+def container(name: str) -> dict[str, Any]:
+    """The only container of a deployment."""
+    (found,) = deployments()[name]["spec"]["template"]["spec"]["containers"]
+    return dict(found)
+
+
+# The image
+
+
+def test_the_image_runs_a_command_that_exists_as_nobody_special() -> None:
+    assert said("USER") == USER
+    assert json.loads(said("ENTRYPOINT")) == ["aligner-proxy"]
+    asked = parsed(json.loads(said("CMD")))
+    assert (asked["port"], asked["host"], asked["form"]) == (GATEWAY_PORT, "0.0.0.0", "json")
+    assert said("EXPOSE") == str(GATEWAY_PORT)
+    assert said("STOPSIGNAL") == "SIGTERM"
+
+
+def test_the_image_checks_its_health_with_a_command_that_exists() -> None:
+    probe = said("HEALTHCHECK")
+    command = json.loads(probe[probe.index("CMD") + 3 :])
+    assert command[0] == "aligner-proxy"
+    assert parsed(command[1:])["port"] == GATEWAY_PORT
+
+
+def test_the_image_writes_only_where_its_volumes_are() -> None:
+    assert json.loads(said("VOLUME")) == [STATE]
+    variables = dict(pair.split("=", 1) for rest in [said("ENV")] for pair in rest.split())
+    assert variables["ALIGNER_PROXY_HOME"] == variables["HOME"] == STATE
+    assert variables["PYTHONDONTWRITEBYTECODE"] == "1"
+
+
+def test_what_is_copied_is_there_and_not_ignored() -> None:
+    ignored = (ROOT / ".containerignore").read_text().splitlines()
+    wanted = {line[1:] for line in ignored if line.startswith("!")}
+    assert ignored == (ROOT / ".dockerignore").read_text().splitlines()
+    assert ignored[1] == "*"
+    copies = [rest.split() for word, rest in instructions() if word == "COPY" and "--from" not in rest]
+    copied = {source for words in copies for source in words[:-1]}
+    assert copied == wanted
+    assert all((ROOT / source).exists() for source in copied)
+
+
+def test_packages_are_installed_by_hash_and_torch_as_pinned() -> None:
+    runs = " ".join(rest for word, rest in instructions() if word == "RUN")
+    assert "--require-hashes --no-deps -r requirements.lock" in runs
+    torch = re.search(r"torch==[\d.]+", (ROOT / "pyproject.toml").read_text())
+    assert torch is not None
+    assert ("ARG", f'TORCH="{torch.group()}"') in instructions()
+
+
+def test_no_secret_is_built_in() -> None:
+    for path in DEPLOY.iterdir():
+        assert not re.search(r"sk-[A-Za-z0-9]{8,}|(?i:password)\s*[:=]", path.read_text()), path.name
+
+
+# Compose
+
+
+@pytest.mark.parametrize("name", ["engine", "gateway"])
+def test_compose_services_are_hardened_and_can_write_what_they_must(name: str) -> None:
+    service = COMPOSE["services"][name]
+    assert (service["user"], service["read_only"], service["cap_drop"]) == (USER, True, ["ALL"])
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["tmpfs"][0].startswith(TMP)
+    mounts = {volume.split(":")[1]: volume.split(":") for volume in service["volumes"]}
+    assert set(mounts) == {CONFIG, STATE}
+    assert mounts[CONFIG][2:] == ["ro"]
+    assert mounts[STATE][0] in COMPOSE["volumes"]
+
+
+def test_compose_commands_exist_and_ports_agree() -> None:
+    services = COMPOSE["services"]
+    engine, gateway = (parsed(services[name]["command"]) for name in ("engine", "gateway"))
+    assert (engine["port"], gateway["port"]) == (ENGINE_PORT, GATEWAY_PORT)
+    assert services["gateway"]["environment"]["ALIGNER_PROXY_ENGINE"] == f"http://engine:{ENGINE_PORT}"
+    assert services["gateway"]["ports"] == [f"127.0.0.1:{GATEWAY_PORT}:{GATEWAY_PORT}"]
+    for name, port in (("engine", ENGINE_PORT), ("gateway", GATEWAY_PORT)):
+        cmd, program, *arguments = services[name]["healthcheck"]["test"]
+        assert (cmd, program) == ("CMD", "aligner-proxy")
+        asked = parsed(arguments)
+        assert str(port) in f"{asked['port']} {asked['engine']}"
+
+
+def test_compose_keeps_the_engine_to_itself() -> None:
+    engine = COMPOSE["services"]["engine"]
+    assert "ports" not in engine
+    assert engine["networks"] == ["inside"]
+    assert COMPOSE["networks"]["inside"] == {"internal": True}
+    assert (DEPLOY / COMPOSE["services"]["engine"]["build"]["context"]).resolve() == ROOT
+
+
+# Kubernetes
+
+
+@pytest.mark.parametrize(("name", "port"), [("engine", ENGINE_PORT), ("gateway", GATEWAY_PORT)])
+def test_pods_run_commands_that_exist_on_ports_that_agree(name: str, port: int) -> None:
+    pod = container(name)
+    assert parsed(pod["args"])["port"] == port
+    assert pod["ports"] == [{"name": "http", "containerPort": port}]
+    assert pod["image"] == f"aligner-proxy:{__version__}"
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert pod[probe]["httpGet"]["port"] == "http"
+
+
+def test_probes_ask_for_paths_that_exist() -> None:
+    from aligner_proxy.engine import health
+    from aligner_proxy.engine.scripted import ScriptedEngine
+
+    known = {route.path for route in health.routes(ScriptedEngine())}
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert container("engine")[probe]["httpGet"]["path"] in known
+        # LiteLLM's; the end-to-end tests wait for the second.
+        assert container("gateway")[probe]["httpGet"]["path"] in ("/health/liveliness", "/health/readiness")
+    assert container("engine")["livenessProbe"]["httpGet"]["path"] == "/health/live"
+    assert container("gateway")["livenessProbe"]["httpGet"]["path"] == "/health/liveliness"
+
+
+@pytest.mark.parametrize("name", ["engine", "gateway"])
+def test_pods_are_hardened_and_can_write_what_they_must(name: str) -> None:
+    spec, pod = deployments()[name]["spec"]["template"]["spec"], container(name)
+    assert spec["securityContext"]["runAsNonRoot"]
+    assert spec["securityContext"]["runAsUser"] == int(USER.split(":")[0])
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert spec["automountServiceAccountToken"] is False
+    assert pod["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    mounts = {mount["mountPath"]: mount for mount in pod["volumeMounts"]}
+    assert set(mounts) == {CONFIG, STATE, TMP}
+    assert mounts[CONFIG]["readOnly"]
+    assert "emptyDir" in volumes[mounts[STATE]["name"]]
+    assert "emptyDir" in volumes[mounts[TMP]["name"]]
+    assert {mount["name"] for mount in pod["volumeMounts"]} == set(volumes)
+
+
+def test_selectors_find_what_they_are_for() -> None:
+    labels = {name: one["spec"]["template"]["metadata"]["labels"] for name, one in deployments().items()}
+    for one in MANIFESTS:
+        name = one["metadata"]["name"]
+        if one["kind"] == "Deployment":
+            assert one["spec"]["selector"]["matchLabels"] == labels[name]
+        elif one["kind"] == "Service":
+            assert one["spec"]["selector"] == labels[name]
+        elif one["kind"] == "PodDisruptionBudget":
+            assert one["spec"]["selector"]["matchLabels"] == labels[name]
+        elif one["kind"] == "NetworkPolicy":
+            assert one["spec"]["podSelector"]["matchLabels"] == labels["engine"]
+            (rule,) = one["spec"]["ingress"]
+            assert rule["from"] == [{"podSelector": {"matchLabels": labels["gateway"]}}]
+            assert rule["ports"] == [{"protocol": "TCP", "port": ENGINE_PORT}]
+    assert labels["engine"] != labels["gateway"]
+
+
+def test_the_configuration_in_the_manifests_is_one_that_serve_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (data,) = [one["data"] for one in MANIFESTS if one["kind"] == "ConfigMap"]
+    for name, text in data.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setenv("LITELLM_MASTER_KEY", "sk-" + "0123456789abcdef")
+    path = tmp_path / "litellm.yaml"
+    assert config.load(find_policies(path)).routes[0].objectives == ("harmless", "helpful")
+    serve.check_class_is_ours(path)
+    serve.check_master_key(path)
+    for args in (container(name)["args"] for name in deployments()):
+        assert Path(args[args.index("--config") + 1]).name in data
+
+
+def test_variables_that_are_set_are_read() -> None:
+    known = {config.LOG, config._ENGINE, config._KEYS, config._HOME, config._POLICIES}
+    for path in DEPLOY.iterdir():
+        assert set(re.findall(r"ALIGNER_PROXY_[A-Z]+", path.read_text())) <= known, path.name
+
+
+# systemd
+
+
+def test_the_unit_is_hardened_and_starts_commands_that_exist() -> None:
+    unit = configparser.RawConfigParser(strict=False)
+    unit.optionxform = str  # type: ignore[method-assign,assignment]
+    unit.read_string(UNIT)
+    service = unit["Service"]
+    for line in ("ExecStartPre", "ExecStart"):
+        program, *arguments = shlex.split(service[line])
+        assert program.endswith("/bin/aligner-proxy")
+        asked = parsed(arguments)
+    assert (asked["port"], asked["host"]) == (GATEWAY_PORT, "127.0.0.1")
+    assert service["User"] != "root"
+    assert f"ALIGNER_PROXY_HOME=/var/lib/{service['StateDirectory']}" in service["Environment"]
+    for name, value in {"ProtectSystem": "strict", "NoNewPrivileges": "yes", "CapabilityBoundingSet": ""}.items():
+        assert service[name] == value
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
+    path = tmp_path / "aligner-proxy.service"
+    path.write_text(UNIT.replace("/opt/aligner-proxy/bin/aligner-proxy", shutil.which("true") or "/bin/true"))
+    said = subprocess.run(["systemd-analyze", "verify", path], capture_output=True, text=True, check=False)
+    assert "aligner-proxy.service" not in said.stderr, said.stderr
+    rating = ["systemd-analyze", "security", "--offline=true", "--threshold=20", path]
+    assert subprocess.run(rating, capture_output=True, check=False).returncode == 0
+
+
+# All of them
+
+
+def test_everybody_waits_longer_than_draining_takes() -> None:
+    """`serve` gives LiteLLM its grace and then the engine; the engine alone needs its own."""
+    both = 2 * PACE.grace
+    alone = int(serve_engine.__kwdefaults__["grace_s"])
+    seconds = re.search(r"TimeoutStopSec=(\d+)", UNIT)
+    assert seconds is not None
+    assert int(seconds[1]) > both
+    for name, least in (("engine", alone), ("gateway", both)):
+        assert int(COMPOSE["services"][name]["stop_grace_period"].removesuffix("s")) > least
+        pods = deployments()[name]["spec"]["template"]["spec"]
+        assert pods["terminationGracePeriodSeconds"] > least + 5  # preStop
+    assert "TERM" in said("STOPSIGNAL")
+
+
+def test_the_docs_name_every_file_and_every_file_is_described() -> None:
+    text = (ROOT / "docs" / "deploy.md").read_text()
+    for path in DEPLOY.iterdir():
+        assert f"deploy/{path.name}" in text, path.name
+    for name in re.findall(r"`(deploy/[\w.-]+)`", text):
+        assert (ROOT / name).exists(), name
+
+
+def test_nothing_private_is_kept_in_the_repository() -> None:
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert any(fnmatch("deploy/gateway.env", pattern.lstrip("/")) for pattern in ignored)

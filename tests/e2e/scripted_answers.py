@@ -1,0 +1,93 @@
+"""What the scripted upstreams have in common: the texts, the script that a request names, and how frames are sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+GOOD = "Water boils at 100 °C at sea level.  It boils lower\n\n- in the mountains\t🏔\n- in a vacuum. "
+RUDE = "The capital of France is Paris. You are an idiot for asking. It lies on the Seine."
+UNICODE = "Ca\u0301fé – “naïve” 🇫🇷👩‍👩‍👧. You are an idiot for asking. 你好。 שלום \u2028 x\u0301 ends."
+REFUSED = "I'm sorry, but I can't help with that."
+ANSWERS = {
+    "rude": RUDE,
+    "unicode": UNICODE,
+    "slow": RUDE,
+    "broken": RUDE,
+    "held": RUDE,
+    "unstored": RUDE,
+    "refuse": REFUSED,
+    "empty": "",
+    "huge": "All is well. " * 400,
+    "json": '{"you": "are an idiot"}',
+    "length": RUDE,
+    "filter": RUDE,
+    "reasoning": RUDE,
+    "cited": RUDE,
+    "torn": RUDE,
+    "break": RUDE,
+    "paused": RUDE,
+    "drip": RUDE,
+    "error": RUDE,
+    **dict.fromkeys(
+        ("refine_garbage", "refine_harm", "refine_slow", "refine_down", "refine_raises", "refine_blocks"), RUDE
+    ),
+    "refine_nonsense": RUDE,
+}
+THOUGHT = "You are an idiot, I think."
+SEEN: list[dict[str, Any]] = []
+"""Every body that arrived."""
+
+
+def script(body: Mapping[str, Any]) -> str:
+    """The first word of what the user said last."""
+    return said_last(body).split()[0]
+
+
+def said_last(body: Mapping[str, Any]) -> str:
+    """What the user said last."""
+    said = body.get("prompt") or body.get("input") or body.get("messages")
+    while isinstance(said, list):
+        said = [part for part in said if not isinstance(part, dict) or part.get("role", "user") == "user"][-1]
+        said = said.get("content", said.get("text")) if isinstance(said, dict) else said
+    return str(said)
+
+
+def answer(name: str, index: int = 0) -> str:
+    """What the upstream says; of several choices, the odd ones are good."""
+    return GOOD if index % 2 else ANSWERS.get(name, GOOD)
+
+
+OPEN: set[str] = set()
+"""Gates that have been opened, by name."""
+_BEFORE_THE_GATE = 16
+
+
+async def sse(lines: list[str], name: str, gate: str = "") -> AsyncIterator[str]:
+    """The frames; `break` stops in the middle without a word, `torn` sends them cut anywhere, `drip` takes seconds.
+
+    With a gate the stream waits after its first frames until somebody has opened it.
+    """
+    if name == "torn":
+        whole = "".join(lines)
+        lines = [whole[i : i + 7] for i in range(0, len(whole), 7)]
+    for number, line in enumerate(lines):
+        if name == "break" and number == 6:
+            await asyncio.sleep(0.3)  # or the client loses what it has not read yet
+            raise ConnectionError("scripted break")
+        while number == _BEFORE_THE_GATE and gate and gate not in OPEN:
+            await asyncio.sleep(0.02)
+        yield line
+        await asyncio.sleep(0.15 if name == "drip" else 0)
+
+
+def gate_of(body: Mapping[str, Any]) -> str:
+    """The gate that a request names: `paused NAME`."""
+    words = said_last(body).split()
+    return words[1] if words[0] == "paused" else ""
+
+
+def control(name: str) -> dict[str, str]:
+    """An upstream may forbid storing its answer."""
+    return {"cache-control": "no-store"} if name == "unstored" else {}

@@ -1,0 +1,167 @@
+"""The three ways of a stream through the real proxy: what arrives, and when."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+FIRST = "The capital of France is Paris."
+KIND = f"{FIRST} It lies on the Seine."
+RUDE = f"{FIRST} You are an idiot for asking. It lies on the Seine."
+# Endpoint and the model behind it, after the mode: natively and translated.
+WAYS = [
+    ("chat", ""),
+    ("chat", "-claude"),
+    ("text", "-instruct"),
+    ("messages", "-claude"),
+    ("messages", ""),
+    ("responses", ""),
+    ("responses", "-claude"),
+]
+
+
+def asked(endpoint: str, model: str, said: str, **more: Any) -> tuple[str, dict[str, Any]]:
+    """Path and body of a streamed request."""
+    messages = [{"role": "user", "content": said}]
+    body: dict[str, Any] = {
+        "chat": {"messages": messages},
+        "text": {"prompt": said},
+        "messages": {"messages": messages, "max_tokens": 99},
+        "responses": {"input": said},
+    }[endpoint]
+    path = {"chat": "/v1/chat/completions", "text": "/v1/completions"}.get(endpoint, f"/v1/{endpoint}")
+    return path, {"model": model, "stream": True, **body, **more}
+
+
+def spoken(event: dict[str, Any]) -> str:
+    """What an event of any endpoint adds to the text."""
+    if event.get("type") == "content_block_delta":
+        return str(event["delta"].get("text") or "")
+    if event.get("type") == "response.output_text.delta":
+        return str(event["delta"])
+    choices = event.get("choices") or ()
+    return "".join(c.get("text") or c.get("delta", {}).get("content") or "" for c in choices)
+
+
+def told(lines: Iterator[str]) -> Iterator[str]:
+    """The texts as they come; a comment is told as it stands."""
+    for line in lines:
+        if line.startswith("data: ") and line != "data: [DONE]":
+            yield spoken(json.loads(line[6:]))
+        elif line.startswith(": "):
+            yield line
+
+
+def streamed(proxy: Any, endpoint: str, model: str, said: str, **more: Any) -> Any:
+    """A whole stream: its text, its data and its comments."""
+    path, body = asked(endpoint, model, said, **more)
+    raw = proxy.http.post(path, json=body).text
+    pieces = list(told(iter(raw.splitlines())))
+    text = "".join(piece for piece in pieces if not piece.startswith(": "))
+    return text, raw, [piece for piece in pieces if piece.startswith(": aligner ")]
+
+
+@pytest.mark.parametrize(("endpoint", "kind"), WAYS)
+@pytest.mark.parametrize(
+    ("mode", "text", "status"),
+    [("quick", KIND, "corrected"), ("sentence", KIND, "corrected"), ("live", RUDE, "shadow")],
+)
+def test_every_endpoint_in_every_mode(
+    gateway: Any, endpoint: str, kind: str, mode: str, text: str, status: str
+) -> None:
+    got, raw, comments = streamed(gateway, endpoint, mode + kind, "rude")
+    assert got == text
+    assert comments == [f": aligner status={status}"]
+    assert ("idiot" in got) is (mode == "live")
+    if endpoint == "responses":
+        events = [json.loads(line[6:]) for line in raw.splitlines() if line.startswith("data: {")]
+        wholes = [event["text"] for event in events if event["type"] == "response.output_text.done"]
+        (last,) = [event["response"] for event in events if event["type"] == "response.completed"]
+        said = [
+            part["text"] for item in last["output"] for part in item.get("content", ()) if item["type"] == "message"
+        ]
+        assert wholes == said == [text]
+
+
+@pytest.mark.parametrize(("endpoint", "kind"), WAYS)
+def test_a_clean_stream_is_litellms_own(gateway: Any, plain: Any, endpoint: str, kind: str) -> None:
+    ours, theirs = (streamed(proxy, endpoint, f"sentence{kind}", "good") for proxy in (gateway, plain))
+    assert ours[0] == theirs[0] != ""
+    assert ours[1].count("data: ") == theirs[1].count("data: ")
+    assert ours[2] == [": aligner status=unchanged"]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "kind"), [("chat", ""), ("text", "-instruct"), ("messages", "-claude"), ("responses", "")]
+)
+@pytest.mark.parametrize("mode", ["sentence", "live", "quick"])
+def test_what_arrives_while_the_upstream_is_still_writing(
+    gateway: Any, upstream: str, endpoint: str, kind: str, mode: str
+) -> None:
+    """The upstream goes on only when the client has seen what it has to see by then: who waits would wait forever."""
+    gate = uuid.uuid4().hex
+    path, body = asked(endpoint, mode + kind, f"paused {gate}")
+    due = {"sentence": FIRST.removesuffix("is."), "live": f"{FIRST} You are", "quick": ": keep-alive"}[mode]
+    seen = ""
+    with gateway.http.stream("POST", path, json=body) as response:
+        pieces = told(response.iter_lines())
+        while not seen.startswith(due):
+            seen += next(pieces)
+        assert "idiot" not in seen or mode == "live"
+        httpx.post(f"{upstream}/release/{gate}", trust_env=False)
+        rest = list(pieces)
+    whole = "".join(piece for piece in [seen, *rest] if not piece.startswith(": "))
+    assert whole == (RUDE if mode == "live" else KIND)
+
+
+def test_choices_usage_and_tools_in_mid_stream(gateway: Any, plain: Any) -> None:
+    usage = {"stream_options": {"include_usage": True}}
+    ours, theirs = (proxy.chat_stream("rude", model="sentence", n=2, **usage) for proxy in (gateway, plain))
+    assert ours.text() == KIND
+    assert ours.text(1) == theirs.text(1)
+    assert [chunk.get("usage") for chunk in ours.chunks] == [chunk.get("usage") for chunk in theirs.chunks]
+    assert [finish(chunk) for chunk in ours.chunks] == [finish(chunk) for chunk in theirs.chunks]
+    ours, theirs = (proxy.chat_stream("tools", model="sentence") for proxy in (gateway, plain))
+    assert ours.untouched() == theirs.untouched()
+    assert ours.comments[-1] == ": aligner status=skipped reason=tool_calls"
+
+
+def finish(chunk: dict[str, Any]) -> list[Any]:
+    """Finish reasons of a chunk."""
+    return [choice.get("finish_reason") for choice in chunk["choices"]]
+
+
+def test_the_trail_tells_what_was_flagged(gateway: Any) -> None:
+    trail, status = gateway.chat_stream("rude", model="sentence").comments
+    assert status == ": aligner status=corrected"
+    said = json.loads(trail.removeprefix(": aligner-trail "))
+    assert said["choices"] == [{"index": 0, "flagged": [{"segment": 1, "score": 4.0, "objective": "kind"}]}]
+    assert said["first_token_ms"] >= 0
+    assert "idiot" not in trail
+
+
+def test_an_engine_that_is_too_slow_lets_the_original_pass(gateway: Any, plain: Any) -> None:
+    ours = gateway.chat_stream("slow", model="sentence-hasty")
+    assert ours.comments == [": aligner status=failed reason=timeout"]
+    assert ours.untouched() == plain.chat_stream("slow", model="sentence-hasty").untouched()
+
+
+def test_an_engine_that_is_too_slow_may_end_the_stream(gateway: Any) -> None:
+    path, body = asked("chat", "sentence-strict", "slow")
+    got = gateway.http.post(path, json=body)
+    assert "could not be aligned (timeout)" in got.text
+    assert "idiot" not in got.text
+
+
+def test_the_metrics_tell_how_late_a_stream_is(gateway: Any) -> None:
+    gateway.chat_stream("good", model="sentence")
+    metrics = gateway.http.get("/metrics/").text
+    assert 'aligner_first_token_added_seconds_count{stream="sentence"}' in metrics
+    assert 'aligner_last_token_added_seconds_count{stream="sentence"}' in metrics

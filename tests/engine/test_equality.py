@@ -1,0 +1,151 @@
+"""500 random cases each: verified drafts write what `generate` writes, and segments score as in one plain forward.
+
+In fp32, whatever the company, the chunks, preemptions, adapters and edit rates. The references are the library's own
+`generate` and forward, over a model with the adapter merged into its weights.
+"""
+
+from __future__ import annotations
+
+import random
+from functools import cache, partial
+from typing import Any
+
+import pytest
+import torch
+
+from aligner_proxy import prompts, segments
+from aligner_proxy.engine.correct import Aligner, correct
+from aligner_proxy.engine.decode import Limits, Tally, generate
+from aligner_proxy.engine.detector import spans
+from aligner_proxy.engine.draft_length import CostCurve, Rule, draft_length
+from aligner_proxy.engine.fit import fit
+from aligner_proxy.engine.loop import Loop
+from aligner_proxy.engine.proposer import EditProposer
+from aligner_proxy.engine.protocol import AlignRequest
+from aligner_proxy.engine.reading import Growing, read
+from aligner_proxy.engine.scheduler import Job
+from aligner_proxy.engine.sequence import Ask, Sequence
+from aligner_proxy.types import Correction
+
+from . import tiny
+from .cases import cases
+from .test_correct import corrupted
+from .test_loop import asked
+from .test_lora import merged
+from .test_reading import PIECES, cut
+
+NAMES = ("default", "1", "2", "3")
+PROMPTS = [f"{line} | {end}" for line in tiny.CORPUS for end in ("Edit: ", "Answer: the ", "1. ")]
+RATES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+TOKENS, TOGETHER, PER_TEST = 40, 5, 25
+RULES: tuple[Rule, ...] = (
+    tiny.whole,
+    tiny.at_most(4),
+    partial(draft_length, CostCurve(((1, 1.0), (4, 1.0), (8, 1.5), (64, 8.2)))),
+    partial(draft_length, CostCurve(((1, 1.0), (64, 3.0)))),
+)
+
+
+@cache
+def plain(number: int) -> Any:
+    """The model that an adapter makes of the base, as the library runs it."""
+    return merged(tiny.adapter(number)) if number else tiny.model()
+
+
+@cache
+def expected(number: int, prompt: str) -> tuple[int, ...]:
+    """What the library writes one by one, the end mark included."""
+    ids = torch.tensor([tiny.runner().tokenizer.prompt(prompt).ids])
+    out = plain(number).generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=TOKENS, do_sample=False)
+    return tuple(out[0, ids.shape[1] :].tolist())
+
+
+def drive(loop: Loop, rng: random.Random, feed: Any = lambda: None) -> None:
+    """Step to the end; now and then somebody has to begin again."""
+    while loop.busy or feed():
+        loop.step()
+        running = [job for job in loop.scheduler.running if not job.parked]
+        if running and rng.random() < 0.05:
+            loop.scheduler._push_out(rng.choice(running))
+        loop.scheduler.check()
+
+
+def house(rng: random.Random, tokens: tuple[int, int]) -> tuple[Aligner, Loop]:
+    made = tiny.together(tokens=rng.randrange(*tokens))
+    return made, Loop(made, budget=rng.randrange(6, 300), most=rng.randrange(1, TOGETHER + 1))
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("block", cases(500 // PER_TEST, 3))
+def test_verified_drafts_write_what_generate_writes(block: int) -> None:
+    for seed in range(block * PER_TEST // TOGETHER, (block + 1) * PER_TEST // TOGETHER):
+        rng = random.Random(seed)
+        made, loop = house(rng, (250, 800))
+        written: dict[int, list[int]] = {}
+        wanted = []
+        for i in range(TOGETHER):
+            number, prompt = rng.randrange(4), rng.choice(PROMPTS)
+            wanted.append(expected(number, prompt))
+            draft = corrupted(list(wanted[i]), rng.choice(RATES), rng)
+            sequence, first = Sequence(number), Ask(made.runner.tokenizer.prompt(prompt).ids, prompt=True)
+            proposer = EditProposer(draft, rng.choice(RULES))
+            work = generate(sequence, first, proposer, Limits(TOKENS), Tally(), made.runner.tokenizer.eos_ids)
+            loop.add(Job(str(i), work, partial(written.__setitem__, i), sequence=sequence))
+        drive(loop, rng)
+        for i, tokens in enumerate(wanted):
+            ended = tokens[-1] in made.runner.tokenizer.eos_ids
+            assert (tuple(written[i].ids), written[i].finished) == (tokens[:-1] if ended else tokens, ended), seed  # type: ignore[attr-defined]
+
+
+def scores(made: Aligner, request: AlignRequest) -> list[float]:
+    """Of all segments, from one forward of the library over the whole prompt."""
+    chosen = made.named(request.aligner)
+    head = made.runner._heads[chosen.adapter]
+    fitted = fit(request, prompts.template(chosen.info.template), made.runner.tokenizer, chosen.info.window)
+    where = spans(fitted.prompt, segments.split(request.answer), fitted.offsets)
+    taps = head.taps(plain(chosen.adapter).base_model)
+    with torch.inference_mode():
+        final = plain(chosen.adapter).base_model(torch.tensor([fitted.ids]), use_cache=False).last_hidden_state
+        most: list[float] = head(*head.read(taps.take(final)[0], where)).max(dim=-1).values.tolist()
+    return most
+
+
+def write_on(growing: list[tuple[Growing, list[str]]], requests: list[AlignRequest]) -> bool:
+    """One chunk more for somebody; whether anybody still writes."""
+    for grows, chunks in growing:
+        if chunks:
+            grows.text += chunks.pop(0)
+            return True
+        if not grows.complete:
+            grows.request = next(one for one in requests if one.request_id == grows.request.request_id)
+            grows.complete = True
+            return True
+    return False
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("block", range(500 // PER_TEST))
+def test_segments_score_alike_however_they_were_read(block: int) -> None:
+    """Whole, in chunks, in company, and while the answer was still being written."""
+    for seed in range(block * PER_TEST // TOGETHER, (block + 1) * PER_TEST // TOGETHER):
+        rng = random.Random(seed)
+        made, loop = house(rng, (1200, 4000))
+        ends: dict[int, Correction] = {}
+        growing: list[tuple[Growing, list[str]]] = []
+        requests = []
+        for i in range(TOGETHER):
+            answer = "".join(rng.choices(PIECES, k=rng.randrange(1, 9))) + "The end."
+            request = asked(rng, i).model_copy(update={"answer": answer, "caution": 1e9})
+            requests.append(request)
+            chosen = made.named(request.aligner)
+            sequence, finish = Sequence(chosen.adapter), partial(ends.__setitem__, i)
+            if rng.random() < 0.5:
+                loop.add(Job(str(i), correct(chosen, request, sequence), finish, sequence=sequence))
+            else:
+                grows = Growing(request.model_copy(update={"answer": ""}))
+                growing.append((grows, cut(rng, answer)))
+                work = read(chosen, grows, sequence)
+                loop.add(Job(str(i), work, finish, awake=grows.waits, sequence=sequence))
+        drive(loop, rng, partial(write_on, growing, requests))
+        for i, request in enumerate(requests):
+            assert [s.score for s in ends[i].segments] == pytest.approx(scores(made, request), abs=1e-4), (seed, i)

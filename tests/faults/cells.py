@@ -1,0 +1,176 @@
+"""One cell: a fault, a failure policy and a stream mode. What must the client get, what did it get, and the page of it.
+
+docs/faults.md is what the cells were seen to give: each test compares its cell with the page, and a run of all cells
+with ALIGNER_PROXY_WRITE_DOCS=1 writes it. What a cell may give at all does not come from the page but from `expected`.
+A further stream mode is a line in `MODES`, and a word in `expected` where it promises less.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from aligner_proxy.types import FailureClass, OnError
+
+PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
+WRITE = os.environ.get("ALIGNER_PROXY_WRITE_DOCS") == "1"
+POLICIES = tuple(OnError)
+DEADLINES = {"short": 0.8, "middle": 4.0, "long": 60.0}
+"""Seconds. Short where the fault outlasts any deadline, long where an answer, good or bad, comes by itself."""
+
+CORRECTED, ORIGINAL, ERROR, ALONE, NOBODY = (
+    "corrected",
+    "the original",
+    "error 503",
+    "as LiteLLM alone",
+    "nobody is there; the work is given up",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """How an answer is delivered."""
+
+    name: str
+    stream: str | None = None
+    """The route's stream mode; None where the client asks for a whole response."""
+
+
+MODES = (Mode("whole"), Mode("hold", "hold"))
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What goes wrong; `kind` None: no correction fails by it. `word` begins the question and makes it happen."""
+
+    title: str
+    kind: FailureClass | None
+    word: str = "rude"
+    heals: bool = False
+    """A later try finds it gone."""
+    deadline: str = "long"
+    retry_deadline: str | None = None
+    otherwise: str = CORRECTED
+    """What the client gets where no correction fails."""
+    through: str = "proxy"
+    """The real LiteLLM proxy over sockets, or the hooks in the test's own process."""
+
+    def within(self, policy: OnError) -> str:
+        """Which deadline the route has."""
+        return (self.retry_deadline if policy is OnError.RETRY else None) or self.deadline
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One request."""
+
+    fault: Fault
+    policy: OnError
+    mode: Mode
+
+    @property
+    def model(self) -> str:
+        """The model that it asks for, by which its route is found."""
+        return model(self.policy, self.mode, self.fault.within(self.policy))
+
+    @property
+    def name(self) -> str:
+        """In test reports."""
+        return f"{self.fault.title}-{self.policy.value}-{self.mode.name}"
+
+    def expected(self) -> str:
+        """What a failure of this class means under this policy, whatever the fault.
+
+        It holds for modes that deliver nothing before the verdict; one that does has to say here what it can promise.
+        """
+        if self.fault.kind is None:
+            return self.fault.otherwise
+        if self.policy is OnError.RETRY:
+            return CORRECTED if self.fault.heals else ORIGINAL
+        return ERROR if self.policy is OnError.BLOCK else ORIGINAL
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the client got, and why, as far as it is told."""
+
+    what: str
+    why: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.what} ({self.why})" if self.why else self.what
+
+
+def model(policy: OnError, mode: Mode, deadline: str) -> str:
+    """A model of its own for each route, so that one proxy has them all."""
+    return f"{policy.value}-{mode.name}-{deadline}"
+
+
+def cells(faults: tuple[Fault, ...]) -> list[Cell]:
+    """All cells of these faults."""
+    return [Cell(fault, policy, mode) for fault in faults for policy in POLICIES for mode in MODES]
+
+
+_IN_TIME = ("overload", "timeout")
+SEEN: dict[tuple[str, str, str], Seen] = {}
+"""By fault, policy and mode; filled while the tests run."""
+
+
+def check(cell: Cell, seen: Seen) -> None:
+    """Compare with what must be and with the page."""
+    assert seen.what == cell.expected(), str(seen)
+    place = (cell.fault.title, cell.policy.value, cell.mode.name)
+    if cell.fault.kind is FailureClass.OVERLOAD and cell.policy is OnError.RETRY and seen.why in _IN_TIME:
+        seen = Seen(seen.what, " or ".join(_IN_TIME))  # which of them came last is a matter of milliseconds
+    SEEN[place] = seen
+    if not WRITE:
+        assert told().get(place) == str(seen), f"{PAGE.name} is stale; write it with ALIGNER_PROXY_WRITE_DOCS=1"
+
+
+def told() -> dict[tuple[str, str, str], str]:
+    """The cells of the page."""
+    found = {}
+    modes: list[str] = []
+    for line in PAGE.read_text(encoding="utf-8").splitlines() if PAGE.exists() else ():
+        columns = [column.strip() for column in line.strip("|").split("|")]
+        if columns[0] == "fault":
+            modes = columns[3:]
+        elif modes and line.startswith("|") and not columns[0].startswith("---"):
+            found.update({(columns[0], columns[2], mode): said for mode, said in zip(modes, columns[3:], strict=True)})
+    return found
+
+
+_PAGE = """# What a client gets when something fails
+
+Each cell is one request that met the fault. The page is written by the tests (tests/faults/), which fail when a cell
+gives anything else; `ALIGNER_PROXY_WRITE_DOCS=1 python -m pytest tests/faults` writes it anew. {count} cells: in none
+did the client wait in vain (it would have given up, and the test failed), and in none was an answer of the upstream
+lost: the client got the correction, the original, or an error that says so.
+
+- **whole**: a whole response; **hold**: a stream under `stream: hold`. The policy is the route's `on_error`; what retry
+  does not heal passes (`after_retry: passthrough`).
+- **proxy**: through the real LiteLLM proxy over sockets, engine and upstream in processes of their own. **hooks**: by
+  the hooks that LiteLLM calls, in the test's process, on a real store.
+- In brackets: the class of the failure ([operations.md](operations.md)), or the reason where no correction failed.
+- *once*, *for a moment*: a second try finds it gone; without that, it outlasts the deadline or comes with every try.
+- *the original* is what the upstream said, text and form. *error 503* is an OpenAI-shaped error of type
+  `aligner_error`. *as LiteLLM alone*: the same, byte for byte but for ids and names, as a route in mode `off` gives.
+
+| fault | through | policy | {modes} |
+|---|---|---|{lines}|
+{rows}
+"""
+
+
+def page(faults: tuple[Fault, ...]) -> str:
+    """The page of what was seen."""
+    rows = []
+    for fault in faults:
+        for policy in POLICIES:
+            said = [str(SEEN[fault.title, policy.value, mode.name]) for mode in MODES]
+            rows.append(f"| {' | '.join([fault.title, fault.through, policy.value, *said])} |")
+    modes = " | ".join(mode.name for mode in MODES)
+    return _PAGE.format(
+        count=len(rows) * len(MODES), modes=modes, lines="|".join("---" for _ in MODES), rows="\n".join(rows)
+    )

@@ -1,0 +1,172 @@
+"""Faults of the cache's store and of the clock, by the hooks that LiteLLM calls: each cell has a store of its own.
+
+The errors are sqlite's own: a store may be told to have no more pages, or to be only read, and remembers that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import diskcache
+import pytest
+import yaml
+from litellm.proxy._types import ProxyException, UserAPIKeyAuth
+from litellm.types.utils import ModelResponse, ModelResponseStream
+
+from aligner_proxy import guardrail as module
+from aligner_proxy import in_force
+from aligner_proxy.cache import CorrectionCache
+from aligner_proxy.engine.protocol import AlignRequest
+from aligner_proxy.engine.scripted import ScriptedEngine
+from aligner_proxy.guardrail import AlignerGuardrail
+from aligner_proxy.pipeline import Pipeline
+from aligner_proxy.types import Correction
+from tests.faults import faults
+from tests.faults.cells import CORRECTED, ERROR, ORIGINAL, Cell, Fault, Seen, cells, check
+from tests.faults.conftest import policies
+from tests.faults.faulty_upstream import INSULT, KIND, RUDE
+
+ROUTE = "/v1/chat/completions"
+DAY_S = 86_400.0
+
+
+class Engine(ScriptedEngine):
+    """Takes the insult out; while it works, something may happen."""
+
+    def __init__(self, meanwhile: Callable[[], None]) -> None:
+        super().__init__(lambda request: request.answer.replace(INSULT, ""))
+        self.meanwhile = meanwhile
+
+    async def align(self, request: AlignRequest) -> Correction:
+        """Let it happen."""
+        self.meanwhile()
+        return await super().align(request)
+
+
+def noise(store: Path) -> None:
+    (store / "cache.db").write_bytes(bytes(range(256)) * 200)
+
+
+def torn(store: Path) -> None:
+    with sqlite3.connect(store / "cache.db") as base:
+        ((value,),) = base.execute("SELECT value FROM Cache").fetchall()
+        base.execute("UPDATE Cache SET value = ?", (value[:-9] + bytes([value[-9] ^ 1]) + value[-8:],))
+    base.close()
+
+
+def settled(store: Path, **settings: Any) -> None:
+    """Settings of sqlite that the store keeps to whenever it is opened."""
+    cache = diskcache.Cache(str(store))
+    with sqlite3.connect(store / "cache.db") as base:
+        base.execute("DELETE FROM Cache")
+        pages = base.execute("PRAGMA page_count").fetchone()[0]
+        base.executemany(
+            "INSERT OR REPLACE INTO Settings (key, value) VALUES (?, ?)",
+            [(f"sqlite_{name}", pages if value is ... else value) for name, value in settings.items()],
+        )
+    base.close()
+    cache.close()
+
+
+def a_file(store: Path) -> None:
+    for path in sorted(store.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    store.rmdir()
+    store.write_text("")
+
+
+STORES: dict[Fault, Callable[[Path], None]] = {
+    faults.NOISY_STORE: noise,
+    faults.TORN_ENTRY: torn,
+    faults.READ_ONLY: lambda store: settled(store, query_only=1),
+    faults.DISK_FULL: lambda store: settled(store, max_page_count=...),
+    faults.NO_FOLDER: a_file,
+}
+JUMPS = {faults.FORWARD: DAY_S, faults.BACK: -DAY_S}
+
+
+@pytest.mark.parametrize("cell", cells(tuple(STORES)), ids=lambda cell: cell.name)
+async def test_the_store_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
+    store = tmp_path / "store"
+    before = guard(tmp_path, monkeypatch, store)
+    assert (await deliver(before, cell)).what == CORRECTED
+    await close(before)
+    STORES[cell.fault](store)
+    after = guard(tmp_path, monkeypatch, store)
+    for _ in range(2):  # the first one finds it broken, the second one finds it left alone
+        got = await deliver(after, cell)
+        check(cell, got)
+    assert after.pipeline.engine.seen, "it came from the cache"
+    await close(after)
+
+
+@pytest.mark.parametrize("cell", cells(tuple(JUMPS)), ids=lambda cell: cell.name)
+async def test_the_clock_jumps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
+    """Deadlines and pauses go by a clock that does not jump; entries of the cache live by the one that does."""
+    right = time.time
+
+    def jump() -> None:
+        monkeypatch.setattr(time, "time", lambda: right() + JUMPS[cell.fault])
+
+    guarded = guard(tmp_path, monkeypatch, tmp_path / "store", jump)
+    check(cell, await deliver(guarded, cell))
+    again = await deliver(guarded, cell)
+    monkeypatch.setattr(time, "time", right)
+    check(cell, again)
+    await close(guarded)
+
+
+def guard(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, store: Path, meanwhile: Callable[[], None] = lambda: None
+) -> AlignerGuardrail:
+    """The guardrail of these policies, with a real store."""
+    monkeypatch.setattr(module.inside, "config_folder", lambda: folder)
+    monkeypatch.setenv("ALIGNER_PROXY_HOME", str(folder / "home"))
+    in_force._at.cache_clear()
+    (folder / "policies.yaml").write_text(yaml.safe_dump(policies()))
+    made = AlignerGuardrail(guardrail_name="aligner", default_on=True, event_hook="post_call")
+    made.pipeline = Pipeline(Engine(meanwhile), CorrectionCache(store, DAY_S / 2, 8))
+    return made
+
+
+async def close(guarded: AlignerGuardrail) -> None:
+    assert guarded.pipeline.cache is not None
+    await guarded.pipeline.cache.aclose()
+
+
+async def deliver(guarded: AlignerGuardrail, cell: Cell) -> Seen:
+    """What the client gets of one request."""
+    user = UserAPIKeyAuth(api_key="a" * 64, request_route=ROUTE)
+    question = [{"role": "user", "content": "What is the capital of France?"}]
+    data = {"model": cell.model, "litellm_call_id": "1", "messages": question, "metadata": {}}
+    await guarded.async_pre_call_hook(user, None, data, "acompletion")
+    try:
+        async with asyncio.timeout(30):
+            text = await (_streamed if cell.mode.stream else _whole)(guarded, user, data)
+    except ProxyException:
+        return Seen(ERROR)
+    return Seen({KIND: CORRECTED, RUDE: ORIGINAL}.get(text, text))
+
+
+async def _whole(guarded: AlignerGuardrail, user: UserAPIKeyAuth, data: dict[str, Any]) -> str:
+    choices = [{"index": 0, "finish_reason": "stop", "message": {"content": RUDE}}]
+    response = ModelResponse(id="1", created=1, model="m", choices=choices)
+    got = await guarded.async_post_call_success_hook(data, user, response)
+    return str((got or response).choices[0].message.content)
+
+
+async def _streamed(guarded: AlignerGuardrail, user: UserAPIKeyAuth, data: dict[str, Any]) -> str:
+    items = guarded.async_post_call_streaming_iterator_hook(user, _chunks(), data)
+    chunks = [item async for item in items if isinstance(item, ModelResponseStream)]
+    return "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
+
+
+async def _chunks() -> AsyncIterator[ModelResponseStream]:
+    told = [*(({"content": RUDE[at : at + 8]}, None) for at in range(0, len(RUDE), 8)), ({}, "stop")]
+    for delta, why in told:
+        yield ModelResponseStream(id="1", choices=[{"index": 0, "delta": delta, "finish_reason": why}])

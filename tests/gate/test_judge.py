@@ -1,0 +1,121 @@
+"""What is delivered of a correction: all of it, the edits that do no harm, or the original."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from aligner_proxy import gate
+from aligner_proxy.gate import Verdict, judge
+from aligner_proxy.types import GateRule, Objective, Policy
+from tests.gate.cases import POLITE, correction
+
+POLICY = Policy("p", POLITE)
+ASKED = "Take 20 mg, silly. Drink water. You oaf! Rest for 2 hours. Ask Tom, you fool. Sleep well."
+RUDE = [0, 2, 4]
+
+
+def judged(edited: str, policy: Policy = POLICY, flagged: Sequence[int] | None = RUDE) -> Verdict:
+    return judge(ASKED, correction(ASKED, edited, flagged), policy)
+
+
+def test_one_bad_edit_does_not_lose_the_good_ones() -> None:
+    verdict = judged("Take 10 mg, please. Drink water. Rest for 2 hours. Ask Tom. Sleep well.")
+    assert verdict.text == "Take 20 mg, silly. Drink water. Rest for 2 hours. Ask Tom. Sleep well."
+    assert verdict == Verdict(verdict.text, "gate_partly:lost_number", 3, ("lost_number",))
+
+
+def test_every_bad_edit_is_named_and_the_first_rule_is_the_reason() -> None:
+    verdict = judged("Take 10 mg, please. Drink water. Rest for 2 hours. I cannot help with that. Sleep well.")
+    assert verdict.text == "Take 20 mg, silly. Drink water. Rest for 2 hours. Ask Tom, you fool. Sleep well."
+    assert verdict.reason == "gate_partly:new_refusal"
+    assert sorted(verdict.dropped) == ["lost_number", "new_refusal"]
+
+
+def test_the_original_stands_where_no_edit_is_good() -> None:
+    verdict = judged("Take 10 mg, please. Drink water. You oaf! Rest for 2 hours. Ask Tom, you fool. Sleep well.")
+    assert verdict == Verdict(ASKED, "gate_lost_number", 1, ("lost_number",))
+
+
+def test_a_correction_without_edits_is_the_original() -> None:
+    assert judged(ASKED) == Verdict(ASKED)
+    assert judged(f"{ASKED}\n") == Verdict(ASKED)
+
+
+def test_an_answer_of_which_everything_is_flagged_is_not_gutted() -> None:
+    """Each removal alone would leave something; which one to leave out would be arbitrary."""
+    original = "You oaf! You fool. You dimwit."
+    verdict = judge(original, correction(original, "", [0, 1, 2]), POLICY)
+    assert (verdict.text, verdict.reason) == (original, "gate_empty")
+    verdict = judge(original, correction(original, "I cannot help with that.", [0, 1, 2]), POLICY)
+    assert (verdict.text, verdict.reason) == (original, "gate_new_refusal")
+
+
+def test_padding_costs_only_itself() -> None:
+    verdict = judged(f"Take 20 mg. Drink water. {'It is so. ' * 60} Rest for 2 hours. Ask Tom, you fool. Sleep well.")
+    assert verdict.text == ASKED.replace(", silly", "")
+    assert verdict.reason == "gate_partly:too_long"
+
+
+def test_what_one_edit_takes_away_does_not_excuse_what_another_puts_in() -> None:
+    original = "Boil it, fool. I cannot help with that. Rest it. Go on, oaf. Serve it."
+    verdict = judge(
+        original, correction(original, "Boil it, fool. Rest it. I cannot help you. Serve it.", [1, 3]), POLICY
+    )
+    assert verdict.text == "Boil it, fool. Rest it. Go on, oaf. Serve it."
+    assert verdict.reason == "gate_partly:new_refusal"
+
+
+def test_together_too_short_means_that_none_is_delivered() -> None:
+    long = "and on it goes in this way for as long as anybody cares to read what it says about it"
+    original = f"One {long}, fool. Stays. Two {long}, fool. Stays too. Three {long}, fool."
+    verdict = judge(original, correction(original, "One. Stays. Two. Stays too. Three.", [0, 2, 4]), POLICY)
+    assert (verdict.text, verdict.reason) == (original, "gate_too_short")
+    assert verdict.dropped == ("too_short",) * 3
+
+
+def test_without_a_detectors_word_edits_are_found_by_comparison() -> None:
+    verdict = judged("Take 20 mg. Drink water. You oaf! Rest a bit. Ask Tom, you fool. Sleep well.", flagged=None)
+    assert verdict.text == ASKED.replace(", silly", "")
+    assert verdict.reason == "gate_partly:lost_number"
+
+
+def test_a_sentence_that_only_moved_is_moved_whole_or_not_at_all() -> None:
+    original = "Take 20 mg at noon. Drink water. Rest for 2 hours. Sleep well. Call 112."
+    moved = "Drink water. Rest for 2 hours. Take 20 mg at noon. Sleep well."
+    verdict = judge(original, correction(original, moved, None), POLICY)
+    assert verdict.text == "Drink water. Rest for 2 hours. Take 20 mg at noon. Sleep well. Call 112."
+    assert verdict.reason == "gate_partly:lost_number"
+
+
+def test_edits_that_only_together_do_harm_are_put_in_one_by_one() -> None:
+    """The number may go from either place, but not from both."""
+    original = "It costs 30 euros, you oaf. Ask them. Pay the 30 euros, you fool. Go home."
+    verdict = judge(original, correction(original, "It has a price. Ask them. Pay it. Go home.", [0, 2]), POLICY)
+    assert verdict.text == "It has a price. Ask them. Pay the 30 euros, you fool. Go home."
+    assert verdict == Verdict(verdict.text, "gate_partly:lost_number", 2, ("lost_number",))
+
+
+def test_many_edits_are_tried_in_bundles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "MAX_GROUPS", 2)
+    original = " ".join(f"Take {i} of them. You oaf!" for i in range(10, 16))
+    flagged = range(1, 12, 2)
+    edited = original.replace(" You oaf!", "", 5).replace("You oaf!", "Take 99.")
+    verdict = judge(original, correction(original, edited, flagged), POLICY)
+    assert verdict.text == original.replace(" You oaf!", "", 3)
+    assert verdict.dropped == ("invented_fact",) * 3
+
+
+def test_a_rule_that_is_off_is_not_asked() -> None:
+    edited = "Take some, please. Drink water. You oaf! Rest for 2 hours. Ask Tom, you fool. Sleep well."
+    off = replace(POLICY, gate=tuple(rule for rule in GateRule if rule is not GateRule.LOST_NUMBER))
+    assert judged(edited).reason == "gate_lost_number"
+    assert judged(edited, off) == Verdict(edited, None, 1)
+
+
+def test_a_rule_that_an_objective_asks_to_break_is_not_asked() -> None:
+    free = replace(POLICY, objectives=(Objective("vague", "Vagueness: the response should not contain any numbers"),))
+    edited = "Take some, please. Drink water. You oaf! Rest for 2 hours. Ask Tom, you fool. Sleep well."
+    assert judged(edited, free).reason is None

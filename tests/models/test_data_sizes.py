@@ -1,0 +1,113 @@
+"""The curve over sizes of data: the law, what it says of more, and a plan that really runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models import data_sizes
+from models.by_method import Measured
+from models.data_sizes import Curve, curve, curves, fit, plot, text
+from models.plan import Plan, PlanError
+from models.rates import Rate
+from tests.models.test_ablations import PLANS, small
+
+SIZES = (1000, 2000, 4000)
+
+
+def rates(*hits: int, n: int = 1000) -> list[Rate]:
+    return [Rate.among(hit, n) for hit in hits]
+
+
+@given(st.floats(-2.0, 0.0), st.floats(0.01, 0.6))
+def test_a_law_is_found_again(slope: float, error: float) -> None:
+    n = 10**9
+    misses = [error * (size / SIZES[0]) ** slope for size in SIZES]
+    law = fit(SIZES, [Rate.among(n - round(n * miss), n) for miss in misses])
+    assert law.slope == pytest.approx(slope, abs=1e-3)
+    assert law.percent(8000) == pytest.approx(100 * (1 - error * 8.0**slope), abs=0.1)
+
+
+def test_errors_that_halve_are_extrapolated_with_an_interval() -> None:
+    found = curve("repaired", SIZES, rates(600, 800, 900))
+    assert found.law.slope == pytest.approx(-1.0, abs=0.01)
+    near, far = found.ahead
+    assert (near.size, far.size) == (8000, 16000)
+    assert near.percent == pytest.approx(95.0, abs=0.2)
+    assert near.low < near.percent < near.high
+    assert far.high - far.low < 6  # a thousand answers a size
+    few = curve("repaired", SIZES, rates(6, 8, 9, n=10)).ahead[1]
+    assert few.high - few.low > 10
+
+
+def test_what_is_never_wrong_stays_below_a_hundred() -> None:
+    ahead = curve("identical", SIZES, rates(1000, 1000, 1000)).ahead
+    assert all(99.5 < one.percent < 100 and one.low <= one.percent <= one.high for one in ahead)
+
+
+def test_what_gets_worse_is_said_to_get_worse() -> None:
+    found = curve("left alone", SIZES, rates(950, 900, 800))
+    assert found.law.slope > 0
+    assert found.ahead[0].percent < 80
+
+
+def plan(**changes: object) -> Plan:
+    return Plan.read(PLANS / "data_sizes.yaml").model_copy(update=changes)
+
+
+def measured(name: str, hits: int) -> Measured:
+    return Measured(name, "", {"clean (identical)": Rate.among(hits, 100), "empty": Rate.among(0, 0)}, {}, {})
+
+
+def test_figures_without_cases_have_no_curve(tmp_path: Path) -> None:
+    found = curves(plan(), [measured("a", 60), measured("b", 80), measured("c", 90)])
+    assert [one.name for one in found] == ["clean (identical)"]
+    table = text(found)
+    assert "| clean (identical) | 60/100 = 60.0 % [50.2, 69.1] |" in table
+    assert "power law through 3 sizes;" in table
+    plot(found, tmp_path / "p.svg")
+    assert "<svg" in (tmp_path / "p.svg").read_text()
+
+
+def test_two_sizes_are_said_to_check_nothing() -> None:
+    two = plan().methods[:2]
+    assert "(two: nothing checks its form)" in text(curves(plan(methods=two), [measured("a", 60), measured("b", 80)]))
+
+
+def test_a_curve_takes_different_sizes() -> None:
+    for methods in (plan().methods[:1], (*plan().methods, plan().methods[0])):
+        with pytest.raises(PlanError, match="two sizes of data or more, each once"):
+            curves(plan(methods=methods), [measured("a", 1)] * len(methods))
+
+
+def test_larger_sizes_take_as_many_passes() -> None:
+    told = plan()
+    first = sum(yaml.safe_load((told.configs / f"{name}.yaml").read_text())["steps"] for name in list(told.pairs)[:-1])
+    assert len({((run.steps or 0) - first) / (run.pairs or 1) for run in told.runs.values()}) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # a minute on two idle cores
+def test_the_command_trains_measures_and_draws(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGNER_PROXY_HOME", str(tmp_path / "home"))
+    runs = {"small": {"pairs": 12, "steps": 9}, "large": {"pairs": 24, "steps": 10}}
+    methods = [{"name": name, "run": name} for name in runs]
+    path = small(tmp_path, "data_sizes", runs=runs, methods=methods)
+    out = tmp_path / "out"
+    data_sizes.main([str(path), "--data", str(data_dir), "--out", str(out), "--limit", "1", "--calibrated-on", "3"])
+    told = json.loads((out / "data_sizes.json").read_text())
+    assert {"left alone", "repaired exactly", "offence gone"} <= {one["name"] for one in told}
+    assert [one["size"] for one in told[0]["ahead"]] == [48, 96]
+    first, second = ((out / "data" / f"contrastive_preference-edits-{n}.jsonl").read_text() for n in (12, 24))
+    assert second.startswith(first)
+    assert (out / "data_sizes.svg").exists()
+
+
+def test_a_curve_holds_its_n() -> None:
+    found: Curve = curve("x", SIZES, [Rate.among(1, 5), Rate.among(3, 9), Rate.among(4, 7)])
+    assert found.n == 5

@@ -1,0 +1,404 @@
+"""Streams that are released segment by segment: nothing lost, in order, as soon as it is decided, whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import random
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aligner_proxy.engine.scripted import ScriptedEngine
+from aligner_proxy.engine.scripted_reading import SegmentEngine
+from aligner_proxy.errors import CorrectionError, EngineFault, EngineOverloaded
+from aligner_proxy.ledger import Ledger
+from aligner_proxy.pipeline import Pipeline
+from aligner_proxy.rewrite import chat, messages
+from aligner_proxy.segments import split
+from aligner_proxy.sentences import ReleasedStream
+from aligner_proxy.types import (
+    Exchange,
+    FailurePolicy,
+    JsonStrings,
+    Objective,
+    OnError,
+    Outcome,
+    Policy,
+    Status,
+    StreamMode,
+    Turn,
+)
+from aligner_proxy.waiting import KEEPALIVE
+from tests.told_streams import FORMATS, Format, chat_items, chat_text, chunk, message_items, message_text
+
+POLICY = Policy("p", (Objective("kind", "Kind: the response should never insult"),), stream=StreamMode.SENTENCE)
+DATA = {"messages": [{"role": "user", "content": "When?"}], "prompt": "When?", "input": "When?"}
+PIECES = ["It is so. ", "You fool. ", "Bring a coat!\n\n", "fools all: ", "You fool!\n\n\n", "- item\n", " ",
+          "Well, see Dr. A. ", "```\nfool\n```\n", "\u4f60\u597d\u3002", "\u00e9\U0001f600! "]  # fmt: skip
+
+
+def score(text: str) -> float:
+    return 2.0 if "fool" in text else -2.0
+
+
+def milder(text: str) -> str:
+    return text.replace("fool", "friend") if text.endswith("!") else ""
+
+
+def stream(
+    engine: ScriptedEngine, wire: Any = chat, policy: Policy = POLICY, blocked: Sequence[Status] = ()
+) -> tuple[ReleasedStream, Ledger]:
+    ledger = Ledger("call-1", policy, "m")
+
+    def refuse(outcome: Outcome) -> None:
+        if outcome.status in blocked:
+            raise PermissionError(outcome.reason)
+
+    def settle(found: Sequence[tuple[Exchange, Outcome]]) -> None:
+        ledger.settle([outcome for _, outcome in found])
+
+    return ReleasedStream(wire, DATA, ledger, Pipeline(engine), settle, refuse), ledger
+
+
+async def flow(items: Sequence[object], error: BaseException | None = None) -> AsyncIterator[object]:
+    for item in items:
+        await asyncio.sleep(0)
+        yield item
+    if error is not None:
+        raise error
+
+
+async def calm(items: Sequence[object]) -> AsyncIterator[object]:
+    """Slow enough for an engine that takes no time."""
+    for item in items:
+        for _ in range(60):
+            await asyncio.sleep(0)
+        yield item
+
+
+async def played(made: ReleasedStream, source: AsyncIterator[object]) -> list[Any]:
+    return [item async for item in made.play(source)]
+
+
+async def into(got: list[object], source: AsyncIterator[object]) -> None:
+    async for item in source:
+        got.append(item)
+
+
+def cut(seed: int, answer: str) -> list[str]:
+    rng = random.Random(seed)
+    places = sorted(rng.choices(range(len(answer) + 1), k=rng.randrange(20)))
+    return [answer[a:b] for a, b in itertools.pairwise([0, *places, len(answer)]) if a < b]
+
+
+async def held(answer: str) -> Outcome:
+    return await Pipeline(SegmentEngine(score, milder)).align(
+        Exchange("c", 0, (Turn("user", "When?"),), answer), POLICY
+    )
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=8), st.integers(0, 10**6), st.sampled_from(FORMATS))
+def test_any_cutting_comes_out_as_the_whole_answer_would(pieces: list[str], seed: int, form: Format) -> None:
+    answer = "".join(pieces)
+    expected = asyncio.run(held(answer))
+    items = form.tell(cut(seed, answer))
+    made, ledger = stream(SegmentEngine(score, milder), form.wire)
+    got = asyncio.run(played(made, flow(items)))
+    comment = got.pop()
+    assert comment is made.comment
+    if expected.dropped or ledger.outcomes[0].dropped:  # the gate saw another beginning of the answer each time
+        return in_order([s.text for s in split(answer) if score(s.text) < 0], form.read(got))
+    assert form.read(got).rstrip() == (expected.text or "").rstrip()
+    if expected.status is Status.CORRECTED:
+        trailing = answer[len(answer.rstrip()) :] if not split(answer)[-1].text.isspace() else ""
+        assert form.read(got).endswith(trailing)
+    elif form.name == "messages":
+        assert b"".join(got) == b"".join(items)
+    else:
+        assert all(a is b for a, b in zip(got, items, strict=True))
+    assert ledger.status is expected.status
+    return None
+
+
+def in_order(kept: list[str], text: str) -> None:
+    at = 0
+    for piece in kept:
+        at = text.index(piece, at) + len(piece)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(FORMATS), st.integers(0, 6), st.sampled_from(["score", "write"]))
+def test_whatever_fails_no_byte_is_lost(seed: int, form: Format, good: int, where: str) -> None:
+    """From the failure on the original goes out; what went out before stands."""
+    answer = "".join(random.Random(seed).choices(PIECES, k=8))
+    left = [good]
+
+    def fails() -> bool:
+        left[0] -= 1
+        return left[0] < 0
+
+    def scores(text: str) -> float:
+        if where == "score" and fails():
+            raise RuntimeError("secret")
+        return score(text)
+
+    def writes(text: str) -> str | CorrectionError:
+        return EngineFault("broken") if where == "write" and fails() else milder(text)
+
+    made, ledger = stream(SegmentEngine(scores, writes), form.wire)
+    got = asyncio.run(played(made, flow(form.tell(cut(seed, answer)))))
+    (outcome,) = ledger.outcomes
+    assert form.read(got) == outcome.text
+    if outcome.status is Status.FAILED:
+        kept = [s.text for s in split(answer) if score(s.text) < 0]
+        in_order(kept, form.read(got))
+    if not (made.items and outcome.status in (Status.CORRECTED, Status.FAILED)):
+        assert form.read(got) == answer
+
+
+async def test_a_segment_goes_out_when_the_next_one_has_begun() -> None:
+    told = ["It", "is", "so.", "It", "stays", "so.", "You", "fool.", "Go", "home."]
+    words = [" " + word if n else word for n, word in enumerate(told)]
+    items, gate = chat_items(words), asyncio.Semaphore(0)
+
+    async def slow() -> AsyncIterator[object]:
+        for item in items:
+            await gate.acquire()
+            yield item
+
+    made, _ = stream(SegmentEngine(score, milder))
+    got: list[Any] = []
+    task = asyncio.create_task(into(got, made.play(slow())))
+    behind = []
+    for sent in range(len(items)):
+        gate.release()
+        for _ in range(60):
+            await asyncio.sleep(0)
+        behind.append((sent + 1, chat_text(got)))
+    await task
+    said = dict(behind)
+    assert said[4] == "", "role and three words: the first segment is not followed by anything yet"
+    assert said[5] == "It is so."
+    assert said[8] == "It is so. It stays so."
+    assert said[10] == "It is so. It stays so.", "what follows a flagged segment is not known"
+    assert chat_text(got) == "It is so. It stays so. Go home."
+
+
+async def test_the_stretch_is_replaced_behind_what_went_out() -> None:
+    engine = SegmentEngine(score, milder)
+    made, _ = stream(engine)
+    answer = "You fool! It is so. You fool! A fool. Bring a coat. And more."
+    assert chat_text(await played(made, flow(chat_items(cut(3, answer))))).startswith("You friend! It is so.")
+    first, second = engine.readings[0].spans
+    assert (first.first, first.stop, first.before, answer[: first.end]) == (0, 1, "", "You fool! It is so.")
+    assert (second.first, second.stop, second.before) == (2, 4, "You friend! It is so.")
+    assert answer[: second.end] == "You fool! It is so. You fool! A fool. Bring a coat."
+    assert engine.readings[0].closed
+
+
+async def test_an_edit_that_the_gate_refuses_goes_out_as_it_was() -> None:
+    """A number that is lost; the edit behind it is delivered all the same."""
+    made, ledger = stream(SegmentEngine(score, lambda text: "Dear friend." if "7" in text else ""))
+    got = await played(made, flow(chat_items(cut(1, "At 7 you fool. It is so. You fool. Bring a coat."))))
+    assert chat_text(got) == "At 7 you fool. It is so. Bring a coat."
+    assert (ledger.status, ledger.reason) == (Status.CORRECTED, "gate_partly:lost_number")
+
+
+async def test_an_edit_that_the_gate_refuses_may_end_the_stream() -> None:
+    blocking = replace(POLICY, on_error=FailurePolicy(gate=OnError.BLOCK))
+    made, ledger = stream(SegmentEngine(score, lambda _: "Dear friend."), policy=blocking, blocked=[Status.FAILED])
+    with pytest.raises(PermissionError, match="gate_lost_number"):
+        await played(made, calm(chat_items(["It is so.", " At 7", " you fool.", " Go on."])))
+    assert chat_text(made.items) == "It is so."
+    assert ledger.status is Status.FAILED
+
+
+async def test_choices_are_released_each_by_itself() -> None:
+    made, ledger = stream(SegmentEngine(score, milder))
+    items = [
+        chunk("You fool. ", 0),
+        chunk("All ", 1),
+        chunk("Go.", 0),
+        chunk("is well.", 1),
+        chunk(index=0, why="stop"),
+    ]
+    got = await played(made, flow([*items, chunk(index=1, why="stop")]))
+    assert [chat_text(got, index) for index in (0, 1)] == ["Go.", "All is well."]
+    assert [outcome.status for outcome in ledger.outcomes] == [Status.CORRECTED, Status.UNCHANGED]
+
+
+TOOL = {"tool_calls": [{"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]}
+
+
+async def test_a_tool_call_lets_the_rest_pass_at_once() -> None:
+    made, ledger = stream(SegmentEngine(score, milder))
+    forever = asyncio.Event()
+
+    async def endless() -> AsyncIterator[object]:
+        for item in (chunk("You fool. It is so."), chunk(" You fool."), chunk(**TOOL)):
+            yield item
+        await forever.wait()
+        yield chunk(why="tool_calls")
+
+    got: list[Any] = []
+    task = asyncio.create_task(into(got, made.play(endless())))
+    async with asyncio.timeout(10):
+        while len(got) < 3:
+            await asyncio.sleep(0)
+    assert chat_text(got) in ("It is so. You fool.", "You fool. It is so. You fool.")
+    forever.set()
+    await task
+    assert ledger.reason == "tool_calls"
+
+
+@pytest.mark.parametrize(
+    ("more", "items", "reason"),
+    [
+        ({"response_format": {"type": "json_object"}}, chat_items(["You fool. Go."]), "structured_output"),
+        ({}, [chunk("You fool. Go."), chunk(why="length")], "truncated"),
+        ({}, [chunk("I'm sorry, but I can't help with that, fool."), chunk(why="stop")], None),
+        ({}, [chunk(" \n"), chunk(why="stop")], "empty"),
+        ({}, [chunk(**TOOL), chunk(why="tool_calls")], "tool_calls"),
+        ({}, [b"data: x\n\n"], "empty"),
+    ],
+)
+async def test_what_may_not_be_edited_passes(more: dict[str, Any], items: list[Any], reason: str | None) -> None:
+    made, ledger = stream(SegmentEngine(score, lambda _: "Sorry."))
+    made._telling = chat.telling({**DATA, **more})
+    got = await played(made, flow(items))
+    if reason is not None:
+        assert all(a is b for a, b in zip(got, items, strict=False))
+        assert (ledger.status, ledger.reason) == (Status.SKIPPED, reason)
+
+
+async def test_an_answer_that_grows_too_long_passes() -> None:
+    made, ledger = stream(SegmentEngine(score, milder), policy=Policy("p", POLICY.objectives, max_answer_chars=30))
+    got = await played(made, calm(chat_items(["You fool. ", "Go. ", "It ", "goes on and on. ", "You fool."])))
+    assert chat_text(got) == "Go. It goes on and on. You fool."
+    assert (ledger.status, ledger.reason) == (Status.CORRECTED, "too_long")
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
+async def test_an_engine_that_reads_nothing_ahead_is_waited_for(form: Format) -> None:
+    made, ledger = stream(ScriptedEngine(lambda request: "You friend. Go."), form.wire)
+    got = await played(made, flow(form.tell(["You fool. ", "Go."])))
+    assert form.read(got) == "You friend. Go."
+    assert ledger.status is Status.CORRECTED
+
+
+@pytest.mark.parametrize("answer", ['{"a": "Go. You fool. So be it."}', '[\n "You fool. Go."\n]'])
+async def test_what_may_become_json_is_looked_at_as_a_whole(answer: str) -> None:
+    made, ledger = stream(SegmentEngine(score, milder))
+    items = chat_items(cut(4, answer))
+    got = await played(made, calm(items))
+    assert all(a is b for a, b in zip(got, items, strict=False))
+    assert (ledger.status, ledger.reason) == (Status.SKIPPED, "structured_output")
+
+
+async def test_texts_inside_json_are_edited_as_a_whole_where_the_route_says_so() -> None:
+    policy = replace(POLICY, json_strings=JsonStrings.CORRECT)
+    made, ledger = stream(SegmentEngine(score, lambda _: "You friend."), policy=policy)
+    made._telling = chat.telling({**DATA, "response_format": {"type": "json_object"}})
+    answer = '{"said": "It is so, and well it is. You fool. Go on."}'
+    text = chat_text(await played(made, calm(chat_items(cut(2, answer)))))
+    assert json.loads(text) == {"said": "It is so, and well it is. You friend. Go on."}
+    assert ledger.status is Status.CORRECTED
+
+
+async def test_an_engine_that_is_full_costs_nothing() -> None:
+    class Full(SegmentEngine):
+        async def read(self, request: Any) -> Any:
+            raise EngineOverloaded("full")
+
+    made, ledger = stream(Full(score))
+    assert chat_text(await played(made, flow(chat_items(["You fool. ", "Go."])))) == "You fool. Go."
+    assert (ledger.status, ledger.reason) == (Status.FAILED, "overloaded")
+
+
+async def test_an_engine_that_is_too_slow_is_not_waited_for() -> None:
+    made, ledger = stream(SegmentEngine(score, lag_s=30), policy=Policy("p", POLICY.objectives, deadline_s=0.05))
+    assert chat_text(await played(made, flow(chat_items(["You fool. ", "Go."])))) == "You fool. Go."
+    assert (ledger.status, ledger.reason) == (Status.FAILED, "timeout")
+
+
+async def test_a_failure_may_end_the_stream() -> None:
+    made, ledger = stream(SegmentEngine(score, lambda _: EngineFault("broken")), blocked=[Status.FAILED])
+    got: list[Any] = []
+    with pytest.raises(PermissionError, match="engine_error"):
+        await into(got, made.play(calm(chat_items(["It is so.", " You fool.", " Go on."]))))
+    assert chat_text(got) == "It is so."
+    assert ledger.status is Status.FAILED
+
+
+async def test_a_broken_upstream_is_delivered_as_far_as_it_came() -> None:
+    made, ledger = stream(SegmentEngine(score, milder))
+    got: list[Any] = []
+    error = httpx.ReadError("gone")
+    with pytest.raises(httpx.ReadError) as caught:
+        await into(got, made.play(flow([chunk("It is so. You fool. An"), chunk("d")], error)))
+    assert caught.value is error
+    assert chat_text(got) == "It is so. You fool. And"
+    assert got[-1] == b": aligner status=skipped reason=upstream_error\n\n"
+    assert ledger.reason == "upstream_error"
+
+
+async def test_a_messages_stream_that_ends_inside_an_event_gets_no_comment() -> None:
+    made, _ = stream(SegmentEngine(score, milder), messages)
+    whole = b"".join(message_items(["You fool. ", "Go. ", "On."]))
+    raw = whole[: whole.rindex(b'"text": "On.') + 9]
+    got: list[Any] = []
+    with pytest.raises(httpx.ReadError):
+        await into(got, made.play(flow([raw], httpx.ReadError("gone"))))
+    assert b"".join(got) == raw
+    assert message_text([raw[: raw.rindex(b"event:")]]) == "You fool. Go. "
+
+
+async def test_a_client_that_leaves_ends_the_reading_and_is_recorded() -> None:
+    engine = SegmentEngine(score, milder)
+    made, ledger = stream(engine)
+
+    async def endless() -> AsyncIterator[object]:
+        yield chunk("It is so. And")
+        await asyncio.sleep(60)
+
+    task = asyncio.create_task(played(made, endless()))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert engine.readings[0].closed
+    assert (ledger.status, ledger.reason) == (Status.FAILED, "cancelled")
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_stream_that_waits_keeps_the_connection_alive() -> None:
+    made, _ = stream(SegmentEngine(score, milder), policy=Policy("p", POLICY.objectives, keepalive_s=0.01))
+
+    async def slow() -> AsyncIterator[object]:
+        yield chunk("It is so.")
+        await asyncio.sleep(0.1)
+        yield chunk(why="stop")
+
+    got = await played(made, slow())
+    assert got.count(KEEPALIVE) >= 2
+    assert chat_text(got) == "It is so."
+
+
+async def test_the_trail_tells_what_was_flagged_and_never_text() -> None:
+    made, _ = stream(SegmentEngine(score, milder), policy=Policy("p", POLICY.objectives, trail=True))
+    *_, last = await played(made, flow(chat_items(["It is so. ", "You fool. ", "Go."])))
+    trail, status, _ = last.decode().split("\n\n")
+    assert status == ": aligner status=corrected"
+    told = json.loads(trail.removeprefix(": aligner-trail "))
+    assert told["choices"] == [{"index": 0, "flagged": [{"segment": 1, "score": 2.0, "objective": "kind"}]}]
+    assert told["first_token_ms"] >= told["first_token_added_ms"] >= 0
+    assert "fool" not in trail
