@@ -2,7 +2,8 @@
 # Does the gateway still do on LiteLLM's newest release what docs/conformance.md says? Not for CI: a release may fail it.
 # Makes .build/early-warning anew with that release and what the guardrail needs beside it (no torch: the engine is not in
 # the proxy), and runs tests/conformance of .venv against the proxy there. LITELLM names another release, e.g.
-# 'litellm[proxy]==1.107.0'; arguments go to pytest. Versions 1.82.7 and 1.82.8 were backdoored and are never taken.
+# 'litellm[proxy]==1.107.0'; RELAX names packages that may be older than the release asks for ('certifi', where the index
+# that pip uses has no newer one); arguments go to pytest. Versions 1.82.7 and 1.82.8 were backdoored and are never taken.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
@@ -24,6 +25,23 @@ print("\n".join(ours if sys.argv[1] == "bounds" else [name.match(need)[0] for ne
 EOF
 }
 
+# What the release says it needs, less the bounds of what RELAX names.
+its_needs() {
+    "$venv/bin/python" - ${RELAX:-} <<'EOF'
+import re
+import sys
+from importlib.metadata import requires
+
+for need in requires("litellm") or []:
+    wanted, _, condition = need.partition(";")
+    if "extra" in condition and not re.search(r"extra\s*==\s*[\"']proxy[\"']", condition):
+        continue
+    name = re.match(r"[A-Za-z0-9._-]+(\[[^]]*\])?", wanted)[0]
+    condition = re.sub(r"(?:and\s*)?extra\s*==\s*[\"']proxy[\"']", "", condition).strip()
+    print(name if name in sys.argv[1:] else wanted.strip(), f"; {condition}" if condition else "")
+EOF
+}
+
 rm -rf "$venv"
 "$python" -m venv "$venv"
 needs names >"$venv/names.txt"
@@ -33,7 +51,8 @@ pip=("$venv/bin/python" -m pip install --disable-pip-version-check --quiet)
 "${pip[@]}" --no-deps "$litellm"
 version=$("$venv/bin/python" -c 'from importlib.metadata import version; print(version("litellm"))')
 echo "early warning: litellm $version"
-"${pip[@]}" "litellm[proxy]==$version" -r "$venv/names.txt"
+its_needs >"$venv/its.txt"
+"${pip[@]}" -r "$venv/its.txt" -r "$venv/names.txt"
 # Bounds of ours that this release does not keep to: they would have to move together with the pin.
 "${pip[@]}" --dry-run --no-deps --no-index -r "$venv/bounds.txt" ||
     echo "early warning: a bound in pyproject.toml does not fit this release (above)"
