@@ -26,7 +26,7 @@ from typing import Any
 
 from bench import gateway
 from bench.arrivals import drive, saturate, times
-from bench.census import TASKS_IN, Count, below, connections, count
+from bench.census import TASKS_IN, Count, below, count, descriptors
 from bench.gateway import Client, Told
 
 GROWTH = 1.05
@@ -58,7 +58,7 @@ class Soak:
         """Everything that was seen, and what was wrong with it."""
         await saturate(self.ask, 2, 5)
         most = await saturate(self.ask, 16, min(60.0, self.seconds / 6), lambda told: told.done)
-        before = await self.quiet()
+        before, held = await self.quiet(), descriptors(self.running.serve.pid)
         self.began = time.monotonic()
         self.told.clear()
         looking = asyncio.create_task(self.look())
@@ -67,7 +67,7 @@ class Soak:
         for task in (*hurting, looking):
             task.cancel()
         await asyncio.gather(*hurting, looking, return_exceptions=True)
-        after, sockets = await self.quiet(), connections(self.running.serve.pid)
+        after, held_after = await self.quiet(), descriptors(self.running.serve.pid)
         await self.client.http.aclose()
         return {
             "seconds": self.seconds,
@@ -76,7 +76,7 @@ class Soak:
             "caused": dict(self.caused),
             "before": asdict(before),
             "after": asdict(after),
-            "sockets": sockets,
+            "descriptors": {"before": held, "after": held_after},
             "wrong": wrong(self.counts, before, after) + lost(self.told),
             "counts": [asdict(one) for one in self.counts],
         }

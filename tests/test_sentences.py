@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from aligner_proxy.engine.scripted import ScriptedEngine
 from aligner_proxy.engine.scripted_reading import SegmentEngine
-from aligner_proxy.errors import CorrectionError, EngineFault, EngineOverloaded
+from aligner_proxy.errors import CorrectionError, EngineFault, EngineOverloaded, EngineUnavailable, ReadingLost
 from aligner_proxy.ledger import Ledger
 from aligner_proxy.pipeline import Pipeline
 from aligner_proxy.rewrite import chat, messages
@@ -313,14 +313,116 @@ async def test_texts_inside_json_are_edited_as_a_whole_where_the_route_says_so()
     assert ledger.status is Status.CORRECTED
 
 
-async def test_an_engine_that_is_full_costs_nothing() -> None:
-    class Full(SegmentEngine):
-        async def read(self, request: Any) -> Any:
-            raise EngineOverloaded("full")
+class Full(SegmentEngine):
+    """Has no place for an answer that is only read; `whole` says what becomes of whole ones."""
 
-    made, ledger = stream(Full(score))
+    def __init__(self, whole: CorrectionError | None = None) -> None:
+        super().__init__(score, milder)
+        self.whole = whole
+
+    async def read(self, request: Any) -> Any:
+        raise EngineOverloaded("full", 0.01)
+
+    async def align(self, request: Any) -> Any:
+        if self.whole is not None:
+            raise self.whole
+        return await super().align(request)
+
+
+async def test_what_a_full_engine_does_not_read_is_held_and_sent_whole() -> None:
+    made, ledger = stream(Full())
+    got: list[Any] = []
+    gate = asyncio.Event()
+
+    async def slow() -> AsyncIterator[object]:
+        yield chunk("It is so. You fool. G")
+        await gate.wait()
+        yield chunk("o.")
+        yield chunk(why="stop")
+
+    task = asyncio.create_task(into(got, made.play(slow())))
+    await asyncio.sleep(0.05)
+    assert not chat_text(got)
+    gate.set()
+    await task
+    assert chat_text(got) == "It is so. Go."
+    assert ledger.status is Status.CORRECTED
+
+
+async def test_an_engine_that_is_full_to_the_end_costs_nothing() -> None:
+    made, ledger = stream(Full(EngineOverloaded("full")))
     assert chat_text(await played(made, flow(chat_items(["You fool. ", "Go."])))) == "You fool. Go."
     assert (ledger.status, ledger.reason) == (Status.FAILED, "overloaded")
+
+
+class Losing(SegmentEngine):
+    """Loses its first readings when they know so many verdicts; `asking` is the question that is not answered."""
+
+    def __init__(self, asking: str, known: int, error: CorrectionError, times: int = 1) -> None:
+        super().__init__(score, milder)
+        self.asking, self.known, self.error, self.times = asking, known, error, times
+        self.whole = 0
+
+    async def read(self, request: Any) -> Any:
+        reading = await super().read(request)
+        if len(self.readings) <= self.times:
+            setattr(reading, self.asking, self._losing(getattr(reading, self.asking)))
+        return reading
+
+    async def align(self, request: Any) -> Any:
+        self.whole += 1
+        return await super().align(request)
+
+    def _losing(self, ask: Any) -> Any:
+        async def lost(asked: Any) -> Any:
+            if self.asking == "replace" or asked >= self.known:
+                raise self.error
+            return await ask(asked)
+
+        return lost
+
+
+GONE = [ReadingLost("forgotten"), EngineUnavailable("killed"), EngineOverloaded("full", 0.01)]
+
+
+@pytest.mark.parametrize("error", GONE, ids=lambda error: error.reason)
+@pytest.mark.parametrize(("asking", "known"), [("judged", 1), ("judged", 2), ("replace", 0)])
+async def test_a_reading_that_is_lost_is_begun_again(asking: str, known: int, error: CorrectionError) -> None:
+    engine = Losing(asking, known, error)
+    made, ledger = stream(engine)
+    assert chat_text(await played(made, calm(chat_items(["It is so.", " You fool!", " Go", " home."])))) == (
+        "It is so. You friend! Go home."
+    )
+    assert ledger.status is Status.CORRECTED
+    first, second = engine.readings
+    assert first.closed
+    assert second.closed
+    assert engine.whole == 0
+
+
+@pytest.mark.parametrize("error", GONE, ids=lambda error: error.reason)
+@pytest.mark.parametrize("asking", ["judged", "replace"])
+async def test_a_reading_that_is_lost_before_anything_went_out_is_of_no_account(
+    asking: str, error: CorrectionError
+) -> None:
+    engine = Losing(asking, 0, error)
+    made, ledger = stream(engine)
+    assert chat_text(await played(made, calm(chat_items(["You fool!", " It is so.", " Go."])))) == (
+        "You friend! It is so. Go."
+    )
+    assert ledger.status is Status.CORRECTED
+    assert engine.whole == 1
+
+
+async def test_one_that_is_lost_again_and_again_lets_the_rest_pass_within_the_deadline() -> None:
+    engine = Losing("judged", 1, EngineOverloaded("full", 0.01), times=10**6)
+    made, ledger = stream(engine, policy=replace(POLICY, deadline_s=0.2))
+    async with asyncio.timeout(5):
+        got = chat_text(await played(made, calm(chat_items(["It is so.", " You fool!", " Go."]))))
+    assert got == "It is so. You fool! Go."
+    assert ledger.status is Status.FAILED
+    assert ledger.reason in ("overloaded", "timeout")
+    assert all(reading.closed for reading in engine.readings)
 
 
 async def test_an_engine_that_is_too_slow_is_not_waited_for() -> None:
