@@ -17,9 +17,11 @@ from typing import Any, TypeVar
 from aligner_proxy import eligibility, failures
 from aligner_proxy.engine.protocol import Span
 from aligner_proxy.errors import EngineFault
-from aligner_proxy.pipeline import Pipeline, failed, judge
+from aligner_proxy.gate import aside
+from aligner_proxy.pipeline import Pipeline, failed
 from aligner_proxy.reader import LOST, Reader
 from aligner_proxy.segments import Cutter, Segment
+from aligner_proxy.stages import stage
 from aligner_proxy.stretches import Stretches
 from aligner_proxy.types import (
     Correction,
@@ -230,17 +232,16 @@ class Passage:
             return self.close(Status.SKIPPED, skip.value)
         end = self._segments[stop].end if stop < len(self._segments) else len(self.text)
         before = self.out(0, self._decided)
-        deadline_s = self._policy.deadline_s
-        span = Span(first=self._at, stop=stop, end=end, before=before, deadline_s=deadline_s)
-        async with asyncio.timeout(deadline_s):
+        span = Span(first=self._at, stop=stop, end=end, before=before, deadline_s=self._policy.deadline_s)
+        async with asyncio.timeout(span.deadline_s):
             correction = await self._reader.replace(span, again=self._decided > 0)
         self._counts += correction.counts
         self._aligner = correction.aligner or self._aligner
-        if self.done:
-            return None
         upto, text = self._instead(run, correction.text, last=stop == len(self._segments))
         edited = before + text + self.text[upto:end]
-        refusal = self._objection(edited, before + self.text[self._decided : end], end, correction)
+        refusal = await self._objection(edited, before + self.text[self._decided : end], end, correction)
+        if self.done:
+            return None
         self._edits += text != self.text[self._decided : upto]
         if refusal is not None:
             self._refused.append(refusal)
@@ -263,15 +264,15 @@ class Passage:
         kept = gap if last or gap.count("\n") > lead.count("\n") else lead
         return run[-1].end + len(gap), kept if self._decided else ""
 
-    def _objection(self, edited: str, unedited: str, end: int, made: Correction) -> str | None:
+    async def _objection(self, edited: str, unedited: str, end: int, made: Correction) -> str | None:
         """The rule that the answer so far breaks with this edit in it, beside all that went out before."""
         original = self.text[:end]
         if edited == unedited:
             return None
-        so_far = replace(self._exchange(), answer=original)
         verdicts = tuple(v for v, s in zip(self._verdicts, self._segments, strict=False) if s.end <= end)
-        outcome = judge(so_far, original, self._policy, replace(made, text=edited, segments=verdicts), None)
-        return None if outcome.text == edited else str(outcome.reason).removeprefix("gate_").removeprefix("partly:")
+        with stage("gate"):
+            verdict = await aside.judge(original, replace(made, text=edited, segments=verdicts), self._policy)
+        return None if verdict.text == edited else str(verdict.reason).removeprefix("gate_").removeprefix("partly:")
 
     async def _hold(self) -> None:
         """There are no verdicts before the end: wait for it and decide the whole at once."""

@@ -126,7 +126,7 @@ class HeldStream:
             self.items = self._wire.stream_apply(self.items, outcomes)
             self._ending = reduce(sse.tail, self.items, b"")
         except NotPutIn:
-            self._ledger.undo(failures.INTERNAL)
+            telemetry.not_put_in(self._ledger)
             if any(map(failures.blocks, self._ledger.outcomes)):
                 raise
 

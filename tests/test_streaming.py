@@ -14,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from litellm.llms.openai.responses.transformation import OpenAIResponsesAPIConfig
 from litellm.types.utils import ModelResponseStream
+from prometheus_client import REGISTRY
 
+from aligner_proxy.errors import NotPutIn
 from aligner_proxy.ledger import Ledger
 from aligner_proxy.rewrite import Wire, chat, messages, responses, sse
 from aligner_proxy.streaming import HeldStream
@@ -329,3 +331,23 @@ async def test_comments_cost_no_walk_over_the_stream(monkeypatch: pytest.MonkeyP
     got = await played(HeldStream(chat, {"messages": []}, ledger, align, deaf), flow(items))
     assert got.count(KEEPALIVE) > 5
     assert walked[0] <= 3 * len(items)
+
+
+class Unwilling:
+    """A wire format into which no correction goes."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(chat, name)
+
+    def stream_apply(self, items: Sequence[object], outcomes: Sequence[Outcome]) -> list[object]:
+        raise NotPutIn("scripted")
+
+
+async def test_a_correction_that_does_not_go_in_leaves_the_original_and_counts() -> None:
+    before = REGISTRY.get_sample_value("aligner_not_put_in_total") or 0.0
+    stream, ledger, _ = held(Status.CORRECTED, "xyz", cast("Wire", Unwilling()))
+    items = [chunk("abc"), chunk(why="stop")]
+    got = await played(stream, flow(items))
+    assert [item for item in got if not isinstance(item, bytes)] == items
+    assert (ledger.status, ledger.reason) == (Status.FAILED, "internal_error")
+    assert REGISTRY.get_sample_value("aligner_not_put_in_total") == before + 1
