@@ -8,6 +8,7 @@ import json
 import random
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aligner_proxy.cache import CorrectionCache
 from aligner_proxy.engine.scripted import ScriptedEngine
 from aligner_proxy.engine.scripted_reading import SegmentEngine
 from aligner_proxy.errors import CorrectionError, EngineFault, EngineOverloaded, EngineUnavailable, ReadingLost
@@ -504,3 +506,21 @@ async def test_the_trail_tells_what_was_flagged_and_never_text() -> None:
     assert told["choices"] == [{"index": 0, "flagged": [{"segment": 1, "score": 2.0, "objective": "kind"}]}]
     assert told["first_token_ms"] >= told["first_token_added_ms"] >= 0
     assert "fool" not in trail
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_only_what_is_aligned_as_a_whole_goes_through_the_cache(tmp_path: Path, reads: bool) -> None:
+    """An edit made in mid-stream is not what a whole answer would get, and comes too late to be looked up."""
+    cache = CorrectionCache(tmp_path / "store", 60, 8)
+    whole = ScriptedEngine(lambda request: request.answer.replace("You fool. ", ""))
+    engine = SegmentEngine(score, milder) if reads else whole
+    for times in (1, 2):
+        made, ledger = stream(engine)
+        made._pipeline.cache = cache
+        assert chat_text(await played(made, calm(chat_items(["It is so. ", "You fool. ", "Go."])))) == "It is so. Go."
+        assert ledger.outcomes[0].cache_hit is (None if reads else times == 2)
+    exchange = Exchange("c", 0, (Turn("user", "When?"),), "It is so. You fool. Go.")
+    outcome = await Pipeline(engine, cache).align(exchange, POLICY)
+    assert outcome.cache_hit is not reads
+    assert len(engine.seen) == 1
+    await cache.aclose()

@@ -1,4 +1,4 @@
-"""Where does the gate work? On all but short answers in a thread: what keeps the event loop busy keeps everybody waiting.
+"""Where does the gate work? On all but short answers in a thread: what holds up the event loop holds up everybody.
 
 What it costs is measured by bench/gate_cost.py. Two threads, because they share one interpreter.
 """
