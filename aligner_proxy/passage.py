@@ -109,7 +109,7 @@ class Passage:
     def outcome(self) -> Outcome:
         """What became of the answer; asked when the stream has ended."""
         if self._whole is not None:
-            return self._whole
+            return replace(self._whole, text=self.out(0, len(self.text)))  # more may have come behind the end
         exchange = self._exchange()
         status, reason = self._closed or (Status.UNCHANGED, f"gate_{self._refused[0]}" if self._refused else None)
         skip = None if status is Status.FAILED else eligibility.check(exchange, self._policy)

@@ -37,8 +37,8 @@ CUT_OFF = " (cut off)"
 QUIET_S = 20.0
 """Longer than idle connections are kept."""
 IDLE = {"AIOHTTP_KEEPALIVE_TIMEOUT": "10"}
-"""LiteLLM keeps an idle connection to an upstream for 120 s, up to 500 of them: after the burst, one for each request that
-was in flight. That is a pool and no leak; here it is emptied before the second count, so that a leak would be seen."""
+"""LiteLLM keeps an idle connection to an upstream for 120 s, up to 500 of them: after the burst, one for each request
+that was in flight. That is a pool and no leak; here it is emptied before the second count, so a leak would show."""
 _LOOK_S, _HANG_S, _BURST = 1.0, 3.0, 80
 _WORDS = (*("good",) * 14, *("bad",) * 4, "fails", "dies")
 _LEAVES = 0.05

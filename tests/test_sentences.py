@@ -23,6 +23,8 @@ from aligner_proxy.errors import CorrectionError, EngineFault, EngineOverloaded,
 from aligner_proxy.ledger import Ledger
 from aligner_proxy.pipeline import Pipeline
 from aligner_proxy.rewrite import chat, messages
+from aligner_proxy.rewrite.careful import CarefulTelling
+from aligner_proxy.rewrite.telling import Told
 from aligner_proxy.segments import split
 from aligner_proxy.sentences import ReleasedStream
 from aligner_proxy.types import (
@@ -274,7 +276,7 @@ async def test_a_tool_call_lets_the_rest_pass_at_once() -> None:
 )
 async def test_what_may_not_be_edited_passes(more: dict[str, Any], items: list[Any], reason: str | None) -> None:
     made, ledger = stream(SegmentEngine(score, lambda _: "Sorry."))
-    made._telling = chat.telling({**DATA, **more})
+    made._telling = CarefulTelling(chat.telling({**DATA, **more}), DATA)
     got = await played(made, flow(items))
     if reason is not None:
         assert all(a is b for a, b in zip(got, items, strict=False))
@@ -308,7 +310,7 @@ async def test_what_may_become_json_is_looked_at_as_a_whole(answer: str) -> None
 async def test_texts_inside_json_are_edited_as_a_whole_where_the_route_says_so() -> None:
     policy = replace(POLICY, json_strings=JsonStrings.CORRECT)
     made, ledger = stream(SegmentEngine(score, lambda _: "You friend."), policy=policy)
-    made._telling = chat.telling({**DATA, "response_format": {"type": "json_object"}})
+    made._telling = CarefulTelling(chat.telling({**DATA, "response_format": {"type": "json_object"}}), DATA)
     answer = '{"said": "It is so, and well it is. You fool. Go on."}'
     text = chat_text(await played(made, calm(chat_items(cut(2, answer)))))
     assert json.loads(text) == {"said": "It is so, and well it is. You friend. Go on."}
@@ -524,3 +526,43 @@ async def test_only_what_is_aligned_as_a_whole_goes_through_the_cache(tmp_path: 
     assert outcome.cache_hit is not reads
     assert len(engine.seen) == 1
     await cache.aclose()
+
+
+class Brittle:
+    """A telling that stumbles over an item, or over an edit."""
+
+    def __init__(self, over: str) -> None:
+        self.telling, self.over, self.taken = chat.telling(DATA), over, 0
+
+    def take(self, item: object) -> list[Told]:
+        self.taken += 1
+        if self.over == "item" and self.taken == 3:
+            raise KeyError("secret")
+        told = self.telling.take(item)
+        return [replace(one, say=self.say) for one in told] if self.over == "edit" else told
+
+    def say(self, pieces: Sequence[str], wholes: Any) -> object:
+        raise AttributeError("secret")
+
+    def flush(self) -> list[Told]:
+        return []
+
+    def exchange(self, index: int) -> Exchange:
+        return self.telling.exchange(index)
+
+
+@pytest.mark.parametrize("over", ["item", "edit"])
+async def test_what_cannot_be_read_or_said_goes_out_as_it_came(over: str) -> None:
+    made, ledger = stream(SegmentEngine(score, milder))
+    made._telling = CarefulTelling(Brittle(over), DATA)
+    items = [chunk("You fool. "), chunk("It is "), chunk("so. "), chunk("You fool."), chunk(why="stop")]
+    got = await played(made, calm(items))
+    assert all(a is b for a, b in zip(got, items, strict=False))
+    assert (ledger.status, ledger.reason) == (Status.FAILED, "internal_error")
+
+
+async def test_what_cannot_be_read_may_end_the_stream() -> None:
+    made, _ = stream(SegmentEngine(score, milder), blocked=[Status.FAILED])
+    made._telling = CarefulTelling(Brittle("item"), DATA)
+    with pytest.raises(PermissionError, match="internal_error"):
+        await played(made, calm([chunk("You fool. "), chunk("It is "), chunk("so.")]))
