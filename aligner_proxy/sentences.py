@@ -26,7 +26,7 @@ from aligner_proxy.rewrite.telling import Told
 from aligner_proxy.telemetry import CANCELLED
 from aligner_proxy.timeline import Timeline
 from aligner_proxy.types import Exchange, Outcome, SkipReason, Status
-from aligner_proxy.waiting import KEEPALIVE, Inflow
+from aligner_proxy.waiting import KEEPALIVE, Inflow, to_the_end
 
 Settle = Callable[[Sequence[tuple[Exchange, Outcome]]], None]
 """Told what became of every text."""
@@ -86,8 +86,7 @@ class ReleasedStream:
                     yield item
             finished = True
         finally:
-            await inflow.aclose()
-            await self._close(finished=finished)
+            await to_the_end(self._close(inflow, finished=finished))
         if (self.items or inflow.error is None) and sse.at_rest(self._ending):
             self.comment = self._ledger.comment(self.timeline)
             yield self.comment
@@ -190,8 +189,9 @@ class ReleasedStream:
                 passage.close(Status.SKIPPED, SkipReason.UPSTREAM_ERROR.value)
             await passage.end()
 
-    async def _close(self, *, finished: bool) -> None:
+    async def _close(self, inflow: Inflow, *, finished: bool) -> None:
         """Let go of everything and settle the books, also when the client has left."""
+        await inflow.aclose()
         for passage in self._passages.values():
             if not finished:
                 passage.close(Status.FAILED, CANCELLED)

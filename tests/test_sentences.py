@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 from hypothesis import given, settings
@@ -566,3 +567,25 @@ async def test_what_cannot_be_read_may_end_the_stream() -> None:
     made._telling = CarefulTelling(Brittle("item"), DATA)
     with pytest.raises(PermissionError, match="internal_error"):
         await played(made, calm([chunk("You fool. "), chunk("It is "), chunk("so.")]))
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_a_server_that_cancels_again_and_again_leaves_nothing_open(waits: bool) -> None:
+    """Starlette does, by anyio, when a client leaves a stream: what waits there does not get done."""
+    engine = SegmentEngine(score, milder, lag_s=30.0 if waits else 0.0)
+    made, ledger = stream(engine)
+
+    async def endless() -> AsyncIterator[object]:
+        yield chunk("It is so. And")
+        await asyncio.sleep(60)
+
+    with anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as group:
+            group.start_soon(played, made, endless())
+            await asyncio.sleep(0.05)
+            scope.cancel()
+    async with asyncio.timeout(5):
+        while len(asyncio.all_tasks()) > 1:
+            await asyncio.sleep(0.01)
+    assert engine.readings[0].closed
+    assert (ledger.status, ledger.reason) == (Status.FAILED, "cancelled")
