@@ -161,8 +161,8 @@ class Soak:
     async def kill(self) -> None:
         """Kill it; `serve` starts it again. Then once as much as there are places for, before memory is compared.
 
-        The engine's cache has a fixed size, but a page of it is resident from its first use on: a new one grows up to
-        that size with the first full house, whenever that comes, and no further.
+        The engine's cache has a fixed size, but a page of it is resident from its first use on: a new engine grows with
+        the fullest house so far, up to that size. An early one makes counts comparable, but in a short run not equal.
         """
         pid = self.engine()
         if pid is not None:
