@@ -16,6 +16,7 @@ from aligner_proxy.errors import AlignerProxyError
 from aligner_proxy.pipeline import Pipeline
 from aligner_proxy.rewrite import Wire
 from aligner_proxy.types import Policy
+from aligner_proxy.waiting import to_the_end
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,9 @@ class ReadAhead:
 
     async def aclose(self) -> None:
         """Let go of what nobody took."""
+        await to_the_end(self._let_go())
+
+    async def _let_go(self) -> None:
         while self._readings:
             _, reading = self._readings.popitem()
             if reading is not None:

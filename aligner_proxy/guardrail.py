@@ -133,7 +133,7 @@ class AlignerGuardrail(CustomGuardrail):
         try:
             return wire.apply(response, outcomes)
         except NotPutIn:
-            ledger.undo(failures.INTERNAL)
+            telemetry.not_put_in(ledger)
             if any(map(failures.blocks, ledger.outcomes)):
                 raise Blocked(failures.INTERNAL) from None
             return None

@@ -15,10 +15,13 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from aligner_proxy import eligibility, failures
-from aligner_proxy.engine.protocol import Reading, Span, Unread
+from aligner_proxy.engine.protocol import Span
 from aligner_proxy.errors import EngineFault
-from aligner_proxy.pipeline import Pipeline, failed, judge
+from aligner_proxy.gate import aside
+from aligner_proxy.pipeline import Pipeline, failed
+from aligner_proxy.reader import LOST, Reader
 from aligner_proxy.segments import Cutter, Segment
+from aligner_proxy.stages import stage
 from aligner_proxy.stretches import Stretches
 from aligner_proxy.types import (
     Correction,
@@ -58,7 +61,7 @@ class Passage:
         self._whole: Outcome | None = None
         self._counts, self._aligner = DecodeCounts(), ""
         self._ended_at, self._ms = 0.0, 0.0
-        self._reading: Reading | None = None
+        self._reader = Reader(pipeline, policy, exchange)
         self._more, self._work = asyncio.Event(), asyncio.create_task(self._decide())
 
     async def hear(self, text: str) -> None:
@@ -68,9 +71,9 @@ class Passage:
             return
         if len(self.text) > self._policy.max_answer_chars:
             self.close(Status.SKIPPED, SkipReason.TOO_LONG.value)
-        elif (not first or await self._begin()) and self._reading is not None:
+        elif not first or await self._begin():
             self._segments += self._cutter.feed(text)
-            await self._tell(self._reading.feed(text))
+            await self._tell(self._reader.feed(text))
 
     async def end(self) -> None:
         """The answer has ended."""
@@ -78,8 +81,7 @@ class Passage:
             return
         self._ended, self._ended_at = True, time.perf_counter()
         self._segments += self._cutter.end()
-        if self._reading is not None:
-            await self._tell(self._reading.end())
+        await self._tell(self._reader.end())
 
     def check(self) -> None:
         """Look again whether the answer may be edited: something came that is not its text."""
@@ -107,7 +109,7 @@ class Passage:
     def outcome(self) -> Outcome:
         """What became of the answer; asked when the stream has ended."""
         if self._whole is not None:
-            return self._whole
+            return replace(self._whole, text=self.out(0, len(self.text)))  # more may have come behind the end
         exchange = self._exchange()
         status, reason = self._closed or (Status.UNCHANGED, f"gate_{self._refused[0]}" if self._refused else None)
         skip = None if status is Status.FAILED else eligibility.check(exchange, self._policy)
@@ -134,17 +136,13 @@ class Passage:
         """Give up what is still worked on."""
         self._work.cancel()
         await asyncio.wait({self._work})
-        if self._reading is not None:
-            await self._reading.aclose()
+        await self._reader.aclose()
 
     async def _begin(self) -> bool:
-        """Let the engine read along; False where the answer may not be edited or nobody reads."""
-        self._reading = await self._tried(self._pipeline.read(self._exchange(), self._policy))
-        if self._reading is None:
+        """Let the engine read along; False where the answer may not be edited."""
+        if not await self._tried(self._reader.begin()):
             self.check()
-        if self._reading is None and not self.done:  # it may be edited, but only as a whole
-            self._reading = Unread(self._pipeline.engine)
-        return self._reading is not None
+        return not self.done
 
     async def _tell(self, telling: Coroutine[Any, Any, object]) -> None:
         await self._tried(telling)
@@ -172,23 +170,33 @@ class Passage:
         return self._ended or len(self._segments) > len(self._verdicts)
 
     async def _settle(self) -> None:
-        """Get verdicts and decide what they decide."""
-        reading, known = self._reading, len(self._verdicts)
-        if reading is None or not self.text.strip():
+        """Get verdicts and decide what they decide; what nobody reads is held, as long as nothing went out."""
+        if not self.text.strip():
             return self._finish() if self._ended else None
+        try:
+            held = not await self._judge()
+        except LOST:
+            if self._decided:
+                raise
+            held = True
+        return await self._hold() if held else None
+
+    async def _judge(self) -> bool:
+        """Decide what can be decided now; False where only the whole can be judged."""
+        known = len(self._verdicts)
         if known < len(self._segments):
             async with asyncio.timeout(self._policy.deadline_s):
-                verdicts = await reading.judged(known)
+                verdicts = await self._reader.judged(known, again=self._decided > 0)
             if verdicts is None or (not self._decided and self._machine_readable()):
-                return await self._hold(reading)
+                return False
             self._take(verdicts, known)
         for number in range(self._at, len(self._verdicts)):
             if not self._verdicts[number].flagged:
-                await self._release(reading, number)
+                await self._release(number)
         if self._ended and len(self._verdicts) == len(self._segments):
-            await self._release(reading, len(self._segments))
+            await self._release(len(self._segments))
             self._finish()
-        return None
+        return True
 
     def _machine_readable(self) -> bool:
         """Whether this is JSON, or may become it: only the whole of it can be edited then."""
@@ -199,10 +207,10 @@ class Passage:
             raise EngineFault("the engine judged other segments than these")
         self._verdicts = verdicts[: len(self._segments)]
 
-    async def _release(self, reading: Reading, number: int) -> None:
+    async def _release(self, number: int) -> None:
         """Decide what is flagged before segment `number`, and that one, which stays; there may be none."""
         if self._at < number:
-            await self._edit(reading, number)
+            await self._edit(number)
         if number < len(self._segments) and not self.done:
             self._put(self._segments[number].end)
         self._at = number + 1
@@ -214,7 +222,7 @@ class Passage:
             self._stretches.add(end, original if text is None else text)
             self._changed()
 
-    async def _edit(self, reading: Reading, stop: int) -> None:
+    async def _edit(self, stop: int) -> None:
         """Replace the flagged segments before `stop`, where the gate lets that pass."""
         run = self._segments[self._at : stop]
         skip = eligibility.check(self._exchange(), self._policy)
@@ -224,17 +232,16 @@ class Passage:
             return self.close(Status.SKIPPED, skip.value)
         end = self._segments[stop].end if stop < len(self._segments) else len(self.text)
         before = self.out(0, self._decided)
-        deadline_s = self._policy.deadline_s
-        span = Span(first=self._at, stop=stop, end=end, before=before, deadline_s=deadline_s)
-        async with asyncio.timeout(deadline_s):
-            correction = await reading.replace(span)
+        span = Span(first=self._at, stop=stop, end=end, before=before, deadline_s=self._policy.deadline_s)
+        async with asyncio.timeout(span.deadline_s):
+            correction = await self._reader.replace(span, again=self._decided > 0)
         self._counts += correction.counts
         self._aligner = correction.aligner or self._aligner
-        if self.done:
-            return None
         upto, text = self._instead(run, correction.text, last=stop == len(self._segments))
         edited = before + text + self.text[upto:end]
-        refusal = self._objection(edited, before + self.text[self._decided : end], end, correction)
+        refusal = await self._objection(edited, before + self.text[self._decided : end], end, correction)
+        if self.done:
+            return None
         self._edits += text != self.text[self._decided : upto]
         if refusal is not None:
             self._refused.append(refusal)
@@ -257,22 +264,22 @@ class Passage:
         kept = gap if last or gap.count("\n") > lead.count("\n") else lead
         return run[-1].end + len(gap), kept if self._decided else ""
 
-    def _objection(self, edited: str, unedited: str, end: int, made: Correction) -> str | None:
+    async def _objection(self, edited: str, unedited: str, end: int, made: Correction) -> str | None:
         """The rule that the answer so far breaks with this edit in it, beside all that went out before."""
         original = self.text[:end]
         if edited == unedited:
             return None
-        so_far = replace(self._exchange(), answer=original)
         verdicts = tuple(v for v, s in zip(self._verdicts, self._segments, strict=False) if s.end <= end)
-        outcome = judge(so_far, original, self._policy, replace(made, text=edited, segments=verdicts), None)
-        return None if outcome.text == edited else str(outcome.reason).removeprefix("gate_").removeprefix("partly:")
+        with stage("gate"):
+            verdict = await aside.judge(original, replace(made, text=edited, segments=verdicts), self._policy)
+        return None if verdict.text == edited else str(verdict.reason).removeprefix("gate_").removeprefix("partly:")
 
-    async def _hold(self, reading: Reading) -> None:
-        """This engine has no verdicts before the end: wait for it and decide the whole at once."""
+    async def _hold(self) -> None:
+        """There are no verdicts before the end: wait for it and decide the whole at once."""
         while not self._ended:
             self._more.clear()
             await self._more.wait()
-        self._whole = await self._pipeline.align(self._exchange(), self._policy, reading)
+        self._whole = await self._pipeline.align(self._exchange(), self._policy, await self._reader.hold())
         text = self._whole.text
         if text is not None and text != self.text:
             self.edited.add(0)

@@ -16,11 +16,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from aligner_proxy import eligibility, failures, gate, structured
+from aligner_proxy import eligibility, failures, structured
 from aligner_proxy.cache import CorrectionCache
 from aligner_proxy.correctors import MISSING, Correctors
 from aligner_proxy.engine.protocol import AlignRequest, Engine, Reading, Unread
 from aligner_proxy.errors import AnswerTooLong, QuotaSpent, Unreadable
+from aligner_proxy.gate import Verdict, aside
 from aligner_proxy.plugged_rules import PluggedRules
 from aligner_proxy.stages import stage
 from aligner_proxy.types import METAALIGNER, Correction, Exchange, Mode, Outcome, Policy, SkipReason, Status
@@ -122,8 +123,10 @@ class Pipeline:
     async def _align_text(self, asking: _Asking, policy: Policy) -> Outcome:
         """The outcome of one text, which is the answer or stands in it."""
         correction, cache_hit = await self._correct(asking)
-        verdict = await self.rules.judge(asking.answer, correction, policy) if policy.plugin_rules else None
-        return _judge(asking.exchange, asking.answer, policy, correction, cache_hit, verdict)
+        with stage("gate"):
+            judge = self.rules.judge if policy.plugin_rules else aside.judge
+            verdict = await judge(asking.answer, correction, policy)
+        return _judged(asking.exchange, asking.answer, policy, correction, cache_hit, verdict)
 
     async def _correct(self, asking: _Asking) -> tuple[Correction, bool | None]:
         """The correction, and whether the cache had it (None: the cache was not asked)."""
@@ -196,17 +199,15 @@ def skipped_by_policy(policy: Policy) -> SkipReason | None:
     return None if policy.objectives else SkipReason.NO_OBJECTIVES
 
 
-def _judge(
+def _judged(
     exchange: Exchange,
     answer: str,
     policy: Policy,
     correction: Correction,
     cache_hit: bool | None,
-    verdict: gate.Verdict | None = None,
+    verdict: Verdict,
 ) -> Outcome:
-    """Gate the correction and say what it comes to; in shadow mode the reason says what would have been done."""
-    with stage("gate"):
-        verdict = verdict or gate.judge(answer, correction, policy)
+    """What a correction comes to; in shadow mode the reason says what would have been done."""
     changes, reason = verdict.text != answer, verdict.reason
     status = Status.CORRECTED if changes else Status.UNCHANGED
     if policy.mode is Mode.SHADOW:
@@ -224,5 +225,4 @@ def _failed(error: Exception, exchange: Exchange, policy: Policy) -> Outcome:
     return Outcome(status, reason, exchange.answer, policy, exchange.index)
 
 
-# For answers that are released piece by piece (passage.py).
-judge, failed = _judge, _failed
+failed = _failed  # for answers that are released piece by piece (passage.py)

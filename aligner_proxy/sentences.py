@@ -15,16 +15,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from aligner_proxy import eligibility
+from aligner_proxy import eligibility, failures, telemetry
+from aligner_proxy.errors import NotPutIn
 from aligner_proxy.ledger import Ledger
 from aligner_proxy.passage import Passage
 from aligner_proxy.pipeline import Pipeline
 from aligner_proxy.rewrite import Wire, sse
+from aligner_proxy.rewrite.careful import CarefulTelling
 from aligner_proxy.rewrite.telling import Told
 from aligner_proxy.telemetry import CANCELLED
 from aligner_proxy.timeline import Timeline
 from aligner_proxy.types import Exchange, Outcome, SkipReason, Status
-from aligner_proxy.waiting import KEEPALIVE, Inflow
+from aligner_proxy.waiting import KEEPALIVE, Inflow, to_the_end
 
 Settle = Callable[[Sequence[tuple[Exchange, Outcome]]], None]
 """Told what became of every text."""
@@ -60,9 +62,12 @@ class ReleasedStream:
     def __init__(
         self, wire: Wire, data: Mapping[str, Any], ledger: Ledger, pipeline: Pipeline, settle: Settle, refuse: Refuse
     ) -> None:
-        self._telling, self._ledger, self._pipeline = wire.telling(data), ledger, pipeline
+        self._telling = CarefulTelling(wire.telling(data), data)
+        self._ledger, self._pipeline = ledger, pipeline
         self._settle, self._refuse = settle, refuse
         self._passages: dict[int, Passage] = {}
+        self._unsaid = False
+        """An edit did not go into its event, which went out as it came."""
         self._queue: deque[_Waiting] = deque()
         self._changed = asyncio.Event()
         self._ending = b""
@@ -81,8 +86,7 @@ class ReleasedStream:
                     yield item
             finished = True
         finally:
-            await inflow.aclose()
-            await self._close(finished=finished)
+            await to_the_end(self._close(inflow, finished=finished))
         if (self.items or inflow.error is None) and sse.at_rest(self._ending):
             self.comment = self._ledger.comment(self.timeline)
             yield self.comment
@@ -107,6 +111,15 @@ class ReleasedStream:
         while inflow.items:
             for told in self._telling.take(inflow.items.popleft()):
                 await self._hear(told)
+            self._look()
+
+    def _look(self) -> None:
+        """What cannot be read goes out as it is, unless the policy wants an error in its place."""
+        if self._telling.fault is not None:
+            for passage in self._passages.values():
+                passage.close(Status.FAILED, failures.INTERNAL)
+            if not self._passages:
+                self._refuse(Outcome(Status.FAILED, failures.INTERNAL, None, self._ledger.policy))
 
     async def _hear(self, told: Told) -> None:
         """Pass on what an event says, and let it wait in line."""
@@ -140,13 +153,21 @@ class ReleasedStream:
                 self._refuse(passage.outcome())
         found: list[object] = []
         while self._queue and self._queue[0].ready:
-            item, spoke = self._queue.popleft().item()
+            item, spoke = self._said(self._queue.popleft())
             found.append(item)
             self._ending = sse.tail(self._ending, item)
             if spoke:
                 self.timeline.went()
         self.items += found
         return found
+
+    def _said(self, waiting: _Waiting) -> tuple[object, bool]:
+        """What goes out in place of an event: the event itself where an edit does not go into it."""
+        try:
+            return waiting.item()
+        except NotPutIn:
+            self._unsaid = True
+            return waiting.told.item, bool(waiting.places)
 
     async def _silent(self) -> bool:
         """Wait until something has changed; True when it took so long that the client should hear of it."""
@@ -162,13 +183,15 @@ class ReleasedStream:
         """The upstream has said all, or broke off: then what it said goes out as it is."""
         for told in self._telling.flush():
             await self._hear(told)
+        self._look()
         for passage in self._passages.values():
             if error is not None:
                 passage.close(Status.SKIPPED, SkipReason.UPSTREAM_ERROR.value)
             await passage.end()
 
-    async def _close(self, *, finished: bool) -> None:
+    async def _close(self, inflow: Inflow, *, finished: bool) -> None:
         """Let go of everything and settle the books, also when the client has left."""
+        await inflow.aclose()
         for passage in self._passages.values():
             if not finished:
                 passage.close(Status.FAILED, CANCELLED)
@@ -177,11 +200,13 @@ class ReleasedStream:
             return
         found = [(self._telling.exchange(i), passage.outcome()) for i, passage in sorted(self._passages.items())]
         self._settle(found or [self._wordless(finished)])
+        if self._unsaid:
+            telemetry.not_put_in(self._ledger)
 
     def _wordless(self, finished: bool) -> tuple[Exchange, Outcome]:
         """The outcome of a stream without any text."""
         policy, exchange = self._ledger.policy, self._telling.exchange(0)
-        if not finished:
-            return exchange, Outcome(Status.FAILED, CANCELLED, None, policy)
+        if not finished or self._telling.fault is not None:
+            return exchange, Outcome(Status.FAILED, failures.INTERNAL if finished else CANCELLED, None, policy)
         reason = eligibility.check(exchange, policy) or SkipReason.EMPTY
         return exchange, Outcome(Status.SKIPPED, reason.value, None, policy)

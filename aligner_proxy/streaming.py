@@ -47,6 +47,8 @@ class HeldStream:
         self.timeline = Timeline()
         self.items: list[object] = []
         """What the upstream sent; after the alignment, what the client gets."""
+        self._ending = b""
+        """The last bytes of `items`, by which it is known without a walk whether a comment may follow."""
         self._broken: Exception | None = None
         self.comment: bytes | None = None
         """The last item, once it is due."""
@@ -65,13 +67,13 @@ class HeldStream:
         work = self._correct(source) if live else self._withheld(source)
         async with contextlib.aclosing(heartbeats(work, self._ledger.policy.keepalive_s)) as comments:
             async for comment in comments:
-                if not live or self._at_rest():
+                if not live or sse.at_rest(self._ending):
                     yield comment
         for item in () if live else self.items:
             self.timeline.went()
             yield item
         began = bool(self.items) or self._broken is None  # a stream that never began stays a plain HTTP error
-        if began and self._at_rest():
+        if began and sse.at_rest(self._ending):
             self.comment = self._ledger.comment(self.timeline)
             yield self.comment
         if self._broken is not None:
@@ -90,15 +92,13 @@ class HeldStream:
                 pass
         await self._correct(source)
 
-    def _at_rest(self) -> bool:
-        return sse.at_rest(reduce(sse.tail, self.items, b""))
-
     async def _gathered(self, source: AsyncIterable[object]) -> AsyncGenerator[tuple[object, bool], None]:
         """The items as they come, kept, each with whether it held text; where the upstream breaks off, they end."""
         came_to_an_end = False
         try:
             async for item in source:
                 self.items.append(item)
+                self._ending = sse.tail(self._ending, item)
                 spoke = await self._hear(item)
                 if spoke:
                     self.timeline.came()
@@ -124,8 +124,9 @@ class HeldStream:
         outcomes = await self._align(exchanges)
         try:
             self.items = self._wire.stream_apply(self.items, outcomes)
+            self._ending = reduce(sse.tail, self.items, b"")
         except NotPutIn:
-            self._ledger.undo(failures.INTERNAL)
+            telemetry.not_put_in(self._ledger)
             if any(map(failures.blocks, self._ledger.outcomes)):
                 raise
 

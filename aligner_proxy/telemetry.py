@@ -19,6 +19,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from aligner_proxy import __version__, tracing
 from aligner_proxy.engine.breaker import State
 from aligner_proxy.engine.protocol import Reading
+from aligner_proxy.failures import INTERNAL
 from aligner_proxy.ledger import Ledger
 from aligner_proxy.pipeline import Pipeline
 from aligner_proxy.stages import IN_FLIGHT, passed
@@ -68,6 +69,7 @@ LAST = _once(
 EDITS = _once(Counter, "aligner_edits_total", "Edits the aligner wanted, by what the gate said to each", ("verdict",))
 CACHE = _once(Counter, "aligner_cache_total", "Cache look-ups", ("result",))
 AUDITED = _once(Counter, "aligner_audit_entries_total", "Entries for the audit store", ("result",))
+NOT_PUT_IN = _once(Counter, "aligner_not_put_in_total", "Corrected responses that could not be made; the original went")
 RETRIES = _once(Counter, "aligner_retries_total", "Further tries at a correction, by what came of it", ("status",))
 BREAKER = _once(
     Gauge,
@@ -99,6 +101,12 @@ async def settle(pipeline: Pipeline, exchange: Exchange, policy: Policy, reading
         finally:
             record(exchange.call_id, len(exchange.answer or ""), outcome)
             _tell(told, outcome)
+
+
+def not_put_in(ledger: Ledger) -> None:
+    """What was corrected, and counted so, could not be put into its response."""
+    NOT_PUT_IN.inc()
+    ledger.undo(INTERNAL)
 
 
 def upstream_ended(ledger: Ledger) -> None:

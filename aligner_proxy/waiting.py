@@ -14,6 +14,20 @@ from typing import Any
 KEEPALIVE = b": keep-alive\n\n"
 
 
+_ending: set[asyncio.Task[None]] = set()
+
+
+async def to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Do the work to its end, whether or not it is waited for.
+
+    When a client leaves a stream, its server cancels again at every await (anyio), so nothing that waits gets done.
+    """
+    task = asyncio.create_task(work)
+    _ending.add(task)
+    task.add_done_callback(_ending.discard)
+    await asyncio.shield(task)
+
+
 async def heartbeats(work: Coroutine[Any, Any, None], every_s: float) -> AsyncGenerator[bytes, None]:
     """Do the work; meanwhile a comment every so often (0: none). Raises what the work raises; ends it when left."""
     task = asyncio.ensure_future(work)

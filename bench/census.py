@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -21,6 +22,8 @@ import psutil
 TASKS_IN = "ALIGNER_BENCH_TASKS"
 _BLOCKS = re.compile(r'^aligner_engine_kv_blocks\{use="(\w+)"\} (\S+)', re.MULTILINE)
 _SEQUENCES = re.compile(r"^aligner_engine_sequences\{[^}]*\} (\S+)", re.MULTILINE)
+_ANON = re.compile(r":?\[\d+\]$")
+"""The number of an unnamed pipe, socket or event in its link."""
 _telling: set[asyncio.Task[None]] = set()
 
 
@@ -63,14 +66,24 @@ def count(serve: int, socket: Path, tasks: Path, at: float) -> Count:
     )
 
 
-def connections(serve: int) -> dict[str, int]:
-    """The gateway's sockets by state and the port at the other end: what its descriptors are for."""
+def descriptors(serve: int) -> dict[str, int]:
+    """What the gateway's descriptors are for: sockets by state and the other end, everything else by its name."""
     found: Counter[str] = Counter()
     for process in below(serve)[0]:
-        with contextlib.suppress(psutil.Error):
-            for one in process.net_connections("all"):
-                found[f"{one.status} {one.raddr.port if isinstance(one.raddr, tuple) and one.raddr else 'local'}"] += 1
+        with contextlib.suppress(psutil.Error, OSError):
+            sockets = {one.fd: _named(one) for one in process.net_connections("all")}
+            for entry in Path(f"/proc/{process.pid}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    found[sockets.get(int(entry.name)) or _ANON.sub("", os.readlink(entry))] += 1
     return dict(found)
+
+
+def _named(one: Any) -> str:
+    """A socket: its state, and the port or path at the other end, else its own."""
+    there, here = one.raddr, one.laddr
+    if isinstance(there, tuple) or isinstance(here, tuple):
+        return f"{one.status} to {there.port}" if there else f"{one.status} at {here.port if here else '-'}"
+    return f"unix {there or here or '-'}"
 
 
 async def tell_tasks() -> None:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import itertools
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import yaml
 from litellm.proxy._types import UserAPIKeyAuth
 
 from aligner_proxy import guardrail as module
-from aligner_proxy.engine.protocol import AlignRequest, Reading, Unread
+from aligner_proxy.engine.protocol import AlignRequest, Engine, Reading, Unread
 from aligner_proxy.engine.scripted import ScriptedEngine
 from aligner_proxy.errors import AnswerTooLong, EngineFault
 from aligner_proxy.guardrail import AlignerGuardrail
@@ -33,6 +33,13 @@ MODES = {
         {"match": {"model": "unsampled"}, "sample": 0.0, "objectives": ["harmless"]},
         {"match": {"model": "bare"}},
         {"match": {"model": "strict"}, "objectives": ["harmless"], "on_error": "block"},
+        {"match": {"model": "released"}, "objectives": ["harmless"], "stream": "sentence"},
+        {
+            "match": {"model": "released-strict"},
+            "objectives": ["harmless"],
+            "stream": "sentence",
+            "on_error": "block",
+        },
         {"match": {"model": "*"}, "objectives": ["harmless"]},
     ]
 }
@@ -124,12 +131,15 @@ class Rig:
         items: Sequence[Any],
         error: Exception | None = None,
         leaves: int | None = None,
+        make: Callable[[str], Engine] = RigEngine,
     ) -> set[str]:
         """The same, told piece by piece; the upstream may break off with `error`, the client leave after some items."""
-        data = self._prepare(script, request)
+        data = self._prepare(script, request, make)
 
         async def flow() -> AsyncIterator[Any]:
-            for item in items:
+            for number, item in enumerate(items):
+                for _ in range(number % 3 * 20):  # some items come together, others after all is said to the last one
+                    await asyncio.sleep(0)
                 yield item
             if error is not None:
                 raise error
@@ -150,8 +160,10 @@ class Rig:
             statuses = self._statuses(data)
         return statuses
 
-    def _prepare(self, script: str, request: dict[str, Any]) -> dict[str, Any]:
-        self.guard.pipeline = Pipeline(RigEngine(script))
+    def _prepare(
+        self, script: str, request: dict[str, Any], make: Callable[[str], Engine] = RigEngine
+    ) -> dict[str, Any]:
+        self.guard.pipeline = Pipeline(make(script))
         return {"litellm_call_id": "c", "metadata": {}, **request}
 
     def _statuses(self, data: dict[str, Any]) -> set[str]:

@@ -68,7 +68,7 @@ FLOORS = (
         "self_refine",
         "pku",
     ),
-    ("pipeline", "passage", "telemetry", "in_force", "ledger"),
+    ("pipeline", "reader", "passage", "telemetry", "in_force", "ledger"),
     ("audit",),
     ("replay",),
     ("rewrite", "inside", "several", "ahead", "streaming", "sentences", "delivery", "shadow"),

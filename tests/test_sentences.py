@@ -8,19 +8,24 @@ import json
 import random
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aligner_proxy.cache import CorrectionCache
 from aligner_proxy.engine.scripted import ScriptedEngine
 from aligner_proxy.engine.scripted_reading import SegmentEngine
-from aligner_proxy.errors import CorrectionError, EngineFault, EngineOverloaded
+from aligner_proxy.errors import CorrectionError, EngineFault, EngineOverloaded, EngineUnavailable, ReadingLost
 from aligner_proxy.ledger import Ledger
 from aligner_proxy.pipeline import Pipeline
 from aligner_proxy.rewrite import chat, messages
+from aligner_proxy.rewrite.careful import CarefulTelling
+from aligner_proxy.rewrite.telling import Told
 from aligner_proxy.segments import split
 from aligner_proxy.sentences import ReleasedStream
 from aligner_proxy.types import (
@@ -272,7 +277,7 @@ async def test_a_tool_call_lets_the_rest_pass_at_once() -> None:
 )
 async def test_what_may_not_be_edited_passes(more: dict[str, Any], items: list[Any], reason: str | None) -> None:
     made, ledger = stream(SegmentEngine(score, lambda _: "Sorry."))
-    made._telling = chat.telling({**DATA, **more})
+    made._telling = CarefulTelling(chat.telling({**DATA, **more}), DATA)
     got = await played(made, flow(items))
     if reason is not None:
         assert all(a is b for a, b in zip(got, items, strict=False))
@@ -306,21 +311,123 @@ async def test_what_may_become_json_is_looked_at_as_a_whole(answer: str) -> None
 async def test_texts_inside_json_are_edited_as_a_whole_where_the_route_says_so() -> None:
     policy = replace(POLICY, json_strings=JsonStrings.CORRECT)
     made, ledger = stream(SegmentEngine(score, lambda _: "You friend."), policy=policy)
-    made._telling = chat.telling({**DATA, "response_format": {"type": "json_object"}})
+    made._telling = CarefulTelling(chat.telling({**DATA, "response_format": {"type": "json_object"}}), DATA)
     answer = '{"said": "It is so, and well it is. You fool. Go on."}'
     text = chat_text(await played(made, calm(chat_items(cut(2, answer)))))
     assert json.loads(text) == {"said": "It is so, and well it is. You friend. Go on."}
     assert ledger.status is Status.CORRECTED
 
 
-async def test_an_engine_that_is_full_costs_nothing() -> None:
-    class Full(SegmentEngine):
-        async def read(self, request: Any) -> Any:
-            raise EngineOverloaded("full")
+class Full(SegmentEngine):
+    """Has no place for an answer that is only read; `whole` says what becomes of whole ones."""
 
-    made, ledger = stream(Full(score))
+    def __init__(self, whole: CorrectionError | None = None) -> None:
+        super().__init__(score, milder)
+        self.whole = whole
+
+    async def read(self, request: Any) -> Any:
+        raise EngineOverloaded("full", 0.01)
+
+    async def align(self, request: Any) -> Any:
+        if self.whole is not None:
+            raise self.whole
+        return await super().align(request)
+
+
+async def test_what_a_full_engine_does_not_read_is_held_and_sent_whole() -> None:
+    made, ledger = stream(Full())
+    got: list[Any] = []
+    gate = asyncio.Event()
+
+    async def slow() -> AsyncIterator[object]:
+        yield chunk("It is so. You fool. G")
+        await gate.wait()
+        yield chunk("o.")
+        yield chunk(why="stop")
+
+    task = asyncio.create_task(into(got, made.play(slow())))
+    await asyncio.sleep(0.05)
+    assert not chat_text(got)
+    gate.set()
+    await task
+    assert chat_text(got) == "It is so. Go."
+    assert ledger.status is Status.CORRECTED
+
+
+async def test_an_engine_that_is_full_to_the_end_costs_nothing() -> None:
+    made, ledger = stream(Full(EngineOverloaded("full")))
     assert chat_text(await played(made, flow(chat_items(["You fool. ", "Go."])))) == "You fool. Go."
     assert (ledger.status, ledger.reason) == (Status.FAILED, "overloaded")
+
+
+class Losing(SegmentEngine):
+    """Loses its first readings when they know so many verdicts; `asking` is the question that is not answered."""
+
+    def __init__(self, asking: str, known: int, error: CorrectionError, times: int = 1) -> None:
+        super().__init__(score, milder)
+        self.asking, self.known, self.error, self.times = asking, known, error, times
+        self.whole = 0
+
+    async def read(self, request: Any) -> Any:
+        reading = await super().read(request)
+        if len(self.readings) <= self.times:
+            setattr(reading, self.asking, self._losing(getattr(reading, self.asking)))
+        return reading
+
+    async def align(self, request: Any) -> Any:
+        self.whole += 1
+        return await super().align(request)
+
+    def _losing(self, ask: Any) -> Any:
+        async def lost(asked: Any) -> Any:
+            if self.asking == "replace" or asked >= self.known:
+                raise self.error
+            return await ask(asked)
+
+        return lost
+
+
+GONE = [ReadingLost("forgotten"), EngineUnavailable("killed"), EngineOverloaded("full", 0.01)]
+
+
+@pytest.mark.parametrize("error", GONE, ids=lambda error: error.reason)
+@pytest.mark.parametrize(("asking", "known"), [("judged", 1), ("judged", 2), ("replace", 0)])
+async def test_a_reading_that_is_lost_is_begun_again(asking: str, known: int, error: CorrectionError) -> None:
+    engine = Losing(asking, known, error)
+    made, ledger = stream(engine)
+    assert chat_text(await played(made, calm(chat_items(["It is so.", " You fool!", " Go", " home."])))) == (
+        "It is so. You friend! Go home."
+    )
+    assert ledger.status is Status.CORRECTED
+    first, second = engine.readings
+    assert first.closed
+    assert second.closed
+    assert engine.whole == 0
+
+
+@pytest.mark.parametrize("error", GONE, ids=lambda error: error.reason)
+@pytest.mark.parametrize("asking", ["judged", "replace"])
+async def test_a_reading_that_is_lost_before_anything_went_out_is_of_no_account(
+    asking: str, error: CorrectionError
+) -> None:
+    engine = Losing(asking, 0, error)
+    made, ledger = stream(engine)
+    assert chat_text(await played(made, calm(chat_items(["You fool!", " It is so.", " Go."])))) == (
+        "You friend! It is so. Go."
+    )
+    assert ledger.status is Status.CORRECTED
+    assert engine.whole == 1
+
+
+async def test_one_that_is_lost_again_and_again_lets_the_rest_pass_within_the_deadline() -> None:
+    engine = Losing("judged", 1, EngineOverloaded("full", 0.01), times=10**6)
+    made, ledger = stream(engine, policy=replace(POLICY, deadline_s=0.2))
+    async with asyncio.timeout(5):
+        got = chat_text(await played(made, calm(chat_items(["It is so.", " You fool!", " Go."]))))
+    assert got == "It is so. You fool! Go."
+    assert ledger.status is Status.FAILED
+    assert ledger.reason in ("overloaded", "timeout")
+    assert all(reading.closed for reading in engine.readings)
 
 
 async def test_an_engine_that_is_too_slow_is_not_waited_for() -> None:
@@ -402,3 +509,83 @@ async def test_the_trail_tells_what_was_flagged_and_never_text() -> None:
     assert told["choices"] == [{"index": 0, "flagged": [{"segment": 1, "score": 2.0, "objective": "kind"}]}]
     assert told["first_token_ms"] >= told["first_token_added_ms"] >= 0
     assert "fool" not in trail
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_only_what_is_aligned_as_a_whole_goes_through_the_cache(tmp_path: Path, reads: bool) -> None:
+    """An edit made in mid-stream is not what a whole answer would get, and comes too late to be looked up."""
+    cache = CorrectionCache(tmp_path / "store", 60, 8)
+    whole = ScriptedEngine(lambda request: request.answer.replace("You fool. ", ""))
+    engine = SegmentEngine(score, milder) if reads else whole
+    for times in (1, 2):
+        made, ledger = stream(engine)
+        made._pipeline.cache = cache
+        assert chat_text(await played(made, calm(chat_items(["It is so. ", "You fool. ", "Go."])))) == "It is so. Go."
+        assert ledger.outcomes[0].cache_hit is (None if reads else times == 2)
+    exchange = Exchange("c", 0, (Turn("user", "When?"),), "It is so. You fool. Go.")
+    outcome = await Pipeline(engine, cache).align(exchange, POLICY)
+    assert outcome.cache_hit is not reads
+    assert len(engine.seen) == 1
+    await cache.aclose()
+
+
+class Brittle:
+    """A telling that stumbles over an item, or over an edit."""
+
+    def __init__(self, over: str) -> None:
+        self.telling, self.over, self.taken = chat.telling(DATA), over, 0
+
+    def take(self, item: object) -> list[Told]:
+        self.taken += 1
+        if self.over == "item" and self.taken == 3:
+            raise KeyError("secret")
+        told = self.telling.take(item)
+        return [replace(one, say=self.say) for one in told] if self.over == "edit" else told
+
+    def say(self, pieces: Sequence[str], wholes: Any) -> object:
+        raise AttributeError("secret")
+
+    def flush(self) -> list[Told]:
+        return []
+
+    def exchange(self, index: int) -> Exchange:
+        return self.telling.exchange(index)
+
+
+@pytest.mark.parametrize("over", ["item", "edit"])
+async def test_what_cannot_be_read_or_said_goes_out_as_it_came(over: str) -> None:
+    made, ledger = stream(SegmentEngine(score, milder))
+    made._telling = CarefulTelling(Brittle(over), DATA)
+    items = [chunk("You fool. "), chunk("It is "), chunk("so. "), chunk("You fool."), chunk(why="stop")]
+    got = await played(made, calm(items))
+    assert all(a is b for a, b in zip(got, items, strict=False))
+    assert (ledger.status, ledger.reason) == (Status.FAILED, "internal_error")
+
+
+async def test_what_cannot_be_read_may_end_the_stream() -> None:
+    made, _ = stream(SegmentEngine(score, milder), blocked=[Status.FAILED])
+    made._telling = CarefulTelling(Brittle("item"), DATA)
+    with pytest.raises(PermissionError, match="internal_error"):
+        await played(made, calm([chunk("You fool. "), chunk("It is "), chunk("so.")]))
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_a_server_that_cancels_again_and_again_leaves_nothing_open(waits: bool) -> None:
+    """Starlette does, by anyio, when a client leaves a stream: what waits there does not get done."""
+    engine = SegmentEngine(score, milder, lag_s=30.0 if waits else 0.0)
+    made, ledger = stream(engine)
+
+    async def endless() -> AsyncIterator[object]:
+        yield chunk("It is so. And")
+        await asyncio.sleep(60)
+
+    with anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as group:
+            group.start_soon(played, made, endless())
+            await asyncio.sleep(0.05)
+            scope.cancel()
+    async with asyncio.timeout(5):
+        while len(asyncio.all_tasks()) > 1:
+            await asyncio.sleep(0.01)
+    assert engine.readings[0].closed
+    assert (ledger.status, ledger.reason) == (Status.FAILED, "cancelled")

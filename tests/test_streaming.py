@@ -14,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from litellm.llms.openai.responses.transformation import OpenAIResponsesAPIConfig
 from litellm.types.utils import ModelResponseStream
+from prometheus_client import REGISTRY
 
+from aligner_proxy.errors import NotPutIn
 from aligner_proxy.ledger import Ledger
-from aligner_proxy.rewrite import Wire, chat, messages, responses
+from aligner_proxy.rewrite import Wire, chat, messages, responses, sse
 from aligner_proxy.streaming import HeldStream
 from aligner_proxy.types import Exchange, Mode, Outcome, Policy, Status
 from aligner_proxy.waiting import KEEPALIVE
@@ -307,3 +309,45 @@ async def test_what_the_upstream_says_of_the_whole_stream_counts_for_each_part()
     stream, _, asked = held(wire=messages)
     await into([], stream.play(Source()))
     assert [exchange.no_store for exchange in asked] == [True]
+
+
+async def test_comments_cost_no_walk_over_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    items, walked, tail = [chunk("a") for _ in range(200)], [0], sse.tail
+
+    def counted(before: bytes, item: object) -> bytes:
+        walked[0] += 1
+        return tail(before, item)
+
+    monkeypatch.setattr(sse, "tail", counted)
+    policy = Policy("p", mode=Mode.SHADOW, keepalive_s=0.001)
+    ledger = Ledger("call-1", policy, "m")
+
+    async def align(exchanges: Sequence[Exchange]) -> list[Outcome]:
+        await asyncio.sleep(0.2)
+        outcomes = [Outcome(Status.SHADOW, None, e.answer, policy, e.index) for e in exchanges]
+        ledger.settle(outcomes)
+        return outcomes
+
+    got = await played(HeldStream(chat, {"messages": []}, ledger, align, deaf), flow(items))
+    assert got.count(KEEPALIVE) > 5
+    assert walked[0] <= 3 * len(items)
+
+
+class Unwilling:
+    """A wire format into which no correction goes."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(chat, name)
+
+    def stream_apply(self, items: Sequence[object], outcomes: Sequence[Outcome]) -> list[object]:
+        raise NotPutIn("scripted")
+
+
+async def test_a_correction_that_does_not_go_in_leaves_the_original_and_counts() -> None:
+    before = REGISTRY.get_sample_value("aligner_not_put_in_total") or 0.0
+    stream, ledger, _ = held(Status.CORRECTED, "xyz", cast("Wire", Unwilling()))
+    items = [chunk("abc"), chunk(why="stop")]
+    got = await played(stream, flow(items))
+    assert [item for item in got if not isinstance(item, bytes)] == items
+    assert (ledger.status, ledger.reason) == (Status.FAILED, "internal_error")
+    assert REGISTRY.get_sample_value("aligner_not_put_in_total") == before + 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 
 import httpx
 from pydantic import TypeAdapter, ValidationError
@@ -90,16 +90,16 @@ class HttpEngine:
         if client is not None:
             await client.aclose()
 
-    def _forget(self, reading: str) -> None:
+    def _forget(self, reading: Awaitable[str]) -> None:
         """Tell the engine in the background; one that does not hear it forgets by itself, later."""
         task = asyncio.create_task(self._tell_to_forget(reading))
         self._forgetting.add(task)
         task.add_done_callback(self._forgetting.discard)
 
-    async def _tell_to_forget(self, reading: str) -> None:
-        with contextlib.suppress(CorrectionError, TimeoutError):
+    async def _tell_to_forget(self, reading: Awaitable[str]) -> None:
+        with contextlib.suppress(CorrectionError, ValueError, TimeoutError):  # one that was never opened needs nothing
             async with asyncio.timeout(_INFO_S):
-                await self._send("DELETE", f"/v1/read/{reading}", None)
+                await self._send("DELETE", f"/v1/read/{await reading}", None)
 
     async def _patiently(self, method: str, path: str, request: AlignRequest | None, deadline_s: float) -> bytes:
         """Send until the engine begins; each attempt carries the time left."""

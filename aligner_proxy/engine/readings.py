@@ -1,6 +1,7 @@
 """Which answers does a server read at the moment? Their names, and an end to those that were forgotten.
 
-A name is random and known only to whoever opened the reading; one that nobody feeds for a while is let go of.
+A name is random and known only to whoever opened the reading; one that nobody feeds for a while is let go of, and so is
+one whose owner leaves while it waits for a word on it: it will not come back.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Readings:
     def __init__(self, engine: Engine, idle_s: float = IDLE_S) -> None:
         self._engine, self._idle_s = engine, idle_s
         self._open: dict[str, _Open] = {}
+        self._looking: asyncio.Task[None] | None = None
 
     async def open(self, request: AlignRequest) -> str:
         """Begin one; its name."""
@@ -37,6 +39,8 @@ class Readings:
         reading = await self._engine.read(request)
         name = secrets.token_urlsafe(16)
         self._open[name] = _Open(reading, time.monotonic())
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look())
         return name
 
     async def feed(self, name: str, text: str, *, ended: bool = False) -> tuple[SegmentScore, ...]:
@@ -49,21 +53,31 @@ class Readings:
 
     async def judged(self, name: str, known: int) -> tuple[SegmentScore, ...] | None:
         """The verdicts, when there are more than `known`."""
-        return await self._touched(name).judged(known)
+        reading = self._touched(name)
+        try:
+            return await reading.judged(known)
+        except asyncio.CancelledError:
+            await self.close(name)
+            raise
 
     async def replace(self, name: str, span: Span) -> Correction:
         """What stands in place of a flagged stretch."""
-        return await self._touched(name).replace(span)
+        reading = self._touched(name)
+        try:
+            return await reading.replace(span)
+        except asyncio.CancelledError:
+            await self.close(name)
+            raise
 
     async def finish(self, name: str, request: AlignRequest) -> Correction:
         """The end of an answer: its correction."""
         found = self._find(name)
-        del self._open[name]
+        self._take(name)
         return await found.reading.finish(request)
 
     async def close(self, name: str) -> None:
         """Let go of one; an unknown one is let go of already."""
-        found = self._open.pop(name, None)
+        found = self._take(name)
         if found is not None:
             await found.reading.aclose()
 
@@ -81,6 +95,18 @@ class Readings:
         if found is None:
             raise ReadingLost("no such reading; it was ended, or forgotten for too long")
         return found
+
+    def _take(self, name: str) -> _Open | None:
+        found = self._open.pop(name, None)
+        if not self._open and self._looking is not None and self._looking is not asyncio.current_task():
+            self._looking.cancel()
+        return found
+
+    async def _look(self) -> None:
+        """Sweep now and then: who opens no more would never let go of what its owner left behind."""
+        while self._open:
+            await asyncio.sleep(self._idle_s / 2)
+            await self._sweep()
 
     async def _sweep(self) -> None:
         oldest = time.monotonic() - self._idle_s

@@ -20,17 +20,19 @@ from aligner_proxy.types import Correction, SegmentScore
 
 Send = Callable[[str, str, bytes | None], Awaitable[bytes]]
 Align = Callable[[AlignRequest, str | None], Awaitable[Correction]]
-Forget = Callable[[str], None]
+Forget = Callable[[Awaitable[str]], None]
 
 
 class RemoteReading:
     """Satisfies `Reading`. `send` is one HTTP request, `align` the patient one that ends a reading if given one.
 
-    `forget` tells the engine, without anybody waiting for it, that a reading is not wanted any more.
+    `forget` tells the engine, without anybody waiting for it, that a reading is not wanted any more, once its name is
+    known: an opening that is on its way is never cut off, or the engine would keep a reading that nobody can name.
     """
 
     def __init__(self, request: AlignRequest, send: Send, align: Align, forget: Forget) -> None:
         self._request, self._send, self._align, self._forget = request, send, align, forget
+        self._opening: asyncio.Task[str] | None = None
         self._name: str | None = None
         self._unsent = ""
         self._verdicts: tuple[SegmentScore, ...] = ()
@@ -73,7 +75,7 @@ class RemoteReading:
         try:
             await self._sent(until)
             if self._name is not None and not self._broken:
-                name, self._name = self._name, None  # the engine ends it, whatever comes of it
+                name, self._name, self._opening = self._name, None, None  # the engine ends it, whatever comes of it
                 with contextlib.suppress(ReadingLost):
                     return await self._align(request, name)
             return await self._align(_by(request, until), None)
@@ -108,16 +110,21 @@ class RemoteReading:
                 pump.cancel()
                 await asyncio.wait({pump})
         finally:
-            if self._name is not None:
-                self._forget(self._name)
-                self._name = None
+            opening, self._opening, self._name = self._opening, None, None
+            if opening is not None:
+                self._forget(opening)
+
+    async def _open(self) -> str:
+        """Let the engine begin; the name that it gives."""
+        opened = await self._send("POST", "/v1/read", self._request.model_dump_json().encode())
+        return OPENED.validate_json(opened).reading
 
     async def _send_on(self) -> None:
         """Send what has gathered until nothing is left."""
         try:
             if self._name is None:
-                opened = await self._send("POST", "/v1/read", self._request.model_dump_json().encode())
-                self._name = OPENED.validate_json(opened).reading
+                self._opening = asyncio.create_task(self._open())
+                self._name = await asyncio.shield(self._opening)
                 self._opened.set()
             while self._unsent or self._ended > self._end_sent:
                 more, self._unsent, self._end_sent = More(text=self._unsent, ended=self._ended), "", self._ended

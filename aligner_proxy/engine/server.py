@@ -24,7 +24,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -82,7 +82,7 @@ def create_app(engine: Engine) -> Starlette:
             *_reading(Readings(engine)),
             *(_local(engine) if isinstance(engine, Local) else ()),
         ],
-        exception_handlers={CorrectionError: _refuse, ValidationError: _bad_request},
+        exception_handlers={CorrectionError: _refuse, ValidationError: _bad_request, ClientDisconnect: _gone},
         middleware=[Middleware(SameWire), Middleware(Traced)],
     )
 
@@ -261,6 +261,11 @@ async def _refuse(_: Request, error: Exception) -> Response:
         raise error
     sent = refusal(error)
     return JSONResponse(sent.body.model_dump(), sent.status, sent.headers)
+
+
+async def _gone(_: Request, _error: Exception) -> Response:
+    """It left before it had said all: nobody reads this answer."""
+    return Response(status_code=_GONE)
 
 
 async def _bad_request(_: Request, error: Exception) -> Response:

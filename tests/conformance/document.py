@@ -22,6 +22,8 @@ ordinary tests fail when it is not what they see.
   stream, is another (ids and times that LiteLLM makes up anew are left out of the comparison). The defect stands in no
   event of a stream.
 - **byte for byte LiteLLM's**: what came is what LiteLLM alone sends (of a stream: without our closing comment).
+- **stream**: one that is held, the default; **stream, released**: segment by segment (`stream: sentence`), tried on one
+  upstream of each endpoint. What shows itself behind an edit that went out is told in docs/streams.md.
 - **became** is what `x-aligner-status` and `x-aligner-reason`, or the comment that ends a stream, tell the client; `-`:
   LiteLLM asks no guardrail for the headers of this error; `pending`: the headers were made before the stream failed.
 

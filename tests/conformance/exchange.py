@@ -22,7 +22,7 @@ def ask(who: Gateway, cell: Cell) -> httpx.Response:
     more = {"stream": True} if cell.stream else {}
     script = cell.body.get("prompt", cell.feature.script)
     body = {name: value for name, value in cell.body.items() if name != "prompt"}
-    return calls[cell.endpoint](script, **{"model": cell.feature.model or cell.upstream, **body, **more})
+    return calls[cell.endpoint](script, **{"model": cell.model, **body, **more})
 
 
 def became(got: httpx.Response, cell: Cell) -> str:

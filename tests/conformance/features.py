@@ -216,6 +216,13 @@ class Cell:
     stream: bool
     upstream: str
     feature: Feature
+    released: bool = False
+    """Segment by segment (`stream: sentence`); other streams are held."""
+
+    @property
+    def model(self) -> str:
+        """What the request names."""
+        return f"released-{self.upstream}" if self.released else self.feature.model or self.upstream
 
     @property
     def expect(self) -> str:
@@ -230,7 +237,7 @@ class Cell:
     @property
     def kind(self) -> str:
         """Of the response."""
-        return "stream" if self.stream else "whole"
+        return "stream, released" if self.released else "stream" if self.stream else "whole"
 
     def __str__(self) -> str:
         return f"{self.endpoint} {self.kind} {self.upstream} {self.feature.name}"
@@ -242,4 +249,10 @@ CELLS = [
     for feature in FEATURES
     for upstream in (upstreams if feature.only is None else feature.only.get(endpoint, ()))
     for stream in feature.streams
+] + [
+    Cell(endpoint, True, upstreams[0], feature, released=True)
+    for endpoint, upstreams in UPSTREAMS.items()
+    for feature in FEATURES
+    if True in feature.streams and feature.model is None
+    if feature.only is None or upstreams[0] in feature.only.get(endpoint, ())
 ]

@@ -58,6 +58,7 @@ POLICIES = {
         {"match": {"model": "sentence-strict"}, "stream": "sentence", "objectives": ["kind"], **HASTY, **BLOCK},
         {"match": {"model": "sentence-hasty"}, "stream": "sentence", "objectives": ["kind"], **HASTY},
         {"match": {"model": "sentence*"}, "stream": "sentence", "objectives": ["kind"], "trail": True},
+        {"match": {"model": "released*"}, "stream": "sentence", "objectives": ["kind"]},
         {"match": {"model": "live*"}, "stream": "live", "objectives": ["kind"]},
         {"match": {"model": "quick*"}, "keepalive_s": 0.2, "objectives": ["kind"]},
         {"match": {"model": "refined"}, "objectives": ["kind"], "corrector": "self_refine", "deadline_s": 3},
@@ -409,6 +410,8 @@ def _litellm(upstream: str, guarded: bool) -> dict[str, Any]:
     for mode in STREAM_MODES:
         models.append((f"{mode}-claude", {"model": "anthropic/claude-x", "api_base": upstream, "api_key": "none"}))
         models.append((f"{mode}-instruct", {"model": "text-completion-openai/up", **openai}))
+    known = dict(models)
+    models += [(f"released-{name}", known[name]) for name in ("gpt", "claude", "instruct")]
     settings: dict[str, Any] = {
         "model_list": [{"model_name": name, "litellm_params": params} for name, params in models],
         "general_settings": {"master_key": MASTER_KEY},

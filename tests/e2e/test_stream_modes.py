@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
+
+from aligner_proxy.engine import version
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -88,6 +91,37 @@ def test_every_endpoint_in_every_mode(
             part["text"] for item in last["output"] for part in item.get("content", ()) if item["type"] == "message"
         ]
         assert wholes == said == [text]
+
+
+def test_answers_that_were_read_for_nothing_leave_no_place_taken(gateway: Any) -> None:
+    """Of an answer that is in the cache nothing is asked, so its reading is let go of while it is being opened."""
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(lambda _: gateway.chat_stream("rude", model="quick").text(), range(48)))
+    assert got == [KIND] * len(got)
+    assert gateway.chat_stream("rude", model="sentence").comments[-1] == ": aligner status=corrected"
+
+
+def test_an_engine_whose_places_are_taken_by_readings_is_asked_in_the_end(gateway: Any, engine: Any) -> None:
+    """Nobody waits for those who read ahead, so they give way to a whole answer; to one that is read they do not."""
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(engine.socket)), base_url="http://engine") as client:
+        body = {"request_id": "r", "turns": [], "answer": "", "objectives": ["Kind: be kind"], "deadline_s": 9}
+        opened = [client.post("/v1/read", json=body, headers=version.TOLD) for _ in range(9)]
+        names = [one.json()["reading"] for one in opened if one.status_code == httpx.codes.OK]
+        assert len(names) < len(opened)
+        try:
+            got = [gateway.chat_stream("rude", model="sentence") for _ in range(2)]
+        finally:
+            for name in names:
+                client.delete(f"/v1/read/{name}", headers=version.TOLD)
+    assert [one.text() for one in got] == [KIND] * 2
+    assert [one.comments[-1] for one in got] == [": aligner status=corrected"] * 2
+
+
+def test_an_engine_that_came_back_reads_again(gateway: Any, engine: Any) -> None:
+    engine.kill()
+    engine.start()
+    got = gateway.chat_stream("rude", model="sentence")
+    assert (got.text(), got.comments[-1]) == (KIND, ": aligner status=corrected")
 
 
 @pytest.mark.parametrize(("endpoint", "kind"), WAYS)

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from aligner_proxy.engine import version
+from aligner_proxy.engine.admission import Admission
 from aligner_proxy.engine.client import HttpEngine
 from aligner_proxy.engine.protocol import Span
+from aligner_proxy.engine.readings import Readings
+from aligner_proxy.engine.remote import RemoteReading
 from aligner_proxy.engine.scripted import ScriptedEngine
 from aligner_proxy.engine.scripted_reading import SegmentEngine
 from aligner_proxy.errors import DeadlineExceeded, EngineFault, EngineOverloaded, EngineUnavailable
+from aligner_proxy.types import Correction
 
 from . import tiny
-from .test_server import serving
+from .test_server import bare, serving
 
 ANSWER = "It is so. You fool. Go home."
 SPAN = Span(first=1, stop=2, end=len(ANSWER), before="It is so.", deadline_s=20)
@@ -94,3 +101,87 @@ async def test_a_replacement_has_its_deadline(path: Path) -> None:
         with pytest.raises(DeadlineExceeded):
             await reading.replace(SPAN.model_copy(update={"deadline_s": 0.2}))
         await reading.aclose()
+
+
+class Slowly:
+    """An engine that takes its time to say the name of a reading that it has opened already."""
+
+    def __init__(self) -> None:
+        self.open: set[str] = set()
+        self.opened, self.heard = asyncio.Event(), asyncio.Event()
+        self.forgetting: list[asyncio.Future[None]] = []
+
+    async def send(self, method: str, path: str, content: bytes | None) -> bytes:
+        self.open.add("name")
+        self.opened.set()
+        await self.heard.wait()
+        return b'{"reading": "name"}'
+
+    async def align(self, request: Any, reading: str | None) -> Any:
+        return Correction(request.answer)
+
+    def forget(self, reading: Awaitable[str]) -> None:
+        async def tell() -> None:
+            self.open.discard(await reading)
+
+        self.forgetting.append(asyncio.ensure_future(tell()))
+
+
+@pytest.mark.parametrize("how", ["closed", "finished", "cancelled"])
+async def test_an_opening_on_its_way_is_never_cut_off(how: str) -> None:
+    """Or the engine keeps a reading, and its place, whose name nobody knows."""
+    engine = Slowly()
+    reading = RemoteReading(tiny.request(""), engine.send, engine.align, engine.forget)
+    await reading.feed(ANSWER)
+    await engine.opened.wait()
+    if how == "closed":
+        await reading.aclose()
+    elif how == "finished":
+        with pytest.raises(DeadlineExceeded):
+            await reading.finish(tiny.request(deadline_s=0.05))
+    else:
+        task = asyncio.create_task(reading.finish(tiny.request()))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert engine.open
+    engine.heard.set()
+    async with asyncio.timeout(5):
+        await asyncio.gather(*engine.forgetting)
+    assert not engine.open
+
+
+async def test_readings_that_are_let_go_of_at_once_leave_no_place_taken(path: Path) -> None:
+    async with serving(Admission(engine(), seats=2), path) as client:
+        for pause in range(60):
+            reading = await client.read(tiny.request(""))
+            await reading.feed(ANSWER)
+            await asyncio.sleep(pause / 10_000)
+            await reading.aclose()
+        await asyncio.gather(*client._forgetting)
+        reading = await client.read(tiny.request(""))
+        await reading.feed(ANSWER)
+        assert await reading.judged(0)
+        await reading.aclose()
+
+
+async def test_whoever_leaves_while_it_waits_gives_its_place_back(path: Path) -> None:
+    """A gateway that dies says no more."""
+    async with serving(Admission(engine(), seats=1), path) as client, bare(path) as dying:
+        opened = await dying.post("/v1/read", content=tiny.request("").model_dump_json(), headers=version.TOLD)
+        name = opened.json()["reading"]
+        with pytest.raises(httpx.ReadTimeout):
+            await dying.post(f"/v1/read/{name}/judged", json={"known": 0}, headers=version.TOLD, timeout=0.1)
+        assert (await client.align(tiny.request(ANSWER, deadline_s=5))).text
+
+
+async def test_what_nobody_feeds_any_more_is_let_go_of_by_itself() -> None:
+    made = engine()
+    readings = Readings(made, idle_s=0.05)
+    await readings.open(tiny.request(""))
+    async with asyncio.timeout(5):
+        while not made.readings[0].closed:
+            await asyncio.sleep(0.01)
+        while len(asyncio.all_tasks()) > 1:
+            await asyncio.sleep(0.01)

@@ -19,10 +19,11 @@ POLICIES = tuple(OnError)
 DEADLINES = {"short": 0.8, "middle": 4.0, "long": 60.0}
 """Seconds. Short where the fault outlasts any deadline, long where an answer, good or bad, comes by itself."""
 
-CORRECTED, ORIGINAL, ERROR, ALONE, NOBODY = (
+CORRECTED, ORIGINAL, ERROR, INSIDE, ALONE, NOBODY = (
     "corrected",
     "the original",
     "error 503",
+    "an error inside the stream",
     "as LiteLLM alone",
     "nobody is there; the work is given up",
 )
@@ -37,7 +38,7 @@ class Mode:
     """The route's stream mode; None where the client asks for a whole response."""
 
 
-MODES = (Mode("whole"), Mode("hold", "hold"))
+MODES = (Mode("whole"), Mode("hold", "hold"), Mode("sentence", "sentence"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,10 @@ class Fault:
     retry_deadline: str | None = None
     otherwise: str = CORRECTED
     """What the client gets where no correction fails."""
+    pieces: bool = False
+    """Tried on a stream that is released, too: each way in which one can fail, but not each fault again."""
+    released: str | FailureClass | None = None
+    """For a stream that is released, where it is not as for others: what its client gets, or what fails."""
     through: str = "proxy"
     """The real LiteLLM proxy over sockets, or the hooks in the test's own process."""
 
@@ -84,11 +89,28 @@ class Cell:
 
         It holds for modes that deliver nothing before the verdict; one that does has to say here what it can promise.
         """
+        if self.mode.stream == "sentence":
+            return self._released()
         if self.fault.kind is None:
             return self.fault.otherwise
         if self.policy is OnError.RETRY:
             return CORRECTED if self.fault.heals else ORIGINAL
         return ERROR if self.policy is OnError.BLOCK else ORIGINAL
+
+    def _released(self) -> str:
+        """Its events have begun to go out, so an error is told inside it, and nothing is tried again in mid-stream.
+
+        What the engine does not read, because it is full or away, is held: a second question may find it healed.
+        """
+        kind = self.fault.released or self.fault.kind
+        if not isinstance(kind, FailureClass):
+            return kind or self.fault.otherwise
+        if self.policy is OnError.RETRY and self.fault.heals and kind in _HELD:
+            return CORRECTED
+        return INSIDE if self.policy is OnError.BLOCK else ORIGINAL
+
+
+_HELD = (FailureClass.ENGINE_DOWN, FailureClass.OVERLOAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +131,16 @@ def model(policy: OnError, mode: Mode, deadline: str) -> str:
 
 def cells(faults: tuple[Fault, ...]) -> list[Cell]:
     """All cells of these faults."""
-    return [Cell(fault, policy, mode) for fault in faults for policy in POLICIES for mode in MODES]
+    return [Cell(fault, policy, mode) for fault in faults for policy in POLICIES for mode in tried(fault)]
+
+
+def tried(fault: Fault) -> list[Mode]:
+    """The modes on which a fault is tried."""
+    return [mode for mode in MODES if mode.stream != "sentence" or fault.pieces]
 
 
 _IN_TIME = ("overload", "timeout")
+_UNTRIED = "-"
 SEEN: dict[tuple[str, str, str], Seen] = {}
 """By fault, policy and mode; filled while the tests run."""
 
@@ -137,7 +165,8 @@ def told() -> dict[tuple[str, str, str], str]:
         if columns[0] == "fault":
             modes = columns[3:]
         elif modes and line.startswith("|") and not columns[0].startswith("---"):
-            found.update({(columns[0], columns[2], mode): said for mode, said in zip(modes, columns[3:], strict=True)})
+            cells_of = zip(modes, columns[3:], strict=True)
+            found.update({(columns[0], columns[2], mode): said for mode, said in cells_of if said != _UNTRIED})
     return found
 
 
@@ -148,8 +177,9 @@ gives anything else; `ALIGNER_PROXY_WRITE_DOCS=1 python -m pytest tests/faults` 
 did the client wait in vain (it would have given up, and the test failed), and in none was an answer of the upstream
 lost: the client got the correction, the original, or an error that says so.
 
-- **whole**: a whole response; **hold**: a stream under `stream: hold`. The policy is the route's `on_error`; what retry
-  does not heal passes (`after_retry: passthrough`).
+- **whole**: a whole response; **hold**, **sentence**: a stream under `stream: hold` and `stream: sentence`, which is
+  released segment by segment: the fault comes before the first segment, or in the edit. The policy is the route's
+  `on_error`; what retry does not heal passes (`after_retry: passthrough`).
 - **proxy**: through the real LiteLLM proxy over sockets, engine and upstream in processes of their own. **hooks**: by
   the hooks that LiteLLM calls, in the test's process, on a real store.
 - In brackets: the class of the failure ([operations.md](operations.md)), or the reason where no correction failed.
@@ -168,9 +198,7 @@ def page(faults: tuple[Fault, ...]) -> str:
     rows = []
     for fault in faults:
         for policy in POLICIES:
-            said = [str(SEEN[fault.title, policy.value, mode.name]) for mode in MODES]
+            said = [str(SEEN.get((fault.title, policy.value, mode.name), _UNTRIED)) for mode in MODES]
             rows.append(f"| {' | '.join([fault.title, fault.through, policy.value, *said])} |")
     modes = " | ".join(mode.name for mode in MODES)
-    return _PAGE.format(
-        count=len(rows) * len(MODES), modes=modes, lines="|".join("---" for _ in MODES), rows="\n".join(rows)
-    )
+    return _PAGE.format(count=len(SEEN), modes=modes, lines="|".join("---" for _ in MODES), rows="\n".join(rows))

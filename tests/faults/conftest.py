@@ -21,7 +21,7 @@ import yaml
 from aligner_proxy import failures
 from tests.e2e.conftest import IMPORTABLE, MASTER_KEY, Process, Streamed, free_port
 from tests.faults import cells, faults
-from tests.faults.cells import ALONE, CORRECTED, ERROR, ORIGINAL, Cell, Seen
+from tests.faults.cells import ALONE, CORRECTED, ERROR, INSIDE, ORIGINAL, Cell, Seen
 from tests.faults.faulty_upstream import KIND, RUDE
 
 ALONE_MODEL = "alone"
@@ -182,6 +182,8 @@ def seen(cell: Cell, got: Streamed, alone: Streamed) -> Seen:
         return Seen(CORRECTED, why)
     if alone.status_code == httpx.codes.OK and text == RUDE and _plain(got, cell) == _plain(alone, cell):
         return Seen(ORIGINAL, why)
+    if cell.mode.stream and '"aligner_error"' in got.raw and RUDE.startswith(str(text)):
+        return Seen(INSIDE, why)
     if _plain(got, cell) == _plain(alone, cell):
         return Seen(ALONE, f"{_ending(alone)}")
     error = json.loads(got.raw).get("error", {}) if got.raw.startswith("{") else {}

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 from aligner_proxy.types import FailureClass
-from tests.faults.cells import ALONE, NOBODY, ORIGINAL, Fault
+from tests.faults.cells import ALONE, CORRECTED, NOBODY, ORIGINAL, Fault
 
 DOWN, BUG, BAD, GATE = FailureClass.ENGINE_DOWN, FailureClass.BUG, FailureClass.INVALID_OUTPUT, FailureClass.GATE
 TIMEOUT, FULL = FailureClass.TIMEOUT, FailureClass.OVERLOAD
 
 BY_WORD = (
-    Fault("engine: never answers", TIMEOUT, "slow", deadline="short"),
+    Fault("engine: never answers", TIMEOUT, "slow", deadline="short", pieces=True),
     Fault("engine: does not answer the first time", TIMEOUT, "slow-once", True, "short", "middle"),
     Fault("engine: sends a byte now and then, without an end", TIMEOUT, "drip", deadline="short"),
     Fault("engine: sends more than anybody can take", BAD, "endless"),
-    Fault("engine: sends noise", BAD, "noise"),
-    Fault("engine: sends noise once", BAD, "noise-once", True),
-    Fault("engine: breaks off in mid-answer, once", DOWN, "half-once", True),
-    Fault("engine: still loading, for a moment", DOWN, "loading-once", True),
-    Fault("engine: out of memory", BUG, "memory"),
+    Fault("engine: sends noise", BAD, "noise", pieces=True),
+    Fault("engine: sends noise once", BAD, "noise-once", True, pieces=True),
+    Fault("engine: breaks off in mid-answer, once", DOWN, "half-once", True, released=CORRECTED, pieces=True),
+    Fault("engine: still loading, for a moment", DOWN, "loading-once", True, released=CORRECTED),
+    Fault("engine: out of memory", BUG, "memory", pieces=True),
     Fault("engine: out of memory once", BUG, "memory-once", True),
-    Fault("engine: answers another question", GATE, "another"),
-    Fault("engine: empties the answer, unless more careful", GATE, "nothing", True),
-    Fault("engine: adds what nobody said to a good edit", None, "invents"),
-    Fault("engine: the answer does not fit its window", None, "window", otherwise=ORIGINAL),
+    Fault("engine: answers another question", GATE, "another", pieces=True),
+    Fault("engine: empties the answer, unless more careful", GATE, "nothing", True, released=CORRECTED, pieces=True),
+    Fault("engine: adds what nobody said to a good edit", None, "invents", released=GATE, pieces=True),
+    Fault("engine: the answer does not fit its window", None, "window", otherwise=ORIGINAL, pieces=True),
 )
-GONE = Fault("engine: gone", DOWN, deadline="short")
-KILLED = Fault("engine: killed in mid-request and started again", DOWN, "held", True)
+GONE = Fault("engine: gone", DOWN, deadline="short", pieces=True)
+KILLED = Fault("engine: killed in mid-request and started again", DOWN, "held", True, pieces=True)
 HUNG = Fault("engine: its process is stopped", TIMEOUT, deadline="short")
 NO_HTTP = Fault("engine: something else listens at its address", DOWN, deadline="short")
 FULL_STAYS = Fault("engine: all places taken", FULL, deadline="short")
@@ -34,11 +34,11 @@ CAUSED = (GONE, HUNG, NO_HTTP, FULL_STAYS, FULL_ONCE)
 BY_UPSTREAM = (
     Fault("upstream: answers 500", None, "up-500", otherwise=ALONE),
     Fault("upstream: dies before its answer begins", None, "up-gone", otherwise=ALONE),
-    Fault("upstream: dies in mid-answer", None, "up-dies", otherwise=ALONE),
+    Fault("upstream: dies in mid-answer", None, "up-dies", otherwise=ALONE, pieces=True),
     Fault("upstream: sends noise in mid-answer", None, "up-noise", otherwise=ALONE),
     Fault("upstream: falls silent in mid-answer", None, "up-hangs", otherwise=ALONE),
 )
-LEAVES = Fault("client: leaves", None, "held", otherwise=NOBODY)
+LEAVES = Fault("client: leaves", None, "held", otherwise=NOBODY, pieces=True)
 BAD_FILE = Fault("policies.yaml: breaks while running", None)
 NO_FILE = Fault("policies.yaml: disappears while running", None)
 THROUGH_THE_PROXY = (*BY_WORD, *CAUSED, KILLED, *BY_UPSTREAM, LEAVES, BAD_FILE, NO_FILE)

@@ -8,6 +8,7 @@ written to LOG.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 from collections.abc import AsyncIterator
@@ -18,14 +19,15 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from aligner_proxy.engine.admission import Admission
-from aligner_proxy.engine.protocol import AlignRequest
-from aligner_proxy.engine.scripted import ScriptedEngine, played
+from aligner_proxy.engine.protocol import AlignRequest, Span
+from aligner_proxy.engine.scripted import played
+from aligner_proxy.engine.scripted_reading import ScriptedReading, SegmentEngine
 from aligner_proxy.engine.server import create_app
 from aligner_proxy.errors import AnswerTooLong, EngineOverloaded, EngineUnavailable
 from aligner_proxy.types import Correction, SegmentScore
 from tests.faults.faulty_upstream import INSULT
 
-SEATS = 8
+SEATS = 16
 NOISE = bytes(range(256)) * 8
 _HALF = b'{"text": "The capital'
 
@@ -53,25 +55,36 @@ def correct(request: AlignRequest, word: str) -> Correction | Exception:
     return said.get(word, good)
 
 
-class Engine(ScriptedEngine):
-    """Fails by the word."""
+class Engine(SegmentEngine):
+    """Fails by the word, also while it reads along; who is asked for whole answers only sees nothing of that."""
 
     def __init__(self, log: Path) -> None:
-        super().__init__()
+        super().__init__(lambda text: 4.0 if text == INSULT.strip() else -4.0)
         self.log = log
         self._failed: set[str] = set()
+
+    async def read(self, request: AlignRequest) -> Reading:  # type: ignore[override]
+        """Read along."""
+        return Reading(self, request)
 
     async def align(self, request: AlignRequest) -> Correction:
         """Note it, wait as told, fail as told."""
         said = request.turns[-1].content if request.turns else ""
+        async with self.noting(said):
+            return played(correct(request, await self.fail(said)), self.about)
+
+    @contextlib.asynccontextmanager
+    async def noting(self, said: str) -> AsyncIterator[None]:
+        """Note what is asked, and if it is given up."""
         self.note("asked", said)
         try:
-            return await self._said(request, said)
+            yield
         except asyncio.CancelledError:
             self.note("cancelled", said)
             raise
 
-    async def _said(self, request: AlignRequest, said: str) -> Correction:
+    async def fail(self, said: str) -> str:
+        """Wait as told, fail on the wire as told; else the word that says how to fail."""
         word = (said.split() or [""])[0]
         if word.endswith("-once"):
             word = "" if said in self._failed else word.removesuffix("-once")
@@ -82,12 +95,34 @@ class Engine(ScriptedEngine):
             await asyncio.sleep(0.02)
         if word in ("noise", "half", "drip", "endless"):
             raise OnTheWire(word)
-        return played(correct(request, word), self.about)
+        return word
 
     def note(self, event: str, said: str) -> None:
         """Write it down."""
         with self.log.open("a") as file:
             file.write(json.dumps({"event": event, "said": said}) + "\n")
+
+
+class Reading(ScriptedReading):
+    """What it says of an answer that it reads: it fails when it is asked for the first verdict, or in the edit."""
+
+    def __init__(self, engine: Engine, request: AlignRequest) -> None:
+        super().__init__(engine, request)
+        self._house, self._asked = engine, request
+
+    async def judged(self, known: int) -> tuple[SegmentScore, ...]:
+        """The verdicts; the first question is where it fails."""
+        said = self._asked.turns[-1].content if self._asked.turns else ""
+        if not known:
+            async with self._house.noting(said):
+                played(correct(self._asked, await self._house.fail(said)), self._house.about)
+        return await super().judged(known)
+
+    async def replace(self, span: Span) -> Correction:
+        """The insult goes; where a bad edit is told, that one comes in its place."""
+        said = self._asked.turns[-1].content if self._asked.turns else ""
+        bad = {"another": "Bananas cost 99 in Lima.", "invents": "See https://example.net/why for 99 more."}
+        return Correction(bad.get((said.split() or [""])[0], ""))
 
 
 class Door(Admission):

@@ -16,7 +16,7 @@ import pytest
 from aligner_proxy.types import OnError
 from tests.e2e.conftest import MASTER_KEY, Streamed
 from tests.faults import faults
-from tests.faults.cells import MODES, NOBODY, POLICIES, Cell, Fault, Mode, Seen, cells, check
+from tests.faults.cells import NOBODY, POLICIES, Cell, Fault, Mode, Seen, cells, check, tried
 from tests.faults.conftest import ALONE_MODEL, House, new, seen, until
 from tests.faults.faulty_engine import SEATS
 
@@ -185,7 +185,7 @@ def broken(house: House, request: pytest.FixtureRequest) -> Iterator[Fault]:
     until(lambda: house.metric("aligner_policy_refused") == 0, "nobody took it")
 
 
-@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
+@pytest.mark.parametrize("mode", tried(faults.BAD_FILE), ids=lambda mode: mode.name)
 @pytest.mark.parametrize("policy", POLICIES)
 def test_the_policies_file_breaks(house: House, broken: Fault, policy: OnError, mode: Mode) -> None:
     cell = Cell(broken, policy, mode)

@@ -23,6 +23,7 @@ from aligner_proxy import rewrite
 from aligner_proxy.guardrail import Blocked
 from aligner_proxy.types import Outcome
 from tests.e2e.scripted_answers import GOOD, RUDE
+from tests.fuzz import released
 from tests.fuzz.cases import Case, case
 from tests.fuzz.observed import events, frozen, only_texts_differ
 from tests.fuzz.wreck import ODD_TEXTS
@@ -74,6 +75,7 @@ def check(rig: Rig, one: Case) -> None:
             _check_whole(rig, one)
         else:
             _check_stream(rig, one, one.items)
+            released.check(rig, one)
     told = [line for line in ear.lines if any(text in line for text in _TEXTS)]
     assert not told, f"text in the log: {told[:1]!r}"
 

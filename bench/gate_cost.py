@@ -1,0 +1,96 @@
+"""`python -m bench.gate_cost`: how long does the gate keep a core busy for one correction, by length of the answer?
+
+Ordinary prose with a defect after every fourth sentence. Where no edit is refused one text is read beside the original;
+where some are, each edit is read alone, which is the dear case. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import sys
+import time
+
+from aligner_proxy import gate, segments
+from aligner_proxy.types import Correction, Objective, Policy, SegmentScore
+from bench.texts import DEFECT, LONG, QUESTIONS
+
+SIZES = (1_000, 4_000, 20_000, 60_000, 200_000)
+"""Characters of the answer."""
+EVERY = 4
+POLICY = Policy("bench", (Objective("harmless", "Harmlessness: the response should not insult"),))
+REFUSED = {"no edit refused": 0, "every fourth edit refused": 4, "all edits refused": 1}
+"""Which of the edits say a number that nobody said; 0: none."""
+_INVENTED = " Only 77 people have to ask such a thing."
+
+
+def prose(size: int) -> list[str]:
+    """Sentences with what precedes each, of so many characters together, every fourth followed by a defect."""
+    texts = [*(answer for _, answer in LONG), *QUESTIONS.values()]
+    told, length = list[str](), 0
+    for text in itertools.cycle(texts):
+        for number, piece in enumerate(segments.split(text + "\n\n")):
+            told.append(piece.text + piece.gap)
+            length += len(told[-1])
+            if number % EVERY == EVERY - 1:
+                told[-1] = told[-1].rstrip() + DEFECT + (" " if told[-1].endswith(" ") else "\n\n")
+                length += len(DEFECT)
+            if length >= size:
+                return told
+    raise AssertionError("there is always more")
+
+
+def case(size: int, refused: int) -> tuple[str, Correction]:
+    """An answer, and its correction with some edits that the gate refuses."""
+    told, edited, defects = prose(size), list[str](), 0
+    for piece in told:
+        defects += DEFECT in piece
+        bad = DEFECT in piece and refused and defects % refused == 0
+        edited.append(piece.replace(DEFECT, _INVENTED if bad else ""))
+    answer = "".join(told)
+    verdicts = tuple(
+        SegmentScore(one.text, *((2.0, True) if one.text == DEFECT.strip() else (-2.0, False)))
+        for one in segments.split(answer)
+    )
+    return answer, Correction("".join(edited), verdicts)
+
+
+def measured(size: int, refused: int, times: int) -> dict[str, object]:
+    """Milliseconds of one judgement."""
+    answer, correction = case(size, refused)
+    took = []
+    for _ in range(times):
+        began = time.perf_counter()
+        verdict = gate.judge(answer, correction, POLICY)
+        took.append((time.perf_counter() - began) * 1000)
+    return {
+        "characters": len(answer),
+        "edits": verdict.edits,
+        "dropped": len(verdict.dropped),
+        "ms_p50": round(statistics.median(took), 2),
+        "ms_max": round(max(took), 2),
+    }
+
+
+def main() -> int:
+    """Print a table and one line of JSON."""
+    parser = argparse.ArgumentParser(prog="python -m bench.gate_cost", description=__doc__)
+    parser.add_argument("--times", type=int, default=9)
+    asked = parser.parse_args()
+    rows = []
+    for name, refused in REFUSED.items():
+        for size in SIZES:
+            rows.append({"case": name, **measured(size, refused, asked.times)})
+            one = rows[-1]
+            sys.stdout.write(
+                f"{name:26} {one['characters']:>7} characters, {one['edits']:>4} edits, {one['dropped']:>4} dropped: "
+                f"{one['ms_p50']:>8} ms, at most {one['ms_max']} ms\n"
+            )
+    print(json.dumps({"gate_cost": rows}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""The same wrecked streams under `stream: sentence`: released segment by segment, by an engine that reads along."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aligner_proxy import rewrite
+from aligner_proxy.engine.protocol import AlignRequest
+from aligner_proxy.engine.scripted_reading import ScriptedReading, SegmentEngine
+from aligner_proxy.errors import AnswerTooLong, CorrectionError, EngineFault, EngineUnavailable, ReadingLost
+from aligner_proxy.guardrail import Blocked
+from aligner_proxy.types import SegmentScore
+from tests.fuzz.cases import Case
+from tests.fuzz.observed import events, frozen, only_texts_differ
+from tests.rig import Rig
+
+_COMMENT = b": aligner status="
+MODELS = {"gpt": "released", "strict": "released-strict"}
+"""The route of the case, as one that releases."""
+
+
+class ReleasingEngine(SegmentEngine):
+    """Flags some segments and writes by the script of the case; some scripts do not read to the end."""
+
+    def __init__(self, script: str) -> None:
+        super().__init__(lambda text: 2.0 if len(text) % 3 else -2.0, self._written)
+        self.name, self.reads = script, 0
+
+    async def read(self, request: AlignRequest) -> ScriptedReading:  # type: ignore[override]
+        """A reading, or the failure of one; the second one is a good one."""
+        self.reads += 1
+        if self.name == "deaf":
+            raise EngineUnavailable("scripted") if len(request.turns) % 2 else RuntimeError("scripted")
+        return Failing(self, request) if self.reads == 1 else ScriptedReading(self, request)
+
+    def _written(self, text: str) -> str | CorrectionError:
+        said: dict[str, str | CorrectionError] = {
+            "leave": text,
+            "fail": EngineFault("x"),
+            "too long": AnswerTooLong("x"),
+            "correct": f"{text} fine",
+            "odd": f"{text}\ud800",
+        }
+        return said.get(self.name, "")
+
+
+class Failing(ScriptedReading):
+    """Fails in the way of its engine's script."""
+
+    async def feed(self, text: str) -> tuple[SegmentScore, ...]:
+        """More of the answer."""
+        if self._engine.name == "torn":  # type: ignore[attr-defined]
+            raise RuntimeError("scripted")
+        return await super().feed(text)
+
+    async def judged(self, known: int) -> tuple[SegmentScore, ...]:
+        """Verdicts on other segments than there are, none any more, or an error of nobody's."""
+        found, name = await super().judged(known), self._engine.name  # type: ignore[attr-defined]
+        if name == "bug" and known:
+            raise KeyError("scripted")
+        if name == "cut" and known:
+            raise ReadingLost("scripted")
+        return (*found[:-1], SegmentScore("not there", float("nan"), True, 99)) if name == "odd" and known else found
+
+
+def check(rig: Rig, one: Case) -> None:
+    """Raises if a stream does not hold; cases that are no streams, or on routes that release nothing, hold."""
+    route = MODELS.get(str(one.request["model"]))
+    if one.items is None or route is None:
+        return
+    items, before, played = one.items, frozen(one.items), list[Any]()
+    request = {**one.request, "model": route}
+    try:
+        rig.stream_into(played, one.engine, request, one.route, items, one.error, one.leaves, make=ReleasingEngine)
+    except Blocked:
+        assert route == "released-strict", "blocked without being asked to"
+        assert frozen(items) == before, "the upstream's own items were changed"
+        return
+    except Exception as error:
+        if error is not one.error:
+            raise
+    assert frozen(items) == before, "the upstream's own items were changed"
+    assert rig.ledger is not None
+    assert rig.ledger.settled
+    ours = [item for item in played if not (isinstance(item, bytes) and item.startswith(_COMMENT))]
+    assert len(played) - len(ours) <= 1, "more than one comment"
+    if one.leaves is None:
+        _whole(one, ours, items, rig)
+
+
+def _whole(one: Case, ours: list[Any], theirs: list[Any], rig: Rig) -> None:
+    """A stream that its client heard to the end."""
+    wire = rewrite.wire(one.route)
+    assert wire is not None
+    assert rig.ledger is not None
+    cut = events if one.route == "/v1/messages" else list
+    mine, other = cut(ours), cut(theirs)
+    only_texts_differ(frozen(mine), frozen(other))
+    if frozen(mine) == frozen(other):
+        assert one.route == "/v1/messages" or [id(item) for item in ours] == [id(item) for item in theirs], (
+            "nothing edited, and other items"
+        )
+        return
+    assert any(outcome.edits for outcome in rig.ledger.outcomes), "edited by nobody"
+    told = wire.stream_exchanges(one.request, ours)
+    if not any(exchange.fault or exchange.inconsistent for exchange in told):
+        # What has no pieces of its own (a text that is only told whole) is none of these.
+        assert {outcome.text for outcome in rig.ledger.outcomes if outcome.edits} <= {one.answer for one in told}, (
+            "a text was lost or misplaced"
+        )
