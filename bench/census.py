@@ -40,7 +40,7 @@ class Count:
 
 def below(serve: int) -> tuple[list[psutil.Process], list[psutil.Process]]:
     """The processes of the gateway and those of the engine."""
-    gateways, engines = [], []
+    gateways, engines = list[psutil.Process](), list[psutil.Process]()
     for process in psutil.Process(serve).children(recursive=True):
         with contextlib.suppress(psutil.Error):
             (engines if "engine" in process.cmdline() else gateways).append(process)
@@ -69,7 +69,7 @@ def connections(serve: int) -> dict[str, int]:
     for process in below(serve)[0]:
         with contextlib.suppress(psutil.Error):
             for one in process.net_connections("all"):
-                found[f"{one.status} {one.raddr.port if isinstance(one.raddr, tuple) and one.raddr else 'local'}"] += 1
+                found[f"{one.status} {getattr(one.raddr, 'port', 'local')}"] += 1
     return dict(found)
 
 

@@ -15,7 +15,7 @@ from random import Random
 from typing import Any
 
 SEQUENCES, TOKENS, VOCABULARY = 16, 2048, 32_000
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "hidden_size": 2048,
     "intermediate_size": 5632,
     "num_hidden_layers": 22,
@@ -51,7 +51,8 @@ def make(folder: Path) -> None:
     plain = folder.with_name("1.1b")
     torch.manual_seed(0)
     with torch.device("cpu"):
-        LlamaForCausalLM(LlamaConfig(**SHAPE)).to(torch.bfloat16).save_pretrained(str(plain))
+        plain_model: Any = LlamaForCausalLM(LlamaConfig(**SHAPE))
+        plain_model.to(torch.bfloat16).save_pretrained(str(plain))
     wanted = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
