@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def check(shape: str, asked: argparse.Namespace) -> dict[str, Any]:
     """One row: equality, then memory and speed on the same weights."""
-    equal = equality(shape, asked.device, asked.cases)
+    equal = equality(shape, asked.device, asked.cases, min(64, asked.answer))
     _freed()
     made = shapes.model(shape, asked.device, torch.bfloat16, four_bits=True)
     _freed()
@@ -82,14 +82,14 @@ def check(shape: str, asked: argparse.Namespace) -> dict[str, Any]:
     return row
 
 
-def equality(shape: str, device: str, cases: int) -> int:
+def equality(shape: str, device: str, cases: int, tokens: int = 64) -> int:
     """In how many of the cases verified drafts write what `generate` writes, in fp32, every second by short drafts."""
     made = shapes.model(shape, device, torch.float32, layers=min(4, shapes.SHAPES[shape]["num_hidden_layers"]))
     runner, rng, same = shapes.runner(made, 4096), Random(0), 0
     for number in range(cases):
         prompt = rng.choices(_WORDS, k=rng.randrange(1, 200))
         ids = torch.tensor([prompt], device=device)
-        wanted = made.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=64, do_sample=False)
+        wanted = made.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False)
         target: list[int] = wanted[0, len(prompt) :].tolist()
         draft = edited(target, RATES[number % len(RATES)], rng, _WORDS)
         runner.costs = FLAT if number % 2 else CostCurve(((1, 1.0), (4, 1.0), (64, 9.0)))

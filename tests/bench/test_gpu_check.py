@@ -9,7 +9,7 @@ import torch
 
 from bench import gpu_check, shapes
 
-SMALL = ["--shapes", "tiny", "--device", "cpu", "--rounds", "1", "--sequences", "3", "--tokens", "40", "--answer", "24"]
+SMALL = ["--shapes", "tiny", "--device", "cpu", "--rounds", "1", "--sequences", "3", "--tokens", "40", "--answer", "16"]
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_it_checks_all_three_and_writes_its_section_alone(docs: Path, capsys: py
 def test_what_is_not_equal_is_told(docs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = gpu_check.write_on
     monkeypatch.setattr(gpu_check, "write_on", lambda *given: [*plain(*given)[:-1], 9])
-    assert gpu_check.equality("tiny", "cpu", 4) == 0
+    assert gpu_check.equality("tiny", "cpu", 2, 8) == 0
 
 
 def test_four_bits_take_the_place_of_every_linear_layer_inside() -> None:
