@@ -1,7 +1,7 @@
 # Every verb does its own set-up in .venv and may be run again at any time, also after an interrupted run.
 # PYTHON=/path/to/python3 chooses the interpreter; ARGS='...' is handed to pytest, the demo or the benchmark.
 .DEFAULT_GOAL := help
-.PHONY: help setup gateway demo test test-long bench soak load fuzz conformance early-warning lint format lock clean
+.PHONY: help setup gateway demo test test-long bench gpu-check soak load fuzz conformance early-warning lint format lock clean
 BIN := .venv/bin
 
 help: ## list the verbs
@@ -17,13 +17,16 @@ demo: gateway ## a local model, the gateway in front of it, and the official cli
 	@$(BIN)/python -m demo $(ARGS)
 
 test: setup ## all tests that this machine can run, in WORKERS (2) processes with one thread each
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadfile --durations=10 $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadgroup --durations=10 $(ARGS)
 
 test-long: setup ## the random cases of the engine in full number
 	@LONG=1 $(BIN)/python -m pytest --durations=3 tests/engine/test_equality.py tests/engine/test_schedules.py $(ARGS)
 
 bench: setup ## added latency and engine throughput beside named peers; the last line is JSON
 	@$(BIN)/python -m bench $(ARGS)
+
+gpu-check: setup ## equality, speed and memory on CUDA in shapes of 1.1B, 7B and 13B; writes docs/benchmarks.md
+	@$(BIN)/python -m bench.gpu_check $(ARGS)
 
 soak: setup ## MINUTES (20) at half of saturation with faults injected: memory, tasks, descriptors, blocks; figure into OUT
 	@$(BIN)/python -m bench.soak --minutes $(or $(MINUTES),20) $(if $(OUT),--out $(OUT)) $(ARGS)

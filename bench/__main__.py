@@ -62,6 +62,18 @@ PARTS: dict[str, Part] = {
     "memory": _memory,
 }
 
+KEYS: dict[str, tuple[str, ...]] = {
+    "gateway": ("untouched_p50_ratio", "cached_p50_ratio"),
+    "alone": (
+        *("speedup_0", "speedup_0_verify", "speedup_5", "speedup_20", "speedup_100", "vs_lookup_min_0_20"),
+        *("forwards_0", "forwards_0_verify", "forwards_5", "forwards_20"),
+    ),
+    "together": ("throughput16_vs_transformers_cb", "throughput16_vs_llama_cpp", "throughput16_vs_vllm"),
+    "overlap": ("overlap_delay_ratio",),
+    "memory": ("peak_rss_mb",),
+}
+"""What the last line says of each part: null where the part could not be measured, with its error beside."""
+
 
 def main() -> int:
     """Run what is asked for; a part that cannot run here is named, not left out silently."""
@@ -88,7 +100,7 @@ def _tried(console: Console, name: str, part: Part, asked: argparse.Namespace) -
         found = part(asked)
     except AlignerProxyError as error:
         console.print(f"{name} not measured: {error}", style="yellow", markup=False)
-        return {"error": str(error)}
+        return {**dict.fromkeys(KEYS[name]), "error": str(error), f"without_{name}": str(error)}
     if found.get("rows"):
         console.print(_table(found["rows"]))
     console.print(dict(_ratios(found)))

@@ -43,7 +43,7 @@ class Count:
 
 def below(serve: int) -> tuple[list[psutil.Process], list[psutil.Process]]:
     """The processes of the gateway and those of the engine."""
-    gateways, engines = [], []
+    gateways, engines = list[psutil.Process](), list[psutil.Process]()
     for process in psutil.Process(serve).children(recursive=True):
         with contextlib.suppress(psutil.Error):
             (engines if "engine" in process.cmdline() else gateways).append(process)

@@ -1,13 +1,16 @@
 """How is a model made to write a text of our choosing at the price of its own? Real forwards, forced choices.
 
 Speed at an edit rate needs an aligner that edits exactly so much; none does. Each way of decoding computes all its
-logits and is then told the target's token, so every one writes the same text with the work that it really costs.
+logits and is then told the target's token, so every one writes the same text with the work that it really costs. The
+detector computes its scores and is then told to flag the segments that the target changes, as that of an aligner that
+makes these changes would.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import SequenceMatcher
 from random import Random
 from typing import Any
 from unittest.mock import patch
@@ -15,8 +18,10 @@ from unittest.mock import patch
 import torch
 from transformers import LogitsProcessor
 
+from aligner_proxy.engine.detector import Spans
 from aligner_proxy.engine.runner import ModelRunner
 from aligner_proxy.engine.scheduler import Feed
+from aligner_proxy.segments import split
 
 _MEAN_FURTHER = 1.3
 
@@ -40,6 +45,15 @@ def edited(answer: Sequence[int], rate: float, rng: Random, words: Sequence[int]
     return target + list(answer[at:])
 
 
+def changed(answer: str, offsets: Sequence[tuple[int, int]], ids: Sequence[int], target: Sequence[int]) -> list[bool]:
+    """Which segments of the answer the target changes; `offsets` are the characters of the answer's tokens `ids`."""
+    touched = set[int]()
+    for kind, first, last, _, _ in SequenceMatcher(None, ids, target, autojunk=False).get_opcodes():
+        if kind != "equal":
+            touched |= {offsets[min(at, len(ids) - 1)][1] - 1 for at in range(first, max(last, first + 1))}
+    return [any(s.start <= at < s.end + len(s.gap) for at in touched) for s in split(answer)]
+
+
 class Forward:
     """Counts the forwards that generated: those that went beyond the prompt."""
 
@@ -48,16 +62,22 @@ class Forward:
 
 
 @contextmanager
-def told(runner: ModelRunner, prompt: int, target: Sequence[int]) -> Iterator[Forward]:
-    """Inside, the engine's model chooses `target` behind a prompt of `prompt` tokens. One request at a time."""
-    count, choose = Forward(), runner._choose
+def told(runner: ModelRunner, prompt: int, target: Sequence[int], flags: Sequence[bool]) -> Iterator[Forward]:
+    """Inside, the engine's model chooses `target` behind a prompt of `prompt` tokens, and its detector says `flags`.
+
+    One request at a time.
+    """
+    count, choose, score = Forward(), runner._choose, runner.scores
 
     def chosen(hidden: torch.Tensor, feeds: Sequence[Feed]) -> list[list[int]]:
         choose(hidden, feeds)
         count.generating += any(feed.stop > prompt for feed in feeds)
         return [[_at(target, place + 1 - prompt) for place in feed.wanted] for feed in feeds]
 
-    with patch.object(runner, "_choose", chosen):
+    def scores(feed: Feed, spans: Spans) -> list[tuple[float, int]]:
+        return [(1.0 if flag else -1.0, 0) for flag, _ in zip(flags, score(feed, spans), strict=True)]
+
+    with patch.object(runner, "_choose", chosen), patch.object(runner, "scores", scores):
         yield count
 
 

@@ -7,6 +7,7 @@ What is not installed is not measured, and named.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -35,7 +36,9 @@ def running(model: str) -> Iterator[dict[str, Way]]:
     """The peers that are installed here, by name, each ready to work."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        ways = {"llama_cpp": _llama(stack, folder, model)}
+        ways: dict[str, Way] = {}
+        if _llama_is_here():
+            ways["llama_cpp"] = _llama(stack, folder, model)
         if _vllm_python().exists():
             ways["vllm"] = _vllm(stack, folder, model)
         yield ways
@@ -43,9 +46,17 @@ def running(model: str) -> Iterator[dict[str, Way]]:
 
 def missing() -> dict[str, Any]:
     """What cannot be measured here, and why."""
-    if _vllm_python().exists():
-        return {}
-    return {"throughput16_vs_vllm": None, "without_vllm": f"{_vllm_python()} is not there; see scripts/peers.sh"}
+    found: dict[str, Any] = {}
+    if not _llama_is_here():
+        found |= {"throughput16_vs_llama_cpp": None, "without_llama_cpp": "xllamacpp is not installed; see make setup"}
+    if not _vllm_python().exists():
+        reason = f"{_vllm_python()} is not there; see scripts/peers.sh"
+        found |= {"throughput16_vs_vllm": None, "without_vllm": reason}
+    return found
+
+
+def _llama_is_here() -> bool:
+    return importlib.util.find_spec("xllamacpp") is not None
 
 
 def _vllm_python() -> Path:

@@ -26,13 +26,11 @@ from aligner_proxy.engine.loop import alone
 from aligner_proxy.engine.protocol import AlignRequest
 from aligner_proxy.engine.weights import Settings, open_aligner, prepare
 from aligner_proxy.types import Turn, Verify
-from bench.forced import Told, edited, told
+from bench.forced import Told, changed, edited, told
 from bench.texts import LONG, OBJECTIVES
 
 RATES = (0.0, 0.05, 0.2, 1.0)
 LOOKUP = {"prompt_lookup_num_tokens": 10}
-_NOTHING = 1e6
-"""A caution that no score exceeds: nothing is flagged."""
 
 
 @dataclass(slots=True)
@@ -58,6 +56,8 @@ class Case:
     request: AlignRequest
     prompt: list[int]
     target: list[int]
+    flags: list[bool]
+    """What the detector is made to say."""
 
 
 class Ways:
@@ -90,12 +90,13 @@ class Ways:
         fitted = fit(request, prompts.template(info.template), tokenizer, info.window)
         others = tokenizer.continuation(LONG[(number + 1) % len(LONG)][1])
         target = edited(fitted.answer, rate, Random(number), others)
-        return Case(request, fitted.ids, [*target, tokenizer.eos])
+        pieces = tokenizer.pieces(fitted.prompt.shown)
+        flags = changed(answer, pieces.offsets, pieces.ids, target)
+        return Case(request, fitted.ids, [*target, tokenizer.eos], flags)
 
     def _ours(self, case: Case, verify: Verify) -> int:
-        caution = _NOTHING if verify is Verify.FLAGGED else 0.0
-        request = case.request.model_copy(update={"verify": verify, "caution": caution})
-        with told(self.aligner.runner, len(case.prompt), case.target) as count:
+        request = case.request.model_copy(update={"verify": verify})
+        with told(self.aligner.runner, len(case.prompt), case.target, case.flags) as count:
             written = alone(self.aligner, request).text
         if verify is Verify.ALWAYS:
             self._check(case, written)

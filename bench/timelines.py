@@ -111,7 +111,7 @@ def plot(found: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def _chunk(content: str | None, why: str | None = None) -> ModelResponseStream:
-    choice = {"index": 0, "delta": {"content": content}, "finish_reason": why}
+    choice: Any = {"index": 0, "delta": {"content": content}, "finish_reason": why}
     return ModelResponseStream(id="1", created=1, choices=[choice])
 
 

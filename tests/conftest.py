@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -17,3 +18,16 @@ settings.register_profile("fuzz")  # by `make fuzz`: tests/test_untouched.py tri
 def pytest_configure(config: pytest.Config) -> None:
     """Pydantic warns about a TypedDict of LiteLLM when it first builds its models."""
     config.addinivalue_line("filterwarnings", "ignore:.*`ReadOnly` qualifier:UserWarning")
+
+
+_TOGETHER = ("conformance", "e2e", "faults")
+"""Folders whose files share processes that take long to start, or one table."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Which tests one worker runs: those of a file, or of a whole folder."""
+    here = Path(__file__).parent
+    for item in items:
+        path = item.path.relative_to(here)
+        group = path.parts[0] if path.parts[0] in _TOGETHER else str(path)
+        item.add_marker(pytest.mark.xdist_group(group))

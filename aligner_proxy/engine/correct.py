@@ -18,6 +18,7 @@ from aligner_proxy.engine.proposer import EditProposer, matching
 from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest, Span
 from aligner_proxy.engine.runner import ModelRunner
 from aligner_proxy.engine.sequence import Ask, Sequence, Step, Work
+from aligner_proxy.engine.vouched import vouched
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.types import Correction, SegmentScore, Verify
 
@@ -116,13 +117,26 @@ class _Work:
         return (yield from self._fill(splice.hole(self._segments, flags, run, span.before, lead)))
 
     def whole(self) -> Generator[Ask, Step, Edited]:
-        """Verify the whole answer as a draft; the first draft goes along with the prompt."""
-        where = self._spans() if self.scores else None
-        proposer = EditProposer([*self._fitted.answer, self._runner.tokenizer.eos], self._runner.draft_length)
+        """Verify the whole answer as a draft. It goes along with the prompt, unless it may be dear for nothing.
+
+        Then the detector, where there is one, says first what of it is likely to stand.
+        """
+        lookup = [*self._fitted.answer, self._runner.tokenizer.eos]
+        scores, clean = list[tuple[float, int]](), tuple[range, ...]()
+        if self.scores and self._runner.probes(len(lookup)):
+            scores = yield from self._prefill()
+            clean = self._clean(scores)
+        where = self._spans() if self.scores and not scores else None
+        proposer = EditProposer(lookup, self._runner.draft_length, vouched=clean)
         limits = Limits(self._fitted.room, caution=self._request.caution)
         written = yield from self._write(self._fitted.ids, proposer, limits, where)
         text = splice.whole(self._restored(written.ids), self._request.answer, finished=written.finished)
-        return text, self._verdicts(written.scores)
+        return text, self._verdicts(scores or written.scores)
+
+    def _clean(self, scores: list[tuple[float, int]]) -> tuple[range, ...]:
+        """Tokens of the answer that the detector vouches for."""
+        flags = [verdict.flagged for verdict in self._verdicts(scores)]
+        return vouched(self._segments, flags, self._runner.tokenizer.pieces(self._fitted.prompt.shown).offsets)
 
     def flagged(self) -> Generator[Ask, Step, Edited]:
         """Score the segments and write anew only those that are flagged."""

@@ -3,8 +3,9 @@
 A forward over more tokens costs more, on one machine hardly anything and on another in proportion; a longer draft may
 save forwards, or be thrown away. What a draft of k tokens is expected to bring (its accepted tokens and the model's own
 next one) over what it costs is largest at some k, and that is the length. As long as nothing was rejected the rest of
-the answer is the draft, so that an unchanged answer takes one forward behind its prompt's; where that could cost much
-for nothing, a probe goes along with the prompt first. Draft lengths never change what is written.
+the answer is the draft, so that an unchanged answer takes one forward; where that could cost much for nothing, the
+detector is asked first what it vouches for (proposer.py), or without one a probe goes along with the prompt. Draft
+lengths never change what is written.
 """
 
 from __future__ import annotations
@@ -32,12 +33,16 @@ class CostCurve:
 
     @classmethod
     def measured(cls, samples: Iterable[tuple[int, float]]) -> CostCurve:
-        """From measurements, of which the least for each number counts; more tokens never cost less."""
+        """From measurements, of which the least for each number counts; fewer tokens never cost more.
+
+        Whoever else uses the machine only adds to a measurement, so the lower of two that disagree is believed.
+        """
         least: dict[int, float] = {}
         for tokens, cost in samples:
             least[tokens] = min(cost, least.get(tokens, cost))
         sizes = sorted(least)
-        return cls(tuple(zip(sizes, accumulate((least[size] for size in sizes), max), strict=True)))
+        costs = [*accumulate((least[size] for size in reversed(sizes)), min)]
+        return cls(tuple(zip(sizes, reversed(costs), strict=True)))
 
     def of(self, tokens: int) -> float:
         """The cost of one forward; beyond the last point it goes on as before it."""
@@ -99,11 +104,15 @@ Rule = Callable[[Acceptance, int], int]
 """The length of the next draft, from what was seen and from what there is room for."""
 
 
+def probes(costs: CostCurve, room: int) -> bool:
+    """Whether a first draft that fills the room would make an answer too dear if it were wrong from the start."""
+    return costs.of(room + 1) > (1 + _WASTE * room) * costs.of(1)
+
+
 def draft_length(costs: CostCurve, seen: Acceptance, room: int, company: int = 1) -> int:
     """The length that writes most for its cost, of at most `room`; `company` sequences share a forward."""
     if not seen.ended:
-        probing = not seen.copied and costs.of(room + 1) > (1 + _WASTE * room) * costs.of(1)
-        return min(room, PROBE) if probing else room
+        return min(room, PROBE) if not seen.copied and probes(costs, room) else room
 
     def pays(length: int) -> float:
         return seen.expected(length) / costs.of(company * (length + 1))

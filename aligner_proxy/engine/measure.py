@@ -1,7 +1,8 @@
 """What does a forward cost on this machine? Measured when an aligner is first loaded, and kept beside its weights.
 
-The least of a few tries counts, on a CPU of this thread's own time, since whoever else uses the machine only adds to
-it. Nothing depends on the figures but how long drafts are: a file that cannot be read or written costs a measurement.
+The least of a few rounds over all sizes counts, on a CPU of this thread's own time, since whoever else uses the machine
+only adds to it. Nothing depends on the figures but how long drafts are: a file that cannot be read or written costs a
+measurement.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ if TYPE_CHECKING:
 
 _SIZES = (1, 64, 16, 4, 128, 32, 8, 256)
 """In this order, so that what is left out for want of time matters least."""
-_TRIES = 3
+_ROUNDS = 6
 _CONTEXT = 256
 """Tokens before those that are timed, as before a real draft."""
 _ENOUGH_S = 4.0
-"""No more sizes are tried after this; the curve is straight in between, and goes on as it did."""
+"""Nothing more is tried after this; the curve is straight in between, and goes on as it did."""
 _KNOWN = TypeAdapter(dict[str, list[tuple[int, float]]])
 
 
@@ -56,12 +57,13 @@ def _samples(runner: ModelRunner) -> Iterator[tuple[int, float]]:
         clock = time.perf_counter if runner.device.startswith("cuda") else time.thread_time
         runner.run([Feed(job, 0, context)])
         began = time.perf_counter()
-        for size in _SIZES:
-            if size > len(sequence.ids) - context or time.perf_counter() - began > _ENOUGH_S:
-                break
-            job.ask = Ask([], draft=[0] * (len(sequence.ids) - context))
-            runner.run([Feed(job, context, context + size)])  # kernels may be chosen at the first sight of a size
-            for _ in range(_TRIES):
+        job.ask = Ask([], draft=[0] * (len(sequence.ids) - context))
+        sizes = [size for size in _SIZES if size <= len(sequence.ids) - context]
+        # In rounds, so that somebody who is busy for a while does not fall on one size alone.
+        for _ in range(_ROUNDS):
+            for size in sizes:
+                if time.perf_counter() - began > _ENOUGH_S:
+                    return
                 started = clock()
                 runner.run([Feed(job, context, context + size)])
                 yield size, clock() - started

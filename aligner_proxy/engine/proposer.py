@@ -1,8 +1,9 @@
 """Which tokens will the aligner write next? A proposer that drafts from the answer that is being edited. No torch.
 
 The draft is the run of answer tokens behind a pointer. After a disagreement the pointer is set again: by the last 4,
-3 or 2 tokens written, found in the answer nearest to where we are, else by the last token in a small window, else one
-further (a substitution). Lossless: the model checks every token, so a bad draft costs time and never changes text.
+3 or 2 tokens written, found in the answer nearest to where we are, else by the token at which the last run broke (an
+insertion is over), else by the last token in a small window, else one further (a substitution). Lossless: the model
+checks every token, so a bad draft costs time and never changes text.
 """
 
 from __future__ import annotations
@@ -13,28 +14,32 @@ from collections.abc import Sequence
 from aligner_proxy.engine.draft_length import Acceptance, Rule
 
 _NGRAMS = (4, 3, 2)
-_BEHIND, _AHEAD = 2, 8
-"""Window of the one-token search, around the point of disagreement: a deletion, or the end of an insertion."""
+_BEHIND, _AHEAD = 4, 4
+"""Window of the one-token search, around the point of disagreement: a deletion, or the end of an edit."""
 
 
 class EditProposer:
     """Drafts for one answer. `lookup` is the text to draft from, normally the answer's tokens and EOS.
 
     `anchors` are positions in `lookup` where the text is likely to go on after a jump (the start of the next kept
-    segment); drafting starts at the first of them. `rule` says how long a draft is.
+    segment); drafting starts at the first of them. `rule` says how long a draft is; what the detector vouches for,
+    ranges of `lookup`, is drafted to its end as long as the model agrees.
     """
 
-    def __init__(self, lookup: Sequence[int], rule: Rule, anchors: Sequence[int] = ()) -> None:
-        self._lookup = list(lookup)
+    def __init__(
+        self, lookup: Sequence[int], rule: Rule, anchors: Sequence[int] = (), vouched: Sequence[range] = ()
+    ) -> None:
+        self._lookup, self._vouched = list(lookup), tuple(vouched)
         self._rule, self._seen = rule, Acceptance()
         self._anchors = tuple(anchors)
-        self._pointer = anchors[0] if anchors else 0
+        self._pointer = self._broke = anchors[0] if anchors else 0
         self._index = self._build_index()
 
     def propose(self, room: int) -> list[int]:
         """The next draft tokens, at most `room`; empty when the answer has no more to offer."""
         most = max(0, min(room, len(self._lookup) - self._pointer))
-        return self._lookup[self._pointer : self._pointer + self._rule(self._seen, most)]
+        sure = min(most, self._sure())
+        return self._lookup[self._pointer : self._pointer + sure + self._rule(self._seen, most - sure)]
 
     def after(self, draft: Sequence[int]) -> list[int]:
         """The token that would come behind a draft just proposed, if there is one."""
@@ -45,8 +50,17 @@ class EditProposer:
         """Take in one step: `output` is all that was written so far, its last token the one the model added."""
         at = self._pointer + accepted
         goes_on = accepted == drafted and self._lookup[at : at + 1] == [output[-1]]
+        if accepted:
+            self._broke = at
+        if self._seen.running and accepted < drafted and any(at in clean for clean in self._vouched):
+            self._vouched = ()  # the detector was wrong once
         self._seen = self._seen.after(accepted + goes_on, ended=not goes_on)
         self._pointer = self._resync(output, at)
+
+    def _sure(self) -> int:
+        """How many tokens from here on the detector vouches for; nothing while the place is a guess."""
+        here = next((clean for clean in self._vouched if self._pointer in clean), None)
+        return here.stop - self._pointer if here and self._seen.running else 0
 
     def _build_index(self) -> dict[tuple[int, ...], list[int]]:
         """Every n-gram of the lookup text with the positions that follow it."""
@@ -64,6 +78,8 @@ class EditProposer:
             found = self._index.get(tuple(output[-size:]), []) if len(output) >= size else []
             if found:
                 return _nearest(found, at + 1)
+        if self._lookup[self._broke : self._broke + 1] == [written]:
+            return self._broke + 1
         return self._one_token(written, at)
 
     def _one_token(self, written: int, at: int) -> int:

@@ -21,7 +21,7 @@ from aligner_proxy.engine import attention
 from aligner_proxy.engine.attention import KVStore, Plan, Row
 from aligner_proxy.engine.blocks import BLOCK, BlockPool
 from aligner_proxy.engine.detector import DetectorHead, Spans, Taps
-from aligner_proxy.engine.draft_length import FLAT, Acceptance, CostCurve, draft_length
+from aligner_proxy.engine.draft_length import FLAT, Acceptance, CostCurve, draft_length, probes
 from aligner_proxy.engine.lora import Adapter, Adapters
 from aligner_proxy.engine.memory import CACHE_TOKENS
 from aligner_proxy.engine.scheduler import Feed
@@ -88,6 +88,10 @@ class ModelRunner:
     def draft_length(self, seen: Acceptance, room: int) -> int:
         """How long a draft pays here, in the company of the last step."""
         return draft_length(self.costs, seen, room, self._company)
+
+    def probes(self, room: int) -> bool:
+        """Whether a draft of this length is too dear here to be tried unasked."""
+        return probes(self.costs, room)
 
     @torch.inference_mode()
     def run(self, feeds: Sequence[Feed]) -> list[list[int]]:

@@ -38,7 +38,12 @@ class PromptTokenizer:
 
     def continuation(self, text: str) -> list[int]:
         """Tokens of a text that goes on after a prompt."""
-        return list(self._backend.encode(text, add_special_tokens=False).ids) if text else []
+        return self.pieces(text).ids if text else []
+
+    def pieces(self, text: str) -> Encoded:
+        """The same, and where each token stands in the text."""
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        return Encoded(list(encoding.ids), list(encoding.offsets))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated tokens; special tokens stand for no text."""

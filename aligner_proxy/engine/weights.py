@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aligner_proxy import prompts
-from aligner_proxy.engine import lora, manifest, measure, memory, shared, sources
+from aligner_proxy.engine import lora, manifest, measure, memory, packed, shared, sources
 from aligner_proxy.engine.correct import Aligner
 from aligner_proxy.engine.detector import DEPTHS, DetectorHead
 from aligner_proxy.engine.protocol import AlignerInfo
@@ -171,6 +171,7 @@ def load(folder: Path, settings: Settings, over: Sequence[sources.Source] = ()) 
         raise WeightsError(
             f"{folder} cannot be loaded ({type(error).__name__}: {error}); fetch or export it again"
         ) from error
+    packed.shorten(model.eval())
     reader = PromptTokenizer(tokenizer.backend_tokenizer, _eos_ids(model, tokenizer, folder))
     return ModelRunner(model, reader, head, cache_tokens, others)
 

@@ -142,6 +142,22 @@ def corrupted(tokens: list[int], rate: float, rng: random.Random) -> list[int]:
     return out
 
 
+@pytest.mark.parametrize("caution", [-1e9, 0.0, 1e9])
+def test_where_drafts_are_dear_the_detector_is_asked_first_and_the_text_is_the_same(
+    caution: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a caution that nothing exceeds all is vouched for and copied: the prompt's forward, one that generates."""
+    aligner, request = tiny.aligner(), tiny.request(tiny.ANSWER * 4, verify=Verify.ALWAYS, caution=caution)
+    cheap = alone(aligner, request)
+    monkeypatch.setattr(aligner.runner, "costs", CostCurve(((1, 1.0), (64, 64.0))))
+    dear = alone(aligner, request)
+    assert dear.text == cheap.text
+    assert [s.score for s in dear.segments] == pytest.approx([s.score for s in cheap.segments], abs=1e-4)
+    assert [s.flagged for s in dear.segments] == [s.flagged for s in cheap.segments]
+    if caution > 0:
+        assert (cheap.counts.forwards, dear.counts.forwards) == (1, 2)
+
+
 def test_an_answer_that_cannot_fit_is_refused() -> None:
     with pytest.raises(AnswerTooLong, match="window of 1024 tokens"):
         alone(tiny.aligner(), tiny.request("Wait a while. " * 400))

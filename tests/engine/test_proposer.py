@@ -77,7 +77,8 @@ def test_forward_counts_are_those_of_the_measured_table(rate: float) -> None:
     pairs = [([*edited(answer, rate, rng), EOS], [*answer, EOS]) for answer in answers()]
     fixed, grown = TABLE[rate]
     mean = statistics.mean(forwards(target, lookup, at_most(16)) for target, lookup in pairs)
-    assert mean == pytest.approx(fixed, rel=0.06)
+    # The window around a disagreement and the end of an insertion were improved since: up to a tenth fewer.
+    assert 0.9 * fixed <= mean <= 1.06 * fixed
     # The reference's drafts grew and shrank between 3 and the whole answer; ours are as long as there is room.
     mean = statistics.mean(forwards(target, lookup, whole) for target, lookup in pairs)
     assert mean <= 1.06 * grown
@@ -157,3 +158,39 @@ def test_room_bounds_a_draft_and_an_exhausted_answer_drafts_nothing() -> None:
     assert proposer.propose(0) == []
     proposer.update([5, EOS, 9], drafted=2, accepted=2)
     assert proposer.propose(10) == []
+
+
+LONG = [*range(100, 140), EOS]
+
+
+def test_what_is_vouched_for_is_drafted_to_its_end_however_short_drafts_are() -> None:
+    proposer = EditProposer(LONG, at_most(2), vouched=(range(10), range(20, 41)))
+    assert proposer.propose(99) == LONG[:12]
+    assert proposer.propose(5) == LONG[:5]
+    proposer.update(LONG[:13], drafted=12, accepted=12)
+    assert proposer.propose(99) == LONG[13:15]
+    proposer.update(LONG[:16], drafted=2, accepted=2)
+    proposer.update(LONG[:21], drafted=4, accepted=4)
+    assert proposer.propose(99) == LONG[21:]
+
+
+def test_a_detector_that_was_wrong_once_is_not_believed_again() -> None:
+    proposer = EditProposer(LONG, at_most(2), vouched=(range(10), range(20, 41)))
+    proposer.update([*LONG[:5], 7], drafted=12, accepted=5)
+    proposer.update([*LONG[:5], 7, *LONG[6:25]], drafted=18, accepted=18)
+    assert len(proposer.propose(99)) == 2
+
+
+def test_nothing_is_vouched_for_where_the_place_is_a_guess() -> None:
+    proposer = EditProposer(LONG, at_most(2), vouched=(range(10), range(13, 41)))
+    proposer.update([*LONG[:11], 7, 8], drafted=12, accepted=11)
+    assert len(proposer.propose(99)) == 2
+
+
+def test_an_insertion_of_any_length_ends_where_the_run_broke() -> None:
+    proposer, written = EditProposer(LONG, at_most(3)), list[int]()
+    step(proposer, written, [*LONG[:3], 7])
+    for inserted in range(50, 60):
+        step(proposer, written, [inserted])
+    step(proposer, written, [LONG[3]])
+    assert proposer.propose(2) == LONG[4:6]

@@ -1,0 +1,238 @@
+"""`python -m bench.gpu_check [--shapes 1.1B 7B 13B] [--device cuda:0] [--docs docs/benchmarks.md]` (`make gpu-check`).
+
+Does the engine say the same on a GPU, how fast is it there, and what does it take? Random weights in Llama's shapes.
+
+- equality: in fp32 (without TF32), four layers of the shape, verified drafts at edit rates of 0 to 100 % against
+  `generate`;
+- speed: in NF4, 512 tokens of prompt and an answer of 256, forced (`forced.py`), over `generate`, with the forwards;
+- memory: in NF4, 16 sequences of 2,048 tokens read and in the cache at once: the most that was allocated.
+
+Writes its section of the document, and prints it. Without CUDA it says so, writes nothing and ends with 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import statistics
+import sys
+import time
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from transformers import LogitsProcessorList
+
+from aligner_proxy.engine.blocks import BLOCK
+from aligner_proxy.engine.decode import Limits, Tally, generate
+from aligner_proxy.engine.draft_length import FLAT, CostCurve
+from aligner_proxy.engine.measure import costs
+from aligner_proxy.engine.proposer import EditProposer
+from aligner_proxy.engine.runner import ModelRunner
+from aligner_proxy.engine.scheduler import Job, Scheduler
+from aligner_proxy.engine.sequence import Ask, Sequence, Work
+from bench import shapes
+from bench.forced import Told, edited, told
+
+RATES = (0.0, 0.05, 0.2, 1.0)
+BEGIN, END = "<!-- gpu-check -->", "<!-- end of gpu-check -->"
+_WORDS = range(10, shapes.VOCABULARY)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Check every shape; 1 where there is no such device, or where something was not equal."""
+    parser = argparse.ArgumentParser(prog="python -m bench.gpu_check", description=__doc__)
+    parser.add_argument("--shapes", nargs="+", choices=list(shapes.SHAPES), default=["1.1B", "7B", "13B"])
+    parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--cases", type=int, default=20, help="answers compared, of each shape")
+    parser.add_argument("--rounds", type=int, default=3, help="answers timed at each edit rate")
+    parser.add_argument("--sequences", type=int, default=16)
+    parser.add_argument("--tokens", type=int, default=2048)
+    parser.add_argument("--answer", type=int, default=256)
+    parser.add_argument("--docs", type=Path, default=Path("docs/benchmarks.md"))
+    asked = parser.parse_args(arguments)
+    if asked.device.startswith("cuda") and not torch.cuda.is_available():
+        sys.stderr.write("gpu-check needs a CUDA device and found none; nothing was measured or written\n")
+        return 1
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    rows = [check(shape, asked) for shape in asked.shapes]
+    text = section(rows, _device(asked.device), asked)
+    write(asked.docs, text)
+    sys.stdout.write(text)
+    return int(any(row["equal"] < row["cases"] for row in rows))
+
+
+def check(shape: str, asked: argparse.Namespace) -> dict[str, Any]:
+    """One row: equality, then memory and speed on the same weights."""
+    equal = equality(shape, asked.device, asked.cases, min(64, asked.answer))
+    _freed()
+    made = shapes.model(shape, asked.device, torch.bfloat16, four_bits=True)
+    _freed()
+    weights = _allocated()
+    runner = shapes.runner(made, asked.sequences * (asked.tokens + BLOCK))
+    read(runner, asked.sequences, asked.tokens)
+    row = {"shape": shape, "equal": equal, "cases": asked.cases, "weights_gb": weights, "peak_gb": _most()}
+    runner.costs = costs(runner, Path("/dev/null/not-kept"))
+    row |= {"rates": {rate: speed(runner, made, rate, asked) for rate in RATES}}
+    del made, runner
+    _freed()
+    return row
+
+
+def equality(shape: str, device: str, cases: int, tokens: int = 64) -> int:
+    """In how many of the cases verified drafts write what `generate` writes, in fp32, every second by short drafts."""
+    made = shapes.model(shape, device, torch.float32, layers=min(4, shapes.SHAPES[shape]["num_hidden_layers"]))
+    runner, rng, same = shapes.runner(made, 4096), Random(0), 0
+    for number in range(cases):
+        prompt = rng.choices(_WORDS, k=rng.randrange(1, 200))
+        ids = torch.tensor([prompt], device=device)
+        wanted = made.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False)
+        target: list[int] = wanted[0, len(prompt) :].tolist()
+        draft = edited(target, RATES[number % len(RATES)], rng, _WORDS)
+        runner.costs = FLAT if number % 2 else CostCurve(((1, 1.0), (4, 1.0), (64, 9.0)))
+        same += write_on(runner, prompt, draft, len(target)) == target
+    return same
+
+
+def write_on(runner: ModelRunner, prompt: list[int], draft: list[int], tokens: int) -> list[int]:
+    """What the engine writes after a prompt with a draft, the end mark included."""
+    sequence, eos = Sequence(), frozenset({shapes.EOS})
+    proposer = EditProposer([*draft, shapes.EOS], runner.draft_length)
+    done = _driven(
+        runner, generate(sequence, Ask(prompt, prompt=True), proposer, Limits(tokens), Tally(), eos), sequence
+    )
+    return [*done.ids, shapes.EOS] if done.finished else list(done.ids)
+
+
+def _driven(runner: ModelRunner, work: Any, sequence: Sequence) -> Any:
+    """Run one piece of work alone, to its end."""
+    from aligner_proxy.engine.sequence import Step
+
+    ends: list[Any] = []
+    job, scheduler = Job("check", work, ends.append, sequence=sequence), Scheduler(runner.pool)
+    job.advance()
+    scheduler.add(job)
+    while not ends:
+        for feed, chosen in zip(feeds := scheduler.schedule(0.0), runner.run(feeds), strict=True):
+            if scheduler.settle(feed, chosen) and (end := job.advance(Step([], job.chosen, job.forwards))) is not None:
+                scheduler.drop(job, end)
+    return ends[0]
+
+
+def read(runner: ModelRunner, sequences: int, tokens: int) -> None:
+    """Read prompts until all of them are in the cache at once; what they took is given back."""
+    rng, scheduler = Random(0), Scheduler(runner.pool, most=sequences)
+
+    def work() -> Work:
+        yield Ask(rng.choices(_WORDS, k=tokens), prompt=True)
+
+    for number in range(sequences):
+        job = Job(str(number), work(), lambda _: None)
+        job.advance()
+        scheduler.add(job)
+    while scheduler.waiting or any(job.sequence.remaining for job in scheduler.running):
+        feeds = [feed for feed in scheduler.schedule(0.0) if feed.stop > feed.start]
+        for feed, chosen in zip(feeds, runner.run(feeds), strict=True):
+            scheduler.settle(feed, chosen)
+    for job in list(scheduler.running):
+        scheduler.drop(job, None)
+
+
+def speed(runner: ModelRunner, made: Any, rate: float, asked: argparse.Namespace) -> dict[str, float]:
+    """Milliseconds of ours and of `generate` at an edit rate, medians of rounds in turns, and our forwards."""
+    ours, theirs, forwards = list[float](), list[float](), list[int]()
+    for number in range(asked.rounds + 1):  # the first warms up
+        rng = Random(number)
+        prompt, answer = rng.choices(_WORDS, k=2 * asked.answer), rng.choices(_WORDS, k=asked.answer)
+        target = [*edited(answer, rate, rng, _WORDS), shapes.EOS]
+        with told(runner, len(prompt), target, ()) as count:
+            seconds, written = _timed(asked.device, partial(write_on, runner, prompt, answer, len(target)))
+        if written != target:
+            raise RuntimeError("the engine did not write what it was told")
+        slow, _ = _timed(asked.device, partial(_generated, made, prompt, target, asked.device))
+        if number:
+            ours.append(seconds)
+            theirs.append(slow)
+            forwards.append(count.generating)
+    ratio = statistics.median(t / o for t, o in zip(theirs, ours, strict=True))
+    return {
+        "ms": 1000 * statistics.median(ours),
+        "generate_ms": 1000 * statistics.median(theirs),
+        "ratio": ratio,
+        "forwards": statistics.mean(forwards),
+    }
+
+
+@torch.inference_mode()
+def _generated(made: Any, prompt: list[int], target: list[int], device: str) -> Any:
+    ids, forced = torch.tensor([prompt], device=device), LogitsProcessorList([Told(len(prompt), target)])
+    options = {"max_new_tokens": len(target), "do_sample": False, "logits_processor": forced}
+    return made.generate(ids, attention_mask=torch.ones_like(ids), **options)
+
+
+def _timed(device: str, work: Any) -> tuple[float, Any]:
+    _wait(device)
+    began = time.perf_counter()
+    done = work()
+    _wait(device)
+    return time.perf_counter() - began, done
+
+
+def section(rows: list[dict[str, Any]], device: str, asked: argparse.Namespace) -> str:
+    """What stands in the document."""
+    head = [
+        f"{datetime.now(UTC):%Y-%m-%d}, {device}, `make gpu-check`: random weights, NF4, {2 * asked.answer} tokens of",
+        f"prompt, an answer of {asked.answer}; the most memory is that of {asked.sequences} sequences of",
+        f"{asked.tokens} tokens.",
+        "",
+        "| shape | equal in fp32 | weights, GB | most, GB | "
+        + " | ".join(f"{rate:.0%}: over `generate` (ms, forwards)" for rate in RATES)
+        + " |",
+        "|" + "---|" * (4 + len(RATES)),
+    ]
+    body = []
+    for row in rows:
+        cells = [f"{s['ratio']:.1f} ({s['ms']:.0f}, {s['forwards']:.0f})" for s in row["rates"].values()]
+        memory = [f"{row[key]:.2f}" if row[key] else "-" for key in ("weights_gb", "peak_gb")]
+        body.append("| " + " | ".join([row["shape"], f"{row['equal']} of {row['cases']}", *memory, *cells]) + " |")
+    return "\n".join([*head, *body]) + "\n"
+
+
+def write(docs: Path, text: str) -> None:
+    """Put the section where its marks are in the document."""
+    before, _, rest = docs.read_text().partition(BEGIN)
+    _, mark, after = rest.partition(END)
+    if not mark:
+        raise ValueError(f"{docs} has no section for gpu-check; it stands between {BEGIN} and {END}")
+    docs.write_text(f"{before}{BEGIN}\n{text}{END}{after}")
+
+
+def _device(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
+def _freed() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _allocated() -> float:
+    return torch.cuda.memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0
+
+
+def _most() -> float:
+    return torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""Llama models of known sizes with random weights, made where they are used: what they say means nothing.
+
+Speed and memory do not depend on what weights say, and equality of two ways of decoding holds for any.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models
+from torch import nn
+
+from aligner_proxy.engine import packed
+from aligner_proxy.engine.runner import ModelRunner
+from aligner_proxy.engine.tokens import PromptTokenizer
+
+VOCABULARY, EOS = 32_000, 2
+SHAPES: dict[str, dict[str, int]] = {
+    "tiny": {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4},
+    "1.1B": {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22, "num_attention_heads": 32},
+    "7B": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
+    "13B": {"hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 40, "num_attention_heads": 40},
+}
+_KEY_HEADS = {"tiny": 2, "1.1B": 4}
+
+
+def model(shape: str, device: str, dtype: torch.dtype, *, layers: int | None = None, four_bits: bool = False) -> Any:
+    """A model of this shape, on a device; `layers` cuts it short, `four_bits` makes its layers NF4."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes: dict[str, Any] = {"num_key_value_heads": _KEY_HEADS.get(shape), **SHAPES[shape]}
+    sizes |= {"num_hidden_layers": layers} if layers else {}
+    config = LlamaConfig(vocab_size=VOCABULARY, max_position_embeddings=4096, initializer_range=0.05, **sizes)
+    torch.manual_seed(0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            made: Any = LlamaForCausalLM(config)
+    finally:
+        torch.set_default_dtype(before)
+    made.eval()
+    made.generation_config.eos_token_id = made.generation_config.pad_token_id = EOS
+    if four_bits:
+        for layer in made.model.layers:
+            _quantise(layer, device)
+        packed.shorten(made)
+    return made
+
+
+def _quantise(layer: nn.Module, device: str) -> None:
+    """Every linear layer inside by one in NF4, its scales quantised as well."""
+    import bitsandbytes
+
+    kinds: Any = bitsandbytes.nn
+    options = {"compute_dtype": torch.bfloat16, "quant_type": "nf4", "device": "meta"}
+    for parent in list(layer.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Linear:
+                four = kinds.Linear4bit(child.in_features, child.out_features, bias=False, **options)
+                four.weight = kinds.Params4bit(child.weight.data, requires_grad=False, quant_type="nf4").to(device)
+                setattr(parent, name, four.eval())
+
+
+def runner(made: Any, tokens: int) -> ModelRunner:
+    """The engine's runner over it, without a head; its tokenizer knows no text."""
+    return ModelRunner(made, PromptTokenizer(Tokenizer(models.BPE()), frozenset({EOS})), None, tokens)

@@ -1,0 +1,69 @@
+"""4-bit layers on a CPU: the short way to the kernel gives the same numbers, and only where it does it is taken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from aligner_proxy.engine import packed
+
+bnb = pytest.importorskip("bitsandbytes")
+WIDE, OUT = 128, 96
+
+
+def layer(bias: bool = False, dtype: torch.dtype = torch.bfloat16) -> Any:
+    torch.manual_seed(0)
+    made = bnb.nn.Linear4bit(WIDE, OUT, bias=bias, compute_dtype=dtype, quant_type="nf4")
+    return made.to("cpu").eval()
+
+
+def kernel() -> bool:
+    return packed.shorten(nn.Sequential(layer())) == 1
+
+
+needs_kernel = pytest.mark.skipif(not kernel(), reason="this processor has no 4-bit kernel")
+
+
+@needs_kernel
+@pytest.mark.parametrize("shape", [(WIDE,), (1, WIDE), (1, 1, WIDE), (1, 37, WIDE), (2, 5, WIDE), (0, WIDE)])
+def test_the_short_way_gives_the_same_numbers(shape: tuple[int, ...]) -> None:
+    plain, short = layer(), layer()
+    packed.shorten(nn.Sequential(short))
+    x = torch.randn(shape, dtype=torch.bfloat16)
+    with torch.inference_mode():
+        assert short(x).shape == (*shape[:-1], OUT)
+        if x.numel():
+            assert torch.equal(short(x), plain(x))
+
+
+@needs_kernel
+def test_what_does_not_lie_in_one_piece_is_read_right() -> None:
+    plain, short = layer(), layer()
+    packed.shorten(nn.Sequential(short))
+    x = torch.randn(WIDE, 6, dtype=torch.bfloat16).T
+    with torch.inference_mode():
+        assert torch.equal(short(x), plain(x.contiguous()))
+
+
+@needs_kernel
+def test_hooks_of_adapters_still_run() -> None:
+    short = layer()
+    packed.shorten(nn.Sequential(short))
+    short.register_forward_hook(lambda _module, _given, out: out + 1)
+    x = torch.zeros(1, WIDE, dtype=torch.bfloat16)
+    with torch.inference_mode():
+        assert torch.equal(short(x), torch.ones(1, OUT, dtype=torch.bfloat16))
+
+
+def test_layers_of_another_kind_stay_as_they_are() -> None:
+    others = nn.Sequential(nn.Linear(WIDE, OUT), layer(bias=True), layer(dtype=torch.float32), nn.SiLU())
+    assert packed.shorten(others) == 0
+
+
+@needs_kernel
+def test_a_kernel_that_says_something_else_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed, "_call", lambda _: lambda x: torch.zeros(*x.shape[:-1], OUT, dtype=x.dtype))
+    assert packed.shorten(nn.Sequential(layer())) == 0
