@@ -2,6 +2,9 @@
 
 AlignerProxyError
  |- ConfigError            a file or setting is wrong; the text names the thing and the fix (shown to the operator)
+ |- BadRequest             a request cannot be served as it is (HTTP 400, before anything is spent)
+ |   |- SeveralPolicies    its models stand under different policies
+ |   `- BadPreference      its preference text cannot be read
  |- ForbiddenError         a request asks for what its tenant may not (HTTP 403, before anything is spent)
  |- AuditError             the audit store cannot be read: another version, another key, damage (shown to the operator)
  |- ClientGone             the client left before the work for it was done
@@ -42,8 +45,22 @@ class ForbiddenError(AlignerProxyError):
     """The request asks for something that its tenant may not have."""
 
 
-class SeveralPolicies(AlignerProxyError):
+class BadRequest(AlignerProxyError):
+    """The request cannot be served as it is; `param` is the field that is wrong."""
+
+    param: ClassVar[str]
+
+
+class SeveralPolicies(BadRequest):
     """The request lets models answer that stand under different policies."""
+
+    param = "model"
+
+
+class BadPreference(BadRequest):
+    """The request's preference text is too long."""
+
+    param = "metadata.aligner"
 
 
 class AuditError(AlignerProxyError):

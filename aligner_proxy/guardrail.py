@@ -37,7 +37,7 @@ from aligner_proxy.delivery import Books, Read
 from aligner_proxy.engine.backends import open_engine
 from aligner_proxy.engine.breaker import Breaker
 from aligner_proxy.engine.protocol import Reading
-from aligner_proxy.errors import AlignerProxyError, ClientGone, ForbiddenError, NotPutIn, SeveralPolicies
+from aligner_proxy.errors import AlignerProxyError, BadRequest, ClientGone, ForbiddenError, NotPutIn
 from aligner_proxy.group import in_proxy
 from aligner_proxy.ledger import Ledger
 from aligner_proxy.pipeline import Pipeline, skipped_by_policy
@@ -201,8 +201,8 @@ class AlignerGuardrail(CustomGuardrail):
         try:
             asked = facts(data, user)
             policy = policy_for_all(self._policies.current.resolver, asked, further_models(data))
-        except SeveralPolicies as error:
-            raise ProxyException(str(error), "invalid_request_error", "model", 400) from None
+        except BadRequest as error:
+            raise ProxyException(str(error), "invalid_request_error", error.param, 400) from None
         except ForbiddenError as error:
             raise ProxyException(str(error), "permission_error", "aligner", 403) from None
         finally:

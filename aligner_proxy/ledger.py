@@ -15,6 +15,7 @@ from typing import Any
 from aligner_proxy.policy import RequestFacts
 from aligner_proxy.timeline import Timeline
 from aligner_proxy.types import METAALIGNER, Outcome, Policy, Status
+from aligner_proxy.wishes import Adherence
 
 # Which status speaks for a response whose choices differ: what changed it first, then what went wrong.
 _RANK = (Status.CORRECTED, Status.FAILED, Status.SHADOW, Status.UNCHANGED, Status.SKIPPED, Status.PENDING)
@@ -83,6 +84,7 @@ class Ledger:
             "objectives": ",".join(objective.name for objective in self.policy.objectives),
             "policy": self.policy.name,
             "model": self.corrector,
+            "preferences": ",".join(f"{name}={_met(found)}" for name, found in self._adherence().items()),
             "cache": ("miss" if False in hits else "hit") if hits else None,
             "ms": f"{max(outcome.ms for outcome in self.outcomes):.0f}" if self.outcomes else None,
         }
@@ -94,6 +96,8 @@ class Ledger:
         words = [f"status={self.status.value}"]
         if self.reason:
             words.append(f"reason={self.reason}")
+        if told := self._adherence():
+            words.append("preferences=" + ",".join(f"{name}={_met(found)}" for name, found in told.items()))
         if len(self.outcomes) > 1:
             words.append("choices=" + ",".join(_brief(outcome) for outcome in self.outcomes))
         return trail + f": aligner {_header_value(' '.join(words))}\n\n".encode()
@@ -120,6 +124,14 @@ class Ledger:
             "choices": [_counts(outcome) for outcome in self.outcomes],
         }
 
+    def _adherence(self) -> dict[str, Adherence]:
+        """By preference: whether every choice met it, as it came and as it is delivered."""
+        told: dict[str, Adherence] = {}
+        for one in (found for outcome in self.outcomes for found in outcome.adherence):
+            known = told.get(one.name, one)
+            told[one.name] = Adherence(one.name, known.before and one.before, known.after and one.after)
+        return told
+
     def _speaker(self) -> Outcome:
         return min(self.outcomes, key=lambda outcome: _RANK.index(outcome.status))
 
@@ -132,6 +144,11 @@ def flagged(outcome: Outcome) -> list[dict[str, object]]:
         for number, segment in enumerate(segments)
         if segment.flagged
     ]
+
+
+def _met(found: Adherence) -> str:
+    """Before and after, as yes or no."""
+    return "/".join("yes" if one else "no" for one in (found.before, found.after))
 
 
 def _ms(seconds: float | None) -> float | None:
@@ -155,6 +172,7 @@ def _counts(outcome: Outcome) -> dict[str, Any]:
         "segments": len(segments),
         "flagged": sum(segment.flagged for segment in segments),
         "forwards": found.counts.forwards if found else 0,
+        "preferences": {one.name: [one.before, one.after] for one in outcome.adherence},
     }
 
 

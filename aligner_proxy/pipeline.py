@@ -1,6 +1,7 @@
 """READ THIS FIRST. How does one upstream answer become one outcome?
 
-eligible -> cache -> engine -> gate -> outcome, and again where the policy says `retry`. `Pipeline.align` never raises:
+eligible -> cache -> engine -> gate -> outcome, and again where the policy says `retry`; a request with preferences goes
+through cache, engine and gate for them first (preferring.py). `Pipeline.align` never raises:
 whatever goes wrong becomes an outcome with a named reason, and what the client then gets is the policy's `on_error` for
 that class of failure (failures.py). It knows no wire format and no HTTP.
 """
@@ -16,13 +17,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from aligner_proxy import eligibility, failures, structured
+from aligner_proxy import eligibility, failures, preferences, preferring, structured
 from aligner_proxy.cache import CorrectionCache
 from aligner_proxy.correctors import MISSING, Correctors
 from aligner_proxy.engine.protocol import AlignRequest, Engine, Reading, Unread
 from aligner_proxy.errors import AnswerTooLong, QuotaSpent, Unreadable
 from aligner_proxy.gate import Verdict, aside
 from aligner_proxy.plugged_rules import PluggedRules
+from aligner_proxy.preferences.checks import adherence
 from aligner_proxy.stages import stage
 from aligner_proxy.types import METAALIGNER, Correction, Exchange, Mode, Outcome, Policy, SkipReason, Status
 
@@ -71,7 +73,9 @@ class Pipeline:
             return None
         if policy.corrector != METAALIGNER:
             return Unread(self._engine(policy))  # holds no place while the upstream writes
-        until = time.monotonic() + policy.deadline_s
+        until, policy = time.monotonic() + policy.deadline_s, preferring.asked(policy)
+        if not policy.objectives:
+            return None
         return await self.engine.read(_Asking(exchange, "", policy, until, self.engine.align).request())
 
     def _engine(self, policy: Policy) -> Engine:
@@ -122,11 +126,26 @@ class Pipeline:
 
     async def _align_text(self, asking: _Asking, policy: Policy) -> Outcome:
         """The outcome of one text, which is the answer or stands in it."""
+        if preferences.wishes(policy):
+            met = await preferring.prefer(asking.answer, policy, partial(self._correct_for, asking), self._verdict)
+            return _judged(asking.exchange, asking.answer, policy, met.correction, met.cache_hit, met.verdict)
         correction, cache_hit = await self._correct(asking)
+        verdict = await self._verdict(asking.answer, correction, policy)
+        return _judged(asking.exchange, asking.answer, policy, correction, cache_hit, verdict)
+
+    async def _verdict(self, text: str, correction: Correction, policy: Policy) -> Verdict:
+        """The gate's word, and that of plugins' rules where the policy names some."""
         with stage("gate"):
             judge = self.rules.judge if policy.plugin_rules else aside.judge
-            verdict = await judge(asking.answer, correction, policy)
-        return _judged(asking.exchange, asking.answer, policy, correction, cache_hit, verdict)
+            return await judge(text, correction, policy)
+
+    async def _correct_for(self, asking: _Asking, text: str, policy: Policy) -> tuple[Correction, bool | None]:
+        """The correction of `text` for some of the objectives; what was read ahead was read for the operator's."""
+        read_ahead = text == asking.answer and policy.objectives == preferring.asked(asking.policy).objectives
+        ask = asking.ask if read_ahead else self._engine(asking.policy).align
+        exchange = replace(asking.exchange, answer=text)
+        part = replace(asking.policy, objectives=policy.objectives)
+        return await self._correct(replace(asking, exchange=exchange, answer=text, policy=part, ask=ask))
 
     async def _correct(self, asking: _Asking) -> tuple[Correction, bool | None]:
         """The correction, and whether the cache had it (None: the cache was not asked)."""
@@ -214,7 +233,8 @@ def _judged(
         status, reason = Status.SHADOW, reason or ("would_correct" if changes else "would_leave")
     text = verdict.text if status is Status.CORRECTED else answer
     made = Outcome(status, reason, text, policy, exchange.index, cache_hit, correction)
-    return replace(made, edited=verdict.text, edits=verdict.edits, dropped=verdict.dropped)
+    found = adherence(preferences.wishes(policy), answer, verdict.text)
+    return replace(made, edited=verdict.text, edits=verdict.edits, dropped=verdict.dropped, adherence=found)
 
 
 def _failed(error: Exception, exchange: Exchange, policy: Policy) -> Outcome:

@@ -5,15 +5,15 @@ file (first match) < team metadata < key metadata; of `on_error` each class of f
 `allow_bypass` and `quota` the last that says anything wins; `enforce` and `deny` add up.
 
 Objectives, in this order, duplicates dropped keeping the first: enforced (tenant in the file, team metadata, key
-metadata), then the route's, then what the request asked for and may have. A request can only add. It gets a 403 when
-it asks for more than it may; an operator's mistake in metadata never costs a request: it is ignored and logged once.
+metadata), then the route's, then what the request asked for and may have, last its preferences. A request can only add.
+It gets a 403 when it asks for more than it may; an operator's mistake in metadata is ignored and logged once.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any
@@ -25,6 +25,8 @@ from aligner_proxy.errors import ForbiddenError
 from aligner_proxy.gate_setting import switches
 from aligner_proxy.plugin_setting import corrector_names, rule_names
 from aligner_proxy.policy_file import Grants, OnErrorByClass, PolicyFile, Route, Settings, Tenant
+from aligner_proxy.preferences import preferred
+from aligner_proxy.preferences.dialogue import MetaPrompt
 from aligner_proxy.provenance import BUILT_IN, KeyPath, Source
 from aligner_proxy.types import METAALIGNER, FailureClass, FailurePolicy, GateRule, Objective, Policy, Quota
 
@@ -60,6 +62,7 @@ class RequestFacts:
     key_settings: object = None
     asked: tuple[str, ...] = ()
     bypass: bool = False
+    said: MetaPrompt = field(default=MetaPrompt(), repr=False)
 
     @property
     def namespace(self) -> str:
@@ -100,7 +103,7 @@ class PolicyResolver:
         settings, origins = self._settle([_Layer(self._file.defaults, "defaults", ("defaults",)), *route, *grants])
         chosen, chosen_origins = self._objectives(facts, route, grants)
         quota, quota_origin = self._quota(facts, grants)
-        return Policy(
+        policy = Policy(
             name="+".join(layer.name for layer in (*route, *tenant)) or "default",
             objectives=chosen,
             bypass=facts.bypass and _may_bypass(grants),
@@ -109,6 +112,7 @@ class PolicyResolver:
             origins=origins + quota_origin + chosen_origins + self._denied(grants),
             **settings,
         )
+        return preferred(policy, facts.said, may=bool(_last(grants, "allow_preferences")))
 
     def _route(self, facts: RequestFacts) -> list[_Layer]:
         for i, route in enumerate(self._file.routes):
@@ -222,8 +226,6 @@ class PolicyResolver:
                 raise ForbiddenError(f"objective number {n} of those asked for is denied for this key")
             if name not in may and name not in present:
                 offer = f"it may ask for: {', '.join(sorted(may))}" if may else "it may not add any objective"
-                # LiteLLM logs this message, so it does not repeat what a client wrote; nor does it tell who else's
-                # objectives are configured.
                 raise ForbiddenError(f"objective number {n} of those asked for is not allowed for this key; {offer}")
 
     def _may_ask(self, grants: Sequence[_Layer]) -> set[str]:

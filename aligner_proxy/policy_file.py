@@ -18,6 +18,7 @@ from aligner_proxy.plugin_setting import PluginName, PluginSettings
 from aligner_proxy.prompts import template
 from aligner_proxy.provenance import Source, nearest
 from aligner_proxy.types import DEFAULT_ALIGNER, FailureClass, JsonStrings, Mode, OnError, StreamMode, Verify
+from aligner_proxy.wishes import WishSource
 
 MAX_OBJECTIVE_CHARS = 2_000
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -125,6 +126,8 @@ class Settings(_Block):
     """metaaligner: the aligner on the engine; or a corrector of a plugin: self_refine, aligner, or an installed one."""
     plugin_rules: Annotated[tuple[PluginName, ...], Field(max_length=32)] | None = None
     """Gate rules of plugins that hold besides the gate's own; the last place that says any names all of them."""
+    preferences: Annotated[tuple[WishSource, ...], Field(max_length=3)] | None = None
+    """Where preferences are read: request (metadata.aligner.preference), persona (metadata.aligner.persona), system."""
 
 
 class Grants(Settings):
@@ -138,6 +141,8 @@ class Grants(Settings):
     """Objectives that a request may not ask for, whatever allow says; what the operator enforces stays."""
     allow_bypass: Annotated[bool, Field(strict=True)] | None = None
     """Whether a request may ask to be left alone (x-aligner-bypass)."""
+    allow_preferences: Annotated[bool, Field(strict=True)] | None = None
+    """Whether preferences of its own count, where the route reads them."""
     quota: Annotated[float, Field(ge=0, le=3600, strict=True, allow_inf_nan=False)] | None = None
     """Seconds of engine time a minute; beyond them answers pass as they are (reason quota)."""
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from aligner_proxy.audit import Content, Entry
-from aligner_proxy.errors import ForbiddenError
+from aligner_proxy.errors import BadRequest, ForbiddenError
 from aligner_proxy.pipeline import Pipeline
 from aligner_proxy.policy import PolicyResolver
 from aligner_proxy.types import Outcome, Status
@@ -111,7 +111,7 @@ async def _again(content: Content, resolver: PolicyResolver, pipeline: Pipeline,
     exchange = content.exchange
     try:
         policy = resolver.resolve(content.facts)
-    except ForbiddenError:
+    except (ForbiddenError, BadRequest):
         return Side(Ending.FORBIDDEN, "forbidden", exchange.answer)
     patient = replace(policy, deadline_s=deadline_s or policy.deadline_s)
     return _side(exchange.answer, await pipeline.align(exchange, patient))

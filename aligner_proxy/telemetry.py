@@ -67,6 +67,12 @@ LAST = _once(
     buckets=_LATENCY_BUCKETS,
 )
 EDITS = _once(Counter, "aligner_edits_total", "Edits the aligner wanted, by what the gate said to each", ("verdict",))
+PREFERENCES = _once(
+    Counter,
+    "aligner_preferences_total",
+    "Checkable preferences: whether the upstream's answer met one, and whether the delivered one does",
+    ("preference", "before", "after"),
+)
 CACHE = _once(Counter, "aligner_cache_total", "Cache look-ups", ("result",))
 AUDITED = _once(Counter, "aligner_audit_entries_total", "Entries for the audit store", ("result",))
 NOT_PUT_IN = _once(Counter, "aligner_not_put_in_total", "Corrected responses that could not be made; the original went")
@@ -165,6 +171,8 @@ def record(call_id: str, answer_chars: int, outcome: Outcome) -> None:
     if outcome.cache_hit is not None:
         CACHE.labels("hit" if outcome.cache_hit else "miss").inc()
     _count_edits(outcome)
+    for one in outcome.adherence:
+        PREFERENCES.labels(one.name, str(one.before).lower(), str(one.after).lower()).inc()
     RETRIES.labels(outcome.status.value).inc(max(0, outcome.attempts - 1))
     if not outcome.cache_hit:
         _count_work(outcome)
@@ -242,6 +250,7 @@ def _line(call_id: str, answer_chars: int, outcome: Outcome) -> dict[str, Any]:
         "against": outcome.against,
         "edits": outcome.edits,
         "dropped": list(outcome.dropped),
+        "preferences": {one.name: [one.before, one.after] for one in outcome.adherence},
         "forwards": found.counts.forwards if found else 0,
         "aligner": found.aligner if found else None,
     }

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
+from aligner_proxy.wishes import Adherence, Wish, WishSource
+
 
 class Mode(StrEnum):
     """What a route does with a correction: deliver it, only record it, or do not correct at all."""
@@ -15,11 +17,8 @@ class Mode(StrEnum):
 
 
 class StreamMode(StrEnum):
-    """How a stream is treated.
-
-    `hold` withholds it, aligns the whole answer and replays it; `sentence` releases each segment when it is judged and,
-    where it is flagged, edited; `live` delivers the original at once and corrects for the record only.
-    """
+    """`hold` withholds, aligns the whole answer and replays it; `sentence` releases each segment when it is judged and,
+    where it is flagged, edited; `live` delivers the original at once and corrects for the record only."""
 
     HOLD = "hold"
     SENTENCE = "sentence"
@@ -128,6 +127,8 @@ class Objective:
 
     name: str
     text: str
+    wish: Wish | None = None
+    """What a request wishes; None where the operator says it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +180,7 @@ class Policy:
     json_strings: JsonStrings = JsonStrings.KEEP
     corrector: str = METAALIGNER
     plugin_rules: tuple[str, ...] = ()
+    preferences: tuple[WishSource, ...] = ()
     bypass: bool = False
     """The request asked to be left alone and its tenant may ask that."""
     tenant: str = "-"
@@ -198,10 +200,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One choice of one response, without its wire format: what was asked and what the upstream answered.
-
-    Responses and Messages have no choices but text parts; there each part is numbered like a choice.
-    """
+    """One choice of one response (of Responses and Messages: one text part, numbered so) without its wire format."""
 
     call_id: str
     index: int
@@ -285,6 +284,7 @@ class Outcome:
     dropped: tuple[str, ...] = ()
     attempts: int = 0
     """How often it was tried; 0 where nothing was."""
+    adherence: tuple[Adherence, ...] = ()
 
     @property
     def against(self) -> list[str]:

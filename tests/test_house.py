@@ -20,6 +20,7 @@ HEAVY = {"torch", "bitsandbytes", "transformers", "peft", "accelerate"}
 FLOORS = (
     (
         "types",
+        "wishes",
         "errors",
         "segments",
         "provenance",
@@ -47,6 +48,7 @@ FLOORS = (
         "json_strings",
         "json_schema",
         "structured",
+        "preferences",
         "policy",
         "reachable",
         "unseen",
@@ -68,7 +70,7 @@ FLOORS = (
         "self_refine",
         "pku",
     ),
-    ("pipeline", "reader", "passage", "telemetry", "in_force", "ledger"),
+    ("preferring", "pipeline", "reader", "passage", "telemetry", "in_force", "ledger"),
     ("audit",),
     ("replay",),
     ("rewrite", "inside", "several", "ahead", "streaming", "sentences", "delivery", "shadow"),

@@ -15,8 +15,10 @@ from dataclasses import asdict, dataclass, replace
 from pydantic import TypeAdapter
 
 from aligner_proxy.policy import RequestFacts
+from aligner_proxy.preferences.dialogue import MetaPrompt, SystemInfo, UserInfo
 from aligner_proxy.segments import split
 from aligner_proxy.types import Exchange, Outcome, Policy, Turn
+from aligner_proxy.wishes import Adherence
 
 Redact = Callable[[str], str]
 
@@ -59,6 +61,7 @@ class Content:
     edits: tuple[tuple[int, int, str], ...] = ()
     """(start, end, text): from the answer to `edited`, or to `proposed` where nothing was let through."""
     segments: tuple[Flagged, ...] = ()
+    adherence: tuple[Adherence, ...] = ()
 
 
 CONTENT = TypeAdapter(Content)
@@ -134,13 +137,19 @@ def _content(noted: Noted, redact: Redact) -> Content:
     proposed = None if found is None or found.text == outcome.edited else redact(found.text)
     wanted = proposed if proposed is not None and edited == answer else edited
     return Content(
-        facts=noted.facts,
+        facts=replace(noted.facts, said=_redacted(noted.facts.said, redact)),
         exchange=replace(noted.exchange, turns=turns, answer=answer),
         edited=edited,
         proposed=proposed,
         edits=() if answer is None or wanted is None else tuple(edits(answer, wanted)),
         segments=tuple(_flagged(outcome, answer or "", redact)),
+        adherence=outcome.adherence,
     )
+
+
+def _redacted(said: MetaPrompt, redact: Redact) -> MetaPrompt:
+    user = UserInfo(redact(said.user.persona), redact(said.user.preference))
+    return MetaPrompt(SystemInfo(redact(said.system.text)), user)
 
 
 def _flagged(outcome: Outcome, answer: str, redact: Redact) -> Iterator[Flagged]:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from aligner_proxy import edits, segments
 from aligner_proxy.fate import follow
 from aligner_proxy.gate import added, form, lost
-from aligner_proxy.gate.asked import given_up
+from aligner_proxy.gate.asked import given_up, may_go
 from aligner_proxy.gate.candidate import Candidate, Change, Reading
 from aligner_proxy.segments import Segment
 from aligner_proxy.types import Correction, GateRule, Policy, Verify
@@ -108,7 +108,7 @@ class _Case:
             found = edits.by_comparison(original, pieces, correction.text)
         if found is None:
             return None
-        free = _free(original, pieces, flagged)
+        free = _free(original, pieces, flagged, policy)
         most = max(2, min(MAX_GROUPS, MAX_READ_CHARS // max(len(original), 1)))
         groups = edits.bundled(edits.independent(found, pieces), most)
         changes = (Change(group, tuple(p for edit in group for p in follow(edit, pieces, free))) for group in groups)
@@ -166,14 +166,14 @@ def _one_by_one(case: _Case, good: Sequence[Change], bad: list[_Refused]) -> tup
     return kept, bad
 
 
-def _free(original: str, pieces: Sequence[Segment], flagged: Sequence[bool] | None) -> list[bool]:
-    """Which segments may go: those that were flagged, and what the upstream said in the name of others.
+def _free(original: str, pieces: Sequence[Segment], flagged: Sequence[bool] | None, policy: Policy) -> list[bool]:
+    """Which segments may go: those that were flagged or wished away, and what the upstream said in the name of others.
 
     A text that begins with a turn is a dialogue that somebody asked for, as far as form can tell: nothing is invented.
     """
     turn = added.TURN.search(original)
     invented = turn.start() if turn and original[: turn.start()].strip() else len(original)
     return [
-        piece.start >= invented or (flagged is not None and flag)
+        piece.start >= invented or (flagged is not None and flag) or may_go(policy.objectives, original, piece.text)
         for piece, flag in zip(pieces, flagged or [False] * len(pieces), strict=True)
     ]

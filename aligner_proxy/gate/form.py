@@ -7,7 +7,7 @@ judged alone, so that one foreign sentence in a long answer is noticed.
 from __future__ import annotations
 
 from aligner_proxy.fate import Fate
-from aligner_proxy.gate.asked import brevity
+from aligner_proxy.gate.asked import brevity, overcut
 from aligner_proxy.gate.candidate import Candidate
 from aligner_proxy.gate.languages import foreign, languages, odd_letters, passages, scripts, written_in
 
@@ -36,7 +36,9 @@ def changed_language(candidate: Candidate) -> bool:
 
 
 def too_short(candidate: Candidate) -> bool:
-    """Below the lower band."""
+    """Below the lower band, or below half of what a wish for brevity leaves room for."""
+    if overcut(candidate.objectives, candidate.before.text, candidate.after.text):
+        return True
     removed = sum(len(part.text) for part in candidate.parts(Fate.REMOVED))
     due = sum(len(piece.text) for piece in candidate.pieces) - removed
     return len(candidate.after.text) < due * (MIN_SHARE_BRIEF if brevity(candidate.objectives) else MIN_SHARE)

@@ -14,8 +14,9 @@ from typing import Any
 from litellm.proxy._types import UserAPIKeyAuth
 
 from aligner_proxy.policy import RequestFacts
+from aligner_proxy.preferences.dialogue import MetaPrompt, SystemInfo, UserInfo
 from aligner_proxy.rewrite import stored
-from aligner_proxy.rewrite.request import buckets, headers
+from aligner_proxy.rewrite.request import buckets, headers, system, turns
 
 OBJECTIVES_HEADER = "x-aligner-objectives"
 BYPASS_HEADER = "x-aligner-bypass"
@@ -37,7 +38,25 @@ def facts(data: Mapping[str, Any], user: UserAPIKeyAuth) -> RequestFacts:
         key_settings=_ours(user.metadata),
         asked=_asked(data, given),
         bypass=given.get(BYPASS_HEADER, "").strip().lower() in ("1", "true", "yes"),
+        said=_said(data),
     )
+
+
+def _said(data: Mapping[str, Any]) -> MetaPrompt:
+    """What may hold preferences, in the fields of any endpoint: system prompt, persona, preference."""
+    above = [*system(data.get("instructions")), *system(data.get("system"))]
+    spoken = [turn for name in ("messages", "input") for turn in turns(data.get(name))]
+    above += [turn for turn in spoken if turn.role in ("system", "developer")]
+    user = UserInfo(_wish(data, "persona"), _wish(data, "preference"))
+    return MetaPrompt(SystemInfo("\n".join(turn.content for turn in above)), user)
+
+
+def _wish(data: Mapping[str, Any], name: str) -> str:
+    """A wish in words; a list of texts counts as one, anything else as none."""
+    found = (_ours(bucket) for bucket in buckets(data))
+    said = next((wishes[name] for wishes in found if isinstance(wishes, Mapping) and name in wishes), None)
+    texts = said if isinstance(said, list) else [said]
+    return "\n".join(text for text in texts if isinstance(text, str))
 
 
 def _model(data: Mapping[str, Any], route: str | None) -> str:
