@@ -43,7 +43,7 @@ _AT_MOST = (
     r"(?:not |never |n't )(?:to )?(?:exceed|go (?:over|above|beyond|past)|pass)|without (?:exceeding|going over)|"
     r"not exceeding|limit(?:ed)?(?: \w+){0,4}? to|cap(?:ped)?(?: \w+){0,4}? (?:at|to)|(?:keep|cut|hold|stick|"
     r"trim|restrict|"
-    r"confine|boil|squeeze|reduce|condense|shorten)(?: \w+){0,4}? (?:to|at|in|down to)|"
+    r"confine|boil|squeeze|reduce|condense|shorten)(?: \w+){0,4}? (?:to|at|in|into|down to)|"
     r"(?:answer|reply|respond|response|explain|summar\w+|said|fit|fits)(?: \w+){0,3}? in|(?:just|only|exactly|"
     r"about|around)"
 )
@@ -63,7 +63,7 @@ LEAST = re.compile(rf"\b(?:{_AT_LEAST}){_GAP}{N}[ -]{_FEW}{UNIT}\b")
 OVER = re.compile(rf"(?<!no )(?<!not )(?<!never )\b(?:{_OVER}){_GAP}{N}[ -]{_FEW}{UNIT}\b")
 MOST_AFTER = re.compile(
     rf"\b{N}[ -]{_FEW}{UNIT},? (?:or (?:less|fewer|under|below|shorter)|at (?:the )?(?:very )?most|"
-    rf"max(?:imum)?\b|tops|"
+    rf"max(?:imum)?\b|tops|(?:and )?(?:not|no|never) more|is all|"
     r"limit|only|in total|is (?:the )?(?:limit|max\w*)|cap)"
 )
 LEAST_AFTER = re.compile(
@@ -99,7 +99,8 @@ THINGS = MappingProxyType(
         r"markup|asterisks",
         WishKind.NO_CONTRACTIONS: r"contract(?:ions?|ed (?:forms?|verbs?|words?))",
         WishKind.NO_QUESTIONS: r"questions?(?: marks?)?|question marks?|rhetorical questions?",
-        WishKind.LOWER_CASE: r"capital(?:s|i[sz]ed? letters?| letters?|i[sz]ation)|upper-? ?case(?: letters?)?",
+        WishKind.LOWER_CASE: r"capital(?:s|i[sz]ed? letters?| letters?|i[sz]ation|i[sz]e|i[sz]ing)|"
+        r"upper-? ?case(?: letters?)?",
     }
 )
 """What may be unwanted, by the kind of the wish to be without it."""
@@ -115,17 +116,26 @@ WANTED = MappingProxyType({WishKind.NO_LISTS: WishKind.LISTS, WishKind.NO_EMOJI:
 """What may also be wanted."""
 NOT = re.compile(
     r"\b(?:no|not|never|without|avoid(?:ing)?|skip|drop|omit(?:ting)?|leave out|leaving out|free (?:of|from)|"
-    r"refrain(?:ing)? from|"
-    r"instead of|rather than|stop|hates?|dislikes?|can ?not stand|can't stand|zero|nor|(?:stay|steer|"
-    r"keep) (?:away from|clear of)|"
-    r"do without|strip(?: out)?|remove|ban(?:ned)?|forbid(?:den)?|lose|ditch|spare me|minus|exclude|excluding|"
-    r"none of|allergic to|"
-    r"annoyed by|tired of|sick of|(?:do|does|should|must|can|may|need|will|would|could)n't|can't|won't)\b"
+    r"nor|zero|"
+    r"refrain(?:ing)? from|instead of|rather than|stop|hates?|dislikes?|can ?not stand|can't stand|do without|"
+    r"(?:stay|steer|keep) (?:away from|clear of)|strip(?: out)?|remove|ban(?:ned)?|forbid(?:den)?|lose|ditch|"
+    r"spare me|"
+    r"minus|exclude|excluding|none of|allergic to|annoyed by|tired of|sick of|nervous from|nothing but|"
+    r"(?:do|does|should|must|can|may|need|will|would|could)n't|can't|won't|"
+    r"(?:prefer|rather(?: have| see| read)?)\b[^.;!?,\n]{1,40}?\b(?:to|over|than))\b"
 )
+BEHIND = re.compile(
+    r"[^.;!?\n]{0,40}?(?:\b(?:are|is|be) (?:banned|forbidden|not allowed|off[- ]limits|out|unwelcome|a no-go|"
+    r"prohibited)\b"
+    r"|\b(?:must|should|may) (?:not|never) (?:appear|occur|be used)\b"
+    r"|\b(?:don't|do not|stop|never|no longer) us(?:e|ing) (?:them|those|these|it|any)\b"
+    r"|\b(?:drop|skip|omit|avoid|lose|cut|leave|remove|ditch) (?:them|those|these|it)\b)"
+)
+"""What is unwanted may also stand before the word of refusal."""
+_VERBS = r"use|using|include|with|write|keep|be|make|end|finish|answer|reply|respond|give|add|speak"
 TURN = re.compile(
-    r"\b(?:but|only|just|please|instead|though|however|use(?! of)|using|include|with|prefer|want|write|keep|be|"
-    r"make|end|finish|answer|"
-    r"reply|respond|give|add|speak|always|make sure|ensure)\b"
+    r"\b(?:but|only|just|please|instead|though|however|always|make sure|ensure|i (?:want|like|prefer|love))\b"
+    rf"|(?:,|:| and| or)(?: and| then)? (?:{_VERBS})\b"
 )
 """Where what is unwanted ends; straight behind the word of refusal these do not turn anything."""
 WANTING = re.compile(
@@ -184,6 +194,10 @@ BANNED = re.compile(
     r"|\b(?:banned|forbidden|prohibited) (?:words?|terms?|phrases?)(?: are| is)?:? ?(?P<rest2>[^.;!?\n]{1,200})"
     r"|\b(?:do not|don't|never|avoid|without)(?: ever)?(?: us(?:e|ing)|"
     r" say(?:ing)?)?(?: of)? the words? (?P<rest3>[^.;!?\n\"'\u201c\u2018`]{1,120})"
+    r"|\b(?:do not|don't|never)\b[^.;!?\n]{0,30}? (?:see|read|hear) the words? (?P<rest4>[\w-]{2,40}(?:(?:, |"
+    r" or | and )[\w-]{2,40})*)"
+    r"|\bthe (?:words?|terms?|phrases?) (?P<rest5>[\"'\u201c\u2018`].{1,120}?) (?:must not|should not|may not|"
+    r"must never|is banned|are banned|is forbidden)"
 )
 CONDITION = re.compile(r"\b(?:if|unless|when|whenever|except|where|in case|until|depending)\b")
 """What holds only at times is no certain wish."""

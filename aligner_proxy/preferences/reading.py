@@ -51,6 +51,7 @@ _Found = tuple[Wish, tuple[int, int]]
 def _wishes(plain: str, sentence: str, source: WishSource) -> Iterator[_Found]:
     yield from _lengths(plain, source)
     yield from _unwanted(plain, source)
+    yield from _unwanted_behind(plain, source)
     yield from _wanted(plain, source)
     yield from _forms(plain, source)
     yield from _banned(plain, sentence, source)
@@ -81,6 +82,8 @@ def _lengths(plain: str, source: WishSource) -> Iterator[_Found]:
                 continue
             taken.append(match.span())
             groups = match.groupdict()
+            if pattern in (say.UNDER, say.OVER) and _negated(plain, match.start()):  # "never more than": at most
+                most, more = not most, 0
             kind = next(kinds for name, kinds in say.UNITS.items() if groups["unit"].startswith(name))[0 if most else 1]
             number = _number(groups.get("n")) + more
             if kind is not None and number > 0:
@@ -107,6 +110,14 @@ def _unwanted(plain: str, source: WishSource) -> Iterator[_Found]:
                 if kind is WishKind.NO_QUESTIONS and say.QUESTION_LAST.search(plain):
                     continue
                 yield Wish(kind, source), (no.start(), match.end())
+
+
+def _unwanted_behind(plain: str, source: WishSource) -> Iterator[_Found]:
+    """The same where the refusal stands behind the thing, or is a part of its name."""
+    for kind, pattern in say.THING.items():
+        for match in pattern.finditer(plain):
+            if behind := say.BEHIND.match(plain, match.end()):
+                yield Wish(kind, source), (match.start(), behind.end())
     for kind, pattern in say.FREE.items():
         yield from ((Wish(kind, source), match.span()) for match in pattern.finditer(plain))
 
@@ -138,7 +149,8 @@ def _wanted(plain: str, source: WishSource) -> Iterator[_Found]:
     for kind, other in say.WANTED.items():
         for match in say.THING[kind].finditer(plain):
             before = say.WANTING.search(plain[max(0, match.start() - 60) : match.start()])
-            if before and not _negated(plain, match.start()) and not plain.startswith(("-free", " free"), match.end()):
+            refused = _negated(plain, match.start()) or say.BEHIND.match(plain, match.end())
+            if before and not refused and not plain.startswith(("-free", " free"), match.end()):
                 yield Wish(other, source), (match.start() - len(before.group()), match.end())
 
 
@@ -163,7 +175,7 @@ def _forms(plain: str, source: WishSource) -> Iterator[_Found]:
 
 def _banned(plain: str, sentence: str, source: WishSource) -> Iterator[_Found]:
     for match in say.BANNED.finditer(plain):
-        listed = next(name for name in ("rest", "rest2", "rest3") if match.group(name))
+        listed = next(name for name in ("rest", "rest2", "rest3", "rest4", "rest5") if match.group(name))
         start, end = match.span(listed)
         quoted = say.QUOTES.findall(sentence[start:end])
         words = quoted or [word.strip(" '\"") for word in re.split(r",| or | and |\bnor\b", sentence[start:end])]
