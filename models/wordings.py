@@ -1,8 +1,8 @@
 """In which words do people say checkable preferences? Our own wordings, on three sides.
 
-`{n}` is a bound and `{word}` a word to be avoided. `TRAIN` is what patterns and data sets are made from. `DEV` was written
-when `preferences/lexicon.py` was done, measured once, and then used to mend it. `TEST` was written after that and changes
-nothing any more: its figures are those of docs/experiments.md.
+`{n}` is a bound and `{word}` a word to be avoided. `TRAIN` is what patterns and data sets are made from. `DEV` was
+written when `preferences/lexicon.py` was done, measured once, and then used to mend it. `TEST` was written after that
+and changes nothing any more: its figures are those of docs/experiments.md.
 """
 
 from __future__ import annotations
