@@ -26,7 +26,8 @@ CONTRACTION = re.compile(
 )
 MARKDOWN = re.compile(
     r"^ {0,3}#{1,6}[ \t]+\S|\*\*(?=\S)[^*\n]+\*\*|(?<![\w*])\*(?=[^\s*])[^*\n]+(?<=[^\s*])\*(?![\w*])"
-    r"|^[ \t]*(?:```|~~~)|`[^`\n]+`|^ {0,3}>[ \t]|\[[^\]\n]+\]\([^)\n]+\)|^[ \t]*\|?[ \t]*:?-{3,}:?[ \t]*\|"
+    r"|^[ \t]*(?:```|~~~)|`[^`\n]+`|^ {0,3}>[ \t]|\[[^\[\]\n]{1,300}\]\([^)\n]{1,2000}\)|^[ \t]{0,8}\|"
+    r"?[ \t]{0,8}:?-{3,}:?[ \t]{0,8}\|"
     r"|^[ \t]*(?:\*[ \t]*){3,}$|^[ \t]*-{3,}[ \t]*$",
     re.MULTILINE,
 )
@@ -54,9 +55,11 @@ def adherence(wishes: Mapping[str, Wish], before: str, after: str) -> tuple[Adhe
 
 def _style(text: str) -> str:
     """What is anybody's style: without code, addresses and quotations."""
-    for start, end in reversed(spared(text)):
-        text = text[:start] + " " + text[end:]
-    return text
+    pieces, at = list[str](), 0
+    for start, end in spared(text):
+        pieces.append(text[at:start])
+        at = end
+    return " ".join([*pieces, text[at:]])
 
 
 def _lacks(pattern: re.Pattern[str]) -> Callable[[str], bool]:

@@ -51,10 +51,11 @@ def without_lists(text: str) -> str:
 
 def _blocks(text: str) -> Iterator[_Block]:
     lines = text.split("\n")
-    fenced = _fenced(text)
+    fenced, goes_on = _fenced(text), _next_lines(lines)
+    items = {number for number, line in enumerate(lines) if number not in fenced and _MARK.match(line)}
     block = _Block()
     for number, line in enumerate(lines):
-        mark = None if number in fenced else _MARK.match(line)
+        mark = _MARK.match(line) if number in items else None
         if mark:
             if not block.items and block.lines:
                 yield block
@@ -65,7 +66,7 @@ def _blocks(text: str) -> Iterator[_Block]:
             block.numbered |= mark.group(2) is not None
         elif block.items and line.strip() and number not in fenced and line[0] in " \t" and block.lines[-1].strip():
             block.items[-1] += " " + line.strip()
-        elif block.items and (line.strip() or not _goes_on(lines, number, fenced)):
+        elif block.items and (line.strip() or goes_on[number] not in items):
             trailing = [] if line.strip() else [line]
             yield from _closed(block)
             block = _Block(trailing or [line])
@@ -84,12 +85,13 @@ def _closed(block: _Block) -> Iterator[_Block]:
         yield _Block(behind)
 
 
-def _goes_on(lines: list[str], number: int, fenced: set[int]) -> bool:
-    """Whether the next line that is not empty is an item again."""
-    for later in range(number, len(lines)):
-        if lines[later].strip():
-            return later not in fenced and _MARK.match(lines[later]) is not None
-    return False
+def _next_lines(lines: list[str]) -> list[int]:
+    """For each line the number of the first from there on that is not empty."""
+    found, there = [0] * len(lines), len(lines)
+    for number in reversed(range(len(lines))):
+        there = number if lines[number].strip() else there
+        found[number] = there
+    return found
 
 
 def _fenced(text: str) -> set[int]:

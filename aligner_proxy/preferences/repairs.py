@@ -8,6 +8,7 @@ there and is reported so.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping
 
 from aligner_proxy.preferences.checks import EMOJI
@@ -20,27 +21,29 @@ Repair = Callable[[str], str]
 _Put = str | Callable[[re.Match[str]], str]
 
 _JOINERS = "[\ufe0e\ufe0f\u200d\u20e3]"
-_EMOJI_RUN = rf"(?:{EMOJI.pattern}{_JOINERS}*)+(?:[ \t]*(?:{EMOJI.pattern}{_JOINERS}*)+)*"
+# Possessive, and tried at the first of a row only: tried at each of twenty thousand it took minutes.
+_EMOJI_RUN = rf"{EMOJI.pattern}{_JOINERS}*+(?:[ \t]{{0,3}}{EMOJI.pattern}{_JOINERS}*+)*+"
+_NOT_WITHIN = rf"(?<!{EMOJI.pattern})(?<!{_JOINERS})"
 # These say yes, no or beware; taking them away would take something away.
 _MEANT = re.compile("[\u2705\u274c\u274e\u2714\u2716\u2757]")
 _EMOJI_BEFORE = re.compile(
     rf"(^[ \t]*(?:(?:[-*+\u2022]|\d{{1,3}}[.)])[ \t]+|#{{1,6}}[ \t]+|[*_]{{1,3}})?)({_EMOJI_RUN})[ \t]*(?=\S)",
     re.MULTILINE,
 )
-_EMOJI_AFTER = re.compile(rf"(?<=\S)[ \t]*({_EMOJI_RUN})(?=[ \t]*(?:$|[.,;:!?)\]*_\n]))", re.MULTILINE)
+_EMOJI_AFTER = re.compile(rf"(?<=\S){_NOT_WITHIN}[ \t]*({_EMOJI_RUN})(?=[ \t]*(?:$|[.,;:!?)\]*_\n]))", re.MULTILINE)
 _EMOJI_BETWEEN = re.compile(rf"(?<=[.!?:,;)\u2026])[ \t]*({_EMOJI_RUN})(?=[ \t])")
 _EMOJI_LINE = re.compile(rf"^[ \t]*({_EMOJI_RUN})[ \t]*\n(?:[ \t]*\n)?", re.MULTILINE)
 
 _SPANISH = re.compile(r"\u00a1([^\u00a1!\n]{0,300})!")
 _NAMES_WITH_MARK = r"(?<!Yahoo)(?<!Jeopardy)(?<!Oklahoma)(?<!Joomla)(?<!Mamma Mia)"
-_SHOUTED_QUESTION = re.compile(r"!+(?=\?)|(?<=\?)!+")
+_SHOUTED_QUESTION = re.compile(r"(?<!!)!+(?=\?)|(?<=\?)!+")
 _EXCLAIMED = re.compile(
     rf"{_NAMES_WITH_MARK}(?<=[\w)\]*_'\u2019%$])[ \u00a0\u202f]?(?:!+|"
     rf"\uff01+)(?=[*_)\]\"'\u201d\u2019]*(?:\s+(?![a-z])|$))"
 )
 _EXCLAIMED_TWICE = re.compile(r"(?<=\.)!+")
 
-_HEADING = re.compile(r"^ {0,3}#{1,6}[ \t]+(\S[^\n]*?)[ \t]*#*[ \t]*$", re.MULTILINE)
+_HEADING = re.compile(r"^ {0,3}#{1,6}[ \t]+(\S[^\n]*)$", re.MULTILINE)
 _RULE = re.compile(r"^[ \t]*(?:(?:\*[ \t]*){3,}|(?:-[ \t]*){3,})\n(?:[ \t]*\n)?", re.MULTILINE)
 _BOLD = re.compile(r"\*\*(?=[^\s*])([^*\n]+?)(?<=\S)\*\*")
 _ITALIC = re.compile(
@@ -61,10 +64,11 @@ def repaired(text: str, kinds: Collection[WishKind]) -> str:
 def _sub(pattern: re.Pattern[str], put: _Put, text: str) -> str:
     """Like `pattern.sub`, but for matches that reach into what is spared."""
     kept = spared(text)
+    starts = [start for start, _ in kept]
 
     def free(match: re.Match[str]) -> str:
-        start, end = match.span()
-        if any(a < end and start < b for a, b in kept):
+        before = bisect_left(starts, match.end())
+        if before and kept[before - 1][1] > match.start():
             return match.group()
         return match.expand(put) if isinstance(put, str) else put(match)
 
@@ -89,7 +93,7 @@ def _calmed(text: str) -> str:
 
 def _plain(text: str) -> str:
     text = _sub(_RULE, "", text)
-    text = _sub(_HEADING, r"\1", text)
+    text = _sub(_HEADING, lambda match: match.group(1).rstrip().rstrip("#").rstrip() or match.group(), text)
     text = _sub(_QUOTE_MARK, "", text)
     text = _sub(_BOLD, r"\1", text)
     text = _sub(_ITALIC, lambda match: match.group(1) or match.group(2), text)

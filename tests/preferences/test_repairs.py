@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -80,3 +81,31 @@ def test_no_fact_is_lost_and_a_second_time_changes_nothing(text: str, kind: K) -
     if kind is not K.NO_CONTRACTIONS:
         words = re.findall(r"\w+", re.sub(r"^[ \t]*\d+[.)] ", "", text, flags=re.MULTILINE).casefold())
         assert words == re.findall(r"\w+", re.sub(r"^[ \t]*\d+[.)] ", "", new, flags=re.MULTILINE).casefold())
+
+
+STALLING = (
+    "\U0001f600",
+    "\U0001f600 x",
+    "!",
+    "?!",
+    "*a",
+    "**a",
+    "[",
+    "# a ",
+    " ",
+    "\n",
+    "- a\n\n\n",
+    "> ",
+    "_a",
+    "`a`!",
+)
+STALLING += ("1. a\n", "can't ", "- - ", "| - ")
+
+
+@pytest.mark.parametrize("kind", sorted(CERTAIN))
+@pytest.mark.parametrize("piece", STALLING)
+def test_no_answer_stalls_a_repair_or_a_check(kind: K, piece: str) -> None:
+    text = (piece * 24_000)[:24_000] + "x"
+    began = time.perf_counter()
+    met(Wish(kind), repaired(text, {kind}))
+    assert time.perf_counter() - began < 3
