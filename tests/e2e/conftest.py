@@ -71,6 +71,7 @@ POLICIES = {
         },
         {"match": {"model": "foreign"}, "objectives": ["kind"], "corrector": "unreliable", "deadline_s": 1},
         {"match": {"model": "calm"}, "objectives": ["kind"], "corrector": "plain_words", "plugin_rules": ["calm"]},
+        {"match": {"model": "wishing"}, "objectives": ["kind"], "preferences": ["request"], "stream": "sentence"},
         {"match": {"model": "*"}, "name": "all", "objectives": ["kind"]},
     ],
     "plugins": {
@@ -81,7 +82,7 @@ POLICIES = {
     },
     "tenants": [
         {"match": {"team": "acme"}, "name": "acme", "enforce": ["harmless"], "allow": ["concise"]},
-        {"match": {"key": "vip"}, "name": "vip", "allow_bypass": True},
+        {"match": {"key": "vip"}, "name": "vip", "allow_bypass": True, "allow_preferences": True},
         {
             "match": {"team": "metered"},
             "name": "metered",
@@ -99,7 +100,7 @@ RESPONSES_MODELS = ("gpt", "claude", "chatonly")  # natively, by way of Messages
 MESSAGES_MODELS = ("claude", "gpt", "vllm")  # natively, by way of Responses, by way of chat
 OPENAI_MODELS = (
     *("gpt", "off", "shadowed", "unsampled", "bare", "hasty", "strict", "patient", "sorted", "brief"),
-    *("refined", "refined-or-nothing", "foreign", "calm"),
+    *("refined", "refined-or-nothing", "foreign", "calm", "wishing"),
     *(PINGED, DOUBLED, "quick", "live", "sentence", "sentence-hasty", "sentence-strict"),
 )
 STREAM_MODES = ("quick", "live", "sentence")
