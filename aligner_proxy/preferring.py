@@ -10,6 +10,7 @@ whole, the original stands, as it would without preferences.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -60,7 +61,9 @@ async def prefer(answer: str, policy: Policy, correct: Correct, judge: Judge) ->
             return _together(answer, steps, replace(steps[-1].verdict, text=answer))
     text = steps[-1].verdict.text if steps else answer
     kinds = {wish.kind for wish in wishes(policy).values() if wish.certain and not met(wish, text)}
-    if (fixed := repaired(text, kinds)) != text:
+    # In a thread, as the gate: what holds up the event loop holds up everybody.
+    fixed = await asyncio.to_thread(repaired, text, kinds) if kinds else text
+    if fixed != text:
         certain = _only(policy, [one for one in policy.objectives if one.wish is not None and one.wish.certain])
         steps.append(_Step(Correction(fixed), None, await judge(text, Correction(fixed), certain)))
         text = steps[-1].verdict.text
