@@ -18,6 +18,7 @@ from aligner_proxy.engine.proposer import EditProposer, matching
 from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest, Span
 from aligner_proxy.engine.runner import ModelRunner
 from aligner_proxy.engine.sequence import Ask, Sequence, Step, Work
+from aligner_proxy.engine.weigher import Weigher
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.types import Correction, SegmentScore, Verify
 
@@ -33,6 +34,7 @@ class Aligner:
     adapter: int = 0
     others: Mapping[str, Aligner] = field(default_factory=dict)
     """Those over the same runner that requests may choose by name."""
+    weigher: Weigher | None = None
 
     def named(self, name: str) -> Aligner:
         """The one that requests call so; raises `UnknownAligner`."""
