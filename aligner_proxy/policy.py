@@ -14,17 +14,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any
 
 from pydantic import ValidationError
 
+from aligner_proxy.auto import Auto
+from aligner_proxy.auto_setting import auto_of, listed
 from aligner_proxy.config import objectives
 from aligner_proxy.errors import ForbiddenError
 from aligner_proxy.gate_setting import switches
+from aligner_proxy.matching import route_matches, route_name, tenant_matches, tenant_name
 from aligner_proxy.plugin_setting import corrector_names, rule_names
-from aligner_proxy.policy_file import Grants, OnErrorByClass, PolicyFile, Route, Settings, Tenant
+from aligner_proxy.policy_file import Grants, OnErrorByClass, PolicyFile, Route, RouteMatch, Settings
 from aligner_proxy.preferences import preferred
 from aligner_proxy.preferences.dialogue import MetaPrompt
 from aligner_proxy.provenance import BUILT_IN, KeyPath, Source
@@ -101,7 +103,7 @@ class PolicyResolver:
         route, tenant = self._route(facts), self._tenant(facts)
         grants = [*tenant, *self._metadata(facts)]
         settings, origins = self._settle([_Layer(self._file.defaults, "defaults", ("defaults",)), *route, *grants])
-        chosen, chosen_origins = self._objectives(facts, route, grants)
+        chosen, chosen_origins, auto = self._objectives(facts, route, grants)
         quota, quota_origin = self._quota(facts, grants)
         policy = Policy(
             name="+".join(layer.name for layer in (*route, *tenant)) or "default",
@@ -109,6 +111,7 @@ class PolicyResolver:
             bypass=facts.bypass and _may_bypass(grants),
             tenant=facts.namespace,
             quota=quota,
+            auto=auto,
             origins=origins + quota_origin + chosen_origins + self._denied(grants),
             **settings,
         )
@@ -123,7 +126,7 @@ class PolicyResolver:
 
     def _tenant(self, facts: RequestFacts) -> list[_Layer]:
         for i, tenant in enumerate(self._file.tenants):
-            if _tenant_matches(tenant, facts):
+            if tenant_matches(tenant, facts):
                 name = tenant_name(tenant, i)
                 return [_Layer(tenant, f"tenant {name}", ("tenants", i), name)]
         return []
@@ -199,16 +202,20 @@ class PolicyResolver:
 
     def _objectives(
         self, facts: RequestFacts, route: Sequence[_Layer], grants: Sequence[_Layer]
-    ) -> tuple[tuple[Objective, ...], tuple[tuple[str, str], ...]]:
+    ) -> tuple[tuple[Objective, ...], tuple[tuple[str, str], ...], Auto | None]:
         chosen: dict[str, str] = {}
-        for key, layers in (("enforce", grants), ("objectives", route)):
-            for layer in layers:
-                for n, name in enumerate(getattr(layer.values, key)):
-                    chosen.setdefault(name, layer.origin(self._file.source, key, n))
+        for layer in grants:
+            for n, name in enumerate(getattr(layer.values, "enforce", ())):
+                chosen.setdefault(name, layer.origin(self._file.source, "enforce", n))
+        enforced, said = tuple(chosen), Route(match=RouteMatch()).objectives
+        for layer in route:
+            said = getattr(layer.values, "objectives", ())
+            for name, key in listed(said, self._known):
+                chosen.setdefault(name, layer.origin(self._file.source, *key))
         self._refuse(facts, chosen, grants)
-        for name in facts.asked:
-            chosen.setdefault(name, "request")
-        return tuple(self._known[n] for n in chosen), tuple((f"objective:{n}", o) for n, o in chosen.items())
+        auto = auto_of(said, [name for name in chosen if name not in (*enforced, *facts.asked)], enforced)
+        chosen |= {name: "request" for name in facts.asked if name not in chosen}
+        return tuple(self._known[n] for n in chosen), tuple((f"objective:{n}", o) for n, o in chosen.items()), auto
 
     def _refuse(self, facts: RequestFacts, present: Mapping[str, str], grants: Sequence[_Layer]) -> None:
         """Raise for the first thing that was asked for and may not be had.
@@ -252,34 +259,6 @@ def _said(values: Settings) -> Iterator[tuple[str, Any]]:
 
 def _denied(grants: Sequence[_Layer]) -> set[str]:
     return {name for layer in grants for name in getattr(layer.values, "deny", ())}
-
-
-def route_matches(route: Route, model: str, tags: Sequence[str]) -> bool:
-    """Whether a request for `model` with `tags` is one of this route's."""
-    wanted = route.match
-    fits = wanted.model is None or fnmatchcase(model, wanted.model)
-    return fits and (wanted.tag is None or any(fnmatchcase(tag, wanted.tag) for tag in tags))
-
-
-def route_name(route: Route, index: int) -> str:
-    """The route's name in headers and tables."""
-    return route.name or f"route-{index + 1}"
-
-
-def tenant_name(tenant: Tenant, index: int) -> str:
-    """The tenant's name in headers and tables."""
-    return tenant.name or f"tenant-{index + 1}"
-
-
-def _tenant_matches(tenant: Tenant, facts: RequestFacts) -> bool:
-    wanted = tenant.match
-    return _one_fits(wanted.team, facts.team_id, facts.team_alias) and _one_fits(
-        wanted.key, facts.key_hash, facts.key_alias
-    )
-
-
-def _one_fits(pattern: str | None, *values: str | None) -> bool:
-    return pattern is None or any(fnmatchcase(value, pattern) for value in values if value)
 
 
 def _last(grants: Sequence[_Layer], name: str) -> Any:

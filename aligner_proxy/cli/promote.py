@@ -24,7 +24,7 @@ from aligner_proxy import config
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.keys_file import load_keys
 from aligner_proxy.litellm_file import policies_in
-from aligner_proxy.policy import route_name, tenant_name
+from aligner_proxy.matching import route_name, tenant_name
 from aligner_proxy.policy_file import PolicyFile
 from aligner_proxy.provenance import KeyPath, nearest, parse, short
 from aligner_proxy.types import Mode
