@@ -25,6 +25,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from aligner_proxy.auto_setting import listed
 from aligner_proxy.engine_setting import Backend, engine_address
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy_file import Aligner, CacheSettings, PolicyFile, Settings
@@ -131,7 +132,7 @@ def _check_aligners(file: PolicyFile) -> None:
 def _named(file: PolicyFile) -> Iterator[tuple[KeyPath, str]]:
     """Every use of an objective's name with its place."""
     for i, route in enumerate(file.routes):
-        yield from ((("routes", i, "objectives", n), name) for n, name in enumerate(route.objectives))
+        yield from ((("routes", i, *key), name) for name, key in listed(route.objectives, ()))
     for i, tenant in enumerate(file.tenants):
         for key, names in (("enforce", tenant.enforce), ("allow", tenant.allow), ("deny", tenant.deny)):
             yield from ((("tenants", i, key, n), name) for n, name in enumerate(names or ()))

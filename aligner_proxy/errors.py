@@ -19,6 +19,7 @@ AlignerProxyError
      |- DeadlineExceeded   the request's deadline passed
      |- AnswerTooLong      prompt and answer do not fit the aligner's window
      |- EngineMismatch     gateway and engine are of versions that do not understand each other
+     |- CannotWeigh        the engine has no net that could weigh objectives (they weigh the same then)
      |- UnknownAligner     the engine serves no aligner of that name
      |- InvalidOutput      the engine answered with something that is no correction
      |- EngineFault        the engine answered with an error
@@ -146,6 +147,12 @@ class EngineMismatch(CorrectionError):
     """Gateway and engine are of versions that do not understand each other; both have to be of the same."""
 
     reason = "engine_version"
+
+
+class CannotWeigh(CorrectionError):
+    """Nobody here can say what objectives weigh for a prompt."""
+
+    reason = "no_weights"
 
 
 class UnknownAligner(CorrectionError):

@@ -32,6 +32,7 @@ from aligner_proxy import (
     telemetry,
     tracing,
 )
+from aligner_proxy.blocked import Blocked, refuse
 from aligner_proxy.correctors import correctors
 from aligner_proxy.delivery import Books, Read
 from aligner_proxy.engine.backends import open_engine
@@ -51,6 +52,7 @@ from aligner_proxy.rewrite.request import buckets
 from aligner_proxy.several import policy_for_all
 from aligner_proxy.shadow import Shadows
 from aligner_proxy.types import DEFAULT_ALIGNER, Exchange, Mode, Outcome, Policy, SkipReason, Status
+from aligner_proxy.weighing import Weighing, wants
 
 _LEDGER = "aligner_proxy_ledger"
 _PATIENCE_S = 0.0
@@ -67,16 +69,6 @@ _GUARDRAIL_STATUS: dict[Status, GuardrailStatus] = {
 
 def _unread(_index: int) -> None:
     """Of a whole response nothing was read ahead."""
-
-
-class Blocked(ProxyException):
-    """A correction failed where the policy says `block` for this class of failure (HTTP 503)."""
-
-    # LiteLLM reads `code` on whole responses and `status_code` on streams.
-    status_code = 503
-
-    def __init__(self, reason: str | None) -> None:
-        super().__init__(f"the answer could not be aligned ({reason})", "aligner_error", None, self.status_code)
 
 
 class AlignerGuardrail(CustomGuardrail):
@@ -115,6 +107,7 @@ class AlignerGuardrail(CustomGuardrail):
         ledger = self._ledger(data, user_api_key_dict)
         if ledger.settled:
             return None
+        await ledger.weighed()
         wire = rewrite.wire(ledger.route)
         exchanges = wire.exchanges(data, response) if wire else []
         if wire is None or not exchanges:
@@ -146,6 +139,7 @@ class AlignerGuardrail(CustomGuardrail):
     ) -> AsyncGenerator[Any, None]:
         """Correct a stream in the policy's way. What is skipped beforehand passes item by item."""
         ledger = self._ledger(request_data, user_api_key_dict)
+        await ledger.weighed()
         wire = rewrite.wire(ledger.route)
         if wire is None or ledger.skip or ledger.settled:
             source = self._passed(response, request_data, ledger, commented=wire is not None)
@@ -184,6 +178,7 @@ class AlignerGuardrail(CustomGuardrail):
             return None
         if response is None and not ledger.settled:
             ledger.skip = ledger.skip or SkipReason.UPSTREAM_ERROR.value
+        await ledger.weighed()
         return ledger.headers()
 
     def _ledger(self, data: dict[str, Any], user: UserAPIKeyAuth) -> Ledger:
@@ -210,7 +205,13 @@ class AlignerGuardrail(CustomGuardrail):
         model = self._model if policy.aligner == DEFAULT_ALIGNER else policy.aligner
         skip = skipped_by_policy(policy) or (None if sampling.drawn(policy.sample) else SkipReason.NOT_SAMPLED)
         trace = tracing.under(user.parent_otel_span)
-        return Ledger(call_id, policy, model, route, facts=asked, skip=skip, trace=trace)
+        weighing = Weighing(self._weighed(data, route, policy), policy) if wants(policy) and not skip else None
+        return Ledger(call_id, policy, model, route, facts=asked, skip=skip, weighing=weighing, trace=trace)
+
+    async def _weighed(self, data: dict[str, Any], route: str | None, policy: Policy) -> Policy:
+        """What objectives weigh for this prompt, asked while the upstream works."""
+        wire = rewrite.wire(route)
+        return await self.pipeline.weighed(wire.opening(data, 0), policy) if wire else policy
 
     async def _align(
         self, data: dict[str, Any], ledger: Ledger, exchanges: Sequence[Exchange], read: Read = _unread
@@ -228,7 +229,7 @@ class AlignerGuardrail(CustomGuardrail):
         ledger.settle(outcomes)
         self._report(data, ledger, started)
         for outcome in outcomes:
-            _refuse(outcome)
+            refuse(outcome)
         return outcomes
 
     def _books(self, data: dict[str, Any], ledger: Ledger) -> Books:
@@ -239,7 +240,7 @@ class AlignerGuardrail(CustomGuardrail):
             align=lambda exchanges, read: self._align(data, ledger, exchanges, read),
             record=partial(self._record, ledger),
             report=lambda: self._released(data, ledger, started),
-            refuse=_refuse,
+            refuse=refuse,
         )
 
     def _released(self, data: dict[str, Any], ledger: Ledger, started: float) -> None:
@@ -286,12 +287,6 @@ def build_pipeline(file: PolicyFile) -> Pipeline:
     engine = Breaker(open_engine(file, in_proxy, patience_s=_PATIENCE_S), telemetry.breaker)
     made, rules = correctors(file), PluggedRules.of(file)
     return Pipeline(engine, correction_cache(file), remember=file.cache.enabled, correctors=made, rules=rules)
-
-
-def _refuse(outcome: Outcome) -> None:
-    """Raise where the policy wants an error in place of an answer that could not be corrected."""
-    if failures.blocks(outcome):
-        raise Blocked(outcome.reason)
 
 
 def _find(data: dict[str, Any]) -> Ledger | None:

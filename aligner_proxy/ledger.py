@@ -15,6 +15,7 @@ from typing import Any
 from aligner_proxy.policy import RequestFacts
 from aligner_proxy.timeline import Timeline
 from aligner_proxy.types import METAALIGNER, Outcome, Policy, Status
+from aligner_proxy.weighing import Weighing
 
 # Which status speaks for a response whose choices differ: what changed it first, then what went wrong.
 _RANK = (Status.CORRECTED, Status.FAILED, Status.SHADOW, Status.UNCHANGED, Status.SKIPPED, Status.PENDING)
@@ -36,6 +37,8 @@ class Ledger:
     """Known before there is an answer: why no choice will be looked at."""
     settled: bool = False
     """The outcomes are final; a second run of a hook for this call has nothing to do."""
+    weighing: Weighing | None = None
+    """The policy's objectives are being weighed for this prompt; `weighed` waits for that."""
     trace: Any = None
     """Where the spans of this request hang (tracing.under)."""
     opened: float = field(default_factory=time.monotonic)
@@ -44,6 +47,11 @@ class Ledger:
 
     def __repr__(self) -> str:
         return f"Ledger({self.call_id}, policy={self.policy.name}, status={self.status.value})"
+
+    async def weighed(self) -> None:
+        """From here on the policy's objectives are those of this prompt."""
+        if self.weighing is not None:
+            self.policy, self.weighing = await self.weighing.policy(), None
 
     def settle(self, outcomes: Sequence[Outcome]) -> None:
         """Close the books."""
@@ -81,6 +89,8 @@ class Ledger:
             "status": self.status.value,
             "reason": self.reason,
             "objectives": ",".join(objective.name for objective in self.policy.objectives),
+            "weights": _weights(self.policy),
+            "weights-reason": self.policy.auto and self.policy.auto.reason,
             "policy": self.policy.name,
             "model": self.corrector,
             "cache": ("miss" if False in hits else "hit") if hits else None,
@@ -114,6 +124,7 @@ class Ledger:
         return {
             "policy": self.policy.name,
             "objectives": [objective.name for objective in self.policy.objectives],
+            "weights": dict(self.policy.auto.weights) if self.policy.auto else None,
             "aligner": self.corrector,
             "status": self.status.value,
             "reason": self.reason,
@@ -132,6 +143,11 @@ def flagged(outcome: Outcome) -> list[dict[str, object]]:
         for number, segment in enumerate(segments)
         if segment.flagged
     ]
+
+
+def _weights(policy: Policy) -> str | None:
+    """Names and weights, to three places; None where nothing is weighed, or not yet."""
+    return ",".join(f"{name}={weight:.3f}" for name, weight in policy.auto.weights) if policy.auto else None
 
 
 def _ms(seconds: float | None) -> float | None:

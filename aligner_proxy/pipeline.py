@@ -8,7 +8,6 @@ that class of failure (failures.py). It knows no wire format and no HTTP.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Coroutine
@@ -16,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from aligner_proxy import eligibility, failures, structured
+from aligner_proxy import eligibility, failures, structured, weighing
 from aligner_proxy.cache import CorrectionCache
 from aligner_proxy.correctors import MISSING, Correctors
 from aligner_proxy.engine.protocol import AlignRequest, Engine, Reading, Unread
@@ -25,6 +24,7 @@ from aligner_proxy.gate import Verdict, aside
 from aligner_proxy.plugged_rules import PluggedRules
 from aligner_proxy.stages import stage
 from aligner_proxy.types import METAALIGNER, Correction, Exchange, Mode, Outcome, Policy, SkipReason, Status
+from aligner_proxy.weighing import digest
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,9 @@ class Pipeline:
 
     async def align(self, exchange: Exchange, policy: Policy, reading: Reading | None = None) -> Outcome:
         """Decide one choice; `reading` is what the engine has read of it ahead. Only `CancelledError` leaves this."""
-        started, budget = time.perf_counter(), failures.Budget(policy)
+        started = time.perf_counter()
+        policy = await self.weighed(exchange, policy)
+        budget = failures.Budget(policy)
         try:
             outcome = await self._tried(exchange, budget, reading)
         finally:
@@ -67,12 +69,17 @@ class Pipeline:
 
     async def read(self, exchange: Exchange, policy: Policy) -> Reading | None:
         """Let the engine read an answer of which `exchange` has the beginning; None where it will not be corrected."""
+        policy = await self.weighed(exchange, policy)
         if eligibility.check(replace(exchange, answer=_SOMETHING, finish_reason=None), policy) is not None:
             return None
         if policy.corrector != METAALIGNER:
             return Unread(self._engine(policy))  # holds no place while the upstream writes
         until = time.monotonic() + policy.deadline_s
         return await self.engine.read(_Asking(exchange, "", policy, until, self.engine.align).request())
+
+    async def weighed(self, exchange: Exchange, policy: Policy) -> Policy:
+        """The policy with its objectives weighed for this conversation, where it wants that and nobody did it yet."""
+        return await weighing.weighed(self.engine, policy, exchange.turns, exchange.call_id)
 
     def _engine(self, policy: Policy) -> Engine:
         """Who corrects under this policy."""
@@ -181,13 +188,9 @@ class _Asking:
             verify=self.policy.verify,
             aligner=self.policy.aligner,
             deadline_s=left - min(_WAY_BACK_S, left * _WAY_BACK_SHARE),
-            tenant=_digest(self.policy.tenant),
-            quota=self.policy.quota and replace(self.policy.quota, account=_digest(self.policy.quota.account)),
+            tenant=digest(self.policy.tenant),
+            quota=self.policy.quota and replace(self.policy.quota, account=digest(self.policy.quota.account)),
         )
-
-
-def _digest(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
 def skipped_by_policy(policy: Policy) -> SkipReason | None:

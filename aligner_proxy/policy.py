@@ -20,11 +20,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from aligner_proxy.auto import Auto
+from aligner_proxy.auto_setting import auto_of, listed
 from aligner_proxy.config import objectives
 from aligner_proxy.errors import ForbiddenError
 from aligner_proxy.gate_setting import switches
 from aligner_proxy.plugin_setting import corrector_names, rule_names
-from aligner_proxy.policy_file import Grants, OnErrorByClass, PolicyFile, Route, Settings, Tenant
+from aligner_proxy.policy_file import Grants, OnErrorByClass, PolicyFile, Route, RouteMatch, Settings, Tenant
 from aligner_proxy.provenance import BUILT_IN, KeyPath, Source
 from aligner_proxy.types import METAALIGNER, FailureClass, FailurePolicy, GateRule, Objective, Policy, Quota
 
@@ -98,7 +100,7 @@ class PolicyResolver:
         route, tenant = self._route(facts), self._tenant(facts)
         grants = [*tenant, *self._metadata(facts)]
         settings, origins = self._settle([_Layer(self._file.defaults, "defaults", ("defaults",)), *route, *grants])
-        chosen, chosen_origins = self._objectives(facts, route, grants)
+        chosen, chosen_origins, auto = self._objectives(facts, route, grants)
         quota, quota_origin = self._quota(facts, grants)
         return Policy(
             name="+".join(layer.name for layer in (*route, *tenant)) or "default",
@@ -106,6 +108,7 @@ class PolicyResolver:
             bypass=facts.bypass and _may_bypass(grants),
             tenant=facts.namespace,
             quota=quota,
+            auto=auto,
             origins=origins + quota_origin + chosen_origins + self._denied(grants),
             **settings,
         )
@@ -195,16 +198,20 @@ class PolicyResolver:
 
     def _objectives(
         self, facts: RequestFacts, route: Sequence[_Layer], grants: Sequence[_Layer]
-    ) -> tuple[tuple[Objective, ...], tuple[tuple[str, str], ...]]:
+    ) -> tuple[tuple[Objective, ...], tuple[tuple[str, str], ...], Auto | None]:
         chosen: dict[str, str] = {}
-        for key, layers in (("enforce", grants), ("objectives", route)):
-            for layer in layers:
-                for n, name in enumerate(getattr(layer.values, key)):
-                    chosen.setdefault(name, layer.origin(self._file.source, key, n))
+        for layer in grants:
+            for n, name in enumerate(getattr(layer.values, "enforce", ())):
+                chosen.setdefault(name, layer.origin(self._file.source, "enforce", n))
+        enforced, said = tuple(chosen), Route(match=RouteMatch()).objectives
+        for layer in route:
+            said = getattr(layer.values, "objectives", ())
+            for name, key in listed(said, self._known):
+                chosen.setdefault(name, layer.origin(self._file.source, *key))
         self._refuse(facts, chosen, grants)
-        for name in facts.asked:
-            chosen.setdefault(name, "request")
-        return tuple(self._known[n] for n in chosen), tuple((f"objective:{n}", o) for n, o in chosen.items())
+        auto = auto_of(said, [name for name in chosen if name not in (*enforced, *facts.asked)], enforced)
+        chosen |= {name: "request" for name in facts.asked if name not in chosen}
+        return tuple(self._known[n] for n in chosen), tuple((f"objective:{n}", o) for n, o in chosen.items()), auto
 
     def _refuse(self, facts: RequestFacts, present: Mapping[str, str], grants: Sequence[_Layer]) -> None:
         """Raise for the first thing that was asked for and may not be had.
@@ -222,8 +229,6 @@ class PolicyResolver:
                 raise ForbiddenError(f"objective number {n} of those asked for is denied for this key")
             if name not in may and name not in present:
                 offer = f"it may ask for: {', '.join(sorted(may))}" if may else "it may not add any objective"
-                # LiteLLM logs this message, so it does not repeat what a client wrote; nor does it tell who else's
-                # objectives are configured.
                 raise ForbiddenError(f"objective number {n} of those asked for is not allowed for this key; {offer}")
 
     def _may_ask(self, grants: Sequence[_Layer]) -> set[str]:

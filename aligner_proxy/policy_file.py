@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
+from aligner_proxy.auto_setting import Chosen, Names
 from aligner_proxy.engine_setting import LOCAL, Backend, backend
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.gate_setting import GateSetting
@@ -64,7 +65,6 @@ def _template_name(name: str) -> str:
 
 Name = Annotated[str, Field(pattern=_NAME)]
 Glob = Annotated[str, Field(min_length=1, max_length=200)]
-Names = tuple[Annotated[str, Field(max_length=200)], ...]
 
 
 class _Block(BaseModel):
@@ -157,8 +157,8 @@ class Route(Settings):
     match: RouteMatch
     name: Name | None = None
     """Shown in x-aligner-policy; by default route-1, route-2 ..."""
-    objectives: Names = ()
-    """Names of built-in or configured objectives, most important first."""
+    objectives: Chosen = ()
+    """Names of objectives, most important first; or auto: a net chooses and weighs them, prompt by prompt."""
 
 
 class TenantMatch(_Block):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
+from aligner_proxy.auto import Auto
+
 
 class Mode(StrEnum):
     """What a route does with a correction: deliver it, only record it, or do not correct at all."""
@@ -164,12 +166,10 @@ class Policy:
     mode: Mode = Mode.ENFORCE
     stream: StreamMode = StreamMode.HOLD
     keepalive_s: float = 15.0
-    trail: bool = False
-    """Whether the end of a stream tells what was flagged, and how long things took."""
+    trail: bool = False  # whether the end of a stream tells what was flagged, and how long things took
     deadline_s: float = 20.0
     on_error: FailurePolicy = FailurePolicy()
-    after_retry: OnError = OnError.PASSTHROUGH
-    """What the client gets when a failure that is to be tried again does not go away."""
+    after_retry: OnError = OnError.PASSTHROUGH  # what follows a failure that does not go away
     caution: float = 0.0
     verify: Verify = Verify.FLAGGED
     aligner: str = DEFAULT_ALIGNER
@@ -179,11 +179,11 @@ class Policy:
     json_strings: JsonStrings = JsonStrings.KEEP
     corrector: str = METAALIGNER
     plugin_rules: tuple[str, ...] = ()
-    bypass: bool = False
-    """The request asked to be left alone and its tenant may ask that."""
+    bypass: bool = False  # the request asked to be left alone, and its tenant may ask that
     tenant: str = "-"
     """Cache and in-flight namespace: no two tenants ever share an entry."""
     quota: Quota | None = None
+    auto: Auto | None = None  # a net chooses among the objectives, and weighs them
     origins: tuple[tuple[str, str], ...] = ()
     """(setting, where its value came from), for `check`."""
 

@@ -19,6 +19,7 @@ HEAVY = {"torch", "bitsandbytes", "transformers", "peft", "accelerate"}
 # The lowest floor first; a room may import rooms of its own floor and below. What is not named stands on the ground.
 FLOORS = (
     (
+        "auto",
         "types",
         "errors",
         "segments",
@@ -34,6 +35,7 @@ FLOORS = (
     ("logs", "tracing", "stages"),
     (
         "prompts",
+        "auto_setting",
         "gate_setting",
         "policy_file",
         "config",
@@ -67,18 +69,20 @@ FLOORS = (
         "chat_group",
         "self_refine",
         "pku",
+        "weighing",
     ),
     ("pipeline", "reader", "passage", "telemetry", "in_force", "ledger"),
     ("audit",),
     ("replay",),
     ("rewrite", "inside", "several", "ahead", "streaming", "sentences", "delivery", "shadow"),
-    ("guardrail", "group", "auth", "supervise", "doctor"),
+    ("blocked", "guardrail", "group", "auth", "supervise", "doctor"),
     ("cli", "__main__"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 KNOWS_LITELLM = {
     "rewrite",
     "streaming",
+    "blocked",
     "guardrail",
     "group",
     "chat_group",

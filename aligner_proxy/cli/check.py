@@ -1,10 +1,12 @@
 """`aligner-proxy check`: is this config right, and which policy would such a request get, value by value?
 
-Reads a LiteLLM YAML (and finds the policies file in it) or a policies file. It starts nothing and asks no network.
+Reads a LiteLLM YAML (and finds the policies file in it) or a policies file. It starts nothing, and asks nobody unless
+there is a `--prompt` to weigh objectives for.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,13 +19,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from aligner_proxy import audit, plugged, unseen
+from aligner_proxy import audit, plugged, unseen, weighing
 from aligner_proxy.config import (
     PolicyFile,
     engine_at,
     keys_path,
     load,
 )
+from aligner_proxy.engine.backends import open_engine
 from aligner_proxy.engine_setting import Kind
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.keys_file import load_keys
@@ -40,7 +43,7 @@ from aligner_proxy.policy import (
 )
 from aligner_proxy.policy_file import KeyEntry
 from aligner_proxy.provenance import read
-from aligner_proxy.types import GateRule, Policy
+from aligner_proxy.types import GateRule, Policy, Turn
 
 _DENY = "deny:"
 
@@ -68,6 +71,7 @@ class _Checked:
 @click.option("--team-metadata", help='LiteLLM\'s metadata of the team, as JSON: {"aligner": {...}}.')
 @click.option("--key-metadata", help='LiteLLM\'s metadata of the key, as JSON: {"aligner": {...}}.')
 @click.option("--objective", "-o", "asked", multiple=True, help="An objective that the request asks for by itself.")
+@click.option("--prompt", help="A sample prompt: with objectives: auto, ask the engine what each weighs for it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 def command(
     file: Path,
@@ -78,6 +82,7 @@ def command(
     team_metadata: str | None,
     key_metadata: str | None,
     asked: tuple[str, ...],
+    prompt: str | None,
     as_json: bool,
 ) -> None:
     """Validate FILE (LiteLLM YAML or policies file) and print the policy that such a request would get, and why."""
@@ -88,11 +93,22 @@ def command(
         key_settings=_ours("--key-metadata", key_metadata),
     )
     policy = PolicyResolver(checked.policies).resolve(facts)
+    if prompt is not None:
+        policy = asyncio.run(_weighed(checked.policies, policy, prompt))
     warnings = _warnings(checked, facts, policy)
     if as_json:
         click.echo(json.dumps(_as_json(checked, policy, warnings), indent=2))
     else:
         _print(Console(), checked, policy, warnings)
+
+
+async def _weighed(file: PolicyFile, policy: Policy, prompt: str) -> Policy:
+    """The policy as it would be for this prompt; only this asks the engine."""
+    engine = open_engine(file, patience_s=0.0)
+    try:
+        return await weighing.weighed(engine, policy, (Turn("user", prompt),), "check")
+    finally:
+        await engine.aclose()
 
 
 def _read(file: Path) -> _Checked:
@@ -149,9 +165,18 @@ def _warnings(checked: _Checked, facts: RequestFacts, policy: Policy) -> list[st
         found.append(f"{error}; a gateway with this environment does not start")
     found.extend(_engine_warnings(checked, policy))
     found += _unserved(checked)
+    found += _unweighed(policy)
     if not policy.objectives:
         found.append("no objectives: such an answer is skipped (reason no_objectives)")
     return [*found, *checked.unseen]
+
+
+def _unweighed(policy: Policy) -> Iterator[str]:
+    """Why objectives that a net is to choose are shown without its word."""
+    if policy.auto and not policy.auto.weights:
+        yield "objectives: auto: which of these stay is decided for each prompt; try one with --prompt"
+    if policy.auto and policy.auto.reason:
+        yield f"objectives weigh the same ({policy.auto.reason}): the engine's net could not be asked"
 
 
 def _engine_warnings(checked: _Checked, policy: Policy) -> list[str]:
@@ -209,6 +234,7 @@ def _as_json(checked: _Checked, policy: Policy, warnings: Sequence[str]) -> dict
         "objectives": [
             {"name": o.name, "text": o.text, "origin": origins[f"objective:{o.name}"]} for o in policy.objectives
         ],
+        "weights": dict(policy.auto.weights) if policy.auto else None,
         "precedence": list(PRECEDENCE),
         "warnings": list(warnings),
     }
@@ -224,8 +250,12 @@ def _print(console: Console, checked: _Checked, policy: Policy, warnings: Sequen
     console.print(f"policy [bold]{escape(policy.name)}[/], tenant namespace {escape(policy.tenant)}")
     console.print(_table(("setting", "value", "from"), _rows(policy)))
     origins = dict(policy.origins)
-    rows = [(f"{i}. {o.name}", o.text, origins[f"objective:{o.name}"]) for i, o in enumerate(policy.objectives, 1)]
-    console.print(_table(("objective", "text", "from"), rows))
+    weights = dict(policy.auto.weights) if policy.auto else {}
+    rows = [
+        (f"{i}. {o.name}", f"{weights[o.name]:.3f}" if weights else "-", o.text, origins[f"objective:{o.name}"])
+        for i, o in enumerate(policy.objectives, 1)
+    ]
+    console.print(_table(("objective", "weight", "text", "from"), rows))
     for name, origin in _denied(policy):
         console.print(f"denied  {escape(name)}, by {escape(origin)}: asking for it is a 403", soft_wrap=True)
     for line in PRECEDENCE:

@@ -16,7 +16,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aligner_proxy.engine.phases import refused
-from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest, Local, Reading, Span, Startable
+from aligner_proxy.engine.protocol import (
+    AlignerInfo,
+    AlignRequest,
+    Local,
+    Reading,
+    Span,
+    Startable,
+    WeighRequest,
+    weigh,
+)
 from aligner_proxy.errors import EngineOverloaded, QuotaSpent, ReadingLost, Shed
 from aligner_proxy.types import Correction, Quota, SegmentScore
 
@@ -96,6 +105,10 @@ class Admission:
     async def align(self, request: AlignRequest) -> Correction:
         """Correct one answer, if there is a place and time for it."""
         return await self._admitted(request.tenant, request.quota, lambda: self._engine.align(request))
+
+    async def weigh(self, request: WeighRequest) -> tuple[float, ...]:
+        """Weigh objectives, if there is a place and time for it."""
+        return await self._admitted(request.tenant, request.quota, lambda: weigh(self._engine, request))
 
     async def read(self, request: AlignRequest) -> Reading:
         """Read ahead, if there is a place that nobody needs more; an answer may lose it any time until it is whole."""

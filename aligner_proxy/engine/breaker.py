@@ -17,7 +17,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest, Engine, Reading, Span, Unread
+from aligner_proxy.engine.protocol import (
+    AlignerInfo,
+    AlignRequest,
+    Engine,
+    Reading,
+    Span,
+    Unread,
+    WeighRequest,
+    weigh,
+)
 from aligner_proxy.errors import BreakerOpen, CorrectionError, DeadlineExceeded, EngineUnavailable, InvalidOutput
 from aligner_proxy.types import Correction, SegmentScore, Turn
 
@@ -145,6 +154,12 @@ class Breaker:
         if self.circuit.state is not State.CLOSED or self.circuit.late >= THRESHOLD:
             return Unread(self)
         return _Guarded(self, await self._engine.read(request))
+
+    async def weigh(self, request: WeighRequest) -> tuple[float, ...]:
+        """Weigh, where the engine is not in doubt: without weights a request goes on, so it asks no question."""
+        if self.circuit.state is not State.CLOSED or self.circuit.late >= THRESHOLD:
+            raise BreakerOpen("the engine did not answer lately", self.circuit.pause_s)
+        return await self.noted(weigh(self._engine, request))
 
     async def asked(self, ask: Ask, request: AlignRequest) -> Correction:
         """Ask for one correction, unless the engine is left alone."""

@@ -17,9 +17,9 @@ from pydantic import TypeAdapter, ValidationError
 from aligner_proxy import tracing
 from aligner_proxy.engine import version
 from aligner_proxy.engine.patience import NotYet, patiently
-from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest, AlignResponse
+from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest, AlignResponse, WeighRequest
 from aligner_proxy.engine.remote import RemoteReading
-from aligner_proxy.engine.wire import raised
+from aligner_proxy.engine.wire import WEIGHTS, raised
 from aligner_proxy.errors import (
     ConfigError,
     CorrectionError,
@@ -29,6 +29,7 @@ from aligner_proxy.errors import (
 from aligner_proxy.stages import ENGINE_UP, stage
 from aligner_proxy.types import Correction
 
+_Timed = AlignRequest | WeighRequest
 _INFO = TypeAdapter(AlignerInfo)
 _INFO_S = 5.0
 """How long an engine may take to say what needs no model, patience aside."""
@@ -68,6 +69,17 @@ class HttpEngine:
         """Correct one answer within `request.deadline_s`, waiting for the engine included."""
         return await self._align(request, None)
 
+    async def weigh(self, request: WeighRequest) -> tuple[float, ...]:
+        """What the objectives weigh for a prompt, as the engine's net says."""
+        content = await self._patiently("POST", "/v1/weigh", request, request.deadline_s)
+        try:
+            weights = WEIGHTS.validate_json(content)
+        except ValidationError:
+            raise InvalidOutput("the engine sent something that is no weights") from None
+        if len(weights) != len(request.objectives):
+            raise InvalidOutput("the engine weighed other objectives than these")
+        return weights
+
     async def read(self, request: AlignRequest) -> RemoteReading:
         """Let the engine read an answer that is still being written; nothing is sent before the first text."""
         return RemoteReading(request, self._send, self._align, self._forget)
@@ -101,7 +113,7 @@ class HttpEngine:
             async with asyncio.timeout(_INFO_S):
                 await self._send("DELETE", f"/v1/read/{await reading}", None)
 
-    async def _patiently(self, method: str, path: str, request: AlignRequest | None, deadline_s: float) -> bytes:
+    async def _patiently(self, method: str, path: str, request: _Timed | None, deadline_s: float) -> bytes:
         """Send until the engine begins; each attempt carries the time left."""
         return await patiently(
             lambda left: self._send(method, path, _with_time_left(request, left)), deadline_s, self._patience_s
@@ -169,5 +181,5 @@ def _headers(content: bytes | None) -> Mapping[str, str]:
     return {"accept-encoding": "identity", **version.TOLD, **tracing.headers(), **kind}
 
 
-def _with_time_left(request: AlignRequest | None, left: float) -> bytes | None:
+def _with_time_left(request: _Timed | None, left: float) -> bytes | None:
     return None if request is None else request.model_copy(update={"deadline_s": left}).model_dump_json().encode()

@@ -19,6 +19,7 @@ from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest, Span
 from aligner_proxy.engine.runner import ModelRunner
 from aligner_proxy.engine.sequence import Ask, Sequence, Step, Work
 from aligner_proxy.engine.vouched import vouched
+from aligner_proxy.engine.weigher import Weigher
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.types import Correction, SegmentScore, Verify
 
@@ -34,6 +35,7 @@ class Aligner:
     adapter: int = 0
     others: Mapping[str, Aligner] = field(default_factory=dict)
     """Those over the same runner that requests may choose by name."""
+    weigher: Weigher | None = None
 
     def named(self, name: str) -> Aligner:
         """The one that requests call so; raises `UnknownAligner`."""

@@ -23,10 +23,11 @@ from aligner_proxy.engine.load import Load
 from aligner_proxy.engine.loop import Loop
 from aligner_proxy.engine.news import News
 from aligner_proxy.engine.phases import Phases
-from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest, Span
+from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest, Span, WeighRequest
 from aligner_proxy.engine.reading import Growing, Replacing, read
 from aligner_proxy.engine.scheduler import Finish, Job, Scheduler
 from aligner_proxy.engine.sequence import Sequence, Work
+from aligner_proxy.engine.weigh import weigh
 from aligner_proxy.errors import CorrectionError, DeadlineExceeded, EngineUnavailable
 from aligner_proxy.types import Correction, SegmentScore, Verify
 
@@ -158,7 +159,7 @@ class LocalEngine:
         self._loaded: Future[Aligner] = Future()
         self._thread: threading.Thread | None = None
         self._scheduler: Scheduler
-        self._inbox: _Inbox = _new_inbox()
+        self._inbox: queue.SimpleQueue[_Admitted | None] = queue.SimpleQueue()
         self._live: set[_Admitted] = set()
         self._closed = False
         self._stepping: float | None = None
@@ -177,18 +178,17 @@ class LocalEngine:
 
     async def align(self, request: AlignRequest) -> Correction:
         """Correct one answer, waiting for room if need be, within `request.deadline_s`."""
-        aligner, begin = self._aligner().named(request.aligner), partial(_begin, correct, request)
-        until = time.monotonic() + request.deadline_s
-        admitted = _Admitted(request.request_id, aligner, begin, request.tenant, until)
-        corrected: Correction = await self._done(admitted, request.deadline_s)
-        return corrected
+        return await self._worked(correct, request)  # type: ignore[no-any-return]
+
+    async def weigh(self, request: WeighRequest) -> tuple[float, ...]:
+        """What the objectives weigh for a prompt; raises `CannotWeigh` where the aligner has no net for it."""
+        return await self._worked(weigh, request)  # type: ignore[no-any-return]
 
     async def complete(self, request: CompletionRequest, name: str, deadline_s: float) -> Completion:
         """Complete one prompt, with the client's prediction as the draft."""
         aligner, begin = asked_for(self._aligner(), request.model), partial(_begin, complete, request)
         admitted = _Admitted(name, aligner, begin, deadline=time.monotonic() + deadline_s)
-        completed: Completion = await self._done(admitted, deadline_s)
-        return completed
+        return await self._done(admitted, deadline_s)  # type: ignore[no-any-return]
 
     async def read(self, request: AlignRequest) -> LocalReading:
         """Begin to read an answer that is still being written; `request.answer` is what there is of it."""
@@ -201,6 +201,13 @@ class LocalEngine:
         self._admit(admitted)
         left = partial(self._live.discard, admitted)
         return LocalReading(admitted, growing, lambda: self._inbox.put(_WAKE), left, judges)
+
+    async def _worked(self, work: Callable[..., Work], request: AlignRequest | WeighRequest) -> Any:
+        aligner, begin = self._aligner().named(request.aligner), partial(_begin, work, request)
+        left = request.deadline_s
+        return await self._done(
+            _Admitted(request.request_id, aligner, begin, request.tenant, time.monotonic() + left), left
+        )
 
     async def _done(self, admitted: _Admitted, deadline_s: float) -> Any:
         self._admit(admitted)
@@ -290,8 +297,3 @@ def _begin(work: Callable[[Aligner, Any, Sequence], Work], what: object, aligner
 
 _WAKE = None
 """Put into the inbox where there is something to do for work that is in the house already."""
-_Inbox = queue.SimpleQueue["_Admitted | None"]
-
-
-def _new_inbox() -> _Inbox:
-    return queue.SimpleQueue()

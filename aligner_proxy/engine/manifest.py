@@ -1,7 +1,7 @@
 """What is in an aligner folder? `aligner.json`, its hashes, and the check that the files are still those.
 
-An aligner folder holds a LoRA adapter over a named base, or a full model; either may have a detector head beside it.
-No torch here.
+An aligner folder holds a LoRA adapter over a named base, or a full model; either may have a detector head beside it,
+and a net that weighs objectives. No torch here.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from aligner_proxy import prompts
 from aligner_proxy.errors import ConfigError, WeightsError
 
 MANIFEST, MODEL, HEAD = "aligner.json", "config.json", "detector.safetensors"
+NET = "meal.safetensors"
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _WEIGHT_SUFFIXES = frozenset({".safetensors", ".json", ".model", ".bin"})
 

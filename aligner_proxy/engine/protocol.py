@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from aligner_proxy.errors import EngineFault, UnknownAligner
+from aligner_proxy.errors import CannotWeigh, EngineFault, UnknownAligner
 from aligner_proxy.types import DEFAULT_ALIGNER, Correction, DecodeCounts, Quota, SegmentScore, Turn, Verify
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ class AlignerInfo:
     quantization: str
     device: str
     others: Mapping[str, AlignerInfo] = field(default_factory=dict)
+    weighs: bool = False
+    """Whether it has a net that weighs objectives for a prompt."""
 
     def named(self, name: str) -> AlignerInfo:
         """The one that requests call so; raises `UnknownAligner`."""
@@ -65,6 +67,20 @@ class AlignRequest(BaseModel):
     """A digest of whose answer it is: a full engine shares its places equally among tenants."""
     quota: Quota | None = None
     """What the tenant may use; None: as much as there is."""
+
+
+class WeighRequest(BaseModel):
+    """Objectives to weigh for a conversation; the other fields as in `AlignRequest`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    request_id: str
+    turns: tuple[Turn, ...]
+    objectives: tuple[str, ...] = Field(min_length=1, max_length=256)
+    aligner: str = Field(default=DEFAULT_ALIGNER, max_length=64)
+    deadline_s: float = Field(default=2.0, gt=0, le=3600)
+    tenant: str = Field(default="-", max_length=64)
+    quota: Quota | None = None
 
 
 class AlignResponse(BaseModel):
@@ -184,6 +200,22 @@ class Engine(Protocol):
     async def aclose(self) -> None:
         """Release connections or the model."""
         ...
+
+
+@runtime_checkable
+class Weighs(Protocol):
+    """An engine that can say what objectives weigh for a prompt, or knows one that might."""
+
+    async def weigh(self, request: WeighRequest) -> tuple[float, ...]:
+        """One weight for each objective, in their order; they sum to 1. Raises `CannotWeigh`."""
+        ...
+
+
+async def weigh(engine: Engine, request: WeighRequest) -> tuple[float, ...]:
+    """Ask any engine; raises `CannotWeigh` where it has no such thing."""
+    if not isinstance(engine, Weighs):
+        raise CannotWeigh("this engine cannot weigh objectives")
+    return await engine.weigh(request)
 
 
 class Startable(Engine, Protocol):

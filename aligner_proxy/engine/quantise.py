@@ -20,7 +20,7 @@ from aligner_proxy.engine.sources import Source
 
 
 def fill(source: Source, quantization: str, folder: Path) -> None:
-    """Write model, tokenizer and head of `source` into `folder`."""
+    """Write model, tokenizer, head and net of `source` into `folder`."""
     merged = folder / "merged"
     plain = merge(source, merged) if source.adapter or source.base.gguf else source.base.folder
     if quantization == "nf4":
@@ -31,6 +31,8 @@ def fill(source: Source, quantization: str, folder: Path) -> None:
     tokenizer(source).save_pretrained(str(folder))
     if source.head:
         shutil.copyfile(source.head, folder / manifest.HEAD)
+    if source.net:
+        shutil.copyfile(source.net, folder / manifest.NET)
     gc.collect()
 
 

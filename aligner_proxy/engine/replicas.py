@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from aligner_proxy.engine.patience import NotYet, patiently
-from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest, Engine, Reading, Span
+from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest, Engine, Reading, Span, WeighRequest, weigh
 from aligner_proxy.errors import (
     AnswerTooLong,
+    CannotWeigh,
     CorrectionError,
     DeadlineExceeded,
     EngineOverloaded,
@@ -106,6 +107,13 @@ class Replicas:
 
         return await self._anywhere(ask, request.deadline_s)
 
+    async def weigh(self, request: WeighRequest) -> tuple[float, ...]:
+        """Weigh objectives on the least loaded replica, elsewhere if that cannot."""
+        return await self._anywhere(
+            lambda replica, left: weigh(replica.engine, request.model_copy(update={"deadline_s": left})),
+            request.deadline_s,
+        )
+
     async def read(self, request: AlignRequest) -> Reading:
         """Let one replica read along; it stays with that one."""
         order = self._order()
@@ -125,7 +133,7 @@ class Replicas:
         replica.busy += 1
         try:
             yield
-        except (AnswerTooLong, EngineOverloaded, ReadingLost):
+        except (AnswerTooLong, CannotWeigh, EngineOverloaded, ReadingLost):
             replica.good()  # somebody is there, and answers sensibly
             raise
         except CorrectionError as error:

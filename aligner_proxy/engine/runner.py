@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from aligner_proxy.engine import attention
+from aligner_proxy.engine import attention, weigher
 from aligner_proxy.engine.attention import KVStore, Plan, Row
 from aligner_proxy.engine.blocks import BLOCK, BlockPool
 from aligner_proxy.engine.detector import DetectorHead, Spans, Taps
@@ -115,6 +115,17 @@ class ModelRunner:
         states = self._states[self._context(feed)][:, self._kept[adapter]]
         most = head(*head.read(states, spans)).max(dim=-1)
         return list(zip(most.values.tolist(), most.indices.tolist(), strict=True))
+
+    def fits(self, net: weigher.WeightNet) -> bool:
+        """Whether a net was made for this model."""
+        return net.fits(self._model.config)
+
+    @torch.inference_mode()
+    def encode(self, texts: Sequence[list[int]], layers: Sequence[int], adapter: int = 0) -> Tensor:
+        """Rows [texts, size] of texts by themselves, for the net that weighs objectives (weigher.py)."""
+        longest = max(len(weigher.shortened(ids)) for ids in texts)
+        with self._adapters.over([(adapter, longest)]):
+            return weigher.encode(self._model, texts, layers)
 
     def _forward(self, ids: list[int], places: list[int], step: Plan) -> Tensor:
         """Hidden states after the final norm, [tokens, hidden size]."""

@@ -15,7 +15,7 @@ from aligner_proxy import segments
 from aligner_proxy.engine.foreign import ForeignAligner, together
 from aligner_proxy.engine.manifest import digest
 from aligner_proxy.engine.patience import within
-from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest, Engine, Reading, Span
+from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest, Engine, Reading, Span, WeighRequest, weigh
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.types import Correction, SegmentScore, Verify
 
@@ -46,6 +46,10 @@ class ScoredEditor:
     async def align(self, request: AlignRequest) -> Correction:
         """Score, and ask the editor only where something is flagged, within `request.deadline_s`."""
         return await self.finish(request, self._scorer.align(judged(request)))
+
+    async def weigh(self, request: WeighRequest) -> tuple[float, ...]:
+        """As the scorer's net says: the editor only writes."""
+        return await weigh(self._scorer, request)
 
     async def read(self, request: AlignRequest) -> Reading:
         """Let the scorer read along."""

@@ -12,11 +12,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from aligner_proxy import prompts
-from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest, Unread
-from aligner_proxy.errors import CorrectionError, DeadlineExceeded, EngineFault
+from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest, Unread, WeighRequest
+from aligner_proxy.errors import CannotWeigh, CorrectionError, DeadlineExceeded, EngineFault
 from aligner_proxy.types import Correction
 
 Script = Callable[[AlignRequest], str | Correction | Exception]
+WeightScript = Callable[[WeighRequest], tuple[float, ...] | Exception]
 
 SCRIPTED = AlignerInfo(
     model="scripted",
@@ -43,6 +44,7 @@ class ScriptedEngine:
         self.seen: list[str] = []
         self.cancelled: list[str] = []
         self.closed = False
+        self.weights: WeightScript | None = None
 
     async def start(self) -> AlignerInfo:
         """There is nothing to load."""
@@ -65,6 +67,20 @@ class ScriptedEngine:
             self.cancelled.append(request.request_id)
             raise
         return played(self.script(request), about)
+
+    async def weigh(self, request: WeighRequest) -> tuple[float, ...]:
+        """Play the script of weights, where there is one, within the request's deadline."""
+        if self.weights is None:
+            raise CannotWeigh("nobody wrote what this engine would weigh")
+        try:
+            async with asyncio.timeout(request.deadline_s):
+                await asyncio.sleep(self.delay_s)
+        except TimeoutError:
+            raise DeadlineExceeded(f"the deadline of {request.deadline_s:g} s passed") from None
+        said = self.weights(request)
+        if isinstance(said, Exception):
+            raise said
+        return said
 
     async def read(self, request: AlignRequest) -> Unread:
         """A script reads nothing ahead."""

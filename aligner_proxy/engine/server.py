@@ -2,6 +2,7 @@
 
 POST /v1/completions is OpenAI's, greedy, with `prediction` as the draft, and GET /v1/models names what writes there (an
 engine that has a model of its own).
+POST /v1/weigh says what objectives weigh for a prompt.
 POST /v1/read begins to read an answer that is still being written, POST /v1/read/NAME adds to it and tells the verdicts
 so far, /judged under it waits for more of them, /replace writes in place of a flagged stretch, /finish corrects the
 whole answer, DELETE lets go of it. The aligner loads in the background: /health/live answers at once, /health/ready
@@ -33,7 +34,16 @@ from aligner_proxy import tracing
 from aligner_proxy.engine import health
 from aligner_proxy.engine.complete import CompletionRequest, openai_form
 from aligner_proxy.engine.load import exposition
-from aligner_proxy.engine.protocol import AlignRequest, AlignResponse, Engine, Local, Span, Startable
+from aligner_proxy.engine.protocol import (
+    AlignRequest,
+    AlignResponse,
+    Engine,
+    Local,
+    Span,
+    Startable,
+    WeighRequest,
+    weigh,
+)
 from aligner_proxy.engine.readings import Readings
 from aligner_proxy.engine.version import SameWire
 from aligner_proxy.engine.wire import (
@@ -41,6 +51,7 @@ from aligner_proxy.engine.wire import (
     JUDGED,
     MAX_BODY_BYTES,
     VERDICTS,
+    WEIGHTS,
     ErrorBody,
     ErrorResponse,
     Known,
@@ -74,11 +85,16 @@ def create_app(engine: Engine) -> Starlette:
         parsed = AlignRequest.model_validate_json(await _body(request))
         return await _unless_gone(request, parsed.request_id, engine.align(parsed))
 
+    async def weighed(request: Request) -> Response:
+        parsed = WeighRequest.model_validate_json(await _body(request))
+        return await _unless_gone(request, parsed.request_id, weigh(engine, parsed), WEIGHTS.dump_python)
+
     return Starlette(
         routes=[
             *health.routes(engine),
             Route("/info", info),
             Route("/v1/align", align, methods=["POST"]),
+            Route("/v1/weigh", weighed, methods=["POST"]),
             *_reading(Readings(engine)),
             *(_local(engine) if isinstance(engine, Local) else ()),
         ],

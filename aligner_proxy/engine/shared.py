@@ -35,7 +35,7 @@ def resolve(model: str | Path, template: str | None, adapters: Mapping[str, str 
         _check(name, other, main)
     if main.adapter is None:
         return Shared(main, others)
-    base = replace(main, model=f"base of {main.model}", adapter=None, head=None, identity=main.base.identity)
+    base = replace(main, model=f"base of {main.model}", adapter=None, head=None, net=None, identity=main.base.identity)
     return Shared(base, {DEFAULT_ALIGNER: main, **others})
 
 

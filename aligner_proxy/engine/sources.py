@@ -53,6 +53,8 @@ class Source:
     template: str
     window: int
     identity: dict[str, str]
+    net: Path | None = None
+    """What weighs objectives, where there is one."""
 
 
 def resolve(model: str | Path, template: str | None = None) -> Source:
@@ -95,7 +97,7 @@ def _folder(folder: Path, label: str, asked: str, template: str | None) -> Sourc
         raise WeightsError(f"{folder} holds an adapter but its {manifest.MANIFEST} names no base; export it again")
     identity = manifest.hashes(folder)
     base = _base(told.base, asked) if adapter and told and told.base else Weights(folder, None, {})
-    head = folder / manifest.HEAD
+    head, net = folder / manifest.HEAD, folder / manifest.NET
     return Source(
         model=label,
         base=base,
@@ -104,6 +106,7 @@ def _folder(folder: Path, label: str, asked: str, template: str | None) -> Sourc
         template=template_of(label, template, known),
         window=told.window if told else _DEFAULT_WINDOW,
         identity={**identity, **base.identity},
+        net=net if net.exists() else None,
     )
 
 

@@ -27,6 +27,7 @@ from aligner_proxy.engine.protocol import AlignerInfo
 from aligner_proxy.engine.runner import ModelRunner, Over
 from aligner_proxy.engine.store import Prepared, Store
 from aligner_proxy.engine.tokens import PromptTokenizer
+from aligner_proxy.engine.weigher import Weigher, WeightNet
 from aligner_proxy.errors import WeightsError
 from aligner_proxy.types import DEFAULT_ALIGNER
 
@@ -60,7 +61,8 @@ def open_aligner(settings: Settings, home: Path, progress: Progress = lambda _: 
     progress("loading")
     runner = load(folder, settings)
     runner.costs = measure.costs(runner, Store(home).costs(prepared))
-    return Aligner(runner, _info(prepared, runner, has_head=(folder / manifest.HEAD).exists()))
+    info, net = _info(prepared, runner, has_head=(folder / manifest.HEAD).exists()), folder / manifest.NET
+    return _weighing(Aligner(runner, info), net if net.exists() else None)
 
 
 def _open_together(settings: Settings, home: Path, progress: Progress) -> Aligner:
@@ -74,11 +76,27 @@ def _open_together(settings: Settings, home: Path, progress: Progress) -> Aligne
     opened: dict[str, Aligner] = {}
     for number, (name, source) in enumerate(together.over.items(), start=1):
         about = describe(source, settings.quantization, beside=True)
-        opened[name] = Aligner(runner, _info(about, runner, has_head=source.head is not None), number)
-    alone = Aligner(runner, _info(prepared, runner, has_head=together.base.head is not None))
+        own = Aligner(runner, _info(about, runner, has_head=source.head is not None), number)
+        opened[name] = _weighing(own, source.net)
+    alone = _weighing(
+        Aligner(runner, _info(prepared, runner, has_head=together.base.head is not None)), together.base.net
+    )
     main = opened.pop(DEFAULT_ALIGNER, alone)
     infos = {name: other.info for name, other in opened.items()}
     return replace(main, info=replace(main.info, others=infos), others=opened)
+
+
+def _weighing(aligner: Aligner, net: Path | None) -> Aligner:
+    """With its net, where it has one. Raises `WeightsError` for a net that cannot be used."""
+    if net is None:
+        return aligner
+    try:
+        found = WeightNet.load(net)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise WeightsError(f"{net} cannot be loaded ({type(error).__name__}); train or export it again") from error
+    if not aligner.runner.fits(found):
+        raise WeightsError(f"{net} was made for another base model; train it again over this one")
+    return replace(aligner, info=replace(aligner.info, weighs=True), weigher=Weigher(found))
 
 
 def _info(prepared: Prepared, runner: ModelRunner, *, has_head: bool) -> AlignerInfo:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from aligner_proxy.errors import (
     AnswerTooLong,
+    CannotWeigh,
     CorrectionError,
     DeadlineExceeded,
     EngineFault,
@@ -35,6 +37,7 @@ _STATUS: dict[type[CorrectionError], int] = {
     InvalidOutput: 502,
     ReadingLost: 410,
     UnknownAligner: 404,
+    CannotWeigh: 501,
     EngineMismatch: 409,
     EngineFault: 500,
 }
@@ -73,6 +76,8 @@ class Known(BaseModel):
     known: int
 
 
+Weight = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+WEIGHTS = TypeAdapter(tuple[Weight, ...])
 OPENED = TypeAdapter(Opened)
 VERDICTS = TypeAdapter(tuple[SegmentScore, ...])
 JUDGED = TypeAdapter(tuple[SegmentScore, ...] | None)
