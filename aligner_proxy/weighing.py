@@ -17,7 +17,7 @@ from aligner_proxy import failures
 from aligner_proxy.auto import Auto, worded
 from aligner_proxy.engine.protocol import Engine, WeighRequest, weigh
 from aligner_proxy.errors import InvalidOutput
-from aligner_proxy.types import Objective, Policy, Turn
+from aligner_proxy.types import Mode, Objective, Policy, Turn
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,8 @@ _SUM = 0.01
 
 def wants(policy: Policy) -> bool:
     """Whether the objectives of this policy are still to be weighed."""
-    return policy.auto is not None and not policy.auto.weights and bool(policy.objectives)
+    used = policy.mode is not Mode.OFF and not policy.bypass and bool(policy.objectives)
+    return used and policy.auto is not None and not policy.auto.weights
 
 
 async def weighed(engine: Engine, policy: Policy, turns: Sequence[Turn], call_id: str) -> Policy:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from aligner_proxy.engine.scripted import SCRIPTED, ScriptedEngine
 from aligner_proxy.errors import ConfigError, EngineUnavailable
 from aligner_proxy.pipeline import Pipeline
 from aligner_proxy.policy import PolicyResolver, RequestFacts
-from aligner_proxy.types import Exchange, Objective, Policy, Turn
+from aligner_proxy.types import Exchange, Mode, Objective, Policy, Turn
 
 from .test_guardrail import answer, build, data, opened, user
 
@@ -159,7 +160,10 @@ async def test_the_pipeline_weighs_what_nobody_weighed_before() -> None:
     assert [text.partition(":")[0] for text in seen[0]] == ["Safety", "Length"]
 
 
-def test_what_has_no_auto_is_not_weighed() -> None:
+def test_what_has_no_auto_or_is_not_corrected_is_not_weighed() -> None:
+    assert weighing.wants(resolved("some"))
+    assert not weighing.wants(replace(resolved("some"), mode=Mode.OFF))
+    assert not weighing.wants(replace(resolved("some"), bypass=True))
     assert not weighing.wants(Policy("p", (Objective("a", "A: b"),)))
     assert not weighing.wants(Policy("p", auto=Auto(())))
 

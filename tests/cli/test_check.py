@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from aligner_proxy.cli import main
+from aligner_proxy.engine.scripted import ScriptedEngine
 from aligner_proxy.litellm_file import GUARDRAIL
+from tests.engine.test_server import serving
 
 POLICIES = """\
 defaults: {mode: off}
@@ -216,3 +219,32 @@ def test_a_corrector_that_nobody_offers_is_refused(folder: Path) -> None:
     result = _run(folder / "policies.yaml")
     assert result.exit_code == 2
     assert "policies.yaml:13: no plugin offers 'mine' among its correctors" in result.output
+
+
+AUTO = 'routes: [{match: {model: "*"}, objectives: {auto: [concise, harmless, humour], keep: 2}}]\n'
+
+
+async def test_a_sample_prompt_shows_what_the_engine_weighs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "p.yaml").write_text(AUTO)
+    monkeypatch.setenv("ALIGNER_PROXY_ENGINE", f"unix:{tmp_path / 'e.sock'}")
+    engine = ScriptedEngine()
+    engine.weights = lambda request: (0.3, 0.1, 0.6) if "joke" in request.turns[0].content else (0.1, 0.8, 0.1)
+    async with serving(engine, tmp_path / "e.sock"):
+        asked = ("--model", "gpt", "--prompt", "Tell me a joke.")
+        told = json.loads((await asyncio.to_thread(_run, tmp_path / "p.yaml", *asked, "--json")).stdout)
+        shown = (await asyncio.to_thread(_run, tmp_path / "p.yaml", *asked)).stdout
+    assert list(told["weights"].items()) == [("humour", pytest.approx(2 / 3)), ("concise", pytest.approx(1 / 3))]
+    assert [one["name"] for one in told["objectives"]] == ["humour", "concise"]
+    assert told["objectives"][0]["origin"] == "p.yaml:1 (route route-1)"
+    assert "0.667" in shown
+
+
+def test_without_an_engine_a_sample_prompt_weighs_all_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "p.yaml").write_text(AUTO)
+    monkeypatch.setenv("ALIGNER_PROXY_ENGINE", f"unix:{tmp_path / 'nobody.sock'}")
+    told = json.loads(_run(tmp_path / "p.yaml", "--model", "gpt", "--prompt", "Hello?", "--json").stdout)
+    assert told["weights"] == {"concise": 0.5, "harmless": 0.5}
+    assert any("weigh the same (engine_unavailable)" in warning for warning in told["warnings"])
+    told = json.loads(_run(tmp_path / "p.yaml", "--model", "gpt", "--json").stdout)
+    assert told["weights"] == {}
+    assert any("--prompt" in warning for warning in told["warnings"])
