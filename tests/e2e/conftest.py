@@ -55,6 +55,14 @@ POLICIES = {
             "after_retry": "block",
         },
         {"match": {"model": "brief"}, "objectives": ["kind"], "max_answer_chars": 1000},
+        *(
+            {
+                "match": {"model": f"{mode}-weighed"},
+                "stream": mode,
+                "objectives": {"auto": ["humour", "kind"], "keep": 1},
+            }
+            for mode in ("hold", "sentence", "live")
+        ),
         {"match": {"model": "sentence-strict"}, "stream": "sentence", "objectives": ["kind"], **HASTY, **BLOCK},
         {"match": {"model": "sentence-hasty"}, "stream": "sentence", "objectives": ["kind"], **HASTY},
         {"match": {"model": "sentence*"}, "stream": "sentence", "objectives": ["kind"], "trail": True},
@@ -101,6 +109,7 @@ OPENAI_MODELS = (
     *("gpt", "off", "shadowed", "unsampled", "bare", "hasty", "strict", "patient", "sorted", "brief"),
     *("refined", "refined-or-nothing", "foreign", "calm"),
     *(PINGED, DOUBLED, "quick", "live", "sentence", "sentence-hasty", "sentence-strict"),
+    *("hold-weighed", "sentence-weighed", "live-weighed"),
 )
 STREAM_MODES = ("quick", "live", "sentence")
 

@@ -17,7 +17,7 @@ import uvicorn
 
 from aligner_proxy import config, tracing
 from aligner_proxy.engine.admission import Admission
-from aligner_proxy.engine.protocol import AlignRequest
+from aligner_proxy.engine.protocol import AlignRequest, WeighRequest
 from aligner_proxy.engine.scripted_reading import ScriptedReading, SegmentEngine
 from aligner_proxy.engine.server import IDLE_S, create_app
 from aligner_proxy.errors import EngineFault
@@ -38,12 +38,21 @@ def correct(request: AlignRequest) -> Correction | Exception:
     return Correction(request.answer.replace(INSULT, ""), flagged)
 
 
+def weighed(request: WeighRequest) -> tuple[float, ...] | Exception:
+    """The first objective weighs three times what each other one does, or after `unweighed` an error."""
+    if request.turns[-1].content.startswith("unweighed"):
+        return EngineFault("scripted fault")
+    count = len(request.objectives)
+    return (3 / (count + 2), *[1 / (count + 2)] * (count - 1))
+
+
 class Engine(SegmentEngine):
     """A scripted engine that reads along, logs and may be slow."""
 
     def __init__(self, log: Path) -> None:
         super().__init__(lambda text: 4.0 if text == INSULT.strip() else -4.0)
         self.script, self.log = correct, log
+        self.weights = weighed
 
     async def read(self, request: AlignRequest) -> ScriptedReading:
         """Read along, slowly where the question says so."""

@@ -1,0 +1,25 @@
+"""Objectives that a net chooses, through the real proxy: whole answers, each way of a stream, and a net that fails."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+
+@pytest.mark.parametrize("said", ["rude", "unweighed rude"])
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("mode", ["hold", "sentence", "live"])
+def test_headers_tell_the_weights(gateway: Any, mode: str, stream: bool, said: str) -> None:
+    body = {"model": f"{mode}-weighed", "messages": [{"role": "user", "content": said}], "stream": stream}
+    got = gateway.http.post("/v1/chat/completions", json=body)
+    assert got.status_code == 200
+    assert got.headers["x-aligner-objectives"] == "humour"
+    assert got.headers["x-aligner-weights"] == "humour=1.000"
+    assert got.headers.get("x-aligner-weights-reason") == ("engine_error" if said != "rude" else None)
+    assert ("idiot" in got.text) is (mode == "live" and stream)
+    if stream:
+        status = "shadow" if mode == "live" else "corrected"
+        assert f": aligner status={status}\n" in got.text
