@@ -39,8 +39,8 @@ def correct(request: AlignRequest) -> Correction | Exception:
 
 
 def weighed(request: WeighRequest) -> tuple[float, ...] | Exception:
-    """The first objective weighs three times what each other one does, or after `unweighed` an error."""
-    if request.turns[-1].content.startswith("unweighed"):
+    """The first objective weighs three times what each other one does, or, of what ends so, an error."""
+    if request.turns[-1].content.endswith("unweighed"):
         return EngineFault("scripted fault")
     count = len(request.objectives)
     return (3 / (count + 2), *[1 / (count + 2)] * (count - 1))
