@@ -30,7 +30,7 @@ from models.meal.learner import Learner
 from models.meal.setting import Meal
 from models.rates import Rate
 
-KEPT, TASKS, DRAWS = 3, 48, 2000
+KEPT, TASKS, DRAWS = 3, 36, 2000
 
 
 @dataclass(frozen=True, slots=True)
