@@ -15,8 +15,10 @@ from bench.soak import lost, wrong
 
 TWO_CHILDREN = """
 import subprocess, sys
-sleep = "import time; time.sleep(60)"
-kept = [subprocess.Popen([sys.executable, "-c", sleep, name, "-"]) for name in ("engine", "other")]
+sleep = "import time; print('up', flush=True); time.sleep(60)"
+kept = [subprocess.Popen([sys.executable, "-c", sleep, name, "-"], stdout=-1) for name in ("engine", "other")]
+for one in kept:
+    one.stdout.readline()
 print("up", flush=True)
 kept[0].wait()
 """
