@@ -113,8 +113,9 @@ class AlignerGuardrail(CustomGuardrail):
         if wire is None or not exchanges:
             self._leave(data, ledger, SkipReason.EMPTY if wire else SkipReason.ENDPOINT)
             return None
-        try:
-            outcomes = await while_there(client_left(), self._align(data, ledger, exchanges))
+        aligning = self._align(data, ledger, exchanges)
+        try:  # what is skipped takes no time in which a client could leave
+            outcomes = await (aligning if ledger.skip else while_there(client_left(), aligning))
         except ClientGone:
             ledger.settle([Outcome(Status.FAILED, telemetry.CANCELLED, None, ledger.policy)])
             self._report(data, ledger, time.time())

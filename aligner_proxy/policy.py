@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -42,6 +42,8 @@ PRECEDENCE = (
     "objectives, in order: enforced (tenant in the file, team, key metadata), the route's, what the request may add",
     "routes and tenants: the first match in file order",
 )
+_REMEMBERED, _USUAL_CHARS = 1024, 200
+"""Policies, and the longest name of a model in a request whose policy is remembered: clients can write any."""
 _OBJECTIVE_LISTS = ("enforce", "allow", "deny")
 _NOTHING_SAID = Policy(name="-")
 
@@ -67,6 +69,12 @@ class RequestFacts:
     said: MetaPrompt = field(default=MetaPrompt(), repr=False)
 
     @property
+    def usual(self) -> bool:
+        """Whether it is like many others: it wishes for nothing, and its policy is said by the file alone."""
+        settled = self.team_settings is None and self.key_settings is None
+        return settled and not (self.tags or self.asked or self.bypass) and len(self.model) <= _USUAL_CHARS
+
+    @property
     def namespace(self) -> str:
         """What no two tenants share: the team, else the key; the prefix keeps a team from posing as a key."""
         ids = (("team", self.team_id), ("alias", self.team_alias), ("key", self.key_hash), ("name", self.key_alias))
@@ -90,16 +98,23 @@ class _Layer:
 
 
 class PolicyResolver:
-    """Resolves requests against one policies file; keeps nothing about them."""
+    """Resolves requests against one policies file. Of requests without wishes it remembers the last ones' policies."""
 
     def __init__(self, policy_file: PolicyFile) -> None:
         self._file = policy_file
         self._known = objectives(policy_file)
         self._correctors = {METAALIGNER, *corrector_names(policy_file)}
         self._rules = frozenset(rule_names(policy_file))
+        self._remembered = lru_cache(_REMEMBERED)(self._stated)
 
     def resolve(self, facts: RequestFacts) -> Policy:
         """The policy of one request; raises `ForbiddenError` when it asks for what its tenant may not have."""
+        bare = replace(facts, said=MetaPrompt())  # texts of clients are not kept
+        policy, may = (self._remembered if facts.usual else self._stated)(bare)
+        return preferred(policy, facts.said, may=may)
+
+    def _stated(self, facts: RequestFacts) -> tuple[Policy, bool]:
+        """The policy before preferences, and whether its tenant may have any."""
         route, tenant = self._route(facts), self._tenant(facts)
         grants = [*tenant, *self._metadata(facts)]
         settings, origins = self._settle([_Layer(self._file.defaults, "defaults", ("defaults",)), *route, *grants])
@@ -115,7 +130,7 @@ class PolicyResolver:
             origins=origins + quota_origin + chosen_origins + self._denied(grants),
             **settings,
         )
-        return preferred(policy, facts.said, may=bool(_last(grants, "allow_preferences")))
+        return policy, bool(_last(grants, "allow_preferences"))
 
     def _route(self, facts: RequestFacts) -> list[_Layer]:
         for i, route in enumerate(self._file.routes):

@@ -7,12 +7,16 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 for name in ("LITELLM_LOCAL_MODEL_COST_MAP", "LITELLM_LOCAL_BLOG_POSTS", "LITELLM_LOCAL_POLICY_TEMPLATES"):
     os.environ.setdefault(name, "True")
 
 
+if settings.get_current_profile_name() == "default":  # Hypothesis has one of its own for CI
+    # On a busy machine anything is slow; what takes too long is the test runner's business.
+    settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("here")
 settings.register_profile("fuzz")  # by `make fuzz`: tests/test_untouched.py tries more then
 
 

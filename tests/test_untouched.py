@@ -27,7 +27,7 @@ from tests.rig import SCRIPTS, Rig, rigged
 pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning"), pytest.mark.slow, pytest.mark.timeout(600)]
 
 MANY = settings.get_current_profile_name() == "fuzz"
-# The same few examples in every run, so that the last test here cannot fail by chance; `make fuzz` tries others each time.
+# The same few examples in every run, so that the last test here cannot fail by chance; `make fuzz` tries others.
 EXAMPLES = settings(
     max_examples=2500 if MANY else 200,
     derandomize=not MANY,
