@@ -29,6 +29,7 @@ _TOGETHER = ("conformance", "e2e", "faults")
 """Folders whose files share processes that take long to start, or one table."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Which tests one worker runs: those of a file, or of a whole folder."""
     here = Path(__file__).parent

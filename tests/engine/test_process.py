@@ -176,5 +176,5 @@ def test_a_stop_while_it_still_loads_is_clean_and_quick(process: Process) -> Non
         time.sleep(0.02)
         assert child.poll() is None
     child.send_signal(signal.SIGTERM)
-    assert child.wait(20) == 0
+    assert child.wait(60) == 0  # seconds; on a busy machine what it is importing takes most of them
     assert not process.socket.exists()
