@@ -17,7 +17,7 @@ demo: gateway ## a local model, the gateway in front of it, and the official cli
 	@$(BIN)/python -m demo $(ARGS)
 
 test: setup ## all tests that this machine can run, in WORKERS (2) processes with one thread each
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadgroup --durations=10 $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadscope --durations=10 $(ARGS)
 
 test-long: setup ## the random cases of the engine in full number
 	@LONG=1 $(BIN)/python -m pytest --durations=3 tests/engine/test_equality.py tests/engine/test_schedules.py $(ARGS)

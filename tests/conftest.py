@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 for name in ("LITELLM_LOCAL_MODEL_COST_MAP", "LITELLM_LOCAL_BLOG_POSTS", "LITELLM_LOCAL_POLICY_TEMPLATES"):
     os.environ.setdefault(name, "True")
@@ -29,14 +31,19 @@ _TOGETHER = ("conformance", "e2e", "faults")
 """Folders whose files share processes that take long to start, or one table."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Which tests one worker runs: those of a file, or of a whole folder."""
-    here = Path(__file__).parent
-    for item in items:
-        path = item.path.relative_to(here)
-        group = path.parts[0] if path.parts[0] in _TOGETHER else str(path)
-        item.add_marker(pytest.mark.xdist_group(group))
+class Together(LoadScopeScheduling):
+    """Which tests one of several workers runs: those of a file, or of a whole folder."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        folder = Path(path).parts[1]
+        return folder if folder in _TOGETHER else path
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Together:
+    """Asked by pytest-xdist; groups by mark, which it has itself, do nothing under pytest 9."""
+    return Together(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
