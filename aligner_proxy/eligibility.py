@@ -2,15 +2,15 @@
 
 Order: tool calls, structured output, token probabilities, parts that are not text, annotations, events that disagree,
 upstream error, background, filtered, refusal (explicit), truncated, empty, refusal (by its words), too long. What the
-policy alone decides (off, bypass, no objectives, sampling) comes before and is the pipeline's. Nothing here changes an
-answer.
+policy alone decides (off, bypass, no objectives) comes before, and so does sampling, which is the guardrail's. Nothing
+here changes an answer.
 """
 
 from __future__ import annotations
 
 from aligner_proxy.json_strings import is_json
 from aligner_proxy.refusals import is_refusal
-from aligner_proxy.types import Exchange, JsonStrings, Policy, SkipReason
+from aligner_proxy.types import Exchange, JsonStrings, Mode, Policy, SkipReason
 
 # The finish reasons of chat and text, the stop reasons of Messages, the states of Responses.
 _BY_FINISH = {
@@ -32,6 +32,15 @@ _BY_FINISH = {
     "compaction": SkipReason.TRUNCATED,
     "model_context_window_exceeded": SkipReason.TRUNCATED,
 }
+
+
+def by_policy(policy: Policy) -> SkipReason | None:
+    """What is known before there is an answer; a stream that is skipped here is not withheld."""
+    if policy.mode is Mode.OFF:
+        return SkipReason.MODE_OFF
+    if policy.bypass:
+        return SkipReason.BYPASS
+    return None if policy.objectives else SkipReason.NO_OBJECTIVES
 
 
 def check(exchange: Exchange, policy: Policy) -> SkipReason | None:

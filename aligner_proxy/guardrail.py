@@ -23,6 +23,7 @@ from aligner_proxy import (
     audit,
     config,
     delivery,
+    eligibility,
     failures,
     in_force,
     inside,
@@ -41,7 +42,7 @@ from aligner_proxy.engine.protocol import Reading
 from aligner_proxy.errors import AlignerProxyError, BadRequest, ClientGone, ForbiddenError, NotPutIn
 from aligner_proxy.group import in_proxy
 from aligner_proxy.ledger import Ledger
-from aligner_proxy.pipeline import Pipeline, skipped_by_policy
+from aligner_proxy.pipeline import Pipeline
 from aligner_proxy.plugged_cache import correction_cache
 from aligner_proxy.plugged_rules import PluggedRules
 from aligner_proxy.policy_file import PolicyFile
@@ -204,7 +205,7 @@ class AlignerGuardrail(CustomGuardrail):
         finally:
             forget_wishes(data)
         model = self._model if policy.aligner == DEFAULT_ALIGNER else policy.aligner
-        skip = skipped_by_policy(policy) or (None if sampling.drawn(policy.sample) else SkipReason.NOT_SAMPLED)
+        skip = eligibility.by_policy(policy) or (None if sampling.drawn(policy.sample) else SkipReason.NOT_SAMPLED)
         trace = tracing.under(user.parent_otel_span)
         weighing = Weighing(self._weighed(data, route, policy), policy) if wants(policy) and not skip else None
         return Ledger(call_id, policy, model, route, facts=asked, skip=skip, weighing=weighing, trace=trace)

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 from aligner_proxy import eligibility, failures, preferences, preferring, structured, weighing
+from aligner_proxy.account import account
 from aligner_proxy.cache import CorrectionCache
 from aligner_proxy.correctors import MISSING, Correctors
 from aligner_proxy.engine.protocol import AlignRequest, Engine, Reading, Unread
@@ -26,7 +27,6 @@ from aligner_proxy.plugged_rules import PluggedRules
 from aligner_proxy.preferences.checks import adherence
 from aligner_proxy.stages import stage
 from aligner_proxy.types import METAALIGNER, Correction, Exchange, Mode, Outcome, Policy, SkipReason, Status
-from aligner_proxy.weighing import digest
 
 log = logging.getLogger(__name__)
 
@@ -106,11 +106,11 @@ class Pipeline:
         try:
             return await self._outcome(exchange, budget, ask), None
         except Exception as error:  # noqa: BLE001 - the package's one boundary: a correction must not cost the answer
-            return _failed(error, exchange, budget.policy), error
+            return failed(error, exchange, budget.policy), error
 
     async def _outcome(self, exchange: Exchange, budget: failures.Budget, ask: Ask) -> Outcome:
         policy = budget.policy
-        skip = skipped_by_policy(policy)
+        skip = eligibility.by_policy(policy)
         if skip is None and exchange.fault is not None:
             raise Unreadable(exchange.fault)
         skip = skip or eligibility.check(exchange, policy)
@@ -198,6 +198,7 @@ class _Asking:
     def request(self) -> AlignRequest:
         """As it is sent now, with the time that is left now; the tenant travels as a digest."""
         left = max(0.001, self.until - time.monotonic())
+        tenant, quota = account(self.policy)
         return AlignRequest(
             request_id=f"{self.exchange.call_id}/{self.exchange.index}",
             turns=self.exchange.turns,
@@ -207,18 +208,9 @@ class _Asking:
             verify=self.policy.verify,
             aligner=self.policy.aligner,
             deadline_s=left - min(_WAY_BACK_S, left * _WAY_BACK_SHARE),
-            tenant=digest(self.policy.tenant),
-            quota=self.policy.quota and replace(self.policy.quota, account=digest(self.policy.quota.account)),
+            tenant=tenant,
+            quota=quota,
         )
-
-
-def skipped_by_policy(policy: Policy) -> SkipReason | None:
-    """What is known before there is an answer; a stream that is skipped here is not withheld."""
-    if policy.mode is Mode.OFF:
-        return SkipReason.MODE_OFF
-    if policy.bypass:
-        return SkipReason.BYPASS
-    return None if policy.objectives else SkipReason.NO_OBJECTIVES
 
 
 def _judged(
@@ -240,12 +232,9 @@ def _judged(
     return replace(made, edited=verdict.text, edits=verdict.edits, dropped=verdict.dropped, adherence=found)
 
 
-def _failed(error: Exception, exchange: Exchange, policy: Policy) -> Outcome:
+def failed(error: Exception, exchange: Exchange, policy: Policy) -> Outcome:
     """Name what went wrong. Only the type is logged: messages of foreign exceptions may quote the text."""
     reason = failures.reason_of(error)
     status = Status.SKIPPED if isinstance(error, AnswerTooLong | QuotaSpent) else Status.FAILED
     log.warning("call %s choice %d: %s (%s)", exchange.call_id, exchange.index, reason, type(error).__name__)
     return Outcome(status, reason, exchange.answer, policy, exchange.index)
-
-
-failed = _failed  # for answers that are released piece by piece (passage.py)

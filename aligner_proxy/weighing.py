@@ -7,17 +7,17 @@ the file then decides which candidates stay. A request is never worse off than w
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
-from aligner_proxy import failures
+from aligner_proxy import eligibility, failures
+from aligner_proxy.account import account
 from aligner_proxy.auto import Auto, worded
 from aligner_proxy.engine.protocol import Engine, WeighRequest, weigh
 from aligner_proxy.errors import InvalidOutput
-from aligner_proxy.types import Mode, Objective, Policy, Turn
+from aligner_proxy.types import Objective, Policy, Turn
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +28,7 @@ _SUM = 0.01
 
 def wants(policy: Policy) -> bool:
     """Whether the objectives of this policy are still to be weighed."""
-    used = policy.mode is not Mode.OFF and not policy.bypass and bool(policy.objectives)
-    return used and policy.auto is not None and not policy.auto.weights
+    return policy.auto is not None and not policy.auto.weights and eligibility.by_policy(policy) is None
 
 
 async def weighed(engine: Engine, policy: Policy, turns: Sequence[Turn], call_id: str) -> Policy:
@@ -101,21 +100,17 @@ async def _asked(engine: Engine, policy: Policy, turns: Sequence[Turn], call_id:
 
 
 def _request(policy: Policy, turns: Sequence[Turn], call_id: str) -> WeighRequest:
-    """As it is sent: the tenant travels as a digest, as with a correction."""
+    """As it is sent."""
+    tenant, quota = account(policy)
     return WeighRequest(
         request_id=f"{call_id}/weigh",
         turns=tuple(turns),
         objectives=tuple(objective.text for objective in policy.objectives),
         aligner=policy.aligner,
         deadline_s=min(WAIT_S, policy.deadline_s),
-        tenant=digest(policy.tenant),
-        quota=policy.quota and replace(policy.quota, account=digest(policy.quota.account)),
+        tenant=tenant,
+        quota=quota,
     )
-
-
-def digest(name: str) -> str:
-    """A tenant's name as the engine is told it."""
-    return hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
 class Weighing:

@@ -56,6 +56,7 @@ FLOORS = (
         "reachable",
         "unseen",
         "eligibility",
+        "account",
         "sampling",
         "cache",
         "gate",

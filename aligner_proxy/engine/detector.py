@@ -79,6 +79,16 @@ class Taps:
         return torch.stack([*states, final], dim=-2)
 
 
+def layers_of(config: Any) -> list[int]:
+    """The layers at `DEPTHS` of a model of this transformers config."""
+    return sorted({int(share * (config.num_hidden_layers - 1)) for share in DEPTHS})
+
+
+def made_for(config: Any, size: int, layers: Tensor) -> bool:
+    """Whether rows of `size` from these layers are those of a model of this config, which has to have them all."""
+    return size == len(layers) * config.hidden_size and bool(layers.max() < config.num_hidden_layers)
+
+
 class DetectorHead(nn.Module):
     """Log-odds (nats) that a segment goes against an objective: two projections and a product of them.
 
@@ -104,13 +114,11 @@ class DetectorHead(nn.Module):
     @classmethod
     def over(cls, config: Any) -> DetectorHead:
         """A new head for a model of this transformers config."""
-        depth = config.num_hidden_layers
-        return cls(config.hidden_size, sorted({int(share * (depth - 1)) for share in DEPTHS}))
+        return cls(config.hidden_size, layers_of(config))
 
     def fits(self, config: Any) -> bool:
         """Whether it was made for a model of this width that has all the layers it reads."""
-        width = self.objective.in_features == len(self.layers) * config.hidden_size
-        return width and bool(self.layers.max() < config.num_hidden_layers)
+        return made_for(config, self.objective.in_features, self.layers)
 
     def taps(self, model: Any) -> Taps:
         """Hooks for the layers that this head reads."""

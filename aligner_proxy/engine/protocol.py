@@ -50,37 +50,35 @@ class AlignerInfo:
         return self.others[name]
 
 
-class AlignRequest(BaseModel):
-    """One answer to correct. Objectives are whole texts in their final order; `deadline_s` counts from arrival."""
+class _Asked(BaseModel):
+    """What every question to an engine says: about which conversation, on whose account, to which aligner."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     request_id: str
     turns: tuple[Turn, ...]
-    answer: str
-    objectives: tuple[str, ...] = Field(min_length=1)
-    caution: float = Field(default=0.0, allow_inf_nan=False)
-    verify: Verify = Verify.FLAGGED
     aligner: str = Field(default=DEFAULT_ALIGNER, max_length=64)
-    deadline_s: float = Field(default=20.0, gt=0, le=3600)
     tenant: str = Field(default="-", max_length=64)
     """A digest of whose answer it is: a full engine shares its places equally among tenants."""
     quota: Quota | None = None
     """What the tenant may use; None: as much as there is."""
 
 
-class WeighRequest(BaseModel):
-    """Objectives to weigh for a conversation; the other fields as in `AlignRequest`."""
+class AlignRequest(_Asked):
+    """One answer to correct. Objectives are whole texts in their final order; `deadline_s` counts from arrival."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    answer: str
+    objectives: tuple[str, ...] = Field(min_length=1)
+    caution: float = Field(default=0.0, allow_inf_nan=False)
+    verify: Verify = Verify.FLAGGED
+    deadline_s: float = Field(default=20.0, gt=0, le=3600)
 
-    request_id: str
-    turns: tuple[Turn, ...]
+
+class WeighRequest(_Asked):
+    """Objectives to weigh for a conversation."""
+
     objectives: tuple[str, ...] = Field(min_length=1, max_length=256)
-    aligner: str = Field(default=DEFAULT_ALIGNER, max_length=64)
     deadline_s: float = Field(default=2.0, gt=0, le=3600)
-    tenant: str = Field(default="-", max_length=64)
-    quota: Quota | None = None
 
 
 class AlignResponse(BaseModel):

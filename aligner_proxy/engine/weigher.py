@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from aligner_proxy.engine.detector import DEPTHS
+from aligner_proxy.engine.detector import layers_of, made_for
 
 _MOST_TEXTS = 1024
 MOST_TOKENS = 256
@@ -52,13 +52,11 @@ class WeightNet(nn.Module):
     @classmethod
     def over(cls, config: Any, width: int = 48) -> WeightNet:
         """A new net for a model of this transformers config."""
-        depth = config.num_hidden_layers
-        return cls(config.hidden_size, sorted({int(share * (depth - 1)) for share in DEPTHS}), width)
+        return cls(config.hidden_size, layers_of(config), width)
 
     def fits(self, config: Any) -> bool:
         """Whether it was made for a model of this width that has all the layers it reads."""
-        width = self.prompt.in_features == len(self.layers) * config.hidden_size
-        return width and bool(self.layers.max() < config.num_hidden_layers)
+        return made_for(config, self.prompt.in_features, self.layers)
 
     def forward(self, prompts: Tensor, texts: Tensor) -> Tensor:
         """[prompts, size] and [texts, size] (rows of `represent`) to log-weights [prompts, texts]."""
