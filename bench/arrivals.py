@@ -59,7 +59,8 @@ async def saturate(
     async def client() -> None:
         nonlocal done
         while time.perf_counter() - began < seconds:
-            done += good(await ask(done))
+            told = await ask(done)
+            done += good(told)  # not in one line with the wait: others count meanwhile
 
     await asyncio.gather(*(client() for _ in range(clients)))
     return done / (time.perf_counter() - began)

@@ -10,7 +10,7 @@ lengths never change what is written.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -51,6 +51,11 @@ class CostCurve:
         at = min(max(1, bisect_left(self.points, tokens, key=lambda point: point[0])), len(self.points) - 1)
         (left, low), (right, high) = self.points[at - 1 : at + 1]
         return max(low + (high - low) * (tokens - left) / (right - left), self.points[0][1])
+
+    def beside(self, tokens: int, times: float, most: int) -> int:
+        """How many further tokens, at most `most`, make a forward over `tokens` cost at most so many times as much."""
+        bound = times * self.of(tokens)
+        return bisect_right(range(1, most + 1), bound, key=lambda more: self.of(tokens + more))
 
 
 FLAT = CostCurve(((1, 1.0), (1024, 1.0)))

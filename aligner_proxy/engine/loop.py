@@ -26,7 +26,8 @@ class Loop:
 
     def __init__(self, aligner: Aligner, *, budget: int = 1024, most: int = 32) -> None:
         self.aligner = aligner
-        self.scheduler = Scheduler(aligner.runner.pool, budget=budget, most=most)
+        runner = aligner.runner
+        self.scheduler = Scheduler(runner.pool, budget=budget, most=most, costs=runner.costs)
 
     @property
     def busy(self) -> bool:

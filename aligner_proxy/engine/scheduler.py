@@ -1,23 +1,34 @@
 """Whose tokens go through the model next? Continuous batching under a token budget. No torch.
 
 Every step takes what the running jobs need (a few tokens where one decodes, a chunk where one reads its prompt) and
-lets waiting ones in while budget and blocks last. Nobody waits for somebody else's end. When blocks run out, the job
-that was let in last gives its own back and begins again later; what it had written stays.
+lets waiting ones in while budget and blocks last. Prompts slow those who write only so far: were the time shared
+evenly, a full house would be late all at once. For the same reason nobody begins who cannot be ready in time. When
+blocks run out, the job that was let in last gives its own back and begins again later; what it had written stays.
 """
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from aligner_proxy.engine.blocks import BlockPool
+from aligner_proxy.engine.draft_length import FLAT, CostCurve
 from aligner_proxy.engine.load import Load, Totals
+from aligner_proxy.engine.pace import Pace
 from aligner_proxy.engine.phases import Phases
 from aligner_proxy.engine.sequence import Ask, Sequence, Step, Work
-from aligner_proxy.errors import CorrectionError, DeadlineExceeded, EngineFault, EngineUnavailable
+from aligner_proxy.errors import CorrectionError, DeadlineExceeded, EngineFault, EngineOverloaded, EngineUnavailable
 from aligner_proxy.types import DecodeCounts
+
+_SHORT = 32
+"""Tokens of a feed up to which its job is said to write."""
+_SLOWER = 6.0
+"""How many times longer a step may take because of others' prompts when somebody writes."""
+_LEAST = 32
+"""Tokens of prompts in a step, whatever they cost: everybody gets on."""
 
 Finish = Callable[[Any], None]
 """Takes the result of the work, or the `CorrectionError` that ended it."""
@@ -83,11 +94,12 @@ class Feed:
 class Scheduler:
     """Jobs that wait, jobs that run, and the blocks they run in."""
 
-    def __init__(self, pool: BlockPool, *, budget: int = 1024, most: int = 32) -> None:
-        self.pool, self.budget, self.most = pool, budget, most
+    def __init__(self, pool: BlockPool, *, budget: int = 1024, most: int = 32, costs: CostCurve = FLAT) -> None:
+        self.pool, self.budget, self.most, self.costs = pool, budget, most, costs
         self.waiting: list[Job] = []
         self.running: list[Job] = []
         self.totals = Totals()
+        self.pace = Pace()
 
     def add(self, job: Job) -> None:
         """Take a job in; its work has been advanced to its first ask."""
@@ -138,6 +150,8 @@ class Scheduler:
             self.waiting.remove(job)
         self._release(job)
         failed = isinstance(end, CorrectionError)
+        if job.phases.begun is not None:
+            self.pace.ended(time.monotonic() - job.phases.begun, failed=failed)
         self.totals.failed += failed
         self.totals.finished += not failed
         if isinstance(counts := getattr(end, "counts", None), DecodeCounts):
@@ -163,6 +177,12 @@ class Scheduler:
                 self.drop(job, EngineUnavailable(f"request {job.name} was given up"))
             elif now > job.deadline:
                 self.drop(job, DeadlineExceeded(f"the deadline of request {job.name} passed"))
+            elif self._too_late(job, now):
+                self.drop(job, EngineOverloaded(f"request {job.name} cannot be ready in time", self.pace.stay_s))
+
+    def _too_late(self, job: Job, now: float) -> bool:
+        """Whether to begin it would only cost others their time; alone it may try."""
+        return job.phases.begun is None and bool(self._active()) and self.pace.misses(job.deadline, now)
 
     def _active(self) -> int:
         return sum(not job.parked for job in self.running)
@@ -213,7 +233,11 @@ class Scheduler:
         return None
 
     def _budget(self, feeds: list[Feed]) -> int:
-        return self.budget - sum(feed.stop - feed.start for feed in feeds)
+        """Tokens that this step still has room for."""
+        sizes = [feed.stop - feed.start for feed in feeds]
+        written = sum(size for size in sizes if size <= _SHORT)
+        room = max(_LEAST, self.costs.beside(written, _SLOWER, self.budget)) if written else self.budget
+        return max(0, min(self.budget, written + room) - sum(sizes))
 
     def _own(self, sequence: Sequence) -> None:
         """Give back what a crop left over, and read again what stands in a block that others may share."""

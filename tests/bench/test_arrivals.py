@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import statistics
+import time
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,3 +51,17 @@ async def test_a_closed_loop_asks_as_often_as_it_is_answered() -> None:
     assert await saturate(ask, 3, 0.1) > 0
     assert len(asked) >= 3
     assert await saturate(ask, 3, 0.05, lambda _: False) == 0
+
+
+async def test_a_closed_loop_counts_every_answer_of_every_client() -> None:
+    answered = 0
+
+    async def ask(_: int) -> None:
+        nonlocal answered
+        await asyncio.sleep(0.01)
+        answered += 1
+
+    began = time.perf_counter()
+    rate = await saturate(ask, 5, 0.1)
+    assert answered > 5
+    assert rate * (time.perf_counter() - began) >= answered, "answers that two clients got at once were counted once"

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligner_proxy.engine.blocks import BlockPool
+from aligner_proxy.engine.draft_length import CostCurve
 from aligner_proxy.engine.scheduler import Feed, Job, Scheduler
 from aligner_proxy.engine.sequence import Ask, Sequence, Step, Work
 from aligner_proxy.errors import CorrectionError, EngineFault
@@ -142,6 +143,22 @@ def test_who_decodes_is_not_kept_waiting_by_a_long_prompt() -> None:
     scheduled = {feed.job.name: feed.stop - feed.start for feed in scheduler.schedule(0.0)}
     assert scheduled[first.name] == first.sequence.remaining
     assert sum(scheduled.values()) == 16
+
+
+@pytest.mark.parametrize("times_dearer", [0, 1])
+def test_prompts_slow_those_who_write_only_so_far(times_dearer: int) -> None:
+    """Where tokens cost as much as they are many; where a forward costs the same whatever its length, not at all."""
+    pool = BlockPool(400, SIZE)
+    curve = CostCurve(((1, 1.0), (1001, 1.0 + 1000 * times_dearer)))
+    scheduler, cache = Scheduler(pool, costs=curve), Cache(pool)
+    first = add(scheduler, [1, 2, 3], 50, lambda _: None)
+    for feed in scheduler.schedule(0.0):
+        scheduler.settle(feed, cache.run(feed))
+        first.advance(Step([], first.chosen, 1))
+    first.sequence.ids += [1] * (20 - first.sequence.remaining)
+    second = add(scheduler, list(range(7)) * 100, 1, lambda _: None)
+    scheduled = {feed.job.name: feed.stop - feed.start for feed in scheduler.schedule(0.0)}
+    assert scheduled == {first.name: 20, second.name: 100 if times_dearer else 700}
 
 
 @pytest.mark.parametrize("waiting", [0, 2])

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from aligner_proxy.engine.blocks import BlockPool
+from aligner_proxy.engine.draft_length import CostCurve
 from aligner_proxy.engine.scheduler import Feed, Job, Scheduler
 from aligner_proxy.engine.sequence import Ask, Sequence, Step, Work
-from aligner_proxy.errors import DeadlineExceeded, EngineFault, EngineUnavailable
+from aligner_proxy.errors import DeadlineExceeded, EngineFault, EngineOverloaded, EngineUnavailable
 from aligner_proxy.types import Correction, DecodeCounts
 
 SIZE, TOKENS, ADAPTERS = 4, 7, 3
@@ -66,7 +67,8 @@ class World:
     def __init__(self, seed: int) -> None:
         self.rng = rng = random.Random(seed)
         self.pool = BlockPool(rng.randrange(12, 40), SIZE)
-        self.scheduler = Scheduler(self.pool, budget=rng.randrange(1, 40), most=rng.randrange(1, 8))
+        costs = CostCurve(((1, 1.0), (40, rng.uniform(1, 40))))
+        self.scheduler = Scheduler(self.pool, budget=rng.randrange(1, 40), most=rng.randrange(1, 8), costs=costs)
         self.slots = Slots(self.pool)
         self.beginning = [rng.randrange(TOKENS) for _ in range(12)]
         self.ends: list[list[Any]] = []
@@ -122,7 +124,9 @@ def test_no_schedule_leaks_loses_or_mixes_up_anything(block: int) -> None:
         world.play()
         for owner, ends in enumerate(world.ends):
             assert len(ends) == 1, f"seed {seed}: request {owner} was told {len(ends)} times"
-            assert isinstance(ends[0], Correction | DeadlineExceeded | EngineUnavailable | EngineFault)
+            assert isinstance(
+                ends[0], Correction | DeadlineExceeded | EngineOverloaded | EngineUnavailable | EngineFault
+            )
             assert not isinstance(ends[0], Correction) or ends[0].text == str(owner), f"seed {seed}: wrong owner"
             ended.add(type(ends[0]))
         totals = world.scheduler.totals
