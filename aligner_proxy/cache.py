@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import sqlite3
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ import diskcache
 from pydantic import ValidationError
 
 from aligner_proxy.engine.protocol import AlignerInfo, AlignResponse
+from aligner_proxy.recent import Recent
 from aligner_proxy.stages import stage
 from aligner_proxy.types import Correction, Exchange, Policy
 
@@ -55,6 +57,7 @@ class CorrectionCache:
         self._ttl_s = ttl_s
         self._limit = max_mb * 2**20
         self._flights: dict[str, _Flight] = {}
+        self._recent = Recent()
         self._store: diskcache.Cache | None = None
         self._broken = False
         # One thread, because sqlite connections belong to threads: this one is opened and closed where it is used.
@@ -76,19 +79,24 @@ class CorrectionCache:
     async def get(self, key: str) -> Correction | None:
         """The stored correction, or None when there is none that is whole and young enough."""
         with stage("cache"):
-            raw = await self._run(lambda store: store.get(key))
-        if raw is None:
-            return None
+            known = None if self._broken else self._recent.get(key)
+            found = None if known else await self._run(lambda store: store.get(key, expire_time=True))
+        if known is not None or found is None or found[0] is None:
+            return known
+        raw, expires = found
         correction = unpack(key, raw)
         if correction is None:
             log.warning("correction cache: entry %s is corrupt and was dropped", key[:12])
             await self._run(lambda store: store.delete(key))
+        elif expires is not None:
+            self._recent.put(key, correction, expires)
         return correction
 
     async def put(self, key: str, correction: Correction) -> None:
         """Remember `correction`; the entries not used for longest make room."""
         packed = pack(key, correction)
-        await self._run(lambda store: store.set(key, packed, expire=self._ttl_s))
+        if await self._run(lambda store: store.set(key, packed, expire=self._ttl_s)):
+            self._recent.put(key, correction, time.time() + self._ttl_s)
 
     async def shared(self, key: str, compute: Callable[[], Coroutine[Any, Any, Correction]]) -> Correction:
         """What `compute` returns, computed once for all who ask for `key` meanwhile.

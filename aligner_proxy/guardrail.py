@@ -6,7 +6,6 @@ of them there only. Nothing about a request is kept on `self`: a `Ledger` travel
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
@@ -46,7 +45,7 @@ from aligner_proxy.pipeline import Pipeline
 from aligner_proxy.plugged_cache import correction_cache
 from aligner_proxy.plugged_rules import PluggedRules
 from aligner_proxy.policy_file import PolicyFile
-from aligner_proxy.presence import client_left, while_there
+from aligner_proxy.presence import client_left, together, while_there
 from aligner_proxy.rewrite import Wire, sse
 from aligner_proxy.rewrite.facts import facts, forget_wishes, further_models
 from aligner_proxy.rewrite.request import buckets
@@ -108,15 +107,17 @@ class AlignerGuardrail(CustomGuardrail):
         ledger = self._ledger(data, user_api_key_dict)
         if ledger.settled:
             return None
+        if ledger.skip:
+            self._leave(data, ledger, SkipReason(ledger.skip), rewrite.choices(response))
+            return None
         await ledger.weighed()
         wire = rewrite.wire(ledger.route)
         exchanges = wire.exchanges(data, response) if wire else []
         if wire is None or not exchanges:
             self._leave(data, ledger, SkipReason.EMPTY if wire else SkipReason.ENDPOINT)
             return None
-        aligning = self._align(data, ledger, exchanges)
-        try:  # what is skipped takes no time in which a client could leave
-            outcomes = await (aligning if ledger.skip else while_there(client_left(), aligning))
+        try:
+            outcomes = await while_there(client_left(), self._align(data, ledger, exchanges))
         except ClientGone:
             ledger.settle([Outcome(Status.FAILED, telemetry.CANCELLED, None, ledger.policy)])
             self._report(data, ledger, time.time())
@@ -227,7 +228,7 @@ class AlignerGuardrail(CustomGuardrail):
             outcomes = [self._shadows.take(e, policy, partial(self._settle, ledger)) for e in exchanges]
         else:
             with tracing.span("aligner.correct", ledger.trace, aligner__call_id=ledger.call_id):
-                outcomes = await asyncio.gather(*(self._settle(ledger, e, read(e.index)) for e in exchanges))
+                outcomes = await together([self._settle(ledger, e, read(e.index)) for e in exchanges])
         ledger.settle(outcomes)
         self._report(data, ledger, started)
         for outcome in outcomes:
@@ -264,9 +265,10 @@ class AlignerGuardrail(CustomGuardrail):
         if ledger.facts is not None and outcome.status is not Status.SKIPPED:
             self._keepers.note(audit.Noted(time.time(), ledger.route, ledger.facts, exchange, outcome))
 
-    def _leave(self, data: dict[str, Any], ledger: Ledger, reason: SkipReason) -> None:
+    def _leave(self, data: dict[str, Any], ledger: Ledger, reason: SkipReason, choices: int = 1) -> None:
         telemetry.upstream_ended(ledger)
-        ledger.settle([telemetry.closed(ledger.call_id, ledger.policy, Status.SKIPPED, reason.value)])
+        said = (ledger.call_id, ledger.policy, Status.SKIPPED, reason.value)
+        ledger.settle([telemetry.closed(*said, index) for index in range(choices)])
         self._report(data, ledger, time.time())
 
     def _report(self, data: dict[str, Any], ledger: Ledger, started: float) -> None:

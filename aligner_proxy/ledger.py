@@ -124,7 +124,9 @@ class Ledger:
         return f": aligner-trail {json.dumps(told)}\n\n".encode()
 
     def record(self) -> dict[str, Any]:
-        """For LiteLLM's guardrail information: ids, names, lengths and counts."""
+        """For LiteLLM's guardrail information: ids, names, lengths and counts; it masks them value by value."""
+        if self.skip:
+            return {"policy": self.policy.name, "status": self.status.value, "reason": self.reason}
         return {
             "policy": self.policy.name,
             "objectives": [objective.name for objective in self.policy.objectives],

@@ -8,7 +8,7 @@ because the server closes them itself.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -85,13 +85,29 @@ async def while_there(left: Callable[[], Awaitable[None]] | None, work: Coroutin
     """What `work` returns; it is cancelled and `ClientGone` raised when `left` returns first."""
     if left is None:
         return await work
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(left())
+    working = asyncio.ensure_future(work)
+    try:
+        await asyncio.sleep(0)  # what is known already is there now, and nobody had the time to leave
+        return working.result() if working.done() else await _unless_gone(left, working)
+    finally:
+        if not working.done():
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+
+
+async def _unless_gone(left: Callable[[], Awaitable[None]], working: asyncio.Future[_T]) -> _T:
+    """What `working` comes to; raises `ClientGone` when `left` returns before."""
+    leaving = asyncio.ensure_future(left())
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done() and leaving.exception() is None:
             raise ClientGone("the client left")
         return await working  # a connection that cannot be asked is no client that has left
     finally:
-        working.cancel()
         leaving.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+        await asyncio.gather(leaving, return_exceptions=True)
+
+
+async def together(works: Sequence[Coroutine[Any, Any, _T]]) -> list[_T]:
+    """What all of them return, worked on at once; a single one needs no task of its own."""
+    return [await works[0]] if len(works) == 1 else await asyncio.gather(*works)

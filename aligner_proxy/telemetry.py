@@ -173,10 +173,12 @@ def record(call_id: str, answer_chars: int, outcome: Outcome) -> None:
     _count_edits(outcome)
     for one in outcome.adherence:
         PREFERENCES.labels(one.name, str(one.before).lower(), str(one.after).lower()).inc()
-    RETRIES.labels(outcome.status.value).inc(max(0, outcome.attempts - 1))
+    if outcome.attempts > 1:
+        RETRIES.labels(outcome.status.value).inc(outcome.attempts - 1)
     if not outcome.cache_hit:
         _count_work(outcome)
-    log.info(json.dumps(_line(call_id, answer_chars, outcome)))
+    if log.isEnabledFor(logging.INFO):
+        log.info(json.dumps(_line(call_id, answer_chars, outcome)))
 
 
 def streamed(call_id: str, policy: Policy, timeline: Timeline) -> None:
@@ -195,7 +197,8 @@ def _count_edits(outcome: Outcome) -> None:
     """The gate judges anew on every cache hit, so these are counted every time."""
     for rule in outcome.dropped:
         EDITS.labels(rule).inc()
-    EDITS.labels("kept").inc(outcome.edits - len(outcome.dropped))
+    if kept := outcome.edits - len(outcome.dropped):
+        EDITS.labels("kept").inc(kept)
 
 
 def audited(result: str) -> None:

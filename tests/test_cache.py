@@ -194,8 +194,10 @@ async def test_a_large_entry_whose_file_was_cut_is_dropped(tmp_path: Path) -> No
     await cache.put("k", replace(CORRECTION, text="w" * 200_000))
     (file,) = tmp_path.rglob("*.val")
     file.write_bytes(file.read_bytes()[:1000])
-    assert await cache.get("k") is None
     await cache.aclose()
+    again = CorrectionCache(tmp_path, 60, 4)
+    assert await again.get("k") is None
+    await again.aclose()
 
 
 async def test_a_store_that_cannot_be_read_costs_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -233,12 +235,16 @@ async def test_a_store_that_another_process_holds_is_a_miss(tmp_path: Path, monk
     monkeypatch.setattr("aligner_proxy.cache._BUSY_S", 0.05)
     cache = CorrectionCache(tmp_path, 60, 4)
     await cache.put("k", CORRECTION)
+    worker = CorrectionCache(tmp_path, 60, 4)  # another one, which has not just stored it
+    assert await worker.get("nothing") is None
     other = sqlite3.connect(tmp_path / "cache.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    assert await cache.get("k") is None
+    assert await worker.get("k") is None
+    assert await cache.get("k") == CORRECTION
     other.execute("ROLLBACK")
     other.close()
-    assert await cache.get("k") == CORRECTION
+    assert await worker.get("k") == CORRECTION
+    await worker.aclose()
     await cache.aclose()
 
 
@@ -382,3 +388,16 @@ async def test_closing_cancels_what_is_in_flight(tmp_path: Path) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert work.cancelled == 1
+
+
+async def test_what_was_used_a_moment_ago_needs_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, worker = CorrectionCache(tmp_path, 60, 4), CorrectionCache(tmp_path, 60, 4)
+    await cache.put("k", CORRECTION)
+    assert await worker.get("k") == CORRECTION
+    for one in (cache, worker):
+        monkeypatch.setattr(one, "_run", None)
+        assert await one.get("k") == CORRECTION
+    monkeypatch.undo()
+    await cache.aclose()
+    await worker.aclose()
+    assert await cache.get("k") is None

@@ -332,7 +332,7 @@ async def test_a_stored_answer_gets_the_policy_of_the_model_that_gave_it(guard: 
     await guard.async_pre_call_hook(who, None, request, "aget_responses")
     assert module._find(request) is None
     stored = ResponsesAPIResponse(**put_out("It is so. You fool."))
-    assert await guard.async_post_call_success_hook(request | {"deployment": Deployment()}, who, stored) is stored
+    assert await guard.async_post_call_success_hook(request | {"deployment": Deployment()}, who, stored) is None
     assert ledger_of(request).reason == "mode_off"
     forged = {**data(), "model": "off"}
     edited = await guard.async_post_call_success_hook(forged, who, stored)
@@ -393,7 +393,7 @@ async def test_a_shadow_never_waits_for_the_engine(guard: AlignerGuardrail, stre
 async def test_what_is_not_drawn_is_left_alone(guard: AlignerGuardrail) -> None:
     request, response = data(), answer("It is so. You fool.", "It is so.")
     who = user(metadata={"aligner": {"sample": 0.0}})
-    assert await guard.async_post_call_success_hook(request, who, response) is response
+    assert await guard.async_post_call_success_hook(request, who, response) is None
     assert [(o.status, o.reason) for o in ledger_of(request).outcomes] == [("skipped", "not_sampled")] * 2
 
 

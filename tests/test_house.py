@@ -58,6 +58,7 @@ FLOORS = (
         "eligibility",
         "account",
         "sampling",
+        "recent",
         "cache",
         "gate",
         "engine",

@@ -133,6 +133,7 @@ async def test_where_nobody_watches_the_work_is_done() -> None:
 
 async def test_what_the_work_raises_is_raised_and_the_connection_left_alone() -> None:
     async def broken() -> str:
+        await asyncio.sleep(0.01)
         raise ValueError("no")
 
     stopped = asyncio.Event()
@@ -146,6 +147,20 @@ async def test_what_the_work_raises_is_raised_and_the_connection_left_alone() ->
     with pytest.raises(ValueError, match="no"):
         await while_there(left, broken())
     assert stopped.is_set()
+
+
+async def test_what_is_known_at_once_asks_the_connection_nothing() -> None:
+    async def ready(fails: bool) -> str:
+        if fails:
+            raise ValueError("no")
+        return "done"
+
+    async def left() -> None:
+        raise AssertionError("asked")
+
+    assert await while_there(left, ready(fails=False)) == "done"
+    with pytest.raises(ValueError, match="no"):
+        await while_there(left, ready(fails=True))
 
 
 async def test_a_connection_that_cannot_be_asked_is_no_client_that_left() -> None:

@@ -54,6 +54,10 @@ _WORDS = {
         phải rồi trước đã sẽ""",
 }
 _SMALL = {language: frozenset(words.split()) for language, words in _WORDS.items()}
+_SPOKEN_IN: dict[str, list[str]] = {}
+for _language, _small in _SMALL.items():
+    for _word in _small:
+        _SPOKEN_IN.setdefault(_word, []).append(_language)
 _WORD = re.compile(r"[^\W\d_]+")
 _FEWEST_WORDS, _SHARE, _LEAD = 3, 0.2, 1.5
 _CLEAR_SIGNS = 2
@@ -63,6 +67,7 @@ _LATIN = "LATIN"
 _SAME = {"HIRAGANA": "CJK", "KATAKANA": "CJK", "BOPOMOFO": "CJK", "IDEOGRAPHIC": "CJK"}
 _ANYWHERE = frozenset({"MODIFIER", "COMBINING", "MASCULINE", "FEMININE", "MICRO", "OHM", "DOUBLE-STRUCK", "SCRIPT"})
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+_ASCII_LETTERS = re.compile(r"[A-Za-z]+")
 
 
 def scripts(text: str) -> set[str]:
@@ -77,7 +82,7 @@ def written_in(text: str) -> set[str]:
 
 def _counts(text: str) -> Counter[str]:
     counts = Counter(_script(char) for char in _NOT_ASCII.findall(text) if char.isalpha())
-    counts[_LATIN] += sum(char.isascii() and char.isalpha() for char in text)
+    counts[_LATIN] += sum(map(len, _ASCII_LETTERS.findall(text)))
     return Counter({script: count for script, count in counts.items() if script not in _ANYWHERE})
 
 
@@ -105,7 +110,10 @@ def _by_small_words(words: list[str]) -> str | None:
 
 
 def _hits(words: list[str]) -> Counter[str]:
-    return Counter({language: sum(word in small for word in words) for language, small in _SMALL.items()})
+    hits = Counter(dict.fromkeys(_SMALL, 0))
+    for word in words:
+        hits.update(_SPOKEN_IN.get(word, ()))
+    return hits
 
 
 def foreign(text: str, known: set[str], letters: set[str]) -> bool:

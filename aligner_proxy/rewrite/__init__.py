@@ -64,6 +64,12 @@ def stored(route: str | None) -> bool:
     return route is not None and _STORED.fullmatch(route) is not None
 
 
+def choices(response: object) -> int:
+    """How many answers a whole response holds, for whoever does not look at them; one where they are not listed."""
+    listed = getattr(response, "choices", None)
+    return len(listed) if isinstance(listed, list) and listed else 1
+
+
 _WIRES: tuple[tuple[re.Pattern[str], Wire], ...] = (
     (_CHAT, Careful(chat)),
     (_TEXT, Careful(text)),

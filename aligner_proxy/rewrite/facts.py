@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from litellm.proxy._types import UserAPIKeyAuth
@@ -26,34 +26,34 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 def facts(data: Mapping[str, Any], user: UserAPIKeyAuth) -> RequestFacts:
     """Everything that the policy of this request depends on."""
-    given = headers(data)
+    given, metadata = headers(data), buckets(data)
     return RequestFacts(
         model=_model(data, user.request_route),
-        tags=_tags(data),
+        tags=_tags(metadata),
         team_id=user.team_id,
         team_alias=user.team_alias,
         key_hash=_hashed(user.token or user.api_key),
         key_alias=user.key_alias,
         team_settings=_ours(user.team_metadata),
         key_settings=_ours(user.metadata),
-        asked=_asked(data, given),
+        asked=_asked(metadata, given),
         bypass=given.get(BYPASS_HEADER, "").strip().lower() in ("1", "true", "yes"),
-        said=_said(data),
+        said=_said(data, metadata),
     )
 
 
-def _said(data: Mapping[str, Any]) -> MetaPrompt:
+def _said(data: Mapping[str, Any], metadata: Sequence[Mapping[str, Any]]) -> MetaPrompt:
     """What may hold preferences, in the fields of any endpoint: system prompt, persona, preference."""
     above = [*system(data.get("instructions")), *system(data.get("system"))]
     spoken = [turn for name in ("messages", "input") for turn in turns(data.get(name))]
     above += [turn for turn in spoken if turn.role in ("system", "developer")]
-    user = UserInfo(_wish(data, "persona"), _wish(data, "preference"))
+    user = UserInfo(_wish(metadata, "persona"), _wish(metadata, "preference"))
     return MetaPrompt(SystemInfo("\n".join(turn.content for turn in above)), user)
 
 
-def _wish(data: Mapping[str, Any], name: str) -> str:
+def _wish(metadata: Sequence[Mapping[str, Any]], name: str) -> str:
     """A wish in words; a list of texts counts as one, anything else as none."""
-    found = (_ours(bucket) for bucket in buckets(data))
+    found = (_ours(bucket) for bucket in metadata)
     said = next((wishes[name] for wishes in found if isinstance(wishes, Mapping) and name in wishes), None)
     texts = said if isinstance(said, list) else [said]
     return "\n".join(text for text in texts if isinstance(text, str))
@@ -101,15 +101,15 @@ def _ours(metadata: object) -> object:
     return metadata.get(_OURS) if isinstance(metadata, Mapping) else None
 
 
-def _tags(data: Mapping[str, Any]) -> tuple[str, ...]:
-    found = (bucket.get("tags") for bucket in buckets(data))
+def _tags(metadata: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    found = (bucket.get("tags") for bucket in metadata)
     return tuple(dict.fromkeys(str(tag) for tags in found if isinstance(tags, list) for tag in tags))
 
 
-def _asked(data: Mapping[str, Any], given: Mapping[str, str]) -> tuple[str, ...]:
+def _asked(metadata: Sequence[Mapping[str, Any]], given: Mapping[str, str]) -> tuple[str, ...]:
     """Header first, then body; a name said twice counts once."""
     names = [name.strip() for name in given.get(OBJECTIVES_HEADER, "").split(",")]
-    for bucket in buckets(data):
+    for bucket in metadata:
         names.extend(_listed(_ours(bucket)))
     return tuple(dict.fromkeys(name for name in names if name))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import OrderedDict
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +13,11 @@ from aligner_proxy import gate
 from aligner_proxy.gate import aside
 from aligner_proxy.types import Correction, Policy
 from bench.gate_cost import POLICY, REFUSED, case
+
+
+@pytest.fixture(autouse=True)
+def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aside, "_known", OrderedDict())
 
 
 @pytest.mark.parametrize("refused", REFUSED.values())
@@ -43,3 +50,31 @@ async def test_the_loop_goes_on_meanwhile() -> None:
         await asyncio.sleep(0.001)
         turns += 1
     assert turns > 2
+
+
+async def test_the_same_question_is_judged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    real = gate.judge
+
+    def judge(original: str, correction: Correction, policy: Policy) -> gate.Verdict:
+        asked.append(original)
+        return real(original, correction, policy)
+
+    monkeypatch.setattr(gate, "judge", judge)
+    answer, correction = case(800, 1)
+    verdicts = [await aside.judge(answer, correction, POLICY) for _ in range(3)]
+    assert len(asked) == 1
+    assert verdicts[0] == verdicts[2]
+    bare = replace(POLICY, gate=())
+    assert (await aside.judge(answer, correction, bare)).reason is None, "another policy is another question"
+    assert verdicts[0].reason is not None
+    assert len(asked) == 2
+
+
+async def test_only_the_last_verdicts_and_those_on_ordinary_answers_are_remembered() -> None:
+    for number in range(aside._REMEMBERED + 5):
+        await aside.judge(f"{number} bad things. Good.", Correction("Good."), POLICY)
+    assert len(aside._known) == aside._REMEMBERED
+    long, correction = case(aside._REMEMBERED_CHARS * 2, 0)
+    await aside.judge(long, correction, POLICY)
+    assert not any(question[0] == long for question in aside._known)
