@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aligner_proxy import config
 from aligner_proxy.apart import Here
@@ -41,7 +41,11 @@ async def opened(folder: Path) -> AsyncIterator[Engine]:
 
 @asynccontextmanager
 async def gateway(
-    aligner: Path, corrector: str | None, single_purpose: Path | None, chat: Callable[[], Chat]
+    aligner: Path,
+    corrector: str | None,
+    single_purpose: Path | None,
+    chat: Callable[[], Chat],
+    refining: dict[str, Any],
 ) -> AsyncIterator[Pipeline]:
     """The pipeline over an aligner, with the corrector that a route names."""
     async with AsyncExitStack() as stack:
@@ -52,6 +56,6 @@ async def gateway(
             single = PkuAligner(await stack.enter_async_context(opened(single_purpose)))
             made[corrector] = PluggedCorrector(corrector, corrector, single, Here())
         if corrector == "self_refine":
-            refine = SelfRefine(RefineSettings(model=REFINER), chat())
+            refine = SelfRefine(RefineSettings(model=REFINER, **refining), chat())
             made[corrector] = PluggedCorrector(corrector, corrector, refine, Here())
         yield Pipeline(await stack.enter_async_context(opened(aligner)), correctors=made)

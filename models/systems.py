@@ -86,6 +86,8 @@ class Comparison(_Block):
     longest: int = 800
     """Characters; longer answers are left out."""
     deadline_s: float = 120.0
+    refining: dict[str, Any] = {}
+    """Settings of the corrector self_refine, besides the model."""
     sources: tuple[str, ...] = ("alpaca",)
     """Of the answers that get a preference (models.upstreams)."""
     seed: int = 1
@@ -254,7 +256,7 @@ def _measured(
     async def run() -> list[Found]:
         single = system.single_purpose or told.single_purpose
         corrector = system.route.get("corrector")
-        async with gateway(system.aligner or told.aligner, corrector, single, chat) as pipeline:
+        async with gateway(system.aligner or told.aligner, corrector, single, chat, told.refining) as pipeline:
             return await measure(pipeline, system, asked, told)
 
     found = asyncio.run(run())
@@ -278,6 +280,8 @@ def _fingerprint(system: System, asked: Sequence[Asked], told: Comparison) -> st
         [one.group, one.query, one.answer, one.objectives, one.preference and one.preference.text] for one in asked
     ]
     parts: list[object] = [system.model_dump(mode="json"), weights, texts, told.deadline_s, told.seed]
+    if system.route.get("corrector") == "self_refine":
+        parts.append(told.refining)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -32,7 +32,9 @@ from models.meal.ranks import KEPT, PROBES, Mean, Ranked, Row, better, fresh, ra
 from models.meal.setting import Meal
 from models.rates import Rate
 
-TASKS = 36
+UNTRAINED = "net before training"
+TASKS = 60
+BESIDE = ("uniform", "static", UNTRAINED)
 TOLD = (0.6, 0.3)
 """What `told` weighs, of that which matters most and second; the rest shares what is left."""
 _SHIPPED = Path(__file__).parents[2] / "aligner_proxy" / "embedded" / manifest.NET
@@ -44,8 +46,8 @@ class Moved:
 
     weights: str
     outer: Mean
-    below_uniform: Mean
-    """By how much the outer loss is below that of uniform weights, task by task."""
+    below: tuple[Mean, ...]
+    """By how much the outer loss is below that of each of `BESIDE`, task by task."""
     nearer: Rate
 
 
@@ -65,7 +67,7 @@ def moved(meal: Meal, learner: Learner, weightings: dict[str, bilevel.Weigh]) ->
             lost = float(torch.nn.functional.softplus(-meal.beta * after).mean())
             losses[name].setdefault(task.kind, []).append(lost)
     return [
-        Moved(name, Mean.of(lost), Mean.of(_less(losses["uniform"], lost)), Rate.of(nearer[name]))
+        Moved(name, Mean.of(lost), tuple(Mean.of(_less(losses[one], lost)) for one in BESIDE), Rate.of(nearer[name]))
         for name, lost in losses.items()
     ]
 
@@ -120,8 +122,9 @@ def _sections(rows: Sequence[Row], leads: Sequence[tuple[str, str, str, Mean, Me
         publish.table(("the net above", "probes", "objectives' texts", "reciprocal rank", "Spearman"), leads),
     ]
     if steps:
-        cells = [(m.weights, m.outer, m.below_uniform, m.nearer) for m in steps]
-        tables.append(publish.table(("weights", "outer loss (nats)", "below uniform", "nearer"), cells))
+        cells = [(m.weights, m.outer, *m.below, m.nearer) for m in steps]
+        columns = ("weights", "outer loss (nats)", *(f"below {name}" for name in BESIDE), "nearer")
+        tables.append(publish.table(columns, cells))
     return "\n\n".join(tables)
 
 
@@ -150,7 +153,7 @@ def main(config: Path, out: Path | None = None) -> None:
         return lambda prompts, texts: partial(encoder.weigh, some)(prompts, texts).detach()
 
     fixed: dict[str, Callable[[Sequence[str], Sequence[str]], Tensor]] = {"uniform": uniform, "static": static}
-    weightings = {**fixed, "net before training": of(begun(meal, encoder, model.config).to(dtype)), "net": of(net)}
+    weightings = {**fixed, UNTRAINED: of(begun(meal, encoder, model.config).to(dtype)), "net": of(net)}
     rows, leads = list[Row](), list[tuple[str, str, str, Mean, Mean]]()
     for which in PROBES:
         for wording in ("trained", "others"):

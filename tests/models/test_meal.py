@@ -213,7 +213,9 @@ def test_the_comparison_measures_each_weighting(config: Path, tmp_path: Path) ->
     assert rows["net", "fresh", "others"]["kept"]["n"] == told["fresh"] == 72
     names = ["uniform", "static", "net before training", "net"]
     assert [step["weights"] for step in told["steps"]] == [*names, "told"]
-    assert told["steps"][0]["below_uniform"]["mean"] == 0.0
+    assert told["steps"][0]["below"][0]["mean"] == 0.0
+    outer = {step["weights"]: step["outer"]["mean"] for step in told["steps"]}
+    assert told["steps"][3]["below"][2]["mean"] == pytest.approx(outer["net before training"] - outer["net"])
     leads = {tuple(lead[:3]): lead[3]["mean"] for lead in told["leads"]}
     here = rows["net", "fresh", "trained"]["reciprocal_rank"]["mean"]
     lead = here - rows["static", "fresh", "trained"]["reciprocal_rank"]["mean"]

@@ -77,9 +77,7 @@ def test_the_committed_comparison_runs_in_small_and_only_once(
     assert systems.run(told, out, data_dir, lambda: refiner) == text
     assert kept == {path: path.stat().st_mtime_ns for path in (out / "systems").iterdir()}
     figures = json.loads((out / "systems.json").read_text())["rates"]
-    assert [system.name for system in told.systems if system.name not in figures] == [
-        "Aligner, trained as in models/README.md"
-    ]
+    assert [system.name for system in told.systems if system.name not in figures] == ["Aligner, trained briefly"]
     one = "1/1 = 100.0 % [20.7, 100.0]"
     row = next(line for line in text.splitlines() if line.startswith("| Self-Refinement"))
     assert row.startswith(f"| Self-Refinement, SmolLM2-135M | {one} | {one} |")
