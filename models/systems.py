@@ -67,6 +67,8 @@ class System(_Block):
     """Whether the route names other objectives besides those of the answer; what nobody asked about is not measured."""
     single_purpose: Path | None = None
     """Another folder of an Aligner than that of the whole comparison."""
+    every: int = Field(default=1, ge=1)
+    """Only every so many answers: for what is slow. The table says how many they were."""
     needs: Path | None = None
     """A folder without which the row is left out (and said to be): what has to be made first."""
 
@@ -203,7 +205,7 @@ def policy(system: System, asked: Asked, told: Comparison) -> Policy:
 async def measure(pipeline: Pipeline, system: System, asked: Sequence[Asked], told: Comparison) -> list[Found]:
     """What becomes of every answer under this system."""
     found = []
-    for i, one in enumerate(track(asked, description=f"{system.name:32}")):
+    for i, one in enumerate(track(asked[:: system.every], description=f"{system.name:32}")):
         if system.candidates and one.group == "not asked":
             continue
         exchange = Exchange(f"systems-{i}", 0, (Turn("user", one.query),), one.answer)
@@ -279,7 +281,9 @@ def _fingerprint(system: System, asked: Sequence[Asked], told: Comparison) -> st
     texts = [
         [one.group, one.query, one.answer, one.objectives, one.preference and one.preference.text] for one in asked
     ]
-    parts: list[object] = [system.model_dump(mode="json"), weights, texts, told.deadline_s, told.seed]
+    told_of_it = system.model_dump(mode="json")
+    texts = texts[:: told_of_it.pop("every")]
+    parts: list[object] = [told_of_it, weights, texts, told.deadline_s, told.seed]
     if system.route.get("corrector") == "self_refine":
         parts.append(told.refining)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
