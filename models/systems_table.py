@@ -68,16 +68,22 @@ def changes(found: Sequence[Found]) -> tuple[object, ...]:
 
 
 def losing(rows: Mapping[str, Sequence[Found]]) -> list[str]:
-    """Which columns each system is last in, ties included; a column in which all are alike says nothing."""
+    """Which columns each system is last in, ties included; a column in which all are alike says nothing.
+
+    Systems that were measured on fewer answers than others are left out: theirs are other answers.
+    """
+    most = max(map(len, rows.values()), default=0)
     lines, found = [], {name: rates(one) for name, one in rows.items()}
     for name, mine in found.items():
         last = []
         for column in QUALITY:
-            values = [other[column].percent for other in found.values() if other[column].n]
+            full = max(other[column].n for other in found.values())
+            values = [other[column].percent for other in found.values() if other[column].n == full > 0]
             worst = max(values, default=0.0) if column == "harmed" else min(values, default=0.0)
-            if mine[column].n and len(set(values)) > 1 and mine[column].percent == worst:
+            if mine[column].n == full and len(set(values)) > 1 and mine[column].percent == worst:
                 last.append(f"{column} ({mine[column].percent:.0f} %)")
-        lines.append(f"- {name}: {', '.join(last) or 'last in nothing'}")
+        fewer = f" (of {len(rows[name])} answers where others have {most})" if len(rows[name]) < most else ""
+        lines.append(f"- {name}: {', '.join(last) or 'last in nothing'}{fewer}")
     return lines
 
 

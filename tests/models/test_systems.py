@@ -10,9 +10,12 @@ import pytest
 import yaml
 
 from aligner_proxy.chat_group import Said
+from aligner_proxy.engine.scripted import ScriptedEngine
+from aligner_proxy.pipeline import Pipeline
 from aligner_proxy.types import METAALIGNER, Mode, Outcome, Policy, Status
 from aligner_proxy.wishes import Wish, WishKind, WishSource
 from models import adherence, systems, systems_table, train
+from models import refiner as refining
 from models.export import export
 from models.pairs import Pair, write_pairs
 from models.systems import Asked, Comparison, Found, SystemsError
@@ -63,6 +66,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for system in told["systems"]:
         if "needs" in system:
             system["needs"] = told["single_purpose"]
+        if "single_purpose" in system:
+            system["single_purpose"] = str(folder / "nowhere")
     (folder / "systems.yaml").write_text(yaml.safe_dump(told))
     return folder
 
@@ -181,3 +186,17 @@ def test_a_corrector_without_its_aligner_is_refused(tmp_path: Path) -> None:
     system = next(one for one in told.systems if one.name == "Aligner, stand-in")
     with pytest.raises(SystemsError, match="single_purpose"):
         systems._measured(system, [], told, tmp_path, lambda: refiner)
+
+
+async def test_a_slow_system_is_measured_on_every_so_many() -> None:
+    told = Comparison.read(CONFIG)
+    asked = [Asked("good", "Q?", f"So {n}.", OBJECTIVES) for n in range(9)]
+    system = next(one for one in told.systems if one.name == "MetaAligner")
+    made = Pipeline(ScriptedEngine())
+    slow = await systems.measure(made, system.model_copy(update={"every": 4}), asked, told)
+    assert (len(slow), len(await systems.measure(made, system, asked, told))) == (3, 9)
+
+
+def test_who_refines_may_be_anywhere(tmp_path: Path) -> None:
+    with refining.served("http://there/v1", tmp_path) as address:
+        assert address == "http://there/v1"
