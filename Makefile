@@ -1,7 +1,7 @@
 # Every verb does its own set-up in .venv and may be run again at any time, also after an interrupted run.
 # PYTHON=/path/to/python3 chooses the interpreter; ARGS='...' is handed to pytest, the demo or the benchmark.
 .DEFAULT_GOAL := help
-.PHONY: help setup gateway demo test test-long bench gpu-check soak load fuzz conformance early-warning lint format lock clean
+.PHONY: help setup gateway demo demo-preferences test test-long bench gpu-check soak load fuzz conformance early-warning lint format lock clean
 BIN := .venv/bin
 
 help: ## list the verbs
@@ -15,6 +15,9 @@ gateway: ## make .venv with what a gateway and the demo need, and no more
 
 demo: gateway ## a local model, the gateway in front of it, and the official client: live, about two minutes
 	@$(BIN)/python -m demo $(ARGS)
+
+demo-preferences: gateway ## one question by different people, and weights by question: live, about two minutes
+	@$(BIN)/python -m demo.preferences $(ARGS)
 
 test: setup ## all tests that this machine can run, in WORKERS (2) processes with one thread each
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadscope --durations=10 $(ARGS)

@@ -69,7 +69,8 @@ class CorrectionCache:
             "aligner": info.content_hash,
             "template": info.template_hash,
             "objectives": [objective.text for objective in policy.objectives],
-            "decoding": {"caution": policy.caution, "verify": policy.verify.value},
+            "decoding": {"caution": policy.caution, "verify": policy.verify.value}
+            | ({"draft": policy.draft} if policy.draft else {}),
             "tenant": policy.tenant,
             "turns": [[turn.role, turn.content] for turn in exchange.turns],
             "answer": exchange.answer,

@@ -14,11 +14,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from aligner_proxy import plugged
+from aligner_proxy.along import Along
 from aligner_proxy.apart import Apart, Caller, Here
 from aligner_proxy.engine.admission import Admission
 from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest, Engine, Reading, Unread
 from aligner_proxy.errors import DeadlineExceeded, EngineUnavailable, InvalidOutput
-from aligner_proxy.hookspecs import Corrector
+from aligner_proxy.hookspecs import Corrector, SentenceCorrector
 from aligner_proxy.plugged import Wanted
 from aligner_proxy.policy_file import PolicyFile
 from aligner_proxy.types import Correction
@@ -29,7 +30,16 @@ SEATS = 32
 
 def correctors(file: PolicyFile) -> dict[str, Engine]:
     """What the policies of this file may name besides the aligner on the engine; raises `ConfigError`."""
-    return {one.name: Admission(_plugged(one), seats=SEATS) for one in plugged.wanted(file)["correctors"]}
+    return {one.name: admitted(_plugged(one)) for one in plugged.wanted(file)["correctors"]}
+
+
+class Revising(Admission):
+    """Before a corrector that can read along, sentence by sentence."""
+
+
+def admitted(corrector: PluggedCorrector) -> Admission:
+    """The admission before a corrector."""
+    return (Revising if corrector.revises else Admission)(corrector, seats=SEATS)
 
 
 def _plugged(wanted: Wanted) -> PluggedCorrector:
@@ -74,9 +84,19 @@ class PluggedCorrector:
         text = _text(said)
         return replace(said, text=text, ms=(time.monotonic() - began) * 1000, aligner=self._hash(identity))
 
+    @property
+    def revises(self) -> bool:
+        """Whether it edits sentence by sentence."""
+        return isinstance(self._corrector, SentenceCorrector)
+
     async def read(self, request: AlignRequest) -> Reading:
-        """Nothing is read ahead."""
-        return Unread(self)
+        """Read along where it edits sentence by sentence; otherwise nothing is read ahead."""
+        return Along(self._revise, self, request) if self.revises else Unread(self)
+
+    async def _revise(self, request: AlignRequest, before: str, sentence: str) -> Correction:
+        corrector = self._corrector
+        assert isinstance(corrector, SentenceCorrector)
+        return await self._caller.call(lambda: corrector.revise(request, before, sentence))
 
     async def aclose(self) -> None:
         """Its thread is a daemon."""

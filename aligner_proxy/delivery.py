@@ -18,7 +18,7 @@ from aligner_proxy.pipeline import Pipeline
 from aligner_proxy.rewrite import Wire
 from aligner_proxy.sentences import ReleasedStream
 from aligner_proxy.streaming import HeldStream
-from aligner_proxy.types import METAALIGNER, Exchange, Mode, Outcome, StreamMode
+from aligner_proxy.types import Exchange, Mode, Outcome, StreamMode
 
 Read = Callable[[int], Reading | None]
 """The reading of one choice, if there is one."""
@@ -41,8 +41,7 @@ def stream(
 ) -> AsyncGenerator[Any, None]:
     """The items that the client gets."""
     mode, policy = ledger.policy.stream, ledger.policy
-    piecewise = policy.corrector == METAALIGNER and not policy.plugin_rules  # others judge whole answers
-    if mode is StreamMode.SENTENCE and policy.mode is Mode.ENFORCE and piecewise:
+    if mode is StreamMode.SENTENCE and policy.mode is Mode.ENFORCE and books.pipeline.piecewise(policy):
         return _released(wire, ledger, data, response, books)
     if mode is StreamMode.LIVE and policy.mode is Mode.ENFORCE:
         ledger.policy = replace(policy, mode=Mode.SHADOW)  # what is delivered at once cannot be corrected

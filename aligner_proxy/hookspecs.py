@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import pluggy
 from pydantic import BaseModel, ConfigDict
@@ -57,6 +57,15 @@ class Corrector(Protocol):
 
     async def correct(self, request: AlignRequest) -> Correction:
         """The edited answer (or the same one), within `request.deadline_s`; may raise any `CorrectionError`."""
+        ...
+
+
+@runtime_checkable
+class SentenceCorrector(Corrector, Protocol):
+    """A corrector that edits sentence by sentence, so that `stream: sentence` releases what it has looked at."""
+
+    async def revise(self, request: AlignRequest, before: str, sentence: str) -> Correction:
+        """What stands in place of one segment of the answer; `before` is what goes out before it."""
         ...
 
 

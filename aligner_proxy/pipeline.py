@@ -1,9 +1,9 @@
 """READ THIS FIRST. How does one upstream answer become one outcome?
 
-eligible -> cache -> engine -> gate -> outcome, and again where the policy says `retry`; a request with preferences goes
-through cache, engine and gate for them first (preferring.py). `Pipeline.align` never raises:
-whatever goes wrong becomes an outcome with a named reason, and what the client then gets is the policy's `on_error` for
-that class of failure (failures.py). It knows no wire format and no HTTP.
+eligible -> cache -> engine -> gate -> outcome, and again where the policy says `retry`; of several drafts the best
+stays (drafting.py); a request with preferences goes through cache, engine and gate for them first (preferring.py).
+`Pipeline.align` never raises: whatever goes wrong becomes an outcome with a named reason, and what the client then gets
+is the policy's `on_error` for that class of failure (failures.py). It knows no wire format and no HTTP.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from aligner_proxy import eligibility, failures, preferences, preferring, structured, weighing
+from aligner_proxy import drafting, eligibility, failures, preferences, preferring, structured, weighing
 from aligner_proxy.account import account
 from aligner_proxy.cache import CorrectionCache
-from aligner_proxy.correctors import MISSING, Correctors
+from aligner_proxy.correctors import MISSING, Correctors, Revising
 from aligner_proxy.engine.protocol import AlignRequest, Engine, Reading, Unread
-from aligner_proxy.errors import AnswerTooLong, QuotaSpent, Unreadable
+from aligner_proxy.errors import AnswerTooLong, CorrectionError, QuotaSpent, Unreadable
 from aligner_proxy.gate import Verdict, aside
 from aligner_proxy.plugged_rules import PluggedRules
 from aligner_proxy.preferences.checks import adherence
 from aligner_proxy.stages import stage
-from aligner_proxy.types import METAALIGNER, Correction, Exchange, Mode, Outcome, Policy, SkipReason, Status
+from aligner_proxy.types import METAALIGNER, Correction, Exchange, Mode, Outcome, Policy, SkipReason, Status, StreamMode
 
 log = logging.getLogger(__name__)
 
@@ -74,24 +74,30 @@ class Pipeline:
         policy = await self.weighed(exchange, policy)
         if eligibility.check(replace(exchange, answer=_SOMETHING, finish_reason=None), policy) is not None:
             return None
-        if policy.corrector != METAALIGNER:
-            return Unread(self._engine(policy))  # holds no place while the upstream writes
+        if policy.corrector != METAALIGNER and not (policy.stream is StreamMode.SENTENCE and self.piecewise(policy)):
+            return Unread(self.engine_of(policy))  # holds no place while the upstream writes
         until, policy = time.monotonic() + policy.deadline_s, preferring.asked(policy)
         if not policy.objectives:
             return None
-        return await self.engine.read(_Asking(exchange, "", policy, until, self.engine.align).request())
+        engine = self.engine_of(policy)
+        return await engine.read(_Asking(exchange, "", policy, until, engine.align).request())
+
+    def piecewise(self, policy: Policy) -> bool:
+        """Whether an answer can be judged while it is written; otherwise as a whole, as whoever chooses drafts does."""
+        along = policy.corrector == METAALIGNER or isinstance(self.engine_of(policy), Revising)
+        return along and not policy.plugin_rules and policy.drafts == 1
 
     async def weighed(self, exchange: Exchange, policy: Policy) -> Policy:
         """The policy with its objectives weighed for this conversation, where it wants that and nobody did it yet."""
         return await weighing.weighed(self.engine, policy, exchange.turns, exchange.call_id)
 
-    def _engine(self, policy: Policy) -> Engine:
+    def engine_of(self, policy: Policy) -> Engine:
         """Who corrects under this policy."""
         return self.correctors.get(policy.corrector, MISSING)
 
     async def _tried(self, exchange: Exchange, budget: failures.Budget, reading: Reading | None) -> Outcome:
         """Try until an outcome stands. What was read ahead is good for one try; later ones send the whole answer."""
-        whole = self._engine(budget.policy).align
+        whole = self.engine_of(budget.policy).align
         ask = whole if reading is None else reading.finish
         while True:
             outcome, error = await self._try(exchange, budget, ask)
@@ -128,7 +134,7 @@ class Pipeline:
     async def _align_part(self, asking: _Asking, text: str, policy: Policy) -> Outcome:
         """The outcome of one text in a JSON answer. What was read ahead was read as a whole, and is of no use here."""
         exchange = replace(asking.exchange, answer=text)
-        ask = self._engine(policy).align
+        ask = self.engine_of(policy).align
         return await self._align_text(replace(asking, exchange=exchange, answer=text, ask=ask), policy)
 
     async def _align_text(self, asking: _Asking, policy: Policy) -> Outcome:
@@ -149,16 +155,38 @@ class Pipeline:
     async def _correct_for(self, asking: _Asking, text: str, policy: Policy) -> tuple[Correction, bool | None]:
         """The correction of `text` for some of the objectives; what was read ahead was read for the operator's."""
         read_ahead = text == asking.answer and policy.objectives == preferring.asked(asking.policy).objectives
-        ask = asking.ask if read_ahead else self._engine(asking.policy).align
+        ask = asking.ask if read_ahead else self.engine_of(asking.policy).align
         exchange = replace(asking.exchange, answer=text)
         part = replace(asking.policy, objectives=policy.objectives)
         return await self._correct(replace(asking, exchange=exchange, answer=text, policy=part, ask=ask))
 
     async def _correct(self, asking: _Asking) -> tuple[Correction, bool | None]:
-        """The correction, and whether the cache had it (None: the cache was not asked)."""
+        """The correction, of several drafts the best, and whether the cache had it (None: the cache was not asked)."""
+        if asking.policy.drafts == 1 or not await self._reads(asking.policy):
+            return await self._draft(asking)
+        ask, judge = partial(self._draft_of, asking), self._verdict
+        return await drafting.best(asking.answer, asking.policy, asking.until, ask, judge)
+
+    async def _reads(self, policy: Policy) -> bool:
+        """Whether there is a detector head by which drafts can be told apart."""
+        try:
+            return (await self.engine.info()).named(policy.aligner).has_head
+        except CorrectionError:
+            return False
+
+    async def _draft_of(self, asking: _Asking, text: str, policy: Policy) -> tuple[Correction, bool | None]:
+        """One draft, or one reading of a draft; what was read ahead is for the first of them."""
+        first = text == asking.answer and policy.draft == 0 and policy.corrector == asking.policy.corrector
+        unmoved = policy.caution == asking.policy.caution
+        ask = asking.ask if first and unmoved else self.engine_of(policy).align
+        exchange = replace(asking.exchange, answer=text)
+        return await self._draft(replace(asking, exchange=exchange, answer=text, policy=policy, ask=ask))
+
+    async def _draft(self, asking: _Asking) -> tuple[Correction, bool | None]:
+        """One correction, and whether the cache had it."""
         if self.cache is None or asking.exchange.no_store:
             return await asking.correction(), None
-        info = await self._engine(asking.policy).info()
+        info = await self.engine_of(asking.policy).info()
         if asking.policy.corrector == METAALIGNER:
             info = info.named(asking.policy.aligner)
         key = self.cache.key(info, asking.policy, asking.exchange)
@@ -210,6 +238,7 @@ class _Asking:
             deadline_s=left - min(_WAY_BACK_S, left * _WAY_BACK_SHARE),
             tenant=tenant,
             quota=quota,
+            draft=self.policy.draft,
         )
 
 

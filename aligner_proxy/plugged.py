@@ -132,14 +132,15 @@ def _settings(kind: Kind[Any], told: Told) -> BaseModel:
 @cache
 def load(third_party: bool) -> Plugged:
     """Every plugin there is, once in each process."""
-    from aligner_proxy import pku, self_refine  # they are plugins, and know this room's neighbours
+    from aligner_proxy import pku, self_refine, stream_aligner  # they are plugins, and know this room's neighbours
 
     hooks = pluggy.PluginManager(GROUP)
     hooks.add_hookspecs(hookspecs)
     version = _version()
-    for name, module in (("aligner", pku), ("self_refine", self_refine)):
+    ours = {"aligner": pku, "self_refine": self_refine, "stream_aligner": stream_aligner}
+    for name, module in ours.items():
         hooks.register(module, name)
-    found = [_offered(hooks, Plugin(name, version, False, {}), {}) for name in ("aligner", "self_refine")]
+    found = [_offered(hooks, Plugin(name, version, False, {}), {}) for name in ours]
     for entry in sorted(installed(), key=lambda one: one.name) if third_party else ():
         taken = {(sort, kind.name) for plugin in found for sort, kinds in plugin.offers.items() for kind in kinds}
         found.append(_loaded(hooks, entry, taken, {plugin.name for plugin in found}))

@@ -124,6 +124,8 @@ class Settings(_Block):
     """keep: JSON answers are never edited; correct: each long text inside one is aligned as a text of its own."""
     corrector: PluginName | None = None
     """metaaligner: the aligner on the engine; or a corrector of a plugin: self_refine, aligner, or an installed one."""
+    drafts: Annotated[int, Field(ge=1, le=8, strict=True)] | None = None
+    """Corrections that are asked for; the gate judges each, and the one that the detector objects to least stays."""
     plugin_rules: Annotated[tuple[PluginName, ...], Field(max_length=32)] | None = None
     """Gate rules of plugins that hold besides the gate's own; the last place that says any names all of them."""
     preferences: Annotated[tuple[WishSource, ...], Field(max_length=3)] | None = None

@@ -86,6 +86,15 @@ _HASH_MARK = re.compile(r"##(?=\s*(?:Question|Answer|Correction|Answer_Prefix)\s
 _LOOK_ALIKES = ((BROKEN_BAR, "|"), (FULLWIDTH_HASHES, "##"), *((safe, mark) for mark, safe in _ROLES))
 
 
+# Stream Aligner (arXiv 2501.05336, released code): the last sentence, in view of what stands before it. Its weights
+# were trained inside a turn of Gemma's chat form.
+STREAM_ALIGNER = "##Question: {prompt} | ##Answer_Prefix: {prefix} | ##Answer_Last_Sentence: {last} | ##Your_Revision: "
+_GEMMA, END_OF_TURN = "<start_of_turn>user\n{input}<end_of_turn>\n<start_of_turn>model", "<end_of_turn>"
+_STREAM_FIELDS = "Question|Answer_Prefix|Answer_Last_Sentence|Your_Revision"
+_STREAM_MARK = re.compile(rf"##(?=\s*(?:{_STREAM_FIELDS})\s*:)", re.IGNORECASE)
+_TURN_MARK = re.compile(r"<(?=(?:start|end)_of_turn>)", re.IGNORECASE)
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """A filled template. `text[start:end]` is the answer as the aligner sees it (`shown`, same length as given)."""
@@ -149,6 +158,28 @@ def render(family: Template, query: str, answer: str, objectives: Sequence[str],
     head = before + family.guard(query) + after
     shown = family.guard(answer)
     return Prompt(head + shown + tail, len(head), len(head) + len(shown), answer, spans)
+
+
+def revision(query: str, before: str, sentence: str, *, gemma: bool) -> Prompt:
+    """Stream Aligner's prompt about one sentence, and where that stands in it."""
+    head, tail = STREAM_ALIGNER.split("{last}")
+    head = _filled(head, prompt=_within(query), prefix=_within(before))
+    outer = _GEMMA.split("{input}") if gemma else ("", "")
+    shown = _within(sentence)
+    start = len(outer[0]) + len(head)
+    return Prompt(outer[0] + head + shown + tail + outer[1], start, start + len(shown), sentence)
+
+
+def _filled(form: str, prompt: str, prefix: str) -> str:
+    """Both fields at once, so that what stands in one is never taken for the other."""
+    before, rest = form.split("{prompt}")
+    between, after = rest.split("{prefix}")
+    return before + prompt + between + prefix + after
+
+
+def _within(text: str) -> str:
+    """A text that neither closes a field of Stream Aligner nor a turn around it; as long as before."""
+    return _TURN_MARK.sub("\u2039", _STREAM_MARK.sub(FULLWIDTH_HASHES, text))
 
 
 def aspects(objectives: Sequence[str]) -> str:

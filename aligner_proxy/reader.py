@@ -44,7 +44,7 @@ class Reader:
         """Whoever finishes an answer that is held: who reads it, as long as he does."""
         if self._failure is not None or self._reading is None:
             await self.aclose()
-            return Unread(self._pipeline.engine)
+            return Unread(self._pipeline.engine_of(self._policy))
         return self._reading
 
     async def feed(self, text: str) -> None:

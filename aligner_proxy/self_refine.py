@@ -42,6 +42,8 @@ REVISE = (
 NOTHING = re.compile(r"\W*nothing\W*", re.IGNORECASE)
 REVIEW_TOKENS = 512
 """A review that needs more is cut off: what it has named by then is worth a revision."""
+DRAFT_TEMPERATURE = 0.7
+"""At least, for the second of several drafts and later ones: at 0 they would all be the same."""
 _LEAST_S = 0.01
 
 
@@ -70,6 +72,7 @@ class _Budget:
     tokens: int
     read: int = 0
     written: int = 0
+    draft: int = 0
 
     def seconds(self) -> float:
         left = self.until - time.monotonic()
@@ -96,7 +99,7 @@ class SelfRefine:
 
     async def correct(self, request: AlignRequest) -> Correction:
         """Review and revise until nothing is found, nothing changes, or nothing is left to spend."""
-        budget = _Budget(time.monotonic() + request.deadline_s, self._settings.max_tokens)
+        budget = _Budget(time.monotonic() + request.deadline_s, self._settings.max_tokens, draft=request.draft)
         text = request.answer
         for _ in range(self._settings.rounds):
             try:
@@ -128,7 +131,7 @@ class SelfRefine:
             system,
             json.dumps(told, ensure_ascii=False),
             tokens=budget.room(most),
-            temperature=self._settings.temperature,
+            temperature=max(self._settings.temperature, DRAFT_TEMPERATURE if budget.draft else 0.0),
             deadline_s=budget.seconds(),
         )
         budget.read, budget.written = budget.read + said.read, budget.written + said.written

@@ -18,8 +18,7 @@ class Mode(StrEnum):
 
 
 class StreamMode(StrEnum):
-    """`hold` withholds, aligns the whole answer and replays it; `sentence` releases each segment when it is judged and,
-    where it is flagged, edited; `live` delivers the original at once and corrects for the record only."""
+    """`hold` aligns the whole answer, then replays it; `sentence` does so by segments; `live` only for the record."""
 
     HOLD = "hold"
     SENTENCE = "sentence"
@@ -178,6 +177,8 @@ class Policy:
     gate: tuple[GateRule, ...] = tuple(GateRule)
     json_strings: JsonStrings = JsonStrings.KEEP
     corrector: str = METAALIGNER
+    drafts: int = 1
+    draft: int = 0  # which of them this is (drafting.py)
     plugin_rules: tuple[str, ...] = ()
     preferences: tuple[WishSource, ...] = ()
     bypass: bool = False  # the request asked to be left alone, and its tenant may ask that

@@ -65,7 +65,7 @@ def ask(world: World, team: str, case: Case) -> Seen:
             model=cases.MODEL, messages=case.messages, **case.options
         )
         got = raw.parse().choices[0].message.content or ""
-    return _seen(world, got, raw.headers)
+    return seen(world, got, raw.headers)
 
 
 def ask_stream(world: World, team: str, case: Case) -> Seen:
@@ -76,21 +76,22 @@ def ask_stream(world: World, team: str, case: Case) -> Seen:
             model=cases.RAW_MODEL, prompt=case.prompt, stop="\nAssistant:", stream=True, **case.options
         )
         parts = [chunk.choices[0].text or "" for chunk in text.parse() if chunk.choices]
-        return _seen(world, "".join(parts), text.headers)
+        return seen(world, "".join(parts), text.headers)
     chat = client.chat.completions.with_raw_response.create(
         model=cases.MODEL, messages=case.messages, stream=True, **case.options
     )
     parts = [chunk.choices[0].delta.content or "" for chunk in chat.parse() if chunk.choices]
-    return _seen(world, "".join(parts), chat.headers)
+    return seen(world, "".join(parts), chat.headers)
 
 
-def _seen(world: World, got: str, headers: httpx.Headers) -> Seen:
+def seen(world: World, got: str, headers: httpx.Headers) -> Seen:
+    """An answer beside what the upstream had said, and what the headers tell of it."""
     told = {name: headers.get(f"x-aligner-{name}", "") for name in ("status", "reason", "objectives", "policy")}
     return Seen(world.said(), got, **told, cache=headers.get("x-aligner-cache", ""), ms=headers.get("x-aligner-ms", ""))
 
 
 @contextmanager
-def running(console: Console) -> Iterator[World]:
+def running(console: Console, config: Path = CONFIG) -> Iterator[World]:
     """The upstream and the gateway, started and waited for; both are gone afterwards."""
     shutil.rmtree(WORK / "corrections", ignore_errors=True)  # so that the first answer of a run is never from a cache
     WORK.mkdir(parents=True, exist_ok=True)
@@ -107,7 +108,7 @@ def running(console: Console) -> Iterator[World]:
         "LITELLM_LOG": os.environ.get("LITELLM_LOG", "ERROR"),
     }
     world = World(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{up}", keys, env)
-    serve = ["aligner_proxy", "serve", "--config", str(CONFIG), "--port", str(port)]
+    serve = ["aligner_proxy", "serve", "--config", str(config), "--port", str(port)]
     with ExitStack() as stack:
         _start(stack, console, "the upstream", ["demo.upstream", str(up)], f"{world.upstream}/said", env)
         _start(stack, console, "the gateway", serve, f"{world.gateway}/health/readiness", env)

@@ -19,6 +19,7 @@ from aligner_proxy.types import Correction, Exchange, Outcome, Policy, Status
 from tests.installed import EXAMPLE, install, install_example
 
 HOOKS = "from aligner_proxy.hookspecs import Kind, hookimpl\n"
+OURS = ["aligner", "self_refine", "stream_aligner"]
 FALSE_FRIEND = HOOKS + "@hookimpl\ndef correctors():\n    return [Kind('self_refine', 'mine', lambda told: None)]\n"
 Site = Callable[..., Path]
 
@@ -48,9 +49,9 @@ def plugin(name: str) -> Plugin:
 
 
 def test_our_own_come_first_and_say_what_they_offer(site: Path) -> None:
-    names = [(one.name, one.third_party, one.fault) for one in load(True).plugins][:2]
-    assert names == [("aligner", False, None), ("self_refine", False, None)]
-    assert set(load(True).offers("correctors")) == {"aligner", "self_refine"}
+    names = [(one.name, one.third_party, one.fault) for one in load(True).plugins][:3]
+    assert names == [(name, False, None) for name in OURS]
+    assert set(load(True).offers("correctors")) == set(OURS)
 
 
 def test_the_example_is_installed_by_its_metadata_and_made_by_the_file(site: Path, tmp_path: Path) -> None:
@@ -83,7 +84,7 @@ def test_plugins_of_others_are_switched_off_whole_and_not_even_imported(
     file = policies(tmp_path, "plugins: {third_party: false}\n" if switch == "file" else "")
     assert plugged.wanted(file)["correctors"] == ()
     assert "noisy" not in sys.modules
-    assert [one.name for one in load(config.third_party_plugins(file)).plugins] == ["aligner", "self_refine"]
+    assert [one.name for one in load(config.third_party_plugins(file)).plugins] == OURS
 
 
 def test_the_switch_in_the_environment_knows_two_words(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -20,6 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from aligner_proxy import audit, plugged, unseen, weighing
+from aligner_proxy.cli import preference_options
 from aligner_proxy.config import (
     PolicyFile,
     engine_at,
@@ -41,8 +42,9 @@ from aligner_proxy.policy import (
     value_of,
 )
 from aligner_proxy.policy_file import KeyEntry
+from aligner_proxy.preferences.dialogue import MetaPrompt, SystemInfo, UserInfo
 from aligner_proxy.provenance import read
-from aligner_proxy.types import GateRule, Policy, Turn
+from aligner_proxy.types import GateRule, Objective, Policy, Turn
 
 _DENY = "deny:"
 
@@ -71,6 +73,9 @@ class _Checked:
 @click.option("--key-metadata", help='LiteLLM\'s metadata of the key, as JSON: {"aligner": {...}}.')
 @click.option("--objective", "-o", "asked", multiple=True, help="An objective that the request asks for by itself.")
 @click.option("--prompt", help="A sample prompt: with objectives: auto, ask the engine what each weighs for it.")
+@click.option("--preference", default="", help="What a request would prefer, in words.")
+@click.option("--persona", default="", help="Who a request says asks.")
+@click.option("--system", default="", help="The request's system prompt.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 def command(
     file: Path,
@@ -82,6 +87,9 @@ def command(
     key_metadata: str | None,
     asked: tuple[str, ...],
     prompt: str | None,
+    preference: str,
+    persona: str,
+    system: str,
     as_json: bool,
 ) -> None:
     """Validate FILE (LiteLLM YAML or policies file) and print the policy that such a request would get, and why."""
@@ -90,6 +98,7 @@ def command(
         _facts(checked, model, tags, team, key, asked),
         team_settings=_ours("--team-metadata", team_metadata),
         key_settings=_ours("--key-metadata", key_metadata),
+        said=MetaPrompt(SystemInfo(system), UserInfo(persona, preference)),
     )
     policy = PolicyResolver(checked.policies).resolve(facts)
     if prompt is not None:
@@ -165,17 +174,20 @@ def _warnings(checked: _Checked, facts: RequestFacts, policy: Policy) -> list[st
     found.extend(_engine_warnings(checked, policy))
     found += _unserved(checked)
     found += _unweighed(policy)
+    found += preference_options.warnings(facts.said, policy)
     if not policy.objectives:
         found.append("no objectives: such an answer is skipped (reason no_objectives)")
     return [*found, *checked.unseen]
 
 
 def _unweighed(policy: Policy) -> Iterator[str]:
-    """Why objectives that a net is to choose are shown without its word."""
+    """Why objectives that a net is to choose are shown without its word, and drafts that are all the same."""
     if policy.auto and not policy.auto.weights:
         yield "objectives: auto: which of these stay is decided for each prompt; try one with --prompt"
     if policy.auto and policy.auto.reason:
         yield f"objectives weigh the same ({policy.auto.reason}): the engine's net could not be asked"
+    if policy.drafts > 1 and policy.corrector == "aligner":
+        yield "drafts have no use with corrector aligner: it writes the same each time"
 
 
 def _engine_warnings(checked: _Checked, policy: Policy) -> list[str]:
@@ -231,7 +243,9 @@ def _as_json(checked: _Checked, policy: Policy, warnings: Sequence[str]) -> dict
         "quota": {"value": policy.quota.seconds, "origin": origins["quota"]} if policy.quota else None,
         "denied": [{"name": name, "origin": origin} for name, origin in _denied(policy)],
         "objectives": [
-            {"name": o.name, "text": o.text, "origin": origins[f"objective:{o.name}"]} for o in policy.objectives
+            {"name": o.name, "text": o.text, "origin": origins[f"objective:{o.name}"]}
+            | ({"met": preference_options.how(o.wish)} if o.wish else {})
+            for o in policy.objectives
         ],
         "weights": dict(policy.auto.weights) if policy.auto else None,
         "precedence": list(PRECEDENCE),
@@ -251,7 +265,7 @@ def _print(console: Console, checked: _Checked, policy: Policy, warnings: Sequen
     origins = dict(policy.origins)
     weights = dict(policy.auto.weights) if policy.auto else {}
     rows = [
-        (f"{i}. {o.name}", f"{weights[o.name]:.3f}" if weights else "-", o.text, origins[f"objective:{o.name}"])
+        (f"{i}. {o.name}", f"{weights[o.name]:.3f}" if o.name in weights else "-", o.text, _from(o, origins))
         for i, o in enumerate(policy.objectives, 1)
     ]
     console.print(_table(("objective", "weight", "text", "from"), rows))
@@ -261,6 +275,11 @@ def _print(console: Console, checked: _Checked, policy: Policy, warnings: Sequen
         console.print(f"[dim]{escape(line)}[/]", soft_wrap=True)
     for warning in warnings:
         console.print(f"[yellow]warning[/] {escape(warning)}", soft_wrap=True)
+
+
+def _from(objective: Objective, origins: Mapping[str, str]) -> str:
+    origin = origins[f"objective:{objective.name}"]
+    return f"{origin}: {preference_options.how(objective.wish)}" if objective.wish else origin
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

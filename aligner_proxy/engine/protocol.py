@@ -72,6 +72,8 @@ class AlignRequest(_Asked):
     caution: float = Field(default=0.0, allow_inf_nan=False)
     verify: Verify = Verify.FLAGGED
     deadline_s: float = Field(default=20.0, gt=0, le=3600)
+    draft: int = Field(default=0, ge=0, lt=8)
+    """Which of several drafts of the same answer this is to be: what can write otherwise does so from 1 on."""
 
 
 class WeighRequest(_Asked):

@@ -31,7 +31,8 @@ from models.meal.learner import Learner, Params
 from models.meal.setting import Meal, MealError
 
 CHECKPOINT, LOG, NET = "checkpoint.pt", "log.jsonl", "meal.safetensors"
-HELD_OUT = 12
+HELD_OUT = 36
+"""Tasks: every kind three times."""
 
 
 def load(meal: Meal) -> tuple[Any, Any, PromptTokenizer]:
@@ -61,9 +62,9 @@ def measured(meal: Meal, learner: Learner, start: Params, weigh: bilevel.Weigh) 
     """Mean outer loss on probes, one step from where the base learner began: so it tells of these weights alone."""
     lost = []
     for task in data.held_out(meal.seed, HELD_OUT, meal.objectives):
-        # The cheap way: what the net would learn of it is not asked here.
-        inner = bilevel.step(learner, start, weigh, task, lr=meal.inner_lr, beta=meal.beta, unrolled=True)
-        lost.append(inner.outer.item())
+        moved = bilevel.taken(learner, start, weigh, task, lr=meal.inner_lr)
+        with torch.no_grad():
+            lost.append(bilevel.preference(learner, moved, weigh, task, meal.beta).item())
     return sum(lost) / len(lost)
 
 

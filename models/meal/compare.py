@@ -1,18 +1,18 @@
-"""Do a net's weights beat fixed ones on prompts that nobody trained on? One table, one plot.
+"""Do a net's weights beat fixed ones on prompts that nobody trained on? Three tables, one plot.
 
     python -m models.meal.compare configs/meal/embedded.yaml [OUT]
 
-Three weightings side by side: uniform; static, which is how often each objective mattered in training; and the net's.
-Rank statistics over the probes, with the objectives' texts as trained and in other words; intervals by a bootstrap
-over wordings, since probes of one wording are alike. Then the base learner: one step by these weights from where it
-began, and whether that step brought it nearer to the preferred answer.
+Weightings side by side: uniform; static, which is how often each objective mattered in training; the net's, and the net
+as it was before training. Rank statistics over the probes (`ranks.py`), with the objectives' texts as trained and in
+other words, and the differences probe by probe. Then the base learner: one step by these weights from where it began,
+and whether that step brought it nearer to the preferred answer; there `told` is a weighting that knows what matters, so
+that it can be seen how much weights could bring at all. Without a run of one's own the shipped net is measured.
 """
 
 from __future__ import annotations
 
-import random
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,53 +21,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aligner_proxy.engine import manifest
 from aligner_proxy.engine.weigher import WeightNet
 from models import publish
 from models.meal import bilevel, data
-from models.meal.__main__ import CHECKPOINT, NET, load
+from models.meal.__main__ import CHECKPOINT, NET, begun, load
 from models.meal.encoder import Encoder, uniform
 from models.meal.learner import Learner
+from models.meal.ranks import KEPT, PROBES, Mean, Ranked, Row, better, fresh, ranked, row
 from models.meal.setting import Meal
 from models.rates import Rate
 
-KEPT, TASKS, DRAWS = 3, 36, 2000
-
-
-@dataclass(frozen=True, slots=True)
-class Mean:
-    """A mean with its 95 % bootstrap interval over groups."""
-
-    n: int
-    mean: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Mapping[str, Sequence[float]]) -> Mean:
-        """From values in groups; whole groups are drawn."""
-        rng, groups = random.Random(0), list(values.values())
-        drawn = sorted(_mean(rng.choices(groups, k=len(groups))) for _ in range(DRAWS))
-        low, high = drawn[int(0.025 * DRAWS)], drawn[int(0.975 * DRAWS)]
-        return cls(sum(map(len, groups)), _mean(groups), low, high)
-
-    def __str__(self) -> str:
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}], n = {self.n}"
-
-
-def _mean(groups: Sequence[Sequence[float]]) -> float:
-    return sum(map(sum, groups)) / sum(map(len, groups))
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One weighting under one wording of the objectives."""
-
-    weights: str
-    texts: str
-    reciprocal_rank: Mean
-    spearman: Mean
-    kept: Rate
-    """Whether what matters most stays among the three heaviest, ties by the order of the file as in the gateway."""
+UNTRAINED = "net before training"
+TASKS = 60
+BESIDE = ("uniform", "static", UNTRAINED)
+TOLD = (0.6, 0.3)
+"""What `told` weighs, of that which matters most and second; the rest shares what is left."""
+_SHIPPED = Path(__file__).parents[2] / "aligner_proxy" / "embedded" / manifest.NET
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,63 +46,34 @@ class Moved:
 
     weights: str
     outer: Mean
+    below: tuple[Mean, ...]
+    """By how much the outer loss is below that of each of `BESIDE`, task by task."""
     nearer: Rate
 
 
-def ranks(values: Sequence[float]) -> list[float]:
-    """1 for the largest; equals share the mean of their ranks."""
+def moved(meal: Meal, learner: Learner, weightings: dict[str, bilevel.Weigh]) -> list[Moved]:
+    """The base learner after one step by each weighting; only the step differs, the prompt says nothing of weights."""
+    start = learner.initial(meal.trained)
+    losses: dict[str, dict[str, list[float]]] = {name: {} for name in weightings}
+    nearer: dict[str, list[bool]] = {name: [] for name in weightings}
+    for task in data.held_out(meal.seed + 1, TASKS, meal.objectives):
+        with torch.no_grad():
+            before = bilevel.margins(learner, start, uniform, task)
+        for name, weigh in weightings.items():
+            params = bilevel.taken(learner, start, weigh, task, lr=meal.inner_lr)
+            with torch.no_grad():
+                after = bilevel.margins(learner, params, uniform, task)
+            nearer[name] += (after > before).tolist()
+            lost = float(torch.nn.functional.softplus(-meal.beta * after).mean())
+            losses[name].setdefault(task.kind, []).append(lost)
     return [
-        sum(other > value for other in values) + (sum(other == value for other in values) + 1) / 2 for value in values
+        Moved(name, Mean.of(lost), tuple(Mean.of(_less(losses[one], lost)) for one in BESIDE), Rate.of(nearer[name]))
+        for name, lost in losses.items()
     ]
 
 
-def spearman(one: Sequence[float], other: Sequence[float]) -> float:
-    """Rank correlation; 0 where one of them is constant."""
-    a, b = ranks(one), ranks(other)
-    middle = (len(a) + 1) / 2
-    up = sum((x - middle) * (y - middle) for x, y in zip(a, b, strict=True))
-    down = (sum((x - middle) ** 2 for x in a) * sum((y - middle) ** 2 for y in b)) ** 0.5
-    return up / down if down else 0.0
-
-
-def reciprocal(values: Sequence[float], which: int) -> float:
-    """1 over the rank; among equals the mean over their orders."""
-    above, same = sum(v > values[which] for v in values), sum(v == values[which] for v in values)
-    return sum(1 / (above + 1 + i) for i in range(same)) / same
-
-
-def ranked(name: str, wording: str, weigh: bilevel.Weigh) -> Row:
-    """Rank statistics of one weighting over all probes."""
-    known = data.material()
-    names = list(known.objectives)
-    texts = [facet.texts[0 if wording == "trained" else -1] for facet in known.objectives.values()]
-    reciprocals: dict[str, list[float]] = {}
-    correlations: dict[str, list[float]] = {}
-    kept = []
-    for kind in known.kinds.values():
-        first, second = (names.index(one) for one in kind.matters)
-        truth = [2.0 if i == first else 1.0 if i == second else 0.0 for i in range(len(names))]
-        for ask in kind.probes.asks:
-            for row in weigh([ask.format(x=thing) for thing in kind.probes.about], texts).tolist():
-                reciprocals.setdefault(ask, []).append(reciprocal(row, first))
-                correlations.setdefault(ask, []).append(spearman(row, truth))
-                order = sorted(range(len(row)), key=lambda i: -row[i])
-                kept.append(first in order[:KEPT])
-    return Row(name, wording, Mean.of(reciprocals), Mean.of(correlations), Rate.of(kept))
-
-
-def moved(name: str, meal: Meal, learner: Learner, weigh: bilevel.Weigh) -> Moved:
-    """The base learner after one step by these weights; only the step differs, the prompt says nothing of weights."""
-    start = learner.initial(meal.trained)
-    outer: dict[str, list[float]] = {}
-    nearer = []
-    for task in data.held_out(meal.seed + 1, TASKS, meal.objectives):
-        done = bilevel.step(learner, start, weigh, task, lr=meal.inner_lr, beta=meal.beta, unrolled=True)
-        before = bilevel.margins(learner, start, uniform, task).detach()
-        after = bilevel.margins(learner, done.moved, uniform, task).detach()
-        nearer += (after > before).tolist()
-        outer.setdefault(task.kind, []).append(float(torch.nn.functional.softplus(-meal.beta * after).mean()))
-    return Moved(name, Mean.of(outer), Rate.of(nearer))
+def _less(one: dict[str, list[float]], other: dict[str, list[float]]) -> dict[str, list[float]]:
+    return {kind: [a - b for a, b in zip(one[kind], other[kind], strict=True)] for kind in one}
 
 
 def static(prompts: Sequence[str], texts: Sequence[str]) -> Tensor:
@@ -147,10 +88,25 @@ def static(prompts: Sequence[str], texts: Sequence[str]) -> Tensor:
     return (weights / weights.sum()).expand(len(prompts), -1)
 
 
+def told(prompts: Sequence[str], texts: Sequence[str]) -> Tensor:
+    """What a weighting would say that knows each probe's kind."""
+    known = data.material()
+    kinds = {text: kind for kind in known.kinds.values() for text in kind.probes.prompts()}
+    named = {text: name for name, facet in known.objectives.items() for text in facet.texts}
+    rows = []
+    for prompt in prompts:
+        heavy = dict(zip(kinds[prompt].matters, TOLD, strict=True))
+        weights = [heavy.get(named[text], (1 - sum(TOLD)) / max(1, len(texts) - 2)) for text in texts]
+        rows.append([weight / sum(weights) for weight in weights])
+    return torch.tensor(rows)
+
+
 def trained(meal: Meal) -> WeightNet:
-    """The net of a run: the finished one, else that of the last checkpoint."""
+    """The net of a run: finished, else that of the last checkpoint, else the one beside the embedded aligner."""
     if (meal.out / NET).exists():
         return WeightNet.load(meal.out / NET)
+    if meal.base == "embedded" and not (meal.out / CHECKPOINT).exists():
+        return WeightNet.load(_SHIPPED)
     state: dict[str, Any] = torch.load(meal.out / CHECKPOINT, weights_only=True)["net"]
     width, size = state["prompt.weight"].shape
     layers = state["layers"].tolist()
@@ -159,16 +115,22 @@ def trained(meal: Meal) -> WeightNet:
     return net.eval()
 
 
-def _sections(rows: Sequence[Row], steps: Sequence[Moved]) -> str:
-    head = ("weights", "objectives' texts", "reciprocal rank", "Spearman", f"kept among {KEPT}")
-    first = publish.table(head, [(r.weights, r.texts, r.reciprocal_rank, r.spearman, r.kept) for r in rows])
-    second = publish.table(("weights", "outer loss (nats)", "nearer"), [(m.weights, m.outer, m.nearer) for m in steps])
-    return f"{first}\n\n{second}"
+def _sections(rows: Sequence[Row], leads: Sequence[tuple[str, str, str, Mean, Mean]], steps: Sequence[Moved]) -> str:
+    head = ("weights", "probes", "objectives' texts", "reciprocal rank", "Spearman", f"kept among {KEPT}")
+    tables = [
+        publish.table(head, [(r.weights, r.probes, r.texts, r.reciprocal_rank, r.spearman, r.kept) for r in rows]),
+        publish.table(("the net above", "probes", "objectives' texts", "reciprocal rank", "Spearman"), leads),
+    ]
+    if steps:
+        cells = [(m.weights, m.outer, *m.below, m.nearer) for m in steps]
+        columns = ("weights", "outer loss (nats)", *(f"below {name}" for name in BESIDE), "nearer")
+        tables.append(publish.table(columns, cells))
+    return "\n\n".join(tables)
 
 
 def _draw(path: Path, rows: Sequence[Row]) -> None:
-    labels = [f"{row.weights}, {row.texts}" for row in rows]
-    with publish.plot(path, columns=2, size=(9, 3), sharey=True) as ((left, right),):
+    labels = [f"{row.weights}, {row.probes}, {row.texts}" for row in rows]
+    with publish.plot(path, columns=2, size=(9, 1.2 + 0.25 * len(rows)), sharey=True) as ((left, right),):
         publish.whiskers(left, [row.kept for row in rows], labels)
         left.set_xlabel(f"what matters most is among the {KEPT} heaviest (%)")
         means = [row.reciprocal_rank for row in rows]
@@ -178,24 +140,38 @@ def _draw(path: Path, rows: Sequence[Row]) -> None:
 
 
 def main(config: Path, out: Path | None = None) -> None:
-    """Write compare.md, .json and .svg."""
+    """Write compare.md, .json and .svg; the ranks first, since they are quick."""
     meal = Meal.read(config)
     folder = out or meal.out
+    torch.manual_seed(meal.seed)
     model, base, tokenizer = load(meal)
-    net = trained(meal).to(torch.float64 if meal.dtype == "float64" else torch.float32)
+    dtype = torch.float64 if meal.dtype == "float64" else torch.float32
+    net = trained(meal).to(dtype)
     encoder = Encoder(model, tokenizer, net.layers.tolist())
-    weightings: dict[str, Callable[[Sequence[str], Sequence[str]], Tensor]] = {
-        "uniform": uniform,
-        "static": static,
-        "net": lambda prompts, texts: partial(encoder.weigh, net)(prompts, texts).detach(),
-    }
+
+    def of(some: WeightNet) -> bilevel.Weigh:
+        return lambda prompts, texts: partial(encoder.weigh, some)(prompts, texts).detach()
+
+    fixed: dict[str, Callable[[Sequence[str], Sequence[str]], Tensor]] = {"uniform": uniform, "static": static}
+    weightings = {**fixed, UNTRAINED: of(begun(meal, encoder, model.config).to(dtype)), "net": of(net)}
+    rows, leads = list[Row](), list[tuple[str, str, str, Mean, Mean]]()
+    for which in PROBES:
+        for wording in ("trained", "others"):
+            found: dict[str, list[Ranked]] = {name: ranked(which, wording, by) for name, by in weightings.items()}
+            rows += [row(name, which, wording, one) for name, one in found.items()]
+            leads += [(name, which, wording, *better(found["net"], found[name])) for name in found if name != "net"]
+    _write(folder, rows, leads, ())
     learner = Learner(base, tokenizer, meal.template, embedded=meal.weights_as == "embedding")
-    rows = [ranked(name, wording, by) for wording in ("trained", "others") for name, by in weightings.items()]
-    steps = [moved(name, meal, learner, by) for name, by in weightings.items()]
-    text = _sections(rows, steps)
-    publish.write(folder, "compare", text, {"ranks": rows, "steps": steps})
+    _write(folder, rows, leads, moved(meal, learner, {**weightings, "told": told}))
+    print((folder / "compare.md").read_text())
+
+
+def _write(
+    folder: Path, rows: Sequence[Row], leads: Sequence[tuple[str, str, str, Mean, Mean]], steps: Sequence[Moved]
+) -> None:
+    document = {"ranks": rows, "leads": leads, "steps": steps, "fresh": sum(map(len, fresh().values()))}
+    publish.write(folder, "compare", _sections(rows, leads, steps), document)
     _draw(folder / "compare.svg", rows)
-    print(text)
 
 
 if __name__ == "__main__":

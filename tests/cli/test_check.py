@@ -248,3 +248,37 @@ def test_without_an_engine_a_sample_prompt_weighs_all_alike(tmp_path: Path, monk
     told = json.loads(_run(tmp_path / "p.yaml", "--model", "gpt", "--json").stdout)
     assert told["weights"] == {}
     assert any("--prompt" in warning for warning in told["warnings"])
+
+
+PREFERRING = """\
+objectives: {prose: "Prose: the response should be written in sentences instead of lists"}
+routes: [{match: {model: "*"}, objectives: [prose], preferences: [request, persona]}]
+tenants: [{match: {team: acme}, allow_preferences: true}]
+"""
+
+
+def test_a_preference_shows_what_becomes_of_it(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(PREFERRING)
+    said = ("--preference", "Use bullet points, no emoji, at most 80 words. Be warm.", "--persona", "I am a nurse.")
+    asked = (tmp_path / "p.yaml", "--model", "gpt", "--team", "acme", *said)
+    told = json.loads(_run(*asked, "--system", "All caps.", "--json").stdout)
+    met = {one["name"]: one.get("met") for one in told["objectives"]}
+    assert met["prose"] is None
+    assert met["no-emoji"] == "met by rules"
+    assert met["max-words"] == "asked of the corrector, checked"
+    assert met["preference"] == met["persona"] == "asked of the corrector, in words"
+    assert any(one.startswith("lists (request) is set aside") for one in told["warnings"])
+    assert any("does not read preferences of the system" in one for one in told["warnings"])
+    shown = _run(*asked).stdout
+    assert "met by rules" in " ".join(shown.split())
+    refused = _run(tmp_path / "p.yaml", "--model", "gpt", "--team", "other", *said)
+    assert refused.exit_code != 0
+    assert "allow_preferences" in refused.output
+
+
+def test_drafts_of_a_corrector_that_repeats_itself_are_a_warning(tmp_path: Path) -> None:
+    text = "defaults: {drafts: 3, corrector: aligner}\nplugins: {correctors: {aligner: {engine: 'unix:/e.sock'}}}\n"
+    (tmp_path / "p.yaml").write_text(text)
+    told = json.loads(_run(tmp_path / "p.yaml", "--model", "gpt", "--json").stdout)
+    assert told["settings"]["drafts"] == {"value": 3, "origin": "p.yaml:1 (defaults)"}
+    assert any("drafts have no use" in one for one in told["warnings"])

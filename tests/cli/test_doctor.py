@@ -202,7 +202,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_plugins_are_named_with_what_they_offer(site: Path) -> None:
     found = {finding.check: finding for finding in doctor.plugins()}
-    assert found["correctors"].found.startswith("metaaligner, aligner, self_refine, plain_words")
+    assert found["correctors"].found.startswith("metaaligner, aligner, self_refine, stream_aligner, plain_words")
     assert "correctors: self_refine (a model of" in found["plugin self_refine"].found
     assert found["plugin plain_words"].found.startswith("0.1.0; correctors: plain_words (plain words")
     assert "gate rules: calm" in found["plugin plain_words"].found
@@ -222,6 +222,6 @@ def test_plugins_that_are_switched_off_are_named_and_not_loaded(
         (tmp_path / "policies.yaml").write_text("plugins: {third_party: false}\n")
         monkeypatch.setenv("ALIGNER_PROXY_POLICIES", str(tmp_path / "policies.yaml"))
     found = {finding.check: finding for finding in doctor.plugins()}
-    assert found["correctors"].found.startswith("metaaligner, aligner, self_refine (")
+    assert found["correctors"].found.startswith("metaaligner, aligner, self_refine, stream_aligner (")
     assert found["plugins"].found == "switched off, not loaded: broken, plain_words"
     assert not {"plugin plain_words", "plugin broken"} & set(found)

@@ -36,6 +36,15 @@ LITELLM = os.environ.get("LITELLM_COMMAND") or str(Path(sys.executable).with_nam
 
 HASTY: dict[str, Any] = {"deadline_s": 0.5}
 BLOCK: dict[str, Any] = {"on_error": "block"}
+# One line of policy each, and nothing else between them (test_systems.py).
+SYSTEMS: dict[str, dict[str, Any]] = {
+    "metaaligner": {},
+    "meal": {"objectives": {"auto": ["humour", "kind"]}},
+    "metaalign": {"preferences": ["request"]},
+    "aligner": {"corrector": "aligner"},
+    "self-refine": {"corrector": "self_refine"},
+    "best-of": {"drafts": 3},
+}
 POLICIES = {
     "objectives": {"kind": "Kindness: the response should never insult the reader"},
     "defaults": {"deadline_s": 20},
@@ -80,6 +89,7 @@ POLICIES = {
         {"match": {"model": "foreign"}, "objectives": ["kind"], "corrector": "unreliable", "deadline_s": 1},
         {"match": {"model": "calm"}, "objectives": ["kind"], "corrector": "plain_words", "plugin_rules": ["calm"]},
         {"match": {"model": "wishing"}, "objectives": ["kind"], "preferences": ["request"], "stream": "sentence"},
+        *({"match": {"model": f"field-{name}"}, "objectives": ["kind"], **line} for name, line in SYSTEMS.items()),
         {"match": {"model": "*"}, "name": "all", "objectives": ["kind"]},
     ],
     "plugins": {
@@ -102,6 +112,7 @@ POLICIES = {
     ],
 }
 PINGED = "pinged"
+SINGLE = "single.sock"
 DOUBLED = "doubled"
 # How LiteLLM reaches a model decides what it makes of the endpoint that a client speaks.
 RESPONSES_MODELS = ("gpt", "claude", "chatonly")  # natively, by way of Messages, by way of chat
@@ -111,6 +122,7 @@ OPENAI_MODELS = (
     *("refined", "refined-or-nothing", "foreign", "calm", "wishing"),
     *(PINGED, DOUBLED, "quick", "live", "sentence", "sentence-hasty", "sentence-strict"),
     *("hold-weighed", "sentence-weighed", "live-weighed"),
+    *(f"field-{name}" for name in SYSTEMS),
 )
 STREAM_MODES = ("quick", "live", "sentence")
 
@@ -229,6 +241,17 @@ def engine(folder: Path) -> Iterator[EngineProcess]:
     address, log = folder / "engine.sock", folder / "engine.calls"
     command = [sys.executable, str(HERE / "scripted_engine.py"), str(address), str(log)]
     made = EngineProcess(Process(command, folder / "engine.log"), address, log)
+    made.start()
+    yield made
+    made.process.stop()
+
+
+@pytest.fixture(scope="session")
+def single_purpose(folder: Path) -> Iterator[EngineProcess]:
+    """A scripted engine that says that it serves an Aligner (PKU)."""
+    address, log = folder / SINGLE, folder / "single.calls"
+    command = [sys.executable, str(HERE / "scripted_engine.py"), str(address), str(log), "aligner"]
+    made = EngineProcess(Process(command, folder / "single.log"), address, log)
     made.start()
     yield made
     made.process.stop()
@@ -376,7 +399,9 @@ def proxy(folder: Path, upstream: str, engine: EngineProcess, guarded: bool) -> 
     port, name = free_port(), "guarded" if guarded else "plain"
     path = folder / "configs" / f"{name}.yaml"
     path.write_text(yaml.safe_dump(_litellm(upstream, guarded)))
-    (folder / "configs" / "policies.yaml").write_text(yaml.safe_dump(POLICIES))
+    plugins = POLICIES["plugins"]["correctors"] | {"aligner": {"engine": f"unix:{folder / SINGLE}"}}  # type: ignore[call-overload,index]
+    told = POLICIES | {"plugins": {"correctors": plugins}}
+    (folder / "configs" / "policies.yaml").write_text(yaml.safe_dump(told))
     keys = [
         {"sha256": hashlib.sha256(key.encode()).hexdigest(), "alias": alias, "team": None if alias == "vip" else alias}
         for alias, key in KEYS.items()

@@ -2,8 +2,8 @@
 
 It reads answers as they come, flags the insult and takes it out. A question that begins with `slow` takes long, one
 that begins with `held` until the file LOG.open is there, one that begins with `gate` gets a correction that the gate
-refuses, one that begins with `broken` an error. It has `SEATS` places. Every request is written to LOG as one JSON line
-when it begins, and again if it is cancelled.
+refuses, one that begins with `broken` an error. A third word names the template that it says it serves. It has `SEATS`
+places. Every request is written to LOG as one JSON line when it begins, and again if it is cancelled.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import uvicorn
 
-from aligner_proxy import config, tracing
+from aligner_proxy import config, prompts, tracing
 from aligner_proxy.engine.admission import Admission
 from aligner_proxy.engine.protocol import AlignRequest, WeighRequest
+from aligner_proxy.engine.scripted import SCRIPTED
 from aligner_proxy.engine.scripted_reading import ScriptedReading, SegmentEngine
 from aligner_proxy.engine.server import IDLE_S, create_app
 from aligner_proxy.errors import EngineFault
@@ -49,8 +51,9 @@ def weighed(request: WeighRequest) -> tuple[float, ...] | Exception:
 class Engine(SegmentEngine):
     """A scripted engine that reads along, logs and may be slow."""
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, template: str = SCRIPTED.template) -> None:
         super().__init__(lambda text: 4.0 if text == INSULT.strip() else -4.0)
+        self.about = replace(SCRIPTED, template=template, template_hash=prompts.template(template).hash)
         self.script, self.log = correct, log
         self.weights = weighed
 
@@ -81,5 +84,5 @@ class Engine(SegmentEngine):
 if __name__ == "__main__":
     if config.traced():
         tracing.export("scripted-engine")
-    app = create_app(Admission(Engine(Path(sys.argv[2])), seats=SEATS))
+    app = create_app(Admission(Engine(Path(sys.argv[2]), *sys.argv[3:4]), seats=SEATS))
     uvicorn.run(app, uds=sys.argv[1], log_level="error", timeout_keep_alive=IDLE_S)

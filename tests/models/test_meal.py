@@ -20,7 +20,7 @@ from aligner_proxy.engine.weigher import WeightNet
 from aligner_proxy.engine.weights import Settings, open_aligner
 from aligner_proxy.errors import WeightsError
 from models.meal import __main__ as run
-from models.meal import bilevel, compare, data
+from models.meal import bilevel, compare, data, ranks
 from models.meal.data import Asked, Task
 from models.meal.encoder import Encoder
 from models.meal.learner import DIRECTION, Learner
@@ -205,23 +205,61 @@ def test_the_comparison_measures_each_weighting(config: Path, tmp_path: Path) ->
     run.main(config)
     compare.main(config)
     told = json.loads((tmp_path / "out" / "compare.json").read_text())
-    rows = {(row["weights"], row["texts"]): row for row in told["ranks"]}
-    assert rows["uniform", "trained"]["reciprocal_rank"]["mean"] == pytest.approx(
+    rows = {(row["weights"], row["probes"], row["texts"]): row for row in told["ranks"]}
+    assert rows["uniform", "fresh", "trained"]["reciprocal_rank"]["mean"] == pytest.approx(
         sum(1 / i for i in range(1, 13)) / 12
     ), "what chance gives"
-    assert rows["net", "trained"]["kept"]["n"] == 144
-    assert [step["weights"] for step in told["steps"]] == ["uniform", "static", "net"]
-    assert "| net | others |" in (tmp_path / "out" / "compare.md").read_text()
+    assert rows["net", "kept back", "trained"]["kept"]["n"] == 144
+    assert rows["net", "fresh", "others"]["kept"]["n"] == told["fresh"] == 72
+    names = ["uniform", "static", "net before training", "net"]
+    assert [step["weights"] for step in told["steps"]] == [*names, "told"]
+    assert told["steps"][0]["below"][0]["mean"] == 0.0
+    outer = {step["weights"]: step["outer"]["mean"] for step in told["steps"]}
+    assert told["steps"][3]["below"][2]["mean"] == pytest.approx(outer["net before training"] - outer["net"])
+    leads = {tuple(lead[:3]): lead[3]["mean"] for lead in told["leads"]}
+    here = rows["net", "fresh", "trained"]["reciprocal_rank"]["mean"]
+    lead = here - rows["static", "fresh", "trained"]["reciprocal_rank"]["mean"]
+    assert leads["static", "fresh", "trained"] == pytest.approx(lead)
+    assert "| net | fresh | others |" in (tmp_path / "out" / "compare.md").read_text()
+
+
+def test_fresh_probes_are_none_that_anything_was_chosen_on() -> None:
+    known, told = data.material(), ranks.fresh()
+    assert set(told) == set(known.kinds)
+    prompts = [prompt for some in told.values() for prompt in some]
+    assert len(set(prompts)) == len(prompts) >= 60
+    assert min(map(len, told.values())) >= 5
+    old = {text for kind in known.kinds.values() for text in (*kind.prompts(), *kind.probes.prompts())}
+    assert not old & set(prompts)
+
+
+def test_the_cheap_step_leads_where_the_dear_one_does() -> None:
+    learner, params, net, encoder = toy(embedded=False)
+    weigh = partial(encoder.weigh, net)
+    dear = bilevel.step(learner, params, weigh, TASK, lr=LR, beta=BETA, unrolled=True)
+    cheap = bilevel.taken(learner, params, weigh, TASK, lr=LR)
+    for name, tensor in dear.moved.items():
+        assert torch.allclose(tensor, cheap[name], atol=1e-12), name
+        assert not cheap[name].requires_grad
+
+
+def test_a_weighting_that_is_told_knows_what_matters() -> None:
+    known = data.material()
+    texts = [facet.texts[-1] for facet in known.objectives.values()]
+    kind = known.kinds["dosage"]
+    weights = compare.told(kind.probes.prompts()[:1], texts)[0]
+    assert float(weights.sum()) == pytest.approx(1)
+    assert list(known.objectives)[int(weights.argmax())] == kind.matters[0]
 
 
 def test_rank_statistics() -> None:
-    assert compare.spearman([3, 2, 1], [30, 20, 10]) == pytest.approx(1)
-    assert compare.spearman([3, 2, 1], [1, 2, 3]) == pytest.approx(-1)
-    assert compare.spearman([1, 1, 1], [1, 2, 3]) == 0
-    assert compare.ranks([5, 7, 5]) == [2.5, 1, 2.5]
-    assert compare.reciprocal([0.2, 0.5, 0.3], 2) == pytest.approx(0.5)
-    assert compare.reciprocal([1, 1], 0) == pytest.approx(0.75)
-    mean = compare.Mean.of({"a": [0, 0], "b": [1, 1]})
+    assert ranks.spearman([3, 2, 1], [30, 20, 10]) == pytest.approx(1)
+    assert ranks.spearman([3, 2, 1], [1, 2, 3]) == pytest.approx(-1)
+    assert ranks.spearman([1, 1, 1], [1, 2, 3]) == 0
+    assert ranks.ranks([5, 7, 5]) == [2.5, 1, 2.5]
+    assert ranks.reciprocal([0.2, 0.5, 0.3], 2) == pytest.approx(0.5)
+    assert ranks.reciprocal([1, 1], 0) == pytest.approx(0.75)
+    mean = ranks.Mean.of({"a": [0, 0], "b": [1, 1]})
     assert (mean.n, mean.mean, mean.low, mean.high) == (4, 0.5, 0, 1)
 
 

@@ -1,0 +1,141 @@
+"""`make demo-preferences`: one question, three personas, one explicit preference, and weights that a net chooses.
+
+Everything happens while you look, through the real gateway. Exit status 0 only if each wish made a difference
+that can be measured (a preference that the upstream's answer did not meet, and the delivered one does), and if
+questions of different kinds weigh different objectives most.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import openai
+from rich.console import Console
+from rich.table import Table
+
+from demo import show, wishes
+from demo.cases import MODEL, Case
+from demo.processes import DemoError
+from demo.run import HERE, World, running, seen
+from demo.show import Seen
+from demo.wishes import Wish
+
+CONFIG = HERE / "configs" / "litellm_preferences.yaml"
+TEAM = "demo-team"
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One answer, which preferences it met before and after, and what each objective weighed."""
+
+    seen: Seen
+    met: dict[str, tuple[bool, bool]]
+    weights: dict[str, float]
+
+    @property
+    def gained(self) -> list[str]:
+        """Preferences that only the delivered answer meets."""
+        return [name for name, (before, after) in self.met.items() if after and not before]
+
+    @property
+    def heaviest(self) -> str:
+        """What weighs most for this question; "" where nothing was weighed."""
+        return max(self.weights, key=lambda name: self.weights[name], default="")
+
+
+def ask(world: World, case: Case, wish: Wish) -> Answered:
+    """One question through the gateway, with what the request wishes."""
+    more: dict[str, Any] = {"extra_body": {"metadata": {"aligner": wish.said}}} if wish.said else {}
+    raw = world.client(TEAM).chat.completions.with_raw_response.create(
+        model=MODEL, messages=case.messages, **case.options, **more
+    )
+    found = seen(world, raw.parse().choices[0].message.content or "", raw.headers)
+    return Answered(found, _met(raw.headers), _weights(raw.headers))
+
+
+def _met(headers: Any) -> dict[str, tuple[bool, bool]]:
+    told = dict(one.split("=") for one in headers.get("x-aligner-preferences", "").split(",") if one)
+    return {name: (value.split("/")[0] == "yes", value.split("/")[1] == "yes") for name, value in told.items()}
+
+
+def _weights(headers: Any) -> dict[str, float]:
+    told = dict(one.split("=") for one in headers.get("x-aligner-weights", "").split(",") if one)
+    return {name: float(value) for name, value in told.items()}
+
+
+def people(console: Console, world: World) -> list[str]:
+    """The same question by different people; what made no difference."""
+    show.heading(
+        console, "One question, different people", "The upstream answers all of them alike; a persona says why not."
+    )
+    plain = ask(world, wishes.QUESTION, wishes.NOBODY)
+    show.answer(console, wishes.NOBODY.who, wishes.QUESTION, plain.seen)
+    idle = []
+    for wish in (*wishes.PERSONAS, wishes.EXPLICIT):
+        answered = ask(world, wishes.QUESTION, wish)
+        show.answer(console, wish.who, wishes.QUESTION, answered.seen)
+        console.print(f"{next(iter(wish.said.values()))!r}", style="dim", markup=False, soft_wrap=True)
+        console.print(_why(answered), markup=False, soft_wrap=True)
+        if not answered.gained or answered.seen.got == plain.seen.got:
+            idle.append(wish.who)
+    return idle
+
+
+def _why(answered: Answered) -> str:
+    words = [f"{name}: {_yes(before)} before, {_yes(after)} after" for name, (before, after) in answered.met.items()]
+    return "; ".join(words) or "nothing that can be checked"
+
+
+def _yes(met: bool) -> str:
+    return "met" if met else "not met"
+
+
+def weights(console: Console, world: World) -> set[str]:
+    """What weighs most for questions of different kinds."""
+    show.heading(
+        console, "Weights chosen by the net", "objectives: auto, the two heaviest of five stay for each question."
+    )
+    table, heaviest = Table("question", "what stays", "heaviest"), set()
+    for question, kind in wishes.WEIGHED:
+        case = Case(kind, question, (), options={"temperature": 0, "seed": 1, "max_tokens": 48})
+        answered = ask(world, case, wishes.NOBODY)
+        told = ", ".join(f"{name} {weight:.2f}" for name, weight in answered.weights.items())
+        table.add_row(f"{kind}: {question}", told, answered.heaviest)
+        heaviest.add(answered.heaviest)
+    console.print(table)
+    return heaviest - {""}
+
+
+def beforehand(console: Console, world: World) -> None:
+    """What the gateway would say of a preference, before anything is asked."""
+    show.heading(console, "What becomes of a preference", "aligner-proxy check --preference")
+    told = ["--model", MODEL, "--team", TEAM, "--preference", wishes.EXPLICIT.said["preference"]]
+    command = [sys.executable, "-m", "aligner_proxy", "check", str(CONFIG), *told]
+    subprocess.run(command, env=world.env, check=True)
+
+
+def main() -> int:
+    """Run it all."""
+    console, began = Console(), time.monotonic()
+    try:
+        with running(console, CONFIG) as world:
+            idle = people(console, world)
+            heaviest = weights(console, world)
+            beforehand(console, world)
+    except (DemoError, openai.APIError) as error:
+        console.print(f"demo: {error}", style="red", markup=False)
+        return 1
+    console.print(f"\n{time.monotonic() - began:.0f} s", style="bold")
+    for who in idle:
+        console.print(f"the demo failed: asked {who}, nothing that can be measured changed", style="red")
+    if len(heaviest) < 2:
+        console.print("the demo failed: questions of different kinds weigh the same objective most", style="red")
+    return 1 if idle or len(heaviest) < 2 else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
