@@ -77,17 +77,14 @@ class Passage:
 
     async def end(self) -> None:
         """The answer has ended."""
-        if self._ended or self.done:
-            return
-        self._ended, self._ended_at = True, time.perf_counter()
-        self._segments += self._cutter.end()
-        await self._tell(self._reader.end())
+        if not (self._ended or self.done):
+            self._ended, self._ended_at = True, time.perf_counter()
+            self._segments += self._cutter.end()
+            await self._tell(self._reader.end())
 
     def check(self) -> None:
         """Look again whether the answer may be edited: something came that is not its text."""
-        if self.done:
-            return
-        reason = eligibility.check(replace(self._exchange(), answer=_BEGUN), self._policy)
+        reason = None if self.done else eligibility.check(replace(self._exchange(), answer=_BEGUN), self._policy)
         whole = reason is SkipReason.STRUCTURED_OUTPUT and self._policy.json_strings is JsonStrings.CORRECT
         if reason is not None and not whole:
             self.close(Status.SKIPPED, reason.value)
@@ -279,8 +276,10 @@ class Passage:
         while not self._ended:
             self._more.clear()
             await self._more.wait()
-        self._whole = await self._pipeline.align(self._exchange(), self._policy, await self._reader.hold())
-        text = self._whole.text
+        whole = await self._pipeline.align(self._exchange(), self._policy, await self._reader.hold())
+        if self.done:  # it went out as it is meanwhile
+            return
+        self._whole, text = whole, whole.text
         if text is not None and text != self.text:
             self.edited.add(0)
             self._put(len(self.text), text)

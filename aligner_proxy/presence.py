@@ -98,8 +98,9 @@ async def while_there(left: Callable[[], Awaitable[None]] | None, work: Coroutin
 async def _unless_gone(left: Callable[[], Awaitable[None]], working: asyncio.Future[_T]) -> _T:
     """What `working` comes to; raises `ClientGone` when `left` returns before."""
     leaving = asyncio.ensure_future(left())
+    both: set[asyncio.Future[Any]] = {working, leaving}
     try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if not working.done() and leaving.exception() is None:
             raise ClientGone("the client left")
         return await working  # a connection that cannot be asked is no client that has left

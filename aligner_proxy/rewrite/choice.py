@@ -37,7 +37,7 @@ class Reading:
             index=index,
             turns=turns,
             answer="".join(self.pieces) if self.pieces else None,
-            finish_reason=self.finish_reason,
+            finish_reason=self.finish_reason if self.finish_reason is None else str(self.finish_reason),
             tool_calls=self.tool_calls,
             structured=structured(data),
             json_schema=json_schema(data),
