@@ -16,7 +16,6 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from transformers import LogitsProcessor
 
 from aligner_proxy.engine.detector import Spans
 from aligner_proxy.engine.runner import ModelRunner
@@ -81,17 +80,24 @@ def told(runner: ModelRunner, prompt: int, target: Sequence[int], flags: Sequenc
         yield count
 
 
-class Told(LogitsProcessor):
-    """The same for transformers' `generate`, and for each position of its assisted decoding."""
+@contextmanager
+def saying(model: Any, prompt: int, target: Sequence[int]) -> Iterator[None]:
+    """Inside, transformers' model prefers `target` behind a prompt of `prompt` tokens, by its logits.
 
-    def __init__(self, prompt: int, target: Sequence[int]) -> None:
-        self._prompt, self._target = prompt, target
+    Not by a `LogitsProcessor`: prompt lookup asks the processors which of its draft tokens they forbid and drops those,
+    so a processor that knows the target would tell it which drafts are right before they cost anything.
+    """
 
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        """Logits that leave the target's token alone."""
-        forced = torch.full_like(scores, -torch.inf)
-        forced[:, _at(self._target, input_ids.shape[1] - self._prompt)] = 0.0
-        return forced
+    def told(_: Any, _given: Any, named: dict[str, Any], output: Any) -> None:
+        logits, end = output.logits, named["past_key_values"].get_seq_length()
+        for row in range(1, logits.shape[1] + 1):
+            logits[0, -row, _at(target, end - row + 1 - prompt)] = torch.inf
+
+    hook = model.register_forward_hook(told, with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _at(target: Sequence[int], place: int) -> int:

@@ -24,7 +24,6 @@ from random import Random
 from typing import Any
 
 import torch
-from transformers import LogitsProcessorList
 
 from aligner_proxy.engine.blocks import BLOCK
 from aligner_proxy.engine.decode import Limits, Tally, generate
@@ -35,7 +34,7 @@ from aligner_proxy.engine.runner import ModelRunner
 from aligner_proxy.engine.scheduler import Job, Scheduler
 from aligner_proxy.engine.sequence import Ask, Sequence, Work
 from bench import shapes
-from bench.forced import Told, edited, told
+from bench.forced import edited, saying, told
 
 RATES = (0.0, 0.05, 0.2, 1.0)
 BEGIN, END = "<!-- gpu-check -->", "<!-- end of gpu-check -->"
@@ -168,9 +167,9 @@ def speed(runner: ModelRunner, made: Any, rate: float, asked: argparse.Namespace
 
 @torch.inference_mode()
 def _generated(made: Any, prompt: list[int], target: list[int], device: str) -> Any:
-    ids, forced = torch.tensor([prompt], device=device), LogitsProcessorList([Told(len(prompt), target)])
-    options = {"max_new_tokens": len(target), "do_sample": False, "logits_processor": forced}
-    return made.generate(ids, attention_mask=torch.ones_like(ids), **options)
+    ids = torch.tensor([prompt], device=device)
+    with saying(made, len(prompt), target):
+        return made.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=len(target), do_sample=False)
 
 
 def _timed(device: str, work: Any) -> tuple[float, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from rich.progress import Progress
-from transformers import AutoModelForCausalLM, LogitsProcessorList
+from transformers import AutoModelForCausalLM
 
 from aligner_proxy import config, prompts
 from aligner_proxy.engine.correct import Aligner
@@ -26,7 +26,7 @@ from aligner_proxy.engine.loop import alone
 from aligner_proxy.engine.protocol import AlignRequest
 from aligner_proxy.engine.weights import Settings, open_aligner, prepare
 from aligner_proxy.types import Turn, Verify
-from bench.forced import Told, changed, edited, told
+from bench.forced import changed, edited, saying, told
 from bench.texts import LONG, OBJECTIVES
 
 RATES = (0.0, 0.05, 0.2, 1.0)
@@ -104,14 +104,12 @@ class Ways:
 
     def _theirs(self, case: Case, options: dict[str, Any]) -> int:
         ids = torch.tensor([case.prompt], device=self._peer.device)
-        forced = LogitsProcessorList([Told(len(case.prompt), case.target)])
-        with torch.no_grad(), _counted(self._peer) as count:
+        with torch.no_grad(), _counted(self._peer) as count, saying(self._peer, len(case.prompt), case.target):
             out = self._peer.generate(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=len(case.target),
                 do_sample=False,
-                logits_processor=forced,
                 **options,
             )
         if out[0, ids.shape[1] :].tolist() != case.target:

@@ -82,6 +82,8 @@ class Plan:
     store: KVStore
     slots: Tensor
     groups: tuple[Group, ...]
+    alone: bool
+    """Whether one sequence has the step to itself: its tokens need no sorting out."""
 
 
 def plan(store: KVStore, slots: Tensor, rows: Sequence[Row]) -> Plan:
@@ -89,7 +91,7 @@ def plan(store: KVStore, slots: Tensor, rows: Sequence[Row]) -> Plan:
     short = [row for row in rows if row.fed <= SHORT_FEED]
     long = [row for row in rows if row.fed > SHORT_FEED]
     groups = [_together(short)] if short else []
-    return Plan(store, slots, (*groups, *(_alone(row) for row in long)))
+    return Plan(store, slots, (*groups, *(_alone(row) for row in long)), len(rows) == 1)
 
 
 def _alone(row: Row) -> Group:
@@ -121,13 +123,14 @@ def attend(
     """Attention of one layer over all sequences of a step; [1, heads, tokens, size] to [1, tokens, heads, size]."""
     layer, scale = module.layer_idx, settings.get("scaling")
     step.store.put(layer, step.slots, key[0], value[0])
+    look = _products if query.dtype == torch.bfloat16 and not query.is_cuda else _torchs
+    if step.alone:
+        group = step.groups[0]
+        return look(query, *step.store.get(layer, group.slots), group.mask, scale).transpose(1, 2), None
     tokens = query[0].transpose(0, 1)
     out = torch.empty_like(tokens)
     for group in step.groups:
-        keys, values = step.store.get(layer, group.slots)
-        ours = tokens.dtype == torch.bfloat16 and not tokens.is_cuda
-        look = _products if ours else _torchs
-        seen = look(tokens[group.queries].transpose(1, 2), keys, values, group.mask, scale)
+        seen = look(tokens[group.queries].transpose(1, 2), *step.store.get(layer, group.slots), group.mask, scale)
         # Padding comes last of its row and repeats the last query, so writing it again changes nothing.
         out[group.queries] = seen.transpose(1, 2)
     return out[None], None
@@ -142,22 +145,29 @@ def _torchs(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, 
 
 
 def _products(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
-    """By products in the tensors' own type and a softmax in fp32, some queries at a time."""
+    """By products in the tensors' own type and a softmax that computes in fp32, some queries at a time."""
     (rows, heads, fed, size), (groups, context) = queries.shape, keys.shape[1:3]
     if mask is None:
         mask = torch.ones(1, 1, fed, context, dtype=torch.bool).tril()
-    out, most = torch.empty_like(queries), max(1, min(_QUERIES, _SCORES // (rows * heads * context)))
+    # Of one sequence only its new tokens may be out of sight; of several of different lengths anything.
+    old = context - fed if rows == 1 else 0
+    hidden = ~mask[:, :, None, :, old:] if rows > 1 or fed > 1 else None
+    scaled, most = (
+        queries * (size**-0.5 if scale is None else scale),
+        max(1, min(_QUERIES, _SCORES // (rows * heads * context))),
+    )
+    done = []
     for first in range(0, fed, most):
         last = min(first + most, fed)
         # One sequence's queries look no further than the last of them; of several the longest counts.
         reach = context - fed + last if rows == 1 else context
-        some = queries[:, :, first:last].reshape(rows, groups, -1, size)
-        scores = (some @ keys[:, :, :reach].transpose(-1, -2)).float().mul_(size**-0.5 if scale is None else scale)
-        hidden = ~mask[:, :, None, first:last, :reach]
-        scores = scores.view(rows, groups, -1, last - first, reach).masked_fill_(hidden, -torch.inf)
-        weights = scores.softmax(dim=-1).to(values.dtype).view(rows, groups, -1, reach)
-        out[:, :, first:last] = (weights @ values[:, :, :reach]).view(rows, heads, last - first, size)
-    return out
+        some = scaled[:, :, first:last].reshape(rows, groups, -1, size)
+        scores = some @ keys[:, :, :reach].transpose(-1, -2)
+        if hidden is not None:
+            new = scores.view(rows, groups, -1, last - first, reach)[..., old:]
+            new.masked_fill_(hidden[..., first:last, : reach - old], -torch.inf)
+        done.append((scores.softmax(dim=-1) @ values[:, :, :reach]).view(rows, heads, last - first, size))
+    return done[0] if len(done) == 1 else torch.cat(done, dim=2)
 
 
 AttentionInterface.register(IMPLEMENTATION, attend)

@@ -1,11 +1,12 @@
 """How many draft tokens pay? As many as the acceptance seen and this machine's cost of a forward say. No torch.
 
 A forward over more tokens costs more, on one machine hardly anything and on another in proportion; a longer draft may
-save forwards, or be thrown away. What a draft of k tokens is expected to bring (its accepted tokens and the model's own
-next one) over what it costs is largest at some k, and that is the length. As long as nothing was rejected the rest of
-the answer is the draft, so that an unchanged answer takes one forward; where that could cost much for nothing, the
-detector is asked first what it vouches for (proposer.py), or without one a probe goes along with the prompt. Draft
-lengths never change what is written.
+save forwards, or be thrown away. A token written has a price, which is what tokens of this answer cost of late. A draft
+is as long as what it is expected to bring is worth, at that price, more than it adds to the forward. (Dividing the one
+by the other, forward by forward, makes drafts too long where an edit goes on: there a token of an edit is the measure.)
+As long as nothing was rejected the rest of the answer is the draft, so that an unchanged answer takes one forward;
+where that could cost much for nothing, the detector is asked first what it vouches for (proposer.py), or without one a
+probe goes along with the prompt. Draft lengths never change what is written.
 """
 
 from __future__ import annotations
@@ -21,6 +22,12 @@ _WASTE = 0.03
 """How much slower than plain decoding a first draft that is wrong from the start may make an answer."""
 _FORGETTING = 0.85
 """What is left of older evidence with each rejection: an edit says more about its surroundings than the last page."""
+_GUESSES_LEFT = 0.9
+"""The same, with each draft that begins behind an edit."""
+_LATELY = 12
+"""Forwards that say what a token costs."""
+_AT_FIRST = 4
+"""Tokens that one forward is taken to write before any has."""
 _ONE_BY_ONE, _GROWTH = 16, 1.3
 """Lengths that are compared: all up to this one, then each so much longer than the last."""
 
@@ -63,6 +70,27 @@ FLAT = CostCurve(((1, 1.0), (1024, 1.0)))
 
 
 @dataclass(frozen=True, slots=True)
+class Guesses:
+    """How often the first token of a draft behind an edit is right; it begins with what edits of many answers said."""
+
+    right: float
+    tried: float
+
+    def after(self, right: bool) -> Guesses:
+        """One more; of older ones less is left."""
+        return Guesses(_GUESSES_LEFT * self.right + right, _GUESSES_LEFT * self.tried + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One forward: tokens fed, tokens written, and whether these showed where in the answer the next draft begins."""
+
+    fed: int = 1
+    wrote: int = 1
+    found: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Acceptance:
     """What became of the drafts of one answer so far. A run is a piece of the answer that the model copied."""
 
@@ -70,24 +98,23 @@ class Acceptance:
     """Tokens that went on a run; of older ones less is left."""
     ended: float = 0.0
     """Runs that came to an end."""
-    tried: float = 0.0
-    """Drafts behind such an end."""
-    begun: float = 0.0
-    """Of these, the ones whose first token began a new run."""
+    found: Guesses = Guesses(3.2, 4.0)
+    """Drafts behind such an end whose place was found by tokens written."""
+    blind: Guesses = Guesses(1.0, 4.0)
+    """Those that only suppose where an edit ends."""
     running: bool = True
+    lately: tuple[Round, ...] = ()
 
-    def after(self, run: int, *, ended: bool) -> Acceptance:
+    def after(self, run: int, *, ended: bool, done: Round = Round()) -> Acceptance:
         """One step more: `run` tokens of the answer in a row were what the model wanted, then the run ended or not."""
         seen = self
-        if not self.running:
-            seen = replace(seen, tried=seen.tried + 1, begun=seen.begun + (run > 0))
-        seen = replace(seen, copied=seen.copied + run, running=not ended)
+        if not self.running and self.lately:
+            name = "found" if self.lately[-1].found else "blind"
+            seen = replace(seen, **{name: getattr(self, name).after(run > 0)})
+        seen = replace(seen, copied=seen.copied + run, running=not ended, lately=(*self.lately, done)[-_LATELY:])
         if not ended:
             return seen
-        old = _FORGETTING
-        return replace(
-            seen, copied=seen.copied * old, ended=seen.ended * old + 1, tried=seen.tried * old, begun=seen.begun * old
-        )
+        return replace(seen, copied=seen.copied * _FORGETTING, ended=seen.ended * _FORGETTING + 1)
 
     @property
     def goes_on(self) -> float:
@@ -97,12 +124,21 @@ class Acceptance:
     @property
     def begins(self) -> float:
         """How likely the first token of the next draft is right."""
-        return self.goes_on if self.running else (self.begun + 1) / (self.tried + 2)
+        if self.running:
+            return self.goes_on
+        behind = self.found if self.lately and self.lately[-1].found else self.blind
+        return behind.right / behind.tried
 
     def expected(self, length: int) -> float:
         """Tokens that a step with a draft of this length writes: what is accepted of it, and the model's own."""
         p = self.goes_on
         return 1 + self.begins * (length if p == 1 else (1 - p**length) / (1 - p))
+
+    def price(self, costs: CostCurve, company: int = 1) -> float:
+        """What a token has cost of late, `company` sequences sharing each forward."""
+        fed = [1, *(one.fed for one in self.lately)]
+        written = _AT_FIRST + sum(one.wrote for one in self.lately)
+        return sum(costs.of(company * tokens) for tokens in fed) / company / written
 
 
 Rule = Callable[[Acceptance, int], int]
@@ -115,14 +151,15 @@ def probes(costs: CostCurve, room: int) -> bool:
 
 
 def draft_length(costs: CostCurve, seen: Acceptance, room: int, company: int = 1) -> int:
-    """The length that writes most for its cost, of at most `room`; `company` sequences share a forward."""
+    """The length worth most beyond what it adds to a forward, at most `room`; `company` sequences share the forward."""
     if not seen.ended:
         return min(room, PROBE) if not seen.copied and probes(costs, room) else room
+    price = seen.price(costs, company)
 
-    def pays(length: int) -> float:
-        return seen.expected(length) / costs.of(company * (length + 1))
+    def gain(length: int) -> float:
+        return price * seen.expected(length) - costs.of(company * (length + 1)) / company
 
-    return max(_lengths(room), key=lambda length: (pays(length), length))
+    return max(_lengths(room), key=lambda length: (gain(length), length))
 
 
 def _lengths(room: int) -> Iterator[int]:

@@ -18,11 +18,34 @@ _KERNEL = "gemv_4bit_inference_cpu_nf4_bf16"
 """In spite of its name it takes any number of rows (bitsandbytes 0.50)."""
 
 
-@torch.inference_mode()
 def shorten(model: nn.Module) -> int:
     """Let every 4-bit layer of a bf16 model on a CPU call its kernel; how many now do."""
     layers = [layer for layer in model.modules() if _suits(layer)]
-    return sum(_shortened(layer) for layer in layers)
+    count = sum(_shortened(layer) for layer in layers)
+    if count:
+        _leave_file(model, layers)
+    return count
+
+
+@torch.no_grad()
+def _leave_file(model: nn.Module, layers: list[Any]) -> None:
+    """Give what was not packed memory of its own, too: the model's file is then mapped no more.
+
+    One tensor that still lies in the file keeps all of it mapped, and with it, resident, the weights that were packed
+    out of it and that nobody reads again: half a gigabyte of a model of 1.1B.
+    """
+    own = {id(layer.weight) for layer in layers}
+    for parameter in model.parameters():
+        if id(parameter) not in own:
+            parameter.data = parameter.data.clone()
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            module._buffers[name] = buffer.clone()  # a buffer keeps what it is a view of, whatever its data
+    for layer in layers:
+        layer.weight.quant_state.code = layer.weight.quant_state.code.clone()
+    # What packing took in passing lies scattered in the heap, where glibc keeps it: 120 MB of a model of 1.1B.
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 def _suits(layer: Any) -> bool:
@@ -31,6 +54,7 @@ def _suits(layer: Any) -> bool:
     return layer.weight.device.type == "cpu" and layer.compute_dtype is torch.bfloat16
 
 
+@torch.inference_mode()
 def _shortened(layer: Any) -> bool:
     """The layer packs its weights at its first forward."""
     sample = torch.linspace(-1, 1, 3 * layer.in_features, dtype=torch.bfloat16).view(1, 3, layer.in_features)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from aligner_proxy.engine.draft_length import Acceptance, Rule
+from aligner_proxy.engine.draft_length import Acceptance, Round, Rule
 
 _NGRAMS = (4, 3, 2)
 _BEHIND, _AHEAD = 4, 4
@@ -54,8 +54,9 @@ class EditProposer:
             self._broke = at
         if self._seen.running and accepted < drafted and any(at in clean for clean in self._vouched):
             self._vouched = ()  # the detector was wrong once
-        self._seen = self._seen.after(accepted + goes_on, ended=not goes_on)
-        self._pointer = self._resync(output, at)
+        self._pointer, found = self._resync(output, at)
+        done = Round(drafted + 1, accepted + 1, found)
+        self._seen = self._seen.after(accepted + goes_on, ended=not goes_on, done=done)
 
     def _sure(self) -> int:
         """How many tokens from here on the detector vouches for; nothing while the place is a guess."""
@@ -70,25 +71,28 @@ class EditProposer:
                 index[tuple(self._lookup[end - size : end])].append(end)
         return dict(index)
 
-    def _resync(self, output: Sequence[int], at: int) -> int:
+    def _resync(self, output: Sequence[int], at: int) -> tuple[int, bool]:
+        """Where the answer goes on, and whether that was found by what was written or is only supposed."""
         written = output[-1]
-        if at < len(self._lookup) and self._lookup[at] == written:
-            return at + 1
+        if self._lookup[at : at + 1] == [written]:
+            return at + 1, True
         for size in _NGRAMS:
             found = self._index.get(tuple(output[-size:]), []) if len(output) >= size else []
             if found:
-                return _nearest(found, at + 1)
+                return _nearest(found, at + 1), True
         if self._lookup[self._broke : self._broke + 1] == [written]:
-            return self._broke + 1
-        return self._one_token(written, at)
+            return self._broke + 1, True
+        one = self._one_token(written, at)
+        return (at + 1, False) if one is None else (one + 1, True)
 
-    def _one_token(self, written: int, at: int) -> int:
+    def _one_token(self, written: int, at: int) -> int | None:
+        """The place of a token among the anchors, else nearby."""
         window = range(max(0, at - _BEHIND), min(len(self._lookup), at + _AHEAD + 1))
         for candidates in (self._anchors, window):
             found = [i for i in candidates if self._lookup[i] == written]
             if found:
-                return 1 + _nearest(found, at)
-        return at + 1
+                return _nearest(found, at)
+        return None
 
 
 def _nearest(positions: Sequence[int], to: int) -> int:

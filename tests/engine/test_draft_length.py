@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.engine.draft_length import FLAT, PROBE, Acceptance, CostCurve, Rule, draft_length
+from aligner_proxy.engine.draft_length import FLAT, PROBE, Acceptance, CostCurve, Round, Rule, draft_length
 from aligner_proxy.engine.proposer import EditProposer, matching
 
 from .test_proposer import EOS, answers, edited, word
@@ -21,19 +21,20 @@ NF4 = CostCurve(((1, 1.0), (4, 1.0), (8, 1.52), (16, 2.48), (32, 4.38), (64, 8.2
 BF16 = CostCurve(((1, 1.0), (4, 1.0), (8, 1.07), (16, 1.36), (32, 1.96), (64, 2.99), (128, 5.39)))
 
 CURVES = st.lists(st.tuples(st.integers(1, 600), st.floats(0.001, 50)), min_size=1, max_size=8).map(CostCurve.measured)
-STEPS = st.lists(st.tuples(st.integers(0, 40), st.booleans()), max_size=30)
+STEPS = st.lists(st.tuples(st.integers(0, 40), st.booleans(), st.booleans()), max_size=30)
 
 
-def seen(steps: list[tuple[int, bool]]) -> Acceptance:
-    found = Acceptance()
-    for run, ended in steps:
-        found = found.after(run, ended=ended)
-    return found
+def seen(steps: list[tuple[int, bool, bool]]) -> Acceptance:
+    """After runs of such lengths, each fed with two tokens too many; whether they ended, and the next was found."""
+    what = Acceptance()
+    for run, ended, found in steps:
+        what = what.after(run, ended=ended, done=Round(run + 3, run + 1, found))
+    return what
 
 
 @given(CURVES, STEPS, st.integers(0, 400), st.integers(1, 32))
-def test_a_length_is_there_is_room_for_and_no_other_of_those_compared_pays_better(
-    costs: CostCurve, steps: list[tuple[int, bool]], room: int, company: int
+def test_a_length_is_there_is_room_for_and_no_other_of_those_compared_is_worth_more(
+    costs: CostCurve, steps: list[tuple[int, bool, bool]], room: int, company: int
 ) -> None:
     what = seen(steps)
     length = draft_length(costs, what, room, company)
@@ -41,9 +42,30 @@ def test_a_length_is_there_is_room_for_and_no_other_of_those_compared_pays_bette
     assert 0 < what.begins <= 1
     assert 0 < what.goes_on <= 1
     if what.ended:
-        for other in {0, min(3, room), room}:
-            best = what.expected(length) / costs.of(company * (length + 1))
-            assert best >= what.expected(other) / costs.of(company * (other + 1))
+        price = what.price(costs, company)
+
+        def worth(length: int) -> float:
+            return price * what.expected(length) - costs.of(company * (length + 1)) / company
+
+        assert all(worth(length) >= worth(other) for other in {0, min(3, room), room})
+
+
+def test_a_token_is_worth_what_tokens_have_cost_of_late() -> None:
+    costs = CostCurve(((1, 2.0), (4, 2.0), (8, 4.0)))
+    assert Acceptance().price(costs) == 2.0 / 4
+    cheap = seen([(7, False, False)] * 50)  # ten fed for 5.0, eight written, of which the last twelve count
+    assert cheap.price(costs) == pytest.approx((2.0 + 12 * 5.0) / (4 + 12 * 8))
+    assert seen([(0, True, False)] * 50).price(costs) == pytest.approx((2.0 + 12 * 2.0) / (4 + 12))
+    assert cheap.price(FLAT, company=4) == pytest.approx(cheap.price(FLAT) / 4)
+
+
+def test_a_place_that_was_found_is_believed_more_than_one_that_is_supposed_until_it_is_wrong_more_often() -> None:
+    found, blind = seen([(5, True, True)]), seen([(5, True, False)])
+    assert found.begins == pytest.approx(0.8)
+    assert blind.begins == pytest.approx(0.25)
+    assert draft_length(BF16, found, 100) > draft_length(BF16, blind, 100)
+    assert seen([(5, True, True)] + [(0, True, True)] * 20).begins < 0.2
+    assert seen([(5, True, False)] + [(5, True, False)] * 20).begins > 0.8
 
 
 @given(CURVES, st.integers(1, 700), st.integers(1, 700))
@@ -53,7 +75,7 @@ def test_more_tokens_never_cost_less(costs: CostCurve, one: int, other: int) -> 
 
 @given(STEPS, st.integers(0, 400))
 def test_where_forwards_cost_the_same_the_draft_is_as_long_as_it_can_be(
-    steps: list[tuple[int, bool]], room: int
+    steps: list[tuple[int, bool, bool]], room: int
 ) -> None:
     assert draft_length(FLAT, seen(steps), room) == room
 
@@ -72,7 +94,7 @@ def test_a_first_draft_that_is_all_wrong_costs_three_percent_or_is_a_probe(costs
 
 
 def test_edits_shorten_drafts_and_copies_lengthen_them() -> None:
-    short, long = seen([(0, True)] * 6), seen([(0, True)] * 6 + [(60, False)])
+    short, long = seen([(0, True, False)] * 6), seen([(0, True, False)] * 6 + [(60, False, False)])
     assert draft_length(NF4, short, 200) <= 3
     assert draft_length(NF4, long, 200) >= 8
     assert draft_length(NF4, long, 200, company=16) < draft_length(NF4, long, 200)

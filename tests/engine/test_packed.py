@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from aligner_proxy.engine import packed
@@ -67,3 +69,28 @@ def test_layers_of_another_kind_stay_as_they_are() -> None:
 def test_a_kernel_that_says_something_else_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packed, "_call", lambda _: lambda x: torch.zeros(*x.shape[:-1], OUT, dtype=x.dtype))
     assert packed.shorten(nn.Sequential(layer())) == 0
+
+
+@needs_kernel
+def test_the_file_of_a_model_is_let_go_of_and_its_numbers_stay(tmp_path: Path) -> None:
+    """What is packed lies elsewhere; a single tensor left in the file would keep all of it in memory."""
+    made, kept = {f"{i}": layer().weight for i in range(2)}, torch.randn(4, WIDE)
+    tensors = {name: weight.data for name, weight in made.items()}
+    codes = {f"{name}.code": weight.quant_state.code for name, weight in made.items()}
+    file = tmp_path / "model.safetensors"
+    save_file({**tensors, **codes, "kept": kept, "also": kept[0].clone()}, file)
+    found = load_file(file)
+    model = nn.Sequential(layer(), layer())
+    for name, one in model.named_children():
+        one.weight.data, one.weight.quant_state.code = found[name], found[f"{name}.code"]
+    model.register_parameter("kept", nn.Parameter(found["kept"]))
+    model.register_buffer("also", found["also"])
+    x = torch.randn(3, WIDE, dtype=torch.bfloat16)
+    del found, tensors, codes
+    assert str(file) in Path("/proc/self/maps").read_text()
+    assert packed.shorten(model) == 2
+    assert str(file) not in Path("/proc/self/maps").read_text()
+    assert torch.equal(model.kept, kept)
+    assert torch.equal(model.also, kept[0])
+    with torch.inference_mode():
+        assert torch.equal(model[0](x), layer()(x))
