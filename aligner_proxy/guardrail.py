@@ -67,10 +67,6 @@ _GUARDRAIL_STATUS: dict[Status, GuardrailStatus] = {
 }
 
 
-def _unread(_index: int) -> None:
-    """Of a whole response nothing was read ahead."""
-
-
 class AlignerGuardrail(CustomGuardrail):
     """Corrects what upstream models answer, by the policies of `policies.yaml`."""
 
@@ -217,7 +213,7 @@ class AlignerGuardrail(CustomGuardrail):
         return await self.pipeline.weighed(wire.opening(data, 0), policy) if wire else policy
 
     async def _align(
-        self, data: dict[str, Any], ledger: Ledger, exchanges: Sequence[Exchange], read: Read = _unread
+        self, data: dict[str, Any], ledger: Ledger, exchanges: Sequence[Exchange], read: Read = lambda _: None
     ) -> Sequence[Outcome]:
         """All choices at once; raises `Blocked` where the policy prefers an error to an uncorrected answer."""
         started, policy = time.time(), ledger.policy

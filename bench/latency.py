@@ -1,7 +1,8 @@
 """What the gateway adds to LiteLLM: the same requests to LiteLLM with the guardrail and without, in the same run.
 
-Upstream and engine answer at once, so the aligner's own time is not in it. Both proxies run side by side and are asked
-in turns; the ratio matters, the milliseconds belong to the machine.
+Upstream and engine answer at once, so the aligner's own time is not in it. The proxies run side by side and are asked
+in turns; the ratio matters, the milliseconds belong to the machine. A second LiteLLM without the guardrail is the
+control: what it differs from the first by is what the ratios do not tell.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import secrets
 import statistics
 import tempfile
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -74,41 +76,41 @@ def run(requests: int) -> dict[str, Any]:
     """Median and 95th percentile with and without the guardrail, one at a time and eight at a time."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        plain, guarded = _start(stack, folder)
+        proxies = _start(stack, folder)
         numbers = itertools.count(1)
-        rows = [
-            _row(plain, guarded, numbers, requests, together, case)
-            for together, case in itertools.product((1, 8), CASES)
-        ]
-    alone = {row["case"]: row["ratio_p50"] for row in rows if row["together"] == 1}
-    ratios = {f"{name}_p50_ratio": alone[name] for name in ("untouched", "cached", "corrected")}
-    return {"n": requests, "rows": rows, **ratios}
+        rows = [_row(proxies, numbers, requests, together, case) for together, case in itertools.product((1, 8), CASES)]
+    alone = {row["case"]: row for row in rows if row["together"] == 1}
+    ratios = {f"{name}_p50_ratio": alone[name]["ratio_p50"] for name in ("untouched", "cached", "corrected")}
+    control = statistics.median(row["control_p50"] for row in alone.values())
+    return {"n": requests, "rows": rows, **ratios, "litellm_to_itself_p50_ratio": control}
 
 
 def _row(
-    plain: Proxy, guarded: Proxy, numbers: itertools.count[int], requests: int, together: int, case: Case
+    proxies: Mapping[str, Proxy], numbers: itertools.count[int], requests: int, together: int, case: Case
 ) -> dict[str, Any]:
-    times: dict[str, list[float]] = {"litellm": [], "gateway": []}
-    both = (("litellm", plain, "none"), ("gateway", guarded, case.status))
+    times: dict[str, list[float]] = {name: [] for name in proxies}
+    asked = [(name, proxy, case.status if name == "gateway" else "none") for name, proxy in proxies.items()]
     with ThreadPoolExecutor(together) as pool:
         for turn in range(-1, _TURNS):  # the first turn warms up; turns take away what the machine does meanwhile
-            for name, proxy, expected in both:
+            for name, proxy, expected in asked:
                 batch = [next(numbers) if case.fresh else 0 for _ in range(max(together, requests // _TURNS))]
                 done = list(pool.map(partial(proxy.ask, case.model), batch))
                 if any(status != expected for _, status in done):
                     raise RuntimeError(f"{name} answered with status {done[0][1]}, expected {expected}")
                 times[name] += [ms for ms, _ in done] if turn >= 0 else []
+            asked = [*asked[1:], asked[0]]  # nobody is always the first
     found = {name: {"p50_ms": _at(values, 50), "p95_ms": _at(values, 95)} for name, values in times.items()}
     added = round(found["gateway"]["p50_ms"] - found["litellm"]["p50_ms"], 2)
-    ratio = round(found["gateway"]["p50_ms"] / found["litellm"]["p50_ms"], 3)
-    return {"case": case.name, "together": together, **found, "added_p50_ms": added, "ratio_p50": ratio}
+    ratio, control = (round(found[name]["p50_ms"] / found["litellm"]["p50_ms"], 3) for name in ("gateway", "control"))
+    told = {"added_p50_ms": added, "ratio_p50": ratio, "control_p50": control}
+    return {"case": case.name, "together": together, **found, **told}
 
 
 def _at(values: list[float], percentile: int) -> float:
     return round(statistics.quantiles(values, n=100)[percentile - 1], 2)
 
 
-def _start(stack: ExitStack, folder: Path) -> tuple[Proxy, Proxy]:
+def _start(stack: ExitStack, folder: Path) -> dict[str, Proxy]:
     up, key = free_port(), f"sk-{secrets.token_hex(24)}"
     socket = folder / "engine.sock"
     env = {
@@ -124,18 +126,17 @@ def _start(stack: ExitStack, folder: Path) -> tuple[Proxy, Proxy]:
     stack.enter_context(process(["bench.fakes", "engine", str(socket)], folder / "engine.log", env))
     routes = [{"match": {"model": "plain"}, "mode": "off"}, {"match": {}, "objectives": ["harmless"]}]
     (folder / "policies.yaml").write_text(yaml.safe_dump({"routes": routes}))
-    return _proxy(stack, folder, up, key, env, guarded=False), _proxy(stack, folder, up, key, env, guarded=True)
+    return {name: _proxy(stack, folder, name, up, key, env) for name in ("litellm", "gateway", "control")}
 
 
-def _proxy(stack: ExitStack, folder: Path, up: int, key: str, env: dict[str, str], *, guarded: bool) -> Proxy:
+def _proxy(stack: ExitStack, folder: Path, name: str, up: int, key: str, env: dict[str, str]) -> Proxy:
     model = {"model": "openai/up", "api_base": f"http://127.0.0.1:{up}/v1", "api_key": "none"}
     settings: dict[str, Any] = {
         "model_list": [{"model_name": name, "litellm_params": model} for name in ("up", "plain")],
         "general_settings": {"master_key": key},
     }
-    if guarded:
+    if name == "gateway":
         settings["guardrails"] = [GUARDRAIL]
-    name = "gateway" if guarded else "litellm"
     file, log, port = folder / f"{name}.yaml", folder / f"{name}.log", free_port()
     file.write_text(yaml.safe_dump(settings))
     options = ["--config", str(file), "--host", "127.0.0.1", "--port", str(port), "--telemetry", "False"]
