@@ -9,6 +9,7 @@ import pytest
 from aligner_proxy.engine.blocks import BlockPool
 from aligner_proxy.engine.correct import Aligner
 from aligner_proxy.engine.detector import Spans
+from aligner_proxy.engine.draft_length import FLAT
 from aligner_proxy.engine.loop import alone
 from aligner_proxy.engine.scheduler import Feed
 from aligner_proxy.engine.tokens import PromptTokenizer
@@ -20,7 +21,7 @@ from . import tiny
 class Oracle:
     """Stands in for the model runner: flags by number of segment, and writes on towards one text."""
 
-    draft_length = staticmethod(tiny.whole)
+    draft_length, costs = staticmethod(tiny.whole), FLAT
 
     def __init__(self, wanted: str, flagged: set[int]) -> None:
         self.tokenizer = PromptTokenizer(tiny.backend(), frozenset({1}))
