@@ -93,7 +93,7 @@ def pair(
 ) -> Pair | None:
     """The pair in which the pieces of the `going` kinds are mended; None where segments and pieces disagree."""
     answer = "".join(p.text + p.gap for p in pieces).rstrip()
-    found = _kinds(answer, pieces)
+    found = kinds_of(answer, pieces)
     if any(inside & going and inside - going for inside in found):
         return None
     labels = [CHANGES if inside & going else STAYS for inside in found]
@@ -116,7 +116,7 @@ def _mended(piece: Piece, going: set[str]) -> str:
     return piece.original or ""
 
 
-def _kinds(answer: str, pieces: Sequence[Piece]) -> list[set[str]]:
+def kinds_of(answer: str, pieces: Sequence[Piece]) -> list[set[str]]:
     """What is wrong with each segment, "" for nothing; more than one where pieces were joined to one segment."""
     marks: list[tuple[int, int, str]] = []
     at = 0

@@ -16,7 +16,7 @@ from torch import Tensor
 from aligner_proxy.engine.detector import DetectorHead
 from models.features import Example
 from models.pairs import CHANGES, UNKNOWN
-from models.relations import relation
+from models.relations import by_text
 
 ASKED_WEIGHT = 2.0
 
@@ -89,13 +89,14 @@ def _labels(batch: Sequence[Example]) -> tuple[Tensor, Tensor]:
     for row, example in enumerate(batch):
         mine = [i for i, (at, _) in enumerate(columns) if at == row]
         for i, told in enumerate(example.relations):
-            if example.kinds and example.kinds[i]:
-                labels[line] = torch.tensor([float(_elsewhere(example.kinds[i], theme)) for _, theme in columns])
+            if example.kinds:
+                kind, doubts = example.kinds[i], example.doubts[i]
+                labels[line] = torch.tensor([float(_elsewhere(kind, theme, doubts)) for _, theme in columns])
             labels[line, mine] = torch.tensor([float(label) for label in told])
             own[line, mine] = True
             line += 1
     return labels, own
 
 
-def _elsewhere(kind: str, theme: str | None) -> int:
-    return UNKNOWN if theme is None else relation(kind, theme)
+def _elsewhere(kind: str, theme: str | None, doubts: frozenset[str]) -> int:
+    return UNKNOWN if theme is None else by_text(kind, theme, doubts)

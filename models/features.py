@@ -8,14 +8,16 @@ no head can work there, and the whole target is learned.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from aligner_proxy.engine.detector import Spans, spans
 from aligner_proxy.prompts import Template, render
 from aligner_proxy.segments import split
+from models.damage import themes_in
 from models.pairs import STAYS, Pair
-from models.relations import relation
+from models.relations import by_text, relation
 
 EDIT_START_WEIGHT = 6.0
 TAIL_TOKENS = 24  # copied tokens kept after the last edit; the rest of a copy teaches nothing new
@@ -28,7 +30,8 @@ class Example:
 
     `weights[i]` is the loss weight of predicting `ids[i]` (0 in the prompt). `labels` are those of the segments, and
     `relations` say the same of every segment and every objective (1, 0, -1 unknown); `kinds` and `themes` are what is
-    known about segments and objectives, for comparing them with those of other examples.
+    known about segments and objectives, and `doubts` what the segments may speak of, for comparing them with those of
+    other examples.
     """
 
     ids: list[int]
@@ -38,6 +41,7 @@ class Example:
     relations: tuple[tuple[int, ...], ...]
     kinds: tuple[str, ...]
     themes: tuple[str, ...]
+    doubts: tuple[frozenset[str], ...] = ()
 
 
 def encode(pair: Pair, tokenizer: Any, family: Template, *, with_target: bool = True) -> Example:
@@ -51,14 +55,21 @@ def encode(pair: Pair, tokenizer: Any, family: Template, *, with_target: bool = 
         ids, weights = ids + target_ids, weights + target_weights
     if not family.names_objectives:
         return Example(ids, weights, where, pair.labels, tuple(() for _ in pair.labels), pair.kinds, ())
-    return Example(ids, weights, where, pair.labels, _relations(pair), pair.kinds, pair.themes)
+    doubts = tuple(themes_in(segment.text) for segment in split(pair.answer)) if pair.kinds else ()
+    return Example(ids, weights, where, pair.labels, _relations(pair, doubts), pair.kinds, pair.themes, doubts)
 
 
-def _relations(pair: Pair) -> tuple[tuple[int, ...], ...]:
+def _relations(pair: Pair, doubts: Sequence[frozenset[str]]) -> tuple[tuple[int, ...], ...]:
     """Where kinds are not known, only what stays is known for every objective."""
     if pair.kinds and pair.themes:
-        return tuple(tuple(relation(kind, theme) for theme in pair.themes) for kind in pair.kinds)
+        told = zip(pair.kinds, doubts, strict=True)
+        return tuple(tuple(_own(kind, theme, speaks) for theme in pair.themes) for kind, speaks in told)
     return tuple(tuple(0 if label == STAYS else -1 for _ in pair.objectives) for label in pair.labels)
+
+
+def _own(kind: str, theme: str, doubts: frozenset[str]) -> int:
+    """What the answer says in its own words was chosen to be beyond doubt under the objectives of its prompt."""
+    return by_text(kind, theme, doubts) if kind else relation(kind, theme)
 
 
 def _tokens(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]]]:

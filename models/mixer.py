@@ -28,6 +28,7 @@ from .damage import (
 from .defects import SUBJECTS, TRAINING_KINDS, UNSEEN_KINDS, UNSEEN_WRITTEN, WRITTEN, Kind, Objective
 from .defects.objectives import SHARED
 from .defects.turns import INVENTED_TURN, dialogue
+from .dense import dense_pair
 from .faults import natural_pair, written_for
 from .history import earlier
 from .marked import marked_pair
@@ -196,6 +197,10 @@ class Mixer:
     def _natural(self) -> Pair | None:
         """An answer that was written with faults in its own voice, or without any."""
         return natural_pair(self._rng, self._rng.choice(_NATURAL))
+
+    def _dense(self) -> Pair | None:
+        """A few sentences of an answer among offences and look-alikes, each judged by several objectives."""
+        return dense_pair(self._rng, self._answer(), self._sentences)
 
     def _irrelevant(self, answer: Answer, pieces: list[Piece]) -> Pair | None:
         others = choose_objectives(self._rng, [], [], doubtful_themes(answer) | {"relevance"}) or []

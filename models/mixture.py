@@ -21,7 +21,7 @@ from .mixer import INSERTABLE, Mixer, Shares
 from .pairs import Pair, PairError, write_pairs
 from .preferences import PreferenceError
 
-Stage = Literal["warmup", "equal_preference", "contrastive_preference", "conversation", "concepts", "settle"]
+Stage = Literal["warmup", "equal_preference", "contrastive_preference", "conversation", "concepts", "dense", "settle"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 # Kinds of example and their shares in each stage.
 RECIPES: dict[Stage, dict[str, float]] = {
@@ -42,18 +42,20 @@ RECIPES: dict[Stage, dict[str, float]] = {
     },
 }
 RECIPES["conversation"] = RECIPES["concepts"] = RECIPES["contrastive_preference"]
+RECIPES["dense"] = {"dense": 0.84, "natural": 0.05, "turns": 0.04, "real_turns": 0.04, "marked": 0.03}
 RECIPES["settle"] = {
-    "clean": 0.18,
+    "clean": 0.2,
     "innocent": 0.1,
-    "defects": 0.38,
-    "alike": 0.1,
-    "natural": 0.06,
+    "defects": 0.34,
+    "alike": 0.06,
+    "natural": 0.05,
     "inside": 0.06,
     "turns": 0.04,
     "real_turns": 0.03,
     "real_turns_kept": 0.01,
-    "stray": 0.02,
+    "stray": 0.01,
     "marked": 0.02,
+    "dense": 0.08,
 }
 SHARES: dict[Stage, Shares] = {"settle": Shares(written=0.45, others=0.45, alike=0.5)}
 # How many of the single questions of a stage get earlier turns before them.

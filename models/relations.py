@@ -6,6 +6,7 @@ stood in another prompt.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cache
 
 from .defects import ALL_KINDS, FAMILY_OF, SUBJECTS, Kind, Objective
@@ -18,12 +19,15 @@ MIXED = "mixed"
 OFF_TOPIC_THEMES = frozenset({"relevance", "direct", "concise", "specific", "instruction-following"})
 # Sentences that look like those of a concept and are fine carry its name with this after it.
 ALIKE = "~"
+# An objective of two wishes has both themes, with this between them.
+AND = " & "
 # What no neutral sentence offends against, wherever it stands.
 _SPARED_BY_ALL = frozenset({"", "harmless", "safe", "inclusive", "single-reply", "non-repetitive"})
 _KINDS = {kind.name: kind for kind in ALL_KINDS}
 _SUBJECTS = frozenset(kind.name for kind in SUBJECTS)
 # Themes that a sentence of another answer may touch by what it speaks of.
 _MATTERS = _SUBJECTS | {kind.name for kind in ALL_KINDS if kind.area}
+_SPECIFIC = frozenset(_KINDS)
 # Where the older families of defects and the areas of the written ones say the same in other words.
 _AREAS = {
     "hostile": {"hostility", "harm"},
@@ -60,6 +64,11 @@ MARKED: dict[str, tuple[frozenset[str], frozenset[str]]] = {
 @cache
 def relation(kind: str, theme: str) -> int:
     """1 the objective asks for a change, 0 it does not, -1 unclear; kind "" is a segment with nothing wrong."""
+    found = {_one(kind, one) for one in theme.split(AND)}
+    return CHANGES if CHANGES in found else UNKNOWN if UNKNOWN in found else STAYS
+
+
+def _one(kind: str, theme: str) -> int:
     if not kind:
         return STAYS
     if kind == MIXED:
@@ -73,12 +82,33 @@ def relation(kind: str, theme: str) -> int:
     if kind in FAULTS or theme in FAULTS:
         return _natural(kind, theme)
     if kind.endswith(ALIKE):
-        return STAYS if theme in _SPARED_BY_ALL | {kind.removesuffix(ALIKE)} else UNKNOWN
+        return _alike(kind.removesuffix(ALIKE), theme)
     objective = Objective("", theme)
     if _KINDS[kind].asked_by(objective):
         return CHANGES
     nearby = theme in _KINDS and (kind in _KINDS[theme].unclear or _overlap(_KINDS[kind], _KINDS[theme]))
     return UNKNOWN if nearby or _KINDS[kind].unclear_under(objective, FAMILY_OF) else STAYS
+
+
+def by_text(kind: str, theme: str, doubts: Collection[str]) -> int:
+    """The same where the segment's text is known: `doubts` are kinds, as themes, of which something in it speaks.
+
+    A neutral sentence, wherever it stands, is spared by an objective against one kind of thing of which nothing speaks
+    in it; of broad wishes nobody could say where they are those of another question.
+    """
+    single = set(theme.split(AND))
+    speaks = bool(single & set(doubts) - {kind, kind.removesuffix(ALIKE)})
+    if kind in ("", INNOCENT) and _SPECIFIC.issuperset(single):
+        return UNKNOWN if speaks else STAYS
+    told = relation(kind, theme) if kind else UNKNOWN
+    return UNKNOWN if told == STAYS and speaks else told
+
+
+def _alike(like: str, theme: str) -> int:
+    """A sentence that only looks like one of a kind: also what such a kind is not against spares it."""
+    if theme in _SPARED_BY_ALL or theme == like:
+        return STAYS
+    return STAYS if theme in _SPECIFIC and relation(like, theme) == STAYS else UNKNOWN
 
 
 def _natural(kind: str, theme: str) -> int:

@@ -5,11 +5,11 @@ Every phrase in this package was written for it; nothing was copied from a data 
 
 from __future__ import annotations
 
-from . import chatter, foreign_matter, hostile, subjects, turns, unseen, written
+from . import chatter, foreign_matter, hostile, more, subjects, turns, unseen, written
 from .kind import Kind
 from .objectives import Objective
 
-TRAINING_KINDS: tuple[Kind, ...] = (*hostile.KINDS, *chatter.KINDS, *foreign_matter.KINDS, *turns.KINDS)
+TRAINING_KINDS: tuple[Kind, ...] = more.widened((*hostile.KINDS, *chatter.KINDS, *foreign_matter.KINDS, *turns.KINDS))
 SUBJECTS: tuple[Kind, ...] = subjects.KINDS
 UNSEEN_KINDS: tuple[Kind, ...] = unseen.KINDS
 WRITTEN: tuple[Kind, ...] = tuple(kind for kind in written.CONCEPTS if not written.unseen(kind.name))

@@ -26,12 +26,19 @@ class Given:
 
 
 def example(
-    relations: list[list[int]], kinds: tuple[str, ...] = (), themes: tuple[str, ...] = (), label: int | None = None
+    relations: list[list[int]],
+    kinds: tuple[str, ...] = (),
+    themes: tuple[str, ...] = (),
+    label: int | None = None,
+    doubts: tuple[frozenset[str], ...] = (),
 ) -> Example:
     objectives = tuple(range(i, i + 1) for i in range(len(relations[0])))
     segments = tuple(range(i, i + 1) for i in range(len(relations)))
     labels = tuple(max(row) if label is None else label for row in relations)
-    return Example([0], [0.0], Spans(objectives, segments), labels, tuple(map(tuple, relations)), kinds, themes)
+    told = tuple(map(tuple, relations))
+    return Example(
+        [0], [0.0], Spans(objectives, segments), labels, told, kinds, themes, doubts or (frozenset(),) * len(kinds)
+    )
 
 
 def gradient(head: Any, batch: list[Example]) -> Tensor:
@@ -61,6 +68,14 @@ def test_a_defect_is_compared_with_the_objectives_of_other_prompts_and_a_good_se
     assert pushed[1, 1] < 0  # the insult goes against harmless, wherever harmless stands
     assert pushed[2, 0] == 0
     assert abs(pushed[1, 1]) < abs(pushed[1, 0])
+
+
+def test_a_good_segment_is_spared_by_a_foreign_objective_against_what_it_does_not_speak_of() -> None:
+    first = example([[0], [0]], ("", ""), ("concise",), doubts=(frozenset(), frozenset({"insult"})))
+    second = example([[0]], ("",), ("insult",))
+    pushed = gradient(Given([[0.0, 0.0]] * 3), [first, second])
+    assert 0 < pushed[0, 1] < pushed[0, 0]
+    assert pushed[1, 1] == 0  # it speaks of something of that kind: nobody knows
 
 
 def test_without_kinds_the_strongest_objective_has_to_ask() -> None:

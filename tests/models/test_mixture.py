@@ -75,7 +75,7 @@ def test_every_example_has_one_to_four_objectives_in_no_fixed_order(trained: lis
     assert {len(p.objectives) for p in trained} == {1, 2, 3, 4}
     assert all(len(set(p.objectives)) == len(p.objectives) for p in trained)
     built_in = sum(o in BUILT_IN.values() for p in trained for o in p.objectives)
-    assert 0.3 < built_in / sum(len(p.objectives) for p in trained) < 0.7
+    assert 0.25 < built_in / sum(len(p.objectives) for p in trained) < 0.6
 
 
 def test_conversations_have_earlier_turns_before_many_questions(data_dir: Path) -> None:

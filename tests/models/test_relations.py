@@ -6,7 +6,7 @@ import pytest
 
 from models.defects import ALL_KINDS
 from models.pairs import CHANGES, STAYS, UNKNOWN
-from models.relations import INNOCENT, MARKED, MIXED, relation
+from models.relations import INNOCENT, MARKED, MIXED, by_text, relation
 
 
 @pytest.mark.parametrize(
@@ -26,10 +26,39 @@ from models.relations import INNOCENT, MARKED, MIXED, relation
         ("marked-irrelevant", "harmless", STAYS),
         ("marked-irrelevant", "humour", UNKNOWN),
         ("insult", "", STAYS),
+        ("insult~", "insult", STAYS),
+        ("insult~", "harmless", STAYS),
+        ("insult~", "formal", UNKNOWN),
+        ("insult~", "trains", STAYS),
+        ("insult~", "mockery", UNKNOWN),
+        ("insult", "concise & harmless", CHANGES),
+        ("insult", "concise & formal", UNKNOWN),
+        ("insult", "concise & readable", STAYS),
     ],
 )
 def test_relations(kind: str, theme: str, expected: int) -> None:
     assert relation(kind, theme) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "theme", "doubts", "expected"),
+    [
+        ("", "insult", set(), STAYS),
+        ("", "insult", {"insult"}, UNKNOWN),
+        ("", "harmless", set(), UNKNOWN),  # of another question: who knows what it was an answer to
+        (INNOCENT, "trains", set(), STAYS),
+        (INNOCENT, "trains", {"trains"}, UNKNOWN),
+        (INNOCENT, "relevance", set(), CHANGES),
+        ("", "trains & insult", {"insult"}, UNKNOWN),
+        ("insult", "trains", {"trains"}, UNKNOWN),  # only a fool would wonder about trains
+        ("insult", "insult", {"insult"}, CHANGES),
+        ("insult~", "insult", {"insult"}, STAYS),
+    ],
+)
+def test_what_a_text_speaks_of_decides_where_nothing_was_put_in(
+    kind: str, theme: str, doubts: set[str], expected: int
+) -> None:
+    assert by_text(kind, theme, doubts) == expected
 
 
 def test_every_kind_is_asked_for_by_its_own_name() -> None:
