@@ -27,8 +27,10 @@ import httpx
 from aligner_proxy import config, in_force, plugged
 from aligner_proxy.engine import backends, listen
 from aligner_proxy.engine.client import HttpEngine
+from aligner_proxy.engine.manifest import NET
 from aligner_proxy.engine.memory import available as memory_left
 from aligner_proxy.engine.protocol import Engine
+from aligner_proxy.engine.sources import EMBEDDED
 from aligner_proxy.engine_setting import Kind
 from aligner_proxy.errors import AlignerProxyError, ConfigError, CorrectionError, EngineMismatch
 from aligner_proxy.hookspecs import Kind as Offered
@@ -231,6 +233,13 @@ def plugins() -> Iterator[Finding]:
     there = plugged.load(loaded)
     names = ", ".join((METAALIGNER, *there.offers("correctors")))
     yield Finding("correctors", Verdict.OK, f"{names} (corrector: NAME in a route)")
+    net = (
+        "the embedded aligner has a net for it" if (EMBEDDED / NET).exists() else "by an aligner that has a net for it"
+    )
+    yield Finding("objectives by prompt", Verdict.OK, f"Meal, {net} (objectives: auto in a route)")
+    yield Finding(
+        "preferences", Verdict.OK, "MetaAlign, in English (preferences: [request, persona, system] in a route)"
+    )
     for plugin in there.plugins:
         offers = "; ".join(
             f"{sort.replace('_', ' ')}: {_kinds(kinds)}" for sort, kinds in plugin.offers.items() if kinds
@@ -258,7 +267,8 @@ async def _ask(engine: Engine) -> str:
     finally:
         await engine.aclose()
     head = "detector head" if about.has_head else "no detector head"
-    return f"{about.model} {about.content_hash[:12]} on {about.device}, {about.quantization}, {head}"
+    net = ", net for objectives by prompt" if about.weighs else ""
+    return f"{about.model} {about.content_hash[:12]} on {about.device}, {about.quantization}, {head}{net}"
 
 
 def free(port: int) -> Iterator[Finding]:

@@ -203,6 +203,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_plugins_are_named_with_what_they_offer(site: Path) -> None:
     found = {finding.check: finding for finding in doctor.plugins()}
     assert found["correctors"].found.startswith("metaaligner, aligner, self_refine, stream_aligner, plain_words")
+    assert found["objectives by prompt"].found.startswith("Meal, the embedded aligner has a net")
+    assert found["preferences"].found.startswith("MetaAlign, ")
     assert "correctors: self_refine (a model of" in found["plugin self_refine"].found
     assert found["plugin plain_words"].found.startswith("0.1.0; correctors: plain_words (plain words")
     assert "gate rules: calm" in found["plugin plain_words"].found
