@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from aligner_proxy.engine.protocol import AlignRequest, Engine, Span
 from aligner_proxy.errors import InvalidOutput
-from aligner_proxy.segments import Cutter, Segment, join
+from aligner_proxy.segments import Cutter, Segment, join, so_far
 from aligner_proxy.types import Correction, DecodeCounts, SegmentScore
 
 Revise = Callable[[AlignRequest, str, str], Awaitable[Correction]]
@@ -66,9 +66,7 @@ class Along:
 
     async def _next(self) -> None:
         segment = self._segments[len(self._revised)]
-        before = "".join(
-            one.text + piece.gap for one, piece in zip(self._revised, self._segments, strict=False) if one.text
-        )
+        before = so_far((one.text, piece.gap) for one, piece in zip(self._revised, self._segments, strict=False))
         made = await self._revise(self._request, before, segment.text)
         if not isinstance(made, Correction) or not isinstance(made.text, str):
             raise InvalidOutput("a corrector returned something that is no correction")

@@ -81,10 +81,13 @@ class CorrectionCache:
         """The stored correction, or None when there is none that is whole and young enough."""
         with stage("cache"):
             known = None if self._broken else self._recent.get(key)
-            found = None if known else await self._run(lambda store: store.get(key, expire_time=True))
-        if known is not None or found is None or found[0] is None:
-            return known
-        raw, expires = found
+            return known or await self._stored(key)
+
+    async def _stored(self, key: str) -> Correction | None:
+        """What the disk knows; from now on it is known without it."""
+        raw, expires = await self._run(lambda store: store.get(key, expire_time=True)) or (None, None)
+        if raw is None:
+            return None
         correction = unpack(key, raw)
         if correction is None:
             log.warning("correction cache: entry %s is corrupt and was dropped", key[:12])

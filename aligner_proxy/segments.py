@@ -8,7 +8,7 @@ stands before it and on the first character after it, so a growing text keeps th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 _FENCE = re.compile(r"^[ \t]*(```+|~~~+)", re.MULTILINE)
@@ -98,6 +98,11 @@ def join(pieces: Sequence[tuple[str, str]]) -> str:
         elif kept and gap.count("\n") > kept[-1][1].count("\n"):
             kept[-1] = (kept[-1][0], gap)
     return "".join(text + gap for text, gap in kept[:-1]) + "".join(text for text, _ in kept[-1:])
+
+
+def so_far(pieces: Iterable[tuple[str, str]]) -> str:
+    """What (text, gap) pieces are in front of the next one, which begins where the last gap ends."""
+    return "".join(text + gap for text, gap in pieces if text)
 
 
 def firm(text: str) -> int:

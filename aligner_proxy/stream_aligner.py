@@ -21,7 +21,7 @@ from aligner_proxy.engine.openai import OpenAICompleter
 from aligner_proxy.engine.protocol import AlignRequest
 from aligner_proxy.errors import DeadlineExceeded
 from aligner_proxy.hookspecs import Corrector, Kind, hookimpl
-from aligner_proxy.segments import join, split
+from aligner_proxy.segments import join, so_far, split
 from aligner_proxy.types import Correction, DecodeCounts
 
 _MORE_TOKENS, _CHARS_PER_TOKEN = 32, 2
@@ -61,7 +61,7 @@ class StreamAligner:
             left = until - time.monotonic()
             if left < _LEAST_S:
                 raise DeadlineExceeded("the time for this answer is used up")
-            before = "".join(one.text + gone.gap for one, gone in zip(made, pieces, strict=False) if one.text)
+            before = so_far((one.text, gone.gap) for one, gone in zip(made, pieces, strict=False))
             made.append(await self.revise(request.model_copy(update={"deadline_s": left}), before, piece.text))
         changed = any(one.text != piece.text for one, piece in zip(made, pieces, strict=True))
         text = join([(one.text, piece.gap) for one, piece in zip(made, pieces, strict=True)])

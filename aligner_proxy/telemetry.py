@@ -194,7 +194,7 @@ def streamed(call_id: str, policy: Policy, timeline: Timeline) -> None:
 
 
 def _count_edits(outcome: Outcome) -> None:
-    """The gate judges anew on every cache hit, so these are counted every time."""
+    """The gate has its word on every cache hit, too, so these are counted every time."""
     for rule in outcome.dropped:
         EDITS.labels(rule).inc()
     if kept := outcome.edits - len(outcome.dropped):

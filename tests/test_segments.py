@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.segments import Cutter, join, split
+from aligner_proxy.segments import Cutter, join, so_far, split
 
 TEXT = st.text(st.sampled_from(list("aB1 .!?\n`-*\"'\u2026\u3002\u00e9)")), max_size=80)
 
@@ -81,3 +81,8 @@ def test_a_growing_text_is_cut_like_the_whole(text: str, cuts: list[int]) -> Non
 def test_a_long_line_is_split_in_linear_time() -> None:
     """A quadratic splitter would take minutes here; the suite's own time limit is the assertion."""
     assert len(split("Short one. " * 50_000)) == 50_000
+
+
+def test_what_is_gone_takes_its_gap_along_before_the_next_piece() -> None:
+    assert so_far([("One.", " "), ("", "\n\n"), ("Two.", "\n")]) == "One. Two.\n"
+    assert so_far([]) == ""
