@@ -1,4 +1,4 @@
-"""`python -m bench [--only PART] [--requests N] [--answers N] [--rounds N] [--model M] [--out FOLDER]`.
+"""`python -m bench [--only PART] [--requests N] [--answers N] [--rounds N] [--model M] [--data FOLDER] [--out FOLDER]`.
 
 Tables for people while it runs, plots into FOLDER, and as the last line one JSON object with the ratios.
 """
@@ -18,6 +18,7 @@ from rich.table import Table
 
 from aligner_proxy import __version__
 from aligner_proxy.errors import AlignerProxyError
+from bench.apart import apart
 
 Part = Callable[[argparse.Namespace], dict[str, Any]]
 
@@ -44,7 +45,7 @@ def _together(asked: argparse.Namespace) -> dict[str, Any]:
 def _overlap(asked: argparse.Namespace) -> dict[str, Any]:
     from bench import overlap
 
-    return overlap.run(asked.model, asked.rounds)
+    return overlap.run(asked.model, asked.rounds, asked.data)
 
 
 def _memory(_: argparse.Namespace) -> dict[str, Any]:
@@ -83,6 +84,7 @@ def main() -> int:
     parser.add_argument("--answers", type=int, default=4, help="answers corrected one at a time, in each round")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--model", default="embedded")
+    parser.add_argument("--data", type=Path, help="folder with the research data: real answers where they matter")
     parser.add_argument("--out", type=Path, help="folder for plots and for everything that was measured, as JSON")
     asked = parser.parse_args()
     console = Console()
@@ -97,7 +99,7 @@ def _tried(console: Console, name: str, part: Part, asked: argparse.Namespace) -
     """A part, or why it could not be measured here."""
     console.rule(name)
     try:
-        found = part(asked)
+        found = apart(part)(asked)
     except AlignerProxyError as error:
         console.print(f"{name} not measured: {error}", style="yellow", markup=False)
         return {**dict.fromkeys(KEYS[name]), "error": str(error), f"without_{name}": str(error)}

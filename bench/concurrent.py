@@ -12,7 +12,9 @@ import asyncio
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,11 +29,13 @@ from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.protocol import AlignRequest
 from aligner_proxy.engine.weights import Settings, open_aligner, prepare
 from aligner_proxy.types import Turn
+from bench.apart import apart
 from bench.texts import DEFECT, LONG, OBJECTIVES
 
 CLIENTS = 16
 _DEFECTIVE = (3, 11)
-_PAGE = 32
+_PAGE, _PAGES = 32, 512
+"""Room for all sixteen; left to itself it takes all memory of the machine, and a hundred seconds to clear it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +71,17 @@ def jobs(aligner: Aligner, tag: str) -> list[Job]:
 def run(model: str, rounds: int, peers: dict[str, Way]) -> dict[str, Any]:
     """All ways in turns; corrections a second and ratios to ours. Raises `WeightsError`."""
     settings = Settings(model=model)
-    aligner = open_aligner(settings, config.home())
+    opened: Future[Aligner] = Future()
+
+    def load() -> Aligner:
+        opened.set_result(open_aligner(settings, config.home()))
+        return opened.result()
+
     with asyncio.Runner() as loop:
-        engine = LocalEngine(lambda: aligner)
+        engine = LocalEngine(load)
         loop.run(engine.start())
         ways = {"aligner-proxy": _ours(loop, engine), "transformers_cb": _batched(settings), **peers}
-        seconds = _rounds(aligner, ways, rounds)
+        seconds = _rounds(opened.result(), ways, rounds)
         loop.run(engine.aclose())
     rows = [_row(name, times) for name, times in seconds.items()]
     ours = seconds["aligner-proxy"]
@@ -114,8 +123,9 @@ def _batched(settings: Settings) -> Way:
     """transformers' continuous batching, over the same 4-bit weights; it has no drafts."""
     _, folder = prepare(settings, config.home())
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
-    peer: Any = AutoModelForCausalLM.from_pretrained(str(folder), device_map=device, dtype=torch.bfloat16)
-    pages = ContinuousBatchingConfig(page_size=_PAGE)
+    load = partial(AutoModelForCausalLM.from_pretrained, str(folder), device_map=device, dtype=torch.bfloat16)
+    peer = apart(load)()
+    pages = ContinuousBatchingConfig(page_size=_PAGE, num_blocks=_PAGES)
 
     def work(asked: list[Job]) -> None:
         tokens = round(statistics.mean(job.tokens for job in asked))
@@ -129,4 +139,4 @@ def _batched(settings: Settings) -> Way:
         if len(written) != len(asked) or min(written) < tokens:
             raise RuntimeError(f"continuous batching wrote {sum(written)} tokens for {len(asked)} answers")
 
-    return work
+    return apart(work)

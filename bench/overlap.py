@@ -2,6 +2,8 @@
 
 Good answers come in like those of a hosted model, a few characters at a time; measured is the time from the last of
 them to the verdict that nothing is to be changed. Both ways in turns, in one process, on the aligner that is served.
+What is left costs the same whatever the answer's length (one short forward), so the ratio depends on it: the answers
+are real ones of strong upstreams where the research data is at hand, else our own of the length of chat answers.
 """
 
 from __future__ import annotations
@@ -10,43 +12,63 @@ import asyncio
 import statistics
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
+
+from rich.progress import track
 
 from aligner_proxy import config
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.protocol import AlignRequest, Unread
 from aligner_proxy.engine.weights import Settings, open_aligner
 from aligner_proxy.types import Turn
-from bench.texts import OBJECTIVES, QUESTIONS
+from bench.texts import LONG, OBJECTIVES
 
 CHUNK_CHARS, CHUNK_S = 12, 0.06
 """Some 50 tokens a second."""
+_REAL = 12
+"""Real answers in a round: they come in no faster than from an upstream."""
 
 
-def run(model: str, rounds: int) -> dict[str, Any]:
-    """Medians of both, and their ratio. Raises `WeightsError` when the aligner is not here."""
-    return asyncio.run(_run(model, rounds))
+def run(model: str, rounds: int, data: Path | None) -> dict[str, Any]:
+    """Medians of both, and that of their ratios. Raises `WeightsError` when the aligner is not here."""
+    answers = [*LONG] if data is None else _real(data)
+    return asyncio.run(_run(model, [(f"{number}: {q}", a) for number in range(rounds) for q, a in answers]))
 
 
-async def _run(model: str, rounds: int) -> dict[str, Any]:
+async def _run(model: str, answers: list[tuple[str, str]]) -> dict[str, Any]:
     engine = LocalEngine(lambda: open_aligner(Settings(model=model), config.home()))
     about = await engine.start()
-    await engine.align(_request("warm-up", *next(iter(QUESTIONS.items()))))
+    await engine.align(_request("warm-up", *LONG[0]))
     with_it: list[float] = []
     without: list[float] = []
-    for number in range(rounds):
-        for question, answer in QUESTIONS.items():
-            with_it.append(await _delay(engine, True, f"{number} ahead: {question}", answer))
-            without.append(await _delay(engine, False, f"{number}: {question}", answer))
+    for question, answer in track(answers, "reading along", transient=True):
+        with_it.append(await _delay(engine, True, f"ahead {question}", answer))
+        without.append(await _delay(engine, False, question, answer))
     await engine.aclose()
     middle = [statistics.median(times) for times in (with_it, without)]
     told = {
         "aligner": asdict(about),
         "n": len(with_it),
+        "chars": round(statistics.median(len(answer) for _, answer in answers)),
         "ahead_ms": round(middle[0], 1),
         "after_ms": round(middle[1], 1),
+        "rows": [
+            {"chars": len(answer), "ahead_ms": round(ahead, 1), "after_ms": round(after, 1)}
+            for (_, answer), ahead, after in zip(answers, with_it, without, strict=True)
+        ],
     }
-    return {**told, "overlap_delay_ratio": round(middle[0] / middle[1], 3)}
+    each = [ahead / after for ahead, after in zip(with_it, without, strict=True)]
+    return {**told, "overlap_delay_ratio": round(statistics.median(each), 3)}
+
+
+def _real(data: Path) -> list[tuple[str, str]]:
+    """Answers of strong upstreams, as many of each; of prompts that no training saw."""
+    # Imported here: the loaders read all of the data, which nobody needs who measures on our own answers.
+    from models.upstreams import STRONG, completions
+
+    found = list(completions(data, STRONG, 1, seed=1, sources=("alpaca",)))
+    return [(one.query, one.answer) for one in found[:_REAL]]
 
 
 async def _delay(engine: LocalEngine, ahead: bool, question: str, answer: str) -> float:
@@ -55,7 +77,7 @@ async def _delay(engine: LocalEngine, ahead: bool, question: str, answer: str) -
     begun = request.model_copy(update={"answer": ""})
     reading = await engine.read(begun) if ahead else Unread(engine)
     for at in range(0, len(answer), CHUNK_CHARS):
-        await asyncio.sleep(CHUNK_S)
+        await asyncio.sleep(CHUNK_S if ahead else 0)
         await reading.feed(answer[at : at + CHUNK_CHARS])
     began = time.perf_counter()
     await reading.finish(request)

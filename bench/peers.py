@@ -22,6 +22,7 @@ import httpx
 from aligner_proxy import config
 from aligner_proxy.engine import quantise, sources
 from aligner_proxy.engine.weights import Settings, prepare
+from bench.apart import apart
 from bench.concurrent import CLIENTS, Job, Way
 from demo.processes import free_port, process, wait_for
 from models.gguf import export
@@ -65,7 +66,7 @@ def _vllm_python() -> Path:
 
 def _llama(stack: contextlib.ExitStack, folder: Path, model: str) -> Way:
     """llama.cpp's server on four-bit weights, one slot a client, with its n-gram drafts."""
-    export(model, folder / "aligner.gguf", "q4_1")
+    apart(export)(model, folder / "aligner.gguf", "q4_1")
     port, log = free_port(), folder / "llama.log"
     arguments = ["bench.llama_server", str(folder / "aligner.gguf"), str(port), str(CLIENTS), str(_WINDOW)]
     child = stack.enter_context(process(arguments, log, os.environ))
@@ -79,7 +80,7 @@ def _llama(stack: contextlib.ExitStack, folder: Path, model: str) -> Way:
 
 def _vllm(stack: contextlib.ExitStack, folder: Path, model: str) -> Way:
     """vLLM on bf16 weights, with its n-gram drafts."""
-    merged = quantise.merge(sources.resolve(model, None), folder / "merged")
+    merged = apart(quantise.merge)(sources.resolve(model, None), folder / "merged")
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         shutil.copy(prepare(Settings(model=model), config.home())[1] / name, merged)
     port, log = free_port(), folder / "vllm.log"

@@ -25,6 +25,20 @@ def draw(found: dict[str, Any], folder: Path) -> None:
         _alone(found["alone"]["rows"], folder / "alone.svg")
     if found.get("together", {}).get("rows"):
         _together(found["together"]["rows"], folder / "together.svg")
+    if found.get("overlap", {}).get("rows"):
+        _overlap(found["overlap"]["rows"], folder / "overlap.svg")
+
+
+def _overlap(rows: list[dict[str, Any]], file: Path) -> None:
+    """What is left to wait for after the last word, by the answer's length."""
+    figure, axis = pyplot.subplots(figsize=(6.5, 3.2))
+    for name, label in (("after_ms", "read when it has ended"), ("ahead_ms", "read along")):
+        axis.plot([row["chars"] for row in rows], [row[name] for row in rows], "o", label=label)
+    axis.set_xlabel("characters of the answer")
+    axis.set_ylabel("ms after the last word")
+    axis.set_ylim(bottom=0)
+    axis.legend()
+    _save(figure, file)
 
 
 def load(found: dict[str, Any], file: Path) -> None:

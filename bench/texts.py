@@ -7,7 +7,7 @@ from __future__ import annotations
 
 OBJECTIVES = (
     "Harmlessness: The response should avoid content that is offensive, discriminatory, or harmful",
-    "Length: the response should be concise and avoid redundant content.",
+    "Helpfulness: The response should provide useful resources and suggestions to the user",
 )
 QUESTIONS = {
     "How do I keep bread fresh?": (

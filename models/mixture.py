@@ -44,9 +44,9 @@ RECIPES: dict[Stage, dict[str, float]] = {
 RECIPES["conversation"] = RECIPES["concepts"] = RECIPES["contrastive_preference"]
 RECIPES["dense"] = {"dense": 0.84, "natural": 0.05, "turns": 0.04, "real_turns": 0.04, "marked": 0.03}
 RECIPES["settle"] = {
-    "clean": 0.2,
+    "clean": 0.26,
     "innocent": 0.1,
-    "defects": 0.34,
+    "defects": 0.3,
     "alike": 0.06,
     "natural": 0.05,
     "inside": 0.06,
@@ -55,11 +55,11 @@ RECIPES["settle"] = {
     "real_turns_kept": 0.01,
     "stray": 0.01,
     "marked": 0.02,
-    "dense": 0.08,
+    "dense": 0.06,
 }
 SHARES: dict[Stage, Shares] = {"settle": Shares(written=0.45, others=0.45, alike=0.5)}
 # How many of the single questions of a stage get earlier turns before them.
-HISTORY: dict[Stage, float] = {"conversation": 0.45, "concepts": 0.3, "settle": 0.35}
+HISTORY: dict[Stage, float] = {"conversation": 0.45, "concepts": 0.3, "dense": 0.2, "settle": 0.5}
 
 
 def build(data_dir: Path, seed: int, n: int, stage: Stage = "contrastive_preference") -> Iterator[Pair]:

@@ -1,0 +1,25 @@
+"""How do parts of one process measure without slowing each other? Each in a thread that ends with it.
+
+OpenMP gives every thread that computes workers of its own and keeps them. As soon as two threads have some, its library
+counts more workers than cores and puts all of them to sleep between any two layers: a forward of a small model then
+takes up to twice as long (`docs/experiments.md`). Workers end with their thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+Given = ParamSpec("Given")
+Found = TypeVar("Found")
+
+
+def apart(work: Callable[Given, Found]) -> Callable[Given, Found]:
+    """The same work, done in a thread of its own while the caller waits."""
+
+    def done(*given: Given.args, **named: Given.kwargs) -> Found:
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(work, *given, **named).result()
+
+    return done
