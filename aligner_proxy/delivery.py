@@ -18,7 +18,7 @@ from aligner_proxy.pipeline import Pipeline
 from aligner_proxy.rewrite import Wire
 from aligner_proxy.sentences import ReleasedStream
 from aligner_proxy.streaming import HeldStream
-from aligner_proxy.types import Exchange, Mode, Outcome, StreamMode
+from aligner_proxy.types import Exchange, Mode, Outcome, Policy, StreamMode
 
 Read = Callable[[int], Reading | None]
 """The reading of one choice, if there is one."""
@@ -40,12 +40,21 @@ def stream(
     wire: Wire, ledger: Ledger, data: dict[str, Any], response: AsyncIterable[Any], books: Books
 ) -> AsyncGenerator[Any, None]:
     """The items that the client gets."""
-    mode, policy = ledger.policy.stream, ledger.policy
-    if mode is StreamMode.SENTENCE and policy.mode is Mode.ENFORCE and books.pipeline.piecewise(policy):
+    way = _way(ledger.policy, books.pipeline)
+    # What is delivered at once cannot be corrected. The way that is taken is what metrics and comments tell.
+    mode = Mode.SHADOW if way is StreamMode.LIVE else ledger.policy.mode
+    ledger.policy = replace(ledger.policy, mode=mode, stream=way)
+    if way is StreamMode.SENTENCE:
         return _released(wire, ledger, data, response, books)
-    if mode is StreamMode.LIVE and policy.mode is Mode.ENFORCE:
-        ledger.policy = replace(policy, mode=Mode.SHADOW)  # what is delivered at once cannot be corrected
     return _held(wire, ledger, data, response, books)
+
+
+def _way(policy: Policy, pipeline: Pipeline) -> StreamMode:
+    """The policy's, where it can be taken: in shadow nothing is held, and not every corrector works by segments."""
+    if policy.mode is Mode.SHADOW or (policy.stream is StreamMode.LIVE and policy.mode is Mode.ENFORCE):
+        return StreamMode.LIVE
+    by_segments = policy.stream is StreamMode.SENTENCE and policy.mode is Mode.ENFORCE and pipeline.piecewise(policy)
+    return StreamMode.SENTENCE if by_segments else StreamMode.HOLD
 
 
 async def _held(

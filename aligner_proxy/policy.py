@@ -149,7 +149,7 @@ class PolicyResolver:
     def _metadata(self, facts: RequestFacts) -> list[_Layer]:
         given = (("team metadata", facts.team_settings), ("key metadata", facts.key_settings))
         return [
-            _Layer(self._grants(raw, label), label, own=label == "key metadata")
+            _Layer(self._grants(raw, f"{facts.namespace}: {label}"), label, own=label == "key metadata")
             for label, raw in given
             if raw is not None
         ]
@@ -287,5 +287,5 @@ def _may_bypass(grants: Sequence[_Layer]) -> bool:
 
 @lru_cache(maxsize=1024)
 def _warn(label: str, key: str) -> None:
-    """Once per place and setting: an operator's typo would otherwise fill the log with every request."""
+    """Once per tenant, place and setting: an operator's typo would otherwise fill the log with every request."""
     log.warning("%s: ignoring setting %s: not valid here", label, key)

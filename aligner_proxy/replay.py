@@ -113,7 +113,8 @@ async def _again(content: Content, resolver: PolicyResolver, pipeline: Pipeline,
         policy = resolver.resolve(content.facts)
     except (ForbiddenError, BadRequest):
         return Side(Ending.FORBIDDEN, "forbidden", exchange.answer)
-    patient = replace(policy, deadline_s=deadline_s or policy.deadline_s)
+    # It happens on the operator's account: what tenants may still spend is for their own answers.
+    patient = replace(policy, deadline_s=deadline_s or policy.deadline_s, quota=None, tenant="replay")
     return _side(exchange.answer, await pipeline.align(exchange, patient))
 
 

@@ -25,7 +25,7 @@ _NOT_CORRECTED = "answers given there are not corrected"
 
 def warnings(data: Mapping[str, Any], source: Source) -> list[str]:
     """One line for each place of a LiteLLM YAML that opens a way around the aligner."""
-    found = [*_sections(data), *_passed_through(data)]
+    found = [*_sections(data), *_passed_through(data), *_of_environment(data)]
     for number, entry in enumerate(_list(data.get("model_list"))):
         if isinstance(entry, dict):
             found.extend((("model_list", number, *path), text) for path, text in _of_model(entry))
@@ -60,8 +60,22 @@ def _of_model(entry: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     for provider in _PROVIDERS:
         variable = f"{provider.upper()}_API_KEY"
         if params.get("api_key") == f"os.environ/{variable}":
-            advice = f"with {variable} LiteLLM's pass-through routes /{provider}/... work for every key"
-            yield ("litellm_params", "api_key"), f"{advice}; {_NOT_CORRECTED}. Give the variable another name"
+            yield ("litellm_params", "api_key"), _open_route(provider, variable)
+        elif not params.get("api_key") and model.partition("/")[0] == provider:
+            yield ("litellm_params", "model"), _open_route(provider, variable)
+
+
+def _of_environment(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    variables = data.get("environment_variables")
+    for provider in _PROVIDERS:
+        variable = f"{provider.upper()}_API_KEY"
+        if isinstance(variables, dict) and variables.get(variable):
+            yield ("environment_variables", variable), _open_route(provider, variable)
+
+
+def _open_route(provider: str, variable: str) -> str:
+    advice = f"with {variable} LiteLLM's pass-through routes /{provider}/... work for every key"
+    return f"{advice}; {_NOT_CORRECTED}. Give the variable another name"
 
 
 def _list(value: object) -> list[Any]:

@@ -148,7 +148,9 @@ def _of_models(data_dir: Path) -> Iterator[Answer]:
 def _preferred(data_dir: Path, name: str) -> Iterator[Answer]:
     """The response that people preferred; adversarial subsets and ties are left out."""
     for row in rows(data_dir, name):
-        if row["preference"] != TIE and "Adversarial" not in str(row.get("subset", "")):
+        # Of LLMBar only its own natural part: the adversarial one deceives, and what it took over from others stands
+        # under terms that were not checked.
+        if row["preference"] != TIE and row.get("subset", "LLMBar/Natural") == "LLMBar/Natural":
             better = row["response_1"] if row["preference"] < TIE else row["response_2"]
             yield Answer(row["prompt"], better, name.removesuffix("_pairs"))
 

@@ -9,7 +9,7 @@ a stage on answers as they are has to follow.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from aligner_proxy.segments import join, split
@@ -171,7 +171,7 @@ def _shuffled_in(rng: Random, own: Sequence[Piece], added: list[Piece]) -> list[
     for i in range(len(own) + 1):
         pieces += [piece for at, piece in zip(places, added, strict=True) if at == i]
         pieces += own[i : i + 1]
-    return [Piece(p.text, _gap(rng, p, after), p.kind) for p, after in zip(pieces, [*pieces[1:], None], strict=True)]
+    return [replace(p, gap=_gap(rng, p, after)) for p, after in zip(pieces, [*pieces[1:], None], strict=True)]
 
 
 def _gap(rng: Random, piece: Piece, after: Piece | None) -> str:
@@ -200,8 +200,12 @@ def _labelled(pieces: Sequence[Piece], query: str, objectives: Sequence[Objectiv
     labels = tuple(CHANGES if CHANGES in t else UNKNOWN if UNKNOWN in t else STAYS for t in told)
     if CHANGES not in labels:
         return None
-    kept = [("" if label == CHANGES else s.text, s.gap) for s, label in zip(split(answer), labels, strict=True)]
-    target = join(kept)
+    before = {p.text: p.original for p in pieces if p.original is not None}
+    repaired = [
+        (before.get(s.text, "") if label == CHANGES else s.text, s.gap)
+        for s, label in zip(split(answer), labels, strict=True)
+    ]
+    target = join(repaired)
     if not target.strip():
         return None
     texts = tuple(o.text for o in objectives)

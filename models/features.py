@@ -8,6 +8,7 @@ no head can work there, and the whole target is learned.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +48,7 @@ class Example:
 def encode(pair: Pair, tokenizer: Any, family: Template, *, with_target: bool = True) -> Example:
     """Tokenise one pair; text from outside never becomes a special token."""
     prompt = render(family, pair.query, pair.answer, pair.objectives, equal=pair.direction == "equal")
-    ids, offsets = _tokens(tokenizer, prompt.text)
+    ids, offsets = _tokens(tokenizer, prompt.text, begins=True)
     where = spans(prompt, split(pair.answer), offsets)
     weights = [0.0] * len(ids)
     if with_target:
@@ -72,8 +73,9 @@ def _own(kind: str, theme: str, doubts: frozenset[str]) -> int:
     return by_text(kind, theme, doubts) if kind else relation(kind, theme)
 
 
-def _tokens(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-    coded = tokenizer(text, return_offsets_mapping=True, split_special_tokens=True, add_special_tokens=False)
+def _tokens(tokenizer: Any, text: str, *, begins: bool = False) -> tuple[list[int], list[tuple[int, int]]]:
+    """Ids and offsets; what begins has the start mark where this tokenizer has one, as it has when it is served."""
+    coded = tokenizer(text, return_offsets_mapping=True, split_special_tokens=True, add_special_tokens=begins)
     return coded["input_ids"], coded["offset_mapping"]
 
 
@@ -81,14 +83,14 @@ def _target(pair: Pair, tokenizer: Any) -> tuple[list[int], list[float]]:
     """Target ids with EOS; heavier where a segment starts, heaviest where the target has left the answer."""
     ids, offsets = _tokens(tokenizer, pair.target)
     weights = [1.0] * len(ids)
-    starts = _segment_starts(pair)
-    position = 0
-    for start, edited in starts:
-        while position < len(offsets) and offsets[position][1] <= start:
-            position += 1
+    ends = [end for _, end in offsets]
+    cut = len(ids)
+    for start, edited, until in _segment_starts(pair):
+        position = bisect_right(ends, start)
         if position < len(weights):
             weights[position] = EDIT_START_WEIGHT if edited else SEGMENT_START_WEIGHT
-    cut = _cut(weights)
+        if edited:
+            cut = bisect_right(ends, until) + TAIL_TOKENS
     if cut < len(ids):
         return ids[:cut], weights[:cut]
     ended_by_edit = bool(pair.labels) and pair.labels[-1] == 1
@@ -101,17 +103,15 @@ def _whole(pair: Pair, tokenizer: Any) -> tuple[list[int], list[float]]:
     return [*ids, tokenizer.eos_token_id], [1.0] * (len(ids) + 1)
 
 
-def _cut(weights: list[float]) -> int:
-    """Where a target may end: some tokens after its last edit; a target without an edit start is kept whole."""
-    starts = [i for i, weight in enumerate(weights) if weight == EDIT_START_WEIGHT]
-    return starts[-1] + TAIL_TOKENS if starts else len(weights)
-
-
-def _segment_starts(pair: Pair) -> list[tuple[int, bool]]:
-    """(character where a segment of the target starts, whether an edit stands right before or in it)."""
+def _segment_starts(pair: Pair) -> list[tuple[int, bool, int]]:
+    """Of each segment of the target: where it starts, whether an edit stands right before or in it, and until where."""
     kept = {s.text for s, label in zip(split(pair.answer), pair.labels, strict=True) if label <= 0}
     followers = _after_edits(pair)
-    return [(s.start, s.text not in kept or s.text in followers) for s in split(pair.target)]
+    found = []
+    for s in split(pair.target):
+        new = s.text not in kept
+        found.append((s.start, new or s.text in followers, s.end if new else s.start))
+    return found
 
 
 def _after_edits(pair: Pair) -> set[str]:

@@ -45,15 +45,17 @@ class Pair:
             raise PairError(f"a pair from {self.source!r} needs at least one objective, each a text")
         if self.direction not in DIRECTIONS:
             raise PairError(f"unknown direction {self.direction!r}; known: {', '.join(DIRECTIONS)}")
-        if set(self.labels) - {CHANGES, STAYS, UNKNOWN}:
-            raise PairError(f"labels are 1 (changes), 0 (stays) or -1 (unknown), not {sorted(set(self.labels))}")
+        if any(type(label) is not int or label not in (CHANGES, STAYS, UNKNOWN) for label in self.labels):
+            raise PairError("labels are 1 (changes), 0 (stays) or -1 (unknown), and something else is among them")
         count = len(split(self.answer))
         if len(self.labels) != count:
             raise PairError(f"{len(self.labels)} labels for an answer of {count} segments; give one per segment")
         for name, wanted in (("kinds", count), ("themes", len(self.objectives))):
-            given = len(getattr(self, name))
-            if given not in (0, wanted):
-                raise PairError(f"{given} {name} where {wanted} are needed; give one each, or none at all")
+            given = getattr(self, name)
+            if len(given) not in (0, wanted):
+                raise PairError(f"{len(given)} {name} where {wanted} are needed; give one each, or none at all")
+            if not all(isinstance(word, str) for word in given):
+                raise PairError(f"{name} are words, and something else is among them")
 
 
 _OPTIONAL = {"direction", "kinds", "themes"}

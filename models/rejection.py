@@ -65,7 +65,7 @@ class Sampler:
         """k corrections, at most half as long again as the answer."""
         query = prompts.query(self._family, (Turn("user", pair.query),))
         prompt = prompts.render(self._family, query, pair.answer, pair.objectives)
-        ids = self._tokenizer(prompt.text, add_special_tokens=False, return_tensors="pt").input_ids
+        ids = self._tokenizer(prompt.text, return_tensors="pt").input_ids
         most = 8 + 3 * len(self._tokenizer(pair.answer, add_special_tokens=False).input_ids) // 2
         told = {"do_sample": True, "temperature": self._temperature, "num_return_sequences": k}
         mask = torch.ones_like(ids)

@@ -265,12 +265,22 @@ def test_bad_metadata_is_ignored_and_logged_once(resolver: PolicyResolver, caplo
         resolver.resolve(RequestFacts("gpt", key_settings=bad, team_settings="on"))
     assert (policy.deadline_s, policy.mode, policy.caution, _names(policy)) == (1, Mode.ENFORCE, 2.0, ["fair"])
     assert sorted(record.getMessage() for record in caplog.records) == [
-        "key metadata: ignoring setting (unknown): not valid here",
-        "key metadata: ignoring setting deadline_s: not valid here",
-        "key metadata: ignoring setting enforce: not valid here",
-        "key metadata: ignoring setting mode: not valid here",
-        "team metadata: ignoring setting aligner: not valid here",
+        "-: key metadata: ignoring setting (unknown): not valid here",
+        "-: key metadata: ignoring setting deadline_s: not valid here",
+        "-: key metadata: ignoring setting enforce: not valid here",
+        "-: key metadata: ignoring setting mode: not valid here",
+        "-: team metadata: ignoring setting aligner: not valid here",
     ]
+
+
+def test_bad_metadata_of_another_team_is_logged_with_its_name(
+    resolver: PolicyResolver, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        for team in ("red", "blue"):
+            resolver.resolve(RequestFacts("gpt", team_id=team, team_settings={"enforce": "fair!"}))
+    said = [record.getMessage().partition(":")[2].split()[0] for record in caplog.records]
+    assert [word.partition(":")[0] for word in said] == ["red", "blue"]
 
 
 def test_a_star_from_metadata_allows_but_never_enforces(resolver: PolicyResolver) -> None:

@@ -33,13 +33,19 @@ def told(folder: Path, text: str) -> list[str]:
             "model_list:\n- model_name: v\n  litellm_params: {model: vertex_ai/g, use_in_pass_through: true}",
             "litellm.yaml:3: v serves pass-through routes",
         ),
-        ("model_list: [{model_name: r, litellm_params: {model: openai/gpt-realtime}}]", "r is a realtime model"),
+        (
+            "model_list: [{model_name: r, litellm_params: {model: openai/gpt-realtime, api_key: os.environ/K}}]",
+            "r is a realtime model",
+        ),
         ("model_list: [{model_name: r, model_info: {mode: realtime}}]", "r is a realtime model"),
         ("model_list: [{model_name: b, model_info: {mode: batch}}]", "b serves batches"),
         (
             "model_list: [{model_name: g, litellm_params: {model: openai/g, api_key: os.environ/OPENAI_API_KEY}}]",
             "with OPENAI_API_KEY LiteLLM's pass-through routes /openai/... work for every key",
         ),
+        # LiteLLM then takes the key from the variable of that name by itself.
+        ("model_list: [{model_name: g, litellm_params: {model: openai/g}}]", "with OPENAI_API_KEY LiteLLM's"),
+        ("environment_variables: {MISTRAL_API_KEY: x}", "with MISTRAL_API_KEY LiteLLM's pass-through routes /mistral/"),
     ],
 )
 def test_each_way_around_is_told(tmp_path: Path, text: str, words: str) -> None:

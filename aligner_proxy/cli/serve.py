@@ -62,6 +62,8 @@ class Plan:
     workers: int
     log: str | None = None
     """Form of the log lines of all processes; None: text, and LiteLLM as it is set up."""
+    grace: int = 30
+    """Seconds that each of the two gets to finish what it works on when it is asked to stop."""
 
 
 @click.command("serve")
@@ -69,11 +71,12 @@ class Plan:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=4000, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 256), help="LiteLLM processes.")
+@click.option("--grace", default=30, show_default=True, type=click.IntRange(min=0), help="Seconds to finish in.")
 @log_option
-def command(file: Path, host: str, port: int, workers: int, form: str | None) -> None:
+def command(file: Path, host: str, port: int, workers: int, grace: int, form: str | None) -> None:
     """Start the aligner engine and the LiteLLM proxy with the guardrail; SIGTERM drains and exits 0."""
     log_to_stderr(form)
-    checked = replace(plan(file, host, port, workers), log=form or config.log_form())
+    checked = replace(plan(file, host, port, workers), log=form or config.log_form(), grace=grace)
     sys.exit(asyncio.run(_run(checked)))
 
 
@@ -164,7 +167,8 @@ def _free_socket() -> Path:
 
 def engine_command(plan: Plan) -> list[str]:
     """`aligner-proxy engine` with what the policies file says about the aligner."""
-    where = ["--socket", str(plan.socket), "--config", str(plan.policies)]
+    # It has to be done a little before it would be killed.
+    where = ["--socket", str(plan.socket), "--config", str(plan.policies), "--grace", str(max(0, plan.grace - 5))]
     return [sys.executable, "-m", "aligner_proxy", "engine", *where]
 
 
@@ -199,7 +203,7 @@ async def _run(plan: Plan) -> int:
     async def announce() -> None:
         await _until_serving(plan)
 
-    return await supervise.run(engine, loaded, gateway, announce)
+    return await supervise.run(engine, loaded, gateway, announce, supervise.Pace(grace=plan.grace))
 
 
 async def _until_loaded(plan: Plan) -> None:

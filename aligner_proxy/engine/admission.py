@@ -3,7 +3,7 @@
 It stands in the engine's process, before the engine, because only there the requests of all gateway workers are seen,
 and nothing behind it has a bound of its own. A full house first takes places from answers that are only read ahead.
 Then it turns away whoever has more than an equal share; who has less gets the place of the latest request of whoever
-has most. It knows tenants as digests only and keeps nothing of a request.
+has most. It knows tenants as digests only, and keeps nothing.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class Admission:
         if reading is None or guest.gave_way():
             return
         self._guests.remove(guest)
-        self._charge(quota, self._clock() - guest.since, None)
+        self.charge(quota, self._clock() - guest.since, None)
         await reading.aclose()
 
     async def _admitted(self, tenant: str, quota: Quota | None, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
@@ -172,13 +172,13 @@ class Admission:
                 self._cost_s += _SMOOTHING * (cost - self._cost_s)
             return done
         finally:
-            self._charge(quota, self._clock() - began, cost)
+            self.charge(quota, self._clock() - began, cost)
 
     def _check(self, quota: Quota | None) -> None:
         if quota and self._accounts.spent(quota):
             raise QuotaSpent(f"the tenant's {quota.seconds:g} s of engine time a minute are used up")
 
-    def _charge(self, quota: Quota | None, elapsed: float, cost: float | None) -> None:
+    def charge(self, quota: Quota | None, elapsed: float, cost: float | None) -> None:
         """How long the engine worked on what did not end is not known; waiting for others must cost nothing."""
         if quota:
             self._accounts.charge(quota, min(elapsed, self._cost_s) if cost is None else cost)
@@ -271,8 +271,10 @@ class _Placed:
         return await self._there().judged(known)
 
     async def replace(self, span: Span) -> Correction:
-        """What stands in place of a flagged stretch."""
-        return await self._there().replace(span)
+        """What stands in place of a flagged stretch, charged as it is made."""
+        made = await self._there().replace(span)
+        self._admission.charge(self._quota, 0.0, made.ms / 1000)
+        return made
 
     async def finish(self, request: AlignRequest) -> Correction:
         """Its correction."""

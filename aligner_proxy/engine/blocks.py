@@ -99,7 +99,7 @@ class BlockPool:
 
     def use(self) -> Use:
         """For metrics."""
-        kept = sum(block in self._key_of for block in self._free)
+        kept = sum(block in self._key_of for block in [*self._free])  # the model's thread goes on changing it
         used = self.count - len(self._free)
         return Use(used, sum(n > 1 for n in self._holders), kept, len(self._free) - kept)
 

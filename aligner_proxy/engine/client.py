@@ -134,7 +134,7 @@ class HttpEngine:
         version.check(response.status_code, response.headers)
         if response.status_code == httpx.codes.OK:
             return said
-        failure = raised(response.status_code, said, response.headers.get("retry-after"))
+        failure = raised(response.status_code, said, response.headers)
         raise NotYet(str(failure)) if isinstance(failure, EngineUnavailable) else failure
 
     def _lost(self, error: CorrectionError) -> CorrectionError:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aligner_proxy.engine.patience import NotYet
+from aligner_proxy.engine.wire import again_in
 from aligner_proxy.errors import (
     AnswerTooLong,
     CorrectionError,
@@ -155,13 +157,13 @@ def served(body: bytes, model: str | None, where: str) -> Served:
     return Served(str(entry["id"]), identity, window if isinstance(window, int) else None, where)
 
 
-def refused(status: int, body: bytes, retry_after: str | None) -> CorrectionError:
+def refused(status: int, body: bytes, headers: Mapping[str, str]) -> CorrectionError:
     """The error that a foreign server meant by a status; told are only its status and its one-word codes."""
     error = _error(body)
     words = {str(error.get(name)) for name in ("code", "type") if error.get(name) is not None}
     said = f"status {status}" + "".join(f", {word}" for word in sorted(words) if _PLAIN.fullmatch(word))
     if status == 429:
-        return EngineOverloaded(f"the server is full ({said})", _seconds(retry_after))
+        return EngineOverloaded(f"the server is full ({said})", again_in(headers))
     if status == 413 or words & _TOO_LONG or (status == 400 and str(error.get("param")) in _TOO_LONG_FIELDS):
         return AnswerTooLong(f"prompt and answer do not fit the server's window ({said})")
     if status in (502, 503):
@@ -186,13 +188,6 @@ def _error(body: bytes) -> dict[str, Any]:
         return {}
     found = told.get("error", told) if isinstance(told, dict) else {}
     return found if isinstance(found, dict) else {}
-
-
-def _seconds(retry_after: str | None) -> float:
-    try:
-        return max(0.0, float(retry_after or 1.0))
-    except ValueError:
-        return 1.0
 
 
 def unreachable(where: str, error: Exception, *, begun: bool) -> CorrectionError:

@@ -79,8 +79,12 @@ class Loop:
         job = feed.job
         if not self.scheduler.settle(feed, chosen) or job.ask is None:
             return
-        scores = self.aligner.runner.scores(feed, job.ask.spans) if job.ask.spans else []
-        self._advance(job, Step(scores, job.chosen, job.forwards))
+        try:
+            scores = self.aligner.runner.scores(feed, job.ask.spans) if job.ask.spans else []
+        except Exception as error:  # noqa: BLE001 - the boundary to torch
+            self.scheduler.drop(job, _ours(job.name, error))
+        else:
+            self._advance(job, Step(scores, job.chosen, job.forwards))
 
     def _advance(self, job: Job, step: Step) -> None:
         try:

@@ -74,7 +74,7 @@ class OpenAICompleter:
             raise unreachable(self._base, error, begun=not isinstance(error, httpx.ConnectError)) from None
         if response.status_code == httpx.codes.OK:
             return response.content
-        raise refused(response.status_code, response.content, response.headers.get("retry-after"))
+        raise refused(response.status_code, response.content, response.headers)
 
     def _pooled(self) -> httpx.AsyncClient:
         loop = asyncio.get_running_loop()

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from aligner_proxy.engine.protocol import AlignRequest, AlignResponse, Span
 from aligner_proxy.engine.wire import JUDGED, OPENED, VERDICTS, Known, More
-from aligner_proxy.errors import CorrectionError, DeadlineExceeded, ReadingLost
+from aligner_proxy.errors import CorrectionError, DeadlineExceeded, InvalidOutput, ReadingLost
 from aligner_proxy.types import Correction, SegmentScore
 
 Send = Callable[[str, str, bytes | None], Awaitable[bytes]]
@@ -58,15 +58,18 @@ class RemoteReading:
     async def judged(self, known: int) -> tuple[SegmentScore, ...] | None:
         """Wait at the engine for more verdicts."""
         told = await self._asked("judged", Known(known=known))
-        return JUDGED.validate_json(told)
+        with _sensible():
+            return JUDGED.validate_json(told)
 
     async def replace(self, span: Span) -> Correction:
         """What stands in place of a flagged stretch, within `span.deadline_s`."""
         try:
             async with asyncio.timeout(span.deadline_s):
-                return AlignResponse.model_validate_json(await self._asked("replace", span)).correction()
+                told = await self._asked("replace", span)
         except TimeoutError:
             raise DeadlineExceeded(f"the deadline of {span.deadline_s:g} s passed") from None
+        with _sensible():
+            return AlignResponse.model_validate_json(told).correction()
 
     async def finish(self, request: AlignRequest) -> Correction:
         """The correction, of what the engine has read if it has, else of the whole."""
@@ -132,8 +135,17 @@ class RemoteReading:
                 self._verdicts = VERDICTS.validate_json(told)
         except (CorrectionError, ValueError) as error:
             self._broken, self._unsent = True, ""
-            self._failure = error if isinstance(error, CorrectionError) else None
+            self._failure = error if isinstance(error, CorrectionError) else InvalidOutput("the engine sent nonsense")
             self._opened.set()
+
+
+@contextlib.contextmanager
+def _sensible() -> Iterator[None]:
+    """What the engine sent must be what was asked for."""
+    try:
+        yield
+    except ValidationError:
+        raise InvalidOutput("the engine sent something that is no word on an answer") from None
 
 
 def _by(request: AlignRequest, until: float) -> AlignRequest:

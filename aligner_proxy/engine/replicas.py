@@ -24,7 +24,9 @@ from aligner_proxy.errors import (
     DeadlineExceeded,
     EngineOverloaded,
     EngineUnavailable,
+    QuotaSpent,
     ReadingLost,
+    UnknownAligner,
 )
 from aligner_proxy.types import Correction, SegmentScore
 
@@ -133,7 +135,7 @@ class Replicas:
         replica.busy += 1
         try:
             yield
-        except (AnswerTooLong, CannotWeigh, EngineOverloaded, ReadingLost):
+        except (AnswerTooLong, CannotWeigh, EngineOverloaded, QuotaSpent, ReadingLost, UnknownAligner):
             replica.good()  # somebody is there, and answers sensibly
             raise
         except CorrectionError as error:
@@ -157,7 +159,7 @@ class Replicas:
             try:
                 async with self.using(replica):
                     return await ask(replica, max(_LEAST_S, share))
-            except AnswerTooLong:
+            except (AnswerTooLong, QuotaSpent):
                 raise
             except DeadlineExceeded as error:
                 if share == left:
@@ -214,7 +216,7 @@ class ReplicaReading:
         try:
             async with self._replicas.using(self._replica):
                 return await self._reading.finish(request)
-        except (AnswerTooLong, DeadlineExceeded):
+        except (AnswerTooLong, DeadlineExceeded, QuotaSpent):
             raise
         except CorrectionError:
             left = max(_LEAST_S, request.deadline_s - (time.monotonic() - started))

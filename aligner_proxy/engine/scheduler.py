@@ -18,7 +18,7 @@ from aligner_proxy.engine.blocks import BlockPool
 from aligner_proxy.engine.draft_length import FLAT, CostCurve
 from aligner_proxy.engine.load import Load, Totals
 from aligner_proxy.engine.pace import Pace
-from aligner_proxy.engine.phases import Phases
+from aligner_proxy.engine.phases import Phases, refused
 from aligner_proxy.engine.sequence import Ask, Sequence, Step, Work
 from aligner_proxy.errors import CorrectionError, DeadlineExceeded, EngineFault, EngineOverloaded, EngineUnavailable
 from aligner_proxy.types import DecodeCounts
@@ -150,9 +150,10 @@ class Scheduler:
             self.waiting.remove(job)
         self._release(job)
         failed = isinstance(end, CorrectionError)
-        if job.phases.begun is not None:
+        # One that is let go of while its upstream still writes took as long as that did, and failed nobody.
+        if job.phases.begun is not None and not job.phases.unwanted:
             self.pace.ended(time.monotonic() - job.phases.begun, failed=failed)
-        self.totals.failed += failed
+        self.totals.failed += failed and not job.phases.unwanted
         self.totals.finished += not failed
         if isinstance(counts := getattr(end, "counts", None), DecodeCounts):
             self.totals.add(counts)
@@ -178,6 +179,7 @@ class Scheduler:
             elif now > job.deadline:
                 self.drop(job, DeadlineExceeded(f"the deadline of request {job.name} passed"))
             elif self._too_late(job, now):
+                refused(EngineOverloaded.reason)
                 self.drop(job, EngineOverloaded(f"request {job.name} cannot be ready in time", self.pace.stay_s))
 
     def _too_late(self, job: Job, now: float) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -112,11 +114,16 @@ class Refusal:
 def refusal(error: CorrectionError) -> Refusal:
     """How an error travels; an overload says when to come again (Retry-After, seconds)."""
     status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 500)
-    headers = {"retry-after": f"{error.retry_after_s:.3g}"} if isinstance(error, EngineOverloaded) else {}
+    headers = _again(error.retry_after_s) if isinstance(error, EngineOverloaded) else {}
     return Refusal(status, ErrorResponse(error=ErrorBody(type=error.reason, message=str(error))), headers)
 
 
-def raised(status: int, content: bytes, retry_after: str | None) -> CorrectionError:
+def _again(seconds: float) -> dict[str, str]:
+    """HTTP knows whole seconds; milliseconds are told beside them by the name that OpenAI's clients look for first."""
+    return {"retry-after": str(ceil(seconds)), "retry-after-ms": str(ceil(1000 * seconds))}
+
+
+def raised(status: int, content: bytes, headers: Mapping[str, str]) -> CorrectionError:
     """The error that a server meant; an answer that is none of ours and no usual status is an `InvalidOutput`."""
     try:
         said = ErrorResponse.model_validate_json(content).error
@@ -124,11 +131,13 @@ def raised(status: int, content: bytes, retry_after: str | None) -> CorrectionEr
         foreign = _FOREIGN.get(status, InvalidOutput)
         return foreign(f"the engine answered with status {status} and no error of ours")
     kind = _BY_REASON.get(said.type, EngineFault)
-    return kind(said.message, _seconds(retry_after)) if issubclass(kind, EngineOverloaded) else kind(said.message)
+    return kind(said.message, again_in(headers)) if issubclass(kind, EngineOverloaded) else kind(said.message)
 
 
-def _seconds(retry_after: str | None) -> float:
+def again_in(headers: Mapping[str, str]) -> float:
+    """Seconds after which a server that refuses wants to be asked again; one where it does not say."""
+    milliseconds, seconds = headers.get("retry-after-ms"), headers.get("retry-after")
     try:
-        return max(0.0, float(retry_after or 1.0))
+        return max(0.0, float(milliseconds) / 1000 if milliseconds else float(seconds or 1.0))
     except ValueError:
         return 1.0

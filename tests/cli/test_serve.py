@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +121,9 @@ def test_local_engine_is_our_child_and_litellm_is_told_where(tmp_path: Path) -> 
     assert plan.engine.local
     assert serve.engine_command(plan)[1:] == [
         *("-m", "aligner_proxy", "engine"),
-        *("--socket", str(plan.socket), "--config", str(tmp_path / "policies.yaml")),
+        *("--socket", str(plan.socket), "--config", str(tmp_path / "policies.yaml"), "--grace", "25"),
     ]
+    assert serve.engine_command(replace(plan, grace=300))[-1] == "295"
     env = serve.environment(plan)
     assert env["ALIGNER_PROXY_SOCKET"] == str(plan.socket)
     assert env["ALIGNER_PROXY_POLICIES"] == str(tmp_path / "policies.yaml")

@@ -121,6 +121,22 @@ def test_one_that_fails_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ends[0].text == ends[2].text == alone(aligner(), requests[0]).text
 
 
+def test_one_whose_scores_fail_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = aligner()
+    scores = made.runner.scores
+
+    def broken(feed: Any, spans: Any) -> Any:
+        if feed.job.name == "1":
+            raise RuntimeError("no more memory for the harbour")
+        return scores(feed, spans)
+
+    monkeypatch.setattr(made.runner, "scores", broken)
+    requests = [tiny.request().model_copy(update={"request_id": str(i)}) for i in range(3)]
+    ends = together(made, requests, 1024, 8)
+    assert isinstance(ends[1], EngineFault)
+    assert ends[0].text == ends[2].text == alone(aligner(), requests[0]).text
+
+
 def test_the_forward_of_many_is_the_forward_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hidden states of a step with prompts and decoding sequences, beside the library's own forward of each."""
     made = aligner()

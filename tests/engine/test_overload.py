@@ -123,3 +123,19 @@ def test_one_that_is_alone_begins_whatever_others_took(clock: Clock) -> None:
     machine.play(20.0)
     assert machine.done() == len(machine.ends) > 3
     assert machine.scheduler.pace.stay_s < 100.0
+
+
+def test_a_reading_that_is_let_go_of_says_nothing_about_how_long_others_take(clock: Clock) -> None:
+    machine = Machine(clock, 0)
+    sequence, ends = Sequence(), []
+    job = Job("read along", correction(machine.rng, sequence), ends.append, sequence=sequence)
+    job.phases.unwanted, job.abandoned = True, lambda: clock.now > 60
+    job.advance()
+    machine.scheduler.add(job)
+    (feed,) = machine.scheduler.schedule(clock.now)
+    machine.scheduler.settle(feed, [1] * len(feed.wanted))
+    clock.now = 61.0
+    machine.scheduler.schedule(clock.now)
+    assert len(ends) == 1
+    assert machine.scheduler.pace.stay_s == 0.0
+    assert (machine.scheduler.totals.failed, machine.scheduler.totals.finished) == (0, 0)

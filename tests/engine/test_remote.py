@@ -18,7 +18,7 @@ from aligner_proxy.engine.readings import Readings
 from aligner_proxy.engine.remote import RemoteReading
 from aligner_proxy.engine.scripted import ScriptedEngine
 from aligner_proxy.engine.scripted_reading import SegmentEngine
-from aligner_proxy.errors import DeadlineExceeded, EngineFault, EngineOverloaded, EngineUnavailable
+from aligner_proxy.errors import DeadlineExceeded, EngineFault, EngineOverloaded, EngineUnavailable, InvalidOutput
 from aligner_proxy.types import Correction
 
 from . import tiny
@@ -71,6 +71,31 @@ async def test_an_engine_that_reads_nothing_ahead_says_so(path: Path) -> None:
         with pytest.raises(EngineFault):
             await reading.replace(SPAN)
         await reading.aclose()
+
+
+async def test_nonsense_from_an_engine_is_named_as_such() -> None:
+    said = {"/v1/read": b'{"reading": "r"}', "/v1/read/r": b"[]"}
+
+    async def send(_method: str, path: str, _body: bytes | None) -> bytes:
+        return said.get(path, b"noise")
+
+    async def never(_request: Any, _name: str | None) -> Correction:
+        raise AssertionError
+
+    reading = RemoteReading(tiny.request(""), send, never, lambda _: None)
+    await reading.feed(ANSWER)
+    with pytest.raises(InvalidOutput):
+        await reading.judged(0)
+    with pytest.raises(InvalidOutput):
+        await reading.replace(SPAN)
+    said["/v1/read/r"] = b"noise"
+    await reading.feed("More.")
+    async with asyncio.timeout(10):
+        while not reading._broken:
+            await asyncio.sleep(0.01)
+    with pytest.raises(InvalidOutput):
+        await reading.judged(0)
+    await reading.aclose()
 
 
 async def test_a_full_engine_says_so_to_whoever_waits_for_verdicts(path: Path) -> None:

@@ -21,6 +21,8 @@ from aligner_proxy.errors import (
     EngineFault,
     EngineOverloaded,
     EngineUnavailable,
+    QuotaSpent,
+    UnknownAligner,
 )
 from aligner_proxy.types import Correction
 
@@ -139,6 +141,17 @@ async def test_what_is_no_fault_of_an_engine_is_not_asked_twice() -> None:
         await together.align(tiny.request())
     assert len(first.seen) + len(second.seen) == 1
     assert all(not replica.faults for replica in together.replicas)
+
+
+async def test_a_tenant_without_quota_and_a_wrong_name_make_no_outliers() -> None:
+    for error, asked in ((QuotaSpent("used up"), 1), (UnknownAligner("nobody"), 2)):
+        engines = [failing(error), failing(error)]
+        together = replicas(*engines)
+        for _ in range(10):
+            with pytest.raises(type(error)):
+                await together.align(tiny.request())
+        assert not any(replica.rest_s for replica in together.replicas)
+        assert sum(len(engine.seen) for engine in engines) == 10 * asked
 
 
 async def test_the_deadline_is_the_requests_whoever_is_asked() -> None:

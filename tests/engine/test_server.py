@@ -125,6 +125,7 @@ async def test_errors_keep_their_type_over_the_wire(path: Path, error: Exception
             await client.align(tiny.request(deadline_s=20.0))
         if isinstance(caught.value, EngineOverloaded):
             assert caught.value.retry_after_s == 60.0
+            assert (response.headers["retry-after"], response.headers["retry-after-ms"]) == ("60", "60000")
 
 
 async def test_an_engine_of_another_version_is_named_at_both_ends(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

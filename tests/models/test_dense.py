@@ -73,6 +73,12 @@ def test_what_is_kept_for_the_test_is_never_in_it(made: list[Pair]) -> None:
     assert not hidden & {one for p in made for theme in p.themes for one in theme.split(AND)}
 
 
+def test_a_sentence_that_was_rewritten_comes_back_in_the_target(made: list[Pair]) -> None:
+    answers = [(p, {s.text for s in split(p.answer)}) for p in made]
+    back = [s.text for p, there in answers for s in split(p.target) if s.text not in there]
+    assert len(back) >= 5
+
+
 def test_two_wishes_as_one_are_offended_by_what_offends_either() -> None:
     wish = both(Random(1), Objective("No insults.", "insult"), Objective("No emoji.", "slang-emoji"))
     assert "No insults" in wish.text

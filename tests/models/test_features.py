@@ -6,9 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
+from aligner_proxy.engine.detector import spans
+from aligner_proxy.engine.tokens import PromptTokenizer
 from aligner_proxy.prompts import render, template
+from aligner_proxy.segments import split
 from models.features import EDIT_START_WEIGHT, TAIL_TOKENS, encode
 from models.pairs import Pair
 from tests.engine import tiny
@@ -38,6 +42,18 @@ def test_segment_ends_are_the_last_tokens_of_the_segments_in_the_prompt(tokenize
     assert example.labels == (0, 1, 0)
 
 
+def test_a_prompt_begins_as_it_does_when_it_is_served() -> None:
+    backend = tiny.backend()
+    backend.post_processor = TemplateProcessing(single="<|im_start|> $A", special_tokens=[("<|im_start|>", 0)])
+    marked = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<|im_start|>", eos_token="<|im_end|>")
+    example = encode(pair(), marked, FAMILY)
+    served = PromptTokenizer(backend, frozenset({1})).prompt(render(FAMILY, "When?", ANSWER, tiny.OBJECTIVES).text)
+    assert example.ids[: len(served.ids)] == served.ids
+    assert served.ids[0] == 0
+    assert example.where == spans(render(FAMILY, "When?", ANSWER, tiny.OBJECTIVES), split(ANSWER), served.offsets)
+    assert example.ids.count(0) == served.ids.count(0)
+
+
 def test_only_the_target_carries_loss_and_the_edit_start_weighs_most(tokenizer: Any) -> None:
     example = encode(pair(), tokenizer, FAMILY)
     first = next(i for i, weight in enumerate(example.weights) if weight)
@@ -54,6 +70,20 @@ def test_a_target_ends_soon_after_its_last_edit(tokenizer: Any) -> None:
         FAMILY,
     )
     assert sum(weight > 0 for weight in example.weights) == TAIL_TOKENS
+
+
+def test_a_sentence_that_was_rewritten_is_learned_to_its_end(tokenizer: Any) -> None:
+    new = (
+        "The harbour opens at six in the morning and closes when the last of the ferries has come back in the evening."
+    )
+    for after in ("", " " + " ".join(f"Ferry {i} leaves at {i}." for i in range(60))):
+        example = encode(
+            pair(f"Get up early, fool.{after}", new + after, (1, *[0] * (60 * bool(after)))), tokenizer, FAMILY
+        )
+        learned = tokenizer.decode([i for i, w in zip(example.ids, example.weights, strict=True) if w])
+        assert new in learned
+        assert (example.ids[-1] == tokenizer.eos_token_id) == (not after)
+        assert sum(w > 0 for w in example.weights) <= len(tokenizer(new).input_ids) + TAIL_TOKENS + 2
 
 
 def test_a_target_that_lost_its_end_closes_with_a_heavy_end_mark(tokenizer: Any) -> None:
