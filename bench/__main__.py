@@ -38,8 +38,8 @@ def _alone(asked: argparse.Namespace) -> dict[str, Any]:
 def _together(asked: argparse.Namespace) -> dict[str, Any]:
     from bench import concurrent, peers
 
-    with peers.running(asked.model) as ways:
-        return concurrent.run(asked.model, asked.rounds, ways) | peers.missing()
+    with peers.running(asked.model) as (ways, missing):
+        return concurrent.run(asked.model, asked.rounds, ways) | missing
 
 
 def _overlap(asked: argparse.Namespace) -> dict[str, Any]:
@@ -100,9 +100,10 @@ def _tried(console: Console, name: str, part: Part, asked: argparse.Namespace) -
     console.rule(name)
     try:
         found = apart(part)(asked)
-    except AlignerProxyError as error:
-        console.print(f"{name} not measured: {error}", style="yellow", markup=False)
-        return {**dict.fromkeys(KEYS[name]), "error": str(error), f"without_{name}": str(error)}
+    except Exception as error:  # noqa: BLE001 - what was measured before must not be lost with what cannot be
+        reason = str(error) if isinstance(error, AlignerProxyError) else f"{type(error).__name__}: {error}"
+        console.print(f"{name} not measured: {reason}", style="yellow", markup=False)
+        return {**dict.fromkeys(KEYS[name]), "error": reason, f"without_{name}": reason}
     if found.get("rows"):
         console.print(_table(found["rows"]))
     console.print(dict(_ratios(found)))

@@ -33,31 +33,29 @@ _WINDOW = 1024
 
 
 @contextlib.contextmanager
-def running(model: str) -> Iterator[dict[str, Way]]:
-    """The peers that are installed here, by name, each ready to work."""
+def running(model: str) -> Iterator[tuple[dict[str, Way], dict[str, Any]]]:
+    """The peers that are installed here and start, by name, each ready to work; and why the others are missing."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         ways: dict[str, Way] = {}
-        if _llama_is_here():
-            ways["llama_cpp"] = _llama(stack, folder, model)
-        if _vllm_python().exists():
-            ways["vllm"] = _vllm(stack, folder, model)
-        yield ways
+        missing: dict[str, Any] = {}
+        for name, (absent, start) in _STARTED.items():
+            reason = absent()
+            try:
+                ways |= {} if reason else {name: start(stack, folder, model)}
+            except Exception as error:  # noqa: BLE001 - one that does not start must not cost the others' figures
+                reason = f"{type(error).__name__}: {error}"
+            if reason:
+                missing |= {f"throughput16_vs_{name}": None, f"without_{name}": reason}
+        yield ways, missing
 
 
-def missing() -> dict[str, Any]:
-    """What cannot be measured here, and why."""
-    found: dict[str, Any] = {}
-    if not _llama_is_here():
-        found |= {"throughput16_vs_llama_cpp": None, "without_llama_cpp": "xllamacpp is not installed; see make setup"}
-    if not _vllm_python().exists():
-        reason = f"{_vllm_python()} is not there; see scripts/peers.sh"
-        found |= {"throughput16_vs_vllm": None, "without_vllm": reason}
-    return found
+def _no_llama() -> str:
+    return "" if importlib.util.find_spec("xllamacpp") else "xllamacpp is not installed; see make setup"
 
 
-def _llama_is_here() -> bool:
-    return importlib.util.find_spec("xllamacpp") is not None
+def _no_vllm() -> str:
+    return "" if _vllm_python().exists() else f"{_vllm_python()} is not there; see scripts/peers.sh"
 
 
 def _vllm_python() -> Path:
@@ -118,3 +116,7 @@ def _asking(url: str, body: Any, written: Any) -> Way:
             raise RuntimeError(f"{url} wrote {sum(tokens)} tokens, too few")
 
     return work
+
+
+_STARTED = {"llama_cpp": (_no_llama, _llama), "vllm": (_no_vllm, _vllm)}
+"""By name: why it is not here, empty if it is, and how it is started."""

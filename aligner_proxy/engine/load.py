@@ -26,6 +26,8 @@ class Totals:
     finished: int = 0
     failed: int = 0
     preempted: int = 0
+    unbalanced: int = 0
+    """How often the books did not balance when nothing was to be done: never, or there is a bug."""
     drafted: int = 0
     accepted: int = 0
     recovered: int = 0
@@ -92,6 +94,7 @@ class _Collector:
             ("finished", "Requests that got their result", totals.finished),
             ("failed", "Requests that ended otherwise", totals.failed),
             ("preemptions", "Sequences that had to begin again for want of blocks", totals.preempted),
+            ("unbalanced", "Idle moments at which the books of the KV cache did not balance", totals.unbalanced),
             ("draft_tokens", "Draft tokens proposed", totals.drafted),
             ("accepted_tokens", "Draft tokens accepted", totals.accepted),
             ("recovered_tokens", "Tokens in place of rejected draft tokens", totals.recovered),

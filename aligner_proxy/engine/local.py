@@ -279,7 +279,7 @@ class LocalEngine:
 
     def _take_in(self, loop: Loop) -> None:
         """Everything that has arrived; with nothing to do, wait for it."""
-        wait = not loop.busy
+        wait = loop.rests()
         while True:
             try:
                 admitted = self._inbox.get(block=wait)

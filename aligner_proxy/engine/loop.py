@@ -55,6 +55,17 @@ class Loop:
             for feed, chosen in self._run(feeds):
                 self._postprocess(feed, chosen)
 
+    def rests(self) -> bool:
+        """Whether there is nothing to do. Then it sees that no block is lost; what is wrong is logged and counted."""
+        if self.busy:
+            return False
+        try:
+            self.scheduler.check()
+        except AssertionError:
+            self.scheduler.totals.unbalanced += 1
+            logger.exception("the books of the KV cache do not balance")
+        return True
+
     def close(self) -> None:
         """Give up everything; the model can be used by another loop then."""
         for job in [*self.scheduler.running, *self.scheduler.waiting]:

@@ -10,26 +10,35 @@ import pytest
 from aligner_proxy.errors import WeightsError
 from bench import __main__ as bench
 from bench import peers
+from bench.concurrent import Way
 
 
+@pytest.mark.parametrize("error", [WeightsError("no weights here"), RuntimeError("no weights here")])
 def test_a_part_that_cannot_be_measured_gives_null_and_the_reason(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fails(_: object) -> dict[str, object]:
-        raise WeightsError("no weights here")
+        raise error
 
     monkeypatch.setattr("sys.argv", ["bench"])
     monkeypatch.setattr(bench, "PARTS", dict.fromkeys(bench.PARTS, fails))
     assert bench.main() == 1
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert all(told[key] is None for keys in bench.KEYS.values() for key in keys)
-    assert told["without_memory"] == "no weights here"
+    assert told["without_memory"].endswith("no weights here")
 
 
-def test_a_peer_that_is_not_installed_is_null_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peer_that_is_not_installed_or_does_not_start_is_null_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> Way:
+        raise OSError("no such library")
+
     monkeypatch.setattr(peers, "_PEERS", tmp_path)
-    monkeypatch.setattr(peers, "_llama_is_here", lambda: False)
-    missing = peers.missing()
-    for name in ("llama_cpp", "vllm"):
+    there = {"llama_cpp": (lambda: "", fails), "other": (lambda: "", lambda *_: print)}
+    monkeypatch.setattr(peers, "_STARTED", peers._STARTED | there)
+    with peers.running("embedded") as (ways, missing):
+        assert list(ways) == ["other"]
+    for name, reason in (("llama_cpp", "OSError: no such library"), ("vllm", "see scripts/peers.sh")):
         assert missing[f"throughput16_vs_{name}"] is None
-        assert missing[f"without_{name}"]
+        assert reason in missing[f"without_{name}"]

@@ -137,6 +137,16 @@ def test_one_whose_scores_fail_fails_alone(monkeypatch: pytest.MonkeyPatch) -> N
     assert ends[0].text == ends[2].text == alone(aligner(), requests[0]).text
 
 
+def test_a_lost_block_is_told_in_an_idle_moment(caplog: pytest.LogCaptureFixture) -> None:
+    loop = Loop(aligner())
+    assert loop.rests()
+    assert loop.scheduler.totals.unbalanced == 0
+    loop.scheduler.pool.take()
+    assert loop.rests()
+    assert loop.scheduler.totals.unbalanced == 1
+    assert "blocks are held by nobody" in caplog.text
+
+
 def test_the_forward_of_many_is_the_forward_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hidden states of a step with prompts and decoding sequences, beside the library's own forward of each."""
     made = aligner()
