@@ -26,6 +26,9 @@ def _listed(value: object) -> object:
     return (value,) if isinstance(value, str) else value or ()
 
 
+_Zero = Annotated[float, Field(ge=0, le=0)]
+
+
 class Prediction(BaseModel):
     """What the client expects to be written."""
 
@@ -36,19 +39,29 @@ class Prediction(BaseModel):
 
 
 class CompletionRequest(BaseModel):
-    """The part of OpenAI's request that greedy completion of one text needs; anything else is refused by name."""
+    """The part of OpenAI's request that greedy completion of one text needs; anything else is refused by name.
+
+    What asks for nothing (a penalty of 0, a seed where nothing is drawn) is taken: clients send it by themselves.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     prompt: str
     model: str | None = Field(default=None, max_length=200)
     max_tokens: int = Field(default=16, ge=1)
-    temperature: Literal[0] | None = None
-    n: Literal[1] = 1
-    stream: Literal[False] = False
+    temperature: _Zero | None = None
+    n: Literal[1] | None = 1
+    stream: Literal[False] | None = False
     stop: Annotated[tuple[str, ...], BeforeValidator(_listed), Field(max_length=8)] = ()
     prediction: Prediction | None = None
     user: str | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    presence_penalty: _Zero | None = None
+    frequency_penalty: _Zero | None = None
+    best_of: Literal[1] | None = None
+    echo: Literal[False] | None = None
+    logprobs: None = None
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

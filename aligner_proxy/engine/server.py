@@ -166,17 +166,20 @@ def _local(engine: Local) -> list[Route]:
     async def completions(request: Request) -> Response:
         parsed = CompletionRequest.model_validate_json(await _body(request))
         name = f"cmpl-{secrets.token_hex(12)}"
-        model = (await engine.info()).model
+        about = await engine.info()
+        model = parsed.model if parsed.model and parsed.model in about.others else about.model
         work = engine.complete(parsed, name, COMPLETION_S)
         return await _unless_gone(request, name, work, lambda done: openai_form(done, name, model))
 
     async def models(_: Request) -> Response:
         about = await engine.info()
-        entry = {"id": about.model, "object": "model", "created": 0, "owned_by": "aligner-proxy"}
+        entry = {"object": "model", "created": 0, "owned_by": "aligner-proxy"}
         # vLLM's names, by which clients know what fits and whether it is still the same.
-        return JSONResponse(
-            {"object": "list", "data": [entry | {"root": about.content_hash, "max_model_len": about.window}]}
-        )
+        served = [
+            entry | {"id": name, "root": one.content_hash, "max_model_len": one.window}
+            for name, one in {about.model: about, **about.others}.items()
+        ]
+        return JSONResponse({"object": "list", "data": served})
 
     async def metrics(_: Request) -> Response:
         try:

@@ -10,8 +10,10 @@ import stat
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
+import openai
 import pytest
 import uvicorn
 
@@ -468,10 +470,33 @@ async def test_any_client_can_let_it_write_with_a_prediction(path: Path) -> None
     await engine.aclose()
 
 
+async def test_the_official_client_with_what_it_sends_by_itself(path: Path) -> None:
+    engine = LocalEngine(tiny.aligner)
+    neutral: dict[str, Any] = {"top_p": 1.0, "presence_penalty": 0.0, "best_of": 1, "echo": False, "seed": 7}
+    async with serving(engine, path), bare(path) as http:
+        await engine.start()
+        client = openai.AsyncOpenAI(base_url="http://engine/v1", api_key="none", http_client=http, max_retries=0)
+        listed = [model.id async for model in client.models.list()]
+        made = await client.completions.create(
+            model=listed[0],
+            prompt="The harbour opens",
+            max_tokens=8,
+            temperature=0.0,
+            extra_body={"prediction": {"type": "content", "content": " at six."}},
+            **neutral,
+        )
+    assert (made.model, made.choices[0].finish_reason) == ("tiny", "length")
+    assert made.usage is not None
+    assert made.usage.completion_tokens == 8
+    await engine.aclose()
+
+
 @pytest.mark.parametrize(
     ("wrong", "status", "named"),
     [
         ({"temperature": 0.7}, 422, "temperature"),
+        ({"presence_penalty": 0.5}, 422, "presence_penalty"),
+        ({"logprobs": 5}, 422, "logprobs"),
         ({"best_of": 3}, 422, "best_of"),
         ({"stream": True}, 422, "stream"),
         ({"prediction": {"content": ["a"]}}, 422, "prediction.content"),
