@@ -196,6 +196,8 @@ class Aligner(_Block):
     """nf4: 4-bit weights; none: weights as dtype says."""
     dtype: Literal["auto", "bf16", "fp32"] = "auto"
     """Number format of computation; auto takes what the device does well."""
+    cache_tokens: int = Field(default=16_384, ge=1024)
+    """Tokens of KV cache, where there is memory for them: how much can be worked on at once, and how much is shared."""
     adapters: Annotated[
         dict[Name, Annotated[str, Field(min_length=1, max_length=400)]], AfterValidator(_not_reserved)
     ] = {}

@@ -39,6 +39,7 @@ _COMPUTING = (
         help="One more aligner over the same base, chosen by that name; may be given again.",
     ),
     click.option("--dtype", type=click.Choice(["auto", "bf16", "fp32"]), help="Number format of computation."),
+    click.option("--cache-tokens", type=click.IntRange(min=1024), help="Tokens of KV cache; 16384 when not given."),
     click.option("--threads", type=click.IntRange(min=1), help="CPU threads; left to torch when not given."),
 )
 
@@ -51,7 +52,7 @@ def weight_options(function: F) -> F:
 
 
 def aligner_options(function: F) -> F:
-    """Add --model, --adapter, --template, --quantization, --dtype and --threads."""
+    """Add --model, --adapter, --template, --quantization, --dtype, --cache-tokens and --threads."""
     function = weight_options(function)
     for option in reversed(_COMPUTING):
         function = option(function)
@@ -68,6 +69,7 @@ def settings(given: dict[str, Any], file: Path | None = None) -> Settings:
         policies = config.load(file)
         told = policies.aligner
         found = {"template": told.template, "quantization": told.quantization, "dtype": told.dtype}
+        found |= {"cache_tokens": told.cache_tokens}
         found |= {"model": config.aligner_model(policies), "adapters": config.aligner_adapters(policies)}
     return Settings(**found | {name: value for name, value in given.items() if value is not None})
 

@@ -80,8 +80,10 @@ def shape(folder: Path) -> Shape | None:
         return None
 
 
-def cache_tokens(sizes: Shape, quantization: str, width: int, window: int, states: int, available: float) -> int:
-    """Tokens that the KV cache gets. Raises `WeightsError` where not even one window of them fits."""
+def cache_tokens(
+    sizes: Shape, quantization: str, width: int, window: int, states: int, available: float, most: int = CACHE_TOKENS
+) -> int:
+    """Tokens that the KV cache gets, `most` where they fit. Raises `WeightsError` where not even one window fits."""
     fixed, token = sizes.weights(quantization, width) + sizes.step(), sizes.token(width, states)
     least = fixed + window * token
     if least > available:
@@ -90,7 +92,7 @@ def cache_tokens(sizes: Shape, quantization: str, width: int, window: int, state
             f"{_gb(window * token)} of cache for one window of {window} tokens, {_gb(sizes.step())} to compute in) "
             f"and there are {_gb(available)}; {_would_fit(sizes, quantization, window, states, available)}"
         )
-    return max(window, min(CACHE_TOKENS, int((available - fixed) // token)))
+    return max(window, min(most, int((available - fixed) // token)))
 
 
 def check_preparation(sizes: Shape, merges: bool, available: float) -> None:

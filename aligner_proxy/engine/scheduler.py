@@ -277,4 +277,4 @@ class Scheduler:
 
     def _too_large(self, job: Job) -> str:
         room = self.pool.count * self.pool.size
-        return f"{len(job.sequence.ids)} tokens do not fit the {room} of the KV cache; give the engine more memory"
+        return f"{len(job.sequence.ids)} tokens do not fit the {room} of the KV cache; see aligner.cache_tokens"

@@ -38,7 +38,8 @@ _WINDOW = 4096
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Which aligner, and how it computes. `template` only for models that do not name theirs; 0 threads: as torch.
+    """Which aligner, and how it computes. `template` only for models that do not name theirs; 0 threads: as torch;
+    `cache_tokens` is the room of the KV cache, where there is memory for it.
 
     `adapters` are further aligners over the same base, by the names by which requests choose them.
     """
@@ -48,6 +49,7 @@ class Settings:
     quantization: Literal["nf4", "none"] = "nf4"
     dtype: Literal["auto", "bf16", "fp32"] = "auto"
     threads: int = 0
+    cache_tokens: int = memory.CACHE_TOKENS
     adapters: Mapping[str, str | Path] = field(default_factory=dict)
 
 
@@ -106,7 +108,7 @@ def _info(prepared: Prepared, runner: ModelRunner, *, has_head: bool) -> Aligner
         content_hash=prepared.content_hash,
         template=family.name,
         template_hash=family.hash,
-        window=min(prepared.window, runner.positions),
+        window=min(prepared.window, runner.positions, runner.pool.count * runner.pool.size),
         has_head=has_head,
         quantization=prepared.quantization,
         device=runner.device,
@@ -198,10 +200,12 @@ def _room(folder: Path, settings: Settings, states: int) -> int:
     """Tokens of KV cache that fit beside the weights. Raises `WeightsError` where these do not fit."""
     sizes, left = memory.shape(folder), _memory_left()
     if sizes is None or left is None:
-        return memory.CACHE_TOKENS
+        return settings.cache_tokens
     width = 4 if _dtype(settings) == torch.float32 else 2
     try:
-        return memory.cache_tokens(sizes, settings.quantization, width, _WINDOW, states, left)
+        return memory.cache_tokens(
+            sizes, settings.quantization, width, _WINDOW, states, left, max(_WINDOW, settings.cache_tokens)
+        )
     except WeightsError as error:
         raise WeightsError(f"{settings.model}: {error}") from None
 

@@ -43,6 +43,11 @@ def test_what_does_not_fit_unquantised_may_fit_in_4_bits() -> None:
         memory.cache_tokens(LLAMA_7B, "none", 4, 4096, 4, 16 * GB)
 
 
+def test_a_larger_cache_is_had_where_it_is_asked_for_and_fits() -> None:
+    assert memory.cache_tokens(TINY_LLAMA, "nf4", 2, 4096, 4, 6 * GB, most=32_768) == 32_768
+    assert memory.cache_tokens(TINY_LLAMA, "nf4", 2, 4096, 4, 2 * GB, most=32_768) < 32_768
+
+
 def test_preparing_needs_more_than_serving() -> None:
     memory.check_preparation(LLAMA_7B, False, 20 * GB)
     with pytest.raises(WeightsError, match=r"merging the adapter.* needs 26\.\d GB and there are 20\.0 GB"):
