@@ -86,6 +86,7 @@ class AlignerGuardrail(CustomGuardrail):
         self._shadows = Shadows(file.shadow.running, file.shadow.waiting)
         self._model = file.aligner.model
         inside.watch_clients()
+        inside.at_shutdown(partial(self._shadows.finish, self._keepers.aclose))
         super().__init__(event_hook=inside.with_pre_call(event_hook), **{**settings, "mask_response_content": True})
 
     async def async_pre_call_hook(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,20 @@ def watch_clients() -> None:
     server = sys.modules.get("litellm.proxy.proxy_server")
     if server is not None:
         watch(server.app)
+
+
+def at_shutdown(last: Callable[[], Awaitable[object]]) -> None:
+    """Let `last` be done when the proxy has served its last request, before it lets go of everything."""
+    server = sys.modules.get("litellm.proxy.proxy_server")
+    if server is None:
+        return
+    before = server.proxy_shutdown_event
+
+    async def then(*given: Any, **named: Any) -> None:
+        await last()
+        await before(*given, **named)
+
+    server.proxy_shutdown_event = then  # type: ignore[attr-defined]
 
 
 def with_pre_call(event_hook: Any) -> Any:

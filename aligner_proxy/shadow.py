@@ -15,6 +15,8 @@ from aligner_proxy.types import Exchange, Outcome, Policy, SkipReason, Status
 
 log = logging.getLogger(__name__)
 
+LAST_S = 10.0
+"""A process that was asked to end has no more time than that for answers that nobody waits for."""
 Settle = Callable[[Exchange], Awaitable[object]]
 
 
@@ -41,6 +43,12 @@ class Shadows:
     async def done(self) -> None:
         """When all that was taken until now is settled."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def finish(self, then: Callable[[], Awaitable[object]]) -> None:
+        """The process ends: settle what was taken, as far as `LAST_S` goes, and let `then` keep what came of it."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=LAST_S)
+        await then()
 
     async def _settled(self, exchange: Exchange, settle: Settle) -> None:
         async with self._turn:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from aligner_proxy import shadow
 from aligner_proxy.shadow import Shadows
 from aligner_proxy.types import Exchange, Mode, Objective, Policy, Status, Turn
 
@@ -71,3 +72,27 @@ async def test_a_lost_correction_is_told_by_its_type_alone(caplog: pytest.LogCap
         await asyncio.sleep(0)
     assert "ValueError" in caplog.text
     assert "secret" not in caplog.text
+
+
+async def test_at_the_end_what_was_taken_is_settled_before_it_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    shadows, work, kept = Shadows(1, 4), Work(), list[int]()
+
+    async def keep() -> None:
+        kept.append(len(work.settled))
+
+    for number in range(3):
+        shadows.take(asked(number), POLICY, work)
+    ending = asyncio.create_task(shadows.finish(keep))
+    await asyncio.sleep(0.01)
+    assert kept == []
+    work.gate.set()
+    await ending
+    assert kept == [3]
+    await shadows.finish(keep)
+    monkeypatch.setattr(shadow, "LAST_S", 0.01)
+    work.gate.clear()
+    shadows.take(asked(4), POLICY, work)
+    await shadows.finish(keep)
+    assert kept == [3, 3, 3]
+    work.gate.set()
+    await shadows.done()
