@@ -6,6 +6,7 @@ import importlib.util
 import random
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from aligner_proxy.engine.proposer import EditProposer
 from aligner_proxy.engine.runner import ModelRunner
 from aligner_proxy.engine.tokens import PromptTokenizer
+from aligner_proxy.engine.weights import Settings, open_aligner
 
 from . import tiny
 from .test_correct import corrupted
@@ -33,6 +35,8 @@ FORMS = (
     "A short story about {}:\n",
     "| Query: Tell me about {} | Answer: It is fine. | Edit: ",
 )
+NEAR = 0.5
+"""Nats between two tokens of which rounding to 16 bits may choose either: four steps of a logit of 16 to 32."""
 RATES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
 
 
@@ -48,12 +52,19 @@ def runner() -> ModelRunner:
     return ModelRunner(model, PromptTokenizer(tokenizer.backend_tokenizer, frozenset({tokenizer.eos_token_id})), None)
 
 
-def plain(prompt: list[int]) -> list[int]:
+def plain(prompt: list[int], by: ModelRunner | None = None) -> list[int]:
     """What the library writes one by one."""
-    model = runner()._model
+    model = (by or runner())._model
     ids = torch.tensor([prompt])
     written = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=TOKENS, do_sample=False)  # type: ignore[operator]
     return [int(token) for token in written[0, len(prompt) :]]
+
+
+def preferred(by: ModelRunner, prompt: list[int], one: int, other: int) -> float:
+    """How much more the model likes one token than another after a prompt, in nats."""
+    with torch.inference_mode():
+        logits = by._model(torch.tensor([prompt])).logits[0, -1].float()
+    return abs(float(logits[one] - logits[other]))
 
 
 def test_fifty_prompts_of_different_edit_rates_are_equal_token_for_token() -> None:
@@ -71,6 +82,31 @@ def test_fifty_prompts_of_different_edit_rates_are_equal_token_for_token() -> No
         forwards += tally.forwards
         written += len(expected)
     assert forwards < 0.6 * written
+
+
+def gaps(by: ModelRunner, prompts: list[str]) -> list[float]:
+    """Where speculation and the library differ first: nats between the two tokens; nothing where they are equal."""
+    found = []
+    for i, text in enumerate(prompts):
+        prompt = by.tokenizer.prompt(text).ids
+        expected = plain(prompt, by)
+        draft = corrupted(expected, RATES[i % len(RATES)], random.Random(i))
+        got, _ = tiny.written(by, prompt, EditProposer(draft, (tiny.at_most(16), tiny.whole)[i % 2]), TOKENS)
+        ours = [*got.ids, *[by.tokenizer.eos] * got.finished]
+        same = next((at for at, (a, b) in enumerate(zip(ours, expected, strict=False)) if a != b), None)
+        if same is not None:
+            found.append(preferred(by, [*prompt, *expected[:same]], expected[same], ours[same]))
+    return found
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "none"])
+def test_in_sixteen_bits_what_differs_are_near_ties(quantization: Literal["nf4", "none"], tmp_path: Path) -> None:
+    """Two orders of the same sums round differently; where that decides, the two tokens are all but equally likely."""
+    aligner = open_aligner(Settings(quantization=quantization, dtype="bf16"), tmp_path)
+    prompts = [form.format(thing) for thing in THINGS[:6] for form in FORMS]
+    found = gaps(aligner.runner, prompts)
+    assert len(found) < len(prompts) / 3
+    assert max(found, default=0.0) <= NEAR
 
 
 def test_marks_in_text_are_text() -> None:
