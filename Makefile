@@ -25,8 +25,8 @@ test: setup ## all tests that this machine can run, in WORKERS (2) processes wit
 test-long: setup ## the random cases of the engine in full number
 	@LONG=1 $(BIN)/python -m pytest --durations=3 tests/engine/test_equality.py tests/engine/test_schedules.py $(ARGS)
 
-bench: setup ## added latency and engine throughput beside named peers; the last line is JSON
-	@$(BIN)/python -m bench $(ARGS)
+bench: setup ## added latency and throughput beside named peers; plots into OUT (.build/bench), the last line is JSON
+	@$(BIN)/python -m bench --out $(or $(OUT),.build/bench) $(if $(DATA),--data $(DATA)) $(ARGS)
 
 gpu-check: setup ## equality, speed and memory on CUDA in shapes of 1.1B, 7B and 13B; writes docs/benchmarks.md
 	@$(BIN)/python -m bench.gpu_check $(ARGS)

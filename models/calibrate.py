@@ -2,8 +2,8 @@
 
     python -m models.calibrate RUN_FOLDER runs/data/dev --out runs/calibration
 
-Doing no harm is the hard bar: the shift is the largest under which, in every set whose answers must not change, no more
-of them are touched than `HARM` allows. The temperature makes the scores log-odds (least negative log-likelihood), which
+Doing no harm is the hard bar: the shift is the largest under which, of all answers that must not change, no more are
+touched than `HARM` allows. The temperature makes the scores log-odds (least negative log-likelihood), which
 the shift then moves: an exported score is log-odds less those of the operating point. Neither changes any order. Writes
 calibration.json (for models.export), a table and a plot.
 """
@@ -21,12 +21,14 @@ from . import publish
 from .evaluate import Case, flagging, read_sets, score_sets
 from .pairs import CHANGES, STAYS, UNKNOWN, PairError
 
-# Sets of good answers, and the share of them that may be touched all the same. They stand there under one to four
-# objectives drawn at random, against which real ones now and then do offend. Defects that nobody asked about are not
-# among them: taking one out harms nobody, so they are measured and do not decide.
-HARM = {"clean": 0.03, "clean_long": 0.03, "clean_after_insults": 0.03, "innocent": 0.03}
+# Sets of good answers, and the share of them, all together, that may be touched all the same. They stand there under
+# one to four objectives drawn at random, against which real ones now and then do offend. Together, because of a set of
+# 36 a single answer would decide. Defects that nobody asked about are not among them: taking one out harms nobody, so
+# they are measured and do not decide.
+GOOD = ("clean", "clean_long", "clean_after_insults", "innocent")
+HARM = 0.03
 Scored = tuple[float, int]
-_TEMPERATURES = tuple(0.5 * 1.1**i for i in range(22))
+_TEMPERATURES = tuple(0.1 * 1.1**i for i in range(49))
 
 
 def segments(cases: Iterable[Case]) -> list[Scored]:
@@ -96,14 +98,14 @@ def _labelled(results: dict[str, list[Case]]) -> dict[str, list[Case]]:
 def calibrate(aligner: Path, folder: Path, out: Path, limit: int, others: int) -> None:
     """Write calibration.json and its plot. Raises PairError where a set that says what must stay is missing."""
     sets = read_sets(folder, max(limit, others))
-    if missing := [name for name in HARM if not sets.get(name)]:
+    if missing := [name for name in GOOD if not sets.get(name)]:
         raise PairError(f"{folder} lacks {', '.join(missing)}, which say what must stay; run models.heldout again")
-    wanted = {name: pairs[: limit if name in HARM else others] for name, pairs in sets.items()}
+    wanted = {name: pairs[: limit if name in GOOD else others] for name, pairs in sets.items()}
     results = asyncio.run(score_sets(aligner, wanted))
     scored = segments(case for cases in results.values() for case in cases)
-    good = {name: results[name] for name in HARM}
-    points = {name: threshold(cases, HARM[name]) for name, cases in good.items()}
-    point, divisor = max(points.values()), temperature(scored)
+    good = {name: results[name] for name in GOOD}
+    points = {name: threshold(cases, HARM) for name, cases in good.items()}
+    point, divisor = threshold([case for cases in good.values() for case in cases], HARM), temperature(scored)
     # The point is the score of an answer that may not be flagged: rounded away from it, never towards it.
     found: dict[str, object] = {"shift": -(ceil(point * 1e3) + 1) / 1e3, "temperature": round(divisor, 4)}
     found |= {"points": {name: round(value, 4) for name, value in points.items()}}

@@ -21,7 +21,7 @@ from .mixer import INSERTABLE, Mixer, Shares
 from .pairs import Pair, PairError, write_pairs
 from .preferences import PreferenceError
 
-Stage = Literal["warmup", "equal_preference", "contrastive_preference", "conversation", "concepts", "dense", "settle"]
+Stage = Literal["warmup", "equal_preference", "contrastive_preference", "conversation", "dense", "settle"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 # Kinds of example and their shares in each stage.
 RECIPES: dict[Stage, dict[str, float]] = {
@@ -41,7 +41,7 @@ RECIPES: dict[Stage, dict[str, float]] = {
         "marked": 0.03,
     },
 }
-RECIPES["conversation"] = RECIPES["concepts"] = RECIPES["contrastive_preference"]
+RECIPES["conversation"] = RECIPES["contrastive_preference"]
 RECIPES["dense"] = {"dense": 0.84, "natural": 0.05, "turns": 0.04, "real_turns": 0.04, "marked": 0.03}
 RECIPES["settle"] = {
     "clean": 0.26,
@@ -59,7 +59,7 @@ RECIPES["settle"] = {
 }
 SHARES: dict[Stage, Shares] = {"settle": Shares(written=0.45, others=0.45, alike=0.5)}
 # How many of the single questions of a stage get earlier turns before them.
-HISTORY: dict[Stage, float] = {"conversation": 0.45, "concepts": 0.3, "dense": 0.2, "settle": 0.5}
+HISTORY: dict[Stage, float] = {"conversation": 0.45, "dense": 0.2, "settle": 0.5}
 
 
 def build(data_dir: Path, seed: int, n: int, stage: Stage = "contrastive_preference") -> Iterator[Pair]:

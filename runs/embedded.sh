@@ -1,9 +1,9 @@
 #!/bin/sh
-# Makes the embedded aligner: data, six stages, calibration, export, figures. Stopped, it goes on where it was.
+# Makes the embedded aligner: data, seven stages, calibration, export, figures. Stopped, it goes on where it was.
 #
 #     DATA=folder-with-the-research-data runs/embedded.sh      (models.benign, on other data, is the one step more)
 #
-# About two hours and a half on two CPU cores. The variables below exist so that the same commands can be run on
+# About two hours on two idle CPU cores. The variables below exist so that the same commands can be run on
 # a tiny model: CONFIGS (stage configs), RUNS (what is made on the way), N (examples of the last stage), LIMIT (answers
 # a set), ALIGNER (the folder that the gateway loads).
 set -eu
@@ -19,16 +19,17 @@ if [ ! -f "$RUNS/data/bags.jsonl" ]; then
     "$PYTHON" -m models.heldout --data "$DATA" --side dev --seed 5 --out "$RUNS/data/dev"
     "$PYTHON" -m models.heldout --data "$DATA" --side test --seed 7 --out "$RUNS/data/test"
     mix --seed 4 --stage conversation --n "$((N / 2))" --out "$RUNS/data/conversation.jsonl"
-    mix --seed 6 --stage concepts --n "$N" --out "$RUNS/data/concepts.jsonl"
-    mix --seed 8 --stage concepts --n "$((N * 13 / 45))" --out "$RUNS/data/asked.jsonl"
+    mix --seed 21 --stage dense --n "$((N * 28 / 45))" --out "$RUNS/data/dense.jsonl"
+    mix --seed 31 --stage dense --n "$((N * 85 / 90))" --out "$RUNS/data/denser.jsonl"
+    mix --seed 33 --stage settle --n "$((N / 3))" --out "$RUNS/data/settle.jsonl"
     mix --bags --out "$RUNS/data/bags.jsonl"
 fi
-for stage in warmup equal_preference contrastive_preference conversation concepts asked; do
+for stage in warmup equal_preference contrastive_preference conversation dense denser settle; do
     [ -f "$RUNS/$stage/stage.json" ] || "$PYTHON" -m models.train "$CONFIGS/$stage.yaml"
 done
-"$PYTHON" -m models.export "$RUNS/asked" "$RUNS/uncalibrated" --neutral "$RUNS/data/asked.jsonl"
+"$PYTHON" -m models.export "$RUNS/settle" "$RUNS/uncalibrated" --neutral "$RUNS/data/settle.jsonl"
 "$PYTHON" -m models.calibrate "$RUNS/uncalibrated" "$RUNS/data/dev" --out "$RUNS/calibration" \
     --limit "$((LIMIT * 5 / 2))" --others "$((LIMIT / 2))"
-"$PYTHON" -m models.export "$RUNS/asked" "$ALIGNER" --neutral "$RUNS/data/asked.jsonl" \
+"$PYTHON" -m models.export "$RUNS/settle" "$ALIGNER" --neutral "$RUNS/data/settle.jsonl" \
     --calibration "$RUNS/calibration/calibration.json"
 "$PYTHON" -m models.evaluate "$ALIGNER" "$RUNS/data/test" --out "$RUNS/evaluation" --limit "$LIMIT"

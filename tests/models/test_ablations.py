@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from models import ablations
-from models.calibrate import HARM
+from models import ablations, calibrate
 from models.pairs import write_pairs
 from models.plan import Plan
 from tests.models.test_by_method import BAD, GOOD
@@ -74,7 +73,7 @@ def test_a_plan_that_cannot_be_used_says_where(
 def few_sets(out: Path) -> None:
     """Sets of a case or two, in place of those that the research data make; test_data_sizes has all of them."""
     for side in ("dev", "test"):
-        for name in (*HARM, "insult"):
+        for name in (*calibrate.GOOD, "insult"):
             write_pairs(out / "data" / side / f"{name}.jsonl", [BAD] if name == "insult" else [GOOD] * 3)
         (out / "data" / side / "made").touch()
 

@@ -13,11 +13,11 @@ import yaml
 
 from aligner_proxy.engine.loop import alone
 from aligner_proxy.engine.weights import Settings, open_aligner
-from models.calibrate import HARM
+from models.calibrate import GOOD
 from tests.engine import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = ("warmup", "equal_preference", "contrastive_preference", "conversation", "concepts", "asked")
+STAGES = ("warmup", "equal_preference", "contrastive_preference", "conversation", "dense", "denser", "settle")
 
 
 def configs(folder: Path) -> Path:
@@ -58,7 +58,7 @@ def test_the_recipe_goes_from_data_to_an_aligner_that_is_served(tmp_path: Path, 
     for stage in STAGES:
         assert (tmp_path / "runs" / stage / "curves.svg").exists()
     point = json.loads((tmp_path / "runs" / "calibration" / "calibration.json").read_text())
-    assert set(point["n"]) == set(HARM)
+    assert set(point["n"]) == set(GOOD)
     figures = json.loads(done.stdout.strip().splitlines()[-1])
     assert figures["clean"]["exact"]["n"] == 4
     opened = open_aligner(Settings(tmp_path / "aligner"), tmp_path / "home")
