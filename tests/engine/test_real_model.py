@@ -105,7 +105,7 @@ def test_in_sixteen_bits_what_differs_are_near_ties(quantization: Literal["nf4",
     aligner = open_aligner(Settings(quantization=quantization, dtype="bf16"), tmp_path)
     prompts = [form.format(thing) for thing in THINGS[:6] for form in FORMS]
     found = gaps(aligner.runner, prompts)
-    assert len(found) < len(prompts) / 3
+    assert len(found) <= len(prompts) / 2
     assert max(found, default=0.0) <= NEAR
 
 
