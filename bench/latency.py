@@ -3,7 +3,8 @@
 Upstream and engine answer at once, so the aligner's own time is not in it. The proxies run side by side and are asked
 in turns; the ratio matters, the milliseconds belong to the machine. Of two processes that run the same, one may be 4 %
 slower than the other for all its life (where its memory lies, how its dictionaries are hashed), so there are several of
-either kind and the median process of each is compared; how far LiteLLM's differ is what a ratio does not tell.
+each kind and the median process of each is compared; how far LiteLLM's differ is what a ratio does not tell. A third
+kind has a guardrail that does nothing: what LiteLLM takes for having one.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ import yaml
 
 from demo.processes import free_port, process, wait_for
 
-_TURNS = 20
-_PROCESSES = 5
-"""Of either kind."""
+_TURNS = 8
+"""Not more: who has been waiting begins with cold caches."""
+_PROCESSES = 3
+"""Of each kind."""
 GUARDRAIL = {
     "guardrail_name": "aligner",
     "litellm_params": {
@@ -38,6 +40,10 @@ GUARDRAIL = {
         "default_on": True,
         "policies": "policies.yaml",
     },
+}
+_IDLE = {
+    "guardrail_name": "idle",
+    "litellm_params": {"guardrail": "bench.idle.IdleGuardrail", "mode": "post_call", "default_on": True},
 }
 
 
@@ -56,7 +62,8 @@ CASES = (
     Case("cached", "up", fresh=False, status="corrected"),
     Case("corrected", "up", fresh=True, status="corrected"),
 )
-KINDS = ("litellm", "gateway")
+KINDS: dict[str, list[dict[str, Any]]] = {"litellm": [], "idle": [_IDLE], "gateway": [GUARDRAIL]}
+"""By name: the guardrails that it has."""
 
 
 class Proxy:
@@ -87,7 +94,8 @@ def run(requests: int) -> dict[str, Any]:
     alone = {row["case"]: row for row in rows if row["together"] == 1}
     ratios = {f"{name}_p50_ratio": alone[name]["ratio_p50"] for name in ("untouched", "cached", "corrected")}
     apart = statistics.median(row["litellm_apart"] for row in alone.values())
-    return {"n": requests, "processes": _PROCESSES, "rows": rows, **ratios, "litellm_processes_apart": apart}
+    beside = {"litellm_processes_apart": apart, "idle_guardrail_p50_ratio": alone["untouched"]["idle_p50"]}
+    return {"n": requests, "processes": _PROCESSES, "rows": rows, **ratios, **beside}
 
 
 def _row(
@@ -109,14 +117,15 @@ def _row(
 
 
 def _told(times: Mapping[Proxy, list[float]]) -> dict[str, Any]:
-    """The median process of either kind, their difference and ratio; and LiteLLM's slowest over its fastest."""
+    """The median process of each kind, their differences and ratios; and LiteLLM's slowest over its fastest."""
     found = {}
     for kind in KINDS:
         own = [values for proxy, values in times.items() if proxy.kind == kind]
         found[kind] = {f"p{at}_ms": round(statistics.median(_at(values, at) for values in own), 2) for at in (50, 95)}
     apart = sorted(_at(values, 50) for proxy, values in times.items() if proxy.kind == "litellm")
-    ours, theirs = found["gateway"]["p50_ms"], found["litellm"]["p50_ms"]
+    ours, theirs, idle = (found[kind]["p50_ms"] for kind in ("gateway", "litellm", "idle"))
     told = {"added_p50_ms": round(ours - theirs, 2), "ratio_p50": round(ours / theirs, 3)}
+    told["idle_p50"] = round(idle / theirs, 3)
     return {**found, **told, "litellm_apart": round(apart[-1] / apart[0], 3)}
 
 
@@ -149,8 +158,8 @@ def _proxy(stack: ExitStack, folder: Path, kind: str, up: int, key: str, env: di
         "model_list": [{"model_name": name, "litellm_params": model} for name in ("up", "plain")],
         "general_settings": {"master_key": key},
     }
-    if kind == "gateway":
-        settings["guardrails"] = [GUARDRAIL]
+    if KINDS[kind]:
+        settings["guardrails"] = KINDS[kind]
     port = free_port()
     file, log = folder / f"{kind}-{port}.yaml", folder / f"{kind}-{port}.log"
     file.write_text(yaml.safe_dump(settings))
