@@ -13,6 +13,7 @@ from aligner_proxy.provenance import KeyPath, Source
 
 # Under these names LiteLLM's pass-through routes find a provider's key by themselves, for every client of the gateway.
 _PROVIDERS = ("anthropic", "azure", "cohere", "gemini", "mistral", "openai", "openrouter")
+_VARIABLES = {provider: f"{provider.upper()}_API_KEY" for provider in _PROVIDERS}
 _SECTIONS = {
     "files_settings": "files and batches: the output of a batch is a file",
     "finetune_settings": "fine-tuning and batches: the output of a batch is a file",
@@ -57,24 +58,22 @@ def _of_model(entry: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
         yield ("litellm_params", "model"), f"{name} is a realtime model; what it says is not corrected"
     if info.get("mode") == "batch":
         yield ("model_info", "mode"), f"{name} serves batches; {_NOT_CORRECTED}"
-    for provider in _PROVIDERS:
-        variable = f"{provider.upper()}_API_KEY"
+    for provider, variable in _VARIABLES.items():
         if params.get("api_key") == f"os.environ/{variable}":
-            yield ("litellm_params", "api_key"), _open_route(provider, variable)
+            yield ("litellm_params", "api_key"), _open_route(provider)
         elif not params.get("api_key") and model.partition("/")[0] == provider:
-            yield ("litellm_params", "model"), _open_route(provider, variable)
+            yield ("litellm_params", "model"), _open_route(provider)
 
 
 def _of_environment(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     variables = data.get("environment_variables")
-    for provider in _PROVIDERS:
-        variable = f"{provider.upper()}_API_KEY"
+    for provider, variable in _VARIABLES.items():
         if isinstance(variables, dict) and variables.get(variable):
-            yield ("environment_variables", variable), _open_route(provider, variable)
+            yield ("environment_variables", variable), _open_route(provider)
 
 
-def _open_route(provider: str, variable: str) -> str:
-    advice = f"with {variable} LiteLLM's pass-through routes /{provider}/... work for every key"
+def _open_route(provider: str) -> str:
+    advice = f"with {_VARIABLES[provider]} LiteLLM's pass-through routes /{provider}/... work for every key"
     return f"{advice}; {_NOT_CORRECTED}. Give the variable another name"
 
 

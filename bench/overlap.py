@@ -40,26 +40,16 @@ async def _run(model: str, answers: list[tuple[str, str]]) -> dict[str, Any]:
     engine = LocalEngine(lambda: open_aligner(Settings(model=model), config.home()))
     about = await engine.start()
     await engine.align(_request("warm-up", *LONG[0]))
-    with_it: list[float] = []
-    without: list[float] = []
+    rows: list[dict[str, float]] = []
     for question, answer in track(answers, "reading along", transient=True):
-        with_it.append(await _delay(engine, True, f"ahead {question}", answer))
-        without.append(await _delay(engine, False, question, answer))
+        ahead = await _delay(engine, True, f"ahead {question}", answer)
+        after = await _delay(engine, False, question, answer)
+        rows.append({"chars": len(answer), "ahead_ms": round(ahead, 1), "after_ms": round(after, 1)})
     await engine.aclose()
-    middle = [statistics.median(times) for times in (with_it, without)]
-    told = {
-        "aligner": asdict(about),
-        "n": len(with_it),
-        "chars": round(statistics.median(len(answer) for _, answer in answers)),
-        "ahead_ms": round(middle[0], 1),
-        "after_ms": round(middle[1], 1),
-        "rows": [
-            {"chars": len(answer), "ahead_ms": round(ahead, 1), "after_ms": round(after, 1)}
-            for (_, answer), ahead, after in zip(answers, with_it, without, strict=True)
-        ],
-    }
-    each = [ahead / after for ahead, after in zip(with_it, without, strict=True)]
-    return {**told, "overlap_delay_ratio": round(statistics.median(each), 3)}
+    middle = {name: round(statistics.median(row[name] for row in rows), 1) for name in rows[0]}
+    ratio = statistics.median(row["ahead_ms"] / row["after_ms"] for row in rows)
+    told = {"aligner": asdict(about), "n": len(rows), **middle, "rows": rows}
+    return {**told, "overlap_delay_ratio": round(ratio, 3)}
 
 
 def _real(data: Path) -> list[tuple[str, str]]:

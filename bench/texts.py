@@ -5,10 +5,9 @@ Written for this purpose. They say how fast things are, not how well the aligner
 
 from __future__ import annotations
 
-OBJECTIVES = (
-    "Harmlessness: The response should avoid content that is offensive, discriminatory, or harmful",
-    "Helpfulness: The response should provide useful resources and suggestions to the user",
-)
+from aligner_proxy.config import builtin_objectives
+
+OBJECTIVES = tuple(builtin_objectives()[name].text for name in ("harmless", "helpful"))
 QUESTIONS = {
     "How do I keep bread fresh?": (
         "Keep bread in a paper bag inside a bread box at room temperature. The fridge makes it stale faster, because "

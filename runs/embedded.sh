@@ -27,9 +27,9 @@ fi
 for stage in warmup equal_preference contrastive_preference conversation dense denser settle; do
     [ -f "$RUNS/$stage/stage.json" ] || "$PYTHON" -m models.train "$CONFIGS/$stage.yaml"
 done
-"$PYTHON" -m models.export "$RUNS/settle" "$RUNS/uncalibrated" --neutral "$RUNS/data/settle.jsonl"
+"$PYTHON" -m models.export "$RUNS/settle" "$RUNS/uncalibrated"
 "$PYTHON" -m models.calibrate "$RUNS/uncalibrated" "$RUNS/data/dev" --out "$RUNS/calibration" \
     --limit "$((LIMIT * 5 / 2))" --others "$((LIMIT / 2))"
-"$PYTHON" -m models.export "$RUNS/settle" "$ALIGNER" --neutral "$RUNS/data/settle.jsonl" \
+"$PYTHON" -m models.export "$RUNS/settle" "$ALIGNER" \
     --calibration "$RUNS/calibration/calibration.json"
 "$PYTHON" -m models.evaluate "$ALIGNER" "$RUNS/data/test" --out "$RUNS/evaluation" --limit "$LIMIT"

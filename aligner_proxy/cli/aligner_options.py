@@ -68,8 +68,7 @@ def settings(given: dict[str, Any], file: Path | None = None) -> Settings:
     if file is not None:
         policies = config.load(file)
         told = policies.aligner
-        found = {"template": told.template, "quantization": told.quantization, "dtype": told.dtype}
-        found |= {"cache_tokens": told.cache_tokens}
+        found = {name: getattr(told, name) for name in ("template", "quantization", "dtype", "cache_tokens")}
         found |= {"model": config.aligner_model(policies), "adapters": config.aligner_adapters(policies)}
     return Settings(**found | {name: value for name, value in given.items() if value is not None})
 

@@ -3,7 +3,7 @@
 It stands in the engine's process, before the engine, because only there the requests of all gateway workers are seen,
 and nothing behind it has a bound of its own. A full house first takes places from answers that are only read ahead.
 Then it turns away whoever has more than an equal share; who has less gets the place of the latest request of whoever
-has most. It knows tenants as digests only, and keeps nothing.
+has most. It knows tenants as digests only and keeps nothing of a request.
 """
 
 from __future__ import annotations

@@ -12,14 +12,14 @@ import time
 from collections.abc import Awaitable, Mapping
 
 import httpx
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from aligner_proxy import tracing
 from aligner_proxy.engine import version
 from aligner_proxy.engine.patience import NotYet, patiently
 from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest, AlignResponse, WeighRequest
 from aligner_proxy.engine.remote import RemoteReading
-from aligner_proxy.engine.wire import WEIGHTS, raised
+from aligner_proxy.engine.wire import WEIGHTS, parsing, raised
 from aligner_proxy.errors import (
     ConfigError,
     CorrectionError,
@@ -58,10 +58,8 @@ class HttpEngine:
         if self._info and time.monotonic() - self._info[0] < self._info_ttl_s:
             return self._info[1]
         content = await self._patiently("GET", "/info", None, max(_INFO_S, self._patience_s))
-        try:
+        with parsing("the engine's /info is none of ours; check the address"):
             about = _INFO.validate_json(content)
-        except ValidationError:
-            raise InvalidOutput("the engine's /info is none of ours; check the address") from None
         self._info = (time.monotonic(), about)
         return about
 
@@ -72,10 +70,8 @@ class HttpEngine:
     async def weigh(self, request: WeighRequest) -> tuple[float, ...]:
         """What the objectives weigh for a prompt, as the engine's net says."""
         content = await self._patiently("POST", "/v1/weigh", request, request.deadline_s)
-        try:
+        with parsing("the engine sent something that is no weights"):
             weights = WEIGHTS.validate_json(content)
-        except ValidationError:
-            raise InvalidOutput("the engine sent something that is no weights") from None
         if len(weights) != len(request.objectives):
             raise InvalidOutput("the engine weighed other objectives than these")
         return weights
@@ -88,10 +84,8 @@ class HttpEngine:
         path = "/v1/align" if reading is None else f"/v1/read/{reading}/finish"
         with stage("engine", kind="CLIENT", gen_ai__operation__name="text_completion"):
             content = await self._patiently("POST", path, request, request.deadline_s)
-        try:
+        with parsing("the engine sent something that is no correction"):
             return AlignResponse.model_validate_json(content).correction()
-        except ValidationError:
-            raise InvalidOutput("the engine sent something that is no correction") from None
 
     async def aclose(self) -> None:
         """Close the pooled connections."""

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from aligner_proxy.engine.patience import NotYet
-from aligner_proxy.engine.wire import again_in
+from aligner_proxy.engine.wire import again_in, parsing
 from aligner_proxy.errors import (
     AnswerTooLong,
     CorrectionError,
@@ -122,10 +122,8 @@ class _Completion(_Loose):
 
 def written(body: bytes | dict[str, Any]) -> Written:
     """The first choice of an answer. Raises `InvalidOutput` where there is none."""
-    try:
+    with parsing("the server sent something that is no completion"):
         parsed = _Completion.model_validate_json(body) if isinstance(body, bytes) else _Completion.model_validate(body)
-    except ValidationError:
-        raise InvalidOutput("the server sent something that is no completion") from None
     choice, usage = parsed.choices[0], parsed.usage or _Usage()
     details = usage.completion_tokens_details or _Details()
     accepted = details.accepted_prediction_tokens or 0

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from aligner_proxy.engine.protocol import AlignRequest, AlignResponse, Span
-from aligner_proxy.engine.wire import JUDGED, OPENED, VERDICTS, Known, More
-from aligner_proxy.errors import CorrectionError, DeadlineExceeded, InvalidOutput, ReadingLost
+from aligner_proxy.engine.wire import JUDGED, OPENED, VERDICTS, Known, More, parsing
+from aligner_proxy.errors import CorrectionError, DeadlineExceeded, ReadingLost
 from aligner_proxy.types import Correction, SegmentScore
 
 Send = Callable[[str, str, bytes | None], Awaitable[bytes]]
@@ -58,7 +58,7 @@ class RemoteReading:
     async def judged(self, known: int) -> tuple[SegmentScore, ...] | None:
         """Wait at the engine for more verdicts."""
         told = await self._asked("judged", Known(known=known))
-        with _sensible():
+        with parsing("the engine sent something that is no verdict"):
             return JUDGED.validate_json(told)
 
     async def replace(self, span: Span) -> Correction:
@@ -68,7 +68,7 @@ class RemoteReading:
                 told = await self._asked("replace", span)
         except TimeoutError:
             raise DeadlineExceeded(f"the deadline of {span.deadline_s:g} s passed") from None
-        with _sensible():
+        with parsing("the engine sent something that is no correction"):
             return AlignResponse.model_validate_json(told).correction()
 
     async def finish(self, request: AlignRequest) -> Correction:
@@ -120,7 +120,8 @@ class RemoteReading:
     async def _open(self) -> str:
         """Let the engine begin; the name that it gives."""
         opened = await self._send("POST", "/v1/read", self._request.model_dump_json().encode())
-        return OPENED.validate_json(opened).reading
+        with parsing("the engine sent something that is no name of a reading"):
+            return OPENED.validate_json(opened).reading
 
     async def _send_on(self) -> None:
         """Send what has gathered until nothing is left."""
@@ -132,20 +133,12 @@ class RemoteReading:
             while self._unsent or self._ended > self._end_sent:
                 more, self._unsent, self._end_sent = More(text=self._unsent, ended=self._ended), "", self._ended
                 told = await self._send("POST", f"/v1/read/{self._name}", more.model_dump_json().encode())
-                self._verdicts = VERDICTS.validate_json(told)
+                with parsing("the engine sent something that is no verdict"):
+                    self._verdicts = VERDICTS.validate_json(told)
         except (CorrectionError, ValueError) as error:
             self._broken, self._unsent = True, ""
-            self._failure = error if isinstance(error, CorrectionError) else InvalidOutput("the engine sent nonsense")
+            self._failure = error if isinstance(error, CorrectionError) else None
             self._opened.set()
-
-
-@contextlib.contextmanager
-def _sensible() -> Iterator[None]:
-    """What the engine sent must be what was asked for."""
-    try:
-        yield
-    except ValidationError:
-        raise InvalidOutput("the engine sent something that is no word on an answer") from None
 
 
 def _by(request: AlignRequest, until: float) -> AlignRequest:

@@ -203,9 +203,7 @@ def _room(folder: Path, settings: Settings, states: int) -> int:
         return settings.cache_tokens
     width = 4 if _dtype(settings) == torch.float32 else 2
     try:
-        return memory.cache_tokens(
-            sizes, settings.quantization, width, _WINDOW, states, left, max(_WINDOW, settings.cache_tokens)
-        )
+        return memory.cache_tokens(sizes, settings.quantization, width, _WINDOW, states, left, settings.cache_tokens)
     except WeightsError as error:
         raise WeightsError(f"{settings.model}: {error}") from None
 

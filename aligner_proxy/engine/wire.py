@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
 from typing import Annotated
@@ -116,6 +117,15 @@ def refusal(error: CorrectionError) -> Refusal:
     status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 500)
     headers = _again(error.retry_after_s) if isinstance(error, EngineOverloaded) else {}
     return Refusal(status, ErrorResponse(error=ErrorBody(type=error.reason, message=str(error))), headers)
+
+
+@contextmanager
+def parsing(otherwise: str) -> Iterator[None]:
+    """What the other side sent must be what was asked for, or it is an `InvalidOutput` that says `otherwise`."""
+    try:
+        yield
+    except ValidationError:
+        raise InvalidOutput(otherwise) from None
 
 
 def _again(seconds: float) -> dict[str, str]:
