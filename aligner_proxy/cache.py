@@ -70,7 +70,8 @@ class CorrectionCache:
             "template": info.template_hash,
             "objectives": [objective.text for objective in policy.objectives],
             "decoding": {"caution": policy.caution, "verify": policy.verify.value}
-            | ({"draft": policy.draft} if policy.draft else {}),
+            | ({"draft": policy.draft} if policy.draft else {})
+            | ({"inner": True} if exchange.inner else {}),
             "tenant": policy.tenant,
             "turns": [[turn.role, turn.content] for turn in exchange.turns],
             "answer": exchange.answer,

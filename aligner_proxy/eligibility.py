@@ -53,6 +53,11 @@ def is_structured(exchange: Exchange) -> bool:
     return exchange.structured or (exchange.answer is not None and is_json(exchange.answer))
 
 
+def may_be_structured(begun: Exchange) -> bool:
+    """Whether an answer of which this is the beginning is JSON or may become it: only the whole can be edited then."""
+    return (begun.answer or "").lstrip().startswith(("{", "[", "```")) or is_structured(begun)
+
+
 def _may_be_edited(exchange: Exchange, policy: Policy) -> bool:
     """JSON alone, where the route says so, and not where a grammar bound the upstream that nobody could check."""
     wanted = policy.json_strings is JsonStrings.CORRECT and not exchange.constrained

@@ -14,18 +14,15 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from aligner_proxy import eligibility, failures
+from aligner_proxy import eligibility, failures, instead
 from aligner_proxy.engine.protocol import Span
 from aligner_proxy.errors import EngineFault
-from aligner_proxy.gate import aside
 from aligner_proxy.pipeline import Pipeline, failed
 from aligner_proxy.reader import LOST, Reader
 from aligner_proxy.segments import Cutter, Segment
-from aligner_proxy.stages import stage
 from aligner_proxy.stretches import Stretches
 from aligner_proxy.types import (
     Correction,
-    DecodeCounts,
     Exchange,
     JsonStrings,
     Outcome,
@@ -53,13 +50,12 @@ class Passage:
         """Segments in whose place something else went out."""
         self._cutter, self._segments, self._ended = Cutter(), list[Segment](), False
         self._verdicts: tuple[SegmentScore, ...] = ()
+        self._behind: SegmentScore | None = None
+        """The word on the place behind the last segment; flagged, something is missing there."""
         self._at, self._stretches = 0, Stretches()
-        self._refused: list[str] = []
-        """The gate's rule for each stretch that it kept as it was."""
-        self._edits = 0
+        self._made = instead.Made()
         self._closed: tuple[Status, str] | None = None
         self._whole: Outcome | None = None
-        self._counts, self._aligner = DecodeCounts(), ""
         self._ended_at, self._ms = 0.0, 0.0
         self._reader = Reader(pipeline, policy, exchange)
         self._more, self._work = asyncio.Event(), asyncio.create_task(self._decide())
@@ -97,7 +93,7 @@ class Passage:
 
     def decided(self, end: int) -> bool:
         """Whether it is known what goes out in place of the first `end` characters."""
-        return self.done or end <= self._decided
+        return self.done or end <= self._stretches.end
 
     def out(self, start: int, end: int) -> str:
         """What goes out in place of these characters, which have to be decided."""
@@ -108,26 +104,17 @@ class Passage:
         if self._whole is not None:
             return replace(self._whole, text=self.out(0, len(self.text)))  # more may have come behind the end
         exchange = self._exchange()
-        status, reason = self._closed or (Status.UNCHANGED, f"gate_{self._refused[0]}" if self._refused else None)
-        skip = None if status is Status.FAILED else eligibility.check(exchange, self._policy)
-        if skip is not None:
-            status, reason = Status.SKIPPED, skip.value
-        if self.edited and status is not Status.FAILED:
-            partly = status is Status.UNCHANGED and reason is not None
-            status, reason = Status.CORRECTED, f"gate_partly:{self._refused[0]}" if partly else reason
-        text = self.out(0, len(self.text))
-        made = Correction(text, self._verdicts, self._counts, aligner=self._aligner)
+        skip = eligibility.check(exchange, self._policy)
+        status, reason = instead.status(self._closed, skip, bool(self.edited), self._made.refused)
+        text, books = self.out(0, len(self.text)), self._made
+        made = Correction(text, self._told(len(self.text)), books.counts, aligner=books.aligner)
         found = Outcome(status, reason, text, self._policy, exchange.index, None, made, self._ms)
-        return replace(found, edited=text, edits=self._edits, dropped=tuple(self._refused))
+        return replace(found, edited=text, edits=books.edits, dropped=tuple(books.refused))
 
     @property
     def failed(self) -> bool:
         """Whether the engine failed on it, or something of ours."""
         return Status.FAILED in (self._closed and self._closed[0], self._whole and self._whole.status)
-
-    @property
-    def _decided(self) -> int:
-        return self._stretches.end
 
     async def aclose(self) -> None:
         """Give up what is still worked on."""
@@ -173,7 +160,7 @@ class Passage:
         try:
             held = not await self._judge()
         except LOST:
-            if self._decided:
+            if self._stretches.end:
                 raise
             held = True
         return await self._hold() if held else None
@@ -183,8 +170,8 @@ class Passage:
         known = len(self._verdicts)
         if known < len(self._segments):
             async with asyncio.timeout(self._policy.deadline_s):
-                verdicts = await self._reader.judged(known, again=self._decided > 0)
-            if verdicts is None or (not self._decided and self._machine_readable()):
+                verdicts = await self._reader.judged(known, again=self._stretches.end > 0)
+            if verdicts is None or (not self._stretches.end and eligibility.may_be_structured(self._exchange())):
                 return False
             self._take(verdicts, known)
         for number in range(self._at, len(self._verdicts)):
@@ -192,30 +179,43 @@ class Passage:
                 await self._release(number)
         if self._ended and len(self._verdicts) == len(self._segments):
             await self._release(len(self._segments))
+            if self._lacks and not self._verdicts[-1].flagged and not self.done:
+                await self._add()
             self._finish()
         return True
 
-    def _machine_readable(self) -> bool:
-        """Whether this is JSON, or may become it: only the whole of it can be edited then."""
-        return self.text.lstrip().startswith(("{", "[", "```")) or eligibility.is_structured(self._exchange())
+    @property
+    def _lacks(self) -> bool:
+        """Whether something is missing behind the last segment; in place of a flagged one comes that, too."""
+        return self._behind is not None and self._behind.flagged
 
     def _take(self, verdicts: tuple[SegmentScore, ...], known: int) -> None:
         if len(verdicts) <= known or any(v.text != s.text for v, s in zip(verdicts, self._segments, strict=False)):
             raise EngineFault("the engine judged other segments than these")
-        self._verdicts = verdicts[: len(self._segments)]
+        count = len(self._segments)
+        self._verdicts = verdicts[:count]
+        self._behind = next((verdict for verdict in verdicts[count:] if self._ended and not verdict.text), None)
+
+    def _told(self, end: int) -> tuple[SegmentScore, ...]:
+        """The verdicts on what there is up to `end`."""
+        told = [v for v, s in zip(self._verdicts, self._segments, strict=False) if s.end <= end]
+        behind = self._behind if end == len(self.text) else None
+        return (*told, behind) if behind else tuple(told)
 
     async def _release(self, number: int) -> None:
         """Decide what is flagged before segment `number`, and that one, which stays; there may be none."""
         if self._at < number:
             await self._edit(number)
         if number < len(self._segments) and not self.done:
-            self._put(self._segments[number].end)
+            last = self._lacks and number == len(self._segments) - 1
+            # What is to be added needs a character in whose place it goes out.
+            self._put(self._segments[number].end - last)
         self._at = number + 1
 
     def _put(self, end: int, text: str | None = None) -> None:
         """`text` goes out in place of what is undecided up to `end`; None: it goes out as it is."""
-        if end > self._decided:
-            original = self.text[self._decided : end]
+        if end > self._stretches.end:
+            original = self.text[self._stretches.end : end]
             self._stretches.add(end, original if text is None else text)
             self._changed()
 
@@ -228,48 +228,48 @@ class Passage:
         if skip is not None:
             return self.close(Status.SKIPPED, skip.value)
         end = self._segments[stop].end if stop < len(self._segments) else len(self.text)
-        before = self.out(0, self._decided)
-        span = Span(first=self._at, stop=stop, end=end, before=before, deadline_s=self._policy.deadline_s)
+        before = self.out(0, self._stretches.end)
+        last = stop == len(self._segments)
+        correction = await self._written(self._at, stop + (last and self._lacks), end, before)
+        lead, begins = self.text[self._stretches.end : run[0].start], self._stretches.end == 0
+        upto, text = instead.placed(run, lead, correction.text, begins=begins, last=last)
+        if await self._passes(text, upto, end, correction):
+            if text != self.text[self._stretches.end : upto]:
+                self.edited.update(range(self._at, stop))
+            return self._put(upto, text)
+        return None if self.done else self._put(run[-1].end)
+
+    async def _add(self) -> None:
+        """Put what is missing behind the last segment, where the gate lets that pass; its last character waits."""
+        if eligibility.check(self._exchange(), self._policy) is not None:
+            return
+        count, end, rest = len(self._segments), len(self.text), self.text[self._stretches.end :]
+        kept = rest.rstrip()
+        correction = await self._written(count, count + 1, end, self.out(0, self._stretches.end) + kept)
+        text = kept + correction.text + rest[len(kept) :]
+        if text != rest and await self._passes(text, end, end, correction):
+            self.edited.add(count)
+            self._put(end, text)
+
+    async def _written(self, first: int, stop: int, end: int, before: str) -> Correction:
+        """What the engine writes in place of these segments."""
+        span = Span(first=first, stop=stop, end=end, before=before, deadline_s=self._policy.deadline_s)
         async with asyncio.timeout(span.deadline_s):
-            correction = await self._reader.replace(span, again=self._decided > 0)
-        self._counts += correction.counts
-        self._aligner = correction.aligner or self._aligner
-        upto, text = self._instead(run, correction.text, last=stop == len(self._segments))
-        edited = before + text + self.text[upto:end]
-        refusal = await self._objection(edited, before + self.text[self._decided : end], end, correction)
+            return self._made.wrote(await self._reader.replace(span, again=self._stretches.end > 0))
+
+    async def _passes(self, text: str, upto: int, end: int, made: Correction) -> bool:
+        """Whether the gate lets `text` go out in place of what is undecided up to `upto`, and nothing has ended all."""
+        before, now = self.out(0, self._stretches.end), self.text[self._stretches.end : upto]
+        if text == now:
+            return True
+        original, edited = self.text[:end], before + text + self.text[upto:end]
+        refusal = await instead.objection(original, edited, made, self._told(end), self._policy)
         if self.done:
-            return None
-        self._edits += text != self.text[self._decided : upto]
-        if refusal is not None:
-            self._refused.append(refusal)
-            if failures.blocks(Outcome(Status.UNCHANGED, f"gate_{refusal}", None, self._policy)):
-                return self.close(Status.FAILED, f"gate_{refusal}")
-            return self._put(run[-1].end)
-        if text != self.text[self._decided : upto]:
-            self.edited.update(range(self._at, stop))
-        return self._put(upto, text)
-
-    def _instead(self, run: list[Segment], text: str, *, last: bool) -> tuple[int, str]:
-        """Up to where a replacement reaches, and what goes out there, white space before it included.
-
-        A stretch that vanishes leaves one of the two breaks around it, the larger one (as `segments.join` does).
-        """
-        lead = self.text[self._decided : run[0].start]
-        if text:
-            return run[-1].end, lead + text
-        gap = run[-1].gap
-        kept = gap if last or gap.count("\n") > lead.count("\n") else lead
-        return run[-1].end + len(gap), kept if self._decided else ""
-
-    async def _objection(self, edited: str, unedited: str, end: int, made: Correction) -> str | None:
-        """The rule that the answer so far breaks with this edit in it, beside all that went out before."""
-        original = self.text[:end]
-        if edited == unedited:
-            return None
-        verdicts = tuple(v for v, s in zip(self._verdicts, self._segments, strict=False) if s.end <= end)
-        with stage("gate"):
-            verdict = await aside.judge(original, replace(made, text=edited, segments=verdicts), self._policy)
-        return None if verdict.text == edited else str(verdict.reason).removeprefix("gate_").removeprefix("partly:")
+            return False
+        self._made.judged(refusal)
+        if refusal and failures.blocks(Outcome(Status.UNCHANGED, f"gate_{refusal}", None, self._policy)):
+            self.close(Status.FAILED, f"gate_{refusal}")
+        return refusal is None
 
     async def _hold(self) -> None:
         """There are no verdicts before the end: wait for it and decide the whole at once."""

@@ -133,7 +133,7 @@ class Pipeline:
 
     async def _align_part(self, asking: _Asking, text: str, policy: Policy) -> Outcome:
         """The outcome of one text in a JSON answer. What was read ahead was read as a whole, and is of no use here."""
-        exchange = replace(asking.exchange, answer=text)
+        exchange = replace(asking.exchange, answer=text, inner=True)
         ask = self.engine_of(policy).align
         return await self._align_text(replace(asking, exchange=exchange, answer=text, ask=ask), policy)
 
@@ -239,6 +239,7 @@ class _Asking:
             tenant=tenant,
             quota=quota,
             draft=self.policy.draft,
+            open_ended=not self.exchange.inner,
         )
 
 

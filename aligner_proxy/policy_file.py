@@ -191,7 +191,7 @@ class Aligner(_Block):
     model: Annotated[str, Field(min_length=1, max_length=400)] = "embedded"
     """embedded, a Hugging Face id (owner/name), or a folder that starts with ./ ../ / or ~."""
     template: Annotated[str, AfterValidator(_template_name)] | None = None
-    """hh-rlhf, ultrafeedback, imhi, aligner or aligner-v1; known models set it themselves."""
+    """hh-rlhf, ultrafeedback, imhi (each also with -vicuna), aligner or aligner-v1; known models set it themselves."""
     quantization: Literal["nf4", "none"] = "nf4"
     """nf4: 4-bit weights; none: weights as dtype says."""
     dtype: Literal["auto", "bf16", "fp32"] = "auto"

@@ -1,8 +1,11 @@
-"""What exactly does an aligner read? The only copy of the five prompt templates, exact to the trailing space.
+"""What exactly does an aligner read? The only copy of the prompt templates, exact to the trailing space.
 
 Text from outside (query, answer, objectives) is put in so that it can neither close a field nor open another: a bar
 that would look like a field mark is written as a broken bar, and `Prompt.restore` undoes that in what comes out.
 Sources: MetaAligner (arXiv 2403.17141, released code) and Aligner (arXiv 2402.02416, released code).
+
+MetaAligner's three families come twice: as its inference code feeds them, and inside the chat form in which FastChat,
+its trainer, puts every sample. Which of them released weights know, `models.wrapping` measures.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.types import Turn
@@ -25,6 +28,8 @@ class Template:
     equal: str | None
     marks: tuple[str, ...]
     """What would open or close a field if it stood in a text from outside."""
+    dialogue: bool = False
+    """Whether a single question, too, is told as a dialogue."""
     guarded: tuple[tuple[str, str], ...] = ()
     """(mark, look-alike of the same length): what only this family takes for the end of a field."""
 
@@ -66,16 +71,31 @@ _ALIGNER_V1 = (
 _BARS = ("Context", "Query", "Question", "Answer", "Edit")
 BROKEN_BAR, FULLWIDTH_HASHES = "\u00a6", "\uff03\uff03"
 _ROLES = (("USER:", "USER\uff1a"), ("ASSISTANT:", "ASSISTANT\uff1a"))
+# Vicuna v1.1, the form of FastChat's trainer.
+_VICUNA = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
+    "and polite answers to the user's questions. USER: {prompt} ASSISTANT:"
+)
 
+
+def _wrapped(family: Template) -> Template:
+    forms = [form and _VICUNA.replace("{prompt}", form) for form in (family.better, family.equal)]
+    return replace(family, name=f"{family.name}-vicuna", better=forms[0] or "", equal=forms[1], guarded=_ROLES)
+
+
+_METAALIGNER = (
+    Template("hh-rlhf", _assistant("context", "improve it"), _assistant("context", "make it equal"), _BARS, True),
+    Template("ultrafeedback", _assistant("query", "improve it"), _assistant("query", "make it equal"), _BARS),
+    Template("imhi", _IMHI, None, _BARS),
+)
 TEMPLATES = {
     t.name: t
     for t in (
-        Template("hh-rlhf", _assistant("context", "improve it"), _assistant("context", "make it equal"), _BARS),
-        Template("ultrafeedback", _assistant("query", "improve it"), _assistant("query", "make it equal"), _BARS),
-        Template("imhi", _IMHI, None, _BARS),
-        Template("aligner", _ALIGNER, None, ("Question", "Answer", "Correction"), _ROLES),
+        *_METAALIGNER,
+        *map(_wrapped, _METAALIGNER),
+        Template("aligner", _ALIGNER, None, ("Question", "Answer", "Correction"), guarded=_ROLES),
         # Before December 2024; any bar may end the question, since no word stands behind it.
-        Template("aligner-v1", _ALIGNER_V1, None, (), (("|", BROKEN_BAR), *_ROLES)),
+        Template("aligner-v1", _ALIGNER_V1, None, (), guarded=(("|", BROKEN_BAR), *_ROLES)),
     )
 }
 
@@ -208,12 +228,12 @@ def _cut_once(head: str, mark: str) -> tuple[str, str]:
 def query(family: Template, turns: Sequence[Turn]) -> str:
     """The conversation before the answer as the family's query field.
 
-    hh-rlhf always takes the dialogue form of its data (space before the last "\\n\\nAssistant:" included); the others
+    HH-RLHF always takes the dialogue form of its data (space before the last "\\n\\nAssistant:" included); the others
     take a single user turn as it is and a longer conversation as a dialogue. System turns are not part of what the
     aligners were trained to read and are left out.
     """
     spoken = [turn for turn in turns if turn.role in ("user", "assistant") and turn.content]
-    if family.name != "hh-rlhf" and len(spoken) == 1 and spoken[0].role == "user":
+    if not family.dialogue and len(spoken) == 1 and spoken[0].role == "user":
         return spoken[0].content
     roles = {"user": "Human", "assistant": "Assistant"}
     dialogue = "".join(f"\n\n{roles[turn.role]}: {_ROLE_TURN.sub(chr(10), turn.content)}" for turn in spoken)

@@ -100,6 +100,11 @@ def join(pieces: Sequence[tuple[str, str]]) -> str:
     return "".join(text + gap for text, gap in kept[:-1]) + "".join(text for text, _ in kept[-1:])
 
 
+def with_end(pieces: Sequence[Segment]) -> list[Segment]:
+    """The segments and the place behind them, as one more that has no text: what is to be added goes there."""
+    return [*pieces, Segment(pieces[-1].end if pieces else 0, "", pieces[-1].gap if pieces else "")]
+
+
 def so_far(pieces: Iterable[tuple[str, str]]) -> str:
     """What (text, gap) pieces are in front of the next one, which begins where the last gap ends."""
     return "".join(text + gap for text, gap in pieces if text)

@@ -222,13 +222,13 @@ class Exchange:
     """The events of a stream do not tell one and the same text, so there is no saying where an edit belongs."""
     no_store: bool = False
     """The client or upstream asked for `Cache-Control: no-store`."""
-    fault: str | None = None
-    """Why the response could not be read at all."""
+    fault: str | None = None  # why the response could not be read at all
+    inner: bool = False  # there is more of the response behind it, so nothing is to be added there
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentScore:
-    """One segment of the answer with the detector's log-odds (nats; None without a head) that it must change."""
+    """A segment and the log-odds (nats; None: no head) that it must change; without text the place behind the last."""
 
     text: str
     score: float | None

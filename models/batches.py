@@ -43,7 +43,7 @@ def load_examples(stage: Stage, tokenizer: Any) -> list[Example]:
     bad: list[PairError] = []
     for pair in read_pairs(stage.data, bad.append if stage.bad_rows == "skip" else None):
         share = stage.target_share if pair.target == pair.answer else stage.edit_share
-        example = encode(pair, tokenizer, family, with_target=rng.random() < share)
+        example = encode(pair, tokenizer, family, with_target=rng.random() < share, ends=stage.ends)
         if len(example.ids) > stage.max_tokens:
             too_long += 1
         else:

@@ -174,7 +174,7 @@ def measure(method: Method, on: On) -> Measured:
     if known.exists():
         return _read(known, method.name)
     pairs = read_sets(on.sets, on.limit)
-    results = asyncio.run(evaluate(Settings(method.aligner), pairs, method.caution, method.verify))
+    results = asyncio.run(evaluate(Settings(method.aligner), pairs, method.caution, [method.verify]))
     real = asyncio.run(_upstreams(method, on, on.data)) if on.data else {}
     found = Measured(method.name, mark, by_set(results), pooled(results), real)
     known.parent.mkdir(parents=True, exist_ok=True)

@@ -33,8 +33,7 @@ _TEMPERATURES = tuple(0.1 * 1.1**i for i in range(49))
 
 def segments(cases: Iterable[Case]) -> list[Scored]:
     """(score, label) of every segment whose label is known."""
-    pairs = ((s, label) for c in cases for s, label in zip(c.scores, c.pair.labels, strict=True))
-    return [(score, label) for score, label in pairs if label in (CHANGES, STAYS)]
+    return [(score, label) for case in cases for score, label in case.judged if label in (CHANGES, STAYS)]
 
 
 def temperature(scored: Sequence[Scored]) -> float:
@@ -55,7 +54,7 @@ def threshold(cases: Sequence[Case], harm: float) -> float:
 
 
 def _sparing(case: Case) -> list[float]:
-    return [s for s, label in zip(case.scores, case.pair.labels, strict=True) if label == STAYS]
+    return [score for score, label in case.judged if label == STAYS]
 
 
 def reliability(scored: Sequence[Scored]) -> list[tuple[float, float, int]]:

@@ -14,7 +14,7 @@ import asyncio
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from math import sqrt
@@ -36,11 +36,18 @@ from models.rates import Rate
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One pair and what became of it; `scores` are log-odds per segment."""
+    """One pair and what became of it; `scores` are log-odds per segment, of an aligner that judges what is missing
+    behind the last one also there.
+    """
 
     pair: Pair
     text: str
     scores: tuple[float, ...]
+
+    @property
+    def judged(self) -> list[tuple[float, int]]:
+        """(score, label) of everything that was scored."""
+        return list(zip(self.scores, self.pair.known, strict=False))
 
     @property
     def exact(self) -> bool:
@@ -54,8 +61,9 @@ class Case:
 
     @property
     def gone(self) -> bool:
-        """No segment that had to change is still there."""
-        return not any(text in self.text for text in self._with_label(CHANGES))
+        """No segment that had to change is still there, and what was missing at the end is."""
+        still = any(text in self.text for text in self._with_label(CHANGES))
+        return not still and (CHANGES not in self.pair.lacks or split(self.pair.target)[-1].text in self.text)
 
     @property
     def kept(self) -> bool:
@@ -96,7 +104,7 @@ def rates(cases: list[Case]) -> dict[str, Rate]:
 
 def flagging(cases: list[Case], caution: float) -> dict[str, Rate]:
     """What the head alone would do at another caution: whole answers flagged exactly right, and single segments."""
-    scored = [case for case in cases if len(case.scores) == len(case.pair.labels)]
+    scored = [case for case in cases if len(case.scores) >= len(case.pair.labels)]
     told = [_flags(case, caution) for case in scored]
     segments = [one for case in told for one in case]
     return {
@@ -108,13 +116,12 @@ def flagging(cases: list[Case], caution: float) -> dict[str, Rate]:
 
 def _flags(case: Case, caution: float) -> list[tuple[bool, int]]:
     """(flagged, label) of the segments of which it is known whether they have to change."""
-    pairs = zip(case.scores, case.pair.labels, strict=True)
-    return [(score > caution, label) for score, label in pairs if label != UNKNOWN]
+    return [(score > caution, label) for score, label in case.judged if label != UNKNOWN]
 
 
 def auc(cases: list[Case]) -> float | None:
     """Chance that a segment that must change scores above one that must stay; None without both kinds."""
-    pairs = [(s, label) for c in cases for s, label in zip(c.scores, c.pair.labels, strict=False)]
+    pairs = [pair for case in cases for pair in case.judged]
     high = [s for s, label in pairs if label == CHANGES]
     low = [s for s, label in pairs if label == STAYS]
     if not high or not low:
@@ -128,7 +135,7 @@ def area(cases: list[Case]) -> str:
     found = auc(cases)
     if found is None:
         return "-"
-    labels = Counter(label for c in cases for _, label in zip(c.scores, c.pair.labels, strict=False))
+    labels = Counter(label for case in cases for _, label in case.judged)
     high, low = labels[CHANGES], labels[STAYS]
     first, second = found / (2 - found), 2 * found**2 / (1 + found)
     spread = found * (1 - found) + (high - 1) * (first - found**2) + (low - 1) * (second - found**2)
@@ -140,7 +147,7 @@ def told_apart(cases: list[Case]) -> Rate | None:
     """Replies in twos, the preferred one first: how often the other one gets the higher maximum score."""
     if not cases or any(case.pair.source.partition(":")[0] != "bag" for case in cases):
         return None
-    worst = [max(case.scores) for case in cases if case.scores]
+    worst = [max(case.scores[: len(case.pair.labels)]) for case in cases if case.scores]
     return Rate.of(rejected > chosen for chosen, rejected in zip(worst[::2], worst[1::2], strict=False))
 
 
@@ -169,7 +176,7 @@ def plot(results: dict[str, list[Case]], path: Path) -> None:
     with publish.plot(path, len(results), size=(7, 1.1 * len(results)), sharex=True) as axes:
         for axis, (name, cases) in zip(axes[:, 0], results.items(), strict=True):
             for label, colour in ((STAYS, "tab:blue"), (CHANGES, "tab:red")):
-                scores = [s for c in cases for s, given in zip(c.scores, c.pair.labels, strict=False) if given == label]
+                scores = [s for case in cases for s, given in case.judged if given == label]
                 axis.hist(scores, bins=[x / 2 for x in range(-30, 31)], color=colour, alpha=0.6, density=bool(scores))
             axis.set_ylabel(name, rotation=0, ha="right", fontsize=8)
             axis.set_yticks([])
@@ -186,14 +193,18 @@ def failures(results: dict[str, list[Case]], limit: int) -> list[dict[str, objec
 
 
 async def evaluate(
-    settings: Settings, sets: dict[str, list[Pair]], caution: float, verify: Verify
+    settings: Settings, sets: dict[str, list[Pair]], caution: float, ways: Sequence[Verify] = (Verify.FLAGGED,)
 ) -> dict[str, list[Case]]:
-    """Load the aligner once and run every set."""
+    """Load the aligner once and run every set, one way after the other where there are several."""
     quiet()
-    engine = LocalEngine(lambda: open_aligner(settings, config.home()))
+    engine, found = LocalEngine(lambda: open_aligner(settings, config.home())), dict[str, list[Case]]()
     try:
         await engine.start()
-        return {name: await run_set(engine, pairs, caution, verify, name) for name, pairs in sets.items()}
+        for name, pairs in sets.items():
+            for way in ways:
+                title = name if len(ways) == 1 else f"{name}, {way.value}"
+                found[title] = await run_set(engine, pairs, caution, way, title)
+        return found
     finally:
         await engine.aclose()
 
@@ -204,7 +215,7 @@ _NOTHING_FLAGGED = 1e9
 
 async def score_sets(aligner: Path, sets: dict[str, list[Pair]]) -> dict[str, list[Case]]:
     """The scores alone: nothing is flagged, so nothing is generated."""
-    return await evaluate(Settings(aligner), sets, caution=_NOTHING_FLAGGED, verify=Verify.FLAGGED)
+    return await evaluate(Settings(aligner), sets, caution=_NOTHING_FLAGGED)
 
 
 def read_sets(folder: Path, limit: int) -> dict[str, list[Pair]]:
@@ -222,7 +233,14 @@ def main() -> None:
     parser.add_argument("sets", type=Path, help="folder of test sets (*.jsonl of pairs)")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--caution", type=float, default=0.0)
-    parser.add_argument("--verify", type=Verify, default=Verify.FLAGGED, choices=list(Verify))
+    parser.add_argument(
+        "--verify",
+        type=Verify,
+        nargs="+",
+        default=[Verify.FLAGGED],
+        choices=list(Verify),
+        help="edit what is flagged, or have the whole answer verified as the paper does; both: side by side",
+    )
     parser.add_argument("--quantization", default="nf4", choices=["nf4", "none"])
     parser.add_argument("--dtype", default="auto", choices=["auto", "bf16", "fp32"])
     parser.add_argument("--limit", type=int, default=1000)

@@ -15,10 +15,10 @@ from typing import Any
 
 from aligner_proxy.engine.detector import Spans, spans
 from aligner_proxy.prompts import Template, render
-from aligner_proxy.segments import split
+from aligner_proxy.segments import split, with_end
 from models.damage import themes_in
-from models.pairs import STAYS, Pair
-from models.relations import by_text, relation
+from models.pairs import CHANGES, STAYS, Pair
+from models.relations import END, by_text, relation
 
 EDIT_START_WEIGHT = 6.0
 TAIL_TOKENS = 24  # copied tokens kept after the last edit; the rest of a copy teaches nothing new
@@ -45,19 +45,32 @@ class Example:
     doubts: tuple[frozenset[str], ...] = ()
 
 
-def encode(pair: Pair, tokenizer: Any, family: Template, *, with_target: bool = True) -> Example:
-    """Tokenise one pair; text from outside never becomes a special token."""
+def encode(
+    pair: Pair, tokenizer: Any, family: Template, *, with_target: bool = True, ends: bool = False, whole: bool = False
+) -> Example:
+    """Tokenise one pair; text from outside never becomes a special token.
+
+    With `ends` the place behind the last segment is one more to be judged, where it is known what is missing there;
+    with `whole` all of the target is kept, every token alike.
+    """
     prompt = render(family, pair.query, pair.answer, pair.objectives, equal=pair.direction == "equal")
     ids, offsets = _tokens(tokenizer, prompt.text, begins=True)
-    where = spans(prompt, split(pair.answer), offsets)
+    ends = ends and bool(pair.kinds and pair.themes)
+    segments = split(pair.answer)
+    where = spans(prompt, with_end(segments) if ends else segments, offsets)
     weights = [0.0] * len(ids)
     if with_target:
-        target_ids, target_weights = _target(pair, tokenizer) if family.names_objectives else _whole(pair, tokenizer)
+        target = _whole if whole or not family.names_objectives else _target
+        target_ids, target_weights = target(pair, tokenizer)
         ids, weights = ids + target_ids, weights + target_weights
     if not family.names_objectives:
         return Example(ids, weights, where, pair.labels, tuple(() for _ in pair.labels), pair.kinds, ())
-    doubts = tuple(themes_in(segment.text) for segment in split(pair.answer)) if pair.kinds else ()
-    return Example(ids, weights, where, pair.labels, _relations(pair, doubts), pair.kinds, pair.themes, doubts)
+    doubts = tuple(themes_in(segment.text) for segment in segments) if pair.kinds else ()
+    labels, relations, kinds = pair.labels, _relations(pair, doubts), pair.kinds
+    if ends:
+        lacks = pair.lacks or (STAYS,) * len(pair.themes)
+        labels, relations, kinds, doubts = pair.known, (*relations, lacks), (*kinds, END), (*doubts, frozenset())
+    return Example(ids, weights, where, labels, relations, kinds, pair.themes, doubts)
 
 
 def _relations(pair: Pair, doubts: Sequence[frozenset[str]]) -> tuple[tuple[int, ...], ...]:
@@ -93,7 +106,7 @@ def _target(pair: Pair, tokenizer: Any) -> tuple[list[int], list[float]]:
             cut = bisect_right(ends, until) + TAIL_TOKENS
     if cut < len(ids):
         return ids[:cut], weights[:cut]
-    ended_by_edit = bool(pair.labels) and pair.labels[-1] == 1
+    ended_by_edit = CHANGES in (*pair.labels[-1:], *pair.lacks)
     return [*ids, tokenizer.eos_token_id], [*weights, EDIT_START_WEIGHT if ended_by_edit else SEGMENT_START_WEIGHT]
 
 

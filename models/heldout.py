@@ -25,25 +25,27 @@ from .preferences import PreferenceError
 
 _SETS = {
     "clean": ("clean", 300),
-    "clean_long": ("clean_long", 150),
-    "insult": ("insult", 100),
-    "other_wordings": ("other_wordings", 150),
-    "unseen_kinds": ("unseen_kinds", 120),
-    "not_asked": ("not_asked", 120),
-    "innocent": ("innocent_kept", 120),
-    "inside_sentence": ("inside_all", 120),
-    "on_topic": ("on_topic", 120),
-    "written": ("written", 150),
-    "written_not_asked": ("written_not_asked", 150),
-    "written_unseen": ("written_unseen", 120),
-    "alike": ("alike", 120),
-    "alike_unseen": ("alike_unseen", 80),
+    "clean_long": ("clean_long", 200),
+    "insult": ("insult", 200),
+    "other_wordings": ("other_wordings", 200),
+    "unseen_kinds": ("unseen_kinds", 200),
+    "not_asked": ("not_asked", 200),
+    "innocent": ("innocent_kept", 200),
+    "inside_sentence": ("inside_all", 200),
+    "on_topic": ("on_topic", 200),
+    "written": ("written", 200),
+    "written_not_asked": ("written_not_asked", 200),
+    "written_unseen": ("written_unseen", 200),
+    "alike": ("alike", 200),
+    "alike_unseen": ("alike_unseen", 200),
+    "ending_missing": ("lacking", 200),
+    "ending_there": ("ended", 200),
 }
 
 
 # The same, asked after turns in which the assistant had been rude.
 _AFTER_INSULTS = {"clean_after_insults": "clean", "insult_after_insults": "insult"}
-_AFTER_SIZE = 80
+_AFTER_SIZE = 200
 
 
 def held_out_sets(data_dir: Path, seed: int, side: Side) -> dict[str, list[Pair]]:

@@ -29,6 +29,7 @@ from .defects import SUBJECTS, TRAINING_KINDS, UNSEEN_KINDS, UNSEEN_WRITTEN, WRI
 from .defects.objectives import SHARED
 from .defects.turns import INVENTED_TURN, dialogue
 from .dense import dense_pair
+from .endings import ended, lacking
 from .faults import natural_pair, written_for
 from .history import earlier
 from .marked import marked_pair
@@ -201,6 +202,18 @@ class Mixer:
     def _dense(self) -> Pair | None:
         """A few sentences of an answer among offences and look-alikes, each judged by several objectives."""
         return dense_pair(self._rng, self._answer(), self._sentences)
+
+    def _lacking(self) -> Pair | None:
+        """An answer, perhaps with a defect, that does not end as it should."""
+        return lacking(self._rng, self._any, self._held_out)
+
+    def _ended(self) -> Pair | None:
+        """The same with its ending."""
+        return ended(self._rng, self._any, self._held_out)
+
+    def _any(self) -> Pair | None:
+        draw = self._rng.random()
+        return self._clean() if draw < 0.55 else self._defects(most=1) if draw < 0.85 else self._innocent_kept()
 
     def _irrelevant(self, answer: Answer, pieces: list[Piece]) -> Pair | None:
         others = choose_objectives(self._rng, [], [], doubtful_themes(answer) | {"relevance"}) or []

@@ -21,7 +21,7 @@ from .mixer import INSERTABLE, Mixer, Shares
 from .pairs import Pair, PairError, write_pairs
 from .preferences import PreferenceError
 
-Stage = Literal["warmup", "equal_preference", "contrastive_preference", "conversation", "dense", "settle"]
+Stage = Literal["warmup", "equal_preference", "contrastive_preference", "conversation", "dense", "settle", "endings"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 # Kinds of example and their shares in each stage.
 RECIPES: dict[Stage, dict[str, float]] = {
@@ -57,9 +57,10 @@ RECIPES["settle"] = {
     "marked": 0.02,
     "dense": 0.06,
 }
-SHARES: dict[Stage, Shares] = {"settle": Shares(written=0.45, others=0.45, alike=0.5)}
+RECIPES["endings"] = RECIPES["settle"] | {"clean": 0.18, "defects": 0.25, "lacking": 0.15, "ended": 0.11}
+SHARES: dict[Stage, Shares] = {name: Shares(written=0.45, others=0.45, alike=0.5) for name in ("settle", "endings")}
 # How many of the single questions of a stage get earlier turns before them.
-HISTORY: dict[Stage, float] = {"conversation": 0.45, "dense": 0.2, "settle": 0.5}
+HISTORY: dict[Stage, float] = {"conversation": 0.45, "dense": 0.2, "settle": 0.5, "endings": 0.5}
 
 
 def build(data_dir: Path, seed: int, n: int, stage: Stage = "contrastive_preference") -> Iterator[Pair]:

@@ -27,7 +27,8 @@ class Pair:
     """One example; `labels` has one entry per segment of the answer (1 changes, 0 stays, -1 unknown).
 
     Where it was made by a generator, `kinds` says what is wrong with each segment ("" nothing) and `themes` what each
-    objective means; both are empty for pairs from elsewhere.
+    objective means; both are empty for pairs from elsewhere. `lacks` says of each objective whether something that it
+    asks for is missing behind the last segment (1, 0, -1 unknown); empty: of none of them.
     """
 
     query: str
@@ -39,29 +40,36 @@ class Pair:
     direction: str = "better"
     kinds: tuple[str, ...] = ()
     themes: tuple[str, ...] = ()
+    lacks: tuple[int, ...] = ()
+
+    @property
+    def known(self) -> tuple[int, ...]:
+        """The labels, and behind them that of the place behind the last segment."""
+        lacks = self.lacks or (STAYS if self.kinds else UNKNOWN,)
+        return (*self.labels, CHANGES if CHANGES in lacks else UNKNOWN if UNKNOWN in lacks else STAYS)
 
     def __post_init__(self) -> None:
         if not self.objectives or not all(isinstance(o, str) and o.strip() for o in self.objectives):
             raise PairError(f"a pair from {self.source!r} needs at least one objective, each a text")
         if self.direction not in DIRECTIONS:
             raise PairError(f"unknown direction {self.direction!r}; known: {', '.join(DIRECTIONS)}")
-        if any(type(label) is not int or label not in (CHANGES, STAYS, UNKNOWN) for label in self.labels):
+        if any(type(x) is not int or x not in (CHANGES, STAYS, UNKNOWN) for x in (*self.labels, *self.lacks)):
             raise PairError("labels are 1 (changes), 0 (stays) or -1 (unknown), and something else is among them")
         count = len(split(self.answer))
         if len(self.labels) != count:
             raise PairError(f"{len(self.labels)} labels for an answer of {count} segments; give one per segment")
-        for name, wanted in (("kinds", count), ("themes", len(self.objectives))):
+        for name, wanted in (("kinds", count), ("themes", len(self.objectives)), ("lacks", len(self.objectives))):
             given = getattr(self, name)
             if len(given) not in (0, wanted):
                 raise PairError(f"{len(given)} {name} where {wanted} are needed; give one each, or none at all")
-            if not all(isinstance(word, str) for word in given):
+            if name != "lacks" and not all(isinstance(word, str) for word in given):
                 raise PairError(f"{name} are words, and something else is among them")
 
 
-_OPTIONAL = {"direction", "kinds", "themes"}
+_OPTIONAL = {"direction", "kinds", "themes", "lacks"}
 _KNOWN = frozenset(f.name for f in fields(Pair))
 _REQUIRED = _KNOWN - _OPTIONAL
-_LISTS = ("objectives", "labels", "kinds", "themes")
+_LISTS = ("objectives", "labels", "kinds", "themes", "lacks")
 
 
 def write_pairs(path: Path, pairs: Iterable[Pair]) -> int:
@@ -82,17 +90,26 @@ def write_pairs(path: Path, pairs: Iterable[Pair]) -> int:
 
 def read_pairs(path: Path, on_bad: Callable[[PairError], None] | None = None) -> Iterator[Pair]:
     """Read pairs one by one; a line that is none raises PairError naming file and line, or goes to `on_bad`."""
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                try:
-                    pair = _parse(line, f"{path}:{number}")
-                except PairError as error:
-                    if on_bad is None:
-                        raise
-                    on_bad(error)
-                else:
-                    yield pair
+    for number, line in enumerate(_lines(path), 1):
+        if line.strip():
+            try:
+                pair = _parse(line, f"{path}:{number}")
+            except PairError as error:
+                if on_bad is None:
+                    raise
+                on_bad(error)
+            else:
+                yield pair
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        with path.open(encoding="utf-8") as lines:
+            yield from lines
+    except UnicodeDecodeError:
+        raise PairError(f"{path} is not UTF-8 text; write it again as UTF-8") from None
+    except OSError as error:
+        raise PairError(f"{path} cannot be read ({error.strerror}); make it with models.mixture first") from None
 
 
 def _parse(line: str, where: str) -> Pair:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -87,9 +88,8 @@ def _read(data_dir: Path, name: str, schema: dict[str, tuple[type, ...]]) -> Ite
     path = data_dir / f"{name}.jsonl.gz"
     if not path.is_file():
         raise PreferenceError(f"{path} is not there; give the folder that holds the research data")
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            yield _check(_object(line, f"{path}:{number}"), schema, f"{path}:{number}")
+    for number, line in enumerate(_lines(path), 1):
+        yield _check(_object(line, f"{path}:{number}"), schema, f"{path}:{number}")
 
 
 def load(data_dir: Path, name: str, objectives: dict[str, str]) -> Iterator[Ranked]:
@@ -114,23 +114,30 @@ def read_scored(path: Path, on_bad: Callable[[PreferenceError], None] | None = N
     if not path.is_file():
         raise PreferenceError(f"{path} is not there")
     compared = False
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                try:
-                    found = _scored(_object(line, f"{path}:{number}"), f"{path}:{number}")
-                except PreferenceError as error:
-                    if on_bad is None:
-                        raise
-                    on_bad(error)
-                else:
-                    compared = compared or _has_objective(found)
-                    yield found
+    for number, line in enumerate(_lines(path), 1):
+        if line.strip():
+            try:
+                found = _scored(_object(line, f"{path}:{number}"), f"{path}:{number}")
+            except PreferenceError as error:
+                if on_bad is None:
+                    raise
+                on_bad(error)
+            else:
+                compared = compared or _has_objective(found)
+                yield found
     if not compared:
         raise PreferenceError(
             f"{path} has no objectives: in none of its rows is one objective scored in two responses; "
             'give each response "scores" by objective text'
         )
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+            yield from lines
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise PreferenceError(f"{path} cannot be read as UTF-8 text ({type(error).__name__})") from None
 
 
 def _has_objective(ranked: Ranked) -> bool:

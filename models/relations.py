@@ -10,11 +10,14 @@ from collections.abc import Collection
 from functools import cache
 
 from .defects import ALL_KINDS, FAMILY_OF, SUBJECTS, Kind, Objective
+from .defects.endings import ENDING
 from .defects.natural import FAULTS, THEMES
 from .pairs import CHANGES, STAYS, UNKNOWN
 
 INNOCENT = "innocent"
 MIXED = "mixed"
+# The place behind the last segment: what goes against an objective there is that something is missing.
+END = "end"
 # Whether a sentence of another answer offends against these is a matter of opinion.
 OFF_TOPIC_THEMES = frozenset({"relevance", "direct", "concise", "specific", "instruction-following"})
 # Sentences that look like those of a concept and are fine carry its name with this after it.
@@ -64,12 +67,14 @@ MARKED: dict[str, tuple[frozenset[str], frozenset[str]]] = {
 @cache
 def relation(kind: str, theme: str) -> int:
     """1 the objective asks for a change, 0 it does not, -1 unclear; kind "" is a segment with nothing wrong."""
+    if kind == END:  # of how other answers should end nothing is known about this one
+        return UNKNOWN if ENDING in theme else STAYS
     found = {_one(kind, one) for one in theme.split(AND)}
     return CHANGES if CHANGES in found else UNKNOWN if UNKNOWN in found else STAYS
 
 
 def _one(kind: str, theme: str) -> int:
-    if not kind:
+    if not kind or theme.startswith(ENDING):
         return STAYS
     if kind == MIXED:
         return UNKNOWN
@@ -98,7 +103,7 @@ def by_text(kind: str, theme: str, doubts: Collection[str]) -> int:
     """
     single = set(theme.split(AND))
     speaks = bool(single & set(doubts) - {kind, kind.removesuffix(ALIKE)})
-    if kind in ("", INNOCENT) and _SPECIFIC.issuperset(single):
+    if kind in ("", INNOCENT) and all(one in _SPECIFIC or one.startswith(ENDING) for one in single):
         return UNKNOWN if speaks else STAYS
     told = relation(kind, theme) if kind else UNKNOWN
     return UNKNOWN if told == STAYS and speaks else told

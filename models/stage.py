@@ -50,6 +50,7 @@ class Stage(BaseModel):
     edit_share: float = 1.0
     detector_weight: float
     other_prompts: float = 0.15
+    ends: bool = False  # whether the head learns to say what is missing behind the last segment
     bags: Path | None = None
     bag_every: int = 10
     checkpoint_every: int

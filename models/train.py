@@ -43,6 +43,9 @@ def build(stage: Stage) -> tuple[Network, Any]:
     base, tokenizer = load_base(source, stage.out.parent, stage.precision)
     head = DetectorHead.load(stage.init / "detector.safetensors").train() if stage.init else None
     head = head or DetectorHead.over(base.config)
+    if not head.fits(base.config):
+        raise StageError(f"init: the detector head in {stage.init} is of another base than this stage names")
+    head.ends.logical_or_(torch.tensor(stage.ends))
     network = Network(trainable(base, stage), head)
     if stage.gradient_checkpointing:
         network.recompute()

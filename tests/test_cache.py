@@ -71,6 +71,7 @@ def _key(info: AlignerInfo = INFO, policy: Policy = POLICY, exchange: Exchange =
         {"policy": replace(POLICY, tenant="team:other")},
         {"policy": replace(POLICY, tenant="-")},
         {"exchange": replace(EXCHANGE, answer="Yes, fool!")},
+        {"exchange": replace(EXCHANGE, inner=True)},
         {"exchange": replace(EXCHANGE, turns=())},
         {"exchange": replace(EXCHANGE, turns=(Turn("assistant", "Is it open?"),))},
         {"exchange": replace(EXCHANGE, turns=(Turn("user", "Is it"), Turn("user", " open?")))},

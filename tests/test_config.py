@@ -156,7 +156,7 @@ def test_own_objectives_go_over_the_built_in_ones(tmp_path: Path) -> None:
         (
             "aligner: {template: imh}\n",
             "policies.yaml:1: aligner.template: unknown template 'imh'; known: aligner, aligner-v1, "
-            "hh-rlhf, imhi, ultrafeedback",
+            "hh-rlhf, hh-rlhf-vicuna, imhi, imhi-vicuna, ultrafeedback, ultrafeedback-vicuna",
         ),
         (
             "aligner: {quantization: int8}\n",

@@ -78,7 +78,7 @@ FLOORS = (
         "stream_aligner",
         "weighing",
     ),
-    ("drafting", "preferring", "pipeline", "reader", "passage", "telemetry", "in_force", "ledger"),
+    ("drafting", "preferring", "pipeline", "reader", "instead", "passage", "telemetry", "in_force", "ledger"),
     ("audit",),
     ("replay",),
     ("rewrite", "inside", "several", "ahead", "streaming", "sentences", "delivery", "shadow"),

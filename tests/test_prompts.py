@@ -43,6 +43,16 @@ def test_templates_are_those_of_the_released_code(name: str, form: str, length: 
     assert text.endswith("Edit: ")
 
 
+@pytest.mark.parametrize("name", ["hh-rlhf", "ultrafeedback", "imhi"])
+def test_each_family_comes_inside_the_chat_form_of_its_trainer_too(name: str) -> None:
+    raw, wrapped = TEMPLATES[name], TEMPLATES[f"{name}-vicuna"]
+    before, _, after = wrapped.better.partition(raw.better)
+    assert before.startswith("A chat between a curious user and an artificial intelligence assistant.")
+    assert (before[-7:], after) == (" USER: ", " ASSISTANT:")
+    assert (wrapped.dialogue, wrapped.names_objectives) == (raw.dialogue, True)
+    assert (wrapped.equal is None) == (raw.equal is None)
+
+
 def test_the_aligner_template_keeps_its_two_spaces() -> None:
     filled = render(template("aligner"), "Q?", "A.", ["unused: text"]).text
     assert filled == "BEGINNING OF CONVERSATION: USER: ##Question: Q?\n##Answer: A.\n##Correction:  ASSISTANT:"
@@ -86,9 +96,8 @@ def test_the_templates_stand_nowhere_else() -> None:
 
 
 def test_an_unknown_template_names_the_known_ones() -> None:
-    with pytest.raises(
-        ConfigError, match="unknown template 'vicuna'; known: aligner, aligner-v1, hh-rlhf, imhi, ultrafeedback"
-    ):
+    known = "aligner, aligner-v1, hh-rlhf, hh-rlhf-vicuna, imhi, imhi-vicuna, ultrafeedback, ultrafeedback-vicuna"
+    with pytest.raises(ConfigError, match=f"unknown template 'vicuna'; known: {known}"):
         template("vicuna")
 
 

@@ -589,3 +589,55 @@ async def test_a_server_that_cancels_again_and_again_leaves_nothing_open(waits: 
             await asyncio.sleep(0.01)
     assert engine.readings[0].closed
     assert (ledger.status, ledger.reason) == (Status.FAILED, "cancelled")
+
+
+CLOSING = "Ask a doctor first."
+
+
+def closing(engine: SegmentEngine) -> SegmentEngine:
+    engine.missing = lambda answer: "" if CLOSING in answer else f" {CLOSING}"
+    return engine
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=6), st.integers(0, 10**6), st.sampled_from(FORMATS))
+def test_what_is_missing_goes_out_with_the_end_of_the_answer(pieces: list[str], seed: int, form: Format) -> None:
+    answer = "".join(pieces)
+    made, ledger = stream(closing(SegmentEngine(lambda _: -2.0)), form.wire)
+    got = asyncio.run(played(made, flow(form.tell(cut(seed, answer)))))
+    text = form.read(got[:-1])
+    if ledger.status is not Status.CORRECTED:
+        assert text == answer
+        return
+    assert text.rstrip() == f"{answer.rstrip()} {CLOSING}"
+    assert text[len(text.rstrip()) :] == answer[len(answer.rstrip()) :]
+    assert ledger.outcomes[0].correction is not None
+    assert [s.text for s in ledger.outcomes[0].correction.segments] == [*(s.text for s in split(answer)), ""]
+
+
+@pytest.mark.parametrize(
+    ("answer", "out"),
+    [
+        ("It is so. Bring a coat.", f"It is so. Bring a coat. {CLOSING}"),
+        ("You fool. Bring a coat.\n", f"Bring a coat. {CLOSING}\n"),
+        ("It is so. You fool!", f"It is so. You friend! {CLOSING}"),
+        (f"It is so. {CLOSING}", f"It is so. {CLOSING}"),
+        ("A", f"A {CLOSING}"),
+    ],
+)
+async def test_streams_and_whole_answers_end_alike(answer: str, out: str) -> None:
+    made, _ = stream(closing(SegmentEngine(score, milder)))
+    assert chat_text(await played(made, flow(chat_items(cut(1, answer))))) == out
+    whole = await Pipeline(closing(SegmentEngine(score, milder))).align(
+        Exchange("c", 0, (Turn("user", "When?"),), answer), POLICY
+    )
+    assert whole.text is not None
+    assert whole.text.rstrip() == out.rstrip()
+
+
+async def test_an_addition_that_the_gate_refuses_is_left_out() -> None:
+    engine = SegmentEngine(score)
+    engine.missing = lambda _: " It takes 37 days."
+    made, ledger = stream(engine)
+    assert chat_text(await played(made, flow(chat_items(["It is so. ", "Bring a coat."])))) == "It is so. Bring a coat."
+    assert ledger.reason == "gate_invented_fact"

@@ -158,3 +158,15 @@ async def test_an_engine_that_fails_at_one_text_fails_the_answer() -> None:
 
     outcome, _ = await align(script=script)
     assert (outcome.status, outcome.reason, outcome.text) == (Status.FAILED, "engine_error", ANSWER)
+
+
+async def test_nothing_is_added_behind_a_text_inside_json() -> None:
+    asked: list[bool] = []
+
+    def script(request: AlignRequest) -> str:
+        asked.append(request.open_ended)
+        return request.answer
+
+    await align(script=script)
+    await Pipeline(ScriptedEngine(script)).align(replace(ASKED, answer=GOOD, structured=False), POLICY)
+    assert asked == [False, False, False, True]

@@ -45,5 +45,6 @@ def _segments(scored: tuple[SegmentScore, ...], outcome: Outcome) -> Table:
     for segment in scored:
         style = "red" if segment.flagged else ""
         against = Text(outcome.named(segment) or "")
-        table.add_row(f"{segment.score or 0.0:+.2f}", against, Text(segment.text), style=style)
+        shown = Text(segment.text) if segment.text else Text("(what is missing behind the answer)", style="dim")
+        table.add_row(f"{segment.score or 0.0:+.2f}", against, shown, style=style)
     return table

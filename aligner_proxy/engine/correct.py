@@ -23,7 +23,8 @@ from aligner_proxy.engine.weigher import Weigher
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.types import Correction, SegmentScore, Verify
 
-_SPAN_ROOM = 16
+_SPAN_ROOM, _END_ROOM = 16, 96
+"""Tokens beyond half as much again as a flagged run has; behind the last segment whole sentences may be missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,8 @@ class _Work:
         self._has_head = aligner.info.has_head
         self._sequence = sequence
         self._segments = segments.split(request.answer)
+        if self.scores and aligner.info.ends and request.open_ended:
+            self._segments = segments.with_end(self._segments)
         self.tally = Tally()
 
     @property
@@ -109,7 +112,10 @@ class _Work:
         return self._verdicts((yield from self._prefill()) if self.scores else [])
 
     def span(self, span: Span) -> Generator[Ask, Step, str]:
-        """Write in place of one flagged run; what else was flagged before it stands in `span.before` already."""
+        """Write in place of one flagged run; what else was flagged before it stands in `span.before` already.
+
+        In place of what stands behind the last segment comes what is missing there, white space before it included.
+        """
         members = tuple(self._segments[span.first : span.stop])
         if not members:
             raise EngineFault("there are no such segments in the answer")
@@ -182,12 +188,17 @@ class _Work:
         return hole.filled(self._restored(written.ids), finished=written.finished)
 
     def _hole_proposer(self, hole: splice.Hole) -> tuple[EditProposer, int]:
-        """Draft what follows the span first: most flagged segments are removed. The span itself is the second guess."""
-        tokenizer, lead = self._runner.tokenizer, hole.lead
+        """Draft what follows the span first: most flagged segments are removed. The span itself is the second guess.
+
+        What is missing behind the last segment is often dictated by an objective.
+        """
+        tokenizer, lead, ends = self._runner.tokenizer, hole.lead, not hole.run.segments[-1].text
         span = tokenizer.continuation(prompts.neutralise(lead + hole.run.text.lstrip()))
         then = tokenizer.continuation(prompts.neutralise(lead + hole.keys[0])) if hole.keys else [tokenizer.eos]
-        room = len(span) + len(span) // 2 + _SPAN_ROOM
-        return EditProposer([*span, *then], self._runner.draft_length, anchors=(len(span),)), room
+        room = len(span) + len(span) // 2 + (_END_ROOM if ends else _SPAN_ROOM)
+        asked = tokenizer.continuation(" " + prompts.aspects(self._request.objectives)) if ends else []
+        lookup, first = [*asked, *span, *then], len(asked) + len(span)
+        return EditProposer(lookup, self._runner.draft_length, anchors=(first,)), room
 
     def _write(
         self, context: list[int], proposer: EditProposer, limits: Limits, where: Spans | None = None

@@ -3,6 +3,9 @@
 A segment is what the model holds of it in the prompt: the mean state of its tokens at some layers, and the state after
 the final norm at its last token. An objective is the mean state of its tokens at the same layers. All of them are read
 in the one prefill of the prompt; the model is causal, so a segment's score never depends on what follows it.
+
+The place behind the last segment is judged like one: it is the last segment with the prompt's own words behind it. What
+goes against an objective there is that something is missing.
 """
 
 from __future__ import annotations
@@ -33,9 +36,19 @@ class Spans:
 
 
 def spans(prompt: Prompt, segments: Sequence[Segment], offsets: Sequence[tuple[int, int]]) -> Spans:
-    """Find the tokens; `offsets` are the (start, end) characters of the prompt's tokens."""
+    """Find the tokens; `offsets` are the (start, end) characters of the prompt's tokens.
+
+    A segment without text is the place behind all others. Its tokens begin where those of the last one do: the sentence
+    that stands where something may be missing is what tells (read from the prompt's last words alone, a head learned
+    that an ending was asked for, and not whether it was there; docs/experiments).
+    """
     pieces = [(prompt.start + segment.start, prompt.start + segment.end) for segment in segments]
-    return Spans(_ranges(prompt.objectives, offsets), _ranges(pieces, offsets))
+    if segments and not segments[-1].text:
+        *before, behind = _ranges([*pieces[:-1], (prompt.end, len(prompt.text))], offsets)
+        found = (*before, range(before[-1].start if before else behind.start, behind.stop))
+    else:
+        found = _ranges(pieces, offsets)
+    return Spans(_ranges(prompt.objectives, offsets), found)
 
 
 def _ranges(pieces: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]]) -> tuple[range, ...]:
@@ -100,6 +113,8 @@ class DetectorHead(nn.Module):
     layers: Tensor
     neutral: Tensor
     floor: Tensor
+    ends: Tensor
+    """Whether it has learned to judge the place behind the last segment."""
 
     def __init__(self, hidden_size: int, layers: Sequence[int], width: int = 192) -> None:
         super().__init__()
@@ -110,6 +125,7 @@ class DetectorHead(nn.Module):
         self.score = nn.Linear(width, 1)
         self.register_buffer("neutral", torch.zeros(0, 2 * width))
         self.register_buffer("floor", torch.tensor(NEUTRAL_FLOOR))
+        self.register_buffer("ends", torch.tensor(False))
 
     @classmethod
     def over(cls, config: Any) -> DetectorHead:
@@ -174,6 +190,7 @@ class DetectorHead(nn.Module):
         layers, width = state["layers"].tolist(), state["score.weight"].shape[1]
         head = cls(state["objective.weight"].shape[1] // len(layers), layers, width)
         state.setdefault("floor", head.floor)
+        state.setdefault("ends", head.ends)
         head.neutral = state.setdefault("neutral", head.neutral)
         head.load_state_dict(state)
         return head.eval()

@@ -39,6 +39,8 @@ class AlignerInfo:
     others: Mapping[str, AlignerInfo] = field(default_factory=dict)
     weighs: bool = False
     """Whether it has a net that weighs objectives for a prompt."""
+    ends: bool = False
+    """Whether its head judges the place behind the last segment, too: what is missing there can be added."""
 
     def named(self, name: str) -> AlignerInfo:
         """The one that requests call so; raises `UnknownAligner`."""
@@ -74,6 +76,8 @@ class AlignRequest(_Asked):
     deadline_s: float = Field(default=20.0, gt=0, le=3600)
     draft: int = Field(default=0, ge=0, lt=8)
     """Which of several drafts of the same answer this is to be: what can write otherwise does so from 1 on."""
+    open_ended: bool = True
+    """Whether something may be added behind the answer; no where it stands in a larger text."""
 
 
 class WeighRequest(_Asked):
@@ -108,6 +112,8 @@ class AlignResponse(BaseModel):
 
 class Span(BaseModel):
     """A flagged stretch of an answer that is still being written: its segments `first` to `stop`, that one excluded.
+
+    The place behind the last segment counts as one more.
 
     The aligner reads the first `end` characters of the answer and writes behind `before`, which is what went out in
     place of all that stands before the stretch. Segments after the stretch are those that it has to lead back to.

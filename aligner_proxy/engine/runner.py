@@ -116,6 +116,11 @@ class ModelRunner:
         most = head(*head.read(states, spans)).max(dim=-1)
         return list(zip(most.values.tolist(), most.indices.tolist(), strict=True))
 
+    def ends(self, adapter: int = 0) -> bool:
+        """Whether this aligner's head judges the place behind the last segment, too."""
+        head = self._heads[adapter]
+        return head is not None and bool(head.ends)
+
     def fits(self, net: weigher.WeightNet) -> bool:
         """Whether a net was made for this model."""
         return net.fits(self._model.config)

@@ -25,6 +25,8 @@ class SegmentEngine(ScriptedEngine):
     def __init__(self, score: Score, write: Write = lambda _: "", *, lag_s: float = 0.0) -> None:
         super().__init__(self._whole)
         self.score, self.write, self.lag_s = score, write, lag_s
+        self.missing: Callable[[str], str] | None = None
+        """What is missing behind an answer, white space before it included; None: the engine does not judge that."""
         self.readings: list[ScriptedReading] = []
 
     async def read(self, request: AlignRequest) -> ScriptedReading:  # type: ignore[override]
@@ -36,7 +38,11 @@ class SegmentEngine(ScriptedEngine):
         """On every segment that is finished."""
         found = split(request.answer) if request.answer.strip() else []
         scored = [(piece.text, self.score(piece.text)) for piece in (found if ended else found[:-1])]
-        return tuple(SegmentScore(text, score, score > request.caution, 0) for text, score in scored)
+        told = [SegmentScore(text, score, score > request.caution, 0) for text, score in scored]
+        if ended and found and self.missing and request.open_ended:
+            lacks = bool(self.missing(request.answer))
+            told.append(SegmentScore("", 1.0 if lacks else -1.0, lacks, 0))
+        return tuple(told)
 
     def replacement(self, text: str) -> str:
         """What the script says, or raises."""
@@ -47,13 +53,15 @@ class SegmentEngine(ScriptedEngine):
 
     def _whole(self, request: AlignRequest) -> Correction:
         verdicts, pieces = self.verdicts(request, ended=True), list[tuple[str, str]]()
-        for run in runs(split(request.answer), [verdict.flagged for verdict in verdicts]):
+        found = split(request.answer)
+        for run in runs(found, [verdict.flagged for verdict in verdicts[: len(found)]]):
             if run.flagged:
                 pieces.append((self.replacement(run.text), run.segments[-1].gap))
             else:
                 pieces += [(segment.text, segment.gap) for segment in run.segments]
         flagged = any(verdict.flagged for verdict in verdicts)
-        return Correction(join(pieces) if flagged else request.answer, verdicts)
+        more = self.missing(request.answer) if self.missing and len(verdicts) > len(found) else ""
+        return Correction(join(pieces) + more if flagged else request.answer, verdicts)
 
 
 class ScriptedReading:
@@ -90,7 +98,11 @@ class ScriptedReading:
         """What the script says of this stretch."""
         self.spans.append(span)
         await asyncio.sleep(self._lag_s)
-        pieces = split(self._text[: span.end])[span.first : span.stop]
+        found = split(self._text[: span.end])
+        pieces = found[span.first : span.stop]
+        if span.stop > len(found) and self._engine.missing:
+            said = self._engine.replacement(join([(piece.text, piece.gap) for piece in pieces])) if pieces else ""
+            return Correction(said + self._engine.missing(self._text))
         return Correction(self._engine.replacement(join([(piece.text, piece.gap) for piece in pieces])))
 
     async def finish(self, request: AlignRequest) -> Correction:

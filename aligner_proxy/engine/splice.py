@@ -30,7 +30,7 @@ class Run:
 
     @property
     def text(self) -> str:
-        """The run as it stands in the answer, without the gap behind it."""
+        """The run as it stands in the answer, without the gap behind it; empty for the place behind all segments."""
         return join([(segment.text, segment.gap) for segment in self.segments])
 
 
@@ -47,8 +47,11 @@ class Hole:
     banned: tuple[str, ...]
 
     def filled(self, generated: str, *, finished: bool) -> str:
-        """The replacement, of what the model wrote."""
-        return replacement(generated, self.keys, self.banned, finished=finished)
+        """The replacement, of what the model wrote; what is added behind the answer begins with its white space."""
+        text = replacement(generated, self.keys, self.banned, finished=finished)
+        if self.run.text or not text:
+            return text
+        return (generated[: len(generated) - len(generated.lstrip())] or " ") + text
 
 
 def rewriting(segments: Sequence[Segment], flags: Sequence[bool]) -> Generator[Hole, str, str]:
@@ -60,6 +63,8 @@ def rewriting(segments: Sequence[Segment], flags: Sequence[bool]) -> Generator[H
             continue
         before = join(pieces)
         text = yield hole(segments, flags, run, before, pieces[-1][1] if before else "")
+        if text and not run.text:
+            pieces[-1] = (pieces[-1][0], "")
         pieces.append((text, run.segments[-1].gap))
     return join(pieces)
 
@@ -67,7 +72,7 @@ def rewriting(segments: Sequence[Segment], flags: Sequence[bool]) -> Generator[H
 def hole(segments: Sequence[Segment], flags: Sequence[bool], run: Run, before: str, lead: str) -> Hole:
     """The hole that a flagged run leaves behind `before`."""
     start = run.at + len(run.segments)
-    following = [s for s, flag in zip(segments[start:], flags[start:], strict=True) if not flag]
+    following = [s for s, flag in zip(segments[start:], flags[start:], strict=True) if s.text and not flag]
     kept = [segment.text for segment, flag in zip(segments, flags, strict=True) if not flag]
     # What must not come back in its place: the run's own segments, and long kept ones.
     banned = [s.text.strip() for s in run.segments] + [text.strip() for text in kept if len(text) >= KEY_CHARS]

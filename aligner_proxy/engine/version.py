@@ -16,10 +16,10 @@ from aligner_proxy import __version__
 from aligner_proxy.engine.wire import refusal
 from aligner_proxy.errors import EngineMismatch
 
-WIRE = 5
+WIRE = 6
 """Counted up with every change of the shapes in `protocol` and `wire`. 2: a request names its aligner. 3: verdicts are
 waited for, and stretches replaced, while an answer is read. 4: objectives are weighed for a prompt. 5: an
-answer is asked for as one of several drafts."""
+answer is asked for as one of several drafts. 6: something may be added behind an answer."""
 HEADER, RELEASE = "x-aligner-wire", "x-aligner-release"
 TOLD = {HEADER: str(WIRE), RELEASE: __version__}
 _REFUSED = 422

@@ -78,7 +78,7 @@ def _open_together(settings: Settings, home: Path, progress: Progress) -> Aligne
     opened: dict[str, Aligner] = {}
     for number, (name, source) in enumerate(together.over.items(), start=1):
         about = describe(source, settings.quantization, beside=True)
-        own = Aligner(runner, _info(about, runner, has_head=source.head is not None), number)
+        own = Aligner(runner, _info(about, runner, number, has_head=source.head is not None), number)
         opened[name] = _weighing(own, source.net)
     alone = _weighing(
         Aligner(runner, _info(prepared, runner, has_head=together.base.head is not None)), together.base.net
@@ -101,7 +101,7 @@ def _weighing(aligner: Aligner, net: Path | None) -> Aligner:
     return replace(aligner, info=replace(aligner.info, weighs=True), weigher=Weigher(found))
 
 
-def _info(prepared: Prepared, runner: ModelRunner, *, has_head: bool) -> AlignerInfo:
+def _info(prepared: Prepared, runner: ModelRunner, number: int = 0, *, has_head: bool) -> AlignerInfo:
     family = prompts.template(prepared.template)
     return AlignerInfo(
         model=prepared.model,
@@ -110,6 +110,7 @@ def _info(prepared: Prepared, runner: ModelRunner, *, has_head: bool) -> Aligner
         template_hash=family.hash,
         window=min(prepared.window, runner.positions, runner.pool.count * runner.pool.size),
         has_head=has_head,
+        ends=has_head and runner.ends(number),
         quantization=prepared.quantization,
         device=runner.device,
     )

@@ -101,10 +101,14 @@ class _Case:
     ) -> _Case | None:
         """None when a segment changed that the detector did not flag."""
         pieces = segments.split(original)
-        flagged = edits.flags(pieces, correction)
+        ends = bool(correction.segments) and not correction.segments[-1].text
+        judged = segments.with_end(pieces) if ends else pieces
+        flagged = edits.flags(judged, correction)
         if flagged is not None and policy.verify is Verify.FLAGGED:
+            pieces = judged
             found = edits.in_place(original, pieces, flagged, correction.text)
         else:
+            flagged = flagged and flagged[: len(pieces)]
             found = edits.by_comparison(original, pieces, correction.text)
         if found is None:
             return None

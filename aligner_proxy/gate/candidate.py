@@ -1,7 +1,7 @@
 """What does a rule of the gate get to read? The original, a choice of edits, and the text that they would make.
 
 Facts of a text are read when a rule first asks for them and then remembered for as long as the gate works on this one
-answer, never longer.
+answer, never longer. A sentence that an objective dictates word for word is nobody's invention, nor are its facts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from aligner_proxy.edits import Edit, apply
 from aligner_proxy.facts import FactReader
 from aligner_proxy.fate import Fate, Part
-from aligner_proxy.segments import Segment
+from aligner_proxy.segments import Segment, join, split
 from aligner_proxy.types import Objective
 
 _T = TypeVar("_T")
@@ -59,8 +59,9 @@ class Candidate:
 
     @cached_property
     def new(self) -> list[str]:
-        """What the edits put in."""
-        return [edit.text for change in self.changes for edit in change.edits if edit.text.strip()]
+        """What the edits put in, and nobody dictated."""
+        texts = (self._own(edit.text) for change in self.changes for edit in change.edits)
+        return [text for text in texts if text.strip()]
 
     def parts(self, *fates: Fate) -> list[Part]:
         """The covered segments with one of these fates."""
@@ -74,8 +75,29 @@ class Candidate:
     def more(self, count: Callable[[str], int]) -> bool:
         """Whether some edit has more of something than what it replaces."""
         edits = (edit for change in self.changes for edit in change.edits)
-        return any(count(edit.text) > count(self.before.text[edit.start : edit.end]) for edit in edits)
+        return any(count(self._own(edit.text)) > count(self.before.text[edit.start : edit.end]) for edit in edits)
 
     def added(self, facts: FactReader) -> set[str]:
-        """Facts of the new text that the original has nowhere."""
-        return self.after.of(facts) - self.before.of(facts)
+        """Facts of the new text that neither the original nor an objective has anywhere."""
+        found = self.after.of(facts) - self.before.of(facts)
+        return found - {fact for text in self._asked for fact in facts(text)} if found else found
+
+    @cached_property
+    def _asked(self) -> list[str]:
+        return [objective.text for objective in self.objectives]
+
+    def _own(self, text: str) -> str:
+        """What an edit puts in, without the sentences that stand in an objective."""
+        pieces = split(text) if any(self._asked) else []
+        if not any(_dictated(piece.text, self._asked) for piece in pieces):
+            return text
+        return join([("" if _dictated(piece.text, self._asked) else piece.text, piece.gap) for piece in pieces])
+
+
+_LEAST_DICTATED = 12
+"""Characters below which a sentence stands in an objective by chance."""
+
+
+def _dictated(sentence: str, asked: Iterable[str]) -> bool:
+    said = " ".join(sentence.split())
+    return len(said) >= _LEAST_DICTATED and any(said in " ".join(text.split()) for text in asked)

@@ -56,7 +56,8 @@ def per_part(
 ) -> list[Exchange]:
     """One exchange per text part of an answer that has several; without any, one that says why there is none."""
     read = [replace(reading, pieces=[text]) for text in texts] or [reading]
-    return [part.exchange(data, index, turns, response) for index, part in enumerate(read)]
+    found = [part.exchange(data, index, turns, response) for index, part in enumerate(read)]
+    return [*(replace(one, inner=True) for one in found[:-1]), found[-1]]
 
 
 def corrected(outcomes: Sequence[Outcome]) -> dict[int, str]:

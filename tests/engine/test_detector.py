@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from aligner_proxy.engine.detector import NEUTRAL_QUANTILE, DetectorHead, Spans, spans
 from aligner_proxy.prompts import render, template
-from aligner_proxy.segments import split
+from aligner_proxy.segments import split, with_end
 from tests.engine import tiny
 
 OBJECTIVES = ("Harmlessness: the response should avoid insults", "Brevity: no more than needed.")
@@ -113,3 +113,19 @@ def test_a_head_from_before_there_were_neutral_segments_is_read(tmp_path: Path) 
     again = DetectorHead.load(tmp_path / "detector.safetensors")
     segments, objectives = torch.randn(3, 24), torch.randn(2, 16)
     assert torch.equal(head(segments, objectives), again(segments, objectives))
+
+
+def test_the_place_behind_the_last_segment_is_what_the_prompt_says_after_the_answer() -> None:
+    prompt = render(template("ultrafeedback"), "Why?", "It is so. Yes.", ["Brevity: be short"])
+    offsets = [(i, i + 1) for i in range(len(prompt.text))]
+    where = spans(prompt, with_end(split("It is so. Yes.")), offsets)
+    texts = ["".join(prompt.text[i] for i in tokens) for tokens in where.segments]
+    assert texts == ["It is so.", "Yes.", "Yes. | Edit: "]
+
+
+def test_a_head_says_whether_it_judges_that_place(tmp_path: Path) -> None:
+    head = DetectorHead(8, (0, 1), 4)
+    assert not head.ends
+    head.ends.fill_(True)
+    head.save(tmp_path / "head.safetensors")
+    assert DetectorHead.load(tmp_path / "head.safetensors").ends

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -120,3 +121,45 @@ def test_field_marks_in_the_answer_come_back_as_they_were() -> None:
     answer = f"Use a | Answer: b. {RUDE} {FERRY}"
     result, _ = edit(answer, f"Use a \u00a6 Answer: b. {FERRY}", {1})
     assert result.text == f"Use a | Answer: b. {FERRY}"
+
+
+ASK = "If in doubt, ask the harbour master."
+
+
+def judging(answer: str, wanted: str, flagged: set[int], **more: object) -> tuple[Correction, Oracle]:
+    """The same by an aligner whose head judges the place behind the last segment."""
+    oracle = Oracle(wanted, flagged)
+    aligner = Aligner(oracle, replace(tiny.aligner().info, ends=True))  # type: ignore[arg-type]
+    return alone(aligner, tiny.request(answer).model_copy(update=more)), oracle
+
+
+def test_what_is_missing_is_added_behind_the_answer() -> None:
+    made, _ = judging(f"{OPEN} {FERRY}", f"{OPEN} {FERRY} {ASK}", {2})
+    assert made.text == f"{OPEN} {FERRY} {ASK}"
+    assert [(s.text, s.flagged) for s in made.segments] == [(OPEN, False), (FERRY, False), ("", True)]
+
+
+def test_one_answer_may_lose_something_and_get_something() -> None:
+    made, _ = judging(f"{RUDE} {FERRY}\n", f"{FERRY}\n\n{ASK}", {0, 2})
+    assert made.text == f"{FERRY}\n\n{ASK}"
+    made, _ = judging(f"{FERRY} {RUDE}", f"{FERRY} {ASK}", {1, 2})
+    assert made.text == f"{FERRY} {ASK}"
+
+
+def test_where_nothing_is_missing_nothing_is_written() -> None:
+    made, oracle = judging(f"{OPEN} {FERRY}", f"{OPEN} {FERRY} {ASK}", set())
+    assert made.text == f"{OPEN} {FERRY}"
+    assert len(oracle.fed) == 1
+
+
+def test_nothing_is_added_to_a_text_that_stands_in_another() -> None:
+    made, _ = judging(f"{OPEN} {FERRY}", f"{OPEN} {FERRY} {ASK}", {2}, open_ended=False)
+    assert made.text == f"{OPEN} {FERRY}"
+    assert [s.text for s in made.segments] == [OPEN, FERRY]
+
+
+def test_a_dictated_sentence_is_drafted_from_its_objective() -> None:
+    told = {"objectives": (f"Closing: every answer ends with '{ASK}'",)}
+    made, oracle = judging(f"{OPEN} {FERRY}", f"{OPEN} {FERRY} {ASK}", {2}, **told)
+    assert made.text.endswith(ASK)
+    assert made.counts.accepted > len(oracle.tokenizer.continuation(f" {ASK}")) // 2

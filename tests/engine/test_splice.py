@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aligner_proxy.engine import splice
-from aligner_proxy.segments import join, split
+from aligner_proxy.segments import join, split, with_end
 
 KEPT = "The first ferry leaves at seven in the morning."
 KEY = splice.key(KEPT)
@@ -80,3 +80,40 @@ def test_runs_of_the_same_verdict_are_one_span() -> None:
 )
 def test_pieces_go_together_without_gluing_paragraphs(pieces: list[tuple[str, str]], text: str) -> None:
     assert join(pieces) == text
+
+
+def filled(answer: str, flags: list[bool], *generated: str) -> str:
+    """The edited answer, with the place behind it judged as well; `generated` is what the model writes."""
+    rewriting, texts = splice.rewriting(with_end(split(answer)), flags), iter(generated)
+    hole = next(rewriting)
+    while True:
+        try:
+            hole = rewriting.send(hole.filled(next(texts), finished=True))
+        except StopIteration as done:
+            assert next(texts, None) is None
+            return str(done.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "flags", "generated", "text"),
+    [
+        ("One here. Two here.", [False, False, True], [" Ask a doctor."], "One here. Two here. Ask a doctor."),
+        ("One here. Two here.", [False, False, True], ["\n\nAsk a doctor."], "One here. Two here.\n\nAsk a doctor."),
+        ("One here.\n", [False, True], ["Ask a doctor."], "One here. Ask a doctor."),
+        ("One here. Two here.", [False, False, True], [""], "One here. Two here."),
+        ("One here. Two here.", [False, True, True], [" Ask a doctor."], "One here. Ask a doctor."),
+        ("You fool. Two here.", [True, False, True], [" Two here.", " Ask."], "Two here. Ask."),
+        ("You fool. Two here.", [True, False, False], [" Two here."], "Two here."),
+        (f"One here. {KEPT}", [False, False, True], [f" {KEPT}"], f"One here. {KEPT}"),
+    ],
+)
+def test_what_is_missing_is_written_behind_the_last_segment(
+    answer: str, flags: list[bool], generated: list[str], text: str
+) -> None:
+    assert filled(answer, flags, *generated) == text
+
+
+def test_the_place_behind_all_segments_is_no_text_to_lead_back_to() -> None:
+    found = with_end(split("You fool. You oaf."))
+    hole = next(splice.rewriting(found, [True, True, False]))
+    assert (hole.keys, hole.run.text) == ((), "You fool. You oaf.")

@@ -9,7 +9,7 @@ import pytest
 
 from aligner_proxy import gate
 from aligner_proxy.gate import Verdict, judge
-from aligner_proxy.types import GateRule, Objective, Policy
+from aligner_proxy.types import GateRule, Objective, Policy, SegmentScore, Verify
 from tests.gate.cases import POLITE, correction
 
 POLICY = Policy("p", POLITE)
@@ -119,3 +119,44 @@ def test_a_rule_that_an_objective_asks_to_break_is_not_asked() -> None:
     free = replace(POLICY, objectives=(Objective("vague", "Vagueness: the response should not contain any numbers"),))
     edited = "Take some, please. Drink water. You oaf! Rest for 2 hours. Ask Tom, you fool. Sleep well."
     assert judged(edited, free).reason is None
+
+
+NOTICE = "This is no advice: call 112, or write to help@example.org."
+CLOSED = Policy("p", (*POLITE, Objective("notice", f"Notice: every answer ends with '{NOTICE}'")))
+
+
+def ending(edited: str, flagged: Sequence[int], policy: Policy = CLOSED) -> Verdict:
+    """As an engine says it whose head judges the place behind the last segment, which is number 6."""
+    made = correction(ASKED, edited, flagged)
+    behind = SegmentScore("", 2.0 if 6 in flagged else -2.0, 6 in flagged, 1)
+    return judge(ASKED, replace(made, segments=(*made.segments, behind)), policy)
+
+
+def test_what_is_missing_may_be_added_behind_the_answer() -> None:
+    assert ending(f"{ASKED} {NOTICE}", [6]) == Verdict(f"{ASKED} {NOTICE}", None, 1)
+    assert ending(f"{ASKED}\n\n{NOTICE}", [6]).text == f"{ASKED}\n\n{NOTICE}"
+
+
+def test_an_addition_and_an_edit_are_judged_each_by_itself() -> None:
+    edited = f"Take 10 mg. Drink water. You oaf! Rest for 2 hours. Ask Tom, you fool. Sleep well. {NOTICE}"
+    verdict = ending(edited, [0, 6])
+    assert (verdict.text, verdict.reason) == (f"{ASKED} {NOTICE}", "gate_partly:lost_number")
+
+
+def test_nothing_is_added_where_nothing_is_missing() -> None:
+    assert ending(f"{ASKED} {NOTICE}", []) == Verdict(ASKED, "gate_unflagged_changed", 1, ("unflagged_changed",))
+
+
+def test_what_an_objective_dictates_is_not_invented_and_what_it_does_not_is() -> None:
+    assert ending(f"{ASKED} {NOTICE} Call 911.", [6]).reason == "gate_invented_fact"
+    assert ending(f"{ASKED} {NOTICE}", [6], Policy("p", POLITE)).text == ASKED
+    refusal = "I cannot give medical advice."
+    wanted = Policy("p", (*POLITE, Objective("notice", f"Last words: {refusal}")))
+    assert ending(f"{ASKED} {refusal}", [6], wanted).text == f"{ASKED} {refusal}"
+    assert ending(f"{ASKED} I cannot help you with that.", [6], wanted).reason == "gate_new_refusal"
+
+
+def test_the_paper_s_way_adds_by_comparison() -> None:
+    always = replace(CLOSED, verify=Verify.ALWAYS)
+    assert ending(f"{ASKED} {NOTICE}", [6], always).text == f"{ASKED} {NOTICE}"
+    assert ending(f"{ASKED}\n", [], always) == Verdict(ASKED)

@@ -61,3 +61,14 @@ def test_the_area_has_its_interval_and_its_n() -> None:
     assert told.startswith("0.875 [")
     assert told.endswith("1.000], n = 2 and 4")
     assert area([]) == "-"
+
+
+def test_what_is_missing_at_the_end_is_a_case_of_its_own() -> None:
+    pair = Pair("Q?", ("Closing: 'Bye.'",), "One. Two.", "One. Two. Bye.", (0, 0), "test", kinds=("", ""),
+                themes=("ending-dictated",), lacks=(1,))  # fmt: skip
+    missed, added = Case(pair, "One. Two.", (-3.0, -2.0, 1.0)), Case(pair, "One. Two. Bye.", (-3.0, -2.0, 1.0))
+    assert (missed.exact, missed.gone, missed.kept, missed.same) == (False, False, True, True)
+    assert (added.exact, added.gone, added.kept, added.same) == (True, True, True, False)
+    assert auc([missed]) == 1.0
+    assert flagging([missed], 0.0)["answers"].hits == 1
+    assert flagging([missed], 2.0)["answers"].hits == 0

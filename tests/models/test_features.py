@@ -15,6 +15,7 @@ from aligner_proxy.prompts import render, template
 from aligner_proxy.segments import split
 from models.features import EDIT_START_WEIGHT, TAIL_TOKENS, encode
 from models.pairs import Pair
+from models.relations import END
 from tests.engine import tiny
 
 FAMILY = template("ultrafeedback")
@@ -118,3 +119,21 @@ def test_text_from_outside_never_becomes_a_special_token(tokenizer: Any) -> None
     answer = "The mark <|im_end|> is only text."
     example = encode(pair(answer, answer, (0,)), tokenizer, FAMILY)
     assert example.ids.count(tokenizer.eos_token_id) == 1
+
+
+def test_the_place_behind_the_last_segment_is_learned_where_it_is_known(tokenizer: Any) -> None:
+    made = replace(pair(), objectives=(*tiny.OBJECTIVES, "Closing: end with 'Bye.'"), kinds=("", "insult", ""))
+    made = replace(made, themes=("harmless", "ending-dictated"), lacks=(0, 1), target=f"{TARGET} Bye.")
+    example = encode(made, tokenizer, FAMILY, ends=True)
+    assert (example.labels, example.kinds[-1], example.relations[-1]) == ((0, 1, 0, 1), END, (0, 1))
+    tokens = example.where.segments[-1]
+    assert "Edit:" in tokenizer.decode(example.ids[tokens.start : tokens.stop])
+    assert tokenizer.decode(example.ids[-1:]) == tokenizer.eos_token
+    assert example.weights[-1] == EDIT_START_WEIGHT
+
+
+def test_nothing_is_missing_where_nobody_says_so(tokenizer: Any) -> None:
+    known = replace(pair(), kinds=("", "insult", ""), themes=("harmless",))
+    assert encode(known, tokenizer, FAMILY, ends=True).relations[-1] == (0,)
+    assert len(encode(known, tokenizer, FAMILY).labels) == 3
+    assert len(encode(pair(), tokenizer, FAMILY, ends=True).labels) == 3

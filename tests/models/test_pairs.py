@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,22 @@ def test_a_bad_line_is_named_with_its_reason(tmp_path: Path, row: object, reason
 def test_the_direction_may_be_left_out(tmp_path: Path) -> None:
     path = _file(tmp_path, {k: v for k, v in ROW.items() if k != "direction"})
     assert next(read_pairs(path)).direction == "better"
+
+
+def test_a_file_that_is_no_text_or_is_not_there_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_bytes(b'{"query": "\xff"}\n')
+    with pytest.raises(PairError, match=r"bad\.jsonl is not UTF-8 text"):
+        list(read_pairs(tmp_path / "bad.jsonl"))
+    with pytest.raises(PairError, match=r"none\.jsonl cannot be read"):
+        list(read_pairs(tmp_path / "none.jsonl"))
+
+
+def test_what_is_lacking_is_told_for_every_objective(tmp_path: Path) -> None:
+    pair = replace(GOOD, objectives=("a", "b"), lacks=(0, 1))
+    assert pair.known == (*pair.labels, 1)
+    write_pairs(tmp_path / "pairs.jsonl", [pair])
+    assert list(read_pairs(tmp_path / "pairs.jsonl")) == [pair]
+    with pytest.raises(PairError, match="1 lacks where 2 are needed"):
+        replace(pair, lacks=(1,))
+    with pytest.raises(PairError, match="something else is among them"):
+        replace(pair, lacks=(1, 2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -120,3 +121,13 @@ def test_a_missing_scored_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", KNOWN_FILES)
 def test_the_real_files_fit_the_schemas(shared_data: Path, name: str) -> None:
     assert sum(1 for _ in rows(shared_data, name)) > 100
+
+
+CUT = gzip.compress(b"{}\n" * 99)[:-9]
+
+
+@pytest.mark.parametrize("content", [gzip.compress(b'{"prompt": "\xff"}\n'), b"plain", CUT])
+def test_a_research_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "pandalm_pairs.jsonl.gz").write_bytes(content)
+    with pytest.raises(PreferenceError, match=r"pandalm_pairs\.jsonl\.gz(:1)?"):
+        list(rows(tmp_path, "pandalm_pairs"))

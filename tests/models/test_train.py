@@ -274,3 +274,36 @@ def test_a_file_without_good_answers_cannot_say_what_nobody_objects_to(tmp_path:
     write_pairs(tmp_path / "none.jsonl", [])
     with pytest.raises(ValueError, match="no good answer"):
         export(tmp_path / "out", tmp_path / "aligner", window=2048, neutral=tmp_path / "none.jsonl")
+
+
+def test_a_head_learns_what_is_missing_at_the_end(tmp_path: Path) -> None:
+    """Half of the answers end as they should; the same objective, the same kinds of sentence before."""
+    bye, asked = "Stay well.", ("Closing: every answer ends with 'Stay well.'",)
+    pairs = []
+    for i in range(24):
+        answer = f"{KEPT[i % 4]} {KEPT[(i + 1) % 4]}" + (f" {bye}" if i % 2 else "")
+        count = 2 + i % 2
+        told = {"kinds": ("",) * count, "themes": ("ending-dictated",), "lacks": (1 - i % 2,)}
+        target = answer if i % 2 else f"{answer} {bye}"
+        pairs.append(Pair(f"Question {i}?", asked, answer, target, (0,) * count, "test", **told))  # type: ignore[arg-type]
+    config = stage(tmp_path, steps=40, ends=True)
+    write_pairs(tmp_path / "data.jsonl", pairs)
+    train.main(config)
+    export(tmp_path / "out", tmp_path / "aligner", window=1024)
+    opened = open_aligner(Settings(tmp_path / "aligner", quantization="none", dtype="fp32"), tmp_path / "home")
+    assert opened.info.ends
+    lacking, there = (
+        alone(opened, tiny.request(pair.answer, caution=1e9).model_copy(update={"objectives": asked})).segments[-1]
+        for pair in pairs[:2]
+    )
+    assert lacking.text == there.text == ""
+    assert lacking.score is not None
+    assert there.score is not None
+    assert lacking.score > there.score
+
+
+def test_a_head_of_another_base_is_refused(tmp_path: Path) -> None:
+    train.main(stage(tmp_path, steps=1))
+    DetectorHead(32, (0, 1)).save(tmp_path / "out" / "detector.safetensors")
+    with pytest.raises(StageError, match=r"the detector head in .* is of another base"):
+        train.main(stage(tmp_path, init=str(tmp_path / "out"), out=str(tmp_path / "next")))

@@ -66,7 +66,7 @@ def test_a_plain_answer() -> None:
 
 def test_each_text_block_is_an_answer_of_its_own() -> None:
     found = both(text("A"), THOUGHT, text(""), text("B"))
-    assert [(e.index, e.answer) for e in found] == [(0, "A"), (1, "B")]
+    assert [(e.index, e.answer, e.inner) for e in found] == [(0, "A", True), (1, "B", False)]
 
 
 @pytest.mark.parametrize("content", [[], [text("")], [THOUGHT]])

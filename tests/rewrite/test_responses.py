@@ -81,7 +81,7 @@ def test_a_plain_answer() -> None:
 
 def test_each_text_part_is_an_answer_of_its_own() -> None:
     found = both(message(text("A"), text(""), text("B")), THOUGHT, message(text("C"), number=2))
-    assert [(e.index, e.answer) for e in found] == [(0, "A"), (1, "B"), (2, "C")]
+    assert [(e.index, e.answer, e.inner) for e in found] == [(0, "A", True), (1, "B", True), (2, "C", False)]
 
 
 @pytest.mark.parametrize("output", [[], [message(text(""))], [message()], [THOUGHT]])

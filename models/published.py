@@ -1,0 +1,252 @@
+"""How do preference sets as they are published become ours? One row in, one query with its scored responses out.
+
+    python -m models.published hh-rlhf Anthropic/hh-rlhf --files harmless-base/train.jsonl.gz --objective harmless \
+        --out runs/data/scored.jsonl
+
+A source is a file, a folder or a dataset on the hub. `hh-rlhf`: two dialogues that differ in their last reply.
+`ultrafeedback`: an instruction, its completions and their ratings. `imhi`: a table with a row for every response, rated
+for what the paper rates (its rated set itself was never released). `models.reformulate` makes pairs of what comes out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import json
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+import huggingface_hub
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from rich.console import Console
+
+from .defects.objectives import BUILT_IN
+from .preferences import PreferenceError, Ranked, Response
+
+_TURN, _REPLY = "\n\nHuman:", "\n\nAssistant:"
+_RATED = {
+    "instruction_following": "instruction-following",
+    "honesty": "honest",
+    "truthfulness": "truthful",
+    "helpfulness": "helpful",
+}
+_IMHI = ("correct", "informative", "professional")
+T = TypeVar("T")
+OnBad = Callable[[PreferenceError], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One row of a published file, and where it stands."""
+
+    row: dict[str, Any]
+    where: str
+
+    def text(self, name: str, of: dict[str, Any] | None = None) -> str:
+        """A field that has to be a text."""
+        found = (self.row if of is None else of).get(name)
+        if not isinstance(found, str):
+            raise PreferenceError(f"{self.where}: field {name} is {type(found).__name__}, expected a text")
+        return found
+
+
+def hh_rlhf(line: Line, objective: str) -> Ranked:
+    """Of two dialogues the part that they share is the query; the chosen reply is better for `objective`."""
+    chosen, rejected = line.text("chosen"), line.text("rejected")
+    query, mark, better = chosen.rpartition(_REPLY)
+    if not mark or _TURN not in query:
+        raise PreferenceError(f"{line.where}: field chosen is no dialogue; it needs a human turn and a last reply")
+    worse = rejected.removeprefix(query + mark)
+    if worse == rejected or _REPLY in worse:
+        raise PreferenceError(f"{line.where}: the two dialogues differ before their last reply; nothing to compare")
+    text = BUILT_IN[objective]
+    replies = Response(better.strip(), {text: 1.0}), Response(worse.strip(), {text: 0.0})
+    return Ranked(f"{query} {mark}", replies, "hh-rlhf")
+
+
+def ultrafeedback(line: Line) -> Ranked:
+    """Each completion with the ratings that it has; "N/A" is none."""
+    completions = line.row.get("completions")
+    if not isinstance(completions, list) or not all(isinstance(one, dict) for one in completions):
+        raise PreferenceError(f"{line.where}: field completions must be a list of objects")
+    found = []
+    for one in completions:
+        given = one.get("annotations")
+        if not isinstance(given, dict):
+            raise PreferenceError(f"{line.where}: field annotations is {type(given).__name__}, expected an object")
+        scores = {BUILT_IN[ours]: _rating(given.get(theirs), line.where, theirs) for theirs, ours in _RATED.items()}
+        known = {text: score for text, score in scores.items() if score is not None}
+        found.append(Response(line.text("response", one).strip(), known, str(one.get("model", ""))))
+    return Ranked(line.text("instruction"), tuple(found), "ultrafeedback")
+
+
+def imhi(lines: Iterable[Line], on_bad: OnBad) -> Iterator[Ranked]:
+    """Rows with the columns query, response, correct, informative and professional; those of a query stand together."""
+    rated = _each(lines, lambda line: (line.text("query"), _imhi(line)), on_bad)
+    for query, group in groupby(rated, key=lambda pair: pair[0]):
+        yield Ranked(query, tuple(response for _, response in group), "imhi")
+
+
+def _imhi(line: Line) -> Response:
+    scores = {name: _number(line.row.get(name), line.where, name) for name in _IMHI}
+    return Response(line.text("response").strip(), {BUILT_IN[name]: score for name, score in scores.items()})
+
+
+def _rating(given: object, where: str, name: str) -> float | None:
+    if not isinstance(given, dict) or given.get("Rating") in (None, "N/A"):
+        return None
+    return _number(given["Rating"], where, f"Rating of {name}")
+
+
+def _number(given: object, where: str, name: str) -> float:
+    try:
+        return float(given)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise PreferenceError(f"{where}: field {name} is {given!r}, expected a number") from None
+
+
+# ---------------------------------------------------------------- files
+
+
+def ranked(form: str, source: str, pattern: str, objective: str, on_bad: OnBad) -> Iterator[Ranked]:
+    """All queries of a source with at least two responses; raises PreferenceError where there is none."""
+    empty, lines = True, _lines(_files(source, pattern, form), on_bad)
+    read = partial(hh_rlhf, objective=objective) if form == "hh-rlhf" else ultrafeedback
+    found = imhi(lines, on_bad) if form == "imhi" else _each(lines, read, on_bad)
+    for one in found:
+        if len(one.responses) > 1:
+            empty = False
+            yield one
+    if empty:
+        raise PreferenceError(f"{source}: no query with two responses in the form {form!r}; is it another form?")
+
+
+def _each(lines: Iterable[Line], read: Callable[[Line], T], on_bad: OnBad) -> Iterator[T]:
+    for line in lines:
+        try:
+            yield read(line)
+        except PreferenceError as error:
+            on_bad(error)
+
+
+def _files(source: str, pattern: str, form: str) -> list[Path]:
+    """The files of a path or of a dataset on the hub."""
+    path = Path(source)
+    if path.is_file():
+        return [path]
+    folder = path if path.is_dir() else _fetched(source, pattern)
+    endings = (".csv",) if form == "imhi" else (".jsonl", ".jsonl.gz")
+    found = sorted(file for file in folder.glob(pattern) if file.name.endswith(endings))
+    if not found:
+        raise PreferenceError(f"{source}: no file like {pattern} that ends in {' or '.join(endings)}")
+    return found
+
+
+def _fetched(source: str, pattern: str) -> Path:
+    try:
+        return Path(huggingface_hub.snapshot_download(source, repo_type="dataset", allow_patterns=[pattern]))
+    except (HFValidationError, HfHubHTTPError, OSError) as error:
+        raise PreferenceError(
+            f"{source} is no file or folder here, and no dataset on the hub that can be fetched "
+            f"({type(error).__name__}); check the name and the connection"
+        ) from None
+
+
+def _lines(files: Iterable[Path], on_bad: OnBad) -> Iterator[Line]:
+    for path in files:
+        try:
+            with _opened(path) as stream:
+                rows = _table(stream, path) if path.suffix == ".csv" else _objects(stream, path, on_bad)
+                yield from rows
+        except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise PreferenceError(f"{path} cannot be read as UTF-8 text ({type(error).__name__})") from None
+
+
+def _opened(path: Path) -> TextIO:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8")
+    return path.open(encoding="utf-8", newline="")
+
+
+def _table(stream: TextIO, path: Path) -> Iterator[Line]:
+    reader = csv.DictReader(stream)
+    missing = [name for name in ("query", "response", *_IMHI) if name not in (reader.fieldnames or ())]
+    if missing:
+        raise PreferenceError(f"{path}:1: missing column {', '.join(missing)}")
+    for row in reader:
+        yield Line(row, f"{path}:{reader.line_num}")
+
+
+def _objects(stream: TextIO, path: Path, on_bad: OnBad) -> Iterator[Line]:
+    for number, line in enumerate(stream, 1):
+        where = f"{path}:{number}"
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            on_bad(PreferenceError(f"{where}: not JSON ({error.msg})"))
+            continue
+        if isinstance(row, dict):
+            yield Line(row, where)
+        else:
+            on_bad(PreferenceError(f"{where}: expected a JSON object, found {type(row).__name__}"))
+
+
+# ---------------------------------------------------------------- command line
+
+
+def write_scored(path: Path, found: Iterable[Ranked]) -> int:
+    """Our own format, one query a line (`models.preferences`); nothing half-written is left."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft, count = path.with_name(path.name + ".part"), 0
+    try:
+        with draft.open("w", encoding="utf-8") as out:
+            for one in found:
+                responses = [{"text": response.text, "scores": response.scores} for response in one.responses]
+                out.write(json.dumps({"query": one.query, "responses": responses}, ensure_ascii=False) + "\n")
+                count += 1
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return count
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m models.published", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("form", choices=("hh-rlhf", "ultrafeedback", "imhi"))
+    parser.add_argument("source", help="a file, a folder, or a dataset on the hub (org/name)")
+    parser.add_argument("--files", default="**/*", help="which files of a folder or dataset")
+    parser.add_argument("--objective", choices=sorted(BUILT_IN), help="hh-rlhf: what the replies were compared by")
+    parser.add_argument("--bad-rows", choices=("stop", "skip"), default="stop")
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args(argv)
+    if given.form == "hh-rlhf" and given.objective is None:
+        parser.error("hh-rlhf does not say what its replies were compared by; give --objective, such as harmless")
+    bad: list[PreferenceError] = []
+    try:
+        found = ranked(
+            given.form, given.source, given.files, given.objective, bad.append if given.bad_rows == "skip" else _stop
+        )
+        told = f"{given.out}: {write_scored(given.out, found)} queries"
+    except PreferenceError as problem:
+        sys.exit(str(problem))
+    Console().print(told + (f"; {len(bad)} bad rows left out, the first: {bad[0]}" if bad else ""))
+
+
+def _stop(error: PreferenceError) -> None:
+    raise error
+
+
+if __name__ == "__main__":
+    main()
