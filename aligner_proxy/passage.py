@@ -253,8 +253,9 @@ class Passage:
 
     async def _written(self, first: int, stop: int, end: int, before: str) -> Correction:
         """What the engine writes in place of these segments."""
-        span = Span(first=first, stop=stop, end=end, before=before, deadline_s=self._policy.deadline_s)
-        async with asyncio.timeout(span.deadline_s):
+        by, left = self._behind.objective if self._behind else None, self._policy.deadline_s
+        span = Span(first=first, stop=stop, end=end, before=before, deadline_s=left, objective=by)
+        async with asyncio.timeout(left):
             return self._made.wrote(await self._reader.replace(span, again=self._stretches.end > 0))
 
     async def _passes(self, text: str, upto: int, end: int, made: Correction) -> bool:

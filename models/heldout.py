@@ -39,7 +39,7 @@ _SETS = {
     "alike": ("alike", 200),
     "alike_unseen": ("alike_unseen", 200),
     "ending_missing": ("lacking", 200),
-    "ending_there": ("ended", 200),
+    "ending_there": ("ended_kept", 200),
 }
 
 

@@ -211,6 +211,9 @@ class Mixer:
         """The same with its ending."""
         return ended(self._rng, self._any, self._held_out)
 
+    def _ended_kept(self) -> Pair | None:
+        return ended(self._rng, self._clean, self._held_out)
+
     def _any(self) -> Pair | None:
         draw = self._rng.random()
         return self._clean() if draw < 0.55 else self._defects(most=1) if draw < 0.85 else self._innocent_kept()

@@ -57,7 +57,8 @@ RECIPES["settle"] = {
     "marked": 0.02,
     "dense": 0.06,
 }
-RECIPES["endings"] = RECIPES["settle"] | {"clean": 0.18, "defects": 0.25, "lacking": 0.15, "ended": 0.11}
+RECIPES["endings"] = {name: 0.9 * share for name, share in RECIPES["settle"].items()}
+RECIPES["endings"] |= {"clean": 0.16, "defects": 0.22, "lacking": 0.13, "ended": 0.094}
 SHARES: dict[Stage, Shares] = {name: Shares(written=0.45, others=0.45, alike=0.5) for name in ("settle", "endings")}
 # How many of the single questions of a stage get earlier turns before them.
 HISTORY: dict[Stage, float] = {"conversation": 0.45, "dense": 0.2, "settle": 0.5, "endings": 0.5}

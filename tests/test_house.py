@@ -43,6 +43,7 @@ FLOORS = (
         "litellm_file",
         "keys_file",
         "facts",
+        "dictated",
         "edits",
         "failures",
         "fate",

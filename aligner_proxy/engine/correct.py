@@ -10,6 +10,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 
 from aligner_proxy import prompts, segments
+from aligner_proxy.dictated import words
 from aligner_proxy.engine import splice
 from aligner_proxy.engine.decode import Generated, Limits, Tally, generate
 from aligner_proxy.engine.detector import Spans, spans
@@ -122,7 +123,7 @@ class _Work:
         flags = [span.first <= number < span.stop for number in range(len(self._segments))]
         lead = self._segments[span.first - 1].gap if span.before else ""
         run = splice.Run(True, span.first, members)
-        return (yield from self._fill(splice.hole(self._segments, flags, run, span.before, lead)))
+        return (yield from self._filled(splice.hole(self._segments, flags, run, span.before, lead), span.objective))
 
     def whole(self) -> Generator[Ask, Step, Edited]:
         """Verify the whole answer as a draft. It goes along with the prompt, unless it may be dear for nothing.
@@ -155,7 +156,7 @@ class _Work:
         rewriting = splice.rewriting(self._segments, flags)
         hole = next(rewriting)
         while True:
-            filled = yield from self._fill(hole)
+            filled = yield from self._filled(hole, verdicts[-1].objective)
             try:
                 hole = rewriting.send(filled)
             except StopIteration as done:
@@ -178,6 +179,16 @@ class _Work:
             return tuple(SegmentScore(s.text, None, flagged=False) for s in self._segments)
         words = zip(self._segments, scores, strict=True)
         return tuple(SegmentScore(s.text, score, score > self._request.caution, by) for s, (score, by) in words)
+
+    def _filled(self, hole: splice.Hole, misses: int | None) -> Generator[Ask, Step, str]:
+        """What takes the place of a flagged run; behind the last segment, what an objective dictates is copied."""
+        dictated = None
+        if not hole.run.segments[-1].text and misses is not None and misses < len(self._request.objectives):
+            dictated = words(self._request.objectives[misses])
+        if not dictated:
+            return (yield from self._fill(hole))
+        text = (yield from self._fill(hole)) if hole.run.text else ""
+        return text if dictated in text else hole.followed(text, dictated)
 
     def _fill(self, hole: splice.Hole) -> Generator[Ask, Step, str]:
         """Write in place of one flagged run, until the text reaches a kept segment, ends, or has grown too long."""

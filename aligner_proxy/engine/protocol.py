@@ -126,6 +126,8 @@ class Span(BaseModel):
     end: int = Field(gt=0)
     before: str
     deadline_s: float = Field(gt=0)
+    objective: int | None = None
+    """Behind the last segment: the objective that misses something there."""
 
 
 class Reading(Protocol):

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from aligner_proxy.engine.protocol import AlignRequest, AlignResponse, Span
 from aligner_proxy.engine.wire import JUDGED, OPENED, VERDICTS, Known, More, parsing
 from aligner_proxy.errors import CorrectionError, DeadlineExceeded, ReadingLost
+from aligner_proxy.stages import stage
 from aligner_proxy.types import Correction, SegmentScore
 
 Send = Callable[[str, str, bytes | None], Awaitable[bytes]]
@@ -64,8 +65,9 @@ class RemoteReading:
     async def replace(self, span: Span) -> Correction:
         """What stands in place of a flagged stretch, within `span.deadline_s`."""
         try:
-            async with asyncio.timeout(span.deadline_s):
-                told = await self._asked("replace", span)
+            with stage("engine", kind="CLIENT", gen_ai__operation__name="text_completion"):
+                async with asyncio.timeout(span.deadline_s):
+                    told = await self._asked("replace", span)
         except TimeoutError:
             raise DeadlineExceeded(f"the deadline of {span.deadline_s:g} s passed") from None
         with parsing("the engine sent something that is no correction"):

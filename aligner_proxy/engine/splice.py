@@ -53,6 +53,11 @@ class Hole:
             return text
         return (generated[: len(generated) - len(generated.lstrip())] or " ") + text
 
+    def followed(self, text: str, more: str) -> str:
+        """`more` behind what was written in this place, on a line of its own where the answer has several."""
+        gap = "\n\n" if "\n" in self.before + text else " "
+        return text + gap + more if text or not self.run.text else more
+
 
 def rewriting(segments: Sequence[Segment], flags: Sequence[bool]) -> Generator[Hole, str, str]:
     """The edited answer: yields the holes in their order and is sent what fills each. The rest is copied."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from aligner_proxy.dictated import is_repeated
 from aligner_proxy.facts import addresses, numbers, quotations
 from aligner_proxy.gate.candidate import Candidate
 from aligner_proxy.gate.lost import one_line
@@ -23,8 +24,8 @@ _TELLING_CHARS = 20
 
 
 def template_leak(candidate: Candidate) -> bool:
-    """A mark or sentence of a template, or the text of an objective."""
-    if candidate.more(_marks):
+    """A mark or sentence of a template, the text of an objective, or what it says to do written out as a sentence."""
+    if candidate.more(_marks) or candidate.repeats(is_repeated):
         return True
     before, after = candidate.before, candidate.after
     told = (_flat(o.text) for o in candidate.objectives if len(o.text) >= _TELLING_CHARS)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
+from aligner_proxy.dictated import is_dictated, words
 from aligner_proxy.edits import Edit, apply
 from aligner_proxy.facts import FactReader
 from aligner_proxy.fate import Fate, Part
@@ -78,9 +79,14 @@ class Candidate:
         return any(count(self._own(edit.text)) > count(self.before.text[edit.start : edit.end]) for edit in edits)
 
     def added(self, facts: FactReader) -> set[str]:
-        """Facts of the new text that neither the original nor an objective has anywhere."""
+        """Facts of the new text that stand nowhere in the original, and that no objective dictates."""
         found = self.after.of(facts) - self.before.of(facts)
-        return found - {fact for text in self._asked for fact in facts(text)} if found else found
+        return found - {fact for text in self._asked for fact in facts(words(text) or "")} if found else found
+
+    def repeats(self, of_these: Callable[[str, Sequence[str]], bool]) -> bool:
+        """Whether some edit puts in a sentence of the objectives that the original does not have."""
+        new = (piece.text for text in self.new for piece in split(text))
+        return any(of_these(said, self._asked) for said in new if said not in self.before.text)
 
     @cached_property
     def _asked(self) -> list[str]:
@@ -88,16 +94,6 @@ class Candidate:
 
     def _own(self, text: str) -> str:
         """What an edit puts in, without the sentences that stand in an objective."""
-        pieces = split(text) if any(self._asked) else []
-        if not any(_dictated(piece.text, self._asked) for piece in pieces):
-            return text
-        return join([("" if _dictated(piece.text, self._asked) else piece.text, piece.gap) for piece in pieces])
-
-
-_LEAST_DICTATED = 12
-"""Characters below which a sentence stands in an objective by chance."""
-
-
-def _dictated(sentence: str, asked: Iterable[str]) -> bool:
-    said = " ".join(sentence.split())
-    return len(said) >= _LEAST_DICTATED and any(said in " ".join(text.split()) for text in asked)
+        pieces = [(piece.text, piece.gap) for piece in split(text)]
+        own = [("" if is_dictated(said, self._asked) else said, gap) for said, gap in pieces]
+        return text if own == pieces else join(own)

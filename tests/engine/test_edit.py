@@ -159,7 +159,27 @@ def test_nothing_is_added_to_a_text_that_stands_in_another() -> None:
 
 
 def test_a_dictated_sentence_is_drafted_from_its_objective() -> None:
-    told = {"objectives": (f"Closing: every answer ends with '{ASK}'",)}
+    told = {"objectives": (f"Closing: every answer ends with: {ASK}",)}
     made, oracle = judging(f"{OPEN} {FERRY}", f"{OPEN} {FERRY} {ASK}", {2}, **told)
     assert made.text.endswith(ASK)
     assert made.counts.accepted > len(oracle.tokenizer.continuation(f" {ASK}")) // 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "flagged", "wanted", "text"),
+    [
+        (f"{OPEN} {FERRY}", {2}, "", f"{OPEN} {FERRY} {ASK}"),
+        (f"- {OPEN}\n- {FERRY}\n", {2}, "", f"- {OPEN}\n- {FERRY}\n\n{ASK}"),
+        (f"{FERRY} {RUDE}", {1, 2}, f"{FERRY} {COAT}", f"{FERRY} {COAT} {ASK}"),
+        (f"{FERRY} {RUDE}", {1, 2}, f"{FERRY} {ASK}", f"{FERRY} {ASK}"),
+        (f"{FERRY} {RUDE}", {1, 2}, FERRY, f"{FERRY} {ASK}"),
+    ],
+)
+def test_what_stands_in_quotation_marks_is_copied_and_not_written(
+    answer: str, flagged: set[int], wanted: str, text: str
+) -> None:
+    told = {"objectives": (f"Closing: every answer ends with '{ASK}'",)}
+    made, oracle = judging(answer, wanted, flagged, **told)
+    assert made.text == text
+    if flagged == {2}:
+        assert len(oracle.fed) == 1

@@ -151,8 +151,11 @@ def test_what_an_objective_dictates_is_not_invented_and_what_it_does_not_is() ->
     assert ending(f"{ASKED} {NOTICE} Call 911.", [6]).reason == "gate_invented_fact"
     assert ending(f"{ASKED} {NOTICE}", [6], Policy("p", POLITE)).text == ASKED
     refusal = "I cannot give medical advice."
-    wanted = Policy("p", (*POLITE, Objective("notice", f"Last words: {refusal}")))
+    wanted = Policy("p", (*POLITE, Objective("notice", f"Last words: '{refusal}'")))
     assert ending(f"{ASKED} {refusal}", [6], wanted).text == f"{ASKED} {refusal}"
+    told = Policy("p", (*POLITE, Objective("thanks", "Last sentence: thank the reader for asking.")))
+    assert ending(f"{ASKED} Thank the reader for asking.", [6], told).reason == "gate_template_leak"
+    assert ending(f"{ASKED} Thank you for asking.", [6], told).reason is None
     assert ending(f"{ASKED} I cannot help you with that.", [6], wanted).reason == "gate_new_refusal"
 
 
