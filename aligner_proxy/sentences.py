@@ -100,7 +100,6 @@ class ReleasedStream:
             await self._take(inflow)
             if inflow.over and not inflow.items and not ended:
                 ended = True
-                telemetry.upstream_ended(self._ledger)
                 await self._end(inflow.error)
             for item in self._ready():
                 yield item

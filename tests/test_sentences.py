@@ -16,7 +16,6 @@ import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prometheus_client import REGISTRY
 
 from aligner_proxy.cache import CorrectionCache
 from aligner_proxy.engine.scripted import ScriptedEngine
@@ -642,12 +641,3 @@ async def test_an_addition_that_the_gate_refuses_is_left_out() -> None:
     made, ledger = stream(engine)
     assert chat_text(await played(made, flow(chat_items(["It is so. ", "Bring a coat."])))) == "It is so. Bring a coat."
     assert ledger.reason == "gate_invented_fact"
-
-
-async def test_the_time_of_the_upstream_counts_as_in_any_other_way() -> None:
-    def upstreams() -> float:
-        return REGISTRY.get_sample_value("aligner_stage_seconds_count", {"stage": "upstream"}) or 0.0
-
-    before, (made, _) = upstreams(), stream(SegmentEngine(score, milder))
-    await played(made, flow(chat_items(["It is so. ", "Bring a coat."])))
-    assert upstreams() == before + 1
