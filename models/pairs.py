@@ -109,7 +109,7 @@ def _lines(path: Path) -> Iterator[str]:
     except UnicodeDecodeError:
         raise PairError(f"{path} is not UTF-8 text; write it again as UTF-8") from None
     except OSError as error:
-        raise PairError(f"{path} cannot be read ({error.strerror}); make it with models.mixture first") from None
+        raise PairError(f"{path} cannot be read ({error.strerror}); models.mixture and models.heldout write pairs") from None
 
 
 def _parse(line: str, where: str) -> Pair:

@@ -161,8 +161,8 @@ def answers(told: Comparison, data: Path | None) -> list[Asked]:
 def _pairs(path: Path) -> Iterator[Pair]:
     try:
         yield from read_pairs(path)
-    except OSError as error:
-        raise SystemsError(f"sets: {path} cannot be read ({type(error).__name__}); models.heldout writes it") from None
+    except PairError as error:
+        raise SystemsError(f"sets: {error}") from None
 
 
 def _preferring(told: Comparison, data: Path) -> Iterator[Asked]:

@@ -143,7 +143,7 @@ async def streamed(
         await passage.hear(piece)
         for _ in range(20):
             await asyncio.sleep(0)
-        out.append(passage.out(0, passage._decided))
+        out.append(passage.out(0, passage._stretches.end))
     await passage.end()
     while not passage.done:
         changed.clear()

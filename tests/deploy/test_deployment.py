@@ -215,7 +215,9 @@ def test_selectors_find_what_they_are_for() -> None:
         elif one["kind"] == "NetworkPolicy":
             assert one["spec"]["podSelector"]["matchLabels"] == labels["engine"]
             (rule,) = one["spec"]["ingress"]
-            assert rule["from"] == [{"podSelector": {"matchLabels": labels["gateway"]}}]
+            gateways, metrics = rule["from"]
+            assert gateways == {"podSelector": {"matchLabels": labels["gateway"]}}
+            assert set(metrics) == {"namespaceSelector", "podSelector"}  # both at once: that pod in that namespace
             assert rule["ports"] == [{"protocol": "TCP", "port": ENGINE_PORT}]
     assert labels["engine"] != labels["gateway"]
 
