@@ -105,6 +105,11 @@ def with_end(pieces: Sequence[Segment]) -> list[Segment]:
     return [*pieces, Segment(pieces[-1].end if pieces else 0, "", pieces[-1].gap if pieces else "")]
 
 
+def judged(pieces: Sequence[Segment], texts: Sequence[str]) -> list[Segment]:
+    """The segments as verdicts have them, of which `texts` are the texts: with the place behind them, or without."""
+    return with_end(pieces) if texts and not texts[-1] else list(pieces)
+
+
 def so_far(pieces: Iterable[tuple[str, str]]) -> str:
     """What (text, gap) pieces are in front of the next one, which begins where the last gap ends."""
     return "".join(text + gap for text, gap in pieces if text)

@@ -7,7 +7,7 @@ the answer have to change. Files are JSON lines; a bad line is reported with its
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -59,11 +59,10 @@ class Pair:
         if len(self.labels) != count:
             raise PairError(f"{len(self.labels)} labels for an answer of {count} segments; give one per segment")
         for name, wanted in (("kinds", count), ("themes", len(self.objectives)), ("lacks", len(self.objectives))):
-            given = getattr(self, name)
-            if len(given) not in (0, wanted):
+            if len(given := getattr(self, name)) not in (0, wanted):
                 raise PairError(f"{len(given)} {name} where {wanted} are needed; give one each, or none at all")
-            if name != "lacks" and not all(isinstance(word, str) for word in given):
-                raise PairError(f"{name} are words, and something else is among them")
+        if not all(isinstance(word, str) for word in (*self.kinds, *self.themes)):
+            raise PairError("kinds and themes are words, and something else is among them")
 
 
 _OPTIONAL = {"direction", "kinds", "themes", "lacks"}
@@ -74,13 +73,18 @@ _LISTS = ("objectives", "labels", "kinds", "themes", "lacks")
 
 def write_pairs(path: Path, pairs: Iterable[Pair]) -> int:
     """Write the pairs as JSON lines and say how many there were; nothing half-written is left."""
+    return write_lines(path, (asdict(pair) for pair in pairs))
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Write JSON lines and say how many there were; nothing half-written is left."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".part")
     count = 0
     try:
         with draft.open("w", encoding="utf-8") as out:
-            for pair in pairs:
-                out.write(json.dumps(asdict(pair), ensure_ascii=False) + "\n")
+            for row in rows:
+                out.write(json.dumps(row, ensure_ascii=False) + "\n")
                 count += 1
         draft.replace(path)
     finally:
@@ -109,7 +113,7 @@ def _lines(path: Path) -> Iterator[str]:
     except UnicodeDecodeError:
         raise PairError(f"{path} is not UTF-8 text; write it again as UTF-8") from None
     except OSError as error:
-        raise PairError(f"{path} cannot be read ({error.strerror}); models.mixture and models.heldout write pairs") from None
+        raise PairError(f"{path} cannot be read ({error.strerror}); models.mixture writes pairs") from None
 
 
 def _parse(line: str, where: str) -> Pair:

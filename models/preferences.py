@@ -88,8 +88,8 @@ def _read(data_dir: Path, name: str, schema: dict[str, tuple[type, ...]]) -> Ite
     path = data_dir / f"{name}.jsonl.gz"
     if not path.is_file():
         raise PreferenceError(f"{path} is not there; give the folder that holds the research data")
-    for number, line in enumerate(_lines(path), 1):
-        yield _check(_object(line, f"{path}:{number}"), schema, f"{path}:{number}")
+    for number, line in enumerate(lines(path), 1):
+        yield _check(parsed(line, f"{path}:{number}"), schema, f"{path}:{number}")
 
 
 def load(data_dir: Path, name: str, objectives: dict[str, str]) -> Iterator[Ranked]:
@@ -114,10 +114,10 @@ def read_scored(path: Path, on_bad: Callable[[PreferenceError], None] | None = N
     if not path.is_file():
         raise PreferenceError(f"{path} is not there")
     compared = False
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(lines(path), 1):
         if line.strip():
             try:
-                found = _scored(_object(line, f"{path}:{number}"), f"{path}:{number}")
+                found = _scored(parsed(line, f"{path}:{number}"), f"{path}:{number}")
             except PreferenceError as error:
                 if on_bad is None:
                     raise
@@ -130,14 +130,6 @@ def read_scored(path: Path, on_bad: Callable[[PreferenceError], None] | None = N
             f"{path} has no objectives: in none of its rows is one objective scored in two responses; "
             'give each response "scores" by objective text'
         )
-
-
-def _lines(path: Path) -> Iterator[str]:
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
-            yield from lines
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise PreferenceError(f"{path} cannot be read as UTF-8 text ({type(error).__name__})") from None
 
 
 def _has_objective(ranked: Ranked) -> bool:
@@ -171,7 +163,18 @@ def _response(item: object, where: str) -> Response:
     return Response(item["text"], {objective: float(score) for objective, score in item["scores"].items()})
 
 
-def _object(line: str, where: str) -> dict[str, Any]:
+def lines(path: Path) -> Iterator[str]:
+    """The lines of a text file, packed (`.gz`) or not; raises PreferenceError where it is neither text nor whole."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rt", encoding="utf-8", newline="") as stream:
+            yield from stream
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise PreferenceError(f"{path} cannot be read as UTF-8 text ({type(error).__name__})") from None
+
+
+def parsed(line: str, where: str) -> dict[str, Any]:
+    """The JSON object of a line; raises PreferenceError that says `where` it is none."""
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:

@@ -12,23 +12,21 @@ from __future__ import annotations
 
 import argparse
 import csv
-import gzip
-import json
 import sys
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
 import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from rich.console import Console
 
 from .defects.objectives import BUILT_IN
-from .preferences import PreferenceError, Ranked, Response
+from .pairs import write_lines
+from .preferences import PreferenceError, Ranked, Response, lines, parsed
 
 _TURN, _REPLY = "\n\nHuman:", "\n\nAssistant:"
 _RATED = {
@@ -87,9 +85,9 @@ def ultrafeedback(line: Line) -> Ranked:
     return Ranked(line.text("instruction"), tuple(found), "ultrafeedback")
 
 
-def imhi(lines: Iterable[Line], on_bad: OnBad) -> Iterator[Ranked]:
+def imhi(table: Iterable[Line], on_bad: OnBad) -> Iterator[Ranked]:
     """Rows with the columns query, response, correct, informative and professional; those of a query stand together."""
-    rated = _each(lines, lambda line: (line.text("query"), _imhi(line)), on_bad)
+    rated = _each(table, lambda line: (line.text("query"), _imhi(line)), on_bad)
     for query, group in groupby(rated, key=lambda pair: pair[0]):
         yield Ranked(query, tuple(response for _, response in group), "imhi")
 
@@ -117,9 +115,9 @@ def _number(given: object, where: str, name: str) -> float:
 
 def ranked(form: str, source: str, pattern: str, objective: str, on_bad: OnBad) -> Iterator[Ranked]:
     """All queries of a source with at least two responses; raises PreferenceError where there is none."""
-    empty, lines = True, _lines(_files(source, pattern, form), on_bad)
+    empty, rows = True, _rows(_files(source, pattern, form), on_bad)
     read = partial(hh_rlhf, objective=objective) if form == "hh-rlhf" else ultrafeedback
-    found = imhi(lines, on_bad) if form == "imhi" else _each(lines, read, on_bad)
+    found = imhi(rows, on_bad) if form == "imhi" else _each(rows, read, on_bad)
     for one in found:
         if len(one.responses) > 1:
             empty = False
@@ -128,8 +126,8 @@ def ranked(form: str, source: str, pattern: str, objective: str, on_bad: OnBad) 
         raise PreferenceError(f"{source}: no query with two responses in the form {form!r}; is it another form?")
 
 
-def _each(lines: Iterable[Line], read: Callable[[Line], T], on_bad: OnBad) -> Iterator[T]:
-    for line in lines:
+def _each(given: Iterable[Line], read: Callable[[Line], T], on_bad: OnBad) -> Iterator[T]:
+    for line in given:
         try:
             yield read(line)
         except PreferenceError as error:
@@ -159,24 +157,13 @@ def _fetched(source: str, pattern: str) -> Path:
         ) from None
 
 
-def _lines(files: Iterable[Path], on_bad: OnBad) -> Iterator[Line]:
+def _rows(files: Iterable[Path], on_bad: OnBad) -> Iterator[Line]:
     for path in files:
-        try:
-            with _opened(path) as stream:
-                rows = _table(stream, path) if path.suffix == ".csv" else _objects(stream, path, on_bad)
-                yield from rows
-        except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise PreferenceError(f"{path} cannot be read as UTF-8 text ({type(error).__name__})") from None
+        yield from _table(path) if path.suffix == ".csv" else _objects(path, on_bad)
 
 
-def _opened(path: Path) -> TextIO:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8", newline="")
-
-
-def _table(stream: TextIO, path: Path) -> Iterator[Line]:
-    reader = csv.DictReader(stream)
+def _table(path: Path) -> Iterator[Line]:
+    reader = csv.DictReader(lines(path))
     missing = [name for name in ("query", "response", *_IMHI) if name not in (reader.fieldnames or ())]
     if missing:
         raise PreferenceError(f"{path}:1: missing column {', '.join(missing)}")
@@ -184,39 +171,25 @@ def _table(stream: TextIO, path: Path) -> Iterator[Line]:
         yield Line(row, f"{path}:{reader.line_num}")
 
 
-def _objects(stream: TextIO, path: Path, on_bad: OnBad) -> Iterator[Line]:
-    for number, line in enumerate(stream, 1):
-        where = f"{path}:{number}"
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            on_bad(PreferenceError(f"{where}: not JSON ({error.msg})"))
-            continue
-        if isinstance(row, dict):
-            yield Line(row, where)
-        else:
-            on_bad(PreferenceError(f"{where}: expected a JSON object, found {type(row).__name__}"))
+def _objects(path: Path, on_bad: OnBad) -> Iterator[Line]:
+    for number, line in enumerate(lines(path), 1):
+        if line.strip():
+            try:
+                yield Line(parsed(line, f"{path}:{number}"), f"{path}:{number}")
+            except PreferenceError as error:
+                on_bad(error)
 
 
 # ---------------------------------------------------------------- command line
 
 
 def write_scored(path: Path, found: Iterable[Ranked]) -> int:
-    """Our own format, one query a line (`models.preferences`); nothing half-written is left."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft, count = path.with_name(path.name + ".part"), 0
-    try:
-        with draft.open("w", encoding="utf-8") as out:
-            for one in found:
-                responses = [{"text": response.text, "scores": response.scores} for response in one.responses]
-                out.write(json.dumps({"query": one.query, "responses": responses}, ensure_ascii=False) + "\n")
-                count += 1
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-    return count
+    """Our own format, one query a line (`models.preferences`); says how many there were."""
+    return write_lines(path, ({"query": one.query, "responses": _scores(one)} for one in found))
+
+
+def _scores(one: Ranked) -> list[dict[str, Any]]:
+    return [{"text": response.text, "scores": response.scores} for response in one.responses]
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_proxy.dictated import is_dictated, is_repeated, words
+from aligner_proxy.dictated import by, is_dictated, is_repeated, words
 
 NOTICE = "This is general information, don't take it as advice."
 
@@ -27,7 +27,8 @@ def test_what_stands_in_quotation_marks_is_dictated(objective: str, said: str | 
 
 def test_a_sentence_is_dictated_or_an_instruction_written_out() -> None:
     asked = ["Last sentence: thank the reader for asking.", f"Notice: end with '{NOTICE}'"]
-    assert is_dictated(NOTICE, asked)
+    assert by(asked) == [NOTICE]
+    assert is_dictated(NOTICE, by(asked))
     assert not is_repeated(NOTICE, asked)
     assert is_repeated("Thank the reader for asking.", asked)
     assert not is_repeated("Thank you for asking.", asked)

@@ -73,10 +73,9 @@ class ScoredEditor:
             text, cost = await self._editor.whole(request, window)
         else:
             flags = [verdict.flagged for verdict in scored.segments]
-            pieces = segments.split(request.answer)
-            if scored.segments and not scored.segments[-1].text:
-                pieces = segments.with_end(pieces)
-            if [verdict.text for verdict in scored.segments] != [piece.text for piece in pieces]:
+            texts = [verdict.text for verdict in scored.segments]
+            pieces = segments.judged(segments.split(request.answer), texts)
+            if texts != [piece.text for piece in pieces]:
                 raise EngineFault("the scorer judged other segments than these; is it of another version?")
             if not any(flags):
                 return scored

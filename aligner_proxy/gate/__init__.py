@@ -101,8 +101,7 @@ class _Case:
     ) -> _Case | None:
         """None when a segment changed that the detector did not flag."""
         pieces = segments.split(original)
-        ends = bool(correction.segments) and not correction.segments[-1].text
-        judged = segments.with_end(pieces) if ends else pieces
+        judged = segments.judged(pieces, [verdict.text for verdict in correction.segments])
         flagged = edits.flags(judged, correction)
         if flagged is not None and policy.verify is Verify.FLAGGED:
             pieces = judged

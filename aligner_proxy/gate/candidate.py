@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
-from aligner_proxy.dictated import is_dictated, words
+from aligner_proxy import dictated
 from aligner_proxy.edits import Edit, apply
 from aligner_proxy.facts import FactReader
 from aligner_proxy.fate import Fate, Part
@@ -81,7 +81,7 @@ class Candidate:
     def added(self, facts: FactReader) -> set[str]:
         """Facts of the new text that stand nowhere in the original, and that no objective dictates."""
         found = self.after.of(facts) - self.before.of(facts)
-        return found - {fact for text in self._asked for fact in facts(words(text) or "")} if found else found
+        return found - {fact for text in self._dictated for fact in facts(text)} if found else found
 
     def repeats(self, of_these: Callable[[str, Sequence[str]], bool]) -> bool:
         """Whether some edit puts in a sentence of the objectives that the original does not have."""
@@ -89,11 +89,17 @@ class Candidate:
         return any(of_these(said, self._asked) for said in new if said not in self.before.text)
 
     @cached_property
+    def _dictated(self) -> list[str]:
+        return dictated.by(self._asked)
+
+    @cached_property
     def _asked(self) -> list[str]:
         return [objective.text for objective in self.objectives]
 
     def _own(self, text: str) -> str:
-        """What an edit puts in, without the sentences that stand in an objective."""
+        """What an edit puts in, without the sentences that an objective dictates."""
+        if not self._dictated:
+            return text
         pieces = [(piece.text, piece.gap) for piece in split(text)]
-        own = [("" if is_dictated(said, self._asked) else said, gap) for said, gap in pieces]
+        own = [("" if dictated.is_dictated(said, self._dictated) else said, gap) for said, gap in pieces]
         return text if own == pieces else join(own)
