@@ -20,6 +20,7 @@ from litellm.types.utils import GuardrailStatus
 
 from aligner_proxy import (
     audit,
+    collecting,
     config,
     delivery,
     eligibility,
@@ -86,6 +87,7 @@ class AlignerGuardrail(CustomGuardrail):
         self._shadows = Shadows(file.shadow.running, file.shadow.waiting)
         self._model = file.aligner.model
         inside.watch_clients()
+        collecting.between_callbacks()
         inside.at_shutdown(partial(self._shadows.finish, self._keepers.aclose))
         super().__init__(event_hook=inside.with_pre_call(event_hook), **{**settings, "mask_response_content": True})
 

@@ -27,6 +27,7 @@ FLOORS = (
         "provenance",
         "yaml_edit",
         "presence",
+        "collecting",
         "watched",
         "timeline",
         "waiting",

@@ -76,7 +76,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
         ({**ROW, "labels": [0, 2]}, "labels are 1"),
         ({**ROW, "labels": [0, [1]]}, "labels are 1"),
         ({**ROW, "labels": [0, True]}, "labels are 1"),
-        ({**ROW, "kinds": ["", 3]}, "kinds are words"),
+        ({**ROW, "kinds": ["", 3]}, "kinds and themes are words"),
         ({**ROW, "themes": [None]}, "themes are words"),
         ({**ROW, "objectives": []}, "at least one objective"),
         ({**ROW, "objectives": [" "]}, "at least one objective"),

@@ -1,0 +1,45 @@
+"""When is garbage collected? Under CPython 3.11 between two callbacks of the event loop, and never anywhere else.
+
+Until 3.12 a collection starts wherever an object is made, also in the middle of `ContextVar.set`; a finaliser that sets
+a context variable then frees what is being copied, and the process dies (python/cpython#148891). 3.12 waits by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import sys
+
+PERIOD_S = 0.1
+IS_SAFE = sys.version_info >= (3, 12)
+_running: set[asyncio.Task[None]] = set()
+
+
+def between_callbacks() -> None:
+    """From now on, until the running loop ends; does nothing where there is no loop, or Python needs no help."""
+    if IS_SAFE or _running:
+        return
+    with contextlib.suppress(RuntimeError):
+        task = asyncio.get_running_loop().create_task(_collected())
+        _running.add(task)
+        task.add_done_callback(_running.discard)
+
+
+async def _collected() -> None:
+    gc.freeze()  # what has been imported stays; no collection need look at it again
+    gc.disable()
+    try:
+        while True:
+            await asyncio.sleep(PERIOD_S)
+            if (due := oldest_due()) is not None:
+                gc.collect(due)
+    finally:
+        gc.unfreeze()
+        gc.enable()
+
+
+def oldest_due() -> int | None:
+    """The oldest generation whose count has passed its threshold, as the automatic collector has it."""
+    both = list(zip(gc.get_count(), gc.get_threshold(), strict=True))
+    return next((age for age in (2, 1, 0) if both[age][1] and both[age][0] > both[age][1]), None)
