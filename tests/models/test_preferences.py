@@ -126,7 +126,9 @@ def test_the_real_files_fit_the_schemas(shared_data: Path, name: str) -> None:
 CUT = gzip.compress(b"{}\n" * 99)[:-9]
 
 
-@pytest.mark.parametrize("content", [gzip.compress(b'{"prompt": "\xff"}\n'), b"plain", CUT])
+@pytest.mark.parametrize(
+    "content", [gzip.compress(b'{"prompt": "\xff"}\n'), b"plain", CUT], ids=["no UTF-8", "not packed", "cut off"]
+)
 def test_a_research_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "pandalm_pairs.jsonl.gz").write_bytes(content)
     with pytest.raises(PreferenceError, match=r"pandalm_pairs\.jsonl\.gz(:1)?"):
