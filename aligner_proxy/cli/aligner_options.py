@@ -84,9 +84,10 @@ def _named(given: tuple[str, ...]) -> dict[str, str] | None:
 
 def before_torch() -> None:
     """What must be set before torch is imported; harmless when it was."""
-    # Its threads would spin while they wait for each other: on cores that an upstream or a gateway also uses, that
-    # made a forward four times as expensive.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Its threads would spin for long while they wait for each other: on cores that an upstream or a gateway also uses,
+    # that made a forward four times as expensive. Not at all is dear, too: waking them takes longer than a small layer.
+    if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
+        os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
     # The 4-bit library tells on import that an optional kernel is not installed; it has one built in.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     # Deprecations between two libraries that we pin; nothing a user could act on.

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from aligner_proxy.engine import attention, weigher
 from aligner_proxy.engine.attention import KVStore, Plan, Row
 from aligner_proxy.engine.blocks import BLOCK, BlockPool
+from aligner_proxy.engine.crew import Crew
 from aligner_proxy.engine.detector import DetectorHead, Spans, Taps
 from aligner_proxy.engine.draft_length import FLAT, Acceptance, CostCurve, draft_length, probes
 from aligner_proxy.engine.lora import Adapter, Adapters
@@ -55,6 +56,7 @@ class ModelRunner:
         self.tokenizer = tokenizer
         self.costs: CostCurve = FLAT
         self._company = 1
+        self._crew = Crew(1 if model.device.type == "cuda" else torch.get_num_threads(), torch.set_num_threads)
         self.pool = BlockPool(-(-cache_tokens // BLOCK))
         slots = self.pool.count * BLOCK
         self._store = KVStore(model.config, slots, model.dtype, model.device)
@@ -78,7 +80,7 @@ class ModelRunner:
         """What a forward's cost depends on, the weights aside."""
         device = self._model.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu()
-        return f"{name}, {torch.get_num_threads()} threads, {self._model.dtype}, torch {torch.__version__}"
+        return f"{name}, up to {self._crew.most} threads, {self._model.dtype}, torch {torch.__version__}"
 
     @property
     def positions(self) -> int:
@@ -100,7 +102,8 @@ class ModelRunner:
         ids = [token for feed in feeds for token in feed.job.sequence.ids[feed.start : feed.stop]]
         places = [place for feed in feeds for place in range(feed.start, feed.stop)]
         slots = self._slots(feeds)
-        with self._adapters.over((feed.job.sequence.adapter, feed.stop - feed.start) for feed in feeds):
+        adapters = ((feed.job.sequence.adapter, feed.stop - feed.start) for feed in feeds)
+        with self._crew.over(len(ids)), self._adapters.over(adapters):
             hidden = self._forward(ids, places, attention.plan(self._store, slots, self._rows(feeds)))
         self._keep(hidden, slots, feeds)
         return self._choose(hidden, feeds)
@@ -129,7 +132,7 @@ class ModelRunner:
     def encode(self, texts: Sequence[list[int]], layers: Sequence[int], adapter: int = 0) -> Tensor:
         """Rows [texts, size] of texts by themselves, for the net that weighs objectives (weigher.py)."""
         longest = max(len(weigher.shortened(ids)) for ids in texts)
-        with self._adapters.over([(adapter, longest)]):
+        with self._crew.over(longest), self._adapters.over([(adapter, longest)]):
             return weigher.encode(self._model, texts, layers)
 
     def _forward(self, ids: list[int], places: list[int], step: Plan) -> Tensor:
