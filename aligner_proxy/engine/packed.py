@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 _KERNEL = "gemv_4bit_inference_cpu_nf4_bf16"
 """In spite of its name it takes any number of rows (bitsandbytes 0.50)."""
+_COUNT, _PLACE = ctypes.c_int64, ctypes.c_void_p
+_TAKES = *(3 * [_COUNT]), *(4 * [_PLACE]), *(3 * [_COUNT])
+"""Rows of x, of the weights, their width; x, weights, scales, result; block, width and rows again."""
 
 
 def shorten(model: nn.Module) -> int:
@@ -74,19 +77,18 @@ def _call(layer: Any) -> Callable[[Tensor], Tensor] | None:
     packed = getattr(state, "packing_format_for_cpu", False) and state.quant_type == "nf4" and not state.nested
     if not packed or state.absmax.dtype is not torch.bfloat16:
         return None
+    kernel.argtypes = _TAKES
     rows, width = state.shape
-    weights, scales = layer.weight.data, state.absmax
-    number, pointer = ctypes.c_int64, ctypes.c_void_p
-    fixed = number(rows), number(width), pointer(weights.data_ptr()), pointer(scales.data_ptr())
-    block, step = number(state.blocksize), number(rows)
+    weights, scales, block = layer.weight.data, state.absmax, state.blocksize
+    fixed = weights.data_ptr(), scales.data_ptr()
 
     def call(x: Tensor) -> Tensor:
-        flat = x.reshape(-1, width).to(torch.bfloat16).contiguous()
-        out = torch.empty(len(flat), rows, dtype=torch.bfloat16)
-        if len(flat):  # the kernel divides by the number of rows
-            there, into = pointer(flat.data_ptr()), pointer(out.data_ptr())
-            kernel(number(len(flat)), fixed[0], fixed[1], there, fixed[2], fixed[3], into, block, fixed[1], step)
-        return out.view(*x.shape[:-1], rows).to(x.dtype)
+        # Both give back what they were given where nothing is to be done, as in nearly every call.
+        given = x.to(torch.bfloat16).contiguous()
+        out = torch.empty((*x.shape[:-1], rows), dtype=torch.bfloat16)
+        if count := given.numel() // width:  # the kernel divides by the number of rows
+            kernel(count, rows, width, given.data_ptr(), *fixed, out.data_ptr(), block, width, rows)
+        return out.to(x.dtype)
 
     # The kernel reads from addresses: what stands there must live as long as the call does.
     call.held = weights, scales  # type: ignore[attr-defined]
