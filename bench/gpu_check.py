@@ -3,7 +3,7 @@
 Does the engine say the same on a GPU, how fast is it there, and what does it take? Random weights in Llama's shapes.
 
 - equality: in fp32 (without TF32), four layers of the shape, verified drafts at edit rates of 0 to 100 % against
-  `generate`;
+  `generate`, alone and in company under three adapters, and the detector's verdicts there (`equality.py`);
 - speed: in NF4, 512 tokens of prompt and an answer of 256, forced (`forced.py`), over `generate`, with the forwards;
 - memory: in NF4, 16 sequences of 2,048 tokens read and in the cache at once: the most that was allocated.
 
@@ -26,19 +26,15 @@ from typing import Any
 import torch
 
 from aligner_proxy.engine.blocks import BLOCK
-from aligner_proxy.engine.decode import Limits, Tally, generate
-from aligner_proxy.engine.draft_length import FLAT, CostCurve
 from aligner_proxy.engine.measure import costs
-from aligner_proxy.engine.proposer import EditProposer
 from aligner_proxy.engine.runner import ModelRunner
 from aligner_proxy.engine.scheduler import Job, Scheduler
-from aligner_proxy.engine.sequence import Ask, Sequence, Work
-from bench import shapes
+from aligner_proxy.engine.sequence import Ask, Work
+from bench import equality, shapes
+from bench.equality import RATES, WORDS
 from bench.forced import edited, saying, told
 
-RATES = (0.0, 0.05, 0.2, 1.0)
 BEGIN, END = "<!-- gpu-check -->", "<!-- end of gpu-check -->"
-_WORDS = range(10, shapes.VOCABULARY)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,12 +57,12 @@ def main(arguments: list[str] | None = None) -> int:
     text = section(rows, _device(asked.device), asked)
     write(asked.docs, text)
     sys.stdout.write(text)
-    return int(any(row["equal"] < row["cases"] for row in rows))
+    return int(any(min(row["equal"]) < row["cases"] for row in rows))
 
 
 def check(shape: str, asked: argparse.Namespace) -> dict[str, Any]:
     """One row: equality, then memory and speed on the same weights."""
-    equal = equality(shape, asked.device, asked.cases, min(64, asked.answer))
+    equal = equality.count(shape, asked.device, asked.cases, min(64, asked.answer))
     _freed()
     made = shapes.model(shape, asked.device, torch.bfloat16, four_bits=True)
     _freed()
@@ -81,52 +77,12 @@ def check(shape: str, asked: argparse.Namespace) -> dict[str, Any]:
     return row
 
 
-def equality(shape: str, device: str, cases: int, tokens: int = 64) -> int:
-    """In how many of the cases verified drafts write what `generate` writes, in fp32, every second by short drafts."""
-    made = shapes.model(shape, device, torch.float32, layers=min(4, shapes.SHAPES[shape]["num_hidden_layers"]))
-    runner, rng, same = shapes.runner(made, 4096), Random(0), 0
-    for number in range(cases):
-        prompt = rng.choices(_WORDS, k=rng.randrange(1, 200))
-        ids = torch.tensor([prompt], device=device)
-        wanted = made.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False)
-        target: list[int] = wanted[0, len(prompt) :].tolist()
-        draft = edited(target, RATES[number % len(RATES)], rng, _WORDS)
-        runner.costs = FLAT if number % 2 else CostCurve(((1, 1.0), (4, 1.0), (64, 9.0)))
-        same += write_on(runner, prompt, draft, len(target)) == target
-    return same
-
-
-def write_on(runner: ModelRunner, prompt: list[int], draft: list[int], tokens: int) -> list[int]:
-    """What the engine writes after a prompt with a draft, the end mark included."""
-    sequence, eos = Sequence(), frozenset({shapes.EOS})
-    proposer = EditProposer([*draft, shapes.EOS], runner.draft_length)
-    done = _driven(
-        runner, generate(sequence, Ask(prompt, prompt=True), proposer, Limits(tokens), Tally(), eos), sequence
-    )
-    return [*done.ids, shapes.EOS] if done.finished else list(done.ids)
-
-
-def _driven(runner: ModelRunner, work: Any, sequence: Sequence) -> Any:
-    """Run one piece of work alone, to its end."""
-    from aligner_proxy.engine.sequence import Step
-
-    ends: list[Any] = []
-    job, scheduler = Job("check", work, ends.append, sequence=sequence), Scheduler(runner.pool)
-    job.advance()
-    scheduler.add(job)
-    while not ends:
-        for feed, chosen in zip(feeds := scheduler.schedule(0.0), runner.run(feeds), strict=True):
-            if scheduler.settle(feed, chosen) and (end := job.advance(Step([], job.chosen, job.forwards))) is not None:
-                scheduler.drop(job, end)
-    return ends[0]
-
-
 def read(runner: ModelRunner, sequences: int, tokens: int) -> None:
     """Read prompts until all of them are in the cache at once; what they took is given back."""
     rng, scheduler = Random(0), Scheduler(runner.pool, most=sequences)
 
     def work() -> Work:
-        yield Ask(rng.choices(_WORDS, k=tokens), prompt=True)
+        yield Ask(rng.choices(WORDS, k=tokens), prompt=True)
 
     for number in range(sequences):
         job = Job(str(number), work(), lambda _: None)
@@ -145,10 +101,10 @@ def speed(runner: ModelRunner, made: Any, rate: float, asked: argparse.Namespace
     ours, theirs, forwards = list[float](), list[float](), list[int]()
     for number in range(asked.rounds + 1):  # the first warms up
         rng = Random(number)
-        prompt, answer = rng.choices(_WORDS, k=2 * asked.answer), rng.choices(_WORDS, k=asked.answer)
-        target = [*edited(answer, rate, rng, _WORDS), shapes.EOS]
+        prompt, answer = rng.choices(WORDS, k=2 * asked.answer), rng.choices(WORDS, k=asked.answer)
+        target = [*edited(answer, rate, rng, WORDS), shapes.EOS]
         with told(runner, len(prompt), target, ()) as count:
-            seconds, written = _timed(asked.device, partial(write_on, runner, prompt, answer, len(target)))
+            seconds, written = _timed(asked.device, partial(equality.write, runner, prompt, answer, len(target)))
         if written != target:
             raise RuntimeError("the engine did not write what it was told")
         slow, _ = _timed(asked.device, partial(_generated, made, prompt, target, asked.device))
@@ -187,16 +143,17 @@ def section(rows: list[dict[str, Any]], device: str, asked: argparse.Namespace) 
         f"prompt, an answer of {asked.answer}; the most memory is that of {asked.sequences} sequences of",
         f"{asked.tokens} tokens.",
         "",
-        "| shape | equal in fp32 | weights, GB | most, GB | "
+        "| shape | equal in fp32, alone | in company | weights, GB | most, GB | "
         + " | ".join(f"{rate:.0%}: over `generate` (ms, forwards)" for rate in RATES)
         + " |",
-        "|" + "---|" * (4 + len(RATES)),
+        "|" + "---|" * (5 + len(RATES)),
     ]
     body = []
     for row in rows:
         cells = [f"{s['ratio']:.1f} ({s['ms']:.0f}, {s['forwards']:.0f})" for s in row["rates"].values()]
         memory = [f"{row[key]:.2f}" if row[key] else "-" for key in ("weights_gb", "peak_gb")]
-        body.append("| " + " | ".join([row["shape"], f"{row['equal']} of {row['cases']}", *memory, *cells]) + " |")
+        equal = [f"{number} of {row['cases']}" for number in row["equal"]]
+        body.append("| " + " | ".join([row["shape"], *equal, *memory, *cells]) + " |")
     return "\n".join([*head, *body]) + "\n"
 
 

@@ -5,6 +5,7 @@ Speed and memory do not depend on what weights say, and equality of two ways of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +13,8 @@ from tokenizers import Tokenizer, models
 from torch import nn
 
 from aligner_proxy.engine import packed
-from aligner_proxy.engine.runner import ModelRunner
+from aligner_proxy.engine.detector import DetectorHead
+from aligner_proxy.engine.runner import ModelRunner, Over
 from aligner_proxy.engine.tokens import PromptTokenizer
 
 VOCABULARY, EOS = 32_000, 2
@@ -63,6 +65,6 @@ def _quantise(layer: nn.Module, device: str) -> None:
                 setattr(parent, name, four.eval())
 
 
-def runner(made: Any, tokens: int) -> ModelRunner:
-    """The engine's runner over it, without a head; its tokenizer knows no text."""
-    return ModelRunner(made, PromptTokenizer(Tokenizer(models.BPE()), frozenset({EOS})), None, tokens)
+def runner(made: Any, tokens: int, head: DetectorHead | None = None, others: Sequence[Over] = ()) -> ModelRunner:
+    """The engine's runner over it; its tokenizer knows no text."""
+    return ModelRunner(made, PromptTokenizer(Tokenizer(models.BPE()), frozenset({EOS})), head, tokens, others)

@@ -24,17 +24,11 @@ def test_it_checks_all_three_and_writes_its_section_alone(docs: Path, capsys: py
     text = docs.read_text()
     assert text.startswith(f"# Before\n{gpu_check.BEGIN}\n")
     assert text.endswith(f"{gpu_check.END}\n# After\n")
-    assert "| tiny | 8 of 8 |" in text
+    assert "| tiny | 8 of 8 | 8 of 8 |" in text
     assert "not measured" not in text
     row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| tiny"))
-    assert row.count("|") == 4 + len(gpu_check.RATES) + 1
-    assert row.split("|")[5].strip().endswith(", 1)")  # an unchanged answer: one forward that generates
-
-
-def test_what_is_not_equal_is_told(docs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = gpu_check.write_on
-    monkeypatch.setattr(gpu_check, "write_on", lambda *given: [*plain(*given)[:-1], 9])
-    assert gpu_check.equality("tiny", "cpu", 2, 8) == 0
+    assert row.count("|") == 5 + len(gpu_check.RATES) + 1
+    assert row.split("|")[6].strip().endswith(", 1)")  # an unchanged answer: one forward that generates
 
 
 def test_four_bits_take_the_place_of_every_linear_layer_inside() -> None:

@@ -1,0 +1,176 @@
+"""Does the engine say on a device what the model says there? Alone, and in company under adapters; in fp32.
+
+What is written is compared with `generate` of the same weights, the adapter merged into them; verdicts with those of
+the same prompt read whole and alone. In company all cases are in one loop whose cache is too small: prompts are
+read in pieces and as they grow, beginnings are shared, and some sequences have to give way and begin again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from random import Random
+from typing import Any
+
+import torch
+
+from aligner_proxy import prompts
+from aligner_proxy.engine.correct import Aligner
+from aligner_proxy.engine.decode import Generated, Limits, Tally, generate
+from aligner_proxy.engine.detector import DetectorHead, Spans
+from aligner_proxy.engine.draft_length import FLAT, CostCurve
+from aligner_proxy.engine.loop import Loop
+from aligner_proxy.engine.lora import Adapter, Detour
+from aligner_proxy.engine.proposer import EditProposer
+from aligner_proxy.engine.protocol import AlignerInfo
+from aligner_proxy.engine.runner import ModelRunner, Over
+from aligner_proxy.engine.scheduler import Job
+from aligner_proxy.engine.sequence import Ask, Work
+from aligner_proxy.engine.sequence import Sequence as Tokens
+from bench import shapes
+from bench.forced import edited
+
+RATES = (0.0, 0.05, 0.2, 1.0)
+WORDS = range(10, shapes.VOCABULARY)
+CLOSE = 1e-4
+"""Log-odds (nats) by which two verdicts on the same segment may differ in fp32."""
+_SHARED, _LONGEST = 40, 240
+"""Tokens that half of the prompts begin with, and of the longest prompt."""
+_ROOM, _PIECE = 480, 96
+"""Tokens in the cache that everybody shares, and in one step."""
+_UNEVEN = CostCurve(((1, 1.0), (4, 1.0), (64, 9.0)))
+"""Costs under which drafts are short."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A prompt under an adapter, the parts of it to judge, a draft, and what `generate` writes."""
+
+    adapter: int
+    prompt: list[int]
+    spans: Spans
+    draft: list[int]
+    target: list[int]
+
+
+def count(shape: str, device: str, cases: int, tokens: int = 64) -> tuple[int, int]:
+    """In how many of the cases the same is said: (alone, in company)."""
+    made = shapes.model(shape, device, torch.float32, layers=min(4, shapes.SHAPES[shape]["num_hidden_layers"]))
+    adapters = [_adapter(made, number) for number in (1, 2)]
+    heads = [DetectorHead.over(made.config).eval() for _ in range(3)]
+    asked = [_case(made, adapters, number, tokens) for number in range(cases)]
+    over = [Over(adapter, head) for adapter, head in zip(adapters, heads[1:], strict=True)]
+    runner = shapes.runner(made, _ROOM, heads[0], over)
+    alone = [_alone(runner, case, number) for number, case in enumerate(asked)]
+    works = [_growing(runner, case, Random(number)) for number, case in enumerate(asked)]
+    company = ended(runner, works, budget=_PIECE)
+    same = [one.target == _written(end) for one, end in zip(asked, alone, strict=True)]
+    pairs = zip(asked, alone, company, strict=True)
+    both = [one.target == _written(other) and _agree(end, other) for one, end, other in pairs]
+    return sum(same), sum(both)
+
+
+def write(runner: ModelRunner, prompt: list[int], draft: list[int], tokens: int) -> list[int]:
+    """What the engine writes after a prompt with a draft, the end mark included."""
+    sequence = Tokens()
+    return _written(ended(runner, [(sequence, _writing(runner, sequence, Ask(prompt, prompt=True), draft, tokens))])[0])
+
+
+def ended(runner: ModelRunner, works: Sequence[tuple[Tokens, Work]], budget: int = 1024) -> list[Any]:
+    """What becomes of them in one loop. Raises what they raise."""
+    ends: list[Any] = [None] * len(works)
+    family = prompts.TEMPLATES["ultrafeedback"]
+    about = AlignerInfo("shape", "-", family.name, family.hash, runner.positions, False, "none", runner.device)
+    loop = Loop(Aligner(runner, about), budget=budget, most=max(1, len(works)))
+    for number, (sequence, work) in enumerate(works):
+        loop.add(Job(str(number), work, partial(ends.__setitem__, number), sequence=sequence))
+    while not loop.rests():
+        loop.step()
+    for end in ends:
+        if isinstance(end, Exception):
+            raise end
+    if loop.scheduler.totals.unbalanced:
+        raise RuntimeError("the books of the KV cache do not balance")
+    return ends
+
+
+def _case(made: Any, adapters: Sequence[Adapter], number: int, tokens: int) -> Case:
+    rng, adapter = Random(number), number % (len(adapters) + 1)
+    prompt = rng.choices(WORDS, k=rng.randrange(30, _LONGEST - _SHARED))
+    if number % 2:
+        prompt = [*Random(-1).choices(WORDS, k=_SHARED), *prompt]
+    ids = torch.tensor([prompt], device=made.device)
+    with _merged(made, adapters[adapter - 1] if adapter else {}):
+        wanted = made.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False)
+    target: list[int] = wanted[0, len(prompt) :].tolist()
+    cuts = [0, *sorted(rng.sample(range(1, len(prompt)), 5)), len(prompt)]
+    parts = [range(*both) for both in pairwise(cuts)]
+    draft = edited(target, RATES[number % len(RATES)], rng, WORDS)
+    return Case(adapter, prompt, Spans(tuple(parts[:2]), tuple(parts[2:])), draft, target)
+
+
+def _alone(runner: ModelRunner, case: Case, number: int) -> Generated:
+    """Read whole, every second with short drafts."""
+    runner.costs = _UNEVEN if number % 2 == 0 else FLAT
+    sequence = Tokens(case.adapter)
+    first = Ask(case.prompt, spans=case.spans, prompt=True)
+    made: Generated = ended(runner, [(sequence, _writing(runner, sequence, first, case.draft, len(case.target)))])[0]
+    return made
+
+
+def _growing(runner: ModelRunner, case: Case, rng: Random) -> tuple[Tokens, Work]:
+    """The same, its prompt read as it grows."""
+    sequence, cuts = Tokens(case.adapter), sorted(rng.sample(range(1, len(case.prompt)), rng.randrange(4)))
+
+    def work() -> Work:
+        for start, stop in pairwise([0, *cuts]):
+            yield Ask(case.prompt[start:stop], prompt=True)
+        last = Ask(case.prompt[cuts[-1] if cuts else 0 :], spans=case.spans, prompt=True)
+        return (yield from _writing(runner, sequence, last, case.draft, len(case.target)))
+
+    return sequence, work()
+
+
+def _writing(runner: ModelRunner, sequence: Tokens, first: Ask, draft: list[int], tokens: int) -> Work:
+    proposer = EditProposer([*draft, shapes.EOS], runner.draft_length)
+    return generate(sequence, first, proposer, Limits(tokens), Tally(), frozenset({shapes.EOS}))
+
+
+def _written(end: Generated) -> list[int]:
+    return [*end.ids, shapes.EOS] if end.finished else list(end.ids)
+
+
+def _agree(one: Generated, other: Generated) -> bool:
+    """Whether the verdicts are the same, and there are some."""
+    if not one.scores or len(one.scores) != len(other.scores):
+        return False
+    return all(abs(a - b) <= CLOSE for (a, _), (b, _) in zip(one.scores, other.scores, strict=True))
+
+
+def _adapter(made: Any, seed: int) -> Adapter:
+    """A random one of rank 4 over two kinds of layer, loud enough to change what is written."""
+    rng, layers = torch.Generator().manual_seed(seed), ("self_attn.q_proj", "mlp.down_proj")
+    found = {}
+    for number in range(made.config.num_hidden_layers):
+        for name in layers:
+            layer = made.model.layers[number].get_submodule(name)
+            down = torch.randn(4, layer.in_features, generator=rng) * layer.in_features**-0.5
+            up = torch.randn(layer.out_features, 4, generator=rng) * 0.5
+            found[f"model.layers.{number}.{name}"] = Detour(down.to(made.device), up.to(made.device))
+    return found
+
+
+@contextmanager
+def _merged(made: Any, adapter: Adapter) -> Iterator[None]:
+    """Inside, the adapter is in the weights; afterwards they are what they were, bit by bit."""
+    before = {layer: made.get_submodule(layer).weight.data for layer in adapter}
+    for layer, detour in adapter.items():
+        made.get_submodule(layer).weight.data = before[layer] + detour.up @ detour.down
+    try:
+        yield
+    finally:
+        for layer, weight in before.items():
+            made.get_submodule(layer).weight.data = weight

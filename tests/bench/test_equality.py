@@ -1,0 +1,58 @@
+"""The comparison that `make gpu-check` makes on a GPU holds here, and tells where something is not equal."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from aligner_proxy.engine.runner import ModelRunner
+from aligner_proxy.engine.scheduler import Scheduler
+from bench import equality, shapes
+
+CASES = 12
+
+
+def test_alone_and_in_company_the_same_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    companies, schedulers = list[int](), set[Scheduler]()
+    run, schedule = ModelRunner.run, Scheduler.schedule
+
+    def counted(self: ModelRunner, feeds: Any) -> Any:
+        companies.append(len({feed.job.sequence.adapter for feed in feeds}))
+        return run(self, feeds)
+
+    def noted(self: Scheduler, now: float) -> Any:
+        schedulers.add(self)
+        return schedule(self, now)
+
+    monkeypatch.setattr(ModelRunner, "run", counted)
+    monkeypatch.setattr(Scheduler, "schedule", noted)
+    assert equality.count("tiny", "cpu", CASES, 32) == (CASES, CASES)
+    assert max(companies) == 3, "all adapters meet in one step"
+    assert sum(scheduler.totals.preempted for scheduler in schedulers) > 0, "the cache is too small for everybody"
+
+
+def test_another_text_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = equality._written
+    monkeypatch.setattr(equality, "_written", lambda end: [*plain(end)[:-1], 9])
+    assert equality.count("tiny", "cpu", 3, 8) == (0, 0)
+
+
+def test_another_verdict_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = ModelRunner.scores
+    shift = iter(range(100))
+    monkeypatch.setattr(
+        ModelRunner, "scores", lambda *given: [(score + next(shift), by) for score, by in scores(*given)]
+    )
+    assert equality.count("tiny", "cpu", 3, 8) == (3, 0)
+
+
+def test_adapters_change_what_is_written() -> None:
+    made = shapes.model("tiny", "cpu", equality.torch.float32)
+    adapters = [equality._adapter(made, number) for number in (1, 2)]
+    plain = equality._case(made, [], 7, 16)
+    for adapter in adapters:
+        with equality._merged(made, adapter):
+            assert equality._case(made, [], 7, 16).target != plain.target
+    assert replace(equality._case(made, [], 7, 16), draft=plain.draft) == plain
