@@ -40,7 +40,7 @@ _COMPUTING = (
     ),
     click.option("--dtype", type=click.Choice(["auto", "bf16", "fp32"]), help="Number format of computation."),
     click.option("--cache-tokens", type=click.IntRange(min=1024), help="Tokens of KV cache; 16384 when not given."),
-    click.option("--threads", type=click.IntRange(min=1), help="CPU threads; left to torch when not given."),
+    click.option("--threads", type=click.IntRange(min=1), help="CPU threads at most; left to torch when not given."),
 )
 
 
