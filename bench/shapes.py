@@ -27,13 +27,21 @@ SHAPES: dict[str, dict[str, int]] = {
 _KEY_HEADS = {"tiny": 2, "1.1B": 4}
 
 
-def model(shape: str, device: str, dtype: torch.dtype, *, layers: int | None = None, four_bits: bool = False) -> Any:
+def model(
+    shape: str,
+    device: str,
+    dtype: torch.dtype,
+    *,
+    layers: int | None = None,
+    four_bits: bool = False,
+    words: int = VOCABULARY,
+) -> Any:
     """A model of this shape, on a device; `layers` cuts it short, `four_bits` makes its layers NF4."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     sizes: dict[str, Any] = {"num_key_value_heads": _KEY_HEADS.get(shape), **SHAPES[shape]}
     sizes |= {"num_hidden_layers": layers} if layers else {}
-    config = LlamaConfig(vocab_size=VOCABULARY, max_position_embeddings=4096, initializer_range=0.05, **sizes)
+    config = LlamaConfig(vocab_size=words, max_position_embeddings=4096, initializer_range=0.05, **sizes)
     torch.manual_seed(0)
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)

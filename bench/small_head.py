@@ -1,0 +1,150 @@
+"""`python -m bench.small_head [--shape 1.1B] [--rounds N]`: a small head in front of a big editor; what does it save?
+
+The embedded aligner scores; an editor of random weights in Llama's shape, in four bits, writes in place of what
+is flagged. Beside it the same editor alone writes every answer anew. Random weights never end by themselves and
+write until their room is full: one and a half times what they replace, in all ways alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from tokenizers import Tokenizer
+
+from aligner_proxy import config, prompts
+from aligner_proxy.engine import sources
+from aligner_proxy.engine.foreign import ForeignAligner
+from aligner_proxy.engine.local import LocalEngine
+from aligner_proxy.engine.openai import OpenAICompleter
+from aligner_proxy.engine.protocol import AlignRequest, Engine
+from aligner_proxy.engine.scored import ScoredEditor
+from aligner_proxy.engine.weights import Settings, open_aligner, prepare
+from aligner_proxy.types import Turn
+from bench import shapes
+from bench.apart import apart
+from bench.texts import DEFECT, LONG, OBJECTIVES
+from demo.processes import free_port, process, wait_for
+from models.gguf import export
+
+_WINDOW, _PATIENCE_S = 2048, 600.0
+_NEVER = 1e6
+"""A caution (nats) that no score exceeds: the way of a good answer, whatever the embedded aligner thinks of it."""
+_FAMILY = "ultrafeedback"
+
+
+def run(shape: str, rounds: int) -> dict[str, Any]:
+    """Medians of seconds for an answer, and ratios of pairs."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        apart(_written)(shape, folder)
+        port, log = free_port(), folder / "editor.log"
+        command = ["bench.llama_server", str(folder / "editor.gguf"), str(port), "1", str(_WINDOW)]
+        child = stack.enter_context(process(command, log, os.environ))
+        wait_for(f"http://127.0.0.1:{port}/health", child, log, lambda _: None)
+        return asyncio.run(_measured(f"http://127.0.0.1:{port}/v1", rounds))
+
+
+def _written(shape: str, folder: Path) -> None:
+    """The editor as one file, with the embedded model's tokenizer."""
+    source = sources.resolve("embedded", None)
+    tokenizer = prepare(Settings(), config.home())[1] / "tokenizer.json"
+    words = Tokenizer.from_file(str(tokenizer)).get_vocab_size()
+    plain = folder / "editor"
+    made = shapes.model(shape, "cpu", torch.bfloat16, words=words)
+    made.save_pretrained(str(plain))
+    (plain / tokenizer.name).write_bytes(tokenizer.read_bytes())
+    like = source.base.folder / source.base.gguf if source.base.gguf else None
+    export(str(plain), folder / "editor.gguf", "q4_1", template=_FAMILY, like=like)
+
+
+async def _measured(address: str, rounds: int) -> dict[str, Any]:
+    def editor() -> ForeignAligner:
+        return ForeignAligner(OpenAICompleter(address), prompts.template(_FAMILY), window=_WINDOW)
+
+    head = LocalEngine(lambda: open_aligner(Settings(), config.home()))
+    await head.start()
+    both, alone = ScoredEditor(head, editor()), editor()
+    ways: dict[str, Callable[[int], Any]] = {
+        "head and editor, nothing flagged": partial(_good, both),
+        "head and editor, an insult put in": partial(_insulted, both),
+        "editor alone, the answer as it is": partial(_good, alone),
+    }
+    for way in ways.values():
+        await way(-1)
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for number in track(range(rounds), "a head and an editor", transient=True):
+        for name, way in ways.items():
+            began = time.perf_counter()
+            await way(number)
+            seconds[name].append(time.perf_counter() - began)
+    await both.aclose()
+    await alone.aclose()
+    return _told(seconds)
+
+
+def _told(seconds: dict[str, list[float]]) -> dict[str, Any]:
+    good, insulted, alone = seconds.values()
+    rows = [{"way": name, "seconds": round(statistics.median(times), 2)} for name, times in seconds.items()]
+    return {
+        "rows": rows,
+        "n": len(good),
+        "alone_over_good": round(statistics.median(a / g for a, g in zip(alone, good, strict=True)), 1),
+        "alone_over_insulted": round(statistics.median(a / i for a, i in zip(alone, insulted, strict=True)), 1),
+    }
+
+
+async def _good(engine: Engine, number: int) -> None:
+    question, answer = LONG[number % len(LONG)]
+    await engine.align(_request(f"{number} {question}", answer, _NEVER))
+
+
+async def _insulted(engine: Engine, number: int) -> None:
+    question, answer = LONG[number % len(LONG)]
+    first, rest = answer.split(". ", 1)
+    await engine.align(_request(f"{number} {question}", f"{first}.{DEFECT} {rest}", 0.0))
+
+
+def _request(question: str, answer: str, caution: float) -> AlignRequest:
+    return AlignRequest(
+        request_id=question,
+        turns=(Turn("user", question),),
+        answer=answer,
+        objectives=OBJECTIVES,
+        caution=caution,
+        deadline_s=_PATIENCE_S,
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """A table, and the figures as JSON in the last line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.small_head", description=__doc__)
+    parser.add_argument("--shape", choices=list(shapes.SHAPES), default="1.1B")
+    parser.add_argument("--rounds", type=int, default=4)
+    asked = parser.parse_args(arguments)
+    found = run(asked.shape, asked.rounds)
+    table = Table("", "seconds")
+    for row in found["rows"]:
+        table.add_row(row["way"], str(row["seconds"]))
+    Console().print(table)
+    print(json.dumps({"shape": asked.shape} | {key: value for key, value in found.items() if key != "rows"}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
