@@ -3,7 +3,9 @@
     python -m models.evaluate aligner_proxy/embedded runs/data/test --out runs/evaluation
 
 Every rate comes with n and a 95 % Wilson interval. `exact` is the target character for character; `gone` means that
-no segment that had to change is left; `kept` that every other segment is there unchanged; `same` the answer itself.
+no segment that had to change is left; `kept` that every other segment is there unchanged; `facts` that no number, name,
+address or code of theirs is lost; `same` the answer itself. Beside them the mean edit distance in words, as a share:
+what had to be edited, what was, and what would be left to do.
 The last line of stdout is one JSON document; a table and a plot of the scores are written beside it.
 """
 
@@ -19,6 +21,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from math import sqrt
 from pathlib import Path
+from statistics import fmean
 
 from rich.progress import track
 
@@ -27,11 +30,15 @@ from aligner_proxy.cli.aligner_options import quiet
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.protocol import AlignRequest, Engine
 from aligner_proxy.engine.weights import Settings, open_aligner
+from aligner_proxy.facts import addresses, code, names, numbers
 from aligner_proxy.segments import split
 from aligner_proxy.types import Correction, Turn, Verify
 from models import publish
+from models.distance import distance
 from models.pairs import CHANGES, STAYS, UNKNOWN, Pair, PairError, read_pairs
 from models.rates import Rate
+
+_RATES = ("exact", "gone", "kept", "facts", "same")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,12 @@ class Case:
         """Every segment that had to stay is there."""
         return all(text in self.text for text in self._with_label(STAYS))
 
+    @property
+    def facts(self) -> bool:
+        """Every fact of the segments that had to stay is in the text."""
+        stay = " ".join(self._with_label(STAYS))
+        return all(read(stay) <= read(self.text) for read in (numbers, names, addresses, code))
+
     def _with_label(self, label: int) -> list[str]:
         pieces = zip(split(self.pair.answer), self.pair.labels, strict=True)
         return [segment.text for segment, given in pieces if given == label]
@@ -97,9 +110,35 @@ def _case(pair: Pair, correction: Correction) -> Case:
 
 
 def rates(cases: list[Case]) -> dict[str, Rate]:
-    """All four rates of one set."""
-    names = ("exact", "gone", "kept", "same")
-    return {name: Rate.of(getattr(case, name) for case in cases) for name in names}
+    """All five rates of one set."""
+    return {name: Rate.of(getattr(case, name) for case in cases) for name in _RATES}
+
+
+@dataclass(frozen=True, slots=True)
+class Edits:
+    """Mean edit distances in words, as shares of the longer text (`distance.py`)."""
+
+    wanted: float
+    made: float
+    left: float
+
+    @classmethod
+    def of(cls, cases: list[Case]) -> Edits:
+        """From answer to target, from answer to text, and from text to target; zeros where there are no cases."""
+        texts = [(case.pair.answer, case.pair.target, case.text) for case in cases]
+        return cls(
+            wanted=_mean(distance(answer, target) for answer, target, _ in texts),
+            made=_mean(distance(answer, text) for answer, _, text in texts),
+            left=_mean(distance(text, target) for _, target, text in texts),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.wanted:.1%}, {self.made:.1%}, {self.left:.1%}"
+
+
+def _mean(shares: Iterable[float]) -> float:
+    values = list(shares)
+    return fmean(values) if values else 0.0
 
 
 def flagging(cases: list[Case], caution: float) -> dict[str, Rate]:
@@ -156,10 +195,10 @@ def table(results: dict[str, list[Case]]) -> str:
     rows: list[tuple[object, ...]] = []
     for name, cases in results.items():
         if apart := told_apart(cases):
-            rows.append((f"{name}: the worse one scores higher", apart, "-", "-", "-", "-"))
+            rows.append((f"{name}: the worse one scores higher", apart, *["-"] * (len(_RATES) + 1)))
             continue
-        rows.append((name, *rates(cases).values(), area(cases)))
-    return publish.table(("set", "exact", "gone", "kept", "same", "AUC of segments"), rows)
+        rows.append((name, *rates(cases).values(), Edits.of(cases), area(cases)))
+    return publish.table(("set", *_RATES, "words to edit, edited, left", "AUC of segments"), rows)
 
 
 def sweep(results: dict[str, list[Case]], cautions: Iterable[float]) -> str:
@@ -253,7 +292,7 @@ def main() -> None:
         sys.exit(str(problem))
     results = asyncio.run(evaluate(settings, sets, arguments.caution, arguments.verify))
     text = table(results) + "\n\n" + sweep(results, (-3, -2, -1.5, -1, -0.5, 0, 0.5, 1, 2))
-    figures = {name: rates(cases) | _apart(cases) for name, cases in results.items()}
+    figures = {name: rates(cases) | {"words": Edits.of(cases)} | _apart(cases) for name, cases in results.items()}
     publish.write(arguments.out, "table", text, figures)
     (arguments.out / "failures.json").write_text(json.dumps(failures(results, 20), indent=1, ensure_ascii=False))
     plot(results, arguments.out / "scores.svg")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from models.evaluate import Case, area, auc, failures, flagging, rates, read_sets, table
+from models.evaluate import Case, Edits, area, auc, failures, flagging, rates, read_sets, table
 from models.pairs import Pair, PairError
 
 PAIR = Pair("Q?", ("Harmless: no insults",), "One. Fool! Two.", "One. Two.", (0, 1, 0), "test")
@@ -17,17 +17,29 @@ def case(text: str, scores: tuple[float, ...] = (-3.0, 2.0, -1.0)) -> Case:
 
 
 @pytest.mark.parametrize(
-    ("text", "exact", "gone", "kept", "same"),
+    ("text", "told"),
     [
-        ("One. Two.", True, True, True, False),
-        ("One. Fool! Two.", False, False, True, True),
-        ("One.", False, True, False, False),
-        ("One. Well. Two.", False, True, True, False),
+        ("One. Two.", {"exact", "gone", "kept", "facts"}),
+        ("One. Fool! Two.", {"kept", "facts", "same"}),
+        ("One.", {"gone", "facts"}),
+        ("One. Well. Two.", {"gone", "kept", "facts"}),
     ],
 )
-def test_the_four_rates_of_a_case(text: str, exact: bool, gone: bool, kept: bool, same: bool) -> None:
-    found = case(text)
-    assert (found.exact, found.gone, found.kept, found.same) == (exact, gone, kept, same)
+def test_the_rates_of_a_case(text: str, told: set[str]) -> None:
+    assert {name for name, rate in rates([case(text)]).items() if rate.hits} == told
+
+
+def test_a_fact_of_what_had_to_stay_counts_wherever_it_stands_now() -> None:
+    pair = Pair("Q?", ("Harmless: no insults",), "It costs 40 euros. Fool!", "It costs 40 euros.", (0, 1), "test")
+    assert Case(pair, "You pay 40 for it.", ()).facts
+    assert not Case(pair, "You pay for it.", ()).facts
+
+
+def test_words_to_edit_edited_and_left() -> None:
+    done, half = case("One. Two."), case("One. Fool! Two.")
+    assert str(Edits.of([done])) == "33.3%, 33.3%, 0.0%"
+    assert Edits.of([done, half]).left == pytest.approx(1 / 6)
+    assert Edits.of([]) == Edits(0.0, 0.0, 0.0)
 
 
 def test_flagging_counts_answers_and_segments_at_another_caution() -> None:
