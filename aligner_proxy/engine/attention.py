@@ -5,7 +5,8 @@ writes the new keys and values to their slots, gathers those of each sequence, a
 are padded to one product; long ones (who reads a prompt) are attended to one by one.
 
 torch's own kernel is used in fp32 and on a GPU. On a CPU in bf16 it is two to seven times slower than two matrix
-products and a softmax (one query over 600 tokens: 0.48 against 0.12 ms), so there it is those.
+products and a softmax (one query over 600 tokens: 0.48 against 0.12 ms), so there it is those. Their library compiles
+each shape of a product when it first sees it and keeps it, so contexts are padded there, and shapes are few.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from transformers import AttentionInterface
 IMPLEMENTATION = "blocks"
 SHORT_FEED = 32
 """Feeds of at most so many tokens are attended to together; longer ones would pay for much padding."""
+_PADDED = 64
+"""Contexts are padded to multiples of this: a new length with every token cost a tenth of a forward, and 150 MB."""
 _SCORES = 1 << 20
 """Scores that are held at once, 4 MB: more leave the processor's cache and cost twice."""
 _QUERIES = 64
@@ -44,12 +47,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Rows that are attended to together: indices of their queries [rows, fed] and slots [rows, context]; -1 pads."""
+    """Rows that are attended to together: indices of their queries [rows, fed] and slots [rows, context]."""
 
     queries: Tensor
     slots: Tensor
     mask: Tensor | None
     """[rows, 1, fed, context], True where a token may look; None for one plain causal prompt."""
+    old: int
+    """So many of the first tokens of the context everybody sees."""
 
 
 class KVStore:
@@ -59,6 +64,8 @@ class KVStore:
         heads = config.num_key_value_heads
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         shape = (config.num_hidden_layers, heads, slots, size)
+        self.multiplies = dtype == torch.bfloat16 and device.type == "cpu"
+        """Whether attention over it is products of our own, not torch's kernel."""
         self._keys = torch.empty(shape, dtype=dtype, device=device)
         self._values = torch.empty(shape, dtype=dtype, device=device)
 
@@ -90,28 +97,36 @@ def plan(store: KVStore, slots: Tensor, rows: Sequence[Row]) -> Plan:
     """Lay out one step; `slots` are those of its new tokens, in the order of the row."""
     short = [row for row in rows if row.fed <= SHORT_FEED]
     long = [row for row in rows if row.fed > SHORT_FEED]
-    groups = [_together(short)] if short else []
-    return Plan(store, slots, (*groups, *(_alone(row) for row in long)), len(rows) == 1)
+    multiple = _PADDED if store.multiplies else 1
+    groups = [_together(short, multiple)] if short else []
+    return Plan(store, slots, (*groups, *(_alone(row, multiple) for row in long)), len(rows) == 1)
 
 
-def _alone(row: Row) -> Group:
+def _alone(row: Row, multiple: int) -> Group:
     queries = torch.arange(row.first, row.last, device=row.context.device)[None]
-    return Group(queries, row.context[None], None if row.fed == len(row.context) else _mask([row], row.fed))
+    slots = _padded(row.context, multiple)
+    plain = row.fed == len(slots)
+    return Group(queries, slots[None], None if plain else _mask([row], row.fed, len(slots)), len(row.context) - row.fed)
 
 
-def _together(rows: Sequence[Row]) -> Group:
+def _together(rows: Sequence[Row], multiple: int) -> Group:
     """Padding repeats the last token and looks where it looks; what comes out of it is thrown away."""
     fed, context = max(row.fed for row in rows), max(len(row.context) for row in rows)
     device = rows[0].context.device
     queries = [torch.arange(row.first, row.first + fed, device=device).clamp(max=row.last - 1) for row in rows]
-    slots = [F.pad(row.context, (0, context - len(row.context))) for row in rows]
-    return Group(torch.stack(queries), torch.stack(slots), _mask(rows, fed))
+    slots = torch.stack([_padded(row.context, multiple, context) for row in rows])
+    return Group(torch.stack(queries), slots, _mask(rows, fed, slots.shape[1]), context - fed if len(rows) == 1 else 0)
 
 
-def _mask(rows: Sequence[Row], fed: int) -> Tensor:
+def _padded(context: Tensor, multiple: int, least: int = 0) -> Tensor:
+    """By its own last slot, which holds numbers: what nobody wrote could hold anything, and times zero is not zero."""
+    length = -(-max(least, len(context)) // multiple) * multiple
+    return torch.cat([context, context[-1:].expand(length - len(context))]) if length > len(context) else context
+
+
+def _mask(rows: Sequence[Row], fed: int, context: int) -> Tensor:
     """Where each query may look: at its own place in its sequence and before."""
     device = rows[0].context.device
-    context = max(len(row.context) for row in rows)
     steps, places = torch.arange(fed, device=device), torch.arange(context, device=device)
     last = torch.stack([(len(row.context) - row.fed + steps).clamp(max=len(row.context) - 1) for row in rows])
     return (places <= last[..., None])[:, None]
@@ -123,49 +138,45 @@ def attend(
     """Attention of one layer over all sequences of a step; [1, heads, tokens, size] to [1, tokens, heads, size]."""
     layer, scale = module.layer_idx, settings.get("scaling")
     step.store.put(layer, step.slots, key[0], value[0])
-    look = _products if query.dtype == torch.bfloat16 and not query.is_cuda else _torchs
+    look = _products if step.store.multiplies else _torchs
     if step.alone:
         group = step.groups[0]
-        return look(query, *step.store.get(layer, group.slots), group.mask, scale).transpose(1, 2), None
+        return look(query, *step.store.get(layer, group.slots), group, scale).transpose(1, 2), None
     tokens = query[0].transpose(0, 1)
     out = torch.empty_like(tokens)
     for group in step.groups:
-        seen = look(tokens[group.queries].transpose(1, 2), *step.store.get(layer, group.slots), group.mask, scale)
+        seen = look(tokens[group.queries].transpose(1, 2), *step.store.get(layer, group.slots), group, scale)
         # Padding comes last of its row and repeats the last query, so writing it again changes nothing.
         out[group.queries] = seen.transpose(1, 2)
     return out[None], None
 
 
-def _torchs(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
+def _torchs(queries: Tensor, keys: Tensor, values: Tensor, group: Group, scale: float | None) -> Tensor:
     """By torch's kernel; [rows, heads, fed, size] over [rows, key heads, context, size], also below."""
     repeat = queries.shape[1] // keys.shape[1]
     keys, values = keys.repeat_interleave(repeat, dim=1), values.repeat_interleave(repeat, dim=1)
-    causal = mask is None
-    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=causal, scale=scale)
+    causal = group.mask is None
+    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=group.mask, is_causal=causal, scale=scale)
 
 
-def _products(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
+def _products(queries: Tensor, keys: Tensor, values: Tensor, group: Group, scale: float | None) -> Tensor:
     """By products in the tensors' own type and a softmax that computes in fp32, some queries at a time."""
     (rows, heads, fed, size), (groups, context) = queries.shape, keys.shape[1:3]
+    mask, old = group.mask, group.old
     if mask is None:
         mask = torch.ones(1, 1, fed, context, dtype=torch.bool).tril()
-    # Of one sequence only its new tokens may be out of sight; of several of different lengths anything.
-    old = context - fed if rows == 1 else 0
-    hidden = ~mask[:, :, None, :, old:] if rows > 1 or fed > 1 else None
-    scaled, most = (
-        queries * (size**-0.5 if scale is None else scale),
-        max(1, min(_QUERIES, _SCORES // (rows * heads * context))),
-    )
+    hidden = ~mask[:, :, None, :, old:]
+    scaled = queries * (size**-0.5 if scale is None else scale)
+    most = max(1, min(_QUERIES, _SCORES // (rows * heads * context)))
     done = []
     for first in range(0, fed, most):
         last = min(first + most, fed)
         # One sequence's queries look no further than the last of them; of several the longest counts.
-        reach = context - fed + last if rows == 1 else context
+        reach = min(context, -(-(old + last) // _PADDED) * _PADDED) if rows == 1 else context
         some = scaled[:, :, first:last].reshape(rows, groups, -1, size)
         scores = some @ keys[:, :, :reach].transpose(-1, -2)
-        if hidden is not None:
-            new = scores.view(rows, groups, -1, last - first, reach)[..., old:]
-            new.masked_fill_(hidden[..., first:last, : reach - old], -torch.inf)
+        new = scores.view(rows, groups, -1, last - first, reach)[..., old:]
+        new.masked_fill_(hidden[..., first:last, : reach - old], -torch.inf)
         done.append((scores.softmax(dim=-1) @ values[:, :, :reach]).view(rows, heads, last - first, size))
     return done[0] if len(done) == 1 else torch.cat(done, dim=2)
 
