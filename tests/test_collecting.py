@@ -48,7 +48,7 @@ class Cycle:
 @pytest.fixture
 def old(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collecting, "IS_SAFE", False)
-    monkeypatch.setattr(collecting, "PERIOD_S", 0.001)
+    monkeypatch.setattr(collecting, "SHORTEST_S", 0.001)
 
 
 def made_garbage() -> weakref.ref[Cycle]:
