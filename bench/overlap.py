@@ -26,7 +26,7 @@ from bench.texts import LONG, OBJECTIVES
 
 CHUNK_CHARS, CHUNK_S = 12, 0.06
 """Some 50 tokens a second."""
-_REAL = 12
+_REAL = 8
 """Real answers in a round: they come in no faster than from an upstream."""
 
 
