@@ -10,6 +10,7 @@ the detector head adds what `models.detection` knows. A run that is stopped goes
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -154,7 +155,7 @@ def main(config: Path) -> None:
         torch.compiler.reset()  # a process that trains many stages would come to its limit of compiled shapes
         built.fuse()
     stream = islice(batches.steps(stage, tokenizer), start, None)
-    with _log(stage, processes) as log, _progress(stage, start, processes.first) as bar:
+    with _log(stage, processes, start) as log, _progress(stage, start, processes.first) as bar:
         for step in range(start, stage.steps):
             row = {"step": step} | advance(network, stage, optimizer, next(stream), step, processes)
             if log:
@@ -169,8 +170,15 @@ def main(config: Path) -> None:
         curves.draw(stage.out)
 
 
-def _log(stage: Stage, processes: Processes) -> AbstractContextManager[TextIO | None]:
-    return (stage.out / "log.jsonl").open("a") if processes.first else nullcontext()
+def _log(stage: Stage, processes: Processes, start: int) -> AbstractContextManager[TextIO | None]:
+    """A row for every step; those of steps that are made again, the last of them perhaps torn, are cut off."""
+    if not processes.first:
+        return nullcontext()
+    path = stage.out / "log.jsonl"
+    if path.exists():
+        rows = path.read_bytes().splitlines(keepends=True)
+        os.truncate(path, sum(map(len, rows[:start])))
+    return path.open("a")
 
 
 def advance(

@@ -6,6 +6,7 @@ import contextlib
 import json
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -105,6 +106,35 @@ def test_a_run_that_was_killed_ends_in_the_same_weights(tmp_path: Path, monkeypa
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     losses = [[(row["step"], row["detection"]) for row in log(folder)] for folder in (whole, halves)]
     assert losses[0] == losses[1]
+
+
+def test_a_run_that_was_killed_between_checkpoints_has_the_same_curve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in the fifth of six steps, in the middle of a row; the last checkpoint is that of the third."""
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    train.main(stage(whole))
+    config, advance = stage(torn), train.advance
+
+    class Killed(Exception):
+        pass
+
+    def advance_or_die(*given: Any) -> dict[str, float]:
+        if given[4] == 4:
+            raise Killed
+        return advance(*given)
+
+    monkeypatch.setattr(train, "advance", advance_or_die)
+    with pytest.raises(Killed):
+        train.main(config)
+    monkeypatch.setattr(train, "advance", advance)
+    with (torn / "out" / "log.jsonl").open("a") as rows:
+        rows.write('{"step": 4, "corr')
+    train.main(config)
+    curves = [[{**row, "s": 0.0} for row in log(folder)] for folder in (whole, torn)]
+    assert [row["step"] for row in curves[0]] == [0, 1, 2, 3, 4, 5]
+    assert curves[0] == curves[1]
+    assert all(torch.equal(tensor, trained(torn)[name]) for name, tensor in trained(whole).items())
 
 
 def test_a_later_stage_starts_from_the_one_before(tmp_path: Path) -> None:
