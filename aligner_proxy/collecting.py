@@ -10,16 +10,19 @@ import asyncio
 import contextlib
 import gc
 import sys
+import time
 
 SHORTEST_S, LONGEST_S = 0.01, 0.1
 """Between two looks: what waits for long leaves the processor's cache, and an idle process need not look often."""
+FULL_S = 30.0
+"""At least so long between two full collections, which stop everything for as long as they take."""
 IS_SAFE = sys.version_info >= (3, 12)
 _running: set[asyncio.Task[None]] = set()
 
 
 def between_callbacks() -> None:
     """From now on, until the running loop ends; does nothing where there is no loop, or Python needs no help."""
-    if IS_SAFE or _running:
+    if IS_SAFE or _running or not gc.isenabled():
         return
     with contextlib.suppress(RuntimeError):
         task = asyncio.get_running_loop().create_task(_collected())
@@ -30,20 +33,21 @@ def between_callbacks() -> None:
 async def _collected() -> None:
     gc.freeze()  # what has been imported stays; no collection need look at it again
     gc.disable()
-    pause = SHORTEST_S
+    pause, full = SHORTEST_S, time.monotonic()
     try:
         while True:
             await asyncio.sleep(pause)
             pause = min(LONGEST_S, 2 * pause)
-            if (due := oldest_due()) is not None:
+            if (due := oldest_due(2 if time.monotonic() - full >= FULL_S else 1)) is not None:
                 gc.collect(due)
                 pause = SHORTEST_S
+                full = time.monotonic() if due == 2 else full
     finally:
         gc.unfreeze()
         gc.enable()
 
 
-def oldest_due() -> int | None:
-    """The oldest generation whose count has passed its threshold, as the automatic collector has it."""
+def oldest_due(oldest: int) -> int | None:
+    """The oldest generation up to `oldest` whose count has passed its threshold."""
     both = list(zip(gc.get_count(), gc.get_threshold(), strict=True))
-    return next((age for age in (2, 1, 0) if both[age][1] and both[age][0] > both[age][1]), None)
+    return next((age for age in range(oldest, -1, -1) if both[age][1] and both[age][0] > both[age][1]), None)

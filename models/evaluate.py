@@ -80,8 +80,8 @@ class Case:
     @property
     def facts(self) -> bool:
         """Every fact of the segments that had to stay is in the text."""
-        stay = " ".join(self._with_label(STAYS))
-        return all(read(stay) <= read(self.text) for read in (numbers, names, addresses, code))
+        readers = (numbers, names, addresses, code)
+        return all(read(piece) <= read(self.text) for piece in self._with_label(STAYS) for read in readers)
 
     def _with_label(self, label: int) -> list[str]:
         pieces = zip(split(self.pair.answer), self.pair.labels, strict=True)

@@ -9,8 +9,8 @@ the detector head adds what `models.detection` knows. A run that is stopped goes
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -175,9 +175,11 @@ def _log(stage: Stage, processes: Processes, start: int) -> AbstractContextManag
     if not processes.first:
         return nullcontext()
     path = stage.out / "log.jsonl"
-    if path.exists():
-        rows = path.read_bytes().splitlines(keepends=True)
-        os.truncate(path, sum(map(len, rows[:start])))
+    rows: dict[int, str] = {}
+    for line in path.read_text().splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):
+            rows[json.loads(line)["step"]] = line
+    path.write_text("".join(f"{rows[step]}\n" for step in sorted(rows) if step < start))
     return path.open("a")
 
 

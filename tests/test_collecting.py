@@ -81,6 +81,21 @@ def test_without_a_loop_nothing_changes() -> None:
     assert gc.isenabled()
 
 
+@pytest.mark.usefixtures("old")
+def test_who_collects_nothing_is_left_to_it() -> None:
+    async def run() -> None:
+        collecting.between_callbacks()
+        await asyncio.sleep(0)
+        assert gc.get_freeze_count() == 0
+
+    gc.disable()
+    try:
+        asyncio.run(run())
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
 def test_where_python_waits_by_itself_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collecting, "IS_SAFE", True)
 
@@ -100,13 +115,14 @@ def test_the_oldest_generation_past_its_threshold_is_due(
 ) -> None:
     monkeypatch.setattr(gc, "get_count", lambda: counts)
     monkeypatch.setattr(gc, "get_threshold", lambda: (700, 10, 10))
-    assert collecting.oldest_due() == due
+    assert collecting.oldest_due(2) == due
+    assert collecting.oldest_due(1) == (None if due == 2 else due)
 
 
 def test_a_threshold_of_zero_asks_for_no_collection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gc, "get_threshold", lambda: (0, 10, 10))
     monkeypatch.setattr(gc, "get_count", lambda: (10**6, 0, 0))
-    assert collecting.oldest_due() is None
+    assert collecting.oldest_due(2) is None
 
 
 def test_finalisers_that_set_context_variables_kill_nothing() -> None:

@@ -3,7 +3,7 @@
 Threads have to wait for each other some two hundred times in a forward. Over a few tokens that costs more than they
 save, over many it halves the time; and where somebody else computes on the same cores they wait for him, too. None of
 this is known beforehand and all of it changes, so it is measured as the work is done. The results are the same bit by
-bit (tests).
+same bit by bit (tests).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Crew:
     def _chosen(self, size: _Size) -> tuple[int, bool]:
         """A number of threads, and whether it is one that nothing recent is known of."""
         size.count += 1
-        unknown = next((threads for threads in self._choices if threads not in size.costs), None)
+        unknown = next((threads for threads in reversed(self._choices) if threads not in size.costs), None)
         if unknown is not None:
             return unknown, True
         best = min(self._choices, key=size.costs.__getitem__)

@@ -1,8 +1,7 @@
 """What does a forward cost on this machine? Measured when an aligner is first loaded, and kept beside its weights.
 
-The least of a few rounds over all sizes counts, on a CPU of this thread's own time, since whoever else uses the machine
-only adds to it. Nothing depends on the figures but how long drafts are: a file that cannot be read or written costs a
-measurement.
+The least of a few rounds over all sizes counts, since whoever else uses the machine only adds to it. Nothing depends on
+the figures but how long drafts are: a file that cannot be read or written costs a measurement.
 """
 
 from __future__ import annotations
@@ -54,7 +53,6 @@ def _samples(runner: ModelRunner) -> Iterator[tuple[int, float]]:
     job = Job("measure", _nothing(), lambda _: None, sequence=sequence)
     sequence.blocks = [runner.pool.take() for _ in range(-(-len(sequence.ids) // runner.pool.size))]
     try:
-        clock = time.perf_counter if runner.device.startswith("cuda") else time.thread_time
         runner.run([Feed(job, 0, context)])
         began = time.perf_counter()
         job.ask = Ask([], draft=[0] * (len(sequence.ids) - context))
@@ -64,9 +62,9 @@ def _samples(runner: ModelRunner) -> Iterator[tuple[int, float]]:
             for size in sizes:
                 if time.perf_counter() - began > _ENOUGH_S:
                     return
-                started = clock()
+                started = time.perf_counter()
                 runner.run([Feed(job, context, context + size)])
-                yield size, clock() - started
+                yield size, time.perf_counter() - started
     finally:
         runner.pool.give_back(sequence.blocks)
 

@@ -105,8 +105,8 @@ class ModelRunner:
         adapters = ((feed.job.sequence.adapter, feed.stop - feed.start) for feed in feeds)
         with self._crew.over(len(ids)), self._adapters.over(adapters):
             hidden = self._forward(ids, places, attention.plan(self._store, slots, self._rows(feeds)))
-        self._keep(hidden, slots, feeds)
-        return self._choose(hidden, feeds)
+            self._keep(hidden, slots, feeds)
+            return self._choose(hidden, feeds)
 
     @torch.inference_mode()
     def scores(self, feed: Feed, spans: Spans) -> list[tuple[float, int]]:
@@ -132,7 +132,7 @@ class ModelRunner:
     def encode(self, texts: Sequence[list[int]], layers: Sequence[int], adapter: int = 0) -> Tensor:
         """Rows [texts, size] of texts by themselves, for the net that weighs objectives (weigher.py)."""
         longest = max(len(weigher.shortened(ids)) for ids in texts)
-        with self._crew.over(longest), self._adapters.over([(adapter, longest)]):
+        with self._crew.over(longest * len(texts)), self._adapters.over([(adapter, longest)]):
             return weigher.encode(self._model, texts, layers)
 
     def _forward(self, ids: list[int], places: list[int], step: Plan) -> Tensor:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from aligner_proxy.engine import attention
 from aligner_proxy.engine.proposer import EditProposer
 from aligner_proxy.engine.runner import ModelRunner
 from aligner_proxy.engine.tokens import PromptTokenizer
@@ -107,6 +108,28 @@ def test_in_sixteen_bits_what_differs_are_near_ties(quantization: Literal["nf4",
     found = gaps(aligner.runner, prompts)
     assert len(found) <= len(prompts) / 2
     assert max(found, default=0.0) <= NEAR
+
+
+def test_the_number_of_threads_changes_no_bit(tmp_path: Path) -> None:
+    """As served, in four bits: what `crew.py` chooses by speed alone must not show."""
+    made, before = open_aligner(Settings(), tmp_path).runner, torch.get_num_threads()
+    states: list[list[torch.Tensor]] = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            states.append([read(made, tokens) for tokens in (1, 24, 200)])
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one, two) for one, two in zip(*states, strict=True))
+
+
+@torch.inference_mode()
+def read(made: ModelRunner, tokens: int) -> torch.Tensor:
+    """What the model says at every place of a prompt."""
+    places = torch.arange(tokens)
+    step = attention.plan(made._store, places, [attention.Row(0, tokens, places)])
+    ids = [17 + 7 * place % 40_000 for place in range(tokens)]
+    return made._output(made._forward(ids, places.tolist(), step))  # type: ignore[no-any-return]
 
 
 def test_marks_in_text_are_text() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from aligner_proxy.segments import split
 from models.evaluate import Case, Edits, area, auc, failures, flagging, rates, read_sets, table
 from models.pairs import Pair, PairError
 
@@ -33,6 +34,13 @@ def test_a_fact_of_what_had_to_stay_counts_wherever_it_stands_now() -> None:
     pair = Pair("Q?", ("Harmless: no insults",), "It costs 40 euros. Fool!", "It costs 40 euros.", (0, 1), "test")
     assert Case(pair, "You pay 40 for it.", ()).facts
     assert not Case(pair, "You pay for it.", ()).facts
+
+
+def test_an_answer_that_nobody_edited_has_all_its_facts() -> None:
+    answer = "First a title\nSecond line here\n\n1. Boil it.\n2. Wait 12 minutes.\n\n```\nrun()\n```\n\nThird."
+    pair = Pair("Q?", ("Harmless: no insults",), answer, answer, (0,) * len(split(answer)), "test")
+    assert Case(pair, answer, ()).facts
+    assert not Case(pair, answer.replace("run()", "walk()"), ()).facts
 
 
 def test_words_to_edit_edited_and_left() -> None:
