@@ -2,8 +2,8 @@
 
 Threads have to wait for each other some two hundred times in a forward. Over a few tokens that costs more than they
 save, over many it halves the time; and where somebody else computes on the same cores they wait for him, too. None of
-this is known beforehand and all of it changes, so it is measured as the work is done. The results are the same bit by
-same bit by bit (tests).
+this is known beforehand and all of it changes, so it is measured as the work is done. In four bits the results are
+the same bit by bit (tests).
 """
 
 from __future__ import annotations
