@@ -30,7 +30,7 @@ from aligner_proxy.engine.protocol import AlignRequest
 from aligner_proxy.engine.weights import Settings, open_aligner, prepare
 from aligner_proxy.types import Turn
 from bench.apart import apart
-from bench.texts import DEFECT, LONG, OBJECTIVES
+from bench.texts import LONG, OBJECTIVES, insulted
 
 CLIENTS = 16
 _DEFECTIVE = (3, 11)
@@ -56,8 +56,7 @@ def jobs(aligner: Aligner, tag: str) -> list[Job]:
     for number in range(CLIENTS):
         question, answer = LONG[number % len(LONG)]
         if number in _DEFECTIVE:
-            first, rest = answer.split(". ", 1)
-            answer = f"{first}.{DEFECT} {rest}"
+            answer = insulted(answer)
         turns = (Turn("user", f"{tag} {number}: {question}"),)
         request = AlignRequest(
             request_id=f"{tag}/{number}", turns=turns, answer=answer, objectives=OBJECTIVES, deadline_s=600

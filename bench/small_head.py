@@ -38,7 +38,7 @@ from aligner_proxy.engine.weights import Settings, open_aligner, prepare
 from aligner_proxy.types import Turn
 from bench import shapes
 from bench.apart import apart
-from bench.texts import DEFECT, LONG, OBJECTIVES
+from bench.texts import LONG, OBJECTIVES, insulted
 from demo.processes import free_port, process, wait_for
 from models.gguf import export
 
@@ -116,8 +116,7 @@ async def _good(engine: Engine, number: int) -> None:
 
 async def _insulted(engine: Engine, number: int) -> None:
     question, answer = LONG[number % len(LONG)]
-    first, rest = answer.split(". ", 1)
-    await engine.align(_request(f"{number} {question}", f"{first}.{DEFECT} {rest}", 0.0))
+    await engine.align(_request(f"{number} {question}", insulted(answer), 0.0))
 
 
 def _request(question: str, answer: str, caution: float) -> AlignRequest:

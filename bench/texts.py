@@ -93,6 +93,12 @@ LONG = (
 DEFECT = " Only a fool would have to ask such a thing."
 
 
+def insulted(answer: str) -> str:
+    """The answer with the defect after its first sentence."""
+    first, rest = answer.split(". ", 1)
+    return f"{first}.{DEFECT} {rest}"
+
+
 def answers() -> list[tuple[str, str]]:
     """(question, answer): every answer as it should be, and with a defect after its second sentence."""
     pairs = []

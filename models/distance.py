@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
 
 
 def edits(one: Sequence[Hashable], other: Sequence[Hashable]) -> int:
@@ -35,3 +37,23 @@ def distance(one: str, other: str) -> float:
         return 0.0
     first, second = one.split(), other.split()
     return edits(first, second) / max(len(first), len(second), 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Edits:
+    """Mean distances of several answers: what was to be edited, what was, and what would be left to do."""
+
+    wanted: float
+    made: float
+    left: float
+
+    @classmethod
+    def of(cls, texts: Iterable[tuple[str, str, str]]) -> Edits:
+        """Of (answer, target, what came out) each; zeros where there are none."""
+        rows = [
+            (distance(answer, target), distance(answer, out), distance(out, target)) for answer, target, out in texts
+        ]
+        return cls(*map(fmean, zip(*rows, strict=True))) if rows else cls(0.0, 0.0, 0.0)
+
+    def __str__(self) -> str:
+        return f"{self.wanted:.1%}, {self.made:.1%}, {self.left:.1%}"

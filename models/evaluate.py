@@ -21,7 +21,6 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from math import sqrt
 from pathlib import Path
-from statistics import fmean
 
 from rich.progress import track
 
@@ -30,11 +29,11 @@ from aligner_proxy.cli.aligner_options import quiet
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.protocol import AlignRequest, Engine
 from aligner_proxy.engine.weights import Settings, open_aligner
-from aligner_proxy.facts import addresses, code, names, numbers
 from aligner_proxy.segments import split
 from aligner_proxy.types import Correction, Turn, Verify
 from models import publish
-from models.distance import distance
+from models.distance import Edits
+from models.measures import FACTS
 from models.pairs import CHANGES, STAYS, UNKNOWN, Pair, PairError, read_pairs
 from models.rates import Rate
 
@@ -80,8 +79,8 @@ class Case:
     @property
     def facts(self) -> bool:
         """Every fact of the segments that had to stay is in the text."""
-        readers = (numbers, names, addresses, code)
-        return all(read(piece) <= read(self.text) for piece in self._with_label(STAYS) for read in readers)
+        stay = self._with_label(STAYS)
+        return all({fact for piece in stay for fact in read(piece)} <= read(self.text) for read in FACTS)
 
     def _with_label(self, label: int) -> list[str]:
         pieces = zip(split(self.pair.answer), self.pair.labels, strict=True)
@@ -114,31 +113,8 @@ def rates(cases: list[Case]) -> dict[str, Rate]:
     return {name: Rate.of(getattr(case, name) for case in cases) for name in _RATES}
 
 
-@dataclass(frozen=True, slots=True)
-class Edits:
-    """Mean edit distances in words, as shares of the longer text (`distance.py`)."""
-
-    wanted: float
-    made: float
-    left: float
-
-    @classmethod
-    def of(cls, cases: list[Case]) -> Edits:
-        """From answer to target, from answer to text, and from text to target; zeros where there are no cases."""
-        texts = [(case.pair.answer, case.pair.target, case.text) for case in cases]
-        return cls(
-            wanted=_mean(distance(answer, target) for answer, target, _ in texts),
-            made=_mean(distance(answer, text) for answer, _, text in texts),
-            left=_mean(distance(text, target) for _, target, text in texts),
-        )
-
-    def __str__(self) -> str:
-        return f"{self.wanted:.1%}, {self.made:.1%}, {self.left:.1%}"
-
-
-def _mean(shares: Iterable[float]) -> float:
-    values = list(shares)
-    return fmean(values) if values else 0.0
+def _edits(cases: list[Case]) -> Edits:
+    return Edits.of((case.pair.answer, case.pair.target, case.text) for case in cases)
 
 
 def flagging(cases: list[Case], caution: float) -> dict[str, Rate]:
@@ -197,7 +173,7 @@ def table(results: dict[str, list[Case]]) -> str:
         if apart := told_apart(cases):
             rows.append((f"{name}: the worse one scores higher", apart, *["-"] * (len(_RATES) + 1)))
             continue
-        rows.append((name, *rates(cases).values(), Edits.of(cases), area(cases)))
+        rows.append((name, *rates(cases).values(), _edits(cases), area(cases)))
     return publish.table(("set", *_RATES, "words to edit, edited, left", "AUC of segments"), rows)
 
 
@@ -292,7 +268,7 @@ def main() -> None:
         sys.exit(str(problem))
     results = asyncio.run(evaluate(settings, sets, arguments.caution, arguments.verify))
     text = table(results) + "\n\n" + sweep(results, (-3, -2, -1.5, -1, -0.5, 0, 0.5, 1, 2))
-    figures = {name: rates(cases) | {"words": Edits.of(cases)} | _apart(cases) for name, cases in results.items()}
+    figures = {name: rates(cases) | {"words": _edits(cases)} | _apart(cases) for name, cases in results.items()}
     publish.write(arguments.out, "table", text, figures)
     (arguments.out / "failures.json").write_text(json.dumps(failures(results, 20), indent=1, ensure_ascii=False))
     plot(results, arguments.out / "scores.svg")

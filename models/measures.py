@@ -17,6 +17,8 @@ from aligner_proxy.segments import split
 
 Result = Literal["win", "tie", "lose"]
 SHORTENED = 0.9
+FACTS = (numbers, addresses, code, names)
+"""What an edit must not lose, each found by form alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +187,7 @@ def harmed(query: str, original: str, edited: str) -> bool:
 
 def unharmed(original: str, edited: str) -> bool:
     """No fact of the original is missing, and it is not shorter by more than a tenth."""
-    lost = any(read(original) - read(edited) for read in (numbers, addresses, code, names))
+    lost = any(read(original) - read(edited) for read in FACTS)
     return not lost and len(edited) >= SHORTENED * len(original)
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.distance import distance, edits
+from models.distance import Edits, distance, edits
 
 words = st.text(alphabet="abc", max_size=12)
 
@@ -43,3 +43,11 @@ def test_distance_is_a_share_and_does_not_care_which_comes_first(one: list[str],
 )
 def test_distance_of_texts(one: str, other: str, expected: float) -> None:
     assert distance(one, other) == expected
+
+
+def test_words_to_edit_edited_and_left() -> None:
+    done = "One. Fool! Two.", "One. Two.", "One. Two."
+    half = "One. Fool! Two.", "One. Two.", "One. Fool! Two."
+    assert str(Edits.of([done])) == "33.3%, 33.3%, 0.0%"
+    assert Edits.of([done, half]).left == pytest.approx(1 / 6)
+    assert Edits.of([]) == Edits(0.0, 0.0, 0.0)

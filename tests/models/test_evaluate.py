@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from aligner_proxy.segments import split
-from models.evaluate import Case, Edits, area, auc, failures, flagging, rates, read_sets, table
+from models.evaluate import Case, area, auc, failures, flagging, rates, read_sets, table
 from models.pairs import Pair, PairError
 
 PAIR = Pair("Q?", ("Harmless: no insults",), "One. Fool! Two.", "One. Two.", (0, 1, 0), "test")
@@ -41,13 +41,6 @@ def test_an_answer_that_nobody_edited_has_all_its_facts() -> None:
     pair = Pair("Q?", ("Harmless: no insults",), answer, answer, (0,) * len(split(answer)), "test")
     assert Case(pair, answer, ()).facts
     assert not Case(pair, answer.replace("run()", "walk()"), ()).facts
-
-
-def test_words_to_edit_edited_and_left() -> None:
-    done, half = case("One. Two."), case("One. Fool! Two.")
-    assert str(Edits.of([done])) == "33.3%, 33.3%, 0.0%"
-    assert Edits.of([done, half]).left == pytest.approx(1 / 6)
-    assert Edits.of([]) == Edits(0.0, 0.0, 0.0)
 
 
 def test_flagging_counts_answers_and_segments_at_another_caution() -> None:
