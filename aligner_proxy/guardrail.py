@@ -268,7 +268,8 @@ class AlignerGuardrail(CustomGuardrail):
         telemetry.upstream_ended(ledger)
         said = (ledger.call_id, ledger.policy, Status.SKIPPED, reason.value)
         ledger.settle([telemetry.closed(*said, index) for index in range(choices)])
-        self._report(data, ledger, time.time())
+        if reason is not SkipReason.MODE_OFF:  # LiteLLM itself says `not_run` where nobody reports
+            self._report(data, ledger, time.time())
 
     def _report(self, data: dict[str, Any], ledger: Ledger, started: float) -> None:
         """LiteLLM's own guardrail record: spend logs, OTEL spans and its Prometheus metrics read it."""

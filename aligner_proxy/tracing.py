@@ -11,6 +11,7 @@ import importlib
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from aligner_proxy.errors import ConfigError
@@ -126,7 +127,9 @@ def export(service: str) -> None:
     _trace.set_tracer_provider(provider)
 
 
+@cache
 def _tracer() -> Any:
+    """Found once; a provider that is set afterwards is found through it, too."""
     return _trace.get_tracer(_NAME)
 
 

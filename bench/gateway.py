@@ -20,6 +20,8 @@ from aligner_proxy import config
 from bench.latency import GUARDRAIL
 from demo.processes import free_port, process, wait_for
 
+MODELS = ("up", "released", "shadowed")
+"""All are the one upstream; a policy may have a route for each."""
 _COMMENT = re.compile(r"^: aligner status=(\S+)(?: reason=(\S+))?", re.MULTILINE)
 
 
@@ -59,7 +61,7 @@ def running(
     up, port, key = free_port(), free_port(), f"sk-{secrets.token_hex(24)}"
     model = {"model": "openai/up", "api_base": f"http://127.0.0.1:{up}/v1", "api_key": "none"}
     settings = {
-        "model_list": [{"model_name": "up", "litellm_params": model}],
+        "model_list": [{"model_name": name, "litellm_params": model} for name in MODELS],
         "general_settings": {"master_key": key},
         "litellm_settings": {"num_retries": 0},
         "router_settings": {"disable_cooldowns": True},
@@ -99,9 +101,9 @@ class Client:
             base_url=gateway.address, headers=headers, timeout=timeout_s, trust_env=False, limits=limits
         )
 
-    async def ask(self, question: str, *, stream: bool = False) -> Told:
+    async def ask(self, question: str, *, stream: bool = False, model: str = MODELS[0]) -> Told:
         """One request to its end; a connection that is lost has the code 0."""
-        body = {"model": "up", "messages": [{"role": "user", "content": question}], "stream": stream}
+        body = {"model": model, "messages": [{"role": "user", "content": question}], "stream": stream}
         try:
             got = await self.http.post("/v1/chat/completions", json=body)
         except httpx.TransportError as error:

@@ -15,6 +15,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from aligner_proxy.cli.aligner_options import before_torch
+
 SEQUENCES, TOKENS, VOCABULARY = 16, 2048, 32_000
 SHAPE: dict[str, Any] = {
     "hidden_size": 2048,
@@ -66,6 +68,7 @@ def make(folder: Path) -> None:
 
 def serve(folder: Path) -> int:
     """Read all sequences at once; the largest resident set of this process in MB."""
+    before_torch()  # as `aligner-proxy engine` does
     import torch
     from rich.console import Console
     from rich.progress import Progress
@@ -89,7 +92,7 @@ def serve(folder: Path) -> int:
         step: Step = yield Ask([rng.randrange(3, VOCABULARY) for _ in range(TOKENS)], prompt=True)
         return step
 
-    scheduler = Scheduler(runner.pool, budget=1024, most=SEQUENCES)
+    scheduler = Scheduler(runner.pool, budget=runner.step_tokens, most=SEQUENCES)
     for number in range(SEQUENCES):
         job = Job(str(number), read(), ends.append, sequence=Sequence())
         job.advance()

@@ -1,9 +1,10 @@
 """`python -m bench.soak --minutes 20`: does the gateway hold on to anything when it runs long, loaded and hurt?
 
 The whole gateway (`serve`, the served aligner, a scripted upstream) at half of what it does at most, in an open loop:
-streams and whole answers, good and bad. Meanwhile upstreams fail and break off, clients leave, the engine hangs, the
-policies file breaks and comes back, more comes at once than there are places, and once, in the first tenth, the engine
-is killed. In the end nobody asks any more, and what is held is compared with what was held before.
+streams and whole answers, good and bad, held, released by segments and in shadow, all kept for audit. Meanwhile
+upstreams fail and break off, clients leave, the engine hangs, the policies file breaks and comes back, more comes at
+once than there are places, and once, in the first tenth, the engine is killed. In the end nobody asks any more, and
+what is held is compared with what was held before.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import statistics
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,8 @@ GROWTH = 1.05
 SPARE_TASKS, SPARE_FDS = 5, 10
 """How many more than before there may be in the end: pools that were not full yet, and timers of libraries."""
 CUT_OFF = " (cut off)"
+AUDIT = "audit.db"
+_LOOKED_AT = ("corrected", "unchanged", "failed", "shadow")
 QUIET_S = 20.0
 """Longer than idle connections are kept."""
 IDLE = {"AIOHTTP_KEEPALIVE_TIMEOUT": "10"}
@@ -41,6 +46,13 @@ IDLE = {"AIOHTTP_KEEPALIVE_TIMEOUT": "10"}
 that was in flight. That is a pool and no leak; here it is emptied before the second count, so a leak would show."""
 _LOOK_S, _HANG_S, _BURST = 1.0, 3.0, 80
 _WORDS = (*("good",) * 14, *("bad",) * 4, "fails", "dies")
+_UP, _RELEASED, _SHADOWED = gateway.MODELS
+ROUTES = (
+    {"match": {"model": _RELEASED}, "objectives": ["harmless"], "deadline_s": 10, "stream": "sentence"},
+    {"match": {"model": _SHADOWED}, "objectives": ["harmless"], "deadline_s": 10, "mode": "shadow"},
+    {"match": {}, "objectives": ["harmless"], "deadline_s": 10},
+)
+_MODELS = (*(_UP,) * 2, _RELEASED, _SHADOWED)
 _LEAVES = 0.05
 
 
@@ -72,6 +84,7 @@ class Soak:
         await asyncio.gather(*hurting, looking, return_exceptions=True)
         after, held_after = await self.quiet(), descriptors(self.running.serve.pid)
         await self.client.http.aclose()
+        kept = entries(self.running.folder / AUDIT)
         return {
             "seconds": self.seconds,
             "most_per_second": round(most, 3),
@@ -80,7 +93,8 @@ class Soak:
             "before": asdict(before),
             "after": asdict(after),
             "descriptors": {"before": held, "after": held_after},
-            "wrong": wrong(self.counts, before, after) + lost(self.told),
+            "audit_entries": kept,
+            "wrong": wrong(self.counts, before, after) + lost(self.told, kept),
             "counts": [asdict(one) for one in self.counts],
         }
 
@@ -129,7 +143,8 @@ class Soak:
         """One request of any sort; some clients leave before they have their answer."""
         self._number += 1
         word = self.draw.choice(_WORDS)
-        asking = self.client.ask(f"{word} number {self._number}", stream=self.draw.random() < 0.5)
+        stream, model = self.draw.random() < 0.5, self.draw.choice(_MODELS)
+        asking = self.client.ask(f"{word} number {self._number}", stream=stream, model=model)
         if self.draw.random() < _LEAVES:
             try:
                 await asyncio.wait_for(asking, self.draw.uniform(0.01, 1.0))
@@ -207,9 +222,18 @@ def wrong(counts: Sequence[Count], before: Count, after: Count) -> list[str]:
     return found
 
 
-def lost(told: Counter[str]) -> list[str]:
-    """Answers that did not come, or not to their end, although their upstream gave them whole."""
-    return [f"{said}: {number}" for said, number in told.items() if said.endswith(CUT_OFF)]
+def lost(told: Counter[str], kept: int) -> list[str]:
+    """Answers that did not come, or not to their end, although their upstream gave them whole; and missing entries."""
+    found = [f"{said}: {number}" for said, number in told.items() if said.endswith(CUT_OFF)]
+    # More are kept than told of here: those of clients that left, and of the time before.
+    looked_at = sum(number for said, number in told.items() if said.split()[1] in _LOOKED_AT)
+    return found if kept >= looked_at else [*found, f"audit: {looked_at} answers were looked at, {kept} entries"]
+
+
+def entries(file: Path) -> int:
+    """How many answers were kept for audit."""
+    with closing(sqlite3.connect(file)) as base:
+        return int(base.execute("SELECT count(*) FROM entries").fetchone()[0])
 
 
 def main() -> int:
@@ -220,8 +244,8 @@ def main() -> int:
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--out", type=Path, help="folder for soak.json and soak.svg")
     asked = parser.parse_args()
-    route = {"match": {}, "objectives": ["harmless"], "deadline_s": 10}
-    policies = {"aligner": {"model": asked.model}, "routes": [route]}
+    audit = {"enabled": True, "file": AUDIT}
+    policies = {"aligner": {"model": asked.model}, "audit": audit, "routes": list(ROUTES)}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         env = {"LITELLM_WORKER_STARTUP_HOOKS": "bench.census:tell_tasks", TASKS_IN: str(folder), **IDLE}

@@ -153,7 +153,6 @@ async def test_the_deployment_hook_never_corrects(guard: AlignerGuardrail) -> No
     [
         ("gpt", lambda request: request.answer, "success"),
         ("gpt", lambda _: EngineFault("x"), "guardrail_failed_to_respond"),
-        ("off", lambda _: "never", "not_run"),
     ],
 )
 async def test_what_litellm_is_told(guard: AlignerGuardrail, model: str, script: Any, status: str) -> None:
@@ -162,6 +161,14 @@ async def test_what_litellm_is_told(guard: AlignerGuardrail, model: str, script:
     result = await guard.async_post_call_success_hook(request, user(), response)
     assert result is None or result is response
     assert request["metadata"]["standard_logging_guardrail_information"][0]["guardrail_status"] == status
+
+
+async def test_litellm_is_told_nothing_of_a_route_that_is_off(guard: AlignerGuardrail) -> None:
+    request = data("off")
+    ledger = await opened(guard, request)
+    assert await guard.async_post_call_success_hook(request, user(), answer("It is so.")) is None
+    assert (ledger.settled, ledger.reason) == (True, "mode_off")
+    assert "standard_logging_guardrail_information" not in request["metadata"]
 
 
 async def test_on_error_block(guard: AlignerGuardrail) -> None:

@@ -22,12 +22,12 @@ logger = logging.getLogger(__name__)
 
 
 class Loop:
-    """Steps of one model over many jobs."""
+    """Steps of one model over many jobs, of `budget` tokens at most; None: as many as suit the machine."""
 
-    def __init__(self, aligner: Aligner, *, budget: int = 1024, most: int = 32) -> None:
+    def __init__(self, aligner: Aligner, *, budget: int | None = None, most: int = 32) -> None:
         self.aligner = aligner
         runner = aligner.runner
-        self.scheduler = Scheduler(runner.pool, budget=budget, most=most, costs=runner.costs)
+        self.scheduler = Scheduler(runner.pool, budget=budget or runner.step_tokens, most=most, costs=runner.costs)
 
     @property
     def busy(self) -> bool:

@@ -18,7 +18,8 @@ CACHE_TOKENS = 16_384
 """Room of the KV cache where there is memory for it; on a CPU it is only touched when it is used."""
 _NF4_BITS = 4.127
 """A weight in 4 bits, with its share of the scales, which are quantised, too."""
-_STEP = 1024
+STEP_TOKENS = 1024
+"""Tokens of a step at most."""
 _SPARE = 1.05
 _GB = 2**30
 
@@ -58,7 +59,7 @@ class Shape:
 
     def step(self) -> int:
         """Bytes that a step needs in passing, about."""
-        return 4 * (_STEP * (3 * self.inner + 8 * self.hidden) + _STEP // 4 * self.vocabulary)
+        return 4 * (STEP_TOKENS * (3 * self.inner + 8 * self.hidden) + STEP_TOKENS // 4 * self.vocabulary)
 
 
 def shape(folder: Path) -> Shape | None:

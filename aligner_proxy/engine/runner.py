@@ -24,7 +24,7 @@ from aligner_proxy.engine.crew import Crew
 from aligner_proxy.engine.detector import DetectorHead, Spans, Taps
 from aligner_proxy.engine.draft_length import FLAT, Acceptance, CostCurve, draft_length, probes
 from aligner_proxy.engine.lora import Adapter, Adapters
-from aligner_proxy.engine.memory import CACHE_TOKENS
+from aligner_proxy.engine.memory import CACHE_TOKENS, STEP_TOKENS
 from aligner_proxy.engine.scheduler import Feed
 from aligner_proxy.engine.tokens import PromptTokenizer
 
@@ -81,6 +81,11 @@ class ModelRunner:
         device = self._model.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu()
         return f"{name}, up to {self._crew.most} threads, {self._model.dtype}, torch {torch.__version__}"
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens that a forward is worth being given at most; a CPU is busy with fewer, and each takes memory."""
+        return STEP_TOKENS if self._model.device.type == "cuda" else STEP_TOKENS // 2
 
     @property
     def positions(self) -> int:

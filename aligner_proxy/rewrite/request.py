@@ -121,4 +121,6 @@ def buckets(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     """LiteLLM's metadata dicts, the one that the proxy itself filled first. Which of the two depends on the route."""
     found = [data.get(name) for name in ("metadata", "litellm_metadata")]
     kept = [bucket for bucket in found if isinstance(bucket, dict)]
+    if len(kept) < 2:
+        return kept
     return sorted(kept, key=lambda bucket: not any(str(name).startswith("user_api_key") for name in bucket))

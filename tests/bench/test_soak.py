@@ -47,7 +47,14 @@ def test_an_engine_that_is_away_in_the_end_is_found() -> None:
 
 
 def test_a_connection_that_is_lost_is_an_answer_that_is_lost() -> None:
-    assert lost(Counter({"200 corrected": 9, "0 - ReadError (cut off)": 2})) == ["0 - ReadError (cut off): 2"]
+    told = Counter({"200 corrected": 9, "0 - ReadError (cut off)": 2})
+    assert lost(told, 9) == ["0 - ReadError (cut off): 2"]
+
+
+def test_an_answer_that_was_looked_at_has_an_entry_in_the_audit_store() -> None:
+    told = Counter({"200 corrected": 4, "200 shadow": 2, "200 failed timeout": 1, "200 skipped shadow_full": 5})
+    assert lost(told, 7) == []
+    assert lost(told, 6) == ["audit: 7 answers were looked at, 6 entries"]
 
 
 def test_processes_below_one_are_counted(tmp_path: Path) -> None:

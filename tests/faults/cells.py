@@ -2,7 +2,7 @@
 
 docs/faults.md is what the cells were seen to give: each test compares its cell with the page, and a run of all cells
 with ALIGNER_PROXY_WRITE_DOCS=1 writes it. What a cell may give at all does not come from the page but from `expected`.
-A further stream mode is a line in `MODES`, and a word in `expected` where it promises less.
+A further stream mode is a line in `MODES`, and a word in `expected` where it promises something else.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ POLICIES = tuple(OnError)
 DEADLINES = {"short": 0.8, "middle": 4.0, "long": 60.0}
 """Seconds. Short where the fault outlasts any deadline, long where an answer, good or bad, comes by itself."""
 
-CORRECTED, ORIGINAL, ERROR, INSIDE, ALONE, NOBODY = (
+CORRECTED, ORIGINAL, ERROR, INSIDE, ALONE, NOBODY, FOR_THE_RECORD = (
     "corrected",
     "the original",
     "error 503",
     "an error inside the stream",
     "as LiteLLM alone",
     "nobody is there; the work is given up",
+    "nobody is there; the work is done for the record",
 )
 
 
@@ -38,7 +39,7 @@ class Mode:
     """The route's stream mode; None where the client asks for a whole response."""
 
 
-MODES = (Mode("whole"), Mode("hold", "hold"), Mode("sentence", "sentence"))
+MODES = (Mode("whole"), Mode("hold", "hold"), Mode("sentence", "sentence"), Mode("live", "live"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +92,18 @@ class Cell:
         """
         if self.mode.stream == "sentence":
             return self._released()
+        if self.mode.stream == "live":
+            return self._live()
         if self.fault.kind is None:
             return self.fault.otherwise
         if self.policy is OnError.RETRY:
             return CORRECTED if self.fault.heals else ORIGINAL
         return ERROR if self.policy is OnError.BLOCK else ORIGINAL
+
+    def _live(self) -> str:
+        """The client has the original before anybody judges it, and nothing that fails later reaches it."""
+        told = self.fault.otherwise if self.fault.kind is None else ORIGINAL
+        return {CORRECTED: ORIGINAL, NOBODY: FOR_THE_RECORD}.get(told, told)
 
     def _released(self) -> str:
         """Its events have begun to go out, so an error is told inside it, and nothing is tried again in mid-stream.
@@ -136,7 +144,7 @@ def cells(faults: tuple[Fault, ...]) -> list[Cell]:
 
 def tried(fault: Fault) -> list[Mode]:
     """The modes on which a fault is tried."""
-    return [mode for mode in MODES if mode.stream != "sentence" or fault.pieces]
+    return [mode for mode in MODES if mode.stream not in ("sentence", "live") or fault.pieces]
 
 
 _IN_TIME = ("overload", "timeout")
@@ -178,8 +186,9 @@ did the client wait in vain (it would have given up, and the test failed), and i
 lost: the client got the correction, the original, or an error that says so.
 
 - **whole**: a whole response; **hold**, **sentence**: a stream under `stream: hold` and `stream: sentence`, which is
-  released segment by segment: the fault comes before the first segment, or in the edit. The policy is the route's
-  `on_error`; what retry does not heal passes (`after_retry: passthrough`).
+  released segment by segment: the fault comes before the first segment, or in the edit. **live**: a stream under
+  `stream: live`, which is delivered as it is and corrected for the record. The policy is the route's `on_error`; what
+  retry does not heal passes (`after_retry: passthrough`).
 - **proxy**: through the real LiteLLM proxy over sockets, engine and upstream in processes of their own. **hooks**: by
   the hooks that LiteLLM calls, in the test's process, on a real store.
 - In brackets: the class of the failure ([operations.md](operations.md)), or the reason where no correction failed.

@@ -172,7 +172,8 @@ def policies() -> dict[str, Any]:
                 )
                 routes.append({"match": {"model": route}, "name": route, "objectives": ["kind"], **said})
     kind = "Kindness: the response should never insult the reader"
-    return {"objectives": {"kind": kind}, "cache": {"enabled": False}, "routes": routes}
+    shadow = {"running": len(cells.POLICIES)}  # so that the cells of `live` can be held at once
+    return {"objectives": {"kind": kind}, "cache": {"enabled": False}, "shadow": shadow, "routes": routes}
 
 
 def seen(cell: Cell, got: Streamed, alone: Streamed) -> Seen:

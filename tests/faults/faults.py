@@ -55,5 +55,15 @@ NOISY_STORE, TORN_ENTRY, READ_ONLY, DISK_FULL, NO_FOLDER, FORWARD, BACK = (
         "clock: jumps a day back in mid-request",
     )
 )
+NOISY_AUDIT, LOCKED_AUDIT, FULL_AUDIT, NO_AUDIT_FOLDER = (
+    Fault(title, None, through="hooks")
+    for title in (
+        "audit: its file is noise",
+        "audit: another process locks its file",
+        "audit: the disk is full",
+        "audit: its folder is a file",
+    )
+)
 BY_HOOKS = (NOISY_STORE, TORN_ENTRY, READ_ONLY, DISK_FULL, NO_FOLDER, FORWARD, BACK)
+BY_HOOKS += (NOISY_AUDIT, LOCKED_AUDIT, FULL_AUDIT, NO_AUDIT_FOLDER)
 ALL = (*THROUGH_THE_PROXY, *BY_HOOKS)

@@ -82,6 +82,7 @@ class Engine(SegmentEngine):
         except asyncio.CancelledError:
             self.note("cancelled", said)
             raise
+        self.note("answered", said)
 
     async def fail(self, said: str) -> str:
         """Wait as told, fail on the wire as told; else the word that says how to fail."""

@@ -1,4 +1,4 @@
-"""Faults of the cache's store and of the clock, by the hooks that LiteLLM calls: each cell has a store of its own.
+"""Faults of the cache's store, the audit store and the clock, by the hooks that LiteLLM calls; stores of a cell's own.
 
 The errors are sqlite's own: a store may be told to have no more pages, or to be only read, and remembers that.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ import pytest
 import yaml
 from litellm.proxy._types import ProxyException, UserAPIKeyAuth
 from litellm.types.utils import ModelResponse, ModelResponseStream
+from prometheus_client import REGISTRY
 
 from aligner_proxy import guardrail as module
 from aligner_proxy import in_force
+from aligner_proxy.audit import Store, opening
+from aligner_proxy.audit.seal import Seal
 from aligner_proxy.cache import CorrectionCache
 from aligner_proxy.engine.protocol import AlignRequest
 from aligner_proxy.engine.scripted import ScriptedEngine
@@ -121,14 +125,85 @@ async def test_the_clock_jumps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     await close(guarded)
 
 
+@contextmanager
+def noisy(file: Path) -> Iterator[None]:
+    file.write_bytes(bytes(range(256)) * 200)
+    yield
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        yield
+
+
+@contextmanager
+def full(file: Path) -> Iterator[None]:
+    """Every entry needs a further page, and there is none; sqlite forgets that with the connection."""
+    with closing(sqlite3.connect(file)) as base:
+        base.execute("CREATE TABLE ballast (bytes)")
+        large = "INSERT INTO ballast VALUES (zeroblob(8192))"
+        base.execute(f"CREATE TRIGGER large BEFORE INSERT ON entries BEGIN {large}; END")
+        pages = base.execute("PRAGMA page_count").fetchone()[0]
+
+    def opened(path: Path, seal: Seal | None) -> Store:
+        made = Store(path, seal)
+        made._connection.execute(f"PRAGMA max_page_count = {pages}")
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(opening, "Store", opened)
+        yield
+
+
+@contextmanager
+def below_a_file(file: Path) -> Iterator[None]:
+    file.unlink()
+    file.parent.rmdir()
+    file.parent.write_text("")
+    yield
+
+
+AUDITS: dict[Fault, Callable[[Path], AbstractContextManager[None]]] = {
+    faults.NOISY_AUDIT: noisy,
+    faults.LOCKED_AUDIT: locked,
+    faults.FULL_AUDIT: full,
+    faults.NO_AUDIT_FOLDER: below_a_file,
+}
+
+
+@pytest.mark.parametrize("cell", cells(tuple(AUDITS)), ids=lambda cell: cell.name)
+async def test_the_audit_store_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
+    file = tmp_path / "audit" / "audit.db"
+    Store(file).close()
+    guarded = guard(tmp_path, monkeypatch, tmp_path / "store", audit=file)
+    lost = counted("lost")
+    with AUDITS[cell.fault](file):
+        check(cell, await deliver(guarded, cell))
+        check(cell, await deliver(guarded, cell))
+        await guarded._keepers.aclose()
+    assert counted("lost") == lost + 2, "the operator is told what is missing"
+    await close(guarded)
+
+
+def counted(result: str) -> float:
+    return REGISTRY.get_sample_value("aligner_audit_entries_total", {"result": result}) or 0.0
+
+
 def guard(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, store: Path, meanwhile: Callable[[], None] = lambda: None
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    store: Path,
+    meanwhile: Callable[[], None] = lambda: None,
+    audit: Path | None = None,
 ) -> AlignerGuardrail:
-    """The guardrail of these policies, with a real store."""
+    """The guardrail of these policies, with a real store, and an audit store where one is named."""
     monkeypatch.setattr(module.inside, "config_folder", lambda: folder)
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(folder / "home"))
     in_force._at.cache_clear()
-    (folder / "policies.yaml").write_text(yaml.safe_dump(policies()))
+    kept = {"audit": {"enabled": True, "file": str(audit)}} if audit else {}
+    (folder / "policies.yaml").write_text(yaml.safe_dump(policies() | kept))
     made = AlignerGuardrail(guardrail_name="aligner", default_on=True, event_hook="post_call")
     made.pipeline = Pipeline(Engine(meanwhile), CorrectionCache(store, DAY_S / 2, 8))
     return made
