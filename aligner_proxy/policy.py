@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -105,13 +105,19 @@ class PolicyResolver:
         self._known = objectives(policy_file)
         self._correctors = {METAALIGNER, *corrector_names(policy_file)}
         self._rules = frozenset(rule_names(policy_file))
-        self._remembered = lru_cache(_REMEMBERED)(self._stated)
+        self._remembered = lru_cache(_REMEMBERED)(self._stated_for)
 
     def resolve(self, facts: RequestFacts) -> Policy:
         """The policy of one request; raises `ForbiddenError` when it asks for what its tenant may not have."""
-        bare = replace(facts, said=MetaPrompt())  # texts of clients are not kept
-        policy, may = (self._remembered if facts.usual else self._stated)(bare)
+        who = facts.team_id, facts.team_alias, facts.key_hash, facts.key_alias
+        policy, may = self._remembered(facts.model, *who) if facts.usual else self._stated(facts)
         return preferred(policy, facts.said, may=may)
+
+    def _stated_for(
+        self, model: str, team_id: str | None, team_alias: str | None, key_hash: str | None, key_alias: str | None
+    ) -> tuple[Policy, bool]:
+        """For a usual request, by all that counts of it; what clients say is not kept."""
+        return self._stated(RequestFacts(model, (), team_id, team_alias, key_hash, key_alias))
 
     def _stated(self, facts: RequestFacts) -> tuple[Policy, bool]:
         """The policy before preferences, and whether its tenant may have any."""

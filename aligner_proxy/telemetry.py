@@ -168,6 +168,14 @@ def record(call_id: str, answer_chars: int, outcome: Outcome) -> None:
     """Count one choice and write its log line."""
     OUTCOMES.labels(outcome.status.value, outcome.reason or "", outcome.policy.name).inc()
     LATENCY.labels(outcome.status.value).observe(outcome.ms / 1000)
+    if outcome.status is not Status.SKIPPED:
+        _count(outcome)
+    if log.isEnabledFor(logging.INFO):
+        log.info(json.dumps(_line(call_id, answer_chars, outcome)))
+
+
+def _count(outcome: Outcome) -> None:
+    """What was done for a choice that was looked at."""
     if outcome.cache_hit is not None:
         CACHE.labels("hit" if outcome.cache_hit else "miss").inc()
     _count_edits(outcome)
@@ -177,8 +185,6 @@ def record(call_id: str, answer_chars: int, outcome: Outcome) -> None:
         RETRIES.labels(outcome.status.value).inc(outcome.attempts - 1)
     if not outcome.cache_hit:
         _count_work(outcome)
-    if log.isEnabledFor(logging.INFO):
-        log.info(json.dumps(_line(call_id, answer_chars, outcome)))
 
 
 def streamed(call_id: str, policy: Policy, timeline: Timeline) -> None:

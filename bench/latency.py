@@ -5,6 +5,10 @@ in turns; the ratio matters, the milliseconds belong to the machine. Of two proc
 slower than the other for all its life (where its memory lies, how its dictionaries are hashed), so there are several of
 each kind and the median process of each is compared; how far LiteLLM's differ is what a ratio does not tell. A third
 kind has a guardrail that does nothing: what LiteLLM takes for having one.
+
+That difference between processes is as large as what is looked for. So one more process is asked in pairs, for the
+guardrail and not for it: there everything but the guardrail is the same. What a process takes for having it loaded,
+asked for or not, is not in these pairs.
 """
 
 from __future__ import annotations
@@ -30,9 +34,11 @@ from demo.processes import free_port, process, wait_for
 
 _TURNS = 8
 """Not more: who has been waiting begins with cold caches."""
+_WARM = 40
+"""Pairs that do not count."""
 _PROCESSES = 3
 """Of each kind."""
-GUARDRAIL = {
+GUARDRAIL: dict[str, Any] = {
     "guardrail_name": "aligner",
     "litellm_params": {
         "guardrail": "aligner_proxy.guardrail.AlignerGuardrail",
@@ -64,6 +70,8 @@ CASES = (
 )
 KINDS: dict[str, list[dict[str, Any]]] = {"litellm": [], "idle": [_IDLE], "gateway": [GUARDRAIL]}
 """By name: the guardrails that it has."""
+_PAIRED = "paired"
+_ON_REQUEST = GUARDRAIL | {"litellm_params": GUARDRAIL["litellm_params"] | {"default_on": False}}
 
 
 class Proxy:
@@ -76,9 +84,11 @@ class Proxy:
         base = f"http://127.0.0.1:{port}"
         self.http = httpx.Client(base_url=base, headers=headers, timeout=60, trust_env=False, limits=limits)
 
-    def ask(self, model: str, number: int) -> tuple[float, str]:
-        """Milliseconds of one request, and what became of it."""
-        body = {"model": model, "messages": [{"role": "user", "content": f"Question {number}"}]}
+    def ask(self, model: str, number: int, guardrails: Sequence[str] = ()) -> tuple[float, str]:
+        """Milliseconds of one request, which may name guardrails, and what became of it."""
+        body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": f"Question {number}"}]}
+        if guardrails:
+            body["guardrails"] = guardrails
         began = time.perf_counter()
         got = self.http.post("/v1/chat/completions", json=body).raise_for_status()
         return (time.perf_counter() - began) * 1000, got.headers.get("x-aligner-status", "none")
@@ -88,14 +98,18 @@ def run(requests: int) -> dict[str, Any]:
     """Median and 95th percentile with and without the guardrail, one at a time and eight at a time."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        proxies = _start(stack, folder)
+        shared = _start(stack, folder)
+        proxies = [_proxy(stack, folder, kind, *shared) for _ in range(_PROCESSES) for kind in KINDS]
         numbers = itertools.count(1)
         rows = [_row(proxies, numbers, requests, together, case) for together, case in itertools.product((1, 8), CASES)]
+        one = _proxy(stack, folder, _PAIRED, *shared)
+        pairs = {case.name: _pairs(one, numbers, 2 * requests, case) for case in CASES}
     alone = {row["case"]: row for row in rows if row["together"] == 1}
     ratios = {f"{name}_p50_ratio": alone[name]["ratio_p50"] for name in ("untouched", "cached", "corrected")}
     apart = statistics.median(row["litellm_apart"] for row in alone.values())
     beside = {"litellm_processes_apart": apart, "idle_guardrail_p50_ratio": alone["untouched"]["idle_p50"]}
-    return {"n": requests, "processes": _PROCESSES, "rows": rows, **ratios, **beside}
+    paired = {f"{name}_paired_ratio": told["ratio_p50"] for name, told in pairs.items()}
+    return {"n": requests, "processes": _PROCESSES, "rows": rows, "pairs": pairs, **ratios, **paired, **beside}
 
 
 def _row(
@@ -116,6 +130,29 @@ def _row(
     return {"case": case.name, "together": together, **_told(times)}
 
 
+def _pairs(proxy: Proxy, numbers: itertools.count[int], count: int, case: Case) -> dict[str, Any]:
+    """Medians without and with the guardrail, and of the difference of a pair, with its 95 % interval, in ms.
+
+    Between which of the ordered differences their median lies is said by the binomial distribution.
+    """
+    ways: tuple[tuple[str, ...], ...] = ((), ("aligner",))
+    pairs = []
+    for number in range(-_WARM, count):
+        asked: dict[tuple[str, ...], float] = {}
+        for named in ways if number % 2 else reversed(ways):
+            asked[named], status = proxy.ask(case.model, next(numbers) if case.fresh else 0, named)
+            if status != (case.status if named else "none"):
+                raise RuntimeError(f"answered with status {status}, asked for {named}")
+        pairs += [tuple(asked[way] for way in ways)] if number >= 0 else []
+    without, having = (statistics.median(column) for column in zip(*pairs, strict=True))
+    apart = sorted(after - before for before, after in pairs)
+    spread = int(0.98 * len(apart) ** 0.5)
+    low, high = apart[len(apart) // 2 - spread], apart[len(apart) // 2 + spread]
+    told = {"litellm_ms": without, "gateway_ms": having, "apart_ms": statistics.median(apart)}
+    rounded = {name: round(ms, 3) for name, ms in (told | {"apart_low_ms": low, "apart_high_ms": high}).items()}
+    return {"pairs": count, **rounded, "ratio_p50": round(having / without, 3)}
+
+
 def _told(times: Mapping[Proxy, list[float]]) -> dict[str, Any]:
     """The median process of each kind, their differences and ratios; and LiteLLM's slowest over its fastest."""
     found = {}
@@ -133,7 +170,8 @@ def _at(values: list[float], percentile: int) -> float:
     return statistics.quantiles(values, n=100)[percentile - 1]
 
 
-def _start(stack: ExitStack, folder: Path) -> list[Proxy]:
+def _start(stack: ExitStack, folder: Path) -> tuple[int, str, dict[str, str]]:
+    """Upstream and engine; the upstream's port, the proxies' key and their environment."""
     up, key = free_port(), f"sk-{secrets.token_hex(24)}"
     socket = folder / "engine.sock"
     env = {
@@ -149,7 +187,7 @@ def _start(stack: ExitStack, folder: Path) -> list[Proxy]:
     stack.enter_context(process(["bench.fakes", "engine", str(socket)], folder / "engine.log", env))
     routes = [{"match": {"model": "plain"}, "mode": "off"}, {"match": {}, "objectives": ["harmless"]}]
     (folder / "policies.yaml").write_text(yaml.safe_dump({"routes": routes}))
-    return [_proxy(stack, folder, kind, up, key, env) for _ in range(_PROCESSES) for kind in KINDS]
+    return up, key, env
 
 
 def _proxy(stack: ExitStack, folder: Path, kind: str, up: int, key: str, env: dict[str, str]) -> Proxy:
@@ -158,8 +196,8 @@ def _proxy(stack: ExitStack, folder: Path, kind: str, up: int, key: str, env: di
         "model_list": [{"model_name": name, "litellm_params": model} for name in ("up", "plain")],
         "general_settings": {"master_key": key},
     }
-    if KINDS[kind]:
-        settings["guardrails"] = KINDS[kind]
+    if guardrails := [_ON_REQUEST] if kind == _PAIRED else KINDS[kind]:
+        settings["guardrails"] = guardrails
     port = free_port()
     file, log = folder / f"{kind}-{port}.yaml", folder / f"{kind}-{port}.log"
     file.write_text(yaml.safe_dump(settings))

@@ -21,12 +21,16 @@ from aligner_proxy.rewrite.request import buckets, headers, system, turns
 OBJECTIVES_HEADER = "x-aligner-objectives"
 BYPASS_HEADER = "x-aligner-bypass"
 _OURS = "aligner"
+_ABOVE = frozenset({"system", "developer"})
+"""Roles of those who speak before the user does."""
+_NOTHING = MetaPrompt()
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def facts(data: Mapping[str, Any], user: UserAPIKeyAuth) -> RequestFacts:
     """Everything that the policy of this request depends on."""
     given, metadata = headers(data), buckets(data)
+    wishes = [bucket[_OURS] for bucket in metadata if _OURS in bucket]
     return RequestFacts(
         model=_model(data, user.request_route),
         tags=_tags(metadata),
@@ -36,25 +40,25 @@ def facts(data: Mapping[str, Any], user: UserAPIKeyAuth) -> RequestFacts:
         key_alias=user.key_alias,
         team_settings=_ours(user.team_metadata),
         key_settings=_ours(user.metadata),
-        asked=_asked(metadata, given),
+        asked=_asked(wishes, given),
         bypass=given.get(BYPASS_HEADER, "").strip().lower() in ("1", "true", "yes"),
-        said=_said(data, metadata),
+        said=_said(data, wishes),
     )
 
 
-def _said(data: Mapping[str, Any], metadata: Sequence[Mapping[str, Any]]) -> MetaPrompt:
+def _said(data: Mapping[str, Any], wishes: Sequence[object]) -> MetaPrompt:
     """What may hold preferences, in the fields of any endpoint: system prompt, persona, preference."""
     above = [*system(data.get("instructions")), *system(data.get("system"))]
-    spoken = [turn for name in ("messages", "input") for turn in turns(data.get(name))]
-    above += [turn for turn in spoken if turn.role in ("system", "developer")]
-    user = UserInfo(_wish(metadata, "persona"), _wish(metadata, "preference"))
+    above += [turn for name in ("messages", "input") for turn in turns(data.get(name), _ABOVE)]
+    if not (above or wishes):
+        return _NOTHING
+    user = UserInfo(_wish(wishes, "persona"), _wish(wishes, "preference"))
     return MetaPrompt(SystemInfo("\n".join(turn.content for turn in above)), user)
 
 
-def _wish(metadata: Sequence[Mapping[str, Any]], name: str) -> str:
+def _wish(wishes: Sequence[object], name: str) -> str:
     """A wish in words; a list of texts counts as one, anything else as none."""
-    found = (_ours(bucket) for bucket in metadata)
-    said = next((wishes[name] for wishes in found if isinstance(wishes, Mapping) and name in wishes), None)
+    said = next((some[name] for some in wishes if isinstance(some, Mapping) and name in some), None)
     texts = said if isinstance(said, list) else [said]
     return "\n".join(text for text in texts if isinstance(text, str))
 
@@ -106,11 +110,11 @@ def _tags(metadata: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(tag) for tags in found if isinstance(tags, list) for tag in tags))
 
 
-def _asked(metadata: Sequence[Mapping[str, Any]], given: Mapping[str, str]) -> tuple[str, ...]:
+def _asked(wishes: Sequence[object], given: Mapping[str, str]) -> tuple[str, ...]:
     """Header first, then body; a name said twice counts once."""
     names = [name.strip() for name in given.get(OBJECTIVES_HEADER, "").split(",")]
-    for bucket in metadata:
-        names.extend(_listed(_ours(bucket)))
+    for some in wishes:
+        names.extend(_listed(some))
     return tuple(dict.fromkeys(name for name in names if name))
 
 

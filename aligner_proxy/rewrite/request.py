@@ -7,7 +7,7 @@ Only keys and structure are looked at; texts are taken from messages and prompts
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from aligner_proxy.types import Turn
@@ -69,11 +69,12 @@ def system(text: object) -> tuple[Turn, ...]:
     return turns([{"role": "system", "content": text}]) if text else ()
 
 
-def turns(messages: object) -> tuple[Turn, ...]:
-    """The conversation before the answer; of a turn made of parts, the text parts."""
+def turns(messages: object, roles: Container[str] | None = None) -> tuple[Turn, ...]:
+    """The conversation before the answer, or what these roles say in it; of a turn made of parts, the text parts."""
     if not isinstance(messages, (list, tuple)):
         return ()
-    return tuple(Turn(str(m.get("role") or ""), _text(m.get("content"))) for m in messages if isinstance(m, Mapping))
+    said = ((str(m.get("role") or ""), m) for m in messages if isinstance(m, Mapping))
+    return tuple(Turn(role, _text(m.get("content"))) for role, m in said if roles is None or role in roles)
 
 
 def _text(content: object) -> str:
