@@ -28,9 +28,7 @@ import torch
 from aligner_proxy.engine.blocks import BLOCK
 from aligner_proxy.engine.measure import costs
 from aligner_proxy.engine.runner import ModelRunner
-from aligner_proxy.engine.scheduler import Job, Scheduler
-from aligner_proxy.engine.sequence import Ask, Work
-from bench import equality, shapes
+from bench import equality, filling, shapes
 from bench.equality import RATES, WORDS
 from bench.forced import edited, saying, told
 
@@ -68,32 +66,13 @@ def check(shape: str, asked: argparse.Namespace) -> dict[str, Any]:
     _freed()
     weights = _allocated()
     runner = shapes.runner(made, asked.sequences * (asked.tokens + BLOCK))
-    read(runner, asked.sequences, asked.tokens)
+    filling.fill(runner, asked.sequences, asked.tokens)
     row = {"shape": shape, "equal": equal, "cases": asked.cases, "weights_gb": weights, "peak_gb": _most()}
     runner.costs = costs(runner, Path("/dev/null/not-kept"))
     row |= {"rates": {rate: speed(runner, made, rate, asked) for rate in RATES}}
     del made, runner
     _freed()
     return row
-
-
-def read(runner: ModelRunner, sequences: int, tokens: int) -> None:
-    """Read prompts until all of them are in the cache at once; what they took is given back."""
-    rng, scheduler = Random(0), Scheduler(runner.pool, most=sequences)
-
-    def work() -> Work:
-        yield Ask(rng.choices(WORDS, k=tokens), prompt=True)
-
-    for number in range(sequences):
-        job = Job(str(number), work(), lambda _: None)
-        job.advance()
-        scheduler.add(job)
-    while scheduler.waiting or any(job.sequence.remaining for job in scheduler.running):
-        feeds = [feed for feed in scheduler.schedule(0.0) if feed.stop > feed.start]
-        for feed, chosen in zip(feeds, runner.run(feeds), strict=True):
-            scheduler.settle(feed, chosen)
-    for job in list(scheduler.running):
-        scheduler.drop(job, None)
 
 
 def speed(runner: ModelRunner, made: Any, rate: float, asked: argparse.Namespace) -> dict[str, float]:

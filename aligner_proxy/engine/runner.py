@@ -85,7 +85,7 @@ class ModelRunner:
     @property
     def step_tokens(self) -> int:
         """Tokens that a forward is worth being given at most; a CPU is busy with fewer, and each takes memory."""
-        return STEP_TOKENS if self._model.device.type == "cuda" else STEP_TOKENS // 2
+        return STEP_TOKENS if self._model.device.type == "cuda" else STEP_TOKENS // 4
 
     @property
     def positions(self) -> int:

@@ -7,19 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from aligner_proxy.errors import WeightsError
 from bench import __main__ as bench
 from bench import peers
 from bench.concurrent import Way
+from tests.bench import failing
 
 
-@pytest.mark.parametrize("error", [WeightsError("no weights here"), RuntimeError("no weights here")])
+@pytest.mark.parametrize("fails", [failing.ours, failing.foreign])
 def test_a_part_that_cannot_be_measured_gives_null_and_the_reason(
-    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    fails: bench.Part, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fails(_: object) -> dict[str, object]:
-        raise error
-
     monkeypatch.setattr("sys.argv", ["bench"])
     monkeypatch.setattr(bench, "PARTS", dict.fromkeys(bench.PARTS, fails))
     assert bench.main() == 1
