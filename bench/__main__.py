@@ -82,8 +82,8 @@ def main() -> int:
     """Run what is asked for; a part that cannot run here is named, not left out silently."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--only", choices=list(PARTS))
-    parser.add_argument("--requests", type=int, default=200, help="requests to each proxy, of each sort")
-    parser.add_argument("--answers", type=int, default=4, help="answers corrected one at a time, in each round")
+    parser.add_argument("--requests", type=int, default=160, help="requests to each proxy, of each sort")
+    parser.add_argument("--answers", type=int, default=3, help="answers corrected one at a time, in each round")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--data", type=Path, help="folder with the research data: real answers where they matter")

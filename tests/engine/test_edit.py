@@ -22,7 +22,7 @@ from . import tiny
 class Oracle:
     """Stands in for the model runner: flags by number of segment, and writes on towards one text."""
 
-    draft_length, costs = staticmethod(tiny.whole), FLAT
+    draft_length, costs, step_tokens = staticmethod(tiny.whole), FLAT, 1024
 
     def __init__(self, wanted: str, flagged: set[int]) -> None:
         self.tokenizer = PromptTokenizer(tiny.backend(), frozenset({1}))
