@@ -20,62 +20,7 @@ from rich.table import Table
 
 from aligner_proxy import __version__
 from aligner_proxy.errors import AlignerProxyError
-from bench.apart import apart
-
-Part = Callable[[argparse.Namespace], dict[str, Any]]
-
-
-def _gateway(asked: argparse.Namespace) -> dict[str, Any]:
-    from bench import latency
-
-    return latency.run(asked.requests)
-
-
-def _alone(asked: argparse.Namespace) -> dict[str, Any]:
-    from bench import speed
-
-    return speed.run(asked.model, asked.answers, asked.rounds)
-
-
-def _together(asked: argparse.Namespace) -> dict[str, Any]:
-    from bench import concurrent, peers
-
-    with peers.running(asked.model) as (ways, missing):
-        return concurrent.run(asked.model, asked.rounds, ways) | missing
-
-
-def _overlap(asked: argparse.Namespace) -> dict[str, Any]:
-    from bench import overlap
-
-    return overlap.run(asked.model, asked.rounds, asked.data)
-
-
-def _memory(_: argparse.Namespace) -> dict[str, Any]:
-    from bench import memory
-
-    return memory.run()
-
-
-# Imported when they run: the gateway's part needs no torch, and nobody should wait for what was not asked for.
-PARTS: dict[str, Part] = {
-    "gateway": _gateway,
-    "alone": _alone,
-    "together": _together,
-    "overlap": _overlap,
-    "memory": _memory,
-}
-
-KEYS: dict[str, tuple[str, ...]] = {
-    "gateway": ("untouched_p50_ratio", "cached_p50_ratio"),
-    "alone": (
-        *("speedup_0", "speedup_0_verify", "speedup_5", "speedup_20", "speedup_100", "vs_lookup_min_0_20"),
-        *("forwards_0", "forwards_0_verify", "forwards_5", "forwards_20"),
-    ),
-    "together": ("throughput16_vs_transformers_cb", "throughput16_vs_llama_cpp", "throughput16_vs_vllm"),
-    "overlap": ("overlap_delay_ratio",),
-    "memory": ("peak_rss_mb",),
-}
-"""What the last line says of each part: null where the part could not be measured, with its error beside."""
+from bench.parts import KEYS, PARTS, measured
 
 
 def main() -> int:
@@ -99,19 +44,15 @@ def main() -> int:
 def _by_itself(name: str, asked: argparse.Namespace) -> dict[str, Any]:
     """A part in a process of its own: threads and memory that one leaves behind slow the next one down."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return _tried(name, process.submit(_measured, PARTS[name], asked).result)
+        return _tried(name, process.submit(measured, PARTS[name], asked).result)
 
 
-def _measured(part: Part, asked: argparse.Namespace) -> dict[str, Any]:
-    return apart(part)(asked)
-
-
-def _tried(name: str, measured: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _tried(name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What was measured, or why it could not be."""
     console = Console()
     console.rule(name)
     try:
-        found = measured()
+        found = work()
     except Exception as error:  # noqa: BLE001 - what was measured before must not be lost with what cannot be
         reason = str(error) if isinstance(error, AlignerProxyError) else f"{type(error).__name__}: {error}"
         console.print(f"{name} not measured: {reason}", style="yellow", markup=False)

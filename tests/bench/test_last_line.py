@@ -10,18 +10,19 @@ import pytest
 from bench import __main__ as bench
 from bench import peers
 from bench.concurrent import Way
+from bench.parts import KEYS, Part
 from tests.bench import failing
 
 
 @pytest.mark.parametrize("fails", [failing.ours, failing.foreign])
 def test_a_part_that_cannot_be_measured_gives_null_and_the_reason(
-    fails: bench.Part, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    fails: Part, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["bench"])
     monkeypatch.setattr(bench, "PARTS", dict.fromkeys(bench.PARTS, fails))
     assert bench.main() == 1
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert all(told[key] is None for keys in bench.KEYS.values() for key in keys)
+    assert all(told[key] is None for keys in KEYS.values() for key in keys)
     assert told["without_memory"].endswith("no weights here")
 
 

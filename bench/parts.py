@@ -1,0 +1,69 @@
+"""What does the bench measure? One part a file, and the figures of its last line that a part is answerable for."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from bench.apart import apart
+
+Part = Callable[[argparse.Namespace], dict[str, Any]]
+
+
+def _gateway(asked: argparse.Namespace) -> dict[str, Any]:
+    from bench import latency
+
+    return latency.run(asked.requests)
+
+
+def _alone(asked: argparse.Namespace) -> dict[str, Any]:
+    from bench import speed
+
+    return speed.run(asked.model, asked.answers, asked.rounds)
+
+
+def _together(asked: argparse.Namespace) -> dict[str, Any]:
+    from bench import concurrent, peers
+
+    with peers.running(asked.model) as (ways, missing):
+        return concurrent.run(asked.model, asked.rounds, ways) | missing
+
+
+def _overlap(asked: argparse.Namespace) -> dict[str, Any]:
+    from bench import overlap
+
+    return overlap.run(asked.model, asked.rounds, asked.data)
+
+
+def _memory(_: argparse.Namespace) -> dict[str, Any]:
+    from bench import memory
+
+    return memory.run()
+
+
+# Imported when they run: the gateway's part needs no torch, and nobody should wait for what was not asked for.
+PARTS: dict[str, Part] = {
+    "gateway": _gateway,
+    "alone": _alone,
+    "together": _together,
+    "overlap": _overlap,
+    "memory": _memory,
+}
+
+KEYS: dict[str, tuple[str, ...]] = {
+    "gateway": ("untouched_p50_ratio", "cached_p50_ratio"),
+    "alone": (
+        *("speedup_0", "speedup_0_verify", "speedup_5", "speedup_20", "speedup_100", "vs_lookup_min_0_20"),
+        *("forwards_0", "forwards_0_verify", "forwards_5", "forwards_20"),
+    ),
+    "together": ("throughput16_vs_transformers_cb", "throughput16_vs_llama_cpp", "throughput16_vs_vllm"),
+    "overlap": ("overlap_delay_ratio",),
+    "memory": ("peak_rss_mb",),
+}
+"""What the last line says of each part: null where the part could not be measured, with its error beside."""
+
+
+def measured(part: Part, asked: argparse.Namespace) -> dict[str, Any]:
+    """What a part finds, worked on in a thread that ends with it; a process of its own finds this by name."""
+    return apart(part)(asked)
