@@ -35,7 +35,8 @@ from bench.texts import LONG, OBJECTIVES, insulted
 
 CLIENTS = 16
 _DEFECTIVE = (3, 11)
-_WARM_S = 20.0
+_WARM_S, _PAUSE_S = 20.0, 5.0
+"""A pause before every turn: vLLM's worker goes on looking for work for some seconds, on a core of whoever is next."""
 _PAGE, _PAGES = 32, 512
 """Room for all sixteen; left to itself it takes all memory of the machine, and a hundred seconds to clear it."""
 
@@ -118,6 +119,7 @@ def _warm(aligner: Aligner, name: str, work: Way) -> None:
 def _turn(aligner: Aligner, tag: str, work: Way) -> float:
     """Seconds that sixteen new requests take."""
     asked = jobs(aligner, tag)
+    time.sleep(_PAUSE_S)
     began = time.perf_counter()
     work(asked)
     return time.perf_counter() - began
