@@ -196,6 +196,4 @@ def _counts(outcome: Outcome) -> dict[str, Any]:
 
 def _header_value(value: str) -> str:
     """Names come from configuration and may hold anything; a header value is printable ASCII on one line."""
-    if value.isascii() and value.isprintable():
-        return value
     return "".join(char if " " <= char <= "~" else "?" for char in value)

@@ -11,7 +11,6 @@ import json
 import logging
 import time
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, TypeVar
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
@@ -43,12 +42,6 @@ def _once(kind: type[Metric], name: str, text: str, labels: Sequence[str] = (), 
     """The metric called `name`, made on first use: LiteLLM may load this module a second time under another name."""
     known = getattr(REGISTRY, "_names_to_collectors", {}).get(name)
     return known if isinstance(known, kind) else kind(name, text, list(labels), **settings)
-
-
-@lru_cache(maxsize=1024)
-def _series(metric: Metric, *labels: str) -> Metric:
-    """One series of a metric; to find it takes a lock, and longer than to count."""
-    return metric.labels(*labels)
 
 
 OUTCOMES = _once(Counter, "aligner_outcomes_total", "Choices by what became of them", ("status", "reason", "policy"))
@@ -173,8 +166,8 @@ def closed(call_id: str, policy: Policy, status: Status, reason: str, index: int
 
 def record(call_id: str, answer_chars: int, outcome: Outcome) -> None:
     """Count one choice and write its log line."""
-    _series(OUTCOMES, outcome.status.value, outcome.reason or "", outcome.policy.name).inc()
-    _series(LATENCY, outcome.status.value).observe(outcome.ms / 1000)
+    OUTCOMES.labels(outcome.status.value, outcome.reason or "", outcome.policy.name).inc()
+    LATENCY.labels(outcome.status.value).observe(outcome.ms / 1000)
     if outcome.status is not Status.SKIPPED:
         _count(outcome)
     if log.isEnabledFor(logging.INFO):

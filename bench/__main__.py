@@ -9,7 +9,6 @@ import argparse
 import json
 import platform
 import sys
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -34,25 +33,20 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="folder with the research data: real answers where they matter")
     parser.add_argument("--out", type=Path, help="folder for plots and for everything that was measured, as JSON")
     asked = parser.parse_args()
-    found = {name: _by_itself(name, asked) for name in PARTS if asked.only in (None, name)}
+    console = Console()
+    found = {name: _tried(console, name, asked) for name in PARTS if asked.only in (None, name)}
     if asked.out:
         _write(asked.out, found)
     print(json.dumps(_machine() | {key: value for part in found.values() for key, value in _ratios(part)}))
     return int(any("error" in part for part in found.values()))
 
 
-def _by_itself(name: str, asked: argparse.Namespace) -> dict[str, Any]:
-    """A part in a process of its own: threads and memory that one leaves behind slow the next one down."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return _tried(name, process.submit(measured, PARTS[name], asked).result)
-
-
-def _tried(name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What was measured, or why it could not be."""
-    console = Console()
+def _tried(console: Console, name: str, asked: argparse.Namespace) -> dict[str, Any]:
+    """A part, or why it could not be measured; in a process of its own, where nothing is left of the others."""
     console.rule(name)
     try:
-        found = work()
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            found = process.submit(measured, PARTS[name], asked).result()
     except Exception as error:  # noqa: BLE001 - what was measured before must not be lost with what cannot be
         reason = str(error) if isinstance(error, AlignerProxyError) else f"{type(error).__name__}: {error}"
         console.print(f"{name} not measured: {reason}", style="yellow", markup=False)

@@ -47,10 +47,11 @@ that was in flight. That is a pool and no leak; here it is emptied before the se
 _LOOK_S, _HANG_S, _BURST = 1.0, 3.0, 80
 _WORDS = (*("good",) * 14, *("bad",) * 4, "fails", "dies")
 _UP, _RELEASED, _SHADOWED = gateway.MODELS
+_ROUTE = {"match": {}, "objectives": ["harmless"], "deadline_s": 10}
 ROUTES = (
-    {"match": {"model": _RELEASED}, "objectives": ["harmless"], "deadline_s": 10, "stream": "sentence"},
-    {"match": {"model": _SHADOWED}, "objectives": ["harmless"], "deadline_s": 10, "mode": "shadow"},
-    {"match": {}, "objectives": ["harmless"], "deadline_s": 10},
+    {**_ROUTE, "match": {"model": _RELEASED}, "stream": "sentence"},
+    {**_ROUTE, "match": {"model": _SHADOWED}, "mode": "shadow"},
+    _ROUTE,
 )
 _MODELS = (*(_UP,) * 2, _RELEASED, _SHADOWED)
 _LEAVES = 0.05

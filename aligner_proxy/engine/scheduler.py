@@ -17,6 +17,7 @@ from typing import Any
 from aligner_proxy.engine.blocks import BlockPool
 from aligner_proxy.engine.draft_length import FLAT, CostCurve
 from aligner_proxy.engine.load import Load, Totals
+from aligner_proxy.engine.memory import STEP_TOKENS
 from aligner_proxy.engine.pace import Pace
 from aligner_proxy.engine.phases import Phases, refused
 from aligner_proxy.engine.sequence import Ask, Sequence, Step, Work
@@ -94,7 +95,7 @@ class Feed:
 class Scheduler:
     """Jobs that wait, jobs that run, and the blocks they run in."""
 
-    def __init__(self, pool: BlockPool, *, budget: int = 1024, most: int = 32, costs: CostCurve = FLAT) -> None:
+    def __init__(self, pool: BlockPool, *, budget: int = STEP_TOKENS, most: int = 32, costs: CostCurve = FLAT) -> None:
         self.pool, self.budget, self.most, self.costs = pool, budget, most, costs
         self.waiting: list[Job] = []
         self.running: list[Job] = []

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any, Protocol
 
 from aligner_proxy.rewrite import chat, messages, responses, text
@@ -21,8 +20,6 @@ _TEXT = re.compile(r"(?:/v1|/openai/deployments/.+|/engines/.+)?/completions/?")
 _RESPONSES = re.compile(r"(?:/openai)?(?:/v1)?/responses/?")
 _STORED = re.compile(r"(?:/openai)?(?:/v1)?/responses/\{response_id\}")
 _MESSAGES = re.compile(r"/v1/messages/?")
-_ROUTES = 256
-"""Routes that are remembered; a client can ask for any."""
 
 
 class Wire(Protocol):
@@ -57,13 +54,11 @@ class Wire(Protocol):
         ...
 
 
-@lru_cache(maxsize=_ROUTES)
 def wire(route: str | None) -> Wire | None:
     """The wire format behind a request route of the proxy."""
     return next((format_ for pattern, format_ in _WIRES if route and pattern.fullmatch(route)), None)
 
 
-@lru_cache(maxsize=_ROUTES)
 def stored(route: str | None) -> bool:
     """Whether the route fetches an answer that the upstream kept: which model gave it is known only with the answer."""
     return route is not None and _STORED.fullmatch(route) is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 
 from aligner_proxy.audit import Noted
 from aligner_proxy.policy import RequestFacts
@@ -38,3 +39,8 @@ def noted(number: int = 0, *, at: float = 1000.0, no_store: bool = False, status
 def path(tmp_path: Path) -> Path:
     """Where a store may be made."""
     return tmp_path / "audit" / "audit.db"
+
+
+def counted(result: str) -> float:
+    """Entries that came to this so far, as the operator sees it."""
+    return REGISTRY.get_sample_value("aligner_audit_entries_total", {"result": result}) or 0.0

@@ -10,17 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from prometheus_client import REGISTRY
 
 from aligner_proxy.audit.recorder import Keeping, Recorder
 from aligner_proxy.audit.store import Store
-from tests.audit.conftest import noted
+from tests.audit.conftest import counted, noted
 
 KEEPING = Keeping(seconds=1e12, max_bytes=2**30, waiting=8, pause_s=0.0)
-
-
-def counted(result: str) -> float:
-    return REGISTRY.get_sample_value("aligner_audit_entries_total", {"result": result}) or 0.0
 
 
 @pytest.fixture

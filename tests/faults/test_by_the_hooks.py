@@ -18,7 +18,6 @@ import pytest
 import yaml
 from litellm.proxy._types import ProxyException, UserAPIKeyAuth
 from litellm.types.utils import ModelResponse, ModelResponseStream
-from prometheus_client import REGISTRY
 
 from aligner_proxy import guardrail as module
 from aligner_proxy import in_force
@@ -30,6 +29,7 @@ from aligner_proxy.engine.scripted import ScriptedEngine
 from aligner_proxy.guardrail import AlignerGuardrail
 from aligner_proxy.pipeline import Pipeline
 from aligner_proxy.types import Correction
+from tests.audit.conftest import counted
 from tests.faults import faults
 from tests.faults.cells import CORRECTED, ERROR, ORIGINAL, Cell, Fault, Seen, cells, check
 from tests.faults.conftest import policies
@@ -185,10 +185,6 @@ async def test_the_audit_store_fails(tmp_path: Path, monkeypatch: pytest.MonkeyP
         await guarded._keepers.aclose()
     assert counted("lost") == lost + 2, "the operator is told what is missing"
     await close(guarded)
-
-
-def counted(result: str) -> float:
-    return REGISTRY.get_sample_value("aligner_audit_entries_total", {"result": result}) or 0.0
 
 
 def guard(
