@@ -9,6 +9,7 @@ import argparse
 import json
 import platform
 import sys
+import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -44,6 +45,7 @@ def main() -> int:
 def _tried(console: Console, name: str, asked: argparse.Namespace) -> dict[str, Any]:
     """A part, or why it could not be measured; in a process of its own, where nothing is left of the others."""
     console.rule(name)
+    began = time.perf_counter()
     try:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
             found = process.submit(measured, PARTS[name], asked).result()
@@ -51,6 +53,7 @@ def _tried(console: Console, name: str, asked: argparse.Namespace) -> dict[str, 
         reason = str(error) if isinstance(error, AlignerProxyError) else f"{type(error).__name__}: {error}"
         console.print(f"{name} not measured: {reason}", style="yellow", markup=False)
         return {**dict.fromkeys(KEYS[name]), "error": reason, f"without_{name}": reason}
+    found[f"{name}_s"] = round(time.perf_counter() - began)
     if found.get("rows"):
         console.print(_table(found["rows"]))
     console.print(dict(_ratios(found)))

@@ -3,8 +3,7 @@
 Upstream and engine answer at once, so the aligner's own time is not in it. The proxies run side by side and are asked
 in turns; the ratio matters, the milliseconds belong to the machine. Of two processes that run the same, one may be 4 %
 slower than the other for all its life (where its memory lies, how its dictionaries are hashed), so there are several of
-each kind and the median process of each is compared; how far LiteLLM's differ is what a ratio does not tell. A third
-kind has a guardrail that does nothing: what LiteLLM takes for having one.
+each kind and the median process of each is compared; how far LiteLLM's differ is what a ratio does not tell.
 
 That difference between processes is as large as what is looked for. So one more process is asked in pairs, for the
 guardrail and not for it: there everything but the guardrail is the same. What a process takes for having it loaded,
@@ -19,7 +18,7 @@ import secrets
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -47,10 +46,6 @@ GUARDRAIL: dict[str, Any] = {
         "policies": "policies.yaml",
     },
 }
-_IDLE = {
-    "guardrail_name": "idle",
-    "litellm_params": {"guardrail": "bench.idle.IdleGuardrail", "mode": "post_call", "default_on": True},
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +56,16 @@ class Case:
     model: str
     fresh: bool
     status: str
+    paired: bool
+    """Whether what is added is so little that only pairs tell it."""
 
 
 CASES = (
-    Case("untouched", "plain", fresh=True, status="skipped"),
-    Case("cached", "up", fresh=False, status="corrected"),
-    Case("corrected", "up", fresh=True, status="corrected"),
+    Case("untouched", "plain", fresh=True, status="skipped", paired=True),
+    Case("cached", "up", fresh=False, status="corrected", paired=True),
+    Case("corrected", "up", fresh=True, status="corrected", paired=False),
 )
-KINDS: dict[str, list[dict[str, Any]]] = {"litellm": [], "idle": [_IDLE], "gateway": [GUARDRAIL]}
+KINDS: dict[str, list[dict[str, Any]]] = {"litellm": [], "gateway": [GUARDRAIL]}
 """By name: the guardrails that it has."""
 _PAIRED = "paired"
 _ON_REQUEST = GUARDRAIL | {"litellm_params": GUARDRAIL["litellm_params"] | {"default_on": False}}
@@ -99,17 +96,18 @@ def run(requests: int) -> dict[str, Any]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         shared = _start(stack, folder)
-        proxies = [_proxy(stack, folder, kind, *shared) for _ in range(_PROCESSES) for kind in KINDS]
+        kinds = [*_PROCESSES * list(KINDS), _PAIRED]
+        *proxies, one = _answering([_proxy(stack, folder, kind, *shared) for kind in kinds])
         numbers = itertools.count(1)
-        rows = [_row(proxies, numbers, requests, together, case) for together, case in itertools.product((1, 8), CASES)]
-        one = _proxy(stack, folder, _PAIRED, *shared)
-        pairs = {case.name: _pairs(one, numbers, 2 * requests, case) for case in CASES}
+        asked = {1: requests, 8: requests // 2}
+        rows = [_row(proxies, numbers, asked[many], many, case) for many, case in itertools.product(asked, CASES)]
+        pairs = {case.name: _pairs(one, numbers, 2 * requests, case) for case in CASES if case.paired}
     alone = {row["case"]: row for row in rows if row["together"] == 1}
     ratios = {f"{name}_p50_ratio": alone[name]["ratio_p50"] for name in ("untouched", "cached", "corrected")}
     apart = statistics.median(row["litellm_apart"] for row in alone.values())
-    beside = {"litellm_processes_apart": apart, "idle_guardrail_p50_ratio": alone["untouched"]["idle_p50"]}
     paired = {f"{name}_paired_ratio": told["ratio_p50"] for name, told in pairs.items()}
-    return {"n": requests, "processes": _PROCESSES, "rows": rows, "pairs": pairs, **ratios, **paired, **beside}
+    told = {"rows": rows, "pairs": pairs, **ratios, **paired, "litellm_processes_apart": apart}
+    return {"n": requests, "processes": _PROCESSES, **told}
 
 
 def _row(
@@ -160,9 +158,8 @@ def _told(times: Mapping[Proxy, list[float]]) -> dict[str, Any]:
         own = [values for proxy, values in times.items() if proxy.kind == kind]
         found[kind] = {f"p{at}_ms": round(statistics.median(_at(values, at) for values in own), 2) for at in (50, 95)}
     apart = sorted(_at(values, 50) for proxy, values in times.items() if proxy.kind == "litellm")
-    ours, theirs, idle = (found[kind]["p50_ms"] for kind in ("gateway", "litellm", "idle"))
+    ours, theirs = (found[kind]["p50_ms"] for kind in ("gateway", "litellm"))
     told = {"added_p50_ms": round(ours - theirs, 2), "ratio_p50": round(ours / theirs, 3)}
-    told["idle_p50"] = round(idle / theirs, 3)
     return {**found, **told, "litellm_apart": round(apart[-1] / apart[0], 3)}
 
 
@@ -190,7 +187,17 @@ def _start(stack: ExitStack, folder: Path) -> tuple[int, str, dict[str, str]]:
     return up, key, env
 
 
-def _proxy(stack: ExitStack, folder: Path, kind: str, up: int, key: str, env: dict[str, str]) -> Proxy:
+def _answering(started: Sequence[tuple[Proxy, Callable[[], None]]]) -> list[Proxy]:
+    """They import LiteLLM all at once; who is asked is there."""
+    for _, ready in started:
+        ready()
+    return [proxy for proxy, _ in started]
+
+
+def _proxy(
+    stack: ExitStack, folder: Path, kind: str, up: int, key: str, env: dict[str, str]
+) -> tuple[Proxy, Callable[[], None]]:
+    """One that starts, and what waits until it answers."""
     model = {"model": "openai/up", "api_base": f"http://127.0.0.1:{up}/v1", "api_key": "none"}
     settings: dict[str, Any] = {
         "model_list": [{"model_name": name, "litellm_params": model} for name in ("up", "plain")],
@@ -203,5 +210,5 @@ def _proxy(stack: ExitStack, folder: Path, kind: str, up: int, key: str, env: di
     file.write_text(yaml.safe_dump(settings))
     options = ["--config", str(file), "--host", "127.0.0.1", "--port", str(port), "--telemetry", "False"]
     child = stack.enter_context(process(["bench.litellm_alone", *options], log, env))
-    wait_for(f"http://127.0.0.1:{port}/health/readiness", child, log, lambda _: None)
-    return Proxy(kind, port, key)
+    ready = partial(wait_for, f"http://127.0.0.1:{port}/health/readiness", child, log, lambda _: None)
+    return Proxy(kind, port, key), ready

@@ -11,8 +11,9 @@ import importlib.util
 import json
 import os
 import shutil
+import statistics
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from aligner_proxy import config
 from aligner_proxy.engine import quantise, sources
 from aligner_proxy.engine.weights import Settings, prepare
 from bench.apart import apart
+from bench.batched import Batched
 from bench.concurrent import CLIENTS, Job, Way
 from demo.processes import free_port, process, wait_for
 from models.gguf import export
@@ -48,6 +50,19 @@ def running(model: str) -> Iterator[tuple[dict[str, Way], dict[str, Any]]]:
             if reason:
                 missing |= {f"throughput16_vs_{name}": None, f"without_{name}": reason}
         yield ways, missing
+
+
+def _batched(stack: contextlib.ExitStack, _folder: Path, model: str) -> Way:
+    """transformers' continuous batching; all get as many tokens as the answers have on the average."""
+    peer = Batched(stack, prepare(Settings(model=model), config.home())[1])
+
+    def work(asked: list[Job]) -> None:
+        tokens = round(statistics.mean(job.tokens for job in asked))
+        written = peer.write([job.prompt for job in asked], tokens)
+        if len(written) != len(asked) or min(written) < tokens:
+            raise RuntimeError(f"continuous batching wrote {sum(written)} tokens for {len(asked)} answers")
+
+    return work
 
 
 def _no_llama() -> str:
@@ -118,5 +133,9 @@ def _asking(url: str, body: Any, written: Any) -> Way:
     return work
 
 
-_STARTED = {"llama_cpp": (_no_llama, _llama), "vllm": (_no_vllm, _vllm)}
+_STARTED: dict[str, tuple[Callable[[], str], Callable[[contextlib.ExitStack, Path, str], Way]]] = {
+    "transformers_cb": (str, _batched),
+    "llama_cpp": (_no_llama, _llama),
+    "vllm": (_no_vllm, _vllm),
+}
 """By name: why it is not here, empty if it is, and how it is started."""

@@ -34,7 +34,7 @@ def test_a_peer_that_is_not_installed_or_does_not_start_is_null_and_named(
 
     monkeypatch.setattr(peers, "_PEERS", tmp_path)
     there = {"llama_cpp": (lambda: "", fails), "other": (lambda: "", lambda *_: print)}
-    monkeypatch.setattr(peers, "_STARTED", peers._STARTED | there)
+    monkeypatch.setattr(peers, "_STARTED", {"vllm": peers._STARTED["vllm"], **there})
     with peers.running("embedded") as (ways, missing):
         assert list(ways) == ["other"]
     for name, reason in (("llama_cpp", "OSError: no such library"), ("vllm", "see scripts/peers.sh")):

@@ -173,13 +173,19 @@ class Process:
         with httpx.Client(transport=transport, trust_env=False) as client:
             while time.monotonic() < until and self.child.poll() is None:
                 time.sleep(0.1)
-                if uds and not uds.exists():
-                    continue  # httpcore leaves a socket open when there is nothing to connect to
+                if uds and not _listens(uds):
+                    continue  # httpcore leaves its socket open when it cannot connect
                 with contextlib.suppress(httpx.TransportError):
                     if client.get(url, timeout=5).status_code == httpx.codes.OK:
                         return
         self.stop()
         pytest.fail(f"{self.command} did not start:\n{self.output.read_text()[-4000:]}")
+
+
+def _listens(uds: Path) -> bool:
+    """Whether somebody takes connections there; the file alone is there before."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(uds)) == 0
 
 
 @dataclass
