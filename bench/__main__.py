@@ -10,8 +10,6 @@ import json
 import platform
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,8 @@ from rich.table import Table
 
 from aligner_proxy import __version__
 from aligner_proxy.errors import AlignerProxyError
-from bench.parts import KEYS, PARTS, measured
+from bench.apart import worker
+from bench.parts import KEYS, PARTS
 
 
 def main() -> int:
@@ -47,8 +46,8 @@ def _tried(console: Console, name: str, asked: argparse.Namespace) -> dict[str, 
     console.rule(name)
     began = time.perf_counter()
     try:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-            found = process.submit(measured, PARTS[name], asked).result()
+        with worker() as alone:
+            found = alone.submit(PARTS[name], asked).result()
     except Exception as error:  # noqa: BLE001 - what was measured before must not be lost with what cannot be
         reason = str(error) if isinstance(error, AlignerProxyError) else f"{type(error).__name__}: {error}"
         console.print(f"{name} not measured: {reason}", style="yellow", markup=False)

@@ -1,4 +1,4 @@
-"""How do parts of one process measure without slowing each other? Each in a thread that ends with it.
+"""How do those that are measured not slow each other? In a process of its own, or in a thread that ends with the work.
 
 OpenMP gives every thread that computes workers of its own and keeps them. As soon as two threads have some, its library
 counts more workers than cores and puts all of them to sleep between any two layers: a forward of a small model then
@@ -8,7 +8,8 @@ takes up to twice as long (`docs/experiments.md`). Workers end with their thread
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from typing import ParamSpec, TypeVar
 
 Given = ParamSpec("Given")
@@ -23,3 +24,8 @@ def apart(work: Callable[Given, Found]) -> Callable[Given, Found]:
             return thread.submit(work, *given, **named).result()
 
     return done
+
+
+def worker() -> ProcessPoolExecutor:
+    """One new process, which finds what it is given by name and keeps its globals from call to call."""
+    return ProcessPoolExecutor(1, mp_context=get_context("spawn"))

@@ -6,8 +6,6 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from bench.apart import apart
-
 Part = Callable[[argparse.Namespace], dict[str, Any]]
 
 
@@ -62,8 +60,3 @@ KEYS: dict[str, tuple[str, ...]] = {
     "memory": ("peak_rss_mb",),
 }
 """What the last line says of each part: null where the part could not be measured, with its error beside."""
-
-
-def measured(part: Part, asked: argparse.Namespace) -> dict[str, Any]:
-    """What a part finds, worked on in a thread that ends with it; a process of its own finds this by name."""
-    return apart(part)(asked)

@@ -23,8 +23,8 @@ import httpx
 from aligner_proxy import config
 from aligner_proxy.engine import quantise, sources
 from aligner_proxy.engine.weights import Settings, prepare
-from bench.apart import apart
-from bench.batched import Batched
+from bench import batched
+from bench.apart import apart, worker
 from bench.concurrent import CLIENTS, Job, Way
 from demo.processes import free_port, process, wait_for
 from models.gguf import export
@@ -54,11 +54,12 @@ def running(model: str) -> Iterator[tuple[dict[str, Way], dict[str, Any]]]:
 
 def _batched(stack: contextlib.ExitStack, _folder: Path, model: str) -> Way:
     """transformers' continuous batching; all get as many tokens as the answers have on the average."""
-    peer = Batched(stack, prepare(Settings(model=model), config.home())[1])
+    peer = stack.enter_context(worker())
+    peer.submit(batched.load, prepare(Settings(model=model), config.home())[1]).result()
 
     def work(asked: list[Job]) -> None:
         tokens = round(statistics.mean(job.tokens for job in asked))
-        written = peer.write([job.prompt for job in asked], tokens)
+        written = peer.submit(batched.write, [job.prompt for job in asked], tokens).result()
         if len(written) != len(asked) or min(written) < tokens:
             raise RuntimeError(f"continuous batching wrote {sum(written)} tokens for {len(asked)} answers")
 
