@@ -126,13 +126,13 @@ class _Work:
         return (yield from self._filled(splice.hole(self._segments, flags, run, span.before, lead), span.objective))
 
     def whole(self) -> Generator[Ask, Step, Edited]:
-        """Verify the whole answer as a draft. It goes along with the prompt, unless it may be dear for nothing.
+        """Verify the whole answer as a draft. It goes along with the prompt where both fit a step and that is not dear.
 
         Then the detector, where there is one, says first what of it is likely to stand.
         """
         lookup = [*self._fitted.answer, self._runner.tokenizer.eos]
         scores, clean = list[tuple[float, int]](), tuple[range, ...]()
-        if self.scores and self._runner.probes(len(lookup)):
+        if self.scores and self._runner.probes(self.prompt_tokens, len(lookup)):
             scores = yield from self._prefill()
             clean = self._clean(scores)
         where = self._spans() if self.scores and not scores else None

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from aligner_proxy.engine import attention, weigher
+from aligner_proxy.engine import attention, tiles, weigher
 from aligner_proxy.engine.attention import KVStore, Plan, Row
 from aligner_proxy.engine.blocks import BLOCK, BlockPool
 from aligner_proxy.engine.crew import Crew
@@ -96,9 +96,9 @@ class ModelRunner:
         """How long a draft pays here, in the company of the last step."""
         return draft_length(self.costs, seen, room, self._company)
 
-    def probes(self, room: int) -> bool:
-        """Whether a draft of this length is too dear here to be tried unasked."""
-        return probes(self.costs, room)
+    def probes(self, prompt: int, room: int) -> bool:
+        """Whether a draft of this length is too dear here to be tried unasked, or takes a step more than its prompt."""
+        return prompt + room > self.step_tokens or probes(self.costs, room)
 
     @torch.inference_mode()
     def run(self, feeds: Sequence[Feed]) -> list[list[int]]:
@@ -193,7 +193,7 @@ class ModelRunner:
             first += feed.stop - feed.start
         if not rows:
             return [[] for _ in feeds]
-        logits = self._output(hidden[rows])
+        logits = tiles.words(self._output, hidden[rows])
         chosen, at = [], 0
         for feed in feeds:
             chosen.append(_greedy(logits[at : at + len(feed.wanted)], feed))
@@ -202,10 +202,11 @@ class ModelRunner:
 
 
 def _cpu() -> str:
-    """The processor's name, where the system tells it."""
+    """The processor's name, where the system tells it, and whether our products go in tiles on it."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), machine())
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), machine())
+    return f"{name}, in tiles" if tiles.there() else name
 
 
 def _greedy(logits: Tensor, feed: Feed) -> list[int]:

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aligner_proxy import prompts
-from aligner_proxy.engine import lora, manifest, measure, memory, packed, shared, sources
+from aligner_proxy.engine import lora, manifest, measure, memory, packed, shared, sources, tiles
 from aligner_proxy.engine.correct import Aligner
 from aligner_proxy.engine.detector import DEPTHS, DetectorHead
 from aligner_proxy.engine.protocol import AlignerInfo
@@ -203,6 +203,8 @@ def _room(folder: Path, settings: Settings, states: int) -> int:
     if sizes is None or left is None:
         return settings.cache_tokens
     width = 4 if _dtype(settings) == torch.float32 else 2
+    if settings.quantization == "nf4" and not torch.cuda.is_available():
+        left -= tiles.kept(sizes.linear)
     try:
         return memory.cache_tokens(sizes, settings.quantization, width, _WINDOW, states, left, settings.cache_tokens)
     except WeightsError as error:

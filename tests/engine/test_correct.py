@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from aligner_proxy import segments
 from aligner_proxy.engine.detector import DetectorHead
 from aligner_proxy.engine.draft_length import CostCurve, Rule, draft_length
+from aligner_proxy.engine.fit import fit
 from aligner_proxy.engine.loop import alone
 from aligner_proxy.engine.proposer import EditProposer
 from aligner_proxy.engine.runner import ModelRunner
 from aligner_proxy.errors import AnswerTooLong, DeadlineExceeded
+from aligner_proxy.prompts import template
 from aligner_proxy.types import Turn, Verify
 
 from . import tiny
@@ -148,6 +150,7 @@ def test_where_drafts_are_dear_the_detector_is_asked_first_and_the_text_is_the_s
 ) -> None:
     """With a caution that nothing exceeds all is vouched for and copied: the prompt's forward, one that generates."""
     aligner, request = tiny.aligner(), tiny.request(tiny.ANSWER * 4, verify=Verify.ALWAYS, caution=caution)
+    monkeypatch.setattr(ModelRunner, "step_tokens", 1024)
     cheap = alone(aligner, request)
     monkeypatch.setattr(aligner.runner, "costs", CostCurve(((1, 1.0), (64, 64.0))))
     dear = alone(aligner, request)
@@ -156,6 +159,16 @@ def test_where_drafts_are_dear_the_detector_is_asked_first_and_the_text_is_the_s
     assert [s.flagged for s in dear.segments] == [s.flagged for s in cheap.segments]
     if caution > 0:
         assert (cheap.counts.forwards, dear.counts.forwards) == (1, 2)
+
+
+def test_a_draft_that_would_be_split_waits_for_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompt and draft fit one step: one forward. One token less: the prompt's, and one that generates."""
+    aligner, request = tiny.aligner(), tiny.request(tiny.ANSWER * 4, verify=Verify.ALWAYS, caution=1e9)
+    fitted = fit(request, template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
+    whole = len(fitted.ids) + len(fitted.answer) + 1
+    for step, forwards in ((whole, 1), (whole - 1, 2)):
+        monkeypatch.setattr(ModelRunner, "step_tokens", step)
+        assert alone(aligner, request).counts.forwards == forwards
 
 
 def test_an_answer_that_cannot_fit_is_refused() -> None:

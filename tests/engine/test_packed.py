@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from aligner_proxy.engine import packed
+from aligner_proxy.engine import packed, tiles
 
 bnb = pytest.importorskip("bitsandbytes")
 WIDE, OUT = 128, 96
@@ -24,6 +24,12 @@ def layer(bias: bool = False, dtype: torch.dtype = torch.bfloat16) -> Any:
 
 def kernel() -> bool:
     return packed.shorten(nn.Sequential(layer())) == 1
+
+
+@pytest.fixture(autouse=True)
+def no_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a CPU has them, many rows go another way (test_tiles.py)."""
+    monkeypatch.setattr(tiles, "there", lambda: False)
 
 
 needs_kernel = pytest.mark.skipif(not kernel(), reason="this processor has no 4-bit kernel")
