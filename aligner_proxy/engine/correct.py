@@ -166,11 +166,13 @@ class _Work:
         return spans(self._fitted.prompt, self._segments, self._fitted.offsets)
 
     def _prefill(self) -> Generator[Ask, Step, list[tuple[float, int]]]:
-        """Read the prompt; log-odds of every segment, and the objective that they come from."""
+        """Read the prompt to the end of its last segment; log-odds of all of them, and the objective they come from."""
+        where = self._spans()
+        ids = self._fitted.ids[: where.segments[-1].stop if where.segments else None]
         # What has been read while the answer was still being written is not read again.
-        start = min(matching(self._sequence.ids, self._fitted.ids), len(self._fitted.ids) - 1)
+        start = min(matching(self._sequence.ids, ids), len(ids) - 1)
         self._sequence.crop(start)
-        step = yield Ask(self._fitted.ids[start:], spans=self._spans(), prompt=True)
+        step = yield Ask(ids[start:], spans=where, prompt=True)
         self.tally.forwards += step.forwards
         return step.scores
 

@@ -192,7 +192,8 @@ class LocalEngine:
 
     async def read(self, request: AlignRequest) -> LocalReading:
         """Begin to read an answer that is still being written; `request.answer` is what there is of it."""
-        growing, aligner = Growing(request), self._aligner().named(request.aligner)
+        growing = Growing(request, alone=lambda: len(self._live) == 1)
+        aligner = self._aligner().named(request.aligner)
         growing.add(request.answer)
         judges = aligner.info.has_head and request.verify is Verify.FLAGGED
         begin = partial(_begin, read, growing)

@@ -24,9 +24,9 @@ from aligner_proxy.engine.sequence import Ask, Sequence, Step, Work
 from aligner_proxy.segments import Cutter, Segment, firm, split
 from aligner_proxy.types import Correction, SegmentScore
 
-ENOUGH_CHARS = 96
+ENOUGH_CHARS, ALONE_CHARS = 96, 32
 """So much new text wakes the reader: some 20 tokens, so that a forward is not spent on a word (chunks of 32 tokens cost
-a fifth more than one long prefill)."""
+a fifth more than one long prefill). Where nobody else wants the engine, a third of it: so less is left at the end."""
 
 
 @dataclass(slots=True, eq=False)
@@ -55,6 +55,8 @@ class Growing:
     judged: bool = False
     """All verdicts are there."""
     replacing: deque[Replacing] = field(default_factory=deque)
+    alone: Callable[[], bool] = lambda: False
+    """Whether nobody else wants the engine."""
     told: Callable[[], None] = lambda: None
     """Called in the model's thread when there is something new."""
     finished: int = 0
@@ -72,7 +74,8 @@ class Growing:
         if self.complete or self.replacing or (self.ended and not self.judged):
             return True
         due = self.awaited and self.finished > self.seen
-        return due or (not self.judged and len(self.text) - self.read >= ENOUGH_CHARS)
+        enough = ALONE_CHARS if self.alone() else ENOUGH_CHARS
+        return due or (not self.judged and len(self.text) - self.read >= enough)
 
 
 def read(aligner: Aligner, growing: Growing, sequence: Sequence) -> Work:

@@ -18,6 +18,7 @@ from aligner_proxy.engine.fit import fit
 from aligner_proxy.engine.loop import alone
 from aligner_proxy.engine.proposer import EditProposer
 from aligner_proxy.engine.runner import ModelRunner
+from aligner_proxy.engine.scheduler import Feed
 from aligner_proxy.errors import AnswerTooLong, DeadlineExceeded
 from aligner_proxy.prompts import template
 from aligner_proxy.types import Turn, Verify
@@ -63,6 +64,17 @@ def test_nothing_flagged_takes_one_forward_and_returns_the_answer_itself() -> No
     assert result.counts.forwards == 1
     assert result.counts.drafted == 0
     assert len(result.segments) == 4
+
+
+def test_a_verdict_reads_no_further_than_the_last_segment(monkeypatch: pytest.MonkeyPatch) -> None:
+    aligner, request, fed = tiny.aligner(), tiny.request(caution=1e9), list[Feed]()
+    run = aligner.runner.run
+    monkeypatch.setattr(aligner.runner, "run", lambda feeds: fed.extend(feeds) or run(feeds))
+    alone(aligner, request)
+    fitted = fit(request, template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
+    ends = [end for _, end in fitted.offsets]
+    assert ends[fed[-1].stop - 1] >= fitted.prompt.end > ends[fed[-1].stop - 2]
+    assert fed[-1].stop < len(fitted.ids)
 
 
 def test_everything_flagged_keeps_nothing_by_copy() -> None:

@@ -14,7 +14,7 @@ from aligner_proxy import segments
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.loop import Loop, alone
 from aligner_proxy.engine.protocol import Span
-from aligner_proxy.engine.reading import Growing, read
+from aligner_proxy.engine.reading import ALONE_CHARS, ENOUGH_CHARS, Growing, read
 from aligner_proxy.engine.scheduler import Job
 from aligner_proxy.engine.sequence import Sequence
 from aligner_proxy.errors import AnswerTooLong, EngineFault, EngineUnavailable
@@ -189,4 +189,19 @@ async def test_a_stretch_that_is_not_there_ends_the_reading() -> None:
         await reading.replace(Span(first=7, stop=9, end=20, before="", deadline_s=60))
     with pytest.raises(EngineFault):
         await reading.judged(0)
+    await engine.aclose()
+
+
+async def test_where_nobody_else_wants_the_engine_less_text_wakes_the_reader() -> None:
+    engine = LocalEngine(tiny.aligner)
+    await engine.start()
+    first, second = [await engine.read(tiny.request("")) for _ in range(2)]
+    growing = first._growing
+    growing.add("x" * (ENOUGH_CHARS - 1))
+    assert not growing.waits()
+    await second.aclose()
+    assert growing.waits()
+    growing.read = ENOUGH_CHARS - ALONE_CHARS
+    assert not growing.waits()
+    await first.aclose()
     await engine.aclose()
