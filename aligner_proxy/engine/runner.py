@@ -193,7 +193,7 @@ class ModelRunner:
             first += feed.stop - feed.start
         if not rows:
             return [[] for _ in feeds]
-        logits = tiles.words(self._output, hidden[rows])
+        logits = tiles.logits(self._output, hidden[rows])
         chosen, at = [], 0
         for feed in feeds:
             chosen.append(_greedy(logits[at : at + len(feed.wanted)], feed))

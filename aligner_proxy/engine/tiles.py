@@ -70,7 +70,7 @@ def _choose(few: Product, size: int, many: Product) -> Product:
     return lambda x: few(x) if x.numel() < size else many(x.to(torch.bfloat16)).to(x.dtype)
 
 
-def words(output: nn.Module, states: Tensor) -> Tensor:
+def logits(output: nn.Module, states: Tensor) -> Tensor:
     """What the output layer says of (rows, width). Few rows come last there, and are two at least: in half the time."""
     weight = output.weight
     if len(states) > FEW or weight.dtype is not torch.bfloat16 or weight.is_cuda or not there():

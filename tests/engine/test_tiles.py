@@ -92,7 +92,7 @@ def test_only_a_small_model_keeps_them_and_only_where_there_are_tiles_and_memory
 @torch.inference_mode()
 def test_the_output_layer_says_the_same_from_either_side(there: None, rows: int) -> None:
     output, states = nn.Linear(WIDE, 500, bias=False).to(torch.bfloat16), torch.randn(rows, WIDE).to(torch.bfloat16)
-    said = tiles.words(output, states)
+    said = tiles.logits(output, states)
     assert said.shape == (rows, 500)
     torch.testing.assert_close(said, output(states), **ROUNDED)
 
@@ -100,7 +100,7 @@ def test_the_output_layer_says_the_same_from_either_side(there: None, rows: int)
 @torch.inference_mode()
 def test_in_fp32_nothing_is_turned_round(there: None) -> None:
     output, states = nn.Linear(WIDE, 500, bias=False), torch.randn(3, WIDE)
-    assert torch.equal(tiles.words(output, states), output(states))
+    assert torch.equal(tiles.logits(output, states), output(states))
 
 
 def test_scores_of_attention_are_the_same_from_either_side(there: None) -> None:
