@@ -11,9 +11,12 @@ from aligner_proxy.engine.blocks import BlockPool
 from aligner_proxy.engine.correct import Aligner
 from aligner_proxy.engine.detector import Spans
 from aligner_proxy.engine.draft_length import FLAT
+from aligner_proxy.engine.fit import fit
 from aligner_proxy.engine.loop import alone
+from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest
 from aligner_proxy.engine.scheduler import Feed
 from aligner_proxy.engine.tokens import PromptTokenizer
+from aligner_proxy.prompts import template
 from aligner_proxy.types import Correction
 
 from . import tiny
@@ -30,10 +33,12 @@ class Oracle:
         self._wanted = [*self.tokenizer.continuation(wanted), 1]
         self._flagged = flagged
         self.fed: list[int] = []
+        self.prompt = 0
+        """Tokens before what is written."""
 
     def run(self, feeds: Sequence[Feed]) -> list[list[int]]:
         self.fed += [feed.stop - feed.start for feed in feeds]
-        return [[self._next(feed.job.sequence.ids[feed.job.prompt : at + 1]) for at in feed.wanted] for feed in feeds]
+        return [[self._next(feed.job.sequence.ids[self.prompt : at + 1]) for at in feed.wanted] for feed in feeds]
 
     def scores(self, _feed: Feed, spans: Spans) -> list[tuple[float, int]]:
         return [(3.0 if i in self._flagged else -3.0, 0) for i in range(len(spans.segments))]
@@ -45,9 +50,12 @@ class Oracle:
 
 
 def edit(answer: str, wanted: str, flagged: set[int]) -> tuple[Correction, Oracle]:
-    oracle = Oracle(wanted, flagged)
-    aligner = Aligner(oracle, tiny.aligner().info)  # type: ignore[arg-type]
-    return alone(aligner, tiny.request(answer)), oracle
+    return asked(tiny.request(answer), Oracle(wanted, flagged), tiny.aligner().info)
+
+
+def asked(request: AlignRequest, oracle: Oracle, info: AlignerInfo) -> tuple[Correction, Oracle]:
+    oracle.prompt = len(fit(request, template(info.template), oracle.tokenizer, info.window).ids)
+    return alone(Aligner(oracle, info), request), oracle  # type: ignore[arg-type]
 
 
 OPEN, RUDE, FERRY, COAT = (
@@ -128,9 +136,8 @@ ASK = "If in doubt, ask the harbour master."
 
 def judging(answer: str, wanted: str, flagged: set[int], **more: object) -> tuple[Correction, Oracle]:
     """The same by an aligner whose head judges the place behind the last segment."""
-    oracle = Oracle(wanted, flagged)
-    aligner = Aligner(oracle, replace(tiny.aligner().info, ends=True))  # type: ignore[arg-type]
-    return alone(aligner, tiny.request(answer).model_copy(update=more)), oracle
+    request, info = tiny.request(answer).model_copy(update=more), replace(tiny.aligner().info, ends=True)
+    return asked(request, Oracle(wanted, flagged), info)
 
 
 def test_what_is_missing_is_added_behind_the_answer() -> None:
