@@ -176,17 +176,19 @@ def _products(queries: Tensor, keys: Tensor, values: Tensor, group: Group, scale
         # One sequence's queries look no further than the last of them; of several the longest counts.
         reach = min(context, -(-(old + last) // _PADDED) * _PADDED) if rows == 1 else context
         some = scaled[:, :, first:last].reshape(rows, groups, -1, size)
-        scores = _scores(some, keys[:, :, :reach])
-        new = scores.view(rows, groups, -1, last - first, reach)[..., old:]
+        count = some.shape[2]
+        scores = _scores(tiles.rounded(some), keys[:, :, :reach])
+        new = scores[:, :, :count].view(rows, groups, -1, last - first, reach)[..., old:]
         new.masked_fill_(hidden[..., first:last, : reach - old], -torch.inf)
-        done.append((scores.softmax(dim=-1) @ values[:, :, :reach]).view(rows, heads, last - first, size))
+        seen = (scores.softmax(dim=-1) @ values[:, :, :reach])[:, :, :count]
+        done.append(seen.reshape(rows, heads, last - first, size))
     return done[0] if len(done) == 1 else torch.cat(done, dim=2)
 
 
 def _scores(queries: Tensor, keys: Tensor) -> Tensor:
     """Every query by every key. Of many sequences the keys go first where a CPU has tiles: in a third of the time."""
     if len(keys) > 1 and tiles.there():
-        return (keys @ queries.transpose(-1, -2)).transpose(-1, -2).contiguous()
+        return tiles.turned(queries, keys).contiguous()
     return queries @ keys.transpose(-1, -2)
 
 

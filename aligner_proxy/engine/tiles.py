@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import torch
@@ -39,44 +39,81 @@ def there() -> bool:
 
 def kept(weights: int) -> int:
     """Bytes that a model with so many weights in 4 bits takes for keeping them unpacked as well."""
-    size, left = 2 * weights, memory.available()
-    fits = size <= KEPT and (left is None or 4 * size <= left)
-    return size if there() and fits else 0
+    size = 2 * weights
+    if not there() or size > KEPT:
+        return 0
+    left = memory.available()
+    return size if left is None or 4 * size <= left else 0
 
 
-class Tiles:
-    """Products of the 4-bit layers of one model whose weights are packed for the CPU's kernel."""
-
-    def __init__(self, layers: list[Any]) -> None:
-        counts = [layer.in_features * layer.out_features for layer in layers]
-        self._keeps = bool(kept(sum(counts)))
-        self._room = torch.empty(0 if self._keeps else max(counts, default=0), dtype=torch.bfloat16)
-
-    def product(self, layer: Any, few: Product) -> Product:
-        """The product of (..., width) with this layer's weights: `few` for a few rows, in tiles for more of them."""
-        state = layer.weight.quant_state
-        rows, width = state.shape
-        fill = partial(unpack, layer.weight.data, state.absmax, state.blocksize)
-        if self._keeps:
-            # In the order in which torch's library wants them; `linear` would order them anew each time.
-            ordered, multiply = torch.ops.mkldnn._reorder_linear_weight, torch.ops.mkldnn._linear_pointwise
-            known = ordered(fill(torch.empty((rows, width), dtype=torch.bfloat16)), MANY_KEPT)
-            return _choose(few, MANY_KEPT * width, lambda x: multiply(x, known, None, "none", [], ""))
-        room = self._room[: rows * width].view(rows, width)
-        return _choose(few, MANY * width, lambda x: nn.functional.linear(x, fill(room)))
+def quicken(layers: list[Any]) -> None:
+    """Let the 4-bit layers of one model multiply many rows in tiles. Their weights are packed for the CPU's kernel."""
+    counts = [layer.in_features * layer.out_features for layer in layers]
+    if kept(sum(counts)):
+        for layer in layers:
+            layer.forward = _choose(layer, MANY_KEPT, _keeping(layer))
+        return
+    room = torch.empty(max(counts), dtype=torch.bfloat16)
+    for layer in layers:
+        layer.forward = _choose(layer, MANY, _unpacking(layer, room))
 
 
-def _choose(few: Product, size: int, many: Product) -> Product:
-    return lambda x: few(x) if x.numel() < size else many(x.to(torch.bfloat16)).to(x.dtype)
+def _keeping(layer: Any) -> Product:
+    """Numbers unpacked once, in the order in which torch's library wants them: `linear` would order them each time."""
+    multiply = torch.ops.mkldnn._linear_pointwise
+    shape = layer.weight.quant_state.shape
+    known = torch.ops.mkldnn._reorder_linear_weight(_numbers(layer, torch.empty(shape, dtype=torch.bfloat16)), FEW)
+    return lambda rows: multiply(rows, known, None, "none", [], "")
+
+
+def _unpacking(layer: Any, room: Tensor) -> Product:
+    rows, width = layer.weight.quant_state.shape
+    place = room[: rows * width].view(rows, width)
+    return lambda x: nn.functional.linear(x, _numbers(layer, place))
+
+
+def _choose(layer: Any, least: int, many: Product) -> Product:
+    """The layer's own way for fewer rows than this, the other one for more of them."""
+    few, width = layer.forward, layer.in_features
+
+    def product(x: Tensor) -> Tensor:
+        if x.numel() < least * width:
+            return few(x)  # type: ignore[no-any-return]
+        rows = x.to(torch.bfloat16).reshape(-1, width)
+        return many(rounded(rows))[: len(rows)].view(*x.shape[:-1], -1).to(x.dtype)
+
+    return product
+
+
+def rounded(rows: Tensor) -> Tensor:
+    """Rows (..., count, width) and zeros behind them, so that there is a round number of rows.
+
+    torch's library compiles a product for every number of rows and keeps what it compiled: 0.8 GB of a small model
+    whose steps are of all lengths up to 256. So there are few such numbers.
+    """
+    count = rows.shape[-2]
+    more = 0 if count <= 8 else -count % (16 if count <= 64 else 64)
+    return nn.functional.pad(rows, (0, 0, 0, more)) if more else rows
+
+
+def turned(rows: Tensor, weights: Tensor) -> Tensor:
+    """Rows times weights, both (..., count, width), as weights times rows: where tiles are, some are quicker so."""
+    return (weights @ rows.transpose(-1, -2)).transpose(-1, -2)
 
 
 def logits(output: nn.Module, states: Tensor) -> Tensor:
     """What the output layer says of (rows, width). Few rows come last there, and are two at least: in half the time."""
     weight = output.weight
-    if len(states) > FEW or weight.dtype is not torch.bfloat16 or weight.is_cuda or not there():
+    if weight.dtype is not torch.bfloat16 or weight.is_cuda or not there():
         return output(states)  # type: ignore[no-any-return]
-    pair = states.expand(2, -1) if len(states) == 1 else states
-    return (weight @ pair.t()).t()[: len(states)]
+    if len(states) > FEW:
+        return output(rounded(states))[: len(states)]  # type: ignore[no-any-return]
+    return turned(states.expand(2, -1) if len(states) == 1 else states, weight)[: len(states)]
+
+
+def _numbers(layer: Any, out: Tensor) -> Tensor:
+    state = layer.weight.quant_state
+    return unpack(layer.weight.data, state.absmax, state.blocksize, out)
 
 
 def unpack(packed: Tensor, scales: Tensor, block: int, out: Tensor) -> Tensor:

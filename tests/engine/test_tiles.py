@@ -88,6 +88,14 @@ def test_only_a_small_model_keeps_them_and_only_where_there_are_tiles_and_memory
     assert tiles.kept(most) == 0
 
 
+def test_numbers_of_rows_are_few_and_what_is_added_is_nothing() -> None:
+    rows = [torch.randn(3, count, 5) for count in range(257)]
+    done = [tiles.rounded(some) for some in rows]
+    assert all(torch.equal(one[:, : some.shape[1]], some) for one, some in zip(done, rows, strict=True))
+    assert not any(one[:, some.shape[1] :].any() for one, some in zip(done, rows, strict=True))
+    assert {one.shape[1] for one in done} == {*range(9), 16, 32, 48, 64, 128, 192, 256}
+
+
 @pytest.mark.parametrize("rows", [0, 1, 2, tiles.FEW, tiles.FEW + 1])
 @torch.inference_mode()
 def test_the_output_layer_says_the_same_from_either_side(there: None, rows: int) -> None:
