@@ -93,8 +93,8 @@ def before_torch() -> None:
         os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
     # The 4-bit library marks functions for torch's compiler, which we never use, and thereby loads all of it: 50 MB.
     os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
-    # What torch's library compiles for each shape of a product it keeps, for 1,024 shapes in each of two places. They are
-    # a quarter of a gigabyte; a quarter of them is not missed (docs/experiments.md).
+    # What torch's library compiles for each shape of a product it keeps, for 1,024 shapes in each of two places: a
+    # quarter of a gigabyte. A quarter of them is hardly missed (docs/experiments.md).
     for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(name, "256")
     _share_heap()
