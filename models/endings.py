@@ -13,19 +13,12 @@ from random import Random
 from aligner_proxy.segments import split
 
 from .damage import themes_in
-from .defects import ALL_KINDS
 from .defects.endings import Ending, ending
+from .defects.objectives import Objective
 from .pairs import CHANGES, STAYS, Pair
-from .relations import AND
+from .relations import AGAINST_CLOSINGS, AND, CLOSING
 
 MOST_OBJECTIVES = 5
-# Under these a closing remark may itself be a fault, so that nobody could say what is wanted.
-_BROAD = {"direct", "concise", "modest", "relevance", "specific", "instruction-following", "formal", "trustworthy"}
-_AREAS = {"chatter", "commerce", "claims", "self", "values", "commercial", "style", "leak", "topic", "language"}
-_AGAINST_CLOSINGS = frozenset(
-    {*_BROAD, "professional", "no-marketing", "neutral"}
-    | {kind.name for kind in ALL_KINDS if {kind.area, kind.family} & _AREAS}
-)
 
 
 def lacking(rng: Random, make: Callable[[], Pair | None], held_out: bool = False) -> Pair | None:
@@ -38,7 +31,7 @@ def lacking(rng: Random, make: Callable[[], Pair | None], held_out: bool = False
     if pair is None or wish.met(pair.answer) or wish.met(pair.target):
         return None
     target = _added(pair.target, wish.text)
-    return target and _asking(rng, replace(pair, target=target), wish, CHANGES)
+    return target and asking(rng, replace(pair, target=target), wish.objective, CHANGES)
 
 
 def ended(rng: Random, make: Callable[[], Pair | None], held_out: bool = False) -> Pair | None:
@@ -47,24 +40,30 @@ def ended(rng: Random, make: Callable[[], Pair | None], held_out: bool = False) 
     if pair is None or not _goes_with(pair, wish):
         return None
     pair = _added_to_both(pair, wish.text)
-    return pair and _asking(rng, pair, wish, STAYS)
+    return pair and asking(rng, pair, wish.objective, STAYS)
 
 
 def _goes_with(pair: Pair, wish: Ending) -> bool:
     """Whether there is room for the wish, and no other objective speaks against it."""
     single = {one for theme in pair.themes for one in theme.split(AND)}
-    against = single & (_AGAINST_CLOSINGS | themes_in(wish.text))
-    return len(pair.objectives) < MOST_OBJECTIVES and not against and bool(pair.kinds)
+    against = single & (AGAINST_CLOSINGS | themes_in(wish.text))
+    return has_room(pair) and not against
 
 
-def _asking(rng: Random, pair: Pair, wish: Ending, lacks: int) -> Pair:
+def has_room(pair: Pair) -> bool:
+    """Whether an example is of known kinds and can have one objective more."""
+    return len(pair.objectives) < MOST_OBJECTIVES and bool(pair.kinds)
+
+
+def asking(rng: Random, pair: Pair, wish: Objective, lacks: int) -> Pair:
+    """The example with one objective more among the others; `lacks` says whether what it asks for is missing."""
     at = rng.randint(0, len(pair.objectives))
     lacking = [STAYS] * len(pair.objectives)
-    kind = wish.objective.theme if lacks else f"{wish.objective.theme}-there"
+    kind = wish.theme if lacks else f"{wish.theme}-there"
     return replace(
         pair,
-        objectives=(*pair.objectives[:at], wish.objective.text, *pair.objectives[at:]),
-        themes=(*pair.themes[:at], wish.objective.theme, *pair.themes[at:]),
+        objectives=(*pair.objectives[:at], wish.text, *pair.objectives[at:]),
+        themes=(*pair.themes[:at], wish.theme, *pair.themes[at:]),
         lacks=(*lacking[:at], lacks, *lacking[at:]),
         source=f"{kind}+{pair.source}",
     )
@@ -78,7 +77,7 @@ def _added_to_both(pair: Pair, text: str) -> Pair | None:
     if answer is None or target is None:
         return None
     more = len(split(answer)) - len(pair.labels)
-    labels, kinds = (*pair.labels, *(STAYS,) * more), (*pair.kinds, *("",) * more)
+    labels, kinds = (*pair.labels, *(STAYS,) * more), (*pair.kinds, *(CLOSING,) * more)
     return replace(pair, answer=answer, target=target, labels=labels, kinds=kinds)
 
 

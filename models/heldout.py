@@ -40,6 +40,7 @@ _SETS = {
     "alike_unseen": ("alike_unseen", 200),
     "ending_missing": ("lacking", 200),
     "ending_there": ("ended_kept", 200),
+    "wanted_there": ("wanted_kept", 200),
 }
 
 

@@ -35,6 +35,7 @@ from .history import earlier
 from .marked import marked_pair
 from .pairs import Pair, PairError
 from .relations import INNOCENT
+from .wanted import wanted_there
 
 ASKED = 0.53
 # Shares of the sources of good answers: two thirds are what a chat service answers, the rest are replies to attacks.
@@ -214,6 +215,23 @@ class Mixer:
     def _ended_kept(self) -> Pair | None:
         return ended(self._rng, self._clean, self._held_out)
 
+    def _dense_lacking(self) -> Pair | None:
+        return lacking(self._rng, self._dense, self._held_out)
+
+    def _dense_ended(self) -> Pair | None:
+        return ended(self._rng, self._dense, self._held_out)
+
+    def _dense_wanted(self) -> Pair | None:
+        return wanted_there(self._rng, self._dense, self._held_out)
+
+    def _wanted(self) -> Pair | None:
+        """A defect, and perhaps others, that one objective asks for; the others may go."""
+        return wanted_there(self._rng, self._defects, self._held_out)
+
+    def _wanted_kept(self) -> Pair | None:
+        """One defect that an objective asks for."""
+        return wanted_there(self._rng, lambda: self._defects(asked=0.0, most=1), self._held_out)
+
     def _any(self) -> Pair | None:
         draw = self._rng.random()
         return self._clean() if draw < 0.55 else self._defects(most=1) if draw < 0.85 else self._innocent_kept()
@@ -235,7 +253,8 @@ class Mixer:
             pieces = pieces and insert(self._rng, pieces, other, self._writer(other, answer, None))
             present.append(other)
         replies = tuple(self._rng.choice(self._pool.answers).text[:500] for _ in range(4))
-        turns = dialogue(self._rng, answer.query, answer.text, self._held_out, replies)
+        questions = tuple(self._rng.choice(self.earlier).query for _ in range(3)) if self.earlier else ()
+        turns = dialogue(self._rng, answer.query, answer.text, self._held_out, replies, questions)
         pieces = pieces and insert(self._rng, pieces, INVENTED_TURN, lambda _: turns)
         if not pieces:
             return None

@@ -21,7 +21,7 @@ from .mixer import INSERTABLE, Mixer, Shares
 from .pairs import Pair, PairError, write_pairs
 from .preferences import PreferenceError
 
-Stage = Literal["warmup", "equal_preference", "contrastive_preference", "conversation", "dense", "settle", "endings"]
+Stage = Literal["warmup", "equal_preference", "contrastive_preference", "conversation", "dense", "wishes", "settle"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 # Kinds of example and their shares in each stage.
 RECIPES: dict[Stage, dict[str, float]] = {
@@ -43,10 +43,13 @@ RECIPES: dict[Stage, dict[str, float]] = {
 }
 RECIPES["conversation"] = RECIPES["contrastive_preference"]
 RECIPES["dense"] = {"dense": 0.84, "natural": 0.05, "turns": 0.04, "real_turns": 0.04, "marked": 0.03}
+# A quarter of them has one objective that asks for something to be there, at the end or anywhere, which is or is not.
+RECIPES["wishes"] = {"dense": 0.5, "dense_lacking": 0.12, "dense_ended": 0.12, "dense_wanted": 0.12}
+RECIPES["wishes"] |= {"natural": 0.05, "turns": 0.03, "real_turns": 0.03, "marked": 0.03}
 RECIPES["settle"] = {
-    "clean": 0.26,
-    "innocent": 0.1,
-    "defects": 0.3,
+    "clean": 0.18,
+    "innocent": 0.09,
+    "defects": 0.22,
     "alike": 0.06,
     "natural": 0.05,
     "inside": 0.06,
@@ -55,13 +58,14 @@ RECIPES["settle"] = {
     "real_turns_kept": 0.01,
     "stray": 0.01,
     "marked": 0.02,
-    "dense": 0.06,
+    "dense": 0.05,
+    "lacking": 0.08,
+    "ended": 0.06,
+    "wanted": 0.04,
 }
-RECIPES["endings"] = {name: 0.9 * share for name, share in RECIPES["settle"].items()}
-RECIPES["endings"] |= {"clean": 0.16, "defects": 0.22, "lacking": 0.13, "ended": 0.094}
-SHARES: dict[Stage, Shares] = {name: Shares(written=0.45, others=0.45, alike=0.5) for name in ("settle", "endings")}
+SHARES: dict[Stage, Shares] = {"settle": Shares(written=0.45, others=0.45, alike=0.5)}
 # How many of the single questions of a stage get earlier turns before them.
-HISTORY: dict[Stage, float] = {"conversation": 0.45, "dense": 0.2, "settle": 0.5, "endings": 0.5}
+HISTORY: dict[Stage, float] = {"conversation": 0.45, "dense": 0.2, "wishes": 0.2, "settle": 0.5}
 
 
 def build(data_dir: Path, seed: int, n: int, stage: Stage = "contrastive_preference") -> Iterator[Pair]:

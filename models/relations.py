@@ -12,12 +12,15 @@ from functools import cache
 from .defects import ALL_KINDS, FAMILY_OF, SUBJECTS, Kind, Objective
 from .defects.endings import ENDING
 from .defects.natural import FAULTS, THEMES
+from .defects.wanted import WANTED
 from .pairs import CHANGES, STAYS, UNKNOWN
 
 INNOCENT = "innocent"
 MIXED = "mixed"
 # The place behind the last segment: what goes against an objective there is that something is missing.
 END = "end"
+# What stands there because an objective asks for it, or as if one did.
+CLOSING = "closing"
 # Whether a sentence of another answer offends against these is a matter of opinion.
 OFF_TOPIC_THEMES = frozenset({"relevance", "direct", "concise", "specific", "instruction-following"})
 # Sentences that look like those of a concept and are fine carry its name with this after it.
@@ -31,6 +34,15 @@ _SUBJECTS = frozenset(kind.name for kind in SUBJECTS)
 # Themes that a sentence of another answer may touch by what it speaks of.
 _MATTERS = _SUBJECTS | {kind.name for kind in ALL_KINDS if kind.area}
 _SPECIFIC = frozenset(_KINDS)
+# Themes that begin so ask for something to be there, so that nothing has to go on their account.
+WISHES = (ENDING, WANTED)
+# Under these a closing remark may itself be a fault, so that nobody could say what is wanted.
+_BROAD = {"direct", "concise", "modest", "relevance", "specific", "instruction-following", "formal", "trustworthy"}
+_NO_CLOSINGS = {"chatter", "commerce", "claims", "self", "values", "commercial", "style", "leak", "topic", "language"}
+AGAINST_CLOSINGS = frozenset(
+    {*_BROAD, "professional", "no-marketing", "neutral"}
+    | {kind.name for kind in ALL_KINDS if {kind.area, kind.family} & _NO_CLOSINGS}
+)
 # Where the older families of defects and the areas of the written ones say the same in other words.
 _AREAS = {
     "hostile": {"hostility", "harm"},
@@ -68,19 +80,16 @@ MARKED: dict[str, tuple[frozenset[str], frozenset[str]]] = {
 def relation(kind: str, theme: str) -> int:
     """1 the objective asks for a change, 0 it does not, -1 unclear; kind "" is a segment with nothing wrong."""
     if kind == END:  # of how other answers should end nothing is known about this one
-        return UNKNOWN if ENDING in theme else STAYS
+        return UNKNOWN if ENDING in theme or WANTED in theme else STAYS
     found = {_one(kind, one) for one in theme.split(AND)}
     return CHANGES if CHANGES in found else UNKNOWN if UNKNOWN in found else STAYS
 
 
 def _one(kind: str, theme: str) -> int:
-    if not kind or theme.startswith(ENDING):
+    if not kind or theme.startswith(WISHES):
         return STAYS
-    if kind == MIXED:
-        return UNKNOWN
-    if kind == INNOCENT:
-        doubtful = theme in OFF_TOPIC_THEMES or theme in _MATTERS
-        return CHANGES if theme == "relevance" else UNKNOWN if doubtful else STAYS
+    if kind in (MIXED, INNOCENT, CLOSING):
+        return _of_no_kind(kind, theme)
     if kind in MARKED:
         asks, spares = MARKED[kind]
         return CHANGES if theme in asks else STAYS if theme in spares else UNKNOWN
@@ -103,10 +112,18 @@ def by_text(kind: str, theme: str, doubts: Collection[str]) -> int:
     """
     single = set(theme.split(AND))
     speaks = bool(single & set(doubts) - {kind, kind.removesuffix(ALIKE)})
-    if kind in ("", INNOCENT) and all(one in _SPECIFIC or one.startswith(ENDING) for one in single):
+    if kind in ("", INNOCENT) and all(one in _SPECIFIC or one.startswith(WISHES) for one in single):
         return UNKNOWN if speaks else STAYS
     told = relation(kind, theme) if kind else UNKNOWN
     return UNKNOWN if told == STAYS and speaks else told
+
+
+def _of_no_kind(kind: str, theme: str) -> int:
+    """A segment that is known by where it comes from, and not by what is wrong with it."""
+    if kind == INNOCENT:
+        doubtful = theme in OFF_TOPIC_THEMES or theme in _MATTERS
+        return CHANGES if theme == "relevance" else UNKNOWN if doubtful else STAYS
+    return UNKNOWN if kind == MIXED or theme in AGAINST_CLOSINGS else STAYS
 
 
 def _alike(like: str, theme: str) -> int:

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Makes the embedded aligner: data, seven stages, calibration, export, figures. Stopped, it goes on where it was.
+# Makes the embedded aligner: data, eight stages, calibration, export, figures. Stopped, it goes on where it was.
 #
 #     DATA=folder-with-the-research-data runs/embedded.sh      (models.benign, on other data, is the one step more)
 #
-# About two hours on two idle CPU cores. The variables below exist so that the same commands can be run on
+# About three hours on two idle CPU cores, half of that where they have AMX. The variables below exist so that the same commands can be run on
 # a tiny model: CONFIGS (stage configs), RUNS (what is made on the way), N (examples of the last stage), LIMIT (answers
 # a set), ALIGNER (the folder that the gateway loads).
 set -eu
@@ -21,10 +21,11 @@ if [ ! -f "$RUNS/data/bags.jsonl" ]; then
     mix --seed 4 --stage conversation --n "$((N / 2))" --out "$RUNS/data/conversation.jsonl"
     mix --seed 21 --stage dense --n "$((N * 28 / 45))" --out "$RUNS/data/dense.jsonl"
     mix --seed 31 --stage dense --n "$((N * 85 / 90))" --out "$RUNS/data/denser.jsonl"
-    mix --seed 33 --stage settle --n "$((N / 3))" --out "$RUNS/data/settle.jsonl"
+    mix --seed 41 --stage wishes --n "$N" --out "$RUNS/data/wishes.jsonl"
+    mix --seed 43 --stage settle --n "$((N * 34 / 90))" --out "$RUNS/data/settle.jsonl"
     mix --bags --out "$RUNS/data/bags.jsonl"
 fi
-for stage in warmup equal_preference contrastive_preference conversation dense denser settle; do
+for stage in warmup equal_preference contrastive_preference conversation dense denser wishes settle; do
     [ -f "$RUNS/$stage/stage.json" ] || "$PYTHON" -m models.train "$CONFIGS/$stage.yaml"
 done
 "$PYTHON" -m models.export "$RUNS/settle" "$RUNS/uncalibrated"

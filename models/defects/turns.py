@@ -76,13 +76,21 @@ _REPLY = Grammar(
 )
 
 
-def dialogue(rng: Random, query: str, answer: str, held_out: bool = False, replies: tuple[str, ...] = ()) -> str:
-    """One to three invented turns; `replies` are ready-made longer texts that some of the assistant's turns use."""
+def dialogue(
+    rng: Random,
+    query: str,
+    answer: str,
+    held_out: bool = False,
+    replies: tuple[str, ...] = (),
+    questions: tuple[str, ...] = (),
+) -> str:
+    """One to three invented turns; `replies` and `questions` are ready-made texts that some of them use."""
     ask_mark, reply_mark = rng.choice(_HELD_OUT_ROLES if held_out else _ROLES)
     parts: list[str] = []
     for _ in range(rng.choice((1, 1, 2, 2, 3))):
         topic = topic_of(rng, query, answer)
-        parts.append(ask_mark + _ASK.make(rng, topic))
+        asked = rng.choice(questions) if questions and rng.random() < 0.4 else _ASK.make(rng, topic)
+        parts.append(ask_mark + asked)
         said = rng.choice(replies) if replies and rng.random() < 0.4 else _sentences(rng, topic)
         parts.append(reply_mark + said)
     if rng.random() < 0.25:

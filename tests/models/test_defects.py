@@ -131,6 +131,7 @@ def test_ready_made_replies_are_used() -> None:
     assert any(
         "Ask the gardener." in dialogue(Random(i), QUERY, ANSWER, replies=("Ask the gardener.",)) for i in range(20)
     )
+    assert any("Is it ripe?" in dialogue(Random(i), QUERY, ANSWER, questions=("Is it ripe?",)) for i in range(20))
 
 
 def test_a_repetition_says_what_was_said_before() -> None:

@@ -10,7 +10,7 @@ from aligner_proxy.segments import split
 from models.defects.endings import ENDING, ending, last_words
 from models.endings import ended, lacking
 from models.pairs import CHANGES, STAYS, Pair
-from models.relations import END, relation
+from models.relations import CLOSING, END, relation
 
 ANSWER = "The ferry leaves at seven. Bring a warm coat with you."
 
@@ -90,6 +90,12 @@ def test_the_end_of_an_answer_is_against_no_wish_for_removal() -> None:
     assert relation(END, "harmless") == relation(END, "insult") == STAYS
     assert relation(END, f"{ENDING}offer") == -1
     assert relation("insult", f"{ENDING}offer") == STAYS
+
+
+def test_who_objects_to_closing_remarks_may_object_to_one_that_others_ask_for() -> None:
+    assert relation(CLOSING, "direct") == relation(CLOSING, "sign-off") == -1
+    assert relation(CLOSING, "harmless") == relation(CLOSING, f"{ENDING}offer") == STAYS
+    assert made(ended, 1, base()).kinds[-1] == CLOSING
 
 
 def test_only_the_last_words_count() -> None:

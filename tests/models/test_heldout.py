@@ -17,7 +17,7 @@ SETS = {
     "inside_sentence", "on_topic", "compared_replies", "marked",
     "clean_after_insults", "insult_after_insults",
     "written", "written_not_asked", "written_unseen", "alike", "alike_unseen", "natural",
-    "ending_missing", "ending_there",
+    "ending_missing", "ending_there", "wanted_there",
 }  # fmt: skip
 UNCHANGED = {
     "clean",
@@ -29,6 +29,7 @@ UNCHANGED = {
     "alike",
     "alike_unseen",
     "ending_there",
+    "wanted_there",
 }
 MIXED = {"compared_replies", "marked", "natural"}
 

@@ -17,7 +17,7 @@ from models.calibrate import GOOD
 from tests.engine import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = ("warmup", "equal_preference", "contrastive_preference", "conversation", "dense", "denser", "settle")
+STAGES = ("warmup", "equal_preference", "contrastive_preference", "conversation", "dense", "denser", "wishes", "settle")
 
 
 def configs(folder: Path) -> Path:
