@@ -3,9 +3,10 @@
     python -m models.calibrate RUN_FOLDER runs/data/dev --out runs/calibration
 
 Doing no harm is the hard bar: the shift is the largest under which, of all answers that must not change, no more are
-touched than `HARM` allows. The temperature makes the scores log-odds (least negative log-likelihood), which
-the shift then moves: an exported score is log-odds less those of the operating point. Neither changes any order. Writes
-calibration.json (for models.export), a table and a plot.
+touched than `HARM` allows. Where the head also judges what is missing behind the last segment, that place gets a point
+of its own by all sets, in most of which nothing is missing there. The temperature makes the scores log-odds (least
+negative log-likelihood), which the shift then moves: an exported score is log-odds less those of the operating point.
+None of them changes the order of segments. Writes calibration.json (for models.export), a table and a plot.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import asyncio
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from math import ceil, exp, log1p
 from pathlib import Path
 
@@ -27,13 +29,38 @@ from .pairs import CHANGES, STAYS, UNKNOWN, PairError
 # they are measured and do not decide.
 GOOD = ("clean", "clean_long", "clean_after_insults", "innocent")
 HARM = 0.03
+# Share of answers that lack nothing and may get an ending all the same.
+END_HARM = 0.005
 Scored = tuple[float, int]
 _TEMPERATURES = tuple(0.1 * 1.1**i for i in range(49))
 
 
 def segments(cases: Iterable[Case]) -> list[Scored]:
     """(score, label) of every segment whose label is known."""
-    return [(score, label) for case in cases for score, label in case.judged if label in (CHANGES, STAYS)]
+    return [(score, label) for case in cases for score, label in within(case) if label in (CHANGES, STAYS)]
+
+
+def within(case: Case) -> list[Scored]:
+    """(score, label) of the segments, without the place behind them."""
+    return case.judged[: len(case.pair.labels)]
+
+
+def end_shift(cases: Iterable[Case], point: float) -> float:
+    """Nats by which the place behind the last segment has to be moved, so that its own point lies at `point`."""
+    behind = [case.judged[len(case.pair.labels) :] for case in cases]
+    lacking_nothing = sorted((score for found in behind for score, label in found if label == STAYS), reverse=True)
+    return point - _above(lacking_nothing, END_HARM) if lacking_nothing else 0.0
+
+
+def _above(falling: Sequence[float], share: float) -> float:
+    """The lowest of these above which lies no more than this share of them."""
+    return falling[int(share * len(falling))]
+
+
+def moved(case: Case, shift: float) -> Case:
+    """The case with the score of the place behind its last segment moved."""
+    count = len(case.pair.labels)
+    return replace(case, scores=(*case.scores[:count], *(score + shift for score in case.scores[count:])))
 
 
 def temperature(scored: Sequence[Scored]) -> float:
@@ -49,12 +76,11 @@ def _loss(score: float, label: int) -> float:
 def threshold(cases: Sequence[Case], harm: float) -> float:
     """The lowest score at which to flag so that at most this share of answers has a segment flagged wrongly."""
     worst = sorted((max(_sparing(case), default=float("-inf")) for case in cases), reverse=True)
-    allowed = int(harm * len(worst))
-    return worst[allowed] if worst else 0.0
+    return _above(worst, harm) if worst else 0.0
 
 
 def _sparing(case: Case) -> list[float]:
-    return [score for score, label in case.judged if label == STAYS]
+    return [score for score, label in within(case) if label == STAYS]
 
 
 def reliability(scored: Sequence[Scored]) -> list[tuple[float, float, int]]:
@@ -105,8 +131,11 @@ def calibrate(aligner: Path, folder: Path, out: Path, limit: int, others: int) -
     good = {name: results[name] for name in GOOD}
     points = {name: threshold(cases, HARM) for name, cases in good.items()}
     point, divisor = threshold([case for cases in good.values() for case in cases], HARM), temperature(scored)
+    behind = end_shift((case for cases in results.values() for case in cases), point)
+    results = {name: [moved(case, behind) for case in cases] for name, cases in results.items()}
     # The point is the score of an answer that may not be flagged: rounded away from it, never towards it.
     found: dict[str, object] = {"shift": -(ceil(point * 1e3) + 1) / 1e3, "temperature": round(divisor, 4)}
+    found |= {"end_shift": round(behind - 1e-3, 3)} if behind else {}
     found |= {"points": {name: round(value, 4) for name, value in points.items()}}
     found |= {"n": {name: len(cases) for name, cases in good.items()}}
     out.mkdir(parents=True, exist_ok=True)

@@ -29,13 +29,16 @@ def export(
     window: int,
     shift: float = 0.0,
     temperature: float = 1.0,
+    end_shift: float = 0.0,
+    ends: bool = True,
     neutral: Path | None = None,
 ) -> None:
     """Write adapter, head (where the template names objectives that it could compare with) and manifest.
 
-    `shift` (nats) is added to every score and the sum divided by `temperature`, so that the operating point chosen on
-    development data becomes 0 and a nat of caution is a nat. `neutral` are pairs whose good answers tell the head what
-    nobody objects to.
+    `shift` (nats) is added to every score, `end_shift` to that of the place behind the last segment besides, and the
+    sum divided by `temperature`, so that the operating point chosen on development data becomes 0 and a nat of caution
+    is a nat. Without `ends` that place is not judged, so that nothing is added unless all is verified. `neutral` are
+    pairs whose good answers tell the head what nobody objects to.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = json.loads((trained / "stage.json").read_text())["config"]
@@ -45,7 +48,12 @@ def export(
     else:
         _model(trained, folder)
     if template(config["template"]).names_objectives:
-        _head(trained, folder, shift, temperature, neutral)
+        head = DetectorHead.load(trained / "detector.safetensors")
+        if neutral is not None:
+            head.know(neutral_segments(trained, neutral))
+        head.move(shift, temperature, end_shift)
+        head.ends.logical_and_(torch.tensor(ends))
+        head.save(folder / "detector.safetensors")
     manifest = {
         "format": 1,
         "base": base,
@@ -77,14 +85,6 @@ def _adapter(trained: Path, folder: Path, base: dict[str, object]) -> None:
     (folder / ADAPTER).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
-def _head(trained: Path, folder: Path, shift: float, temperature: float, neutral: Path | None) -> None:
-    head = DetectorHead.load(trained / "detector.safetensors")
-    if neutral is not None:
-        head.know(neutral_segments(trained, neutral))
-    head.move(shift, temperature)
-    head.save(folder / "detector.safetensors")
-
-
 def _base(source: str) -> dict[str, object]:
     if not source.startswith("gguf:"):
         return {"hub": source}
@@ -96,9 +96,9 @@ def _base(source: str) -> dict[str, object]:
 
 
 def operating_point(calibration: Path) -> dict[str, float]:
-    """Shift and temperature that models.calibrate found."""
+    """Shifts and temperature that models.calibrate found."""
     found = json.loads(calibration.read_text())
-    return {name: found[name] for name in ("shift", "temperature")}
+    return {name: found[name] for name in ("shift", "temperature", "end_shift") if name in found}
 
 
 def main() -> None:
@@ -110,10 +110,12 @@ def main() -> None:
         "--calibration", type=Path, help="what models.calibrate wrote; without it scores stay as they are"
     )
     parser.add_argument("--neutral", type=Path, help="pairs whose good answers tell what nobody objects to")
+    parser.add_argument("--no-ends", action="store_true", help="do not judge what is missing behind the last segment")
     parser.add_argument("--window", type=int, default=4096)
     arguments = parser.parse_args()
     point = operating_point(arguments.calibration) if arguments.calibration else {}
-    export(arguments.trained, arguments.folder, window=arguments.window, neutral=arguments.neutral, **point)
+    told = {"window": arguments.window, "ends": not arguments.no_ends, "neutral": arguments.neutral}
+    export(arguments.trained, arguments.folder, **told, **point)
 
 
 if __name__ == "__main__":

@@ -38,9 +38,9 @@ _SETS = {
     "written_unseen": ("written_unseen", 200),
     "alike": ("alike", 200),
     "alike_unseen": ("alike_unseen", 200),
-    "ending_missing": ("lacking", 200),
-    "ending_there": ("ended_kept", 200),
-    "wanted_there": ("wanted_kept", 200),
+    "ending_missing": ("any+lacking", 200),
+    "ending_there": ("clean+ended", 200),
+    "wanted_there": ("not_asked+wanted", 200),
 }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 from aligner_proxy.segments import split
@@ -51,6 +52,8 @@ SOURCES = {
 INSERTABLE = tuple(kind for kind in TRAINING_KINDS if kind is not INVENTED_TURN)
 # Short answers give more decisions a minute of training; long ones are what the aligner will read.
 SHORT_SHARE, SHORT_CHARS = 0.75, 420
+# What an example is made into by one objective more, which asks for something to be there.
+WISHES = {"lacking": lacking, "ended": ended, "wanted": wanted_there}
 _NATURAL = written_for("train")
 _INSIDE = tuple(kind for kind in TRAINING_KINDS if kind.inside is not None)
 
@@ -80,8 +83,11 @@ class Mixer:
         self.earlier = earlier(pool.answers)
 
     def make(self, recipe: str) -> Pair:
-        """One example of a recipe; draws again until there is one that holds together."""
-        maker: Callable[[], Pair | None] = getattr(self, f"_{recipe}")
+        """One example of a recipe, perhaps "+" a wish; draws again until there is one that holds together."""
+        base, _, wish = recipe.partition("+")
+        maker: Callable[[], Pair | None] = getattr(self, f"_{base}")
+        if wish:
+            maker = partial(WISHES[wish], self._rng, maker, self._held_out)
         for _ in range(500):
             made = maker()
             if made is not None:
@@ -203,34 +209,6 @@ class Mixer:
     def _dense(self) -> Pair | None:
         """A few sentences of an answer among offences and look-alikes, each judged by several objectives."""
         return dense_pair(self._rng, self._answer(), self._sentences)
-
-    def _lacking(self) -> Pair | None:
-        """An answer, perhaps with a defect, that does not end as it should."""
-        return lacking(self._rng, self._any, self._held_out)
-
-    def _ended(self) -> Pair | None:
-        """The same with its ending."""
-        return ended(self._rng, self._any, self._held_out)
-
-    def _ended_kept(self) -> Pair | None:
-        return ended(self._rng, self._clean, self._held_out)
-
-    def _dense_lacking(self) -> Pair | None:
-        return lacking(self._rng, self._dense, self._held_out)
-
-    def _dense_ended(self) -> Pair | None:
-        return ended(self._rng, self._dense, self._held_out)
-
-    def _dense_wanted(self) -> Pair | None:
-        return wanted_there(self._rng, self._dense, self._held_out)
-
-    def _wanted(self) -> Pair | None:
-        """A defect, and perhaps others, that one objective asks for; the others may go."""
-        return wanted_there(self._rng, self._defects, self._held_out)
-
-    def _wanted_kept(self) -> Pair | None:
-        """One defect that an objective asks for."""
-        return wanted_there(self._rng, lambda: self._defects(asked=0.0, most=1), self._held_out)
 
     def _any(self) -> Pair | None:
         draw = self._rng.random()

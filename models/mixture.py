@@ -44,7 +44,7 @@ RECIPES: dict[Stage, dict[str, float]] = {
 RECIPES["conversation"] = RECIPES["contrastive_preference"]
 RECIPES["dense"] = {"dense": 0.84, "natural": 0.05, "turns": 0.04, "real_turns": 0.04, "marked": 0.03}
 # A quarter of them has one objective that asks for something to be there, at the end or anywhere, which is or is not.
-RECIPES["wishes"] = {"dense": 0.5, "dense_lacking": 0.12, "dense_ended": 0.12, "dense_wanted": 0.12}
+RECIPES["wishes"] = {"dense": 0.5, "dense+lacking": 0.12, "dense+ended": 0.12, "dense+wanted": 0.12}
 RECIPES["wishes"] |= {"natural": 0.05, "turns": 0.03, "real_turns": 0.03, "marked": 0.03}
 RECIPES["settle"] = {
     "clean": 0.18,
@@ -59,9 +59,9 @@ RECIPES["settle"] = {
     "stray": 0.01,
     "marked": 0.02,
     "dense": 0.05,
-    "lacking": 0.08,
-    "ended": 0.06,
-    "wanted": 0.04,
+    "any+lacking": 0.08,
+    "any+ended": 0.06,
+    "defects+wanted": 0.04,
 }
 SHARES: dict[Stage, Shares] = {"settle": Shares(written=0.45, others=0.45, alike=0.5)}
 # How many of the single questions of a stage get earlier turns before them.

@@ -29,10 +29,14 @@ DEPTHS = (0.4, 0.67, 0.9)
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """Which tokens of a prompt are which objective and which segment of the answer; no range is empty."""
+    """Which tokens of a prompt are which objective and which segment of the answer; no range is empty.
+
+    With `behind` the last one is no segment, but the place behind all of them.
+    """
 
     objectives: tuple[range, ...]
     segments: tuple[range, ...]
+    behind: bool = False
 
 
 def spans(prompt: Prompt, segments: Sequence[Segment], offsets: Sequence[tuple[int, int]]) -> Spans:
@@ -43,12 +47,13 @@ def spans(prompt: Prompt, segments: Sequence[Segment], offsets: Sequence[tuple[i
     that an ending was asked for, and not whether it was there; docs/experiments).
     """
     pieces = [(prompt.start + segment.start, prompt.start + segment.end) for segment in segments]
-    if segments and not segments[-1].text:
+    ended = bool(segments) and not segments[-1].text
+    if ended:
         *before, behind = _ranges([*pieces[:-1], (prompt.end, len(prompt.text))], offsets)
         found = (*before, range(before[-1].start if before else behind.start, behind.stop))
     else:
         found = _ranges(pieces, offsets)
-    return Spans(_ranges(prompt.objectives, offsets), found)
+    return Spans(_ranges(prompt.objectives, offsets), found, ended)
 
 
 def _ranges(pieces: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]]) -> tuple[range, ...]:
@@ -115,6 +120,8 @@ class DetectorHead(nn.Module):
     floor: Tensor
     ends: Tensor
     """Whether it has learned to judge the place behind the last segment."""
+    end_shift: Tensor
+    """Nats to add to the scores of that place, whose operating point is its own."""
 
     def __init__(self, hidden_size: int, layers: Sequence[int], width: int = 192) -> None:
         super().__init__()
@@ -126,6 +133,7 @@ class DetectorHead(nn.Module):
         self.register_buffer("neutral", torch.zeros(0, 2 * width))
         self.register_buffer("floor", torch.tensor(NEUTRAL_FLOOR))
         self.register_buffer("ends", torch.tensor(False))
+        self.register_buffer("end_shift", torch.tensor(0.0))
 
     @classmethod
     def over(cls, config: Any) -> DetectorHead:
@@ -149,17 +157,25 @@ class DetectorHead(nn.Module):
             scores = scores - (loud - self.floor).clamp(min=0.0)
         return scores
 
+    def judge(self, states: Tensor, where: Spans) -> Tensor:
+        """Log-odds [segments, objectives] of one prompt, the place behind the last segment by its own point."""
+        scores: Tensor = self(*self.read(states, where))
+        if where.behind:
+            scores[-1] += self.end_shift
+        return scores
+
     def know(self, segments: Tensor) -> None:
         """Remember segments that nobody objects to, as rows of `read`."""
         with torch.no_grad():
             self.neutral = self.segment(segments)
 
-    def move(self, shift: float, temperature: float) -> None:
-        """Add `shift` (nats) to every score and divide the sum by `temperature`."""
+    def move(self, shift: float, temperature: float, end_shift: float = 0.0) -> None:
+        """Add `shift` (nats) to every score, `end_shift` to those of the end, and divide the sum by `temperature`."""
         with torch.no_grad():
             self.score.bias.add_(shift)
             self.floor.add_(shift)
-            for tensor in (self.score.bias, self.score.weight, self.floor):
+            self.end_shift.add_(end_shift)
+            for tensor in (self.score.bias, self.score.weight, self.floor, self.end_shift):
                 tensor.div_(temperature)
 
     def _compare(self, segments: Tensor, objectives: Tensor) -> Tensor:
@@ -191,6 +207,7 @@ class DetectorHead(nn.Module):
         head = cls(state["objective.weight"].shape[1] // len(layers), layers, width)
         state.setdefault("floor", head.floor)
         state.setdefault("ends", head.ends)
+        state.setdefault("end_shift", head.end_shift)
         head.neutral = state.setdefault("neutral", head.neutral)
         head.load_state_dict(state)
         return head.eval()

@@ -121,7 +121,7 @@ class ModelRunner:
         if head is None or self._states is None:
             return []
         states = self._states[self._context(feed)][:, self._kept[adapter]]
-        most = head(*head.read(states, spans)).max(dim=-1)
+        most = head.judge(states, spans).max(dim=-1)
         return list(zip(most.values.tolist(), most.indices.tolist(), strict=True))
 
     def ends(self, adapter: int = 0) -> bool:

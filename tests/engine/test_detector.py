@@ -129,3 +129,16 @@ def test_a_head_says_whether_it_judges_that_place(tmp_path: Path) -> None:
     head.ends.fill_(True)
     head.save(tmp_path / "head.safetensors")
     assert DetectorHead.load(tmp_path / "head.safetensors").ends
+
+
+def test_that_place_has_an_operating_point_of_its_own(tmp_path: Path) -> None:
+    head = DetectorHead(8, (0, 1), 4)
+    states, where = torch.randn(6, 3, 8), Spans((range(0, 2),), (range(2, 4), range(2, 6)), behind=True)
+    before = head.judge(states, where)
+    head.move(1.0, 2.0, end_shift=3.0)
+    head.save(tmp_path / "head.safetensors")
+    after = DetectorHead.load(tmp_path / "head.safetensors").judge(states, where)
+    torch.testing.assert_close(after[0], (before[0] + 1.0) / 2)
+    torch.testing.assert_close(after[1], (before[1] + 4.0) / 2)
+    inside = Spans(where.objectives, where.segments)
+    torch.testing.assert_close(head.judge(states, inside), head(*head.read(states, inside)))

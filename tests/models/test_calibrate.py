@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from models.calibrate import exactly, reliability, segments, temperature, threshold
+from models.calibrate import END_HARM, end_shift, exactly, moved, reliability, segments, temperature, threshold
 from models.evaluate import Case
 from models.pairs import Pair
 from tests.engine.tiny import OBJECTIVES
@@ -16,7 +16,7 @@ ANSWER = "It opens at six. You fool. Bring a coat."
 
 
 def case(scores: tuple[float, ...], labels: tuple[int, ...] = (0, 1, 0)) -> Case:
-    return Case(Pair("When?", OBJECTIVES, ANSWER, ANSWER, labels, "test"), ANSWER, scores)
+    return Case(Pair("When?", OBJECTIVES, ANSWER, ANSWER, labels, "test", kinds=("", "insult", "")), ANSWER, scores)
 
 
 def test_segments_without_a_known_label_teach_nothing() -> None:
@@ -37,6 +37,17 @@ def test_the_operating_point_is_the_lowest_that_harms_few_enough() -> None:
     assert threshold(cases, harm=0.0) == -1
     assert threshold(cases, harm=0.02) == -3
     assert sum(max(c.scores[0], c.scores[2]) > -3 for c in cases) == 2
+
+
+def test_the_place_behind_the_last_segment_has_a_point_of_its_own() -> None:
+    cases = [case((-9.0, 5.0, -9.0, behind / 100)) for behind in range(1000)]
+    assert threshold(cases, harm=0.0) == -9
+    shift = end_shift(cases, point=-2.0)
+    touched = [c for c in (moved(c, shift) for c in cases) if c.scores[3] > -2.0]
+    assert len(touched) == END_HARM * len(cases)
+    assert all(c.scores[:3] == (-9.0, 5.0, -9.0) for c in touched)
+    assert end_shift([case((-1.0, 1.0, -1.0))], point=-2.0) == 0.0
+    assert segments(cases[:1]) == segments([case((-9.0, 5.0, -9.0))])
 
 
 def test_reliability_compares_what_was_said_with_what_was_so() -> None:

@@ -287,6 +287,14 @@ def test_the_operating_point_moves_every_score_by_the_shift(tmp_path: Path) -> N
     torch.testing.assert_close(after(segments, objectives), (before(segments, objectives) + 1.5) / 2)
 
 
+def test_an_aligner_may_be_exported_without_its_judgement_of_the_end(tmp_path: Path) -> None:
+    train.main(stage(tmp_path, steps=1, ends=True))
+    for name, ends in (("with", True), ("without", False)):
+        export(tmp_path / "out", tmp_path / name, window=2048, end_shift=1.5, temperature=2.0, ends=ends)
+        head = DetectorHead.load(tmp_path / name / "detector.safetensors")
+        assert (bool(head.ends), float(head.end_shift)) == (ends, 0.75)
+
+
 def test_the_operating_point_is_the_same_for_a_head_that_knows_neutral_segments(tmp_path: Path) -> None:
     train.main(stage(tmp_path, steps=1))
     pairs = tmp_path / "good.jsonl"
