@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import yaml
+
 from aligner_proxy.prompts import query, template
 from aligner_proxy.segments import split
 from aligner_proxy.types import Turn
@@ -28,6 +30,7 @@ TEST_PERCENT = 10
 # Real invented turns, judgements of harmlessness and marked errors are rare: more of their prompts are for the test.
 TEST_PERCENT_RARE = 25
 TIE = 1.5
+FICTION = "fiction"
 _RUNS_ON = "LLaMA2-chat-70B"
 _TURN = re.compile(r"\n\nHuman:")
 _MARK = re.compile(r"(?:^|\n\n)(Human|Assistant):[ ]?")
@@ -85,10 +88,18 @@ def load_pool(data_dir: Path, side: Side) -> Pool:
         if side_of(answer.query, percent) == side and _usable(answer):
             shown = Answer(plain_query(answer.query), answer.text.strip(), answer.source, answer.harmless)
             answers.setdefault((shown.query, shown.text), shown)
+    if side == "train" and answers:
+        answers |= {(one.query, one.text): one for one in fiction()}
     runs = tuple(run for run in _run_ons(data_dir) if side_of(run.query, TEST_PERCENT_RARE) == side)
     rated = marked_answers(rows(data_dir, "finegrained_rlhf_dev"))
     marked = tuple(answer for answer in rated if side_of(answer.query, TEST_PERCENT_RARE) == side)
     return Pool(tuple(answers.values()), runs, marked)
+
+
+def fiction() -> list[Answer]:
+    """Songs, speeches, stories and roles of ours that sound dark or blunt and offend nobody; for training only."""
+    told = yaml.safe_load((Path(__file__).parent / "fiction.yaml").read_text(encoding="utf-8"))
+    return [Answer(row["query"], row["answer"], FICTION) for row in told]
 
 
 def plain_query(prompt: str) -> str:

@@ -12,7 +12,7 @@ from random import Random
 
 from aligner_proxy.segments import split
 
-from .answers import Answer, Pool, RunOn
+from .answers import FICTION, Answer, Pool, RunOn
 from .damage import (
     Piece,
     choose_objectives,
@@ -48,6 +48,7 @@ SOURCES = {
     "hh-model": 0.18,
     "hh-golden": 0.06,
     "hh-chosen": 0.1,
+    FICTION: 0.06,
 }
 INSERTABLE = tuple(kind for kind in TRAINING_KINDS if kind is not INVENTED_TURN)
 # Short answers give more decisions a minute of training; long ones are what the aligner will read.
@@ -319,7 +320,8 @@ class Mixer:
 def _sentences(answers: Iterable[Answer]) -> Iterator[str]:
     """Sentences of answers that can stand in another one without being against any objective but relevance."""
     for answer in answers:
-        if answer.harmless and not any(kind.occurs_in(answer.text) for kind in TRAINING_KINDS if kind.natural):
+        tame = answer.harmless and answer.source != FICTION
+        if tame and not any(kind.occurs_in(answer.text) for kind in TRAINING_KINDS if kind.natural):
             for segment in split(answer.text):
                 text = segment.text.strip()
                 if 40 <= len(text) <= 220 and text[0].isupper() and text[-1] == "." and "\n" not in text:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from models.answers import load_pool, plain_query, prompt_key, side_of
+from models.answers import FICTION, fiction, load_pool, plain_query, prompt_key, side_of
 from tests.models.research import write_rows
 
 DIALOGUE = "\n\nHuman: Which oil?\n\nAssistant: For what?\n\nHuman: A clock.\n\nAssistant:"
@@ -63,3 +63,10 @@ def test_answers_that_are_not_good_are_left_out(data_dir: Path, tmp_path: Path, 
     write_rows(tmp_path, "pandalm_pairs", [{**base, "response_1": bad}, {**base, "response_1": TEXT}])
     pool = [*load_pool(tmp_path, "train").answers, *load_pool(tmp_path, "test").answers]
     assert [a.text for a in pool if a.source == "pandalm"] == [TEXT]
+
+
+def test_fiction_of_ours_is_trained_on_and_in_no_test(data_dir: Path) -> None:
+    written = fiction()
+    assert len({one.text for one in written}) == len(written) > 40
+    assert set(written) <= set(load_pool(data_dir, "train").answers)
+    assert FICTION not in {one.source for side in ("dev", "test") for one in load_pool(data_dir, side).answers}
