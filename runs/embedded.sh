@@ -3,9 +3,9 @@
 #
 #     DATA=folder-with-the-research-data runs/embedded.sh      (models.benign, on other data, is the one step more)
 #
-# About three hours on two idle CPU cores, half of that where they have AMX. The variables below exist so that the same commands can be run on
-# a tiny model: CONFIGS (stage configs), RUNS (what is made on the way), N (examples of the last stage), LIMIT (answers
-# a set), ALIGNER (the folder that the gateway loads).
+# About three hours on two idle CPU cores, half of that where they have AMX. The variables below exist so that the same
+# commands can be run on a tiny model: CONFIGS (stage configs), RUNS (what is made on the way), N (examples of the last
+# stage), LIMIT (answers a set), ALIGNER (the folder that the gateway loads).
 set -eu
 : "${DATA:?set DATA to the folder with the research data}"
 CONFIGS=${CONFIGS:-configs/train} RUNS=${RUNS:-runs} N=${N:-9000} LIMIT=${LIMIT:-60}
