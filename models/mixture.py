@@ -43,7 +43,7 @@ RECIPES: dict[Stage, dict[str, float]] = {
 }
 RECIPES["conversation"] = RECIPES["contrastive_preference"]
 RECIPES["dense"] = {"dense": 0.84, "natural": 0.05, "turns": 0.04, "real_turns": 0.04, "marked": 0.03}
-# A quarter of them has one objective that asks for something to be there, at the end or anywhere, which is or is not.
+# A third of them has one objective that asks for something to be there, at the end or anywhere, which is or is not.
 RECIPES["wishes"] = {"dense": 0.5, "dense+lacking": 0.12, "dense+ended": 0.12, "dense+wanted": 0.12}
 RECIPES["wishes"] |= {"natural": 0.05, "turns": 0.03, "real_turns": 0.03, "marked": 0.03}
 RECIPES["settle"] = {
