@@ -39,7 +39,7 @@ from .relations import INNOCENT
 from .wanted import wanted_there
 
 ASKED = 0.53
-# Shares of the sources of good answers: two thirds are what a chat service answers, the rest are replies to attacks.
+# Weights of the sources of good answers: two thirds are what a chat service answers, the rest are replies to attacks.
 SOURCES = {
     "ultrafeedback": 0.4,
     "finegrained": 0.12,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from functools import cache
 
-from .defects import ALL_KINDS, FAMILY_OF, SUBJECTS, Kind, Objective
+from .defects import ALL_KINDS, BY_NAME, FAMILY_OF, SUBJECTS, Kind, Objective
 from .defects.endings import ENDING
 from .defects.natural import FAULTS, THEMES
 from .defects.wanted import WANTED
@@ -29,11 +29,10 @@ ALIKE = "~"
 AND = " & "
 # What no neutral sentence offends against, wherever it stands.
 _SPARED_BY_ALL = frozenset({"", "harmless", "safe", "inclusive", "single-reply", "non-repetitive"})
-_KINDS = {kind.name: kind for kind in ALL_KINDS}
 _SUBJECTS = frozenset(kind.name for kind in SUBJECTS)
 # Themes that a sentence of another answer may touch by what it speaks of.
 _MATTERS = _SUBJECTS | {kind.name for kind in ALL_KINDS if kind.area}
-_SPECIFIC = frozenset(_KINDS)
+_SPECIFIC = frozenset(BY_NAME)
 # Themes that begin so ask for something to be there, so that nothing has to go on their account.
 WISHES = (ENDING, WANTED)
 # Under these a closing remark may itself be a fault, so that nobody could say what is wanted.
@@ -80,7 +79,7 @@ MARKED: dict[str, tuple[frozenset[str], frozenset[str]]] = {
 def relation(kind: str, theme: str) -> int:
     """1 the objective asks for a change, 0 it does not, -1 unclear; kind "" is a segment with nothing wrong."""
     if kind == END:  # of how other answers should end nothing is known about this one
-        return UNKNOWN if ENDING in theme or WANTED in theme else STAYS
+        return UNKNOWN if any(wish in theme for wish in WISHES) else STAYS
     found = {_one(kind, one) for one in theme.split(AND)}
     return CHANGES if CHANGES in found else UNKNOWN if UNKNOWN in found else STAYS
 
@@ -98,10 +97,10 @@ def _one(kind: str, theme: str) -> int:
     if kind.endswith(ALIKE):
         return _alike(kind.removesuffix(ALIKE), theme)
     objective = Objective("", theme)
-    if _KINDS[kind].asked_by(objective):
+    if BY_NAME[kind].asked_by(objective):
         return CHANGES
-    nearby = theme in _KINDS and (kind in _KINDS[theme].unclear or _overlap(_KINDS[kind], _KINDS[theme]))
-    return UNKNOWN if nearby or _KINDS[kind].unclear_under(objective, FAMILY_OF) else STAYS
+    nearby = theme in BY_NAME and (kind in BY_NAME[theme].unclear or _overlap(BY_NAME[kind], BY_NAME[theme]))
+    return UNKNOWN if nearby or BY_NAME[kind].unclear_under(objective, FAMILY_OF) else STAYS
 
 
 def by_text(kind: str, theme: str, doubts: Collection[str]) -> int:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from .defects import ALL_KINDS
+from .defects import BY_NAME
 from .defects.wanted import wanted
 from .endings import asking, has_room
 from .pairs import STAYS, Pair
 from .relations import AND
-
-_BY_NAME = {kind.name: kind for kind in ALL_KINDS}
 
 
 def wanted_there(rng: Random, make: Callable[[], Pair | None], held_out: bool = False) -> Pair | None:
@@ -21,5 +19,5 @@ def wanted_there(rng: Random, make: Callable[[], Pair | None], held_out: bool = 
         return None
     opposed = {one for theme in pair.themes for one in theme.split(AND)}
     told = zip(pair.kinds, pair.labels, strict=True)
-    there = sorted({kind for kind, label in told if label == STAYS and kind in _BY_NAME} - opposed)
-    return asking(rng, pair, wanted(rng, _BY_NAME[rng.choice(there)], held_out), STAYS) if there else None
+    there = sorted({kind for kind, label in told if label == STAYS and kind in BY_NAME} - opposed)
+    return asking(rng, pair, wanted(rng, BY_NAME[rng.choice(there)], held_out), STAYS) if there else None

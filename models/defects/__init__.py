@@ -15,10 +15,12 @@ UNSEEN_KINDS: tuple[Kind, ...] = unseen.KINDS
 WRITTEN: tuple[Kind, ...] = tuple(kind for kind in written.CONCEPTS if not written.unseen(kind.name))
 UNSEEN_WRITTEN: tuple[Kind, ...] = tuple(kind for kind in written.CONCEPTS if written.unseen(kind.name))
 ALL_KINDS: tuple[Kind, ...] = (*TRAINING_KINDS, *SUBJECTS, *UNSEEN_KINDS, *WRITTEN, *UNSEEN_WRITTEN)
+BY_NAME: dict[str, Kind] = {kind.name: kind for kind in ALL_KINDS}
 FAMILY_OF: dict[str, str] = {kind.name: kind.family for kind in ALL_KINDS}
 
 __all__ = [
     "ALL_KINDS",
+    "BY_NAME",
     "FAMILY_OF",
     "SUBJECTS",
     "TRAINING_KINDS",
