@@ -424,6 +424,9 @@ def proxy(folder: Path, upstream: str, engine: EngineProcess, guarded: bool) -> 
         "NO_PROXY": "*",
         **IMPORTABLE,
     }
+    if not guarded:
+        # LiteLLM alone never collects: what aligner_proxy/collecting.py is against would end it in the middle of a run.
+        env["PYTHON_GC_THRESHOLD"] = "0,0,0"
     if not (folder / "site").exists():
         install_example(folder / "site")
         install(folder / "site", "rude_plugin", (HERE / "rude_plugin.py").read_text(), entries={"rude": "rude_plugin"})
