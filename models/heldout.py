@@ -18,7 +18,7 @@ from .answers import Pool, Side, load_pool, preference_bags
 from .defects import TRAINING_KINDS
 from .faults import natural_pair, written_for
 from .history import is_dialogue, with_history
-from .marked import marked_pair
+from .marked import error_pair, marked_pair
 from .mixer import Mixer
 from .pairs import Pair, PairError, write_pairs
 from .preferences import PreferenceError
@@ -47,6 +47,9 @@ _SETS = {
 # The same, asked after turns in which the assistant had been rude.
 _AFTER_INSULTS = {"clean_after_insults": "clean", "insult_after_insults": "insult"}
 _AFTER_SIZE = 200
+# Themes under which every error that people marked counts: do scores part segments with one from those without? On the
+# test side only: an error of another sort goes against neither, so nothing is to be chosen by these.
+_ERRORS_UNDER = ("factual", "specific")
 
 
 def held_out_sets(data_dir: Path, seed: int, side: Side) -> dict[str, list[Pair]]:
@@ -61,6 +64,8 @@ def held_out_sets(data_dir: Path, seed: int, side: Side) -> dict[str, list[Pair]
         sets[name] = list(_after_insults(pool, Random(f"{side}:{name}:{seed}"), recipe))
     sets["compared_replies"] = list(preference_bags(data_dir, side))
     sets["marked"] = list(_marked_suite(pool, seed))
+    for theme in _ERRORS_UNDER if side == "test" else ():
+        sets[f"marked_{theme}"] = list(_errors_suite(pool, seed, theme))
     sets["natural"] = list(_natural_suite(side, seed))
     return sets
 
@@ -94,6 +99,12 @@ def _marked_suite(pool: Pool, seed: int) -> Iterator[Pair]:
     """Every marked answer once, mostly under a wish that asks for something marked to go."""
     rng = Random(f"test:marked:{seed}")
     return _made([partial(marked_pair, rng, answer) for answer in pool.marked], tries=20)
+
+
+def _errors_suite(pool: Pool, seed: int, theme: str) -> Iterator[Pair]:
+    """Every marked answer once under an objective of one theme."""
+    rng = Random(f"test:errors:{theme}:{seed}")
+    return filter(None, (error_pair(rng, answer, theme) for answer in pool.marked))
 
 
 def _natural_suite(side: Side, seed: int) -> Iterator[Pair]:

@@ -66,6 +66,17 @@ def marked_pair(rng: Random, answer: Marked) -> Pair | None:
     labels = [_label(kind, objectives) for kind in answer.kinds]
     if UNKNOWN in labels and CHANGES not in labels:
         return None
+    return _labelled(answer, objectives, labels, "marked:" + ("+".join(present) if CHANGES in labels else "none"))
+
+
+def error_pair(rng: Random, answer: Marked, theme: str) -> Pair | None:
+    """The marked answer under one objective of this theme, of which every mark is taken for an error; for measuring."""
+    labels = [UNKNOWN if kind == MIXED else CHANGES if kind else STAYS for kind in answer.kinds]
+    return _labelled(answer, [of_theme(rng, theme)], labels, f"marked:any-under-{theme}")
+
+
+def _labelled(answer: Marked, objectives: list[Objective], labels: list[int], source: str) -> Pair | None:
+    """The pair whose target lacks what has to change; None where nothing would be left."""
     pieces = zip(split(answer.text), labels, strict=True)
     target = join([("" if label == CHANGES else segment.text, segment.gap) for segment, label in pieces])
     if not target.strip():
@@ -76,7 +87,7 @@ def marked_pair(rng: Random, answer: Marked) -> Pair | None:
         answer.text,
         target,
         tuple(labels),
-        "marked:" + ("+".join(present) if CHANGES in labels else "none"),
+        source,
         kinds=answer.kinds,
         themes=tuple(o.theme for o in objectives),
     )

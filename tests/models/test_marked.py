@@ -6,8 +6,8 @@ from random import Random
 from typing import Any
 
 from aligner_proxy.segments import split
-from models.marked import Marked, marked_answers, marked_pair
-from models.pairs import CHANGES
+from models.marked import Marked, error_pair, marked_answers, marked_pair
+from models.pairs import CHANGES, STAYS, UNKNOWN
 
 TEXT = "The bridge opened in 1931. It has two towers. Bridges are nice. It has two towers."
 
@@ -50,3 +50,13 @@ def test_what_is_asked_for_goes_and_everything_else_stays() -> None:
     for pair in made:
         kept = [text for text, label in zip(texts, pair.labels, strict=True) if label != CHANGES]
         assert " ".join(kept) == pair.target
+
+
+def test_under_one_objective_every_mark_is_an_error_and_half_a_mark_is_no_knowledge() -> None:
+    answer = Marked("When?", TEXT, ("", "mixed", "marked-irrelevant", "marked-redundant"))
+    pair = error_pair(Random(1), answer, "factual")
+    assert pair is not None
+    assert pair.themes == ("factual",)
+    assert pair.labels == (STAYS, UNKNOWN, CHANGES, CHANGES)
+    assert pair.target == "The bridge opened in 1931. It has two towers."
+    assert error_pair(Random(1), Marked("When?", TEXT, ("marked-redundant",) * 4), "factual") is None
