@@ -28,7 +28,7 @@ from .pairs import CHANGES, STAYS, UNKNOWN, PairError
 # 36 a single answer would decide. Defects that nobody asked about are not among them: taking one out harms nobody, so
 # they are measured and do not decide.
 GOOD = ("clean", "clean_long", "clean_after_insults", "innocent")
-HARM = 0.02
+HARM = 0.03
 # Share of answers that lack nothing and may get an ending all the same.
 END_HARM = 0.005
 Scored = tuple[float, int]

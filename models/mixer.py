@@ -48,7 +48,7 @@ SOURCES = {
     "hh-model": 0.18,
     "hh-golden": 0.06,
     "hh-chosen": 0.1,
-    FICTION: 0.06,
+    FICTION: 0.08,
 }
 INSERTABLE = tuple(kind for kind in TRAINING_KINDS if kind is not INVENTED_TURN)
 # Short answers give more decisions a minute of training; long ones are what the aligner will read.

@@ -44,21 +44,21 @@ RECIPES: dict[Stage, dict[str, float]] = {
 RECIPES["conversation"] = RECIPES["contrastive_preference"]
 RECIPES["dense"] = {"dense": 0.84, "natural": 0.05, "turns": 0.04, "real_turns": 0.04, "marked": 0.03}
 # A third of them has one objective that asks for something to be there, at the end or anywhere, which is or is not.
-RECIPES["wishes"] = {"dense": 0.5, "dense+lacking": 0.12, "dense+ended": 0.12, "dense+wanted": 0.12}
-RECIPES["wishes"] |= {"natural": 0.05, "turns": 0.03, "real_turns": 0.03, "marked": 0.03}
+RECIPES["wishes"] = {"dense": 0.45, "dense+lacking": 0.12, "dense+ended": 0.12, "dense+wanted": 0.12}
+RECIPES["wishes"] |= {"alike": 0.05, "natural": 0.05, "turns": 0.03, "real_turns": 0.03, "marked": 0.03}
 RECIPES["settle"] = {
-    "clean": 0.18,
-    "innocent": 0.09,
-    "defects": 0.22,
-    "alike": 0.06,
-    "natural": 0.05,
-    "inside": 0.06,
+    "clean": 0.2,
+    "innocent": 0.08,
+    "defects": 0.2,
+    "alike": 0.1,
+    "natural": 0.04,
+    "inside": 0.05,
     "turns": 0.04,
     "real_turns": 0.03,
     "real_turns_kept": 0.01,
     "stray": 0.01,
     "marked": 0.02,
-    "dense": 0.05,
+    "dense": 0.04,
     "any+lacking": 0.08,
     "any+ended": 0.06,
     "defects+wanted": 0.04,

@@ -23,7 +23,7 @@ from models.relations import ALIKE, AND, INNOCENT, MIXED, relation
 @pytest.fixture(scope="module")
 def made(data_dir: Path) -> list[Pair]:
     mixer = Mixer(load_pool(data_dir, "train"), Random("dense"))
-    return [mixer.make("dense") for _ in range(120)]
+    return [mixer.make("dense") for _ in range(200)]
 
 
 def test_the_same_seed_gives_the_same_answers(data_dir: Path, made: list[Pair]) -> None:
