@@ -40,7 +40,7 @@ def answers(request: pytest.FixtureRequest, gateway: Gateway, plain: Gateway) ->
 
 
 def _alone(plain: Gateway, cell: Cell) -> httpx.Response:
-    """What LiteLLM says by itself; asked again where it broke: 1.106.2 now and then walks a dict that a thread changes."""
+    """What LiteLLM says by itself; asked again where it broke: it now and then walks a dict that its threads change."""
     said = ask(plain, cell)
     broke = said.status_code == httpx.codes.INTERNAL_SERVER_ERROR and cell.expect != ERROR
     return ask(plain, cell) if broke else said
