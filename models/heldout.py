@@ -104,7 +104,7 @@ def _marked_suite(pool: Pool, seed: int) -> Iterator[Pair]:
 def _errors_suite(pool: Pool, seed: int, theme: str) -> Iterator[Pair]:
     """Every marked answer once under an objective of one theme."""
     rng = Random(f"test:errors:{theme}:{seed}")
-    return filter(None, (error_pair(rng, answer, theme) for answer in pool.marked))
+    return _made([partial(error_pair, rng, answer, theme) for answer in pool.marked], tries=1)
 
 
 def _natural_suite(side: Side, seed: int) -> Iterator[Pair]:
