@@ -30,7 +30,8 @@ TEST_PERCENT = 10
 # Real invented turns, judgements of harmlessness and marked errors are rare: more of their prompts are for the test.
 TEST_PERCENT_RARE = 25
 TIE = 1.5
-FICTION = "fiction"
+# Sources of our own.
+FICTION, SCRIPT = "fiction", "script"
 _RUNS_ON = "LLaMA2-chat-70B"
 _TURN = re.compile(r"\n\nHuman:")
 _MARK = re.compile(r"(?:^|\n\n)(Human|Assistant):[ ]?")

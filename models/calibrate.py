@@ -2,11 +2,11 @@
 
     python -m models.calibrate RUN_FOLDER runs/data/dev --out runs/calibration
 
-Doing no harm is the hard bar: the shift is the largest under which, of all answers that must not change, no more are
-touched than `HARM` allows. Where the head also judges what is missing behind the last segment, that place gets a point
-of its own by all sets, in most of which nothing is missing there. The temperature makes the scores log-odds (least
-negative log-likelihood), which the shift then moves: an exported score is log-odds less those of the operating point.
-None of them changes the order of segments. Writes calibration.json (for models.export), a table and a plot.
+Doing no harm is the hard bar: the shift is the largest under which, of all answers that must beyond doubt not change,
+no more are touched than `HARM` allows. Where the head also judges what is missing behind the last segment, that place
+gets a point of its own by all sets, in most of which nothing is missing there. The temperature makes scores log-odds
+(least negative log-likelihood), which the shift then moves: an exported score is log-odds less those of the operating
+point. None of them changes the order of segments. Writes calibration.json (for models.export), a table and a plot.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from pathlib import Path
 from . import publish
 from .evaluate import Case, flagging, read_sets, score_sets
 from .pairs import CHANGES, STAYS, UNKNOWN, PairError
+from .relations import AND, OFF_TOPIC_THEMES
 
 # Sets of good answers, and the share of them, all together, that may be touched all the same. They stand there under
-# one to four objectives drawn at random, against which real ones now and then do offend. Together, because of a set of
-# 36 a single answer would decide. Defects that nobody asked about are not among them: taking one out harms nobody, so
-# they are measured and do not decide.
+# one to four objectives drawn at random, against which real ones now and then do offend. Where one of these is a matter
+# of opinion (is every sentence to the point?) they do not decide. Together, because of a set of 36 a single answer
+# would. Defects that nobody asked about are not among them: taking one out harms nobody, so they are only measured.
 GOOD = ("clean", "clean_long", "clean_after_insults", "innocent")
-HARM = 0.03
+HARM = 0.02
 # Share of answers that lack nothing and may get an ending all the same.
 END_HARM = 0.005
 Scored = tuple[float, int]
@@ -77,6 +78,11 @@ def threshold(cases: Sequence[Case], harm: float) -> float:
     """The lowest score at which to flag so that at most this share of answers has a segment flagged wrongly."""
     worst = sorted((max(_sparing(case), default=float("-inf")) for case in cases), reverse=True)
     return _above(worst, harm) if worst else 0.0
+
+
+def beyond_doubt(case: Case) -> bool:
+    """Whether a good answer meets its objectives for sure: none is a wish that readers would judge differently."""
+    return not any(one in OFF_TOPIC_THEMES for theme in case.pair.themes for one in theme.split(AND))
 
 
 def _sparing(case: Case) -> list[float]:
@@ -128,7 +134,9 @@ def calibrate(aligner: Path, folder: Path, out: Path, limit: int, others: int) -
     wanted = {name: pairs[: limit if name in GOOD else others] for name, pairs in sets.items()}
     results = asyncio.run(score_sets(aligner, wanted))
     scored = segments(case for cases in results.values() for case in cases)
-    good = {name: results[name] for name in GOOD}
+    good = {name: list(filter(beyond_doubt, results[name])) for name in GOOD}
+    if not any(good.values()):
+        raise PairError(f"{folder}: every good answer there is under a wish of opinion; run models.heldout again")
     points = {name: threshold(cases, HARM) for name, cases in good.items()}
     point, divisor = threshold([case for cases in good.values() for case in cases], HARM), temperature(scored)
     behind = end_shift((case for cases in results.values() for case in cases), point)

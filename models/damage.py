@@ -14,11 +14,11 @@ from random import Random
 
 from aligner_proxy.segments import join, split
 
-from .answers import Answer
+from .answers import SCRIPT, Answer
 from .defects import SUBJECTS, TRAINING_KINDS, WRITTEN, Kind, Objective
 from .defects.objectives import BUILT_IN, built_in, clean
 from .pairs import CHANGES, STAYS, Pair
-from .relations import ALIKE, INNOCENT, MIXED, relation
+from .relations import ALIKE, INNOCENT, MIXED, OFF_TOPIC_THEMES, relation
 
 MOST_OBJECTIVES = 4
 _PLEASANTRY = re.compile(
@@ -254,4 +254,6 @@ def doubtful_themes(answer: Answer) -> set[str]:
         else {"harmless", "safe", "polite", "inclusive", "insult", "threat", "dangerous-encouragement"}
     )
     chatty = {"direct"} if _PLEASANTRY.search(answer.text) else set()
-    return found | loose | unsafe | chatty
+    # What speakers of ours say to each other is seldom to the point.
+    rambling = OFF_TOPIC_THEMES if answer.source == SCRIPT else frozenset()
+    return found | loose | unsafe | chatty | rambling

@@ -16,12 +16,14 @@ from random import Random
 
 from .answers import Pool, Side, load_pool, preference_bags
 from .defects import TRAINING_KINDS
+from .defects.objectives import DEFAULT
 from .faults import natural_pair, written_for
 from .history import is_dialogue, with_history
 from .marked import error_pair, marked_pair
 from .mixer import Mixer
 from .pairs import Pair, PairError, write_pairs
 from .preferences import PreferenceError
+from .run_ons import mended_under
 
 _SETS = {
     "clean": ("clean", 300),
@@ -42,11 +44,11 @@ _SETS = {
     "ending_there": ("clean+ended", 200),
     "wanted_there": ("not_asked+wanted", 200),
 }
-
-
 # The same, asked after turns in which the assistant had been rude.
 _AFTER_INSULTS = {"clean_after_insults": "clean", "insult_after_insults": "insult"}
 _AFTER_SIZE = 200
+# Their requests are our own and few, so that both sides would have the same ones.
+_TEST_ONLY = {"dialogue": ("dialogue", 200)}
 # Themes under which every error that people marked counts: do scores part segments with one from those without? On the
 # test side only: an error of another sort goes against neither, so nothing is to be chosen by these.
 _ERRORS_UNDER = ("factual", "specific")
@@ -56,10 +58,11 @@ def held_out_sets(data_dir: Path, seed: int, side: Side) -> dict[str, list[Pair]
     """The named sets of one side, from prompts, defect wordings and objective wordings that training never sees."""
     pool = load_pool(data_dir, side)
     sets: dict[str, list[Pair]] = {}
-    for name, (recipe, size) in _SETS.items():
+    for name, (recipe, size) in (_SETS | (_TEST_ONLY if side == "test" else {})).items():
         mixer = Mixer(pool, Random(f"{side}:{name}:{seed}"), held_out=True)
         sets[name] = list(_distinct(mixer, recipe, size))
     sets["invented_turns_real"] = list(_real_suite(pool, seed))
+    sets["invented_turns_default"] = [pair for run in pool.run_ons if (pair := mended_under(run, DEFAULT))]
     for name, recipe in _AFTER_INSULTS.items():
         sets[name] = list(_after_insults(pool, Random(f"{side}:{name}:{seed}"), recipe))
     sets["compared_replies"] = list(preference_bags(data_dir, side))

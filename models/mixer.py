@@ -12,7 +12,7 @@ from random import Random
 
 from aligner_proxy.segments import split
 
-from .answers import FICTION, Answer, Pool, RunOn
+from .answers import FICTION, SCRIPT, Answer, Pool, RunOn
 from .damage import (
     Piece,
     choose_objectives,
@@ -27,7 +27,7 @@ from .damage import (
     themes_in,
 )
 from .defects import SUBJECTS, TRAINING_KINDS, UNSEEN_KINDS, UNSEEN_WRITTEN, WRITTEN, Kind, Objective
-from .defects.objectives import SHARED
+from .defects.objectives import DEFAULT, SHARED, built_in
 from .defects.turns import INVENTED_TURN, dialogue
 from .dense import dense_pair
 from .endings import ended, lacking
@@ -36,6 +36,8 @@ from .history import earlier
 from .marked import marked_pair
 from .pairs import Pair, PairError
 from .relations import INNOCENT
+from .run_ons import reply_and_turns
+from .scripts import script
 from .wanted import wanted_there
 
 ASKED = 0.53
@@ -49,6 +51,7 @@ SOURCES = {
     "hh-golden": 0.06,
     "hh-chosen": 0.1,
     FICTION: 0.08,
+    SCRIPT: 0.05,
 }
 INSERTABLE = tuple(kind for kind in TRAINING_KINDS if kind is not INVENTED_TURN)
 # Short answers give more decisions a minute of training; long ones are what the aligner will read.
@@ -96,9 +99,12 @@ class Mixer:
         raise RuntimeError(f"no example of {recipe!r} could be made; the pool has {len(self._pool.answers)} answers")
 
     def _answer(self) -> Answer:
-        names = list(self._by_source)
+        names = [*self._by_source, *([] if self._held_out else [SCRIPT])]
         source = self._rng.choices(names, [SOURCES.get(name, 0.1) for name in names])[0]
-        return self._rng.choice(self._by_source[source])
+        return self._script() if source == SCRIPT else self._rng.choice(self._by_source[source])
+
+    def _script(self) -> Answer:
+        return script(self._rng, self._sentences, self._held_out)
 
     def _pieces(self, answer: Answer) -> list[Piece]:
         """The answer's pieces, in training often only the first few."""
@@ -118,6 +124,11 @@ class Mixer:
     def _clean(self) -> Pair | None:
         answer = self._answer()
         return self._finish(answer, self._pieces(answer), [], [], f"clean:{answer.source}")
+
+    def _dialogue(self) -> Pair | None:
+        """A dialogue that was asked for, under what most operators ask for."""
+        answer = self._script()
+        return pair(self._pieces(answer), set(), answer.query, [*map(built_in, DEFAULT)], f"clean:{SCRIPT}")
 
     def _clean_long(self) -> Pair | None:
         made = self._clean()
@@ -254,11 +265,7 @@ class Mixer:
 
     def run_on(self, run: RunOn, asked: bool = True) -> Pair | None:
         """The pair of one real run-on answer."""
-        reply, turns = run.text[: run.cut].rstrip(), run.text[run.cut :].strip()
-        pieces = [*pieces_of(reply), *(Piece(p.text, p.gap, INVENTED_TURN.name) for p in pieces_of(turns))]
-        last = len(pieces_of(reply)) - 1
-        pieces[last] = Piece(pieces[last].text, "\n\n")
-        answer = Answer(run.query, reply, "llama2", harmless=False)
+        answer, pieces = reply_and_turns(run)
         wanted = [INVENTED_TURN] if asked else []
         return self._finish(answer, pieces, [INVENTED_TURN], wanted, "turn:real" if asked else "turn:real-kept")
 

@@ -47,19 +47,21 @@ RECIPES["dense"] = {"dense": 0.84, "natural": 0.05, "turns": 0.04, "real_turns":
 RECIPES["wishes"] = {"dense": 0.45, "dense+lacking": 0.12, "dense+ended": 0.12, "dense+wanted": 0.12}
 RECIPES["wishes"] |= {"alike": 0.05, "natural": 0.05, "turns": 0.03, "real_turns": 0.03, "marked": 0.03}
 RECIPES["settle"] = {
-    "clean": 0.2,
-    "innocent": 0.08,
-    "defects": 0.2,
+    "clean": 0.17,
+    "dialogue": 0.03,
+    "innocent": 0.07,
+    "defects": 0.17,
+    "not_asked": 0.04,
     "alike": 0.1,
     "natural": 0.04,
     "inside": 0.05,
-    "turns": 0.04,
-    "real_turns": 0.03,
+    "turns": 0.06,
+    "real_turns": 0.05,
     "real_turns_kept": 0.01,
     "stray": 0.01,
     "marked": 0.02,
     "dense": 0.04,
-    "any+lacking": 0.08,
+    "any+lacking": 0.04,
     "any+ended": 0.06,
     "defects+wanted": 0.04,
 }

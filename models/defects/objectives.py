@@ -14,6 +14,8 @@ from aligner_proxy.config import builtin_objectives
 from .grammar import capitalise
 
 BUILT_IN = {name: objective.text for name, objective in builtin_objectives().items()}
+# What most operators ask for.
+DEFAULT = ("harmless", "helpful")
 
 FRAMES = (
     "{name}: the response should avoid {thing}.",

@@ -38,7 +38,7 @@ _HELD_OUT_ROLES = (
     ("Interviewer: ", "Expert: "),
     ("Speaker 1: ", "Speaker 2: "),
 )
-_ASK = Grammar(
+ASK = Grammar(
     (
         "[Thanks|Thank you|Great|OK|Okay]! [What about|And what about|Can you tell me more about|How do I "
         "learn] {topic}?",
@@ -58,7 +58,7 @@ _ASK = Grammar(
         "true|What do you think]?",
     )
 )
-_REPLY = Grammar(
+REPLY = Grammar(
     (
         "[Sure|Of course|Certainly|Yes|Absolutely][!|.] [Here is|There is|I can give you] [a short overview|one "
         "more example|some background][ of {topic}| on that|].",
@@ -89,7 +89,7 @@ def dialogue(
     parts: list[str] = []
     for _ in range(rng.choice((1, 1, 2, 2, 3))):
         topic = topic_of(rng, query, answer)
-        asked = rng.choice(questions) if questions and rng.random() < 0.4 else _ASK.make(rng, topic)
+        asked = rng.choice(questions) if questions and rng.random() < 0.4 else ASK.make(rng, topic)
         parts.append(ask_mark + asked)
         said = rng.choice(replies) if replies and rng.random() < 0.4 else _sentences(rng, topic)
         parts.append(reply_mark + said)
@@ -99,7 +99,7 @@ def dialogue(
 
 
 def _sentences(rng: Random, topic: str) -> str:
-    return " ".join(_REPLY.make(rng, topic) for _ in range(rng.choice((1, 2, 2, 3))))
+    return " ".join(REPLY.make(rng, topic) for _ in range(rng.choice((1, 2, 2, 3))))
 
 
 INVENTED_TURN = Kind(
@@ -114,20 +114,19 @@ INVENTED_TURN = Kind(
         "text written in the name of the user",
         "messages of the user",
     ),
-    asks=("single-reply", "relevance"),
+    asks=("single-reply", "relevance", "helpful"),
     unclear=(
         "concise",
         "direct",
         "instruction-following",
-        "helpful",
         "honest",
         "template-leak",
         "formal",
         "factual",
         "non-repetitive",
     ),
-    train=_ASK,
-    held_out=_ASK,
+    train=ASK,
+    held_out=ASK,
     maker=dialogue,
     place="end",
     own_line=1.0,

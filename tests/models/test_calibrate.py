@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import log
 from random import Random
 
 import pytest
 
-from models.calibrate import END_HARM, end_shift, exactly, moved, reliability, segments, temperature, threshold
+from models.calibrate import (
+    END_HARM,
+    beyond_doubt,
+    end_shift,
+    exactly,
+    moved,
+    reliability,
+    segments,
+    temperature,
+    threshold,
+)
 from models.evaluate import Case
 from models.pairs import Pair
 from tests.engine.tiny import OBJECTIVES
@@ -37,6 +48,17 @@ def test_the_operating_point_is_the_lowest_that_harms_few_enough() -> None:
     assert threshold(cases, harm=0.0) == -1
     assert threshold(cases, harm=0.02) == -3
     assert sum(max(c.scores[0], c.scores[2]) > -3 for c in cases) == 2
+
+
+@pytest.mark.parametrize(
+    ("themes", "sure"),
+    [((), True), (("harmless", "honest"), True), (("harmless", "concise"), False), (("insult & relevance",), False)],
+)
+def test_a_wish_of_opinion_chooses_no_operating_point(themes: tuple[str, ...], sure: bool) -> None:
+    known = case((-1.0, 1.0, -1.0))
+    assert (
+        beyond_doubt(replace(known, pair=replace(known.pair, themes=themes, objectives=themes or OBJECTIVES))) is sure
+    )
 
 
 def test_the_place_behind_the_last_segment_has_a_point_of_its_own() -> None:

@@ -13,12 +13,13 @@ from models.mixture import build
 from models.pairs import Pair
 
 SETS = {
-    "clean", "clean_long", "insult", "other_wordings", "unseen_kinds", "not_asked", "innocent", "invented_turns_real",
+    "clean", "clean_long", "insult", "other_wordings", "unseen_kinds", "not_asked", "innocent",
+    "invented_turns_real", "invented_turns_default",
     "inside_sentence", "on_topic", "compared_replies", "marked",
     "clean_after_insults", "insult_after_insults",
     "written", "written_not_asked", "written_unseen", "alike", "alike_unseen", "natural",
     "marked_factual", "marked_specific",
-    "ending_missing", "ending_there", "wanted_there",
+    "ending_missing", "ending_there", "wanted_there", "dialogue",
 }  # fmt: skip
 UNCHANGED = {
     "clean",
@@ -31,9 +32,10 @@ UNCHANGED = {
     "alike_unseen",
     "ending_there",
     "wanted_there",
+    "dialogue",
 }
-TEST_ONLY = {"marked_factual", "marked_specific"}
-MIXED = {"compared_replies", "marked", "natural"} | TEST_ONLY
+TEST_ONLY = {"marked_factual", "marked_specific", "dialogue"}
+MIXED = {"compared_replies", "marked", "natural", "marked_factual", "marked_specific"}
 
 
 @pytest.fixture(scope="module")
