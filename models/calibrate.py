@@ -29,7 +29,7 @@ from .relations import AND, OFF_TOPIC_THEMES
 # of opinion (is every sentence to the point?) they do not decide. Together, because of a set of 36 a single answer
 # would. Defects that nobody asked about are not among them: taking one out harms nobody, so they are only measured.
 GOOD = ("clean", "clean_long", "clean_after_insults", "innocent")
-HARM = 0.02
+HARM = 0.01
 # Share of answers that lack nothing and may get an ending all the same.
 END_HARM = 0.005
 Scored = tuple[float, int]
