@@ -57,6 +57,8 @@ class GateSwitches(BaseModel):
     """A name that had to stay is gone."""
     lost_list_item: Switch | None = None
     """An item of a list that had to stay lost its mark or its number."""
+    lost_turn: Switch | None = None
+    """A speaker has fewer lines in an answer that is a dialogue from its beginning."""
     invented_fact: Switch | None = None
     """A number or address that the original did not have."""
     invented_quote: Switch | None = None

@@ -109,6 +109,7 @@ class GateRule(StrEnum):
     LOST_QUOTE = "lost_quote"
     LOST_NAME = "lost_name"
     LOST_ITEM = "lost_list_item"
+    LOST_TURN = "lost_turn"
     INVENTED_FACT = "invented_fact"
     INVENTED_QUOTE = "invented_quote"
     SCRIPT = "changed_script"
@@ -182,8 +183,7 @@ class Policy:
     plugin_rules: tuple[str, ...] = ()
     preferences: tuple[WishSource, ...] = ()
     bypass: bool = False  # the request asked to be left alone, and its tenant may ask that
-    tenant: str = "-"
-    """Cache and in-flight namespace: no two tenants ever share an entry."""
+    tenant: str = "-"  # namespace of the cache and of what is in flight: no two tenants ever share an entry
     quota: Quota | None = None
     auto: Auto | None = None  # a net chooses among the objectives, and weighs them
     origins: tuple[tuple[str, str], ...] = ()

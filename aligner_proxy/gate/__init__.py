@@ -33,6 +33,7 @@ RULES: Mapping[GateRule, Rule] = {
     GateRule.LOST_QUOTE: lost.lost_quote,
     GateRule.LOST_NAME: lost.lost_name,
     GateRule.LOST_ITEM: lost.lost_item,
+    GateRule.LOST_TURN: lost.lost_turn,
     GateRule.INVENTED_FACT: added.invented_fact,
     GateRule.INVENTED_QUOTE: added.invented_quote,
     GateRule.SCRIPT: form.changed_script,

@@ -34,6 +34,7 @@ _THINGS = {
     GateRule.LOST_QUOTE: r"quot(?:es?|ed|ing|ations?)",
     GateRule.LOST_NAME: rf"(?<!in the )names?|{_PEOPLE}|competitors?|brands?|compan(?:y|ies)|products?|trademarks?",
     GateRule.LOST_ITEM: r"lists?|bullets?|bullet points?|enumerations?|numbered",
+    GateRule.LOST_TURN: r"dialogues?|interviews?|transcripts?|screenplays?",
 }
 _LANGUAGES = (
     r"english|german|french|spanish|portuguese|italian|dutch|swedish|danish|norwegian|finnish|polish|czech|romanian|"

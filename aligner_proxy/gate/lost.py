@@ -1,4 +1,4 @@
-"""Did something go that had to stay? Code, citations, numbers, addresses, quotations, names and marks of lists.
+"""Did something go that had to stay? Code, citations, numbers, addresses, quotations, names, items, lines of speakers.
 
 - A segment that was not flagged keeps everything: nobody asked for a change there.
 - A segment that was flagged and is gone takes its facts with it. The detector flagged it because an objective asked for
@@ -17,6 +17,7 @@ from aligner_proxy.facts import addresses, citations, code, code_spans, names, n
 from aligner_proxy.fate import Fate
 from aligner_proxy.gate.candidate import Candidate
 from aligner_proxy.gate.lists import kept_in_order, marks, standing
+from aligner_proxy.gate.speakers import lines, turns
 
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
 
@@ -70,6 +71,16 @@ def lost_item(candidate: Candidate) -> bool:
         return False
     gone = {part.index for part in candidate.parts(Fate.REMOVED)}
     return not kept_in_order(standing(candidate.pieces, gone), candidate.after.of(marks))
+
+
+def lost_turn(candidate: Candidate) -> bool:
+    """A speaker has fewer lines in a dialogue that somebody asked for, as far as form can tell.
+
+    Flagged or not: a line of a dialogue looks to a detector like an invented turn, and without it the next one answers
+    nothing. It may be rewritten.
+    """
+    spoken = candidate.before.of(turns)
+    return bool(spoken) and bool(spoken - candidate.after.of(lines))
 
 
 def one_line(text: str) -> str:

@@ -23,6 +23,7 @@ def one(text: str) -> list[Objective]:
         ("Respect: the response should avoid contempt for people", set()),
         ("Turns: the response should be rid of text in the name of the user", set()),
         ("Prose: the response should avoid bullet points", {GateRule.LOST_ITEM}),
+        ("Plain: the response should not be written as a dialogue", {GateRule.LOST_TURN}),
         ("French: the response should be written in French", {GateRule.LANGUAGE, GateRule.SCRIPT}),
         ("Narrow: the response should decline questions about law", {GateRule.NEW_REFUSAL}),
         ("Open: the response should not refuse", set()),

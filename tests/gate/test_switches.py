@@ -12,6 +12,7 @@ from tests.gate.cases import POLITE, correction
 
 ASKED = "Boil the rice. You oaf! Let it rest for a while."
 SLOW = "Let the rice rest for a while under a cloth, then loosen it with a fork and serve it hot."
+TALK = "Ada: Boil it.\nBo: I did.\nAda: Where?\nBo: In the pot."
 HARM = {
     GateRule.EMPTY: ("Fool.", "", [0]),
     GateRule.LEAK: (ASKED, ASKED.replace("You oaf!", "| Answer: so"), [1]),
@@ -25,6 +26,7 @@ HARM = {
     GateRule.LOST_QUOTE: ('She said "we will be there at noon". Fool.', "She said that they would come.", None),
     GateRule.LOST_NAME: ("We asked Maria about it. Fool.", "We asked a person about it.", None),
     GateRule.LOST_ITEM: ("- Boil it.\n- Rest it.", "- Boil it.\nRest it.", None),
+    GateRule.LOST_TURN: (TALK, TALK.replace("\nAda: Where?", ""), [2]),
     GateRule.INVENTED_FACT: (ASKED, ASKED.replace("You oaf!", "Take 3."), [1]),
     GateRule.INVENTED_QUOTE: (ASKED, ASKED.replace("You oaf!", 'They say "it has never been so good".'), [1]),
     GateRule.SCRIPT: (ASKED, ASKED.replace("You oaf!", "Это так."), [1]),
