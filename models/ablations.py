@@ -1,6 +1,6 @@
 """What is each part of the recipe worth? All short runs of a plan, made and measured: the rows of the paper's Table 3.
 
-    python -m models.ablations configs/evaluate/ablations.yaml --data DATA --out runs/ablations
+    python -m models.ablations configs/evaluate/ablations.yaml --data DATA --out runs/plans
 
 Makes data, trains every run, calibrates, exports and measures. Stopped, the same command goes on where it was. The runs
 are equal among themselves (base, seed, steps, sizes of data) and short: they say what a part is worth in such a run.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -25,19 +26,23 @@ PROBLEMS = (PlanError, StageError, PairError, PreferenceError)
 """What can be wrong with a plan, its configs or its data; their texts say what to mend."""
 
 
-def made(plan: Plan, data: Path, on: On, calibrated_on: int) -> list[Measured]:
-    """All runs of a plan, trained and measured; the list of their folders is written for models.by_method."""
-    workshop = Workshop(plan, data, on.out)
+def trained(plan: Plan, data: Path, out: Path, calibrated_on: int) -> list[Method]:
+    """The rows of a plan, all their runs trained."""
+    workshop = Workshop(plan, data, out)
     workshop.prepare()
     for name in plan.runs:
         print(f"run {name}: {', '.join(f'{stage} on {n} pairs' for stage, n in plan.stages(name).items())}")
         workshop.make(name, calibrated_on)
-    methods = [
+    return [
         Method(name=row.name, aligner=workshop.aligner(row.run, row.calibrated), caution=row.caution, verify=row.verify)
         for row in plan.methods
     ]
+
+
+def measured(methods: Sequence[Method], on: On) -> list[Measured]:
+    """What the rows of a plan come to; the list of their folders is written for models.by_method."""
     listed = [method.model_dump(mode="json") for method in methods]
-    (on.out / "methods.yaml").write_text(yaml.safe_dump(listed, sort_keys=False))
+    (on.out / f"methods_{on.name}.yaml").write_text(yaml.safe_dump(listed, sort_keys=False))
     return compared(methods, on)
 
 
@@ -57,14 +62,15 @@ def on(arguments: argparse.Namespace) -> On:
     """What the runs are measured on."""
     real = arguments.data if arguments.upstreams else None
     sets = arguments.out / "data" / "test"
-    return On(sets, arguments.out, arguments.limit, data=real, each=arguments.upstreams)
+    return On(sets, arguments.out, arguments.limit, data=real, each=arguments.upstreams, name=arguments.plan.stem)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     arguments = parser(__doc__).parse_args(argv)
     try:
-        made(Plan.read(arguments.plan), arguments.data, on(arguments), arguments.calibrated_on)
+        methods = trained(Plan.read(arguments.plan), arguments.data, arguments.out, arguments.calibrated_on)
+        measured(methods, on(arguments))
     except PROBLEMS as problem:
         sys.exit(str(problem))
 

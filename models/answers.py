@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,7 +21,7 @@ from aligner_proxy.types import Turn
 from .defects.objectives import BUILT_IN
 from .marked import Marked, marked_answers
 from .pairs import UNKNOWN, Pair
-from .preferences import rows
+from .preferences import JUDGED, rows
 
 Side = Literal["train", "dev", "test"]
 SHORTEST, LONGEST, VERY_LONG = 60, 1500, 2800
@@ -32,6 +32,8 @@ TEST_PERCENT_RARE = 25
 TIE = 1.5
 # Sources of our own.
 FICTION, SCRIPT = "fiction", "script"
+# Of the sets of replies that people compared, those from which bags are made.
+HARMLESS = ("hh_rlhf_harmless_pairs",)
 _RUNS_ON = "LLaMA2-chat-70B"
 _TURN = re.compile(r"\n\nHuman:")
 _MARK = re.compile(r"(?:^|\n\n)(Human|Assistant):[ ]?")
@@ -158,13 +160,21 @@ def _of_models(data_dir: Path) -> Iterator[Answer]:
 
 
 def _preferred(data_dir: Path, name: str) -> Iterator[Answer]:
-    """The response that people preferred; adversarial subsets and ties are left out."""
+    """The response that people preferred."""
+    for prompt, better, _ in _compared(data_dir, name):
+        yield Answer(prompt, better, name.removesuffix("_pairs"))
+
+
+def _compared(data_dir: Path, name: str) -> Iterator[tuple[str, str, str]]:
+    """A prompt, the reply that people preferred and the other one; adversarial subsets and ties are left out."""
     for row in rows(data_dir, name):
         # Of LLMBar only its own natural part: the adversarial one deceives, and what it took over from others stands
         # under terms that were not checked.
-        if row["preference"] != TIE and row.get("subset", "LLMBar/Natural") == "LLMBar/Natural":
-            better = row["response_1"] if row["preference"] < TIE else row["response_2"]
-            yield Answer(row["prompt"], better, name.removesuffix("_pairs"))
+        if "chosen" in row:
+            yield row["prompt"], row["chosen"], row["rejected"]
+        elif row["preference"] != TIE and row.get("subset", "LLMBar/Natural") == "LLMBar/Natural":
+            replies = row["response_1"], row["response_2"]
+            yield row["prompt"], *(replies if row["preference"] < TIE else replies[::-1])
 
 
 def _run_ons(data_dir: Path) -> Iterator[RunOn]:
@@ -183,13 +193,16 @@ def _shortened(text: str, cut: int) -> str:
     return text[: min(end, cut + 1200)].rstrip()
 
 
-def preference_bags(data_dir: Path, side: Side = "train") -> Iterator[Pair]:
-    """Replies in twos, the one that people found less harmful first: a loss over bags of segments learns from them."""
-    for row in rows(data_dir, "hh_rlhf_harmless_pairs"):
-        replies = [row["chosen"].strip(), row["rejected"].strip()]
-        if side_of(row["prompt"], TEST_PERCENT_RARE) != side or not all(replies) or replies[0] == replies[1]:
-            continue
-        for name, text in zip(("chosen", "rejected"), replies, strict=True):
-            labels = tuple(UNKNOWN for _ in split(text))
-            query_text = plain_query(row["prompt"])
-            yield Pair(query_text, (BUILT_IN["harmless"],), text, text, labels, f"bag:{name}", themes=("harmless",))
+def preference_bags(data_dir: Path, side: Side = "train", sets: Sequence[str] = HARMLESS) -> Iterator[Pair]:
+    """Replies in twos, the one that people preferred first, under what they were asked about in that set: a loss over
+    bags of segments learns from them.
+    """
+    for name in sets:
+        asked = JUDGED[name]
+        for prompt, *compared in _compared(data_dir, name):
+            replies = [reply.strip() for reply in compared]
+            if side_of(prompt, TEST_PERCENT_RARE) == side and all(replies) and replies[0] != replies[1]:
+                for place, text in zip(("chosen", "rejected"), replies, strict=True):
+                    labels = tuple(UNKNOWN for _ in split(text))
+                    objectives, source = (BUILT_IN[asked],), f"bag:{place}"
+                    yield Pair(plain_query(prompt), objectives, text, text, labels, source, themes=(asked,))

@@ -61,7 +61,9 @@ class Method(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class On:
-    """What methods are measured on: test sets and, with `data`, completions of real upstreams; `out` keeps results."""
+    """What methods are measured on: test sets and, with `data`, completions of real upstreams; `out` keeps results, the
+    tables by `name`.
+    """
 
     sets: Path
     out: Path
@@ -70,6 +72,7 @@ class On:
     sources: tuple[str, ...] = DIALOGUES
     each: int = 20
     seed: int = 1
+    name: str = "by_method"
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,8 +223,8 @@ def compared(methods: Sequence[Method], on: On) -> list[Measured]:
     if known:
         tables += f"\n\n## The measures behind {WEAK_WINS!r}, and how often they are right\n\n{accuracy.text(known)}"
     listed = [method.model_dump(mode="json") for method in methods]
-    publish.write(on.out, "by_method", tables, {"methods": listed, "rows": rows, "accuracy": known})
-    plot(rows, on.out / "by_method.svg")
+    publish.write(on.out, on.name, tables, {"methods": listed, "rows": rows, "accuracy": known})
+    plot(rows, on.out / f"{on.name}.svg")
     print(tables)
     return rows
 

@@ -1,31 +1,35 @@
 """What would more data bring? Runs at some sizes of data, their errors by a power law, extrapolated and plotted.
 
-    python -m models.data_sizes configs/evaluate/data_sizes.yaml --data DATA --out runs/data_sizes
+    python -m models.data_sizes configs/evaluate/data_sizes.yaml --data DATA --out runs/plans
 
-Makes and measures the runs of the plan (as models.ablations does, with resume), then fits error = a * pairs ** -b for
-every figure. Intervals are those of measurements redrawn from what was measured: they hold the doubt about the rates,
-not about the law, the seed, or a size so far beyond. A data set twice as large is trained for twice as many steps.
+Makes and measures the runs of the plan (as models.ablations does, with resume) and what their heads tell apart (as
+models.heads does), then fits error = a * pairs ** -b for every figure. Intervals are those of measurements redrawn from
+what was measured: they hold the doubt about the rates, not about the law, the seed, or a size so far beyond. A data set
+twice as large is trained for twice as many steps.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, log
 from pathlib import Path
 
 import numpy as np
 
-from . import publish
-from .ablations import PROBLEMS, made, on, parser
+from . import heads, publish
+from .ablations import PROBLEMS, measured, on, parser, trained
 from .by_method import Measured
+from .heads import Told
 from .plan import Plan, PlanError
-from .rates import Rate
+from .rates import Area, Rate
 
 AHEAD = (2, 4)
 """How many times the largest size it is extrapolated to."""
 REDRAWN = 1000
+CURVES = "curves"
+HEAD = " (head)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,36 +63,45 @@ class Curve:
 
     name: str
     sizes: tuple[int, ...]
-    rates: tuple[Rate, ...]
+    rates: tuple[Rate | Area, ...]
     law: Law
     ahead: tuple[Ahead, ...]
     n: int
 
 
-def fit(sizes: Sequence[int], rates: Sequence[Rate]) -> Law:
-    """The law of least squares on logarithms; half an error is added, so that none is not nothing."""
+def fit(sizes: Sequence[int], rates: Sequence[Rate | Area]) -> Law:
+    """The law of least squares on logarithms."""
     x = np.log(np.array(sizes, dtype=float))
-    y = np.log([(rate.n - rate.hits + 0.5) / (rate.n + 1) for rate in rates])
+    y = np.log([_error(rate) for rate in rates])
     slope, start = np.polyfit(x, y, 1)
     return Law(float(start), float(slope))
 
 
-def curve(name: str, sizes: Sequence[int], rates: Sequence[Rate], seed: int = 1) -> Curve:
+def _error(figure: Rate | Area) -> float:
+    """Its share of errors; half of one is added, so that none is not nothing."""
+    if isinstance(figure, Area):
+        pairs = figure.high * figure.low
+        return ((1 - figure.auc) * pairs + 0.5) / (pairs + 1)
+    return (figure.n - figure.hits + 0.5) / (figure.n + 1)
+
+
+def _redrawn(figure: Rate | Area, rng: np.random.Generator) -> Rate | Area:
+    """The same, measured anew."""
+    if isinstance(figure, Area):
+        return replace(figure, auc=min(1.0, max(0.0, float(rng.normal(figure.auc, figure.deviation)))))
+    return Rate.among(int(rng.binomial(figure.n, 1 - _error(figure))), figure.n)
+
+
+def curve(name: str, sizes: Sequence[int], rates: Sequence[Rate | Area], seed: int = 1) -> Curve:
     """Fit one figure, and extrapolate it."""
     law, rng = fit(sizes, rates), np.random.default_rng(seed)
-    drawn = [[Rate.among(int(rng.binomial(r.n, _chance(r))), r.n) for r in rates] for _ in range(REDRAWN)]
-    laws = [fit(sizes, redrawn) for redrawn in drawn]
+    laws = [fit(sizes, [_redrawn(rate, rng) for rate in rates]) for _ in range(REDRAWN)]
     ahead = []
     for times in AHEAD:
         size = max(sizes) * times
         low, high = np.percentile([one.percent(size) for one in laws], (2.5, 97.5))
         ahead.append(Ahead(size, law.percent(size), float(low), float(high)))
     return Curve(name, tuple(sizes), tuple(rates), law, tuple(ahead), min(r.n for r in rates))
-
-
-def _chance(rate: Rate) -> float:
-    """Of a hit, when measurements are drawn anew: also where all of them were, or none."""
-    return (rate.hits + 0.5) / (rate.n + 1)
 
 
 def sizes_of(plan: Plan) -> list[int]:
@@ -99,10 +112,13 @@ def sizes_of(plan: Plan) -> list[int]:
     return sizes
 
 
-def curves(plan: Plan, rows: Sequence[Measured]) -> list[Curve]:
+def curves(plan: Plan, rows: Sequence[Measured], apart: Sequence[Told]) -> list[Curve]:
     """All figures that every size has cases for."""
     sizes = sizes_of(plan)
-    told = [row.pooled | row.sets | row.upstreams for row in rows]
+    told: list[Told] = [
+        {**row.pooled, **row.sets, **row.upstreams, **{f"{name}{HEAD}": figure for name, figure in head.items()}}
+        for row, head in zip(rows, apart, strict=True)
+    ]
     names = [name for name in told[0] if all(name in one and one[name].n for one in told)]
     return [curve(name, sizes, [one[name] for one in told]) for name in names]
 
@@ -152,12 +168,13 @@ def main(argv: list[str] | None = None) -> None:
     try:
         plan = Plan.read(arguments.plan)
         sizes_of(plan)  # before hours are spent on its runs
-        found = curves(plan, made(plan, arguments.data, on(arguments), arguments.calibrated_on))
+        methods, told = trained(plan, arguments.data, arguments.out, arguments.calibrated_on), on(arguments)
+        found = curves(plan, measured(methods, told), [heads.told(method.aligner, told) for method in methods])
     except PROBLEMS as problem:
         sys.exit(str(problem))
     table = text(found)
-    publish.write(arguments.out, "data_sizes", table, found)
-    plot(found, arguments.out / "data_sizes.svg")
+    publish.write(arguments.out, CURVES, table, found)
+    plot(found, arguments.out / f"{CURVES}.svg")
     print(table)
 
 

@@ -19,7 +19,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
-from math import sqrt
 from pathlib import Path
 
 from rich.progress import track
@@ -35,7 +34,7 @@ from models import publish
 from models.distance import Edits
 from models.measures import FACTS
 from models.pairs import CHANGES, STAYS, UNKNOWN, Pair, PairError, read_pairs
-from models.rates import Rate
+from models.rates import Area, Rate
 
 _RATES = ("exact", "gone", "kept", "facts", "same")
 
@@ -145,17 +144,13 @@ def auc(cases: list[Case]) -> float | None:
     return wins / (len(high) * len(low))
 
 
-def area(cases: list[Case]) -> str:
-    """The AUC with its 95 % interval (Hanley and McNeil) and the number of segments of either sort."""
+def area(cases: list[Case]) -> Area | None:
+    """The AUC of all segments; None without both kinds."""
     found = auc(cases)
     if found is None:
-        return "-"
+        return None
     labels = Counter(label for case in cases for _, label in case.judged)
-    high, low = labels[CHANGES], labels[STAYS]
-    first, second = found / (2 - found), 2 * found**2 / (1 + found)
-    spread = found * (1 - found) + (high - 1) * (first - found**2) + (low - 1) * (second - found**2)
-    half = 1.96 * sqrt(max(0.0, spread) / (high * low))
-    return f"{found:.3f} [{max(0.0, found - half):.3f}, {min(1.0, found + half):.3f}], n = {high} and {low}"
+    return Area(found, labels[CHANGES], labels[STAYS])
 
 
 def told_apart(cases: list[Case]) -> Rate | None:
@@ -173,7 +168,7 @@ def table(results: dict[str, list[Case]]) -> str:
         if apart := told_apart(cases):
             rows.append((f"{name}: the worse one scores higher", apart, *["-"] * (len(_RATES) + 1)))
             continue
-        rows.append((name, *rates(cases).values(), _edits(cases), area(cases)))
+        rows.append((name, *rates(cases).values(), _edits(cases), area(cases) or "-"))
     return publish.table(("set", *_RATES, "words to edit, edited, left", "AUC of segments"), rows)
 
 

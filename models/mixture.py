@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Literal, get_args
@@ -70,15 +71,26 @@ SHARES: dict[Stage, Shares] = {"settle": Shares(written=0.45, others=0.45, alike
 HISTORY: dict[Stage, float] = {"conversation": 0.45, "dense": 0.2, "wishes": 0.2, "settle": 0.5}
 
 
-def build(data_dir: Path, seed: int, n: int, stage: Stage = "contrastive_preference") -> Iterator[Pair]:
-    """`n` training examples of one stage."""
+def build(
+    data_dir: Path, seed: int, n: int, stage: Stage = "contrastive_preference", without: Collection[str] = ()
+) -> Iterator[Pair]:
+    """`n` training examples of one stage; `without` names kinds of example that are left out for more of the others."""
+    made = (pair for kind, pair in _stream(data_dir, seed, stage) if kind not in without)
+    return islice(made, n)
+
+
+def _stream(data_dir: Path, seed: int, stage: Stage) -> Iterator[tuple[str, Pair]]:
+    """Examples without end, each with its kind."""
     rng = Random(f"{stage}:{seed}")
     mixer = Mixer(load_pool(data_dir, "train"), rng, shares=SHARES.get(stage, Shares()))
     names, shares = zip(*RECIPES[stage].items(), strict=True)
     before, share = mixer.earlier, HISTORY.get(stage, 0.0)
-    for _ in range(n):
-        made = mixer.make(rng.choices(names, shares)[0])
-        yield with_history(rng, made, before, INSERTABLE, held_out=False) if share and rng.random() < share else made
+    while True:
+        kind = rng.choices(names, shares)[0]
+        made = mixer.make(kind)
+        if share and rng.random() < share:
+            made = with_history(rng, made, before, INSERTABLE, held_out=False)
+        yield kind, made
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -14,7 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from aligner_proxy.types import Verify
 
-from .mixture import STAGES, Stage
+from .answers import HARMLESS
+from .mixture import RECIPES, STAGES, Stage
+from .preferences import JUDGED
 
 
 class PlanError(ValueError):
@@ -24,13 +26,16 @@ class PlanError(ValueError):
 class Run(BaseModel):
     """One run: stages it leaves out, settings that every stage gets, and where it departs from the plan's sizes.
 
-    `preferences` are pairs by Algorithm 1 from replies that people compared, in place of edits.
+    `preferences` are pairs by Algorithm 1 from replies that people compared, in place of edits. `without` names kinds
+    of example that the last stage does not see, `compared` the sets of compared replies that the head learns from.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     leave_out: tuple[Stage, ...] = ()
     examples: Literal["edits", "preferences"] = "edits"
+    without: tuple[str, ...] = ()
+    compared: tuple[str, ...] = HARMLESS
     settings: dict[str, Any] = Field(default_factory=dict)
     pairs: int | None = Field(default=None, ge=1)
     steps: int | None = Field(default=None, ge=1)
@@ -71,6 +76,12 @@ class Plan(BaseModel):
         for name, run in self.runs.items():
             if self.last in run.leave_out:
                 raise ValueError(f"runs: {name}: the last stage ({self.last}) cannot be left out")
+            for key, named, known in (
+                ("without", run.without, RECIPES[self.last]),
+                ("compared", run.compared, JUDGED),
+            ):
+                if unknown := set(named) - set(known):
+                    raise ValueError(f"runs: {name}: {key}: no {min(unknown)!r}; known: {', '.join(known)}")
         return self
 
     @property

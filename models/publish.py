@@ -12,7 +12,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from .rates import Rate
+from .rates import Area, Rate
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def plot(
             pyplot.close(figure)
 
 
-def whiskers(axis: Any, rates: Sequence[Rate], labels: Sequence[str], **style: Any) -> None:
+def whiskers(axis: Any, rates: Sequence[Rate | Area], labels: Sequence[str], **style: Any) -> None:
     """One dot a rate, the first on top, with its interval; rates of nothing stay empty."""
     places = range(len(rates), 0, -1)
     shown = [(rate, place) for rate, place in zip(rates, places, strict=True) if rate.n]

@@ -1,4 +1,4 @@
-"""How sure is a share? A rate with its n and its 95 % Wilson interval."""
+"""How sure is a figure? A rate with its 95 % interval (Wilson), an AUC with its own (Hanley and McNeil); with n."""
 
 from __future__ import annotations
 
@@ -43,3 +43,40 @@ class Rate:
 
     def __str__(self) -> str:
         return f"{self.hits}/{self.n} = {self.percent:.1f} % [{self.low:.1f}, {self.high:.1f}]" if self.n else "n = 0"
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """The chance that one of `high` segments that must change scores above one of `low` that must stay (AUC)."""
+
+    auc: float
+    high: int
+    low: int
+
+    @property
+    def deviation(self) -> float:
+        """Its standard deviation (Hanley and McNeil 1982, equation 1)."""
+        both_high, both_low = self.auc / (2 - self.auc), 2 * self.auc**2 / (1 + self.auc)
+        single = self.auc * (1 - self.auc)
+        spread = single + (self.high - 1) * (both_high - self.auc**2) + (self.low - 1) * (both_low - self.auc**2)
+        return sqrt(max(0.0, spread) / (self.high * self.low))
+
+    @property
+    def n(self) -> int:
+        """Segments of both sorts."""
+        return self.high + self.low
+
+    @property
+    def percent(self) -> float:
+        """As a share is shown in a plot."""
+        return 100 * self.auc
+
+    @property
+    def whiskers(self) -> tuple[float, float]:
+        """How far the interval reaches below and above, for a plot."""
+        reach = 100 * _Z * self.deviation
+        return min(reach, self.percent), min(reach, 100 - self.percent)
+
+    def __str__(self) -> str:
+        low, high = max(0.0, self.auc - _Z * self.deviation), min(1.0, self.auc + _Z * self.deviation)
+        return f"{self.auc:.3f} [{low:.3f}, {high:.3f}], n = {self.high} and {self.low}"

@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -56,7 +57,8 @@ class Workshop:
                 for name, pairs in held_out_sets(self._data, self._plan.seed, side).items():
                     write_pairs(folder / f"{name}.jsonl", pairs)
                 (folder / "made").touch()  # comes last: a folder without it is half made
-        _once(self._bags, lambda path: write_pairs(path, answers.preference_bags(self._data)))
+        for run in self._plan.runs.values():
+            _once(self._bags(run), partial(self._write_bags, run))
 
     def make(self, name: str, limit: int) -> None:
         """All of a run: it is calibrated where a row of the table asks for that, on `limit` answers a set."""
@@ -73,7 +75,8 @@ class Workshop:
             return
         point = folder / "calibration" / "calibration.json"
         if not _since(point, trained):
-            calibrate(plain, self._out / "data" / "dev", point.parent, limit, limit)
+            # Good answers decide the point; a few of every other sort are enough for the temperature.
+            calibrate(plain, self._out / "data" / "dev", point.parent, limit, -(-limit // 5))
         export(before, folder / "aligner", window=WINDOW, neutral=self._good, **operating_point(point))
 
     def aligner(self, name: str, calibrated: bool) -> Path:
@@ -110,7 +113,7 @@ class Workshop:
             "data": str(pairs),
             "out": str(self._out / name / stage),
             "init": str(before) if before else None,
-            "bags": str(self._bags) if told.get("bags") and run.examples == "edits" else None,
+            "bags": str(self._bags(run)) if told.get("bags") and run.compared and run.examples == "edits" else None,
             "schedule": None,
         }
         if stage == self._plan.last:
@@ -133,18 +136,22 @@ class Workshop:
         """Good answers, which say to every head what nobody objects to."""
         return self._pairs("warmup", self._plan.pairs.get("warmup", 300), Run())
 
-    @property
-    def _bags(self) -> Path:
-        return self._out / "data" / "bags.jsonl"
+    def _bags(self, run: Run) -> Path:
+        """Where the replies that people compared are for a run."""
+        return self._out / "data" / f"bags-{'-'.join(name.partition('_')[0] for name in run.compared)}.jsonl"
+
+    def _write_bags(self, run: Run, path: Path) -> int:
+        return write_pairs(path, answers.preference_bags(self._data, sets=run.compared))
 
     def _pairs(self, stage: StageName, count: int, run: Run) -> Path:
         """The file of a stage's pairs; a smaller one is the beginning of a larger one."""
-        path = self._out / "data" / f"{stage}-{run.examples}-{count}.jsonl"
-        source = self._edits if run.examples == "edits" else self._preferences
-        return _once(path, lambda draft: write_pairs(draft, source(stage, count)))
+        without = run.without if stage == self._plan.last else ()
+        named = "-".join([stage, run.examples, *(f"no_{kind}" for kind in without), str(count)])
+        source = partial(self._edits, without) if run.examples == "edits" else self._preferences
+        return _once(self._out / "data" / f"{named}.jsonl", lambda draft: write_pairs(draft, source(stage, count)))
 
-    def _edits(self, stage: StageName, count: int) -> Iterator[Pair]:
-        return mixture.build(self._data, self._plan.seed, count, stage)
+    def _edits(self, without: tuple[str, ...], stage: StageName, count: int) -> Iterator[Pair]:
+        return mixture.build(self._data, self._plan.seed, count, stage, without)
 
     def _preferences(self, stage: StageName, count: int) -> Iterator[Pair]:
         """Pairs of Algorithm 1 in a fixed order at random, of prompts that no set is made of."""

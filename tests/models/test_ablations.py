@@ -56,6 +56,8 @@ def test_every_part_of_the_recipe_is_left_out_once() -> None:
         ({"methods": [{"name": "a", "run": "all"}] * 2}, "a name of its own"),
         ({"pairs": {"warmpu": 1}}, r"pairs\.warmpu"),
         ({"steps": 8}, "its first stages take 8 steps, and leave none for contrastive_preference"),
+        ({"runs": {"all": {"without": ["natrual"]}}}, "all: without: no 'natrual'; known: clean, innocent"),
+        ({"runs": {"all": {"compared": ["hh"]}}}, "all: compared: no 'hh'; known: hh_rlhf_harmless_pairs"),
         ({"configs": "nowhere"}, r"configs: .*warmup\.yaml is not there"),
         ({"runs": {"all": {"settings": {"lrr": 1}}}}, r"all/warmup: lrr: Extra inputs"),
     ],
@@ -87,7 +89,7 @@ def test_the_committed_plan_runs_and_goes_on_where_it_was(
     plan, out = small(tmp_path, "ablations"), tmp_path / "out"
     few_sets(out)
     run(plan, data_dir, out)
-    told = json.loads((out / "by_method.json").read_text())
+    told = json.loads((out / "ablations.json").read_text())
     assert [row["name"] for row in told["rows"]] == [row.name for row in Plan.read(plan).methods]
     assert all(row["pooled"]["repaired exactly"]["n"] == 1 for row in told["rows"])
     logs = {path: path.read_text() for path in sorted(out.glob("*/*/log.jsonl"))}

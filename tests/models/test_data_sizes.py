@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from models import data_sizes
 from models.by_method import Measured
 from models.data_sizes import Curve, curve, curves, fit, plot, text
+from models.heads import Told
 from models.plan import Plan, PlanError
-from models.rates import Rate
+from models.rates import Area, Rate
 from tests.models.test_ablations import PLANS, small
 
 SIZES = (1000, 2000, 4000)
@@ -50,6 +51,14 @@ def test_what_is_never_wrong_stays_below_a_hundred() -> None:
     assert all(99.5 < one.percent < 100 and one.low <= one.percent <= one.high for one in ahead)
 
 
+def test_what_parts_segments_is_extrapolated_like_a_rate() -> None:
+    found = curve("natural", SIZES, [Area(auc, 400, 600) for auc in (0.6, 0.8, 0.9)])
+    assert found.law.slope == pytest.approx(-1.0, abs=0.01)
+    near, _ = found.ahead
+    assert near.percent == pytest.approx(95.0, abs=0.2)
+    assert near.low < near.percent < near.high
+
+
 def test_what_gets_worse_is_said_to_get_worse() -> None:
     found = curve("left alone", SIZES, rates(950, 900, 800))
     assert found.law.slope > 0
@@ -65,9 +74,12 @@ def measured(name: str, hits: int) -> Measured:
 
 
 def test_figures_without_cases_have_no_curve(tmp_path: Path) -> None:
-    found = curves(plan(), [measured("a", 60), measured("b", 80), measured("c", 90)])
-    assert [one.name for one in found] == ["clean (identical)"]
+    rows = [measured("a", 60), measured("b", 80), measured("c", 90)]
+    apart: list[Told] = [{"natural": Area(auc, 40, 60)} for auc in (0.5, 0.6, 0.68)]
+    found = curves(plan(), rows, apart)
+    assert [one.name for one in found] == ["clean (identical)", "natural (head)"]
     table = text(found)
+    assert "| natural (head) | 0.500 [0.384, 0.616], n = 40 and 60 |" in table
     assert "| clean (identical) | 60/100 = 60.0 % [50.2, 69.1] |" in table
     assert "power law through 3 sizes;" in table
     plot(found, tmp_path / "p.svg")
@@ -76,19 +88,20 @@ def test_figures_without_cases_have_no_curve(tmp_path: Path) -> None:
 
 def test_two_sizes_are_said_to_check_nothing() -> None:
     two = plan().methods[:2]
-    assert "(two: nothing checks its form)" in text(curves(plan(methods=two), [measured("a", 60), measured("b", 80)]))
+    found = curves(plan(methods=two), [measured("a", 60), measured("b", 80)], [{}, {}])
+    assert "(two: nothing checks its form)" in text(found)
 
 
 def test_a_curve_takes_different_sizes() -> None:
     for methods in (plan().methods[:1], (*plan().methods, plan().methods[0])):
         with pytest.raises(PlanError, match="two sizes of data or more, each once"):
-            curves(plan(methods=methods), [measured("a", 1)] * len(methods))
+            curves(plan(methods=methods), [measured("a", 1)] * len(methods), [{}] * len(methods))
 
 
 def test_larger_sizes_take_as_many_passes() -> None:
     told = plan()
     first = sum(yaml.safe_load((told.configs / f"{name}.yaml").read_text())["steps"] for name in list(told.pairs)[:-1])
-    assert len({((run.steps or 0) - first) / (run.pairs or 1) for run in told.runs.values()}) == 1
+    assert len({((run.steps or told.steps) - first) / told.size(name) for name, run in told.runs.items()}) == 1
 
 
 @pytest.mark.slow
@@ -100,12 +113,14 @@ def test_the_command_trains_measures_and_draws(tmp_path: Path, data_dir: Path, m
     path = small(tmp_path, "data_sizes", runs=runs, methods=methods)
     out = tmp_path / "out"
     data_sizes.main([str(path), "--data", str(data_dir), "--out", str(out), "--limit", "1", "--calibrated-on", "3"])
-    told = json.loads((out / "data_sizes.json").read_text())
-    assert {"left alone", "repaired exactly", "offence gone"} <= {one["name"] for one in told}
+    told = json.loads((out / "curves.json").read_text())
+    names = {one["name"] for one in told}
+    assert {"left alone", "repaired exactly", "offence gone", "compared_replies (head)"} <= names
     assert [one["size"] for one in told[0]["ahead"]] == [48, 96]
     first, second = ((out / "data" / f"contrastive_preference-edits-{n}.jsonl").read_text() for n in (12, 24))
     assert second.startswith(first)
-    assert (out / "data_sizes.svg").exists()
+    assert (out / "data_sizes.md").exists()
+    assert (out / "curves.svg").exists()
 
 
 def test_a_curve_holds_its_n() -> None:
