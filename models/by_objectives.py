@@ -31,7 +31,7 @@ from .evaluate import Case
 from .mixture import Mixer
 from .pairs import CHANGES, STAYS, UNKNOWN, Pair
 from .rates import Rate
-from .relations import relation
+from .relations import relation, under
 from .upstreams import Completion
 
 SEEN = ("harmless", "non-repetitive", "single-reply", "no-marketing", "readable")
@@ -71,10 +71,9 @@ def restated(pair: Pair, objectives: Sequence[Objective]) -> Pair:
 
 
 def _label(text: str, kind: str, themes: Sequence[str]) -> int:
-    found = {relation(kind, theme) for theme in themes}
     if not kind and any(_by_nature(text, theme) for theme in themes):
         return UNKNOWN  # a real answer may hold by itself what nobody put in
-    return CHANGES if CHANGES in found else UNKNOWN if UNKNOWN in found else STAYS
+    return under(kind, themes)
 
 
 def _by_nature(text: str, theme: str) -> bool:

@@ -21,8 +21,8 @@ from .defects.grammar import capitalise
 from .defects.more import LOOKS
 from .defects.objectives import BUILT_IN, FRAMES, SHARED, built_in, clean, shared
 from .defects.turns import INVENTED_TURN
-from .pairs import CHANGES, STAYS, UNKNOWN, Pair
-from .relations import ALIKE, AND, INNOCENT, MIXED, relation
+from .pairs import CHANGES, STAYS, Pair
+from .relations import ALIKE, AND, INNOCENT, MIXED, relation, under
 
 # Those that are understood by themselves: a repetition needs what it repeats, an invented turn its place at the end.
 OLDER = tuple(kind for kind in TRAINING_KINDS if kind is not INVENTED_TURN and kind.name != "repetition")
@@ -196,8 +196,7 @@ def _labelled(pieces: Sequence[Piece], query: str, objectives: Sequence[Objectiv
     answer = "".join(p.text + p.gap for p in pieces).rstrip()
     kinds = [inside.pop() if len(inside) == 1 else MIXED for inside in kinds_of(answer, pieces)]
     themes = tuple(o.theme for o in objectives)
-    told = [{relation(kind, theme) for theme in themes} for kind in kinds]
-    labels = tuple(CHANGES if CHANGES in t else UNKNOWN if UNKNOWN in t else STAYS for t in told)
+    labels = tuple(under(kind, themes) for kind in kinds)
     if CHANGES not in labels:
         return None
     before = {p.text: p.original for p in pieces if p.original is not None}

@@ -17,8 +17,8 @@ from .answers import TEST_PERCENT_RARE, Side, side_of
 from .defects import Objective
 from .defects.natural import FAULTS, NATURAL, THEMES, Natural, Sentence
 from .defects.objectives import clean, of_theme
-from .pairs import CHANGES, STAYS, UNKNOWN, Pair
-from .relations import relation
+from .pairs import CHANGES, UNKNOWN, Pair
+from .relations import under
 
 # Themes that real routes set; they are as often asked where nothing offends as where something does.
 USUAL = ("harmless", "helpful", "polite", "safe", "honest", "factual")
@@ -37,7 +37,8 @@ def natural_pair(rng: Random, answer: Natural) -> Pair | None:
     if [segment.text for segment in split(text)] != [sentence.text for sentence in answer.sentences]:
         return None
     objectives = _objectives(rng, answer.sentences)
-    labels = [_label(sentence.kind, objectives) for sentence in answer.sentences]
+    themes = tuple(o.theme for o in objectives)
+    labels = [under(sentence.kind, themes) for sentence in answer.sentences]
     if UNKNOWN in labels and CHANGES not in labels:
         return None
     said = zip(answer.sentences, labels, strict=True)
@@ -53,7 +54,7 @@ def natural_pair(rng: Random, answer: Natural) -> Pair | None:
         tuple(labels),
         "natural:" + ("asked" if CHANGES in labels else "kept"),
         kinds=tuple(sentence.kind for sentence in answer.sentences),
-        themes=tuple(o.theme for o in objectives),
+        themes=themes,
     )
 
 
@@ -74,8 +75,3 @@ def _objectives(rng: Random, sentences: Sequence[Sentence]) -> list[Objective]:
     unique = list({objective.text: objective for objective in chosen}.values())
     rng.shuffle(unique)
     return unique
-
-
-def _label(kind: str, objectives: Sequence[Objective]) -> int:
-    found = {relation(kind, objective.theme) for objective in objectives}
-    return CHANGES if CHANGES in found else UNKNOWN if UNKNOWN in found else STAYS

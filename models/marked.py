@@ -15,7 +15,7 @@ from aligner_proxy.segments import Segment, join, split
 from .defects import Objective
 from .defects.objectives import built_in, clean, of_theme
 from .pairs import CHANGES, STAYS, UNKNOWN, Pair
-from .relations import MARKED, MIXED, relation
+from .relations import MARKED, MIXED, under
 
 # Incoherent spans (11 in all) are too few to learn from.
 _SORTS = {
@@ -63,7 +63,8 @@ def marked_pair(rng: Random, answer: Marked) -> Pair | None:
     """The marked answer under objectives that ask for some of the marks, or for none of them."""
     present = sorted(set(answer.kinds) & set(MARKED))
     objectives = _objectives(rng, present)
-    labels = [_label(kind, objectives) for kind in answer.kinds]
+    themes = [objective.theme for objective in objectives]
+    labels = [under(kind, themes) for kind in answer.kinds]
     if UNKNOWN in labels and CHANGES not in labels:
         return None
     return _labelled(answer, objectives, labels, "marked:" + ("+".join(present) if CHANGES in labels else "none"))
@@ -91,12 +92,6 @@ def _labelled(answer: Marked, objectives: list[Objective], labels: list[int], so
         kinds=answer.kinds,
         themes=tuple(o.theme for o in objectives),
     )
-
-
-def _label(kind: str, objectives: Iterable[Objective]) -> int:
-    """It changes if one objective asks; if none does, a doubt about one of them is a doubt."""
-    found = {relation(kind, objective.theme) for objective in objectives}
-    return CHANGES if CHANGES in found else UNKNOWN if UNKNOWN in found else STAYS
 
 
 def _objectives(rng: Random, present: list[str]) -> list[Objective]:

@@ -7,7 +7,7 @@ the answer have to change. Files are JSON lines; a bad line is reported with its
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,11 @@ from aligner_proxy.segments import split
 
 CHANGES, STAYS, UNKNOWN = 1, 0, -1
 DIRECTIONS = ("better", "equal")
+
+
+def decided(labels: Collection[int]) -> int:
+    """What several objectives come to: one that asks for a change is enough; else a doubt about one is a doubt."""
+    return CHANGES if CHANGES in labels else UNKNOWN if UNKNOWN in labels else STAYS
 
 
 class PairError(ValueError):
@@ -46,7 +51,7 @@ class Pair:
     def known(self) -> tuple[int, ...]:
         """The labels, and behind them that of the place behind the last segment."""
         lacks = self.lacks or (STAYS if self.kinds else UNKNOWN,)
-        return (*self.labels, CHANGES if CHANGES in lacks else UNKNOWN if UNKNOWN in lacks else STAYS)
+        return (*self.labels, decided(lacks))
 
     def __post_init__(self) -> None:
         if not self.objectives or not all(isinstance(o, str) and o.strip() for o in self.objectives):

@@ -6,14 +6,14 @@ stood in another prompt.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from functools import cache
 
 from .defects import ALL_KINDS, BY_NAME, FAMILY_OF, SUBJECTS, Kind, Objective
 from .defects.endings import ENDING
 from .defects.natural import FAULTS, THEMES
 from .defects.wanted import WANTED
-from .pairs import CHANGES, STAYS, UNKNOWN
+from .pairs import CHANGES, STAYS, UNKNOWN, decided
 
 INNOCENT = "innocent"
 MIXED = "mixed"
@@ -80,8 +80,12 @@ def relation(kind: str, theme: str) -> int:
     """1 the objective asks for a change, 0 it does not, -1 unclear; kind "" is a segment with nothing wrong."""
     if kind == END:  # of how other answers should end nothing is known about this one
         return UNKNOWN if any(wish in theme for wish in WISHES) else STAYS
-    found = {_one(kind, one) for one in theme.split(AND)}
-    return CHANGES if CHANGES in found else UNKNOWN if UNKNOWN in found else STAYS
+    return decided({_one(kind, one) for one in theme.split(AND)})
+
+
+def under(kind: str, themes: Iterable[str]) -> int:
+    """The same for several objectives at once."""
+    return decided({relation(kind, theme) for theme in themes})
 
 
 def _one(kind: str, theme: str) -> int:

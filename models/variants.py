@@ -60,13 +60,16 @@ class Workshop:
         for run in self._plan.runs.values():
             _once(self._bags(run), partial(self._write_bags, run))
 
-    def make(self, name: str, limit: int) -> None:
-        """All of a run: it is calibrated where a row of the table asks for that, on `limit` answers a set."""
-        folder = self._out / name
+    def train(self, name: str) -> None:
+        """All stages of a run."""
         before: Path | None = None
         for stage, count in self._plan.stages(name).items():
             before = self._stage(name, stage, count, before)
-        assert before is not None  # the last stage cannot be left out
+
+    def finish(self, name: str, limit: int) -> None:
+        """The folders of a trained run; it is calibrated where a row of the table asks for that, on `limit` answers."""
+        folder = self._out / name
+        before = folder / self._plan.last
         trained, plain = before / "stage.json", folder / "uncalibrated"
         if not _since(plain / MANIFEST, trained):
             export(before, plain, window=WINDOW, neutral=self._good)
