@@ -17,13 +17,13 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 from rich.progress import track
 
-from aligner_proxy import config
+from aligner_proxy import config, gate
 from aligner_proxy.cli.aligner_options import quiet
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.protocol import AlignRequest, Engine
@@ -32,6 +32,7 @@ from aligner_proxy.segments import split
 from aligner_proxy.types import Correction, Turn, Verify
 from models import publish
 from models.distance import Edits
+from models.gating import policy_of
 from models.measures import FACTS
 from models.pairs import CHANGES, STAYS, UNKNOWN, Pair, PairError, read_pairs
 from models.rates import Area, Rate
@@ -86,8 +87,10 @@ class Case:
         return [segment.text for segment, given in pieces if given == label]
 
 
-async def run_set(engine: Engine, pairs: list[Pair], caution: float, verify: Verify, name: str) -> list[Case]:
-    """Correct every pair of a set, one after the other."""
+async def run_set(
+    engine: Engine, pairs: list[Pair], caution: float, verify: Verify, name: str, gated: bool = False
+) -> list[Case]:
+    """Correct every pair of a set, one after the other; `gated`: what the gate makes of the corrections."""
     cases = []
     for i, pair in enumerate(track(pairs, description=f"{name:22}")):
         request = AlignRequest(
@@ -99,12 +102,14 @@ async def run_set(engine: Engine, pairs: list[Pair], caution: float, verify: Ver
             verify=verify,
             deadline_s=600,
         )
-        cases.append(_case(pair, await engine.align(request)))
+        cases.append(_case(pair, await engine.align(request), gated, verify))
     return cases
 
 
-def _case(pair: Pair, correction: Correction) -> Case:
-    return Case(pair, correction.text, tuple(s.score for s in correction.segments if s.score is not None))
+def _case(pair: Pair, correction: Correction, gated: bool, verify: Verify) -> Case:
+    policy = replace(policy_of(pair), verify=verify)
+    text = gate.judge(pair.answer, correction, policy).text if gated else correction.text
+    return Case(pair, text, tuple(s.score for s in correction.segments if s.score is not None))
 
 
 def rates(cases: list[Case]) -> dict[str, Rate]:
@@ -203,7 +208,11 @@ def failures(results: dict[str, list[Case]], limit: int) -> list[dict[str, objec
 
 
 async def evaluate(
-    settings: Settings, sets: dict[str, list[Pair]], caution: float, ways: Sequence[Verify] = (Verify.FLAGGED,)
+    settings: Settings,
+    sets: dict[str, list[Pair]],
+    caution: float,
+    ways: Sequence[Verify] = (Verify.FLAGGED,),
+    gated: bool = False,
 ) -> dict[str, list[Case]]:
     """Load the aligner once and run every set, one way after the other where there are several."""
     quiet()
@@ -213,7 +222,7 @@ async def evaluate(
         for name, pairs in sets.items():
             for way in ways:
                 title = name if len(ways) == 1 else f"{name}, {way.value}"
-                found[title] = await run_set(engine, pairs, caution, way, title)
+                found[title] = await run_set(engine, pairs, caution, way, title, gated)
         return found
     finally:
         await engine.aclose()
@@ -251,6 +260,7 @@ def main() -> None:
         choices=list(Verify),
         help="edit what is flagged, or have the whole answer verified as the paper does; both: side by side",
     )
+    parser.add_argument("--gate", action="store_true", help="judge what the gateway's gate makes of the corrections")
     parser.add_argument("--quantization", default="nf4", choices=["nf4", "none"])
     parser.add_argument("--dtype", default="auto", choices=["auto", "bf16", "fp32"])
     parser.add_argument("--limit", type=int, default=1000)
@@ -261,7 +271,7 @@ def main() -> None:
         sets = read_sets(arguments.sets, arguments.limit)
     except PairError as problem:
         sys.exit(str(problem))
-    results = asyncio.run(evaluate(settings, sets, arguments.caution, arguments.verify))
+    results = asyncio.run(evaluate(settings, sets, arguments.caution, arguments.verify, arguments.gate))
     text = table(results) + "\n\n" + sweep(results, (-3, -2, -1.5, -1, -0.5, 0, 0.5, 1, 2))
     figures = {name: rates(cases) | {"words": _edits(cases)} | _apart(cases) for name, cases in results.items()}
     publish.write(arguments.out, "table", text, figures)

@@ -79,14 +79,15 @@ def correction(original: str, edited: str, flagged: Sequence[bool], *, headless:
 def right(pair: Pair, name: str, *, headless: bool) -> Trial:
     """The pair's own target must pass whole."""
     made = correction(pair.answer, pair.target, [label == CHANGES for label in pair.labels], headless=headless)
-    policy = _policy(pair)
+    policy = policy_of(pair)
     verdict = gate.judge(pair.answer, made, policy)
     well = verdict.reason is None and verdict.text.strip() == pair.target.strip()
     setting = RIGHT_HEADLESS if headless else RIGHT
     return Trial(setting, setting, name, gate.objections(pair.answer, made, policy), well)
 
 
-def _policy(pair: Pair) -> Policy:
+def policy_of(pair: Pair) -> Policy:
+    """The policy under which a pair is judged."""
     return Policy("gating", tuple(Objective(f"objective-{i}", text) for i, text in enumerate(pair.objectives)))
 
 
@@ -108,7 +109,7 @@ def harmed(rng: Random, harm: Harm, pair: Pair, *, beside: bool) -> Trial | None
     made = correction(original, _delivered(pieces, [at]), flagged, headless=harm.headless)
     kept = [piece if i != at else Piece(piece.text, piece.gap) for i, piece in enumerate(pieces)]
     wanted = _delivered(kept, ()) if beside else original
-    policy = _policy(pair)
+    policy = policy_of(pair)
     verdict = gate.judge(original, made, policy)
     setting = BESIDE if beside else ALONE
     return Trial(
@@ -153,7 +154,7 @@ def _flags(original: str, pieces: Sequence[Piece]) -> list[bool] | None:
 
 def whole(pair: Pair) -> Iterator[Trial]:
     """Harm to the text as a whole: cut short, emptied, changed where nobody flagged anything."""
-    text, policy = pair.target, _policy(pair)
+    text, policy = pair.target, policy_of(pair)
     segments = split(text)
     if len(segments) < 4 or len(text) < 300:
         return

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from aligner_proxy.segments import split
-from models.evaluate import Case, area, auc, failures, flagging, rates, read_sets, table
+from aligner_proxy.engine.protocol import AlignRequest, Engine
+from aligner_proxy.segments import join, split
+from aligner_proxy.types import Correction, SegmentScore, Verify
+from models.evaluate import Case, area, auc, failures, flagging, rates, read_sets, run_set, table
 from models.pairs import Pair, PairError
 
 PAIR = Pair("Q?", ("Harmless: no insults",), "One. Fool! Two.", "One. Two.", (0, 1, 0), "test")
@@ -15,6 +19,24 @@ PAIR = Pair("Q?", ("Harmless: no insults",), "One. Fool! Two.", "One. Two.", (0,
 
 def case(text: str, scores: tuple[float, ...] = (-3.0, 2.0, -1.0)) -> Case:
     return Case(PAIR, text, scores)
+
+
+class Cutting:
+    """An engine that takes the second segment out of every answer."""
+
+    async def align(self, request: AlignRequest) -> Correction:
+        pieces = split(request.answer)
+        scores = tuple(SegmentScore(piece.text, 2.0 - i, i == 1) for i, piece in enumerate(pieces))
+        return Correction(join([("" if i == 1 else p.text, p.gap) for i, p in enumerate(pieces)]), scores)
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_with_the_gate_a_case_is_what_would_be_delivered(gated: bool) -> None:
+    talk = "Ada: Done?\nBo: Nearly.\nAda: And the rice?\nBo: In the pot."
+    asked = Pair("A talk, please.", ("Harmless: no insults",), talk, talk, (0, 0, 0, 0), "test")
+    found = asyncio.run(run_set(cast(Engine, Cutting()), [PAIR, asked], 0.0, Verify.FLAGGED, "test", gated))
+    assert [case.exact for case in found] == [True, gated]
+    assert found[1].scores == (2.0, 1.0, 0.0, -1.0)
 
 
 @pytest.mark.parametrize(
