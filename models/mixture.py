@@ -75,6 +75,8 @@ def build(
     data_dir: Path, seed: int, n: int, stage: Stage = "contrastive_preference", without: Collection[str] = ()
 ) -> Iterator[Pair]:
     """`n` training examples of one stage; `without` names kinds of example that are left out for more of the others."""
+    if not RECIPES[stage].keys() - set(without):
+        raise PairError(f"without every kind of example there is none for {stage}; leave one of them in")
     made = (pair for kind, pair in _stream(data_dir, seed, stage) if kind not in without)
     return islice(made, n)
 

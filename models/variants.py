@@ -57,7 +57,7 @@ class Workshop:
                 for name, pairs in held_out_sets(self._data, self._plan.seed, side).items():
                     write_pairs(folder / f"{name}.jsonl", pairs)
                 (folder / "made").touch()  # comes last: a folder without it is half made
-        for run in self._plan.runs.values():
+        for run in filter(lambda run: run.compared, self._plan.runs.values()):
             _once(self._bags(run), partial(self._write_bags, run))
 
     def train(self, name: str) -> None:

@@ -12,7 +12,7 @@ from models import heads
 from models.by_method import On
 from models.heads import PUT_IN, plot, text, told
 from models.mixture import build
-from models.pairs import read_pairs, write_pairs
+from models.pairs import PairError, read_pairs, write_pairs
 from models.plan import Plan
 from models.rates import Area, Rate
 from tests.models.test_ablations import PLANS, small
@@ -41,6 +41,11 @@ def test_what_is_left_out_leaves_the_others_as_they_were(data_dir: Path) -> None
     kept = [pair for pair in whole if pair.source.partition(":")[0] not in ("natural", "inside", "inside-not-asked")]
     assert len(kept) < 60
     assert without[: len(kept)] == kept[:40]
+
+
+def test_something_has_to_be_left_in(data_dir: Path) -> None:
+    with pytest.raises(PairError, match="none for warmup; leave one of them in"):
+        build(data_dir, 3, 1, "warmup", without=("clean",))
 
 
 def test_natural_sets_are_scored_whole_and_the_others_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,6 +92,7 @@ def test_the_command_trains_and_scores(tmp_path: Path, data_dir: Path, monkeypat
     assert asked == {("instruction-following",)}
     bags = {name: json.loads((out / name / stage / "stage.json").read_text())["config"]["bags"] for name in runs}
     assert bags["less"] is None
+    assert not (out / "data" / "bags-.jsonl").exists()
     assert Path(bags["more"]).name == "bags-llmbar.jsonl"
     left = read_pairs(out / "data" / f"{stage}-edits-no_natural-40.jsonl")
     assert not [pair for pair in left if pair.source.startswith("natural")]
