@@ -168,10 +168,10 @@ def _preferred(data_dir: Path, name: str) -> Iterator[Answer]:
 def _compared(data_dir: Path, name: str) -> Iterator[tuple[str, str, str]]:
     """A prompt, the reply that people preferred and the other one; adversarial subsets and ties are left out."""
     for row in rows(data_dir, name):
-        # Of LLMBar only its own natural part: the adversarial one deceives, and what it took over from others stands
-        # under terms that were not checked.
         if "chosen" in row:
             yield row["prompt"], row["chosen"], row["rejected"]
+        # Of LLMBar only its own natural part: the adversarial one deceives, and what it took over from others stands
+        # under terms that were not checked.
         elif row["preference"] != TIE and row.get("subset", "LLMBar/Natural") == "LLMBar/Natural":
             replies = row["response_1"], row["response_2"]
             yield row["prompt"], *(replies if row["preference"] < TIE else replies[::-1])

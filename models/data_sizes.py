@@ -138,10 +138,8 @@ def text(found: Sequence[Curve]) -> str:
 
 def plot(found: Sequence[Curve], path: Path) -> None:
     """A panel a figure: what was measured, the law, and what it says of more data."""
-    columns = 3
-    lines = -(-len(found) // columns)
-    with publish.plot(path, lines, columns, size=(4 * columns, 2.6 * lines), sharex=True) as axes:
-        for axis, one in zip(axes.flat, found, strict=False):
+    with publish.panels(path, len(found), columns=3, size=(4, 2.6), sharex=True) as axes:
+        for axis, one in zip(axes, found, strict=True):
             spread = list(zip(*(rate.whiskers for rate in one.rates), strict=True))
             axis.errorbar(one.sizes, [rate.percent for rate in one.rates], yerr=spread, fmt="o", markersize=4)
             far = [ahead.size for ahead in one.ahead]
@@ -156,10 +154,7 @@ def plot(found: Sequence[Curve], path: Path) -> None:
             axis.set_title(f"{one.name} (n = {one.n})", fontsize=8)
             axis.set_ylim(-2, 102)
             axis.set_ylabel("%", fontsize=8)
-        for axis in axes.flat[len(found) :]:
-            axis.set_visible(False)
-        for axis in axes[-1]:
-            axis.set_xlabel("pairs of the last stage")
+            axis.set_xlabel("pairs of the last stage", fontsize=8)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from . import publish
-from .ablations import PROBLEMS, parser, trained
+from .ablations import PROBLEMS, on, parser, trained
 from .by_method import OPEN, On
 from .evaluate import area, read_sets, score_sets, told_apart
 from .pairs import Pair
@@ -27,9 +27,12 @@ PUT_IN = "all that was put in, together"
 Told = dict[str, Rate | Area]
 
 
-def told(aligner: Path, on: On) -> Told:
+def told(aligner: Path, measured_on: On) -> Told:
     """What the head of one aligner tells apart, by set."""
-    sets = {name: pairs if _natural(pairs) else pairs[: on.limit] for name, pairs in read_sets(on.sets, 10**6).items()}
+    sets = {
+        name: pairs if _natural(pairs) else pairs[: measured_on.limit]
+        for name, pairs in read_sets(measured_on.sets, 10**6).items()
+    }
     results = asyncio.run(score_sets(aligner, sets))
     put_in = area([case for name, cases in results.items() if not _natural(sets[name]) for case in cases])
     found = {name: told_apart(cases) or area(cases) for name, cases in results.items()} | {PUT_IN: put_in}
@@ -50,16 +53,11 @@ def text(rows: Mapping[str, Told]) -> str:
 def plot(rows: Mapping[str, Told], path: Path) -> None:
     """One panel a set, one dot a run."""
     sets = list(dict.fromkeys(name for found in rows.values() for name in found))
-    columns = 4
-    lines = -(-len(sets) // columns)
-    size = (3.4 * columns, lines * (0.8 + 0.3 * len(rows)))
-    with publish.plot(path, lines, columns, size=size, sharey=True) as axes:
-        for axis, name in zip(axes.flat, sets, strict=False):
+    with publish.panels(path, len(sets), columns=4, size=(3.4, 0.8 + 0.3 * len(rows)), sharey=True) as axes:
+        for axis, name in zip(axes, sets, strict=True):
             publish.whiskers(axis, [found.get(name, Rate.of(())) for found in rows.values()], [*rows], markersize=4)
             axis.axvline(50, linewidth=0.6, color="grey")
             axis.set_title(name, fontsize=8)
-        for axis in axes.flat[len(sets) :]:
-            axis.set_visible(False)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -68,8 +66,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         plan = Plan.read(arguments.plan)
         methods = trained(plan, arguments.data, arguments.out, arguments.calibrated_on)
-        on = On(arguments.out / "data" / "test", arguments.out, arguments.limit)
-        rows = {method.name: told(method.aligner, on) for method in methods}
+        rows = {method.name: told(method.aligner, on(arguments)) for method in methods}
     except PROBLEMS as problem:
         sys.exit(str(problem))
     table, name = text(rows), f"heads_{arguments.plan.stem}"

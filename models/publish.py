@@ -35,6 +35,16 @@ def plot(
             pyplot.close(figure)
 
 
+@contextmanager
+def panels(path: Path, count: int, columns: int, size: tuple[float, float], **grid: Any) -> Iterator[Any]:
+    """`plot` for so many panels of this size each, in lines of so many; what is left of the last line stays empty."""
+    lines = -(-count // columns)
+    with plot(path, lines, columns, (columns * size[0], lines * size[1]), **grid) as axes:
+        for axis in axes.flat[count:]:
+            axis.set_visible(False)
+        yield axes.flat[:count]
+
+
 def whiskers(axis: Any, rates: Sequence[Rate | Area], labels: Sequence[str], **style: Any) -> None:
     """One dot a rate, the first on top, with its interval; rates of nothing stay empty."""
     places = range(len(rates), 0, -1)
