@@ -198,11 +198,14 @@ def preference_bags(data_dir: Path, side: Side = "train", sets: Sequence[str] = 
     bags of segments learns from them.
     """
     for name in sets:
-        asked = JUDGED[name]
         for prompt, *compared in _compared(data_dir, name):
             replies = [reply.strip() for reply in compared]
             if side_of(prompt, TEST_PERCENT_RARE) == side and all(replies) and replies[0] != replies[1]:
                 for place, text in zip(("chosen", "rejected"), replies, strict=True):
-                    labels = tuple(UNKNOWN for _ in split(text))
-                    objectives, source = (BUILT_IN[asked],), f"bag:{place}"
-                    yield Pair(plain_query(prompt), objectives, text, text, labels, source, themes=(asked,))
+                    yield _bag(prompt, text, JUDGED[name], place)
+
+
+def _bag(prompt: str, text: str, asked: str, place: str) -> Pair:
+    """A reply of which nobody said what in it is wrong."""
+    labels = tuple(UNKNOWN for _ in split(text))
+    return Pair(plain_query(prompt), (BUILT_IN[asked],), text, text, labels, f"bag:{place}", themes=(asked,))
