@@ -123,6 +123,14 @@ def curves(plan: Plan, rows: Sequence[Measured], apart: Sequence[Told]) -> list[
     return [curve(name, sizes, [one[name] for one in told]) for name in names]
 
 
+def chosen(found: Sequence[Curve], names: Sequence[str] | None) -> list[Curve]:
+    """The figures of these names, in their order, or all; raises PlanError for a name that is none of them."""
+    by_name = {one.name: one for one in found}
+    if unknown := set(names or ()) - by_name.keys():
+        raise PlanError(f"figures: no {min(unknown)!r}; known: {', '.join(by_name)}")
+    return [by_name[name] for name in names or by_name]
+
+
 def text(found: Sequence[Curve]) -> str:
     """Markdown: a row a figure."""
     sizes, ahead = found[0].sizes, found[0].ahead
@@ -159,12 +167,17 @@ def plot(found: Sequence[Curve], path: Path) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
-    arguments = parser(__doc__).parse_args(argv)
+    told = parser(__doc__)
+    told.add_argument(
+        "--figures", nargs="+", help="names of figures, for a table and a plot of these; all if not given"
+    )
+    arguments = told.parse_args(argv)
     try:
         plan = Plan.read(arguments.plan)
         sizes_of(plan)  # before hours are spent on its runs
-        methods, told = trained(plan, arguments.data, arguments.out, arguments.calibrated_on), on(arguments)
-        found = curves(plan, measured(methods, told), [heads.told(method.aligner, told) for method in methods])
+        methods, sets = trained(plan, arguments.data, arguments.out, arguments.calibrated_on), on(arguments)
+        found = curves(plan, measured(methods, sets), [heads.told(method.aligner, sets) for method in methods])
+        found = chosen(found, arguments.figures)
     except PROBLEMS as problem:
         sys.exit(str(problem))
     table = text(found)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from models import data_sizes
 from models.by_method import Measured
-from models.data_sizes import Curve, curve, curves, fit, plot, text
+from models.data_sizes import Curve, chosen, curve, curves, fit, plot, text
 from models.heads import Told
 from models.plan import Plan, PlanError
 from models.rates import Area, Rate
@@ -86,6 +86,14 @@ def test_figures_without_cases_have_no_curve(tmp_path: Path) -> None:
     assert "<svg" in (tmp_path / "p.svg").read_text()
 
 
+def test_some_figures_can_be_chosen() -> None:
+    found = [curve(name, SIZES, rates(600, 800, 900)) for name in ("a", "b", "c")]
+    assert [one.name for one in chosen(found, ["c", "a"])] == ["c", "a"]
+    assert chosen(found, None) == found
+    with pytest.raises(PlanError, match="no 'd'; known: a, b, c"):
+        chosen(found, ["a", "d"])
+
+
 def test_two_sizes_are_said_to_check_nothing() -> None:
     two = plan().methods[:2]
     found = curves(plan(methods=two), [measured("a", 60), measured("b", 80)], [{}, {}])
@@ -112,10 +120,11 @@ def test_the_command_trains_measures_and_draws(tmp_path: Path, data_dir: Path, m
     methods = [{"name": name, "run": name} for name in runs]
     path = small(tmp_path, "data_sizes", runs=runs, methods=methods)
     out = tmp_path / "out"
-    data_sizes.main([str(path), "--data", str(data_dir), "--out", str(out), "--limit", "1", "--calibrated-on", "3"])
+    command = [str(path), "--data", str(data_dir), "--out", str(out), "--limit", "1", "--calibrated-on", "3"]
+    names = ["compared_replies (head)", "left alone", "repaired exactly", "offence gone"]
+    data_sizes.main([*command, "--figures", *names])
     told = json.loads((out / "curves.json").read_text())
-    names = {one["name"] for one in told}
-    assert {"left alone", "repaired exactly", "offence gone", "compared_replies (head)"} <= names
+    assert [one["name"] for one in told] == names
     assert [one["size"] for one in told[0]["ahead"]] == [48, 96]
     first, second = ((out / "data" / f"contrastive_preference-edits-{n}.jsonl").read_text() for n in (12, 24))
     assert second.startswith(first)
