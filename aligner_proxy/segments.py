@@ -105,6 +105,11 @@ def with_end(pieces: Sequence[Segment]) -> list[Segment]:
     return [*pieces, Segment(pieces[-1].end if pieces else 0, "", pieces[-1].gap if pieces else "")]
 
 
+def moved(piece: Segment, by: int) -> Segment:
+    """The same segment in a text that begins so many characters earlier."""
+    return Segment(piece.start + by, piece.text, piece.gap)
+
+
 def judged(pieces: Sequence[Segment], texts: Sequence[str]) -> list[Segment]:
     """The segments as verdicts have them, of which `texts` are the texts: with the place behind them, or without."""
     return with_end(pieces) if texts and not texts[-1] else list(pieces)

@@ -1,7 +1,8 @@
 """One correction, from the request to the edited answer: prompt, prefill and scores, edits in place, assembly.
 
-With a detector head only flagged segments are written anew; everything else is copied, by construction. Without one,
-or when asked to, the whole answer is verified as a draft. Batching and queues are not known here.
+With a detector head only flagged segments are written anew; everything else is copied, by construction. What is written
+is judged like what it replaces, and what is flagged again is left out. Without a head, or when asked to, the whole
+answer is verified as a draft. Batching and queues are not known here.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from aligner_proxy.engine.runner import ModelRunner
 from aligner_proxy.engine.sequence import Ask, Sequence, Step, Work
 from aligner_proxy.engine.vouched import vouched
 from aligner_proxy.engine.weigher import Weigher
-from aligner_proxy.errors import EngineFault
+from aligner_proxy.errors import AnswerTooLong, EngineFault
 from aligner_proxy.types import Correction, SegmentScore, Verify
 
 _SPAN_ROOM, _END_ROOM = 16, 96
@@ -79,8 +80,11 @@ def replace(aligner: Aligner, request: AlignRequest, span: Span, sequence: Seque
 
 
 def _begun(aligner: Aligner, request: AlignRequest, sequence: Sequence) -> _Work:
-    fitted = fit(request, prompts.template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
-    return _Work(aligner, request, fitted, sequence)
+    return _Work(aligner, request, _fitted(aligner, request), sequence)
+
+
+def _fitted(aligner: Aligner, request: AlignRequest) -> Fitted:
+    return fit(request, prompts.template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
 
 
 Edited = tuple[str, tuple[SegmentScore, ...]]
@@ -90,7 +94,7 @@ class _Work:
     """State of one correction: its sequence (prompt and what is written behind it) and its counts."""
 
     def __init__(self, aligner: Aligner, request: AlignRequest, fitted: Fitted, sequence: Sequence) -> None:
-        self._runner, self._request, self._fitted = aligner.runner, request, fitted
+        self._aligner, self._runner, self._request, self._fitted = aligner, aligner.runner, request, fitted
         self._has_head = aligner.info.has_head
         self._sequence = sequence
         self._segments = segments.split(request.answer)
@@ -167,8 +171,11 @@ class _Work:
 
     def _prefill(self) -> Generator[Ask, Step, list[tuple[float, int]]]:
         """Read the prompt to the end of its last segment; log-odds of all of them, and the objective they come from."""
-        where = self._spans()
-        ids = self._fitted.ids[: where.segments[-1].stop if where.segments else None]
+        return (yield from self._read(self._fitted.ids, self._spans()))
+
+    def _read(self, prompt: list[int], where: Spans) -> Generator[Ask, Step, list[tuple[float, int]]]:
+        """The same for some segments of any prompt, of which only what the sequence does not hold yet is fed."""
+        ids = prompt[: where.segments[-1].stop if where.segments else None]
         # What has been read while the answer was still being written is not read again.
         start = min(matching(self._sequence.ids, ids), len(ids) - 1)
         self._sequence.crop(start)
@@ -198,7 +205,25 @@ class _Work:
         limits = Limits(room, done=lambda ids: splice.before_resumption(self._restored(ids), hole.keys) is not None)
         context = [*self._fitted.ids, *self._runner.tokenizer.continuation(prompts.neutralise(hole.before))]
         written = yield from self._write(context, proposer, limits)
-        return hole.filled(self._restored(written.ids), finished=written.finished)
+        text = hole.filled(self._restored(written.ids), finished=written.finished)
+        return (yield from self._passed(hole, text)) if text and self.scores else text
+
+    def _passed(self, hole: splice.Hole, text: str) -> Generator[Ask, Step, str]:
+        """What was written in a place, without the sentences of it that are flagged there, in their turn.
+
+        An aligner that is not sure what to write often writes the offence once more, in other words.
+        """
+        now = self._request.model_copy(update={"answer": hole.with_text(text)})
+        try:
+            fitted = _fitted(self._aligner, now)
+        except AnswerTooLong:
+            return ""  # it has outgrown the window: nobody could say what it is
+        pieces = segments.split(text.lstrip())
+        placed = [segments.moved(piece, len(now.answer) - len(text.lstrip())) for piece in pieces]
+        scores = yield from self._read(fitted.ids, spans(fitted.prompt, placed, fitted.offsets))
+        words = zip(pieces, scores, strict=True)
+        kept = segments.join([("" if score > self._request.caution else s.text, s.gap) for s, (score, _) in words])
+        return text[: len(text) - len(text.lstrip())] + kept if kept else ""
 
     def _hole_proposer(self, hole: splice.Hole) -> tuple[EditProposer, int]:
         """Draft what follows the span first: most flagged segments are removed. The span itself is the second guess.

@@ -10,6 +10,7 @@ import re
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from operator import itemgetter
 
 from aligner_proxy.segments import Segment, join, split
 
@@ -52,6 +53,10 @@ class Hole:
         if self.run.text or not text:
             return text
         return (generated[: len(generated) - len(generated.lstrip())] or " ") + text
+
+    def with_text(self, text: str) -> str:
+        """The edited answer as far as this place, with `text` in it."""
+        return self.before + (self.lead if self.run.text else "") + text
 
     def followed(self, text: str, more: str) -> str:
         """`more` behind what was written in this place, on a line of its own where the answer has several."""
@@ -119,14 +124,16 @@ def replacement(generated: str, keys: Sequence[str], banned: Sequence[str], *, f
     """The text that takes the place of a span, possibly empty.
 
     `banned` texts are dropped from it: a flagged segment that the model wrote again (the detector prevails) and kept
-    ones that it would repeat. Text cut off by the limit loses its unfinished last sentence.
+    ones that it would repeat; so are sentences right behind themselves, in which small models get into loops. Text cut
+    off by the limit loses its unfinished last sentence.
     """
     before = before_resumption(generated, keys)
     text = generated if before is None else before
     if before is None and not finished:
         text = complete(text)
     dropped = set(banned)
-    return join([(piece.text.strip(), piece.gap) for piece in split(text) if piece.text.strip() not in dropped])
+    written = [(piece.text.strip(), piece.gap) for piece in split(text) if piece.text.strip() not in dropped]
+    return join([next(same) for _, same in groupby(written, key=itemgetter(0))])
 
 
 def complete(text: str) -> str:

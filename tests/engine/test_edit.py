@@ -23,15 +23,20 @@ from . import tiny
 
 
 class Oracle:
-    """Stands in for the model runner: flags by number of segment, and writes on towards one text."""
+    """Stands in for the model runner: flags by number of segment, and writes on towards one text.
+
+    Of what it has written it flags `again` (texts).
+    """
 
     draft_length, costs, step_tokens = staticmethod(tiny.whole), FLAT, 1024
 
-    def __init__(self, wanted: str, flagged: set[int]) -> None:
+    def __init__(self, wanted: str, flagged: set[int], again: frozenset[str] = frozenset()) -> None:
         self.tokenizer = PromptTokenizer(tiny.backend(), frozenset({1}))
         self.pool = BlockPool(128)
         self._wanted = [*self.tokenizer.continuation(wanted), 1]
-        self._flagged = flagged
+        self._flagged, self._again = flagged, again
+        self.judged: list[list[str]] = []
+        """Texts of the segments that were scored, call by call."""
         self.fed: list[int] = []
         self.prompt = 0
         """Tokens before what is written."""
@@ -40,8 +45,13 @@ class Oracle:
         self.fed += [feed.stop - feed.start for feed in feeds]
         return [[self._next(feed.job.sequence.ids[self.prompt : at + 1]) for at in feed.wanted] for feed in feeds]
 
-    def scores(self, _feed: Feed, spans: Spans) -> list[tuple[float, int]]:
-        return [(3.0 if i in self._flagged else -3.0, 0) for i in range(len(spans.segments))]
+    def scores(self, feed: Feed, spans: Spans) -> list[tuple[float, int]]:
+        ids = feed.job.sequence.ids
+        texts = [self.tokenizer.decode(ids[where.start : where.stop]).strip() for where in spans.segments]
+        first = not self.judged
+        self.judged.append(texts)
+        flags = [i in self._flagged if first else text in self._again for i, text in enumerate(texts)]
+        return [(3.0 if flag else -3.0, 0) for flag in flags]
 
     def _next(self, written: list[int]) -> int:
         """The wanted text's next token, or the end where what was written is no beginning of it."""
@@ -49,8 +59,11 @@ class Oracle:
         return self._wanted[len(written)] if on_the_way else 1
 
 
-def edit(answer: str, wanted: str, flagged: set[int]) -> tuple[Correction, Oracle]:
-    return asked(tiny.request(answer), Oracle(wanted, flagged), tiny.aligner().info)
+def edit(
+    answer: str, wanted: str, flagged: set[int], again: frozenset[str] = frozenset(), **more: object
+) -> tuple[Correction, Oracle]:
+    request = tiny.request(answer).model_copy(update=more)
+    return asked(request, Oracle(wanted, flagged, again), tiny.aligner().info)
 
 
 def asked(request: AlignRequest, oracle: Oracle, info: AlignerInfo) -> tuple[Correction, Oracle]:
@@ -91,10 +104,42 @@ def test_a_rewritten_segment_takes_the_place_of_the_old_one() -> None:
     assert result.counts.recovered + result.counts.bonus > 0
 
 
+SNEER, COME = "Even you will not be late twice.", "Come early."
+
+
+def test_what_is_written_is_judged_where_it_stands_and_left_out_where_it_is_flagged() -> None:
+    answer, wanted = f"{OPEN} {RUDE} {FERRY}", f"{OPEN} {SNEER} {FERRY}"
+    kept, oracle = edit(answer, wanted, {1})
+    assert (kept.text, oracle.judged) == (wanted, [[OPEN, RUDE, FERRY], [SNEER]])
+    left_out, _ = edit(answer, wanted, {1}, frozenset({SNEER}))
+    assert left_out.text == f"{OPEN} {FERRY}"
+    assert left_out.counts.forwards == kept.counts.forwards
+
+
+def test_a_removal_is_not_judged_again() -> None:
+    _, oracle = edit(f"{OPEN} {RUDE} {FERRY}", f"{OPEN} {FERRY}", {1})
+    assert oracle.judged == [[OPEN, RUDE, FERRY]]
+
+
+def test_of_several_sentences_only_the_flagged_one_is_left_out() -> None:
+    result, _ = edit(f"{OPEN} {RUDE}\n\n{FERRY}", f"{OPEN} {COME} {SNEER}\n\n{FERRY}", {1}, frozenset({SNEER}))
+    assert result.text == f"{OPEN} {COME}\n\n{FERRY}"
+    result, _ = edit(f"{OPEN}\n{RUDE}\n{FERRY}", f"{OPEN}\n{SNEER} {COME}\n{FERRY}", {1}, frozenset({SNEER}))
+    assert result.text == f"{OPEN}\n{COME}\n{FERRY}"
+
+
+def test_a_later_span_is_written_behind_what_is_left() -> None:
+    answer, wanted = f"{OPEN} {RUDE} {FERRY} {RUDE} {COAT}", f"{OPEN} {SNEER} {FERRY}"
+    result, oracle = edit(answer, wanted, {1, 3}, frozenset({SNEER}))
+    assert result.text == f"{OPEN} {FERRY} {COAT}"
+    assert oracle.judged[1:] == [[SNEER]]
+
+
 def test_two_spans_are_edited_from_left_to_right_with_what_was_written_in_between() -> None:
     wanted = f"{OPEN} Come early. {FERRY} {COAT}"
     result, oracle = edit(f"{OPEN} {RUDE} {FERRY} {RUDE} {COAT}", wanted, {1, 3})
     assert result.text == wanted
+    assert oracle.judged[1:] == [["Come early."]]
     # The second span goes on from the cache: only what it does not hold is fed.
     assert all(fed < oracle.fed[0] for fed in oracle.fed[1:])
 
@@ -151,6 +196,13 @@ def test_one_answer_may_lose_something_and_get_something() -> None:
     assert made.text == f"{FERRY}\n\n{ASK}"
     made, _ = judging(f"{FERRY} {RUDE}", f"{FERRY} {ASK}", {1, 2})
     assert made.text == f"{FERRY} {ASK}"
+
+
+def test_what_is_added_is_judged_too() -> None:
+    request, info = tiny.request(f"{OPEN} {FERRY}"), replace(tiny.aligner().info, ends=True)
+    made, oracle = asked(request, Oracle(f"{OPEN} {FERRY} {SNEER} {ASK}", {2}, frozenset({SNEER})), info)
+    assert made.text == f"{OPEN} {FERRY} {ASK}"
+    assert oracle.judged[1:] == [[SNEER, ASK]]
 
 
 def test_where_nothing_is_missing_nothing_is_written() -> None:

@@ -51,6 +51,8 @@ def test_without_kept_segments_nothing_resumes() -> None:
         (" And then it goes on and", False, ""),
         (" Take your time", True, "Take your time"),
         (" Bring a warm coat with you. Fine.", True, "Fine."),
+        (" Be careful. Be careful. Be careful. Fine.", True, "Be careful. Fine."),
+        (" Be careful. You are a fool. Be careful.\nFine. Be careful.", True, "Be careful. Fine. Be careful."),
     ],
 )
 def test_replacements(generated: str, finished: bool, expected: str) -> None:
