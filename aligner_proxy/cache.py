@@ -43,6 +43,10 @@ class _BytesDisk(diskcache.Disk):  # type: ignore[misc]
         return super().fetch(mode, filename, value, read)
 
 
+EDITING = 2
+"""Counted up when the same aligner would write other text than before. 2: what it writes is judged in its turn."""
+
+
 @dataclass(slots=True)
 class _Flight:
     task: asyncio.Task[Correction]
@@ -69,7 +73,7 @@ class CorrectionCache:
             "aligner": info.content_hash,
             "template": info.template_hash,
             "objectives": [objective.text for objective in policy.objectives],
-            "decoding": {"caution": policy.caution, "verify": policy.verify.value}
+            "decoding": {"editing": EDITING, "caution": policy.caution, "verify": policy.verify.value}
             | ({"draft": policy.draft} if policy.draft else {})
             | ({"inner": True} if exchange.inner else {}),
             "tenant": policy.tenant,

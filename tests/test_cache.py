@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aligner_proxy import cache as caching
 from aligner_proxy.cache import CorrectionCache, pack, unpack
 from aligner_proxy.engine.protocol import AlignerInfo
 from aligner_proxy.errors import EngineFault
@@ -79,6 +80,12 @@ def _key(info: AlignerInfo = INFO, policy: Policy = POLICY, exchange: Exchange =
 )
 def test_whatever_decides_a_correction_or_who_may_see_it_is_in_the_key(other: dict[str, Any]) -> None:
     assert _key(**other) != _key()
+
+
+def test_another_way_of_editing_makes_other_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = _key()
+    monkeypatch.setattr(caching, "EDITING", caching.EDITING + 1)
+    assert _key() != before
 
 
 @pytest.mark.parametrize(
