@@ -135,6 +135,15 @@ def test_a_later_span_is_written_behind_what_is_left() -> None:
     assert oracle.judged[1:] == [[SNEER]]
 
 
+def test_what_outgrows_the_window_is_left_out() -> None:
+    request, wanted = tiny.request(f"{OPEN} {RUDE}"), f"{OPEN} {COME} {FERRY} {COAT}"
+    info = tiny.aligner().info
+    fitted = fit(request, template(info.template), Oracle("", set()).tokenizer, info.window)
+    just_fits = replace(info, window=len(fitted.ids) + fitted.room)
+    assert asked(request, Oracle(wanted, {1}), info)[0].text == wanted
+    assert asked(request, Oracle(wanted, {1}), just_fits)[0].text == OPEN
+
+
 def test_two_spans_are_edited_from_left_to_right_with_what_was_written_in_between() -> None:
     wanted = f"{OPEN} Come early. {FERRY} {COAT}"
     result, oracle = edit(f"{OPEN} {RUDE} {FERRY} {RUDE} {COAT}", wanted, {1, 3})
