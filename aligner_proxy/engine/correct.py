@@ -218,12 +218,13 @@ class _Work:
             fitted = _fitted(self._aligner, now)
         except AnswerTooLong:
             return ""  # it has outgrown the window: nobody could say what it is
-        pieces = segments.split(text.lstrip())
-        placed = [segments.moved(piece, len(now.answer) - len(text.lstrip())) for piece in pieces]
+        body = text.lstrip()
+        pieces = segments.split(body)
+        placed = [segments.moved(piece, len(now.answer) - len(body)) for piece in pieces]
         scores = yield from self._read(fitted.ids, spans(fitted.prompt, placed, fitted.offsets))
         words = zip(pieces, scores, strict=True)
         kept = segments.join([("" if score > self._request.caution else s.text, s.gap) for s, (score, _) in words])
-        return text[: len(text) - len(text.lstrip())] + kept if kept else ""
+        return text.removesuffix(body) + kept if kept else ""
 
     def _hole_proposer(self, hole: splice.Hole) -> tuple[EditProposer, int]:
         """Draft what follows the span first: most flagged segments are removed. The span itself is the second guess.
