@@ -80,10 +80,11 @@ def replace(aligner: Aligner, request: AlignRequest, span: Span, sequence: Seque
 
 
 def _begun(aligner: Aligner, request: AlignRequest, sequence: Sequence) -> _Work:
-    return _Work(aligner, request, _fitted(aligner, request), sequence)
+    return _Work(aligner, request, fitted(aligner, request), sequence)
 
 
-def _fitted(aligner: Aligner, request: AlignRequest) -> Fitted:
+def fitted(aligner: Aligner, request: AlignRequest) -> Fitted:
+    """The request as a prompt that fits this aligner. Raises `AnswerTooLong`."""
     return fit(request, prompts.template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
 
 
@@ -215,13 +216,13 @@ class _Work:
         """
         now = self._request.model_copy(update={"answer": hole.with_text(text)})
         try:
-            fitted = _fitted(self._aligner, now)
+            prompt = fitted(self._aligner, now)
         except AnswerTooLong:
             return ""  # it has outgrown the window: nobody could say what it is
         body = text.lstrip()
         pieces = segments.split(body)
         placed = [segments.moved(piece, len(now.answer) - len(body)) for piece in pieces]
-        scores = yield from self._read(fitted.ids, spans(fitted.prompt, placed, fitted.offsets))
+        scores = yield from self._read(prompt.ids, spans(prompt.prompt, placed, prompt.offsets))
         words = zip(pieces, scores, strict=True)
         kept = segments.join([("" if score > self._request.caution else s.text, s.gap) for s, (score, _) in words])
         return text.removesuffix(body) + kept if kept else ""

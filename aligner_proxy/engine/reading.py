@@ -14,10 +14,9 @@ from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from aligner_proxy import prompts
-from aligner_proxy.engine.correct import Aligner, correct, judge, replace
+from aligner_proxy.engine.correct import Aligner, correct, fitted, judge, replace
 from aligner_proxy.engine.detector import Spans, spans
-from aligner_proxy.engine.fit import Fitted, fit
+from aligner_proxy.engine.fit import Fitted
 from aligner_proxy.engine.proposer import matching
 from aligner_proxy.engine.protocol import AlignRequest, Span
 from aligner_proxy.engine.sequence import Ask, Sequence, Step, Work
@@ -113,14 +112,14 @@ def _replace(aligner: Aligner, growing: Growing, sequence: Sequence) -> Generato
 def _read_on(aligner: Aligner, growing: Growing, text: str, sequence: Sequence) -> Generator[Ask, Step, None]:
     """Feed what is new and will not change any more; note the verdicts on the segments that are finished."""
     request = growing.request.model_copy(update={"answer": text})
-    fitted = fit(request, prompts.template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
-    ids = fitted.ids[: _tokens_until(fitted, fitted.prompt.start + firm(text))]
+    prompt = fitted(aligner, request)
+    ids = prompt.ids[: _tokens_until(prompt, prompt.prompt.start + firm(text))]
     start = matching(sequence.ids, ids)
     if start == len(ids):
         return
     sequence.crop(start)
     finished = split(text)[:-1]
-    where = _fed(fitted, finished, len(ids)) if aligner.info.has_head and fitted.prompt.objectives else None
+    where = _fed(prompt, finished, len(ids)) if aligner.info.has_head and prompt.prompt.objectives else None
     step = yield Ask(ids[start:], spans=where, prompt=True)
     caution = request.caution
     words = zip(finished, step.scores, strict=False)
@@ -128,13 +127,13 @@ def _read_on(aligner: Aligner, growing: Growing, text: str, sequence: Sequence) 
     growing.told()
 
 
-def _fed(fitted: Fitted, finished: list[Segment], tokens: int) -> Spans | None:
+def _fed(prompt: Fitted, finished: list[Segment], tokens: int) -> Spans | None:
     """The finished segments whose last token is among the first `tokens`; one may end in white space that follows."""
-    where = spans(fitted.prompt, finished, fitted.offsets)
+    where = spans(prompt.prompt, finished, prompt.offsets)
     inside = tuple(segment for segment in where.segments if segment.stop <= tokens)
     return Spans(where.objectives, inside) if inside else None
 
 
-def _tokens_until(fitted: Fitted, end: int) -> int:
+def _tokens_until(prompt: Fitted, end: int) -> int:
     """How many of the prompt's tokens end at or before a character."""
-    return bisect_right(fitted.offsets, end, key=lambda offset: offset[1])
+    return bisect_right(prompt.offsets, end, key=lambda offset: offset[1])

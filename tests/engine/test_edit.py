@@ -59,11 +59,8 @@ class Oracle:
         return self._wanted[len(written)] if on_the_way else 1
 
 
-def edit(
-    answer: str, wanted: str, flagged: set[int], again: frozenset[str] = frozenset(), **more: object
-) -> tuple[Correction, Oracle]:
-    request = tiny.request(answer).model_copy(update=more)
-    return asked(request, Oracle(wanted, flagged, again), tiny.aligner().info)
+def edit(answer: str, wanted: str, flagged: set[int], again: frozenset[str] = frozenset()) -> tuple[Correction, Oracle]:
+    return asked(tiny.request(answer), Oracle(wanted, flagged, again), tiny.aligner().info)
 
 
 def asked(request: AlignRequest, oracle: Oracle, info: AlignerInfo) -> tuple[Correction, Oracle]:
