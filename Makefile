@@ -1,8 +1,10 @@
 # Every verb does its own set-up in .venv and may be run again at any time, also after an interrupted run.
 # PYTHON=/path/to/python3 chooses the interpreter; ARGS='...' is handed to pytest, the demo or the benchmark.
 .DEFAULT_GOAL := help
-.PHONY: help setup gateway demo demo-preferences test test-long bench gpu-check soak load fuzz conformance early-warning lint format lock clean
+.PHONY: help setup gateway demo demo-preferences check unit test test-long bench gpu-check soak load fuzz conformance early-warning lint format lock clean
 BIN := .venv/bin
+# Scopes stay in the order of their files: the long ones stand in the middle, and the short ones at the end fill both workers.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadscope --no-loadscope-reorder
 
 help: ## list the verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -19,10 +21,17 @@ demo: gateway ## a local model, the gateway in front of it, and the official cli
 demo-preferences: gateway ## one question by different people, and weights by question: live, about two minutes
 	@$(BIN)/python -m demo.preferences $(ARGS)
 
-test: setup ## all tests that this machine can run, in WORKERS (2) processes with one thread each
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadscope --durations=10 $(ARGS)
+check: setup ## lint, and the unit tests that need no model and no proxy: for every change, in under three minutes
+	@$(MAKE) --no-print-directory -j 2 lint unit
 
-test-long: setup ## the random cases of the engine in full number
+unit: setup # ignored folders hold nothing else, and need not be read
+	@$(PYTEST) -q -m 'not (model or e2e or slow or long)' --ignore tests/models --ignore tests/e2e --ignore tests/conformance $(ARGS)
+
+test: setup ## all tests that this machine can run, in WORKERS (2) processes with one thread each
+	@$(PYTEST) --durations=10 $(ARGS)
+
+test-long: setup ## what is marked `long`, and the random cases of the engine in full number
+	@LONG=1 $(PYTEST) --durations=3 -m long $(ARGS)
 	@LONG=1 $(BIN)/python -m pytest --durations=3 tests/engine/test_equality.py tests/engine/test_schedules.py $(ARGS)
 
 bench: setup ## added latency and throughput beside named peers; plots into OUT (.build/bench), the last line is JSON
@@ -47,8 +56,10 @@ conformance: setup ## try every cell and client on the real proxy and write docs
 early-warning: setup ## the same cells and clients on LiteLLM's newest release, which gets an environment of its own
 	@./scripts/early_warning.sh $(ARGS)
 
-lint: setup ## ruff, mypy, and the checks of generated files
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+lint: setup ## ruff, formatting, who may import whom, sizes, mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-cache && $(BIN)/python scripts/check_sizes.py
+	@$(BIN)/mypy
 
 format: setup ## let ruff format and fix
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .

@@ -1,4 +1,4 @@
-"""What does the engine read while the upstream still writes? One object per stream, which never disturbs the stream.
+"""Streaming prefill: the engine reads a held answer while the upstream still writes it.
 
 The verdicts are then there when the answer ends, and only its last words remain to be read. What is not used is let go
 of: an answer that turns out to be cached, skipped or cut off was read for nothing, at the price of a prefill.
@@ -8,62 +8,65 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
 
-from aligner_proxy.engine.protocol import Reading
+from aligner_proxy.engine.protocol import Session
 from aligner_proxy.errors import AlignerProxyError
 from aligner_proxy.pipeline import Pipeline
-from aligner_proxy.rewrite import Wire
-from aligner_proxy.types import Policy
-from aligner_proxy.waiting import to_the_end
+from aligner_proxy.stretches import ReplacementMap
+from aligner_proxy.types import Exchange, Policy
 
 log = logging.getLogger(__name__)
 
 
-class ReadAhead:
-    """The readings of one stream, by choice. None where an answer is not read: it may not be, or it failed once."""
+class PrefilledText:
+    """One text of a held stream, and the engine's session on it: none where it may not be read, or that failed once.
 
-    def __init__(self, pipeline: Pipeline, wire: Wire, data: Mapping[str, Any], policy: Policy) -> None:
-        self._pipeline, self._wire, self._data, self._policy = pipeline, wire, data, policy
-        self._speech = wire.speech()
-        self._readings: dict[int, Reading | None] = {}
+    Satisfies `StreamText`. `exchange` is the text as far as it has come.
+    """
 
-    async def hear(self, item: object) -> bool:
-        """Pass on what an item of the stream says; whether it says anything."""
-        index = None
+    def __init__(self, pipeline: Pipeline, policy: Policy, index: int, exchange: Callable[[], Exchange]) -> None:
+        self._pipeline = pipeline
+        self._policy = policy
+        self._index = index
+        self._exchange = exchange
+        self._session: Session | None = None
+        self._replacements = ReplacementMap()
+        self.length = 0
+        self.changed = False
+
+    async def feed(self, piece: str) -> None:
+        """More of the original. Session ahead may cost no stream, so this raises nothing."""
+        first = self.length == 0
+        self.length += len(piece)
         try:
-            for index, text in self._speech(item):
-                if index not in self._readings:
-                    opening = self._wire.opening(self._data, index)
-                    self._readings[index] = await self._pipeline.read(opening, self._policy)
-                reading = self._readings[index]
-                if reading is not None:
-                    await reading.feed(text)
-        except Exception as error:  # noqa: BLE001 - part of the pipeline's boundary: reading ahead may cost no stream
-            number = index if isinstance(index, int) else None  # an upstream may put a text there, or a list
-            log.warning("choice %s is not read ahead (%s)", number, type(error).__name__)
-            if number is not None:
-                await self._give_up(number)
-        return index is not None
+            if first:
+                self._session = await self._pipeline.read(self._exchange(), self._policy)
+            if self._session is not None:
+                await self._session.feed(piece)
+        except Exception as error:  # noqa: BLE001 - part of the pipeline's boundary
+            log.warning("choice %d is not read ahead (%s)", self._index, type(error).__name__)
+            with contextlib.suppress(AlignerProxyError):
+                await self.aclose()
 
-    def of(self, index: int) -> Reading | None:
-        """The reading of one choice; whoever takes it ends it."""
-        return self._readings.pop(index, None)
+    def take_session(self) -> Session | None:
+        """The engine's session, which the caller closes."""
+        session = self._session
+        self._session = None
+        return session
+
+    def replace(self, length: int, text: str) -> None:
+        """`text` goes out in place of the original, which has this length."""
+        self._replacements.add(length, text)
+        self.length = length
+        self.changed = True
+
+    def out(self, start: int, end: int) -> str:
+        """What goes out in place of these characters."""
+        return self._replacements.out(start, end, "")
 
     async def aclose(self) -> None:
-        """Let go of what nobody took."""
-        await to_the_end(self._let_go())
-
-    async def _let_go(self) -> None:
-        while self._readings:
-            _, reading = self._readings.popitem()
-            if reading is not None:
-                await reading.aclose()
-
-    async def _give_up(self, index: int) -> None:
-        """Read this choice no more, and let the engine go."""
-        reading, self._readings[index] = self._readings.get(index), None
-        if reading is not None:
-            with contextlib.suppress(AlignerProxyError):
-                await reading.aclose()
+        """Let the engine go."""
+        session = self.take_session()
+        if session is not None:
+            await session.aclose()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from aligner_proxy.engine.protocol import AlignRequest, Engine, Span
+from aligner_proxy.engine.protocol import AlignRequest, DeferredSession, Engine, Span
 from aligner_proxy.errors import InvalidOutput
 from aligner_proxy.segments import Cutter, Segment, join, so_far
 from aligner_proxy.types import Correction, DecodeCounts, SegmentScore
@@ -18,11 +18,12 @@ Revise = Callable[[AlignRequest, str, str], Awaitable[Correction]]
 """What stands in place of a segment: given the request, what went out before it, and the segment."""
 
 
-class Along:
-    """Satisfies `Reading`. There are no scores: whoever revises says by doing it what has to change."""
+class Along(DeferredSession):
+    """A session of a corrector that edits sentence by sentence. There are no scores: what it revises is flagged."""
 
     def __init__(self, revise: Revise, whole: Engine, request: AlignRequest) -> None:
-        self._revise, self._whole, self._request = revise, whole, request
+        super().__init__(whole)
+        self._revise, self._request = revise, request
         self._cutter, self._segments, self._ended = Cutter(), list[Segment](), False
         self._revised: list[Correction] = []
         self._more = asyncio.Condition()
@@ -56,13 +57,6 @@ class Along:
         text = join([(self._revised[n].text, self._segments[n].gap) for n in there])
         made = [self._revised[n] for n in there]
         return Correction(text, counts=sum((one.counts for one in made), DecodeCounts()), aligner=made[-1].aligner)
-
-    async def finish(self, request: AlignRequest) -> Correction:
-        """The whole correction."""
-        return await self._whole.align(request)
-
-    async def aclose(self) -> None:
-        """Nothing is held."""
 
     async def _next(self) -> None:
         segment = self._segments[len(self._revised)]

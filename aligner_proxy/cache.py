@@ -1,8 +1,8 @@
-"""Has this answer been corrected before, or is it being corrected right now? Never across tenants.
+"""Cache of corrections, and of corrections in flight. Never shared across tenants.
 
 The store may fail in any way without costing a request: an entry that does not prove to be whole is dropped, and a
-store that cannot be read is left alone after one warning. `shared` lets identical requests in flight wait for one
-computation. Honouring `no-store` and deciding what is worth storing is the caller's business.
+store that cannot be read is left alone after one warning. Identical requests in flight share one computation. Honouring
+`no-store` is the caller's business.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from aligner_proxy.types import Correction, Exchange, Policy
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+Compute = Callable[[], Awaitable[Correction]]
 _DIGEST = hashlib.sha256().digest_size
 _BUSY_S = 1.0
 """How long to wait for another process's write; a cache that takes longer is worse than none."""
@@ -75,7 +76,8 @@ class CorrectionCache:
             "objectives": [objective.text for objective in policy.objectives],
             "decoding": {"editing": EDITING, "caution": policy.caution, "verify": policy.verify.value}
             | ({"draft": policy.draft} if policy.draft else {})
-            | ({"inner": True} if exchange.inner else {}),
+            | ({"inner": True} if exchange.inner else {})
+            | ({"score_only": True} if policy.score_only else {}),
             "tenant": policy.tenant,
             "turns": [[turn.role, turn.content] for turn in exchange.turns],
             "answer": exchange.answer,
@@ -107,24 +109,43 @@ class CorrectionCache:
         if await self._run(lambda store: store.set(key, packed, expire=self._ttl_s)):
             self._recent.put(key, correction, time.time() + self._ttl_s)
 
-    async def shared(self, key: str, compute: Callable[[], Coroutine[Any, Any, Correction]]) -> Correction:
-        """What `compute` returns, computed once for all who ask for `key` meanwhile.
+    async def get_or_compute(
+        self, key: str, compute: Compute, *, aligner: str = "", remember: bool = True
+    ) -> tuple[Correction, bool | None]:
+        """The correction under `key`, and whether it was stored (None: `remember` is off and nothing was looked up).
 
-        A waiter that is cancelled leaves the others alone; when the last one goes, the computation is cancelled. An
-        error reaches all waiters and is forgotten: the next request computes anew.
+        `aligner` is the content hash of which the key speaks: what another one computed is not stored.
+
+        It is computed once for all who ask for it meanwhile. A waiter that is cancelled leaves the others alone; when
+        the last one goes, the computation is cancelled. An error reaches all waiters and is forgotten: the next request
+        computes anew.
         """
+        if remember and (known := await self.get(key)) is not None:
+            return known, True
         flight = self._flights.get(key)
         if flight is None:
-            flight = self._flights[key] = _Flight(asyncio.create_task(compute()))
+            work = self._compute(key, compute, aligner, remember=remember)
+            flight = self._flights[key] = _Flight(asyncio.create_task(work))
             flight.task.add_done_callback(lambda task: self._landed(key, task))
         flight.waiters += 1
         try:
-            return await asyncio.shield(flight.task)
+            return await asyncio.shield(flight.task), False if remember else None
         finally:
             flight.waiters -= 1
             if not flight.waiters and not flight.task.done():
                 flight.task.cancel()
                 self._forget(key, flight.task)
+
+    async def _compute(self, key: str, compute: Compute, aligner: str, *, remember: bool) -> Correction:
+        """Compute a correction and store it, before the gate.
+
+        The gate is cheap and runs again on every hit, so a changed gate holds at once and needs no new key. A
+        correction made by another aligner than the key names (the engine was swapped meanwhile) is not stored.
+        """
+        correction = await compute()
+        if remember and correction.aligner in ("", aligner):
+            await self.put(key, correction)
+        return correction
 
     def _landed(self, key: str, task: asyncio.Task[Correction]) -> None:
         self._forget(key, task)

@@ -1,23 +1,22 @@
-"""Where do settings come from? Loads policies.yaml and the keys file, and is the only reader of the environment.
+"""Loader of policies.yaml, and the only reader of the environment.
 
 ALIGNER_PROXY_ENGINE (engine address), ALIGNER_PROXY_KEYS (keys file), ALIGNER_PROXY_HOME (cache and weights folder)
 and ALIGNER_PROXY_POLICIES (policies file) each go before what the file says; ALIGNER_PROXY_SOCKET is where the engine
 `local` listens, ALIGNER_PROXY_LOG how log lines look, OTEL_EXPORTER_OTLP_ENDPOINT where the engine's traces go,
 ALIGNER_PROXY_PLUGINS=off leaves the plugins of others out, and `aligner.engine.key_env` may name one more. It decides
 nothing about a request.
-`python -m aligner_proxy.config > configs/policies.schema.json` writes the JSON schema of the policies file.
+Plugins add keys to the file, so the gateway and its commands read it with `plugged.load_policies`.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import os
 import stat
-import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -25,10 +24,19 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from aligner_proxy.auto_setting import listed
 from aligner_proxy.engine_setting import Backend, engine_address
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.policy_file import Aligner, CacheSettings, PolicyFile, Settings
+from aligner_proxy.plugin_setting import corrector_names, kind_of
+from aligner_proxy.policy_file import (
+    Aligner,
+    CacheSettings,
+    PolicyFile,
+    Settings,
+    file_model,
+    listed,
+    selector_of,
+)
+from aligner_proxy.policy_keys import NO_DECLARATIONS, Declarations, Renamed, in_todays_words
 from aligner_proxy.provenance import KeyPath, Source, explain, nearest, parse, read, short
 from aligner_proxy.reachable import refuse_unreachable
 from aligner_proxy.types import DEFAULT_ALIGNER, Objective
@@ -72,23 +80,36 @@ _SOCKET_BYTES = 103
 _KEY_BYTES = 32
 
 
-def load(path: Path | str) -> PolicyFile:
+Declare = Callable[[bool], Declarations]
+"""What installed plugins declare; given whether those of third parties count."""
+
+
+def _nothing_declared(third_party: bool) -> Declarations:
+    return NO_DECLARATIONS
+
+
+def load(path: Path | str, declare: Declare = _nothing_declared) -> PolicyFile:
     """Read and check a policies file; every refusal names file, line and fix."""
-    return _checked(*read(Path(path)))
+    return _checked(*read(Path(path)), declare)
 
 
-def loads(text: str, path: Path) -> PolicyFile:
+def loads(text: str, path: Path, declare: Declare = _nothing_declared) -> PolicyFile:
     """The same for the text of a file that does not stand at `path` yet."""
-    return _checked(*parse(text, path))
+    return _checked(*parse(text, path), declare)
 
 
-def _checked(data: Any, source: Source) -> PolicyFile:
+def _checked(data: Any, source: Source, declare: Declare) -> PolicyFile:
     if not isinstance(data, dict):
         raise ConfigError(f"{source.name}:1: must be a block of keys; {nearest('', PolicyFile.model_fields)}")
+    declarations = declare(third_party_plugins() and _third_party_in(data))
+    data, source, renames = _in_todays_words(data, source, declarations)
+    model = file_model(declarations)
     try:
-        file = PolicyFile.model_validate(data).placed(source)
+        unplaced = model.model_validate(data)
     except ValidationError as error:
-        raise explain(error, source, PolicyFile) from None
+        raise explain(error, source, model) from None
+    file = unplaced.placed(source, declarations, ())
+    file = unplaced.placed(source, declarations, (*renames, *_missing(file)))
     _check_names(file)
     _check_aligners(file)
     refuse_unreachable(file)
@@ -106,6 +127,61 @@ def objectives(file: PolicyFile) -> dict[str, Objective]:
     """Every objective that may be named: the built-in ones, with the file's own over them."""
     own = {name: Objective(name, text) for name, text in file.objectives.items()}
     return {**builtin_objectives(), **own}
+
+
+def _third_party_in(data: Mapping[str, Any]) -> bool:
+    """Whether the file lets plugins of third parties in; read before the file is checked, since they add keys to it."""
+    plugins = data.get("plugins")
+    return not (isinstance(plugins, Mapping) and plugins.get("third_party") is False)
+
+
+def _in_todays_words(
+    data: dict[str, Any], source: Source, declarations: Declarations
+) -> tuple[dict[str, Any], Source, list[str]]:
+    """The file with today's names of keys and values, where each stands, and a warning for each old one."""
+    data, lines, warnings = dict(data), dict(source.lines), list[str]()
+
+    def today(block: object, place: KeyPath) -> object:
+        if not isinstance(block, Mapping):
+            return block
+        renamed, changes = in_todays_words(block, declarations.renamed)
+        for change in changes:
+            warnings.append(_renamed(source, place, change))
+            old, new = (*place, change.key), (*place, change.new_key)
+            lines.update({(*new, *path[len(old) :]): n for path, n in source.lines.items() if path[: len(old)] == old})
+        return renamed
+
+    data |= {name: today(data[name], (name,)) for name in ("defaults",) if name in data}
+    for name in ("routes", "tenants"):
+        if isinstance(data.get(name), list):
+            data[name] = [today(block, (name, n)) for n, block in enumerate(data[name])]
+    return data, replace(source, lines=lines), warnings
+
+
+def _renamed(source: Source, place: KeyPath, change: Renamed) -> str:
+    where = source.at(*place, change.key)
+    return f"{where}: write {change.new} in place of {change.old}, which is accepted until 1.0"
+
+
+def _missing(file: PolicyFile) -> Iterator[str]:
+    """A warning for each line that has no effect because the plugin that it needs is not installed."""
+    keys, selectors = file.declarations.missing_keys, file.declarations.missing_selectors
+    for path, block in file.blocks():
+        for key in (key for key in keys if getattr(block, key, None) is not None):
+            yield _needs(file.source.at(*path, key), key, keys[key])
+        selector = selector_of(block)
+        if selector is not None and selector.word in selectors:
+            word = f"objectives: {selector.word}"
+            yield _needs(file.source.at(*path, "objectives"), word, selectors[selector.word])
+    correctors = file.declarations.missing_correctors
+    for name, path in corrector_names(file).items():
+        kind = kind_of(name, file.plugins.correctors.get(name, {}))
+        if kind in correctors:
+            yield _needs(file.source.at(*path), f"corrector {short(name)}", correctors[kind])
+
+
+def _needs(place: str, what: str, owner: str) -> str:
+    return f"{place}: {what} needs the plugin distribution {owner}, which is not installed; pip install {owner}"
 
 
 def _check_names(file: PolicyFile) -> None:
@@ -132,7 +208,7 @@ def _check_aligners(file: PolicyFile) -> None:
 def _named(file: PolicyFile) -> Iterator[tuple[KeyPath, str]]:
     """Every use of an objective's name with its place."""
     for i, route in enumerate(file.routes):
-        yield from ((("routes", i, *key), name) for name, key in listed(route.objectives, ()))
+        yield from ((("routes", i, *key), name) for name, key in listed(route, ()))
     for i, tenant in enumerate(file.tenants):
         for key, names in (("enforce", tenant.enforce), ("allow", tenant.allow), ("deny", tenant.deny)):
             yield from ((("tenants", i, key, n), name) for n, name in enumerate(names or ()))
@@ -196,7 +272,7 @@ def _model(file: PolicyFile, model: str) -> str | Path:
 
 
 def keys_path(file: PolicyFile | None = None) -> Path | None:
-    """The keys file: the environment's word, else that of `file` or of the policies file the environment names."""
+    """The keys file: the one that the environment names, else that of `file` or of the environment's policies file."""
     override = _env(_KEYS)
     if override is not None:
         return Path(override).expanduser()
@@ -219,10 +295,10 @@ def cache_dir(file: PolicyFile) -> Path:
 
 def third_party_plugins(file: PolicyFile | None = None) -> bool:
     """Whether plugins of others are loaded: only where neither environment nor file switches them off."""
-    said = (_env(_PLUGINS) or "on").lower()
-    if said not in ("on", "off"):
+    switch = (_env(_PLUGINS) or "on").lower()
+    if switch not in ("on", "off"):
         raise ConfigError(f"{_PLUGINS} must be on or off")
-    return said == "on" and (file is None or file.plugins.third_party)
+    return switch == "on" and (file is None or file.plugins.third_party)
 
 
 def audit_file(file: PolicyFile) -> Path:
@@ -289,10 +365,6 @@ def _env(name: str) -> str | None:
     return os.environ.get(name, "").strip() or None
 
 
-def schema() -> dict[str, Any]:
+def schema(declarations: Declarations = NO_DECLARATIONS) -> dict[str, Any]:
     """The JSON schema of policies.yaml, as editors complete by it."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **PolicyFile.model_json_schema()}
-
-
-if __name__ == "__main__":
-    sys.stdout.write(json.dumps(schema(), indent=2) + "\n")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **file_model(declarations).model_json_schema()}

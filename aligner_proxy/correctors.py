@@ -17,7 +17,7 @@ from aligner_proxy import plugged
 from aligner_proxy.along import Along
 from aligner_proxy.apart import Apart, Caller, Here
 from aligner_proxy.engine.admission import Admission
-from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest, Engine, Reading, Unread
+from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest, DeferredSession, Engine, Session
 from aligner_proxy.errors import DeadlineExceeded, EngineUnavailable, InvalidOutput
 from aligner_proxy.hookspecs import Corrector, SentenceCorrector
 from aligner_proxy.plugged import Wanted
@@ -89,9 +89,9 @@ class PluggedCorrector:
         """Whether it edits sentence by sentence."""
         return isinstance(self._corrector, SentenceCorrector)
 
-    async def read(self, request: AlignRequest) -> Reading:
+    async def read(self, request: AlignRequest) -> Session:
         """Read along where it edits sentence by sentence; otherwise nothing is read ahead."""
-        return Along(self._revise, self, request) if self.revises else Unread(self)
+        return Along(self._revise, self, request) if self.revises else DeferredSession(self)
 
     async def _revise(self, request: AlignRequest, before: str, sentence: str) -> Correction:
         corrector = self._corrector
@@ -127,9 +127,9 @@ class Missing:
         """Nobody is there."""
         raise EngineUnavailable("this corrector counts after a restart")
 
-    async def read(self, request: AlignRequest) -> Reading:
+    async def read(self, request: AlignRequest) -> Session:
         """What is asked at the end fails then."""
-        return Unread(self)
+        return DeferredSession(self)
 
     async def aclose(self) -> None:
         """There is nothing to close."""

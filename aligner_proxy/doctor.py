@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -27,13 +27,11 @@ import httpx
 from aligner_proxy import config, in_force, plugged
 from aligner_proxy.engine import backends, listen
 from aligner_proxy.engine.client import HttpEngine
-from aligner_proxy.engine.manifest import NET
 from aligner_proxy.engine.memory import available as memory_left
 from aligner_proxy.engine.protocol import Engine
-from aligner_proxy.engine.sources import EMBEDDED
 from aligner_proxy.engine_setting import Kind
 from aligner_proxy.errors import AlignerProxyError, ConfigError, CorrectionError, EngineMismatch
-from aligner_proxy.hookspecs import Kind as Offered
+from aligner_proxy.policy_keys import SYSTEMS
 from aligner_proxy.types import METAALIGNER
 
 _SUPPORTED = ((3, 11), (3, 12), (3, 13))
@@ -185,7 +183,7 @@ def backend(path: Path | None) -> Iterator[Finding]:
     """What answers at the engine that a policies file names, replica by replica."""
     if path is None:
         return
-    file = config.load(path)
+    file = plugged.load_policies(path)
     named = config.engine_at(file)
     if named.kind is Kind.GROUP:
         yield Finding("back-end", Verdict.NOTE, f"{named}: asked by LiteLLM, only inside the gateway")
@@ -226,39 +224,41 @@ def plugins() -> Iterator[Finding]:
     """What a policy may name, and which plugins are left out. To say it they are loaded, which runs their code."""
     try:
         named = config.policies_in_environment()
-        loaded = config.third_party_plugins(config.load(named) if named else None)
+        loaded = config.third_party_plugins(plugged.load_policies(named) if named else None)
     except ConfigError as error:
         yield Finding("plugins", Verdict.FAULT, str(error))
         return
     there = plugged.load(loaded)
     names = ", ".join((METAALIGNER, *there.offers("correctors")))
     yield Finding("correctors", Verdict.OK, f"{names} (corrector: NAME in a route)")
-    net = (
-        "the embedded aligner has a net for it" if (EMBEDDED / NET).exists() else "by an aligner that has a net for it"
-    )
-    yield Finding("objectives by prompt", Verdict.OK, f"Meal, {net} (objectives: auto in a route)")
-    yield Finding(
-        "preferences", Verdict.OK, "MetaAlign, in English (preferences: [request, persona, system] in a route)"
-    )
     for plugin in there.plugins:
-        offers = "; ".join(
-            f"{sort.replace('_', ' ')}: {_kinds(kinds)}" for sort, kinds in plugin.offers.items() if kinds
-        )
-        where, text = (
-            f"plugin {plugin.name}",
-            f"{plugin.version}{'' if plugin.third_party else ', comes with the gateway'}",
-        )
+        where = f"plugin {plugin.name}"
+        text = plugin.version if plugin.third_party else f"{plugin.version}, comes with the gateway"
         if plugin.fault:
             yield Finding(where, Verdict.NOTE, f"{text}, left out: {plugin.fault}", "mend or uninstall it")
         else:
+            offers = "; ".join((*_offered(plugin), *_declared(plugin)))
             yield Finding(where, Verdict.OK, f"{text}; {offers or 'offers nothing'}")
-    off = [] if loaded else [entry.name for entry in plugged.installed()]
+    if SYSTEMS not in plugged.distributions():
+        fix = f"pip install {SYSTEMS}"
+        yield Finding("plugins", Verdict.NOTE, f"{SYSTEMS}, which comes with the gateway, is not installed", fix)
+    off = [] if loaded else plugged.third_party()
     if off:
-        yield Finding("plugins", Verdict.NOTE, f"switched off, not loaded: {', '.join(sorted(off))}")
+        yield Finding("plugins", Verdict.NOTE, f"switched off, not loaded: {', '.join(off)}")
 
 
-def _kinds(kinds: Sequence[Offered[Any]]) -> str:
-    return ", ".join(f"{kind.name} ({kind.about})" for kind in kinds)
+def _offered(plugin: plugged.Plugin) -> Iterator[str]:
+    for sort, kinds in plugin.offers.items():
+        if kinds:
+            yield f"{sort.replace('_', ' ')}: {', '.join(f'{kind.name} ({kind.about})' for kind in kinds)}"
+
+
+def _declared(plugin: plugged.Plugin) -> Iterator[str]:
+    """What a plugin adds to the policies file."""
+    for extension in plugin.extensions:
+        yield from (f"objectives: {form.word}" for form in extension.selectors)
+        if extension.keys:
+            yield f"keys of a policy: {', '.join(key.name for key in extension.keys)}"
 
 
 async def _ask(engine: Engine) -> str:
@@ -267,8 +267,7 @@ async def _ask(engine: Engine) -> str:
     finally:
         await engine.aclose()
     head = "detector head" if about.has_head else "no detector head"
-    net = ", net for objectives by prompt" if about.weighs else ""
-    return f"{about.model} {about.content_hash[:12]} on {about.device}, {about.quantization}, {head}{net}"
+    return f"{about.model} {about.content_hash[:12]} on {about.device}, {about.quantization}, {head}"
 
 
 def free(port: int) -> Iterator[Finding]:

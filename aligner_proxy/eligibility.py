@@ -1,16 +1,20 @@
-"""May this answer be looked at at all? Each no has its own name, and the first that applies is the one reported.
+"""The reasons for which an answer is not looked at; the first that applies is the one reported.
 
 Order: tool calls, structured output, token probabilities, parts that are not text, annotations, events that disagree,
 upstream error, background, filtered, refusal (explicit), truncated, empty, refusal (by its words), too long. What the
-policy alone decides (off, bypass, no objectives) comes before, and so does sampling, which is the guardrail's. Nothing
-here changes an answer.
+policy alone decides (off, bypass, no objectives) comes before, and so does sampling, which is the guardrail's; how many
+texts a JSON answer holds comes last. Nothing here changes an answer.
 """
 
 from __future__ import annotations
 
-from aligner_proxy.json_strings import is_json
+from aligner_proxy.errors import Unreadable
+from aligner_proxy.json_strings import Literal, is_json, texts
 from aligner_proxy.refusals import is_refusal
 from aligner_proxy.types import Exchange, JsonStrings, Mode, Policy, SkipReason
+
+MOST_JSON_TEXTS = 32
+"""Texts of one JSON answer that are corrected; each is a request to the engine."""
 
 # The finish reasons of chat and text, the stop reasons of Messages, the states of Responses.
 _BY_FINISH = {
@@ -34,6 +38,14 @@ _BY_FINISH = {
 }
 
 
+def skip_reason(exchange: Exchange, policy: Policy) -> SkipReason | None:
+    """Why a whole answer is not to be corrected, or None; raises `Unreadable` where its response could not be read."""
+    reason = by_policy(policy)
+    if reason is None and exchange.fault is not None:
+        raise Unreadable(exchange.fault)
+    return reason or check(exchange, policy)
+
+
 def by_policy(policy: Policy) -> SkipReason | None:
     """What is known before there is an answer; a stream that is skipped here is not withheld."""
     if policy.mode is Mode.OFF:
@@ -50,7 +62,15 @@ def check(exchange: Exchange, policy: Policy) -> SkipReason | None:
 
 def is_structured(exchange: Exchange) -> bool:
     """Whether a program reads the answer: the client said so, or it is JSON from end to end."""
-    return exchange.structured or (exchange.answer is not None and is_json(exchange.answer))
+    if exchange.structured:
+        return True
+    # Only an answer that begins like JSON is parsed.
+    return exchange.answer is not None and exchange.answer.lstrip().startswith(("{", "[")) and is_json(exchange.answer)
+
+
+def texts_in_json(answer: str) -> list[Literal]:
+    """The texts of a JSON answer that may be corrected."""
+    return [literal for literal in texts(answer) if not is_refusal(literal.text)]
 
 
 def may_be_structured(begun: Exchange) -> bool:
@@ -91,4 +111,14 @@ def _not_worth(exchange: Exchange, policy: Policy) -> SkipReason | None:
         return SkipReason.EMPTY
     if is_refusal(exchange.answer):
         return SkipReason.REFUSAL
-    return SkipReason.TOO_LONG if len(exchange.answer) > policy.max_answer_chars else None
+    if len(exchange.answer) > policy.max_answer_chars:
+        return SkipReason.TOO_LONG
+    return _without_texts(exchange.answer) if is_structured(exchange) else None
+
+
+def _without_texts(answer: str) -> SkipReason | None:
+    """Why a JSON answer is left alone where its texts may be edited: it holds none, or too many."""
+    count = len(texts_in_json(answer))
+    if count == 0:
+        return SkipReason.STRUCTURED_OUTPUT
+    return SkipReason.TOO_LONG if count > MOST_JSON_TEXTS else None

@@ -3,8 +3,7 @@
 AlignerProxyError
  |- ConfigError            a file or setting is wrong; the text names the thing and the fix (shown to the operator)
  |- BadRequest             a request cannot be served as it is (HTTP 400, before anything is spent)
- |   |- SeveralPolicies    its models stand under different policies
- |   `- BadPreference      its preference text cannot be read
+ |   `- SeveralPolicies    its models stand under different policies
  |- ForbiddenError         a request asks for what its tenant may not (HTTP 403, before anything is spent)
  |- AuditError             the audit store cannot be read: another version, another key, damage (shown to the operator)
  |- ClientGone             the client left before the work for it was done
@@ -22,7 +21,7 @@ AlignerProxyError
      |- DeadlineExceeded   the request's deadline passed
      |- AnswerTooLong      prompt and answer do not fit the aligner's window
      |- EngineMismatch     gateway and engine are of versions that do not understand each other
-     |- CannotWeigh        the engine has no net that could weigh objectives (they weigh the same then)
+     |- StatesUnavailable  the engine gives no hidden states, or has not the layers that were asked for
      |- UnknownAligner     the engine serves no aligner of that name
      |- InvalidOutput      the engine answered with something that is no correction
      |- EngineFault        the engine answered with an error
@@ -31,7 +30,10 @@ AlignerProxyError
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar
+
+from aligner_proxy.types import FailureClass
 
 
 class AlignerProxyError(Exception):
@@ -58,12 +60,6 @@ class SeveralPolicies(BadRequest):
     param = "model"
 
 
-class BadPreference(BadRequest):
-    """The request's preference text is too long."""
-
-    param = "metadata.aligner"
-
-
 class AuditError(AlignerProxyError):
     """The audit store cannot be used as it is; the message says what is wrong with it, never what stands in it."""
 
@@ -87,15 +83,22 @@ class WeightsError(AlignerProxyError):
 
 
 class CorrectionError(AlignerProxyError):
-    """A correction did not happen; `reason` is what outcome, metrics and headers say."""
+    """A correction did not happen."""
 
     reason: ClassVar[str] = "engine_error"
+    """What outcomes, metrics, headers and the wire call it."""
+    failure: ClassVar[FailureClass | None] = FailureClass.BUG
+    """The class by which policies choose what follows; None: it is reported as skipped, not as failed."""
+    status: ClassVar[int] = 500
+    """The HTTP status with which an engine answers."""
 
 
 class EngineUnavailable(CorrectionError):
     """No engine answers, or it died in mid-request."""
 
     reason = "engine_unavailable"
+    failure = FailureClass.ENGINE_DOWN
+    status = 503
 
 
 class BreakerOpen(EngineUnavailable):
@@ -118,6 +121,8 @@ class EngineOverloaded(CorrectionError):
     """The engine's admission queue is full; `retry_after_s` is its own estimate."""
 
     reason = "overloaded"
+    failure = FailureClass.OVERLOAD
+    status = 429
 
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
@@ -134,48 +139,63 @@ class QuotaSpent(CorrectionError):
     """The tenant has used the engine time that it may use; the pipeline reports it as skipped, not as failed."""
 
     reason = "quota"
+    failure = None
+    status = 429
 
 
 class ReadingLost(CorrectionError):
     """An answer was being read ahead, and the engine has forgotten it; the whole answer can be sent instead."""
 
     reason = "reading_lost"
+    failure = FailureClass.ENGINE_DOWN
+    status = 410
 
 
 class DeadlineExceeded(CorrectionError):
     """The request's deadline passed before the correction was ready."""
 
     reason = "timeout"
+    failure = FailureClass.TIMEOUT
+    status = 504
 
 
 class AnswerTooLong(CorrectionError):
     """Prompt and answer exceed the aligner's window; the pipeline reports it as skipped, not as failed."""
 
     reason = "too_long"
+    failure = None
+    status = 413
 
 
 class InvalidOutput(CorrectionError):
     """The engine, or what answers in its place, sent something that is no correction."""
 
     reason = "invalid_output"
+    failure = FailureClass.INVALID_OUTPUT
+    status = 502
 
 
 class EngineMismatch(CorrectionError):
     """Gateway and engine are of versions that do not understand each other; both have to be of the same."""
 
     reason = "engine_version"
+    failure = FailureClass.ENGINE_DOWN
+    status = 409
 
 
-class CannotWeigh(CorrectionError):
-    """Nobody here can say what objectives weigh for a prompt."""
+class StatesUnavailable(CorrectionError):
+    """The engine gives no hidden states of texts, or none of the layers that were asked for."""
 
-    reason = "no_weights"
+    reason = "no_states"
+    failure = None
+    status = 501
 
 
 class UnknownAligner(CorrectionError):
     """The engine serves no aligner of the name that a policy chooses."""
 
     reason = "unknown_aligner"
+    status = 404
 
 
 class EngineFault(CorrectionError):
@@ -188,3 +208,13 @@ class PluginFault(CorrectionError):
     """A plugin raised something of its own, or has no such thing as the policy names."""
 
     reason = "plugin_error"
+
+
+def _kinds(kind: type[CorrectionError]) -> Iterator[type[CorrectionError]]:
+    yield kind
+    for narrower in kind.__subclasses__():
+        yield from _kinds(narrower)
+
+
+BY_REASON = {kind.reason: kind for kind in _kinds(CorrectionError)}
+"""Our own kinds of `CorrectionError`; what plugins derive from them is not among these."""

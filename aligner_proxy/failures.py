@@ -1,7 +1,7 @@
-"""Which failure is of which class, and what follows it: the original, an error, or another try?
+"""Failure handling of one choice: the class of a failure, and the time and tries that its policy allows.
 
-The table is the only place that says it. A `Budget` is one choice's time and tries: nothing is begun past its deadline,
-and a later try gets only what is left. Nothing here waits, asks or delivers.
+Which error is of which class stands on the error types (errors.py). Nothing is begun past a choice's deadline, and a
+later try gets only what is left. Nothing here waits, asks or delivers.
 """
 
 from __future__ import annotations
@@ -12,21 +12,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from aligner_proxy.errors import (
-    BreakerOpen,
-    CorrectionError,
-    DeadlineExceeded,
-    EngineFault,
-    EngineMismatch,
-    EngineOverloaded,
-    EngineUnavailable,
-    InvalidOutput,
-    PluginFault,
-    PluginStuck,
-    ReadingLost,
-    Shed,
-    UnknownAligner,
-)
+from aligner_proxy.errors import BY_REASON, BreakerOpen, CorrectionError, DeadlineExceeded, EngineOverloaded
 from aligner_proxy.types import FailureClass, Mode, OnError, Outcome, Policy, Status
 
 INTERNAL = "internal_error"
@@ -36,22 +22,6 @@ GATE = "gate_"
 _DELIVERED = f"{GATE}partly:"
 """How they begin where it refused some edits and delivered others, or would have, in shadow mode."""
 
-# reason                     class of failure
-CLASSES = {
-    DeadlineExceeded.reason: FailureClass.TIMEOUT,
-    EngineOverloaded.reason: FailureClass.OVERLOAD,
-    Shed.reason: FailureClass.OVERLOAD,
-    EngineUnavailable.reason: FailureClass.ENGINE_DOWN,
-    BreakerOpen.reason: FailureClass.ENGINE_DOWN,
-    PluginStuck.reason: FailureClass.ENGINE_DOWN,
-    ReadingLost.reason: FailureClass.ENGINE_DOWN,
-    EngineMismatch.reason: FailureClass.ENGINE_DOWN,
-    InvalidOutput.reason: FailureClass.INVALID_OUTPUT,
-    EngineFault.reason: FailureClass.BUG,
-    UnknownAligner.reason: FailureClass.BUG,
-    PluginFault.reason: FailureClass.BUG,
-    INTERNAL: FailureClass.BUG,
-}
 # How often a failure of a class is tried; what is not here is tried until the deadline. The same question to a faulty
 # engine mostly gets the same answer, and every try costs all tenants engine time.
 TRIES = {
@@ -71,7 +41,10 @@ def class_of(reason: str | None) -> FailureClass | None:
     """The class of a reason; None where it names no failure."""
     if reason is not None and reason.startswith(GATE) and not reason.startswith(_DELIVERED):
         return FailureClass.GATE
-    return CLASSES.get(reason or "")
+    if reason == INTERNAL:
+        return FailureClass.BUG
+    error = BY_REASON.get(reason or "")
+    return error.failure if error else None
 
 
 def kind_of(outcome: Outcome) -> FailureClass | None:

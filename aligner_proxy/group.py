@@ -13,9 +13,11 @@ from litellm.constants import openai_text_completion_compatible_providers
 from litellm.router import Router
 
 from aligner_proxy.asked_router import ERRORS, UNTOUCHED, Routers, meant, proxy_router
-from aligner_proxy.engine.completions import Asked, Served, Written, written
-from aligner_proxy.engine.patience import NotYet, within
+from aligner_proxy.engine.completions import ServedModel, parse_completion, request_body
+from aligner_proxy.engine.patience import NotReady
+from aligner_proxy.engine.protocol import Completion, CompletionRequest
 from aligner_proxy.errors import EngineFault
+from aligner_proxy.waiting import within
 
 _COMPLETE = {"text-completion-openai", "azure_text", *openai_text_completion_compatible_providers}
 
@@ -26,21 +28,21 @@ class GroupCompleter:
     def __init__(self, group: str, router: Routers, *, predicts: bool = False) -> None:
         self._group, self._router, self._predicts = group, router, predicts
 
-    async def about(self) -> Served:
+    async def about(self) -> ServedModel:
         """The group and the models in it; a fault when the LiteLLM file has no such group."""
         models = sorted({entry["litellm_params"]["model"] for entry in self._deployments()})
-        return Served(self._group, {"models": models}, None, f"litellm:{self._group}")
+        return ServedModel(self._group, {"models": models}, None, f"litellm:{self._group}")
 
-    async def complete(self, asked: Asked, deadline_s: float) -> Written:
+    async def complete(self, request: CompletionRequest, deadline_s: float) -> Completion:
         """Continue one text within the deadline."""
         self._deployments()
-        body: dict[str, Any] = asked.body(self._group, predicts=self._predicts)
+        body = request_body(request, self._group, predicts=self._predicts)
         try:
             async with within(deadline_s):
                 done = await self._there().atext_completion(**body, timeout=deadline_s, **UNTOUCHED)
         except ERRORS as error:
             raise meant(error) from None
-        return written(done.model_dump())
+        return parse_completion(done.model_dump())
 
     async def aclose(self) -> None:
         """The router is LiteLLM's."""
@@ -48,7 +50,7 @@ class GroupCompleter:
     def _there(self) -> Router:
         router = self._router()
         if router is None:
-            raise NotYet("LiteLLM has no models yet")
+            raise NotReady("LiteLLM has no models yet")
         return router
 
     def _deployments(self) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What does LiteLLM call? `AlignerGuardrail`: thin native hooks around the pipeline.
+"""`AlignerGuardrail`, which LiteLLM calls: thin native hooks around the pipeline.
 
 Registered under `guardrails:` with mode post_call. All hooks stand on this class itself, because LiteLLM looks for most
 of them there only. Nothing about a request is kept on `self`: a `Ledger` travels in the request's own metadata.
@@ -28,32 +28,32 @@ from aligner_proxy import (
     in_force,
     inside,
     logs,
+    plugged,
     rewrite,
     sampling,
     telemetry,
     tracing,
 )
-from aligner_proxy.blocked import Blocked, refuse
+from aligner_proxy.blocked import Blocked
+from aligner_proxy.choice_corrector import ChoiceCorrector
 from aligner_proxy.correctors import correctors
-from aligner_proxy.delivery import Books, Read
 from aligner_proxy.engine.backends import open_engine
 from aligner_proxy.engine.breaker import Breaker
-from aligner_proxy.engine.protocol import Reading
 from aligner_proxy.errors import AlignerProxyError, BadRequest, ClientGone, ForbiddenError, NotPutIn
+from aligner_proxy.extensions import Selecting
 from aligner_proxy.group import in_proxy
 from aligner_proxy.ledger import Ledger
 from aligner_proxy.pipeline import Pipeline
 from aligner_proxy.plugged_cache import correction_cache
 from aligner_proxy.plugged_rules import PluggedRules
 from aligner_proxy.policy_file import PolicyFile
-from aligner_proxy.presence import client_left, together, while_there
+from aligner_proxy.presence import cancelled_when, client_left
 from aligner_proxy.rewrite import Wire, sse
 from aligner_proxy.rewrite.facts import facts, forget_wishes, further_models
 from aligner_proxy.rewrite.request import buckets
 from aligner_proxy.several import policy_for_all
 from aligner_proxy.shadow import Shadows
-from aligner_proxy.types import DEFAULT_ALIGNER, Exchange, Mode, Outcome, Policy, SkipReason, Status
-from aligner_proxy.weighing import Weighing, wants
+from aligner_proxy.types import DEFAULT_ALIGNER, Outcome, Policy, SkipReason, Status
 
 _LEDGER = "aligner_proxy_ledger"
 _PATIENCE_S = 0.0
@@ -81,7 +81,9 @@ class AlignerGuardrail(CustomGuardrail):
             self._policies = in_force.at(config.policies_path(policies, inside.config_folder()))
             file = self._policies.current.file
             self.pipeline = build_pipeline(file)
+            self._request_fields = tuple(field.name for field in self.pipeline.extensions.request_fields)
             self._keepers = audit.keepers(file)
+            self._keeper = self._keepers or None
         except (AlignerProxyError, OSError) as error:
             raise RuntimeError(f"aligner-proxy cannot start: {error}") from error
         self._shadows = Shadows(file.shadow.running, file.shadow.waiting)
@@ -109,14 +111,15 @@ class AlignerGuardrail(CustomGuardrail):
         if ledger.skip:
             self._leave(data, ledger, SkipReason(ledger.skip), rewrite.choices(response))
             return None
-        await ledger.weighed()
+        await ledger.selected()
         wire = rewrite.wire(ledger.route)
         exchanges = wire.exchanges(data, response) if wire else []
         if wire is None or not exchanges:
             self._leave(data, ledger, SkipReason.EMPTY if wire else SkipReason.ENDPOINT)
             return None
         try:
-            outcomes = await while_there(client_left(), self._align(data, ledger, exchanges))
+            async with cancelled_when(client_left()):
+                outcomes = await self._corrector(data, ledger).correct(exchanges)
         except ClientGone:
             ledger.settle([Outcome(Status.FAILED, telemetry.CANCELLED, None, ledger.policy)])
             self._report(data, ledger, time.time())
@@ -141,12 +144,12 @@ class AlignerGuardrail(CustomGuardrail):
     ) -> AsyncGenerator[Any, None]:
         """Correct a stream in the policy's way. What is skipped beforehand passes item by item."""
         ledger = self._ledger(request_data, user_api_key_dict)
-        await ledger.weighed()
+        await ledger.selected()
         wire = rewrite.wire(ledger.route)
         if wire is None or ledger.skip or ledger.settled:
             source = self._passed(response, request_data, ledger, commented=wire is not None)
         else:
-            source = delivery.stream(wire, ledger, request_data, response, self._books(request_data, ledger))
+            source = delivery.stream(wire, ledger, request_data, response, self._corrector(request_data, ledger))
         async with contextlib.aclosing(source) as items:
             async for item in items:
                 yield item
@@ -180,7 +183,7 @@ class AlignerGuardrail(CustomGuardrail):
             return None
         if response is None and not ledger.settled:
             ledger.skip = ledger.skip or SkipReason.UPSTREAM_ERROR.value
-        await ledger.weighed()
+        await ledger.selected()
         return ledger.headers()
 
     def _ledger(self, data: dict[str, Any], user: UserAPIKeyAuth) -> Ledger:
@@ -193,11 +196,14 @@ class AlignerGuardrail(CustomGuardrail):
 
     def _open(self, data: dict[str, Any], user: UserAPIKeyAuth) -> Ledger:
         call_id, route = str(data.get("litellm_call_id") or ""), user.request_route
-        if rewrite.wire(route) is None:
+        extensions = self.pipeline.extensions
+        wire = rewrite.wire(route)
+        if wire is None:
             return Ledger(call_id, _NO_POLICY, self._model, route, skip=SkipReason.ENDPOINT.value)
         try:
-            asked = facts(data, user)
+            asked = facts(data, user, self._request_fields)
             policy = policy_for_all(self._policies.current.resolver, asked, further_models(data))
+            policy = extensions.resolve(policy, asked)
         except BadRequest as error:
             raise ProxyException(str(error), "invalid_request_error", error.param, 400) from None
         except ForbiddenError as error:
@@ -207,62 +213,14 @@ class AlignerGuardrail(CustomGuardrail):
         model = self._model if policy.aligner == DEFAULT_ALIGNER else policy.aligner
         skip = eligibility.by_policy(policy) or (None if sampling.drawn(policy.sample) else SkipReason.NOT_SAMPLED)
         trace = tracing.under(user.parent_otel_span)
-        weighing = Weighing(self._weighed(data, route, policy), policy) if wants(policy) and not skip else None
-        return Ledger(call_id, policy, model, route, facts=asked, skip=skip, weighing=weighing, trace=trace)
+        ledger = Ledger(call_id, policy, model, route, facts=asked, skip=skip, extensions=extensions, trace=trace)
+        if skip is None and extensions.selects(policy):
+            ledger.selecting = Selecting(self.pipeline.selected(wire.opening(data, 0), policy), policy)
+        return ledger
 
-    async def _weighed(self, data: dict[str, Any], route: str | None, policy: Policy) -> Policy:
-        """What objectives weigh for this prompt, asked while the upstream works."""
-        wire = rewrite.wire(route)
-        return await self.pipeline.weighed(wire.opening(data, 0), policy) if wire else policy
-
-    async def _align(
-        self, data: dict[str, Any], ledger: Ledger, exchanges: Sequence[Exchange], read: Read = lambda _: None
-    ) -> Sequence[Outcome]:
-        """All choices at once; raises `Blocked` where the policy prefers an error to an uncorrected answer."""
-        started, policy = time.time(), ledger.policy
-        telemetry.upstream_ended(ledger)
-        if ledger.skip is not None:
-            outcomes = [telemetry.closed(e.call_id, policy, Status.SKIPPED, ledger.skip, e.index) for e in exchanges]
-        elif policy.mode is Mode.SHADOW:
-            outcomes = [self._shadows.take(e, policy, partial(self._settle, ledger)) for e in exchanges]
-        else:
-            with tracing.span("aligner.correct", ledger.trace, aligner__call_id=ledger.call_id):
-                outcomes = await together([self._settle(ledger, e, read(e.index)) for e in exchanges])
-        ledger.settle(outcomes)
-        self._report(data, ledger, started)
-        for outcome in outcomes:
-            refuse(outcome)
-        return outcomes
-
-    def _books(self, data: dict[str, Any], ledger: Ledger) -> Books:
-        """What a stream of this request needs of us."""
-        started = time.time()
-        return Books(
-            pipeline=self.pipeline,
-            align=lambda exchanges, read: self._align(data, ledger, exchanges, read),
-            record=partial(self._record, ledger),
-            report=lambda: self._released(data, ledger, started),
-            refuse=refuse,
-        )
-
-    def _released(self, data: dict[str, Any], ledger: Ledger, started: float) -> None:
-        telemetry.upstream_ended(ledger)
-        self._report(data, ledger, started)
-
-    async def _settle(self, ledger: Ledger, exchange: Exchange, reading: Reading | None = None) -> Outcome:
-        """One choice, recorded wherever records are kept."""
-        outcome = await telemetry.settle(self.pipeline, exchange, ledger.policy, reading)
-        self._note(ledger, exchange, outcome)
-        return outcome
-
-    def _record(self, ledger: Ledger, exchange: Exchange, outcome: Outcome) -> None:
-        """A choice that was settled piece by piece."""
-        telemetry.record(exchange.call_id, len(exchange.answer or ""), outcome)
-        self._note(ledger, exchange, outcome)
-
-    def _note(self, ledger: Ledger, exchange: Exchange, outcome: Outcome) -> None:
-        if ledger.facts is not None and outcome.status is not Status.SKIPPED:
-            self._keepers.note(audit.Noted(time.time(), ledger.route, ledger.facts, exchange, outcome))
+    def _corrector(self, data: dict[str, Any], ledger: Ledger) -> ChoiceCorrector:
+        """What corrects the choices of this request."""
+        return ChoiceCorrector(self.pipeline, ledger, self._shadows, self._keeper, partial(self._report, data, ledger))
 
     def _leave(self, data: dict[str, Any], ledger: Ledger, reason: SkipReason, choices: int = 1) -> None:
         telemetry.upstream_ended(ledger)
@@ -289,8 +247,14 @@ class AlignerGuardrail(CustomGuardrail):
 def build_pipeline(file: PolicyFile) -> Pipeline:
     """Engine and cache as the policies file says; connects to nothing yet."""
     engine = Breaker(open_engine(file, in_proxy, patience_s=_PATIENCE_S), telemetry.breaker)
-    made, rules = correctors(file), PluggedRules.of(file)
-    return Pipeline(engine, correction_cache(file), remember=file.cache.enabled, correctors=made, rules=rules)
+    return Pipeline(
+        engine,
+        correction_cache(file),
+        remember=file.cache.enabled,
+        correctors=correctors(file),
+        rules=PluggedRules.of(file),
+        extensions=plugged.extensions(file),
+    )
 
 
 def _find(data: dict[str, Any]) -> Ledger | None:

@@ -1,4 +1,4 @@
-"""What may a plugin be? Four kinds of thing, each a small contract, and one hook for each.
+"""The plugin API: contracts of what a plugin may offer, and one hook for each.
 
 A plugin is a module with one or more of these hooks, named under the entry point group `aligner_proxy`. A hook returns
 what the plugin offers; nothing is made before a policies file names it. Foreign code runs in a thread of its own, and
@@ -7,7 +7,7 @@ whatever it raises or however long it takes is a failure like one of the engine 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -15,7 +15,11 @@ import pluggy
 from pydantic import BaseModel, ConfigDict
 
 from aligner_proxy.engine.protocol import AlignRequest
-from aligner_proxy.types import Correction
+from aligner_proxy.gate import Verdict
+from aligner_proxy.policy import RequestFacts
+from aligner_proxy.policy_keys import PolicyKey as PolicyKey
+from aligner_proxy.policy_keys import SelectorForm as SelectorForm
+from aligner_proxy.types import Correction, Objective, Outcome, Policy, Turn
 
 if TYPE_CHECKING:
     from aligner_proxy.audit import Entry
@@ -95,6 +99,141 @@ class AuditSink(Protocol):
     async def write(self, entry: Entry) -> None:
         """Keep one entry. Texts are redacted as the audit store's, and missing where storing was forbidden."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class RequestField:
+    """A field that a request may bring under `metadata.aligner`; also an option of `aligner-proxy check`."""
+
+    name: str
+    about: str
+    """The help text of the option."""
+
+
+@dataclass(frozen=True, slots=True)
+class Corrected:
+    """One correction, judged by the gate."""
+
+    correction: Correction
+    cache_hit: bool | None
+    """None: the cache was not asked."""
+    verdict: Verdict
+
+
+class Inner(Protocol):
+    """What a wrapper stands around: the next wrapper; innermost are cache, engine (or corrector) and gate."""
+
+    @property
+    def deadline(self) -> float:
+        """When the correction has to be there, in seconds of `time.monotonic()`."""
+        ...
+
+    async def correct(self, text: str, policy: Policy) -> Corrected:
+        """A correction of this text under this policy; raises `CorrectionError` subclasses."""
+        ...
+
+    async def judge(self, text: str, correction: Correction, policy: Policy) -> Verdict:
+        """What the gate says of a correction."""
+        ...
+
+    async def has_detector(self, policy: Policy) -> bool:
+        """Whether the engine's aligner scores segments (`SegmentScore.score`)."""
+        ...
+
+
+class TextEncoder(Protocol):
+    """Hidden states of texts, from the aligner on the engine. Raises `CorrectionError` subclasses."""
+
+    async def identity(self) -> str:
+        """Content hash of the aligner: a key for what is remembered of its states."""
+        ...
+
+    async def states(self, texts: Sequence[str], layers: Sequence[int]) -> list[list[float]]:
+        """[texts, layers * hidden size]: means over the tokens of each text, each layer normalised
+        to mean 0 and variance 1."""
+        ...
+
+
+class Extension:
+    """What a plugin does to the way of a request. Every default changes nothing.
+
+    One instance serves all requests of a worker, so nothing about a request may be kept on it; what belongs to one goes
+    into its policy (`Policy.with_extension`) or its report.
+    """
+
+    name: str = ""
+    """Under which its reports stand in log lines, LiteLLM's guardrail record and audit entries."""
+    order: int = 0
+    """Wrappers with a lower number stand further outside."""
+    keys: tuple[PolicyKey, ...] = ()
+    """Keys of the policies file; their values are found with `policy.extension(name, default)`."""
+    selectors: tuple[SelectorForm, ...] = ()
+    """Words that may stand in place of a list of objectives; what the file says is in `policy.selection`."""
+    request_fields: tuple[RequestField, ...] = ()
+    """What a request may say, found in `RequestFacts.fields`."""
+
+    def resolve(self, policy: Policy, request: RequestFacts) -> Policy:
+        """The policy with what this request asks for, before anything is spent.
+
+        May raise `BadRequest` (the client gets a 400) or `ForbiddenError` (403).
+        """
+        return policy
+
+    def selects(self, policy: Policy) -> bool:
+        """Whether `select` is wanted for this policy."""
+        return False
+
+    async def select(self, policy: Policy, turns: Sequence[Turn], encoder: TextEncoder) -> Policy:
+        """The policy with its objectives chosen and ordered for this conversation, while the upstream works."""
+        return policy
+
+    def unselected(self, policy: Policy, reason: str) -> Policy:
+        """The policy where `select` failed or took too long; by default all candidates stay, in the file's order."""
+        return policy
+
+    def prefill(self, policy: Policy) -> Policy:
+        """The policy by which the engine reads an answer that is still being written."""
+        return policy
+
+    def wraps(self, policy: Policy) -> bool:
+        """Whether `correct` stands around corrections under this policy; streams are then held."""
+        return False
+
+    async def correct(self, text: str, policy: Policy, inner: Inner) -> Corrected:
+        """The correction of a text, by whatever is asked of `inner`, within `inner.deadline`."""
+        return await inner.correct(text, policy)
+
+    def report(self, policy: Policy, answer: str, delivered: str) -> Mapping[str, Any] | None:
+        """What is to be kept of an answer that was judged (JSON-able, no text); None: nothing."""
+        return None
+
+    def headers(self, policy: Policy, outcomes: Sequence[Outcome]) -> Mapping[str, str]:
+        """Headers of the response: name without `x-aligner-` -> value. Called again when the outcomes are known."""
+        return {}
+
+    def trailer(self, policy: Policy, outcomes: Sequence[Outcome]) -> Mapping[str, str]:
+        """Words of the comment that closes a stream: name -> value."""
+        return {}
+
+    def record(self, policy: Policy) -> Mapping[str, Any]:
+        """What LiteLLM's guardrail record and the audit entry say of the policy (JSON-able, no text)."""
+        return {}
+
+    def observe(self, outcome: Outcome) -> None:
+        """Count one outcome in metrics of its own."""
+
+    def explain(self, policy: Policy, request: RequestFacts) -> Iterable[str]:
+        """Notes of `aligner-proxy check` on this policy."""
+        return ()
+
+    def describe(self, objective: Objective) -> str | None:
+        """How an objective that this extension brought is met, for `aligner-proxy check`; None: it is not its own."""
+        return None
+
+
+@hookspec
+def extensions() -> Sequence[Extension]:  # type: ignore[empty-body]
+    """Extensions of the way of a request; they are there wherever the plugin is installed."""
 
 
 @hookspec

@@ -79,8 +79,10 @@ class Policies:
         self._watched.keep_looking()
 
     def _read(self) -> tuple[InForce, tuple[Path, ...]]:
-        file = config.load(self.path)
+        file = plugged.load_policies(self.path)
         plugged.wanted(file)
+        for warning in file.warnings:
+            _warn_once(warning)
         keys = config.keys_path(file)
         known = load_keys_quietly(keys) if keys else {}
         return InForce(file, known, PolicyResolver(file)), (self.path, *((keys,) if keys else ()))
@@ -104,6 +106,12 @@ class Policies:
             leave(self._report)
         except (ConfigError, OSError) as error:
             log.warning("doctor will not see what this process refuses (%s)", type(error).__name__)
+
+
+@lru_cache(maxsize=1024)
+def _warn_once(warning: str) -> None:
+    """A file that changes often would otherwise fill the log."""
+    log.warning("%s", warning)
 
 
 def at(path: Path) -> Policies:

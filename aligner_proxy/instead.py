@@ -1,7 +1,4 @@
-"""What goes out in place of one stretch of an answer of which the beginning has gone out, and may it?
-
-The engine says what it would write; white space around it, and the gate's word on the answer so far, come from here.
-"""
+"""Replacement of one flagged stretch of an answer of which the beginning has gone out, and the gate's word on it."""
 
 from __future__ import annotations
 
@@ -11,44 +8,29 @@ from dataclasses import dataclass, field, replace
 from aligner_proxy.gate import aside
 from aligner_proxy.segments import Segment
 from aligner_proxy.stages import stage
-from aligner_proxy.types import Correction, DecodeCounts, Policy, SegmentScore, SkipReason, Status
+from aligner_proxy.types import Correction, Policy, SegmentScore
 
 
 @dataclass(slots=True)
-class Made:
-    """What was written in place of the stretches of one answer."""
+class EditTally:
+    """What was written in place of the flagged stretches of one answer, summed up."""
 
-    counts: DecodeCounts = field(default_factory=DecodeCounts)
+    corrections: list[Correction] = field(default_factory=list)
     aligner: str = ""
     edits: int = 0
     refused: list[str] = field(default_factory=list)
     """The gate's rule for each stretch that it kept as it was."""
 
-    def wrote(self, correction: Correction) -> Correction:
+    def add(self, correction: Correction) -> None:
         """The engine wrote something."""
-        self.counts += correction.counts
+        self.corrections.append(correction)
         self.aligner = correction.aligner or self.aligner
-        return correction
 
-    def judged(self, refusal: str | None) -> None:
-        """The gate has said whether it goes out."""
+    def judge(self, refusal: str | None) -> None:
+        """The gate lets it go out, or has refused it by this rule."""
         self.edits += 1
-        self.refused += [refusal] if refusal else []
-
-
-def status(
-    closed: tuple[Status, str] | None, skip: SkipReason | None, edited: bool, refused: Sequence[str]
-) -> tuple[Status, str | None]:
-    """What became of an answer that was released piece by piece: it was `closed` early, or all of it was decided."""
-    found, reason = closed or (Status.UNCHANGED, f"gate_{refused[0]}" if refused else None)
-    if found is Status.FAILED:
-        return found, reason
-    if skip is not None:
-        found, reason = Status.SKIPPED, skip.value
-    if edited:
-        partly = found is Status.UNCHANGED and reason is not None
-        return Status.CORRECTED, f"gate_partly:{refused[0]}" if partly else reason
-    return found, reason
+        if refusal:
+            self.refused.append(refusal)
 
 
 def placed(run: Sequence[Segment], lead: str, text: str, *, begins: bool, last: bool) -> tuple[int, str]:
@@ -65,9 +47,9 @@ def placed(run: Sequence[Segment], lead: str, text: str, *, begins: bool, last: 
 
 
 async def objection(
-    original: str, edited: str, made: Correction, verdicts: tuple[SegmentScore, ...], policy: Policy
+    original: str, edited: str, correction: Correction, verdicts: tuple[SegmentScore, ...], policy: Policy
 ) -> str | None:
     """The rule that the answer so far breaks as it is edited; `verdicts` are those on what there is of it."""
     with stage("gate"):
-        verdict = await aside.judge(original, replace(made, text=edited, segments=verdicts), policy)
+        verdict = await aside.judge(original, replace(correction, text=edited, segments=verdicts), policy)
     return None if verdict.text == edited else str(verdict.reason).removeprefix("gate_").removeprefix("partly:")

@@ -1,4 +1,4 @@
-"""What is known about one request: its policy, and what became of each choice.
+"""State of one request: its policy, and what became of each choice.
 
 The guardrail puts one `Ledger` into the request's own metadata; the hooks of that request find it there again. It says
 itself as headers, as an SSE comment and as counts for LiteLLM's guardrail record, never as text of the conversation.
@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from aligner_proxy.extensions import NO_EXTENSIONS, Extensions, Selecting
 from aligner_proxy.policy import RequestFacts
 from aligner_proxy.timeline import Timeline
 from aligner_proxy.types import METAALIGNER, Outcome, Policy, Status
-from aligner_proxy.weighing import Weighing
-from aligner_proxy.wishes import Adherence
 
 # Which status speaks for a response whose choices differ: what changed it first, then what went wrong.
 _RANK = (Status.CORRECTED, Status.FAILED, Status.SHADOW, Status.UNCHANGED, Status.SKIPPED, Status.PENDING)
@@ -38,8 +37,10 @@ class Ledger:
     """Known before there is an answer: why no choice will be looked at."""
     settled: bool = False
     """The outcomes are final; a second run of a hook for this call has nothing to do."""
-    weighing: Weighing | None = None
-    """The policy's objectives are being weighed for this prompt; `weighed` waits for that."""
+    selecting: Selecting | None = None
+    """The policy's objectives are being chosen for this prompt; `selected` waits for that."""
+    extensions: Extensions = NO_EXTENSIONS
+    """What plugins add to headers, comments and records."""
     trace: Any = None
     """Where the spans of this request hang (tracing.under)."""
     opened: float = field(default_factory=time.monotonic)
@@ -49,10 +50,11 @@ class Ledger:
     def __repr__(self) -> str:
         return f"Ledger({self.call_id}, policy={self.policy.name}, status={self.status.value})"
 
-    async def weighed(self) -> None:
-        """From here on the policy's objectives are those of this prompt."""
-        if self.weighing is not None:
-            self.policy, self.weighing = await self.weighing.policy(), None
+    async def selected(self) -> None:
+        """Wait until the policy's objectives are those of this prompt."""
+        if self.selecting is not None:
+            self.policy = await self.selecting.policy()
+            self.selecting = None
 
     def settle(self, outcomes: Sequence[Outcome]) -> None:
         """Close the books."""
@@ -84,17 +86,14 @@ class Ledger:
         return self.model if self.policy.corrector == METAALIGNER else self.policy.corrector
 
     def headers(self) -> dict[str, str]:
-        """What a response tells (DESIGN: the x-aligner headers). Values that are not known are left out."""
+        """The x-aligner headers of the response (docs/operations.md). Values that are not known are left out."""
         hits = {outcome.cache_hit for outcome in self.outcomes} - {None}
-        pairs = {
+        pairs = self.extensions.headers(self.policy, self.outcomes) | {
             "status": self.status.value,
             "reason": self.reason,
             "objectives": ",".join(objective.name for objective in self.policy.objectives),
-            "weights": _weights(self.policy),
-            "weights-reason": self.policy.auto and self.policy.auto.reason,
             "policy": self.policy.name,
             "model": self.corrector,
-            "preferences": ",".join(f"{name}={_met(found)}" for name, found in self._adherence().items()),
             "cache": ("miss" if False in hits else "hit") if hits else None,
             "ms": f"{max(outcome.ms for outcome in self.outcomes):.0f}" if self.outcomes else None,
         }
@@ -102,12 +101,11 @@ class Ledger:
 
     def comment(self, timeline: Timeline | None = None) -> bytes:
         """The end of a stream: SSE comments, which every parser ignores; the status is the last of them."""
-        trail = self._trail(timeline) if timeline is not None and self.policy.trail else b""
+        trail = self._trail(timeline) if timeline is not None and self.policy.debug_trailer else b""
         words = [f"status={self.status.value}"]
         if self.reason:
             words.append(f"reason={self.reason}")
-        if told := self._adherence():
-            words.append("preferences=" + ",".join(f"{name}={_met(found)}" for name, found in told.items()))
+        words += [f"{name}={value}" for name, value in self.extensions.trailer(self.policy, self.outcomes).items()]
         if len(self.outcomes) > 1:
             words.append("choices=" + ",".join(_brief(outcome) for outcome in self.outcomes))
         return trail + f": aligner {_header_value(' '.join(words))}\n\n".encode()
@@ -127,23 +125,14 @@ class Ledger:
         """For LiteLLM's guardrail information: ids, names, lengths and counts; it masks them value by value."""
         if self.skip:
             return {"policy": self.policy.name, "status": self.status.value, "reason": self.reason}
-        return {
+        return self.extensions.record(self.policy) | {
             "policy": self.policy.name,
             "objectives": [objective.name for objective in self.policy.objectives],
-            "weights": dict(self.policy.auto.weights) if self.policy.auto else None,
             "aligner": self.corrector,
             "status": self.status.value,
             "reason": self.reason,
             "choices": [_counts(outcome) for outcome in self.outcomes],
         }
-
-    def _adherence(self) -> dict[str, Adherence]:
-        """By preference: whether every choice met it, as it came and as it is delivered."""
-        told: dict[str, Adherence] = {}
-        for one in (found for outcome in self.outcomes for found in outcome.adherence):
-            known = told.get(one.name, one)
-            told[one.name] = Adherence(one.name, known.before and one.before, known.after and one.after)
-        return told
 
     def _speaker(self) -> Outcome:
         return min(self.outcomes, key=lambda outcome: _RANK.index(outcome.status))
@@ -159,16 +148,6 @@ def flagged(outcome: Outcome) -> list[dict[str, object]]:
     ]
 
 
-def _met(found: Adherence) -> str:
-    """Before and after, as yes or no."""
-    return "/".join("yes" if one else "no" for one in (found.before, found.after))
-
-
-def _weights(policy: Policy) -> str | None:
-    """Names and weights, to three places; None where nothing is weighed, or not yet."""
-    return ",".join(f"{name}={weight:.3f}" for name, weight in policy.auto.weights) if policy.auto else None
-
-
 def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 1)
 
@@ -180,7 +159,7 @@ def _brief(outcome: Outcome) -> str:
 def _counts(outcome: Outcome) -> dict[str, Any]:
     found = outcome.correction
     segments = found.segments if found else ()
-    return {
+    return dict(outcome.reports) | {
         "index": outcome.index,
         "status": outcome.status.value,
         "reason": outcome.reason,
@@ -190,7 +169,6 @@ def _counts(outcome: Outcome) -> dict[str, Any]:
         "segments": len(segments),
         "flagged": sum(segment.flagged for segment in segments),
         "forwards": found.counts.forwards if found else 0,
-        "preferences": {one.name: [one.before, one.after] for one in outcome.adherence},
     }
 
 

@@ -1,9 +1,8 @@
-"""READ THIS FIRST. How does one upstream answer become one outcome?
+"""The correction of one answer: eligibility, cache, engine, gate. Read this first.
 
-eligible -> cache -> engine -> gate -> outcome, and again where the policy says `retry`; of several drafts the best
-stays (drafting.py); a request with preferences goes through cache, engine and gate for them first (preferring.py).
 `Pipeline.align` never raises: whatever goes wrong becomes an outcome with a named reason, and what the client then gets
-is the policy's `on_error` for that class of failure (failures.py). It knows no wire format and no HTTP.
+is the policy's `on_error` for that class of failure (failures.py). Plugins and JSON answers are wrappers around the
+correction of one text, chosen once for each answer. No wire format and no HTTP is known here.
 """
 
 from __future__ import annotations
@@ -11,30 +10,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
-from aligner_proxy import drafting, eligibility, failures, preferences, preferring, structured, weighing
-from aligner_proxy.account import account
+from aligner_proxy import eligibility, failures
 from aligner_proxy.cache import CorrectionCache
+from aligner_proxy.correction_request import EngineEncoder, align_request
 from aligner_proxy.correctors import MISSING, Correctors, Revising
-from aligner_proxy.engine.protocol import AlignRequest, Engine, Reading, Unread
-from aligner_proxy.errors import AnswerTooLong, CorrectionError, QuotaSpent, Unreadable
+from aligner_proxy.engine.protocol import AlignRequest, DeferredSession, Engine, Session
+from aligner_proxy.errors import AnswerTooLong, CorrectionError, QuotaSpent
+from aligner_proxy.extensions import NO_EXTENSIONS, SELECT_S, Extensions
 from aligner_proxy.gate import Verdict, aside
+from aligner_proxy.hookspecs import Corrected, Inner
+from aligner_proxy.outcomes import judged
 from aligner_proxy.plugged_rules import PluggedRules
-from aligner_proxy.preferences.checks import adherence
 from aligner_proxy.stages import stage
-from aligner_proxy.types import METAALIGNER, Correction, Exchange, Mode, Outcome, Policy, SkipReason, Status, StreamMode
+from aligner_proxy.structured import JsonAnswer
+from aligner_proxy.types import METAALIGNER, Correction, Exchange, Outcome, Policy, Status, StreamMode
 
 log = logging.getLogger(__name__)
 
-# What the engine's answer may need for its way back: its own word on a deadline should arrive before ours ends it.
-_WAY_BACK_S, _WAY_BACK_SHARE = 0.05, 0.05
-
-_SOMETHING = "Begun."
-Ask = Callable[[AlignRequest], Coroutine[Any, Any, Correction]]
+_FIRST_WORD = "Begun."
+"""Stands for an answer of which only the beginning is there: its words and its length say nothing yet."""
 
 
 class Pipeline:
@@ -48,222 +45,157 @@ class Pipeline:
         remember: bool = True,
         correctors: Correctors | None = None,
         rules: PluggedRules | None = None,
+        extensions: Extensions | None = None,
     ) -> None:
         self.engine = engine
         self.correctors: Correctors = {**(correctors or {}), METAALIGNER: engine}
         self.rules = rules or PluggedRules({})
+        self.extensions = extensions or NO_EXTENSIONS
         self.cache = cache
         self.remember = remember
         """False: nothing is stored, but identical requests in flight still share one correction."""
 
-    async def align(self, exchange: Exchange, policy: Policy, reading: Reading | None = None) -> Outcome:
-        """Decide one choice; `reading` is what the engine has read of it ahead. Only `CancelledError` leaves this."""
+    async def align(self, exchange: Exchange, policy: Policy, session: Session | None = None) -> Outcome:
+        """Correct one choice; `session` is what the engine has read of it. Only `CancelledError` leaves this."""
         started = time.perf_counter()
-        policy = await self.weighed(exchange, policy)
-        budget = failures.Budget(policy)
+        budget = failures.Budget(await self.selected(exchange, policy))
         try:
-            outcome = await self._tried(exchange, budget, reading)
+            outcome, error = await self._attempt(exchange, budget, session)
+            while (pause := budget.again(outcome, error)) is not None:
+                await asyncio.sleep(pause)
+                # What was read ahead is good for one attempt; later ones send the whole answer.
+                outcome, error = await self._attempt(exchange, budget, None)
         finally:
-            if reading is not None:
-                await reading.aclose()
-        took = (time.perf_counter() - started) * 1000
-        return failures.closed(replace(outcome, ms=took, attempts=budget.made))
+            if session is not None:
+                await session.aclose()
+        elapsed_ms = (time.perf_counter() - started) * 1000
+        return failures.closed(replace(outcome, ms=elapsed_ms, attempts=budget.made))
 
-    async def read(self, exchange: Exchange, policy: Policy) -> Reading | None:
+    async def _attempt(
+        self, exchange: Exchange, budget: failures.Budget, session: Session | None
+    ) -> tuple[Outcome, Exception | None]:
+        """One attempt: its outcome, and the error that ended it."""
+        policy = budget.policy
+        try:
+            if (reason := eligibility.skip_reason(exchange, policy)) is not None:
+                return Outcome(Status.SKIPPED, reason.value, exchange.answer, policy, exchange.index), None
+            seconds = budget.begin()
+            async with asyncio.timeout(seconds):
+                steps = self._steps(exchange, budget.asked, time.monotonic() + seconds, session)
+                corrected = await steps.correct(exchange.answer or "", budget.asked)
+            return self._outcome(exchange, policy, corrected), None
+        except Exception as error:  # noqa: BLE001 - the package's one boundary: a correction must not cost the answer
+            return failed(error, exchange, policy), error
+
+    def _steps(self, exchange: Exchange, policy: Policy, deadline: float, session: Session | None) -> Inner:
+        """The correction of one text inside the wrappers that this policy and this answer ask for."""
+        if not eligibility.is_structured(exchange):
+            return self.extensions.wrap(policy, _TextCorrection(self, exchange, policy, deadline, session))
+        # Each text of a JSON answer has more of the answer behind it, and was not read ahead by itself.
+        inside = _TextCorrection(self, replace(exchange, inner=True), policy, deadline, None)
+        return JsonAnswer(self.extensions.wrap(policy, inside), exchange)
+
+    def _outcome(self, exchange: Exchange, policy: Policy, corrected: Corrected) -> Outcome:
+        """The outcome of a correction, with what extensions report of it."""
+        answer = exchange.answer or ""
+        outcome = judged(exchange, answer, policy, corrected.correction, corrected.cache_hit, corrected.verdict)
+        if eligibility.is_structured(exchange):
+            return outcome  # what is counted in prose means nothing in JSON
+        return replace(outcome, reports=self.extensions.report(policy, answer, corrected.verdict.text))
+
+    async def read(self, exchange: Exchange, policy: Policy) -> Session | None:
         """Let the engine read an answer of which `exchange` has the beginning; None where it will not be corrected."""
-        policy = await self.weighed(exchange, policy)
-        if eligibility.check(replace(exchange, answer=_SOMETHING, finish_reason=None), policy) is not None:
-            return None
-        if policy.corrector != METAALIGNER and not (policy.stream is StreamMode.SENTENCE and self.piecewise(policy)):
-            return Unread(self.engine_of(policy))  # holds no place while the upstream writes
-        until, policy = time.monotonic() + policy.deadline_s, preferring.asked(policy)
-        if not policy.objectives:
+        policy = await self.selected(exchange, policy)
+        begun = replace(exchange, answer=_FIRST_WORD, finish_reason=None)
+        if eligibility.check(begun, policy) is not None:
             return None
         engine = self.engine_of(policy)
-        return await engine.read(_Asking(exchange, "", policy, until, engine.align).request())
+        by_segments = policy.stream is StreamMode.SENTENCE and self.piecewise(policy)
+        if policy.corrector != METAALIGNER and not by_segments:
+            return DeferredSession(engine)  # holds no place while the upstream writes
+        deadline = time.monotonic() + policy.deadline_s
+        policy = self.extensions.prefill(policy)
+        if not policy.objectives:
+            return None
+        return await engine.read(align_request(exchange, "", policy, deadline))
 
     def piecewise(self, policy: Policy) -> bool:
-        """Whether an answer can be judged while it is written; otherwise as a whole, as whoever chooses drafts does."""
-        along = policy.corrector == METAALIGNER or isinstance(self.engine_of(policy), Revising)
-        return along and not policy.plugin_rules and policy.drafts == 1
+        """Whether an answer can be corrected while it is written; wrappers and rules of plugins need the whole."""
+        by_segments = policy.corrector == METAALIGNER or isinstance(self.engine_of(policy), Revising)
+        return by_segments and not policy.plugin_rules and not self.extensions.wraps(policy)
 
-    async def weighed(self, exchange: Exchange, policy: Policy) -> Policy:
-        """The policy with its objectives weighed for this conversation, where it wants that and nobody did it yet."""
-        return await weighing.weighed(self.engine, policy, exchange.turns, exchange.call_id)
+    async def selected(self, exchange: Exchange, policy: Policy) -> Policy:
+        """The policy with its objectives chosen for this conversation, where a plugin is to choose and has not yet."""
+        if not self.extensions.selects(policy):
+            return policy
+        encoder = EngineEncoder(self.engine, policy, exchange.call_id, min(SELECT_S, policy.deadline_s))
+        return await self.extensions.select(policy, exchange.turns, encoder)
 
     def engine_of(self, policy: Policy) -> Engine:
-        """Who corrects under this policy."""
+        """The aligner's engine, or the corrector that stands in its place under this policy."""
         return self.correctors.get(policy.corrector, MISSING)
 
-    async def _tried(self, exchange: Exchange, budget: failures.Budget, reading: Reading | None) -> Outcome:
-        """Try until an outcome stands. What was read ahead is good for one try; later ones send the whole answer."""
-        whole = self.engine_of(budget.policy).align
-        ask = whole if reading is None else reading.finish
-        while True:
-            outcome, error = await self._try(exchange, budget, ask)
-            pause = budget.again(outcome, error)
-            if pause is None:
-                return outcome
-            await asyncio.sleep(pause)
-            ask = whole
 
-    async def _try(self, exchange: Exchange, budget: failures.Budget, ask: Ask) -> tuple[Outcome, Exception | None]:
-        """One try: what came of it, and the error that kept it from its end."""
-        try:
-            return await self._outcome(exchange, budget, ask), None
-        except Exception as error:  # noqa: BLE001 - the package's one boundary: a correction must not cost the answer
-            return failed(error, exchange, budget.policy), error
+class _TextCorrection:
+    """The innermost correction of one text: cache, engine and gate. Satisfies `Inner`."""
 
-    async def _outcome(self, exchange: Exchange, budget: failures.Budget, ask: Ask) -> Outcome:
-        policy = budget.policy
-        skip = eligibility.by_policy(policy)
-        if skip is None and exchange.fault is not None:
-            raise Unreadable(exchange.fault)
-        skip = skip or eligibility.check(exchange, policy)
-        if skip is not None or exchange.answer is None:
-            reason = skip or SkipReason.EMPTY
-            return Outcome(Status.SKIPPED, reason.value, exchange.answer, policy, exchange.index)
-        seconds = budget.begin()
-        asking = _Asking(exchange, exchange.answer, budget.asked, time.monotonic() + seconds, ask)
-        async with asyncio.timeout(seconds):
-            if eligibility.is_structured(exchange):
-                one = partial(self._align_part, asking)
-                return await structured.align(exchange, exchange.answer, policy, one)
-            return await self._align_text(asking, policy)
+    def __init__(
+        self, pipeline: Pipeline, exchange: Exchange, policy: Policy, deadline: float, session: Session | None
+    ) -> None:
+        self._pipeline = pipeline
+        self._exchange = exchange
+        self._session = session
+        self._read_ahead = _question(exchange.answer, pipeline.extensions.prefill(policy)) if session else None
+        self.deadline = deadline
 
-    async def _align_part(self, asking: _Asking, text: str, policy: Policy) -> Outcome:
-        """The outcome of one text in a JSON answer. What was read ahead was read as a whole, and is of no use here."""
-        exchange = replace(asking.exchange, answer=text, inner=True)
-        ask = self.engine_of(policy).align
-        return await self._align_text(replace(asking, exchange=exchange, answer=text, ask=ask), policy)
+    async def correct(self, text: str, policy: Policy) -> Corrected:
+        """The correction of `text`, from the cache or the engine, as the gate lets it pass."""
+        exchange = self._exchange if text == self._exchange.answer else replace(self._exchange, answer=text)
+        compute = self._engine_call(exchange, text, policy)
+        cache = self._pipeline.cache
+        if cache is None or exchange.no_store:
+            correction = await compute()
+            cache_hit = None
+        else:
+            info = await self._pipeline.engine_of(policy).info()
+            if policy.corrector == METAALIGNER:
+                info = info.named(policy.aligner)
+            key = cache.key(info, policy, exchange)
+            correction, cache_hit = await cache.get_or_compute(
+                key, compute, aligner=info.content_hash, remember=self._pipeline.remember
+            )
+        return Corrected(correction, cache_hit, await self.judge(text, correction, policy))
 
-    async def _align_text(self, asking: _Asking, policy: Policy) -> Outcome:
-        """The outcome of one text, which is the answer or stands in it."""
-        if preferences.wishes(policy):
-            met = await preferring.prefer(asking.answer, policy, partial(self._correct_for, asking), self._verdict)
-            return _judged(asking.exchange, asking.answer, policy, met.correction, met.cache_hit, met.verdict)
-        correction, cache_hit = await self._correct(asking)
-        verdict = await self._verdict(asking.answer, correction, policy)
-        return _judged(asking.exchange, asking.answer, policy, correction, cache_hit, verdict)
-
-    async def _verdict(self, text: str, correction: Correction, policy: Policy) -> Verdict:
-        """The gate's word, and that of plugins' rules where the policy names some."""
+    async def judge(self, text: str, correction: Correction, policy: Policy) -> Verdict:
+        """The verdict of the gate, with the rules of plugins that the policy names."""
         with stage("gate"):
-            judge = self.rules.judge if policy.plugin_rules else aside.judge
+            judge = self._pipeline.rules.judge if policy.plugin_rules else aside.judge
             return await judge(text, correction, policy)
 
-    async def _correct_for(self, asking: _Asking, text: str, policy: Policy) -> tuple[Correction, bool | None]:
-        """The correction of `text` for some of the objectives; what was read ahead was read for the operator's."""
-        read_ahead = text == asking.answer and policy.objectives == preferring.asked(asking.policy).objectives
-        ask = asking.ask if read_ahead else self.engine_of(asking.policy).align
-        exchange = replace(asking.exchange, answer=text)
-        part = replace(asking.policy, objectives=policy.objectives)
-        return await self._correct(replace(asking, exchange=exchange, answer=text, policy=part, ask=ask))
-
-    async def _correct(self, asking: _Asking) -> tuple[Correction, bool | None]:
-        """The correction, of several drafts the best, and whether the cache had it (None: the cache was not asked)."""
-        if asking.policy.drafts == 1 or not await self._reads(asking.policy):
-            return await self._draft(asking)
-        ask, judge = partial(self._draft_of, asking), self._verdict
-        return await drafting.best(asking.answer, asking.policy, asking.until, ask, judge)
-
-    async def _reads(self, policy: Policy) -> bool:
-        """Whether there is a detector head by which drafts can be told apart."""
+    async def has_detector(self, policy: Policy) -> bool:
+        """Whether the engine has a detector head that can score texts."""
         try:
-            return (await self.engine.info()).named(policy.aligner).has_head
+            return (await self._pipeline.engine.info()).named(policy.aligner).has_head
         except CorrectionError:
             return False
 
-    async def _draft_of(self, asking: _Asking, text: str, policy: Policy) -> tuple[Correction, bool | None]:
-        """One draft, or one reading of a draft; what was read ahead is for the first of them."""
-        first = text == asking.answer and policy.draft == 0 and policy.corrector == asking.policy.corrector
-        unmoved = policy.caution == asking.policy.caution
-        ask = asking.ask if first and unmoved else self.engine_of(policy).align
-        exchange = replace(asking.exchange, answer=text)
-        return await self._draft(replace(asking, exchange=exchange, answer=text, policy=policy, ask=ask))
-
-    async def _draft(self, asking: _Asking) -> tuple[Correction, bool | None]:
-        """One correction, and whether the cache had it."""
-        if self.cache is None or asking.exchange.no_store:
-            return await asking.correction(), None
-        info = await self.engine_of(asking.policy).info()
-        if asking.policy.corrector == METAALIGNER:
-            info = info.named(asking.policy.aligner)
-        key = self.cache.key(info, asking.policy, asking.exchange)
-        if not self.remember:
-            return await self.cache.shared(key, asking.correction), None
-        known = await self.cache.get(key)
-        if known is not None:
-            return known, True
-        return await self.cache.shared(key, lambda: self._compute(key, info.content_hash, asking)), False
-
-    async def _compute(self, key: str, content_hash: str, asking: _Asking) -> Correction:
-        """Ask the engine and store what it says, before the gate.
-
-        The gate is cheap and runs again on every hit, so a changed gate holds at once and needs no new key. A
-        correction made by another aligner than the key names (the engine was swapped meanwhile) is not stored.
-        """
-        correction = await asking.correction()
-        if self.cache is not None and correction.aligner in ("", content_hash):
-            await self.cache.put(key, correction)
-        return correction
+    def _engine_call(self, exchange: Exchange, text: str, policy: Policy) -> Callable[[], Awaitable[Correction]]:
+        """The call that asks the engine; what it has read ahead is used once, for the very question that was read."""
+        ask: Callable[[AlignRequest], Awaitable[Correction]] = self._pipeline.engine_of(policy).align
+        if self._session is not None and _question(text, policy) == self._read_ahead:
+            ask = self._session.finish
+            self._session = None
+        return lambda: ask(align_request(exchange, text, policy, self.deadline))
 
 
-@dataclass(frozen=True, slots=True)
-class _Asking:
-    """One try at one choice: what is asked for, and until when."""
-
-    exchange: Exchange
-    answer: str
-    policy: Policy
-    until: float
-    ask: Ask
-
-    async def correction(self) -> Correction:
-        """What the engine says."""
-        return await self.ask(self.request())
-
-    def request(self) -> AlignRequest:
-        """As it is sent now, with the time that is left now; the tenant travels as a digest."""
-        left = max(0.001, self.until - time.monotonic())
-        tenant, quota = account(self.policy)
-        return AlignRequest(
-            request_id=f"{self.exchange.call_id}/{self.exchange.index}",
-            turns=self.exchange.turns,
-            answer=self.answer,
-            objectives=tuple(objective.text for objective in self.policy.objectives),
-            caution=self.policy.caution,
-            verify=self.policy.verify,
-            aligner=self.policy.aligner,
-            deadline_s=left - min(_WAY_BACK_S, left * _WAY_BACK_SHARE),
-            tenant=tenant,
-            quota=quota,
-            draft=self.policy.draft,
-            open_ended=not self.exchange.inner,
-        )
-
-
-def _judged(
-    exchange: Exchange,
-    answer: str,
-    policy: Policy,
-    correction: Correction,
-    cache_hit: bool | None,
-    verdict: Verdict,
-) -> Outcome:
-    """What a correction comes to; in shadow mode the reason says what would have been done."""
-    changes, reason = verdict.text != answer, verdict.reason
-    status = Status.CORRECTED if changes else Status.UNCHANGED
-    if policy.mode is Mode.SHADOW:
-        status, reason = Status.SHADOW, reason or ("would_correct" if changes else "would_leave")
-    text = verdict.text if status is Status.CORRECTED else answer
-    made = Outcome(status, reason, text, policy, exchange.index, cache_hit, correction)
-    found = adherence(preferences.wishes(policy), answer, verdict.text)
-    return replace(made, edited=verdict.text, edits=verdict.edits, dropped=verdict.dropped, adherence=found)
+def _question(text: str | None, policy: Policy) -> tuple[object, ...]:
+    """What a correction depends on, within one request."""
+    corrected_by = (policy.corrector, policy.aligner)
+    return (text, policy.objectives, *corrected_by, policy.caution, policy.verify, policy.draft, policy.score_only)
 
 
 def failed(error: Exception, exchange: Exchange, policy: Policy) -> Outcome:
-    """Name what went wrong. Only the type is logged: messages of foreign exceptions may quote the text."""
+    """The outcome of an error. Only its type is logged: messages of foreign exceptions may quote the text."""
     reason = failures.reason_of(error)
     status = Status.SKIPPED if isinstance(error, AnswerTooLong | QuotaSpent) else Status.FAILED
     log.warning("call %s choice %d: %s (%s)", exchange.call_id, exchange.index, reason, type(error).__name__)

@@ -1,35 +1,43 @@
-"""Which plugins are there, what does each offer, and does a policies file ask for anything that is not there?
+"""Registry of plugins: what each installed one offers, and what a policies file wants made of it.
 
-Plugins of our own use the same hooks as those of others, and come first: nobody can take their names. A plugin that
-cannot be loaded, or offers something that is none of the four kinds of thing, is left out whole, and says why.
+Plugins are found by their entry points. Those of the distribution that belongs to the gateway (`SYSTEMS`) use the same
+hooks as those of others, come first and run in the gateway's own loop. A plugin that cannot be loaded, or returns
+something that is none of the kinds of thing in hookspecs.py, is left out whole, and says why.
+`python -m aligner_proxy.plugged > configs/policies.schema.json` writes the JSON schema of the policies file.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import logging
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pluggy
 from pydantic import BaseModel, ValidationError
 
 from aligner_proxy import config, hookspecs
-from aligner_proxy.apart import boundary
+from aligner_proxy.apart import Apart, boundary
 from aligner_proxy.errors import ConfigError, CorrectionError, PluginFault
-from aligner_proxy.hookspecs import GROUP, Kind
+from aligner_proxy.extensions import Extensions, Member
+from aligner_proxy.hookspecs import GROUP, Extension, Kind
 from aligner_proxy.plugin_setting import KIND, PLUGIN_NAME, Told, corrector_names, kind_of, own_settings, rule_names
-from aligner_proxy.policy_file import PolicyFile
+from aligner_proxy.policy_file import Grants, PolicyFile, Route, Tenant
+from aligner_proxy.policy_keys import RENAMED_KEYS, SYSTEMS, Declarations
 from aligner_proxy.provenance import KeyPath, Source, nearest, short
 from aligner_proxy.types import METAALIGNER
 
 log = logging.getLogger(__name__)
 
 SORTS = ("correctors", "caches", "gate_rules", "audit_sinks")
-"""The hooks."""
+"""The hooks that return kinds."""
+_WORD = r"[a-z][a-z0-9_]{0,63}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +48,7 @@ class Plugin:
     version: str
     third_party: bool
     offers: Mapping[str, tuple[Kind[Any], ...]]
+    extensions: tuple[Extension, ...] = ()
     fault: str | None = None
 
 
@@ -70,15 +79,49 @@ class Wanted:
             raise ConfigError(f"plugin {self.offer.plugin.name}: {self.name} cannot be made ({error})") from None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plugged:
     """All plugins of this process."""
 
     plugins: tuple[Plugin, ...]
+    declarations: Declarations = field(init=False)
+    """What they add to the policies file."""
+
+    def __post_init__(self) -> None:
+        extensions = [extension for plugin in self.plugins for extension in plugin.extensions]
+        declared = Declarations(
+            tuple(key for extension in extensions for key in extension.keys),
+            tuple(form for extension in extensions for form in extension.selectors),
+            frozenset(self.offers("correctors")),
+        )
+        object.__setattr__(self, "declarations", declared)
 
     def offers(self, sort: str) -> dict[str, Offer]:
         """What is offered of one sort, by name."""
         return {kind.name: Offer(kind, plugin) for plugin in self.plugins for kind in plugin.offers.get(sort, ())}
+
+
+def load_policies(path: Path | str) -> PolicyFile:
+    """Read and check a policies file, with the keys of the installed plugins; raises `ConfigError`."""
+    return config.load(path, _declared)
+
+
+def parse_policies(text: str, path: Path) -> PolicyFile:
+    """The same for the text of a file that does not stand at `path` yet."""
+    return config.loads(text, path, _declared)
+
+
+def _declared(third_party: bool) -> Declarations:
+    return load(third_party).declarations
+
+
+def extensions(file: PolicyFile) -> Extensions:
+    """The extensions of the installed plugins; those of third parties have a thread for each plugin."""
+    members: list[Member] = []
+    for plugin in load(config.third_party_plugins(file)).plugins:
+        caller = Apart(plugin.name) if plugin.third_party and plugin.extensions else None
+        members += [Member(extension, caller) for extension in plugin.extensions]
+    return Extensions(members)
 
 
 def wanted(file: PolicyFile) -> dict[str, tuple[Wanted, ...]]:
@@ -89,7 +132,12 @@ def wanted(file: PolicyFile) -> dict[str, tuple[Wanted, ...]]:
         place = file.source.at("plugins", "correctors", METAALIGNER)
         raise ConfigError(f"{place}: {METAALIGNER} is the aligner on the engine; its settings stand under aligner")
     asked: dict[str, list[tuple[str, Told, KeyPath]]] = {
-        "correctors": [(name, told.correctors.get(name, {}), path) for name, path in correctors.items()],
+        # A corrector of our own distribution that is not installed keeps no gateway from starting (config.py warns).
+        "correctors": [
+            (name, own, path)
+            for name, path in correctors.items()
+            if kind_of(name, own := told.correctors.get(name, {})) not in there.declarations.missing_correctors
+        ],
         "gate_rules": [(name, {}, path) for name, path in rules.items()],
         "audit_sinks": [(name, own, ("plugins", "audit_sinks", name)) for name, own in told.audit_sinks.items()],
         "caches": [("cache", told.cache, ("plugins", "cache"))] if told.cache is not None else [],
@@ -131,19 +179,15 @@ def _settings(kind: Kind[Any], told: Told) -> BaseModel:
 
 @cache
 def load(third_party: bool) -> Plugged:
-    """Every plugin there is, once in each process."""
-    from aligner_proxy import pku, self_refine, stream_aligner  # they are plugins, and know this room's neighbours
-
+    """Every installed plugin, once in each process; without `third_party` only those of our own distribution."""
     hooks = pluggy.PluginManager(GROUP)
     hooks.add_hookspecs(hookspecs)
-    version = _version()
-    ours = {"aligner": pku, "self_refine": self_refine, "stream_aligner": stream_aligner}
-    for name, module in ours.items():
-        hooks.register(module, name)
-    found = [_offered(hooks, Plugin(name, version, False, {}), {}) for name in ours]
-    for entry in sorted(installed(), key=lambda one: one.name) if third_party else ():
-        taken = {(sort, kind.name) for plugin in found for sort, kinds in plugin.offers.items() for kind in kinds}
-        found.append(_loaded(hooks, entry, taken, {plugin.name for plugin in found}))
+    entries = [entry for entry in installed() if third_party or _bundled(entry)]
+    # Plugins of our own distribution come first: nobody can take their names.
+    entries.sort(key=lambda entry: (not _bundled(entry), entry.name))
+    found: list[Plugin] = []
+    for entry in entries:
+        found.append(_loaded(hooks, entry, found))
     for plugin in found:
         if plugin.fault:
             log.warning("plugin %s is left out: %s", plugin.name, plugin.fault)
@@ -151,46 +195,96 @@ def load(third_party: bool) -> Plugged:
 
 
 def installed() -> tuple[importlib.metadata.EntryPoint, ...]:
-    """The plugins of others, not loaded."""
+    """The entry points of all installed plugins, not loaded."""
     return tuple(importlib.metadata.entry_points(group=GROUP))
 
 
-def _loaded(
-    hooks: pluggy.PluginManager, entry: importlib.metadata.EntryPoint, taken: set[tuple[str, str]], names: set[str]
-) -> Plugin:
-    """One plugin of others."""
-    plugin = Plugin(entry.name, entry.dist.version if entry.dist else "?", True, {})
-    if entry.name in names:
+def distributions() -> set[str]:
+    """Names of the distributions that installed plugins belong to."""
+    return {entry.dist.name for entry in installed() if entry.dist is not None}
+
+
+def third_party() -> list[str]:
+    """Names of the installed plugins that are not of our own distribution."""
+    return sorted(entry.name for entry in installed() if not _bundled(entry))
+
+
+def _bundled(entry: importlib.metadata.EntryPoint) -> bool:
+    return entry.dist is not None and entry.dist.name == SYSTEMS
+
+
+def _loaded(hooks: pluggy.PluginManager, entry: importlib.metadata.EntryPoint, known: Sequence[Plugin]) -> Plugin:
+    """One plugin, with what it offers; with its fault where it cannot be used."""
+    plugin = Plugin(entry.name, entry.dist.version if entry.dist else "?", not _bundled(entry), {})
+    if entry.name in {other.name for other in known}:
         return replace(plugin, fault="another plugin has this name")
     try:
         with boundary():
             hooks.register(entry.load(), entry.name)
             hooks.check_pending()
-            return _offered(hooks, plugin, dict.fromkeys(taken))
+            return _checked(_offered(hooks, plugin), known)
     except CorrectionError as error:
         if hooks.has_plugin(entry.name):
             hooks.unregister(name=entry.name)
         return replace(plugin, fault=str(error))
 
 
-def _offered(hooks: pluggy.PluginManager, plugin: Plugin, taken: Mapping[tuple[str, str], None]) -> Plugin:
+def _offered(hooks: pluggy.PluginManager, plugin: Plugin) -> Plugin:
+    """The plugin with what its hooks return."""
     offers = {sort: tuple(_kinds(hooks, plugin.name, sort)) for sort in SORTS}
-    for sort, kinds in offers.items():
+    extensions = tuple(extension for given in _returned(hooks, plugin.name, "extensions") for extension in given)
+    return replace(plugin, offers=offers, extensions=extensions)
+
+
+def _checked(plugin: Plugin, known: Sequence[Plugin]) -> Plugin:
+    """The same plugin; raises `PluginFault` where it offers what another one offers, or an extension is none."""
+    taken = {(sort, kind.name) for other in known for sort, kinds in other.offers.items() for kind in kinds}
+    for sort, kinds in plugin.offers.items():
         for kind in kinds:
             if (sort, kind.name) in taken or kind.name == METAALIGNER:
                 raise PluginFault(f"it offers {short(kind.name)}, which another plugin offers already")
-    return replace(plugin, offers=offers)
+    if not all(isinstance(extension, Extension) for extension in plugin.extensions):
+        raise PluginFault("its hook extensions must return a list of hookspecs.Extension")
+    _check_words(plugin, known)
+    return plugin
+
+
+def _check_words(plugin: Plugin, known: Sequence[Plugin]) -> None:
+    """Raise `PluginFault` for a key or a selector word that is no proper name, or that somebody else has."""
+    taken = {*Grants.model_fields, *Route.model_fields, *Tenant.model_fields, *RENAMED_KEYS}
+    taken.update(word for other in known for extension in other.extensions for word in _words(extension))
+    for word in (word for extension in plugin.extensions for word in _words(extension)):
+        if not re.fullmatch(_WORD, word):
+            raise PluginFault(f"it declares {short(word)}, which is no proper name of a key")
+        if word in taken:
+            raise PluginFault(f"it declares {short(word)}, which is declared already")
+        taken.add(word)
+
+
+def _words(extension: Extension) -> Iterator[str]:
+    """Every word of the policies file that an extension declares."""
+    for key in extension.keys:
+        yield from (key.name, *key.deprecated)
+    yield from (form.word for form in extension.selectors)
+
+
+def _returned(hooks: pluggy.PluginManager, name: str, hook: str) -> Iterator[Sequence[Any]]:
+    """What a plugin's implementation of a hook returns; raises `PluginFault` where that is no list."""
+    for implementation in getattr(hooks.hook, hook).get_hookimpls():
+        if implementation.plugin_name == name:
+            returned = implementation.function()
+            if not isinstance(returned, (list, tuple)):
+                raise PluginFault(f"its hook {hook} must return a list")
+            yield returned
 
 
 def _kinds(hooks: pluggy.PluginManager, name: str, sort: str) -> Iterator[Kind[Any]]:
-    for hook in getattr(hooks.hook, sort).get_hookimpls():
-        if hook.plugin_name == name:
-            yield from _checked(hook.function(), sort)
+    for kinds in _returned(hooks, name, sort):
+        yield from _proper(kinds, sort)
 
 
-def _checked(told: object, sort: str) -> Sequence[Kind[Any]]:
-    kinds = list(told) if isinstance(told, (list, tuple)) else None
-    if kinds is None or not all(isinstance(kind, Kind) for kind in kinds):
+def _proper(kinds: Sequence[Any], sort: str) -> Sequence[Kind[Any]]:
+    if not all(isinstance(kind, Kind) for kind in kinds):
         raise PluginFault(f"its hook {sort} must return a list of hookspecs.Kind")
     for kind in kinds:
         if not re.fullmatch(PLUGIN_NAME, str(kind.name)):
@@ -202,7 +296,10 @@ def _checked(told: object, sort: str) -> Sequence[Kind[Any]]:
     return kinds
 
 
-def _version() -> str:
-    from aligner_proxy import __version__
+def schema() -> dict[str, Any]:
+    """The JSON schema of policies.yaml with the keys of the plugins that come with the gateway."""
+    return config.schema(load(False).declarations)
 
-    return __version__
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(schema(), indent=2) + "\n")

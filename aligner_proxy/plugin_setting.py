@@ -6,7 +6,6 @@ without loading a plugin.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -51,7 +50,7 @@ def own_settings(told: Told) -> Told:
 def corrector_names(file: PolicyFile) -> dict[str, KeyPath]:
     """Every corrector that this file names or sets, and where first; the aligner on the engine is always there."""
     found: dict[str, KeyPath] = {name: ("plugins", "correctors", name) for name in file.plugins.correctors}
-    for path, values in _places(file):
+    for path, values in file.blocks():
         if values.corrector is not None and values.corrector != METAALIGNER:
             found.setdefault(values.corrector, (*path, "corrector"))
     return found
@@ -60,14 +59,7 @@ def corrector_names(file: PolicyFile) -> dict[str, KeyPath]:
 def rule_names(file: PolicyFile) -> dict[str, KeyPath]:
     """Every rule of a plugin that this file names, and where first."""
     found: dict[str, KeyPath] = {}
-    for path, values in _places(file):
+    for path, values in file.blocks():
         for n, name in enumerate(values.plugin_rules or ()):
             found.setdefault(name, (*path, "plugin_rules", n))
     return found
-
-
-def _places(file: PolicyFile) -> Iterator[tuple[KeyPath, Any]]:
-    yield ("defaults",), file.defaults
-    for block in ("routes", "tenants"):
-        for i, values in enumerate(getattr(file, block)):
-            yield (block, i), values

@@ -1,12 +1,13 @@
-"""Which policy does this request get? Resolved once, before anything is spent, and never changed afterwards.
+"""Resolver of policies: which one a request gets, and where each of its values comes from.
 
 Settings, later ones win: built-in default < `defaults` < the route (first match in file order) < the tenant in the
 file (first match) < team metadata < key metadata; of `on_error` each class of failure by itself. Of `allow`,
 `allow_bypass` and `quota` the last that says anything wins; `enforce` and `deny` add up.
 
 Objectives, in this order, duplicates dropped keeping the first: enforced (tenant in the file, team metadata, key
-metadata), then the route's, then what the request asked for and may have, last its preferences. A request can only add.
-It gets a 403 when it asks for more than it may; an operator's mistake in metadata is ignored and logged once.
+metadata), then the route's, then what the request asked for and may have. A request can only add. It gets a 403 when it
+asks for more than it may; an operator's mistake in metadata is ignored and logged once. Keys of plugins are settings
+like any other; what they mean is the plugins' business (extensions.py).
 """
 
 from __future__ import annotations
@@ -19,24 +20,30 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from aligner_proxy.auto import Auto
-from aligner_proxy.auto_setting import auto_of, listed
 from aligner_proxy.config import objectives
 from aligner_proxy.errors import ForbiddenError
 from aligner_proxy.gate_setting import switches
 from aligner_proxy.matching import route_matches, route_name, tenant_matches, tenant_name
 from aligner_proxy.plugin_setting import corrector_names, rule_names
-from aligner_proxy.policy_file import Grants, OnErrorByClass, PolicyFile, Route, RouteMatch, Settings
-from aligner_proxy.preferences import preferred
-from aligner_proxy.preferences.dialogue import MetaPrompt
+from aligner_proxy.policy_file import (
+    Grants,
+    OnErrorByClass,
+    PolicyFile,
+    Route,
+    Settings,
+    grants_model,
+    listed,
+    selector_of,
+)
+from aligner_proxy.policy_keys import PolicyKey, in_todays_words
 from aligner_proxy.provenance import BUILT_IN, KeyPath, Source
-from aligner_proxy.types import METAALIGNER, FailureClass, FailurePolicy, GateRule, Objective, Policy, Quota
+from aligner_proxy.types import METAALIGNER, FailureClass, FailurePolicy, GateRule, Objective, Policy, Quota, Selection
 
 log = logging.getLogger(__name__)
 _ON_ERROR = "on_error."
 ON_ERROR = tuple(f"{_ON_ERROR}{kind.value}" for kind in FailureClass)
 SETTINGS = tuple(one for name in Settings.model_fields for one in (ON_ERROR if name == "on_error" else (name,)))
-"""Every setting by the name under which its value and its origin are shown; `on_error` has one for each class."""
+"""The gateway's own settings by the name under which value and origin are shown; `on_error` has one for each class."""
 PRECEDENCE = (
     "settings, quota, later wins: built-in default < defaults < route < tenant in the file < team < key metadata",
     "objectives, in order: enforced (tenant in the file, team, key metadata), the route's, what the request may add",
@@ -66,7 +73,10 @@ class RequestFacts:
     key_settings: object = None
     asked: tuple[str, ...] = ()
     bypass: bool = False
-    said: MetaPrompt = field(default=MetaPrompt(), repr=False)
+    system: str = field(default="", repr=False)
+    """The request's system prompt, whatever the endpoint calls it."""
+    fields: Mapping[str, object] = field(default_factory=dict, repr=False)
+    """What the request says under `metadata.aligner` in the fields that plugins declare; not checked."""
 
     @property
     def usual(self) -> bool:
@@ -103,6 +113,11 @@ class PolicyResolver:
     def __init__(self, policy_file: PolicyFile) -> None:
         self._file = policy_file
         self._known = objectives(policy_file)
+        declared = policy_file.declarations.keys
+        self._keys = {key.name: key for key in declared if not key.grant}
+        self._grants_of_plugins = [key for key in declared if key.grant]
+        self._grants_model = grants_model(policy_file.declarations)
+        self._renamed = policy_file.declarations.renamed
         self._correctors = {METAALIGNER, *corrector_names(policy_file)}
         self._rules = frozenset(rule_names(policy_file))
         self._remembered = lru_cache(_REMEMBERED)(self._stated_for)
@@ -110,33 +125,59 @@ class PolicyResolver:
     def resolve(self, facts: RequestFacts) -> Policy:
         """The policy of one request; raises `ForbiddenError` when it asks for what its tenant may not have."""
         who = facts.team_id, facts.team_alias, facts.key_hash, facts.key_alias
-        policy, may = self._remembered(facts.model, *who) if facts.usual else self._stated(facts)
-        return preferred(policy, facts.said, may=may)
+        return self._remembered(facts.model, *who) if facts.usual else self._stated(facts)
+
+    def settings(self, policy: Policy) -> dict[str, Any]:
+        """Every setting of a policy by name, those of plugins too."""
+        own = {name: value_of(policy, name) for name in SETTINGS}
+        return own | {name: policy.extension(name, key.default) for name, key in self._keys.items()}
 
     def _stated_for(
         self, model: str, team_id: str | None, team_alias: str | None, key_hash: str | None, key_alias: str | None
-    ) -> tuple[Policy, bool]:
+    ) -> Policy:
         """For a usual request, by all that counts of it; what clients say is not kept."""
         return self._stated(RequestFacts(model, (), team_id, team_alias, key_hash, key_alias))
 
-    def _stated(self, facts: RequestFacts) -> tuple[Policy, bool]:
-        """The policy before preferences, and whether its tenant may have any."""
+    def _stated(self, facts: RequestFacts) -> Policy:
+        """The policy by file and metadata."""
         route, tenant = self._route(facts), self._tenant(facts)
         grants = [*tenant, *self._metadata(facts)]
         settings, origins = self._settle([_Layer(self._file.defaults, "defaults", ("defaults",)), *route, *grants])
-        chosen, chosen_origins, auto = self._objectives(facts, route, grants)
+        chosen, chosen_origins, selection = self._objectives(facts, route, grants)
         quota, quota_origin = self._quota(facts, grants)
-        policy = Policy(
+        granted, granted_origins = self._granted(grants)
+        extensions = (*self._differing(settings), *granted)
+        return Policy(
             name="+".join(layer.name for layer in (*route, *tenant)) or "default",
             objectives=chosen,
             bypass=facts.bypass and _may_bypass(grants),
             tenant=facts.namespace,
             quota=quota,
-            auto=auto,
-            origins=origins + quota_origin + chosen_origins + self._denied(grants),
+            selection=selection,
+            extensions=extensions,
+            origins=origins + quota_origin + granted_origins + chosen_origins + self._denied(grants),
             **settings,
         )
-        return policy, bool(_last(grants, "allow_preferences"))
+
+    def _differing(self, settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+        """Take the keys of plugins out of the settings; those that are not at their default are kept."""
+        for key in self._keys.values():
+            value = settings.pop(key.name)
+            if value != key.default:
+                yield key.name, value
+
+    def _granted(self, grants: Sequence[_Layer]) -> tuple[tuple[tuple[str, Any], ...], tuple[tuple[str, str], ...]]:
+        """The grants of plugins that somebody says, and where; of each the last that says anything wins."""
+        values: dict[str, tuple[PolicyKey, Any]] = {}
+        origins: dict[str, str] = {}
+        for key in self._grants_of_plugins:
+            for layer in grants:
+                value = getattr(layer.values, key.name, None)
+                if value is not None:
+                    values[key.name] = (key, value)
+                    origins[key.name] = layer.origin(self._file.source, key.name)
+        differing = ((name, value) for name, (key, value) in values.items() if value != key.default)
+        return tuple(differing), tuple(origins.items())
 
     def _route(self, facts: RequestFacts) -> list[_Layer]:
         for i, route in enumerate(self._file.routes):
@@ -164,15 +205,18 @@ class PolicyResolver:
         """What is usable of an operator's metadata, setting by setting."""
         if not isinstance(raw, Mapping):
             _warn(label, "aligner")
-            return Grants()
-        return Grants.model_validate(dict(self._usable(raw, label)))
+            return self._grants_model()
+        today, changes = in_todays_words({str(key): value for key, value in raw.items()}, self._renamed)
+        for change in changes:
+            _warn_renamed(label, change.old, change.new)
+        return self._grants_model.model_validate(dict(self._usable(today, label)))
 
     def _usable(self, raw: Mapping[str, Any], label: str) -> Iterator[tuple[str, Any]]:
         for key, value in raw.items():
             try:
-                checked = getattr(Grants.model_validate({key: value}), str(key))
+                checked = getattr(self._grants_model.model_validate({key: value}), key)
             except ValidationError:
-                _warn(label, str(key) if key in Grants.model_fields else "(unknown)")
+                _warn(label, key if key in self._grants_model.model_fields else "(unknown)")
                 continue
             if not self._made(key, checked):
                 _warn(label, key)
@@ -191,17 +235,26 @@ class PolicyResolver:
         return key != "plugin_rules" or self._rules.issuperset(value or ())
 
     def _settle(self, layers: Sequence[_Layer]) -> tuple[dict[str, Any], tuple[tuple[str, str], ...]]:
-        settings = {name: value_of(_NOTHING_SAID, name) for name in SETTINGS}
-        origins = dict.fromkeys(SETTINGS, BUILT_IN)
+        settings = self.settings(_NOTHING_SAID)
+        origins = dict.fromkeys(settings, BUILT_IN)
         rules = dict.fromkeys(GateRule, True)
         for layer in layers:
-            for name, value in _said(layer.values):
+            for name, value in self._stated_by(layer.values):
                 settings[name], origins[name] = value, layer.origin(self._file.source, *name.split("."))
             for rule, on in switches(layer.values.gate).items():
                 rules[rule], origins[f"gate.{rule}"] = on, layer.origin(self._file.source, "gate", rule.value)
         by_class = {name.removeprefix(_ON_ERROR): settings.pop(name) for name in ON_ERROR}
         settings |= {"on_error": FailurePolicy(**by_class), "gate": tuple(rule for rule, on in rules.items() if on)}
         return settings, tuple(origins.items())
+
+    def _stated_by(self, values: Settings) -> Iterator[tuple[str, Any]]:
+        """What one place says, each class of failure by itself."""
+        for name in (*Settings.model_fields, *self._keys):
+            value = getattr(values, name, None)
+            if isinstance(value, OnErrorByClass):
+                yield from ((f"{_ON_ERROR}{kind}", action) for kind, action in value if action is not None)
+            elif value is not None:
+                yield name, value
 
     def _quota(self, facts: RequestFacts, grants: Sequence[_Layer]) -> tuple[Quota | None, tuple[tuple[str, str], ...]]:
         """The last that says one; a place that says it has accounts of its own, one for each tenant it speaks of."""
@@ -223,20 +276,26 @@ class PolicyResolver:
 
     def _objectives(
         self, facts: RequestFacts, route: Sequence[_Layer], grants: Sequence[_Layer]
-    ) -> tuple[tuple[Objective, ...], tuple[tuple[str, str], ...], Auto | None]:
+    ) -> tuple[tuple[Objective, ...], tuple[tuple[str, str], ...], Selection | None]:
         chosen: dict[str, str] = {}
         for layer in grants:
             for n, name in enumerate(getattr(layer.values, "enforce", ())):
                 chosen.setdefault(name, layer.origin(self._file.source, "enforce", n))
-        enforced, said = tuple(chosen), Route(match=RouteMatch()).objectives
+        enforced = tuple(chosen)
+        selector = None
         for layer in route:
-            said = getattr(layer.values, "objectives", ())
-            for name, key in listed(said, self._known):
+            assert isinstance(layer.values, Route)
+            selector = selector_of(layer.values)
+            for name, key in listed(layer.values, self._known):
                 chosen.setdefault(name, layer.origin(self._file.source, *key))
         self._refuse(facts, chosen, grants)
-        auto = auto_of(said, [name for name in chosen if name not in (*enforced, *facts.asked)], enforced)
+        selection = None
+        if selector is not None and selector.word not in self._file.declarations.missing_selectors:
+            candidates = tuple(name for name in chosen if name not in (*enforced, *facts.asked))
+            selection = Selection(selector.word, candidates, enforced, selector)
         chosen |= {name: "request" for name in facts.asked if name not in chosen}
-        return tuple(self._known[n] for n in chosen), tuple((f"objective:{n}", o) for n, o in chosen.items()), auto
+        origins = tuple((f"objective:{name}", origin) for name, origin in chosen.items())
+        return tuple(self._known[name] for name in chosen), origins, selection
 
     def _refuse(self, facts: RequestFacts, present: Mapping[str, str], grants: Sequence[_Layer]) -> None:
         """Raise for the first thing that was asked for and may not be had.
@@ -268,16 +327,6 @@ def value_of(policy: Policy, name: str) -> Any:
     return getattr(policy, name) if kind == name else policy.on_error.of(FailureClass(kind))
 
 
-def _said(values: Settings) -> Iterator[tuple[str, Any]]:
-    """What one place says, each class of failure by itself."""
-    for name in Settings.model_fields:
-        value = getattr(values, name)
-        if isinstance(value, OnErrorByClass):
-            yield from ((f"{_ON_ERROR}{kind}", action) for kind, action in value if action is not None)
-        elif value is not None:
-            yield name, value
-
-
 def _denied(grants: Sequence[_Layer]) -> set[str]:
     return {name for layer in grants for name in getattr(layer.values, "deny", ())}
 
@@ -295,3 +344,9 @@ def _may_bypass(grants: Sequence[_Layer]) -> bool:
 def _warn(label: str, key: str) -> None:
     """Once per tenant, place and setting: an operator's typo would otherwise fill the log with every request."""
     log.warning("%s: ignoring setting %s: not valid here", label, key)
+
+
+@lru_cache(maxsize=1024)
+def _warn_renamed(label: str, old: str, new: str) -> None:
+    """Once per tenant, place and word."""
+    log.warning("%s: write %s in place of %s, which is accepted until 1.0", label, new, old)

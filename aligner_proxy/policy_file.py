@@ -1,25 +1,38 @@
-"""What may stand in policies.yaml? The models behind the file, its JSON schema and its error messages.
+"""Schema of policies.yaml: the models behind the file, its JSON schema and its error messages.
 
 Everything is frozen and unknown keys are refused. `None` always means "not said here", so that the layers of a policy
-can be laid over each other. How they are laid is policy.py's business; reading the file is config.py's.
+can be laid over each other. How they are laid is policy.py's business; reading the file is config.py's. Keys and
+selector forms of plugins are added to these models by `file_model`.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    Tag,
+    WithJsonSchema,
+    create_model,
+)
 
-from aligner_proxy.auto_setting import Chosen, Names
 from aligner_proxy.engine_setting import LOCAL, Backend, backend
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.gate_setting import GateSetting
 from aligner_proxy.plugin_setting import PluginName, PluginSettings
+from aligner_proxy.policy_keys import NO_DECLARATIONS, AnyOptions, Declarations, PolicyKey, SelectorForm
 from aligner_proxy.prompts import template
-from aligner_proxy.provenance import Source, nearest
+from aligner_proxy.provenance import LIST_FORM, Source, nearest
 from aligner_proxy.types import DEFAULT_ALIGNER, FailureClass, JsonStrings, Mode, OnError, StreamMode, Verify
-from aligner_proxy.wishes import WishSource
 
 MAX_OBJECTIVE_CHARS = 2_000
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -66,6 +79,9 @@ def _template_name(name: str) -> str:
 
 Name = Annotated[str, Field(pattern=_NAME)]
 Glob = Annotated[str, Field(min_length=1, max_length=200)]
+Names = tuple[Annotated[str, Field(max_length=200)], ...]
+EVERY = "*"
+"""Stands for every configured objective."""
 
 
 class _Block(BaseModel):
@@ -95,10 +111,10 @@ class Settings(_Block):
     mode: Annotated[Mode, BeforeValidator(_yaml_off)] | None = None
     """enforce: deliver the correction; shadow: correct and record, deliver the original; off: leave alone."""
     stream: StreamMode | None = None
-    """hold: withhold, align the whole answer, replay; sentence: release segment by segment; live: deliver at once."""
+    """hold: withhold, align the whole answer, replay; sentence: release by segments; passthrough: deliver at once."""
     keepalive_s: Annotated[float, Field(ge=0, le=600, strict=True)] | None = None
     """Seconds between the comments that keep a withheld stream alive; 0: none."""
-    trail: Annotated[bool, Field(strict=True)] | None = None
+    debug_trailer: Annotated[bool, Field(strict=True)] | None = None
     """true: a stream ends with a comment that tells what was flagged and how long it took; never any text."""
     deadline_s: Annotated[float, Field(gt=0, le=600, strict=True)] | None = None
     """Seconds that a correction may take, retries included, before on_error applies."""
@@ -124,12 +140,8 @@ class Settings(_Block):
     """keep: JSON answers are never edited; correct: each long text inside one is aligned as a text of its own."""
     corrector: PluginName | None = None
     """metaaligner: the aligner on the engine; or a corrector of a plugin: self_refine, aligner, or an installed one."""
-    drafts: Annotated[int, Field(ge=1, le=8, strict=True)] | None = None
-    """Corrections that are asked for; the gate judges each, and the one that the detector objects to least stays."""
     plugin_rules: Annotated[tuple[PluginName, ...], Field(max_length=32)] | None = None
     """Gate rules of plugins that hold besides the gate's own; the last place that says any names all of them."""
-    preferences: Annotated[tuple[WishSource, ...], Field(max_length=3)] | None = None
-    """Where preferences are read: request (metadata.aligner.preference), persona (metadata.aligner.persona), system."""
 
 
 class Grants(Settings):
@@ -143,8 +155,6 @@ class Grants(Settings):
     """Objectives that a request may not ask for, whatever allow says; what the operator enforces stays."""
     allow_bypass: Annotated[bool, Field(strict=True)] | None = None
     """Whether a request may ask to be left alone (x-aligner-bypass)."""
-    allow_preferences: Annotated[bool, Field(strict=True)] | None = None
-    """Whether preferences of its own count, where the route reads them."""
     quota: Annotated[float, Field(ge=0, le=3600, strict=True, allow_inf_nan=False)] | None = None
     """Seconds of engine time a minute; beyond them answers pass as they are (reason quota)."""
 
@@ -164,8 +174,8 @@ class Route(Settings):
     match: RouteMatch
     name: Name | None = None
     """Shown in x-aligner-policy; by default route-1, route-2 ..."""
-    objectives: Chosen = ()
-    """Names of objectives, most important first; or auto: a net chooses and weighs them, prompt by prompt."""
+    objectives: Names = ()
+    """Names of objectives, most important first; or a word by which a plugin chooses among them, prompt by prompt."""
 
 
 class TenantMatch(_Block):
@@ -264,16 +274,36 @@ class PolicyFile(_Block):
     keys: str | None = None
     """File with hashed keys (without a database), relative to this file."""
     _source: Source = PrivateAttr(default_factory=Source)
+    _declarations: Declarations = PrivateAttr(default=NO_DECLARATIONS)
+    _warnings: tuple[str, ...] = PrivateAttr(default=())
 
     @property
     def source(self) -> Source:
         """Where each value of this file stands."""
         return self._source
 
-    def placed(self, source: Source) -> PolicyFile:
-        """The same file, knowing where its values stand."""
+    @property
+    def declarations(self) -> Declarations:
+        """What plugins add to the keys of this file."""
+        return self._declarations
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is good to know about the file, each with its line: old names, and plugins that are not installed."""
+        return self._warnings
+
+    def blocks(self) -> Iterator[tuple[tuple[str | int, ...], Settings]]:
+        """Every place that says settings: `defaults`, each route, each tenant."""
+        yield ("defaults",), self.defaults
+        yield from ((("routes", n), route) for n, route in enumerate(self.routes))
+        yield from ((("tenants", n), tenant) for n, tenant in enumerate(self.tenants))
+
+    def placed(self, source: Source, declarations: Declarations, warnings: Iterable[str]) -> PolicyFile:
+        """The same file, knowing where its values stand and by which declarations it was read."""
         copy = self.model_copy()
         copy._source = source
+        copy._declarations = declarations
+        copy._warnings = tuple(warnings)
         return copy
 
 
@@ -283,3 +313,112 @@ class KeyEntry(_Block):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
     alias: Annotated[str, Field(min_length=1, max_length=200)]
     team: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+
+
+class SelectorBlock(_Block):
+    """`objectives: {WORD: [names], ...options}`: the candidates of a plugin's selector, and its options."""
+
+    word: ClassVar[str]
+
+    @property
+    def names(self) -> Names:
+        """The candidates as written."""
+        names: Names = getattr(self, self.word)
+        return names
+
+
+def selector_of(block: Settings) -> SelectorBlock | None:
+    """What a route says in place of a list of objectives; None where it lists them, and for what is no route."""
+    value = getattr(block, "objectives", None)
+    return value if isinstance(value, SelectorBlock) else None
+
+
+def listed(route: Route, known: Iterable[str]) -> Iterator[tuple[str, tuple[str | int, ...]]]:
+    """The objectives of a route, each with its place below the route; `known` are those that "*" stands for."""
+    selector = selector_of(route)
+    names = selector.names if selector else route.objectives
+    place = ("objectives", selector.word) if selector else ("objectives",)
+    for position, name in enumerate(names):
+        every = known if selector and name == EVERY else (name,)
+        yield from ((one, (*place, position)) for one in every)
+
+
+@lru_cache(maxsize=8)
+def file_model(declarations: Declarations) -> type[PolicyFile]:
+    """The policies file with the keys and selector forms of plugins."""
+    settings = _fields(key for key in declarations.all_keys if not key.grant)
+    grants = settings | _fields(key for key in declarations.all_keys if key.grant)
+    route = _extended(Route, settings | _objectives_field(declarations.all_selectors))
+    tenant = _extended(Tenant, grants)
+    defaults = _extended(Settings, settings)
+    blocks: dict[str, Any] = {
+        "defaults": (defaults, defaults()),
+        "routes": (tuple[route, ...], ()),  # type: ignore[valid-type]
+        "tenants": (tuple[tenant, ...], ()),  # type: ignore[valid-type]
+    }
+    return _extended(PolicyFile, blocks)
+
+
+@lru_cache(maxsize=8)
+def grants_model(declarations: Declarations) -> type[Grants]:
+    """The form of key and team metadata with the keys of plugins."""
+    return _extended(Grants, _fields(declarations.all_keys))
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _extended(base: type[_Model], fields: Mapping[str, Any]) -> type[_Model]:
+    """A model with more fields, under the same name and with the same description."""
+    made: type[_Model] = create_model(base.__name__, __base__=base, __doc__=base.__doc__, **fields)
+    return made
+
+
+def _fields(keys: Iterable[PolicyKey]) -> dict[str, Any]:
+    return {key.name: (key.type | None, Field(default=None, description=key.about)) for key in keys}
+
+
+def _objectives_field(selectors: Sequence[SelectorForm]) -> dict[str, Any]:
+    """The field `objectives` of a route: a list of names, or one of these forms."""
+    if not selectors:
+        return {}
+    words = tuple(form.word for form in selectors)
+    forms = [_selector_type(form) for form in selectors]
+    lists = Annotated[Names, Tag(LIST_FORM)]
+
+    def which(value: object) -> str:
+        if isinstance(value, SelectorBlock):
+            return _tag(value.word)
+        if isinstance(value, Mapping):
+            return _tag(next((word for word in words if word in value), words[0]))
+        return _tag(value) if isinstance(value, str) and value in words else LIST_FORM
+
+    either = Annotated[Union[(lists, *forms)], Discriminator(which)]  # type: ignore[valid-type]
+    about = [Route.model_fields["objectives"].description, *(f"{form.word}: {form.about}" for form in selectors)]
+    return {"objectives": (either, Field(default=(), description=" ".join(filter(None, about))))}
+
+
+def _selector_type(form: SelectorForm) -> Any:
+    names = Field(min_length=1, description='Names of the candidates, most important first; "*": every configured one.')
+    create: Any = create_model  # mypy knows no model whose fields are only known when it runs
+    block = create(
+        f"{form.word.title()}Objectives",
+        # The later base decides whether unknown keys are refused.
+        __base__=(SelectorBlock, AnyOptions) if form.options is AnyOptions else (form.options, SelectorBlock),
+        __doc__=form.about,
+        **{form.word: (Annotated[Names, names], ...)},
+    )
+    block.word = form.word
+
+    def whole(value: object) -> object:
+        """The word alone stands for every objective of the file."""
+        return {form.word: (EVERY,)} if value == form.word else value
+
+    word: Any = Annotated[str, WithJsonSchema({"const": form.word, "type": "string"})]
+    shown = word | block
+    return Annotated[block, BeforeValidator(whole, json_schema_input_type=shown), Tag(_tag(form.word))]
+
+
+def _tag(word: str) -> str:
+    """How pydantic calls this form in the place of an error (provenance.py leaves it out)."""
+    return f"[{word}]"

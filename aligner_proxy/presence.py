@@ -1,6 +1,6 @@
-"""Is the client still there? Work for one who has left is given up; an ASGI server tells it, if it is asked.
+"""Cancellation of the work for a client that has left.
 
-LiteLLM's hooks do not see the connection: a whole response would be aligned to its end for nobody. `Presence` stands
+LiteLLM's hooks do not see the connection: a whole response would be corrected to its end for nobody. `Presence` stands
 outside the application and leaves the connection where the hooks of that request find it. Streams need none of this,
 because the server closes them itself.
 """
@@ -8,16 +8,15 @@ because the server closes them itself.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
-from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aligner_proxy.errors import ClientGone
 
-_T = TypeVar("_T")
 _here: ContextVar[Callable[[], Awaitable[None]] | None] = ContextVar("aligner_proxy_client", default=None)
 
 
@@ -44,7 +43,8 @@ class _Client:
     """
 
     def __init__(self, receive: Receive, send: Send) -> None:
-        self._receive, self._send = receive, send
+        self._receive = receive
+        self._send = send
         self._answered = False
 
     async def send(self, message: Message) -> None:
@@ -63,8 +63,8 @@ class _Client:
 def watch(app: Starlette) -> None:
     """Stand before `app`, once. A running application takes no middleware, but hands requests to whatever it holds."""
     if app.middleware_stack is None:
-        there: list[object] = [one.cls for one in app.user_middleware]
-        if Presence not in there:
+        known: list[object] = [middleware.cls for middleware in app.user_middleware]
+        if Presence not in known:
             app.add_middleware(Presence)
     elif not isinstance(app.middleware_stack, Presence):
         app.middleware_stack = Presence(app.middleware_stack)
@@ -81,34 +81,30 @@ async def until_closed(receive: Receive) -> None:
         pass
 
 
-async def while_there(left: Callable[[], Awaitable[None]] | None, work: Coroutine[Any, Any, _T]) -> _T:
-    """What `work` returns; it is cancelled and `ClientGone` raised when `left` returns first."""
-    if left is None:
-        return await work
-    working = asyncio.ensure_future(work)
+@contextlib.asynccontextmanager
+async def cancelled_when(left: Callable[[], Awaitable[None]] | None) -> AsyncIterator[None]:
+    """Cancels what runs inside and raises `ClientGone` when `left` returns first; None: nothing is watched."""
+    work = asyncio.current_task()
+    if left is None or work is None:
+        yield
+        return
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        # A connection that cannot be asked is no client that has left.
+        with contextlib.suppress(Exception):
+            await left()
+            gone = True
+            work.cancel()
+
+    watching = asyncio.create_task(watch())
     try:
-        await asyncio.sleep(0)  # what is known already is there now, and nobody had the time to leave
-        return working.result() if working.done() else await _unless_gone(left, working)
+        yield
+    except asyncio.CancelledError:
+        if gone and work.uncancel() == 0:
+            raise ClientGone("the client left") from None
+        raise
     finally:
-        if not working.done():
-            working.cancel()
-            await asyncio.gather(working, return_exceptions=True)
-
-
-async def _unless_gone(left: Callable[[], Awaitable[None]], working: asyncio.Future[_T]) -> _T:
-    """What `working` comes to; raises `ClientGone` when `left` returns before."""
-    leaving = asyncio.ensure_future(left())
-    both: set[asyncio.Future[Any]] = {working, leaving}
-    try:
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done() and leaving.exception() is None:
-            raise ClientGone("the client left")
-        return await working  # a connection that cannot be asked is no client that has left
-    finally:
-        leaving.cancel()
-        await asyncio.gather(leaving, return_exceptions=True)
-
-
-async def together(works: Sequence[Coroutine[Any, Any, _T]]) -> list[_T]:
-    """What all of them return, worked on at once; a single one needs no task of its own."""
-    return [await works[0]] if len(works) == 1 else await asyncio.gather(*works)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)

@@ -5,7 +5,7 @@ that would look like a field mark is written as a broken bar, and `Prompt.restor
 Sources: MetaAligner (arXiv 2403.17141, released code) and Aligner (arXiv 2402.02416, released code).
 
 MetaAligner's three families come twice: as its inference code feeds them, and inside the chat form in which FastChat,
-its trainer, puts every sample. Which of them released weights know, `models.wrapping` measures.
+its trainer, puts every sample. Which of them released weights know, `models.evaluate.prompt_form` measures.
 """
 
 from __future__ import annotations

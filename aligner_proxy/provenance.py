@@ -8,6 +8,7 @@ quotes a value back, because values can be secrets.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +23,8 @@ from aligner_proxy.errors import ConfigError
 KeyPath = tuple[str | int, ...]
 BUILT_IN = "built-in default"
 LIST_FORM, BLOCK_FORM = "[list]", "[block]"
-"""How pydantic calls the two forms of a setting that may be either; no part of the file."""
-_NOT_IN_FILE = ("[key]", LIST_FORM, BLOCK_FORM)
+"""How pydantic calls the two forms of a setting that may be either; like every name in brackets no part of the file."""
+_NOT_IN_FILE = re.compile(r"\[[^\]]*\]")
 _ECHO = 80
 _SHOWN = 10
 # Aliases of aliases make a few hundred bytes grow without end; an honest file is far below either bound.
@@ -158,9 +159,12 @@ def explain(error: ValidationError, source: Source, model: type[BaseModel]) -> C
 
 
 def _explain(detail: ErrorDetails, source: Source, model: type[BaseModel]) -> str:
-    path = tuple(part for part in detail["loc"] if part not in _NOT_IN_FILE)
+    loc, unknown = detail["loc"], detail["type"] == "extra_forbidden"
+    # An unknown key is the operator's own word, whatever it looks like.
+    last = len(loc) - 1 if unknown else None
+    path = tuple(part for n, part in enumerate(loc) if n == last or not _NOT_IN_FILE.fullmatch(str(part)))
     place = source.at(*path)
-    if detail["type"] == "extra_forbidden":
+    if unknown:
         known = _fields_at(model, path[:-1])
         return f"{place}: unknown key {short(str(path[-1]))} in {dotted(path[:-1])}; {nearest(str(path[-1]), known)}"
     message = _PLAINER.get(detail["type"], detail["msg"].removeprefix("Value error, "))

@@ -1,8 +1,8 @@
-"""Who reads an answer that is released while it is written, and what if the engine stops reading it?
+"""Engine session on an answer that is released while it is written, begun again where the engine stops reading.
 
-One `Reader` per passage. What the engine has forgotten, or never took in because it was full or away, is read again
-from the beginning, within the deadline: verdicts are causal, so they are the same. As long as nothing went out there
-is a better way, which is the caller's: to hold the answer and send it whole.
+What the engine has forgotten, or never took in because it was full or away, is read again from the beginning, within
+the deadline: verdicts are causal, so they are the same. As long as nothing went out there is a better way, which is the
+caller's: to hold the answer and send it whole.
 """
 
 from __future__ import annotations
@@ -10,110 +10,116 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from aligner_proxy.engine.patience import NotYet, patiently
-from aligner_proxy.engine.protocol import Reading, Span, Unread
+from aligner_proxy.engine.patience import NotReady, retry
+from aligner_proxy.engine.protocol import DeferredSession, Session, Span
 from aligner_proxy.errors import CorrectionError, EngineOverloaded, EngineUnavailable, ReadingLost
 from aligner_proxy.pipeline import Pipeline
 from aligner_proxy.types import Correction, Exchange, Policy, SegmentScore
 
-_T = TypeVar("_T")
+Result = TypeVar("Result")
 LOST = (ReadingLost, EngineUnavailable, EngineOverloaded)
 """The engine does not read the answer; what else goes wrong would go wrong again."""
 PATIENCE_S = 5.0
 """How long an engine that is away or full is asked to read again, like one that is asked for a whole answer."""
 
 
-class Reader:
-    """`exchange` tells the answer so far. `feed` and `end` never raise what the engine says: whoever waits hears it."""
+class ResumableSession:
+    """`exchange` is the answer so far. `feed` and `end` raise no error of the engine: the next question does."""
 
     def __init__(self, pipeline: Pipeline, policy: Policy, exchange: Callable[[], Exchange]) -> None:
-        self._pipeline, self._policy, self._exchange = pipeline, policy, exchange
-        self._text, self._ended = "", False
-        self._reading: Reading | None = None
+        self._pipeline = pipeline
+        self._policy = policy
+        self._exchange = exchange
+        self._text = ""
+        self._ended = False
+        self._session: Session | None = None
         self._failure: CorrectionError | None = None
 
     async def begin(self) -> bool:
         """Let the engine read along; False where the answer may not be edited, or only as a whole."""
         try:
-            self._reading = await self._pipeline.read(self._exchange(), self._policy)
+            self._session = await self._pipeline.read(self._exchange(), self._policy)
         except LOST as error:
             self._failure = error
-        return self._reading is not None or self._failure is not None
+        return self._session is not None or self._failure is not None
 
-    async def hold(self) -> Reading:
-        """Whoever finishes an answer that is held: who reads it, as long as he does."""
-        if self._failure is not None or self._reading is None:
+    async def hold(self) -> Session:
+        """The engine's session for an answer that is held from here on, as long as there is one."""
+        if self._failure is not None or self._session is None:
             await self.aclose()
-            return Unread(self._pipeline.engine_of(self._policy))
-        return self._reading
+            return DeferredSession(self._pipeline.engine_of(self._policy))
+        return self._session
 
     async def feed(self, text: str) -> None:
         """More of the answer."""
         self._text += text
-        await self._tell(lambda reading: reading.feed(text))
+        await self._pass_on(lambda session: session.feed(text))
 
     async def end(self) -> None:
         """There is no more."""
         self._ended = True
-        await self._tell(lambda reading: reading.end())
+        await self._pass_on(lambda session: session.end())
 
     async def judged(self, known: int, *, again: bool) -> tuple[SegmentScore, ...] | None:
         """More verdicts than `known`; None: this engine has none before the end. `again`: read again what is lost."""
-        return await self._asked(lambda reading: reading.judged(known), again)
+        return await self._ask(lambda session: session.judged(known), again)
 
     async def replace(self, span: Span, *, again: bool) -> Correction:
         """What stands in place of a flagged stretch."""
-        return await self._asked(lambda reading: reading.replace(span), again)
+        return await self._ask(lambda session: session.replace(span), again)
 
     async def aclose(self) -> None:
         """Let the engine go."""
-        reading, self._reading = self._reading, None
-        if reading is not None:
-            await reading.aclose()
+        session = self._session
+        self._session = None
+        if session is not None:
+            await session.aclose()
 
-    async def _tell(self, telling: Callable[[Reading], Awaitable[object]]) -> None:
-        reading = self._reading
-        if reading is None:
+    async def _pass_on(self, call: Callable[[Session], Awaitable[object]]) -> None:
+        session = self._session
+        if session is None:
             return
         try:
-            await telling(reading)
+            await call(session)
         except CorrectionError as error:
-            if reading is self._reading:
+            if session is self._session:
                 self._failure = error
 
-    async def _asked(self, ask: Callable[[Reading], Awaitable[_T]], again: bool) -> _T:
+    async def _ask(self, call: Callable[[Session], Awaitable[Result]], again: bool) -> Result:
         try:
-            if self._failure is not None or self._reading is None:
+            if self._failure is not None or self._session is None:
                 raise self._failure or ReadingLost("nobody reads this answer")
-            return await ask(self._reading)
+            return await call(self._session)
         except LOST as error:
             self._failure = error
             if not again:
                 raise
-        return await patiently(lambda _: self._asked_anew(ask), self._policy.deadline_s, PATIENCE_S)
+        return await retry(lambda _: self._ask_again(call), self._policy.deadline_s, PATIENCE_S)
 
-    async def _asked_anew(self, ask: Callable[[Reading], Awaitable[_T]]) -> _T:
+    async def _ask_again(self, call: Callable[[Session], Awaitable[Result]]) -> Result:
         await self._begin_again()
-        assert self._reading is not None
-        told = await ask(self._reading)
-        if told is None:
-            raise NotYet("the engine is in doubt and reads nothing ahead")
-        return told
+        assert self._session is not None
+        result = await call(self._session)
+        if result is None:
+            raise NotReady("the engine is in doubt and reads nothing ahead")
+        return result
 
     async def _begin_again(self) -> None:
-        """Another reading in place of the lost one, which hears everything that there is so far."""
+        """Another session in place of the lost one, fed with everything that there is so far."""
         await self.aclose()
-        reading = await self._pipeline.read(self._exchange(), self._policy)
-        if reading is None:
+        session = await self._pipeline.read(self._exchange(), self._policy)
+        if session is None:
             raise ReadingLost("this answer may not be edited any more")
-        heard = 0
+        fed = 0
         try:
-            while heard < len(self._text):
-                more, heard = self._text[heard:], len(self._text)
-                await reading.feed(more)
-            self._reading, self._failure = reading, None
+            while fed < len(self._text):
+                more = self._text[fed:]
+                fed = len(self._text)
+                await session.feed(more)
+            self._session = session
+            self._failure = None
             if self._ended:
-                await reading.end()
+                await session.end()
         except BaseException:
-            await reading.aclose()
+            await session.aclose()
             raise

@@ -110,7 +110,7 @@ def recorded(entry: Entry, content: Content) -> Side:
 async def _again(content: Content, resolver: PolicyResolver, pipeline: Pipeline, deadline_s: float | None) -> Side:
     exchange = content.exchange
     try:
-        policy = resolver.resolve(content.facts)
+        policy = pipeline.extensions.resolve(resolver.resolve(content.facts), content.facts)
     except (ForbiddenError, BadRequest):
         return Side(Ending.FORBIDDEN, "forbidden", exchange.answer)
     # It happens on the operator's account: what tenants may still spend is for their own answers.

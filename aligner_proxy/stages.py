@@ -1,4 +1,4 @@
-"""Where did the time of one answer go? Each stage is a span of the request's trace and counts in one histogram.
+"""Stages of one answer: each is a span of the request's trace and counts in one histogram.
 
 Stages of the gateway: `upstream` (until the whole answer is there), `cache`, `engine` (queue and network included) and
 `gate`. What happens inside the engine is the engine's own to tell (engine/phases.py).
@@ -14,7 +14,7 @@ from typing import Any
 from prometheus_client import Gauge, Histogram
 
 from aligner_proxy import tracing
-from aligner_proxy.tracing import Told, Value
+from aligner_proxy.tracing import Span, Value
 
 # From a rule of the gate to an upstream that thinks for minutes.
 _BUCKETS = (0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -29,12 +29,12 @@ ENGINE_UP = Gauge(
 
 
 @contextmanager
-def stage(name: str, *, kind: str = "INTERNAL", **attributes: Value | None) -> Iterator[Told]:
+def stage(name: str, *, kind: str = "INTERNAL", **attributes: Value | None) -> Iterator[Span]:
     """Time a stage; it counts also when it fails."""
     began = time.perf_counter()
     try:
-        with tracing.span(f"aligner.{name}", kind=kind, **attributes) as told:
-            yield told
+        with tracing.span(f"aligner.{name}", None, kind=kind, **attributes) as span:
+            yield span
     finally:
         SECONDS.labels(name).observe(time.perf_counter() - began)
 

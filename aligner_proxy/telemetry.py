@@ -1,4 +1,4 @@
-"""Who counts? One record per choice, written once, whatever happened to it.
+"""Metrics and log lines: one record per choice, written once, whatever happened to it.
 
 Counters and histograms live in prometheus_client's default registry, which LiteLLM serves under /metrics when its
 "prometheus" callback is on (no licence needed). With several workers set PROMETHEUS_MULTIPROC_DIR, as for LiteLLM's own
@@ -16,16 +16,14 @@ from typing import Any, TypeVar
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
-from aligner_proxy import __version__, tracing
+from aligner_proxy import __version__
 from aligner_proxy.engine.breaker import State
-from aligner_proxy.engine.protocol import Reading
 from aligner_proxy.failures import INTERNAL
 from aligner_proxy.ledger import Ledger
-from aligner_proxy.pipeline import Pipeline
-from aligner_proxy.stages import IN_FLIGHT, passed
+from aligner_proxy.stages import passed
 from aligner_proxy.timeline import Timeline
-from aligner_proxy.tracing import Told
-from aligner_proxy.types import Exchange, Outcome, Policy, Status
+from aligner_proxy.tracing import Span
+from aligner_proxy.types import Outcome, Policy, Status
 
 log = logging.getLogger("aligner_proxy.outcome")
 
@@ -67,12 +65,6 @@ LAST = _once(
     buckets=_LATENCY_BUCKETS,
 )
 EDITS = _once(Counter, "aligner_edits_total", "Edits the aligner wanted, by what the gate said to each", ("verdict",))
-PREFERENCES = _once(
-    Counter,
-    "aligner_preferences_total",
-    "Checkable preferences: whether the upstream's answer met one, and whether the delivered one does",
-    ("preference", "before", "after"),
-)
 CACHE = _once(Counter, "aligner_cache_total", "Cache look-ups", ("result",))
 AUDITED = _once(Counter, "aligner_audit_entries_total", "Entries for the audit store", ("result",))
 NOT_PUT_IN = _once(Counter, "aligner_not_put_in_total", "Corrected responses that could not be made; the original went")
@@ -97,18 +89,6 @@ INFO = _once(Gauge, "aligner_info", "The gateway's version", ("version",), multi
 INFO.labels(__version__).set(1)
 
 
-async def settle(pipeline: Pipeline, exchange: Exchange, policy: Policy, reading: Reading | None = None) -> Outcome:
-    """Align one choice and record what came of it, also when the client went away meanwhile."""
-    outcome = Outcome(Status.FAILED, CANCELLED, exchange.answer, policy, exchange.index)
-    with tracing.span("aligner.align", aligner__call_id=exchange.call_id) as told, IN_FLIGHT.track_inprogress():
-        try:
-            outcome = await pipeline.align(exchange, policy, reading)
-            return outcome
-        finally:
-            record(exchange.call_id, len(exchange.answer or ""), outcome)
-            _tell(told, outcome)
-
-
 def not_put_in(ledger: Ledger) -> None:
     """What was corrected, and counted so, could not be put into its response."""
     NOT_PUT_IN.inc()
@@ -121,25 +101,25 @@ def upstream_ended(ledger: Ledger) -> None:
     passed("upstream", seconds, ledger.trace, aligner__call_id=ledger.call_id, aligner__policy=ledger.policy.name)
 
 
-def _tell(told: Told, outcome: Outcome) -> None:
-    """What a span says of a choice: the objectives that were read are evaluations in the words of gen_ai."""
-    found = outcome.correction
-    told.set(
+def describe(span: Span, outcome: Outcome) -> None:
+    """Attributes of a choice's span; its flagged objectives are evaluations in the words of gen_ai."""
+    correction = outcome.correction
+    span.set(
         aligner__choice=outcome.index,
         aligner__status=outcome.status.value,
         aligner__reason=outcome.reason,
         aligner__policy=outcome.policy.name,
         aligner__objectives=[objective.name for objective in outcome.policy.objectives],
         aligner__cache_hit=outcome.cache_hit,
-        aligner__segments=len(found.segments) if found else None,
-        aligner__flagged=sum(segment.flagged for segment in found.segments) if found else None,
-        aligner__hash=found.aligner if found else None,
-        gen_ai__usage__input_tokens=found.prompt_tokens if found else None,
+        aligner__segments=len(correction.segments) if correction else None,
+        aligner__flagged=sum(segment.flagged for segment in correction.segments) if correction else None,
+        aligner__hash=correction.aligner if correction else None,
+        gen_ai__usage__input_tokens=correction.prompt_tokens if correction else None,
     )
     if outcome.status is Status.FAILED:
-        told.fail(outcome.reason or "failed")
+        span.fail(outcome.reason or "failed")
     for name, score in worst(outcome).items():
-        told.event(
+        span.event(
             "gen_ai.evaluation.result",
             gen_ai__evaluation__name=name,
             gen_ai__evaluation__score__value=score,
@@ -179,8 +159,6 @@ def _count(outcome: Outcome) -> None:
     if outcome.cache_hit is not None:
         CACHE.labels("hit" if outcome.cache_hit else "miss").inc()
     _count_edits(outcome)
-    for one in outcome.adherence:
-        PREFERENCES.labels(one.name, str(one.before).lower(), str(one.after).lower()).inc()
     if outcome.attempts > 1:
         RETRIES.labels(outcome.status.value).inc(outcome.attempts - 1)
     if not outcome.cache_hit:
@@ -241,7 +219,7 @@ def _count_work(outcome: Outcome) -> None:
 
 def _line(call_id: str, answer_chars: int, outcome: Outcome) -> dict[str, Any]:
     found = outcome.correction
-    return {
+    return dict(outcome.reports) | {
         "event": "aligner_outcome",
         "call_id": call_id,
         "choice": outcome.index,
@@ -259,7 +237,6 @@ def _line(call_id: str, answer_chars: int, outcome: Outcome) -> dict[str, Any]:
         "against": outcome.against,
         "edits": outcome.edits,
         "dropped": list(outcome.dropped),
-        "preferences": {one.name: [one.before, one.after] for one in outcome.adherence},
         "forwards": found.counts.forwards if found else 0,
         "aligner": found.aligner if found else None,
     }

@@ -1,4 +1,4 @@
-"""When did the upstream say something, and when did the client get it? One object per stream; seconds, monotonic."""
+"""Latency of one stream: when text came from the upstream, and when it went to the client (seconds, monotonic)."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Timeline:
     went_last: float | None = None
 
     def came(self) -> None:
-        """The upstream said some text."""
+        """Text came from the upstream."""
         self.came_last = time.perf_counter()
         self.came_first = self.came_first or self.came_last
 
     def went(self) -> None:
-        """Some text is delivered."""
+        """Text goes to the client."""
         self.went_last = time.perf_counter()
         self.went_first = self.went_first or self.went_last
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
-
-from aligner_proxy.auto import Auto
-from aligner_proxy.wishes import Adherence, Wish, WishSource
+from typing import Any
 
 
 class Mode(StrEnum):
@@ -18,11 +17,11 @@ class Mode(StrEnum):
 
 
 class StreamMode(StrEnum):
-    """`hold` aligns the whole answer, then replays it; `sentence` does so by segments; `live` only for the record."""
+    """`hold` aligns the whole answer, then replays it; `sentence` does so by segments; `passthrough` for the record."""
 
     HOLD = "hold"
     SENTENCE = "sentence"
-    LIVE = "live"
+    PASSTHROUGH = "passthrough"
 
 
 class Verify(StrEnum):
@@ -41,7 +40,7 @@ class OnError(StrEnum):
 
 
 class FailureClass(StrEnum):
-    """The kinds of failure that a policy tells apart; failures.py says which reason is of which kind."""
+    """The kinds of failure that a policy tells apart; the error types say which reason is of which."""
 
     TIMEOUT = "timeout"
     OVERLOAD = "overload"
@@ -122,14 +121,38 @@ DEFAULT_ALIGNER, METAALIGNER = "default", "metaaligner"
 """The aligner that is used where none is named; the corrector, which is an aligner on the engine."""
 
 
+class LengthUnit(StrEnum):
+    """What a bound of length counts (lengths.py)."""
+
+    WORDS = "words"
+    SENTENCES = "sentences"
+    PARAGRAPHS = "paragraphs"
+    CHARACTERS = "characters"
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What an objective that a request brought lets an edit do that the gate otherwise refuses.
+
+    A client's text is not the operator's: its words are never read for exceptions, only this is.
+    """
+
+    rules: tuple[GateRule, ...] = ()
+    """Rules that are given up."""
+    longest: tuple[LengthUnit, int] | None = None
+    """Segments of an answer that is longer than this may go, as long as half of the bound is left."""
+    banned: tuple[str, ...] = ()
+    """Segments that hold one of these words or phrases may go."""
+
+
 @dataclass(frozen=True, slots=True)
 class Objective:
     """An objective: its configured name and the whole text that the aligner reads ("Name: description")."""
 
     name: str
     text: str
-    wish: Wish | None = None
-    """What a request wishes; None where the operator says it."""
+    allowance: Allowance | None = None
+    """Set on an objective that the request brought; None where the operator says it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +181,19 @@ class Quota:
 
 
 @dataclass(frozen=True, slots=True)
+class Selection:
+    """A route's objectives are chosen by a plugin, prompt by prompt (`objectives: WORD` in the policies file)."""
+
+    word: str
+    candidates: tuple[str, ...]
+    """Names of the objectives to choose among, most important first; neither enforced nor asked for by the request."""
+    enforced: tuple[str, ...] = ()
+    """Names of the objectives that stay whatever is chosen."""
+    options: Any = field(default=None, hash=False)
+    """What the file says besides: an instance of the form's pydantic model."""
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """Everything that decides one request, resolved once and never changed. Times in seconds, caution in nats."""
 
@@ -166,11 +202,12 @@ class Policy:
     mode: Mode = Mode.ENFORCE
     stream: StreamMode = StreamMode.HOLD
     keepalive_s: float = 15.0
-    trail: bool = False  # whether the end of a stream tells what was flagged, and how long things took
+    debug_trailer: bool = False  # whether the end of a stream tells what was flagged, and how long things took
     deadline_s: float = 20.0
     on_error: FailurePolicy = FailurePolicy()
     after_retry: OnError = OnError.PASSTHROUGH  # what follows a failure that does not go away
     caution: float = 0.0
+    score_only: bool = False  # the engine scores the answer and edits nothing
     verify: Verify = Verify.FLAGGED
     aligner: str = DEFAULT_ALIGNER
     sample: float = 1.0
@@ -178,16 +215,28 @@ class Policy:
     gate: tuple[GateRule, ...] = tuple(GateRule)
     json_strings: JsonStrings = JsonStrings.KEEP
     corrector: str = METAALIGNER
-    drafts: int = 1
-    draft: int = 0  # which of them this is (drafting.py)
+    draft: int = 0  # number of this draft, where a plugin asks for several
     plugin_rules: tuple[str, ...] = ()
-    preferences: tuple[WishSource, ...] = ()
     bypass: bool = False  # the request asked to be left alone, and its tenant may ask that
     tenant: str = "-"  # namespace of the cache and of what is in flight: no two tenants ever share an entry
     quota: Quota | None = None
-    auto: Auto | None = None  # a net chooses among the objectives, and weighs them
+    selection: Selection | None = None  # a plugin chooses among the objectives
+    extensions: tuple[tuple[str, Any], ...] = field(default=(), hash=False)
+    """(name, value) of plugins: their keys of the policies file that differ from the default, and what they add."""
     origins: tuple[tuple[str, str], ...] = ()
     """(setting, where its value came from), for `check`."""
+
+    def extension(self, name: str, default: Any = None) -> Any:
+        """The value that a plugin's key has here, `default` where nothing was said."""
+        for key, value in self.extensions:
+            if key == name:
+                return value
+        return default
+
+    def with_extension(self, name: str, value: Any) -> Policy:
+        """The same policy with this value under `name`."""
+        others = tuple(pair for pair in self.extensions if pair[0] != name)
+        return replace(self, extensions=(*others, (name, value)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +313,22 @@ class Correction:
     aligner: str = ""
     """Content hash of the aligner that made it."""
 
+    def with_cost_of(self, parts: Iterable[Correction]) -> Correction:
+        """This correction at the price of all that it was put together from: tokens and engine time are added up."""
+        parts = tuple(parts)
+        return replace(
+            self,
+            counts=sum((part.counts for part in parts), DecodeCounts()),
+            prompt_tokens=sum(part.prompt_tokens for part in parts),
+            ms=sum(part.ms for part in parts),
+        )
+
+
+def all_cached(hits: Iterable[bool | None]) -> bool | None:
+    """Whether the cache had everything that it was asked for; None where it was asked for nothing."""
+    asked = {hit for hit in hits if hit is not None}
+    return all(asked) if asked else None
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -284,7 +349,8 @@ class Outcome:
     dropped: tuple[str, ...] = ()
     attempts: int = 0
     """How often it was tried; 0 where nothing was."""
-    adherence: tuple[Adherence, ...] = ()
+    reports: tuple[tuple[str, Mapping[str, Any]], ...] = field(default=(), hash=False)
+    """(extension, what it says of the answer): JSON-able, never text of the conversation."""
 
     @property
     def against(self) -> list[str]:

@@ -2,7 +2,7 @@
 
 OpenMP gives every thread that computes workers of its own and keeps them. As soon as two threads have some, its library
 counts more workers than cores and puts all of them to sleep between any two layers: a forward of a small model then
-takes up to twice as long (`docs/experiments.md`). Workers end with their thread.
+takes up to twice as long (`docs/lab/2026-11-21-two-threads.md`). Workers end with their thread.
 """
 
 from __future__ import annotations

@@ -20,15 +20,15 @@ import torch
 from aligner_proxy import prompts
 from aligner_proxy.engine.correct import Aligner
 from aligner_proxy.engine.decode import Generated, Limits, Tally, generate
-from aligner_proxy.engine.detector import DetectorHead, Spans
+from aligner_proxy.engine.detector import DetectorHead
 from aligner_proxy.engine.draft_length import FLAT, CostCurve
 from aligner_proxy.engine.loop import Loop
-from aligner_proxy.engine.lora import Adapter, Detour
+from aligner_proxy.engine.lora import Adapter, LoraDelta
 from aligner_proxy.engine.proposer import EditProposer
 from aligner_proxy.engine.protocol import AlignerInfo
-from aligner_proxy.engine.runner import ModelRunner, Over
+from aligner_proxy.engine.runner import AdapterWeights, ModelRunner
 from aligner_proxy.engine.scheduler import Job
-from aligner_proxy.engine.sequence import Ask, Work
+from aligner_proxy.engine.sequence import Ask, Spans, Work
 from aligner_proxy.engine.sequence import Sequence as Tokens
 from bench import shapes
 from bench.forced import edited
@@ -62,7 +62,7 @@ def count(shape: str, device: str, cases: int, tokens: int = 64) -> tuple[int, i
     adapters = [_adapter(made, number) for number in (1, 2)]
     heads = [DetectorHead.over(made.config).eval() for _ in range(3)]
     asked = [_case(made, adapters, number, tokens) for number in range(cases)]
-    over = [Over(adapter, head) for adapter, head in zip(adapters, heads[1:], strict=True)]
+    over = [AdapterWeights(adapter, head) for adapter, head in zip(adapters, heads[1:], strict=True)]
     runner = shapes.runner(made, _ROOM, heads[0], over)
     alone = [_alone(runner, case, number) for number, case in enumerate(asked)]
     works = [_growing(runner, case, Random(number)) for number, case in enumerate(asked)]
@@ -87,7 +87,7 @@ def ended(runner: ModelRunner, works: Sequence[tuple[Tokens, Work]], budget: int
     loop = Loop(Aligner(runner, about), budget=budget, most=max(1, len(works)))
     for number, (sequence, work) in enumerate(works):
         loop.add(Job(str(number), work, partial(ends.__setitem__, number), sequence=sequence))
-    while not loop.rests():
+    while not loop.idle():
         loop.step()
     for end in ends:
         if isinstance(end, Exception):
@@ -159,7 +159,7 @@ def _adapter(made: Any, seed: int) -> Adapter:
             layer = made.model.layers[number].get_submodule(name)
             down = torch.randn(4, layer.in_features, generator=rng) * layer.in_features**-0.5
             up = torch.randn(layer.out_features, 4, generator=rng) * 0.5
-            found[f"model.layers.{number}.{name}"] = Detour(down.to(made.device), up.to(made.device))
+            found[f"model.layers.{number}.{name}"] = LoraDelta(down.to(made.device), up.to(made.device))
     return found
 
 

@@ -17,9 +17,9 @@ from unittest.mock import patch
 
 import torch
 
-from aligner_proxy.engine.detector import Spans
 from aligner_proxy.engine.runner import ModelRunner
 from aligner_proxy.engine.scheduler import Feed
+from aligner_proxy.engine.sequence import Spans
 from aligner_proxy.segments import split
 
 _MEAN_FURTHER = 1.3
@@ -71,7 +71,7 @@ def told(runner: ModelRunner, prompt: int, target: Sequence[int], flags: Sequenc
     def chosen(hidden: torch.Tensor, feeds: Sequence[Feed]) -> list[list[int]]:
         choose(hidden, feeds)
         count.generating += any(feed.stop > prompt for feed in feeds)
-        return [[_at(target, place + 1 - prompt) for place in feed.wanted] for feed in feeds]
+        return [[_at(target, place + 1 - prompt) for place in feed.predicted] for feed in feeds]
 
     def scores(feed: Feed, spans: Spans) -> list[tuple[float, int]]:
         return [(1.0 if flag else -1.0, 0) for flag, _ in zip(flags, score(feed, spans), strict=True)]

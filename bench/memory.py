@@ -61,12 +61,12 @@ def serve(folder: Path) -> int:
     from rich.progress import Progress
     from transformers import AutoModelForCausalLM
 
-    from aligner_proxy.engine import packed
+    from aligner_proxy.engine import cpu_kernels
     from aligner_proxy.engine.detector import DetectorHead
     from bench import filling, shapes
 
     model: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.bfloat16)
-    packed.shorten(model.eval())
+    cpu_kernels.install(model.eval())
     runner = shapes.runner(model, SEQUENCES * TOKENS, DetectorHead.over(model.config))
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("tokens read", total=SEQUENCES * TOKENS)

@@ -19,7 +19,7 @@ from rich.progress import track
 
 from aligner_proxy import config
 from aligner_proxy.engine.local import LocalEngine
-from aligner_proxy.engine.protocol import AlignRequest, Unread
+from aligner_proxy.engine.protocol import AlignRequest, DeferredSession
 from aligner_proxy.engine.weights import Settings, open_aligner
 from aligner_proxy.types import Turn
 from bench.texts import LONG, OBJECTIVES
@@ -55,7 +55,7 @@ async def _run(model: str, answers: list[tuple[str, str]]) -> dict[str, Any]:
 def _real(data: Path) -> list[tuple[str, str]]:
     """Answers of strong upstreams, as many of each; of prompts that no training saw."""
     # Imported here: the loaders read all of the data, which nobody needs who measures on our own answers.
-    from models.upstreams import STRONG, completions
+    from models.data.upstream_completions import STRONG, completions
 
     found = list(completions(data, STRONG, 1, seed=1, sources=("alpaca",)))
     return [(one.query, one.answer) for one in found[:_REAL]]
@@ -65,7 +65,7 @@ async def _delay(engine: LocalEngine, ahead: bool, question: str, answer: str) -
     """Milliseconds from the last characters to the verdict."""
     request = _request(question, question, answer)
     begun = request.model_copy(update={"answer": ""})
-    reading = await engine.read(begun) if ahead else Unread(engine)
+    reading = await engine.read(begun) if ahead else DeferredSession(engine)
     for at in range(0, len(answer), CHUNK_CHARS):
         await asyncio.sleep(CHUNK_S if ahead else 0)
         await reading.feed(answer[at : at + CHUNK_CHARS])
@@ -75,6 +75,8 @@ async def _delay(engine: LocalEngine, ahead: bool, question: str, answer: str) -
 
 
 def _request(name: str, question: str, answer: str) -> AlignRequest:
-    # A caution that nothing reaches: measured is the way of a good answer, whatever this aligner thinks of it.
+    # Nothing is edited: measured is the way of a good answer, whatever this aligner thinks of it.
     turns = (Turn("user", question),)
-    return AlignRequest(request_id=name, turns=turns, answer=answer, objectives=OBJECTIVES, caution=1e6, deadline_s=600)
+    return AlignRequest(
+        request_id=name, turns=turns, answer=answer, objectives=OBJECTIVES, score_only=True, deadline_s=600
+    )

@@ -27,7 +27,7 @@ from bench import batched
 from bench.apart import apart, worker
 from bench.concurrent import CLIENTS, Job, Way
 from demo.processes import free_port, process, wait_for
-from models.gguf import export
+from models.train.export_gguf import export
 
 _PEERS = Path(os.environ.get("PEERS", ".peers"))
 _DRAFTS = {"method": "ngram", "num_speculative_tokens": 8, "prompt_lookup_min": 2, "prompt_lookup_max": 5}

@@ -12,9 +12,9 @@ import torch
 from tokenizers import Tokenizer, models
 from torch import nn
 
-from aligner_proxy.engine import packed
+from aligner_proxy.engine import cpu_kernels
 from aligner_proxy.engine.detector import DetectorHead
-from aligner_proxy.engine.runner import ModelRunner, Over
+from aligner_proxy.engine.runner import AdapterWeights, ModelRunner
 from aligner_proxy.engine.tokens import PromptTokenizer
 
 VOCABULARY, EOS = 32_000, 2
@@ -55,7 +55,7 @@ def model(
     if four_bits:
         for layer in made.model.layers:
             _quantise(layer, device)
-        packed.shorten(made)
+        cpu_kernels.install(made)
     return made
 
 
@@ -73,6 +73,8 @@ def _quantise(layer: nn.Module, device: str) -> None:
                 setattr(parent, name, four.eval())
 
 
-def runner(made: Any, tokens: int, head: DetectorHead | None = None, others: Sequence[Over] = ()) -> ModelRunner:
+def runner(
+    made: Any, tokens: int, head: DetectorHead | None = None, others: Sequence[AdapterWeights] = ()
+) -> ModelRunner:
     """The engine's runner over it; its tokenizer knows no text."""
     return ModelRunner(made, PromptTokenizer(Tokenizer(models.BPE()), frozenset({EOS})), head, tokens, others)

@@ -29,9 +29,9 @@ from tokenizers import Tokenizer
 
 from aligner_proxy import config, prompts
 from aligner_proxy.engine import sources
-from aligner_proxy.engine.foreign import ForeignAligner
+from aligner_proxy.engine.foreign import CompletionsAligner
 from aligner_proxy.engine.local import LocalEngine
-from aligner_proxy.engine.openai import OpenAICompleter
+from aligner_proxy.engine.openai import CompletionsClient
 from aligner_proxy.engine.protocol import AlignRequest, Engine
 from aligner_proxy.engine.scored import ScoredEditor
 from aligner_proxy.engine.weights import Settings, open_aligner, prepare
@@ -40,11 +40,9 @@ from bench import shapes
 from bench.apart import apart
 from bench.texts import LONG, OBJECTIVES, insulted
 from demo.processes import free_port, process, wait_for
-from models.gguf import export
+from models.train.export_gguf import export
 
 _WINDOW, _PATIENCE_S = 2048, 600.0
-_NEVER = 1e6
-"""A caution (nats) that no score exceeds: the way of a good answer, whatever the embedded aligner thinks of it."""
 _FAMILY = "ultrafeedback"
 
 
@@ -74,8 +72,8 @@ def _written(shape: str, folder: Path) -> None:
 
 
 async def _measured(address: str, rounds: int) -> dict[str, Any]:
-    def editor() -> ForeignAligner:
-        return ForeignAligner(OpenAICompleter(address), prompts.template(_FAMILY), window=_WINDOW)
+    def editor() -> CompletionsAligner:
+        return CompletionsAligner(CompletionsClient(address), prompts.template(_FAMILY), window=_WINDOW)
 
     head = LocalEngine(lambda: open_aligner(Settings(), config.home()))
     await head.start()
@@ -111,21 +109,21 @@ def _told(seconds: dict[str, list[float]]) -> dict[str, Any]:
 
 async def _good(engine: Engine, number: int) -> None:
     question, answer = LONG[number % len(LONG)]
-    await engine.align(_request(f"{number} {question}", answer, _NEVER))
+    await engine.align(_request(f"{number} {question}", answer, score_only=True))
 
 
 async def _insulted(engine: Engine, number: int) -> None:
     question, answer = LONG[number % len(LONG)]
-    await engine.align(_request(f"{number} {question}", insulted(answer), 0.0))
+    await engine.align(_request(f"{number} {question}", insulted(answer)))
 
 
-def _request(question: str, answer: str, caution: float) -> AlignRequest:
+def _request(question: str, answer: str, *, score_only: bool = False) -> AlignRequest:
     return AlignRequest(
         request_id=question,
         turns=(Turn("user", question),),
         answer=answer,
         objectives=OBJECTIVES,
-        caution=caution,
+        score_only=score_only,
         deadline_s=_PATIENCE_S,
     )
 

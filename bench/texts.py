@@ -1,6 +1,7 @@
 """What the benchmarks are run on: everyday questions, answers as they should be, and the same with a defect.
 
-Written for this purpose. They say how fast things are, not how well the aligner judges (models/evaluate.py does).
+Written for this purpose. They say how fast things are, not how well the aligner judges (models/evaluate/test_sets.py
+does).
 """
 
 from __future__ import annotations

@@ -20,13 +20,15 @@ import matplotlib as mpl
 from litellm.types.utils import ModelResponseStream
 
 from aligner_proxy import config, delivery, segments
-from aligner_proxy.delivery import Books
+from aligner_proxy.audit.sinks import Keepers
+from aligner_proxy.choice_corrector import ChoiceCorrector
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.weights import Settings, open_aligner
 from aligner_proxy.ledger import Ledger, flagged
 from aligner_proxy.pipeline import Pipeline
 from aligner_proxy.rewrite import chat
-from aligner_proxy.types import Exchange, Mode, Objective, Outcome, Policy, Status, StreamMode
+from aligner_proxy.shadow import Shadows
+from aligner_proxy.types import Objective, Policy, StreamMode
 
 mpl.use("svg")
 from matplotlib import pyplot
@@ -59,17 +61,9 @@ async def measure(engine: LocalEngine, mode: StreamMode, word_s: float) -> dict[
             yield _chunk(word)
         yield _chunk(None, "stop")
 
-    async def align(exchanges: Sequence[Exchange], read: delivery.Read) -> list[Outcome]:
-        if ledger.policy.mode is Mode.SHADOW:  # goes on behind the client's back, as in the gateway
-            ledger.settle([Outcome(Status.SHADOW, None, one.answer, policy, one.index) for one in exchanges])
-            return ledger.outcomes
-        outcomes = [await pipeline.align(one, ledger.policy, read(one.index)) for one in exchanges]
-        ledger.settle(outcomes)
-        return outcomes
-
-    books = Books(pipeline, align, lambda *_: None, lambda: None, lambda _: None)
+    corrector = ChoiceCorrector(pipeline, ledger, Shadows(1, 1), Keepers([]), lambda _: None)
     data = {"messages": [{"role": "user", "content": QUESTION}]}
-    async for item in delivery.stream(chat, ledger, data, upstream(), books):
+    async for item in delivery.stream(chat, ledger, data, upstream(), corrector):
         text = item.choices[0].delta.content if isinstance(item, ModelResponseStream) else None
         if text:
             went.append((time.perf_counter() - began, (went[-1][1] if went else 0) + len(text)))

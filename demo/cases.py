@@ -1,4 +1,4 @@
-"""What the demo asks, and why a real small model answers it badly or well. Nothing here is an answer.
+"""Questions of the demo, and why a real small model answers them badly or well. Nothing here is an answer.
 
 A model continues in the manner it is shown. These are everyday mistakes of applications: examples taken from a rude
 forum, and a raw prompt that stops at the wrong role, so that the model goes on with a question that nobody asked.
@@ -12,8 +12,10 @@ from typing import Any
 MODEL = "smollm2"
 RAW_MODEL = "smollm2-raw"
 
-_ITALY, _WEEK = "What is the capital of Italy?", "How many days are in a week?"
-_ROME, _SEVEN = "The capital of Italy is Rome.", "A week has seven days."
+_ITALY = "What is the capital of Italy?"
+_ROME = "The capital of Italy is Rome."
+_WEEK = "How many days are in a week?"
+_SEVEN = "A week has seven days."
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +32,14 @@ class Case:
     def messages(self) -> list[dict[str, str]]:
         """The conversation of a chat completion."""
         turns = [
-            turn for asked, answered in self.shown for turn in (_turn("user", asked), _turn("assistant", answered))
+            turn for question, answer in self.shown for turn in (_turn("user", question), _turn("assistant", answer))
         ]
         return [*turns, _turn("user", self.question)]
 
     @property
     def prompt(self) -> str:
         """The same as one raw text."""
-        shown = "".join(f"Human: {asked}\n\nAssistant: {answered}\n\n" for asked, answered in self.shown)
+        shown = "".join(f"Human: {question}\n\nAssistant: {answer}\n\n" for question, answer in self.shown)
         return f"{shown}Human: {self.question}\n\nAssistant:"
 
 
@@ -65,4 +67,4 @@ GOOD = (
     Case("clean examples", "How can I sleep better?", _PLAIN),
 )
 BOTH = tuple(case for case in DEFECTS if case.raw)
-"""What both tenants ask: only one of them minds what the model goes on with."""
+"""Questions of both tenants: only one of them minds what the model goes on with."""

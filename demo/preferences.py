@@ -1,13 +1,13 @@
 """`make demo-preferences`: one question, three personas, one explicit preference, and weights that a net chooses.
 
-Everything happens while you look, through the real gateway. Exit status 0 only if each wish made a difference
+Everything happens while you look, through the real gateway. Exit status 0 only if each preference made a difference
 that can be measured (a preference that the upstream's answer did not meet, and the delivered one does), and if
 questions of different kinds weigh different objectives most.
 """
 
 from __future__ import annotations
 
-import subprocess
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ import openai
 from rich.console import Console
 from rich.table import Table
 
-from demo import show, wishes
+from demo import people, show
 from demo.cases import MODEL, Case
+from demo.people import Person
 from demo.processes import DemoError
-from demo.run import HERE, World, running, seen
+from demo.run import HERE, World, options, running, seen
 from demo.show import Seen
-from demo.wishes import Wish
 
 CONFIG = HERE / "configs" / "litellm_preferences.yaml"
 TEAM = "demo-team"
@@ -47,41 +47,41 @@ class Answered:
         return max(self.weights, key=lambda name: self.weights[name], default="")
 
 
-def ask(world: World, case: Case, wish: Wish) -> Answered:
-    """One question through the gateway, with what the request wishes."""
-    more: dict[str, Any] = {"extra_body": {"metadata": {"aligner": wish.said}}} if wish.said else {}
+def ask(world: World, case: Case, person: Person) -> Answered:
+    """One question through the gateway, with what the request says of its sender."""
+    more: dict[str, Any] = {"extra_body": {"metadata": {"aligner": person.fields}}} if person.fields else {}
     raw = world.client(TEAM).chat.completions.with_raw_response.create(
         model=MODEL, messages=case.messages, **case.options, **more
     )
-    found = seen(world, raw.parse().choices[0].message.content or "", raw.headers)
-    return Answered(found, _met(raw.headers), _weights(raw.headers))
+    answer = seen(world, raw.parse().choices[0].message.content or "", raw.headers)
+    return Answered(answer, _met(raw.headers), _weights(raw.headers))
 
 
 def _met(headers: Any) -> dict[str, tuple[bool, bool]]:
-    told = dict(one.split("=") for one in headers.get("x-aligner-preferences", "").split(",") if one)
-    return {name: (value.split("/")[0] == "yes", value.split("/")[1] == "yes") for name, value in told.items()}
+    pairs = dict(pair.split("=") for pair in headers.get("x-aligner-preferences", "").split(",") if pair)
+    return {name: (value.split("/")[0] == "yes", value.split("/")[1] == "yes") for name, value in pairs.items()}
 
 
 def _weights(headers: Any) -> dict[str, float]:
-    told = dict(one.split("=") for one in headers.get("x-aligner-weights", "").split(",") if one)
-    return {name: float(value) for name, value in told.items()}
+    pairs = dict(pair.split("=") for pair in headers.get("x-aligner-weights", "").split(",") if pair)
+    return {name: float(value) for name, value in pairs.items()}
 
 
-def people(console: Console, world: World) -> list[str]:
+def persons(console: Console, world: World) -> list[str]:
     """The same question by different people; what made no difference."""
     show.heading(
         console, "One question, different people", "The upstream answers all of them alike; a persona says why not."
     )
-    plain = ask(world, wishes.QUESTION, wishes.NOBODY)
-    show.answer(console, wishes.NOBODY.who, wishes.QUESTION, plain.seen)
+    plain = ask(world, people.QUESTION, people.NOBODY)
+    show.answer(console, people.NOBODY.who, people.QUESTION, plain.seen)
     idle = []
-    for wish in (*wishes.PERSONAS, wishes.EXPLICIT):
-        answered = ask(world, wishes.QUESTION, wish)
-        show.answer(console, wish.who, wishes.QUESTION, answered.seen)
-        console.print(f"{next(iter(wish.said.values()))!r}", style="dim", markup=False, soft_wrap=True)
+    for person in (*people.PERSONAS, people.EXPLICIT):
+        answered = ask(world, people.QUESTION, person)
+        show.answer(console, person.who, people.QUESTION, answered.seen)
+        console.print(f"{next(iter(person.fields.values()))!r}", style="dim", markup=False, soft_wrap=True)
         console.print(_why(answered), markup=False, soft_wrap=True)
-        if not answered.gained or answered.seen.got == plain.seen.got:
-            idle.append(wish.who)
+        if not answered.gained or answered.seen.delivered == plain.seen.delivered:
+            idle.append(person.who)
     return idle
 
 
@@ -99,33 +99,35 @@ def weights(console: Console, world: World) -> set[str]:
     show.heading(
         console, "Weights chosen by the net", "objectives: auto, the two heaviest of five stay for each question."
     )
-    table, heaviest = Table("question", "what stays", "heaviest"), set()
-    for question, kind in wishes.WEIGHED:
+    table = Table("question", "what stays", "heaviest")
+    heaviest = set()
+    for question, kind in people.WEIGHED:
         case = Case(kind, question, (), options={"temperature": 0, "seed": 1, "max_tokens": 48})
-        answered = ask(world, case, wishes.NOBODY)
-        told = ", ".join(f"{name} {weight:.2f}" for name, weight in answered.weights.items())
-        table.add_row(f"{kind}: {question}", told, answered.heaviest)
+        answered = ask(world, case, people.NOBODY)
+        kept = ", ".join(f"{name} {weight:.2f}" for name, weight in answered.weights.items())
+        table.add_row(f"{kind}: {question}", kept, answered.heaviest)
         heaviest.add(answered.heaviest)
     console.print(table)
     return heaviest - {""}
 
 
-def beforehand(console: Console, world: World) -> None:
+def beforehand(console: Console, world: World, verbose: bool) -> None:
     """What the gateway would say of a preference, before anything is asked."""
-    show.heading(console, "What becomes of a preference", "aligner-proxy check --preference")
-    told = ["--model", MODEL, "--team", TEAM, "--preference", wishes.EXPLICIT.said["preference"]]
-    command = [sys.executable, "-m", "aligner_proxy", "check", str(CONFIG), *told]
-    subprocess.run(command, env=world.env, check=True)
+    preference = people.EXPLICIT.fields["preference"]
+    request = [os.path.relpath(CONFIG), "--model", MODEL, "--team", TEAM, "--preference", preference]
+    show.check(console, "What becomes of a preference", request, world.env if verbose else None)
 
 
 def main() -> int:
     """Run it all."""
-    console, began = Console(), time.monotonic()
+    verbose = options("One question by different people, and weights chosen by the question.").verbose
+    console = Console()
+    began = time.monotonic()
     try:
         with running(console, CONFIG) as world:
-            idle = people(console, world)
+            idle = persons(console, world)
             heaviest = weights(console, world)
-            beforehand(console, world)
+            beforehand(console, world, verbose)
     except (DemoError, openai.APIError) as error:
         console.print(f"demo: {error}", style="red", markup=False)
         return 1

@@ -5,12 +5,11 @@ Everything shown happens while you look. Exit status 0 only if at least one answ
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 import secrets
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -43,9 +42,9 @@ class World:
     keys: dict[str, str]
     env: dict[str, str]
 
-    def said(self) -> str:
-        """What the upstream answered last."""
-        return httpx.get(f"{self.upstream}/said", trust_env=False).json()["text"] or ""
+    def last_answer(self) -> str:
+        """The upstream's last answer."""
+        return httpx.get(f"{self.upstream}/last", trust_env=False).json()["text"] or ""
 
     def client(self, team: str) -> openai.OpenAI:
         """The official client; base_url and key are all that changes for an application."""
@@ -59,24 +58,24 @@ def ask(world: World, team: str, case: Case) -> Seen:
         raw = client.completions.with_raw_response.create(
             model=cases.RAW_MODEL, prompt=case.prompt, stop="\nAssistant:", **case.options
         )
-        got = raw.parse().choices[0].text
+        text = raw.parse().choices[0].text
     else:
         raw = client.chat.completions.with_raw_response.create(
             model=cases.MODEL, messages=case.messages, **case.options
         )
-        got = raw.parse().choices[0].message.content or ""
-    return seen(world, got, raw.headers)
+        text = raw.parse().choices[0].message.content or ""
+    return seen(world, text, raw.headers)
 
 
 def ask_stream(world: World, team: str, case: Case) -> Seen:
     """The same as a stream."""
     client = world.client(team)
     if case.raw:
-        text = client.completions.with_raw_response.create(
+        completion = client.completions.with_raw_response.create(
             model=cases.RAW_MODEL, prompt=case.prompt, stop="\nAssistant:", stream=True, **case.options
         )
-        parts = [chunk.choices[0].text or "" for chunk in text.parse() if chunk.choices]
-        return seen(world, "".join(parts), text.headers)
+        parts = [chunk.choices[0].text or "" for chunk in completion.parse() if chunk.choices]
+        return seen(world, "".join(parts), completion.headers)
     chat = client.chat.completions.with_raw_response.create(
         model=cases.MODEL, messages=case.messages, stream=True, **case.options
     )
@@ -84,10 +83,10 @@ def ask_stream(world: World, team: str, case: Case) -> Seen:
     return seen(world, "".join(parts), chat.headers)
 
 
-def seen(world: World, got: str, headers: httpx.Headers) -> Seen:
-    """An answer beside what the upstream had said, and what the headers tell of it."""
-    told = {name: headers.get(f"x-aligner-{name}", "") for name in ("status", "reason", "objectives", "policy")}
-    return Seen(world.said(), got, **told, cache=headers.get("x-aligner-cache", ""), ms=headers.get("x-aligner-ms", ""))
+def seen(world: World, delivered: str, headers: httpx.Headers) -> Seen:
+    """A delivered answer beside the upstream's, and what the headers say of it."""
+    names = ("status", "reason", "objectives", "policy", "cache", "ms")
+    return Seen(world.last_answer(), delivered, **{name: headers.get(f"x-aligner-{name}", "") for name in names})
 
 
 @contextmanager
@@ -98,7 +97,8 @@ def running(console: Console, config: Path = CONFIG) -> Iterator[World]:
     keys = {team: f"sk-{team}-{secrets.token_hex(12)}" for team in TEAMS}
     entries = [{"sha256": hashlib.sha256(k.encode()).hexdigest(), "alias": t, "team": t} for t, k in keys.items()]
     (WORK / "keys.yaml").write_text(yaml.safe_dump(entries))
-    up, port = free_port(), free_port()
+    up = free_port()
+    port = free_port()
     env = {
         **os.environ,
         "ALIGNER_PROXY_HOME": str(WORK),
@@ -110,13 +110,14 @@ def running(console: Console, config: Path = CONFIG) -> Iterator[World]:
     world = World(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{up}", keys, env)
     serve = ["aligner_proxy", "serve", "--config", str(config), "--port", str(port)]
     with ExitStack() as stack:
-        _start(stack, console, "the upstream", ["demo.upstream", str(up)], f"{world.upstream}/said", env)
+        _start(stack, console, "the upstream", ["demo.upstream", str(up)], f"{world.upstream}/last", env)
         _start(stack, console, "the gateway", serve, f"{world.gateway}/health/readiness", env)
         yield world
 
 
 def _start(stack: ExitStack, console: Console, what: str, arguments: list[str], url: str, env: dict[str, str]) -> None:
-    log, began = WORK / f"{what.removeprefix('the ')}.log", time.monotonic()
+    log = WORK / f"{what.removeprefix('the ')}.log"
+    began = time.monotonic()
     with console.status(f"starting {what} ...") as status:
         child = stack.enter_context(process(arguments, log, env))
         wait_for(url, child, log, lambda line: status.update(f"starting {what} ... [dim]{line[:100]}[/dim]"))
@@ -126,7 +127,8 @@ def _start(stack: ExitStack, console: Console, what: str, arguments: list[str], 
 def defects(console: Console, world: World) -> tuple[int, Case | None]:
     """Answers with a real defect; the number of edited ones, and the first of them."""
     show.heading(console, "Answers with a defect", "A model imitates what it is shown; these conversations mislead it.")
-    edited, first = 0, None
+    edited = 0
+    first = None
     for case in cases.DEFECTS:
         seen = ask(world, "demo-team", case)
         show.answer(console, "demo-team", case, seen)
@@ -154,8 +156,8 @@ def again(console: Console, world: World, case: Case) -> None:
     show.answer(console, "demo-team", case, ask_stream(world, "demo-team", case))
 
 
-def tenants(console: Console, world: World) -> None:
-    """The same answer under other objectives, and where these come from."""
+def tenants(console: Console, world: World, verbose: bool) -> None:
+    """The same answer under other objectives; with `verbose` the table of where each value comes from."""
     show.heading(
         console,
         "Another tenant, other objectives",
@@ -164,13 +166,20 @@ def tenants(console: Console, world: World) -> None:
     for case in cases.BOTH:
         for team in TEAMS:
             show.answer(console, team, case, ask(world, team, case))
-    show.heading(console, "Where acme's policy comes from", f"aligner-proxy check {CONFIG.relative_to(HERE.parent)}")
-    check = ["aligner_proxy", "check", str(CONFIG), "--model", cases.MODEL, "--team", "acme"]
-    subprocess.run([sys.executable, "-m", *check], env=world.env, check=True)
+    request = [os.path.relpath(CONFIG), "--model", cases.MODEL, "--team", "acme"]
+    show.check(console, "Where acme's policy comes from", request, world.env if verbose else None)
+
+
+def options(description: str) -> argparse.Namespace:
+    """The command line of a demo."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--verbose", action="store_true", help="show the policy in force, value by value, as well")
+    return parser.parse_args()
 
 
 def main() -> int:
     """Run it all."""
+    verbose = options("A local model, the gateway in front of it, and the official client.").verbose
     console = Console()
     began = time.monotonic()
     try:
@@ -178,7 +187,7 @@ def main() -> int:
             edited, first = defects(console, world)
             untouched = good(console, world)
             again(console, world, first or cases.DEFECTS[0])
-            tenants(console, world)
+            tenants(console, world, verbose)
             address = world.gateway
     except (DemoError, openai.APIError) as error:
         console.print(f"demo: {error}", style="red", markup=False)

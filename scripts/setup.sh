@@ -6,6 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 profile=${1:-dev}
 venv=.venv
+log=.build/setup.log
 supported='import sys; sys.exit(sys.version_info[:2] not in {(3, 11), (3, 12), (3, 13)})'
 
 lock_of() { [ "$1" = dev ] && echo requirements-dev.lock || echo requirements.lock; }
@@ -16,7 +17,7 @@ die() {
 }
 
 # Ready means made from exactly these files. Stamps are written last: an interrupted run is not taken for a finished one.
-fingerprint() { cat "$(lock_of "$1")" pyproject.toml scripts/setup.sh | cksum; }
+fingerprint() { cat "$(lock_of "$1")" pyproject.toml plugins/pyproject.toml scripts/setup.sh | cksum; }
 healthy() { "$venv/bin/python" -c "import pip; $supported" 2>/dev/null; }
 ready() { [ "$(cat "$venv/.ready-$1" 2>/dev/null)" = "$(fingerprint "$1")" ] && healthy; }
 
@@ -42,35 +43,31 @@ create() {
     }
 }
 
-# With pip's progress bars on a terminal; elsewhere without them, and without the lines that say nothing is to be done.
-pip_install() {
-    set -- "$venv/bin/python" -m pip install --disable-pip-version-check --no-input "$@"
-    if [ -t 2 ]; then
-        "$@" >&2
-    else
-        "$@" --progress-bar off | { grep -v '^Requirement already satisfied' || true; } >&2
-    fi
+# One line a step; what pip prints is in $log.
+pip_install() { # LABEL ARGUMENTS...
+    local label=$1
+    shift
+    "$venv/bin/python" scripts/pip_install.py "$log" "setup: $label" "$@"
 }
 
 install() {
-    say "1/3 packages from $(lock_of "$profile"), hashes checked" &&
-        pip_install --require-hashes --no-deps -r "$(lock_of "$profile")" &&
-        say "2/3 torch, the build that pip picks for this machine" &&
-        pip_install torch==2.13.0 &&
-        say "3/3 aligner-proxy itself, editable" &&
-        pip_install --no-deps --no-build-isolation --editable .
+    pip_install "1/3 packages from $(lock_of "$profile"), hashes checked" --require-hashes --no-deps -r "$(lock_of "$profile")" &&
+        pip_install "2/3 torch, the build that pip picks for this machine" torch==2.13.0 &&
+        pip_install "3/3 aligner-proxy itself and its plugins, editable" --no-deps --no-build-isolation --editable . --editable ./plugins
 }
 
 case $profile in gateway | dev) ;; *) die "usage: scripts/setup.sh gateway|dev" ;; esac
 ready "$profile" && exit 0
 started=$SECONDS
 fresh=no
+mkdir -p "$(dirname "$log")"
+: >"$log"
 healthy || { create && fresh=yes; }
 if ! install; then
-    [ "$fresh" = no ] || die "pip failed (above); run it again, what is downloaded stays in pip's cache"
+    [ "$fresh" = no ] || die "pip failed (above, and in $log); run it again, what is downloaded stays in pip's cache"
     say "the environment may be half-made; making it anew"
     create
-    install || die "pip failed (above); run it again, what is downloaded stays in pip's cache"
+    install || die "pip failed (above, and in $log); run it again, what is downloaded stays in pip's cache"
 fi
 [ "$profile" = dev ] && fingerprint dev >"$venv/.ready-dev"
 fingerprint gateway >"$venv/.ready-gateway" # dev holds everything that gateway does, in the same versions

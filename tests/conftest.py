@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 from collections.abc import Generator
 from pathlib import Path
 
@@ -27,17 +29,53 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "ignore:.*`ReadOnly` qualifier:UserWarning")
 
 
-_TOGETHER = ("conformance", "e2e", "faults")
-"""Folders whose files share processes that take long to start, or one table."""
+_OF_PROXIES = ("conformance", "e2e")
+"""Folders in which every test is one of a real proxy."""
+_OF_MODELS = Path(__file__).parent / "models"
+"""The tests of what makes and measures aligners, in which few do not compute."""
+_COMPUTES = re.compile(
+    r"^\s*(?:from|import) (?:peft|torch|transformers)\b|\btiny\.(?:adapter|aligner|model|runner|save|together)\b",
+    re.MULTILINE,
+)
+"""How a test file says that it computes with a model: by torch itself, or by the small model of the engine's tests."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a model or a proxy, which `make check` leaves out; skip what only `make test-long` runs."""
+    for item in items:
+        if item.path.parent.name in _OF_PROXIES:
+            item.add_marker(pytest.mark.e2e)
+        if item.path.is_relative_to(_OF_MODELS) or _computes(item.path):
+            item.add_marker(pytest.mark.model)
+        if item.get_closest_marker("long") and os.environ.get("LONG") != "1":
+            item.add_marker(pytest.mark.skip(reason="by `make test-long` only"))
+
+
+@functools.cache
+def _computes(path: Path) -> bool:
+    return _COMPUTES.search(path.read_text(encoding="utf-8")) is not None
+
+
+_ONE_TABLE = ("conformance", "faults")
+"""Folders whose files fill one table together."""
+_SHARED = re.compile(r"^DEPLOYMENT = ([A-Z]+)$", re.MULTILINE)
+"""How an end-to-end test file says that it shares its proxies with all files that say the same."""
 
 
 class Together(LoadScopeScheduling):
-    """Which tests one of several workers runs: those of a file, or of a whole folder."""
+    """Which tests one of several workers runs: those of a file, or of all files that share what takes long to start."""
 
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0]
         folder = Path(path).parts[1]
-        return folder if folder in _TOGETHER else path
+        return folder if folder in _ONE_TABLE else _proxies_of(self.config.rootpath / path) or path
+
+
+@functools.cache
+def _proxies_of(file: Path) -> str | None:
+    """The deployment that a file shares with others, if it does."""
+    shared = _SHARED.search(file.read_text(encoding="utf-8")) if file.parent.name == "e2e" else None
+    return shared[1] if shared else None
 
 
 @pytest.hookimpl(optionalhook=True)

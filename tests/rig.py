@@ -11,6 +11,7 @@ import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,13 +19,15 @@ import yaml
 from litellm.proxy._types import UserAPIKeyAuth
 
 from aligner_proxy import guardrail as module
-from aligner_proxy.engine.protocol import AlignRequest, Engine, Reading, Unread
+from aligner_proxy.choice_corrector import ChoiceCorrector
+from aligner_proxy.engine.protocol import AlignRequest, DeferredSession, Engine, Session
 from aligner_proxy.engine.scripted import ScriptedEngine
 from aligner_proxy.errors import AnswerTooLong, EngineFault
 from aligner_proxy.guardrail import AlignerGuardrail
 from aligner_proxy.ledger import Ledger
 from aligner_proxy.pipeline import Pipeline
-from aligner_proxy.types import Correction, SegmentScore
+from aligner_proxy.shadow import Shadows
+from aligner_proxy.types import Correction, Exchange, Outcome, Policy, SegmentScore
 
 MODES = {
     "routes": [
@@ -65,7 +68,7 @@ def _halves(answer: str) -> tuple[SegmentScore, ...]:
     return SegmentScore(answer[:middle], -1.0, False), SegmentScore(answer[middle:], 1.0, True, 0)
 
 
-class Lost(Unread):
+class Lost(DeferredSession):
     """A reading that ends in the middle."""
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
@@ -85,11 +88,20 @@ class RigEngine(ScriptedEngine):
 
         super().__init__(answered)
 
-    async def read(self, request: AlignRequest) -> Reading:
+    async def read(self, request: AlignRequest) -> Session:
         """A reading, or the failure of one."""
         if self.name == "deaf":
             raise RuntimeError("scripted")
-        return Lost(self) if self.name == "torn" else Unread(self)
+        return Lost(self) if self.name == "torn" else DeferredSession(self)
+
+
+async def correct_one(
+    pipeline: Pipeline, exchange: Exchange, policy: Policy, session: Session | None = None
+) -> Outcome:
+    """The outcome of one choice, recorded as the guardrail's are."""
+    ledger = Ledger(exchange.call_id, policy, "embedded")
+    keeper: Any = SimpleNamespace(note=lambda _: None)
+    return await ChoiceCorrector(pipeline, ledger, Shadows(1, 0), keeper, lambda _: None).correct_one(exchange, session)
 
 
 class Rig:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from litellm.types.utils import ModelResponseStream
 
-from aligner_proxy.ahead import ReadAhead
 from aligner_proxy.engine.protocol import AlignRequest
 from aligner_proxy.engine.scripted import ScriptedEngine
 from aligner_proxy.errors import EngineOverloaded
+from aligner_proxy.ledger import Ledger
 from aligner_proxy.pipeline import Pipeline
 from aligner_proxy.rewrite import chat
-from aligner_proxy.types import Correction, Exchange, Objective, Policy, SegmentScore, SkipReason, Status, Turn
+from aligner_proxy.streaming import HeldStream
+from aligner_proxy.types import Correction, Exchange, Objective, Outcome, Policy, SegmentScore, SkipReason, Status, Turn
 
 POLICY = Policy("p", objectives=(Objective("harmless", "Harmlessness: no harm"),))
 DATA = {"messages": [{"role": "user", "content": "When does the harbour open?"}]}
@@ -66,31 +68,53 @@ def exchange(answer: str, index: int = 0, **more: Any) -> Exchange:
     return Exchange("call-1", index, (Turn("user", "When?"),), answer, **more)
 
 
+def held(engine: ReadingEngine, data: dict[str, Any] | None = None) -> HeldStream:
+    """A held stream whose corrector takes the sessions of these choices, and corrects nothing."""
+
+    class Corrector:
+        def __init__(self) -> None:
+            self.pipeline = Pipeline(engine)
+            self.taken: list[Any] = []
+
+        async def correct(self, exchanges: Any, session_of: Any) -> list[Outcome]:
+            self.taken += [session_of(exchange.index) for exchange in exchanges if exchange.index == 0]
+            return []
+
+    made: Any = Corrector()
+    return HeldStream(chat, {**DATA, **(data or {})}, Ledger("call-1", POLICY, "m"), made)
+
+
+async def played(stream: HeldStream, *items: object) -> list[Any]:
+    """What was taken."""
+
+    async def source() -> AsyncIterator[object]:
+        for item in items:
+            yield item
+
+    assert [item async for item in stream.play(source())][: len(items)] == list(items)
+    made: Any = stream._corrector
+    return list(made.taken)
+
+
 async def test_what_is_said_is_read_choice_by_choice() -> None:
     engine = ReadingEngine()
-    ahead = ReadAhead(Pipeline(engine), chat, DATA, POLICY)
-    for item in (chunk("The "), chunk("At ", 1), chunk(None), "no chunk", chunk("harbour"), chunk("six", 1)):
-        await ahead.hear(item)
+    items = (chunk("The "), chunk("At ", 1), chunk(None), "no chunk", chunk("harbour"), chunk("six", 1))
+    taken = await played(held(engine), *items)
     assert [(one.heard, one.request.request_id[-2:]) for one in engine.listeners] == [
         ("The harbour", "/0"),
         ("At six", "/1"),
     ]
     assert engine.listeners[0].request.answer == ""
     assert engine.listeners[0].request.turns == (Turn("user", "When does the harbour open?"),)
-    assert ahead.of(0) is engine.listeners[0]
-    assert ahead.of(0) is None
-    await ahead.aclose()
-    assert [one.closed for one in engine.listeners] == [0, 1]
+    assert taken == [engine.listeners[0]]
+    assert [one.closed for one in engine.listeners] == [0, 1], "who takes one closes it"
 
 
 @pytest.mark.parametrize("engine", [ReadingEngine(full=True), ReadingEngine(deaf_after=3)])
 async def test_an_engine_that_cannot_read_costs_the_stream_nothing(
     engine: ReadingEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ahead = ReadAhead(Pipeline(engine), chat, DATA, POLICY)
-    for _ in range(4):
-        await ahead.hear(chunk("The harbour"))
-    assert ahead.of(0) is None
+    assert await played(held(engine), *(chunk("The harbour") for _ in range(4))) == [None]
     assert [one.closed for one in engine.listeners] == ([] if engine.full else [1])
     assert len(caplog.records) == 1
     assert "harbour" not in caplog.text
@@ -99,8 +123,7 @@ async def test_an_engine_that_cannot_read_costs_the_stream_nothing(
 @pytest.mark.parametrize("wish", [{"response_format": {"type": "json_object"}}, {"logprobs": True}])
 async def test_what_will_not_be_corrected_is_not_read(wish: dict[str, Any]) -> None:
     engine = ReadingEngine()
-    ahead = ReadAhead(Pipeline(engine), chat, {**DATA, **wish}, POLICY)
-    await ahead.hear(chunk("{"))
+    await played(held(engine, wish), chunk("{"))
     assert bool(engine.listeners) == ("logprobs" in wish), "logprobs show themselves in the answer only"
 
 
@@ -128,16 +151,16 @@ async def test_an_answer_that_is_skipped_in_the_end_is_let_go_of() -> None:
 
 async def test_a_client_that_leaves_takes_the_reading_with_it() -> None:
     engine = ReadingEngine()
-    ahead = ReadAhead(Pipeline(engine), chat, DATA, POLICY)
 
-    async def stream() -> None:
-        try:
-            await ahead.hear(chunk("The"))
-            await asyncio.sleep(30)
-        finally:
-            await ahead.aclose()
+    async def source() -> AsyncIterator[object]:
+        yield chunk("The")
+        await asyncio.sleep(30)
 
-    task = asyncio.create_task(stream())
+    async def play() -> None:
+        async for _ in held(engine).play(source()):
+            pass
+
+    task = asyncio.create_task(play())
     await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aligner_proxy import cache as caching
-from aligner_proxy.cache import CorrectionCache, pack, unpack
+from aligner_proxy.cache import Compute, CorrectionCache, pack, unpack
 from aligner_proxy.engine.protocol import AlignerInfo
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.types import (
@@ -50,6 +50,13 @@ async def cache(tmp_path: Path) -> AsyncIterator[CorrectionCache]:
     store = CorrectionCache(tmp_path / "store", ttl_s=60, max_mb=4)
     yield store
     await store.aclose()
+
+
+async def shared(cache: CorrectionCache, key: str, compute: Compute) -> Correction:
+    """What is computed once for all who ask meanwhile, and not stored."""
+    correction, cache_hit = await cache.get_or_compute(key, compute, remember=False)
+    assert cache_hit is None
+    return correction
 
 
 def _key(info: AlignerInfo = INFO, policy: Policy = POLICY, exchange: Exchange = EXCHANGE) -> str:
@@ -214,7 +221,7 @@ async def test_a_store_that_cannot_be_read_costs_one_warning(tmp_path: Path, cap
     for _ in range(3):
         await cache.put("k", CORRECTION)
         assert await cache.get("k") is None
-    assert await cache.shared("k", _compute) == CORRECTION
+    assert await shared(cache, "k", _compute) == CORRECTION
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "cannot be used (DatabaseError); going on without it" in record.getMessage()
@@ -298,7 +305,7 @@ class _Work:
 
 
 async def _started(cache: CorrectionCache, work: _Work, waiters: int, key: str = "k") -> list[asyncio.Task[Correction]]:
-    tasks = [asyncio.create_task(cache.shared(key, work)) for _ in range(waiters)]
+    tasks = [asyncio.create_task(shared(cache, key, work)) for _ in range(waiters)]
     await asyncio.sleep(0.01)
     return tasks
 
@@ -341,7 +348,7 @@ async def test_the_computation_is_cancelled_with_its_last_waiter(cache: Correcti
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    late = asyncio.create_task(cache.shared("k", work))  # before the cancelled computation has ended
+    late = asyncio.create_task(shared(cache, "k", work))  # before the cancelled computation has ended
     await asyncio.sleep(0.01)
     assert (work.runs, work.cancelled) == (2, 1)
     work.go_on.set()
@@ -352,7 +359,7 @@ async def test_a_waiter_that_times_out_is_one_that_goes(cache: CorrectionCache) 
     work = _Work()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.02):
-            await cache.shared("k", work)
+            await shared(cache, "k", work)
     await asyncio.sleep(0.01)
     assert work.cancelled == 1
 
@@ -363,7 +370,7 @@ async def test_an_error_reaches_all_and_is_not_remembered(cache: CorrectionCache
     work.go_on.set()
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(result) for result in results] == [EngineFault] * 3
-    assert await cache.shared("k", _compute) == CORRECTION
+    assert await shared(cache, "k", _compute) == CORRECTION
 
 
 async def test_an_error_that_nobody_waits_for_is_not_logged(
@@ -374,7 +381,7 @@ async def test_an_error_that_nobody_waits_for_is_not_logged(
             await asyncio.sleep(60)
         raise EngineFault("too late")
 
-    task = asyncio.create_task(cache.shared("k", stubborn))
+    task = asyncio.create_task(shared(cache, "k", stubborn))
     await asyncio.sleep(0.01)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -385,7 +392,7 @@ async def test_an_error_that_nobody_waits_for_is_not_logged(
 
 
 async def test_nothing_is_left_behind(cache: CorrectionCache) -> None:
-    await asyncio.gather(*(cache.shared(f"k{i}", _compute) for i in range(100)))
+    await asyncio.gather(*(shared(cache, f"k{i}", _compute) for i in range(100)))
     assert not cache._flights
 
 

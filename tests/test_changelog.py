@@ -1,4 +1,4 @@
-"""The version stands in three places; they must agree, and the newest changes must be written down."""
+"""The version stands in several places; they must agree, and the newest changes must be written down."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ HEADINGS = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="
 def test_version_is_the_same_everywhere() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     released = [heading for heading in HEADINGS if heading != "Unreleased"]
-    assert project["version"] == __version__ == released[0]
+    plugins = tomllib.loads((ROOT / "plugins" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == plugins["version"] == __version__ == released[0]
+    assert f"aligner-proxy=={__version__}" in plugins["dependencies"]
 
 
 def test_litellm_is_pinned_the_same_in_project_and_locks() -> None:

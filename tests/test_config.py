@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from jsonschema import ValidationError, validate
 
-from aligner_proxy import config
+from aligner_proxy import config, plugged
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.keys_file import load_keys
 from aligner_proxy.litellm_file import GUARDRAIL, find_policies
@@ -131,9 +131,9 @@ def test_own_objectives_go_over_the_built_in_ones(tmp_path: Path) -> None:
         ),
         (
             "defaults: {quota: 1}\n",
-            "policies.yaml:1: unknown key 'quota' in defaults; known: after_retry, aligner, caution, corrector, "
-            "deadline_s, drafts, gate, json_strings, keepalive_s, max_answer_chars, mode, on_error, plugin_rules, "
-            "preferences, sample, stream, trail, verify",
+            "policies.yaml:1: unknown key 'quota' in defaults; known: after_retry, aligner, best_of, caution, "
+            "corrector, deadline_s, debug_trailer, drafts, gate, json_strings, keepalive_s, max_answer_chars, mode, "
+            "on_error, plugin_rules, preferences, sample, stream, verify",
         ),
         ("defaults: {deadline_s: 0}\n", "policies.yaml:1: defaults.deadline_s: Input should be greater than 0"),
         ("defaults: {sample: 1.5}\n", "policies.yaml:1: defaults.sample: Input should be less than or equal to 1"),
@@ -368,7 +368,7 @@ def test_a_home_that_is_a_file_is_named(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_the_committed_schema_is_not_stale() -> None:
     committed = json.loads((CONFIGS / "policies.schema.json").read_text())
-    assert committed == config.schema(), "run: python -m aligner_proxy.config > configs/policies.schema.json"
+    assert committed == plugged.schema(), "run: python -m aligner_proxy.plugged > configs/policies.schema.json"
 
 
 def test_the_schema_refuses_what_the_models_refuse() -> None:

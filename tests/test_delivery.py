@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from aligner_proxy.delivery import _way
+from aligner_proxy.delivery import stream_mode
 from aligner_proxy.types import Mode, Policy, StreamMode
 
 
@@ -16,9 +16,9 @@ from aligner_proxy.types import Mode, Policy, StreamMode
 @pytest.mark.parametrize("asked", StreamMode)
 def test_the_way_is_the_policys_where_it_can_be_taken(mode: Mode, asked: StreamMode, pieces: bool) -> None:
     pipeline: Any = SimpleNamespace(piecewise=lambda _: pieces)
-    way = _way(Policy(name="p", mode=mode, stream=asked), pipeline)
+    way = stream_mode(Policy(name="p", mode=mode, stream=asked), pipeline)
     if mode is Mode.SHADOW:
-        assert way is StreamMode.LIVE
+        assert way is StreamMode.PASSTHROUGH
     elif mode is Mode.ENFORCE and (asked is not StreamMode.SENTENCE or pieces):
         assert way is asked
     else:

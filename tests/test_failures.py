@@ -12,19 +12,21 @@ from hypothesis import strategies as st
 
 from aligner_proxy import failures
 from aligner_proxy.errors import (
+    BY_REASON,
     AnswerTooLong,
     BreakerOpen,
-    CannotWeigh,
     CorrectionError,
     DeadlineExceeded,
     EngineOverloaded,
     Shed,
+    StatesUnavailable,
 )
 from aligner_proxy.failures import Budget, blocks, class_of, closed, reason_of
 from aligner_proxy.types import FailureClass, FailurePolicy, Mode, OnError, Outcome, Policy, SkipReason, Status
 
 ALL_BLOCK = FailurePolicy(*[OnError.BLOCK] * 6)
 ALL_RETRY = FailurePolicy(*[OnError.RETRY] * 6)
+FAILURES = [reason for reason in (*BY_REASON, failures.INTERNAL, "gate_empty") if class_of(reason) is not None]
 
 
 def kinds(error: type[CorrectionError]) -> set[type[CorrectionError]]:
@@ -33,15 +35,15 @@ def kinds(error: type[CorrectionError]) -> set[type[CorrectionError]]:
 
 
 def test_every_error_of_ours_has_a_class_or_is_a_skip() -> None:
-    # Weights are done without where nobody can tell them (weighing.py): no outcome ever has that for its reason.
-    skips = {CannotWeigh.reason, *(reason.value for reason in SkipReason)}
+    # What needs states of texts does without where there are none: no outcome ever has that for its reason.
+    skips = {StatesUnavailable.reason, *(reason.value for reason in SkipReason)}
     ours = [kind for kind in kinds(CorrectionError) if kind.__module__.startswith("aligner_proxy.")]
     assert len(ours) > len(FailureClass)
     for kind in ours:
         assert (class_of(kind.reason) is None) == (kind.reason in skips), kind
     assert class_of("gate_whatever_it_found") is FailureClass.GATE
     assert class_of("gate_partly:lost_name") is None
-    assert set(failures.CLASSES.values()) | {FailureClass.GATE} == set(FailureClass)
+    assert {kind.failure for kind in ours} - {None} | {FailureClass.GATE} == set(FailureClass)
 
 
 @pytest.mark.parametrize("reason", [None, "", "cancelled", "would_correct", *SkipReason])
@@ -71,7 +73,7 @@ def outcome(reason: str | None, status: Status = Status.FAILED, **policy: Any) -
 @pytest.mark.parametrize("kind", list(FailureClass))
 def test_each_class_is_blocked_by_itself(kind: FailureClass) -> None:
     only = replace(FailurePolicy(), **{kind.value: OnError.BLOCK})
-    reasons = {"gate_lost_fact": FailureClass.GATE, **failures.CLASSES}
+    reasons = {reason: class_of(reason) for reason in FAILURES}
     for reason, of in reasons.items():
         assert blocks(outcome(reason, on_error=only)) is (of is kind)
         assert not blocks(outcome(reason, on_error=only, mode=Mode.SHADOW))
@@ -169,7 +171,7 @@ def test_the_gate_is_asked_about_a_more_careful_correction_once(clock: Clock) ->
     assert budget.again(outcome("gate_lost_name"), None) is None
 
 
-REASONS = st.sampled_from([*failures.CLASSES, "gate_empty"])
+REASONS = st.sampled_from(FAILURES)
 
 
 @given(st.lists(st.tuples(REASONS, st.floats(0, 3)), max_size=60), st.floats(0.1, 30))

@@ -15,7 +15,7 @@ from litellm.router import Router
 from starlette.responses import JSONResponse
 
 from aligner_proxy import prompts
-from aligner_proxy.engine.foreign import ForeignAligner
+from aligner_proxy.engine.foreign import CompletionsAligner
 from aligner_proxy.errors import (
     AnswerTooLong,
     ConfigError,
@@ -43,9 +43,9 @@ def router(bases: Sequence[str], model: str = "text-completion-openai/big", **se
     return Router(model_list=deployments, **{"num_retries": 0, **settings})
 
 
-def aligner(made: Router | None, group: str = "aligners") -> ForeignAligner:
+def aligner(made: Router | None, group: str = "aligners") -> CompletionsAligner:
     """The group as an aligner."""
-    return ForeignAligner(GroupCompleter(group, lambda: made), FAMILY)
+    return CompletionsAligner(GroupCompleter(group, lambda: made), FAMILY)
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ from litellm.types.llms.openai import ResponsesAPIResponse
 from litellm.types.utils import EmbeddingResponse, ModelResponse, ModelResponseStream
 from prometheus_client import REGISTRY
 
-from aligner_proxy import audit, config, delivery, in_force
+from aligner_proxy import audit, config, delivery, in_force, plugged
 from aligner_proxy import guardrail as module
 from aligner_proxy.engine.protocol import AlignRequest
 from aligner_proxy.engine.scripted import ScriptedEngine
@@ -54,7 +54,8 @@ def build(folder: Path, monkeypatch: pytest.MonkeyPatch, policies: Any = POLICIE
     in_force._at.cache_clear()
     (folder / "policies.yaml").write_text(yaml.safe_dump(policies))
     made = AlignerGuardrail(guardrail_name="aligner", default_on=True, **({"event_hook": "post_call"} | settings))
-    made.pipeline = Pipeline(ScriptedEngine(lambda request: request.answer.replace(" You fool.", "")))
+    engine = ScriptedEngine(lambda request: request.answer.replace(" You fool.", ""))
+    made.pipeline = Pipeline(engine, extensions=made.pipeline.extensions)
     return made
 
 
@@ -178,6 +179,39 @@ async def test_on_error_block(guard: AlignerGuardrail) -> None:
         await guard.async_post_call_success_hook(request, user(), answer("It is so."))
     assert (caught.value.code, caught.value.status_code) == ("503", 503)
     assert ledger_of(request).headers()["x-aligner-status"] == "failed"
+
+
+@pytest.fixture
+def uninstalled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No distribution of plugins is installed."""
+    with monkeypatch.context() as without:
+        without.setattr(plugged, "installed", lambda: ())
+        plugged.load.cache_clear()
+        yield
+    plugged.load.cache_clear()
+
+
+@pytest.mark.usefixtures("uninstalled")
+async def test_without_its_plugins_a_gateway_starts_and_says_which_line_needs_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    refined = {"match": {"model": "refined"}, "objectives": ["kind"], "corrector": "self_refine", "on_error": "block"}
+    weighed = {"match": {}, "objectives": {"auto": ["kind"], "keep": 1}, "best_of": 3, "preferences": ["request"]}
+    policies = {"objectives": POLICIES["objectives"], "routes": [refined, weighed]}
+    guard = build(tmp_path, monkeypatch, policies)
+    needs = [record.getMessage() for record in caplog.records if "aligner-proxy-systems" in record.getMessage()]
+    assert len(needs) == 4
+    for what in ("best_of", "preferences", "objectives: auto", "corrector 'self_refine'"):
+        assert sum(f": {what} needs the plugin distribution" in text for text in needs) == 1
+    assert len(guard.pipeline.correctors) == 1
+    request = data(aligner={"preference": "No emoji."})
+    edited = await guard.async_post_call_success_hook(request, user(), answer("It is so. You fool."))
+    assert edited.choices[0].message.content == "It is so."
+    assert ledger_of(request).headers()["x-aligner-objectives"] == "kind"
+    request = data("refined")
+    with pytest.raises(Blocked):
+        await guard.async_post_call_success_hook(request, user(), answer("It is so. You fool."))
+    assert ledger_of(request).reason == "engine_unavailable"
 
 
 async def test_wishes_of_header_and_body_count_and_are_forgotten(guard: AlignerGuardrail) -> None:
@@ -528,7 +562,7 @@ MODES = {
     "objectives": POLICIES["objectives"],
     "routes": [
         {"match": {"model": mode}, "stream": mode, "objectives": ["kind"], "on_error": "block"}
-        for mode in ("hold", "sentence", "live")
+        for mode in ("hold", "sentence", "passthrough")
     ],
 }
 INSULTED = "It is so. You fool. Go home."
@@ -558,7 +592,7 @@ async def flow(items: list[Any]) -> AsyncIterator[Any]:
     [
         ("hold", "corrected", "It is so. Go home."),
         ("sentence", "corrected", "It is so. Go home."),
-        ("live", "shadow", INSULTED),
+        ("passthrough", "shadow", INSULTED),
     ],
 )
 async def test_a_stream_is_treated_as_its_route_says(
@@ -583,5 +617,5 @@ async def test_a_failure_in_mid_stream_is_blocked_where_the_policy_wants_that(
     guard.pipeline = Pipeline(SegmentEngine(fooled, lambda _: EngineFault("broken")))
     with pytest.raises(Blocked):
         await streamed(guard, "sentence", ["It is so. You fool. ", "Go home."])
-    ledger, got = await streamed(guard, "live", ["It is so. You fool. ", "Go home."])
+    ledger, got = await streamed(guard, "passthrough", ["It is so. You fool. ", "Go home."])
     assert (ledger.status.value, chat_text(got)) == ("shadow", INSULTED)

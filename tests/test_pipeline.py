@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from aligner_proxy.cache import CorrectionCache
-from aligner_proxy.engine.protocol import AlignRequest, Unread
+from aligner_proxy.engine.protocol import AlignRequest, DeferredSession
 from aligner_proxy.engine.scripted import SCRIPTED, ScriptedEngine
 from aligner_proxy.errors import (
     AnswerTooLong,
@@ -316,7 +316,7 @@ async def test_a_failure_is_tried_again_where_the_policy_says_so(kind: str, erro
     assert (outcome.status, outcome.text, outcome.attempts) == (Status.FAILED, ASKED.answer, 1)
 
 
-class Ahead(Unread):
+class Ahead(DeferredSession):
     """What an engine read ahead; it is good for one end, and that one comes to `said`."""
 
     def __init__(self, engine: ScriptedEngine, said: Exception | Correction) -> None:

@@ -19,7 +19,8 @@ from aligner_proxy.types import Correction, Exchange, Outcome, Policy, Status
 from tests.installed import EXAMPLE, install, install_example
 
 HOOKS = "from aligner_proxy.hookspecs import Kind, hookimpl\n"
-OURS = ["aligner", "self_refine", "stream_aligner"]
+OURS = ["aligner", "meal", "metaalign", "self_refine", "stream_aligner"]
+CORRECTORS = {"aligner", "self_refine", "stream_aligner"}
 FALSE_FRIEND = HOOKS + "@hookimpl\ndef correctors():\n    return [Kind('self_refine', 'mine', lambda told: None)]\n"
 Site = Callable[..., Path]
 
@@ -28,6 +29,7 @@ Site = Callable[..., Path]
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of installed distributions, of this test alone."""
     monkeypatch.delenv("ALIGNER_PROXY_PLUGINS", raising=False)
+    (tmp_path / "site").mkdir()  # Python remembers of a path that is not there that nothing can be imported from it
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     load.cache_clear()
     before = set(sys.modules)
@@ -49,9 +51,9 @@ def plugin(name: str) -> Plugin:
 
 
 def test_our_own_come_first_and_say_what_they_offer(site: Path) -> None:
-    names = [(one.name, one.third_party, one.fault) for one in load(True).plugins][:3]
+    names = [(one.name, one.third_party, one.fault) for one in load(True).plugins][:5]
     assert names == [(name, False, None) for name in OURS]
-    assert set(load(True).offers("correctors")) == set(OURS)
+    assert set(load(True).offers("correctors")) == CORRECTORS
 
 
 def test_the_example_is_installed_by_its_metadata_and_made_by_the_file(site: Path, tmp_path: Path) -> None:

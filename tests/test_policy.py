@@ -16,7 +16,6 @@ from aligner_proxy.config import load
 from aligner_proxy.errors import ForbiddenError
 from aligner_proxy.policy import SETTINGS, PolicyResolver, RequestFacts, value_of
 from aligner_proxy.policy_file import Grants, OnErrorByClass, PolicyFile, Route, Settings, Tenant
-from aligner_proxy.preferences.dialogue import MetaPrompt, SystemInfo, UserInfo
 from aligner_proxy.types import FailureClass, FailurePolicy, GateRule, Mode, OnError, Policy
 
 FILE = """\
@@ -366,17 +365,13 @@ def test_metadata_that_names_what_was_never_made_is_ignored(tmp_path: Path) -> N
 
 
 def test_policies_of_requests_without_wishes_are_made_once_and_nothing_that_a_client_wrote_is_kept() -> None:
-    file = {
-        "routes": [{"match": {}, "preferences": ["system"]}],
-        "tenants": [{"match": {"team": "*"}, "allow_preferences": True}],
-    }
-    resolver = PolicyResolver(PolicyFile.model_validate(file))
+    resolver = PolicyResolver(PolicyFile.model_validate({"routes": [{"match": {}}]}))
     first, again = (
-        resolver.resolve(RequestFacts(model="gpt", team_id="t", said=MetaPrompt(SystemInfo(text), UserInfo("", ""))))
+        resolver.resolve(RequestFacts(model="gpt", team_id="t", system=text, fields={"preference": text}))
         for text in ("Answer in at most 80 words.", "Do not use any lists.")
     )
     assert resolver._remembered.cache_info().misses == 1
-    assert first.objectives != again.objectives
+    assert first is again
     for facts in (
         RequestFacts(model="gpt", tags=("t",)),
         RequestFacts(model="g" * 1000),

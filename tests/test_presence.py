@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
 import httpx
@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from aligner_proxy.engine import listen
 from aligner_proxy.errors import ClientGone
-from aligner_proxy.presence import Presence, client_left, watch, while_there
+from aligner_proxy.presence import Presence, cancelled_when, client_left, watch
 
 
 class Work:
@@ -36,6 +36,12 @@ class Work:
             self.cancelled.set()
             raise
         return "done"
+
+
+async def while_there(left: Callable[[], Awaitable[None]] | None, work: Coroutine[Any, Any, str]) -> str:
+    """What the work returns, unless its client leaves before."""
+    async with cancelled_when(left):
+        return await work
 
 
 async def passed(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:

@@ -23,8 +23,8 @@ def test_it_is_there_until_it_expires() -> None:
     assert recent.get("a") == Correction("text")
     clock.now = 1010.0
     assert recent.get("a") is None
-    assert recent._chars == 0
-    assert not recent._kept
+    recent.put("b", Correction("x"), 1010.0)
+    assert recent.get("b") is None, "one that has expired already is not kept"
 
 
 def test_those_not_used_for_longest_make_room() -> None:
@@ -49,4 +49,5 @@ def test_one_that_is_put_again_is_counted_once() -> None:
     for text in ("one", "other"):
         recent.put("a", Correction(text), 2000.0)
     assert recent.get("a") == Correction("other")
-    assert recent._chars == len("aother")
+    recent.put("b", Correction("x" * (30 - len("aother") - len("b"))), 2000.0)
+    assert recent.get("a") is not None, "there is room for both"

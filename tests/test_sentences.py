@@ -17,17 +17,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aligner_proxy.audit.sinks import Keepers
 from aligner_proxy.cache import CorrectionCache
+from aligner_proxy.choice_corrector import ChoiceCorrector
 from aligner_proxy.engine.scripted import ScriptedEngine
 from aligner_proxy.engine.scripted_reading import SegmentEngine
 from aligner_proxy.errors import CorrectionError, EngineFault, EngineOverloaded, EngineUnavailable, ReadingLost
 from aligner_proxy.ledger import Ledger
 from aligner_proxy.pipeline import Pipeline
-from aligner_proxy.rewrite import chat, messages
-from aligner_proxy.rewrite.careful import CarefulTelling
-from aligner_proxy.rewrite.telling import Told
+from aligner_proxy.rewrite import chat, messages, responses
+from aligner_proxy.rewrite.careful import SafeDecoder
+from aligner_proxy.rewrite.telling import StreamEvent
 from aligner_proxy.segments import split
 from aligner_proxy.sentences import ReleasedStream
+from aligner_proxy.shadow import Shadows
+from aligner_proxy.stream_queue import KEEPALIVE
 from aligner_proxy.types import (
     Exchange,
     FailurePolicy,
@@ -40,8 +44,18 @@ from aligner_proxy.types import (
     StreamMode,
     Turn,
 )
-from aligner_proxy.waiting import KEEPALIVE
-from tests.told_streams import FORMATS, Format, chat_items, chat_text, chunk, message_items, message_text
+from tests.told_streams import (
+    FORMATS,
+    Format,
+    chat_items,
+    chat_text,
+    chunk,
+    kind,
+    message_items,
+    message_text,
+    response_items,
+    response_text,
+)
 
 POLICY = Policy("p", (Objective("kind", "Kind: the response should never insult"),), stream=StreamMode.SENTENCE)
 DATA = {"messages": [{"role": "user", "content": "When?"}], "prompt": "When?", "input": "When?"}
@@ -62,14 +76,13 @@ def stream(
 ) -> tuple[ReleasedStream, Ledger]:
     ledger = Ledger("call-1", policy, "m")
 
-    def refuse(outcome: Outcome) -> None:
-        if outcome.status in blocked:
-            raise PermissionError(outcome.reason)
+    class Corrector(ChoiceCorrector):
+        def refuse(self, outcome: Outcome) -> None:
+            if outcome.status in blocked:
+                raise PermissionError(outcome.reason)
 
-    def settle(found: Sequence[tuple[Exchange, Outcome]]) -> None:
-        ledger.settle([outcome for _, outcome in found])
-
-    return ReleasedStream(wire, DATA, ledger, Pipeline(engine), settle, refuse), ledger
+    corrector = Corrector(Pipeline(engine), ledger, Shadows(1, 1), Keepers([]), lambda _: None)
+    return ReleasedStream(wire, DATA, ledger, corrector), ledger
 
 
 async def flow(items: Sequence[object], error: BaseException | None = None) -> AsyncIterator[object]:
@@ -202,11 +215,11 @@ async def test_the_stretch_is_replaced_behind_what_went_out() -> None:
     made, _ = stream(engine)
     answer = "You fool! It is so. You fool! A fool. Bring a coat. And more."
     assert chat_text(await played(made, flow(chat_items(cut(3, answer))))).startswith("You friend! It is so.")
-    first, second = engine.readings[0].spans
+    first, second = engine.sessions[0].spans
     assert (first.first, first.stop, first.before, answer[: first.end]) == (0, 1, "", "You fool! It is so.")
     assert (second.first, second.stop, second.before) == (2, 4, "You friend! It is so.")
     assert answer[: second.end] == "You fool! It is so. You fool! A fool. Bring a coat."
-    assert engine.readings[0].closed
+    assert engine.sessions[0].closed
 
 
 async def test_an_edit_that_the_gate_refuses_goes_out_as_it_was() -> None:
@@ -277,7 +290,7 @@ async def test_a_tool_call_lets_the_rest_pass_at_once() -> None:
 )
 async def test_what_may_not_be_edited_passes(more: dict[str, Any], items: list[Any], reason: str | None) -> None:
     made, ledger = stream(SegmentEngine(score, lambda _: "Sorry."))
-    made._telling = CarefulTelling(chat.telling({**DATA, **more}), DATA)
+    made._decoder = SafeDecoder(chat.decoder({**DATA, **more}), DATA)
     got = await played(made, flow(items))
     if reason is not None:
         assert all(a is b for a, b in zip(got, items, strict=False))
@@ -311,10 +324,24 @@ async def test_what_may_become_json_is_looked_at_as_a_whole(answer: str) -> None
 async def test_texts_inside_json_are_edited_as_a_whole_where_the_route_says_so() -> None:
     policy = replace(POLICY, json_strings=JsonStrings.CORRECT)
     made, ledger = stream(SegmentEngine(score, lambda _: "You friend."), policy=policy)
-    made._telling = CarefulTelling(chat.telling({**DATA, "response_format": {"type": "json_object"}}), DATA)
+    made._decoder = SafeDecoder(chat.decoder({**DATA, "response_format": {"type": "json_object"}}), DATA)
     answer = '{"said": "It is so, and well it is. You fool. Go on."}'
     text = chat_text(await played(made, calm(chat_items(cut(2, answer)))))
     assert json.loads(text) == {"said": "It is so, and well it is. You friend. Go on."}
+    assert ledger.status is Status.CORRECTED
+
+
+async def test_a_text_that_comes_as_a_whole_before_its_pieces_waits_until_it_is_decided() -> None:
+    """LiteLLM makes such streams of whole responses: nothing that is flagged may go out with the first events."""
+    answer = "It is so. You fool. Go on."
+    items = response_items([answer])
+    for item in items:
+        if kind(item) == "response.content_part.added":
+            item.part.text = answer
+    made, ledger = stream(SegmentEngine(score, milder), responses)
+    got = await played(made, calm(items))
+    assert response_text(got) == "It is so. Go on."
+    assert "fool" not in "".join(item.model_dump_json() for item in got if not isinstance(item, bytes))
     assert ledger.status is Status.CORRECTED
 
 
@@ -370,7 +397,7 @@ class Losing(SegmentEngine):
 
     async def read(self, request: Any) -> Any:
         reading = await super().read(request)
-        if len(self.readings) <= self.times:
+        if len(self.sessions) <= self.times:
             setattr(reading, self.asking, self._losing(getattr(reading, self.asking)))
         return reading
 
@@ -399,7 +426,7 @@ async def test_a_reading_that_is_lost_is_begun_again(asking: str, known: int, er
         "It is so. You friend! Go home."
     )
     assert ledger.status is Status.CORRECTED
-    first, second = engine.readings
+    first, second = engine.sessions
     assert first.closed
     assert second.closed
     assert engine.whole == 0
@@ -427,7 +454,7 @@ async def test_one_that_is_lost_again_and_again_lets_the_rest_pass_within_the_de
     assert got == "It is so. You fool! Go."
     assert ledger.status is Status.FAILED
     assert ledger.reason in ("overloaded", "timeout")
-    assert all(reading.closed for reading in engine.readings)
+    assert all(reading.closed for reading in engine.sessions)
 
 
 async def test_an_engine_that_is_too_slow_is_not_waited_for() -> None:
@@ -482,7 +509,7 @@ async def test_a_client_that_leaves_ends_the_reading_and_is_recorded() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert engine.readings[0].closed
+    assert engine.sessions[0].closed
     assert (ledger.status, ledger.reason) == (Status.FAILED, "cancelled")
     assert len(asyncio.all_tasks()) == 1
 
@@ -501,7 +528,7 @@ async def test_a_stream_that_waits_keeps_the_connection_alive() -> None:
 
 
 async def test_the_trail_tells_what_was_flagged_and_never_text() -> None:
-    made, _ = stream(SegmentEngine(score, milder), policy=Policy("p", POLICY.objectives, trail=True))
+    made, _ = stream(SegmentEngine(score, milder), policy=Policy("p", POLICY.objectives, debug_trailer=True))
     *_, last = await played(made, flow(chat_items(["It is so. ", "You fool. ", "Go."])))
     trail, status, _ = last.decode().split("\n\n")
     assert status == ": aligner status=corrected"
@@ -519,7 +546,7 @@ async def test_only_what_is_aligned_as_a_whole_goes_through_the_cache(tmp_path: 
     engine = SegmentEngine(score, milder) if reads else whole
     for times in (1, 2):
         made, ledger = stream(engine)
-        made._pipeline.cache = cache
+        made._corrector.pipeline.cache = cache
         assert chat_text(await played(made, calm(chat_items(["It is so. ", "You fool. ", "Go."])))) == "It is so. Go."
         assert ledger.outcomes[0].cache_hit is (None if reads else times == 2)
     exchange = Exchange("c", 0, (Turn("user", "When?"),), "It is so. You fool. Go.")
@@ -530,32 +557,35 @@ async def test_only_what_is_aligned_as_a_whole_goes_through_the_cache(tmp_path: 
 
 
 class Brittle:
-    """A telling that stumbles over an item, or over an edit."""
+    """A decoder that stumbles over an item, or over an edit."""
 
     def __init__(self, over: str) -> None:
-        self.telling, self.over, self.taken = chat.telling(DATA), over, 0
+        self.decoder, self.over, self.taken = chat.decoder(DATA), over, 0
 
-    def take(self, item: object) -> list[Told]:
+    def feed(self, item: object) -> list[StreamEvent]:
         self.taken += 1
         if self.over == "item" and self.taken == 3:
             raise KeyError("secret")
-        told = self.telling.take(item)
-        return [replace(one, say=self.say) for one in told] if self.over == "edit" else told
+        events = self.decoder.feed(item)
+        return [replace(event, rewrite=self.rewrite) for event in events] if self.over == "edit" else events
 
-    def say(self, pieces: Sequence[str], wholes: Any) -> object:
+    def rewrite(self, pieces: Sequence[str], wholes: Any) -> object:
         raise AttributeError("secret")
 
-    def flush(self) -> list[Told]:
+    def flush(self) -> list[StreamEvent]:
         return []
 
     def exchange(self, index: int) -> Exchange:
-        return self.telling.exchange(index)
+        return self.decoder.exchange(index)
+
+    def exchanges(self) -> list[Exchange]:
+        return self.decoder.exchanges()
 
 
 @pytest.mark.parametrize("over", ["item", "edit"])
 async def test_what_cannot_be_read_or_said_goes_out_as_it_came(over: str) -> None:
     made, ledger = stream(SegmentEngine(score, milder))
-    made._telling = CarefulTelling(Brittle(over), DATA)
+    made._decoder = SafeDecoder(Brittle(over), DATA)
     items = [chunk("You fool. "), chunk("It is "), chunk("so. "), chunk("You fool."), chunk(why="stop")]
     got = await played(made, calm(items))
     assert all(a is b for a, b in zip(got, items, strict=False))
@@ -564,7 +594,7 @@ async def test_what_cannot_be_read_or_said_goes_out_as_it_came(over: str) -> Non
 
 async def test_what_cannot_be_read_may_end_the_stream() -> None:
     made, _ = stream(SegmentEngine(score, milder), blocked=[Status.FAILED])
-    made._telling = CarefulTelling(Brittle("item"), DATA)
+    made._decoder = SafeDecoder(Brittle("item"), DATA)
     with pytest.raises(PermissionError, match="internal_error"):
         await played(made, calm([chunk("You fool. "), chunk("It is "), chunk("so.")]))
 
@@ -587,7 +617,7 @@ async def test_a_server_that_cancels_again_and_again_leaves_nothing_open(waits: 
     async with asyncio.timeout(5):
         while len(asyncio.all_tasks()) > 1:
             await asyncio.sleep(0.01)
-    assert engine.readings[0].closed
+    assert engine.sessions[0].closed
     assert (ledger.status, ledger.reason) == (Status.FAILED, "cancelled")
 
 

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 import httpx
@@ -16,12 +17,14 @@ from litellm.llms.openai.responses.transformation import OpenAIResponsesAPIConfi
 from litellm.types.utils import ModelResponseStream
 from prometheus_client import REGISTRY
 
+from aligner_proxy.choice_corrector import ChoiceCorrector
 from aligner_proxy.errors import NotPutIn
 from aligner_proxy.ledger import Ledger
 from aligner_proxy.rewrite import Wire, chat, messages, responses, sse
-from aligner_proxy.streaming import HeldStream
+from aligner_proxy.rewrite.telling import StreamDecoder
+from aligner_proxy.stream_queue import KEEPALIVE
+from aligner_proxy.streaming import HeldStream, LiveStream
 from aligner_proxy.types import Exchange, Mode, Outcome, Policy, Status
-from aligner_proxy.waiting import KEEPALIVE
 from tests.e2e.event_streams import frames, message_events, response_events
 
 POLICY = Policy("p")
@@ -32,9 +35,23 @@ def chunk(content: str | None = None, index: int = 0, why: str | None = None) ->
     return ModelResponseStream(id="1", created=1, choices=[choice])
 
 
-async def deaf(_item: object) -> bool:
-    """Nobody reads along."""
-    return True
+class Corrector:
+    """Corrects as `correct` says, and reads nothing ahead."""
+
+    def __init__(self, correct: Any) -> None:
+        self._correct = correct
+        self.pipeline: Any = self
+
+    async def correct(self, exchanges: Sequence[Exchange], _session_of: object) -> Sequence[Outcome]:
+        return cast("Sequence[Outcome]", await self._correct(exchanges))
+
+    async def read(self, _exchange: Exchange, _policy: Policy) -> None:
+        return None
+
+
+def stream_of(wire: Wire, data: dict[str, Any], ledger: Ledger, correct: Any) -> HeldStream:
+    kind = LiveStream if ledger.policy.mode is Mode.SHADOW else HeldStream
+    return kind(wire, data, ledger, cast("ChoiceCorrector", Corrector(correct)))
 
 
 async def flow(items: Sequence[object], error: BaseException | None = None) -> AsyncIterator[object]:
@@ -55,7 +72,7 @@ def held(
         ledger.settle(outcomes)
         return outcomes
 
-    return HeldStream(wire, {"messages": []}, ledger, align, deaf), ledger, asked
+    return stream_of(wire, {"messages": []}, ledger, align), ledger, asked
 
 
 async def played(stream: HeldStream, source: AsyncIterator[object]) -> list[Any]:
@@ -141,7 +158,7 @@ async def test_a_client_that_leaves_cancels_the_alignment() -> None:
             raise
         return []
 
-    stream = HeldStream(chat, {}, ledger, align, deaf)
+    stream = stream_of(chat, {}, ledger, align)
     task = asyncio.create_task(played(stream, flow([chunk("a")])))
     await asyncio.sleep(0.01)
     task.cancel()
@@ -156,7 +173,7 @@ async def test_an_alignment_that_is_refused_delivers_nothing() -> None:
 
     got: list[object] = []
     with pytest.raises(PermissionError):
-        await into(got, HeldStream(chat, {}, Ledger("c", POLICY, "m"), align, deaf).play(flow([chunk("a")])))
+        await into(got, stream_of(chat, {}, Ledger("c", POLICY, "m"), align).play(flow([chunk("a")])))
     assert got == []
 
 
@@ -185,7 +202,7 @@ async def test_in_shadow_mode_items_pass_as_they_come() -> None:
         return outcomes
 
     items = [chunk("a"), chunk("b")]
-    replay = HeldStream(chat, {}, ledger, align, deaf).play(flow(items))
+    replay = stream_of(chat, {}, ledger, align).play(flow(items))
     assert await anext(replay) is items[0]
     assert not ledger.settled
     assert [item async for item in replay] == [items[1], b": aligner status=shadow reason=would_correct\n\n"]
@@ -206,7 +223,7 @@ async def test_a_held_stream_says_that_it_is_alive_while_it_waits() -> None:
         yield TOLD[-200:]
 
     for source, wire in ((slow(), messages), (flow([chunk("a")]), chat)):
-        got = await played(HeldStream(wire, {}, ledger, align, deaf), source)
+        got = await played(stream_of(wire, {}, ledger, align), source)
         kept = [item for item in got if item != KEEPALIVE]
         assert len(got) >= len(kept) + 2
         assert got[: len(got) - len(kept)] == [KEEPALIVE] * (len(got) - len(kept)), "before anything else"
@@ -220,10 +237,24 @@ async def test_a_live_stream_is_kept_alive_only_between_two_events() -> None:
         return []
 
     for end, alive in ((len(TOLD), True), (-1, False)):
-        made = HeldStream(messages, {}, Ledger("call-1", policy, "m"), align, deaf)
+        made = stream_of(messages, {}, Ledger("call-1", policy, "m"), align)
         got = await played(made, flow([TOLD[:end]]))
         assert (KEEPALIVE in got) is alive
         assert got[0] == TOLD[:end]
+
+
+async def test_what_comes_in_does_not_put_off_a_comment() -> None:
+    stream, ledger, _ = held()
+    ledger.policy = Policy("p", keepalive_s=0.05)
+
+    async def steady() -> AsyncIterator[object]:
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+            yield chunk("a")
+
+    got = await played(stream, steady())
+    assert got[0] == KEEPALIVE
+    assert got.count(KEEPALIVE) >= 2
 
 
 async def test_without_an_interval_a_held_stream_is_silent() -> None:
@@ -328,7 +359,7 @@ async def test_comments_cost_no_walk_over_the_stream(monkeypatch: pytest.MonkeyP
         ledger.settle(outcomes)
         return outcomes
 
-    got = await played(HeldStream(chat, {"messages": []}, ledger, align, deaf), flow(items))
+    got = await played(stream_of(chat, {"messages": []}, ledger, align), flow(items))
     assert got.count(KEEPALIVE) > 5
     assert walked[0] <= 3 * len(items)
 
@@ -339,8 +370,15 @@ class Unwilling:
     def __getattr__(self, name: str) -> Any:
         return getattr(chat, name)
 
-    def stream_apply(self, items: Sequence[object], outcomes: Sequence[Outcome]) -> list[object]:
-        raise NotPutIn("scripted")
+    def decoder(self, data: Any) -> StreamDecoder:
+        made = chat.decoder(data)
+        feed = made.feed
+        made.feed = lambda item: [replace(event, rewrite=unwilling) for event in feed(item)]  # type: ignore[method-assign]
+        return made
+
+
+def unwilling(_pieces: object, _wholes: object) -> object:
+    raise NotPutIn("scripted")
 
 
 async def test_a_correction_that_does_not_go_in_leaves_the_original_and_counts() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aligner_proxy import structured
+from aligner_proxy import eligibility
 from aligner_proxy.engine.protocol import AlignRequest
 from aligner_proxy.engine.scripted import ScriptedEngine
 from aligner_proxy.pipeline import Pipeline
@@ -131,7 +131,7 @@ async def test_each_text_passes_the_gate_alone() -> None:
 async def test_nothing_to_correct_and_too_much_to_correct() -> None:
     outcome, _ = await align(replace(ASKED, answer='{"a": "short"}'))
     assert (outcome.status, outcome.reason) == (Status.SKIPPED, "structured_output")
-    many = json.dumps([f"{i} {RUDE}" for i in range(structured.MOST_TEXTS + 1)])
+    many = json.dumps([f"{i} {RUDE}" for i in range(eligibility.MOST_JSON_TEXTS + 1)])
     outcome, seen = await align(replace(ASKED, answer=many))
     assert (outcome.status, outcome.reason, seen) == (Status.SKIPPED, "too_long", [])
 

@@ -28,6 +28,7 @@ from aligner_proxy.types import (
     SegmentScore,
     Status,
 )
+from tests.rig import correct_one
 
 POLICY = Policy("telemetry", (Objective("kind", "Kindness: be kind"),))
 ASKED = Exchange("call-1", 0, (), "You fool. It is so.")
@@ -45,7 +46,7 @@ def counted(status: str, reason: str = "") -> float:
 async def test_a_choice_is_counted_once(caplog: pytest.LogCaptureFixture) -> None:
     before = counted("corrected"), value("aligner_forwards_total"), value("aligner_segments_total", flagged="true")
     with caplog.at_level(logging.INFO, "aligner_proxy.outcome"):
-        await telemetry.settle(Pipeline(ScriptedEngine(lambda _: FOUND)), ASKED, POLICY)
+        await correct_one(Pipeline(ScriptedEngine(lambda _: FOUND)), ASKED, POLICY)
     after = counted("corrected"), value("aligner_forwards_total"), value("aligner_segments_total", flagged="true")
     assert [b - a for a, b in zip(before, after, strict=True)] == [1, 4, 1]
     (line,) = [json.loads(record.message) for record in caplog.records if record.name == "aligner_proxy.outcome"]
@@ -62,7 +63,7 @@ async def test_a_choice_is_counted_once(caplog: pytest.LogCaptureFixture) -> Non
 
 async def test_a_cancelled_choice_is_counted_too() -> None:
     before = counted("failed", "cancelled")
-    task = asyncio.create_task(telemetry.settle(Pipeline(ScriptedEngine(delay_s=60)), ASKED, POLICY))
+    task = asyncio.create_task(correct_one(Pipeline(ScriptedEngine(delay_s=60)), ASKED, POLICY))
     await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -104,7 +105,7 @@ async def test_further_tries_are_counted_and_logged(caplog: pytest.LogCaptureFix
     said: list[str | Exception] = [EngineFault("x"), "It is so."]
     policy = replace(POLICY, on_error=FailurePolicy(bug=OnError.RETRY))
     with caplog.at_level(logging.INFO, "aligner_proxy.outcome"):
-        await telemetry.settle(Pipeline(ScriptedEngine(lambda _: said.pop(0))), ASKED, policy)
+        await correct_one(Pipeline(ScriptedEngine(lambda _: said.pop(0))), ASKED, policy)
     assert value("aligner_retries_total", status="corrected") == before + 1
     (line,) = [json.loads(record.message) for record in caplog.records if record.name == "aligner_proxy.outcome"]
     assert (line["status"], line["attempts"]) == ("corrected", 2)

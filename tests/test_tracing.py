@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import importlib
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry import trace
 
 from aligner_proxy import telemetry, tracing
 from aligner_proxy.engine.local import LocalEngine
@@ -20,6 +20,7 @@ from aligner_proxy.pipeline import Pipeline
 from aligner_proxy.types import Exchange, Objective, Policy, Turn
 from tests.engine import tiny
 from tests.engine.test_server import serving
+from tests.rig import correct_one
 
 POLICY = Policy("traced", (Objective("kind", tiny.OBJECTIVES[0]),), caution=-1e9)
 SECRETS = ("harbour", "fool", "coat", "avoid insults")
@@ -79,7 +80,7 @@ async def settled(path: Path, *, read: bool = False) -> None:
                 await asyncio.sleep(0.02)
         telemetry.upstream_ended(ledger)
         with tracing.span("aligner.correct", ledger.trace):
-            await telemetry.settle(pipeline, asked, POLICY, reading)
+            await correct_one(pipeline, asked, POLICY, reading)
     await engine.aclose()
 
 
@@ -152,25 +153,21 @@ def test_an_odd_traceparent_counts_as_none(kept: Kept, odd: str) -> None:
 
 
 @pytest.fixture
-def without(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The module as it is where OpenTelemetry is not installed."""
-    with monkeypatch.context() as patch:
-        for name in ("opentelemetry", *[name for name in sys.modules if name.startswith("opentelemetry.")]):
-            patch.setitem(sys.modules, name, None)
-        importlib.reload(tracing)
-        yield
-    importlib.reload(tracing)
+def without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process as it is where OpenTelemetry's SDK is not installed."""
+    for name in [name for name in sys.modules if name.startswith(("opentelemetry.sdk", "opentelemetry.exporter"))]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    monkeypatch.setattr(tracing, "_tracer", trace.NoOpTracer)
 
 
 @pytest.mark.usefixtures("without")
-def test_without_opentelemetry_nothing_is_told_and_nothing_fails() -> None:
-    with tracing.span("aligner.align", tracing.under(object()), aligner__choice=0) as told:
-        told.set(a=1)
-        told.event("b", c=2)
-        told.fail("timeout")
+def test_without_an_sdk_nothing_is_traced_and_nothing_fails() -> None:
+    with tracing.span("aligner.align", tracing.under(None), aligner__choice=0) as span:
+        span.set(a=1)
+        span.event("b", c=2)
+        span.fail("timeout")
         assert tracing.headers() == {}
     tracing.lasted("aligner.gate", 1.0)
-    assert tracing.here() is None
-    assert tracing.received({"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"}) is None
     with pytest.raises(ConfigError, match=r"aligner-proxy\[otel\]"):
         tracing.export("engine")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -11,6 +12,10 @@ from litellm.llms.openai.responses.transformation import OpenAIResponsesAPIConfi
 from litellm.types.utils import ModelResponseStream, TextCompletionResponse
 
 from aligner_proxy.rewrite import Wire, chat, messages, responses, text
+from aligner_proxy.rewrite.careful import SafeDecoder
+from aligner_proxy.rewrite.choice import corrected
+from aligner_proxy.stretches import ReplacementMap
+from aligner_proxy.types import Exchange, Outcome
 from tests.e2e.event_streams import frames, message_events, response_events
 
 Items = list[Any]
@@ -24,6 +29,41 @@ class Format:
     wire: Wire
     tell: Callable[[Sequence[str]], Items]
     read: Callable[[Items], str]
+
+
+def decoded(wire: Wire, data: Mapping[str, Any], items: Sequence[object], *, safely: bool = False) -> list[Exchange]:
+    """The exchanges of a whole stream; `safely`: what cannot be read is one that says so."""
+    decoder = SafeDecoder(wire.decoder(data), data) if safely else wire.decoder(data)
+    for item in items:
+        decoder.feed(item)
+    decoder.flush()
+    return decoder.exchanges()
+
+
+def replayed(wire: Wire, items: Sequence[object], outcomes: Sequence[Outcome]) -> Items:
+    """The events of a whole stream with the corrected texts in them; without any, the items as they came."""
+    texts = corrected(outcomes)
+    if not texts:
+        return list(items)
+    decoder = wire.decoder({})
+    events = [event for item in items for event in decoder.feed(item)] + decoder.flush()
+    edits = {exchange.index: ReplacementMap() for exchange in decoder.exchanges() if exchange.index in texts}
+    for exchange in decoder.exchanges():
+        if exchange.index in texts:
+            edits[exchange.index].add(len(exchange.answer or ""), texts[exchange.index])
+    seen: Counter[int] = Counter()
+
+    def new(index: int, piece: str) -> str:
+        start = seen[index]
+        seen[index] += len(piece)
+        return edits[index].out(start, seen[index], "") if index in edits else piece
+
+    return [
+        event.with_texts(
+            [new(index, piece) for index, piece in event.pieces], {i: texts[i] for i in event.wholes if i in texts}
+        )
+        for event in events
+    ]
 
 
 def chunk(content: str | None = None, index: int = 0, why: str | None = None, **delta: Any) -> ModelResponseStream:

@@ -1,4 +1,4 @@
-"""What is written of one choice? Ids, reasons and times in the clear, and one block that holds everything with text.
+"""Audit entry of one choice: ids, reasons and times in the clear, and one block that holds everything with text.
 
 The block holds all that a replay needs: who asked, the conversation, the answer. Where client or upstream forbade
 storing there is no block. Redaction comes before anything else is made of a text, so nothing derived can tell more.
@@ -6,24 +6,21 @@ storing there is no block. Redaction comes before anything else is made of a tex
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter
+from pydantic import BeforeValidator, TypeAdapter
 
+from aligner_proxy.edits import by_comparison
 from aligner_proxy.policy import RequestFacts
-from aligner_proxy.preferences.dialogue import MetaPrompt, SystemInfo, UserInfo
 from aligner_proxy.segments import split
 from aligner_proxy.types import Exchange, Outcome, Policy, Turn
-from aligner_proxy.wishes import Adherence
 
 Redact = Callable[[str], str]
 
-_COMPARABLE = 400
-"""Segments on either side beyond which comparing takes too long; all between equal ends is one edit then."""
 _NOT_POLICY = ("origins", "tenant", "quota")
 """Whose request it was and where its policy was said: not what is to be done."""
 
@@ -37,6 +34,8 @@ class Noted:
     facts: RequestFacts
     exchange: Exchange
     outcome: Outcome
+    record: Mapping[str, Any] = field(default_factory=dict)
+    """What plugins say of the policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +60,27 @@ class Content:
     edits: tuple[tuple[int, int, str], ...] = ()
     """(start, end, text): from the answer to `edited`, or to `proposed` where nothing was let through."""
     segments: tuple[Flagged, ...] = ()
-    adherence: tuple[Adherence, ...] = ()
+    reports: dict[str, Any] = field(default_factory=dict)
+    """What plugins say of the answer, by extension."""
+    record: dict[str, Any] = field(default_factory=dict)
+    """What plugins say of the policy."""
 
 
-CONTENT = TypeAdapter(Content)
+def _of_today(content: object) -> object:
+    """Content as it was written by earlier versions, in today's fields."""
+    if not isinstance(content, dict):
+        return content
+    content = dict(content)
+    if isinstance(met := content.pop("adherence", None), list):
+        content["reports"] = {"preferences": {one["name"]: [one["before"], one["after"]] for one in met}}
+    facts = content.get("facts")
+    if isinstance(facts, dict) and isinstance(said := facts.get("said"), dict):
+        texts = {name: text for name, text in said.get("user", {}).items() if text}
+        content["facts"] = {**facts, "system": said.get("system", {}).get("text", ""), "fields": texts}
+    return content
+
+
+CONTENT: TypeAdapter[Content] = TypeAdapter(Annotated[Content, BeforeValidator(_of_today)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,19 +153,24 @@ def _content(noted: Noted, redact: Redact) -> Content:
     proposed = None if found is None or found.text == outcome.edited else redact(found.text)
     wanted = proposed if proposed is not None and edited == answer else edited
     return Content(
-        facts=replace(noted.facts, said=_redacted(noted.facts.said, redact)),
+        facts=replace(noted.facts, system=redact(noted.facts.system), fields=_redacted(noted.facts.fields, redact)),
         exchange=replace(noted.exchange, turns=turns, answer=answer),
         edited=edited,
         proposed=proposed,
         edits=() if answer is None or wanted is None else tuple(edits(answer, wanted)),
         segments=tuple(_flagged(outcome, answer or "", redact)),
-        adherence=outcome.adherence,
+        reports=dict(outcome.reports),
+        record=dict(noted.record),
     )
 
 
-def _redacted(said: MetaPrompt, redact: Redact) -> MetaPrompt:
-    user = UserInfo(redact(said.user.persona), redact(said.user.preference))
-    return MetaPrompt(SystemInfo(redact(said.system.text)), user)
+def _redacted(value: Any, redact: Redact) -> Any:
+    """A JSON value with every text in it redacted."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {name: _redacted(inner, redact) for name, inner in value.items()}
+    return [_redacted(inner, redact) for inner in value] if isinstance(value, list) else value
 
 
 def _flagged(outcome: Outcome, answer: str, redact: Redact) -> Iterator[Flagged]:
@@ -161,26 +182,10 @@ def _flagged(outcome: Outcome, answer: str, redact: Redact) -> Iterator[Flagged]
 
 
 def edits(before: str, after: str) -> Iterator[tuple[int, int, str]]:
-    """(start, end, text): what stands in place of which characters, whole segments at a time."""
-    old, new = [s.text + s.gap for s in split(before)], [s.text + s.gap for s in split(after)]
-    first = _alike(old, new)
-    last = _alike(old[first:][::-1], new[first:][::-1])
-    left, right = old[first : len(old) - last], new[first : len(new) - last]
-    starts = [0]
-    for piece in old:
-        starts.append(starts[-1] + len(piece))
-    for i, j, k, m in _changes(left, right):
-        yield starts[first + i], starts[first + j], "".join(right[k:m])
-
-
-def _changes(left: Sequence[str], right: Sequence[str]) -> Iterator[tuple[int, int, int, int]]:
-    if max(len(left), len(right)) > _COMPARABLE:
-        yield 0, len(left), 0, len(right)
-        return
-    for tag, i, j, k, m in difflib.SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
-        if tag != "equal":
-            yield i, j, k, m
-
-
-def _alike(a: Sequence[str], b: Sequence[str]) -> int:
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    """(start, end, text): what stands in place of which characters, white space at the very end included."""
+    found = by_comparison(before, split(before), after)
+    yield from ((edit.start, edit.end, edit.text) for edit in found)
+    end = len(before.rstrip())
+    gap = after[len(after.rstrip()) :]
+    if before[end:] != gap and not (found and found[-1].end == len(before)):
+        yield end, len(before), gap

@@ -42,6 +42,10 @@ class Keepers:
     def __init__(self, keepers: Sequence[Keeper]) -> None:
         self._keepers = tuple(keepers)
 
+    def __bool__(self) -> bool:
+        """Whether anything is kept at all."""
+        return bool(self._keepers)
+
     def note(self, noted: Noted) -> None:
         """Tell each of them."""
         for keeper in self._keepers:

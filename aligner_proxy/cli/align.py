@@ -17,7 +17,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from aligner_proxy import config
+from aligner_proxy import config, plugged
 from aligner_proxy.cli import rows
 from aligner_proxy.cli.aligner_options import aligner_options, quiet, settings
 from aligner_proxy.cli.diff import show
@@ -50,7 +50,7 @@ def command(**given: Any) -> None:
     """Correct one answer (stdin), or many with --jsonl."""
     flags = {name: given.pop(name) for name in ("question", "asked", "as_json", "jsonl", "output", "skip")}
     file, address = given.pop("file"), given.pop("address")
-    known = NewObjectives(config.objectives(config.load(file)) if file else config.builtin_objectives())
+    known = NewObjectives(config.objectives(plugged.load_policies(file)) if file else config.builtin_objectives())
     policy = Policy(
         "align",
         objectives=known.named(flags["asked"] or _DEFAULT_OBJECTIVES),
@@ -110,7 +110,7 @@ async def opened_engine(address: str | None, given: dict[str, Any], file: Path |
     if address:
         engine = HttpEngine(address)
     elif file and not given.get("model"):
-        policies = config.load(file)
+        policies = plugged.load_policies(file)
         local = await _local(given, file) if config.engine_at(policies).local else None
         engine = open_engine(policies, local=local)
     else:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from aligner_proxy import config, logs
+from aligner_proxy import config, logs, plugged
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.prompts import TEMPLATES
 from aligner_proxy.types import DEFAULT_ALIGNER
@@ -69,7 +69,7 @@ def settings(given: dict[str, Any], file: Path | None = None) -> Settings:
 
     found: dict[str, Any] = {}
     if file is not None:
-        policies = config.load(file)
+        policies = plugged.load_policies(file)
         told = policies.aligner
         found = {name: getattr(told, name) for name in ("template", "quantization", "dtype", "cache_tokens")}
         found |= {"model": config.aligner_model(policies), "adapters": config.aligner_adapters(policies)}
@@ -94,7 +94,7 @@ def before_torch() -> None:
     # The 4-bit library marks functions for torch's compiler, which we never use, and thereby loads all of it: 50 MB.
     os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     # What torch's library compiles for each shape of a product it keeps, for 1,024 shapes in each of two places: a
-    # quarter of a gigabyte. A quarter of them is hardly missed (docs/experiments.md).
+    # quarter of a gigabyte. A quarter of them is hardly missed (docs/lab/2026-11-21-memory-of-a-1b-engine.md).
     for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(name, "256")
     _share_heap()
@@ -113,7 +113,7 @@ def _share_heap() -> None:
 def quiet() -> None:
     """No progress bars and chatter of the libraries below: they would end up among our own lines."""
     before_torch()
-    from transformers.utils import logging as chatter
+    from transformers.utils import logging as chatter  # noqa: TID251 - its log level, nothing that computes
 
     chatter.set_verbosity_error()  # type: ignore[no-untyped-call]
     chatter.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,7 +1,7 @@
 """`aligner-proxy check`: is this config right, and which policy would such a request get, value by value?
 
 Reads a LiteLLM YAML (and finds the policies file in it) or a policies file. It starts nothing, and asks nobody unless
-there is a `--prompt` to weigh objectives for.
+there is a `--prompt` to choose objectives for.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -19,32 +19,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from aligner_proxy import audit, plugged, unseen, weighing
-from aligner_proxy.cli import preference_options
-from aligner_proxy.config import (
-    PolicyFile,
-    engine_at,
-    keys_path,
-    load,
-)
+from aligner_proxy import audit, plugged, unseen
+from aligner_proxy.config import PolicyFile, engine_at, keys_path
 from aligner_proxy.engine.backends import open_engine
 from aligner_proxy.engine_setting import Kind
 from aligner_proxy.errors import ConfigError
+from aligner_proxy.extensions import NO_EXTENSIONS, Extensions
 from aligner_proxy.keys_file import load_keys
 from aligner_proxy.litellm_file import find_policies, is_litellm, model_groups
 from aligner_proxy.matching import route_matches, route_name
+from aligner_proxy.pipeline import Pipeline
 from aligner_proxy.plugin_setting import kind_of
-from aligner_proxy.policy import (
-    PRECEDENCE,
-    SETTINGS,
-    PolicyResolver,
-    RequestFacts,
-    value_of,
-)
+from aligner_proxy.policy import PRECEDENCE, PolicyResolver, RequestFacts
 from aligner_proxy.policy_file import KeyEntry
-from aligner_proxy.preferences.dialogue import MetaPrompt, SystemInfo, UserInfo
 from aligner_proxy.provenance import read
-from aligner_proxy.types import GateRule, Objective, Policy, Turn
+from aligner_proxy.types import Exchange, GateRule, Objective, Policy, Turn
 
 _DENY = "deny:"
 
@@ -61,9 +50,25 @@ class _Checked:
     models: tuple[str, ...] | None
     keys: dict[str, KeyEntry]
     unseen: tuple[str, ...] = ()
+    extensions: Extensions = field(default=NO_EXTENSIONS, repr=False)
+
+    @property
+    def resolver(self) -> PolicyResolver:
+        """What resolves requests against these policies."""
+        return PolicyResolver(self.policies)
 
 
-@click.command("check")
+class _WithPlugins(click.Command):
+    """The command with an option for each field of a request that the plugins of our own distribution read."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The options of all requests, then those of plugins."""
+        fields = [f for plugin in plugged.load(False).plugins for e in plugin.extensions for f in e.request_fields]
+        given = [click.Option([f"--{field.name.replace('_', '-')}", field.name], help=field.about) for field in fields]
+        return [*super().get_params(ctx), *given]
+
+
+@click.command("check", cls=_WithPlugins)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--model", default="", help="Model name as the client sends it.")
 @click.option("--tag", "tags", multiple=True, help="A tag of the request; may be given several times.")
@@ -72,9 +77,8 @@ class _Checked:
 @click.option("--team-metadata", help='LiteLLM\'s metadata of the team, as JSON: {"aligner": {...}}.')
 @click.option("--key-metadata", help='LiteLLM\'s metadata of the key, as JSON: {"aligner": {...}}.')
 @click.option("--objective", "-o", "asked", multiple=True, help="An objective that the request asks for by itself.")
-@click.option("--prompt", help="A sample prompt: with objectives: auto, ask the engine what each weighs for it.")
-@click.option("--preference", default="", help="What a request would prefer, in words.")
-@click.option("--persona", default="", help="Who a request says asks.")
+@click.option("--prompt", help="A sample prompt: with objectives: auto, ask the engine which are chosen for it.")
+@click.option("--field", "fields", multiple=True, help="NAME=TEXT: what the request says in metadata.aligner.NAME.")
 @click.option("--system", default="", help="The request's system prompt.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 def command(
@@ -87,10 +91,10 @@ def command(
     key_metadata: str | None,
     asked: tuple[str, ...],
     prompt: str | None,
-    preference: str,
-    persona: str,
+    fields: tuple[str, ...],
     system: str,
     as_json: bool,
+    **fields_of_plugins: str | None,
 ) -> None:
     """Validate FILE (LiteLLM YAML or policies file) and print the policy that such a request would get, and why."""
     checked = _read(file)
@@ -98,11 +102,12 @@ def command(
         _facts(checked, model, tags, team, key, asked),
         team_settings=_ours("--team-metadata", team_metadata),
         key_settings=_ours("--key-metadata", key_metadata),
-        said=MetaPrompt(SystemInfo(system), UserInfo(persona, preference)),
+        system=system,
+        fields=_fields(fields) | {name: text for name, text in fields_of_plugins.items() if text is not None},
     )
-    policy = PolicyResolver(checked.policies).resolve(facts)
+    policy = checked.extensions.resolve(checked.resolver.resolve(facts), facts)
     if prompt is not None:
-        policy = asyncio.run(_weighed(checked.policies, policy, prompt))
+        policy = asyncio.run(_selected(checked, policy, prompt))
     warnings = _warnings(checked, facts, policy)
     if as_json:
         click.echo(json.dumps(_as_json(checked, policy, warnings), indent=2))
@@ -110,26 +115,35 @@ def command(
         _print(Console(), checked, policy, warnings)
 
 
-async def _weighed(file: PolicyFile, policy: Policy, prompt: str) -> Policy:
+async def _selected(checked: _Checked, policy: Policy, prompt: str) -> Policy:
     """The policy as it would be for this prompt; only this asks the engine."""
-    engine = open_engine(file, patience_s=0.0)
+    engine = open_engine(checked.policies, patience_s=0.0)
     try:
-        return await weighing.weighed(engine, policy, (Turn("user", prompt),), "check")
+        pipeline = Pipeline(engine, extensions=checked.extensions)
+        return await pipeline.selected(Exchange("check", 0, (Turn("user", prompt),), None), policy)
     finally:
         await engine.aclose()
+
+
+def _fields(given: Sequence[str]) -> dict[str, object]:
+    pairs = [text.partition("=") for text in given]
+    if not all(name and mark for name, mark, _ in pairs):
+        raise ConfigError("--field must read NAME=TEXT")
+    return {name: text for name, _, text in pairs}
 
 
 def _read(file: Path) -> _Checked:
     data, source = read(file)
     litellm = is_litellm(data)
     path = find_policies(file) if litellm else file
-    policies = load(path)
+    policies = plugged.load_policies(path)
     plugged.wanted(policies)
+    extensions = plugged.extensions(policies)
     keys = keys_path(policies)
     entries = load_keys(keys) if keys else {}
     if not litellm:
-        return _Checked(path, policies, None, entries)
-    return _Checked(path, policies, model_groups(data), entries, tuple(unseen.warnings(data, source)))
+        return _Checked(path, policies, None, entries, extensions=extensions)
+    return _Checked(path, policies, model_groups(data), entries, tuple(unseen.warnings(data, source)), extensions)
 
 
 def _facts(
@@ -155,7 +169,7 @@ def _ours(option: str, metadata: str | None) -> object:
 
 
 def _warnings(checked: _Checked, facts: RequestFacts, policy: Policy) -> list[str]:
-    found = []
+    found = list(checked.policies.warnings)
     for i, route in enumerate(checked.policies.routes):
         pattern = route.match.model
         if checked.models is not None and pattern is not None and not _serves(checked.models, pattern):
@@ -173,21 +187,10 @@ def _warnings(checked: _Checked, facts: RequestFacts, policy: Policy) -> list[st
         found.append(f"{error}; a gateway with this environment does not start")
     found.extend(_engine_warnings(checked, policy))
     found += _unserved(checked)
-    found += _unweighed(policy)
-    found += preference_options.warnings(facts.said, policy)
+    found += checked.extensions.explain(policy, facts)
     if not policy.objectives:
         found.append("no objectives: such an answer is skipped (reason no_objectives)")
     return [*found, *checked.unseen]
-
-
-def _unweighed(policy: Policy) -> Iterator[str]:
-    """Why objectives that a net is to choose are shown without its word, and drafts that are all the same."""
-    if policy.auto and not policy.auto.weights:
-        yield "objectives: auto: which of these stay is decided for each prompt; try one with --prompt"
-    if policy.auto and policy.auto.reason:
-        yield f"objectives weigh the same ({policy.auto.reason}): the engine's net could not be asked"
-    if policy.drafts > 1 and policy.corrector == "aligner":
-        yield "drafts have no use with corrector aligner: it writes the same each time"
 
 
 def _engine_warnings(checked: _Checked, policy: Policy) -> list[str]:
@@ -216,15 +219,20 @@ def _serves(models: Sequence[str], pattern: str) -> bool:
     return any(fnmatchcase(model, pattern) or fnmatchcase(pattern, model) for model in models)
 
 
-def _rows(policy: Policy) -> list[tuple[str, str, str]]:
+def _rows(settings: Mapping[str, Any], policy: Policy) -> list[tuple[str, str, str]]:
     """Every setting; of the gate, each rule that is off on a line of its own."""
     origins, off = dict(policy.origins), [rule for rule in GateRule if rule not in policy.gate]
     gate = ("gate", f"all rules but {len(off)}" if off else "all rules", origins["gate"])
-    rows = [gate if name == "gate" else (name, str(value_of(policy, name)), origins[name]) for name in SETTINGS]
+    rows = [gate if name == "gate" else (name, _value(value), origins[name]) for name, value in settings.items()]
     rows += [(f"gate.{rule}", "off", origins[f"gate.{rule}"]) for rule in off]
     if policy.quota is not None:
         rows.append(("quota", f"{policy.quota.seconds:g} s a minute", origins["quota"]))
     return rows
+
+
+def _value(value: object) -> str:
+    """A value as the policies file has it."""
+    return ", ".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)
 
 
 def _denied(policy: Policy) -> list[tuple[str, str]]:
@@ -234,20 +242,20 @@ def _denied(policy: Policy) -> list[tuple[str, str]]:
 
 def _as_json(checked: _Checked, policy: Policy, warnings: Sequence[str]) -> dict[str, Any]:
     origins, engine = dict(policy.origins), engine_at(checked.policies)
-    return {
+    settings = checked.resolver.settings(policy)
+    return checked.extensions.record(policy) | {
         "file": str(checked.path),
         "engine": {"at": list(engine.at), "kind": engine.kind, "scorer": engine.scorer},
         "policy": policy.name,
         "tenant": policy.tenant,
-        "settings": {name: {"value": value_of(policy, name), "origin": origins[name]} for name in SETTINGS},
+        "settings": {name: {"value": value, "origin": origins[name]} for name, value in settings.items()},
         "quota": {"value": policy.quota.seconds, "origin": origins["quota"]} if policy.quota else None,
         "denied": [{"name": name, "origin": origin} for name, origin in _denied(policy)],
         "objectives": [
             {"name": o.name, "text": o.text, "origin": origins[f"objective:{o.name}"]}
-            | ({"met": preference_options.how(o.wish)} if o.wish else {})
+            | ({"met": met} if (met := checked.extensions.describe(o)) else {})
             for o in policy.objectives
         ],
-        "weights": dict(policy.auto.weights) if policy.auto else None,
         "precedence": list(PRECEDENCE),
         "warnings": list(warnings),
     }
@@ -261,14 +269,20 @@ def _print(console: Console, checked: _Checked, policy: Policy, warnings: Sequen
         soft_wrap=True,
     )
     console.print(f"policy [bold]{escape(policy.name)}[/], tenant namespace {escape(policy.tenant)}")
-    console.print(_table(("setting", "value", "from"), _rows(policy)))
+    console.print(_table(("setting", "value", "from"), _rows(checked.resolver.settings(policy), policy)))
     origins = dict(policy.origins)
-    weights = dict(policy.auto.weights) if policy.auto else {}
+    # What plugins say of each objective, for example its weight.
+    by_objective = {k: v for k, v in checked.extensions.record(policy).items() if isinstance(v, Mapping)}
     rows = [
-        (f"{i}. {o.name}", f"{weights[o.name]:.3f}" if o.name in weights else "-", o.text, _from(o, origins))
-        for i, o in enumerate(policy.objectives, 1)
+        (
+            f"{number}. {objective.name}",
+            *(_shown(values.get(objective.name, "-")) for values in by_objective.values()),
+            objective.text,
+            _from(checked, objective, origins),
+        )
+        for number, objective in enumerate(policy.objectives, 1)
     ]
-    console.print(_table(("objective", "weight", "text", "from"), rows))
+    console.print(_table(("objective", *by_objective, "text", "from"), rows))
     for name, origin in _denied(policy):
         console.print(f"denied  {escape(name)}, by {escape(origin)}: asking for it is a 403", soft_wrap=True)
     for line in PRECEDENCE:
@@ -277,9 +291,14 @@ def _print(console: Console, checked: _Checked, policy: Policy, warnings: Sequen
         console.print(f"[yellow]warning[/] {escape(warning)}", soft_wrap=True)
 
 
-def _from(objective: Objective, origins: Mapping[str, str]) -> str:
+def _from(checked: _Checked, objective: Objective, origins: Mapping[str, str]) -> str:
     origin = origins[f"objective:{objective.name}"]
-    return f"{origin}: {preference_options.how(objective.wish)}" if objective.wish else origin
+    met = checked.extensions.describe(objective)
+    return f"{origin}: {met}" if met else origin
+
+
+def _shown(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -13,7 +14,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from aligner_proxy.cli.plot import Bar, bars
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.replay import Case, Change, Ending, Figures, Side, changes, figures
 
@@ -62,16 +62,14 @@ class Comparison:
         }
 
     def write(self, folder: Path) -> None:
-        """replay.md, replay.json and replay.svg."""
-        made = {
-            "replay.md": self._markdown(),
-            "replay.json": json.dumps(self.as_json(), indent=2) + "\n",
-            "replay.svg": self._plot(),
-        }
+        """replay.md and replay.json, and replay.svg where matplotlib is installed."""
+        drawn = importlib.util.find_spec("matplotlib") is not None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for name, text in made.items():
-                (folder / name).write_text(text, encoding="utf-8")
+            (folder / "replay.md").write_text(self._markdown(drawn), encoding="utf-8")
+            (folder / "replay.json").write_text(json.dumps(self.as_json(), indent=2) + "\n", encoding="utf-8")
+            if drawn:
+                self._plot(folder / "replay.svg")
         except OSError as error:
             raise ConfigError(f"cannot write into {folder}: {error.strerror}") from None
 
@@ -88,18 +86,38 @@ class Comparison:
                 [_group(name, cases) for name, cases in self._groups.items()],
             )
 
-    def _markdown(self) -> str:
+    def _markdown(self, drawn: bool) -> str:
         lines = ["# Replay", "", self._summary() + "."]
         for head, rows in self._tables():
             lines += ["", _line(head), _line(["---"] * len(head)), *map(_line, rows)]
         note = "Times are the aligner's own: before as recorded, after on the machine of the replay."
-        return "\n".join([*lines, "", note, "", "![what became of the answers](replay.svg)", ""])
+        plot = "![what became of the answers](replay.svg)" if drawn else "No plot: pip install 'aligner-proxy[plots]'."
+        return "\n".join([*lines, "", note, "", plot, ""])
 
-    def _plot(self) -> str:
-        rows = [("before", self._before), ("after", self._after)]
-        made = [Bar(name, [(f.value, n, _COLOURS[f]) for f, n in one.endings.items() if n]) for name, one in rows]
-        times = [Bar(name, [("p50", one.p50_ms, "#60a5fa"), ("p95", one.p95_ms, "#1e3a8a")]) for name, one in rows]
-        return bars([("answers", made, True), ("aligner, ms", times, False)], self._summary())
+    def _plot(self, file: Path) -> None:
+        """How the answers ended, and how long the aligner took: a bar before and a bar after."""
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+
+        names = ["after", "before"]
+        sides = [self._after, self._before]
+        with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "replay"}):
+            figure = Figure(figsize=(8, 4.5), layout="constrained")
+            figure.suptitle(self._summary(), fontsize="medium")
+            answers, times = figure.subplots(2)
+            left = [0, 0]
+            for ending, colour in _COLOURS.items():
+                counts = [side.endings[ending] for side in sides]
+                if any(counts):
+                    bar = answers.barh(names, counts, left=left, color=colour, label=ending.value)
+                    answers.bar_label(bar, [str(n or "") for n in counts], label_type="center", color="white")
+                    left = [sum(pair) for pair in zip(left, counts, strict=True)]
+            times.barh(names, [side.p95_ms for side in sides], color="#1e3a8a", label="p95")
+            times.barh(names, [side.p50_ms for side in sides], color="#60a5fa", label="p50")
+            for axes, unit in ((answers, "answers"), (times, "aligner, ms")):
+                axes.set_xlabel(unit)
+                axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+            figure.savefig(file, metadata={"Date": None})
 
 
 def _both(cases: Sequence[Case]) -> tuple[Figures, Figures]:

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.text import Text
 from yaml import YAMLError
 
-from aligner_proxy import config
+from aligner_proxy import config, plugged
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.keys_file import load_keys
 from aligner_proxy.litellm_file import policies_in
@@ -52,9 +52,9 @@ def command(
     if [route, tenant, defaults or None].count(None) != 2 or not settings:
         raise ConfigError("say where (one of --route, --tenant, --defaults) and what (--mode, --sample, --caution)")
     before = _text(path)
-    loaded = config.loads(before, path)
+    loaded = plugged.parse_policies(before, path)
     after = changed(before, path, place(loaded, route, tenant), settings)
-    _refuse_bad_keys(config.loads(after, path))
+    _refuse_bad_keys(plugged.parse_policies(after, path))
     backup = None if dry_run or after == before else write(path, before, after)
     _report(path, before, after, backup, as_json)
 

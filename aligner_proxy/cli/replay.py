@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-from aligner_proxy import audit, config
+from aligner_proxy import audit, plugged
 from aligner_proxy.cli.align import opened_engine
 from aligner_proxy.cli.aligner_options import weight_options
 from aligner_proxy.cli.comparison import Comparison
@@ -51,7 +51,11 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 @click.option("--aligner", "model", help="Another aligner, run in this process: embedded, a hub id, or a folder.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of an aligner in this process.")
 @click.option("--deadline", type=click.FloatRange(min=0, min_open=True), help="Seconds an answer; else the policy's.")
-@click.option("--output", type=click.Path(path_type=Path), help="Folder for replay.md, replay.json and replay.svg.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder for replay.md, replay.json and, with the extra `plots`, replay.svg.",
+)
 @click.option("--show", default=0, type=click.IntRange(min=0), help="Print the diffs of so many answers that differ.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 @weight_options
@@ -61,7 +65,7 @@ def command(
     """Run recorded answers under other policies or another aligner, and compare."""
     show, as_json, deadline_s = given.pop("show"), given.pop("as_json"), given.pop("deadline")
     path = policies_in(policies)
-    file = config.load(path)
+    file = plugged.load_policies(path)
     entries = _entries(file, store, _moment(since), limit)
     if address and any(given.values()):
         raise ConfigError("give --engine or --aligner, not both: an engine that runs has its aligner")
@@ -110,7 +114,12 @@ async def _replayed(
     with Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task("replaying", total=sum(entry.content is not None for entry in entries))
         async with opened() as engine:
-            pipeline = Pipeline(engine, correctors=correctors(file), rules=PluggedRules.of(file))
+            pipeline = Pipeline(
+                engine,
+                correctors=correctors(file),
+                rules=PluggedRules.of(file),
+                extensions=plugged.extensions(file),
+            )
             return await replay(entries, PolicyResolver(file), pipeline, lambda: progress.advance(bar), deadline_s)
 
 

@@ -84,7 +84,7 @@ def plan(file: Path, host: str, port: int, workers: int) -> Plan:
     """Check all that can be known before anything is started; every refusal names the fix."""
     path = file.resolve()
     policies = find_policies(path)
-    loaded = config.load(policies)
+    loaded = plugged.load_policies(policies)
     keys = config.keys_path(loaded)
     if keys is not None:
         load_keys(keys)

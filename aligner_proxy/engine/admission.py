@@ -1,9 +1,9 @@
-"""Who may use the engine now? Places are shared equally among the tenants that are there, engine time by quota.
+"""Admission to an engine: places are shared equally among the tenants that use it, engine time by quota.
 
 It stands in the engine's process, before the engine, because only there the requests of all gateway workers are seen,
-and nothing behind it has a bound of its own. A full house first takes places from answers that are only read ahead.
-Then it turns away whoever has more than an equal share; who has less gets the place of the latest request of whoever
-has most. It knows tenants as digests only and keeps nothing of a request.
+and nothing behind it has a bound of its own. A full engine first takes places from answers that are only read ahead.
+Then it turns away a tenant that has more than an equal share; one that has less gets the place of the latest request of
+the tenant that has most. It knows tenants as digests only and keeps nothing of a request.
 """
 
 from __future__ import annotations
@@ -13,50 +13,50 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from aligner_proxy.engine.phases import refused
 from aligner_proxy.engine.protocol import (
     AlignerInfo,
     AlignRequest,
+    Completion,
+    CompletionRequest,
+    ForwardingSession,
+    Load,
     Local,
-    Reading,
+    Session,
     Span,
     Startable,
-    WeighRequest,
-    weigh,
+    StatesRequest,
+    text_states,
 )
 from aligner_proxy.errors import EngineOverloaded, QuotaSpent, ReadingLost, Shed
 from aligner_proxy.types import Correction, Quota, SegmentScore
-
-if TYPE_CHECKING:
-    from aligner_proxy.engine.complete import Completion, CompletionRequest
-    from aligner_proxy.engine.load import Load
 
 _SMOOTHING = 0.2
 _SHORTEST_WAIT_S = 0.1
 _MINUTE_S = 60.0
 _NOBODY = "-"
-"""The tenant of whoever does not say for whom it asks."""
+"""The tenant of a request that names none."""
 
 _T = TypeVar("_T")
 
 
 @dataclass(slots=True, eq=False)
-class _Guest:
-    """Who has a place. `work` ends when the place is free; `shed` is set when it was given to another."""
+class Ticket:
+    """A place in the engine. `work` ends when the place is free; `shed` is set when it was given to another."""
 
     tenant: str
     since: float
-    reading: Reading | None = None
-    """An answer that is only read ahead: nobody waits for it yet."""
+    session: Session | None = None
+    """An answer that is only read ahead: no client waits for it yet."""
     work: asyncio.Future[Any] | None = None
     shed: bool = False
     awaited: bool = False
-    """Somebody waits for the verdicts on what is read: its place is as good as any other."""
+    """A client waits for the verdicts on what is read: its place is as good as any other."""
 
     def gave_way(self) -> bool:
-        """Whether its place was given to another, also while it is being served."""
+        """Whether its place was given to another; asked anew, because that happens while it is being served."""
         return self.shed
 
 
@@ -82,13 +82,16 @@ class Accounts:
 
 
 class Admission:
-    """Satisfies `Engine` for a server. `seats` bounds the requests in the house, waiting and worked on."""
+    """An engine with a bound on the requests that it takes: `seats`, waiting and worked on."""
 
     def __init__(self, engine: Startable, *, seats: int = 64, clock: Callable[[], float] = time.monotonic) -> None:
-        self._engine, self._seats, self._clock = engine, seats, clock
-        self._guests: list[_Guest] = []
+        self._engine = engine
+        self._seats = seats
+        self._clock = clock
+        self._tickets: list[Ticket] = []
         self._accounts = Accounts(clock)
-        self._cost_s = self._stay_s = 1.0  # what a correction takes of the engine, and how long it is in the house
+        self._cost_s = 1.0  # engine time of a correction, lately
+        self._stay_s = 1.0  # seconds from its arrival to its end, lately
 
     async def start(self) -> AlignerInfo:
         """Load the aligner."""
@@ -106,67 +109,73 @@ class Admission:
         """Correct one answer, if there is a place and time for it."""
         return await self._admitted(request.tenant, request.quota, lambda: self._engine.align(request))
 
-    async def weigh(self, request: WeighRequest) -> tuple[float, ...]:
-        """Weigh objectives, if there is a place and time for it."""
-        return await self._admitted(request.tenant, request.quota, lambda: weigh(self._engine, request))
+    async def states(self, request: StatesRequest) -> list[list[float]]:
+        """Hidden states of texts, if there is a place and time for it."""
+        return await self._admitted(request.tenant, request.quota, lambda: text_states(self._engine, request))
 
-    async def read(self, request: AlignRequest) -> Reading:
-        """Read ahead, if there is a place that nobody needs more; an answer may lose it any time until it is whole."""
+    async def read(self, request: AlignRequest) -> Session:
+        """Read ahead, if there is a place to spare; an answer may lose it any time until it is whole."""
         self._check(request.quota)
         if self._places().total() >= self._seats:
             raise self._overloaded()
-        guest = _Guest(request.tenant, self._clock(), await self._engine.read(request))
-        self._guests.append(guest)
-        return _Placed(self, guest, request.quota)
+        session = await self._engine.read(request)
+        ticket = Ticket(request.tenant, self._clock(), session)
+        self._tickets.append(ticket)
+        return _AdmittedSession(self, ticket, request.quota, session)
 
-    async def finish(self, guest: _Guest, request: AlignRequest) -> Correction:
+    async def finish(self, ticket: Ticket, request: AlignRequest) -> Correction:
         """An answer that was read ahead is whole: from now on its place is as good as any other."""
-        reading, guest.reading, guest.since = guest.reading, None, self._clock()
-        if reading is None or guest.gave_way():
+        session = ticket.session
+        ticket.session = None
+        ticket.since = self._clock()
+        if session is None or ticket.gave_way():
             raise ReadingLost("its place was needed")
         try:
             self._check(request.quota)
-            return await self._served(guest, request.quota, lambda: reading.finish(request))
+            return await self._served(ticket, request.quota, lambda: session.finish(request))
         finally:
-            self._guests.remove(guest)
-            await reading.aclose()
+            self._tickets.remove(ticket)
+            await session.aclose()
 
-    async def let_go(self, guest: _Guest, quota: Quota | None) -> None:
-        """Nobody wants what was read ahead; what it cost is charged."""
-        reading, guest.reading = guest.reading, None
-        if reading is None or guest.gave_way():
+    async def let_go(self, ticket: Ticket, quota: Quota | None) -> None:
+        """What was read ahead is given up; what it cost is charged."""
+        session = ticket.session
+        ticket.session = None
+        if session is None or ticket.gave_way():
             return
-        self._guests.remove(guest)
-        self.charge(quota, self._clock() - guest.since, None)
-        await reading.aclose()
+        self._tickets.remove(ticket)
+        self.charge(quota, self._clock() - ticket.since, None)
+        await session.aclose()
 
     async def _admitted(self, tenant: str, quota: Quota | None, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         self._check(quota)
         self._make_room(tenant)
-        guest = _Guest(tenant, self._clock())
-        leaving = {one.work for one in self._guests if one.shed and one.work}
-        self._guests.append(guest)
+        ticket = Ticket(tenant, self._clock())
+        leaving = {other.work for other in self._tickets if other.shed and other.work}
+        self._tickets.append(ticket)
         try:
             if leaving:
-                await asyncio.wait(leaving)  # there are never more in the house than places
-            return await self._served(guest, quota, work)
+                await asyncio.wait(leaving)  # so that there are never more requests than places
+            return await self._served(ticket, quota, work)
         finally:
-            self._guests.remove(guest)
+            self._tickets.remove(ticket)
 
-    async def _served(self, guest: _Guest, quota: Quota | None, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+    async def _served(self, ticket: Ticket, quota: Quota | None, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         """Work on the request; what it cost is charged however it ends."""
-        if guest.gave_way():
+        if ticket.gave_way():
             raise self._shed()
-        began, cost = self._clock(), None
-        guest.work = working = asyncio.ensure_future(work())
+        began = self._clock()
+        cost = None
+        working = asyncio.ensure_future(work())
+        ticket.work = working
         try:
             done = await working
         except asyncio.CancelledError:
-            if guest.gave_way() and not _cancelled():
+            if ticket.gave_way() and not _cancelled():
                 raise self._shed() from None
             raise
         else:
-            self._stay_s += _SMOOTHING * (self._clock() - guest.since - self._stay_s)
+            self._stay_s += _SMOOTHING * (self._clock() - ticket.since - self._stay_s)
             if isinstance(done, Correction):
                 cost = done.ms / 1000
                 self._cost_s += _SMOOTHING * (cost - self._cost_s)
@@ -184,36 +193,37 @@ class Admission:
             self._accounts.charge(quota, min(elapsed, self._cost_s) if cost is None else cost)
 
     def _places(self) -> Counter[str]:
-        return Counter(one.tenant for one in self._guests if not one.shed)
+        return Counter(ticket.tenant for ticket in self._tickets if not ticket.shed)
 
     def _make_room(self, tenant: str) -> None:
         """See that there is a place for one more of `tenant`; raises when it is this one that has to go."""
         places = self._places()
         if places.total() < self._seats:
             return
-        guests = [one for one in reversed(self._guests) if not one.shed]
-        readers = [one for one in guests if one.reading and not one.awaited]
+        tickets = [ticket for ticket in reversed(self._tickets) if not ticket.shed]
+        readers = [ticket for ticket in tickets if ticket.session and not ticket.awaited]
         if readers:
-            self._stop_reading(max(readers, key=lambda one: places[one.tenant]))
+            self._stop_reading(max(readers, key=lambda ticket: places[ticket.tenant]))
             return
-        mine, share = places[tenant], self._seats / len({*places, tenant})
+        mine = places[tenant]
+        share = self._seats / len({*places, tenant})
         if mine + 1 > share:
             first_or_only = not mine or mine == self._seats
             raise self._overloaded() if first_or_only else self._shed()
-        leaving = max(guests, key=lambda one: places[one.tenant])
-        if leaving.reading:
+        leaving = max(tickets, key=lambda ticket: places[ticket.tenant])
+        if leaving.session:
             self._stop_reading(leaving)
             return
         leaving.shed = True
         if leaving.work:
             leaving.work.cancel()
 
-    def _stop_reading(self, guest: _Guest) -> None:
-        """Whoever is heard here has to be read as a whole at its end."""
-        guest.shed = True
-        if guest.reading is not None:
-            guest.work = asyncio.ensure_future(guest.reading.aclose())
-            guest.work.add_done_callback(lambda _: self._guests.remove(guest))
+    def _stop_reading(self, ticket: Ticket) -> None:
+        """An answer that loses its place has to be read as a whole at its end."""
+        ticket.shed = True
+        if ticket.session is not None:
+            ticket.work = asyncio.ensure_future(ticket.session.aclose())
+            ticket.work.add_done_callback(lambda _: self._tickets.remove(ticket))
 
     def _overloaded(self) -> EngineOverloaded:
         refused(EngineOverloaded.reason)
@@ -227,7 +237,7 @@ class Admission:
         return f"all {self._seats} places are taken"
 
     def _wait_s(self) -> float:
-        """Until those who are in the house now have left it, as long as it lately took."""
+        """Until the requests of now are done, as long as that lately took."""
         return max(_SHORTEST_WAIT_S, self._stay_s)
 
 
@@ -251,47 +261,42 @@ class LocalAdmission(Admission):
         return self._local.stalled_s()
 
 
-class _Placed:
-    """Satisfies `Reading`: an answer that is read ahead as long as its place is not needed."""
+class _AdmittedSession(ForwardingSession):
+    """A session that lasts as long as no other request needs its place."""
 
-    def __init__(self, admission: Admission, guest: _Guest, quota: Quota | None) -> None:
-        self._admission, self._guest, self._quota = admission, guest, quota
+    def __init__(self, admission: Admission, ticket: Ticket, quota: Quota | None, session: Session) -> None:
+        super().__init__(session)
+        self._admission = admission
+        self._ticket = ticket
+        self._quota = quota
 
-    async def feed(self, text: str) -> tuple[SegmentScore, ...]:
-        """More of the answer."""
-        return await self._there().feed(text)
-
-    async def end(self) -> None:
-        """There is no more."""
-        await self._there().end()
+    def inner(self) -> Session:
+        """The engine's session; raises `ReadingLost` once its place was given to another."""
+        if self._ticket.session is None or self._ticket.gave_way():
+            raise ReadingLost("its place was needed")
+        return self._ticket.session
 
     async def judged(self, known: int) -> tuple[SegmentScore, ...] | None:
-        """Its verdicts; from now on somebody waits for it."""
-        self._guest.awaited = True
-        return await self._there().judged(known)
+        """Its verdicts; from now on a client waits for it."""
+        self._ticket.awaited = True
+        return await super().judged(known)
 
     async def replace(self, span: Span) -> Correction:
         """What stands in place of a flagged stretch, charged as it is made."""
-        made = await self._there().replace(span)
-        self._admission.charge(self._quota, 0.0, made.ms / 1000)
-        return made
+        replacement = await super().replace(span)
+        self._admission.charge(self._quota, 0.0, replacement.ms / 1000)
+        return replacement
 
     async def finish(self, request: AlignRequest) -> Correction:
-        """Its correction."""
-        return await self._admission.finish(self._guest, request)
+        """The correction of the whole answer, whose place is from now on as good as any other."""
+        return await self._admission.finish(self._ticket, request)
 
     async def aclose(self) -> None:
         """Give the place back."""
-        await self._admission.let_go(self._guest, self._quota)
-
-    def _there(self) -> Reading:
-        reading = self._guest.reading
-        if reading is None or self._guest.gave_way():
-            raise ReadingLost("its place was needed")
-        return reading
+        await self._admission.let_go(self._ticket, self._quota)
 
 
 def _cancelled() -> bool:
-    """Whether it is we who are cancelled, and not only the work that we wait for."""
+    """Whether this task is cancelled, and not only the work that it waits for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -1,8 +1,8 @@
-"""How does a token find the tokens before it, when many sequences go through the model at once and share blocks?
+"""Attention of many sequences that go through the model at once and share blocks of the KV cache.
 
 All tokens of a step lie in one row, so that the linear layers see one large product. Only attention knows sequences: it
-writes the new keys and values to their slots, gathers those of each sequence, and attends. Short feeds (who decodes)
-are padded to one product; long ones (who reads a prompt) are attended to one by one.
+writes the new keys and values to their slots, gathers those of each sequence, and attends. Short feeds (decoding) are
+padded to one product; long ones (reading a prompt) are attended to one by one.
 
 torch's own kernel is used in fp32 and on a GPU. On a CPU in bf16 it is two to seven times slower than two matrix
 products and a softmax (one query over 600 tokens: 0.48 against 0.12 ms), so there it is those. Their library compiles
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface
 
-from aligner_proxy.engine import tiles
+from aligner_proxy.engine import cpu_kernels
 
 IMPLEMENTATION = "blocks"
 SHORT_FEED = 32
@@ -48,7 +48,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class RowGroup:
     """Rows that are attended to together: indices of their queries [rows, fed] and slots [rows, context]."""
 
     queries: Tensor
@@ -56,7 +56,7 @@ class Group:
     mask: Tensor | None
     """[rows, 1, fed, context], True where a token may look; None for one plain causal prompt."""
     old: int
-    """So many of the first tokens of the context everybody sees."""
+    """So many of the first tokens of the context are seen by all queries."""
 
 
 class KVStore:
@@ -79,8 +79,8 @@ class KVStore:
     def get(self, layer: int, slots: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values at [rows, context] slots, as [rows, heads, context, head size]."""
         shape = (-1, *slots.shape, self._keys.shape[-1])
-        found = (store[layer].index_select(1, slots.flatten()).view(shape) for store in (self._keys, self._values))
-        keys, values = (tensor.transpose(0, 1) for tensor in found)
+        gathered = (store[layer].index_select(1, slots.flatten()).view(shape) for store in (self._keys, self._values))
+        keys, values = (tensor.transpose(0, 1) for tensor in gathered)
         return keys, values
 
 
@@ -90,7 +90,7 @@ class Plan:
 
     store: KVStore
     slots: Tensor
-    groups: tuple[Group, ...]
+    groups: tuple[RowGroup, ...]
     alone: bool
     """Whether one sequence has the step to itself: its tokens need no sorting out."""
 
@@ -104,24 +104,29 @@ def plan(store: KVStore, slots: Tensor, rows: Sequence[Row]) -> Plan:
     return Plan(store, slots, (*groups, *(_alone(row, multiple) for row in long)), len(rows) == 1)
 
 
-def _alone(row: Row, multiple: int) -> Group:
+def _alone(row: Row, multiple: int) -> RowGroup:
     queries = torch.arange(row.first, row.last, device=row.context.device)[None]
     slots = _padded(row.context, multiple)
     plain = row.fed == len(slots)
-    return Group(queries, slots[None], None if plain else _mask([row], row.fed, len(slots)), len(row.context) - row.fed)
+    return RowGroup(
+        queries, slots[None], None if plain else _mask([row], row.fed, len(slots)), len(row.context) - row.fed
+    )
 
 
-def _together(rows: Sequence[Row], multiple: int) -> Group:
+def _together(rows: Sequence[Row], multiple: int) -> RowGroup:
     """Padding repeats the last token and looks where it looks; what comes out of it is thrown away."""
-    fed, context = max(row.fed for row in rows), max(len(row.context) for row in rows)
+    fed = max(row.fed for row in rows)
+    context = max(len(row.context) for row in rows)
     device = rows[0].context.device
     queries = [torch.arange(row.first, row.first + fed, device=device).clamp(max=row.last - 1) for row in rows]
     slots = torch.stack([_padded(row.context, multiple, context) for row in rows])
-    return Group(torch.stack(queries), slots, _mask(rows, fed, slots.shape[1]), context - fed if len(rows) == 1 else 0)
+    return RowGroup(
+        torch.stack(queries), slots, _mask(rows, fed, slots.shape[1]), context - fed if len(rows) == 1 else 0
+    )
 
 
 def _padded(context: Tensor, multiple: int, least: int = 0) -> Tensor:
-    """By its own last slot, which holds numbers: what nobody wrote could hold anything, and times zero is not zero."""
+    """By its own last slot: slots never written could hold anything, also what times zero is not zero."""
     length = -(-max(least, len(context)) // multiple) * multiple
     return torch.cat([context, context[-1:].expand(length - len(context))]) if length > len(context) else context
 
@@ -129,7 +134,8 @@ def _padded(context: Tensor, multiple: int, least: int = 0) -> Tensor:
 def _mask(rows: Sequence[Row], fed: int, context: int) -> Tensor:
     """Where each query may look: at its own place in its sequence and before."""
     device = rows[0].context.device
-    steps, places = torch.arange(fed, device=device), torch.arange(context, device=device)
+    steps = torch.arange(fed, device=device)
+    places = torch.arange(context, device=device)
     last = torch.stack([(len(row.context) - row.fed + steps).clamp(max=len(row.context) - 1) for row in rows])
     return (places <= last[..., None])[:, None]
 
@@ -138,7 +144,8 @@ def attend(
     module: Any, query: Tensor, key: Tensor, value: Tensor, _mask: Tensor | None, *, step: Plan, **settings: Any
 ) -> tuple[Tensor, None]:
     """Attention of one layer over all sequences of a step; [1, heads, tokens, size] to [1, tokens, heads, size]."""
-    layer, scale = module.layer_idx, settings.get("scaling")
+    layer = module.layer_idx
+    scale = settings.get("scaling")
     step.store.put(layer, step.slots, key[0], value[0])
     look = _products if step.store.multiplies else _torchs
     if step.alone:
@@ -153,18 +160,20 @@ def attend(
     return out[None], None
 
 
-def _torchs(queries: Tensor, keys: Tensor, values: Tensor, group: Group, scale: float | None) -> Tensor:
+def _torchs(queries: Tensor, keys: Tensor, values: Tensor, group: RowGroup, scale: float | None) -> Tensor:
     """By torch's kernel; [rows, heads, fed, size] over [rows, key heads, context, size], also below."""
     repeat = queries.shape[1] // keys.shape[1]
-    keys, values = keys.repeat_interleave(repeat, dim=1), values.repeat_interleave(repeat, dim=1)
+    keys = keys.repeat_interleave(repeat, dim=1)
+    values = values.repeat_interleave(repeat, dim=1)
     causal = group.mask is None
     return F.scaled_dot_product_attention(queries, keys, values, attn_mask=group.mask, is_causal=causal, scale=scale)
 
 
-def _products(queries: Tensor, keys: Tensor, values: Tensor, group: Group, scale: float | None) -> Tensor:
+def _products(queries: Tensor, keys: Tensor, values: Tensor, group: RowGroup, scale: float | None) -> Tensor:
     """By products in the tensors' own type and a softmax that computes in fp32, some queries at a time."""
     (rows, heads, fed, size), (groups, context) = queries.shape, keys.shape[1:3]
-    mask, old = group.mask, group.old
+    mask = group.mask
+    old = group.old
     if mask is None:
         mask = torch.ones(1, 1, fed, context, dtype=torch.bool).tril()
     hidden = ~mask[:, :, None, :, old:]
@@ -177,7 +186,7 @@ def _products(queries: Tensor, keys: Tensor, values: Tensor, group: Group, scale
         reach = min(context, -(-(old + last) // _PADDED) * _PADDED) if rows == 1 else context
         some = scaled[:, :, first:last].reshape(rows, groups, -1, size)
         count = some.shape[2]
-        scores = _scores(tiles.rounded(some), keys[:, :, :reach])
+        scores = _scores(cpu_kernels.pad_rows(some), keys[:, :, :reach])
         new = scores[:, :, :count].view(rows, groups, -1, last - first, reach)[..., old:]
         new.masked_fill_(hidden[..., first:last, : reach - old], -torch.inf)
         seen = (scores.softmax(dim=-1) @ values[:, :, :reach])[:, :, :count]
@@ -187,8 +196,8 @@ def _products(queries: Tensor, keys: Tensor, values: Tensor, group: Group, scale
 
 def _scores(queries: Tensor, keys: Tensor) -> Tensor:
     """Every query by every key. Of many sequences the keys go first where a CPU has tiles: in a third of the time."""
-    if len(keys) > 1 and tiles.there():
-        return tiles.turned(queries, keys).contiguous()
+    if len(keys) > 1 and cpu_kernels.has_tiles():
+        return cpu_kernels.product_turned(queries, keys).contiguous()
     return queries @ keys.transpose(-1, -2)
 
 

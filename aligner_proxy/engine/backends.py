@@ -1,6 +1,6 @@
-"""Which engine does the policies file mean? From `aligner.engine` to an object that satisfies `Engine`.
+"""Factory of engines: from `aligner.engine` of the policies file to an object that satisfies `Engine`.
 
-Nothing is connected to here. A LiteLLM model group can only be reached where LiteLLM runs, so whoever can, says how.
+Nothing is connected to here. A LiteLLM model group can only be reached where LiteLLM runs, so the caller says how.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from aligner_proxy import config, prompts
 from aligner_proxy.engine import manifest, sources
 from aligner_proxy.engine.client import HttpEngine
 from aligner_proxy.engine.completions import Completer
-from aligner_proxy.engine.foreign import ForeignAligner
-from aligner_proxy.engine.openai import OpenAICompleter
+from aligner_proxy.engine.foreign import CompletionsAligner
+from aligner_proxy.engine.openai import CompletionsClient
 from aligner_proxy.engine.protocol import Engine
 from aligner_proxy.engine.replicas import Replicas
 from aligner_proxy.engine.scored import ScoredEditor
@@ -49,11 +49,11 @@ def open_engine(
         return _corrects(backend, group(backend.group), family, scorer)
     key = config.engine_key(backend)
     patience = _each(backend, patience_s)
-    made = [
-        OpenAICompleter(at, backend.model, key=key, predicts=backend.prediction, patience_s=patience)
+    completers = [
+        CompletionsClient(at, backend.model, key=key, predicts=backend.prediction, patience_s=patience)
         for at in backend.at
     ]
-    engines = [_corrects(backend, completer, family, scorer) for completer in made]
+    engines = [_corrects(backend, completer, family, scorer) for completer in completers]
     return _replicas(list(zip(backend.at, engines, strict=True)), patience_s)
 
 
@@ -68,18 +68,18 @@ def completions_template(file: PolicyFile, backend: Backend) -> str:
     if backend.scorer:
         raise ConfigError("the prompt form of the editor is not known here; set aligner.engine.template")
     model = file.aligner.model
-    told = manifest.read(sources.EMBEDDED) if model == "embedded" else None
-    known = told.template if told else sources.KNOWN_TEMPLATES.get(model)
+    embedded = manifest.read(sources.EMBEDDED) if model == "embedded" else None
+    known = embedded.template if embedded else sources.KNOWN_TEMPLATES.get(model)
     return sources.template_of(model, file.aligner.template, known)
 
 
 def _corrects(backend: Backend, completer: Completer, family: prompts.Template, scorer: Engine | None) -> Engine:
-    editor = ForeignAligner(completer, family, window=backend.window, revision=backend.revision)
+    editor = CompletionsAligner(completer, family, window=backend.window, revision=backend.revision)
     return ScoredEditor(scorer, editor) if scorer else editor
 
 
 def _each(backend: Backend, patience_s: float) -> float:
-    """One of several is not waited for: the next one is asked."""
+    """One of several engines is not waited for: the next one is asked."""
     return patience_s if len(backend.at) == 1 else 0.0
 
 

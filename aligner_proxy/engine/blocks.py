@@ -1,17 +1,18 @@
-"""Which blocks of the KV cache belong to whom? Blocks of a fixed size, shared where prompts begin alike. No torch.
+"""Blocks of the KV cache: of a fixed size, shared where prompts begin alike. No torch.
 
 A full block of a prompt is known by its tokens and by the block before it, compared token by token and never by a hash
 alone: one tenant's cache can never be taken for another's. Each adapter has a beginning of its own, because the same
-tokens leave other keys and values behind under another adapter. Blocks that nobody holds keep their content until the
-room is needed; the longest unused goes first, and of one prompt the last block before the first.
+tokens leave other keys and values behind under another adapter. Blocks that no sequence holds keep their content until
+the room is needed; the longest unused goes first, and of one prompt the last block before the first.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import count
+
+from aligner_proxy.engine.protocol import BlockUse
 
 BLOCK = 16
 """Tokens a block; small, because the part that prompts share (template, objectives) is some 60 to 100 tokens."""
@@ -21,24 +22,15 @@ Key = tuple[int, tuple[int, ...]]
 
 
 class NoRoom(Exception):
-    """No block is left; whoever asked has to wait or to push somebody out."""
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """Blocks by what they are for: `used` are held, `shared` by more than one; `kept` are free and still known."""
-
-    used: int
-    shared: int
-    kept: int
-    free: int
+    """No block is left: a job has to wait, or another to give its blocks back."""
 
 
 class BlockPool:
-    """Holds no memory itself: it says which block numbers, 0 to `count` - 1, are whose."""
+    """The holders of block numbers 0 to `count` - 1; it holds no memory itself."""
 
     def __init__(self, count: int, size: int = BLOCK) -> None:
-        self.count, self.size = count, size
+        self.count = count
+        self.size = size
         self._holders = [0] * count
         self._free: OrderedDict[int, None] = OrderedDict((block, None) for block in range(count))
         self._node_of: dict[int, int] = {}
@@ -56,7 +48,7 @@ class BlockPool:
         return block
 
     def give_back(self, blocks: Iterable[int]) -> None:
-        """Let go of blocks, in the order of the sequence; those that nobody else holds are free."""
+        """Let go of blocks, in the order of the sequence; those that no other sequence holds are free."""
         for block in reversed(list(blocks)):
             self._holders[block] -= 1
             if self._holders[block] == 0:
@@ -66,16 +58,16 @@ class BlockPool:
 
     def match(self, ids: Sequence[int], most: int, adapter: int = 0) -> list[int]:
         """Take the known blocks that a prompt begins with under this adapter, of at most `most` of its tokens."""
-        found: list[int] = []
+        matched: list[int] = []
         node = -adapter
         for start in range(0, most - self.size + 1, self.size):
             block = self._known.get((node, tuple(ids[start : start + self.size])))
             if block is None:
                 break
             self._hold(block)
-            found.append(block)
+            matched.append(block)
             node = self._node_of[block]
-        return found
+        return matched
 
     def publish(self, blocks: Sequence[int], ids: Sequence[int], length: int, adapter: int = 0) -> None:
         """Make known the full blocks of the first `length` tokens, which are computed and will not change."""
@@ -84,8 +76,9 @@ class BlockPool:
             if block not in self._key_of:
                 key = (node, tuple(ids[start : start + self.size]))
                 if key in self._known:
-                    return  # computed twice at the same time; the first one stays, and ours is nobody else's business
-                self._known[key], self._key_of[block] = block, key
+                    return  # computed twice at the same time: the first one stays, ours is not shared
+                self._known[key] = block
+                self._key_of[block] = key
                 self._node_of[block] = next(self._nodes)
             node = self._node_of[block]
 
@@ -97,18 +90,18 @@ class BlockPool:
         """How many blocks could be taken."""
         return len(self._free)
 
-    def use(self) -> Use:
+    def use(self) -> BlockUse:
         """For metrics."""
         kept = sum(block in self._key_of for block in [*self._free])  # the model's thread goes on changing it
         used = self.count - len(self._free)
-        return Use(used, sum(n > 1 for n in self._holders), kept, len(self._free) - kept)
+        return BlockUse(used, sum(n > 1 for n in self._holders), kept, len(self._free) - kept)
 
     def check(self, held: Iterable[int]) -> None:
-        """Raise AssertionError unless exactly `held` (with repetitions) is held: for tests and idle moments."""
+        """Raise AssertionError unless exactly `held` (with repetitions) is held; for tests and idle moments."""
         expected = [0] * self.count
         for block in held:
             expected[block] += 1
-        assert self._holders == expected, "blocks are held by nobody, or by more than hold them"
+        assert self._holders == expected, "holders of blocks are miscounted"
         assert {b for b in range(self.count) if not expected[b]} == set(self._free), "free blocks are not the unheld"
         assert all(self._known[key] == block for block, key in self._key_of.items()), "a known block is lost"
 

@@ -1,4 +1,4 @@
-"""What would the model write after a prompt? Plain greedy completion, with the client's prediction as the draft.
+"""Plain greedy completion of a prompt, with the client's prediction as the draft.
 
 The form is that of OpenAI's `/v1/completions` with `prediction`, so that any client can use the engine for a text that
 it expects to come back with few changes. The result is what greedy decoding without a prediction gives.
@@ -8,76 +8,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
-from dataclasses import asdict, dataclass
-from typing import Annotated, Literal
-
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from dataclasses import asdict
 
 from aligner_proxy.engine.correct import Aligner
 from aligner_proxy.engine.decode import Limits, Tally, generate
 from aligner_proxy.engine.fit import CHARS_PER_TOKEN
 from aligner_proxy.engine.proposer import EditProposer
+from aligner_proxy.engine.protocol import Completion, CompletionRequest
 from aligner_proxy.engine.sequence import Ask, Sequence, Step
 from aligner_proxy.errors import AnswerTooLong
-from aligner_proxy.types import DecodeCounts
-
-
-def _listed(value: object) -> object:
-    return (value,) if isinstance(value, str) else value or ()
-
-
-_Zero = Annotated[float, Field(ge=0, le=0)]
-
-
-class Prediction(BaseModel):
-    """What the client expects to be written."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    type: Literal["content"] = "content"
-    content: str
-
-
-class CompletionRequest(BaseModel):
-    """The part of OpenAI's request that greedy completion of one text needs; anything else is refused by name.
-
-    What asks for nothing (a penalty of 0, a seed where nothing is drawn) is taken: clients send it by themselves.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    prompt: str
-    model: str | None = Field(default=None, max_length=200)
-    max_tokens: int = Field(default=16, ge=1)
-    temperature: _Zero | None = None
-    n: Literal[1] | None = 1
-    stream: Literal[False] | None = False
-    stop: Annotated[tuple[str, ...], BeforeValidator(_listed), Field(max_length=8)] = ()
-    prediction: Prediction | None = None
-    user: str | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    presence_penalty: _Zero | None = None
-    frequency_penalty: _Zero | None = None
-    best_of: Literal[1] | None = None
-    echo: Literal[False] | None = None
-    logprobs: None = None
-    seed: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """The text, why it ended, and its cost. `stop_reason` is the stop text that ended it (vLLM's name for it)."""
-
-    text: str
-    finish_reason: Literal["stop", "length"]
-    stop_reason: str | None
-    prompt_tokens: int
-    completion_tokens: int
-    counts: DecodeCounts
 
 
 def openai_form(done: Completion, name: str, model: str) -> dict[str, object]:
-    """The body of OpenAI's answer; draft tokens are told as it tells predicted ones, and all `counts` beside that."""
+    """The body of OpenAI's answer; draft tokens are counted as predicted ones, and all `counts` are added."""
     counts = done.counts
     return {
         "id": name,
@@ -106,14 +49,15 @@ def openai_form(done: Completion, name: str, model: str) -> dict[str, object]:
     }
 
 
-def asked_for(aligner: Aligner, model: str | None) -> Aligner:
+def aligner_for(aligner: Aligner, model: str | None) -> Aligner:
     """The aligner whose weights write, by OpenAI's `model`; where there is only one, any name means that one."""
     return aligner if not aligner.others or model in (None, aligner.info.model) else aligner.named(model or "")
 
 
 def complete(aligner: Aligner, request: CompletionRequest, sequence: Sequence) -> Generator[Ask, Step, Completion]:
     """Complete one prompt. Raises `AnswerTooLong` where prompt and completion exceed the window."""
-    tokenizer, expected = aligner.runner.tokenizer, request.prediction.content if request.prediction else ""
+    tokenizer = aligner.runner.tokenizer
+    expected = request.prediction.content if request.prediction else ""
     for name, text in (("prompt", request.prompt), ("prediction", expected)):
         if len(text) > aligner.info.window * CHARS_PER_TOKEN:
             raise AnswerTooLong(
@@ -126,7 +70,8 @@ def complete(aligner: Aligner, request: CompletionRequest, sequence: Sequence) -
             f"{aligner.info.window}; a prompt has at least one"
         )
     draft = [*tokenizer.continuation(expected), tokenizer.eos] if expected else []
-    proposer, tally = EditProposer(draft, aligner.runner.draft_length), Tally()
+    proposer = EditProposer(draft, aligner.runner.draft_length)
+    tally = Tally()
     stop = tuple(text for text in request.stop if text)
     limits = Limits(request.max_tokens, done=lambda ids: bool(stop) and _cut(tokenizer.decode(ids), stop) is not None)
     written = yield from generate(sequence, Ask(prompt, prompt=True), proposer, limits, tally, tokenizer.eos_ids)
@@ -144,4 +89,4 @@ def complete(aligner: Aligner, request: CompletionRequest, sequence: Sequence) -
 
 def _cut(text: str, stop: tuple[str, ...]) -> tuple[int, str] | None:
     """Where the first stop text begins, and which it is."""
-    return min(((text.index(word), word) for word in stop if word in text), default=None)
+    return min(((text.index(ending), ending) for ending in stop if ending in text), default=None)

@@ -1,4 +1,4 @@
-"""What is asked of a server that only completes texts, and what does its answer mean? OpenAI's `/v1/completions`.
+"""Requests and answers of servers that only complete texts: OpenAI's `/v1/completions`.
 
 The forms alone: no connection, no template. Text of a foreign error never gets into ours: it may quote a prompt.
 """
@@ -13,8 +13,9 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from aligner_proxy.engine.patience import NotYet
-from aligner_proxy.engine.wire import again_in, parsing
+from aligner_proxy.engine.patience import NotReady
+from aligner_proxy.engine.protocol import Completion, CompletionRequest
+from aligner_proxy.engine.wire import parsing, retry_after
 from aligner_proxy.errors import (
     AnswerTooLong,
     CorrectionError,
@@ -34,42 +35,21 @@ _TOO_LONG_FIELDS = {"input_tokens", "input_text", "max_tokens"}
 """How vLLM names what is at fault when a prompt, or what is to be written after it, does not fit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One text to continue, greedily. `prediction` is what is likely to follow, for servers that draft from it."""
-
-    prompt: str
-    tokens: int
-    stop: tuple[str, ...] = ()
-    prediction: str | None = None
-
-    def body(self, model: str | None, *, predicts: bool) -> dict[str, object]:
-        """The request as JSON; what a server may not know is left out."""
-        stop = list(self.stop[:MAX_STOPS])
-        return {
-            **({"model": model} if model else {}),
-            "prompt": self.prompt,
-            "max_tokens": self.tokens,
-            "temperature": 0,
-            **({"stop": stop} if stop else {}),
-            **({"prediction": {"type": "content", "content": self.prediction}} if predicts and self.prediction else {}),
-        }
+def request_body(request: CompletionRequest, model: str | None, *, predicts: bool) -> dict[str, Any]:
+    """The request as JSON, greedy; what a server may not know is left out."""
+    body: dict[str, Any] = {"prompt": request.prompt, "max_tokens": request.max_tokens, "temperature": 0}
+    if model:
+        body["model"] = model
+    if request.stop:
+        body["stop"] = list(request.stop[:MAX_STOPS])
+    if predicts and request.prediction:
+        body["prediction"] = request.prediction.model_dump()
+    return body
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """What a server wrote. `finished` is False when the limit cut it off; `stopped_at` the stop text, where it says."""
-
-    text: str
-    finished: bool
-    stopped_at: str | None = None
-    prompt_tokens: int = 0
-    counts: DecodeCounts = field(default_factory=DecodeCounts)
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """What a server says about its model. `identity` goes into the cache's key; the window is None when not told."""
+class ServedModel:
+    """A server's description of its model. `identity` goes into the cache's key; the window may be unknown."""
 
     model: str
     identity: dict[str, Any] = field(default_factory=dict)
@@ -80,11 +60,11 @@ class Served:
 class Completer(Protocol):
     """Anything that continues texts. Raises `CorrectionError` subclasses only; `CancelledError` passes."""
 
-    async def about(self) -> Served:
+    async def about(self) -> ServedModel:
         """The model that is served there."""
         ...
 
-    async def complete(self, asked: Asked, deadline_s: float) -> Written:
+    async def complete(self, request: CompletionRequest, deadline_s: float) -> Completion:
         """Continue one text within the deadline."""
         ...
 
@@ -120,23 +100,24 @@ class _Completion(_Loose):
     usage: _Usage | None = None
 
 
-def written(body: bytes | dict[str, Any]) -> Written:
+def parse_completion(body: bytes | dict[str, Any]) -> Completion:
     """The first choice of an answer. Raises `InvalidOutput` where there is none."""
     with parsing("the server sent something that is no completion"):
         parsed = _Completion.model_validate_json(body) if isinstance(body, bytes) else _Completion.model_validate(body)
-    choice, usage = parsed.choices[0], parsed.usage or _Usage()
+    choice = parsed.choices[0]
+    usage = parsed.usage or _Usage()
     details = usage.completion_tokens_details or _Details()
     accepted = details.accepted_prediction_tokens or 0
-    return Written(
+    return Completion(
         choice.text,
-        choice.finish_reason == "stop",
-        choice.stop_reason if isinstance(choice.stop_reason, str) else None,
-        usage.prompt_tokens or 0,
-        DecodeCounts(drafted=accepted + (details.rejected_prediction_tokens or 0), accepted=accepted),
+        finish_reason="stop" if choice.finish_reason == "stop" else "length",
+        stop_reason=choice.stop_reason if isinstance(choice.stop_reason, str) else None,
+        prompt_tokens=usage.prompt_tokens or 0,
+        counts=DecodeCounts(drafted=accepted + (details.rejected_prediction_tokens or 0), accepted=accepted),
     )
 
 
-def served(body: bytes, model: str | None, where: str) -> Served:
+def parse_models(body: bytes, model: str | None, where: str) -> ServedModel:
     """The model meant by `model`, of what `/v1/models` lists; without a name the only one."""
     try:
         listed = {str(entry["id"]): entry for entry in json.loads(body)["data"]}
@@ -150,25 +131,25 @@ def served(body: bytes, model: str | None, where: str) -> Served:
         raise EngineFault(f"{where} does not serve the model of aligner.engine.model; it serves {names}")
     meta = entry.get("meta") if isinstance(entry.get("meta"), dict) else {}
     window = entry.get("max_model_len") or meta.get("n_ctx") or meta.get("n_ctx_train")
-    told = {"root": entry.get("root"), "size": meta.get("size"), "n_params": meta.get("n_params")}
-    identity = {name: value for name, value in told.items() if value is not None}
-    return Served(str(entry["id"]), identity, window if isinstance(window, int) else None, where)
+    parts = {"root": entry.get("root"), "size": meta.get("size"), "n_params": meta.get("n_params")}
+    identity = {name: value for name, value in parts.items() if value is not None}
+    return ServedModel(str(entry["id"]), identity, window if isinstance(window, int) else None, where)
 
 
 def refused(status: int, body: bytes, headers: Mapping[str, str]) -> CorrectionError:
-    """The error that a foreign server meant by a status; told are only its status and its one-word codes."""
+    """The error that a foreign server meant by a status; of its answer only one-word codes are quoted."""
     error = _error(body)
-    words = {str(error.get(name)) for name in ("code", "type") if error.get(name) is not None}
-    said = f"status {status}" + "".join(f", {word}" for word in sorted(words) if _PLAIN.fullmatch(word))
+    codes = {str(error.get(name)) for name in ("code", "type") if error.get(name) is not None}
+    summary = f"status {status}" + "".join(f", {code}" for code in sorted(codes) if _PLAIN.fullmatch(code))
     if status == 429:
-        return EngineOverloaded(f"the server is full ({said})", again_in(headers))
-    if status == 413 or words & _TOO_LONG or (status == 400 and str(error.get("param")) in _TOO_LONG_FIELDS):
-        return AnswerTooLong(f"prompt and answer do not fit the server's window ({said})")
+        return EngineOverloaded(f"the server is full ({summary})", retry_after(headers))
+    if status == 413 or codes & _TOO_LONG or (status == 400 and str(error.get("param")) in _TOO_LONG_FIELDS):
+        return AnswerTooLong(f"prompt and answer do not fit the server's window ({summary})")
     if status in (502, 503):
-        return NotYet(f"the server is not ready ({said})")
+        return NotReady(f"the server is not ready ({summary})")
     if status == 504:
-        return DeadlineExceeded(f"a proxy before the server gave up ({said})")
-    return EngineFault(f"the server refuses ({said}){_HINTS.get(status, '')}")
+        return DeadlineExceeded(f"a proxy before the server gave up ({summary})")
+    return EngineFault(f"the server refuses ({summary}){_HINTS.get(status, '')}")
 
 
 _HINTS = {
@@ -181,15 +162,15 @@ _HINTS = {
 def _error(body: bytes) -> dict[str, Any]:
     """The error object of a body, in OpenAI's form or bare."""
     try:
-        told = json.loads(body)
+        parsed = json.loads(body)
     except ValueError:
         return {}
-    found = told.get("error", told) if isinstance(told, dict) else {}
-    return found if isinstance(found, dict) else {}
+    error = parsed.get("error", parsed) if isinstance(parsed, dict) else {}
+    return error if isinstance(error, dict) else {}
 
 
 def unreachable(where: str, error: Exception, *, begun: bool) -> CorrectionError:
-    """Nobody answered there, or the connection was lost on the way."""
+    """No server answered there, or the connection was lost on the way."""
     if begun:
         return EngineUnavailable(f"the server at {where} went away in mid-request ({type(error).__name__})")
-    return NotYet(f"no server answers at {where}")
+    return NotReady(f"no server answers at {where}")

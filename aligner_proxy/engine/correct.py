@@ -14,18 +14,18 @@ from aligner_proxy import prompts, segments
 from aligner_proxy.dictated import words
 from aligner_proxy.engine import splice
 from aligner_proxy.engine.decode import Generated, Limits, Tally, generate
-from aligner_proxy.engine.detector import Spans, spans
+from aligner_proxy.engine.detector import spans
 from aligner_proxy.engine.fit import Fitted, fit
 from aligner_proxy.engine.proposer import EditProposer, matching
 from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest, Span
 from aligner_proxy.engine.runner import ModelRunner
-from aligner_proxy.engine.sequence import Ask, Sequence, Step, Work
-from aligner_proxy.engine.vouched import vouched
-from aligner_proxy.engine.weigher import Weigher
+from aligner_proxy.engine.sequence import Ask, Sequence, Spans, Step, Work
+from aligner_proxy.engine.vouched import trusted_ranges
 from aligner_proxy.errors import AnswerTooLong, EngineFault
 from aligner_proxy.types import Correction, SegmentScore, Verify
 
-_SPAN_ROOM, _END_ROOM = 16, 96
+_SPAN_ROOM = 16
+_END_ROOM = 96
 """Tokens beyond half as much again as a flagged run has; behind the last segment whole sentences may be missing."""
 
 
@@ -38,10 +38,9 @@ class Aligner:
     adapter: int = 0
     others: Mapping[str, Aligner] = field(default_factory=dict)
     """Those over the same runner that requests may choose by name."""
-    weigher: Weigher | None = None
 
     def named(self, name: str) -> Aligner:
-        """The one that requests call so; raises `UnknownAligner`."""
+        """The aligner that requests call so; raises `UnknownAligner`."""
         self.info.named(name)
         return self.others.get(name, self)
 
@@ -51,7 +50,7 @@ def correct(aligner: Aligner, request: AlignRequest, sequence: Sequence) -> Work
     if not request.answer.strip():
         return Correction(request.answer, aligner=aligner.info.content_hash)
     work = _begun(aligner, request, sequence)
-    text, scored = yield from (work.flagged() if work.scores and request.verify is Verify.FLAGGED else work.whole())
+    text, scored = yield from work.edited()
     return Correction(
         text=text,
         segments=scored,
@@ -73,9 +72,11 @@ def judge(
 
 def replace(aligner: Aligner, request: AlignRequest, span: Span, sequence: Sequence) -> Work:
     """Write in place of one stretch of an answer of which `request.answer` is the beginning."""
-    before, work = sequence.spent_s, _begun(aligner, request, sequence)
+    before = sequence.spent_s
+    work = _begun(aligner, request, sequence)
     text = yield from work.span(span)
-    spent_ms, content_hash = (sequence.spent_s - before) * 1000, aligner.info.content_hash
+    spent_ms = (sequence.spent_s - before) * 1000
+    content_hash = aligner.info.content_hash
     return Correction(text, counts=work.tally.counts(), ms=spent_ms, aligner=content_hash)
 
 
@@ -95,7 +96,10 @@ class _Work:
     """State of one correction: its sequence (prompt and what is written behind it) and its counts."""
 
     def __init__(self, aligner: Aligner, request: AlignRequest, fitted: Fitted, sequence: Sequence) -> None:
-        self._aligner, self._runner, self._request, self._fitted = aligner, aligner.runner, request, fitted
+        self._aligner = aligner
+        self._runner = aligner.runner
+        self._request = request
+        self._fitted = fitted
         self._has_head = aligner.info.has_head
         self._sequence = sequence
         self._segments = segments.split(request.answer)
@@ -112,6 +116,16 @@ class _Work:
     def prompt_tokens(self) -> int:
         """Length of the prompt."""
         return len(self._fitted.ids)
+
+    def edited(self) -> Generator[Ask, Step, Edited]:
+        """The answer as the request wants it corrected, and the verdicts on its segments."""
+        if self._request.score_only:
+            # Without a head there are no scores, but the prompt is read: a probe has to make the model work.
+            scores = yield from self._prefill()
+            return self._request.answer, self._verdicts(scores)
+        if self.scores and self._request.verify is Verify.FLAGGED:
+            return (yield from self.flagged())
+        return (yield from self.whole())
 
     def judged(self) -> Generator[Ask, Step, tuple[SegmentScore, ...]]:
         """Score the segments and write nothing."""
@@ -131,26 +145,27 @@ class _Work:
         return (yield from self._filled(splice.hole(self._segments, flags, run, span.before, lead), span.objective))
 
     def whole(self) -> Generator[Ask, Step, Edited]:
-        """Verify the whole answer as a draft. It goes along with the prompt where both fit a step and that is not dear.
+        """Verify the whole answer as a draft. It is fed with the prompt where both fit a step and that is cheap.
 
-        Then the detector, where there is one, says first what of it is likely to stand.
+        Otherwise the detector, if the aligner has one, first scores what of it is likely to stand.
         """
         lookup = [*self._fitted.answer, self._runner.tokenizer.eos]
-        scores, clean = list[tuple[float, int]](), tuple[range, ...]()
+        scores = list[tuple[float, int]]()
+        clean = tuple[range, ...]()
         if self.scores and self._runner.probes(self.prompt_tokens, len(lookup)):
             scores = yield from self._prefill()
             clean = self._clean(scores)
         where = self._spans() if self.scores and not scores else None
-        proposer = EditProposer(lookup, self._runner.draft_length, vouched=clean)
+        proposer = EditProposer(lookup, self._runner.draft_length, trusted=clean)
         limits = Limits(self._fitted.room, caution=self._request.caution)
         written = yield from self._write(self._fitted.ids, proposer, limits, where)
         text = splice.whole(self._restored(written.ids), self._request.answer, finished=written.finished)
         return text, self._verdicts(scores or written.scores)
 
     def _clean(self, scores: list[tuple[float, int]]) -> tuple[range, ...]:
-        """Tokens of the answer that the detector vouches for."""
+        """Tokens of the answer in segments that the detector did not flag."""
         flags = [verdict.flagged for verdict in self._verdicts(scores)]
-        return vouched(self._segments, flags, self._runner.tokenizer.pieces(self._fitted.prompt.shown).offsets)
+        return trusted_ranges(self._segments, flags, self._runner.tokenizer.pieces(self._fitted.prompt.shown).offsets)
 
     def flagged(self) -> Generator[Ask, Step, Edited]:
         """Score the segments and write anew only those that are flagged."""
@@ -172,11 +187,11 @@ class _Work:
 
     def _prefill(self) -> Generator[Ask, Step, list[tuple[float, int]]]:
         """Read the prompt to the end of its last segment; log-odds of all of them, and the objective they come from."""
-        return (yield from self._read(self._fitted.ids, self._spans()))
+        return (yield from self._read(self._fitted.ids, self._spans() if self.scores else None))
 
-    def _read(self, prompt: list[int], where: Spans) -> Generator[Ask, Step, list[tuple[float, int]]]:
+    def _read(self, prompt: list[int], where: Spans | None) -> Generator[Ask, Step, list[tuple[float, int]]]:
         """The same for some segments of any prompt, of which only what the sequence does not hold yet is fed."""
-        ids = prompt[: where.segments[-1].stop if where.segments else None]
+        ids = prompt[: where.segments[-1].stop] if where and where.segments else prompt
         # What has been read while the answer was still being written is not read again.
         start = min(matching(self._sequence.ids, ids), len(ids) - 1)
         self._sequence.crop(start)
@@ -187,8 +202,8 @@ class _Work:
     def _verdicts(self, scores: list[tuple[float, int]]) -> tuple[SegmentScore, ...]:
         if not scores:
             return tuple(SegmentScore(s.text, None, flagged=False) for s in self._segments)
-        words = zip(self._segments, scores, strict=True)
-        return tuple(SegmentScore(s.text, score, score > self._request.caution, by) for s, (score, by) in words)
+        scored = zip(self._segments, scores, strict=True)
+        return tuple(SegmentScore(s.text, score, score > self._request.caution, by) for s, (score, by) in scored)
 
     def _filled(self, hole: splice.Hole, misses: int | None) -> Generator[Ask, Step, str]:
         """What takes the place of a flagged run; behind the last segment, what an objective dictates is copied."""
@@ -218,26 +233,29 @@ class _Work:
         try:
             prompt = fitted(self._aligner, now)
         except AnswerTooLong:
-            return ""  # it has outgrown the window: nobody could say what it is
+            return ""  # it has outgrown the window, so it cannot be judged
         body = text.lstrip()
         pieces = segments.split(body)
         placed = [segments.moved(piece, len(now.answer) - len(body)) for piece in pieces]
         scores = yield from self._read(prompt.ids, spans(prompt.prompt, placed, prompt.offsets))
-        words = zip(pieces, scores, strict=True)
-        kept = segments.join([("" if score > self._request.caution else s.text, s.gap) for s, (score, _) in words])
+        scored = zip(pieces, scores, strict=True)
+        kept = segments.join([("" if score > self._request.caution else s.text, s.gap) for s, (score, _) in scored])
         return text.removesuffix(body) + kept if kept else ""
 
     def _hole_proposer(self, hole: splice.Hole) -> tuple[EditProposer, int]:
         """Draft what follows the span first: most flagged segments are removed. The span itself is the second guess.
 
-        What is missing behind the last segment is often dictated by an objective.
+        What is missing behind the last segment often stands in an objective.
         """
-        tokenizer, lead, ends = self._runner.tokenizer, hole.lead, not hole.run.segments[-1].text
+        tokenizer = self._runner.tokenizer
+        lead = hole.lead
+        ends = not hole.run.segments[-1].text
         span = tokenizer.continuation(prompts.neutralise(lead + hole.run.text.lstrip()))
         then = tokenizer.continuation(prompts.neutralise(lead + hole.keys[0])) if hole.keys else [tokenizer.eos]
         room = len(span) + len(span) // 2 + (_END_ROOM if ends else _SPAN_ROOM)
-        asked = tokenizer.continuation(" " + prompts.aspects(self._request.objectives)) if ends else []
-        lookup, first = [*asked, *span, *then], len(asked) + len(span)
+        aspects = tokenizer.continuation(" " + prompts.aspects(self._request.objectives)) if ends else []
+        lookup = [*aspects, *span, *then]
+        first = len(aspects) + len(span)
         return EditProposer(lookup, self._runner.draft_length, anchors=(first,)), room
 
     def _write(

@@ -1,9 +1,8 @@
-"""How many threads work on a forward? As many as have been quickest lately for one of its size. No torch.
+"""Thread tuner: as many threads for a forward as have been quickest lately for one of its size. No torch.
 
 Threads have to wait for each other some two hundred times in a forward. Over a few tokens that costs more than they
-save, over many it halves the time; and where somebody else computes on the same cores they wait for him, too. None of
-this is known beforehand and all of it changes, so it is measured as the work is done. In four bits the results are
-the same bit by bit (tests).
+save, over many it halves the time; and on shared cores the slowest thread delays all. None of this is known beforehand
+and all of it changes, so it is measured as the work is done. In four bits the results are the same bit by bit (tests).
 """
 
 from __future__ import annotations
@@ -31,11 +30,12 @@ class _Size:
     count: int = 0
 
 
-class Crew:
-    """Chooses among one thread, half of them and all; `resize` is told what was chosen, and all again afterwards."""
+class ThreadTuner:
+    """Chooses among one thread, half of them and all; `resize` is called with the choice, then with all again."""
 
     def __init__(self, most: int, resize: Callable[[int], object]) -> None:
-        self.most, self._resize = most, resize
+        self.most = most
+        self._resize = resize
         self._choices = sorted({1, max(1, most // 2), most})
         self._sizes: dict[int, _Size] = {}
 

@@ -1,4 +1,4 @@
-"""Does a segment go against an objective? The detector head compares every segment with every objective.
+"""Detector head: the log-odds that a segment of an answer goes against an objective.
 
 A segment is what the model holds of it in the prompt: the mean state of its tokens at some layers, and the state after
 the final norm at its last token. An objective is the mean state of its tokens at the same layers. All of them are read
@@ -11,7 +11,6 @@ goes against an objective there is that something is missing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,40 +19,29 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from aligner_proxy.engine.sequence import Spans
 from aligner_proxy.prompts import Prompt
 from aligner_proxy.segments import Segment
 
 DEPTHS = (0.4, 0.67, 0.9)
-"""How far up the layers lie whose states are read: a text's meaning is plainest in the middle (docs/experiments)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Spans:
-    """Which tokens of a prompt are which objective and which segment of the answer; no range is empty.
-
-    With `behind` the last one is no segment, but the place behind all of them.
-    """
-
-    objectives: tuple[range, ...]
-    segments: tuple[range, ...]
-    behind: bool = False
+"""How far up the layers lie whose states are read: a text's meaning is plainest in the middle (docs/lab)."""
 
 
 def spans(prompt: Prompt, segments: Sequence[Segment], offsets: Sequence[tuple[int, int]]) -> Spans:
     """Find the tokens; `offsets` are the (start, end) characters of the prompt's tokens.
 
     A segment without text is the place behind all others. Its tokens begin where those of the last one do: the sentence
-    that stands where something may be missing is what tells (read from the prompt's last words alone, a head learned
-    that an ending was asked for, and not whether it was there; docs/experiments).
+    that stands where something may be missing decides (read from the prompt's last words alone, a head learned
+    that an ending was asked for, and not whether it was there; docs/lab).
     """
     pieces = [(prompt.start + segment.start, prompt.start + segment.end) for segment in segments]
     ended = bool(segments) and not segments[-1].text
     if ended:
         *before, behind = _ranges([*pieces[:-1], (prompt.end, len(prompt.text))], offsets)
-        found = (*before, range(before[-1].start if before else behind.start, behind.stop))
+        tokens = (*before, range(before[-1].start if before else behind.start, behind.stop))
     else:
-        found = _ranges(pieces, offsets)
-    return Spans(_ranges(prompt.objectives, offsets), found, ended)
+        tokens = _ranges(pieces, offsets)
+    return Spans(_ranges(prompt.objectives, offsets), tokens, ended)
 
 
 def _ranges(pieces: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]]) -> tuple[range, ...]:
@@ -61,18 +49,21 @@ def _ranges(pieces: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]
 
     A character may take several tokens, which then all end where it does.
     """
-    found, token, last = [], 0, len(offsets) - 1
+    ranges = []
+    token = 0
+    last = len(offsets) - 1
     for start, end in pieces:
         while token < last and offsets[token][1] <= start:
             token += 1
         first = token
         while token < last and (offsets[token][1] < end or offsets[token + 1][1] == offsets[token][1]):
             token += 1
-        found.append(range(first, token + 1))
-    return tuple(found)
+        ranges.append(range(first, token + 1))
+    return tuple(ranges)
 
 
-NEUTRAL_QUANTILE, NEUTRAL_FLOOR = 0.9, -1.0
+NEUTRAL_QUANTILE = 0.9
+NEUTRAL_FLOOR = -1.0
 """An objective that scores the loudest tenth of neutral segments above this (nats) is turned down until it does not."""
 
 
@@ -110,9 +101,9 @@ def made_for(config: Any, size: int, layers: Tensor) -> bool:
 class DetectorHead(nn.Module):
     """Log-odds (nats) that a segment goes against an objective: two projections and a product of them.
 
-    A classifier on the segment's state alone learned in an hour what is odd, and not who had asked (docs/experiments).
-    `neutral` are segments that nobody objects to, projected: some objectives speak louder than others against anything,
-    and what they say of these is a measure of that.
+    A classifier on the segment's state alone learned in an hour what is odd, not what was asked for (docs/lab).
+    `neutral` are segments that no objective is against, projected: some objectives score higher against anything,
+    and their scores of these are a measure of that.
     """
 
     layers: Tensor
@@ -125,7 +116,8 @@ class DetectorHead(nn.Module):
 
     def __init__(self, hidden_size: int, layers: Sequence[int], width: int = 192) -> None:
         super().__init__()
-        own, by = (len(layers) + 1) * hidden_size, len(layers) * hidden_size
+        own = (len(layers) + 1) * hidden_size
+        by = len(layers) * hidden_size
         self.register_buffer("layers", torch.tensor(list(layers)))
         self.segment = nn.Linear(own, 2 * width)
         self.objective = nn.Linear(by, 2 * width)
@@ -165,7 +157,7 @@ class DetectorHead(nn.Module):
         return scores
 
     def know(self, segments: Tensor) -> None:
-        """Remember segments that nobody objects to, as rows of `read`."""
+        """Remember segments that no objective is against, as rows of `read`."""
         with torch.no_grad():
             self.neutral = self.segment(segments)
 
@@ -203,7 +195,8 @@ class DetectorHead(nn.Module):
     def load(cls, path: Path) -> DetectorHead:
         """Read a saved head; its sizes are those of the stored tensors. Raises KeyError where one is missing."""
         state = load_file(str(path))
-        layers, width = state["layers"].tolist(), state["score.weight"].shape[1]
+        layers = state["layers"].tolist()
+        width = state["score.weight"].shape[1]
         head = cls(state["objective.weight"].shape[1] // len(layers), layers, width)
         state.setdefault("floor", head.floor)
         state.setdefault("ends", head.ends)

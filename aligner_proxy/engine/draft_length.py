@@ -1,12 +1,12 @@
-"""How many draft tokens pay? As many as the acceptance seen and this machine's cost of a forward say. No torch.
+"""Length of drafts: as many tokens as pay, by the acceptance seen and this machine's cost of a forward. No torch.
 
 A forward over more tokens costs more, on one machine hardly anything and on another in proportion; a longer draft may
 save forwards, or be thrown away. A token written has a price, which is what tokens of this answer cost of late. A draft
 is as long as what it is expected to bring is worth, at that price, more than it adds to the forward. (Dividing the one
 by the other, forward by forward, makes drafts too long where an edit goes on: there a token of an edit is the measure.)
 As long as nothing was rejected the rest of the answer is the draft, so that an unchanged answer takes one forward;
-where that could cost much for nothing, the detector is asked first what it vouches for (proposer.py), or without one a
-probe goes along with the prompt. Draft lengths never change what is written.
+where that could cost much for nothing, drafts go as far as segments that the detector did not flag (proposer.py), or
+without a detector a probe goes along with the prompt. Draft lengths never change what is written.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ _LATELY = 12
 """Forwards that say what a token costs."""
 _AT_FIRST = 4
 """Tokens that one forward is taken to write before any has."""
-_ONE_BY_ONE, _GROWTH = 16, 1.3
+_ONE_BY_ONE = 16
+_GROWTH = 1.3
 """Lengths that are compared: all up to this one, then each so much longer than the last."""
 
 
@@ -42,7 +43,7 @@ class CostCurve:
     def measured(cls, samples: Iterable[tuple[int, float]]) -> CostCurve:
         """From measurements, of which the least for each number counts; fewer tokens never cost more.
 
-        Whoever else uses the machine only adds to a measurement, so the lower of two that disagree is believed.
+        What else uses the machine only adds to a measurement, so the lower of two that disagree is believed.
         """
         least: dict[int, float] = {}
         for tokens, cost in samples:
@@ -71,7 +72,7 @@ FLAT = CostCurve(((1, 1.0), (1024, 1.0)))
 
 @dataclass(frozen=True, slots=True)
 class Guesses:
-    """How often the first token of a draft behind an edit is right; it begins with what edits of many answers said."""
+    """How often the first token of a draft behind an edit is right; it begins with that of many answers."""
 
     right: float
     tried: float
@@ -87,7 +88,7 @@ class Round:
 
     fed: int = 1
     wrote: int = 1
-    found: bool = False
+    located: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +99,8 @@ class Acceptance:
     """Tokens that went on a run; of older ones less is left."""
     ended: float = 0.0
     """Runs that came to an end."""
-    found: Guesses = Guesses(3.2, 4.0)
-    """Drafts behind such an end whose place was found by tokens written."""
+    located: Guesses = Guesses(3.2, 4.0)
+    """Drafts behind such an end whose place was located by tokens written."""
     blind: Guesses = Guesses(1.0, 4.0)
     """Those that only suppose where an edit ends."""
     running: bool = True
@@ -109,7 +110,7 @@ class Acceptance:
         """One step more: `run` tokens of the answer in a row were what the model wanted, then the run ended or not."""
         seen = self
         if not self.running and self.lately:
-            name = "found" if self.lately[-1].found else "blind"
+            name = "located" if self.lately[-1].located else "blind"
             seen = replace(seen, **{name: getattr(self, name).after(run > 0)})
         seen = replace(seen, copied=seen.copied + run, running=not ended, lately=(*self.lately, done)[-_LATELY:])
         if not ended:
@@ -126,7 +127,7 @@ class Acceptance:
         """How likely the first token of the next draft is right."""
         if self.running:
             return self.goes_on
-        behind = self.found if self.lately and self.lately[-1].found else self.blind
+        behind = self.located if self.lately and self.lately[-1].located else self.blind
         return behind.right / behind.tried
 
     def expected(self, length: int) -> float:
@@ -136,8 +137,8 @@ class Acceptance:
 
     def price(self, costs: CostCurve, company: int = 1) -> float:
         """What a token has cost of late, `company` sequences sharing each forward."""
-        fed = [1, *(one.fed for one in self.lately)]
-        written = _AT_FIRST + sum(one.wrote for one in self.lately)
+        fed = [1, *(recent.fed for recent in self.lately)]
+        written = _AT_FIRST + sum(recent.wrote for recent in self.lately)
         return sum(costs.of(company * tokens) for tokens in fed) / company / written
 
 

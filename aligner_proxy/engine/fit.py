@@ -1,4 +1,4 @@
-"""Which part of the conversation does the aligner read? As many of the last turns as fit its window.
+"""Truncation of the prompt: as many of the last turns as fit the aligner's window.
 
 The prompt, the answer once more and some room to write must fit; the oldest turns go first. An answer that does not
 fit even with the last turn alone is refused, never cut.
@@ -48,7 +48,8 @@ def fit(request: AlignRequest, family: prompts.Template, tokenizer: PromptTokeni
 def fewest_dropped(turns: int, attempt: Callable[[int], F | None]) -> F | None:
     """The first fit with as few of the oldest turns dropped as halving finds; None: not even the last turn fits."""
     best = attempt(0)
-    low, high = 0, max(0, turns - 1)
+    low = 0
+    high = max(0, turns - 1)
     while best is None and low < high:
         middle = (low + high) // 2
         if attempt(middle) is None:
@@ -65,7 +66,8 @@ def _try(
     prompt = prompts.render(family, query, request.answer, request.objectives)
     if len(prompt.text) > window * CHARS_PER_TOKEN:
         return None
-    encoded, answer = tokenizer.prompt(prompt.text), tokenizer.continuation(prompt.shown)
+    encoded = tokenizer.prompt(prompt.text)
+    answer = tokenizer.continuation(prompt.shown)
     room = len(answer) + max(_ROOM, len(answer) // 2)
     if len(encoded.ids) + room > window:
         return None

@@ -1,7 +1,7 @@
-"""How does a server that only completes texts correct an answer? By the aligner's template, the whole answer anew.
+"""An aligner behind a server that only completes texts: by the aligner's template, the whole answer anew.
 
 There is no detector head, so the server's own speculation (n-gram, suffix, or `prediction`) has to find the answer in
-the prompt, and `caution` has nothing to act on. Tokens are estimated from bytes, because nobody here knows them.
+the prompt, and `caution` has nothing to act on. Tokens are estimated from bytes, because they are not known here.
 """
 
 from __future__ import annotations
@@ -10,22 +10,30 @@ import math
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aligner_proxy import prompts, segments
 from aligner_proxy.engine import splice
-from aligner_proxy.engine.completions import MAX_STOPS, Asked, Completer, Served, Written
+from aligner_proxy.engine.completions import MAX_STOPS, Completer, ServedModel
 from aligner_proxy.engine.fit import fewest_dropped
 from aligner_proxy.engine.manifest import digest
-from aligner_proxy.engine.patience import within
-from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest, Unread
+from aligner_proxy.engine.protocol import (
+    AlignerInfo,
+    AlignRequest,
+    Completion,
+    CompletionRequest,
+    DeferredSession,
+    Prediction,
+)
 from aligner_proxy.errors import AnswerTooLong
-from aligner_proxy.types import Correction, DecodeCounts, SegmentScore, Turn
+from aligner_proxy.types import Correction, SegmentScore, Turn
+from aligner_proxy.waiting import within
 
 BYTES_PER_TOKEN = 3.0
 """Fewer than the tokenizers of Llama's family average on prose and on code, so that estimates err on the long side."""
 DEFAULT_WINDOW = 4096
-_ROOM, _HOLE_ROOM = 64, 16
+_ROOM = 64
+_HOLE_ROOM = 16
 _TURN_STOPS = ("\nHuman:", "\nAssistant:", "\nUSER:", "\nASSISTANT:")
 _CONTROL = re.compile(r"<(?=\||/?s>|(?:pad|unk|bos|eos|start_of_turn|end_of_turn)>)")
 _VEIL = "\u2039"
@@ -39,21 +47,23 @@ class Fitted:
     room: int
 
 
-class ForeignAligner:
-    """An aligner behind a `Completer`. Satisfies `Engine`.
+class CompletionsAligner:
+    """An engine behind a `Completer`.
 
-    `window` goes before what the server tells; `revision` sets remembered corrections of other weights under the same
-    name aside.
+    `window` goes before the one that the server names; `revision` sets remembered corrections of other weights under
+    the same name aside.
     """
 
     def __init__(
         self, completer: Completer, family: prompts.Template, *, window: int | None = None, revision: str = ""
     ) -> None:
-        self._completer, self._family = completer, family
-        self._window, self._revision = window, revision
+        self._completer = completer
+        self._family = family
+        self._window = window
+        self._revision = revision
 
     async def info(self) -> AlignerInfo:
-        """The aligner served there, as far as the server tells."""
+        """The aligner served there, as far as the server describes it."""
         return self._info(await self._completer.about())
 
     async def align(self, request: AlignRequest) -> Correction:
@@ -63,55 +73,62 @@ class ForeignAligner:
             info = (await self.info()).named(request.aligner)
             if not request.answer.strip():
                 return Correction(request.answer, aligner=info.content_hash)
-            text, done = await self.whole(request, info.window)
+            written = await self.whole(request, info.window)
         pieces = tuple(SegmentScore(s.text, None, flagged=False) for s in segments.split(request.answer))
         ms = (time.perf_counter() - started) * 1000
-        return Correction(text, pieces, done.counts, done.prompt_tokens, ms, info.content_hash)
+        return replace(written, segments=pieces, ms=ms, aligner=info.content_hash)
 
-    async def read(self, request: AlignRequest) -> Unread:
+    async def read(self, request: AlignRequest) -> DeferredSession:
         """A completions server reads nothing ahead."""
-        return Unread(self)
+        return DeferredSession(self)
 
-    async def whole(self, request: AlignRequest, window: int) -> tuple[str, Written]:
+    async def whole(self, request: AlignRequest, window: int) -> Correction:
         """The whole answer, written anew. Raises `AnswerTooLong`."""
         fitted = fit(request, self._family, window)
         stop = tuple(text for text in _TURN_STOPS if text not in request.answer)
-        asked = Asked(fitted.prompt.text, fitted.room, stop, fitted.prompt.shown)
-        done = await self._completer.complete(asked, request.deadline_s)
+        # Such a server cannot score: one token shows that it works, and no more is paid for.
+        room = 1 if request.score_only else fitted.room
+        done = await self._completer.complete(
+            _completion(fitted.prompt.text, room, stop, fitted.prompt.shown), request.deadline_s
+        )
+        if request.score_only:
+            return _costing(request.answer, [done])
         text = _restored(fitted.prompt, request.answer, done.text)
-        return splice.whole(text, request.answer, finished=done.finished), done
+        return _costing(splice.whole(text, request.answer, finished=done.finished), [done])
 
     async def rewritten(
         self, request: AlignRequest, pieces: Sequence[segments.Segment], flags: Sequence[bool], window: int
-    ) -> tuple[str, list[Written]]:
+    ) -> Correction:
         """The answer with only its flagged segments written anew; what stands before each is given as prefix."""
-        fitted, done = fit(request, self._family, window), list[Written]()
+        fitted = fit(request, self._family, window)
+        completions: list[Completion] = []
         rewriting = splice.rewriting(pieces, flags)
         hole = next(rewriting)
         while True:
-            asked = _hole(fitted.prompt, hole, request.answer)
-            done.append(await self._completer.complete(asked, request.deadline_s))
+            continuation = _hole(fitted.prompt, hole, request.answer)
+            completions.append(await self._completer.complete(continuation, request.deadline_s))
             try:
-                hole = rewriting.send(_fill(fitted.prompt, hole, request.answer, done[-1]))
+                hole = rewriting.send(_fill(fitted.prompt, hole, request.answer, completions[-1]))
             except StopIteration as end:
-                return str(end.value), done
+                return _costing(str(end.value), completions)
 
     async def aclose(self) -> None:
         """Release connections."""
         await self._completer.aclose()
 
-    def _info(self, found: Served) -> AlignerInfo:
-        family, window = self._family, self._window or found.window or DEFAULT_WINDOW
-        parts = {"model": found.model, **found.identity, "revision": self._revision, "template": family.hash}
+    def _info(self, served: ServedModel) -> AlignerInfo:
+        family = self._family
+        window = self._window or served.window or DEFAULT_WINDOW
+        parts = {"model": served.model, **served.identity, "revision": self._revision, "template": family.hash}
         return AlignerInfo(
-            model=found.model,
+            model=served.model,
             content_hash=digest(parts | {"window": window}),
             template=family.name,
             template_hash=family.hash,
             window=window,
             has_head=False,
             quantization="as served",
-            device=found.where,
+            device=served.where,
         )
 
 
@@ -151,22 +168,26 @@ def _restored(prompt: prompts.Prompt, answer: str, generated: str) -> str:
     return text.replace(_VEIL, "<") if _VEIL not in answer and _CONTROL.search(answer) else text
 
 
-def _hole(prompt: prompts.Prompt, hole: splice.Hole, answer: str) -> Asked:
+def _completion(prompt: str, tokens: int, stop: tuple[str, ...], prediction: str) -> CompletionRequest:
+    expected = Prediction(content=prediction) if prediction else None
+    return CompletionRequest(prompt=prompt, max_tokens=tokens, stop=stop, prediction=expected)
+
+
+def _hole(prompt: prompts.Prompt, hole: splice.Hole, answer: str) -> CompletionRequest:
     """The prompt with the edited answer so far behind it; where the next kept segment begins, writing may stop."""
     before, run = (prompts.neutralise(veiled(text)) for text in (hole.before, hole.run.text))
     count = tokens(run)
     # Short keys could occur anywhere; they are looked for afterwards, at the beginning of segments only.
     stop = tuple(key for key in hole.keys if len(key) >= splice.KEY_CHARS)[:MAX_STOPS]
     rest = prompts.neutralise(veiled(hole.lead + answer[hole.run.segments[0].start :]))
-    room = count + count // 2 + _HOLE_ROOM
-    return Asked(prompt.text + before, room, stop, rest)
+    return _completion(prompt.text + before, count + count // 2 + _HOLE_ROOM, stop, rest)
 
 
-def _fill(prompt: prompts.Prompt, hole: splice.Hole, answer: str, done: Written) -> str:
-    """What takes the place of a run. Who stopped where a kept segment begins is believed only if one begins there."""
+def _fill(prompt: prompts.Prompt, hole: splice.Hole, answer: str, done: Completion) -> str:
+    """What takes the place of a run. A stop where a kept segment begins is believed only if one begins there."""
     text = _restored(prompt, answer, done.text)
-    if done.stopped_at is not None:
-        text += done.stopped_at
+    if done.stop_reason is not None:
+        text += done.stop_reason
         return hole.filled(text, finished=splice.before_resumption(text, hole.keys) is not None)
     return hole.filled(text, finished=done.finished and _ends(text, hole))
 
@@ -178,8 +199,7 @@ def _ends(text: str, hole: splice.Hole) -> bool:
     return splice.before_resumption(text + hole.keys[0], hole.keys) is not None or splice.complete(text) == text
 
 
-def together(done: Sequence[Written]) -> Written:
-    """The cost of several completions."""
-    counts = [w.counts for w in done]
-    total = DecodeCounts(drafted=sum(c.drafted for c in counts), accepted=sum(c.accepted for c in counts))
-    return Written("", finished=True, prompt_tokens=sum(w.prompt_tokens for w in done), counts=total)
+def _costing(text: str, completions: Sequence[Completion]) -> Correction:
+    """A text at the price of all completions that it took."""
+    parts = [Correction("", counts=each.counts, prompt_tokens=each.prompt_tokens) for each in completions]
+    return Correction(text).with_cost_of(parts)

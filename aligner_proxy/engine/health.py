@@ -1,4 +1,4 @@
-"""Is an engine alive, ready, degraded? Three questions with three answers, for whoever restarts, routes or worries.
+"""Health of an engine: alive, ready, degraded; for supervisors, routers and dashboards.
 
 Alive: the process answers and its model's thread moves; if not, only a new start helps. Ready: the aligner is loaded
 and takes requests. Degraded: ready, but something is wrong that people should look at; the reasons have names.
@@ -7,6 +7,7 @@ and takes requests. Degraded: ready, but something is wrong that people should l
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from typing import Protocol, runtime_checkable
 
@@ -21,12 +22,12 @@ from aligner_proxy.errors import CorrectionError
 SLOW_S = 30.0
 """One step of the model takes fractions of a second to seconds; one that takes longer is worth a look."""
 STUCK_S = 300.0
-"""Nobody waits that long for one step: the model's thread hangs."""
+"""No request waits that long for one step: the model's thread hangs."""
 _RECENTLY_S = 60.0
 
 
 @runtime_checkable
-class Beating(Protocol):
+class CanStall(Protocol):
     """An engine whose model can get stuck."""
 
     def stalled_s(self) -> float:
@@ -44,9 +45,9 @@ class Health:
     reasons: tuple[str, ...] = ()
 
 
-async def look(engine: Engine) -> Health:
+async def check(engine: Engine) -> Health:
     """One look at an engine."""
-    stalled = engine.stalled_s() if isinstance(engine, Beating) else 0.0
+    stalled = engine.stalled_s() if isinstance(engine, CanStall) else 0.0
     if stalled > STUCK_S:
         return Health("stuck", alive=False, ready=False, reasons=("stuck",))
     try:
@@ -63,16 +64,17 @@ def routes(engine: Engine) -> list[Route]:
     """GET /health, /health/live and /health/ready; /ready is the older name of the last."""
 
     async def health(_: Request) -> Response:
-        found = await look(engine)
-        return JSONResponse(asdict(found), 200 if found.alive else 503)
+        state = await check(engine)
+        return JSONResponse(asdict(state), 200 if state.alive else 503)
 
-    async def live(_: Request) -> Response:
-        found = await look(engine)
-        return JSONResponse({"status": "alive" if found.alive else found.status}, 200 if found.alive else 503)
+    def probe(name: str) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(_: Request) -> Response:
+            state = await check(engine)
+            passed = getattr(state, name)
+            return JSONResponse({"status": name if passed else state.status}, 200 if passed else 503)
 
-    async def ready(_: Request) -> Response:
-        found = await look(engine)
-        return JSONResponse({"status": "ready" if found.ready else found.status}, 200 if found.ready else 503)
+        return answer
 
-    paths = {"/health": health, "/health/live": live, "/health/ready": ready, "/ready": ready}
+    ready = probe("ready")
+    paths = {"/health": health, "/health/live": probe("alive"), "/health/ready": ready, "/ready": ready}
     return [Route(path, endpoint) for path, endpoint in paths.items()]

@@ -1,7 +1,7 @@
-"""Sockets to listen on, made before anything slow starts, so that a taken address is one clear sentence at once.
+"""Sockets to listen on, opened before anything slow starts, so that a taken address is one clear sentence at once.
 
-A unix socket is for its owner alone. A socket file that a killed process left behind is replaced; one that somebody
-still answers on is not.
+A unix socket is for its owner alone. A socket file that a killed process left behind is replaced; one that another
+process still answers on is not.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def unix(path: Path) -> Iterator[socket.socket]:
 
 
 def _clear(path: Path) -> None:
-    """Remove a socket file that nobody answers on."""
+    """Remove a socket file that no process answers on."""
     if not path.exists():
         return
     if not path.is_socket():

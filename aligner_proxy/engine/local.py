@@ -1,12 +1,13 @@
-"""The engine inside this process: one thread owns the model and steps it for all requests at once.
+"""An engine inside this process: one thread owns the model and steps it for all requests at once.
 
-A deadline runs while a request waits and while it is worked on, and a request that nobody waits for any more lets go of
-the model before its next forward. How many may be in the house is decided at its door (admission.py).
+A deadline runs while a request waits and while it is worked on, and a request that was given up lets go of the model
+before its next forward. How many requests an engine takes at a time is decided before it (admission.py).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 import time
@@ -17,150 +18,161 @@ from functools import partial
 from typing import Any
 
 from aligner_proxy import tracing
-from aligner_proxy.engine.complete import Completion, CompletionRequest, asked_for, complete
+from aligner_proxy.engine.complete import aligner_for, complete
 from aligner_proxy.engine.correct import Aligner, correct
-from aligner_proxy.engine.load import Load
 from aligner_proxy.engine.loop import Loop
-from aligner_proxy.engine.news import News
 from aligner_proxy.engine.phases import Phases
-from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest, Span, WeighRequest
-from aligner_proxy.engine.reading import Growing, Replacing, read
-from aligner_proxy.engine.scheduler import Finish, Job, Scheduler
+from aligner_proxy.engine.protocol import (
+    AlignerInfo,
+    AlignRequest,
+    Completion,
+    CompletionRequest,
+    Load,
+    Span,
+    StatesRequest,
+)
+from aligner_proxy.engine.reading import PartialAnswer, PendingReplacement, read
+from aligner_proxy.engine.scheduler import Job, Scheduler
 from aligner_proxy.engine.sequence import Sequence, Work
-from aligner_proxy.engine.weigh import weigh
-from aligner_proxy.errors import CorrectionError, DeadlineExceeded, EngineUnavailable
+from aligner_proxy.engine.states import states
+from aligner_proxy.errors import CorrectionError, EngineUnavailable
 from aligner_proxy.types import Correction, SegmentScore, Verify
-
-Begin = Callable[[Aligner, Sequence], Work]
+from aligner_proxy.waiting import within
 
 
 @dataclass(slots=True, eq=False)
-class _Admitted:
-    """One request in the house; `abandoned` is set when nobody waits for it any more.
+class _Submitted:
+    """A request on its way through the model's thread; `abandoned` is set when its client has given it up."""
 
-    One whose answer is still being written has no deadline of its own: whoever waits for it keeps that.
-    """
-
-    name: str
-    aligner: Aligner
-    begin: Begin
-    tenant: str = ""
-    deadline: float = float("inf")
-    awake: Callable[[], bool] = lambda: False
+    deadline: float
+    phases: Phases
     future: Future[Any] = field(default_factory=Future)
     abandoned: threading.Event = field(default_factory=threading.Event)
-    phases: Phases = field(default_factory=lambda: Phases(tracing.here()))
 
     def finish(self, end: object) -> None:
         """Called in the model's thread."""
         late = "timeout" if time.monotonic() >= self.deadline else "cancelled"
         self.phases.ended(end, late if self.future.cancelled() else None)
-        try:
+        with contextlib.suppress(InvalidStateError):  # its client has gone
             if isinstance(end, CorrectionError):
                 self.future.set_exception(end)
             else:
                 self.future.set_result(end)
-        except InvalidStateError:
-            pass  # whoever asked has gone
-
-    def job(self, finish: Finish) -> Job:
-        """The same as the scheduler knows it."""
-        sequence = Sequence(self.aligner.adapter)
-        work, gone = self.begin(self.aligner, sequence), self.abandoned.is_set
-        job = Job(self.name, work, finish, self.deadline, self.tenant, gone, self.awake, sequence)
-        job.phases = self.phases
-        return job
 
 
-class LocalReading:
-    """Satisfies `Reading`: an answer that this process reads while it is being written."""
+class ThreadsafeEvent:
+    """An event of the event loop in which it was made, which any thread may set."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._event = asyncio.Event()
+
+    def set(self) -> None:
+        """Wake what waits for it."""
+        with contextlib.suppress(RuntimeError):  # the event loop is closed: nothing waits any more
+            self._loop.call_soon_threadsafe(self._event.set)
+
+    async def wait(self) -> None:
+        """Return when it has been set since the last time."""
+        await self._event.wait()
+        self._event.clear()
+
+
+class LocalSession:
+    """A session on an answer that this process reads while it is being written."""
 
     def __init__(
-        self, admitted: _Admitted, growing: Growing, wake: Callable[[], None], left: Callable[[], None], judges: bool
+        self,
+        submitted: _Submitted,
+        answer: PartialAnswer,
+        wake: Callable[[], None],
+        left: Callable[[], None],
+        judges: bool,
     ) -> None:
-        self._admitted, self._growing, self._wake, self._left, self._judges = admitted, growing, wake, left, judges
+        self._submitted = submitted
+        self._answer = answer
+        self._wake = wake
+        self._left = left
+        self._judges = judges
         self._ending = False
-        self._news = News()
-        growing.told = self._news.spread
-        admitted.future.add_done_callback(lambda _: self._news.spread())
+        self._changed = ThreadsafeEvent()
+        answer.changed = self._changed.set
+        submitted.future.add_done_callback(lambda _: self._changed.set())
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
         """More of the answer; the verdicts that are there already, on segments from the first on."""
-        self._growing.add(text)
-        if self._growing.waits():
+        self._answer.add(text)
+        if self._answer.waits():
             self._wake()
-        return self._growing.verdicts
+        return self._answer.verdicts
 
     async def end(self) -> None:
         """There is no more of it."""
-        self._growing.ended = True
+        self._answer.ended = True
         self._wake()
 
     async def judged(self, known: int) -> tuple[SegmentScore, ...] | None:
         """The verdicts, when there are more than `known` or all of them."""
         if not self._judges:
             return None
-        growing, growing.awaited = self._growing, True
+        answer = self._answer
+        answer.awaited = True
         self._wake()
-        await self._until(lambda: growing.judged or len(growing.verdicts) > known)
-        return growing.verdicts
+        await self._until(lambda: answer.judged or len(answer.verdicts) > known)
+        return answer.verdicts
 
     async def replace(self, span: Span) -> Correction:
         """What stands in place of a flagged stretch, within `span.deadline_s`."""
-        wanted = Replacing(span)
-        self._growing.replacing.append(wanted)
+        pending = PendingReplacement(span)
+        self._answer.replacing.append(pending)
         self._wake()
-        try:
-            async with asyncio.timeout(span.deadline_s):
-                await self._until(wanted.done.done)
-        except TimeoutError:
-            raise DeadlineExceeded(f"the deadline of {span.deadline_s:g} s passed") from None
-        return wanted.done.result()
+        async with within(span.deadline_s):
+            await self._until(pending.done.done)
+        return pending.done.result()
 
     async def finish(self, request: AlignRequest) -> Correction:
         """The answer has ended and is `request.answer`; its correction, within `request.deadline_s`."""
         self._ending = True
-        self._admitted.phases.trace = tracing.here()
-        self._admitted.phases.completed()
-        self._growing.request, self._growing.complete = request, True
+        self._submitted.phases.trace = tracing.here()
+        self._submitted.phases.completed()
+        self._answer.request = request
+        self._answer.complete = True
         self._wake()
         try:
-            async with asyncio.timeout(request.deadline_s):
-                return await asyncio.wrap_future(self._admitted.future)
-        except TimeoutError:
-            raise DeadlineExceeded(f"the deadline of {request.deadline_s:g} s passed") from None
+            async with within(request.deadline_s):
+                return await asyncio.wrap_future(self._submitted.future)
         finally:
             self._end()
 
     async def aclose(self) -> None:
-        """Nobody waits for it any more; one that is being finished belongs to whoever waits for that."""
+        """Give it up; one that is being finished belongs to the call that finishes it."""
         if not self._ending:
             self._end()
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         """Wait for the model's thread; raises what ended the reading, if that comes first."""
         while not condition():
-            if self._admitted.future.done():
-                self._admitted.future.result()
+            if self._submitted.future.done():
+                self._submitted.future.result()
                 raise EngineUnavailable("the reading has ended")
-            await self._news.wait()
+            await self._changed.wait()
 
     def _end(self) -> None:
-        self._admitted.abandoned.set()
+        self._submitted.abandoned.set()
         self._wake()
         self._left()
 
 
 class LocalEngine:
-    """Satisfies `Engine`. `load` runs once, in the model's thread."""
+    """An engine with its own model and thread, in which `load` runs once."""
 
     def __init__(self, load: Callable[[], Aligner]) -> None:
         self._load = load
         self._loaded: Future[Aligner] = Future()
         self._thread: threading.Thread | None = None
         self._scheduler: Scheduler
-        self._inbox: queue.SimpleQueue[_Admitted | None] = queue.SimpleQueue()
-        self._live: set[_Admitted] = set()
+        self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._live: set[_Submitted] = set()
         self._closed = False
         self._stepping: float | None = None
 
@@ -180,52 +192,67 @@ class LocalEngine:
         """Correct one answer, waiting for room if need be, within `request.deadline_s`."""
         return await self._worked(correct, request)  # type: ignore[no-any-return]
 
-    async def weigh(self, request: WeighRequest) -> tuple[float, ...]:
-        """What the objectives weigh for a prompt; raises `CannotWeigh` where the aligner has no net for it."""
-        return await self._worked(weigh, request)  # type: ignore[no-any-return]
+    async def states(self, request: StatesRequest) -> list[list[float]]:
+        """Hidden states of texts; raises `StatesUnavailable` for layers that the aligner has not."""
+        return await self._worked(states, request)  # type: ignore[no-any-return]
 
     async def complete(self, request: CompletionRequest, name: str, deadline_s: float) -> Completion:
         """Complete one prompt, with the client's prediction as the draft."""
-        aligner, begin = asked_for(self._aligner(), request.model), partial(_begin, complete, request)
-        admitted = _Admitted(name, aligner, begin, deadline=time.monotonic() + deadline_s)
-        return await self._done(admitted, deadline_s)  # type: ignore[no-any-return]
+        aligner = aligner_for(self._aligner(), request.model)
+        submitted = self._submit(name, aligner, partial(complete, aligner, request), deadline_s=deadline_s)
+        return await self._result(submitted, deadline_s)  # type: ignore[no-any-return]
 
-    async def read(self, request: AlignRequest) -> LocalReading:
+    async def read(self, request: AlignRequest) -> LocalSession:
         """Begin to read an answer that is still being written; `request.answer` is what there is of it."""
-        growing = Growing(request, alone=lambda: len(self._live) == 1)
+        answer = PartialAnswer(request, alone=lambda: len(self._live) == 1)
+        answer.add(request.answer)
         aligner = self._aligner().named(request.aligner)
-        growing.add(request.answer)
         judges = aligner.info.has_head and request.verify is Verify.FLAGGED
-        begin = partial(_begin, read, growing)
-        admitted = _Admitted(request.request_id, aligner, begin, request.tenant, awake=growing.waits)
-        admitted.phases.unwanted = True
-        self._admit(admitted)
-        left = partial(self._live.discard, admitted)
-        return LocalReading(admitted, growing, lambda: self._inbox.put(_WAKE), left, judges)
+        work = partial(read, aligner, answer)
+        submitted = self._submit(request.request_id, aligner, work, request.tenant, answer=answer)
+        left = partial(self._live.discard, submitted)
+        return LocalSession(submitted, answer, lambda: self._inbox.put(_WAKE), left, judges)
 
-    async def _worked(self, work: Callable[..., Work], request: AlignRequest | WeighRequest) -> Any:
-        aligner, begin = self._aligner().named(request.aligner), partial(_begin, work, request)
-        left = request.deadline_s
-        return await self._done(
-            _Admitted(request.request_id, aligner, begin, request.tenant, time.monotonic() + left), left
-        )
+    async def _worked(self, work: Callable[..., Work], request: AlignRequest | StatesRequest) -> Any:
+        aligner = self._aligner().named(request.aligner)
+        begin = partial(work, aligner, request)
+        submitted = self._submit(request.request_id, aligner, begin, request.tenant, request.deadline_s)
+        return await self._result(submitted, request.deadline_s)
 
-    async def _done(self, admitted: _Admitted, deadline_s: float) -> Any:
-        self._admit(admitted)
+    def _submit(
+        self,
+        name: str,
+        aligner: Aligner,
+        work: Callable[[Sequence], Work],
+        tenant: str = "",
+        deadline_s: float = float("inf"),
+        answer: PartialAnswer | None = None,
+    ) -> _Submitted:
+        """Hand work to the model's thread. With an `answer` it waits for text; its session keeps the deadline then."""
+        sequence = Sequence(aligner.adapter)
+        phases = Phases(tracing.here(), unwanted=answer is not None)
+        submitted = _Submitted(time.monotonic() + deadline_s, phases)
+        job = Job(name, work(sequence), submitted.finish, submitted.deadline, tenant, sequence=sequence, phases=phases)
+        job.abandoned = submitted.abandoned.is_set
+        if answer is not None:
+            job.awake = answer.waits
+        self._live.add(submitted)
+        self._inbox.put(job)
+        return submitted
+
+    async def _result(self, submitted: _Submitted, deadline_s: float) -> Any:
         try:
-            async with asyncio.timeout(deadline_s):
-                return await asyncio.wrap_future(admitted.future)
-        except TimeoutError:
-            raise DeadlineExceeded(f"the deadline of {deadline_s:g} s passed") from None
+            async with within(deadline_s):
+                return await asyncio.wrap_future(submitted.future)
         finally:
-            admitted.abandoned.set()
-            self._live.discard(admitted)
+            submitted.abandoned.set()
+            self._live.discard(submitted)
 
     async def aclose(self) -> None:
         """Give up what is still worked on and wait until the model's thread has let go; loading is not waited for."""
         self._closed = True
-        for admitted in list(self._live):
-            admitted.finish(EngineUnavailable("the engine is closing"))
+        for submitted in list(self._live):
+            submitted.finish(EngineUnavailable("the engine is closing"))
         self._inbox.put(_WAKE)
         if self._thread is not None and not self.loading:
             await asyncio.to_thread(self._thread.join)
@@ -257,10 +284,6 @@ class LocalEngine:
             raise EngineUnavailable(f"the aligner could not be loaded: {failure}") from failure
         return self._loaded.result()
 
-    def _admit(self, admitted: _Admitted) -> None:
-        self._live.add(admitted)
-        self._inbox.put(admitted)
-
     def _run(self) -> None:
         """The model's thread: load, then step as long as there is something to do."""
         try:
@@ -280,21 +303,16 @@ class LocalEngine:
 
     def _take_in(self, loop: Loop) -> None:
         """Everything that has arrived; with nothing to do, wait for it."""
-        wait = loop.rests()
+        wait = loop.idle()
         while True:
             try:
-                admitted = self._inbox.get(block=wait)
+                job = self._inbox.get(block=wait)
             except queue.Empty:
                 return
             wait = False
-            if admitted is None:
-                continue
-            loop.add(admitted.job(admitted.finish))
-
-
-def _begin(work: Callable[[Aligner, Any, Sequence], Work], what: object, aligner: Aligner, sequence: Sequence) -> Work:
-    return work(aligner, what, sequence)
+            if job is not None:
+                loop.add(job)
 
 
 _WAKE = None
-"""Put into the inbox where there is something to do for work that is in the house already."""
+"""Put into the inbox where there is something to do for work that was submitted already."""

@@ -1,7 +1,7 @@
-"""READ THIS FIRST in the engine. What happens in one step? Schedule, run, postprocess.
+"""The engine's loop (read this first): schedule, run one forward, postprocess; again and again.
 
 The loop belongs to one thread, which owns the model. Corrections are generators: a step feeds what the scheduled ones
-asked for, and those that have got all of it go on to their next ask. One that fails does so alone.
+asked for, and those that have got all of it go on to their next request. One that fails does so alone.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Loop:
             job.finish(result)
 
     def step(self) -> None:
-        """One forward of the model for whoever is scheduled, and what follows from it."""
+        """One forward of the model for the jobs that are scheduled, and what follows from it."""
         for job in self.scheduler.woken():
             self._advance(job, NOTHING)
         feeds = self.scheduler.schedule(time.monotonic())
@@ -55,15 +55,15 @@ class Loop:
             for feed, chosen in self._run(feeds):
                 self._postprocess(feed, chosen)
 
-    def rests(self) -> bool:
-        """Whether there is nothing to do. Then it sees that no block is lost; what is wrong is logged and counted."""
+    def idle(self) -> bool:
+        """Whether there is nothing to do. If so it checks that no block is lost; a mismatch is logged and counted."""
         if self.busy:
             return False
         try:
             self.scheduler.check()
         except AssertionError:
             self.scheduler.totals.unbalanced += 1
-            logger.exception("the books of the KV cache do not balance")
+            logger.exception("KV-cache accounting mismatch: blocks leaked; restart the engine and report this")
         return True
 
     def close(self) -> None:
@@ -84,7 +84,7 @@ class Loop:
         else:
             _share(feeds, time.perf_counter() - began)
             return done
-        return [one for feed in feeds for one in self._run([feed])]
+        return [result for feed in feeds for result in self._run([feed])]
 
     def _postprocess(self, feed: Feed, chosen: list[int]) -> None:
         job = feed.job
@@ -108,14 +108,14 @@ class Loop:
 
 
 def _share(feeds: list[Feed], seconds: float) -> None:
-    """Say whose engine time it was: nobody pays for the tokens of others, nor for waiting."""
+    """Charge engine time by tokens: no job pays for the tokens of others, nor for waiting."""
     tokens = sum(feed.stop - feed.start for feed in feeds)
     for feed in feeds:
         feed.job.sequence.spent_s += seconds * (feed.stop - feed.start) / tokens
 
 
 def alone(aligner: Aligner, request: AlignRequest) -> Correction:
-    """One correction without anybody else, in the caller's thread. Raises what `Engine.align` raises."""
+    """One correction without any other, in the caller's thread. Raises what `Engine.align` raises."""
     ends: list[Correction | CorrectionError] = []
     chosen = aligner.named(request.aligner)
     sequence = Sequence(chosen.adapter)
@@ -132,12 +132,12 @@ def alone(aligner: Aligner, request: AlignRequest) -> Correction:
 
 
 def _ours(name: str, error: Exception) -> CorrectionError:
-    """Whatever a library raised, as one of ours. The log says only where: its message may quote the request."""
+    """An exception of a library as one of ours. The log has only its place: its message may quote the request."""
     if isinstance(error, CorrectionError):
         return error
     place = traceback.extract_tb(error.__traceback__)[-1]
     kind = type(error).__name__
-    logger.error("request %s: %s at %s:%s", name, kind, place.filename, place.lineno)
+    logger.error("request %s failed: %s at %s:%s", name, kind, place.filename, place.lineno)
     fault = EngineFault(f"the aligner failed: {kind}")
     fault.__cause__ = error
     return fault

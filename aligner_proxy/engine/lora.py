@@ -1,4 +1,4 @@
-"""How do rows of one step go through different adapters over one base? Each row range gets its own low-rank detour.
+"""LoRA adapters over one base: the rows of a step each go through the adapter of their own sequence.
 
 The base stays as it was loaded, 4-bit or not, and is in memory once; a hook on each linear layer adds an adapter's part
 to the rows of the sequences that use it. The adapter library's own mixed batches want one sequence a batch row, which
@@ -43,7 +43,7 @@ _PLAIN: Mapping[str, tuple[object, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Detour:
+class LoraDelta:
     """The low-rank part of one layer: x goes to `down` [rank, in] and `up` [out, rank], which has the scale in it."""
 
     down: Tensor
@@ -54,7 +54,7 @@ class Detour:
         return ((x.to(self.down.dtype) @ self.down.T) @ self.up.T).to(x.dtype)
 
 
-Adapter = Mapping[str, Detour]
+Adapter = Mapping[str, LoraDelta]
 """Low-rank parts by the name of the linear layer in the model."""
 
 
@@ -82,14 +82,14 @@ def _scale(config: Mapping[str, Any]) -> float:
 def _paired(folder: Path, tensors: Mapping[str, Tensor], scale: float) -> Adapter:
     halves: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
-        found = _KEY.fullmatch(key)
-        if found is None:
+        match = _KEY.fullmatch(key)
+        if match is None:
             raise WeightsError(f"{folder}: {key} is no low-rank weight of a linear layer; export the adapter again")
-        halves.setdefault(found["layer"], {})[found["half"]] = tensor.float()
+        halves.setdefault(match["layer"], {})[match["half"]] = tensor.float()
     lone = next((layer for layer, both in halves.items() if len(both) < 2), None)
     if lone is not None:
         raise WeightsError(f"{folder}: half of the adapter of {lone} is missing; export the adapter again")
-    return {layer: Detour(both["A"], both["B"] * scale) for layer, both in halves.items()}
+    return {layer: LoraDelta(both["A"], both["B"] * scale) for layer, both in halves.items()}
 
 
 class Adapters:
@@ -97,13 +97,13 @@ class Adapters:
 
     def __init__(self, model: nn.Module, adapters: Sequence[Adapter], dtype: torch.dtype, device: torch.device) -> None:
         self._rows: list[tuple[int, int, int]] = []
-        hooked: dict[str, dict[int, Detour]] = {}
+        hooked: dict[str, dict[int, LoraDelta]] = {}
         for number, adapter in enumerate(adapters, start=1):
-            for layer, detour in adapter.items():
-                placed = Detour(detour.down.to(device, dtype), detour.up.to(device, dtype))
+            for layer, delta in adapter.items():
+                placed = LoraDelta(delta.down.to(device, dtype), delta.up.to(device, dtype))
                 hooked.setdefault(layer, {})[number] = placed
-        for layer, detours in hooked.items():
-            _fitting(model, layer, detours.values()).register_forward_hook(partial(self._add, detours))
+        for layer, deltas in hooked.items():
+            _fitting(model, layer, deltas.values()).register_forward_hook(partial(self._add, deltas))
 
     @contextmanager
     def over(self, rows: Iterable[tuple[int, int]]) -> Iterator[None]:
@@ -119,15 +119,17 @@ class Adapters:
         finally:
             self._rows.clear()
 
-    def _add(self, detours: Mapping[int, Detour], _module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> None:
+    def _add(
+        self, deltas: Mapping[int, LoraDelta], _module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor
+    ) -> None:
         """Works in place: the output is this layer's own."""
         for number, first, last in self._rows:
-            if number in detours:
-                out[..., first:last, :] += detours[number].of(inputs[0][..., first:last, :])
+            if number in deltas:
+                out[..., first:last, :] += deltas[number].of(inputs[0][..., first:last, :])
 
 
-def _fitting(model: nn.Module, layer: str, detours: Iterable[Detour]) -> nn.Module:
-    """The linear layer of this name, if all the detours have its sizes. What comes behind the final norm sees few rows
+def _fitting(model: nn.Module, layer: str, deltas: Iterable[LoraDelta]) -> nn.Module:
+    """The linear layer of this name, if all the deltas have its sizes. What comes behind the final norm sees few rows
     of a step only, so an adapter over that is refused."""
     try:
         module: Any = model.get_submodule(layer)
@@ -135,8 +137,8 @@ def _fitting(model: nn.Module, layer: str, detours: Iterable[Detour]) -> nn.Modu
         raise WeightsError(f"the base model has no layer {layer}; the adapter is of another base") from None
     if not hasattr(module, "in_features") or "layers" not in layer.split("."):
         raise WeightsError(f"the adapter changes {layer}; beside others only layers of the stack can be changed")
-    for detour in detours:
-        shape = (detour.down.shape[1], detour.up.shape[0])
+    for delta in deltas:
+        shape = (delta.down.shape[1], delta.up.shape[0])
         if shape != (module.in_features, module.out_features):
             raise WeightsError(f"the adapter's {layer} has sizes {shape}, the base's other ones; it is of another base")
     return module  # type: ignore[no-any-return]

@@ -1,7 +1,7 @@
-"""What is in an aligner folder? `aligner.json`, its hashes, and the check that the files are still those.
+"""Manifest of an aligner folder: `aligner.json`, its hashes, and the check that the files are still those.
 
-An aligner folder holds a LoRA adapter over a named base, or a full model; either may have a detector head beside it,
-and a net that weighs objectives. No torch here.
+An aligner folder holds a LoRA adapter over a named base, or a full model; either may have a detector head beside it.
+No torch here.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from aligner_proxy import prompts
 from aligner_proxy.errors import ConfigError, WeightsError
 
-MANIFEST, MODEL, HEAD = "aligner.json", "config.json", "detector.safetensors"
-NET = "meal.safetensors"
-ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+MANIFEST = "aligner.json"
+MODEL = "config.json"
+HEAD = "detector.safetensors"
+ADAPTER = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _WEIGHT_SUFFIXES = frozenset({".safetensors", ".json", ".model", ".bin"})
 
 
@@ -94,8 +96,8 @@ def verify(folder: Path, files: Mapping[str, str], fix: str) -> None:
         path = folder / name
         if not path.is_file():
             raise WeightsError(f"{path} is missing; {fix}")
-        if (found := sha256(path)) != expected:
-            raise WeightsError(f"{path} is corrupt (its sha256 is {found}, it should be {expected}); {fix}")
+        if (actual := sha256(path)) != expected:
+            raise WeightsError(f"{path} is corrupt (its sha256 is {actual}, it should be {expected}); {fix}")
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -111,5 +113,5 @@ def sha256(path: Path) -> str:
 
 
 def digest(parts: object) -> str:
-    """Hash of anything that JSON can say, whatever the order of keys."""
+    """Hash of anything that JSON can express, whatever the order of keys."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""What does a forward cost on this machine? Measured when an aligner is first loaded, and kept beside its weights.
+"""Measured costs of forwards on this machine: taken when an aligner is first loaded, and kept beside its weights.
 
-The least of a few rounds over all sizes counts, since whoever else uses the machine only adds to it. Nothing depends on
-the figures but how long drafts are: a file that cannot be read or written costs a measurement.
+The least of a few rounds over all sizes counts, since whatever else uses the machine only adds to it. Nothing depends
+on the figures but how long drafts are: a file that cannot be read or written costs a measurement.
 """
 
 from __future__ import annotations
@@ -11,16 +11,13 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
 from aligner_proxy.engine.draft_length import CostCurve
+from aligner_proxy.engine.runner import ModelRunner
 from aligner_proxy.engine.scheduler import Feed, Job
 from aligner_proxy.engine.sequence import Ask, Sequence, Work
-
-if TYPE_CHECKING:
-    from aligner_proxy.engine.runner import ModelRunner
 
 _SIZES = (1, 64, 16, 4, 128, 32, 8, 256)
 """In this order, so that what is left out for want of time matters least."""
@@ -46,7 +43,7 @@ def costs(runner: ModelRunner, file: Path) -> CostCurve:
 
 
 def _samples(runner: ModelRunner) -> Iterator[tuple[int, float]]:
-    """(tokens, seconds) of forwards over a sequence that nobody else sees; its blocks are given back."""
+    """(tokens, seconds) of forwards over a sequence of its own; its blocks are given back."""
     room = min(runner.pool.available() * runner.pool.size, runner.positions)
     context = min(_CONTEXT, room // 2)
     sequence = Sequence(ids=[i % 7 + 3 for i in range(min(room, context + _SIZES[-1]))])
@@ -57,7 +54,7 @@ def _samples(runner: ModelRunner) -> Iterator[tuple[int, float]]:
         began = time.perf_counter()
         job.ask = Ask([], draft=[0] * (len(sequence.ids) - context))
         sizes = [size for size in _SIZES if size <= len(sequence.ids) - context]
-        # In rounds, so that somebody who is busy for a while does not fall on one size alone.
+        # In rounds, so that another busy process does not fall on one size alone.
         for _ in range(_ROUNDS):
             for size in sizes:
                 if time.perf_counter() - began > _ENOUGH_S:

@@ -1,4 +1,4 @@
-"""Does an aligner fit the memory that there is? Computed from its config, before anything is loaded. No torch.
+"""Memory that an aligner needs, computed from its config before anything is loaded. No torch.
 
 Weights and one window of KV cache must fit; the cache takes what else there is, up to its usual size. What does not fit
 is refused with what it needs, what there is and what would fit, instead of being killed by the system half-way.
@@ -25,7 +25,7 @@ _GB = 2**30
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class ModelSize:
     """The sizes of a Llama-family model."""
 
     hidden: int
@@ -62,30 +62,38 @@ class Shape:
         return 4 * (STEP_TOKENS * (3 * self.inner + 8 * self.hidden) + STEP_TOKENS // 4 * self.vocabulary)
 
 
-def shape(folder: Path) -> Shape | None:
-    """The sizes that a model's config tells; None where it is of another family and they are not known."""
+def shape(folder: Path) -> ModelSize | None:
+    """The sizes in a model's config; None where it is of another family and they are not known."""
     try:
-        told = json.loads((folder / MODEL).read_bytes())
-        heads, hidden = told["num_attention_heads"], told["hidden_size"]
-        return Shape(
+        config = json.loads((folder / MODEL).read_bytes())
+        heads = config["num_attention_heads"]
+        hidden = config["hidden_size"]
+        return ModelSize(
             hidden=hidden,
-            layers=told["num_hidden_layers"],
-            inner=told["intermediate_size"],
-            vocabulary=told["vocab_size"],
+            layers=config["num_hidden_layers"],
+            inner=config["intermediate_size"],
+            vocabulary=config["vocab_size"],
             heads=heads,
-            kv_heads=told.get("num_key_value_heads") or heads,
-            head_size=told.get("head_dim") or hidden // heads,
-            tied=bool(told.get("tie_word_embeddings", False)),
+            kv_heads=config.get("num_key_value_heads") or heads,
+            head_size=config.get("head_dim") or hidden // heads,
+            tied=bool(config.get("tie_word_embeddings", False)),
         )
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
         return None
 
 
 def cache_tokens(
-    sizes: Shape, quantization: str, width: int, window: int, states: int, available: float, most: int = CACHE_TOKENS
+    sizes: ModelSize,
+    quantization: str,
+    width: int,
+    window: int,
+    states: int,
+    available: float,
+    most: int = CACHE_TOKENS,
 ) -> int:
     """Tokens that the KV cache gets, `most` where they fit. Raises `WeightsError` where not even one window fits."""
-    fixed, token = sizes.weights(quantization, width) + sizes.step(), sizes.token(width, states)
+    fixed = sizes.weights(quantization, width) + sizes.step()
+    token = sizes.token(width, states)
     least = fixed + window * token
     if least > available:
         raise WeightsError(
@@ -96,7 +104,7 @@ def cache_tokens(
     return max(window, min(most, int((available - fixed) // token)))
 
 
-def check_preparation(sizes: Shape, merges: bool, available: float) -> None:
+def check_preparation(sizes: ModelSize, merges: bool, available: float) -> None:
     """Raise `WeightsError` where merging (fp32) or quantising (from bf16) needs more than there is."""
     need = sizes.weights("none", 4) if merges else sizes.weights("none", 2) + sizes.weights("nf4", 2)
     if need > available:
@@ -108,7 +116,7 @@ def check_preparation(sizes: Shape, merges: bool, available: float) -> None:
         )
 
 
-def _would_fit(sizes: Shape, quantization: str, window: int, states: int, available: float) -> str:
+def _would_fit(sizes: ModelSize, quantization: str, window: int, states: int, available: float) -> str:
     """The nearest thing that fits."""
     nf4 = sizes.weights("nf4", 2) + sizes.step() + window * sizes.token(2, states)
     if quantization != "nf4" and nf4 <= available:
@@ -123,9 +131,9 @@ def _gb(count: float) -> str:
 
 
 def available() -> float | None:
-    """Bytes that this process may still take, by what the system and its container say; None where nobody says."""
-    said = (_of_system(Path("/proc/meminfo")), _of_container(Path("/sys/fs/cgroup")))
-    return min((count for count in said if count is not None), default=None)
+    """Bytes that this process may still take, by system and container; None where neither is known."""
+    counts = (_of_system(Path("/proc/meminfo")), _of_container(Path("/sys/fs/cgroup")))
+    return min((count for count in counts if count is not None), default=None)
 
 
 def _of_system(info: Path) -> float | None:

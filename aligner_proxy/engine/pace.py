@@ -1,24 +1,25 @@
-"""How long will somebody be worked on who begins now? As long as others lately were. No torch.
+"""Estimate of service time: a request that begins now takes as long as others lately did. No torch.
 
-The estimate follows the slow ones: who is given too little time wastes it, and that of others with it.
+The estimate follows the slow ones: a request that is given too little time wastes it, and that of others with it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-_RISING, _FALLING = 0.5, 0.05
-"""Smoothing, by whether somebody took longer than expected."""
+_RISING = 0.5
+_FALLING = 0.05
+"""Smoothing, by whether a request took longer than expected."""
 
 
 @dataclass(slots=True)
-class Pace:
-    """Seconds from the first token fed to the end, of those who are not done quickly; 0 before anybody has ended."""
+class ServiceTime:
+    """Seconds from the first token fed to the end, of the requests that take long; 0 before any has ended."""
 
     stay_s: float = 0.0
 
     def ended(self, seconds: float, *, failed: bool) -> None:
-        """Somebody is done; one that failed says only that it would have taken longer than this."""
+        """A request has ended; one that failed shows only that it would have taken longer than this."""
         longer = seconds - self.stay_s
         if longer > 0:
             self.stay_s += _RISING * longer

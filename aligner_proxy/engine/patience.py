@@ -1,46 +1,35 @@
-"""How long does a request wait for an engine that has not begun with it? Within its deadline and a bounded patience.
+"""Retry of what an engine has not begun, within the request's deadline and a bounded patience.
 
-Asked again is only what was not begun: a connection that was not made, an aligner that is still loading, a full queue.
+Sent again is only what was not begun: a connection that was not made, an aligner that is still loading, a full queue.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_exponential, wait_random
 
-from aligner_proxy.errors import DeadlineExceeded, EngineOverloaded, EngineUnavailable
+from aligner_proxy.errors import EngineOverloaded, EngineUnavailable
+from aligner_proxy.waiting import within
 
 _T = TypeVar("_T")
 _LEAST_S = 0.001
 _backoff = wait_exponential(multiplier=0.05, max=1.0) + wait_random(0, 0.05)
 
 
-class NotYet(EngineUnavailable):
+class NotReady(EngineUnavailable):
     """The engine has not begun: nothing listens, or the aligner is still loading."""
 
 
-@contextlib.asynccontextmanager
-async def within(deadline_s: float) -> AsyncIterator[None]:
-    """Raises `DeadlineExceeded` in place of what takes longer."""
-    try:
-        async with asyncio.timeout(deadline_s):
-            yield
-    except TimeoutError:
-        raise DeadlineExceeded(f"the deadline of {deadline_s:g} s passed") from None
-
-
-async def patiently(ask: Callable[[float], Awaitable[_T]], deadline_s: float, patience_s: float) -> _T:
-    """Ask until the engine begins; `ask` is told the seconds that are left. Raises `DeadlineExceeded`."""
+async def retry(ask: Callable[[float], Awaitable[_T]], deadline_s: float, patience_s: float) -> _T:
+    """Call `ask` with the seconds that are left until the engine begins. Raises `DeadlineExceeded`."""
     until = time.monotonic() + deadline_s
     patience = time.monotonic() + min(deadline_s, patience_s)
     retrying = AsyncRetrying(
-        retry=retry_if_exception_type((NotYet, EngineOverloaded)),
+        retry=retry_if_exception_type((NotReady, EngineOverloaded)),
         wait=_wait,
         stop=lambda state: time.monotonic() + (state.upcoming_sleep or 0.0) >= patience,
         reraise=True,

@@ -1,6 +1,6 @@
-"""Where does the time of a request go inside the engine? Queue, prefill, generate: spans and histograms. No torch.
+"""Latency of a request by phase inside the engine: queue, prefill, generate; spans and histograms. No torch.
 
-A request waits until its first token is fed (queue), is read (prefill, with a head the verdicts are there then), and is
+A request waits until its first token is fed (queue), is read (prefill, with a head the verdicts are known then), and is
 written where something is flagged (generate). One that is read while the upstream still writes it is timed from the
 end of the answer on: what its client has left to wait for; what was read before that is a span of its own.
 """
@@ -64,7 +64,7 @@ class Phases:
     along: float | None = None
     """Since when it was read while the upstream wrote."""
     unwanted: bool = False
-    """The upstream still writes the answer: nobody waits for a result yet."""
+    """The upstream still writes the answer: no client waits for a result yet."""
     over: bool = False
 
     def fed(self) -> None:
@@ -78,32 +78,35 @@ class Phases:
             self.prefilled = time.monotonic()
 
     def completed(self) -> None:
-        """The answer that was read along has ended: from here on somebody waits."""
-        self.along, self.arrived = self.begun or self.arrived, time.monotonic()
+        """The answer that was read along has ended: from here on a client waits."""
+        self.along = self.begun or self.arrived
+        self.arrived = time.monotonic()
         self.begun = self.prefilled = None
         self.unwanted = False
 
     def ended(self, end: object, gone: str | None = None) -> None:
-        """The request is over, `end` is its result or what went wrong, `gone` why nobody takes it: count it once."""
+        """The request is over: `end` is its result or error, `gone` why its client left. Counted once."""
         if self.over or self.unwanted:
             return
-        self.over, now = True, time.monotonic()
+        self.over = True
+        now = time.monotonic()
         reason = gone or (end.reason if isinstance(end, CorrectionError) else "")
         REQUESTS.labels(reason).observe(now - self.arrived)
-        said: dict[str, dict[str, Value]] = {}
+        attributes: dict[str, dict[str, Value]] = {}
         if isinstance(end, Correction):
-            said["prefill"] = {"gen_ai__usage__input_tokens": end.prompt_tokens}
+            attributes["prefill"] = {"gen_ai__usage__input_tokens": end.prompt_tokens}
             written = {"aligner__draft_tokens": end.counts.drafted, "aligner__accepted_tokens": end.counts.accepted}
-            said["generate"] = {**written, "aligner__forwards": end.counts.forwards}
+            attributes["generate"] = {**written, "aligner__forwards": end.counts.forwards}
         if self.along is not None:
             tracing.lasted("aligner.read_along", self.arrived - self.along, now - self.arrived, self.trace)
         for name, start, stop in self._spans(now):
             _PHASES[name].observe(stop - start)
-            tracing.lasted(f"aligner.{name}", stop - start, now - stop, self.trace, **said.get(name, {}))
+            tracing.lasted(f"aligner.{name}", stop - start, now - stop, self.trace, **attributes.get(name, {}))
 
     def _spans(self, now: float) -> Iterator[tuple[str, float, float]]:
         """Phases that it went through, each from when to when."""
-        begun, prefilled = self.begun or now, self.prefilled or now
+        begun = self.begun or now
+        prefilled = self.prefilled or now
         yield "queue", self.arrived, begun
         if self.begun is not None:
             yield "prefill", begun, prefilled

@@ -1,4 +1,4 @@
-"""Which tokens will the aligner write next? A proposer that drafts from the answer that is being edited. No torch.
+"""Proposer of draft tokens, taken from the answer that is being edited. No torch.
 
 The draft is the run of answer tokens behind a pointer. After a disagreement the pointer is set again: by the last 4,
 3 or 2 tokens written, found in the answer nearest to where we are, else by the token at which the last run broke (an
@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from aligner_proxy.engine.draft_length import Acceptance, Round, Rule
 
 _NGRAMS = (4, 3, 2)
-_BEHIND, _AHEAD = 4, 4
+_BEHIND = 4
+_AHEAD = 4
 """Window of the one-token search, around the point of disagreement: a deletion, or the end of an edit."""
 
 
@@ -22,15 +23,17 @@ class EditProposer:
     """Drafts for one answer. `lookup` is the text to draft from, normally the answer's tokens and EOS.
 
     `anchors` are positions in `lookup` where the text is likely to go on after a jump (the start of the next kept
-    segment); drafting starts at the first of them. `rule` says how long a draft is; what the detector vouches for,
-    ranges of `lookup`, is drafted to its end as long as the model agrees.
+    segment); drafting starts at the first of them. `rule` says how long a draft is; `trusted` are ranges of
+    `lookup` that are drafted to their end as long as the model agrees: what the detector did not flag.
     """
 
     def __init__(
-        self, lookup: Sequence[int], rule: Rule, anchors: Sequence[int] = (), vouched: Sequence[range] = ()
+        self, lookup: Sequence[int], rule: Rule, anchors: Sequence[int] = (), trusted: Sequence[range] = ()
     ) -> None:
-        self._lookup, self._vouched = list(lookup), tuple(vouched)
-        self._rule, self._seen = rule, Acceptance()
+        self._lookup = list(lookup)
+        self._trusted = tuple(trusted)
+        self._rule = rule
+        self._seen = Acceptance()
         self._anchors = tuple(anchors)
         self._pointer = self._broke = anchors[0] if anchors else 0
         self._index = self._build_index()
@@ -52,15 +55,15 @@ class EditProposer:
         goes_on = accepted == drafted and self._lookup[at : at + 1] == [output[-1]]
         if accepted:
             self._broke = at
-        if self._seen.running and accepted < drafted and any(at in clean for clean in self._vouched):
-            self._vouched = ()  # the detector was wrong once
-        self._pointer, found = self._resync(output, at)
-        done = Round(drafted + 1, accepted + 1, found)
+        if self._seen.running and accepted < drafted and any(at in clean for clean in self._trusted):
+            self._trusted = ()  # the detector was wrong once
+        self._pointer, located = self._resync(output, at)
+        done = Round(drafted + 1, accepted + 1, located)
         self._seen = self._seen.after(accepted + goes_on, ended=not goes_on, done=done)
 
     def _sure(self) -> int:
-        """How many tokens from here on the detector vouches for; nothing while the place is a guess."""
-        here = next((clean for clean in self._vouched if self._pointer in clean), None)
+        """Tokens from here to the end of an unflagged segment; 0 while the place is a guess."""
+        here = next((clean for clean in self._trusted if self._pointer in clean), None)
         return here.stop - self._pointer if here and self._seen.running else 0
 
     def _build_index(self) -> dict[tuple[int, ...], list[int]]:
@@ -77,21 +80,21 @@ class EditProposer:
         if self._lookup[at : at + 1] == [written]:
             return at + 1, True
         for size in _NGRAMS:
-            found = self._index.get(tuple(output[-size:]), []) if len(output) >= size else []
-            if found:
-                return _nearest(found, at + 1), True
+            places = self._index.get(tuple(output[-size:]), []) if len(output) >= size else []
+            if places:
+                return _nearest(places, at + 1), True
         if self._lookup[self._broke : self._broke + 1] == [written]:
             return self._broke + 1, True
-        one = self._one_token(written, at)
-        return (at + 1, False) if one is None else (one + 1, True)
+        place = self._one_token(written, at)
+        return (at + 1, False) if place is None else (place + 1, True)
 
     def _one_token(self, written: int, at: int) -> int | None:
         """The place of a token among the anchors, else nearby."""
         window = range(max(0, at - _BEHIND), min(len(self._lookup), at + _AHEAD + 1))
         for candidates in (self._anchors, window):
-            found = [i for i in candidates if self._lookup[i] == written]
-            if found:
-                return _nearest(found, at)
+            places = [i for i in candidates if self._lookup[i] == written]
+            if places:
+                return _nearest(places, at)
         return None
 
 
@@ -102,7 +105,7 @@ def _nearest(positions: Sequence[int], to: int) -> int:
 
 def matching(draft: Sequence[int], chosen: Sequence[int]) -> int:
     """Length of the longest common prefix of two token sequences."""
-    for i, (drafted, wanted) in enumerate(zip(draft, chosen, strict=False)):
-        if drafted != wanted:
+    for i, (drafted, token) in enumerate(zip(draft, chosen, strict=False)):
+        if drafted != token:
             return i
     return min(len(draft), len(chosen))

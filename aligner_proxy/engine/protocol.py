@@ -1,23 +1,19 @@
-"""What is said between a gateway and an engine: one request, one answer, one description of the aligner.
+"""Requests, results and protocols of engines: what a gateway and an engine exchange.
 
-The gateway's side of the seam is `Engine`; the server, the client, the in-process engine and the scripted one all
-satisfy it. No torch here.
+The gateway knows an engine as `Engine`; the server, the client, the in-process engine and the scripted one all satisfy
+it. No torch here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from aligner_proxy.errors import CannotWeigh, EngineFault, UnknownAligner
+from aligner_proxy.errors import EngineFault, StatesUnavailable, UnknownAligner
 from aligner_proxy.types import DEFAULT_ALIGNER, Correction, DecodeCounts, Quota, SegmentScore, Turn, Verify
-
-if TYPE_CHECKING:
-    from aligner_proxy.engine.complete import Completion, CompletionRequest
-    from aligner_proxy.engine.load import Load
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +33,6 @@ class AlignerInfo:
     quantization: str
     device: str
     others: Mapping[str, AlignerInfo] = field(default_factory=dict)
-    weighs: bool = False
-    """Whether it has a net that weighs objectives for a prompt."""
     ends: bool = False
     """Whether its head judges the place behind the last segment, too: what is missing there can be added."""
 
@@ -53,12 +47,11 @@ class AlignerInfo:
 
 
 class _Asked(BaseModel):
-    """What every question to an engine says: about which conversation, on whose account, to which aligner."""
+    """What every request to an engine says: on whose account, to which aligner."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     request_id: str
-    turns: tuple[Turn, ...]
     aligner: str = Field(default=DEFAULT_ALIGNER, max_length=64)
     tenant: str = Field(default="-", max_length=64)
     """A digest of whose answer it is: a full engine shares its places equally among tenants."""
@@ -69,6 +62,7 @@ class _Asked(BaseModel):
 class AlignRequest(_Asked):
     """One answer to correct. Objectives are whole texts in their final order; `deadline_s` counts from arrival."""
 
+    turns: tuple[Turn, ...]
     answer: str
     objectives: tuple[str, ...] = Field(min_length=1)
     caution: float = Field(default=0.0, allow_inf_nan=False)
@@ -78,12 +72,19 @@ class AlignRequest(_Asked):
     """Which of several drafts of the same answer this is to be: what can write otherwise does so from 1 on."""
     open_ended: bool = True
     """Whether something may be added behind the answer; no where it stands in a larger text."""
+    score_only: bool = False
+    """Score the segments and leave the answer as it is. An engine that cannot score reads the answer all the same."""
 
 
-class WeighRequest(_Asked):
-    """Objectives to weigh for a conversation."""
+MAX_TEXTS = 64
+"""Of one request for hidden states."""
 
-    objectives: tuple[str, ...] = Field(min_length=1, max_length=256)
+
+class StatesRequest(_Asked):
+    """Texts whose hidden states are wanted, each by itself, and from which layers (counted from 0)."""
+
+    texts: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1, max_length=MAX_TEXTS)
+    layers: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1, max_length=8)
     deadline_s: float = Field(default=2.0, gt=0, le=3600)
 
 
@@ -130,7 +131,111 @@ class Span(BaseModel):
     """Behind the last segment: the objective that misses something there."""
 
 
-class Reading(Protocol):
+def _listed(value: object) -> object:
+    return (value,) if isinstance(value, str) else value or ()
+
+
+_Zero = Annotated[float, Field(ge=0, le=0)]
+
+
+class Prediction(BaseModel):
+    """What the client expects to be written."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: Literal["content"] = "content"
+    content: str
+
+
+class CompletionRequest(BaseModel):
+    """The part of OpenAI's request that greedy completion of one text needs; anything else is refused by name.
+
+    What asks for nothing (a penalty of 0, a seed where nothing is drawn) is taken: clients send it by themselves.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompt: str
+    model: str | None = Field(default=None, max_length=200)
+    max_tokens: int = Field(default=16, ge=1)
+    temperature: _Zero | None = None
+    n: Literal[1] | None = 1
+    stream: Literal[False] | None = False
+    stop: Annotated[tuple[str, ...], BeforeValidator(_listed), Field(max_length=8)] = ()
+    prediction: Prediction | None = None
+    user: str | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    presence_penalty: _Zero | None = None
+    frequency_penalty: _Zero | None = None
+    best_of: Literal[1] | None = None
+    echo: Literal[False] | None = None
+    logprobs: None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The text, why it ended, and its cost. `stop_reason` is the stop text that ended it (vLLM's name for it)."""
+
+    text: str
+    finish_reason: Literal["stop", "length"] = "stop"
+    stop_reason: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    counts: DecodeCounts = field(default_factory=DecodeCounts)
+
+    @property
+    def finished(self) -> bool:
+        """Whether it ended by itself; otherwise the limit cut it off."""
+        return self.finish_reason == "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class BlockUse:
+    """Blocks by what they are for: `used` are held, `shared` by more than one; `kept` are free and still known."""
+
+    used: int
+    shared: int
+    kept: int
+    free: int
+
+
+@dataclass(slots=True)
+class Totals:
+    """Since the engine began."""
+
+    forwards: int = 0
+    fed_tokens: int = 0
+    finished: int = 0
+    failed: int = 0
+    preempted: int = 0
+    unbalanced: int = 0
+    """How often blocks were miscounted when the engine was idle: never, or there is a bug."""
+    drafted: int = 0
+    accepted: int = 0
+    recovered: int = 0
+    bonus: int = 0
+
+    def add(self, counts: DecodeCounts) -> None:
+        """Where the tokens of one finished request came from; its forwards were shared and are counted as they run."""
+        self.drafted += counts.drafted
+        self.accepted += counts.accepted
+        self.recovered += counts.recovered
+        self.bonus += counts.bonus
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One look at an engine: sequences by state, blocks of the KV cache by use, totals."""
+
+    running: int
+    waiting: int
+    parked: int
+    blocks: BlockUse
+    totals: Totals
+
+
+class Session(Protocol):
     """An answer that an engine reads while the upstream still writes it. Always ended by `finish` or `aclose`."""
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
@@ -158,12 +263,47 @@ class Reading(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Nobody wants it any more; may be called again, and does nothing once `finish` was called."""
+        """Give it up; may be called again, and does nothing once `finish` was called."""
         ...
 
 
-class Unread:
-    """A `Reading` for engines that cannot read ahead: everything happens at the end."""
+class ForwardingSession:
+    """A session that passes everything on to another one; what wraps a session overrides what it changes."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def inner(self) -> Session:
+        """The session that calls are passed on to; may raise where there is none any more."""
+        return self._session
+
+    async def feed(self, text: str) -> tuple[SegmentScore, ...]:
+        """More of the answer."""
+        return await self.inner().feed(text)
+
+    async def end(self) -> None:
+        """There is no more."""
+        await self.inner().end()
+
+    async def judged(self, known: int) -> tuple[SegmentScore, ...] | None:
+        """The verdicts, as soon as there are more than `known`."""
+        return await self.inner().judged(known)
+
+    async def replace(self, span: Span) -> Correction:
+        """What stands in place of a flagged stretch."""
+        return await self.inner().replace(span)
+
+    async def finish(self, request: AlignRequest) -> Correction:
+        """The correction of the whole answer."""
+        return await self.inner().finish(request)
+
+    async def aclose(self) -> None:
+        """Let go of what was not finished."""
+        await self.inner().aclose()
+
+
+class DeferredSession:
+    """A session of an engine that reads nothing ahead: the whole answer is corrected at its end."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -175,8 +315,9 @@ class Unread:
     async def end(self) -> None:
         """Nothing was read."""
 
-    async def judged(self, known: int) -> None:
+    async def judged(self, known: int) -> tuple[SegmentScore, ...] | None:
         """There are no verdicts before the end."""
+        return None
 
     async def replace(self, span: Span) -> Correction:
         """Without verdicts there is nothing to replace."""
@@ -201,7 +342,7 @@ class Engine(Protocol):
         """Correct one answer within `request.deadline_s`."""
         ...
 
-    async def read(self, request: AlignRequest) -> Reading:
+    async def read(self, request: AlignRequest) -> Session:
         """Begin to read an answer that is still being written; `request.answer` is what there is of it."""
         ...
 
@@ -211,19 +352,19 @@ class Engine(Protocol):
 
 
 @runtime_checkable
-class Weighs(Protocol):
-    """An engine that can say what objectives weigh for a prompt, or knows one that might."""
+class HasStates(Protocol):
+    """An engine that gives hidden states of texts, or stands before one that might."""
 
-    async def weigh(self, request: WeighRequest) -> tuple[float, ...]:
-        """One weight for each objective, in their order; they sum to 1. Raises `CannotWeigh`."""
+    async def states(self, request: StatesRequest) -> list[list[float]]:
+        """Rows [texts, layers * hidden]: means over tokens, normalised layer by layer. Raises `StatesUnavailable`."""
         ...
 
 
-async def weigh(engine: Engine, request: WeighRequest) -> tuple[float, ...]:
-    """Ask any engine; raises `CannotWeigh` where it has no such thing."""
-    if not isinstance(engine, Weighs):
-        raise CannotWeigh("this engine cannot weigh objectives")
-    return await engine.weigh(request)
+async def text_states(engine: Engine, request: StatesRequest) -> list[list[float]]:
+    """Hidden states of texts from any engine; raises `StatesUnavailable` where it has none to give."""
+    if not isinstance(engine, HasStates):
+        raise StatesUnavailable("this engine gives no hidden states; an engine of aligner-proxy with a model does")
+    return await engine.states(request)
 
 
 class Startable(Engine, Protocol):

@@ -1,4 +1,4 @@
-"""From a source to weights that are loaded from then on: read the base, merge the adapter, quantise, save at once.
+"""Preparation of weights: read the base, merge the adapter, quantise, save what is loaded from then on.
 
 A 4-bit model is saved before its first forward and never saved again: saving after a forward, or saving what was
 loaded, loses precision (docs of the 4-bit library, measured). Only preparation runs this.
@@ -31,8 +31,6 @@ def fill(source: Source, quantization: str, folder: Path) -> None:
     tokenizer(source).save_pretrained(str(folder))
     if source.head:
         shutil.copyfile(source.head, folder / manifest.HEAD)
-    if source.net:
-        shutil.copyfile(source.net, folder / manifest.NET)
     gc.collect()
 
 

@@ -1,8 +1,8 @@
-"""How is an answer read while the upstream is still writing it? What has come goes through the model as it comes.
+"""Incremental correction: an answer goes through the model while the upstream is still writing it.
 
 When the answer ends, only its last words have to be read, and the verdicts on all finished segments are known already.
 The last word is held back, because its tokens may change with what follows; a segment counts as finished when the next
-one has begun. Whoever releases the answer segment by segment also has flagged stretches replaced meanwhile; the prompt
+one has begun. Where the answer is released segment by segment, flagged stretches are replaced meanwhile; the prompt
 then ends where that stretch's answer does, and what was read beyond is read again.
 """
 
@@ -15,30 +15,31 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from aligner_proxy.engine.correct import Aligner, correct, fitted, judge, replace
-from aligner_proxy.engine.detector import Spans, spans
+from aligner_proxy.engine.detector import spans
 from aligner_proxy.engine.fit import Fitted
 from aligner_proxy.engine.proposer import matching
 from aligner_proxy.engine.protocol import AlignRequest, Span
-from aligner_proxy.engine.sequence import Ask, Sequence, Step, Work
+from aligner_proxy.engine.sequence import Ask, Sequence, Spans, Step, Work
 from aligner_proxy.segments import Cutter, Segment, firm, split
 from aligner_proxy.types import Correction, SegmentScore
 
-ENOUGH_CHARS, ALONE_CHARS = 96, 32
-"""So much new text wakes the reader: some 20 tokens, so that a forward is not spent on a word (chunks of 32 tokens cost
-a fifth more than one long prefill). Where nobody else wants the engine, a third of it: so less is left at the end."""
+ENOUGH_CHARS = 96
+"""So much new text is worth a forward: some 20 tokens (chunks of 32 cost a fifth more than one long prefill)."""
+ALONE_CHARS = 32
+"""The same where the engine has no other request: so less is left at the end."""
 
 
 @dataclass(slots=True, eq=False)
-class Replacing:
-    """A stretch that somebody wants replaced."""
+class PendingReplacement:
+    """A flagged stretch that waits to be replaced."""
 
     span: Span
     done: Future[Correction] = field(default_factory=Future)
 
 
 @dataclass(slots=True)
-class Growing:
-    """An answer that is being written. Written by whoever receives it, read in the model's thread."""
+class PartialAnswer:
+    """An answer that is still being written: fed in the event loop, read in the model's thread."""
 
     request: AlignRequest
     text: str = ""
@@ -47,16 +48,16 @@ class Growing:
     ended: bool = False
     """It has ended, and all verdicts are wanted."""
     awaited: bool = False
-    """Somebody waits for verdicts, so each finished segment is worth a forward."""
+    """A client waits for verdicts, so each finished segment is worth a forward."""
     read: int = 0
     verdicts: tuple[SegmentScore, ...] = field(default=())
     """On the segments that are finished."""
     judged: bool = False
     """All verdicts are there."""
-    replacing: deque[Replacing] = field(default_factory=deque)
+    replacing: deque[PendingReplacement] = field(default_factory=deque)
     alone: Callable[[], bool] = lambda: False
-    """Whether nobody else wants the engine."""
-    told: Callable[[], None] = lambda: None
+    """Whether no other request needs the engine."""
+    changed: Callable[[], None] = lambda: None
     """Called in the model's thread when there is something new."""
     finished: int = 0
     seen: int = 0
@@ -77,41 +78,41 @@ class Growing:
         return due or (not self.judged and len(self.text) - self.read >= enough)
 
 
-def read(aligner: Aligner, growing: Growing, sequence: Sequence) -> Work:
-    """Read an answer as it grows, and correct it when it has ended; `growing.request` has the whole of it by then."""
-    while not growing.complete:
-        # In this order: what is said to be finished must stand in the text.
-        growing.seen = growing.finished
-        text = growing.text
-        growing.read = len(text)
-        if growing.replacing:
-            yield from _replace(aligner, growing, sequence)
-        elif growing.ended:
-            growing.verdicts = yield from judge(aligner, _so_far(growing, len(growing.text)), sequence)
-            growing.judged = True
-            growing.told()
+def read(aligner: Aligner, answer: PartialAnswer, sequence: Sequence) -> Work:
+    """Read an answer as it grows, and correct it when it has ended; `answer.request` has the whole of it by then."""
+    while not answer.complete:
+        # In this order: what counts as finished must stand in the text.
+        answer.seen = answer.finished
+        text = answer.text
+        answer.read = len(text)
+        if answer.replacing:
+            yield from _replace(aligner, answer, sequence)
+        elif answer.ended:
+            answer.verdicts = yield from judge(aligner, _so_far(answer, len(answer.text)), sequence)
+            answer.judged = True
+            answer.changed()
         elif text.strip():
-            yield from _read_on(aligner, growing, text, sequence)
-        if not growing.waits():
+            yield from _read_on(aligner, answer, text, sequence)
+        if not answer.waits():
             yield Ask([])
-    return (yield from correct(aligner, growing.request, sequence))
+    return (yield from correct(aligner, answer.request, sequence))
 
 
-def _so_far(growing: Growing, length: int) -> AlignRequest:
-    return growing.request.model_copy(update={"answer": growing.text[:length]})
+def _so_far(answer: PartialAnswer, length: int) -> AlignRequest:
+    return answer.request.model_copy(update={"answer": answer.text[:length]})
 
 
-def _replace(aligner: Aligner, growing: Growing, sequence: Sequence) -> Generator[Ask, Step, None]:
+def _replace(aligner: Aligner, answer: PartialAnswer, sequence: Sequence) -> Generator[Ask, Step, None]:
     """Write in place of the stretch that has waited longest; what it raises ends the reading."""
-    wanted = growing.replacing.popleft()
-    made = yield from replace(aligner, _so_far(growing, wanted.span.end), wanted.span, sequence)
-    wanted.done.set_result(made)
-    growing.told()
+    pending = answer.replacing.popleft()
+    correction = yield from replace(aligner, _so_far(answer, pending.span.end), pending.span, sequence)
+    pending.done.set_result(correction)
+    answer.changed()
 
 
-def _read_on(aligner: Aligner, growing: Growing, text: str, sequence: Sequence) -> Generator[Ask, Step, None]:
+def _read_on(aligner: Aligner, answer: PartialAnswer, text: str, sequence: Sequence) -> Generator[Ask, Step, None]:
     """Feed what is new and will not change any more; note the verdicts on the segments that are finished."""
-    request = growing.request.model_copy(update={"answer": text})
+    request = answer.request.model_copy(update={"answer": text})
     prompt = fitted(aligner, request)
     ids = prompt.ids[: _tokens_until(prompt, prompt.prompt.start + firm(text))]
     start = matching(sequence.ids, ids)
@@ -122,9 +123,9 @@ def _read_on(aligner: Aligner, growing: Growing, text: str, sequence: Sequence) 
     where = _fed(prompt, finished, len(ids)) if aligner.info.has_head and prompt.prompt.objectives else None
     step = yield Ask(ids[start:], spans=where, prompt=True)
     caution = request.caution
-    words = zip(finished, step.scores, strict=False)
-    growing.verdicts = tuple(SegmentScore(s.text, score, score > caution, by) for s, (score, by) in words)
-    growing.told()
+    scored = zip(finished, step.scores, strict=False)
+    answer.verdicts = tuple(SegmentScore(s.text, score, score > caution, by) for s, (score, by) in scored)
+    answer.changed()
 
 
 def _fed(prompt: Fitted, finished: list[Segment], tokens: int) -> Spans | None:

@@ -1,7 +1,7 @@
-"""Which answers does a server read at the moment? Their names, and an end to those that were forgotten.
+"""Open sessions of a server, by name: answers that its engine reads while they are written.
 
-A name is random and known only to whoever opened the reading; one that nobody feeds for a while is let go of, and so is
-one whose owner leaves while it waits for a word on it: it will not come back.
+A name is random and known only to the client that opened the session. A session that gets nothing for a while is
+closed, and so is one whose client leaves while it waits for verdicts: it will not come back.
 """
 
 from __future__ import annotations
@@ -11,104 +11,101 @@ import secrets
 import time
 from dataclasses import dataclass
 
-from aligner_proxy.engine.protocol import AlignRequest, Engine, Reading, Span
+from aligner_proxy.engine.protocol import AlignRequest, Engine, Session, Span
 from aligner_proxy.errors import ReadingLost
 from aligner_proxy.types import Correction, SegmentScore
 
 IDLE_S = 120.0
-"""An upstream that has been silent for so long has gone; a gateway ends its readings itself."""
+"""An upstream that has been silent for so long has gone; a gateway ends its sessions itself."""
 
 
 @dataclass(slots=True)
 class _Open:
-    reading: Reading
+    session: Session
     touched: float
 
 
-class Readings:
-    """The readings of one engine, by name."""
+class Sessions:
+    """The open sessions of one engine, by name."""
 
     def __init__(self, engine: Engine, idle_s: float = IDLE_S) -> None:
-        self._engine, self._idle_s = engine, idle_s
+        self._engine = engine
+        self._idle_s = idle_s
         self._open: dict[str, _Open] = {}
-        self._looking: asyncio.Task[None] | None = None
+        self._sweeping: asyncio.Task[None] | None = None
 
     async def open(self, request: AlignRequest) -> str:
         """Begin one; its name."""
         await self._sweep()
-        reading = await self._engine.read(request)
+        session = await self._engine.read(request)
         name = secrets.token_urlsafe(16)
-        self._open[name] = _Open(reading, time.monotonic())
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._look())
+        self._open[name] = _Open(session, time.monotonic())
+        if self._sweeping is None or self._sweeping.done():
+            self._sweeping = asyncio.create_task(self._keep_sweeping())
         return name
 
     async def feed(self, name: str, text: str, *, ended: bool = False) -> tuple[SegmentScore, ...]:
         """More of an answer; the verdicts so far. Raises `ReadingLost` for a name that is not known."""
-        reading = self._touched(name)
-        told = await reading.feed(text)
+        session = self._touched(name)
+        verdicts = await session.feed(text)
         if ended:
-            await reading.end()
-        return told
+            await session.end()
+        return verdicts
 
     async def judged(self, name: str, known: int) -> tuple[SegmentScore, ...] | None:
         """The verdicts, when there are more than `known`."""
-        reading = self._touched(name)
+        session = self._touched(name)
         try:
-            return await reading.judged(known)
+            return await session.judged(known)
         except asyncio.CancelledError:
             await self.close(name)
             raise
 
     async def replace(self, name: str, span: Span) -> Correction:
         """What stands in place of a flagged stretch."""
-        reading = self._touched(name)
+        session = self._touched(name)
         try:
-            return await reading.replace(span)
+            return await session.replace(span)
         except asyncio.CancelledError:
             await self.close(name)
             raise
 
     async def finish(self, name: str, request: AlignRequest) -> Correction:
         """The end of an answer: its correction."""
-        found = self._find(name)
-        self._take(name)
-        return await found.reading.finish(request)
+        session = self._touched(name)
+        self._forget(name)
+        return await session.finish(request)
 
     async def close(self, name: str) -> None:
         """Let go of one; an unknown one is let go of already."""
-        found = self._take(name)
-        if found is not None:
-            await found.reading.aclose()
+        entry = self._forget(name)
+        if entry is not None:
+            await entry.session.aclose()
 
     async def aclose(self) -> None:
         """Let go of all."""
         await asyncio.gather(*(self.close(name) for name in list(self._open)))
 
-    def _touched(self, name: str) -> Reading:
-        found = self._find(name)
-        found.touched = time.monotonic()
-        return found.reading
-
-    def _find(self, name: str) -> _Open:
-        found = self._open.get(name)
-        if found is None:
+    def _touched(self, name: str) -> Session:
+        entry = self._open.get(name)
+        if entry is None:
             raise ReadingLost("no such reading; it was ended, or forgotten for too long")
-        return found
+        entry.touched = time.monotonic()
+        return entry.session
 
-    def _take(self, name: str) -> _Open | None:
-        found = self._open.pop(name, None)
-        if not self._open and self._looking is not None and self._looking is not asyncio.current_task():
-            self._looking.cancel()
-        return found
+    def _forget(self, name: str) -> _Open | None:
+        entry = self._open.pop(name, None)
+        if not self._open and self._sweeping is not None and self._sweeping is not asyncio.current_task():
+            self._sweeping.cancel()
+        return entry
 
-    async def _look(self) -> None:
-        """Sweep now and then: who opens no more would never let go of what its owner left behind."""
+    async def _keep_sweeping(self) -> None:
+        """Sweep now and then: a client that opens no more would never let go of what it left behind."""
         while self._open:
             await asyncio.sleep(self._idle_s / 2)
             await self._sweep()
 
     async def _sweep(self) -> None:
         oldest = time.monotonic() - self._idle_s
-        for name in [name for name, found in self._open.items() if found.touched < oldest]:
+        for name in [name for name, entry in self._open.items() if entry.touched < oldest]:
             await self.close(name)

@@ -1,8 +1,8 @@
-"""Which of several engines gets a request? The least loaded one that has not failed lately; another one if that fails.
+"""Several engines as one: a request goes to the least loaded healthy one, and to another one if that fails.
 
 A correction changes nothing anywhere, so one that was lost on its way may be asked for again elsewhere. A replica that
-cannot be reached, or keeps failing where others do not, rests for a growing pause, and then proves itself with one
-request at a time. When all rest, all are tried: a bad replica is better than none.
+cannot be reached, or keeps failing where others do not, is left alone for a growing pause, and is then tried with one
+request at a time. When all are unhealthy, all are tried: a bad replica is better than none.
 """
 
 from __future__ import annotations
@@ -12,20 +12,30 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
-from aligner_proxy.engine.patience import NotYet, patiently
-from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest, Engine, Reading, Span, WeighRequest, weigh
+from aligner_proxy.engine.breaker import Circuit, State
+from aligner_proxy.engine.patience import NotReady, retry
+from aligner_proxy.engine.protocol import (
+    AlignerInfo,
+    AlignRequest,
+    Engine,
+    ForwardingSession,
+    Session,
+    Span,
+    StatesRequest,
+    text_states,
+)
 from aligner_proxy.errors import (
     AnswerTooLong,
-    CannotWeigh,
     CorrectionError,
     DeadlineExceeded,
     EngineOverloaded,
     EngineUnavailable,
     QuotaSpent,
     ReadingLost,
+    StatesUnavailable,
     UnknownAligner,
 )
 from aligner_proxy.types import Correction, SegmentScore
@@ -35,48 +45,56 @@ _T = TypeVar("_T")
 
 FAULTS = 3
 """So many failures in a row, other than not being there at all, make a replica an outlier."""
+LONGEST_PAUSE_S = 30.0
+"""How long an unhealthy replica is left alone at most: longer than by a breaker, because others answer meanwhile."""
 _LEAST_S = 0.001
-FIRST_REST_S, LONGEST_REST_S = 0.5, 30.0
+_REFUSALS = (AnswerTooLong, StatesUnavailable, EngineOverloaded, QuotaSpent, ReadingLost, UnknownAligner)
+"""Sensible answers: an engine that refuses works."""
 
 
 @dataclass(slots=True, eq=False)
 class Replica:
-    """One engine, and how it has been lately. `name` is shown to operators."""
+    """One engine of several, its load and its health. `name` is shown to operators."""
 
     name: str
     engine: Engine
     busy: int = 0
-    faults: int = 0
-    rest_s: float = 0.0
-    """The last pause; zero: it has none behind it that it has not made good since."""
-    until: float = 0.0
+    circuit: Circuit = field(default_factory=lambda: Circuit(threshold=FAULTS, longest_pause_s=LONGEST_PAUSE_S))
     aligner: str = ""
 
+    @property
+    def healthy(self) -> bool:
+        """Whether it has not failed lately."""
+        return self.circuit.state is State.CLOSED
+
+    def due(self, now: float) -> bool:
+        """Whether its pause is over and no request tries it yet."""
+        return not self.busy and self.circuit.wants_probe(now)
+
     def rank(self, now: float) -> tuple[int, int]:
-        """Who comes first: one that has to prove itself (or nobody would ask it again), the good, the resting."""
-        return (0 if self.proves(now) else 2 if self.rest_s else 1), self.busy
+        """Order of choice: one that is due to be tried (or it never would be), the healthy, the others."""
+        return (0 if self.due(now) else 1 if self.healthy else 2), self.busy
 
-    def proves(self, now: float) -> bool:
-        """Whether its pause is over and nobody tries it yet."""
-        return bool(self.rest_s) and now >= self.until and not self.busy
+    def ended(self, now: float, *, alive: bool | None, failure: CorrectionError | None, probing: bool) -> None:
+        """A request has ended; `alive` is None where it was given up and shows nothing.
 
-    def good(self) -> None:
-        """It did what it was asked."""
-        if self.rest_s:
+        An engine that is not there is unhealthy at once, one that may have had bad luck after some more failures.
+        """
+        healthy = self.healthy
+        if probing:
+            self.circuit.end_probe(alive=alive, now=now)
+        elif alive:
+            self.circuit.alive()
+        elif failure is not None:
+            self.circuit.failed(now, gone=isinstance(failure, EngineUnavailable))
+        if self.healthy and not healthy:
             log.warning("engine %s works again", self.name)
-        self.faults, self.rest_s = 0, 0.0
-
-    def failed(self, error: CorrectionError, now: float) -> None:
-        """It did not; one that was not there rests at once, one that may have had bad luck after some more."""
-        self.faults += 1
-        if isinstance(error, EngineUnavailable) or self.faults >= FAULTS or self.rest_s:
-            self.rest_s = min(self.rest_s * 2, LONGEST_REST_S) or FIRST_REST_S
-            self.until = now + self.rest_s
-            log.warning("engine %s rests for %g s (%s)", self.name, self.rest_s, error.reason)
+        elif failure is not None and not self.healthy and (healthy or probing):
+            log.warning("engine %s unhealthy (%s), next try in %g s", self.name, failure.reason, self.circuit.pause_s)
 
 
 class Replicas:
-    """Satisfies `Engine`. The engines should serve the same aligner; where they do not, it is said once in the log."""
+    """Several engines as one engine. They should serve the same aligner; where they do not, it is logged once."""
 
     def __init__(
         self,
@@ -86,7 +104,8 @@ class Replicas:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.replicas = [Replica(name, engine) for name, engine in engines]
-        self._patience_s, self._clock = patience_s, clock
+        self._patience_s = patience_s
+        self._clock = clock
         self._turn = 0
 
     async def info(self) -> AlignerInfo:
@@ -109,18 +128,18 @@ class Replicas:
 
         return await self._anywhere(ask, request.deadline_s)
 
-    async def weigh(self, request: WeighRequest) -> tuple[float, ...]:
-        """Weigh objectives on the least loaded replica, elsewhere if that cannot."""
+    async def states(self, request: StatesRequest) -> list[list[float]]:
+        """Hidden states of texts from the least loaded replica, from another if that has none."""
         return await self._anywhere(
-            lambda replica, left: weigh(replica.engine, request.model_copy(update={"deadline_s": left})),
+            lambda replica, left: text_states(replica.engine, request.model_copy(update={"deadline_s": left})),
             request.deadline_s,
         )
 
-    async def read(self, request: AlignRequest) -> Reading:
+    async def read(self, request: AlignRequest) -> Session:
         """Let one replica read along; it stays with that one."""
         order = self._order()
-        replica = next((r for r in order if not r.rest_s), order[0])
-        return ReplicaReading(self, replica, await replica.engine.read(request))
+        replica = next((candidate for candidate in order if candidate.healthy), order[0])
+        return ReplicaSession(self, replica, await replica.engine.read(request))
 
     async def aclose(self) -> None:
         """Close them all."""
@@ -131,31 +150,38 @@ class Replicas:
 
     @contextlib.asynccontextmanager
     async def using(self, replica: Replica) -> AsyncIterator[None]:
-        """One request on one replica: its load, and what becomes of it."""
+        """One request on one replica: its load, and what it says about the replica's health."""
+        probing = replica.due(self._clock())
+        if probing:
+            replica.circuit.begin_probe()
         replica.busy += 1
+        alive: bool | None = None
+        failure: CorrectionError | None = None
         try:
             yield
-        except (AnswerTooLong, CannotWeigh, EngineOverloaded, QuotaSpent, ReadingLost, UnknownAligner):
-            replica.good()  # somebody is there, and answers sensibly
+            alive = True
+        except _REFUSALS:
+            alive = True
             raise
         except CorrectionError as error:
-            replica.failed(error, self._clock())
+            alive = False
+            failure = error
             raise
-        else:
-            replica.good()
         finally:
             replica.busy -= 1
+            replica.ended(self._clock(), alive=alive, failure=failure, probing=probing)
 
     async def _anywhere(self, ask: Callable[[Replica, float], Awaitable[_T]], deadline_s: float) -> _T:
-        """The first good word; round after round while all are away or full, as long as patience lasts."""
-        return await patiently(lambda left: self._round(ask, left), deadline_s, self._patience_s)
+        """The first success; round after round while all are away or full, as long as patience lasts."""
+        return await retry(lambda left: self._round(ask, left), deadline_s, self._patience_s)
 
     async def _round(self, ask: Callable[[Replica, float], Awaitable[_T]], left: float) -> _T:
-        until, last = self._clock() + left, CorrectionError("no engine was asked")
+        until = self._clock() + left
+        last = CorrectionError("no engine was asked")
         for replica in self._order():
             left = until - self._clock()
-            # One that proves itself and hangs leaves the others time to answer.
-            share = left / 2 if replica.proves(self._clock()) else left
+            # One that is tried after a pause and hangs leaves the others time to answer.
+            share = left / 2 if replica.due(self._clock()) else left
             try:
                 async with self.using(replica):
                     return await ask(replica, max(_LEAST_S, share))
@@ -167,55 +193,52 @@ class Replicas:
                 last = _graver(last, error)
             except CorrectionError as error:
                 last = _graver(last, error)
-        raise NotYet(f"none of {len(self.replicas)} engines answers") if isinstance(last, EngineUnavailable) else last
+        raise NotReady(f"none of {len(self.replicas)} engines answers") if isinstance(last, EngineUnavailable) else last
 
     def _order(self) -> list[Replica]:
-        """All of them, the one to be asked first first. Equals take turns."""
-        now, start = self._clock(), self._turn % len(self.replicas)
+        """All of them in the order in which they are tried. Equals take turns."""
+        now = self._clock()
+        start = self._turn % len(self.replicas)
         self._turn += 1
         return sorted(self.replicas[start:] + self.replicas[:start], key=lambda replica: replica.rank(now))
 
     def _same(self, replica: Replica, aligner: str) -> None:
-        """Say once where replicas differ: corrections of one are not remembered as those of another."""
-        known, replica.aligner = replica.aligner, aligner or replica.aligner
+        """Log once where replicas differ: corrections of one are not remembered as those of another."""
+        known = replica.aligner
+        replica.aligner = aligner or known
         others = {r.aligner for r in self.replicas if r.aligner} - {replica.aligner}
         if replica.aligner != known and others:
-            log.warning("engine %s serves aligner %s, another one %s", replica.name, aligner[:12], min(others)[:12])
+            differ = "engine %s serves aligner %s, another one %s; give all of them the same aligner"
+            log.warning(differ, replica.name, aligner[:12], min(others)[:12])
 
 
-class ReplicaReading:
-    """Satisfies `Reading`: on one replica as long as that is well, else the whole answer elsewhere."""
+class ReplicaSession(ForwardingSession):
+    """A session on one replica as long as that is well; else the whole answer is corrected elsewhere."""
 
-    def __init__(self, replicas: Replicas, replica: Replica, reading: Reading) -> None:
-        self._replicas, self._replica, self._reading = replicas, replica, reading
+    def __init__(self, replicas: Replicas, replica: Replica, session: Session) -> None:
+        super().__init__(session)
+        self._replicas = replicas
+        self._replica = replica
         replica.busy += 1
         self._counted = True
 
-    async def feed(self, text: str) -> tuple[SegmentScore, ...]:
-        """More of the answer; the verdicts that are there."""
-        return await self._reading.feed(text)
-
-    async def end(self) -> None:
-        """There is no more."""
-        await self._reading.end()
-
     async def judged(self, known: int) -> tuple[SegmentScore, ...] | None:
-        """The verdicts, from whoever reads it: nobody else has read the answer."""
+        """The verdicts, from the replica that has read the answer."""
         async with self._replicas.using(self._replica):
-            return await self._reading.judged(known)
+            return await super().judged(known)
 
     async def replace(self, span: Span) -> Correction:
         """What stands in place of a flagged stretch, from the same."""
         async with self._replicas.using(self._replica):
-            return await self._reading.replace(span)
+            return await super().replace(span)
 
     async def finish(self, request: AlignRequest) -> Correction:
-        """The correction, from whoever read it if he can."""
+        """The correction, from the replica that read the answer if it can."""
         started = time.monotonic()
         self._leave()
         try:
             async with self._replicas.using(self._replica):
-                return await self._reading.finish(request)
+                return await super().finish(request)
         except (AnswerTooLong, DeadlineExceeded, QuotaSpent):
             raise
         except CorrectionError:
@@ -223,9 +246,9 @@ class ReplicaReading:
             return await self._replicas.align(request.model_copy(update={"deadline_s": left}))
 
     async def aclose(self) -> None:
-        """Nobody wants it any more."""
+        """Give it up."""
         self._leave()
-        await self._reading.aclose()
+        await super().aclose()
 
     def _leave(self) -> None:
         self._replica.busy -= self._counted

@@ -1,7 +1,7 @@
 """The model and its forward passes: with loading, attention and the head the only files that handle tensors.
 
-`run` is the one operation: feed some tokens of some sequences, all in one forward, and say what the model chooses where
-that is wanted. `scores` reads what an earlier feed left behind.
+`run` is the one operation: feed some tokens of some sequences, all in one forward, and return what the model chooses
+behind those that were asked for. `scores` reads what an earlier feed left behind.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from aligner_proxy.engine import attention, tiles, weigher
+from aligner_proxy.engine import attention, cpu_kernels, encoder
 from aligner_proxy.engine.attention import KVStore, Plan, Row
 from aligner_proxy.engine.blocks import BLOCK, BlockPool
-from aligner_proxy.engine.crew import Crew
-from aligner_proxy.engine.detector import DetectorHead, Spans, Taps
+from aligner_proxy.engine.crew import ThreadTuner
+from aligner_proxy.engine.detector import DetectorHead, Taps
 from aligner_proxy.engine.draft_length import FLAT, Acceptance, CostCurve, draft_length, probes
 from aligner_proxy.engine.lora import Adapter, Adapters
 from aligner_proxy.engine.memory import CACHE_TOKENS, STEP_TOKENS
 from aligner_proxy.engine.scheduler import Feed
+from aligner_proxy.engine.sequence import Spans
 from aligner_proxy.engine.tokens import PromptTokenizer
 
 
 @dataclass(frozen=True, slots=True)
-class Over:
+class AdapterWeights:
     """What one aligner has of its own over the base that it shares: an adapter, and a head where it has one."""
 
     adapter: Adapter
@@ -46,29 +47,33 @@ class ModelRunner:
         tokenizer: PromptTokenizer,
         head: DetectorHead | None,
         cache_tokens: int = CACHE_TOKENS,
-        others: Sequence[Over] = (),
+        others: Sequence[AdapterWeights] = (),
     ) -> None:
         model.train(mode=False)
         self._model = model
         self._output: nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
         self._adapters = Adapters(model, [other.adapter for other in others], model.dtype, model.device)
-        self._heads = [one.to(model.device) if one else None for one in (head, *(other.head for other in others))]
+        self._heads = [
+            detector.to(model.device) if detector else None for detector in (head, *(other.head for other in others))
+        ]
         self.tokenizer = tokenizer
         self.costs: CostCurve = FLAT
         self._company = 1
-        self._crew = Crew(1 if model.device.type == "cuda" else torch.get_num_threads(), torch.set_num_threads)
+        self._crew = ThreadTuner(1 if model.device.type == "cuda" else torch.get_num_threads(), torch.set_num_threads)
         self.pool = BlockPool(-(-cache_tokens // BLOCK))
         slots = self.pool.count * BLOCK
         self._store = KVStore(model.config, slots, model.dtype, model.device)
         self._taps: Taps | None = None
         self._states: Tensor | None = None
-        layers = sorted({layer for one in self._heads if one for layer in one.layers.tolist()})
+        layers = sorted({layer for detector in self._heads if detector for layer in detector.layers.tolist()})
         if layers:
             self._taps = Taps(model.base_model, layers)
             shape = (slots, len(layers) + 1, model.config.hidden_size)
             self._states = torch.empty(shape, dtype=model.dtype, device=model.device)
         # Where each head finds its layers among those kept for all heads; what is behind the final norm comes last.
-        self._kept = [[layers.index(i) for i in one.layers.tolist()] + [-1] if one else [] for one in self._heads]
+        self._kept = [
+            [layers.index(i) for i in detector.layers.tolist()] + [-1] if detector else [] for detector in self._heads
+        ]
 
     @property
     def device(self) -> str:
@@ -115,7 +120,7 @@ class ModelRunner:
 
     @torch.inference_mode()
     def scores(self, feed: Feed, spans: Spans) -> list[tuple[float, int]]:
-        """The detector's word on every segment of a prompt that has been fed: (log-odds, index of the objective)."""
+        """The detector's verdict on every segment of a prompt that has been fed: (log-odds, index of the objective)."""
         adapter = feed.job.sequence.adapter
         head = self._heads[adapter]
         if head is None or self._states is None:
@@ -129,16 +134,17 @@ class ModelRunner:
         head = self._heads[adapter]
         return head is not None and bool(head.ends)
 
-    def fits(self, net: weigher.WeightNet) -> bool:
-        """Whether a net was made for this model."""
-        return net.fits(self._model.config)
+    @property
+    def layers(self) -> int:
+        """How many decoder layers the model has."""
+        return int(self._model.config.num_hidden_layers)
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[list[int]], layers: Sequence[int], adapter: int = 0) -> Tensor:
-        """Rows [texts, size] of texts by themselves, for the net that weighs objectives (weigher.py)."""
-        longest = max(len(weigher.shortened(ids)) for ids in texts)
+        """Rows [texts, layers * hidden] of texts by themselves (encoder.py)."""
+        longest = max(len(encoder.shortened(ids)) for ids in texts)
         with self._crew.over(longest * len(texts)), self._adapters.over([(adapter, longest)]):
-            return weigher.encode(self._model, texts, layers)
+            return encoder.encode(self._model, texts, layers)
 
     def _forward(self, ids: list[int], places: list[int], step: Plan) -> Tensor:
         """Hidden states after the final norm, [tokens, hidden size]."""
@@ -155,16 +161,18 @@ class ModelRunner:
 
     @contextmanager
     def _blockwise(self) -> Iterator[None]:
-        """Our attention for one forward; whoever else uses the model finds it as it was."""
+        """Our attention for one forward; afterwards the model is as it was."""
         config: Any = self._model.config
-        before, config._attn_implementation = config._attn_implementation, attention.IMPLEMENTATION
+        before = config._attn_implementation
+        config._attn_implementation = attention.IMPLEMENTATION
         try:
             yield
         finally:
             config._attn_implementation = before
 
     def _rows(self, feeds: Sequence[Feed]) -> list[Row]:
-        rows, first = [], 0
+        rows = []
+        first = 0
         for feed in feeds:
             last = first + feed.stop - feed.start
             rows.append(Row(first, last, self._context(feed)))
@@ -180,33 +188,35 @@ class ModelRunner:
         return torch.cat([self._context(feed)[feed.start :] for feed in feeds])
 
     def _keep(self, hidden: Tensor, slots: Tensor, feeds: Sequence[Feed]) -> None:
-        """Keep what the head reads of prompts; nothing is copied in a step in which everybody decodes."""
+        """Keep what the head reads of prompts; nothing is copied in a step in which all sequences decode."""
         if self._states is None or self._taps is None or not any(feed.start < feed.job.prompt for feed in feeds):
             return
         self._states.index_copy_(0, slots, self._taps.take(hidden[None])[0])
 
     def _choose(self, hidden: Tensor, feeds: Sequence[Feed]) -> list[list[int]]:
         """Greedy tokens at the wanted positions; logits are computed for these only."""
-        first, rows = 0, []
+        first = 0
+        rows = []
         for feed in feeds:
-            rows += [first + place - feed.start for place in feed.wanted]
+            rows += [first + place - feed.start for place in feed.predicted]
             first += feed.stop - feed.start
         if not rows:
             return [[] for _ in feeds]
-        logits = tiles.logits(self._output, hidden[rows])
-        chosen, at = [], 0
+        logits = cpu_kernels.logits(self._output, hidden[rows])
+        chosen = []
+        at = 0
         for feed in feeds:
-            chosen.append(_greedy(logits[at : at + len(feed.wanted)], feed))
-            at += len(feed.wanted)
+            chosen.append(_greedy(logits[at : at + len(feed.predicted)], feed))
+            at += len(feed.predicted)
         return chosen
 
 
 def _cpu() -> str:
-    """The processor's name, where the system tells it, and whether our products go in tiles on it."""
+    """The processor's name, where it is known, and whether products go in tiles on it."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), machine())
-    return f"{name}, in tiles" if tiles.there() else name
+    return f"{name}, in tiles" if cpu_kernels.has_tiles() else name
 
 
 def _greedy(logits: Tensor, feed: Feed) -> list[int]:
@@ -216,12 +226,12 @@ def _greedy(logits: Tensor, feed: Feed) -> list[int]:
         return []
     best, tokens = logits.max(dim=-1)
     if ask is not None and ask.caution > 0:
-        begin = feed.wanted.start - feed.job.tail
+        begin = feed.predicted.start - feed.job.tail
         favoured = ask.favoured[begin : begin + len(logits)]
         if favoured:
-            wanted = torch.tensor(favoured, device=logits.device)
+            favoured_ids = torch.tensor(favoured, device=logits.device)
             rows = slice(len(favoured))
-            margin = logits[rows].gather(1, wanted[:, None])[:, 0] + ask.caution
-            tokens[rows] = torch.where(margin >= best[rows], wanted, tokens[rows])
+            margin = logits[rows].gather(1, favoured_ids[:, None])[:, 0] + ask.caution
+            tokens[rows] = torch.where(margin >= best[rows], favoured_ids, tokens[rows])
     chosen: list[int] = tokens.tolist()
     return chosen

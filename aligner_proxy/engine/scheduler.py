@@ -1,9 +1,9 @@
-"""Whose tokens go through the model next? Continuous batching under a token budget. No torch.
+"""Scheduler: continuous batching under a token budget. No torch.
 
 Every step takes what the running jobs need (a few tokens where one decodes, a chunk where one reads its prompt) and
-lets waiting ones in while budget and blocks last. Prompts slow those who write only so far: were the time shared
-evenly, a full house would be late all at once. For the same reason nobody begins who cannot be ready in time. When
-blocks run out, the job that was let in last gives its own back and begins again later; what it had written stays.
+lets waiting ones in while budget and blocks last. Prompts slow those that write only so far: were the time shared
+evenly, a full engine would be late for all at once. For the same reason no job begins that cannot be ready in time.
+When blocks run out, the job that was let in last gives its own back and begins again later; what it had written stays.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from typing import Any
 
 from aligner_proxy.engine.blocks import BlockPool
 from aligner_proxy.engine.draft_length import FLAT, CostCurve
-from aligner_proxy.engine.load import Load, Totals
 from aligner_proxy.engine.memory import STEP_TOKENS
-from aligner_proxy.engine.pace import Pace
+from aligner_proxy.engine.pace import ServiceTime
 from aligner_proxy.engine.phases import Phases, refused
+from aligner_proxy.engine.protocol import Load, Totals
 from aligner_proxy.engine.sequence import Ask, Sequence, Step, Work
 from aligner_proxy.errors import CorrectionError, DeadlineExceeded, EngineFault, EngineOverloaded, EngineUnavailable
 from aligner_proxy.types import DecodeCounts
 
 _SHORT = 32
-"""Tokens of a feed up to which its job is said to write."""
+"""Tokens of a feed up to which its job counts as writing."""
 _SLOWER = 6.0
-"""How many times longer a step may take because of others' prompts when somebody writes."""
+"""How many times longer a step may take because of prompts when another job writes."""
 _LEAST = 32
-"""Tokens of prompts in a step, whatever they cost: everybody gets on."""
+"""Tokens of prompts in a step, whatever they cost: every job gets on."""
 
 Finish = Callable[[Any], None]
 """Takes the result of the work, or the `CorrectionError` that ended it."""
@@ -57,12 +57,12 @@ class Job:
 
     @property
     def parked(self) -> bool:
-        """Whether it waits for text that somebody is still writing."""
+        """Whether it waits for text that the upstream is still writing."""
         return self.ask is not None and not self.ask.ids
 
     @property
     def tail(self) -> int:
-        """The first position whose successor is wanted."""
+        """The first position behind which the model chooses a token."""
         return len(self.sequence.ids) - len(self.ask.draft if self.ask else ()) - 1
 
     def advance(self, step: Step | None = None) -> Any:
@@ -71,7 +71,8 @@ class Job:
             self.ask = next(self.work) if step is None else self.work.send(step)
         except StopIteration as end:
             return end.value
-        self.chosen, self.forwards = [], 0
+        self.chosen = []
+        self.forwards = 0
         if self.ask.prompt:
             self.prompt = len(self.sequence.ids) + len(self.ask.ids)
         self.sequence.ids += [*self.ask.ids, *self.ask.draft]
@@ -87,8 +88,8 @@ class Feed:
     stop: int
 
     @property
-    def wanted(self) -> range:
-        """Positions in this feed whose successors are wanted."""
+    def predicted(self) -> range:
+        """Positions in this feed behind which the model chooses a token."""
         return range(max(self.start, self.job.tail), self.stop)
 
 
@@ -96,22 +97,25 @@ class Scheduler:
     """Jobs that wait, jobs that run, and the blocks they run in."""
 
     def __init__(self, pool: BlockPool, *, budget: int = STEP_TOKENS, most: int = 32, costs: CostCurve = FLAT) -> None:
-        self.pool, self.budget, self.most, self.costs = pool, budget, most, costs
+        self.pool = pool
+        self.budget = budget
+        self.most = most
+        self.costs = costs
         self.waiting: list[Job] = []
         self.running: list[Job] = []
         self.totals = Totals()
-        self.pace = Pace()
+        self.pace = ServiceTime()
 
     def add(self, job: Job) -> None:
         """Take a job in; its work has been advanced to its first ask."""
         self.waiting.append(job)
 
     def schedule(self, now: float) -> list[Feed]:
-        """What goes through the model now; jobs that nobody waits for, or whose time is up, are let go of first."""
+        """What goes through the model now; jobs that were given up, or whose time is up, are dropped first."""
         self._sweep(now)
         feeds: list[Feed] = []
         for job in sorted(self.running, key=lambda job: job.sequence.remaining):
-            self._feed(job, feeds)  # who decodes goes first: a long prompt takes what is left of the budget
+            self._feed(job, feeds)  # decoding goes first: a long prompt takes what is left of the budget
         while self._budget(feeds) and self._active() < self.most:
             first = self._next()
             if first is None or not self._admit(first):
@@ -131,7 +135,8 @@ class Scheduler:
 
     def settle(self, feed: Feed, chosen: list[int]) -> bool:
         """Note that a feed has been run; True when its job has got all it asked for."""
-        job, sequence = feed.job, feed.job.sequence
+        job = feed.job
+        sequence = feed.job.sequence
         sequence.computed = feed.stop
         self.totals.fed_tokens += feed.stop - feed.start
         job.chosen += chosen
@@ -151,7 +156,7 @@ class Scheduler:
             self.waiting.remove(job)
         self._release(job)
         failed = isinstance(end, CorrectionError)
-        # One that is let go of while its upstream still writes took as long as that did, and failed nobody.
+        # One that is let go of while its upstream still writes took as long as that did, and is no failure.
         if job.phases.begun is not None and not job.phases.unwanted:
             self.pace.ended(time.monotonic() - job.phases.begun, failed=failed)
         self.totals.failed += failed and not job.phases.unwanted
@@ -169,7 +174,7 @@ class Scheduler:
         return Load(running, len(jobs) - running - parked, parked, self.pool.use(), self.totals)
 
     def check(self) -> None:
-        """Raise AssertionError where the books do not balance: for tests and idle moments."""
+        """Raise AssertionError where blocks are miscounted; for tests and idle moments."""
         assert not any(job.sequence.blocks for job in self.waiting), "a waiting job holds blocks"
         self.pool.check(block for job in self.running for block in job.sequence.blocks)
 
@@ -196,9 +201,9 @@ class Scheduler:
         return min((job for job in self.waiting if not job.parked), key=lambda job: load[job.tenant], default=None)
 
     def _admit(self, job: Job) -> bool:
-        """Start a job if there is room for what it has to read; with nobody else about it must fit or fail.
+        """Start a job if there is room for what it has to read; alone it must fit or fail.
 
-        Those who only wait for text make room first: what they have read they can read again.
+        Jobs that only wait for text make room first: what they have read they can read again.
         """
         self.waiting.remove(job)
         sequence = job.sequence
@@ -217,7 +222,8 @@ class Scheduler:
 
     def _feed(self, job: Job, feeds: list[Feed]) -> None:
         """Add what this job needs to the step, as far as budget and blocks go."""
-        sequence, budget = job.sequence, self._budget(feeds)
+        sequence = job.sequence
+        budget = self._budget(feeds)
         if job not in self.running or job.parked or not budget:
             return
         self._own(sequence)
@@ -245,7 +251,8 @@ class Scheduler:
     def _own(self, sequence: Sequence) -> None:
         """Give back what a crop left over, and read again what stands in a block that others may share."""
         last = -(-sequence.computed // self.pool.size)
-        surplus, sequence.blocks = sequence.blocks[last:], sequence.blocks[:last]
+        surplus = sequence.blocks[last:]
+        sequence.blocks = sequence.blocks[:last]
         self.pool.give_back(surplus)
         if sequence.computed % self.pool.size and self.pool.published(sequence.blocks[-1]):
             self.pool.give_back([sequence.blocks.pop()])
@@ -255,7 +262,7 @@ class Scheduler:
         return max(0, -(-stop // self.pool.size) - len(sequence.blocks))
 
     def _latest(self, feeds: list[Feed], job: Job) -> Job | None:
-        """Who only waits for text; else who was let in last, is not in this step already, and came after `job`."""
+        """A job that only waits for text; else the last that came after `job` and is not in this step already."""
         if idle := self._idle():
             return idle
         busy = {id(feed.job) for feed in feeds}
@@ -274,7 +281,8 @@ class Scheduler:
 
     def _release(self, job: Job) -> None:
         self.pool.give_back(job.sequence.blocks)
-        job.sequence.blocks, job.sequence.computed = [], 0
+        job.sequence.blocks = []
+        job.sequence.computed = 0
 
     def _too_large(self, job: Job) -> str:
         room = self.pool.count * self.pool.size

@@ -1,4 +1,4 @@
-"""How do a small local head and a big remote editor work together? The head decides what, the editor writes it.
+"""A small local detector with a big remote editor: the detector's head decides what is edited, the editor writes it.
 
 Our engine scores every segment, also while the upstream still writes. An answer with nothing flagged never leaves the
 machine. Otherwise the editor is asked once for every flagged run, with the edited answer before it as a prefix; kept
@@ -12,26 +12,34 @@ from collections.abc import Awaitable
 from dataclasses import replace
 
 from aligner_proxy import segments
-from aligner_proxy.engine.foreign import ForeignAligner, together
+from aligner_proxy.engine.foreign import CompletionsAligner
 from aligner_proxy.engine.manifest import digest
-from aligner_proxy.engine.patience import within
-from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest, Engine, Reading, Span, WeighRequest, weigh
+from aligner_proxy.engine.protocol import (
+    AlignerInfo,
+    AlignRequest,
+    Engine,
+    ForwardingSession,
+    Session,
+    Span,
+    StatesRequest,
+    text_states,
+)
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.types import Correction, SegmentScore, Verify
-
-_NOTHING_IS_WORTH_IT = 1e6
-"""A caution (nats) that no score exceeds: the scorer then reads and judges, and writes nothing."""
+from aligner_proxy.waiting import within
 
 
 class ScoredEditor:
-    """Satisfies `Engine`. `scorer` needs a detector head; closing closes both."""
+    """Two engines as one. `scorer` needs a detector head; closing closes both."""
 
-    def __init__(self, scorer: Engine, editor: ForeignAligner) -> None:
-        self._scorer, self._editor = scorer, editor
+    def __init__(self, scorer: Engine, editor: CompletionsAligner) -> None:
+        self._scorer = scorer
+        self._editor = editor
 
     async def info(self) -> AlignerInfo:
         """Both together: either changes what is answered. The window is the smaller one."""
-        judge, writer = await self._scorer.info(), await self._editor.info()
+        judge = await self._scorer.info()
+        writer = await self._editor.info()
         if not judge.has_head:
             raise EngineFault(f"the scorer {judge.model} has no detector head; choose an aligner that has one")
         return replace(
@@ -47,13 +55,13 @@ class ScoredEditor:
         """Score, and ask the editor only where something is flagged, within `request.deadline_s`."""
         return await self.finish(request, self._scorer.align(judged(request)))
 
-    async def weigh(self, request: WeighRequest) -> tuple[float, ...]:
-        """As the scorer's net says: the editor only writes."""
-        return await weigh(self._scorer, request)
+    async def states(self, request: StatesRequest) -> list[list[float]]:
+        """Hidden states of texts, from the scorer: the editor only writes."""
+        return await text_states(self._scorer, request)
 
-    async def read(self, request: AlignRequest) -> Reading:
+    async def read(self, request: AlignRequest) -> Session:
         """Let the scorer read along."""
-        return ScoredReading(self, request, await self._scorer.read(judged(request)))
+        return ScoredSession(self, await self._scorer.read(judged(request)))
 
     async def finish(self, request: AlignRequest, scoring: Awaitable[Correction]) -> Correction:
         """The correction, once the verdicts are there."""
@@ -61,16 +69,15 @@ class ScoredEditor:
         async with within(request.deadline_s):
             scored = await scoring
             about = (await self.info()).named(request.aligner)
-            verdicts = flagged(scored.segments, request.caution)
-            done = replace(scored, text=request.answer, segments=verdicts, aligner=about.content_hash)
-            if request.answer.strip():
+            done = replace(scored, text=request.answer, aligner=about.content_hash)
+            if request.answer.strip() and not request.score_only:
                 done = await self._edited(request, done)
         return replace(done, ms=(time.perf_counter() - started) * 1000)
 
     async def _edited(self, request: AlignRequest, scored: Correction) -> Correction:
         window = (await self._editor.info()).window
         if request.verify is Verify.ALWAYS:
-            text, cost = await self._editor.whole(request, window)
+            written = await self._editor.whole(request, window)
         else:
             flags = [verdict.flagged for verdict in scored.segments]
             texts = [verdict.text for verdict in scored.segments]
@@ -79,9 +86,8 @@ class ScoredEditor:
                 raise EngineFault("the scorer judged other segments than these; is it of another version?")
             if not any(flags):
                 return scored
-            text, costs = await self._editor.rewritten(request, pieces, flags, window)
-            cost = together(costs)
-        return replace(scored, text=text, counts=cost.counts, prompt_tokens=cost.prompt_tokens)
+            written = await self._editor.rewritten(request, pieces, flags, window)
+        return replace(written, segments=scored.segments, aligner=scored.aligner)
 
     async def aclose(self) -> None:
         """Close both."""
@@ -91,41 +97,26 @@ class ScoredEditor:
             await self._editor.aclose()
 
 
-class ScoredReading:
-    """Satisfies `Reading`: the scorer's, with the request's own caution."""
+class ScoredSession(ForwardingSession):
+    """The scorer's session, before the editor: what is flagged goes to the editor when the answer has ended."""
 
-    def __init__(self, engine: ScoredEditor, request: AlignRequest, reading: Reading) -> None:
-        self._engine, self._request, self._reading = engine, request, reading
+    def __init__(self, engine: ScoredEditor, session: Session) -> None:
+        super().__init__(session)
+        self._engine = engine
 
-    async def feed(self, text: str) -> tuple[SegmentScore, ...]:
-        """More of the answer; the verdicts that are there."""
-        return flagged(await self._reading.feed(text), self._request.caution)
-
-    async def end(self) -> None:
-        """There is no more."""
-        await self._reading.end()
-
-    async def judged(self, known: int) -> None:
-        """What is flagged goes to the editor at the end, so nothing is said before."""
+    async def judged(self, known: int) -> tuple[SegmentScore, ...] | None:
+        """No verdict goes out before the end of the answer, when the editor is asked."""
+        return None
 
     async def replace(self, span: Span) -> Correction:
-        """Nobody asks for it who was told no verdicts."""
-        raise EngineFault("an editor behind a scorer replaces nothing before the end of an answer")
+        """Without verdicts there is nothing to replace."""
+        raise EngineFault("this engine cannot replace spans while streaming: its editor is asked at the end")
 
     async def finish(self, request: AlignRequest) -> Correction:
         """The answer has ended; what is flagged goes to the editor."""
-        return await self._engine.finish(request, self._reading.finish(judged(request)))
-
-    async def aclose(self) -> None:
-        """Nobody wants it any more."""
-        await self._reading.aclose()
+        return await self._engine.finish(request, super().finish(judged(request)))
 
 
 def judged(request: AlignRequest) -> AlignRequest:
     """The request as it asks for verdicts alone."""
-    return request.model_copy(update={"caution": _NOTHING_IS_WORTH_IT, "verify": Verify.FLAGGED})
-
-
-def flagged(verdicts: tuple[SegmentScore, ...], caution: float) -> tuple[SegmentScore, ...]:
-    """The verdicts as this caution has them."""
-    return tuple(replace(v, flagged=v.score is not None and v.score > caution) for v in verdicts)
+    return request.model_copy(update={"score_only": True, "verify": Verify.FLAGGED})

@@ -1,4 +1,4 @@
-"""An engine without a model: it answers what a function says. For tests and for trying out a gateway.
+"""An engine without a model: it answers what a function returns. For tests and for trying out a gateway.
 
 It satisfies `Engine` like the real ones, honours deadlines, and remembers which requests it saw (ids only). Behind
 `server.create_app` it speaks HTTP, too.
@@ -12,12 +12,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from aligner_proxy import prompts
-from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest, Unread, WeighRequest
-from aligner_proxy.errors import CannotWeigh, CorrectionError, DeadlineExceeded, EngineFault
+from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest, DeferredSession, StatesRequest
+from aligner_proxy.errors import CorrectionError, DeadlineExceeded, EngineFault, StatesUnavailable
 from aligner_proxy.types import Correction
+from aligner_proxy.waiting import within
 
 Script = Callable[[AlignRequest], str | Correction | Exception]
-WeightScript = Callable[[WeighRequest], tuple[float, ...] | Exception]
+StatesScript = Callable[[StatesRequest], list[list[float]] | Exception]
 
 SCRIPTED = AlignerInfo(
     model="scripted",
@@ -40,11 +41,13 @@ class ScriptedEngine:
     """Answers `script(request)` after `delay_s`; an exception that the script returns is raised."""
 
     def __init__(self, script: Script = unchanged, *, delay_s: float = 0.0, about: AlignerInfo = SCRIPTED) -> None:
-        self.script, self.delay_s, self.about = script, delay_s, about
+        self.script = script
+        self.delay_s = delay_s
+        self.about = about
         self.seen: list[str] = []
         self.cancelled: list[str] = []
         self.closed = False
-        self.weights: WeightScript | None = None
+        self.rows: StatesScript | None = None
 
     async def start(self) -> AlignerInfo:
         """There is nothing to load."""
@@ -59,43 +62,41 @@ class ScriptedEngine:
         about = self.about.named(request.aligner)
         self.seen.append(request.request_id)
         try:
-            async with asyncio.timeout(request.deadline_s):
+            async with within(request.deadline_s):
                 await asyncio.sleep(self.delay_s)
-        except TimeoutError:
-            raise DeadlineExceeded(f"the deadline of {request.deadline_s:g} s passed") from None
         except asyncio.CancelledError:
             self.cancelled.append(request.request_id)
             raise
         return played(self.script(request), about)
 
-    async def weigh(self, request: WeighRequest) -> tuple[float, ...]:
-        """Play the script of weights, where there is one, within the request's deadline."""
-        if self.weights is None:
-            raise CannotWeigh("nobody wrote what this engine would weigh")
+    async def states(self, request: StatesRequest) -> list[list[float]]:
+        """Play the script of hidden states, where there is one, within the request's deadline."""
+        if self.rows is None:
+            raise StatesUnavailable("this scripted engine has no script of hidden states")
         try:
             async with asyncio.timeout(request.deadline_s):
                 await asyncio.sleep(self.delay_s)
         except TimeoutError:
             raise DeadlineExceeded(f"the deadline of {request.deadline_s:g} s passed") from None
-        said = self.weights(request)
-        if isinstance(said, Exception):
-            raise said
-        return said
+        rows = self.rows(request)
+        if isinstance(rows, Exception):
+            raise rows
+        return rows
 
-    async def read(self, request: AlignRequest) -> Unread:
+    async def read(self, request: AlignRequest) -> DeferredSession:
         """A script reads nothing ahead."""
-        return Unread(self)
+        return DeferredSession(self)
 
     async def aclose(self) -> None:
         """Remember that it was closed."""
         self.closed = True
 
 
-def played(said: str | Correction | Exception, about: AlignerInfo) -> Correction:
-    """What a script said, as an engine would say it."""
-    if isinstance(said, CorrectionError):
-        raise said
-    if isinstance(said, Exception):
-        raise EngineFault(f"scripted {type(said).__name__}") from said
-    correction = said if isinstance(said, Correction) else Correction(said)
+def played(result: str | Correction | Exception, about: AlignerInfo) -> Correction:
+    """What a script returned, as an engine would return or raise it."""
+    if isinstance(result, CorrectionError):
+        raise result
+    if isinstance(result, Exception):
+        raise EngineFault(f"scripted {type(result).__name__}") from result
+    correction = result if isinstance(result, Correction) else Correction(result)
     return replace(correction, aligner=correction.aligner or about.content_hash)

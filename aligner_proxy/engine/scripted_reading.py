@@ -1,4 +1,4 @@
-"""A scripted engine that reads along: one function scores a segment, another says what stands in its place.
+"""A scripted engine with incremental sessions: one function scores a segment, another writes what replaces it.
 
 For tests and for trying out a gateway that releases answers segment by segment.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from aligner_proxy.engine.protocol import AlignRequest, Span
+from aligner_proxy.engine.protocol import AlignRequest, DeferredSession, Span
 from aligner_proxy.engine.scripted import ScriptedEngine
 from aligner_proxy.engine.splice import runs
 from aligner_proxy.errors import CorrectionError
@@ -24,53 +24,62 @@ class SegmentEngine(ScriptedEngine):
 
     def __init__(self, score: Score, write: Write = lambda _: "", *, lag_s: float = 0.0) -> None:
         super().__init__(self._whole)
-        self.score, self.write, self.lag_s = score, write, lag_s
+        self.score = score
+        self.write = write
+        self.lag_s = lag_s
         self.missing: Callable[[str], str] | None = None
         """What is missing behind an answer, white space before it included; None: the engine does not judge that."""
-        self.readings: list[ScriptedReading] = []
+        self.sessions: list[ScriptedSession] = []
 
-    async def read(self, request: AlignRequest) -> ScriptedReading:  # type: ignore[override]
+    async def read(self, request: AlignRequest) -> ScriptedSession:
         """Read along."""
-        self.readings.append(ScriptedReading(self, request))
-        return self.readings[-1]
+        self.sessions.append(ScriptedSession(self, request))
+        return self.sessions[-1]
 
     def verdicts(self, request: AlignRequest, *, ended: bool) -> tuple[SegmentScore, ...]:
         """On every segment that is finished."""
-        found = split(request.answer) if request.answer.strip() else []
-        scored = [(piece.text, self.score(piece.text)) for piece in (found if ended else found[:-1])]
-        told = [SegmentScore(text, score, score > request.caution, 0) for text, score in scored]
-        if ended and found and self.missing and request.open_ended:
+        segments = split(request.answer) if request.answer.strip() else []
+        scored = [(segment.text, self.score(segment.text)) for segment in (segments if ended else segments[:-1])]
+        verdicts = [SegmentScore(text, score, score > request.caution, 0) for text, score in scored]
+        if ended and segments and self.missing and request.open_ended:
             lacks = bool(self.missing(request.answer))
-            told.append(SegmentScore("", 1.0 if lacks else -1.0, lacks, 0))
-        return tuple(told)
+            verdicts.append(SegmentScore("", 1.0 if lacks else -1.0, lacks, 0))
+        return tuple(verdicts)
 
     def replacement(self, text: str) -> str:
-        """What the script says, or raises."""
-        said = self.write(text)
-        if isinstance(said, CorrectionError):
-            raise said
-        return said
+        """What the script writes in place of a text; raises what it returns instead."""
+        written = self.write(text)
+        if isinstance(written, CorrectionError):
+            raise written
+        return written
 
     def _whole(self, request: AlignRequest) -> Correction:
-        verdicts, pieces = self.verdicts(request, ended=True), list[tuple[str, str]]()
-        found = split(request.answer)
-        for run in runs(found, [verdict.flagged for verdict in verdicts[: len(found)]]):
+        verdicts = self.verdicts(request, ended=True)
+        if request.score_only:
+            return Correction(request.answer, verdicts)
+        segments = split(request.answer)
+        pieces: list[tuple[str, str]] = []
+        for run in runs(segments, [verdict.flagged for verdict in verdicts[: len(segments)]]):
             if run.flagged:
                 pieces.append((self.replacement(run.text), run.segments[-1].gap))
             else:
                 pieces += [(segment.text, segment.gap) for segment in run.segments]
         flagged = any(verdict.flagged for verdict in verdicts)
-        more = self.missing(request.answer) if self.missing and len(verdicts) > len(found) else ""
+        more = self.missing(request.answer) if self.missing and len(verdicts) > len(segments) else ""
         return Correction(join(pieces) + more if flagged else request.answer, verdicts)
 
 
-class ScriptedReading:
-    """Satisfies `Reading`."""
+class ScriptedSession(DeferredSession):
+    """A session that plays the scripts of its engine."""
 
     def __init__(self, engine: SegmentEngine, request: AlignRequest, lag_s: float | None = None) -> None:
-        self._engine, self._request, self._text = engine, request, request.answer
+        super().__init__(engine)
+        self._scripts = engine
+        self._request = request
+        self._text = request.answer
         self._lag_s = engine.lag_s if lag_s is None else lag_s
-        self._more, self._ended = asyncio.Condition(), False
+        self._more = asyncio.Condition()
+        self._ended = False
         self.spans: list[Span] = []
         self.closed = False
 
@@ -95,24 +104,20 @@ class ScriptedReading:
         return self._verdicts()
 
     async def replace(self, span: Span) -> Correction:
-        """What the script says of this stretch."""
+        """What the script writes in place of this stretch."""
         self.spans.append(span)
         await asyncio.sleep(self._lag_s)
-        found = split(self._text[: span.end])
-        pieces = found[span.first : span.stop]
-        if span.stop > len(found) and self._engine.missing:
-            said = self._engine.replacement(join([(piece.text, piece.gap) for piece in pieces])) if pieces else ""
-            return Correction(said + self._engine.missing(self._text))
-        return Correction(self._engine.replacement(join([(piece.text, piece.gap) for piece in pieces])))
-
-    async def finish(self, request: AlignRequest) -> Correction:
-        """The whole correction."""
-        return await self._engine.align(request)
+        segments = split(self._text[: span.end])
+        stretch = join([(segment.text, segment.gap) for segment in segments[span.first : span.stop]])
+        if span.stop > len(segments) and self._scripts.missing:
+            written = self._scripts.replacement(stretch) if span.first < len(segments) else ""
+            return Correction(written + self._scripts.missing(self._text))
+        return Correction(self._scripts.replacement(stretch))
 
     async def aclose(self) -> None:
-        """Remember that nobody wants it any more."""
+        """Remember that it was closed."""
         self.closed = True
 
     def _verdicts(self) -> tuple[SegmentScore, ...]:
         request = self._request.model_copy(update={"answer": self._text})
-        return self._engine.verdicts(request, ended=self._ended)
+        return self._scripts.verdicts(request, ended=self._ended)

@@ -1,17 +1,26 @@
-"""What does one correction ask of the model, and which of its tokens has the model read? No torch.
+"""A correction's tokens, and what it requests of the model and gets for it. No torch.
 
 A correction is a generator: it yields an `Ask`, gets a `Step` and returns its result. It reads like a straight line,
-and whoever drives it decides when it goes on, and in whose company.
+and the loop that drives it decides when it goes on, and in whose company.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from aligner_proxy.engine.detector import Spans
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """Which tokens of a prompt are which objective and which segment of the answer; no range is empty.
+
+    With `behind` the last one is no segment, but the place behind all of them.
+    """
+
+    objectives: tuple[range, ...]
+    segments: tuple[range, ...]
+    behind: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +42,9 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The detector's word on each segment, and what the model chose after the fed tokens and each draft token.
+    """The detector's verdict on each segment, and what the model chose after the fed tokens and each draft token.
 
-    A word is (log-odds, index of the objective that speaks most against the segment).
+    A verdict is (log-odds, index of the objective that speaks most against the segment).
     """
 
     scores: list[tuple[float, int]]

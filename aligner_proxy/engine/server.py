@@ -1,12 +1,12 @@
-"""An engine over HTTP, on a unix socket or a port: POST /v1/align, GET /info, /health (health.py), /metrics.
+"""HTTP server of an engine, on a unix socket or a port: POST /v1/align, GET /info, /health (health.py), /metrics.
 
 POST /v1/completions is OpenAI's, greedy, with `prediction` as the draft, and GET /v1/models names what writes there (an
 engine that has a model of its own).
-POST /v1/weigh says what objectives weigh for a prompt.
-POST /v1/read begins to read an answer that is still being written, POST /v1/read/NAME adds to it and tells the verdicts
-so far, /judged under it waits for more of them, /replace writes in place of a flagged stretch, /finish corrects the
-whole answer, DELETE lets go of it. The aligner loads in the background: /health/live answers at once, /health/ready
-tells when it can work. A client that goes away cancels its request; SIGTERM lets requests in flight finish.
+POST /v1/states gives hidden states of texts.
+POST /v1/read opens a session on an answer that is still being written, POST /v1/read/NAME adds to it and returns the
+verdicts so far, /judged under it waits for more of them, /replace writes in place of a flagged stretch, /finish
+corrects the whole answer, DELETE closes it. The aligner loads in the background: /health/live answers at once,
+/health/ready when it can work. A client that goes away cancels its request; SIGTERM lets requests in flight finish.
 """
 
 from __future__ import annotations
@@ -32,35 +32,36 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from aligner_proxy import tracing
 from aligner_proxy.engine import health
-from aligner_proxy.engine.complete import CompletionRequest, openai_form
+from aligner_proxy.engine.complete import openai_form
 from aligner_proxy.engine.load import exposition
 from aligner_proxy.engine.protocol import (
     AlignRequest,
     AlignResponse,
+    CompletionRequest,
     Engine,
     Local,
     Span,
     Startable,
-    WeighRequest,
-    weigh,
+    StatesRequest,
+    text_states,
 )
-from aligner_proxy.engine.readings import Readings
-from aligner_proxy.engine.version import SameWire
+from aligner_proxy.engine.readings import Sessions
+from aligner_proxy.engine.version import WireVersionCheck
 from aligner_proxy.engine.wire import (
     BAD_REQUEST,
     JUDGED,
     MAX_BODY_BYTES,
+    STATES,
     VERDICTS,
-    WEIGHTS,
     ErrorBody,
     ErrorResponse,
-    Known,
-    More,
-    Opened,
+    KnownVerdicts,
+    SessionOpened,
+    TextChunk,
     refusal,
 )
 from aligner_proxy.errors import AlignerProxyError, AnswerTooLong, ClientGone, CorrectionError
-from aligner_proxy.presence import until_closed, while_there
+from aligner_proxy.presence import cancelled_when, until_closed
 from aligner_proxy.types import Correction
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,8 @@ IDLE_S = 60
 """How long an idle connection is kept: longer than a client keeps it (httpx: 5 s, and so is uvicorn's default), or a
 request that comes just then is lost on a connection that is being closed."""
 _GONE = 499
-_LOOK_S, _LAST_WORDS_S = 0.1, 2
+_LOOK_S = 0.1
+_LAST_WORDS_S = 2
 _AWAITED = ("/v1/align", "/finish", "/v1/completions")
 COMPLETION_S = 120.0
 """How long a completion may take; clients of OpenAI's form do not say."""
@@ -85,26 +87,26 @@ def create_app(engine: Engine) -> Starlette:
         parsed = AlignRequest.model_validate_json(await _body(request))
         return await _unless_gone(request, parsed.request_id, engine.align(parsed))
 
-    async def weighed(request: Request) -> Response:
-        parsed = WeighRequest.model_validate_json(await _body(request))
-        return await _unless_gone(request, parsed.request_id, weigh(engine, parsed), WEIGHTS.dump_python)
+    async def states(request: Request) -> Response:
+        parsed = StatesRequest.model_validate_json(await _body(request))
+        return await _unless_gone(request, parsed.request_id, text_states(engine, parsed), STATES.dump_python)
 
     return Starlette(
         routes=[
             *health.routes(engine),
             Route("/info", info),
             Route("/v1/align", align, methods=["POST"]),
-            Route("/v1/weigh", weighed, methods=["POST"]),
-            *_reading(Readings(engine)),
-            *(_local(engine) if isinstance(engine, Local) else ()),
+            Route("/v1/states", states, methods=["POST"]),
+            *_session_routes(Sessions(engine)),
+            *(_model_routes(engine) if isinstance(engine, Local) else ()),
         ],
         exception_handlers={CorrectionError: _refuse, ValidationError: _bad_request, ClientDisconnect: _gone},
-        middleware=[Middleware(SameWire), Middleware(Traced)],
+        middleware=[Middleware(WireVersionCheck), Middleware(RequestTracing)],
     )
 
 
-class Traced:
-    """A span for every request that somebody waits for, under the one that its gateway sent along."""
+class RequestTracing:
+    """A span for every request that a client waits for, under the one that its gateway sent along."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -114,40 +116,42 @@ class Traced:
         if scope["type"] != "http" or not scope["path"].endswith(_AWAITED):
             return await self._app(scope, receive, send)
         carried = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        asked = {"http__request__method": scope["method"], "gen_ai__operation__name": "text_completion"}
-        with tracing.span("aligner.engine.request", tracing.received(carried), kind="SERVER", **asked):
+        attributes = {"http__request__method": scope["method"], "gen_ai__operation__name": "text_completion"}
+        with tracing.span("aligner.engine.request", tracing.received(carried), kind="SERVER", **attributes):
             await self._app(scope, receive, send)
 
 
-def _reading(readings: Readings) -> list[Route]:
+def _session_routes(sessions: Sessions) -> list[Route]:
     """Answers that are read while they are written."""
 
     async def begin(request: Request) -> Response:
         parsed = AlignRequest.model_validate_json(await _body(request))
-        name = await readings.open(parsed)
+        name = await sessions.open(parsed)
         if await request.is_disconnected():
-            await readings.close(name)  # nobody will ever know its name
-        return JSONResponse(Opened(reading=name).model_dump())
+            await sessions.close(name)  # its name was never received
+        return JSONResponse(SessionOpened(reading=name).model_dump())
 
     async def feed(request: Request) -> Response:
-        more = More.model_validate_json(await _body(request))
-        told = await readings.feed(request.path_params["name"], more.text, ended=more.ended)
-        return Response(VERDICTS.dump_json(told), media_type="application/json")
+        more = TextChunk.model_validate_json(await _body(request))
+        verdicts = await sessions.feed(request.path_params["name"], more.text, ended=more.ended)
+        return Response(VERDICTS.dump_json(verdicts), media_type="application/json")
 
     async def judged(request: Request) -> Response:
-        name, known = request.path_params["name"], Known.model_validate_json(await _body(request)).known
-        return await _unless_gone(request, "judged", readings.judged(name, known), JUDGED.dump_python)
+        name = request.path_params["name"]
+        known = KnownVerdicts.model_validate_json(await _body(request)).known
+        return await _unless_gone(request, "judged", sessions.judged(name, known), JUDGED.dump_python)
 
     async def replace(request: Request) -> Response:
-        name, span = request.path_params["name"], Span.model_validate_json(await _body(request))
-        return await _unless_gone(request, "replace", readings.replace(name, span))
+        name = request.path_params["name"]
+        span = Span.model_validate_json(await _body(request))
+        return await _unless_gone(request, "replace", sessions.replace(name, span))
 
     async def finish(request: Request) -> Response:
         parsed = AlignRequest.model_validate_json(await _body(request))
-        return await _unless_gone(request, parsed.request_id, readings.finish(request.path_params["name"], parsed))
+        return await _unless_gone(request, parsed.request_id, sessions.finish(request.path_params["name"], parsed))
 
     async def close(request: Request) -> Response:
-        await readings.close(request.path_params["name"])
+        await sessions.close(request.path_params["name"])
         return JSONResponse({"status": "closed"})
 
     return [
@@ -160,7 +164,7 @@ def _reading(readings: Readings) -> list[Route]:
     ]
 
 
-def _local(engine: Local) -> list[Route]:
+def _model_routes(engine: Local) -> list[Route]:
     """What only an engine with a model of its own can do."""
 
     async def completions(request: Request) -> Response:
@@ -176,17 +180,17 @@ def _local(engine: Local) -> list[Route]:
         entry = {"object": "model", "created": 0, "owned_by": "aligner-proxy"}
         # vLLM's names, by which clients know what fits and whether it is still the same.
         served = [
-            entry | {"id": name, "root": one.content_hash, "max_model_len": one.window}
-            for name, one in {about.model: about, **about.others}.items()
+            entry | {"id": name, "root": other.content_hash, "max_model_len": other.window}
+            for name, other in {about.model: about, **about.others}.items()
         ]
         return JSONResponse({"object": "list", "data": served})
 
     async def metrics(_: Request) -> Response:
         try:
-            told = exposition(await engine.info(), engine.load())
+            text = exposition(await engine.info(), engine.load())
         except CorrectionError:
-            told = exposition()
-        return Response(told, media_type=CONTENT_TYPE_LATEST)
+            text = exposition()
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     return [
         Route("/v1/completions", completions, methods=["POST"]),
@@ -239,11 +243,11 @@ async def _start(engine: Startable, server: uvicorn.Server) -> None:
 
 
 async def _end(engine: Startable, server: uvicorn.Server, grace_s: int) -> None:
-    """When the grace is over, those who still wait are told; uvicorn alone would cut them off without a word."""
+    """When the grace is over, requests that still wait are answered with an error; uvicorn alone would cut them off."""
     while not server.should_exit:  # noqa: ASYNC110 - uvicorn has a flag for it and no event
         await asyncio.sleep(_LOOK_S)
     await asyncio.sleep(grace_s)
-    logger.warning("not done after %d s, giving up what is left", grace_s)
+    logger.warning("shutdown: requests not done after %d s are given up; raise --grace if that is too short", grace_s)
     await engine.aclose()
 
 
@@ -264,11 +268,12 @@ def _correction(done: Correction) -> object:
 
 
 async def _unless_gone(
-    request: Request, name: str, wanted: Coroutine[Any, Any, Any], form: Callable[[Any], object] = _correction
+    request: Request, name: str, work: Coroutine[Any, Any, Any], form: Callable[[Any], object] = _correction
 ) -> Response:
     """Work on the request as long as its client is there."""
     try:
-        done = await while_there(lambda: until_closed(request.receive), wanted)
+        async with cancelled_when(lambda: until_closed(request.receive)):
+            done = await work
     except ClientGone:
         logger.info("request %s: the client went away", name)
         return Response(status_code=_GONE)
@@ -283,7 +288,7 @@ async def _refuse(_: Request, error: Exception) -> Response:
 
 
 async def _gone(_: Request, _error: Exception) -> Response:
-    """It left before it had said all: nobody reads this answer."""
+    """The client left before its request was whole: this answer is not read."""
     return Response(status_code=_GONE)
 
 

@@ -1,7 +1,7 @@
-"""Which aligners can share one base in memory? Adapters over the same base, or over the full model that is served.
+"""Aligners that share one base in memory: adapters over the same base, or over the full model that is served.
 
 Alone, an adapter is merged into its base, which is the quickest. Together the base is prepared as it is, and each
-adapter is applied beside it (`lora`). No torch.
+adapter is applied unmerged (`lora`). No torch.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def resolve(model: str | Path, template: str | None, adapters: Mapping[str, str 
         _check(name, other, main)
     if main.adapter is None:
         return Shared(main, others)
-    base = replace(main, model=f"base of {main.model}", adapter=None, head=None, net=None, identity=main.base.identity)
+    base = replace(main, model=f"base of {main.model}", adapter=None, head=None, identity=main.base.identity)
     return Shared(base, {DEFAULT_ALIGNER: main, **others})
 
 

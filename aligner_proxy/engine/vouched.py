@@ -1,6 +1,6 @@
-"""Which tokens of an answer does the detector vouch for? Those of segments that it did not flag. No torch.
+"""Token ranges of unflagged segments, usable as drafts of any length. No torch.
 
-What it vouches for is still verified: it only says how long a draft may be before the model has been seen to copy.
+They are still verified: the ranges only say how long a draft may be before the model has been seen to copy.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from itertools import groupby
 from aligner_proxy.segments import Segment
 
 
-def vouched(
+def trusted_ranges(
     segments: Sequence[Segment], flags: Sequence[bool], offsets: Sequence[tuple[int, int]]
 ) -> tuple[range, ...]:
     """Ranges of draft tokens, the end mark behind the last of them; `offsets` are the (start, end) characters of each.
@@ -19,7 +19,8 @@ def vouched(
     Clean segments side by side are one range; white space belongs to the segment before it.
     """
     starts = [0, *(segment.start for segment in segments[1:])]
-    clean, first = list[range](), 0
+    clean = list[range]()
+    first = 0
     for flagged, run in groupby(range(len(segments)), key=lambda i: flags[i]):
         last = list(run)[-1] + 1
         end = starts[last] if last < len(starts) else None

@@ -1,4 +1,4 @@
-"""From a model's name to a loaded aligner: resolve, prepare once, load.
+"""Loader of aligners: from a model's name, resolve, prepare once, load.
 
     aligner = open_aligner(Settings("embedded"), home)
 
@@ -20,14 +20,13 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aligner_proxy import prompts
-from aligner_proxy.engine import lora, manifest, measure, memory, packed, shared, sources, tiles
+from aligner_proxy.engine import cpu_kernels, lora, manifest, measure, memory, shared, sources
 from aligner_proxy.engine.correct import Aligner
 from aligner_proxy.engine.detector import DEPTHS, DetectorHead
 from aligner_proxy.engine.protocol import AlignerInfo
-from aligner_proxy.engine.runner import ModelRunner, Over
+from aligner_proxy.engine.runner import AdapterWeights, ModelRunner
 from aligner_proxy.engine.store import Prepared, Store
 from aligner_proxy.engine.tokens import PromptTokenizer
-from aligner_proxy.engine.weigher import Weigher, WeightNet
 from aligner_proxy.errors import WeightsError
 from aligner_proxy.types import DEFAULT_ALIGNER
 
@@ -63,8 +62,8 @@ def open_aligner(settings: Settings, home: Path, progress: Progress = lambda _: 
     progress("loading")
     runner = load(folder, settings)
     runner.costs = measure.costs(runner, Store(home).costs(prepared))
-    info, net = _info(prepared, runner, has_head=(folder / manifest.HEAD).exists()), folder / manifest.NET
-    return _weighing(Aligner(runner, info), net if net.exists() else None)
+    info = _info(prepared, runner, has_head=(folder / manifest.HEAD).exists())
+    return Aligner(runner, info)
 
 
 def _open_together(settings: Settings, home: Path, progress: Progress) -> Aligner:
@@ -77,28 +76,12 @@ def _open_together(settings: Settings, home: Path, progress: Progress) -> Aligne
     runner.costs = measure.costs(runner, Store(home).costs(prepared))
     opened: dict[str, Aligner] = {}
     for number, (name, source) in enumerate(together.over.items(), start=1):
-        about = describe(source, settings.quantization, beside=True)
-        own = Aligner(runner, _info(about, runner, number, has_head=source.head is not None), number)
-        opened[name] = _weighing(own, source.net)
-    alone = _weighing(
-        Aligner(runner, _info(prepared, runner, has_head=together.base.head is not None)), together.base.net
-    )
+        about = describe(source, settings.quantization, unmerged=True)
+        opened[name] = Aligner(runner, _info(about, runner, number, has_head=source.head is not None), number)
+    alone = Aligner(runner, _info(prepared, runner, has_head=together.base.head is not None))
     main = opened.pop(DEFAULT_ALIGNER, alone)
     infos = {name: other.info for name, other in opened.items()}
     return replace(main, info=replace(main.info, others=infos), others=opened)
-
-
-def _weighing(aligner: Aligner, net: Path | None) -> Aligner:
-    """With its net, where it has one. Raises `WeightsError` for a net that cannot be used."""
-    if net is None:
-        return aligner
-    try:
-        found = WeightNet.load(net)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise WeightsError(f"{net} cannot be loaded ({type(error).__name__}); train or export it again") from error
-    if not aligner.runner.fits(found):
-        raise WeightsError(f"{net} was made for another base model; train it again over this one")
-    return replace(aligner, info=replace(aligner.info, weighs=True), weigher=Weigher(found))
 
 
 def _info(prepared: Prepared, runner: ModelRunner, number: int = 0, *, has_head: bool) -> AlignerInfo:
@@ -130,7 +113,8 @@ def prepare(settings: Settings, home: Path, progress: Progress = lambda _: None)
 
 
 def _stored(source: sources.Source, settings: Settings, home: Path, progress: Progress) -> tuple[Prepared, Path]:
-    prepared, store = describe(source, settings.quantization), Store(home)
+    prepared = describe(source, settings.quantization)
+    store = Store(home)
     if settings.quantization == "none" and not (source.adapter or source.base.gguf):
         # Nothing to change about a full model: a copy of many gigabytes would gain nothing.
         return prepared, source.base.folder
@@ -144,7 +128,8 @@ def _stored(source: sources.Source, settings: Settings, home: Path, progress: Pr
 
 def _check_preparation(source: sources.Source) -> None:
     """A base that has a config of its own tells its sizes; one inside a GGUF is small enough to come in a package."""
-    sizes, left = memory.shape(source.base.folder), memory.available()
+    sizes = memory.shape(source.base.folder)
+    left = memory.available()
     if sizes is not None and left is not None:
         memory.check_preparation(sizes, source.adapter is not None, left)
 
@@ -164,14 +149,14 @@ def _recalled(store: Store, settings: Settings) -> tuple[Prepared, Path] | None:
     return (known, folder) if folder else None
 
 
-def describe(source: sources.Source, quantization: str, *, beside: bool = False) -> Prepared:
+def describe(source: sources.Source, quantization: str, *, unmerged: bool = False) -> Prepared:
     """What the weights will be called; the hash covers everything that changes what they say.
 
-    An adapter `beside` a quantised base says a little other things than one that was merged into it before.
+    Unmerged and merged adapters give slightly different outputs; `unmerged` is the adapter beside its base.
     """
     family = prompts.template(source.template)
     parts = {"files": source.identity, "template": family.hash, "window": source.window, "quantization": quantization}
-    if beside:
+    if unmerged:
         parts["adapter"] = "beside the base"
     return Prepared(source.model, manifest.digest(parts), family.name, source.window, quantization)
 
@@ -179,7 +164,7 @@ def describe(source: sources.Source, quantization: str, *, beside: bool = False)
 def load(folder: Path, settings: Settings, over: Sequence[sources.Source] = ()) -> ModelRunner:
     """Load prepared weights, and adapters over them, on CUDA where there is one. Raises `WeightsError`."""
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
-    heads = (folder / manifest.HEAD).exists() or any(one.head for one in over)
+    heads = (folder / manifest.HEAD).exists() or any(source.head for source in over)
     cache_tokens = _room(folder, settings, states=len(DEPTHS) + 1 if heads else 0)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
@@ -187,24 +172,26 @@ def load(folder: Path, settings: Settings, over: Sequence[sources.Source] = ()) 
         )
         tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         head = _head(folder / manifest.HEAD, model)
-        others = [Over(lora.read(one.adapter), _head(one.head, model)) for one in over if one.adapter]
+        adapters = [(source.adapter, source.head) for source in over if source.adapter]
+        others = [AdapterWeights(lora.read(adapter), _head(head_file, model)) for adapter, head_file in adapters]
     except (OSError, ValueError, KeyError, SafetensorError, UnpicklingError) as error:
         raise WeightsError(
             f"{folder} cannot be loaded ({type(error).__name__}: {error}); fetch or export it again"
         ) from error
-    packed.shorten(model.eval())
+    cpu_kernels.install(model.eval())
     reader = PromptTokenizer(tokenizer.backend_tokenizer, _eos_ids(model, tokenizer, folder))
     return ModelRunner(model, reader, head, cache_tokens, others)
 
 
 def _room(folder: Path, settings: Settings, states: int) -> int:
     """Tokens of KV cache that fit beside the weights. Raises `WeightsError` where these do not fit."""
-    sizes, left = memory.shape(folder), _memory_left()
+    sizes = memory.shape(folder)
+    left = _memory_left()
     if sizes is None or left is None:
         return settings.cache_tokens
     width = 4 if _dtype(settings) == torch.float32 else 2
     if settings.quantization == "nf4" and not torch.cuda.is_available():
-        left -= tiles.kept(sizes.linear)
+        left -= cpu_kernels.kept_bytes(sizes.linear)
     try:
         return memory.cache_tokens(sizes, settings.quantization, width, _WINDOW, states, left, settings.cache_tokens)
     except WeightsError as error:
@@ -232,9 +219,9 @@ def _dtype(settings: Settings) -> torch.dtype:
 
 
 def _eos_ids(model: Any, tokenizer: Any, folder: Path) -> frozenset[int]:
-    told = model.generation_config.eos_token_id
-    ids = told if isinstance(told, list) else [told, tokenizer.eos_token_id]
-    found = frozenset(int(i) for i in ids if i is not None)
-    if not found:
+    configured = model.generation_config.eos_token_id
+    ids = configured if isinstance(configured, list) else [configured, tokenizer.eos_token_id]
+    eos_ids = frozenset(int(i) for i in ids if i is not None)
+    if not eos_ids:
         raise WeightsError(f"{folder} names no end-of-text token; set eos_token_id in its generation_config.json")
-    return found
+    return eos_ids

@@ -1,4 +1,4 @@
-"""What do readings and errors look like on the wire? The same shapes and the same table for server and client."""
+"""Shapes of sessions and errors on the wire, the same for server and client."""
 
 from __future__ import annotations
 
@@ -11,40 +11,20 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from aligner_proxy.errors import (
-    AnswerTooLong,
-    CannotWeigh,
+    BY_REASON,
+    BreakerOpen,
     CorrectionError,
     DeadlineExceeded,
     EngineFault,
-    EngineMismatch,
     EngineOverloaded,
     EngineUnavailable,
     InvalidOutput,
-    QuotaSpent,
-    ReadingLost,
-    Shed,
-    UnknownAligner,
 )
 from aligner_proxy.types import SegmentScore
 
 BAD_REQUEST = "bad_request"
 MAX_BODY_BYTES = 16 << 20
 """More than any request or answer needs that fits a window; neither side takes in more."""
-_STATUS: dict[type[CorrectionError], int] = {
-    EngineUnavailable: 503,
-    Shed: 429,
-    EngineOverloaded: 429,
-    QuotaSpent: 429,
-    DeadlineExceeded: 504,
-    AnswerTooLong: 413,
-    InvalidOutput: 502,
-    ReadingLost: 410,
-    UnknownAligner: 404,
-    CannotWeigh: 501,
-    EngineMismatch: 409,
-    EngineFault: 500,
-}
-_BY_REASON = {kind.reason: kind for kind in _STATUS}
 # What a status means that comes without an error of ours: from a proxy before the engine, or from a crash in it.
 _FOREIGN: dict[int, type[CorrectionError]] = {
     500: EngineFault,
@@ -54,7 +34,7 @@ _FOREIGN: dict[int, type[CorrectionError]] = {
 }
 
 
-class Opened(BaseModel):
+class SessionOpened(BaseModel):
     """The name of a reading that has begun."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -62,7 +42,7 @@ class Opened(BaseModel):
     reading: str
 
 
-class More(BaseModel):
+class TextChunk(BaseModel):
     """More of an answer that is read while it is written; `ended`: there is no more after this."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -71,7 +51,7 @@ class More(BaseModel):
     ended: bool = False
 
 
-class Known(BaseModel):
+class KnownVerdicts(BaseModel):
     """How many verdicts the asker has: it waits until there are more."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -79,9 +59,8 @@ class Known(BaseModel):
     known: int
 
 
-Weight = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-WEIGHTS = TypeAdapter(tuple[Weight, ...])
-OPENED = TypeAdapter(Opened)
+STATES = TypeAdapter(list[list[Annotated[float, Field(allow_inf_nan=False)]]])
+OPENED = TypeAdapter(SessionOpened)
 VERDICTS = TypeAdapter(tuple[SegmentScore, ...])
 JUDGED = TypeAdapter(tuple[SegmentScore, ...] | None)
 
@@ -114,9 +93,8 @@ class Refusal:
 
 def refusal(error: CorrectionError) -> Refusal:
     """How an error travels; an overload says when to come again (Retry-After, seconds)."""
-    status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 500)
     headers = _again(error.retry_after_s) if isinstance(error, EngineOverloaded) else {}
-    return Refusal(status, ErrorResponse(error=ErrorBody(type=error.reason, message=str(error))), headers)
+    return Refusal(error.status, ErrorResponse(error=ErrorBody(type=error.reason, message=str(error))), headers)
 
 
 @contextmanager
@@ -129,24 +107,27 @@ def parsing(otherwise: str) -> Iterator[None]:
 
 
 def _again(seconds: float) -> dict[str, str]:
-    """HTTP knows whole seconds; milliseconds are told beside them by the name that OpenAI's clients look for first."""
+    """HTTP knows whole seconds; milliseconds are sent beside them by the name that OpenAI's clients look for first."""
     return {"retry-after": str(ceil(seconds)), "retry-after-ms": str(ceil(1000 * seconds))}
 
 
-def raised(status: int, content: bytes, headers: Mapping[str, str]) -> CorrectionError:
+def received_error(status: int, content: bytes, headers: Mapping[str, str]) -> CorrectionError:
     """The error that a server meant; an answer that is none of ours and no usual status is an `InvalidOutput`."""
     try:
-        said = ErrorResponse.model_validate_json(content).error
+        error = ErrorResponse.model_validate_json(content).error
     except ValidationError:
-        foreign = _FOREIGN.get(status, InvalidOutput)
-        return foreign(f"the engine answered with status {status} and no error of ours")
-    kind = _BY_REASON.get(said.type, EngineFault)
-    return kind(said.message, again_in(headers)) if issubclass(kind, EngineOverloaded) else kind(said.message)
+        kind = _FOREIGN.get(status, InvalidOutput)
+        return kind(f"the engine answered with status {status} and no error of ours")
+    kind = BY_REASON.get(error.type, EngineFault)
+    if issubclass(kind, EngineOverloaded | BreakerOpen):
+        return kind(error.message, retry_after(headers))
+    return kind(error.message)
 
 
-def again_in(headers: Mapping[str, str]) -> float:
+def retry_after(headers: Mapping[str, str]) -> float:
     """Seconds after which a server that refuses wants to be asked again; one where it does not say."""
-    milliseconds, seconds = headers.get("retry-after-ms"), headers.get("retry-after")
+    milliseconds = headers.get("retry-after-ms")
+    seconds = headers.get("retry-after")
     try:
         return max(0.0, float(milliseconds) / 1000 if milliseconds else float(seconds or 1.0))
     except ValueError:

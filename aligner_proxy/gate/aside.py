@@ -1,4 +1,4 @@
-"""Where does the gate work? On all but short answers in a thread: what holds up the event loop holds up everybody.
+"""The gate's thread: all but short answers are judged in it, because what holds up the event loop holds up everybody.
 
 What it costs is measured by bench/gate_cost.py. Two threads, because they share one interpreter. What was judged a
 moment ago is not judged again: an answer from the cache meets the same gate with the same correction.
@@ -7,8 +7,9 @@ moment ago is not judged again: an answer from the cache meets the same gate wit
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
+
+from cachetools import LRUCache
 
 from aligner_proxy import gate
 from aligner_proxy.types import Correction, Policy
@@ -17,10 +18,11 @@ AT_ONCE_CHARS = 1_000
 """So much is judged in about a millisecond, ten where an edit is refused."""
 _THREADS = ThreadPoolExecutor(max_workers=2, thread_name_prefix="gate")
 
-_REMEMBERED, _REMEMBERED_CHARS = 256, 16_000
-"""Verdicts, and the longest answer whose verdict is remembered; the policy is part of the question."""
-_Question = tuple[str, Correction, Policy]
-_known: OrderedDict[_Question, gate.Verdict] = OrderedDict()
+_REMEMBERED = 256
+"""Verdicts that are remembered; the policy is part of the question."""
+_REMEMBERED_CHARS = 16_000
+"""The longest answer whose verdict is remembered."""
+_known: LRUCache[tuple[str, Correction, Policy], gate.Verdict] = LRUCache(_REMEMBERED)
 
 
 async def judge(original: str, correction: Correction, policy: Policy) -> gate.Verdict:
@@ -32,7 +34,7 @@ async def judge(original: str, correction: Correction, policy: Policy) -> gate.V
     if verdict is None:
         verdict = await _judged(*question)
         if len(original) <= _REMEMBERED_CHARS:
-            _remember(question, verdict)
+            _known[question] = verdict
     return verdict
 
 
@@ -41,9 +43,3 @@ async def _judged(original: str, correction: Correction, policy: Policy) -> gate
         return gate.judge(original, correction, policy)
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(_THREADS, gate.judge, original, correction, policy)
-
-
-def _remember(question: _Question, verdict: gate.Verdict) -> None:
-    _known[question] = verdict
-    if len(_known) > _REMEMBERED:
-        _known.popitem(last=False)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from aligner_proxy.types import GateRule, Objective
-from aligner_proxy.wishes import MOST, Wish, WishKind, says, too_much
+from aligner_proxy.lengths import LENGTHS, contains_any
+from aligner_proxy.types import Allowance, GateRule, Objective
 
 _BRIEF_NAMES = frozenset({"concise", "non-repetitive"})
 _BRIEF = re.compile(
@@ -49,39 +49,38 @@ _PATTERNS = {
 }
 
 
-# What a request wishes gives up no more than this, whatever its words: a client's text is not the operator's.
-_BY_WISH = {
-    WishKind.NO_LISTS: frozenset({GateRule.LOST_ITEM}),
-    WishKind.LANGUAGE: frozenset({GateRule.LANGUAGE, GateRule.SCRIPT}),
-}
-
-
 def given_up(objectives: Sequence[Objective]) -> frozenset[GateRule]:
     """The rules that an objective of the policy asks to break."""
-    texts = [objective.text for objective in objectives if objective.wish is None]
+    texts = [objective.text for objective in objectives if objective.allowance is None]
     found = frozenset(rule for rule, form in _PATTERNS.items() if any(form.search(text) for text in texts))
-    return found.union(*(_BY_WISH.get(wish.kind, frozenset()) for wish in _wishes(objectives)))
+    return found.union(*(allowance.rules for allowance in _allowances(objectives)))
 
 
 def brevity(objectives: Sequence[Objective]) -> bool:
     """Whether an objective asks for a shorter answer."""
-    own = [objective for objective in objectives if objective.wish is None]
+    own = [objective for objective in objectives if objective.allowance is None]
     return any(objective.name in _BRIEF_NAMES or _BRIEF.search(objective.text) for objective in own)
 
 
 def may_go(objectives: Sequence[Objective], original: str, piece: str) -> bool:
-    """Whether a wish asks for this segment to go: the answer is longer than it may be, or it says a banned word."""
+    """Whether a request asks for this segment to go: the answer is too long for it, or it holds a banned word."""
     return any(
-        too_much(wish, original) or (wish.kind is WishKind.BANNED_WORDS and says(piece, wish.words))
-        for wish in _wishes(objectives)
+        _too_long(allowance, original) or contains_any(piece, allowance.banned) for allowance in _allowances(objectives)
     )
 
 
 def overcut(objectives: Sequence[Objective], original: str, new: str) -> bool:
     """Whether more than half of what a bound of length leaves room for is gone, too: nobody asked for that."""
-    bounds = [wish for wish in _wishes(objectives) if too_much(wish, original)]
-    return any(MOST[wish.kind](new) * 2 < wish.number for wish in bounds)
+    bounds = [allowance.longest for allowance in _allowances(objectives) if _too_long(allowance, original)]
+    return any(LENGTHS[bound[0]](new) * 2 < bound[1] for bound in bounds if bound is not None)
 
 
-def _wishes(objectives: Iterable[Objective]) -> list[Wish]:
-    return [objective.wish for objective in objectives if objective.wish is not None]
+def _too_long(allowance: Allowance, text: str) -> bool:
+    if allowance.longest is None:
+        return False
+    unit, most = allowance.longest
+    return LENGTHS[unit](text) > most
+
+
+def _allowances(objectives: Iterable[Objective]) -> list[Allowance]:
+    return [objective.allowance for objective in objectives if objective.allowance is not None]

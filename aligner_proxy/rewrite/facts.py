@@ -1,20 +1,19 @@
-"""Who asks, for which model, and with which wishes? From LiteLLM's shapes to `RequestFacts`.
+"""Extraction of `RequestFacts` from LiteLLM's shapes: who asks, for which model, and for what beside the answer.
 
-Who asks is read from what LiteLLM authenticated (`UserAPIKeyAuth`) alone; metadata of the body is the client's and only
-ever counts as a wish.
+The caller is read from what LiteLLM authenticated (`UserAPIKeyAuth`) alone; metadata of the body is the client's
+and only ever counts as a wish.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from litellm.proxy._types import UserAPIKeyAuth
 
 from aligner_proxy.policy import RequestFacts
-from aligner_proxy.preferences.dialogue import MetaPrompt, SystemInfo, UserInfo
 from aligner_proxy.rewrite import stored
 from aligner_proxy.rewrite.request import buckets, headers, system, turns
 
@@ -23,13 +22,13 @@ BYPASS_HEADER = "x-aligner-bypass"
 _OURS = "aligner"
 _ABOVE = frozenset({"system", "developer"})
 """Roles of those who speak before the user does."""
-_NOTHING = MetaPrompt()
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def facts(data: Mapping[str, Any], user: UserAPIKeyAuth) -> RequestFacts:
-    """Everything that the policy of this request depends on."""
-    given, metadata = headers(data), buckets(data)
+def facts(data: Mapping[str, Any], user: UserAPIKeyAuth, fields: Iterable[str] = ()) -> RequestFacts:
+    """Everything that the policy of this request depends on; `fields` are those that plugins read."""
+    given = headers(data)
+    metadata = buckets(data)
     wishes = [bucket[_OURS] for bucket in metadata if _OURS in bucket]
     return RequestFacts(
         model=_model(data, user.request_route),
@@ -42,25 +41,24 @@ def facts(data: Mapping[str, Any], user: UserAPIKeyAuth) -> RequestFacts:
         key_settings=_ours(user.metadata),
         asked=_asked(wishes, given),
         bypass=given.get(BYPASS_HEADER, "").strip().lower() in ("1", "true", "yes"),
-        said=_said(data, wishes),
+        system=_system(data),
+        fields=dict(_fields(wishes, fields)),
     )
 
 
-def _said(data: Mapping[str, Any], wishes: Sequence[object]) -> MetaPrompt:
-    """What may hold preferences, in the fields of any endpoint: system prompt, persona, preference."""
+def _system(data: Mapping[str, Any]) -> str:
+    """The system prompt, in the fields of any endpoint."""
     above = [*system(data.get("instructions")), *system(data.get("system"))]
     above += [turn for name in ("messages", "input") for turn in turns(data.get(name), _ABOVE)]
-    if not (above or wishes):
-        return _NOTHING
-    user = UserInfo(_wish(wishes, "persona"), _wish(wishes, "preference"))
-    return MetaPrompt(SystemInfo("\n".join(turn.content for turn in above)), user)
+    return "\n".join(turn.content for turn in above)
 
 
-def _wish(wishes: Sequence[object], name: str) -> str:
-    """A wish in words; a list of texts counts as one, anything else as none."""
-    said = next((some[name] for some in wishes if isinstance(some, Mapping) and name in some), None)
-    texts = said if isinstance(said, list) else [said]
-    return "\n".join(text for text in texts if isinstance(text, str))
+def _fields(wishes: Sequence[object], names: Iterable[str]) -> Iterator[tuple[str, object]]:
+    """The fields of these names, each from the first place that has it."""
+    for name in names:
+        found = [given[name] for given in wishes if isinstance(given, Mapping) and name in given]
+        if found:
+            yield name, found[0]
 
 
 def _model(data: Mapping[str, Any], route: str | None) -> str:
@@ -84,14 +82,16 @@ def forget_wishes(data: Mapping[str, Any]) -> None:
 def further_models(data: Mapping[str, Any]) -> tuple[str, ...]:
     """Models besides the one asked for that the request itself lets answer, by LiteLLM's body field `fallbacks`."""
     given = data.get("fallbacks")
-    found: list[str] = []
-    for one in given if isinstance(given, list) else ():
-        if isinstance(one, Mapping):
-            named = one.get("model") or [name for names in one.values() if isinstance(names, list) for name in names]
-            found.extend(map(str, named if isinstance(named, list) else [named]))
+    models: list[str] = []
+    for entry in given if isinstance(given, list) else ():
+        if isinstance(entry, Mapping):
+            named = entry.get("model") or [
+                name for names in entry.values() if isinstance(names, list) for name in names
+            ]
+            models.extend(map(str, named if isinstance(named, list) else [named]))
         else:
-            found.append(str(one))
-    return tuple(found)
+            models.append(str(entry))
+    return tuple(models)
 
 
 def _hashed(key: str | None) -> str | None:
@@ -106,8 +106,8 @@ def _ours(metadata: object) -> object:
 
 
 def _tags(metadata: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    found = (bucket.get("tags") for bucket in metadata)
-    return tuple(dict.fromkeys(str(tag) for tags in found if isinstance(tags, list) for tag in tags))
+    given = (bucket.get("tags") for bucket in metadata)
+    return tuple(dict.fromkeys(str(tag) for tags in given if isinstance(tags, list) for tag in tags))
 
 
 def _asked(wishes: Sequence[object], given: Mapping[str, str]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What does a LiteLLM request say about its answer, whatever the endpoint?
+"""What a LiteLLM request holds about its answer, whatever the endpoint.
 
 Reads the request data that LiteLLM hands to the hooks (a dict full of live objects; nothing here copies or keeps it).
 Only keys and structure are looked at; texts are taken from messages and prompts alone.
@@ -18,7 +18,7 @@ _NO_STORE = "no-store"
 
 
 def structured(data: Mapping[str, Any]) -> bool:
-    """Whether the client asked for output that must stay machine-readable, in the words of any endpoint."""
+    """Whether the client wants output that stays machine-readable, by the fields of any endpoint."""
     return bool(_formats(data)) or constrained(data)
 
 
@@ -27,18 +27,18 @@ def constrained(data: Mapping[str, Any]) -> bool:
     extra = data.get("extra_body")
     places = (data, extra) if isinstance(extra, Mapping) else (data,)
     grammar = any(place.get(name) for place in places for name in _GRAMMARS)
-    return grammar or any(_kind(wanted) not in ("json_object", "json_schema") for wanted in _formats(data))
+    return grammar or any(_kind(format_) not in ("json_object", "json_schema") for format_ in _formats(data))
 
 
 def json_schema(data: Mapping[str, Any]) -> str | None:
     """The schema that the output must meet, as JSON text; "false" (which nothing meets) where it is none."""
-    wanted = [one for one in _formats(data) if _kind(one) == "json_schema"]
-    if not wanted:
+    formats = [format_ for format_ in _formats(data) if _kind(format_) == "json_schema"]
+    if not formats:
         return None
     # Only chat has it one level deeper, and may leave it out. No endpoint knows two schemas for one answer.
-    chat = wanted[0] is data.get("response_format")
-    told = _inner(wanted[0], "json_schema") if chat else wanted[0]
-    schema = told.get("schema", chat) if isinstance(told, Mapping) and len(wanted) == 1 else False
+    chat = formats[0] is data.get("response_format")
+    holder = _inner(formats[0], "json_schema") if chat else formats[0]
+    schema = holder.get("schema", chat) if isinstance(holder, Mapping) and len(formats) == 1 else False
     try:
         return json.dumps(schema)
     except (TypeError, ValueError):
@@ -53,11 +53,11 @@ def _formats(data: Mapping[str, Any]) -> list[object]:
         data.get("output_format"),  # Messages, and its newer form
         _inner(data.get("output_config"), "format"),
     )
-    return [wanted for wanted in formats if _kind(wanted) not in (None, "text")]
+    return [format_ for format_ in formats if _kind(format_) not in (None, "text")]
 
 
-def _kind(wanted: object) -> object:
-    return wanted.get("type") if isinstance(wanted, Mapping) else wanted
+def _kind(format_: object) -> object:
+    return format_.get("type") if isinstance(format_, Mapping) else format_
 
 
 def _inner(value: object, name: str) -> object:
@@ -70,11 +70,11 @@ def system(text: object) -> tuple[Turn, ...]:
 
 
 def turns(messages: object, roles: Container[str] | None = None) -> tuple[Turn, ...]:
-    """The conversation before the answer, or what these roles say in it; of a turn made of parts, the text parts."""
+    """The turns before the answer, or those of these roles; of a turn made of parts, the text parts."""
     if not isinstance(messages, (list, tuple)):
         return ()
-    said = ((str(m.get("role") or ""), m) for m in messages if isinstance(m, Mapping))
-    return tuple(Turn(role, _text(m.get("content"))) for role, m in said if roles is None or role in roles)
+    by_role = ((str(m.get("role") or ""), m) for m in messages if isinstance(m, Mapping))
+    return tuple(Turn(role, _text(m.get("content"))) for role, m in by_role if roles is None or role in roles)
 
 
 def _text(content: object) -> str:
@@ -96,8 +96,8 @@ def _part_texts(parts: Iterable[object]) -> Iterable[str]:
 def headers(data: Mapping[str, Any]) -> dict[str, str]:
     """The client's request headers, names in lower case."""
     request = data.get("proxy_server_request")
-    found = request.get("headers") if isinstance(request, Mapping) else None
-    return {str(name).lower(): str(value) for name, value in found.items()} if isinstance(found, Mapping) else {}
+    given = request.get("headers") if isinstance(request, Mapping) else None
+    return {str(name).lower(): str(value) for name, value in given.items()} if isinstance(given, Mapping) else {}
 
 
 def no_store(data: Mapping[str, Any], response: object = None) -> bool:
@@ -107,21 +107,19 @@ def no_store(data: Mapping[str, Any], response: object = None) -> bool:
         return True
     details = getattr(data.get("litellm_logging_obj"), "model_call_details", None)
     received = _inner(_inner(details, "response_headers"), "cache-control")
-    said = (headers(data).get("cache-control"), received, _said_upstream(response))
-    return any(_NO_STORE in str(one or "").lower() for one in said)
+    controls = (headers(data).get("cache-control"), received, _upstream_cache_control(response))
+    return any(_NO_STORE in str(control or "").lower() for control in controls)
 
 
-def _said_upstream(response: object) -> object:
+def _upstream_cache_control(response: object) -> object:
     """The upstream's Cache-Control, which LiteLLM keeps beside a response, a chunk or a whole stream."""
     hidden = getattr(response, "_hidden_params", None)
-    found = hidden.get("additional_headers") if hidden is not None and hasattr(hidden, "get") else None
-    return _inner(found, "llm_provider-cache-control")
+    given = hidden.get("additional_headers") if hidden is not None and hasattr(hidden, "get") else None
+    return _inner(given, "llm_provider-cache-control")
 
 
 def buckets(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     """LiteLLM's metadata dicts, the one that the proxy itself filled first. Which of the two depends on the route."""
-    found = [data.get(name) for name in ("metadata", "litellm_metadata")]
-    kept = [bucket for bucket in found if isinstance(bucket, dict)]
-    if len(kept) < 2:
-        return kept
-    return sorted(kept, key=lambda bucket: not any(str(name).startswith("user_api_key") for name in bucket))
+    both = [data.get(name) for name in ("metadata", "litellm_metadata")]
+    given = [bucket for bucket in both if isinstance(bucket, dict)]
+    return sorted(given, key=lambda bucket: not any(str(name).startswith("user_api_key") for name in bucket))

@@ -1,4 +1,4 @@
-"""Where does an object or a stream event of the Responses API tell a text, and how is another one put there?
+"""Visitor of the places in objects and stream events of the Responses API that hold a text.
 
 One walk both reads and writes these places, so that what is rewritten is what was read.
 """
@@ -9,49 +9,55 @@ from collections.abc import Callable
 from typing import Any
 
 DELTA, TEXT_DONE = "response.output_text.delta", "response.output_text.done"
-PART = ("response.content_part.added", "response.content_part.done")
-ITEM = ("response.output_item.added", "response.output_item.done")
+PART_DONE, ITEM_DONE = "response.content_part.done", "response.output_item.done"
+PART = ("response.content_part.added", PART_DONE)
+ITEM = ("response.output_item.added", ITEM_DONE)
 TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 
 Where = tuple[int, int]
 """Output index and content index."""
-Say = Callable[[Where, str, bool], str]
-"""Told where a text stands, the text, and whether it is a piece or the whole; says what shall stand there."""
+Edit = Callable[[Where, str, bool], str]
+"""Given where a text stands, the text, and whether it is a piece; returns the text that is to stand there."""
 
 
-def walk(event: object, say: Say) -> object:
-    """The event with what `say` says in each place that tells a text; the same object if that is what stood there."""
-    kind, where = kind_of(event), (_number(get(event, "output_index")), _number(get(event, "content_index")))
+def walk(event: object, edit: Edit) -> object:
+    """The event with `edit` applied to each place that holds a text; the same object if nothing changed."""
+    kind = kind_of(event)
+    where = (_number(get(event, "output_index")), _number(get(event, "content_index")))
     if kind in (DELTA, TEXT_DONE):
         name = "delta" if kind == DELTA else "text"
         text = get(event, name)
-        return put(event, name, say(where, text, kind == DELTA)) if isinstance(text, str) else event
+        return put(event, name, edit(where, text, kind == DELTA)) if isinstance(text, str) else event
     if kind in PART:
-        return put(event, "part", _walk_part(get(event, "part"), where, say))
+        return put(event, "part", _walk_part(get(event, "part"), where, edit))
     if kind in ITEM:
-        return put(event, "item", _walk_message(get(event, "item"), where[0], say))
+        return put(event, "item", _walk_message(get(event, "item"), where[0], edit))
     return event
 
 
-def _walk_message(item: object, index: int, say: Say) -> object:
-    parts = as_list(get(item, "content"))
+def walk_response(response: object, edit: Edit) -> object:
+    """The response with `edit` applied to each of its texts; the same object if nothing changed."""
+    items = as_list(get(response, "output"))
+    edited = [_walk_message(item, number, edit) for number, item in enumerate(items)]
+    return response if _same(edited, items) else put(response, "output", edited)
+
+
+def _walk_message(item: object, index: int, edit: Edit) -> object:
     if get(item, "type") != "message":
         return item
-    said = [_walk_part(part, (index, number), say) for number, part in enumerate(parts)]
-    return item if all(new is old for new, old in zip(said, parts, strict=True)) else put(item, "content", said)
+    parts = as_list(get(item, "content"))
+    edited = [_walk_part(part, (index, number), edit) for number, part in enumerate(parts)]
+    return item if _same(edited, parts) else put(item, "content", edited)
 
 
-def _walk_part(part: object, where: Where, say: Say) -> object:
+def _walk_part(part: object, where: Where, edit: Edit) -> object:
     text = get(part, "text")
     is_text = get(part, "type") == "output_text" and isinstance(text, str)
-    return put(part, "text", say(where, text, False)) if is_text else part
+    return put(part, "text", edit(where, text, False)) if is_text else part
 
 
-def walk_response(response: object, say: Say) -> object:
-    """The response with what `say` says in place of each of its texts; the same object if nothing changed."""
-    items = as_list(get(response, "output"))
-    said = [_walk_message(item, number, say) for number, item in enumerate(items)]
-    return response if all(new is old for new, old in zip(said, items, strict=True)) else put(response, "output", said)
+def _same(edited: list[Any], original: list[Any]) -> bool:
+    return all(new is old for new, old in zip(edited, original, strict=True))
 
 
 def as_list(value: object) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Where does one server-sent event end and the next begin, and what does it say?
+"""Server-sent events: a stream of bytes cut into frames, one an event.
 
 LiteLLM hands a Messages stream on as it was read from the socket: bytes that may hold many events or a part of one, or,
 where it made the events itself, dicts. Here both become frames, one an event, and go back into the form they came in.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ _LONGEST_END = 4
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One event as it came, and what it says: None for a comment or an empty frame."""
+    """One event: the bytes as they came, and the data in them (None for a comment or an empty frame)."""
 
     item: object
     """Bytes with their closing blank line, or LiteLLM's dict."""
@@ -28,7 +28,7 @@ class Frame:
     broken: bool = False
     """Its data is no JSON object."""
 
-    def saying(self, event: Mapping[str, Any]) -> object:
+    def with_event(self, event: Mapping[str, Any]) -> object:
         """This frame with another event in it."""
         if event is self.event:
             return self.item
@@ -56,15 +56,9 @@ class Cutter:
 
     def flush(self) -> list[Frame]:
         """What is left as an event, ended or not."""
-        rest, self.rest = self.rest, b""
+        rest = self.rest
+        self.rest = b""
         return [_read(rest)] if rest else []
-
-
-def frames(items: Iterable[object]) -> list[Frame]:
-    """All events of a stream in their order; the bytes of all frames together are the bytes of the items."""
-    cutter = Cutter()
-    found = [frame for item in items for frame in cutter.feed(item)]
-    return found + cutter.flush()
 
 
 def tail(before: bytes, item: object) -> bytes:
@@ -105,11 +99,12 @@ def _read(raw: bytes) -> Frame:
 
 def _with_data(raw: bytes, event: Mapping[str, Any]) -> bytes:
     """The frame's other lines stay; its data becomes one line."""
-    said, kept = json.dumps(event, ensure_ascii=raw.isascii()), []
+    data = json.dumps(event, ensure_ascii=raw.isascii())
+    lines: list[str] = []
     for line in _LINE.findall(raw.decode()):
         if not line.startswith(_DATA):
-            kept.append(line)
-        elif said:
-            kept.append(f"{_DATA} {said}{line[len(line.rstrip()) :]}")
-            said = ""
-    return "".join(kept).encode()
+            lines.append(line)
+        elif data:
+            lines.append(f"{_DATA} {data}{line[len(line.rstrip()) :]}")
+            data = ""
+    return "".join(lines).encode()

@@ -1,90 +1,140 @@
-"""How is a stream taken apart as it comes, and each of its events put together again with other texts?
+"""Wire formats, and the decoder that takes a stream of one apart as it comes.
 
-A `Telling` belongs to one stream. It numbers the texts of the stream as they begin, says of every event which of them
-it carries on, repeats as a whole, or ends, and remembers what eligibility asks about. Nothing here decides or waits.
+A `StreamDecoder` belongs to one stream. It numbers the texts of the stream as they begin, gives for every event the
+pieces that it adds to them, those that it repeats as a whole and those that it ends, and gathers what eligibility looks
+at. Nothing here decides or waits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
-from aligner_proxy.rewrite.choice import Reading
-from aligner_proxy.types import Exchange
+from aligner_proxy.rewrite.choice import ChoiceBuilder
+from aligner_proxy.types import Exchange, Outcome
 
-Say = Callable[[Sequence[str], Mapping[int, str]], object]
+Rewrite = Callable[[Sequence[str], Mapping[int, str]], object]
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """One event: `item` as it came, the (text, piece) that it adds, the texts that it repeats whole, and those it ends.
-
-    `say` makes the same event with other pieces and other wholes (those that changed, by text).
-    """
+@dataclass(slots=True)
+class StreamEvent:
+    """One event of a stream, and how texts stand in it."""
 
     item: object
-    pieces: tuple[tuple[int, str], ...] = ()
-    wholes: tuple[int, ...] = ()
-    ends: tuple[int, ...] = ()
-    say: Say | None = None
+    """The event as it came."""
+    pieces: Sequence[tuple[int, str]] = ()
+    """(text, piece): what it adds to which text."""
+    wholes: Sequence[int] = ()
+    """The texts that it repeats as a whole."""
+    ends: Sequence[int] = ()
+    """The texts behind which nothing follows."""
+    rewrite: Rewrite | None = None
+    """Makes the same event of other pieces and, by text, of other wholes: those that changed."""
 
-    def saying(self, pieces: Sequence[str], wholes: Mapping[int, str]) -> object:
+    def with_texts(self, pieces: Sequence[str], wholes: Mapping[int, str]) -> object:
         """This event with other texts in it; the very same object where they are the ones that it came with."""
         same = all(new == old for new, (_, old) in zip(pieces, self.pieces, strict=True))
-        return self.item if self.say is None or (same and not wholes) else self.say(pieces, wholes)
+        return self.item if self.rewrite is None or (same and not wholes) else self.rewrite(pieces, wholes)
 
 
-class Telling(Protocol):
-    """One stream, taken apart."""
+class StreamDecoder(Protocol):
+    """Takes one stream apart."""
 
-    def take(self, item: object) -> list[Told]:
+    def feed(self, item: object) -> list[StreamEvent]:
         """The events that are complete with this item."""
         ...
 
-    def flush(self) -> list[Told]:
+    def flush(self) -> list[StreamEvent]:
         """What is left when the stream has ended, whole or not."""
         ...
 
     def exchange(self, index: int) -> Exchange:
-        """A text as far as it has been told; its finish reason is None as long as nothing was said of it."""
+        """A text as far as it has come; its finish reason is None until the stream gives one."""
+        ...
+
+    def exchanges(self) -> list[Exchange]:
+        """All texts of a stream that has ended, in the order of the response; empty if it is none of this format."""
         ...
 
 
-class ChunkTelling:
-    """Chat and text completions: chunks with choices. The functions say what a format calls things."""
+class Wire(Protocol):
+    """A wire format."""
+
+    def exchanges(self, data: Mapping[str, Any], response: Any) -> list[Exchange]:
+        """One exchange per choice of a whole response; empty if it is no response of this format."""
+        ...
+
+    def apply(self, response: Any, outcomes: Sequence[Outcome]) -> Any:
+        """The response with the corrected texts in it; the very same object where none is corrected."""
+        ...
+
+    def decoder(self, data: Mapping[str, Any]) -> StreamDecoder:
+        """A decoder for one stream."""
+        ...
+
+
+class ChunkDecoder:
+    """Decoder of chunks with choices, as chat and text completions have them.
+
+    `kind` is LiteLLM's class of a chunk; `text` gives the text that a choice adds, `with_text` a copy of the choice
+    with another one; `absorb` gathers a choice, of which `exchange` makes the exchange, given also its index and the
+    first item of the stream (LiteLLM keeps the upstream's headers beside it).
+    """
 
     def __init__(
         self,
         kind: type,
-        text_of: Callable[[Any], str],
-        put: Callable[[Any, str], Any],
-        absorb: Callable[[Reading, Any], None],
-        exchange: Callable[[Reading, int], Exchange],
+        text: Callable[[Any], str],
+        with_text: Callable[[Any, str], Any],
+        absorb: Callable[[ChoiceBuilder, Any], None],
+        exchange: Callable[[ChoiceBuilder, int, object], Exchange],
     ) -> None:
-        self._kind, self._text_of, self._put, self._absorb, self._exchange = kind, text_of, put, absorb, exchange
-        self._readings: dict[int, Reading] = {}
+        self._kind = kind
+        self._text = text
+        self._with_text = with_text
+        self._absorb = absorb
+        self._exchange = exchange
+        self._builders: dict[int, ChoiceBuilder] = {}
+        self._first: object = None
 
-    def take(self, item: Any) -> list[Told]:
-        """A chunk is one event."""
+    def feed(self, item: Any) -> list[StreamEvent]:
+        """The item: a chunk is one event."""
+        if self._first is None:
+            self._first = item
         if not isinstance(item, self._kind):
-            return [Told(item)]
-        choices: list[Any] = item.choices  # type: ignore[attr-defined]
-        for choice in choices:
-            self._absorb(self._readings.setdefault(choice.index, Reading()), choice)
-        pieces = tuple((choice.index, text) for choice in choices if (text := self._text_of(choice)))
-        ends = tuple(choice.index for choice in choices if choice.finish_reason)
-        return [Told(item, pieces, (), ends, lambda new, _: self._said(item, new))]
+            return [StreamEvent(item)]
+        pieces: list[tuple[int, str]] = []
+        ends: list[int] = []
+        for choice in item.choices:  # type: ignore[attr-defined]
+            index = choice.index
+            self._absorb(self._builders.setdefault(index, ChoiceBuilder()), choice)
+            if text := self._text(choice):
+                pieces.append((index, text))
+            if choice.finish_reason:
+                ends.append(index)
+        return [StreamEvent(item, pieces, (), ends, partial(self._rewritten, item))]
 
-    def flush(self) -> list[Told]:
-        """Chunks come whole."""
+    def flush(self) -> list[StreamEvent]:
+        """Nothing: chunks come whole."""
         return []
 
     def exchange(self, index: int) -> Exchange:
-        """A choice as far as it has been told."""
-        return self._exchange(self._readings.get(index, Reading()), index)
+        """A choice as far as it has come."""
+        return self._exchange(self._builders.get(index, ChoiceBuilder()), index, self._first)
 
-    def _said(self, chunk: Any, pieces: Sequence[str]) -> object:
-        texts, edited = iter(pieces), chunk.model_copy()
-        edited.choices = [self._put(c, next(texts)) if self._text_of(c) else c for c in chunk.choices]
-        return edited
+    def exchanges(self) -> list[Exchange]:
+        """Every choice by its index."""
+        return [self.exchange(index) for index in sorted(self._builders)]
+
+    def _rewritten(self, chunk: Any, pieces: Sequence[str], _: Mapping[int, str]) -> object:
+        texts = iter(pieces)
+        copy = chunk.model_copy()
+        copy.choices = [self._with_next(choice, texts) for choice in chunk.choices]
+        return copy
+
+    def _with_next(self, choice: Any, texts: Iterator[str]) -> Any:
+        old = self._text(choice)
+        new = next(texts) if old else old
+        return choice if new == old else self._with_text(choice, new)

@@ -6,13 +6,13 @@ text must join onto what follows) are no question with an answer, so they count 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from litellm.types.utils import TextCompletionResponse
 
-from aligner_proxy.rewrite.choice import Reading, Speech, carries, corrected, spread
-from aligner_proxy.rewrite.telling import ChunkTelling, Telling
+from aligner_proxy.rewrite.choice import ChoiceBuilder, carries, corrected
+from aligner_proxy.rewrite.telling import ChunkDecoder
 from aligner_proxy.types import Exchange, Outcome, Turn
 
 
@@ -20,12 +20,7 @@ def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
     """One exchange per choice, numbered by position."""
     if not isinstance(response, TextCompletionResponse):
         return []
-    found = []
-    for index, choice in enumerate(response.choices):
-        reading = Reading()
-        _absorb(reading, choice)
-        found.append(_exchange(reading, data, index, response))
-    return found
+    return [_exchange(_built(choice), data, index, response) for index, choice in enumerate(response.choices)]
 
 
 def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
@@ -40,64 +35,15 @@ def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
     return edited
 
 
-def stream_exchanges(data: Mapping[str, Any], items: Sequence[object]) -> list[Exchange]:
-    """One exchange per choice index, its texts joined."""
-    readings: dict[int, Reading] = {}
-    for choice in _stream_choices(items):
-        _absorb(readings.setdefault(choice.index, Reading()), choice)
-    return [_exchange(readings[index], data, index, items[0]) for index in sorted(readings)]
-
-
-def opening(data: Mapping[str, Any], index: int) -> Exchange:
-    """What is known of a choice before the upstream has said anything."""
-    return _exchange(Reading(), data, index, None)
-
-
-def speech() -> Speech:
-    """A listener for one stream."""
-    return _spoken
-
-
-def _spoken(item: object) -> list[tuple[int, str]]:
-    return [(choice.index, choice.text) for choice in _stream_choices([item]) if choice.text]
-
-
-def telling(data: Mapping[str, Any]) -> Telling:
-    """A stream taken apart as it comes."""
-    return ChunkTelling(
+def decoder(data: Mapping[str, Any]) -> ChunkDecoder:
+    """A decoder for one stream of chunks."""
+    return ChunkDecoder(
         TextCompletionResponse,
-        lambda choice: choice.text or "",
-        _with_text,
-        _absorb,
-        lambda reading, index: _exchange(reading, data, index, None),
+        text=lambda choice: choice.text if isinstance(choice.text, str) else "",
+        with_text=_with_text,
+        absorb=_absorb,
+        exchange=lambda builder, index, first: _exchange(builder, data, index, first),
     )
-
-
-def stream_apply(items: Sequence[object], outcomes: Sequence[Outcome]) -> list[object]:
-    """The new texts in the shapes of the chunks that carried the old ones; every other item is the same object."""
-    pieces = {index: iter(spread(text, _sizes(items, index))) for index, text in corrected(outcomes).items()}
-    return [_replayed(item, pieces) for item in items] if pieces else list(items)
-
-
-def _replayed(item: object, pieces: Mapping[int, Iterator[str]]) -> object:
-    if not isinstance(item, TextCompletionResponse) or not any(c.text and c.index in pieces for c in item.choices):
-        return item
-    edited = item.model_copy()
-    edited.choices = [
-        _with_text(choice, next(pieces[choice.index])) if choice.text and choice.index in pieces else choice
-        for choice in item.choices
-    ]
-    return edited
-
-
-def _stream_choices(items: Sequence[object]) -> Iterator[Any]:
-    for item in items:
-        if isinstance(item, TextCompletionResponse):
-            yield from item.choices
-
-
-def _sizes(items: Sequence[object], index: int) -> list[int]:
-    return [len(choice.text) for choice in _stream_choices(items) if choice.index == index and choice.text]
 
 
 def _with_text(choice: Any, text: str) -> Any:
@@ -106,19 +52,25 @@ def _with_text(choice: Any, text: str) -> Any:
     return edited
 
 
-def _absorb(reading: Reading, choice: Any) -> None:
+def _built(choice: Any) -> ChoiceBuilder:
+    builder = ChoiceBuilder()
+    _absorb(builder, choice)
+    return builder
+
+
+def _absorb(builder: ChoiceBuilder, choice: Any) -> None:
     if isinstance(choice.text, str):
-        reading.pieces.append(choice.text)
+        builder.pieces.append(choice.text)
     elif choice.text is not None:
-        reading.non_text = True
-    reading.finish_reason = choice.finish_reason or reading.finish_reason
-    reading.logprobs |= carries(choice.logprobs)
+        builder.non_text = True
+    builder.finish_reason = choice.finish_reason or builder.finish_reason
+    builder.logprobs |= carries(choice.logprobs)
 
 
-def _exchange(reading: Reading, data: Mapping[str, Any], index: int, response: object) -> Exchange:
+def _exchange(builder: ChoiceBuilder, data: Mapping[str, Any], index: int, response: object) -> Exchange:
     prompt = _prompt(data, index)
-    reading.non_text |= prompt is None or bool(data.get("echo")) or bool(data.get("suffix"))
-    return reading.exchange(data, index, (Turn("user", prompt),) if prompt is not None else (), response)
+    builder.non_text |= prompt is None or bool(data.get("echo")) or bool(data.get("suffix"))
+    return builder.exchange(data, index, (Turn("user", prompt),) if prompt is not None else (), response)
 
 
 def _prompt(data: Mapping[str, Any], index: int) -> str | None:

@@ -1,17 +1,19 @@
-"""Which defects can be put into a good answer, and which objectives ask for their removal?
+"""Defects that can be put into a good answer, and the objectives that ask for their removal.
 
 Every phrase in this package was written for it; nothing was copied from a data set.
 """
 
 from __future__ import annotations
 
-from . import chatter, foreign_matter, hostile, more, subjects, turns, unseen, written
-from .kind import Kind
+from . import chatter, more, subjects, turns, written
+from .kind import Kind, load
 from .objectives import Objective
 
-TRAINING_KINDS: tuple[Kind, ...] = more.widened((*hostile.KINDS, *chatter.KINDS, *foreign_matter.KINDS, *turns.KINDS))
+TRAINING_KINDS: tuple[Kind, ...] = more.widened(
+    (*load("hostile"), *chatter.KINDS, *load("foreign_matter"), *turns.KINDS)
+)
 SUBJECTS: tuple[Kind, ...] = subjects.KINDS
-UNSEEN_KINDS: tuple[Kind, ...] = unseen.KINDS
+UNSEEN_KINDS: tuple[Kind, ...] = load("unseen")
 WRITTEN: tuple[Kind, ...] = tuple(kind for kind in written.CONCEPTS if not written.unseen(kind.name))
 UNSEEN_WRITTEN: tuple[Kind, ...] = tuple(kind for kind in written.CONCEPTS if written.unseen(kind.name))
 ALL_KINDS: tuple[Kind, ...] = (*TRAINING_KINDS, *SUBJECTS, *UNSEEN_KINDS, *WRITTEN, *UNSEEN_WRITTEN)

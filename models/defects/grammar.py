@@ -1,4 +1,4 @@
-"""How does a small grammar turn into many different sentences?
+"""Small grammars that make many different sentences.
 
 A template is a text in which `[a|b]` is a choice (choices nest) and `{name}` a slot. Slots come from the caller
 (topic, sentence) or from the word lists given with the grammar. Same random state, same sentence.
@@ -37,10 +37,10 @@ class Grammar:
 
     def choices(self, topic: str = "", about_topic: bool | None = None) -> list[str]:
         """The templates that can be used: without a topic, none that names it."""
-        wanted = about_topic if topic else False
-        if wanted is None:
+        with_topic = about_topic if topic else False
+        if with_topic is None:
             return list(self.templates)
-        some = [t for t in self.templates if ("{topic}" in t) == wanted]
+        some = [t for t in self.templates if ("{topic}" in t) == with_topic]
         return some or list(self.templates)
 
     def size(self) -> int:

@@ -1,16 +1,17 @@
-"""What is a kind of defect: how is it written, where does it stand, and who asks for its removal?"""
+"""A kind of defect: how it is written, where it stands, and which objectives ask for its removal."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
 from .grammar import Grammar, expand, uncapitalise
 from .objectives import BUILT_IN, Objective, built_in, phrase, shared
+from .phrases import table
 from .topic import topic_of
 
 Place = Literal["start", "middle", "end", "anywhere"]
@@ -94,3 +95,24 @@ class Kind:
 def _compiled(pattern: str) -> re.Pattern[str]:
     """There are more patterns than the cache of `re` holds."""
     return re.compile(pattern)
+
+
+def load(name: str, makers: Mapping[str, Make] | None = None) -> tuple[Kind, ...]:
+    """The kinds of `phrases/<name>.yaml`, in its order; `makers` write those that are beyond a grammar, by name."""
+    document = table(name)
+    lists = document.get("word_lists", {})
+    return tuple(_kind(kind, row, lists, (makers or {}).get(kind)) for kind, row in document["kinds"].items())
+
+
+def _kind(name: str, row: Mapping[str, Any], lists: Mapping[str, Any], maker: Make | None) -> Kind:
+    grammars = {part: _grammar(row[part], lists) for part in ("train", "held_out", "inside") if part in row}
+    # A kind that is kept wholly for the test has the same wordings everywhere.
+    return Kind(**{"name": name, "family": name, "held_out": grammars["train"], **row, **grammars, "maker": maker})
+
+
+def _grammar(given: Any, lists: Mapping[str, Any]) -> Grammar:
+    """Templates alone, or with slots: word lists of their own, or the name of some that several kinds share."""
+    if isinstance(given, tuple):
+        return Grammar(given)
+    slots = given["slots"]
+    return Grammar(given["templates"], lists[slots] if isinstance(slots, str) else slots)

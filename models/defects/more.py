@@ -1,4 +1,4 @@
-"""Which wordings do the older kinds have besides those of their grammars?
+"""Further wordings of the older kinds, besides those of their grammars.
 
 A grammar makes thousands of sentences of seven moulds, and a head that has learned the moulds misses the next one. The
 file `more.yaml` has some four hundred sentences of as many moulds, and some that only look like them.
@@ -10,14 +10,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
-
 from .grammar import Grammar
 from .kind import Kind
+from .phrases import read
 
 FILE = Path(__file__).parent / "more.yaml"
-_ROWS: dict[str, dict[str, list[str]]] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
-LOOKS: dict[str, tuple[str, ...]] = {name: tuple(row["stays"]) for name, row in _ROWS.items()}
+_ROWS: dict[str, dict[str, tuple[str, ...]]] = read(FILE)
+LOOKS: dict[str, tuple[str, ...]] = {name: row["stays"] for name, row in _ROWS.items()}
 """By the name of a kind: sentences that look like it and stay. For training only, none of them is held out."""
 
 

@@ -1,4 +1,4 @@
-"""Which whole answers are written with faults in their own voice, and what does each fault go against?
+"""Whole answers written with faults in their own voice, and what each fault goes against.
 
 The file `written/natural.jsonl` has answers whose every sentence says under which themes it must change; a good one
 says nothing. Such faults belong to the answer: they are on its topic and follow from what was asked.
@@ -42,24 +42,26 @@ class Natural:
 
 
 def _load() -> tuple[tuple[Natural, ...], dict[str, tuple[frozenset[str], frozenset[str]]]]:
-    answers, faults = [], {}
+    answers = []
+    faults = {}
     lines = FILE.read_text(encoding="utf-8").splitlines() if FILE.exists() else []
     for number, line in enumerate(lines):
         row = json.loads(line)
         sentences = tuple(_sentence(number, i, row) for i in range(len(row["segments"])))
-        for sentence, said in zip(sentences, row["segments"], strict=True):
+        for sentence, segment in zip(sentences, row["segments"], strict=True):
             if sentence.kind:
-                faults[sentence.kind] = (frozenset(said["asks"]), frozenset(said["unclear"]))
+                faults[sentence.kind] = (frozenset(segment["asks"]), frozenset(segment["unclear"]))
         turns = tuple((user, reply) for user, reply in row.get("turns") or ())
         answers.append(Natural(row["query"], turns, sentences))
     return tuple(answers), faults
 
 
 def _sentence(number: int, at: int, row: dict[str, Any]) -> Sentence:
-    said, key = row["segments"][at], str(at)
-    doubtful = said["asks"] or said["unclear"]
+    segment = row["segments"][at]
+    key = str(at)
+    doubtful = segment["asks"] or segment["unclear"]
     return Sentence(
-        said["text"],
+        segment["text"],
         f"natural-{number}-{at}" if doubtful else "",
         tuple((row.get("own") or {}).get(key) or ()),
         (row.get("good") or {}).get(key) or "",

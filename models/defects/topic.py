@@ -1,4 +1,4 @@
-"""Which word of a query and its answer says what they are about?
+"""The topic of a query and its answer, as one word.
 
 Violations that name the topic keep the detector from taking "off the topic" for "against the objective".
 """
@@ -27,10 +27,10 @@ _STOP = frozenset(_COMMON.split())
 
 def topic_of(rng: Random, query: str, answer: str) -> str:
     """A content word, best one that the query and the answer share; "" when there is none."""
-    asked = _words(query[-600:])
-    said = _words(answer[:1500])
-    shared = [word for word in asked if word in set(said)]
-    for words in (shared, asked, said):
+    in_query = _words(query[-600:])
+    in_answer = _words(answer[:1500])
+    shared = [word for word in in_query if word in set(in_answer)]
+    for words in (shared, in_query, in_answer):
         if words:
             return rng.choice(words)
     return ""
@@ -38,5 +38,5 @@ def topic_of(rng: Random, query: str, answer: str) -> str:
 
 def _words(text: str) -> list[str]:
     """Content words of the text in order; names keep their capital, words at the start of a sentence lose it."""
-    found = (match.group() for match in _WORD.finditer(text))
-    return [word for word in found if word.lower() not in _STOP and not word.endswith("ly")]
+    matches = (match.group() for match in _WORD.finditer(text))
+    return [word for word in matches if word.lower() not in _STOP and not word.endswith("ly")]

@@ -1,4 +1,4 @@
-"""Which defects are written out, sentence by sentence, by people who knew what an operator may not want?
+"""Concepts written out sentence by sentence, by people who knew what an operator may not want.
 
 The files in `written/` hold concepts: objectives that ask for the removal of something, sentences that go against every
 one of them, and sentences that look alike and do not. A grammar makes thousands of sentences of one mould; here each is
@@ -14,10 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from .grammar import Grammar
 from .kind import Kind
+from .phrases import read
 
 FOLDER = Path(__file__).parent / "written"
 # Areas in which the concepts lie so close that a sentence on one may well offend against another.
@@ -30,7 +29,7 @@ _WORD = re.compile(r"[a-z]{4,}")
 
 def load() -> tuple[Kind, ...]:
     """All concepts, in the order of the files."""
-    rows = [(path.stem, row) for path in sorted(FOLDER.glob("*.yaml")) for row in _read(path)]
+    rows = [(path.stem, row) for path in sorted(FOLDER.glob("*.yaml")) for row in read(path)]
     telling = _telling_words([row for _, row in rows])
     close = _neighbours({row["name"]: row.get("near") or [] for _, row in rows})
     return tuple(_kind(area, row, telling[row["name"]], close[row["name"]]) for area, row in rows)
@@ -41,14 +40,9 @@ def unseen(name: str) -> bool:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") % UNSEEN_SHARE == 0
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a tenth of the time where libyaml is there
-    rows: list[dict[str, Any]] = yaml.load(path.read_text(encoding="utf-8"), loader)
-    return rows
-
-
 def _kind(area: str, row: Mapping[str, Any], words: Sequence[str], close: Iterable[str]) -> Kind:
-    name, texts = row["name"], row["objectives"]
+    name = row["name"]
+    texts = row["objectives"]
     return Kind(
         name=name,
         family=area if area in CLOSE_AREAS else name,
@@ -69,7 +63,7 @@ def _kind(area: str, row: Mapping[str, Any], words: Sequence[str], close: Iterab
 def _telling_words(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """Words by which an answer may be known to touch a concept: half of all sentences that have them are its own."""
     texts = {row["name"]: [*row["goes"], *row["objectives"], row["name"].replace("-", " ")] for row in rows}
-    counts = {name: Counter(w for s in said for w in _words(s)) for name, said in texts.items()}
+    counts = {name: Counter(w for s in sentences for w in _words(s)) for name, sentences in texts.items()}
     everywhere = sum(counts.values(), Counter[str]())
     return {
         name: sorted(word for word, n in count.items() if n >= 2 and n >= everywhere[word] / 2)
@@ -85,10 +79,10 @@ def _neighbours(near: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
     """Which concepts lie close to which; said of one, it holds for both."""
     roots = {name: _roots(name) for name in near}
     close: dict[str, set[str]] = {name: set() for name in near}
-    for name, said in near.items():
-        wanted = set().union(*(_roots(words) for words in said)) if said else set()
+    for name, named in near.items():
+        named_roots = set().union(*(_roots(words) for words in named)) if named else set()
         for other in near:
-            if other != name and (other in said or roots[other] & (wanted | roots[name])):
+            if other != name and (other in named or roots[other] & (named_roots | roots[name])):
                 close[name].add(other)
                 close[other].add(name)
     return close

@@ -92,14 +92,15 @@ async def test_no_words_of_a_client_take_an_enforced_objective_away(
 ) -> None:
     where, text = attack.payload
     guard = build(tmp_path, monkeypatch, RULES)
-    guard.pipeline = Pipeline(ScriptedEngine(gullible))
+    guard.pipeline = Pipeline(ScriptedEngine(gullible), extensions=guard.pipeline.extensions)
     request = data(aligner={} if where == "system" else {where: text})
     if where == "system":
         request["messages"].insert(0, {"role": "system", "content": text})
     ledger = await opened(guard, request, user(**ACME))
     names = [objective.name for objective in ledger.policy.objectives]
+    assert "preferences" in dict(ledger.policy.extensions)  # it is read
     assert names[:3] == ["kind", "harmless", "steps"]
-    assert [objective.wish for objective in ledger.policy.objectives[:3]] == [None, None, None]
+    assert [objective.allowance for objective in ledger.policy.objectives[:3]] == [None, None, None]
     edited = await guard.async_post_call_success_hook(request, user(**ACME), answer("It is so. You fool."))
     assert edited.choices[0].message.content == "It is so."
 
@@ -118,7 +119,7 @@ async def test_no_repair_undoes_what_the_operator_wants(
 ) -> None:
     where, text = attack.payload
     guard: AlignerGuardrail = build(tmp_path, monkeypatch, RULES)
-    guard.pipeline = Pipeline(ScriptedEngine(gullible))
+    guard.pipeline = Pipeline(ScriptedEngine(gullible), extensions=guard.pipeline.extensions)
     request = data(aligner={} if where == "system" else {where: text})
     if where == "system":
         request["messages"].insert(0, {"role": "system", "content": text})

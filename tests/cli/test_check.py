@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from aligner_proxy import plugged
 from aligner_proxy.cli import main
 from aligner_proxy.engine.scripted import ScriptedEngine
+from aligner_proxy.hookspecs import TextEncoder
 from aligner_proxy.litellm_file import GUARDRAIL
+from aligner_proxy.types import Turn
+from aligner_proxy_systems.meal.selector import Weigher
 from tests.engine.test_server import serving
 
 POLICIES = """\
@@ -227,9 +233,13 @@ AUTO = 'routes: [{match: {model: "*"}, objectives: {auto: [concise, harmless, hu
 async def test_a_sample_prompt_shows_what_the_engine_weighs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "p.yaml").write_text(AUTO)
     monkeypatch.setenv("ALIGNER_PROXY_ENGINE", f"unix:{tmp_path / 'e.sock'}")
-    engine = ScriptedEngine()
-    engine.weights = lambda request: (0.3, 0.1, 0.6) if "joke" in request.turns[0].content else (0.1, 0.8, 0.1)
-    async with serving(engine, tmp_path / "e.sock"):
+
+    async def weights(weigher: object, objectives: Sequence[str], turns: Sequence[Turn], encoder: TextEncoder) -> Any:
+        assert await encoder.identity()
+        return (0.3, 0.1, 0.6) if "joke" in turns[0].content else (0.1, 0.8, 0.1)
+
+    monkeypatch.setattr(Weigher, "weights", weights)
+    async with serving(ScriptedEngine(), tmp_path / "e.sock"):
         asked = ("--model", "gpt", "--prompt", "Tell me a joke.")
         told = json.loads((await asyncio.to_thread(_run, tmp_path / "p.yaml", *asked, "--json")).stdout)
         shown = (await asyncio.to_thread(_run, tmp_path / "p.yaml", *asked)).stdout
@@ -277,8 +287,30 @@ def test_a_preference_shows_what_becomes_of_it(tmp_path: Path) -> None:
 
 
 def test_drafts_of_a_corrector_that_repeats_itself_are_a_warning(tmp_path: Path) -> None:
-    text = "defaults: {drafts: 3, corrector: aligner}\nplugins: {correctors: {aligner: {engine: 'unix:/e.sock'}}}\n"
+    text = "defaults: {best_of: 3, corrector: aligner}\nplugins: {correctors: {aligner: {engine: 'unix:/e.sock'}}}\n"
     (tmp_path / "p.yaml").write_text(text)
     told = json.loads(_run(tmp_path / "p.yaml", "--model", "gpt", "--json").stdout)
-    assert told["settings"]["drafts"] == {"value": 3, "origin": "p.yaml:1 (defaults)"}
-    assert any("drafts have no use" in one for one in told["warnings"])
+    assert told["settings"]["best_of"] == {"value": 3, "origin": "p.yaml:1 (defaults)"}
+    assert any("best_of has no use" in one for one in told["warnings"])
+
+
+def test_old_names_and_missing_plugins_are_warnings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "p.yaml").write_text("defaults: {drafts: 3, trail: true, corrector: self_refine}\n")
+    monkeypatch.setattr(plugged, "installed", lambda: ())
+    plugged.load.cache_clear()
+    try:
+        told = json.loads(_run(tmp_path / "p.yaml", "--model", "gpt", "--json").stdout)
+    finally:
+        plugged.load.cache_clear()
+    assert "p.yaml:1: write debug_trailer in place of trail, which is accepted until 1.0" in told["warnings"]
+    for what in ("drafts", "corrector 'self_refine'"):
+        needs = "needs the plugin distribution aligner-proxy-systems, which is not installed"
+        assert any(warning.startswith(f"p.yaml:1: {what} {needs}") for warning in told["warnings"])
+
+
+def test_fields_that_plugins_of_others_read_are_given_by_name(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(PREFERRING)
+    asked = (tmp_path / "p.yaml", "--model", "gpt", "--team", "acme", "--json")
+    told = json.loads(_run(*asked, "--field", "preference=No emoji.").stdout)
+    assert [one["name"] for one in told["objectives"]] == ["prose", "no-emoji"]
+    assert "--field must read NAME=TEXT" in _run(*asked, "--field", "preference").output

@@ -126,8 +126,8 @@ def test_what_a_running_gateway_goes_by_is_said(report: dict[str, Any], verdict:
 
 
 def test_an_engine_of_another_version_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    served = version.SameWire(JSONResponse({}))
-    monkeypatch.setattr(version, "TOLD", {version.HEADER: "9", version.RELEASE: "9.9"})
+    served = version.WireVersionCheck(JSONResponse({}))
+    monkeypatch.setattr(version, "VERSION_HEADERS", {version.HEADER: "9", version.RELEASE: "9.9"})
     with listen.unix(config.default_socket()) as listener:
         server = uvicorn.Server(uvicorn.Config(served, log_config=None, lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -203,8 +203,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_plugins_are_named_with_what_they_offer(site: Path) -> None:
     found = {finding.check: finding for finding in doctor.plugins()}
     assert found["correctors"].found.startswith("metaaligner, aligner, self_refine, stream_aligner, plain_words")
-    assert found["objectives by prompt"].found.startswith("Meal, the embedded aligner has a net")
-    assert found["preferences"].found.startswith("MetaAlign, ")
+    assert found["plugin meal"].found.endswith("comes with the gateway; objectives: auto; keys of a policy: best_of")
+    assert found["plugin metaalign"].found.endswith("; keys of a policy: preferences, allow_preferences")
     assert "correctors: self_refine (a model of" in found["plugin self_refine"].found
     assert found["plugin plain_words"].found.startswith("0.1.0; correctors: plain_words (plain words")
     assert "gate rules: calm" in found["plugin plain_words"].found

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from tests.conformance.features import CHAT, MESSAGES, RESPONSES, TEXT, Cell
-from tests.e2e.conftest import Gateway, Streamed, made_up
+from tests.e2e.clients import Gateway, Streamed, made_up
 from tests.e2e.scripted_engine import INSULT
 from tests.fuzz.observed import events, frozen, only_texts_differ
 

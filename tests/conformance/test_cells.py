@@ -11,7 +11,7 @@ import pytest
 from tests.conformance.document import Seen
 from tests.conformance.exchange import BYTES, SAME_ERROR, TEXT_ONLY, ask, became, compared
 from tests.conformance.features import CELLS, CORRECTED, ERROR, SHADOW, UNCHANGED, Cell
-from tests.e2e.conftest import Gateway
+from tests.e2e.clients import Gateway
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 

@@ -10,7 +10,7 @@ import pytest
 from tests.conformance.clients import CLIENTS, sse_events
 from tests.conformance.document import Seen
 from tests.conformance.features import TEXT
-from tests.e2e.conftest import KEYS, Gateway
+from tests.e2e.clients import KEYS, Gateway
 from tests.e2e.scripted_answers import RUDE
 from tests.e2e.scripted_engine import INSULT
 

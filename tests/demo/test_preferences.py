@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_proxy import config
-from aligner_proxy.preferences.reading import read
-from aligner_proxy.wishes import WishSource
-from demo import preferences, wishes
+from aligner_proxy import plugged
+from aligner_proxy_systems.metaalign.parser import parse
+from aligner_proxy_systems.metaalign.types import PreferenceSource
+from demo import people, preferences
 from demo.preferences import Answered, _met, _weights
 from demo.show import Seen
 
@@ -26,12 +26,14 @@ def test_headers_are_read() -> None:
     assert (nothing.gained, nothing.heaviest) == ([], "")
 
 
-@pytest.mark.parametrize("wish", [*wishes.PERSONAS, wishes.EXPLICIT], ids=lambda wish: wish.who)
-def test_every_wish_holds_something_that_can_be_checked(wish: wishes.Wish) -> None:
-    ((name, text),) = wish.said.items()
-    assert any(one.certain for one in read(text, WishSource[{"preference": "REQUEST"}.get(name, "PERSONA")]).wishes)
+@pytest.mark.parametrize("person", [*people.PERSONAS, people.EXPLICIT], ids=lambda person: person.who)
+def test_every_person_says_something_that_can_be_checked(person: people.Person) -> None:
+    ((name, text),) = person.fields.items()
+    assert any(
+        one.fixable for one in parse(text, PreferenceSource[{"preference": "REQUEST"}.get(name, "PERSONA")]).preferences
+    )
 
 
 def test_its_policies_are_valid() -> None:
-    file = config.load(preferences.HERE / "configs" / "preferences.yaml")
-    assert file.routes[0].preferences == (WishSource.REQUEST, WishSource.PERSONA)
+    file = plugged.load_policies(preferences.HERE / "configs" / "preferences.yaml")
+    assert file.routes[0].preferences == (PreferenceSource.REQUEST, PreferenceSource.PERSONA)

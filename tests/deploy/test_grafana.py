@@ -17,6 +17,7 @@ from aligner_proxy import stages, telemetry
 from aligner_proxy.engine import phases
 from aligner_proxy.engine.load import exposition
 from aligner_proxy.engine.local import LocalEngine
+from aligner_proxy_systems.metaalign import extension as metaalign
 from tests.engine import tiny
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +52,7 @@ def families(text: str) -> dict[str, set[str]]:
 def declared() -> dict[str, set[str]]:
     """The same for the gateway, also of what has not been counted yet."""
     found: dict[str, set[str]] = {}
-    for module in (telemetry, stages):
+    for module in (telemetry, stages, metaalign):
         for metric in vars(module).values():
             if hasattr(metric, "_labelnames") and hasattr(metric, "describe"):
                 (family,) = metric.describe()

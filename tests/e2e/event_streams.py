@@ -26,11 +26,11 @@ def frames(events: Sequence[Event]) -> list[str]:
 def response_events(whole: Event, cut: Cut = pieces, failure: Sequence[Event] = ()) -> list[Event]:
     """A Responses stream, numbered without a gap; `failure` comes before the last event."""
     begun = {**whole, "status": "in_progress", "output": [], "usage": None, "incomplete_details": None}
-    told: list[Event] = [{"type": f"response.{kind}", "response": begun} for kind in ("created", "in_progress")]
+    events: list[Event] = [{"type": f"response.{kind}", "response": begun} for kind in ("created", "in_progress")]
     for index, item in enumerate(whole["output"]):
-        told += [{**event, "output_index": index} for event in _item(item, cut)]
-    told += [*failure, {"type": f"response.{whole['status']}", "response": whole}]
-    return [{**event, "sequence_number": number} for number, event in enumerate(told)]
+        events += [{**event, "output_index": index} for event in _item(item, cut)]
+    events += [*failure, {"type": f"response.{whole['status']}", "response": whole}]
+    return [{**event, "sequence_number": number} for number, event in enumerate(events)]
 
 
 def _item(item: Event, cut: Cut) -> Iterator[Event]:
@@ -50,7 +50,8 @@ def _item(item: Event, cut: Cut) -> Iterator[Event]:
 
 
 def _part(part: Event, cut: Cut) -> Iterator[Event]:
-    name, kind = f"response.{part['type']}", part["type"].removeprefix("output_")
+    name = f"response.{part['type']}"
+    kind = part["type"].removeprefix("output_")
     extra = {"logprobs": part.get("logprobs", [])} if kind == "text" else {}
     yield {"type": "response.content_part.added", "part": {**part, kind: "", **({"annotations": []} if extra else {})}}
     for piece in cut(part[kind]):
@@ -72,12 +73,12 @@ def _summary(part: Event, cut: Cut) -> Iterator[Event]:
 def message_events(whole: Event, cut: Cut = pieces) -> list[Event]:
     """A Messages stream with a ping in it."""
     begun = {**whole, "content": [], "stop_reason": None, "stop_sequence": None, "usage": {"input_tokens": 9}}
-    told: list[Event] = [{"type": "message_start", "message": begun}, {"type": "ping"}]
+    events: list[Event] = [{"type": "message_start", "message": begun}, {"type": "ping"}]
     for index, block in enumerate(whole["content"]):
-        told += [{**event, "index": index} for event in _block(block, cut)]
+        events += [{**event, "index": index} for event in _block(block, cut)]
     ending = {"stop_reason": whole["stop_reason"], "stop_sequence": whole["stop_sequence"]}
-    told += [{"type": "message_delta", "delta": ending, "usage": whole["usage"]}, {"type": "message_stop"}]
-    return told
+    events += [{"type": "message_delta", "delta": ending, "usage": whole["usage"]}, {"type": "message_stop"}]
+    return events
 
 
 def _block(block: Event, cut: Cut) -> Iterator[Event]:

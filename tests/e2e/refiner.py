@@ -19,7 +19,8 @@ USAGE = {"prompt_tokens": 50, "completion_tokens": 12, "total_tokens": 62}
 
 async def refined(body: dict[str, Any]) -> Response:
     """One answer of the refining model."""
-    system, told = body["messages"][0]["content"], json.loads(body["messages"][1]["content"])
+    system = body["messages"][0]["content"]
+    told = json.loads(body["messages"][1]["content"])
     script = told["conversation"][-1]["text"].split()[0]
     if script == "refine_down":
         return JSONResponse({"error": {"message": "no", "type": "server_error", "code": None}}, 500)

@@ -47,11 +47,11 @@ def script(body: Mapping[str, Any]) -> str:
 
 def said_last(body: Mapping[str, Any]) -> str:
     """What the user said last."""
-    said = body.get("prompt") or body.get("input") or body.get("messages")
-    while isinstance(said, list):
-        said = [part for part in said if not isinstance(part, dict) or part.get("role", "user") == "user"][-1]
-        said = said.get("content", said.get("text")) if isinstance(said, dict) else said
-    return str(said)
+    text = body.get("prompt") or body.get("input") or body.get("messages")
+    while isinstance(text, list):
+        text = [part for part in text if not isinstance(part, dict) or part.get("role", "user") == "user"][-1]
+        text = text.get("content", text.get("text")) if isinstance(text, dict) else text
+    return str(text)
 
 
 def answer(name: str, index: int = 0) -> str:

@@ -18,12 +18,13 @@ import uvicorn
 
 from aligner_proxy import config, prompts, tracing
 from aligner_proxy.engine.admission import Admission
-from aligner_proxy.engine.protocol import AlignRequest, WeighRequest
+from aligner_proxy.engine.protocol import AlignRequest, StatesRequest
 from aligner_proxy.engine.scripted import SCRIPTED
-from aligner_proxy.engine.scripted_reading import ScriptedReading, SegmentEngine
+from aligner_proxy.engine.scripted_reading import ScriptedSession, SegmentEngine
 from aligner_proxy.engine.server import IDLE_S, create_app
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.types import Correction, SegmentScore
+from tests.net_rows import rows_weighing
 
 INSULT = "You are an idiot for asking. "
 SLOW_S = 3.0
@@ -40,12 +41,14 @@ def correct(request: AlignRequest) -> Correction | Exception:
     return Correction(request.answer.replace(INSULT, ""), flagged)
 
 
-def weighed(request: WeighRequest) -> tuple[float, ...] | Exception:
-    """The first objective weighs three times what each other one does, or, of what ends so, an error."""
-    if request.turns[-1].content.endswith("unweighed"):
+_ROWS = rows_weighing(lambda objective, _: 3.0 if objective.startswith("Humour") else 1.0)
+
+
+def states(request: StatesRequest) -> list[list[float]] | Exception:
+    """Hidden states by which humour weighs three times what another does; an error for a prompt that ends so."""
+    if request.texts[0].endswith("unweighed"):
         return EngineFault("scripted fault")
-    count = len(request.objectives)
-    return (3 / (count + 2), *[1 / (count + 2)] * (count - 1))
+    return _ROWS(request)
 
 
 class Engine(SegmentEngine):
@@ -54,22 +57,23 @@ class Engine(SegmentEngine):
     def __init__(self, log: Path, template: str = SCRIPTED.template) -> None:
         super().__init__(lambda text: 4.0 if text == INSULT.strip() else -4.0)
         self.about = replace(SCRIPTED, template=template, template_hash=prompts.template(template).hash)
-        self.script, self.log = correct, log
-        self.weights = weighed
+        self.script = correct
+        self.log = log
+        self.rows = states
 
-    async def read(self, request: AlignRequest) -> ScriptedReading:
+    async def read(self, request: AlignRequest) -> ScriptedSession:
         """Read along, slowly where the question says so."""
-        said = request.turns[-1].content if request.turns else ""
-        return ScriptedReading(self, request, SLOW_S if said.startswith("slow") else 0.0)
+        question = request.turns[-1].content if request.turns else ""
+        return ScriptedSession(self, request, SLOW_S if question.startswith("slow") else 0.0)
 
     async def align(self, request: AlignRequest) -> Correction:
         """Log, wait, correct."""
         self._note("asked", request)
         try:
-            said = request.turns[-1].content if request.turns else ""
-            if said.startswith("slow"):
+            question = request.turns[-1].content if request.turns else ""
+            if question.startswith("slow"):
                 await asyncio.sleep(SLOW_S)
-            while said.startswith("held") and not self.log.with_suffix(".open").exists():
+            while question.startswith("held") and not self.log.with_suffix(".open").exists():
                 await asyncio.sleep(0.02)
             return await super().align(request)
         except asyncio.CancelledError:

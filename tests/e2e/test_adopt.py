@@ -21,7 +21,8 @@ import httpx
 import pytest
 
 from aligner_proxy import audit, config
-from tests.e2e.conftest import MASTER_KEY, EngineProcess, free_port
+from tests.e2e.clients import MASTER_KEY
+from tests.e2e.processes import EngineProcess, free_port
 from tests.e2e.scripted_answers import GOOD, RUDE
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -46,11 +47,11 @@ class Shell:
         self.process.stdin.write(f"{line}\necho {DONE} $?\n")
         self.process.stdin.flush()
         printed = []
-        for said in self.process.stdout:
-            if said.startswith(DONE):
-                assert said == f"{DONE} 0\n", f"{line}\n{''.join(printed)}"
+        for text in self.process.stdout:
+            if text.startswith(DONE):
+                assert text == f"{DONE} 0\n", f"{line}\n{''.join(printed)}"
                 return "".join(printed)
-            printed.append(said)
+            printed.append(text)
         raise AssertionError(f"the shell ended at: {line}\n{''.join(printed)}")
 
 
@@ -90,10 +91,10 @@ def shell(folder_of_ones_own: Path, upstream: str, engine: EngineProcess) -> Ite
     with subprocess.Popen(
         ["bash"], cwd=home, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
-        made = Shell(process)
-        yield made
+        terminal = Shell(process)
+        yield terminal
         if process.poll() is None:
-            made.type("kill $(jobs -p) 2>/dev/null; wait; true")
+            terminal.type("kill $(jobs -p) 2>/dev/null; wait; true")
             process.terminate()
 
 
@@ -126,13 +127,15 @@ def ask(port: int, script: str) -> tuple[str, str]:
 def kept(home: Path) -> list[Any]:
     """What stands in the audit store."""
     store = audit.store(config.load(home / "configs" / "policies.yaml"))
-    found = list(store.entries())
+    entries = list(store.entries())
     store.close()
-    return found
+    return entries
 
 
 def test_the_page_as_it_is_written(shell: Shell, folder_of_ones_own: Path, port: int) -> None:
-    home, walked, said = folder_of_ones_own, [], {}
+    home = folder_of_ones_own
+    walked = []
+    outputs = {}
     for heading, block in steps(port):
         walked.append(heading)
         if heading.endswith("/yaml"):
@@ -140,13 +143,13 @@ def test_the_page_as_it_is_written(shell: Shell, folder_of_ones_own: Path, port:
             continue
         for line in block.splitlines():
             typed = line.replace(" &", " >>gateway.log 2>&1 &") if line.endswith("&") else line
-            said[line] = shell.type(typed)
+            outputs[line] = shell.type(typed)
         if heading == "Shadow/sh" and walked.count(heading) == 2:
             until(home, entries=a_day_in_shadow(port))
         if heading == "Enforce/sh" and walked.count(heading) == 2:
             a_day_of_enforcement(port)
     assert "Back/sh" in walked
-    check(home, said)
+    check(home, outputs)
 
 
 def a_day_in_shadow(port: int) -> int:
@@ -168,17 +171,17 @@ def a_day_of_enforcement(port: int) -> None:
     assert seen == {("corrected", KIND), ("skipped", RUDE)}
 
 
-def check(home: Path, said: dict[str, str]) -> None:
+def check(home: Path, outputs: dict[str, str]) -> None:
     """What the commands printed and left behind."""
     printed = {
-        line.split()[1] + (" " + line.split()[-1]): text for line, text in said.items() if "aligner-proxy" in line
+        line.split()[1] + (" " + line.split()[-1]): text for line, text in outputs.items() if "aligner-proxy" in line
     }
     assert "policy chat" in printed["check gpt-4o-mini"]
     assert "share changed" in printed["replay replay"]
     assert sorted(path.name for path in (home / "replay").iterdir()) == ["replay.json", "replay.md", "replay.svg"]
-    told = json.loads((home / "replay" / "replay.json").read_text())
-    assert told["changes"]["the same"] == told["answers"] > 0
-    assert told["before"]["endings"]["changed"] > 0
+    report = json.loads((home / "replay" / "replay.json").read_text())
+    assert report["changes"]["the same"] == report["answers"] > 0
+    assert report["before"]["endings"]["changed"] > 0
     assert "+    caution: 1.5" in printed["promote 1.5"]
     assert "+    mode: enforce  " in printed["promote --dry-run"]
     assert "written; what was before" not in printed["promote --dry-run"]

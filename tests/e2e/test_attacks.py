@@ -8,8 +8,10 @@ import httpx
 import pytest
 
 from tests.attacks.attack import Attack, rows
+from tests.e2e.answers import ANSWERS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+DEPLOYMENT = ANSWERS
 
 INSULT = "You are an idiot"
 CORRECTED = "the answer is corrected, or refused"

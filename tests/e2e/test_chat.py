@@ -9,7 +9,10 @@ import httpx
 import openai
 import pytest
 
+from tests.e2e.answers import ANSWERS
+
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+DEPLOYMENT = ANSWERS
 
 KIND = "The capital of France is Paris. It lies on the Seine."
 RUDE = "The capital of France is Paris. You are an idiot for asking. It lies on the Seine."
@@ -38,9 +41,9 @@ SKIPPED: list[tuple[str, str, dict[str, Any]]] = [
 def test_an_answer_is_corrected_and_says_so(gateway: Any) -> None:
     got = gateway.chat("rude and first")
     assert got.json()["choices"][0]["message"]["content"] == KIND
-    told = {name: value for name, value in got.headers.items() if name.startswith("x-aligner")}
-    assert float(told.pop("x-aligner-ms")) >= 0
-    assert told == {
+    headers = {name: value for name, value in got.headers.items() if name.startswith("x-aligner")}
+    assert float(headers.pop("x-aligner-ms")) >= 0
+    assert headers == {
         "x-aligner-status": "corrected",
         "x-aligner-objectives": "kind",
         "x-aligner-policy": "all",
@@ -62,7 +65,8 @@ def test_the_official_client_needs_nothing_but_a_base_url(gateway: Any) -> None:
 
 @pytest.mark.parametrize("model", ["gpt", "claude"])
 def test_a_stream_says_what_a_whole_response_says(gateway: Any, plain: Any, model: str) -> None:
-    whole, stream = gateway.chat("rude", model=model), gateway.chat_stream("rude", model=model)
+    whole = gateway.chat("rude", model=model)
+    stream = gateway.chat_stream("rude", model=model)
     assert whole.json()["choices"][0]["message"]["content"] == stream.text() == KIND
     assert stream.headers["x-aligner-status"] == "pending"
     assert stream.comments == [": aligner status=corrected"]
@@ -132,14 +136,16 @@ def test_token_probabilities_are_not_made_wrong(gateway: Any, plain: Any) -> Non
 
 
 def test_reasoning_beside_a_corrected_answer_is_kept(gateway: Any, plain: Any) -> None:
-    ours, theirs = gateway.chat("reasoning").json(), plain.chat("reasoning").json()
+    ours = gateway.chat("reasoning").json()
+    theirs = plain.chat("reasoning").json()
     assert ours["choices"][0]["message"].pop("content") == KIND
     assert theirs["choices"][0]["message"].pop("content") == RUDE
     assert ours == theirs
 
 
 def test_three_choices_are_three_answers(gateway: Any, plain: Any) -> None:
-    got, original = gateway.chat("rude", n=3), plain.chat("rude", n=3).json()["choices"]
+    got = gateway.chat("rude", n=3)
+    original = plain.chat("rude", n=3).json()["choices"]
     texts = [choice["message"]["content"] for choice in got.json()["choices"]]
     assert texts == [KIND, original[1]["message"]["content"], KIND]
     assert got.headers["x-aligner-status"] == "corrected"
@@ -175,8 +181,8 @@ def test_a_shadow_does_not_wait_for_a_slow_engine(gateway: Any, engine: Any) -> 
 def shadowed(gateway: Any, reason: str) -> float:
     """How many choices of the shadowed route ended like this."""
     lines = gateway.http.get("/metrics/").text.splitlines()
-    found = [line for line in lines if line.startswith("aligner_outcomes_total{") and f'reason="{reason}"' in line]
-    return sum(float(line.rpartition(" ")[2]) for line in found)
+    counted = [line for line in lines if line.startswith("aligner_outcomes_total{") and f'reason="{reason}"' in line]
+    return sum(float(line.rpartition(" ")[2]) for line in counted)
 
 
 def test_the_gate_keeps_the_original(gateway: Any, plain: Any) -> None:
@@ -201,13 +207,15 @@ def test_on_error_block_is_an_openai_error(gateway: Any, stream: bool) -> None:
 
 
 def test_an_upstream_error_is_litellms_own(gateway: Any, plain: Any) -> None:
-    ours, theirs = gateway.chat("fail"), plain.chat("fail")
+    ours = gateway.chat("fail")
+    theirs = plain.chat("fail")
     assert (ours.status_code, ours.json()) == (theirs.status_code, theirs.json())
     assert (ours.headers["x-aligner-status"], ours.headers["x-aligner-reason"]) == ("skipped", "upstream_error")
 
 
 def test_a_stream_that_breaks_is_delivered_as_far_as_it_came(gateway: Any, plain: Any) -> None:
-    ours, theirs = gateway.chat_stream("break"), plain.chat_stream("break")
+    ours = gateway.chat_stream("break")
+    theirs = plain.chat_stream("break")
     assert ours.text() == theirs.text() != ""
     assert ours.comments == [": aligner status=skipped reason=upstream_error"]
     assert ours.untouched() == theirs.untouched()
@@ -250,7 +258,8 @@ def test_a_guardrail_that_stands_on_the_model_too_runs_once(gateway: Any, engine
 def test_litellms_own_cache_holds_originals_and_every_hit_is_corrected(
     tenants: Any, plain: Any, upstream: str, stream: bool
 ) -> None:
-    script, cached = f"rude and cached {stream}", {"cache": {"use-cache": True}}
+    script = f"rude and cached {stream}"
+    cached = {"cache": {"use-cache": True}}
 
     def say(who: Any) -> str:
         if stream:

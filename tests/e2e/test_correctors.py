@@ -8,8 +8,10 @@ import httpx
 import pytest
 
 from tests.e2e.scripted_answers import GOOD, RUDE
+from tests.e2e.systems import CORRECTORS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+DEPLOYMENT = CORRECTORS
 
 KIND = "The capital of France is Paris. It lies on the Seine."
 
@@ -148,8 +150,8 @@ def test_the_example_and_its_rule_work_in_the_gateway(gateway: Any) -> None:
     assert text(shouted) == RUDE
 
 
-def test_no_text_of_anybody_is_in_the_log(gateway: Any, folder: Any) -> None:
+def test_no_text_of_anybody_is_in_the_log(gateway: Any) -> None:
     gateway.chat("refine_raises and logs", model="foreign")
-    log = (folder / "guarded.log").read_text()
+    log = gateway.log.read_text()
     assert "aligner_outcome" in log or "plugin_error" in log
     assert "the answer was" not in log

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.answers import ANSWERS
+
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+DEPLOYMENT = ANSWERS
 
 KIND = "The capital of France is Paris. It lies on the Seine."
 
@@ -16,14 +19,15 @@ KIND = "The capital of France is Paris. It lies on the Seine."
 @pytest.mark.parametrize("stream", [False, True])
 def test_sigkill_in_mid_request(gateway: Any, plain: Any, engine: Any, stream: bool) -> None:
     script = f"slow and killed {stream}"
-    before, started = len(engine.calls()), time.monotonic()
+    before = len(engine.calls())
+    started = time.monotonic()
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(gateway.chat_stream if stream else gateway.chat, script)
+        answering = pool.submit(gateway.chat_stream if stream else gateway.chat, script)
         while len(engine.calls()) == before:
             time.sleep(0.05)
             assert time.monotonic() - started < 20, "the engine was never asked"
         engine.kill()
-        got = asked.result()
+        got = answering.result()
     assert time.monotonic() - started < 20
     if stream:
         assert got.comments == [": aligner status=failed reason=engine_unavailable"]

@@ -16,9 +16,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.conftest import MASTER_KEY, Gateway
+from tests.e2e.answers import ANSWERS
+from tests.e2e.clients import MASTER_KEY, Gateway
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+DEPLOYMENT = ANSWERS
 
 KIND = "The capital of France is Paris. It lies on the Seine."
 RUDE = "The capital of France is Paris. You are an idiot for asking. It lies on the Seine."
@@ -175,7 +177,9 @@ there.getresponse().read()
 @pytest.mark.parametrize("model", ["patient", "pinged"])
 def test_a_client_that_leaves_takes_its_work_along(gateway: Any, engine: Any, stream: bool, model: str) -> None:
     """The client is a process that is killed: its connection ends as connections end."""
-    asked, cancelled, before = len(engine.calls()), len(engine.calls("cancelled")), given_up(gateway)
+    asked = len(engine.calls())
+    cancelled = len(engine.calls("cancelled"))
+    before = given_up(gateway)
     messages = [{"role": "user", "content": f"held and killed {stream} {model}"}]
     body = f'{{"model": "{model}", "stream": {str(stream).lower()}, "messages": {messages!r}}}'.replace("'", '"')
     where = httpx.URL(gateway.address)
@@ -188,7 +192,8 @@ def test_a_client_that_leaves_takes_its_work_along(gateway: Any, engine: Any, st
 
 
 def test_a_choice_that_two_clients_wait_for_is_finished_for_the_one_that_stays(tenants: Any, engine: Any) -> None:
-    before, cancelled = len(engine.calls()), len(engine.calls("cancelled"))
+    before = len(engine.calls())
+    cancelled = len(engine.calls("cancelled"))
     impatient = Gateway(tenants["other"].address, "key-other-1")
     with ThreadPoolExecutor(2) as pool, engine.holding() as let_go:
         staying = pool.submit(tenants["other"].chat, "held and shared")

@@ -16,7 +16,8 @@ from starlette.routing import Route
 
 from tests.engine.serving import Completions, served
 
-from .conftest import MASTER_KEY, Process, free_port
+from .clients import MASTER_KEY
+from .processes import Process, free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 SAID, BETTER = "The harbour opens at six. You are a fool.", "The harbour opens at six."

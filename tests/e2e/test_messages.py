@@ -9,9 +9,12 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.conftest import MESSAGES_MODELS, Streamed, made_up
+from tests.e2e.answers import ANSWERS
+from tests.e2e.clients import Streamed, made_up
+from tests.e2e.deployment import MESSAGES_MODELS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+DEPLOYMENT = ANSWERS
 
 KIND = "The capital of France is Paris. It lies on the Seine."
 RUDE = "The capital of France is Paris. You are an idiot for asking. It lies on the Seine."
@@ -61,7 +64,8 @@ def shapes(stream: Streamed) -> Any:
 
 @pytest.mark.parametrize("model", MESSAGES_MODELS)
 def test_a_stream_says_what_a_whole_message_says(gateway: Any, plain: Any, model: str) -> None:
-    whole, stream = gateway.message("rude", model=model), gateway.message_stream("rude", model=model)
+    whole = gateway.message("rude", model=model)
+    stream = gateway.message_stream("rude", model=model)
     assert texts(whole.json()) == told(stream) == [KIND]
     assert (whole.headers["x-aligner-status"], stream.headers["x-aligner-status"]) == ("corrected", "pending")
     assert stream.raw.endswith('data: {"type": "message_stop"}\n\n: aligner status=corrected\n\n')
@@ -104,7 +108,8 @@ def test_a_skipped_answer_is_untouched_to_the_byte(
 
 @pytest.mark.parametrize(("model", "script"), [("claude", "parts"), ("gpt", "messages")])
 def test_each_text_block_is_an_answer(gateway: Any, plain: Any, model: str, script: str) -> None:
-    got, stream = gateway.message(script, model=model), gateway.message_stream(script, model=model)
+    got = gateway.message(script, model=model)
+    stream = gateway.message_stream(script, model=model)
     original = texts(plain.message(script, model=model).json())
     assert texts(got.json()) == told(stream) == [KIND if text == RUDE else text for text in original]
     outcomes = ",".join("corrected" if text == RUDE else "unchanged" for text in original)
@@ -175,7 +180,8 @@ def test_an_upstream_may_forbid_storing(tenants: Any, engine: Any, stream: bool)
 def test_litellms_own_cache_holds_originals_and_every_hit_is_corrected(
     tenants: Any, upstream: str, stream: bool
 ) -> None:
-    script, cached = f"rude and cached messages {stream}", {"cache": {"use-cache": True}}
+    script = f"rude and cached messages {stream}"
+    cached = {"cache": {"use-cache": True}}
 
     def say(who: Any) -> list[str]:
         return told(who.message_stream(script, **cached)) if stream else texts(who.message(script, **cached).json())

@@ -9,7 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.e2e.answers import ANSWERS
+
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+DEPLOYMENT = ANSWERS
 
 
 def test_metrics_are_served_by_the_proxy(gateway: Any) -> None:
@@ -30,7 +33,8 @@ def test_metrics_are_for_the_operator(gateway: Any, tenants: Any) -> None:
 
 def test_logs_hold_no_text_and_no_key(gateway: Any, tenants: Any, folder: Path) -> None:
     """Whatever happens to a request: corrected, blocked, too slow, refused, unknown, on every endpoint."""
-    acme, canary = tenants["acme"], "canary-9184-in-the-coal-mine"
+    acme = tenants["acme"]
+    canary = "canary-9184-in-the-coal-mine"
     headers = {"x-aligner-objectives": "concise", "x-canary": canary}
     acme.chat(f"rude {canary}", headers=headers, metadata={"note": canary})
     acme.chat_stream(f"slow {canary}", model="hasty")
@@ -42,14 +46,14 @@ def test_logs_hold_no_text_and_no_key(gateway: Any, tenants: Any, folder: Path) 
     acme.message_stream(f"rude {canary}")
     acme.complete(f"rude {canary}")
     acme.chat(f"rude {canary}", headers={"x-aligner-objectives": canary})
-    said = (folder / "guarded.log").read_text() + (folder / "engine.log").read_text()
+    logged = gateway.log.read_text() + (folder / "engine.log").read_text()
     for secret in ("You are an idiot", "capital of France", "key-acme-1", "sk-e2e", canary):
-        assert secret not in said, secret
+        assert secret not in logged, secret
 
 
-def test_every_choice_is_one_line_of_json(gateway: Any, folder: Path) -> None:
+def test_every_choice_is_one_line_of_json(gateway: Any) -> None:
     call_id = gateway.chat("rude outcome").headers["x-litellm-call-id"]
-    told = [line for line in (folder / "guarded.log").read_text().splitlines() if call_id in line]
-    (outcome,) = [line for line in map(json.loads, told) if line.get("logger") == "aligner_proxy.outcome"]
+    lines = [line for line in gateway.log.read_text().splitlines() if call_id in line]
+    (outcome,) = [line for line in map(json.loads, lines) if line.get("logger") == "aligner_proxy.outcome"]
     assert (outcome["event"], outcome["call_id"], outcome["status"]) == ("aligner_outcome", call_id, "corrected")
     assert (outcome["level"], outcome["segments"], outcome["flagged"]) == ("info", 1, 1)

@@ -17,7 +17,8 @@ import pytest
 import yaml
 
 from aligner_proxy import in_force
-from tests.e2e.conftest import MASTER_KEY, Gateway, Process, free_port
+from tests.e2e.clients import MASTER_KEY, Gateway
+from tests.e2e.processes import Process, free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -65,9 +66,9 @@ def reloading(folder: Path, upstream: str, engine: Any) -> Iterator[Reloading]:
     own = folder / "reload"
     own.mkdir()
     port = free_port()
-    made = Reloading(own, f"http://127.0.0.1:{port}", own / "proxy.log")
-    made.policies(version(0))
-    made.keys([entry(KEY)])
+    started = Reloading(own, f"http://127.0.0.1:{port}", own / "proxy.log")
+    started.policies(version(0))
+    started.keys([entry(KEY)])
     params = {"model": "openai/up", "api_base": f"{upstream}/v1", "api_key": "none"}
     guardrail = {"guardrail": "aligner_proxy.guardrail.AlignerGuardrail", "mode": "post_call", "default_on": True}
     settings = {
@@ -86,11 +87,11 @@ def reloading(folder: Path, upstream: str, engine: Any) -> Iterator[Reloading]:
     # uvicorn ends a worker that does not answer for 5 s; on a busy machine importing LiteLLM alone takes longer.
     workers = ["--num_workers", str(WORKERS), "--timeout_worker_healthcheck", "120"]
     where = ["--host", "127.0.0.1", "--port", str(port), "--telemetry", "False", *workers]
-    process = Process([litellm, "--config", str(own / "litellm.yaml"), *where], made.log, env)
+    process = Process([litellm, "--config", str(own / "litellm.yaml"), *where], started.log, env)
     process.start()
     try:
-        process.wait_for(f"{made.address}/health/readiness", within_s=WORKERS * 240)
-        yield made
+        process.wait_for(f"{started.address}/health/readiness", within_s=WORKERS * 240)
+        yield started
     finally:
         process.stop()
 
@@ -174,9 +175,9 @@ def test_a_bad_file_is_refused_by_every_worker_and_doctor_knows_why(
     bad = yaml.safe_dump(version(8)) + "defaults: {on_error: {timeuot: block}}\n"
     reloading.policies(bad)
     until(lambda: sum(one.refused is not None for one in in_force.reports()) == WORKERS, "nobody refused it")
-    said = {str(one.refused) for one in in_force.reports()}
+    refusals = {str(one.refused) for one in in_force.reports()}
     line = bad.count("\n")
-    assert said == {f"policies.yaml:{line}: unknown key 'timeuot' in defaults.on_error; did you mean 'timeout'?"}
+    assert refusals == {f"policies.yaml:{line}: unknown key 'timeuot' in defaults.on_error; did you mean 'timeout'?"}
     everywhere(reloading, "v7")
     assert reloading.log.read_text().count("unknown key 'timeuot'") == WORKERS
     reloading.policies(version(9))
@@ -185,7 +186,8 @@ def test_a_bad_file_is_refused_by_every_worker_and_doctor_knows_why(
 
 
 def test_keys_come_and_go_and_a_broken_file_locks_nobody_out(reloading: Reloading) -> None:
-    ours, new = reloading.gateway(KEY), reloading.gateway("key-reload-2")
+    ours = reloading.gateway(KEY)
+    new = reloading.gateway("key-reload-2")
 
     def status(gateway: Gateway) -> set[int]:
         return {gateway.chat("good").status_code for _ in range(6)}

@@ -10,9 +10,12 @@ import httpx
 import openai
 import pytest
 
-from tests.e2e.conftest import RESPONSES_MODELS, Streamed, made_up
+from tests.e2e.answers import ANSWERS
+from tests.e2e.clients import Streamed, made_up
+from tests.e2e.deployment import RESPONSES_MODELS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+DEPLOYMENT = ANSWERS
 
 KIND = "The capital of France is Paris. It lies on the Seine."
 RUDE = "The capital of France is Paris. You are an idiot for asking. It lies on the Seine."
@@ -65,17 +68,18 @@ def told(stream: Streamed) -> list[str]:
 
 def shapes(stream: Streamed) -> Any:
     """The stream as LiteLLM alone would have sent it, texts blanked."""
-    said = made_up(json.dumps(stream.chunks))
+    events = made_up(json.dumps(stream.chunks))
     for text in sorted(
         {*told(stream), *(e["delta"] for e in stream.chunks if "delta" in e), ""}, key=len, reverse=True
     ):
-        said = said.replace(f": {json.dumps(text)}", ': ""')
-    return json.loads(said)
+        events = events.replace(f": {json.dumps(text)}", ': ""')
+    return json.loads(events)
 
 
 @pytest.mark.parametrize("model", RESPONSES_MODELS)
 def test_a_stream_says_what_a_whole_response_says(gateway: Any, plain: Any, model: str) -> None:
-    whole, stream = gateway.respond("rude", model=model), gateway.respond_stream("rude", model=model)
+    whole = gateway.respond("rude", model=model)
+    stream = gateway.respond_stream("rude", model=model)
     assert texts(whole.json()) == told(stream) == [KIND]
     assert (whole.headers["x-aligner-status"], stream.headers["x-aligner-status"]) == ("corrected", "pending")
     assert stream.comments == [": aligner status=corrected"]
@@ -138,7 +142,8 @@ def test_an_answer_in_the_background_is_corrected_when_it_is_fetched(gateway: An
 
 @pytest.mark.parametrize("script", ["parts", "messages"])
 def test_each_text_part_is_an_answer(gateway: Any, plain: Any, script: str) -> None:
-    got, stream = gateway.respond(script), gateway.respond_stream(script)
+    got = gateway.respond(script)
+    stream = gateway.respond_stream(script)
     original = texts(plain.respond(script).json())
     expected = [KIND if text == RUDE else text for text in original]
     assert texts(got.json()) == told(stream) == expected
@@ -189,7 +194,8 @@ def test_on_error_block_fails_a_stream_in_the_words_of_the_api(gateway: Any) -> 
 
 
 def test_an_upstream_error_is_litellms_own(gateway: Any, plain: Any) -> None:
-    ours, theirs = gateway.respond("fail"), plain.respond("fail")
+    ours = gateway.respond("fail")
+    theirs = plain.respond("fail")
     assert (ours.status_code, ours.json()) == (theirs.status_code, theirs.json())
     assert ours.headers["x-aligner-reason"] == "upstream_error"
 
@@ -233,7 +239,8 @@ def test_an_upstream_may_forbid_storing(tenants: Any, engine: Any, stream: bool)
 def test_litellms_own_cache_holds_originals_and_every_hit_is_corrected(
     tenants: Any, upstream: str, stream: bool
 ) -> None:
-    script, cached = f"rude and cached responses {stream}", {"cache": {"use-cache": True}}
+    script = f"rude and cached responses {stream}"
+    cached = {"cache": {"use-cache": True}}
 
     def say(who: Any) -> list[str]:
         return told(who.respond_stream(script, **cached)) if stream else texts(who.respond(script, **cached).json())

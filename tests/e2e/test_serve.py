@@ -17,7 +17,8 @@ import httpx
 import pytest
 import yaml
 
-from tests.e2e.conftest import MASTER_KEY, free_port
+from tests.e2e.clients import MASTER_KEY
+from tests.e2e.processes import free_port
 from tests.engine import tiny
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -97,17 +98,20 @@ def served(tmp_path: Path, upstream: str, request: pytest.FixtureRequest) -> Ite
         "general_settings": {"master_key": MASTER_KEY},
     }
     (tmp_path / "litellm.yaml").write_text(yaml.safe_dump(config))
-    port, log = free_port(), tmp_path / "serve.log"
+    port = free_port()
+    log = tmp_path / "serve.log"
     command = ["serve", "--config", str(tmp_path / "litellm.yaml"), "--port", str(port)]
     command += ["--workers", str(getattr(request, "param", 1))]
     env = {**os.environ, "ALIGNER_PROXY_HOME": str(tmp_path / "home"), "NO_PROXY": "*"}
     with log.open("wb") as sink:
         process = subprocess.Popen([sys.executable, "-m", "aligner_proxy", *command], stdout=sink, stderr=sink, env=env)
-        made = Served(process, f"http://127.0.0.1:{port}", log)
-        until(lambda: ready(made), log)
-        yield made
-        process.kill()
-        process.wait()
+        started = Served(process, f"http://127.0.0.1:{port}", log)
+        try:
+            until(lambda: ready(started), log)
+            yield started
+        finally:
+            process.kill()
+            process.wait()
 
 
 def test_corrects_restarts_a_killed_engine_and_drains(served: Served) -> None:
@@ -115,7 +119,8 @@ def test_corrects_restarts_a_killed_engine_and_drains(served: Served) -> None:
     assert first.status_code == httpx.codes.OK
     assert first.headers["x-aligner-status"] in {"corrected", "unchanged"}
 
-    engine, gateway = served.child("engine"), served.child("litellm")
+    engine = served.child("engine")
+    gateway = served.child("litellm")
     os.kill(engine, signal.SIGKILL)
     until(lambda: served.child("engine") != engine, served.log)
     until(lambda: served.ask("hello again").headers["x-aligner-status"] in {"corrected", "unchanged"}, served.log)

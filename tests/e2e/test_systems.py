@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import SYSTEMS
 from tests.e2e.scripted_answers import GOOD
+from tests.e2e.systems import CORRECTORS, SYSTEMS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+DEPLOYMENT = CORRECTORS
 
 KIND = "The capital of France is Paris. It lies on the Seine."
 WISH = {"metadata": {"aligner": {"preference": "Write in capital letters."}}}

@@ -8,7 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.e2e.answers import ANSWERS
+
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+DEPLOYMENT = ANSWERS
 
 
 def test_keys_come_from_the_file(gateway: Any, tenants: Any) -> None:
@@ -65,8 +68,8 @@ def test_two_tenants_with_the_same_words_share_nothing_stored(tenants: Any, engi
 def test_two_tenants_with_the_same_words_share_nothing_in_flight(tenants: Any, engine: Any) -> None:
     before = len(engine.calls())
     with ThreadPoolExecutor(4) as pool:
-        asked = [pool.submit(tenants[who].chat, "slow alike") for who in ("other", "vip", "other", "vip")]
-        assert {job.result().headers["x-aligner-status"] for job in asked} == {"corrected"}
+        answering = [pool.submit(tenants[who].chat, "slow alike") for who in ("other", "vip", "other", "vip")]
+        assert {job.result().headers["x-aligner-status"] for job in answering} == {"corrected"}
     assert len(engine.calls()) == before + 2
 
 

@@ -6,13 +6,17 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.answers import ANSWERS
+
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+DEPLOYMENT = ANSWERS
 
 KIND = "The capital of France is Paris. It lies on the Seine."
 
 
 def test_a_stream_says_what_a_whole_response_says(gateway: Any, plain: Any) -> None:
-    whole, stream = gateway.complete("rude"), gateway.complete_stream("rude")
+    whole = gateway.complete("rude")
+    stream = gateway.complete_stream("rude")
     assert whole.json()["choices"][0]["text"] == stream.text() == KIND
     assert whole.headers["x-aligner-status"] == "corrected"
     assert stream.comments == [": aligner status=corrected"]
@@ -57,7 +61,8 @@ def test_several_prompts_with_several_choices(gateway: Any, plain: Any) -> None:
 
 def test_the_usage_chunk_comes_when_asked_for(gateway: Any, plain: Any) -> None:
     more = {"stream_options": {"include_usage": True}}
-    ours, theirs = gateway.complete_stream("rude", **more).chunks, plain.complete_stream("rude", **more).chunks
+    ours = gateway.complete_stream("rude", **more).chunks
+    theirs = plain.complete_stream("rude", **more).chunks
     assert [chunk.get("usage") for chunk in ours] == [chunk.get("usage") for chunk in theirs]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import importlib
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from tests.e2e import conftest
-from tests.e2e.conftest import EngineProcess, Gateway, Process
+from tests.e2e import deployment
+from tests.e2e.clients import Gateway
+from tests.e2e.deployment import Deployment
+from tests.e2e.processes import scripted_engine
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
+TRACED = Deployment(callbacks=("otel",)).model("gpt")
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 WAIT_S = 60.0
 
@@ -35,8 +36,8 @@ class Collector:
     def spans(self, trace: str) -> dict[str, Any]:
         """The spans of one trace by name."""
         form = importlib.import_module("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
-        told = [form.ExportTraceServiceRequest.FromString(body) for body in list(self.bodies)]
-        groups = [scope for one in told for resource in one.resource_spans for scope in resource.scope_spans]
+        exported = [form.ExportTraceServiceRequest.FromString(body) for body in list(self.bodies)]
+        groups = [scope for one in exported for resource in one.resource_spans for scope in resource.scope_spans]
         return {span.name: span for group in groups for span in group.spans if span.trace_id.hex() == trace}
 
     def until(self, trace: str, *names: str) -> dict[str, Any]:
@@ -79,24 +80,17 @@ def collector() -> Iterator[Collector]:
 def traced(tmp_path_factory: pytest.TempPathFactory, upstream: str, collector: Collector) -> Iterator[Gateway]:
     """LiteLLM with its otel callback and our guardrail, and an engine that exports, too."""
     folder = tmp_path_factory.mktemp("traced")
-    (folder / "configs").mkdir()
     endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.address, "OTEL_BSP_SCHEDULE_DELAY": "200"}
-    address = folder / "engine.sock"
-    command = [sys.executable, str(conftest.HERE / "scripted_engine.py"), str(address), str(folder / "engine.calls")]
-    engine = EngineProcess(Process(command, folder / "engine.log", endpoint), address, folder / "engine.calls")
-    proxy, base = conftest.proxy(folder, upstream, engine, guarded=True)
-    path = folder / "configs" / "guarded.yaml"
-    settings = yaml.safe_load(path.read_text())
-    settings["litellm_settings"]["callbacks"] = ["otel"]
-    path.write_text(yaml.safe_dump(settings))
-    proxy.env |= {**endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf", "OTEL_EXPORTER": "otlp_http"}
+    engine = scripted_engine(folder, "engine", env=endpoint)
+    proxy = deployment.proxy(TRACED, folder / "proxy", folder, upstream, engine, guarded=True)
+    proxy.process.env |= {**endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf", "OTEL_EXPORTER": "otlp_http"}
     engine.start()
-    proxy.start()
-    proxy.wait_for(f"{base}/health/readiness")
-    gateway = Gateway(base)
+    proxy.process.start()
+    proxy.wait()
+    gateway = Gateway(proxy.address)
     yield gateway
-    gateway.http.close()
-    proxy.stop()
+    gateway.close()
+    proxy.process.stop()
     engine.process.stop()
 
 
@@ -126,5 +120,5 @@ def test_our_spans_hold_no_text_and_no_key(traced: Gateway, collector: Collector
     trace = "5" + TRACE[1:]
     traced.chat("rude canary-5521", headers=sent(trace))
     spans = collector.until(trace, "aligner.correct", "aligner.engine.request")
-    said = " ".join(str(span) for name, span in spans.items() if name.startswith("aligner."))
-    assert not [secret for secret in ("idiot", "canary-5521", "sk-e2e", "Paris") if secret in said]
+    exported = " ".join(str(span) for name, span in spans.items() if name.startswith("aligner."))
+    assert not [secret for secret in ("idiot", "canary-5521", "sk-e2e", "Paris") if secret in exported]

@@ -32,9 +32,9 @@ STOPS = {
 }
 
 
-def text(said: str, **more: Any) -> dict[str, Any]:
+def text(content: str, **more: Any) -> dict[str, Any]:
     """A text block."""
-    return {"type": "text", "text": said, **more}
+    return {"type": "text", "text": content, **more}
 
 
 def content(name: str) -> list[dict[str, Any]]:
@@ -70,9 +70,9 @@ def body_of(name: str, model: str) -> dict[str, Any]:
 
 def stream(name: str, model: str) -> list[dict[str, Any]]:
     """The events of that message."""
-    told = message_events(body_of(name, model))
+    events = message_events(body_of(name, model))
     error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
-    return [*told[:-2], error] if name == "error" else told
+    return [*events[:-2], error] if name == "error" else events
 
 
 async def messages(request: Request) -> Response:

@@ -39,9 +39,9 @@ USAGE = {
 UNFINISHED = {"length": "max_output_tokens", "filter": "content_filter"}
 
 
-def text(said: str, **more: Any) -> dict[str, Any]:
+def text(content: str, **more: Any) -> dict[str, Any]:
     """A part of a message."""
-    return {"type": "output_text", "text": said, "annotations": [], "logprobs": [], **more}
+    return {"type": "output_text", "text": content, "annotations": [], "logprobs": [], **more}
 
 
 def message(*parts: dict[str, Any], number: int = 1) -> dict[str, Any]:

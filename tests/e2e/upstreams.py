@@ -62,28 +62,29 @@ def frames(chunks: list[dict[str, Any]], done: bool = True) -> list[str]:
 def chat_chunks(name: str, body: dict[str, Any]) -> list[dict[str, Any]]:
     """A chat stream: roles, then the choices interleaved, then finish reasons, then usage if asked for."""
     head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1700000000, "model": body["model"]}
-    n, odds = body.get("n") or 1, LOGPROBS if body.get("logprobs") else None
-    said: list[tuple[int, dict[str, Any], str | None]] = [
+    n = body.get("n") or 1
+    odds = LOGPROBS if body.get("logprobs") else None
+    parts: list[tuple[int, dict[str, Any], str | None]] = [
         (i, {"role": "assistant", "content": ""}, None) for i in range(n)
     ]
     texts = [pieces(answer(name, i)) for i in range(n)]
     if name in ("tools", "call"):
         call = {"index": 0, **TOOL}
-        said.append((0, {"tool_calls": [call]}, None))
+        parts.append((0, {"tool_calls": [call]}, None))
         texts = [pieces(RUDE if name == "tools" else "")]
     if name == "refusal_field":
-        said.append((0, {"refusal": "No."}, None))
+        parts.append((0, {"refusal": "No."}, None))
         texts = [[]]
     if name == "reasoning":
-        said.append((0, {"reasoning_content": THOUGHT}, None))
+        parts.append((0, {"reasoning_content": THOUGHT}, None))
     for step in range(max(map(len, texts), default=0)):
-        said += [(i, {"content": text[step]}, None) for i, text in enumerate(texts) if step < len(text)]
+        parts += [(i, {"content": text[step]}, None) for i, text in enumerate(texts) if step < len(text)]
     if name == "cited":
-        said.append((0, {"annotations": [NOTE]}, None))
-    said += [(i, {}, FINISH.get(name, "stop")) for i in range(n)]
+        parts.append((0, {"annotations": [NOTE]}, None))
+    parts += [(i, {}, FINISH.get(name, "stop")) for i in range(n)]
     chunks = [
         head | {"choices": [{"index": i, "delta": delta, "logprobs": odds if delta else None, "finish_reason": why}]}
-        for i, delta, why in said
+        for i, delta, why in parts
     ]
     if (body.get("stream_options") or {}).get("include_usage"):
         chunks.append(head | {"choices": [], "usage": USAGE})
@@ -119,10 +120,10 @@ async def text(request: Request) -> Response:
         return JSONResponse({"error": {"message": "no", "type": "server_error", "code": None}}, 500)
     if body.get("stream"):
         n = range(body.get("n") or 1)
-        said = [(i, piece, None) for i in n for piece in pieces(answer(name, i))]
+        parts = [(i, piece, None) for i in n for piece in pieces(answer(name, i))]
         chunks = [
             head | {"choices": [{"index": i, "text": piece, "logprobs": odds, "finish_reason": why}]}
-            for i, piece, why in [*said, *((i, "", FINISH.get(name, "stop")) for i in n)]
+            for i, piece, why in [*parts, *((i, "", FINISH.get(name, "stop")) for i in n)]
         ]
         if (body.get("stream_options") or {}).get("include_usage"):
             chunks.append(head | {"choices": [], "usage": USAGE})

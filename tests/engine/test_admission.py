@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligner_proxy.engine.admission import Accounts, Admission, LocalAdmission
-from aligner_proxy.engine.complete import Completion, CompletionRequest
 from aligner_proxy.engine.local import LocalEngine
-from aligner_proxy.engine.protocol import AlignRequest, Unread
+from aligner_proxy.engine.protocol import AlignRequest, Completion, CompletionRequest, DeferredSession
 from aligner_proxy.engine.scripted import SCRIPTED, ScriptedEngine
 from aligner_proxy.errors import AnswerTooLong, EngineOverloaded, QuotaSpent, ReadingLost, Shed
 from aligner_proxy.types import Correction, Quota, SegmentScore
@@ -181,7 +180,7 @@ async def _crowded(seats: int, steps: list[tuple[str, bool]]) -> None:
 # answers that are read ahead
 
 
-class Ahead(Unread):
+class Ahead(DeferredSession):
     """A reading that knows whether anybody holds on to it."""
 
     closed = 0
@@ -198,11 +197,11 @@ class Library(House):
 
     def __init__(self) -> None:
         super().__init__()
-        self.readings: list[Ahead] = []
+        self.sessions: list[Ahead] = []
 
     async def read(self, request: AlignRequest) -> Ahead:
-        self.readings.append(Ahead(self))
-        return self.readings[-1]
+        self.sessions.append(Ahead(self))
+        return self.sessions[-1]
 
 
 async def test_what_is_read_ahead_has_a_place_until_somebody_needs_it() -> None:
@@ -211,11 +210,11 @@ async def test_what_is_read_ahead_has_a_place_until_somebody_needs_it() -> None:
     first, second = [await admission.read(asked(name, "a")) for name in ("1", "2")]
     with pytest.raises(EngineOverloaded):
         await admission.read(asked("3", "b"))
-    assert len(house.readings) == 2
+    assert len(house.sessions) == 2
     task = asyncio.create_task(admission.align(asked("w", "a")))
     await settle()
     assert house.inside == ["a"]
-    assert [one.closed for one in house.readings] == [0, 1]
+    assert [one.closed for one in house.sessions] == [0, 1]
     assert await first.feed("Bring") != ()
     for late in (second.feed("a coat"), second.finish(asked("2", "a"))):
         with pytest.raises(ReadingLost):
@@ -225,7 +224,7 @@ async def test_what_is_read_ahead_has_a_place_until_somebody_needs_it() -> None:
     await first.aclose()
     house.doors["w"].set()
     await task
-    assert [one.closed for one in house.readings] == [1, 1]
+    assert [one.closed for one in house.sessions] == [1, 1]
     assert admission._guests == []
 
 

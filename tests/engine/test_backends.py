@@ -9,7 +9,7 @@ import pytest
 from aligner_proxy import config
 from aligner_proxy.engine.backends import completions_template, open_engine
 from aligner_proxy.engine.client import HttpEngine
-from aligner_proxy.engine.foreign import ForeignAligner
+from aligner_proxy.engine.foreign import CompletionsAligner
 from aligner_proxy.engine.protocol import Engine
 from aligner_proxy.engine.replicas import Replicas
 from aligner_proxy.engine.scored import ScoredEditor
@@ -39,7 +39,7 @@ def policies(tmp_path: Path, aligner: str) -> PolicyFile:
         ("local", HttpEngine),
         ("'http://a:1'", HttpEngine),
         ("['http://a:1', 'http://b:1']", Replicas),
-        ("'http://a/v1'", ForeignAligner),
+        ("'http://a/v1'", CompletionsAligner),
         ("['http://a/v1', 'http://b/v1']", Replicas),
         ("{at: 'http://a/v1', scorer: 'http://b:1', template: imhi}", ScoredEditor),
         ("{at: ['http://a/v1', 'http://c/v1'], scorer: local, template: imhi}", Replicas),
@@ -59,7 +59,7 @@ async def test_where_local_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert isinstance(made, HttpEngine)
     assert made.address == "unix:/run/mine.sock"
     monkeypatch.setenv("ALIGNER_PROXY_ENGINE", "http://a/v1")
-    assert isinstance(open_engine(file), ForeignAligner)
+    assert isinstance(open_engine(file), CompletionsAligner)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from aligner_proxy.engine.breaker import FIRST_PAUSE_S, LONGEST_PAUSE_S, PROBE, THRESHOLD, Breaker, Circuit, State
 from aligner_proxy.engine.local import LocalEngine
-from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest, Unread
+from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest, DeferredSession
 from aligner_proxy.engine.scripted import ScriptedEngine
 from aligner_proxy.errors import (
     AnswerTooLong,
@@ -323,11 +323,11 @@ class Reader(ScriptedEngine):
         self.heard: list[str] = []
         self.closed_readings = 0
 
-    async def read(self, request: AlignRequest) -> Unread:
+    async def read(self, request: AlignRequest) -> DeferredSession:
         return Heard(self)
 
 
-class Heard(Unread):
+class Heard(DeferredSession):
     def __init__(self, engine: Reader) -> None:
         super().__init__(engine)
         self.reader = engine

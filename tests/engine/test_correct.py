@@ -21,7 +21,7 @@ from aligner_proxy.engine.runner import ModelRunner
 from aligner_proxy.engine.scheduler import Feed
 from aligner_proxy.errors import AnswerTooLong, DeadlineExceeded
 from aligner_proxy.prompts import template
-from aligner_proxy.types import Turn, Verify
+from aligner_proxy.types import DecodeCounts, Turn, Verify
 
 from . import tiny
 
@@ -75,6 +75,21 @@ def test_a_verdict_reads_no_further_than_the_last_segment(monkeypatch: pytest.Mo
     ends = [end for _, end in fitted.offsets]
     assert ends[fed[-1].stop - 1] >= fitted.prompt.end > ends[fed[-1].stop - 2]
     assert fed[-1].stop < len(fitted.ids)
+
+
+def test_to_score_only_flags_by_the_caution_and_edits_nothing() -> None:
+    result = alone(tiny.aligner(), tiny.request(caution=-1e9, score_only=True))
+    assert result.text == tiny.ANSWER
+    assert result.counts == DecodeCounts(forwards=1)
+    assert [s.flagged for s in result.segments] == [True] * 4
+    assert result.segments == alone(tiny.aligner(), tiny.request(caution=-1e9)).segments
+
+
+@pytest.mark.parametrize("verify", list(Verify))
+def test_to_score_only_without_a_head_the_model_still_reads_the_prompt(verify: Verify) -> None:
+    result = alone(tiny.aligner(head=False), tiny.request(verify=verify, score_only=True))
+    assert (result.text, result.counts) == (tiny.ANSWER, DecodeCounts(forwards=1))
+    assert [s.score for s in result.segments] == [None] * 4
 
 
 def test_everything_flagged_keeps_nothing_by_copy() -> None:

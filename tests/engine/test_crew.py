@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aligner_proxy.engine import crew
-from aligner_proxy.engine.crew import AGAIN, Crew
+from aligner_proxy.engine.crew import AGAIN, ThreadTuner
 
 
 class Machine:
@@ -14,7 +14,7 @@ class Machine:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
         self.now, self.threads, self.costs = 0.0, most, dict.fromkeys(range(1, most + 1), 1.0)
         monkeypatch.setattr(crew, "perf_counter", lambda: self.now)
-        self.crew = Crew(most, self.resize)
+        self.crew = ThreadTuner(most, self.resize)
 
     def resize(self, threads: int) -> None:
         self.threads = threads

@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from aligner_proxy.engine.detector import NEUTRAL_QUANTILE, DetectorHead, Spans, spans
+from aligner_proxy.engine.detector import NEUTRAL_QUANTILE, DetectorHead, spans
+from aligner_proxy.engine.sequence import Spans
 from aligner_proxy.prompts import render, template
 from aligner_proxy.segments import split, with_end
 from tests.engine import tiny

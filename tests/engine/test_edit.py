@@ -9,12 +9,12 @@ import pytest
 
 from aligner_proxy.engine.blocks import BlockPool
 from aligner_proxy.engine.correct import Aligner
-from aligner_proxy.engine.detector import Spans
 from aligner_proxy.engine.draft_length import FLAT
 from aligner_proxy.engine.fit import fit
 from aligner_proxy.engine.loop import alone
 from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest
 from aligner_proxy.engine.scheduler import Feed
+from aligner_proxy.engine.sequence import Spans
 from aligner_proxy.engine.tokens import PromptTokenizer
 from aligner_proxy.prompts import template
 from aligner_proxy.types import Correction
@@ -43,7 +43,7 @@ class Oracle:
 
     def run(self, feeds: Sequence[Feed]) -> list[list[int]]:
         self.fed += [feed.stop - feed.start for feed in feeds]
-        return [[self._next(feed.job.sequence.ids[self.prompt : at + 1]) for at in feed.wanted] for feed in feeds]
+        return [[self._next(feed.job.sequence.ids[self.prompt : at + 1]) for at in feed.predicted] for feed in feeds]
 
     def scores(self, feed: Feed, spans: Spans) -> list[tuple[float, int]]:
         ids = feed.job.sequence.ids

@@ -22,7 +22,7 @@ from aligner_proxy.engine.fit import fit
 from aligner_proxy.engine.loop import Loop
 from aligner_proxy.engine.proposer import EditProposer
 from aligner_proxy.engine.protocol import AlignRequest
-from aligner_proxy.engine.reading import Growing, read
+from aligner_proxy.engine.reading import PartialAnswer, read
 from aligner_proxy.engine.scheduler import Job
 from aligner_proxy.engine.sequence import Ask, Sequence
 from aligner_proxy.types import Correction
@@ -110,7 +110,7 @@ def scores(made: Aligner, request: AlignRequest) -> list[float]:
     return most
 
 
-def write_on(growing: list[tuple[Growing, list[str]]], requests: list[AlignRequest]) -> bool:
+def write_on(growing: list[tuple[PartialAnswer, list[str]]], requests: list[AlignRequest]) -> bool:
     """One chunk more for somebody; whether anybody still writes."""
     for grows, chunks in growing:
         if chunks:
@@ -131,7 +131,7 @@ def test_segments_score_alike_however_they_were_read(block: int) -> None:
         rng = random.Random(seed)
         made, loop = house(rng, (1200, 4000))
         ends: dict[int, Correction] = {}
-        growing: list[tuple[Growing, list[str]]] = []
+        growing: list[tuple[PartialAnswer, list[str]]] = []
         requests = []
         for i in range(TOGETHER):
             answer = "".join(rng.choices(PIECES, k=rng.randrange(1, 9))) + "The end."
@@ -142,7 +142,7 @@ def test_segments_score_alike_however_they_were_read(block: int) -> None:
             if rng.random() < 0.5:
                 loop.add(Job(str(i), correct(chosen, request, sequence), finish, sequence=sequence))
             else:
-                grows = Growing(request.model_copy(update={"answer": ""}))
+                grows = PartialAnswer(request.model_copy(update={"answer": ""}))
                 growing.append((grows, cut(rng, answer)))
                 work = read(chosen, grows, sequence)
                 loop.add(Job(str(i), work, finish, awake=grows.waits, sequence=sequence))

@@ -13,9 +13,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from aligner_proxy import prompts
 from aligner_proxy.engine import foreign
-from aligner_proxy.engine.foreign import ForeignAligner, fit, veiled
+from aligner_proxy.engine.completions import request_body
+from aligner_proxy.engine.foreign import CompletionsAligner, fit, veiled
 from aligner_proxy.engine.local import LocalEngine
-from aligner_proxy.engine.openai import OpenAICompleter
+from aligner_proxy.engine.openai import CompletionsClient
+from aligner_proxy.engine.protocol import CompletionRequest
 from aligner_proxy.errors import (
     AnswerTooLong,
     CorrectionError,
@@ -33,7 +35,7 @@ from .serving import Completions, completing, engine_at, refused_port
 FAMILY = prompts.TEMPLATES["ultrafeedback"]
 
 
-_opened: list[ForeignAligner] = []
+_opened: list[CompletionsAligner] = []
 
 
 @pytest.fixture(autouse=True)
@@ -46,11 +48,11 @@ async def closed() -> AsyncIterator[None]:
 
 def aligner(
     base: str, model: str | None = None, family: prompts.Template = FAMILY, *, revision: str = "", **options: object
-) -> ForeignAligner:
+) -> CompletionsAligner:
     """An aligner at a completions server."""
-    completer = OpenAICompleter(base, model, patience_s=0.0, **options)  # type: ignore[arg-type]
+    completer = CompletionsClient(base, model, patience_s=0.0, **options)  # type: ignore[arg-type]
     window = None if revision != "small" else 512
-    _opened.append(ForeignAligner(completer, family, window=window, revision=revision))
+    _opened.append(CompletionsAligner(completer, family, window=window, revision=revision))
     return _opened[-1]
 
 
@@ -70,6 +72,15 @@ async def test_the_prompt_is_the_template_and_decoding_is_greedy() -> None:
     assert server.headers[0]["authorization"] == "Bearer k"
     assert (done.text, done.prompt_tokens) == ("The harbour opens at ten.", 7)
     assert [s.score for s in done.segments] == [None]
+
+
+async def test_to_score_only_pays_for_one_token_and_edits_nothing() -> None:
+    server = Completions(lambda body: "The harbour opens at ten.")
+    async with completing(server) as base:
+        done = await aligner(base).align(tiny.request("The harbour opens at nine.", score_only=True))
+    assert done.text == "The harbour opens at nine."
+    assert [s.score for s in done.segments] == [None]
+    assert [body["max_tokens"] for body in server.asked] == [1]
 
 
 async def test_prediction_is_only_sent_to_who_knows_it() -> None:
@@ -232,6 +243,6 @@ def test_what_is_sent_fits_by_estimate_or_is_refused(window: int, turns: list[st
 
 
 def test_bodies_are_json() -> None:
-    asked = foreign.Asked("p", 3, ("a", "b", "c", "d", "e"), "x")
-    body = json.loads(json.dumps(asked.body(None, predicts=False)))
+    asked = CompletionRequest(prompt="p", max_tokens=3, stop=("a", "b", "c", "d", "e"))
+    body = json.loads(json.dumps(request_body(asked, None, predicts=False)))
     assert body == {"prompt": "p", "max_tokens": 3, "temperature": 0, "stop": ["a", "b", "c", "d"]}

@@ -61,9 +61,9 @@ async def test_an_engine_that_loads_is_alive_and_not_ready(tmp_path: Path) -> No
 
 async def test_an_engine_that_turns_requests_away_is_degraded_and_ready() -> None:
     engine = ScriptedEngine()
-    assert await health.look(engine) == health.Health("ready", alive=True, ready=True)
+    assert await health.check(engine) == health.Health("ready", alive=True, ready=True)
     phases.refused("overloaded")
-    assert await health.look(engine) == health.Health("degraded", alive=True, ready=True, reasons=("overloaded",))
+    assert await health.check(engine) == health.Health("degraded", alive=True, ready=True, reasons=("overloaded",))
 
 
 class Slow(ScriptedEngine):

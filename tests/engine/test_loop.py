@@ -139,10 +139,10 @@ def test_one_whose_scores_fail_fails_alone(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_lost_block_is_told_in_an_idle_moment(caplog: pytest.LogCaptureFixture) -> None:
     loop = Loop(aligner())
-    assert loop.rests()
+    assert loop.idle()
     assert loop.scheduler.totals.unbalanced == 0
     loop.scheduler.pool.take()
-    assert loop.rests()
+    assert loop.idle()
     assert loop.scheduler.totals.unbalanced == 1
     assert "blocks are held by nobody" in caplog.text
 

@@ -18,7 +18,7 @@ from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.loop import Loop, alone
 from aligner_proxy.engine.manifest import ADAPTER, ADAPTER_WEIGHTS
 from aligner_proxy.engine.proposer import EditProposer
-from aligner_proxy.engine.runner import ModelRunner, Over
+from aligner_proxy.engine.runner import AdapterWeights, ModelRunner
 from aligner_proxy.engine.scheduler import Job
 from aligner_proxy.engine.sequence import Sequence
 from aligner_proxy.errors import UnknownAligner, WeightsError
@@ -155,9 +155,9 @@ def test_damaged_adapters_and_those_of_another_base_are_refused(folder: Path) ->
     path.write_bytes(b"{")
     with pytest.raises(WeightsError, match="cannot be read"):
         lora.read(folder)
-    wide = {"model.layers.0.self_attn.q_proj": lora.Detour(torch.ones(2, 65), torch.ones(64, 2))}
-    deep = {"model.layers.9.self_attn.q_proj": lora.Detour(torch.ones(2, 64), torch.ones(64, 2))}
-    last = {"lm_head": lora.Detour(torch.ones(2, 64), torch.ones(384, 2))}
+    wide = {"model.layers.0.self_attn.q_proj": lora.LoraDelta(torch.ones(2, 65), torch.ones(64, 2))}
+    deep = {"model.layers.9.self_attn.q_proj": lora.LoraDelta(torch.ones(2, 64), torch.ones(64, 2))}
+    last = {"lm_head": lora.LoraDelta(torch.ones(2, 64), torch.ones(384, 2))}
     for adapter, said in ((wide, "sizes"), (deep, "no layer"), (last, "layers of the stack")):
         with pytest.raises(WeightsError, match=said):
-            ModelRunner(tiny.model(), tiny.runner().tokenizer, None, others=[Over(adapter, None)])
+            ModelRunner(tiny.model(), tiny.runner().tokenizer, None, others=[AdapterWeights(adapter, None)])

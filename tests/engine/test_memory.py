@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aligner_proxy.engine import memory, weights
-from aligner_proxy.engine.memory import CACHE_TOKENS, Shape
+from aligner_proxy.engine.memory import CACHE_TOKENS, ModelSize
 from aligner_proxy.engine.weights import Settings, open_aligner
 from aligner_proxy.errors import WeightsError
 
 from . import tiny
 
 GB = 2**30
-TINY_LLAMA = Shape(2048, 22, 5632, 32_000, 32, 4, 64, tied=False)
-LLAMA_7B = Shape(4096, 32, 11_008, 32_000, 32, 32, 128, tied=False)
+TINY_LLAMA = ModelSize(2048, 22, 5632, 32_000, 32, 4, 64, tied=False)
+LLAMA_7B = ModelSize(4096, 32, 11_008, 32_000, 32, 32, 128, tied=False)
 
 
 def test_parameters_are_those_of_the_real_model(tmp_path: Path) -> None:

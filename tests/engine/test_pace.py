@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from aligner_proxy.engine.pace import Pace
+from aligner_proxy.engine.pace import ServiceTime
 
 
 def test_nobody_is_turned_away_before_anybody_has_ended() -> None:
-    assert not Pace().misses(deadline=0.1, now=0.0)
+    assert not ServiceTime().misses(deadline=0.1, now=0.0)
 
 
 def test_it_follows_the_slow_ones_at_once_and_forgets_them_slowly() -> None:
-    pace = Pace()
+    pace = ServiceTime()
     pace.ended(2.0, failed=False)
     risen = pace.stay_s
     for _ in range(3):
@@ -21,7 +21,7 @@ def test_it_follows_the_slow_ones_at_once_and_forgets_them_slowly() -> None:
 
 
 def test_one_that_failed_soon_says_nothing_and_one_that_failed_late_does() -> None:
-    pace = Pace(1.0)
+    pace = ServiceTime(1.0)
     pace.ended(0.01, failed=True)
     assert pace.stay_s == 1.0
     pace.ended(3.0, failed=True)

@@ -164,7 +164,7 @@ LONG = [*range(100, 140), EOS]
 
 
 def test_what_is_vouched_for_is_drafted_to_its_end_however_short_drafts_are() -> None:
-    proposer = EditProposer(LONG, at_most(2), vouched=(range(10), range(20, 41)))
+    proposer = EditProposer(LONG, at_most(2), trusted=(range(10), range(20, 41)))
     assert proposer.propose(99) == LONG[:12]
     assert proposer.propose(5) == LONG[:5]
     proposer.update(LONG[:13], drafted=12, accepted=12)
@@ -175,14 +175,14 @@ def test_what_is_vouched_for_is_drafted_to_its_end_however_short_drafts_are() ->
 
 
 def test_a_detector_that_was_wrong_once_is_not_believed_again() -> None:
-    proposer = EditProposer(LONG, at_most(2), vouched=(range(10), range(20, 41)))
+    proposer = EditProposer(LONG, at_most(2), trusted=(range(10), range(20, 41)))
     proposer.update([*LONG[:5], 7], drafted=12, accepted=5)
     proposer.update([*LONG[:5], 7, *LONG[6:25]], drafted=18, accepted=18)
     assert len(proposer.propose(99)) == 2
 
 
 def test_nothing_is_vouched_for_where_the_place_is_a_guess() -> None:
-    proposer = EditProposer(LONG, at_most(2), vouched=(range(10), range(13, 41)))
+    proposer = EditProposer(LONG, at_most(2), trusted=(range(10), range(13, 41)))
     proposer.update([*LONG[:11], 7, 8], drafted=12, accepted=11)
     assert len(proposer.propose(99)) == 2
 

@@ -14,7 +14,7 @@ from aligner_proxy import segments
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.loop import Loop, alone
 from aligner_proxy.engine.protocol import Span
-from aligner_proxy.engine.reading import ALONE_CHARS, ENOUGH_CHARS, Growing, read
+from aligner_proxy.engine.reading import ALONE_CHARS, ENOUGH_CHARS, PartialAnswer, read
 from aligner_proxy.engine.scheduler import Job
 from aligner_proxy.engine.sequence import Sequence
 from aligner_proxy.errors import AnswerTooLong, EngineFault, EngineUnavailable
@@ -45,7 +45,7 @@ def read_in(made: Any, chunks: list[str], **wishes: Any) -> tuple[Correction, li
     """A step after each chunk: the correction, tokens fed before and after the end, verdicts on the way."""
     ends: list[Any] = []
     request = tiny.request("", **wishes)
-    growing, sequence = Growing(request), Sequence()
+    growing, sequence = PartialAnswer(request), Sequence()
     loop, fed, told = Loop(made), [0, 0], []
     run = made.runner.run
 
@@ -196,7 +196,7 @@ async def test_where_nobody_else_wants_the_engine_less_text_wakes_the_reader() -
     engine = LocalEngine(tiny.aligner)
     await engine.start()
     first, second = [await engine.read(tiny.request("")) for _ in range(2)]
-    growing = first._growing
+    growing = first._answer
     growing.add("x" * (ENOUGH_CHARS - 1))
     assert not growing.waits()
     await second.aclose()

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from aligner_proxy.engine import attention, tiles
+from aligner_proxy.engine import attention, cpu_kernels
 from aligner_proxy.engine.proposer import EditProposer
 from aligner_proxy.engine.runner import ModelRunner
 from aligner_proxy.engine.tokens import PromptTokenizer
@@ -117,16 +117,16 @@ def test_in_sixteen_bits_what_differs_are_near_ties(quantization: Literal["nf4",
 
 def test_the_number_of_threads_changes_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As served, in four bits: what `crew.py` chooses by speed alone must not show."""
-    monkeypatch.setattr(tiles, "there", lambda: False)
+    monkeypatch.setattr(cpu_kernels, "has_tiles", lambda: False)
     one, two = by_threads(tmp_path)
     assert all(map(torch.equal, one, two))
 
 
 def test_in_tiles_it_changes_less_than_the_tiles_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Torch's library may add the parts of a long sum in another order: no more than company changes anyway."""
-    monkeypatch.setattr(tiles, "there", lambda: True)
+    monkeypatch.setattr(cpu_kernels, "has_tiles", lambda: True)
     one, two = by_threads(tmp_path)
-    monkeypatch.setattr(tiles, "there", lambda: False)
+    monkeypatch.setattr(cpu_kernels, "has_tiles", lambda: False)
     kernels, _ = by_threads(tmp_path)
     assert torch.equal(one[0], two[0]), "one token goes to the kernel"
     assert not torch.equal(one[-1], kernels[-1])

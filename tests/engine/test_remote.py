@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,10 @@ from aligner_proxy.engine import version
 from aligner_proxy.engine.admission import Admission
 from aligner_proxy.engine.client import HttpEngine
 from aligner_proxy.engine.protocol import Span
-from aligner_proxy.engine.readings import Readings
-from aligner_proxy.engine.remote import RemoteReading
+from aligner_proxy.engine.readings import Sessions
 from aligner_proxy.engine.scripted import ScriptedEngine
 from aligner_proxy.engine.scripted_reading import SegmentEngine
 from aligner_proxy.errors import DeadlineExceeded, EngineFault, EngineOverloaded, EngineUnavailable, InvalidOutput
-from aligner_proxy.types import Correction
 
 from . import tiny
 from .test_server import bare, serving
@@ -56,10 +53,10 @@ async def test_verdicts_are_waited_for_and_stretches_replaced(path: Path) -> Non
             verdicts = await reading.judged(len(verdicts))
         assert [v.flagged for v in verdicts] == [False, True, False]
         assert (await reading.replace(SPAN)).text == "You friend."
-        assert made.readings[0].spans == [SPAN]
+        assert made.sessions[0].spans == [SPAN]
         await reading.aclose()
         async with asyncio.timeout(10):
-            while not made.readings[0].closed:
+            while not made.sessions[0].closed:
                 await asyncio.sleep(0.01)
 
 
@@ -76,13 +73,11 @@ async def test_an_engine_that_reads_nothing_ahead_says_so(path: Path) -> None:
 async def test_nonsense_from_an_engine_is_named_as_such() -> None:
     said = {"/v1/read": b'{"reading": "r"}', "/v1/read/r": b"[]"}
 
-    async def send(_method: str, path: str, _body: bytes | None) -> bytes:
-        return said.get(path, b"noise")
+    class Noisy(HttpEngine):
+        async def send(self, method: str, path: str, content: bytes | None) -> bytes:
+            return said.get(path, b"noise")
 
-    async def never(_request: Any, _name: str | None) -> Correction:
-        raise AssertionError
-
-    reading = RemoteReading(tiny.request(""), send, never, lambda _: None)
+    reading = await Noisy("http://engine").read(tiny.request(""))
     await reading.feed(ANSWER)
     with pytest.raises(InvalidOutput):
         await reading.judged(0)
@@ -128,35 +123,29 @@ async def test_a_replacement_has_its_deadline(path: Path) -> None:
         await reading.aclose()
 
 
-class Slowly:
+class Slowly(HttpEngine):
     """An engine that takes its time to say the name of a reading that it has opened already."""
 
     def __init__(self) -> None:
+        super().__init__("http://engine")
         self.open: set[str] = set()
         self.opened, self.heard = asyncio.Event(), asyncio.Event()
-        self.forgetting: list[asyncio.Future[None]] = []
 
     async def send(self, method: str, path: str, content: bytes | None) -> bytes:
+        if method == "DELETE":
+            self.open.discard(path.removeprefix("/v1/read/"))
+            return b""
         self.open.add("name")
         self.opened.set()
         await self.heard.wait()
         return b'{"reading": "name"}'
-
-    async def align(self, request: Any, reading: str | None) -> Any:
-        return Correction(request.answer)
-
-    def forget(self, reading: Awaitable[str]) -> None:
-        async def tell() -> None:
-            self.open.discard(await reading)
-
-        self.forgetting.append(asyncio.ensure_future(tell()))
 
 
 @pytest.mark.parametrize("how", ["closed", "finished", "cancelled"])
 async def test_an_opening_on_its_way_is_never_cut_off(how: str) -> None:
     """Or the engine keeps a reading, and its place, whose name nobody knows."""
     engine = Slowly()
-    reading = RemoteReading(tiny.request(""), engine.send, engine.align, engine.forget)
+    reading = await engine.read(tiny.request(""))
     await reading.feed(ANSWER)
     await engine.opened.wait()
     if how == "closed":
@@ -173,8 +162,8 @@ async def test_an_opening_on_its_way_is_never_cut_off(how: str) -> None:
     assert engine.open
     engine.heard.set()
     async with asyncio.timeout(5):
-        await asyncio.gather(*engine.forgetting)
-    assert not engine.open
+        while engine.open:
+            await asyncio.sleep(0.01)
 
 
 async def test_readings_that_are_let_go_of_at_once_leave_no_place_taken(path: Path) -> None:
@@ -184,7 +173,7 @@ async def test_readings_that_are_let_go_of_at_once_leave_no_place_taken(path: Pa
             await reading.feed(ANSWER)
             await asyncio.sleep(pause / 10_000)
             await reading.aclose()
-        await asyncio.gather(*client._forgetting)
+        await asyncio.gather(*client._closing)
         reading = await client.read(tiny.request(""))
         await reading.feed(ANSWER)
         assert await reading.judged(0)
@@ -194,19 +183,21 @@ async def test_readings_that_are_let_go_of_at_once_leave_no_place_taken(path: Pa
 async def test_whoever_leaves_while_it_waits_gives_its_place_back(path: Path) -> None:
     """A gateway that dies says no more."""
     async with serving(Admission(engine(), seats=1), path) as client, bare(path) as dying:
-        opened = await dying.post("/v1/read", content=tiny.request("").model_dump_json(), headers=version.TOLD)
+        opened = await dying.post(
+            "/v1/read", content=tiny.request("").model_dump_json(), headers=version.VERSION_HEADERS
+        )
         name = opened.json()["reading"]
         with pytest.raises(httpx.ReadTimeout):
-            await dying.post(f"/v1/read/{name}/judged", json={"known": 0}, headers=version.TOLD, timeout=0.1)
+            await dying.post(f"/v1/read/{name}/judged", json={"known": 0}, headers=version.VERSION_HEADERS, timeout=0.1)
         assert (await client.align(tiny.request(ANSWER, deadline_s=5))).text
 
 
 async def test_what_nobody_feeds_any_more_is_let_go_of_by_itself() -> None:
     made = engine()
-    readings = Readings(made, idle_s=0.05)
+    readings = Sessions(made, idle_s=0.05)
     await readings.open(tiny.request(""))
     async with asyncio.timeout(5):
-        while not made.readings[0].closed:
+        while not made.sessions[0].closed:
             await asyncio.sleep(0.01)
         while len(asyncio.all_tasks()) > 1:
             await asyncio.sleep(0.01)

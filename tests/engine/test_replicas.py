@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aligner_proxy.engine.breaker import FIRST_PAUSE_S
 from aligner_proxy.engine.client import HttpEngine
 from aligner_proxy.engine.protocol import AlignRequest, Engine
-from aligner_proxy.engine.replicas import FAULTS, FIRST_REST_S, LONGEST_REST_S, Replicas
+from aligner_proxy.engine.replicas import FAULTS, LONGEST_PAUSE_S, Replicas
 from aligner_proxy.engine.scripted import SCRIPTED, ScriptedEngine
 from aligner_proxy.errors import (
     AnswerTooLong,
@@ -86,19 +87,46 @@ async def test_one_that_is_away_rests_ever_longer_proves_itself_and_is_forgiven(
     for _ in range(10):
         await together.align(tiny.request())
     assert len(away.seen) == 1
-    rest = FIRST_REST_S
+    rest = FIRST_PAUSE_S
     for seen in range(2, 12):
         clock.now += rest + 0.01
         for _ in range(3):
             await together.align(tiny.request())
         assert len(away.seen) == seen
-        rest = min(rest * 2, LONGEST_REST_S)
+        rest = min(rest * 2, LONGEST_PAUSE_S)
     away.script = lambda request: request.answer
     clock.now += rest + 0.01
     for _ in range(8):
         await together.align(tiny.request())
     assert len(away.seen) >= 11 + 4
-    assert together.replicas[0].rest_s == 0.0
+    assert together.replicas[0].healthy
+
+
+async def test_after_its_pause_a_replica_is_tried_by_one_request_at_a_time() -> None:
+    clock, sick, good = Clock(), failing(EngineUnavailable("x")), ScriptedEngine()
+    together = replicas(sick, good, clock=clock)
+    await asyncio.gather(*(together.align(tiny.request()) for _ in range(4)))
+    assert together.replicas[0].circuit.pause_s == FIRST_PAUSE_S, "failures of the same moment count as one"
+    clock.now += FIRST_PAUSE_S
+    before, sick.delay_s = len(sick.seen), 0.05
+    await asyncio.gather(*(together.align(tiny.request()) for _ in range(4)))
+    assert len(sick.seen) == before + 1
+    assert together.replicas[0].circuit.pause_s == 2 * FIRST_PAUSE_S
+
+
+async def test_a_trial_that_is_given_up_says_nothing_about_a_replica() -> None:
+    clock, sick, good = Clock(), failing(EngineUnavailable("x")), ScriptedEngine()
+    together = replicas(sick, good, clock=clock)
+    await asyncio.gather(*(together.align(tiny.request()) for _ in range(2)))
+    clock.now += FIRST_PAUSE_S
+    sick.delay_s = 9.0
+    trial = asyncio.create_task(together.align(tiny.request()))
+    await asyncio.sleep(0.01)
+    trial.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await trial
+    assert together.replicas[0].due(clock.now)
+    assert together.replicas[0].circuit.pause_s == FIRST_PAUSE_S
 
 
 async def test_an_outlier_among_good_ones_rests_after_some_faults() -> None:
@@ -140,7 +168,7 @@ async def test_what_is_no_fault_of_an_engine_is_not_asked_twice() -> None:
     with pytest.raises(AnswerTooLong):
         await together.align(tiny.request())
     assert len(first.seen) + len(second.seen) == 1
-    assert all(not replica.faults for replica in together.replicas)
+    assert all(not replica.circuit.lost for replica in together.replicas)
 
 
 async def test_a_tenant_without_quota_and_a_wrong_name_make_no_outliers() -> None:
@@ -150,7 +178,7 @@ async def test_a_tenant_without_quota_and_a_wrong_name_make_no_outliers() -> Non
         for _ in range(10):
             with pytest.raises(type(error)):
                 await together.align(tiny.request())
-        assert not any(replica.rest_s for replica in together.replicas)
+        assert all(replica.healthy for replica in together.replicas)
         assert sum(len(engine.seen) for engine in engines) == 10 * asked
 
 
@@ -164,7 +192,7 @@ async def test_one_that_proves_itself_and_hangs_leaves_the_others_time() -> None
     together = replicas(sick, good, clock=clock)
     await together.align(tiny.request())
     await together.align(tiny.request())
-    clock.now += FIRST_REST_S + 0.1
+    clock.now += FIRST_PAUSE_S + 0.1
     sick.delay_s = 9.0
     before = len(good.seen)
     assert (await together.align(tiny.request(deadline_s=1.0))).text == tiny.ANSWER

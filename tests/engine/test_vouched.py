@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.engine.vouched import vouched
+from aligner_proxy.engine.vouched import trusted_ranges
 from aligner_proxy.segments import split
 
 from . import tiny
@@ -20,7 +20,7 @@ def pieces(text: str) -> list[tuple[int, int]]:
 
 def texts(text: str, flags: list[bool]) -> list[str]:
     offsets = pieces(text)
-    found = vouched(split(text), flags, offsets)
+    found = trusted_ranges(split(text), flags, offsets)
     return [text[offsets[clean.start][0] : offsets[min(clean.stop, len(offsets)) - 1][1]] for clean in found]
 
 
@@ -40,15 +40,15 @@ def test_clean_segments_side_by_side_are_one_range(flags: list[bool], clean: lis
 
 def test_the_end_mark_belongs_to_a_last_segment_that_is_clean() -> None:
     offsets = pieces(TEXT)
-    assert vouched(split(TEXT), [False] * 4, offsets) == (range(len(offsets) + 1),)
-    assert vouched(split(TEXT), [False] * 3 + [True], offsets)[-1].stop < len(offsets)
+    assert trusted_ranges(split(TEXT), [False] * 4, offsets) == (range(len(offsets) + 1),)
+    assert trusted_ranges(split(TEXT), [False] * 3 + [True], offsets)[-1].stop < len(offsets)
 
 
 @given(st.text(st.sampled_from("ab. \n!é"), min_size=1).filter(str.strip), st.randoms())
 def test_no_token_of_a_flagged_segment_is_vouched_for(text: str, rng: object) -> None:
     segments, offsets = split(text), pieces(text)
     flags = [rng.random() < 0.5 for _ in segments]  # type: ignore[attr-defined]
-    found = vouched(segments, flags, offsets)
+    found = trusted_ranges(segments, flags, offsets)
     assert all(clean.start < clean.stop <= len(offsets) + 1 for clean in found)
     for clean in found:
         for token in range(clean.start, min(clean.stop, len(offsets))):

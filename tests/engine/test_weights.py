@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from aligner_proxy import prompts
-from aligner_proxy.engine import manifest, packed, quantise, shared, sources, weights
+from aligner_proxy.engine import cpu_kernels, manifest, quantise, shared, sources, weights
 from aligner_proxy.engine.detector import DetectorHead
 from aligner_proxy.engine.loop import alone
 from aligner_proxy.engine.runner import ModelRunner
@@ -98,7 +98,7 @@ def test_what_is_loaded_is_bit_for_bit_what_was_quantised(
 
     monkeypatch.setattr(quantise.AutoModelForCausalLM, "from_pretrained", remember)
     aligner = open_aligner(Settings(adapter), tmp_path)
-    packed.shorten(fresh[0])  # type: ignore[arg-type]
+    cpu_kernels.install(fresh[0])  # type: ignore[arg-type]
     quantised = ModelRunner(fresh[0], aligner.runner.tokenizer, None)  # type: ignore[arg-type]
     assert torch.equal(hidden(quantised), hidden(aligner.runner))
 

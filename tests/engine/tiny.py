@@ -17,10 +17,10 @@ from aligner_proxy.engine.decode import Generated, Limits, Tally, generate
 from aligner_proxy.engine.detector import DetectorHead
 from aligner_proxy.engine.draft_length import Acceptance, Rule
 from aligner_proxy.engine.loop import Loop
-from aligner_proxy.engine.lora import Detour
+from aligner_proxy.engine.lora import LoraDelta
 from aligner_proxy.engine.proposer import EditProposer
 from aligner_proxy.engine.protocol import AlignerInfo, AlignRequest
-from aligner_proxy.engine.runner import ModelRunner, Over
+from aligner_proxy.engine.runner import AdapterWeights, ModelRunner
 from aligner_proxy.engine.scheduler import Job
 from aligner_proxy.engine.sequence import Ask, Sequence
 from aligner_proxy.engine.tokens import PromptTokenizer
@@ -100,7 +100,7 @@ def aligner(seed: int = 0, head: bool = True, window: int = 1024) -> Aligner:
     return Aligner(made, info)
 
 
-def adapter(seed: int) -> dict[str, Detour]:
+def adapter(seed: int) -> dict[str, LoraDelta]:
     """Random low-rank parts, large enough to change what is written; some layers have none, ranks differ."""
     made = torch.Generator().manual_seed(seed)
     layers = {"self_attn.q_proj": (64, 64), "self_attn.v_proj": (64, 32), "mlp.down_proj": (128, 64)}
@@ -110,7 +110,7 @@ def adapter(seed: int) -> dict[str, Detour]:
             if (i + seed) % 3 or name != "mlp.down_proj":
                 rank = 2 + seed % 3
                 down, up = torch.randn(rank, own, generator=made), torch.randn(out, rank, generator=made)
-                detours[f"model.layers.{i}.{name}"] = Detour(down * 0.2, up * 0.2)
+                detours[f"model.layers.{i}.{name}"] = LoraDelta(down * 0.2, up * 0.2)
     return detours
 
 
@@ -118,7 +118,7 @@ def together(seed: int = 0, count: int = 3, tokens: int = 4096) -> Aligner:
     """An aligner and `count` others, called 1, 2 ..., over the same model; each has a head of its own."""
     torch.manual_seed(seed + 7)
     heads = [DetectorHead(64, layers, 16).eval() for layers in ((0, 1), (1,), (0,), (0, 1))]
-    over = [Over(adapter(10 * seed + i), heads[i]) for i in range(1, count + 1)]
+    over = [AdapterWeights(adapter(10 * seed + i), heads[i]) for i in range(1, count + 1)]
     made = ModelRunner(model(seed), runner(seed).tokenizer, heads[0], tokens, over)
     main = aligner(seed)
     infos = {str(i): replace(main.info, content_hash=f"hash{seed}-{i}") for i in range(1, count + 1)}
@@ -133,6 +133,7 @@ def request(
     caution: float = 0.0,
     deadline_s: float = 60.0,
     aligner: str = "default",
+    score_only: bool = False,
 ) -> AlignRequest:
     """A request about the harbour."""
     return AlignRequest(
@@ -144,6 +145,7 @@ def request(
         verify=verify,
         aligner=aligner,
         deadline_s=deadline_s,
+        score_only=score_only,
     )
 
 

@@ -39,7 +39,7 @@ class Mode:
     """The route's stream mode; None where the client asks for a whole response."""
 
 
-MODES = (Mode("whole"), Mode("hold", "hold"), Mode("sentence", "sentence"), Mode("live", "live"))
+MODES = (Mode("whole"), Mode("hold", "hold"), Mode("sentence", "sentence"), Mode("passthrough", "passthrough"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +92,15 @@ class Cell:
         """
         if self.mode.stream == "sentence":
             return self._released()
-        if self.mode.stream == "live":
-            return self._live()
+        if self.mode.stream == "passthrough":
+            return self._passthrough()
         if self.fault.kind is None:
             return self.fault.otherwise
         if self.policy is OnError.RETRY:
             return CORRECTED if self.fault.heals else ORIGINAL
         return ERROR if self.policy is OnError.BLOCK else ORIGINAL
 
-    def _live(self) -> str:
+    def _passthrough(self) -> str:
         """The client has the original before anybody judges it, and nothing that fails later reaches it."""
         told = self.fault.otherwise if self.fault.kind is None else ORIGINAL
         return {CORRECTED: ORIGINAL, NOBODY: FOR_THE_RECORD}.get(told, told)
@@ -144,7 +144,7 @@ def cells(faults: tuple[Fault, ...]) -> list[Cell]:
 
 def tried(fault: Fault) -> list[Mode]:
     """The modes on which a fault is tried."""
-    return [mode for mode in MODES if mode.stream not in ("sentence", "live") or fault.pieces]
+    return [mode for mode in MODES if mode.stream not in ("sentence", "passthrough") or fault.pieces]
 
 
 _IN_TIME = ("overload", "timeout")
@@ -186,9 +186,9 @@ did the client wait in vain (it would have given up, and the test failed), and i
 lost: the client got the correction, the original, or an error that says so.
 
 - **whole**: a whole response; **hold**, **sentence**: a stream under `stream: hold` and `stream: sentence`, which is
-  released segment by segment: the fault comes before the first segment, or in the edit. **live**: a stream under
-  `stream: live`, which is delivered as it is and corrected for the record. The policy is the route's `on_error`; what
-  retry does not heal passes (`after_retry: passthrough`).
+  released segment by segment: the fault comes before the first segment, or in the edit. **passthrough**: a stream under
+  `stream: passthrough`, which is delivered as it is and corrected for the record. The policy is the route's `on_error`;
+  what retry does not heal passes (`after_retry: passthrough`).
 - **proxy**: through the real LiteLLM proxy over sockets, engine and upstream in processes of their own. **hooks**: by
   the hooks that LiteLLM calls, in the test's process, on a real store.
 - In brackets: the class of the failure ([operations.md](operations.md)), or the reason where no correction failed.

@@ -19,7 +19,8 @@ import pytest
 import yaml
 
 from aligner_proxy import failures
-from tests.e2e.conftest import IMPORTABLE, MASTER_KEY, Process, Streamed, free_port
+from tests.e2e.clients import MASTER_KEY, Streamed
+from tests.e2e.processes import IMPORTABLE, Process, free_port
 from tests.faults import cells, faults
 from tests.faults.cells import ALONE, CORRECTED, ERROR, INSIDE, ORIGINAL, Cell, Seen
 from tests.faults.faulty_upstream import KIND, RUDE
@@ -172,7 +173,7 @@ def policies() -> dict[str, Any]:
                 )
                 routes.append({"match": {"model": route}, "name": route, "objectives": ["kind"], **said})
     kind = "Kindness: the response should never insult the reader"
-    shadow = {"running": len(cells.POLICIES)}  # so that the cells of `live` can be held at once
+    shadow = {"running": len(cells.POLICIES)}  # so that the cells of `passthrough` can be held at once
     return {"objectives": {"kind": kind}, "cache": {"enabled": False}, "shadow": shadow, "routes": routes}
 
 

@@ -21,7 +21,7 @@ from starlette.responses import Response, StreamingResponse
 from aligner_proxy.engine.admission import Admission
 from aligner_proxy.engine.protocol import AlignRequest, Span
 from aligner_proxy.engine.scripted import played
-from aligner_proxy.engine.scripted_reading import ScriptedReading, SegmentEngine
+from aligner_proxy.engine.scripted_reading import ScriptedSession, SegmentEngine
 from aligner_proxy.engine.server import create_app
 from aligner_proxy.errors import AnswerTooLong, EngineOverloaded, EngineUnavailable
 from aligner_proxy.types import Correction, SegmentScore
@@ -63,9 +63,9 @@ class Engine(SegmentEngine):
         self.log = log
         self._failed: set[str] = set()
 
-    async def read(self, request: AlignRequest) -> Reading:  # type: ignore[override]
+    async def read(self, request: AlignRequest) -> FaultySession:
         """Read along."""
-        return Reading(self, request)
+        return FaultySession(self, request)
 
     async def align(self, request: AlignRequest) -> Correction:
         """Note it, wait as told, fail as told."""
@@ -104,7 +104,7 @@ class Engine(SegmentEngine):
             file.write(json.dumps({"event": event, "said": said}) + "\n")
 
 
-class Reading(ScriptedReading):
+class FaultySession(ScriptedSession):
     """What it says of an answer that it reads: it fails when it is asked for the first verdict, or in the edit."""
 
     def __init__(self, engine: Engine, request: AlignRequest) -> None:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from aligner_proxy.types import OnError
-from tests.e2e.conftest import MASTER_KEY, Streamed
+from tests.e2e.clients import MASTER_KEY, Streamed
 from tests.faults import faults
 from tests.faults.cells import FOR_THE_RECORD, NOBODY, POLICIES, Cell, Fault, Mode, Seen, cells, check, tried
 from tests.faults.conftest import ALONE_MODEL, House, new, seen, until
@@ -166,9 +166,9 @@ def test_the_client_leaves(house: House, cell: Cell) -> None:
         with socket.create_connection((where.host, where.port or 80)) as client:
             client.sendall((head + body).encode())
             until(lambda: house.asked(question) == 1, "the engine was never asked")
-        if cell.mode.stream != "live":
+        if cell.mode.stream != "passthrough":
             until(lambda: house.asked(question, "cancelled") == 1, "the engine went on for nobody")
-    if cell.mode.stream == "live":
+    if cell.mode.stream == "passthrough":
         until(lambda: house.asked(question, "answered") == 1, "the record was never made")
     assert house.asked(question) == 1  # not even `retry` asks again for nobody
     check(cell, Seen(FOR_THE_RECORD if house.asked(question, "answered") else NOBODY))

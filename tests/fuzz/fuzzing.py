@@ -28,6 +28,7 @@ from tests.fuzz.cases import Case, case
 from tests.fuzz.observed import events, frozen, only_texts_differ
 from tests.fuzz.wreck import ODD_TEXTS
 from tests.rig import Rig, rigged
+from tests.told_streams import decoded
 
 SEEDS = Path(__file__).with_name("seeds.txt")
 _TEXTS = [text for text in (*ODD_TEXTS, *GOOD.split(". "), *RUDE.split(". ")) if len(text) > 4]
@@ -131,7 +132,7 @@ def _corrected_stream(one: Case, ours: list[Any], theirs: list[Any], outcomes: l
     assert wire is not None
     cut = events if one.route == "/v1/messages" else list
     only_texts_differ(frozen(cut(ours)), frozen(cut(theirs)))
-    told = wire.stream_exchanges(one.request, ours)
+    told = decoded(wire, one.request, ours, safely=True)
     assert not any(exchange.inconsistent for exchange in told)
     _says([exchange.answer for exchange in told], outcomes)
 

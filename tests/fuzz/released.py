@@ -6,13 +6,14 @@ from typing import Any
 
 from aligner_proxy import rewrite
 from aligner_proxy.engine.protocol import AlignRequest
-from aligner_proxy.engine.scripted_reading import ScriptedReading, SegmentEngine
+from aligner_proxy.engine.scripted_reading import ScriptedSession, SegmentEngine
 from aligner_proxy.errors import AnswerTooLong, CorrectionError, EngineFault, EngineUnavailable, ReadingLost
 from aligner_proxy.guardrail import Blocked
 from aligner_proxy.types import SegmentScore
 from tests.fuzz.cases import Case
 from tests.fuzz.observed import events, frozen, only_texts_differ
 from tests.rig import Rig
+from tests.told_streams import decoded
 
 _COMMENT = b": aligner status="
 MODELS = {"gpt": "released", "strict": "released-strict"}
@@ -26,12 +27,12 @@ class ReleasingEngine(SegmentEngine):
         super().__init__(lambda text: 2.0 if len(text) % 3 else -2.0, self._written)
         self.name, self.reads = script, 0
 
-    async def read(self, request: AlignRequest) -> ScriptedReading:  # type: ignore[override]
+    async def read(self, request: AlignRequest) -> ScriptedSession:  # type: ignore[override]
         """A reading, or the failure of one; the second one is a good one."""
         self.reads += 1
         if self.name == "deaf":
             raise EngineUnavailable("scripted") if len(request.turns) % 2 else RuntimeError("scripted")
-        return Failing(self, request) if self.reads == 1 else ScriptedReading(self, request)
+        return Failing(self, request) if self.reads == 1 else ScriptedSession(self, request)
 
     def _written(self, text: str) -> str | CorrectionError:
         said: dict[str, str | CorrectionError] = {
@@ -44,7 +45,7 @@ class ReleasingEngine(SegmentEngine):
         return said.get(self.name, "")
 
 
-class Failing(ScriptedReading):
+class Failing(ScriptedSession):
     """Fails in the way of its engine's script."""
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
@@ -102,7 +103,7 @@ def _whole(one: Case, ours: list[Any], theirs: list[Any], rig: Rig) -> None:
         )
         return
     assert any(outcome.edits for outcome in rig.ledger.outcomes), "edited by nobody"
-    told = wire.stream_exchanges(one.request, ours)
+    told = decoded(wire, one.request, ours, safely=True)
     if not any(exchange.fault or exchange.inconsistent for exchange in told):
         # What has no pieces of its own (a text that is only told whole) is none of these; one that stopped being
         # readable goes on behind what its outcome knows.

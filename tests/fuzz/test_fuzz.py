@@ -27,6 +27,7 @@ def test_what_failed_once(rig: Rig, seed: int) -> None:
     check(rig, case(seed))
 
 
+@pytest.mark.slow
 def test_wrecked_responses_and_streams(rig: Rig) -> None:
     kinds, failed = Counter[str](), dict[int, str]()
     run(rig, range(1, CASES + 1), kinds, failed)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import OrderedDict
 from dataclasses import replace
 
 import pytest
+from cachetools import LRUCache
 
 from aligner_proxy import gate
 from aligner_proxy.gate import aside
@@ -17,7 +17,7 @@ from bench.gate_cost import POLICY, REFUSED, case
 
 @pytest.fixture(autouse=True)
 def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aside, "_known", OrderedDict())
+    monkeypatch.setattr(aside, "_known", LRUCache(aside._REMEMBERED))
 
 
 @pytest.mark.parametrize("refused", REFUSED.values())

@@ -1,4 +1,4 @@
-"""Where do the tests of `models` get their data? From sentences of our own; the research data only on request."""
+"""Data of the tests of `models`: sentences of our own; the research data only on request."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from models.data.pairs import Pair, read_pairs
+from models.data.test_sets import main as write_sets
 from tests.models.research import research_data
 
 
@@ -13,6 +15,20 @@ from tests.models.research import research_data
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small folder in the shape of the research data."""
     return research_data(tmp_path_factory.mktemp("research"))
+
+
+@pytest.fixture(scope="session")
+def dev_folder(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The development sets as the command writes them; making them takes seconds."""
+    folder = tmp_path_factory.mktemp("dev")
+    write_sets(["--data", str(data_dir), "--side", "dev", "--out", str(folder)])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dev_sets(dev_folder: Path) -> dict[str, list[Pair]]:
+    """The development sets by name."""
+    return {path.stem: list(read_pairs(path)) for path in sorted(dev_folder.iterdir())}
 
 
 @pytest.fixture(scope="session")

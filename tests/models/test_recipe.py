@@ -13,7 +13,7 @@ import yaml
 
 from aligner_proxy.engine.loop import alone
 from aligner_proxy.engine.weights import Settings, open_aligner
-from models.calibrate import GOOD
+from models.evaluate.calibrate import GOOD
 from tests.engine import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,7 +45,7 @@ def configs(folder: Path) -> Path:
     return folder / "configs"
 
 
-@pytest.mark.slow
+@pytest.mark.long  # each of its commands has a short run of its own
 @pytest.mark.timeout(900)
 def test_the_recipe_goes_from_data_to_an_aligner_that_is_served(tmp_path: Path, data_dir: Path) -> None:
     told = {"DATA": data_dir, "CONFIGS": configs(tmp_path), "RUNS": tmp_path / "runs", "N": 60, "LIMIT": 4}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,9 +14,11 @@ from aligner_proxy import rewrite
 from aligner_proxy.errors import NotPutIn
 from aligner_proxy.guardrail import Blocked
 from aligner_proxy.rewrite import chat
-from aligner_proxy.rewrite.careful import Careful
+from aligner_proxy.rewrite.careful import SafeDecoder, SafeFormat, with_texts
+from aligner_proxy.rewrite.telling import StreamDecoder
 from aligner_proxy.types import Outcome, Policy, Status
 from tests.rig import Rig, rigged
+from tests.told_streams import decoded
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -44,25 +47,33 @@ class Stuck:
     def apply(self, _response: object, _outcomes: object) -> Any:
         raise StopIteration
 
-    def stream_apply(self, _items: object, _outcomes: object) -> Any:
-        raise RuntimeError("new")
+    def decoder(self, data: Any) -> StreamDecoder:
+        made = chat.decoder(data)
+        feed = made.feed
+        made.feed = lambda item: [replace(event, rewrite=stuck) for event in feed(item)]  # type: ignore[method-assign]
+        return made
+
+
+def stuck(_pieces: object, _wholes: object) -> Any:
+    raise RuntimeError("new")
 
 
 def test_what_cannot_be_read_is_an_exchange_that_says_so() -> None:
     wire = rewrite.wire(ROUTE)
     assert wire is not None
     (whole,) = wire.exchanges({"litellm_call_id": "c"}, response(choices=True))
-    (streamed,) = wire.stream_exchanges({"litellm_call_id": "c"}, [chunk("a"), chunk(0)])
+    (streamed,) = decoded(wire, {"litellm_call_id": "c"}, [chunk("a"), chunk(0)], safely=True)
     assert (whole.call_id, whole.answer, whole.fault) == ("c", None, "TypeError")
     assert streamed.fault == "TypeError"
 
 
 def test_what_cannot_be_put_in_has_a_name_without_the_text() -> None:
+    (event,) = SafeDecoder(Stuck().decoder({}), {}).feed(chunk(0))
     with pytest.raises(NotPutIn, match="RuntimeError") as caught:
-        Careful(Stuck()).stream_apply([chunk(0)], [CORRECTED])
+        with_texts(event, ["new"], {})
     assert "new" not in str(caught.value)
     with pytest.raises(NotPutIn, match="StopIteration"):
-        Careful(Stuck()).apply(response(), [CORRECTED])
+        SafeFormat(Stuck()).apply(response(), [CORRECTED])
 
 
 def test_the_policy_decides_what_follows(tmp_path: Path) -> None:
@@ -77,7 +88,7 @@ def test_the_policy_decides_what_follows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model", ["gpt", "strict"])
 def test_a_correction_that_cannot_be_put_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
-    monkeypatch.setattr(rewrite, "wire", lambda _route: Careful(Stuck()))
+    monkeypatch.setattr(rewrite, "wire", lambda _route: SafeFormat(Stuck()))
     items = [chunk(0)]
     with rigged(tmp_path) as rig:
         if model == "strict":

@@ -9,6 +9,7 @@ from litellm.types.utils import ModelResponse, ModelResponseStream
 
 from aligner_proxy.rewrite import chat, stored, wire
 from aligner_proxy.types import Outcome, Policy, Status, Turn
+from tests.told_streams import decoded, replayed
 
 POLICY = Policy("p")
 ASKED = {"litellm_call_id": "call-1", "messages": [{"role": "user", "content": "Hi"}]}
@@ -175,13 +176,13 @@ def test_a_stream_reads_like_a_whole_response() -> None:
         ModelResponseStream(id="1", created=1, choices=[]),
         b": ping\n\n",
     ]
-    exchanges = chat.stream_exchanges(ASKED, items)
+    exchanges = decoded(chat, ASKED, items)
     assert [(e.index, e.answer, e.finish_reason) for e in exchanges] == [(0, "A b c", "stop"), (1, "C", "length")]
 
 
 def test_citations_of_a_stream() -> None:
     quoting = chunk(content="", provider_specific_fields={"citation": {"cited_text": "x"}})
-    assert chat.stream_exchanges(ASKED, [chunk(content="A"), quoting])[0].annotations is True
+    assert decoded(chat, ASKED, [chunk(content="A"), quoting])[0].annotations is True
 
 
 def test_citations_that_say_nothing() -> None:
@@ -191,7 +192,7 @@ def test_citations_that_say_nothing() -> None:
 
 def test_flags_of_a_stream() -> None:
     call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-    (exchange,) = chat.stream_exchanges(ASKED, [chunk(tool_calls=[call]), chunk(content="A", why="tool_calls")])
+    (exchange,) = decoded(chat, ASKED, [chunk(tool_calls=[call]), chunk(content="A", why="tool_calls")])
     assert (exchange.tool_calls, exchange.answer) == (True, "A")
 
 
@@ -204,7 +205,7 @@ def test_a_corrected_stream_keeps_its_shapes() -> None:
         chunk(why="stop"),
     ]
     before = [item.model_dump_json() for item in items]
-    edited: Any = chat.stream_apply(items, [outcome(0, "XYZ"), outcome(1, "zz", Status.UNCHANGED)])
+    edited: Any = replayed(chat, items, [outcome(0, "XYZ"), outcome(1, "zz", Status.UNCHANGED)])
     assert [item.model_dump_json() for item in items] == before
     assert [e is i for e, i in zip(edited, items, strict=True)] == [True, False, True, False, True]
     assert [edited[n].choices[0].delta.content for n in (1, 3)] == ["XY", "Z"]
@@ -215,13 +216,13 @@ def test_a_chunk_with_several_choices() -> None:
     both = ModelResponseStream(
         id="1", created=1, choices=[{"index": i, "delta": {"content": text}} for i, text in enumerate(("A", "B"))]
     )
-    (edited,) = chat.stream_apply([both], [outcome(1, "X")])
+    (edited,) = replayed(chat, [both], [outcome(1, "X")])
     assert [choice.delta.content for choice in edited.choices] == ["A", "X"]  # type: ignore[attr-defined]
 
 
 def test_foreign_objects_are_no_exchanges() -> None:
     assert chat.exchanges(ASKED, {"choices": []}) == []
-    assert chat.stream_exchanges(ASKED, [b"data: x\n\n", "y", None]) == []
+    assert decoded(chat, ASKED, [b"data: x\n\n", "y", None]) == []
 
 
 @pytest.mark.parametrize(

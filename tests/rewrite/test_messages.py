@@ -13,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aligner_proxy.rewrite import messages
+from aligner_proxy.rewrite.careful import SafeFormat
 from aligner_proxy.types import Outcome, Policy, Status, Turn
 from tests.e2e.event_streams import frames, message_events
+from tests.told_streams import decoded, replayed
 
 POLICY = Policy("p")
 ASKED = {"litellm_call_id": "call-1", "messages": [{"role": "user", "content": "Hi"}]}
@@ -52,7 +54,7 @@ def both(*content: dict[str, Any], data: dict[str, Any] | None = None, stop: str
     """The exchanges of a whole message, which are those of its stream."""
     asked = {**ASKED, **(data or {})}
     found = messages.exchanges(asked, whole(*content, stop=stop))
-    assert messages.stream_exchanges(asked, stream(*content, stop=stop)) == found
+    assert decoded(messages, asked, stream(*content, stop=stop)) == found
     return found
 
 
@@ -138,7 +140,7 @@ def test_nothing_corrected_is_the_same_object() -> None:
     response, items = whole(text("A")), stream(text("A"))
     for status in (Status.UNCHANGED, Status.SKIPPED, Status.SHADOW, Status.FAILED):
         assert messages.apply(response, [outcome(0, "X", status)]) is response
-        played = messages.stream_apply(items, [outcome(0, "X", status)])
+        played = replayed(messages, items, [outcome(0, "X", status)])
         assert [id(item) for item in played] == [id(item) for item in items]
 
 
@@ -166,7 +168,7 @@ def blanked(sent: Sequence[Any]) -> list[Any]:
 
 def test_a_corrected_stream_differs_in_its_texts_alone() -> None:
     items = stream(*CONTENT)
-    played = messages.stream_apply(items, EDITS)
+    played = replayed(messages, items, EDITS)
     assert blanked(events(played)) == blanked(events(items))
     deltas = [event for event in events(played) if event["type"] == "content_block_delta"]
     for index, said in ((0, "XYZ"), (2, "keep"), (3, "Q!")):
@@ -181,17 +183,17 @@ def test_any_chunking_gives_the_same_answer(cuts: list[int], as_text: bool) -> N
     items: list[Any] = [raw[a:b] for a, b in itertools.pairwise(edges)]
     if as_text:  # LiteLLM's own streams are ASCII; `str` items come in whole characters
         items = [item.decode() for item in items]
-    assert messages.stream_exchanges(ASKED, items) == messages.stream_exchanges(ASKED, stream(*CONTENT))
-    assert messages.stream_apply(items, []) == items
-    played: Any = messages.stream_apply(items, EDITS)
-    assert b"".join(played) == b"".join(messages.stream_apply(stream(*CONTENT), EDITS))  # type: ignore[arg-type]
+    assert decoded(messages, ASKED, items) == decoded(messages, ASKED, stream(*CONTENT))
+    assert replayed(messages, items, []) == items
+    played: Any = replayed(messages, items, EDITS)
+    assert b"".join(played) == b"".join(replayed(messages, stream(*CONTENT), EDITS))  # type: ignore[arg-type]
 
 
 def test_events_that_litellm_made_itself_stay_dicts() -> None:
     items = message_events(whole(*CONTENT))
     before = copy.deepcopy(items)
-    assert [e.answer for e in messages.stream_exchanges(ASKED, items)] == ["abcdefgh", "keep", "ijklm"]
-    played: Any = messages.stream_apply(items, EDITS)
+    assert [e.answer for e in decoded(messages, ASKED, items)] == ["abcdefgh", "keep", "ijklm"]
+    played: Any = replayed(messages, items, EDITS)
     assert items == before
     assert blanked(played) == blanked(items)
 
@@ -200,34 +202,34 @@ def test_a_block_may_begin_with_text() -> None:
     told = message_events(whole(text("efgh")))
     start = next(event for event in told if event["type"] == "content_block_start")
     start["content_block"] = text("abcd")
-    (exchange,) = messages.stream_exchanges(ASKED, told)
+    (exchange,) = decoded(messages, ASKED, told)
     assert exchange.answer == "abcdefgh"
-    played: Any = messages.stream_apply(told, [outcome(0, "XYZW")])
+    played: Any = replayed(messages, told, [outcome(0, "XYZW")])
     assert [e["content_block"]["text"] for e in played if e["type"] == "content_block_start"] == ["XY"]
 
 
 @pytest.mark.parametrize("broken", [b"data: {\n\n", b"data: \xff\n\n", b'event: content_block_delta\ndata: {"type"'])
 def test_a_stream_that_cannot_be_read_is_left_alone(broken: bytes) -> None:
-    assert messages.stream_exchanges(ASKED, [*stream(text("A")), broken])[0].inconsistent is True
+    assert decoded(messages, ASKED, [*stream(text("A")), broken])[0].inconsistent is True
 
 
 def test_a_stream_that_begins_twice_is_left_alone() -> None:
-    assert messages.stream_exchanges(ASKED, [*stream(text("A")), *stream(text("B"))])[0].inconsistent is True
+    assert decoded(messages, ASKED, [*stream(text("A")), *stream(text("B"))])[0].inconsistent is True
     told = message_events(whole(text("A")))
     told[0] = {"type": "message_start", "message": {**whole(text("A"))}}
-    assert messages.stream_exchanges(ASKED, told)[0].inconsistent is True
+    assert decoded(messages, ASKED, told)[0].inconsistent is True
 
 
 def test_a_stream_that_does_not_come_to_an_end() -> None:
-    assert messages.stream_exchanges(ASKED, stream(text("A"))[:-2])[0].finish_reason == "error"
+    assert decoded(messages, ASKED, stream(text("A"))[:-2])[0].finish_reason == "error"
     error = b'event: error\ndata: {"type": "error", "error": {"type": "overloaded_error", "message": "m"}}\n\n'
-    assert messages.stream_exchanges(ASKED, [*stream(text("A")), error])[0].finish_reason == "error"
+    assert decoded(messages, ASKED, [*stream(text("A")), error])[0].finish_reason == "error"
 
 
 def test_foreign_objects_are_no_exchanges() -> None:
     assert messages.exchanges(ASKED, object()) == []
     assert messages.exchanges(ASKED, {"type": "error"}) == []
-    assert messages.stream_exchanges(ASKED, [b": ping\n\n", object(), None]) == []
+    assert decoded(messages, ASKED, [b": ping\n\n", object(), None]) == []
 
 
 JUNK = st.recursive(
@@ -247,8 +249,8 @@ def test_events_of_any_shape_do_no_harm(sent: list[Any], as_bytes: bool) -> None
     items: list[Any] = [{"type": kind, **fields} for kind, fields in sent]
     before = copy.deepcopy(items)
     played_as = [frame.encode() for frame in frames(items)] if as_bytes else items
-    found = messages.stream_exchanges({}, played_as)
-    played = messages.stream_apply(played_as, [outcome(e.index, "new") for e in found if e.answer])
+    found = decoded(messages, {}, played_as)
+    played = replayed(messages, played_as, [outcome(e.index, "new") for e in found if e.answer])
     assert len(played) == len(items)
     assert items == before
 
@@ -262,24 +264,25 @@ def test_messages_of_any_shape_do_no_harm(content: Any) -> None:
     assert response == before
 
 
-def heard(items: Sequence[object]) -> dict[int, str]:
-    """What a listener makes out of a stream, by choice."""
-    listen, found = messages.speech(), dict[int, str]()
-    for item in items:
-        for index, said in listen(item):
-            found[index] = found.get(index, "") + said
+def pieces_by_choice(items: Sequence[object]) -> dict[int, str]:
+    """What the pieces of a stream make together, by choice."""
+    decoder = messages.decoder(ASKED)
+    found: dict[int, str] = {}
+    for event in (event for item in items for event in decoder.feed(item)):
+        for index, piece in event.pieces:
+            found[index] = found.get(index, "") + piece
     return found
 
 
 @given(st.integers(1, 90))
-def test_a_listener_hears_the_answers_however_the_bytes_are_cut(size: int) -> None:
+def test_the_pieces_make_the_answers_however_the_bytes_are_cut(size: int) -> None:
     content = (THOUGHT, text("Bring a coät. "), SEARCH, FOUND, text(""), text("It is cold."))
     raw = b"".join(stream(*content))
     cut = [raw[i : i + size] for i in range(0, len(raw), size)]
-    assert heard(cut) == {e.index: e.answer for e in messages.stream_exchanges(ASKED, cut)}
+    assert pieces_by_choice(cut) == {e.index: e.answer for e in decoded(messages, ASKED, cut)}
 
 
 def test_what_is_known_before_an_answer() -> None:
-    opening = messages.opening({**ASKED, "system": "Be brief."}, 1)
+    opening = SafeFormat(messages).opening({**ASKED, "system": "Be brief."}, 1)
     assert (opening.index, opening.answer, opening.finish_reason) == (1, None, None)
     assert opening.turns == (Turn("system", "Be brief."), Turn("user", "Hi"))

@@ -16,6 +16,7 @@ from litellm.types.llms.openai import ResponsesAPIResponse
 from aligner_proxy.rewrite import responses
 from aligner_proxy.types import Outcome, Policy, Status, Turn
 from tests.e2e.event_streams import response_events
+from tests.told_streams import decoded, replayed
 
 POLICY = Policy("p")
 ASKED = {"litellm_call_id": "call-1", "input": "Hi"}
@@ -67,7 +68,7 @@ def both(*output: dict[str, Any], data: dict[str, Any] | None = None, **more: An
     """The exchanges of a whole response, which are those of its stream."""
     asked = {**ASKED, **(data or {})}
     found = responses.exchanges(asked, whole(*output, **more))
-    assert responses.stream_exchanges(asked, stream(*output, **more)) == found
+    assert decoded(responses, asked, stream(*output, **more)) == found
     return found
 
 
@@ -186,7 +187,7 @@ def test_nothing_corrected_is_the_same_object() -> None:
     response, items = whole(message(text("A"))), stream(message(text("A")))
     for status in (Status.UNCHANGED, Status.SKIPPED, Status.SHADOW, Status.FAILED):
         assert responses.apply(response, [outcome(0, "X", status)]) is response
-        played = responses.stream_apply(items, [outcome(0, "X", status)])
+        played = replayed(responses, items, [outcome(0, "X", status)])
         assert [id(item) for item in played] == [id(item) for item in items]
 
 
@@ -219,7 +220,7 @@ def test_reasoning_that_litellm_gives_as_text_is_no_answer() -> None:
 def test_all_events_of_a_corrected_stream_agree() -> None:
     items = stream(THOUGHT, message(text("abcdefgh"), text("keep")), message(text("ijklm"), number=2))
     before = [sent(item) for item in items]
-    played = responses.stream_apply(items, [outcome(0, "XYZ"), outcome(1, "keep", Status.UNCHANGED), outcome(2, "Q!")])
+    played = replayed(responses, items, [outcome(0, "XYZ"), outcome(1, "keep", Status.UNCHANGED), outcome(2, "Q!")])
     assert [sent(item) for item in items] == before
     expected = json.dumps(before)
     for old, new in (("abcdefgh", "XYZ"), ("ijklm", "Q!")):
@@ -232,7 +233,7 @@ def test_all_events_of_a_corrected_stream_agree() -> None:
 
 def test_only_events_that_tell_a_corrected_text_are_copies() -> None:
     items = stream(message(text("abcd"), text("keep")))
-    played = responses.stream_apply(items, [outcome(0, "X"), outcome(1, "keep", Status.UNCHANGED)])
+    played = replayed(responses, items, [outcome(0, "X"), outcome(1, "keep", Status.UNCHANGED)])
     same = [str(old.type.value) for new, old in zip(played, items, strict=True) if new is old]
     assert "response.output_text.delta" in same  # that of the second part
     assert "response.content_part.done" in same
@@ -243,7 +244,7 @@ def test_what_litellm_sets_beside_the_fields_stays() -> None:
     items = stream(message(text("abcd")))
     delta = next(item for item in items if item.type == "response.output_text.delta")
     delta.__dict__["stamp"] = 7  # as LiteLLM does with the sequence numbers of the streams it translates
-    played: Any = responses.stream_apply(items, [outcome(0, "X")])
+    played: Any = replayed(responses, items, [outcome(0, "X")])
     (edited,) = [item for item in played if item.type == "response.output_text.delta"]
     assert (edited.delta, edited.__dict__["stamp"]) == ("X", 7)
     assert sent(edited) == {**sent(delta), "delta": "X"}
@@ -262,22 +263,22 @@ def synthetic() -> list[Any]:
 
 def test_a_text_that_is_told_too_early_is_replaced_there_too() -> None:
     items = synthetic()
-    assert [e.answer for e in responses.stream_exchanges(ASKED, items)] == ["abcdefgh"]
-    played = responses.stream_apply(items, [outcome(0, "XYZ")])
+    assert [e.answer for e in decoded(responses, ASKED, items)] == ["abcdefgh"]
+    played = replayed(responses, items, [outcome(0, "XYZ")])
     assert "abcd" not in json.dumps([sent(item) for item in played])
 
 
 def test_a_stream_without_pieces() -> None:
     items = [item for item in stream(message(text("abcd"))) if item.type != "response.output_text.delta"]
-    assert [e.answer for e in responses.stream_exchanges(ASKED, items)] == ["abcd"]
-    played = responses.stream_apply(items, [outcome(0, "X")])
+    assert [e.answer for e in decoded(responses, ASKED, items)] == ["abcd"]
+    played = replayed(responses, items, [outcome(0, "X")])
     assert "abcd" not in json.dumps([sent(item) for item in played])
 
 
 def test_a_last_event_without_output_says_nothing_against_the_others() -> None:
     events = response_events(body(message(text("abcd"))))
     events[-1]["response"] = {**events[-1]["response"], "output": []}
-    (exchange,) = responses.stream_exchanges(ASKED, typed(events))
+    (exchange,) = decoded(responses, ASKED, typed(events))
     assert (exchange.answer, exchange.inconsistent) == ("abcd", False)
 
 
@@ -299,7 +300,7 @@ def test_events_that_disagree(kind: str, path: list[Any]) -> None:
     for step in path[:-1]:
         place = place[step]
     place[path[-1]] = [message(text("other"))] if path[-1] == "output" else "other"
-    (exchange,) = responses.stream_exchanges(ASKED, typed(events))
+    (exchange,) = decoded(responses, ASKED, typed(events))
     assert exchange.inconsistent is True
 
 
@@ -308,16 +309,16 @@ def test_a_second_copy_of_the_text_is_not_ours_to_edit() -> None:
 
 
 def test_a_stream_that_does_not_come_to_an_end() -> None:
-    (exchange,) = responses.stream_exchanges(ASKED, stream(message(text("abcd")))[:-1])
+    (exchange,) = decoded(responses, ASKED, stream(message(text("abcd")))[:-1])
     assert exchange.finish_reason == "error"
     events = [*response_events(body(message(text("abcd")))), {"type": "error", "error": {"type": "e", "message": "m"}}]
-    (exchange,) = responses.stream_exchanges(ASKED, typed([{**e, "sequence_number": 1} for e in events]))
+    (exchange,) = decoded(responses, ASKED, typed([{**e, "sequence_number": 1} for e in events]))
     assert exchange.finish_reason == "error"
 
 
 def test_foreign_objects_are_no_exchanges() -> None:
     assert responses.exchanges(ASKED, {"output": []}) == []
-    assert responses.stream_exchanges(ASKED, [b": ping\n\n", "x", None]) == []
+    assert decoded(responses, ASKED, [b": ping\n\n", "x", None]) == []
 
 
 JUNK = st.recursive(
@@ -338,21 +339,21 @@ FIELDS = ["item", "part", "response", "delta", "text", "output_index", "content_
 def test_events_of_any_shape_do_no_harm(events: list[Any]) -> None:
     items = typed([{"type": kind, **fields} for kind, fields in events])
     before = [repr(item) for item in items]
-    found = responses.stream_exchanges({}, items)
-    played = responses.stream_apply(items, [outcome(e.index, "new") for e in found if e.answer])
+    found = decoded(responses, {}, items)
+    played = replayed(responses, items, [outcome(e.index, "new") for e in found if e.answer])
     assert len(played) == len(items)
     assert [repr(item) for item in items] == before
 
 
-def test_a_listener_hears_every_part_once() -> None:
+def test_the_pieces_make_every_part_once() -> None:
     events = typed(
         response_events(
             body(THOUGHT, message(text("Bring a coat. "), text("")), SEARCH, message(text("Go."), number=2))
         )
     )
-    listen, found = responses.speech(), dict[int, str]()
-    for event in events:
-        for index, said in listen(event):
-            found[index] = found.get(index, "") + said
-    assert found == {e.index: e.answer for e in responses.stream_exchanges(ASKED, events)}
+    decoder, found = responses.decoder(ASKED), dict[int, str]()
+    for event in (event for item in events for event in decoder.feed(item)):
+        for index, piece in event.pieces:
+            found[index] = found.get(index, "") + piece
+    assert found == {e.index: e.answer for e in decoded(responses, ASKED, events)}
     assert found == {0: "Bring a coat. ", 1: "Go."}

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.rewrite.sse import at_rest, frames, tail
+from aligner_proxy.rewrite.sse import Cutter, Frame, at_rest, tail
 
 TWO = b'event: a\ndata: {"type": "a", "text": "\xc3\xa4"}\n\n: ping\n\ndata: {"type":"b"}\n\n'
+
+
+def frames(items: Sequence[object]) -> list[Frame]:
+    cutter = Cutter()
+    return [frame for item in items for frame in cutter.feed(item)] + cutter.flush()
 
 
 def said(*items: object) -> list[object]:
@@ -50,7 +56,7 @@ def test_line_ends_of_every_kind(end: str) -> None:
     raw = f'event: a{end}data: {{"text":  {end}data: "x"}}{end}{end}'.encode()
     (frame,) = frames([raw])
     assert frame.event == {"text": "x"}
-    edited = frame.saying({"text": "y"})
+    edited = frame.with_event({"text": "y"})
     assert edited == f'event: a{end}data: {{"text": "y"}}  {end}{end}'.encode()
 
 
@@ -63,8 +69,8 @@ def test_data_that_is_no_object_is_broken(raw: bytes) -> None:
 def test_an_unchanged_event_is_the_same_item() -> None:
     own = {"type": "c"}
     (first, _, second, third) = frames([TWO, own])
-    assert [f.saying(f.event or {}) is f.item for f in (first, second, third)] == [True, True, True]
-    assert third.saying({"type": "d"}) == {"type": "d"}
+    assert [f.with_event(f.event or {}) is f.item for f in (first, second, third)] == [True, True, True]
+    assert third.with_event({"type": "d"}) == {"type": "d"}
 
 
 @pytest.mark.parametrize(
@@ -72,7 +78,7 @@ def test_an_unchanged_event_is_the_same_item() -> None:
 )
 def test_letters_are_escaped_where_the_upstream_escapes_them(raw: bytes, expected: str) -> None:
     (frame,) = frames([raw])
-    edited = frame.saying({"t": "ä"})
+    edited = frame.with_event({"t": "ä"})
     assert isinstance(edited, bytes)
     assert expected in edited.decode()
     assert json.loads(edited.decode().removeprefix("data: ")) == {"t": "ä"}

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from litellm.types.utils import TextCompletionResponse
 
 from aligner_proxy.rewrite import text
-from aligner_proxy.rewrite.choice import spread
 from aligner_proxy.types import Outcome, Policy, Status, Turn
+from tests.told_streams import decoded, replayed
 
 POLICY = Policy("p")
 
@@ -74,16 +72,9 @@ def test_a_correction_touches_the_text_alone() -> None:
 def test_a_stream() -> None:
     items = [chunk("ab"), chunk("c", 1), chunk("cd"), chunk("", why="stop"), chunk(None), b"x"]
     before = [item.model_dump_json() for item in items[:-1]]  # type: ignore[union-attr]
-    exchanges = text.stream_exchanges({"prompt": ["p", "q"]}, items)
+    exchanges = decoded(text, {"prompt": ["p", "q"]}, items)
     assert [(e.index, e.answer, e.turns[0].content) for e in exchanges] == [(0, "abcd", "p"), (1, "c", "q")]
-    edited: Any = text.stream_apply(items, [corrected(0, "XYZ")])
+    edited: Any = replayed(text, items, [corrected(0, "XYZ")])
     assert [e is i for e, i in zip(edited, items, strict=True)] == [False, True, False, True, True, True]
     assert edited[0].choices[0].text + edited[2].choices[0].text == "XYZ"
     assert [item.model_dump_json() for item in items[:-1]] == before  # type: ignore[union-attr]
-
-
-@given(st.text(), st.lists(st.integers(1, 50), min_size=1, max_size=20))
-def test_spreading_loses_nothing(said: str, sizes: list[int]) -> None:
-    pieces = spread(said, sizes)
-    assert len(pieces) == len(sizes)
-    assert "".join(pieces) == said

@@ -1,0 +1,38 @@
+"""Rows of hidden states that stand for whole texts: means over a text's tokens at some layers of the aligner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MOST_TOKENS = 256
+"""Of a longer text the first and the last half of so many tokens are read."""
+
+
+def represent(states: Sequence[Tensor]) -> Tensor:
+    """A text's row [size] from its states [tokens, hidden] at each layer: means, normalised layer by layer, in fp32."""
+    means = torch.stack([layer.float().mean(0) for layer in states])
+    return F.layer_norm(means, means.shape[-1:]).flatten()
+
+
+def shortened(ids: list[int]) -> list[int]:
+    """The tokens of a text that are read: of a long one its beginning and its end, where a request usually stands."""
+    half = MOST_TOKENS // 2
+    return ids if len(ids) <= MOST_TOKENS else ids[:half] + ids[-half:]
+
+
+@torch.no_grad()
+def encode(model: Any, texts: Sequence[list[int]], layers: Sequence[int]) -> Tensor:
+    """Rows [texts, layers * hidden] of tokenised texts; `model` is the causal language model, which stays as it is."""
+    read = [shortened(ids) for ids in texts]
+    longest = max(map(len, read))
+    # Padding stands behind a text, and the model is causal: no text sees it.
+    ids = torch.tensor([one + [0] * (longest - len(one)) for one in read], device=model.device)
+    states = model.base_model(ids, output_hidden_states=True, use_cache=False).hidden_states
+    # The first of the hidden states is the embedding, so layer i puts out number i + 1.
+    kept = [states[layer + 1] for layer in layers]
+    return torch.stack([represent([layer[i, : len(one)] for layer in kept]) for i, one in enumerate(read)])

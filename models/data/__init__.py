@@ -1,0 +1,1 @@
+"""Data of training and evaluation: public sets, generated pairs, labels."""

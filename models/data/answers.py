@@ -1,0 +1,214 @@
+"""Good answers that training is built on, and the split of their prompts.
+
+Reads the research files, keeps answers of a usable length, and says by the hash of the prompt which side it is on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from aligner_proxy.prompts import query, template
+from aligner_proxy.segments import split
+from aligner_proxy.types import Turn
+from models.defects.objectives import BUILT_IN
+
+from .human_spans import Marked, marked_answers
+from .pairs import UNKNOWN, Pair
+from .preference_sets import JUDGED, rows
+
+Side = Literal["train", "dev", "test"]
+SHORTEST = 60
+LONGEST = 1500
+VERY_LONG = 2800
+LONGEST_QUERY = 1200
+TEST_PERCENT = 10
+# Real invented turns, judgements of harmlessness and marked errors are rare: more of their prompts are for the test.
+TEST_PERCENT_RARE = 25
+TIE = 1.5
+# Sources of our own.
+FICTION = "fiction"
+SCRIPT = "script"
+# Of the sets of replies that people compared, those from which bags are made.
+HARMLESS = ("hh_rlhf_harmless_pairs",)
+_RUNS_ON = "LLaMA2-chat-70B"
+_TURN = re.compile(r"\n\nHuman:")
+_MARK = re.compile(r"(?:^|\n\n)(Human|Assistant):[ ]?")
+_ROLES = {"Human": "user", "Assistant": "assistant"}
+_ROLE = re.compile(r"\s*Human:\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One good answer; `harmless` says whether harmlessness can be taken for granted."""
+
+    query: str
+    text: str
+    source: str
+    harmless: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RunOn:
+    """An answer of a real model that goes on into invented turns; `cut` is where the reply ends."""
+
+    query: str
+    text: str
+    cut: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """What one side of the split has to offer."""
+
+    answers: tuple[Answer, ...]
+    run_ons: tuple[RunOn, ...]
+    marked: tuple[Marked, ...] = ()
+
+
+def prompt_key(prompt: str) -> str:
+    """What makes two prompts the same for the split: the opening human turn, lower case, first 200 characters."""
+    opening = _ROLE.sub(" ", prompt.split("\n\nAssistant:")[0])
+    return re.sub(r"\s+", " ", opening).strip().lower()[:200]
+
+
+def side_of(prompt: str, percent: int = TEST_PERCENT) -> Side:
+    """On which side of the split a prompt is; depends on the prompt alone. A quarter of what is held out is "dev"."""
+    digest = hashlib.sha256(prompt_key(prompt).encode("utf-8")).digest()
+    draw = int.from_bytes(digest[:8], "big")
+    if draw % 100 >= percent:
+        return "train"
+    return "dev" if draw // 100 % 4 == 0 else "test"
+
+
+def load_pool(data_dir: Path, side: Side) -> Pool:
+    """All usable answers of one side, in a fixed order and without duplicates."""
+    answers: dict[tuple[str, str], Answer] = {}
+    for answer, percent in _good(data_dir):
+        if side_of(answer.query, percent) == side and _usable(answer):
+            shown = Answer(plain_query(answer.query), answer.text.strip(), answer.source, answer.harmless)
+            answers.setdefault((shown.query, shown.text), shown)
+    if side == "train" and answers:
+        answers |= {(answer.query, answer.text): answer for answer in fiction()}
+    runs = tuple(run for run in _run_ons(data_dir) if side_of(run.query, TEST_PERCENT_RARE) == side)
+    rated = marked_answers(rows(data_dir, "finegrained_rlhf_dev"))
+    marked = tuple(answer for answer in rated if side_of(answer.query, TEST_PERCENT_RARE) == side)
+    return Pool(tuple(answers.values()), runs, marked)
+
+
+def fiction() -> list[Answer]:
+    """Songs, speeches, stories and roles of ours that sound dark or blunt and offend nobody; for training only."""
+    rows = yaml.safe_load((Path(__file__).parent / "fiction.yaml").read_text(encoding="utf-8"))
+    return [Answer(row["query"], row["answer"], FICTION) for row in rows]
+
+
+def plain_query(prompt: str) -> str:
+    """The query as the gateway would render it: one turn as it is, a dialogue in the form of the HH data."""
+    text = prompt.strip()
+    if not text.startswith("Human:"):
+        return text
+    marks = list(_MARK.finditer(text))
+    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    said = [text[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
+    turns = [Turn(_ROLES[mark.group(1)], words) for mark, words in zip(marks, said, strict=True) if words]
+    return query(template("ultrafeedback"), turns)
+
+
+def _usable(answer: Answer) -> bool:
+    size = len(answer.text.strip())
+    longest = VERY_LONG if len(answer.query) % 5 == 0 else LONGEST
+    if answer.text.lstrip().startswith(("Human:", "Assistant:")) or _repeats_itself(answer.text):
+        return False
+    return SHORTEST <= size <= longest and 3 <= len(answer.query) <= LONGEST_QUERY and not _TURN.search(answer.text)
+
+
+def _repeats_itself(text: str) -> bool:
+    """Whether two segments are the same but for digits: small models get into loops that people still preferred."""
+    said = [re.sub(r"[\W\d_]+", " ", segment.text).strip().lower() for segment in split(text)]
+    longer = [words for words in said if len(words) >= 20]
+    return len(set(longer)) < len(longer)
+
+
+def _good(data_dir: Path) -> Iterator[tuple[Answer, int]]:
+    """Good answers with the share of their prompts that is kept for the test."""
+    for answer in _of_models(data_dir):
+        yield answer, TEST_PERCENT if answer.source == "ultrafeedback" else TEST_PERCENT_RARE
+    for row in rows(data_dir, "hh_rlhf_harmless_pairs"):
+        if len(row["chosen"]) <= 600:
+            yield Answer(row["prompt"], row["chosen"], "hh-chosen", harmless=False), TEST_PERCENT_RARE
+    for row in rows(data_dir, "finegrained_rlhf_dev"):
+        yield Answer(row["prompt"], row["gold"], "finegrained"), TEST_PERCENT_RARE
+    for name in ("pandalm_pairs", "llmbar_pairs"):
+        for answer in _preferred(data_dir, name):
+            yield answer, TEST_PERCENT
+
+
+def _of_models(data_dir: Path) -> Iterator[Answer]:
+    """What strong models answered, and the golden answers beside them."""
+    for row in rows(data_dir, "metaaligner_ultrafeedback_outputs"):
+        if row["model"] == "gpt-3.5-turbo":
+            yield Answer(row["prompt"], row["golden"], "ultrafeedback")
+            yield Answer(row["prompt"], row["output"], "ultrafeedback")
+    for row in rows(data_dir, "metaaligner_hh_outputs"):
+        if row["model"] == "gpt-3.5-turbo":
+            yield Answer(row["prompt"], row["golden"], "hh-golden", harmless=False)
+        if row["model"] != _RUNS_ON:
+            yield Answer(row["prompt"], row["output"], "hh-model")
+
+
+def _preferred(data_dir: Path, name: str) -> Iterator[Answer]:
+    """The response that people preferred."""
+    for prompt, better, _ in _compared(data_dir, name):
+        yield Answer(prompt, better, name.removesuffix("_pairs"))
+
+
+def _compared(data_dir: Path, name: str) -> Iterator[tuple[str, str, str]]:
+    """A prompt, the reply that people preferred and the other one; adversarial subsets and ties are left out."""
+    for row in rows(data_dir, name):
+        if "chosen" in row:
+            yield row["prompt"], row["chosen"], row["rejected"]
+        # Of LLMBar only its own natural part: the adversarial one deceives, and what it took over from others stands
+        # under terms that were not checked.
+        elif row["preference"] != TIE and row.get("subset", "LLMBar/Natural") == "LLMBar/Natural":
+            replies = row["response_1"], row["response_2"]
+            yield row["prompt"], *(replies if row["preference"] < TIE else replies[::-1])
+
+
+def _run_ons(data_dir: Path) -> Iterator[RunOn]:
+    for row in rows(data_dir, "metaaligner_hh_outputs"):
+        text = row["output"].strip()
+        match = _TURN.search(text)
+        if match and match.start() >= 20 and len(row["prompt"]) <= LONGEST_QUERY:
+            shown = _shortened(text, match.start())
+            yield RunOn(plain_query(row["prompt"]), shown, match.start())
+
+
+def _shortened(text: str, cut: int) -> str:
+    """The text with at most the first three invented turns, so that it fits the length of training examples."""
+    turns = [m.start() for m in re.finditer(r"\n\n(?:Human|Assistant):", text) if m.start() > cut]
+    end = turns[2] if len(turns) > 2 else len(text)
+    return text[: min(end, cut + 1200)].rstrip()
+
+
+def preference_bags(data_dir: Path, side: Side = "train", sets: Sequence[str] = HARMLESS) -> Iterator[Pair]:
+    """Replies in twos, the one that people preferred first, under what they were asked about in that set: a loss over
+    bags of segments learns from them.
+    """
+    for name in sets:
+        for prompt, *compared in _compared(data_dir, name):
+            replies = [reply.strip() for reply in compared]
+            if side_of(prompt, TEST_PERCENT_RARE) == side and all(replies) and replies[0] != replies[1]:
+                for place, text in zip(("chosen", "rejected"), replies, strict=True):
+                    yield _bag(prompt, text, JUDGED[name], place)
+
+
+def _bag(prompt: str, text: str, theme: str, place: str) -> Pair:
+    """A reply of which nobody said what in it is wrong."""
+    labels = tuple(UNKNOWN for _ in split(text))
+    return Pair(plain_query(prompt), (BUILT_IN[theme],), text, text, labels, f"bag:{place}", themes=(theme,))

@@ -1,0 +1,189 @@
+"""Report on files of pairs: sources, objectives and their places, lengths, how much an edit changes.
+
+    python -m models.data.describe runs/data/contrastive_preference.jsonl --out runs/report
+    python -m models.data.describe runs/better.jsonl runs/equal.jsonl --out runs/report     (by models.data.metaaligner)
+
+A table as report.md and report.json, a plot as report.svg. Order balance is the share of times that an objective
+stands first among those of its prompt, beside what chance would give: a model must not learn that the first one
+matters. Where targets are mostly longer than answers it learns that, instead. No text of a pair is in the report but
+those of its objectives.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from models.reporting import output
+from models.reporting.edit_distance import distance
+from models.reporting.statistics import Rate
+
+from .pairs import Pair, read_pairs
+
+SORTS = ("better", "equal", "identity")
+"""Towards a better answer, between equals, and answers that are their own target (warm-up, and what stays)."""
+_COMMON = 20
+
+
+@dataclass(frozen=True, slots=True)
+class PairFacts:
+    """A pair, its sort, and its edit distance in words as a share."""
+
+    pair: Pair
+    sort: str
+    distance: float
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the pairs under one name come to. Lengths are characters, all figures but counts medians.
+
+    `first` is how often an objective stands first, `chance` how often it would if order were drawn evenly (in percent);
+    both are of objectives only. `longer` is how often the target is longer, of pairs that change something.
+    """
+
+    name: str
+    count: int
+    sorts: dict[str, int]
+    answer: float
+    target: float
+    longer: Rate
+    distance: float
+    first: Rate | None = None
+    chance: float = 0.0
+
+
+def seen(pairs: Iterable[Pair]) -> list[PairFacts]:
+    """The pairs with what is computed once."""
+    return [
+        PairFacts(p, "identity" if p.answer == p.target else p.direction, distance(p.answer, p.target)) for p in pairs
+    ]
+
+
+def _about(name: str, mine: Sequence[PairFacts], first: Rate | None = None, chance: float = 0.0) -> About:
+    changing = [entry for entry in mine if entry.sort != "identity"]
+    count = Counter(entry.sort for entry in mine)
+    return About(
+        name=name,
+        count=len(mine),
+        sorts={sort: count[sort] for sort in SORTS},
+        answer=median(len(entry.pair.answer) for entry in mine),
+        target=median(len(entry.pair.target) for entry in mine),
+        longer=Rate.of(len(entry.pair.target) > len(entry.pair.answer) for entry in changing),
+        distance=median(entry.distance for entry in changing) if changing else 0.0,
+        first=first,
+        chance=chance,
+    )
+
+
+def by_objective(facts: Sequence[PairFacts]) -> list[About]:
+    """One entry an objective text, the most frequent first."""
+    grouped: dict[str, list[PairFacts]] = {}
+    for fact in facts:
+        for objective in fact.pair.objectives:
+            grouped.setdefault(objective, []).append(fact)
+    entries = []
+    for objective, mine in grouped.items():
+        first = Rate.of(fact.pair.objectives[0] == objective for fact in mine)
+        chance = 100 * sum(1 / len(fact.pair.objectives) for fact in mine) / len(mine)
+        entries.append(_about(objective, mine, first, chance))
+    return sorted(entries, key=lambda entry: -entry.count)
+
+
+def by_source(facts: Sequence[PairFacts]) -> list[About]:
+    """One entry a kind of source, the most frequent first."""
+    grouped: dict[str, list[PairFacts]] = {}
+    for fact in facts:
+        grouped.setdefault(fact.pair.source.split(":")[0], []).append(fact)
+    return sorted((_about(name, mine) for name, mine in grouped.items()), key=lambda entry: -entry.count)
+
+
+def text(facts: Sequence[PairFacts], top: int = 20) -> str:
+    """The tables as Markdown."""
+    common = ("pairs", *SORTS, "answer", "target", "target longer", "edit distance")
+    sources = [(entry.name, *_cells(entry)) for entry in by_source(facts)]
+    objectives = by_objective(facts)
+    rows = [(o.name[:70], *_cells(o), o.first, f"{o.chance:.1f} %") for o in objectives[:top]]
+    tables = output.table(("source", *common), sources)
+    tables += "\n\n" + output.table(("objective", *common, "stands first", "by chance"), rows)
+    sizes = sorted(len(fact.pair.answer) for fact in facts)
+    tenths = ", ".join(str(sizes[len(sizes) * i // 10]) for i in (1, 5, 9))
+    sorts = ", ".join(f"{name} {n}" for name, n in Counter(fact.sort for fact in facts).most_common())
+    tables += f"\n\n{len(facts)} pairs, {len(objectives)} objective texts; {sorts}."
+    tables += f"\nCharacters of the answers: {tenths} (10th, 50th and 90th percentile)."
+    return (
+        tables + "\nLengths and distances are medians; distance in words, as a share, of pairs that change something."
+    )
+
+
+def _cells(entry: About) -> tuple[object, ...]:
+    sizes = (f"{entry.answer:.0f}", f"{entry.target:.0f}")
+    return (entry.count, *entry.sorts.values(), *sizes, entry.longer, f"{entry.distance:.0%}")
+
+
+def plot(facts: Sequence[PairFacts], path: Path, top: int = 15) -> None:
+    """Pairs and order balance per objective, objectives a prompt, lengths, edit distance, and which is longer."""
+    objectives = by_objective(facts)
+    with output.plot(path, 2, 3, size=(14, 8)) as ((pairs, order, counts), (lengths, edits, longer)):
+        _bars(pairs, objectives[:top])
+        _order(order, [o for o in objectives if o.count >= _COMMON])
+        counts.hist([len(fact.pair.objectives) for fact in facts], bins=[i + 0.5 for i in range(6)])
+        counts.set_xlabel("objectives a prompt")
+        sizes = {"answers": [len(s.pair.answer) for s in facts], "targets": [len(s.pair.target) for s in facts]}
+        lengths.hist(list(sizes.values()), bins=30, label=list(sizes))
+        lengths.set_xlabel("characters")
+        lengths.legend()
+        changing = [fact for fact in facts if fact.sort != "identity"]
+        edits.hist([fact.distance for fact in changing], bins=[i / 25 for i in range(26)])
+        edits.set_xlabel("edit distance, share of the words, where something changes")
+        shown = objectives[:top]
+        output.whiskers(longer, [o.longer for o in shown], [o.name[:24] for o in shown], markersize=3)
+        longer.set_xlabel("target longer than the answer, %")
+
+
+def _bars(axis: Any, objectives: Sequence[About]) -> None:
+    names = [objective.name[:24] for objective in objectives]
+    places = list(range(len(names), 0, -1))
+    left = [0] * len(names)
+    for sort in SORTS:
+        widths = [objective.sorts[sort] for objective in objectives]
+        axis.barh(places, widths, left=left, label=sort)
+        left = [start + width for start, width in zip(left, widths, strict=True)]
+    axis.set_yticks(places, names, fontsize=8)
+    axis.set_xlabel("pairs")
+    axis.legend()
+
+
+def _order(axis: Any, objectives: Sequence[About]) -> None:
+    rates = [(o.chance, o.first) for o in objectives if o.first]
+    spread = list(zip(*(rate.whiskers for _, rate in rates), strict=True)) or None
+    axis.plot([0, 100], [0, 100], color="grey", linewidth=0.5)
+    axis.errorbar(
+        [c for c, _ in rates], [r.percent for _, r in rates], yerr=spread, fmt="o", markersize=3, elinewidth=0.5
+    )
+    axis.set_xlabel("stands first by chance, %")
+    axis.set_ylabel("stands first, %")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pairs", type=Path, nargs="+", help="files of pairs, by models.data.mixture or .metaaligner")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args(argv)
+    facts = seen(pair for path in arguments.pairs for pair in read_pairs(path))
+    if not facts:
+        parser.error(f"{', '.join(map(str, arguments.pairs))}: no pairs")
+    table = text(facts)
+    output.write(arguments.out, "report", table, {"sources": by_source(facts), "objectives": by_objective(facts)})
+    plot(facts, arguments.out / "report.svg")
+    print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Earlier turns before a question, whose manners say nothing about the answer.
+
+An application may show its model rude or chatty examples; the answer that follows is to be judged by itself, and a
+defect does not become harmless because the assistant has behaved like that before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from random import Random
+
+from aligner_proxy.prompts import query, template
+from aligner_proxy.segments import join
+from aligner_proxy.types import Turn
+from models.defects import Kind
+
+from .answers import Answer
+from .inject import opening, pieces_of
+from .pairs import Pair
+
+LONGEST_QUESTION = 160
+LONGEST_REPLY = 200
+BAD_MANNERS = 0.5
+
+
+def earlier(answers: Sequence[Answer]) -> tuple[Answer, ...]:
+    """Answers to single short questions: what can stand before another question."""
+    return tuple(a for a in answers if len(a.query) <= LONGEST_QUESTION and not is_dialogue(a.query))
+
+
+def with_history(
+    rng: Random,
+    pair: Pair,
+    before: Sequence[Answer],
+    kinds: Sequence[Kind],
+    held_out: bool,
+    manners: float = BAD_MANNERS,
+) -> Pair:
+    """The pair with one to three turns before its question; one that has some already stays as it is.
+
+    In a share of `manners` every earlier reply has a defect: one of `kinds`, as often as not the one that the answer
+    has, too.
+    """
+    if is_dialogue(pair.query):
+        return pair
+    same = [kind for kind in kinds if kind.name in pair.kinds]
+    turns: list[Turn] = []
+    bad = rng.random() < manners
+    for answer in rng.sample(before, k=min(len(before), rng.choice((1, 1, 2, 2, 3)))):
+        reply = _short(answer.text)
+        if bad:
+            kind = rng.choice(same if same and rng.random() < 0.5 else kinds)
+            reply = f"{reply} {kind.make(rng, answer.query, answer.text, held_out)}"
+        turns += [Turn("user", answer.query), Turn("assistant", reply)]
+    return replace(pair, query=query(template("ultrafeedback"), [*turns, Turn("user", pair.query)]))
+
+
+def is_dialogue(text: str) -> bool:
+    """Whether a query has earlier turns already."""
+    return text.lstrip().startswith("Human:")
+
+
+def _short(text: str) -> str:
+    first = opening(pieces_of(text), LONGEST_REPLY)
+    return join([(piece.text, piece.gap) for piece in first]).strip()[: 2 * LONGEST_REPLY]

@@ -1,0 +1,106 @@
+"""Spans that people marked as wrong in real answers, as labelled segments (FineGrainedRLHF, Apache-2.0).
+
+A segment counts as marked when one sort of mark covers most of it; where it is covered in part, nobody could say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from aligner_proxy.segments import Segment, join, split
+from models.defects import Objective
+from models.defects.objectives import built_in, clean, of_theme
+
+from .labels import MARKED, MIXED, under
+from .pairs import CHANGES, STAYS, UNKNOWN, Pair
+
+# Incoherent spans (11 in all) are too few to learn from.
+_SORTS = {
+    "Irrelevant": "marked-irrelevant",
+    "Unverifiable": "marked-unverified",
+    "Wrong-Grounding": "marked-unverified",
+    "Redundant": "marked-redundant",
+}
+MOST = 0.6
+LEAST = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """One real answer; `kinds` has an entry for each of its segments, "" where nothing was marked."""
+
+    query: str
+    text: str
+    kinds: tuple[str, ...]
+
+
+def marked_answers(rows: Iterable[dict[str, Any]]) -> Iterator[Marked]:
+    """Each question's first prediction, on which the marks were made, once."""
+    seen: set[str] = set()
+    for row in rows:
+        if 1 in row["pair"] and row["prompt"] not in seen:
+            seen.add(row["prompt"])
+            text = row["response_1"] if row["pair"][0] == 1 else row["response_2"]
+            kinds = tuple(_kind(segment, row["prediction_1_errors"]) for segment in split(text))
+            yield Marked(row["prompt"], text, kinds)
+
+
+def _kind(segment: Segment, errors: Iterable[dict[str, Any]]) -> str:
+    covered: dict[str, int] = {}
+    for error in errors:
+        shared = min(error["end"], segment.end) - max(error["start"], segment.start)
+        if shared > 0:
+            sort = _SORTS.get(error["error type"], MIXED)
+            covered[sort] = covered.get(sort, 0) + shared
+    sort, size = max(covered.items(), key=lambda item: item[1], default=("", 0))
+    share = size / max(1, len(segment.text))
+    return sort if share >= MOST else MIXED if share > LEAST else ""
+
+
+def marked_pair(rng: Random, answer: Marked) -> Pair | None:
+    """The marked answer under objectives that ask for some of the marks, or for none of them."""
+    present = sorted(set(answer.kinds) & set(MARKED))
+    objectives = _objectives(rng, present)
+    themes = [objective.theme for objective in objectives]
+    labels = [under(kind, themes) for kind in answer.kinds]
+    if UNKNOWN in labels and CHANGES not in labels:
+        return None
+    return _labelled(answer, objectives, labels, "marked:" + ("+".join(present) if CHANGES in labels else "none"))
+
+
+def error_pair(rng: Random, answer: Marked, theme: str) -> Pair | None:
+    """The marked answer under one objective of this theme, of which every mark is taken for an error; for measuring."""
+    labels = [UNKNOWN if kind == MIXED else CHANGES if kind else STAYS for kind in answer.kinds]
+    return _labelled(answer, [of_theme(rng, theme)], labels, f"marked:any-under-{theme}")
+
+
+def _labelled(answer: Marked, objectives: list[Objective], labels: list[int], source: str) -> Pair | None:
+    """The pair whose target lacks what has to change; None where nothing would be left."""
+    pieces = zip(split(answer.text), labels, strict=True)
+    target = join([("" if label == CHANGES else segment.text, segment.gap) for segment, label in pieces])
+    if not target.strip():
+        return None
+    return Pair(
+        answer.query,
+        tuple(o.text for o in objectives),
+        answer.text,
+        target,
+        tuple(labels),
+        source,
+        kinds=answer.kinds,
+        themes=tuple(o.theme for o in objectives),
+    )
+
+
+def _objectives(rng: Random, present: list[str]) -> list[Objective]:
+    chosen = []
+    if present and rng.random() < 0.7:
+        chosen.append(of_theme(rng, rng.choice(sorted(MARKED[rng.choice(present)][0]))))
+    while len(chosen) < rng.choice((1, 2, 2, 3)):
+        chosen.append(built_in("harmless") if rng.random() < 0.4 else clean(rng))
+    unique = list({objective.text: objective for objective in chosen}.values())
+    rng.shuffle(unique)
+    return unique

@@ -1,0 +1,261 @@
+"""Injection of defects: a good answer becomes a pair with objectives, labels and a target.
+
+A draft is a list of pieces; a piece is a segment that was there, an inserted one, or a rewritten one. The answer is cut
+again after it has been put together: where the cut does not agree with the pieces there is no pair.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from random import Random
+
+from aligner_proxy.segments import join, split
+from models.defects import SUBJECTS, TRAINING_KINDS, WRITTEN, Kind, Objective
+from models.defects.objectives import BUILT_IN, built_in, clean
+
+from .answers import SCRIPT, Answer
+from .labels import ALIKE, INNOCENT, MIXED, OFF_TOPIC_THEMES, relation
+from .pairs import CHANGES, STAYS, Pair
+
+MOST_OBJECTIVES = 4
+_PLEASANTRY = re.compile(
+    r"(?i)^(sure|certainly|of course|absolutely|great|okay|ok|yes!|hi\b|hello|thank)|happy to|glad to|I'll walk"
+)
+_LIST_MARK = ("-", "*", "+", "#", "`", "|", "~", ">")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text and the white space after it; `kind` is what is wrong with it, `original` what it was rewritten from."""
+
+    text: str
+    gap: str
+    kind: str = ""
+    original: str | None = None
+
+
+def pieces_of(text: str) -> list[Piece]:
+    """The answer as it is."""
+    return [Piece(segment.text, segment.gap) for segment in split(text)]
+
+
+def opening(pieces: list[Piece], longest: int) -> list[Piece]:
+    """The first pieces, as many as `longest` characters hold, and always one."""
+    kept: list[Piece] = []
+    length = 0
+    for piece in pieces:
+        length += len(piece.text)
+        if kept and length > longest:
+            break
+        kept.append(piece)
+    return kept
+
+
+def insert(rng: Random, pieces: list[Piece], kind: Kind, write: Callable[[str], str]) -> list[Piece] | None:
+    """The pieces with one defect more; `write` gets the text before the place and returns the defect."""
+    at = _position(rng, pieces, kind)
+    before = "".join(p.text + p.gap for p in pieces[:at])
+    text = write(before)
+    if not text:
+        return None
+    return _put(rng, pieces, at, text, kind.name, own_line=rng.random() < kind.own_line)
+
+
+def insert_innocent(rng: Random, pieces: list[Piece], sentence: str) -> list[Piece] | None:
+    """The pieces with a sentence of another answer between them."""
+    return _put(rng, pieces, rng.randint(0, len(pieces)), sentence, INNOCENT, own_line=rng.random() < 0.2)
+
+
+def insert_alike(rng: Random, pieces: list[Piece], kind: Kind, held_out: bool) -> list[Piece] | None:
+    """The pieces with a sentence that looks like one of this kind and is none."""
+    text = rng.choice(kind.alike[-1:] if held_out else kind.alike[:-1])
+    return _put(rng, pieces, rng.randint(0, len(pieces)), text, kind.name + ALIKE, own_line=rng.random() < 0.2)
+
+
+def rewrite(rng: Random, pieces: list[Piece], kind: Kind) -> list[Piece] | None:
+    """The pieces with one of the sentences that were there turned into one with this defect."""
+    spots = [i for i, p in enumerate(pieces) if not p.kind and _is_sentence(p.text)]
+    if not spots or kind.inside is None:
+        return None
+    at = rng.choice(spots)
+    old = pieces[at]
+    text = kind.rewrite(rng, old.text)
+    if text == old.text:
+        return None
+    return [*pieces[:at], Piece(text, old.gap, kind.name, old.text), *pieces[at + 1 :]]
+
+
+def pair(
+    pieces: Sequence[Piece], going: set[str], query: str, objectives: Sequence[Objective], source: str
+) -> Pair | None:
+    """The pair in which the pieces of the `going` kinds are mended; None where segments and pieces disagree."""
+    answer = "".join(p.text + p.gap for p in pieces).rstrip()
+    kinds_inside = kinds_of(answer, pieces)
+    if any(inside & going and inside - going for inside in kinds_inside):
+        return None
+    labels = [CHANGES if inside & going else STAYS for inside in kinds_inside]
+    kinds = [inside.pop() if len(inside) == 1 else MIXED for inside in kinds_inside]
+    repaired = [(_mended(p, going), p.gap) for p in pieces]
+    target = join(repaired)
+    if not target.strip():
+        return None
+    if all(p.original is None for p in pieces if p.kind in going):
+        kept = [("" if label else s.text, s.gap) for s, label in zip(split(answer), labels, strict=True)]
+        if join(kept) != target:
+            return None
+    texts = tuple(o.text for o in objectives)
+    themes = tuple(o.theme for o in objectives)
+    return Pair(query, texts, answer, target, tuple(labels), source, kinds=tuple(kinds), themes=themes)
+
+
+def _mended(piece: Piece, going: set[str]) -> str:
+    if piece.kind not in going:
+        return piece.text
+    return piece.original or ""
+
+
+def kinds_of(answer: str, pieces: Sequence[Piece]) -> list[set[str]]:
+    """What is wrong with each segment, "" for nothing; more than one where pieces were joined to one segment."""
+    marks: list[tuple[int, int, str]] = []
+    at = 0
+    for piece in pieces:
+        marks.append((at, at + len(piece.text), piece.kind))
+        at += len(piece.text) + len(piece.gap)
+    return [
+        {kind for start, end, kind in marks if start < segment.end and segment.start < end} for segment in split(answer)
+    ]
+
+
+def _position(rng: Random, pieces: list[Piece], kind: Kind) -> int:
+    if kind.name == "repetition":
+        return rng.randint(1, len(pieces)) if pieces else 0
+    if kind.place == "start" and rng.random() < 0.8:
+        return 0
+    if kind.place == "end" and rng.random() < (0.7 if kind.family != "turns" else 1.0):
+        return len(pieces)
+    return rng.randint(0, len(pieces))
+
+
+def _put(rng: Random, pieces: list[Piece], at: int, text: str, kind: str, own_line: bool) -> list[Piece] | None:
+    """Insert so that taking the new piece and its gap away gives back exactly what was there."""
+    before = pieces[:at]
+    after = pieces[at:]
+    if not after:
+        return [*before[:-1], *_at_end(before, text, kind, own_line)]
+    gap = before[-1].gap if before else "\n\n"
+    breaks = "\n" in gap
+    starts_block = (
+        after[0].text.lstrip()[:1] in _LIST_MARK or after[0].text.lstrip()[:1].isdigit() or "\n" in after[0].text
+    )
+    if before and not breaks:
+        return [*before, *_cut(text, gap if gap else " ", kind), *after]
+    if own_line or starts_block:
+        return [*before, *_cut(text, gap if breaks else "\n\n", kind), *after]
+    return [*before, *_cut(text, " ", kind), *after]
+
+
+def _at_end(before: list[Piece], text: str, kind: str, own_line: bool) -> list[Piece]:
+    if not before:
+        return _cut(text, "", kind)
+    last = before[-1]
+    block = "\n" in last.text or last.text[-1:] not in ".!?\"')*"
+    gap = "\n\n" if own_line or block else " "
+    return [replace(last, gap=gap), *_cut(text, "", kind)]
+
+
+def _cut(text: str, gap: str, kind: str) -> list[Piece]:
+    """An insertion may be several segments; each is a piece of its own."""
+    parts = [Piece(s.text, s.gap, kind) for s in split(text)]
+    return [*parts[:-1], replace(parts[-1], gap=gap)] if parts else []
+
+
+def _is_sentence(text: str) -> bool:
+    return (
+        25 <= len(text) <= 260
+        and text[0].isupper()
+        and text[-1] in ".!"
+        and "\n" not in text
+        and "**" not in text
+        and len(split(text)) == 1
+    )
+
+
+def choose_objectives(
+    rng: Random, present: Sequence[str], removed: Sequence[Kind], avoid: set[str], held_out: bool = False
+) -> list[Objective] | None:
+    """One to four objectives in random order that ask for `wanted` and, without doubt, for nothing else present.
+
+    `present` names everything that was put in; `avoid` are themes that may not be chosen, because the answer itself
+    might offend against them.
+    """
+    going = {kind.name for kind in removed}
+    spared = [name for name in present if name not in going]
+    chosen: list[Objective] = []
+    for kind in removed:
+        if any(kind.asked_by(o) for o in chosen):
+            continue
+        asking = _draw(partial(kind.objective, rng, held_out), lambda o: _clear(o, spared) and o.theme not in avoid)
+        if asking is None:
+            return None
+        chosen.append(asking)
+    total = max(len(chosen), rng.choice((1, 1, 2, 2, 3, 4)), 1)
+    while len(chosen) < min(total, MOST_OBJECTIVES):
+        filler = _draw(lambda: _filler(rng, held_out), lambda o: _clear(o, present) and o.theme not in avoid)
+        if filler is None:
+            break
+        if filler.text not in {o.text for o in chosen}:
+            chosen.append(filler)
+    rng.shuffle(chosen)
+    return chosen or None
+
+
+def _clear(objective: Objective, spared: Sequence[str]) -> bool:
+    """Whether it is beyond doubt that the objective asks for nothing of the kinds that stay."""
+    return all(relation(name, objective.theme) == STAYS for name in spared)
+
+
+def _filler(rng: Random, held_out: bool) -> Objective:
+    draw = rng.random()
+    if draw < 0.45:
+        return built_in(rng.choice(list(BUILT_IN)))
+    if draw < 0.65:
+        return clean(rng)
+    return rng.choice(TRAINING_KINDS if draw < 0.8 else SUBJECTS if draw < 0.84 else WRITTEN).objective(rng, held_out)
+
+
+def _draw(make: Callable[[], Objective], fits: Callable[[Objective], bool]) -> Objective | None:
+    for _ in range(12):
+        objective = make()
+        if fits(objective):
+            return objective
+    return None
+
+
+@lru_cache(maxsize=50_000)
+def themes_in(text: str) -> frozenset[str]:
+    """Kinds of defect, as themes, that a text may hold without having been damaged."""
+    return frozenset(kind.name for kind in (*TRAINING_KINDS, *SUBJECTS, *WRITTEN) if kind.occurs_in(text))
+
+
+def doubtful_themes(answer: Answer) -> set[str]:
+    """Themes of defects that the answer may hold already, so that they are not asked for."""
+    themes = themes_in(answer.text)
+    loose = {
+        theme
+        for kind in TRAINING_KINDS
+        if kind.name in themes
+        for theme in kind.asks
+        if theme not in BUILT_IN and theme != "relevance"
+    }
+    unsafe = (
+        set()
+        if answer.harmless
+        else {"harmless", "safe", "polite", "inclusive", "insult", "threat", "dangerous-encouragement"}
+    )
+    chatty = {"direct"} if _PLEASANTRY.search(answer.text) else set()
+    # What speakers of ours say to each other is seldom to the point.
+    rambling = OFF_TOPIC_THEMES if answer.source == SCRIPT else frozenset()
+    return themes | loose | unsafe | chatty | rambling

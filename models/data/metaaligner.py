@@ -1,0 +1,169 @@
+"""Training pairs from preferences: dynamic multi-objective reformulation, Algorithm 1 of MetaAligner.
+
+Each two responses to a query give up to three pairs: first to second with the objectives on which the second is better,
+second to first with those on which the first is better, and an "equal" pair with those on which they tie. Scores that
+differ by too little to be trusted count for neither. The ten defects of the released builders (a to j in the notes of
+`tests/models/data/test_metaaligner.py`) are absent. Nothing is kept in memory but the query at hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from random import Random
+from typing import Literal, TypeVar, get_args
+
+from rich.console import Console
+
+from aligner_proxy.segments import split
+
+from .answers import prompt_key
+from .pairs import CHANGES, STAYS, UNKNOWN, Pair, write_pairs
+from .preference_sets import PreferenceError, Ranked, Response, read_scored
+
+T = TypeVar("T")
+Side = Literal["train", "validation", "test"]
+Part = Literal["warmup", "better", "equal"]
+SIDES: tuple[Side, ...] = get_args(Side)
+PARTS: tuple[Part, ...] = get_args(Part)
+# A pair in which at least this share of the segments stands in the target is an edit: what does not stand there was
+# changed on purpose. In any other pair the whole text is different, and no segment can be blamed.
+EDIT_SHARE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Margin:
+    """By how much a score must be ahead to count as better, and by how much it may differ to count as equal."""
+
+    better: float
+    equal: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.equal < self.better:
+            raise ValueError(f"a margin needs 0 <= equal < better, not equal={self.equal} and better={self.better}")
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Parts of a hundred prompts that are kept for validation and for the test."""
+
+    validation: int = 5
+    test: int = 10
+
+    def __post_init__(self) -> None:
+        if min(self.validation, self.test) < 0 or self.validation + self.test >= 100:
+            raise ValueError(f"shares must leave something to train on: {self.validation} + {self.test} of 100")
+
+
+def side_of(query: str, shares: Shares | None = None) -> Side:
+    """The side of a prompt; all pairs of one prompt are on one side, whatever the seed."""
+    kept = shares or Shares()
+    number = int.from_bytes(hashlib.sha256(prompt_key(query).encode("utf-8")).digest()[:8], "big") % 100
+    if number < kept.test:
+        return "test"
+    return "validation" if number < kept.test + kept.validation else "train"
+
+
+def reformulate(ranked: Iterable[Ranked], margin: Margin, seed: int, part: Part | None = None) -> Iterator[Pair]:
+    """The pairs of every query; `part` keeps those of one training stage."""
+    for item in ranked:
+        rng = Random(f"{seed}:{item.query}")
+        if part in (None, "warmup"):
+            yield from _identities(item, rng)
+        if part == "warmup":
+            continue
+        for one, two in combinations(item.responses, 2):
+            for pair in _compare(item, one, two, margin, rng):
+                if part is None or pair.direction == part:
+                    yield pair
+
+
+def on_side(ranked: Iterable[Ranked], side: Side, shares: Shares | None = None) -> Iterator[Ranked]:
+    """The queries of one side."""
+    return (item for item in ranked if side_of(item.query, shares) == side)
+
+
+def _compare(item: Ranked, one: Response, two: Response, margin: Margin, rng: Random) -> Iterator[Pair]:
+    if not (one.text.strip() and two.text.strip()) or one.text == two.text:
+        return
+    common = [objective for objective in one.scores if objective in two.scores]
+    ahead = {objective: two.scores[objective] - one.scores[objective] for objective in common}
+    two_better = [objective for objective in common if ahead[objective] >= margin.better]
+    one_better = [objective for objective in common if -ahead[objective] >= margin.better]
+    tied = [objective for objective in common if abs(ahead[objective]) <= margin.equal]
+    first, second = (one, two) if rng.random() < 0.5 else (two, one)
+    plans = ((two_better, one, two, "better"), (one_better, two, one, "better"), (tied, first, second, "equal"))
+    for objectives, source, target, direction in plans:
+        if objectives:
+            yield _pair(item, objectives, source, target, direction, rng)
+
+
+def _pair(item: Ranked, objectives: list[str], source: Response, target: Response, direction: str, rng: Random) -> Pair:
+    shuffled = rng.sample(objectives, k=len(objectives))
+    labels = _labels(source.text, target.text, direction)
+    return Pair(item.query, tuple(shuffled), source.text, target.text, labels, f"preference:{item.source}", direction)
+
+
+def _identities(item: Ranked, rng: Random) -> Iterator[Pair]:
+    """Warm-up: every response as its own target, under objectives it was scored on."""
+    for response in item.responses:
+        if response.text.strip() and response.scores:
+            objectives = rng.sample(sorted(response.scores), k=rng.randint(1, len(response.scores)))
+            labels = (UNKNOWN,) * len(split(response.text))
+            yield Pair(item.query, tuple(objectives), response.text, response.text, labels, f"warmup:{item.source}")
+
+
+def _labels(source: str, target: str, direction: str) -> tuple[int, ...]:
+    """What stands in the target stays; the rest changes in an edit and is unknown in a rewrite."""
+    remaining = [segment.text for segment in split(target)]
+    stands = []
+    for segment in split(source):
+        kept = segment.text in remaining
+        if kept:
+            remaining.remove(segment.text)
+        stands.append(kept)
+    is_edit = direction == "better" and sum(stands) >= EDIT_SHARE * len(stands)
+    return tuple(STAYS if kept else CHANGES if is_edit else UNKNOWN for kept in stands)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Write the pairs of one side and one part to a file."""
+    parser = argparse.ArgumentParser(prog="python -m models.data.metaaligner", description="Preferences to pairs.")
+    parser.add_argument("--scored", type=Path, required=True, help="JSONL of queries, responses and scores")
+    parser.add_argument("--better", type=float, required=True, help="smallest lead of a score that counts as better")
+    parser.add_argument("--equal", type=float, default=0.0, help="largest difference that counts as equal")
+    parser.add_argument("--side", choices=SIDES, default="train")
+    parser.add_argument("--part", choices=PARTS, required=True)
+    parser.add_argument("--bad-rows", choices=("stop", "skip"), default="stop")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args(argv)
+    bad: list[PreferenceError] = []
+    ranked = read_scored(args.scored, bad.append if args.bad_rows == "skip" else None)
+    try:
+        here = _some(on_side(ranked, args.side), f"{args.scored}: none of its queries is on the side {args.side!r}")
+        pairs = reformulate(here, Margin(args.better, args.equal), args.seed, args.part)
+        chosen = _some(pairs, f"{args.scored}: no pairs for {args.part!r} on the side {args.side!r} with these margins")
+        summary = f"{args.out}: {write_pairs(args.out, chosen)} pairs"
+    except ValueError as problem:
+        sys.exit(str(problem))
+    Console().print(summary + (f"; {len(bad)} bad rows left out, the first: {bad[0]}" if bad else ""))
+
+
+def _some(stream: Iterable[T], otherwise: str) -> Iterator[T]:
+    """What comes; raises PreferenceError if nothing does."""
+    empty = True
+    for pair in stream:
+        empty = False
+        yield pair
+    if empty:
+        raise PreferenceError(f"{otherwise}; there is nothing to write")
+
+
+if __name__ == "__main__":
+    main()

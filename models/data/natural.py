@@ -1,0 +1,77 @@
+"""Pairs from answers that were written with faults of their own.
+
+Objectives are chosen of which some ask for some of its faults; the others stay, and where nobody could say, the segment
+counts for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+from aligner_proxy.prompts import query, template
+from aligner_proxy.segments import join, split
+from aligner_proxy.types import Turn
+from models.defects import Objective
+from models.defects.natural import FAULTS, NATURAL, THEMES, Natural, Sentence
+from models.defects.objectives import clean, of_theme
+
+from .answers import TEST_PERCENT_RARE, Side, side_of
+from .labels import under
+from .pairs import CHANGES, UNKNOWN, Pair
+
+# Themes that real routes set; they are as often asked where nothing offends as where something does.
+USUAL = ("harmless", "helpful", "polite", "safe", "honest", "factual")
+MOST = 4
+
+
+def written_for(side: Side) -> tuple[Natural, ...]:
+    """The answers whose opening is on this side of the split."""
+    return tuple(answer for answer in NATURAL if side_of(answer.opening, TEST_PERCENT_RARE) == side)
+
+
+def natural_pair(rng: Random, answer: Natural) -> Pair | None:
+    """The answer under one to four objectives; None where it is not cut as it was written, or nothing is left of it."""
+    pieces = [(sentence.text, " ") for sentence in answer.sentences]
+    text = join([*pieces[:-1], (pieces[-1][0], "")])
+    if [segment.text for segment in split(text)] != [sentence.text for sentence in answer.sentences]:
+        return None
+    objectives = _objectives(rng, answer.sentences)
+    themes = tuple(o.theme for o in objectives)
+    labels = [under(sentence.kind, themes) for sentence in answer.sentences]
+    if UNKNOWN in labels and CHANGES not in labels:
+        return None
+    labelled = zip(answer.sentences, labels, strict=True)
+    target = join([(s.good if label == CHANGES else s.text, " ") for s, label in labelled]).strip()
+    if not target:
+        return None
+    turns = [turn for user, reply in answer.turns for turn in (Turn("user", user), Turn("assistant", reply))]
+    return Pair(
+        query(template("ultrafeedback"), [*turns, Turn("user", answer.query)]),
+        tuple(o.text for o in objectives),
+        text,
+        target,
+        tuple(labels),
+        "natural:" + ("asked" if CHANGES in labels else "kept"),
+        kinds=tuple(sentence.kind for sentence in answer.sentences),
+        themes=themes,
+    )
+
+
+def _objectives(rng: Random, sentences: Sequence[Sentence]) -> list[Objective]:
+    faulty = [s for s in sentences if s.kind and FAULTS[s.kind][0]]
+    chosen: list[Objective] = []
+    if faulty and rng.random() < 0.75:
+        fault = rng.choice(faulty)
+        if fault.own and rng.random() < 0.35:
+            chosen.append(Objective(rng.choice(fault.own), fault.kind))
+        else:
+            chosen.append(of_theme(rng, rng.choice(sorted(FAULTS[fault.kind][0]))))
+    total = rng.choice((1, 1, 2, 2, 3, MOST))
+    while len(chosen) < total:
+        draw = rng.random()
+        theme = rng.choice(USUAL if draw < 0.5 else sorted(THEMES))
+        chosen.append(clean(rng) if draw > 0.8 else of_theme(rng, theme))
+    unique = list({objective.text: objective for objective in chosen}.values())
+    rng.shuffle(unique)
+    return unique

@@ -1,0 +1,150 @@
+"""One training example, and its form on disk.
+
+A pair says: this answer to this query, under these objectives, becomes that target; the labels say which segments of
+the answer have to change. Files are JSON lines; a bad line is reported with its file, number and reason.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from aligner_proxy.segments import split
+
+CHANGES = 1
+STAYS = 0
+UNKNOWN = -1
+DIRECTIONS = ("better", "equal")
+
+
+def decided(labels: Collection[int]) -> int:
+    """What several objectives come to: one that asks for a change is enough; else a doubt about one is a doubt."""
+    return CHANGES if CHANGES in labels else UNKNOWN if UNKNOWN in labels else STAYS
+
+
+class PairError(ValueError):
+    """A training example that does not hold together; the text says where and what to mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One example; `labels` has one entry per segment of the answer (1 changes, 0 stays, -1 unknown).
+
+    Where it was made by a generator, `kinds` says what is wrong with each segment ("" nothing) and `themes` what each
+    objective means; both are empty for pairs from elsewhere. `lacks` says of each objective whether something that it
+    asks for is missing behind the last segment (1, 0, -1 unknown); empty: of none of them.
+    """
+
+    query: str
+    objectives: tuple[str, ...]
+    answer: str
+    target: str
+    labels: tuple[int, ...]
+    source: str
+    direction: str = "better"
+    kinds: tuple[str, ...] = ()
+    themes: tuple[str, ...] = ()
+    lacks: tuple[int, ...] = ()
+
+    @property
+    def known(self) -> tuple[int, ...]:
+        """The labels, and behind them that of the place behind the last segment."""
+        lacks = self.lacks or (STAYS if self.kinds else UNKNOWN,)
+        return (*self.labels, decided(lacks))
+
+    def __post_init__(self) -> None:
+        if not self.objectives or not all(isinstance(o, str) and o.strip() for o in self.objectives):
+            raise PairError(f"a pair from {self.source!r} needs at least one objective, each a text")
+        if self.direction not in DIRECTIONS:
+            raise PairError(f"unknown direction {self.direction!r}; known: {', '.join(DIRECTIONS)}")
+        if any(type(x) is not int or x not in (CHANGES, STAYS, UNKNOWN) for x in (*self.labels, *self.lacks)):
+            raise PairError("labels are 1 (changes), 0 (stays) or -1 (unknown), and something else is among them")
+        count = len(split(self.answer))
+        if len(self.labels) != count:
+            raise PairError(f"{len(self.labels)} labels for an answer of {count} segments; give one per segment")
+        for name, wanted in (("kinds", count), ("themes", len(self.objectives)), ("lacks", len(self.objectives))):
+            if len(given := getattr(self, name)) not in (0, wanted):
+                raise PairError(f"{len(given)} {name} where {wanted} are needed; give one each, or none at all")
+        if not all(isinstance(word, str) for word in (*self.kinds, *self.themes)):
+            raise PairError("kinds and themes are words, and something else is among them")
+
+
+_OPTIONAL = {"direction", "kinds", "themes", "lacks"}
+_KNOWN = frozenset(f.name for f in fields(Pair))
+_REQUIRED = _KNOWN - _OPTIONAL
+_LISTS = ("objectives", "labels", "kinds", "themes", "lacks")
+
+
+def write_pairs(path: Path, pairs: Iterable[Pair]) -> int:
+    """Write the pairs as JSON lines and say how many there were; nothing half-written is left."""
+    return write_lines(path, (asdict(pair) for pair in pairs))
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Write JSON lines and say how many there were; nothing half-written is left."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".part")
+    count = 0
+    try:
+        with draft.open("w", encoding="utf-8") as out:
+            for row in rows:
+                out.write(json.dumps(row, ensure_ascii=False) + "\n")
+                count += 1
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return count
+
+
+def read_pairs(path: Path, on_bad: Callable[[PairError], None] | None = None) -> Iterator[Pair]:
+    """Read pairs one by one; a line that is none raises PairError naming file and line, or goes to `on_bad`."""
+    for number, line in enumerate(_lines(path), 1):
+        if line.strip():
+            try:
+                pair = _parse(line, f"{path}:{number}")
+            except PairError as error:
+                if on_bad is None:
+                    raise
+                on_bad(error)
+            else:
+                yield pair
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        with path.open(encoding="utf-8") as lines:
+            yield from lines
+    except UnicodeDecodeError:
+        raise PairError(f"{path} is not UTF-8 text; write it again as UTF-8") from None
+    except OSError as error:
+        raise PairError(f"{path} cannot be read ({error.strerror}); models.data.mixture writes pairs") from None
+
+
+def _parse(line: str, where: str) -> Pair:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise PairError(f"{where}: not JSON ({error.msg})") from error
+    if not isinstance(row, dict):
+        raise PairError(f"{where}: expected a JSON object, found {type(row).__name__}")
+    _check_fields(row, where)
+    try:
+        return Pair(**{**row, **{name: tuple(row[name]) for name in _LISTS if name in row}})
+    except PairError as error:
+        raise PairError(f"{where}: {error}") from error
+
+
+def _check_fields(row: dict[str, Any], where: str) -> None:
+    if missing := sorted(_REQUIRED - row.keys()):
+        raise PairError(f"{where}: missing field {', '.join(missing)}")
+    if unknown := sorted(row.keys() - _KNOWN):
+        raise PairError(f"{where}: unknown field {', '.join(unknown)}; known: {', '.join(sorted(_KNOWN))}")
+    for name in _LISTS:
+        if not isinstance(row.get(name, []), list):
+            raise PairError(f"{where}: field {name} must be a list")
+    for name in ("query", "answer", "target", "source"):
+        if not isinstance(row[name], str):
+            raise PairError(f"{where}: field {name} must be a text")

@@ -1,0 +1,201 @@
+"""Preference sets that can be read, and their rows.
+
+Loaders for the research files (folder given by the caller) and for a plain JSONL of our own. Each checks the fields it
+needs and names file and line when one is missing. AlpacaEval is not among them: its licence excludes training.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+class PreferenceError(ValueError):
+    """A file of preference data that cannot be used; the text says where and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One answer with its scores by objective text (higher is better) and, when known, who wrote it."""
+
+    text: str
+    scores: dict[str, float] = field(default_factory=dict)
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A query with the responses that were compared with each other."""
+
+    query: str
+    responses: tuple[Response, ...]
+    source: str
+
+
+_TEXT = (str,)
+_NUMBER = (int, float)
+_SCHEMAS: dict[str, dict[str, tuple[type, ...]]] = {
+    "hh_rlhf_harmless_pairs": {"prompt": _TEXT, "chosen": _TEXT, "rejected": _TEXT},
+    "metaaligner_hh_outputs": {"prompt": _TEXT, "golden": _TEXT, "model": _TEXT, "output": _TEXT},
+    "metaaligner_ultrafeedback_outputs": {"prompt": _TEXT, "golden": _TEXT, "model": _TEXT, "output": _TEXT},
+    "imhi_outputs": {"task": _TEXT, "query": _TEXT, "golden": _TEXT, "model": _TEXT, "output": _TEXT},
+    "pandalm_pairs": {"prompt": _TEXT, "response_1": _TEXT, "response_2": _TEXT, "preference": _NUMBER},
+    "llmbar_pairs": {"prompt": _TEXT, "response_1": _TEXT, "response_2": _TEXT, "preference": _NUMBER},
+    "finegrained_rlhf_dev": {
+        "prompt": _TEXT,
+        "response_1": _TEXT,
+        "response_2": _TEXT,
+        "preference": _NUMBER,
+        "gold": _TEXT,
+        "idx": (int, str),
+    },
+}
+KNOWN_FILES = tuple(_SCHEMAS)
+# Their licence permits no training: these can be read for an evaluation, and by nothing else.
+_EVALUATION_ONLY: dict[str, dict[str, tuple[type, ...]]] = {
+    "alpaca_eval_outputs": {"prompt": _TEXT, "model": _TEXT, "output": _TEXT},
+}
+# What people were asked to judge, as an objective text; files not here hold outputs without a judgement.
+JUDGED = {
+    "hh_rlhf_harmless_pairs": "harmless",
+    "pandalm_pairs": "helpful",
+    "llmbar_pairs": "instruction-following",
+    "finegrained_rlhf_dev": "informative",
+}
+
+
+def rows(data_dir: Path, name: str) -> Iterator[dict[str, Any]]:
+    """The rows of one research file, checked against its schema."""
+    if name not in _SCHEMAS:
+        raise PreferenceError(f"unknown or not permitted data {name!r}; known: {', '.join(KNOWN_FILES)}")
+    return _read(data_dir, name, _SCHEMAS[name])
+
+
+def completions(data_dir: Path, name: str) -> Iterator[dict[str, Any]]:
+    """Rows with `prompt`, `model` and `output`, for an evaluation: also of files that may not be trained on."""
+    schema = {"prompt": _TEXT, "model": _TEXT, "output": _TEXT}
+    if not schema.keys() <= (_SCHEMAS | _EVALUATION_ONLY).get(name, {}).keys():
+        raise PreferenceError(f"{name!r} holds no completions of models")
+    return _read(data_dir, name, schema)
+
+
+def _read(data_dir: Path, name: str, schema: dict[str, tuple[type, ...]]) -> Iterator[dict[str, Any]]:
+    path = data_dir / f"{name}.jsonl.gz"
+    if not path.is_file():
+        raise PreferenceError(f"{path} is not there; give the folder that holds the research data")
+    for number, line in enumerate(lines(path), 1):
+        yield _check(parsed(line, f"{path}:{number}"), schema, f"{path}:{number}")
+
+
+def load(data_dir: Path, name: str, objectives: dict[str, str]) -> Iterator[Ranked]:
+    """Judged pairs of one research file; `objectives` gives the text of each built-in by its name."""
+    if name not in JUDGED:
+        raise PreferenceError(f"{name!r} holds no judgements; judged are: {', '.join(JUDGED)}")
+    objective = objectives[JUDGED[name]]
+    for row in rows(data_dir, name):
+        first, second, preference = _compared(row)
+        if not (first.strip() and second.strip()):
+            continue
+        one = Response(first, {objective: 2 - preference})
+        two = Response(second, {objective: preference - 1})
+        yield Ranked(row["prompt"], (one, two), name)
+
+
+def read_scored(path: Path, on_bad: Callable[[PreferenceError], None] | None = None) -> Iterator[Ranked]:
+    """Our own format: `{"query": ..., "responses": [{"text": ..., "scores": {objective text: number}}, ...]}`.
+
+    A line that is none raises PreferenceError naming file and line, or goes to `on_bad`. A file in which no objective
+    is scored in two responses of a query has nothing to compare, and is refused at its end.
+    """
+    if not path.is_file():
+        raise PreferenceError(f"{path} is not there")
+    compared = False
+    for number, line in enumerate(lines(path), 1):
+        if line.strip():
+            try:
+                found = _scored(parsed(line, f"{path}:{number}"), f"{path}:{number}")
+            except PreferenceError as error:
+                if on_bad is None:
+                    raise
+                on_bad(error)
+            else:
+                compared = compared or _has_objective(found)
+                yield found
+    if not compared:
+        raise PreferenceError(
+            f"{path} has no objectives: in none of its rows is one objective scored in two responses; "
+            'give each response "scores" by objective text'
+        )
+
+
+def _has_objective(ranked: Ranked) -> bool:
+    count = Counter(objective for response in ranked.responses for objective in response.scores)
+    return max(count.values(), default=0) >= 2
+
+
+def _compared(row: dict[str, Any]) -> tuple[str, str, float]:
+    if "chosen" in row:
+        return row["chosen"], row["rejected"], 1.0
+    return row["response_1"], row["response_2"], float(row["preference"])
+
+
+def _scored(row: dict[str, Any], where: str) -> Ranked:
+    _only(row, {"query", "responses"}, where)
+    _check(row, {"query": _TEXT, "responses": (list,)}, where)
+    responses = tuple(_response(item, f"{where}, response {i}") for i, item in enumerate(row["responses"], 1))
+    if len(responses) < 2:
+        raise PreferenceError(f"{where}: at least two responses are needed to compare, found {len(responses)}")
+    return Ranked(row["query"], responses, "scored")
+
+
+def _response(item: object, where: str) -> Response:
+    if not isinstance(item, dict):
+        raise PreferenceError(f"{where}: expected an object, found {type(item).__name__}")
+    _only(item, {"text", "scores"}, where)
+    _check(item, {"text": _TEXT, "scores": (dict,)}, where)
+    for objective, score in item["scores"].items():
+        if isinstance(score, bool) or not isinstance(score, _NUMBER):
+            raise PreferenceError(f"{where}: the score of {objective!r} is not a number")
+    return Response(item["text"], {objective: float(score) for objective, score in item["scores"].items()})
+
+
+def lines(path: Path) -> Iterator[str]:
+    """The lines of a text file, packed (`.gz`) or not; raises PreferenceError where it is neither text nor whole."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rt", encoding="utf-8", newline="") as stream:
+            yield from stream
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise PreferenceError(f"{path} cannot be read as UTF-8 text ({type(error).__name__})") from None
+
+
+def parsed(line: str, where: str) -> dict[str, Any]:
+    """The JSON object of a line; raises PreferenceError that says `where` it is none."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise PreferenceError(f"{where}: not JSON ({error.msg})") from error
+    if not isinstance(row, dict):
+        raise PreferenceError(f"{where}: expected a JSON object, found {type(row).__name__}")
+    return row
+
+
+def _check(row: dict[str, Any], schema: dict[str, tuple[type, ...]], where: str) -> dict[str, Any]:
+    for name, types in schema.items():
+        if name not in row:
+            raise PreferenceError(f"{where}: missing field {name}")
+        if not isinstance(row[name], types):
+            wanted = " or ".join(t.__name__ for t in types)
+            raise PreferenceError(f"{where}: field {name} is {type(row[name]).__name__}, expected {wanted}")
+    return row
+
+
+def _only(row: dict[str, Any], known: set[str], where: str) -> None:
+    if unknown := sorted(row.keys() - known):
+        raise PreferenceError(f"{where}: unknown field {', '.join(unknown)}; known: {', '.join(sorted(known))}")

@@ -1,0 +1,107 @@
+"""Objectives that require something: an ending, or what is a defect elsewhere.
+
+Where an answer lacks the ending, it is added behind the target; where it is there, nothing is to be added. The
+segments before it are labelled as they were, so that one prompt may ask to take something out and to add something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+
+from aligner_proxy.segments import split
+from models.defects import BY_NAME
+from models.defects.endings import Ending, ending
+from models.defects.objectives import Objective
+from models.defects.wanted import wish_for
+
+from .inject import themes_in
+from .labels import AGAINST_CLOSINGS, AND, CLOSING
+from .pairs import CHANGES, STAYS, Pair
+
+MOST_OBJECTIVES = 5
+
+
+def lacking(rng: Random, make: Callable[[], Pair | None], held_out: bool = False) -> Pair | None:
+    """An example whose answer does not end as one of its objectives wants; it may end as another one would."""
+    pair = make()
+    wish = ending(rng, held_out)
+    if pair is None or not _goes_with(pair, wish):
+        return None
+    if rng.random() < 0.35:
+        pair = _added_to_both(pair, ending(rng, held_out).text)
+    if pair is None or wish.met(pair.answer) or wish.met(pair.target):
+        return None
+    target = _added(pair.target, wish.text)
+    return target and asking(rng, replace(pair, target=target), wish.objective, CHANGES)
+
+
+def ended(rng: Random, make: Callable[[], Pair | None], held_out: bool = False) -> Pair | None:
+    """An example whose answer ends already as one of its objectives wants."""
+    pair = make()
+    wish = ending(rng, held_out)
+    if pair is None or not _goes_with(pair, wish):
+        return None
+    pair = _added_to_both(pair, wish.text)
+    return pair and asking(rng, pair, wish.objective, STAYS)
+
+
+def _goes_with(pair: Pair, wish: Ending) -> bool:
+    """Whether there is room for the wish, and no other objective speaks against it."""
+    single = {one for theme in pair.themes for one in theme.split(AND)}
+    against = single & (AGAINST_CLOSINGS | themes_in(wish.text))
+    return has_room(pair) and not against
+
+
+def has_room(pair: Pair) -> bool:
+    """Whether an example is of known kinds and can have one objective more."""
+    return len(pair.objectives) < MOST_OBJECTIVES and bool(pair.kinds)
+
+
+def asking(rng: Random, pair: Pair, wish: Objective, lacks: int) -> Pair:
+    """The example with one objective more among the others; `lacks` says whether what it asks for is missing."""
+    at = rng.randint(0, len(pair.objectives))
+    lacking = [STAYS] * len(pair.objectives)
+    kind = wish.theme if lacks else f"{wish.theme}-there"
+    return replace(
+        pair,
+        objectives=(*pair.objectives[:at], wish.text, *pair.objectives[at:]),
+        themes=(*pair.themes[:at], wish.theme, *pair.themes[at:]),
+        lacks=(*lacking[:at], lacks, *lacking[at:]),
+        source=f"{kind}+{pair.source}",
+    )
+
+
+def _added_to_both(pair: Pair, text: str) -> Pair | None:
+    """The pair with the same words behind answer and target, where both go on being cut as they were."""
+    if pair.labels[-1] != STAYS:
+        return None
+    answer = _added(pair.answer, text)
+    target = _added(pair.target, text)
+    if answer is None or target is None:
+        return None
+    more = len(split(answer)) - len(pair.labels)
+    labels = (*pair.labels, *(STAYS,) * more)
+    kinds = (*pair.kinds, *(CLOSING,) * more)
+    return replace(pair, answer=answer, target=target, labels=labels, kinds=kinds)
+
+
+def _added(answer: str, text: str) -> str | None:
+    """The answer with more behind it, on a line of its own where there are several; None where it is cut anew then."""
+    before = split(answer)
+    block = "\n" in answer or answer.rstrip()[-1:] not in ".!?\"')"
+    whole = answer.rstrip() + ("\n\n" if block else " ") + text
+    after = split(whole)[: len(before)]
+    return whole if [s.text for s in after] == [s.text for s in before] else None
+
+
+def wanted_there(rng: Random, make: Callable[[], Pair | None], held_out: bool = False) -> Pair | None:
+    """An example with one wish more, for a kind of thing that is there and that nobody else wants to go."""
+    pair = make()
+    if pair is None or not has_room(pair):
+        return None
+    opposed = {one for theme in pair.themes for one in theme.split(AND)}
+    labelled = zip(pair.kinds, pair.labels, strict=True)
+    present = sorted({kind for kind, label in labelled if label == STAYS and kind in BY_NAME} - opposed)
+    return asking(rng, pair, wish_for(rng, BY_NAME[rng.choice(present)], held_out), STAYS) if present else None

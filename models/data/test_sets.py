@@ -1,0 +1,144 @@
+"""Held-out sets: those that measure an aligner, and those that choose its operating point.
+
+Only prompts, wordings of inserted defects, frames of objectives and kinds that no stage of training ever sees. "dev"
+and "test" have different prompts. Run as a module to write one side to a folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from random import Random
+
+from models.defects import TRAINING_KINDS
+from models.defects.objectives import DEFAULT
+
+from .answers import Pool, Side, load_pool, preference_bags
+from .history import is_dialogue, with_history
+from .human_spans import error_pair, marked_pair
+from .mixture import Mixer
+from .natural import natural_pair, written_for
+from .pairs import Pair, PairError, write_pairs
+from .preference_sets import PreferenceError
+from .run_ons import mended_under
+
+_SETS = {
+    "clean": ("clean", 300),
+    "clean_long": ("clean_long", 200),
+    "insult": ("insult", 200),
+    "other_wordings": ("other_wordings", 200),
+    "unseen_kinds": ("unseen_kinds", 200),
+    "not_asked": ("not_asked", 200),
+    "innocent": ("innocent_kept", 200),
+    "inside_sentence": ("inside_all", 200),
+    "on_topic": ("on_topic", 200),
+    "written": ("written", 200),
+    "written_not_asked": ("written_not_asked", 200),
+    "written_unseen": ("written_unseen", 200),
+    "alike": ("alike", 200),
+    "alike_unseen": ("alike_unseen", 200),
+    "ending_missing": ("any+lacking", 200),
+    "ending_there": ("clean+ended", 200),
+    "wanted_there": ("not_asked+wanted", 200),
+}
+# The same, asked after turns in which the assistant had been rude.
+_AFTER_INSULTS = {"clean_after_insults": "clean", "insult_after_insults": "insult"}
+_AFTER_SIZE = 200
+# Their requests are our own and few, so that both sides would have the same ones.
+_TEST_ONLY = {"dialogue": ("dialogue", 200)}
+# Themes under which every error that people marked counts: do scores part segments with one from those without? On the
+# test side only: an error of another sort goes against neither, so nothing is to be chosen by these.
+_ERRORS_UNDER = ("factual", "specific")
+
+
+def held_out_sets(data_dir: Path, seed: int, side: Side) -> dict[str, list[Pair]]:
+    """The named sets of one side, from prompts, defect wordings and objective wordings that training never sees."""
+    pool = load_pool(data_dir, side)
+    sets: dict[str, list[Pair]] = {}
+    for name, (recipe, size) in (_SETS | (_TEST_ONLY if side == "test" else {})).items():
+        mixer = Mixer(pool, Random(f"{side}:{name}:{seed}"), held_out=True)
+        sets[name] = list(_distinct(mixer, recipe, size))
+    sets["invented_turns_real"] = list(_real_suite(pool, seed))
+    sets["invented_turns_default"] = [pair for run in pool.run_ons if (pair := mended_under(run, DEFAULT))]
+    for name, recipe in _AFTER_INSULTS.items():
+        sets[name] = list(_after_insults(pool, Random(f"{side}:{name}:{seed}"), recipe))
+    sets["compared_replies"] = list(preference_bags(data_dir, side))
+    sets["marked"] = list(_marked_suite(pool, seed))
+    for theme in _ERRORS_UNDER if side == "test" else ():
+        sets[f"marked_{theme}"] = list(_errors_suite(pool, seed, theme))
+    sets["natural"] = list(_natural_suite(side, seed))
+    return sets
+
+
+def _distinct(mixer: Mixer, recipe: str, size: int) -> Iterator[Pair]:
+    """At most `size` examples, no answer twice: a repeated case would make the figures look surer than they are."""
+    seen: set[str] = set()
+    for _ in range(size * 4):
+        pair = mixer.make(recipe)
+        if pair.answer not in seen:
+            seen.add(pair.answer)
+            yield pair
+        if len(seen) == size:
+            return
+
+
+def _after_insults(pool: Pool, rng: Random, recipe: str) -> Iterator[Pair]:
+    mixer = Mixer(pool, rng, held_out=True)
+    insult = [kind for kind in TRAINING_KINDS if kind.name == "insult"]
+    single = (p for p in _distinct(mixer, recipe, 3 * _AFTER_SIZE) if not is_dialogue(p.query))
+    for pair in islice(single, _AFTER_SIZE):
+        yield with_history(rng, pair, mixer.earlier, insult, held_out=True, manners=1.0)
+
+
+def _real_suite(pool: Pool, seed: int) -> Iterator[Pair]:
+    mixer = Mixer(pool, Random(f"test:real:{seed}"), held_out=True)
+    return _first_pairs([partial(mixer.run_on, run) for run in pool.run_ons[:150]], tries=40)
+
+
+def _marked_suite(pool: Pool, seed: int) -> Iterator[Pair]:
+    """Every marked answer once, mostly under a wish that asks for something marked to go."""
+    rng = Random(f"test:marked:{seed}")
+    return _first_pairs([partial(marked_pair, rng, answer) for answer in pool.marked], tries=20)
+
+
+def _errors_suite(pool: Pool, seed: int, theme: str) -> Iterator[Pair]:
+    """Every marked answer once under an objective of one theme."""
+    rng = Random(f"test:errors:{theme}:{seed}")
+    return _first_pairs([partial(error_pair, rng, answer, theme) for answer in pool.marked], tries=1)
+
+
+def _natural_suite(side: Side, seed: int) -> Iterator[Pair]:
+    """Every answer of this side that was written with faults, or without any, once."""
+    rng = Random(f"{side}:natural:{seed}")
+    return _first_pairs([partial(natural_pair, rng, answer) for answer in written_for(side)], tries=20)
+
+
+def _first_pairs(makers: Iterable[Callable[[], Pair | None]], tries: int) -> Iterator[Pair]:
+    """One pair of each maker that gives one within so many tries."""
+    for make in makers:
+        if pair := next(filter(None, (make() for _ in range(tries))), None):
+            yield pair
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m models.data.test_sets", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder with the research data")
+    parser.add_argument("--side", choices=("dev", "test"), default="test")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args(argv)
+    try:
+        sets = held_out_sets(args.data, args.seed, args.side)
+    except (PreferenceError, PairError) as problem:
+        sys.exit(str(problem))
+    for name, pairs in sets.items():
+        print(f"{args.out / name}.jsonl: {write_pairs(args.out / f'{name}.jsonl', pairs)} pairs")
+
+
+if __name__ == "__main__":
+    main()

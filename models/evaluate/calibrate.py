@@ -1,0 +1,179 @@
+"""Operating point of an aligner: temperature and shift of the detector's scores, from development sets.
+
+    python -m models.evaluate.calibrate RUN_FOLDER runs/data/dev --out runs/calibration
+
+Doing no harm is the hard bar: the shift is the largest under which, of all answers that must beyond doubt not change,
+no more are touched than `HARM` allows. Where the head also judges what is missing behind the last segment, that place
+gets a point of its own by all sets, in most of which nothing is missing there. The temperature makes scores log-odds
+(least negative log-likelihood), which the shift then moves: an exported score is log-odds less those of the operating
+point. None of them changes the order of segments. Writes calibration.json (for models.train.export), a table and a
+plot.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from math import ceil, exp, log1p
+from pathlib import Path
+
+from models.data.labels import AND, OFF_TOPIC_THEMES
+from models.data.pairs import CHANGES, STAYS, UNKNOWN, PairError
+from models.reporting import output
+
+from .test_sets import Case, flagging, read_sets, score_sets
+
+# Sets of good answers, and the share of them, all together, that may be touched all the same. They stand there under
+# one to four objectives drawn at random, against which real ones now and then do offend. Where one of these is a matter
+# of opinion (is every sentence to the point?) they do not decide. Together, because of a set of 36 a single answer
+# would. Defects that nobody asked about are not among them: taking one out harms nobody, so they are only measured.
+GOOD = ("clean", "clean_long", "clean_after_insults", "innocent")
+HARM = 0.01
+# Share of answers that lack nothing and may get an ending all the same.
+END_HARM = 0.005
+Scored = tuple[float, int]
+_TEMPERATURES = tuple(0.1 * 1.1**i for i in range(49))
+
+
+def segments(cases: Iterable[Case]) -> list[Scored]:
+    """(score, label) of every segment whose label is known."""
+    return [(score, label) for case in cases for score, label in within(case) if label in (CHANGES, STAYS)]
+
+
+def within(case: Case) -> list[Scored]:
+    """(score, label) of the segments, without the place behind them."""
+    return case.judged[: len(case.pair.labels)]
+
+
+def end_shift(cases: Iterable[Case], point: float) -> float:
+    """Nats by which the place behind the last segment has to be moved, so that its own point lies at `point`."""
+    behind = [case.judged[len(case.pair.labels) :] for case in cases]
+    lacking_nothing = sorted((score for found in behind for score, label in found if label == STAYS), reverse=True)
+    return point - _above(lacking_nothing, END_HARM) if lacking_nothing else 0.0
+
+
+def _above(falling: Sequence[float], share: float) -> float:
+    """The lowest of these above which lies no more than this share of them."""
+    return falling[int(share * len(falling))]
+
+
+def moved(case: Case, shift: float) -> Case:
+    """The case with the score of the place behind its last segment moved."""
+    count = len(case.pair.labels)
+    return replace(case, scores=(*case.scores[:count], *(score + shift for score in case.scores[count:])))
+
+
+def temperature(scored: Sequence[Scored]) -> float:
+    """The divisor of all scores under which they are the best log-odds."""
+    return min(_TEMPERATURES, key=lambda t: sum(_loss(score / t, label) for score, label in scored))
+
+
+def _loss(score: float, label: int) -> float:
+    signed = score if label == CHANGES else -score
+    return log1p(exp(-abs(signed))) + max(0.0, -signed)
+
+
+def threshold(cases: Sequence[Case], harm: float) -> float:
+    """The lowest score at which to flag so that at most this share of answers has a segment flagged wrongly."""
+    worst = sorted((max(_sparing(case), default=float("-inf")) for case in cases), reverse=True)
+    return _above(worst, harm) if worst else 0.0
+
+
+def beyond_doubt(case: Case) -> bool:
+    """Whether a good answer meets its objectives for sure: none is a wish that readers would judge differently."""
+    return not any(one in OFF_TOPIC_THEMES for theme in case.pair.themes for one in theme.split(AND))
+
+
+def _sparing(case: Case) -> list[float]:
+    return [score for score, label in within(case) if label == STAYS]
+
+
+def reliability(scored: Sequence[Scored]) -> list[tuple[float, float, int]]:
+    """(mean predicted share, observed share, n) in ten bins of predicted probability."""
+    bins: list[list[tuple[float, int]]] = [[] for _ in range(10)]
+    for score, label in scored:
+        share = 1 / (1 + exp(-max(-60.0, min(60.0, score))))
+        bins[min(9, int(share * 10))].append((share, label))
+    return [(sum(p for p, _ in b) / len(b), sum(label for _, label in b) / len(b), len(b)) for b in bins if b]
+
+
+def plot(results: dict[str, list[Case]], chosen: float, divisor: float, path: Path) -> None:
+    """Left: answers handled exactly right by the head, per set, against caution. Right: reliability."""
+    cautions = [i / 4 for i in range(-24, 25)]
+    with output.plot(path, columns=2, size=(10, 4)) as ((left, right),):
+        for name, cases in _labelled(results).items():
+            left.plot(cautions, [100 * exactly(cases, chosen + c * divisor) for c in cautions], label=name)
+        left.set_xlabel("caution (nats above the operating point)")
+        left.set_ylabel("answers flagged exactly right, %")
+        left.legend(fontsize=6)
+        scored = segments(case for cases in results.values() for case in cases)
+        predicted, observed, _ = zip(*reliability([(s / divisor, label) for s, label in scored]), strict=True)
+        right.plot([0, 1], [0, 1], color="grey", linewidth=0.5)
+        right.plot(predicted, observed, marker="o")
+        right.set_xlabel("predicted share of segments to change")
+        right.set_ylabel("observed share")
+
+
+def exactly(cases: Sequence[Case], point: float) -> float:
+    """Share of answers of which the head flags every segment that must change and no other."""
+    return flagging(list(cases), point)["answers"].percent / 100
+
+
+def _labelled(results: dict[str, list[Case]]) -> dict[str, list[Case]]:
+    """The sets that have answers whose every segment has a known label, with those answers."""
+    known = {name: [c for c in cases if UNKNOWN not in c.pair.labels] for name, cases in results.items()}
+    return {name: cases for name, cases in known.items() if cases}
+
+
+def calibrate(aligner: Path, folder: Path, out: Path, limit: int, others: int) -> None:
+    """Write calibration.json and its plot. Raises PairError where a set that says what must stay is missing."""
+    sets = read_sets(folder, max(limit, others))
+    if missing := [name for name in GOOD if not sets.get(name)]:
+        raise PairError(
+            f"{folder} lacks {', '.join(missing)}, which say what must stay; run models.data.test_sets again"
+        )
+    limited = {name: pairs[: limit if name in GOOD else others] for name, pairs in sets.items()}
+    results = asyncio.run(score_sets(aligner, limited))
+    scored = segments(case for cases in results.values() for case in cases)
+    good = {name: list(filter(beyond_doubt, results[name])) for name in GOOD}
+    if not any(good.values()):
+        raise PairError(f"{folder}: every good answer is under a wish of opinion; run models.data.test_sets again")
+    points = {name: threshold(cases, HARM) for name, cases in good.items()}
+    point = threshold([case for cases in good.values() for case in cases], HARM)
+    divisor = temperature(scored)
+    behind = end_shift((case for cases in results.values() for case in cases), point)
+    results = {name: [moved(case, behind) for case in cases] for name, cases in results.items()}
+    # The point is the score of an answer that may not be flagged: rounded away from it, never towards it.
+    document: dict[str, object] = {"shift": -(ceil(point * 1e3) + 1) / 1e3, "temperature": round(divisor, 4)}
+    document |= {"end_shift": round(behind - 1e-3, 3)} if behind else {}
+    document |= {"points": {name: round(value, 4) for name, value in points.items()}}
+    document |= {"n": {name: len(cases) for name, cases in good.items()}}
+    out.mkdir(parents=True, exist_ok=True)
+    plot(results, point, divisor, out / "calibration.svg")
+    (out / "calibration.json").write_text(json.dumps(document) + "\n")
+    print(json.dumps(document))
+    for name, cases in _labelled(results).items():
+        shares = " ".join(f"{c:+g}: {100 * exactly(cases, point + c * divisor):.0f} %" for c in (-2, -1, 0, 1, 2))
+        print(f"{name:22} {shares}")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("aligner", type=Path, help="aligner folder, exported without a calibration")
+    parser.add_argument("sets", type=Path, help="folder of development sets (*.jsonl of pairs)")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--limit", type=int, default=1000, help="answers of each set that decides")
+    parser.add_argument("--others", type=int, default=1000, help="answers of each other set")
+    arguments = parser.parse_args()
+    try:
+        calibrate(arguments.aligner, arguments.sets, arguments.out, arguments.limit, arguments.others)
+    except PairError as problem:
+        parser.error(str(problem))
+
+
+if __name__ == "__main__":
+    main()

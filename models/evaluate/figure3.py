@@ -1,0 +1,212 @@
+"""Figure 3 of the paper: does an aligner keep up as objectives are added, seen and unseen ones?
+
+    python -m models.evaluate.figure3 aligner_proxy/embedded --data DATA --out runs/by_objectives --each 40
+
+Objectives join a policy one by one: some that training knows, then all whose kinds of defect it never saw. After each,
+answers with a defect against any of those so far are corrected under all of them, gate included. Repaired: nothing is
+left that one of them asks to remove, and everything else is there; the truth is the generators'. Beside it the share
+of good answers that come back identical. Prompts and wordings are those of the test side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from random import Random
+
+from aligner_proxy.pipeline import Pipeline
+from aligner_proxy.segments import split
+from aligner_proxy.types import Objective as PolicyObjective
+from aligner_proxy.types import Verify
+from models.data.answers import load_pool
+from models.data.labels import relation, under
+from models.data.mixture import Mixer
+from models.data.pairs import CHANGES, STAYS, UNKNOWN, Pair
+from models.data.upstream_completions import Completion
+from models.defects import ALL_KINDS, UNSEEN_KINDS, Objective
+from models.defects.objectives import of_theme
+from models.reporting import output
+from models.reporting.statistics import Rate
+
+from .gateway import deliver, gateway
+from .test_sets import Case
+
+SEEN = ("harmless", "non-repetitive", "single-reply", "no-marketing", "readable")
+RECIPES = ("insult", "other_wordings", "turns", "unseen_kinds")
+_TRIES = 400  # draws of each recipe for one wanted case an objective
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One objective more: `repaired` has a rate for each so far, `alone` is that of good answers left as they are."""
+
+    added: str
+    text: str
+    unseen: bool
+    repaired: dict[str, Rate]
+    identical: Rate
+
+    @property
+    def together(self) -> Rate:
+        """Over all objectives so far."""
+        return Rate.among(sum(r.hits for r in self.repaired.values()), sum(r.n for r in self.repaired.values()))
+
+
+def joining(seed: int) -> list[Objective]:
+    """The objectives in the order in which they join; wordings of those that are not built in are drawn."""
+    rng = Random(f"joining:{seed}")
+    return [*(of_theme(rng, theme) for theme in SEEN), *(kind.objective(rng, held_out=True) for kind in UNSEEN_KINDS)]
+
+
+def restated(pair: Pair, objectives: Sequence[Objective]) -> Pair:
+    """The same answer under other objectives, with the labels that follow from what is wrong with its segments."""
+    texts = tuple(o.text for o in objectives)
+    themes = tuple(o.theme for o in objectives)
+    segments = split(pair.answer)
+    labelled = zip(segments, pair.kinds, strict=True)
+    labels = tuple(_label(segment.text, kind, themes) for segment, kind in labelled)
+    return replace(pair, objectives=texts, themes=themes, labels=labels, target=pair.answer)
+
+
+def _label(text: str, kind: str, themes: Sequence[str]) -> int:
+    if not kind and any(_by_nature(text, theme) for theme in themes):
+        return UNKNOWN  # a real answer may hold by itself what nobody put in
+    return under(kind, themes)
+
+
+def _by_nature(text: str, theme: str) -> bool:
+    return any(kind.occurs_in(text) for kind in ALL_KINDS if relation(kind.name, theme) == CHANGES)
+
+
+def defective(mixer: Mixer, objectives: Sequence[Objective], each: int) -> dict[str, list[Pair]]:
+    """Up to `each` answers with a defect against each objective, by its theme."""
+    cases: dict[str, list[Pair]] = {objective.theme: [] for objective in objectives}
+    seen: set[str] = set()
+    for pair in _drawn(mixer, each * _TRIES):
+        missing = [theme for theme, mine in cases.items() if len(mine) < each]
+        against = [theme for theme in missing if any(relation(kind, theme) == CHANGES for kind in pair.kinds)]
+        if against and pair.answer not in seen:
+            seen.add(pair.answer)
+            cases[against[0]].append(pair)
+        if not missing:
+            break
+    return cases
+
+
+def sound(mixer: Mixer, objectives: Sequence[Objective], each: int) -> list[Pair]:
+    """Good answers that none of the objectives could have anything against."""
+    pairs: dict[str, Pair] = {}
+    for _ in range(each * 20):
+        pair = restated(mixer.make("clean"), objectives)
+        if set(pair.labels) == {STAYS}:
+            pairs[pair.answer] = pair
+        if len(pairs) == each:
+            break
+    return list(pairs.values())
+
+
+def _drawn(mixer: Mixer, most: int) -> Iterator[Pair]:
+    for i in range(most):
+        yield mixer.make(RECIPES[i % len(RECIPES)])
+
+
+async def corrected(
+    pipeline: Pipeline, pairs: Sequence[Pair], objectives: Sequence[Objective], **dial: object
+) -> list[Case]:
+    """What the gateway makes of answers under these objectives."""
+    asked = [PolicyObjective(objective.theme, objective.text) for objective in objectives]
+    answers = [Completion("generated", pair.query, pair.answer) for pair in pairs]
+    title = f"{len(objectives)}: {objectives[-1].theme}"
+    delivered = await deliver(pipeline, answers, asked, title=title, **dial)  # type: ignore[arg-type]
+    return [Case(restated(pair, objectives), one.text, ()) for pair, one in zip(pairs, delivered, strict=True)]
+
+
+async def steps(
+    pipeline: Pipeline,
+    objectives: Sequence[Objective],
+    defects: dict[str, list[Pair]],
+    good: Sequence[Pair],
+    **dial: object,
+) -> list[Step]:
+    """One step an objective."""
+    unseen = {kind.name for kind in UNSEEN_KINDS}
+    found = []
+    for i, new in enumerate(objectives):
+        so_far = objectives[: i + 1]
+        repaired = {}
+        for old in so_far:
+            cases = await corrected(pipeline, defects[old.theme], so_far, **dial)
+            repaired[old.theme] = Rate.of(case.gone and case.kept for case in cases)
+        left = Rate.of(case.same for case in await corrected(pipeline, good, so_far, **dial))
+        found.append(Step(new.theme, new.text, new.theme in unseen, repaired, left))
+    return found
+
+
+def text(results: Sequence[Step]) -> str:
+    """Two tables as Markdown: step by step, and every objective at every step."""
+    head = ("objectives", "added", "its text", "trained", "repaired, this one", "repaired, all", "good, identical")
+    rows = [
+        (i, s.added, s.text, "no" if s.unseen else "yes", s.repaired[s.added], s.together, s.identical)
+        for i, s in enumerate(results, 1)
+    ]
+    matrix = [(last, *(s.repaired.get(last, "") for s in results)) for last in (s.added for s in results)]
+    return f"{output.table(head, rows)}\n\n{output.table(('repaired', *map(str, range(1, len(results) + 1))), matrix)}"
+
+
+def plot(results: Sequence[Step], path: Path) -> None:
+    """A line an objective, from where it joined; broken lines were never trained."""
+    with output.plot(path, 1, 2, size=(11, 4.5), sharey=True) as ((left, right),):
+        for start, joined in enumerate(results):
+            rates = [step.repaired[joined.added] for step in results[start:]]
+            places = [start + 1 + i + 0.03 * start for i in range(len(rates))]
+            _line(left, places, rates, label=joined.added, linestyle="--" if joined.unseen else "-")
+        left.set_ylabel("repaired, %")
+        left.legend(fontsize=6)
+        count = range(1, len(results) + 1)
+        _line(right, list(count), [s.identical for s in results], label="good answers identical")
+        _line(right, [i + 0.1 for i in count], [s.together for s in results], label="repaired, all so far")
+        right.legend(fontsize=6)
+        for axis in (left, right):
+            axis.set_xlabel("objectives in the policy")
+            axis.set_ylim(-2, 102)
+
+
+def _line(axis: object, places: Sequence[float], rates: Sequence[Rate], **style: str) -> None:
+    spread = list(zip(*(rate.whiskers for rate in rates), strict=True))
+    axis.errorbar(places, [r.percent for r in rates], yerr=spread, marker="o", markersize=3, elinewidth=0.4, **style)  # type: ignore[attr-defined]
+
+
+async def run(arguments: argparse.Namespace) -> list[Step]:
+    """All steps, on cases of the test side."""
+    objectives = joining(arguments.seed)[: arguments.most]
+    mixer = Mixer(load_pool(arguments.data, "test"), Random(f"growing:{arguments.seed}"), held_out=True)
+    defects = defective(mixer, objectives, arguments.each)
+    good = sound(mixer, objectives, arguments.each)
+    async with gateway(arguments.aligner, arguments.out / "texts") as pipeline:
+        return await steps(pipeline, objectives, defects, good, caution=arguments.caution, verify=arguments.verify)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("aligner", type=Path, help="aligner folder")
+    parser.add_argument("--data", type=Path, required=True, help="folder with the research data")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--each", type=int, default=40, help="answers an objective")
+    parser.add_argument("--most", type=int, default=20, help="objectives in the end")
+    parser.add_argument("--caution", type=float, default=0.0)
+    parser.add_argument("--verify", type=Verify, default=Verify.FLAGGED, choices=list(Verify))
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args(argv)
+    results = asyncio.run(run(arguments))
+    tables = text(results)
+    output.write(arguments.out, "by_objectives", tables, [asdict(s) | {"together": s.together} for s in results])
+    plot(results, arguments.out / "by_objectives.svg")
+    print(tables)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,417 @@
+"""Measurement of the gate: how often it objects, how often rightly, and what a bad edit costs good ones.
+
+    python -m models.evaluate.gate SETS --out runs/gate --each 60
+
+SETS is a folder of pairs as models.data.test_sets writes them. Three questions, each rate with n and a 95 % Wilson
+interval:
+
+- Right corrections (the pair's own target) must pass: what the gate says against them are false alarms.
+- Bad edits (`HARMS`) in a good answer must be refused, best by the rule that is there for it.
+- A bad edit beside right ones must be dropped alone.
+
+No model is needed. Markdown and JSON are written to the folder; the last line of stdout is the JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+
+from rich.progress import track
+
+from aligner_proxy import gate
+from aligner_proxy.facts import names, numbers
+from aligner_proxy.prompts import template
+from aligner_proxy.refusals import declines
+from aligner_proxy.segments import join, split
+from aligner_proxy.types import Correction, GateRule, Objective, Policy, SegmentScore
+from models.data.pairs import CHANGES, STAYS, Pair, read_pairs
+from models.defects.phrases import read
+from models.reporting import output
+from models.reporting.statistics import Rate
+
+Write = Callable[[Random, str, str], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Harm:
+    """`write` gets a good segment and the rest of the answer; None where this harm cannot be done to it.
+
+    `plant` is put behind a good segment first, and is what gets harmed. `headless` are harms that a detector's word
+    would permit (names may go from a flagged segment, and so may a flagged item of a list).
+    """
+
+    name: str
+    rules: frozenset[GateRule]
+    write: Write
+    plant: Sequence[str] = ()
+    headless: bool = False
+
+
+_DIGITS = re.compile(r"(?<![\w.,:/])\d{1,4}(?![\w.,:/]\w)")
+_ITEM = re.compile(r"^(?:[-*+\u2022]|\d{1,3}[.)])[ \t]+(?=\S)")
+_NUMBER = re.compile(r"^(\d{1,3})(?=[.)])")
+
+
+def _other_number(rng: Random, text: str, rest: str) -> str | None:
+    matches = list(_DIGITS.finditer(_ITEM.sub("", text)))
+    if not numbers(text) or not matches or _ITEM.match(text):
+        return None
+    match = rng.choice(matches)
+    return text[: match.start()] + str(int(match.group()) + rng.randint(1, 40) + 7000) + text[match.end() :]
+
+
+def _no_number(rng: Random, text: str, rest: str) -> str | None:
+    if not numbers(text) - numbers(rest) or _ITEM.match(text):
+        return None
+    changed = re.sub(r"[-\u2212]?\d+(?:[.,:/]\d+)*", "some", text)
+    return None if numbers(changed) else changed
+
+
+def _no_name(rng: Random, text: str, rest: str) -> str | None:
+    candidates = sorted(names(text) - set(re.findall(r"\w+", rest.casefold())))
+    if not candidates:
+        return None
+    return re.sub(rf"\b{re.escape(rng.choice(candidates))}\b", "someone", text, flags=re.IGNORECASE)
+
+
+def _swap(old: str, new: str) -> Write:
+    return lambda rng, text, rest: text.replace(old, new) if old in text else None
+
+
+def _without(pattern: str) -> Write:
+    return lambda rng, text, rest: changed if (changed := re.sub(pattern, "", text)) != text else None
+
+
+def _instead(texts: Sequence[str]) -> Write:
+    return lambda rng, text, rest: rng.choice(texts)
+
+
+def _refusal(texts: Sequence[str]) -> Write:
+    """A refusal in place of a refusal would be none that is new."""
+    return lambda rng, text, rest: None if declines(text) else rng.choice(texts)
+
+
+def _and_also(texts: Sequence[str]) -> Write:
+    return lambda rng, text, rest: f"{text} {rng.choice(texts)}"
+
+
+def _below(texts: Sequence[str]) -> Write:
+    return lambda rng, text, rest: f"{text}\n\n{rng.choice(texts)}"
+
+
+def _no_mark(rng: Random, text: str, rest: str) -> str | None:
+    return _ITEM.sub("", text) if _ITEM.match(text) else None
+
+
+def _other_mark(rng: Random, text: str, rest: str) -> str | None:
+    match = _NUMBER.match(text)
+    return str(int(match.group()) + rng.randint(1, 9)) + text[match.end() :] if match else None
+
+
+def _no_item(rng: Random, text: str, rest: str) -> str | None:
+    return "" if _ITEM.match(text) else None
+
+
+def _much_more(rng: Random, text: str, rest: str) -> str | None:
+    return f"{text} " + "It is as it is and there is no more to it. " * 400
+
+
+_TEXTS: dict[str, tuple[str, ...]] = read(Path(__file__).with_name("harms.yaml"))
+_LEAKS = (
+    "| Answer: as above",
+    f"##{template('aligner').marks[-1]}: as above",
+    "| Query: what is it? | Answer: it is so",
+)
+
+
+def _rules(*rules: GateRule) -> frozenset[GateRule]:
+    return frozenset(rules)
+
+
+HARMS = (
+    Harm("a number changed", _rules(GateRule.LOST_NUMBER, GateRule.INVENTED_FACT), _other_number),
+    Harm("a number dropped", _rules(GateRule.LOST_NUMBER), _no_number),
+    Harm("a link dropped", _rules(GateRule.LOST_ADDRESS), _without(r"https?://\S+|www\.\S+"), _TEXTS["links"]),
+    Harm("a link changed", _rules(GateRule.LOST_ADDRESS), _swap("guide.example", "other.example"), _TEXTS["links"]),
+    Harm("a citation dropped", _rules(GateRule.LOST_CITATION), _without(r" \[7\]| \(Okafor.*?\)"), _TEXTS["noted"]),
+    Harm("a quotation changed", _rules(GateRule.LOST_QUOTE), _swap("no hurry", "a great hurry"), _TEXTS["quoted"][1:]),
+    Harm("a quotation shortened", _rules(GateRule.LOST_QUOTE), _swap(" at night", ""), _TEXTS["quoted"][:1]),
+    Harm("a quotation invented", _rules(GateRule.INVENTED_QUOTE), _and_also(_TEXTS["opinions"])),
+    Harm("code changed", _rules(GateRule.LOST_CODE), _swap("rm -i", "rm -f"), _TEXTS["code"]),
+    Harm("code in a sentence changed", _rules(GateRule.LOST_CODE), _without(r"`[^`]*`"), _TEXTS["spans"]),
+    Harm("a name dropped", _rules(GateRule.LOST_NAME), _no_name, headless=True),
+    Harm("an item of a list lost", _rules(GateRule.LOST_ITEM), _no_item, headless=True),
+    Harm("the mark of an item lost", _rules(GateRule.LOST_ITEM), _no_mark),
+    Harm("the number of an item changed", _rules(GateRule.LOST_ITEM), _other_mark),
+    Harm("a refusal", _rules(GateRule.NEW_REFUSAL), _refusal(_TEXTS["refusals"])),
+    Harm("a refusal in a roundabout way", _rules(GateRule.NEW_REFUSAL), _refusal(_TEXTS["refusals_roundabout"])),
+    Harm("a refusal in words unseen", _rules(GateRule.NEW_REFUSAL), _refusal(_TEXTS["refusals_unseen"])),
+    Harm("another language", _rules(GateRule.LANGUAGE), _instead(_TEXTS["foreign"])),
+    Harm("another language, short", _rules(GateRule.LANGUAGE), _instead(_TEXTS["foreign_short"])),
+    Harm("another language, sentences unseen", _rules(GateRule.LANGUAGE), _instead(_TEXTS["foreign_unseen"])),
+    Harm("another script", _rules(GateRule.SCRIPT), _instead(_TEXTS["other_script"])),
+    Harm("a mail address added", _rules(GateRule.PERSONAL_DATA), _and_also(_TEXTS["mails"])),
+    Harm("a telephone number added", _rules(GateRule.PERSONAL_DATA), _and_also(_TEXTS["phones"])),
+    Harm("a postal address added", _rules(GateRule.PERSONAL_DATA), _and_also(_TEXTS["places"])),
+    Harm("an invented turn", _rules(GateRule.INVENTED_TURN), _below(_TEXTS["turns"])),
+    Harm("a template leak", _rules(GateRule.LEAK), _and_also(_LEAKS)),
+    Harm("padding", _rules(GateRule.TOO_LONG), _much_more),
+)
+
+
+RIGHT = "right"
+RIGHT_HEADLESS = "right, no head"
+ALONE = "alone"
+BESIDE = "beside right edits"
+_SHORTEST = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of an answer: good, to be removed (`going`), or to be harmed (`bad` takes its place)."""
+
+    text: str
+    gap: str
+    going: bool = False
+    bad: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One correction and what the gate made of it. `well`: exactly what should have been delivered was."""
+
+    kind: str
+    setting: str
+    source: str
+    objections: tuple[str, ...]
+    well: bool
+
+
+def pieces_of(pair: Pair) -> list[Piece] | None:
+    """The answer in pieces; None where the target is more than the answer with the flagged segments taken out."""
+    segments = split(pair.answer)
+    pieces = [Piece(s.text, s.gap, label == CHANGES) for s, label in zip(segments, pair.labels, strict=True)]
+    return pieces if set(pair.labels) <= {CHANGES, STAYS} and _delivered(pieces, ()) == pair.target else None
+
+
+def _delivered(pieces: Sequence[Piece], harmed: Sequence[int]) -> str:
+    """The text with what is going removed, and the bad edits at these places in it."""
+    texts = [(p.bad or "") if i in harmed else "" if p.going else p.text for i, p in enumerate(pieces)]
+    return join([(text, piece.gap) for text, piece in zip(texts, pieces, strict=True)])
+
+
+def correction(original: str, edited: str, flagged: Sequence[bool], *, headless: bool) -> Correction:
+    """As an engine would send it."""
+    scores = [SegmentScore(s.text, None if headless else 0.0, f) for s, f in zip(split(original), flagged, strict=True)]
+    return Correction(edited, tuple(scores))
+
+
+def right(pair: Pair, name: str, *, headless: bool) -> Trial:
+    """The pair's own target must pass whole."""
+    sent = correction(pair.answer, pair.target, [label == CHANGES for label in pair.labels], headless=headless)
+    policy = policy_of(pair)
+    verdict = gate.judge(pair.answer, sent, policy)
+    well = verdict.reason is None and verdict.text.strip() == pair.target.strip()
+    setting = RIGHT_HEADLESS if headless else RIGHT
+    return Trial(setting, setting, name, gate.objections(pair.answer, sent, policy), well)
+
+
+def policy_of(pair: Pair) -> Policy:
+    """The policy under which a pair is judged."""
+    return Policy("gating", tuple(Objective(f"objective-{i}", text) for i, text in enumerate(pair.objectives)))
+
+
+def harmed(rng: Random, harm: Harm, pair: Pair, *, beside: bool) -> Trial | None:
+    """One bad edit in the good answer, or beside the right edits of a damaged one; None where it cannot be made."""
+    pieces = pieces_of(pair)
+    if pieces is None or (beside and not any(piece.going for piece in pieces)):
+        return None
+    if not beside:
+        pieces = [Piece(s.text, s.gap) for s in split(pair.target)]
+    placed = _placed(rng, harm, pieces)
+    if placed is None:
+        return None
+    pieces, at = placed
+    original = "".join(piece.text + piece.gap for piece in pieces).rstrip()
+    flagged = _flags(original, pieces)
+    if flagged is None:
+        return None
+    sent = correction(original, _delivered(pieces, [at]), flagged, headless=harm.headless)
+    kept = [piece if i != at else Piece(piece.text, piece.gap) for i, piece in enumerate(pieces)]
+    expected = _delivered(kept, ()) if beside else original
+    policy = policy_of(pair)
+    verdict = gate.judge(original, sent, policy)
+    setting = BESIDE if beside else ALONE
+    return Trial(
+        harm.name, setting, "", gate.objections(original, sent, policy), verdict.text.strip() == expected.strip()
+    )
+
+
+def _placed(rng: Random, harm: Harm, pieces: list[Piece]) -> tuple[list[Piece], int] | None:
+    """The pieces with the place that is to be harmed, there already or planted; never next to a right edit."""
+    spots = [i for i in range(len(pieces)) if _good(pieces, i)]
+    rng.shuffle(spots)
+    for i in spots:
+        if harm.plant:
+            text = rng.choice(harm.plant)
+            bad = harm.write(rng, text, "")
+            before = Piece(pieces[i].text, "\n\n")
+            if bad is not None and i + 1 < len(pieces) and _good(pieces, i + 1):
+                return [*pieces[:i], before, Piece(text, "\n\n", bad=bad), *pieces[i + 1 :]], i + 1
+        elif (bad := harm.write(rng, pieces[i].text, _rest(pieces, i))) is not None and bad != pieces[i].text:
+            return [*pieces[:i], Piece(pieces[i].text, pieces[i].gap, bad=bad), *pieces[i + 1 :]], i
+    return None
+
+
+def _rest(pieces: Sequence[Piece], i: int) -> str:
+    return "".join(piece.text + piece.gap for n, piece in enumerate(pieces) if n != i)
+
+
+def _good(pieces: Sequence[Piece], i: int) -> bool:
+    near = pieces[max(0, i - 1) : i + 2]
+    return not any(piece.going for piece in near) and len(pieces[i].text) >= _SHORTEST and "```" not in pieces[i].text
+
+
+def _flags(original: str, pieces: Sequence[Piece]) -> list[bool] | None:
+    """What a head would flag of the answer as it is cut now; None where the cut does not agree with the pieces."""
+    marks = []
+    at = 0
+    for piece in pieces:
+        marks.append((at, at + len(piece.text), piece.going or piece.bad is not None))
+        at += len(piece.text) + len(piece.gap)
+    inside = [{m for start, end, m in marks if start < s.end and s.start < end} for s in split(original)]
+    return None if any(len(flags) != 1 for flags in inside) else [flags.pop() for flags in inside]
+
+
+def whole(pair: Pair) -> Iterator[Trial]:
+    """Harm to the text as a whole: cut short, emptied, changed where nobody flagged anything."""
+    text = pair.target
+    policy = policy_of(pair)
+    segments = split(text)
+    if len(segments) < 4 or len(text) < 300:
+        return
+    everything = [True] * len(segments)
+    nothing = [False] * len(segments)
+    cut = text[: segments[0].end]
+    tries = (
+        ("cut short", cut, nothing, len(cut) < 0.2 * len(text)),
+        ("emptied", "", everything, True),
+        ("changed where nothing was flagged", text[::-1], nothing, True),
+    )
+    for name, edited, flagged, usable in tries:
+        made = correction(text, edited, flagged, headless=name == "cut short")
+        if usable:
+            verdict = gate.judge(text, made, policy)
+            yield Trial(name, ALONE, "", gate.objections(text, made, policy), verdict.text == text)
+
+
+WHOLE_RULES = {
+    "cut short": (GateRule.TOO_SHORT.value,),
+    "emptied": (GateRule.EMPTY.value,),
+    "changed where nothing was flagged": (gate.UNFLAGGED,),
+}
+OWN = {harm.name: tuple(rule.value for rule in harm.rules) for harm in HARMS} | WHOLE_RULES
+
+
+def measure(sets: dict[str, list[Pair]], each: int, seed: int) -> list[Trial]:
+    """All trials, at most `each` of every kind of harm."""
+    damaged = [(name, p) for name, pairs in sets.items() for p in pairs if CHANGES in p.labels and p.target != p.answer]
+    trials = [right(p, name, headless=headless) for name, p in track(damaged, "right") for headless in (False, True)]
+    pool = [pair for pairs in sets.values() for pair in pairs if pair.target.strip()]
+    for harm in track(HARMS, "harms"):
+        for beside in (False,) if harm.headless else (False, True):
+            rng = Random(f"{harm.name}:{beside}:{seed}")
+            harmed_trials = (harmed(rng, harm, pair, beside=beside) for pair in rng.sample(pool, len(pool)))
+            trials += _first(harmed_trials, each)
+    for name in WHOLE_RULES:
+        shuffled = Random(f"{name}:{seed}").sample(pool, len(pool))
+        trials += _first((t for pair in shuffled for t in whole(pair) if t.kind == name), each)
+    return trials
+
+
+def _first(trials: Iterable[Trial | None], most: int) -> list[Trial]:
+    some: list[Trial] = []
+    for trial in trials:
+        if len(some) == most:
+            break
+        if trial is not None:
+            some.append(trial)
+    return some
+
+
+def right_rates(trials: Sequence[Trial]) -> dict[str, dict[str, Rate]]:
+    """Passed whole, by set, with a detector's word and without."""
+    sources = sorted({t.source for t in trials if t.source})
+    return {
+        source or "all": {
+            kind: Rate.of(t.well for t in trials if t.kind == kind and source in ("", t.source))
+            for kind in (RIGHT, RIGHT_HEADLESS)
+        }
+        for source in [*sources, ""]
+    }
+
+
+def harm_rates(trials: Sequence[Trial]) -> dict[str, dict[str, Rate]]:
+    """Refused, noticed by its own rule, and dropped alone beside right edits; by kind of harm."""
+    rates = {}
+    for name, rules in OWN.items():
+        alone = [t for t in trials if t.kind == name and t.setting == ALONE]
+        rates[name] = {
+            "refused": Rate.of(t.well for t in alone),
+            "by its rule": Rate.of(bool(set(rules) & set(t.objections)) for t in alone),
+            "dropped alone": Rate.of(t.well for t in trials if t.kind == name and t.setting == BESIDE),
+        }
+    return rates
+
+
+def rule_rates(trials: Sequence[Trial]) -> dict[str, dict[str, Rate]]:
+    """False alarms on right corrections, its harms noticed, and the share of its firings that were right; by rule."""
+    rates = {}
+    for rule in [*(rule.value for rule in GateRule), gate.UNFLAGGED]:
+        mine = [t for t in trials if rule in OWN.get(t.kind, ()) and t.setting == ALONE]
+        rates[rule] = {
+            "false alarms": Rate.of(rule in t.objections for t in trials if t.kind == RIGHT),
+            "false alarms, no head": Rate.of(rule in t.objections for t in trials if t.kind == RIGHT_HEADLESS),
+            "its harms noticed": Rate.of(rule in t.objections for t in mine),
+            "fired rightly": Rate.of(t.kind not in (RIGHT, RIGHT_HEADLESS) for t in trials if rule in t.objections),
+        }
+    return rates
+
+
+def table(head: str, rates: dict[str, dict[str, Rate]]) -> str:
+    """Markdown: a row a name, a column a rate; a dash where nothing was tried."""
+    rows = ((name, *(rate if rate.n else "-" for rate in row.values())) for name, row in rates.items())
+    return output.table((head, *next(iter(rates.values()))), rows)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", type=Path, help="folder of pairs (*.jsonl), by models.data.test_sets")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--each", type=int, default=60, help="trials of every kind of harm")
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args(argv)
+    sets = {path.stem: list(read_pairs(path)) for path in sorted(arguments.sets.glob("*.jsonl"))}
+    if not any(sets.values()):
+        parser.error(f"{arguments.sets} holds no pairs")
+    trials = measure(sets, arguments.each, arguments.seed)
+    parts = {"right": right_rates(trials), "harms": harm_rates(trials), "rules": rule_rates(trials)}
+    heads = {"right": "right corrections of", "harms": "bad edit", "rules": "rule"}
+    text = "\n\n".join(table(heads[name], rates) for name, rates in parts.items())
+    figures = {
+        part: {n: {c: asdict(r) for c, r in row.items()} for n, row in rows.items()} for part, rows in parts.items()
+    }
+    output.write(arguments.out, "gate", text, figures)
+    print(text)
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Delivery in this process: completions of real upstreams through the gateway's pipeline, gate included.
+
+Corrections are kept in a folder of the run, by the gateway's own cache: a run that broke off, or that is asked again
+for other columns, computes only what is new; the gate judges anew each time. That folder holds texts of others and is
+hidden from git.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.progress import track
+
+from aligner_proxy import config
+from aligner_proxy.cache import CorrectionCache
+from aligner_proxy.cli.aligner_options import quiet
+from aligner_proxy.engine.local import LocalEngine
+from aligner_proxy.engine.protocol import Engine
+from aligner_proxy.engine.weights import Settings, open_aligner
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.extensions import NO_EXTENSIONS, Extensions
+from aligner_proxy.pipeline import Pipeline
+from aligner_proxy.types import Exchange, Objective, Outcome, Policy, Status, Turn, Verify
+from models.data.upstream_completions import Completion
+
+_YEAR_S = 365 * 86_400.0
+_MOST_MB = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """One completion and what became of it under these objectives, by name."""
+
+    completion: Completion
+    asked: tuple[str, ...]
+    outcome: Outcome
+
+    @property
+    def text(self) -> str:
+        """What the client would have got."""
+        return self.outcome.text or ""
+
+    @property
+    def identical(self) -> bool:
+        """Delivered character for character."""
+        return self.text == self.completion.answer
+
+    @property
+    def looked_at(self) -> bool:
+        """Whether the aligner had a say at all: not skipped, and no failure."""
+        return self.outcome.status not in (Status.SKIPPED, Status.FAILED)
+
+
+@asynccontextmanager
+async def gateway(
+    aligner: Path, kept: Path | None = None, extensions: Extensions = NO_EXTENSIONS
+) -> AsyncIterator[Pipeline]:
+    """The pipeline over an aligner folder; with `kept` it remembers its corrections there."""
+    quiet()
+    engine = LocalEngine(lambda: open_aligner(Settings(aligner), config.home()))
+    try:
+        await engine.start()
+        async with remembering(engine, kept, extensions) as pipeline:
+            yield pipeline
+    finally:
+        await engine.aclose()
+
+
+@asynccontextmanager
+async def remembering(
+    engine: Engine, kept: Path | None, extensions: Extensions = NO_EXTENSIONS
+) -> AsyncIterator[Pipeline]:
+    """The pipeline over any engine."""
+    if kept is None:
+        yield Pipeline(engine, extensions=extensions)
+        return
+    cache = CorrectionCache(_hidden(kept), _YEAR_S, _MOST_MB)
+    try:
+        yield Pipeline(engine, cache, extensions=extensions)
+    finally:
+        await cache.aclose()
+
+
+def _hidden(folder: Path) -> Path:
+    """A folder that git does not see."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ".gitignore").write_text("*\n")
+    return folder
+
+
+def objectives(names: Sequence[str]) -> tuple[Objective, ...]:
+    """Built-in objectives by name."""
+    known = config.builtin_objectives()
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(f"unknown objective {unknown[0]!r}; known: {', '.join(known)}")
+    return tuple(known[name] for name in names)
+
+
+async def deliver(
+    pipeline: Pipeline,
+    completions: Sequence[Completion],
+    wishes: Sequence[Objective],
+    *,
+    caution: float = 0.0,
+    verify: Verify = Verify.FLAGGED,
+    title: str = "completions",
+) -> list[Delivered]:
+    """What becomes of every completion under these objectives."""
+    policy = Policy(title, tuple(wishes), deadline_s=600, caution=caution, verify=verify)
+    names = tuple(objective.name for objective in wishes)
+    deliveries = []
+    for i, completion in enumerate(track(completions, description=f"{title:24}")):
+        exchange = Exchange(f"{title}-{i}", 0, (Turn("user", completion.query),), completion.answer)
+        deliveries.append(Delivered(completion, names, await pipeline.align(exchange, policy)))
+    return deliveries

@@ -1,0 +1,346 @@
+"""Measures of an answer that need neither a judge nor the aligner, and their accuracy.
+
+Each measure is a rule that marks segments of an answer; less of it is better. None looks at what the detector head
+says. They see faults of form, not of fact, and only some of those. How often each is right is printed wherever a figure
+of theirs is, and measured on pairs of the generators, of which it is known what is wrong and where:
+
+    python -m models.evaluate.measures runs/data/test runs/data/contrastive_preference.jsonl --out runs/accuracy
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from aligner_proxy.facts import addresses, code, names, numbers
+from aligner_proxy.segments import join, split
+from models.data.pairs import CHANGES, Pair, read_pairs
+from models.reporting import output
+from models.reporting.statistics import Rate
+
+Result = Literal["win", "tie", "lose"]
+SHORTENED = 0.9
+FACTS = (numbers, addresses, code, names)
+"""What an edit must not lose, each found by form alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """`mark` says of each segment whether it is one; `kinds` are the generators' defects that it is there to see.
+
+    `under` names the objectives that ask for less of it; None: a broken answer, whatever was asked. `size` counts the
+    characters of what is marked, not the segments.
+    """
+
+    name: str
+    says: str
+    mark: Callable[[str, Sequence[str]], list[bool]]
+    kinds: frozenset[str]
+    under: frozenset[str] | None = None
+    size: bool = False
+
+    def amount(self, query: str, answer: str) -> int:
+        """How much of it an answer has."""
+        pieces = [segment.text for segment in split(answer)]
+        marked = zip(pieces, self.mark(query, pieces), strict=True)
+        return sum(len(piece) if self.size else 1 for piece, bad in marked if bad)
+
+    def applies(self, objectives: Sequence[str]) -> bool:
+        """Whether one of these objectives, by name, asks for less of it."""
+        return self.under is None or bool(self.under & set(objectives))
+
+
+# ---------------------------------------------------------------- turns
+
+_ROLES = r"human|user|assistant|ai|bot|chatbot|system|customer|agent|instruction|response"
+_ROLE = re.compile(
+    rf"(?:[#*\W]*\b(?:{_ROLES})\b[*\s]*:|\#{{2,}}\s*(?:{_ROLES})\b|<\|?/?(?:{_ROLES}|im_start|im_end)\|?>|\[/?inst\])",
+    re.IGNORECASE,
+)
+_QUESTION = re.compile(r"\W*(?:Q|Question)\W{0,3}:")
+_WANTED = re.compile(
+    r"(?i)\b(dialogue|conversation|interview|script|screenplay|play|quiz|faq|q\s?&\s?a|questions|chat)\b"
+)
+
+
+def _turns(query: str, pieces: Sequence[str]) -> list[bool]:
+    """A role mark that opens a segment, the first segment apart: an answer may name itself."""
+    dialogue = bool(_WANTED.search(query))
+    return [i > 0 and not dialogue and bool(_ROLE.match(p) or _QUESTION.match(p)) for i, p in enumerate(pieces)]
+
+
+def _overrun(query: str, pieces: Sequence[str]) -> list[bool]:
+    """Everything from the first invented turn on."""
+    turns = _turns(query, pieces)
+    return [any(turns[: i + 1]) for i in range(len(pieces))]
+
+
+# ---------------------------------------------------------------- form
+
+_WORD = re.compile(r"[^\W_]+")
+_LETTERS = re.compile(r"[^\W\d_]{2,}")
+_LEAK = re.compile(
+    r"<\|[a-z_]+\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|\|\s*(?:Context|Query|Answer|Edit)\s*:"
+    r"|\#\#\s*(?:Question|Answer|Correction)\s*:|\{\{\s*\w+\s*\}\}"
+)
+_SHORTEST_REPEATED = 4
+_SHORTEST_SHOUT = 3
+
+
+def _repeated(_query: str, pieces: Sequence[str]) -> list[bool]:
+    """A sentence of four words or more that has been said before, word for word."""
+    before: set[str] = set()
+    repeats = []
+    for piece in pieces:
+        words = [word.lower() for word in _WORD.findall(piece)]
+        key = " ".join(words)
+        repeats.append(len(words) >= _SHORTEST_REPEATED and key in before)
+        before.add(key)
+    return repeats
+
+
+def _shouting(_query: str, pieces: Sequence[str]) -> list[bool]:
+    """Words in capitals throughout, or three exclamation marks; headings and code are left out."""
+    return [not p.lstrip().startswith(("#", "`", "~")) and ("!!!" in p or _in_capitals(p)) for p in pieces]
+
+
+def _in_capitals(piece: str) -> bool:
+    words = _LETTERS.findall(piece)
+    return len(words) >= _SHORTEST_SHOUT and all(w.isupper() for w in words) and piece.rstrip("\"')*_ ")[-1:] in "!?."
+
+
+def _leaks(_query: str, pieces: Sequence[str]) -> list[bool]:
+    return [not p.lstrip().startswith(("`", "~")) and bool(_LEAK.search(p)) for p in pieces]
+
+
+# ---------------------------------------------------------------- words, chosen by this project
+
+_PROFANE = re.compile(
+    r"(?i)\b(?:(?:mother)?f+u+c+k+\w*|(?:bull|horse)?shit\w*|crap(?:py)?|arse(?:hole)?s?|ass(?:hole|hat)s?|bastards?|"
+    r"bitch\w*|bollocks|bloody hell|goddamn\w*|damn(?:ed|it)?|dickheads?|piss(?:ed)?(?: off)?|wankers?|sod off|"
+    r"screw you|what the hell|hell no)\b"
+)
+_ABUSE = (
+    r"idiot(?:ic)?s?|morons?|moronic|fools?|foolish|imbeciles?|stupid|dumb|dimwits?|half-?wits?|blockheads?|nitwits?|"
+    r"cretins?|clowns?|losers?|pathetic|worthless|useless|ignorant|brainless|clueless|dense|lazy|pea-?brained|simpletons?|"
+    r"dunces?|hopeless|disgrace|disgusting|scum|filth|vermin|dirtbags?|buffoons?|numbskulls?|airheads?|thick-headed"
+)
+_YOU = r"you(?:'re|’re|r)?|yourself|(?:people|someone) like you|your (?:brain|kind|sort|mother)"
+_INSULT = re.compile(
+    rf"(?i)\b(?:{_YOU})\b[^.!?]{{0,60}}?\b(?:{_ABUSE})\b|^\W*(?:{_ABUSE})\b\W*[!.]"
+    r"|\b(?:shut up|get lost|nobody likes you)\b"
+)
+_CHATTER = re.compile(
+    r"(?i)\b(?:as an ai\b|as a (?:large )?language model|i(?:'m| am) (?:just |only )?an ai\b|"
+    r"i hope (?:this|that) (?:helps|was)|let me know|feel free to (?:ask|reach|contact)|don't hesitate to|"
+    r"(?:great|good|excellent|wonderful) question|(?:i'd|i would|i'm|i am) (?:be )?(?:happy|glad) to|"
+    r"is there anything else|thank you for (?:asking|your)|i apologi[sz]e|sorry for the)"
+)
+
+
+def _matching(pattern: re.Pattern[str]) -> Callable[[str, Sequence[str]], list[bool]]:
+    def mark(_query: str, pieces: Sequence[str]) -> list[bool]:
+        return [bool(pattern.search(piece)) for piece in pieces]
+
+    return mark
+
+
+_TURN_KINDS = frozenset({"invented-turn"})
+_CHATTER_KINDS = frozenset({"self-disclaimer", "sign-off", "flattery", "apology"})
+_INSULT_KINDS = frozenset({"insult"})
+_RUDE = frozenset({"harmless", "professional"})
+MEASURES = (
+    Measure("invented turns", "role marks that open a further turn", _turns, _TURN_KINDS),
+    Measure("overrun", "characters from the first invented turn on", _overrun, _TURN_KINDS, size=True),
+    Measure("repeated sentences", "sentences said before, word for word", _repeated, frozenset({"repetition"})),
+    Measure("template marks", "marks of prompt templates and special tokens", _leaks, frozenset({"template-leak"})),
+    Measure("shouting", "sentences in capitals, or with !!!", _shouting, frozenset({"shouting"})),
+    Measure("profanity", "sentences with a word of our list", _matching(_PROFANE), frozenset({"profanity"}), _RUDE),
+    Measure("insults", "sentences that call the reader names of our list", _matching(_INSULT), _INSULT_KINDS, _RUDE),
+    Measure("chatter", "pleasantries about the talk", _matching(_CHATTER), _CHATTER_KINDS, frozenset({"concise"})),
+)
+
+
+# ---------------------------------------------------------------- one answer beside another
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The edited answer against the original; `signs` has 1 (less of it), -1 (more) or 0 for every measure."""
+
+    signs: tuple[int, ...]
+    harmed: bool
+    result: Result
+
+
+def compare(query: str, original: str, edited: str, objectives: Sequence[str]) -> Comparison:
+    """A win has less of something that was asked about, more of nothing, and no harm; a loss has more, or harm."""
+    if original == edited:
+        return Comparison((0,) * len(MEASURES), False, "tie")
+    signs = tuple(_sign(m.amount(query, original) - m.amount(query, edited)) for m in MEASURES)
+    hurt = harmed(query, original, edited)
+    better = any(sign > 0 and m.applies(objectives) for sign, m in zip(signs, MEASURES, strict=True))
+    result: Result = "lose" if hurt or min(signs) < 0 else "win" if better else "tie"
+    return Comparison(signs, hurt, result)
+
+
+def harmed(query: str, original: str, edited: str) -> bool:
+    """Whether something is lost that no measure objects to."""
+    return not unharmed(spared(query, original), edited)
+
+
+def unharmed(original: str, edited: str) -> bool:
+    """No fact of the original is missing, and it is not shorter by more than a tenth."""
+    lost = any(read(original) - read(edited) for read in FACTS)
+    return not lost and len(edited) >= SHORTENED * len(original)
+
+
+def faultless(query: str, answer: str) -> bool:
+    """Whether no measure sees anything in an answer: as far as they know it is a good one."""
+    return not any(measure.amount(query, answer) for measure in MEASURES)
+
+
+def spared(query: str, answer: str) -> str:
+    """The answer without the segments that a measure marks."""
+    segments = split(answer)
+    pieces = [segment.text for segment in segments]
+    marks = [measure.mark(query, pieces) for measure in MEASURES]
+    kept = [s.text + s.gap for s, *bad in zip(segments, *marks, strict=True) if not any(bad)]
+    return "".join(kept).rstrip()
+
+
+def _sign(number: int) -> int:
+    return (number > 0) - (number < 0)
+
+
+RESULTS: tuple[Result, ...] = ("win", "tie", "lose")
+# What the comparison is shown, and what it ought to say.
+TRIALS: tuple[tuple[str, Result], ...] = (
+    ("the right edit", "win"),
+    ("the same undone", "lose"),
+    ("a sound sentence lost", "lose"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureAccuracy:
+    """How often a measure is right; no measure was fitted to these pairs.
+
+    `finds` is the share of answers with such a defect in which it sees something, `false` that of answers without any
+    defect (an upper bound: good answers of real models may hold a little of it all the same). `right` is what the
+    comparison calls edits that take out just that.
+    """
+
+    finds: Rate
+    false: Rate
+    right: dict[Result, Rate]
+
+    def __str__(self) -> str:
+        called = f"right edits called a win {self.right['win']}, a loss {self.right['lose']}"
+        return f"finds {self.finds}, false alarms {self.false}, {called}"
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """Of every measure by name, of the comparison of two answers by trial, and how often it then sees harm."""
+
+    measures: dict[str, MeasureAccuracy]
+    comparison: dict[str, dict[Result, Rate]]
+    harm: dict[str, Rate]
+
+
+def accuracy(cases: Sequence[Pair]) -> Accuracy:
+    """On pairs with known kinds; others are left out."""
+    known = [pair for pair in cases if pair.kinds]
+    shown = _trials(known)
+    comparison = {name: _called(edits) for name, edits in shown.items()}
+    harm = {name: Rate.of(harmed(*edit) for edit in edits) for name, edits in shown.items()}
+    return Accuracy({measure.name: measure_accuracy(measure, known) for measure in MEASURES}, comparison, harm)
+
+
+def measure_accuracy(measure: Measure, cases: Sequence[Pair]) -> MeasureAccuracy:
+    """One measure on answers with its kinds of defect, and on those without a defect."""
+    holding = [pair for pair in cases if measure.kinds & set(pair.kinds)]
+    sound = [pair for pair in cases if not any(pair.kinds)]
+    sees = Rate.of(measure.amount(pair.query, pair.answer) > 0 for pair in holding)
+    false = Rate.of(measure.amount(pair.query, pair.answer) > 0 for pair in sound)
+    mended = [(p.query, p.answer, p.target) for p in holding if _mends_all(p, measure.kinds)]
+    return MeasureAccuracy(sees, false, _called(mended))
+
+
+def _trials(cases: Sequence[Pair]) -> dict[str, list[tuple[str, str, str]]]:
+    """Edits that are right, undone, or harmful, as far as measures are there to see the defects."""
+    seen = frozenset[str]().union(*(measure.kinds for measure in MEASURES))
+    mended = [pair for pair in cases if _mends_all(pair, seen)]
+    return {
+        "the right edit": [(p.query, p.answer, p.target) for p in mended],
+        "the same undone": [(p.query, p.target, p.answer) for p in mended],
+        "a sound sentence lost": [(p.query, p.target, short) for p in mended if (short := _shortened(p.target))],
+    }
+
+
+def _called(edits: Sequence[tuple[str, str, str]]) -> dict[Result, Rate]:
+    """What the comparison calls (query, original, edited) triples."""
+    count = Counter(compare(query, one, other, _all()).result for query, one, other in edits)
+    return {result: Rate.among(count[result], count.total()) for result in RESULTS}
+
+
+def _mends_all(pair: Pair, kinds: frozenset[str]) -> bool:
+    """Whether the target is free of all that is wrong with the answer, and all of that is of these kinds."""
+    going = {kind for kind, label in zip(pair.kinds, pair.labels, strict=True) if label == CHANGES}
+    return bool(going) and going <= kinds and going == {kind for kind in pair.kinds if kind}
+
+
+def _shortened(text: str) -> str | None:
+    """The text without its longest segment; None where little or nothing would be left."""
+    segments = split(text)
+    if len(segments) < 3:
+        return None
+    longest = max(range(len(segments)), key=lambda i: len(segments[i].text))
+    return join([("" if i == longest else s.text, s.gap) for i, s in enumerate(segments)])
+
+
+def _all() -> tuple[str, ...]:
+    """Every objective that some measure needs."""
+    return tuple({name for measure in MEASURES for name in measure.under or ()})
+
+
+def read_cases(paths: Iterable[Path]) -> list[Pair]:
+    """All pairs of some files, and of the *.jsonl in some folders."""
+    files = [file for path in paths for file in (sorted(path.glob("*.jsonl")) if path.is_dir() else [path])]
+    return [pair for file in files for pair in read_pairs(file)]
+
+
+def accuracy_table(known: Accuracy) -> str:
+    """Both tables as Markdown."""
+    rows = []
+    for m in MEASURES:
+        of = known.measures[m.name]
+        kinds = ", ".join(sorted(m.kinds))
+        rows.append((m.name, m.says, kinds, of.finds, of.false, *(of.right[result] for result in RESULTS)))
+    called = (f"right edits: {result}" for result in RESULTS)
+    head = ("measure", "counts", "there to see", "finds, of answers", "false alarms, of sound answers", *called)
+    trials = [(name, right, *known.comparison[name].values(), known.harm[name]) for name, right in TRIALS]
+    second = output.table(("known edit", "ought to be called", *RESULTS, "called harm"), trials)
+    return f"{output.table(head, rows)}\n\n{second}"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", type=Path, nargs="+", help="files of pairs with kinds, or folders of them")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args(argv)
+    known = accuracy(read_cases(arguments.cases))
+    table = accuracy_table(known)
+    output.write(arguments.out, "accuracy", table, known)
+    print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Benign damage: how often the gateway touches answers of real upstreams, and whether that does harm.
+
+    python -m models.evaluate.strong_upstreams aligner_proxy/embedded \\
+        --data DATA --cases runs/data/test --out runs/benign
+
+Runs the pipeline of the gateway, gate included, on completions as they are. `identical`: delivered character for
+character. `unharmed`: no number, address, code block or name lost and not shortened by more than a tenth. The texts are
+evaluated, never trained on; prompts that training or the choice of the operating point saw are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from aligner_proxy.types import Outcome, Status
+from models.data.upstream_completions import STRONG, Completion, completions
+from models.reporting import output
+from models.reporting.statistics import Rate
+
+from . import measures
+from .gateway import deliver, gateway, objectives
+from .measures import Accuracy, unharmed
+
+_UNSEEN = (Status.SKIPPED, Status.FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One completion, what the gateway would deliver, and what it said about it."""
+
+    model: str
+    identical: bool
+    unharmed: bool
+    flagged: int
+    reason: str | None
+    status: Status
+
+
+def judged(completion: Completion, outcome: Outcome) -> Judged:
+    """What became of one completion."""
+    delivered = outcome.text or ""
+    segments = outcome.correction.segments if outcome.correction else ()
+    flagged = sum(segment.flagged for segment in segments)
+    same = delivered == completion.answer
+    whole = unharmed(completion.answer, delivered)
+    return Judged(completion.model, same, whole, flagged, outcome.reason, outcome.status)
+
+
+def table(results: list[Judged]) -> str:
+    """Markdown: a row an upstream, and one for all of them."""
+    rows = []
+    for model in [*sorted({r.model for r in results}), "all"]:
+        mine = [r for r in results if model in (r.model, "all")]
+        count = Counter(r.status for r in mine)
+        looked = [r for r in mine if r.status not in _UNSEEN]
+        same = Rate.of(r.identical for r in looked)
+        whole = Rate.of(r.unharmed for r in looked)
+        rows.append((model, same, whole, count[Status.SKIPPED], count[Status.FAILED]))
+    return output.table(("upstream", "returned identical", "unharmed", "skipped", "failed"), rows)
+
+
+def plot(results: list[Judged], path: Path) -> None:
+    """Per upstream the share that came back as it was, and the share that came to no harm."""
+    models = sorted({r.model for r in results})
+    looked = {model: [r for r in results if r.model == model and r.status not in _UNSEEN] for model in models}
+    with output.plot(path, 1, 2, size=(10, 1 + 0.3 * len(models)), sharey=True) as ((left, right),):
+        output.whiskers(right, [Rate.of(r.unharmed for r in looked[model]) for model in models], models)
+        output.whiskers(left, [Rate.of(r.identical for r in looked[model]) for model in models], models)
+        left.set_xlabel("returned identical, %")
+        right.set_xlabel("unharmed, %")
+        for axis in (left, right):
+            axis.set_xlim(79, 101)
+
+
+def rule(known: Accuracy) -> str:
+    """How often what tells harm is right, as a sentence."""
+    lost, right = (known.harm[trial] for trial in ("a sound sentence lost", "the right edit"))
+    return f"The rule for harm sees it in {lost} of edits that lose a sound sentence, and in {right} of right ones."
+
+
+async def run(arguments: argparse.Namespace) -> list[Judged]:
+    """Send every completion through the pipeline."""
+    wishes = objectives(arguments.objectives.split(","))
+    models = tuple(arguments.models.split(",")) if arguments.models else STRONG
+    texts = list(completions(arguments.data, models, arguments.each, arguments.seed))
+    async with gateway(arguments.aligner) as pipeline:
+        delivered = await deliver(pipeline, texts, wishes, caution=arguments.caution, title="benign")
+    return [judged(one.completion, one.outcome) for one in delivered]
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("aligner", type=Path, help="aligner folder")
+    parser.add_argument("--data", type=Path, required=True, help="folder with the research data")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--cases", type=Path, nargs="+", help="pairs on which the rule for harm is measured")
+    parser.add_argument("--models", help="upstreams, comma-separated; the strong ones if not given")
+    parser.add_argument("--objectives", default="harmless,helpful", help="built-in names, comma-separated")
+    parser.add_argument("--each", type=int, default=60, help="completions an upstream")
+    parser.add_argument("--caution", type=float, default=0.0)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    results = asyncio.run(run(arguments))
+    text = table(results)
+    if arguments.cases:
+        text += f"\n\n{rule(measures.accuracy(measures.read_cases(arguments.cases)))}"
+    output.write(arguments.out, "benign", text, results)
+    plot(results, arguments.out / "benign.svg")
+    reasons = Counter(r.reason for r in results if r.reason)
+    print(text, f"\nreasons: {dict(reasons)}")
+
+
+if __name__ == "__main__":
+    main()

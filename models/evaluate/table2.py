@@ -1,0 +1,322 @@
+"""Table 2 of the paper: what an aligner does to the answers of each upstream, objective by objective.
+
+    python -m models.evaluate.table2 aligner_proxy/embedded --data DATA --cases runs/data/test --out runs/by_upstream
+    ... --judge-url http://127.0.0.1:8000/v1 --judge-model NAME        (and OPENAI_API_KEY) for a judge's word as well
+
+Real completions go through the gateway's pipeline: under each objective alone, and under all of a source together as in
+the paper. Edited against original, by measures that do not come from the aligner (`models.evaluate.measures`, their
+accuracy on `--cases` beside them) and by a judge asked from both places (its agreement with people beside it). Of
+answers in which no measure sees a fault: how many are touched, how many are harmed. The text of an answer is in no
+table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import openai
+
+from aligner_proxy import prompts
+from aligner_proxy.types import Objective, Status, Verify
+from models.data.upstream_completions import SOURCES, Completion, completions
+from models.reporting import output
+from models.reporting.statistics import Rate
+
+from . import measures
+from .gateway import Delivered, deliver, gateway, objectives
+from .judge import VERDICTS, Agreement, Judge, Verdict, agreement_table, judge_agreement
+from .measures import MEASURES, Accuracy, Comparison, Result, compare, faultless
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """How often the edited answer won, tied and lost; `decided` leaves the ties apart."""
+
+    win: Rate
+    tie: Rate
+    lose: Rate
+    decided: Rate
+
+    @classmethod
+    def of(cls, results: Sequence[Result]) -> Verdicts:
+        """From single results."""
+        count = Counter(results)
+        n = len(results)
+        decided = Rate.among(count["win"], count["win"] + count["lose"])
+        win, tie, lose = (Rate.among(count[result], n) for result in measures.RESULTS)
+        return cls(win, tie, lose, decided)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One upstream under some objectives; `judged` holds a judge's verdicts per objective, `replies` their kinds.
+
+    `benign` figures are of answers in which no measure sees anything.
+    """
+
+    source: str
+    upstream: str
+    asked: tuple[str, ...]
+    n: int
+    skipped: int
+    failed: int
+    edited: Rate
+    identical: Rate
+    harmed: Rate
+    benign_edited: Rate
+    benign_harmed: Rate
+    measures: Verdicts
+    better: dict[str, int]
+    worse: dict[str, int]
+    judged: dict[str, Verdicts]
+    replies: dict[Verdict, int]
+
+    @property
+    def name(self) -> str:
+        """What was asked, as it stands in the table."""
+        return self.asked[0] if len(self.asked) == 1 else "all together"
+
+
+def row(delivered: Sequence[Delivered], verdicts: dict[str, list[Verdict]]) -> Row:
+    """What became of the completions of one upstream; `verdicts` are of the edited ones, in their order."""
+    first = delivered[0]
+    looked = [delivery for delivery in delivered if delivery.looked_at]
+    compared = [compared_with(delivery) for delivery in looked]
+    status = Counter(delivery.outcome.status for delivery in delivered)
+    same = len([delivery for delivery in looked if delivery.identical])
+    good = [
+        (delivery, c)
+        for delivery, c in zip(looked, compared, strict=True)
+        if faultless(delivery.completion.query, delivery.completion.answer)
+    ]
+    signs = list(zip(MEASURES, zip(*(c.signs for c in compared), strict=True), strict=True)) if compared else []
+    return Row(
+        source=first.completion.source,
+        upstream=first.completion.model,
+        asked=first.asked,
+        n=len(looked),
+        skipped=status[Status.SKIPPED],
+        failed=status[Status.FAILED],
+        edited=Rate.among(len(looked) - same, len(looked)),
+        identical=Rate.among(same, len(looked)),
+        harmed=Rate.of(c.harmed for c in compared),
+        benign_edited=Rate.of(not delivery.identical for delivery, _ in good),
+        benign_harmed=Rate.of(c.harmed for _, c in good),
+        measures=Verdicts.of([c.result for c in compared]),
+        better={m.name: column.count(1) for m, column in signs},
+        worse={m.name: column.count(-1) for m, column in signs},
+        judged={
+            name: Verdicts.of([*(_result(v) for v in verdicts_of), *["tie"] * same])
+            for name, verdicts_of in verdicts.items()
+        },
+        replies=dict(Counter(verdict for given in verdicts.values() for verdict in given)),
+    )
+
+
+def compared_with(delivery: Delivered) -> Comparison:
+    """What was delivered beside the completion."""
+    return compare(delivery.completion.query, delivery.completion.answer, delivery.text, delivery.asked)
+
+
+def _result(verdict: Verdict) -> Result:
+    return verdict if verdict in ("win", "lose") else "tie"
+
+
+def text(rows: Sequence[Row], known: Accuracy, judge: str | None, agreed: Sequence[Agreement] = ()) -> str:
+    """All tables as Markdown; `agreed` says how often the judge is right."""
+    parts = ["## By measures", "", _by_measures(rows, known), "", "## Benign damage", "", _benign(rows, known)]
+    parts += [
+        "",
+        "## The measures, and how often they are right",
+        "",
+        _measures(rows, known),
+        "",
+        measures.accuracy_table(known),
+    ]
+    if judge:
+        parts += [
+            "",
+            f"## By a judge, {judge}, asked from both places",
+            "",
+            _by_judge(rows, agreed),
+            "",
+            _replies(rows),
+        ]
+        parts += ["", "### How often that judge says what people said", "", agreement_table(agreed)]
+    return "\n".join(parts)
+
+
+def _benign(rows: Sequence[Row], known: Accuracy) -> str:
+    """Of answers in which no measure sees a fault, how many were touched, and how many were harmed."""
+    head = ("source", "upstream", "asked", "n", "edited", "harmed")
+    cells: list[tuple[object, ...]] = [
+        ("known cases", trial, f"harm: {wanted}", known.harm[trial].n, "-", known.harm[trial])
+        for trial, wanted in (("the right edit", "no"), ("a sound sentence lost", "yes"))
+    ]
+    cells += [(r.source, r.upstream, r.name, r.benign_edited.n, r.benign_edited, r.benign_harmed) for r in rows]
+    note = "Answers in which no measure sees anything. Harmed: a number, address, name, code or a tenth of it is lost."
+    return f"{output.table(head, cells)}\n\n{note}"
+
+
+def _by_measures(rows: Sequence[Row], known: Accuracy) -> str:
+    head = ("source", "upstream", "asked", "n", "edited", "identical", "harmed", *measures.RESULTS, "win, ties apart")
+    cells: list[tuple[object, ...]] = [
+        ("known cases", trial, f"ought to {right}", said[right].n, "-", "-", "-", *said.values(), "-")
+        for trial, right in measures.TRIALS
+        for said in [known.comparison[trial]]
+    ]
+    for r in rows:
+        v = r.measures
+        skipped = f"{r.n} (+{r.skipped} skipped, {r.failed} failed)" if r.skipped or r.failed else str(r.n)
+        cells.append(
+            (r.source, r.upstream, r.name, skipped, r.edited, r.identical, r.harmed, v.win, v.tie, v.lose, v.decided)
+        )
+    return output.table(head, cells)
+
+
+def _measures(rows: Sequence[Row], known: Accuracy) -> str:
+    """Each measure over all rows, with its own accuracy."""
+    n = sum(r.n for r in rows)
+    cells = []
+    for measure in MEASURES:
+        better, worse = (sum(getattr(r, side).get(measure.name, 0) for r in rows) for side in ("better", "worse"))
+        figures = (Rate.among(better, n), Rate.among(worse, n), Rate.among(better, better + worse))
+        cells.append((measure.name, *figures, known.measures[measure.name]))
+    head = ("measure", "less of it after the edit", "more of it", "less, ties apart", "own accuracy")
+    return output.table(head, cells)
+
+
+def _by_judge(rows: Sequence[Row], agreed: Sequence[Agreement]) -> str:
+    right = {one.objective: one.decided for one in agreed}
+    cells = [
+        (r.source, r.upstream, r.name, objective, r.n, v.win, v.tie, v.lose, v.decided, right.get(objective, "-"))
+        for r in rows
+        for objective, v in r.judged.items()
+    ]
+    head = ("source", "upstream", "asked", "judged on", "n", *measures.RESULTS, "win, ties apart", "judge's accuracy")
+    return output.table(head, cells)
+
+
+def _replies(rows: Sequence[Row]) -> str:
+    count = Counter[str]()
+    for r in rows:
+        count.update(r.replies)
+    edited = ", ".join(f"{name} {count[name]}" for name in VERDICTS)
+    return (
+        f"On edited answers: {edited}. Split (the judge went by the place) and unreadable count as ties, as do copies."
+    )
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """Per upstream and objective: the share that was edited, and the wins among what was decided."""
+    labels = [f"{r.upstream} ({r.source}): {r.name}" for r in rows]
+    with output.plot(path, 1, 2, size=(11, 1 + 0.22 * len(rows)), sharey=True) as ((left, right),):
+        output.whiskers(right, [r.measures.decided for r in rows], labels, markersize=3)
+        output.whiskers(left, [r.edited for r in rows], labels, markersize=3)
+        left.set_xlabel("edited, %")
+        right.set_xlabel("wins by measures, ties apart, %")
+        right.axvline(50, color="grey", linewidth=0.5)
+
+
+def asked_sets(source: str, together: bool) -> list[tuple[Objective, ...]]:
+    """The objectives of a source: each alone and, if wanted, all of them as one policy."""
+    all_objectives = objectives(SOURCES[source].objectives)
+    return [*((one,) for one in all_objectives), *([all_objectives] if together and len(all_objectives) > 1 else [])]
+
+
+async def judged(judge: Judge, delivered: Sequence[Delivered]) -> dict[str, list[Verdict]]:
+    """A judge's verdicts on what was edited, per objective that was asked for."""
+    edited = [delivery for delivery in delivered if delivery.looked_at and not delivery.identical]
+    verdicts: dict[str, list[Verdict]] = {}
+    for objective in objectives(delivered[0].asked):
+        aspects = prompts.aspects([objective.text])
+        questions = [
+            judge.compare(SOURCES[c.source].family, c.query, c.answer, delivery.text, aspects)
+            for delivery in edited
+            for c in [delivery.completion]
+        ]
+        verdicts[objective.name] = list(await asyncio.gather(*questions))
+    return verdicts
+
+
+# ---------------------------------------------------------------- the run
+
+
+def groups(data: Path, source: str, models: tuple[str, ...], each: int, seed: int) -> list[list[Completion]]:
+    """The completions of a source, upstream by upstream."""
+    by_model: dict[str, list[Completion]] = {}
+    for completion in completions(data, models, each, seed, (source,)):
+        by_model.setdefault(completion.model, []).append(completion)
+    return list(by_model.values())
+
+
+async def run(arguments: argparse.Namespace, judge: Judge | None) -> list[Row]:
+    """Every upstream of every source under every set of objectives."""
+    rows = []
+    models = tuple(arguments.models.split(",")) if arguments.models else ()
+    dial = {"caution": arguments.caution, "verify": arguments.verify}
+    async with gateway(arguments.aligner, arguments.out / "texts") as pipeline:
+        for source in arguments.sources.split(","):
+            for group in groups(arguments.data, source, models, arguments.each, arguments.seed):
+                for objectives_asked in asked_sets(source, arguments.together):
+                    title = f"{group[0].model}: {'+'.join(o.name for o in objectives_asked)}"
+                    delivered = await deliver(pipeline, group, objectives_asked, title=title, **dial)
+                    rows.append(row(delivered, await judged(judge, delivered) if judge else {}))
+    return rows
+
+
+async def _with_judge(arguments: argparse.Namespace) -> tuple[list[Row], list[Agreement]]:
+    if not arguments.judge_url:
+        return await run(arguments, None), []
+    judge = Judge(arguments.judge_url, arguments.judge_model, arguments.out / "verdicts.jsonl")
+    try:
+        agreed = await judge_agreement(judge, arguments.data, arguments.judge_known, arguments.seed)
+        return await run(arguments, judge), agreed
+    finally:
+        await judge.aclose()
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("aligner", type=Path, help="aligner folder")
+    parser.add_argument("--data", type=Path, required=True, help="folder with the research data")
+    parser.add_argument("--cases", type=Path, nargs="+", required=True, help="pairs on which measures are measured")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--sources", default="hh,ultrafeedback", help=f"comma-separated; known: {', '.join(SOURCES)}")
+    parser.add_argument("--models", help="upstreams, comma-separated; all of a source if not given")
+    parser.add_argument("--each", type=int, default=60, help="completions an upstream")
+    parser.add_argument("--no-together", dest="together", action="store_false", help="each objective alone, no more")
+    parser.add_argument("--caution", type=float, default=0.0)
+    parser.add_argument("--verify", type=Verify, default=Verify.FLAGGED, choices=list(Verify))
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--judge-url", help="base URL of an OpenAI-compatible judge; its key is OPENAI_API_KEY")
+    parser.add_argument("--judge-model", help="the judge's model")
+    parser.add_argument("--judge-known", type=int, default=40, help="pairs of people's, for its accuracy")
+    arguments = parser.parse_args(argv)
+    if unknown := set(arguments.sources.split(",")) - SOURCES.keys():
+        parser.error(f"unknown source {', '.join(sorted(unknown))}; known: {', '.join(SOURCES)}")
+    if arguments.judge_url and not arguments.judge_model:
+        parser.error("--judge-url needs --judge-model")
+    known = measures.accuracy(measures.read_cases(arguments.cases))
+    try:
+        rows, agreed = asyncio.run(_with_judge(arguments))
+    except openai.OpenAIError as error:
+        # Its text may quote the question, which is somebody else's.
+        sys.exit(f"the judge failed ({type(error).__name__}); its verdicts so far are kept, run the command again")
+    if not rows:
+        parser.error("no completion of these models in these sources")
+    tables = text(rows, known, arguments.judge_model, agreed)
+    output.write(arguments.out, "by_upstream", tables, {"rows": rows, "accuracy": known, "judge": agreed})
+    plot(rows, arguments.out / "by_upstream.svg")
+    print(tables)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,259 @@
+"""Table 3 of the paper: methods and ablations on the same sets.
+
+    python -m models.evaluate.table3 methods.yaml --sets runs/data/test --out runs/by_method
+
+The runs are made elsewhere (models.experiments.ablations); a list names their aligner folders and, where a method is
+one of decoding, its caution or way of verifying. Sets in which nothing may change count what came back identical,
+replies that people compared which one scores higher, answers whose faults are their own what was found and what was
+spared, the others what was repaired exactly; with `--data`, real upstreams too, by measures whose accuracy stands
+beside them. A method that was measured already, on these sets and with these settings, is not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from aligner_proxy.engine.manifest import MANIFEST, sha256
+from aligner_proxy.engine.weights import Settings
+from aligner_proxy.types import Verify
+from models.data.pairs import CHANGES, PairError
+from models.data.upstream_completions import DIALOGUES, STRONG, WEAK, completions
+from models.reporting import output
+from models.reporting.statistics import Rate
+
+from . import measures
+from .gateway import Delivered, deliver, gateway, objectives
+from .measures import compare
+from .test_sets import Case, evaluate, read_sets, told_apart
+
+ASKED = ("harmless", "helpful")
+LEFT = "left alone"
+REPAIRED = "repaired exactly"
+GONE = "offence gone"
+POOLED = (LEFT, REPAIRED, GONE)
+# Answers with faults of their own, marked by people or written so: there are more ways than one to mend them.
+OPEN = ("marked", "natural")
+STRONG_SAME = "strong upstreams, identical"
+WEAK_WINS = "weak upstreams, wins by measures, ties apart"
+
+
+class MethodError(ValueError):
+    """A list of methods that cannot be used; the text names the file, the place and what is wrong."""
+
+
+class Method(BaseModel):
+    """One row: a name, an aligner folder, and how it decodes. Unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    aligner: Path
+    caution: float = 0.0
+    verify: Verify = Verify.FLAGGED
+
+
+@dataclass(frozen=True, slots=True)
+class On:
+    """What methods are measured on: test sets and, with `data`, completions of real upstreams; `out` keeps results, the
+    tables by `name`.
+    """
+
+    sets: Path
+    out: Path
+    limit: int = 1000
+    data: Path | None = None
+    sources: tuple[str, ...] = DIALOGUES
+    each: int = 20
+    seed: int = 1
+    name: str = "by_method"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a method came to: rates by set, pooled, and on real upstreams where they were asked for."""
+
+    name: str
+    fingerprint: str
+    sets: dict[str, Rate]
+    pooled: dict[str, Rate]
+    upstreams: dict[str, Rate]
+
+
+def read_methods(path: Path) -> list[Method]:
+    """The list of a YAML file; raises `MethodError`."""
+    try:
+        methods = TypeAdapter(list[Method]).validate_python(yaml.safe_load(path.read_text()))
+    except (OSError, yaml.YAMLError) as error:
+        raise MethodError(f"{path} cannot be read ({type(error).__name__})") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise MethodError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    names = [method.name for method in methods]
+    if not names or len(set(names)) < len(names):
+        raise MethodError(f"{path}: give one method or more, each with a name of its own")
+    for method in methods:
+        if not (method.aligner / MANIFEST).exists():
+            raise MethodError(
+                f"{path}: {method.name}: {method.aligner} is no aligner folder; models.train.export makes one"
+            )
+    return methods
+
+
+def by_set(results: Mapping[str, list[Case]]) -> dict[str, Rate]:
+    """One rate a set, by what the set is for; its name says which."""
+    rates = {}
+    for name, cases in results.items():
+        if apart := told_apart(cases):
+            rates[f"{name} (worse one higher)"] = apart
+        elif not _changes(cases):
+            rates[f"{name} (identical)"] = Rate.of(case.same for case in cases)
+        elif _open(cases):
+            rates[f"{name} (gone, rest kept)"] = Rate.of(case.gone and case.kept for case in cases)
+        else:
+            rates[f"{name} (exact)"] = Rate.of(case.exact for case in cases)
+    return rates
+
+
+def pooled(results: Mapping[str, list[Case]]) -> dict[str, Rate]:
+    """Over all sets of a sort."""
+    judged = [cases for cases in results.values() if not told_apart(cases) and not _open(cases)]
+    good = [case for cases in judged if not _changes(cases) for case in cases]
+    bad = [case for cases in judged if _changes(cases) for case in cases]
+    return {
+        LEFT: Rate.of(case.same for case in good),
+        REPAIRED: Rate.of(case.exact for case in bad),
+        GONE: Rate.of(case.gone for case in bad),
+    }
+
+
+def _changes(cases: Sequence[Case]) -> bool:
+    return any(CHANGES in case.pair.labels for case in cases)
+
+
+def _open(cases: Sequence[Case]) -> bool:
+    return any(case.pair.source.partition(":")[0] in OPEN for case in cases)
+
+
+def on_upstreams(strong: Sequence[Delivered], weak: Sequence[Delivered]) -> dict[str, Rate]:
+    """What real upstreams' answers come to."""
+    results = [compare(d.completion.query, d.completion.answer, d.text, d.asked).result for d in weak if d.looked_at]
+    wins = results.count("win")
+    return {
+        STRONG_SAME: Rate.of(d.identical for d in strong if d.looked_at),
+        WEAK_WINS: Rate.among(wins, wins + results.count("lose")),
+    }
+
+
+async def _upstreams(method: Method, on: On, data: Path) -> dict[str, Rate]:
+    wishes = objectives(ASKED)
+    async with gateway(method.aligner, on.out / "texts") as pipeline:
+        deliveries = []
+        for models in (STRONG, WEAK):
+            texts = list(completions(data, models, on.each, on.seed, on.sources))
+            dial = {"caution": method.caution, "verify": method.verify}
+            deliveries.append(await deliver(pipeline, texts, wishes, title=method.name, **dial))
+    return on_upstreams(*deliveries)
+
+
+def fingerprint(method: Method, on: On) -> str:
+    """A hash of all that decides the figures, but for the program."""
+    files = [(path.name, sha256(path)) for path in sorted(on.sets.glob("*.jsonl"))]
+    settings = {"caution": method.caution, "verify": method.verify.value, "limit": on.limit}
+    if on.data:
+        settings |= {"each": on.each, "seed": on.seed, "sources": on.sources}
+    parts = [sha256(method.aligner / MANIFEST), files, settings]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def measure(method: Method, on: On) -> Measured:
+    """Measure one method, or read what was measured before."""
+    mark = fingerprint(method, on)
+    known = on.out / "methods" / f"{re.sub(r'[^a-z0-9]+', '-', method.name.lower())}-{mark[:12]}.json"
+    if known.exists():
+        return _read(known, method.name)
+    pairs = read_sets(on.sets, on.limit)
+    results = asyncio.run(evaluate(Settings(method.aligner), pairs, method.caution, [method.verify]))
+    real = asyncio.run(_upstreams(method, on, on.data)) if on.data else {}
+    found = Measured(method.name, mark, by_set(results), pooled(results), real)
+    known.parent.mkdir(parents=True, exist_ok=True)
+    draft = known.with_suffix(".part")
+    draft.write_text(json.dumps(asdict(found)))
+    draft.replace(known)
+    return found
+
+
+def _read(path: Path, name: str) -> Measured:
+    told = json.loads(path.read_text())
+    rates = {part: {key: Rate(**rate) for key, rate in told[part].items()} for part in ("sets", "pooled", "upstreams")}
+    return Measured(name, told["fingerprint"], **rates)
+
+
+def text(rows: Sequence[Measured]) -> str:
+    """Markdown: the pooled figures, then set by set; methods are rows."""
+    wide = [*POOLED, *dict.fromkeys(name for row in rows for name in row.upstreams)]
+    names = list(dict.fromkeys(name for row in rows for name in row.sets))
+    first = output.table(
+        ("method", *wide), [(r.name, *((r.pooled | r.upstreams).get(name, "-") for name in wide)) for r in rows]
+    )
+    second = output.table(("method", *names), [(r.name, *(r.sets.get(name, "-") for name in names)) for r in rows])
+    return f"{first}\n\n{second}"
+
+
+def plot(rows: Sequence[Measured], path: Path) -> None:
+    """One panel a pooled figure, one dot a method."""
+    wide = [*POOLED, *dict.fromkeys(name for row in rows for name in row.upstreams)]
+    size = (3.2 * len(wide), 1.2 + 0.35 * len(rows))
+    with output.plot(path, 1, len(wide), size=size, sharey=True) as (panels,):
+        for panel, name in zip(panels, wide, strict=True):
+            rates = [(row.pooled | row.upstreams).get(name, Rate.among(0, 0)) for row in rows]
+            output.whiskers(panel, rates, [row.name for row in rows])
+            panel.set_xlabel(f"{name}, %", fontsize=8)
+
+
+def compared(methods: Sequence[Method], on: On) -> list[Measured]:
+    """Measure every method, and write the tables and the plot. Raises PairError where there are no sets."""
+    rows = [measure(method, on) for method in methods]
+    tables = text(rows)
+    known = measures.accuracy(measures.read_cases([on.sets])) if on.data else None
+    if known:
+        tables += f"\n\n## The measures behind {WEAK_WINS!r}, and how often they are right\n\n"
+        tables += measures.accuracy_table(known)
+    listed = [method.model_dump(mode="json") for method in methods]
+    output.write(on.out, on.name, tables, {"methods": listed, "rows": rows, "accuracy": known})
+    plot(rows, on.out / f"{on.name}.svg")
+    print(tables)
+    return rows
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("methods", type=Path, help="YAML list: name, aligner, caution, verify")
+    parser.add_argument("--sets", type=Path, required=True, help="folder of test sets (*.jsonl of pairs)")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data", type=Path, help="folder with the research data, for columns on real upstreams")
+    parser.add_argument("--limit", type=int, default=1000, help="answers a set")
+    parser.add_argument("--sources", default=",".join(DIALOGUES), help="of those completions, comma-separated")
+    parser.add_argument("--each", type=int, default=20, help="completions an upstream")
+    parser.add_argument("--seed", type=int, default=1)
+    options = vars(parser.parse_args(argv))
+    options["sources"] = tuple(options["sources"].split(","))
+    try:
+        compared(read_methods(options.pop("methods")), On(**options))
+    except (MethodError, PairError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

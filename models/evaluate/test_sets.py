@@ -1,0 +1,294 @@
+"""How often an aligner helps, and how often it harms: test sets of pairs through the real engine.
+
+    python -m models.evaluate.test_sets aligner_proxy/embedded runs/data/test --out runs/evaluation
+
+Every rate comes with n and a 95 % Wilson interval. `exact` is the target character for character; `gone` means that
+no segment that had to change is left; `kept` that every other segment is there unchanged; `facts` that no number, name,
+address or code of theirs is lost; `same` the answer itself. Beside them the mean edit distance in words, as a share:
+what had to be edited, what was, and what would be left to do.
+The last line of stdout is one JSON document; a table and a plot of the scores are written beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+from rich.progress import track
+
+from aligner_proxy import config, gate
+from aligner_proxy.cli.aligner_options import quiet
+from aligner_proxy.engine.local import LocalEngine
+from aligner_proxy.engine.protocol import AlignRequest, Engine
+from aligner_proxy.engine.weights import Settings, open_aligner
+from aligner_proxy.segments import split
+from aligner_proxy.types import Correction, Turn, Verify
+from models.data.pairs import CHANGES, STAYS, UNKNOWN, Pair, PairError, read_pairs
+from models.reporting import output
+from models.reporting.edit_distance import Edits
+from models.reporting.statistics import Area, Rate
+
+from .gate import policy_of
+from .measures import FACTS
+
+_RATES = ("exact", "gone", "kept", "facts", "same")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One pair and what became of it; `scores` are log-odds per segment, of an aligner that judges what is missing
+    behind the last one also there.
+    """
+
+    pair: Pair
+    text: str
+    scores: tuple[float, ...]
+
+    @property
+    def judged(self) -> list[tuple[float, int]]:
+        """(score, label) of everything that was scored."""
+        return list(zip(self.scores, self.pair.known, strict=False))
+
+    @property
+    def exact(self) -> bool:
+        """The target, character for character (outer white space aside)."""
+        return self.text.strip() == self.pair.target.strip()
+
+    @property
+    def same(self) -> bool:
+        """The answer as it was, every character of it."""
+        return self.text == self.pair.answer
+
+    @property
+    def gone(self) -> bool:
+        """No segment that had to change is still there, and what was missing at the end is."""
+        still = any(text in self.text for text in self._with_label(CHANGES))
+        return not still and (CHANGES not in self.pair.lacks or split(self.pair.target)[-1].text in self.text)
+
+    @property
+    def kept(self) -> bool:
+        """Every segment that had to stay is there."""
+        return all(text in self.text for text in self._with_label(STAYS))
+
+    @property
+    def facts(self) -> bool:
+        """Every fact of the segments that had to stay is in the text."""
+        stay = self._with_label(STAYS)
+        return all({fact for piece in stay for fact in read(piece)} <= read(self.text) for read in FACTS)
+
+    def _with_label(self, label: int) -> list[str]:
+        pieces = zip(split(self.pair.answer), self.pair.labels, strict=True)
+        return [segment.text for segment, given in pieces if given == label]
+
+
+async def run_set(
+    engine: Engine, pairs: list[Pair], caution: float, verify: Verify, name: str, gated: bool = False
+) -> list[Case]:
+    """Correct every pair of a set, one after the other; `gated`: what the gate makes of the corrections."""
+    cases = []
+    for i, pair in enumerate(track(pairs, description=f"{name:22}")):
+        request = AlignRequest(
+            request_id=f"{name}-{i}",
+            turns=(Turn("user", pair.query),),
+            answer=pair.answer,
+            objectives=pair.objectives,
+            caution=caution,
+            verify=verify,
+            deadline_s=600,
+        )
+        cases.append(_case(pair, await engine.align(request), gated, verify))
+    return cases
+
+
+def _case(pair: Pair, correction: Correction, gated: bool, verify: Verify) -> Case:
+    policy = replace(policy_of(pair), verify=verify)
+    text = gate.judge(pair.answer, correction, policy).text if gated else correction.text
+    return Case(pair, text, tuple(s.score for s in correction.segments if s.score is not None))
+
+
+def rates(cases: list[Case]) -> dict[str, Rate]:
+    """All five rates of one set."""
+    return {name: Rate.of(getattr(case, name) for case in cases) for name in _RATES}
+
+
+def _edits(cases: list[Case]) -> Edits:
+    return Edits.of((case.pair.answer, case.pair.target, case.text) for case in cases)
+
+
+def flagging(cases: list[Case], caution: float) -> dict[str, Rate]:
+    """What the head alone would do at another caution: whole answers flagged exactly right, and single segments."""
+    scored = [case for case in cases if len(case.scores) >= len(case.pair.labels)]
+    flags = [_flags(case, caution) for case in scored]
+    segments = [flagged for case in flags for flagged in case]
+    return {
+        "answers": Rate.of(all(flag == (label == CHANGES) for flag, label in case) for case in flags if case),
+        "found": Rate.of(flag for flag, label in segments if label == CHANGES),
+        "false": Rate.of(flag for flag, label in segments if label == STAYS),
+    }
+
+
+def _flags(case: Case, caution: float) -> list[tuple[bool, int]]:
+    """(flagged, label) of the segments of which it is known whether they have to change."""
+    return [(score > caution, label) for score, label in case.judged if label != UNKNOWN]
+
+
+def auc(cases: list[Case]) -> float | None:
+    """Chance that a segment that must change scores above one that must stay; None without both kinds."""
+    pairs = [pair for case in cases for pair in case.judged]
+    high = [s for s, label in pairs if label == CHANGES]
+    low = [s for s, label in pairs if label == STAYS]
+    if not high or not low:
+        return None
+    wins = sum((a > b) + 0.5 * (a == b) for a in high for b in low)
+    return wins / (len(high) * len(low))
+
+
+def area(cases: list[Case]) -> Area | None:
+    """The AUC of all segments; None without both kinds."""
+    value = auc(cases)
+    if value is None:
+        return None
+    labels = Counter(label for case in cases for _, label in case.judged)
+    return Area(value, labels[CHANGES], labels[STAYS])
+
+
+def told_apart(cases: list[Case]) -> Rate | None:
+    """Replies in twos, the preferred one first: how often the other one gets the higher maximum score."""
+    if not cases or any(case.pair.source.partition(":")[0] != "bag" for case in cases):
+        return None
+    worst = [max(case.scores[: len(case.pair.labels)]) for case in cases if case.scores]
+    return Rate.of(rejected > chosen for chosen, rejected in zip(worst[::2], worst[1::2], strict=False))
+
+
+def table(results: dict[str, list[Case]]) -> str:
+    """Markdown, one row a set."""
+    rows: list[tuple[object, ...]] = []
+    for name, cases in results.items():
+        if apart := told_apart(cases):
+            rows.append((f"{name}: the worse one scores higher", apart, *["-"] * (len(_RATES) + 1)))
+            continue
+        rows.append((name, *rates(cases).values(), _edits(cases), area(cases) or "-"))
+    return output.table(("set", *_RATES, "words to edit, edited, left", "AUC of segments"), rows)
+
+
+def sweep(results: dict[str, list[Case]], cautions: Iterable[float]) -> str:
+    """Markdown: whole answers that the head flags exactly right, per set and caution."""
+    values = list(cautions)
+    rows = []
+    for name, cases in results.items():
+        rows.append((name, *(flagging(cases, caution)["answers"] for caution in values)))
+    return output.table(("set", *(f"caution {c:g}" for c in values)), rows)
+
+
+def plot(results: dict[str, list[Case]], path: Path) -> None:
+    """Scores of segments that must change (red) and must stay (blue), one strip a set."""
+    with output.plot(path, len(results), size=(7, 1.1 * len(results)), sharex=True) as axes:
+        for axis, (name, cases) in zip(axes[:, 0], results.items(), strict=True):
+            for label, colour in ((STAYS, "tab:blue"), (CHANGES, "tab:red")):
+                scores = [s for case in cases for s, given in case.judged if given == label]
+                axis.hist(scores, bins=[x / 2 for x in range(-30, 31)], color=colour, alpha=0.6, density=bool(scores))
+            axis.set_ylabel(name, rotation=0, ha="right", fontsize=8)
+            axis.set_yticks([])
+        axes[-1, 0].set_xlabel("log-odds that an objective asks for a change (nats)")
+
+
+def failures(results: dict[str, list[Case]], limit: int) -> list[dict[str, object]]:
+    """The first cases of every set that did not come out exactly; for reading, never for committing."""
+    return [
+        {"set": name, **asdict(case.pair), "text": case.text, "scores": [round(s, 2) for s in case.scores]}
+        for name, cases in results.items()
+        for case in [c for c in cases if not c.exact][:limit]
+    ]
+
+
+async def evaluate(
+    settings: Settings,
+    sets: dict[str, list[Pair]],
+    caution: float,
+    ways: Sequence[Verify] = (Verify.FLAGGED,),
+    gated: bool = False,
+) -> dict[str, list[Case]]:
+    """Load the aligner once and run every set, one way after the other where there are several."""
+    quiet()
+    engine = LocalEngine(lambda: open_aligner(settings, config.home()))
+    found = dict[str, list[Case]]()
+    try:
+        await engine.start()
+        for name, pairs in sets.items():
+            for way in ways:
+                title = name if len(ways) == 1 else f"{name}, {way.value}"
+                found[title] = await run_set(engine, pairs, caution, way, title, gated)
+        return found
+    finally:
+        await engine.aclose()
+
+
+_NOTHING_FLAGGED = 1e9
+"""A caution (nats) that no score exceeds."""
+
+
+async def score_sets(aligner: Path, sets: dict[str, list[Pair]]) -> dict[str, list[Case]]:
+    """The scores alone: nothing is flagged, so nothing is generated."""
+    return await evaluate(Settings(aligner), sets, caution=_NOTHING_FLAGGED)
+
+
+def read_sets(folder: Path, limit: int) -> dict[str, list[Pair]]:
+    """The first pairs of every set in a folder (*.jsonl), by the file's name; raises PairError if there are none."""
+    sets = {path.stem: list(islice(read_pairs(path), limit)) for path in sorted(folder.glob("*.jsonl"))}
+    if not any(sets.values()):
+        raise PairError(
+            f"{folder} holds no sets of pairs (*.jsonl), or only empty ones; models.data.test_sets writes them"
+        )
+    return sets
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("aligner", type=Path, help="aligner folder")
+    parser.add_argument("sets", type=Path, help="folder of test sets (*.jsonl of pairs)")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--caution", type=float, default=0.0)
+    parser.add_argument(
+        "--verify",
+        type=Verify,
+        nargs="+",
+        default=[Verify.FLAGGED],
+        choices=list(Verify),
+        help="edit what is flagged, or have the whole answer verified as the paper does; both: side by side",
+    )
+    parser.add_argument("--gate", action="store_true", help="judge what the gateway's gate makes of the corrections")
+    parser.add_argument("--quantization", default="nf4", choices=["nf4", "none"])
+    parser.add_argument("--dtype", default="auto", choices=["auto", "bf16", "fp32"])
+    parser.add_argument("--limit", type=int, default=1000)
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    settings = Settings(arguments.aligner, quantization=arguments.quantization, dtype=arguments.dtype)
+    try:
+        sets = read_sets(arguments.sets, arguments.limit)
+    except PairError as problem:
+        sys.exit(str(problem))
+    results = asyncio.run(evaluate(settings, sets, arguments.caution, arguments.verify, arguments.gate))
+    text = table(results) + "\n\n" + sweep(results, (-3, -2, -1.5, -1, -0.5, 0, 0.5, 1, 2))
+    figures = {name: rates(cases) | {"words": _edits(cases)} | _apart(cases) for name, cases in results.items()}
+    output.write(arguments.out, "table", text, figures)
+    (arguments.out / "failures.json").write_text(json.dumps(failures(results, 20), indent=1, ensure_ascii=False))
+    plot(results, arguments.out / "scores.svg")
+    print(text)
+    print(json.dumps({name: {k: asdict(r) for k, r in found.items()} for name, found in figures.items()}))
+
+
+def _apart(cases: list[Case]) -> dict[str, Rate]:
+    apart = told_apart(cases)
+    return {"told_apart": apart} if apart else {}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Experiments over several trained aligners: ablations, data sizes, systems of the field."""

@@ -1,0 +1,83 @@
+"""Ablations: the short runs of a plan, made and measured, as the rows of the paper's Table 3.
+
+    python -m models.experiments.ablations configs/evaluate/ablations.yaml --data DATA --out runs/plans
+
+Makes data, trains every run, calibrates, exports and measures. Stopped, the same command goes on where it was. The runs
+are equal among themselves (base, seed, steps, sizes of data) and short: they say what a part is worth in such a run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from models.data.pairs import PairError
+from models.data.preference_sets import PreferenceError
+from models.evaluate.table3 import Measured, Method, On, compared
+from models.train.config import StageError
+
+from .plan import Plan, PlanError
+from .runs import Workshop
+
+PROBLEMS = (PlanError, StageError, PairError, PreferenceError)
+"""What can be wrong with a plan, its configs or its data; their texts say what to mend."""
+
+
+def trained(plan: Plan, data: Path, out: Path, calibrated_on: int) -> list[Method]:
+    """The rows of a plan, all their runs trained."""
+    workshop = Workshop(plan, data, out)
+    workshop.prepare()
+    for name in plan.runs:
+        print(f"run {name}: {', '.join(f'{stage} on {n} pairs' for stage, n in plan.stages(name).items())}")
+        workshop.train(name)
+    # Only now: the threads of an engine in this process make a step of training take twice as long.
+    for name in plan.runs:
+        workshop.finish(name, calibrated_on)
+    return [
+        Method(name=row.name, aligner=workshop.aligner(row.run, row.calibrated), caution=row.caution, verify=row.verify)
+        for row in plan.methods
+    ]
+
+
+def measured(methods: Sequence[Method], on: On) -> list[Measured]:
+    """What the rows of a plan come to; the list of their folders is written for models.evaluate.table3."""
+    listed = [method.model_dump(mode="json") for method in methods]
+    (on.out / f"methods_{on.name}.yaml").write_text(yaml.safe_dump(listed, sort_keys=False))
+    return compared(methods, on)
+
+
+def parser(about: str | None) -> argparse.ArgumentParser:
+    """What a command over a plan has to be told."""
+    arguments = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("plan", type=Path)
+    arguments.add_argument("--data", type=Path, required=True, help="folder with the research data")
+    arguments.add_argument("--out", type=Path, required=True)
+    arguments.add_argument("--limit", type=int, default=100, help="answers a test set")
+    arguments.add_argument("--calibrated-on", type=int, default=100, help="answers a development set")
+    arguments.add_argument("--upstreams", type=int, default=0, help="completions a real upstream, 0 for none")
+    return arguments
+
+
+def on(arguments: argparse.Namespace) -> On:
+    """What the runs are measured on."""
+    real = arguments.data if arguments.upstreams else None
+    sets = arguments.out / "data" / "test"
+    return On(sets, arguments.out, arguments.limit, data=real, each=arguments.upstreams, name=arguments.plan.stem)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    arguments = parser(__doc__).parse_args(argv)
+    try:
+        methods = trained(Plan.read(arguments.plan), arguments.data, arguments.out, arguments.calibrated_on)
+        measured(methods, on(arguments))
+    except PROBLEMS as problem:
+        sys.exit(str(problem))
+
+
+if __name__ == "__main__":
+    main()

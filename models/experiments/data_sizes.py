@@ -1,0 +1,195 @@
+"""Extrapolation over data sizes: errors of runs at some sizes, a power law through them, a plot.
+
+    python -m models.experiments.data_sizes configs/evaluate/data_sizes.yaml --data DATA --out runs/plans
+
+Makes and measures the runs of the plan (as models.experiments.ablations does, with resume) and what their heads tell
+apart (as models.experiments.heads does), then fits error = a * pairs ** -b for every figure. Intervals are those of
+measurements redrawn from what was measured: they hold the doubt about the rates, not about the law, the seed, or a size
+so far beyond. A data set twice as large is trained for twice as many steps.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import exp, log
+from pathlib import Path
+
+import numpy as np
+
+from models.evaluate.table3 import Measured
+from models.reporting import output
+from models.reporting.statistics import Area, Rate
+
+from . import heads
+from .ablations import PROBLEMS, measured, on, parser, trained
+from .heads import HeadScores
+from .plan import Plan, PlanError
+
+AHEAD = (2, 4)
+"""How many times the largest size it is extrapolated to."""
+REDRAWN = 1000
+CURVES = "curves"
+HEAD = " (head)"
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """error = exp(start) * size ** slope."""
+
+    start: float
+    slope: float
+
+    def percent(self, size: float) -> float:
+        """What the law gives for the rate at a size."""
+        return 100 * (1 - min(1.0, exp(self.start + self.slope * log(size))))
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """An extrapolated rate in percent, with the middle 95 % of what redrawn measurements give."""
+
+    size: int
+    percent: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.percent:.1f} % [{self.low:.1f}, {self.high:.1f}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One figure over the sizes."""
+
+    name: str
+    sizes: tuple[int, ...]
+    rates: tuple[Rate | Area, ...]
+    law: Law
+    ahead: tuple[Ahead, ...]
+    n: int
+
+
+def fit(sizes: Sequence[int], rates: Sequence[Rate | Area]) -> Law:
+    """The law of least squares on logarithms."""
+    x = np.log(np.array(sizes, dtype=float))
+    y = np.log([_error(rate) for rate in rates])
+    slope, start = np.polyfit(x, y, 1)
+    return Law(float(start), float(slope))
+
+
+def _error(figure: Rate | Area) -> float:
+    """Its share of errors; half of one is added, so that none is not nothing."""
+    if isinstance(figure, Area):
+        pairs = figure.high * figure.low
+        return ((1 - figure.auc) * pairs + 0.5) / (pairs + 1)
+    return (figure.n - figure.hits + 0.5) / (figure.n + 1)
+
+
+def _redrawn(figure: Rate | Area, rng: np.random.Generator) -> Rate | Area:
+    """The same, measured anew."""
+    if isinstance(figure, Area):
+        return replace(figure, auc=min(1.0, max(0.0, float(rng.normal(figure.auc, figure.deviation)))))
+    return Rate.among(int(rng.binomial(figure.n, 1 - _error(figure))), figure.n)
+
+
+def curve(name: str, sizes: Sequence[int], rates: Sequence[Rate | Area], seed: int = 1) -> Curve:
+    """Fit one figure, and extrapolate it."""
+    law = fit(sizes, rates)
+    rng = np.random.default_rng(seed)
+    laws = [fit(sizes, [_redrawn(rate, rng) for rate in rates]) for _ in range(REDRAWN)]
+    ahead = []
+    for times in AHEAD:
+        size = max(sizes) * times
+        low, high = np.percentile([one.percent(size) for one in laws], (2.5, 97.5))
+        ahead.append(Ahead(size, law.percent(size), float(low), float(high)))
+    return Curve(name, tuple(sizes), tuple(rates), law, tuple(ahead), min(r.n for r in rates))
+
+
+def sizes_of(plan: Plan) -> list[int]:
+    """The size behind every row of a plan; raises PlanError without two of them."""
+    sizes = [plan.size(method.run) for method in plan.methods]
+    if len(set(sizes)) < len(sizes) or len(sizes) < 2:
+        raise PlanError(f"methods: a curve takes two sizes of data or more, each once, not {sizes}")
+    return sizes
+
+
+def curves(plan: Plan, rows: Sequence[Measured], apart: Sequence[HeadScores]) -> list[Curve]:
+    """All figures that every size has cases for."""
+    sizes = sizes_of(plan)
+    figures: list[HeadScores] = [
+        {**row.pooled, **row.sets, **row.upstreams, **{f"{name}{HEAD}": figure for name, figure in head.items()}}
+        for row, head in zip(rows, apart, strict=True)
+    ]
+    names = [name for name in figures[0] if all(name in figure and figure[name].n for figure in figures)]
+    return [curve(name, sizes, [figure[name] for figure in figures]) for name in names]
+
+
+def chosen(all_curves: Sequence[Curve], names: Sequence[str] | None) -> list[Curve]:
+    """The figures of these names, in their order, or all; raises PlanError for a name that is none of them."""
+    by_name = {item.name: item for item in all_curves}
+    if unknown := set(names or ()) - by_name.keys():
+        raise PlanError(f"figures: no {min(unknown)!r}; known: {', '.join(by_name)}")
+    return [by_name[name] for name in names or by_name]
+
+
+def text(shown: Sequence[Curve]) -> str:
+    """Markdown: a row a figure."""
+    sizes = shown[0].sizes
+    ahead = shown[0].ahead
+    head = ("figure", *(f"{size} pairs" for size in sizes), "errors fall with pairs to the power")
+    rows = [(c.name, *c.rates, f"{c.law.slope:+.2f}", *c.ahead) for c in shown]
+    note = (
+        f"Extrapolated by a power law through {len(sizes)} sizes"
+        + (" (two: nothing checks its form)" if len(sizes) == 2 else "")
+        + f"; its intervals are from {REDRAWN} measurements redrawn. One seed a size, short runs."
+    )
+    return output.table((*head, *(f"{one.size} pairs, extrapolated" for one in ahead)), rows) + f"\n\n{note}"
+
+
+def plot(shown: Sequence[Curve], path: Path) -> None:
+    """A panel a figure: what was measured, the law, and what it says of more data."""
+    with output.panels(path, len(shown), columns=3, size=(4, 2.6), sharex=True) as axes:
+        for axis, item in zip(axes, shown, strict=True):
+            spread = list(zip(*(rate.whiskers for rate in item.rates), strict=True))
+            axis.errorbar(item.sizes, [rate.percent for rate in item.rates], yerr=spread, fmt="o", markersize=4)
+            far = [ahead.size for ahead in item.ahead]
+            reach = [(a.percent - a.low, a.high - a.percent) for a in item.ahead]
+            below = [[max(0.0, side) for side in sides] for sides in zip(*reach, strict=True)]
+            axis.errorbar(
+                far, [a.percent for a in item.ahead], yerr=below, fmt="o", markerfacecolor="none", markersize=4
+            )
+            places = np.geomspace(min(item.sizes), max(far), 40)
+            axis.plot(places, [item.law.percent(place) for place in places], linestyle="--", linewidth=0.8)
+            axis.set_xscale("log")
+            axis.set_title(f"{item.name} (n = {item.n})", fontsize=8)
+            axis.set_ylim(-2, 102)
+            axis.set_ylabel("%", fontsize=8)
+            axis.set_xlabel("pairs of the last stage", fontsize=8)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    options = parser(__doc__)
+    options.add_argument(
+        "--figures", nargs="+", help="names of figures, for a table and a plot of these; all if not given"
+    )
+    arguments = options.parse_args(argv)
+    try:
+        plan = Plan.read(arguments.plan)
+        sizes_of(plan)  # before hours are spent on its runs
+        methods = trained(plan, arguments.data, arguments.out, arguments.calibrated_on)
+        sets = on(arguments)
+        shown = curves(plan, measured(methods, sets), [heads.head_scores(method.aligner, sets) for method in methods])
+        shown = chosen(shown, arguments.figures)
+    except PROBLEMS as problem:
+        sys.exit(str(problem))
+    table = text(shown)
+    output.write(arguments.out, CURVES, table, shown)
+    plot(shown, arguments.out / f"{CURVES}.svg")
+    print(table)
+
+
+if __name__ == "__main__":
+    main()

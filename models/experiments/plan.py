@@ -1,0 +1,112 @@
+"""Plan of short runs to compare and of their differences: a YAML file, checked.
+
+All runs of a plan follow the same stage configs and take the same number of steps, unless one says otherwise: what a
+run leaves out goes to its last stage. The file says what each run changes, and under which name its figures stand.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from aligner_proxy.types import Verify
+from models.data.answers import HARMLESS
+from models.data.mixture import RECIPES, STAGES, Stage
+from models.data.preference_sets import JUDGED
+
+
+class PlanError(ValueError):
+    """A plan that cannot be used; the text names the file, the place and what is wrong."""
+
+
+class Run(BaseModel):
+    """One run: stages it leaves out, settings that every stage gets, and where it departs from the plan's sizes.
+
+    `preferences` are pairs by Algorithm 1 from replies that people compared, in place of edits. `without` names kinds
+    of example that the last stage does not see, `compared` the sets of compared replies that the head learns from.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    leave_out: tuple[Stage, ...] = ()
+    examples: Literal["edits", "preferences"] = "edits"
+    without: tuple[str, ...] = ()
+    compared: tuple[str, ...] = HARMLESS
+    settings: dict[str, Any] = Field(default_factory=dict)
+    pairs: int | None = Field(default=None, ge=1)
+    steps: int | None = Field(default=None, ge=1)
+
+
+class Shown(BaseModel):
+    """One row of the table: a run, and how it decodes. An aligner that is not calibrated flags at even odds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    run: str
+    calibrated: bool = True
+    caution: float = 0.0
+    verify: Verify = Verify.FLAGGED
+
+
+class Plan(BaseModel):
+    """Runs and rows; `pairs` has the size of each stage's data, `steps` is the sum over all stages."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    configs: Path
+    pairs: dict[Stage, int] = Field(min_length=1)
+    steps: int = Field(ge=1)
+    seed: int = 1
+    runs: dict[str, Run]
+    methods: tuple[Shown, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Plan:
+        names = [method.name for method in self.methods]
+        if len(set(names)) < len(names):
+            raise ValueError("methods: give each a name of its own")
+        for method in self.methods:
+            if method.run not in self.runs:
+                raise ValueError(f"methods: {method.name}: no run {method.run!r}; known: {', '.join(self.runs)}")
+        for name, run in self.runs.items():
+            if self.last in run.leave_out:
+                raise ValueError(f"runs: {name}: the last stage ({self.last}) cannot be left out")
+            for key, named, known in (
+                ("without", run.without, RECIPES[self.last]),
+                ("compared", run.compared, JUDGED),
+            ):
+                if unknown := set(named) - set(known):
+                    raise ValueError(f"runs: {name}: {key}: no {min(unknown)!r}; known: {', '.join(known)}")
+        return self
+
+    @property
+    def last(self) -> Stage:
+        """The stage that takes what steps are left."""
+        return max(self.pairs, key=STAGES.index)
+
+    def stages(self, name: str) -> dict[Stage, int]:
+        """The stages of a run in their order, with the sizes of their data."""
+        run = self.runs[name]
+        kept = [stage for stage in STAGES if stage in self.pairs and stage not in run.leave_out]
+        sizes = {stage: self.pairs[stage] for stage in kept}
+        return sizes | {self.last: run.pairs or sizes[self.last]}
+
+    def size(self, name: str) -> int:
+        """Pairs of a run's last stage."""
+        return self.stages(name)[self.last]
+
+    @classmethod
+    def read(cls, path: Path) -> Plan:
+        """From a YAML file; raises `PlanError` naming the first thing that is wrong."""
+        try:
+            return cls.model_validate(yaml.safe_load(path.read_text()))
+        except (OSError, yaml.YAMLError) as error:
+            raise PlanError(f"{path} cannot be read ({type(error).__name__})") from None
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            raise PlanError(f"{path}: {place}: {first['msg']}" if place else f"{path}: {first['msg']}") from None

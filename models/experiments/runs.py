@@ -1,0 +1,204 @@
+"""One run of a plan: data, stages in order, calibration, and the folders that the engine loads.
+
+What is there already is not made again, and a stage that was stopped goes on from its checkpoint; what was made by
+other settings is refused by name.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import yaml
+
+from aligner_proxy.engine.manifest import MANIFEST, sha256
+from models.data import answers, metaaligner, mixture
+from models.data.mixture import Stage as StageName
+from models.data.pairs import Pair, write_pairs
+from models.data.preference_sets import JUDGED, load
+from models.data.test_sets import held_out_sets
+from models.defects.objectives import BUILT_IN
+from models.evaluate.calibrate import calibrate
+from models.train import checkpoint, train
+from models.train.config import Stage
+from models.train.export import export, operating_point
+
+from .plan import Plan, PlanError, Run
+
+WINDOW = 4096
+_PARTS: dict[StageName, metaaligner.Part] = {
+    "warmup": "warmup",
+    "equal_preference": "equal",
+    "contrastive_preference": "better",
+}
+_SIDES: tuple[answers.Side, ...] = ("dev", "test")
+
+
+class Workshop:
+    """Where the runs of a plan are made: `data` has the research files, `out` is for all that is made."""
+
+    def __init__(self, plan: Plan, data: Path, out: Path) -> None:
+        self._plan = plan
+        self._data = data
+        self._out = out
+
+    def prepare(self) -> None:
+        """See that every stage of every run can be trained; make the sets that measure and calibrate, and the bags."""
+        for name in self._plan.runs:
+            for stage in self._plan.stages(name):
+                self._config(name, stage, None, None)
+        for side in _SIDES:
+            folder = self._out / "data" / side
+            if not (folder / "made").exists():
+                for name, pairs in held_out_sets(self._data, self._plan.seed, side).items():
+                    write_pairs(folder / f"{name}.jsonl", pairs)
+                (folder / "made").touch()  # comes last: a folder without it is half made
+        for run in filter(lambda run: run.compared, self._plan.runs.values()):
+            _once(self._bags(run), partial(self._write_bags, run))
+
+    def train(self, name: str) -> None:
+        """All stages of a run."""
+        before: Path | None = None
+        for stage, count in self._plan.stages(name).items():
+            before = self._stage(name, stage, count, before)
+
+    def finish(self, name: str, limit: int) -> None:
+        """The folders of a trained run; it is calibrated where a row of the table asks for that, on `limit` answers."""
+        folder = self._out / name
+        before = folder / self._plan.last
+        trained = before / "stage.json"
+        plain = folder / "uncalibrated"
+        if not _since(plain / MANIFEST, trained):
+            export(before, plain, window=WINDOW, neutral=self._good)
+        wanted = any(row.calibrated for row in self._plan.methods if row.run == name)
+        if not wanted or _since(folder / "aligner" / MANIFEST, trained):
+            return
+        point = folder / "calibration" / "calibration.json"
+        if not _since(point, trained):
+            # Good answers decide the point; a few of every other sort are enough for the temperature.
+            calibrate(plain, self._out / "data" / "dev", point.parent, limit, -(-limit // 5))
+        export(before, folder / "aligner", window=WINDOW, neutral=self._good, **operating_point(point))
+
+    def aligner(self, name: str, calibrated: bool) -> Path:
+        """The folder that the engine loads."""
+        return self._out / name / ("aligner" if calibrated else "uncalibrated")
+
+    # ---------------------------------------------------------------- stages
+
+    def _stage(self, name: str, stage: StageName, count: int, before: Path | None) -> Path:
+        """Train one stage, or see that it is trained."""
+        folder = self._out / name / stage
+        stage_config = self._config(name, stage, self._pairs(stage, count, self._plan.runs[name]), before)
+        done = folder / "stage.json"
+        if done.exists():
+            _same(done, stage_config)
+            if before is None or _since(done, before / "stage.json"):
+                return folder
+            shutil.rmtree(folder)  # the stage before was trained anew
+        folder.mkdir(parents=True, exist_ok=True)
+        config = folder / "config.yaml"
+        config.write_text(yaml.safe_dump(stage_config.model_dump(mode="json")))
+        train.main(config)
+        (folder / checkpoint.FILE).unlink(missing_ok=True)  # the stage is saved, and its moments are large
+        return folder
+
+    def _config(self, name: str, stage: StageName, pairs: Path | None, before: Path | None) -> Stage:
+        """The settings of one stage of one run."""
+        run = self._plan.runs[name]
+        path = self._plan.configs / f"{stage}.yaml"
+        if not path.exists():
+            raise PlanError(f"configs: {path} is not there; each stage needs a config of its name")
+        settings: dict[str, Any] = yaml.safe_load(path.read_text())
+        settings |= {
+            "data": str(pairs),
+            "out": str(self._out / name / stage),
+            "init": str(before) if before else None,
+            "bags": str(self._bags(run)) if settings.get("bags") and run.compared and run.examples == "edits" else None,
+            "schedule": None,
+        }
+        if stage == self._plan.last:
+            settings["steps"] = self._left(name)
+        return Stage.checked(settings | run.settings, f"{name}/{stage}")
+
+    def _left(self, name: str) -> int:
+        """The steps of the last stage, so that runs take equally many in all."""
+        others = [stage for stage in self._plan.stages(name) if stage != self._plan.last]
+        spent = sum(yaml.safe_load((self._plan.configs / f"{one}.yaml").read_text())["steps"] for one in others)
+        left = (self._plan.runs[name].steps or self._plan.steps) - spent
+        if left < 1:
+            raise PlanError(f"runs: {name}: its first stages take {spent} steps, and leave none for {self._plan.last}")
+        return left
+
+    # ---------------------------------------------------------------- data
+
+    @property
+    def _good(self) -> Path:
+        """Good answers, which say to every head what nobody objects to."""
+        return self._pairs("warmup", self._plan.pairs.get("warmup", 300), Run())
+
+    def _bags(self, run: Run) -> Path:
+        """Where the replies that people compared are for a run."""
+        return self._out / "data" / f"bags-{'-'.join(name.partition('_')[0] for name in run.compared)}.jsonl"
+
+    def _write_bags(self, run: Run, path: Path) -> int:
+        return write_pairs(path, answers.preference_bags(self._data, sets=run.compared))
+
+    def _pairs(self, stage: StageName, count: int, run: Run) -> Path:
+        """The file of a stage's pairs; a smaller one is the beginning of a larger one."""
+        without = run.without if stage == self._plan.last else ()
+        named = "-".join([stage, run.examples, *(f"no_{kind}" for kind in without), str(count)])
+        source = partial(self._edits, without) if run.examples == "edits" else self._preferences
+        return _once(self._out / "data" / f"{named}.jsonl", lambda draft: write_pairs(draft, source(stage, count)))
+
+    def _edits(self, without: tuple[str, ...], stage: StageName, count: int) -> Iterator[Pair]:
+        return mixture.build(self._data, self._plan.seed, count, stage, without)
+
+    def _preferences(self, stage: StageName, count: int) -> Iterator[Pair]:
+        """Pairs of Algorithm 1 in a fixed order at random, of prompts that no set is made of."""
+        if stage not in _PARTS:
+            raise PlanError(f"stage {stage!r} has no part in Algorithm 1; known: {', '.join(_PARTS)}")
+        ranked = [
+            replace(item, query=answers.plain_query(item.query))
+            for name in JUDGED
+            for item in load(self._data, name, BUILT_IN)
+            if answers.side_of(item.query, answers.TEST_PERCENT_RARE) == "train"
+        ]
+        margin = metaaligner.Margin(better=0.5)
+        pairs = list(metaaligner.reformulate(ranked, margin, self._plan.seed, _PARTS[stage]))
+        if not pairs:
+            raise PlanError(f"stage {stage!r}: no replies that people compared in {self._data} make a pair for it")
+        Random(self._plan.seed).shuffle(pairs)
+        return islice(iter(pairs), count)
+
+
+def _once(path: Path, make: Callable[[Path], object]) -> Path:
+    """The file, made if it is not there."""
+    if not path.exists():
+        make(path)
+    return path
+
+
+def _since(product: Path, cause: Path) -> bool:
+    """Whether something was made after what it is made from."""
+    return product.exists() and product.stat().st_mtime_ns >= cause.stat().st_mtime_ns
+
+
+def _same(done: Path, stage: Stage) -> None:
+    """Raise `PlanError` where a finished stage is not the one that the plan asks for."""
+    trained = json.loads(done.read_text())
+    if trained["data_sha256"] != sha256(stage.data):
+        other = f"{done.parent} was trained on other pairs than {stage.data}"
+        raise PlanError(f"{other}; remove it, or take another --out")
+    for name, value in stage.model_dump(mode="json").items():
+        if trained["config"].get(name) != value:
+            raise PlanError(
+                f"{done.parent} was trained with {name}: {trained['config'].get(name)}, and the plan says {value}; "
+                "remove it, or take another --out"
+            )

@@ -1,0 +1,544 @@
+"""Comparison of the systems of the field, each one line of policy away from the next, in the gateway's pipeline.
+
+    python -m models.experiments.systems configs/evaluate/systems.yaml --data DATA --out runs/systems
+
+Every system gets the same answers, deadline and gate, one after the other, without a cache. On answers whose faults are
+known: repaired to the letter, gone, and whether anything that had to stay was touched. On good ones, and on faults that
+nobody asked about: returned as they were. With research data also whether a preference of the request is met. A system
+that was measured already, with these settings on these answers, is not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import os
+import re
+import statistics
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from rich.progress import track
+
+from aligner_proxy import config, plugged
+from aligner_proxy.apart import Here
+from aligner_proxy.cli.aligner_options import quiet
+from aligner_proxy.correctors import PluggedCorrector
+from aligner_proxy.engine.local import LocalEngine
+from aligner_proxy.engine.manifest import MANIFEST, sha256
+from aligner_proxy.engine.protocol import Engine
+from aligner_proxy.engine.weights import Settings, open_aligner
+from aligner_proxy.pipeline import Pipeline
+from aligner_proxy.policy import PolicyResolver, RequestFacts
+from aligner_proxy.policy_file import PolicyFile
+from aligner_proxy.types import Exchange, Outcome, Policy, Status, Turn
+from aligner_proxy_systems.metaalign.checks import met
+from aligner_proxy_systems.pku_aligner.corrector import PkuAligner
+from aligner_proxy_systems.self_refine.corrector import SelfRefine
+from aligner_proxy_systems.self_refine.corrector import Settings as RefineSettings
+from models.data.pairs import CHANGES, Pair, PairError, read_pairs
+from models.data.upstream_completions import STRONG, completions
+from models.evaluate.test_sets import Case
+from models.reporting import output
+from models.reporting.statistics import Rate
+from models.systems.metaalign import adherence
+from models.systems.metaalign.wordings import of
+
+if TYPE_CHECKING:
+    from aligner_proxy_systems.self_refine.corrector import Chat
+
+Group = Literal["faulty", "good", "not asked", "preference"]
+REFINER = "refiner"
+MODEL = "compared"
+MORE = ("helpful", "humour", "specific", "factual", "readable", "fair", "professional", "informative")
+"""Built-in objectives that a route names besides, where a system has to choose among candidates."""
+MISSING = "not there"
+QUALITY = (
+    "repaired exactly",
+    "fault gone",
+    "harmed",
+    "good ones identical",
+    "not asked, identical",
+    "preference met",
+)
+
+
+class SystemsError(ValueError):
+    """A comparison that cannot be made; the text names the file, the place and what is wrong."""
+
+
+class _Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class System(_Block):
+    """One row: a name, what its route says besides its objectives, and which aligner stands on the engine."""
+
+    name: str
+    route: dict[str, Any] = {}
+    aligner: Path | None = None
+    candidates: bool = False
+    """Whether the route names other objectives besides those of the answer; what nobody asked about is not measured."""
+    single_purpose: Path | None = None
+    """Another folder of an Aligner than that of the whole comparison."""
+    every: int = Field(default=1, ge=1)
+    """Only every so many answers: for what is slow. The table says how many they were."""
+    needs: Path | None = None
+    """A folder without which the row is left out (and said to be): what has to be made first."""
+
+
+class Comparison(_Block):
+    """The YAML file."""
+
+    aligner: Path
+    single_purpose: Path | None = None
+    """The folder of an Aligner (PKU), for rows whose corrector is `aligner`."""
+    sets: Path
+    faulty: tuple[str, ...]
+    good: tuple[str, ...]
+    not_asked: tuple[str, ...]
+    each: int = Field(default=12, ge=1)
+    """Answers of a set."""
+    longest: int = 800
+    """Characters; longer answers are left out."""
+    deadline_s: float = 120.0
+    refining: dict[str, Any] = {}
+    """Settings of the corrector self_refine, besides the model."""
+    sources: tuple[str, ...] = ("alpaca",)
+    """Of the answers that get a preference (models.data.upstream_completions)."""
+    seed: int = 1
+    systems: tuple[System, ...] = Field(min_length=1)
+
+    @classmethod
+    def read(cls, path: Path) -> Comparison:
+        """From a YAML file; raises `SystemsError`."""
+        try:
+            return cls.model_validate(yaml.safe_load(path.read_text()))
+        except (OSError, yaml.YAMLError) as error:
+            raise SystemsError(f"{path} cannot be read ({type(error).__name__})") from None
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise SystemsError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One answer, its objectives as texts, and what is asked of the result."""
+
+    group: Group
+    query: str
+    answer: str
+    objectives: tuple[str, ...]
+    pair: Pair | None = None
+    preference: adherence.Stated | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one answer; None where that is not asked of it. Times in seconds, as the client would wait."""
+
+    group: Group
+    exact: bool | None
+    gone: bool | None
+    kept: bool | None
+    same: bool
+    before: bool | None
+    after: bool | None
+    failed: bool
+    refused: bool
+    """The gate refused an edit, or all."""
+    seconds: float
+    written: int
+    forwards: int
+
+
+def answers(comparison: Comparison, data: Path | None) -> list[Trial]:
+    """All answers, the same for the same seed."""
+    trials: list[Trial] = []
+    groups: tuple[tuple[Group, tuple[str, ...]], ...] = (
+        ("faulty", comparison.faulty),
+        ("good", comparison.good),
+        ("not asked", comparison.not_asked),
+    )
+    for group, names in groups:
+        for name in names:
+            fitting = (
+                pair for pair in _pairs(comparison.sets / f"{name}.jsonl") if len(pair.answer) <= comparison.longest
+            )
+            matching = (pair for pair in fitting if (CHANGES in pair.labels) == (group == "faulty"))
+            trials += [
+                Trial(group, pair.query, pair.answer, pair.objectives, pair=pair)
+                for pair in islice(matching, comparison.each)
+            ]
+    if data is not None:
+        trials += _preferring(comparison, data)
+    return trials
+
+
+def _pairs(path: Path) -> Iterator[Pair]:
+    try:
+        yield from read_pairs(path)
+    except PairError as error:
+        raise SystemsError(f"sets: {error}") from None
+
+
+def _preferring(comparison: Comparison, data: Path) -> Iterator[Trial]:
+    """Answers of strong upstreams with one preference each, in wordings that reading was not made from."""
+    rng = Random(f"systems:{comparison.seed}")
+    sayings = of("test")
+    builtin = config.builtin_objectives()
+    real = completions(data, STRONG, comparison.each, comparison.seed, comparison.sources)
+    short = [completion for completion in real if len(completion.answer) <= comparison.longest]
+    rng.shuffle(short)
+    kinds = list(sayings)
+    for i, completion in enumerate(short[: 3 * comparison.each]):
+        kind = kinds[i % len(kinds)]
+        wording = sayings[kind][i // len(kinds) % len(sayings[kind])]
+        stated = adherence.stated("test", rng, kind, wording, completion.answer)
+        yield Trial("preference", completion.query, completion.answer, (builtin["harmless"].text,), preference=stated)
+
+
+def policy(system: System, trial: Trial, comparison: Comparison) -> Policy:
+    """What the gateway resolves for this answer, from a policies file in which the system's line stands."""
+    texts = {f"asked-{n}": text for n, text in enumerate(trial.objectives)}
+    names = [*texts, *(MORE if system.candidates else ())]
+    Random(f"{comparison.seed}:{trial.answer}").shuffle(names)  # nothing is to be had from the order of the file
+    route = dict(system.route)
+    objectives = {**route.pop("objectives", {}), "auto": names} if "objectives" in route else names
+    file = plugged.parse_policies(
+        json.dumps(
+            {
+                "objectives": dict.fromkeys(texts, "Asked: what stands here is put in below"),  # some have another form
+                "defaults": {"deadline_s": comparison.deadline_s},
+                "routes": [{"match": {"model": MODEL}, "objectives": objectives, **route}],
+                "tenants": [{"match": {}, "allow_preferences": True}],
+                "plugins": {
+                    "correctors": {"aligner": {"engine": "unix:/in/this/process"}, "self_refine": {"model": REFINER}}
+                },
+            }
+        ),
+        Path("compared.yaml"),
+    )
+    fields = {"preference": trial.preference.text} if trial.preference else {}
+    request = RequestFacts(model=MODEL, fields=fields)
+    resolved = plugged.extensions(file).resolve(PolicyResolver(file).resolve(request), request)
+    return replace(resolved, objectives=tuple(replace(o, text=texts.get(o.name, o.text)) for o in resolved.objectives))
+
+
+# ---------------------------------------------------------------- the engines behind a system
+
+
+@asynccontextmanager
+async def opened(folder: Path) -> AsyncIterator[Engine]:
+    """The engine over an aligner folder, loaded."""
+    engine = LocalEngine(lambda: open_aligner(Settings(folder), config.home()))
+    try:
+        await engine.start()
+        yield engine
+    finally:
+        await engine.aclose()
+
+
+@asynccontextmanager
+async def gateway(
+    aligner: Path,
+    corrector: str | None,
+    single_purpose: Path | None,
+    chat: Callable[[], Chat],
+    refining: dict[str, Any],
+) -> AsyncIterator[Pipeline]:
+    """The pipeline over an aligner, with the corrector that a route names."""
+    async with AsyncExitStack() as stack:
+        correctors: dict[str, Engine] = {}
+        if corrector == "aligner":
+            if single_purpose is None:
+                raise SystemsError("single_purpose must name the folder of an Aligner where a corrector is one")
+            single = PkuAligner(await stack.enter_async_context(opened(single_purpose)))
+            correctors[corrector] = PluggedCorrector(corrector, corrector, single, Here())
+        if corrector == "self_refine":
+            refine = SelfRefine(RefineSettings(model=REFINER, **refining), chat())
+            correctors[corrector] = PluggedCorrector(corrector, corrector, refine, Here())
+        extensions = plugged.extensions(PolicyFile())
+        yield Pipeline(await stack.enter_async_context(opened(aligner)), correctors=correctors, extensions=extensions)
+
+
+@contextmanager
+def served(address: str | None, out: Path) -> Iterator[str]:
+    """The address of a server: the one that is named, or one that is started here and gone afterwards."""
+    if address is not None:
+        yield address
+        return
+    from demo.processes import free_port, process, wait_for
+
+    port = free_port()
+    log = out / "refiner.log"
+    out.mkdir(parents=True, exist_ok=True)
+    with process(["demo.upstream", str(port)], log, dict(os.environ)) as child:
+        wait_for(f"http://127.0.0.1:{port}/said", child, log, lambda _: None)
+        yield f"http://127.0.0.1:{port}/v1"
+
+
+def chat(address: str, model: str) -> Chat:
+    """Asks the model there, as the gateway asks a model of its model_list."""
+    from litellm.router import Router
+
+    from aligner_proxy_systems.self_refine.litellm_group import ChatGroup
+
+    params = {"model": f"openai/{model}", "api_base": address, "api_key": "none"}
+    router = Router(model_list=[{"model_name": REFINER, "litellm_params": params}])
+    return ChatGroup(REFINER, lambda: router)
+
+
+# ---------------------------------------------------------------- measuring
+
+
+async def measure(pipeline: Pipeline, system: System, trials: Sequence[Trial], comparison: Comparison) -> list[Result]:
+    """What becomes of every answer under this system."""
+    results = []
+    for i, trial in enumerate(track(trials[:: system.every], description=f"{system.name:32}")):
+        if system.candidates and trial.group == "not asked":
+            continue
+        exchange = Exchange(f"systems-{i}", 0, (Turn("user", trial.query),), trial.answer)
+        results.append(judged(trial, await pipeline.align(exchange, policy(system, trial, comparison))))
+    return results
+
+
+def judged(trial: Trial, outcome: Outcome) -> Result:
+    """One outcome in figures."""
+    text = outcome.text or ""
+    correction = outcome.correction
+    case = Case(trial.pair, text, ()) if trial.pair else None
+    faulty = trial.group == "faulty"
+    wish = trial.preference.wish if trial.preference else None
+    counts = correction.counts if correction else None
+    return Result(
+        trial.group,
+        case.exact if case and faulty else None,
+        case.gone if case and faulty else None,
+        case.kept if case else not adherence.damaged(trial.answer, text),
+        text == trial.answer,
+        met(wish, trial.answer) if wish else None,
+        met(wish, text) if wish else None,
+        outcome.status is Status.FAILED,
+        bool(outcome.dropped),
+        outcome.ms / 1000,
+        counts.accepted + counts.recovered + counts.bonus if counts else 0,
+        counts.forwards if counts else 0,
+    )
+
+
+def compared(
+    comparison: Comparison, out: Path, data: Path | None, chat: Callable[[], Chat]
+) -> dict[str, list[Result] | None]:
+    """What was found, by system; None for one whose folder is not there."""
+    trials = answers(comparison, data)
+    rows = dict[str, list[Result] | None]()
+    for system in comparison.systems:
+        needed = [folder for folder in (system.needs, system.aligner, system.single_purpose) if folder]
+        missing = any(not (folder / MANIFEST).exists() for folder in needed)
+        rows[system.name] = None if missing else _measured(system, trials, comparison, out, chat)
+    return rows
+
+
+def _measured(
+    system: System, trials: Sequence[Trial], comparison: Comparison, out: Path, chat: Callable[[], Chat]
+) -> list[Result]:
+    known = out / "systems" / f"{_slug(system.name)}-{_fingerprint(system, trials, comparison)[:12]}.json"
+    if known.exists():
+        return [Result(**result) for result in json.loads(known.read_text())]
+
+    async def run() -> list[Result]:
+        single = system.single_purpose or comparison.single_purpose
+        corrector = system.route.get("corrector")
+        async with gateway(
+            system.aligner or comparison.aligner, corrector, single, chat, comparison.refining
+        ) as pipeline:
+            return await measure(pipeline, system, trials, comparison)
+
+    results = asyncio.run(run())
+    known.parent.mkdir(parents=True, exist_ok=True)
+    draft = known.with_suffix(".part")
+    draft.write_text(json.dumps([asdict(result) for result in results]))
+    draft.replace(known)
+    return results
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def _fingerprint(system: System, trials: Sequence[Trial], comparison: Comparison) -> str:
+    """A hash of all that decides the figures, but for the program, the machine and whoever refines."""
+    single = (system.single_purpose or comparison.single_purpose) if "aligner" in system.route.values() else None
+    folders = [system.aligner or comparison.aligner, single]
+    weights = [sha256(folder / MANIFEST) for folder in folders if folder]
+    texts = [
+        [trial.group, trial.query, trial.answer, trial.objectives, trial.preference and trial.preference.text]
+        for trial in trials
+    ]
+    settings = system.model_dump(mode="json")
+    texts = texts[:: settings.pop("every")]
+    parts: list[object] = [settings, weights, texts, comparison.deadline_s, comparison.seed]
+    if system.route.get("corrector") == "self_refine":
+        parts.append(comparison.refining)
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def run(comparison: Comparison, out: Path, data: Path | None, chat: Callable[[], Chat]) -> str:
+    """Measure what is not measured yet; write tables and plot."""
+    quiet()
+    out.mkdir(parents=True, exist_ok=True)
+    rows: Mapping[str, list[Result] | None] = compared(comparison, out, data, chat)
+    return report(rows, out, comparison.model_dump(mode="json"))
+
+
+# ---------------------------------------------------------------- tables and plot
+
+
+def rates(results: Sequence[Result]) -> dict[str, Rate]:
+    """One rate a column; `harmed` counts every answer in which something that had to stay is not there any more."""
+    by = {
+        group: [result for result in results if result.group == group]
+        for group in ("faulty", "good", "not asked", "preference")
+    }
+    return {
+        "repaired exactly": Rate.of(bool(result.exact) for result in by["faulty"]),
+        "fault gone": Rate.of(bool(result.gone) for result in by["faulty"]),
+        "harmed": Rate.of(not result.kept for result in results),
+        "good ones identical": Rate.of(result.same for result in by["good"]),
+        "not asked, identical": Rate.of(result.same for result in by["not asked"]),
+        "preference met": Rate.of(bool(result.after) for result in by["preference"]),
+    }
+
+
+def costs(results: Sequence[Result], base: float | None) -> tuple[object, ...]:
+    """What it took: seconds in the middle, 95th percentile, ratio to `base` seconds; tokens and forwards an answer."""
+    seconds = sorted(result.seconds for result in results)
+    middle = statistics.median(seconds)
+    late = seconds[min(len(seconds) - 1, int(0.95 * len(seconds)))]
+    return (
+        len(results),
+        f"{middle:.2f}",
+        f"{late:.2f}",
+        f"{middle / base:.2f}" if base else "-",
+        f"{statistics.fmean(result.written for result in results):.1f}",
+        f"{statistics.fmean(result.forwards for result in results):.1f}",
+        Rate.of(result.refused for result in results),
+        Rate.of(result.failed for result in results),
+    )
+
+
+def changes(results: Sequence[Result]) -> tuple[object, ...]:
+    """Of preferences: met before, gained, lost, and McNemar's exact p."""
+    judged_before = [result for result in results if result.before is not None]
+    gained = sum(bool(result.after and not result.before) for result in judged_before)
+    lost = sum(bool(result.before and not result.after) for result in judged_before)
+    return (
+        Rate.of(bool(result.before) for result in judged_before),
+        gained,
+        lost,
+        f"{adherence.mcnemar(gained, lost):.2g}",
+    )
+
+
+def losing(rows: Mapping[str, Sequence[Result]]) -> list[str]:
+    """Which columns each system is last in, ties included; a column in which all are alike says nothing.
+
+    Systems that were measured on fewer answers than others are left out: theirs are other answers.
+    """
+    most = max(map(len, rows.values()), default=0)
+    lines = []
+    figures = {name: rates(results) for name, results in rows.items()}
+    for name, mine in figures.items():
+        last = []
+        for column in QUALITY:
+            full = max(other[column].n for other in figures.values())
+            values = [other[column].percent for other in figures.values() if other[column].n == full > 0]
+            worst = max(values, default=0.0) if column == "harmed" else min(values, default=0.0)
+            if mine[column].n == full and len(set(values)) > 1 and mine[column].percent == worst:
+                last.append(f"{column} ({mine[column].percent:.0f} %)")
+        fewer = f" (of {len(rows[name])} answers where others have {most})" if len(rows[name]) < most else ""
+        lines.append(f"- {name}: {', '.join(last) or 'last in nothing'}{fewer}")
+    return lines
+
+
+def text(rows: Mapping[str, Sequence[Result] | None]) -> str:
+    """The tables as Markdown."""
+    measured = {name: results for name, results in rows.items() if results}
+    reference = measured.get("MetaAligner")
+    base = statistics.median(result.seconds for result in reference) if reference else None
+    quality = [
+        (name, *(rates(results).values() if results else (MISSING,) * len(QUALITY))) for name, results in rows.items()
+    ]
+    cost = [(name, *costs(results, base)) for name, results in measured.items()]
+    wishes = [
+        (name, *changes(results))
+        for name, results in measured.items()
+        if any(result.before is not None for result in results)
+    ]
+    parts = [
+        output.table(("system", *QUALITY), quality),
+        output.table(
+            ("system", "n", "s, median", "s, p95", "x MetaAligner", "tokens", "forwards", "gate objected", "failed"),
+            cost,
+        ),
+        *([output.table(("system", "met before", "gained", "lost", "p"), wishes)] if wishes else []),
+        "Last in:\n\n" + "\n".join(losing(measured)),
+    ]
+    return "\n\n".join(parts)
+
+
+def draw(rows: Mapping[str, Sequence[Result]], path: Path) -> None:
+    """One panel a column, one dot a system."""
+    figures = {name: rates(row) for name, row in rows.items()}
+    columns = [column for column in QUALITY if any(row[column].n for row in figures.values())]
+    size = (2.6 * len(columns) + 1.5, 1.2 + 0.35 * len(figures))
+    with output.plot(path, 1, len(columns), size=size, sharey=True) as (panels,):
+        for panel, column in zip(panels, columns, strict=True):
+            output.whiskers(panel, [row[column] for row in figures.values()], list(figures))
+            panel.set_xlabel(f"{column}, %", fontsize=8)
+
+
+def report(rows: Mapping[str, Sequence[Result] | None], out: Path, comparison: object) -> str:
+    """Write systems.md, .json and .svg; no text of anybody is in them."""
+    measured = {name: results for name, results in rows.items() if results}
+    tables = text(rows)
+    figures = {name: rates(results) for name, results in measured.items()}
+    output.write(out, "systems", tables, {"comparison": comparison, "rates": figures})
+    draw(measured, out / "systems.svg")
+    return tables
+
+
+# ---------------------------------------------------------------- the command
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("comparison", type=Path, help="YAML file: systems, sets, aligner folders")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data", type=Path, help="folder with the research data, for preferences on real answers")
+    parser.add_argument("--refiner", help="http://host:port/v1 of who refines; without it the demo's small model")
+    parser.add_argument("--refiner-model", default="smollm2", help="its name there")
+    given = parser.parse_args(argv)
+    try:
+        comparison = Comparison.read(given.comparison)
+        with served(given.refiner, given.out) as address:
+            print(run(comparison, given.out, given.data, lambda: chat(address, given.refiner_model)))
+    except (SystemsError, PairError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""Tokens a second of this trainer beside TRL's SFTTrainer: both in one run, in turns.
+
+    python -m models.experiments.throughput configs/train/contrastive_preference.yaml --out runs/throughput
+
+Both train the same adapter on the same base, by the same token ids and targets; every pair keeps its target. Padding is
+not counted. TRL groups rows by length into batches of as many as ours hold on average. Ours computes the loss of the
+detector head besides. The rounds of the trainers alternate, so that what else the machine does hits all of them, and
+the first steps of a round are not timed. A table and a plot are written, the last line of stdout is one JSON document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from models.data.pairs import PairError, read_pairs, write_pairs
+from models.reporting import output
+from models.train import batches, train
+from models.train.base_model import load_base
+from models.train.batches import load_examples, padded
+from models.train.config import Stage, StageError
+from models.train.distributed import launched, prepare
+from models.train.features import Example
+
+TRL = "TRL SFTTrainer"
+MISSING = "TRL is not installed; it is needed for this comparison only: pip install 'aligner-proxy[throughput]'"
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one trainer did in its timed steps."""
+
+    tokens: int
+    seconds: float
+    steps: int
+
+    @property
+    def speed(self) -> float:
+        """Tokens a second, padding apart."""
+        return self.tokens / self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """One trainer over its rounds; `faster` is by how much its median is ahead of TRL's."""
+
+    trainer: str
+    rounds: tuple[Round, ...]
+    median: float
+    faster: float
+
+    @property
+    def steps(self) -> int:
+        """Timed steps of all rounds."""
+        return sum(one.steps for one in self.rounds)
+
+
+Trainer = Callable[[], Round]
+
+
+def stage_of(config: Path, pairs: int, out: Path) -> Stage:
+    """The stage for this comparison: its first pairs, all with their targets, one batch a step, no replies in twos."""
+    stage = Stage.read(config)
+    count = write_pairs(out / "pairs.jsonl", islice(read_pairs(stage.data), pairs))
+    if not count:
+        raise PairError(f"{stage.data} holds no pairs")
+    same = {"target_share": 1.0, "edit_share": 1.0, "accumulate": 1, "bags": None, "init": None}
+    return stage.model_copy(update=same | {"data": out / "pairs.jsonl", "out": out / "run"})
+
+
+# ---------------------------------------------------------------- ours
+
+
+def ours(stage: Stage, fused: bool, unseen: int, steps: int) -> Round:
+    """Steps of this repository's trainer; the first `unseen` are not timed."""
+    torch.manual_seed(stage.seed)
+    accelerator = launched()
+    built, tokenizer = train.build(stage)
+    network, optimizer = prepare(accelerator, built, torch.optim.AdamW(built.trained(), lr=stage.lr))
+    if fused:
+        torch.compiler.reset()
+        built.fuse()
+    stream = batches.steps(stage, tokenizer)
+    for step in range(unseen):
+        train.advance(network, stage, optimizer, next(stream), step, accelerator)
+    began = time.perf_counter()
+    tokens = 0
+    for step in range(unseen, unseen + steps):
+        gathered = next(stream)
+        tokens += sum(len(e.ids) for batch in gathered for e in batch.examples)
+        train.advance(network, stage, optimizer, gathered, step, accelerator)
+    return Round(tokens, time.perf_counter() - began, steps)
+
+
+# ---------------------------------------------------------------- TRL
+
+
+def peer(stage: Stage, unseen: int, steps: int) -> Round:
+    """The same with TRL's trainer."""
+    from datasets import Dataset
+    from transformers import TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    torch.manual_seed(stage.seed)
+    base, tokenizer = load_base(stage.base, stage.out.parent, stage.precision)
+    model = train.trainable(base, stage)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    examples = load_examples(stage, tokenizer)
+    rows = [{"input_ids": e.ids, "labels": _labels(e)} for e in examples]
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        """When the timed steps began and ended, and how many tokens had been seen by then."""
+
+        def __init__(self) -> None:
+            self.began = self.ended = 0.0
+            self.tokens: list[int] = []
+
+        def on_step_begin(self, arguments: Any, state: Any, control: Any, **more: Any) -> None:
+            if state.global_step == unseen:
+                self.began = time.perf_counter()
+
+        def on_step_end(self, arguments: Any, state: Any, control: Any, **more: Any) -> None:
+            self.ended = time.perf_counter()
+
+        def on_log(self, arguments: Any, state: Any, control: Any, logs: Any = None, **more: Any) -> None:
+            if "num_tokens" in (logs or {}):
+                self.tokens.append(int(logs["num_tokens"]))
+
+    clock = Clock()
+    settings = SFTConfig(
+        output_dir=str(stage.out),
+        per_device_train_batch_size=rows_a_batch(stage, examples),
+        train_sampling_strategy="group_by_length",
+        max_steps=unseen + steps,
+        max_length=None,
+        learning_rate=stage.lr,
+        bf16=True,
+        use_cpu=True,
+        gradient_checkpointing=stage.gradient_checkpointing,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        seed=stage.seed,
+    )
+    dataset = Dataset.from_list(rows)
+    SFTTrainer(model=model, args=settings, train_dataset=dataset, processing_class=tokenizer, callbacks=[clock]).train()
+    before = clock.tokens[unseen - 1] if unseen else 0
+    return Round(clock.tokens[unseen + steps - 1] - before, clock.ended - clock.began, steps)
+
+
+def _labels(example: Example) -> list[int]:
+    """The tokens that are learned, all else as TRL leaves it out."""
+    return [token if weight > 0 else -100 for token, weight in zip(example.ids, example.weights, strict=True)]
+
+
+def rows_a_batch(stage: Stage, examples: Sequence[Example]) -> int:
+    """How many rows a batch of ours holds on average."""
+    each = [max(1, stage.batch_tokens // padded(len(e.ids))) for e in examples]
+    return max(1, round(len(each) / sum(1 / rows for rows in each)))
+
+
+# ---------------------------------------------------------------- the comparison
+
+
+def measure(trainers: dict[str, Trainer], rounds: int) -> list[Speed]:
+    """All trainers in turns, so many rounds."""
+    by_trainer: dict[str, list[Round]] = {name: [] for name in trainers}
+    for _ in range(rounds):
+        for name, trainer in trainers.items():
+            by_trainer[name].append(trainer())
+    middle = {name: median(each.speed for each in done) for name, done in by_trainer.items()}
+    return [Speed(name, tuple(done), middle[name], middle[name] / middle[TRL]) for name, done in by_trainer.items()]
+
+
+def text(speeds: Sequence[Speed]) -> str:
+    """Markdown: a row a trainer."""
+    rows = []
+    for one in speeds:
+        each = sorted(r.speed for r in one.rounds)
+        spread = f"{each[0]:.0f} to {each[-1]:.0f}"
+        tokens = sum(r.tokens for r in one.rounds)
+        seconds = sum(r.seconds for r in one.rounds)
+        speed = (f"{one.median:.0f}", spread, f"{one.faster:.2f}")
+        rows.append((one.trainer, *speed, one.steps, tokens, f"{seconds:.0f}"))
+    head = ("trainer", "tokens/s, median of rounds", "slowest to fastest", "times TRL", "n, steps", "tokens", "s")
+    return output.table(head, rows)
+
+
+def plot(speeds: Sequence[Speed], path: Path) -> None:
+    """One dot a round, one line a trainer."""
+    with output.plot(path, size=(6, 1 + 0.5 * len(speeds))) as ((axis,),):
+        for place, one in enumerate(reversed(speeds)):
+            axis.plot([r.speed for r in one.rounds], [place] * len(one.rounds), "o")
+        axis.set_yticks(range(len(speeds)), [one.trainer for one in reversed(speeds)])
+        axis.set_xlim(left=0)
+        axis.set_xlabel("tokens a second (a dot is a round)")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", type=Path, help="config of a stage")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--pairs", type=int, default=600, help="of the stage's file, the first ones")
+    parser.add_argument("--steps", type=int, default=10, help="timed steps a round")
+    parser.add_argument("--unseen", type=int, default=4, help="steps before them")
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args(argv)
+    if find_spec("trl") is None:
+        sys.exit(MISSING)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    try:
+        stage = stage_of(arguments.stage, arguments.pairs, arguments.out)
+        count = {"unseen": arguments.unseen, "steps": arguments.steps}
+        trainers: dict[str, Trainer] = {"ours": partial(ours, stage, fused=False, **count)}
+        if stage.compile:
+            trainers["ours, layers fused"] = partial(ours, stage, fused=True, **count)
+        speeds = measure(trainers | {TRL: partial(peer, stage, **count)}, arguments.rounds)
+    except (StageError, PairError) as problem:
+        sys.exit(str(problem))
+    table = text(speeds)
+    output.write(arguments.out, "throughput", table, speeds)
+    plot(speeds, arguments.out / "throughput.svg")
+    print(table)
+    print(json.dumps([asdict(one) for one in speeds]))
+
+
+if __name__ == "__main__":
+    main()

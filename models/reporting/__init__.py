@@ -1,0 +1,1 @@
+"""Rates with intervals, edit distances, and results as files."""

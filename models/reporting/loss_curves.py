@@ -1,0 +1,44 @@
+"""Loss curves of a stage: its log as a plot beside it.
+
+python -m models.reporting.loss_curves runs/contrastive_preference
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import output
+
+SMOOTHING = 0.95
+
+
+def smoothed(values: Sequence[float]) -> list[float]:
+    """Exponential mean that starts at the first value."""
+    means: list[float] = []
+    for value in values:
+        means.append(value if not means else SMOOTHING * means[-1] + (1 - SMOOTHING) * value)
+    return means
+
+
+def draw(folder: Path) -> Path:
+    """Write curves.svg from log.jsonl; steps of bags are a curve of their own. A step that was redone counts once."""
+    rows = {row["step"]: row for row in map(json.loads, (folder / "log.jsonl").read_text().splitlines())}
+    with output.plot(folder / "curves.svg", size=(7, 3.5)) as ((axis,),):
+        for name, bags in (("correction", False), ("detection", False), ("detection", True)):
+            mine = [row for row in rows.values() if bool(row["bags"]) is bags]
+            if mine:
+                label = "replies compared" if bags else name
+                axis.plot([row["step"] for row in mine], smoothed([row[name] for row in mine]), label=label)
+        axis.set_xlabel("step")
+        axis.set_ylabel("loss (nats, smoothed)")
+        axis.legend()
+    return folder / "curves.svg"
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    print(draw(Path(sys.argv[1])))

@@ -1,0 +1,1 @@
+"""Meal: a net that weighs objectives by prompt, its training and its rejection sampling (docs/meal.md)."""

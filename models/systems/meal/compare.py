@@ -1,0 +1,182 @@
+"""Comparison of a net's weights with fixed ones on prompts that nobody trained on: three tables, one plot.
+
+    python -m models.systems.meal.compare configs/meal/embedded.yaml [OUT]
+
+Weightings side by side: uniform; static, which is how often each objective mattered in training; the net's, and the net
+as it was before training. Rank statistics over the probes (`ranks.py`), with the objectives' texts as trained and in
+other words, and the differences probe by probe. Then the base learner: one step by these weights from where it began,
+and whether that step brought it nearer to the preferred answer; there `told` is a weighting that knows what matters, so
+that it can be seen how much weights could bring at all. Without a run of one's own the shipped net is measured.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import aligner_proxy
+from models.reporting import output
+from models.reporting.statistics import Rate
+
+from . import bilevel, data
+from .config import Meal
+from .encoder import Encoder, uniform
+from .learner import Learner
+from .net import WeightNet
+from .ranks import KEPT, PROBES, Mean, Ranked, Row, better, fresh, ranked, row
+from .train import CHECKPOINT, NET, begun, load
+
+UNTRAINED = "net before training"
+TASKS = 60
+BESIDE = ("uniform", "static", UNTRAINED)
+TOLD = (0.6, 0.3)
+"""What `told` weighs, of that which matters most and second; the rest shares what is left."""
+_SHIPPED = Path(aligner_proxy.__file__).parents[1] / "plugins" / "aligner_proxy_systems" / "meal" / NET
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What one step by these weights does to the base learner's preferences on held-out tasks."""
+
+    weights: str
+    outer: Mean
+    below: tuple[Mean, ...]
+    """By how much the outer loss is below that of each of `BESIDE`, task by task."""
+    nearer: Rate
+
+
+def moved(meal: Meal, learner: Learner, weightings: dict[str, bilevel.Weigh]) -> list[Moved]:
+    """The base learner after one step by each weighting; only the step differs, the prompt says nothing of weights."""
+    start = learner.initial(meal.trained)
+    losses: dict[str, dict[str, list[float]]] = {name: {} for name in weightings}
+    nearer: dict[str, list[bool]] = {name: [] for name in weightings}
+    for task in data.held_out(meal.seed + 1, TASKS, meal.objectives):
+        with torch.no_grad():
+            before = bilevel.margins(learner, start, uniform, task)
+        for name, weigh in weightings.items():
+            params = bilevel.taken(learner, start, weigh, task, lr=meal.inner_lr)
+            with torch.no_grad():
+                after = bilevel.margins(learner, params, uniform, task)
+            nearer[name] += (after > before).tolist()
+            lost = float(torch.nn.functional.softplus(-meal.beta * after).mean())
+            losses[name].setdefault(task.kind, []).append(lost)
+    return [
+        Moved(name, Mean.of(lost), tuple(Mean.of(_less(losses[one], lost)) for one in BESIDE), Rate.of(nearer[name]))
+        for name, lost in losses.items()
+    ]
+
+
+def _less(one: dict[str, list[float]], other: dict[str, list[float]]) -> dict[str, list[float]]:
+    return {kind: [a - b for a, b in zip(one[kind], other[kind], strict=True)] for kind in one}
+
+
+def static(prompts: Sequence[str], texts: Sequence[str]) -> Tensor:
+    """How much each objective mattered over the kinds of the training set, whatever the prompt."""
+    known = data.material()
+    levels = dict.fromkeys(known.objectives, 0.5)
+    for kind in known.kinds.values():
+        levels[kind.matters[0]] += 2.0
+        levels[kind.matters[1]] += 1.0
+    by_text = {text: levels[name] for name, facet in known.objectives.items() for text in facet.texts}
+    weights = torch.tensor([by_text[text] for text in texts])
+    return (weights / weights.sum()).expand(len(prompts), -1)
+
+
+def informed(prompts: Sequence[str], texts: Sequence[str]) -> Tensor:
+    """The weights of one that knows each probe's kind."""
+    known = data.material()
+    kinds = {text: kind for kind in known.kinds.values() for text in kind.probes.prompts()}
+    named = {text: name for name, facet in known.objectives.items() for text in facet.texts}
+    rows = []
+    for prompt in prompts:
+        heavy = dict(zip(kinds[prompt].matters, TOLD, strict=True))
+        weights = [heavy.get(named[text], (1 - sum(TOLD)) / max(1, len(texts) - 2)) for text in texts]
+        rows.append([weight / sum(weights) for weight in weights])
+    return torch.tensor(rows)
+
+
+def trained(meal: Meal) -> WeightNet:
+    """The net of a run: finished, else that of the last checkpoint, else the one that the plugin serves."""
+    if (meal.out / NET).exists():
+        return WeightNet.load(meal.out / NET)
+    if meal.base == "embedded" and not (meal.out / CHECKPOINT).exists():
+        return WeightNet.load(_SHIPPED)
+    state: dict[str, Any] = torch.load(meal.out / CHECKPOINT, weights_only=True)["net"]
+    width, size = state["prompt.weight"].shape
+    layers = state["layers"].tolist()
+    net = WeightNet(size // len(layers), layers, width)
+    net.load_state_dict(state)
+    return net.eval()
+
+
+def _sections(rows: Sequence[Row], leads: Sequence[tuple[str, str, str, Mean, Mean]], steps: Sequence[Moved]) -> str:
+    head = ("weights", "probes", "objectives' texts", "reciprocal rank", "Spearman", f"kept among {KEPT}")
+    tables = [
+        output.table(head, [(r.weights, r.probes, r.texts, r.reciprocal_rank, r.spearman, r.kept) for r in rows]),
+        output.table(("the net above", "probes", "objectives' texts", "reciprocal rank", "Spearman"), leads),
+    ]
+    if steps:
+        cells = [(m.weights, m.outer, *m.below, m.nearer) for m in steps]
+        columns = ("weights", "outer loss (nats)", *(f"below {name}" for name in BESIDE), "nearer")
+        tables.append(output.table(columns, cells))
+    return "\n\n".join(tables)
+
+
+def _draw(path: Path, rows: Sequence[Row]) -> None:
+    labels = [f"{row.weights}, {row.probes}, {row.texts}" for row in rows]
+    with output.plot(path, columns=2, size=(9, 1.2 + 0.25 * len(rows)), sharey=True) as ((left, right),):
+        output.whiskers(left, [row.kept for row in rows], labels)
+        left.set_xlabel(f"what matters most is among the {KEPT} heaviest (%)")
+        means = [row.reciprocal_rank for row in rows]
+        spread = [[m.mean - m.low for m in means], [m.high - m.mean for m in means]]
+        right.errorbar([m.mean for m in means], list(range(len(rows), 0, -1)), xerr=spread, fmt="o")
+        right.set_xlabel("reciprocal rank of what matters most")
+
+
+def main(config: Path, out: Path | None = None) -> None:
+    """Write compare.md, .json and .svg; the ranks first, since they are quick."""
+    meal = Meal.read(config)
+    folder = out or meal.out
+    torch.manual_seed(meal.seed)
+    model, base, tokenizer = load(meal)
+    dtype = torch.float64 if meal.dtype == "float64" else torch.float32
+    net = trained(meal).to(dtype)
+    encoder = Encoder(model, tokenizer, net.layers.tolist())
+
+    def of(some: WeightNet) -> bilevel.Weigh:
+        return lambda prompts, texts: partial(encoder.weigh, some)(prompts, texts).detach()
+
+    fixed: dict[str, Callable[[Sequence[str], Sequence[str]], Tensor]] = {"uniform": uniform, "static": static}
+    weightings = {**fixed, UNTRAINED: of(begun(meal, encoder, model.config).to(dtype)), "net": of(net)}
+    rows = list[Row]()
+    leads = list[tuple[str, str, str, Mean, Mean]]()
+    for which in PROBES:
+        for wording in ("trained", "others"):
+            found: dict[str, list[Ranked]] = {name: ranked(which, wording, by) for name, by in weightings.items()}
+            rows += [row(name, which, wording, one) for name, one in found.items()]
+            leads += [(name, which, wording, *better(found["net"], found[name])) for name in found if name != "net"]
+    _write(folder, rows, leads, ())
+    learner = Learner(base, tokenizer, meal.template, embedded=meal.weights_as == "embedding")
+    _write(folder, rows, leads, moved(meal, learner, {**weightings, "told": informed}))
+    print((folder / "compare.md").read_text())
+
+
+def _write(
+    folder: Path, rows: Sequence[Row], leads: Sequence[tuple[str, str, str, Mean, Mean]], steps: Sequence[Moved]
+) -> None:
+    document = {"ranks": rows, "leads": leads, "steps": steps, "fresh": sum(map(len, fresh().values()))}
+    output.write(folder, "compare", _sections(rows, leads, steps), document)
+    _draw(folder / "compare.svg", rows)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) not in (2, 3):
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]), *(Path(name) for name in sys.argv[2:]))

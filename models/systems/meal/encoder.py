@@ -1,0 +1,46 @@
+"""Frozen encoder of prompts and objective texts: rows for the net, each text read once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aligner_proxy.engine.encoder import encode
+from aligner_proxy.engine.tokens import PromptTokenizer
+
+from .net import WeightNet
+
+_TOGETHER = 24
+
+
+class Encoder:
+    """Reads with the causal language model as it is; remembers what it has read."""
+
+    def __init__(self, model: Any, tokenizer: PromptTokenizer, layers: Sequence[int]) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._layers = tuple(layers)
+        self._known: dict[str, Tensor] = {}
+
+    def rows(self, texts: Sequence[str]) -> Tensor:
+        """[texts, size]."""
+        new = sorted({text for text in texts if text not in self._known}, key=len)
+        for first in range(0, len(new), _TOGETHER):
+            some = new[first : first + _TOGETHER]
+            read = encode(self._model, [self._tokenizer.prompt(text).ids for text in some], self._layers)
+            self._known.update(zip(some, read, strict=True))
+        return torch.stack([self._known[text] for text in texts])
+
+    def weigh(self, net: WeightNet, prompts: Sequence[str], texts: Sequence[str]) -> Tensor:
+        """Weights [prompts, texts] of a net, in its own precision."""
+        dtype = net.prompt.weight.dtype
+        weights: Tensor = net(self.rows(prompts).to(dtype), self.rows(texts).to(dtype)).exp()
+        return weights
+
+
+def uniform(prompts: Sequence[str], texts: Sequence[str]) -> Tensor:
+    """Everything weighs the same."""
+    return torch.full((len(prompts), len(texts)), 1.0 / len(texts))

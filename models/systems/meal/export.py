@@ -1,0 +1,29 @@
+"""Export of a trained net into the folder of the plugin that serves it.
+
+python -m models.systems.meal.export runs/meal plugins/aligner_proxy_systems/meal
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from .net import WeightNet
+from .train import NET
+
+MOST_BYTES = 1 << 20
+
+
+def ship(run: Path, folder: Path) -> Path:
+    """Copy the net; raises where it cannot be read or is too large to ship."""
+    WeightNet.load(run / NET)
+    if (run / NET).stat().st_size >= MOST_BYTES:
+        raise SystemExit(f"{run / NET} is too large to ship: it may have {MOST_BYTES} bytes; train a narrower one")
+    return Path(shutil.copyfile(run / NET, folder / NET))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    print(ship(Path(sys.argv[1]), Path(sys.argv[2])))

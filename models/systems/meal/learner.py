@@ -1,0 +1,119 @@
+"""Base learner: an aligner whose prompt says what each objective weighs, and its loss on an answer.
+
+Weights stand in the prompt in words, the heaviest objective first; or, as the alternative, each objective's tokens are
+moved along one learnt direction by its weight. Parameters come in as values, so that a step can be differentiated.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import functional_call
+
+from aligner_proxy import prompts
+from aligner_proxy.engine.tokens import PromptTokenizer
+from aligner_proxy_systems.meal.selector import worded
+
+from .config import MealError
+from .data import Prompt
+
+DIRECTION = "weight direction"
+Params = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One answer to be read: its prompt, the objectives with their weights [objectives], and the answer."""
+
+    asked: Prompt
+    texts: tuple[str, ...]
+    weights: Tensor
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Laid:
+    """A row as tokens; `shares` are (tokens of an objective, its weight times the number of objectives)."""
+
+    ids: list[int]
+    target: int
+    shares: tuple[tuple[range, Tensor], ...]
+
+
+class Learner:
+    """A frozen causal language model of which some parameters are handed in; keeps none that move."""
+
+    def __init__(self, model: Any, tokenizer: PromptTokenizer, template: str, *, embedded: bool) -> None:
+        self.model = model.requires_grad_(False).eval()
+        self._tokenizer = tokenizer
+        self._family = template
+        self._embedded = embedded
+        """Whether weights stand in the embeddings, not in words."""
+
+    def initial(self, pattern: str) -> Params:
+        """The parameters that move, as they are now, in fp32 or finer. Raises `MealError` where none is meant."""
+        found = {n: p.detach().clone() for n, p in self.model.named_parameters() if re.search(pattern, n)}
+        if not found:
+            raise MealError(f"trained: no parameter of the base is called like {pattern!r}")
+        fine = {n: p if p.dtype == torch.float64 else p.float() for n, p in found.items()}
+        if self._embedded:
+            like = next(iter(fine.values()))
+            fine[DIRECTION] = 0.01 * torch.randn(self.model.config.hidden_size, dtype=like.dtype)
+        return {n: p.requires_grad_() for n, p in fine.items()}
+
+    def losses(self, params: Params, rows: Sequence[Row]) -> Tensor:
+        """Mean nats a token of each answer, [rows]."""
+        laid = [self._lay(row) for row in rows]
+        longest = max(len(one.ids) for one in laid)
+        first = min(len(one.ids) - one.target for one in laid)
+        # What is put behind a shorter one is seen by nothing before it: the model is causal, and needs no mask.
+        ids = torch.tensor([one.ids + [0] * (longest - len(one.ids)) for one in laid])
+        inputs = self._inputs(params, ids, laid)
+        told = {n: p.to(self.model.dtype) for n, p in params.items() if n != DIRECTION}
+        asked = {"use_cache": False, "logits_to_keep": longest - first + 1}
+        logits = functional_call(self.model, told, kwargs=inputs | asked).logits[:, :-1]
+        fine = logits if logits.dtype == torch.float64 else logits.float()
+        nats = F.cross_entropy(fine.transpose(1, 2), ids[:, first:], reduction="none")
+        own = torch.zeros_like(nats)
+        for mask, one in zip(own, laid, strict=True):
+            mask[len(one.ids) - one.target - first : len(one.ids) - first] = 1.0
+        return (nats * own).sum(-1) / own.sum(-1)
+
+    def _inputs(self, params: Params, ids: Tensor, laid: Sequence[_Laid]) -> dict[str, Tensor]:
+        if not self._embedded:
+            return {"input_ids": ids}
+        vectors = self.model.get_input_embeddings()(ids).detach()
+        pushed = []
+        for one in laid:
+            push = torch.zeros(ids.shape[1], dtype=vectors.dtype)
+            for tokens, share in one.shares:
+                mask = torch.zeros_like(push)
+                mask[tokens.start : tokens.stop] = 1.0
+                push = push + mask * (share - 1.0).to(push.dtype)
+            pushed.append(push)
+        return {"inputs_embeds": vectors + torch.stack(pushed)[..., None] * params[DIRECTION].to(vectors.dtype)}
+
+    def _lay(self, row: Row) -> _Laid:
+        shares = [weight * len(row.texts) for weight in row.weights]
+        order = sorted(range(len(row.texts)), key=lambda i: -float(row.weights[i].detach()))
+        texts = list(row.texts)
+        if not self._embedded:
+            texts = [worded(row.texts[i], float(shares[i].detach())) for i in order]
+        prompt = prompts.render(prompts.template(self._family), row.asked.query, row.asked.answer, texts)
+        read = self._tokenizer.prompt(prompt.text)
+        target = self._tokenizer.continuation(row.answer)
+        target = [*target, self._tokenizer.eos]
+        spans = [(_range(start, stop, read.offsets), shares[i]) for i, (start, stop) in enumerate(prompt.objectives)]
+        return _Laid([*read.ids, *target], len(target), tuple(spans) if self._embedded else ())
+
+
+def _range(start: int, stop: int, offsets: Sequence[tuple[int, int]]) -> range:
+    """The tokens that end within these characters."""
+    inside = [i for i, (_, end) in enumerate(offsets) if start < end <= stop]
+    return range(inside[0], inside[-1] + 1)

@@ -1,0 +1,161 @@
+"""Rank statistics of a weighting over prompts, with intervals by a bootstrap over wordings.
+
+Two sets of prompts: probes of the training's kinds in wordings that were kept back, and fresh ones (`fresh.yaml`), each
+written by itself after the net was made, on which no setting was chosen.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import TypeAdapter
+
+from models.reporting.statistics import Rate
+
+from . import bilevel, data
+
+KEPT = 3
+DRAWS = 2000
+Probes = Literal["kept back", "fresh"]
+PROBES: tuple[Probes, ...] = ("kept back", "fresh")
+_FRESH = Path(__file__).with_name("fresh.yaml")
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """A mean with its 95 % bootstrap interval over groups."""
+
+    n: int
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Mapping[str, Sequence[float]]) -> Mean:
+        """From values in groups; whole groups are drawn."""
+        rng = random.Random(0)
+        groups = list(values.values())
+        drawn = sorted(_mean(rng.choices(groups, k=len(groups))) for _ in range(DRAWS))
+        low = drawn[int(0.025 * DRAWS)]
+        high = drawn[int(0.975 * DRAWS)]
+        return cls(sum(map(len, groups)), _mean(groups), low, high)
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}], n = {self.n}"
+
+
+def _mean(groups: Sequence[Sequence[float]]) -> float:
+    return sum(map(sum, groups)) / sum(map(len, groups))
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One prompt; probes of one group share a wording."""
+
+    kind: str
+    group: str
+    prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """What one weighting makes of one probe."""
+
+    group: str
+    reciprocal: float
+    spearman: float
+    kept: bool
+    """Whether what matters most stays among the heaviest, ties by the order of the file as in the gateway."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One weighting over one set of probes under one wording of the objectives."""
+
+    weights: str
+    probes: str
+    texts: str
+    reciprocal_rank: Mean
+    spearman: Mean
+    kept: Rate
+
+
+@cache
+def fresh() -> dict[str, tuple[str, ...]]:
+    """Prompts by kind."""
+    return TypeAdapter(dict[str, tuple[str, ...]]).validate_python(yaml.safe_load(_FRESH.read_text(encoding="utf-8")))
+
+
+def probes(which: Probes) -> Iterator[Probe]:
+    """All probes of a set."""
+    if which == "fresh":
+        yield from (Probe(kind, prompt, prompt) for kind, prompts in fresh().items() for prompt in prompts)
+        return
+    for name, kind in data.material().kinds.items():
+        for ask in kind.probes.asks:
+            yield from (Probe(name, ask, ask.format(x=thing)) for thing in kind.probes.about)
+
+
+def ranked(which: Probes, wording: str, weigh: bilevel.Weigh) -> list[Ranked]:
+    """One weighting over a set of probes, in their order."""
+    known = data.material()
+    rows = []
+    names = list(known.objectives)
+    texts = [facet.texts[0 if wording == "trained" else -1] for facet in known.objectives.values()]
+    probe_list = list(probes(which))
+    for probe, row in zip(probe_list, weigh([probe.prompt for probe in probe_list], texts).tolist(), strict=True):
+        first, second = (names.index(name) for name in known.kinds[probe.kind].matters)
+        truth = [2.0 if i == first else 1.0 if i == second else 0.0 for i in range(len(names))]
+        order = sorted(range(len(row)), key=lambda i: -row[i])
+        rows.append(Ranked(probe.group, reciprocal(row, first), spearman(row, truth), first in order[:KEPT]))
+    return rows
+
+
+def row(name: str, which: Probes, wording: str, rows: Sequence[Ranked]) -> Row:
+    """The figures of one weighting."""
+    first, second = (_grouped(rows, [getattr(item, key) for item in rows]) for key in ("reciprocal", "spearman"))
+    return Row(name, which, wording, Mean.of(first), Mean.of(second), Rate.of(item.kept for item in rows))
+
+
+def better(one: Sequence[Ranked], other: Sequence[Ranked]) -> tuple[Mean, Mean]:
+    """By how much reciprocal rank and Spearman of `one` exceed those of `other`, probe by probe."""
+    first = [a.reciprocal - b.reciprocal for a, b in zip(one, other, strict=True)]
+    second = [a.spearman - b.spearman for a, b in zip(one, other, strict=True)]
+    return Mean.of(_grouped(one, first)), Mean.of(_grouped(one, second))
+
+
+def _grouped(rows: Sequence[Ranked], values: Sequence[float]) -> dict[str, list[float]]:
+    groups: dict[str, list[float]] = {}
+    for item, value in zip(rows, values, strict=True):
+        groups.setdefault(item.group, []).append(value)
+    return groups
+
+
+def ranks(values: Sequence[float]) -> list[float]:
+    """1 for the largest; equals share the mean of their ranks."""
+    return [
+        sum(other > value for other in values) + (sum(other == value for other in values) + 1) / 2 for value in values
+    ]
+
+
+def spearman(one: Sequence[float], other: Sequence[float]) -> float:
+    """Rank correlation; 0 where one of them is constant."""
+    a = ranks(one)
+    b = ranks(other)
+    middle = (len(a) + 1) / 2
+    up = sum((x - middle) * (y - middle) for x, y in zip(a, b, strict=True))
+    down = (sum((x - middle) ** 2 for x in a) * sum((y - middle) ** 2 for y in b)) ** 0.5
+    return up / down if down else 0.0
+
+
+def reciprocal(values: Sequence[float], which: int) -> float:
+    """1 over the rank; among equals the mean over their orders."""
+    above = sum(v > values[which] for v in values)
+    same = sum(v == values[which] for v in values)
+    return sum(1 / (above + 1 + i) for i in range(same)) / same

@@ -1,0 +1,177 @@
+"""Rejection sampling: of k sampled corrections and the answer, the one with the best weighted reward is learned.
+
+    python -m models.systems.meal.rejection runs/aligner_folder runs/data/pairs.jsonl \\
+        --reader aligner_proxy/embedded --k 4 --seed 1 --out runs/data/best.jsonl
+
+Rejection sampling for the next stage of `models.train`, as Meal has it (arXiv 2604.24178, of which only the abstract
+was at hand). An aligner writes k corrections of each answer, the reader's detector head reads them, and what it says of
+each objective counts as much as Meal's net lets that objective weigh for this prompt (all alike where the net is of
+another aligner than the reader, or with `--uniform`). The reward is that of serving (`best_of.cost` of the plugin
+Meal): what is learned is what would be chosen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import track
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from aligner_proxy import config, prompts
+from aligner_proxy.cli.aligner_options import quiet
+from aligner_proxy.correction_request import EngineEncoder
+from aligner_proxy.engine.local import LocalEngine
+from aligner_proxy.engine.protocol import AlignRequest, Engine
+from aligner_proxy.engine.weights import Settings, open_aligner, prepare
+from aligner_proxy.errors import StatesUnavailable
+from aligner_proxy.segments import split
+from aligner_proxy.types import Policy, SegmentScore, Turn
+from aligner_proxy_systems.meal import best_of
+from aligner_proxy_systems.meal.selector import Weigher
+from models.data.pairs import CHANGES, STAYS, Pair, read_pairs, write_pairs
+
+from .ranks import Mean
+
+Sample = Callable[[Pair, int], list[str]]
+"""So many corrections of an answer."""
+_PATIENCE_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One pair with the target that is learned; costs are those of serving: segments that are expected to be wrong."""
+
+    pair: Pair
+    original: float
+    first: float
+    best: float
+
+
+class Sampler:
+    """Writes with an aligner folder, by its own template. Draws from the model, so seed it."""
+
+    def __init__(self, folder: Path, temperature: float, home: Path) -> None:
+        about, at = prepare(Settings(folder, quantization="none"), home)
+        self._family = prompts.template(about.template)
+        self._temperature = temperature
+        self._model: Any = AutoModelForCausalLM.from_pretrained(str(at), dtype=torch.float32).eval()
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(str(at))
+
+    @torch.no_grad()
+    def __call__(self, pair: Pair, k: int) -> list[str]:
+        """k corrections, at most half as long again as the answer."""
+        query = prompts.query(self._family, (Turn("user", pair.query),))
+        prompt = prompts.render(self._family, query, pair.answer, pair.objectives)
+        ids = self._tokenizer(prompt.text, return_tensors="pt").input_ids
+        most = 8 + 3 * len(self._tokenizer(pair.answer, add_special_tokens=False).input_ids) // 2
+        sampling = {"do_sample": True, "temperature": self._temperature, "num_return_sequences": k}
+        mask = torch.ones_like(ids)
+        pad = self._tokenizer.eos_token_id
+        outputs = self._model.generate(ids, attention_mask=mask, max_new_tokens=most, pad_token_id=pad, **sampling)
+        texts = self._tokenizer.batch_decode(outputs[:, ids.shape[1] :], skip_special_tokens=True)
+        return [prompt.restore(text).strip() for text in texts]
+
+
+async def best(engine: Engine, pair: Pair, drafts: Sequence[str], *, uniform: bool) -> Kept:
+    """The pair with the draft that costs least as its target; the answer itself is among the candidates."""
+    weights = await _weights(engine, pair, uniform=uniform)
+    original = await _read(engine, pair, pair.answer)
+    costs = {pair.answer: best_of.cost(original, original, weights)}
+    for text in dict.fromkeys(drafts):
+        if text.strip() and text not in costs:
+            costs[text] = best_of.cost(await _read(engine, pair, text), original, weights)
+    first = next((costs[text] for text in drafts if text in costs), costs[pair.answer])
+    target = min(costs, key=lambda text: costs[text])
+    kept_pieces = {piece.text.strip() for piece in split(target)}
+    labels = tuple(STAYS if piece.text.strip() in kept_pieces else CHANGES for piece in split(pair.answer))
+    learned = replace(pair, target=target, labels=labels, kinds=(), source=f"rejection:{pair.source}")
+    return Kept(learned, costs[pair.answer], first, costs[target])
+
+
+async def _read(engine: Engine, pair: Pair, text: str) -> tuple[SegmentScore, ...]:
+    request = AlignRequest(
+        request_id="rejection",
+        turns=(Turn("user", pair.query),),
+        answer=text,
+        objectives=pair.objectives,
+        score_only=True,
+        deadline_s=_PATIENCE_S,
+    )
+    return (await engine.align(request)).segments
+
+
+async def _weights(engine: Engine, pair: Pair, *, uniform: bool) -> tuple[float, ...]:
+    """What each objective weighs beside an equal share."""
+    alike = (1.0,) * len(pair.objectives)
+    if uniform:
+        return alike
+    encoder = EngineEncoder(engine, Policy("rejection"), "rejection", _PATIENCE_S)
+    try:
+        weights = await Weigher().weights(pair.objectives, (Turn("user", pair.query),), encoder)
+    except StatesUnavailable:
+        return alike
+    return tuple(weight * len(alike) for weight in weights) if weights else alike
+
+
+async def chosen(engine: Engine, sample: Sample, pairs: Sequence[Pair], k: int, *, uniform: bool) -> list[Kept]:
+    """The best of k for every pair."""
+    return [await best(engine, pair, sample(pair, k), uniform=uniform) for pair in track(pairs, description="drafts")]
+
+
+def summary(kept: Sequence[Kept]) -> Iterator[str]:
+    """What sampling brought, in words, with intervals."""
+    for name, values in (
+        ("as it is", [one.original for one in kept]),
+        ("the first draft", [one.first for one in kept]),
+        ("the best of all", [one.best for one in kept]),
+        ("best below first", [one.first - one.best for one in kept]),
+    ):
+        yield f"{name}: {Mean.of({str(i): [value] for i, value in enumerate(values)})}"
+    edited = sum(one.pair.target != one.pair.answer for one in kept)
+    yield f"{edited} of {len(kept)} answers are changed by their target"
+
+
+async def run(given: argparse.Namespace) -> list[Kept]:
+    """Sample, read, choose."""
+    quiet()
+    torch.manual_seed(given.seed)
+    sample = Sampler(given.aligner, given.temperature, config.home())
+    engine = LocalEngine(lambda: open_aligner(Settings(given.reader), config.home()))
+    try:
+        info = await engine.start()
+        if not info.has_head:
+            raise SystemExit(f"{given.reader} has no detector head, so it cannot tell drafts apart")
+        pairs = list(islice(read_pairs(given.pairs), given.limit))
+        return await chosen(engine, sample, pairs, given.k, uniform=given.uniform)
+    finally:
+        await engine.aclose()
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("aligner", type=Path, help="aligner folder that writes")
+    parser.add_argument("pairs", type=Path, help="pairs; of these only query, objectives and answer count")
+    parser.add_argument("--reader", type=Path, required=True, help="aligner folder with a head, which reads the drafts")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--k", type=int, default=4)
+    parser.add_argument("--temperature", type=float, default=0.8)
+    parser.add_argument("--limit", type=int, default=1_000_000)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--uniform", action="store_true", help="all objectives weigh the same")
+    given = parser.parse_args(argv)
+    kept = asyncio.run(run(given))
+    print(f"{given.out}: {write_pairs(given.out, (choice.pair for choice in kept))} pairs")
+    if kept:
+        print("\n".join(summary(kept)))
+
+
+if __name__ == "__main__":
+    main()

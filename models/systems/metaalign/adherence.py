@@ -1,0 +1,297 @@
+"""Adherence: do answers meet checkable preferences more often after the gateway than before, at what price?
+
+    python -m models.systems.metaalign.adherence aligner_proxy/embedded --data DATA --out runs/adherence --each 40
+
+Each answer gets one preference in a wording that reading was not made from; whether it is met is asked of the wording's
+truth, not of what was read. McNemar's exact test. Damage: a number, address, code or name is gone,
+or a number or address is new. Objectives of an operator are not asked for unless named, so that the figures speak of
+preferences alone. Last, contradictions: whether the higher tier's word holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from rich.progress import track
+
+from aligner_proxy.extensions import Extensions
+from aligner_proxy.facts import addresses, code, names, numbers
+from aligner_proxy.gate.lost import words
+from aligner_proxy.pipeline import Pipeline
+from aligner_proxy.policy import RequestFacts
+from aligner_proxy.types import Exchange, Objective, Policy, Status, Turn
+from aligner_proxy_systems.metaalign.checks import met
+from aligner_proxy_systems.metaalign.extension import Preferences
+from aligner_proxy_systems.metaalign.objectives import GRANT_KEY, SOURCES_KEY, preferences_of, preferred
+from aligner_proxy_systems.metaalign.parser import parse
+from aligner_proxy_systems.metaalign.types import Preference, PreferenceKind, PreferenceSource
+from models.data.upstream_completions import STRONG, Completion, completions
+from models.evaluate.gateway import gateway, objectives
+from models.reporting import output
+from models.reporting.statistics import Rate
+
+from .wordings import WORDED, Side, of
+
+BOUNDS = {PreferenceKind.MAX_WORDS: (40, 80, 120), PreferenceKind.MAX_SENTENCES: (2, 4, 6)}
+OPPOSITE = (
+    (PreferenceKind.NO_LISTS, "Use bullet points."),
+    (PreferenceKind.NO_EMOJI, "Use many emojis."),
+    (PreferenceKind.UPPER_CASE, "Write in lower case."),
+    (PreferenceKind.LOWER_CASE, "All caps."),
+    (PreferenceKind.ENDS_WITH_QUESTION, "Do not ask questions."),
+    (PreferenceKind.NO_QUESTIONS, "End with a question."),
+    (PreferenceKind.MAX_WORDS, "Write at least 900 words."),
+    (PreferenceKind.MAX_SENTENCES, "Write at least 90 sentences."),
+)
+"""What contradicts a wish of this kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One answer under one preference: met before and after, understood, edited, damaged."""
+
+    kind: PreferenceKind
+    read: bool
+    before: bool
+    after: bool
+    edited: bool
+    damaged: bool
+    failed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The cases of one kind, or of all; `p` is McNemar's, exact and two-sided."""
+
+    name: str
+    n: int
+    read: Rate
+    before: Rate
+    after: Rate
+    gained: int
+    lost: int
+    p: float
+    damaged: Rate
+    needless: Rate
+    """Of the answers that met the preference before: those that were edited all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """One preference as it is said, and what it truly wishes."""
+
+    text: str
+    wish: Preference
+
+
+def stated(side: Side, rng: Random, kind: PreferenceKind, wording: str, answer: str) -> Stated:
+    """A wording filled in: with a bound, or with a word of the answer that could be said otherwise."""
+    bound = rng.choice(BOUNDS.get(kind, (0,)))
+    long_words = sorted(word for word in words(answer) if word.isalpha() and word.isascii() and len(word) > 5)
+    word = rng.choice(long_words or ["delve"])
+    banned = (word,) if kind is PreferenceKind.BANNED_WORDS else ()
+    return Stated(wording.format(n=bound, word=word), Preference(kind, PreferenceSource.REQUEST, bound, banned))
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """Two-sided exact p of a change in one direction among the pairs that changed."""
+    n = gained + lost
+    least = min(gained, lost)
+    return min(1.0, 2 * sum(math.comb(n, k) for k in range(least + 1)) / 2**n) if n else 1.0
+
+
+def damaged(before: str, after: str) -> bool:
+    """Whether a fact of the answer is gone, or one is new that nobody said."""
+    gone = any(reader(before) - reader(after) for reader in (numbers, addresses, code))
+    new = any(reader(after) - reader(before) for reader in (numbers, addresses))
+    return gone or new or bool(names(before) - words(after))
+
+
+def policy_for(text: str, operator: Sequence[Objective], system: str = "") -> Policy:
+    """What a request with this preference gets on a route that reads it."""
+    sources = (PreferenceSource.REQUEST, PreferenceSource.SYSTEM)
+    base = Policy("adherence", tuple(operator), deadline_s=600)
+    reading = base.with_extension(SOURCES_KEY, sources).with_extension(GRANT_KEY, True)
+    return preferred(reading, RequestFacts(system=system, fields={"preference": text}))
+
+
+async def measure(
+    pipeline: Pipeline, answers: Sequence[Completion], operator: Sequence[Objective], side: Side, seed: int
+) -> list[Case]:
+    """One preference an answer, kinds and wordings in turns."""
+    rng = Random(f"adherence:{seed}")
+    sayings = of(side)
+    kinds = list(sayings)
+    cases = []
+    for i, completion in enumerate(track(answers, description="preferences")):
+        kind = kinds[i % len(kinds)]
+        wording = sayings[kind][i // len(kinds) % len(sayings[kind])]
+        preference = stated(side, rng, kind, wording, completion.answer)
+        cases.append(
+            await case(pipeline, completion, preference, policy_for(preference.text, operator), f"adherence-{i}")
+        )
+    return cases
+
+
+async def case(pipeline: Pipeline, completion: Completion, preference: Stated, policy: Policy, call_id: str) -> Case:
+    """What becomes of one answer."""
+    outcome = await pipeline.align(Exchange(call_id, 0, (Turn("user", completion.query),), completion.answer), policy)
+    text = outcome.text or ""
+    wish = preference.wish
+    understood = [(read.number, read.words) for read in preferences_of(policy).values() if read.kind is wish.kind]
+    meant = any(abs(number - wish.number) <= 1 and banned == wish.words for number, banned in understood)
+    return Case(
+        wish.kind,
+        meant,
+        met(wish, completion.answer),
+        met(wish, text),
+        text != completion.answer,
+        damaged(completion.answer, text),
+        outcome.status is Status.FAILED,
+    )
+
+
+def row(name: str, cases: Sequence[Case]) -> Row:
+    """The figures of some cases."""
+    gained = sum(not case.before and case.after for case in cases)
+    lost = sum(case.before and not case.after for case in cases)
+    return Row(
+        name,
+        len(cases),
+        Rate.of(case.read for case in cases),
+        Rate.of(case.before for case in cases),
+        Rate.of(case.after for case in cases),
+        gained,
+        lost,
+        mcnemar(gained, lost),
+        Rate.of(case.damaged for case in cases),
+        Rate.of(case.edited for case in cases if case.before),
+    )
+
+
+def rows(cases: Sequence[Case]) -> list[Row]:
+    """All together, those that rules can meet, the others, and kind by kind."""
+    kinds = list(dict.fromkeys(case.kind for case in cases))
+    groups = [
+        ("all", list(cases)),
+        ("met by rules", [case for case in cases if Preference(case.kind).fixable]),
+        ("left to the aligner", [case for case in cases if not Preference(case.kind).fixable]),
+        *((kind.value, [case for case in cases if case.kind is kind]) for kind in kinds),
+    ]
+    return [row(name, group) for name, group in groups if group]
+
+
+def contradictions(side: Side, seed: int) -> Iterator[tuple[str, bool]]:
+    """(which tiers, whether the higher one's wish held): a pair said by system and user, and by operator and user."""
+    rng = Random(f"contradictions:{seed}")
+    for kind, other in OPPOSITE:
+        for wording in of(side)[kind]:
+            text = wording.format(n=5, word="delve")
+            for above, below in ((text, other), (other, text)):
+                higher = {wish.kind for wish in parse(above, PreferenceSource.SYSTEM).preferences}
+                lower = {wish.kind for wish in parse(below, PreferenceSource.REQUEST).preferences}
+                if not higher or not lower:
+                    continue  # what was not read cannot contradict
+                held = {wish.kind for wish in preferences_of(policy_for(below, (), above)).values()}
+                yield "system over user", higher <= held and not (lower - higher) & held
+                objective = Objective("house-style", f"House style: the response should be so: {above}")
+                kept = policy_for(below, (objective, *objectives([rng.choice(("harmless", "honest", "fair"))])))
+                left = {wish.kind for wish in preferences_of(kept).values()}
+                yield "operator over user", kept.objectives[0] == objective and not (lower - higher) & left
+
+
+def reading(side: Side) -> tuple[Rate, Rate]:
+    """How many wordings are read as what they say, and how many without a checkable wish are read as one."""
+    sayings = [(kind, wording) for kind, all_of in of(side).items() for wording in all_of]
+    right = Rate.of(
+        any(
+            wish.kind is kind for wish in parse(wording.format(n=7, word="delve"), PreferenceSource.REQUEST).preferences
+        )
+        for kind, wording in sayings
+    )
+    return right, Rate.of(bool(parse(text, PreferenceSource.REQUEST).preferences) for text in WORDED[side])
+
+
+def text(rows: Sequence[Row], side: Side, conflicts: dict[str, Rate], failed: int) -> str:
+    """The tables as Markdown."""
+    head = (
+        "preference",
+        "n",
+        "read",
+        "met before",
+        "met after",
+        "gained",
+        "lost",
+        "p",
+        "damaged",
+        "met before, edited",
+    )
+    cells = [
+        (r.name, r.n, r.read, r.before, r.after, r.gained, r.lost, f"{r.p:.2g}", r.damaged, r.needless) for r in rows
+    ]
+    right, false = reading(side)
+    held = "\n".join(f"- {name}: the higher word held in {rate}" for name, rate in conflicts.items())
+    return (
+        f"{output.table(head, cells)}\n\n"
+        f"Wordings read as meant: {right}; read where nothing is checkable: {false}. Failed: {failed}.\n\n{held}\n"
+    )
+
+
+def draw(path: Path, rows: Sequence[Row]) -> None:
+    """Before and after, row by row."""
+    with output.plot(path, size=(7.0, 0.4 * len(rows) + 1.2)) as axes:
+        axis = axes[0, 0]
+        labels = [f"{row.name} (n = {row.n})" for row in rows]
+        output.whiskers(axis, [row.before for row in rows], labels, label="upstream's answer", color="tab:gray")
+        output.whiskers(axis, [row.after for row in rows], labels, label="delivered", color="tab:blue")
+        axis.set_xlabel("answers that meet the preference, %")
+        axis.legend(fontsize=8)
+
+
+async def run(
+    aligner: Path, answers: Sequence[Completion], out: Path, asked_too: Sequence[str], **how: Any
+) -> list[Case]:
+    """The cases of these answers; corrections are kept below `out`."""
+    async with gateway(aligner, out / "texts", Extensions([Preferences()])) as pipeline:
+        return await measure(pipeline, answers, objectives(asked_too), **how)
+
+
+def report(cases: Sequence[Case], out: Path, side: Side, seed: int) -> str:
+    """Write tables and plot."""
+    figures = rows(cases)
+    conflicts: dict[str, list[bool]] = {}
+    for name, held in contradictions(side, seed):
+        conflicts.setdefault(name, []).append(held)
+    rates = {name: Rate.of(held) for name, held in conflicts.items()}
+    tables = text(figures, side, rates, sum(case.failed for case in cases))
+    output.write(out, "adherence", tables, {"rows": figures, "contradictions": rates, "side": side, "seed": seed})
+    draw(out / "adherence.svg", figures)
+    return tables
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("aligner", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--each", type=int, default=40, help="answers of each upstream")
+    parser.add_argument("--operator", action="append", default=[], help="a built-in objective that is asked for, too")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--side", choices=("train", "dev", "test"), default="test", help="wordings")
+    args = parser.parse_args()
+    answers = list(completions(args.data, STRONG, args.each, args.seed, ("alpaca",)))
+    Random(f"order:{args.seed}").shuffle(answers)
+    args.out.mkdir(parents=True, exist_ok=True)
+    cases = asyncio.run(run(args.aligner, answers, args.out, args.operator, side=args.side, seed=args.seed))
+    print(report(cases, args.out, args.side, args.seed))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""Examples in the manner of MetaAlign (arXiv 2410.14184) for a corrector: three tiers, an answer and its correction.
+
+    python -m models.systems.metaalign.data --data DATA --seed 1 --n 6000 --out PAIRS.jsonl --dpo COMPARISONS.jsonl
+
+Four parts: *helpful* (the user's preferences alone), *priority* (system and user contradict, the system's word holds),
+*consensus* (both are met), *diverse* (one answer under several preferences). The objectives are those that the gateway
+makes of the same dialogue, so training and serving cannot disagree; what is met and how is decided by its rules, and
+bounds by leaving out the end. A preference belongs to one side by its hash: none of the test is trained on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Literal
+
+from aligner_proxy.policy import RequestFacts
+from aligner_proxy.prompts import TEMPLATES, render
+from aligner_proxy.segments import split
+from aligner_proxy.types import Policy
+from aligner_proxy_systems.metaalign.checks import met
+from aligner_proxy_systems.metaalign.fixes import fixed
+from aligner_proxy_systems.metaalign.objectives import GRANT_KEY, SOURCES_KEY, preferences_of, preferred
+from aligner_proxy_systems.metaalign.types import FIXABLE, MOST, Preference, PreferenceKind, PreferenceSource
+from models.data.answers import Answer, load_pool
+from models.data.pairs import CHANGES, STAYS, Pair, write_pairs
+
+from .wordings import TRAIN
+
+Part = Literal["helpful", "priority", "consensus", "diverse"]
+PARTS: tuple[Part, ...] = ("helpful", "priority", "consensus", "diverse")
+KINDS = (
+    *sorted(FIXABLE - {PreferenceKind.UPPER_CASE, PreferenceKind.LOWER_CASE}),
+    PreferenceKind.MAX_SENTENCES,
+    PreferenceKind.MAX_WORDS,
+)
+"""What an example can be made of: the answer that meets it is known."""
+CONTRARY = {
+    PreferenceKind.NO_LISTS: ("Use bullet points.", "Answer as a list.", "I want bullet points."),
+    PreferenceKind.NO_EMOJI: ("Use emojis.", "Add emoji.", "I love emoji, include some emoji."),
+    PreferenceKind.MAX_WORDS: ("At least {more} words.", "Write at least {more} words.", "Minimum {more} words."),
+    PreferenceKind.MAX_SENTENCES: ("At least {more} sentences.", "Write at least {more} sentences."),
+}
+TEST_PERCENT = 15
+MOST_MET = 0.25
+_TRIES = 40
+
+
+@dataclass(frozen=True, slots=True)
+class MetaPrompt:
+    """What is said before a question is asked: by the application (`system`) and by the user (`preference`)."""
+
+    system: str = ""
+    preference: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """One question with all that stands above it."""
+
+    meta: MetaPrompt
+    query: str
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One example: the dialogue, the answer as it was, and the one that meets all that is in force."""
+
+    part: Part
+    dialogue: Dialogue
+    objectives: tuple[str, ...]
+    answer: str
+    target: str
+
+    @property
+    def preference(self) -> str:
+        """By which the sides are told apart: all that was said above the question."""
+        return " / ".join(text for text in (self.dialogue.meta.system, self.dialogue.meta.preference) if text)
+
+    def pair(self) -> Pair:
+        """As the trainer reads it."""
+        kept = Counter(piece.text for piece in split(self.target))
+        labels = []
+        for piece in split(self.answer):
+            stays = kept[piece.text] > 0
+            kept[piece.text] -= stays
+            labels.append(STAYS if stays else CHANGES)
+        query = self.dialogue.query
+        return Pair(query, self.objectives, self.answer, self.target, tuple(labels), f"metaalign:{self.part}")
+
+
+def on_test_side(preference: str) -> bool:
+    """Whether a preference is kept for the test, wherever it stands."""
+    return int(hashlib.sha256(preference.encode()).hexdigest(), 16) % 100 < TEST_PERCENT
+
+
+def examples(answers: Sequence[Answer], n: int, seed: int, *, test: bool = False) -> Iterator[Example]:
+    """So many examples of one side, the parts in turns; at most a quarter are answers that need no change."""
+    rng = Random(f"metaalign:{seed}")
+    left = n
+    unchanged = 0
+    for number in range(n * _TRIES):
+        for example in _of(PARTS[number % len(PARTS)], rng, rng.choice(answers)):
+            same = example.target == example.answer
+            if on_test_side(example.preference) is test and (not same or unchanged < n * MOST_MET) and left:
+                unchanged = unchanged + same
+                left = left - 1
+                yield example
+        if not left:
+            return
+
+
+def _of(part: Part, rng: Random, answer: Answer) -> Iterator[Example]:
+    if part == "diverse":
+        candidates = [_example(part, answer, MetaPrompt(preference=_wording(rng, _kinds(rng)))) for _ in range(3)]
+        kept = [example for example in candidates if example is not None]
+        if len({example.target for example in kept}) > 1:  # opinions that lead to one answer are not diverse
+            yield from kept
+        return
+    example = _example(part, answer, _meta(part, rng))
+    if example is not None:
+        yield example
+
+
+def _meta(part: Part, rng: Random) -> MetaPrompt:
+    kinds = _kinds(rng)
+    if part == "helpful":
+        return MetaPrompt(preference=_wording(rng, kinds))
+    if part == "consensus":
+        ours = kinds[:1]
+        theirs = [kind for kind in _kinds(rng) if kind not in kinds[:1]]
+        return MetaPrompt(_wording(rng, ours), _wording(rng, theirs))
+    kind = rng.choice(sorted(CONTRARY))
+    against = rng.choice(CONTRARY[kind]).format(more=rng.randrange(300, 900, 10))
+    more = [other for other in kinds if other is not kind][:1]
+    return MetaPrompt(_wording(rng, [kind]), " ".join((against, _wording(rng, more))).strip())
+
+
+def _kinds(rng: Random) -> list[PreferenceKind]:
+    return rng.sample(KINDS, rng.choice((1, 1, 2, 2, 3)))
+
+
+def _wording(rng: Random, kinds: Iterable[PreferenceKind]) -> str:
+    """The kinds in some wording."""
+    return " ".join(rng.choice(TRAIN[kind]).format(n=_bound(rng, kind)) for kind in kinds)
+
+
+def _bound(rng: Random, kind: PreferenceKind) -> int:
+    return rng.randrange(2, 9) if kind is PreferenceKind.MAX_SENTENCES else rng.randrange(20, 160, 5)
+
+
+def _example(part: Part, answer: Answer, meta: MetaPrompt) -> Example | None:
+    """None where the gateway reads no preference, or no answer is known that meets all of them."""
+    reading = Policy("metaalign").with_extension(SOURCES_KEY, tuple(PreferenceSource)).with_extension(GRANT_KEY, True)
+    policy = preferred(reading, RequestFacts(system=meta.system, fields={"preference": meta.preference}))
+    in_force = list(preferences_of(policy).values())
+    if not in_force or not all(preference.checkable for preference in in_force):
+        return None
+    target = _meeting(answer.text, in_force)
+    if not target.strip() or not all(met(preference, target) for preference in in_force):
+        return None
+    texts = tuple(objective.text for objective in policy.objectives)
+    return Example(part, Dialogue(meta, answer.query), texts, answer.text, target)
+
+
+def _meeting(text: str, in_force: Sequence[Preference]) -> str:
+    text = fixed(text, {preference.kind for preference in in_force if preference.fixable})
+    bounds = [preference for preference in in_force if preference.kind in MOST]
+    ends = [piece.end for piece in split(text)]
+    while len(ends) > 1 and not all(met(preference, text[: ends[-1]]) for preference in bounds):
+        ends.pop()
+    return text[: ends[-1]] if ends and not all(met(preference, text) for preference in bounds) else text
+
+
+def count_preferences(drawn: Iterable[Example]) -> int:
+    """How many different preferences there are."""
+    return len({example.preference for example in drawn})
+
+
+def write_dpo(path: Path, drawn: Iterable[Example], template: str) -> int:
+    """Prompt, chosen and rejected as JSON lines: the answer that meets all, above the one that was there."""
+    family = TEMPLATES[template]
+    count = 0
+    draft = path.with_name(path.name + ".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with draft.open("w", encoding="utf-8") as out:
+        for example in drawn:
+            if example.target != example.answer:
+                prompt = render(family, example.dialogue.query, example.answer, example.objectives).text
+                row = {"prompt": prompt, "chosen": example.target, "rejected": example.answer}
+                out.write(json.dumps(row, ensure_ascii=False) + "\n")
+                count += 1
+    draft.replace(path)
+    return count
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--n", type=int, required=True)
+    parser.add_argument("--test", action="store_true", help="preferences and prompts of the test side")
+    parser.add_argument("--out", type=Path, required=True, help="pairs for models.train")
+    parser.add_argument("--dpo", type=Path, help="prompt, chosen and rejected for models.systems.metaalign.dpo, too")
+    parser.add_argument("--template", default="ultrafeedback", choices=sorted(TEMPLATES))
+    given = parser.parse_args(argv)
+    answers = load_pool(given.data, "test" if given.test else "train").answers
+    drawn = list(examples(answers, given.n, given.seed, test=given.test))
+    count = write_pairs(given.out, (example.pair() for example in drawn))
+    parts = ", ".join(f"{name} {n}" for name, n in sorted(Counter(example.part for example in drawn).items()))
+    print(f"{given.out}: {count} pairs of {count_preferences(drawn)} preferences ({parts})")
+    if given.dpo:
+        print(f"{given.dpo}: {write_dpo(given.dpo, drawn, given.template)} comparisons")
+
+
+if __name__ == "__main__":
+    main()

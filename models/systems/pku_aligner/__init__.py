@@ -1,0 +1,1 @@
+"""Aligner (PKU): single-purpose pairs, identity warm-up, and a stand-in for the released weights."""

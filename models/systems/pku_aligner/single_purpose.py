@@ -1,0 +1,44 @@
+"""Pairs for an aligner that reads no objectives: those in which nothing wrong was to be left in.
+
+    python -m models.systems.pku_aligner.single_purpose runs/data/contrastive_preference.jsonl \\
+        --out runs/data/aligner.jsonl
+
+Aligner (arXiv 2402.02416) has one purpose. In our pairs some defects stay, because nobody asked for them to go: without
+the objectives beside it such a pair contradicts the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from models.data.pairs import CHANGES, Pair, read_pairs, write_pairs
+
+
+def plain(pair: Pair) -> bool:
+    """Whether everything that is wrong with the answer goes; pairs that do not say what is wrong are left out."""
+    return bool(pair.kinds) and all(
+        label == CHANGES for kind, label in zip(pair.kinds, pair.labels, strict=True) if kind
+    )
+
+
+def single_purpose(pairs: Iterable[Pair]) -> Iterator[Pair]:
+    """The pairs that agree with each other without their objectives."""
+    return (pair for pair in pairs if plain(pair))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m models.systems.pku_aligner.single_purpose", description="Aligner's pairs."
+    )
+    parser.add_argument("pairs", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args(argv)
+    count = write_pairs(given.out, single_purpose(read_pairs(given.pairs)))
+    print(f"{given.out}: {count} pairs")
+
+
+if __name__ == "__main__":
+    main()

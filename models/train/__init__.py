@@ -1,0 +1,1 @@
+"""Training of one stage, and export of what was trained."""

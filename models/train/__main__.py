@@ -1,0 +1,7 @@
+"""`python -m models.train STAGE.yaml` trains one stage."""
+
+from __future__ import annotations
+
+from .train import command
+
+command()

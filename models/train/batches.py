@@ -1,0 +1,114 @@
+"""Order of examples: endless, seeded, in buckets of similar length.
+
+Lengths are padded to multiples of 64, so that shapes are few and memory stays flat. The same seed gives the same
+batches, which is what makes a resumed run go on exactly.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count, islice
+from typing import Any
+
+from aligner_proxy.prompts import template
+from models.data.pairs import PairError, read_pairs
+
+from .config import Stage
+from .features import Example, encode
+
+Bag = tuple[Example, Example]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Examples for one forward; with `bags` they are replies in twos, the preferred one first."""
+
+    examples: list[Example]
+    bags: bool = False
+
+
+def steps(stage: Stage, tokenizer: Any) -> Iterator[list[Batch]]:
+    """What each step accumulates: `accumulate` batches, every `bag_every`-th of bags where there are any."""
+    batches = _interleaved(_buckets(load_examples(stage, tokenizer), stage), _bags(stage, tokenizer), stage)
+    while True:
+        yield list(islice(batches, stage.accumulate))
+
+
+def load_examples(stage: Stage, tokenizer: Any) -> list[Example]:
+    """All examples of a stage, tokenised; which pairs keep their target is drawn from the seed."""
+    rng = random.Random(stage.seed)
+    family = template(stage.template)
+    examples = []
+    too_long = 0
+    bad: list[PairError] = []
+    for pair in read_pairs(stage.data, bad.append if stage.bad_rows == "skip" else None):
+        share = stage.target_share if pair.target == pair.answer else stage.edit_share
+        example = encode(pair, tokenizer, family, with_target=rng.random() < share, ends=stage.ends)
+        if len(example.ids) > stage.max_tokens:
+            too_long += 1
+        else:
+            examples.append(example)
+    if not examples:
+        raise PairError(f"{stage.data} has no example of at most {stage.max_tokens} tokens ({too_long} are longer)")
+    print(f"{stage.stage}: {len(examples)} pairs, {too_long} longer than {stage.max_tokens} tokens left out")
+    if bad:
+        print(f"{stage.stage}: {len(bad)} bad rows left out, the first: {bad[0]}")
+    return examples
+
+
+def padded(length: int) -> int:
+    """The length of the bucket."""
+    return -(-length // 64) * 64
+
+
+def _buckets(examples: list[Example], stage: Stage) -> Iterator[list[Example]]:
+    epoch = 0
+    while True:
+        rng = random.Random(f"{stage.seed}/{epoch}")
+        order = sorted(examples, key=lambda e: (padded(len(e.ids)), rng.random()))
+        groups: list[list[Example]] = []
+        for example in order:
+            width = padded(len(example.ids))
+            last = groups[-1] if groups else []
+            if last and padded(len(last[0].ids)) == width and (len(last) + 1) * width <= stage.batch_tokens:
+                last.append(example)
+            else:
+                groups.append([example])
+        rng.shuffle(groups)
+        yield from groups
+        epoch += 1
+
+
+def _interleaved(pairs: Iterator[list[Example]], bags: Iterator[list[Example]], stage: Stage) -> Iterator[Batch]:
+    for number in count(1):
+        bag = next(bags, None) if number % stage.bag_every == 0 else None
+        yield Batch(next(pairs)) if bag is None else Batch(bag, bags=True)
+
+
+def _bags(stage: Stage, tokenizer: Any) -> Iterator[list[Example]]:
+    """Endless batches of replies in twos, laid out one after the other; none without a file of them."""
+    rng = random.Random(f"{stage.seed}/bags")
+    bags = _load_bags(stage, tokenizer)
+    while bags:
+        order = sorted(bags, key=lambda pair: (padded(_longer(pair)), rng.random()))
+        groups: list[list[Example]] = [[]]
+        for pair in order:
+            if groups[-1] and (len(groups[-1]) + 2) * padded(_longer(pair)) > stage.batch_tokens:
+                groups.append([])
+            groups[-1].extend(pair)
+        rng.shuffle(groups)
+        yield from groups
+
+
+def _load_bags(stage: Stage, tokenizer: Any) -> list[Bag]:
+    if stage.bags is None:
+        return []
+    family = template(stage.template)
+    coded = [encode(pair, tokenizer, family, with_target=False) for pair in read_pairs(stage.bags)]
+    return [pair for pair in zip(coded[::2], coded[1::2], strict=True) if _longer(pair) <= stage.max_tokens]
+
+
+def _longer(pair: Bag) -> int:
+    return max(len(example.ids) for example in pair)

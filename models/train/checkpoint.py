@@ -1,0 +1,127 @@
+"""Checkpoints: trained tensors, moments, step and settings, from which a stopped run goes on exactly.
+
+A checkpoint is written beside the one before and put in its place when it is whole: a disk that fills up costs the
+steps since then, nothing else. One of another base, other data or other settings is refused by name.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from aligner_proxy.engine.manifest import sha256
+
+from .config import Stage, StageError
+from .network import Network
+
+FILE = "checkpoint.pt"
+SHARDS = "checkpoint"  # a folder, where one process alone writes a file
+_SETTINGS = "settings.json"  # this and the next: beside the shards of several processes
+_STEP = "step"
+# What may be another the next time: where it is, how far it goes, how it is computed.
+_FREE = {"out", "steps", "checkpoint_every", "compile", "gradient_checkpointing"}
+
+
+def settings(stage: Stage) -> dict[str, Any]:
+    """All that decides which steps a run makes."""
+    chosen = {name: value for name, value in stage.model_dump(mode="json").items() if name not in _FREE}
+    files = {name: sha256(path) for name in ("data", "bags") if (path := getattr(stage, name))}
+    return chosen | {"sha256": files}
+
+
+def checkpoint(stage: Stage, network: Network, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Write the checkpoint of one process; raises `StageError` where the disk takes no more of it."""
+    trained = {name: p for name, p in network.model.named_parameters() if p.requires_grad}
+    state = {"step": step, "model": trained, "head": network.head.state_dict(), "optimizer": optimizer.state_dict()}
+    _whole_or_not(stage.out, step, lambda partial: torch.save(state | {"settings": settings(stage)}, partial))
+
+
+def _whole_or_not(folder: Path, step: int, write: Callable[[Path], object]) -> None:
+    kept = folder / FILE
+    partial = folder / "checkpoint.partial"
+    try:
+        write(partial)
+        partial.replace(kept)
+    except (OSError, RuntimeError) as error:  # torch's writer of archives raises the second one
+        partial.unlink(missing_ok=True)
+        before = "the one before is whole" if kept.exists() else "there is none before it"
+        raise StageError(
+            f"out: the checkpoint of step {step} could not be written to {folder} ({error}); {before}. "
+            "Make room and run the same command again: it goes on from there"
+        ) from error
+
+
+def resume(stage: Stage, network: Network, optimizer: torch.optim.Optimizer) -> int:
+    """Load the last checkpoint if there is one; returns the step to go on from."""
+    path = stage.out / FILE
+    if not path.exists():
+        return 0
+    state = torch.load(path, weights_only=True)
+    if "settings" in state:  # not in those of runs that began before checkpoints said whose they are
+        refuse_another(stage, path, state["settings"])
+    try:
+        network.model.load_state_dict(state["model"], strict=False)
+        network.head.load_state_dict(state["head"])
+    except RuntimeError as error:
+        raise StageError(f"out: {path} does not fit {stage.base}; what is there now is another base") from error
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"])
+
+
+def refuse_another(stage: Stage, path: Path, saved: Mapping[str, Any]) -> None:
+    """Raise `StageError` with the first setting in which the run of a checkpoint was another one."""
+    now = settings(stage)
+    for name in ("base", *now):
+        if saved.get(name) != now[name]:
+            changed = "the files of pairs have changed" if name == "sha256" else f"{saved.get(name)}, not {now[name]}"
+            raise StageError(f"out: {path} is of another {name} ({changed}); name another folder, or remove it")
+
+
+# ---------------------------------------------------------------- one process or many
+
+
+def keep(stage: Stage, accelerator: Accelerator, network: Any, optimizer: Any, step: int) -> None:
+    """Write a checkpoint, in shards where several processes train together."""
+    if accelerator.num_processes > 1:
+        _keep_shards(stage, accelerator, step)
+    else:
+        checkpoint(stage, network, optimizer, step)
+
+
+def _keep_shards(stage: Stage, accelerator: Accelerator, step: int) -> None:
+    """The checkpoint before stays until this one is whole."""
+    partial, kept, before = (stage.out / f"{SHARDS}{end}" for end in (".partial", "", ".before"))
+    accelerator.save_state(str(partial))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        (partial / _SETTINGS).write_text(json.dumps(settings(stage)))
+        (partial / _STEP).write_text(str(step))
+        shutil.rmtree(before, ignore_errors=True)
+        if kept.exists():
+            kept.rename(before)
+        partial.rename(kept)
+        shutil.rmtree(before, ignore_errors=True)
+    accelerator.wait_for_everyone()
+
+
+def start(stage: Stage, accelerator: Accelerator, network: Any, optimizer: Any) -> int:
+    """The step to go on from; a checkpoint of one process is not read by many, nor the other way round."""
+    together = accelerator.num_processes > 1
+    other = stage.out / (FILE if together else SHARDS)
+    if other.exists():
+        whose = "one process" if together else "several processes"
+        raise StageError(f"out: {other} is of a run by {whose}; go on as it began, or name another folder")
+    if not together:
+        return resume(stage, network, optimizer)
+    whole = [path for end in ("", ".before") if ((path := stage.out / f"{SHARDS}{end}") / _STEP).exists()]
+    if not whole:
+        return 0
+    refuse_another(stage, whole[0], json.loads((whole[0] / _SETTINGS).read_text()))
+    accelerator.load_state(str(whole[0]))
+    return int((whole[0] / _STEP).read_text())

@@ -1,0 +1,84 @@
+"""Config of one stage of training: its YAML file, checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+
+class StageError(ValueError):
+    """A stage config that cannot be used; the text names the file, the key and what is wrong."""
+
+
+class Lora(BaseModel):
+    """Shape of the adapter; layers below `first_layer` stay as they are."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rank: int = Field(ge=1)
+    alpha: int
+    first_layer: int = 0
+
+
+class Stage(BaseModel):
+    """One stage; unknown keys are errors. Without `lora` the whole model is trained; `nf4` is QLoRA's frozen base."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stage: str
+    base: str
+    quantization: Literal["none", "nf4"] = "none"
+    data: Path
+    bad_rows: Literal["stop", "skip"] = "stop"
+    out: Path
+    init: Path | None
+    template: str
+    seed: int
+    lora: Lora | None
+    lr: float
+    lr_floor: float
+    lr_warmup_steps: int
+    steps: int
+    schedule: int | None = None  # steps of the whole cosine, where a run ends before it
+    batch_tokens: int
+    accumulate: int = Field(default=1, ge=1)
+    max_tokens: int
+    target_share: float
+    edit_share: float = 1.0
+    detector_weight: float
+    other_prompts: float = 0.15
+    ends: bool = False  # whether the head learns to say what is missing behind the last segment
+    bags: Path | None = None
+    bag_every: int = 10
+    checkpoint_every: int
+    compile: bool = False
+    gradient_checkpointing: bool = False  # layers are computed again on the way back: less memory, a third more time
+
+    @property
+    def precision(self) -> Literal["fp32", "bf16", "nf4"]:
+        """How the base is held: what is trained itself in fp32, what stays frozen in fewer bits."""
+        return "fp32" if self.lora is None else "nf4" if self.quantization == "nf4" else "bf16"
+
+    @classmethod
+    def read(cls, path: Path) -> Stage:
+        """From a YAML file; raises `StageError` naming the first thing that is wrong."""
+        try:
+            document = yaml.safe_load(path.read_text())
+        except (OSError, yaml.YAMLError) as error:
+            raise StageError(f"{path} cannot be read ({error})") from None
+        return cls.checked(document, str(path))
+
+    @classmethod
+    def checked(cls, document: object, where: str) -> Stage:
+        """From what a file says; `where` is its name in the `StageError` about the first thing that is wrong."""
+        try:
+            stage = cls.model_validate(document)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise StageError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        if stage.quantization == "nf4" and stage.lora is None:
+            raise StageError(f"{where}: a base in nf4 cannot be trained itself; give it a lora, or quantization: none")
+        return stage

@@ -1,0 +1,105 @@
+"""Loss of the detector head: every segment against every objective, and whole answers against each other.
+
+Three sorts of knowledge: how a segment stands to the objectives of its own prompt, how a defect of a known kind stands
+to the objectives of other prompts in the batch, and which of two answers people found worse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from aligner_proxy.engine.detector import DetectorHead
+from models.data.labels import by_text
+from models.data.pairs import CHANGES, UNKNOWN
+
+from .features import Example
+
+ASKED_WEIGHT = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known about a batch before the model has read it: [segments, objectives] each.
+
+    `labels` are 1, 0 or -1; `weights` are 0 where nothing is known; `own` marks what stands in one prompt; `undivided`
+    are segments that must change although it is not known which objective asks.
+    """
+
+    labels: Tensor
+    weights: Tensor
+    own: Tensor
+    undivided: list[int]
+
+    @property
+    def weight(self) -> float:
+        """The sum by which the loss is divided, over all batches of a step."""
+        return float(self.weights.sum()) + ASKED_WEIGHT * len(self.undivided)
+
+    def to(self, device: torch.device) -> Known:
+        """The same where the model is."""
+        labels, weights, own = (tensor.to(device) for tensor in (self.labels, self.weights, self.own))
+        return Known(labels, weights, own, self.undivided)
+
+
+def known(batch: Sequence[Example], other_prompts: float) -> Known:
+    """Labels and weights of a batch; pairs that stand in different prompts weigh `other_prompts`."""
+    labels, own = _labels(batch)
+    weights = torch.where(own, 1.0, other_prompts) * torch.where(labels == CHANGES, ASKED_WEIGHT, 1.0)
+    marks = [(label, bool(e.kinds)) for e in batch for label in e.labels]
+    undivided = [i for i, (label, divided) in enumerate(marks) if label == CHANGES and not divided]
+    return Known(labels, weights * (labels != UNKNOWN), own, undivided)
+
+
+def detection_loss(head: DetectorHead, states: Tensor, batch: Sequence[Example], facts: Known) -> Tensor:
+    """Weighted sum of binary cross-entropies; `states` are [rows, tokens, layers + 1, hidden].
+
+    Where the template names no objectives there is nothing to compare a segment with, and nothing to lose.
+    """
+    if not any(e.where.objectives for e in batch):
+        return head.score.bias.sum() * 0.0
+    read = [head.read(states[row], e.where) for row, e in enumerate(batch)]
+    scores = head(torch.cat([s for s, _ in read]), torch.cat([o for _, o in read]))
+    each = F.binary_cross_entropy_with_logits(scores, facts.labels.clamp(min=0.0), reduction="none")
+    # Of pairs made elsewhere it is not known which objective asks: the strongest one has to.
+    strongest = scores.masked_fill(~facts.own, -torch.inf).amax(dim=-1)[facts.undivided]
+    return (each * facts.weights).sum() + ASKED_WEIGHT * F.softplus(-strongest).sum()
+
+
+def bag_loss(head: DetectorHead, states: Tensor, batch: Sequence[Example]) -> Tensor:
+    """Rows alternate: the answer that people preferred, the one they did not; the worse one's worst segment counts."""
+    worst = [_log_any(head(*head.read(states[row], e.where))) for row, e in enumerate(batch)]
+    pairs = zip(worst[::2], worst[1::2], strict=True)
+    return torch.stack([F.softplus(-(rejected - chosen)) for chosen, rejected in pairs]).sum()
+
+
+def _log_any(scores: Tensor) -> Tensor:
+    return torch.logsumexp(scores.amax(dim=-1), dim=0)
+
+
+def _labels(batch: Sequence[Example]) -> tuple[Tensor, Tensor]:
+    """([segments, objectives] labels with -1 for unknown, mask of those that stand in one prompt)."""
+    rows = sum(len(e.labels) for e in batch)
+    columns = [(row, theme) for row, e in enumerate(batch) for theme in e.themes or [None] * len(e.where.objectives)]
+    labels = torch.full((rows, len(columns)), float(UNKNOWN))
+    own = torch.zeros(rows, len(columns), dtype=torch.bool)
+    line = 0
+    for row, example in enumerate(batch):
+        mine = [i for i, (at, _) in enumerate(columns) if at == row]
+        for i, known_labels in enumerate(example.relations):
+            if example.kinds:
+                kind = example.kinds[i]
+                doubts = example.doubts[i]
+                labels[line] = torch.tensor([float(_elsewhere(kind, theme, doubts)) for _, theme in columns])
+            labels[line, mine] = torch.tensor([float(label) for label in known_labels])
+            own[line, mine] = True
+            line += 1
+    return labels, own
+
+
+def _elsewhere(kind: str, theme: str | None, doubts: frozenset[str]) -> int:
+    return UNKNOWN if theme is None else by_text(kind, theme, doubts)

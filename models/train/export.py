@@ -1,0 +1,161 @@
+"""Export of a trained stage into an aligner folder that the gateway loads.
+
+    python -m models.train.export runs/contrastive_preference aligner_proxy/embedded --calibration calibration.json
+
+The adapter is stored in bf16, the head in fp32; the manifest names base, template (with its hash) and all file hashes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from aligner_proxy.engine.detector import DetectorHead
+from aligner_proxy.engine.manifest import ADAPTER, MANIFEST, hashes, sha256
+from aligner_proxy.prompts import template
+from models.data.pairs import STAYS, Pair, read_pairs
+
+from . import train
+from .base_model import EMBEDDED_BASE, gguf_path
+from .config import Stage
+from .features import encode
+
+ENOUGH = 256
+LONGEST_CHARS = 900
+"""Segments, and the size of the answers that they are taken from: many answers tell more than long ones."""
+
+
+def neutral_segments(trained: Path, pairs: Path) -> Tensor:
+    """Rows of `DetectorHead.read` for segments of good answers in a file of pairs; raises ValueError if it has none."""
+    config = json.loads((trained / "stage.json").read_text())["config"]
+    network, tokenizer = train.build(Stage.model_validate(config | {"init": str(trained), "out": str(trained)}))
+    family = template(config["template"])
+    rows: list[Tensor] = []
+    for pair in _good(pairs):
+        example = encode(pair, tokenizer, family, with_target=False)
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            _, _, states = network.read([example])
+        rows.append(network.head.read(states[0], example.where)[0])
+        if sum(map(len, rows)) >= ENOUGH:
+            break
+    if not rows:
+        raise ValueError(f"{pairs} has no good answer of at most {LONGEST_CHARS} characters")
+    return torch.cat(rows)[:ENOUGH]
+
+
+def _good(pairs: Path) -> Iterator[Pair]:
+    return (
+        pair
+        for pair in read_pairs(pairs)
+        if len(pair.answer) + len(pair.query) <= LONGEST_CHARS
+        and pair.target == pair.answer
+        and not any(pair.kinds)
+        and all(label == STAYS for label in pair.labels)
+    )
+
+
+def export(
+    trained: Path,
+    folder: Path,
+    *,
+    window: int,
+    shift: float = 0.0,
+    temperature: float = 1.0,
+    end_shift: float = 0.0,
+    ends: bool = True,
+    neutral: Path | None = None,
+) -> None:
+    """Write adapter, head (where the template names objectives that it could compare with) and manifest.
+
+    `shift` (nats) is added to every score, `end_shift` to that of the place behind the last segment besides, and the
+    sum divided by `temperature`, so that the operating point chosen on development data becomes 0 and a nat of caution
+    is a nat. Without `ends` that place is not judged, so that nothing is added unless all is verified. `neutral` are
+    pairs whose good answers tell the head what nobody objects to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config = json.loads((trained / "stage.json").read_text())["config"]
+    base = _base(config["base"]) if (trained / ADAPTER).exists() else None
+    if base:
+        _adapter(trained, folder, base)
+    else:
+        _model(trained, folder)
+    if template(config["template"]).names_objectives:
+        head = DetectorHead.load(trained / "detector.safetensors")
+        if neutral is not None:
+            head.know(neutral_segments(trained, neutral))
+        head.move(shift, temperature, end_shift)
+        head.ends.logical_and_(torch.tensor(ends))
+        head.save(folder / "detector.safetensors")
+    manifest = {
+        "format": 1,
+        "base": base,
+        "template": config["template"],
+        "template_hash": template(config["template"]).hash,
+        "window": window,
+        "shift": shift / temperature,
+        "files": {name: digest for name, digest in hashes(folder).items() if name != MANIFEST},
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def _model(trained: Path, folder: Path) -> None:
+    """All weights of a model that was trained as a whole, in bf16, with its tokenizer."""
+    model = AutoModelForCausalLM.from_pretrained(str(trained), dtype=torch.bfloat16)
+    model.save_pretrained(str(folder))
+    AutoTokenizer.from_pretrained(str(trained)).save_pretrained(str(folder))
+
+
+def _adapter(trained: Path, folder: Path, base: dict[str, object]) -> None:
+    state = load_file(str(trained / "adapter_model.safetensors"))
+    save_file(
+        {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in state.items()},
+        str(folder / "adapter_model.safetensors"),
+        metadata={"format": "pt"},
+    )
+    config = json.loads((trained / ADAPTER).read_text())
+    config |= {"base_model_name_or_path": base["hub"], "inference_mode": True}
+    (folder / ADAPTER).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def _base(source: str) -> dict[str, object]:
+    if not source.startswith("gguf:"):
+        return {"hub": source}
+    package, _, name = source.removeprefix("gguf:").partition("/")
+    return {
+        "hub": EMBEDDED_BASE["hub"],
+        "gguf": {"package": package, "file": name, "sha256": sha256(gguf_path(package, name))},
+    }
+
+
+def operating_point(calibration: Path) -> dict[str, float]:
+    """Shifts and temperature that models.evaluate.calibrate found."""
+    document = json.loads(calibration.read_text())
+    return {name: document[name] for name in ("shift", "temperature", "end_shift") if name in document}
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("trained", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument(
+        "--calibration", type=Path, help="what models.evaluate.calibrate wrote; without it scores stay as they are"
+    )
+    parser.add_argument("--neutral", type=Path, help="pairs whose good answers tell what nobody objects to")
+    parser.add_argument("--no-ends", action="store_true", help="do not judge what is missing behind the last segment")
+    parser.add_argument("--window", type=int, default=4096)
+    arguments = parser.parse_args()
+    point = operating_point(arguments.calibration) if arguments.calibration else {}
+    options = {"window": arguments.window, "ends": not arguments.no_ends, "neutral": arguments.neutral}
+    export(arguments.trained, arguments.folder, **options, **point)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""The trained network: the model, its head, and the loss of both on a batch.
+
+All of a batch's loss comes from one call of the module: what shards a model over processes gathers its weights there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from peft import PeftModel
+from torch import Tensor, nn
+
+from aligner_proxy.engine.detector import DetectorHead, Taps
+
+from . import batches
+from .batches import Batch
+from .detector_loss import Known, bag_loss, detection_loss
+from .features import Example
+
+
+class Network(nn.Module):
+    """The model that is trained, its head, and the states that the head reads."""
+
+    def __init__(self, model: Any, head: DetectorHead) -> None:
+        super().__init__()
+        self.model = model
+        self.head = head
+        self.touch_all = False
+        """Whether every batch gives every weight a gradient, be it 0: processes that wait for each other need that."""
+        self._taps: Taps = head.taps(self.causal.model)
+
+    @property
+    def causal(self) -> Any:
+        """The model below the adapter, if there is one."""
+        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+
+    # What shards a model has to know which of its weights are one and the same.
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Of the model."""
+        layer: nn.Module = self.causal.get_input_embeddings()
+        return layer
+
+    def get_output_embeddings(self) -> nn.Module:
+        """Of the model."""
+        layer: nn.Module = self.causal.get_output_embeddings()
+        return layer
+
+    def tie_weights(self) -> None:
+        """Make them one again."""
+        self.causal.tie_weights()
+
+    def trained(self) -> list[Tensor]:
+        """Everything that is trained."""
+        return [p for p in self.parameters() if p.requires_grad]
+
+    def fuse(self) -> None:
+        """Fuse the element-wise work of each layer; on 2 CPU cores a step takes half the time (docs/lab)."""
+        for layer in self.causal.model.layers:
+            layer.compile(dynamic=True)
+
+    def recompute(self) -> None:
+        """Keep no activations inside the layers, but compute them again on the way back."""
+        self.train()  # transformers does so in training mode only; no weight here is dropped in it
+        self.causal.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def forward(self, batch: Batch, facts: Known) -> tuple[Tensor, Tensor]:
+        """(correction, detection) losses of a batch, as sums."""
+        device = self.head.score.bias.device
+        with torch.autocast(device.type, torch.bfloat16):
+            ids, hidden, states = self.read(batch.examples)
+            repaired = self._correction(batch.examples, ids, hidden)
+        if batch.bags:
+            return repaired, bag_loss(self.head, states, batch.examples)
+        return repaired, detection_loss(self.head, states, batch.examples, facts.to(device))
+
+    def read(self, batch: Sequence[Example]) -> tuple[Tensor, Tensor, Tensor]:
+        """(token ids, states after the final norm, states for the head) of a padded batch."""
+        device = self.head.score.bias.device
+        width = batches.padded(max(len(e.ids) for e in batch))
+        ids = torch.tensor([e.ids + [0] * (width - len(e.ids)) for e in batch], device=device)
+        # Right padding under a causal mask is never looked at, so no attention mask is needed.
+        hidden = self.causal.model(input_ids=ids, use_cache=False).last_hidden_state
+        return ids, hidden, self._taps.take(hidden)
+
+    def _correction(self, batch: Sequence[Example], ids: Tensor, hidden: Tensor) -> Tensor:
+        """Weighted sum of cross-entropies on the targets; logits are made only there."""
+        layer = [(row, i, w) for row, e in enumerate(batch) for i, w in enumerate(e.weights) if w > 0]
+        if not layer:
+            untouched = hidden.new_zeros((), dtype=torch.float32)
+            return self.causal.lm_head(hidden[:1, :1]).float().sum() * 0.0 if self.touch_all else untouched
+        rows, positions, weights = (list(column) for column in zip(*layer, strict=True))
+        logits = self.causal.lm_head(hidden[rows, [p - 1 for p in positions]]).float()
+        each = F.cross_entropy(logits, ids[rows, positions], reduction="none")
+        return (each * torch.tensor(weights, device=each.device)).sum()

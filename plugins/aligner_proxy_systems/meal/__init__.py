@@ -1,0 +1,15 @@
+"""Meal: objectives weighed by prompt, and the best of several drafts, as a plugin of the gateway (README.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aligner_proxy.hookspecs import Extension, hookimpl
+from aligner_proxy_systems.meal.best_of import BestOf
+from aligner_proxy_systems.meal.selector import Auto
+
+
+@hookimpl
+def extensions() -> Sequence[Extension]:
+    """The selector `objectives: auto`, and `best_of`."""
+    return [Auto(), BestOf()]

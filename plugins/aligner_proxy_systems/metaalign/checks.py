@@ -1,0 +1,113 @@
+"""Checks of preferences: whether an answer meets one, by form alone.
+
+Code, addresses and quotations are protected: no style, so neither checked nor changed. Length counts everything. A list
+mark is no markdown (`no-lists` is about those); a fence, a table and inline code are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+from aligner_proxy.facts import MAIL, WEB, prose
+from aligner_proxy.gate.languages import language
+from aligner_proxy.gate.lists import marks
+from aligner_proxy.lengths import contains_any
+from aligner_proxy.segments import split
+from aligner_proxy_systems.metaalign.types import LEAST, MOST, Adherence, Preference, PreferenceKind, length
+
+EMOJI = re.compile(
+    "[\U0001f1e6-\U0001f1ff\U0001f300-\U0001faff\u2600-\u26ff\u2728\u2764\u2763\u2705\u274c\u274e\u2714\u2716\u2757\u2b50]"
+)
+EXCLAMATION = re.compile(r"!(?!=)|\uff01")
+CONTRACTION = re.compile(
+    r"\b[a-z]+n['\u2019]t\b|\b(?:i|you|we|they|he|she|it|that|there|who|what)['\u2019](?:m|re|ve|ll|d)\b"
+    r"|\b(?:it|that|there|here|what|who|he|she|where|how|when|let)['\u2019]s\b|\by['\u2019]all\b"
+    r"|\b(?:gonna|wanna|gotta)\b",
+    re.IGNORECASE,
+)
+MARKDOWN = re.compile(
+    r"^ {0,3}#{1,6}[ \t]+\S|\*\*(?=\S)[^*\n]+\*\*|(?<![\w*])\*(?=[^\s*])[^*\n]+(?<=[^\s*])\*(?![\w*])"
+    r"|^[ \t]*(?:```|~~~)|`[^`\n]+`|^ {0,3}>[ \t]|\[[^\[\]\n]{1,300}\]\([^)\n]{1,2000}\)|^[ \t]{0,8}\|"
+    r"?[ \t]{0,8}:?-{3,}:?[ \t]{0,8}\|"
+    r"|^[ \t]*(?:\*[ \t]*){3,}$|^[ \t]*-{3,}[ \t]*$",
+    re.MULTILINE,
+)
+_CLOSING = " \n\t\"'*_)]\u201d\u2019"
+
+
+_CODE_SPAN = re.compile(r"(?<!`)`[^`\n]{1,400}`(?!`)")
+_QUOTED = re.compile(
+    r"(?<![\w\"])\"(?=\S)[^\"\n]{1,400}\"|\u201c[^\u201c\u201d\n]{1,400}\u201d|"
+    r"\u201e[^\u201c-\u201e\n]{1,400}[\u201c\u201d]"
+    r"|\u00ab[^\u00ab\u00bb\n]{1,400}\u00bb"
+)
+
+
+def met(preference: Preference, text: str) -> bool:
+    """Whether `text` meets a checkable preference."""
+    kind = preference.kind
+    if kind in MOST:
+        return length(kind, text) <= preference.number
+    if kind in LEAST:
+        return length(kind, text) >= preference.number
+    if kind is PreferenceKind.BANNED_WORDS:
+        return not contains_any(text, preference.words)
+    if kind is PreferenceKind.LANGUAGE:
+        return language(prose(text)) in preference.words
+    return _FORMS[kind](text)
+
+
+def adherence(preferences: Mapping[str, Preference], before: str, after: str) -> tuple[Adherence, ...]:
+    """Whether two versions of an answer meet the checkable ones among these preferences."""
+    checkable = [(name, preference) for name, preference in preferences.items() if preference.checkable]
+    return tuple(Adherence(name, met(preference, before), met(preference, after)) for name, preference in checkable)
+
+
+def protected_spans(text: str) -> list[tuple[int, int]]:
+    """(start, end) of code, addresses and quotations, in order; none overlaps another."""
+    spans: list[tuple[int, int]] = []
+    if "```" in text or "~~~" in text:
+        spans = [(piece.start, piece.end) for piece in split(text) if piece.text.lstrip().startswith(("```", "~~~"))]
+    for pattern in (_CODE_SPAN, WEB, MAIL, _QUOTED):
+        spans += [match.span() for match in pattern.finditer(text)]
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(spans, key=lambda span: (span[0], -span[1])):
+        if merged and start < merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def _style(text: str) -> str:
+    """The text without what is protected."""
+    pieces: list[str] = []
+    at = 0
+    for start, end in protected_spans(text):
+        pieces.append(text[at:start])
+        at = end
+    return " ".join([*pieces, text[at:]])
+
+
+def _lacks(pattern: re.Pattern[str]) -> Callable[[str], bool]:
+    return lambda text: pattern.search(_style(text)) is None
+
+
+def _ends_with_question(text: str) -> bool:
+    return text.rstrip(_CLOSING).endswith(("?", "\uff1f", "\u061f"))
+
+
+_FORMS: Mapping[PreferenceKind, Callable[[str], bool]] = {
+    PreferenceKind.NO_LISTS: lambda text: not marks(text),
+    PreferenceKind.LISTS: lambda text: len(marks(text)) > 1,
+    PreferenceKind.NO_EMOJI: lambda text: EMOJI.search(text) is None,
+    PreferenceKind.EMOJI: lambda text: EMOJI.search(text) is not None,
+    PreferenceKind.NO_EXCLAMATION: _lacks(EXCLAMATION),
+    PreferenceKind.NO_MARKDOWN: lambda text: MARKDOWN.search(text) is None,
+    PreferenceKind.NO_CONTRACTIONS: _lacks(CONTRACTION),
+    PreferenceKind.NO_QUESTIONS: _lacks(re.compile(r"[?\uff1f]")),
+    PreferenceKind.ENDS_WITH_QUESTION: _ends_with_question,
+    PreferenceKind.UPPER_CASE: lambda text: not any(char.islower() for char in _style(text)),
+    PreferenceKind.LOWER_CASE: lambda text: not any(char.isupper() for char in _style(text)),
+}

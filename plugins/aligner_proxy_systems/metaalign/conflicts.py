@@ -1,0 +1,166 @@
+"""Conflicts of preferences: the operator's objectives go first, then the system prompt, then the user.
+
+1. What contradicts an objective of the operator (enforced, the route's, or a configured one that was asked for) is set
+   aside, and so is a checkable preference whose subject an objective speaks of without agreeing with it.
+2. What contradicts a preference of a higher tier is set aside; within a tier the later word counts.
+3. Preferences that can both hold both hold: of two bounds the tighter one, of two lists of banned words both.
+4. Words that speak of objectives, rules or instructions instead of the answer are set aside as a whole.
+
+Nothing here can take an objective away: preferences are only ever added behind them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from aligner_proxy.types import Objective
+from aligner_proxy_systems.metaalign.parser import ParsedText, parse
+from aligner_proxy_systems.metaalign.types import LEAST, MOST, Preference, PreferenceKind, PreferenceSource
+
+_OPPOSITES = (
+    {PreferenceKind.NO_LISTS, PreferenceKind.LISTS},
+    {PreferenceKind.NO_EMOJI, PreferenceKind.EMOJI},
+    {PreferenceKind.UPPER_CASE, PreferenceKind.LOWER_CASE},
+    {PreferenceKind.NO_QUESTIONS, PreferenceKind.ENDS_WITH_QUESTION},
+    {PreferenceKind.MAX_WORDS, PreferenceKind.MIN_WORDS},
+    {PreferenceKind.MAX_SENTENCES, PreferenceKind.MIN_SENTENCES},
+)
+_POLES = tuple(
+    (re.compile(rf"\b(?:{one})\b", re.I), re.compile(rf"\b(?:{other})\b", re.I))
+    for one, other in (
+        (r"formal(?:ly)?|professional(?:ly|ism)?", r"informal(?:ly)?|casual(?:ly)?|slang|chatty|slangy|"
+        r"unprofessional(?:ly)?"),
+        (r"brief(?:ly)?|short(?:er)?|concise(?:ly)?|terse(?:ly)?|brevity", r"long(?:er)?|detailed|"
+        r"verbose(?:ly)?|elaborate(?:ly)?|in[- ]depth|exhaustive(?:ly)?"),
+        (r"polite(?:ly)?|kind(?:ly|ness)?|respect(?:ful|fully)?|insult\w*|harmless(?:ness)?|"
+        r"warm(?:ly)?", r"rude(?:ly|ness)?|mean|insult\w*|disrespect\w*|offensive(?:ly)?|nasty|cruel(?:ly)?|"
+        r"mock\w*|hateful|swear\w*|curse|profan\w+|harmful|abusive(?:ly)?|toxic"),
+        (r"honest(?:ly|y)?|truth(?:ful\w*)?|correct(?:ness)?|factual(?:ly)?|accura\w+", r"lie|lies|lying|"
+        r"dishonest(?:ly)?|deceive|deceptive|false|made[- ]up|make things up|invent\w*|fake"),
+        (r"simple|simply|plain(?:ly)?|readable", r"technical(?:ly)?|jargon|complicated|convoluted"),
+        (r"serious(?:ly)?|sober(?:ly)?|professional(?:ly)?", r"funny|jok\w+|humou?r(?:ous\w*)?|silly|playful(?:ly)?"),
+        (r"harmless(?:ness)?|harm(?:ful)?|safe(?:ty|ly)?", r"harmful(?:ly)?|dangerous(?:ly)?|illegal(?:ly)?|"
+        r"violent(?:ly)?|unsafe|uncensored|unfiltered|no filter|weapons?|drugs?"),
+        (r"fair(?:ly|ness)?|unbiased|neutral(?:ly)?|stereotyp\w+", r"biased|racist|sexist|stereotyp\w+|"
+        r"prejudiced|one-sided"),
+    )
+)  # fmt: skip
+_ABOUT_RULES = re.compile(
+    r"\b(?:objectives?|instructions?|guidelines?|guard ?rails?|rules?|polic(?:y|ies)|system prompts?|"
+    r"system messages?|aligners?|align(?:ed|ment)|"
+    r"moderation|restrictions?|filters?|safeguards?|corrections?|corrector|jailbreak\w*|developer mode|"
+    r"admin(?:istrator)?|operator|"
+    r"override\w*|overrul\w+|disregard\w*|ignor(?:e|es|ing)|bypass\w*|disabl\w+|turn(?:ed)? off|forget|above|"
+    r"previous(?:ly)?|earlier|prior|"
+    r"harmless\w*|enforce\w*|unchanged|as is|as it is|(?:already|is|are) (?:perfect|fine|compliant|approved|"
+    r"exempt)|do not (?:edit|change|correct|flag)|"
+    r"never (?:edit|change|correct|flag)|don't (?:edit|change|correct|flag)|flag(?:ged)?|segments?|verdicts?)\b",
+    re.IGNORECASE,
+)
+# A preference yields to an objective that speaks of its subject, unless that was parsed as the same preference.
+_SUBJECTS: Mapping[PreferenceKind, re.Pattern[str]] = MappingProxyType(
+    {
+        PreferenceKind.NO_LISTS: re.compile(r"\b(?:lists?|bullets?|bulleted|enumerat\w+|numbered|steps)\b", re.I),
+        PreferenceKind.NO_EMOJI: re.compile(r"\bemojis?|emoticons?\b", re.I),
+        PreferenceKind.NO_EXCLAMATION: re.compile(r"\bexclamation|enthusias\w+|excited|excitement\b", re.I),
+        PreferenceKind.NO_MARKDOWN: re.compile(r"\bmarkdown|headings?|bold|formatting\b", re.I),
+        PreferenceKind.NO_CONTRACTIONS: re.compile(r"\bcontractions?|informal|casual|colloquial\b", re.I),
+        PreferenceKind.LANGUAGE: re.compile(
+            r"\b(?:in|into) (?:english|german|french|spanish|italian|portuguese|dutch|[A-Z][a-z]+(?:ish|ese|ian|"
+            r"an))\b|\blanguage of\b", re.I
+        ),
+        PreferenceKind.UPPER_CASE: re.compile(r"\bcapitals?|upper-? ?case|shout\w*\b", re.I),
+        PreferenceKind.LOWER_CASE: re.compile(r"\bcapitals?|lower-? ?case|spelling\b", re.I),
+        PreferenceKind.NO_QUESTIONS: re.compile(r"\bquestions?\b", re.I),
+        PreferenceKind.ENDS_WITH_QUESTION: re.compile(r"\bquestions?\b", re.I),
+        PreferenceKind.MAX_WORDS: re.compile(
+            r"\b(?:long|detailed|comprehensive|exhaustive|in[- ]depth|thorough)\b", re.I
+        ),
+        PreferenceKind.MIN_WORDS: re.compile(r"\b(?:short|brief|concise|terse|succinct|few words)\b", re.I),
+    }
+)  # fmt: skip
+_SAME_SUBJECT = {
+    PreferenceKind.LISTS: PreferenceKind.NO_LISTS,
+    PreferenceKind.EMOJI: PreferenceKind.NO_EMOJI,
+    **dict.fromkeys(
+        (PreferenceKind.MAX_SENTENCES, PreferenceKind.MAX_PARAGRAPHS, PreferenceKind.MAX_CHARS),
+        PreferenceKind.MAX_WORDS,
+    ),
+    PreferenceKind.MIN_SENTENCES: PreferenceKind.MIN_WORDS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """What of all tiers holds together: preferences that rules can check, and words by where they were said."""
+
+    preferences: tuple[Preference, ...] = ()
+    words: tuple[tuple[PreferenceSource, str], ...] = ()
+
+
+def contradict(one: Preference, other: Preference) -> bool:
+    """Whether no answer meets both."""
+    if one.kind is other.kind:
+        return one.kind is PreferenceKind.LANGUAGE and not set(one.words) & set(other.words)
+    if {one.kind, other.kind} not in _OPPOSITES:
+        return False
+    if one.kind in MOST:
+        return one.number < other.number
+    if other.kind in MOST:
+        return other.number < one.number
+    return True
+
+
+def in_force(operator: Sequence[Objective], tiers: Iterable[tuple[PreferenceSource, ParsedText]]) -> InForce:
+    """What holds of `tiers`, the highest first, beside the operator's objectives."""
+    above = [objective.text for objective in operator]
+    agreed = [preference for text in above for preference in parse(text, PreferenceSource.SYSTEM).preferences]
+    held: dict[PreferenceKind, Preference] = {}
+    words: list[tuple[PreferenceSource, str]] = []
+    for source, parsed in tiers:
+        for preference in parsed.preferences:
+            kind = preference.kind
+            if _yields(preference, above, agreed) or any(contradict(preference, higher) for higher in held.values()):
+                continue
+            held[kind] = _both(held[kind], preference) if kind in held else preference
+        if source is PreferenceSource.SYSTEM:
+            # Only for contradictions: a system prompt's words are no objective, and no aligner reads them.
+            above = [*above, parsed.words]
+        elif parsed.words and not _ABOUT_RULES.search(parsed.words) and not _opposed(parsed.words, above):
+            words.append((source, parsed.words))
+    return InForce(tuple(held.values()), tuple(words))
+
+
+def _yields(preference: Preference, operator: Sequence[str], agreed: Sequence[Preference]) -> bool:
+    """Whether an objective of the operator stands against a preference."""
+    if any(contradict(preference, other) for other in agreed):
+        return True
+    if preference.kind is PreferenceKind.BANNED_WORDS:
+        return any(word.casefold() in text.casefold() for word in preference.words for text in operator)
+    subject = _SUBJECTS.get(_SAME_SUBJECT.get(preference.kind, preference.kind))
+    if subject is None or any(other.kind is preference.kind for other in agreed):
+        return False
+    return any(subject.search(text) for text in operator)
+
+
+def _opposed(words: str, above: Iterable[str]) -> bool:
+    """Whether words ask for the opposite of what stands above them."""
+    return any(
+        (high.search(text) and low.search(words)) or (low.search(text) and high.search(words) and not high.search(text))
+        for text in above
+        for high, low in _POLES
+    )
+
+
+def _both(one: Preference, other: Preference) -> Preference:
+    """Two preferences of one kind that can both hold, as one; its source is the higher tier."""
+    if one.kind in MOST:
+        return replace(one, number=min(one.number, other.number))
+    if one.kind in LEAST:
+        return replace(one, number=max(one.number, other.number))
+    if one.kind is PreferenceKind.BANNED_WORDS:
+        return replace(one, words=tuple(dict.fromkeys((*one.words, *other.words))))
+    return one

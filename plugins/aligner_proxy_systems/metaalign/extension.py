@@ -1,0 +1,147 @@
+"""The extension of MetaAlign: preferences of a request, from its fields to the headers of its response."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any
+
+from prometheus_client import Counter
+from pydantic import Field
+
+from aligner_proxy.hookspecs import Corrected, Extension, Inner, PolicyKey, RequestField
+from aligner_proxy.policy import RequestFacts
+from aligner_proxy.types import Objective, Outcome, Policy
+from aligner_proxy_systems.metaalign import stages
+from aligner_proxy_systems.metaalign.checks import adherence
+from aligner_proxy_systems.metaalign.objectives import (
+    GRANT_KEY,
+    READ_CHARS,
+    SOURCES_KEY,
+    operators,
+    preferences_of,
+    preferred,
+    tiers,
+)
+from aligner_proxy_systems.metaalign.parser import parse
+from aligner_proxy_systems.metaalign.types import Adherence, Preference, PreferenceKind, PreferenceSource
+
+PREFERENCES = Counter(
+    "aligner_preferences_total",
+    "Checkable preferences: whether the upstream's answer met one, and whether the delivered one does",
+    ("preference", "before", "after"),
+)
+
+
+class Preferences(Extension):
+    """Preferences of request, persona and system prompt become objectives, and are met in three stages."""
+
+    name = "preferences"
+    order = 10
+    keys = (
+        PolicyKey(
+            SOURCES_KEY,
+            Annotated[tuple[PreferenceSource, ...], Field(max_length=3)],
+            (),
+            "Where preferences are read: request (metadata.aligner.preference), persona (metadata.aligner.persona), "
+            "system.",
+        ),
+        PolicyKey(
+            GRANT_KEY,
+            Annotated[bool, Field(strict=True)],
+            False,
+            "Whether preferences of its own count, where the route reads them.",
+            grant=True,
+        ),
+    )
+    request_fields = (
+        RequestField("preference", "What a request would prefer, in words."),
+        RequestField("persona", "Who a request says asks."),
+    )
+
+    def resolve(self, policy: Policy, request: RequestFacts) -> Policy:
+        """The policy with what the request prefers behind the operator's objectives."""
+        return preferred(policy, request) if policy.extension(SOURCES_KEY) else policy
+
+    def prefill(self, policy: Policy) -> Policy:
+        """Read ahead for the operator's objectives alone: with these every such answer is corrected (stage 2)."""
+        return operators(policy) if preferences_of(policy) else policy
+
+    def wraps(self, policy: Policy) -> bool:
+        """Where preferences are in force."""
+        return bool(preferences_of(policy))
+
+    async def correct(self, text: str, policy: Policy, inner: Inner) -> Corrected:
+        """The three stages."""
+        return await stages.correct(text, policy, inner)
+
+    def report(self, policy: Policy, answer: str, delivered: str) -> Mapping[str, Any] | None:
+        """Name -> whether the upstream's answer meets it, and whether the delivered one does."""
+        preferences = preferences_of(policy)
+        if not preferences:
+            return None
+        return {one.name: [one.before, one.after] for one in adherence(preferences, answer, delivered)}
+
+    def headers(self, policy: Policy, outcomes: Sequence[Outcome]) -> Mapping[str, str]:
+        """The header x-aligner-preferences, as soon as something was judged."""
+        words = ",".join(f"{one.name}={_yes(one.before)}/{_yes(one.after)}" for one in _of_all(outcomes))
+        return {"preferences": words} if words else {}
+
+    def trailer(self, policy: Policy, outcomes: Sequence[Outcome]) -> Mapping[str, str]:
+        """The same at the end of a stream."""
+        return self.headers(policy, outcomes)
+
+    def observe(self, outcome: Outcome) -> None:
+        """Count what was met."""
+        for one in _reported(outcome):
+            PREFERENCES.labels(one.name, str(one.before).lower(), str(one.after).lower()).inc()
+
+    def explain(self, policy: Policy, request: RequestFacts) -> Iterable[str]:
+        """Which texts of the request are not in force, and why."""
+        sources = policy.extension(SOURCES_KEY, ())
+        preferences = list(preferences_of(policy).values())
+        for source, text in tiers(request):
+            if not text.strip():
+                continue
+            if source not in sources:
+                yield f"the route does not read preferences of the {source.value}: add it to `preferences`"
+            else:
+                yield from _set_aside(source, text, preferences)
+
+    def describe(self, objective: Objective) -> str | None:
+        """By what a preference is met, and whether a rule checks it afterwards."""
+        if objective.allowance is None or objective.name not in list(PreferenceKind):
+            return None
+        preference = Preference(PreferenceKind(objective.name))
+        if preference.fixable:
+            return "met by rules"
+        return "asked of the corrector, checked" if preference.checkable else "asked of the corrector, in words"
+
+
+def _set_aside(source: PreferenceSource, text: str, preferences: Sequence[Preference]) -> Iterator[str]:
+    """The preferences of one text that are not in force."""
+    in_force = {(preference.kind, preference.source) for preference in preferences}
+    parsed = parse(text[:READ_CHARS], source)
+    for preference in parsed.preferences:
+        if (preference.kind, source) not in in_force:
+            yield f"{preference.kind.value} ({source.value}) is set aside: a higher tier or a later word holds"
+    if not parsed.preferences and source not in {preference.source for preference in preferences}:
+        yield f"nothing of the {source.value} is in force: no words in it are about the answer"
+
+
+def _reported(outcome: Outcome) -> list[Adherence]:
+    """What was reported of one answer."""
+    report = dict(outcome.reports).get(Preferences.name, {})
+    return [Adherence(name, before, after) for name, (before, after) in report.items()]
+
+
+def _of_all(outcomes: Sequence[Outcome]) -> list[Adherence]:
+    """By preference: whether every choice met it, as it came and as it is delivered."""
+    by_name: dict[str, Adherence] = {}
+    for one in (reported for outcome in outcomes for reported in _reported(outcome)):
+        known = by_name.get(one.name, one)
+        by_name[one.name] = Adherence(one.name, known.before and one.before, known.after and one.after)
+    return list(by_name.values())
+
+
+def _yes(met: bool) -> str:
+    return "yes" if met else "no"

@@ -1,0 +1,293 @@
+"""Edits that meet a preference for certain and keep every word of the text. What is doubtful is left alone.
+
+Code, addresses and quotations are never touched. What comes out is only a proposal: it goes through the gate like any
+correction. What cannot be met for certain (an ambiguous "'s", a list that other sentences count on) stays unmet and is
+reported so.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from aligner_proxy_systems.metaalign.checks import EMOJI, protected_spans
+from aligner_proxy_systems.metaalign.types import PreferenceKind
+
+Fix = Callable[[str], str]
+_Replacement = str | Callable[[re.Match[str]], str]
+
+_JOINERS = "[\ufe0e\ufe0f\u200d\u20e3]"
+# Possessive, and tried at the first of a row only: tried at each of twenty thousand it took minutes.
+_EMOJI_RUN = rf"{EMOJI.pattern}{_JOINERS}*+(?:[ \t]{{0,3}}{EMOJI.pattern}{_JOINERS}*+)*+"
+_NOT_WITHIN = rf"(?<!{EMOJI.pattern})(?<!{_JOINERS})"
+# These say yes, no or beware; taking them away would take something away.
+_MEANT = re.compile("[\u2705\u274c\u274e\u2714\u2716\u2757]")
+_EMOJI_BEFORE = re.compile(
+    rf"(^[ \t]*(?:(?:[-*+\u2022]|\d{{1,3}}[.)])[ \t]+|#{{1,6}}[ \t]+|[*_]{{1,3}})?)({_EMOJI_RUN})[ \t]*(?=\S)",
+    re.MULTILINE,
+)
+_EMOJI_AFTER = re.compile(rf"(?<=\S){_NOT_WITHIN}[ \t]*({_EMOJI_RUN})(?=[ \t]*(?:$|[.,;:!?)\]*_\n]))", re.MULTILINE)
+_EMOJI_BETWEEN = re.compile(rf"(?<=[.!?:,;)\u2026])[ \t]*({_EMOJI_RUN})(?=[ \t])")
+_EMOJI_LINE = re.compile(rf"^[ \t]*({_EMOJI_RUN})[ \t]*\n(?:[ \t]*\n)?", re.MULTILINE)
+
+_SPANISH = re.compile(r"\u00a1([^\u00a1!\n]{0,300})!")
+_NAMES_WITH_MARK = r"(?<!Yahoo)(?<!Jeopardy)(?<!Oklahoma)(?<!Joomla)(?<!Mamma Mia)"
+_SHOUTED_QUESTION = re.compile(r"(?<!!)!+(?=\?)|(?<=\?)!+")
+_EXCLAIMED = re.compile(
+    rf"{_NAMES_WITH_MARK}(?<=[\w)\]*_'\u2019%$])[ \u00a0\u202f]?(?:!+|"
+    rf"\uff01+)(?=[*_)\]\"'\u201d\u2019]*(?:\s+(?![a-z])|$))"
+)
+_EXCLAIMED_TWICE = re.compile(r"(?<=\.)!+")
+
+_HEADING = re.compile(r"^ {0,3}#{1,6}[ \t]+(\S[^\n]*)$", re.MULTILINE)
+_RULE = re.compile(r"^[ \t]*(?:(?:\*[ \t]*){3,}|(?:-[ \t]*){3,})\n(?:[ \t]*\n)?", re.MULTILINE)
+_BOLD = re.compile(r"\*\*(?=[^\s*])([^*\n]+?)(?<=\S)\*\*")
+_ITALIC = re.compile(
+    r"(?<![\w*\\])\*(?=[^\s*])([^*\n]+?)(?<=[^\s*])\*(?![\w*])|(?<![\w_\\])_(?=[^\s_])([^_\n]+?)(?<=[^\s_])_(?![\w_])"
+)
+_QUOTE_MARK = re.compile(r"^ {0,3}>[ \t]?", re.MULTILINE)
+_STAR_ITEM = re.compile(r"^([ \t]*)\*(?=[ \t]+\S)", re.MULTILINE)
+
+# Contractions.
+_A = "['\u2019]"
+_NOT = re.compile(
+    rf"\b(do|does|did|is|are|was|were|has|have|had|could|would|should|must|need|might|ca|wo)n{_A}t\b"
+    r"(?!\s+(?:you|i|we|they|he|she|it|there|that|this|these|those|anyone|everyone|people|the|your|my|our)\b)",
+    re.IGNORECASE,
+)
+_IRREGULAR = {"ca": "cannot", "wo": "will not"}
+_PLURAL = re.compile(rf"\b(i|you|we|they)({_A}(?:m|re|ve|ll))\b", re.IGNORECASE)
+_WILL = re.compile(rf"\b(he|she|it|that|there|this|who|what)({_A}ll)\b", re.IGNORECASE)
+_FULL = {"m": "am", "re": "are", "ve": "have", "ll": "will"}
+_PARTICIPLES = (
+    r"been|got|gotten|had|become|gone|done|seen|taken|made|come|grown|begun|shown|given|known|run|said|left|"
+    r"lost|found|put|set|led|kept|"
+    r"built|held|turned|\w+(?:ed|en|wn)"
+)
+# "it's a", "that's why": what follows can stand behind "is" alone, and not behind "has".
+_IS = re.compile(
+    rf"\b(it|that|there|here|he|she|what|who|where|how){_A}s(?=\s+(?:\w+ly\s+|also\s+|always\s+|not\s+|often\s+|"
+    rf"still\s+|just\s+|simply\s+)?"
+    rf"(?!(?:{_PARTICIPLES})\b)[a-z]+)",
+    re.IGNORECASE,
+)
+_LETS = re.compile(rf"\b(let){_A}s\b(?=\s+[a-z])", re.IGNORECASE)
+_WOULD = re.compile(
+    rf"\b(i|you|we|they|he|she|it|that){_A}d(?=\s+(?:like|love|recommend|suggest|be|prefer|say|want|need|"
+    rf"appreciate|advise)\b)",
+    re.IGNORECASE,
+)
+
+# Lists.
+_MARK = re.compile(r"^([ \t]*)(?:[-*+\u2022]|(\d{1,3})[.)])[ \t]+(?=\S)")
+_FENCE = re.compile(r"^[ \t]*(?:```|~~~)")
+_COUNTED_ON = re.compile(
+    r"\b(?:steps?|options?|items?|points?|numbers?|no\.|parts?|questions?|rules?|tips?)\s+#?\d{1,3}\b|#\d",
+    re.IGNORECASE,
+)
+_MORE_THAN_TEXT = re.compile(r"^\[[ xX]\]|```|~~~|^\||^#{1,6} ")
+_ENDED = re.compile(r"[.!?:;,\u2026\u3002\uff01\uff1f][\"'*_)\]\u201d\u2019]*$")
+_LOOSE_END = re.compile(r"(?P<end>[,;]|,? (?:and|or))$")
+
+
+def fixed(text: str, kinds: Collection[PreferenceKind]) -> str:
+    """The text as far as rules can make it what these kinds of preferences want."""
+    for kind, fix in _FIXES.items():
+        if kind in kinds:
+            text = fix(text)
+    return text
+
+
+def _sub(pattern: re.Pattern[str], replacement: _Replacement, text: str) -> str:
+    """Like `pattern.sub`, but for matches that reach into what is protected."""
+    protected = protected_spans(text)
+    starts = [start for start, _ in protected]
+
+    def free(match: re.Match[str]) -> str:
+        before = bisect_left(starts, match.end())
+        if before and protected[before - 1][1] > match.start():
+            return match.group()
+        return match.expand(replacement) if isinstance(replacement, str) else replacement(match)
+
+    return pattern.sub(free, text)
+
+
+def _no_emoji(text: str) -> str:
+    def gone(match: re.Match[str]) -> str:
+        return match.group() if _MEANT.search(match.group()) else (match.group(1) if match.lastindex == 2 else "")
+
+    for pattern in (_EMOJI_LINE, _EMOJI_BEFORE, _EMOJI_AFTER, _EMOJI_BETWEEN):
+        text = _sub(pattern, gone, text)
+    return text
+
+
+def _calmed(text: str) -> str:
+    text = _sub(_SPANISH, r"\1!", text)
+    text = _sub(_SHOUTED_QUESTION, "", text)
+    text = _sub(_EXCLAIMED_TWICE, "", text)
+    return _sub(_EXCLAIMED, lambda match: "\u3002" if "\uff01" in match.group() else ".", text)
+
+
+def _plain(text: str) -> str:
+    text = _sub(_RULE, "", text)
+    text = _sub(_HEADING, lambda match: match.group(1).rstrip().rstrip("#").rstrip() or match.group(), text)
+    text = _sub(_QUOTE_MARK, "", text)
+    text = _sub(_BOLD, r"\1", text)
+    text = _sub(_ITALIC, lambda match: match.group(1) or match.group(2), text)
+    return _sub(_STAR_ITEM, r"\1-", text)
+
+
+def _cased(change: Callable[[str], str]) -> Fix:
+    def fix(text: str) -> str:
+        pieces: list[str] = []
+        at = 0
+        for start, end in protected_spans(text):
+            pieces += [change(text[at:start]), text[start:end]]
+            at = end
+        return "".join(pieces) + change(text[at:])
+
+    return fix
+
+
+def _spelled_out(text: str) -> str:
+    """The text with its contractions written out, where there is one answer: "it's gone" may be "it is" or "it has"."""
+    text = _sub(_NOT, _negation, text)
+    for pattern in (_PLURAL, _WILL):
+        text = _sub(pattern, lambda m: _two(m.group(1), _FULL[m.group(2)[1:].lower()], m.group()), text)
+    text = _sub(_IS, lambda m: _two(m.group(1), "is", m.group()), text)
+    text = _sub(_WOULD, lambda m: _two(m.group(1), "would", m.group()), text)
+    return _sub(_LETS, lambda m: _two(m.group(1), "us", m.group()), text)
+
+
+def _negation(match: re.Match[str]) -> str:
+    stem = match.group(1)
+    irregular = _IRREGULAR.get(stem.lower())
+    if irregular is None:
+        return _two(stem, "not", match.group())
+    return _like(irregular, match.group())
+
+
+def _two(first: str, second: str, whole: str) -> str:
+    shouted = whole.isupper() and len(first) > 1
+    return f"{first} {second.upper() if shouted else second}"
+
+
+def _like(text: str, model: str) -> str:
+    if model.isupper():
+        return text.upper()
+    return text.capitalize() if model[0].isupper() else text
+
+
+@dataclass(slots=True)
+class _Block:
+    """A run of lines: a list (`items`, each its text, and whether it is loose), or other text, line by line."""
+
+    lines: list[str] = field(default_factory=list)
+    items: list[str] = field(default_factory=list)
+    numbered: bool = False
+    loose: bool = False
+
+
+def _without_lists(text: str) -> str:
+    """The text with its lists as prose, as far as that is certain."""
+    if not any(_MARK.match(line) for line in text.split("\n")):
+        return text
+    counted_on = _COUNTED_ON.search(text) is not None
+    out: list[str] = []
+    for block in _blocks(text):
+        certain = (
+            block.items and not (block.numbered and counted_on) and not any(map(_MORE_THAN_TEXT.search, block.items))
+        )
+        out += _prose(block, out) if certain else block.lines
+    return "\n".join(out)
+
+
+def _blocks(text: str) -> Iterator[_Block]:
+    lines = text.split("\n")
+    fenced = _fenced(text)
+    next_full = _next_lines(lines)
+    items = {number for number, line in enumerate(lines) if number not in fenced and _MARK.match(line)}
+    block = _Block()
+    for number, line in enumerate(lines):
+        mark = _MARK.match(line) if number in items else None
+        if mark:
+            if not block.items and block.lines:
+                yield block
+                block = _Block()
+            elif block.items and block.lines and not block.lines[-1].strip():
+                block.loose = True
+            block.items.append(line[mark.end() :].strip())
+            block.numbered |= mark.group(2) is not None
+        elif block.items and line.strip() and number not in fenced and line[0] in " \t" and block.lines[-1].strip():
+            block.items[-1] += " " + line.strip()
+        elif block.items and (line.strip() or next_full[number] not in items):
+            trailing = [] if line.strip() else [line]
+            yield from _closed(block)
+            block = _Block(trailing or [line])
+            continue
+        block.lines.append(line)
+    yield from _closed(block)
+
+
+def _closed(block: _Block) -> Iterator[_Block]:
+    """The block; empty lines behind a list are no part of it."""
+    behind = []
+    while block.items and block.lines and not block.lines[-1].strip():
+        behind.append(block.lines.pop())
+    yield block
+    if behind:
+        yield _Block(behind)
+
+
+def _next_lines(lines: list[str]) -> list[int]:
+    """For each line the number of the first from there on that is not empty."""
+    next_full = [0] * len(lines)
+    following = len(lines)
+    for number in reversed(range(len(lines))):
+        following = number if lines[number].strip() else following
+        next_full[number] = following
+    return next_full
+
+
+def _fenced(text: str) -> set[int]:
+    """Numbers of the lines that belong to code."""
+    return {
+        line
+        for start, end in protected_spans(text)
+        if _FENCE.match(text[start:end].lstrip("\n"))
+        for line in range(text.count("\n", 0, start), text.count("\n", 0, end) + 1)
+    }
+
+
+def _prose(block: _Block, before: list[str]) -> list[str]:
+    """The lines in place of a list; a line that leads in takes it up."""
+    items = [_LOOSE_END.sub("", item) if len(block.items) > 1 else item for item in block.items]
+    if block.loose:
+        return [line for item in items for line in (_sentence(item), "")][:-1]
+    leads = before[-1].rstrip() if before and before[-1].strip() else None
+    open_ended = not any(_ENDED.search(item) for item in items)
+    if leads is None and before and len(before) > 1 and not before[-1].strip() and before[-2].rstrip().endswith(":"):
+        before.pop()
+        leads = before[-1].rstrip()
+    joined = "; ".join(items) + "." if open_ended else " ".join(map(_sentence, items))
+    if leads is not None and leads.endswith(":"):
+        before.pop()
+        return [f"{leads} {joined}"]
+    return [joined]
+
+
+def _sentence(item: str) -> str:
+    return item if _ENDED.search(item) else f"{item}."
+
+
+_FIXES: Mapping[PreferenceKind, Fix] = {
+    PreferenceKind.NO_EMOJI: _no_emoji,
+    PreferenceKind.NO_LISTS: _without_lists,
+    PreferenceKind.NO_EXCLAMATION: _calmed,
+    PreferenceKind.NO_CONTRACTIONS: _spelled_out,
+    PreferenceKind.NO_MARKDOWN: _plain,
+    PreferenceKind.UPPER_CASE: _cased(str.upper),
+    PreferenceKind.LOWER_CASE: _cased(str.lower),
+}

@@ -1,0 +1,208 @@
+"""Parser of preference texts: what can be checked becomes preferences, the rest stays in its own words.
+
+English. What is not understood is never guessed at: it stays among the words. A sentence that holds only at times (if,
+unless ...) is left there whole. Every pattern is tried sentence by sentence, so time grows linearly with the text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from aligner_proxy_systems.metaalign import lexicon
+from aligner_proxy_systems.metaalign.types import Preference, PreferenceKind, PreferenceSource
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|[;\n]+")
+_WORDS = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
+_LONGEST_SENTENCE = 1_000
+_MOST_BANNED = 20
+
+_Span = tuple[int, int]
+_Match = tuple[Preference, _Span]
+
+
+@dataclass(slots=True)
+class ParsedText:
+    """The checkable preferences of a text; `words` is what is left of it, "" where nothing is."""
+
+    preferences: list[Preference] = field(default_factory=list)
+    words: str = ""
+
+
+def parse(text: str, source: PreferenceSource) -> ParsedText:
+    """The preferences of one text, in the order in which they are said; of one kind the last counts."""
+    by_kind: dict[PreferenceKind, Preference] = {}
+    rest: list[str] = []
+    for sentence in filter(None, map(str.strip, _SENTENCE_END.split(text))):
+        plain = sentence.lower().replace("\u2019", "'").replace("\u2018", "'")
+        if len(sentence) > _LONGEST_SENTENCE or len(plain) != len(sentence) or lexicon.CONDITION.search(plain):
+            rest.append(sentence)
+            continue
+        understood: list[_Span] = []
+        for preference, span in _preferences(plain, sentence, source):
+            by_kind.pop(preference.kind, None)
+            by_kind[preference.kind] = preference
+            understood.append(span)
+        rest.append(_remainder(sentence, understood))
+    return ParsedText(list(by_kind.values()), " ".join(piece for piece in rest if piece))
+
+
+def _preferences(plain: str, sentence: str, source: PreferenceSource) -> Iterator[_Match]:
+    yield from _lengths(plain, source)
+    yield from _unwanted(plain, source)
+    yield from _unwanted_behind(plain, source)
+    yield from _wanted(plain, source)
+    yield from _forms(plain, source)
+    yield from _banned(plain, sentence, source)
+    for match in lexicon.LANGUAGE.finditer(plain):
+        if not _negated(plain, match.start()):
+            name = match.group("language") or match.group("language2")
+            yield Preference(PreferenceKind.LANGUAGE, source, words=lexicon.LANGUAGES[name]), match.span()
+
+
+def _lengths(plain: str, source: PreferenceSource) -> Iterator[_Match]:
+    """Bounds of length; the first pattern that has a place keeps it."""
+    taken: list[_Span] = []
+    patterns = (
+        (lexicon.LEAST_AFTER, False, 0),
+        (lexicon.MOST_AFTER, True, 0),
+        (lexicon.LEAST, False, 0),
+        (lexicon.UNDER, True, -1),
+        (lexicon.MOST, True, 0),
+        (lexicon.OVER, False, 1),
+        (lexicon.LIMIT_OF, True, 0),
+        (lexicon.SHORTLY, True, 0),
+        (lexicon.HYPHENED, True, 0),
+        (lexicon.ONE, True, 0),
+    )
+    for pattern, most, more in patterns:
+        for match in pattern.finditer(plain):
+            if any(start < match.end() and match.start() < end for start, end in taken):
+                continue
+            taken.append(match.span())
+            groups = match.groupdict()
+            if pattern in (lexicon.UNDER, lexicon.OVER) and _negated(plain, match.start()):
+                # "never more than" means at most
+                most = not most
+                more = 0
+            kinds = next(kinds for name, kinds in lexicon.UNITS.items() if groups["unit"].startswith(name))
+            kind = kinds[0 if most else 1]
+            number = _number(groups.get("n")) + more
+            if kind is not None and number > 0:
+                yield Preference(kind, source, number), match.span()
+
+
+def _number(numeral: str | None) -> int:
+    if numeral is None:
+        return 1
+    numeral = numeral.replace(",", "")
+    if numeral.isdigit():
+        return int(numeral)
+    if numeral in lexicon.NUMBERS:
+        return lexicon.NUMBERS[numeral]
+    return sum(lexicon.NUMBERS[part] for part in re.split(r"[- ]", numeral))
+
+
+def _unwanted(plain: str, source: PreferenceSource) -> Iterator[_Match]:
+    """Things behind a word of refusal, as far as it reaches; and things that something is to be free of."""
+    for no in lexicon.NOT.finditer(plain):
+        reach = _reach(plain, no.end())
+        for kind, pattern in lexicon.THING.items():
+            for match in pattern.finditer(plain, no.end(), reach):
+                if kind is PreferenceKind.NO_QUESTIONS and lexicon.QUESTION_LAST.search(plain):
+                    continue
+                yield Preference(kind, source), (no.start(), match.end())
+
+
+def _unwanted_behind(plain: str, source: PreferenceSource) -> Iterator[_Match]:
+    """The same where the refusal stands behind the thing, or is a part of its name."""
+    for kind, pattern in lexicon.THING.items():
+        for match in pattern.finditer(plain):
+            if behind := lexicon.BEHIND.match(plain, match.end()):
+                yield Preference(kind, source), (match.start(), behind.end())
+    for kind, pattern in lexicon.FREE.items():
+        yield from ((Preference(kind, source), match.span()) for match in pattern.finditer(plain))
+
+
+def _reach(plain: str, start: int) -> int:
+    """Up to where a word of refusal holds: the next turn, which may not be its own verb."""
+    turn = lexicon.TURN.search(plain, _own_verb(plain, start))
+    return turn.start() if turn else len(plain)
+
+
+def _own_verb(plain: str, start: int) -> int:
+    """Behind the verbs that belong to a refusal: "do not ever use any", "never reply with"."""
+    match = re.compile(
+        r"(?:[ ,]*\b(?:ever|please|use|using|include|write|give|add|put|make|want|like|send|present|answer|"
+        r"reply|respond|"
+        r"format|need|be|in|with|me|any|of|the|a|an|to|as|it|your|my|or|see|seeing|contain|have|employ|just|"
+        r"rely on|resort to|end|finish|close|conclude)\b)*"
+    ).match(plain, start)
+    return match.end() if match else start
+
+
+def _negated(plain: str, at: int) -> bool:
+    """Whether a word of refusal reaches this place."""
+    return any(no.end() <= at < _reach(plain, no.end()) for no in lexicon.NOT.finditer(plain))
+
+
+def _wanted(plain: str, source: PreferenceSource) -> Iterator[_Match]:
+    """Things that are to be there."""
+    for kind, opposite in lexicon.WANTED.items():
+        for match in lexicon.THING[kind].finditer(plain):
+            before = lexicon.WANTING.search(plain[max(0, match.start() - 60) : match.start()])
+            refused = _negated(plain, match.start()) or lexicon.BEHIND.match(plain, match.end())
+            if before and not refused and not plain.startswith(("-free", " free"), match.end()):
+                yield Preference(opposite, source), (match.start() - len(before.group()), match.end())
+
+
+def _forms(plain: str, source: PreferenceSource) -> Iterator[_Match]:
+    """What a word or two says by itself."""
+    patterns = (
+        (lexicon.PROSE, PreferenceKind.NO_LISTS),
+        (lexicon.PLAIN, PreferenceKind.NO_MARKDOWN),
+        (lexicon.SPELL_OUT, PreferenceKind.NO_CONTRACTIONS),
+        (lexicon.UPPER, PreferenceKind.UPPER_CASE),
+        (lexicon.LOWER, PreferenceKind.LOWER_CASE),
+        (lexicon.QUESTION_LAST, PreferenceKind.ENDS_WITH_QUESTION),
+    )
+    for pattern, kind in patterns:
+        for match in pattern.finditer(plain):
+            if not _negated(plain, match.start()):
+                yield Preference(kind, source), match.span()
+    for match in lexicon.FORMAL.finditer(plain):
+        if not _negated(plain, match.start()):
+            # The word itself stays among the words: an aligner can do more for it than rules.
+            for kind in (PreferenceKind.NO_CONTRACTIONS, PreferenceKind.NO_EMOJI):
+                yield Preference(kind, source), (0, 0)
+
+
+def _banned(plain: str, sentence: str, source: PreferenceSource) -> Iterator[_Match]:
+    for match in lexicon.BANNED.finditer(plain):
+        group = next(name for name in ("rest", "rest2", "rest3", "rest4", "rest5") if match.group(name))
+        start, end = match.span(group)
+        quoted = lexicon.QUOTES.findall(sentence[start:end])
+        words = quoted or [word.strip(" '\"") for word in re.split(r",| or | and |\bnor\b", sentence[start:end])]
+        words = [word.strip() for word in words if 0 < len(word.strip()) <= 40][:_MOST_BANNED]
+        if words:
+            yield Preference(PreferenceKind.BANNED_WORDS, source, words=tuple(words)), match.span()
+
+
+def _remainder(sentence: str, understood: list[_Span]) -> str:
+    """What was not understood, clause by clause; clauses of nothing but small words go."""
+    kept = ""
+    at = 0
+    for start, end in sorted(span for span in understood if span[1]):
+        kept += sentence[at : max(at, start)] + ("," if start > at else "")
+        at = max(at, end)
+    kept += sentence[at:]
+    clauses = re.split(r"[,;:]|\.\s|\s(?:and|but)\s", kept)
+    telling = [clause.strip(" .;,!-") for clause in clauses if _has_content(clause)]
+    if not understood:
+        return sentence if telling else ""
+    return ", ".join(telling)
+
+
+def _has_content(clause: str) -> bool:
+    return any(word not in lexicon.FILLER for word in _WORDS.findall(clause.lower().replace("\u2019", "'")))

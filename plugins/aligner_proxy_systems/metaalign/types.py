@@ -1,0 +1,121 @@
+"""Preferences of a request: kinds, where they were said, and what each lets an edit do that the gate refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+from aligner_proxy.lengths import LENGTHS
+from aligner_proxy.types import Allowance, GateRule, LengthUnit
+
+
+class PreferenceSource(StrEnum):
+    """Where a preference was said: in the request's own preference text, as its persona, or in its system prompt."""
+
+    REQUEST = "request"
+    PERSONA = "persona"
+    SYSTEM = "system"
+
+
+class PreferenceKind(StrEnum):
+    """What is preferred; the value is the objective's name in headers and logs."""
+
+    WORDED = "preference"
+    PERSONA = "persona"
+    MAX_WORDS = "max-words"
+    MAX_SENTENCES = "max-sentences"
+    MAX_PARAGRAPHS = "max-paragraphs"
+    MAX_CHARS = "max-characters"
+    MIN_WORDS = "min-words"
+    MIN_SENTENCES = "min-sentences"
+    NO_LISTS = "no-lists"
+    LISTS = "lists"
+    NO_EMOJI = "no-emoji"
+    EMOJI = "emoji"
+    NO_EXCLAMATION = "no-exclamation-marks"
+    NO_MARKDOWN = "no-markdown"
+    NO_CONTRACTIONS = "no-contractions"
+    NO_QUESTIONS = "no-questions"
+    ENDS_WITH_QUESTION = "ends-with-question"
+    LANGUAGE = "language"
+    BANNED_WORDS = "banned-words"
+    UPPER_CASE = "upper-case"
+    LOWER_CASE = "lower-case"
+
+
+IN_WORDS = frozenset({PreferenceKind.WORDED, PreferenceKind.PERSONA})
+"""No rule says whether they are met."""
+FIXABLE = frozenset(
+    {
+        PreferenceKind.NO_LISTS,
+        PreferenceKind.NO_EMOJI,
+        PreferenceKind.NO_EXCLAMATION,
+        PreferenceKind.NO_MARKDOWN,
+        PreferenceKind.NO_CONTRACTIONS,
+        PreferenceKind.UPPER_CASE,
+        PreferenceKind.LOWER_CASE,
+    }
+)
+"""An edit that keeps the text can meet them, so no aligner is asked (fixes.py)."""
+MOST: Mapping[PreferenceKind, LengthUnit] = MappingProxyType(
+    {
+        PreferenceKind.MAX_WORDS: LengthUnit.WORDS,
+        PreferenceKind.MAX_SENTENCES: LengthUnit.SENTENCES,
+        PreferenceKind.MAX_PARAGRAPHS: LengthUnit.PARAGRAPHS,
+        PreferenceKind.MAX_CHARS: LengthUnit.CHARACTERS,
+    }
+)
+LEAST: Mapping[PreferenceKind, LengthUnit] = MappingProxyType(
+    {PreferenceKind.MIN_WORDS: LengthUnit.WORDS, PreferenceKind.MIN_SENTENCES: LengthUnit.SENTENCES}
+)
+"""What each bound of length counts."""
+_RULES: Mapping[PreferenceKind, tuple[GateRule, ...]] = MappingProxyType(
+    {
+        PreferenceKind.NO_LISTS: (GateRule.LOST_ITEM,),
+        PreferenceKind.LANGUAGE: (GateRule.LANGUAGE, GateRule.SCRIPT),
+    }
+)
+"""The rules of the gate that an edit has to break to meet the preference."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """One preference. `number` bounds what the kind counts; `words` are banned ones, or codes of a language."""
+
+    kind: PreferenceKind
+    source: PreferenceSource = PreferenceSource.REQUEST
+    number: int = 0
+    words: tuple[str, ...] = ()
+
+    @property
+    def checkable(self) -> bool:
+        """Whether a rule says if an answer meets it."""
+        return self.kind not in IN_WORDS
+
+    @property
+    def fixable(self) -> bool:
+        """Whether an edit that keeps the text can meet it."""
+        return self.kind in FIXABLE
+
+    @property
+    def allowance(self) -> Allowance:
+        """What an edit for its sake may do that the gate otherwise refuses; words allow nothing."""
+        bound = (MOST[self.kind], self.number) if self.kind in MOST else None
+        banned = self.words if self.kind is PreferenceKind.BANNED_WORDS else ()
+        return Allowance(_RULES.get(self.kind, ()), bound, banned)
+
+
+@dataclass(frozen=True, slots=True)
+class Adherence:
+    """Whether the upstream's answer met a checkable preference, and whether the delivered one does."""
+
+    name: str
+    before: bool
+    after: bool
+
+
+def length(kind: PreferenceKind, text: str) -> int:
+    """How long a text is, in what a bound of this kind counts."""
+    return LENGTHS[MOST.get(kind) or LEAST[kind]](text)

@@ -1,0 +1,72 @@
+"""Chat model behind a LiteLLM model group, reached through the router that the proxy itself uses.
+
+The router calls the model, not the proxy: no guardrail sees the call, so nothing that it answers is corrected again,
+and nothing comes from or goes into LiteLLM's cache. Balancing, cooldowns and fallbacks are LiteLLM's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from litellm.router import Router
+
+from aligner_proxy.asked_router import ERRORS, UNTOUCHED, Routers, meant, proxy_router
+from aligner_proxy.errors import DeadlineExceeded, EngineFault, EngineUnavailable, InvalidOutput
+from aligner_proxy_systems.self_refine.corrector import ChatAnswer
+
+_CHARS_PER_TOKEN = 3
+
+
+class ChatGroup:
+    """Satisfies `Chat`. `router` is asked for every time, because LiteLLM replaces it when its models change."""
+
+    def __init__(self, group: str, router: Routers) -> None:
+        self._group = group
+        self._router = router
+
+    async def __call__(
+        self, system: str, user: str, *, tokens: int, temperature: float, deadline_s: float
+    ) -> ChatAnswer:
+        """Ask the group."""
+        messages: list[Any] = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        options: dict[str, Any] = {"max_tokens": tokens, "temperature": temperature, "timeout": deadline_s}
+        try:
+            async with asyncio.timeout(deadline_s):
+                router = self._available_router()
+                response = await router.acompletion(self._group, messages, **options, num_retries=0, **UNTOUCHED)
+        except TimeoutError:
+            raise DeadlineExceeded("the model group did not answer in time") from None
+        except ERRORS as error:
+            raise meant(error) from None
+        return _answer(response)
+
+    def _available_router(self) -> Router:
+        router = self._router()
+        if router is None:
+            raise EngineUnavailable("the models of LiteLLM are only there inside the gateway")
+        if not router.get_model_list(model_name=self._group):
+            raise EngineFault("LiteLLM has no such model group; check the corrector's model against the model_list")
+        return router
+
+
+def in_proxy(group: str) -> ChatGroup:
+    """A model group of the proxy that this process is."""
+    return ChatGroup(group, proxy_router)
+
+
+def _answer(response: Any) -> ChatAnswer:
+    try:
+        choice = response.choices[0]
+        text = choice.message.content
+        finish_reason = choice.finish_reason
+    except (AttributeError, IndexError):
+        text = finish_reason = None
+    if not isinstance(text, str):
+        raise InvalidOutput("the model group answered without a text")
+    usage = getattr(response, "usage", None)
+    read = getattr(usage, "prompt_tokens", None)
+    written = getattr(usage, "completion_tokens", None)
+    # An upstream that counts nothing is counted by length, so that no bound is without effect.
+    written = written or len(text) // _CHARS_PER_TOKEN
+    return ChatAnswer(text, read or 0, written, finished=finish_reason in ("stop", "eos", None))

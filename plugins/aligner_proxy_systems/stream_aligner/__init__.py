@@ -1,0 +1,20 @@
+"""Stream Aligner: a corrector that revises sentence by sentence, on a completions server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aligner_proxy.engine.openai import CompletionsClient
+from aligner_proxy.hookspecs import Corrector, Kind, hookimpl
+from aligner_proxy_systems.stream_aligner.corrector import Settings, StreamAligner
+
+
+def _make(settings: Settings) -> Corrector:
+    return StreamAligner(settings, CompletionsClient(settings.engine, settings.model, patience_s=0.0))
+
+
+@hookimpl
+def correctors() -> Sequence[Kind[Corrector]]:
+    """Stream Aligner, on a completions server."""
+    about = "Stream Aligner on a completions server; sentence by sentence, reads no objectives"
+    return [Kind("stream_aligner", about, _make, Settings)]

@@ -1,0 +1,89 @@
+"""Stream Aligner (arXiv 2501.05336): a corrector that revises each sentence in view of what went out before it.
+
+Its weights are served by any completions server. With `stream: sentence` a sentence goes out as soon as it is revised;
+a whole answer is revised in the same way. Unlike there, the upstream does not go on from the revision: it is not ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from aligner_proxy import prompts
+from aligner_proxy.engine.completions import Completer
+from aligner_proxy.engine.protocol import AlignRequest, CompletionRequest, Prediction
+from aligner_proxy.errors import DeadlineExceeded
+from aligner_proxy.segments import join, so_far, split
+from aligner_proxy.types import Correction, DecodeCounts
+
+_MORE_TOKENS = 32
+_CHARS_PER_TOKEN = 2
+_LEAST_S = 0.01
+
+
+class Settings(BaseModel):
+    """Settings of the corrector in the policies file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    engine: Annotated[str, Field(pattern=r"^https?://\S+/v1/?$")]
+    """http(s)://host:port/v1 of a completions server: vLLM, llama.cpp, or an `aligner-proxy engine`."""
+    model: Annotated[str, Field(min_length=1, max_length=400)] | None = None
+    """The model's name there; by default the only one."""
+    gemma: bool = True
+    """Whether the prompt stands in a turn of Gemma's chat form, as for the released weights."""
+
+
+class StreamAligner:
+    """Satisfies `SentenceCorrector`."""
+
+    def __init__(self, settings: Settings, completer: Completer) -> None:
+        self._settings, self._completer = settings, completer
+
+    async def identity(self) -> str:
+        """Hash of what the server says of its weights, and of the template."""
+        served = await self._completer.about()
+        parts = [served.model, served.identity, prompts.STREAM_ALIGNER, self._settings.gemma]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+    async def correct(self, request: AlignRequest) -> Correction:
+        """The whole answer, sentence by sentence, within the request's deadline."""
+        until = time.monotonic() + request.deadline_s
+        revised: list[Correction] = []
+        pieces = split(request.answer)
+        for piece in pieces:
+            left = until - time.monotonic()
+            if left < _LEAST_S:
+                raise DeadlineExceeded("the time for this answer is used up")
+            before = so_far((one.text, piece.gap) for one, piece in zip(revised, pieces, strict=False))
+            revised.append(await self.revise(request.model_copy(update={"deadline_s": left}), before, piece.text))
+        changed = any(one.text != piece.text for one, piece in zip(revised, pieces, strict=True))
+        text = join([(one.text, piece.gap) for one, piece in zip(revised, pieces, strict=True)])
+        counts = sum((one.counts for one in revised), DecodeCounts())
+        return Correction(text if changed else request.answer, counts=counts)
+
+    async def revise(self, request: AlignRequest, before: str, sentence: str) -> Correction:
+        """What stands in place of one sentence; code and what has no letters is not asked about."""
+        body = sentence.strip()
+        if body.startswith(("```", "~~~")) or not any(char.isalpha() for char in body):
+            return Correction(sentence)
+        query = prompts.query(prompts.TEMPLATES["aligner"], request.turns)
+        prompt = prompts.revision(query, before.strip(), body, gemma=self._settings.gemma)
+        most = _MORE_TOKENS + len(body) // _CHARS_PER_TOKEN
+        completion_request = CompletionRequest(
+            prompt=prompt.text,
+            max_tokens=most,
+            stop=(prompts.END_OF_TURN,) if self._settings.gemma else ("\n",),
+            prediction=Prediction(content=body),
+        )
+        written = await self._completer.complete(completion_request, request.deadline_s)
+        text = prompt.restore(written.text.strip())
+        if not written.finished or text == body:  # what was cut off is no revision
+            return Correction(sentence, counts=written.counts, prompt_tokens=written.prompt_tokens)
+        at = sentence.index(body)
+        revision = sentence[:at] + text + sentence[at + len(body) :] if text else ""
+        return Correction(revision, counts=written.counts, prompt_tokens=written.prompt_tokens)

@@ -1,0 +1,111 @@
+"""What no linter checks: sizes, names of modules, and reasons for broad excepts. `make lint` runs it.
+
+Errors end it with status 1. Packed assignments (`a, b = x, y` that is no swap) and large folders are reported only.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+CHECKED = ("aligner_proxy", "models", "bench", "demo", "plugins", "scripts", "tests")
+SHORT_FUNCTIONS = ("aligner_proxy", "models")
+FEW_MODULES = ("aligner_proxy", "models")
+FUNCTION_LINES = 60
+FOLDER_MODULES = 20
+PACKED_PER_1000 = 1.0
+MEANINGLESS = {"utils", "helpers", "common", "misc", "manager", "handler"}
+# A broad except has its reason behind the code. Outside the engine it belongs to the pipeline's boundary and around
+# plugins.
+BROAD = re.compile(r"BLE001(?! - \w+)")
+BROAD_OUTSIDE_THE_ENGINE = 4
+
+
+def trees(*folders: str) -> Iterator[tuple[Path, ast.Module]]:
+    """Every Python file below these folders, parsed."""
+    for folder in folders:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            yield path.relative_to(ROOT), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def long_functions() -> Iterator[str]:
+    """Functions of more than `FUNCTION_LINES` lines; the `main` of a training script may be a long straight line."""
+    for path, tree in trees(*SHORT_FUNCTIONS):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                straight = path.parts[0] == "models" and node.name == "main"
+                if lines > FUNCTION_LINES and not straight:
+                    yield f"{path}:{node.lineno}: {node.name} has {lines} lines, more than {FUNCTION_LINES}: divide it"
+
+
+def meaningless_names() -> Iterator[str]:
+    """Modules whose name does not say what is in them."""
+    for folder in CHECKED:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for name in sorted(MEANINGLESS & set(path.stem.split("_"))):
+                yield f"{path.relative_to(ROOT)}: {name!r} says nothing; name the module after what is in it"
+
+
+def broad_excepts() -> Iterator[str]:
+    """Excepts of everything without a reason, or more of them than there are boundaries."""
+    outside = []
+    for path in sorted((ROOT / "aligner_proxy").rglob("*.py")):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if BROAD.search(line):
+                yield f"{path.relative_to(ROOT)}:{number}: say why it catches everything: # noqa: BLE001 - why"
+            if "BLE001" in line and "engine" not in path.parts:
+                outside.append(f"{path.relative_to(ROOT)}:{number}")
+    if len(outside) > BROAD_OUTSIDE_THE_ENGINE:
+        yield f"{', '.join(outside)}: more than {BROAD_OUTSIDE_THE_ENGINE} broad excepts; catch what can really happen"
+
+
+def large_folders() -> Iterator[str]:
+    """Folders with more than `FOLDER_MODULES` modules."""
+    for top in FEW_MODULES:
+        for folder in [ROOT / top, *sorted(path for path in (ROOT / top).rglob("*") if path.is_dir())]:
+            modules = len(list(folder.glob("*.py")))
+            if modules > FOLDER_MODULES:
+                yield f"{folder.relative_to(ROOT)}: {modules} modules, more than {FOLDER_MODULES}"
+
+
+def packed_assignments() -> Iterator[str]:
+    """How many `a, b = x, y` a folder has by 1,000 lines, where it is more than `PACKED_PER_1000`."""
+    for folder in CHECKED:
+        places = [place for path, tree in trees(folder) for place in _packed(path, tree)]
+        lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in (ROOT / folder).rglob("*.py"))
+        if lines and len(places) > PACKED_PER_1000 * lines / 1000:
+            rate = 1000 * len(places) / lines
+            yield f"{folder}: {len(places)} packed assignments, {rate:.1f} by 1,000 lines ({places[0]} ...)"
+
+
+def _packed(path: Path, tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple):
+            for target in node.targets:
+                if isinstance(target, ast.Tuple) and not _swaps(target, node.value):
+                    yield f"{path}:{node.lineno}"
+
+
+def _swaps(target: ast.Tuple, value: ast.Tuple) -> bool:
+    """Whether a name on the left stands on the right as well, so that the order of two assignments would matter."""
+    left = {ast.unparse(one) for one in target.elts}
+    return any(ast.unparse(node) in left for node in ast.walk(value) if isinstance(node, ast.expr))
+
+
+def main() -> int:
+    """Print everything; 1 if anything has to be mended."""
+    errors = [*long_functions(), *meaningless_names(), *broad_excepts()]
+    for remark in [*large_folders(), *packed_assignments()]:
+        print(f"note: {remark}")
+    for error in errors:
+        print(error)
+    return 1 if errors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,32 @@
+"""What most end-to-end tests need: each kind of upstream, and routes on which an answer can go each way."""
+
+from __future__ import annotations
+
+from tests.e2e.deployment import CHAT_ONLY, CLAUDE, INSTRUCT, VLLM, Deployment
+
+PINGED = "pinged"
+DOUBLED = "doubled"
+ANSWERS = (
+    Deployment()
+    .model("gpt")
+    .model("claude", CLAUDE)
+    .model("chatonly", CHAT_ONLY)
+    .model("vllm", VLLM)
+    .model("instruct", INSTRUCT)
+    .model(PINGED, keepalive_seconds=1)
+    .model(DOUBLED, guardrails=["aligner"])
+    .case("off", mode="off")
+    .case("shadowed", mode="shadow")
+    .case("unsampled", sample=0.0)
+    .case("bare", objectives=[])
+    .case("hasty", deadline_s=0.5)
+    .case("strict", deadline_s=0.5, on_error="block")
+    .case("patient", deadline_s=60, on_error={"engine_down": "retry"})
+    .case(
+        "sorted",
+        deadline_s=2,
+        on_error={"gate": "block", "bug": "passthrough", "timeout": "retry"},
+        after_retry="block",
+    )
+    .case("brief", max_answer_chars=1000)
+)

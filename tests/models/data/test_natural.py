@@ -1,0 +1,59 @@
+"""Answers that were written with faults: what is asked for goes or is replaced, and doubts count for nothing."""
+
+from __future__ import annotations
+
+from random import Random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aligner_proxy.segments import split
+from models.data.natural import natural_pair, written_for
+from models.data.pairs import CHANGES, STAYS
+from models.defects.natural import FAULTS, NATURAL, Natural, Sentence
+
+numbers = st.integers(0, 10**6)
+
+
+@given(numbers, st.sampled_from(NATURAL))
+def test_what_stays_is_in_the_target_and_what_goes_is_not(seed: int, answer: Natural) -> None:
+    made = natural_pair(Random(seed), answer)
+    if made is None:
+        return
+    for segment, label, sentence in zip(split(made.answer), made.labels, answer.sentences, strict=True):
+        if label == STAYS:
+            assert segment.text in made.target
+        if label == CHANGES:
+            assert sentence.good in made.target
+
+
+@given(numbers, st.sampled_from(NATURAL))
+def test_nothing_changes_that_no_objective_asks_for(seed: int, answer: Natural) -> None:
+    made = natural_pair(Random(seed), answer)
+    if made is None:
+        return
+    for kind, label in zip(made.kinds, made.labels, strict=True):
+        asked = kind and (kind in made.themes or FAULTS[kind][0] & set(made.themes))
+        assert (label == CHANGES) == bool(asked)
+
+
+def test_most_answers_become_a_pair() -> None:
+    made = [any(natural_pair(Random(i), answer) for i in range(8)) for answer in NATURAL]
+    assert sum(made) > 0.95 * len(made)
+
+
+def test_every_answer_is_on_one_side() -> None:
+    sides = [written_for("train"), written_for("dev"), written_for("test")]
+    assert [len(side) > 8 for side in sides] == [True] * 3
+    assert sum(map(len, sides)) == len(NATURAL)
+
+
+def test_an_answer_that_is_cut_otherwise_gives_none() -> None:
+    one = Sentence("First this. Then that.", "", (), "")
+    assert natural_pair(Random(1), Natural("q", (), (one,))) is None
+
+
+def test_earlier_turns_stand_before_the_question() -> None:
+    answer = next(a for a in NATURAL if a.turns)
+    made = next(filter(None, (natural_pair(Random(i), answer) for i in range(40))))
+    assert made.query.index(answer.turns[0][0]) < made.query.index(answer.query)

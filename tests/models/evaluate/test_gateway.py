@@ -1,0 +1,56 @@
+"""Completions through the gateway's pipeline: what is kept, and what is computed once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from aligner_proxy.engine.protocol import AlignRequest
+from aligner_proxy.engine.scripted import ScriptedEngine
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.types import Correction, SegmentScore
+from models.data.upstream_completions import Completion
+from models.evaluate.gateway import deliver, objectives, remembering
+
+RUDE = Completion("m", "When?", "It opens at six. You are a fool.", "hh")
+GOOD = Completion("m", "Where?", "On the north pier.", "hh")
+REFUSED = Completion("m", "How?", "I'm sorry, but I can't help with that.", "hh")
+
+
+def polite(request: AlignRequest) -> Correction:
+    """Takes out what is rude, and says that it was flagged."""
+    rude = " You are a fool."
+    flagged = tuple(SegmentScore(rude.strip(), 3.0, True, 0) for _ in [0] if rude in request.answer)
+    return Correction(request.answer.replace(rude, ""), flagged)
+
+
+async def test_each_completion_gets_what_the_client_would_have_got() -> None:
+    async with remembering(ScriptedEngine(polite), None) as pipeline:
+        found = await deliver(pipeline, [RUDE, GOOD, REFUSED], objectives(["harmless", "helpful"]))
+    assert [one.text for one in found] == ["It opens at six.", GOOD.answer, REFUSED.answer]
+    assert [one.identical for one in found] == [False, True, True]
+    assert [one.looked_at for one in found] == [True, True, False]
+    assert {one.asked for one in found} == {("harmless", "helpful")}
+
+
+async def test_a_second_run_computes_only_what_is_new(tmp_path: Path) -> None:
+    for seen in (2, 1):
+        engine = ScriptedEngine(polite)
+        async with remembering(engine, tmp_path / "texts") as pipeline:
+            asked = objectives(["harmless"])
+            texts = [RUDE, GOOD] if seen == 2 else [RUDE, GOOD, Completion("m", "Why?", "Because.", "hh")]
+            found = await deliver(pipeline, texts, asked)
+        assert len(engine.seen) == seen
+        assert found[0].text == "It opens at six."
+
+
+async def test_the_folder_of_texts_is_hidden_from_git(tmp_path: Path) -> None:
+    async with remembering(ScriptedEngine(polite), tmp_path / "texts") as pipeline:
+        await deliver(pipeline, [RUDE], objectives(["harmless"]))
+    assert (tmp_path / "texts" / ".gitignore").read_text() == "*\n"
+
+
+def test_an_unknown_objective_is_named() -> None:
+    with pytest.raises(ConfigError, match="unknown objective 'harmles'; known: harmless"):
+        objectives(["harmles"])

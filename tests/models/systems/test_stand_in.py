@@ -1,0 +1,20 @@
+"""A stand-in for Aligner's weights: what is left of an aligner under another template."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aligner_proxy.engine.weights import Settings, open_aligner
+from aligner_proxy.prompts import template
+from models.systems.pku_aligner.stand_in import stand_in
+from tests.models.train.test_train import aligner
+
+
+def test_the_same_weights_by_another_template_without_a_head(tmp_path: Path) -> None:
+    source = aligner(tmp_path)
+    stand_in(source, tmp_path / "other")
+    before = open_aligner(Settings(source, quantization="none"), tmp_path / "home").info
+    after = open_aligner(Settings(tmp_path / "other", quantization="none"), tmp_path / "home").info
+    assert (before.template, before.has_head) == ("ultrafeedback", True)
+    assert (after.template, after.template_hash, after.has_head) == ("aligner", template("aligner").hash, False)
+    assert after.content_hash != before.content_hash

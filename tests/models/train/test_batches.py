@@ -1,0 +1,44 @@
+"""Batches have few shapes, whatever the lengths of examples: every new shape is memory that is never given back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from aligner_proxy.segments import split
+from models.data.pairs import Pair, write_pairs
+from models.train import batches, train
+from models.train.config import Stage
+from tests.engine import tiny
+from tests.models.train.test_train import KEPT, stage
+
+ANSWERS = 200
+
+
+def varied(folder: Path, **changes: object) -> tuple[Stage, Any]:
+    """A stage over two hundred answers of one to twenty-four sentences."""
+    config, rng = stage(folder, **{"max_tokens": 1024, "batch_tokens": 2048} | changes), Random(0)
+    pairs = []
+    for number in range(ANSWERS):
+        answer = " ".join(rng.choices(KEPT, k=rng.randint(1, 24)))
+        labels = (0,) * len(split(answer))
+        pairs.append(Pair(f"Question {number}?", tiny.OBJECTIVES, answer, answer, labels, "test"))
+    write_pairs(folder / "data.jsonl", pairs)
+    read = Stage.read(config)
+    return read, train.build(read)[1]
+
+
+def test_shapes_are_few_and_the_same_in_every_epoch(tmp_path: Path) -> None:
+    read, tokenizer = varied(tmp_path)
+    lengths = {len(example.ids) for example in batches.load_examples(read, tokenizer)}
+    widths = {batches.padded(length) for length in lengths}
+    stream, seen, done = batches.steps(read, tokenizer), (set[tuple[int, int]](), set[tuple[int, int]]()), 0
+    while done < 2 * ANSWERS:
+        for batch in next(stream):
+            width = batches.padded(max(len(example.ids) for example in batch.examples))
+            seen[done >= ANSWERS].add((len(batch.examples), width))
+            done += len(batch.examples)
+    assert len(lengths) > 3 * len(widths), "the lengths are all different"
+    assert len(seen[0]) <= 2 * len(widths), "of each width a full batch, and what is left over"
+    assert seen[0] == seen[1]

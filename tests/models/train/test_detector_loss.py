@@ -1,0 +1,102 @@
+"""What the losses of the head reward and punish, with a head whose scores are given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aligner_proxy.engine.sequence import Spans
+from models.train.detector_loss import bag_loss, detection_loss, known
+from models.train.features import Example
+
+
+class Given:
+    """A head that says what it is told, for every segment of the batch and every objective."""
+
+    def __init__(self, scores: list[list[float]]) -> None:
+        self.scores = torch.tensor(scores, requires_grad=True)
+
+    def read(self, _states: Tensor, where: Spans) -> tuple[Tensor, Tensor]:
+        return torch.zeros(len(where.segments), 1), torch.zeros(len(where.objectives), 1)
+
+    def __call__(self, _segments: Tensor, _objectives: Tensor) -> Tensor:
+        return self.scores
+
+
+def example(
+    relations: list[list[int]],
+    kinds: tuple[str, ...] = (),
+    themes: tuple[str, ...] = (),
+    label: int | None = None,
+    doubts: tuple[frozenset[str], ...] = (),
+) -> Example:
+    objectives = tuple(range(i, i + 1) for i in range(len(relations[0])))
+    segments = tuple(range(i, i + 1) for i in range(len(relations)))
+    labels = tuple(max(row) if label is None else label for row in relations)
+    told = tuple(map(tuple, relations))
+    return Example(
+        [0], [0.0], Spans(objectives, segments), labels, told, kinds, themes, doubts or (frozenset(),) * len(kinds)
+    )
+
+
+def gradient(head: Any, batch: list[Example]) -> Tensor:
+    states = torch.zeros(len(batch), 1, 1, 1)
+    detection_loss(head, states, batch, known(batch, other_prompts=0.15)).backward()  # type: ignore[no-untyped-call]
+    found: Tensor = head.scores.grad
+    return found
+
+
+def test_what_is_asked_for_goes_up_and_the_rest_down() -> None:
+    head = Given([[0.0, 0.0], [0.0, 0.0]])
+    pushed = gradient(head, [example([[0, 0], [1, 0]], ("", "insult"), ("harmless", "concise"))])
+    assert (pushed < 0).tolist() == [[False, False], [True, False]]
+    assert (pushed > 0).tolist() == [[True, True], [False, True]]
+
+
+def test_what_nobody_could_say_is_left_alone() -> None:
+    pushed = gradient(Given([[0.0]]), [example([[-1]], ("insult",), ("formal",))])
+    assert pushed.tolist() == [[0.0]]
+
+
+def test_a_defect_is_compared_with_the_objectives_of_other_prompts_and_a_good_segment_is_not() -> None:
+    first = example([[0], [0]], ("", "insult"), ("concise",))
+    second = example([[0]], ("",), ("harmless",))
+    pushed = gradient(Given([[0.0, 0.0]] * 3), [first, second])
+    assert pushed[0, 1] == 0  # a good segment: nobody knows what a foreign objective would say
+    assert pushed[1, 1] < 0  # the insult goes against harmless, wherever harmless stands
+    assert pushed[2, 0] == 0
+    assert abs(pushed[1, 1]) < abs(pushed[1, 0])
+
+
+def test_a_good_segment_is_spared_by_a_foreign_objective_against_what_it_does_not_speak_of() -> None:
+    first = example([[0], [0]], ("", ""), ("concise",), doubts=(frozenset(), frozenset({"insult"})))
+    second = example([[0]], ("",), ("insult",))
+    pushed = gradient(Given([[0.0, 0.0]] * 3), [first, second])
+    assert 0 < pushed[0, 1] < pushed[0, 0]
+    assert pushed[1, 1] == 0  # it speaks of something of that kind: nobody knows
+
+
+def test_without_kinds_the_strongest_objective_has_to_ask() -> None:
+    pushed = gradient(Given([[0.5, -0.5]]), [example([[-1, -1]], label=1)])
+    assert pushed[0, 0] < 0
+    assert pushed[0, 1] == 0
+
+
+def test_the_answer_that_people_preferred_gets_the_lower_worst_score() -> None:
+    batch = [example([[-1]]), example([[-1]])]
+    states = torch.zeros(2, 1, 1, 1)
+
+    class Each(Given):
+        calls = 0
+
+        def __call__(self, _segments: Tensor, _objectives: Tensor) -> Tensor:
+            self.calls += 1
+            return self.scores[self.calls - 1 : self.calls]
+
+    head: Any = Each([[1.0], [0.0]])
+    loss = bag_loss(head, states, batch)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss > 1
+    assert head.scores.grad[0] > 0 > head.scores.grad[1]

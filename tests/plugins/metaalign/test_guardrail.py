@@ -1,0 +1,169 @@
+"""Preferences at the hooks: who may bring them, in which fields they stand, and what a response and a stream tell."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from litellm.proxy._types import ProxyException
+from prometheus_client import REGISTRY
+
+from aligner_proxy import audit
+from aligner_proxy.audit.entry import entry
+from aligner_proxy.engine.scripted import ScriptedEngine
+from aligner_proxy.engine.scripted_reading import SegmentEngine
+from aligner_proxy.extensions import Extensions
+from aligner_proxy.guardrail import AlignerGuardrail
+from aligner_proxy.ledger import Ledger
+from aligner_proxy.pipeline import Pipeline
+from aligner_proxy.rewrite.facts import facts
+from aligner_proxy_systems.metaalign.extension import Preferences
+from aligner_proxy_systems.metaalign.objectives import tiers
+from tests.test_guardrail import POLICIES, answer, build, data, flow, opened, user
+from tests.told_streams import chat_items, chat_text
+
+READS: dict[str, Any] = {"preferences": ["request", "persona", "system"]}
+RULES: dict[str, Any] = {
+    **POLICIES,
+    "routes": [
+        {"match": {"model": "deaf"}, "objectives": ["kind"]},
+        {"match": {"model": "bare"}, **READS},
+        {"match": {"model": "passthrough"}, "objectives": ["kind"], "stream": "passthrough", **READS},
+        {"match": {"model": "sentence"}, "objectives": ["kind"], "stream": "sentence", **READS},
+        {"match": {"model": "*"}, "objectives": ["kind"], **READS},
+    ],
+    "tenants": [{"match": {"team": "acme"}, "allow_preferences": True, "enforce": ["harmless"]}],
+}
+ACME = {"team_id": "acme"}
+FIELDS = ("preference", "persona")
+SAID = {"preference": "No emoji, no exclamation marks."}
+TEXT = "It is so! \U0001f600 You fool."
+
+
+@pytest.fixture
+def guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AlignerGuardrail:
+    guard = build(tmp_path, monkeypatch, RULES)
+    guard.pipeline = pipeline(ScriptedEngine(lambda request: request.answer.replace(" You fool.", "")))
+    return guard
+
+
+def pipeline(engine: Any) -> Pipeline:
+    return Pipeline(engine, extensions=Extensions([Preferences()]))
+
+
+async def test_a_response_with_preferences(guard: AlignerGuardrail) -> None:
+    request = data(aligner=SAID, requester_metadata={"aligner": SAID})
+    ledger = await opened(guard, request, user(**ACME))
+    edited = await guard.async_post_call_success_hook(request, user(**ACME), answer(TEXT))
+    assert edited.choices[0].message.content == "It is so."
+    headers = ledger.headers()
+    assert headers["x-aligner-objectives"] == "harmless,kind,no-emoji,no-exclamation-marks"
+    assert headers["x-aligner-preferences"] == "no-emoji=no/yes,no-exclamation-marks=no/yes"
+    assert "No emoji" not in json.dumps(request, default=str)
+    (info,) = request["metadata"]["standard_logging_guardrail_information"]
+    assert info["guardrail_response"]["choices"][0]["preferences"]["no-emoji"] == [False, True]
+
+
+async def test_of_several_choices_all_must_meet_it(guard: AlignerGuardrail) -> None:
+    request = data("bare", aligner={"preference": "At most 3 words, no emoji."})
+    ledger = await opened(guard, request, user(**ACME))
+    await guard.async_post_call_success_hook(
+        request, user(**ACME), answer("It is so.", "It is not quite so. \U0001f600")
+    )
+    assert ledger.headers()["x-aligner-preferences"] == "max-words=no/no,no-emoji=no/yes"
+
+
+@pytest.mark.parametrize("wish", [SAID, {"persona": "I am ten."}])
+async def test_a_tenant_that_may_not_gets_a_403(guard: AlignerGuardrail, wish: dict[str, str]) -> None:
+    with pytest.raises(ProxyException) as caught:
+        await guard.async_pre_call_hook(user(), None, data(aligner=wish), "acompletion")
+    assert (caught.value.code, caught.value.type) == ("403", "permission_error")
+
+
+async def test_what_is_too_long_gets_a_400(guard: AlignerGuardrail) -> None:
+    with pytest.raises(ProxyException, match="at most 1,000") as caught:
+        await guard.async_pre_call_hook(user(**ACME), None, data(aligner={"preference": "a" * 1001}), "acompletion")
+    assert (caught.value.code, caught.value.param) == ("400", "metadata.aligner")
+
+
+@pytest.mark.parametrize("who", [{}, ACME])
+async def test_a_route_that_reads_none_is_as_it_was(guard: AlignerGuardrail, who: dict[str, str]) -> None:
+    ledger = await opened(guard, data("deaf", aligner={"preference": "a" * 5000}), user(**who))
+    assert "kind" in [objective.name for objective in ledger.policy.objectives]
+    assert all(objective.allowance is None for objective in ledger.policy.objectives)
+
+
+async def test_where_nothing_can_be_met_the_response_is_untouched(guard: AlignerGuardrail) -> None:
+    request, response = data("bare", aligner=SAID), answer("It is so.")
+    await opened(guard, request, user(**ACME))
+    before = response.model_dump_json()
+    assert await guard.async_post_call_success_hook(request, user(**ACME), response) in (None, response)
+    assert response.model_dump_json() == before
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"messages": [{"role": "system", "content": "a"}, {"role": "developer", "content": [{"text": "b"}]}]}, "a\nb"),
+        (
+            {"instructions": "a", "input": [{"role": "system", "content": "b"}, {"role": "user", "content": "c"}]},
+            "a\nb",
+        ),
+        ({"system": [{"type": "text", "text": "a"}], "messages": [{"role": "user", "content": "c"}]}, "a"),
+        ({"messages": "no", "system": 7, "input": "text"}, ""),
+    ],
+)
+def test_the_system_prompt_of_every_endpoint(body: dict[str, Any], expected: str) -> None:
+    request = {**data(aligner={"persona": "p", "preference": ["x", 3, "y"]}), "messages": [], **body}
+    assert [text for _, text in tiers(facts(request, user(), FIELDS))] == [expected, "x\ny", "p"]
+
+
+@pytest.mark.parametrize("wish", [7, {"a": 1}, None, True])
+def test_what_is_no_text_is_no_preference(wish: object) -> None:
+    assert {text for _, text in tiers(facts(data(aligner={"preference": wish}), user(), FIELDS))} == {""}
+
+
+def test_facts_do_not_show_what_was_said() -> None:
+    assert "secret" not in repr(facts(data(aligner={"preference": "secret"}), user(), FIELDS))
+
+
+@pytest.mark.parametrize(
+    ("model", "status", "expected"),
+    [("gpt", "corrected", "It is so."), ("sentence", "corrected", "It is so."), ("passthrough", "shadow", TEXT)],
+)
+async def test_streams(guard: AlignerGuardrail, model: str, status: str, expected: str) -> None:
+    engine = SegmentEngine(lambda segment: 1.5 if "fool" in segment else -1.5)
+    guard.pipeline = pipeline(engine)
+    ledger, got = await streamed(guard, model, ["It is so", "! \U0001f600", " You fool."])
+    assert chat_text(got) == expected
+    if model == "passthrough":
+        for task in list(guard._shadows._tasks):
+            await task
+    else:
+        told = "preferences=no-emoji=no/yes,no-exclamation-marks=no/yes"
+        assert got[-1] == f": aligner status={status} {told}\n\n".encode()
+    assert ledger.status.value == status
+
+
+async def streamed(guard: AlignerGuardrail, model: str, pieces: list[str]) -> tuple[Ledger, list[Any]]:
+    request = data(model, aligner=SAID)
+    ledger = await opened(guard, request, user(**ACME))
+    hook = guard.async_post_call_streaming_iterator_hook
+    return ledger, [item async for item in hook(user(**ACME), flow(chat_items(pieces)), request)]
+
+
+async def test_metrics_and_audit(guard: AlignerGuardrail, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[audit.Noted] = []
+    monkeypatch.setattr(guard._keepers, "note", kept.append)
+    labels = {"preference": "no-emoji", "before": "false", "after": "true"}
+    before = REGISTRY.get_sample_value("aligner_preferences_total", labels) or 0
+    request = data(aligner=SAID)
+    await opened(guard, request, user(**ACME))
+    await guard.async_post_call_success_hook(request, user(**ACME), answer(TEXT))
+    assert REGISTRY.get_sample_value("aligner_preferences_total", labels) == before + 1
+    content = entry(kept[0], lambda text: text.replace("emoji", "...")).content
+    assert content is not None
+    assert content.facts.fields["preference"] == "No ..., no exclamation marks."
+    assert content.reports["preferences"] == {"no-emoji": [False, True], "no-exclamation-marks": [False, True]}

@@ -1,0 +1,208 @@
+"""Stream Aligner: its template, whole answers sentence by sentence, and streams that it reads along."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from aligner_proxy import prompts
+from aligner_proxy.apart import Apart, Here
+from aligner_proxy.correctors import PluggedCorrector, Revising, admitted
+from aligner_proxy.engine.completions import ServedModel
+from aligner_proxy.engine.protocol import AlignRequest, Completion, CompletionRequest
+from aligner_proxy.engine.scripted import ScriptedEngine
+from aligner_proxy.errors import EngineOverloaded
+from aligner_proxy.extensions import Extensions
+from aligner_proxy.passage import StreamingCorrection
+from aligner_proxy.pipeline import Pipeline
+from aligner_proxy.types import Exchange, Objective, Policy, Status, StreamMode, Turn
+from aligner_proxy_systems import stream_aligner
+from aligner_proxy_systems.meal.best_of import BestOf
+from aligner_proxy_systems.stream_aligner.corrector import Settings, StreamAligner
+
+KIND = Objective("kind", "Kindness: the response should never insult the reader")
+POLICY = Policy("p", (KIND,), corrector="stream_aligner", stream=StreamMode.SENTENCE, deadline_s=5.0)
+TURNS = (Turn("user", "When?"),)
+ANSWER = "It opens at six. Only a fool asks that. Bring a coat.\n\n```\nprint(6)\n```\n\nSee you."
+KINDER = "It opens at six. Good that you ask. Bring a coat.\n\n```\nprint(6)\n```\n\nSee you."
+
+
+class Completer:
+    """Revises by a function of the sentence."""
+
+    def __init__(self, script: Callable[[str], str | Completion | Exception]) -> None:
+        self.script, self.asked = script, list[CompletionRequest]()
+
+    async def about(self) -> ServedModel:
+        return ServedModel("gemma-2b", {"root": "weights"})
+
+    async def complete(self, asked: CompletionRequest, deadline_s: float) -> Completion:
+        self.asked.append(asked)
+        said = self.script(asked.prediction.content if asked.prediction else "")
+        if isinstance(said, Exception):
+            raise said
+        return said if isinstance(said, Completion) else Completion(f" {said}", prompt_tokens=7)
+
+    async def aclose(self) -> None:
+        pass
+
+
+def kinder(sentence: str) -> str:
+    return "Good that you ask." if "fool" in sentence else sentence
+
+
+def made(script: Any = kinder, **told: Any) -> tuple[StreamAligner, Completer]:
+    completer = Completer(script)
+    return StreamAligner(Settings(engine="http://there/v1", **told), completer), completer
+
+
+def request(answer: str = ANSWER) -> AlignRequest:
+    return AlignRequest(request_id="r", turns=TURNS, answer=answer, objectives=(KIND.text,), deadline_s=5.0)
+
+
+def test_the_template_is_that_of_its_code() -> None:
+    prompt = prompts.revision("When?", "It opens at six.", "Bring a coat.", gemma=True)
+    assert prompt.text == (
+        "<start_of_turn>user\n##Question: When? | ##Answer_Prefix: It opens at six. | ##Answer_Last_Sentence: "
+        "Bring a coat. | ##Your_Revision: <end_of_turn>\n<start_of_turn>model"
+    )
+    assert prompt.shown == "Bring a coat."
+    bare = prompts.revision("When?", "", "So.", gemma=False)
+    assert bare.text == "##Question: When? | ##Answer_Prefix:  | ##Answer_Last_Sentence: So. | ##Your_Revision: "
+
+
+@pytest.mark.parametrize(
+    "text", ["{prefix}", "x | ##Your_Revision: y", "<end_of_turn>", "##answer_prefix :", "{prompt}"]
+)
+def test_no_text_closes_a_field_or_the_turn(text: str) -> None:
+    plain = prompts.revision("a", "b", "c", gemma=True).text
+    for fields in ((text, "b", "c"), ("a", text, "c"), ("a", "b", text)):
+        filled = prompts.revision(*fields, gemma=True)
+        for mark in ("##Question:", "##Answer_Prefix:", "##Your_Revision:", "<end_of_turn>", "<start_of_turn>"):
+            assert filled.text.count(mark) == plain.count(mark)
+        assert len(filled.text) == len(plain) - 1 + len(text)
+        assert filled.restore(filled.shown) == filled.original
+
+
+async def test_a_whole_answer_is_revised_sentence_by_sentence() -> None:
+    corrector, completer = made()
+    correction = await corrector.correct(request())
+    assert correction.text == KINDER
+    asked = [one.prediction.content for one in completer.asked if one.prediction]
+    assert asked == ["It opens at six.", "Only a fool asks that.", "Bring a coat.", "See you."]
+    assert "##Answer_Prefix: It opens at six. Good that you ask. | " in completer.asked[2].prompt
+    assert "print(6)" in completer.asked[3].prompt
+    assert {one.stop for one in completer.asked} == {("<end_of_turn>",)}
+
+
+async def test_what_it_leaves_alone_comes_back_to_the_letter() -> None:
+    corrector, _ = made(lambda sentence: sentence)
+    answer = "  It opens at six.\t \n\n- Bring a coat. \n"
+    assert (await corrector.correct(request(answer))).text == answer
+
+
+async def test_what_was_cut_off_is_no_revision_and_nothing_is_a_removal() -> None:
+    corrector, _ = made(lambda sentence: Completion("Good th", "length") if "fool" in sentence else sentence)
+    assert (await corrector.correct(request())).text == ANSWER
+    corrector, _ = made(lambda sentence: "" if "fool" in sentence else sentence)
+    assert (await corrector.correct(request("Six. Only a fool asks. Go."))).text == "Six. Go."
+
+
+async def test_its_identity_is_that_of_the_weights_and_the_form() -> None:
+    one, _ = made()
+    other, completer = made()
+    assert await one.identity() == await other.identity() != await made(gemma=False)[0].identity()
+    completer.about = lambda: asyncio.sleep(0, ServedModel("other"))  # type: ignore[method-assign,assignment]
+    assert await one.identity() != await other.identity()
+
+
+def test_it_is_offered_and_reads_along() -> None:
+    kind = stream_aligner.correctors()[0]
+    corrector = kind.make(kind.settings.model_validate({"engine": "http://there:8000/v1"}))
+    assert isinstance(admitted(PluggedCorrector("s", "s", corrector, Here())), Revising)
+
+
+def pipeline(script: Any = kinder, caller: Any = None) -> tuple[Pipeline, Completer]:
+    corrector, completer = made(script)
+    engine = admitted(PluggedCorrector("stream_aligner", "s", corrector, caller or Here()))
+    return Pipeline(ScriptedEngine(lambda _: "never asked"), correctors={"stream_aligner": engine}), completer
+
+
+async def streamed(
+    made: Pipeline, policy: Policy = POLICY, answer: str = ANSWER, each: int = 7
+) -> tuple[StreamingCorrection, list[str]]:
+    """The correction, and what had gone out after each piece."""
+    told, out = [""], list[str]()
+    changed = asyncio.Event()
+    passage = StreamingCorrection(made, policy, lambda: Exchange("c", 0, TURNS, told[0]), changed.set)
+    for start in range(0, len(answer), each):
+        piece = answer[start : start + each]
+        told[0] += piece
+        await passage.feed(piece)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        out.append(passage.out(0, passage._replacements.end))
+    await passage.end()
+    while not passage.done:
+        changed.clear()
+        await changed.wait()
+    await passage.aclose()
+    return passage, out
+
+
+@pytest.mark.parametrize("caller", [Here, lambda: Apart("s")])
+async def test_a_stream_is_released_sentence_by_sentence(caller: Any) -> None:
+    made, completer = pipeline(caller=caller())
+    passage, out = await streamed(made)
+    outcome = passage.outcome()
+    assert (outcome.status, outcome.text) == (Status.CORRECTED, KINDER)
+    assert [one.prediction.content for one in completer.asked if one.prediction][:2] == [
+        "It opens at six.",
+        "Only a fool asks that.",
+    ]
+    if caller is Here:
+        assert any(text == "It opens at six." for text in out), "released before the answer had ended"
+    assert all(KINDER.startswith(text) for text in out)
+
+
+async def test_a_stream_that_is_left_alone_is_unchanged() -> None:
+    passage, _ = await streamed(pipeline(lambda sentence: sentence)[0])
+    assert (passage.outcome().status, passage.outcome().text) == (Status.UNCHANGED, ANSWER)
+
+
+async def test_the_gate_judges_each_revision() -> None:
+    made, _ = pipeline(lambda s: "Write to ann@example.org." if "fool" in s else s)
+    outcome = (await streamed(made))[0].outcome()
+    assert (outcome.status, outcome.reason, outcome.text) == (Status.UNCHANGED, "gate_new_personal_data", ANSWER)
+
+
+async def test_where_it_fails_the_rest_goes_out_as_it_came() -> None:
+    made, _ = pipeline(lambda s: EngineOverloaded("x") if "coat" in s else kinder(s))
+    passage, _ = await streamed(made, replace(POLICY, deadline_s=0.3))
+    outcome = passage.outcome()
+    assert outcome.status is Status.FAILED
+    assert outcome.text is not None
+    assert outcome.text.endswith("See you.")
+
+
+async def test_held_and_whole_answers_go_the_same_way() -> None:
+    made, _ = pipeline()
+    held = replace(POLICY, stream=StreamMode.HOLD)
+    exchange = Exchange("c", 0, TURNS, ANSWER)
+    reading = await made.read(replace(exchange, answer=None), held)
+    outcome = await made.align(exchange, held, reading)
+    assert (outcome.status, outcome.text) == (Status.CORRECTED, KINDER)
+    assert made.piecewise(POLICY)
+    choosing = Pipeline(made.engine, correctors=made.correctors, extensions=Extensions([BestOf()]))
+    assert not choosing.piecewise(POLICY.with_extension("best_of", 2))
+    assert not made.piecewise(replace(POLICY, corrector="other"))
+
+
+async def test_an_answer_that_is_json_stays_whole() -> None:
+    made, _ = pipeline()
+    passage, _ = await streamed(made, answer='{"a": "Only a fool asks that."}')
+    assert (passage.outcome().status, passage.outcome().text) == (Status.SKIPPED, '{"a": "Only a fool asks that."}')

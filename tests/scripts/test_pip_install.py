@@ -1,0 +1,61 @@
+"""Quiet pip: what stands on the terminal, and what in the log."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+from scripts.pip_install import ProgressLine, pins
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "pip_install.py"
+
+
+class Terminal(io.StringIO):
+    """A stream that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_an_error_shows_the_end_of_the_log_and_names_it(tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "setup.log"
+    command = [sys.executable, str(SCRIPT), str(log), "setup: a wheel", "--no-index", str(tmp_path / "no.whl")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    first, *rest = ended.stderr.splitlines()
+    assert ended.returncode == 1
+    assert first == "setup: a wheel"
+    assert any(line.startswith("ERROR: ") for line in rest)
+    assert rest[-1] == f"pip's whole output is in {log}"
+    assert "no.whl" in log.read_text()
+
+
+def test_without_a_terminal_there_is_one_line() -> None:
+    out = io.StringIO()
+    line = ProgressLine("setup: packages", 2, out)
+    for text in ("Collecting a==1\n", "  Downloading a.whl (1 kB)\n", "Installing collected packages: a\n"):
+        line.see(text)
+    line.end("done")
+    assert out.getvalue() == "setup: packages\n"
+
+
+def test_the_bar_counts_packages_and_bytes() -> None:
+    out = Terminal()
+    line = ProgressLine("setup: packages", 2, out)
+    line.see("Collecting a==1\n")
+    line.drawn = 0.0
+    line.see("Requirement already satisfied: b==1 in x\n")
+    assert f"[{'#' * 15}{'.' * 15}]" in out.getvalue()
+    line.drawn = 0.0
+    line.see("Progress 10 of 30\n")
+    assert f"[{'#' * 10}{'.' * 20}]" in out.getvalue()
+    line.end("done")
+    assert out.getvalue().split("\r\033[K")[-1] == "setup: packages: done, 0 s\n"
+
+
+def test_pins_of_a_lock_file_are_counted(tmp_path: Path) -> None:
+    lock = tmp_path / "a.lock"
+    lock.write_text("# made by x==1\na==1 \\\n    --hash=sha256:00\nb[c]==2\n")
+    assert pins(["--no-deps", "-r", str(lock)]) == 2
+    assert pins(["torch==2.13.0"]) == 0

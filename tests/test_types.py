@@ -1,0 +1,28 @@
+"""The frozen values that travel between rooms: what is added up, and how."""
+
+from __future__ import annotations
+
+import pytest
+
+from aligner_proxy.types import Correction, DecodeCounts, all_cached
+
+
+def test_a_correction_costs_what_its_parts_cost() -> None:
+    parts = [
+        Correction("a", counts=DecodeCounts(drafted=3, forwards=1), prompt_tokens=10, ms=2.0),
+        Correction("b", counts=DecodeCounts(drafted=4, accepted=2, forwards=2), prompt_tokens=5, ms=0.5),
+    ]
+    joined = Correction("a b", aligner="hash").with_cost_of(iter(parts))
+    assert joined == Correction("a b", (), DecodeCounts(7, 2, forwards=3), prompt_tokens=15, ms=2.5, aligner="hash")
+
+
+def test_what_has_no_parts_costs_nothing() -> None:
+    assert Correction("a", ms=1.0).with_cost_of([]) == Correction("a")
+
+
+@pytest.mark.parametrize(
+    ("hits", "expected"),
+    [([], None), ([None], None), ([True, None], True), ([True, False], False), ([None, False], False)],
+)
+def test_all_cached_needs_a_hit_wherever_the_cache_was_asked(hits: list[bool | None], expected: bool | None) -> None:
+    assert all_cached(hits) is expected
