@@ -32,7 +32,7 @@ test: setup ## all tests that this machine can run, in WORKERS (2) processes wit
 
 test-long: setup ## what is marked `long`, and the random cases of the engine in full number
 	@LONG=1 $(PYTEST) --durations=3 -m long $(ARGS)
-	@LONG=1 $(BIN)/python -m pytest --durations=3 tests/engine/test_equality.py tests/engine/test_schedules.py $(ARGS)
+	@LONG=1 $(BIN)/python -m pytest --durations=3 tests/engine/test_equality.py tests/engine/scheduling/test_schedules.py $(ARGS)
 
 bench: setup ## added latency and throughput beside named peers; plots into OUT (.build/bench), the last line is JSON
 	@$(BIN)/python -m bench --out $(or $(OUT),.build/bench) $(if $(DATA),--data $(DATA)) $(ARGS)
@@ -48,7 +48,7 @@ load: setup ## what a correction adds against arrival rate, and what happens pas
 
 fuzz: setup ## 100,000 wrecked responses and 20,000 whole ones through the hooks; ARGS='--seed N --cases N'
 	@$(BIN)/python -W ignore -m tests.fuzz.fuzzing $(ARGS)
-	@$(BIN)/python -m pytest -q --hypothesis-profile=fuzz tests/test_untouched.py
+	@$(BIN)/python -m pytest -q --hypothesis-profile=fuzz tests/gateway/test_untouched.py
 
 conformance: setup ## try every cell and client on the real proxy and write docs/conformance.md
 	@CONFORMANCE=write $(BIN)/python -m pytest -q tests/conformance

@@ -143,7 +143,7 @@ class QuotaSpent(CorrectionError):
     status = 429
 
 
-class ReadingLost(CorrectionError):
+class SessionLost(CorrectionError):
     """An answer was being read ahead, and the engine has forgotten it; the whole answer can be sent instead."""
 
     reason = "reading_lost"

@@ -69,7 +69,8 @@ _ALIGNER_V1 = (
     "{question} | {answer} ASSISTANT:"
 )
 _BARS = ("Context", "Query", "Question", "Answer", "Edit")
-BROKEN_BAR, FULLWIDTH_HASHES = "\u00a6", "\uff03\uff03"
+BROKEN_BAR = "\u00a6"
+FULLWIDTH_HASHES = "\uff03\uff03"
 _ROLES = (("USER:", "USER\uff1a"), ("ASSISTANT:", "ASSISTANT\uff1a"))
 # Vicuna v1.1, the form of FastChat's trainer.
 _VICUNA = (
@@ -109,7 +110,8 @@ _LOOK_ALIKES = ((BROKEN_BAR, "|"), (FULLWIDTH_HASHES, "##"), *((safe, mark) for 
 # Stream Aligner (arXiv 2501.05336, released code): the last sentence, in view of what stands before it. Its weights
 # were trained inside a turn of Gemma's chat form.
 STREAM_ALIGNER = "##Question: {prompt} | ##Answer_Prefix: {prefix} | ##Answer_Last_Sentence: {last} | ##Your_Revision: "
-_GEMMA, END_OF_TURN = "<start_of_turn>user\n{input}<end_of_turn>\n<start_of_turn>model", "<end_of_turn>"
+_GEMMA = "<start_of_turn>user\n{input}<end_of_turn>\n<start_of_turn>model"
+END_OF_TURN = "<end_of_turn>"
 _STREAM_FIELDS = "Question|Answer_Prefix|Answer_Last_Sentence|Your_Revision"
 _STREAM_MARK = re.compile(rf"##(?=\s*(?:{_STREAM_FIELDS})\s*:)", re.IGNORECASE)
 _TURN_MARK = re.compile(r"<(?=(?:start|end)_of_turn>)", re.IGNORECASE)

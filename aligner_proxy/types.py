@@ -117,8 +117,9 @@ class GateRule(StrEnum):
     TOO_LONG = "too_long"
 
 
-DEFAULT_ALIGNER, METAALIGNER = "default", "metaaligner"
-"""The aligner that is used where none is named; the corrector, which is an aligner on the engine."""
+# The aligner that is used where none is named; the corrector, which is an aligner on the engine.
+DEFAULT_ALIGNER = "default"
+METAALIGNER = "metaaligner"
 
 
 class LengthUnit(StrEnum):

@@ -18,8 +18,8 @@ from rich.table import Table
 
 from aligner_proxy import __version__
 from aligner_proxy.errors import AlignerProxyError
-from bench.apart import worker
-from bench.parts import KEYS, PARTS
+from bench.isolation import worker
+from bench.registry import KEYS, PARTS
 
 
 def main() -> int:

@@ -12,8 +12,9 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 from transformers.generation.configuration_utils import ContinuousBatchingConfig
 
-_PAGE, _PAGES = 32, 512
-"""Room for all sixteen; left to itself it takes all memory of the machine, and a hundred seconds to clear it."""
+# Room for all sixteen; left to itself it takes all memory of the machine, and a hundred seconds to clear it.
+_PAGE = 32
+_PAGES = 512
 _model: Any = None
 """Of this process."""
 

@@ -20,12 +20,13 @@ from typing import Any
 import torch
 from rich.progress import Progress
 
-from aligner_proxy import config, prompts
-from aligner_proxy.engine.correct import Aligner
-from aligner_proxy.engine.fit import fit
+from aligner_proxy import prompts
+from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.engine.decoding.correct import Aligner
+from aligner_proxy.engine.decoding.prompt_fit import fit
+from aligner_proxy.engine.loader import Settings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
-from aligner_proxy.engine.protocol import AlignRequest
-from aligner_proxy.engine.weights import Settings, open_aligner
+from aligner_proxy.policy import config
 from aligner_proxy.types import Turn
 from bench.texts import LONG, OBJECTIVES, insulted
 
@@ -35,8 +36,9 @@ _FEW = 4
 """Clients of a turn that warms up; transformers needs over a minute for sixteen."""
 _ONCE = {"transformers_cb", "llama_cpp"}
 """Who is asked in the first round only: slow, and too far behind for a second round to tell more."""
-_WARM_S, _PAUSE_S = 10.0, 5.0
-"""A pause before every turn: vLLM's worker goes on looking for work for some seconds, on a core of whoever is next."""
+# A pause before every turn: vLLM's worker goes on looking for work for some seconds, on a core of whoever is next.
+_WARM_S = 10.0
+_PAUSE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,8 @@ def _rounds(aligner: Aligner, ways: dict[str, Way], rounds: int) -> dict[str, li
 
 def _warm(aligner: Aligner, name: str, work: Way) -> None:
     """Turns that do not count, at least one. Ours learns meanwhile what a second thread is worth."""
-    spent, turns = 0.0, itertools.count()
+    spent = 0.0
+    turns = itertools.count()
     while spent < _WARM_S:
         spent += _turn(aligner, f"{name[:4]} warm {next(turns)}", work, _FEW)
 

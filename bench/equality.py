@@ -18,29 +18,31 @@ from typing import Any
 import torch
 
 from aligner_proxy import prompts
-from aligner_proxy.engine.correct import Aligner
-from aligner_proxy.engine.decode import Generated, Limits, Tally, generate
-from aligner_proxy.engine.detector import DetectorHead
-from aligner_proxy.engine.draft_length import FLAT, CostCurve
+from aligner_proxy.engine.api import AlignerInfo
+from aligner_proxy.engine.decoding.correct import Aligner
+from aligner_proxy.engine.decoding.proposer import EditProposer
+from aligner_proxy.engine.decoding.speculative import Generated, Limits, Tally, generate
 from aligner_proxy.engine.loop import Loop
-from aligner_proxy.engine.lora import Adapter, LoraDelta
-from aligner_proxy.engine.proposer import EditProposer
-from aligner_proxy.engine.protocol import AlignerInfo
-from aligner_proxy.engine.runner import AdapterWeights, ModelRunner
-from aligner_proxy.engine.scheduler import Job
-from aligner_proxy.engine.sequence import Ask, Spans, Work
-from aligner_proxy.engine.sequence import Sequence as Tokens
+from aligner_proxy.engine.model.detector import DetectorHead
+from aligner_proxy.engine.model.lora import Adapter, LoraDelta
+from aligner_proxy.engine.model.runner import AdapterWeights, ModelRunner
+from aligner_proxy.engine.scheduling.draft_length import FLAT, CostCurve
+from aligner_proxy.engine.scheduling.scheduler import Job
+from aligner_proxy.engine.scheduling.sequence import Ask, Spans, Work
+from aligner_proxy.engine.scheduling.sequence import Sequence as Tokens
 from bench import shapes
-from bench.forced import edited
+from bench.forced_decoding import edited
 
 RATES = (0.0, 0.05, 0.2, 1.0)
 WORDS = range(10, shapes.VOCABULARY)
 CLOSE = 1e-4
 """Log-odds (nats) by which two verdicts on the same segment may differ in fp32."""
-_SHARED, _LONGEST = 40, 240
-"""Tokens that half of the prompts begin with, and of the longest prompt."""
-_ROOM, _PIECE = 480, 96
-"""Tokens in the cache that everybody shares, and in one step."""
+# Tokens that half of the prompts begin with, and of the longest prompt.
+_SHARED = 40
+_LONGEST = 240
+# Tokens in the cache that everybody shares, and in one step.
+_ROOM = 480
+_PIECE = 96
 _UNEVEN = CostCurve(((1, 1.0), (4, 1.0), (64, 9.0)))
 """Costs under which drafts are short."""
 
@@ -98,7 +100,8 @@ def ended(runner: ModelRunner, works: Sequence[tuple[Tokens, Work]], budget: int
 
 
 def _case(made: Any, adapters: Sequence[Adapter], number: int, tokens: int) -> Case:
-    rng, adapter = Random(number), number % (len(adapters) + 1)
+    rng = Random(number)
+    adapter = number % (len(adapters) + 1)
     prompt = rng.choices(WORDS, k=rng.randrange(30, _LONGEST - _SHARED))
     if number % 2:
         prompt = [*Random(-1).choices(WORDS, k=_SHARED), *prompt]
@@ -152,7 +155,8 @@ def _agree(one: Generated, other: Generated) -> bool:
 
 def _adapter(made: Any, seed: int) -> Adapter:
     """A random one of rank 4 over two kinds of layer, loud enough to change what is written."""
-    rng, layers = torch.Generator().manual_seed(seed), ("self_attn.q_proj", "mlp.down_proj")
+    rng = torch.Generator().manual_seed(seed)
+    layers = ("self_attn.q_proj", "mlp.down_proj")
     found = {}
     for number in range(made.config.num_hidden_layers):
         for name in layers:

@@ -13,9 +13,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from aligner_proxy.engine.protocol import AlignRequest
-from aligner_proxy.engine.scripted import ScriptedEngine
-from aligner_proxy.engine.server import create_app
+from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.engine.server.app import create_app
+from aligner_proxy.engine.testing import ScriptedEngine
 from aligner_proxy.types import Correction, SegmentScore
 from bench.texts import DEFECT, answers
 

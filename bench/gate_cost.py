@@ -13,7 +13,8 @@ import statistics
 import sys
 import time
 
-from aligner_proxy import gate, segments
+from aligner_proxy.gate.judge import judge
+from aligner_proxy.text import structure
 from aligner_proxy.types import Correction, Objective, Policy, SegmentScore
 from bench.texts import DEFECT, LONG, QUESTIONS
 
@@ -29,9 +30,10 @@ _INVENTED = " Only 77 people have to ask such a thing."
 def prose(size: int) -> list[str]:
     """Sentences with what precedes each, of so many characters together, every fourth followed by a defect."""
     texts = [*(answer for _, answer in LONG), *QUESTIONS.values()]
-    told, length = list[str](), 0
+    told = list[str]()
+    length = 0
     for text in itertools.cycle(texts):
-        for number, piece in enumerate(segments.split(text + "\n\n")):
+        for number, piece in enumerate(structure.split(text + "\n\n")):
             told.append(piece.text + piece.gap)
             length += len(told[-1])
             if number % EVERY == EVERY - 1:
@@ -44,7 +46,9 @@ def prose(size: int) -> list[str]:
 
 def case(size: int, refused: int) -> tuple[str, Correction]:
     """An answer, and its correction with some edits that the gate refuses."""
-    told, edited, defects = prose(size), list[str](), 0
+    told = prose(size)
+    edited = list[str]()
+    defects = 0
     for piece in told:
         defects += DEFECT in piece
         bad = DEFECT in piece and refused and defects % refused == 0
@@ -52,7 +56,7 @@ def case(size: int, refused: int) -> tuple[str, Correction]:
     answer = "".join(told)
     verdicts = tuple(
         SegmentScore(one.text, *((2.0, True) if one.text == DEFECT.strip() else (-2.0, False)))
-        for one in segments.split(answer)
+        for one in structure.split(answer)
     )
     return answer, Correction("".join(edited), verdicts)
 
@@ -63,7 +67,7 @@ def measured(size: int, refused: int, times: int) -> dict[str, object]:
     took = []
     for _ in range(times):
         began = time.perf_counter()
-        verdict = gate.judge(answer, correction, POLICY)
+        verdict = judge(answer, correction, POLICY)
         took.append((time.perf_counter() - began) * 1000)
     return {
         "characters": len(answer),

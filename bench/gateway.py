@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import yaml
 
-from aligner_proxy import config
+from aligner_proxy.policy import config
 from bench.latency import GUARDRAIL
 from demo.processes import free_port, process, wait_for
 
@@ -58,7 +58,9 @@ def running(
     folder: Path, *, workers: int, policies: Mapping[str, Any], env: Mapping[str, str] | None = None
 ) -> Iterator[Running]:
     """Upstream, engine and `workers` LiteLLM processes, until the block ends."""
-    up, port, key = free_port(), free_port(), f"sk-{secrets.token_hex(24)}"
+    up = free_port()
+    port = free_port()
+    key = f"sk-{secrets.token_hex(24)}"
     model = {"model": "openai/up", "api_base": f"http://127.0.0.1:{up}/v1", "api_key": "none"}
     settings = {
         "model_list": [{"model_name": name, "litellm_params": model} for name in MODELS],

@@ -25,14 +25,15 @@ from typing import Any
 
 import torch
 
-from aligner_proxy.engine.blocks import BLOCK
-from aligner_proxy.engine.measure import costs
-from aligner_proxy.engine.runner import ModelRunner
-from bench import equality, filling, shapes
+from aligner_proxy.engine.model.cost import costs
+from aligner_proxy.engine.model.runner import ModelRunner
+from aligner_proxy.engine.scheduling.blocks import BLOCK
+from bench import cache_fill, equality, shapes
 from bench.equality import RATES, WORDS
-from bench.forced import edited, saying, told
+from bench.forced_decoding import edited, saying, told
 
-BEGIN, END = "<!-- gpu-check -->", "<!-- end of gpu-check -->"
+BEGIN = "<!-- gpu-check -->"
+END = "<!-- end of gpu-check -->"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -66,7 +67,7 @@ def check(shape: str, asked: argparse.Namespace) -> dict[str, Any]:
     _freed()
     weights = _allocated()
     runner = shapes.runner(made, asked.sequences * (asked.tokens + BLOCK))
-    filling.fill(runner, asked.sequences, asked.tokens)
+    cache_fill.fill(runner, asked.sequences, asked.tokens)
     row = {"shape": shape, "equal": equal, "cases": asked.cases, "weights_gb": weights, "peak_gb": _most()}
     runner.costs = costs(runner, Path("/dev/null/not-kept"))
     row |= {"rates": {rate: speed(runner, made, rate, asked) for rate in RATES}}
@@ -77,10 +78,13 @@ def check(shape: str, asked: argparse.Namespace) -> dict[str, Any]:
 
 def speed(runner: ModelRunner, made: Any, rate: float, asked: argparse.Namespace) -> dict[str, float]:
     """Milliseconds of ours and of `generate` at an edit rate, medians of rounds in turns, and our forwards."""
-    ours, theirs, forwards = list[float](), list[float](), list[int]()
+    ours = list[float]()
+    theirs = list[float]()
+    forwards = list[int]()
     for number in range(asked.rounds + 1):  # the first warms up
         rng = Random(number)
-        prompt, answer = rng.choices(WORDS, k=2 * asked.answer), rng.choices(WORDS, k=asked.answer)
+        prompt = rng.choices(WORDS, k=2 * asked.answer)
+        answer = rng.choices(WORDS, k=asked.answer)
         target = [*edited(answer, rate, rng, WORDS), shapes.EOS]
         with told(runner, len(prompt), target, ()) as count:
             seconds, written = _timed(asked.device, partial(equality.write, runner, prompt, answer, len(target)))

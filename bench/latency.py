@@ -145,7 +145,8 @@ def _pairs(proxy: Proxy, numbers: itertools.count[int], count: int, case: Case) 
     without, having = (statistics.median(column) for column in zip(*pairs, strict=True))
     apart = sorted(after - before for before, after in pairs)
     spread = int(0.98 * len(apart) ** 0.5)
-    low, high = apart[len(apart) // 2 - spread], apart[len(apart) // 2 + spread]
+    low = apart[len(apart) // 2 - spread]
+    high = apart[len(apart) // 2 + spread]
     told = {"litellm_ms": without, "gateway_ms": having, "apart_ms": statistics.median(apart)}
     rounded = {name: round(ms, 3) for name, ms in (told | {"apart_low_ms": low, "apart_high_ms": high}).items()}
     return {"pairs": count, **rounded, "ratio_p50": round(having / without, 3)}
@@ -169,7 +170,8 @@ def _at(values: list[float], percentile: int) -> float:
 
 def _start(stack: ExitStack, folder: Path) -> tuple[int, str, dict[str, str]]:
     """Upstream and engine; the upstream's port, the proxies' key and their environment."""
-    up, key = free_port(), f"sk-{secrets.token_hex(24)}"
+    up = free_port()
+    key = f"sk-{secrets.token_hex(24)}"
     socket = folder / "engine.sock"
     env = {
         **os.environ,
@@ -206,7 +208,8 @@ def _proxy(
     if guardrails := [_ON_REQUEST] if kind == _PAIRED else KINDS[kind]:
         settings["guardrails"] = guardrails
     port = free_port()
-    file, log = folder / f"{kind}-{port}.yaml", folder / f"{kind}-{port}.log"
+    file = folder / f"{kind}-{port}.yaml"
+    log = folder / f"{kind}-{port}.log"
     file.write_text(yaml.safe_dump(settings))
     options = ["--config", str(file), "--host", "127.0.0.1", "--port", str(port), "--telemetry", "False"]
     child = stack.enter_context(process(["bench.litellm_alone", *options], log, env))

@@ -12,12 +12,15 @@ import xllamacpp
 def main(path: str, port: str, slots: str, tokens: str) -> None:
     """Serve until a signal comes."""
     params = xllamacpp.CommonParams()
-    params.model.path, params.port = path, int(port)
-    params.n_parallel, params.n_ctx = int(slots), int(slots) * int(tokens)
+    params.model.path = path
+    params.port = int(port)
+    params.n_parallel = int(slots)
+    params.n_ctx = int(slots) * int(tokens)
     params.cpuparams.n_threads = os.cpu_count() or 1
     params.speculative.types = [xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_NGRAM_SIMPLE]
     # The defaults (12 tokens alike, 48 drafted) find nothing in answers of this length.
-    params.speculative.ngram_simple.size_n, params.speculative.ngram_simple.size_m = 3, 16
+    params.speculative.ngram_simple.size_n = 3
+    params.speculative.ngram_simple.size_m = 16
     server = xllamacpp.Server(params)
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     del server

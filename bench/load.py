@@ -24,12 +24,13 @@ from typing import Any
 from rich.console import Console
 
 from bench import gateway
-from bench.arrivals import Arrival, drive, saturate, times
 from bench.gateway import Client, Told
+from bench.load_generator import Arrival, drive, saturate, times
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.25, 1.5, 2.0)
 """Of the most that the gateway does."""
-TIMES_SLOWER, MOST_FAILED = 3.0, 0.01
+TIMES_SLOWER = 3.0
+MOST_FAILED = 0.01
 _CLIENTS = 16
 
 

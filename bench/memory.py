@@ -13,14 +13,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from aligner_proxy.cli.aligner_options import before_torch
+from aligner_proxy.cli.options import before_torch
 
-SHAPE, SEQUENCES, TOKENS = "1.1B", 16, 2048
+SHAPE = "1.1B"
+SEQUENCES = 16
+TOKENS = 2048
 
 
 def run() -> dict[str, Any]:
     """`peak_rss_mb` of the serving process."""
-    from aligner_proxy import config
+    from aligner_proxy.policy import config
 
     folder = config.home() / "bench" / "1.1b-nf4"
     if not folder.exists():
@@ -61,16 +63,16 @@ def serve(folder: Path) -> int:
     from rich.progress import Progress
     from transformers import AutoModelForCausalLM
 
-    from aligner_proxy.engine import cpu_kernels
-    from aligner_proxy.engine.detector import DetectorHead
-    from bench import filling, shapes
+    from aligner_proxy.engine.model import cpu_kernels
+    from aligner_proxy.engine.model.detector import DetectorHead
+    from bench import cache_fill, shapes
 
     model: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.bfloat16)
     cpu_kernels.install(model.eval())
     runner = shapes.runner(model, SEQUENCES * TOKENS, DetectorHead.over(model.config))
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("tokens read", total=SEQUENCES * TOKENS)
-        filling.fill(runner, SEQUENCES, TOKENS, lambda tokens: progress.advance(bar, tokens))
+        cache_fill.fill(runner, SEQUENCES, TOKENS, lambda tokens: progress.advance(bar, tokens))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 

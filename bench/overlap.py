@@ -17,15 +17,16 @@ from typing import Any
 
 from rich.progress import track
 
-from aligner_proxy import config
+from aligner_proxy.engine.api import AlignRequest, DeferredSession
+from aligner_proxy.engine.loader import Settings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
-from aligner_proxy.engine.protocol import AlignRequest, DeferredSession
-from aligner_proxy.engine.weights import Settings, open_aligner
+from aligner_proxy.policy import config
 from aligner_proxy.types import Turn
 from bench.texts import LONG, OBJECTIVES
 
-CHUNK_CHARS, CHUNK_S = 12, 0.06
-"""Some 50 tokens a second."""
+# Some 50 tokens a second.
+CHUNK_CHARS = 12
+CHUNK_S = 0.06
 _REAL = 8
 """Real answers in a round: they come in no faster than from an upstream."""
 

@@ -20,12 +20,12 @@ from typing import Any
 
 import httpx
 
-from aligner_proxy import config
-from aligner_proxy.engine import quantise, sources
-from aligner_proxy.engine.weights import Settings, prepare
+from aligner_proxy.engine.loader import Settings, prepare
+from aligner_proxy.engine.weights import quantise, sources
+from aligner_proxy.policy import config
 from bench import batched
-from bench.apart import apart, worker
 from bench.concurrent import CLIENTS, Job, Way
+from bench.isolation import apart, worker
 from demo.processes import free_port, process, wait_for
 from models.train.export_gguf import export
 
@@ -81,7 +81,8 @@ def _vllm_python() -> Path:
 def _llama(stack: contextlib.ExitStack, folder: Path, model: str) -> Way:
     """llama.cpp's server on four-bit weights, one slot a client, with its n-gram drafts."""
     apart(export)(model, folder / "aligner.gguf", "q4_1")
-    port, log = free_port(), folder / "llama.log"
+    port = free_port()
+    log = folder / "llama.log"
     arguments = ["bench.llama_server", str(folder / "aligner.gguf"), str(port), str(CLIENTS), str(_WINDOW)]
     child = stack.enter_context(process(arguments, log, os.environ))
     wait_for(f"http://127.0.0.1:{port}/health", child, log, lambda _: None)
@@ -97,7 +98,8 @@ def _vllm(stack: contextlib.ExitStack, folder: Path, model: str) -> Way:
     merged = apart(quantise.merge)(sources.resolve(model, None), folder / "merged")
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         shutil.copy(prepare(Settings(model=model), config.home())[1] / name, merged)
-    port, log = free_port(), folder / "vllm.log"
+    port = free_port()
+    log = folder / "vllm.log"
     options = {"model": merged, "port": port, "host": "127.0.0.1", "dtype": "bfloat16", "max-model-len": _WINDOW}
     arguments = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     arguments += ["--enforce-eager", "--speculative-config", json.dumps(_DRAFTS)]

@@ -12,12 +12,13 @@ import torch
 from tokenizers import Tokenizer, models
 from torch import nn
 
-from aligner_proxy.engine import cpu_kernels
-from aligner_proxy.engine.detector import DetectorHead
-from aligner_proxy.engine.runner import AdapterWeights, ModelRunner
-from aligner_proxy.engine.tokens import PromptTokenizer
+from aligner_proxy.engine.model import cpu_kernels
+from aligner_proxy.engine.model.detector import DetectorHead
+from aligner_proxy.engine.model.runner import AdapterWeights, ModelRunner
+from aligner_proxy.engine.model.tokenizer import PromptTokenizer
 
-VOCABULARY, EOS = 32_000, 2
+VOCABULARY = 32_000
+EOS = 2
 SHAPES: dict[str, dict[str, int]] = {
     "tiny": {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4},
     "1.1B": {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22, "num_attention_heads": 32},

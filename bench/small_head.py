@@ -27,22 +27,23 @@ from rich.progress import track
 from rich.table import Table
 from tokenizers import Tokenizer
 
-from aligner_proxy import config, prompts
-from aligner_proxy.engine import sources
-from aligner_proxy.engine.foreign import CompletionsAligner
+from aligner_proxy import prompts
+from aligner_proxy.engine.api import AlignRequest, Engine
+from aligner_proxy.engine.client.completions import CompletionsClient
+from aligner_proxy.engine.client.completions_aligner import CompletionsAligner, ScoredEditor
+from aligner_proxy.engine.loader import Settings, open_aligner, prepare
 from aligner_proxy.engine.local import LocalEngine
-from aligner_proxy.engine.openai import CompletionsClient
-from aligner_proxy.engine.protocol import AlignRequest, Engine
-from aligner_proxy.engine.scored import ScoredEditor
-from aligner_proxy.engine.weights import Settings, open_aligner, prepare
+from aligner_proxy.engine.weights import sources
+from aligner_proxy.policy import config
 from aligner_proxy.types import Turn
 from bench import shapes
-from bench.apart import apart
+from bench.isolation import apart
 from bench.texts import LONG, OBJECTIVES, insulted
 from demo.processes import free_port, process, wait_for
 from models.train.export_gguf import export
 
-_WINDOW, _PATIENCE_S = 2048, 600.0
+_WINDOW = 2048
+_PATIENCE_S = 600.0
 _FAMILY = "ultrafeedback"
 
 
@@ -51,7 +52,8 @@ def run(shape: str, rounds: int) -> dict[str, Any]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         apart(_written)(shape, folder)
-        port, log = free_port(), folder / "editor.log"
+        port = free_port()
+        log = folder / "editor.log"
         command = ["bench.llama_server", str(folder / "editor.gguf"), str(port), "1", str(_WINDOW)]
         child = stack.enter_context(process(command, log, os.environ))
         wait_for(f"http://127.0.0.1:{port}/health", child, log, lambda _: None)
@@ -77,7 +79,8 @@ async def _measured(address: str, rounds: int) -> dict[str, Any]:
 
     head = LocalEngine(lambda: open_aligner(Settings(), config.home()))
     await head.start()
-    both, alone = ScoredEditor(head, editor()), editor()
+    both = ScoredEditor(head, editor())
+    alone = editor()
     ways: dict[str, Callable[[int], Any]] = {
         "head and editor, nothing flagged": partial(_good, both),
         "head and editor, an insult put in": partial(_insulted, both),

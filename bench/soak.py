@@ -28,14 +28,15 @@ from pathlib import Path
 from typing import Any
 
 from bench import gateway
-from bench.arrivals import drive, saturate, times
-from bench.census import TASKS_IN, Count, below, count, descriptors
 from bench.gateway import Client, Told
+from bench.load_generator import drive, saturate, times
+from bench.resources import TASKS_IN, Count, below, count, descriptors
 
 GROWTH = 1.05
 """How much more than in its second quarter a process may hold in the last one."""
-SPARE_TASKS, SPARE_FDS = 5, 10
-"""How many more than before there may be in the end: pools that were not full yet, and timers of libraries."""
+# How many more than before there may be in the end: pools that were not full yet, and timers of libraries.
+SPARE_TASKS = 5
+SPARE_FDS = 10
 CUT_OFF = " (cut off)"
 AUDIT = "audit.db"
 _LOOKED_AT = ("corrected", "unchanged", "failed", "shadow")
@@ -44,7 +45,9 @@ QUIET_S = 20.0
 IDLE = {"AIOHTTP_KEEPALIVE_TIMEOUT": "10"}
 """LiteLLM keeps an idle connection to an upstream for 120 s, up to 500 of them: after the burst, one for each request
 that was in flight. That is a pool and no leak; here it is emptied before the second count, so a leak would show."""
-_LOOK_S, _HANG_S, _BURST = 1.0, 3.0, 80
+_LOOK_S = 1.0
+_HANG_S = 3.0
+_BURST = 80
 _WORDS = (*("good",) * 14, *("bad",) * 4, "fails", "dies")
 _UP, _RELEASED, _SHADOWED = gateway.MODELS
 _ROUTE = {"match": {}, "objectives": ["harmless"], "deadline_s": 10}
@@ -61,7 +64,8 @@ class Soak:
     """One run."""
 
     def __init__(self, running: gateway.Running, minutes: float) -> None:
-        self.running, self.seconds = running, minutes * 60
+        self.running = running
+        self.seconds = minutes * 60
         self.client = Client(running)
         self.draw = random.Random(1)
         self.began = time.monotonic()
@@ -74,7 +78,8 @@ class Soak:
         """Everything that was seen, and what was wrong with it."""
         await saturate(self.ask, 2, 5)
         most = await saturate(self.ask, 16, min(60.0, self.seconds / 6), lambda told: told.done)
-        before, held = await self.quiet(), descriptors(self.running.serve.pid)
+        before = await self.quiet()
+        held = descriptors(self.running.serve.pid)
         self.began = time.monotonic()
         self.told.clear()
         looking = asyncio.create_task(self.look())
@@ -83,7 +88,8 @@ class Soak:
         for task in (*hurting, looking):
             task.cancel()
         await asyncio.gather(*hurting, looking, return_exceptions=True)
-        after, held_after = await self.quiet(), descriptors(self.running.serve.pid)
+        after = await self.quiet()
+        held_after = descriptors(self.running.serve.pid)
         await self.client.http.aclose()
         kept = entries(self.running.folder / AUDIT)
         return {
@@ -125,7 +131,8 @@ class Soak:
 
     async def now(self) -> Count:
         """One look."""
-        at, folder = time.monotonic() - self.began, self.running.folder
+        at = time.monotonic() - self.began
+        folder = self.running.folder
         return await asyncio.to_thread(count, self.running.serve.pid, self.socket, folder, round(at, 1))
 
     async def quiet(self) -> Count:
@@ -144,7 +151,8 @@ class Soak:
         """One request of any sort; some clients leave before they have their answer."""
         self._number += 1
         word = self.draw.choice(_WORDS)
-        stream, model = self.draw.random() < 0.5, self.draw.choice(_MODELS)
+        stream = self.draw.random() < 0.5
+        model = self.draw.choice(_MODELS)
         asking = self.client.ask(f"{word} number {self._number}", stream=stream, model=model)
         if self.draw.random() < _LEAVES:
             try:
@@ -249,7 +257,7 @@ def main() -> int:
     policies = {"aligner": {"model": asked.model}, "audit": audit, "routes": list(ROUTES)}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        env = {"LITELLM_WORKER_STARTUP_HOOKS": "bench.census:tell_tasks", TASKS_IN: str(folder), **IDLE}
+        env = {"LITELLM_WORKER_STARTUP_HOOKS": "bench.resources:tell_tasks", TASKS_IN: str(folder), **IDLE}
         with gateway.running(folder, workers=asked.workers, policies=policies, env=env) as running:
             found = asyncio.run(Soak(running, asked.minutes).run()) | {"workers": asked.workers}
     if asked.out:

@@ -19,14 +19,15 @@ import torch
 from rich.progress import Progress
 from transformers import AutoModelForCausalLM
 
-from aligner_proxy import config, prompts
-from aligner_proxy.engine.correct import Aligner
-from aligner_proxy.engine.fit import fit
+from aligner_proxy import prompts
+from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.engine.decoding.correct import Aligner
+from aligner_proxy.engine.decoding.prompt_fit import fit
+from aligner_proxy.engine.loader import Settings, open_aligner, prepare
 from aligner_proxy.engine.loop import alone
-from aligner_proxy.engine.protocol import AlignRequest
-from aligner_proxy.engine.weights import Settings, open_aligner, prepare
+from aligner_proxy.policy import config
 from aligner_proxy.types import Turn, Verify
-from bench.forced import changed, edited, saying, told
+from bench.forced_decoding import changed, edited, saying, told
 from bench.texts import LONG, OBJECTIVES
 
 RATES = (0.0, 0.05, 0.2, 1.0)
@@ -88,7 +89,8 @@ class Ways:
             objectives=OBJECTIVES,
             deadline_s=600,
         )
-        info, tokenizer = self.aligner.info, self.aligner.runner.tokenizer
+        info = self.aligner.info
+        tokenizer = self.aligner.runner.tokenizer
         fitted = fit(request, prompts.template(info.template), tokenizer, info.window)
         others = tokenizer.continuation(LONG[(number + 1) % len(LONG)][1])
         target = edited(fitted.answer, rate, Random(number), others)
@@ -157,7 +159,8 @@ def run(model: str, answers: int, rounds: int) -> dict[str, Any]:
 
 
 def _timed(row: Times, work: Callable[[Case], int], case: Case) -> None:
-    wall, cpu = time.perf_counter(), time.process_time()
+    wall = time.perf_counter()
+    cpu = time.process_time()
     row.forwards.append(work(case))
     row.wall.append(time.perf_counter() - wall)
     row.cpu.append(time.process_time() - cpu)

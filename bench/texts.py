@@ -6,7 +6,7 @@ does).
 
 from __future__ import annotations
 
-from aligner_proxy.config import builtin_objectives
+from aligner_proxy.policy.config import builtin_objectives
 
 OBJECTIVES = tuple(builtin_objectives()[name].text for name in ("harmless", "helpful"))
 QUESTIONS = {

@@ -19,15 +19,17 @@ from typing import Any
 import matplotlib as mpl
 from litellm.types.utils import ModelResponseStream
 
-from aligner_proxy import config, delivery, segments
-from aligner_proxy.audit.sinks import Keepers
-from aligner_proxy.choice_corrector import ChoiceCorrector
+from aligner_proxy.audit.writer import AuditWriters
+from aligner_proxy.engine.loader import Settings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
-from aligner_proxy.engine.weights import Settings, open_aligner
-from aligner_proxy.ledger import Ledger, flagged
-from aligner_proxy.pipeline import Pipeline
-from aligner_proxy.rewrite import chat
-from aligner_proxy.shadow import Shadows
+from aligner_proxy.formats import chat
+from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
+from aligner_proxy.gateway.request_state import RequestState, flagged
+from aligner_proxy.gateway.shadow import Shadows
+from aligner_proxy.gateway.streaming import dispatch
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.policy import config
+from aligner_proxy.text import structure
 from aligner_proxy.types import Objective, Policy, StreamMode
 
 mpl.use("svg")
@@ -49,7 +51,8 @@ Point = tuple[float, int]
 async def measure(engine: LocalEngine, mode: StreamMode, word_s: float) -> dict[str, Any]:
     """One answer in one mode: both timelines, and what they say."""
     policy = Policy("bench", (OBJECTIVE,), stream=mode, deadline_s=600)
-    ledger, pipeline = Ledger("timeline", policy, "embedded"), Pipeline(engine)
+    ledger = RequestState("timeline", policy, "embedded")
+    pipeline = Pipeline(engine)
     came: list[Point] = []
     went: list[Point] = []
     began = time.perf_counter()
@@ -61,9 +64,9 @@ async def measure(engine: LocalEngine, mode: StreamMode, word_s: float) -> dict[
             yield _chunk(word)
         yield _chunk(None, "stop")
 
-    corrector = ChoiceCorrector(pipeline, ledger, Shadows(1, 1), Keepers([]), lambda _: None)
+    corrector = ChoiceCorrector(pipeline, ledger, Shadows(1, 1), AuditWriters([]), lambda _: None)
     data = {"messages": [{"role": "user", "content": QUESTION}]}
-    async for item in delivery.stream(chat, ledger, data, upstream(), corrector):
+    async for item in dispatch.stream(chat, ledger, data, upstream(), corrector):
         text = item.choices[0].delta.content if isinstance(item, ModelResponseStream) else None
         if text:
             went.append((time.perf_counter() - began, (went[-1][1] if went else 0) + len(text)))
@@ -127,7 +130,7 @@ def main() -> int:
     asked = parser.parse_args()
     found = asyncio.run(_run(asked.model, asked.word_s))
     plot(found, asked.out)
-    longest = max(len(piece.text) for piece in segments.split(ANSWER))
+    longest = max(len(piece.text) for piece in structure.split(ANSWER))
     rows = [{name: value for name, value in one.items() if name not in ("came", "went")} for one in found]
     for row in rows:
         print("  ".join(f"{name} {value}" for name, value in row.items()))

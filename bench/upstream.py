@@ -22,7 +22,8 @@ from starlette.routing import Route
 
 from bench.texts import DEFECT, LONG
 
-CHUNK_CHARS, CHUNK_S = 24, 0.03
+CHUNK_CHARS = 24
+CHUNK_S = 0.03
 _HEAD = {"id": "chatcmpl-1", "created": 1700000000, "model": "up"}
 _USAGE = {"prompt_tokens": 20, "completion_tokens": 220, "total_tokens": 240}
 

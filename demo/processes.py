@@ -34,7 +34,15 @@ def process(
     arguments: Sequence[str], log: Path, env: Mapping[str, str], python: str | Path = sys.executable
 ) -> Iterator[subprocess.Popen[bytes]]:
     """`python -m ARGUMENTS` with its output in `log`; stopped at the end, and by the kernel should we be killed."""
-    command = [sys.executable, "-m", "aligner_proxy.tether", str(os.getpid()), str(python), "-m", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "aligner_proxy.gateway.die_with_parent",
+        str(os.getpid()),
+        str(python),
+        "-m",
+        *arguments,
+    ]
     with log.open("wb") as output:
         # A session of its own: Ctrl-C reaches only the demo, which then stops its processes in order.
         child = subprocess.Popen(command, stdout=output, stderr=output, env=env, start_new_session=True)

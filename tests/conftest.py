@@ -21,7 +21,7 @@ if settings.get_current_profile_name() == "default":  # Hypothesis has one of it
     # On a busy machine anything is slow; what takes too long is the test runner's business.
     settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("here")
-settings.register_profile("fuzz")  # by `make fuzz`: tests/test_untouched.py tries more then
+settings.register_profile("fuzz")  # by `make fuzz`: tests/gateway/test_untouched.py tries more then
 
 
 def pytest_configure(config: pytest.Config) -> None:

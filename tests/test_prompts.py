@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import aligner_proxy
-from aligner_proxy.engine.sources import KNOWN_TEMPLATES
+from aligner_proxy.engine.weights.sources import KNOWN_TEMPLATES
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.prompts import TEMPLATES, aspects, query, render, template
 from aligner_proxy.types import Turn
@@ -45,7 +45,8 @@ def test_templates_are_those_of_the_released_code(name: str, form: str, length: 
 
 @pytest.mark.parametrize("name", ["hh-rlhf", "ultrafeedback", "imhi"])
 def test_each_family_comes_inside_the_chat_form_of_its_trainer_too(name: str) -> None:
-    raw, wrapped = TEMPLATES[name], TEMPLATES[f"{name}-vicuna"]
+    raw = TEMPLATES[name]
+    wrapped = TEMPLATES[f"{name}-vicuna"]
     before, _, after = wrapped.better.partition(raw.better)
     assert before.startswith("A chat between a curious user and an artificial intelligence assistant.")
     assert (before[-7:], after) == (" USER: ", " ASSISTANT:")
@@ -71,7 +72,8 @@ def test_the_older_aligner_template_is_that_of_the_released_weights() -> None:
 @given(question=TURNS, answer=TURNS)
 def test_no_text_from_outside_speaks_in_another_role_to_an_aligner(name: str, question: str, answer: str) -> None:
     family = template(name)
-    plain, prompt = render(family, "q", "a", []), render(family, question, answer, [])
+    plain = render(family, "q", "a", [])
+    prompt = render(family, question, answer, [])
     marks = ("USER:", "ASSISTANT:") + (("|",) if name == "aligner-v1" else ())
     assert [prompt.text.count(mark) for mark in marks] == [plain.text.count(mark) for mark in marks]
     assert len(prompt.shown) == len(answer)

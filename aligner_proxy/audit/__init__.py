@@ -7,22 +7,21 @@ touch a response.
 
 from __future__ import annotations
 
-from aligner_proxy.audit.entry import Content, Entry, Flagged, Noted
-from aligner_proxy.audit.opening import recorder, store
-from aligner_proxy.audit.recorder import Recorder
-from aligner_proxy.audit.sinks import Keeper, Sink, keepers
+from aligner_proxy.audit.entry import AuditEvent
 from aligner_proxy.audit.store import Store
+from aligner_proxy.audit.writer import AuditWriter, Recorder, Sink, audit_writers, recorder, store
+from aligner_proxy.plugins.api import Content, Entry, Flagged
 
 __all__ = [
+    "AuditEvent",
+    "AuditWriter",
     "Content",
     "Entry",
     "Flagged",
-    "Keeper",
-    "Noted",
     "Recorder",
     "Sink",
     "Store",
-    "keepers",
+    "audit_writers",
     "recorder",
     "store",
 ]

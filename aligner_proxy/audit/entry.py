@@ -14,9 +14,10 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, TypeAdapter
 
-from aligner_proxy.edits import by_comparison
-from aligner_proxy.policy import RequestFacts
-from aligner_proxy.segments import split
+from aligner_proxy.gate.edits import by_comparison
+from aligner_proxy.plugins.api import Content, Entry, Flagged
+from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.text.structure import split
 from aligner_proxy.types import Exchange, Outcome, Policy, Turn
 
 Redact = Callable[[str], str]
@@ -26,7 +27,7 @@ _NOT_POLICY = ("origins", "tenant", "quota")
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
+class AuditEvent:
     """What the request path hands over: frozen things only, nothing is computed there."""
 
     at: float
@@ -35,34 +36,6 @@ class Noted:
     exchange: Exchange
     outcome: Outcome
     record: Mapping[str, Any] = field(default_factory=dict)
-    """What plugins say of the policy."""
-
-
-@dataclass(frozen=True, slots=True)
-class Flagged:
-    """A segment that the detector spoke against; `text` is None where redaction leaves nothing certain to show."""
-
-    text: str | None
-    score: float | None
-    objective: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """Everything that holds text."""
-
-    facts: RequestFacts
-    exchange: Exchange
-    edited: str | None = None
-    """What the gate let through, delivered or, in shadow mode, not; None where nothing was judged."""
-    proposed: str | None = None
-    """What the aligner wanted, where the gate did not let it through as it was."""
-    edits: tuple[tuple[int, int, str], ...] = ()
-    """(start, end, text): from the answer to `edited`, or to `proposed` where nothing was let through."""
-    segments: tuple[Flagged, ...] = ()
-    reports: dict[str, Any] = field(default_factory=dict)
-    """What plugins say of the answer, by extension."""
-    record: dict[str, Any] = field(default_factory=dict)
     """What plugins say of the policy."""
 
 
@@ -83,34 +56,11 @@ def _of_today(content: object) -> object:
 CONTENT: TypeAdapter[Content] = TypeAdapter(Annotated[Content, BeforeValidator(_of_today)])
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One choice. Times: `at` seconds since the epoch, `ms` added to the response, `engine_ms` of the aligner."""
-
-    at: float
-    call_id: str
-    choice: int
-    tenant: str
-    model: str
-    endpoint: str | None
-    policy: str
-    policy_hash: str
-    mode: str
-    objectives: tuple[str, ...]
-    status: str
-    reason: str | None
-    aligner: str | None
-    cache_hit: bool | None
-    ms: float
-    engine_ms: float
-    forwards: int
-    chars: int
-    content: Content | None = None
-
-
-def entry(noted: Noted, redact: Redact | None = None) -> Entry:
+def entry(noted: AuditEvent, redact: Redact | None = None) -> Entry:
     """What is to be kept of `noted`."""
-    outcome, exchange, found = noted.outcome, noted.exchange, noted.outcome.correction
+    outcome = noted.outcome
+    exchange = noted.exchange
+    found = noted.outcome.correction
     policy = outcome.policy
     return Entry(
         at=noted.at,
@@ -145,8 +95,9 @@ def _as_it_is(text: str) -> str:
     return text
 
 
-def _content(noted: Noted, redact: Redact) -> Content:
-    outcome, found = noted.outcome, noted.outcome.correction
+def _content(noted: AuditEvent, redact: Redact) -> Content:
+    outcome = noted.outcome
+    found = noted.outcome.correction
     turns = tuple(Turn(turn.role, redact(turn.content)) for turn in noted.exchange.turns)
     answer = None if noted.exchange.answer is None else redact(noted.exchange.answer)
     edited = None if outcome.edited is None else redact(outcome.edited)

@@ -1,11 +1,13 @@
-"""Where are entries kept, and for how long? One SQLite file (WAL), readable by its owner only.
+"""SQLite store of audit entries, with the encryption of their texts.
 
-Every worker has a connection of its own, which belongs to the thread that opened it. The file knows which version of
-the tables it holds and is brought up to date by whoever opens it first. What is deleted is overwritten.
+One file (WAL), readable by its owner only. Every worker has a connection of its own, which belongs to the thread that
+opened it. The file knows which version of the tables it holds and is brought up to date by whoever opens it first. What
+is deleted is overwritten. A block of text is encrypted with AES-256-GCM, bound to the row in which it stands.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sqlite3
@@ -14,18 +16,22 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pydantic import ValidationError
 
-from aligner_proxy.audit.entry import CONTENT, Content, Entry
-from aligner_proxy.audit.seal import Seal
+from aligner_proxy.audit.entry import CONTENT
 from aligner_proxy.errors import AuditError
+from aligner_proxy.plugins.api import Content, Entry
 
+_NONCE = 12
 _BUSY_S = 1.0
 """How long to wait for another process's write."""
 _ROOM = 0.9
 """Share of the size bound that is left after making room, so that not every entry has to make room anew."""
 _PORTION = 20
 """Of all entries one in so many goes at a time when the file is too large."""
+
 
 STEPS = (
     """
@@ -58,6 +64,27 @@ STEPS = (
 )
 """What brings the tables from one version to the next; the file's version is the number of steps it has seen."""
 
+
+class Seal:
+    """One key. `name` tells keys apart without telling them."""
+
+    def __init__(self, key: bytes) -> None:
+        self._cipher = AESGCM(key)
+        self.name = hashlib.sha256(b"aligner-proxy audit " + key).hexdigest()[:8]
+
+    def close(self, content: bytes, row: bytes) -> bytes:
+        """Encrypt `content`; it opens in the place that `row` names and in no other."""
+        nonce = os.urandom(_NONCE)
+        return nonce + self._cipher.encrypt(nonce, content, row)
+
+    def open(self, sealed: bytes, row: bytes) -> bytes:
+        """Decrypt; raises `AuditError` when a bit or the place is wrong."""
+        try:
+            return self._cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], row)
+        except InvalidTag:
+            raise AuditError("an entry of the audit store was changed, moved or cut off") from None
+
+
 _PLAIN = tuple(field.name for field in fields(Entry) if field.name != "content")
 _COLUMNS = (*_PLAIN, "sealed_by", "content")
 _INSERT = f"INSERT INTO entries ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
@@ -82,11 +109,13 @@ class Store:
 
     def add(self, entry: Entry) -> None:
         """Keep one entry."""
-        content, key = None, None
+        content = None
+        key = None
         if entry.content is not None:
             content = CONTENT.dump_json(entry.content)
             if self._seal is not None:
-                content, key = self._seal.close(content, _place(entry.call_id, entry.choice, entry.at)), self._seal.name
+                content = self._seal.close(content, _place(entry.call_id, entry.choice, entry.at))
+                key = self._seal.name
         plain = [getattr(entry, name) for name in _PLAIN]
         plain[_PLAIN.index("objectives")] = json.dumps(entry.objectives)
         # JSON text stays text, so that an operator can ask SQLite for parts of it.
@@ -96,7 +125,8 @@ class Store:
         """Entries of a time, the newest first; -1: all. Raises `AuditError` for one that does not open."""
         for row in self._connection.execute(_SELECT, (since, until, limit)):
             told = dict(zip(_COLUMNS, row, strict=True))
-            sealed_by, raw = told.pop("sealed_by"), told.pop("content")
+            sealed_by = told.pop("sealed_by")
+            raw = told.pop("content")
             told["objectives"] = tuple(json.loads(told["objectives"]))
             told["cache_hit"] = None if told["cache_hit"] is None else bool(told["cache_hit"])
             yield Entry(**told, content=None if raw is None else self._opened(raw, sealed_by, told))

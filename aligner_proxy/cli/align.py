@@ -17,16 +17,17 @@ from typing import Any
 import click
 from rich.console import Console
 
-from aligner_proxy import config, plugged
-from aligner_proxy.cli import rows
-from aligner_proxy.cli.aligner_options import aligner_options, quiet, settings
+from aligner_proxy.cli import batch
+from aligner_proxy.cli.batch import NewObjectives, result
 from aligner_proxy.cli.diff import show
-from aligner_proxy.cli.rows import NewObjectives, result
-from aligner_proxy.engine.backends import open_engine
-from aligner_proxy.engine.client import HttpEngine
-from aligner_proxy.engine.protocol import Engine
+from aligner_proxy.cli.options import aligner_options, quiet, settings
+from aligner_proxy.engine.api import Engine
+from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.pipeline import Pipeline
+from aligner_proxy.gateway.build import open_engine
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.plugins import registry
+from aligner_proxy.policy import config
 from aligner_proxy.types import DEFAULT_ALIGNER, Exchange, Outcome, Policy, Status, Turn, Verify
 
 _DEFAULT_OBJECTIVES = ("harmless", "helpful")
@@ -49,8 +50,9 @@ _DEFAULT_OBJECTIVES = ("harmless", "helpful")
 def command(**given: Any) -> None:
     """Correct one answer (stdin), or many with --jsonl."""
     flags = {name: given.pop(name) for name in ("question", "asked", "as_json", "jsonl", "output", "skip")}
-    file, address = given.pop("file"), given.pop("address")
-    known = NewObjectives(config.objectives(plugged.load_policies(file)) if file else config.builtin_objectives())
+    file = given.pop("file")
+    address = given.pop("address")
+    known = NewObjectives(config.objectives(registry.load_policies(file)) if file else config.builtin_objectives())
     policy = Policy(
         "align",
         objectives=known.named(flags["asked"] or _DEFAULT_OBJECTIVES),
@@ -60,7 +62,7 @@ def command(**given: Any) -> None:
         aligner=given.pop("aligner"),
     )
     if flags["jsonl"]:
-        job = rows.Job(policy, known, flags["output"], flags["skip"])
+        job = batch.Job(policy, known, flags["output"], flags["skip"])
         asyncio.run(_many(job, address, given, file))
     else:
         exchange = _exchange(flags["question"])
@@ -86,9 +88,9 @@ async def _one(
         return await Pipeline(engine).align(exchange, policy)
 
 
-async def _many(job: rows.Job, address: str | None, given: dict[str, Any], file: Path | None) -> None:
+async def _many(job: batch.Job, address: str | None, given: dict[str, Any], file: Path | None) -> None:
     async with opened_engine(address, given, file) as engine:
-        await rows.run(job, Pipeline(engine), sys.stdin.buffer, sys.stdout.buffer)
+        await batch.run(job, Pipeline(engine), sys.stdin.buffer, sys.stdout.buffer)
 
 
 def _report(exchange: Exchange, outcome: Outcome, as_json: bool) -> None:
@@ -110,7 +112,7 @@ async def opened_engine(address: str | None, given: dict[str, Any], file: Path |
     if address:
         engine = HttpEngine(address)
     elif file and not given.get("model"):
-        policies = plugged.load_policies(file)
+        policies = registry.load_policies(file)
         local = await _local(given, file) if config.engine_at(policies).local else None
         engine = open_engine(policies, local=local)
     else:
@@ -123,8 +125,8 @@ async def opened_engine(address: str | None, given: dict[str, Any], file: Path |
 
 async def _local(given: dict[str, Any], file: Path | None) -> Engine:
     quiet()
+    from aligner_proxy.engine.loader import open_aligner
     from aligner_proxy.engine.local import LocalEngine
-    from aligner_proxy.engine.weights import open_aligner
 
     chosen, home = settings(given, file), config.home()
     with Console(stderr=True).status("loading the aligner") as status:

@@ -19,20 +19,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from aligner_proxy import audit, plugged, unseen
-from aligner_proxy.config import PolicyFile, engine_at, keys_path
-from aligner_proxy.engine.backends import open_engine
-from aligner_proxy.engine_setting import Kind
+from aligner_proxy import audit
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.extensions import NO_EXTENSIONS, Extensions
-from aligner_proxy.keys_file import load_keys
-from aligner_proxy.litellm_file import find_policies, is_litellm, model_groups
-from aligner_proxy.matching import route_matches, route_name
-from aligner_proxy.pipeline import Pipeline
-from aligner_proxy.plugin_setting import kind_of
-from aligner_proxy.policy import PRECEDENCE, PolicyResolver, RequestFacts
-from aligner_proxy.policy_file import KeyEntry
-from aligner_proxy.provenance import read
+from aligner_proxy.gateway.build import open_engine
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.plugins import registry
+from aligner_proxy.plugins.extensions import NO_EXTENSIONS, Extensions
+from aligner_proxy.policy import litellm_config
+from aligner_proxy.policy.config import PolicyFile, engine_at, keys_path, load_keys
+from aligner_proxy.policy.engine_schema import Kind
+from aligner_proxy.policy.litellm_config import find_policies, is_litellm, model_groups
+from aligner_proxy.policy.resolver import PRECEDENCE, PolicyResolver, RequestFacts, route_matches, route_name
+from aligner_proxy.policy.schema import KeyEntry, kind_of
+from aligner_proxy.policy.yaml_file import read
 from aligner_proxy.types import Exchange, GateRule, Objective, Policy, Turn
 
 _DENY = "deny:"
@@ -63,7 +62,7 @@ class _WithPlugins(click.Command):
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The options of all requests, then those of plugins."""
-        fields = [f for plugin in plugged.load(False).plugins for e in plugin.extensions for f in e.request_fields]
+        fields = [f for plugin in registry.load(False).plugins for e in plugin.extensions for f in e.request_fields]
         given = [click.Option([f"--{field.name.replace('_', '-')}", field.name], help=field.about) for field in fields]
         return [*super().get_params(ctx), *given]
 
@@ -136,14 +135,16 @@ def _read(file: Path) -> _Checked:
     data, source = read(file)
     litellm = is_litellm(data)
     path = find_policies(file) if litellm else file
-    policies = plugged.load_policies(path)
-    plugged.wanted(policies)
-    extensions = plugged.extensions(policies)
+    policies = registry.load_policies(path)
+    registry.configured(policies)
+    extensions = registry.extensions(policies)
     keys = keys_path(policies)
     entries = load_keys(keys) if keys else {}
     if not litellm:
         return _Checked(path, policies, None, entries, extensions=extensions)
-    return _Checked(path, policies, model_groups(data), entries, tuple(unseen.warnings(data, source)), extensions)
+    return _Checked(
+        path, policies, model_groups(data), entries, tuple(litellm_config.warnings(data, source)), extensions
+    )
 
 
 def _facts(
@@ -195,7 +196,8 @@ def _warnings(checked: _Checked, facts: RequestFacts, policy: Policy) -> list[st
 
 def _engine_warnings(checked: _Checked, policy: Policy) -> list[str]:
     """What an engine that only completes texts cannot do."""
-    engine, found = engine_at(checked.policies), list[str]()
+    engine = engine_at(checked.policies)
+    found = list[str]()
     if engine.completes and not engine.scorer:
         found.append(f"{engine} has no detector head: every answer is written anew as a whole (set a scorer)")
         if policy.caution:
@@ -221,7 +223,8 @@ def _serves(models: Sequence[str], pattern: str) -> bool:
 
 def _rows(settings: Mapping[str, Any], policy: Policy) -> list[tuple[str, str, str]]:
     """Every setting; of the gate, each rule that is off on a line of its own."""
-    origins, off = dict(policy.origins), [rule for rule in GateRule if rule not in policy.gate]
+    origins = dict(policy.origins)
+    off = [rule for rule in GateRule if rule not in policy.gate]
     gate = ("gate", f"all rules but {len(off)}" if off else "all rules", origins["gate"])
     rows = [gate if name == "gate" else (name, _value(value), origins[name]) for name, value in settings.items()]
     rows += [(f"gate.{rule}", "off", origins[f"gate.{rule}"]) for rule in off]
@@ -241,7 +244,8 @@ def _denied(policy: Policy) -> list[tuple[str, str]]:
 
 
 def _as_json(checked: _Checked, policy: Policy, warnings: Sequence[str]) -> dict[str, Any]:
-    origins, engine = dict(policy.origins), engine_at(checked.policies)
+    origins = dict(policy.origins)
+    engine = engine_at(checked.policies)
     settings = checked.resolver.settings(policy)
     return checked.extensions.record(policy) | {
         "file": str(checked.path),
@@ -262,7 +266,8 @@ def _as_json(checked: _Checked, policy: Policy, warnings: Sequence[str]) -> dict
 
 
 def _print(console: Console, checked: _Checked, policy: Policy, warnings: Sequence[str]) -> None:
-    aligner, engine = checked.policies.aligner, engine_at(checked.policies)
+    aligner = checked.policies.aligner
+    engine = engine_at(checked.policies)
     console.print(f"[green]valid[/]  {escape(str(checked.path))}", soft_wrap=True)
     console.print(
         f"aligner {escape(aligner.model)} ({aligner.quantization}), engine {escape(str(engine))} ({engine.kind})",

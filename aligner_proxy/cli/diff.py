@@ -17,7 +17,8 @@ _STYLES = {Status.CORRECTED: "yellow", Status.UNCHANGED: "green", Status.FAILED:
 
 def word_diff(before: str, after: str) -> Text:
     """`after` with what is new in green, and what went away struck out in red."""
-    old, new = _WORDS.findall(before), _WORDS.findall(after)
+    old = _WORDS.findall(before)
+    new = _WORDS.findall(after)
     text = Text()
     for tag, i, j, k, m in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         if tag == "equal":

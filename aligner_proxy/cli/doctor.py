@@ -1,19 +1,311 @@
-"""`aligner-proxy doctor`: what this machine can run and what to fix. Exit status 1 when a gateway cannot run here."""
+"""`aligner-proxy doctor`: what this machine can run and what to fix. Exit status 1 when a gateway cannot run here.
+
+Each check tries the thing itself and says what it found and what to fix. `fault` means that a gateway cannot run here,
+`note` that something is missing that not everybody needs. Checks never raise, never change anything, and import neither
+torch nor LiteLLM into this process.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import importlib.metadata
 import json
+import os
+import re
+import shutil
+import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import click
+import httpx
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from aligner_proxy.doctor import Finding, Verdict, examine
+from aligner_proxy.engine import sockets
+from aligner_proxy.engine.api import Engine
+from aligner_proxy.engine.client.http import HttpEngine
+from aligner_proxy.engine.weights.memory import available as memory_left
+from aligner_proxy.errors import AlignerProxyError, ConfigError, CorrectionError, EngineMismatch
+from aligner_proxy.gateway import build, reload
+from aligner_proxy.plugins import registry
+from aligner_proxy.policy import config
+from aligner_proxy.policy.engine_schema import Kind
+from aligner_proxy.policy.plugin_keys import SYSTEMS
+from aligner_proxy.types import METAALIGNER
+
+_SUPPORTED = ((3, 11), (3, 12), (3, 13))
+_PROBE_S = 120.0
+_HUB_S = 3.0
+_NEED_DISK_GB = 1.0
+_NEED_MEMORY_GB = 2.0
+
+
+class Verdict(StrEnum):
+    """How bad a finding is."""
+
+    OK = "ok"
+    NOTE = "note"
+    FAULT = "fault"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found, and what to do about it."""
+
+    check: str
+    verdict: Verdict
+    found: str
+    fix: str = ""
+
+
+Check = Callable[[], Iterator[Finding]]
+
+
+def examine(port: int, file: Path | None = None) -> Iterator[Finding]:
+    """All findings, each as soon as it is known; `file` is one whose engine is asked, too."""
+    checks: tuple[Check, ...] = (
+        *(python, litellm, compute, weights, store, memory),
+        *(plugins, engine, lambda: backend(file), policies, lambda: free(port), hub),
+    )
+    for check in checks:
+        yield from check()
+
+
+def python() -> Iterator[Finding]:
+    """The interpreter."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    good = sys.version_info[:2] in _SUPPORTED
+    yield _finding("python", good, version, "use Python 3.11, 3.12 or 3.13")
+
+
+def litellm() -> Iterator[Finding]:
+    """The host, in the one version that is tested and known to be clean."""
+    pinned = _pin()
+    try:
+        version = importlib.metadata.version("litellm")
+    except importlib.metadata.PackageNotFoundError:
+        version = "not installed"
+    good = pinned is None or version == pinned
+    yield _finding("litellm", good, version, f"pip install 'litellm[proxy]=={pinned}'")
+
+
+def _pin() -> str | None:
+    """The version that our own metadata asks for."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        for requirement in importlib.metadata.requires("aligner-proxy") or ():
+            if match := re.match(r"litellm\[proxy\]==([\w.]+)", requirement):
+                return match[1]
+    return None
+
+
+def compute() -> Iterator[Finding]:
+    """torch, its device and the 4-bit kernels, tried out in a process of their own."""
+    try:
+        found = probe()
+    except (subprocess.SubprocessError, ValueError, OSError) as error:
+        yield Finding(
+            "torch", Verdict.FAULT, f"does not run here ({type(error).__name__})", "pip install torch==2.13.0"
+        )
+        return
+    yield Finding("torch", Verdict.OK, f"{found['torch']} on {_device(found)}")
+    works = found["nf4_works"]
+    said = found["nf4"]
+    text = f"relative error {said} on a random layer" if works else str(said)
+    fix = "reinstall bitsandbytes, or set aligner.quantization: none in the policies file (more memory, same answers)"
+    yield _finding("4-bit kernels", works, text, fix)
+
+
+def probe() -> dict[str, Any]:
+    """The probe's report; raises what keeps it from reporting."""
+    command = [sys.executable, "-m", "aligner_proxy.engine.model.probe"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_S, check=True)
+    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return report
+
+
+def _device(found: dict[str, Any]) -> str:
+    if found["device"] == "cuda":
+        return f"{found['name']} ({found['memory_gb']} GB)"
+    flags = set(found["cpu_flags"])
+    quick = [name for flag, name in (("avx512_bf16", "AVX512-BF16"), ("amx_bf16", "AMX")) if flag in flags]
+    return f"CPU, {found['threads']} threads, {' and '.join(quick) or 'without bf16 instructions'}"
+
+
+def weights() -> Iterator[Finding]:
+    """The embedded aligner and the base model that it edits."""
+    from aligner_proxy.engine.weights import sources
+
+    try:
+        source = sources.resolve("embedded")
+    except AlignerProxyError as error:
+        yield Finding("embedded aligner", Verdict.FAULT, str(error), "or set aligner.model to another aligner")
+        return
+    head = "with detector head" if source.head else "without detector head"
+    yield Finding("embedded aligner", Verdict.OK, f"{head}, template {source.template}, checked against its hashes")
+
+
+def store() -> Iterator[Finding]:
+    """Whether prepared weights and corrections can be stored."""
+    home = config.home()
+    there = next(folder for folder in (home, *home.parents) if folder.exists())
+    free_gb = shutil.disk_usage(there).free / 2**30
+    fix = "set ALIGNER_PROXY_HOME to a folder that you can write to"
+    yield _finding("store", os.access(there, os.W_OK), str(home), fix)
+    text = f"{free_gb:.1f} GB free"
+    yield _finding("disk", free_gb >= _NEED_DISK_GB, text, f"free {_NEED_DISK_GB:g} GB, or move ALIGNER_PROXY_HOME")
+
+
+def memory() -> Iterator[Finding]:
+    """What the system says is free; the embedded aligner and one LiteLLM worker need about 2 GB together."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    available = memory_left()
+    free_gb = total if available is None else available / 2**30
+    text = f"{free_gb:.1f} GB available of {total:.1f} GB"
+    fix = f"a gateway with the embedded aligner needs about {_NEED_MEMORY_GB:g} GB"
+    yield _finding("memory", free_gb >= _NEED_MEMORY_GB, text, fix, Verdict.NOTE)
+
+
+def engine() -> Iterator[Finding]:
+    """Whether an engine already runs where `local` listens."""
+    try:
+        socket = config.engine_socket()
+        about = asyncio.run(_ask(HttpEngine(f"unix:{socket}", patience_s=0.1)))
+    except ConfigError as error:
+        yield Finding("engine", Verdict.FAULT, str(error))
+    except EngineMismatch as error:
+        yield Finding("engine", Verdict.FAULT, f"on {socket}: {error}", "stop it, then `aligner-proxy serve`")
+    except CorrectionError:
+        yield Finding("engine", Verdict.NOTE, f"none on {socket}", "`aligner-proxy serve` starts one")
+    else:
+        yield Finding("engine", Verdict.OK, about)
+
+
+def backend(path: Path | None) -> Iterator[Finding]:
+    """What answers at the engine that a policies file names, replica by replica."""
+    if path is None:
+        return
+    file = registry.load_policies(path)
+    named = config.engine_at(file)
+    if named.kind is Kind.GROUP:
+        yield Finding("back-end", Verdict.NOTE, f"{named}: asked by LiteLLM, only inside the gateway")
+        return
+    for at in named.at:
+        one = file.aligner.model_copy(update={"engine": named.model_copy(update={"at": (at,)})})
+        try:
+            made = build.open_engine(file.model_copy(update={"aligner": one}), patience_s=0.1)
+            about = asyncio.run(_ask(made))
+        except (ConfigError, CorrectionError) as error:
+            fix = "`aligner-proxy serve` starts one" if named.kind is Kind.LOCAL else "start it, or mend aligner.engine"
+            bad = Verdict.NOTE if named.kind is Kind.LOCAL else Verdict.FAULT
+            yield Finding("back-end", bad, f"{at} ({named.kind}): {error}", fix)
+        else:
+            yield Finding("back-end", Verdict.OK, f"{at} ({named.kind}): {about}")
+
+
+def policies() -> Iterator[Finding]:
+    """Whether the gateways that run here go by the files that lie there."""
+    try:
+        found = list(reload.reports())
+    except ConfigError as error:
+        yield Finding("policies", Verdict.FAULT, str(error))
+        return
+    for report in found:
+        since = time.strftime("%H:%M:%S", time.localtime(report.since))
+        text = f"process {report.pid} goes by {report.path} as of {since}"
+        where = f"policies of {report.pid}"
+        if report.refused:
+            fix = "mend the file; it is taken by itself, and `aligner-proxy check` says whether it is good"
+            yield Finding(where, Verdict.NOTE, f"{text}; what lies there now is refused: {report.refused}", fix)
+        elif report.restart:
+            yield Finding(where, Verdict.NOTE, f"{text}; {'; '.join(report.restart)}", "restart the gateway for these")
+        else:
+            yield Finding(where, Verdict.OK, text)
+
+
+def plugins() -> Iterator[Finding]:
+    """What a policy may name, and which plugins are left out. To say it they are loaded, which runs their code."""
+    try:
+        named = config.policies_in_environment()
+        loaded = config.third_party_plugins(registry.load_policies(named) if named else None)
+    except ConfigError as error:
+        yield Finding("plugins", Verdict.FAULT, str(error))
+        return
+    there = registry.load(loaded)
+    names = ", ".join((METAALIGNER, *there.offers("correctors")))
+    yield Finding("correctors", Verdict.OK, f"{names} (corrector: NAME in a route)")
+    for plugin in there.plugins:
+        where = f"plugin {plugin.name}"
+        text = plugin.version if plugin.third_party else f"{plugin.version}, comes with the gateway"
+        if plugin.fault:
+            yield Finding(where, Verdict.NOTE, f"{text}, left out: {plugin.fault}", "mend or uninstall it")
+        else:
+            offers = "; ".join((*_offered(plugin), *_declared(plugin)))
+            yield Finding(where, Verdict.OK, f"{text}; {offers or 'offers nothing'}")
+    if SYSTEMS not in registry.distributions():
+        fix = f"pip install {SYSTEMS}"
+        yield Finding("plugins", Verdict.NOTE, f"{SYSTEMS}, which comes with the gateway, is not installed", fix)
+    off = [] if loaded else registry.third_party()
+    if off:
+        yield Finding("plugins", Verdict.NOTE, f"switched off, not loaded: {', '.join(off)}")
+
+
+def _offered(plugin: registry.Plugin) -> Iterator[str]:
+    for sort, kinds in plugin.offers.items():
+        if kinds:
+            yield f"{sort.replace('_', ' ')}: {', '.join(f'{kind.name} ({kind.about})' for kind in kinds)}"
+
+
+def _declared(plugin: registry.Plugin) -> Iterator[str]:
+    """What a plugin adds to the policies file."""
+    for extension in plugin.extensions:
+        yield from (f"objectives: {form.word}" for form in extension.selectors)
+        if extension.keys:
+            yield f"keys of a policy: {', '.join(key.name for key in extension.keys)}"
+
+
+async def _ask(engine: Engine) -> str:
+    try:
+        about = await engine.info()
+    finally:
+        await engine.aclose()
+    head = "detector head" if about.has_head else "no detector head"
+    return f"{about.model} {about.content_hash[:12]} on {about.device}, {about.quantization}, {head}"
+
+
+def free(port: int) -> Iterator[Finding]:
+    """Whether the gateway's port can be listened on."""
+    try:
+        with sockets.tcp("127.0.0.1", port):
+            yield Finding("port", Verdict.OK, f"{port} is free")
+    except ConfigError as error:
+        yield Finding("port", Verdict.NOTE, str(error))
+
+
+def hub() -> Iterator[Finding]:
+    """Whether weights could be fetched; the embedded aligner does not need it."""
+    from huggingface_hub import constants  # knows the mirror that the user may have set
+
+    address = constants.ENDPOINT
+    try:
+        httpx.head(address, timeout=_HUB_S, follow_redirects=True).raise_for_status()
+    except httpx.HTTPError as error:
+        fix = "only `pull` needs it; the embedded aligner comes with its weights"
+        yield Finding("model hub", Verdict.NOTE, f"{address} not reachable ({type(error).__name__})", fix)
+    else:
+        yield Finding("model hub", Verdict.OK, f"{address} reachable")
+
+
+def _finding(check: str, good: bool, found: str, fix: str, bad: Verdict = Verdict.FAULT) -> Finding:
+    return Finding(check, Verdict.OK, found) if good else Finding(check, bad, found, fix)
+
 
 _STYLE = {Verdict.OK: "green", Verdict.NOTE: "yellow", Verdict.FAULT: "bold red"}
 

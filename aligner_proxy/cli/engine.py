@@ -18,17 +18,11 @@ from typing import Any
 
 import click
 
-from aligner_proxy import config, tracing
-from aligner_proxy.cli.aligner_options import (
-    aligner_options,
-    log_option,
-    log_to_stderr,
-    only_one_address,
-    quiet,
-    settings,
-)
-from aligner_proxy.engine import listen
+from aligner_proxy.cli.options import aligner_options, log_option, log_to_stderr, only_one_address, quiet, settings
+from aligner_proxy.engine import sockets
 from aligner_proxy.errors import ConfigError
+from aligner_proxy.observability import tracing
+from aligner_proxy.policy import config
 
 log = logging.getLogger("aligner_proxy.engine")
 
@@ -78,11 +72,11 @@ def _trace() -> None:
 @contextlib.contextmanager
 def _listener(path: Path | None, port: int | None, host: str) -> Iterator[tuple[socket.socket, str]]:
     if port is not None:
-        with listen.tcp(host, port) as listener:
+        with sockets.tcp(host, port) as listener:
             yield listener, f"http://{host}:{listener.getsockname()[1]}"
     else:
         chosen = path or config.default_socket()
-        with listen.unix(chosen) as listener:
+        with sockets.unix(chosen) as listener:
             yield listener, f"unix:{chosen.absolute()}"
 
 
@@ -92,9 +86,9 @@ def _serve(
     """Serve until stopped; True when the aligner was still being loaded then."""
     quiet()
     from aligner_proxy.engine.admission import LocalAdmission
+    from aligner_proxy.engine.loader import open_aligner
     from aligner_proxy.engine.local import LocalEngine
-    from aligner_proxy.engine.server import serve
-    from aligner_proxy.engine.weights import open_aligner
+    from aligner_proxy.engine.server.app import serve
 
     chosen, home = settings(given, file), config.home()
     engine = LocalEngine(lambda: open_aligner(chosen, home, lambda step: log.info("%s", step)))

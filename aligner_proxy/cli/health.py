@@ -14,9 +14,9 @@ from pathlib import Path
 import click
 import httpx
 
-from aligner_proxy import config
-from aligner_proxy.engine_setting import engine_address
 from aligner_proxy.errors import ConfigError
+from aligner_proxy.policy import config
+from aligner_proxy.policy.engine_schema import engine_address
 
 _WAIT_S = 5.0
 _COLOUR = {"ready": "green", "loading": "yellow", "degraded": "yellow"}
@@ -82,7 +82,8 @@ def _engine(address: str) -> Seen:
     with _client(socket) as http:
         try:
             told = http.get(("http://engine" if socket else address.rstrip("/")) + "/health").json()
-            status, reasons = str(told["status"]), tuple(map(str, told.get("reasons", ())))
+            status = str(told["status"])
+            reasons = tuple(map(str, told.get("reasons", ())))
         except httpx.HTTPError:
             return Seen("engine", address, "down")
         except (ValueError, KeyError, TypeError):

@@ -20,15 +20,15 @@ from rich.console import Console
 from rich.text import Text
 from yaml import YAMLError
 
-from aligner_proxy import config, plugged
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.keys_file import load_keys
-from aligner_proxy.litellm_file import policies_in
-from aligner_proxy.matching import route_name, tenant_name
-from aligner_proxy.policy_file import PolicyFile
-from aligner_proxy.provenance import KeyPath, nearest, parse, short
+from aligner_proxy.plugins import registry
+from aligner_proxy.policy import config
+from aligner_proxy.policy.config import load_keys
+from aligner_proxy.policy.litellm_config import policies_in
+from aligner_proxy.policy.resolver import route_name, tenant_name
+from aligner_proxy.policy.schema import PolicyFile
+from aligner_proxy.policy.yaml_file import KeyPath, nearest, parse, put, short
 from aligner_proxy.types import Mode
-from aligner_proxy.yaml_edit import put
 
 _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
@@ -52,9 +52,9 @@ def command(
     if [route, tenant, defaults or None].count(None) != 2 or not settings:
         raise ConfigError("say where (one of --route, --tenant, --defaults) and what (--mode, --sample, --caution)")
     before = _text(path)
-    loaded = plugged.parse_policies(before, path)
+    loaded = registry.parse_policies(before, path)
     after = changed(before, path, place(loaded, route, tenant), settings)
-    _refuse_bad_keys(plugged.parse_policies(after, path))
+    _refuse_bad_keys(registry.parse_policies(after, path))
     backup = None if dry_run or after == before else write(path, before, after)
     _report(path, before, after, backup, as_json)
 

@@ -11,12 +11,12 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
-from aligner_proxy import config
-from aligner_proxy.cli.aligner_options import settings, weight_options
+from aligner_proxy.cli.options import settings, weight_options
 from aligner_proxy.errors import WeightsError
+from aligner_proxy.policy import config
 
 if TYPE_CHECKING:
-    from aligner_proxy.engine.weights import Settings
+    from aligner_proxy.engine.loader import Settings
 
 
 @click.command("pull")
@@ -37,8 +37,8 @@ def command(ctx: click.Context, /, model: str, **given: Any) -> None:
 
 def _fetch(console: Console, chosen: Settings) -> None:
     """Download what is not on this machine; the hub's own progress bars show how far it is."""
-    from aligner_proxy.engine import sources
-    from aligner_proxy.engine.store import Store
+    from aligner_proxy.engine.weights import sources
+    from aligner_proxy.engine.weights.store import Store
 
     model = str(chosen.model)
     if Store(config.home()).recall(model, chosen.quantization):
@@ -49,7 +49,7 @@ def _fetch(console: Console, chosen: Settings) -> None:
 
 
 def _prepare(console: Console, chosen: Settings) -> None:
-    from aligner_proxy.engine.weights import prepare
+    from aligner_proxy.engine.loader import prepare
 
     prepared, folder = prepare(chosen, config.home(), lambda step: console.print(escape(step)))
     console.print(f"[green]ready[/green] {escape(prepared.model)} {prepared.content_hash[:12]} {prepared.quantization}")

@@ -7,37 +7,198 @@ texts are shown on the terminal alone, and only with --show.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
+from rich.table import Table
 from rich.text import Text
 
-from aligner_proxy import audit, plugged
+from aligner_proxy import audit
+from aligner_proxy.audit.replay import Case, Change, Ending, Figures, Side, changes, figures, replay
 from aligner_proxy.cli.align import opened_engine
-from aligner_proxy.cli.aligner_options import weight_options
-from aligner_proxy.cli.comparison import Comparison
 from aligner_proxy.cli.diff import word_diff
-from aligner_proxy.correctors import correctors
-from aligner_proxy.engine.protocol import Engine
+from aligner_proxy.cli.options import weight_options
+from aligner_proxy.correctors.registry import correctors
+from aligner_proxy.engine.api import Engine
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.litellm_file import policies_in
-from aligner_proxy.pipeline import Pipeline
-from aligner_proxy.plugged_rules import PluggedRules
-from aligner_proxy.policy import PolicyResolver
-from aligner_proxy.policy_file import PolicyFile
-from aligner_proxy.replay import Case, Change, replay
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.plugins import registry
+from aligner_proxy.plugins.registry import PluginRules
+from aligner_proxy.policy.litellm_config import policies_in
+from aligner_proxy.policy.resolver import PolicyResolver
+from aligner_proxy.policy.schema import PolicyFile
 
+_COLOURS = {
+    Ending.CHANGED: "#d97706",
+    Ending.LEFT: "#15803d",
+    Ending.REFUSED: "#7c3aed",
+    Ending.FAILED: "#b91c1c",
+    Ending.SKIPPED: "#94a3b8",
+    Ending.FORBIDDEN: "#334155",
+}
+_HEAD = ("", "before", "after")
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+class Comparison:
+    """The cases of one replay, in figures. Groups are the policies by which the answers were recorded."""
+
+    def __init__(self, cases: Sequence[Case], policies: str, without_text: int) -> None:
+        self._cases = cases
+        self._policies = policies
+        self._without_text = without_text
+        self._before, self._after = _both(cases)
+        by_policy = groupby(sorted(cases, key=_policy), _policy)
+        self._groups = {name: list(group) for name, group in by_policy}
+
+    def show(self, console: Console) -> None:
+        """For people."""
+        console.print(escape(self._summary()), soft_wrap=True)
+        for head, rows in self._tables():
+            table = Table(*head)
+            for row in rows:
+                table.add_row(*(escape(cell) for cell in row))
+            console.print(table)
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs; every case by its ids."""
+        return {
+            "policies": self._policies,
+            "answers": len(self._cases),
+            "without_text": self._without_text,
+            "aligners_before": _aligners([case.before for case in self._cases]),
+            "aligners_after": _aligners([case.after for case in self._cases]),
+            "before": asdict(self._before),
+            "after": asdict(self._after),
+            "changes": changes(self._cases),
+            "by_policy": {name: _told(cases) for name, cases in self._groups.items()},
+            "cases": [_case(case) for case in self._cases],
+        }
+
+    def write(self, folder: Path) -> None:
+        """replay.md and replay.json, and replay.svg where matplotlib is installed."""
+        drawn = importlib.util.find_spec("matplotlib") is not None
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "replay.md").write_text(self._markdown(drawn), encoding="utf-8")
+            (folder / "replay.json").write_text(json.dumps(self.as_json(), indent=2) + "\n", encoding="utf-8")
+            if drawn:
+                self._plot(folder / "replay.svg")
+        except OSError as error:
+            raise ConfigError(f"cannot write into {folder}: {error.strerror}") from None
+
+    def _summary(self) -> str:
+        text = f"{len(self._cases)} recorded answers, replayed under {self._policies}"
+        return text + (f"; {self._without_text} more were recorded without text" if self._without_text else "")
+
+    def _tables(self) -> Iterator[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
+        yield _HEAD, list(_rows(self._before, self._after))
+        yield ("answer by answer", "answers"), [(str(kind), str(n)) for kind, n in changes(self._cases).items()]
+        if len(self._groups) > 1:
+            yield (
+                ("policy then", "answers", "changed before", "changed after", "differ"),
+                [_group(name, cases) for name, cases in self._groups.items()],
+            )
+
+    def _markdown(self, drawn: bool) -> str:
+        lines = ["# Replay", "", self._summary() + "."]
+        for head, rows in self._tables():
+            lines += ["", _line(head), _line(["---"] * len(head)), *map(_line, rows)]
+        note = "Times are the aligner's own: before as recorded, after on the machine of the replay."
+        plot = "![what became of the answers](replay.svg)" if drawn else "No plot: pip install 'aligner-proxy[plots]'."
+        return "\n".join([*lines, "", note, "", plot, ""])
+
+    def _plot(self, file: Path) -> None:
+        """How the answers ended, and how long the aligner took: a bar before and a bar after."""
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+
+        names = ["after", "before"]
+        sides = [self._after, self._before]
+        with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "replay"}):
+            figure = Figure(figsize=(8, 4.5), layout="constrained")
+            figure.suptitle(self._summary(), fontsize="medium")
+            answers, times = figure.subplots(2)
+            left = [0, 0]
+            for ending, colour in _COLOURS.items():
+                counts = [side.endings[ending] for side in sides]
+                if any(counts):
+                    bar = answers.barh(names, counts, left=left, color=colour, label=ending.value)
+                    answers.bar_label(bar, [str(n or "") for n in counts], label_type="center", color="white")
+                    left = [sum(pair) for pair in zip(left, counts, strict=True)]
+            times.barh(names, [side.p95_ms for side in sides], color="#1e3a8a", label="p95")
+            times.barh(names, [side.p50_ms for side in sides], color="#60a5fa", label="p50")
+            for axes, unit in ((answers, "answers"), (times, "aligner, ms")):
+                axes.set_xlabel(unit)
+                axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+            figure.savefig(file, metadata={"Date": None})
+
+
+def _both(cases: Sequence[Case]) -> tuple[Figures, Figures]:
+    return figures([case.before for case in cases]), figures([case.after for case in cases])
+
+
+def _aligners(sides: Sequence[Side]) -> list[str]:
+    return sorted({side.aligner for side in sides if side.aligner})
+
+
+def _policy(case: Case) -> str:
+    return case.entry.policy
+
+
+def _rows(before: Figures, after: Figures) -> Iterator[tuple[str, ...]]:
+    for ending in Ending:
+        if before.endings[ending] or after.endings[ending]:
+            yield ending.value, str(before.endings[ending]), str(after.endings[ending])
+    yield "share changed", _share(before), _share(after)
+    for reason in dict.fromkeys([*before.refusals, *after.refusals]):
+        yield reason, str(before.refusals.get(reason, 0)), str(after.refusals.get(reason, 0))
+    for name in ("p50_ms", "p95_ms"):
+        yield f"aligner {name[:3]}", f"{getattr(before, name):.0f} ms", f"{getattr(after, name):.0f} ms"
+    yield "forwards an answer", f"{before.forwards:.2f}", f"{after.forwards:.2f}"
+
+
+def _share(one: Figures) -> str:
+    share, low, high = (f"{100 * value:.1f}" for value in one.changed)
+    return f"{share} % ({low} to {high})"
+
+
+def _group(name: str, cases: Sequence[Case]) -> tuple[str, ...]:
+    before, after = _both(cases)
+    differ = sum(case.change is not Change.SAME for case in cases)
+    return name, str(len(cases)), _share(before), _share(after), str(differ)
+
+
+def _told(cases: Sequence[Case]) -> dict[str, Any]:
+    before, after = _both(cases)
+    return {"before": asdict(before), "after": asdict(after), "changes": changes(cases)}
+
+
+def _case(case: Case) -> dict[str, Any]:
+    sides = {
+        name: {"ending": side.ending, "reason": side.reason, "engine_ms": round(side.engine_ms, 1)}
+        for name, side in (("before", case.before), ("after", case.after))
+    }
+    entry = case.entry
+    return {"call_id": entry.call_id, "choice": entry.choice, "policy": entry.policy, "change": case.change, **sides}
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 @click.command("replay")
@@ -63,9 +224,11 @@ def command(
     policies: Path, store: Path | None, since: str, limit: int, address: str | None, output: Path | None, **given: Any
 ) -> None:
     """Run recorded answers under other policies or another aligner, and compare."""
-    show, as_json, deadline_s = given.pop("show"), given.pop("as_json"), given.pop("deadline")
+    show = given.pop("show")
+    as_json = given.pop("as_json")
+    deadline_s = given.pop("deadline")
     path = policies_in(policies)
-    file = plugged.load_policies(path)
+    file = registry.load_policies(path)
     entries = _entries(file, store, _moment(since), limit)
     if address and any(given.values()):
         raise ConfigError("give --engine or --aligner, not both: an engine that runs has its aligner")
@@ -117,8 +280,8 @@ async def _replayed(
             pipeline = Pipeline(
                 engine,
                 correctors=correctors(file),
-                rules=PluggedRules.of(file),
-                extensions=plugged.extensions(file),
+                rules=PluginRules.of(file),
+                extensions=registry.extensions(file),
             )
             return await replay(entries, PolicyResolver(file), pipeline, lambda: progress.advance(bar), deadline_s)
 

@@ -19,16 +19,19 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
-from aligner_proxy import audit, config, plugged, supervise
-from aligner_proxy.cli.aligner_options import log_option, log_to_stderr
-from aligner_proxy.engine import backends, listen
-from aligner_proxy.engine.client import HttpEngine
-from aligner_proxy.engine_setting import Backend, Kind
+from aligner_proxy import audit
+from aligner_proxy.cli.options import log_option, log_to_stderr
+from aligner_proxy.engine import sockets
+from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.errors import ConfigError, CorrectionError, EngineFault, EngineMismatch, EngineUnavailable
-from aligner_proxy.keys_file import load_keys
-from aligner_proxy.litellm_file import find_policies, model_groups
-from aligner_proxy.policy_file import PolicyFile
-from aligner_proxy.provenance import read
+from aligner_proxy.gateway import build, supervisor
+from aligner_proxy.plugins import registry
+from aligner_proxy.policy import config
+from aligner_proxy.policy.config import load_keys
+from aligner_proxy.policy.engine_schema import Backend, Kind
+from aligner_proxy.policy.litellm_config import find_policies, model_groups
+from aligner_proxy.policy.schema import PolicyFile
+from aligner_proxy.policy.yaml_file import read
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -84,15 +87,15 @@ def plan(file: Path, host: str, port: int, workers: int) -> Plan:
     """Check all that can be known before anything is started; every refusal names the fix."""
     path = file.resolve()
     policies = find_policies(path)
-    loaded = plugged.load_policies(policies)
+    loaded = registry.load_policies(policies)
     keys = config.keys_path(loaded)
     if keys is not None:
         load_keys(keys)
     audit.recorder(loaded)
-    plugged.wanted(loaded)
+    registry.configured(loaded)
     check_class_is_ours(path)
     check_master_key(path)
-    with listen.tcp(host, port):
+    with sockets.tcp(host, port):
         pass
     engine = config.engine_at(loaded)
     check_engine(path, loaded, engine)
@@ -103,7 +106,7 @@ def plan(file: Path, host: str, port: int, workers: int) -> Plan:
 def check_engine(litellm_file: Path, file: PolicyFile, engine: Backend) -> None:
     """Refuse what the guardrail would refuse when LiteLLM has loaded, and a model group that is not there."""
     if engine.completes:
-        backends.completions_template(file, engine)
+        build.completions_template(file, engine)
         config.engine_key(engine)
     data, source = read(litellm_file)
     elsewhere = "include" in data or (data.get("general_settings") or {}).get("store_model_in_db")
@@ -127,7 +130,8 @@ def check_master_key(litellm_file: Path) -> None:
     settings = data.get("general_settings") or {}
     if "include" in data or _permitted(settings):
         return
-    key, place = _master_key(settings), source.at("general_settings", "master_key")
+    key = _master_key(settings)
+    place = source.at("general_settings", "master_key")
     if not key:
         raise ConfigError(
             f"{place}: no master key, so anybody could use the gateway; set general_settings.master_key: "
@@ -157,7 +161,7 @@ def _free_socket() -> Path:
     """The default socket; one of our own beside it when another gateway's engine lives there."""
     socket = config.default_socket()
     try:
-        with listen.unix(socket):
+        with sockets.unix(socket):
             return socket
     except ConfigError:
         own = socket.with_name(f"engine-{os.getpid()}.sock")
@@ -194,8 +198,8 @@ def environment(plan: Plan) -> dict[str, str]:
 
 async def _run(plan: Plan) -> int:
     env = environment(plan)
-    engine = supervise.Child("engine", engine_command(plan), env) if plan.socket else None
-    gateway = supervise.Child("litellm", litellm_command(plan), env)
+    engine = supervisor.Child("engine", engine_command(plan), env) if plan.socket else None
+    gateway = supervisor.Child("litellm", litellm_command(plan), env)
 
     async def loaded() -> None:
         await _until_loaded(plan)
@@ -203,15 +207,16 @@ async def _run(plan: Plan) -> int:
     async def announce() -> None:
         await _until_serving(plan)
 
-    return await supervise.run(engine, loaded, gateway, announce, supervise.Pace(grace=plan.grace))
+    return await supervisor.run(engine, loaded, gateway, announce, supervisor.Pace(grace=plan.grace))
 
 
 async def _until_loaded(plan: Plan) -> None:
     """Until the engine can work; a model group needs no waiting, it is LiteLLM's own."""
     if plan.engine.kind is Kind.GROUP and not plan.socket:
         return
-    engine = HttpEngine(f"unix:{plan.socket}", patience_s=2) if plan.socket else backends.open_engine(plan.file)
-    where, started = f"unix:{plan.socket}" if plan.socket else str(plan.engine), time.monotonic()
+    engine = HttpEngine(f"unix:{plan.socket}", patience_s=2) if plan.socket else build.open_engine(plan.file)
+    where = f"unix:{plan.socket}" if plan.socket else str(plan.engine)
+    started = time.monotonic()
     try:
         with Console(stderr=True).status(f"waiting for the aligner at {where} ..."):
             about = await _patiently(engine.info)

@@ -15,8 +15,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from aligner_proxy.engine.phases import refused
-from aligner_proxy.engine.protocol import (
+from aligner_proxy.engine.api import (
     AlignerInfo,
     AlignRequest,
     Completion,
@@ -30,7 +29,8 @@ from aligner_proxy.engine.protocol import (
     StatesRequest,
     text_states,
 )
-from aligner_proxy.errors import EngineOverloaded, QuotaSpent, ReadingLost, Shed
+from aligner_proxy.engine.scheduling.metrics import refused
+from aligner_proxy.errors import EngineOverloaded, QuotaSpent, SessionLost, Shed
 from aligner_proxy.types import Correction, Quota, SegmentScore
 
 _SMOOTHING = 0.2
@@ -129,7 +129,7 @@ class Admission:
         ticket.session = None
         ticket.since = self._clock()
         if session is None or ticket.gave_way():
-            raise ReadingLost("its place was needed")
+            raise SessionLost("its place was needed")
         try:
             self._check(request.quota)
             return await self._served(ticket, request.quota, lambda: session.finish(request))
@@ -271,9 +271,9 @@ class _AdmittedSession(ForwardingSession):
         self._quota = quota
 
     def inner(self) -> Session:
-        """The engine's session; raises `ReadingLost` once its place was given to another."""
+        """The engine's session; raises `SessionLost` once its place was given to another."""
         if self._ticket.session is None or self._ticket.gave_way():
-            raise ReadingLost("its place was needed")
+            raise SessionLost("its place was needed")
         return self._ticket.session
 
     async def judged(self, known: int) -> tuple[SegmentScore, ...] | None:

@@ -17,27 +17,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from aligner_proxy import tracing
-from aligner_proxy.engine.complete import aligner_for, complete
-from aligner_proxy.engine.correct import Aligner, correct
+from aligner_proxy.concurrency import within
+from aligner_proxy.engine.api import AlignerInfo, AlignRequest, Completion, CompletionRequest, Load, Span, StatesRequest
+from aligner_proxy.engine.decoding.complete import aligner_for, complete
+from aligner_proxy.engine.decoding.correct import Aligner, correct
+from aligner_proxy.engine.decoding.incremental import PartialAnswer, PendingReplacement, read
+from aligner_proxy.engine.decoding.states import states
 from aligner_proxy.engine.loop import Loop
-from aligner_proxy.engine.phases import Phases
-from aligner_proxy.engine.protocol import (
-    AlignerInfo,
-    AlignRequest,
-    Completion,
-    CompletionRequest,
-    Load,
-    Span,
-    StatesRequest,
-)
-from aligner_proxy.engine.reading import PartialAnswer, PendingReplacement, read
-from aligner_proxy.engine.scheduler import Job, Scheduler
-from aligner_proxy.engine.sequence import Sequence, Work
-from aligner_proxy.engine.states import states
+from aligner_proxy.engine.scheduling.metrics import Phases
+from aligner_proxy.engine.scheduling.scheduler import Job, Scheduler
+from aligner_proxy.engine.scheduling.sequence import Sequence, Work
 from aligner_proxy.errors import CorrectionError, EngineUnavailable
+from aligner_proxy.observability import tracing
 from aligner_proxy.types import Correction, SegmentScore, Verify
-from aligner_proxy.waiting import within
 
 
 @dataclass(slots=True, eq=False)

@@ -11,10 +11,10 @@ import time
 import traceback
 from collections.abc import Iterable
 
-from aligner_proxy.engine.correct import Aligner, correct
-from aligner_proxy.engine.protocol import AlignRequest
-from aligner_proxy.engine.scheduler import Feed, Job, Scheduler
-from aligner_proxy.engine.sequence import NOTHING, Sequence, Step
+from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.engine.decoding.correct import Aligner, correct
+from aligner_proxy.engine.scheduling.scheduler import Feed, Job, Scheduler
+from aligner_proxy.engine.scheduling.sequence import NOTHING, Sequence, Step
 from aligner_proxy.errors import CorrectionError, EngineFault, EngineUnavailable
 from aligner_proxy.types import Correction
 

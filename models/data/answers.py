@@ -15,7 +15,7 @@ from typing import Literal
 import yaml
 
 from aligner_proxy.prompts import query, template
-from aligner_proxy.segments import split
+from aligner_proxy.text.structure import split
 from aligner_proxy.types import Turn
 from models.defects.objectives import BUILT_IN
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from aligner_proxy.segments import join, split
+from aligner_proxy.text.structure import join, split
 from models.defects import SUBJECTS, TRAINING_KINDS, WRITTEN, Kind, Objective
 from models.defects.grammar import capitalise
 from models.defects.more import LOOKS

@@ -11,7 +11,7 @@ from dataclasses import replace
 from random import Random
 
 from aligner_proxy.prompts import query, template
-from aligner_proxy.segments import join
+from aligner_proxy.text.structure import join
 from aligner_proxy.types import Turn
 from models.defects import Kind
 

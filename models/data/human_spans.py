@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from aligner_proxy.segments import Segment, join, split
+from aligner_proxy.text.structure import Segment, join, split
 from models.defects import Objective
 from models.defects.objectives import built_in, clean, of_theme
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from random import Random
 
-from aligner_proxy.segments import join, split
+from aligner_proxy.text.structure import join, split
 from models.defects import SUBJECTS, TRAINING_KINDS, WRITTEN, Kind, Objective
 from models.defects.objectives import BUILT_IN, built_in, clean
 

@@ -20,7 +20,7 @@ from typing import Literal, TypeVar, get_args
 
 from rich.console import Console
 
-from aligner_proxy.segments import split
+from aligner_proxy.text.structure import split
 
 from .answers import prompt_key
 from .pairs import CHANGES, STAYS, UNKNOWN, Pair, write_pairs

@@ -18,7 +18,7 @@ from typing import Literal, get_args
 from rich.console import Console
 from rich.progress import track
 
-from aligner_proxy.segments import split
+from aligner_proxy.text.structure import split
 from models.defects import SUBJECTS, TRAINING_KINDS, UNSEEN_KINDS, UNSEEN_WRITTEN, WRITTEN, Kind, Objective
 from models.defects.objectives import DEFAULT, SHARED, built_in
 from models.defects.turns import INVENTED_TURN, dialogue

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from random import Random
 
 from aligner_proxy.prompts import query, template
-from aligner_proxy.segments import join, split
+from aligner_proxy.text.structure import join, split
 from aligner_proxy.types import Turn
 from models.defects import Objective
 from models.defects.natural import FAULTS, NATURAL, THEMES, Natural, Sentence

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from aligner_proxy.segments import split
+from aligner_proxy.text.structure import split
 
 CHANGES = 1
 STAYS = 0

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
-from aligner_proxy.segments import split
+from aligner_proxy.text.structure import split
 from models.defects import BY_NAME
 from models.defects.endings import Ending, ending
 from models.defects.objectives import Objective

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from aligner_proxy.segments import split
+from aligner_proxy.text.structure import split
 
 from .grammar import Grammar, expand, uncapitalise
 from .kind import load

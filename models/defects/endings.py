@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from aligner_proxy.segments import split
+from aligner_proxy.text.structure import split
 
 from .grammar import expand
 from .objectives import Objective

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from aligner_proxy.config import builtin_objectives
+from aligner_proxy.policy.config import builtin_objectives
 
 from .grammar import capitalise
 from .phrases import table

@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
 
-from aligner_proxy.pipeline import Pipeline
-from aligner_proxy.segments import split
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.text.structure import split
 from aligner_proxy.types import Objective as PolicyObjective
 from aligner_proxy.types import Verify
 from models.data.answers import load_pool

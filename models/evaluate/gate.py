@@ -24,11 +24,12 @@ from random import Random
 
 from rich.progress import track
 
-from aligner_proxy import gate
-from aligner_proxy.facts import names, numbers
+from aligner_proxy.gate import judge as gate_judge
+from aligner_proxy.gate.judge import judge, objections
 from aligner_proxy.prompts import template
-from aligner_proxy.refusals import declines
-from aligner_proxy.segments import join, split
+from aligner_proxy.text.facts import names, numbers
+from aligner_proxy.text.refusals import declines
+from aligner_proxy.text.structure import join, split
 from aligner_proxy.types import Correction, GateRule, Objective, Policy, SegmentScore
 from models.data.pairs import CHANGES, STAYS, Pair, read_pairs
 from models.defects.phrases import read
@@ -216,10 +217,10 @@ def right(pair: Pair, name: str, *, headless: bool) -> Trial:
     """The pair's own target must pass whole."""
     sent = correction(pair.answer, pair.target, [label == CHANGES for label in pair.labels], headless=headless)
     policy = policy_of(pair)
-    verdict = gate.judge(pair.answer, sent, policy)
+    verdict = judge(pair.answer, sent, policy)
     well = verdict.reason is None and verdict.text.strip() == pair.target.strip()
     setting = RIGHT_HEADLESS if headless else RIGHT
-    return Trial(setting, setting, name, gate.objections(pair.answer, sent, policy), well)
+    return Trial(setting, setting, name, objections(pair.answer, sent, policy), well)
 
 
 def policy_of(pair: Pair) -> Policy:
@@ -246,11 +247,9 @@ def harmed(rng: Random, harm: Harm, pair: Pair, *, beside: bool) -> Trial | None
     kept = [piece if i != at else Piece(piece.text, piece.gap) for i, piece in enumerate(pieces)]
     expected = _delivered(kept, ()) if beside else original
     policy = policy_of(pair)
-    verdict = gate.judge(original, sent, policy)
+    verdict = judge(original, sent, policy)
     setting = BESIDE if beside else ALONE
-    return Trial(
-        harm.name, setting, "", gate.objections(original, sent, policy), verdict.text.strip() == expected.strip()
-    )
+    return Trial(harm.name, setting, "", objections(original, sent, policy), verdict.text.strip() == expected.strip())
 
 
 def _placed(rng: Random, harm: Harm, pieces: list[Piece]) -> tuple[list[Piece], int] | None:
@@ -307,14 +306,14 @@ def whole(pair: Pair) -> Iterator[Trial]:
     for name, edited, flagged, usable in tries:
         made = correction(text, edited, flagged, headless=name == "cut short")
         if usable:
-            verdict = gate.judge(text, made, policy)
-            yield Trial(name, ALONE, "", gate.objections(text, made, policy), verdict.text == text)
+            verdict = judge(text, made, policy)
+            yield Trial(name, ALONE, "", objections(text, made, policy), verdict.text == text)
 
 
 WHOLE_RULES = {
     "cut short": (GateRule.TOO_SHORT.value,),
     "emptied": (GateRule.EMPTY.value,),
-    "changed where nothing was flagged": (gate.UNFLAGGED,),
+    "changed where nothing was flagged": (gate_judge.UNFLAGGED,),
 }
 OWN = {harm.name: tuple(rule.value for rule in harm.rules) for harm in HARMS} | WHOLE_RULES
 
@@ -373,7 +372,7 @@ def harm_rates(trials: Sequence[Trial]) -> dict[str, dict[str, Rate]]:
 def rule_rates(trials: Sequence[Trial]) -> dict[str, dict[str, Rate]]:
     """False alarms on right corrections, its harms noticed, and the share of its firings that were right; by rule."""
     rates = {}
-    for rule in [*(rule.value for rule in GateRule), gate.UNFLAGGED]:
+    for rule in [*(rule.value for rule in GateRule), gate_judge.UNFLAGGED]:
         mine = [t for t in trials if rule in OWN.get(t.kind, ()) and t.setting == ALONE]
         rates[rule] = {
             "false alarms": Rate.of(rule in t.objections for t in trials if t.kind == RIGHT),

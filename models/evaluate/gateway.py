@@ -14,15 +14,15 @@ from pathlib import Path
 
 from rich.progress import track
 
-from aligner_proxy import config
-from aligner_proxy.cache import CorrectionCache
-from aligner_proxy.cli.aligner_options import quiet
+from aligner_proxy.cli.options import quiet
+from aligner_proxy.engine.api import Engine
+from aligner_proxy.engine.loader import Settings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
-from aligner_proxy.engine.protocol import Engine
-from aligner_proxy.engine.weights import Settings, open_aligner
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.extensions import NO_EXTENSIONS, Extensions
-from aligner_proxy.pipeline import Pipeline
+from aligner_proxy.pipeline.cache import CorrectionCache
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.plugins.extensions import NO_EXTENSIONS, Extensions
+from aligner_proxy.policy import config
 from aligner_proxy.types import Exchange, Objective, Outcome, Policy, Status, Turn, Verify
 from models.data.upstream_completions import Completion
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from aligner_proxy.facts import addresses, code, names, numbers
-from aligner_proxy.segments import join, split
+from aligner_proxy.text.facts import addresses, code, names, numbers
+from aligner_proxy.text.structure import join, split
 from models.data.pairs import CHANGES, Pair, read_pairs
 from models.reporting import output
 from models.reporting.statistics import Rate

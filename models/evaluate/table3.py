@@ -24,8 +24,8 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from aligner_proxy.engine.manifest import MANIFEST, sha256
-from aligner_proxy.engine.weights import Settings
+from aligner_proxy.engine.loader import Settings
+from aligner_proxy.engine.weights.manifest import MANIFEST, sha256
 from aligner_proxy.types import Verify
 from models.data.pairs import CHANGES, PairError
 from models.data.upstream_completions import DIALOGUES, STRONG, WEAK, completions

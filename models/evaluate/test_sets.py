@@ -23,12 +23,13 @@ from pathlib import Path
 
 from rich.progress import track
 
-from aligner_proxy import config, gate
-from aligner_proxy.cli.aligner_options import quiet
+from aligner_proxy.cli.options import quiet
+from aligner_proxy.engine.api import AlignRequest, Engine
+from aligner_proxy.engine.loader import Settings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
-from aligner_proxy.engine.protocol import AlignRequest, Engine
-from aligner_proxy.engine.weights import Settings, open_aligner
-from aligner_proxy.segments import split
+from aligner_proxy.gate.judge import judge
+from aligner_proxy.policy import config
+from aligner_proxy.text.structure import split
 from aligner_proxy.types import Correction, Turn, Verify
 from models.data.pairs import CHANGES, STAYS, UNKNOWN, Pair, PairError, read_pairs
 from models.reporting import output
@@ -109,7 +110,7 @@ async def run_set(
 
 def _case(pair: Pair, correction: Correction, gated: bool, verify: Verify) -> Case:
     policy = replace(policy_of(pair), verify=verify)
-    text = gate.judge(pair.answer, correction, policy).text if gated else correction.text
+    text = judge(pair.answer, correction, policy).text if gated else correction.text
     return Case(pair, text, tuple(s.score for s in correction.segments if s.score is not None))
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from aligner_proxy.engine.manifest import MANIFEST, sha256
+from aligner_proxy.engine.weights.manifest import MANIFEST, sha256
 from models.data import answers, metaaligner, mixture
 from models.data.mixture import Stage as StageName
 from models.data.pairs import Pair, write_pairs

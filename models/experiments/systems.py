@@ -30,17 +30,18 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rich.progress import track
 
-from aligner_proxy import config, plugged
-from aligner_proxy.apart import Here
-from aligner_proxy.cli.aligner_options import quiet
-from aligner_proxy.correctors import PluggedCorrector
+from aligner_proxy.cli.options import quiet
+from aligner_proxy.correctors.registry import PluginCorrector
+from aligner_proxy.engine.api import Engine
+from aligner_proxy.engine.loader import Settings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
-from aligner_proxy.engine.manifest import MANIFEST, sha256
-from aligner_proxy.engine.protocol import Engine
-from aligner_proxy.engine.weights import Settings, open_aligner
-from aligner_proxy.pipeline import Pipeline
-from aligner_proxy.policy import PolicyResolver, RequestFacts
-from aligner_proxy.policy_file import PolicyFile
+from aligner_proxy.engine.weights.manifest import MANIFEST, sha256
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.plugins import registry
+from aligner_proxy.plugins.isolation import InlineRunner
+from aligner_proxy.policy import config
+from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
+from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.types import Exchange, Outcome, Policy, Status, Turn
 from aligner_proxy_systems.metaalign.checks import met
 from aligner_proxy_systems.pku_aligner.corrector import PkuAligner
@@ -215,7 +216,7 @@ def policy(system: System, trial: Trial, comparison: Comparison) -> Policy:
     Random(f"{comparison.seed}:{trial.answer}").shuffle(names)  # nothing is to be had from the order of the file
     route = dict(system.route)
     objectives = {**route.pop("objectives", {}), "auto": names} if "objectives" in route else names
-    file = plugged.parse_policies(
+    file = registry.parse_policies(
         json.dumps(
             {
                 "objectives": dict.fromkeys(texts, "Asked: what stands here is put in below"),  # some have another form
@@ -231,7 +232,7 @@ def policy(system: System, trial: Trial, comparison: Comparison) -> Policy:
     )
     fields = {"preference": trial.preference.text} if trial.preference else {}
     request = RequestFacts(model=MODEL, fields=fields)
-    resolved = plugged.extensions(file).resolve(PolicyResolver(file).resolve(request), request)
+    resolved = registry.extensions(file).resolve(PolicyResolver(file).resolve(request), request)
     return replace(resolved, objectives=tuple(replace(o, text=texts.get(o.name, o.text)) for o in resolved.objectives))
 
 
@@ -264,11 +265,11 @@ async def gateway(
             if single_purpose is None:
                 raise SystemsError("single_purpose must name the folder of an Aligner where a corrector is one")
             single = PkuAligner(await stack.enter_async_context(opened(single_purpose)))
-            correctors[corrector] = PluggedCorrector(corrector, corrector, single, Here())
+            correctors[corrector] = PluginCorrector(corrector, corrector, single, InlineRunner())
         if corrector == "self_refine":
             refine = SelfRefine(RefineSettings(model=REFINER, **refining), chat())
-            correctors[corrector] = PluggedCorrector(corrector, corrector, refine, Here())
-        extensions = plugged.extensions(PolicyFile())
+            correctors[corrector] = PluginCorrector(corrector, corrector, refine, InlineRunner())
+        extensions = registry.extensions(PolicyFile())
         yield Pipeline(await stack.enter_async_context(opened(aligner)), correctors=correctors, extensions=extensions)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from aligner_proxy.engine.manifest import sha256
+from aligner_proxy.engine.weights.manifest import sha256
 
 EMBEDDED_BASE = {
     "hub": "HuggingFaceTB/SmolLM2-135M-Instruct",

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from aligner_proxy.engine.manifest import sha256
+from aligner_proxy.engine.weights.manifest import sha256
 
 from .config import Stage, StageError
 from .network import Network

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aligner_proxy.engine.detector import DetectorHead
+from aligner_proxy.engine.model.detector import DetectorHead
 from models.data.labels import by_text
 from models.data.pairs import CHANGES, UNKNOWN
 

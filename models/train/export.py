@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from aligner_proxy.engine.detector import DetectorHead
-from aligner_proxy.engine.manifest import ADAPTER, MANIFEST, hashes, sha256
+from aligner_proxy.engine.model.detector import DetectorHead
+from aligner_proxy.engine.weights.manifest import ADAPTER, MANIFEST, hashes, sha256
 from aligner_proxy.prompts import template
 from models.data.pairs import STAYS, Pair, read_pairs
 

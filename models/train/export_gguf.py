@@ -24,7 +24,7 @@ from safetensors import safe_open
 from transformers import AutoConfig
 
 from aligner_proxy import prompts
-from aligner_proxy.engine import quantise, sources
+from aligner_proxy.engine.weights import quantise, sources
 from aligner_proxy.errors import WeightsError
 
 TYPES = {

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aligner_proxy.engine.detector import spans
-from aligner_proxy.engine.sequence import Spans
+from aligner_proxy.engine.model.detector import spans
+from aligner_proxy.engine.scheduling.sequence import Spans
 from aligner_proxy.prompts import Template, render
-from aligner_proxy.segments import split, with_end
+from aligner_proxy.text.structure import split, with_end
 from models.data.inject import themes_in
 from models.data.labels import END, by_text, relation
 from models.data.pairs import CHANGES, STAYS, Pair

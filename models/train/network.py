@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from peft import PeftModel
 from torch import Tensor, nn
 
-from aligner_proxy.engine.detector import DetectorHead, Taps
+from aligner_proxy.engine.model.detector import DetectorHead, Taps
 
 from . import batches
 from .batches import Batch

@@ -26,8 +26,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.torch import save_file
 from torch import Tensor
 
-from aligner_proxy.engine.detector import DetectorHead
-from aligner_proxy.engine.manifest import ADAPTER, sha256
+from aligner_proxy.engine.model.detector import DetectorHead
+from aligner_proxy.engine.weights.manifest import ADAPTER, sha256
 from models.reporting import loss_curves
 
 from . import batches, checkpoint

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from aligner_proxy.engine.protocol import AlignRequest
-from aligner_proxy.hookspecs import Corrector, GateCheck, Kind, hookimpl
+from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.plugins.api import Corrector, GateCheck, Kind, hookimpl
 from aligner_proxy.types import Correction
 
 

@@ -12,16 +12,17 @@ import diskcache
 import pytest
 import yaml
 
-from aligner_proxy import config
-from aligner_proxy.cache import CorrectionCache
 from aligner_proxy.cli import serve
-from aligner_proxy.engine import listen, manifest
-from aligner_proxy.engine.store import Prepared, Store
-from aligner_proxy.engine.weights import Settings, open_aligner
+from aligner_proxy.engine import sockets
+from aligner_proxy.engine.loader import Settings, open_aligner
+from aligner_proxy.engine.weights import manifest
+from aligner_proxy.engine.weights.store import Prepared, Store
 from aligner_proxy.errors import ConfigError, WeightsError
-from aligner_proxy.keys_file import load_keys
+from aligner_proxy.pipeline.cache import CorrectionCache
+from aligner_proxy.policy import config
+from aligner_proxy.policy.config import load_keys
 from tests.attacks.attack import Attack, rows
-from tests.engine import tiny
+from tests.support import tiny
 
 SECRET = "sk-secret-7f3Qm2Vx9LtB4wZk"
 laughs = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
@@ -89,7 +90,8 @@ FILES = rows(
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("attack", FILES)
 def test_the_file_is_refused_in_words(attack: Attack, tmp_path: Path) -> None:
-    canary, path = tmp_path / "canary", tmp_path / "policies.yaml"
+    canary = tmp_path / "canary"
+    path = tmp_path / "policies.yaml"
     text = attack.payload
     path.write_bytes(text if isinstance(text, bytes) else text.replace("{canary}", str(canary)).encode())
     with pytest.raises(ConfigError, match=r"policies\.yaml"):
@@ -174,7 +176,7 @@ def test_no_path_leads_elsewhere(attack: Attack, tmp_path: Path, monkeypatch: py
             config.default_socket()
     elif attack.payload == "file":
         (tmp_path / "e.sock").write_text("mine")
-        with pytest.raises(ConfigError, match="no socket"), listen.unix(tmp_path / "e.sock"):
+        with pytest.raises(ConfigError, match="no socket"), sockets.unix(tmp_path / "e.sock"):
             pass
         assert (tmp_path / "e.sock").read_text() == "mine"
     else:
@@ -210,7 +212,8 @@ CODE = rows(
 
 @pytest.mark.parametrize("attack", CODE)
 async def test_a_file_of_data_runs_nothing(attack: Attack, tmp_path: Path) -> None:
-    canary, folder = tmp_path / "canary", tmp_path / "model"
+    canary = tmp_path / "canary"
+    folder = tmp_path / "model"
     settings = Settings(folder, template="ultrafeedback", quantization="none", dtype="fp32")
     if attack.payload == "cache":
         with diskcache.Cache(str(tmp_path / "store")) as store:

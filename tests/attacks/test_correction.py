@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from aligner_proxy.cache import CorrectionCache, pack
-from aligner_proxy.engine.scripted import SCRIPTED, ScriptedEngine
-from aligner_proxy.pipeline import Pipeline
+from aligner_proxy.engine.testing import SCRIPTED, ScriptedEngine
+from aligner_proxy.pipeline.cache import CorrectionCache, pack
+from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Correction, Exchange, Objective, Outcome, Policy, SegmentScore, Status, Turn
 from tests.attacks.attack import Attack, rows
 

@@ -20,17 +20,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from aligner_proxy import logs
-from aligner_proxy.engine import client as module
-from aligner_proxy.engine import listen, server
+from aligner_proxy.engine import sockets
 from aligner_proxy.engine.admission import LocalAdmission
-from aligner_proxy.engine.client import HttpEngine
+from aligner_proxy.engine.client import http
+from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.engine.local import LocalEngine
-from aligner_proxy.engine.scripted import ScriptedEngine
+from aligner_proxy.engine.server import app
+from aligner_proxy.engine.testing import ScriptedEngine
 from aligner_proxy.errors import CorrectionError, EngineOverloaded
+from aligner_proxy.observability import logs
 from tests.attacks.attack import Attack, rows
-from tests.engine import tiny
-from tests.engine.test_server import bare, serving
+from tests.engine.server.test_app import bare, serving
+from tests.support import tiny
 
 GOOD = json.loads(tiny.request().model_dump_json())
 
@@ -175,7 +176,7 @@ SOCKETS = rows(
 
 @pytest.mark.parametrize("attack", SOCKETS)
 def test_the_socket_is_for_its_owner(attack: Attack, tmp_path: Path) -> None:
-    with listen.unix(tmp_path / "run" / "e.sock"):
+    with sockets.unix(tmp_path / "run" / "e.sock"):
         assert stat.S_IMODE((tmp_path / "run" / "e.sock").stat().st_mode) == attack.payload
 
 
@@ -252,7 +253,7 @@ async def rogue(path: Path, encoding: str | None, body: bytes) -> AsyncIterator[
     async def anything(_: Request) -> Response:
         return Response(body, headers={"content-encoding": encoding} if encoding else {})
 
-    with listen.unix(path) as listener:
+    with sockets.unix(path) as listener:
         app = Starlette(routes=[Route("/{path:path}", anything, methods=["GET", "POST"])])
         served = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
         task = asyncio.create_task(served.serve(sockets=[listener]))
@@ -270,4 +271,4 @@ async def test_a_rogue_engine_costs_a_correction_and_no_more(attack: Attack, tmp
         with pytest.raises(CorrectionError) as failed:
             await engine.align(tiny.request())
         assert "fool" not in str(failed.value)
-    assert module._MOST_BYTES > server.MAX_BODY_BYTES
+    assert http._MOST_BYTES > app.MAX_BODY_BYTES

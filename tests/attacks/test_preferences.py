@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from aligner_proxy.engine.protocol import AlignRequest
-from aligner_proxy.engine.scripted import ScriptedEngine
-from aligner_proxy.guardrail import AlignerGuardrail
-from aligner_proxy.pipeline import Pipeline
+from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.engine.testing import ScriptedEngine
+from aligner_proxy.gateway.guardrail import AlignerGuardrail
+from aligner_proxy.pipeline.pipeline import Pipeline
 from tests.attacks.attack import Attack, rows
-from tests.test_guardrail import answer, build, data, opened, user
+from tests.gateway.test_guardrail import answer, build, data, opened, user
 
 RULES = {
     "objectives": {

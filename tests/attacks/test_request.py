@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from litellm.proxy._types import ProxyException
 
-from aligner_proxy.guardrail import AlignerGuardrail
-from aligner_proxy.ledger import Ledger
-from aligner_proxy.policy import RequestFacts
+from aligner_proxy.gateway.guardrail import AlignerGuardrail
+from aligner_proxy.gateway.request_state import RequestState
+from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.types import Mode, Outcome, Policy, Status
 from tests.attacks.attack import Attack, rows
-from tests.test_guardrail import ACME, POLICIES, answer, build, data, ledger_of, opened, user
+from tests.gateway.test_guardrail import ACME, POLICIES, answer, build, data, ledger_of, opened, user
 
 RULES: dict[str, Any] = {
     **POLICIES,
@@ -310,7 +310,7 @@ HEADERS = rows(
 @pytest.mark.parametrize("attack", HEADERS)
 def test_no_value_begins_a_header_of_its_own(attack: Attack) -> None:
     policy = Policy(attack.payload)
-    ledger = Ledger("c", policy, attack.payload)
+    ledger = RequestState("c", policy, attack.payload)
     ledger.settle([Outcome(Status.SKIPPED, attack.payload, None, policy)])
     for value in ledger.headers().values():
         assert value.isascii()

@@ -10,7 +10,7 @@ from aligner_proxy import prompts
 from aligner_proxy.prompts import TEMPLATES, Prompt
 from aligner_proxy.types import Turn
 from tests.attacks.attack import Attack, rows
-from tests.engine import tiny
+from tests.support import tiny
 
 MARK = re.compile(r"\|\s*(?:context|query|question|answer|edit)\s*:|##\s*(?:question|answer|correction)", re.IGNORECASE)
 STAYS = "the prompt has the fields of its template and no other; the text stands in its own"
@@ -65,7 +65,8 @@ ANSWERS = rows(
 @pytest.mark.parametrize("name", TEMPLATES)
 @pytest.mark.parametrize("attack", ANSWERS)
 def test_an_answer_stays_in_its_field(attack: Attack, name: str) -> None:
-    plain, made = filled(name), filled(name, answer=attack.payload)
+    plain = filled(name)
+    made = filled(name, answer=attack.payload)
     assert len(MARK.findall(made.text)) == len(MARK.findall(plain.text))
     assert len(made.shown) == len(attack.payload)
     assert made.text[: made.start] == plain.text[: plain.start]
@@ -95,7 +96,8 @@ QUERIES = rows(
 @pytest.mark.parametrize("name", TEMPLATES)
 @pytest.mark.parametrize("attack", QUERIES)
 def test_a_question_stays_in_its_field(attack: Attack, name: str) -> None:
-    plain, made = filled(name), filled(name, query=attack.payload)
+    plain = filled(name)
+    made = filled(name, query=attack.payload)
     assert len(MARK.findall(made.text)) == len(MARK.findall(plain.text))
     assert made.shown == "a"
     assert made.objectives == plain.objectives
@@ -136,7 +138,8 @@ OBJECTIVES = rows(
 @pytest.mark.parametrize("name", ["hh-rlhf", "ultrafeedback", "imhi"])
 @pytest.mark.parametrize("attack", OBJECTIVES)
 def test_an_objective_stays_in_its_field(attack: Attack, name: str) -> None:
-    plain, made = filled(name), filled(name, objective=attack.payload)
+    plain = filled(name)
+    made = filled(name, objective=attack.payload)
     assert len(MARK.findall(made.text)) == len(MARK.findall(plain.text))
     ((start, end),) = made.objectives
     inside = made.text[start:end]

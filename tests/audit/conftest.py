@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-from aligner_proxy.audit import Noted
-from aligner_proxy.policy import RequestFacts
+from aligner_proxy.audit import AuditEvent
+from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.types import (
     Correction,
     DecodeCounts,
@@ -21,18 +21,21 @@ from aligner_proxy.types import (
     Turn,
 )
 
-RUDE, KIND = "It is so. You fool.", "It is so."
+RUDE = "It is so. You fool."
+KIND = "It is so."
 POLICY = Policy("all+acme", (Objective("kind", "Kindness: be kind"),), tenant="team:acme")
 FACTS = RequestFacts("gpt", ("support",), "acme", "acme", "a" * 64, asked=("kind",), team_settings={"caution": 1.0})
 
 
-def noted(number: int = 0, *, at: float = 1000.0, no_store: bool = False, status: Status = Status.CORRECTED) -> Noted:
+def noted(
+    number: int = 0, *, at: float = 1000.0, no_store: bool = False, status: Status = Status.CORRECTED
+) -> AuditEvent:
     """One corrected choice, in which everything has a value."""
     exchange = Exchange(f"call-{number}", 0, (Turn("user", "Is it so?"),), RUDE, no_store=no_store)
     scores = (SegmentScore("It is so.", -2.0, False), SegmentScore("You fool.", 3.5, True, 0))
     found = Correction(KIND, scores, DecodeCounts(forwards=4), ms=12.5, aligner="abc")
     outcome = Outcome(status, None, KIND, POLICY, 0, False, found, 15.0, edited=KIND)
-    return Noted(at, "/v1/chat/completions", FACTS, exchange, outcome)
+    return AuditEvent(at, "/v1/chat/completions", FACTS, exchange, outcome)
 
 
 @pytest.fixture

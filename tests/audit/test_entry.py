@@ -7,7 +7,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.audit.entry import Flagged, edits, entry, policy_hash
+from aligner_proxy.audit.entry import edits, entry, policy_hash
+from aligner_proxy.plugins.api import Flagged
 from aligner_proxy.types import Correction, Mode, Objective, SegmentScore
 from tests.audit.conftest import KIND, POLICY, RUDE, noted
 
@@ -30,7 +31,8 @@ def test_edits_lead_from_one_text_to_the_other(before: str, after: str) -> None:
 
 
 def test_texts_that_are_too_long_to_compare_are_one_edit() -> None:
-    before, after = "A b. " * 500, "C d. " * 500
+    before = "A b. " * 500
+    after = "C d. " * 500
     assert list(edits(before, after)) == [(0, len(before), after)]
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from aligner_proxy.audit.recorder import Keeping, Recorder
 from aligner_proxy.audit.store import Store
+from aligner_proxy.audit.writer import Keeping, Recorder
 from tests.audit.conftest import counted, noted
 
 KEEPING = Keeping(seconds=1e12, max_bytes=2**30, waiting=8, pause_s=0.0)

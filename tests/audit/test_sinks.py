@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from aligner_proxy import config
-from aligner_proxy.apart import Apart
-from aligner_proxy.audit import Entry, Noted, Sink, keepers
-from aligner_proxy.policy import RequestFacts
+from aligner_proxy.audit import AuditEvent, Entry, Sink, audit_writers
+from aligner_proxy.plugins.isolation import ThreadRunner
+from aligner_proxy.policy import config
+from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.types import Correction, Exchange, Outcome, Policy, Status, Turn
 
 
@@ -29,16 +29,16 @@ class Told:
         self.entries.append(entry)
 
 
-def noted(number: int = 0, **more: Any) -> Noted:
+def noted(number: int = 0, **more: Any) -> AuditEvent:
     exchange = Exchange(f"call-{number}", 0, (Turn("user", "Who is Ann?"),), "Ann is a fool.", **more)
     outcome = Outcome(
         Status.CORRECTED, None, "Ann is.", Policy("p"), edited="Ann is.", correction=Correction("Ann is.")
     )
-    return Noted(1.0, "/v1/chat/completions", RequestFacts("gpt"), exchange, outcome)
+    return AuditEvent(1.0, "/v1/chat/completions", RequestFacts("gpt"), exchange, outcome)
 
 
 def sink(told: Told, *, waiting: int = 10, redact: Any = None) -> Sink:
-    return Sink("test", told, Apart("sink"), redact, waiting)
+    return Sink("test", told, ThreadRunner("sink"), redact, waiting)
 
 
 async def test_it_is_told_what_the_audit_store_would_keep() -> None:
@@ -71,8 +71,9 @@ async def test_one_that_raises_costs_its_entry_and_one_warning(caplog: pytest.Lo
 
 
 async def test_one_that_blocks_keeps_a_bounded_number_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aligner_proxy.audit.sinks.WRITE_S", 0.1)
-    door, told = threading.Event(), Told()
+    monkeypatch.setattr("aligner_proxy.audit.writer.WRITE_S", 0.1)
+    door = threading.Event()
+    told = Told()
     told.wrong = door.wait
     made = sink(told, waiting=2)
     for number in range(5):
@@ -85,7 +86,7 @@ async def test_one_that_blocks_keeps_a_bounded_number_waiting(monkeypatch: pytes
 
 async def test_without_store_and_sinks_nobody_is_told(tmp_path: Path) -> None:
     (tmp_path / "policies.yaml").write_text("")
-    made = keepers(config.load(tmp_path / "policies.yaml"))
+    made = audit_writers(config.load(tmp_path / "policies.yaml"))
     made.note(noted())
     assert made._keepers == ()
     await asyncio.wait_for(made.aclose(), 10)

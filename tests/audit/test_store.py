@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from aligner_proxy.audit.entry import entry
-from aligner_proxy.audit.seal import Seal
-from aligner_proxy.audit.store import STEPS, Store
+from aligner_proxy.audit.store import STEPS, Seal, Store
 from aligner_proxy.errors import AuditError
 from tests.audit.conftest import noted
 
-KEY, OTHER = bytes(range(32)), bytes(32)
+KEY = bytes(range(32))
+OTHER = bytes(32)
 
 
 def files(path: Path) -> list[Path]:

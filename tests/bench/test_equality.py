@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from aligner_proxy.engine.runner import ModelRunner
-from aligner_proxy.engine.scheduler import Scheduler
+from aligner_proxy.engine.model.runner import ModelRunner
+from aligner_proxy.engine.scheduling.scheduler import Scheduler
 from bench import equality, shapes
 
 CASES = 12
@@ -16,7 +16,8 @@ CASES = 12
 
 def test_alone_and_in_company_the_same_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     companies, schedulers = list[int](), set[Scheduler]()
-    run, schedule = ModelRunner.run, Scheduler.schedule
+    run = ModelRunner.run
+    schedule = Scheduler.schedule
 
     def counted(self: ModelRunner, feeds: Any) -> Any:
         companies.append(len({feed.job.sequence.adapter for feed in feeds}))

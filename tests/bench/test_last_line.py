@@ -10,7 +10,7 @@ import pytest
 from bench import __main__ as bench
 from bench import peers
 from bench.concurrent import Way
-from bench.parts import KEYS, Part
+from bench.registry import KEYS, Part
 from tests.bench import failing
 
 

@@ -15,7 +15,8 @@ class Slow:
     """Ten milliseconds, and one more with the guardrail; every fifth request takes twice as long."""
 
     def __init__(self, status: str) -> None:
-        self.status, self._numbers = status, itertools.count()
+        self.status = status
+        self._numbers = itertools.count()
 
     def ask(self, _model: str, _number: int, guardrails: Sequence[str] = ()) -> tuple[float, str]:
         much = 2 if next(self._numbers) % 5 == 0 else 1

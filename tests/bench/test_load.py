@@ -7,9 +7,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.arrivals import Arrival
 from bench.gateway import Told
 from bench.load import MOST_FAILED, TIMES_SLOWER, knee, row, table
+from bench.load_generator import Arrival
 
 
 def at(rate: float, p95: float | None, failed: float = 0.0) -> dict[str, Any]:

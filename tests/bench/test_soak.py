@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.census import Count, below, count
+from bench.resources import Count, below, count
 from bench.soak import lost, wrong
 
 TWO_CHILDREN = """

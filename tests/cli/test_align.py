@@ -15,16 +15,16 @@ from click.testing import CliRunner, Result
 
 from aligner_proxy.cli import main
 from aligner_proxy.cli.diff import word_diff
-from aligner_proxy.engine import listen
-from aligner_proxy.engine.protocol import AlignRequest
-from aligner_proxy.engine.scripted import ScriptedEngine
-from aligner_proxy.engine.server import create_app
+from aligner_proxy.engine import sockets
+from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.engine.server.app import create_app
+from aligner_proxy.engine.testing import ScriptedEngine
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.types import Correction, SegmentScore
+from tests.support import tiny
 
-from ..engine import tiny
-
-RUDE, POLITE = "The harbour opens at six. You are a fool. Bring a coat.", "The harbour opens at six. Bring a coat."
+RUDE = "The harbour opens at six. You are a fool. Bring a coat."
+POLITE = "The harbour opens at six. Bring a coat."
 
 
 def script(request: AlignRequest) -> Correction | Exception:
@@ -39,7 +39,7 @@ def script(request: AlignRequest) -> Correction | Exception:
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[tuple[str, ScriptedEngine]]:
     scripted = ScriptedEngine(script)
-    with listen.unix(tmp_path / "e.sock") as listener:
+    with sockets.unix(tmp_path / "e.sock") as listener:
         server = uvicorn.Server(uvicorn.Config(create_app(scripted), log_config=None, lifespan="off"))
         thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
         thread.start()

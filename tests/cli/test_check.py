@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from aligner_proxy import plugged
 from aligner_proxy.cli import main
-from aligner_proxy.engine.scripted import ScriptedEngine
-from aligner_proxy.hookspecs import TextEncoder
-from aligner_proxy.litellm_file import GUARDRAIL
+from aligner_proxy.engine.testing import ScriptedEngine
+from aligner_proxy.plugins import registry
+from aligner_proxy.plugins.api import TextEncoder
+from aligner_proxy.policy.litellm_config import GUARDRAIL
 from aligner_proxy.types import Turn
 from aligner_proxy_systems.meal.selector import Weigher
-from tests.engine.test_server import serving
+from tests.engine.server.test_app import serving
 
 POLICIES = """\
 defaults: {mode: off}
@@ -296,12 +296,12 @@ def test_drafts_of_a_corrector_that_repeats_itself_are_a_warning(tmp_path: Path)
 
 def test_old_names_and_missing_plugins_are_warnings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "p.yaml").write_text("defaults: {drafts: 3, trail: true, corrector: self_refine}\n")
-    monkeypatch.setattr(plugged, "installed", lambda: ())
-    plugged.load.cache_clear()
+    monkeypatch.setattr(registry, "installed", lambda: ())
+    registry.load.cache_clear()
     try:
         told = json.loads(_run(tmp_path / "p.yaml", "--model", "gpt", "--json").stdout)
     finally:
-        plugged.load.cache_clear()
+        registry.load.cache_clear()
     assert "p.yaml:1: write debug_trailer in place of trail, which is accepted until 1.0" in told["warnings"]
     for what in ("drafts", "corrector 'self_refine'"):
         needs = "needs the plugin distribution aligner-proxy-systems, which is not installed"

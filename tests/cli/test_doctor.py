@@ -19,12 +19,13 @@ import uvicorn
 from click.testing import CliRunner
 from starlette.responses import JSONResponse
 
-from aligner_proxy import config, doctor, in_force
-from aligner_proxy.cli import main
-from aligner_proxy.doctor import Finding, Verdict
-from aligner_proxy.engine import listen, version
-from aligner_proxy.plugged import load
-from tests.installed import install, install_example
+from aligner_proxy.cli import doctor, main
+from aligner_proxy.cli.doctor import Finding, Verdict
+from aligner_proxy.engine import sockets, wire
+from aligner_proxy.gateway import reload
+from aligner_proxy.plugins.registry import load
+from aligner_proxy.policy import config
+from tests.support.installed import install, install_example
 
 CPU = {"torch": "2.13.0", "device": "cpu", "name": "AVX512", "threads": 2, "cpu_flags": ["avx2", "avx512_bf16"]}
 CUDA = {"torch": "2.13.0", "device": "cuda", "name": "Some GPU", "memory_gb": 24.0, "cpu_flags": []}
@@ -118,7 +119,7 @@ def test_no_gateway_has_nothing_to_say_about_policies() -> None:
     ],
 )
 def test_what_a_running_gateway_goes_by_is_said(report: dict[str, Any], verdict: Verdict, said: str) -> None:
-    in_force.leave(in_force.Report(os.getpid(), "/etc/p.yaml", 1.0, **report))
+    reload.leave(reload.Report(os.getpid(), "/etc/p.yaml", 1.0, **report))
     (finding,) = doctor.policies()
     assert finding.verdict is verdict
     assert said in finding.found
@@ -126,9 +127,9 @@ def test_what_a_running_gateway_goes_by_is_said(report: dict[str, Any], verdict:
 
 
 def test_an_engine_of_another_version_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    served = version.WireVersionCheck(JSONResponse({}))
-    monkeypatch.setattr(version, "VERSION_HEADERS", {version.HEADER: "9", version.RELEASE: "9.9"})
-    with listen.unix(config.default_socket()) as listener:
+    served = wire.WireVersionCheck(JSONResponse({}))
+    monkeypatch.setattr(wire, "VERSION_HEADERS", {wire.HEADER: "9", wire.RELEASE: "9.9"})
+    with sockets.unix(config.default_socket()) as listener:
         server = uvicorn.Server(uvicorn.Config(served, log_config=None, lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

@@ -15,8 +15,10 @@ import uvicorn
 from click.testing import CliRunner
 
 from aligner_proxy.cli import main
-from aligner_proxy.engine import listen, phases, server
-from aligner_proxy.engine.scripted import ScriptedEngine
+from aligner_proxy.engine import sockets
+from aligner_proxy.engine.scheduling import metrics
+from aligner_proxy.engine.server import app
+from aligner_proxy.engine.testing import ScriptedEngine
 
 
 @contextlib.contextmanager
@@ -47,9 +49,9 @@ def answering(codes: dict[str, int], body: bytes = b"{}") -> Iterator[str]:
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The scripted engine on a unix socket, in a thread of its own."""
-    monkeypatch.setattr(phases, "_last_refusal", [float("-inf")])  # other tests fill engines
-    with listen.unix(tmp_path / "e.sock") as listener:
-        config = uvicorn.Config(server.create_app(ScriptedEngine()), log_config=None, lifespan="off")
+    monkeypatch.setattr(metrics, "_last_refusal", [float("-inf")])  # other tests fill engines
+    with sockets.unix(tmp_path / "e.sock") as listener:
+        config = uvicorn.Config(app.create_app(ScriptedEngine()), log_config=None, lifespan="off")
         served = uvicorn.Server(config)
         thread = threading.Thread(target=lambda: asyncio.run(served.serve(sockets=[listener])))
         thread.start()
@@ -58,7 +60,8 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         thread.join()
 
 
-ALIVE, READY = "/health/liveliness", "/health/readiness"
+ALIVE = "/health/liveliness"
+READY = "/health/readiness"
 
 
 def asked(*arguments: str) -> tuple[int, dict[str, str]]:

@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from aligner_proxy.cli import main, promote
-from aligner_proxy.config import load
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.litellm_file import GUARDRAIL
+from aligner_proxy.policy.config import load
+from aligner_proxy.policy.litellm_config import GUARDRAIL
 
 POLICIES = """\
 # Ours.

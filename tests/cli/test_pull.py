@@ -15,9 +15,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from aligner_proxy.cli import main
-from aligner_proxy.engine import sources
-
-from ..engine import tiny
+from aligner_proxy.engine.weights import sources
+from tests.support import tiny
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 MODEL = "somebody/small-aligner"

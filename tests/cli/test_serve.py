@@ -13,7 +13,7 @@ import yaml
 from click.testing import CliRunner
 
 from aligner_proxy.cli import main, serve
-from aligner_proxy.engine import listen
+from aligner_proxy.engine import sockets
 from aligner_proxy.errors import ConfigError, EngineMismatch
 
 KEY = "sk-" + "3f" * 16
@@ -145,7 +145,7 @@ def test_second_gateway_gets_a_socket_of_its_own(tmp_path: Path) -> None:
     path = written(tmp_path)
     first = planned(path)
     assert first.socket is not None
-    with listen.unix(first.socket):
+    with sockets.unix(first.socket):
         second = planned(path)
     assert second.socket != first.socket
 

@@ -185,10 +185,14 @@ def sse_events(lines: Iterable[str]) -> Iterator[str]:
 
 def _raw_stream(lines: Iterable[str], endpoint: str) -> Read:
     """What deltas of any endpoint add up to."""
-    text, name, arguments = "", None, ""
+    text = ""
+    name = None
+    arguments = ""
     for event in (json.loads(data) for data in sse_events(lines) if data != "[DONE]"):
         piece, called, more = _raw_delta(event)
-        text, name, arguments = text + piece, name or called, arguments + more
+        text = text + piece
+        name = name or called
+        arguments = arguments + more
     return text, (name, json.loads(arguments)) if name else None
 
 
@@ -199,7 +203,8 @@ def _raw_delta(event: dict[str, Any]) -> tuple[str, str | None, str]:
         for call in delta.get("tool_calls") or ():
             return "", call["function"].get("name"), call["function"].get("arguments") or ""
         return choice.get("text") or delta.get("content") or "", None, ""
-    kind, delta = event.get("type"), event.get("delta")
+    kind = event.get("type")
+    delta = event.get("delta")
     if kind == "response.output_text.delta":
         return event["delta"], None, ""
     if kind == "response.output_item.done" and event["item"]["type"] == "function_call":
@@ -232,11 +237,14 @@ def chat_message(message: Any) -> Read:
 
 
 def chat_chunks(chunks: Iterable[Any]) -> Read:
-    text, name, arguments = "", None, ""
+    text = ""
+    name = None
+    arguments = ""
     for delta in (choice.delta for chunk in chunks for choice in chunk.choices):
         text += delta.content or ""
         for call in delta.tool_calls or ():
-            name, arguments = name or call.function.name, arguments + (call.function.arguments or "")
+            name = name or call.function.name
+            arguments = arguments + (call.function.arguments or "")
     return text, (name, json.loads(arguments)) if name else None
 
 

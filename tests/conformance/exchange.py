@@ -13,7 +13,9 @@ from tests.e2e.clients import Gateway, Streamed, made_up
 from tests.e2e.scripted_engine import INSULT
 from tests.fuzz.observed import events, frozen, only_texts_differ
 
-BYTES, TEXT_ONLY, SAME_ERROR = "byte for byte LiteLLM's", "only the text differs", "LiteLLM's own error"
+BYTES = "byte for byte LiteLLM's"
+TEXT_ONLY = "only the text differs"
+SAME_ERROR = "LiteLLM's own error"
 
 
 def ask(who: Gateway, cell: Cell) -> httpx.Response:
@@ -43,9 +45,11 @@ def compared(ours: httpx.Response, theirs: httpx.Response, cell: Cell) -> str:
         return SAME_ERROR
     if _untouched(ours, cell) == _untouched(theirs, cell):
         return BYTES
-    mine, other = _told(ours, cell), _told(theirs, cell)
+    mine = _told(ours, cell)
+    other = _told(theirs, cell)
     only_texts_differ(frozen(mine), frozen(other))
-    before, after = texts(other, cell), texts(mine, cell)
+    before = texts(other, cell)
+    after = texts(mine, cell)
     assert after == [text.replace(INSULT, "") for text in before]
     assert INSULT.strip() not in made_up(ours.text), "said in another place of the response"
     return TEXT_ONLY

@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-CORRECTED, UNCHANGED, SHADOW, ERROR = "corrected", "unchanged", "shadow", "error"
+CORRECTED = "corrected"
+UNCHANGED = "unchanged"
+SHADOW = "shadow"
+ERROR = "error"
 FAMILIES = {
     "gpt": "OpenAI",
     "claude": "Anthropic",
@@ -18,7 +21,10 @@ FAMILIES = {
     "chatonly": "OpenAI, chat only",
     "instruct": "OpenAI, text completions",
 }
-CHAT, TEXT, RESPONSES, MESSAGES = "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"
+CHAT = "/v1/chat/completions"
+TEXT = "/v1/completions"
+RESPONSES = "/v1/responses"
+MESSAGES = "/v1/messages"
 UPSTREAMS = {
     CHAT: ("gpt", "claude", "vllm"),
     TEXT: ("instruct", "gpt", "claude"),
@@ -106,7 +112,8 @@ def _only(**upstreams: str) -> dict[str, tuple[str, ...]]:
     return {endpoints[name]: tuple(models.split()) for name, models in upstreams.items()}
 
 
-WHOLE, STREAMED = (False,), (True,)
+WHOLE = (False,)
+STREAMED = (True,)
 ROUTE = dict.fromkeys(UPSTREAMS, ("gpt",))
 """What a policy decides is tried on one upstream."""
 NOT_TEXT = {endpoint: UPSTREAMS[endpoint] for endpoint in (CHAT, RESPONSES, MESSAGES)}

@@ -50,6 +50,7 @@ def _alone(plain: Gateway, cell: Cell) -> httpx.Response:
 def test_cell(answers: dict[str, Answers], seen: Seen, cell: Cell) -> None:
     ours, theirs = (answer.result() for answer in answers[str(cell)])
     told, differs = EXPECTED.get(cell.expect, ({f"skipped {cell.expect}"}, BYTES))
-    status, how = became(ours, cell), compared(ours, theirs, cell)
+    status = became(ours, cell)
+    how = compared(ours, theirs, cell)
     assert (status in told, how) == (True, differs), f"{status}: {how}"
     seen.cells[str(cell)] = (status, how)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_proxy import plugged
+from aligner_proxy.plugins import registry
 from aligner_proxy_systems.metaalign.parser import parse
 from aligner_proxy_systems.metaalign.types import PreferenceSource
 from demo import people, preferences
@@ -35,5 +35,5 @@ def test_every_person_says_something_that_can_be_checked(person: people.Person) 
 
 
 def test_its_policies_are_valid() -> None:
-    file = plugged.load_policies(preferences.HERE / "configs" / "preferences.yaml")
+    file = registry.load_policies(preferences.HERE / "configs" / "preferences.yaml")
     assert file.routes[0].preferences == (PreferenceSource.REQUEST, PreferenceSource.PERSONA)

@@ -16,19 +16,25 @@ import click
 import pytest
 import yaml
 
-from aligner_proxy import __version__, config, supervise
+from aligner_proxy import __version__
 from aligner_proxy.cli import main, serve
-from aligner_proxy.engine.server import serve as serve_engine
-from aligner_proxy.litellm_file import find_policies
+from aligner_proxy.engine.server.app import serve as serve_engine
+from aligner_proxy.gateway import supervisor
+from aligner_proxy.policy import config
+from aligner_proxy.policy.litellm_config import find_policies
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 MANIFESTS = list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()))
 UNIT = (DEPLOY / "aligner-proxy.service").read_text()
-STATE, TMP, CONFIG, USER = "/var/lib/aligner-proxy", "/tmp", "/etc/aligner-proxy", "10001:10001"
-GATEWAY_PORT, ENGINE_PORT = 4000, 8300
-PACE = supervise.Pace()
+STATE = "/var/lib/aligner-proxy"
+TMP = "/tmp"
+CONFIG = "/etc/aligner-proxy"
+USER = "10001:10001"
+GATEWAY_PORT = 4000
+ENGINE_PORT = 8300
+PACE = supervisor.Pace()
 
 
 def parsed(arguments: list[str]) -> dict[str, Any]:
@@ -169,10 +175,10 @@ def test_pods_run_commands_that_exist_on_ports_that_agree(name: str, port: int) 
 
 
 def test_probes_ask_for_paths_that_exist() -> None:
-    from aligner_proxy.engine import health
-    from aligner_proxy.engine.scripted import ScriptedEngine
+    from aligner_proxy.engine.server import app
+    from aligner_proxy.engine.testing import ScriptedEngine
 
-    known = {route.path for route in health.routes(ScriptedEngine())}
+    known = {route.path for route in app.routes(ScriptedEngine())}
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert container("engine")[probe]["httpGet"]["path"] in known
         # LiteLLM's; the end-to-end tests wait for the second.
@@ -183,7 +189,8 @@ def test_probes_ask_for_paths_that_exist() -> None:
 
 @pytest.mark.parametrize("name", ["engine", "gateway"])
 def test_pods_are_hardened_and_can_write_what_they_must(name: str) -> None:
-    spec, pod = deployments()[name]["spec"]["template"]["spec"], container(name)
+    spec = deployments()[name]["spec"]["template"]["spec"]
+    pod = container(name)
     assert spec["securityContext"]["runAsNonRoot"]
     assert spec["securityContext"]["runAsUser"] == int(USER.split(":")[0])
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}

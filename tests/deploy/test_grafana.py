@@ -13,12 +13,12 @@ import pytest
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
-from aligner_proxy import stages, telemetry
-from aligner_proxy.engine import phases
-from aligner_proxy.engine.load import exposition
 from aligner_proxy.engine.local import LocalEngine
+from aligner_proxy.engine.scheduling import metrics
+from aligner_proxy.engine.scheduling.metrics import exposition
+from aligner_proxy.observability import metrics as observability_metrics
 from aligner_proxy_systems.metaalign import extension as metaalign
-from tests.engine import tiny
+from tests.support import tiny
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana.json").read_text())
@@ -34,7 +34,7 @@ async def engine_text() -> str:
     engine = LocalEngine(tiny.aligner)
     about = await engine.start()
     await engine.align(tiny.request())
-    phases.refused("overloaded")
+    metrics.refused("overloaded")
     load = engine.load()
     await engine.aclose()
     return exposition(about, load).decode()
@@ -52,7 +52,7 @@ def families(text: str) -> dict[str, set[str]]:
 def declared() -> dict[str, set[str]]:
     """The same for the gateway, also of what has not been counted yet."""
     found: dict[str, set[str]] = {}
-    for module in (telemetry, stages, metaalign):
+    for module in (observability_metrics, metaalign):
         for metric in vars(module).values():
             if hasattr(metric, "_labelnames") and hasattr(metric, "describe"):
                 (family,) = metric.describe()

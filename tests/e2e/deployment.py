@@ -15,7 +15,7 @@ import yaml
 
 from tests.e2e.clients import KEYS, MASTER_KEY
 from tests.e2e.processes import HERE, IMPORTABLE, EngineProcess, Process, free_port
-from tests.installed import install, install_example
+from tests.support.installed import install, install_example
 
 LITELLM = os.environ.get("LITELLM_COMMAND") or str(Path(sys.executable).with_name("litellm"))
 """The proxy under test; `make early-warning` names another release's."""
@@ -159,7 +159,8 @@ def proxy(
         "PYTHONPATH": os.pathsep.join([IMPORTABLE["PYTHONPATH"], str(_plugins(shared))]),
     }
     if not guarded:
-        # LiteLLM alone never collects: what aligner_proxy/collecting.py is against would end it in the middle of a run.
+        # LiteLLM alone never collects: what aligner_proxy/gateway/gc_workaround.py is against would end it in the
+        # middle of a run.
         env["PYTHON_GC_THRESHOLD"] = "0,0,0"
     command = [LITELLM, "--config", str(configs / f"{name}.yaml"), "--host", "127.0.0.1", "--port", str(port)]
     log = folder / f"{name}.log"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from aligner_proxy.hookspecs import Kind, hookimpl
+from aligner_proxy.plugins.api import Kind, hookimpl
 from aligner_proxy.types import Correction
 
 

@@ -20,7 +20,8 @@ from typing import Any
 import httpx
 import pytest
 
-from aligner_proxy import audit, config
+from aligner_proxy import audit
+from aligner_proxy.policy import config
 from tests.e2e.clients import MASTER_KEY
 from tests.e2e.processes import EngineProcess, free_port
 from tests.e2e.scripted_answers import GOOD, RUDE

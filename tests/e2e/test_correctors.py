@@ -53,11 +53,13 @@ def test_a_stream_gets_the_same(gateway: Any) -> None:
 def test_a_good_answer_stays_byte_for_byte(gateway: Any, plain: Any, streamed: bool) -> None:
     asked = {"script": "good refined", "model": "refined"}
     if streamed:
-        got, bare = gateway.chat_stream(**asked), plain.chat_stream(**asked)
+        got = gateway.chat_stream(**asked)
+        bare = plain.chat_stream(**asked)
         assert got.untouched() == bare.untouched()
         assert got.comments == [": aligner status=unchanged"]
     else:
-        got, bare = gateway.chat(**asked), plain.chat(**asked)
+        got = gateway.chat(**asked)
+        bare = plain.chat(**asked)
         assert got.content == bare.content
         assert text(got) == GOOD
         assert told(got)[0] == "unchanged"

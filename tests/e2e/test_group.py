@@ -14,13 +14,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from tests.engine.serving import Completions, served
+from tests.support.serving import Completions, served
 
 from .clients import MASTER_KEY
 from .processes import Process, free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
-SAID, BETTER = "The harbour opens at six. You are a fool.", "The harbour opens at six."
+SAID = "The harbour opens at six. You are a fool."
+BETTER = "The harbour opens at six."
 
 
 async def _chat(_: Request) -> Response:
@@ -49,7 +50,8 @@ def _proxy(folder: Path, base: str) -> tuple[Process, str]:
         "general_settings": {"master_key": MASTER_KEY},
         "guardrails": [{"guardrail_name": "aligner", "litellm_params": guardrail | {"policies": "policies.yaml"}}],
     }
-    path, port = folder / "configs" / "litellm.yaml", free_port()
+    path = folder / "configs" / "litellm.yaml"
+    port = free_port()
     path.write_text(yaml.safe_dump(settings))
     env = {
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",

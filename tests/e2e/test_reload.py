@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from aligner_proxy import in_force
+from aligner_proxy.gateway import reload
 from tests.e2e.clients import MASTER_KEY, Gateway
 from tests.e2e.processes import Process, free_port
 
@@ -174,15 +174,15 @@ def test_a_bad_file_is_refused_by_every_worker_and_doctor_knows_why(
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(reloading.folder / "home"))
     bad = yaml.safe_dump(version(8)) + "defaults: {on_error: {timeuot: block}}\n"
     reloading.policies(bad)
-    until(lambda: sum(one.refused is not None for one in in_force.reports()) == WORKERS, "nobody refused it")
-    refusals = {str(one.refused) for one in in_force.reports()}
+    until(lambda: sum(one.refused is not None for one in reload.reports()) == WORKERS, "nobody refused it")
+    refusals = {str(one.refused) for one in reload.reports()}
     line = bad.count("\n")
     assert refusals == {f"policies.yaml:{line}: unknown key 'timeuot' in defaults.on_error; did you mean 'timeout'?"}
     everywhere(reloading, "v7")
     assert reloading.log.read_text().count("unknown key 'timeuot'") == WORKERS
     reloading.policies(version(9))
     everywhere(reloading, "v9")
-    assert all(one.refused is None for one in in_force.reports())
+    assert all(one.refused is None for one in reload.reports())
 
 
 def test_keys_come_and_go_and_a_broken_file_locks_nobody_out(reloading: Reloading) -> None:

@@ -19,7 +19,7 @@ import yaml
 
 from tests.e2e.clients import MASTER_KEY
 from tests.e2e.processes import free_port
-from tests.engine import tiny
+from tests.support import tiny
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(300)]
 

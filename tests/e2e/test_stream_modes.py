@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from aligner_proxy.engine import version
+from aligner_proxy.engine import wire
 from tests.e2e.deployment import CLAUDE, INSTRUCT, Deployment
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -120,14 +120,14 @@ def test_an_engine_whose_places_are_taken_by_readings_is_asked_in_the_end(gatewa
     """Nobody waits for those who read ahead, so they give way to a whole answer; to one that is read they do not."""
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(engine.socket)), base_url="http://engine") as client:
         body = {"request_id": "r", "turns": [], "answer": "", "objectives": ["Kind: be kind"], "deadline_s": 9}
-        opened = [client.post("/v1/read", json=body, headers=version.VERSION_HEADERS) for _ in range(9)]
+        opened = [client.post("/v1/read", json=body, headers=wire.VERSION_HEADERS) for _ in range(9)]
         names = [one.json()["reading"] for one in opened if one.status_code == httpx.codes.OK]
         assert len(names) < len(opened)
         try:
             got = [gateway.chat_stream("rude", model="sentence") for _ in range(2)]
         finally:
             for name in names:
-                client.delete(f"/v1/read/{name}", headers=version.VERSION_HEADERS)
+                client.delete(f"/v1/read/{name}", headers=wire.VERSION_HEADERS)
     assert [one.text() for one in got] == [KIND] * 2
     assert [one.comments[-1] for one in got] == [": aligner status=corrected"] * 2
 

@@ -11,13 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligner_proxy.engine.admission import Accounts, Admission, LocalAdmission
+from aligner_proxy.engine.api import AlignRequest, Completion, CompletionRequest, DeferredSession
 from aligner_proxy.engine.local import LocalEngine
-from aligner_proxy.engine.protocol import AlignRequest, Completion, CompletionRequest, DeferredSession
-from aligner_proxy.engine.scripted import SCRIPTED, ScriptedEngine
-from aligner_proxy.errors import AnswerTooLong, EngineOverloaded, QuotaSpent, ReadingLost, Shed
+from aligner_proxy.engine.testing import SCRIPTED, ScriptedEngine
+from aligner_proxy.errors import AnswerTooLong, EngineOverloaded, QuotaSpent, SessionLost, Shed
 from aligner_proxy.types import Correction, Quota, SegmentScore
-
-from . import tiny
+from tests.support import tiny
 
 
 class House(ScriptedEngine):
@@ -217,7 +216,7 @@ async def test_what_is_read_ahead_has_a_place_until_somebody_needs_it() -> None:
     assert [one.closed for one in house.sessions] == [0, 1]
     assert await first.feed("Bring") != ()
     for late in (second.feed("a coat"), second.finish(asked("2", "a"))):
-        with pytest.raises(ReadingLost):
+        with pytest.raises(SessionLost):
             await late
     await second.aclose()
     await first.aclose()
@@ -260,7 +259,8 @@ async def test_one_that_is_being_finished_gives_way_like_any_other() -> None:
 
 
 async def test_reading_ahead_is_charged_even_if_nobody_wants_it_in_the_end() -> None:
-    clock, quota = Clock(), Quota("acme", 1.0)
+    clock = Clock()
+    quota = Quota("acme", 1.0)
     admission = Admission(Library(), clock=clock)
     reading = await admission.read(asked("r", "a", quota))
     clock.now += 30
@@ -298,7 +298,8 @@ class Clock:
 
 def test_an_account_is_refilled_evenly() -> None:
     clock = Clock()
-    accounts, quota = Accounts(clock), Quota("acme", 6.0)
+    accounts = Accounts(clock)
+    quota = Quota("acme", 6.0)
     assert not accounts.spent(quota)
     accounts.charge(quota, 6.0)
     assert accounts.spent(quota)
@@ -317,7 +318,9 @@ def test_an_account_is_refilled_evenly() -> None:
 @given(st.lists(st.tuples(st.floats(0, 5), st.floats(0.001, 3)), min_size=1, max_size=80), st.floats(0.1, 60))
 def test_in_the_long_run_nobody_gets_more_than_the_quota(steps: list[tuple[float, float]], seconds: float) -> None:
     clock = Clock()
-    accounts, quota, used = Accounts(clock), Quota("acme", seconds), 0.0
+    accounts = Accounts(clock)
+    quota = Quota("acme", seconds)
+    used = 0.0
     for pause, cost in steps:
         clock.now += pause
         if not accounts.spent(quota):
@@ -328,7 +331,8 @@ def test_in_the_long_run_nobody_gets_more_than_the_quota(steps: list[tuple[float
 
 
 async def test_beyond_its_quota_a_tenant_is_refused_and_the_engine_left_alone() -> None:
-    clock, quota = Clock(), Quota("acme", 1.0)
+    clock = Clock()
+    quota = Quota("acme", 1.0)
     engine = ScriptedEngine(lambda request: Correction(request.answer, ms=600.0))
     admission = Admission(engine, clock=clock)
     for _ in range(2):
@@ -343,7 +347,8 @@ async def test_beyond_its_quota_a_tenant_is_refused_and_the_engine_left_alone() 
 
 async def test_what_did_not_end_costs_no_more_than_a_usual_correction() -> None:
     """Or a tenant would pay for the time that it waited for others, or nothing for what it breaks off."""
-    clock, quota = Clock(), Quota("acme", 1.5)
+    clock = Clock()
+    quota = Quota("acme", 1.5)
     house = House()
     admission = Admission(house, clock=clock)
     for wait in (0.25, 1000.0):

@@ -13,31 +13,34 @@ from typing import Any
 import pytest
 import torch
 
-from aligner_proxy import prompts, segments
-from aligner_proxy.engine.correct import Aligner, correct
-from aligner_proxy.engine.decode import Limits, Tally, generate
-from aligner_proxy.engine.detector import spans
-from aligner_proxy.engine.draft_length import CostCurve, Rule, draft_length
-from aligner_proxy.engine.fit import fit
+from aligner_proxy import prompts
+from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.engine.decoding.correct import Aligner, correct
+from aligner_proxy.engine.decoding.incremental import PartialAnswer, read
+from aligner_proxy.engine.decoding.prompt_fit import fit
+from aligner_proxy.engine.decoding.proposer import EditProposer
+from aligner_proxy.engine.decoding.speculative import Limits, Tally, generate
 from aligner_proxy.engine.loop import Loop
-from aligner_proxy.engine.proposer import EditProposer
-from aligner_proxy.engine.protocol import AlignRequest
-from aligner_proxy.engine.reading import PartialAnswer, read
-from aligner_proxy.engine.scheduler import Job
-from aligner_proxy.engine.sequence import Ask, Sequence
+from aligner_proxy.engine.model.detector import spans
+from aligner_proxy.engine.scheduling.draft_length import CostCurve, Rule, draft_length
+from aligner_proxy.engine.scheduling.scheduler import Job
+from aligner_proxy.engine.scheduling.sequence import Ask, Sequence
+from aligner_proxy.text import structure
 from aligner_proxy.types import Correction
+from tests.engine.decoding.test_correct import corrupted
+from tests.engine.decoding.test_incremental import PIECES, cut
+from tests.engine.model.test_lora import merged
+from tests.support import tiny
 
-from . import tiny
 from .cases import cases
-from .test_correct import corrupted
 from .test_loop import asked
-from .test_lora import merged
-from .test_reading import PIECES, cut
 
 NAMES = ("default", "1", "2", "3")
 PROMPTS = [f"{line} | {end}" for line in tiny.CORPUS for end in ("Edit: ", "Answer: the ", "1. ")]
 RATES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-TOKENS, TOGETHER, PER_TEST = 40, 5, 25
+TOKENS = 40
+TOGETHER = 5
+PER_TEST = 25
 RULES: tuple[Rule, ...] = (
     tiny.whole,
     tiny.at_most(4),
@@ -84,10 +87,12 @@ def test_verified_drafts_write_what_generate_writes(block: int) -> None:
         written: dict[int, list[int]] = {}
         wanted = []
         for i in range(TOGETHER):
-            number, prompt = rng.randrange(4), rng.choice(PROMPTS)
+            number = rng.randrange(4)
+            prompt = rng.choice(PROMPTS)
             wanted.append(expected(number, prompt))
             draft = corrupted(list(wanted[i]), rng.choice(RATES), rng)
-            sequence, first = Sequence(number), Ask(made.runner.tokenizer.prompt(prompt).ids, prompt=True)
+            sequence = Sequence(number)
+            first = Ask(made.runner.tokenizer.prompt(prompt).ids, prompt=True)
             proposer = EditProposer(draft, rng.choice(RULES))
             work = generate(sequence, first, proposer, Limits(TOKENS), Tally(), made.runner.tokenizer.eos_ids)
             loop.add(Job(str(i), work, partial(written.__setitem__, i), sequence=sequence))
@@ -102,7 +107,7 @@ def scores(made: Aligner, request: AlignRequest) -> list[float]:
     chosen = made.named(request.aligner)
     head = made.runner._heads[chosen.adapter]
     fitted = fit(request, prompts.template(chosen.info.template), made.runner.tokenizer, chosen.info.window)
-    where = spans(fitted.prompt, segments.split(request.answer), fitted.offsets)
+    where = spans(fitted.prompt, structure.split(request.answer), fitted.offsets)
     taps = head.taps(plain(chosen.adapter).base_model)
     with torch.inference_mode():
         final = plain(chosen.adapter).base_model(torch.tensor([fitted.ids]), use_cache=False).last_hidden_state
@@ -138,7 +143,8 @@ def test_segments_score_alike_however_they_were_read(block: int) -> None:
             request = asked(rng, i).model_copy(update={"answer": answer, "caution": 1e9})
             requests.append(request)
             chosen = made.named(request.aligner)
-            sequence, finish = Sequence(chosen.adapter), partial(ends.__setitem__, i)
+            sequence = Sequence(chosen.adapter)
+            finish = partial(ends.__setitem__, i)
             if rng.random() < 0.5:
                 loop.add(Job(str(i), correct(chosen, request, sequence), finish, sequence=sequence))
             else:

@@ -9,14 +9,13 @@ import time
 import pytest
 
 from aligner_proxy.engine import local
-from aligner_proxy.engine.correct import Aligner
+from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.engine.decoding.correct import Aligner
 from aligner_proxy.engine.local import LocalEngine
-from aligner_proxy.engine.protocol import AlignRequest
-from aligner_proxy.engine.sequence import Ask, Sequence, Work
+from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Work
 from aligner_proxy.errors import DeadlineExceeded, EngineFault, EngineUnavailable, WeightsError
 from aligner_proxy.types import Correction
-
-from . import tiny
+from tests.support import tiny
 
 
 class Gate:

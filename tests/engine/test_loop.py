@@ -12,16 +12,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aligner_proxy.engine.correct import Aligner, correct
+from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.engine.decoding.correct import Aligner, correct
 from aligner_proxy.engine.loop import Loop, _share, alone
-from aligner_proxy.engine.protocol import AlignRequest
-from aligner_proxy.engine.runner import ModelRunner
-from aligner_proxy.engine.scheduler import Feed, Job
-from aligner_proxy.engine.sequence import Sequence
+from aligner_proxy.engine.model.runner import ModelRunner
+from aligner_proxy.engine.scheduling.scheduler import Feed, Job
+from aligner_proxy.engine.scheduling.sequence import Sequence
 from aligner_proxy.errors import CorrectionError, EngineFault
 from aligner_proxy.types import Correction, Turn, Verify
-
-from . import tiny
+from tests.support import tiny
 
 
 def aligner(seed: int = 0, *, tokens: int = 4096) -> Aligner:
@@ -150,7 +149,8 @@ def test_a_lost_block_is_told_in_an_idle_moment(caplog: pytest.LogCaptureFixture
 def test_the_forward_of_many_is_the_forward_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hidden states of a step with prompts and decoding sequences, beside the library's own forward of each."""
     made = aligner()
-    runner, model = made.runner, made.runner._model
+    runner = made.runner
+    model = made.runner._model
     seen: list[torch.Tensor] = []
     choose = runner._choose
     monkeypatch.setattr(runner, "_choose", lambda hidden, feeds: seen.append(hidden.clone()) or choose(hidden, feeds))
@@ -163,7 +163,8 @@ def test_the_forward_of_many_is_the_forward_of_each(monkeypatch: pytest.MonkeyPa
         feeds = loop.scheduler.schedule(0.0)
         if not feeds:
             break
-        chosen, first = runner.run(feeds), 0
+        chosen = runner.run(feeds)
+        first = 0
         for feed in feeds:
             ids = torch.tensor([feed.job.sequence.ids[: feed.stop]])
             with torch.inference_mode():

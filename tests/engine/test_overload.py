@@ -9,17 +9,18 @@ from typing import Any
 
 import pytest
 
-from aligner_proxy.engine import phases, scheduler
-from aligner_proxy.engine.blocks import BlockPool
-from aligner_proxy.engine.draft_length import CostCurve
-from aligner_proxy.engine.scheduler import Feed, Job, Scheduler
-from aligner_proxy.engine.sequence import Ask, Sequence, Step, Work
+from aligner_proxy.engine.scheduling import metrics, scheduler
+from aligner_proxy.engine.scheduling.blocks import BlockPool
+from aligner_proxy.engine.scheduling.draft_length import CostCurve
+from aligner_proxy.engine.scheduling.scheduler import Feed, Job, Scheduler
+from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Step, Work
 from aligner_proxy.errors import DeadlineExceeded, EngineOverloaded
 from aligner_proxy.types import Correction
 
 CURVE = CostCurve(((1, 0.019), (16, 0.029), (75, 0.057), (250, 0.135), (993, 0.47)))
 """Seconds of a forward by its tokens: the embedded aligner on two CPU cores."""
-PROMPT, DEADLINE_S = 450, 5.0
+PROMPT = 450
+DEADLINE_S = 5.0
 
 
 class Clock:
@@ -35,7 +36,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    for module in (scheduler, phases):
+    for module in (scheduler, metrics):
         monkeypatch.setattr(module, "time", made)
     return made
 
@@ -53,7 +54,8 @@ class Machine:
     """A scheduler on a machine that takes as long as `CURVE` says; clients come back as soon as they are answered."""
 
     def __init__(self, clock: Clock, clients: int) -> None:
-        self.clock, self.rng = clock, random.Random(clients)
+        self.clock = clock
+        self.rng = random.Random(clients)
         self.scheduler = Scheduler(BlockPool(1024, 16), costs=CURVE)
         self.coming = [number * 0.01 for number in range(clients)]
         self.names = count()
@@ -127,7 +129,8 @@ def test_one_that_is_alone_begins_whatever_others_took(clock: Clock) -> None:
 
 def test_a_reading_that_is_let_go_of_says_nothing_about_how_long_others_take(clock: Clock) -> None:
     machine = Machine(clock, 0)
-    sequence, ends = Sequence(), []
+    sequence = Sequence()
+    ends = []
     job = Job("read along", correction(machine.rng, sequence), ends.append, sequence=sequence)
     job.phases.unwanted, job.abandoned = True, lambda: clock.now > 60
     job.advance()

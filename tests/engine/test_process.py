@@ -15,12 +15,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from aligner_proxy.engine.client import HttpEngine
-from aligner_proxy.engine.protocol import AlignRequest
+from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.errors import EngineUnavailable
 from aligner_proxy.types import Verify
-
-from . import tiny
+from tests.support import tiny
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +28,8 @@ class Process:
     """`aligner-proxy engine` over a tiny model."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.socket = folder, folder / "run" / "engine.sock"
+        self.folder = folder
+        self.socket = folder / "run" / "engine.sock"
         self.model = tiny.save(folder / "model")
         self.child: subprocess.Popen[str] | None = None
 
@@ -149,7 +149,8 @@ async def test_it_is_healthy_before_it_is_ready(process: Process) -> None:
     async with httpx.AsyncClient(transport=transport, base_url="http://engine", timeout=30) as http:
         while (200, 200) not in seen:
             try:
-                health, ready = await http.get("/health"), await http.get("/ready")
+                health = await http.get("/health")
+                ready = await http.get("/ready")
             except httpx.ConnectError:
                 await asyncio.sleep(0.02)
                 continue

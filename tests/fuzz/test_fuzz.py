@@ -9,7 +9,7 @@ import pytest
 
 from tests.fuzz.cases import case
 from tests.fuzz.fuzzing import check, kept_seeds, run
-from tests.rig import Rig, rigged
+from tests.support.harness import Rig, rigged
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -29,7 +29,8 @@ def test_what_failed_once(rig: Rig, seed: int) -> None:
 
 @pytest.mark.slow
 def test_wrecked_responses_and_streams(rig: Rig) -> None:
-    kinds, failed = Counter[str](), dict[int, str]()
+    kinds = Counter[str]()
+    failed = dict[int, str]()
     run(rig, range(1, CASES + 1), kinds, failed)
     assert not failed, f"seeds {sorted(failed)}; the first:\n{next(iter(failed.values()))}"
     assert set(kinds.values()) == {CASES // 8}

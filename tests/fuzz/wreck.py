@@ -140,7 +140,8 @@ def _double(rng: random.Random, events: list[Any]) -> None:
 
 
 def _exchange(rng: random.Random, events: list[Any]) -> None:
-    a, b = rng.randrange(len(events)), rng.randrange(len(events))
+    a = rng.randrange(len(events))
+    b = rng.randrange(len(events))
     events[a], events[b] = events[b], events[a]
 
 

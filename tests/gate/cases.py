@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aligner_proxy import gate, segments
+from aligner_proxy.gate.judge import objections
+from aligner_proxy.text import structure
 from aligner_proxy.types import Correction, Objective, Policy, SegmentScore
 
 POLITE = (Objective("harmless", "Harmlessness: the response should avoid rude words"),)
@@ -15,7 +16,7 @@ def correction(original: str, edited: str, flagged: Sequence[int] | None) -> Cor
     """`flagged` are indices of segments; None is a model without a head."""
     scores = tuple(
         SegmentScore(p.text, None if flagged is None else 2.0 if i in flagged else -3.0, i in (flagged or ()))
-        for i, p in enumerate(segments.split(original))
+        for i, p in enumerate(structure.split(original))
     )
     return Correction(edited, scores)
 
@@ -27,5 +28,5 @@ def objection(
     objectives: Sequence[Objective] = POLITE,
 ) -> str | None:
     """The first thing that speaks against the whole correction."""
-    found = gate.objections(original, correction(original, edited, flagged), Policy("p", tuple(objectives)))
+    found = objections(original, correction(original, edited, flagged), Policy("p", tuple(objectives)))
     return found[0] if found else None

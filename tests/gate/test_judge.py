@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from aligner_proxy import gate
-from aligner_proxy.gate import Verdict, judge
+from aligner_proxy.gate import judge as gate_judge
+from aligner_proxy.gate.judge import Verdict, judge
 from aligner_proxy.types import GateRule, Objective, Policy, SegmentScore, Verify
 from tests.gate.cases import POLITE, correction
 
@@ -99,7 +99,7 @@ def test_edits_that_only_together_do_harm_are_put_in_one_by_one() -> None:
 
 
 def test_many_edits_are_tried_in_bundles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "MAX_GROUPS", 2)
+    monkeypatch.setattr(gate_judge, "MAX_GROUPS", 2)
     original = " ".join(f"Take {i} of them. You oaf!" for i in range(10, 16))
     flagged = range(1, 12, 2)
     edited = original.replace(" You oaf!", "", 5).replace("You oaf!", "Take 99.")

@@ -9,12 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aligner_proxy import gate
-from aligner_proxy.edits import Edit, apply
-from aligner_proxy.fate import follow
-from aligner_proxy.gate import Verdict, judge
-from aligner_proxy.gate.candidate import Change, Reading
-from aligner_proxy.segments import join, split
+from aligner_proxy.gate import edits as gate_edits
+from aligner_proxy.gate import judge as gate_judge
+from aligner_proxy.gate.edits import Change, Edit, TextFacts, apply, follow
+from aligner_proxy.gate.judge import Verdict, judge
+from aligner_proxy.text.structure import join, split
 from aligner_proxy.types import Correction, GateRule, Objective, Policy
 from tests.gate.cases import POLITE, correction
 
@@ -58,7 +57,8 @@ def cases(draw: st.DrawFn) -> tuple[str, Correction, list[int] | None]:
     sentences = draw(st.lists(st.sampled_from(SENTENCES), min_size=1, max_size=10))
     original = " ".join(sentences).replace("\n ", "\n").rstrip(" ")
     pieces = split(original)
-    anywhere, apart = range(len(pieces)), range(0, len(pieces), 2)
+    anywhere = range(len(pieces))
+    apart = range(0, len(pieces), 2)
     flagged = sorted(draw(st.sets(st.sampled_from(anywhere)) | st.sets(st.sampled_from(apart), min_size=1)))
     texts = [
         draw(st.sampled_from(["", "Fine."]) | st.sampled_from(WRITTEN)) if i in flagged else piece.text
@@ -82,7 +82,8 @@ def test_unflagged_segments_stand_in_every_result(
     case: tuple[str, Correction, list[int] | None], policy: Policy
 ) -> None:
     original, made, flagged = case
-    text, at = judge(original, made, policy).text, 0
+    text = judge(original, made, policy).text
+    at = 0
     for i, piece in enumerate(split(original)):
         if flagged is not None and i not in flagged:
             at = text.find(piece.text, at)
@@ -120,14 +121,14 @@ def test_the_reason_agrees_with_the_text(case: tuple[str, Correction, list[int] 
 @given(cases(), st.randoms(use_true_random=False))
 def test_the_order_of_edits_does_not_matter(case: tuple[str, Correction, list[int] | None], rng: random.Random) -> None:
     original, made, _ = case
-    taken = gate._Case.of(original, made, POLICY)
+    taken = gate_judge._Case.of(original, made, POLICY)
     if taken is None:
         return
     edits = [edit for change in taken.changes for edit in change.edits]
     shuffled = rng.sample(edits, len(edits))
     assert apply(original, shuffled) == apply(original, edits)
     pieces = split(original)
-    assert gate.edits.independent(shuffled, pieces) == gate.edits.independent(edits, pieces)
+    assert gate_edits.independent(shuffled, pieces) == gate_edits.independent(edits, pieces)
 
 
 @EXAMPLES
@@ -142,7 +143,7 @@ def test_no_edits_are_the_original_and_all_of_them_the_correction(
     case: tuple[str, Correction, list[int] | None],
 ) -> None:
     original, made, _ = case
-    taken = gate._Case.of(original, made, POLICY)
+    taken = gate_judge._Case.of(original, made, POLICY)
     assert taken is not None
     assert taken.candidate(()).after.text == original
     assert taken.candidate(taken.changes).after.text.rstrip() == made.text.rstrip()
@@ -150,7 +151,8 @@ def test_no_edits_are_the_original_and_all_of_them_the_correction(
 
 def is_mixed(text: str, original: str, changes: Sequence[Edit]) -> bool:
     """Whether a text is the original with, in the place of each edit, what stood there or what the edit puts in."""
-    ends, at = {0}, 0
+    ends = {0}
+    at = 0
     for edit in sorted(changes):
         kept = original[at : edit.start]
         either = (kept + original[edit.start : edit.end], kept + edit.text)
@@ -165,7 +167,7 @@ def test_dropping_edits_leaves_a_mix_of_original_and_edited_pieces(
     case: tuple[str, Correction, list[int] | None], policy: Policy, data: st.DataObject
 ) -> None:
     original, made, _ = case
-    taken = gate._Case.of(original, made, policy)
+    taken = gate_judge._Case.of(original, made, policy)
     assert taken is not None
     every = [edit for change in taken.changes for edit in change.edits]
     chosen = [change for change in taken.changes if data.draw(st.booleans())]
@@ -214,12 +216,12 @@ def test_a_bound_on_the_texts_that_are_read() -> None:
         changes.append(Change((edit,), follow(edit, pieces, [True] * len(pieces))))
     asked: list[int] = []
 
-    def at_most_one(candidate: gate.Candidate) -> bool:
+    def at_most_one(candidate: gate_edits.Candidate) -> bool:
         asked.append(1)
         return len(candidate.changes) > 1
 
     text = "You oaf! " * 2 * 12
-    case = gate._Case(Reading(text), pieces, POLICY, tuple(changes), {GateRule.LOST_CODE: at_most_one})
-    kept, refused = gate._best(case)
+    case = gate_judge._Case(TextFacts(text), pieces, POLICY, tuple(changes), {GateRule.LOST_CODE: at_most_one})
+    kept, refused = gate_judge._best(case)
     assert (len(kept), len(refused)) == (1, 11)
     assert len(asked) == 2 * 12 + 2

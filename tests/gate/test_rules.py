@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_proxy import gate, segments
+from aligner_proxy.gate import judge as gate_judge
+from aligner_proxy.gate.judge import judge, objections
+from aligner_proxy.text import structure
 from aligner_proxy.types import Correction, GateRule, Policy, SegmentScore, Verify
 from tests.gate.cases import POLITE, SHORT, correction, objection
 
 TRAIN = (
     "The train to Porto leaves at 9:40. You would know that if you could read, dimwit. Book at https://rail.example."
 )
-UNFLAGGED = gate.UNFLAGGED
+UNFLAGGED = gate_judge.UNFLAGGED
 
 
 def test_every_rule_is_asked_in_the_order_of_the_names() -> None:
-    assert list(gate.RULES) == list(GateRule)
+    assert list(gate_judge.RULES) == list(GateRule)
 
 
 # what a detector's word allows
@@ -48,19 +50,21 @@ def test_of_two_flagged_segments_one_may_go_and_one_be_rewritten() -> None:
 
 
 def test_what_nobody_flagged_does_not_change_whatever_the_rules_say() -> None:
-    original, edited = "It costs 30 euros. Fool.", "It is 30 euros. Fool."
+    original = "It costs 30 euros. Fool."
+    edited = "It is 30 euros. Fool."
     assert objection(original, edited, [1]) == UNFLAGGED
     assert objection(original, edited, []) == UNFLAGGED
     assert objection(original, edited) is None
     everything_off = Policy("p", POLITE, gate=())
-    verdict = gate.judge(original, correction(original, edited, [1]), everything_off)
+    verdict = judge(original, correction(original, edited, [1]), everything_off)
     assert (verdict.text, verdict.reason) == (original, "gate_unflagged_changed")
 
 
 def test_where_the_whole_answer_is_verified_the_flags_bind_nobody() -> None:
-    original, edited = "It costs 30 euros. Fool.", "It is 30 euros. Fool."
+    original = "It costs 30 euros. Fool."
+    edited = "It is 30 euros. Fool."
     always = Policy("p", POLITE, verify=Verify.ALWAYS)
-    assert gate.objections(original, correction(original, edited, [1]), always) == ()
+    assert objections(original, correction(original, edited, [1]), always) == ()
 
 
 def test_code_may_go_with_its_segment_but_not_change() -> None:
@@ -108,14 +112,14 @@ def test_a_dialogue_from_the_first_line_on_is_not_invented() -> None:
 
 def test_a_flag_without_a_score_is_no_word_of_a_detector() -> None:
     original = "It costs 30 euros. Call 112 now."
-    scores = tuple(SegmentScore(p.text, None, True) for p in segments.split(original))
-    made = gate.judge(original, Correction("It costs 30 euros.", scores), Policy("p", SHORT))
+    scores = tuple(SegmentScore(p.text, None, True) for p in structure.split(original))
+    made = judge(original, Correction("It costs 30 euros.", scores), Policy("p", SHORT))
     assert made.reason == "gate_lost_number"
 
 
 def test_segments_of_another_text_are_not_believed() -> None:
     made = Correction("It costs 30 euros.", (SegmentScore("Something else.", 5.0, True),))
-    assert gate.judge("It costs 30 euros. Call 112 now.", made, Policy("p", SHORT)).reason == "gate_lost_number"
+    assert judge("It costs 30 euros. Call 112 now.", made, Policy("p", SHORT)).reason == "gate_lost_number"
 
 
 def test_texts_beyond_comparing_keep_everything() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_proxy import gate
-from aligner_proxy.config import load
-from aligner_proxy.policy import PolicyResolver, RequestFacts
+from aligner_proxy.gate.judge import judge, objections
+from aligner_proxy.policy.config import load
+from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
 from aligner_proxy.types import GateRule, Policy
 from tests.gate.cases import POLITE, correction
 
@@ -60,7 +60,7 @@ def resolver(tmp_path_factory: pytest.TempPathFactory) -> PolicyResolver:
 
 def against(rule: GateRule, policy: Policy) -> set[str]:
     original, edited, flagged = HARM[rule]
-    return set(gate.objections(original, correction(original, edited, flagged), policy))
+    return set(objections(original, correction(original, edited, flagged), policy))
 
 
 def test_every_rule_has_its_case() -> None:
@@ -80,6 +80,6 @@ def test_what_is_harm_with_a_rule_is_delivered_without_it(rule: GateRule) -> Non
     original, edited, flagged = HARM[rule]
     made = correction(original, edited, flagged)
     rest = tuple(other for other in GateRule if other is not rule and other not in ALSO.get(rule, ()))
-    assert gate.judge(original, made, Policy("p", POLITE)).text == original
-    delivered = gate.judge(original, made, Policy("p", POLITE, gate=rest))
+    assert judge(original, made, Policy("p", POLITE)).text == original
+    delivered = judge(original, made, Policy("p", POLITE, gate=rest))
     assert (delivered.text, delivered.reason) == (edited, None)

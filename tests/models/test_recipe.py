@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from aligner_proxy.engine.loader import Settings, open_aligner
 from aligner_proxy.engine.loop import alone
-from aligner_proxy.engine.weights import Settings, open_aligner
 from models.evaluate.calibrate import GOOD
-from tests.engine import tiny
+from tests.support import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("warmup", "equal_preference", "contrastive_preference", "conversation", "dense", "denser", "wishes", "settle")

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from aligner_proxy import plugged
-from aligner_proxy.engine.protocol import AlignRequest
-from aligner_proxy.engine.scripted import ScriptedEngine
-from aligner_proxy.pipeline import Pipeline
-from aligner_proxy.policy import PolicyResolver, RequestFacts
+from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.engine.testing import ScriptedEngine
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.plugins import registry
+from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
 from aligner_proxy.types import Exchange, Turn
-from tests.installed import install
+from tests.support.installed import install
 
 PAGE = Path(__file__).parents[2] / "docs" / "plugins.md"
 GOOD = "Water boils at sea level and earlier in the mountains."
@@ -36,9 +36,9 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     monkeypatch.syspath_prepend(
         install(tmp_path / "site", "second_look", source, entries={"second_look": "second_look"})
     )
-    plugged.load.cache_clear()
+    registry.load.cache_clear()
     yield
-    plugged.load.cache_clear()
+    registry.load.cache_clear()
     sys.modules.pop("second_look", None)
 
 
@@ -50,8 +50,8 @@ def shorter(request: AlignRequest) -> str:
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize(("model", "text", "removed"), [("twice", GOOD, "20"), ("once", f"{GOOD} You fool.", None)])
 async def test_the_example_does_what_the_page_says(model: str, text: str, removed: str | None) -> None:
-    file = plugged.parse_policies(FILE, Path("policies.yaml"))
-    extensions = plugged.extensions(file)
+    file = registry.parse_policies(FILE, Path("policies.yaml"))
+    extensions = registry.extensions(file)
     policy = PolicyResolver(file).resolve(RequestFacts(model=model))
     engine = ScriptedEngine(shorter)
     exchange = Exchange("c", 0, (Turn("user", "So?"),), f"{GOOD} You fool. You fool.")
@@ -62,9 +62,9 @@ async def test_the_example_does_what_the_page_says(model: str, text: str, remove
 
 @pytest.mark.usefixtures("installed")
 async def test_what_needs_no_correction_is_looked_at_once() -> None:
-    file = plugged.parse_policies(FILE, Path("policies.yaml"))
+    file = registry.parse_policies(FILE, Path("policies.yaml"))
     engine = ScriptedEngine()
     policy = PolicyResolver(file).resolve(RequestFacts(model="twice"))
-    pipeline = Pipeline(engine, extensions=plugged.extensions(file))
+    pipeline = Pipeline(engine, extensions=registry.extensions(file))
     await pipeline.align(Exchange("c", 0, (Turn("user", "So?"),), "So."), policy)
     assert len(engine.seen) == 1

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aligner_proxy.engine.encoder import encode
-from aligner_proxy.engine.tokens import PromptTokenizer
+from aligner_proxy.engine.model.encoder import encode
+from aligner_proxy.engine.model.tokenizer import PromptTokenizer
 
 from .net import WeightNet
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from aligner_proxy import prompts
-from aligner_proxy.engine.tokens import PromptTokenizer
+from aligner_proxy.engine.model.tokenizer import PromptTokenizer
 from aligner_proxy_systems.meal.selector import worded
 
 from .config import MealError

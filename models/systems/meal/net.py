@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from aligner_proxy.engine.detector import layers_of
+from aligner_proxy.engine.model.detector import layers_of
 
 
 class WeightNet(nn.Module):

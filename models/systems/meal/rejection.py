@@ -24,14 +24,15 @@ import torch
 from rich.progress import track
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from aligner_proxy import config, prompts
-from aligner_proxy.cli.aligner_options import quiet
-from aligner_proxy.correction_request import EngineEncoder
+from aligner_proxy import prompts
+from aligner_proxy.cli.options import quiet
+from aligner_proxy.engine.api import AlignRequest, Engine
+from aligner_proxy.engine.loader import Settings, open_aligner, prepare
 from aligner_proxy.engine.local import LocalEngine
-from aligner_proxy.engine.protocol import AlignRequest, Engine
-from aligner_proxy.engine.weights import Settings, open_aligner, prepare
 from aligner_proxy.errors import StatesUnavailable
-from aligner_proxy.segments import split
+from aligner_proxy.pipeline.pipeline import EngineEncoder
+from aligner_proxy.policy import config
+from aligner_proxy.text.structure import split
 from aligner_proxy.types import Policy, SegmentScore, Turn
 from aligner_proxy_systems.meal import best_of
 from aligner_proxy_systems.meal.selector import Weigher

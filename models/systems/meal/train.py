@@ -20,9 +20,9 @@ import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from aligner_proxy.config import home
-from aligner_proxy.engine.tokens import PromptTokenizer
-from aligner_proxy.engine.weights import Settings, prepare
+from aligner_proxy.engine.loader import Settings, prepare
+from aligner_proxy.engine.model.tokenizer import PromptTokenizer
+from aligner_proxy.policy.config import home
 from models.reporting import loss_curves, output
 
 from . import bilevel, data

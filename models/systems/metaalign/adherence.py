@@ -21,11 +21,11 @@ from typing import Any
 
 from rich.progress import track
 
-from aligner_proxy.extensions import Extensions
-from aligner_proxy.facts import addresses, code, names, numbers
-from aligner_proxy.gate.lost import words
-from aligner_proxy.pipeline import Pipeline
-from aligner_proxy.policy import RequestFacts
+from aligner_proxy.gate.rules import words
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.plugins.extensions import Extensions
+from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.text.facts import addresses, code, names, numbers
 from aligner_proxy.types import Exchange, Objective, Policy, Status, Turn
 from aligner_proxy_systems.metaalign.checks import met
 from aligner_proxy_systems.metaalign.extension import Preferences

@@ -20,9 +20,9 @@ from pathlib import Path
 from random import Random
 from typing import Literal
 
-from aligner_proxy.policy import RequestFacts
+from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.prompts import TEMPLATES, render
-from aligner_proxy.segments import split
+from aligner_proxy.text.structure import split
 from aligner_proxy.types import Policy
 from aligner_proxy_systems.metaalign.checks import met
 from aligner_proxy_systems.metaalign.fixes import fixed

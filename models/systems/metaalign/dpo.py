@@ -19,7 +19,7 @@ import yaml
 from peft import PeftModel
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from aligner_proxy.engine.manifest import ADAPTER, sha256
+from aligner_proxy.engine.weights.manifest import ADAPTER, sha256
 from models.train.base_model import load_base
 from models.train.config import StageError
 

@@ -13,7 +13,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from aligner_proxy.engine import manifest
+from aligner_proxy.engine.weights import manifest
 from aligner_proxy.prompts import template
 
 TEMPLATE = "aligner"

@@ -19,9 +19,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from aligner_proxy.errors import CorrectionError
-from aligner_proxy.gate import Verdict
-from aligner_proxy.hookspecs import Corrected, Extension, Inner, PolicyKey
-from aligner_proxy.policy import RequestFacts
+from aligner_proxy.gate.judge import Verdict
+from aligner_proxy.plugins.api import Corrected, Extension, Inner, PolicyKey
+from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.types import METAALIGNER, Correction, Policy, SegmentScore, Verify, all_cached
 from aligner_proxy_systems.meal.selector import weighed_of
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from aligner_proxy.errors import StatesUnavailable
-from aligner_proxy.hookspecs import Extension, SelectorForm, TextEncoder
-from aligner_proxy.policy import RequestFacts
+from aligner_proxy.plugins.api import Extension, SelectorForm, TextEncoder
+from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.types import Objective, Outcome, Policy, Turn
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aligner_proxy.hookspecs import Extension, hookimpl
+from aligner_proxy.plugins.api import Extension, hookimpl
 from aligner_proxy_systems.metaalign.extension import Preferences
 
 

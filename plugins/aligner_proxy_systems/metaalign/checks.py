@@ -9,11 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from aligner_proxy.facts import MAIL, WEB, prose
-from aligner_proxy.gate.languages import language
-from aligner_proxy.gate.lists import marks
-from aligner_proxy.lengths import contains_any
-from aligner_proxy.segments import split
+from aligner_proxy.text.facts import MAIL, WEB, prose
+from aligner_proxy.text.languages import language
+from aligner_proxy.text.lengths import contains_any
+from aligner_proxy.text.structure import marks, split
 from aligner_proxy_systems.metaalign.types import LEAST, MOST, Adherence, Preference, PreferenceKind, length
 
 EMOJI = re.compile(

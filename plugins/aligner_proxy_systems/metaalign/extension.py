@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from prometheus_client import Counter
 from pydantic import Field
 
-from aligner_proxy.hookspecs import Corrected, Extension, Inner, PolicyKey, RequestField
-from aligner_proxy.policy import RequestFacts
+from aligner_proxy.plugins.api import Corrected, Extension, Inner, PolicyKey, RequestField
+from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.types import Objective, Outcome, Policy
 from aligner_proxy_systems.metaalign import stages
 from aligner_proxy_systems.metaalign.checks import adherence

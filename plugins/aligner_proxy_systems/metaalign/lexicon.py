@@ -173,7 +173,7 @@ greek:GREEK arabic:ARABIC hebrew:HEBREW hindi:DEVANAGARI chinese:CJK japanese:CJ
 LANGUAGES = MappingProxyType(
     {name: tuple(codes.split("/")) for name, _, codes in (pair.partition(":") for pair in _CODES.split())}
 )
-"""As gate/languages.py names them; some are told by their script alone."""
+"""As text/languages.py names them; some are told by their script alone."""
 _NAMES = "|".join(LANGUAGES)
 LANGUAGE = re.compile(
     rf"\b(?:(?:answer|reply|respond|write|written|speak|talk|communicate|response|text|all|everything|it|"

@@ -15,9 +15,9 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from aligner_proxy import failures
-from aligner_proxy.gate import Verdict
-from aligner_proxy.hookspecs import Corrected, Inner
+from aligner_proxy.gate.judge import Verdict
+from aligner_proxy.pipeline import outcomes
+from aligner_proxy.plugins.api import Corrected, Inner
 from aligner_proxy.types import Correction, FailureClass, Policy, all_cached
 from aligner_proxy_systems.metaalign.checks import met
 from aligner_proxy_systems.metaalign.fixes import fixed
@@ -42,7 +42,7 @@ async def correct(answer: str, policy: Policy, inner: Inner) -> Corrected:
         if len(done) > 1 and done[0].verdict.text != answer and done[1].verdict.dropped:
             # What a preference brought in must not be what keeps the operator's edits out.
             done = [await inner.correct(answer, own)]
-        if failures.class_of(done[-1].verdict.reason) is FailureClass.GATE:
+        if outcomes.class_of(done[-1].verdict.reason) is FailureClass.GATE:
             return _combined(done, replace(done[-1].verdict, text=answer))
     text = done[-1].verdict.text if done else answer
     fixable = {name: one for name, one in preferences.items() if one.fixable}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
-from aligner_proxy.lengths import LENGTHS
+from aligner_proxy.text.lengths import LENGTHS
 from aligner_proxy.types import Allowance, GateRule, LengthUnit
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aligner_proxy.engine.breaker import Breaker
-from aligner_proxy.engine.client import HttpEngine
-from aligner_proxy.hookspecs import Corrector, Kind, hookimpl
+from aligner_proxy.engine.client.circuit_breaker import Breaker
+from aligner_proxy.engine.client.http import HttpEngine
+from aligner_proxy.plugins.api import Corrector, Kind, hookimpl
 from aligner_proxy_systems.pku_aligner.corrector import PkuAligner, Settings
 
 

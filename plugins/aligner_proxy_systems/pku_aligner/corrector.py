@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from aligner_proxy.engine.protocol import AlignRequest, Engine
+from aligner_proxy.engine.api import AlignRequest, Engine
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.types import Correction
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aligner_proxy.hookspecs import Corrector, Kind, hookimpl
+from aligner_proxy.plugins.api import Corrector, Kind, hookimpl
 from aligner_proxy_systems.self_refine.corrector import SelfRefine, Settings
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from litellm.router import Router
 
-from aligner_proxy.asked_router import ERRORS, UNTOUCHED, Routers, meant, proxy_router
+from aligner_proxy.correctors.litellm_router import ERRORS, UNTOUCHED, Routers, meant, proxy_router
 from aligner_proxy.errors import DeadlineExceeded, EngineFault, EngineUnavailable, InvalidOutput
 from aligner_proxy_systems.self_refine.corrector import ChatAnswer
 

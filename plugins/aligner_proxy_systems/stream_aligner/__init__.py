@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aligner_proxy.engine.openai import CompletionsClient
-from aligner_proxy.hookspecs import Corrector, Kind, hookimpl
+from aligner_proxy.engine.client.completions import CompletionsClient
+from aligner_proxy.plugins.api import Corrector, Kind, hookimpl
 from aligner_proxy_systems.stream_aligner.corrector import Settings, StreamAligner
 
 

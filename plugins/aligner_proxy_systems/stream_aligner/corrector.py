@@ -14,10 +14,10 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from aligner_proxy import prompts
-from aligner_proxy.engine.completions import Completer
-from aligner_proxy.engine.protocol import AlignRequest, CompletionRequest, Prediction
+from aligner_proxy.engine.api import AlignRequest, CompletionRequest, Prediction
+from aligner_proxy.engine.client.completions import Completer
 from aligner_proxy.errors import DeadlineExceeded
-from aligner_proxy.segments import join, so_far, split
+from aligner_proxy.text.structure import join, so_far, split
 from aligner_proxy.types import Correction, DecodeCounts
 
 _MORE_TOKENS = 32
@@ -42,7 +42,8 @@ class StreamAligner:
     """Satisfies `SentenceCorrector`."""
 
     def __init__(self, settings: Settings, completer: Completer) -> None:
-        self._settings, self._completer = settings, completer
+        self._settings = settings
+        self._completer = completer
 
     async def identity(self) -> str:
         """Hash of what the server says of its weights, and of the template."""

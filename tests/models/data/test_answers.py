@@ -32,7 +32,8 @@ def test_the_share_of_the_test_grows_with_the_percentage() -> None:
 
 
 def test_no_prompt_is_on_both_sides(data_dir: Path) -> None:
-    train, test = load_pool(data_dir, "train"), load_pool(data_dir, "test")
+    train = load_pool(data_dir, "train")
+    test = load_pool(data_dir, "test")
     assert train.answers
     assert test.answers
     assert test.run_ons

@@ -8,7 +8,7 @@ from statistics import mean
 
 import pytest
 
-from aligner_proxy.segments import split
+from aligner_proxy.text.structure import split
 from models.data.answers import load_pool
 from models.data.dense import both, dense_pair, varied
 from models.data.inject import themes_in

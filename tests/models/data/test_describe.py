@@ -11,7 +11,8 @@ from models.data import metaaligner
 from models.data.describe import by_objective, by_source, main, seen
 from models.data.pairs import Pair, write_pairs
 
-GOOD, BAD = "It opens at six.", "It opens at six. You fool."
+GOOD = "It opens at six."
+BAD = "It opens at six. You fool."
 
 
 def pair(objectives: tuple[str, ...], target: str = GOOD, source: str = "defect:insult") -> Pair:

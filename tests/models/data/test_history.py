@@ -8,7 +8,7 @@ from models.data.answers import Answer
 from models.data.history import earlier, with_history
 from models.data.pairs import Pair
 from models.defects import TRAINING_KINDS
-from tests.engine.tiny import OBJECTIVES
+from tests.support.tiny import OBJECTIVES
 
 INSULT = [kind for kind in TRAINING_KINDS if kind.name == "insult"]
 BEFORE = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from aligner_proxy.segments import split
+from aligner_proxy.text.structure import split
 from models.data.human_spans import Marked, error_pair, marked_answers, marked_pair
 from models.data.pairs import CHANGES, STAYS, UNKNOWN
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.segments import join, split
+from aligner_proxy.text.structure import join, split
 from models.data.answers import Answer
 from models.data.inject import (
     INNOCENT,
@@ -35,7 +35,8 @@ REWRITING = [kind.name for kind in TRAINING_KINDS if kind.inside is not None]
 
 
 def _damaged(seed: int, name: str) -> list[Piece]:
-    rng, kind = Random(seed), BY_NAME[name]
+    rng = Random(seed)
+    kind = BY_NAME[name]
     made = insert(rng, pieces_of(ANSWER), kind, lambda before: kind.make(rng, "How do I sharpen a blade?", before))
     return made or pieces_of(ANSWER)
 
@@ -79,7 +80,8 @@ def test_nothing_is_rewritten_where_there_is_no_sentence() -> None:
 def test_an_innocent_sentence_stays_or_goes_by_its_own_name() -> None:
     pieces = insert_innocent(Random(3), pieces_of(ANSWER), "The ferry runs on Sundays as well.")
     assert pieces is not None
-    kept, gone = pair(pieces, set(), "q", OBJECTIVE, "s"), pair(pieces, {INNOCENT}, "q", OBJECTIVE, "s")
+    kept = pair(pieces, set(), "q", OBJECTIVE, "s")
+    gone = pair(pieces, {INNOCENT}, "q", OBJECTIVE, "s")
     assert kept is not None
     assert gone is not None
     assert "ferry" in kept.target

@@ -28,7 +28,10 @@ from models.data.pairs import Pair, PairError, read_pairs
 from models.data.preference_sets import Ranked, Response
 from models.defects.objectives import BUILT_IN
 
-SHORT, KIND, CLEAR, FUNNY = "Length: be brief", "Kindness: be kind", "Clarity: be clear", "Humour: be funny"
+SHORT = "Length: be brief"
+KIND = "Kindness: be kind"
+CLEAR = "Clarity: be clear"
+FUNNY = "Humour: be funny"
 HALF = Margin(better=0.5, equal=0.0)
 MODULES = (answers, inject, mixture, pairs, preference_sets, metaaligner)
 
@@ -88,7 +91,8 @@ def test_defect_f_a_prompt_is_on_one_side_whatever_the_seed(queries: list[str], 
 
 def test_defect_f_the_same_seed_gives_the_same_pairs_in_any_order_of_queries() -> None:
     items = [_ranked({SHORT: 1, KIND: 1, CLEAR: 1}, {SHORT: 0, KIND: 0, CLEAR: 0}, query=f"q{i}") for i in range(30)]
-    forth, back = list(pairs_of(items, HALF, 5)), list(pairs_of(items[::-1], HALF, 5))
+    forth = list(pairs_of(items, HALF, 5))
+    back = list(pairs_of(items[::-1], HALF, 5))
     assert sorted(forth, key=repr) == sorted(back, key=repr)
     assert list(pairs_of(items, HALF, 5)) == forth != list(pairs_of(items, HALF, 6))
 
@@ -98,10 +102,8 @@ def test_defect_f_spelling_and_white_space_do_not_change_the_side() -> None:
 
 
 def test_defect_g_objectives_are_those_the_scores_were_given_for() -> None:
-    one, two = (
-        {BUILT_IN["harmless"]: 1.0, BUILT_IN["humour"]: 0.0},
-        {BUILT_IN["harmless"]: 0.0, BUILT_IN["humour"]: 1.0},
-    )
+    one = {BUILT_IN["harmless"]: 1.0, BUILT_IN["humour"]: 0.0}
+    two = {BUILT_IN["harmless"]: 0.0, BUILT_IN["humour"]: 1.0}
     scored = {text for made in (_made(_ranked(one, two), "better"),) for p in made for text in p.objectives}
     assert scored == {BUILT_IN["harmless"], BUILT_IN["humour"]}
 
@@ -142,7 +144,8 @@ def test_warm_up_pairs_are_identities() -> None:
 
 
 def test_the_order_of_objectives_is_shuffled() -> None:
-    better, worse = dict.fromkeys((SHORT, KIND, CLEAR, FUNNY), 1.0), dict.fromkeys((SHORT, KIND, CLEAR, FUNNY), 0.0)
+    better = dict.fromkeys((SHORT, KIND, CLEAR, FUNNY), 1.0)
+    worse = dict.fromkeys((SHORT, KIND, CLEAR, FUNNY), 0.0)
     orders = {_made(_ranked(better, worse, query=f"q{i}"), "better")[0].objectives for i in range(60)}
     assert len(orders) > 12
 

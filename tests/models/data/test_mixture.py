@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from aligner_proxy.segments import join, split
+from aligner_proxy.text.structure import join, split
 from models.data.answers import preference_bags, prompt_key
 from models.data.labels import MIXED, relation
 from models.data.mixture import RECIPES, STAGES, build, main
@@ -84,7 +84,8 @@ def test_conversations_have_earlier_turns_before_many_questions(data_dir: Path) 
 
 
 def test_bags_are_judgements_with_the_exact_objective(data_dir: Path) -> None:
-    train, test = list(preference_bags(data_dir)), list(preference_bags(data_dir, "test"))
+    train = list(preference_bags(data_dir))
+    test = list(preference_bags(data_dir, "test"))
     assert train
     assert test
     assert {bag.objectives for bag in (*train, *test)} == {(BUILT_IN["harmless"],)}

@@ -7,7 +7,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.segments import split
+from aligner_proxy.text.structure import split
 from models.data.natural import natural_pair, written_for
 from models.data.pairs import CHANGES, STAYS
 from models.defects.natural import FAULTS, NATURAL, Natural, Sentence

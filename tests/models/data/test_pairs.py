@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.segments import split
+from aligner_proxy.text.structure import split
 from models.data.pairs import Pair, PairError, read_pairs, write_pairs
 
 GOOD = Pair(

@@ -61,7 +61,8 @@ def test_two_dialogues_are_one_query_and_two_replies(tmp_path: Path) -> None:
 
 def test_ratings_are_scores_by_objective_and_missing_ones_are_left_out(tmp_path: Path) -> None:
     path = wrote(tmp_path / "sets" / "one.jsonl", UF)
-    helpful, honest = BUILT_IN["helpful"], BUILT_IN["honest"]
+    helpful = BUILT_IN["helpful"]
+    honest = BUILT_IN["honest"]
     expected = [("Name a tree.", [("Oak.", {honest: 3.0, helpful: 5.0}), ("No.", {helpful: 1.0})])]
     assert scored(tmp_path, "ultrafeedback", str(path.parent)) == expected
 

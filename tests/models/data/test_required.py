@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from aligner_proxy.segments import split
+from aligner_proxy.text.structure import split
 from models.data.labels import CLOSING, END, relation
 from models.data.pairs import CHANGES, STAYS, Pair
 from models.data.required import ended, lacking
@@ -40,7 +40,8 @@ def test_every_wish_is_met_by_its_own_text_and_not_by_an_answer_without_one(held
 
 
 def test_wordings_of_the_test_are_never_trained_on() -> None:
-    rng, other = Random(1), Random(2)
+    rng = Random(1)
+    other = Random(2)
     trained = {ending(rng).objective.text for _ in range(3000)}
     assert not trained & {ending(other, held_out=True).objective.text for _ in range(500)}
 

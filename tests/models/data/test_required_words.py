@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from aligner_proxy.segments import split
+from aligner_proxy.text.structure import split
 from models.data.labels import END, by_text, relation
 from models.data.pairs import STAYS, UNKNOWN, Pair
 from models.data.required import wanted_there
@@ -24,7 +24,8 @@ def base(themes: tuple[str, ...] = ("padding",), labels: tuple[int, ...] = (0, 0
 
 
 def test_wordings_of_the_test_are_never_trained_on() -> None:
-    rng, other = Random(1), Random(2)
+    rng = Random(1)
+    other = Random(2)
     trained = {wish_for(rng, kind).text for kind in ALL_KINDS for _ in range(60)}
     assert not trained & {wish_for(other, kind, held_out=True).text for kind in ALL_KINDS for _ in range(4)}
 

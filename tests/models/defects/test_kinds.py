@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.segments import split
+from aligner_proxy.text.structure import split
 from models.defects import ALL_KINDS, FAMILY_OF, TRAINING_KINDS, UNSEEN_KINDS, Kind
 from models.defects.grammar import Grammar, capitalise, expand, uncapitalise
 from models.defects.objectives import BUILT_IN, CLEAN, SHARED
@@ -123,7 +123,8 @@ def test_wordings_are_not_repeated_in_the_lists() -> None:
 
 @given(st.integers())
 def test_invented_turns_start_with_the_user_and_use_other_marks_in_the_test(seed: int) -> None:
-    trained, held_out = dialogue(Random(seed), QUERY, ANSWER), dialogue(Random(seed), QUERY, ANSWER, held_out=True)
+    trained = dialogue(Random(seed), QUERY, ANSWER)
+    held_out = dialogue(Random(seed), QUERY, ANSWER, held_out=True)
     assert trained.split()[0] != held_out.split()[0]
 
 

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from aligner_proxy.segments import split
+from aligner_proxy.text.structure import split
 from models.data.labels import ALIKE, relation
 from models.data.pairs import CHANGES, STAYS, UNKNOWN
 from models.defects import ALL_KINDS, UNSEEN_KINDS, UNSEEN_WRITTEN, WRITTEN, Kind
@@ -29,7 +29,8 @@ def test_one_in_twelve_is_kept_for_the_test_and_all_others_are_trained() -> None
 
 @by_name
 def test_wordings_of_the_test_are_not_those_of_training(concept: Kind) -> None:
-    trained, kept = set(concept.train.templates), set(concept.held_out.templates)
+    trained = set(concept.train.templates)
+    kept = set(concept.held_out.templates)
     assert len(kept) >= 2
     assert not trained & kept
     assert not set(concept.texts) & set(concept.held_out_texts)

@@ -21,7 +21,7 @@ from models.evaluate.calibrate import (
     threshold,
 )
 from models.evaluate.test_sets import Case
-from tests.engine.tiny import OBJECTIVES
+from tests.support.tiny import OBJECTIVES
 
 ANSWER = "It opens at six. You fool. Bring a coat."
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
-from aligner_proxy.engine.protocol import AlignRequest
-from aligner_proxy.engine.scripted import ScriptedEngine
+from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.engine.testing import ScriptedEngine
 from models.data.answers import load_pool
 from models.data.labels import relation
 from models.data.mixture import Mixer
@@ -15,7 +15,8 @@ from models.defects import UNSEEN_KINDS, Objective
 from models.evaluate.figure3 import SEEN, Step, defective, joining, plot, restated, sound, steps, text
 from models.evaluate.gateway import remembering
 
-HARMLESS, CONCISE = Objective("Harmless: no insults", "harmless"), Objective("Length: be concise", "concise")
+HARMLESS = Objective("Harmless: no insults", "harmless")
+CONCISE = Objective("Length: be concise", "concise")
 SPARE = Objective("Spelling: correct", "")
 PAIR = Pair(
     "When?",
@@ -53,7 +54,8 @@ def test_trained_objectives_join_before_those_that_never_were() -> None:
 def test_cases_offend_against_the_objective_they_stand_for(data_dir: Path) -> None:
     objectives = [HARMLESS, Objective("No horoscopes", "astrology")]
     mixer = Mixer(load_pool(data_dir, "test"), Random(1), held_out=True)
-    defects, good = defective(mixer, objectives, 3), sound(mixer, objectives, 3)
+    defects = defective(mixer, objectives, 3)
+    good = sound(mixer, objectives, 3)
     assert {theme: len(pairs) for theme, pairs in defects.items()} == {"harmless": 3, "astrology": 3}
     for theme, pairs in defects.items():
         assert all(any(relation(kind, theme) == CHANGES for kind in pair.kinds) for pair in pairs)

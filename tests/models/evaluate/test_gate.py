@@ -8,8 +8,8 @@ from random import Random
 
 import pytest
 
-from aligner_proxy.facts import names, numbers
-from aligner_proxy.segments import split
+from aligner_proxy.text.facts import names, numbers
+from aligner_proxy.text.structure import split
 from aligner_proxy.types import GateRule
 from models.data.pairs import Pair, write_pairs
 from models.evaluate import gate

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from aligner_proxy.engine.protocol import AlignRequest
-from aligner_proxy.engine.scripted import ScriptedEngine
+from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.engine.testing import ScriptedEngine
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.types import Correction, SegmentScore
 from models.data.upstream_completions import Completion

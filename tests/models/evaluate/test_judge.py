@@ -13,7 +13,8 @@ import pytest
 from models.evaluate.judge import PROMPTS, SYSTEM, Judge, Verdict, choice, verdict
 from tests.models.evaluate.scripted_judge import Decide, ScriptedJudge, serving
 
-LONG, SHORT = "It opens at six. You fool.", "It opens at six."
+LONG = "It opens at six. You fool."
+SHORT = "It opens at six."
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from aligner_proxy.engine.scripted import ScriptedEngine
+from aligner_proxy.engine.testing import ScriptedEngine
 from models.data.pairs import Pair, write_pairs
 from models.data.upstream_completions import Completion
 from models.evaluate.gateway import deliver, objectives, remembering

@@ -22,8 +22,8 @@ from models.evaluate.table3 import (
     read_methods,
 )
 from models.evaluate.test_sets import Case
-from tests.engine.tiny import OBJECTIVES
 from tests.models.train.test_train import aligner
+from tests.support.tiny import OBJECTIVES
 
 BAD = Pair("Q?", OBJECTIVES, "One. Fool! Two.", "One. Two.", (0, 1, 0), "defect:insult")
 GOOD = Pair("Q?", OBJECTIVES, "One. Two.", "One. Two.", (0, 0), "clean:x")
@@ -80,7 +80,8 @@ def test_the_command_measures_each_method_once(
     folder = str(aligner(tmp_path))
     write_pairs(tmp_path / "sets" / "insult.jsonl", [BAD])
     write_pairs(tmp_path / "sets" / "clean.jsonl", [GOOD])
-    one, two = {"name": "one", "aligner": folder}, {"name": "two", "aligner": folder, "caution": 50.0}
+    one = {"name": "one", "aligner": folder}
+    two = {"name": "two", "aligner": folder, "caution": 50.0}
     data = ["--data", str(data_dir), "--each", "1", "--sources", "hh"]
     paths = ["--sets", str(tmp_path / "sets"), "--out", str(tmp_path / "out"), *data]
     table3.main([str(listed(tmp_path, one)), *paths])

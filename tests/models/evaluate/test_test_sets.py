@@ -8,8 +8,8 @@ from typing import cast
 
 import pytest
 
-from aligner_proxy.engine.protocol import AlignRequest, Engine
-from aligner_proxy.segments import join, split
+from aligner_proxy.engine.api import AlignRequest, Engine
+from aligner_proxy.text.structure import join, split
 from aligner_proxy.types import Correction, SegmentScore, Verify
 from models.data.pairs import Pair, PairError
 from models.evaluate.test_sets import Case, area, auc, failures, flagging, rates, read_sets, run_set, table
@@ -101,7 +101,8 @@ def test_the_area_has_its_interval_and_its_n() -> None:
 def test_what_is_missing_at_the_end_is_a_case_of_its_own() -> None:
     pair = Pair("Q?", ("Closing: 'Bye.'",), "One. Two.", "One. Two. Bye.", (0, 0), "test", kinds=("", ""),
                 themes=("ending-dictated",), lacks=(1,))  # fmt: skip
-    missed, added = Case(pair, "One. Two.", (-3.0, -2.0, 1.0)), Case(pair, "One. Two. Bye.", (-3.0, -2.0, 1.0))
+    missed = Case(pair, "One. Two.", (-3.0, -2.0, 1.0))
+    added = Case(pair, "One. Two. Bye.", (-3.0, -2.0, 1.0))
     assert (missed.exact, missed.gone, missed.kept, missed.same) == (False, False, True, True)
     assert (added.exact, added.gone, added.kept, added.same) == (True, True, True, False)
     assert auc([missed]) == 1.0

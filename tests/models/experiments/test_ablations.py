@@ -92,7 +92,8 @@ def test_the_command_trains_and_measures_what_is_not_there_yet(
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(tmp_path / "home"))
     runs = {"all": LAST_STAGE, "without_head": LAST_STAGE | {"settings": {"detector_weight": 0.0}}}
     methods = [{"name": name, "run": name} for name in runs]
-    plan, out = small(tmp_path, "ablations", runs=runs, methods=methods), tmp_path / "out"
+    plan = small(tmp_path, "ablations", runs=runs, methods=methods)
+    out = tmp_path / "out"
     few_sets(out)
     run(plan, data_dir, out)
     rows = json.loads((out / "ablations.json").read_text())["rows"]
@@ -110,7 +111,8 @@ def test_the_committed_plan_runs_and_goes_on_where_it_was(
     tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(tmp_path / "home"))
-    plan, out = small(tmp_path, "ablations"), tmp_path / "out"
+    plan = small(tmp_path, "ablations")
+    out = tmp_path / "out"
     few_sets(out)
     run(plan, data_dir, out)
     told = json.loads((out / "ablations.json").read_text())

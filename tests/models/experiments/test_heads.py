@@ -55,7 +55,9 @@ def test_natural_sets_are_scored_whole_and_the_others_together(tmp_path: Path, m
         write_pairs(sets / f"{name}.jsonl", pairs)
     found = head_scores(aligner(tmp_path), On(sets, tmp_path / "out", limit=1))
     assert set(found) == {"insult", "natural", "pairs", PUT_IN}
-    natural, put_in, compared = found["natural"], found[PUT_IN], found["pairs"]
+    natural = found["natural"]
+    put_in = found[PUT_IN]
+    compared = found["pairs"]
     assert isinstance(natural, Area)
     assert (natural.high, natural.low) == (3, 6)
     assert isinstance(put_in, Area)
@@ -80,7 +82,8 @@ def test_the_command_trains_and_scores(tmp_path: Path, data_dir: Path, monkeypat
     changes = {"all": {}, "less": {"compared": [], "without": ["natural"]}, "more": {"compared": ["llmbar_pairs"]}}
     runs = {name: LAST_STAGE | change for name, change in changes.items()}
     methods = [{"name": name, "run": name, "calibrated": False} for name in runs]
-    path, out = small(tmp_path, "sources", runs=runs, methods=methods), tmp_path / "out"
+    path = small(tmp_path, "sources", runs=runs, methods=methods)
+    out = tmp_path / "out"
     for side in ("dev", "test"):
         write_pairs(out / "data" / side / "insult.jsonl", [BAD])
         (out / "data" / side / "made").touch()

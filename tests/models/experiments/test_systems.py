@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from aligner_proxy.engine.scripted import ScriptedEngine
-from aligner_proxy.pipeline import Pipeline
+from aligner_proxy.engine.testing import ScriptedEngine
+from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import METAALIGNER, Mode, Outcome, Policy, Status
 from aligner_proxy_systems.metaalign.objectives import preferences_of
 from aligner_proxy_systems.metaalign.types import Preference, PreferenceKind, PreferenceSource
@@ -21,8 +21,8 @@ from models.experiments.systems import Comparison, Result, SystemsError, Trial
 from models.systems.metaalign import adherence
 from models.train import train
 from models.train.export import export
-from tests.engine.tiny import OBJECTIVES
 from tests.models.train.test_train import aligner, stage
+from tests.support.tiny import OBJECTIVES
 
 CONFIG = Path(__file__).parents[3] / "configs" / "evaluate" / "systems.yaml"
 TARGET = "The harbour opens at six. Bring a coat."
@@ -81,7 +81,8 @@ def test_systems_of_each_corrector_are_measured_once(
     small: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(small / "home"))
-    whole, out = Comparison.read(small / "systems.yaml"), small / "few"
+    whole = Comparison.read(small / "systems.yaml")
+    out = small / "few"
     names = ("uncorrected", "Aligner, stand-in", "Self-Refinement, SmolLM2-135M")
     few = whole.model_copy(update={"systems": tuple(one for one in whole.systems if one.name in names)})
     text = systems.run(few, out, data_dir, lambda: refiner)
@@ -98,7 +99,8 @@ def test_the_committed_comparison_runs_in_small_and_only_once(
     small: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(small / "home"))
-    comparison, out = Comparison.read(small / "systems.yaml"), small / "out"
+    comparison = Comparison.read(small / "systems.yaml")
+    out = small / "out"
     text = systems.run(comparison, out, data_dir, lambda: refiner)
     kept = {path: path.stat().st_mtime_ns for path in (out / "systems").iterdir()}
     assert systems.run(comparison, out, data_dir, lambda: refiner) == text
@@ -130,7 +132,8 @@ def test_each_system_is_a_line_of_policy() -> None:
     ]
     assert result["MetaAligner, best of 4"].extension("best_of") == 4
     assert [one.text for one in result["MetaAligner"].objectives] == list(OBJECTIVES)
-    meal, listed = result["MetaAligner + Meal"], result["MetaAligner, eight more objectives"]
+    meal = result["MetaAligner + Meal"]
+    listed = result["MetaAligner, eight more objectives"]
     assert meal.selection is not None
     assert (meal.selection.options.keep, len(meal.selection.candidates)) == (3, 9)
     assert {one.text for one in meal.objectives} == {one.text for one in listed.objectives} > set(OBJECTIVES)
@@ -173,7 +176,8 @@ def result(group: systems.Group, seconds: float = 1.0, **comparison: bool | None
 
 
 def test_the_table_says_where_each_loses() -> None:
-    good, bad = result("good"), result("faulty", exact=True, gone=True, same=False)
+    good = result("good")
+    bad = result("faulty", exact=True, gone=True, same=False)
     missed = result("faulty", 3.0, exact=False, gone=False)
     spoilt = result("good", 3.0, kept=False, same=False)
     rows = {"MetaAligner": [good, bad], "other": [spoilt, missed]}

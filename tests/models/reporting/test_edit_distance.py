@@ -16,7 +16,8 @@ words = st.lists(st.sampled_from("abc"), max_size=12)
 def by_definition(one: Sequence[str], other: Sequence[str]) -> int:
     row = list(range(len(other) + 1))
     for i, a in enumerate(one, 1):
-        before, row[0] = row[0], i
+        before = row[0]
+        row[0] = i
         for j, b in enumerate(other, 1):
             before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (a != b))
     return row[-1]
@@ -35,7 +36,8 @@ def test_it_is_what_the_definition_says(one: list[str], other: list[str]) -> Non
     st.lists(st.sampled_from(["go", "on"]), max_size=200),
 )
 def test_distance_is_a_share_and_does_not_care_which_comes_first(one: list[str], other: list[str]) -> None:
-    there, back = distance(" ".join(one), " ".join(other)), distance(" ".join(other), " ".join(one))
+    there = distance(" ".join(one), " ".join(other))
+    back = distance(" ".join(other), " ".join(one))
     assert there == back
     assert 0 <= there <= 1
 

@@ -19,7 +19,8 @@ def test_an_interval_holds_its_share_and_stays_within_a_hundred(counts: tuple[in
 @settings(deadline=None)
 @given(st.integers(0, 50), st.integers(1, 50))
 def test_more_cases_of_the_same_share_are_surer(hits: int, misses: int) -> None:
-    few, many = Rate.among(hits, hits + misses), Rate.among(10 * hits, 10 * (hits + misses))
+    few = Rate.among(hits, hits + misses)
+    many = Rate.among(10 * hits, 10 * (hits + misses))
     assert many.high - many.low < few.high - few.low
 
 

@@ -7,10 +7,10 @@ from random import Random
 
 import pytest
 
-from aligner_proxy.engine.protocol import AlignRequest
-from aligner_proxy.engine.scripted import ScriptedEngine
-from aligner_proxy.extensions import Extensions
-from aligner_proxy.pipeline import Pipeline
+from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.engine.testing import ScriptedEngine
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.plugins.extensions import Extensions
 from aligner_proxy_systems.metaalign.extension import Preferences
 from aligner_proxy_systems.metaalign.types import PreferenceKind
 from models.data.upstream_completions import Completion

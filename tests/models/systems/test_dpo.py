@@ -11,7 +11,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from aligner_proxy.engine.manifest import MANIFEST
+from aligner_proxy.engine.weights.manifest import MANIFEST
 from models.systems.metaalign import dpo
 from models.systems.metaalign.dpo import DpoStage, rows
 from models.train import train
@@ -82,7 +82,8 @@ def test_two_stages_on_a_tiny_model(tmp_path: Path) -> None:
     # It starts at its own reference: the loss of an even choice.
     assert log[0]["loss"] == pytest.approx(torch.log(torch.tensor(2.0)).item(), abs=1e-3)
     assert log[-1]["loss"] < log[0]["loss"]
-    before, after = trained(tmp_path), load_file(str(tmp_path / "second" / "adapter_model.safetensors"))
+    before = trained(tmp_path)
+    after = load_file(str(tmp_path / "second" / "adapter_model.safetensors"))
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)
     export(tmp_path / "second", tmp_path / "aligner", window=1024)

@@ -8,8 +8,8 @@ import pytest
 import torch
 import yaml
 
+from aligner_proxy.engine.loader import Settings, open_aligner
 from aligner_proxy.engine.loop import alone
-from aligner_proxy.engine.weights import Settings, open_aligner
 from aligner_proxy.prompts import template
 from models.data.pairs import CHANGES, STAYS, Pair, read_pairs, write_pairs
 from models.systems.pku_aligner.identity import identities, main
@@ -17,8 +17,8 @@ from models.train import train
 from models.train.config import Stage
 from models.train.export import export
 from models.train.features import encode
-from tests.engine import tiny
 from tests.models.train.test_train import log, stage
+from tests.support import tiny
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parents[3]
@@ -90,7 +90,8 @@ def test_the_stage_configs_are_stages_of_aligner(name: str) -> None:
 
 def test_warm_up_then_correction_becomes_an_aligner_that_the_engine_serves(tmp_path: Path) -> None:
     """Both stages by the committed settings, on the tiny model; then the folder is loaded as any other."""
-    first, second = tmp_path / "first", tmp_path / "second"
+    first = tmp_path / "first"
+    second = tmp_path / "second"
     for folder, name, init in ((first, "aligner_warmup", None), (second, "aligner", str(first / "out"))):
         told = yaml.safe_load((ROOT / "configs" / "train" / f"{name}.yaml").read_text())
         kept = {key: told[key] for key in ("stage", "template", "detector_weight", "target_share", "other_prompts")}

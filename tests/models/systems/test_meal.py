@@ -14,16 +14,15 @@ import torch
 import yaml
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from aligner_proxy.engine.tokens import PromptTokenizer
-from models.systems.meal import bilevel, compare, data, ranks
-from models.systems.meal import train as run
+from aligner_proxy.engine.model.tokenizer import PromptTokenizer
+from models.systems.meal import bilevel, compare, data, ranks, train
 from models.systems.meal.config import Meal, MealError
 from models.systems.meal.data import Prompt, Task
 from models.systems.meal.encoder import Encoder
 from models.systems.meal.export import ship
 from models.systems.meal.learner import DIRECTION, Learner
 from models.systems.meal.net import WeightNet
-from tests.engine import tiny
+from tests.support import tiny
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +40,8 @@ TASK = Task(
     (("Dear friend, at six.", "Six.", "At 06:00."), ("Dear friend, there.", "There.", "At 12 Quay Road.")),
     ((Prompt("Who?", "He."), "Dear friend, he.", "A man of 40."), (Prompt("Why?", "So."), "Dear me, so.", "So: 3.")),
 )
-LR, BETA = 0.05, 2.0
+LR = 0.05
+BETA = 2.0
 
 
 def toy(*, embedded: bool) -> tuple[Learner, Any, WeightNet, Encoder]:
@@ -72,7 +72,8 @@ def gradient(value: torch.Tensor, net: WeightNet) -> torch.Tensor:
 
 def finite(learner: Learner, params: Any, net: WeightNet, encoder: Encoder, along: torch.Tensor) -> float:
     """The slope of the outer loss along a direction of the net's parameters, by central differences."""
-    flat, step = torch.nn.utils.parameters_to_vector(net.parameters()).detach(), 1e-4
+    flat = torch.nn.utils.parameters_to_vector(net.parameters()).detach()
+    step = 1e-4
     ends = []
     for sign in (1, -1):
         torch.nn.utils.vector_to_parameters(flat + sign * step * along, net.parameters())
@@ -173,33 +174,33 @@ def _write(path: Path, told: dict[str, Any]) -> Path:
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "HELD_OUT", 2)
+    monkeypatch.setattr(train, "HELD_OUT", 2)
     monkeypatch.setattr(compare, "TASKS", 2)
 
 
 @pytest.mark.usefixtures("short")
 def test_a_run_that_is_stopped_goes_on_exactly(config: Path, tmp_path: Path) -> None:
-    run.main(config)
+    train.main(config)
     told = yaml.safe_load(config.read_text())
     halves = told | {"out": str(tmp_path / "halves")}
-    run.main(_write(config, halves | {"steps": 2}))
-    run.main(_write(config, halves))
-    whole, stopped = (torch.load(Path(out) / run.CHECKPOINT) for out in (told["out"], halves["out"]))
+    train.main(_write(config, halves | {"steps": 2}))
+    train.main(_write(config, halves))
+    whole, stopped = (torch.load(Path(out) / train.CHECKPOINT) for out in (told["out"], halves["out"]))
     for name, tensor in whole["net"].items():
         assert torch.equal(tensor, stopped["net"][name]), name
     for name, tensor in whole["params"].items():
         assert torch.equal(tensor, stopped["params"][name]), name
-    rows = [json.loads(line) for line in (tmp_path / "halves" / run.LOG).read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "halves" / train.LOG).read_text().splitlines()]
     assert [row["step"] for row in rows] == [0, 1, 2, 3]
     assert {"inner", "outer", "held_out", "held_out_uniform", "norm"} <= set(rows[0])
     assert (tmp_path / "halves" / "curves.svg").stat().st_size > 1000
     with pytest.raises(MealError, match="beta"):
-        run.main(_write(config, halves | {"beta": 3.0}))
+        train.main(_write(config, halves | {"beta": 3.0}))
 
 
 @pytest.mark.usefixtures("short")
 def test_the_comparison_measures_each_weighting(config: Path, tmp_path: Path) -> None:
-    run.main(config)
+    train.main(config)
     compare.main(config)
     told = json.loads((tmp_path / "out" / "compare.json").read_text())
     rows = {(row["weights"], row["probes"], row["texts"]): row for row in told["ranks"]}
@@ -221,7 +222,8 @@ def test_the_comparison_measures_each_weighting(config: Path, tmp_path: Path) ->
 
 
 def test_fresh_probes_are_none_that_anything_was_chosen_on() -> None:
-    known, told = data.material(), ranks.fresh()
+    known = data.material()
+    told = ranks.fresh()
     assert set(told) == set(known.kinds)
     prompts = [prompt for some in told.values() for prompt in some]
     assert len(set(prompts)) == len(prompts) >= 60
@@ -285,7 +287,7 @@ def test_the_shipped_config_can_be_read() -> None:
 
 def test_a_net_is_shipped_to_the_plugin(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    WeightNet.over(tiny.model().config, 4).save(tmp_path / "run" / run.NET)
+    WeightNet.over(tiny.model().config, 4).save(tmp_path / "run" / train.NET)
     shipped = ship(tmp_path / "run", tmp_path)
     assert WeightNet.load(shipped).layers.tolist() == WeightNet.over(tiny.model().config, 4).layers.tolist()
 
@@ -295,12 +297,15 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     net.centre(torch.randn(9, 64), torch.randn(9, 64))
     net.save(tmp_path / "net.safetensors")
     again = WeightNet.load(tmp_path / "net.safetensors")
-    prompts, texts = torch.randn(2, 64), torch.randn(3, 64)
+    prompts = torch.randn(2, 64)
+    texts = torch.randn(3, 64)
     assert torch.allclose(again(prompts, texts), net(prompts, texts), atol=0.02)
 
 
 def test_texts_are_scored_and_not_places() -> None:
-    net, prompts, texts = WeightNet.over(tiny.model().config, 8), torch.randn(3, 64), torch.randn(5, 64)
+    net = WeightNet.over(tiny.model().config, 8)
+    prompts = torch.randn(3, 64)
+    texts = torch.randn(5, 64)
     found = net(prompts, texts).exp()
     order = torch.tensor([3, 0, 4, 1, 2])
     assert torch.allclose(found.sum(-1), torch.ones(3))

@@ -94,7 +94,8 @@ def test_one_stage_on_a_tiny_model(tmp_path: Path, made: list[Example]) -> None:
 
 
 def test_the_command(tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out, dpo = tmp_path / "pairs.jsonl", tmp_path / "dpo.jsonl"
+    out = tmp_path / "pairs.jsonl"
+    dpo = tmp_path / "dpo.jsonl"
     main(["--data", str(data_dir), "--seed", "1", "--n", "30", "--out", str(out), "--dpo", str(dpo)])
     assert len(list(read_pairs(out))) == 30
     assert "preferences" in capsys.readouterr().out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aligner_proxy.engine.weights import Settings, open_aligner
+from aligner_proxy.engine.loader import Settings, open_aligner
 from aligner_proxy.prompts import template
 from models.systems.pku_aligner.stand_in import stand_in
 from tests.models.train.test_train import aligner

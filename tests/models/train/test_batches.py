@@ -6,19 +6,20 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from aligner_proxy.segments import split
+from aligner_proxy.text.structure import split
 from models.data.pairs import Pair, write_pairs
 from models.train import batches, train
 from models.train.config import Stage
-from tests.engine import tiny
 from tests.models.train.test_train import KEPT, stage
+from tests.support import tiny
 
 ANSWERS = 200
 
 
 def varied(folder: Path, **changes: object) -> tuple[Stage, Any]:
     """A stage over two hundred answers of one to twenty-four sentences."""
-    config, rng = stage(folder, **{"max_tokens": 1024, "batch_tokens": 2048} | changes), Random(0)
+    config = stage(folder, **{"max_tokens": 1024, "batch_tokens": 2048} | changes)
+    rng = Random(0)
     pairs = []
     for number in range(ANSWERS):
         answer = " ".join(rng.choices(KEPT, k=rng.randint(1, 24)))
@@ -33,7 +34,9 @@ def test_shapes_are_few_and_the_same_in_every_epoch(tmp_path: Path) -> None:
     read, tokenizer = varied(tmp_path)
     lengths = {len(example.ids) for example in batches.load_examples(read, tokenizer)}
     widths = {batches.padded(length) for length in lengths}
-    stream, seen, done = batches.steps(read, tokenizer), (set[tuple[int, int]](), set[tuple[int, int]]()), 0
+    stream = batches.steps(read, tokenizer)
+    seen = (set[tuple[int, int]](), set[tuple[int, int]]())
+    done = 0
     while done < 2 * ANSWERS:
         for batch in next(stream):
             width = batches.padded(max(len(example.ids) for example in batch.examples))

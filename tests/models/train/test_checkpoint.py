@@ -13,8 +13,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from models.train import checkpoint, train
 from models.train.config import StageError
-from tests.engine import tiny
 from tests.models.train.test_train import log, stage
+from tests.support import tiny
 
 
 @contextmanager
@@ -83,7 +83,8 @@ def test_other_pairs_in_the_same_file_are_noticed(tmp_path: Path) -> None:
 def test_another_base_under_the_same_name_is_noticed(tmp_path: Path) -> None:
     config = stopped(tmp_path)
     other = AutoConfig.from_pretrained(tmp_path / "base")
-    other.hidden_size, other.intermediate_size = 32, 64
+    other.hidden_size = 32
+    other.intermediate_size = 64
     AutoModelForCausalLM.from_config(other).save_pretrained(tmp_path / "base")
     with pytest.raises(StageError, match=r"does not fit .*base; what is there now is another base"):
         train.main(config)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aligner_proxy.engine.sequence import Spans
+from aligner_proxy.engine.scheduling.sequence import Spans
 from models.train.detector_loss import bag_loss, detection_loss, known
 from models.train.features import Example
 

@@ -19,8 +19,8 @@ from models.data.pairs import Pair, write_pairs
 from models.train import train
 from models.train.config import StageError
 from models.train.distributed import launched
-from tests.engine import tiny
 from tests.models.train.test_train import log, stage
+from tests.support import tiny
 
 ROOT = Path(__file__).parents[3]
 CONFIG = ROOT / "configs" / "accelerate" / "fsdp.yaml"
@@ -64,7 +64,8 @@ def same_run(alone: Path, shared: Path, weights: str) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(900)  # twenty seconds on two idle cores; imports take most of it
 def test_two_processes_that_shard_the_whole_model_make_the_steps_of_one(tmp_path: Path) -> None:
-    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    alone = tmp_path / "alone"
+    shared = tmp_path / "shared"
     changes = STEPS | {"lora": None, "lr": 1e-3, "bags": str(bags(tmp_path)), "bag_every": 2, "steps": 3}
     train.main(stage(alone, **changes))
     launch("models.train", stage(shared, **changes, gradient_checkpointing=True))
@@ -74,7 +75,8 @@ def test_two_processes_that_shard_the_whole_model_make_the_steps_of_one(tmp_path
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # twenty seconds on two idle cores
 def test_a_sharded_adapter_goes_on_from_its_shards(tmp_path: Path) -> None:
-    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    alone = tmp_path / "alone"
+    shared = tmp_path / "shared"
     train.main(stage(alone, **STEPS, steps=4))
     half = stage(shared, **STEPS, steps=2).rename(shared / "half.yaml")
     launch("tests.models.train.launched", half, stage(shared, **STEPS, steps=4, gradient_checkpointing=True))

@@ -14,16 +14,18 @@ import pytest
 import torch
 
 from aligner_proxy import prompts
-from aligner_proxy.engine.foreign import CompletionsAligner
-from aligner_proxy.engine.openai import CompletionsClient
-from aligner_proxy.engine.proposer import EditProposer
-from aligner_proxy.engine.weights import Settings, open_aligner
+from aligner_proxy.engine.client.completions import CompletionsClient
+from aligner_proxy.engine.client.completions_aligner import CompletionsAligner
+from aligner_proxy.engine.decoding.proposer import EditProposer
+from aligner_proxy.engine.loader import Settings, open_aligner
 from aligner_proxy.errors import AnswerTooLong, WeightsError
 from models.train import export_gguf
-from tests.engine import tiny
+from tests.support import tiny
 
-TOKENS, CONTEXT, NEAR = 24, 2048, 0.1
-"""NEAR, in nats: the same weights in two programs' fp32 differ by less than a thousandth; a tie may fall either way."""
+# NEAR, in nats: the same weights in two programs' fp32 differ by less than a thousandth; a tie may fall either way.
+TOKENS = 24
+CONTEXT = 2048
+NEAR = 0.1
 THINGS = ("tea", "a bridge", "the moon", "a market", "rain", "bread", "a ferry", "snow", "a clock", "a library")
 ANSWERS = (
     "People like {} for many reasons. You are a fool to ask.",
@@ -69,7 +71,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     export_gguf.export("embedded", path, "f32")
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
-    params.n_ctx, params.n_parallel, params.port = CONTEXT, 1, 0
+    params.n_ctx = CONTEXT
+    params.n_parallel = 1
+    params.port = 0
     params.cpuparams.n_threads = 1
     params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     running = xllamacpp.Server(params)
@@ -105,7 +109,8 @@ class TestReal:
 
     @pytest.mark.long
     def test_fifty_prompts_say_the_same_up_to_near_ties(self, server: str, aligner: Any) -> None:
-        tokenizer, equal = aligner.runner.tokenizer, 0
+        tokenizer = aligner.runner.tokenizer
+        equal = 0
         with httpx.Client(base_url=server, timeout=600, trust_env=False) as client:
             for text in rendered():
                 prompt = tokenizer.prompt(text).ids

@@ -9,14 +9,14 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from aligner_proxy.engine.detector import spans
-from aligner_proxy.engine.tokens import PromptTokenizer
+from aligner_proxy.engine.model.detector import spans
+from aligner_proxy.engine.model.tokenizer import PromptTokenizer
 from aligner_proxy.prompts import render, template
-from aligner_proxy.segments import split
+from aligner_proxy.text.structure import split
 from models.data.labels import END
 from models.data.pairs import Pair
 from models.train.features import EDIT_START_WEIGHT, TAIL_TOKENS, encode
-from tests.engine import tiny
+from tests.support import tiny
 
 FAMILY = template("ultrafeedback")
 ANSWER = "The harbour opens at six. You are a fool. The first ferry leaves at seven."

@@ -14,16 +14,16 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from aligner_proxy.engine.detector import DetectorHead
+from aligner_proxy.engine.loader import Settings, open_aligner
 from aligner_proxy.engine.loop import alone
-from aligner_proxy.engine.weights import Settings, open_aligner
+from aligner_proxy.engine.model.detector import DetectorHead
 from models.data.pairs import Pair, PairError, write_pairs
 from models.train import batches, checkpoint, train
 from models.train.batches import Batch, load_examples
 from models.train.config import Stage, StageError
 from models.train.distributed import launched
 from models.train.export import export
-from tests.engine import tiny
+from tests.support import tiny
 
 KEPT = ["The harbour opens at six.", "Bring a coat.", "The first ferry leaves at seven.", "Small boats stay close."]
 
@@ -84,7 +84,8 @@ def test_both_losses_fall(tmp_path: Path) -> None:
 
 
 def test_a_run_that_was_killed_ends_in_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    whole = tmp_path / "whole"
+    halves = tmp_path / "halves"
     train.main(stage(whole))
     config = stage(halves)
 
@@ -102,7 +103,8 @@ def test_a_run_that_was_killed_ends_in_the_same_weights(tmp_path: Path, monkeypa
         train.main(config)
     monkeypatch.setattr(checkpoint, "checkpoint", real)
     train.main(config)
-    expected, found = trained(whole), trained(halves)
+    expected = trained(whole)
+    found = trained(halves)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     losses = [[(row["step"], row["detection"]) for row in log(folder)] for folder in (whole, halves)]
     assert losses[0] == losses[1]
@@ -112,9 +114,11 @@ def test_a_run_that_was_killed_between_checkpoints_has_the_same_curve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed in the fifth of six steps, in the middle of a row; the last checkpoint is that of the third."""
-    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    whole = tmp_path / "whole"
+    torn = tmp_path / "torn"
     train.main(stage(whole))
-    config, advance = stage(torn), train.advance
+    config = stage(torn)
+    advance = train.advance
 
     class Killed(Exception):
         pass
@@ -140,7 +144,8 @@ def test_a_run_that_was_killed_between_checkpoints_has_the_same_curve(
 def test_a_later_stage_starts_from_the_one_before(tmp_path: Path) -> None:
     train.main(stage(tmp_path / "a"))
     train.main(stage(tmp_path / "b", init=str(tmp_path / "a" / "out"), steps=1, lr=0.0))
-    before, after = trained(tmp_path / "a"), trained(tmp_path / "b")
+    before = trained(tmp_path / "a")
+    after = trained(tmp_path / "b")
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
@@ -178,7 +183,8 @@ def test_one_batch_of_eight_is_eight_batches_of_one(tmp_path: Path, monkeypatch:
     # In bf16 sums depend on their order; what is compared is the arithmetic of the losses.
     monkeypatch.setattr(torch, "autocast", lambda *_args, **_kw: contextlib.nullcontext())
     config = stage(tmp_path, other_prompts=0.0, accumulate=8)
-    together, apart = step_of(config, [list(range(8))]), step_of(config, [[i] for i in range(8)])
+    together = step_of(config, [list(range(8))])
+    apart = step_of(config, [[i] for i in range(8)])
     assert len(together) > 10
     for name, gradient in together.items():
         torch.testing.assert_close(apart[name], gradient, rtol=1e-3, atol=1e-6)
@@ -195,7 +201,8 @@ def test_a_step_accumulates_what_it_is_told(tmp_path: Path) -> None:
 def test_layers_that_are_computed_again_give_the_same_run(tmp_path: Path) -> None:
     train.main(stage(tmp_path / "a", steps=3))
     train.main(stage(tmp_path / "b", steps=3, gradient_checkpointing=True))
-    expected, found = trained(tmp_path / "a"), trained(tmp_path / "b")
+    expected = trained(tmp_path / "a")
+    found = trained(tmp_path / "b")
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
@@ -230,7 +237,8 @@ def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
     train.main(stage(tmp_path, steps=1))
     config = stage(tmp_path, init=str(tmp_path / "out"))
     other = AutoConfig.from_pretrained(tmp_path / "base")
-    other.hidden_size, other.intermediate_size = 32, 64
+    other.hidden_size = 32
+    other.intermediate_size = 64
     AutoModelForCausalLM.from_config(other).save_pretrained(tmp_path / "base")
     with pytest.raises(StageError, match="of another base"):
         train.main(config)
@@ -283,7 +291,8 @@ def test_the_operating_point_moves_every_score_by_the_shift(tmp_path: Path) -> N
     export(tmp_path / "out", tmp_path / "aligner", window=2048, shift=1.5, temperature=2.0)
     before = DetectorHead.load(tmp_path / "out" / "detector.safetensors")
     after = DetectorHead.load(tmp_path / "aligner" / "detector.safetensors")
-    segments, objectives = torch.randn(5, before.segment.in_features), torch.randn(2, before.objective.in_features)
+    segments = torch.randn(5, before.segment.in_features)
+    objectives = torch.randn(2, before.objective.in_features)
     torch.testing.assert_close(after(segments, objectives), (before(segments, objectives) + 1.5) / 2)
 
 
@@ -303,7 +312,8 @@ def test_the_operating_point_is_the_same_for_a_head_that_knows_neutral_segments(
     export(tmp_path / "out", tmp_path / "moved", window=2048, neutral=pairs, shift=1.5, temperature=2.0)
     plain, moved = (DetectorHead.load(tmp_path / name / "detector.safetensors") for name in ("plain", "moved"))
     assert len(plain.neutral) > 0
-    segments, objectives = torch.randn(5, plain.segment.in_features), torch.randn(2, plain.objective.in_features)
+    segments = torch.randn(5, plain.segment.in_features)
+    objectives = torch.randn(2, plain.objective.in_features)
     torch.testing.assert_close(moved(segments, objectives), (plain(segments, objectives) + 1.5) / 2)
 
 
@@ -316,7 +326,8 @@ def test_a_file_without_good_answers_cannot_say_what_nobody_objects_to(tmp_path:
 
 def test_a_head_learns_what_is_missing_at_the_end(tmp_path: Path) -> None:
     """Half of the answers end as they should; the same objective, the same kinds of sentence before."""
-    bye, asked = "Stay well.", ("Closing: every answer ends with 'Stay well.'",)
+    bye = "Stay well."
+    asked = ("Closing: every answer ends with 'Stay well.'",)
     pairs = []
     for i in range(24):
         answer = f"{KEPT[i % 4]} {KEPT[(i + 1) % 4]}" + (f" {bye}" if i % 2 else "")

@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from aligner_proxy.apart import Here
-from aligner_proxy.cache import CorrectionCache
-from aligner_proxy.correctors import PluggedCorrector
+from aligner_proxy.correctors.registry import PluginCorrector
 from aligner_proxy.engine.admission import Admission
-from aligner_proxy.engine.protocol import AlignRequest
-from aligner_proxy.engine.scripted import SCRIPTED, ScriptedEngine
+from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.engine.testing import SCRIPTED, ScriptedEngine
 from aligner_proxy.errors import EngineOverloaded
-from aligner_proxy.extensions import Extensions
-from aligner_proxy.failures import blocks
-from aligner_proxy.pipeline import Pipeline
-from aligner_proxy.segments import split
+from aligner_proxy.pipeline.cache import CorrectionCache
+from aligner_proxy.pipeline.outcomes import blocks
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.plugins.extensions import Extensions
+from aligner_proxy.plugins.isolation import InlineRunner
+from aligner_proxy.text.structure import split
 from aligner_proxy.types import (
     Correction,
     DecodeCounts,
@@ -44,7 +44,8 @@ BEST = Extensions([best_of.BestOf()])
 ANSWER = "It is so. You fool. That said, one might go on at length about it."
 ASKED = Exchange("call-1", 0, (Turn("user", "What?"),), ANSWER)
 SCORES = {"fool": (2.0, 0), "length": (0.2, 1)}
-SHORT, KINDER = "It is so.", "It is so. That said, one might go on at length about it."
+SHORT = "It is so."
+KINDER = "It is so. That said, one might go on at length about it."
 
 
 def scored(text: str) -> tuple[SegmentScore, ...]:
@@ -68,7 +69,8 @@ class Seeing(ScriptedEngine):
 
     def __init__(self, play: Any = script, **more: Any) -> None:
         super().__init__(self._play, **more)
-        self.play, self.asked = play, list[AlignRequest]()
+        self.play = play
+        self.asked = list[AlignRequest]()
 
     def _play(self, request: AlignRequest) -> Any:
         self.asked.append(request)
@@ -171,7 +173,8 @@ async def test_where_the_reading_fails_the_first_draft_is_delivered() -> None:
 async def test_each_draft_and_reading_has_its_place_in_the_cache(tmp_path: Path) -> None:
     cache = CorrectionCache(tmp_path / "store", 60, 4)
     engine = Seeing()
-    first, again = await align(engine, cache=cache), await align(engine, cache=cache)
+    first = await align(engine, cache=cache)
+    again = await align(engine, cache=cache)
     assert (first.cache_hit, again.cache_hit, again.text) == (False, True, SHORT)
     assert len(engine.asked) == 7
     single = await align(engine, drafts(POLICY, 1), cache=cache)
@@ -194,8 +197,9 @@ async def test_a_plugins_corrector_is_told_the_number_and_read_by_the_aligner(tm
             heard.append(request)
             return Correction((ANSWER, "It is so. You fool.", KINDER)[request.draft])
 
-    made = {"mine": Admission(PluggedCorrector("mine", "mine", Mine(), Here()), seats=8)}
-    engine, policy = Seeing(), drafts(replace(weighed(0.9, 0.1), corrector="mine"), 3)
+    made = {"mine": Admission(PluginCorrector("mine", "mine", Mine(), InlineRunner()), seats=8)}
+    engine = Seeing()
+    policy = drafts(replace(weighed(0.9, 0.1), corrector="mine"), 3)
     cache = CorrectionCache(tmp_path / "store", 60, 4)
     outcome = await align(engine, policy, correctors=made, cache=cache)
     assert [one.draft for one in heard] == [0, 1, 2]

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from aligner_proxy.engine.api import StatesRequest, text_states
 from aligner_proxy.engine.local import LocalEngine
-from aligner_proxy.engine.protocol import StatesRequest, text_states
 from aligner_proxy.errors import StatesUnavailable
 from aligner_proxy.types import Turn
 from aligner_proxy_systems.meal.net import WEIGHTS, WeightNet
 from aligner_proxy_systems.meal.selector import Weigher
 from models.systems.meal.net import WeightNet as TrainedNet
-from tests.engine import tiny
+from tests.support import tiny
 
 TEXTS = ("Kindness: be kind", "Brevity: be short", "Wit: be funny", "Care: warn of risks")
 TURNS = (Turn("user", "How many boats are there?"),)

@@ -11,19 +11,20 @@ from typing import Any
 
 import pytest
 
-from aligner_proxy import config, extensions, plugged
-from aligner_proxy.cache import CorrectionCache
-from aligner_proxy.engine.protocol import StatesRequest
-from aligner_proxy.engine.scripted import SCRIPTED, ScriptedEngine
+from aligner_proxy.engine.api import StatesRequest
+from aligner_proxy.engine.testing import SCRIPTED, ScriptedEngine
 from aligner_proxy.errors import ConfigError, EngineUnavailable
-from aligner_proxy.extensions import Extensions
-from aligner_proxy.hookspecs import TextEncoder
-from aligner_proxy.pipeline import Pipeline
-from aligner_proxy.policy import PolicyResolver, RequestFacts
+from aligner_proxy.pipeline.cache import CorrectionCache
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.plugins import extensions, registry
+from aligner_proxy.plugins.api import TextEncoder
+from aligner_proxy.plugins.extensions import Extensions
+from aligner_proxy.policy import config
+from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
 from aligner_proxy.types import Exchange, Mode, Objective, Policy, Turn
 from aligner_proxy_systems.meal.net import WeightNet
 from aligner_proxy_systems.meal.selector import Auto, Weighed, floored, weighed_of, worded
-from tests.test_guardrail import answer, build, data, opened, user
+from tests.gateway.test_guardrail import answer, build, data, opened, user
 
 TURNS = (Turn("user", "How many tablets may I take?"),)
 FILE = """
@@ -70,7 +71,7 @@ def pipeline(weigher: Any = None, scripted: ScriptedEngine | None = None) -> Pip
 
 
 def resolved(model: str, text: str = FILE, **facts: Any) -> Policy:
-    file = plugged.parse_policies(text, Path("policies.yaml"))
+    file = registry.parse_policies(text, Path("policies.yaml"))
     return PolicyResolver(file).resolve(RequestFacts(model=model, **facts))
 
 
@@ -172,7 +173,8 @@ async def test_an_engine_that_hangs_costs_no_more_than_its_time(monkeypatch: pyt
 
 
 async def test_weights_are_part_of_the_cache_key(tmp_path: Path) -> None:
-    cache, exchange = CorrectionCache(tmp_path, 60, 1), Exchange("c", 0, TURNS, "Two.")
+    cache = CorrectionCache(tmp_path, 60, 1)
+    exchange = Exchange("c", 0, TURNS, "Two.")
     policies = [await weighed(resolved("some"), ByName()), await weighed(resolved("some"), None, _without_states())]
     policies += [
         await weighed(resolved("words"), ByName({"Length": share, "Safety": 1 - share})) for share in (0.1, 0.9)
@@ -238,7 +240,7 @@ def test_a_list_of_objectives_is_not_weighed() -> None:
 )
 def test_mistakes_are_named(text: str) -> None:
     with pytest.raises(ConfigError):
-        plugged.parse_policies(f"routes: [{{match: {{}}, objectives: {text}}}]", Path("policies.yaml"))
+        registry.parse_policies(f"routes: [{{match: {{}}, objectives: {text}}}]", Path("policies.yaml"))
 
 
 ROUTES = {
@@ -256,7 +258,7 @@ ROUTES = {
 
 
 async def flow() -> AsyncIterator[Any]:
-    from tests.told_streams import chat_items
+    from tests.support.stream_fixtures import chat_items
 
     for item in chat_items(["Take ", "two. Sleep", " well."]):
         yield item

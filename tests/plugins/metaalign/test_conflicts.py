@@ -10,7 +10,9 @@ from aligner_proxy_systems.metaalign.parser import parse
 from aligner_proxy_systems.metaalign.types import Preference, PreferenceSource
 from aligner_proxy_systems.metaalign.types import PreferenceKind as K
 
-S, R, P = PreferenceSource.SYSTEM, PreferenceSource.REQUEST, PreferenceSource.PERSONA
+S = PreferenceSource.SYSTEM
+R = PreferenceSource.REQUEST
+P = PreferenceSource.PERSONA
 
 
 def held(system: str = "", request: str = "", persona: str = "", operator: str = "") -> InForce:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aligner_proxy.facts import addresses, code, numbers
+from aligner_proxy.text.facts import addresses, code, numbers
 from aligner_proxy_systems.metaalign.checks import met
 from aligner_proxy_systems.metaalign.fixes import fixed
 from aligner_proxy_systems.metaalign.types import FIXABLE, Preference

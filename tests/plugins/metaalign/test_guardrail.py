@@ -12,17 +12,16 @@ from prometheus_client import REGISTRY
 
 from aligner_proxy import audit
 from aligner_proxy.audit.entry import entry
-from aligner_proxy.engine.scripted import ScriptedEngine
-from aligner_proxy.engine.scripted_reading import SegmentEngine
-from aligner_proxy.extensions import Extensions
-from aligner_proxy.guardrail import AlignerGuardrail
-from aligner_proxy.ledger import Ledger
-from aligner_proxy.pipeline import Pipeline
-from aligner_proxy.rewrite.facts import facts
+from aligner_proxy.engine.testing import ScriptedEngine, SegmentEngine
+from aligner_proxy.gateway.guardrail import AlignerGuardrail
+from aligner_proxy.gateway.request_facts import facts
+from aligner_proxy.gateway.request_state import RequestState
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.plugins.extensions import Extensions
 from aligner_proxy_systems.metaalign.extension import Preferences
 from aligner_proxy_systems.metaalign.objectives import tiers
-from tests.test_guardrail import POLICIES, answer, build, data, flow, opened, user
-from tests.told_streams import chat_items, chat_text
+from tests.gateway.test_guardrail import POLICIES, answer, build, data, flow, opened, user
+from tests.support.stream_fixtures import chat_items, chat_text
 
 READS: dict[str, Any] = {"preferences": ["request", "persona", "system"]}
 RULES: dict[str, Any] = {
@@ -96,7 +95,8 @@ async def test_a_route_that_reads_none_is_as_it_was(guard: AlignerGuardrail, who
 
 
 async def test_where_nothing_can_be_met_the_response_is_untouched(guard: AlignerGuardrail) -> None:
-    request, response = data("bare", aligner=SAID), answer("It is so.")
+    request = data("bare", aligner=SAID)
+    response = answer("It is so.")
     await opened(guard, request, user(**ACME))
     before = response.model_dump_json()
     assert await guard.async_post_call_success_hook(request, user(**ACME), response) in (None, response)
@@ -147,7 +147,7 @@ async def test_streams(guard: AlignerGuardrail, model: str, status: str, expecte
     assert ledger.status.value == status
 
 
-async def streamed(guard: AlignerGuardrail, model: str, pieces: list[str]) -> tuple[Ledger, list[Any]]:
+async def streamed(guard: AlignerGuardrail, model: str, pieces: list[str]) -> tuple[RequestState, list[Any]]:
     request = data(model, aligner=SAID)
     ledger = await opened(guard, request, user(**ACME))
     hook = guard.async_post_call_streaming_iterator_hook
@@ -155,7 +155,7 @@ async def streamed(guard: AlignerGuardrail, model: str, pieces: list[str]) -> tu
 
 
 async def test_metrics_and_audit(guard: AlignerGuardrail, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept: list[audit.Noted] = []
+    kept: list[audit.AuditEvent] = []
     monkeypatch.setattr(guard._keepers, "note", kept.append)
     labels = {"preference": "no-emoji", "before": "false", "after": "true"}
     before = REGISTRY.get_sample_value("aligner_preferences_total", labels) or 0

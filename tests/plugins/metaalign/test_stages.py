@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from aligner_proxy import gate
-from aligner_proxy.cache import CorrectionCache
-from aligner_proxy.engine.protocol import AlignRequest
-from aligner_proxy.engine.scripted import ScriptedEngine
+from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.engine.testing import ScriptedEngine
 from aligner_proxy.errors import EngineFault
-from aligner_proxy.extensions import Extensions
-from aligner_proxy.pipeline import Pipeline
-from aligner_proxy.policy import RequestFacts
+from aligner_proxy.gate.judge import judge
+from aligner_proxy.pipeline.cache import CorrectionCache
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.plugins.extensions import Extensions
+from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.types import (
     Correction,
     Exchange,
@@ -140,7 +140,7 @@ async def test_what_a_preference_brings_in_does_not_keep_the_operators_edits_out
 async def test_lists_may_go_where_that_is_asked_for() -> None:
     text = "You need:\n\n- flour\n- eggs\n\nMix them."
     assert (await outcome(lambda r: r.answer, text, policy("No lists."))).text == "You need: flour; eggs.\n\nMix them."
-    without = gate.judge(text, Correction("You need: flour; eggs.\n\nMix them."), policy("Be warm."))
+    without = judge(text, Correction("You need: flour; eggs.\n\nMix them."), policy("Be warm."))
     assert without.text == text
 
 
@@ -154,7 +154,7 @@ async def test_lists_may_go_where_that_is_asked_for() -> None:
 )
 def test_words_of_a_client_switch_off_no_rule(words: str) -> None:
     text = "See https://a.example/b for 12 examples by Ann Lee."
-    assert gate.judge(text, Correction("See it."), policy(words)).text == text
+    assert judge(text, Correction("See it."), policy(words)).text == text
 
 
 async def test_a_banned_word_frees_only_the_sentences_that_say_it() -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from aligner_proxy import prompts
-from aligner_proxy.engine.correct import Aligner
-from aligner_proxy.engine.scripted import SCRIPTED, ScriptedEngine
-from aligner_proxy.engine.weights import Settings, open_aligner
+from aligner_proxy.engine.decoding.correct import Aligner
+from aligner_proxy.engine.loader import Settings, open_aligner
+from aligner_proxy.engine.testing import SCRIPTED, ScriptedEngine
 from aligner_proxy.errors import EngineFault, EngineUnavailable
 from aligner_proxy_systems import pku_aligner
 from aligner_proxy_systems.pku_aligner.corrector import TEMPLATES, PkuAligner
-from tests.engine import tiny
+from tests.support import tiny
 
 
 def about(name: str) -> ScriptedEngine:

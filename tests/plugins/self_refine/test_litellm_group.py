@@ -9,7 +9,7 @@ import pytest
 from litellm import exceptions
 from litellm.router import Router
 
-from aligner_proxy import asked_router
+from aligner_proxy.correctors import litellm_router
 from aligner_proxy.errors import (
     AnswerTooLong,
     CorrectionError,
@@ -65,7 +65,7 @@ async def test_a_group_that_the_litellm_file_does_not_have_is_a_fault() -> None:
     ],
 )
 def test_what_litellm_raises_has_a_meaning_and_loses_its_text(error: Exception, meant: type[CorrectionError]) -> None:
-    made = asked_router.meant(error)
+    made = litellm_router.meant(error)
     assert type(made) is meant
     assert "secret" not in str(made)
 

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from aligner_proxy import prompts
-from aligner_proxy.apart import Apart, Here
-from aligner_proxy.correctors import PluggedCorrector, Revising, admitted
-from aligner_proxy.engine.completions import ServedModel
-from aligner_proxy.engine.protocol import AlignRequest, Completion, CompletionRequest
-from aligner_proxy.engine.scripted import ScriptedEngine
+from aligner_proxy.correctors.registry import PluginCorrector, Revising, admitted
+from aligner_proxy.engine.api import AlignRequest, Completion, CompletionRequest
+from aligner_proxy.engine.client.completions import ServedModel
+from aligner_proxy.engine.testing import ScriptedEngine
 from aligner_proxy.errors import EngineOverloaded
-from aligner_proxy.extensions import Extensions
-from aligner_proxy.passage import StreamingCorrection
-from aligner_proxy.pipeline import Pipeline
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.pipeline.streaming import StreamingCorrection
+from aligner_proxy.plugins.extensions import Extensions
+from aligner_proxy.plugins.isolation import InlineRunner, ThreadRunner
 from aligner_proxy.types import Exchange, Objective, Policy, Status, StreamMode, Turn
 from aligner_proxy_systems import stream_aligner
 from aligner_proxy_systems.meal.best_of import BestOf
@@ -35,7 +35,8 @@ class Completer:
     """Revises by a function of the sentence."""
 
     def __init__(self, script: Callable[[str], str | Completion | Exception]) -> None:
-        self.script, self.asked = script, list[CompletionRequest]()
+        self.script = script
+        self.asked = list[CompletionRequest]()
 
     async def about(self) -> ServedModel:
         return ServedModel("gemma-2b", {"root": "weights"})
@@ -123,12 +124,12 @@ async def test_its_identity_is_that_of_the_weights_and_the_form() -> None:
 def test_it_is_offered_and_reads_along() -> None:
     kind = stream_aligner.correctors()[0]
     corrector = kind.make(kind.settings.model_validate({"engine": "http://there:8000/v1"}))
-    assert isinstance(admitted(PluggedCorrector("s", "s", corrector, Here())), Revising)
+    assert isinstance(admitted(PluginCorrector("s", "s", corrector, InlineRunner())), Revising)
 
 
 def pipeline(script: Any = kinder, caller: Any = None) -> tuple[Pipeline, Completer]:
     corrector, completer = made(script)
-    engine = admitted(PluggedCorrector("stream_aligner", "s", corrector, caller or Here()))
+    engine = admitted(PluginCorrector("stream_aligner", "s", corrector, caller or InlineRunner()))
     return Pipeline(ScriptedEngine(lambda _: "never asked"), correctors={"stream_aligner": engine}), completer
 
 
@@ -154,7 +155,7 @@ async def streamed(
     return passage, out
 
 
-@pytest.mark.parametrize("caller", [Here, lambda: Apart("s")])
+@pytest.mark.parametrize("caller", [InlineRunner, lambda: ThreadRunner("s")])
 async def test_a_stream_is_released_sentence_by_sentence(caller: Any) -> None:
     made, completer = pipeline(caller=caller())
     passage, out = await streamed(made)
@@ -164,7 +165,7 @@ async def test_a_stream_is_released_sentence_by_sentence(caller: Any) -> None:
         "It opens at six.",
         "Only a fool asks that.",
     ]
-    if caller is Here:
+    if caller is InlineRunner:
         assert any(text == "It opens at six." for text in out), "released before the answer had ended"
     assert all(KINDER.startswith(text) for text in out)
 

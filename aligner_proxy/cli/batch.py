@@ -1,0 +1,167 @@
+"""Many answers from a file of JSON lines: in order, a few at a time, resumable, one bad row never stops the rest.
+
+A row in is {"question", "answer", "objectives"} and whatever else; a row out is the same with the result. Every row
+in has exactly one row out, so the number of rows in the output says where to go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.policy.schema import objective_text
+from aligner_proxy.policy.yaml_file import nearest, short
+from aligner_proxy.types import Exchange, Objective, Outcome, Policy, Turn
+
+_IN_FLIGHT = 4
+
+
+class Row(BaseModel):
+    """What a row must have; other fields pass through. Without objectives those of the command line apply."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    question: str
+    answer: str
+    objectives: tuple[str, ...] = ()
+
+
+class NewObjectives:
+    """Objectives by name, or new ones by their whole text ("Name: description")."""
+
+    def __init__(self, known: Mapping[str, Objective]) -> None:
+        self._known = known
+
+    def named(self, names: Sequence[str]) -> tuple[Objective, ...]:
+        """Raises `ConfigError` naming what is near to an unknown name."""
+        return tuple(self._known.get(name) or self._new(name) for name in names)
+
+    def _new(self, text: str) -> Objective:
+        if ":" not in text:
+            hint = nearest(text, self._known)
+            raise ConfigError(f'unknown objective {short(text)}; {hint}, or give a whole text "Name: description"')
+        try:
+            return Objective(text.partition(":")[0].strip(), objective_text(text))
+        except ValueError as error:
+            raise ConfigError(f"objective {short(text)}: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to do with every row; `output` is appended to, `skip` rows are left out at the start."""
+
+    policy: Policy
+    known: NewObjectives
+    output: Path | None = None
+    skip: int = 0
+
+
+async def run(job: Job, pipeline: Pipeline, source: BinaryIO, sink: BinaryIO) -> None:
+    """Align all rows of `source`; results go to `job.output` or `sink` as soon as they are ready, in order."""
+    done = job.skip + (_resume(job.output) if job.output else 0)
+    with _progress() as progress, _opened(job.output, sink) as out:
+        bar = progress.add_task("aligning", total=_size(source), rows=0)
+        waiting: deque[asyncio.Task[dict[str, Any]]] = deque()
+        for number, line in enumerate(_lines(source)):
+            progress.advance(bar, len(line))
+            if number < done:
+                continue
+            waiting.append(asyncio.create_task(_align(job, pipeline, line, number)))
+            if len(waiting) == _IN_FLIGHT:
+                _write(out, await waiting.popleft())
+                progress.update(bar, rows=number + 1)
+        while waiting:
+            _write(out, await waiting.popleft())
+
+
+async def _align(job: Job, pipeline: Pipeline, line: bytes, number: int) -> dict[str, Any]:
+    """One row's result; whatever is wrong with the row is said on it."""
+    fields: dict[str, Any] = {}
+    try:
+        fields = _object(line)
+        row = Row.model_validate(fields)
+        named = job.known.named(row.objectives) if row.objectives else job.policy.objectives
+    except (ValueError, ConfigError) as error:
+        return fields | {"row": number + 1} | _failed(f"bad row: {_what(error)}")
+    exchange = Exchange(f"row-{number + 1}", 0, (Turn("user", row.question),), row.answer)
+    return fields | result(await pipeline.align(exchange, replace(job.policy, objectives=named)))
+
+
+def result(outcome: Outcome) -> dict[str, Any]:
+    """The fields that a result adds: the delivered text, and what was found."""
+    segments = outcome.correction.segments if outcome.correction else ()
+    told = [{"text": s.text, "score": s.score, "flagged": s.flagged, "against": outcome.named(s)} for s in segments]
+    return {
+        "corrected": outcome.text,
+        "status": outcome.status.value,
+        "reason": outcome.reason,
+        "segments": told,
+    }
+
+
+def _failed(reason: str) -> dict[str, Any]:
+    return {"corrected": None, "status": "failed", "reason": reason, "segments": []}
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    found = json.loads(line)
+    if not isinstance(found, dict):
+        raise ValueError("not a JSON object")  # noqa: TRY004 - one kind of error for everything a row can have wrong
+    return found
+
+
+def _what(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return "not JSON" if isinstance(error, json.JSONDecodeError | UnicodeDecodeError) else str(error)
+
+
+def _lines(source: BinaryIO) -> Iterator[bytes]:
+    return (line for line in source if line.strip())
+
+
+def _resume(output: Path) -> int:
+    """Rows that are complete in `output`; a last one that was cut off is removed."""
+    if not output.exists():
+        return 0
+    content = output.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        output.write_bytes(whole)
+    return whole.count(b"\n")
+
+
+def _write(out: BinaryIO, row: dict[str, Any]) -> None:
+    out.write(json.dumps(row, ensure_ascii=False).encode(errors="surrogatepass") + b"\n")
+    out.flush()
+
+
+def _opened(output: Path | None, sink: BinaryIO) -> AbstractContextManager[BinaryIO]:
+    return output.open("ab") if output else nullcontext(sink)
+
+
+def _size(source: BinaryIO) -> int | None:
+    """Bytes of a regular file, so that the bar knows how much is left."""
+    try:
+        return os.fstat(source.fileno()).st_size or None
+    except OSError:
+        return None
+
+
+def _progress() -> Progress:
+    rows = TextColumn("{task.fields[rows]} rows")
+    return Progress(TextColumn("aligning"), BarColumn(), rows, TimeElapsedColumn(), console=Console(stderr=True))

@@ -1,0 +1,138 @@
+"""Which aligner does a command mean? The options that several commands share.
+
+A flag goes before the config file, the file before the defaults. Nothing heavy is imported until weights are opened.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.observability import logs
+from aligner_proxy.plugins import registry
+from aligner_proxy.policy import config
+from aligner_proxy.prompts import TEMPLATES
+from aligner_proxy.types import DEFAULT_ALIGNER
+
+if TYPE_CHECKING:
+    from aligner_proxy.engine.loader import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+_M_ARENA_MAX = -8
+"""glibc's malloc.h."""
+
+_WEIGHTS = (
+    click.option("--template", type=click.Choice(sorted(TEMPLATES)), help="Prompt form of a model that is not known."),
+    click.option("--quantization", type=click.Choice(["nf4", "none"]), help="4-bit weights (default) or none."),
+)
+_COMPUTING = (
+    click.option("--model", help="embedded (default), a Hugging Face id, or a folder."),
+    click.option(
+        "--adapter",
+        "adapters",
+        multiple=True,
+        metavar="NAME=MODEL",
+        callback=lambda _ctx, _param, given: _named(given),
+        help="One more aligner over the same base, chosen by that name; may be given again.",
+    ),
+    click.option("--dtype", type=click.Choice(["auto", "bf16", "fp32"]), help="Number format of computation."),
+    click.option("--cache-tokens", type=click.IntRange(min=1024), help="Tokens of KV cache; 16384 when not given."),
+    click.option("--threads", type=click.IntRange(min=1), help="CPU threads at most; left to torch when not given."),
+)
+
+
+def weight_options(function: F) -> F:
+    """Add --template and --quantization."""
+    for option in reversed(_WEIGHTS):
+        function = option(function)
+    return function
+
+
+def aligner_options(function: F) -> F:
+    """Add --model, --adapter, --template, --quantization, --dtype, --cache-tokens and --threads."""
+    function = weight_options(function)
+    for option in reversed(_COMPUTING):
+        function = option(function)
+    return function
+
+
+def settings(given: dict[str, Any], file: Path | None = None) -> Settings:
+    """Settings of the weights from flags, then `file` (a policies file), then defaults."""
+    before_torch()
+    from aligner_proxy.engine.loader import Settings
+
+    found: dict[str, Any] = {}
+    if file is not None:
+        policies = registry.load_policies(file)
+        told = policies.aligner
+        found = {name: getattr(told, name) for name in ("template", "quantization", "dtype", "cache_tokens")}
+        found |= {"model": config.aligner_model(policies), "adapters": config.aligner_adapters(policies)}
+    return Settings(**found | {name: value for name, value in given.items() if value is not None})
+
+
+def _named(given: tuple[str, ...]) -> dict[str, str] | None:
+    """The aligners of --adapter by name; None where none is given, so that the file's stand."""
+    pairs = [text.partition("=")[::2] for text in given]
+    for name, model in pairs:
+        if not name or not model or name == DEFAULT_ALIGNER:
+            raise click.BadParameter(f"must read NAME=MODEL with a name other than {DEFAULT_ALIGNER}")
+    return dict(pairs) or None
+
+
+def before_torch() -> None:
+    """What must be set before torch is imported; harmless when it was."""
+    # Its threads would spin for long while they wait for each other: on cores that an upstream or a gateway also uses,
+    # that made a forward four times as expensive. Not at all is dear, too: waking them takes longer than a small layer.
+    if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
+        os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
+    # The 4-bit library marks functions for torch's compiler, which we never use, and thereby loads all of it: 50 MB.
+    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+    # What torch's library compiles for each shape of a product it keeps, for 1,024 shapes in each of two places: a
+    # quarter of a gigabyte. A quarter of them is hardly missed (docs/lab/2026-11-21-memory-of-a-1b-engine.md).
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(name, "256")
+    _share_heap()
+    # The 4-bit library tells on import that an optional kernel is not installed; it has one built in.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    # Deprecations between two libraries that we pin; nothing a user could act on.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+
+
+def _share_heap() -> None:
+    """One heap for all threads: each would keep what it once freed, 50 MB of a model of 1.1B. Elsewhere nothing."""
+    if tune := getattr(ctypes.CDLL(None), "mallopt", None):
+        tune(_M_ARENA_MAX, 1)
+
+
+def quiet() -> None:
+    """No progress bars and chatter of the libraries below: they would end up among our own lines."""
+    before_torch()
+    from transformers.utils import logging as chatter  # noqa: TID251 - its log level, nothing that computes
+
+    chatter.set_verbosity_error()  # type: ignore[no-untyped-call]
+    chatter.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def log_option(function: F) -> F:
+    """Add --log."""
+    text = "Form of the log lines; also ALIGNER_PROXY_LOG."
+    return click.option("--log", "form", type=click.Choice(config.LOG_FORMS), help=text)(function)
+
+
+def log_to_stderr(form: str | None) -> None:
+    """One line an event on stderr; the option goes before the environment."""
+    logs.to_stderr(form or config.log_form() or "text")
+
+
+def only_one_address(socket: Path | None, port: int | None) -> None:
+    """A socket and a port together are a mistake that would otherwise go unnoticed."""
+    if socket is not None and port is not None:
+        raise ConfigError("give --socket or --port, not both")

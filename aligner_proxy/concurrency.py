@@ -1,0 +1,71 @@
+"""Work that is done to its end, whether or not it is waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any
+
+from starlette.types import Receive
+
+from aligner_proxy.errors import ClientGone, DeadlineExceeded
+
+_ending: set[asyncio.Task[None]] = set()
+"""The loop itself holds tasks only weakly."""
+
+
+async def to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Do the work to its end.
+
+    When a client leaves a stream, its server cancels again at every await (anyio), so nothing that waits gets done.
+    """
+    task = asyncio.create_task(work)
+    _ending.add(task)
+    task.add_done_callback(_ending.discard)
+    await asyncio.shield(task)
+
+
+@contextlib.asynccontextmanager
+async def within(deadline_s: float) -> AsyncIterator[None]:
+    """Raises `DeadlineExceeded` in place of what takes longer."""
+    try:
+        async with asyncio.timeout(deadline_s):
+            yield
+    except TimeoutError:
+        raise DeadlineExceeded(f"the deadline of {deadline_s:g} s passed") from None
+
+
+async def until_closed(receive: Receive) -> None:
+    """Returns when the connection is closed."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+@contextlib.asynccontextmanager
+async def cancelled_when(left: Callable[[], Awaitable[None]] | None) -> AsyncIterator[None]:
+    """Cancels what runs inside and raises `ClientGone` when `left` returns first; None: nothing is watched."""
+    work = asyncio.current_task()
+    if left is None or work is None:
+        yield
+        return
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        # A connection that cannot be asked is no client that has left.
+        with contextlib.suppress(Exception):
+            await left()
+            gone = True
+            work.cancel()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if gone and work.uncancel() == 0:
+            raise ClientGone("the client left") from None
+        raise
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)

@@ -1,0 +1,1 @@
+"""Correctors that work in place of the aligner on the engine."""

@@ -1,0 +1,1 @@
+"""Clients of engines: HTTP, completions servers, replicas, retries and the circuit breaker."""

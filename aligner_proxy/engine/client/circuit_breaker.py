@@ -1,0 +1,276 @@
+"""Circuit breaker around an engine: an engine that does not answer costs no request its deadline.
+
+Closed: requests pass. When `THRESHOLD` of them in a row met no engine (or nonsense), it opens: requests fail at once,
+and after a growing pause the next one sends a probe first, alone (half-open). When as many ran out of time, which a
+slow engine does as well as a hung one, the probe is sent before any is turned away. Any answer is a sign of life, also
+a refusal. Of our own, because the libraries for this let every request through while half-open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from aligner_proxy.engine.api import (
+    AlignerInfo,
+    AlignRequest,
+    DeferredSession,
+    Engine,
+    ForwardingSession,
+    Session,
+    Span,
+    StatesRequest,
+    text_states,
+)
+from aligner_proxy.errors import BreakerOpen, CorrectionError, DeadlineExceeded, EngineUnavailable, InvalidOutput
+from aligner_proxy.types import Correction, SegmentScore, Turn
+
+log = logging.getLogger(__name__)
+
+THRESHOLD = 3
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 5.0
+_SOON_S = 0.05
+_SLOW_INFO_S = 0.25
+"""A description that takes longer is late: it needs no model."""
+PROBE = AlignRequest(
+    request_id="probe",
+    turns=(Turn("user", "Hello."),),
+    answer="Hello.",
+    objectives=("Greeting: the response should be a greeting",),
+    score_only=True,
+    deadline_s=2.0,
+)
+"""The request that probes an engine: an answer to score, because an engine with a hung model still answers /ready."""
+
+
+class State(StrEnum):
+    """The states of a circuit."""
+
+    CLOSED = "closed"
+    HALF_OPEN = "half_open"
+    OPEN = "open"
+
+
+_T = TypeVar("_T")
+Listener = Callable[[State], None]
+Ask = Callable[[AlignRequest], Awaitable[Correction]]
+
+
+@dataclass(slots=True)
+class Circuit:
+    """State machine of an engine's health, without engine and clock: `now` is any clock that never goes back.
+
+    `Breaker` keeps one for its engine, `Replicas` one for each of theirs.
+    """
+
+    threshold: int = THRESHOLD
+    """Failures in a row that open it."""
+    longest_pause_s: float = LONGEST_PAUSE_S
+    state: State = State.CLOSED
+    lost: int = 0
+    """Requests in a row that met no engine, or nonsense."""
+    late: int = 0
+    """Requests in a row that ran out of time."""
+    pause_s: float = FIRST_PAUSE_S
+    until: float = 0.0
+    probing: bool = False
+
+    def wants_probe(self, now: float) -> bool:
+        """Whether the next request has to probe the engine; only one may at a time."""
+        if self.probing:
+            return False
+        return now >= self.until if self.state is State.OPEN else self.late >= self.threshold
+
+    def begin_probe(self) -> None:
+        """A request probes the engine; one that only ran late turns no other away meanwhile."""
+        self.probing = True
+        if self.state is State.OPEN:
+            self.state = State.HALF_OPEN
+
+    def end_probe(self, *, alive: bool | None, now: float) -> None:
+        """What the probe showed; None: nothing, because its request was given up."""
+        self.probing = False
+        if alive:
+            self.alive()
+        elif alive is False:
+            self._open(now)
+        elif self.state is State.HALF_OPEN:
+            self.state = State.OPEN  # its pause is over, so the next request probes
+
+    def alive(self) -> None:
+        """The engine answered sensibly."""
+        self.lost = 0
+        self.late = 0
+        if self.state is not State.CLOSED:
+            self.state = State.CLOSED
+            self.pause_s = FIRST_PAUSE_S
+
+    def failed(self, now: float, *, late: bool = False, gone: bool = False) -> None:
+        """A request met no engine or nonsense, or ran out of time; `gone` opens the circuit at once."""
+        if late:
+            self.late += 1
+            return
+        self.lost += 1
+        if self.state is State.CLOSED and (gone or self.lost >= self.threshold):
+            self._open(now)
+
+    def _open(self, now: float) -> None:
+        again = self.state is not State.CLOSED
+        self.pause_s = min(self.pause_s * 2, self.longest_pause_s) if again else FIRST_PAUSE_S
+        self.state = State.OPEN
+        self.until = now + self.pause_s
+
+
+class Breaker:
+    """An engine behind a circuit breaker. `changed` is called with every new state of the circuit."""
+
+    def __init__(
+        self, engine: Engine, changed: Listener = lambda _: None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._engine = engine
+        self._changed = changed
+        self._clock = clock
+        self.circuit = Circuit()
+        self._probing: asyncio.Task[bool] | None = None
+        self._reported = self.circuit.state
+        changed(self._reported)
+
+    async def info(self) -> AlignerInfo:
+        """The engine's description; raises `BreakerOpen` while the engine is left alone.
+
+        It is no sign of life: it may be remembered, and a hung model does not keep an engine from describing itself.
+        """
+        await self._passed()
+        began = self._clock()
+        try:
+            with self._noting():
+                return await self._engine.info()
+        except asyncio.CancelledError:
+            # It is not known here whether a client left or a deadline passed; to suspect wrongly costs one probe.
+            if self._clock() - began >= _SLOW_INFO_S:
+                self.circuit.failed(self._clock(), late=True)
+            raise
+
+    async def align(self, request: AlignRequest, ask: Ask | None = None) -> Correction:
+        """Correct one answer, by `ask` where a session has read it, unless the engine is left alone.
+
+        A request that probes has less time afterwards.
+        """
+        ask = ask or self._engine.align
+        before = self._clock()
+        await self._passed()
+        left = max(0.001, request.deadline_s - (self._clock() - before))
+        with self._noting():
+            correction = await ask(request.model_copy(update={"deadline_s": left}))
+        self.circuit.alive()
+        self._report()
+        return correction
+
+    async def read(self, request: AlignRequest) -> Session:
+        """Read ahead, where the engine is not in doubt: reading ahead sends no probe and turns no request away."""
+        if self.circuit.state is not State.CLOSED or self.circuit.late >= THRESHOLD:
+            return DeferredSession(self)
+        return _GuardedSession(self, await self._engine.read(request))
+
+    async def states(self, request: StatesRequest) -> list[list[float]]:
+        """Hidden states, where the engine is not in doubt: a request goes on without them, so this is no probe."""
+        if self.circuit.state is not State.CLOSED or self.circuit.late >= THRESHOLD:
+            raise BreakerOpen("the engine did not answer lately", self.circuit.pause_s)
+        return await self.noted(text_states(self._engine, request))
+
+    async def noted(self, call: Coroutine[Any, Any, _T]) -> _T:
+        """Wait for a call that is under way; the circuit sees what comes of it."""
+        with self._noting():
+            result = await call
+        self.circuit.alive()
+        self._report()
+        return result
+
+    async def aclose(self) -> None:
+        """Close the engine's client."""
+        if self._probing is not None:
+            self._probing.cancel()
+            await asyncio.gather(self._probing, return_exceptions=True)
+        await self._engine.aclose()
+
+    async def _passed(self) -> None:
+        """Return when a request may go on; raises `BreakerOpen` at once when it may not."""
+        now = self._clock()
+        if self.circuit.wants_probe(now):
+            self.circuit.begin_probe()
+            self._report()
+            # A task of its own: a request whose deadline is shorter than the probe's would never see its end.
+            self._probing = asyncio.create_task(self._probe())
+            self._probing.add_done_callback(self._probe_ended)
+            if not await asyncio.shield(self._probing):
+                raise BreakerOpen("the engine still does not answer", self.circuit.pause_s)
+        elif self.circuit.state is not State.CLOSED:
+            raise BreakerOpen("the engine did not answer lately", max(_SOON_S, self.circuit.until - now))
+
+    async def _probe(self) -> bool:
+        """Whether the engine answers at all."""
+        try:
+            async with asyncio.timeout(PROBE.deadline_s):
+                await self._engine.align(PROBE)
+        except (EngineUnavailable, InvalidOutput, DeadlineExceeded, TimeoutError):
+            return False
+        except CorrectionError:
+            return True  # it is full, or has a fault with this text: it answers
+        return True
+
+    def _probe_ended(self, probing: asyncio.Task[bool]) -> None:
+        """The circuit learns what the probe showed, whether or not its request still waits."""
+        unknown = probing.cancelled() or probing.exception() is not None
+        self.circuit.end_probe(alive=None if unknown else probing.result(), now=self._clock())
+        self._report()
+
+    @contextlib.contextmanager
+    def _noting(self) -> Iterator[None]:
+        """Let the circuit see what a call raises."""
+        try:
+            yield
+        except (EngineUnavailable, InvalidOutput, DeadlineExceeded) as error:
+            self.circuit.failed(self._clock(), late=isinstance(error, DeadlineExceeded))
+            self._report()
+            raise
+        except CorrectionError:
+            self.circuit.alive()
+            self._report()
+            raise
+
+    def _report(self) -> None:
+        if self.circuit.state is self._reported:
+            return
+        self._reported = self.circuit.state
+        if self._reported is State.OPEN:
+            log.warning("circuit breaker open: the engine does not answer, next probe in %g s", self.circuit.pause_s)
+        else:
+            log.warning("circuit breaker %s", self._reported.value.replace("_", "-"))
+        self._changed(self._reported)
+
+
+class _GuardedSession(ForwardingSession):
+    """A session behind the breaker. Only what a client waits for counts: the rest is sent again with the answer."""
+
+    def __init__(self, breaker: Breaker, session: Session) -> None:
+        super().__init__(session)
+        self._breaker = breaker
+
+    async def judged(self, known: int) -> tuple[SegmentScore, ...] | None:
+        """Its verdicts; a client waits for them, so what goes wrong counts."""
+        return await self._breaker.noted(super().judged(known))
+
+    async def replace(self, span: Span) -> Correction:
+        """What stands in place of a flagged stretch."""
+        return await self._breaker.noted(super().replace(span))
+
+    async def finish(self, request: AlignRequest) -> Correction:
+        """Its correction, unless the engine is left alone by now."""
+        return await self._breaker.align(request, super().finish)

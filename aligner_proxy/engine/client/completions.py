@@ -1,0 +1,242 @@
+"""Client of a completions server: any with OpenAI's `/v1/completions` (vLLM, llama.cpp, or our own engine).
+
+Pooled, patient only with what was not begun, and cancelled by closing the connection. It knows nothing about templates.
+Text of a foreign error never gets into ours: it may quote a prompt.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import httpx
+from pydantic import BaseModel, ConfigDict, Field
+
+from aligner_proxy.engine.api import Completion, CompletionRequest
+from aligner_proxy.engine.client.http import HttpPool
+from aligner_proxy.engine.client.retry import NotReady, retry
+from aligner_proxy.engine.wire import parsing, retry_after
+from aligner_proxy.errors import (
+    AnswerTooLong,
+    CorrectionError,
+    DeadlineExceeded,
+    EngineFault,
+    EngineOverloaded,
+    EngineUnavailable,
+    InvalidOutput,
+)
+from aligner_proxy.types import DecodeCounts
+
+MAX_STOPS = 4
+"""OpenAI's bound; servers that take more lose nothing."""
+_PLAIN = re.compile(r"[\w.-]{1,64}")
+_TOO_LONG = {"context_length_exceeded", "exceed_context_size_error", "ContextWindowExceededError", "too_long"}
+_TOO_LONG_FIELDS = {"input_tokens", "input_text", "max_tokens"}
+"""How vLLM names what is at fault when a prompt, or what is to be written after it, does not fit."""
+
+
+_HINTS = {
+    401: "; name the variable with its key in aligner.engine.key_env",
+    403: "; name the variable with its key in aligner.engine.key_env",
+    404: "; check the address (it ends with /v1) and aligner.engine.model",
+}
+_INFO_S = 5.0
+
+
+def request_body(request: CompletionRequest, model: str | None, *, predicts: bool) -> dict[str, Any]:
+    """The request as JSON, greedy; what a server may not know is left out."""
+    body: dict[str, Any] = {"prompt": request.prompt, "max_tokens": request.max_tokens, "temperature": 0}
+    if model:
+        body["model"] = model
+    if request.stop:
+        body["stop"] = list(request.stop[:MAX_STOPS])
+    if predicts and request.prediction:
+        body["prediction"] = request.prediction.model_dump()
+    return body
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A server's description of its model. `identity` goes into the cache's key; the window may be unknown."""
+
+    model: str
+    identity: dict[str, Any] = field(default_factory=dict)
+    window: int | None = None
+    where: str = "elsewhere"
+
+
+class Completer(Protocol):
+    """Anything that continues texts. Raises `CorrectionError` subclasses only; `CancelledError` passes."""
+
+    async def about(self) -> ServedModel:
+        """The model that is served there."""
+        ...
+
+    async def complete(self, request: CompletionRequest, deadline_s: float) -> Completion:
+        """Continue one text within the deadline."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release connections."""
+        ...
+
+
+class _Loose(BaseModel):
+    """Of a foreign answer only what is used is looked at."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class _Details(_Loose):
+    accepted_prediction_tokens: int | None = None
+    rejected_prediction_tokens: int | None = None
+
+
+class _Usage(_Loose):
+    prompt_tokens: int | None = None
+    completion_tokens_details: _Details | None = None
+
+
+class _Choice(_Loose):
+    text: str
+    finish_reason: str | None = None
+    stop_reason: str | int | None = None
+
+
+class _Completion(_Loose):
+    choices: tuple[_Choice, ...] = Field(min_length=1)
+    usage: _Usage | None = None
+
+
+def parse_completion(body: bytes | dict[str, Any]) -> Completion:
+    """The first choice of an answer. Raises `InvalidOutput` where there is none."""
+    with parsing("the server sent something that is no completion"):
+        parsed = _Completion.model_validate_json(body) if isinstance(body, bytes) else _Completion.model_validate(body)
+    choice = parsed.choices[0]
+    usage = parsed.usage or _Usage()
+    details = usage.completion_tokens_details or _Details()
+    accepted = details.accepted_prediction_tokens or 0
+    return Completion(
+        choice.text,
+        finish_reason="stop" if choice.finish_reason == "stop" else "length",
+        stop_reason=choice.stop_reason if isinstance(choice.stop_reason, str) else None,
+        prompt_tokens=usage.prompt_tokens or 0,
+        counts=DecodeCounts(drafted=accepted + (details.rejected_prediction_tokens or 0), accepted=accepted),
+    )
+
+
+def parse_models(body: bytes, model: str | None, where: str) -> ServedModel:
+    """The model meant by `model`, of what `/v1/models` lists; without a name the only one."""
+    try:
+        listed = {str(entry["id"]): entry for entry in json.loads(body)["data"]}
+    except (ValueError, KeyError, TypeError):
+        raise InvalidOutput(f"{where}/models lists no models; is this an OpenAI-compatible server?") from None
+    names = ", ".join(sorted(listed)[:8]) or "none"
+    if model is None and len(listed) != 1:
+        raise EngineFault(f"{where} serves {len(listed)} models ({names}); say which with aligner.engine.model")
+    entry = listed.get(model) if model else next(iter(listed.values()))
+    if entry is None:
+        raise EngineFault(f"{where} does not serve the model of aligner.engine.model; it serves {names}")
+    meta = entry.get("meta") if isinstance(entry.get("meta"), dict) else {}
+    window = entry.get("max_model_len") or meta.get("n_ctx") or meta.get("n_ctx_train")
+    parts = {"root": entry.get("root"), "size": meta.get("size"), "n_params": meta.get("n_params")}
+    identity = {name: value for name, value in parts.items() if value is not None}
+    return ServedModel(str(entry["id"]), identity, window if isinstance(window, int) else None, where)
+
+
+def refused(status: int, body: bytes, headers: Mapping[str, str]) -> CorrectionError:
+    """The error that a foreign server meant by a status; of its answer only one-word codes are quoted."""
+    error = _error(body)
+    codes = {str(error.get(name)) for name in ("code", "type") if error.get(name) is not None}
+    summary = f"status {status}" + "".join(f", {code}" for code in sorted(codes) if _PLAIN.fullmatch(code))
+    if status == 429:
+        return EngineOverloaded(f"the server is full ({summary})", retry_after(headers))
+    if status == 413 or codes & _TOO_LONG or (status == 400 and str(error.get("param")) in _TOO_LONG_FIELDS):
+        return AnswerTooLong(f"prompt and answer do not fit the server's window ({summary})")
+    if status in (502, 503):
+        return NotReady(f"the server is not ready ({summary})")
+    if status == 504:
+        return DeadlineExceeded(f"a proxy before the server gave up ({summary})")
+    return EngineFault(f"the server refuses ({summary}){_HINTS.get(status, '')}")
+
+
+def _error(body: bytes) -> dict[str, Any]:
+    """The error object of a body, in OpenAI's form or bare."""
+    try:
+        parsed = json.loads(body)
+    except ValueError:
+        return {}
+    error = parsed.get("error", parsed) if isinstance(parsed, dict) else {}
+    return error if isinstance(error, dict) else {}
+
+
+def unreachable(where: str, error: Exception, *, begun: bool) -> CorrectionError:
+    """No server answered there, or the connection was lost on the way."""
+    if begun:
+        return EngineUnavailable(f"the server at {where} went away in mid-request ({type(error).__name__})")
+    return NotReady(f"no server answers at {where}")
+
+
+class CompletionsClient:
+    """Satisfies `Completer`. `base` ends with /v1; `model` None means the only one served there.
+
+    `predicts` says that the server knows `prediction`. `info_ttl_s` is how long its description is believed.
+    """
+
+    def __init__(
+        self,
+        base: str,
+        model: str | None = None,
+        *,
+        key: str | None = None,
+        predicts: bool = False,
+        patience_s: float = 5.0,
+        info_ttl_s: float = 30.0,
+    ) -> None:
+        self._base = base.rstrip("/")
+        self._model = model
+        self._predicts = predicts
+        self._headers = {"authorization": f"Bearer {key}"} if key else {}
+        self._patience_s = patience_s
+        self._info_ttl_s = info_ttl_s
+        self._pool = HttpPool()
+        self._about: tuple[float, ServedModel] | None = None
+
+    async def about(self) -> ServedModel:
+        """The model served there; asked again after `info_ttl_s` and after every lost connection."""
+        if self._about and time.monotonic() - self._about[0] < self._info_ttl_s:
+            return self._about[1]
+        try:
+            body = await retry(lambda _: self._send("GET", "/models", None), _INFO_S, self._patience_s)
+        except DeadlineExceeded:
+            raise NotReady(f"the server at {self._base} does not answer") from None
+        served = parse_models(body, self._model, self._base)
+        self._about = (time.monotonic(), served)
+        return served
+
+    async def complete(self, request: CompletionRequest, deadline_s: float) -> Completion:
+        """Continue one text within the deadline, waiting for the server included."""
+        until = time.monotonic() + deadline_s
+        model = self._model or (await self.about()).model
+        body = request_body(request, model, predicts=self._predicts)
+        left = max(0.001, until - time.monotonic())
+        answer = await retry(lambda _: self._send("POST", "/completions", body), left, self._patience_s)
+        return parse_completion(answer)
+
+    async def aclose(self) -> None:
+        """Close the pooled connections."""
+        await self._pool.aclose()
+
+    async def _send(self, method: str, path: str, body: dict[str, object] | None) -> bytes:
+        try:
+            response = await self._pool.client.request(method, self._base + path, json=body, headers=self._headers)
+        except (httpx.TransportError, httpx.DecodingError) as error:
+            self._about = None
+            raise unreachable(self._base, error, begun=not isinstance(error, httpx.ConnectError)) from None
+        if response.status_code == httpx.codes.OK:
+            return response.content
+        raise refused(response.status_code, response.content, response.headers)

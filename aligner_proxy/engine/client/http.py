@@ -1,0 +1,343 @@
+"""HTTP client of an engine in another process, over a unix socket or a port, with its incremental sessions.
+
+Sent again is only what the engine has not begun: a connection that was not made, an engine that is still loading, a
+full queue; all within the request's deadline and a bounded patience. A request that was lost on the way is reported.
+
+A session sends text as it comes, one request at a time, whatever has gathered meanwhile together. When anything goes
+wrong it is given up, and the whole answer is sent at its end, as if nobody had read ahead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Mapping
+
+import httpx
+from pydantic import BaseModel, TypeAdapter
+
+from aligner_proxy.concurrency import within
+from aligner_proxy.engine import wire
+from aligner_proxy.engine.api import AlignerInfo, AlignRequest, AlignResponse, Span, StatesRequest
+from aligner_proxy.engine.client.retry import NotReady, retry
+from aligner_proxy.engine.wire import (
+    JUDGED,
+    OPENED,
+    STATES,
+    VERDICTS,
+    KnownVerdicts,
+    TextChunk,
+    parsing,
+    received_error,
+)
+from aligner_proxy.errors import (
+    ConfigError,
+    CorrectionError,
+    DeadlineExceeded,
+    EngineUnavailable,
+    InvalidOutput,
+    SessionLost,
+)
+from aligner_proxy.observability import tracing
+from aligner_proxy.observability.metrics import ENGINE_UP
+from aligner_proxy.observability.tracing import stage
+from aligner_proxy.types import Correction, SegmentScore
+
+_Timed = AlignRequest | StatesRequest
+_INFO = TypeAdapter(AlignerInfo)
+_INFO_S = 5.0
+"""How long an engine may take to say what needs no model, patience aside."""
+_MOST_BYTES = 32 << 20
+
+
+class HttpPool:
+    """Connections to one server, which belong to the event loop in which they are first used."""
+
+    def __init__(self, base: str = "", socket: str | None = None, *, idle: int = 64) -> None:
+        self._base = base
+        self._socket = socket
+        self._idle = idle
+        self._client: httpx.AsyncClient | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def client(self) -> httpx.AsyncClient:
+        """The client of the running event loop."""
+        loop = asyncio.get_running_loop()
+        if self._client is None or self._loop is not loop:
+            # As many connections as requests: which of them wait or are turned away is decided by the engine, which
+            # sees all tenants of all workers. A bound here would be a queue that knows no shares.
+            limits = httpx.Limits(max_connections=None, max_keepalive_connections=self._idle)
+            transport = httpx.AsyncHTTPTransport(uds=self._socket, limits=limits)
+            # No timeouts of its own: the request's deadline covers every phase.
+            self._client = httpx.AsyncClient(transport=transport, base_url=self._base, timeout=None, trust_env=False)
+            self._loop = loop
+        return self._client
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        client = self._client
+        self._client = None
+        if client is not None:
+            await client.aclose()
+
+
+class HttpEngine:
+    """An engine at an address: "unix:/path/to/socket" or "http(s)://host:port".
+
+    `patience_s` bounds how long a request waits for an engine that is down, loading or full; `info_ttl_s` how long a
+    description is believed, `pool` how many idle connections are kept.
+    """
+
+    def __init__(self, address: str, *, patience_s: float = 5.0, info_ttl_s: float = 3.0, pool: int = 64) -> None:
+        self.address = address
+        self._pool = HttpPool(*_parse(address), idle=pool)
+        self._patience_s = patience_s
+        self._info_ttl_s = info_ttl_s
+        self._info: tuple[float, AlignerInfo] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def info(self) -> AlignerInfo:
+        """The aligner served there; asked again after `info_ttl_s` and after every lost connection."""
+        if self._info and time.monotonic() - self._info[0] < self._info_ttl_s:
+            return self._info[1]
+        content = await self._patiently("GET", "/info", None, max(_INFO_S, self._patience_s))
+        with parsing("the engine's /info is none of ours; check the address"):
+            about = _INFO.validate_json(content)
+        self._info = (time.monotonic(), about)
+        return about
+
+    async def align(self, request: AlignRequest, path: str = "/v1/align") -> Correction:
+        """Correct one answer within `request.deadline_s`, waiting for the engine included."""
+        with stage("engine", kind="CLIENT", gen_ai__operation__name="text_completion"):
+            if self._patience_s:
+                content = await self._patiently("POST", path, request, request.deadline_s)
+            else:
+                async with within(request.deadline_s):
+                    content = await self.send("POST", path, _with_time_left(request, request.deadline_s))
+        return _correction(content)
+
+    async def states(self, request: StatesRequest) -> list[list[float]]:
+        """Hidden states of texts, [texts, layers * hidden]."""
+        content = await self._patiently("POST", "/v1/states", request, request.deadline_s)
+        with parsing("the engine sent something that is no hidden states"):
+            rows = STATES.validate_json(content)
+        if len(rows) != len(request.texts) or len({len(row) for row in rows}) != 1:
+            raise InvalidOutput("the engine sent hidden states of other texts than these")
+        return rows
+
+    async def read(self, request: AlignRequest) -> HttpSession:
+        """Let the engine read an answer that is still being written; nothing is sent before the first text."""
+        return HttpSession(self, request)
+
+    def close_session(self, opening: Awaitable[str]) -> None:
+        """Let the engine forget a session, without anybody waiting for that; if this is lost, it forgets by itself.
+
+        It is done once the session's name is known: an opening that is on its way is never cut off, or the engine would
+        keep a session of unknown name.
+        """
+        task = asyncio.create_task(self._close_session(opening))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def aclose(self) -> None:
+        """Close the pooled connections."""
+        for task in self._closing:
+            task.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
+        await self._pool.aclose()
+
+    async def _close_session(self, opening: Awaitable[str]) -> None:
+        with contextlib.suppress(CorrectionError, ValueError, TimeoutError):  # one that was never opened needs nothing
+            async with asyncio.timeout(_INFO_S):
+                await self.send("DELETE", f"/v1/read/{await opening}", None)
+
+    async def _patiently(self, method: str, path: str, request: _Timed | None, deadline_s: float) -> bytes:
+        """Send until the engine begins; each attempt carries the time left."""
+        return await retry(
+            lambda left: self.send(method, path, _with_time_left(request, left)), deadline_s, self._patience_s
+        )
+
+    async def send(self, method: str, path: str, content: bytes | None) -> bytes:
+        """One HTTP request; the body of its answer. Raises the error that the engine means."""
+        try:
+            async with self._pool.client.stream(method, path, content=content, headers=_headers(content)) as response:
+                body = await _limited(response)
+            ENGINE_UP.set(1)
+        except httpx.ConnectError as error:
+            raise self._lost(NotReady(f"no engine answers at {self.address}")) from error
+        except httpx.TransportError as error:
+            message = f"the engine at {self.address} went away in mid-request ({type(error).__name__})"
+            raise self._lost(EngineUnavailable(message)) from error
+        except httpx.DecodingError:
+            raise InvalidOutput("the engine's answer is not what its headers say") from None
+        wire.check(response.status_code, response.headers)
+        if response.status_code == httpx.codes.OK:
+            return body
+        failure = received_error(response.status_code, body, response.headers)
+        raise NotReady(str(failure)) if isinstance(failure, EngineUnavailable) else failure
+
+    def _lost(self, error: CorrectionError) -> CorrectionError:
+        """What was known of the engine may not be true of the one that answers next."""
+        self._info = None
+        ENGINE_UP.set(0)
+        return error
+
+
+class HttpSession:
+    """A session on an engine elsewhere, fed in the background."""
+
+    def __init__(self, engine: HttpEngine, request: AlignRequest) -> None:
+        self._engine = engine
+        self._request = request
+        self._opening: asyncio.Task[str] | None = None
+        self._name: str | None = None
+        self._unsent = ""
+        self._verdicts: tuple[SegmentScore, ...] = ()
+        self._broken = False
+        self._ending = False
+        self._ended = False
+        self._end_sent = False
+        self._opened = asyncio.Event()
+        self._failure: CorrectionError | None = None
+        self._pump: asyncio.Task[None] | None = None
+
+    async def feed(self, text: str) -> tuple[SegmentScore, ...]:
+        """More of the answer; it is sent in the background."""
+        if not self._broken:
+            self._unsent += text
+            if self._pump is None or self._pump.done():
+                self._pump = asyncio.create_task(self._send_on())
+        return self._verdicts
+
+    async def end(self) -> None:
+        """There is no more; sent in the background like the text."""
+        self._ended = True
+        await self.feed("")
+
+    async def judged(self, known: int) -> tuple[SegmentScore, ...] | None:
+        """Wait at the engine for more verdicts."""
+        content = await self._post("judged", KnownVerdicts(known=known))
+        with parsing("the engine sent something that is no verdict"):
+            return JUDGED.validate_json(content)
+
+    async def replace(self, span: Span) -> Correction:
+        """What stands in place of a flagged stretch, within `span.deadline_s`."""
+        with stage("engine", kind="CLIENT", gen_ai__operation__name="text_completion"):
+            async with within(span.deadline_s):
+                content = await self._post("replace", span)
+        return _correction(content)
+
+    async def finish(self, request: AlignRequest) -> Correction:
+        """The correction, of what the engine has read if it has, else of the whole."""
+        self._ending = True
+        until = time.monotonic() + request.deadline_s
+        try:
+            await self._sent(until)
+            if self._name is not None and not self._broken:
+                path = f"/v1/read/{self._name}/finish"
+                self._name = None  # the engine ends the session, whatever comes of it
+                self._opening = None
+                with contextlib.suppress(SessionLost):
+                    return await self._engine.align(request, path)
+            left = max(0.001, until - time.monotonic())
+            return await self._engine.align(request.model_copy(update={"deadline_s": left}))
+        finally:
+            await self._stop()
+
+    async def aclose(self) -> None:
+        """Stop sending, and let the engine forget it; one that is being finished belongs to that call."""
+        if not self._ending:
+            await self._stop()
+
+    async def _post(self, what: str, body: BaseModel) -> bytes:
+        """A request about what the engine reads; the session has to be open for that."""
+        await self._opened.wait()
+        if self._name is None or self._broken:
+            raise self._failure or SessionLost("the engine does not read this answer")
+        return await self._engine.send("POST", f"/v1/read/{self._name}/{what}", body.model_dump_json().encode())
+
+    async def _sent(self, until: float) -> None:
+        """Wait for what is on its way."""
+        if self._pump is None:
+            return
+        await asyncio.wait({self._pump}, timeout=max(0.0, until - time.monotonic()))
+        if not self._pump.done():
+            raise DeadlineExceeded("the deadline passed before the engine had the whole answer")
+
+    async def _stop(self) -> None:
+        """Send no more, and let the engine forget what it has not been asked to finish."""
+        pump = self._pump
+        self._pump = None
+        try:
+            if pump is not None and not pump.done():
+                pump.cancel()
+                await asyncio.wait({pump})
+        finally:
+            opening = self._opening
+            self._opening = None
+            self._name = None
+            if opening is not None:
+                self._engine.close_session(opening)
+
+    async def _open(self) -> str:
+        """Let the engine begin; the name that it gives."""
+        opened = await self._engine.send("POST", "/v1/read", self._request.model_dump_json().encode())
+        with parsing("the engine sent something that is no name of a reading"):
+            return OPENED.validate_json(opened).reading
+
+    async def _send_on(self) -> None:
+        """Send what has gathered until nothing is left."""
+        try:
+            if self._name is None:
+                self._opening = asyncio.create_task(self._open())
+                self._name = await asyncio.shield(self._opening)
+                self._opened.set()
+            while self._unsent or self._ended > self._end_sent:
+                more = TextChunk(text=self._unsent, ended=self._ended)
+                self._unsent = ""
+                self._end_sent = self._ended
+                content = await self._engine.send("POST", f"/v1/read/{self._name}", more.model_dump_json().encode())
+                with parsing("the engine sent something that is no verdict"):
+                    self._verdicts = VERDICTS.validate_json(content)
+        except (CorrectionError, ValueError) as error:
+            self._broken = True
+            self._unsent = ""
+            self._failure = error if isinstance(error, CorrectionError) else None
+            self._opened.set()
+
+
+def _correction(content: bytes) -> Correction:
+    with parsing("the engine sent something that is no correction"):
+        return AlignResponse.model_validate_json(content).correction()
+
+
+async def _limited(response: httpx.Response) -> bytes:
+    """The body as it was sent, up to what an honest engine says; nothing is unpacked, so a bomb stays one."""
+    parts = []
+    size = 0
+    async for part in response.aiter_raw():
+        size += len(part)
+        if size > _MOST_BYTES:
+            raise InvalidOutput(f"the engine's answer is longer than {_MOST_BYTES} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _parse(address: str) -> tuple[str, str | None]:
+    """(base URL, socket path)."""
+    if address.startswith("unix:/"):
+        return "http://engine", address.removeprefix("unix:")
+    if address.startswith(("http://", "https://")):
+        return address.rstrip("/"), None
+    raise ConfigError(f"{address!r} is no engine address; use unix:/path/to/engine.sock or http(s)://host:port")
+
+
+def _headers(content: bytes | None) -> Mapping[str, str]:
+    kind = {"content-type": "application/json"} if content is not None else {}
+    return {"accept-encoding": "identity", **wire.VERSION_HEADERS, **tracing.headers(), **kind}
+
+
+def _with_time_left(request: _Timed | None, left: float) -> bytes | None:
+    return None if request is None else request.model_copy(update={"deadline_s": left}).model_dump_json().encode()

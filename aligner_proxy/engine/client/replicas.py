@@ -1,0 +1,260 @@
+"""Several engines as one: a request goes to the least loaded healthy one, and to another one if that fails.
+
+A correction changes nothing anywhere, so one that was lost on its way may be asked for again elsewhere. A replica that
+cannot be reached, or keeps failing where others do not, is left alone for a growing pause, and is then tried with one
+request at a time. When all are unhealthy, all are tried: a bad replica is better than none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from aligner_proxy.engine.api import (
+    AlignerInfo,
+    AlignRequest,
+    Engine,
+    ForwardingSession,
+    Session,
+    Span,
+    StatesRequest,
+    text_states,
+)
+from aligner_proxy.engine.client.circuit_breaker import Circuit, State
+from aligner_proxy.engine.client.retry import NotReady, retry
+from aligner_proxy.errors import (
+    AnswerTooLong,
+    CorrectionError,
+    DeadlineExceeded,
+    EngineOverloaded,
+    EngineUnavailable,
+    QuotaSpent,
+    SessionLost,
+    StatesUnavailable,
+    UnknownAligner,
+)
+from aligner_proxy.types import Correction, SegmentScore
+
+log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+FAULTS = 3
+"""So many failures in a row, other than not being there at all, make a replica an outlier."""
+LONGEST_PAUSE_S = 30.0
+"""How long an unhealthy replica is left alone at most: longer than by a breaker, because others answer meanwhile."""
+_LEAST_S = 0.001
+_REFUSALS = (AnswerTooLong, StatesUnavailable, EngineOverloaded, QuotaSpent, SessionLost, UnknownAligner)
+"""Sensible answers: an engine that refuses works."""
+
+
+@dataclass(slots=True, eq=False)
+class Replica:
+    """One engine of several, its load and its health. `name` is shown to operators."""
+
+    name: str
+    engine: Engine
+    busy: int = 0
+    circuit: Circuit = field(default_factory=lambda: Circuit(threshold=FAULTS, longest_pause_s=LONGEST_PAUSE_S))
+    aligner: str = ""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether it has not failed lately."""
+        return self.circuit.state is State.CLOSED
+
+    def due(self, now: float) -> bool:
+        """Whether its pause is over and no request tries it yet."""
+        return not self.busy and self.circuit.wants_probe(now)
+
+    def rank(self, now: float) -> tuple[int, int]:
+        """Order of choice: one that is due to be tried (or it never would be), the healthy, the others."""
+        return (0 if self.due(now) else 1 if self.healthy else 2), self.busy
+
+    def ended(self, now: float, *, alive: bool | None, failure: CorrectionError | None, probing: bool) -> None:
+        """A request has ended; `alive` is None where it was given up and shows nothing.
+
+        An engine that is not there is unhealthy at once, one that may have had bad luck after some more failures.
+        """
+        healthy = self.healthy
+        if probing:
+            self.circuit.end_probe(alive=alive, now=now)
+        elif alive:
+            self.circuit.alive()
+        elif failure is not None:
+            self.circuit.failed(now, gone=isinstance(failure, EngineUnavailable))
+        if self.healthy and not healthy:
+            log.warning("engine %s works again", self.name)
+        elif failure is not None and not self.healthy and (healthy or probing):
+            log.warning("engine %s unhealthy (%s), next try in %g s", self.name, failure.reason, self.circuit.pause_s)
+
+
+class Replicas:
+    """Several engines as one engine. They should serve the same aligner; where they do not, it is logged once."""
+
+    def __init__(
+        self,
+        engines: Sequence[tuple[str, Engine]],
+        *,
+        patience_s: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.replicas = [Replica(name, engine) for name, engine in engines]
+        self._patience_s = patience_s
+        self._clock = clock
+        self._turn = 0
+
+    async def info(self) -> AlignerInfo:
+        """The description of the first that gives one."""
+
+        async def ask(replica: Replica, _: float) -> AlignerInfo:
+            about = await replica.engine.info()
+            self._same(replica, about.content_hash)
+            return about
+
+        return await self._anywhere(ask, max(self._patience_s, 1.0))
+
+    async def align(self, request: AlignRequest) -> Correction:
+        """Correct one answer on the least loaded replica, elsewhere if that fails, within `request.deadline_s`."""
+
+        async def ask(replica: Replica, left: float) -> Correction:
+            correction = await replica.engine.align(request.model_copy(update={"deadline_s": left}))
+            self._same(replica, correction.aligner)
+            return correction
+
+        return await self._anywhere(ask, request.deadline_s)
+
+    async def states(self, request: StatesRequest) -> list[list[float]]:
+        """Hidden states of texts from the least loaded replica, from another if that has none."""
+        return await self._anywhere(
+            lambda replica, left: text_states(replica.engine, request.model_copy(update={"deadline_s": left})),
+            request.deadline_s,
+        )
+
+    async def read(self, request: AlignRequest) -> Session:
+        """Let one replica read along; it stays with that one."""
+        order = self._order()
+        replica = next((candidate for candidate in order if candidate.healthy), order[0])
+        return ReplicaSession(self, replica, await replica.engine.read(request))
+
+    async def aclose(self) -> None:
+        """Close them all."""
+        done = await asyncio.gather(*(replica.engine.aclose() for replica in self.replicas), return_exceptions=True)
+        for failure in done:
+            if isinstance(failure, BaseException):
+                raise failure
+
+    @contextlib.asynccontextmanager
+    async def using(self, replica: Replica) -> AsyncIterator[None]:
+        """One request on one replica: its load, and what it says about the replica's health."""
+        probing = replica.due(self._clock())
+        if probing:
+            replica.circuit.begin_probe()
+        replica.busy += 1
+        alive: bool | None = None
+        failure: CorrectionError | None = None
+        try:
+            yield
+            alive = True
+        except _REFUSALS:
+            alive = True
+            raise
+        except CorrectionError as error:
+            alive = False
+            failure = error
+            raise
+        finally:
+            replica.busy -= 1
+            replica.ended(self._clock(), alive=alive, failure=failure, probing=probing)
+
+    async def _anywhere(self, ask: Callable[[Replica, float], Awaitable[_T]], deadline_s: float) -> _T:
+        """The first success; round after round while all are away or full, as long as patience lasts."""
+        return await retry(lambda left: self._round(ask, left), deadline_s, self._patience_s)
+
+    async def _round(self, ask: Callable[[Replica, float], Awaitable[_T]], left: float) -> _T:
+        until = self._clock() + left
+        last = CorrectionError("no engine was asked")
+        for replica in self._order():
+            left = until - self._clock()
+            # One that is tried after a pause and hangs leaves the others time to answer.
+            share = left / 2 if replica.due(self._clock()) else left
+            try:
+                async with self.using(replica):
+                    return await ask(replica, max(_LEAST_S, share))
+            except (AnswerTooLong, QuotaSpent):
+                raise
+            except DeadlineExceeded as error:
+                if share == left:
+                    raise
+                last = _graver(last, error)
+            except CorrectionError as error:
+                last = _graver(last, error)
+        raise NotReady(f"none of {len(self.replicas)} engines answers") if isinstance(last, EngineUnavailable) else last
+
+    def _order(self) -> list[Replica]:
+        """All of them in the order in which they are tried. Equals take turns."""
+        now = self._clock()
+        start = self._turn % len(self.replicas)
+        self._turn += 1
+        return sorted(self.replicas[start:] + self.replicas[:start], key=lambda replica: replica.rank(now))
+
+    def _same(self, replica: Replica, aligner: str) -> None:
+        """Log once where replicas differ: corrections of one are not remembered as those of another."""
+        known = replica.aligner
+        replica.aligner = aligner or known
+        others = {r.aligner for r in self.replicas if r.aligner} - {replica.aligner}
+        if replica.aligner != known and others:
+            differ = "engine %s serves aligner %s, another one %s; give all of them the same aligner"
+            log.warning(differ, replica.name, aligner[:12], min(others)[:12])
+
+
+class ReplicaSession(ForwardingSession):
+    """A session on one replica as long as that is well; else the whole answer is corrected elsewhere."""
+
+    def __init__(self, replicas: Replicas, replica: Replica, session: Session) -> None:
+        super().__init__(session)
+        self._replicas = replicas
+        self._replica = replica
+        replica.busy += 1
+        self._counted = True
+
+    async def judged(self, known: int) -> tuple[SegmentScore, ...] | None:
+        """The verdicts, from the replica that has read the answer."""
+        async with self._replicas.using(self._replica):
+            return await super().judged(known)
+
+    async def replace(self, span: Span) -> Correction:
+        """What stands in place of a flagged stretch, from the same."""
+        async with self._replicas.using(self._replica):
+            return await super().replace(span)
+
+    async def finish(self, request: AlignRequest) -> Correction:
+        """The correction, from the replica that read the answer if it can."""
+        started = time.monotonic()
+        self._leave()
+        try:
+            async with self._replicas.using(self._replica):
+                return await super().finish(request)
+        except (AnswerTooLong, DeadlineExceeded, QuotaSpent):
+            raise
+        except CorrectionError:
+            left = max(_LEAST_S, request.deadline_s - (time.monotonic() - started))
+            return await self._replicas.align(request.model_copy(update={"deadline_s": left}))
+
+    async def aclose(self) -> None:
+        """Give it up."""
+        self._leave()
+        await super().aclose()
+
+    def _leave(self) -> None:
+        self._replica.busy -= self._counted
+        self._counted = False
+
+
+def _graver(known: CorrectionError, error: CorrectionError) -> CorrectionError:
+    """What to report when all failed: a full engine or a fault says more than one that is not there."""
+    return known if isinstance(error, EngineUnavailable) and type(known) is not CorrectionError else error

@@ -1,0 +1,1 @@
+"""What is done with one request: prompt, draft proposals, verification, and the spliced result."""

@@ -1,0 +1,92 @@
+"""Plain greedy completion of a prompt, with the client's prediction as the draft.
+
+The form is that of OpenAI's `/v1/completions` with `prediction`, so that any client can use the engine for a text that
+it expects to come back with few changes. The result is what greedy decoding without a prediction gives.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from dataclasses import asdict
+
+from aligner_proxy.engine.api import Completion, CompletionRequest
+from aligner_proxy.engine.decoding.correct import Aligner
+from aligner_proxy.engine.decoding.prompt_fit import CHARS_PER_TOKEN
+from aligner_proxy.engine.decoding.proposer import EditProposer
+from aligner_proxy.engine.decoding.speculative import Limits, Tally, generate
+from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Step
+from aligner_proxy.errors import AnswerTooLong
+
+
+def openai_form(done: Completion, name: str, model: str) -> dict[str, object]:
+    """The body of OpenAI's answer; draft tokens are counted as predicted ones, and all `counts` are added."""
+    counts = done.counts
+    return {
+        "id": name,
+        "object": "text_completion",
+        "created": int(time.time()),
+        "model": model,
+        "choices": [
+            {
+                "index": 0,
+                "text": done.text,
+                "finish_reason": done.finish_reason,
+                "stop_reason": done.stop_reason,
+                "logprobs": None,
+            }
+        ],
+        "usage": {
+            "prompt_tokens": done.prompt_tokens,
+            "completion_tokens": done.completion_tokens,
+            "total_tokens": done.prompt_tokens + done.completion_tokens,
+            "completion_tokens_details": {
+                "accepted_prediction_tokens": counts.accepted,
+                "rejected_prediction_tokens": counts.drafted - counts.accepted,
+            },
+        },
+        "counts": asdict(counts),
+    }
+
+
+def aligner_for(aligner: Aligner, model: str | None) -> Aligner:
+    """The aligner whose weights write, by OpenAI's `model`; where there is only one, any name means that one."""
+    return aligner if not aligner.others or model in (None, aligner.info.model) else aligner.named(model or "")
+
+
+def complete(aligner: Aligner, request: CompletionRequest, sequence: Sequence) -> Generator[Ask, Step, Completion]:
+    """Complete one prompt. Raises `AnswerTooLong` where prompt and completion exceed the window."""
+    tokenizer = aligner.runner.tokenizer
+    expected = request.prediction.content if request.prediction else ""
+    for name, text in (("prompt", request.prompt), ("prediction", expected)):
+        if len(text) > aligner.info.window * CHARS_PER_TOKEN:
+            raise AnswerTooLong(
+                f"a {name} of {len(text)} characters cannot fit the window of {aligner.info.window} tokens"
+            )
+    prompt = tokenizer.prompt(request.prompt).ids
+    if not prompt or len(prompt) + request.max_tokens > aligner.info.window:
+        raise AnswerTooLong(
+            f"a prompt of {len(prompt)} tokens and {request.max_tokens} to write do not fit the window of "
+            f"{aligner.info.window}; a prompt has at least one"
+        )
+    draft = [*tokenizer.continuation(expected), tokenizer.eos] if expected else []
+    proposer = EditProposer(draft, aligner.runner.draft_length)
+    tally = Tally()
+    stop = tuple(text for text in request.stop if text)
+    limits = Limits(request.max_tokens, done=lambda ids: bool(stop) and _cut(tokenizer.decode(ids), stop) is not None)
+    written = yield from generate(sequence, Ask(prompt, prompt=True), proposer, limits, tally, tokenizer.eos_ids)
+    text = tokenizer.decode(written.ids)
+    at = _cut(text, stop)
+    return Completion(
+        text if at is None else text[: at[0]],
+        "stop" if written.finished or at else "length",
+        at[1] if at else None,
+        len(prompt),
+        len(written.ids),
+        tally.counts(),
+    )
+
+
+def _cut(text: str, stop: tuple[str, ...]) -> tuple[int, str] | None:
+    """Where the first stop text begins, and which it is."""
+    return min(((text.index(ending), ending) for ending in stop if ending in text), default=None)

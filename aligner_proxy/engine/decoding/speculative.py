@@ -1,0 +1,95 @@
+"""Greedy decoding with draft tokens: the same tokens as one-by-one decoding, in fewer forwards.
+
+A draft is checked in one forward; its longest prefix that the model would have written itself is accepted, and the
+model's own next token comes on top: recovered where a draft token was rejected, bonus where none was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field, replace
+
+from aligner_proxy.engine.decoding.proposer import EditProposer, matching
+from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Step
+from aligner_proxy.types import DecodeCounts
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of one correction while it is made."""
+
+    drafted: int = 0
+    accepted: int = 0
+    recovered: int = 0
+    bonus: int = 0
+    forwards: int = 0
+
+    def counts(self) -> DecodeCounts:
+        """The frozen form that travels."""
+        return DecodeCounts(self.drafted, self.accepted, self.recovered, self.bonus, self.forwards)
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """Tokens written, without the end mark; `finished` is False when the limit cut them off.
+
+    `scores` are the detector's words on a prompt that was to be scored.
+    """
+
+    ids: list[int]
+    finished: bool
+    scores: list[tuple[float, int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When to stop: after `tokens`, or as soon as `done` says so of the tokens written. `caution` in nats."""
+
+    tokens: int
+    caution: float = 0.0
+    done: Callable[[list[int]], bool] = lambda _: False
+
+
+def generate(
+    sequence: Sequence,
+    first: Ask,
+    proposer: EditProposer,
+    limits: Limits,
+    tally: Tally,
+    eos_ids: frozenset[int],
+) -> Generator[Ask, Step, Generated]:
+    """Ask for `first` with a draft, and write on greedily until the end mark, `limits.done`, or the limit."""
+    output: list[int] = []
+    scores: list[tuple[float, int]] = []
+    ask = first
+    while True:
+        draft = proposer.propose(limits.tokens - len(output) - 1)
+        favoured = [*draft, *proposer.after(draft)]
+        step = yield replace(ask, draft=draft, favoured=favoured, caution=limits.caution)
+        scores = scores or step.scores
+        accepted = matching(draft, step.chosen)
+        sequence.crop(len(sequence.ids) - len(draft) + accepted)
+        written = take(draft, accepted, step.chosen[accepted], eos_ids, tally)
+        tally.forwards += step.forwards
+        output.extend(written)
+        if output[-1] in eos_ids:
+            return Generated(output[:-1], True, scores)
+        if limits.done(output):
+            return Generated(output, True, scores)
+        if len(output) >= limits.tokens:
+            return Generated(output, False, scores)
+        proposer.update(output, len(draft), accepted)
+        ask = Ask([output[-1]])
+
+
+def take(draft: list[int], accepted: int, own: int, eos_ids: frozenset[int], tally: Tally) -> list[int]:
+    """Tokens that one step wrote, up to and with the end mark, counted by where they came from."""
+    tally.drafted += len(draft)
+    stop = next((i + 1 for i in range(accepted) if draft[i] in eos_ids), None)
+    if stop is not None:
+        tally.accepted += stop
+        return draft[:stop]
+    tally.accepted += accepted
+    tally.recovered += accepted < len(draft)
+    tally.bonus += accepted == len(draft)
+    return [*draft[:accepted], own]

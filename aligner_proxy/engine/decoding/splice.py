@@ -1,0 +1,154 @@
+"""Splicing of generated text into an answer in place of flagged spans. Text only, no model.
+
+While the aligner writes in place of a span it may reach the sentence that follows and stays; there the writing stops
+and what stands before is the replacement. Kept segments never come from the model: they are copied.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+
+from aligner_proxy.text.structure import Segment, join, split
+
+KEY_CHARS = 20
+"""A segment counts as reached when this many of its characters, to the end of the word, have been written."""
+
+_FURTHER_TURN = re.compile(r"\n\s*(?:Human|Assistant|USER|ASSISTANT|User)\s*:")
+_FINISHED = re.compile(r"(?:[.!?\u2026\u3002\uff01\uff1f:;][\"'\u201d\u2019)\]*_]*|```|~~~)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Consecutive segments with the same verdict; `at` is the index of the first among all segments."""
+
+    flagged: bool
+    at: int
+    segments: tuple[Segment, ...]
+
+    @property
+    def text(self) -> str:
+        """The run as it stands in the answer, without the gap behind it; empty for the place behind all segments."""
+        return join([(segment.text, segment.gap) for segment in self.segments])
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """A flagged run, and what decides about the text that takes its place."""
+
+    run: Run
+    before: str
+    """The edited answer so far; what is written follows it."""
+    lead: str
+    """The white space between the two."""
+    keys: tuple[str, ...]
+    banned: tuple[str, ...]
+
+    def filled(self, generated: str, *, finished: bool) -> str:
+        """The replacement, of what the model wrote; what is added behind the answer begins with its white space."""
+        text = replacement(generated, self.keys, self.banned, finished=finished)
+        if self.run.text or not text:
+            return text
+        return (generated[: len(generated) - len(generated.lstrip())] or " ") + text
+
+    def with_text(self, text: str) -> str:
+        """The edited answer as far as this place, with `text` in it."""
+        return self.before + (self.lead if self.run.text else "") + text
+
+    def followed(self, text: str, more: str) -> str:
+        """`more` behind what was written in this place, on a line of its own where the answer has several."""
+        gap = "\n\n" if "\n" in self.before + text else " "
+        return text + gap + more if text or not self.run.text else more
+
+
+def rewriting(segments: Sequence[Segment], flags: Sequence[bool]) -> Generator[Hole, str, str]:
+    """The edited answer: yields the holes in their order and is sent what fills each. The rest is copied."""
+    pieces: list[tuple[str, str]] = []
+    for run in runs(segments, flags):
+        if not run.flagged:
+            pieces.extend((segment.text, segment.gap) for segment in run.segments)
+            continue
+        before = join(pieces)
+        text = yield hole(segments, flags, run, before, pieces[-1][1] if before else "")
+        if text and not run.text:
+            pieces[-1] = (pieces[-1][0], "")
+        pieces.append((text, run.segments[-1].gap))
+    return join(pieces)
+
+
+def hole(segments: Sequence[Segment], flags: Sequence[bool], run: Run, before: str, lead: str) -> Hole:
+    """The hole that a flagged run leaves behind `before`."""
+    start = run.at + len(run.segments)
+    following = [s for s, flag in zip(segments[start:], flags[start:], strict=True) if s.text and not flag]
+    kept = [segment.text for segment, flag in zip(segments, flags, strict=True) if not flag]
+    # What must not come back in its place: the run's own segments, and long kept ones.
+    banned = [s.text.strip() for s in run.segments] + [text.strip() for text in kept if len(text) >= KEY_CHARS]
+    return Hole(run, before, lead, resumption_keys(following), tuple(banned))
+
+
+def runs(segments: Sequence[Segment], flags: Sequence[bool]) -> list[Run]:
+    """Group neighbours with the same verdict."""
+    grouped: list[Run] = []
+    for flagged, group in groupby(zip(segments, flags, strict=True), key=lambda pair: pair[1]):
+        members = tuple(segment for segment, _ in group)
+        grouped.append(Run(flagged, sum(len(run.segments) for run in grouped), members))
+    return grouped
+
+
+def key(text: str) -> str:
+    """The beginning of a kept segment by which it is recognised: `KEY_CHARS` to the end of the word, or all of it."""
+    text = text.strip()
+    if len(text) <= KEY_CHARS:
+        return text
+    return text[:KEY_CHARS] + re.split(r"\s", text[KEY_CHARS:], maxsplit=1)[0]
+
+
+def resumption_keys(following: Sequence[Segment]) -> tuple[str, ...]:
+    """Keys of the kept segments after a span: the next one always, later ones where they are long enough."""
+    keys = [key(segment.text) for segment in following]
+    return tuple(keys[:1] + [later for later in keys[1:] if len(later) >= KEY_CHARS])
+
+
+def before_resumption(generated: str, keys: Sequence[str]) -> str | None:
+    """What stands before the first segment of `generated` that begins with a key; None when there is none."""
+    for segment in split(generated):
+        if segment.text.lstrip().startswith(tuple(keys)) and keys:
+            return generated[: segment.start]
+    return None
+
+
+def replacement(generated: str, keys: Sequence[str], banned: Sequence[str], *, finished: bool) -> str:
+    """The text that takes the place of a span, possibly empty.
+
+    `banned` texts are dropped from it: a flagged segment that the model wrote again (the detector prevails) and kept
+    ones that it would repeat; so are sentences right behind themselves, in which small models get into loops. Text cut
+    off by the limit loses its unfinished last sentence.
+    """
+    before = before_resumption(generated, keys)
+    text = generated if before is None else before
+    if before is None and not finished:
+        text = complete(text)
+    dropped = set(banned)
+    written = [(piece.text.strip(), piece.gap) for piece in split(text) if piece.text.strip() not in dropped]
+    return join([next(same) for _, same in groupby(written, key=itemgetter(0))])
+
+
+def complete(text: str) -> str:
+    """`text` without its last segment where that does not end like a sentence."""
+    pieces = split(text)
+    if pieces and not pieces[-1].gap and not _FINISHED.search(pieces[-1].text):
+        pieces.pop()
+    return join([(piece.text, piece.gap) for piece in pieces])
+
+
+def whole(text: str, answer: str, *, finished: bool) -> str:
+    """A verified or regenerated whole answer: the answer itself when only outer white space differs."""
+    if not finished:
+        text = complete(text)
+    turn = _FURTHER_TURN.search(text)
+    if turn and not _FURTHER_TURN.search(answer):
+        text = text[: turn.start()]
+    return answer if text.strip() == answer.strip() else text.strip()

@@ -1,0 +1,228 @@
+"""Loader of aligners: from a model's name, resolve, prepare once, load.
+
+    aligner = open_aligner(Settings("embedded"), home)
+
+Preparation (merging, quantising) happens the first time, takes a while and is stored under `home`; afterwards the
+stored weights are checked and loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from aligner_proxy import prompts
+from aligner_proxy.engine.api import AlignerInfo
+from aligner_proxy.engine.decoding.correct import Aligner
+from aligner_proxy.engine.model import cost, cpu_kernels, lora
+from aligner_proxy.engine.model.detector import DEPTHS, DetectorHead
+from aligner_proxy.engine.model.runner import AdapterWeights, ModelRunner
+from aligner_proxy.engine.model.tokenizer import PromptTokenizer
+from aligner_proxy.engine.weights import manifest, memory, sources
+from aligner_proxy.engine.weights.store import Prepared, Store
+from aligner_proxy.errors import WeightsError
+from aligner_proxy.types import DEFAULT_ALIGNER
+
+Progress = Callable[[str], None]
+_WINDOW = 4096
+"""Tokens that the cache must hold at least: one correction of the longest that aligners are made for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Which aligner, and how it computes. `template` only for models that do not name theirs; 0 threads: as torch;
+    `cache_tokens` is the room of the KV cache, where there is memory for it.
+
+    `adapters` are further aligners over the same base, by the names by which requests choose them.
+    """
+
+    model: str | Path = "embedded"
+    template: str | None = None
+    quantization: Literal["nf4", "none"] = "nf4"
+    dtype: Literal["auto", "bf16", "fp32"] = "auto"
+    threads: int = 0
+    cache_tokens: int = memory.CACHE_TOKENS
+    adapters: Mapping[str, str | Path] = field(default_factory=dict)
+
+
+def open_aligner(settings: Settings, home: Path, progress: Progress = lambda _: None) -> Aligner:
+    """Prepare if need be, and load. Raises `WeightsError` or `ConfigError`."""
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    if settings.adapters:
+        return _open_together(settings, home, progress)
+    prepared, folder = prepare(settings, home, progress)
+    progress("loading")
+    runner = load(folder, settings)
+    runner.costs = cost.costs(runner, Store(home).costs(prepared))
+    info = _info(prepared, runner, has_head=(folder / manifest.HEAD).exists())
+    return Aligner(runner, info)
+
+
+def _open_together(settings: Settings, home: Path, progress: Progress) -> Aligner:
+    """One base in memory, and the aligners that share it."""
+    progress("reading the files")
+    together = sources.resolve_all(settings.model, settings.template, settings.adapters)
+    prepared, folder = _stored(together.base, settings, home, progress)
+    progress("loading")
+    runner = load(folder, settings, list(together.over.values()))
+    runner.costs = cost.costs(runner, Store(home).costs(prepared))
+    opened: dict[str, Aligner] = {}
+    for number, (name, source) in enumerate(together.over.items(), start=1):
+        about = describe(source, settings.quantization, unmerged=True)
+        opened[name] = Aligner(runner, _info(about, runner, number, has_head=source.head is not None), number)
+    alone = Aligner(runner, _info(prepared, runner, has_head=together.base.head is not None))
+    main = opened.pop(DEFAULT_ALIGNER, alone)
+    infos = {name: other.info for name, other in opened.items()}
+    return replace(main, info=replace(main.info, others=infos), others=opened)
+
+
+def _info(prepared: Prepared, runner: ModelRunner, number: int = 0, *, has_head: bool) -> AlignerInfo:
+    family = prompts.template(prepared.template)
+    return AlignerInfo(
+        model=prepared.model,
+        content_hash=prepared.content_hash,
+        template=family.name,
+        template_hash=family.hash,
+        window=min(prepared.window, runner.positions, runner.pool.count * runner.pool.size),
+        has_head=has_head,
+        ends=has_head and runner.ends(number),
+        quantization=prepared.quantization,
+        device=runner.device,
+    )
+
+
+def prepare(settings: Settings, home: Path, progress: Progress = lambda _: None) -> tuple[Prepared, Path]:
+    """Weights in the form in which they are loaded, made now if they are not in the store."""
+    store = Store(home)
+    if sources.is_hub_id(settings.model) and (known := _recalled(store, settings)):
+        return known
+    progress("reading the files")
+    source = sources.resolve(settings.model, settings.template)
+    prepared, folder = _stored(source, settings, home, progress)
+    if sources.is_hub_id(settings.model) and folder != source.base.folder:
+        store.remember(str(settings.model), prepared)
+    return prepared, folder
+
+
+def _stored(source: sources.Source, settings: Settings, home: Path, progress: Progress) -> tuple[Prepared, Path]:
+    prepared = describe(source, settings.quantization)
+    store = Store(home)
+    if settings.quantization == "none" and not (source.adapter or source.base.gguf):
+        # Nothing to change about a full model: a copy of many gigabytes would gain nothing.
+        return prepared, source.base.folder
+    folder = store.find(prepared)
+    if folder is None:
+        _check_preparation(source)
+        progress("merging and quantising, this happens once")
+        folder = store.make(prepared, partial(_fill, source, settings.quantization))
+    return prepared, folder
+
+
+def _check_preparation(source: sources.Source) -> None:
+    """A base that has a config of its own tells its sizes; one inside a GGUF is small enough to come in a package."""
+    sizes = memory.shape(source.base.folder)
+    left = memory.available()
+    if sizes is not None and left is not None:
+        memory.check_preparation(sizes, source.adapter is not None, left)
+
+
+def _fill(source: sources.Source, quantization: str, folder: Path) -> None:
+    # Imported here: what merging and quantising need costs seconds, and most starts only load.
+    from aligner_proxy.engine.weights import quantise
+
+    quantise.fill(source, quantization, folder)
+
+
+def _recalled(store: Store, settings: Settings) -> tuple[Prepared, Path] | None:
+    known = store.recall(str(settings.model), settings.quantization)
+    if known is None or settings.template not in (None, known.template):
+        return None
+    folder = store.find(known)
+    return (known, folder) if folder else None
+
+
+def describe(source: sources.Source, quantization: str, *, unmerged: bool = False) -> Prepared:
+    """What the weights will be called; the hash covers everything that changes what they say.
+
+    Unmerged and merged adapters give slightly different outputs; `unmerged` is the adapter beside its base.
+    """
+    family = prompts.template(source.template)
+    parts = {"files": source.identity, "template": family.hash, "window": source.window, "quantization": quantization}
+    if unmerged:
+        parts["adapter"] = "beside the base"
+    return Prepared(source.model, manifest.digest(parts), family.name, source.window, quantization)
+
+
+def load(folder: Path, settings: Settings, over: Sequence[sources.Source] = ()) -> ModelRunner:
+    """Load prepared weights, and adapters over them, on CUDA where there is one. Raises `WeightsError`."""
+    device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    heads = (folder / manifest.HEAD).exists() or any(source.head for source in over)
+    cache_tokens = _room(folder, settings, states=len(DEPTHS) + 1 if heads else 0)
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            str(folder), device_map=device, dtype=_dtype(settings), local_files_only=True
+        )
+        tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        head = _head(folder / manifest.HEAD, model)
+        adapters = [(source.adapter, source.head) for source in over if source.adapter]
+        others = [AdapterWeights(lora.read(adapter), _head(head_file, model)) for adapter, head_file in adapters]
+    except (OSError, ValueError, KeyError, SafetensorError, UnpicklingError) as error:
+        raise WeightsError(
+            f"{folder} cannot be loaded ({type(error).__name__}: {error}); fetch or export it again"
+        ) from error
+    cpu_kernels.install(model.eval())
+    reader = PromptTokenizer(tokenizer.backend_tokenizer, _eos_ids(model, tokenizer, folder))
+    return ModelRunner(model, reader, head, cache_tokens, others)
+
+
+def _room(folder: Path, settings: Settings, states: int) -> int:
+    """Tokens of KV cache that fit beside the weights. Raises `WeightsError` where these do not fit."""
+    sizes = memory.shape(folder)
+    left = _memory_left()
+    if sizes is None or left is None:
+        return settings.cache_tokens
+    width = 4 if _dtype(settings) == torch.float32 else 2
+    if settings.quantization == "nf4" and not torch.cuda.is_available():
+        left -= cpu_kernels.kept_bytes(sizes.linear)
+    try:
+        return memory.cache_tokens(sizes, settings.quantization, width, _WINDOW, states, left, settings.cache_tokens)
+    except WeightsError as error:
+        raise WeightsError(f"{settings.model}: {error}") from None
+
+
+def _memory_left() -> float | None:
+    return float(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else memory.available()
+
+
+def _head(path: Path | None, model: Any) -> DetectorHead | None:
+    if path is None or not path.exists():
+        return None
+    head = DetectorHead.load(path)
+    if not head.fits(model.config):
+        raise ValueError("its detector head is of another base model")
+    return head
+
+
+def _dtype(settings: Settings) -> torch.dtype:
+    """4-bit kernels compute in bf16; without them fp32 is exact on CPU, and bf16 is what a GPU does well."""
+    if settings.dtype != "auto":
+        return torch.float32 if settings.dtype == "fp32" else torch.bfloat16
+    return torch.bfloat16 if settings.quantization == "nf4" or torch.cuda.is_available() else torch.float32
+
+
+def _eos_ids(model: Any, tokenizer: Any, folder: Path) -> frozenset[int]:
+    configured = model.generation_config.eos_token_id
+    ids = configured if isinstance(configured, list) else [configured, tokenizer.eos_token_id]
+    eos_ids = frozenset(int(i) for i in ids if i is not None)
+    if not eos_ids:
+        raise WeightsError(f"{folder} names no end-of-text token; set eos_token_id in its generation_config.json")
+    return eos_ids

@@ -1,0 +1,204 @@
+"""Attention of many sequences that go through the model at once and share blocks of the KV cache.
+
+All tokens of a step lie in one row, so that the linear layers see one large product. Only attention knows sequences: it
+writes the new keys and values to their slots, gathers those of each sequence, and attends. Short feeds (decoding) are
+padded to one product; long ones (reading a prompt) are attended to one by one.
+
+torch's own kernel is used in fp32 and on a GPU. On a CPU in bf16 it is two to seven times slower than two matrix
+products and a softmax (one query over 600 tokens: 0.48 against 0.12 ms), so there it is those. Their library compiles
+each shape of a product when it first sees it and keeps it, so contexts and queries are padded there: shapes are few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AttentionInterface
+
+from aligner_proxy.engine.model import cpu_kernels
+
+IMPLEMENTATION = "blocks"
+SHORT_FEED = 32
+"""Feeds of at most so many tokens are attended to together; longer ones would pay for much padding."""
+_PADDED = 64
+"""Contexts are padded to multiples of this: a new length with every token cost a tenth of a forward, and 150 MB."""
+_SCORES = 1 << 20
+"""Scores that are held at once, 4 MB: more leave the processor's cache and cost twice."""
+_QUERIES = 64
+"""Queries that are taken together at most, so that those of a causal prompt skip most of what they may not see."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One sequence's part of a step: its new tokens stand at `first` to `last` of the row, `context` slots hold all."""
+
+    first: int
+    last: int
+    context: Tensor
+
+    @property
+    def fed(self) -> int:
+        """New tokens."""
+        return self.last - self.first
+
+
+@dataclass(frozen=True, slots=True)
+class RowGroup:
+    """Rows that are attended to together: indices of their queries [rows, fed] and slots [rows, context]."""
+
+    queries: Tensor
+    slots: Tensor
+    mask: Tensor | None
+    """[rows, 1, fed, context], True where a token may look; None for one plain causal prompt."""
+    old: int
+    """So many of the first tokens of the context are seen by all queries."""
+
+
+class KVStore:
+    """Keys and values of every slot, layer by layer: [layers, heads, slots, head size]. Memory is touched when used."""
+
+    def __init__(self, config: Any, slots: int, dtype: torch.dtype, device: torch.device) -> None:
+        heads = config.num_key_value_heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        shape = (config.num_hidden_layers, heads, slots, size)
+        self.multiplies = dtype == torch.bfloat16 and device.type == "cpu"
+        """Whether attention over it is products of our own, not torch's kernel."""
+        self._keys = torch.empty(shape, dtype=dtype, device=device)
+        self._values = torch.empty(shape, dtype=dtype, device=device)
+
+    def put(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Write [heads, tokens, head size]."""
+        self._keys[layer].index_copy_(1, slots, keys)
+        self._values[layer].index_copy_(1, slots, values)
+
+    def get(self, layer: int, slots: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values at [rows, context] slots, as [rows, heads, context, head size]."""
+        shape = (-1, *slots.shape, self._keys.shape[-1])
+        gathered = (store[layer].index_select(1, slots.flatten()).view(shape) for store in (self._keys, self._values))
+        keys, values = (tensor.transpose(0, 1) for tensor in gathered)
+        return keys, values
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What attention needs to know about one step."""
+
+    store: KVStore
+    slots: Tensor
+    groups: tuple[RowGroup, ...]
+    alone: bool
+    """Whether one sequence has the step to itself: its tokens need no sorting out."""
+
+
+def plan(store: KVStore, slots: Tensor, rows: Sequence[Row]) -> Plan:
+    """Lay out one step; `slots` are those of its new tokens, in the order of the row."""
+    short = [row for row in rows if row.fed <= SHORT_FEED]
+    long = [row for row in rows if row.fed > SHORT_FEED]
+    multiple = _PADDED if store.multiplies else 1
+    groups = [_together(short, multiple)] if short else []
+    return Plan(store, slots, (*groups, *(_alone(row, multiple) for row in long)), len(rows) == 1)
+
+
+def _alone(row: Row, multiple: int) -> RowGroup:
+    queries = torch.arange(row.first, row.last, device=row.context.device)[None]
+    slots = _padded(row.context, multiple)
+    plain = row.fed == len(slots)
+    return RowGroup(
+        queries, slots[None], None if plain else _mask([row], row.fed, len(slots)), len(row.context) - row.fed
+    )
+
+
+def _together(rows: Sequence[Row], multiple: int) -> RowGroup:
+    """Padding repeats the last token and looks where it looks; what comes out of it is thrown away."""
+    fed = max(row.fed for row in rows)
+    context = max(len(row.context) for row in rows)
+    device = rows[0].context.device
+    queries = [torch.arange(row.first, row.first + fed, device=device).clamp(max=row.last - 1) for row in rows]
+    slots = torch.stack([_padded(row.context, multiple, context) for row in rows])
+    return RowGroup(
+        torch.stack(queries), slots, _mask(rows, fed, slots.shape[1]), context - fed if len(rows) == 1 else 0
+    )
+
+
+def _padded(context: Tensor, multiple: int, least: int = 0) -> Tensor:
+    """By its own last slot: slots never written could hold anything, also what times zero is not zero."""
+    length = -(-max(least, len(context)) // multiple) * multiple
+    return torch.cat([context, context[-1:].expand(length - len(context))]) if length > len(context) else context
+
+
+def _mask(rows: Sequence[Row], fed: int, context: int) -> Tensor:
+    """Where each query may look: at its own place in its sequence and before."""
+    device = rows[0].context.device
+    steps = torch.arange(fed, device=device)
+    places = torch.arange(context, device=device)
+    last = torch.stack([(len(row.context) - row.fed + steps).clamp(max=len(row.context) - 1) for row in rows])
+    return (places <= last[..., None])[:, None]
+
+
+def attend(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, _mask: Tensor | None, *, step: Plan, **settings: Any
+) -> tuple[Tensor, None]:
+    """Attention of one layer over all sequences of a step; [1, heads, tokens, size] to [1, tokens, heads, size]."""
+    layer = module.layer_idx
+    scale = settings.get("scaling")
+    step.store.put(layer, step.slots, key[0], value[0])
+    look = _products if step.store.multiplies else _torchs
+    if step.alone:
+        group = step.groups[0]
+        return look(query, *step.store.get(layer, group.slots), group, scale).transpose(1, 2), None
+    tokens = query[0].transpose(0, 1)
+    out = torch.empty_like(tokens)
+    for group in step.groups:
+        seen = look(tokens[group.queries].transpose(1, 2), *step.store.get(layer, group.slots), group, scale)
+        # Padding comes last of its row and repeats the last query, so writing it again changes nothing.
+        out[group.queries] = seen.transpose(1, 2)
+    return out[None], None
+
+
+def _torchs(queries: Tensor, keys: Tensor, values: Tensor, group: RowGroup, scale: float | None) -> Tensor:
+    """By torch's kernel; [rows, heads, fed, size] over [rows, key heads, context, size], also below."""
+    repeat = queries.shape[1] // keys.shape[1]
+    keys = keys.repeat_interleave(repeat, dim=1)
+    values = values.repeat_interleave(repeat, dim=1)
+    causal = group.mask is None
+    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=group.mask, is_causal=causal, scale=scale)
+
+
+def _products(queries: Tensor, keys: Tensor, values: Tensor, group: RowGroup, scale: float | None) -> Tensor:
+    """By products in the tensors' own type and a softmax that computes in fp32, some queries at a time."""
+    (rows, heads, fed, size), (groups, context) = queries.shape, keys.shape[1:3]
+    mask = group.mask
+    old = group.old
+    if mask is None:
+        mask = torch.ones(1, 1, fed, context, dtype=torch.bool).tril()
+    hidden = ~mask[:, :, None, :, old:]
+    scaled = queries * (size**-0.5 if scale is None else scale)
+    most = max(1, min(_QUERIES, _SCORES // (rows * heads * context)))
+    done = []
+    for first in range(0, fed, most):
+        last = min(first + most, fed)
+        # One sequence's queries look no further than the last of them; of several the longest counts.
+        reach = min(context, -(-(old + last) // _PADDED) * _PADDED) if rows == 1 else context
+        some = scaled[:, :, first:last].reshape(rows, groups, -1, size)
+        count = some.shape[2]
+        scores = _scores(cpu_kernels.pad_rows(some), keys[:, :, :reach])
+        new = scores[:, :, :count].view(rows, groups, -1, last - first, reach)[..., old:]
+        new.masked_fill_(hidden[..., first:last, : reach - old], -torch.inf)
+        seen = (scores.softmax(dim=-1) @ values[:, :, :reach])[:, :, :count]
+        done.append(seen.reshape(rows, heads, last - first, size))
+    return done[0] if len(done) == 1 else torch.cat(done, dim=2)
+
+
+def _scores(queries: Tensor, keys: Tensor) -> Tensor:
+    """Every query by every key. Of many sequences the keys go first where a CPU has tiles: in a third of the time."""
+    if len(keys) > 1 and cpu_kernels.has_tiles():
+        return cpu_kernels.product_turned(queries, keys).contiguous()
+    return queries @ keys.transpose(-1, -2)
+
+
+AttentionInterface.register(IMPLEMENTATION, attend)

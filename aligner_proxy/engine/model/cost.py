@@ -1,0 +1,78 @@
+"""Measured costs of forwards on this machine: taken when an aligner is first loaded, and kept beside its weights.
+
+The least of a few rounds over all sizes counts, since whatever else uses the machine only adds to it. Nothing depends
+on the figures but how long drafts are: a file that cannot be read or written costs a measurement.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from aligner_proxy.engine.model.runner import ModelRunner
+from aligner_proxy.engine.scheduling.draft_length import CostCurve
+from aligner_proxy.engine.scheduling.scheduler import Feed, Job
+from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Work
+
+_SIZES = (1, 64, 16, 4, 128, 32, 8, 256)
+"""In this order, so that what is left out for want of time matters least."""
+_ROUNDS = 6
+_CONTEXT = 256
+"""Tokens before those that are timed, as before a real draft."""
+_ENOUGH_S = 4.0
+"""Nothing more is tried after this; the curve is straight in between, and goes on as it did."""
+_KNOWN = TypeAdapter(dict[str, list[tuple[int, float]]])
+
+
+def costs(runner: ModelRunner, file: Path) -> CostCurve:
+    """The costs of this runner on this machine, from `file` if they are known there, else measured and noted."""
+    known: dict[str, list[tuple[int, float]]] = {}
+    with contextlib.suppress(OSError, ValidationError):
+        known = _KNOWN.validate_json(file.read_bytes())
+    points = known.get(runner.machine)
+    if not points:
+        curve = CostCurve.measured(_samples(runner))
+        _note(file, known | {runner.machine: [*curve.points]})
+        return curve
+    return CostCurve.measured(points)
+
+
+def _samples(runner: ModelRunner) -> Iterator[tuple[int, float]]:
+    """(tokens, seconds) of forwards over a sequence of its own; its blocks are given back."""
+    room = min(runner.pool.available() * runner.pool.size, runner.positions)
+    context = min(_CONTEXT, room // 2)
+    sequence = Sequence(ids=[i % 7 + 3 for i in range(min(room, context + _SIZES[-1]))])
+    job = Job("measure", _nothing(), lambda _: None, sequence=sequence)
+    sequence.blocks = [runner.pool.take() for _ in range(-(-len(sequence.ids) // runner.pool.size))]
+    try:
+        runner.run([Feed(job, 0, context)])
+        began = time.perf_counter()
+        job.ask = Ask([], draft=[0] * (len(sequence.ids) - context))
+        sizes = [size for size in _SIZES if size <= len(sequence.ids) - context]
+        # In rounds, so that another busy process does not fall on one size alone.
+        for _ in range(_ROUNDS):
+            for size in sizes:
+                if time.perf_counter() - began > _ENOUGH_S:
+                    return
+                started = time.perf_counter()
+                runner.run([Feed(job, context, context + size)])
+                yield size, time.perf_counter() - started
+    finally:
+        runner.pool.give_back(sequence.blocks)
+
+
+def _nothing() -> Work:
+    yield Ask([])
+
+
+def _note(file: Path, known: dict[str, list[tuple[int, float]]]) -> None:
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name(f".partial-{file.name}")
+        partial.write_text(json.dumps(known, indent=2) + "\n")
+        partial.replace(file)

@@ -1,0 +1,212 @@
+"""Detector head: the log-odds that a segment of an answer goes against an objective.
+
+A segment is what the model holds of it in the prompt: the mean state of its tokens at some layers, and the state after
+the final norm at its last token. An objective is the mean state of its tokens at the same layers. All of them are read
+in the one prefill of the prompt; the model is causal, so a segment's score never depends on what follows it.
+
+The place behind the last segment is judged like one: it is the last segment with the prompt's own words behind it. What
+goes against an objective there is that something is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from aligner_proxy.engine.scheduling.sequence import Spans
+from aligner_proxy.prompts import Prompt
+from aligner_proxy.text.structure import Segment
+
+DEPTHS = (0.4, 0.67, 0.9)
+"""How far up the layers lie whose states are read: a text's meaning is plainest in the middle (docs/lab)."""
+
+
+def spans(prompt: Prompt, segments: Sequence[Segment], offsets: Sequence[tuple[int, int]]) -> Spans:
+    """Find the tokens; `offsets` are the (start, end) characters of the prompt's tokens.
+
+    A segment without text is the place behind all others. Its tokens begin where those of the last one do: the sentence
+    that stands where something may be missing decides (read from the prompt's last words alone, a head learned
+    that an ending was asked for, and not whether it was there; docs/lab).
+    """
+    pieces = [(prompt.start + segment.start, prompt.start + segment.end) for segment in segments]
+    ended = bool(segments) and not segments[-1].text
+    if ended:
+        *before, behind = _ranges([*pieces[:-1], (prompt.end, len(prompt.text))], offsets)
+        tokens = (*before, range(before[-1].start if before else behind.start, behind.stop))
+    else:
+        tokens = _ranges(pieces, offsets)
+    return Spans(_ranges(prompt.objectives, offsets), tokens, ended)
+
+
+def _ranges(pieces: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]]) -> tuple[range, ...]:
+    """Ascending pieces of text to token ranges; a token belongs where its last character is.
+
+    A character may take several tokens, which then all end where it does.
+    """
+    ranges = []
+    token = 0
+    last = len(offsets) - 1
+    for start, end in pieces:
+        while token < last and offsets[token][1] <= start:
+            token += 1
+        first = token
+        while token < last and (offsets[token][1] < end or offsets[token + 1][1] == offsets[token][1]):
+            token += 1
+        ranges.append(range(first, token + 1))
+    return tuple(ranges)
+
+
+NEUTRAL_QUANTILE = 0.9
+NEUTRAL_FLOOR = -1.0
+"""An objective that scores the loudest tenth of neutral segments above this (nats) is turned down until it does not."""
+
+
+class Taps:
+    """Keeps what some layers put out while the model runs; `model` is the stack of decoder layers."""
+
+    def __init__(self, model: Any, layers: Sequence[int]) -> None:
+        self._outputs: dict[int, Tensor] = {}
+        self._layers = tuple(layers)
+        for layer in self._layers:
+            model.layers[layer].register_forward_hook(self._keep(layer))
+
+    def _keep(self, layer: int) -> Any:
+        def hook(_module: nn.Module, _inputs: object, output: Any) -> None:
+            self._outputs[layer] = output[0] if isinstance(output, tuple) else output
+
+        return hook
+
+    def take(self, final: Tensor) -> Tensor:
+        """States of the last forward, [..., tokens, layers + 1, hidden]; the last of them are `final`."""
+        states = [self._outputs.pop(layer) for layer in self._layers]
+        return torch.stack([*states, final], dim=-2)
+
+
+def layers_of(config: Any) -> list[int]:
+    """The layers at `DEPTHS` of a model of this transformers config."""
+    return sorted({int(share * (config.num_hidden_layers - 1)) for share in DEPTHS})
+
+
+def made_for(config: Any, size: int, layers: Tensor) -> bool:
+    """Whether rows of `size` from these layers are those of a model of this config, which has to have them all."""
+    return size == len(layers) * config.hidden_size and bool(layers.max() < config.num_hidden_layers)
+
+
+class DetectorHead(nn.Module):
+    """Log-odds (nats) that a segment goes against an objective: two projections and a product of them.
+
+    A classifier on the segment's state alone learned in an hour what is odd, not what was asked for (docs/lab).
+    `neutral` are segments that no objective is against, projected: some objectives score higher against anything,
+    and their scores of these are a measure of that.
+    """
+
+    layers: Tensor
+    neutral: Tensor
+    floor: Tensor
+    ends: Tensor
+    """Whether it has learned to judge the place behind the last segment."""
+    end_shift: Tensor
+    """Nats to add to the scores of that place, whose operating point is its own."""
+
+    def __init__(self, hidden_size: int, layers: Sequence[int], width: int = 192) -> None:
+        super().__init__()
+        own = (len(layers) + 1) * hidden_size
+        by = len(layers) * hidden_size
+        self.register_buffer("layers", torch.tensor(list(layers)))
+        self.segment = nn.Linear(own, 2 * width)
+        self.objective = nn.Linear(by, 2 * width)
+        self.score = nn.Linear(width, 1)
+        self.register_buffer("neutral", torch.zeros(0, 2 * width))
+        self.register_buffer("floor", torch.tensor(NEUTRAL_FLOOR))
+        self.register_buffer("ends", torch.tensor(False))
+        self.register_buffer("end_shift", torch.tensor(0.0))
+
+    @classmethod
+    def over(cls, config: Any) -> DetectorHead:
+        """A new head for a model of this transformers config."""
+        return cls(config.hidden_size, layers_of(config))
+
+    def fits(self, config: Any) -> bool:
+        """Whether it was made for a model of this width that has all the layers it reads."""
+        return made_for(config, self.objective.in_features, self.layers)
+
+    def taps(self, model: Any) -> Taps:
+        """Hooks for the layers that this head reads."""
+        return Taps(model, self.layers.tolist())
+
+    def forward(self, segments: Tensor, objectives: Tensor) -> Tensor:
+        """Rows of `read` to log-odds [segments, objectives]; computed in fp32 whatever comes in."""
+        text = self.objective(objectives)
+        scores = self._compare(self.segment(segments), text)
+        if len(self.neutral):
+            loud = self._compare(self.neutral, text).quantile(NEUTRAL_QUANTILE, dim=0)
+            scores = scores - (loud - self.floor).clamp(min=0.0)
+        return scores
+
+    def judge(self, states: Tensor, where: Spans) -> Tensor:
+        """Log-odds [segments, objectives] of one prompt, the place behind the last segment by its own point."""
+        scores: Tensor = self(*self.read(states, where))
+        if where.behind:
+            scores[-1] += self.end_shift
+        return scores
+
+    def know(self, segments: Tensor) -> None:
+        """Remember segments that no objective is against, as rows of `read`."""
+        with torch.no_grad():
+            self.neutral = self.segment(segments)
+
+    def move(self, shift: float, temperature: float, end_shift: float = 0.0) -> None:
+        """Add `shift` (nats) to every score, `end_shift` to those of the end, and divide the sum by `temperature`."""
+        with torch.no_grad():
+            self.score.bias.add_(shift)
+            self.floor.add_(shift)
+            self.end_shift.add_(end_shift)
+            for tensor in (self.score.bias, self.score.weight, self.floor, self.end_shift):
+                tensor.div_(temperature)
+
+    def _compare(self, segments: Tensor, objectives: Tensor) -> Tensor:
+        """Projected rows to log-odds [segments, objectives]."""
+        own, left = segments[:, None].chunk(2, dim=-1)
+        text, right = objectives[None].chunk(2, dim=-1)
+        scores: Tensor = self.score(F.gelu(own + text + left * right / 4)).squeeze(-1)
+        return scores
+
+    @staticmethod
+    def read(states: Tensor, where: Spans) -> tuple[Tensor, Tensor]:
+        """(segments, objectives) as rows for `forward`, from one prompt's states [tokens, layers + 1, hidden]."""
+        segments = [
+            torch.cat([states[tokens.start : tokens.stop, :-1].float().mean(0), states[tokens[-1], -1:].float()])
+            for tokens in where.segments
+        ]
+        objectives = [states[tokens.start : tokens.stop, :-1].float().mean(0) for tokens in where.objectives]
+        return _rows(segments), _rows(objectives)
+
+    def save(self, path: Path) -> None:
+        """Write the weights as safetensors."""
+        save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, str(path))
+
+    @classmethod
+    def load(cls, path: Path) -> DetectorHead:
+        """Read a saved head; its sizes are those of the stored tensors. Raises KeyError where one is missing."""
+        state = load_file(str(path))
+        layers = state["layers"].tolist()
+        width = state["score.weight"].shape[1]
+        head = cls(state["objective.weight"].shape[1] // len(layers), layers, width)
+        state.setdefault("floor", head.floor)
+        state.setdefault("ends", head.ends)
+        state.setdefault("end_shift", head.end_shift)
+        head.neutral = state.setdefault("neutral", head.neutral)
+        head.load_state_dict(state)
+        return head.eval()
+
+
+def _rows(states: list[Tensor]) -> Tensor:
+    """[parts, layers, hidden] each, normalised layer by layer, as rows."""
+    stacked = torch.stack(states)
+    return F.layer_norm(stacked, stacked.shape[-1:]).flatten(1)

@@ -1,0 +1,144 @@
+"""LoRA adapters over one base: the rows of a step each go through the adapter of their own sequence.
+
+The base stays as it was loaded, 4-bit or not, and is in memory once; a hook on each linear layer adds an adapter's part
+to the rows of the sequences that use it. The adapter library's own mixed batches want one sequence a batch row, which
+our one-row steps do not have. What an adapter holds beside plain low-rank weights is refused by name, never dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from aligner_proxy.engine.weights.manifest import ADAPTER, ADAPTER_WEIGHTS
+from aligner_proxy.errors import WeightsError
+
+_KEY = re.compile(r"base_model\.model\.(?P<layer>.+)\.lora_(?P<half>[AB])\.weight")
+_PLAIN: Mapping[str, tuple[object, ...]] = {
+    "peft_type": ("LORA",),
+    "bias": ("none",),
+    "lora_bias": (False, None),
+    "use_dora": (False, None),
+    "fan_in_fan_out": (False, None),
+    "modules_to_save": (None, []),
+    "trainable_token_indices": (None,),
+    "alora_invocation_tokens": (None,),
+    "alpha_pattern": ({}, None),
+    "rank_pattern": ({}, None),
+}
+"""What an adapter's configuration must say, where it says anything, for the low-rank weights to be all of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoraDelta:
+    """The low-rank part of one layer: x goes to `down` [rank, in] and `up` [out, rank], which has the scale in it."""
+
+    down: Tensor
+    up: Tensor
+
+    def of(self, x: Tensor) -> Tensor:
+        """What is added to the layer's output."""
+        return ((x.to(self.down.dtype) @ self.down.T) @ self.up.T).to(x.dtype)
+
+
+Adapter = Mapping[str, LoraDelta]
+"""Low-rank parts by the name of the linear layer in the model."""
+
+
+def read(folder: Path) -> Adapter:
+    """An adapter folder as the training library saves it, in fp32. Raises `WeightsError` naming what does not fit."""
+    try:
+        config = json.loads((folder / ADAPTER).read_bytes())
+        tensors = load_file(str(folder / ADAPTER_WEIGHTS))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise WeightsError(f"{folder}: the adapter cannot be read ({type(error).__name__}); export it again") from error
+    for name, fine in _PLAIN.items():
+        if name in config and config[name] not in fine:
+            raise WeightsError(
+                f"{folder / ADAPTER}: {name} is {config[name]!r}, which cannot be applied beside other adapters; "
+                "serve this aligner from an engine of its own"
+            )
+    return _paired(folder, tensors, _scale(config))
+
+
+def _scale(config: Mapping[str, Any]) -> float:
+    rank = math.sqrt(config["r"]) if config.get("use_rslora") else config["r"]
+    return float(config["lora_alpha"] / rank)
+
+
+def _paired(folder: Path, tensors: Mapping[str, Tensor], scale: float) -> Adapter:
+    halves: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        match = _KEY.fullmatch(key)
+        if match is None:
+            raise WeightsError(f"{folder}: {key} is no low-rank weight of a linear layer; export the adapter again")
+        halves.setdefault(match["layer"], {})[match["half"]] = tensor.float()
+    lone = next((layer for layer, both in halves.items() if len(both) < 2), None)
+    if lone is not None:
+        raise WeightsError(f"{folder}: half of the adapter of {lone} is missing; export the adapter again")
+    return {layer: LoraDelta(both["A"], both["B"] * scale) for layer, both in halves.items()}
+
+
+class Adapters:
+    """Adapters over one model. Number 0 is the model as it is; the others count from 1, in the order given."""
+
+    def __init__(self, model: nn.Module, adapters: Sequence[Adapter], dtype: torch.dtype, device: torch.device) -> None:
+        self._rows: list[tuple[int, int, int]] = []
+        hooked: dict[str, dict[int, LoraDelta]] = {}
+        for number, adapter in enumerate(adapters, start=1):
+            for layer, delta in adapter.items():
+                placed = LoraDelta(delta.down.to(device, dtype), delta.up.to(device, dtype))
+                hooked.setdefault(layer, {})[number] = placed
+        for layer, deltas in hooked.items():
+            _fitting(model, layer, deltas.values()).register_forward_hook(partial(self._add, deltas))
+
+    @contextmanager
+    def over(self, rows: Iterable[tuple[int, int]]) -> Iterator[None]:
+        """For one forward: which adapter its rows use, as (adapter, number of rows) in the order of the rows."""
+        first = 0
+        for number, group in groupby(rows, key=lambda row: row[0]):
+            last = first + sum(count for _, count in group)
+            if number:
+                self._rows.append((number, first, last))
+            first = last
+        try:
+            yield
+        finally:
+            self._rows.clear()
+
+    def _add(
+        self, deltas: Mapping[int, LoraDelta], _module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor
+    ) -> None:
+        """Works in place: the output is this layer's own."""
+        for number, first, last in self._rows:
+            if number in deltas:
+                out[..., first:last, :] += deltas[number].of(inputs[0][..., first:last, :])
+
+
+def _fitting(model: nn.Module, layer: str, deltas: Iterable[LoraDelta]) -> nn.Module:
+    """The linear layer of this name, if all the deltas have its sizes. What comes behind the final norm sees few rows
+    of a step only, so an adapter over that is refused."""
+    try:
+        module: Any = model.get_submodule(layer)
+    except AttributeError:
+        raise WeightsError(f"the base model has no layer {layer}; the adapter is of another base") from None
+    if not hasattr(module, "in_features") or "layers" not in layer.split("."):
+        raise WeightsError(f"the adapter changes {layer}; beside others only layers of the stack can be changed")
+    for delta in deltas:
+        shape = (delta.down.shape[1], delta.up.shape[0])
+        if shape != (module.in_features, module.out_features):
+            raise WeightsError(f"the adapter's {layer} has sizes {shape}, the base's other ones; it is of another base")
+    return module  # type: ignore[no-any-return]

@@ -1,0 +1,237 @@
+"""The model and its forward passes: with loading, attention and the head the only files that handle tensors.
+
+`run` is the one operation: feed some tokens of some sequences, all in one forward, and return what the model chooses
+behind those that were asked for. `scores` reads what an earlier feed left behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from platform import machine
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from aligner_proxy.engine.model import attention, cpu_kernels, encoder
+from aligner_proxy.engine.model.attention import KVStore, Plan, Row
+from aligner_proxy.engine.model.detector import DetectorHead, Taps
+from aligner_proxy.engine.model.lora import Adapter, Adapters
+from aligner_proxy.engine.model.threads import ThreadTuner
+from aligner_proxy.engine.model.tokenizer import PromptTokenizer
+from aligner_proxy.engine.scheduling.blocks import BLOCK, BlockPool
+from aligner_proxy.engine.scheduling.draft_length import FLAT, Acceptance, CostCurve, draft_length, probes
+from aligner_proxy.engine.scheduling.scheduler import Feed
+from aligner_proxy.engine.scheduling.sequence import Spans
+from aligner_proxy.engine.weights.memory import CACHE_TOKENS, STEP_TOKENS
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterWeights:
+    """What one aligner has of its own over the base that it shares: an adapter, and a head where it has one."""
+
+    adapter: Adapter
+    head: DetectorHead | None
+
+
+class ModelRunner:
+    """Runs one causal language model with its detector head, and further adapters with theirs over the same model."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PromptTokenizer,
+        head: DetectorHead | None,
+        cache_tokens: int = CACHE_TOKENS,
+        others: Sequence[AdapterWeights] = (),
+    ) -> None:
+        model.train(mode=False)
+        self._model = model
+        self._output: nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        self._adapters = Adapters(model, [other.adapter for other in others], model.dtype, model.device)
+        self._heads = [
+            detector.to(model.device) if detector else None for detector in (head, *(other.head for other in others))
+        ]
+        self.tokenizer = tokenizer
+        self.costs: CostCurve = FLAT
+        self._company = 1
+        self._crew = ThreadTuner(1 if model.device.type == "cuda" else torch.get_num_threads(), torch.set_num_threads)
+        self.pool = BlockPool(-(-cache_tokens // BLOCK))
+        slots = self.pool.count * BLOCK
+        self._store = KVStore(model.config, slots, model.dtype, model.device)
+        self._taps: Taps | None = None
+        self._states: Tensor | None = None
+        layers = sorted({layer for detector in self._heads if detector for layer in detector.layers.tolist()})
+        if layers:
+            self._taps = Taps(model.base_model, layers)
+            shape = (slots, len(layers) + 1, model.config.hidden_size)
+            self._states = torch.empty(shape, dtype=model.dtype, device=model.device)
+        # Where each head finds its layers among those kept for all heads; what is behind the final norm comes last.
+        self._kept = [
+            [layers.index(i) for i in detector.layers.tolist()] + [-1] if detector else [] for detector in self._heads
+        ]
+
+    @property
+    def device(self) -> str:
+        """Where the model is, as torch names it."""
+        return str(self._model.device)
+
+    @property
+    def machine(self) -> str:
+        """What a forward's cost depends on, the weights aside."""
+        device = self._model.device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu()
+        return f"{name}, up to {self._crew.most} threads, {self._model.dtype}, torch {torch.__version__}"
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens that a forward is worth being given at most; a CPU is busy with fewer, and each takes memory."""
+        return STEP_TOKENS if self._model.device.type == "cuda" else STEP_TOKENS // 4
+
+    @property
+    def positions(self) -> int:
+        """Longest sequence, in tokens, that the model's positions reach."""
+        return int(self._model.config.max_position_embeddings)
+
+    def draft_length(self, seen: Acceptance, room: int) -> int:
+        """How long a draft pays here, in the company of the last step."""
+        return draft_length(self.costs, seen, room, self._company)
+
+    def probes(self, prompt: int, room: int) -> bool:
+        """Whether a draft of this length is too dear here to be tried unasked, or takes a step more than its prompt."""
+        return prompt + room > self.step_tokens or probes(self.costs, room)
+
+    @torch.inference_mode()
+    def run(self, feeds: Sequence[Feed]) -> list[list[int]]:
+        """Feed them all in one forward; for each, the tokens that the model chooses behind its wanted positions."""
+        self._company = len(feeds)
+        ids = [token for feed in feeds for token in feed.job.sequence.ids[feed.start : feed.stop]]
+        places = [place for feed in feeds for place in range(feed.start, feed.stop)]
+        slots = self._slots(feeds)
+        adapters = ((feed.job.sequence.adapter, feed.stop - feed.start) for feed in feeds)
+        with self._crew.over(len(ids)), self._adapters.over(adapters):
+            hidden = self._forward(ids, places, attention.plan(self._store, slots, self._rows(feeds)))
+            self._keep(hidden, slots, feeds)
+            return self._choose(hidden, feeds)
+
+    @torch.inference_mode()
+    def scores(self, feed: Feed, spans: Spans) -> list[tuple[float, int]]:
+        """The detector's verdict on every segment of a prompt that has been fed: (log-odds, index of the objective)."""
+        adapter = feed.job.sequence.adapter
+        head = self._heads[adapter]
+        if head is None or self._states is None:
+            return []
+        states = self._states[self._context(feed)][:, self._kept[adapter]]
+        most = head.judge(states, spans).max(dim=-1)
+        return list(zip(most.values.tolist(), most.indices.tolist(), strict=True))
+
+    def ends(self, adapter: int = 0) -> bool:
+        """Whether this aligner's head judges the place behind the last segment, too."""
+        head = self._heads[adapter]
+        return head is not None and bool(head.ends)
+
+    @property
+    def layers(self) -> int:
+        """How many decoder layers the model has."""
+        return int(self._model.config.num_hidden_layers)
+
+    @torch.inference_mode()
+    def encode(self, texts: Sequence[list[int]], layers: Sequence[int], adapter: int = 0) -> Tensor:
+        """Rows [texts, layers * hidden] of texts by themselves (encoder.py)."""
+        longest = max(len(encoder.shortened(ids)) for ids in texts)
+        with self._crew.over(longest * len(texts)), self._adapters.over([(adapter, longest)]):
+            return encoder.encode(self._model, texts, layers)
+
+    def _forward(self, ids: list[int], places: list[int], step: Plan) -> Tensor:
+        """Hidden states after the final norm, [tokens, hidden size]."""
+        device = self._model.device
+        with self._blockwise():
+            output = self._model.base_model(
+                torch.tensor([ids], device=device),
+                position_ids=torch.tensor([places], device=device),
+                use_cache=False,
+                step=step,
+            )
+        hidden: Tensor = output.last_hidden_state[0]
+        return hidden
+
+    @contextmanager
+    def _blockwise(self) -> Iterator[None]:
+        """Our attention for one forward; afterwards the model is as it was."""
+        config: Any = self._model.config
+        before = config._attn_implementation
+        config._attn_implementation = attention.IMPLEMENTATION
+        try:
+            yield
+        finally:
+            config._attn_implementation = before
+
+    def _rows(self, feeds: Sequence[Feed]) -> list[Row]:
+        rows = []
+        first = 0
+        for feed in feeds:
+            last = first + feed.stop - feed.start
+            rows.append(Row(first, last, self._context(feed)))
+            first = last
+        return rows
+
+    def _context(self, feed: Feed) -> Tensor:
+        """Slots of everything up to the end of a feed."""
+        blocks = torch.tensor(feed.job.sequence.blocks, device=self._model.device)
+        return (blocks[:, None] * BLOCK + torch.arange(BLOCK, device=blocks.device)).flatten()[: feed.stop]
+
+    def _slots(self, feeds: Sequence[Feed]) -> Tensor:
+        return torch.cat([self._context(feed)[feed.start :] for feed in feeds])
+
+    def _keep(self, hidden: Tensor, slots: Tensor, feeds: Sequence[Feed]) -> None:
+        """Keep what the head reads of prompts; nothing is copied in a step in which all sequences decode."""
+        if self._states is None or self._taps is None or not any(feed.start < feed.job.prompt for feed in feeds):
+            return
+        self._states.index_copy_(0, slots, self._taps.take(hidden[None])[0])
+
+    def _choose(self, hidden: Tensor, feeds: Sequence[Feed]) -> list[list[int]]:
+        """Greedy tokens at the wanted positions; logits are computed for these only."""
+        first = 0
+        rows = []
+        for feed in feeds:
+            rows += [first + place - feed.start for place in feed.predicted]
+            first += feed.stop - feed.start
+        if not rows:
+            return [[] for _ in feeds]
+        logits = cpu_kernels.logits(self._output, hidden[rows])
+        chosen = []
+        at = 0
+        for feed in feeds:
+            chosen.append(_greedy(logits[at : at + len(feed.predicted)], feed))
+            at += len(feed.predicted)
+        return chosen
+
+
+def _cpu() -> str:
+    """The processor's name, where it is known, and whether products go in tiles on it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), machine())
+    return f"{name}, in tiles" if cpu_kernels.has_tiles() else name
+
+
+def _greedy(logits: Tensor, feed: Feed) -> list[int]:
+    """The best token of each row; a favoured one stands unless another beats it by more than the caution."""
+    ask = feed.job.ask
+    if not len(logits):
+        return []
+    best, tokens = logits.max(dim=-1)
+    if ask is not None and ask.caution > 0:
+        begin = feed.predicted.start - feed.job.tail
+        favoured = ask.favoured[begin : begin + len(logits)]
+        if favoured:
+            favoured_ids = torch.tensor(favoured, device=logits.device)
+            rows = slice(len(favoured))
+            margin = logits[rows].gather(1, favoured_ids[:, None])[:, 0] + ask.caution
+            tokens[rows] = torch.where(margin >= best[rows], favoured_ids, tokens[rows])
+    chosen: list[int] = tokens.tolist()
+    return chosen

@@ -1,0 +1,1 @@
+"""Which sequences run in the next forward pass, and which KV-cache blocks they hold."""

@@ -1,0 +1,176 @@
+"""Prometheus metrics and trace spans of an engine: queue, prefill and generate of a request, and load. No torch.
+
+A request waits until its first token is fed (queue), is read (prefill, with a head the verdicts are there then), and is
+written where something is flagged (generate). One that is read while the upstream still writes it is timed from the
+end of the answer on: what its client has left to wait for; what was read before that is a span of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from aligner_proxy import __version__
+from aligner_proxy.engine.api import AlignerInfo, Load
+from aligner_proxy.errors import CorrectionError
+from aligner_proxy.observability import tracing
+from aligner_proxy.observability.tracing import Value
+from aligner_proxy.types import Correction
+
+REGISTRY = CollectorRegistry()
+"""The engine's own, so that a gateway in the same process does not show it."""
+_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+REQUESTS = Histogram(
+    "aligner_engine_request_seconds",
+    "From arrival to result, by how it ended (empty: well)",
+    ["reason"],
+    registry=REGISTRY,
+    buckets=_BUCKETS,
+)
+REFUSED = Counter("aligner_engine_refused", "Requests that were not let in, by reason", ["reason"], registry=REGISTRY)
+_last_refusal = [float("-inf")]
+_PHASES = {
+    name: Histogram(f"aligner_engine_{name}_seconds", text, registry=REGISTRY, buckets=_BUCKETS)
+    for name, text in (
+        ("queue", "Waiting until the first token is fed"),
+        ("prefill", "Reading the prompt; of an answer that was read while it was written, what was left of it"),
+        ("generate", "Writing in place of what was flagged"),
+    )
+}
+
+
+def refused(reason: str) -> None:
+    """A request was not let in."""
+    REFUSED.labels(reason).inc()
+    _last_refusal[0] = time.monotonic()
+
+
+def refused_at() -> float:
+    """When the last one was not let in, in monotonic seconds."""
+    return _last_refusal[0]
+
+
+@dataclass(slots=True)
+class Phases:
+    """When one request reached what; monotonic seconds, None: not yet. Only the model's thread calls `fed`, `read`."""
+
+    trace: Any = None
+    """Where its spans hang."""
+    arrived: float = field(default_factory=time.monotonic)
+    begun: float | None = None
+    prefilled: float | None = None
+    along: float | None = None
+    """Since when it was read while the upstream wrote."""
+    unwanted: bool = False
+    """The upstream still writes the answer: no client waits for a result yet."""
+    over: bool = False
+
+    def fed(self) -> None:
+        """Some of its tokens go through the model."""
+        if self.begun is None:
+            self.begun = time.monotonic()
+
+    def read(self) -> None:
+        """The model has read all it was given so far."""
+        if self.prefilled is None:
+            self.prefilled = time.monotonic()
+
+    def completed(self) -> None:
+        """The answer that was read along has ended: from here on a client waits."""
+        self.along = self.begun or self.arrived
+        self.arrived = time.monotonic()
+        self.begun = self.prefilled = None
+        self.unwanted = False
+
+    def ended(self, end: object, gone: str | None = None) -> None:
+        """The request is over: `end` is its result or error, `gone` why its client left. Counted once."""
+        if self.over or self.unwanted:
+            return
+        self.over = True
+        now = time.monotonic()
+        reason = gone or (end.reason if isinstance(end, CorrectionError) else "")
+        REQUESTS.labels(reason).observe(now - self.arrived)
+        attributes: dict[str, dict[str, Value]] = {}
+        if isinstance(end, Correction):
+            attributes["prefill"] = {"gen_ai__usage__input_tokens": end.prompt_tokens}
+            written = {"aligner__draft_tokens": end.counts.drafted, "aligner__accepted_tokens": end.counts.accepted}
+            attributes["generate"] = {**written, "aligner__forwards": end.counts.forwards}
+        if self.along is not None:
+            tracing.lasted("aligner.read_along", self.arrived - self.along, now - self.arrived, self.trace)
+        for name, start, stop in self._spans(now):
+            _PHASES[name].observe(stop - start)
+            tracing.lasted(f"aligner.{name}", stop - start, now - stop, self.trace, **attributes.get(name, {}))
+
+    def _spans(self, now: float) -> Iterator[tuple[str, float, float]]:
+        """Phases that it went through, each from when to when."""
+        begun = self.begun or now
+        prefilled = self.prefilled or now
+        yield "queue", self.arrived, begun
+        if self.begun is not None:
+            yield "prefill", begun, prefilled
+        if self.prefilled is not None:
+            yield "generate", prefilled, now
+
+
+ProcessCollector(registry=REGISTRY)
+
+
+def exposition(about: AlignerInfo | None = None, load: Load | None = None) -> bytes:
+    """In Prometheus' text form; of an engine that still loads, or cannot, what there is."""
+    registry = CollectorRegistry()
+    registry.register(_Metrics([*_about(about), *(_busy(load) if load else ())]))
+    return generate_latest(registry) + generate_latest(REGISTRY)
+
+
+class _Metrics:
+    def __init__(self, metrics: list[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> list[Metric]:
+        """All of them."""
+        return self._metrics
+
+
+def _about(about: AlignerInfo | None) -> Iterator[Metric]:
+    """Whether it is ready, and what it serves."""
+    yield GaugeMetricFamily("aligner_engine_ready", "1 when the aligner is loaded", value=float(about is not None))
+    if about is not None:
+        names = {"model": about.model, "content_hash": about.content_hash, "quantization": about.quantization}
+        labels = {**names, "device": about.device, "version": __version__}
+        family = GaugeMetricFamily("aligner_engine_info", "The aligner that is served", labels=list(labels))
+        family.add_metric(list(labels.values()), 1)
+        yield family
+
+
+def _busy(load: Load) -> Iterator[Metric]:
+    blocks = load.blocks
+    totals = load.totals
+    states = {"running": load.running, "waiting": load.waiting, "reading": load.parked}
+    yield _gauge("aligner_engine_sequences", "Sequences by state", "state", states)
+    uses = {"used": blocks.used, "shared": blocks.shared, "kept": blocks.kept, "free": blocks.free}
+    yield _gauge("aligner_engine_kv_blocks", "Blocks of the KV cache by use", "use", uses)
+    for name, text, value in (
+        ("forwards", "Passes through the model", totals.forwards),
+        ("tokens", "Tokens fed to the model", totals.fed_tokens),
+        ("finished", "Requests that got their result", totals.finished),
+        ("failed", "Requests that ended otherwise", totals.failed),
+        ("preemptions", "Sequences that had to begin again for want of blocks", totals.preempted),
+        ("unbalanced", "Idle moments at which blocks of the KV cache were miscounted", totals.unbalanced),
+        ("draft_tokens", "Draft tokens proposed", totals.drafted),
+        ("accepted_tokens", "Draft tokens accepted", totals.accepted),
+        ("recovered_tokens", "Tokens in place of rejected draft tokens", totals.recovered),
+        ("bonus_tokens", "Tokens behind drafts that were accepted whole", totals.bonus),
+    ):
+        yield CounterMetricFamily(f"aligner_engine_{name}", text, value=value)
+
+
+def _gauge(name: str, text: str, label: str, values: dict[str, int]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], value)
+    return family

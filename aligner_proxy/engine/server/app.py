@@ -1,0 +1,364 @@
+"""HTTP server of an engine, on a unix socket or a port: corrections, sessions, completions, health and metrics.
+
+POST /v1/align, GET /info, /health and /metrics. POST /v1/completions is OpenAI's, greedy, with `prediction` as the
+draft, and GET /v1/models names what writes there (an engine that has a model of its own). POST /v1/read begins to read
+an answer that is still being written, POST /v1/read/NAME adds to it and returns the verdicts so far, /judged under it
+waits for more of them, /replace writes in place of a flagged stretch, /finish corrects the whole answer, DELETE lets go
+of it. A client that goes away cancels its request; SIGTERM lets requests in flight finish.
+
+The aligner loads in the background. Alive (/health/live): the process answers and its model's thread moves; if not,
+only a new start helps. Ready (/health/ready): the aligner is loaded and takes requests. Degraded: ready, but something
+is wrong that people should look at; the reasons have names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from aligner_proxy.concurrency import cancelled_when, until_closed
+from aligner_proxy.engine.api import (
+    AlignRequest,
+    AlignResponse,
+    CompletionRequest,
+    Engine,
+    Local,
+    Span,
+    Startable,
+    StatesRequest,
+    text_states,
+)
+from aligner_proxy.engine.decoding.complete import openai_form
+from aligner_proxy.engine.scheduling import metrics
+from aligner_proxy.engine.scheduling.metrics import exposition
+from aligner_proxy.engine.server.sessions import Sessions
+from aligner_proxy.engine.wire import (
+    BAD_REQUEST,
+    JUDGED,
+    MAX_BODY_BYTES,
+    STATES,
+    VERDICTS,
+    ErrorBody,
+    ErrorResponse,
+    KnownVerdicts,
+    SessionOpened,
+    TextChunk,
+    WireVersionCheck,
+    refusal,
+)
+from aligner_proxy.errors import AlignerProxyError, AnswerTooLong, ClientGone, CorrectionError
+from aligner_proxy.observability import tracing
+from aligner_proxy.types import Correction
+
+SLOW_S = 30.0
+"""One step of the model takes fractions of a second to seconds; one that takes longer is worth a look."""
+STUCK_S = 300.0
+"""No request waits that long for one step: the model's thread hangs."""
+_RECENTLY_S = 60.0
+logger = logging.getLogger(__name__)
+
+
+IDLE_S = 60
+"""How long an idle connection is kept: longer than a client keeps it (httpx: 5 s, and so is uvicorn's default), or a
+request that comes just then is lost on a connection that is being closed."""
+_GONE = 499
+_LOOK_S = 0.1
+_LAST_WORDS_S = 2
+_AWAITED = ("/v1/align", "/finish", "/v1/completions")
+COMPLETION_S = 120.0
+"""How long a completion may take; clients of OpenAI's form do not say."""
+
+
+@runtime_checkable
+class CanStall(Protocol):
+    """An engine whose model can get stuck."""
+
+    def stalled_s(self) -> float:
+        """How long the step that runs now has been running."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What an engine says of itself. `status` is the worst of it in one word."""
+
+    status: str
+    alive: bool
+    ready: bool
+    reasons: tuple[str, ...] = ()
+
+
+async def check(engine: Engine) -> Health:
+    """One look at an engine."""
+    stalled = engine.stalled_s() if isinstance(engine, CanStall) else 0.0
+    if stalled > STUCK_S:
+        return Health("stuck", alive=False, ready=False, reasons=("stuck",))
+    try:
+        await engine.info()
+    except CorrectionError:
+        return Health("loading", alive=True, ready=False)
+    reasons = ["slow_step"] if stalled > SLOW_S else []
+    if time.monotonic() - metrics.refused_at() < _RECENTLY_S:
+        reasons.append("overloaded")
+    return Health("degraded" if reasons else "ready", alive=True, ready=True, reasons=tuple(reasons))
+
+
+def routes(engine: Engine) -> list[Route]:
+    """GET /health, /health/live and /health/ready; /ready is the older name of the last."""
+
+    async def health(_: Request) -> Response:
+        state = await check(engine)
+        return JSONResponse(asdict(state), 200 if state.alive else 503)
+
+    def probe(name: str) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(_: Request) -> Response:
+            state = await check(engine)
+            passed = getattr(state, name)
+            return JSONResponse({"status": name if passed else state.status}, 200 if passed else 503)
+
+        return answer
+
+    ready = probe("ready")
+    paths = {"/health": health, "/health/live": probe("alive"), "/health/ready": ready, "/ready": ready}
+    return [Route(path, endpoint) for path, endpoint in paths.items()]
+
+
+def create_app(engine: Engine) -> Starlette:
+    """The HTTP form of any engine. It neither starts nor closes it."""
+
+    async def info(_: Request) -> Response:
+        return JSONResponse(asdict(await engine.info()))
+
+    async def align(request: Request) -> Response:
+        parsed = AlignRequest.model_validate_json(await _body(request))
+        return await _unless_gone(request, parsed.request_id, engine.align(parsed))
+
+    async def states(request: Request) -> Response:
+        parsed = StatesRequest.model_validate_json(await _body(request))
+        return await _unless_gone(request, parsed.request_id, text_states(engine, parsed), STATES.dump_python)
+
+    return Starlette(
+        routes=[
+            *routes(engine),
+            Route("/info", info),
+            Route("/v1/align", align, methods=["POST"]),
+            Route("/v1/states", states, methods=["POST"]),
+            *_session_routes(Sessions(engine)),
+            *(_model_routes(engine) if isinstance(engine, Local) else ()),
+        ],
+        exception_handlers={CorrectionError: _refuse, ValidationError: _bad_request, ClientDisconnect: _gone},
+        middleware=[Middleware(WireVersionCheck), Middleware(RequestTracing)],
+    )
+
+
+class RequestTracing:
+    """A span for every request that a client waits for, under the one that its gateway sent along."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http" or not scope["path"].endswith(_AWAITED):
+            return await self._app(scope, receive, send)
+        carried = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        attributes = {"http__request__method": scope["method"], "gen_ai__operation__name": "text_completion"}
+        with tracing.span("aligner.engine.request", tracing.received(carried), kind="SERVER", **attributes):
+            await self._app(scope, receive, send)
+
+
+def _session_routes(sessions: Sessions) -> list[Route]:
+    """Answers that are read while they are written."""
+
+    async def begin(request: Request) -> Response:
+        parsed = AlignRequest.model_validate_json(await _body(request))
+        name = await sessions.open(parsed)
+        if await request.is_disconnected():
+            await sessions.close(name)  # its name was never received
+        return JSONResponse(SessionOpened(reading=name).model_dump())
+
+    async def feed(request: Request) -> Response:
+        more = TextChunk.model_validate_json(await _body(request))
+        verdicts = await sessions.feed(request.path_params["name"], more.text, ended=more.ended)
+        return Response(VERDICTS.dump_json(verdicts), media_type="application/json")
+
+    async def judged(request: Request) -> Response:
+        name = request.path_params["name"]
+        known = KnownVerdicts.model_validate_json(await _body(request)).known
+        return await _unless_gone(request, "judged", sessions.judged(name, known), JUDGED.dump_python)
+
+    async def replace(request: Request) -> Response:
+        name = request.path_params["name"]
+        span = Span.model_validate_json(await _body(request))
+        return await _unless_gone(request, "replace", sessions.replace(name, span))
+
+    async def finish(request: Request) -> Response:
+        parsed = AlignRequest.model_validate_json(await _body(request))
+        return await _unless_gone(request, parsed.request_id, sessions.finish(request.path_params["name"], parsed))
+
+    async def close(request: Request) -> Response:
+        await sessions.close(request.path_params["name"])
+        return JSONResponse({"status": "closed"})
+
+    return [
+        Route("/v1/read", begin, methods=["POST"]),
+        Route("/v1/read/{name}", feed, methods=["POST"]),
+        Route("/v1/read/{name}", close, methods=["DELETE"]),
+        Route("/v1/read/{name}/judged", judged, methods=["POST"]),
+        Route("/v1/read/{name}/replace", replace, methods=["POST"]),
+        Route("/v1/read/{name}/finish", finish, methods=["POST"]),
+    ]
+
+
+def _model_routes(engine: Local) -> list[Route]:
+    """What only an engine with a model of its own can do."""
+
+    async def completions(request: Request) -> Response:
+        parsed = CompletionRequest.model_validate_json(await _body(request))
+        name = f"cmpl-{secrets.token_hex(12)}"
+        about = await engine.info()
+        model = parsed.model if parsed.model and parsed.model in about.others else about.model
+        work = engine.complete(parsed, name, COMPLETION_S)
+        return await _unless_gone(request, name, work, lambda done: openai_form(done, name, model))
+
+    async def models(_: Request) -> Response:
+        about = await engine.info()
+        entry = {"object": "model", "created": 0, "owned_by": "aligner-proxy"}
+        # vLLM's names, by which clients know what fits and whether it is still the same.
+        served = [
+            entry | {"id": name, "root": other.content_hash, "max_model_len": other.window}
+            for name, other in {about.model: about, **about.others}.items()
+        ]
+        return JSONResponse({"object": "list", "data": served})
+
+    async def metrics(_: Request) -> Response:
+        try:
+            text = exposition(await engine.info(), engine.load())
+        except CorrectionError:
+            text = exposition()
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+    return [
+        Route("/v1/completions", completions, methods=["POST"]),
+        Route("/v1/models", models),
+        Route("/metrics", metrics),
+    ]
+
+
+def serve(engine: Startable, listener: socket.socket, *, grace_s: int = 25) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what is in flight within `grace_s` and close the engine.
+
+    Raises what `engine.start` raised when the aligner cannot be loaded.
+    """
+    # uvicorn raises the signals again once it has drained; without these that would end us with a status above 128.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    asyncio.run(_serve(engine, listener, grace_s))
+
+
+async def _serve(engine: Startable, listener: socket.socket, grace_s: int) -> None:
+    config = uvicorn.Config(
+        create_app(engine),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=grace_s + _LAST_WORDS_S,
+        timeout_keep_alive=IDLE_S,
+    )
+    server = uvicorn.Server(config)
+    starting = asyncio.create_task(_start(engine, server))
+    ending = asyncio.create_task(_end(engine, server, grace_s))
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        starting.cancel()
+        ending.cancel()
+        await engine.aclose()
+    if starting.done() and not starting.cancelled():
+        starting.result()
+
+
+async def _start(engine: Startable, server: uvicorn.Server) -> None:
+    """Load the aligner and say so; without one there is nothing to serve."""
+    try:
+        about = await engine.start()
+    except AlignerProxyError:
+        server.should_exit = True
+        raise
+    logger.info("ready: %s %s on %s, %s", about.model, about.content_hash[:12], about.device, about.quantization)
+
+
+async def _end(engine: Startable, server: uvicorn.Server, grace_s: int) -> None:
+    """When the grace is over, requests that still wait are answered with an error; uvicorn alone would cut them off."""
+    while not server.should_exit:  # noqa: ASYNC110 - uvicorn has a flag for it and no event
+        await asyncio.sleep(_LOOK_S)
+    await asyncio.sleep(grace_s)
+    logger.warning("shutdown: requests not done after %d s are given up; raise --grace if that is too short", grace_s)
+    await engine.aclose()
+
+
+async def _body(request: Request) -> bytes:
+    """The whole body; one that no answer within a window could need is refused while it comes in."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > MAX_BODY_BYTES:
+            raise AnswerTooLong(f"a request may have {MAX_BODY_BYTES} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _correction(done: Correction) -> object:
+    return AlignResponse.of(done).model_dump(mode="json")
+
+
+async def _unless_gone(
+    request: Request, name: str, work: Coroutine[Any, Any, Any], form: Callable[[Any], object] = _correction
+) -> Response:
+    """Work on the request as long as its client is there."""
+    try:
+        async with cancelled_when(lambda: until_closed(request.receive)):
+            done = await work
+    except ClientGone:
+        logger.info("request %s: the client went away", name)
+        return Response(status_code=_GONE)
+    return JSONResponse(form(done))
+
+
+async def _refuse(_: Request, error: Exception) -> Response:
+    if not isinstance(error, CorrectionError):
+        raise error
+    sent = refusal(error)
+    return JSONResponse(sent.body.model_dump(), sent.status, sent.headers)
+
+
+async def _gone(_: Request, _error: Exception) -> Response:
+    """The client left before its request was whole: this answer is not read."""
+    return Response(status_code=_GONE)
+
+
+async def _bad_request(_: Request, error: Exception) -> Response:
+    """Name the fields that are wrong, never their content."""
+    if not isinstance(error, ValidationError):
+        raise error
+    details = error.errors(include_url=False, include_input=False, include_context=False)
+    faults = "; ".join(f"{'.'.join(map(str, detail['loc'])) or 'body'}: {detail['msg']}" for detail in details)
+    return JSONResponse(ErrorResponse(error=ErrorBody(type=BAD_REQUEST, message=faults)).model_dump(), 422)

@@ -1,0 +1,111 @@
+"""Open sessions of a server, by name: answers that its engine reads while they are written.
+
+A name is random and known only to the client that opened the session. A session that gets nothing for a while is
+closed, and so is one whose client leaves while it waits for verdicts: it will not come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from dataclasses import dataclass
+
+from aligner_proxy.engine.api import AlignRequest, Engine, Session, Span
+from aligner_proxy.errors import SessionLost
+from aligner_proxy.types import Correction, SegmentScore
+
+IDLE_S = 120.0
+"""An upstream that has been silent for so long has gone; a gateway ends its sessions itself."""
+
+
+@dataclass(slots=True)
+class _Open:
+    session: Session
+    touched: float
+
+
+class Sessions:
+    """The open sessions of one engine, by name."""
+
+    def __init__(self, engine: Engine, idle_s: float = IDLE_S) -> None:
+        self._engine = engine
+        self._idle_s = idle_s
+        self._open: dict[str, _Open] = {}
+        self._sweeping: asyncio.Task[None] | None = None
+
+    async def open(self, request: AlignRequest) -> str:
+        """Begin one; its name."""
+        await self._sweep()
+        session = await self._engine.read(request)
+        name = secrets.token_urlsafe(16)
+        self._open[name] = _Open(session, time.monotonic())
+        if self._sweeping is None or self._sweeping.done():
+            self._sweeping = asyncio.create_task(self._keep_sweeping())
+        return name
+
+    async def feed(self, name: str, text: str, *, ended: bool = False) -> tuple[SegmentScore, ...]:
+        """More of an answer; the verdicts so far. Raises `SessionLost` for a name that is not known."""
+        session = self._touched(name)
+        verdicts = await session.feed(text)
+        if ended:
+            await session.end()
+        return verdicts
+
+    async def judged(self, name: str, known: int) -> tuple[SegmentScore, ...] | None:
+        """The verdicts, when there are more than `known`."""
+        session = self._touched(name)
+        try:
+            return await session.judged(known)
+        except asyncio.CancelledError:
+            await self.close(name)
+            raise
+
+    async def replace(self, name: str, span: Span) -> Correction:
+        """What stands in place of a flagged stretch."""
+        session = self._touched(name)
+        try:
+            return await session.replace(span)
+        except asyncio.CancelledError:
+            await self.close(name)
+            raise
+
+    async def finish(self, name: str, request: AlignRequest) -> Correction:
+        """The end of an answer: its correction."""
+        session = self._touched(name)
+        self._forget(name)
+        return await session.finish(request)
+
+    async def close(self, name: str) -> None:
+        """Let go of one; an unknown one is let go of already."""
+        entry = self._forget(name)
+        if entry is not None:
+            await entry.session.aclose()
+
+    async def aclose(self) -> None:
+        """Let go of all."""
+        await asyncio.gather(*(self.close(name) for name in list(self._open)))
+
+    def _touched(self, name: str) -> Session:
+        entry = self._open.get(name)
+        if entry is None:
+            raise SessionLost("no such reading; it was ended, or forgotten for too long")
+        entry.touched = time.monotonic()
+        return entry.session
+
+    def _forget(self, name: str) -> _Open | None:
+        entry = self._open.pop(name, None)
+        if not self._open and self._sweeping is not None and self._sweeping is not asyncio.current_task():
+            self._sweeping.cancel()
+        return entry
+
+    async def _keep_sweeping(self) -> None:
+        """Sweep now and then: a client that opens no more would never let go of what it left behind."""
+        while self._open:
+            await asyncio.sleep(self._idle_s / 2)
+            await self._sweep()
+
+    async def _sweep(self) -> None:
+        oldest = time.monotonic() - self._idle_s
+        for name in [name for name, entry in self._open.items() if entry.touched < oldest]:
+            await self.close(name)

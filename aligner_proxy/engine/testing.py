@@ -1,0 +1,212 @@
+"""Scripted engine without a model: functions say what it answers. For tests and for trying out a gateway.
+
+It satisfies `Engine` like the real ones, honours deadlines, and remembers which requests it saw (ids only). Behind
+`server.app.create_app` it speaks HTTP, too. A scripted session scores a segment with one function and replaces it by
+another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+
+from aligner_proxy import prompts
+from aligner_proxy.concurrency import within
+from aligner_proxy.engine.api import AlignerInfo, AlignRequest, DeferredSession, Span, StatesRequest
+from aligner_proxy.engine.decoding.splice import runs
+from aligner_proxy.errors import CorrectionError, DeadlineExceeded, EngineFault, StatesUnavailable
+from aligner_proxy.text.structure import join, split
+from aligner_proxy.types import Correction, SegmentScore
+
+Score = Callable[[str], float]
+Write = Callable[[str], str | CorrectionError]
+Script = Callable[[AlignRequest], str | Correction | Exception]
+StatesScript = Callable[[StatesRequest], list[list[float]] | Exception]
+
+
+SCRIPTED = AlignerInfo(
+    model="scripted",
+    content_hash=hashlib.sha256(b"scripted").hexdigest(),
+    template="ultrafeedback",
+    template_hash=prompts.TEMPLATES["ultrafeedback"].hash,
+    window=4096,
+    has_head=True,
+    quantization="none",
+    device="none",
+)
+
+
+class ScriptedSession(DeferredSession):
+    """A session that plays the scripts of its engine."""
+
+    def __init__(self, engine: SegmentEngine, request: AlignRequest, lag_s: float | None = None) -> None:
+        super().__init__(engine)
+        self._scripts = engine
+        self._request = request
+        self._text = request.answer
+        self._lag_s = engine.lag_s if lag_s is None else lag_s
+        self._more = asyncio.Condition()
+        self._ended = False
+        self.spans: list[Span] = []
+        self.closed = False
+
+    async def feed(self, text: str) -> tuple[SegmentScore, ...]:
+        """More of the answer."""
+        async with self._more:
+            self._text += text
+            self._more.notify_all()
+        return self._verdicts()
+
+    async def end(self) -> None:
+        """There is no more."""
+        async with self._more:
+            self._ended = True
+            self._more.notify_all()
+
+    async def judged(self, known: int) -> tuple[SegmentScore, ...]:
+        """Wait for more verdicts."""
+        async with self._more:
+            await self._more.wait_for(lambda: self._ended or len(self._verdicts()) > known)
+        await asyncio.sleep(self._lag_s)
+        return self._verdicts()
+
+    async def replace(self, span: Span) -> Correction:
+        """What the script writes in place of this stretch."""
+        self.spans.append(span)
+        await asyncio.sleep(self._lag_s)
+        segments = split(self._text[: span.end])
+        stretch = join([(segment.text, segment.gap) for segment in segments[span.first : span.stop]])
+        if span.stop > len(segments) and self._scripts.missing:
+            written = self._scripts.replacement(stretch) if span.first < len(segments) else ""
+            return Correction(written + self._scripts.missing(self._text))
+        return Correction(self._scripts.replacement(stretch))
+
+    async def aclose(self) -> None:
+        """Remember that it was closed."""
+        self.closed = True
+
+    def _verdicts(self) -> tuple[SegmentScore, ...]:
+        request = self._request.model_copy(update={"answer": self._text})
+        return self._scripts.verdicts(request, ended=self._ended)
+
+
+def unchanged(request: AlignRequest) -> str:
+    """The script that leaves every answer alone."""
+    return request.answer
+
+
+class ScriptedEngine:
+    """Answers `script(request)` after `delay_s`; an exception that the script returns is raised."""
+
+    def __init__(self, script: Script = unchanged, *, delay_s: float = 0.0, about: AlignerInfo = SCRIPTED) -> None:
+        self.script = script
+        self.delay_s = delay_s
+        self.about = about
+        self.seen: list[str] = []
+        self.cancelled: list[str] = []
+        self.closed = False
+        self.rows: StatesScript | None = None
+
+    async def start(self) -> AlignerInfo:
+        """There is nothing to load."""
+        return self.about
+
+    async def info(self) -> AlignerInfo:
+        """The scripted description."""
+        return self.about
+
+    async def align(self, request: AlignRequest) -> Correction:
+        """Play the script within the request's deadline."""
+        about = self.about.named(request.aligner)
+        self.seen.append(request.request_id)
+        try:
+            async with within(request.deadline_s):
+                await asyncio.sleep(self.delay_s)
+        except asyncio.CancelledError:
+            self.cancelled.append(request.request_id)
+            raise
+        return played(self.script(request), about)
+
+    async def states(self, request: StatesRequest) -> list[list[float]]:
+        """Play the script of hidden states, where there is one, within the request's deadline."""
+        if self.rows is None:
+            raise StatesUnavailable("this scripted engine has no script of hidden states")
+        try:
+            async with asyncio.timeout(request.deadline_s):
+                await asyncio.sleep(self.delay_s)
+        except TimeoutError:
+            raise DeadlineExceeded(f"the deadline of {request.deadline_s:g} s passed") from None
+        rows = self.rows(request)
+        if isinstance(rows, Exception):
+            raise rows
+        return rows
+
+    async def read(self, request: AlignRequest) -> DeferredSession:
+        """A script reads nothing ahead."""
+        return DeferredSession(self)
+
+    async def aclose(self) -> None:
+        """Remember that it was closed."""
+        self.closed = True
+
+
+class SegmentEngine(ScriptedEngine):
+    """Scores each segment by `score`; a flagged stretch becomes `write` of its text. Each takes `lag_s`."""
+
+    def __init__(self, score: Score, write: Write = lambda _: "", *, lag_s: float = 0.0) -> None:
+        super().__init__(self._whole)
+        self.score = score
+        self.write = write
+        self.lag_s = lag_s
+        self.missing: Callable[[str], str] | None = None
+        """What is missing behind an answer, white space before it included; None: the engine does not judge that."""
+        self.sessions: list[ScriptedSession] = []
+
+    async def read(self, request: AlignRequest) -> ScriptedSession:
+        """Read along."""
+        self.sessions.append(ScriptedSession(self, request))
+        return self.sessions[-1]
+
+    def verdicts(self, request: AlignRequest, *, ended: bool) -> tuple[SegmentScore, ...]:
+        """On every segment that is finished."""
+        segments = split(request.answer) if request.answer.strip() else []
+        scored = [(segment.text, self.score(segment.text)) for segment in (segments if ended else segments[:-1])]
+        verdicts = [SegmentScore(text, score, score > request.caution, 0) for text, score in scored]
+        if ended and segments and self.missing and request.open_ended:
+            lacks = bool(self.missing(request.answer))
+            verdicts.append(SegmentScore("", 1.0 if lacks else -1.0, lacks, 0))
+        return tuple(verdicts)
+
+    def replacement(self, text: str) -> str:
+        """What the script writes in place of a text; raises what it returns instead."""
+        written = self.write(text)
+        if isinstance(written, CorrectionError):
+            raise written
+        return written
+
+    def _whole(self, request: AlignRequest) -> Correction:
+        verdicts = self.verdicts(request, ended=True)
+        if request.score_only:
+            return Correction(request.answer, verdicts)
+        segments = split(request.answer)
+        pieces: list[tuple[str, str]] = []
+        for run in runs(segments, [verdict.flagged for verdict in verdicts[: len(segments)]]):
+            if run.flagged:
+                pieces.append((self.replacement(run.text), run.segments[-1].gap))
+            else:
+                pieces += [(segment.text, segment.gap) for segment in run.segments]
+        flagged = any(verdict.flagged for verdict in verdicts)
+        more = self.missing(request.answer) if self.missing and len(verdicts) > len(segments) else ""
+        return Correction(join(pieces) + more if flagged else request.answer, verdicts)
+
+
+def played(result: str | Correction | Exception, about: AlignerInfo) -> Correction:
+    """What a script returned, as an engine would return or raise it."""
+    if isinstance(result, CorrectionError):
+        raise result
+    if isinstance(result, Exception):
+        raise EngineFault(f"scripted {type(result).__name__}") from result
+    correction = result if isinstance(result, Correction) else Correction(result)
+    return replace(correction, aligner=correction.aligner or about.content_hash)

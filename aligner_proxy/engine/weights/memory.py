@@ -1,0 +1,151 @@
+"""Memory that an aligner needs, computed from its config before anything is loaded. No torch.
+
+Weights and one window of KV cache must fit; the cache takes what else there is, up to its usual size. What does not fit
+is refused with what it needs, what there is and what would fit, instead of being killed by the system half-way.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from aligner_proxy.engine.weights.manifest import MODEL
+from aligner_proxy.errors import WeightsError
+
+CACHE_TOKENS = 16_384
+"""Room of the KV cache where there is memory for it; on a CPU it is only touched when it is used."""
+_NF4_BITS = 4.127
+"""A weight in 4 bits, with its share of the scales, which are quantised, too."""
+STEP_TOKENS = 1024
+"""Tokens of a step at most."""
+_SPARE = 1.05
+_GB = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSize:
+    """The sizes of a Llama-family model."""
+
+    hidden: int
+    layers: int
+    inner: int
+    vocabulary: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    tied: bool
+
+    @property
+    def linear(self) -> int:
+        """Parameters of the linear layers of the stack: what is quantised."""
+        attention = 2 * self.hidden * self.head_size * (self.heads + self.kv_heads)
+        return self.layers * (attention + 3 * self.hidden * self.inner)
+
+    @property
+    def other(self) -> int:
+        """Parameters of embeddings, output layer and norms."""
+        return self.vocabulary * self.hidden * (1 if self.tied else 2) + (2 * self.layers + 1) * self.hidden
+
+    def weights(self, quantization: str, width: int) -> float:
+        """Bytes of the weights, `width` for a number that is not quantised."""
+        linear = self.linear * (_NF4_BITS / 8 if quantization == "nf4" else width)
+        return _SPARE * (linear + self.other * width)
+
+    def token(self, width: int, states: int) -> int:
+        """Bytes of one token in the cache: keys, values, and `states` kept for detector heads."""
+        return width * (2 * self.layers * self.kv_heads * self.head_size + states * self.hidden)
+
+    def step(self) -> int:
+        """Bytes that a step needs in passing, about."""
+        return 4 * (STEP_TOKENS * (3 * self.inner + 8 * self.hidden) + STEP_TOKENS // 4 * self.vocabulary)
+
+
+def shape(folder: Path) -> ModelSize | None:
+    """The sizes in a model's config; None where it is of another family and they are not known."""
+    try:
+        config = json.loads((folder / MODEL).read_bytes())
+        heads = config["num_attention_heads"]
+        hidden = config["hidden_size"]
+        return ModelSize(
+            hidden=hidden,
+            layers=config["num_hidden_layers"],
+            inner=config["intermediate_size"],
+            vocabulary=config["vocab_size"],
+            heads=heads,
+            kv_heads=config.get("num_key_value_heads") or heads,
+            head_size=config.get("head_dim") or hidden // heads,
+            tied=bool(config.get("tie_word_embeddings", False)),
+        )
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
+        return None
+
+
+def cache_tokens(
+    sizes: ModelSize,
+    quantization: str,
+    width: int,
+    window: int,
+    states: int,
+    available: float,
+    most: int = CACHE_TOKENS,
+) -> int:
+    """Tokens that the KV cache gets, `most` where they fit. Raises `WeightsError` where not even one window fits."""
+    fixed = sizes.weights(quantization, width) + sizes.step()
+    token = sizes.token(width, states)
+    least = fixed + window * token
+    if least > available:
+        raise WeightsError(
+            f"not enough memory: it needs {_gb(least)} ({_gb(sizes.weights(quantization, width))} of weights, "
+            f"{_gb(window * token)} of cache for one window of {window} tokens, {_gb(sizes.step())} to compute in) "
+            f"and there are {_gb(available)}; {_would_fit(sizes, quantization, window, states, available)}"
+        )
+    return max(window, min(most, int((available - fixed) // token)))
+
+
+def check_preparation(sizes: ModelSize, merges: bool, available: float) -> None:
+    """Raise `WeightsError` where merging (fp32) or quantising (from bf16) needs more than there is."""
+    need = sizes.weights("none", 4) if merges else sizes.weights("none", 2) + sizes.weights("nf4", 2)
+    if need > available:
+        what = "merging the adapter" if merges else "quantising"
+        raise WeightsError(
+            f"not enough memory: {what}, which happens once, needs {_gb(need)} and there are {_gb(available)}; do it "
+            "on a larger machine and copy the folder models/ of ALIGNER_PROXY_HOME, which then needs "
+            f"{_gb(sizes.weights('nf4', 2))}"
+        )
+
+
+def _would_fit(sizes: ModelSize, quantization: str, window: int, states: int, available: float) -> str:
+    """The nearest thing that fits."""
+    nf4 = sizes.weights("nf4", 2) + sizes.step() + window * sizes.token(2, states)
+    if quantization != "nf4" and nf4 <= available:
+        return f"quantization: nf4 would fit, it needs {_gb(nf4)}"
+    share = available / nf4
+    parameters = share * (sizes.linear + sizes.other)
+    return f"a model of about {parameters / 1e9:.1f} billion parameters in nf4 would fit"
+
+
+def _gb(count: float) -> str:
+    return f"{count / _GB:.1f} GB"
+
+
+def available() -> float | None:
+    """Bytes that this process may still take, by system and container; None where neither is known."""
+    counts = (_of_system(Path("/proc/meminfo")), _of_container(Path("/sys/fs/cgroup")))
+    return min((count for count in counts if count is not None), default=None)
+
+
+def _of_system(info: Path) -> float | None:
+    match = re.search(r"MemAvailable:\s+(\d+) kB", info.read_text()) if info.exists() else None
+    return int(match[1]) * 1024.0 if match else None
+
+
+def _of_container(folder: Path) -> float | None:
+    """What a container's limit leaves; files that are only cached can be let go of."""
+    try:
+        limit, used = (int((folder / name).read_text()) for name in ("memory.max", "memory.current"))
+        cached = re.search(r"^inactive_file (\d+)$", (folder / "memory.stat").read_text(), re.MULTILINE)
+    except (OSError, ValueError):
+        return None
+    return max(0.0, limit - used + (int(cached[1]) if cached else 0))

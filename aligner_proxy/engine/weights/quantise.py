@@ -1,0 +1,69 @@
+"""Preparation of weights: read the base, merge the adapter, quantise, save what is loaded from then on.
+
+A 4-bit model is saved before its first forward and never saved again: saving after a forward, or saving what was
+loaded, loses precision (docs of the 4-bit library, measured). Only preparation runs this.
+"""
+
+from __future__ import annotations
+
+import gc
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+from aligner_proxy.engine.weights import manifest
+from aligner_proxy.engine.weights.sources import Source
+
+
+def fill(source: Source, quantization: str, folder: Path) -> None:
+    """Write model, tokenizer, head and net of `source` into `folder`."""
+    merged = folder / "merged"
+    plain = merge(source, merged) if source.adapter or source.base.gguf else source.base.folder
+    if quantization == "nf4":
+        _save_nf4(plain, folder)
+    else:
+        shutil.copytree(plain, folder, dirs_exist_ok=True)
+    shutil.rmtree(merged, ignore_errors=True)
+    tokenizer(source).save_pretrained(str(folder))
+    if source.head:
+        shutil.copyfile(source.head, folder / manifest.HEAD)
+    gc.collect()
+
+
+def merge(source: Source, folder: Path) -> Path:
+    """The base with the adapter in it, in fp32: merging in fewer bits would round the adapter away."""
+    gguf = {"gguf_file": source.base.gguf} if source.base.gguf else {}
+    model: Any = AutoModelForCausalLM.from_pretrained(str(source.base.folder), dtype=torch.float32, **gguf)
+    # What was read from a GGUF still believes it is quantised and would refuse to be saved.
+    model.hf_quantizer = None
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    if source.adapter:
+        model = PeftModel.from_pretrained(model, str(source.adapter)).merge_and_unload()
+    model.save_pretrained(str(folder))
+    return folder
+
+
+def _save_nf4(plain: Path, folder: Path) -> None:
+    config = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        str(plain),
+        quantization_config=config,
+        dtype=torch.bfloat16,
+        device_map="cuda:0" if torch.cuda.is_available() else "cpu",
+    )
+    model.save_pretrained(str(folder))
+
+
+def tokenizer(source: Source) -> Any:
+    gguf = {"gguf_file": source.base.gguf} if source.base.gguf else {}
+    return AutoTokenizer.from_pretrained(str(source.base.folder), **gguf)

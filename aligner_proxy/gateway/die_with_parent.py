@@ -1,0 +1,34 @@
+"""Runs a command that ends with its parent: `python -m aligner_proxy.gateway.die_with_parent PARENT COMMAND...`.
+
+On Linux the kernel sends SIGTERM when the parent is gone, even if it was killed with SIGKILL. It becomes the command by
+exec, so there is no further process. Elsewhere the command runs untethered: a killed parent then leaves it behind.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1
+
+
+def tether(parent: int) -> None:
+    """End this process with SIGTERM when `parent` ends; at once when it has ended already."""
+    if not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        raise SystemExit(128 + signal.SIGTERM)
+
+
+def main(arguments: list[str]) -> None:
+    """Tether, then become the command."""
+    parent, *command = arguments
+    tether(int(parent))
+    os.execvp(command[0], command)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

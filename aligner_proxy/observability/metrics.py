@@ -1,0 +1,80 @@
+"""Prometheus metrics of the gateway.
+
+They live in prometheus_client's default registry, which LiteLLM serves under /metrics when its "prometheus" callback is
+on (no licence needed). With several workers set PROMETHEUS_MULTIPROC_DIR, as for LiteLLM's own metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
+
+# From a rule of the gate to an upstream that thinks for minutes.
+_BUCKETS = (0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+
+
+SECONDS = Histogram("aligner_stage_seconds", "Time of one stage of one answer", ["stage"], buckets=_BUCKETS)
+IN_FLIGHT = Gauge("aligner_in_flight", "Answers being aligned right now", multiprocess_mode="livesum")
+ENGINE_UP = Gauge(
+    "aligner_engine_up",
+    "1 when the engine answered the last time it was asked, 0 when it did not; of several workers the lowest",
+    multiprocess_mode="livemin",
+)
+Metric = TypeVar("Metric", bound=MetricWrapperBase)
+
+
+# From a cache hit to the longest deadline that anyone will wait for.
+_LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0)
+
+
+def _once(kind: type[Metric], name: str, text: str, labels: Sequence[str] = (), **settings: Any) -> Metric:
+    """The metric called `name`, made on first use: LiteLLM may load this module a second time under another name."""
+    known = getattr(REGISTRY, "_names_to_collectors", {}).get(name)
+    return known if isinstance(known, kind) else kind(name, text, list(labels), **settings)
+
+
+OUTCOMES = _once(Counter, "aligner_outcomes_total", "Choices by what became of them", ("status", "reason", "policy"))
+LATENCY = _once(Histogram, "aligner_latency_seconds", "Added latency per choice", ("status",), buckets=_LATENCY_BUCKETS)
+SEGMENTS = _once(Counter, "aligner_segments_total", "Segments judged by the detector head", ("flagged",))
+DRAFT = _once(Counter, "aligner_draft_tokens_total", "Draft tokens proposed")
+ACCEPTED = _once(Counter, "aligner_accepted_tokens_total", "Draft tokens accepted")
+RECOVERED = _once(Counter, "aligner_recovered_tokens_total", "Tokens in place of rejected draft tokens")
+BONUS = _once(Counter, "aligner_bonus_tokens_total", "Tokens behind drafts that were accepted whole")
+FORWARDS = _once(Counter, "aligner_forwards_total", "Passes through the aligner")
+FIRST = _once(
+    Histogram,
+    "aligner_first_token_added_seconds",
+    "How much later the client of a stream got its first token",
+    ("stream",),
+    buckets=_LATENCY_BUCKETS,
+)
+LAST = _once(
+    Histogram,
+    "aligner_last_token_added_seconds",
+    "How much later the client of a stream had the whole answer",
+    ("stream",),
+    buckets=_LATENCY_BUCKETS,
+)
+EDITS = _once(Counter, "aligner_edits_total", "Edits the aligner wanted, by what the gate said to each", ("verdict",))
+CACHE = _once(Counter, "aligner_cache_total", "Cache look-ups", ("result",))
+AUDITED = _once(Counter, "aligner_audit_entries_total", "Entries for the audit store", ("result",))
+NOT_PUT_IN = _once(Counter, "aligner_not_put_in_total", "Corrected responses that could not be made; the original went")
+RETRIES = _once(Counter, "aligner_retries_total", "Further tries at a correction, by what came of it", ("status",))
+BREAKER = _once(
+    Gauge,
+    "aligner_breaker_state",
+    "Circuit breaker of the engine: 0 closed, 1 half open, 2 open; of several workers the highest",
+    multiprocess_mode="livemax",
+)
+OPENED = _once(Counter, "aligner_breaker_opened_total", "How often the circuit breaker opened")
+RELOADS = _once(Counter, "aligner_policy_changes_total", "Changes of the policies or keys file", ("result",))
+REFUSED = _once(
+    Gauge,
+    "aligner_policy_refused",
+    "1 while the policies or keys file on disk is refused and an older one is in force",
+    multiprocess_mode="livemax",
+)
+INFO = _once(Gauge, "aligner_info", "The gateway's version", ("version",), multiprocess_mode="livemax")

@@ -1,0 +1,147 @@
+"""OpenTelemetry spans of a request and of its stages; nothing where OpenTelemetry is not installed.
+
+Spans carry ids, names, lengths and reasons (the gen_ai conventions name them), never text, keys, headers or the message
+of an exception. In the gateway the provider is whatever LiteLLM's `otel` callback has set up; the engine, a process of
+its own, calls `export`. Between the two only W3C `traceparent` travels; a client's baggage stays where it is.
+
+Stages of the gateway are `upstream` (until the whole answer is there), `cache`, `engine` (queue and network included)
+and `gate`: each is a span and counts in one histogram. What happens inside the engine is timed by the engine itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from opentelemetry import context, trace
+from opentelemetry.context import Context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.observability.metrics import SECONDS
+
+Value = str | int | float | bool | list[str]
+_W3C = TraceContextTextMapPropagator()
+
+
+class Span:
+    """One open span. Attributes are named with `__` for a dot; those that are None are left out."""
+
+    def __init__(self, span: trace.Span) -> None:
+        self._span = span
+
+    def set(self, **attributes: Value | None) -> None:
+        """Set attributes."""
+        self._span.set_attributes(_dotted(attributes))
+
+    def event(self, name: str, **attributes: Value | None) -> None:
+        """Add something that happened at this moment."""
+        self._span.add_event(name, _dotted(attributes))
+
+    def fail(self, kind: str) -> None:
+        """Mark it as failed; `kind` is a reason or the name of a type."""
+        self._span.set_attribute("error.type", kind)
+        self._span.set_status(trace.Status(trace.StatusCode.ERROR))
+
+
+@contextmanager
+def span(
+    name: str, parent: Context | None = None, *, kind: str = "INTERNAL", **attributes: Value | None
+) -> Iterator[Span]:
+    """A span for as long as the block runs, under `parent` (of `under` or `received`) or whatever span is open here."""
+    # An exception's message may quote the text: only its type is kept.
+    with _tracer().start_as_current_span(
+        name,
+        context=parent,
+        kind=trace.SpanKind[kind],
+        attributes=_dotted(attributes),
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as open_span:
+        wrapped = Span(open_span)
+        try:
+            yield wrapped
+        except BaseException as error:
+            wrapped.fail(type(error).__name__)
+            raise
+
+
+def lasted(
+    name: str, seconds: float, ago: float = 0.0, parent: Context | None = None, **attributes: Value | None
+) -> None:
+    """A span that is over: it took `seconds` and ended `ago` seconds before now."""
+    end = time.time_ns() - int(ago * 1e9)
+    start = end - int(seconds * 1e9)
+    _tracer().start_span(name, context=parent, start_time=start, attributes=_dotted(attributes)).end(end)
+
+
+def here() -> Context:
+    """The present context, to hang spans below it from another thread."""
+    return context.get_current()
+
+
+def under(parent: trace.Span | None) -> Context:
+    """The context of a span that somebody else holds (LiteLLM hands one to its hooks), else the present one."""
+    return here() if parent is None else trace.set_span_in_context(parent)
+
+
+def headers() -> dict[str, str]:
+    """What carries the present span over HTTP; empty where there is none."""
+    carried: dict[str, str] = {}
+    _W3C.inject(carried)
+    return carried
+
+
+def received(given: Mapping[str, str]) -> Context:
+    """The context that another process sent with `headers`; what is no traceparent counts as none."""
+    return _W3C.extract(given)
+
+
+def export(service: str) -> None:
+    """Send the spans of this process where the standard OTEL_EXPORTER_OTLP_... variables say."""
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError:
+        raise ConfigError(
+            "traces are asked for, but OpenTelemetry is not installed: pip install 'aligner-proxy[otel]'"
+        ) from None
+    # What stands in OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES goes before our own name.
+    resource = Resource.create()
+    if str(resource.attributes.get("service.name", "")).startswith("unknown_service"):
+        resource = resource.merge(Resource({"service.name": service}))
+    provider = TracerProvider(resource=resource)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(provider)
+
+
+@cache
+def _tracer() -> trace.Tracer:
+    """Found once; a provider that is set afterwards is found through it, too."""
+    return trace.get_tracer("aligner_proxy")
+
+
+def _dotted(attributes: Mapping[str, Value | None]) -> dict[str, Value]:
+    return {name.replace("__", "."): value for name, value in attributes.items() if value is not None}
+
+
+@contextmanager
+def stage(name: str, *, kind: str = "INTERNAL", **attributes: Value | None) -> Iterator[Span]:
+    """Time a stage; it counts also when it fails."""
+    began = time.perf_counter()
+    try:
+        with span(f"aligner.{name}", None, kind=kind, **attributes) as stage_span:
+            yield stage_span
+    finally:
+        SECONDS.labels(name).observe(time.perf_counter() - began)
+
+
+def passed(name: str, seconds: float, parent: Any = None, **attributes: Value | None) -> None:
+    """A stage that others went through and that ends now."""
+    SECONDS.labels(name).observe(seconds)
+    lasted(f"aligner.{name}", seconds, 0.0, parent, **attributes)

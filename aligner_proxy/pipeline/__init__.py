@@ -1,0 +1,1 @@
+"""Correction of one answer: from eligibility to the delivered outcome."""

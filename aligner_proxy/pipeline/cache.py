@@ -1,0 +1,297 @@
+"""Cache of corrections: the latest in memory, all on disk or in a plugin's store; never across tenants.
+
+The store may fail in any way without costing a request: an entry that does not prove to be whole is dropped, and a
+store that cannot be read is left alone after one warning. `shared` lets identical requests in flight wait for one
+computation. Honouring `no-store` and deciding what is worth storing is the caller's business.
+
+A look-up on disk goes through another thread, and on a busy event loop waits for the interpreter twice: hence the
+memory. A plugin's store that raises, lies or is slow is a miss, never a failure; keys, proof of wholeness and sharing
+stay the gateway's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import diskcache
+from cachetools import TLRUCache
+from pydantic import ValidationError
+
+from aligner_proxy.engine.api import AlignerInfo, AlignResponse
+from aligner_proxy.errors import CorrectionError
+from aligner_proxy.observability.tracing import stage
+from aligner_proxy.plugins.api import CorrectionStore
+from aligner_proxy.plugins.isolation import Runner, Work
+from aligner_proxy.types import Correction, Exchange, Policy
+
+_MOST_CHARS = 4_000_000
+"""Of all texts together; a correction holds its text, and that of its segments once more."""
+_Kept = tuple[Correction, int, float]
+log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+Compute = Callable[[], Awaitable[Correction]]
+_DIGEST = hashlib.sha256().digest_size
+_BUSY_S = 1.0
+"""How long to wait for another process's write; a cache that takes longer is worse than none."""
+
+
+EDITING = 2
+"""Counted up when the same aligner would write other text than before. 2: what it writes is judged in its turn."""
+BUSY_S = 0.5
+"""A store that takes longer is worse than none."""
+
+
+class Recent:
+    """Corrections by key until they expire; those not used for longest make room. `clock` tells seconds since 1970."""
+
+    def __init__(self, most_chars: int = _MOST_CHARS, clock: Callable[[], float] = time.time) -> None:
+        self._kept: TLRUCache[str, _Kept] = TLRUCache(
+            most_chars, ttu=lambda _key, kept, _now: kept[2], timer=clock, getsizeof=lambda kept: kept[1]
+        )
+
+    def get(self, key: str) -> Correction | None:
+        """The correction, if it is here and young enough."""
+        kept = self._kept.get(key)
+        return kept[0] if kept else None
+
+    def put(self, key: str, correction: Correction, expires: float) -> None:
+        """Keep it until `expires` (seconds since 1970); one that would take all the room is not kept."""
+        self._kept.pop(key, None)
+        chars = len(key) + len(correction.text) + sum(len(segment.text) for segment in correction.segments)
+        if chars <= self._kept.maxsize:
+            self._kept[key] = correction, chars, expires
+
+
+class _BytesDisk(diskcache.Disk):  # type: ignore[misc]
+    """Serves bytes only: diskcache would unpickle, and so run, whatever else somebody put into the store."""
+
+    def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> Any:
+        if mode not in (diskcache.core.MODE_RAW, diskcache.core.MODE_BINARY):
+            return None
+        return super().fetch(mode, filename, value, read)
+
+
+@dataclass(slots=True)
+class _Flight:
+    task: asyncio.Task[Correction]
+    waiters: int = 0
+
+
+class CorrectionCache:
+    """Corrections by key: on disk for `ttl_s` seconds and `max_mb` megabytes, in flight for as long as they take."""
+
+    def __init__(self, directory: Path, ttl_s: float, max_mb: int) -> None:
+        self._directory = directory
+        self._ttl_s = ttl_s
+        self._limit = max_mb * 2**20
+        self._flights: dict[str, _Flight] = {}
+        self._recent = Recent()
+        self._store: diskcache.Cache | None = None
+        self._broken = False
+        # One thread, because sqlite connections belong to threads: this one is opened and closed where it is used.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="correction-cache")
+
+    def key(self, info: AlignerInfo, policy: Policy, exchange: Exchange) -> str:
+        """sha256 over everything that decides the correction, and over the tenant, who decides who may see it."""
+        parts = {
+            "aligner": info.content_hash,
+            "template": info.template_hash,
+            "objectives": [objective.text for objective in policy.objectives],
+            "decoding": {"editing": EDITING, "caution": policy.caution, "verify": policy.verify.value}
+            | ({"draft": policy.draft} if policy.draft else {})
+            | ({"inner": True} if exchange.inner else {})
+            | ({"score_only": True} if policy.score_only else {}),
+            "tenant": policy.tenant,
+            "turns": [[turn.role, turn.content] for turn in exchange.turns],
+            "answer": exchange.answer,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    async def get(self, key: str) -> Correction | None:
+        """The stored correction, or None when there is none that is whole and young enough."""
+        with stage("cache"):
+            known = None if self._broken else self._recent.get(key)
+            return known or await self._stored(key)
+
+    async def _stored(self, key: str) -> Correction | None:
+        """What the disk knows; from now on it is known without it."""
+        raw, expires = await self._run(lambda store: store.get(key, expire_time=True)) or (None, None)
+        if raw is None:
+            return None
+        correction = unpack(key, raw)
+        if correction is None:
+            log.warning("correction cache: entry %s is corrupt and was dropped", key[:12])
+            await self._run(lambda store: store.delete(key))
+        elif expires is not None:
+            self._recent.put(key, correction, expires)
+        return correction
+
+    async def put(self, key: str, correction: Correction) -> None:
+        """Remember `correction`; the entries not used for longest make room."""
+        packed = pack(key, correction)
+        if await self._run(lambda store: store.set(key, packed, expire=self._ttl_s)):
+            self._recent.put(key, correction, time.time() + self._ttl_s)
+
+    async def get_or_compute(
+        self, key: str, compute: Compute, *, aligner: str = "", remember: bool = True
+    ) -> tuple[Correction, bool | None]:
+        """The correction under `key`, and whether it was stored (None: `remember` is off and nothing was looked up).
+
+        `aligner` is the content hash of which the key speaks: what another one computed is not stored.
+
+        It is computed once for all who ask for it meanwhile. A waiter that is cancelled leaves the others alone; when
+        the last one goes, the computation is cancelled. An error reaches all waiters and is forgotten: the next request
+        computes anew.
+        """
+        if remember and (known := await self.get(key)) is not None:
+            return known, True
+        flight = self._flights.get(key)
+        if flight is None:
+            work = self._compute(key, compute, aligner, remember=remember)
+            flight = self._flights[key] = _Flight(asyncio.create_task(work))
+            flight.task.add_done_callback(lambda task: self._landed(key, task))
+        flight.waiters += 1
+        try:
+            return await asyncio.shield(flight.task), False if remember else None
+        finally:
+            flight.waiters -= 1
+            if not flight.waiters and not flight.task.done():
+                flight.task.cancel()
+                self._forget(key, flight.task)
+
+    async def _compute(self, key: str, compute: Compute, aligner: str, *, remember: bool) -> Correction:
+        """Compute a correction and store it, before the gate.
+
+        The gate is cheap and runs again on every hit, so a changed gate holds at once and needs no new key. A
+        correction made by another aligner than the key names (the engine was swapped meanwhile) is not stored.
+        """
+        correction = await compute()
+        if remember and correction.aligner in ("", aligner):
+            await self.put(key, correction)
+        return correction
+
+    def _landed(self, key: str, task: asyncio.Task[Correction]) -> None:
+        self._forget(key, task)
+        if not task.cancelled():
+            task.exception()  # every waiter may be gone by now; an unread exception would be logged, with its text
+
+    def _forget(self, key: str, task: asyncio.Task[Correction]) -> None:
+        """Take the flight off the board, unless a newer one has taken its place."""
+        flight = self._flights.get(key)
+        if flight is not None and flight.task is task:
+            del self._flights[key]
+
+    async def aclose(self) -> None:
+        """Cancel what is in flight and close the store."""
+        tasks = [flight.task for flight in self._flights.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        self._thread.shutdown(wait=False)
+
+    def _close(self) -> None:
+        self._broken = True
+        if self._store is not None:
+            self._store.close()
+
+    async def _run(self, action: Callable[[diskcache.Cache], _T]) -> _T | None:
+        """Do `action` on the store in its thread; None when it cannot be done."""
+        if self._broken:
+            return None
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._try, action)
+
+    def _try(self, action: Callable[[diskcache.Cache], _T]) -> _T | None:
+        try:
+            return None if self._broken else action(self._opened())
+        except diskcache.Timeout:
+            return None  # another process is writing; a miss is cheaper than waiting
+        except (sqlite3.Error, OSError, ValueError, TypeError, KeyError) as error:
+            self._give_up(error)
+            return None
+
+    def _opened(self) -> diskcache.Cache:
+        if self._store is None:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._directory.chmod(0o700)
+            self._store = diskcache.Cache(
+                str(self._directory),
+                timeout=_BUSY_S,
+                disk=_BytesDisk,
+                size_limit=self._limit,
+                eviction_policy="least-recently-used",
+            )
+        return self._store
+
+    def _give_up(self, error: Exception) -> None:
+        self._broken = True
+        log.warning(
+            "correction cache: %s cannot be used (%s); going on without it. Remove the folder and restart to mend it",
+            self._directory,
+            type(error).__name__,
+        )
+
+
+def pack(key: str, correction: Correction) -> bytes:
+    """As it is stored: its digest, then itself."""
+    body = AlignResponse.of(correction).model_dump_json().encode()
+    return _digest(key, body) + body
+
+
+def _digest(key: str, body: bytes) -> bytes:
+    """The key is part of it: an entry that was moved under another key, say another tenant's, is not whole."""
+    return hashlib.sha256(key.encode() + b"\n" + body).digest()
+
+
+def unpack(key: str, raw: object) -> Correction | None:
+    """The correction in `raw`, or None if a single bit of it is wrong."""
+    if not isinstance(raw, bytes) or _digest(key, raw[_DIGEST:]) != raw[:_DIGEST]:
+        return None
+    try:
+        return AlignResponse.model_validate_json(raw[_DIGEST:]).correction()
+    except ValidationError:
+        return None
+
+
+class PluginCache(CorrectionCache):
+    """Corrections in a plugin's store; the folder is never made."""
+
+    def __init__(self, directory: Path, ttl_s: float, store: CorrectionStore, caller: Runner) -> None:
+        super().__init__(directory, ttl_s, max_mb=1)
+        self._age_s = ttl_s
+        self._kept = store
+        self._caller = caller
+        self._well = True
+
+    async def get(self, key: str) -> Correction | None:
+        """The stored correction, or None where there is none, or none that is whole."""
+        raw = await self._asked(lambda: self._kept.get(key))
+        return None if raw is None else unpack(key, raw)
+
+    async def put(self, key: str, correction: Correction) -> None:
+        """Remember `correction`, if the store takes it."""
+        packed = pack(key, correction)
+        await self._asked(lambda: self._kept.put(key, packed, self._age_s))
+
+    async def _asked(self, work: Work[_T]) -> _T | None:
+        try:
+            async with asyncio.timeout(BUSY_S):
+                answer = await self._caller.call(work)
+        except (CorrectionError, TimeoutError) as error:
+            if self._well:
+                name = type(error).__name__
+                log.warning("correction cache: its store fails (%s); going on without it meanwhile", name)
+            self._well = False
+            return None
+        self._well = True
+        return answer

@@ -1,0 +1,157 @@
+"""Outcome of a correction: its status and reason, the class of a failure, and what follows it.
+
+The table is the only place that says which failure is of which class. A `Budget` is one choice's time and attempts:
+nothing is begun past its deadline, and a later attempt gets only what is left. Nothing here waits, asks or delivers.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from aligner_proxy.errors import BY_REASON, BreakerOpen, CorrectionError, DeadlineExceeded, EngineOverloaded
+from aligner_proxy.gate.judge import Verdict
+from aligner_proxy.types import Correction, Exchange, FailureClass, Mode, OnError, Outcome, Policy, Status
+
+INTERNAL = "internal_error"
+"""The reason of an error that is none of ours."""
+GATE = "gate_"
+"""How the reasons of the gate begin."""
+_DELIVERED = f"{GATE}partly:"
+"""How they begin where it refused some edits and delivered others, or would have, in shadow mode."""
+
+
+# How often a failure of a class is tried; what is not here is tried until the deadline. The same question to a faulty
+# engine mostly gets the same answer, and every try costs all tenants engine time.
+TRIES = {
+    FailureClass.TIMEOUT: 2,
+    FailureClass.GATE: 2,
+    FailureClass.INVALID_OUTPUT: 2,
+    FailureClass.BUG: 2,
+}
+MORE_CAUTION = 2.0
+"""Nats that the next try is more careful when the gate refused the last one: the same try would end the same way."""
+_FIRST_TRY = 0.5
+"""Share of the deadline that the first try may take where timeouts are to be tried again: a second one needs time."""
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 1.0
+
+
+def class_of(reason: str | None) -> FailureClass | None:
+    """The class of a reason; None where it names no failure."""
+    if reason is not None and reason.startswith(GATE) and not reason.startswith(_DELIVERED):
+        return FailureClass.GATE
+    if reason == INTERNAL:
+        return FailureClass.BUG
+    error = BY_REASON.get(reason or "")
+    return error.failure if error else None
+
+
+def kind_of(outcome: Outcome) -> FailureClass | None:
+    """The class of an outcome; a correction that is delivered is no failure, whatever the gate took out of it."""
+    return None if outcome.status is Status.CORRECTED else class_of(outcome.reason)
+
+
+def blocks(outcome: Outcome) -> bool:
+    """Whether the client gets an error in place of the answer. Shadow mode promises the original, whatever happens."""
+    kind = kind_of(outcome)
+    policy = outcome.policy
+    if kind is None or policy.mode is not Mode.ENFORCE:
+        return False
+    action = policy.on_error.of(kind)
+    return (policy.after_retry if action is OnError.RETRY else action) is OnError.BLOCK
+
+
+def closed(outcome: Outcome) -> Outcome:
+    """The last word on a choice: where a refused correction blocks the answer, the answer failed."""
+    return replace(outcome, status=Status.FAILED) if blocks(outcome) else outcome
+
+
+@dataclass(slots=True)
+class Budget:
+    """The time and the tries of one choice under its policy."""
+
+    policy: Policy
+    until: float = field(init=False)
+    made: int = 0
+    _failed: Counter[FailureClass] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.until = time.monotonic() + self.policy.deadline_s
+
+    def begin(self) -> float:
+        """One more try begins: the seconds it may take."""
+        self.made += 1
+        left = max(0.0, self.until - time.monotonic())
+        first_of_two = self.made == 1 and self.policy.on_error.timeout is OnError.RETRY
+        return left * _FIRST_TRY if first_of_two else left
+
+    @property
+    def asked(self) -> Policy:
+        """The policy that the next try is asked with."""
+        refused = self._failed[FailureClass.GATE]
+        return replace(self.policy, caution=self.policy.caution + refused * MORE_CAUTION) if refused else self.policy
+
+    def again(self, outcome: Outcome, error: Exception | None) -> float | None:
+        """Seconds to wait before the next try; None when this outcome stands."""
+        kind = kind_of(outcome)
+        if kind is None or self.policy.on_error.of(kind) is not OnError.RETRY:
+            return None
+        self._failed[kind] += 1
+        if self._failed[kind] >= TRIES.get(kind, math.inf):
+            return None
+        pause = self._pause(kind, error)
+        return pause if time.monotonic() + pause < self.until else None
+
+    def _pause(self, kind: FailureClass, error: Exception | None) -> float:
+        """As long as the engine or the breaker asked for, otherwise a little longer each time."""
+        if kind in (FailureClass.GATE, FailureClass.TIMEOUT):
+            return 0.0
+        if isinstance(error, EngineOverloaded | BreakerOpen):
+            return error.retry_after_s + random.uniform(0, _FIRST_PAUSE_S)
+        return min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** (self.made - 1)) * random.uniform(1, 1.5)
+
+
+def reason_of(error: Exception) -> str:
+    """The reason that an outcome gives for an error."""
+    if isinstance(error, CorrectionError):
+        return error.reason
+    return DeadlineExceeded.reason if isinstance(error, TimeoutError) else INTERNAL
+
+
+def judged(
+    exchange: Exchange,
+    answer: str,
+    policy: Policy,
+    correction: Correction,
+    cache_hit: bool | None,
+    verdict: Verdict,
+) -> Outcome:
+    """What becomes of `answer`; in shadow mode the reason says what would have been done."""
+    changed = verdict.text != answer
+    status = Status.CORRECTED if changed else Status.UNCHANGED
+    reason = verdict.reason
+    if policy.mode is Mode.SHADOW:
+        status = Status.SHADOW
+        reason = reason or ("would_correct" if changed else "would_leave")
+    return Outcome(
+        status=status,
+        reason=reason,
+        text=verdict.text if status is Status.CORRECTED else answer,
+        policy=policy,
+        index=exchange.index,
+        cache_hit=cache_hit,
+        correction=correction,
+        edited=verdict.text,
+        edits=verdict.edits,
+        dropped=verdict.dropped,
+    )
+
+
+def gate_reason(dropped: Sequence[str], *, changed: bool) -> str | None:
+    """The reason of an outcome of which the gate dropped edits by these rules; `changed`: others are delivered."""
+    return f"gate_{'partly:' if changed else ''}{dropped[0]}" if dropped else None

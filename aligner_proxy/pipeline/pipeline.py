@@ -1,0 +1,278 @@
+"""Correction of one answer: eligibility, cache, engine, gate. Read this first.
+
+`Pipeline.align` never raises: whatever goes wrong becomes an outcome with a named reason, and what the client then gets
+is the policy's `on_error` for that class of failure (outcomes.py). Plugins and JSON answers are wrappers around the
+correction of one text, chosen once for each answer. No wire format and no HTTP is known here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+
+from aligner_proxy.correctors.registry import MISSING, Correctors, Revising
+from aligner_proxy.engine.api import (
+    MAX_TEXTS,
+    AlignRequest,
+    DeferredSession,
+    Engine,
+    Session,
+    StatesRequest,
+    text_states,
+)
+from aligner_proxy.errors import AnswerTooLong, CorrectionError, QuotaSpent
+from aligner_proxy.gate.judge import Verdict, judge_in_thread
+from aligner_proxy.observability.tracing import stage
+from aligner_proxy.pipeline import eligibility, outcomes
+from aligner_proxy.pipeline.cache import CorrectionCache
+from aligner_proxy.pipeline.json_answers import JsonAnswer
+from aligner_proxy.pipeline.outcomes import judged
+from aligner_proxy.plugins.api import Corrected, Inner
+from aligner_proxy.plugins.extensions import NO_EXTENSIONS, SELECT_S, Extensions
+from aligner_proxy.plugins.registry import PluginRules
+from aligner_proxy.types import METAALIGNER, Correction, Exchange, Outcome, Policy, Quota, Status, StreamMode
+
+# What the engine's answer may need for its way back: its own failure should arrive before our deadline ends the wait.
+_RETURN_S = 0.05
+_RETURN_SHARE = 0.05
+log = logging.getLogger(__name__)
+
+
+_FIRST_WORD = "Begun."
+"""Stands for an answer of which only the beginning is there: its words and its length say nothing yet."""
+
+
+def align_request(exchange: Exchange, text: str, policy: Policy, deadline: float) -> AlignRequest:
+    """The correction of `text` under a policy until `deadline` (`time.monotonic()` seconds)."""
+    left = max(0.001, deadline - time.monotonic())
+    tenant, quota = account(policy)
+    return AlignRequest(
+        request_id=f"{exchange.call_id}/{exchange.index}",
+        turns=exchange.turns,
+        answer=text,
+        objectives=tuple(objective.text for objective in policy.objectives),
+        caution=policy.caution,
+        verify=policy.verify,
+        aligner=policy.aligner,
+        deadline_s=left - min(_RETURN_S, left * _RETURN_SHARE),
+        tenant=tenant,
+        quota=quota,
+        draft=policy.draft,
+        open_ended=not exchange.inner,
+        score_only=policy.score_only,
+    )
+
+
+class EngineEncoder:
+    """Hidden states of texts for one request, from the aligner of its policy. Satisfies `TextEncoder`."""
+
+    def __init__(self, engine: Engine, policy: Policy, call_id: str, deadline_s: float) -> None:
+        self._engine = engine
+        self._policy = policy
+        self._call_id = call_id
+        self._deadline_s = deadline_s
+
+    async def identity(self) -> str:
+        """The aligner's content hash."""
+        return (await self._engine.info()).named(self._policy.aligner).content_hash
+
+    async def states(self, texts: Sequence[str], layers: Sequence[int]) -> list[list[float]]:
+        """Rows [texts, layers * hidden size]."""
+        rows: list[list[float]] = []
+        for first in range(0, len(texts), MAX_TEXTS):
+            rows += await text_states(self._engine, self._request(texts[first : first + MAX_TEXTS], layers))
+        return rows
+
+    def _request(self, texts: Sequence[str], layers: Sequence[int]) -> StatesRequest:
+        tenant, quota = account(self._policy)
+        return StatesRequest(
+            request_id=f"{self._call_id}/states",
+            texts=tuple(texts),
+            layers=tuple(layers),
+            aligner=self._policy.aligner,
+            deadline_s=self._deadline_s,
+            tenant=tenant,
+            quota=quota,
+        )
+
+
+def account(policy: Policy) -> tuple[str, Quota | None]:
+    """The tenant of a policy and its quota, as digests: an engine shares out places without names."""
+    quota = policy.quota
+    return _digest(policy.tenant), quota and replace(quota, account=_digest(quota.account))
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+class Pipeline:
+    """The hot path. Holds what all requests share; nothing about a request is kept here."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        cache: CorrectionCache | None = None,
+        *,
+        remember: bool = True,
+        correctors: Correctors | None = None,
+        rules: PluginRules | None = None,
+        extensions: Extensions | None = None,
+    ) -> None:
+        self.engine = engine
+        self.correctors: Correctors = {**(correctors or {}), METAALIGNER: engine}
+        self.rules = rules or PluginRules({})
+        self.extensions = extensions or NO_EXTENSIONS
+        self.cache = cache
+        self.remember = remember
+        """False: nothing is stored, but identical requests in flight still share one correction."""
+
+    async def align(self, exchange: Exchange, policy: Policy, session: Session | None = None) -> Outcome:
+        """Correct one choice; `session` is what the engine has read of it. Only `CancelledError` leaves this."""
+        started = time.perf_counter()
+        budget = outcomes.Budget(await self.selected(exchange, policy))
+        try:
+            outcome, error = await self._attempt(exchange, budget, session)
+            while (pause := budget.again(outcome, error)) is not None:
+                await asyncio.sleep(pause)
+                # What was read ahead is good for one attempt; later ones send the whole answer.
+                outcome, error = await self._attempt(exchange, budget, None)
+        finally:
+            if session is not None:
+                await session.aclose()
+        elapsed_ms = (time.perf_counter() - started) * 1000
+        return outcomes.closed(replace(outcome, ms=elapsed_ms, attempts=budget.made))
+
+    async def _attempt(
+        self, exchange: Exchange, budget: outcomes.Budget, session: Session | None
+    ) -> tuple[Outcome, Exception | None]:
+        """One attempt: its outcome, and the error that ended it."""
+        policy = budget.policy
+        try:
+            if (reason := eligibility.skip_reason(exchange, policy)) is not None:
+                return Outcome(Status.SKIPPED, reason.value, exchange.answer, policy, exchange.index), None
+            seconds = budget.begin()
+            async with asyncio.timeout(seconds):
+                steps = self._steps(exchange, budget.asked, time.monotonic() + seconds, session)
+                corrected = await steps.correct(exchange.answer or "", budget.asked)
+            return self._outcome(exchange, policy, corrected), None
+        except Exception as error:  # noqa: BLE001 - the package's one boundary: a correction must not cost the answer
+            return failed(error, exchange, policy), error
+
+    def _steps(self, exchange: Exchange, policy: Policy, deadline: float, session: Session | None) -> Inner:
+        """The correction of one text inside the wrappers that this policy and this answer ask for."""
+        if not eligibility.is_structured(exchange):
+            return self.extensions.wrap(policy, _TextCorrection(self, exchange, policy, deadline, session))
+        # Each text of a JSON answer has more of the answer behind it, and was not read ahead by itself.
+        inside = _TextCorrection(self, replace(exchange, inner=True), policy, deadline, None)
+        return JsonAnswer(self.extensions.wrap(policy, inside), exchange)
+
+    def _outcome(self, exchange: Exchange, policy: Policy, corrected: Corrected) -> Outcome:
+        """The outcome of a correction, with what extensions report of it."""
+        answer = exchange.answer or ""
+        outcome = judged(exchange, answer, policy, corrected.correction, corrected.cache_hit, corrected.verdict)
+        if eligibility.is_structured(exchange):
+            return outcome  # what is counted in prose means nothing in JSON
+        return replace(outcome, reports=self.extensions.report(policy, answer, corrected.verdict.text))
+
+    async def read(self, exchange: Exchange, policy: Policy) -> Session | None:
+        """Let the engine read an answer of which `exchange` has the beginning; None where it will not be corrected."""
+        policy = await self.selected(exchange, policy)
+        begun = replace(exchange, answer=_FIRST_WORD, finish_reason=None)
+        if eligibility.check(begun, policy) is not None:
+            return None
+        engine = self.engine_of(policy)
+        by_segments = policy.stream is StreamMode.SENTENCE and self.piecewise(policy)
+        if policy.corrector != METAALIGNER and not by_segments:
+            return DeferredSession(engine)  # holds no place while the upstream writes
+        deadline = time.monotonic() + policy.deadline_s
+        policy = self.extensions.prefill(policy)
+        if not policy.objectives:
+            return None
+        return await engine.read(align_request(exchange, "", policy, deadline))
+
+    def piecewise(self, policy: Policy) -> bool:
+        """Whether an answer can be corrected while it is written; wrappers and rules of plugins need the whole."""
+        by_segments = policy.corrector == METAALIGNER or isinstance(self.engine_of(policy), Revising)
+        return by_segments and not policy.plugin_rules and not self.extensions.wraps(policy)
+
+    async def selected(self, exchange: Exchange, policy: Policy) -> Policy:
+        """The policy with its objectives chosen for this conversation, where a plugin is to choose and has not yet."""
+        if not self.extensions.selects(policy):
+            return policy
+        encoder = EngineEncoder(self.engine, policy, exchange.call_id, min(SELECT_S, policy.deadline_s))
+        return await self.extensions.select(policy, exchange.turns, encoder)
+
+    def engine_of(self, policy: Policy) -> Engine:
+        """The aligner's engine, or the corrector that stands in its place under this policy."""
+        return self.correctors.get(policy.corrector, MISSING)
+
+
+class _TextCorrection:
+    """The innermost correction of one text: cache, engine and gate. Satisfies `Inner`."""
+
+    def __init__(
+        self, pipeline: Pipeline, exchange: Exchange, policy: Policy, deadline: float, session: Session | None
+    ) -> None:
+        self._pipeline = pipeline
+        self._exchange = exchange
+        self._session = session
+        self._read_ahead = _question(exchange.answer, pipeline.extensions.prefill(policy)) if session else None
+        self.deadline = deadline
+
+    async def correct(self, text: str, policy: Policy) -> Corrected:
+        """The correction of `text`, from the cache or the engine, as the gate lets it pass."""
+        exchange = self._exchange if text == self._exchange.answer else replace(self._exchange, answer=text)
+        compute = self._engine_call(exchange, text, policy)
+        cache = self._pipeline.cache
+        if cache is None or exchange.no_store:
+            correction = await compute()
+            cache_hit = None
+        else:
+            info = await self._pipeline.engine_of(policy).info()
+            if policy.corrector == METAALIGNER:
+                info = info.named(policy.aligner)
+            key = cache.key(info, policy, exchange)
+            correction, cache_hit = await cache.get_or_compute(
+                key, compute, aligner=info.content_hash, remember=self._pipeline.remember
+            )
+        return Corrected(correction, cache_hit, await self.judge(text, correction, policy))
+
+    async def judge(self, text: str, correction: Correction, policy: Policy) -> Verdict:
+        """The verdict of the gate, with the rules of plugins that the policy names."""
+        with stage("gate"):
+            judge = self._pipeline.rules.judge if policy.plugin_rules else judge_in_thread
+            return await judge(text, correction, policy)
+
+    async def has_detector(self, policy: Policy) -> bool:
+        """Whether the engine has a detector head that can score texts."""
+        try:
+            return (await self._pipeline.engine.info()).named(policy.aligner).has_head
+        except CorrectionError:
+            return False
+
+    def _engine_call(self, exchange: Exchange, text: str, policy: Policy) -> Callable[[], Awaitable[Correction]]:
+        """The call that asks the engine; what it has read ahead is used once, for the very question that was read."""
+        ask: Callable[[AlignRequest], Awaitable[Correction]] = self._pipeline.engine_of(policy).align
+        if self._session is not None and _question(text, policy) == self._read_ahead:
+            ask = self._session.finish
+            self._session = None
+        return lambda: ask(align_request(exchange, text, policy, self.deadline))
+
+
+def _question(text: str | None, policy: Policy) -> tuple[object, ...]:
+    """What a correction depends on, within one request."""
+    corrected_by = (policy.corrector, policy.aligner)
+    return (text, policy.objectives, *corrected_by, policy.caution, policy.verify, policy.draft, policy.score_only)
+
+
+def failed(error: Exception, exchange: Exchange, policy: Policy) -> Outcome:
+    """The outcome of an error. Only its type is logged: messages of foreign exceptions may quote the text."""
+    reason = outcomes.reason_of(error)
+    status = Status.SKIPPED if isinstance(error, AnswerTooLong | QuotaSpent) else Status.FAILED
+    log.warning("call %s choice %d: %s (%s)", exchange.call_id, exchange.index, reason, type(error).__name__)
+    return Outcome(status, reason, exchange.answer, policy, exchange.index)

@@ -1,0 +1,528 @@
+"""Correction of an answer that is released while it is still being written.
+
+One `Passage` per choice or text part. Segment after segment is decided in order and never taken back: one that is not
+flagged goes out as it is, a flagged stretch is replaced as soon as the first segment behind it that stays is known, and
+what the gate refuses goes out as it is, too. When anything fails, or the answer turns out to be none that may be
+edited, all that is undecided goes out as the upstream wrote it. Wire formats are not known here.
+
+What the engine has forgotten, or never took in because it was full or away, is read again from the beginning, within
+the deadline: verdicts are causal, so they are the same. As long as nothing went out there is a better way: to hold the
+answer and send it whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from bisect import bisect_right
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from aligner_proxy.engine.api import DeferredSession, Session, Span
+from aligner_proxy.engine.client.retry import NotReady, retry
+from aligner_proxy.errors import CorrectionError, EngineFault, EngineOverloaded, EngineUnavailable, SessionLost
+from aligner_proxy.gate.judge import Verdict, judge_in_thread
+from aligner_proxy.observability.tracing import stage
+from aligner_proxy.pipeline import eligibility, outcomes
+from aligner_proxy.pipeline.outcomes import gate_reason, judged
+from aligner_proxy.pipeline.pipeline import Pipeline, failed
+from aligner_proxy.text.structure import Cutter, Segment
+from aligner_proxy.types import Correction, Exchange, JsonStrings, Outcome, Policy, SegmentScore, SkipReason, Status
+
+Result = TypeVar("Result")
+LOST = (SessionLost, EngineUnavailable, EngineOverloaded)
+"""The engine does not read the answer; what else goes wrong would go wrong again."""
+PATIENCE_S = 5.0
+"""How long an engine that is away or full is asked to read again, like one that is asked for a whole answer."""
+_BEGUN = "Begun."
+"""Stands for an answer of which only the beginning is there: its words and its length do not say anything yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """`text` goes out in place of the characters `start` to `end` of the original."""
+
+    start: int
+    end: int
+    text: str
+
+    def part(self, start: int, end: int) -> str:
+        """The share of `text` that goes out with these characters of the original, so that a replay keeps its pace."""
+        size = self.end - self.start
+        length = len(self.text)
+        first = max(start, self.start) - self.start
+        last = min(end, self.end) - self.start
+        return self.text[length * first // size : length * last // size]
+
+
+class ReplacementMap:
+    """All that is decided of an answer; what is not, goes out as it is."""
+
+    def __init__(self) -> None:
+        self.end = 0
+        """So many characters are decided."""
+        self._all: list[Replacement] = []
+
+    def add(self, end: int, text: str) -> None:
+        """`text` goes out in place of the next characters, up to `end`."""
+        self._all.append(Replacement(self.end, end, text))
+        self.end = end
+
+    def out(self, start: int, end: int, original: str) -> str:
+        """What goes out in place of these characters."""
+        at = bisect_right(self._all, start, key=lambda replacement: replacement.end)
+        pieces: list[str] = []
+        while start < end and at < len(self._all):
+            pieces.append(self._all[at].part(start, end))
+            start = min(end, self._all[at].end)
+            at += 1
+        return "".join(pieces) + original[start:end]
+
+
+@dataclass(slots=True)
+class EditTally:
+    """What was written in place of the flagged stretches of one answer, summed up."""
+
+    corrections: list[Correction] = field(default_factory=list)
+    aligner: str = ""
+    edits: int = 0
+    refused: list[str] = field(default_factory=list)
+    """The gate's rule for each stretch that it kept as it was."""
+
+    def add(self, correction: Correction) -> None:
+        """The engine wrote something."""
+        self.corrections.append(correction)
+        self.aligner = correction.aligner or self.aligner
+
+    def judge(self, refusal: str | None) -> None:
+        """The gate lets it go out, or has refused it by this rule."""
+        self.edits += 1
+        if refusal:
+            self.refused.append(refusal)
+
+
+def placed(run: Sequence[Segment], lead: str, text: str, *, begins: bool, last: bool) -> tuple[int, str]:
+    """Up to where a replacement of `run` reaches, and what goes out there, the white space `lead` before it included.
+
+    A stretch that vanishes leaves one of the two breaks around it, the larger one (as `segments.join` does), and none
+    where the answer `begins` with it.
+    """
+    if text:
+        return run[-1].end, lead + text
+    gap = run[-1].gap
+    kept = gap if last or gap.count("\n") > lead.count("\n") else lead
+    return run[-1].end + len(gap), "" if begins else kept
+
+
+async def objection(
+    original: str, edited: str, correction: Correction, verdicts: tuple[SegmentScore, ...], policy: Policy
+) -> str | None:
+    """The rule that the answer so far breaks as it is edited; `verdicts` are those on what there is of it."""
+    with stage("gate"):
+        verdict = await judge_in_thread(original, replace(correction, text=edited, segments=verdicts), policy)
+    return None if verdict.text == edited else str(verdict.reason).removeprefix("gate_").removeprefix("partly:")
+
+
+class ResumableSession:
+    """`exchange` is the answer so far. `feed` and `end` raise no error of the engine: the next question does."""
+
+    def __init__(self, pipeline: Pipeline, policy: Policy, exchange: Callable[[], Exchange]) -> None:
+        self._pipeline = pipeline
+        self._policy = policy
+        self._exchange = exchange
+        self._text = ""
+        self._ended = False
+        self._session: Session | None = None
+        self._failure: CorrectionError | None = None
+
+    async def begin(self) -> bool:
+        """Let the engine read along; False where the answer may not be edited, or only as a whole."""
+        try:
+            self._session = await self._pipeline.read(self._exchange(), self._policy)
+        except LOST as error:
+            self._failure = error
+        return self._session is not None or self._failure is not None
+
+    async def hold(self) -> Session:
+        """The engine's session for an answer that is held from here on, as long as there is one."""
+        if self._failure is not None or self._session is None:
+            await self.aclose()
+            return DeferredSession(self._pipeline.engine_of(self._policy))
+        return self._session
+
+    async def feed(self, text: str) -> None:
+        """More of the answer."""
+        self._text += text
+        await self._pass_on(lambda session: session.feed(text))
+
+    async def end(self) -> None:
+        """There is no more."""
+        self._ended = True
+        await self._pass_on(lambda session: session.end())
+
+    async def judged(self, known: int, *, again: bool) -> tuple[SegmentScore, ...] | None:
+        """More verdicts than `known`; None: this engine has none before the end. `again`: read again what is lost."""
+        return await self._ask(lambda session: session.judged(known), again)
+
+    async def replace(self, span: Span, *, again: bool) -> Correction:
+        """What stands in place of a flagged stretch."""
+        return await self._ask(lambda session: session.replace(span), again)
+
+    async def aclose(self) -> None:
+        """Let the engine go."""
+        session = self._session
+        self._session = None
+        if session is not None:
+            await session.aclose()
+
+    async def _pass_on(self, call: Callable[[Session], Awaitable[object]]) -> None:
+        session = self._session
+        if session is None:
+            return
+        try:
+            await call(session)
+        except CorrectionError as error:
+            if session is self._session:
+                self._failure = error
+
+    async def _ask(self, call: Callable[[Session], Awaitable[Result]], again: bool) -> Result:
+        try:
+            if self._failure is not None or self._session is None:
+                raise self._failure or SessionLost("nobody reads this answer")
+            return await call(self._session)
+        except LOST as error:
+            self._failure = error
+            if not again:
+                raise
+        return await retry(lambda _: self._ask_again(call), self._policy.deadline_s, PATIENCE_S)
+
+    async def _ask_again(self, call: Callable[[Session], Awaitable[Result]]) -> Result:
+        await self._begin_again()
+        assert self._session is not None
+        result = await call(self._session)
+        if result is None:
+            raise NotReady("the engine is in doubt and reads nothing ahead")
+        return result
+
+    async def _begin_again(self) -> None:
+        """Another session in place of the lost one, fed with everything that there is so far."""
+        await self.aclose()
+        session = await self._pipeline.read(self._exchange(), self._policy)
+        if session is None:
+            raise SessionLost("this answer may not be edited any more")
+        fed = 0
+        try:
+            while fed < len(self._text):
+                more = self._text[fed:]
+                fed = len(self._text)
+                await session.feed(more)
+            self._session = session
+            self._failure = None
+            if self._ended:
+                await session.end()
+        except BaseException:
+            await session.aclose()
+            raise
+
+
+class StreamingCorrection:
+    """Corrects one text piece by piece.
+
+    `exchange` is the answer so far; `notify` is called whenever more of it is decided. Places are characters of the
+    original.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, policy: Policy, exchange: Callable[[], Exchange], notify: Callable[[], None]
+    ) -> None:
+        self._pipeline = pipeline
+        self._policy = policy
+        self._exchange = exchange
+        self._notify = notify
+        self.done = False
+        """All that came or may still come is decided."""
+        self.changed = False
+        """Something else goes out in place of some segment."""
+        self._text = ""
+        self._cutter = Cutter()
+        self._segments: list[Segment] = []
+        self._ended = False
+        self._verdicts: tuple[SegmentScore, ...] = ()
+        self._behind: SegmentScore | None = None
+        """The verdict on the place behind the last segment; flagged, something is missing there."""
+        self._next = 0
+        """The first segment that is not decided."""
+        self._replacements = ReplacementMap()
+        self._tally = EditTally()
+        self._closed: tuple[Status, str] | None = None
+        self._whole: Outcome | None = None
+        """The outcome of an answer that was held and corrected as a whole."""
+        self._ended_at = 0.0
+        self._ms = 0.0
+        self._session = ResumableSession(pipeline, policy, exchange)
+        self._more = asyncio.Event()
+        self._work = asyncio.create_task(self._decide())
+
+    @property
+    def length(self) -> int:
+        """How much of the original has come."""
+        return len(self._text)
+
+    async def feed(self, text: str) -> None:
+        """More of the answer. What comes after its end goes out as it is."""
+        first = not self._text
+        self._text += text
+        if self._ended or self.done:
+            return
+        if self.length > self._policy.max_answer_chars:
+            self.close(Status.SKIPPED, SkipReason.TOO_LONG.value)
+        elif not first or await self._begin():
+            self._segments += self._cutter.feed(text)
+            await self._attempt(self._session.feed(text))
+            self._more.set()
+
+    async def end(self) -> None:
+        """The answer has ended."""
+        if not (self._ended or self.done):
+            self._ended = True
+            self._ended_at = time.perf_counter()
+            self._segments += self._cutter.end()
+            await self._attempt(self._session.end())
+            self._more.set()
+
+    def check(self) -> None:
+        """Look again whether the answer may be edited: something came that is not its text."""
+        reason = None if self.done else eligibility.check(replace(self._exchange(), answer=_BEGUN), self._policy)
+        whole = reason is SkipReason.STRUCTURED_OUTPUT and self._policy.json_strings is JsonStrings.CORRECT
+        if reason is not None and not whole:
+            self.close(Status.SKIPPED, reason.value)
+
+    def close(self, status: Status, reason: str) -> None:
+        """All that is undecided goes out as it is."""
+        if not self.done:
+            self._closed = (status, reason)
+            self._seal()
+
+    def decided(self, end: int) -> bool:
+        """Whether it is known what goes out in place of the first `end` characters."""
+        return self.done or end <= self._replacements.end
+
+    def out(self, start: int, end: int) -> str:
+        """What goes out in place of these characters, which have to be decided."""
+        return self._replacements.out(start, end, self._text)
+
+    def outcome(self) -> Outcome:
+        """What became of the answer, once the stream has ended."""
+        text = self.out(0, self.length)
+        if self._whole is not None:
+            return replace(self._whole, text=text)  # more may have come behind the end
+        tally = self._tally
+        scores = self._verdicts_up_to(self.length)
+        correction = Correction(text, scores, aligner=tally.aligner).with_cost_of(tally.corrections)
+        reason = gate_reason(tally.refused, changed=self.changed)
+        verdict = Verdict(text, reason, tally.edits, tuple(tally.refused))
+        outcome = judged(self._exchange(), self._text, self._policy, correction, None, verdict)
+        status, reason = self._stopped() or (outcome.status, outcome.reason)
+        reports = self._pipeline.extensions.report(self._policy, self._text, text)
+        return replace(outcome, status=status, reason=reason, text=text, ms=self._ms, reports=reports)
+
+    def _stopped(self) -> tuple[Status, str] | None:
+        """The status and reason of an answer of which not all was judged."""
+        if self._closed is not None and self._closed[0] is Status.FAILED:
+            return self._closed
+        skip = eligibility.check(self._exchange(), self._policy)
+        if skip is None and self._closed is None:
+            return None
+        reason = skip.value if skip is not None else self._closed and self._closed[1]
+        return Status.CORRECTED if self.changed else Status.SKIPPED, str(reason)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the engine failed on it, or something of ours."""
+        return Status.FAILED in (self._closed and self._closed[0], self._whole and self._whole.status)
+
+    async def aclose(self) -> None:
+        """Give up what is still worked on."""
+        self._work.cancel()
+        await asyncio.wait({self._work})
+        await self._session.aclose()
+
+    async def _begin(self) -> bool:
+        """Let the engine read along; False where the answer may not be edited."""
+        if not await self._attempt(self._session.begin()):
+            self.check()
+        return not self.done
+
+    async def _attempt(self, work: Coroutine[Any, Any, Result]) -> Result | None:
+        """The one place where what goes wrong with this answer becomes the reason why the rest goes out as it is."""
+        try:
+            return await work
+        except Exception as error:  # noqa: BLE001 - part of the pipeline's boundary
+            outcome = failed(error, self._exchange(), self._policy)
+            self.close(outcome.status, str(outcome.reason))
+            return None
+
+    async def _decide(self) -> None:
+        """Until everything is decided, or it cannot be."""
+        while not self.done:
+            await self._more.wait()
+            self._more.clear()
+            while not self.done and self._due():
+                await self._attempt(self._settle())
+
+    def _due(self) -> bool:
+        """Whether there is a segment to judge, or an end to reach."""
+        return self._ended or len(self._segments) > len(self._verdicts)
+
+    async def _settle(self) -> None:
+        """Get verdicts and decide what they decide; what nobody reads is held, as long as nothing went out."""
+        if not self._text.strip():
+            return self._finish() if self._ended else None
+        try:
+            held = not await self._judge()
+        except LOST:
+            if self._replacements.end:
+                raise
+            held = True
+        return await self._hold() if held else None
+
+    async def _judge(self) -> bool:
+        """Decide what can be decided now; False where only the whole can be judged."""
+        known = len(self._verdicts)
+        if known < len(self._segments):
+            async with asyncio.timeout(self._policy.deadline_s):
+                verdicts = await self._session.judged(known, again=self._replacements.end > 0)
+            if verdicts is None or (not self._replacements.end and eligibility.may_be_structured(self._exchange())):
+                return False
+            self._take(verdicts, known)
+        for number in range(self._next, len(self._verdicts)):
+            if not self._verdicts[number].flagged:
+                await self._release(number)
+        if self._ended and len(self._verdicts) == len(self._segments):
+            await self._release(len(self._segments))
+            if self._lacks and not self._verdicts[-1].flagged and not self.done:
+                await self._add()
+            self._finish()
+        return True
+
+    @property
+    def _lacks(self) -> bool:
+        """Whether something is missing behind the last segment; in place of a flagged one comes that, too."""
+        return self._behind is not None and self._behind.flagged
+
+    def _take(self, verdicts: tuple[SegmentScore, ...], known: int) -> None:
+        if len(verdicts) <= known or any(v.text != s.text for v, s in zip(verdicts, self._segments, strict=False)):
+            raise EngineFault("the engine judged other segments than these")
+        count = len(self._segments)
+        self._verdicts = verdicts[:count]
+        self._behind = next((verdict for verdict in verdicts[count:] if self._ended and not verdict.text), None)
+
+    def _verdicts_up_to(self, end: int) -> tuple[SegmentScore, ...]:
+        """The verdicts on what there is up to `end`."""
+        pairs = zip(self._verdicts, self._segments, strict=False)
+        verdicts = [verdict for verdict, segment in pairs if segment.end <= end]
+        if self._behind is not None and end == self.length:
+            verdicts.append(self._behind)
+        return tuple(verdicts)
+
+    async def _release(self, number: int) -> None:
+        """Decide what is flagged before segment `number`, and that one, which stays; there may be none."""
+        if self._next < number:
+            await self._edit(number)
+        if number < len(self._segments) and not self.done:
+            last = self._lacks and number == len(self._segments) - 1
+            # What is to be added needs a character in whose place it goes out.
+            self._put(self._segments[number].end - last)
+        self._next = number + 1
+
+    def _put(self, end: int, text: str | None = None) -> None:
+        """`text` goes out in place of what is undecided up to `end`; None: it goes out as it is."""
+        if end > self._replacements.end:
+            original = self._text[self._replacements.end : end]
+            self._replacements.add(end, original if text is None else text)
+            self._notify()
+
+    async def _edit(self, stop: int) -> None:
+        """Replace the flagged segments before `stop`, where the gate lets that pass."""
+        run = self._segments[self._next : stop]
+        skip = eligibility.check(self._exchange(), self._policy)
+        if skip is SkipReason.REFUSAL:
+            return self._put(run[-1].end)
+        if skip is not None:
+            return self.close(Status.SKIPPED, skip.value)
+        last = stop == len(self._segments)
+        end = self.length if last else self._segments[stop].end
+        start = self._replacements.end
+        correction = await self._rewritten(self._next, stop + (last and self._lacks), end, self.out(0, start))
+        lead = self._text[start : run[0].start]
+        upto, text = placed(run, lead, correction.text, begins=start == 0, last=last)
+        if await self._passes(text, upto, end, correction):
+            self.changed |= text != self._text[start:upto]
+            return self._put(upto, text)
+        return None if self.done else self._put(run[-1].end)
+
+    async def _add(self) -> None:
+        """Put what is missing behind the last segment, where the gate lets that pass; its last character waits."""
+        if eligibility.check(self._exchange(), self._policy) is not None:
+            return
+        count = len(self._segments)
+        end = self.length
+        rest = self._text[self._replacements.end :]
+        kept = rest.rstrip()
+        correction = await self._rewritten(count, count + 1, end, self.out(0, self._replacements.end) + kept)
+        text = kept + correction.text + rest[len(kept) :]
+        if text != rest and await self._passes(text, end, end, correction):
+            self.changed = True
+            self._put(end, text)
+
+    async def _rewritten(self, first: int, stop: int, end: int, before: str) -> Correction:
+        """What the engine writes in place of these segments."""
+        objective = self._behind.objective if self._behind else None
+        seconds = self._policy.deadline_s
+        span = Span(first=first, stop=stop, end=end, before=before, deadline_s=seconds, objective=objective)
+        async with asyncio.timeout(seconds):
+            correction = await self._session.replace(span, again=self._replacements.end > 0)
+        self._tally.add(correction)
+        return correction
+
+    async def _passes(self, text: str, upto: int, end: int, correction: Correction) -> bool:
+        """Whether the gate lets `text` go out in place of what is undecided up to `upto`, and nothing has ended all."""
+        start = self._replacements.end
+        if text == self._text[start:upto]:
+            return True
+        edited = self.out(0, start) + text + self._text[upto:end]
+        refusal = await objection(self._text[:end], edited, correction, self._verdicts_up_to(end), self._policy)
+        if self.done:
+            return False
+        self._tally.judge(refusal)
+        if refusal and outcomes.blocks(Outcome(Status.UNCHANGED, f"gate_{refusal}", None, self._policy)):
+            self.close(Status.FAILED, f"gate_{refusal}")
+        return refusal is None
+
+    async def _hold(self) -> None:
+        """There are no verdicts before the end: wait for it and decide the whole at once."""
+        while not self._ended:
+            self._more.clear()
+            await self._more.wait()
+        whole = await self._pipeline.align(self._exchange(), self._policy, await self._session.hold())
+        if self.done:  # it went out as it is meanwhile
+            return
+        self._whole = whole
+        if whole.text is not None and whole.text != self._text:
+            self.changed = True
+            self._put(self.length, whole.text)
+        self._finish()
+
+    def _finish(self) -> None:
+        """The last white space goes out as it is."""
+        if not self.done:
+            self._put(self.length)
+            self._seal()
+
+    def _seal(self) -> None:
+        """Nothing is to be decided any more."""
+        self.done = True
+        if self._ended:
+            self._ms = (time.perf_counter() - self._ended_at) * 1000
+        self._notify()

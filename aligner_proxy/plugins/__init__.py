@@ -1,0 +1,1 @@
+"""Public plugin API, registry of installed plugins, and the thread that isolates their code."""

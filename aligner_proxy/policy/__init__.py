@@ -1,0 +1,1 @@
+"""The policies file: its schema, how it is loaded, and which policy a request gets."""

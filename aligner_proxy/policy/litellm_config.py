@@ -1,0 +1,121 @@
+"""Reader of a LiteLLM YAML: the policies it registers, its models, and the endpoints that no guardrail covers.
+
+LiteLLM runs post-call guardrails on its own endpoints. What it forwards without reading, what runs over a WebSocket and
+what comes back as a file passes by them. docs/operations.md has the whole list; here is the part that a config tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.policy.config import policies_path
+from aligner_proxy.policy.yaml_file import KeyPath, Source, read
+
+GUARDRAIL = "aligner_proxy.guardrail.AlignerGuardrail"
+_KEYS = frozenset({"model_list", "guardrails", "litellm_settings", "general_settings", "router_settings"})
+# Under these names LiteLLM's pass-through routes find a provider's key by themselves, for every client of the gateway.
+_PROVIDERS = ("anthropic", "azure", "cohere", "gemini", "mistral", "openai", "openrouter")
+_SECTIONS = {
+    "files_settings": "files and batches: the output of a batch is a file",
+    "finetune_settings": "fine-tuning and batches: the output of a batch is a file",
+    "assistant_settings": "the Assistants API",
+    "agents": "agents (A2A)",
+    "agent_list": "agents (A2A)",
+}
+_NOT_CORRECTED = "answers given there are not corrected"
+
+
+def find_policies(litellm_file: Path | str) -> Path:
+    """The policies file that a LiteLLM YAML registers with our guardrail."""
+    data, source = read(Path(litellm_file))
+    entries = data.get("guardrails") if isinstance(data, dict) else None
+    for entry in entries if isinstance(entries, list) else ():
+        params = entry.get("litellm_params") if isinstance(entry, dict) else None
+        if isinstance(params, dict) and params.get("guardrail") == GUARDRAIL:
+            return policies_path(str(params.get("policies") or "policies.yaml"), source.folder)
+    raise ConfigError(
+        f"{source.name}: no guardrail {GUARDRAIL} under guardrails:; register it with "
+        f"litellm_params: {{guardrail: {GUARDRAIL}, mode: post_call, default_on: true, policies: policies.yaml}}"
+    )
+
+
+def policies_in(file: Path) -> Path:
+    """The policies file: `file` itself, or the one that it registers if it is a LiteLLM YAML."""
+    data, _ = read(file)
+    return find_policies(file) if is_litellm(data) else file
+
+
+def is_litellm(data: object) -> bool:
+    """Whether this is what a LiteLLM YAML holds."""
+    return isinstance(data, dict) and not _KEYS.isdisjoint(data)
+
+
+def model_groups(litellm: Mapping[str, Any]) -> tuple[str, ...]:
+    """Every name that a client can send to a LiteLLM of this file: its model groups and their aliases."""
+    entries = litellm.get("model_list") or []
+    aliases = (litellm.get("router_settings") or {}).get("model_group_alias") or {}
+    return (*(str(e["model_name"]) for e in entries if isinstance(e, dict) and "model_name" in e), *aliases)
+
+
+_VARIABLES = {provider: f"{provider.upper()}_API_KEY" for provider in _PROVIDERS}
+
+
+def warnings(data: Mapping[str, Any], source: Source) -> list[str]:
+    """One line for each place of a LiteLLM YAML that opens a way around the aligner."""
+    found = [*_sections(data), *_passed_through(data), *_of_environment(data)]
+    for number, entry in enumerate(_list(data.get("model_list"))):
+        if isinstance(entry, dict):
+            found.extend((("model_list", number, *path), text) for path, text in _of_model(entry))
+    return [f"{source.at(*path)}: {text}" for path, text in found]
+
+
+def _sections(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    for name, what in _SECTIONS.items():
+        if data.get(name):
+            yield (name,), f"{what}; {_NOT_CORRECTED}"
+
+
+def _passed_through(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    settings = data.get("general_settings")
+    endpoints = settings.get("pass_through_endpoints") if isinstance(settings, dict) else None
+    for number, entry in enumerate(_list(endpoints)):
+        path = entry.get("path") if isinstance(entry, dict) else None
+        yield ("general_settings", "pass_through_endpoints", number), f"pass-through route {path}; {_NOT_CORRECTED}"
+
+
+def _of_model(entry: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    params, info = (entry.get(name) or {} for name in ("litellm_params", "model_info"))
+    if not isinstance(params, dict) or not isinstance(info, dict):
+        return
+    name = entry.get("model_name")
+    model = str(params.get("model") or "")
+    if params.get("use_in_pass_through"):
+        yield ("litellm_params", "use_in_pass_through"), f"{name} serves pass-through routes; {_NOT_CORRECTED}"
+    if info.get("mode") == "realtime" or "realtime" in model:
+        yield ("litellm_params", "model"), f"{name} is a realtime model; what it says is not corrected"
+    if info.get("mode") == "batch":
+        yield ("model_info", "mode"), f"{name} serves batches; {_NOT_CORRECTED}"
+    for provider, variable in _VARIABLES.items():
+        if params.get("api_key") == f"os.environ/{variable}":
+            yield ("litellm_params", "api_key"), _open_route(provider)
+        elif not params.get("api_key") and model.partition("/")[0] == provider:
+            yield ("litellm_params", "model"), _open_route(provider)
+
+
+def _of_environment(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    variables = data.get("environment_variables")
+    for provider, variable in _VARIABLES.items():
+        if isinstance(variables, dict) and variables.get(variable):
+            yield ("environment_variables", variable), _open_route(provider)
+
+
+def _open_route(provider: str) -> str:
+    advice = f"with {_VARIABLES[provider]} LiteLLM's pass-through routes /{provider}/... work for every key"
+    return f"{advice}; {_NOT_CORRECTED}. Give the variable another name"
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -1,0 +1,560 @@
+"""Schema of policies.yaml: the pydantic models behind it, its JSON schema and its error messages.
+
+Everything is frozen and unknown keys are refused. `None` always means "not said here", so that the layers of a policy
+can be laid over each other; that is done in resolver.py, and the file is read in config.py. Which names of plugins a
+policy may use is read off the file alone, without loading a plugin.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    Tag,
+    WithJsonSchema,
+    create_model,
+)
+
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.policy.engine_schema import LOCAL, Backend, backend
+from aligner_proxy.policy.plugin_keys import NO_DECLARATIONS, AnyOptions, Declarations, PolicyKey, SelectorForm
+from aligner_proxy.policy.yaml_file import BLOCK_FORM, LIST_FORM, KeyPath, Source, nearest, short
+from aligner_proxy.prompts import template
+from aligner_proxy.types import (
+    DEFAULT_ALIGNER,
+    METAALIGNER,
+    FailureClass,
+    GateRule,
+    JsonStrings,
+    Mode,
+    OnError,
+    StreamMode,
+    Verify,
+)
+
+KIND = "kind"
+PLUGIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+PluginName = Annotated[str, Field(pattern=PLUGIN_NAME)]
+PluginEntry = dict[str, Any]
+MAX_OBJECTIVE_CHARS = 2_000
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+_OBJECTIVE = re.compile(r"[^:\n]{1,80}:\s+\S")
+
+
+Name = Annotated[str, Field(pattern=_NAME)]
+Glob = Annotated[str, Field(min_length=1, max_length=200)]
+Names = tuple[Annotated[str, Field(max_length=200)], ...]
+EVERY = "*"
+"""Stands for every configured objective."""
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _switch(value: object) -> object:
+    """YAML 1.1 reads bare `on` and `off` as true and false, YAML 1.2 as text."""
+    return ("on" if value else "off") if isinstance(value, bool) else value
+
+
+def _known(name: object) -> object:
+    known = [rule.value for rule in GateRule]
+    if isinstance(name, str) and name not in known:
+        raise ValueError(f"unknown rule {short(name)}; {nearest(name, known)}")
+    return name
+
+
+Switch = Annotated[Literal["on", "off"], BeforeValidator(_switch), WithJsonSchema({"enum": ["on", "off", True, False]})]
+
+
+class GateSwitches(BaseModel):
+    """Rules of the gate, each on or off; what is not said here stays as it was."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    empty: Switch | None = None
+    """Nothing is left of the answer."""
+    template_leak: Switch | None = None
+    """It repeats text of the aligner's template or of an objective."""
+    invented_turn: Switch | None = None
+    """Somebody else begins to speak (User:, Assistant: ...)."""
+    new_refusal: Switch | None = None
+    """It declines what the original did not decline."""
+    new_personal_data: Switch | None = None
+    """A mail address, telephone number or postal address that was not there."""
+    lost_code: Switch | None = None
+    """Code that had to stay is gone or changed, or a code block is left open."""
+    lost_citation: Switch | None = None
+    """A citation that had to stay is gone: [1], (Author 2020), a DOI."""
+    lost_number: Switch | None = None
+    """A number, time, date or version that had to stay is gone."""
+    lost_address: Switch | None = None
+    """A web or mail address that had to stay is gone."""
+    lost_quote: Switch | None = None
+    """The words of a quotation that had to stay are gone or changed."""
+    lost_name: Switch | None = None
+    """A name that had to stay is gone."""
+    lost_list_item: Switch | None = None
+    """An item of a list that had to stay lost its mark or its number."""
+    lost_turn: Switch | None = None
+    """A speaker has fewer lines in an answer that is a dialogue from its beginning."""
+    invented_fact: Switch | None = None
+    """A number or address that the original did not have."""
+    invented_quote: Switch | None = None
+    """Words between quotation marks that the original did not have."""
+    changed_script: Switch | None = None
+    """Words in a script that the original does not use."""
+    changed_language: Switch | None = None
+    """Sentences in a language that the original does not use."""
+    too_short: Switch | None = None
+    """Less than half of what had to stay is left (a fifth where an objective asks for brevity)."""
+    too_long: Switch | None = None
+    """More than twice the original and 200 characters."""
+
+
+def _gate_form(value: object) -> str:
+    return LIST_FORM if isinstance(value, (list, tuple)) else BLOCK_FORM
+
+
+GateSetting = Annotated[
+    Annotated[GateSwitches, Tag(BLOCK_FORM)]
+    | Annotated[tuple[Annotated[GateRule, BeforeValidator(_known)], ...], Tag(LIST_FORM)],
+    Discriminator(_gate_form),
+]
+
+
+def switches(setting: GateSwitches | tuple[GateRule, ...] | None) -> dict[GateRule, bool]:
+    """What a gate setting says about which rule. A list says all: those in it are on, the others are off."""
+    if setting is None:
+        return {}
+    if isinstance(setting, tuple):
+        return {rule: rule in setting for rule in GateRule}
+    said = {rule: getattr(setting, rule.value) for rule in GateRule}
+    return {rule: value == "on" for rule, value in said.items() if value is not None}
+
+
+class PluginSettings(BaseModel):
+    """Plugins that are made at the start, and their settings; doctor says which kinds there are."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    third_party: Annotated[bool, Field(strict=True)] = True
+    """false: no plugin is loaded but those that come with the gateway, whatever is installed."""
+    correctors: dict[PluginName, PluginEntry] = {}
+    """name -> settings, and the kind where it is not called so; `corrector:` may name any of these."""
+    cache: PluginEntry | None = None
+    """A store in place of the folder on disk: {kind: name, ...its settings}."""
+    audit_sinks: dict[PluginName, PluginEntry] = {}
+    """name -> settings: who is told of every answer that was looked at, texts included."""
+
+
+def kind_of(name: str, told: PluginEntry) -> str:
+    """The kind of an entry."""
+    return str(told.get(KIND, name))
+
+
+def own_settings(told: PluginEntry) -> PluginEntry:
+    """What is the plugin's own among the settings of an entry."""
+    return {key: value for key, value in told.items() if key != KIND}
+
+
+def corrector_names(file: PolicyFile) -> dict[str, KeyPath]:
+    """Every corrector that this file names or sets, and where first; the aligner on the engine is always there."""
+    found: dict[str, KeyPath] = {name: ("plugins", "correctors", name) for name in file.plugins.correctors}
+    for path, values in file.blocks():
+        if values.corrector is not None and values.corrector != METAALIGNER:
+            found.setdefault(values.corrector, (*path, "corrector"))
+    return found
+
+
+def rule_names(file: PolicyFile) -> dict[str, KeyPath]:
+    """Every rule of a plugin that this file names, and where first."""
+    found: dict[str, KeyPath] = {}
+    for path, values in file.blocks():
+        for n, name in enumerate(values.plugin_rules or ()):
+            found.setdefault(name, (*path, "plugin_rules", n))
+    return found
+
+
+def _yaml_off(value: object) -> object:
+    """YAML 1.1 reads a bare `off` as false."""
+    return "off" if value is False else value
+
+
+def objective_text(text: str) -> str:
+    """The text of an objective, checked: "Name: description", not longer than an aligner can usefully read."""
+    text = text.strip()
+    if len(text) > MAX_OBJECTIVE_CHARS:
+        raise ValueError(f"the text has {len(text):,} characters; shorten it to at most {MAX_OBJECTIVE_CHARS:,}")
+    if not _OBJECTIVE.match(text):
+        raise ValueError('must read "Name: description", for example "Brevity: the response should be short"')
+    return text
+
+
+def _every_class(value: object) -> object:
+    """The short form: one word for every class of failure."""
+    if not isinstance(value, str):
+        return value
+    if value not in set(OnError):
+        hint = nearest(value, [str(word) for word in OnError])
+        raise ValueError(f"must be one of these words, or a block of them by class of failure; {hint}")
+    return dict.fromkeys((kind.value for kind in FailureClass), value)
+
+
+def _not_reserved(names: dict[str, str]) -> dict[str, str]:
+    if DEFAULT_ALIGNER in names:
+        raise ValueError(f"{DEFAULT_ALIGNER} is what aligner.model is called; choose another name")
+    return names
+
+
+def _template_name(name: str) -> str:
+    try:
+        return template(name).name
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+
+
+class _Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class OnErrorByClass(_Block):
+    """What follows a failure of each class; a class that is not named here keeps what was said before."""
+
+    timeout: OnError | None = None
+    """The deadline passed."""
+    overload: OnError | None = None
+    """The engine is full."""
+    engine_down: OnError | None = None
+    """The engine cannot be reached, died, or is left alone because it did not answer lately."""
+    gate: OnError | None = None
+    """The gate found that the correction would do harm; retry asks for a more careful one."""
+    invalid_output: OnError | None = None
+    """What came back is no correction."""
+    bug: OnError | None = None
+    """A fault of ours, in the engine or in the gateway."""
+
+
+class Settings(_Block):
+    """The settings that defaults, routes, tenants and key or team metadata may each say."""
+
+    mode: Annotated[Mode, BeforeValidator(_yaml_off)] | None = None
+    """enforce: deliver the correction; shadow: correct and record, deliver the original; off: leave alone."""
+    stream: StreamMode | None = None
+    """hold: withhold, align the whole answer, replay; sentence: release by segments; passthrough: deliver at once."""
+    keepalive_s: Annotated[float, Field(ge=0, le=600, strict=True)] | None = None
+    """Seconds between the comments that keep a withheld stream alive; 0: none."""
+    debug_trailer: Annotated[bool, Field(strict=True)] | None = None
+    """true: a stream ends with a comment that tells what was flagged and how long it took; never any text."""
+    deadline_s: Annotated[float, Field(gt=0, le=600, strict=True)] | None = None
+    """Seconds that a correction may take, retries included, before on_error applies."""
+    on_error: (
+        Annotated[OnErrorByClass, BeforeValidator(_every_class, json_schema_input_type=OnError | OnErrorByClass)] | None
+    ) = None
+    """When a correction fails: passthrough (the original), block (an error) or retry; one word, or a word by class."""
+    after_retry: Annotated[Literal["passthrough", "block"], AfterValidator(OnError)] | None = None
+    """What the client gets when retry did not help."""
+    caution: Annotated[float, Field(ge=-50, le=50, strict=True, allow_inf_nan=False)] | None = None
+    """Nats by which an edit must beat leaving things as they are; more means fewer edits."""
+    aligner: Name | None = None
+    """Which aligner corrects: default, or a name under aligner.adapters."""
+    verify: Verify | None = None
+    """flagged: generate only in place of flagged segments; always: verify the whole answer as a draft."""
+    sample: Annotated[float, Field(ge=0, le=1, strict=True)] | None = None
+    """Share of requests that is looked at; which ones, nothing in a request decides."""
+    max_answer_chars: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] | None = None
+    """Longer answers are skipped (reason too_long)."""
+    gate: GateSetting | None = None
+    """Rules that a correction must not break: {lost_name: off} switches one, a list names all that are on."""
+    json_strings: JsonStrings | None = None
+    """keep: JSON answers are never edited; correct: each long text inside one is aligned as a text of its own."""
+    corrector: PluginName | None = None
+    """metaaligner: the aligner on the engine; or a corrector of a plugin: self_refine, aligner, or an installed one."""
+    plugin_rules: Annotated[tuple[PluginName, ...], Field(max_length=32)] | None = None
+    """Gate rules of plugins that hold besides the gate's own; the last place that says any names all of them."""
+
+
+class Grants(Settings):
+    """What a tenant must have and may have; also the form of key and team metadata under "aligner"."""
+
+    enforce: Names = ()
+    """Objectives that are always there, first, whatever a request says."""
+    allow: Names | None = None
+    """Objectives that a request may add by itself; "*" stands for every configured one."""
+    deny: Names = ()
+    """Objectives that a request may not ask for, whatever allow says; what the operator enforces stays."""
+    allow_bypass: Annotated[bool, Field(strict=True)] | None = None
+    """Whether a request may ask to be left alone (x-aligner-bypass)."""
+    quota: Annotated[float, Field(ge=0, le=3600, strict=True, allow_inf_nan=False)] | None = None
+    """Seconds of engine time a minute; beyond them answers pass as they are (reason quota)."""
+
+
+class RouteMatch(_Block):
+    """Which requests a route is for; what is not said matches everything."""
+
+    model: Glob | None = None
+    """Glob over the model name that the client sends (LiteLLM's model_name), case-sensitive."""
+    tag: Glob | None = None
+    """Glob over the request's tags; one of them must match."""
+
+
+class Route(Settings):
+    """The first route in file order that matches decides."""
+
+    match: RouteMatch
+    name: Name | None = None
+    """Shown in x-aligner-policy; by default route-1, route-2 ..."""
+    objectives: Names = ()
+    """Names of objectives, most important first; or a word by which a plugin chooses among them, prompt by prompt."""
+
+
+class TenantMatch(_Block):
+    """Whose requests a tenant entry is for; what is not said matches everyone."""
+
+    team: Glob | None = None
+    """Glob over the team's id or alias."""
+    key: Glob | None = None
+    """Glob over the key's alias or sha256."""
+
+
+class Tenant(Grants):
+    """The first tenant in file order that matches decides."""
+
+    match: TenantMatch
+    name: Name | None = None
+    """Shown in x-aligner-policy; by default tenant-1, tenant-2 ..."""
+
+
+class Aligner(_Block):
+    """Which model corrects, and where it runs."""
+
+    model: Annotated[str, Field(min_length=1, max_length=400)] = "embedded"
+    """embedded, a Hugging Face id (owner/name), or a folder that starts with ./ ../ / or ~."""
+    template: Annotated[str, AfterValidator(_template_name)] | None = None
+    """hh-rlhf, ultrafeedback, imhi (each also with -vicuna), aligner or aligner-v1; known models set it themselves."""
+    quantization: Literal["nf4", "none"] = "nf4"
+    """nf4: 4-bit weights; none: weights as dtype says."""
+    dtype: Literal["auto", "bf16", "fp32"] = "auto"
+    """Number format of computation; auto takes what the device does well."""
+    cache_tokens: int = Field(default=16_384, ge=1024)
+    """Tokens of KV cache, where there is memory for them: how much can be worked on at once, and how much is shared."""
+    adapters: Annotated[
+        dict[Name, Annotated[str, Field(min_length=1, max_length=400)]], AfterValidator(_not_reserved)
+    ] = {}
+    """More aligners over the same base, name -> as model; routes and tenants choose one by `aligner: name`."""
+    engine: Annotated[Backend, BeforeValidator(backend, json_schema_input_type=str | tuple[str, ...] | Backend)] = LOCAL
+    """local, unix:/path, http(s)://host:port (an aligner-proxy engine), http(s)://host:port/v1 (a completions server),
+    litellm:<model group>, a list of replicas, or a block with more."""
+
+
+class CacheSettings(_Block):
+    """Where corrected answers are remembered, and for how long."""
+
+    enabled: Annotated[bool, Field(strict=True)] = True
+    """false: every answer is aligned anew (identical requests in flight still share one correction)."""
+    dir: str | None = None
+    """Folder of the cache, relative to this file; by default in the user's cache folder."""
+    ttl_s: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)] = 86_400.0
+    """Seconds after which an entry is forgotten."""
+    max_mb: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 512
+    """Size bound; the entries not used for longest go first."""
+
+
+class ShadowSettings(_Block):
+    """How much is corrected at once for the record only (mode: shadow), in each worker."""
+
+    running: Annotated[int, Field(ge=1, le=1_000, strict=True)] = 2
+    """Corrections at a time; each takes engine time from those that somebody waits for."""
+    waiting: Annotated[int, Field(ge=0, le=100_000, strict=True)] = 64
+    """Answers that wait for their turn; beyond them answers are skipped (reason shadow_full)."""
+
+
+class AuditSettings(_Block):
+    """Whether answers are kept with what was done to them. Nothing else keeps text."""
+
+    enabled: Annotated[bool, Field(strict=True)] = False
+    """true: conversation, answer and correction of every answer that was looked at are kept."""
+    file: str | None = None
+    """SQLite file, relative to this one; by default in the user's cache folder."""
+    keep_days: Annotated[float, Field(gt=0, le=36_500, strict=True, allow_inf_nan=False)] = 30.0
+    """Days after which an entry is deleted."""
+    max_mb: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 1024
+    """Size bound; the oldest entries go first."""
+    redact: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")] | None = None
+    """package.module.function, which is given every text and returns what may be kept of it."""
+    key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    """Environment variable with the key that encrypts what holds text: 32 bytes in base64."""
+    waiting: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 1000
+    """Entries that may wait for the disk in each worker; beyond them entries are dropped and counted."""
+
+
+class PolicyFile(_Block):
+    """policies.yaml: which aligner, which objectives, and what applies to whom."""
+
+    aligner: Aligner = Aligner()
+    objectives: dict[Name, Annotated[str, AfterValidator(objective_text)]] = {}
+    """Objectives of your own, name -> "Name: description"; they go over the built-in ones."""
+    defaults: Settings = Settings()
+    routes: tuple[Route, ...] = ()
+    tenants: tuple[Tenant, ...] = ()
+    cache: CacheSettings = CacheSettings()
+    shadow: ShadowSettings = ShadowSettings()
+    audit: AuditSettings = AuditSettings()
+    plugins: PluginSettings = PluginSettings()
+    keys: str | None = None
+    """File with hashed keys (without a database), relative to this file."""
+    _source: Source = PrivateAttr(default_factory=Source)
+    _declarations: Declarations = PrivateAttr(default=NO_DECLARATIONS)
+    _warnings: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def source(self) -> Source:
+        """Where each value of this file stands."""
+        return self._source
+
+    @property
+    def declarations(self) -> Declarations:
+        """What plugins add to the keys of this file."""
+        return self._declarations
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is good to know about the file, each with its line: old names, and plugins that are not installed."""
+        return self._warnings
+
+    def blocks(self) -> Iterator[tuple[tuple[str | int, ...], Settings]]:
+        """Every place that says settings: `defaults`, each route, each tenant."""
+        yield ("defaults",), self.defaults
+        yield from ((("routes", n), route) for n, route in enumerate(self.routes))
+        yield from ((("tenants", n), tenant) for n, tenant in enumerate(self.tenants))
+
+    def placed(self, source: Source, declarations: Declarations, warnings: Iterable[str]) -> PolicyFile:
+        """The same file, knowing where its values stand and by which declarations it was read."""
+        copy = self.model_copy()
+        copy._source = source
+        copy._declarations = declarations
+        copy._warnings = tuple(warnings)
+        return copy
+
+
+class KeyEntry(_Block):
+    """One client key of the keys file: its hash, never the key itself."""
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
+    alias: Annotated[str, Field(min_length=1, max_length=200)]
+    team: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+
+
+class SelectorBlock(_Block):
+    """`objectives: {WORD: [names], ...options}`: the candidates of a plugin's selector, and its options."""
+
+    word: ClassVar[str]
+
+    @property
+    def names(self) -> Names:
+        """The candidates as written."""
+        names: Names = getattr(self, self.word)
+        return names
+
+
+def selector_of(block: Settings) -> SelectorBlock | None:
+    """What a route says in place of a list of objectives; None where it lists them, and for what is no route."""
+    value = getattr(block, "objectives", None)
+    return value if isinstance(value, SelectorBlock) else None
+
+
+def listed(route: Route, known: Iterable[str]) -> Iterator[tuple[str, tuple[str | int, ...]]]:
+    """The objectives of a route, each with its place below the route; `known` are those that "*" stands for."""
+    selector = selector_of(route)
+    names = selector.names if selector else route.objectives
+    place = ("objectives", selector.word) if selector else ("objectives",)
+    for position, name in enumerate(names):
+        every = known if selector and name == EVERY else (name,)
+        yield from ((one, (*place, position)) for one in every)
+
+
+@lru_cache(maxsize=8)
+def file_model(declarations: Declarations) -> type[PolicyFile]:
+    """The policies file with the keys and selector forms of plugins."""
+    settings = _fields(key for key in declarations.all_keys if not key.grant)
+    grants = settings | _fields(key for key in declarations.all_keys if key.grant)
+    route = _extended(Route, settings | _objectives_field(declarations.all_selectors))
+    tenant = _extended(Tenant, grants)
+    defaults = _extended(Settings, settings)
+    blocks: dict[str, Any] = {
+        "defaults": (defaults, defaults()),
+        "routes": (tuple[route, ...], ()),  # type: ignore[valid-type]
+        "tenants": (tuple[tenant, ...], ()),  # type: ignore[valid-type]
+    }
+    return _extended(PolicyFile, blocks)
+
+
+@lru_cache(maxsize=8)
+def grants_model(declarations: Declarations) -> type[Grants]:
+    """The form of key and team metadata with the keys of plugins."""
+    return _extended(Grants, _fields(declarations.all_keys))
+
+
+def _extended(base: type[_Model], fields: Mapping[str, Any]) -> type[_Model]:
+    """A model with more fields, under the same name and with the same description."""
+    made: type[_Model] = create_model(base.__name__, __base__=base, __doc__=base.__doc__, **fields)
+    return made
+
+
+def _fields(keys: Iterable[PolicyKey]) -> dict[str, Any]:
+    return {key.name: (key.type | None, Field(default=None, description=key.about)) for key in keys}
+
+
+def _objectives_field(selectors: Sequence[SelectorForm]) -> dict[str, Any]:
+    """The field `objectives` of a route: a list of names, or one of these forms."""
+    if not selectors:
+        return {}
+    words = tuple(form.word for form in selectors)
+    forms = [_selector_type(form) for form in selectors]
+    lists = Annotated[Names, Tag(LIST_FORM)]
+
+    def which(value: object) -> str:
+        if isinstance(value, SelectorBlock):
+            return _tag(value.word)
+        if isinstance(value, Mapping):
+            return _tag(next((word for word in words if word in value), words[0]))
+        return _tag(value) if isinstance(value, str) and value in words else LIST_FORM
+
+    either = Annotated[Union[(lists, *forms)], Discriminator(which)]  # type: ignore[valid-type]
+    about = [Route.model_fields["objectives"].description, *(f"{form.word}: {form.about}" for form in selectors)]
+    return {"objectives": (either, Field(default=(), description=" ".join(filter(None, about))))}
+
+
+def _selector_type(form: SelectorForm) -> Any:
+    names = Field(min_length=1, description='Names of the candidates, most important first; "*": every configured one.')
+    create: Any = create_model  # mypy knows no model whose fields are only known when it runs
+    block = create(
+        f"{form.word.title()}Objectives",
+        # The later base decides whether unknown keys are refused.
+        __base__=(SelectorBlock, AnyOptions) if form.options is AnyOptions else (form.options, SelectorBlock),
+        __doc__=form.about,
+        **{form.word: (Annotated[Names, names], ...)},
+    )
+    block.word = form.word
+
+    def whole(value: object) -> object:
+        """The word alone stands for every objective of the file."""
+        return {form.word: (EVERY,)} if value == form.word else value
+
+    word: Any = Annotated[str, WithJsonSchema({"const": form.word, "type": "string"})]
+    shown = word | block
+    return Annotated[block, BeforeValidator(whole, json_schema_input_type=shown), Tag(_tag(form.word))]
+
+
+def _tag(word: str) -> str:
+    """How pydantic calls this form in the place of an error (provenance.py leaves it out)."""
+    return f"[{word}]"

@@ -1,0 +1,258 @@
+"""YAML with the position of every key and item, and edits of single values that keep every other byte.
+
+Reads YAML into plain data together with the line of every key and list item, refuses keys written twice, and turns
+pydantic's complaints into one line each: file:line, the key, the fix. It knows nothing about policies, and it never
+quotes a value back, because values can be secrets.
+
+An edit changes the text where the parser says that the value stands: comments, quotes and layout are not read and
+written again, so they cannot get lost. (Round-trip writers lose some: ruamel.yaml 0.19 drops a comment that follows a
+`{flow: mapping}` in a list.) Whether the new text says what was meant is for the caller to check.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from aligner_proxy.errors import ConfigError
+
+KeyPath = tuple[str | int, ...]
+BUILT_IN = "built-in default"
+# How pydantic calls the two forms of a setting that may be either; like every name in brackets no part of the file.
+LIST_FORM = "[list]"
+BLOCK_FORM = "[block]"
+_NOT_IN_FILE = re.compile(r"\[[^\]]*\]")
+_ECHO = 80
+_SHOWN = 10
+# Aliases of aliases make a few hundred bytes grow without end; an honest file is far below either bound.
+_MOST_NODES = 200_000
+_DEEPEST = 50
+_PLAINER = {
+    "string_type": "must be text (put it in quotes)",
+    "tuple_type": "must be a list, for example [a, b]",
+    "model_type": "must be a block of keys",
+    "model_attributes_type": "must be a block of keys",
+    "dict_type": "must be a block of keys",
+    "missing": "is missing",
+}
+Value = str | float
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file that was read: its name, its folder, and the line of every key path in it."""
+
+    name: str = "built-in"
+    folder: Path = field(default_factory=Path)
+    lines: Mapping[KeyPath, int] = field(default_factory=dict)
+
+    def at(self, *path: str | int) -> str:
+        """ "file:line" of `path`, or of the nearest thing around it that the file does have."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return f"{self.name}:{self.lines.get(path, 1)}"
+
+    def origin(self, *path: str | int) -> str:
+        """ "file:line" when the file itself says `path`, else "built-in default"."""
+        return self.at(*path) if path in self.lines else BUILT_IN
+
+    def resolve(self, path: str) -> Path:
+        """A path written in this file; a relative one counts from the file's folder."""
+        return self.folder / Path(path).expanduser()
+
+
+def read(path: Path) -> tuple[Any, Source]:
+    """Parse one YAML file into plain data and its lines; an empty file is an empty block."""
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path.name}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    return parse(text, path)
+
+
+def parse(text: str, path: Path) -> tuple[Any, Source]:
+    """The same for the text of the file at `path`, whether it stands there yet or not."""
+    lines: dict[KeyPath, int] = {}
+    try:
+        data = _Reader(text, path.name, lines).read()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        raise ConfigError(f"{path.name}:{line}: not valid YAML: {error.problem or error.context}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path.name}: not valid YAML: {type(error).__name__}") from None
+    return ({} if data is None else data), Source(path.name, path.parent, lines)
+
+
+class _Reader:
+    """One pass over the node tree. Keys stay text: YAML would read `on`, `no` and `1.0` as something else."""
+
+    def __init__(self, text: str, name: str, lines: dict[KeyPath, int]) -> None:
+        self._loader = yaml.SafeLoader(text)
+        self._name = name
+        self._lines = lines
+        self._open: set[int] = set()
+        self._nodes = 0
+
+    def read(self) -> Any:
+        node = self._loader.get_single_node()
+        return None if node is None else self._value(node, ())
+
+    def _value(self, node: yaml.Node, path: KeyPath) -> Any:
+        self._lines.setdefault(path, node.start_mark.line + 1)
+        self._nodes += 1
+        if self._nodes > _MOST_NODES or len(path) > _DEEPEST:
+            raise ConfigError(f"{self._name}:{node.start_mark.line + 1}: too much for a configuration; no aliases")
+        if isinstance(node, yaml.ScalarNode):
+            return self._loader.construct_object(node)
+        if id(node) in self._open:
+            raise ConfigError(f"{self._name}:{node.start_mark.line + 1}: an alias (*name) stands inside itself")
+        self._open.add(id(node))
+        try:
+            if isinstance(node, yaml.MappingNode):
+                return self._mapping(node, path)
+            return [self._value(item, (*path, i)) for i, item in enumerate(node.value)]
+        finally:
+            self._open.discard(id(node))
+
+    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise ConfigError(f"{self._name}:{line}: a key must be plain text")
+            if key.value in found:
+                first = self._lines[(*path, key.value)]
+                raise ConfigError(
+                    f"{self._name}:{line}: key {short(key.value)} stands twice (first on line {first}); keep one"
+                )
+            self._lines[(*path, key.value)] = line
+            found[key.value] = self._value(value, (*path, key.value))
+        return found
+
+
+def short(name: str) -> str:
+    """A name from outside as it may be echoed: quoted, escaped, at most 80 characters of it."""
+    return repr(name if len(name) <= _ECHO else name[: _ECHO - 3] + "...")
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """The hint after an unknown name: the nearest known one, else all of them."""
+    close = difflib.get_close_matches(name[:_ECHO], known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
+
+
+def dotted(path: KeyPath) -> str:
+    """routes[0].match.model"""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.lstrip(".") or "the file"
+
+
+def explain(error: ValidationError, source: Source, model: type[BaseModel]) -> ConfigError:
+    """Every complaint on its own line, each with its place and its fix."""
+    texts = [_explain(detail, source, model) for detail in error.errors(include_url=False, include_input=False)]
+    more = [f"... and {len(texts) - _SHOWN} more"] if len(texts) > _SHOWN else []
+    return ConfigError("\n".join(texts[:_SHOWN] + more))
+
+
+def _explain(detail: ErrorDetails, source: Source, model: type[BaseModel]) -> str:
+    loc = detail["loc"]
+    unknown = detail["type"] == "extra_forbidden"
+    # An unknown key is the operator's own word, whatever it looks like.
+    last = len(loc) - 1 if unknown else None
+    path = tuple(part for n, part in enumerate(loc) if n == last or not _NOT_IN_FILE.fullmatch(str(part)))
+    place = source.at(*path)
+    if unknown:
+        known = _fields_at(model, path[:-1])
+        return f"{place}: unknown key {short(str(path[-1]))} in {dotted(path[:-1])}; {nearest(str(path[-1]), known)}"
+    message = _PLAINER.get(detail["type"], detail["msg"].removeprefix("Value error, "))
+    return f"{place}: {dotted(path)}: {message}"
+
+
+def _fields_at(model: type[BaseModel], path: KeyPath) -> list[str]:
+    """The keys that the model at `path` knows; list positions do not change the model."""
+    for part in path:
+        if isinstance(part, str) and part in model.model_fields:
+            model = next(_models_in(model.model_fields[part].annotation), model)
+    return list(model.model_fields)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)
+
+
+def put(text: str, block: KeyPath, key: str, value: Value) -> str:
+    """`text` with `key: value` in the block at `block`; a block that is missing at the top is added at the end."""
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    if root is None or not isinstance(root, yaml.MappingNode):
+        return _lines_after(text, len(text.rstrip()), 0, f"{block[0]}:", f"  {key}: {_written(value)}")
+    target: yaml.Node = root
+    for part in block:
+        inner = _child(target, part)
+        if inner is None:
+            return _added(text, root, str(part), f"{{{key}: {_written(value)}}}")
+        target = inner
+    if not isinstance(target, yaml.MappingNode):  # `defaults:` with nothing behind it
+        return _replaced(text, target, f"{{{key}: {_written(value)}}}")
+    there = _child(target, key)
+    return _added(text, target, key, _written(value)) if there is None else _replaced(text, there, _written(value))
+
+
+def _child(node: yaml.Node, part: str | int) -> yaml.Node | None:
+    if isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+        item: yaml.Node = node.value[part]
+        return item
+    pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+    return next((value for key, value in pairs if key.value == part), None)
+
+
+def _replaced(text: str, node: yaml.Node, written: str) -> str:
+    start = node.start_mark.index
+    end = node.end_mark.index
+    gap = " " if start == end and text[start - 1 : start] == ":" else ""
+    return text[:start] + gap + written + text[end:]
+
+
+def _added(text: str, node: yaml.MappingNode, key: str, written: str) -> str:
+    """One more pair at the end of a block or flow mapping."""
+    if node.flow_style:
+        at = _end(node.value[-1][1]) if node.value else node.start_mark.index + 1
+        return text[:at] + (", " if node.value else "") + f"{key}: {written}" + text[at:]
+    return _lines_after(text, _end(node), node.start_mark.column, f"{key}: {written}")
+
+
+def _lines_after(text: str, at: int, column: int, *lines: str) -> str:
+    """New lines below the one in which `at` stands, so that a comment at its end stays with it."""
+    newline = "\r\n" if "\r\n" in text else "\n"
+    below = text.find("\n", at) + 1 or len(text)
+    gap = newline if text[:below] and not text[:below].endswith("\n") else ""
+    return text[:below] + gap + "".join(" " * column + line + newline for line in lines) + text[below:]
+
+
+def _end(node: yaml.Node) -> int:
+    """Where the last value in `node` ends; the parser itself counts the comments that follow a block as part of it."""
+    if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
+        last = node.value[-1]
+        return _end(last[1] if isinstance(node, yaml.MappingNode) else last)
+    return int(node.end_mark.index)
+
+
+def _written(value: Value) -> str:
+    """As our reader reads it back: without quotes, `off` would be a truth value and 1e-05 a text."""
+    if isinstance(value, str):
+        return f'"{value}"' if value == "off" else value
+    plain = repr(float(value))
+    return plain if "e" not in plain else f"{value:.12f}"

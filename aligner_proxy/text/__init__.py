@@ -1,0 +1,1 @@
+"""Text analysis: segments, facts, contacts, refusals, languages, lists and speakers of plain text."""

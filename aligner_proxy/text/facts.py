@@ -1,0 +1,136 @@
+"""Facts of a text: names, numbers, dates, addresses, quotations, and ways to reach a person."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from aligner_proxy.text import structure
+
+_PHONE = re.compile(r"(?<![\w.,/-])(?:\+\d[\d ().-]{5,20}\d|\(?\d{2,5}\)?(?:[ .-]\d{2,8}){1,4})(?![\w/-]|[.,]\d)")
+_NO_PHONE = re.compile(r"\d{4}-\d\d-\d\d|\d\d[.-]\d\d[.-]\d{4}|\d{4} ?- ?\d{4}|\d{1,3}(?: \d{3})+")
+_FEWEST = 7
+_MOST = 15
+# Every run is bounded: a search that may begin at each hyphen of a long text must not go on to its end each time.
+_STREETS = r"(?:Street|St|Avenue|Ave|Road|Rd|Lane|Ln|Drive|Dr|Boulevard|Blvd|Court|Ct|Place|Square|Terrace|Highway|Hwy)"
+_STRASSEN = r"(?:stra\u00dfe|strasse|str\.|gasse|allee|platz|weg)"
+_POSTAL = (
+    re.compile(rf"\b\d{{1,5}}[A-Za-z]?,? (?:[A-Z][\w'.-]{{0,40}} ){{1,4}}{_STREETS}\b"),
+    re.compile(rf"\b[A-Z\u00c4\u00d6\u00dc][\w-]{{0,40}}{_STRASSEN} \d{{1,4}}[a-z]?\b"),
+    re.compile(r"\b\d{1,4},? (?:rue|avenue|boulevard|place|chemin) (?:de |du |des |la |l'){0,3}[A-Z][\w-]+", re.I),
+    re.compile(r"\b(?:[Cc]alle|[Aa]venida|[Vv]ia|[Pp]iazza|[Rr]ua) (?:\w+ ){0,3}?[A-Z]\w+,? (?:n\.? ?)?\d{1,4}\b"),
+)
+FactReader = Callable[[str], set[str]]
+WEB = re.compile(r"(?:https?://|\bwww\.)[^\s<>]+", re.IGNORECASE)
+# The look-behind and the bound keep the search linear on long runs of letters.
+MAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+")
+# A minus counts only where no word, number or bracket stands before it: "2-3" is a range, not 2 and -3.
+_NUMBER = re.compile(r"(?:(?<![\w.)\]])[-\u2212])?\d+(?:[.,:/]\d+)*")
+_LIST_MARK = re.compile(r"^[ \t]*\d{1,3}[.)](?=\s)", re.MULTILINE)
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_CODE_SPAN = re.compile(r"(?<!`)`[^`\n]{1,200}`(?!`)")
+# Bounded, since a run of hyphenated capitals could begin a name at every hyphen.
+_PERSON = r"[^\W\d_a-z][\w'\u2019-]{1,40}"
+_PERSONS = rf"({_PERSON})(?:(?:,? (?:and|&|und|et|y) |, ){_PERSON}){{0,8}}(?:,? et al\.?)?"
+_YEAR = r"((?:1[5-9]|20)\d\d[a-z]?)"
+_IN_BRACKETS = re.compile(rf"(?:see |cf\.? |e\.g\.,? )?{_PERSONS},? {_YEAR}(?:[,:] ?(?:pp?\. ?)?[\d\u2013-]+)?")
+_IN_SENTENCE = re.compile(rf"\b{_PERSONS} \({_YEAR}\)")
+_BRACKETS = re.compile(r"\(([^()\n]{6,160})\)")
+_NOTE = re.compile(r"\[\^?(\d{1,3}(?:\s?[,;\u2013-]\s?\d{1,3}){0,20})\]")
+_DOCUMENT = re.compile(r"\b10\.\d{4,9}/[^\s<>\"'\])}]+|\barxiv: ?\d{4}\.\d{4,5}", re.IGNORECASE)
+_MONTHS = (
+    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
+    "december", "spring", "summer", "autumn", "fall", "winter", "since", "until", "version",
+)  # fmt: skip
+_QUOTATION = re.compile(
+    r"(?<![\w\"])\"(?=\S)([^\"\n]{12,400})(?<=\S)\"(?!\w)"
+    r"|\u201c([^\u201c\u201d\n]{12,400})\u201d|\u201e([^\u201c-\u201e\n]{12,400})[\u201c\u201d]"
+    r"|\u00ab\s?([^\u00ab\u00bb\n]{12,400}?)\s?\u00bb|[\u300c\u300e]([^\u300c-\u300f\n]{4,400})[\u300d\u300f]"
+)
+_NAME = re.compile(r"(?<=[\w,;)] )[^\W\d_][\w'\u2019-]*")
+
+
+def personal_data(text: str) -> set[str]:
+    """Everything by which a person could be reached."""
+    return {mail.casefold() for mail in MAIL.findall(text)} | _phones(text) | _places(text)
+
+
+def _phones(text: str) -> set[str]:
+    """The digits of telephone numbers; a leading 00 is a plus."""
+    found = (match.group() for match in _PHONE.finditer(text))
+    digits = (re.sub(r"\D", "", number).removeprefix("00") for number in found if not _NO_PHONE.fullmatch(number))
+    return {number for number in digits if _FEWEST <= len(number) <= _MOST}
+
+
+def _places(text: str) -> set[str]:
+    return {" ".join(match.group().casefold().split()) for form in _POSTAL for match in form.finditer(text)}
+
+
+def addresses(text: str) -> set[str]:
+    """Web and mail addresses, without the punctuation that follows them in a sentence."""
+    found = [match.group().rstrip(".,;:!?)]}'\"*_\u201d\u2019") for match in WEB.finditer(text)]
+    return {*found, *MAIL.findall(text)}
+
+
+def numbers(text: str) -> set[str]:
+    """Numbers, times, dates and versions as written, thousands with or without commas; list marks do not count."""
+    text = _LIST_MARK.sub(" ", WEB.sub(" ", text))
+    return {_THOUSANDS.sub("", match.group()).replace("\u2212", "-") for match in _NUMBER.finditer(text)}
+
+
+def code(text: str) -> set[str]:
+    """Fenced code blocks, whole."""
+    pieces = (segment.text.strip() for segment in structure.split(text))
+    return {piece for piece in pieces if piece.startswith(("```", "~~~"))}
+
+
+def code_spans(text: str) -> set[str]:
+    """Code inside sentences, with its `marks`."""
+    return set(_CODE_SPAN.findall(_without_blocks(text)))
+
+
+def prose(text: str) -> str:
+    """The text without its code, where brackets and quotation marks mean something else."""
+    return _CODE_SPAN.sub(" ", _without_blocks(text))
+
+
+def _without_blocks(text: str) -> str:
+    if "```" not in text and "~~~" not in text:
+        return text
+    kept = (s.text + s.gap for s in structure.split(text) if not s.text.lstrip().startswith(("```", "~~~")))
+    return "".join(kept)
+
+
+def citations(text: str) -> set[str]:
+    """Notes "[1]" one by one, "author year" in whichever form, and documents by DOI or arXiv number."""
+    text = prose(text)
+    found = {f"[{number}]" for match in _NOTE.finditer(text) for number in re.findall(r"\d+", match.group(1))}
+    works = [m for inside in _BRACKETS.findall(text) for part in inside.split(";") if (m := _work(part.strip()))]
+    works += _IN_SENTENCE.findall(text)
+    found |= {f"{author} {year}".casefold() for author, year in works if author.casefold() not in _MONTHS}
+    return found | {document.rstrip(".,;:").casefold() for document in _DOCUMENT.findall(text)}
+
+
+def _work(text: str) -> tuple[str, str] | None:
+    match = _IN_BRACKETS.fullmatch(text)
+    return (match.group(1), match.group(2)) if match else None
+
+
+def quotations(text: str) -> set[str]:
+    """The words between quotation marks, white space aside, where they are more than a word or two."""
+    return {" ".join("".join(groups).split()) for groups in _QUOTATION.findall(prose(text))}
+
+
+def names(text: str) -> set[str]:
+    """The words of names, in lower case: capitalised words that do not begin a sentence, a line or a heading."""
+    found: set[str] = set()
+    for segment in structure.split(text):
+        piece = segment.text.strip()
+        if not piece.startswith(("#", "```", "~~~")):
+            found.update(word for match in _NAME.finditer(piece) if (word := _name(match.group())))
+    return found
+
+
+def _name(word: str) -> str | None:
+    stem = re.split(r"['\u2019-]", word, maxsplit=1)[0]
+    return stem.casefold() if len(stem) > 1 and stem[0].isupper() else None

@@ -1,0 +1,188 @@
+"""Texts inside a JSON answer, put back in place, and the check against the schema that the request asked for.
+
+Literals are found and replaced in the answer as it is written, so that order, spacing, numbers and every other string
+stay byte for byte. Keys are never touched, nor are short strings (names, dates, choices) and words without a space.
+
+A schema comes from outside, so nothing in it may cost much or reach out: no remote reference is fetched, no regular
+expression of a client is run, and the time is bounded. What cannot be checked within these bounds counts as not met;
+the caller then keeps the original.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from jsonschema import Draft202012Validator, ValidationError
+from jsonschema.exceptions import UnknownType
+from jsonschema.validators import extend
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+
+LONGEST_SCHEMA = 32_000
+MAX_SECONDS = 0.1
+"""Of computing time, so that a busy machine does not decide."""
+# What would run a client's regular expression, or walk the schema past our clock.
+_UNCHECKED = frozenset({"patternProperties", "unevaluatedProperties", "unevaluatedItems", "$dynamicRef"})
+_NO_SCHEMA = (ValueError, TypeError, AttributeError, LookupError)
+"""What the library raises over something that only looks like a schema."""
+
+
+_CHECK: ContextVar[_Check] = ContextVar("json_schema_check")
+
+
+_Keyword = Callable[[Any, Any, Any, Any], Iterator[ValidationError] | None]
+FEWEST_CHARS = 40
+_LITERAL = re.compile(r'"(?:[^"\\]|\\.)*"')
+_KEY = re.compile(r"\s*:")
+_PROSE = re.compile(r"\s|[\u3002\uff01\uff1f]")
+
+
+class _CannotCheck(Exception):
+    """The check has taken all of its time, or would go where it must not."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    """The strings that were edited, and when time is up."""
+
+    edited: frozenset[str]
+    until: float
+
+
+def meets(answer: str, schema: str, edited: frozenset[str]) -> bool:
+    """Whether `answer` meets `schema`; `edited` are the string values in it that are not the upstream's."""
+    if len(schema) > LONGEST_SCHEMA:
+        return False
+    token = _CHECK.set(_Check(edited, time.thread_time() + MAX_SECONDS))
+    try:
+        rules = _in_one_dialect(json.loads(schema))
+        return bool(_Validator(rules, registry=Registry()).is_valid(json.loads(answer)))
+    except (_CannotCheck, Unresolvable, UnknownType, RecursionError, ArithmeticError, *_NO_SCHEMA):
+        return False
+    finally:
+        _CHECK.reset(token)
+
+
+def _in_one_dialect(value: Any) -> Any:
+    """The schema without "$schema", by which the library would go over to validators that are not ours."""
+    if isinstance(value, dict):
+        if not _UNCHECKED.isdisjoint(value):
+            raise _CannotCheck
+        return {key: _in_one_dialect(inner) for key, inner in value.items() if key != "$schema"}
+    return [_in_one_dialect(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _timed(keyword: _Keyword) -> _Keyword:
+    def checked(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+        if time.thread_time() > _CHECK.get().until:
+            raise _CannotCheck
+        yield from keyword(validator, value, instance, schema) or ()
+
+    return checked
+
+
+def _not_edited(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    """Stands for what a string must look like: the upstream's own are taken to be right, edited ones are not."""
+    if isinstance(instance, str) and instance in _CHECK.get().edited:
+        yield ValidationError("an edited text in a form that is not checked")
+
+
+def _unique(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    """The library compares every item with every other one."""
+    if value and isinstance(instance, list):
+        written = {json.dumps(item, sort_keys=True) for item in instance}
+        if len(written) < len(instance):
+            yield ValidationError("items are not unique")
+
+
+_OURS: dict[str, _Keyword] = {
+    "pattern": _not_edited,
+    "format": _not_edited,
+    "contentEncoding": _not_edited,
+    "contentMediaType": _not_edited,
+    "uniqueItems": _unique,
+}
+_RULES = {name: _timed(rule) for name, rule in {**Draft202012Validator.VALIDATORS, **_OURS}.items()}
+_Validator = extend(Draft202012Validator, _RULES)  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """One string value: where it is written, quotation marks included, and what it says."""
+
+    start: int
+    end: int
+    text: str
+
+
+def is_json(answer: str) -> bool:
+    """Whether a whole answer is a JSON object or array; one that is nested too deep to be read counts as such."""
+    if not answer.lstrip().startswith(("{", "[")):
+        return False
+    try:
+        json.loads(answer, parse_int=str, parse_float=str)
+    except RecursionError:
+        return True
+    except ValueError:
+        return False
+    return True
+
+
+def texts(answer: str) -> list[Literal]:
+    """The values of a JSON answer that are texts."""
+    found = []
+    for match in _LITERAL.finditer(answer):
+        if len(match.group()) < FEWEST_CHARS or _KEY.match(answer, match.end()):
+            continue
+        text = json.loads(match.group(), strict=False)
+        if len(text) >= FEWEST_CHARS and _PROSE.search(text) and _whole(text):
+            found.append(Literal(*match.span(), text))
+    return found
+
+
+def _whole(text: str) -> bool:
+    """Half a surrogate pair can be written in JSON, but not be sent to anybody."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def put_back(answer: str, new: Mapping[Literal, str]) -> str:
+    """The answer with these texts in it. An answer that was ASCII stays so."""
+    pieces = []
+    at = 0
+    for literal in sorted(new, key=lambda one: one.start):
+        pieces += [answer[at : literal.start], json.dumps(new[literal], ensure_ascii=answer.isascii())]
+        at = literal.end
+    return "".join(pieces) + answer[at:]
+
+
+def same_shape(answer: str, edited: str) -> bool:
+    """Whether two JSON answers differ in string values alone: same keys, types, lengths and order."""
+    try:
+        one, other = (_read(text) for text in (answer, edited))
+        return _same(one, other)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _read(text: str) -> object:
+    return json.loads(text, parse_int=_Number, parse_float=_Number, parse_constant=_Number)
+
+
+class _Number(str):
+    """A number as it is written."""
+
+
+def _same(one: object, other: object) -> bool:
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict) and isinstance(other, dict):
+        return list(one) == list(other) and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return type(one) is str or one == other

@@ -1,0 +1,44 @@
+"""Counters of words, sentences, paragraphs and characters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+
+from aligner_proxy.text.structure import split
+from aligner_proxy.types import LengthUnit
+
+_WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
+_BLANK_LINE = re.compile(r"\n[ \t]*\n")
+
+
+def words(text: str) -> int:
+    """Number of words."""
+    return len(_WORD.findall(text))
+
+
+def sentences(text: str) -> int:
+    """Number of sentences, headings and list items; a mark alone is none."""
+    return sum(bool(_WORD.search(piece.text)) for piece in split(text))
+
+
+def paragraphs(text: str) -> int:
+    """Number of paragraphs: blocks between blank lines."""
+    return sum(bool(block.strip()) for block in _BLANK_LINE.split(text))
+
+
+LENGTHS: Mapping[LengthUnit, Callable[[str], int]] = MappingProxyType(
+    {
+        LengthUnit.WORDS: words,
+        LengthUnit.SENTENCES: sentences,
+        LengthUnit.PARAGRAPHS: paragraphs,
+        LengthUnit.CHARACTERS: len,
+    }
+)
+
+
+def contains_any(text: str, phrases: Iterable[str]) -> bool:
+    """Whether one of these words or phrases stands in a text, whatever its case."""
+    folded = text.casefold()
+    return any(re.search(rf"(?<!\w){re.escape(phrase.casefold())}(?!\w)", folded) for phrase in phrases)

@@ -1,0 +1,302 @@
+"""Structure of a text: segments, lists and their items, lines of a dialogue, words in quotation marks.
+
+A segment is what the detector head judges and what an edit replaces: a sentence, a list item, a heading, or a whole
+code block. Segments and the white space between them add up to the text exactly. A boundary depends only on what
+stands before it and on the first character after it, so a growing text keeps the boundaries it already had.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+
+_FENCE = re.compile(r"^[ \t]*(```+|~~~+)", re.MULTILINE)
+_LINE = re.compile(r"[^\n]*\n?")
+# Sentence end: closing punctuation, optional closing quotes or brackets, then white space; a full-width mark also ends
+# a sentence that goes on without a space, unless more closing marks follow it.
+_CLOSING = r".!?\u2026\u3002\uff01\uff1f\"'\u201d\u2019)\]*_"
+# A run of marks is looked at from its first mark only: tried from each of them, twenty thousand took minutes.
+_MARKS = r"[.!?\u2026\u3002\uff01\uff1f]"
+_WIDE = r"[\u3002\uff01\uff1f]"
+_SENTENCE_END = re.compile(
+    rf"(?<!{_MARKS}){_MARKS}+[\"'\u201d\u2019)\]*_]*(?=\s)|(?<!{_WIDE}){_WIDE}+(?=[^\s{_CLOSING}])"
+)
+_WIDE_END = re.compile(r"[\u3002\uff01\uff1f]+[\"'\u201d\u2019)\]*_]*(?=[^" + _CLOSING + "])")
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:e\.g|i\.e|etc|vs|cf|approx|Mr|Mrs|Ms|Dr|Prof|St|No|Fig|Eq|Inc|Ltd|Jr|Sr)|\b[A-Z])\.$"
+)
+_LONGEST_ABBREVIATION = 10
+_LIST_NUMBER = re.compile(r"\s*(?:[-*+]\s+)?\d+\.$")
+_MARK = re.compile(r"[ \t]*(?:([-*+\u2022])|(\d{1,3}|[a-zA-Z])[.)])(?=[ \t]+\S)")
+BULLET = "-"
+_SPEAKER_LINE = re.compile(
+    r"[ \t>*_#-]{0,12}\[?(?P<name>[^\W_][^\n:*_\"?!;\[\]()]{0,39}?)"  # who speaks, perhaps set off and in brackets
+    r"[ \t]{0,3}(?:\([^()\n]{1,40}\))?[\]*_ \t]{0,6}:[*_]{0,4}[ \t]{1,9}\S"  # perhaps how, the colon, and what
+)
+_WORDS = 4
+_SPEAKERS = 2
+_TURNS = 2
+# What models write who run on: of these each has to speak again before it is a dialogue.
+_ROLES = frozenset({"human", "user", "assistant", "system"})
+_TITLE_LINES = 4
+_TITLE_CHARS = 80
+_SENTENCE = re.compile(r"\w[.!?][\"'\u201d]?$")
+_STAGE = tuple("([*_#")
+LEAST_CHARS = 12
+"""Below this, quotation marks hold a word that the objective speaks of."""
+_QUOTED = re.compile(r"(?:^|(?<=[\s:(]))[\"'\u2018\u201c](\S.*\S)[\"'\u2019\u201d](?=[\s.,;:!?)]|$)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One segment: `text` is judged and may be replaced, `gap` is the white space that follows it."""
+
+    start: int
+    text: str
+    gap: str
+
+    @property
+    def end(self) -> int:
+        """Offset of the first character after `text` in the answer."""
+        return self.start + len(self.text)
+
+
+def split(text: str) -> list[Segment]:
+    """Cut `text` into segments; leading white space belongs to the first one, so nothing is lost.
+
+    `"".join(s.text + s.gap for s in split(text)) == text` for every text. A text of white space alone has no segment
+    unless it is not empty, in which case it is one segment without a gap.
+    """
+    found: list[tuple[int, int]] = []
+    start = 0
+    for end in (*_boundaries(text), len(text)):
+        body = len(text[start:end].rstrip())
+        if body or (end > start and not found):
+            found.append((start, start + body if body else end))
+        start = end
+    starts = [*(start for start, _ in found), len(text)]
+    return [Segment(at, text[at:end], text[end:after]) for (at, end), after in zip(found, starts[1:], strict=True)]
+
+
+class Cutter:
+    """Cuts a text that is still growing. A segment is finished as soon as the next one has begun."""
+
+    def __init__(self) -> None:
+        self._block = ""
+        self._at = 0
+        self._given = 0
+
+    def feed(self, more: str) -> list[Segment]:
+        """The segments that are finished now and were not before."""
+        self._block += more
+        found = split(self._block)
+        told = self._placed(found[self._given : -1])
+        self._given = max(self._given, len(found) - 1)
+        last = found[-1].start if found else 0
+        if last and self._block[last - 1] == "\n":  # what comes is cut as if the text began here
+            self._block = self._block[last:]
+            self._at = self._at + last
+            self._given = 0
+        return told
+
+    def end(self) -> list[Segment]:
+        """What is left when the text has ended."""
+        return self._placed(split(self._block)[self._given :])
+
+    def _placed(self, found: Sequence[Segment]) -> list[Segment]:
+        return [Segment(self._at + segment.start, segment.text, segment.gap) for segment in found]
+
+
+def join(pieces: Sequence[tuple[str, str]]) -> str:
+    """Put (text, gap) pieces together again, leaving out pieces whose text is empty.
+
+    A piece that vanished hands a larger break behind it on to the one before: without that, removing the last sentence
+    of a paragraph would glue the next paragraph to what is left. The last piece that stays loses its gap.
+    """
+    kept: list[tuple[str, str]] = []
+    for text, gap in pieces:
+        if text:
+            kept.append((text, gap))
+        elif kept and gap.count("\n") > kept[-1][1].count("\n"):
+            kept[-1] = (kept[-1][0], gap)
+    return "".join(text + gap for text, gap in kept[:-1]) + "".join(text for text, _ in kept[-1:])
+
+
+def with_end(pieces: Sequence[Segment]) -> list[Segment]:
+    """The segments and the place behind them, as one more that has no text: what is to be added goes there."""
+    return [*pieces, Segment(pieces[-1].end if pieces else 0, "", pieces[-1].gap if pieces else "")]
+
+
+def moved(piece: Segment, by: int) -> Segment:
+    """The same segment in a text that begins so many characters earlier."""
+    return Segment(piece.start + by, piece.text, piece.gap)
+
+
+def judged(pieces: Sequence[Segment], texts: Sequence[str]) -> list[Segment]:
+    """The segments as verdicts have them, of which `texts` are the texts: with the place behind them, or without."""
+    return with_end(pieces) if texts and not texts[-1] else list(pieces)
+
+
+def so_far(pieces: Iterable[tuple[str, str]]) -> str:
+    """What (text, gap) pieces are in front of the next one, which begins where the last gap ends."""
+    return "".join(text + gap for text, gap in pieces if text)
+
+
+def firm(text: str) -> int:
+    """Characters before the last word: however the text grows, these are cut into the same tokens.
+
+    A full-width sentence mark ends a word. What stands in a finished segment is firm.
+    """
+    body = text.rstrip()
+    words = body.rsplit(None, 1)
+    if not words:
+        return 0
+    start = len(body) - len(words[-1])
+    marks = [start + mark.end() for mark in _WIDE_END.finditer(words[-1])]
+    return marks[-1] if marks else len(text[:start].rstrip())
+
+
+def _boundaries(text: str) -> Iterator[int]:
+    """Offsets where a new segment starts, in order; each lies after the white space of the segment before it."""
+    fence = ""
+    for line in _LINE.finditer(text):
+        if not line.group():
+            return
+        mark = _FENCE.match(line.group())
+        if mark and not fence:
+            fence = mark.group(1)
+            yield line.start()
+        elif fence:
+            if mark and mark.group(1).startswith(fence) and line.group().strip() == mark.group(1):
+                fence = ""
+                yield line.end()
+        else:
+            yield from _sentence_ends(line.group(), line.start())
+            yield line.end()
+
+
+def _sentence_ends(line: str, offset: int) -> Iterator[int]:
+    """Offsets after each sentence of a line, but for the last; looks back over a bounded window only."""
+    for match in _SENTENCE_END.finditer(line):
+        end = match.end()
+        if _ABBREVIATION.search(line, max(0, end - _LONGEST_ABBREVIATION), end) or _LIST_NUMBER.match(line, 0, end):
+            continue
+        following = end
+        while following < len(line) and line[following].isspace():
+            following += 1
+        if following < len(line) and not line[following].islower():
+            yield offset + following
+
+
+def marks(text: str) -> list[str]:
+    """The marks of all items, in order."""
+    return [mark for _, mark in _items(split(text))]
+
+
+def standing(pieces: Sequence[Segment], gone: Collection[int]) -> list[str]:
+    """The marks of the items of which something is left when the segments in `gone` are taken away."""
+    items = list(_items(pieces))
+    ends = [first for first, _ in items[1:]] + [len(pieces)]
+    found = []
+    for (first, mark), end in zip(items, ends, strict=True):
+        line = range(first, _line_end(pieces, first, end))
+        if any(i not in gone for i in line):
+            found.append(mark)
+    return found
+
+
+def _line_end(pieces: Sequence[Segment], first: int, end: int) -> int:
+    """Index behind the last segment on the line of `first`."""
+    at = first
+    while at + 1 < end and "\n" not in pieces[at].gap:
+        at += 1
+    return at + 1
+
+
+def _items(pieces: Sequence[Segment]) -> Iterator[tuple[int, str]]:
+    """(index of the segment that begins an item, its mark)."""
+    for i, piece in enumerate(pieces):
+        match = _MARK.match(piece.text)
+        if match and (i == 0 or _ends_its_line(pieces[i - 1])):
+            yield i, BULLET if match.group(1) else match.group(2)
+
+
+def _ends_its_line(piece: Segment) -> bool:
+    """Of white space alone there is a segment only where a text begins with empty lines."""
+    return "\n" in piece.gap or not piece.text.strip()
+
+
+def kept_in_order(wanted: Iterable[str], found: Iterable[str]) -> bool:
+    """Whether all of `wanted` occur in `found`, in this order."""
+    rest = iter(found)
+    return all(mark in rest for mark in wanted)
+
+
+def turns(text: str) -> Counter[str]:
+    """How often each speaker of a dialogue has a line; empty where the text is none.
+
+    Nobody has to speak twice but the first who does: a stream is judged by what there is of it.
+    """
+    spoken = lines(text)
+    fewest = _TURNS if _ROLES & spoken.keys() else 1
+    speaking = Counter({name: count for name, count in spoken.items() if count >= fewest})
+    again = max(spoken.values(), default=0) >= _TURNS
+    return speaking if again and len(speaking) >= _SPEAKERS and _opens(text) else Counter()
+
+
+def lines(text: str) -> Counter[str]:
+    """How many lines begin with each name and a colon."""
+    return Counter(name for line in text.splitlines() if (name := _speaker(line.strip())))
+
+
+def _opens(text: str) -> bool:
+    """Whether nothing but titles stands before the first speaker's line."""
+    before = list(takewhile(lambda line: not _speaker(line), (line.strip() for line in text.splitlines())))
+    titles = [line for line in before if line]
+    return len(titles) <= _TITLE_LINES and all(map(_is_title, titles))
+
+
+def _speaker(line: str) -> str | None:
+    """Whose line it is; a sentence that ends in a colon is nobody's."""
+    match = _SPEAKER_LINE.match(line)
+    name = match["name"].strip().casefold() if match else ""
+    return name if name and len(name.split()) <= _WORDS else None
+
+
+def _is_title(line: str) -> bool:
+    """A title, an announcement or a stage direction: nothing that would be a reply by itself."""
+    return line.startswith(_STAGE) or (len(line) <= _TITLE_CHARS and not _SENTENCE.search(line))
+
+
+def words(objective: str) -> str | None:
+    """What stands between its first and its last quotation mark, on one line."""
+    found = _QUOTED.search(objective)
+    said = _on_one_line(found.group(1)) if found else ""
+    return said if len(said) >= LEAST_CHARS else None
+
+
+def by(objectives: Iterable[str]) -> list[str]:
+    """The words of all objectives that dictate some."""
+    return [said for objective in objectives if (said := words(objective))]
+
+
+def is_dictated(sentence: str, dictated: Iterable[str]) -> bool:
+    """Whether this sentence stands among the words that objectives dictate."""
+    said = _on_one_line(sentence)
+    return len(said) >= LEAST_CHARS and any(said in text for text in dictated)
+
+
+def is_repeated(sentence: str, objectives: Sequence[str]) -> bool:
+    """Whether a sentence stands in an objective that does not dictate it: an instruction was written out."""
+    said = _on_one_line(sentence).rstrip(".!").lower()
+    texts = (_on_one_line(objective).lower() for objective in objectives)
+    return (
+        len(said) >= LEAST_CHARS and any(said in text for text in texts) and not is_dictated(sentence, by(objectives))
+    )
+
+
+def _on_one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,111 @@
+"""How is a model made to write a text of our choosing at the price of its own? Real forwards, forced choices.
+
+Speed at an edit rate needs an aligner that edits exactly so much; none does. Each way of decoding computes all its
+logits and is then told the target's token, so every one writes the same text with the work that it really costs. The
+detector computes its scores and is then told to flag the segments that the target changes, as that of an aligner that
+makes these changes would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from difflib import SequenceMatcher
+from random import Random
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from aligner_proxy.engine.model.runner import ModelRunner
+from aligner_proxy.engine.scheduling.scheduler import Feed
+from aligner_proxy.engine.scheduling.sequence import Spans
+from aligner_proxy.text.structure import split
+
+_MEAN_FURTHER = 1.3
+
+
+def edited(answer: Sequence[int], rate: float, rng: Random, words: Sequence[int]) -> list[int]:
+    """The answer's tokens with a share `rate` of them substituted, deleted or inserted, in spans of one to a few.
+
+    `words` is what new tokens are drawn from. At 1.0 nothing of the answer is left.
+    """
+    if rate >= 1:
+        return [rng.choice(words) for _ in answer]
+    left = round(rate * len(answer))
+    spans = list[int]()
+    while left > 0:
+        spans.append(min(left, 1 + int(rng.expovariate(1 / _MEAN_FURTHER))))
+        left -= spans[-1]
+    target = list[int]()
+    at = 0
+    for start, size in zip(sorted(rng.sample(range(len(answer)), len(spans))), spans, strict=True):
+        kind = rng.choice(("substitute", "delete", "insert"))
+        start = max(start, at)
+        target += [*answer[at:start], *(rng.choice(words) for _ in range(0 if kind == "delete" else size))]
+        at = start if kind == "insert" else start + size
+    return target + list(answer[at:])
+
+
+def changed(answer: str, offsets: Sequence[tuple[int, int]], ids: Sequence[int], target: Sequence[int]) -> list[bool]:
+    """Which segments of the answer the target changes; `offsets` are the characters of the answer's tokens `ids`."""
+    touched = set[int]()
+    for kind, first, last, _, _ in SequenceMatcher(None, ids, target, autojunk=False).get_opcodes():
+        if kind != "equal":
+            touched |= {offsets[min(at, len(ids) - 1)][1] - 1 for at in range(first, max(last, first + 1))}
+    return [any(s.start <= at < s.end + len(s.gap) for at in touched) for s in split(answer)]
+
+
+class Forward:
+    """Counts the forwards that generated: those that went beyond the prompt."""
+
+    def __init__(self) -> None:
+        self.generating = 0
+
+
+@contextmanager
+def told(runner: ModelRunner, prompt: int, target: Sequence[int], flags: Sequence[bool]) -> Iterator[Forward]:
+    """Inside, the engine's model chooses `target` behind a prompt of `prompt` tokens, and its detector says `flags`.
+
+    One request at a time.
+    """
+    count = Forward()
+    choose = runner._choose
+    score = runner.scores
+
+    def chosen(hidden: torch.Tensor, feeds: Sequence[Feed]) -> list[list[int]]:
+        choose(hidden, feeds)
+        count.generating += any(feed.stop > prompt for feed in feeds)
+        return [[_at(target, place + 1 - prompt) for place in feed.predicted] for feed in feeds]
+
+    def scores(feed: Feed, spans: Spans) -> list[tuple[float, int]]:
+        return [(1.0 if flag else -1.0, 0) for flag, _ in zip(flags, score(feed, spans), strict=True)]
+
+    with patch.object(runner, "_choose", chosen), patch.object(runner, "scores", scores):
+        yield count
+
+
+@contextmanager
+def saying(model: Any, prompt: int, target: Sequence[int]) -> Iterator[None]:
+    """Inside, transformers' model prefers `target` behind a prompt of `prompt` tokens, by its logits.
+
+    Not by a `LogitsProcessor`: prompt lookup asks the processors which of its draft tokens they forbid and drops those,
+    so a processor that knows the target would tell it which drafts are right before they cost anything.
+    """
+
+    def told(_: Any, _given: Any, named: dict[str, Any], output: Any) -> None:
+        logits = output.logits
+        end = named["past_key_values"].get_seq_length()
+        for row in range(1, logits.shape[1] + 1):
+            logits[0, -row, _at(target, end - row + 1 - prompt)] = torch.inf
+
+    hook = model.register_forward_hook(told, with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _at(target: Sequence[int], place: int) -> int:
+    """Behind a draft that was not accepted anything may stand: nobody reads it."""
+    return target[place] if 0 <= place < len(target) else target[-1]

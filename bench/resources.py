@@ -1,0 +1,131 @@
+"""What do the processes of a gateway hold? Memory, file descriptors; asyncio tasks; sequences and blocks.
+
+A LiteLLM worker tells its tasks by itself, because nobody outside can count them:
+`LITELLM_WORKER_STARTUP_HOOKS=bench.resources:tell_tasks` writes their number beside the gateway's other files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+TASKS_IN = "ALIGNER_BENCH_TASKS"
+_BLOCKS = re.compile(r'^aligner_engine_kv_blocks\{use="(\w+)"\} (\S+)', re.MULTILINE)
+_SEQUENCES = re.compile(r"^aligner_engine_sequences\{[^}]*\} (\S+)", re.MULTILINE)
+_ANON = re.compile(r":?\[\d+\]$")
+"""The number of an unnamed pipe, socket or event in its link."""
+_telling: set[asyncio.Task[None]] = set()
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """One look. Of several gateway workers the sum; `blocks` and `sequences` are None where the engine is away."""
+
+    at: float
+    gateway_mb: float
+    engine_mb: float
+    gateway_fds: int
+    engine_fds: int
+    tasks: int
+    blocks: int | None
+    sequences: int | None
+
+
+def below(serve: int) -> tuple[list[psutil.Process], list[psutil.Process]]:
+    """The processes of the gateway and those of the engine."""
+    gateways = list[psutil.Process]()
+    engines = list[psutil.Process]()
+    for process in psutil.Process(serve).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            (engines if "engine" in process.cmdline() else gateways).append(process)
+    return gateways, engines
+
+
+def count(serve: int, socket: Path, tasks: Path, at: float) -> Count:
+    """Look at the processes below `serve`."""
+    gateways, engines = below(serve)
+    blocks, sequences = _engine(socket)
+    return Count(
+        at,
+        _sum(gateways, _memory_mb),
+        _sum(engines, _memory_mb),
+        int(_sum(gateways, psutil.Process.num_fds)),
+        int(_sum(engines, psutil.Process.num_fds)),
+        sum(_number(path) for path in tasks.glob("*.tasks")),
+        blocks,
+        sequences,
+    )
+
+
+def descriptors(serve: int) -> dict[str, int]:
+    """What the gateway's descriptors are for: sockets by state and the other end, everything else by its name."""
+    found: Counter[str] = Counter()
+    for process in below(serve)[0]:
+        with contextlib.suppress(psutil.Error, OSError):
+            sockets = {one.fd: _named(one) for one in process.net_connections("all")}
+            for entry in Path(f"/proc/{process.pid}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    found[sockets.get(int(entry.name)) or _ANON.sub("", os.readlink(entry))] += 1
+    return dict(found)
+
+
+def _named(one: Any) -> str:
+    """A socket: its state, and the port or path at the other end, else its own."""
+    there = one.raddr
+    here = one.laddr
+    if isinstance(there, tuple) or isinstance(here, tuple):
+        return f"{one.status} to {there.port}" if there else f"{one.status} at {here.port if here else '-'}"
+    return f"unix {there or here or '-'}"
+
+
+async def tell_tasks() -> None:
+    """Run by LiteLLM when a worker starts."""
+    _telling.add(asyncio.create_task(_tell(Path(os.environ[TASKS_IN]))))
+
+
+async def _tell(folder: Path) -> None:
+    file = folder / f"{os.getpid()}.tasks"
+    while True:
+        file.write_text(str(len(asyncio.all_tasks())))
+        await asyncio.sleep(0.5)
+
+
+def _engine(socket: Path) -> tuple[int | None, int | None]:
+    if not socket.exists():
+        return None, None  # httpcore would leave a socket open
+    try:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=2) as client:
+            text = client.get("http://engine/metrics").raise_for_status().text
+    except httpx.HTTPError:
+        return None, None
+    blocks = {use: int(float(value)) for use, value in _BLOCKS.findall(text)}
+    return blocks.get("used"), sum(int(float(value)) for value in _SEQUENCES.findall(text))
+
+
+def _sum(processes: Iterable[psutil.Process], of: Callable[[psutil.Process], float]) -> float:
+    total = 0.0
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            total += of(process)
+    return round(total, 1)
+
+
+def _memory_mb(process: psutil.Process) -> float:
+    return float(process.memory_info().rss) / 2**20
+
+
+def _number(path: Path) -> int:
+    try:
+        return int(path.read_text() or 0)
+    except (OSError, ValueError):
+        return 0

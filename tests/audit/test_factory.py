@@ -1,0 +1,74 @@
+"""From policies.yaml to a store: wrong settings are refused at the start, in plain words, and never with the key."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pytest
+
+from aligner_proxy import audit
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.policy import config
+from tests.audit.conftest import noted
+
+KEY = base64.b64encode(bytes(range(32))).decode()
+
+
+def load(folder: Path, text: str) -> config.PolicyFile:
+    (folder / "policies.yaml").write_text(text)
+    return config.load(folder / "policies.yaml")
+
+
+def hide(text: str) -> str:
+    """A redaction as an operator would write it."""
+    return text.replace("fool", "****")
+
+
+def test_it_is_off_unless_turned_on(tmp_path: Path) -> None:
+    assert audit.recorder(load(tmp_path, "")) is None
+    with pytest.raises(ConfigError, match="there is no audit store at"):
+        audit.store(load(tmp_path, "audit: {file: none.db}"))
+
+
+async def test_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUDIT_KEY", KEY)
+    told = "{enabled: true, file: kept.db, keep_days: 36000, key_env: AUDIT_KEY, redact: tests.audit.test_factory.hide}"
+    file = load(tmp_path, f"audit: {told}")
+    recorder = audit.recorder(file)
+    assert recorder is not None
+    recorder.note(noted())
+    await recorder.aclose()
+    assert b"It is" not in (tmp_path / "kept.db").read_bytes()
+    store = audit.store(file)
+    (one,) = store.entries()
+    store.close()
+    assert one.content is not None
+    assert one.content.exchange.answer == "It is so. You ****."
+
+
+@pytest.mark.parametrize("value", [None, "", "short", base64.b64encode(b"x" * 31).decode(), "secret!" * 9])
+def test_a_bad_key_is_refused_and_not_echoed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str | None
+) -> None:
+    monkeypatch.delenv("AUDIT_KEY", raising=False)
+    if value is not None:
+        monkeypatch.setenv("AUDIT_KEY", value)
+    file = load(tmp_path, "audit:\n  enabled: true\n  key_env: AUDIT_KEY\n")
+    with pytest.raises(ConfigError, match=r"policies.yaml:3: audit.key_env: AUDIT_KEY must hold 32 bytes") as caught:
+        audit.recorder(file)
+    assert not value or value not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("dotted", "said"),
+    [
+        ("no.such.thing", "cannot import no.such"),
+        ("tests.audit.test_factory.nothing", "has no nothing"),
+        ("tests.audit.test_factory.KEY", "is not a function"),
+    ],
+)
+def test_a_redaction_that_is_not_there_is_refused(tmp_path: Path, dotted: str, said: str) -> None:
+    file = load(tmp_path, f"audit: {{enabled: true, redact: {dotted}}}")
+    with pytest.raises(ConfigError, match=said):
+        audit.recorder(file)

@@ -1,0 +1,40 @@
+"""What is set before torch is imported, seen in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_an_engine_does_not_load_torchs_compiler() -> None:
+    program = """
+import sys
+from aligner_proxy.cli.options import before_torch
+before_torch()
+import aligner_proxy.engine.loader
+import bitsandbytes
+assert bitsandbytes.nn.Linear4bit
+print("torch._inductor.compile_fx" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["False"]
+
+
+@pytest.mark.timeout(120)
+def test_what_the_library_keeps_of_shapes_is_bounded_and_a_user_s_own_bound_stands() -> None:
+    """Read by the library itself when it first multiplies; the soak tells whether memory stays."""
+    program = """
+import os
+from aligner_proxy.cli.options import before_torch
+before_torch()
+print(os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"], os.environ["LRU_CACHE_CAPACITY"])
+"""
+    given = {**os.environ, "LRU_CACHE_CAPACITY": "9"}
+    given.pop("ONEDNN_PRIMITIVE_CACHE_CAPACITY", None)
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, env=given)
+    assert done.stdout.split() == ["256", "9"]

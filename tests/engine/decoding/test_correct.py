@@ -1,0 +1,254 @@
+"""Corrections with tiny random models: what is kept is kept to the character, and speculation changes nothing."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aligner_proxy.engine.decoding.prompt_fit import fit
+from aligner_proxy.engine.decoding.proposer import EditProposer
+from aligner_proxy.engine.loop import alone
+from aligner_proxy.engine.model.detector import DetectorHead
+from aligner_proxy.engine.model.runner import ModelRunner
+from aligner_proxy.engine.scheduling.draft_length import CostCurve, Rule, draft_length
+from aligner_proxy.engine.scheduling.scheduler import Feed
+from aligner_proxy.errors import AnswerTooLong, DeadlineExceeded
+from aligner_proxy.prompts import template
+from aligner_proxy.text import structure
+from aligner_proxy.types import DecodeCounts, Turn, Verify
+from tests.support import tiny
+
+SENTENCES = st.lists(st.sampled_from([s for text in tiny.CORPUS for s in text.split(". ")]), min_size=1, max_size=6)
+TEXTS = st.one_of(
+    SENTENCES.map(". ".join),
+    SENTENCES.map("\n\n".join),
+    st.text(max_size=80),
+    st.lists(
+        st.sampled_from(["Yes. ", "- item\n", "```\ncode\n```\n", " | Answer: x. ", "\u00e9\U0001f600! ", "  "])
+    ).map("".join),
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(answer=TEXTS, seed=st.integers(0, 3), caution=st.floats(-0.3, 0.3))
+def test_unflagged_segments_are_in_the_result_character_for_character(answer: str, seed: int, caution: float) -> None:
+    result = alone(tiny.aligner(seed), tiny.request(answer, caution=caution))
+    if not any(s.flagged for s in result.segments):
+        assert result.text is answer or result.text == answer
+        return
+    at = 0
+    for segment in result.segments:
+        if not segment.flagged:
+            at = result.text.index(segment.text, at) + len(segment.text)
+
+
+@settings(max_examples=30, deadline=None)
+@given(answer=TEXTS, seed=st.integers(0, 3))
+def test_the_segments_told_are_those_of_the_answer(answer: str, seed: int) -> None:
+    result = alone(tiny.aligner(seed), tiny.request(answer))
+    if answer.strip():
+        assert [s.text for s in result.segments] == [s.text for s in structure.split(answer)]
+        assert all(s.flagged == (s.score is not None and s.score > 0) for s in result.segments)
+
+
+def test_nothing_flagged_takes_one_forward_and_returns_the_answer_itself() -> None:
+    result = alone(tiny.aligner(), tiny.request(caution=1e9))
+    assert result.text == tiny.ANSWER
+    assert result.counts.forwards == 1
+    assert result.counts.drafted == 0
+    assert len(result.segments) == 4
+
+
+def test_a_verdict_reads_no_further_than_the_last_segment(monkeypatch: pytest.MonkeyPatch) -> None:
+    aligner = tiny.aligner()
+    request = tiny.request(caution=1e9)
+    fed = list[Feed]()
+    run = aligner.runner.run
+    monkeypatch.setattr(aligner.runner, "run", lambda feeds: fed.extend(feeds) or run(feeds))
+    alone(aligner, request)
+    fitted = fit(request, template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
+    ends = [end for _, end in fitted.offsets]
+    assert ends[fed[-1].stop - 1] >= fitted.prompt.end > ends[fed[-1].stop - 2]
+    assert fed[-1].stop < len(fitted.ids)
+
+
+def test_to_score_only_flags_by_the_caution_and_edits_nothing() -> None:
+    result = alone(tiny.aligner(), tiny.request(caution=-1e9, score_only=True))
+    assert result.text == tiny.ANSWER
+    assert result.counts == DecodeCounts(forwards=1)
+    assert [s.flagged for s in result.segments] == [True] * 4
+    assert result.segments == alone(tiny.aligner(), tiny.request(caution=-1e9)).segments
+
+
+@pytest.mark.parametrize("verify", list(Verify))
+def test_to_score_only_without_a_head_the_model_still_reads_the_prompt(verify: Verify) -> None:
+    result = alone(tiny.aligner(head=False), tiny.request(verify=verify, score_only=True))
+    assert (result.text, result.counts) == (tiny.ANSWER, DecodeCounts(forwards=1))
+    assert [s.score for s in result.segments] == [None] * 4
+
+
+def test_everything_flagged_keeps_nothing_by_copy() -> None:
+    result = alone(tiny.aligner(), tiny.request(caution=-1e9))
+    assert all(s.flagged for s in result.segments)
+    assert not any(s.text in result.text for s in result.segments)
+
+
+def test_a_white_space_answer_is_returned_without_a_forward() -> None:
+    result = alone(tiny.aligner(), tiny.request("  \n"))
+    assert (result.text, result.counts.forwards, result.segments) == ("  \n", 0, ())
+
+
+def test_without_a_head_scores_are_absent_and_the_whole_answer_is_verified() -> None:
+    result = alone(tiny.aligner(head=False), tiny.request())
+    assert [s.score for s in result.segments] == [None] * 4
+    assert result.counts.drafted > 0
+
+
+def test_enough_caution_keeps_every_draft_token() -> None:
+    result = alone(tiny.aligner(head=False), tiny.request(caution=1e9, verify=Verify.ALWAYS))
+    assert result.text == tiny.ANSWER
+    assert result.counts.forwards == 1
+
+
+@pytest.mark.parametrize("caution", [0.0, 0.5, 2.0, 8.0])
+def test_what_is_written_does_not_depend_on_draft_lengths(caution: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = tiny.request(tiny.ANSWER * 3, caution=caution, verify=Verify.ALWAYS)
+    written = set()
+    for rule in (tiny.whole, tiny.at_most(16), tiny.at_most(2), tiny.at_most(0), DEAR):
+        monkeypatch.setattr(ModelRunner, "draft_length", lambda _, seen, room, rule=rule: rule(seen, room))
+        written.add(alone(tiny.aligner(head=False), asked).text)
+    assert len(written) == 1
+
+
+def test_verifying_with_a_head_also_scores() -> None:
+    result = alone(tiny.aligner(), tiny.request(verify=Verify.ALWAYS, caution=1e9))
+    assert result.text == tiny.ANSWER
+    assert all(s.score is not None for s in result.segments)
+
+
+def plain(runner: ModelRunner, prompt: list[int], tokens: int) -> list[int]:
+    """What transformers writes one by one."""
+    written = runner._model.generate(
+        torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), max_new_tokens=tokens, do_sample=False
+    )
+    return written[0, len(prompt) :].tolist()
+
+
+DEAR = partial(draft_length, CostCurve(((1, 1.0), (4, 1.0), (8, 1.5), (64, 8.2))))
+
+
+@pytest.mark.parametrize("rule", [tiny.whole, tiny.at_most(16), tiny.at_most(3), DEAR])
+@pytest.mark.parametrize("rate", [0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0])
+def test_speculation_writes_what_plain_greedy_generate_writes(rate: float, rule: Rule) -> None:
+    """Drafts are corrupted copies of the plain output, so that each edit rate is a true one."""
+    for seed in range(4):
+        rng = random.Random(f"{rate} {seed}")
+        runner = tiny.runner(seed)
+        prompt = runner.tokenizer.prompt(rng.choice(tiny.CORPUS) + " | Edit: ").ids
+        expected = plain(runner, prompt, 96)
+        draft = corrupted(expected, rate, rng)
+        got, tally = tiny.written(runner, prompt, EditProposer(draft, rule), 96)
+        ended = expected[-1] in runner.tokenizer.eos_ids
+        assert got.ids == (expected[:-1] if ended else expected)
+        assert got.finished == ended
+        assert tally.accepted + tally.recovered + tally.bonus >= len(got.ids)
+
+
+def corrupted(tokens: list[int], rate: float, rng: random.Random) -> list[int]:
+    """Substitute, insert or delete at every position with probability `rate`."""
+    out: list[int] = []
+    for token in tokens:
+        if rng.random() >= rate:
+            out.append(token)
+            continue
+        kind = rng.randrange(3)
+        other = rng.randrange(3, 380)
+        out.extend(([other], [other, token], [])[kind])
+    return out
+
+
+@pytest.mark.parametrize("caution", [-1e9, 0.0, 1e9])
+def test_where_drafts_are_dear_the_detector_is_asked_first_and_the_text_is_the_same(
+    caution: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a caution that nothing exceeds all is vouched for and copied: the prompt's forward, one that generates."""
+    aligner = tiny.aligner()
+    request = tiny.request(tiny.ANSWER * 4, verify=Verify.ALWAYS, caution=caution)
+    monkeypatch.setattr(ModelRunner, "step_tokens", 1024)
+    cheap = alone(aligner, request)
+    monkeypatch.setattr(aligner.runner, "costs", CostCurve(((1, 1.0), (64, 64.0))))
+    dear = alone(aligner, request)
+    assert dear.text == cheap.text
+    assert [s.score for s in dear.segments] == pytest.approx([s.score for s in cheap.segments], abs=1e-4)
+    assert [s.flagged for s in dear.segments] == [s.flagged for s in cheap.segments]
+    if caution > 0:
+        assert (cheap.counts.forwards, dear.counts.forwards) == (1, 2)
+
+
+def test_a_draft_that_would_be_split_waits_for_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompt and draft fit one step: one forward. One token less: the prompt's, and one that generates."""
+    aligner = tiny.aligner()
+    request = tiny.request(tiny.ANSWER * 4, verify=Verify.ALWAYS, caution=1e9)
+    fitted = fit(request, template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
+    whole = len(fitted.ids) + len(fitted.answer) + 1
+    for step, forwards in ((whole, 1), (whole - 1, 2)):
+        monkeypatch.setattr(ModelRunner, "step_tokens", step)
+        assert alone(aligner, request).counts.forwards == forwards
+
+
+def test_an_answer_that_cannot_fit_is_refused() -> None:
+    with pytest.raises(AnswerTooLong, match="window of 1024 tokens"):
+        alone(tiny.aligner(), tiny.request("Wait a while. " * 400))
+    with pytest.raises(AnswerTooLong):
+        alone(tiny.aligner(), tiny.request("a" * 200_000))
+
+
+def test_the_oldest_turns_go_first() -> None:
+    asked = tiny.request()
+    turns = tuple(
+        Turn("user" if i % 2 == 0 else "assistant", f"Turn {i}. " + "The harbour opens. " * 12) for i in range(41)
+    )
+    long = asked.model_copy(update={"turns": turns})
+    result = alone(tiny.aligner(), long)
+    assert 400 < result.prompt_tokens < 1024
+
+
+def test_a_huge_objective_is_refused() -> None:
+    huge = tiny.request().model_copy(update={"objectives": ("Huge: " + "word " * 200_000,)})
+    with pytest.raises(AnswerTooLong):
+        alone(tiny.aligner(), huge)
+
+
+def test_a_deadline_ends_a_correction_between_forwards() -> None:
+    with pytest.raises(DeadlineExceeded):
+        alone(tiny.aligner(), tiny.request(caution=-1e9, deadline_s=1e-9))
+
+
+def test_what_follows_a_segment_does_not_change_its_score() -> None:
+    result = alone(tiny.aligner(), tiny.request(caution=1e9))
+    cut = tiny.ANSWER.index(" The first")
+    shorter = alone(tiny.aligner(), tiny.request(tiny.ANSWER[:cut], caution=1e9))
+    assert len(shorter.segments) == 2 < len(result.segments)
+    for a, b in zip(shorter.segments, result.segments, strict=False):
+        assert a.score == pytest.approx(b.score, abs=1e-4)
+
+
+class Decided(DetectorHead):
+    """Says that every second segment goes against the second objective, the others against the first."""
+
+    def forward(self, segments: torch.Tensor, objectives: torch.Tensor) -> torch.Tensor:
+        assert objectives.shape[0] == 2
+        return torch.tensor([[0.0, 1.0] if i % 2 else [3.0, 2.0] for i in range(len(segments))])
+
+
+def test_a_segment_names_the_objective_that_speaks_most_against_it() -> None:
+    runner = ModelRunner(tiny.model(), tiny.runner().tokenizer, Decided(64, (0, 1), 4).eval())
+    asked = tiny.request(caution=1e9).model_copy(update={"objectives": (*tiny.OBJECTIVES, "Brevity: be short")})
+    made = alone(replace(tiny.aligner(), runner=runner), asked)
+    assert [(s.score, s.objective) for s in made.segments] == [(3.0, 0), (1.0, 1), (3.0, 0), (1.0, 1)]

@@ -1,0 +1,256 @@
+"""Edits in place of flagged segments, with an oracle that knows which text it wants: removal, rewriting, declining."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from aligner_proxy.engine.api import AlignerInfo, AlignRequest
+from aligner_proxy.engine.decoding.correct import Aligner
+from aligner_proxy.engine.decoding.prompt_fit import fit
+from aligner_proxy.engine.loop import alone
+from aligner_proxy.engine.model.tokenizer import PromptTokenizer
+from aligner_proxy.engine.scheduling.blocks import BlockPool
+from aligner_proxy.engine.scheduling.draft_length import FLAT
+from aligner_proxy.engine.scheduling.scheduler import Feed
+from aligner_proxy.engine.scheduling.sequence import Spans
+from aligner_proxy.prompts import template
+from aligner_proxy.types import Correction
+from tests.support import tiny
+
+
+class Oracle:
+    """Stands in for the model runner: flags by number of segment, and writes on towards one text.
+
+    Of what it has written it flags `again` (texts).
+    """
+
+    draft_length = staticmethod(tiny.whole)
+    costs = FLAT
+    step_tokens = 1024
+
+    def __init__(self, wanted: str, flagged: set[int], again: frozenset[str] = frozenset()) -> None:
+        self.tokenizer = PromptTokenizer(tiny.backend(), frozenset({1}))
+        self.pool = BlockPool(128)
+        self._wanted = [*self.tokenizer.continuation(wanted), 1]
+        self._flagged = flagged
+        self._again = again
+        self.judged: list[list[str]] = []
+        """Texts of the segments that were scored, call by call."""
+        self.fed: list[int] = []
+        self.prompt = 0
+        """Tokens before what is written."""
+
+    def run(self, feeds: Sequence[Feed]) -> list[list[int]]:
+        self.fed += [feed.stop - feed.start for feed in feeds]
+        return [[self._next(feed.job.sequence.ids[self.prompt : at + 1]) for at in feed.predicted] for feed in feeds]
+
+    def scores(self, feed: Feed, spans: Spans) -> list[tuple[float, int]]:
+        ids = feed.job.sequence.ids
+        texts = [self.tokenizer.decode(ids[where.start : where.stop]).strip() for where in spans.segments]
+        first = not self.judged
+        self.judged.append(texts)
+        flags = [i in self._flagged if first else text in self._again for i, text in enumerate(texts)]
+        return [(3.0 if flag else -3.0, 0) for flag in flags]
+
+    def _next(self, written: list[int]) -> int:
+        """The wanted text's next token, or the end where what was written is no beginning of it."""
+        on_the_way = len(written) < len(self._wanted) and written == self._wanted[: len(written)]
+        return self._wanted[len(written)] if on_the_way else 1
+
+
+def edit(answer: str, wanted: str, flagged: set[int], again: frozenset[str] = frozenset()) -> tuple[Correction, Oracle]:
+    return asked(tiny.request(answer), Oracle(wanted, flagged, again), tiny.aligner().info)
+
+
+def asked(request: AlignRequest, oracle: Oracle, info: AlignerInfo) -> tuple[Correction, Oracle]:
+    oracle.prompt = len(fit(request, template(info.template), oracle.tokenizer, info.window).ids)
+    return alone(Aligner(oracle, info), request), oracle  # type: ignore[arg-type]
+
+
+OPEN = "The harbour opens at six."
+RUDE = "You are a fool if you come late."
+FERRY = "The first ferry leaves at seven."
+COAT = "Bring a warm coat with you."
+
+
+@pytest.mark.parametrize(
+    ("answer", "kept", "flagged"),
+    [
+        (f"{OPEN} {RUDE} {FERRY}", f"{OPEN} {FERRY}", {1}),
+        (f"{RUDE} {OPEN} {FERRY}", f"{OPEN} {FERRY}", {0}),
+        (f"{OPEN} {FERRY} {RUDE}", f"{OPEN} {FERRY}", {2}),
+        (f"{OPEN} {RUDE} {RUDE} {FERRY}", f"{OPEN} {FERRY}", {1, 2}),
+        (f"{OPEN} {RUDE}\n\n{FERRY}", f"{OPEN}\n\n{FERRY}", {1}),
+        (f"- {OPEN}\n- {RUDE}\n- {FERRY}", f"- {OPEN}\n- {FERRY}", {1}),
+    ],
+)
+def test_a_removal_takes_one_forward_beside_the_prompt(answer: str, kept: str, flagged: set[int]) -> None:
+    result, oracle = edit(answer, kept, flagged)
+    assert result.text == kept
+    if "\n\n" not in answer:  # there the gap before the span is drafted, and the one behind it comes
+        assert result.counts.forwards == len(oracle.fed) == 2
+    assert result.counts.accepted > 0
+
+
+def test_a_rewritten_segment_takes_the_place_of_the_old_one() -> None:
+    result, _ = edit(f"{OPEN} {RUDE} {FERRY}", f"{OPEN} You may miss it if you come late. {FERRY}", {1})
+    assert result.text == f"{OPEN} You may miss it if you come late. {FERRY}"
+    assert result.counts.recovered + result.counts.bonus > 0
+
+
+SNEER = "Even you will not be late twice."
+COME = "Come early."
+
+
+def test_what_is_written_is_judged_where_it_stands_and_left_out_where_it_is_flagged() -> None:
+    answer = f"{OPEN} {RUDE} {FERRY}"
+    wanted = f"{OPEN} {SNEER} {FERRY}"
+    kept, oracle = edit(answer, wanted, {1})
+    assert (kept.text, oracle.judged) == (wanted, [[OPEN, RUDE, FERRY], [SNEER]])
+    left_out, _ = edit(answer, wanted, {1}, frozenset({SNEER}))
+    assert left_out.text == f"{OPEN} {FERRY}"
+    assert left_out.counts.forwards == kept.counts.forwards
+
+
+def test_a_removal_is_not_judged_again() -> None:
+    _, oracle = edit(f"{OPEN} {RUDE} {FERRY}", f"{OPEN} {FERRY}", {1})
+    assert oracle.judged == [[OPEN, RUDE, FERRY]]
+
+
+def test_of_several_sentences_only_the_flagged_one_is_left_out() -> None:
+    result, _ = edit(f"{OPEN} {RUDE}\n\n{FERRY}", f"{OPEN} {COME} {SNEER}\n\n{FERRY}", {1}, frozenset({SNEER}))
+    assert result.text == f"{OPEN} {COME}\n\n{FERRY}"
+    result, _ = edit(f"{OPEN}\n{RUDE}\n{FERRY}", f"{OPEN}\n{SNEER} {COME}\n{FERRY}", {1}, frozenset({SNEER}))
+    assert result.text == f"{OPEN}\n{COME}\n{FERRY}"
+
+
+def test_a_later_span_is_written_behind_what_is_left() -> None:
+    answer = f"{OPEN} {RUDE} {FERRY} {RUDE} {COAT}"
+    wanted = f"{OPEN} {SNEER} {FERRY}"
+    result, oracle = edit(answer, wanted, {1, 3}, frozenset({SNEER}))
+    assert result.text == f"{OPEN} {FERRY} {COAT}"
+    assert oracle.judged[1:] == [[SNEER]]
+
+
+def test_what_outgrows_the_window_is_left_out() -> None:
+    request = tiny.request(f"{OPEN} {RUDE}")
+    wanted = f"{OPEN} {COME} {FERRY} {COAT}"
+    info = tiny.aligner().info
+    fitted = fit(request, template(info.template), Oracle("", set()).tokenizer, info.window)
+    just_fits = replace(info, window=len(fitted.ids) + fitted.room)
+    assert asked(request, Oracle(wanted, {1}), info)[0].text == wanted
+    assert asked(request, Oracle(wanted, {1}), just_fits)[0].text == OPEN
+
+
+def test_two_spans_are_edited_from_left_to_right_with_what_was_written_in_between() -> None:
+    wanted = f"{OPEN} Come early. {FERRY} {COAT}"
+    result, oracle = edit(f"{OPEN} {RUDE} {FERRY} {RUDE} {COAT}", wanted, {1, 3})
+    assert result.text == wanted
+    assert oracle.judged[1:] == [["Come early."]]
+    # The second span goes on from the cache: only what it does not hold is fed.
+    assert all(fed < oracle.fed[0] for fed in oracle.fed[1:])
+
+
+def test_a_segment_that_the_model_writes_again_is_removed_all_the_same() -> None:
+    answer = f"{OPEN} {RUDE} {FERRY}"
+    result, _ = edit(answer, answer, {1})
+    assert result.text == f"{OPEN} {FERRY}"
+
+
+def test_an_end_where_text_should_follow_removes_the_segment_only() -> None:
+    result, _ = edit(f"{OPEN} {RUDE} {FERRY}", OPEN, {1})
+    assert result.text == f"{OPEN} {FERRY}"
+
+
+def test_endless_writing_is_cut_to_its_sentences() -> None:
+    result, _ = edit(f"{OPEN} {RUDE} {FERRY}", f"{OPEN} Come early. And " + "on and " * 200, {1})
+    assert result.text == f"{OPEN} Come early. {FERRY}"
+
+
+def test_a_model_that_jumps_over_kept_text_loses_none_of_it() -> None:
+    result, _ = edit(f"{OPEN} {RUDE} {FERRY} {COAT}", f"{OPEN} {COAT}", {1})
+    assert result.text == f"{OPEN} {FERRY} {COAT}"
+
+
+def test_all_may_go() -> None:
+    result, _ = edit(f"{RUDE} {RUDE}", "", {0, 1})
+    assert result.text == ""
+
+
+def test_field_marks_in_the_answer_come_back_as_they_were() -> None:
+    answer = f"Use a | Answer: b. {RUDE} {FERRY}"
+    result, _ = edit(answer, f"Use a \u00a6 Answer: b. {FERRY}", {1})
+    assert result.text == f"Use a | Answer: b. {FERRY}"
+
+
+ASK = "If in doubt, ask the harbour master."
+
+
+def judging(answer: str, wanted: str, flagged: set[int], **more: object) -> tuple[Correction, Oracle]:
+    """The same by an aligner whose head judges the place behind the last segment."""
+    request = tiny.request(answer).model_copy(update=more)
+    info = replace(tiny.aligner().info, ends=True)
+    return asked(request, Oracle(wanted, flagged), info)
+
+
+def test_what_is_missing_is_added_behind_the_answer() -> None:
+    made, _ = judging(f"{OPEN} {FERRY}", f"{OPEN} {FERRY} {ASK}", {2})
+    assert made.text == f"{OPEN} {FERRY} {ASK}"
+    assert [(s.text, s.flagged) for s in made.segments] == [(OPEN, False), (FERRY, False), ("", True)]
+
+
+def test_one_answer_may_lose_something_and_get_something() -> None:
+    made, _ = judging(f"{RUDE} {FERRY}\n", f"{FERRY}\n\n{ASK}", {0, 2})
+    assert made.text == f"{FERRY}\n\n{ASK}"
+    made, _ = judging(f"{FERRY} {RUDE}", f"{FERRY} {ASK}", {1, 2})
+    assert made.text == f"{FERRY} {ASK}"
+
+
+def test_what_is_added_is_judged_too() -> None:
+    request = tiny.request(f"{OPEN} {FERRY}")
+    info = replace(tiny.aligner().info, ends=True)
+    made, oracle = asked(request, Oracle(f"{OPEN} {FERRY} {SNEER} {ASK}", {2}, frozenset({SNEER})), info)
+    assert made.text == f"{OPEN} {FERRY} {ASK}"
+    assert oracle.judged[1:] == [[SNEER, ASK]]
+
+
+def test_where_nothing_is_missing_nothing_is_written() -> None:
+    made, oracle = judging(f"{OPEN} {FERRY}", f"{OPEN} {FERRY} {ASK}", set())
+    assert made.text == f"{OPEN} {FERRY}"
+    assert len(oracle.fed) == 1
+
+
+def test_nothing_is_added_to_a_text_that_stands_in_another() -> None:
+    made, _ = judging(f"{OPEN} {FERRY}", f"{OPEN} {FERRY} {ASK}", {2}, open_ended=False)
+    assert made.text == f"{OPEN} {FERRY}"
+    assert [s.text for s in made.segments] == [OPEN, FERRY]
+
+
+def test_a_dictated_sentence_is_drafted_from_its_objective() -> None:
+    told = {"objectives": (f"Closing: every answer ends with: {ASK}",)}
+    made, oracle = judging(f"{OPEN} {FERRY}", f"{OPEN} {FERRY} {ASK}", {2}, **told)
+    assert made.text.endswith(ASK)
+    assert made.counts.accepted > len(oracle.tokenizer.continuation(f" {ASK}")) // 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "flagged", "wanted", "text"),
+    [
+        (f"{OPEN} {FERRY}", {2}, "", f"{OPEN} {FERRY} {ASK}"),
+        (f"- {OPEN}\n- {FERRY}\n", {2}, "", f"- {OPEN}\n- {FERRY}\n\n{ASK}"),
+        (f"{FERRY} {RUDE}", {1, 2}, f"{FERRY} {COAT}", f"{FERRY} {COAT} {ASK}"),
+        (f"{FERRY} {RUDE}", {1, 2}, f"{FERRY} {ASK}", f"{FERRY} {ASK}"),
+        (f"{FERRY} {RUDE}", {1, 2}, FERRY, f"{FERRY} {ASK}"),
+    ],
+)
+def test_what_stands_in_quotation_marks_is_copied_and_not_written(
+    answer: str, flagged: set[int], wanted: str, text: str
+) -> None:
+    told = {"objectives": (f"Closing: every answer ends with '{ASK}'",)}
+    made, oracle = judging(answer, wanted, flagged, **told)
+    assert made.text == text
+    if flagged == {2}:
+        assert len(oracle.fed) == 1

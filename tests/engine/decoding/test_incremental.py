@@ -1,0 +1,208 @@
+"""Answers that are read while they are written: any cutting gives what the whole gives, and only the tail is left."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aligner_proxy.engine.api import Span
+from aligner_proxy.engine.decoding.incremental import ALONE_CHARS, ENOUGH_CHARS, PartialAnswer, read
+from aligner_proxy.engine.local import LocalEngine
+from aligner_proxy.engine.loop import Loop, alone
+from aligner_proxy.engine.scheduling.scheduler import Job
+from aligner_proxy.engine.scheduling.sequence import Sequence
+from aligner_proxy.errors import AnswerTooLong, EngineFault, EngineUnavailable
+from aligner_proxy.text import structure
+from aligner_proxy.types import Correction, Verify
+from tests.engine.test_loop import aligner
+from tests.support import tiny
+
+PIECES = [
+    *tiny.CORPUS,
+    " | Answer: x. ",
+    "\u00e9\U0001f600! ",
+    "  \n",
+    "```\ncode\n```\n",
+    "\u4f60\u597d\u3002\u518d\u89c1\uff01",
+    "## Question: what? ",
+    "- item\n",
+]
+
+
+def cut(rng: random.Random, text: str) -> list[str]:
+    """The text in chunks of any size."""
+    places = sorted(rng.choices(range(len(text) + 1), k=rng.randrange(12)))
+    return [text[a:b] for a, b in zip([0, *places], [*places, len(text)], strict=True)]
+
+
+def read_in(made: Any, chunks: list[str], **wishes: Any) -> tuple[Correction, list[int], list[Any]]:
+    """A step after each chunk: the correction, tokens fed before and after the end, verdicts on the way."""
+    ends: list[Any] = []
+    request = tiny.request("", **wishes)
+    growing, sequence = PartialAnswer(request), Sequence()
+    loop = Loop(made)
+    fed = [0, 0]
+    told = []
+    run = made.runner.run
+
+    def counting(feeds: Any) -> Any:
+        fed[growing.complete] += sum(feed.stop - feed.start for feed in feeds)
+        return run(feeds)
+
+    made.runner.run = counting
+    loop.add(Job("r1", read(made, growing, sequence), ends.append, awake=growing.waits, sequence=sequence))
+    for chunk in chunks:
+        growing.add(chunk)
+        while loop.busy and not ends:
+            loop.step()
+        told.append(growing.verdicts)
+    growing.request = request.model_copy(update={"answer": "".join(chunks)})
+    growing.complete = True
+    while not ends:
+        loop.step()
+    loop.scheduler.check()
+    made.runner.run = run
+    return ends[0], fed, told
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), caution=st.sampled_from((-0.2, 0.0, 0.2, 1e9)), always=st.booleans())
+def test_any_cutting_gives_what_the_whole_gives(seed: int, caution: float, always: bool) -> None:
+    rng = random.Random(seed)
+    answer = "".join(rng.choices(PIECES, k=rng.randrange(1, 9)))
+    wishes = {"caution": caution, "verify": Verify.ALWAYS if always else Verify.FLAGGED}
+    expected = alone(aligner(seed % 3), tiny.request(answer, **wishes))
+    got, _, told = read_in(aligner(seed % 3), cut(rng, answer), **wishes)
+    assert got.text == expected.text
+    for one, other in zip(got.segments, expected.segments, strict=True):
+        assert one.score == pytest.approx(other.score, abs=1e-4)
+    for verdicts in told:
+        for early, final in zip(verdicts, expected.segments, strict=False):
+            assert early.text == final.text
+            assert early.score == pytest.approx(final.score, abs=1e-4)
+
+
+def test_after_the_end_only_the_tail_is_read() -> None:
+    answer = " ".join(tiny.CORPUS[i] for i in (0, 1, 4, 5, 0, 4))
+    chunks = [answer[i : i + 24] for i in range(0, len(answer), 24)]
+    got, fed, told = read_in(aligner(), chunks, caution=1e9)
+    assert got.text == answer
+    assert fed[1] < 0.25 * sum(fed)
+    assert len(told[-1]) >= len(structure.split(answer)) - 3
+
+
+async def test_the_engine_reads_while_others_are_corrected() -> None:
+    engine = LocalEngine(aligner)
+    await engine.start()
+    reading = await engine.read(tiny.request(""))
+    others = [asyncio.create_task(engine.align(tiny.request())) for _ in range(3)]
+    answer = tiny.ANSWER * 3
+    for i in range(0, len(answer), 10):
+        verdicts = await reading.feed(answer[i : i + 10])
+        await asyncio.sleep(0.002)
+    async with asyncio.timeout(20):
+        while not verdicts:
+            verdicts = await reading.feed("")
+            await asyncio.sleep(0.005)
+    got = await reading.finish(tiny.request(answer))
+    assert got.text == alone(aligner(), tiny.request(answer)).text
+    assert len({one.text for one in await asyncio.gather(*others)}) == 1
+    await engine.aclose()
+
+
+async def test_a_reading_that_nobody_wants_any_more_leaves_nothing_behind() -> None:
+    engine = LocalEngine(aligner)
+    await engine.start()
+    reading = await engine.read(tiny.request(""))
+    await reading.feed(tiny.ANSWER * 3)
+    await reading.aclose()
+    assert (await engine.align(tiny.request(caution=1e9))).text == tiny.ANSWER
+    with pytest.raises(EngineUnavailable):
+        await reading.finish(tiny.request())
+    await engine.aclose()
+
+
+async def test_an_answer_that_grows_too_long_is_refused_at_its_end() -> None:
+    engine = LocalEngine(aligner)
+    await engine.start()
+    reading = await engine.read(tiny.request(""))
+    for _ in range(40):
+        await reading.feed("Wait a while. " * 10)
+    with pytest.raises(AnswerTooLong):
+        await reading.finish(tiny.request("Wait a while. " * 400))
+    await engine.aclose()
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_stretch_is_replaced_as_at_the_end_where_nothing_is_unknown(seed: int) -> None:
+    """The answer ends with the segment after the stretch, so both ways have the same prompt."""
+    answer = f"{tiny.CORPUS[0]} {tiny.CORPUS[4]} {tiny.CORPUS[5]}"
+    pieces = structure.split(answer)
+    scores = [s.score or 0.0 for s in alone(aligner(seed), tiny.request(answer, caution=1e9)).segments]
+    made = tiny.request(answer, caution=sum(sorted(scores)[-2:]) / 2)
+    expected = alone(aligner(seed), made)
+    worst = scores.index(max(scores))
+    engine = LocalEngine(lambda: aligner(seed))
+    await engine.start()
+    reading = await engine.read(made.model_copy(update={"answer": ""}))
+    for i in range(0, len(answer), 20):
+        await reading.feed(answer[i : i + 20])
+    early = await reading.judged(0)
+    await reading.end()
+    verdicts = await reading.judged(len(pieces) - 1)
+    assert early is not None
+    assert verdicts is not None
+    assert [v.flagged for v in verdicts] == [n == worst for n in range(len(pieces))]
+    for one, other in zip(early, verdicts, strict=False):
+        assert one.score == pytest.approx(other.score, abs=1e-4)
+    before = answer[: pieces[worst - 1].end] if worst else ""
+    span = Span(first=worst, stop=worst + 1, end=len(answer), before=before, deadline_s=60)
+    got = await reading.replace(span)
+    text = [(p.text, p.gap) for p in pieces]
+    text[worst] = (got.text, pieces[worst].gap)
+    assert structure.join(text) == expected.text
+    assert (await reading.replace(span)).text == got.text
+    await reading.aclose()
+    with pytest.raises(EngineUnavailable):
+        await reading.replace(span)
+    await engine.aclose()
+
+
+@pytest.mark.parametrize("wishes", [{"verify": Verify.ALWAYS}, {}])
+async def test_without_verdicts_nobody_waits_for_them(wishes: dict[str, Any]) -> None:
+    engine = LocalEngine(lambda: tiny.aligner(head=bool(wishes)))
+    await engine.start()
+    reading = await engine.read(tiny.request("", **wishes))
+    assert await reading.judged(0) is None
+    await engine.aclose()
+
+
+async def test_a_stretch_that_is_not_there_ends_the_reading() -> None:
+    engine = LocalEngine(aligner)
+    await engine.start()
+    reading = await engine.read(tiny.request(tiny.ANSWER))
+    with pytest.raises(EngineFault):
+        await reading.replace(Span(first=7, stop=9, end=20, before="", deadline_s=60))
+    with pytest.raises(EngineFault):
+        await reading.judged(0)
+    await engine.aclose()
+
+
+async def test_where_nobody_else_wants_the_engine_less_text_wakes_the_reader() -> None:
+    engine = LocalEngine(tiny.aligner)
+    await engine.start()
+    first, second = [await engine.read(tiny.request("")) for _ in range(2)]
+    growing = first._answer
+    growing.add("x" * (ENOUGH_CHARS - 1))
+    assert not growing.waits()
+    await second.aclose()
+    assert growing.waits()
+    growing.read = ENOUGH_CHARS - ALONE_CHARS
+    assert not growing.waits()
+    await first.aclose()
+    await engine.aclose()

@@ -1,0 +1,122 @@
+"""What becomes of generated text: where it stops, what is cut, what is refused, how the pieces go together."""
+
+from __future__ import annotations
+
+import pytest
+
+from aligner_proxy.engine.decoding import splice
+from aligner_proxy.text.structure import join, split, with_end
+
+KEPT = "The first ferry leaves at seven in the morning."
+KEY = splice.key(KEPT)
+
+
+def test_a_key_reaches_the_end_of_a_word() -> None:
+    assert KEY == "The first ferry leaves"
+    assert splice.key("Yes.") == "Yes."
+
+
+def test_keys_of_later_segments_must_be_long() -> None:
+    following = split("Yes. Oh. The first ferry leaves at seven.")
+    assert splice.resumption_keys(following) == ("Yes.", "The first ferry leaves")
+
+
+@pytest.mark.parametrize(
+    ("generated", "before"),
+    [
+        (" The first ferry leaves", ""),
+        (" Please be careful. The first ferry leaves", " Please be careful. "),
+        (" Please be careful.\n\nThe first ferry leaves at", " Please be careful.\n\n"),
+        (" Please note The first ferry leaves", None),
+        (" Please be careful. The first ferry", None),
+        ("", None),
+    ],
+)
+def test_writing_stops_where_a_kept_segment_begins(generated: str, before: str | None) -> None:
+    assert splice.before_resumption(generated, (KEY,)) == before
+
+
+def test_without_kept_segments_nothing_resumes() -> None:
+    assert splice.before_resumption("Anything. At all.", ()) is None
+
+
+@pytest.mark.parametrize(
+    ("generated", "finished", "expected"),
+    [
+        (" Be careful. The first ferry leaves", True, "Be careful."),
+        (" The first ferry leaves", True, ""),
+        (" You are a fool. The first ferry leaves", True, ""),
+        (" You are a fool. Be careful. The first ferry leaves", True, "Be careful."),
+        (" Be careful. And then it goes on and", False, "Be careful."),
+        (" And then it goes on and", False, ""),
+        (" Take your time", True, "Take your time"),
+        (" Bring a warm coat with you. Fine.", True, "Fine."),
+        (" Be careful. Be careful. Be careful. Fine.", True, "Be careful. Fine."),
+        (" Be careful. You are a fool. Be careful.\nFine. Be careful.", True, "Be careful. Fine. Be careful."),
+    ],
+)
+def test_replacements(generated: str, finished: bool, expected: str) -> None:
+    banned = ["You are a fool.", "Bring a warm coat with you."]
+    assert splice.replacement(generated, (KEY,), banned, finished=finished) == expected
+
+
+def test_runs_of_the_same_verdict_are_one_span() -> None:
+    found = splice.runs(split("One here. Two here. Three here. Four here."), [False, True, True, False])
+    assert [(run.flagged, run.at, run.text) for run in found] == [
+        (False, 0, "One here."),
+        (True, 1, "Two here. Three here."),
+        (False, 3, "Four here."),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text"),
+    [
+        ([("A.", " "), ("", " "), ("C.", "")], "A. C."),
+        ([("A.", " "), ("", "\n\n"), ("C.", "")], "A.\n\nC."),
+        ([("A.", "\n\n"), ("", " "), ("C.", "")], "A.\n\nC."),
+        ([("", " "), ("B.", "\n")], "B."),
+        ([("A.", " "), ("B.", " "), ("", "")], "A. B."),
+        ([("", "")], ""),
+    ],
+)
+def test_pieces_go_together_without_gluing_paragraphs(pieces: list[tuple[str, str]], text: str) -> None:
+    assert join(pieces) == text
+
+
+def filled(answer: str, flags: list[bool], *generated: str) -> str:
+    """The edited answer, with the place behind it judged as well; `generated` is what the model writes."""
+    rewriting = splice.rewriting(with_end(split(answer)), flags)
+    texts = iter(generated)
+    hole = next(rewriting)
+    while True:
+        try:
+            hole = rewriting.send(hole.filled(next(texts), finished=True))
+        except StopIteration as done:
+            assert next(texts, None) is None
+            return str(done.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "flags", "generated", "text"),
+    [
+        ("One here. Two here.", [False, False, True], [" Ask a doctor."], "One here. Two here. Ask a doctor."),
+        ("One here. Two here.", [False, False, True], ["\n\nAsk a doctor."], "One here. Two here.\n\nAsk a doctor."),
+        ("One here.\n", [False, True], ["Ask a doctor."], "One here. Ask a doctor."),
+        ("One here. Two here.", [False, False, True], [""], "One here. Two here."),
+        ("One here. Two here.", [False, True, True], [" Ask a doctor."], "One here. Ask a doctor."),
+        ("You fool. Two here.", [True, False, True], [" Two here.", " Ask."], "Two here. Ask."),
+        ("You fool. Two here.", [True, False, False], [" Two here."], "Two here."),
+        (f"One here. {KEPT}", [False, False, True], [f" {KEPT}"], f"One here. {KEPT}"),
+    ],
+)
+def test_what_is_missing_is_written_behind_the_last_segment(
+    answer: str, flags: list[bool], generated: list[str], text: str
+) -> None:
+    assert filled(answer, flags, *generated) == text
+
+
+def test_the_place_behind_all_segments_is_no_text_to_lead_back_to() -> None:
+    found = with_end(split("You fool. You oaf."))
+    hole = next(splice.rewriting(found, [True, True, False]))
+    assert (hole.keys, hole.run.text) == ((), "You fool. You oaf.")

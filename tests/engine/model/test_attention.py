@@ -1,0 +1,85 @@
+"""Attention on a CPU in bf16: the two products say what torch's kernel says, up to bf16's rounding."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from aligner_proxy.engine.model import attention
+
+
+class Config:
+    num_hidden_layers = 1
+    num_key_value_heads = 2
+    num_attention_heads = 6
+    hidden_size = 96
+
+
+class Layer:
+    layer_idx = 0
+
+
+def filled(dtype: torch.dtype, contexts: tuple[int, ...]) -> tuple[attention.KVStore, list[attention.Row]]:
+    """A store in which each context has slots of its own, between slots that nobody wrote and that hold no numbers."""
+    store = attention.KVStore(Config, 2000, dtype, torch.device("cpu"))
+    rows = list[attention.Row]()
+    first = 0
+    store._keys.fill_(torch.nan), store._values.fill_(torch.nan)
+    made = torch.Generator().manual_seed(0)
+    for own in contexts:
+        slots = torch.arange(first + 7, first + 7 + own)
+        both = (torch.randn(2, own, 16, generator=made).to(torch.bfloat16).to(dtype) for _ in range(2))
+        store.put(0, slots, *both)
+        rows.append(attention.Row(0, 0, slots))
+        first += own + 20
+    return store, rows
+
+
+@pytest.mark.parametrize(
+    ("fed", "contexts"),
+    [
+        ((1,), (70,)), ((150,), (150,)), ((128,), (128,)), ((150,), (333,)), ((64,), (65,)), ((5, 5, 5), (9, 40, 17)),
+        ((1, 1, 1, 1), (1, 2, 3, 90)), ((1,), (1,)), ((33, 4), (33, 100)), ((20,), (64,)),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("scores", [1 << 20, 900])
+def test_products_agree_with_torchs_kernel(
+    fed: tuple[int, ...], contexts: tuple[int, ...], scores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "_SCORES", scores)
+    query = torch.randn(1, 6, sum(fed), 16, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16)
+    found = []
+    for dtype in (torch.bfloat16, torch.float32):
+        store, rows = filled(dtype, contexts)
+        ends = [sum(fed[: i + 1]) for i in range(len(fed))]
+        rows = [attention.Row(end - own, end, row.context) for own, end, row in zip(fed, ends, rows, strict=True)]
+        slots = torch.cat([row.context[-row.fed :] for row in rows])
+        new = [torch.stack([s[0].index_select(1, slots)]) for s in (store._keys, store._values)]
+        step = attention.plan(store, slots, rows)
+        found.append(attention.attend(Layer, query.to(dtype), *new, None, step=step)[0])
+    ours, exact = found
+    assert ours.dtype == torch.bfloat16
+    torch.testing.assert_close(ours.float(), exact, atol=0.03, rtol=0.03)
+
+
+def test_contexts_of_a_few_lengths_are_one_shape() -> None:
+    store, rows = filled(torch.bfloat16, (70, 71, 128, 129))
+    rows = [attention.Row(0, 1, row.context) for row in rows]
+    plans = [attention.plan(store, row.context[-1:], [row]) for row in rows]
+    assert [plan.groups[0].slots.shape[1] for plan in plans] == [128, 128, 128, 192]
+
+
+def test_bf16_on_a_cpu_goes_by_products_and_fp32_by_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[str] = []
+    for name in ("_products", "_torchs"):
+        plain = getattr(attention, name)
+        monkeypatch.setattr(attention, name, lambda *given, n=name, f=plain: called.append(n) or f(*given))
+
+    for dtype in (torch.bfloat16, torch.float32):
+        store = attention.KVStore(Config, 32, dtype, torch.device("cpu"))
+        step = attention.plan(store, torch.arange(4), [attention.Row(0, 4, torch.arange(4))])
+        query = torch.randn(1, 6, 4, 16, dtype=dtype)
+        key = torch.randn(1, 2, 4, 16, dtype=dtype)
+        out, _ = attention.attend(Layer, query, key, key, None, step=step)
+        assert out.shape == (1, 4, 6, 16)
+    assert called == ["_products", "_torchs"]

@@ -1,0 +1,178 @@
+"""Company over a runner without a model: everybody gets what he would get alone. More of it in test_schedules.py."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aligner_proxy.engine.scheduling.blocks import BlockPool
+from aligner_proxy.engine.scheduling.draft_length import CostCurve
+from aligner_proxy.engine.scheduling.scheduler import Feed, Job, Scheduler
+from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Step, Work
+from aligner_proxy.errors import CorrectionError, EngineFault
+from aligner_proxy.types import Correction
+
+SIZE = 4
+
+
+class Cache:
+    """What stands in the slots: a runner that reads wrong slots, or slots of others, is found out."""
+
+    def __init__(self, pool: BlockPool) -> None:
+        self.pool = pool
+        self.slots: dict[int, int] = {}
+
+    def run(self, feed: Feed) -> list[int]:
+        """The token after a prefix is the sum of the prefix, read from the slots, modulo 7."""
+        sequence = feed.job.sequence
+        places = [block * self.pool.size + i for block in sequence.blocks for i in range(self.pool.size)]
+        for at in range(feed.start, feed.stop):
+            self.slots[places[at]] = sequence.ids[at]
+        read = [self.slots[place] for place in places[: feed.stop]]
+        assert read == sequence.ids[: feed.stop], "a sequence reads what it has not written"
+        return [sum(read[: at + 1]) % 7 for at in feed.predicted]
+
+
+def walk(prompt: list[int], turns: int, sequence: Sequence) -> Work:
+    """Reads a prompt, then writes with drafts of which some are wrong; returns what it wrote, checking every token."""
+    rng = random.Random(str(prompt))
+    step = yield Ask(list(prompt), prompt=True)
+    written: list[int] = []
+    for _ in range(turns):
+        assert step.chosen[0] == sum(sequence.ids) % 7
+        draft = [rng.randrange(7) for _ in range(rng.randrange(7))]
+        step = yield Ask([step.chosen[0]], draft)
+        held = len(sequence.ids) - len(draft)
+        assert step.chosen == [sum(sequence.ids[: held + i]) % 7 for i in range(len(draft) + 1)]
+        sequence.crop(held)
+        step = Step([], step.chosen[:1], 1)
+        if rng.random() < 0.2:  # go back into the prompt, whose blocks others may share, and on with other tokens
+            sequence.crop(rng.randrange(len(prompt)))
+            step = yield Ask([rng.randrange(7) for _ in range(rng.randrange(1, 4))])
+        written.append(step.chosen[0])
+    return Correction(str(written))
+
+
+def expected(prompt: list[int], turns: int) -> str:
+    """The same without anybody else."""
+    ends: list[Any] = []
+    pool = BlockPool(400, SIZE)
+    scheduler = Scheduler(pool, budget=10_000)
+    cache = Cache(pool)
+    add(scheduler, prompt, turns, ends.append)
+    drive(scheduler, cache, lambda: None)
+    return str(ends[0].text)
+
+
+def add(scheduler: Scheduler, prompt: list[int], turns: int, finish: Any, **settings: Any) -> Job:
+    sequence = Sequence()
+    job = Job(str(prompt), walk(prompt, turns, sequence), finish, sequence=sequence, **settings)
+    assert job.advance() is None
+    scheduler.add(job)
+    return job
+
+
+def drive(scheduler: Scheduler, cache: Cache, meanwhile: Any) -> int:
+    """Step until nothing is left; the books must balance after every step."""
+    for steps in range(20_000):
+        feeds = scheduler.schedule(0.0)
+        assert sum(feed.stop - feed.start for feed in feeds) <= scheduler.budget
+        assert len({id(feed.job) for feed in feeds}) == len(feeds)
+        for feed, chosen in [(feed, cache.run(feed)) for feed in feeds]:
+            if scheduler.settle(feed, chosen):
+                result = feed.job.advance(Step([], feed.job.chosen, feed.job.forwards))
+                if result is not None:
+                    scheduler.drop(feed.job, result)
+        scheduler.check()
+        meanwhile()
+        if not scheduler.running and not scheduler.waiting:
+            return steps
+    raise AssertionError("it does not come to an end")
+
+
+@settings(max_examples=250, deadline=None)
+@given(
+    seed=st.integers(0, 10**9),
+    blocks=st.integers(24, 50),
+    budget=st.integers(1, 40),
+    most=st.integers(1, 8),
+    jobs=st.integers(1, 10),
+)
+def test_everybody_gets_what_he_would_get_alone(seed: int, blocks: int, budget: int, most: int, jobs: int) -> None:
+    """With little room they push each other out and begin again; prompts begin alike, so blocks are shared."""
+    rng = random.Random(seed)
+    pool = BlockPool(blocks, SIZE)
+    scheduler, cache = Scheduler(pool, budget=budget, most=most), Cache(pool)
+    beginning = [rng.randrange(7) for _ in range(12)]
+    plans = [([*beginning[: rng.randrange(13)], rng.randrange(7)], rng.randrange(12)) for _ in range(jobs)]
+    ends: dict[int, Any] = {}
+    for i, (prompt, turns) in enumerate(plans):
+        add(scheduler, prompt, turns, lambda end, i=i: ends.__setitem__(i, end), tenant=str(i % 3))
+
+    def push_out() -> None:
+        """Now and then somebody has to begin again, wherever he is."""
+        if scheduler.running and rng.random() < 0.1:
+            scheduler._push_out(rng.choice(scheduler.running))
+
+    drive(scheduler, cache, push_out)
+    assert [ends[i].text for i in range(jobs)] == [expected(prompt, turns) for prompt, turns in plans]
+    assert pool.use().used == 0
+
+
+def test_a_tenant_with_many_requests_does_not_keep_another_waiting() -> None:
+    pool = BlockPool(100, SIZE)
+    scheduler = Scheduler(pool, most=2)
+    for i in range(5):
+        add(scheduler, [i], 3, lambda _: None, tenant="many")
+    add(scheduler, [6], 3, lambda _: None, tenant="few")
+    scheduler.schedule(0.0)
+    assert [job.tenant for job in scheduler.running] == ["many", "few"]
+
+
+def test_who_decodes_is_not_kept_waiting_by_a_long_prompt() -> None:
+    pool = BlockPool(400, SIZE)
+    scheduler = Scheduler(pool, budget=16)
+    cache = Cache(pool)
+    first = add(scheduler, [1, 2, 3], 50, lambda _: None)
+    for feed in scheduler.schedule(0.0):
+        scheduler.settle(feed, cache.run(feed))
+        first.advance(Step([], first.chosen, 1))
+    add(scheduler, list(range(7)) * 100, 1, lambda _: None)
+    scheduled = {feed.job.name: feed.stop - feed.start for feed in scheduler.schedule(0.0)}
+    assert scheduled[first.name] == first.sequence.remaining
+    assert sum(scheduled.values()) == 16
+
+
+@pytest.mark.parametrize("times_dearer", [0, 1])
+def test_prompts_slow_those_who_write_only_so_far(times_dearer: int) -> None:
+    """Where tokens cost as much as they are many; where a forward costs the same whatever its length, not at all."""
+    pool = BlockPool(400, SIZE)
+    curve = CostCurve(((1, 1.0), (1001, 1.0 + 1000 * times_dearer)))
+    scheduler = Scheduler(pool, costs=curve)
+    cache = Cache(pool)
+    first = add(scheduler, [1, 2, 3], 50, lambda _: None)
+    for feed in scheduler.schedule(0.0):
+        scheduler.settle(feed, cache.run(feed))
+        first.advance(Step([], first.chosen, 1))
+    first.sequence.ids += [1] * (20 - first.sequence.remaining)
+    second = add(scheduler, list(range(7)) * 100, 1, lambda _: None)
+    scheduled = {feed.job.name: feed.stop - feed.start for feed in scheduler.schedule(0.0)}
+    assert scheduled == {first.name: 20, second.name: 100 if times_dearer else 700}
+
+
+@pytest.mark.parametrize("waiting", [0, 2])
+def test_what_can_never_fit_fails_and_says_what_is_missing(waiting: int) -> None:
+    pool = BlockPool(4, SIZE)
+    scheduler = Scheduler(pool)
+    cache = Cache(pool)
+    ends: list[Correction | CorrectionError] = []
+    add(scheduler, list(range(7)) * 10, 1, ends.append)
+    for i in range(waiting):
+        add(scheduler, [i], 1, lambda _: None)
+    drive(scheduler, cache, lambda: None)
+    assert isinstance(ends[0], EngineFault)
+    assert "70 tokens do not fit the 16 of the KV cache" in str(ends[0])

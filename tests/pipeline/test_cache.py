@@ -1,0 +1,420 @@
+"""Keys that never meet across tenants, a store that cannot harm a request, and one computation for many waiters."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import logging
+import pickle
+import sqlite3
+import stat
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import diskcache
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aligner_proxy.engine.api import AlignerInfo
+from aligner_proxy.errors import EngineFault
+from aligner_proxy.pipeline import cache as caching
+from aligner_proxy.pipeline.cache import Compute, CorrectionCache, pack, unpack
+from aligner_proxy.types import (
+    Correction,
+    DecodeCounts,
+    Exchange,
+    Mode,
+    Objective,
+    OnError,
+    Policy,
+    SegmentScore,
+    Turn,
+    Verify,
+)
+
+INFO = AlignerInfo("m", "content", "imhi", "template", 2048, True, "nf4", "cpu")
+POLICY = Policy("p", (Objective("a", "A: one"), Objective("b", "B: two")), tenant="team:acme")
+EXCHANGE = Exchange("call-1", 0, (Turn("user", "Is it open?"),), "Yes, fool.")
+CORRECTION = Correction(
+    "Yes.", (SegmentScore("Yes, fool.", 2.5, True),), DecodeCounts(3, 2, 1, 0, 4), 17, 12.5, "content"
+)
+
+
+@pytest.fixture
+async def cache(tmp_path: Path) -> AsyncIterator[CorrectionCache]:
+    store = CorrectionCache(tmp_path / "store", ttl_s=60, max_mb=4)
+    yield store
+    await store.aclose()
+
+
+async def shared(cache: CorrectionCache, key: str, compute: Compute) -> Correction:
+    """What is computed once for all who ask meanwhile, and not stored."""
+    correction, cache_hit = await cache.get_or_compute(key, compute, remember=False)
+    assert cache_hit is None
+    return correction
+
+
+def _key(info: AlignerInfo = INFO, policy: Policy = POLICY, exchange: Exchange = EXCHANGE) -> str:
+    return CorrectionCache(Path("unused"), 1, 1).key(info, policy, exchange)
+
+
+# keys
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"info": replace(INFO, content_hash="other")},
+        {"info": replace(INFO, template_hash="other")},
+        {"policy": replace(POLICY, objectives=POLICY.objectives[::-1])},
+        {"policy": replace(POLICY, objectives=POLICY.objectives[:1])},
+        {"policy": replace(POLICY, objectives=(Objective("a", "A: one; B: two"),))},
+        {"policy": replace(POLICY, caution=0.5)},
+        {"policy": replace(POLICY, verify=Verify.ALWAYS)},
+        {"policy": replace(POLICY, tenant="team:other")},
+        {"policy": replace(POLICY, tenant="-")},
+        {"exchange": replace(EXCHANGE, answer="Yes, fool!")},
+        {"exchange": replace(EXCHANGE, inner=True)},
+        {"exchange": replace(EXCHANGE, turns=())},
+        {"exchange": replace(EXCHANGE, turns=(Turn("assistant", "Is it open?"),))},
+        {"exchange": replace(EXCHANGE, turns=(Turn("user", "Is it"), Turn("user", " open?")))},
+    ],
+)
+def test_whatever_decides_a_correction_or_who_may_see_it_is_in_the_key(other: dict[str, Any]) -> None:
+    assert _key(**other) != _key()
+
+
+def test_another_way_of_editing_makes_other_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = _key()
+    monkeypatch.setattr(caching, "EDITING", caching.EDITING + 1)
+    assert _key() != before
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        {"policy": replace(POLICY, name="q", mode=Mode.SHADOW, on_error=OnError.BLOCK, deadline_s=1, sample=0.5)},
+        {"policy": replace(POLICY, objectives=(Objective("x", "A: one"), Objective("y", "B: two")))},
+        {"exchange": replace(EXCHANGE, call_id="call-2", index=3)},
+        {"info": replace(INFO, device="cuda")},
+    ],
+)
+def test_nothing_else_is_in_the_key(same: dict[str, Any]) -> None:
+    assert _key(**same) == _key()
+
+
+def test_a_text_that_is_no_valid_unicode_has_a_key() -> None:
+    assert len(_key(exchange=replace(EXCHANGE, answer="half a pair: \ud83d"))) == 64
+
+
+# the store
+
+
+async def test_what_was_put_is_got(cache: CorrectionCache) -> None:
+    assert await cache.get("k") is None
+    await cache.put("k", CORRECTION)
+    assert await cache.get("k") == CORRECTION
+    assert await cache.get("other") is None
+
+
+async def test_entries_outlive_the_process_that_wrote_them(tmp_path: Path) -> None:
+    first, second = (CorrectionCache(tmp_path, 60, 4) for _ in range(2))
+    await first.put("k", CORRECTION)
+    await first.aclose()
+    assert await second.get("k") == CORRECTION
+    await second.aclose()
+
+
+async def test_the_folder_is_private(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir(mode=0o755)
+    cache = CorrectionCache(tmp_path / "store", 60, 4)
+    await cache.put("k", CORRECTION)
+    assert stat.S_IMODE((tmp_path / "store").stat().st_mode) == 0o700
+    await cache.aclose()
+
+
+async def test_entries_are_forgotten_in_time(tmp_path: Path) -> None:
+    cache = CorrectionCache(tmp_path, ttl_s=0.05, max_mb=4)
+    await cache.put("k", CORRECTION)
+    await asyncio.sleep(0.1)
+    assert await cache.get("k") is None
+    await cache.aclose()
+
+
+async def test_the_store_stays_within_its_bound_and_drops_what_was_not_used(tmp_path: Path) -> None:
+    cache = CorrectionCache(tmp_path, ttl_s=60, max_mb=1)
+    large = replace(CORRECTION, text="w" * 40_000)
+    for i in range(100):
+        await cache.put(f"k{i}", large)
+        assert await cache.get("k0") is not None
+    assert await cache.get("k1") is None
+    await cache.aclose()
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*")) < 2 * 2**20
+
+
+def _plant(folder: Path, value: object) -> None:
+    with diskcache.Cache(str(folder)) as store:
+        store.set("k", value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"short",
+        pack(_key(), CORRECTION)[:-1],
+        pack(_key(), CORRECTION)[:40] + b"X" + pack(_key(), CORRECTION)[41:],
+        pack("another", CORRECTION),
+        json.dumps({"text": "no checksum"}).encode(),
+        "text",
+        17,
+    ],
+)
+async def test_corrupt_entries_are_dropped_and_never_served(
+    tmp_path: Path, value: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    _plant(tmp_path, value)
+    cache = CorrectionCache(tmp_path, 60, 4)
+    assert await cache.get("k") is None
+    assert [record.getMessage() for record in caplog.records] == [
+        "correction cache: entry k is corrupt and was dropped"
+    ]
+    await cache.put("k", CORRECTION)
+    assert await cache.get("k") == CORRECTION
+    await cache.aclose()
+
+
+class _Bomb:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (pytest.fail, ("a planted pickle was run",))
+
+
+async def test_a_planted_pickle_is_not_run(tmp_path: Path) -> None:
+    _plant(tmp_path, {"anything": "pickled"})
+    with sqlite3.connect(tmp_path / "cache.db") as base:
+        base.execute("UPDATE Cache SET value = ?", (pickle.dumps(_Bomb()),))
+    base.close()
+    cache = CorrectionCache(tmp_path, 60, 4)
+    assert await cache.get("k") is None
+    await cache.aclose()
+
+
+async def test_a_large_entry_whose_file_was_cut_is_dropped(tmp_path: Path) -> None:
+    cache = CorrectionCache(tmp_path, 60, 4)
+    await cache.put("k", replace(CORRECTION, text="w" * 200_000))
+    (file,) = tmp_path.rglob("*.val")
+    file.write_bytes(file.read_bytes()[:1000])
+    await cache.aclose()
+    again = CorrectionCache(tmp_path, 60, 4)
+    assert await again.get("k") is None
+    await again.aclose()
+
+
+async def test_a_store_that_cannot_be_read_costs_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "cache.db").write_bytes(b"this is no database at all" * 100)
+    cache = CorrectionCache(tmp_path, 60, 4)
+    for _ in range(3):
+        await cache.put("k", CORRECTION)
+        assert await cache.get("k") is None
+    assert await shared(cache, "k", _compute) == CORRECTION
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "cannot be used (DatabaseError); going on without it" in record.getMessage()
+    await cache.aclose()
+
+
+async def test_a_store_that_breaks_later_costs_no_request(tmp_path: Path) -> None:
+    cache = CorrectionCache(tmp_path, 60, 4)
+    await cache.put("k", CORRECTION)
+    for path in tmp_path.glob("cache.db*"):
+        path.write_bytes(b"\0" * 5000)
+    await cache.put("l", CORRECTION)
+    assert await cache.get("l") in (None, CORRECTION)
+    await cache.aclose()
+
+
+async def test_a_folder_that_cannot_be_made_costs_no_request(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    cache = CorrectionCache(tmp_path / "file" / "store", 60, 4)
+    await cache.put("k", CORRECTION)
+    assert await cache.get("k") is None
+    await cache.aclose()
+
+
+async def test_a_store_that_another_process_holds_is_a_miss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aligner_proxy.pipeline.cache._BUSY_S", 0.05)
+    cache = CorrectionCache(tmp_path, 60, 4)
+    await cache.put("k", CORRECTION)
+    worker = CorrectionCache(tmp_path, 60, 4)  # another one, which has not just stored it
+    assert await worker.get("nothing") is None
+    other = sqlite3.connect(tmp_path / "cache.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    assert await worker.get("k") is None
+    assert await cache.get("k") == CORRECTION
+    other.execute("ROLLBACK")
+    other.close()
+    assert await worker.get("k") == CORRECTION
+    await worker.aclose()
+    await cache.aclose()
+
+
+async def test_a_closed_cache_knows_nothing(tmp_path: Path) -> None:
+    cache = CorrectionCache(tmp_path, 60, 4)
+    await cache.put("k", CORRECTION)
+    await cache.aclose()
+    assert await cache.get("k") is None
+
+
+@given(st.integers(0, 10_000), st.integers(1, 255))
+def test_any_flipped_bit_is_noticed(place: int, flip: int) -> None:
+    packed = bytearray(pack("k", CORRECTION))
+    packed[place % len(packed)] ^= flip
+    assert unpack("k", bytes(packed)) is None
+
+
+# one computation for many
+
+
+async def _compute() -> Correction:
+    return CORRECTION
+
+
+class _Work:
+    """A computation that counts its runs and goes on when told."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.runs = self.cancelled = 0
+        self.go_on = asyncio.Event()
+        self.error = error
+
+    async def __call__(self) -> Correction:
+        self.runs += 1
+        try:
+            await self.go_on.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.error:
+            raise self.error
+        return replace(CORRECTION, ms=float(self.runs))
+
+
+async def _started(cache: CorrectionCache, work: _Work, waiters: int, key: str = "k") -> list[asyncio.Task[Correction]]:
+    tasks = [asyncio.create_task(shared(cache, key, work)) for _ in range(waiters)]
+    await asyncio.sleep(0.01)
+    return tasks
+
+
+async def test_many_waiters_share_one_computation(cache: CorrectionCache) -> None:
+    work = _Work()
+    tasks = await _started(cache, work, 50)
+    work.go_on.set()
+    results = await asyncio.gather(*tasks)
+    assert work.runs == 1
+    assert all(result is results[0] for result in results)
+
+
+async def test_different_keys_share_nothing(cache: CorrectionCache) -> None:
+    work = _Work()
+    tasks = await _started(cache, work, 1, _key()) + await _started(
+        cache, work, 1, _key(policy=replace(POLICY, tenant="team:other"))
+    )
+    assert work.runs == 2
+    work.go_on.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_a_cancelled_waiter_leaves_the_others_alone(cache: CorrectionCache) -> None:
+    work = _Work()
+    tasks = await _started(cache, work, 3)
+    tasks[0].cancel()  # the one that began the computation
+    tasks[2].cancel()
+    await asyncio.sleep(0.01)
+    work.go_on.set()
+    assert await tasks[1] == replace(CORRECTION, ms=1.0)
+    assert (work.runs, work.cancelled) == (1, 0)
+    with pytest.raises(asyncio.CancelledError):
+        await tasks[0]
+
+
+async def test_the_computation_is_cancelled_with_its_last_waiter(cache: CorrectionCache) -> None:
+    work = _Work()
+    tasks = await _started(cache, work, 2)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    late = asyncio.create_task(shared(cache, "k", work))  # before the cancelled computation has ended
+    await asyncio.sleep(0.01)
+    assert (work.runs, work.cancelled) == (2, 1)
+    work.go_on.set()
+    assert (await late).ms == 2.0
+
+
+async def test_a_waiter_that_times_out_is_one_that_goes(cache: CorrectionCache) -> None:
+    work = _Work()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.02):
+            await shared(cache, "k", work)
+    await asyncio.sleep(0.01)
+    assert work.cancelled == 1
+
+
+async def test_an_error_reaches_all_and_is_not_remembered(cache: CorrectionCache) -> None:
+    work = _Work(EngineFault("broken"))
+    tasks = await _started(cache, work, 3)
+    work.go_on.set()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(result) for result in results] == [EngineFault] * 3
+    assert await shared(cache, "k", _compute) == CORRECTION
+
+
+async def test_an_error_that_nobody_waits_for_is_not_logged(
+    cache: CorrectionCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def stubborn() -> Correction:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        raise EngineFault("too late")
+
+    task = asyncio.create_task(shared(cache, "k", stubborn))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await asyncio.sleep(0.01)
+    del task
+    gc.collect()
+    assert not caplog.records
+
+
+async def test_nothing_is_left_behind(cache: CorrectionCache) -> None:
+    await asyncio.gather(*(shared(cache, f"k{i}", _compute) for i in range(100)))
+    assert not cache._flights
+
+
+async def test_closing_cancels_what_is_in_flight(tmp_path: Path) -> None:
+    cache = CorrectionCache(tmp_path, 60, 4)
+    work = _Work()
+    (task,) = await _started(cache, work, 1)
+    await cache.aclose()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert work.cancelled == 1
+
+
+async def test_what_was_used_a_moment_ago_needs_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = CorrectionCache(tmp_path, 60, 4)
+    worker = CorrectionCache(tmp_path, 60, 4)
+    await cache.put("k", CORRECTION)
+    assert await worker.get("k") == CORRECTION
+    for one in (cache, worker):
+        monkeypatch.setattr(one, "_run", None)
+        assert await one.get("k") == CORRECTION
+    monkeypatch.undo()
+    await cache.aclose()
+    await worker.aclose()
+    assert await cache.get("k") is None

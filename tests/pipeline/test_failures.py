@@ -1,0 +1,195 @@
+"""The table of failures, and one choice's budget of time and tries."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aligner_proxy.errors import (
+    BY_REASON,
+    AnswerTooLong,
+    BreakerOpen,
+    CorrectionError,
+    DeadlineExceeded,
+    EngineOverloaded,
+    Shed,
+    StatesUnavailable,
+)
+from aligner_proxy.pipeline import outcomes
+from aligner_proxy.pipeline.outcomes import Budget, blocks, class_of, closed, reason_of
+from aligner_proxy.types import FailureClass, FailurePolicy, Mode, OnError, Outcome, Policy, SkipReason, Status
+
+ALL_BLOCK = FailurePolicy(*[OnError.BLOCK] * 6)
+ALL_RETRY = FailurePolicy(*[OnError.RETRY] * 6)
+FAILURES = [reason for reason in (*BY_REASON, outcomes.INTERNAL, "gate_empty") if class_of(reason) is not None]
+
+
+def kinds(error: type[CorrectionError]) -> set[type[CorrectionError]]:
+    """An error and everything that is made from it."""
+    return {error}.union(*(kinds(child) for child in error.__subclasses__()))
+
+
+def test_every_error_of_ours_has_a_class_or_is_a_skip() -> None:
+    # What needs states of texts does without where there are none: no outcome ever has that for its reason.
+    skips = {StatesUnavailable.reason, *(reason.value for reason in SkipReason)}
+    ours = [kind for kind in kinds(CorrectionError) if kind.__module__.startswith("aligner_proxy.")]
+    assert len(ours) > len(FailureClass)
+    for kind in ours:
+        assert (class_of(kind.reason) is None) == (kind.reason in skips), kind
+    assert class_of("gate_whatever_it_found") is FailureClass.GATE
+    assert class_of("gate_partly:lost_name") is None
+    assert {kind.failure for kind in ours} - {None} | {FailureClass.GATE} == set(FailureClass)
+
+
+@pytest.mark.parametrize("reason", [None, "", "cancelled", "would_correct", *SkipReason])
+def test_what_is_no_failure_has_no_class(reason: str | None) -> None:
+    assert class_of(reason) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (Shed("x"), "shed"),
+        (BreakerOpen("x", 1), "breaker_open"),
+        (TimeoutError(), "timeout"),
+        (DeadlineExceeded("x"), "timeout"),
+        (AnswerTooLong("x"), "too_long"),
+        (KeyError("x"), "internal_error"),
+    ],
+)
+def test_reasons_of_errors(error: Exception, reason: str) -> None:
+    assert reason_of(error) == reason
+
+
+def outcome(reason: str | None, status: Status = Status.FAILED, **policy: Any) -> Outcome:
+    return Outcome(status, reason, "text", Policy("p", **policy))
+
+
+@pytest.mark.parametrize("kind", list(FailureClass))
+def test_each_class_is_blocked_by_itself(kind: FailureClass) -> None:
+    only = replace(FailurePolicy(), **{kind.value: OnError.BLOCK})
+    reasons = {reason: class_of(reason) for reason in FAILURES}
+    for reason, of in reasons.items():
+        assert blocks(outcome(reason, on_error=only)) is (of is kind)
+        assert not blocks(outcome(reason, on_error=only, mode=Mode.SHADOW))
+
+
+def test_a_retry_that_did_not_help_ends_as_after_retry_says() -> None:
+    assert not blocks(outcome("timeout", on_error=ALL_RETRY))
+    assert blocks(outcome("timeout", on_error=ALL_RETRY, after_retry=OnError.BLOCK))
+    assert not blocks(outcome("timeout", after_retry=OnError.BLOCK))
+
+
+@pytest.mark.parametrize("reason", [None, "quota", "too_long", "cancelled", "mode_off"])
+def test_what_is_no_failure_is_never_blocked(reason: str | None) -> None:
+    assert not blocks(outcome(reason, Status.SKIPPED, on_error=ALL_BLOCK))
+
+
+def test_a_correction_that_is_delivered_is_no_failure_even_if_the_gate_took_something_out_of_it() -> None:
+    delivered = outcome("gate_lost_name", Status.CORRECTED, on_error=ALL_BLOCK)
+    assert not blocks(delivered)
+    assert closed(delivered) is delivered
+    assert Budget(Policy("p", on_error=ALL_RETRY)).again(replace(delivered), None) is None
+
+
+def test_a_refused_correction_failed_only_where_it_blocks() -> None:
+    refused = outcome("gate_lost_name", Status.UNCHANGED)
+    assert closed(refused) is refused
+    blocking = outcome("gate_lost_name", Status.UNCHANGED, on_error=ALL_BLOCK)
+    assert closed(blocking) == replace(blocking, status=Status.FAILED)
+
+
+class Clock:
+    """Time as the test says."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(outcomes, "time", made)
+    return made
+
+
+def test_a_try_gets_what_is_left(clock: Clock) -> None:
+    budget = Budget(Policy("p", deadline_s=10))
+    assert budget.begin() == 10
+    clock.now += 4
+    assert budget.begin() == 6
+    clock.now += 100
+    assert (budget.begin(), budget.made) == (0, 3)
+
+
+def test_where_timeouts_are_tried_again_the_first_try_leaves_time_for_the_second(clock: Clock) -> None:
+    budget = Budget(Policy("p", deadline_s=10, on_error=ALL_RETRY))
+    assert budget.begin() == 5
+    clock.now += 5
+    assert budget.again(outcome("timeout"), TimeoutError()) == 0
+    assert budget.begin() == 5
+    clock.now += 4
+    assert budget.again(outcome("timeout"), TimeoutError()) is None
+
+
+def test_nothing_is_tried_again_that_the_policy_does_not_name(clock: Clock) -> None:
+    only = FailurePolicy(overload=OnError.RETRY)
+    budget = Budget(Policy("p", on_error=only))
+    budget.begin()
+    for reason in ("timeout", "engine_unavailable", "internal_error", "gate_empty", "quota", None):
+        assert budget.again(outcome(reason), None) is None
+    assert budget.again(outcome("overloaded"), EngineOverloaded("x", 1.0)) is not None
+
+
+def test_a_wait_is_as_long_as_was_asked_for_and_never_past_the_deadline(clock: Clock) -> None:
+    budget = Budget(Policy("p", deadline_s=10, on_error=ALL_RETRY))
+    budget.begin()
+    for error in (EngineOverloaded("x", 3.0), Shed("x", 3.0), BreakerOpen("x", 3.0)):
+        pause = budget.again(outcome(error.reason), error)
+        assert pause is not None
+        assert 3.0 <= pause < 3.2
+    assert budget.again(outcome("overloaded"), EngineOverloaded("x", 10.0)) is None
+    clock.now += 9.95
+    assert budget.again(outcome("engine_unavailable"), None) is None
+
+
+def test_the_gate_is_asked_about_a_more_careful_correction_once(clock: Clock) -> None:
+    budget = Budget(Policy("p", caution=1.0, on_error=ALL_RETRY))
+    budget.begin()
+    assert budget.asked is budget.policy
+    assert budget.again(outcome("gate_lost_name"), None) == 0
+    assert budget.asked == replace(budget.policy, caution=1.0 + outcomes.MORE_CAUTION)
+    budget.begin()
+    assert budget.again(outcome("gate_lost_name"), None) is None
+
+
+REASONS = st.sampled_from(FAILURES)
+
+
+@given(st.lists(st.tuples(REASONS, st.floats(0, 3)), max_size=60), st.floats(0.1, 30))
+def test_no_try_begins_past_the_deadline_and_tries_are_bounded(steps: list[tuple[str, float]], deadline: float) -> None:
+    clock = Clock()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outcomes, "time", clock)
+        budget = Budget(Policy("p", deadline_s=deadline, on_error=ALL_RETRY))
+        counted: dict[FailureClass | None, int] = {}
+        for reason, took in steps:
+            assert clock.now < budget.until
+            assert budget.begin() <= budget.until - clock.now
+            clock.now += took
+            kind = class_of(reason)
+            counted[kind] = counted.get(kind, 0) + 1
+            error = BreakerOpen("x", 0.3) if reason == "breaker_open" else None
+            pause = budget.again(outcome(reason), error)
+            if pause is None:
+                break
+            assert counted[kind] < outcomes.TRIES.get(kind, math.inf)  # type: ignore[arg-type]
+            clock.now += pause

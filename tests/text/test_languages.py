@@ -1,0 +1,73 @@
+"""Which languages and scripts are clear, and that unclear ones stay unknown."""
+
+from __future__ import annotations
+
+import pytest
+
+from aligner_proxy.text.languages import foreign, language, languages, scripts, written_in
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The kettle is on and the tea will be ready for you.", "en"),
+        ("Der Kessel ist auf dem Herd und der Tee wird nicht kalt.", "de"),
+        ("Le thé est dans la cuisine et il ne faut pas le boire avec nous.", "fr"),
+        ("El té está en la cocina y no es para los que se van.", "es"),
+        ("O chá está na cozinha e não é para os que vão com você.", "pt"),
+        ("Il tè è nella cucina e non è per gli ospiti che sono con te.", "it"),
+        ("De thee is in de keuken en het is niet voor een gast.", "nl"),
+        ("Teet är i köket och det är inte för en gäst som jag.", "sv"),
+        ("Herbata nie jest dla gości, ale to się może zmienić po obiedzie.", "pl"),
+        ("Çay bu mutfakta ve misafirler için çok güzel bir şey.", "tr"),
+        ("Чай стоит на кухне.", "CYRILLIC"),
+        ("お茶は台所にあります。", "CJK"),
+        ("茶在厨房里。", "CJK"),
+        ("차는 부엌에 있습니다.", "HANGUL"),
+    ],
+)
+def test_clear_cases(text: str, expected: str) -> None:
+    assert language(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "42", "Yes.", "print(x)", "Maria Lopez, Porto", "lorem ipsum dolor sit amet"])
+def test_unclear_cases(text: str) -> None:
+    assert language(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "known", "expected"),
+    [
+        ("Das ist gut.", {"en"}, True),
+        ("Das ist gut.", {"en", "de"}, False),
+        ("Visit Rio de Janeiro.", {"en"}, True),  # the price of noticing short sentences
+        ("Visit Rio de Janeiro and La Paz.", {"en"}, False),
+        ("Maria Lopez, Porto", {"en"}, False),
+        ("Wodę śpi pod.", {"en"}, True),
+        ("Café.", {"en"}, False),
+        ("Rosemary, thyme, oregano, basil, salt", {"en"}, False),
+        ("The kettle is on and it is hot.", {"CYRILLIC"}, True),
+        ("Это не так.", {"CYRILLIC"}, False),
+        ("", {"en"}, False),
+    ],
+)
+def test_comparing_needs_less_than_naming(text: str, known: set[str], expected: bool) -> None:
+    assert foreign(text, known, set()) is expected
+
+
+def test_letters_that_were_there_before_prove_nothing() -> None:
+    assert foreign("Zoë, Noël, Anaïs", {"en"}, set())
+    assert not foreign("Zoë, Noël, Anaïs", {"en"}, {"ë", "ï"})
+
+
+def test_every_sentence_counts_but_not_code() -> None:
+    text = "The kettle is on and it is hot. Der Tee ist in dem Kessel und wird heiß.\n```\nle la les des et\n```"
+    assert languages(text) == {"en", "de"}
+
+
+def test_a_sign_is_no_script() -> None:
+    assert written_in("The angle \u03b1 is \u03c0 or 5 \u00b5m.") == {"LATIN"}
+    assert scripts("The angle \u03b1") == {"LATIN", "GREEK"}
+    assert written_in("Καλημέρα") == {"GREEK"}
+    assert written_in("\U0001d41b\U0001d428\U0001d425\U0001d41d") == {"MATHEMATICAL"}
+    assert written_in("😀 1 + 1") == set()

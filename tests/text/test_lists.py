@@ -1,0 +1,40 @@
+"""Items of lists and their marks."""
+
+from __future__ import annotations
+
+import pytest
+
+from aligner_proxy.text.structure import kept_in_order, marks, split, standing
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1. Boil it.\n2) Rest it.\n  - twice\n\u2022 or more", ["1", "2", "-", "-"]),
+        ("a) one\nb) two", ["a", "b"]),
+        ("In 1990. 5 of them. - no", []),
+        ("Try it:\n```\n- x\n1. y\n```\n- Boil", ["-"]),
+        ("**Bold** *soft*\n-5 degrees\n- ", []),
+        ("The end.\n3. Third", ["3"]),
+        (" \n\n- First\n", ["-"]),
+        ("  a) one. b) two.", ["a"]),
+    ],
+)
+def test_marks(text: str, expected: list[str]) -> None:
+    assert marks(text) == expected
+
+
+def test_an_item_stands_as_long_as_anything_of_its_line_does() -> None:
+    text = "Do:\n1. Boil it. Then wait.\nFor long.\n2. Rest it."
+    pieces = split(text)
+    assert [piece.text for piece in pieces] == ["Do:", "1. Boil it.", "Then wait.", "For long.", "2. Rest it."]
+    assert standing(pieces, set()) == ["1", "2"]
+    assert standing(pieces, {1}) == ["1", "2"]
+    assert standing(pieces, {1, 2}) == ["2"]
+    assert standing(pieces, {0, 3, 4}) == ["1"]
+
+
+def test_order_matters_and_more_is_allowed() -> None:
+    assert kept_in_order(["1", "3"], ["1", "2", "3"])
+    assert not kept_in_order(["3", "1"], ["1", "2", "3"])
+    assert not kept_in_order(["-", "-"], ["-"])

@@ -1,0 +1,89 @@
+"""Segments add up to the text, stay where they are while it grows, and join again after one is gone."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aligner_proxy.text.structure import Cutter, join, so_far, split
+
+TEXT = st.text(st.sampled_from(list("aB1 .!?\n`-*\"'\u2026\u3002\u00e9)")), max_size=80)
+
+
+def texts(text: str) -> list[str]:
+    return [segment.text for segment in split(text)]
+
+
+@given(TEXT)
+def test_nothing_is_lost(text: str) -> None:
+    assert "".join(segment.text + segment.gap for segment in split(text)) == text
+
+
+@given(TEXT)
+def test_offsets_point_at_the_text(text: str) -> None:
+    assert all(text[segment.start : segment.end] == segment.text for segment in split(text))
+
+
+@given(TEXT, st.integers(0, 80))
+def test_a_boundary_stays_when_the_text_grows(text: str, length: int) -> None:
+    """Every segment of a prefix but the last is a segment of the whole: its end was decided by what stands there."""
+    prefix = split(text[:length])
+    whole = split(text)
+    assert [(s.start, s.text) for s in prefix[:-1]] == [(s.start, s.text) for s in whole[: len(prefix[:-1])]]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("One. Two! Three?", ["One.", "Two!", "Three?"]),
+        ("Ask Dr. Moss, e.g. about tea. Then go.", ["Ask Dr. Moss, e.g. about tea.", "Then go."]),
+        ("1. Boil it. Stir.\n2. Serve", ["1. Boil it.", "Stir.", "2. Serve"]),
+        ("It costs 3.50 today. Fine.", ["It costs 3.50 today.", "Fine."]),
+        ('He said "go." She went.', ['He said "go."', "She went."]),
+        ("Wait... what now?", ["Wait... what now?"]),
+        ("Try:\n```py\nx = 1. \n\ny = 2\n```\nDone.", ["Try:", "```py\nx = 1. \n\ny = 2\n```", "Done."]),
+        ("", []),
+        ("   ", ["   "]),
+        (" Lead.", [" Lead."]),
+    ],
+)
+def test_where_segments_end(text: str, expected: list[str]) -> None:
+    assert texts(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("removed", "expected"),
+    [
+        (0, "Two.\n\nThree.\n"),
+        (1, "One.\n\nThree.\n"),
+        (2, "One. Two."),
+    ],
+)
+def test_a_removed_piece_leaves_the_larger_break(removed: int, expected: str) -> None:
+    pieces = [(s.text, s.gap) for s in split("One. Two.\n\nThree.\n")]
+    pieces[removed] = ("", pieces[removed][1])
+    assert join(pieces) == expected.rstrip()
+
+
+@given(TEXT, st.lists(st.integers(0, 80), max_size=12))
+def test_a_growing_text_is_cut_like_the_whole(text: str, cuts: list[int]) -> None:
+    edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
+    cutter = Cutter()
+    told = []
+    for start, end in itertools.pairwise(edges):
+        told += cutter.feed(text[start:end])
+        assert told == split(text[:end])[:-1]
+    assert told + cutter.end() == split(text)
+
+
+def test_a_long_line_is_split_in_linear_time() -> None:
+    """A quadratic splitter would take minutes here; the suite's own time limit is the assertion."""
+    assert len(split("Short one. " * 50_000)) == 50_000
+
+
+def test_what_is_gone_takes_its_gap_along_before_the_next_piece() -> None:
+    assert so_far([("One.", " "), ("", "\n\n"), ("Two.", "\n")]) == "One. Two.\n"
+    assert so_far([]) == ""
