@@ -65,7 +65,7 @@ class Forward:
 
 @contextmanager
 def told(runner: ModelRunner, prompt: int, target: Sequence[int], flags: Sequence[bool]) -> Iterator[Forward]:
-    """The engine's model chooses `target` after a prompt of `prompt` tokens, and its detector flags `flags`, inside the context.
+    """Inside, the engine's model chooses `target` after a prompt of `prompt` tokens, and its detector flags `flags`.
 
     One request at a time.
     """
