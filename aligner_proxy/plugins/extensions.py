@@ -2,7 +2,7 @@
 
 Whatever an extension raises stays here: before and after the correction it costs only what the extension would have
 added, and a wrapper's failure is a failure of the correction, like one of the engine. A stranger's coroutines run in a
-thread of their own (apart.py); what they ask of the gateway runs in the gateway's loop.
+thread of their own (isolation.py); what they ask of the gateway runs in the gateway's loop.
 """
 
 from __future__ import annotations

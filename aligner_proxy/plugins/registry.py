@@ -263,7 +263,7 @@ def _checked(plugin: Plugin, known: Sequence[Plugin]) -> Plugin:
             if (sort, kind.name) in taken or kind.name == METAALIGNER:
                 raise PluginFault(f"it offers {short(kind.name)}, which another plugin offers already")
     if not all(isinstance(extension, Extension) for extension in plugin.extensions):
-        raise PluginFault("its hook extensions must return a list of hookspecs.Extension")
+        raise PluginFault("its hook extensions must return a list of plugins.api.Extension")
     _check_words(plugin, known)
     return plugin
 
@@ -304,7 +304,7 @@ def _kinds(hooks: pluggy.PluginManager, name: str, sort: str) -> Iterator[Kind[A
 
 def _proper(kinds: Sequence[Any], sort: str) -> Sequence[Kind[Any]]:
     if not all(isinstance(kind, Kind) for kind in kinds):
-        raise PluginFault(f"its hook {sort} must return a list of hookspecs.Kind")
+        raise PluginFault(f"its hook {sort} must return a list of plugins.api.Kind")
     for kind in kinds:
         if not re.fullmatch(PLUGIN_NAME, str(kind.name)):
             raise PluginFault(f"its hook {sort} offers something without a proper name")
