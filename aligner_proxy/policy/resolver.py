@@ -319,10 +319,10 @@ class PolicyResolver:
     def _refuse(self, facts: RequestFacts, present: Mapping[str, str], grants: Sequence[_Layer]) -> None:
         """Raise `ForbiddenError` for the first thing in the request that is not permitted.
 
-        A request allowed name an objective that applies anyway, unless it is denied.
+        A request may name an objective that applies anyway, unless it is denied.
         """
         if facts.bypass and not _may_bypass(grants):
-            raise ForbiddenError("this key allowed not bypass alignment; its tenant needs allow_bypass: true")
+            raise ForbiddenError("this key may not bypass alignment; its tenant needs allow_bypass: true")
         allowed = self._may_ask(grants)
         denied = _denied(grants)
         for n, name in enumerate(facts.asked, 1):
@@ -330,11 +330,8 @@ class PolicyResolver:
             if name in denied:
                 raise ForbiddenError(f"objective number {n} of those asked for is denied for this key")
             if name not in allowed and name not in present:
-                offer = (
-                    f"it allowed ask for: {', '.join(sorted(allowed))}"
-                    if allowed
-                    else "it allowed not add any objective"
-                )
+                names = ", ".join(sorted(allowed))
+                offer = f"it may ask for: {names}" if names else "it may not add any objective"
                 raise ForbiddenError(f"objective number {n} of those asked for is not allowed for this key; {offer}")
 
     def _may_ask(self, grants: Sequence[_Layer]) -> set[str]:
