@@ -11,7 +11,7 @@ import json
 import os
 from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -145,6 +145,10 @@ def _resume(output: Path) -> int:
 def _write(out: BinaryIO, row: dict[str, Any]) -> None:
     out.write(json.dumps(row, ensure_ascii=False).encode(errors="surrogatepass") + b"\n")
     out.flush()
+
+
+def _opened(output: Path | None, sink: BinaryIO) -> AbstractContextManager[BinaryIO]:
+    return output.open("ab") if output else nullcontext(sink)
 
 
 def _size(source: BinaryIO) -> int | None:
