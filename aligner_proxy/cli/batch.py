@@ -72,7 +72,7 @@ class Job:
 async def run(job: Job, pipeline: Pipeline, source: BinaryIO, sink: BinaryIO) -> None:
     """Align all rows of `source`; results go to `job.output` or `sink` as soon as they are ready, in order."""
     done = job.skip + (_resume(job.output) if job.output else 0)
-    with _progress() as progress, job.output.open("ab") if job.output else nullcontext(sink) as out:
+    with _progress() as progress, _opened(job.output, sink) as out:
         bar = progress.add_task("aligning", total=_size(source), rows=0)
         waiting: deque[asyncio.Task[dict[str, Any]]] = deque()
         for number, line in enumerate(filter(bytes.strip, source)):
