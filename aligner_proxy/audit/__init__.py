@@ -1,8 +1,7 @@
-"""What was done to which answer, and how can that be proved later? The only place where text is kept.
+"""Audit log: a record of what was done to each answer, and the only place where text is kept.
 
-Off unless the operator turns it on. `recorder` takes notes behind the requests' backs, `entry` says what is written of
-a choice, `seal` encrypts it, `store` keeps it for as long as it may be kept, `sinks` tell plugins. Nothing here can
-touch a response.
+Off unless the operator turns it on. `writer` records in the background, `entry` is the format of a record, `store`
+encrypts and keeps records for a limited time, `replay` runs them again. Nothing here can change a response.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Audit entry of one choice: ids, reasons and times in the clear, and one block that holds everything with text.
 
-The block holds all that a replay needs: who asked, the conversation, the answer. Where client or upstream forbade
-storing there is no block. Redaction comes before anything else is made of a text, so nothing derived can tell more.
+The block holds all that a replay needs: tenant, conversation, answer. There is no block where client or upstream forbid
+storing. Texts are redacted before anything is derived from them.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from aligner_proxy.types import Exchange, Outcome, Policy, Turn
 Redact = Callable[[str], str]
 
 _NOT_POLICY = ("origins", "tenant", "quota")
-"""Whose request it was and where its policy was said: not what is to be done."""
+"""Fields that identify the request or the origin of its policy, not the effect of the policy."""
 
 
 @dataclass(frozen=True, slots=True)
 class AuditEvent:
-    """What the request path hands over: frozen things only, nothing is computed there."""
+    """Facts about one answer from the request path: frozen values only, computed from later."""
 
     at: float
     endpoint: str | None
@@ -36,82 +36,80 @@ class AuditEvent:
     exchange: Exchange
     outcome: Outcome
     record: Mapping[str, Any] = field(default_factory=dict)
-    """What plugins say of the policy."""
+    """Plugins' records of the policy."""
 
 
-def _of_today(content: object) -> object:
-    """Content as it was written by earlier versions, in today's fields."""
+def _current_content(content: object) -> object:
+    """Content written by earlier versions, in the current fields."""
     if not isinstance(content, dict):
         return content
     content = dict(content)
-    if isinstance(met := content.pop("adherence", None), list):
-        content["reports"] = {"preferences": {one["name"]: [one["before"], one["after"]] for one in met}}
+    adherence = content.pop("adherence", None)
+    if isinstance(adherence, list):
+        scores = {preference["name"]: [preference["before"], preference["after"]] for preference in adherence}
+        content["reports"] = {"preferences": scores}
     facts = content.get("facts")
-    if isinstance(facts, dict) and isinstance(said := facts.get("said"), dict):
-        texts = {name: text for name, text in said.get("user", {}).items() if text}
-        content["facts"] = {**facts, "system": said.get("system", {}).get("text", ""), "fields": texts}
+    if isinstance(facts, dict) and isinstance(request := facts.get("said"), dict):
+        texts = {name: text for name, text in request.get("user", {}).items() if text}
+        content["facts"] = {**facts, "system": request.get("system", {}).get("text", ""), "fields": texts}
     return content
 
 
-CONTENT: TypeAdapter[Content] = TypeAdapter(Annotated[Content, BeforeValidator(_of_today)])
+CONTENT: TypeAdapter[Content] = TypeAdapter(Annotated[Content, BeforeValidator(_current_content)])
 
 
-def entry(noted: AuditEvent, redact: Redact | None = None) -> Entry:
-    """What is to be kept of `noted`."""
-    outcome = noted.outcome
-    exchange = noted.exchange
-    found = noted.outcome.correction
+def entry(event: AuditEvent, redact: Redact | None = None) -> Entry:
+    """The audit entry of an event, its texts redacted."""
+    outcome = event.outcome
+    exchange = event.exchange
+    correction = outcome.correction
     policy = outcome.policy
     return Entry(
-        at=noted.at,
+        at=event.at,
         call_id=exchange.call_id,
         choice=exchange.index,
         tenant=policy.tenant,
-        model=noted.facts.model,
-        endpoint=noted.endpoint,
+        model=event.facts.model,
+        endpoint=event.endpoint,
         policy=policy.name,
         policy_hash=policy_hash(policy),
         mode=policy.mode.value,
         objectives=tuple(objective.name for objective in policy.objectives),
         status=outcome.status.value,
         reason=outcome.reason,
-        aligner=found.aligner if found else None,
+        aligner=correction.aligner if correction else None,
         cache_hit=outcome.cache_hit,
         ms=outcome.ms,
-        engine_ms=found.ms if found else 0.0,
-        forwards=found.counts.forwards if found else 0,
+        engine_ms=correction.ms if correction else 0.0,
+        forwards=correction.counts.forwards if correction else 0,
         chars=len(exchange.answer or ""),
-        content=None if exchange.no_store else _content(noted, redact or _as_it_is),
+        content=None if exchange.no_store else _content(event, redact or str),
     )
 
 
 def policy_hash(policy: Policy) -> str:
-    """The same for every request to which the same is done, whoever asks and wherever it was said."""
+    """Hash of what the policy does, whatever its tenant and origins; 16 hexadecimal digits."""
     parts = {name: value for name, value in asdict(policy).items() if name not in _NOT_POLICY}
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def _as_it_is(text: str) -> str:
-    return text
-
-
-def _content(noted: AuditEvent, redact: Redact) -> Content:
-    outcome = noted.outcome
-    found = noted.outcome.correction
-    turns = tuple(Turn(turn.role, redact(turn.content)) for turn in noted.exchange.turns)
-    answer = None if noted.exchange.answer is None else redact(noted.exchange.answer)
+def _content(event: AuditEvent, redact: Redact) -> Content:
+    outcome = event.outcome
+    correction = outcome.correction
+    turns = tuple(Turn(turn.role, redact(turn.content)) for turn in event.exchange.turns)
+    answer = None if event.exchange.answer is None else redact(event.exchange.answer)
     edited = None if outcome.edited is None else redact(outcome.edited)
-    proposed = None if found is None or found.text == outcome.edited else redact(found.text)
-    wanted = proposed if proposed is not None and edited == answer else edited
+    proposed = None if correction is None or correction.text == outcome.edited else redact(correction.text)
+    intended = proposed if proposed is not None and edited == answer else edited
     return Content(
-        facts=replace(noted.facts, system=redact(noted.facts.system), fields=_redacted(noted.facts.fields, redact)),
-        exchange=replace(noted.exchange, turns=turns, answer=answer),
+        facts=replace(event.facts, system=redact(event.facts.system), fields=_redacted(event.facts.fields, redact)),
+        exchange=replace(event.exchange, turns=turns, answer=answer),
         edited=edited,
         proposed=proposed,
-        edits=() if answer is None or wanted is None else tuple(edits(answer, wanted)),
+        edits=() if answer is None or intended is None else tuple(edits(answer, intended)),
         segments=tuple(_flagged(outcome, answer or "", redact)),
         reports=dict(outcome.reports),
-        record=dict(noted.record),
+        record=dict(event.record),
     )
 
 
@@ -125,7 +123,7 @@ def _redacted(value: Any, redact: Redact) -> Any:
 
 
 def _flagged(outcome: Outcome, answer: str, redact: Redact) -> Iterator[Flagged]:
-    """A segment is shown only as it stands in the redacted answer: cut out, a pattern across its ends may be missed."""
+    """Flagged segments; a text is None unless the redacted answer contains it (a pattern may cross its ends)."""
     for segment in outcome.correction.segments if outcome.correction else ():
         if segment.flagged:
             text = redact(segment.text)
@@ -133,10 +131,10 @@ def _flagged(outcome: Outcome, answer: str, redact: Redact) -> Iterator[Flagged]
 
 
 def edits(before: str, after: str) -> Iterator[tuple[int, int, str]]:
-    """(start, end, text): what stands in place of which characters, white space at the very end included."""
-    found = by_comparison(before, split(before), after)
-    yield from ((edit.start, edit.end, edit.text) for edit in found)
+    """(start, end, text) for each replaced range of `before`, including white space at the end."""
+    changes = by_comparison(before, split(before), after)
+    yield from ((edit.start, edit.end, edit.text) for edit in changes)
     end = len(before.rstrip())
     gap = after[len(after.rstrip()) :]
-    if before[end:] != gap and not (found and found[-1].end == len(before)):
+    if before[end:] != gap and not (changes and changes[-1].end == len(before)):
         yield end, len(before), gap

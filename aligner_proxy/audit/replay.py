@@ -1,8 +1,7 @@
-"""What would another policy, or another aligner, have done with the answers that were recorded?
+"""Replay of recorded answers under another policy or another aligner.
 
-Every answer goes through the same pipeline again, without the cache, as the request that it belonged to: same tenant,
-same wishes, same conversation. Nothing is delivered and nothing recorded. What comes out holds no text; the texts stay
-with the entries.
+Every answer goes through the pipeline again, without the cache, with its original request: same tenant, same
+objectives, same conversation. Nothing is delivered or recorded. The figures hold no text.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _Z = 1.96
 
 
 class Ending(StrEnum):
-    """What became of one answer, whether it was delivered or, in shadow mode, not."""
+    """Result of one answer, delivered or, in shadow mode, only recorded."""
 
     CHANGED = "changed"
     LEFT = "left as it was"
@@ -39,7 +38,7 @@ class Ending(StrEnum):
 
 
 class Change(StrEnum):
-    """How the two runs differ for one answer."""
+    """Difference between the two runs of one answer."""
 
     SAME = "the same"
     NEWLY = "newly changed"
@@ -50,7 +49,7 @@ class Change(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One answer in one of the two runs. `text` is what was, or would have been, delivered."""
+    """One answer in one of the two runs. `text` is the text that was, or would have been, delivered."""
 
     ending: Ending
     reason: str | None
@@ -70,13 +69,13 @@ class Case:
 
     @property
     def change(self) -> Change:
-        """What is different."""
-        was = self.before.ending is Ending.CHANGED
-        is_ = self.after.ending is Ending.CHANGED
-        if was and is_:
+        """The difference."""
+        before_changed = self.before.ending is Ending.CHANGED
+        after_changed = self.after.ending is Ending.CHANGED
+        if before_changed and after_changed:
             return Change.SAME if self.before.text == self.after.text else Change.OTHERWISE
-        if was != is_:
-            return Change.NEWLY if is_ else Change.NO_LONGER
+        if before_changed != after_changed:
+            return Change.NEWLY if after_changed else Change.NO_LONGER
         return Change.SAME if self.before.ending is self.after.ending else Change.OTHER
 
 
@@ -87,20 +86,20 @@ async def replay(
     done: Callable[[], None],
     deadline_s: float | None = None,
 ) -> list[Case]:
-    """All entries that hold a text, in their order; `done` is called after each. `deadline_s`: not the policy's."""
-    turn = asyncio.Semaphore(_AT_ONCE)
+    """Replay the entries that hold a text, in order; calls `done` after each. `deadline_s` overrides the policy's."""
+    slots = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(entry: Entry, content: Content) -> Case:
-        async with turn:
+    async def replay_one(entry: Entry, content: Content) -> Case:
+        async with slots:
             case = Case(entry, recorded(entry, content), await _again(content, resolver, pipeline, deadline_s))
         done()
         return case
 
-    return await asyncio.gather(*(one(entry, entry.content) for entry in entries if entry.content is not None))
+    return await asyncio.gather(*(replay_one(entry, entry.content) for entry in entries if entry.content is not None))
 
 
 def recorded(entry: Entry, content: Content) -> Side:
-    """What the entry says of the first run."""
+    """The recorded run of an entry."""
     answer = content.exchange.answer
     changed = content.edited is not None and content.edited != answer
     text = content.edited if changed else answer
@@ -114,21 +113,21 @@ async def _again(content: Content, resolver: PolicyResolver, pipeline: Pipeline,
         policy = pipeline.extensions.resolve(resolver.resolve(content.facts), content.facts)
     except (ForbiddenError, BadRequest):
         return Side(Ending.FORBIDDEN, "forbidden", exchange.answer)
-    # It happens on the operator's account: what tenants may still spend is for their own answers.
+    # A replay must not use up the quotas of tenants.
     patient = replace(policy, deadline_s=deadline_s or policy.deadline_s, quota=None, tenant="replay")
     return _side(exchange.answer, await pipeline.align(exchange, patient))
 
 
 def _side(answer: str | None, outcome: Outcome) -> Side:
     changed = outcome.edited is not None and outcome.edited != answer
-    found = outcome.correction
+    correction = outcome.correction
     return Side(
         _ending(outcome.status, outcome.reason, changed),
         outcome.reason,
         outcome.edited if changed else answer,
-        found.ms if found else 0.0,
-        found.counts.forwards if found else 0,
-        found.aligner if found else None,
+        correction.ms if correction else 0.0,
+        correction.counts.forwards if correction else 0,
+        correction.aligner if correction else None,
     )
 
 
@@ -142,14 +141,14 @@ def _ending(status: Status, reason: str | None, changed: bool) -> Ending:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One run in numbers; times are the aligner's own, in milliseconds, of the answers that it looked at."""
+    """Figures of one run; times are the aligner's, in milliseconds, over the answers that it read."""
 
     answers: int
     endings: dict[Ending, int]
     refusals: dict[str, int]
     """By the gate's reason."""
     changed: tuple[float, float, float]
-    """Share of answers that are changed, with the ends of its 95 % interval."""
+    """Share of changed answers, and the ends of its 95 % interval."""
     p50_ms: float
     p95_ms: float
     forwards: float
@@ -157,7 +156,7 @@ class Figures:
 
 
 def figures(sides: Sequence[Side]) -> Figures:
-    """The numbers of one run."""
+    """The figures of one run."""
     endings = Counter(side.ending for side in sides)
     times = sorted(side.engine_ms for side in sides if side.ending in (Ending.CHANGED, Ending.LEFT, Ending.REFUSED))
     return Figures(
@@ -172,19 +171,19 @@ def figures(sides: Sequence[Side]) -> Figures:
 
 
 def changes(cases: Sequence[Case]) -> dict[Change, int]:
-    """How many answers differ, and how."""
-    found = Counter(case.change for case in cases)
-    return {change: found[change] for change in Change}
+    """Number of answers for each kind of difference."""
+    counts = Counter(case.change for case in cases)
+    return {change: counts[change] for change in Change}
 
 
-def share(some: int, of: int) -> tuple[float, float, float]:
-    """A share with Wilson's 95 % interval, which also holds for few answers and for none that changed."""
-    if of == 0:
+def share(count: int, total: int) -> tuple[float, float, float]:
+    """(share, low, high): a share with Wilson's 95 % interval, valid for small and zero counts."""
+    if total == 0:
         return 0.0, 0.0, 1.0
-    p = some / of
-    z = _Z**2 / of
+    p = count / total
+    z = _Z**2 / total
     middle = (p + z / 2) / (1 + z)
-    half = _Z / (1 + z) * math.sqrt(p * (1 - p) / of + z / (4 * of))
+    half = _Z / (1 + z) * math.sqrt(p * (1 - p) / total + z / (4 * total))
     return p, max(0.0, middle - half), min(1.0, middle + half)
 
 

@@ -1,9 +1,9 @@
-"""Writers of audit entries: to the store and to the sinks of plugins, behind the responses' backs.
+"""Background writers of audit entries: to the store and to the sinks of plugins.
 
-`note` neither waits nor raises. One thread behind a bounded queue writes to the store: whatever is wrong with disk,
-file or redaction costs the entry, which is counted and logged without its text, and never a response. After a failure
-the file is left alone for a while, so that a locked disk does not make a queue. Each sink of a plugin has a thread of
-its own and a bounded number of entries that wait for it; what it does not take is counted and lost.
+`note` neither waits nor raises. One thread behind a bounded queue writes to the store. A fault of disk, file or
+redaction loses the entry, which is counted and logged without its text, and never affects a response. After a failure
+the writer pauses, so that a locked disk builds no queue. Each sink of a plugin has its own thread and a bounded queue;
+entries beyond it are counted and lost.
 """
 
 from __future__ import annotations
@@ -35,29 +35,29 @@ log = logging.getLogger(__name__)
 
 _TIDY_EVERY_S = 600.0
 WRITE_S = 10.0
-"""An entry that takes longer is lost."""
+"""Time limit of a sink for one entry; a slower one is lost."""
 _DAY_S = 86_400.0
 
 
 def audited(result: str) -> None:
-    """An entry for the audit store was written, lost (disk, file, redaction), or dropped because too many wait."""
+    """Count an entry: written, lost (disk, file, redaction), or dropped because the queue is full."""
     AUDITED.labels(result).inc()
 
 
 @dataclass(frozen=True, slots=True)
 class Keeping:
-    """For how long, and how much."""
+    """Limits of the store in time and size."""
 
     seconds: float
     max_bytes: int
     waiting: int
     """Entries that may wait for the disk."""
     pause_s: float = 5.0
-    """How long a file that could not be written is left alone."""
+    """Seconds without writes after a failure."""
 
 
 class Recorder:
-    """Takes notes of one process."""
+    """Writer to the audit store for one process."""
 
     def __init__(self, opened: Callable[[], Store], keeping: Keeping, redact: Redact | None = None) -> None:
         self._open = opened
@@ -66,20 +66,20 @@ class Recorder:
         self._room = threading.BoundedSemaphore(keeping.waiting)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="audit")
         self._store: Store | None = None
-        self._well = True
-        """Whether the last entry could be written; a change is logged, not every entry."""
+        self._healthy = True
+        """Whether the last entry was written; only a change is logged."""
         self._not_before = 0.0
         self._tidied = float("-inf")
         self._timer: asyncio.TimerHandle | None = None
 
-    def note(self, noted: AuditEvent) -> None:
-        """Keep `noted` when there is time for it."""
+    def note(self, event: AuditEvent) -> None:
+        """Queue an event for writing."""
         if not self._room.acquire(blocking=False):
             audited("dropped")
             return
         try:
-            future = self._thread.submit(self._write, noted)
-        except RuntimeError:  # the process is ending, and takes no more work
+            future = self._thread.submit(self._write, event)
+        except RuntimeError:  # the process is shutting down
             self._room.release()
             audited("dropped")
             return
@@ -87,45 +87,45 @@ class Recorder:
         self._tidy_later()
 
     async def aclose(self) -> None:
-        """Write what waits, and close."""
+        """Write the queued entries, and close."""
         if self._timer is not None:
             self._timer.cancel()
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._let_go)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown(wait=False)
 
-    def _write(self, noted: AuditEvent | None) -> None:
-        """In the thread. None: there is nothing to write, only to tidy."""
+    def _write(self, event: AuditEvent | None) -> None:
+        """Runs in the writer thread. None: only delete old entries."""
         if time.monotonic() < self._not_before:
-            raise AuditError("the audit store is left alone after a failure")
-        written = None if noted is None else entry(noted, self._redact)
+            raise AuditError("writes to the audit store are paused after a failure")
+        record = None if event is None else entry(event, self._redact)
         try:
             if self._store is None:
                 self._store = self._open()
-            if written is not None:
-                self._store.add(written)
+            if record is not None:
+                self._store.add(record)
             if time.monotonic() - self._tidied >= _TIDY_EVERY_S:
                 self._store.tidy(time.time() - self._keeping.seconds, self._keeping.max_bytes)
                 self._tidied = time.monotonic()
         except (sqlite3.Error, OSError, AuditError):
             self._not_before = time.monotonic() + self._keeping.pause_s
-            self._let_go()
+            self._close()
             raise
 
     def _written(self, future: Future[None]) -> None:
-        """A future holds whatever was raised, the redaction's own mistakes too; of these only the type is told."""
+        """Log a failure once; of errors from the operator's redaction only the type."""
         self._room.release()
         error = future.exception() if not future.cancelled() else None
         audited("written" if error is None else "lost")
-        if error is not None and self._well:
-            ours = str(error) if isinstance(error, AuditError) else type(error).__name__
-            what = getattr(error, "sqlite_errorname", ours)
-            log.error("audit: entries are lost (%s); answers are not affected", what)
-        elif error is None and not self._well:
+        if error is not None and self._healthy:
+            reason = str(error) if isinstance(error, AuditError) else type(error).__name__
+            reason = getattr(error, "sqlite_errorname", reason)
+            log.error("audit: entries are lost (%s); answers are not affected", reason)
+        elif error is None and not self._healthy:
             log.info("audit: entries are written again")
-        self._well = error is None
+        self._healthy = error is None
 
     def _tidy_later(self) -> None:
-        """Old entries go in time even where nothing more is asked."""
+        """Schedule the deletion of old entries, so that it happens without new requests."""
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_TIDY_EVERY_S, self._tidy_now)
 
@@ -134,7 +134,7 @@ class Recorder:
         self._thread.submit(self._write, None)
         self._tidy_later()
 
-    def _let_go(self) -> None:
+    def _close(self) -> None:
         store = self._store
         self._store = None
         if store is not None:
@@ -142,52 +142,52 @@ class Recorder:
 
 
 class AuditWriter(Protocol):
-    """Takes notes."""
+    """Writer of audit entries."""
 
-    def note(self, noted: AuditEvent) -> None:
-        """Keep `noted` when there is time for it."""
+    def note(self, event: AuditEvent) -> None:
+        """Queue an event for writing."""
         ...
 
     async def aclose(self) -> None:
-        """Keep what waits, and let go."""
+        """Write the queued entries, and close."""
         ...
 
 
 class AuditWriters:
-    """Satisfies `AuditWriter`: the audit store, if it is turned on, and the sinks that the file names."""
+    """All writers of a policies file: the audit store, if enabled, and the sinks. Satisfies `AuditWriter`."""
 
-    def __init__(self, keepers: Sequence[AuditWriter]) -> None:
-        self._keepers = tuple(keepers)
+    def __init__(self, writers: Sequence[AuditWriter]) -> None:
+        self._writers = tuple(writers)
 
     def __bool__(self) -> bool:
-        """Whether anything is kept at all."""
-        return bool(self._keepers)
+        """Whether there is any writer."""
+        return bool(self._writers)
 
-    def note(self, noted: AuditEvent) -> None:
-        """Tell each of them."""
-        for keeper in self._keepers:
-            keeper.note(noted)
+    def note(self, event: AuditEvent) -> None:
+        """Queue an event with each writer."""
+        for writer in self._writers:
+            writer.note(event)
 
     async def aclose(self) -> None:
-        """Close each of them."""
-        for keeper in self._keepers:
-            await keeper.aclose()
+        """Close each writer."""
+        for writer in self._writers:
+            await writer.aclose()
 
 
 def audit_writers(file: PolicyFile) -> AuditWriters:
-    """Whoever is to be told by this file; raises `ConfigError`."""
+    """The writers that a policies file configures; raises `ConfigError`."""
     store = recorder(file)
-    wanted = registry.configured(file)["audit_sinks"]
-    redact = redaction(file) if wanted else None
-    made: list[AuditWriter] = [] if store is None else [store]
-    for one in wanted:
-        caller = ThreadRunner(one.name) if one.offer.plugin.third_party else InlineRunner()
-        made.append(Sink(one.name, one.make(), caller, redact, file.audit.waiting))
-    return AuditWriters(made)
+    sinks = registry.configured(file)["audit_sinks"]
+    redact = redaction(file) if sinks else None
+    writers: list[AuditWriter] = [] if store is None else [store]
+    for sink in sinks:
+        caller = ThreadRunner(sink.name) if sink.offer.plugin.third_party else InlineRunner()
+        writers.append(Sink(sink.name, sink.make(), caller, redact, file.audit.waiting))
+    return AuditWriters(writers)
 
 
 class Sink:
-    """Satisfies `AuditWriter`: one sink of a plugin."""
+    """Writer to one sink of a plugin. Satisfies `AuditWriter`."""
 
     def __init__(self, name: str, sink: AuditSink, caller: Runner, redact: Redact | None, waiting: int) -> None:
         self._name = name
@@ -196,57 +196,59 @@ class Sink:
         self._redact = redact
         self._waiting = waiting
         self._tasks: set[asyncio.Task[None]] = set()
-        self._well = True
+        self._healthy = True
 
-    def note(self, noted: AuditEvent) -> None:
-        """Hand it over, unless too many wait already."""
+    def note(self, event: AuditEvent) -> None:
+        """Pass an event to the sink, unless too many are waiting."""
         if len(self._tasks) >= self._waiting:
             audited("sink_dropped")
             return
-        task = asyncio.get_running_loop().create_task(self._write(noted))
+        task = asyncio.get_running_loop().create_task(self._write(event))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def aclose(self) -> None:
-        """Wait for what waits."""
+        """Wait for the pending entries."""
         await asyncio.gather(*self._tasks)
 
-    async def _write(self, noted: AuditEvent) -> None:
+    async def _write(self, event: AuditEvent) -> None:
         async def work() -> None:
-            await self._sink.write(entry(noted, self._redact))  # redaction is foreign code, too
+            await self._sink.write(entry(event, self._redact))  # redaction is foreign code, too
 
         try:
             async with asyncio.timeout(WRITE_S):
                 await self._caller.call(work)
         except (CorrectionError, TimeoutError) as error:
             audited("sink_lost")
-            if self._well:
+            if self._healthy:
                 name = type(error).__name__
                 log.warning("audit sink %s: entries are lost (%s); answers are not affected", self._name, name)
-            self._well = False
+            self._healthy = False
         else:
             audited("sink_written")
-            self._well = True
+            self._healthy = True
 
 
 def recorder(file: PolicyFile) -> Recorder | None:
-    """Who takes notes, as the file says; None where nobody does. Opens nothing yet, but refuses a wrong setting."""
-    told = file.audit
-    if not told.enabled:
+    """The writer to the audit store, not opened yet; None where it is off. Raises `ConfigError` for bad settings."""
+    settings = file.audit
+    if not settings.enabled:
         return None
-    path, seal, redact = config.audit_file(file), _seal(file), redaction(file)
-    keeping = Keeping(told.keep_days * _DAY_S, told.max_mb * 2**20, told.waiting)
+    path = config.audit_file(file)
+    seal = _seal(file)
+    redact = redaction(file)
+    keeping = Keeping(settings.keep_days * _DAY_S, settings.max_mb * 2**20, settings.waiting)
     return Recorder(lambda: Store(path, seal), keeping, redact)
 
 
 def store(file: PolicyFile, path: Path | None = None) -> Store:
-    """The store, to be read; raises `ConfigError` where there is none."""
-    place = path or config.audit_file(file)
-    if not place.exists():
+    """The store, open for reading; raises `ConfigError` where there is none."""
+    path = path or config.audit_file(file)
+    if not path.exists():
         raise ConfigError(
-            f"there is no audit store at {place}; turn it on with audit: {{enabled: true}}, or name another"
+            f"there is no audit store at {path}; turn it on with audit: {{enabled: true}}, or name another"
         )
-    return Store(place, _seal(file))
+    return Store(path, _seal(file))
 
 
 def _seal(file: PolicyFile) -> Seal | None:
@@ -255,17 +257,17 @@ def _seal(file: PolicyFile) -> Seal | None:
 
 
 def redaction(file: PolicyFile) -> Redact | None:
-    """The operator's function; it is imported now, so that a mistake is known before the first answer."""
+    """The operator's redaction function, imported at the start; raises `ConfigError`."""
     if file.audit.redact is None:
         return None
     module, _, name = file.audit.redact.rpartition(".")
     place = file.source.at("audit", "redact")
     try:
-        found = getattr(importlib.import_module(module), name)
+        function = getattr(importlib.import_module(module), name)
     except ImportError as error:
         raise ConfigError(f"{place}: audit.redact: cannot import {module} ({type(error).__name__})") from None
     except AttributeError:
         raise ConfigError(f"{place}: audit.redact: {module} has no {name}") from None
-    if not callable(found):
+    if not callable(function):
         raise ConfigError(f"{place}: audit.redact: {file.audit.redact} is not a function that takes and gives a text")
-    return cast(Redact, found)
+    return cast(Redact, function)

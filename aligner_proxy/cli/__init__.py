@@ -1,7 +1,7 @@
-"""The command line: one module per command, imported only when that command is asked for.
+"""Command line: one module per command, imported only when that command runs.
 
-So `--help` answers at once, without torch or LiteLLM. Every error we raise on purpose leaves as one line on stderr and
-exit status 2, and with `--json` also as one JSON object on stdout.
+So `--help` is fast, without torch or LiteLLM. Every `AlignerProxyError` becomes one line on stderr and exit status 2,
+and with `--json` also one JSON object on stdout.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """A group that knows the commands' names and one-line helps, and imports a command when it is run."""
+    """Command group that imports a command only when it runs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -41,14 +41,14 @@ class LazyGroup(click.Group):
         return cast(click.Command, importlib.import_module(f"aligner_proxy.cli.{cmd_name}").command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """As click does it, without importing every command for its first line."""
+        """Write the list of commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """A mistyped command is answered with the commands that exist."""
+        """Find the command; an unknown name fails with the list of commands."""
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
             ctx.fail(f"no command {args[0]!r}; there are: {', '.join(COMMANDS)}")
         return super().resolve_command(ctx, args)
@@ -62,7 +62,7 @@ class LazyGroup(click.Group):
 
 
 def report(error: AlignerProxyError, as_json: bool) -> None:
-    """One line for people on stderr; for programs one object on stdout."""
+    """Print an error as one line on stderr, with `as_json` also as one object on stdout."""
     if as_json:
         click.echo(json.dumps({"error": {"type": type(error).__name__, "message": str(error)}}))
     click.secho(f"aligner-proxy: {error}", err=True, fg="red")

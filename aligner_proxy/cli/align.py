@@ -1,7 +1,7 @@
 """`aligner-proxy align`: correct one answer from stdin, or a file of them with --jsonl.
 
-The same pipeline as in the gateway, without its cache: eligibility, engine, gate. The engine runs in this process
-unless --engine or the policies file names another. Exit status 1 when the one answer could not be corrected.
+Runs the gateway's pipeline without its cache: eligibility, engine, gate. The engine runs in this process unless
+--engine or the policies file names another. Exit status 1 when the one answer could not be corrected.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ def command(**given: Any) -> None:
     )
     if flags["jsonl"]:
         job = batch.Job(policy, known, flags["output"], flags["skip"])
-        asyncio.run(_many(job, address, given, file))
+        asyncio.run(_align_rows(job, address, given, file))
     else:
         exchange = _exchange(flags["question"])
-        outcome = asyncio.run(_one(exchange, policy, address, given, file))
+        outcome = asyncio.run(_align_answer(exchange, policy, address, given, file))
         _report(exchange, outcome, flags["as_json"])
         sys.exit(1 if outcome.status is Status.FAILED else 0)
 
@@ -81,14 +81,14 @@ def _exchange(question: str | None) -> Exchange:
     return Exchange("align", 0, (Turn("user", question),), answer)
 
 
-async def _one(
+async def _align_answer(
     exchange: Exchange, policy: Policy, address: str | None, given: dict[str, Any], file: Path | None
 ) -> Outcome:
     async with opened_engine(address, given, file) as engine:
         return await Pipeline(engine).align(exchange, policy)
 
 
-async def _many(job: batch.Job, address: str | None, given: dict[str, Any], file: Path | None) -> None:
+async def _align_rows(job: batch.Job, address: str | None, given: dict[str, Any], file: Path | None) -> None:
     async with opened_engine(address, given, file) as engine:
         await batch.run(job, Pipeline(engine), sys.stdin.buffer, sys.stdout.buffer)
 
@@ -106,7 +106,7 @@ def _report(exchange: Exchange, outcome: Outcome, as_json: bool) -> None:
 async def opened_engine(address: str | None, given: dict[str, Any], file: Path | None) -> AsyncIterator[Engine]:
     """The engine at `address`, else the policies file's, else one in this process; closed afterwards.
 
-    A model that is `given` runs in this process, whatever the file says.
+    A model in the `given` options always runs in this process.
     """
     engine: Engine
     if address:
@@ -128,7 +128,8 @@ async def _local(given: dict[str, Any], file: Path | None) -> Engine:
     from aligner_proxy.engine.loader import open_aligner
     from aligner_proxy.engine.local import LocalEngine
 
-    chosen, home = settings(given, file), config.home()
+    chosen = settings(given, file)
+    home = config.home()
     with Console(stderr=True).status("loading the aligner") as status:
         engine = LocalEngine(lambda: open_aligner(chosen, home, status.update))
         try:

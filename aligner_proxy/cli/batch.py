@@ -1,7 +1,7 @@
-"""Many answers from a file of JSON lines: in order, a few at a time, resumable, one bad row never stops the rest.
+"""Batch alignment of JSON lines: in order, a few at a time, resumable; a bad row does not stop the rest.
 
-A row in is {"question", "answer", "objectives"} and whatever else; a row out is the same with the result. Every row
-in has exactly one row out, so the number of rows in the output says where to go on.
+An input row is {"question", "answer", "objectives", ...}; its output row adds the result. Every input row has exactly
+one output row, so the number of output rows tells where to resume.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +30,7 @@ _IN_FLIGHT = 4
 
 
 class Row(BaseModel):
-    """What a row must have; other fields pass through. Without objectives those of the command line apply."""
+    """Required fields of a row; others pass through. Without objectives those of the command line apply."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -46,7 +46,7 @@ class NewObjectives:
         self._known = known
 
     def named(self, names: Sequence[str]) -> tuple[Objective, ...]:
-        """Raises `ConfigError` naming what is near to an unknown name."""
+        """The objectives of these names; raises `ConfigError` with a hint for an unknown name."""
         return tuple(self._known.get(name) or self._new(name) for name in names)
 
     def _new(self, text: str) -> Objective:
@@ -61,7 +61,7 @@ class NewObjectives:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to do with every row; `output` is appended to, `skip` rows are left out at the start."""
+    """Settings of a batch; `output` is appended to, the first `skip` rows are left out."""
 
     policy: Policy
     known: NewObjectives
@@ -75,7 +75,7 @@ async def run(job: Job, pipeline: Pipeline, source: BinaryIO, sink: BinaryIO) ->
     with _progress() as progress, _opened(job.output, sink) as out:
         bar = progress.add_task("aligning", total=_size(source), rows=0)
         waiting: deque[asyncio.Task[dict[str, Any]]] = deque()
-        for number, line in enumerate(_lines(source)):
+        for number, line in enumerate(filter(bytes.strip, source)):
             progress.advance(bar, len(line))
             if number < done:
                 continue
@@ -88,27 +88,28 @@ async def run(job: Job, pipeline: Pipeline, source: BinaryIO, sink: BinaryIO) ->
 
 
 async def _align(job: Job, pipeline: Pipeline, line: bytes, number: int) -> dict[str, Any]:
-    """One row's result; whatever is wrong with the row is said on it."""
+    """The output row; an invalid row gets the reason."""
     fields: dict[str, Any] = {}
     try:
         fields = _object(line)
         row = Row.model_validate(fields)
-        named = job.known.named(row.objectives) if row.objectives else job.policy.objectives
+        objectives = job.known.named(row.objectives) if row.objectives else job.policy.objectives
     except (ValueError, ConfigError) as error:
-        return fields | {"row": number + 1} | _failed(f"bad row: {_what(error)}")
+        return fields | {"row": number + 1} | _failed(f"bad row: {_reason(error)}")
     exchange = Exchange(f"row-{number + 1}", 0, (Turn("user", row.question),), row.answer)
-    return fields | result(await pipeline.align(exchange, replace(job.policy, objectives=named)))
+    return fields | result(await pipeline.align(exchange, replace(job.policy, objectives=objectives)))
 
 
 def result(outcome: Outcome) -> dict[str, Any]:
-    """The fields that a result adds: the delivered text, and what was found."""
+    """The fields that a result adds: the delivered text, its status, and the segments."""
     segments = outcome.correction.segments if outcome.correction else ()
-    told = [{"text": s.text, "score": s.score, "flagged": s.flagged, "against": outcome.named(s)} for s in segments]
     return {
         "corrected": outcome.text,
         "status": outcome.status.value,
         "reason": outcome.reason,
-        "segments": told,
+        "segments": [
+            {"text": s.text, "score": s.score, "flagged": s.flagged, "against": outcome.named(s)} for s in segments
+        ],
     }
 
 
@@ -117,25 +118,21 @@ def _failed(reason: str) -> dict[str, Any]:
 
 
 def _object(line: bytes) -> dict[str, Any]:
-    found = json.loads(line)
-    if not isinstance(found, dict):
+    row = json.loads(line)
+    if not isinstance(row, dict):
         raise ValueError("not a JSON object")  # noqa: TRY004 - one kind of error for everything a row can have wrong
-    return found
+    return row
 
 
-def _what(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False)[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     return "not JSON" if isinstance(error, json.JSONDecodeError | UnicodeDecodeError) else str(error)
 
 
-def _lines(source: BinaryIO) -> Iterator[bytes]:
-    return (line for line in source if line.strip())
-
-
 def _resume(output: Path) -> int:
-    """Rows that are complete in `output`; a last one that was cut off is removed."""
+    """Number of complete rows in `output`; removes an incomplete last row."""
     if not output.exists():
         return 0
     content = output.read_bytes()
@@ -155,7 +152,7 @@ def _opened(output: Path | None, sink: BinaryIO) -> AbstractContextManager[Binar
 
 
 def _size(source: BinaryIO) -> int | None:
-    """Bytes of a regular file, so that the bar knows how much is left."""
+    """Size of a regular file in bytes, for the progress bar."""
     try:
         return os.fstat(source.fileno()).st_size or None
     except OSError:

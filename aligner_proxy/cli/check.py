@@ -1,7 +1,7 @@
-"""`aligner-proxy check`: is this config right, and which policy would such a request get, value by value?
+"""`aligner-proxy check`: validation of a config, and the policy of a request value by value.
 
-Reads a LiteLLM YAML (and finds the policies file in it) or a policies file. It starts nothing, and asks nobody unless
-there is a `--prompt` to choose objectives for.
+Reads a LiteLLM YAML (and the policies file that it registers) or a policies file. It starts nothing, and calls the
+engine only to choose objectives for a `--prompt`.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from aligner_proxy import audit
+from aligner_proxy.cli.diff import table
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.gateway.build import open_engine
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, Extensions
 from aligner_proxy.policy import litellm_config
-from aligner_proxy.policy.config import PolicyFile, engine_at, keys_path, load_keys
+from aligner_proxy.policy.config import engine_at, known_keys
 from aligner_proxy.policy.engine_schema import Kind
 from aligner_proxy.policy.litellm_config import find_policies, is_litellm, model_groups
-from aligner_proxy.policy.resolver import PRECEDENCE, PolicyResolver, RequestFacts, route_matches, route_name
-from aligner_proxy.policy.schema import KeyEntry, kind_of
+from aligner_proxy.policy.resolver import PRECEDENCE, PolicyResolver, RequestFacts, entry_name, route_matches
+from aligner_proxy.policy.schema import KeyEntry, PolicyFile, kind_of
 from aligner_proxy.policy.yaml_file import read
 from aligner_proxy.types import Exchange, GateRule, Objective, Policy, Turn
 
@@ -39,32 +39,34 @@ _DENY = "deny:"
 
 @dataclass(frozen=True, slots=True)
 class _Checked:
-    """A config that was read without complaint; `models` is None when only a policies file was given.
+    """A valid config; `models` is None when only a policies file was given.
 
-    `unseen` are the ways around the aligner that the LiteLLM YAML opens.
+    `gaps` are warnings about settings of the LiteLLM YAML that let answers pass uncorrected.
     """
 
     path: Path
     policies: PolicyFile
     models: tuple[str, ...] | None
     keys: dict[str, KeyEntry]
-    unseen: tuple[str, ...] = ()
+    gaps: tuple[str, ...] = ()
     extensions: Extensions = field(default=NO_EXTENSIONS, repr=False)
 
     @property
     def resolver(self) -> PolicyResolver:
-        """What resolves requests against these policies."""
+        """The resolver of these policies."""
         return PolicyResolver(self.policies)
 
 
 class _WithPlugins(click.Command):
-    """The command with an option for each field of a request that the plugins of our own distribution read."""
+    """The command, with an option for each request field of the bundled plugins."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """The options of all requests, then those of plugins."""
+        """The command's own options, then those of plugins."""
         fields = [f for plugin in registry.load(False).plugins for e in plugin.extensions for f in e.request_fields]
-        given = [click.Option([f"--{field.name.replace('_', '-')}", field.name], help=field.about) for field in fields]
-        return [*super().get_params(ctx), *given]
+        options = [
+            click.Option([f"--{field.name.replace('_', '-')}", field.name], help=field.about) for field in fields
+        ]
+        return [*super().get_params(ctx), *options]
 
 
 @click.command("check", cls=_WithPlugins)
@@ -99,8 +101,8 @@ def command(
     checked = _read(file)
     facts = replace(
         _facts(checked, model, tags, team, key, asked),
-        team_settings=_ours("--team-metadata", team_metadata),
-        key_settings=_ours("--key-metadata", key_metadata),
+        team_settings=_metadata("--team-metadata", team_metadata),
+        key_settings=_metadata("--key-metadata", key_metadata),
         system=system,
         fields=_fields(fields) | {name: text for name, text in fields_of_plugins.items() if text is not None},
     )
@@ -115,7 +117,7 @@ def command(
 
 
 async def _selected(checked: _Checked, policy: Policy, prompt: str) -> Policy:
-    """The policy as it would be for this prompt; only this asks the engine."""
+    """The policy with the objectives that the engine chooses for this prompt."""
     engine = open_engine(checked.policies, patience_s=0.0)
     try:
         pipeline = Pipeline(engine, extensions=checked.extensions)
@@ -138,13 +140,11 @@ def _read(file: Path) -> _Checked:
     policies = registry.load_policies(path)
     registry.configured(policies)
     extensions = registry.extensions(policies)
-    keys = keys_path(policies)
-    entries = load_keys(keys) if keys else {}
+    keys = known_keys(policies)
     if not litellm:
-        return _Checked(path, policies, None, entries, extensions=extensions)
-    return _Checked(
-        path, policies, model_groups(data), entries, tuple(litellm_config.warnings(data, source)), extensions
-    )
+        return _Checked(path, policies, None, keys, extensions=extensions)
+    gaps = tuple(litellm_config.warnings(data, source))
+    return _Checked(path, policies, model_groups(data), keys, gaps, extensions)
 
 
 def _facts(
@@ -153,13 +153,14 @@ def _facts(
     digest, entry = next(
         ((d, e) for d, e in checked.keys.items() if key is not None and key in (d, e.alias)), (key, None)
     )
-    alias, own_team = (entry.alias, entry.team) if entry else (key, None)
-    team = team or own_team
+    alias = entry.alias if entry else key
+    if entry and not team:
+        team = entry.team
     return RequestFacts(model, tags, team, team, digest, alias, asked=asked)
 
 
-def _ours(option: str, metadata: str | None) -> object:
-    """What a hook would find in this metadata: the value of "aligner"."""
+def _metadata(option: str, metadata: str | None) -> object:
+    """The value of "aligner" in LiteLLM's metadata."""
     try:
         data = json.loads(metadata or "{}")
     except ValueError:
@@ -170,59 +171,59 @@ def _ours(option: str, metadata: str | None) -> object:
 
 
 def _warnings(checked: _Checked, facts: RequestFacts, policy: Policy) -> list[str]:
-    found = list(checked.policies.warnings)
+    warnings = list(checked.policies.warnings)
     for i, route in enumerate(checked.policies.routes):
         pattern = route.match.model
         if checked.models is not None and pattern is not None and not _serves(checked.models, pattern):
             place = checked.policies.source.at("routes", i)
-            found.append(f"{place}: {route_name(route, i)} ({pattern}) matches no model of the model_list")
+            warnings.append(f"{place}: {entry_name(route, i)} ({pattern}) matches no model of the model_list")
     if not facts.model:
-        found.append("no --model given: routes that name a model were passed over")
+        warnings.append("no --model given: routes that name a model were passed over")
     elif checked.models is not None and not _serves(checked.models, facts.model):
-        found.append(f"the model_list has no model {facts.model!r}")
+        warnings.append(f"the model_list has no model {facts.model!r}")
     if not any(route_matches(route, facts.model, facts.tags) for route in checked.policies.routes):
-        found.append("no route matches this request")
+        warnings.append("no route matches this request")
     try:
         audit.recorder(checked.policies)
     except ConfigError as error:
-        found.append(f"{error}; a gateway with this environment does not start")
-    found.extend(_engine_warnings(checked, policy))
-    found += _unserved(checked)
-    found += checked.extensions.explain(policy, facts)
+        warnings.append(f"{error}; a gateway with this environment does not start")
+    warnings.extend(_engine_warnings(checked, policy))
+    warnings += _unserved(checked)
+    warnings += checked.extensions.explain(policy, facts)
     if not policy.objectives:
-        found.append("no objectives: such an answer is skipped (reason no_objectives)")
-    return [*found, *checked.unseen]
+        warnings.append("no objectives: such an answer is skipped (reason no_objectives)")
+    return [*warnings, *checked.gaps]
 
 
 def _engine_warnings(checked: _Checked, policy: Policy) -> list[str]:
-    """What an engine that only completes texts cannot do."""
+    """Limits of a completions server, and a model group that does not exist."""
     engine = engine_at(checked.policies)
-    found = list[str]()
+    warnings = list[str]()
     if engine.completes and not engine.scorer:
-        found.append(f"{engine} has no detector head: every answer is written anew as a whole (set a scorer)")
+        warnings.append(f"{engine} has no detector head: every answer is rewritten as a whole; set a scorer")
         if policy.caution:
-            found.append(f"caution {policy.caution:g} has no effect there: without a head there is nothing to weigh")
+            warnings.append(f"caution {policy.caution:g} has no effect without a detector head")
     if engine.kind is Kind.GROUP and checked.models is not None and not _serves(checked.models, engine.group):
-        found.append(f"the model_list has no model group {engine.group!r}, which aligner.engine names")
-    return found
+        warnings.append(f"the model_list has no model group {engine.group!r}, which aligner.engine names")
+    return warnings
 
 
 def _unserved(checked: _Checked) -> Iterator[str]:
-    """Correctors that ask a model of the model_list that is not there."""
-    for name, told in checked.policies.plugins.correctors.items():
-        model = str(told.get("model", ""))
-        if kind_of(name, told) == "self_refine" and checked.models is not None and model not in checked.models:
+    """Warnings for correctors whose model is not in the model_list."""
+    for name, entry in checked.policies.plugins.correctors.items():
+        model = str(entry.get("model", ""))
+        if kind_of(name, entry) == "self_refine" and checked.models is not None and model not in checked.models:
             place = checked.policies.source.at("plugins", "correctors", name)
             yield f"{place}: corrector {name} asks {model!r}, which the model_list does not have"
 
 
 def _serves(models: Sequence[str], pattern: str) -> bool:
-    """Either side may be a pattern: LiteLLM's model names can hold wildcards too."""
+    """Whether a model matches the pattern; LiteLLM's model names can hold wildcards too."""
     return any(fnmatchcase(model, pattern) or fnmatchcase(pattern, model) for model in models)
 
 
 def _rows(settings: Mapping[str, Any], policy: Policy) -> list[tuple[str, str, str]]:
-    """Every setting; of the gate, each rule that is off on a line of its own."""
+    """(setting, value, origin) of every setting; each gate rule that is off has its own row."""
     origins = dict(policy.origins)
     off = [rule for rule in GateRule if rule not in policy.gate]
     gate = ("gate", f"all rules but {len(off)}" if off else "all rules", origins["gate"])
@@ -239,7 +240,7 @@ def _value(value: object) -> str:
 
 
 def _denied(policy: Policy) -> list[tuple[str, str]]:
-    """(objective, where it is denied)."""
+    """(objective, origin of its denial)."""
     return [(name.removeprefix(_DENY), origin) for name, origin in policy.origins if name.startswith(_DENY)]
 
 
@@ -257,7 +258,7 @@ def _as_json(checked: _Checked, policy: Policy, warnings: Sequence[str]) -> dict
         "denied": [{"name": name, "origin": origin} for name, origin in _denied(policy)],
         "objectives": [
             {"name": o.name, "text": o.text, "origin": origins[f"objective:{o.name}"]}
-            | ({"met": met} if (met := checked.extensions.describe(o)) else {})
+            | ({"met": how} if (how := checked.extensions.describe(o)) else {})
             for o in policy.objectives
         ],
         "precedence": list(PRECEDENCE),
@@ -274,9 +275,9 @@ def _print(console: Console, checked: _Checked, policy: Policy, warnings: Sequen
         soft_wrap=True,
     )
     console.print(f"policy [bold]{escape(policy.name)}[/], tenant namespace {escape(policy.tenant)}")
-    console.print(_table(("setting", "value", "from"), _rows(checked.resolver.settings(policy), policy)))
+    console.print(table(("setting", "value", "from"), _rows(checked.resolver.settings(policy), policy)))
     origins = dict(policy.origins)
-    # What plugins say of each objective, for example its weight.
+    # Values of plugins for each objective, for example its weight.
     by_objective = {k: v for k, v in checked.extensions.record(policy).items() if isinstance(v, Mapping)}
     rows = [
         (
@@ -287,7 +288,7 @@ def _print(console: Console, checked: _Checked, policy: Policy, warnings: Sequen
         )
         for number, objective in enumerate(policy.objectives, 1)
     ]
-    console.print(_table(("objective", *by_objective, "text", "from"), rows))
+    console.print(table(("objective", *by_objective, "text", "from"), rows))
     for name, origin in _denied(policy):
         console.print(f"denied  {escape(name)}, by {escape(origin)}: asking for it is a 403", soft_wrap=True)
     for line in PRECEDENCE:
@@ -298,16 +299,9 @@ def _print(console: Console, checked: _Checked, policy: Policy, warnings: Sequen
 
 def _from(checked: _Checked, objective: Objective, origins: Mapping[str, str]) -> str:
     origin = origins[f"objective:{objective.name}"]
-    met = checked.extensions.describe(objective)
-    return f"{origin}: {met}" if met else origin
+    description = checked.extensions.describe(objective)
+    return f"{origin}: {description}" if description else origin
 
 
 def _shown(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(*head)
-    for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
-    return table

@@ -1,11 +1,13 @@
-"""What changed, to look at: a coloured word diff and the segments with their scores."""
+"""Terminal output: tables, a coloured word diff, and segments with their scores."""
 
 from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -16,7 +18,7 @@ _STYLES = {Status.CORRECTED: "yellow", Status.UNCHANGED: "green", Status.FAILED:
 
 
 def word_diff(before: str, after: str) -> Text:
-    """`after` with what is new in green, and what went away struck out in red."""
+    """`after` with new words in green, and removed words struck out in red."""
     old = _WORDS.findall(before)
     new = _WORDS.findall(after)
     text = Text()
@@ -27,6 +29,14 @@ def word_diff(before: str, after: str) -> Text:
         text.append("".join(old[i:j]), style="red strike")
         text.append("".join(new[k:m]), style="green")
     return text
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table of plain texts; markup in them is escaped."""
+    shown = Table(*head)
+    for row in rows:
+        shown.add_row(*map(escape, row))
+    return shown
 
 
 def show(console: Console, answer: str, outcome: Outcome) -> None:
@@ -46,6 +56,6 @@ def _segments(scored: tuple[SegmentScore, ...], outcome: Outcome) -> Table:
     for segment in scored:
         style = "red" if segment.flagged else ""
         against = Text(outcome.named(segment) or "")
-        shown = Text(segment.text) if segment.text else Text("(what is missing behind the answer)", style="dim")
+        shown = Text(segment.text) if segment.text else Text("(missing at the end of the answer)", style="dim")
         table.add_row(f"{segment.score or 0.0:+.2f}", against, shown, style=style)
     return table

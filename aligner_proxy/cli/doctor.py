@@ -1,8 +1,8 @@
-"""`aligner-proxy doctor`: what this machine can run and what to fix. Exit status 1 when a gateway cannot run here.
+"""`aligner-proxy doctor`: diagnosis of this machine, with fixes. Exit status 1 when a gateway cannot run here.
 
-Each check tries the thing itself and says what it found and what to fix. `fault` means that a gateway cannot run here,
-`note` that something is missing that not everybody needs. Checks never raise, never change anything, and import neither
-torch nor LiteLLM into this process.
+Each check tries the real operation and reports its result and a fix. `fault` means that a gateway cannot run here,
+`note` that something optional is missing. Checks never raise, never change anything, and import neither torch nor
+LiteLLM into this process.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found, and what to do about it."""
+    """Result of one check, and its fix."""
 
     check: str
     verdict: Verdict
@@ -70,7 +70,7 @@ Check = Callable[[], Iterator[Finding]]
 
 
 def examine(port: int, file: Path | None = None) -> Iterator[Finding]:
-    """All findings, each as soon as it is known; `file` is one whose engine is asked, too."""
+    """All findings, each as soon as it is known; with `file` also those about its engine."""
     checks: tuple[Check, ...] = (
         *(python, litellm, compute, weights, store, memory),
         *(plugins, engine, lambda: backend(file), policies, lambda: free(port), hub),
@@ -87,7 +87,7 @@ def python() -> Iterator[Finding]:
 
 
 def litellm() -> Iterator[Finding]:
-    """The host, in the one version that is tested and known to be clean."""
+    """LiteLLM, in the pinned version."""
     pinned = _pin()
     try:
         version = importlib.metadata.version("litellm")
@@ -98,7 +98,7 @@ def litellm() -> Iterator[Finding]:
 
 
 def _pin() -> str | None:
-    """The version that our own metadata asks for."""
+    """The version of LiteLLM in our package metadata."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         for requirement in importlib.metadata.requires("aligner-proxy") or ():
             if match := re.match(r"litellm\[proxy\]==([\w.]+)", requirement):
@@ -107,36 +107,36 @@ def _pin() -> str | None:
 
 
 def compute() -> Iterator[Finding]:
-    """torch, its device and the 4-bit kernels, tried out in a process of their own."""
+    """torch, its device and the 4-bit kernels, tried in another process."""
     try:
-        found = probe()
+        report = probe()
     except (subprocess.SubprocessError, ValueError, OSError) as error:
         yield Finding(
             "torch", Verdict.FAULT, f"does not run here ({type(error).__name__})", "pip install torch==2.13.0"
         )
         return
-    yield Finding("torch", Verdict.OK, f"{found['torch']} on {_device(found)}")
-    works = found["nf4_works"]
-    said = found["nf4"]
-    text = f"relative error {said} on a random layer" if works else str(said)
+    yield Finding("torch", Verdict.OK, f"{report['torch']} on {_device(report)}")
+    works = report["nf4_works"]
+    result = report["nf4"]
+    text = f"relative error {result} on a random layer" if works else str(result)
     fix = "reinstall bitsandbytes, or set aligner.quantization: none in the policies file (more memory, same answers)"
     yield _finding("4-bit kernels", works, text, fix)
 
 
 def probe() -> dict[str, Any]:
-    """The probe's report; raises what keeps it from reporting."""
+    """The report of the probe; raises what keeps it from running."""
     command = [sys.executable, "-m", "aligner_proxy.engine.model.probe"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_S, check=True)
     report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return report
 
 
-def _device(found: dict[str, Any]) -> str:
-    if found["device"] == "cuda":
-        return f"{found['name']} ({found['memory_gb']} GB)"
-    flags = set(found["cpu_flags"])
+def _device(report: dict[str, Any]) -> str:
+    if report["device"] == "cuda":
+        return f"{report['name']} ({report['memory_gb']} GB)"
+    flags = set(report["cpu_flags"])
     quick = [name for flag, name in (("avx512_bf16", "AVX512-BF16"), ("amx_bf16", "AMX")) if flag in flags]
-    return f"CPU, {found['threads']} threads, {' and '.join(quick) or 'without bf16 instructions'}"
+    return f"CPU, {report['threads']} threads, {' and '.join(quick) or 'without bf16 instructions'}"
 
 
 def weights() -> Iterator[Finding]:
@@ -155,16 +155,16 @@ def weights() -> Iterator[Finding]:
 def store() -> Iterator[Finding]:
     """Whether prepared weights and corrections can be stored."""
     home = config.home()
-    there = next(folder for folder in (home, *home.parents) if folder.exists())
-    free_gb = shutil.disk_usage(there).free / 2**30
+    existing = next(folder for folder in (home, *home.parents) if folder.exists())
+    free_gb = shutil.disk_usage(existing).free / 2**30
     fix = "set ALIGNER_PROXY_HOME to a folder that you can write to"
-    yield _finding("store", os.access(there, os.W_OK), str(home), fix)
+    yield _finding("store", os.access(existing, os.W_OK), str(home), fix)
     text = f"{free_gb:.1f} GB free"
     yield _finding("disk", free_gb >= _NEED_DISK_GB, text, f"free {_NEED_DISK_GB:g} GB, or move ALIGNER_PROXY_HOME")
 
 
 def memory() -> Iterator[Finding]:
-    """What the system says is free; the embedded aligner and one LiteLLM worker need about 2 GB together."""
+    """Available memory; the embedded aligner and one LiteLLM worker need about 2 GB together."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     available = memory_left()
     free_gb = total if available is None else available / 2**30
@@ -174,7 +174,7 @@ def memory() -> Iterator[Finding]:
 
 
 def engine() -> Iterator[Finding]:
-    """Whether an engine already runs where `local` listens."""
+    """The engine on the socket of `local`, if one runs."""
     try:
         socket = config.engine_socket()
         about = asyncio.run(_ask(HttpEngine(f"unix:{socket}", patience_s=0.1)))
@@ -189,21 +189,21 @@ def engine() -> Iterator[Finding]:
 
 
 def backend(path: Path | None) -> Iterator[Finding]:
-    """What answers at the engine that a policies file names, replica by replica."""
+    """The engine of a policies file, replica by replica."""
     if path is None:
         return
     file = registry.load_policies(path)
     named = config.engine_at(file)
     if named.kind is Kind.GROUP:
-        yield Finding("back-end", Verdict.NOTE, f"{named}: asked by LiteLLM, only inside the gateway")
+        yield Finding("back-end", Verdict.NOTE, f"{named}: called by LiteLLM, only inside the gateway")
         return
     for at in named.at:
-        one = file.aligner.model_copy(update={"engine": named.model_copy(update={"at": (at,)})})
+        aligner = file.aligner.model_copy(update={"engine": named.model_copy(update={"at": (at,)})})
         try:
-            made = build.open_engine(file.model_copy(update={"aligner": one}), patience_s=0.1)
-            about = asyncio.run(_ask(made))
+            replica = build.open_engine(file.model_copy(update={"aligner": aligner}), patience_s=0.1)
+            about = asyncio.run(_ask(replica))
         except (ConfigError, CorrectionError) as error:
-            fix = "`aligner-proxy serve` starts one" if named.kind is Kind.LOCAL else "start it, or mend aligner.engine"
+            fix = "`aligner-proxy serve` starts one" if named.kind is Kind.LOCAL else "start it, or fix aligner.engine"
             bad = Verdict.NOTE if named.kind is Kind.LOCAL else Verdict.FAULT
             yield Finding("back-end", bad, f"{at} ({named.kind}): {error}", fix)
         else:
@@ -211,48 +211,50 @@ def backend(path: Path | None) -> Iterator[Finding]:
 
 
 def policies() -> Iterator[Finding]:
-    """Whether the gateways that run here go by the files that lie there."""
+    """Whether the gateways that run here use the current policies files."""
     try:
-        found = list(reload.reports())
+        reports = list(reload.reports())
     except ConfigError as error:
         yield Finding("policies", Verdict.FAULT, str(error))
         return
-    for report in found:
+    for report in reports:
         since = time.strftime("%H:%M:%S", time.localtime(report.since))
-        text = f"process {report.pid} goes by {report.path} as of {since}"
+        text = f"process {report.pid} uses {report.path} as of {since}"
         where = f"policies of {report.pid}"
         if report.refused:
-            fix = "mend the file; it is taken by itself, and `aligner-proxy check` says whether it is good"
-            yield Finding(where, Verdict.NOTE, f"{text}; what lies there now is refused: {report.refused}", fix)
+            fix = "fix the file, test it with `aligner-proxy check`; the gateway then loads it by itself"
+            yield Finding(where, Verdict.NOTE, f"{text}; the current file is refused: {report.refused}", fix)
         elif report.restart:
-            yield Finding(where, Verdict.NOTE, f"{text}; {'; '.join(report.restart)}", "restart the gateway for these")
+            yield Finding(
+                where, Verdict.NOTE, f"{text}; {'; '.join(report.restart)}", "restart the gateway to apply them"
+            )
         else:
             yield Finding(where, Verdict.OK, text)
 
 
 def plugins() -> Iterator[Finding]:
-    """What a policy may name, and which plugins are left out. To say it they are loaded, which runs their code."""
+    """Plugins and what they offer; the check loads them, which runs their code."""
     try:
         named = config.policies_in_environment()
-        loaded = config.third_party_plugins(registry.load_policies(named) if named else None)
+        third_party = config.third_party_plugins(registry.load_policies(named) if named else None)
     except ConfigError as error:
         yield Finding("plugins", Verdict.FAULT, str(error))
         return
-    there = registry.load(loaded)
-    names = ", ".join((METAALIGNER, *there.offers("correctors")))
+    plugins = registry.load(third_party)
+    names = ", ".join((METAALIGNER, *plugins.offers("correctors")))
     yield Finding("correctors", Verdict.OK, f"{names} (corrector: NAME in a route)")
-    for plugin in there.plugins:
+    for plugin in plugins.plugins:
         where = f"plugin {plugin.name}"
         text = plugin.version if plugin.third_party else f"{plugin.version}, comes with the gateway"
         if plugin.fault:
-            yield Finding(where, Verdict.NOTE, f"{text}, left out: {plugin.fault}", "mend or uninstall it")
+            yield Finding(where, Verdict.NOTE, f"{text}, left out: {plugin.fault}", "fix or uninstall it")
         else:
             offers = "; ".join((*_offered(plugin), *_declared(plugin)))
             yield Finding(where, Verdict.OK, f"{text}; {offers or 'offers nothing'}")
     if SYSTEMS not in registry.distributions():
         fix = f"pip install {SYSTEMS}"
         yield Finding("plugins", Verdict.NOTE, f"{SYSTEMS}, which comes with the gateway, is not installed", fix)
-    off = [] if loaded else registry.third_party()
+    off = [] if third_party else registry.third_party()
     if off:
         yield Finding("plugins", Verdict.NOTE, f"switched off, not loaded: {', '.join(off)}")
 
@@ -264,7 +266,7 @@ def _offered(plugin: registry.Plugin) -> Iterator[str]:
 
 
 def _declared(plugin: registry.Plugin) -> Iterator[str]:
-    """What a plugin adds to the policies file."""
+    """The keys and selector forms that a plugin adds to the policies file."""
     for extension in plugin.extensions:
         yield from (f"objectives: {form.word}" for form in extension.selectors)
         if extension.keys:
@@ -281,7 +283,7 @@ async def _ask(engine: Engine) -> str:
 
 
 def free(port: int) -> Iterator[Finding]:
-    """Whether the gateway's port can be listened on."""
+    """Whether the gateway can listen on its port."""
     try:
         with sockets.tcp("127.0.0.1", port):
             yield Finding("port", Verdict.OK, f"{port} is free")
@@ -291,7 +293,7 @@ def free(port: int) -> Iterator[Finding]:
 
 def hub() -> Iterator[Finding]:
     """Whether weights could be fetched; the embedded aligner does not need it."""
-    from huggingface_hub import constants  # knows the mirror that the user may have set
+    from huggingface_hub import constants  # respects a mirror that the user has set
 
     address = constants.ENDPOINT
     try:

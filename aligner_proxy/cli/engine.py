@@ -1,7 +1,7 @@
-"""`aligner-proxy engine`: the aligner as a process of its own, so that several gateway workers share one model.
+"""`aligner-proxy engine`: the aligner in its own process, so that several gateway workers share one model.
 
-Listens before it loads. After SIGTERM it takes nothing new, finishes what it works on within its grace, and exits 0; it
-exits 2 when the address is taken or the weights cannot be loaded.
+Listens before it loads. After SIGTERM it rejects new requests, finishes the running ones within its grace period, and
+exits 0; it exits 2 when the address is taken or the weights cannot be loaded.
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ def command(
     only_one_address(path, port)
     log_to_stderr(form)
     _trace()
-    # Until the server takes over: a stop while libraries are imported is a clean one too.
+    # Until the server installs its own handler: a stop while libraries are imported is a clean exit too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with _listener(path, port, host) as (listener, address):
         still_loading = _serve(listener, address, queue, grace, file, given)
     if still_loading:
-        # The interpreter would wait for the loading thread; what it writes is not in its place yet and is made anew.
+        # The interpreter would wait for the loading thread; an unfinished preparation is repeated at the next start.
         logging.shutdown()
         os._exit(0)
 
 
 def _trace() -> None:
-    """Export spans where the environment says so; what is missing for that must not keep an engine from serving."""
+    """Export spans if the environment asks for it; a missing exporter is logged and the engine still serves."""
     if config.traced():
         try:
             tracing.export("aligner-proxy-engine")
@@ -90,7 +90,8 @@ def _serve(
     from aligner_proxy.engine.local import LocalEngine
     from aligner_proxy.engine.server.app import serve
 
-    chosen, home = settings(given, file), config.home()
+    chosen = settings(given, file)
+    home = config.home()
     engine = LocalEngine(lambda: open_aligner(chosen, home, lambda step: log.info("%s", step)))
     log.info("listening on %s, loading %s", address, chosen.model)
     serve(LocalAdmission(engine, seats=queue), listener, grace_s=grace)

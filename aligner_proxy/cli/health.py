@@ -1,7 +1,7 @@
-"""`aligner-proxy health`: are the gateway and its engine alive, ready, degraded? For probes, and for people.
+"""`aligner-proxy health`: state of the gateway and its engine (ready, degraded, ...), for probes and for people.
 
 Exit status 0 when the gateway takes requests (also degraded: answers then pass uncorrected or late), 1 when it does
-not; with --engine alone the engine is what is asked. Sends no key and starts nothing.
+not; with --engine alone the status of the engine. Sends no key and starts nothing.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _COLOUR = {"ready": "green", "loading": "yellow", "degraded": "yellow"}
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """One process as it answered; `status` is ready, degraded, loading, stuck, alive, down or odd."""
+class ProcessHealth:
+    """Health of one process; `status` is ready, degraded, loading, stuck, alive, down or odd."""
 
     name: str
     address: str
@@ -44,24 +44,24 @@ class Seen:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(gateway: str | None, port: int, engine: str | None, as_json: bool) -> None:
     """Say whether gateway and engine are alive, ready, degraded."""
-    seen = [_engine(_address(engine))]
+    processes = [_engine(_address(engine))]
     if gateway or not engine:
-        seen.insert(0, _gateway((gateway or f"http://127.0.0.1:{port}").rstrip("/")))
-    overall = _overall(seen)
+        processes.insert(0, _gateway((gateway or f"http://127.0.0.1:{port}").rstrip("/")))
+    overall = _overall(processes)
     if as_json:
-        click.echo(json.dumps({"status": overall, "processes": [asdict(one) for one in seen]}, indent=2))
+        click.echo(json.dumps({"status": overall, "processes": [asdict(process) for process in processes]}, indent=2))
     else:
-        for one in seen:
-            why = f" ({', '.join(one.reasons)})" if one.reasons else ""
-            status = click.style(one.status, fg=_COLOUR.get(one.status, "red"))
-            click.echo(f"{one.name} {status}{why} at {one.address}")
-    sys.exit(0 if seen[0].serves else 1)
+        for process in processes:
+            why = f" ({', '.join(process.reasons)})" if process.reasons else ""
+            status = click.style(process.status, fg=_COLOUR.get(process.status, "red"))
+            click.echo(f"{process.name} {status}{why} at {process.address}")
+    sys.exit(0 if processes[0].serves else 1)
 
 
-def _overall(seen: list[Seen]) -> str:
-    """The first one's word; a gateway that serves without an engine is degraded."""
-    first, *others = seen
-    if first.status == "ready" and not all(one.status == "ready" for one in others):
+def _overall(processes: list[ProcessHealth]) -> str:
+    """Status of the first process; a ready gateway without a ready engine is degraded."""
+    first, *others = processes
+    if first.status == "ready" and not all(process.status == "ready" for process in others):
         return "degraded"
     return first.status
 
@@ -75,31 +75,31 @@ def _address(engine: str | None) -> str:
     return f"unix:{config.default_socket()}" if chosen == "local" else chosen
 
 
-def _engine(address: str) -> Seen:
+def _engine(address: str) -> ProcessHealth:
     socket = address.removeprefix("unix:") if address.startswith("unix:") else None
     if socket and not Path(socket).exists():
-        return Seen("engine", address, "down")
+        return ProcessHealth("engine", address, "down")
     with _client(socket) as http:
         try:
-            told = http.get(("http://engine" if socket else address.rstrip("/")) + "/health").json()
-            status = str(told["status"])
-            reasons = tuple(map(str, told.get("reasons", ())))
+            report = http.get(("http://engine" if socket else address.rstrip("/")) + "/health").json()
+            status = str(report["status"])
+            reasons = tuple(map(str, report.get("reasons", ())))
         except httpx.HTTPError:
-            return Seen("engine", address, "down")
+            return ProcessHealth("engine", address, "down")
         except (ValueError, KeyError, TypeError):
-            return Seen("engine", address, "odd", ("no engine of ours",))
-        return Seen("engine", address, status, reasons)
+            return ProcessHealth("engine", address, "odd", ("not an aligner-proxy engine",))
+        return ProcessHealth("engine", address, status, reasons)
 
 
-def _gateway(address: str) -> Seen:
+def _gateway(address: str) -> ProcessHealth:
     with _client() as http:
         try:
             if http.get(f"{address}/health/liveliness").is_success:
                 ready = http.get(f"{address}/health/readiness").is_success
-                return Seen("gateway", address, "ready" if ready else "alive")
+                return ProcessHealth("gateway", address, "ready" if ready else "alive")
         except httpx.HTTPError:
-            return Seen("gateway", address, "down")
-        return Seen("gateway", address, "odd", ("no LiteLLM",))
+            return ProcessHealth("gateway", address, "down")
+        return ProcessHealth("gateway", address, "odd", ("not LiteLLM",))
 
 
 def _client(socket: str | None = None) -> httpx.Client:

@@ -1,6 +1,6 @@
-"""Which aligner does a command mean? The options that several commands share.
+"""Options that several commands share: the aligner, its weights, log lines.
 
-A flag goes before the config file, the file before the defaults. Nothing heavy is imported until weights are opened.
+A flag overrides the config file, the file the defaults. Nothing heavy is imported until weights are opened.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _COMPUTING = (
         "adapters",
         multiple=True,
         metavar="NAME=MODEL",
-        callback=lambda _ctx, _param, given: _named(given),
+        callback=lambda _ctx, _param, given: _adapters(given),
         help="One more aligner over the same base, chosen by that name; may be given again.",
     ),
     click.option("--dtype", type=click.Choice(["auto", "bf16", "fp32"]), help="Number format of computation."),
@@ -69,17 +69,17 @@ def settings(given: dict[str, Any], file: Path | None = None) -> Settings:
     before_torch()
     from aligner_proxy.engine.loader import Settings
 
-    found: dict[str, Any] = {}
+    from_file: dict[str, Any] = {}
     if file is not None:
         policies = registry.load_policies(file)
-        told = policies.aligner
-        found = {name: getattr(told, name) for name in ("template", "quantization", "dtype", "cache_tokens")}
-        found |= {"model": config.aligner_model(policies), "adapters": config.aligner_adapters(policies)}
-    return Settings(**found | {name: value for name, value in given.items() if value is not None})
+        aligner = policies.aligner
+        from_file = {name: getattr(aligner, name) for name in ("template", "quantization", "dtype", "cache_tokens")}
+        from_file |= {"model": config.aligner_model(policies), "adapters": config.aligner_adapters(policies)}
+    return Settings(**from_file | {name: value for name, value in given.items() if value is not None})
 
 
-def _named(given: tuple[str, ...]) -> dict[str, str] | None:
-    """The aligners of --adapter by name; None where none is given, so that the file's stand."""
+def _adapters(given: tuple[str, ...]) -> dict[str, str] | None:
+    """The aligners of --adapter by name; None without any, so that the file's apply."""
     pairs = [text.partition("=")[::2] for text in given]
     for name, model in pairs:
         if not name or not model or name == DEFAULT_ALIGNER:
@@ -88,32 +88,32 @@ def _named(given: tuple[str, ...]) -> dict[str, str] | None:
 
 
 def before_torch() -> None:
-    """What must be set before torch is imported; harmless when it was."""
-    # Its threads would spin for long while they wait for each other: on cores that an upstream or a gateway also uses,
-    # that made a forward four times as expensive. Not at all is dear, too: waking them takes longer than a small layer.
+    """Set what must be set before torch is imported; harmless afterwards."""
+    # torch's threads spin while they wait for each other. On cores shared with an upstream or a gateway that made a
+    # forward four times slower; without any spinning, waking them takes longer than a small layer.
     if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
         os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
-    # The 4-bit library marks functions for torch's compiler, which we never use, and thereby loads all of it: 50 MB.
+    # bitsandbytes would load torch's compiler, which we never use: 50 MB.
     os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
-    # What torch's library compiles for each shape of a product it keeps, for 1,024 shapes in each of two places: a
-    # quarter of a gigabyte. A quarter of them is hardly missed (docs/lab/2026-11-21-memory-of-a-1b-engine.md).
+    # oneDNN keeps compiled kernels for 1,024 shapes in each of two caches: 250 MB. A quarter of that costs hardly any
+    # speed (docs/lab/2026-11-21-memory-of-a-1b-engine.md).
     for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(name, "256")
     _share_heap()
-    # The 4-bit library tells on import that an optional kernel is not installed; it has one built in.
+    # bitsandbytes warns on import about an optional kernel; it has one built in.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    # Deprecations between two libraries that we pin; nothing a user could act on.
+    # Deprecations between two pinned libraries; a user cannot act on them.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
 def _share_heap() -> None:
-    """One heap for all threads: each would keep what it once freed, 50 MB of a model of 1.1B. Elsewhere nothing."""
+    """Use one heap for all threads with glibc; per-thread heaps keep freed memory, 50 MB for a model of 1.1B."""
     if tune := getattr(ctypes.CDLL(None), "mallopt", None):
         tune(_M_ARENA_MAX, 1)
 
 
 def quiet() -> None:
-    """No progress bars and chatter of the libraries below: they would end up among our own lines."""
+    """Silence the libraries' progress bars and messages."""
     before_torch()
     from transformers.utils import logging as chatter  # noqa: TID251 - its log level, nothing that computes
 
@@ -128,11 +128,11 @@ def log_option(function: F) -> F:
 
 
 def log_to_stderr(form: str | None) -> None:
-    """One line an event on stderr; the option goes before the environment."""
+    """Log to stderr, one line for each event; the option overrides the environment."""
     logs.to_stderr(form or config.log_form() or "text")
 
 
 def only_one_address(socket: Path | None, port: int | None) -> None:
-    """A socket and a port together are a mistake that would otherwise go unnoticed."""
+    """Refuse a socket together with a port."""
     if socket is not None and port is not None:
         raise ConfigError("give --socket or --port, not both")

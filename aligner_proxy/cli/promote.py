@@ -1,7 +1,7 @@
-"""`aligner-proxy promote`: write a change of policy into the policies file, and nothing else.
+"""`aligner-proxy promote`: a change of policy, written into the policies file.
 
-Comments and layout stay. What `check` would refuse is not written, neither is a change that would say more than was
-asked for. The file is replaced whole, and what was before lies beside it.
+Comments and layout stay. A change is refused if `check` would refuse its result, or if it would affect other settings.
+The file is replaced atomically, with a backup beside it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,10 @@ from yaml import YAMLError
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
-from aligner_proxy.policy.config import load_keys
 from aligner_proxy.policy.litellm_config import policies_in
-from aligner_proxy.policy.resolver import route_name, tenant_name
-from aligner_proxy.policy.schema import PolicyFile
-from aligner_proxy.policy.yaml_file import KeyPath, nearest, parse, put, short
+from aligner_proxy.policy.resolver import entry_name
+from aligner_proxy.policy.schema import PolicyFile, Route, Tenant
+from aligner_proxy.policy.yaml_file import KeyPath, nearest, parse, put, read_text, short
 from aligner_proxy.types import Mode
 
 _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
@@ -44,39 +44,39 @@ _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 @click.option("--dry-run", is_flag=True, help="Show the change and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the diff.")
 def command(
-    file: Path, route: str | None, tenant: str | None, defaults: bool, dry_run: bool, as_json: bool, **wanted: Any
+    file: Path, route: str | None, tenant: str | None, defaults: bool, dry_run: bool, as_json: bool, **given: Any
 ) -> None:
     """Change settings of one route, one tenant or the defaults in FILE (policies file, or LiteLLM YAML)."""
     path = policies_in(file).resolve()
-    settings = {name: value for name, value in wanted.items() if value is not None}
+    settings = {name: value for name, value in given.items() if value is not None}
     if [route, tenant, defaults or None].count(None) != 2 or not settings:
         raise ConfigError("say where (one of --route, --tenant, --defaults) and what (--mode, --sample, --caution)")
-    before = _text(path)
+    before = read_text(path)
     loaded = registry.parse_policies(before, path)
     after = changed(before, path, place(loaded, route, tenant), settings)
-    _refuse_bad_keys(registry.parse_policies(after, path))
+    config.known_keys(registry.parse_policies(after, path))
     backup = None if dry_run or after == before else write(path, before, after)
     _report(path, before, after, backup, as_json)
 
 
 def place(file: PolicyFile, route: str | None, tenant: str | None) -> KeyPath:
-    """Where the settings of this route, of this tenant or of all stand in the file."""
+    """Position in the file of the settings of this route, this tenant, or the defaults."""
     if route is not None:
-        return "routes", _position("route", route, [route_name(one, i) for i, one in enumerate(file.routes)])
+        return "routes", _position("route", route, file.routes)
     if tenant is not None:
-        return "tenants", _position("tenant", tenant, [tenant_name(one, i) for i, one in enumerate(file.tenants)])
+        return "tenants", _position("tenant", tenant, file.tenants)
     return ("defaults",)
 
 
 def changed(text: str, path: Path, where: KeyPath, settings: dict[str, Any]) -> str:
-    """The text with `settings` at `where`; raises when anything else would change with them."""
-    wanted, _ = parse(text, path)
-    if not _set(wanted, where, settings):
+    """The text with `settings` at `where`; raises `ConfigError` when anything else would change."""
+    intended, _ = parse(text, path)
+    if not _set(intended, where, settings):
         return text
     try:
         for name, value in settings.items():
             text = put(text, where, name, value)
-        same = parse(text, path)[0] == wanted
+        same = parse(text, path)[0] == intended
     except (ConfigError, YAMLError):
         same = False
     if not same:
@@ -85,7 +85,7 @@ def changed(text: str, path: Path, where: KeyPath, settings: dict[str, Any]) -> 
 
 
 def write(path: Path, before: str, after: str) -> Path:
-    """Replace the file at once, unless somebody changed it meanwhile; where the old one lies now."""
+    """Replace the file atomically, unless it has changed since; returns the backup."""
     backup = path.with_name(f"{path.name}.{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}.bak")
     name = None
     try:
@@ -96,7 +96,7 @@ def write(path: Path, before: str, after: str) -> Path:
             os.fsync(file.fileno())
         shutil.copymode(path, name)
         if path.read_bytes() != before.encode():
-            raise ConfigError(f"{path} was changed meanwhile; look at it and try again")
+            raise ConfigError(f"{path} was changed by somebody else in the meantime; look at it and try again")
         shutil.copy2(path, backup)
         os.replace(name, path)
         name = None
@@ -108,14 +108,15 @@ def write(path: Path, before: str, after: str) -> Path:
     return backup
 
 
-def _position(kind: str, name: str, names: list[str]) -> int:
+def _position(kind: str, name: str, entries: Sequence[Route | Tenant]) -> int:
+    names = [entry_name(entry, i) for i, entry in enumerate(entries)]
     if name not in names:
         raise ConfigError(f"no {kind} {short(name)} in this file; {nearest(name, names)}")
     return names.index(name)
 
 
 def _set(data: dict[str, Any], where: KeyPath, settings: dict[str, Any]) -> bool:
-    """Put the settings into the plain data of the file; whether that changes anything."""
+    """Put the settings into the plain data of the file; returns whether anything changed."""
     target: Any = data
     for part in where:
         if part == "defaults":
@@ -126,29 +127,14 @@ def _set(data: dict[str, Any], where: KeyPath, settings: dict[str, Any]) -> bool
     return dict(target) != before
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path.name}: not UTF-8 text; save it as UTF-8") from None
-
-
-def _refuse_bad_keys(file: PolicyFile) -> None:
-    keys = config.keys_path(file)
-    if keys is not None:
-        load_keys(keys)
-
-
 def _report(path: Path, before: str, after: str, backup: Path | None, as_json: bool) -> None:
     lines = list(difflib.unified_diff(before.splitlines(), after.splitlines(), path.name, path.name, lineterm=""))
     if as_json:
-        told = {"file": str(path), "diff": lines, "backup": str(backup) if backup else None}
-        click.echo(json.dumps(told, indent=2))
+        report = {"file": str(path), "diff": lines, "backup": str(backup) if backup else None}
+        click.echo(json.dumps(report, indent=2))
         return
     console = Console(soft_wrap=True)
-    for line in lines or ["nothing to change: the file says so already"]:
+    for line in lines or ["nothing to change: the file has these settings already"]:
         console.print(Text(line, style=_COLOURS.get(line[0], "") if lines else ""))
     if backup is not None:
-        console.print(Text(f"written; what was before: {backup.name}", style="dim"))
+        console.print(Text(f"written; backup of the old file: {backup.name}", style="dim"))

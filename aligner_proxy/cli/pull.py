@@ -1,6 +1,6 @@
 """`aligner-proxy pull`: fetch an aligner's weights, quantise them once, store them checked.
 
-Every step can be interrupted and run again: a download goes on where it stopped, a preparation starts over.
+Every step can be interrupted and repeated: a download resumes, a preparation starts over.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def command(ctx: click.Context, /, model: str, **given: Any) -> None:
 
 
 def _fetch(console: Console, chosen: Settings) -> None:
-    """Download what is not on this machine; the hub's own progress bars show how far it is."""
+    """Download missing weights, with the hub's own progress bars."""
     from aligner_proxy.engine.weights import sources
     from aligner_proxy.engine.weights.store import Store
 

@@ -1,7 +1,7 @@
-"""`aligner-proxy replay`: recorded answers under another policy or aligner, compared with what was done then.
+"""`aligner-proxy replay`: recorded answers under another policy or aligner, compared with the recorded results.
 
-Reads the audit store, delivers nothing, records nothing. What is printed and written holds figures, ids and reasons;
-texts are shown on the terminal alone, and only with --show.
+Reads the audit store, delivers nothing, records nothing. The output holds figures, ids and reasons; texts are shown
+only on the terminal, and only with --show.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,12 @@ import click
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
-from rich.table import Table
 from rich.text import Text
 
 from aligner_proxy import audit
 from aligner_proxy.audit.replay import Case, Change, Ending, Figures, Side, changes, figures, replay
 from aligner_proxy.cli.align import opened_engine
-from aligner_proxy.cli.diff import word_diff
+from aligner_proxy.cli.diff import table, word_diff
 from aligner_proxy.cli.options import weight_options
 from aligner_proxy.correctors.registry import correctors
 from aligner_proxy.engine.api import Engine
@@ -55,27 +55,25 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 class Comparison:
-    """The cases of one replay, in figures. Groups are the policies by which the answers were recorded."""
+    """Figures of one replay, in total and by recorded policy."""
 
     def __init__(self, cases: Sequence[Case], policies: str, without_text: int) -> None:
         self._cases = cases
         self._policies = policies
         self._without_text = without_text
         self._before, self._after = _both(cases)
-        by_policy = groupby(sorted(cases, key=_policy), _policy)
+        policy = attrgetter("entry.policy")
+        by_policy = groupby(sorted(cases, key=policy), policy)
         self._groups = {name: list(group) for name, group in by_policy}
 
     def show(self, console: Console) -> None:
-        """For people."""
+        """Print tables for people."""
         console.print(escape(self._summary()), soft_wrap=True)
         for head, rows in self._tables():
-            table = Table(*head)
-            for row in rows:
-                table.add_row(*(escape(cell) for cell in row))
-            console.print(table)
+            console.print(table(head, rows))
 
     def as_json(self) -> dict[str, Any]:
-        """For programs; every case by its ids."""
+        """The comparison for programs, with the ids of every case."""
         return {
             "policies": self._policies,
             "answers": len(self._cases),
@@ -85,12 +83,12 @@ class Comparison:
             "before": asdict(self._before),
             "after": asdict(self._after),
             "changes": changes(self._cases),
-            "by_policy": {name: _told(cases) for name, cases in self._groups.items()},
+            "by_policy": {name: _comparison(cases) for name, cases in self._groups.items()},
             "cases": [_case(case) for case in self._cases],
         }
 
     def write(self, folder: Path) -> None:
-        """replay.md and replay.json, and replay.svg where matplotlib is installed."""
+        """Write replay.md and replay.json, and replay.svg if matplotlib is installed."""
         drawn = importlib.util.find_spec("matplotlib") is not None
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -119,11 +117,11 @@ class Comparison:
         for head, rows in self._tables():
             lines += ["", _line(head), _line(["---"] * len(head)), *map(_line, rows)]
         note = "Times are the aligner's own: before as recorded, after on the machine of the replay."
-        plot = "![what became of the answers](replay.svg)" if drawn else "No plot: pip install 'aligner-proxy[plots]'."
+        plot = "![results of the answers](replay.svg)" if drawn else "No plot: pip install 'aligner-proxy[plots]'."
         return "\n".join([*lines, "", note, "", plot, ""])
 
     def _plot(self, file: Path) -> None:
-        """How the answers ended, and how long the aligner took: a bar before and a bar after."""
+        """Draw the results of the answers and the aligner's times, each before and after."""
         import matplotlib as mpl
         from matplotlib.figure import Figure
 
@@ -156,10 +154,6 @@ def _aligners(sides: Sequence[Side]) -> list[str]:
     return sorted({side.aligner for side in sides if side.aligner})
 
 
-def _policy(case: Case) -> str:
-    return case.entry.policy
-
-
 def _rows(before: Figures, after: Figures) -> Iterator[tuple[str, ...]]:
     for ending in Ending:
         if before.endings[ending] or after.endings[ending]:
@@ -172,8 +166,8 @@ def _rows(before: Figures, after: Figures) -> Iterator[tuple[str, ...]]:
     yield "forwards an answer", f"{before.forwards:.2f}", f"{after.forwards:.2f}"
 
 
-def _share(one: Figures) -> str:
-    share, low, high = (f"{100 * value:.1f}" for value in one.changed)
+def _share(figures: Figures) -> str:
+    share, low, high = (f"{100 * value:.1f}" for value in figures.changed)
     return f"{share} % ({low} to {high})"
 
 
@@ -183,7 +177,7 @@ def _group(name: str, cases: Sequence[Case]) -> tuple[str, ...]:
     return name, str(len(cases)), _share(before), _share(after), str(differ)
 
 
-def _told(cases: Sequence[Case]) -> dict[str, Any]:
+def _comparison(cases: Sequence[Case]) -> dict[str, Any]:
     before, after = _both(cases)
     return {"before": asdict(before), "after": asdict(after), "changes": changes(cases)}
 
@@ -245,15 +239,15 @@ def command(
 
 
 def _entries(file: PolicyFile, path: Path | None, since: float, limit: int) -> list[audit.Entry]:
-    """All at once: a reader that stays in the file would keep the gateway from tidying it."""
+    """The recorded entries, oldest first; read at once, so that the gateway can delete old ones."""
     store = audit.store(file, path)
     try:
-        found = list(store.entries(since=since, limit=limit))
+        entries = list(store.entries(since=since, limit=limit))
     finally:
         store.close()
-    if not found:
+    if not entries:
         raise ConfigError("the audit store has no entry of that time; choose another --since")
-    return found[::-1]
+    return entries[::-1]
 
 
 def _moment(since: str) -> float:
@@ -262,10 +256,10 @@ def _moment(since: str) -> float:
     if age is not None:
         return time.time() - float(age[1]) * _UNITS[age[2]]
     try:
-        told = datetime.fromisoformat(since)
+        moment = datetime.fromisoformat(since)
     except ValueError:
         raise ConfigError("--since must be an age such as 30m, 12h or 7d, or a date such as 2030-01-31") from None
-    return (told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp()
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 async def _replayed(

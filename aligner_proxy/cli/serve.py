@@ -1,7 +1,7 @@
-"""`aligner-proxy serve`: check everything that can be checked, then run the engine and the LiteLLM proxy.
+"""`aligner-proxy serve`: the engine and the LiteLLM proxy, started after all checks.
 
-What LiteLLM would only complain about after seconds, or not at all, is refused here in one sentence. The environment is
-read only to be handed on: what the user set stays, what makes LiteLLM work offline is added where nothing is set.
+Mistakes that LiteLLM would report late or not at all are refused here in one sentence. The user's environment is passed
+on unchanged; variables that make LiteLLM work offline are added where they are unset.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,7 +28,6 @@ from aligner_proxy.errors import ConfigError, CorrectionError, EngineFault, Engi
 from aligner_proxy.gateway import build, supervisor
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
-from aligner_proxy.policy.config import load_keys
 from aligner_proxy.policy.engine_schema import Backend, Kind
 from aligner_proxy.policy.litellm_config import find_policies, model_groups
 from aligner_proxy.policy.schema import PolicyFile
@@ -40,9 +40,9 @@ _MASTER_KEY = "LITELLM_MASTER_KEY"
 _PERMIT_WEAK = "dangerously_permit_weak_or_unset_master_key"
 _SHORTEST_KEY = 12
 _NEW_KEY = f'{_MASTER_KEY}="sk-$(openssl rand -hex 32)"'
-# Without the first three LiteLLM asks the internet at every start, and waits where there is none. The last is how many
-# seconds a worker may be silent before uvicorn replaces it: by default 5, less than importing LiteLLM takes where the
-# machine is busy, so that workers would be ended and started again without an end.
+# Without the first three, LiteLLM calls the internet at every start, and waits where there is none. The last is the
+# number of seconds after which uvicorn replaces a silent worker: the default of 5 is less than LiteLLM's import takes
+# on a busy machine, so workers would be restarted forever.
 _UNLESS_SET = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     "LITELLM_LOCAL_BLOG_POSTS": "True",
@@ -53,7 +53,7 @@ _UNLESS_SET = {
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A checked configuration: what to start, and where. `socket` is None when no engine of ours is to be started."""
+    """A checked configuration: the processes to start. `socket` is None when `serve` starts no engine."""
 
     litellm_file: Path
     policies: Path
@@ -64,9 +64,9 @@ class Plan:
     port: int
     workers: int
     log: str | None = None
-    """Form of the log lines of all processes; None: text, and LiteLLM as it is set up."""
+    """Form of the log lines of all processes; None: text, and LiteLLM's own form."""
     grace: int = 30
-    """Seconds that each of the two gets to finish what it works on when it is asked to stop."""
+    """Seconds for each process to finish its requests after SIGTERM."""
 
 
 @click.command("serve")
@@ -84,13 +84,11 @@ def command(file: Path, host: str, port: int, workers: int, grace: int, form: st
 
 
 def plan(file: Path, host: str, port: int, workers: int) -> Plan:
-    """Check all that can be known before anything is started; every refusal names the fix."""
+    """Check everything before the start; raises `ConfigError` with the fix."""
     path = file.resolve()
     policies = find_policies(path)
     loaded = registry.load_policies(policies)
-    keys = config.keys_path(loaded)
-    if keys is not None:
-        load_keys(keys)
+    config.known_keys(loaded)
     audit.recorder(loaded)
     registry.configured(loaded)
     check_class_is_ours(path)
@@ -104,7 +102,7 @@ def plan(file: Path, host: str, port: int, workers: int) -> Plan:
 
 
 def check_engine(litellm_file: Path, file: PolicyFile, engine: Backend) -> None:
-    """Refuse what the guardrail would refuse when LiteLLM has loaded, and a model group that is not there."""
+    """Refuse engine settings that the guardrail would refuse later, and a missing model group."""
     if engine.completes:
         build.completions_template(file, engine)
         config.engine_key(engine)
@@ -115,7 +113,7 @@ def check_engine(litellm_file: Path, file: PolicyFile, engine: Backend) -> None:
 
 
 def check_class_is_ours(litellm_file: Path) -> None:
-    """LiteLLM looks for the guardrail beside its YAML first, and would run a second copy of the package from there."""
+    """Refuse a copy of the package beside the LiteLLM YAML, from which LiteLLM would load the guardrail."""
     shadow = litellm_file.parent / "aligner_proxy"
     if (shadow / "guardrail.py").exists():
         raise ConfigError(
@@ -125,7 +123,7 @@ def check_class_is_ours(litellm_file: Path) -> None:
 
 
 def check_master_key(litellm_file: Path) -> None:
-    """Refuse what LiteLLM refuses after several seconds: a master key that is missing or known to everybody."""
+    """Refuse a missing or well-known master key, which LiteLLM refuses only after several seconds."""
     data, source = read(litellm_file)
     settings = data.get("general_settings") or {}
     if "include" in data or _permitted(settings):
@@ -147,7 +145,7 @@ def _permitted(settings: dict[str, Any]) -> bool:
 
 
 def _master_key(settings: dict[str, Any]) -> str:
-    """As LiteLLM finds it: the file's word or reference, else the environment, else .env."""
+    """The master key as LiteLLM finds it: in the file or by its reference, in the environment or in .env."""
     written = str(settings.get("master_key") or f"os.environ/{_MASTER_KEY}")
     if not written.startswith("os.environ/"):
         return written
@@ -158,7 +156,7 @@ def _master_key(settings: dict[str, Any]) -> str:
 
 
 def _free_socket() -> Path:
-    """The default socket; one of our own beside it when another gateway's engine lives there."""
+    """The default socket, or another one beside it when another gateway's engine uses it."""
     socket = config.default_socket()
     try:
         with sockets.unix(socket):
@@ -170,21 +168,21 @@ def _free_socket() -> Path:
 
 
 def engine_command(plan: Plan) -> list[str]:
-    """`aligner-proxy engine` with what the policies file says about the aligner."""
-    # It has to be done a little before it would be killed.
+    """Command line of the engine, with the aligner of the policies file."""
+    # The engine has to finish a little before it would be killed.
     where = ["--socket", str(plan.socket), "--config", str(plan.policies), "--grace", str(max(0, plan.grace - 5))]
     return [sys.executable, "-m", "aligner_proxy", "engine", *where]
 
 
 def litellm_command(plan: Plan) -> list[str]:
-    """LiteLLM's own command line, in this interpreter."""
+    """Command line of LiteLLM, in this interpreter."""
     start = "from litellm import run_server; run_server()"
     options = ["--config", str(plan.litellm_file), "--host", plan.host, "--port", str(plan.port)]
     return [sys.executable, "-c", start, *options, "--num_workers", str(plan.workers), "--telemetry", "False"]
 
 
 def environment(plan: Plan) -> dict[str, str]:
-    """The user's environment, with our addresses and, where unset, what LiteLLM should know."""
+    """The user's environment, with our addresses and defaults for LiteLLM."""
     ours = {"ALIGNER_PROXY_POLICIES": str(plan.policies)}
     if plan.socket:
         ours["ALIGNER_PROXY_SOCKET"] = str(plan.socket)
@@ -200,18 +198,13 @@ async def _run(plan: Plan) -> int:
     env = environment(plan)
     engine = supervisor.Child("engine", engine_command(plan), env) if plan.socket else None
     gateway = supervisor.Child("litellm", litellm_command(plan), env)
-
-    async def loaded() -> None:
-        await _until_loaded(plan)
-
-    async def announce() -> None:
-        await _until_serving(plan)
-
+    loaded = partial(_until_loaded, plan)
+    announce = partial(_until_serving, plan)
     return await supervisor.run(engine, loaded, gateway, announce, supervisor.Pace(grace=plan.grace))
 
 
 async def _until_loaded(plan: Plan) -> None:
-    """Until the engine can work; a model group needs no waiting, it is LiteLLM's own."""
+    """Wait until the engine is ready; a model group needs no waiting, it is LiteLLM's own."""
     if plan.engine.kind is Kind.GROUP and not plan.socket:
         return
     engine = HttpEngine(f"unix:{plan.socket}", patience_s=2) if plan.socket else build.open_engine(plan.file)
@@ -227,7 +220,7 @@ async def _until_loaded(plan: Plan) -> None:
 
 
 async def _until_serving(plan: Plan) -> None:
-    """Say when LiteLLM takes requests. Its readiness means ours: it starts when the aligner is loaded."""
+    """Log when LiteLLM takes requests; it starts only after the aligner is loaded."""
     import httpx
 
     host = "127.0.0.1" if plan.host in {"0.0.0.0", "::"} else plan.host
@@ -245,15 +238,15 @@ async def _until_serving(plan: Plan) -> None:
 
 
 async def _patiently(ask: Callable[[], Awaitable[_T]]) -> _T:
-    """Ask until there is an answer; the supervisor ends the waiting. What keeps it is said when it changes."""
-    told = ""
+    """Retry until there is an answer or the supervisor cancels; logs each new reason for the delay."""
+    reason = ""
     while True:
         try:
             return await ask()
         except EngineMismatch:
-            raise  # waiting would not mend it; `serve` ends with this sentence
+            raise  # waiting does not help; `serve` ends with this message
         except CorrectionError as error:
-            if isinstance(error, EngineFault) and str(error) != told:
-                told = str(error)
-                log.warning("waiting: %s", told)
+            if isinstance(error, EngineFault) and str(error) != reason:
+                reason = str(error)
+                log.warning("waiting: %s", reason)
             await asyncio.sleep(0.2)

@@ -1,7 +1,7 @@
-"""Which corrector does a policy get? Each stands where the pipeline expects an engine, behind an admission of its own.
+"""Correctors of plugins as engines, each behind its own admission control.
 
-So deadline, failure policy, shares among tenants, quota, cache and gate hold for it as they do for the aligner on the
-engine. Places and quota are counted by each worker and each corrector for itself. Nothing about a request is kept here.
+Deadline, failure policy, tenant shares, quota, cache and gate apply to them as to the aligner on the engine. Seats and
+quota are counted per worker and corrector. Nothing about a request is kept here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
-from aligner_proxy.correctors.incremental import Along
+from aligner_proxy.correctors.incremental import IncrementalSession
 from aligner_proxy.engine.admission import Admission
 from aligner_proxy.engine.api import AlignerInfo, AlignRequest, DeferredSession, Engine, Session
 from aligner_proxy.errors import DeadlineExceeded, EngineUnavailable, InvalidOutput
@@ -25,30 +25,30 @@ from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.types import Correction
 
 SEATS = 32
-"""Answers at a time in each corrector of each worker; beyond them tenants share as they do at a full engine."""
+"""Concurrent answers per corrector and worker; beyond them tenants share as at a full engine."""
 
 
 def correctors(file: PolicyFile) -> dict[str, Engine]:
-    """What the policies of this file may name besides the aligner on the engine; raises `ConfigError`."""
-    return {one.name: admitted(_plugged(one)) for one in registry.configured(file)["correctors"]}
+    """The correctors of a policies file by name, without the aligner on the engine; raises `ConfigError`."""
+    return {plugin.name: admitted(_corrector(plugin)) for plugin in registry.configured(file)["correctors"]}
 
 
 class Revising(Admission):
-    """Before a corrector that can read along, sentence by sentence."""
+    """Admission control of a corrector that edits sentence by sentence."""
 
 
 def admitted(corrector: PluginCorrector) -> Admission:
-    """The admission before a corrector."""
+    """A corrector behind admission control."""
     return (Revising if corrector.revises else Admission)(corrector, seats=SEATS)
 
 
-def _plugged(wanted: ConfiguredPlugin) -> PluginCorrector:
-    caller = ThreadRunner(wanted.name) if wanted.offer.plugin.third_party else InlineRunner()
-    return PluginCorrector(wanted.name, wanted.label, wanted.make(), caller)
+def _corrector(plugin: ConfiguredPlugin) -> PluginCorrector:
+    caller = ThreadRunner(plugin.name) if plugin.offer.plugin.third_party else InlineRunner()
+    return PluginCorrector(plugin.name, plugin.label, plugin.make(), caller)
 
 
 class PluginCorrector:
-    """Satisfies `Startable`: a plugin's corrector as an engine. What it says is checked before anybody believes it."""
+    """A plugin's corrector as an engine; its results are validated. Satisfies `Startable`."""
 
     def __init__(self, name: str, label: str, corrector: Corrector, caller: Runner) -> None:
         self._name = name
@@ -61,7 +61,7 @@ class PluginCorrector:
         return await self.info()
 
     async def info(self) -> AlignerInfo:
-        """What it is: its hash covers name, plugin, version, settings, and what it says of itself."""
+        """Description; its hash covers name, plugin, version, settings, and the corrector's own identity."""
         identity = await self._caller.call(lambda: self._corrector.identity())
         return AlignerInfo(
             model=self._name,
@@ -75,17 +75,17 @@ class PluginCorrector:
         )
 
     async def align(self, request: AlignRequest) -> Correction:
-        """Its correction, within the request's deadline."""
+        """The correction, within the request's deadline."""
         began = time.monotonic()
         try:
             async with asyncio.timeout(request.deadline_s):
-                said = await self._caller.call(lambda: self._corrector.correct(request))
-                made_by = said.aligner if isinstance(said, Correction) else ""
-                identity = made_by or await self._caller.call(lambda: self._corrector.identity())
+                correction = await self._caller.call(lambda: self._corrector.correct(request))
+                aligner = correction.aligner if isinstance(correction, Correction) else ""
+                identity = aligner or await self._caller.call(lambda: self._corrector.identity())
         except TimeoutError:
             raise DeadlineExceeded(f"{self._name} did not answer in time") from None
-        text = _text(said)
-        return replace(said, text=text, ms=(time.monotonic() - began) * 1000, aligner=self._hash(identity))
+        text = _text(correction)
+        return replace(correction, text=text, ms=(time.monotonic() - began) * 1000, aligner=self._hash(identity))
 
     @property
     def revises(self) -> bool:
@@ -93,8 +93,8 @@ class PluginCorrector:
         return isinstance(self._corrector, SentenceCorrector)
 
     async def read(self, request: AlignRequest) -> Session:
-        """Read along where it edits sentence by sentence; otherwise nothing is read ahead."""
-        return Along(self._revise, self, request) if self.revises else DeferredSession(self)
+        """A session; the answer is read while it streams only if the corrector edits sentence by sentence."""
+        return IncrementalSession(self._revise, self, request) if self.revises else DeferredSession(self)
 
     async def _revise(self, request: AlignRequest, before: str, sentence: str) -> Correction:
         corrector = self._corrector
@@ -108,9 +108,9 @@ class PluginCorrector:
         return hashlib.sha256(json.dumps([self._label, str(identity)]).encode()).hexdigest()
 
 
-def _text(said: object) -> str:
-    """The text of a correction that is one."""
-    text = said.text if isinstance(said, Correction) else None
+def _text(correction: object) -> str:
+    """The text of a correction, validated; raises `InvalidOutput`."""
+    text = correction.text if isinstance(correction, Correction) else None
     try:
         if isinstance(text, str) and text.encode():
             return text
@@ -119,19 +119,22 @@ def _text(said: object) -> str:
     raise InvalidOutput("a corrector returned something that is no correction")
 
 
+_ADDED = "this corrector was added to the policies file; restart the gateway to load it"
+
+
 class Missing:
-    """Satisfies `Engine` in place of a corrector that a changed policies file names but nobody has made yet."""
+    """Stand-in for a corrector that was added to the policies file since the start. Satisfies `Engine`."""
 
     async def info(self) -> AlignerInfo:
-        """Nobody is there."""
-        raise EngineUnavailable("this corrector counts after a restart")
+        """Raises `EngineUnavailable`."""
+        raise EngineUnavailable(_ADDED)
 
     async def align(self, request: AlignRequest) -> Correction:
-        """Nobody is there."""
-        raise EngineUnavailable("this corrector counts after a restart")
+        """Raises `EngineUnavailable`."""
+        raise EngineUnavailable(_ADDED)
 
     async def read(self, request: AlignRequest) -> Session:
-        """What is asked at the end fails then."""
+        """A session that fails at the end of the answer."""
         return DeferredSession(self)
 
     async def aclose(self) -> None:

@@ -1,13 +1,12 @@
-"""What may stand under `aligner.engine`? One word, a list of replicas, or a block for servers that complete texts.
+"""Schema of `aligner.engine`: an address, a list of replicas, or a block for completions servers.
 
-Written as text it is checked here and becomes the same frozen `Backend` as the block. Nothing is opened here.
+Every form becomes the same frozen `Backend`. Nothing is opened here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -21,7 +20,7 @@ LITELLM = "litellm:"
 
 
 class Kind(StrEnum):
-    """What answers at an address."""
+    """Kind of server at an address."""
 
     LOCAL = "local"
     ENGINE = "aligner-proxy engine"
@@ -30,7 +29,7 @@ class Kind(StrEnum):
 
 
 def kind(address: str) -> Kind:
-    """What an address that was checked names."""
+    """The kind of server at a checked address."""
     if address == "local":
         return Kind.LOCAL
     if address.startswith(LITELLM):
@@ -40,7 +39,7 @@ def kind(address: str) -> Kind:
 
 
 def engine_address(text: str) -> str:
-    """Where the aligner runs, checked."""
+    """The address, checked; raises `ValueError`."""
     if text.startswith(LITELLM):
         if not text.removeprefix(LITELLM).strip():
             raise ValueError("litellm: needs the name of a model group of the LiteLLM file, as in litellm:aligners")
@@ -56,7 +55,7 @@ def engine_address(text: str) -> str:
 Address = Annotated[str, AfterValidator(engine_address)]
 
 
-def _listed(value: object) -> object:
+def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
@@ -67,7 +66,7 @@ class Backend(BaseModel):
 
     at: Annotated[
         tuple[Address, ...],
-        BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...]),
+        BeforeValidator(_as_list, json_schema_input_type=str | tuple[str, ...]),
         Field(min_length=1, max_length=64),
     ]
     """One address, or a list of replicas: the least loaded one that works is asked."""
@@ -95,13 +94,13 @@ class Backend(BaseModel):
             raise ValueError(f"a list is for addresses; {self.at[0]} stands alone (a model group has its own replicas)")
         if len(set(self.at)) < len(self.at):
             raise ValueError("the same address stands twice; keep one")
-        self._only_where_it_means_something()
+        self._refuse_unused_settings()
         return self
 
-    def _only_where_it_means_something(self) -> None:
-        said = [name for name in _COMPLETES if name in self.model_fields_set]
-        if said and not self.completes:
-            raise ValueError(f"{', '.join(said)}: only for a completions server (http(s)://host:port/v1) or litellm:")
+    def _refuse_unused_settings(self) -> None:
+        given = [name for name in _COMPLETES if name in self.model_fields_set]
+        if given and not self.completes:
+            raise ValueError(f"{', '.join(given)}: only for a completions server (http(s)://host:port/v1) or litellm:")
         if self.kind is Kind.GROUP and (self.model or self.key_env):
             raise ValueError("model and key_env: a model group has its models and keys in the LiteLLM file")
         if self.scorer is not None and kind(self.scorer) not in (Kind.LOCAL, Kind.ENGINE):
@@ -109,12 +108,12 @@ class Backend(BaseModel):
 
     @property
     def kind(self) -> Kind:
-        """What answers there."""
+        """The kind of server."""
         return kind(self.at[0])
 
     @property
     def completes(self) -> bool:
-        """Whether only texts are completed there, without a detector head."""
+        """Whether the server only completes texts, without a detector head."""
         return self.kind in (Kind.COMPLETIONS, Kind.GROUP)
 
     @property
@@ -124,12 +123,12 @@ class Backend(BaseModel):
 
     @property
     def local(self) -> bool:
-        """Whether an engine of this machine takes part, which `serve` has to start."""
+        """Whether it needs an engine on this machine, which `serve` starts."""
         return "local" in (self.at[0], self.scorer)
 
     @property
     def engines(self) -> tuple[str, ...]:
-        """The addresses of our own engines that take part."""
+        """The addresses of aligner-proxy engines among them."""
         ours = () if self.completes else self.at
         return ours + ((self.scorer,) if self.scorer else ())
 
@@ -139,16 +138,13 @@ class Backend(BaseModel):
 
 
 def backend(value: object) -> object:
-    """The short forms: an address, or a list of them."""
-    if isinstance(value, str):
-        return {"at": (engine_address(value),)}
-    return {"at": _each(value)} if isinstance(value, list | tuple) else value
-
-
-def _each(values: Sequence[Any]) -> tuple[str, ...]:
-    if not values or not all(isinstance(value, str) for value in values):
+    """The short forms, an address or a list of addresses, as a block."""
+    if not isinstance(value, str | list | tuple):
+        return value
+    addresses = [value] if isinstance(value, str) else value
+    if not addresses or not all(isinstance(address, str) for address in addresses):
         raise ValueError(f"a list of engines holds addresses; {_WORKS}")
-    return tuple(engine_address(value) for value in values)
+    return {"at": tuple(engine_address(address) for address in addresses)}
 
 
 LOCAL = Backend(at=("local",))

@@ -1,7 +1,7 @@
 """Reader of a LiteLLM YAML: the policies it registers, its models, and the endpoints that no guardrail covers.
 
-LiteLLM runs post-call guardrails on its own endpoints. What it forwards without reading, what runs over a WebSocket and
-what comes back as a file passes by them. docs/operations.md has the whole list; here is the part that a config tells.
+LiteLLM runs post-call guardrails on its own endpoints, but not on pass-through routes, WebSockets and file downloads.
+docs/operations.md has the whole list; this module reports what a config shows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from aligner_proxy.policy.yaml_file import KeyPath, Source, read
 
 GUARDRAIL = "aligner_proxy.guardrail.AlignerGuardrail"
 _KEYS = frozenset({"model_list", "guardrails", "litellm_settings", "general_settings", "router_settings"})
-# Under these names LiteLLM's pass-through routes find a provider's key by themselves, for every client of the gateway.
+# Under these names LiteLLM's pass-through routes use a provider's key, for every client of the gateway.
 _PROVIDERS = ("anthropic", "azure", "cohere", "gemini", "mistral", "openai", "openrouter")
 _SECTIONS = {
     "files_settings": "files and batches: the output of a batch is a file",
@@ -43,18 +43,18 @@ def find_policies(litellm_file: Path | str) -> Path:
 
 
 def policies_in(file: Path) -> Path:
-    """The policies file: `file` itself, or the one that it registers if it is a LiteLLM YAML."""
+    """The policies file: `file` itself, or the one that a LiteLLM YAML registers."""
     data, _ = read(file)
     return find_policies(file) if is_litellm(data) else file
 
 
 def is_litellm(data: object) -> bool:
-    """Whether this is what a LiteLLM YAML holds."""
+    """Whether this is the content of a LiteLLM YAML."""
     return isinstance(data, dict) and not _KEYS.isdisjoint(data)
 
 
 def model_groups(litellm: Mapping[str, Any]) -> tuple[str, ...]:
-    """Every name that a client can send to a LiteLLM of this file: its model groups and their aliases."""
+    """Every model name that a client can send: the model groups and their aliases."""
     entries = litellm.get("model_list") or []
     aliases = (litellm.get("router_settings") or {}).get("model_group_alias") or {}
     return (*(str(e["model_name"]) for e in entries if isinstance(e, dict) and "model_name" in e), *aliases)
@@ -64,12 +64,12 @@ _VARIABLES = {provider: f"{provider.upper()}_API_KEY" for provider in _PROVIDERS
 
 
 def warnings(data: Mapping[str, Any], source: Source) -> list[str]:
-    """One line for each place of a LiteLLM YAML that opens a way around the aligner."""
-    found = [*_sections(data), *_passed_through(data), *_of_environment(data)]
+    """One line for each setting of a LiteLLM YAML that lets answers pass uncorrected."""
+    gaps = [*_sections(data), *_pass_through_routes(data), *_of_environment(data)]
     for number, entry in enumerate(_list(data.get("model_list"))):
         if isinstance(entry, dict):
-            found.extend((("model_list", number, *path), text) for path, text in _of_model(entry))
-    return [f"{source.at(*path)}: {text}" for path, text in found]
+            gaps.extend((("model_list", number, *path), text) for path, text in _of_model(entry))
+    return [f"{source.at(*path)}: {text}" for path, text in gaps]
 
 
 def _sections(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
@@ -78,7 +78,7 @@ def _sections(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
             yield (name,), f"{what}; {_NOT_CORRECTED}"
 
 
-def _passed_through(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+def _pass_through_routes(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     settings = data.get("general_settings")
     endpoints = settings.get("pass_through_endpoints") if isinstance(settings, dict) else None
     for number, entry in enumerate(_list(endpoints)):
@@ -87,7 +87,8 @@ def _passed_through(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _of_model(entry: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
-    params, info = (entry.get(name) or {} for name in ("litellm_params", "model_info"))
+    params = entry.get("litellm_params") or {}
+    info = entry.get("model_info") or {}
     if not isinstance(params, dict) or not isinstance(info, dict):
         return
     name = entry.get("model_name")

@@ -1,8 +1,8 @@
-"""Keys and selector forms that plugins add to policies.yaml, and what their older names are.
+"""Keys and selector forms that plugins add to policies.yaml, and their deprecated names.
 
-A plugin declares them (`Extension.keys`, `Extension.selectors`); the models of the policies file are made from the
-declarations (policy_file.py). The keys of the distribution that belongs to the gateway are known here by name, so that
-a file that uses one says what to install where it is missing, and the gateway starts all the same.
+A plugin declares them (`Extension.keys`, `Extension.selectors`); schema.py builds the models of the policies file from
+the declarations. The keys of the bundled distribution are listed here, so that a file that uses one without it gets a
+warning with the package to install, and the gateway still starts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 SYSTEMS = "aligner-proxy-systems"
-"""The distribution of plugins that belongs to the gateway (plugins/aligner_proxy_systems)."""
+"""The bundled distribution of plugins (plugins/aligner_proxy_systems)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +30,20 @@ class PolicyKey:
     about: str
     """Its description in the JSON schema."""
     grant: bool = False
-    """True: stands only with tenants and in team and key metadata; otherwise wherever settings stand."""
+    """True: allowed only for tenants and in team and key metadata; False: wherever settings are."""
     deprecated: tuple[str, ...] = ()
     """Older names, accepted with a warning."""
 
 
 class NoOptions(BaseModel):
-    """For a selector form with nothing to set."""
+    """Options of a selector form without any."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @dataclass(frozen=True, slots=True)
 class SelectorForm:
-    """`objectives: WORD` or `objectives: {WORD: [names], ...options}` in place of a list: a plugin chooses among them.
+    """Form `objectives: WORD` or `objectives: {WORD: [names], ...options}`, by which a plugin chooses objectives.
 
     The word alone means every objective of the file, in its order.
     """
@@ -63,48 +63,48 @@ SELECTORS_OF_PLUGINS: Mapping[str, str] = MappingProxyType({"auto": SYSTEMS})
 CORRECTORS_OF_PLUGINS: Mapping[str, str] = MappingProxyType(
     {"self_refine": SYSTEMS, "aligner": SYSTEMS, "stream_aligner": SYSTEMS}
 )
-"""Name -> the distribution that offers it: what a policies file may use although no installed plugin offers it."""
+"""Name -> the distribution that offers it; a policies file may use these names without the plugin."""
 
 RENAMED_KEYS: Mapping[str, str] = MappingProxyType({"trail": "debug_trailer"})
 RENAMED_VALUES: Mapping[tuple[str, str], str] = MappingProxyType({("stream", "live"): "passthrough"})
-"""Words of the policies file that had another name; the old one is accepted with a warning until 1.0."""
+"""Deprecated keys and values of the policies file, accepted with a warning until 1.0."""
 
 
 class AnyOptions(BaseModel):
-    """Of a selector form whose plugin is not installed: whatever stands there has no effect."""
+    """Options of a selector form whose plugin is not installed; they have no effect."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
 
 @dataclass(frozen=True, eq=False)
 class Declarations:
-    """What the installed plugins declare, and what the plugins declare that are known but not installed."""
+    """Declarations of the installed plugins, and of known plugins that are not installed."""
 
     keys: tuple[PolicyKey, ...] = ()
     selectors: tuple[SelectorForm, ...] = ()
     correctors: frozenset[str] = frozenset()
-    """Kinds of correctors that are offered."""
+    """Kinds of correctors that installed plugins offer."""
 
     @cached_property
     def missing_correctors(self) -> Mapping[str, str]:
-        """Known correctors that nobody offers -> the distribution that would."""
+        """Known correctors without an installed plugin -> the distribution that offers them."""
         return {kind: owner for kind, owner in CORRECTORS_OF_PLUGINS.items() if kind not in self.correctors}
 
     @cached_property
     def missing_keys(self) -> Mapping[str, str]:
-        """Known keys that nobody declares -> the distribution that would."""
+        """Known keys without an installed plugin -> the distribution that declares them."""
         declared = {name for key in self.keys for name in (key.name, *key.deprecated)}
         return {name: owner for name, owner in KEYS_OF_PLUGINS.items() if name not in declared}
 
     @cached_property
     def missing_selectors(self) -> Mapping[str, str]:
-        """Known selector words that nobody declares -> the distribution that would."""
+        """Known selector words without an installed plugin -> the distribution that declares them."""
         declared = {form.word for form in self.selectors}
         return {word: owner for word, owner in SELECTORS_OF_PLUGINS.items() if word not in declared}
 
     @cached_property
     def all_keys(self) -> tuple[PolicyKey, ...]:
-        """The declared keys, and one that accepts anything for each that is missing."""
+        """The declared keys, and for each missing key one that accepts any value."""
         missing = (
             PolicyKey(name, Any, None, f"Needs the plugins of {owner}.", grant=name in _GRANTS_OF_PLUGINS)
             for name, owner in self.missing_keys.items()
@@ -113,7 +113,7 @@ class Declarations:
 
     @cached_property
     def all_selectors(self) -> tuple[SelectorForm, ...]:
-        """The declared forms, and one that accepts any options for each that is missing."""
+        """The declared forms, and for each missing form one that accepts any options."""
         missing = (
             SelectorForm(word, f"Needs the plugins of {owner}.", AnyOptions)
             for word, owner in self.missing_selectors.items()
@@ -122,7 +122,7 @@ class Declarations:
 
     @cached_property
     def renamed(self) -> Mapping[str, str]:
-        """Old names of keys -> the names of today."""
+        """Deprecated names of keys -> current names."""
         return {**RENAMED_KEYS, **{old: key.name for key in self.keys for old in key.deprecated}}
 
 
@@ -131,22 +131,25 @@ NO_DECLARATIONS = Declarations()
 
 @dataclass(frozen=True, slots=True)
 class Renamed:
-    """An old word of the policies file that was read as today's."""
+    """A deprecated name in the policies file or in metadata. As text: the advice for the operator."""
 
     key: str
-    """The key as it is written."""
+    """The key as written."""
     new_key: str
     old: str
     new: str
-    """What is called differently today: the key, or its value."""
+    """The current name: of the key, or `key: value`."""
+
+    def __str__(self) -> str:
+        return f"write {self.new} in place of {self.old}, which is accepted until 1.0"
 
 
-def in_todays_words(block: Mapping[str, Any], renamed: Mapping[str, str]) -> tuple[dict[str, Any], list[Renamed]]:
-    """A block of settings with today's words, and what was called differently.
+def with_current_names(block: Mapping[str, Any], renamed: Mapping[str, str]) -> tuple[dict[str, Any], list[Renamed]]:
+    """A block of settings with the current names, and what was renamed.
 
-    Where a key stands under both names the old one stays, as a key that nobody knows.
+    Where a key is present under both names, the old one stays and is later refused as unknown.
     """
-    today: dict[str, Any] = {}
+    current: dict[str, Any] = {}
     changes: list[Renamed] = []
     for key, value in block.items():
         new_key = renamed.get(key, key)
@@ -157,5 +160,5 @@ def in_todays_words(block: Mapping[str, Any], renamed: Mapping[str, str]) -> tup
         new = RENAMED_VALUES.get((new_key, value)) if isinstance(value, str) else None
         if new is not None:
             changes.append(Renamed(key, new_key, f"{new_key}: {value}", f"{new_key}: {new}"))
-        today[new_key] = value if new is None else new
-    return today, changes
+        current[new_key] = value if new is None else new
+    return current, changes

@@ -1,11 +1,11 @@
-"""Resolver of the policy that a request gets: once, before anything is spent, and never changed afterwards.
+"""Resolver of the policy for a request: once, before any work, and never changed afterwards.
 
 Settings, later ones win: built-in default < `defaults` < the route (first match in file order) < the tenant in the
-file (first match) < team metadata < key metadata; of `on_error` each class of failure by itself. Of `allow`,
-`allow_bypass` and `quota` the last that says anything wins; `enforce` and `deny` add up.
+file (first match) < team metadata < key metadata; each class of `on_error` on its own. The last `allow`,
+`allow_bypass` and `quota` win; `enforce` and `deny` add up.
 
 Objectives, in this order, duplicates dropped keeping the first: enforced (tenant in the file, team metadata, key
-metadata), then the route's, then what the request asked for and may have, last its preferences. A request can only add.
+metadata), then the route's, then the permitted objectives of the request, last its preferences. A request can only add.
 It gets a 403 when it asks for more than it may; an operator's mistake in metadata is ignored and logged once. A request
 that several models may answer is refused where their policies differ.
 """
@@ -13,17 +13,17 @@ that several models may answer is refused where their policies differ.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from aligner_proxy.errors import ForbiddenError, SeveralPolicies
 from aligner_proxy.policy.config import objectives
-from aligner_proxy.policy.plugin_keys import PolicyKey, in_todays_words
+from aligner_proxy.policy.plugin_keys import PolicyKey, with_current_names
 from aligner_proxy.policy.schema import (
     Grants,
     OnErrorByClass,
@@ -48,53 +48,48 @@ PRECEDENCE = (
     "objectives, in order: enforced (tenant in the file, team, key metadata), the route's, what the request may add",
     "routes and tenants: the first match in file order",
 )
-# Policies, and the longest name of a model in a request whose policy is remembered: clients can write any.
+_Entry = TypeVar("_Entry", Route, Tenant)
+# Bounds of the policy cache: clients choose model names freely.
 _REMEMBERED = 1024
 _USUAL_CHARS = 200
 _OBJECTIVE_LISTS = ("enforce", "allow", "deny")
-_NOTHING_SAID = Policy(name="-")
+_BUILT_IN_POLICY = Policy(name="-")
 
 
 def route_matches(route: Route, model: str, tags: Sequence[str]) -> bool:
-    """Whether a request for `model` with `tags` is one of this route's."""
-    wanted = route.match
-    fits = wanted.model is None or fnmatchcase(model, wanted.model)
-    return fits and (wanted.tag is None or any(fnmatchcase(tag, wanted.tag) for tag in tags))
+    """Whether this route applies to a request for `model` with `tags`."""
+    match = route.match
+    fits = match.model is None or fnmatchcase(model, match.model)
+    return fits and (match.tag is None or any(fnmatchcase(tag, match.tag) for tag in tags))
 
 
-def route_name(route: Route, index: int) -> str:
-    """The route's name in headers and tables."""
-    return route.name or f"route-{index + 1}"
-
-
-def tenant_name(tenant: Tenant, index: int) -> str:
-    """The tenant's name in headers and tables."""
-    return tenant.name or f"tenant-{index + 1}"
+def entry_name(entry: Route | Tenant, index: int) -> str:
+    """Name of a route or tenant in headers and tables: its own, else route-1, tenant-1, ..."""
+    return entry.name or f"{'route' if isinstance(entry, Route) else 'tenant'}-{index + 1}"
 
 
 def tenant_matches(tenant: Tenant, facts: RequestFacts) -> bool:
-    """Whether a request is this tenant's, by its team or by its key."""
-    wanted = tenant.match
-    return _one_fits(wanted.team, facts.team_id, facts.team_alias) and _one_fits(
-        wanted.key, facts.key_hash, facts.key_alias
-    )
+    """Whether this tenant entry applies to a request, by its team and its key."""
+    match = tenant.match
+    team_fits = _any_fits(match.team, facts.team_id, facts.team_alias)
+    return team_fits and _any_fits(match.key, facts.key_hash, facts.key_alias)
 
 
-def _one_fits(pattern: str | None, *values: str | None) -> bool:
+def _any_fits(pattern: str | None, *values: str | None) -> bool:
     return pattern is None or any(fnmatchcase(value, pattern) for value in values if value)
 
 
 ON_ERROR = tuple(f"{_ON_ERROR}{kind.value}" for kind in FailureClass)
-SETTINGS = tuple(one for name in Settings.model_fields for one in (ON_ERROR if name == "on_error" else (name,)))
-"""The gateway's own settings by the name under which value and origin are shown; `on_error` has one for each class."""
+SETTINGS = tuple(setting for name in Settings.model_fields for setting in (ON_ERROR if name == "on_error" else (name,)))
+"""Names of the gateway's own settings, as shown to operators; `on_error` has one for each class of failure."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestFacts:
-    """What is known about a request, free of LiteLLM's shapes.
+    """Facts about a request, free of LiteLLM's shapes.
 
     Team, key and their settings (the value of metadata "aligner") must come from what LiteLLM authenticated, never from
-    the body; `asked` and `bypass` are the request's own wishes.
+    the body; `asked` (objectives) and `bypass` come from the request itself.
     """
 
     model: str = ""
@@ -108,41 +103,41 @@ class RequestFacts:
     asked: tuple[str, ...] = ()
     bypass: bool = False
     system: str = field(default="", repr=False)
-    """The request's system prompt, whatever the endpoint calls it."""
+    """The request's system prompt, from any endpoint."""
     fields: Mapping[str, object] = field(default_factory=dict, repr=False)
-    """What the request says under `metadata.aligner` in the fields that plugins declare; not checked."""
+    """Values of `metadata.aligner` in the fields that plugins declare; not checked."""
 
     @property
     def usual(self) -> bool:
-        """Whether it is like many others: it wishes for nothing, and its policy is said by the file alone."""
+        """Whether its policy follows from the file, model, team and key alone, so that it can be cached."""
         settled = self.team_settings is None and self.key_settings is None
         return settled and not (self.tags or self.asked or self.bypass) and len(self.model) <= _USUAL_CHARS
 
     @property
     def namespace(self) -> str:
-        """What no two tenants share: the team, else the key; the prefix keeps a team from posing as a key."""
+        """The tenant's identity: the team, else the key; the prefix keeps a team from posing as a key."""
         ids = (("team", self.team_id), ("alias", self.team_alias), ("key", self.key_hash), ("name", self.key_alias))
         return next((f"{kind}:{value}" for kind, value in ids if value), "-")
 
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """One place that may say settings; `path` is set when it stands in the policies file, `name` when it has one."""
+    """One source of settings; `path` is its position in the policies file, None for metadata."""
 
     values: Settings
     label: str
     path: KeyPath | None = None
     name: str = ""
     own: bool = False
-    """Whether it speaks of one key alone: a quota said here is the key's, not its team's."""
+    """Whether it belongs to one key: its quota is then the key's, not the team's."""
 
     def origin(self, source: Source, *key: str | int) -> str:
-        """Where this layer says `key`."""
+        """Position of `key` in this layer, for operators."""
         return self.label if self.path is None else f"{source.at(*self.path, *key)} ({self.label})"
 
 
 class PolicyResolver:
-    """Resolves requests against one policies file. Of requests without wishes it remembers the last ones' policies."""
+    """Resolver of requests against one policies file, with a cache for requests that add nothing of their own."""
 
     def __init__(self, policy_file: PolicyFile) -> None:
         self._file = policy_file
@@ -154,28 +149,29 @@ class PolicyResolver:
         self._renamed = policy_file.declarations.renamed
         self._correctors = {METAALIGNER, *corrector_names(policy_file)}
         self._rules = frozenset(rule_names(policy_file))
-        self._remembered = lru_cache(_REMEMBERED)(self._stated_for)
+        self._cached = lru_cache(_REMEMBERED)(self._resolve_usual)
 
     def resolve(self, facts: RequestFacts) -> Policy:
         """The policy of one request; raises `ForbiddenError` when it asks for what its tenant may not have."""
-        who = facts.team_id, facts.team_alias, facts.key_hash, facts.key_alias
-        return self._remembered(facts.model, *who) if facts.usual else self._stated(facts)
+        if not facts.usual:
+            return self._resolve(facts)
+        return self._cached(facts.model, facts.team_id, facts.team_alias, facts.key_hash, facts.key_alias)
 
     def settings(self, policy: Policy) -> dict[str, Any]:
-        """Every setting of a policy by name, those of plugins too."""
+        """Every setting of a policy by name, including those of plugins."""
         own = {name: value_of(policy, name) for name in SETTINGS}
         return own | {name: policy.extension(name, key.default) for name, key in self._keys.items()}
 
-    def _stated_for(
+    def _resolve_usual(
         self, model: str, team_id: str | None, team_alias: str | None, key_hash: str | None, key_alias: str | None
     ) -> Policy:
-        """For a usual request, by all that counts of it; what clients say is not kept."""
-        return self._stated(RequestFacts(model, (), team_id, team_alias, key_hash, key_alias))
+        """The policy of a usual request; the cache keeps nothing else of it."""
+        return self._resolve(RequestFacts(model, (), team_id, team_alias, key_hash, key_alias))
 
-    def _stated(self, facts: RequestFacts) -> Policy:
+    def _resolve(self, facts: RequestFacts) -> Policy:
         """The policy by file and metadata."""
-        route = self._route(facts)
-        tenant = self._tenant(facts)
+        route = _first(self._file.routes, lambda route: route_matches(route, facts.model, facts.tags))
+        tenant = _first(self._file.tenants, lambda tenant: tenant_matches(tenant, facts))
         grants = [*tenant, *self._metadata(facts)]
         settings, origins = self._settle([_Layer(self._file.defaults, "defaults", ("defaults",)), *route, *grants])
         chosen, chosen_origins, selection = self._objectives(facts, route, grants)
@@ -190,19 +186,19 @@ class PolicyResolver:
             quota=quota,
             selection=selection,
             extensions=extensions,
-            origins=origins + quota_origin + granted_origins + chosen_origins + self._denied(grants),
+            origins=origins + quota_origin + granted_origins + chosen_origins + self._deny_origins(grants),
             **settings,
         )
 
     def _differing(self, settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-        """Take the keys of plugins out of the settings; those that are not at their default are kept."""
+        """Remove the keys of plugins from the settings; yields those that differ from their default."""
         for key in self._keys.values():
             value = settings.pop(key.name)
             if value != key.default:
                 yield key.name, value
 
     def _granted(self, grants: Sequence[_Layer]) -> tuple[tuple[tuple[str, Any], ...], tuple[tuple[str, str], ...]]:
-        """The grants of plugins that somebody says, and where; of each the last that says anything wins."""
+        """The grants of plugins that differ from their default, and the origin of each; the last layer wins."""
         values: dict[str, tuple[PolicyKey, Any]] = {}
         origins: dict[str, str] = {}
         for key in self._grants_of_plugins:
@@ -214,67 +210,53 @@ class PolicyResolver:
         differing = ((name, value) for name, (key, value) in values.items() if value != key.default)
         return tuple(differing), tuple(origins.items())
 
-    def _route(self, facts: RequestFacts) -> list[_Layer]:
-        for i, route in enumerate(self._file.routes):
-            if route_matches(route, facts.model, facts.tags):
-                name = route_name(route, i)
-                return [_Layer(route, f"route {name}", ("routes", i), name)]
-        return []
-
-    def _tenant(self, facts: RequestFacts) -> list[_Layer]:
-        for i, tenant in enumerate(self._file.tenants):
-            if tenant_matches(tenant, facts):
-                name = tenant_name(tenant, i)
-                return [_Layer(tenant, f"tenant {name}", ("tenants", i), name)]
-        return []
-
     def _metadata(self, facts: RequestFacts) -> list[_Layer]:
-        given = (("team metadata", facts.team_settings), ("key metadata", facts.key_settings))
+        metadata = (("team metadata", facts.team_settings), ("key metadata", facts.key_settings))
         return [
             _Layer(self._grants(raw, f"{facts.namespace}: {label}"), label, own=label == "key metadata")
-            for label, raw in given
+            for label, raw in metadata
             if raw is not None
         ]
 
     def _grants(self, raw: object, label: str) -> Grants:
-        """What is usable of an operator's metadata, setting by setting."""
+        """The valid settings of an operator's metadata."""
         if not isinstance(raw, Mapping):
-            _warn(label, "aligner")
+            _warn_invalid(label, "aligner")
             return self._grants_model()
-        today, changes = in_todays_words({str(key): value for key, value in raw.items()}, self._renamed)
+        current, changes = with_current_names({str(key): value for key, value in raw.items()}, self._renamed)
         for change in changes:
-            _warn_renamed(label, change.old, change.new)
-        return self._grants_model.model_validate(dict(self._usable(today, label)))
+            _warn(label, str(change))
+        return self._grants_model.model_validate(dict(self._valid(current, label)))
 
-    def _usable(self, raw: Mapping[str, Any], label: str) -> Iterator[tuple[str, Any]]:
+    def _valid(self, raw: Mapping[str, Any], label: str) -> Iterator[tuple[str, Any]]:
         for key, value in raw.items():
             try:
                 checked = getattr(self._grants_model.model_validate({key: value}), key)
             except ValidationError:
-                _warn(label, key if key in self._grants_model.model_fields else "(unknown)")
+                _warn_invalid(label, key if key in self._grants_model.model_fields else "(unknown)")
                 continue
-            if not self._made(key, checked):
-                _warn(label, key)
+            if not self._is_loaded(key, checked):
+                _warn_invalid(label, key)
                 continue
             if key in _OBJECTIVE_LISTS:
                 known = tuple(name for name in checked if name in self._known or (name == "*" and key == "allow"))
                 if known != checked:
-                    _warn(label, key)
+                    _warn_invalid(label, key)
                 checked = known
             yield key, checked
 
-    def _made(self, key: str, value: Any) -> bool:
-        """Whether what metadata names of plugins is among what the file names, and so was made at the start."""
+    def _is_loaded(self, key: str, value: Any) -> bool:
+        """Whether the corrector or rules named in metadata are also named in the file, and so loaded at the start."""
         if key == "corrector":
             return value in self._correctors
         return key != "plugin_rules" or self._rules.issuperset(value or ())
 
     def _settle(self, layers: Sequence[_Layer]) -> tuple[dict[str, Any], tuple[tuple[str, str], ...]]:
-        settings = self.settings(_NOTHING_SAID)
+        settings = self.settings(_BUILT_IN_POLICY)
         origins = dict.fromkeys(settings, BUILT_IN)
         rules = dict.fromkeys(GateRule, True)
         for layer in layers:
-            for name, value in self._stated_by(layer.values):
+            for name, value in self._values_of(layer.values):
                 settings[name] = value
                 origins[name] = layer.origin(self._file.source, *name.split("."))
             for rule, on in switches(layer.values.gate).items():
@@ -284,8 +266,8 @@ class PolicyResolver:
         settings |= {"on_error": FailurePolicy(**by_class), "gate": tuple(rule for rule, on in rules.items() if on)}
         return settings, tuple(origins.items())
 
-    def _stated_by(self, values: Settings) -> Iterator[tuple[str, Any]]:
-        """What one place says, each class of failure by itself."""
+    def _values_of(self, values: Settings) -> Iterator[tuple[str, Any]]:
+        """The settings of one layer by name, each class of failure on its own."""
         for name in (*Settings.model_fields, *self._keys):
             value = getattr(values, name, None)
             if isinstance(value, OnErrorByClass):
@@ -294,22 +276,22 @@ class PolicyResolver:
                 yield name, value
 
     def _quota(self, facts: RequestFacts, grants: Sequence[_Layer]) -> tuple[Quota | None, tuple[tuple[str, str], ...]]:
-        """The last that says one; a place that says it has accounts of its own, one for each tenant it speaks of."""
+        """The last quota and its origin; each layer with a quota has one account for each tenant it applies to."""
         for layer in reversed(grants):
             seconds = getattr(layer.values, "quota", None)
             if seconds is not None:
-                whose = f"key:{facts.key_hash or facts.key_alias}" if layer.own else facts.namespace
+                owner = f"key:{facts.key_hash or facts.key_alias}" if layer.own else facts.namespace
                 origin = layer.origin(self._file.source, "quota")
-                return Quota(f"{layer.label} {whose}", seconds), (("quota", origin),)
+                return Quota(f"{layer.label} {owner}", seconds), (("quota", origin),)
         return None, ()
 
-    def _denied(self, grants: Sequence[_Layer]) -> tuple[tuple[str, str], ...]:
-        """Where each denied objective is denied first."""
-        found: dict[str, str] = {}
+    def _deny_origins(self, grants: Sequence[_Layer]) -> tuple[tuple[str, str], ...]:
+        """The first origin of each denied objective."""
+        origins: dict[str, str] = {}
         for layer in grants:
             for n, name in enumerate(getattr(layer.values, "deny", ())):
-                found.setdefault(f"deny:{name}", layer.origin(self._file.source, "deny", n))
-        return tuple(found.items())
+                origins.setdefault(f"deny:{name}", layer.origin(self._file.source, "deny", n))
+        return tuple(origins.items())
 
     def _objectives(
         self, facts: RequestFacts, route: Sequence[_Layer], grants: Sequence[_Layer]
@@ -335,28 +317,37 @@ class PolicyResolver:
         return tuple(self._known[name] for name in chosen), origins, selection
 
     def _refuse(self, facts: RequestFacts, present: Mapping[str, str], grants: Sequence[_Layer]) -> None:
-        """Raise for the first thing that was asked for and may not be had.
+        """Raise `ForbiddenError` for the first thing in the request that is not permitted.
 
-        Asking for what is there anyway is fine, unless it is denied: what the operator put there stays, but nobody of
-        this tenant is to ask for it.
+        A request may name an objective that applies anyway, unless it is denied.
         """
         if facts.bypass and not _may_bypass(grants):
             raise ForbiddenError("this key may not bypass alignment; its tenant needs allow_bypass: true")
-        may = self._may_ask(grants)
+        allowed = self._may_ask(grants)
         denied = _denied(grants)
         for n, name in enumerate(facts.asked, 1):
-            # LiteLLM logs these messages, so they do not repeat what a client wrote; nor do they tell who else's
-            # objectives are configured.
+            # LiteLLM logs these messages: they neither repeat the client's text nor reveal other tenants' objectives.
             if name in denied:
                 raise ForbiddenError(f"objective number {n} of those asked for is denied for this key")
-            if name not in may and name not in present:
-                offer = f"it may ask for: {', '.join(sorted(may))}" if may else "it may not add any objective"
+            if name not in allowed and name not in present:
+                names = ", ".join(sorted(allowed))
+                offer = f"it may ask for: {names}" if names else "it may not add any objective"
                 raise ForbiddenError(f"objective number {n} of those asked for is not allowed for this key; {offer}")
 
     def _may_ask(self, grants: Sequence[_Layer]) -> set[str]:
         allow = _last(grants, "allow") or ()
         names = set(self._known) if "*" in allow else set(allow)
         return names - _denied(grants)
+
+
+def _first(entries: Sequence[_Entry], matches: Callable[[_Entry], bool]) -> list[_Layer]:
+    """The first entry that matches, as a layer; empty where none does."""
+    for i, entry in enumerate(entries):
+        if matches(entry):
+            kind = "route" if isinstance(entry, Route) else "tenant"
+            name = entry_name(entry, i)
+            return [_Layer(entry, f"{kind} {name}", (f"{kind}s", i), name)]
+    return []
 
 
 def value_of(policy: Policy, name: str) -> Any:
@@ -370,36 +361,34 @@ def _denied(grants: Sequence[_Layer]) -> set[str]:
 
 
 def _last(grants: Sequence[_Layer], name: str) -> Any:
-    said = [value for layer in grants if (value := getattr(layer.values, name)) is not None]
-    return said[-1] if said else None
+    values = (getattr(layer.values, name) for layer in reversed(grants))
+    return next((value for value in values if value is not None), None)
 
 
 def _may_bypass(grants: Sequence[_Layer]) -> bool:
     return bool(_last(grants, "allow_bypass"))
 
 
-@lru_cache(maxsize=1024)
-def _warn(label: str, key: str) -> None:
-    """Once per tenant, place and setting: an operator's typo would otherwise fill the log with every request."""
-    log.warning("%s: ignoring setting %s: not valid here", label, key)
+def _warn_invalid(label: str, key: str) -> None:
+    _warn(label, f"ignoring setting {key}: not valid here")
 
 
 @lru_cache(maxsize=1024)
-def _warn_renamed(label: str, old: str, new: str) -> None:
-    """Once per tenant, place and word."""
-    log.warning("%s: write %s in place of %s, which is accepted until 1.0", label, new, old)
+def _warn(label: str, problem: str) -> None:
+    """Log once for each tenant, source and problem; a typo would otherwise be logged with every request."""
+    log.warning("%s: %s", label, problem)
 
 
-def policy_for_all(resolver: PolicyResolver, asked: RequestFacts, further: Sequence[str]) -> Policy:
-    """The policy of a request that `further` models may answer, too; raises like `resolve`, or `SeveralPolicies`."""
-    policy = resolver.resolve(asked)
-    others = (resolver.resolve(replace(asked, model=model)) for model in further)
-    # Of several models in one field LiteLLM makes a list of answers, which no guardrail is given to read.
-    if "," in asked.model or any(_meant(other) != _meant(policy) for other in others):
+def policy_for_all(resolver: PolicyResolver, facts: RequestFacts, further: Sequence[str]) -> Policy:
+    """The policy of a request that `further` models may also answer; raises like `resolve`, or `SeveralPolicies`."""
+    policy = resolver.resolve(facts)
+    others = (resolver.resolve(replace(facts, model=model)) for model in further)
+    # For several models in one field LiteLLM returns a list of answers, which it gives to no guardrail.
+    if "," in facts.model or any(_effect(other) != _effect(policy) for other in others):
         raise SeveralPolicies("models of different policies in one request")
     return policy
 
 
-def _meant(policy: Policy) -> Policy:
-    """What a policy does, whatever it is called and wherever it stands."""
+def _effect(policy: Policy) -> Policy:
+    """The policy without its name and origins."""
     return replace(policy, name="", origins=())

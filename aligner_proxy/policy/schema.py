@@ -1,8 +1,7 @@
 """Schema of policies.yaml: the pydantic models behind it, its JSON schema and its error messages.
 
-Everything is frozen and unknown keys are refused. `None` always means "not said here", so that the layers of a policy
-can be laid over each other; that is done in resolver.py, and the file is read in config.py. Which names of plugins a
-policy may use is read off the file alone, without loading a plugin.
+Everything is frozen and unknown keys are refused. `None` always means "not set here", so that resolver.py can merge the
+layers of a policy; config.py reads the file. No plugin is loaded to check the names of plugins.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def _switch(value: object) -> object:
-    """YAML 1.1 reads bare `on` and `off` as true and false, YAML 1.2 as text."""
+    """`on` or `off` as text; YAML 1.1 reads the bare words as true and false."""
     return ("on" if value else "off") if isinstance(value, bool) else value
 
 
@@ -133,13 +132,13 @@ GateSetting = Annotated[
 
 
 def switches(setting: GateSwitches | tuple[GateRule, ...] | None) -> dict[GateRule, bool]:
-    """What a gate setting says about which rule. A list says all: those in it are on, the others are off."""
+    """The rules that a gate setting switches. A list switches all: those in it are on, the others off."""
     if setting is None:
         return {}
     if isinstance(setting, tuple):
         return {rule: rule in setting for rule in GateRule}
-    said = {rule: getattr(setting, rule.value) for rule in GateRule}
-    return {rule: value == "on" for rule, value in said.items() if value is not None}
+    values = {rule: getattr(setting, rule.value) for rule in GateRule}
+    return {rule: value == "on" for rule, value in values.items() if value is not None}
 
 
 class PluginSettings(BaseModel):
@@ -157,41 +156,41 @@ class PluginSettings(BaseModel):
     """name -> settings: who is told of every answer that was looked at, texts included."""
 
 
-def kind_of(name: str, told: PluginEntry) -> str:
-    """The kind of an entry."""
-    return str(told.get(KIND, name))
+def kind_of(name: str, entry: PluginEntry) -> str:
+    """The kind of plugin of an entry; by default its name."""
+    return str(entry.get(KIND, name))
 
 
-def own_settings(told: PluginEntry) -> PluginEntry:
-    """What is the plugin's own among the settings of an entry."""
-    return {key: value for key, value in told.items() if key != KIND}
+def own_settings(entry: PluginEntry) -> PluginEntry:
+    """The plugin's own settings of an entry, without its kind."""
+    return {key: value for key, value in entry.items() if key != KIND}
 
 
 def corrector_names(file: PolicyFile) -> dict[str, KeyPath]:
-    """Every corrector that this file names or sets, and where first; the aligner on the engine is always there."""
-    found: dict[str, KeyPath] = {name: ("plugins", "correctors", name) for name in file.plugins.correctors}
+    """Every corrector in this file except the aligner on the engine, with the position of its first use."""
+    positions: dict[str, KeyPath] = {name: ("plugins", "correctors", name) for name in file.plugins.correctors}
     for path, values in file.blocks():
         if values.corrector is not None and values.corrector != METAALIGNER:
-            found.setdefault(values.corrector, (*path, "corrector"))
-    return found
+            positions.setdefault(values.corrector, (*path, "corrector"))
+    return positions
 
 
 def rule_names(file: PolicyFile) -> dict[str, KeyPath]:
-    """Every rule of a plugin that this file names, and where first."""
-    found: dict[str, KeyPath] = {}
+    """Every rule of a plugin in this file, with the position of its first use."""
+    positions: dict[str, KeyPath] = {}
     for path, values in file.blocks():
         for n, name in enumerate(values.plugin_rules or ()):
-            found.setdefault(name, (*path, "plugin_rules", n))
-    return found
+            positions.setdefault(name, (*path, "plugin_rules", n))
+    return positions
 
 
 def _yaml_off(value: object) -> object:
-    """YAML 1.1 reads a bare `off` as false."""
+    """`off` as text; YAML 1.1 reads the bare word as false."""
     return "off" if value is False else value
 
 
 def objective_text(text: str) -> str:
-    """The text of an objective, checked: "Name: description", not longer than an aligner can usefully read."""
+    """The text of an objective, checked: "Name: description", within the length limit; raises `ValueError`."""
     text = text.strip()
     if len(text) > MAX_OBJECTIVE_CHARS:
         raise ValueError(f"the text has {len(text):,} characters; shorten it to at most {MAX_OBJECTIVE_CHARS:,}")
@@ -201,11 +200,11 @@ def objective_text(text: str) -> str:
 
 
 def _every_class(value: object) -> object:
-    """The short form: one word for every class of failure."""
+    """The short form, one action for every class of failure, as a block."""
     if not isinstance(value, str):
         return value
     if value not in set(OnError):
-        hint = nearest(value, [str(word) for word in OnError])
+        hint = nearest(value, [str(action) for action in OnError])
         raise ValueError(f"must be one of these words, or a block of them by class of failure; {hint}")
     return dict.fromkeys((kind.value for kind in FailureClass), value)
 
@@ -418,27 +417,27 @@ class PolicyFile(_Block):
 
     @property
     def source(self) -> Source:
-        """Where each value of this file stands."""
+        """The file with the position of each value."""
         return self._source
 
     @property
     def declarations(self) -> Declarations:
-        """What plugins add to the keys of this file."""
+        """The keys and selector forms that plugins add to this file."""
         return self._declarations
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is good to know about the file, each with its line: old names, and plugins that are not installed."""
+        """Deprecated names and missing plugins, each with its line."""
         return self._warnings
 
     def blocks(self) -> Iterator[tuple[tuple[str | int, ...], Settings]]:
-        """Every place that says settings: `defaults`, each route, each tenant."""
+        """Every block of settings with its position: `defaults`, each route, each tenant."""
         yield ("defaults",), self.defaults
         yield from ((("routes", n), route) for n, route in enumerate(self.routes))
         yield from ((("tenants", n), tenant) for n, tenant in enumerate(self.tenants))
 
     def placed(self, source: Source, declarations: Declarations, warnings: Iterable[str]) -> PolicyFile:
-        """The same file, knowing where its values stand and by which declarations it was read."""
+        """A copy with the positions of its values, the declarations it was read by, and warnings."""
         copy = self.model_copy()
         copy._source = source
         copy._declarations = declarations
@@ -467,19 +466,19 @@ class SelectorBlock(_Block):
 
 
 def selector_of(block: Settings) -> SelectorBlock | None:
-    """What a route says in place of a list of objectives; None where it lists them, and for what is no route."""
+    """The selector of a route; None where it lists its objectives, and for other blocks."""
     value = getattr(block, "objectives", None)
     return value if isinstance(value, SelectorBlock) else None
 
 
 def listed(route: Route, known: Iterable[str]) -> Iterator[tuple[str, tuple[str | int, ...]]]:
-    """The objectives of a route, each with its place below the route; `known` are those that "*" stands for."""
+    """The objectives of a route, each with its position below the route; "*" stands for `known`."""
     selector = selector_of(route)
     names = selector.names if selector else route.objectives
     place = ("objectives", selector.word) if selector else ("objectives",)
     for position, name in enumerate(names):
         every = known if selector and name == EVERY else (name,)
-        yield from ((one, (*place, position)) for one in every)
+        yield from ((objective, (*place, position)) for objective in every)
 
 
 @lru_cache(maxsize=8)
@@ -506,8 +505,8 @@ def grants_model(declarations: Declarations) -> type[Grants]:
 
 def _extended(base: type[_Model], fields: Mapping[str, Any]) -> type[_Model]:
     """A model with more fields, under the same name and with the same description."""
-    made: type[_Model] = create_model(base.__name__, __base__=base, __doc__=base.__doc__, **fields)
-    return made
+    model: type[_Model] = create_model(base.__name__, __base__=base, __doc__=base.__doc__, **fields)
+    return model
 
 
 def _fields(keys: Iterable[PolicyKey]) -> dict[str, Any]:
@@ -522,21 +521,21 @@ def _objectives_field(selectors: Sequence[SelectorForm]) -> dict[str, Any]:
     forms = [_selector_type(form) for form in selectors]
     lists = Annotated[Names, Tag(LIST_FORM)]
 
-    def which(value: object) -> str:
+    def tag_of(value: object) -> str:
         if isinstance(value, SelectorBlock):
             return _tag(value.word)
         if isinstance(value, Mapping):
             return _tag(next((word for word in words if word in value), words[0]))
         return _tag(value) if isinstance(value, str) and value in words else LIST_FORM
 
-    either = Annotated[Union[(lists, *forms)], Discriminator(which)]  # type: ignore[valid-type]
-    about = [Route.model_fields["objectives"].description, *(f"{form.word}: {form.about}" for form in selectors)]
-    return {"objectives": (either, Field(default=(), description=" ".join(filter(None, about))))}
+    field_type = Annotated[Union[(lists, *forms)], Discriminator(tag_of)]  # type: ignore[valid-type]
+    descriptions = [Route.model_fields["objectives"].description, *(f"{form.word}: {form.about}" for form in selectors)]
+    return {"objectives": (field_type, Field(default=(), description=" ".join(filter(None, descriptions))))}
 
 
 def _selector_type(form: SelectorForm) -> Any:
     names = Field(min_length=1, description='Names of the candidates, most important first; "*": every configured one.')
-    create: Any = create_model  # mypy knows no model whose fields are only known when it runs
+    create: Any = create_model  # mypy cannot check a model with computed fields
     block = create(
         f"{form.word.title()}Objectives",
         # The later base decides whether unknown keys are refused.
@@ -546,15 +545,15 @@ def _selector_type(form: SelectorForm) -> Any:
     )
     block.word = form.word
 
-    def whole(value: object) -> object:
-        """The word alone stands for every objective of the file."""
+    def as_block(value: object) -> object:
+        """The block form; the word alone stands for every objective of the file."""
         return {form.word: (EVERY,)} if value == form.word else value
 
-    word: Any = Annotated[str, WithJsonSchema({"const": form.word, "type": "string"})]
-    shown = word | block
-    return Annotated[block, BeforeValidator(whole, json_schema_input_type=shown), Tag(_tag(form.word))]
+    short_form: Any = Annotated[str, WithJsonSchema({"const": form.word, "type": "string"})]
+    input_type = short_form | block
+    return Annotated[block, BeforeValidator(as_block, json_schema_input_type=input_type), Tag(_tag(form.word))]
 
 
 def _tag(word: str) -> str:
-    """How pydantic calls this form in the place of an error (provenance.py leaves it out)."""
+    """Pydantic's name for this form in the location of an error; yaml_file.py removes it."""
     return f"[{word}]"

@@ -1,12 +1,12 @@
 """YAML with the position of every key and item, and edits of single values that keep every other byte.
 
-Reads YAML into plain data together with the line of every key and list item, refuses keys written twice, and turns
-pydantic's complaints into one line each: file:line, the key, the fix. It knows nothing about policies, and it never
+Reads YAML into plain data together with the line of every key and list item, refuses duplicate keys, and formats
+pydantic's errors as one line each: file:line, the key, the fix. It knows nothing about policies, and it never
 quotes a value back, because values can be secrets.
 
-An edit changes the text where the parser says that the value stands: comments, quotes and layout are not read and
-written again, so they cannot get lost. (Round-trip writers lose some: ruamel.yaml 0.19 drops a comment that follows a
-`{flow: mapping}` in a list.) Whether the new text says what was meant is for the caller to check.
+An edit changes the text only at the position of the value, so comments, quotes and layout stay. (Round-trip writers
+lose some: ruamel.yaml 0.19 drops a comment that follows a `{flow: mapping}` in a list.) The caller checks that the new
+text parses to the intended data.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from aligner_proxy.errors import ConfigError
 
 KeyPath = tuple[str | int, ...]
 BUILT_IN = "built-in default"
-# How pydantic calls the two forms of a setting that may be either; like every name in brackets no part of the file.
+# Pydantic's names for the two forms of a setting; names in brackets are no part of the file.
 LIST_FORM = "[list]"
 BLOCK_FORM = "[block]"
 _NOT_IN_FILE = re.compile(r"\[[^\]]*\]")
 _ECHO = 80
 _SHOWN = 10
-# Aliases of aliases make a few hundred bytes grow without end; an honest file is far below either bound.
+# Aliases of aliases make a few hundred bytes grow without end; real files are far below either bound.
 _MOST_NODES = 200_000
 _DEEPEST = 50
 _PLAINER = {
@@ -48,40 +48,44 @@ Value = str | float
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file that was read: its name, its folder, and the line of every key path in it."""
+    """Origin of parsed data: the file's name, its folder, and the line of every key path."""
 
     name: str = "built-in"
     folder: Path = field(default_factory=Path)
     lines: Mapping[KeyPath, int] = field(default_factory=dict)
 
     def at(self, *path: str | int) -> str:
-        """ "file:line" of `path`, or of the nearest thing around it that the file does have."""
+        """ "file:line" of `path`, or of the nearest enclosing block in the file."""
         while path and path not in self.lines:
             path = path[:-1]
         return f"{self.name}:{self.lines.get(path, 1)}"
 
     def origin(self, *path: str | int) -> str:
-        """ "file:line" when the file itself says `path`, else "built-in default"."""
+        """ "file:line" when the file sets `path`, else "built-in default"."""
         return self.at(*path) if path in self.lines else BUILT_IN
 
     def resolve(self, path: str) -> Path:
-        """A path written in this file; a relative one counts from the file's folder."""
+        """A path written in this file; a relative one is relative to the file's folder."""
         return self.folder / Path(path).expanduser()
 
 
 def read(path: Path) -> tuple[Any, Source]:
     """Parse one YAML file into plain data and its lines; an empty file is an empty block."""
+    return parse(read_text(path), path)
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file with its line endings as they are; raises `ConfigError`."""
     try:
-        text = path.read_bytes().decode("utf-8")
+        return path.read_bytes().decode("utf-8")
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path.name}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
-    return parse(text, path)
 
 
 def parse(text: str, path: Path) -> tuple[Any, Source]:
-    """The same for the text of the file at `path`, whether it stands there yet or not."""
+    """Parse the text of the file at `path`, which need not exist yet."""
     lines: dict[KeyPath, int] = {}
     try:
         data = _Reader(text, path.name, lines).read()
@@ -126,40 +130,40 @@ class _Reader:
             self._open.discard(id(node))
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        mapping: dict[str, Any] = {}
         for key, value in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
                 raise ConfigError(f"{self._name}:{line}: a key must be plain text")
-            if key.value in found:
+            if key.value in mapping:
                 first = self._lines[(*path, key.value)]
                 raise ConfigError(
                     f"{self._name}:{line}: key {short(key.value)} stands twice (first on line {first}); keep one"
                 )
             self._lines[(*path, key.value)] = line
-            found[key.value] = self._value(value, (*path, key.value))
-        return found
+            mapping[key.value] = self._value(value, (*path, key.value))
+        return mapping
 
 
 def short(name: str) -> str:
-    """A name from outside as it may be echoed: quoted, escaped, at most 80 characters of it."""
+    """An external name, safe to echo: quoted, escaped, at most 80 characters."""
     return repr(name if len(name) <= _ECHO else name[: _ECHO - 3] + "...")
 
 
 def nearest(name: str, known: Collection[str]) -> str:
-    """The hint after an unknown name: the nearest known one, else all of them."""
+    """A hint for an unknown name: the nearest known name, else all of them."""
     close = difflib.get_close_matches(name[:_ECHO], known, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
 
 
 def dotted(path: KeyPath) -> str:
-    """routes[0].match.model"""
+    """A key path as text, for example routes[0].match.model."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     return text.lstrip(".") or "the file"
 
 
 def explain(error: ValidationError, source: Source, model: type[BaseModel]) -> ConfigError:
-    """Every complaint on its own line, each with its place and its fix."""
+    """A `ConfigError` with one line for each of pydantic's errors: its position and its fix."""
     texts = [_explain(detail, source, model) for detail in error.errors(include_url=False, include_input=False)]
     more = [f"... and {len(texts) - _SHOWN} more"] if len(texts) > _SHOWN else []
     return ConfigError("\n".join(texts[:_SHOWN] + more))
@@ -168,7 +172,7 @@ def explain(error: ValidationError, source: Source, model: type[BaseModel]) -> C
 def _explain(detail: ErrorDetails, source: Source, model: type[BaseModel]) -> str:
     loc = detail["loc"]
     unknown = detail["type"] == "extra_forbidden"
-    # An unknown key is the operator's own word, whatever it looks like.
+    # An unknown key comes from the file even if it is in brackets.
     last = len(loc) - 1 if unknown else None
     path = tuple(part for n, part in enumerate(loc) if n == last or not _NOT_IN_FILE.fullmatch(str(part)))
     place = source.at(*path)
@@ -180,7 +184,7 @@ def _explain(detail: ErrorDetails, source: Source, model: type[BaseModel]) -> st
 
 
 def _fields_at(model: type[BaseModel], path: KeyPath) -> list[str]:
-    """The keys that the model at `path` knows; list positions do not change the model."""
+    """The keys of the model at `path`; list positions do not change the model."""
     for part in path:
         if isinstance(part, str) and part in model.model_fields:
             model = next(_models_in(model.model_fields[part].annotation), model)
@@ -207,8 +211,8 @@ def put(text: str, block: KeyPath, key: str, value: Value) -> str:
         target = inner
     if not isinstance(target, yaml.MappingNode):  # `defaults:` with nothing behind it
         return _replaced(text, target, f"{{{key}: {_written(value)}}}")
-    there = _child(target, key)
-    return _added(text, target, key, _written(value)) if there is None else _replaced(text, there, _written(value))
+    old = _child(target, key)
+    return _added(text, target, key, _written(value)) if old is None else _replaced(text, old, _written(value))
 
 
 def _child(node: yaml.Node, part: str | int) -> yaml.Node | None:
@@ -227,7 +231,7 @@ def _replaced(text: str, node: yaml.Node, written: str) -> str:
 
 
 def _added(text: str, node: yaml.MappingNode, key: str, written: str) -> str:
-    """One more pair at the end of a block or flow mapping."""
+    """The text with one more pair at the end of a block or flow mapping."""
     if node.flow_style:
         at = _end(node.value[-1][1]) if node.value else node.start_mark.index + 1
         return text[:at] + (", " if node.value else "") + f"{key}: {written}" + text[at:]
@@ -235,7 +239,7 @@ def _added(text: str, node: yaml.MappingNode, key: str, written: str) -> str:
 
 
 def _lines_after(text: str, at: int, column: int, *lines: str) -> str:
-    """New lines below the one in which `at` stands, so that a comment at its end stays with it."""
+    """The text with new lines below the line of `at`, so that a comment at its end stays with it."""
     newline = "\r\n" if "\r\n" in text else "\n"
     below = text.find("\n", at) + 1 or len(text)
     gap = newline if text[:below] and not text[:below].endswith("\n") else ""
@@ -243,7 +247,7 @@ def _lines_after(text: str, at: int, column: int, *lines: str) -> str:
 
 
 def _end(node: yaml.Node) -> int:
-    """Where the last value in `node` ends; the parser itself counts the comments that follow a block as part of it."""
+    """End of the last value in `node`; the parser's own end includes the comments that follow a block."""
     if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
         last = node.value[-1]
         return _end(last[1] if isinstance(node, yaml.MappingNode) else last)
@@ -251,7 +255,7 @@ def _end(node: yaml.Node) -> int:
 
 
 def _written(value: Value) -> str:
-    """As our reader reads it back: without quotes, `off` would be a truth value and 1e-05 a text."""
+    """The value in YAML that our reader reads back: bare `off` would be a truth value and 1e-05 a text."""
     if isinstance(value, str):
         return f'"{value}"' if value == "off" else value
     plain = repr(float(value))

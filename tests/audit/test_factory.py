@@ -10,12 +10,13 @@ import pytest
 from aligner_proxy import audit
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy import config
+from aligner_proxy.policy.schema import PolicyFile
 from tests.audit.conftest import noted
 
 KEY = base64.b64encode(bytes(range(32))).decode()
 
 
-def load(folder: Path, text: str) -> config.PolicyFile:
+def load(folder: Path, text: str) -> PolicyFile:
     (folder / "policies.yaml").write_text(text)
     return config.load(folder / "policies.yaml")
 

@@ -88,5 +88,5 @@ async def test_without_store_and_sinks_nobody_is_told(tmp_path: Path) -> None:
     (tmp_path / "policies.yaml").write_text("")
     made = audit_writers(config.load(tmp_path / "policies.yaml"))
     made.note(noted())
-    assert made._keepers == ()
+    assert made._writers == ()
     await asyncio.wait_for(made.aclose(), 10)

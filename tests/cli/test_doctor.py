@@ -109,13 +109,17 @@ def test_no_gateway_has_nothing_to_say_about_policies() -> None:
 @pytest.mark.parametrize(
     ("report", "verdict", "said"),
     [
-        ({}, Verdict.OK, "goes by /etc/p.yaml as of"),
+        ({}, Verdict.OK, "uses /etc/p.yaml as of"),
         (
             {"refused": "p.yaml:3: unknown key 'x'", "refused_at": 2.0},
             Verdict.NOTE,
             "refused: p.yaml:3: unknown key 'x'",
         ),
-        ({"restart": ("p.yaml:2: aligner.model counts after a restart",)}, Verdict.NOTE, "p.yaml:2: aligner.model"),
+        (
+            {"restart": ("p.yaml:2: aligner.model changed on disk; restart the gateway to apply it",)},
+            Verdict.NOTE,
+            "p.yaml:2: aligner.model",
+        ),
     ],
 )
 def test_what_a_running_gateway_goes_by_is_said(report: dict[str, Any], verdict: Verdict, said: str) -> None:

@@ -83,7 +83,7 @@ def test_through_the_litellm_file_and_for_programs(file: Path) -> None:
 
 def test_what_is_so_already_is_not_written_again(file: Path) -> None:
     result = run(file, "--route", "support", "--mode", "shadow")
-    assert (result.exit_code, result.output) == (0, "nothing to change: the file says so already\n")
+    assert (result.exit_code, result.output) == (0, "nothing to change: the file has these settings already\n")
     assert not backups(file)
 
 
@@ -121,7 +121,7 @@ def test_an_alias_is_not_changed_behind_the_operators_back(file: Path) -> None:
 
 
 def test_a_file_that_changed_meanwhile_is_left_alone(file: Path) -> None:
-    with pytest.raises(ConfigError, match="changed meanwhile"):
+    with pytest.raises(ConfigError, match="changed by somebody else"):
         promote.write(file, "what it was when it was read", "new")
     assert file.read_text() == POLICIES
     assert os.listdir(file.parent) == [file.name]

@@ -185,8 +185,8 @@ def check(home: Path, outputs: dict[str, str]) -> None:
     assert report["before"]["endings"]["changed"] > 0
     assert "+    caution: 1.5" in printed["promote 1.5"]
     assert "+    mode: enforce  " in printed["promote --dry-run"]
-    assert "written; what was before" not in printed["promote --dry-run"]
-    assert "written; what was before" in printed["promote 0.5"]
+    assert "written; backup of the old file" not in printed["promote --dry-run"]
+    assert "written; backup of the old file" in printed["promote 0.5"]
     assert len(list((home / "configs").glob("policies.yaml.*.bak"))) >= 2
     assert config.load(home / "configs" / "policies.yaml").routes[0].sample == 1.0
 

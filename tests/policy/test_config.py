@@ -16,6 +16,7 @@ from aligner_proxy.policy import config
 from aligner_proxy.policy.config import load_keys
 from aligner_proxy.policy.litellm_config import GUARDRAIL, find_policies
 from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
+from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.policy.yaml_file import read
 from aligner_proxy.types import Mode, OnError
 
@@ -307,7 +308,7 @@ def test_the_environment_goes_before_the_file(tmp_path: Path, monkeypatch: pytes
 def test_a_bad_engine_in_the_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALIGNER_PROXY_ENGINE", "somewhere")
     with pytest.raises(ConfigError, match=r"^ALIGNER_PROXY_ENGINE: not an engine address; use local, unix:"):
-        config.engine_at(config.PolicyFile())
+        config.engine_at(PolicyFile())
 
 
 def test_keys_are_found_through_the_policies_in_the_environment(
@@ -319,7 +320,7 @@ def test_keys_are_found_through_the_policies_in_the_environment(
 
 
 def test_an_unset_environment_leaves_the_defaults() -> None:
-    file = config.PolicyFile()
+    file = PolicyFile()
     assert str(config.engine_at(file)) == "local"
     assert config.cache_dir(file) == Path.home() / ".cache" / "aligner-proxy" / "corrections"
 

@@ -9,12 +9,12 @@ from jsonschema import validate
 
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy import config
-from aligner_proxy.policy.schema import GateSwitches, switches
+from aligner_proxy.policy.schema import GateSwitches, PolicyFile, switches
 from aligner_proxy.policy.yaml_file import read
 from aligner_proxy.types import GateRule
 
 
-def loaded(tmp_path: Path, text: str) -> config.PolicyFile:
+def loaded(tmp_path: Path, text: str) -> PolicyFile:
     (tmp_path / "p.yaml").write_text(text)
     return config.load(tmp_path / "p.yaml")
 
