@@ -82,7 +82,7 @@ def to_stderr(form: str) -> None:
 def ours_to_stderr(form: str) -> None:
     """Log our own lines only, whatever LiteLLM logs; for LiteLLM's process."""
     ours = logging.getLogger("aligner_proxy")
-    if not any(isinstance(handler.formatter, JsonLine | TextLine) for handler in ours.handlers):
+    if not any(isinstance(existing.formatter, JsonLine | TextLine) for existing in ours.handlers):
         ours.addHandler(handler(form))
         ours.setLevel(logging.INFO)
         ours.propagate = False

@@ -115,7 +115,11 @@ def test_no_gateway_has_nothing_to_say_about_policies() -> None:
             Verdict.NOTE,
             "refused: p.yaml:3: unknown key 'x'",
         ),
-        ({"restart": ("p.yaml:2: aligner.model counts after a restart",)}, Verdict.NOTE, "p.yaml:2: aligner.model"),
+        (
+            {"restart": ("p.yaml:2: aligner.model changed on disk; restart the gateway to apply it",)},
+            Verdict.NOTE,
+            "p.yaml:2: aligner.model",
+        ),
     ],
 )
 def test_what_a_running_gateway_goes_by_is_said(report: dict[str, Any], verdict: Verdict, said: str) -> None:

@@ -224,7 +224,7 @@ async def test_what_is_read_ahead_has_a_place_until_somebody_needs_it() -> None:
     house.doors["w"].set()
     await task
     assert [one.closed for one in house.sessions] == [1, 1]
-    assert admission._guests == []
+    assert admission._tickets == []
 
 
 async def test_an_answer_that_was_read_ahead_keeps_its_place_to_its_end() -> None:
@@ -238,7 +238,7 @@ async def test_an_answer_that_was_read_ahead_keeps_its_place_to_its_end() -> Non
     house.doors["r"].set()
     assert (await task).text == tiny.ANSWER
     await reading.aclose()
-    assert admission._guests == []
+    assert admission._tickets == []
 
 
 async def test_one_that_is_being_finished_gives_way_like_any_other() -> None:
@@ -255,7 +255,7 @@ async def test_one_that_is_being_finished_gives_way_like_any_other() -> None:
     for name in "1w":
         house.doors[name].set()
     await asyncio.gather(tasks[0], other)
-    assert admission._guests == []
+    assert admission._tickets == []
 
 
 async def test_reading_ahead_is_charged_even_if_nobody_wants_it_in_the_end() -> None:
@@ -272,7 +272,7 @@ async def test_reading_ahead_is_charged_even_if_nobody_wants_it_in_the_end() -> 
     admission._accounts.charge(quota, 1.0)
     with pytest.raises(QuotaSpent):
         await reading.finish(asked("r", "a", quota))
-    assert admission._guests == []
+    assert admission._tickets == []
 
 
 async def test_completions_take_places_too() -> None:

@@ -143,7 +143,7 @@ def test_a_lost_block_is_told_in_an_idle_moment(caplog: pytest.LogCaptureFixture
     loop.scheduler.pool.take()
     assert loop.idle()
     assert loop.scheduler.totals.unbalanced == 1
-    assert "blocks are held by nobody" in caplog.text
+    assert "blocks are miscounted" in caplog.text
 
 
 def test_the_forward_of_many_is_the_forward_of_each(monkeypatch: pytest.MonkeyPatch) -> None:

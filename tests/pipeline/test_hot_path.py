@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -119,9 +120,10 @@ async def complete(guard: AlignerGuardrail) -> Any:
 
 @pytest.fixture
 async def guard(
-    engine_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> AsyncIterator[AlignerGuardrail]:
     """The guardrail with its own pipeline, cache, circuit breaker and client, connected to that engine."""
+    caplog.set_level(logging.WARNING, logger="aligner_proxy")
     build(tmp_path, monkeypatch, POLICIES | {"aligner": {"engine": engine_address}})
     made = AlignerGuardrail(guardrail_name="aligner", default_on=True, event_hook="post_call")
     yield made

@@ -208,8 +208,12 @@ class Replicas:
         replica.aligner = aligner or known
         others = {r.aligner for r in self.replicas if r.aligner} - {replica.aligner}
         if replica.aligner != known and others:
-            differ = "engine %s serves aligner %s, another one %s; give all of them the same aligner"
-            log.warning(differ, replica.name, aligner[:12], min(others)[:12])
+            log.warning(
+                "engine %s serves aligner %s, another one %s; give all of them the same aligner",
+                replica.name,
+                aligner[:12],
+                min(others)[:12],
+            )
 
 
 class ReplicaSession(ForwardingSession):
