@@ -23,7 +23,7 @@ from bench.registry import KEYS, PARTS
 
 
 def main() -> int:
-    """Run what is asked for; a part that cannot run here is named, not left out silently."""
+    """Run the selected parts; a part that cannot run here is named, not left out silently."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--only", choices=list(PARTS))
     parser.add_argument("--requests", type=int, default=160, help="requests to each proxy, of each sort")
@@ -42,7 +42,7 @@ def main() -> int:
 
 
 def _tried(console: Console, name: str, asked: argparse.Namespace) -> dict[str, Any]:
-    """A part, or why it could not be measured; in a process of its own, where nothing is left of the others."""
+    """The rows of a part, or why it could not be measured; each in a process of its own."""
     console.rule(name)
     began = time.perf_counter()
     try:
@@ -73,7 +73,7 @@ def _items(value: object) -> list[tuple[str, Any]]:
 
 
 def _ratios(part: dict[str, Any]) -> list[tuple[str, Any]]:
-    """What goes into the last line: plain figures, and what is missing as null with its reason beside."""
+    """Content of the last line: plain figures; a missing one is null, with the reason beside it."""
     plain = (int, float, str, type(None))
     return [(key, value) for key, value in part.items() if isinstance(value, plain) and key not in ("n", "threads")]
 

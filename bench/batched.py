@@ -1,6 +1,6 @@
-"""transformers' continuous batching over the same 4-bit weights, for a process of its own. It has no drafts.
+"""transformers' continuous batching over the same 4-bit weights, run in a separate process. It has no drafts.
 
-Beside it in one process our engine took 1.4 times as long (docs/lab/2026-11-21-peer-in-process.md).
+In one process with it our engine took 1.4 times as long (docs/lab/2026-11-21-peer-in-process.md).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""How full can an engine's cache get? Prompts are read by its own scheduler until all of them are in it at once.
+"""Filling of an engine's KV cache: its own scheduler prefills prompts until all of them are in it at once.
 
-Nothing is decoded: decoding takes no more memory than reading.
+Nothing is decoded: decoding takes no more memory than prefill.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bench.equality import WORDS
 
 
 def fill(runner: ModelRunner, sequences: int, tokens: int, told: Callable[[int], object] = lambda _: None) -> None:
-    """Read so many prompts of `tokens` each; `told` how many tokens a step has read. What they took is given back."""
+    """Prefill `sequences` prompts of `tokens` each, then free them. `told` is called with the tokens of each step."""
     rng, scheduler = Random(0), Scheduler(runner.pool, budget=runner.step_tokens, most=sequences)
 
     def work() -> Work:
@@ -29,7 +29,7 @@ def fill(runner: ModelRunner, sequences: int, tokens: int, told: Callable[[int],
     while scheduler.waiting or any(job.sequence.remaining for job in scheduler.running):
         feeds = [feed for feed in scheduler.schedule(0.0) if feed.stop > feed.start]
         for feed, chosen in zip(feeds, runner.run(feeds), strict=True):
-            # Settled, but not advanced to its end: who has been read keeps his blocks while the others are read.
+            # Settled, but not advanced to its end: a prefilled sequence keeps its blocks for the others' turns.
             scheduler.settle(feed, chosen)
             told(feed.stop - feed.start)
     if sum(len(job.sequence.blocks) for job in scheduler.running) < sequences * (tokens // BLOCK):

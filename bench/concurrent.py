@@ -1,9 +1,9 @@
-"""How many corrections a second with sixteen clients at once? Ours beside the engines that people run.
+"""Corrections a second with sixteen clients at once: our engine beside transformers, llama.cpp and vLLM.
 
 Fourteen of the answers are good ones and two have an insult put in, as real traffic would be on a bad day. Our engine
-does what it does by default; the peers, which know no detector head, write every answer anew: the same prompts and
-weights, each with its own batching and its own n-gram drafts where it has them. They are made to write as many tokens
-as the answer has, whatever they would rather write.
+runs with its defaults; the peers, which have no detector head, rewrite every answer: the same prompts and
+weights, each with its own batching and its own n-gram drafts where it has them. Each is forced to write as many
+tokens as the answer has.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ _DEFECTIVE = (3, 11)
 _FEW = 4
 """Clients of a turn that warms up; transformers needs over a minute for sixteen."""
 _ONCE = {"transformers_cb", "llama_cpp"}
-"""Who is asked in the first round only: slow, and too far behind for a second round to tell more."""
-# A pause before every turn: vLLM's worker goes on looking for work for some seconds, on a core of whoever is next.
+"""Peers that run in the first round only: slow, and too far behind for a second round to add information."""
+# A pause before every turn: vLLM's worker goes on looking for work for some seconds, and slows the next one.
 _WARM_S = 10.0
 _PAUSE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One client's request: as ours, and as the prompt and the number of tokens that a peer gets."""
+    """One client's request: for our engine, and as prompt and number of tokens for a peer."""
 
     request: AlignRequest
     prompt: list[int]
@@ -54,7 +54,7 @@ Way = Callable[[list[Job]], None]
 
 
 def jobs(aligner: Aligner, tag: str) -> list[Job]:
-    """Sixteen requests that were not made before; what routes share, the template and the objectives, they share."""
+    """New requests, which share only what requests of a route share: the template and the objectives."""
     found = []
     for number in range(CLIENTS):
         question, answer = LONG[number % len(LONG)]
@@ -111,7 +111,7 @@ def _rounds(aligner: Aligner, ways: dict[str, Way], rounds: int) -> dict[str, li
 
 
 def _warm(aligner: Aligner, name: str, work: Way) -> None:
-    """Turns that do not count, at least one. Ours learns meanwhile what a second thread is worth."""
+    """Warm-up turns that do not count, at least one. Our engine learns meanwhile what a second thread gains."""
     spent = 0.0
     turns = itertools.count()
     while spent < _WARM_S:

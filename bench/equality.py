@@ -1,8 +1,8 @@
-"""Does the engine say on a device what the model says there? Alone, and in company under adapters; in fp32.
+"""Equality of the engine and the plain model on a device, alone and in a batch with adapters, in fp32.
 
-What is written is compared with `generate` of the same weights, the adapter merged into them; verdicts with those of
-the same prompt read whole and alone. In company all cases are in one loop whose cache is too small: prompts are
-read in pieces and as they grow, beginnings are shared, and some sequences have to give way and begin again.
+Generated text is compared with `generate` of the same weights, the adapter merged into them; verdicts with those of
+the same prompt prefilled whole and alone. In a batch all cases run in one loop whose cache is too small: prompts are
+prefilled in chunks and as they grow, prefixes are shared, and some sequences are preempted and begin again.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CLOSE = 1e-4
 # Tokens that half of the prompts begin with, and of the longest prompt.
 _SHARED = 40
 _LONGEST = 240
-# Tokens in the cache that everybody shares, and in one step.
+# Tokens in the shared cache, and in one step.
 _ROOM = 480
 _PIECE = 96
 _UNEVEN = CostCurve(((1, 1.0), (4, 1.0), (64, 9.0)))
@@ -59,7 +59,7 @@ class Case:
 
 
 def count(shape: str, device: str, cases: int, tokens: int = 64) -> tuple[int, int]:
-    """In how many of the cases the same is said: (alone, in company)."""
+    """Numbers of cases with equal results: (alone, in a batch)."""
     made = shapes.model(shape, device, torch.float32, layers=min(4, shapes.SHAPES[shape]["num_hidden_layers"]))
     adapters = [_adapter(made, number) for number in (1, 2)]
     heads = [DetectorHead.over(made.config).eval() for _ in range(3)]
@@ -76,13 +76,13 @@ def count(shape: str, device: str, cases: int, tokens: int = 64) -> tuple[int, i
 
 
 def write(runner: ModelRunner, prompt: list[int], draft: list[int], tokens: int) -> list[int]:
-    """What the engine writes after a prompt with a draft, the end mark included."""
+    """Tokens that the engine generates after a prompt with a draft, the end mark included."""
     sequence = Tokens()
     return _written(ended(runner, [(sequence, _writing(runner, sequence, Ask(prompt, prompt=True), draft, tokens))])[0])
 
 
 def ended(runner: ModelRunner, works: Sequence[tuple[Tokens, Work]], budget: int = 1024) -> list[Any]:
-    """What becomes of them in one loop. Raises what they raise."""
+    """Results of these cases in one loop. Raises what they raise."""
     ends: list[Any] = [None] * len(works)
     family = prompts.TEMPLATES["ultrafeedback"]
     about = AlignerInfo("shape", "-", family.name, family.hash, runner.positions, False, "none", runner.device)
@@ -116,7 +116,7 @@ def _case(made: Any, adapters: Sequence[Adapter], number: int, tokens: int) -> C
 
 
 def _alone(runner: ModelRunner, case: Case, number: int) -> Generated:
-    """Read whole, every second with short drafts."""
+    """Prompts prefilled whole, every second case with short drafts."""
     runner.costs = _UNEVEN if number % 2 == 0 else FLAT
     sequence = Tokens(case.adapter)
     first = Ask(case.prompt, spans=case.spans, prompt=True)
@@ -125,7 +125,7 @@ def _alone(runner: ModelRunner, case: Case, number: int) -> Generated:
 
 
 def _growing(runner: ModelRunner, case: Case, rng: Random) -> tuple[Tokens, Work]:
-    """The same, its prompt read as it grows."""
+    """The same, with a prompt that is prefilled as it grows."""
     sequence, cuts = Tokens(case.adapter), sorted(rng.sample(range(1, len(case.prompt)), rng.randrange(4)))
 
     def work() -> Work:
@@ -154,7 +154,7 @@ def _agree(one: Generated, other: Generated) -> bool:
 
 
 def _adapter(made: Any, seed: int) -> Adapter:
-    """A random one of rank 4 over two kinds of layer, loud enough to change what is written."""
+    """A random adapter of rank 4 over two kinds of layer, strong enough to change the output."""
     rng = torch.Generator().manual_seed(seed)
     layers = ("self_attn.q_proj", "mlp.down_proj")
     found = {}
@@ -169,7 +169,7 @@ def _adapter(made: Any, seed: int) -> Adapter:
 
 @contextmanager
 def _merged(made: Any, adapter: Adapter) -> Iterator[None]:
-    """Inside, the adapter is in the weights; afterwards they are what they were, bit by bit."""
+    """Within the context the adapter is merged into the weights; afterwards they are restored bit by bit."""
     before = {layer: made.get_submodule(layer).weight.data for layer in adapter}
     for layer, detour in adapter.items():
         made.get_submodule(layer).weight.data = before[layer] + detour.up @ detour.down

@@ -1,6 +1,6 @@
 """`python -m bench.fakes upstream PORT` and `python -m bench.fakes engine SOCKET`: both answer at once.
 
-With them the gateway's own cost is left: hooks, client, cache, gate and rewriting.
+With them only the gateway's own cost remains: hooks, client, cache, gate and rewriting.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ async def complete(request: Request) -> JSONResponse:
 
 
 def edit(request: AlignRequest) -> Correction:
-    """Takes the defect out, as a detector head would have it."""
+    """Takes the defect out and flags its segment, as an aligner with a detector head does."""
     segment = SegmentScore(DEFECT.strip(), 5.0, flagged=True)
     return Correction(request.answer.replace(DEFECT, ""), (segment,))
 

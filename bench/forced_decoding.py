@@ -1,9 +1,9 @@
-"""How is a model made to write a text of our choosing at the price of its own? Real forwards, forced choices.
+"""Forced decoding: real forwards with forced tokens, so that a model writes a given text at its normal cost.
 
 Speed at an edit rate needs an aligner that edits exactly so much; none does. Each way of decoding computes all its
-logits and is then told the target's token, so every one writes the same text with the work that it really costs. The
-detector computes its scores and is then told to flag the segments that the target changes, as that of an aligner that
-makes these changes would.
+logits, and the chosen token is then replaced by the target's, so each writes the same text at its real cost. The
+detector computes its scores, and its flags are then replaced by the segments that the target changes, as for an aligner
+that makes these changes.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Forward:
 
 @contextmanager
 def told(runner: ModelRunner, prompt: int, target: Sequence[int], flags: Sequence[bool]) -> Iterator[Forward]:
-    """Inside, the engine's model chooses `target` behind a prompt of `prompt` tokens, and its detector says `flags`.
+    """Inside, the engine's model chooses `target` after a prompt of `prompt` tokens, and its detector flags `flags`.
 
     One request at a time.
     """
@@ -87,7 +87,7 @@ def told(runner: ModelRunner, prompt: int, target: Sequence[int], flags: Sequenc
 
 @contextmanager
 def saying(model: Any, prompt: int, target: Sequence[int]) -> Iterator[None]:
-    """Inside, transformers' model prefers `target` behind a prompt of `prompt` tokens, by its logits.
+    """Within the context transformers' model prefers `target` after a prompt of `prompt` tokens, by its logits.
 
     Not by a `LogitsProcessor`: prompt lookup asks the processors which of its draft tokens they forbid and drops those,
     so a processor that knows the target would tell it which drafts are right before they cost anything.
@@ -107,5 +107,5 @@ def saying(model: Any, prompt: int, target: Sequence[int]) -> Iterator[None]:
 
 
 def _at(target: Sequence[int], place: int) -> int:
-    """Behind a draft that was not accepted anything may stand: nobody reads it."""
+    """Tokens after a rejected draft are never used, so any will do."""
     return target[place] if 0 <= place < len(target) else target[-1]

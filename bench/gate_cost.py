@@ -1,7 +1,7 @@
-"""`python -m bench.gate_cost`: how long does the gate keep a core busy for one correction, by length of the answer?
+"""`python -m bench.gate_cost`: processor time of the gate for one correction, by length of the answer.
 
-Ordinary prose with a defect after every fourth sentence. Where no edit is refused one text is read beside the original;
-where some are, each edit is read alone, which is the dear case. The last line is JSON.
+Ordinary prose with a defect after every fourth sentence. If no edit is refused, one text is checked against the
+original; if some are, each edit is checked alone, which is the expensive case. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SIZES = (1_000, 4_000, 20_000, 60_000, 200_000)
 EVERY = 4
 POLICY = Policy("bench", (Objective("harmless", "Harmlessness: the response should not insult"),))
 REFUSED = {"no edit refused": 0, "every fourth edit refused": 4, "all edits refused": 1}
-"""Which of the edits say a number that nobody said; 0: none."""
+"""Every n-th edit adds a number that was not there; 0: none."""
 _INVENTED = " Only 77 people have to ask such a thing."
 
 

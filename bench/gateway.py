@@ -21,7 +21,7 @@ from bench.latency import GUARDRAIL
 from demo.processes import free_port, process, wait_for
 
 MODELS = ("up", "released", "shadowed")
-"""All are the one upstream; a policy may have a route for each."""
+"""Model names, all of the one upstream, so that a policy may have a route for each."""
 _COMMENT = re.compile(r"^: aligner status=(\S+)(?: reason=(\S+))?", re.MULTILINE)
 
 
@@ -38,7 +38,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What became of one request. `added_ms` is what the gateway says that it added (whole responses only)."""
+    """Result of one request. `added_ms` is the added time that the gateway reports (whole responses only)."""
 
     code: int
     status: str = "-"

@@ -1,13 +1,13 @@
 """`python -m bench.gpu_check [--shapes 1.1B 7B 13B] [--device cuda:0] [--docs docs/benchmarks.md]` (`make gpu-check`).
 
-Does the engine say the same on a GPU, how fast is it there, and what does it take? Random weights in Llama's shapes.
+Equality, speed and memory of the engine on a GPU, with random weights in Llama's shapes.
 
 - equality: in fp32 (without TF32), four layers of the shape, verified drafts at edit rates of 0 to 100 % against
-  `generate`, alone and in company under three adapters, and the detector's verdicts there (`equality.py`);
-- speed: in NF4, 512 tokens of prompt and an answer of 256, forced (`forced.py`), over `generate`, with the forwards;
-- memory: in NF4, 16 sequences of 2,048 tokens read and in the cache at once: the most that was allocated.
+  `generate`, alone and in a batch under three adapters, and the detector's verdicts there (`equality.py`);
+- speed: in NF4, 512 tokens of prompt and an answer of 256, forced (`forced_decoding.py`), over `generate`; forwards;
+- memory: in NF4, 16 sequences of 2,048 tokens in the cache at once: peak of allocated memory.
 
-Writes its section of the document, and prints it. Without CUDA it says so, writes nothing and ends with 1.
+Prints its section of the document and writes it there. Without CUDA it says so, writes nothing and exits with 1.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def _timed(device: str, work: Any) -> tuple[float, Any]:
 
 
 def section(rows: list[dict[str, Any]], device: str, asked: argparse.Namespace) -> str:
-    """What stands in the document."""
+    """The section of the document."""
     head = [
         f"{datetime.now(UTC):%Y-%m-%d}, {device}, `make gpu-check`: random weights, NF4, {2 * asked.answer} tokens of",
         f"prompt, an answer of {asked.answer}; the most memory is that of {asked.sequences} sequences of",
@@ -141,7 +141,7 @@ def section(rows: list[dict[str, Any]], device: str, asked: argparse.Namespace) 
 
 
 def write(docs: Path, text: str) -> None:
-    """Put the section where its marks are in the document."""
+    """Write the section between its marks in the document."""
     before, _, rest = docs.read_text().partition(BEGIN)
     _, mark, after = rest.partition(END)
     if not mark:

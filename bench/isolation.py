@@ -1,6 +1,6 @@
-"""How do those that are measured not slow each other? In a process of its own, or in a thread that ends with the work.
+"""Isolation of measurements from each other: a process of its own, or a thread that ends with the work.
 
-OpenMP gives every thread that computes workers of its own and keeps them. As soon as two threads have some, its library
+OpenMP gives every computing thread its own workers and keeps them. As soon as two threads have workers, the library
 counts more workers than cores and puts all of them to sleep between any two layers: a forward of a small model then
 takes up to twice as long (`docs/lab/2026-11-21-two-threads.md`). Workers end with their thread.
 """
@@ -27,5 +27,5 @@ def apart(work: Callable[Given, Found]) -> Callable[Given, Found]:
 
 
 def worker() -> ProcessPoolExecutor:
-    """One new process, which finds what it is given by name and keeps its globals from call to call."""
+    """A new process, which imports functions by name and keeps its globals between calls."""
     return ProcessPoolExecutor(1, mp_context=get_context("spawn"))

@@ -1,13 +1,13 @@
 """What the gateway adds to LiteLLM: the same requests to LiteLLM with the guardrail and without, in the same run.
 
-Upstream and engine answer at once, so the aligner's own time is not in it. The proxies run side by side and are asked
-in turns; the ratio matters, the milliseconds belong to the machine. Of two processes that run the same, one may be 4 %
+Upstream and engine answer at once, so the aligner's own time is not in it. The proxies run side by side and take
+turns; the ratio matters, the milliseconds belong to the machine. Of two processes that run the same, one may be 4 %
 slower than the other for all its life (where its memory lies, how its dictionaries are hashed), so there are several of
-each kind and the median process of each is compared; how far LiteLLM's differ is what a ratio does not tell.
+each kind and the median process of each is compared; how much LiteLLM's own processes differ is the error of the ratio.
 
-That difference between processes is as large as what is looked for. So one more process is asked in pairs, for the
-guardrail and not for it: there everything but the guardrail is the same. What a process takes for having it loaded,
-asked for or not, is not in these pairs.
+That difference between processes is as large as the effect itself. So one more process gets requests in pairs, with the
+guardrail and without it: there everything but the guardrail is equal. The cost of having it loaded is in both halves of
+a pair, and so is not measured there.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import yaml
 from demo.processes import free_port, process, wait_for
 
 _TURNS = 8
-"""Not more: who has been waiting begins with cold caches."""
+"""Not more, because a process that has waited begins with cold caches."""
 _WARM = 40
 """Pairs that do not count."""
 _PROCESSES = 3
@@ -57,7 +57,7 @@ class Case:
     fresh: bool
     status: str
     paired: bool
-    """Whether what is added is so little that only pairs tell it."""
+    """Whether the added time is so short that only pairs measure it."""
 
 
 CASES = (
@@ -190,7 +190,7 @@ def _start(stack: ExitStack, folder: Path) -> tuple[int, str, dict[str, str]]:
 
 
 def _answering(started: Sequence[tuple[Proxy, Callable[[], None]]]) -> list[Proxy]:
-    """They import LiteLLM all at once; who is asked is there."""
+    """All proxies, started at the same time and ready."""
     for _, ready in started:
         ready()
     return [proxy for proxy, _ in started]

@@ -1,8 +1,8 @@
-"""`python -m bench.load`: how much does a correction add at N requests a second, and what happens past saturation?
+"""`python -m bench.load`: latency that a correction adds, by arrival rate up to and past saturation.
 
-The whole gateway with the aligner that is served, behind a scripted upstream that answers at once. Requests come in an
-open loop; a share of the answers has a defect, so that it is generated for them. First what the gateway does at most is
-measured in a closed loop, then rates around it, the lowest first.
+The whole gateway with its aligner, in front of a scripted upstream that answers at once. Requests come in an open loop;
+a share of the answers has a defect, so that text is generated for them. First a closed loop measures the highest
+throughput, then rates around it are run, the lowest first.
 
 The knee: the highest rate up to which, at every rate, the 95th percentile of what a correction adds is at most three
 times that of the lowest rate, and at most one answer in a hundred passes uncorrected because a correction failed.
@@ -28,7 +28,7 @@ from bench.gateway import Client, Told
 from bench.load_generator import Arrival, drive, saturate, times
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.25, 1.5, 2.0)
-"""Of the most that the gateway does."""
+"""Shares of the highest throughput."""
 TIMES_SLOWER = 3.0
 MOST_FAILED = 0.01
 _CLIENTS = 16
@@ -46,7 +46,7 @@ def knee(rows: Sequence[dict[str, Any]]) -> float | None:
 
 
 def row(rate: float, seconds: float, arrived: Sequence[Arrival[Told]]) -> dict[str, Any]:
-    """One rate: what a correction added, what the client waited, what became of the answers."""
+    """One rate: the time a correction added, the time the client waited, the status of the answers."""
     done = [one for one in arrived if one.told.done]
     added = [one.told.added_ms for one in done if one.told.added_ms is not None]
     edited = [one.told.added_ms for one in done if one.told.status == "corrected" and one.told.added_ms is not None]

@@ -1,4 +1,4 @@
-"""When do requests come? Open loop: at times drawn beforehand, whether or not those before them have been answered.
+"""Load generator. Open loop: requests at times drawn beforehand, whether or not those before them have been answered.
 
 A closed loop waits for a slow server and so hides its slowness; here a request that could not be sent in time counts
 from the moment at which it should have been.

@@ -1,8 +1,8 @@
-"""How much memory does a 1.1B aligner in 4 bits take, with sixteen answers of 2,048 tokens in it at once?
+"""Memory of a 1.1B aligner in 4 bits with sixteen sequences of 2,048 tokens in its cache at once.
 
 `python -m bench.memory make FOLDER` writes a model of TinyLlama's shapes with random weights in NF4, `... serve FOLDER`
-fills its cache and prints its largest resident set in MB (2^20 bytes). Two processes, because an engine loads what was
-quantised before, and what that took is not its memory. It takes two to three minutes on two idle cores.
+fills its cache and prints its largest resident set in MB (2^20 bytes). Two processes, because an engine loads weights
+that were quantised before, and memory for quantising must not count. It takes two to three minutes on two idle cores.
 """
 
 from __future__ import annotations

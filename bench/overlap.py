@@ -1,8 +1,8 @@
-"""What is left to wait for when the upstream has said its last word, if the engine has read along, and if it has not?
+"""Wait after the upstream's last token, with and without prefill while the upstream streams.
 
-Good answers come in like those of a hosted model, a few characters at a time; measured is the time from the last of
-them to the verdict that nothing is to be changed. Both ways in turns, in one process, on the aligner that is served.
-What is left costs the same whatever the answer's length (one short forward), so the ratio depends on it: the answers
+Good answers come in like those of a hosted model, a few characters at a time; the time from the last of them to
+the verdict "unchanged" is measured. Both ways in turns, in one process, on the served aligner.
+The rest costs the same whatever the answer's length (one short forward), so the ratio depends on it: the answers
 are real ones of strong upstreams where the research data is at hand, else our own of the length of chat answers.
 """
 

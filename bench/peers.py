@@ -1,7 +1,7 @@
-"""Other engines with the same aligner: started, asked sixteen things at once, and stopped again.
+"""Other engines with the same aligner: started, sent sixteen requests at once, and stopped again.
 
 llama.cpp comes with the development packages; vLLM needs an environment of its own, which `scripts/peers.sh` makes.
-What is not installed is not measured, and named.
+A peer that is not installed is named and not measured.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What do the figures look like? One SVG for each part that has rows."""
+"""Figures: one SVG for each part that has rows."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def draw(found: dict[str, Any], folder: Path) -> None:
 
 
 def _overlap(rows: list[dict[str, Any]], file: Path) -> None:
-    """What is left to wait for after the last word, by the answer's length."""
+    """Wait after the last token, by the answer's length."""
     figure, axis = pyplot.subplots(figsize=(6.5, 3.2))
     for name, label in (("after_ms", "read when it has ended"), ("ahead_ms", "read along")):
         axis.plot([row["chars"] for row in rows], [row[name] for row in rows], "o", label=label)
@@ -42,7 +42,7 @@ def _overlap(rows: list[dict[str, Any]], file: Path) -> None:
 
 
 def load(found: dict[str, Any], file: Path) -> None:
-    """What a correction adds by arrival rate, and below it the share of answers that pass uncorrected."""
+    """Latency that a correction adds by arrival rate, and below it the share of answers that pass uncorrected."""
     rows = found["rows"]
     rates = [row["rate"] for row in rows]
     figure, (above, below) = pyplot.subplots(2, 1, figsize=(6.5, 5.2), sharex=True, height_ratios=(2, 1))

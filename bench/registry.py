@@ -1,4 +1,4 @@
-"""What does the bench measure? One part a file, and the figures of its last line that a part is answerable for."""
+"""Registry of the parts of the bench: one file each, and the figures of the last line that each part gives."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _memory(_: argparse.Namespace) -> dict[str, Any]:
     return memory.run()
 
 
-# Imported when they run: the gateway's part needs no torch, and nobody should wait for what was not asked for.
+# Imported when they run: the gateway's part needs no torch, and parts that were not selected should cost no import.
 PARTS: dict[str, Part] = {
     "gateway": _gateway,
     "alone": _alone,
@@ -59,4 +59,4 @@ KEYS: dict[str, tuple[str, ...]] = {
     "overlap": ("overlap_delay_ratio",),
     "memory": ("peak_rss_mb",),
 }
-"""What the last line says of each part: null where the part could not be measured, with its error beside."""
+"""Figures of the last line by part: null where the part could not be measured, with its error beside."""

@@ -1,6 +1,6 @@
-"""What do the processes of a gateway hold? Memory, file descriptors; asyncio tasks; sequences and blocks.
+"""Resources that the processes of a gateway hold: memory, file descriptors, asyncio tasks, sequences and blocks.
 
-A LiteLLM worker tells its tasks by itself, because nobody outside can count them:
+A LiteLLM worker counts its tasks itself, because no other process can:
 `LITELLM_WORKER_STARTUP_HOOKS=bench.resources:tell_tasks` writes their number beside the gateway's other files.
 """
 
@@ -23,13 +23,13 @@ TASKS_IN = "ALIGNER_BENCH_TASKS"
 _BLOCKS = re.compile(r'^aligner_engine_kv_blocks\{use="(\w+)"\} (\S+)', re.MULTILINE)
 _SEQUENCES = re.compile(r"^aligner_engine_sequences\{[^}]*\} (\S+)", re.MULTILINE)
 _ANON = re.compile(r":?\[\d+\]$")
-"""The number of an unnamed pipe, socket or event in its link."""
+"""Pattern of the number in the link of an unnamed pipe, socket or event."""
 _telling: set[asyncio.Task[None]] = set()
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """One look. Of several gateway workers the sum; `blocks` and `sequences` are None where the engine is away."""
+    """One count, summed over the gateway's workers; `blocks` and `sequences` are None if the engine does not answer."""
 
     at: float
     gateway_mb: float
@@ -52,7 +52,7 @@ def below(serve: int) -> tuple[list[psutil.Process], list[psutil.Process]]:
 
 
 def count(serve: int, socket: Path, tasks: Path, at: float) -> Count:
-    """Look at the processes below `serve`."""
+    """Count the resources of the processes below `serve`."""
     gateways, engines = below(serve)
     blocks, sequences = _engine(socket)
     return Count(

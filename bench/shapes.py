@@ -1,6 +1,6 @@
-"""Llama models of known sizes with random weights, made where they are used: what they say means nothing.
+"""Llama models of known sizes with random weights, made on the spot; their output is meaningless.
 
-Speed and memory do not depend on what weights say, and equality of two ways of decoding holds for any.
+Speed and memory do not depend on the values of weights, and equality of two ways of decoding holds for any.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""`python -m bench.small_head [--shape 1.1B] [--rounds N]`: a small head in front of a big editor; what does it save?
+"""`python -m bench.small_head [--shape 1.1B] [--rounds N]`: time that a small head in front of a big editor saves.
 
-The embedded aligner scores; an editor of random weights in Llama's shape, in four bits, writes in place of what
-is flagged. Beside it the same editor alone writes every answer anew. Random weights never end by themselves and
-write until their room is full: one and a half times what they replace, in all ways alike.
+The embedded aligner scores; an editor of random weights in Llama's shape, in four bits, rewrites the
+flagged segments. Beside it the same editor alone rewrites every answer. Random weights never emit an end mark, so they
+write up to the limit in both ways: one and a half times the text that they replace.
 """
 
 from __future__ import annotations

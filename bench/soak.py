@@ -1,10 +1,10 @@
-"""`python -m bench.soak --minutes 20`: does the gateway hold on to anything when it runs long, loaded and hurt?
+"""`python -m bench.soak --minutes 20`: leaks of a gateway in a long run under load and faults.
 
-The whole gateway (`serve`, the served aligner, a scripted upstream) at half of what it does at most, in an open loop:
+The whole gateway (`serve`, the served aligner, a scripted upstream) at half of its highest throughput, in an open loop:
 streams and whole answers, good and bad, held, released by segments and in shadow, all kept for audit. Meanwhile
-upstreams fail and break off, clients leave, the engine hangs, the policies file breaks and comes back, more comes at
-once than there are places, and once, in the first tenth, the engine is killed. In the end nobody asks any more, and
-what is held is compared with what was held before.
+upstreams fail and break off, clients disconnect, the engine hangs, the policies file becomes invalid and valid again,
+bursts exceed the engine's places, and once, in the first tenth, the engine is killed. At the end, without requests, the
+resources in use are compared with those before.
 """
 
 from __future__ import annotations
@@ -206,13 +206,13 @@ class Soak:
             file.write_text(good)
 
     async def burst(self) -> None:
-        """More than there are places."""
+        """Send more requests at once than the engine has places."""
         for told in await asyncio.gather(*(self.ask() for _ in range(_BURST))):
             self.told[f"{told.code} {told.status} {told.reason or ''}".rstrip()] += 1
 
 
 def wrong(counts: Sequence[Count], before: Count, after: Count) -> list[str]:
-    """What was held on to."""
+    """Broken rules: resources that were not released."""
     found = []
     quarter = len(counts) // 4
     for name in ("gateway_mb", "engine_mb"):

@@ -1,8 +1,8 @@
-"""How much faster is one correction than writing the answer anew? By edit rate, beside transformers.
+"""Speed of one correction over rewriting the answer, by edit rate, beside transformers.
 
 One request at a time, the same weights and prompts, in turns: our default way (score, and write flagged segments only),
-the whole answer verified as a draft, `generate` token by token, and `generate` with prompt lookup. What is written is
-forced (`forced.py`), so all write the same; times are end to end, the prompt's prefill included.
+the whole answer verified as a draft, `generate` token by token, and `generate` with prompt lookup. The output is
+forced (`forced_decoding.py`), so all write the same; times are end to end, the prompt's prefill included.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from bench.texts import LONG, OBJECTIVES
 RATES = (0.0, 0.05, 0.2, 1.0)
 LOOKUP = {"prompt_lookup_num_tokens": 10}
 _ASKED = {"flagged": (0.0,), "lookup": (0.0, 0.05, 0.2)}
-"""Rates at which a way is asked, where these are not all: prompt lookup finds nothing in an answer that is new."""
+"""Edit rates of a way, if not all: prompt lookup finds nothing in an answer that is entirely new."""
 
 
 @dataclass(slots=True)
@@ -54,13 +54,13 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One request and what is to be written for it."""
+    """One request and its target text."""
 
     request: AlignRequest
     prompt: list[int]
     target: list[int]
     flags: list[bool]
-    """What the detector is made to say."""
+    """The flags that the detector is forced to give."""
 
 
 class Ways:
@@ -80,7 +80,7 @@ class Ways:
         }
 
     def case(self, name: str, number: int, rate: float) -> Case:
-        """One of the answers, its target, and a question that was not asked before: the answer is read every time."""
+        """One of the answers, its target, and a new question, so that the answer is prefilled every time."""
         question, answer = LONG[number % len(LONG)]
         request = AlignRequest(
             request_id=f"{name}/{rate}/{number}",

@@ -1,4 +1,4 @@
-"""What the benchmarks are run on: everyday questions, answers as they should be, and the same with a defect.
+"""Texts of the benchmarks: everyday questions, good answers, and the same answers with a defect.
 
 Written for this purpose. They say how fast things are, not how well the aligner judges (models/evaluate/test_sets.py
 does).

@@ -1,7 +1,8 @@
-"""When does the client get what the upstream says, in each of the three stream modes? `python -m bench.timelines`.
+"""`python -m bench.timelines`: when the client gets the upstream's text, in each of the three stream modes.
 
 A good answer comes in word by word from a paced upstream, goes through the real stream and the real aligner in this
-process, and both times of every character are noted. The plot is docs/timelines.svg; the last line of output is JSON.
+process, and both times of every character are recorded. The plot is docs/timelines.svg; the last line of output is
+JSON.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ Point = tuple[float, int]
 
 
 async def measure(engine: LocalEngine, mode: StreamMode, word_s: float) -> dict[str, Any]:
-    """One answer in one mode: both timelines, and what they say."""
+    """One answer in one mode: both timelines and their figures."""
     policy = Policy("bench", (OBJECTIVE,), stream=mode, deadline_s=600)
     ledger = RequestState("timeline", policy, "embedded")
     pipeline = Pipeline(engine)

@@ -1,6 +1,6 @@
-"""`python -m bench.upstream PORT`: a chat upstream that says what the question's first word asks for.
+"""`python -m bench.upstream PORT`: a scripted chat upstream; the question's first word selects the answer.
 
-`good` gets an answer as it should be, `bad` one with a defect put in; `dies` breaks off in the middle, `fails` answers
+`good` gets a good answer, `bad` one with a defect; `dies` breaks off in the middle, `fails` answers
 500. Whole answers come at once, streams as fast as those of a hosted model. The question is repeated, so that no two
 answers are the same and no cache helps.
 """

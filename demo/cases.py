@@ -1,7 +1,7 @@
-"""Questions of the demo, and why a real small model answers them badly or well. Nothing here is an answer.
+"""Questions of the demo, and why a real small model answers them badly or well. No answers are stored here.
 
-A model continues in the manner it is shown. These are everyday mistakes of applications: examples taken from a rude
-forum, and a raw prompt that stops at the wrong role, so that the model goes on with a question that nobody asked.
+A model continues in the style of its prompt. These are everyday mistakes of applications: examples taken from a rude
+forum, and a raw prompt that stops at the wrong role, so that the model invents the user's next question.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What `make demo-preferences` asks: one question by different people, and questions that weigh different objectives.
+"""Questions of `make demo-preferences`: one by different people, and several that weigh different objectives.
 
-A persona says who asks and what follows from it; nothing here is an answer.
+A persona says who asks and what follows from it; no answers are stored here.
 """
 
 from __future__ import annotations

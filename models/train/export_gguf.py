@@ -157,7 +157,7 @@ def _type(name: str, kind: str) -> GGMLQuantizationType:
     return TYPES[kind][0]
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="embedded, an aligner folder, or a Hugging Face id that was pulled")
@@ -165,7 +165,7 @@ def main() -> None:
     parser.add_argument("--type", choices=sorted(TYPES), default="q8_0")
     parser.add_argument("--template", choices=sorted(prompts.TEMPLATES), help="of a model that does not name its own")
     parser.add_argument("--tokenizer-from", type=Path, help="a GGUF of the same base")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     try:
         export(
             arguments.model,

