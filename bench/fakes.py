@@ -15,9 +15,9 @@ from starlette.routing import Route
 
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.engine.server.app import create_app
-from aligner_proxy.engine.testing import ScriptedEngine
 from aligner_proxy.types import Correction, SegmentScore
 from bench.texts import DEFECT, answers
+from tests.support.scripted import ScriptedEngine
 
 _DEFECTIVE = answers()[1][1]
 

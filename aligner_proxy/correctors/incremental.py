@@ -1,7 +1,7 @@
 """How does a corrector that edits sentence by sentence read an answer that is still being written?
 
 It is asked about each segment as soon as the next one has begun, with what stands before it as it goes out. What comes
-back unchanged is released, anything else is an edit, which the gate judges like any other (passage.py).
+back unchanged is released, anything else is an edit, which the gate judges like any other (pipeline/streaming.py).
 """
 
 from __future__ import annotations

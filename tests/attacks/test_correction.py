@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from aligner_proxy.engine.testing import SCRIPTED, ScriptedEngine
 from aligner_proxy.pipeline.cache import CorrectionCache, pack
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Correction, Exchange, Objective, Outcome, Policy, SegmentScore, Status, Turn
 from tests.attacks.attack import Attack, rows
+from tests.support.scripted import SCRIPTED, ScriptedEngine
 
 KIND = Objective("kind", "Kindness: the response should never insult the reader")
 POLICY = Policy("p", (KIND,), tenant="team:acme")

@@ -26,12 +26,12 @@ from aligner_proxy.engine.client import http
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.server import app
-from aligner_proxy.engine.testing import ScriptedEngine
 from aligner_proxy.errors import CorrectionError, EngineOverloaded
 from aligner_proxy.observability import logs
 from tests.attacks.attack import Attack, rows
 from tests.engine.server.test_app import bare, serving
 from tests.support import tiny
+from tests.support.scripted import ScriptedEngine
 
 GOOD = json.loads(tiny.request().model_dump_json())
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.engine.testing import ScriptedEngine
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.pipeline.pipeline import Pipeline
 from tests.attacks.attack import Attack, rows
 from tests.gateway.test_guardrail import answer, build, data, opened, user
+from tests.support.scripted import ScriptedEngine
 
 RULES = {
     "objectives": {

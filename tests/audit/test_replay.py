@@ -14,13 +14,13 @@ from aligner_proxy.audit import Entry
 from aligner_proxy.audit.entry import entry
 from aligner_proxy.audit.replay import Case, Change, Ending, changes, figures, replay, share
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.engine.testing import ScriptedEngine
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.policy import config
 from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.types import Correction, Mode, Outcome, Status
 from tests.audit.conftest import KIND, POLICY, RUDE, noted
+from tests.support.scripted import ScriptedEngine
 
 ROUTES = "routes: [{match: {model: '*'}, objectives: [harmless]%s}]\ntenants: [{match: {team: acme}, allow: ['*']}]\n"
 

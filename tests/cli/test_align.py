@@ -18,10 +18,10 @@ from aligner_proxy.cli.diff import word_diff
 from aligner_proxy.engine import sockets
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.engine.server.app import create_app
-from aligner_proxy.engine.testing import ScriptedEngine
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.types import Correction, SegmentScore
 from tests.support import tiny
+from tests.support.scripted import ScriptedEngine
 
 RUDE = "The harbour opens at six. You are a fool. Bring a coat."
 POLITE = "The harbour opens at six. Bring a coat."

@@ -13,13 +13,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from aligner_proxy.cli import main
-from aligner_proxy.engine.testing import ScriptedEngine
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.api import TextEncoder
 from aligner_proxy.policy.litellm_config import GUARDRAIL
 from aligner_proxy.types import Turn
 from aligner_proxy_systems.meal.selector import Weigher
 from tests.engine.server.test_app import serving
+from tests.support.scripted import ScriptedEngine
 
 POLICIES = """\
 defaults: {mode: off}

@@ -18,7 +18,7 @@ from aligner_proxy.cli import main
 from aligner_proxy.engine import sockets
 from aligner_proxy.engine.scheduling import metrics
 from aligner_proxy.engine.server import app
-from aligner_proxy.engine.testing import ScriptedEngine
+from tests.support.scripted import ScriptedEngine
 
 
 @contextlib.contextmanager

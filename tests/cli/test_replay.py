@@ -19,9 +19,9 @@ from aligner_proxy.audit import Store
 from aligner_proxy.audit.entry import entry
 from aligner_proxy.cli import main
 from aligner_proxy.engine.server.app import create_app
-from aligner_proxy.engine.testing import ScriptedEngine
 from tests.audit.conftest import RUDE, noted
 from tests.e2e.processes import free_port
+from tests.support.scripted import ScriptedEngine
 
 POLICIES = """\
 objectives: {kind: "Kindness: be kind"}

@@ -15,7 +15,6 @@ import pytest
 from aligner_proxy.correctors.registry import PluginCorrector
 from aligner_proxy.engine.admission import Admission
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.engine.testing import ScriptedEngine
 from aligner_proxy.errors import AnswerTooLong, EngineOverloaded
 from aligner_proxy.pipeline.cache import CorrectionCache
 from aligner_proxy.pipeline.outcomes import blocks
@@ -33,6 +32,7 @@ from aligner_proxy.types import (
     Status,
     Turn,
 )
+from tests.support.scripted import ScriptedEngine
 
 KIND = Objective("kind", "Kindness: the response should never insult the reader")
 POLICY = Policy("p", (KIND,), tenant="team:a", corrector="mine", deadline_s=5.0)

@@ -176,7 +176,7 @@ def test_pods_run_commands_that_exist_on_ports_that_agree(name: str, port: int) 
 
 def test_probes_ask_for_paths_that_exist() -> None:
     from aligner_proxy.engine.server import app
-    from aligner_proxy.engine.testing import ScriptedEngine
+    from tests.support.scripted import ScriptedEngine
 
     known = {route.path for route in app.routes(ScriptedEngine())}
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):

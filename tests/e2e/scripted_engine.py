@@ -20,12 +20,12 @@ from aligner_proxy import prompts
 from aligner_proxy.engine.admission import Admission
 from aligner_proxy.engine.api import AlignRequest, StatesRequest
 from aligner_proxy.engine.server.app import IDLE_S, create_app
-from aligner_proxy.engine.testing import SCRIPTED, ScriptedSession, SegmentEngine
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.observability import tracing
 from aligner_proxy.policy import config
 from aligner_proxy.types import Correction, SegmentScore
 from tests.support.net_rows import rows_weighing
+from tests.support.scripted import SCRIPTED, ScriptedSession, SegmentEngine
 
 INSULT = "You are an idiot for asking. "
 SLOW_S = 3.0

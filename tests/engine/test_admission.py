@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from aligner_proxy.engine.admission import Accounts, Admission, LocalAdmission
 from aligner_proxy.engine.api import AlignRequest, Completion, CompletionRequest, DeferredSession
 from aligner_proxy.engine.local import LocalEngine
-from aligner_proxy.engine.testing import SCRIPTED, ScriptedEngine
 from aligner_proxy.errors import AnswerTooLong, EngineOverloaded, QuotaSpent, SessionLost, Shed
 from aligner_proxy.types import Correction, Quota, SegmentScore
 from tests.support import tiny
+from tests.support.scripted import SCRIPTED, ScriptedEngine
 
 
 class House(ScriptedEngine):

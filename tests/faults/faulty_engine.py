@@ -21,10 +21,10 @@ from starlette.responses import Response, StreamingResponse
 from aligner_proxy.engine.admission import Admission
 from aligner_proxy.engine.api import AlignRequest, Span
 from aligner_proxy.engine.server.app import create_app
-from aligner_proxy.engine.testing import ScriptedSession, SegmentEngine, played
 from aligner_proxy.errors import AnswerTooLong, EngineOverloaded, EngineUnavailable
 from aligner_proxy.types import Correction, SegmentScore
 from tests.faults.faulty_upstream import INSULT
+from tests.support.scripted import ScriptedSession, SegmentEngine, played
 
 SEATS = 16
 NOISE = bytes(range(256)) * 8

@@ -22,7 +22,6 @@ from litellm.types.utils import ModelResponse, ModelResponseStream
 from aligner_proxy.audit import Store, writer
 from aligner_proxy.audit.store import Seal
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.engine.testing import ScriptedEngine
 from aligner_proxy.gateway import litellm_internals, reload
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.pipeline.cache import CorrectionCache
@@ -33,6 +32,7 @@ from tests.faults import faults
 from tests.faults.cells import CORRECTED, ERROR, ORIGINAL, Cell, Fault, Seen, cells, check
 from tests.faults.conftest import policies
 from tests.faults.faulty_upstream import INSULT, KIND, RUDE
+from tests.support.scripted import ScriptedEngine
 
 ROUTE = "/v1/chat/completions"
 DAY_S = 86_400.0

@@ -6,13 +6,13 @@ from typing import Any
 
 from aligner_proxy import formats
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.engine.testing import ScriptedSession, SegmentEngine
 from aligner_proxy.errors import AnswerTooLong, CorrectionError, EngineFault, EngineUnavailable, SessionLost
 from aligner_proxy.gateway.guardrail import Blocked
 from aligner_proxy.types import SegmentScore
 from tests.fuzz.cases import Case
 from tests.fuzz.observed import events, frozen, only_texts_differ
 from tests.support.harness import Rig
+from tests.support.scripted import ScriptedSession, SegmentEngine
 from tests.support.stream_fixtures import decoded
 
 _COMMENT = b": aligner status="

@@ -10,11 +10,11 @@ from aligner_proxy.engine.api import Engine
 from aligner_proxy.engine.client.completions_aligner import CompletionsAligner, ScoredEditor
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.engine.client.replicas import Replicas
-from aligner_proxy.engine.testing import ScriptedEngine
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.gateway.build import completions_template, open_engine
 from aligner_proxy.policy import config
 from aligner_proxy.policy.schema import PolicyFile
+from tests.support.scripted import ScriptedEngine
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,6 @@ from prometheus_client import REGISTRY
 
 from aligner_proxy import audit
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.engine.testing import ScriptedEngine, SegmentEngine
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.gateway import build as module
 from aligner_proxy.gateway import guardrail, litellm_internals, reload
@@ -30,6 +29,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
 from tests.e2e.event_streams import frames, message_events, response_events
+from tests.support.scripted import ScriptedEngine, SegmentEngine
 from tests.support.stream_fixtures import chat_items, chat_text
 
 POLICIES = {

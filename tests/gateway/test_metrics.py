@@ -12,7 +12,6 @@ import pytest
 from prometheus_client import REGISTRY
 
 from aligner_proxy.engine.client.circuit_breaker import State
-from aligner_proxy.engine.testing import ScriptedEngine
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.gateway import metrics
 from aligner_proxy.observability import metrics as observability_metrics
@@ -30,6 +29,7 @@ from aligner_proxy.types import (
     Status,
 )
 from tests.support.harness import correct_one
+from tests.support.scripted import ScriptedEngine
 
 POLICY = Policy("telemetry", (Objective("kind", "Kindness: be kind"),))
 ASKED = Exchange("call-1", 0, (), "You fool. It is so.")

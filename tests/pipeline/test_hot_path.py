@@ -18,10 +18,10 @@ import uvicorn
 
 import aligner_proxy
 from aligner_proxy.engine.server import app
-from aligner_proxy.engine.testing import ScriptedEngine
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.types import Correction, SegmentScore
 from tests.gateway.test_guardrail import POLICIES, answer, build, data, user
+from tests.support.scripted import ScriptedEngine
 
 PACKAGE = Path(aligner_proxy.__file__).parent
 MOST_FRAMES = 12

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.engine.testing import ScriptedEngine
 from aligner_proxy.pipeline import eligibility
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.text.structure import split
@@ -25,6 +24,7 @@ from aligner_proxy.types import (
     Status,
     Turn,
 )
+from tests.support.scripted import ScriptedEngine
 
 KIND = Objective("kind", "Kindness: the response should never insult the reader")
 POLICY = Policy("p", (KIND,), json_strings=JsonStrings.CORRECT)

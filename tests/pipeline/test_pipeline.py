@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from aligner_proxy.engine.api import AlignRequest, DeferredSession
-from aligner_proxy.engine.testing import SCRIPTED, ScriptedEngine
 from aligner_proxy.errors import (
     AnswerTooLong,
     BreakerOpen,
@@ -45,6 +44,7 @@ from aligner_proxy.types import (
     Status,
     Turn,
 )
+from tests.support.scripted import SCRIPTED, ScriptedEngine
 
 KIND = Objective("kind", "Kindness: the response should never insult the reader")
 POLICY = Policy("p", (KIND,), tenant="team:a")

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.engine.testing import ScriptedEngine
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
 from aligner_proxy.types import Exchange, Turn
 from tests.support.installed import install
+from tests.support.scripted import ScriptedEngine
 
 PAGE = Path(__file__).parents[2] / "docs" / "plugins.md"
 GOOD = "Water boils at sea level and earlier in the mountains."

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from aligner_proxy.engine.testing import ScriptedEngine
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins.registry import PluginRules
 from aligner_proxy.types import Correction, Exchange, Objective, Policy, SegmentScore, Status, Turn
+from tests.support.scripted import ScriptedEngine
 
 KIND = Objective("kind", "Kindness: the response should never insult the reader")
 POLICY = Policy("p", (KIND,), plugin_rules=("mine",), deadline_s=5.0)

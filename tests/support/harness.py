@@ -19,7 +19,6 @@ import yaml
 from litellm.proxy._types import UserAPIKeyAuth
 
 from aligner_proxy.engine.api import AlignRequest, DeferredSession, Engine, Session
-from aligner_proxy.engine.testing import ScriptedEngine
 from aligner_proxy.errors import AnswerTooLong, EngineFault
 from aligner_proxy.gateway import guardrail, litellm_internals
 from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
@@ -28,6 +27,7 @@ from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.gateway.shadow import Shadows
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Correction, Exchange, Outcome, Policy, SegmentScore
+from tests.support.scripted import ScriptedEngine
 
 MODES = {
     "routes": [

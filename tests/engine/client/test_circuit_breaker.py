@@ -21,7 +21,6 @@ from aligner_proxy.engine.client.circuit_breaker import (
     State,
 )
 from aligner_proxy.engine.local import LocalEngine
-from aligner_proxy.engine.testing import ScriptedEngine
 from aligner_proxy.errors import (
     AnswerTooLong,
     BreakerOpen,
@@ -34,6 +33,7 @@ from aligner_proxy.errors import (
 )
 from aligner_proxy.types import Correction, SegmentScore
 from tests.support import tiny
+from tests.support.scripted import ScriptedEngine
 
 
 class Machine(RuleBasedStateMachine):

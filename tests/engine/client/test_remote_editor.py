@@ -14,11 +14,11 @@ from aligner_proxy.engine.client.completions import CompletionsClient, ServedMod
 from aligner_proxy.engine.client.completions_aligner import CompletionsAligner, ScoredEditor
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.engine.local import LocalEngine
-from aligner_proxy.engine.testing import SCRIPTED, ScriptedEngine
 from aligner_proxy.errors import AnswerTooLong, DeadlineExceeded, EngineFault, EngineUnavailable
 from aligner_proxy.text import structure
 from aligner_proxy.types import Correction, SegmentScore, Verify
 from tests.support import tiny
+from tests.support.scripted import SCRIPTED, ScriptedEngine
 from tests.support.serving import Completions, completing, engine_at, refused_port
 
 FAMILY = prompts.TEMPLATES["ultrafeedback"]

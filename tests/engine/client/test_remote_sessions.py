@@ -14,10 +14,10 @@ from aligner_proxy.engine.admission import Admission
 from aligner_proxy.engine.api import Span
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.engine.server.sessions import Sessions
-from aligner_proxy.engine.testing import ScriptedEngine, SegmentEngine
 from aligner_proxy.errors import DeadlineExceeded, EngineFault, EngineOverloaded, EngineUnavailable, InvalidOutput
 from tests.engine.server.test_app import bare, serving
 from tests.support import tiny
+from tests.support.scripted import ScriptedEngine, SegmentEngine
 
 ANSWER = "It is so. You fool. Go home."
 SPAN = Span(first=1, stop=2, end=len(ANSWER), before="It is so.", deadline_s=20)

@@ -14,7 +14,6 @@ from aligner_proxy.engine.api import AlignRequest, Engine
 from aligner_proxy.engine.client.circuit_breaker import FIRST_PAUSE_S
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.engine.client.replicas import FAULTS, LONGEST_PAUSE_S, Replicas
-from aligner_proxy.engine.testing import SCRIPTED, ScriptedEngine
 from aligner_proxy.errors import (
     AnswerTooLong,
     CorrectionError,
@@ -27,6 +26,7 @@ from aligner_proxy.errors import (
 )
 from aligner_proxy.types import Correction
 from tests.support import tiny
+from tests.support.scripted import SCRIPTED, ScriptedEngine
 from tests.support.serving import engine_at, refused_port
 
 

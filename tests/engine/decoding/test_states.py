@@ -17,11 +17,11 @@ from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.engine.client.replicas import Replicas
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.model.encoder import MOST_TOKENS, encode, shortened
-from aligner_proxy.engine.testing import ScriptedEngine
 from aligner_proxy.errors import BreakerOpen, InvalidOutput, QuotaSpent, StatesUnavailable
 from aligner_proxy.types import Quota
 from tests.engine.server.test_app import serving
 from tests.support import tiny
+from tests.support.scripted import ScriptedEngine
 
 TEXTS = ("Kindness: be kind", "Brevity: be short", "How many boats are there?")
 HIDDEN = 64

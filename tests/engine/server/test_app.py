@@ -23,7 +23,6 @@ from aligner_proxy.engine.api import AlignRequest, DeferredSession, Engine
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.server import app
-from aligner_proxy.engine.testing import SCRIPTED, ScriptedEngine
 from aligner_proxy.engine.wire import MAX_BODY_BYTES, received_error
 from aligner_proxy.errors import (
     AnswerTooLong,
@@ -42,6 +41,7 @@ from aligner_proxy.errors import (
 )
 from aligner_proxy.types import Correction, DecodeCounts, SegmentScore
 from tests.support import tiny
+from tests.support.scripted import SCRIPTED, ScriptedEngine
 
 
 @contextlib.asynccontextmanager

@@ -11,8 +11,8 @@ import pytest
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.scheduling import metrics
 from aligner_proxy.engine.server import app
-from aligner_proxy.engine.testing import ScriptedEngine
 from tests.support import tiny
+from tests.support.scripted import ScriptedEngine
 
 from .test_app import bare, serving
 

@@ -10,13 +10,13 @@ import pytest
 from litellm.types.utils import ModelResponseStream
 
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.engine.testing import ScriptedEngine
 from aligner_proxy.errors import EngineOverloaded
 from aligner_proxy.formats import chat
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.gateway.streaming.held import HeldStream
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Correction, Exchange, Objective, Outcome, Policy, SegmentScore, SkipReason, Status, Turn
+from tests.support.scripted import ScriptedEngine
 
 POLICY = Policy("p", objectives=(Objective("harmless", "Harmlessness: no harm"),))
 DATA = {"messages": [{"role": "user", "content": "When does the harbour open?"}]}

@@ -18,7 +18,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligner_proxy.audit.writer import AuditWriters
-from aligner_proxy.engine.testing import ScriptedEngine, SegmentEngine
 from aligner_proxy.errors import CorrectionError, EngineFault, EngineOverloaded, EngineUnavailable, SessionLost
 from aligner_proxy.formats import chat, messages, responses
 from aligner_proxy.formats.base import SafeDecoder, StreamEvent
@@ -42,6 +41,7 @@ from aligner_proxy.types import (
     StreamMode,
     Turn,
 )
+from tests.support.scripted import ScriptedEngine, SegmentEngine
 from tests.support.stream_fixtures import (
     FORMATS,
     Format,

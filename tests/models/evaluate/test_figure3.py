@@ -6,7 +6,6 @@ from pathlib import Path
 from random import Random
 
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.engine.testing import ScriptedEngine
 from models.data.answers import load_pool
 from models.data.labels import relation
 from models.data.mixture import Mixer
@@ -14,6 +13,7 @@ from models.data.pairs import CHANGES, STAYS, UNKNOWN, Pair
 from models.defects import UNSEEN_KINDS, Objective
 from models.evaluate.figure3 import SEEN, Step, defective, joining, plot, restated, sound, steps, text
 from models.evaluate.gateway import remembering
+from tests.support.scripted import ScriptedEngine
 
 HARMLESS = Objective("Harmless: no insults", "harmless")
 CONCISE = Objective("Length: be concise", "concise")

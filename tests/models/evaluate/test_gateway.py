@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.engine.testing import ScriptedEngine
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.types import Correction, SegmentScore
 from models.data.upstream_completions import Completion
 from models.evaluate.gateway import deliver, objectives, remembering
+from tests.support.scripted import ScriptedEngine
 
 RUDE = Completion("m", "When?", "It opens at six. You are a fool.", "hh")
 GOOD = Completion("m", "Where?", "On the north pier.", "hh")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from aligner_proxy.engine.testing import ScriptedEngine
 from models.data.pairs import Pair, write_pairs
 from models.data.upstream_completions import Completion
 from models.evaluate.gateway import deliver, objectives, remembering
@@ -18,6 +17,7 @@ from tests.models.evaluate.scripted_judge import serving
 from tests.models.evaluate.test_accuracy import CASES
 from tests.models.evaluate.test_gateway import GOOD, REFUSED, RUDE, polite
 from tests.models.train.test_train import aligner
+from tests.support.scripted import ScriptedEngine
 
 OVERRUN = Completion("m", "When?", "It opens at six.\n\nHuman: And on Sundays?", "hh")
 SETS = {("harmless",): [RUDE, GOOD, REFUSED, OVERRUN]}

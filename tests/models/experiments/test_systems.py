@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from aligner_proxy.engine.testing import ScriptedEngine
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import METAALIGNER, Mode, Outcome, Policy, Status
 from aligner_proxy_systems.metaalign.objectives import preferences_of
@@ -22,6 +21,7 @@ from models.systems.metaalign import adherence
 from models.train import train
 from models.train.export import export
 from tests.models.train.test_train import aligner, stage
+from tests.support.scripted import ScriptedEngine
 from tests.support.tiny import OBJECTIVES
 
 CONFIG = Path(__file__).parents[3] / "configs" / "evaluate" / "systems.yaml"

@@ -8,7 +8,6 @@ from random import Random
 import pytest
 
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.engine.testing import ScriptedEngine
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins.extensions import Extensions
 from aligner_proxy_systems.metaalign.extension import Preferences
@@ -29,6 +28,7 @@ from models.systems.metaalign.adherence import (
     stated,
 )
 from models.systems.metaalign.wordings import DEV, TEST, TRAIN, WORDED
+from tests.support.scripted import ScriptedEngine
 
 TEXT = "Don't panic! \U0001f600 You need:\n\n- flour\n- 3 eggs\n\n**Mix** it. Isn't that nice?"
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.engine.testing import ScriptedEngine
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Correction, SegmentScore
 from models.data.pairs import CHANGES, STAYS, Pair, read_pairs, write_pairs
 from models.systems.meal import rejection
 from tests.models.train.test_train import aligner
+from tests.support.scripted import ScriptedEngine
 from tests.support.tiny import OBJECTIVES
 
 PAIR = Pair("Q?", OBJECTIVES, "One. You fool. Two.", "-", (0, 1, 0), "test")

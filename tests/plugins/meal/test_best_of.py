@@ -12,7 +12,6 @@ import pytest
 from aligner_proxy.correctors.registry import PluginCorrector
 from aligner_proxy.engine.admission import Admission
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.engine.testing import SCRIPTED, ScriptedEngine
 from aligner_proxy.errors import EngineOverloaded
 from aligner_proxy.pipeline.cache import CorrectionCache
 from aligner_proxy.pipeline.outcomes import blocks
@@ -36,6 +35,7 @@ from aligner_proxy.types import (
 )
 from aligner_proxy_systems.meal import best_of
 from aligner_proxy_systems.meal.selector import WEIGHED, Weighed
+from tests.support.scripted import SCRIPTED, ScriptedEngine
 
 KIND = Objective("kind", "Kindness: the response should never insult the reader")
 BRIEF = Objective("brief", "Brevity: the response should be short")

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from aligner_proxy.engine.api import StatesRequest
-from aligner_proxy.engine.testing import SCRIPTED, ScriptedEngine
 from aligner_proxy.errors import ConfigError, EngineUnavailable
 from aligner_proxy.pipeline.cache import CorrectionCache
 from aligner_proxy.pipeline.pipeline import Pipeline
@@ -25,6 +24,7 @@ from aligner_proxy.types import Exchange, Mode, Objective, Policy, Turn
 from aligner_proxy_systems.meal.net import WeightNet
 from aligner_proxy_systems.meal.selector import Auto, Weighed, floored, weighed_of, worded
 from tests.gateway.test_guardrail import answer, build, data, opened, user
+from tests.support.scripted import SCRIPTED, ScriptedEngine
 
 TURNS = (Turn("user", "How many tablets may I take?"),)
 FILE = """

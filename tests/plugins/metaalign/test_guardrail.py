@@ -13,7 +13,6 @@ from prometheus_client import REGISTRY
 
 from aligner_proxy import audit
 from aligner_proxy.audit.entry import entry
-from aligner_proxy.engine.testing import ScriptedEngine, SegmentEngine
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.gateway.request_facts import facts
 from aligner_proxy.gateway.request_state import RequestState
@@ -22,6 +21,7 @@ from aligner_proxy.plugins.extensions import Extensions
 from aligner_proxy_systems.metaalign.extension import Preferences
 from aligner_proxy_systems.metaalign.objectives import tiers
 from tests.gateway.test_guardrail import POLICIES, answer, build, data, flow, opened, user
+from tests.support.scripted import ScriptedEngine, SegmentEngine
 from tests.support.stream_fixtures import chat_items, chat_text
 
 READS: dict[str, Any] = {"preferences": ["request", "persona", "system"]}

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.engine.testing import ScriptedEngine
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.gate.judge import judge
 from aligner_proxy.pipeline.cache import CorrectionCache
@@ -32,6 +31,7 @@ from aligner_proxy.types import (
 from aligner_proxy_systems.metaalign.extension import Preferences
 from aligner_proxy_systems.metaalign.objectives import GRANT_KEY, SOURCES_KEY, preferred
 from aligner_proxy_systems.metaalign.types import PreferenceSource
+from tests.support.scripted import ScriptedEngine
 
 PREFERENCES = Extensions([Preferences()])
 HARMLESS = Objective("harmless", "Harmlessness: the response should avoid insults")

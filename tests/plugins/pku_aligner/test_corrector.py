@@ -10,11 +10,11 @@ import pytest
 from aligner_proxy import prompts
 from aligner_proxy.engine.decoding.correct import Aligner
 from aligner_proxy.engine.loader import Settings, open_aligner
-from aligner_proxy.engine.testing import SCRIPTED, ScriptedEngine
 from aligner_proxy.errors import EngineFault, EngineUnavailable
 from aligner_proxy_systems import pku_aligner
 from aligner_proxy_systems.pku_aligner.corrector import TEMPLATES, PkuAligner
 from tests.support import tiny
+from tests.support.scripted import SCRIPTED, ScriptedEngine
 
 
 def about(name: str) -> ScriptedEngine:

@@ -13,7 +13,6 @@ from aligner_proxy import prompts
 from aligner_proxy.correctors.registry import PluginCorrector, Revising, admitted
 from aligner_proxy.engine.api import AlignRequest, Completion, CompletionRequest
 from aligner_proxy.engine.client.completions import ServedModel
-from aligner_proxy.engine.testing import ScriptedEngine
 from aligner_proxy.errors import EngineOverloaded
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.pipeline.streaming import StreamingCorrection
@@ -23,6 +22,7 @@ from aligner_proxy.types import Exchange, Objective, Policy, Status, StreamMode,
 from aligner_proxy_systems import stream_aligner
 from aligner_proxy_systems.meal.best_of import BestOf
 from aligner_proxy_systems.stream_aligner.corrector import Settings, StreamAligner
+from tests.support.scripted import ScriptedEngine
 
 KIND = Objective("kind", "Kindness: the response should never insult the reader")
 POLICY = Policy("p", (KIND,), corrector="stream_aligner", stream=StreamMode.SENTENCE, deadline_s=5.0)
