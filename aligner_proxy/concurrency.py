@@ -1,4 +1,4 @@
-"""Work that is done to its end, whether or not it is waited for."""
+"""Cancellation: work that is shielded from it, deadlines, and clients that disconnect."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _ending: set[asyncio.Task[None]] = set()
 
 
 async def to_the_end(work: Coroutine[Any, Any, None]) -> None:
-    """Do the work to its end.
+    """Run `work` to its end even if the caller is cancelled.
 
-    When a client leaves a stream, its server cancels again at every await (anyio), so nothing that waits gets done.
+    When a client leaves a stream, its server cancels again at every await (anyio), so no awaiting cleanup would finish.
     """
     task = asyncio.create_task(work)
     _ending.add(task)
@@ -28,7 +28,7 @@ async def to_the_end(work: Coroutine[Any, Any, None]) -> None:
 
 @contextlib.asynccontextmanager
 async def within(deadline_s: float) -> AsyncIterator[None]:
-    """Raises `DeadlineExceeded` in place of what takes longer."""
+    """Deadline around a block; raises `DeadlineExceeded`."""
     try:
         async with asyncio.timeout(deadline_s):
             yield
@@ -37,14 +37,14 @@ async def within(deadline_s: float) -> AsyncIterator[None]:
 
 
 async def until_closed(receive: Receive) -> None:
-    """Returns when the connection is closed."""
+    """Return when the connection is closed."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 @contextlib.asynccontextmanager
 async def cancelled_when(left: Callable[[], Awaitable[None]] | None) -> AsyncIterator[None]:
-    """Cancels what runs inside and raises `ClientGone` when `left` returns first; None: nothing is watched."""
+    """Block that is cancelled with `ClientGone` when `left` returns first; None: nothing is watched."""
     work = asyncio.current_task()
     if left is None or work is None:
         yield
@@ -53,7 +53,7 @@ async def cancelled_when(left: Callable[[], Awaitable[None]] | None) -> AsyncIte
 
     async def watch() -> None:
         nonlocal gone
-        # A connection that cannot be asked is no client that has left.
+        # A connection that cannot be read does not mean that the client has left.
         with contextlib.suppress(Exception):
             await left()
             gone = True

@@ -1,31 +1,7 @@
-"""What can go wrong, by name.
+"""Errors that the package raises.
 
-AlignerProxyError
- |- ConfigError            a file or setting is wrong; the text names the thing and the fix (shown to the operator)
- |- BadRequest             a request cannot be served as it is (HTTP 400, before anything is spent)
- |   `- SeveralPolicies    its models stand under different policies
- |- ForbiddenError         a request asks for what its tenant may not (HTTP 403, before anything is spent)
- |- AuditError             the audit store cannot be read: another version, another key, damage (shown to the operator)
- |- ClientGone             the client left before the work for it was done
- |- Unreadable             a response could not be read; it is delivered as it came
- |- NotPutIn               a correction could not be put into its response, which is delivered as it came
- |- WeightsError           a model folder is missing, corrupt or cannot be fetched (shown to the operator)
- `- CorrectionError        one correction did not happen; carries the reason that the outcome records
-     |- EngineUnavailable  the engine cannot be reached or went away in mid-request
-     |   |- BreakerOpen    it was not even asked, because it did not answer lately
-     |   `- PluginStuck    a plugin blocks its thread and is not asked any more
-     |- EngineOverloaded   its admission queue is full
-     |   `- Shed           it is full, and this tenant has more than its share of it
-     |- QuotaSpent         the tenant has used up its engine time for now (reported as skipped)
-     |- ReadingLost        the engine does not know an answer any more that it was reading
-     |- DeadlineExceeded   the request's deadline passed
-     |- AnswerTooLong      prompt and answer do not fit the aligner's window
-     |- EngineMismatch     gateway and engine are of versions that do not understand each other
-     |- StatesUnavailable  the engine gives no hidden states, or has not the layers that were asked for
-     |- UnknownAligner     the engine serves no aligner of that name
-     |- InvalidOutput      the engine answered with something that is no correction
-     |- EngineFault        the engine answered with an error
-     `- PluginFault        a plugin raised something, or returned what it must not
+Messages of `ConfigError`, `AuditError` and `WeightsError` are shown to the operator: they name the thing and the fix.
+A `CorrectionError` means that one correction did not happen; it carries the reason that the outcome records.
 """
 
 from __future__ import annotations
@@ -45,35 +21,35 @@ class ConfigError(AlignerProxyError):
 
 
 class ForbiddenError(AlignerProxyError):
-    """The request asks for something that its tenant may not have."""
+    """The request asks for something that its tenant may not have (HTTP 403)."""
 
 
 class BadRequest(AlignerProxyError):
-    """The request cannot be served as it is; `param` is the field that is wrong."""
+    """The request cannot be served as it is (HTTP 400); `param` is the wrong field."""
 
     param: ClassVar[str]
 
 
 class SeveralPolicies(BadRequest):
-    """The request lets models answer that stand under different policies."""
+    """The models that may answer the request have different policies."""
 
     param = "model"
 
 
 class AuditError(AlignerProxyError):
-    """The audit store cannot be used as it is; the message says what is wrong with it, never what stands in it."""
+    """The audit store has another version or key, or is damaged; the message never quotes its content."""
 
 
 class ClientGone(AlignerProxyError):
-    """The client left; nobody waits for what was worked on."""
+    """The client left before the work for it was done."""
 
 
 class Unreadable(AlignerProxyError):
-    """A response is not what LiteLLM's types say; the message names the exception that showed it."""
+    """A response that cannot be read, and is delivered unchanged; the message names the exception."""
 
 
 class NotPutIn(AlignerProxyError):
-    """A correction could not be put into its response; `status_code` is for the policy that prefers an error."""
+    """A correction could not be put into its response; policies that prefer an error answer with `status_code`."""
 
     status_code: ClassVar[int] = 503
 
@@ -86,15 +62,15 @@ class CorrectionError(AlignerProxyError):
     """A correction did not happen."""
 
     reason: ClassVar[str] = "engine_error"
-    """What outcomes, metrics, headers and the wire call it."""
+    """Its name in outcomes, metrics, headers and on the wire."""
     failure: ClassVar[FailureClass | None] = FailureClass.BUG
-    """The class by which policies choose what follows; None: it is reported as skipped, not as failed."""
+    """The class by which policies choose a reaction; None: reported as skipped, not as failed."""
     status: ClassVar[int] = 500
     """The HTTP status with which an engine answers."""
 
 
 class EngineUnavailable(CorrectionError):
-    """No engine answers, or it died in mid-request."""
+    """No engine answers, or it died during the request."""
 
     reason = "engine_unavailable"
     failure = FailureClass.ENGINE_DOWN
@@ -102,7 +78,7 @@ class EngineUnavailable(CorrectionError):
 
 
 class BreakerOpen(EngineUnavailable):
-    """The engine did not answer lately and is left alone for `retry_after_s`."""
+    """The circuit breaker is open: the engine failed lately and is not called for `retry_after_s`."""
 
     reason = "breaker_open"
 
@@ -112,7 +88,7 @@ class BreakerOpen(EngineUnavailable):
 
 
 class PluginStuck(EngineUnavailable):
-    """A plugin blocks its thread; nobody waits for it until it answers again."""
+    """A plugin blocks its thread and is not called until the thread responds again."""
 
     reason = "plugin_stuck"
 
@@ -136,7 +112,7 @@ class Shed(EngineOverloaded):
 
 
 class QuotaSpent(CorrectionError):
-    """The tenant has used the engine time that it may use; the pipeline reports it as skipped, not as failed."""
+    """The tenant has used up its engine time; the pipeline reports it as skipped, not as failed."""
 
     reason = "quota"
     failure = None
@@ -144,7 +120,7 @@ class QuotaSpent(CorrectionError):
 
 
 class SessionLost(CorrectionError):
-    """An answer was being read ahead, and the engine has forgotten it; the whole answer can be sent instead."""
+    """The engine has dropped the session of a partly sent answer; the whole answer can be sent instead."""
 
     reason = "reading_lost"
     failure = FailureClass.ENGINE_DOWN
@@ -168,7 +144,7 @@ class AnswerTooLong(CorrectionError):
 
 
 class InvalidOutput(CorrectionError):
-    """The engine, or what answers in its place, sent something that is no correction."""
+    """The engine, or a server in its place, returned something that is not a correction."""
 
     reason = "invalid_output"
     failure = FailureClass.INVALID_OUTPUT
@@ -176,7 +152,7 @@ class InvalidOutput(CorrectionError):
 
 
 class EngineMismatch(CorrectionError):
-    """Gateway and engine are of versions that do not understand each other; both have to be of the same."""
+    """Gateway and engine have incompatible versions; install the same version of both."""
 
     reason = "engine_version"
     failure = FailureClass.ENGINE_DOWN
@@ -184,7 +160,7 @@ class EngineMismatch(CorrectionError):
 
 
 class StatesUnavailable(CorrectionError):
-    """The engine gives no hidden states of texts, or none of the layers that were asked for."""
+    """The engine serves no hidden states, or not the requested layers."""
 
     reason = "no_states"
     failure = None
@@ -192,7 +168,7 @@ class StatesUnavailable(CorrectionError):
 
 
 class UnknownAligner(CorrectionError):
-    """The engine serves no aligner of the name that a policy chooses."""
+    """The engine does not serve the aligner that a policy names."""
 
     reason = "unknown_aligner"
     status = 404
@@ -205,16 +181,16 @@ class EngineFault(CorrectionError):
 
 
 class PluginFault(CorrectionError):
-    """A plugin raised something of its own, or has no such thing as the policy names."""
+    """A plugin raised an error, returned an invalid value, or lacks what the policy names."""
 
     reason = "plugin_error"
 
 
 def _kinds(kind: type[CorrectionError]) -> Iterator[type[CorrectionError]]:
     yield kind
-    for narrower in kind.__subclasses__():
-        yield from _kinds(narrower)
+    for subclass in kind.__subclasses__():
+        yield from _kinds(subclass)
 
 
 BY_REASON = {kind.reason: kind for kind in _kinds(CorrectionError)}
-"""Our own kinds of `CorrectionError`; what plugins derive from them is not among these."""
+"""The package's own `CorrectionError` classes by reason; classes of plugins are not included."""

@@ -1,11 +1,11 @@
-"""What exactly does an aligner read? The only copy of the prompt templates, exact to the trailing space.
+"""Prompt templates of the aligners, exact to the trailing space; the only copy.
 
-Text from outside (query, answer, objectives) is put in so that it can neither close a field nor open another: a bar
-that would look like a field mark is written as a broken bar, and `Prompt.restore` undoes that in what comes out.
+Text from outside (query, answer, objectives) can neither close a field nor open another: a bar that would look like a
+field mark is written as a broken bar, and `Prompt.restore` undoes that in the output.
 Sources: MetaAligner (arXiv 2403.17141, released code) and Aligner (arXiv 2402.02416, released code).
 
-MetaAligner's three families come twice: as its inference code feeds them, and inside the chat form in which FastChat,
-its trainer, puts every sample. Which of them released weights know, `models.evaluate.prompt_form` measures.
+MetaAligner's three families exist twice: as its inference code feeds them, and inside the chat form of its trainer,
+FastChat. `models.evaluate.prompt_form` measures which of them released weights know.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from aligner_proxy.types import Turn
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """One family: the `better` form is used at inference, `equal` only in training (the paper's stage two)."""
+    """Template of one family: `better` is used at inference, `equal` only in training (the paper's stage two)."""
 
     name: str
     better: str
     equal: str | None
     marks: tuple[str, ...]
-    """What would open or close a field if it stood in a text from outside."""
+    """Strings that would open or close a field inside a text from outside."""
     dialogue: bool = False
-    """Whether a single question, too, is told as a dialogue."""
+    """Whether a single question is also written as a dialogue."""
     guarded: tuple[tuple[str, str], ...] = ()
-    """(mark, look-alike of the same length): what only this family takes for the end of a field."""
+    """(mark, look-alike of the same length): further ends of a field in this family."""
 
     @property
     def names_objectives(self) -> bool:
-        """Whether objectives stand in the prompt; Aligner has one purpose, which its weights know."""
+        """Whether the prompt states objectives; Aligner has one purpose, which its weights know."""
         return "{aspects}" in self.better
 
     def guard(self, text: str) -> str:
-        """A text from outside as it may stand in a field."""
+        """A text from outside, made safe for a field."""
         text = neutralise(text)
         for mark, safe in self.guarded:
             text = text.replace(mark, safe)
@@ -51,10 +51,10 @@ class Template:
         return hashlib.sha256(self.better.encode()).hexdigest()
 
 
-def _assistant(word: str, verb: str) -> str:
+def _assistant(field: str, verb: str) -> str:
     return (
-        f"You are an assistant to human. You will be provided with a {word} and an answer. Consider the {word}, then "
-        f"edit the answer to {verb} considering these aspects: {{aspects}} | {word.capitalize()}: {{question}} | "
+        f"You are an assistant to human. You will be provided with a {field} and an answer. Consider the {field}, then "
+        f"edit the answer to {verb} considering these aspects: {{aspects}} | {field.capitalize()}: {{question}} | "
         "Answer: {answer} | Edit: "
     )
 
@@ -95,7 +95,7 @@ TEMPLATES = {
         *_METAALIGNER,
         *map(_wrapped, _METAALIGNER),
         Template("aligner", _ALIGNER, None, ("Question", "Answer", "Correction"), guarded=_ROLES),
-        # Before December 2024; any bar may end the question, since no word stands behind it.
+        # Before December 2024; any bar may end the question, since no field name follows it.
         Template("aligner-v1", _ALIGNER_V1, None, (), guarded=(("|", BROKEN_BAR), *_ROLES)),
     )
 }
@@ -105,8 +105,6 @@ _BAR_MARK = re.compile(r"\|(?=\s*(?:Context|Query|Question|Answer|Edit)\s*:)", r
 _ROLE_TURN = re.compile(r"\n{2,}(?=[^\S\n]*(?:Human|Assistant)[^\S\n]*:)")
 _HASH_MARK = re.compile(r"##(?=\s*(?:Question|Answer|Correction|Answer_Prefix)\s*:)", re.IGNORECASE)
 _LOOK_ALIKES = ((BROKEN_BAR, "|"), (FULLWIDTH_HASHES, "##"), *((safe, mark) for mark, safe in _ROLES))
-
-
 # Stream Aligner (arXiv 2501.05336, released code): the last sentence, in view of what stands before it. Its weights
 # were trained inside a turn of Gemma's chat form.
 STREAM_ALIGNER = "##Question: {prompt} | ##Answer_Prefix: {prefix} | ##Answer_Last_Sentence: {last} | ##Your_Revision: "
@@ -126,7 +124,7 @@ class Prompt:
     end: int
     original: str
     objectives: tuple[tuple[int, int], ...] = ()
-    """Where each objective stands in the text (start and exclusive end); empty for a template that names none."""
+    """Position of each objective in the text (start and exclusive end); empty for a template that names none."""
 
     @property
     def shown(self) -> str:
@@ -134,9 +132,9 @@ class Prompt:
         return self.text[self.start : self.end]
 
     def restore(self, generated: str) -> str:
-        """Undo the neutralising of field marks in generated text, if the answer itself had any.
+        """Undo the neutralising of field marks in generated text, if the answer had any.
 
-        What is copied becomes what it was, line by line; elsewhere a look-alike is a mark unless the answer has both.
+        Copied lines become the original lines; elsewhere a look-alike becomes its mark unless the answer has both.
         """
         if self.shown == self.original:
             return generated
@@ -163,9 +161,7 @@ def template(name: str) -> Template:
 
 def neutralise(text: str) -> str:
     """Write field marks in `text` with look-alikes of the same length, so that it stays inside its field."""
-    text = _BAR_MARK.sub(BROKEN_BAR, text)
-    text = _HASH_MARK.sub(FULLWIDTH_HASHES, text)
-    return text
+    return _HASH_MARK.sub(FULLWIDTH_HASHES, _BAR_MARK.sub(BROKEN_BAR, text))
 
 
 def render(family: Template, query: str, answer: str, objectives: Sequence[str], *, equal: bool = False) -> Prompt:
@@ -176,31 +172,31 @@ def render(family: Template, query: str, answer: str, objectives: Sequence[str],
     head, tail = form.split("{answer}")
     spans = _spans(head.index("{aspects}"), objectives) if family.names_objectives else ()
     head = head.replace("{aspects}", aspects(objectives), 1)
-    before, after = _cut_once(head, "{question}")
+    before, _, after = head.partition("{question}")
     head = before + family.guard(query) + after
     shown = family.guard(answer)
     return Prompt(head + shown + tail, len(head), len(head) + len(shown), answer, spans)
 
 
 def revision(query: str, before: str, sentence: str, *, gemma: bool) -> Prompt:
-    """Stream Aligner's prompt about one sentence, and where that stands in it."""
+    """Stream Aligner's prompt for one sentence, with the position of the sentence in it."""
     head, tail = STREAM_ALIGNER.split("{last}")
     head = _filled(head, prompt=_within(query), prefix=_within(before))
-    outer = _GEMMA.split("{input}") if gemma else ("", "")
+    before_turn, after_turn = _GEMMA.split("{input}") if gemma else ("", "")
     shown = _within(sentence)
-    start = len(outer[0]) + len(head)
-    return Prompt(outer[0] + head + shown + tail + outer[1], start, start + len(shown), sentence)
+    start = len(before_turn) + len(head)
+    return Prompt(before_turn + head + shown + tail + after_turn, start, start + len(shown), sentence)
 
 
 def _filled(form: str, prompt: str, prefix: str) -> str:
-    """Both fields at once, so that what stands in one is never taken for the other."""
+    """A form with both fields filled at once, so that a placeholder in one text is never filled."""
     before, rest = form.split("{prompt}")
     between, after = rest.split("{prefix}")
     return before + prompt + between + prefix + after
 
 
 def _within(text: str) -> str:
-    """A text that neither closes a field of Stream Aligner nor a turn around it; as long as before."""
+    """A text that closes neither a field of Stream Aligner nor the turn around it, of the same length."""
     return _TURN_MARK.sub("\u2039", _STREAM_MARK.sub(FULLWIDTH_HASHES, text))
 
 
@@ -220,11 +216,6 @@ def _spans(start: int, objectives: Sequence[str]) -> tuple[tuple[int, int], ...]
 def _one_line(text: str) -> str:
     flat = " ".join(text.split()).replace('"', "'").replace("|", BROKEN_BAR)
     return neutralise(flat).replace("{question}", "(question)")
-
-
-def _cut_once(head: str, mark: str) -> tuple[str, str]:
-    before, _, after = head.partition(mark)
-    return before, after
 
 
 def query(family: Template, turns: Sequence[Turn]) -> str:

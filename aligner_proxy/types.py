@@ -1,4 +1,4 @@
-"""The frozen things that travel between rooms. Nothing here knows LiteLLM, HTTP or torch."""
+"""Frozen data types shared by all packages, independent of LiteLLM, HTTP and torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Mode(StrEnum):
-    """What a route does with a correction: deliver it, only record it, or do not correct at all."""
+    """Mode of a route: deliver corrections, only record them, or do not correct at all."""
 
     ENFORCE = "enforce"
     SHADOW = "shadow"
@@ -17,7 +17,7 @@ class Mode(StrEnum):
 
 
 class StreamMode(StrEnum):
-    """`hold` aligns the whole answer, then replays it; `sentence` does so by segments; `passthrough` for the record."""
+    """Stream mode: `hold` corrects the whole answer, `sentence` each segment, `passthrough` only records."""
 
     HOLD = "hold"
     SENTENCE = "sentence"
@@ -25,14 +25,14 @@ class StreamMode(StrEnum):
 
 
 class Verify(StrEnum):
-    """`flagged` generates only in place of flagged segments, `always` verifies the whole answer as a draft."""
+    """Scope of generation: `flagged` replaces flagged segments only, `always` verifies the whole answer as a draft."""
 
     FLAGGED = "flagged"
     ALWAYS = "always"
 
 
 class OnError(StrEnum):
-    """What follows when a correction fails: the client gets the original, or an error, or it is tried again."""
+    """Reaction to a failed correction: deliver the original, answer with an error, or retry."""
 
     PASSTHROUGH = "passthrough"
     BLOCK = "block"
@@ -40,7 +40,7 @@ class OnError(StrEnum):
 
 
 class FailureClass(StrEnum):
-    """The kinds of failure that a policy tells apart; the error types say which reason is of which."""
+    """Classes of failure that a policy distinguishes; each error type names its class (errors.py)."""
 
     TIMEOUT = "timeout"
     OVERLOAD = "overload"
@@ -51,7 +51,7 @@ class FailureClass(StrEnum):
 
 
 class Status(StrEnum):
-    """What became of one answer; the value of the header x-aligner-status."""
+    """Status of one answer; the value of the header x-aligner-status."""
 
     CORRECTED = "corrected"
     UNCHANGED = "unchanged"
@@ -62,7 +62,7 @@ class Status(StrEnum):
 
 
 class SkipReason(StrEnum):
-    """Why an answer was not looked at. Each value appears in headers, metrics and docs."""
+    """Reason why an answer was not judged. Each value appears in headers, metrics and docs."""
 
     ENDPOINT = "endpoint"
     MODE_OFF = "mode_off"
@@ -87,14 +87,14 @@ class SkipReason(StrEnum):
 
 
 class JsonStrings(StrEnum):
-    """What happens to the texts inside a JSON answer: `keep` never edits them, `correct` aligns each long one."""
+    """Treatment of texts inside a JSON answer: `keep` never edits them, `correct` corrects each long one."""
 
     KEEP = "keep"
     CORRECT = "correct"
 
 
 class GateRule(StrEnum):
-    """What the gate asks about a correction, in the order in which an objection is named (see gate_setting.py)."""
+    """Rules of the gate, in the order in which a broken one is reported."""
 
     EMPTY = "empty"
     LEAK = "template_leak"
@@ -117,13 +117,14 @@ class GateRule(StrEnum):
     TOO_LONG = "too_long"
 
 
-# The aligner that is used where none is named; the corrector, which is an aligner on the engine.
 DEFAULT_ALIGNER = "default"
+"""The aligner of policies that name none."""
 METAALIGNER = "metaaligner"
+"""The corrector that is an aligner on the engine."""
 
 
 class LengthUnit(StrEnum):
-    """What a bound of length counts (lengths.py)."""
+    """Unit of a length bound (text/lengths.py)."""
 
     WORDS = "words"
     SENTENCES = "sentences"
@@ -133,17 +134,17 @@ class LengthUnit(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What an objective that a request brought lets an edit do that the gate otherwise refuses.
+    """Exceptions from the gate's rules that an objective of a request grants.
 
-    A client's text is not the operator's: its words are never read for exceptions, only this is.
+    Only this is trusted: the wording of a client's objective is never searched for exceptions.
     """
 
     rules: tuple[GateRule, ...] = ()
-    """Rules that are given up."""
+    """Rules that do not apply."""
     longest: tuple[LengthUnit, int] | None = None
-    """Segments of an answer that is longer than this may go, as long as half of the bound is left."""
+    """Segments of a longer answer may be removed while at least half of this bound remains."""
     banned: tuple[str, ...] = ()
-    """Segments that hold one of these words or phrases may go."""
+    """Segments with one of these words or phrases may be removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +154,12 @@ class Objective:
     name: str
     text: str
     allowance: Allowance | None = None
-    """Set on an objective that the request brought; None where the operator says it."""
+    """Set on objectives of a request; None on the operator's."""
 
 
 @dataclass(frozen=True, slots=True)
 class FailurePolicy:
-    """What follows a failure, class by class; the fields are named as the classes."""
+    """Reaction to each class of failure; the fields are named like the classes."""
 
     timeout: OnError = OnError.PASSTHROUGH
     overload: OnError = OnError.PASSTHROUGH
@@ -168,7 +169,7 @@ class FailurePolicy:
     bug: OnError = OnError.PASSTHROUGH
 
     def of(self, kind: FailureClass) -> OnError:
-        """What follows a failure of this class."""
+        """The reaction to a failure of this class."""
         action: OnError = getattr(self, kind.value)
         return action
 
@@ -183,30 +184,30 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """A route's objectives are chosen by a plugin, prompt by prompt (`objectives: WORD` in the policies file)."""
+    """Choice of a route's objectives by a plugin for each prompt (`objectives: WORD` in the policies file)."""
 
     word: str
     candidates: tuple[str, ...]
-    """Names of the objectives to choose among, most important first; neither enforced nor asked for by the request."""
+    """Names of the objectives to choose from, most important first; without enforced and requested ones."""
     enforced: tuple[str, ...] = ()
-    """Names of the objectives that stay whatever is chosen."""
+    """Names of the objectives that always apply."""
     options: Any = field(default=None, hash=False)
-    """What the file says besides: an instance of the form's pydantic model."""
+    """Settings in the file: an instance of the form's pydantic model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Everything that decides one request, resolved once and never changed. Times in seconds, caution in nats."""
+    """All settings for one request, resolved once. Times in seconds, caution in nats."""
 
     name: str
     objectives: tuple[Objective, ...] = ()
     mode: Mode = Mode.ENFORCE
     stream: StreamMode = StreamMode.HOLD
     keepalive_s: float = 15.0
-    debug_trailer: bool = False  # whether the end of a stream tells what was flagged, and how long things took
+    debug_trailer: bool = False  # whether a stream ends with its flags and timings
     deadline_s: float = 20.0
     on_error: FailurePolicy = FailurePolicy()
-    after_retry: OnError = OnError.PASSTHROUGH  # what follows a failure that does not go away
+    after_retry: OnError = OnError.PASSTHROUGH  # reaction when retries fail, too
     caution: float = 0.0
     score_only: bool = False  # the engine scores the answer and edits nothing
     verify: Verify = Verify.FLAGGED
@@ -216,23 +217,20 @@ class Policy:
     gate: tuple[GateRule, ...] = tuple(GateRule)
     json_strings: JsonStrings = JsonStrings.KEEP
     corrector: str = METAALIGNER
-    draft: int = 0  # number of this draft, where a plugin asks for several
+    draft: int = 0  # number of this draft, if a plugin requests several
     plugin_rules: tuple[str, ...] = ()
-    bypass: bool = False  # the request asked to be left alone, and its tenant may ask that
-    tenant: str = "-"  # namespace of the cache and of what is in flight: no two tenants ever share an entry
+    bypass: bool = False  # the request opted out, and its tenant may do so
+    tenant: str = "-"  # namespace of cache and in-flight work: tenants never share an entry
     quota: Quota | None = None
     selection: Selection | None = None  # a plugin chooses among the objectives
     extensions: tuple[tuple[str, Any], ...] = field(default=(), hash=False)
-    """(name, value) of plugins: their keys of the policies file that differ from the default, and what they add."""
+    """(name, value) of plugins: their keys of the policies file that differ from the default, and their own values."""
     origins: tuple[tuple[str, str], ...] = ()
-    """(setting, where its value came from), for `check`."""
+    """(setting, origin of its value), for `check`."""
 
     def extension(self, name: str, default: Any = None) -> Any:
-        """The value that a plugin's key has here, `default` where nothing was said."""
-        for key, value in self.extensions:
-            if key == name:
-                return value
-        return default
+        """The value of a plugin's key, `default` if it is not set."""
+        return next((value for key, value in self.extensions if key == name), default)
 
     def with_extension(self, name: str, value: Any) -> Policy:
         """The same policy with this value under `name`."""
@@ -250,7 +248,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One choice of one response (of Responses and Messages: one text part, numbered so) without its wire format."""
+    """One choice of one response (in Responses and Messages: one text part), independent of its wire format."""
 
     call_id: str
     index: int
@@ -260,36 +258,36 @@ class Exchange:
     tool_calls: bool = False
     structured: bool = False
     json_schema: str | None = None
-    """The JSON schema that the request asked the answer to meet, as JSON text."""
+    """JSON schema for the answer from the request, as JSON text."""
     constrained: bool = False
-    """The request bound the answer by a grammar that we cannot check, so its JSON is never edited."""
+    """The answer follows a grammar that cannot be checked here, so its JSON is never edited."""
     refusal: bool = False
     non_text: bool = False
     logprobs: bool = False
     annotations: bool = False
-    """Citations point into the text by offset or quote it; an edit would make them point to other words."""
+    """Citations refer to the text by offset or quotation; an edit would break them."""
     inconsistent: bool = False
-    """The events of a stream do not tell one and the same text, so there is no saying where an edit belongs."""
+    """The events of a stream disagree about the text, so an edit has no defined place."""
     no_store: bool = False
     """The client or upstream asked for `Cache-Control: no-store`."""
-    fault: str | None = None  # why the response could not be read at all
-    inner: bool = False  # there is more of the response behind it, so nothing is to be added there
+    fault: str | None = None  # why the response could not be read
+    inner: bool = False  # more of the response follows, so nothing is appended
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentScore:
-    """A segment and the log-odds (nats; None: no head) that it must change; without text the place behind the last."""
+    """A segment and its log-odds (nats; None: no detector) of needing a change; empty text: the end of the answer."""
 
     text: str
     score: float | None
     flagged: bool
     objective: int | None = None
-    """Index of the objective that speaks most against the segment; None where that is not known."""
+    """Index of the objective that the segment violates most; None if unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeCounts:
-    """Where the tokens came from; the serving field's words. `forwards` counts passes through the model."""
+    """Token counts of speculative decoding; `forwards` counts passes through the model."""
 
     drafted: int = 0
     accepted: int = 0
@@ -297,14 +295,14 @@ class DecodeCounts:
     bonus: int = 0
     forwards: int = 0
 
-    def __add__(self, more: DecodeCounts) -> DecodeCounts:
-        """Both together."""
-        return DecodeCounts(*(getattr(self, f.name) + getattr(more, f.name) for f in fields(self)))
+    def __add__(self, other: DecodeCounts) -> DecodeCounts:
+        """Sum of both."""
+        return DecodeCounts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """What the engine returns: the edited answer, the segments of the original and the cost. `ms` is engine time."""
+    """Result of the engine: the edited answer, the segments of the original and the cost. `ms` is engine time."""
 
     text: str
     segments: tuple[SegmentScore, ...] = ()
@@ -312,10 +310,10 @@ class Correction:
     prompt_tokens: int = 0
     ms: float = 0.0
     aligner: str = ""
-    """Content hash of the aligner that made it."""
+    """Content hash of the aligner."""
 
     def with_cost_of(self, parts: Iterable[Correction]) -> Correction:
-        """This correction at the price of all that it was put together from: tokens and engine time are added up."""
+        """This correction with the summed tokens and engine time of its parts."""
         parts = tuple(parts)
         return replace(
             self,
@@ -326,14 +324,14 @@ class Correction:
 
 
 def all_cached(hits: Iterable[bool | None]) -> bool | None:
-    """Whether the cache had everything that it was asked for; None where it was asked for nothing."""
-    asked = {hit for hit in hits if hit is not None}
-    return all(asked) if asked else None
+    """Whether every cache look-up was a hit; None without look-ups."""
+    known = {hit for hit in hits if hit is not None}
+    return all(known) if known else None
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one choice. `text` is what to deliver, `correction` what the engine said (also in shadow)."""
+    """Outcome of one choice. `text` is to be delivered; `correction` is the engine's result, also in shadow mode."""
 
     status: Status
     reason: str | None
@@ -344,23 +342,32 @@ class Outcome:
     correction: Correction | None = None
     ms: float = 0.0
     edited: str | None = None
-    """What the gate lets through, delivered or, in shadow mode, not; None where nothing was judged."""
+    """Text that passed the gate, not delivered in shadow mode; None if nothing was judged."""
     edits: int = 0
-    """Edits that the aligner wanted, and below the rule that each dropped one broke."""
+    """Number of proposed edits."""
     dropped: tuple[str, ...] = ()
+    """The broken rule of each dropped edit."""
     attempts: int = 0
-    """How often it was tried; 0 where nothing was."""
     reports: tuple[tuple[str, Mapping[str, Any]], ...] = field(default=(), hash=False)
-    """(extension, what it says of the answer): JSON-able, never text of the conversation."""
+    """(extension, its report on the answer): JSON-able, never text of the conversation."""
 
     @property
     def against(self) -> list[str]:
         """Names of the objectives that segments were flagged for, each once, sorted."""
-        segments = self.correction.segments if self.correction else ()
-        return sorted({name for segment in segments if (name := self.named(segment))})
+        return sorted({name for segment in self.segments if (name := self.named(segment))})
+
+    @property
+    def segments(self) -> tuple[SegmentScore, ...]:
+        """The judged segments; empty without a correction."""
+        return self.correction.segments if self.correction else ()
+
+    @property
+    def flagged(self) -> int:
+        """Number of flagged segments."""
+        return sum(segment.flagged for segment in self.segments)
 
     def named(self, segment: SegmentScore) -> str | None:
-        """The objective that a segment was flagged for; None where an engine names none, or one that is not there."""
+        """Name of the objective that a segment was flagged for; None if the engine gives no valid index."""
         index = segment.objective if segment.flagged else None
         if index is None or not 0 <= index < len(self.policy.objectives):
             return None

@@ -50,7 +50,7 @@ def apply(original: str, edits: Iterable[Edit]) -> str:
 
 
 def flags(pieces: Sequence[Segment], correction: Correction) -> list[bool] | None:
-    """The detector's word on every piece; None when there is none, or when it judged other pieces than these."""
+    """Whether the detector flagged each piece; None without a detector, or when it judged other pieces."""
     if [segment.text for segment in correction.segments] != [piece.text for piece in pieces]:
         return None
     if any(segment.score is None for segment in correction.segments):
@@ -59,33 +59,33 @@ def flags(pieces: Sequence[Segment], correction: Correction) -> list[bool] | Non
 
 
 def in_place(original: str, pieces: Sequence[Segment], flagged: Sequence[bool], edited: str) -> list[Edit] | None:
-    """One edit for each run of flagged segments that changed; None when a segment changed that nobody flagged.
+    """One edit for each run of flagged segments that changed; None when an unflagged segment changed.
 
     White space at the very end belongs to the last segment and is no edit.
     """
     edited = edited.rstrip() + pieces[-1].gap if pieces else edited
-    found = []
+    edits = []
     at = 0
     start = 0
     first = 0
     for kept in _kept(pieces, flagged):
-        there = _place(original, pieces, kept, edited, at)
-        if there is None:
+        position = _place(original, pieces, kept, edited, at)
+        if position is None:
             return None
         if kept.start > first:
-            found.append(Edit(start, pieces[kept.start].start, edited[at:there], first, kept.start))
-        elif there != at:
+            edits.append(Edit(start, pieces[kept.start].start, edited[at:position], first, kept.start))
+        elif position != at:
             return None
         start = pieces[kept.stop - 1].end
         first = kept.stop
-        at = there + start - pieces[kept.start].start
+        at = position + start - pieces[kept.start].start
     if first < len(pieces):
-        found.append(Edit(start, len(original), edited[at:], first, len(pieces)))
-    return [edit for edit in found if original[edit.start : edit.end] != edit.text]
+        edits.append(Edit(start, len(original), edited[at:], first, len(pieces)))
+    return [edit for edit in edits if original[edit.start : edit.end] != edit.text]
 
 
 def _kept(pieces: Sequence[Segment], flagged: Sequence[bool]) -> Iterator[range]:
-    """Runs of segments that nobody flagged."""
+    """Runs of unflagged segments."""
     for flag, run in groupby(range(len(pieces)), key=lambda i: flagged[i]):
         members = list(run)
         if not flag:
@@ -93,43 +93,46 @@ def _kept(pieces: Sequence[Segment], flagged: Sequence[bool]) -> Iterator[range]
 
 
 def _place(original: str, pieces: Sequence[Segment], kept: range, edited: str, at: int) -> int | None:
-    """Where a kept run stands in `edited` from `at` on: the last one at its end, any other at the first place."""
+    """Position of a kept run in `edited` from `at` on: at its end for the last run, else the first match."""
     text = original[pieces[kept.start].start : pieces[kept.stop - 1].end]
     if kept.stop == len(pieces):
-        there = len(edited) - len(pieces[-1].gap) - len(text)
-        return there if there >= at and edited.startswith(text, there) and _free(edited, there) else None
-    there = edited.find(text, at)
-    while there >= 0 and not (_free(edited, there) and _free(edited, there + len(text))):
-        there = edited.find(text, there + 1)
-    return there if there >= 0 else None
+        position = len(edited) - len(pieces[-1].gap) - len(text)
+        return position if position >= at and edited.startswith(text, position) and _free(edited, position) else None
+    position = edited.find(text, at)
+    while position >= 0 and not (_free(edited, position) and _free(edited, position + len(text))):
+        position = edited.find(text, position + 1)
+    return position if position >= 0 else None
 
 
 def _free(text: str, at: int) -> bool:
-    """Whether no word goes on across `at`."""
+    """Whether `at` is not inside a word."""
     return not (0 < at < len(text) and text[at - 1].isalnum() and text[at].isalnum())
 
 
 def by_comparison(original: str, pieces: Sequence[Segment], edited: str) -> list[Edit]:
-    """The edits between two texts when nobody says what was flagged: what stands between segments that are equal."""
+    """Edits between two texts without knowing what was flagged: whatever lies between equal segments."""
     new = split(edited)
-    found = []
-    last = (0, 0)
+    edits = []
+    behind_last = (0, 0)
     for old_at, new_at in [*_equal([p.text for p in pieces], [p.text for p in new]), (len(pieces), len(new))]:
-        ends = pieces[last[0] - 1].end if last[0] else 0, new[last[1] - 1].end if last[1] else 0
-        behind = old_at == len(pieces)
-        starts = (len(original), len(edited)) if behind else (pieces[old_at].start, new[new_at].start)
+        ends = (
+            pieces[behind_last[0] - 1].end if behind_last[0] else 0,
+            new[behind_last[1] - 1].end if behind_last[1] else 0,
+        )
+        is_end = old_at == len(pieces)
+        starts = (len(original), len(edited)) if is_end else (pieces[old_at].start, new[new_at].start)
         text = edited[ends[1] : starts[1]]
-        same_end = behind and last == (len(pieces), len(new))
+        same_end = is_end and behind_last == (len(pieces), len(new))
         if not same_end and original[ends[0] : starts[0]] != text:
-            found.append(Edit(ends[0], starts[0], text, last[0], old_at))
-        last = old_at + 1, new_at + 1
-    return found
+            edits.append(Edit(ends[0], starts[0], text, behind_last[0], old_at))
+        behind_last = old_at + 1, new_at + 1
+    return edits
 
 
 def _equal(old: Sequence[str], new: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Pairs of positions at which both hold the same, in order.
+    """Pairs of positions with equal segments, in order.
 
-    Equal ends are cut off first: most edits are small, and the comparison is quadratic in what is left.
+    Equal ends are cut off first: most edits are small, and the comparison is quadratic in the rest.
     """
     start = _common(old, new)
     end = _common(old[start:][::-1], new[start:][::-1])
@@ -147,38 +150,40 @@ def _common(a: Sequence[str], b: Sequence[str]) -> int:
 
 
 def independent(edits: Sequence[Edit], pieces: Sequence[Segment]) -> list[tuple[Edit, ...]]:
-    """Groups of edits that go together: what one takes away and another puts in again has only been moved.
+    """Groups of edits that depend on each other: text that one removes and another inserts has only been moved.
 
-    Different edits always have a segment between them that stays, so nothing else binds them.
+    An unchanged segment always separates two edits, so nothing else makes them depend on each other.
     """
     edits = sorted(edits)
-    taken = {pieces[i].text.strip(): n for n, edit in enumerate(edits) for i in range(edit.first, edit.last)}
-    leader = list(range(len(edits)))
+    removed = {pieces[i].text.strip(): n for n, edit in enumerate(edits) for i in range(edit.first, edit.last)}
+    parent = list(range(len(edits)))
     for n, edit in enumerate(edits):
         for piece in split(edit.text):
-            leader[_first(leader, n)] = _first(leader, taken.get(piece.text.strip(), n))
+            parent[_root(parent, n)] = _root(parent, removed.get(piece.text.strip(), n))
     groups: dict[int, list[Edit]] = {}
     for n, edit in enumerate(edits):
-        groups.setdefault(_first(leader, n), []).append(edit)
+        groups.setdefault(_root(parent, n), []).append(edit)
     return [tuple(group) for group in groups.values()]
 
 
-def _first(leader: list[int], member: int) -> int:
-    """Who speaks for a group, found over members whose way is halved each time."""
-    while leader[member] != member:
-        leader[member] = member = leader[leader[member]]
+def _root(parent: list[int], member: int) -> int:
+    """Root of a member's group in a union-find forest, with path halving."""
+    while parent[member] != member:
+        grandparent = parent[parent[member]]
+        parent[member] = grandparent
+        member = grandparent
     return member
 
 
 def bundled(groups: Sequence[tuple[Edit, ...]], most: int) -> list[tuple[Edit, ...]]:
-    """At most so many groups, neighbours put together."""
-    each = -(-len(groups) // max(most, 1))
-    starts = range(0, len(groups), max(each, 1))
-    return [tuple(edit for group in groups[at : at + each] for edit in group) for at in starts]
+    """At most `most` groups: neighbouring groups are merged."""
+    size = -(-len(groups) // max(most, 1))
+    starts = range(0, len(groups), max(size, 1))
+    return [tuple(edit for group in groups[at : at + size] for edit in group) for at in starts]
 
 
 class SegmentStatus(StrEnum):
-    """STAYS also covers a segment that changed though nobody asked for it: its facts must be there all the same."""
+    """What an edit did to a segment. STAYS includes unflagged segments that changed: their facts must survive."""
 
     STAYS = "stays"
     REWRITTEN = "rewritten"
@@ -195,7 +200,7 @@ class Part:
 
 
 def follow(edit: Edit, pieces: Sequence[Segment], free: Sequence[bool]) -> tuple[Part, ...]:
-    """The fate of every segment that `edit` covers. Only a segment that is `free` may go."""
+    """The status of every segment that `edit` covers. Only a `free` segment may be removed."""
     covered = range(edit.first, edit.last)
     new = [piece.text for piece in split(edit.text) if piece.text.strip()]
     if max(len(covered), len(new)) > COMPARABLE:
@@ -208,38 +213,39 @@ def follow(edit: Edit, pieces: Sequence[Segment], free: Sequence[bool]) -> tuple
 
 
 def _fates(old: Sequence[str], new: Sequence[str]) -> Iterator[SegmentStatus]:
-    """Which of `old` live on in `new`: each new piece continues the old one it shares most words with."""
-    words = [_words(piece) for piece in old]
+    """Which of `old` survive in `new`: each new piece continues the old one it shares most words with."""
+    vocabularies = [words(piece) for piece in old]
     rest = list(range(len(old)))
     for piece in new:
         if rest:
-            mine = _words(piece)
-            rest.remove(max(rest, key=lambda i: len(mine & words[i])))
+            vocabulary = words(piece)
+            rest.remove(max(rest, key=lambda i: len(vocabulary & vocabularies[i])))
     return (SegmentStatus.REMOVED if i in rest else SegmentStatus.REWRITTEN for i in range(len(old)))
 
 
-def _words(text: str) -> set[str]:
+def words(text: str) -> set[str]:
+    """All words, in lower case."""
     return set(re.findall(r"\w+", text.casefold()))
 
 
 class TextFacts:
-    """One text and what has been found in it."""
+    """A text with a cache of the facts read from it."""
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._found: dict[Callable[[str], Any], Any] = {}
+        self._facts: dict[Callable[[str], Any], Any] = {}
 
     def of(self, reader: Callable[[str], _T]) -> _T:
-        """What `reader` finds in the text."""
-        if reader not in self._found:
-            self._found[reader] = reader(self.text)
-        found: _T = self._found[reader]
-        return found
+        """The facts that `reader` reads from the text."""
+        if reader not in self._facts:
+            self._facts[reader] = reader(self.text)
+        facts: _T = self._facts[reader]
+        return facts
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Edits that are kept or dropped together, and what became of the segments that they cover."""
+    """Edits that are kept or dropped together, and the segments that they cover."""
 
     edits: tuple[Edit, ...]
     parts: tuple[Part, ...]
@@ -261,20 +267,20 @@ class Candidate:
 
     @cached_property
     def new(self) -> list[str]:
-        """What the edits put in, and nobody dictated."""
+        """Inserted texts that no objective dictates."""
         texts = (self._own(edit.text) for change in self.changes for edit in change.edits)
         return [text for text in texts if text.strip()]
 
     def parts(self, *fates: SegmentStatus) -> list[Part]:
-        """The covered segments with one of these fates."""
+        """The covered segments with one of these statuses."""
         return [part for change in self.changes for part in change.parts if part.fate in fates]
 
     def lost(
         self, facts: FactReader, fates: Iterable[SegmentStatus] = (SegmentStatus.STAYS, SegmentStatus.REWRITTEN)
     ) -> set[str]:
-        """Facts of the covered segments of these fates that the new text has nowhere."""
-        owed = {fact for part in self.parts(*fates) for fact in facts(part.text)}
-        return owed - self.after.of(facts) if owed else owed
+        """Facts of the covered segments with these statuses that the new text lacks."""
+        required = {fact for part in self.parts(*fates) for fact in facts(part.text)}
+        return required - self.after.of(facts) if required else required
 
     def more(self, count: Callable[[str], int]) -> bool:
         """Whether some edit has more of something than what it replaces."""
@@ -282,27 +288,27 @@ class Candidate:
         return any(count(self._own(edit.text)) > count(self.before.text[edit.start : edit.end]) for edit in edits)
 
     def added(self, facts: FactReader) -> set[str]:
-        """Facts of the new text that stand nowhere in the original, and that no objective dictates."""
-        found = self.after.of(facts) - self.before.of(facts)
-        return found - {fact for text in self._dictated for fact in facts(text)} if found else found
+        """Facts of the new text that are neither in the original nor dictated by an objective."""
+        added = self.after.of(facts) - self.before.of(facts)
+        return added - {fact for text in self._dictated for fact in facts(text)} if added else added
 
     def repeats(self, of_these: Callable[[str, Sequence[str]], bool]) -> bool:
         """Whether some edit puts in a sentence of the objectives that the original does not have."""
         new = (piece.text for text in self.new for piece in split(text))
-        return any(of_these(said, self._asked) for said in new if said not in self.before.text)
+        return any(of_these(sentence, self._objective_texts) for sentence in new if sentence not in self.before.text)
 
     @cached_property
     def _dictated(self) -> list[str]:
-        return structure.by(self._asked)
+        return structure.by(self._objective_texts)
 
     @cached_property
-    def _asked(self) -> list[str]:
+    def _objective_texts(self) -> list[str]:
         return [objective.text for objective in self.objectives]
 
     def _own(self, text: str) -> str:
-        """What an edit puts in, without the sentences that an objective dictates."""
+        """An inserted text without the sentences that an objective dictates."""
         if not self._dictated:
             return text
         pieces = [(piece.text, piece.gap) for piece in split(text)]
-        own = [("" if structure.is_dictated(said, self._dictated) else said, gap) for said, gap in pieces]
+        own = [("" if structure.is_dictated(sentence, self._dictated) else sentence, gap) for sentence, gap in pieces]
         return text if own == pieces else join(own)

@@ -1,18 +1,18 @@
-"""Gate: judges what a correction changes, and which of its edits can be delivered all the same.
+"""Gate: decides which edits of a correction can be delivered.
 
 The rules stand in `RULES` in the order in which an objection is named; a policy may switch each one off. When the whole
 correction breaks a rule, its independent edits are tried one by one: see `_best`. The original stands where nothing is
 left to deliver. A segment that the detector did not flag is never changed, whatever the rules are.
 
-`judge_in_thread` keeps all but short answers off the event loop, because what holds that up holds up everybody; what it
-costs is measured by bench/gate_cost.py. Two threads, because they share one interpreter. What was judged a moment ago
-is not judged again: an answer from the cache meets the same gate with the same correction.
+`judge_in_thread` keeps all but short answers off the event loop, which all requests share; bench/gate_cost.py
+measures the cost. Two threads, because they share one interpreter. Recent verdicts are cached: an answer from the cache
+meets the same gate with the same correction.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -21,27 +21,26 @@ from cachetools import LRUCache
 
 from aligner_proxy.gate import edits, rules
 from aligner_proxy.gate.edits import Candidate, Change, TextFacts, follow
-from aligner_proxy.gate.rules import given_up, may_go
-from aligner_proxy.text import structure
+from aligner_proxy.gate.rules import Rule, given_up, may_go
+from aligner_proxy.text import facts, structure
 from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import Correction, GateRule, Policy, Verify
 
-Rule = Callable[[Candidate], bool]
 RULES: Mapping[GateRule, Rule] = {
     GateRule.EMPTY: rules.empty,
     GateRule.LEAK: rules.template_leak,
-    GateRule.INVENTED_TURN: rules.invented_turn,
-    GateRule.NEW_REFUSAL: rules.new_refusal,
-    GateRule.PERSONAL_DATA: rules.new_personal_data,
+    GateRule.INVENTED_TURN: rules.increases(rules.turn_starts),
+    GateRule.NEW_REFUSAL: rules.increases(rules.refusals),
+    GateRule.PERSONAL_DATA: rules.adds(facts.personal_data),
     GateRule.LOST_CODE: rules.lost_code,
-    GateRule.LOST_CITATION: rules.lost_citation,
-    GateRule.LOST_NUMBER: rules.lost_number,
-    GateRule.LOST_ADDRESS: rules.lost_address,
+    GateRule.LOST_CITATION: rules.loses(facts.citations),
+    GateRule.LOST_NUMBER: rules.loses(facts.numbers),
+    GateRule.LOST_ADDRESS: rules.loses(facts.addresses),
     GateRule.LOST_QUOTE: rules.lost_quote,
     GateRule.LOST_NAME: rules.lost_name,
     GateRule.LOST_ITEM: rules.lost_item,
     GateRule.LOST_TURN: rules.lost_turn,
-    GateRule.INVENTED_FACT: rules.invented_fact,
+    GateRule.INVENTED_FACT: rules.adds(facts.numbers, facts.addresses),
     GateRule.INVENTED_QUOTE: rules.invented_quote,
     GateRule.SCRIPT: rules.changed_script,
     GateRule.LANGUAGE: rules.changed_language,
@@ -50,30 +49,25 @@ RULES: Mapping[GateRule, Rule] = {
 }
 NONE: Mapping[str, Rule] = MappingProxyType({})
 ABOUT_THE_WHOLE = frozenset({GateRule.EMPTY, GateRule.TOO_SHORT, GateRule.TOO_LONG})
-"""Broken by all edits together and by none of them alone; leaving out some at random would be no remedy."""
+"""Broken by all edits together and by none of them alone; which edits to drop would be arbitrary."""
 UNFLAGGED = "unflagged_changed"
 """Not a rule: the correction changes a segment that was not flagged, so it is not what an engine with a head makes."""
 # Bounds what trying edits one by one may cost; more edits than that are tried in bundles of neighbours.
 MAX_READ_CHARS = 200_000
 MAX_GROUPS = 64
-
-
 _Refused = tuple[Change, str]
 AT_ONCE_CHARS = 1_000
-"""So much is judged in about a millisecond, ten where an edit is refused."""
+"""Answers up to this length take about 1 ms, 10 ms where an edit is refused, and are judged in the event loop."""
 _THREADS = ThreadPoolExecutor(max_workers=2, thread_name_prefix="gate")
-
-
-_REMEMBERED = 256
-"""Verdicts that are remembered; the policy is part of the question."""
-_REMEMBERED_CHARS = 16_000
-"""The longest answer whose verdict is remembered."""
-_known: LRUCache[tuple[str, Correction, Policy], Verdict] = LRUCache(_REMEMBERED)
+_CACHED_VERDICTS = 256
+_CACHED_CHARS = 16_000
+"""The longest answer whose verdict is cached."""
+_known: LRUCache[tuple[str, Correction, Policy], Verdict] = LRUCache(_CACHED_VERDICTS)
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What may be delivered. `edits` counts what the aligner wanted, `dropped` names a rule for each edit refused."""
+    """What may be delivered. `edits` counts the proposed edits, `dropped` names a rule for each refused edit."""
 
     text: str
     reason: str | None = None
@@ -82,9 +76,9 @@ class Verdict:
 
 
 def judge(original: str, correction: Correction, policy: Policy, further: Mapping[str, Rule] = NONE) -> Verdict:
-    """The best that can be made of a correction: all of it, some of its edits, or the original.
+    """The verdict on a correction: all of it, some of its edits, or the original.
 
-    `further` are rules that are not the gate's own; they are asked last.
+    `further` are rules of plugins; they are checked last.
     """
     if correction.text == original:
         return Verdict(original)
@@ -102,14 +96,14 @@ def judge(original: str, correction: Correction, policy: Policy, further: Mappin
 
 
 def objections(original: str, correction: Correction, policy: Policy) -> tuple[str, ...]:
-    """Everything that speaks against the whole correction, in the order of the rules."""
+    """All rules that the whole correction breaks, in their order."""
     case = _Case.of(original, correction, policy)
     return (UNFLAGGED,) if case is None else case.against(case.changes)
 
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """One correction taken apart, with the rules that hold for it."""
+    """A correction split into changes, with the rules that apply to it."""
 
     before: TextFacts
     pieces: Sequence[Segment]
@@ -121,25 +115,24 @@ class _Case:
     def of(
         cls, original: str, correction: Correction, policy: Policy, further: Mapping[str, Rule] = NONE
     ) -> _Case | None:
-        """None when a segment changed that the detector did not flag."""
+        """The case of one correction; None when an unflagged segment changed."""
         pieces = structure.split(original)
         judged = structure.judged(pieces, [verdict.text for verdict in correction.segments])
         flagged = edits.flags(judged, correction)
         if flagged is not None and policy.verify is Verify.FLAGGED:
             pieces = judged
-            found = edits.in_place(original, pieces, flagged, correction.text)
+            proposed = edits.in_place(original, pieces, flagged, correction.text)
         else:
             flagged = flagged and flagged[: len(pieces)]
-            found = edits.by_comparison(original, pieces, correction.text)
-        if found is None:
+            proposed = edits.by_comparison(original, pieces, correction.text)
+        if proposed is None:
             return None
         free = _free(original, pieces, flagged, policy)
         most = max(2, min(MAX_GROUPS, MAX_READ_CHARS // max(len(original), 1)))
-        groups = edits.bundled(edits.independent(found, pieces), most)
+        groups = edits.bundled(edits.independent(proposed, pieces), most)
         changes = (Change(group, tuple(p for edit in group for p in follow(edit, pieces, free))) for group in groups)
-        waived = given_up(policy.objectives)
-        rules: dict[str, Rule] = {name: rule for name, rule in RULES.items() if name in policy.gate}
-        rules = {name: rule for name, rule in rules.items() if name not in waived}
+        names = set(policy.gate) - given_up(policy.objectives)
+        rules: dict[str, Rule] = {name: rule for name, rule in RULES.items() if name in names}
         return cls(TextFacts(original), pieces, policy, tuple(changes), {**rules, **further})
 
     def candidate(self, changes: Sequence[Change]) -> Candidate:
@@ -153,12 +146,12 @@ class _Case:
 
 
 def _best(case: _Case) -> tuple[tuple[Change, ...], list[_Refused]]:
-    """The changes to deliver, and of every other one the rule that it broke.
+    """The changes to deliver, and each refused change with the rule that it broke.
 
-    All together, if nothing speaks against it. Else each alone: those that break nothing, together. Where these break
-    something together that none of them breaks alone, they are put in one by one, each if nothing speaks against the
-    text with it: no other of them could be added to the result. A rule about the whole text ends it at once with the
-    original, since which edits to leave out would be arbitrary. With n changes at most 2n + 2 texts are read.
+    All changes together, if they break no rule. Else all those together that break no rule alone. If these break a rule
+    together, they are added one by one, each only if the text with it breaks no rule: the result is maximal. A rule
+    about the whole text returns the original, since which edits to drop would be arbitrary. With n changes at most
+    2n + 2 texts are checked.
     """
     objections = case.against(case.changes)
     if not objections:
@@ -177,7 +170,7 @@ def _best(case: _Case) -> tuple[tuple[Change, ...], list[_Refused]]:
 
 
 def _one_by_one(case: _Case, good: Sequence[Change], bad: list[_Refused]) -> tuple[tuple[Change, ...], list[_Refused]]:
-    """Changes that are good alone but not together: the first, and every later one that goes with those before."""
+    """The changes to deliver of those that are good alone but not together: each that fits those before it."""
     kept: tuple[Change, ...] = ()
     for change in good:
         against = case.against([*kept, change])
@@ -189,9 +182,9 @@ def _one_by_one(case: _Case, good: Sequence[Change], bad: list[_Refused]) -> tup
 
 
 def _free(original: str, pieces: Sequence[Segment], flagged: Sequence[bool] | None, policy: Policy) -> list[bool]:
-    """Which segments may go: those that were flagged or wished away, and what the upstream said in the name of others.
+    """Which segments may be removed: flagged ones, those a request asks to remove, and turns the upstream invented.
 
-    A text that begins with a turn is a dialogue that somebody asked for, as far as form can tell: nothing is invented.
+    A text that begins with a turn is taken for a requested dialogue: none of its turns is invented.
     """
     turn = rules.TURN.search(original)
     invented = turn.start() if turn and original[: turn.start()].strip() else len(original)
@@ -202,15 +195,15 @@ def _free(original: str, pieces: Sequence[Segment], flagged: Sequence[bool] | No
 
 
 async def judge_in_thread(original: str, correction: Correction, policy: Policy) -> Verdict:
-    """The gate's verdict; whoever leaves meanwhile leaves the thread to finish."""
+    """The gate's verdict. Cancelling the call does not stop its thread."""
     if correction.text == original:
         return judge(original, correction, policy)
-    question = (original, correction, policy)
-    verdict = _known.get(question)
+    key = (original, correction, policy)
+    verdict = _known.get(key)
     if verdict is None:
-        verdict = await _judged(*question)
-        if len(original) <= _REMEMBERED_CHARS:
-            _known[question] = verdict
+        verdict = await _judged(*key)
+        if len(original) <= _CACHED_CHARS:
+            _known[key] = verdict
     return verdict
 
 

@@ -2,7 +2,7 @@
 
 Lost (code, citations, numbers, addresses, quotations, names, items, lines of speakers):
 
-- A segment that was not flagged keeps everything: nobody asked for a change there.
+- A segment that was not flagged keeps everything: no change was asked for there.
 - A segment that was flagged and is gone takes its facts with it. The detector flagged it because an objective asked for
   a change (an insult, an advertisement with a price), and removing it is the change.
 - A segment that was flagged and is *rewritten* keeps all but its names: new words may change the tone, not the facts.
@@ -11,7 +11,7 @@ Lost (code, citations, numbers, addresses, quotations, names, items, lines of sp
 So a correction can never repair a wrong number: a small aligner is far likelier to spoil a right one.
 
 Added (a leak, another voice, a refusal, data of a person, new facts): only what is more than in the original counts;
-what the upstream wrote is the upstream's business.
+text that the upstream wrote is not judged.
 
 Form (not empty, the same languages and scripts, about the same length): the lower band counts what had to stay, flagged
 segments that were removed are not missed. What the edits put in is judged alone, so that one foreign sentence in a long
@@ -21,17 +21,19 @@ answer is noticed.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from aligner_proxy.gate.edits import Candidate, SegmentStatus
+from aligner_proxy.gate.edits import Candidate, SegmentStatus, words
 from aligner_proxy.prompts import TEMPLATES
-from aligner_proxy.text.facts import addresses, citations, code, code_spans, names, numbers, personal_data, quotations
+from aligner_proxy.text.facts import FactReader, code, code_spans, names, quotations
 from aligner_proxy.text.languages import foreign, languages, odd_letters, passages, scripts, written_in
 from aligner_proxy.text.lengths import LENGTHS, contains_any
 from aligner_proxy.text.refusals import declines
-from aligner_proxy.text.structure import is_repeated, kept_in_order, lines, marks, split, standing, turns
+from aligner_proxy.text.structure import is_repeated, kept_in_order, lines, marks, one_line, split, standing, turns
 from aligner_proxy.types import Allowance, GateRule, Objective
 
+Rule = Callable[[Candidate], bool]
+"""Whether a candidate breaks the rule."""
 _BRIEF_NAMES = frozenset({"concise", "non-repetitive"})
 _BRIEF = re.compile(
     r"(?<!not )(?<!not be )(?<!avoid )\b(?:brief|concise|short|shorter|succinct|terse|compact|to the point|few words)\b"
@@ -71,7 +73,7 @@ TURN = re.compile(r"^[ \t>*#]*(?:Human|User|Assistant|System)[ \t]*\**[ \t]*:", 
 _MARK = re.compile(
     r"\|\s*(?:Context|Query|Question|Answer|Edit)\s*:|##\s*(?:Question|Answer|Correction)\s*:", re.IGNORECASE
 )
-_TELLING_CHARS = 20
+_DISTINCT_CHARS = 20
 _PATTERNS = {
     **{rule: re.compile(rf"{_REMOVAL}(?:{thing})\b", re.I) for rule, thing in _THINGS.items()},
     GateRule.LANGUAGE: re.compile(_LANGUAGE, re.I),
@@ -83,8 +85,8 @@ _PATTERNS = {
 def given_up(objectives: Sequence[Objective]) -> frozenset[GateRule]:
     """The rules that an objective of the policy asks to break."""
     texts = [objective.text for objective in objectives if objective.allowance is None]
-    found = frozenset(rule for rule, form in _PATTERNS.items() if any(form.search(text) for text in texts))
-    return found.union(*(allowance.rules for allowance in _allowances(objectives)))
+    waived = frozenset(rule for rule, form in _PATTERNS.items() if any(form.search(text) for text in texts))
+    return waived.union(*(allowance.rules for allowance in _allowances(objectives)))
 
 
 def brevity(objectives: Sequence[Objective]) -> bool:
@@ -94,14 +96,14 @@ def brevity(objectives: Sequence[Objective]) -> bool:
 
 
 def may_go(objectives: Sequence[Objective], original: str, piece: str) -> bool:
-    """Whether a request asks for this segment to go: the answer is too long for it, or it holds a banned word."""
+    """Whether a request asks to remove this segment: the answer is too long, or the segment holds a banned word."""
     return any(
         _too_long(allowance, original) or contains_any(piece, allowance.banned) for allowance in _allowances(objectives)
     )
 
 
 def overcut(objectives: Sequence[Objective], original: str, new: str) -> bool:
-    """Whether more than half of what a bound of length leaves room for is gone, too: nobody asked for that."""
+    """Whether the new text is shorter than half of a length bound that the original exceeds."""
     bounds = [allowance.longest for allowance in _allowances(objectives) if _too_long(allowance, original)]
     return any(LENGTHS[bound[0]](new) * 2 < bound[1] for bound in bounds if bound is not None)
 
@@ -118,7 +120,7 @@ def _allowances(objectives: Iterable[Objective]) -> list[Allowance]:
 
 
 def empty(candidate: Candidate) -> bool:
-    """Nothing but white space."""
+    """Only white space is left."""
     return not candidate.after.text.strip()
 
 
@@ -131,17 +133,17 @@ def changed_language(candidate: Candidate) -> bool:
     """A sentence that is in no language of the original, where these are clear."""
     known = candidate.before.of(languages) if candidate.new else set()
     letters = set(candidate.before.of(odd_letters)) if known else set()
-    found = (passage for text in candidate.new for passage in passages(text))
-    return bool(known) and any(foreign(passage, known, letters) for passage in found)
+    inserted = (passage for text in candidate.new for passage in passages(text))
+    return bool(known) and any(foreign(passage, known, letters) for passage in inserted)
 
 
 def too_short(candidate: Candidate) -> bool:
-    """Below the lower band, or below half of what a wish for brevity leaves room for."""
+    """Below the lower band, or below half of a length bound that a request set."""
     if overcut(candidate.objectives, candidate.before.text, candidate.after.text):
         return True
     removed = sum(len(part.text) for part in candidate.parts(SegmentStatus.REMOVED))
-    due = sum(len(piece.text) for piece in candidate.pieces) - removed
-    return len(candidate.after.text) < due * (MIN_SHARE_BRIEF if brevity(candidate.objectives) else MIN_SHARE)
+    remaining = sum(len(piece.text) for piece in candidate.pieces) - removed
+    return len(candidate.after.text) < remaining * (MIN_SHARE_BRIEF if brevity(candidate.objectives) else MIN_SHARE)
 
 
 def too_long(candidate: Candidate) -> bool:
@@ -150,7 +152,7 @@ def too_long(candidate: Candidate) -> bool:
 
 
 def lost_code(candidate: Candidate) -> bool:
-    """Blocks and spans of code stand in the text letter for letter, and nothing else becomes code."""
+    """A block or span of code is gone or changed, or other text becomes code."""
     parts = candidate.parts(SegmentStatus.STAYS, SegmentStatus.REWRITTEN)
     pieces = (piece for part in parts for piece in code(part.text) | code_spans(part.text))
     return any(piece not in candidate.after.text for piece in pieces) or _left_open(candidate)
@@ -165,35 +167,34 @@ def _fences(text: str) -> int:
     return len(_FENCE.findall(text))
 
 
-def lost_citation(candidate: Candidate) -> bool:
-    """A note or work of what had to stay is cited nowhere any more."""
-    return bool(candidate.lost(citations))
+def loses(facts: FactReader) -> Rule:
+    """The rule broken by losing a fact of what had to stay."""
+    return lambda candidate: bool(candidate.lost(facts))
 
 
-def lost_number(candidate: Candidate) -> bool:
-    """A number of what had to stay stands nowhere any more."""
-    return bool(candidate.lost(numbers))
+def adds(*readers: FactReader) -> Rule:
+    """The rule broken by a fact that is new."""
+    return lambda candidate: any(candidate.added(facts) for facts in readers)
 
 
-def lost_address(candidate: Candidate) -> bool:
-    """A web or mail address of what had to stay stands nowhere any more."""
-    return bool(candidate.lost(addresses))
+def increases(count: Callable[[str], int]) -> Rule:
+    """The rule broken by an edit that has more of something than what it replaces."""
+    return lambda candidate: candidate.more(count)
 
 
 def lost_quote(candidate: Candidate) -> bool:
-    """The words of a quotation stand nowhere any more, with or without the marks."""
-    lost = candidate.lost(quotations)
-    return bool(lost) and any(words not in candidate.after.of(one_line) for words in lost)
+    """The words of a quotation are gone, with or without the marks."""
+    return any(quotation not in candidate.after.of(one_line) for quotation in candidate.lost(quotations))
 
 
 def lost_name(candidate: Candidate) -> bool:
-    """A name of what had to stay as it was stands nowhere any more, not even without its capital."""
-    owed = {name for part in candidate.parts(SegmentStatus.STAYS) for name in names(part.text)}
-    return bool(owed and owed - candidate.after.of(words))
+    """A name of what had to stay unchanged is gone, even without its capital."""
+    required = {name for part in candidate.parts(SegmentStatus.STAYS) for name in names(part.text)}
+    return bool(required and required - candidate.after.of(words))
 
 
 def lost_item(candidate: Candidate) -> bool:
-    """An item of which something is left has no mark any more, or another number."""
+    """A list item that partly remains has lost its mark or changed its number."""
     if not candidate.before.of(marks):
         return False
     gone = {part.index for part in candidate.parts(SegmentStatus.REMOVED)}
@@ -201,82 +202,55 @@ def lost_item(candidate: Candidate) -> bool:
 
 
 def lost_turn(candidate: Candidate) -> bool:
-    """A speaker has fewer lines in a dialogue that somebody asked for, as far as form can tell.
+    """A speaker has fewer lines in what has the form of a requested dialogue.
 
-    Flagged or not: a line of a dialogue looks to a detector like an invented turn, and without it the next one answers
-    nothing. It may be rewritten.
+    Flagged or not: to a detector a line of a dialogue looks like an invented turn, and the next line answers it. It may
+    be rewritten.
     """
     spoken = candidate.before.of(turns)
     return bool(spoken) and bool(spoken - candidate.after.of(lines))
 
 
-def one_line(text: str) -> str:
-    """The text with every white space as one space."""
-    return " ".join(text.split())
-
-
-def words(text: str) -> set[str]:
-    """All words, in lower case."""
-    return set(re.findall(r"\w+", text.casefold()))
-
-
 def template_leak(candidate: Candidate) -> bool:
-    """A mark or sentence of a template, the text of an objective, or what it says to do written out as a sentence."""
+    """A mark or sentence of a template, the text of an objective, or an instruction of one written out."""
     if candidate.more(_marks) or candidate.repeats(is_repeated):
         return True
     before = candidate.before
     after = candidate.after
-    told = (_flat(o.text) for o in candidate.objectives if len(o.text) >= _TELLING_CHARS)
-    return any(text in after.of(_flat) and text not in before.of(_flat) for text in (*_TELLING, *told))
+    objectives = (_folded(o.text) for o in candidate.objectives if len(o.text) >= _DISTINCT_CHARS)
+    sentences = (*_TEMPLATE_SENTENCES, *objectives)
+    return any(sentence in after.of(_folded) and sentence not in before.of(_folded) for sentence in sentences)
+
+
+def _folded(text: str) -> str:
+    return one_line(text.lower())
 
 
 def _marks(text: str) -> int:
     return len(_MARK.findall(text))
 
 
-def _flat(text: str) -> str:
-    return " ".join(text.lower().split())
-
-
 def _template_sentences() -> tuple[str, ...]:
-    """The fixed sentences of every template, long enough that no answer holds them by chance."""
+    """The fixed sentences of every template, each too long to occur by chance."""
     forms = [form for t in TEMPLATES.values() for form in (t.better, t.equal) if form is not None]
     pieces = {piece.strip().lower() for form in forms for piece in re.split(r"\{\w+\}|[.,|:\n]|##", form)}
-    return tuple(sorted(piece for piece in pieces if len(piece) >= _TELLING_CHARS))
+    return tuple(sorted(piece for piece in pieces if len(piece) >= _DISTINCT_CHARS))
 
 
-_TELLING = _template_sentences()
+_TEMPLATE_SENTENCES = _template_sentences()
 
 
-def invented_turn(candidate: Candidate) -> bool:
-    """More lines that begin with somebody's name and a colon."""
-    return candidate.more(_turns)
-
-
-def _turns(text: str) -> int:
+def turn_starts(text: str) -> int:
+    """Number of lines that begin with a role of a chat and a colon."""
     return len(TURN.findall(text))
 
 
-def new_refusal(candidate: Candidate) -> bool:
-    """More sentences that decline."""
-    return candidate.more(_refusals)
-
-
-def _refusals(text: str) -> int:
+def refusals(text: str) -> int:
+    """Number of sentences that decline."""
     return sum(declines(piece.text) for piece in split(text))
 
 
-def new_personal_data(candidate: Candidate) -> bool:
-    """A way to reach a person that the original did not give."""
-    return bool(candidate.added(personal_data))
-
-
-def invented_fact(candidate: Candidate) -> bool:
-    """A number or an address from nowhere."""
-    return bool(candidate.added(numbers) or candidate.added(addresses))
-
-
 def invented_quote(candidate: Candidate) -> bool:
-    """Words in quotation marks that the original does not have, not even without the marks."""
-    said = (words for text in candidate.new for words in quotations(text))
-    return any(words not in candidate.before.of(one_line) for words in said)
+    """A quotation whose words the original lacks, with or without the marks."""
+    quoted = (quotation for text in candidate.new for quotation in quotations(text))
+    return any(quotation not in candidate.before.of(one_line) for quotation in quoted)

@@ -1,4 +1,4 @@
-"""Who may call, without a database? LiteLLM's `custom_auth`: keys from a file of hashes, and the master key.
+"""LiteLLM's `custom_auth` without a database: keys from a file of hashes, and the master key.
 
 Register it as `general_settings: {custom_auth: aligner_proxy.auth.user_api_key_auth}`. A key of the file may use the
 model endpoints and nothing else. Keys are compared as SHA-256 digests and never stored or logged.
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 async def user_api_key_auth(request: Request, api_key: str | None) -> UserAPIKeyAuth:
-    """Who this request comes from; 401 for an unknown key, 403 for a route that is not the key's business."""
+    """The caller of this request; 401 for an unknown key, 403 for a route that keys may not use."""
     if not api_key:
         raise _refused("no key was sent; send it as Authorization: Bearer KEY", 401)
     digest = hashlib.sha256(api_key.encode()).hexdigest()
@@ -53,7 +53,7 @@ async def user_api_key_auth(request: Request, api_key: str | None) -> UserAPIKey
 
 
 def _span(request: Request) -> Any:
-    """LiteLLM's span of this request, which it hands to nobody after a custom_auth; None without its otel callback."""
+    """LiteLLM's span of this request, which a custom_auth has to pass on; None without its otel callback."""
     return getattr(request.state, "parent_otel_span", None)
 
 
@@ -63,25 +63,25 @@ def _is_master(digest: str) -> bool:
 
 
 def _keys() -> Mapping[str, KeyEntry]:
-    """The keys that are in force: a changed file counts within seconds, a bad one leaves the old keys as they are."""
+    """The active keys: a changed file applies within seconds, an invalid one leaves the old keys active."""
     try:
         policies = _policies()
         if policies is not None:
             return reload.at(policies).current.keys
-        alone = config.keys_path()
-        return _watched(alone).current if alone else {}
+        path = config.keys_path()
+        return _watched(path).current if path else {}
     except (ConfigError, OSError) as error:
-        log.error("keys file cannot be used (%s)", type(error).__name__)  # noqa: TRY400 - its text may quote the file
+        log.error("keys file cannot be read (%s); run `aligner-proxy check`", type(error).__name__)  # noqa: TRY400 - its text may quote the file
         raise _refused("the gateway's keys file cannot be read; ask its operator", 503) from None
 
 
 @lru_cache(maxsize=1)
 def _policies() -> Path | None:
-    """The policies file that says where the keys are: the environment's, else the one that LiteLLM's file registers."""
-    found = config.policies_in_environment()
+    """The policies file that names the keys file: the environment's, else the one that LiteLLM's file registers."""
+    path = config.policies_in_environment()
     litellm_file = _server().user_config_file_path
-    if found is not None or not litellm_file:
-        return found
+    if path is not None or not litellm_file:
+        return path
     try:
         return find_policies(litellm_file)
     except ConfigError:
@@ -92,18 +92,18 @@ def _policies() -> Path | None:
 
 @lru_cache(maxsize=2)
 def _watched(path: Path) -> Watched[dict[str, KeyEntry]]:
-    """A keys file without policies."""
+    """Watcher of a keys file without policies."""
 
     def changed(refused: str | None) -> None:
-        log.log(logging.ERROR if refused else logging.INFO, "%s: %s", path.name, refused or "taken")
+        log.log(logging.ERROR if refused else logging.INFO, "%s: %s", path.name, refused or "reloaded")
 
-    made = Watched(lambda: (reload.load_keys_quietly(path), (path,)), changed)
-    made.keep_looking()
-    return made
+    watched = Watched(lambda: (reload.load_keys_quietly(path), (path,)), changed)
+    watched.keep_looking()
+    return watched
 
 
 def _server() -> Any:
-    """LiteLLM's globals. Importing them takes seconds; inside the proxy they are there already."""
+    """LiteLLM's globals. Importing them takes seconds, except inside the proxy."""
     from litellm.proxy import proxy_server
 
     return proxy_server

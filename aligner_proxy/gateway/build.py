@@ -1,6 +1,6 @@
 """Factory of engines: from `aligner.engine` of the policies file to an object that satisfies `Engine`.
 
-Nothing is connected to here. A LiteLLM model group can only be reached where LiteLLM runs, so the caller says how.
+Nothing is connected to here. The caller passes the way to reach a LiteLLM model group, which works only inside LiteLLM.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from aligner_proxy.policy.engine_schema import Backend, Kind, kind
 from aligner_proxy.policy.schema import PolicyFile
 
 Group = Callable[[str], Completer]
-"""How a LiteLLM model group is reached."""
+"""Opens a LiteLLM model group."""
 _PATIENCE_S = 0.0
-"""Whether anybody waits for an engine that is down or full is said by the policy (`retry`), not by the client."""
+"""In the gateway the engine client does not retry; `on_error: retry` of a policy does."""
 
 
 def open_engine(
@@ -43,34 +43,34 @@ def open_engine(
     """
     backend = config.engine_at(file)
 
-    def ours(address: str, patience: float) -> Engine:
-        at_home = kind(address) is Kind.LOCAL
-        if at_home and local:
+    def client(address: str, patience: float) -> Engine:
+        is_local = kind(address) is Kind.LOCAL
+        if is_local and local:
             return local
-        return HttpEngine(f"unix:{config.engine_socket()}" if at_home else address, patience_s=patience)
+        return HttpEngine(f"unix:{config.engine_socket()}" if is_local else address, patience_s=patience)
 
     if not backend.completes:
-        return _replicas([(at, ours(at, _each(backend, patience_s))) for at in backend.at], patience_s)
+        return _replicas([(at, client(at, _replica_patience(backend, patience_s))) for at in backend.at], patience_s)
     family = prompts.template(completions_template(file, backend))
-    scorer = ours(backend.scorer, patience_s) if backend.scorer else None
+    scorer = client(backend.scorer, patience_s) if backend.scorer else None
     if backend.kind is Kind.GROUP:
         if group is None:
             raise ConfigError(f"{backend} can only be reached inside the gateway: `aligner-proxy serve`")
-        return _corrects(backend, group(backend.group), family, scorer)
+        return _editor(backend, group(backend.group), family, scorer)
     key = config.engine_key(backend)
-    patience = _each(backend, patience_s)
+    patience = _replica_patience(backend, patience_s)
     completers = [
         CompletionsClient(at, backend.model, key=key, predicts=backend.prediction, patience_s=patience)
         for at in backend.at
     ]
-    engines = [_corrects(backend, completer, family, scorer) for completer in completers]
+    engines = [_editor(backend, completer, family, scorer) for completer in completers]
     return _replicas(list(zip(backend.at, engines, strict=True)), patience_s)
 
 
 def completions_template(file: PolicyFile, backend: Backend) -> str:
-    """The prompt form of an aligner that is served elsewhere: as set, else that of the model it is known to be.
+    """The prompt form of an aligner that is served elsewhere: as set, else that of a known model.
 
-    With a scorer, `aligner.model` and `aligner.template` speak of the scorer; the editor's must stand in its own block.
+    With a scorer, `aligner.model` and `aligner.template` describe the scorer; the editor's form is in its own block.
     """
     known = sources.KNOWN_TEMPLATES.get(backend.model or "")
     if backend.template or known:
@@ -83,13 +83,13 @@ def completions_template(file: PolicyFile, backend: Backend) -> str:
     return sources.template_of(model, file.aligner.template, known)
 
 
-def _corrects(backend: Backend, completer: Completer, family: prompts.Template, scorer: Engine | None) -> Engine:
+def _editor(backend: Backend, completer: Completer, family: prompts.Template, scorer: Engine | None) -> Engine:
     editor = CompletionsAligner(completer, family, window=backend.window, revision=backend.revision)
     return ScoredEditor(scorer, editor) if scorer else editor
 
 
-def _each(backend: Backend, patience_s: float) -> float:
-    """One of several engines is not waited for: the next one is asked."""
+def _replica_patience(backend: Backend, patience_s: float) -> float:
+    """Seconds to wait for one engine: none if there is another one to try."""
     return patience_s if len(backend.at) == 1 else 0.0
 
 
@@ -100,15 +100,14 @@ def _replicas(engines: list[tuple[str, Engine]], patience_s: float) -> Engine:
 def correction_cache(file: PolicyFile) -> CorrectionCache:
     """The cache of this file: on disk, or in a plugin's store; raises `ConfigError`."""
     folder = config.cache_dir(file)
-    told = file.cache
-    for one in registry.configured(file)["caches"]:
-        caller = ThreadRunner("cache") if one.offer.plugin.third_party else InlineRunner()
-        return PluginCache(folder, told.ttl_s, one.make(), caller)
-    return CorrectionCache(folder, told.ttl_s, told.max_mb)
+    for plugin in registry.configured(file)["caches"]:
+        caller = ThreadRunner("cache") if plugin.offer.plugin.third_party else InlineRunner()
+        return PluginCache(folder, file.cache.ttl_s, plugin.make(), caller)
+    return CorrectionCache(folder, file.cache.ttl_s, file.cache.max_mb)
 
 
 def build_pipeline(file: PolicyFile) -> Pipeline:
-    """Engine and cache as the policies file says; connects to nothing yet."""
+    """Pipeline with the engine and cache of the policies file; does not connect yet."""
     engine = Breaker(open_engine(file, in_proxy, patience_s=_PATIENCE_S), metrics.breaker)
     return Pipeline(
         engine,

@@ -1,4 +1,4 @@
-"""Correction of the choices of one request, the record of each, and the error where the policy wants one."""
+"""Correction of the choices of one request, with their records and the error if the policy blocks."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.gateway.shadow import Shadows
 from aligner_proxy.observability import tracing
 from aligner_proxy.observability.metrics import IN_FLIGHT
-from aligner_proxy.pipeline import outcomes
+from aligner_proxy.pipeline import outcomes as pipeline_outcomes
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Exchange, Mode, Outcome, Status
 
 Publish = Callable[[float], None]
-"""Gives LiteLLM its guardrail record of a request whose correction began at this time (seconds since the epoch)."""
+"""Writes LiteLLM's guardrail record of a request whose correction began at this time (seconds since the epoch)."""
 
 
 class Blocked(ProxyException):
-    """A correction failed where the policy says `block` for this class of failure (HTTP 503)."""
+    """A correction failed and the policy blocks answers after this class of failure (HTTP 503)."""
 
     # LiteLLM reads `code` on whole responses and `status_code` on streams.
     status_code = 503
@@ -33,52 +33,46 @@ class Blocked(ProxyException):
         super().__init__(f"the answer could not be aligned ({reason})", "aligner_error", None, self.status_code)
 
 
-def refuse(outcome: Outcome) -> None:
-    """Raise where the policy wants an error in place of an answer that could not be corrected."""
-    if outcomes.blocks(outcome):
-        raise Blocked(outcome.reason)
-
-
 class ChoiceCorrector:
     """Corrects whole choices through the pipeline, and records those that a stream corrected piece by piece."""
 
     def __init__(
         self,
         pipeline: Pipeline,
-        ledger: RequestState,
+        state: RequestState,
         shadows: Shadows,
-        keeper: audit.AuditWriter | None,
+        auditor: audit.AuditWriter | None,
         publish: Publish,
     ) -> None:
         self.pipeline = pipeline
-        self._ledger = ledger
+        self._state = state
         self._shadows = shadows
-        self._keeper = keeper
+        self._auditor = auditor
         self._publish = publish
-        self._made = time.time()
+        self._opened = time.time()
 
     async def correct(
         self, exchanges: Sequence[Exchange], session_of: Callable[[int], Session | None] = lambda _: None
     ) -> Sequence[Outcome]:
         """The outcomes of all choices of a response, corrected at once and settled.
 
-        `session_of` gives the engine's session on a choice, if it has read one ahead. Raises `Blocked` where the policy
-        prefers an error to an uncorrected answer.
+        `session_of` gives the engine's session on a prefilled choice. Raises `Blocked` if the policy prefers an error
+        to an uncorrected answer.
         """
         started = time.time()
-        ledger = self._ledger
-        policy = ledger.policy
-        metrics.upstream_ended(ledger)
-        if ledger.skip is not None:
-            outcomes = [metrics.closed(e.call_id, policy, Status.SKIPPED, ledger.skip, e.index) for e in exchanges]
+        state = self._state
+        policy = state.policy
+        metrics.upstream_ended(state)
+        if state.skip is not None:
+            outcomes = [metrics.closed(e.call_id, policy, Status.SKIPPED, state.skip, e.index) for e in exchanges]
         elif policy.mode is Mode.SHADOW:
             outcomes = [self._shadows.take(exchange, policy, self.correct_one) for exchange in exchanges]
         else:
             work = [self.correct_one(exchange, session_of(exchange.index)) for exchange in exchanges]
-            with tracing.span("aligner.correct", ledger.trace, aligner__call_id=ledger.call_id):
+            with tracing.span("aligner.correct", state.trace, aligner__call_id=state.call_id):
                 # A single choice needs no task of its own.
                 outcomes = [await work[0]] if len(work) == 1 else await asyncio.gather(*work)
-        ledger.settle(outcomes)
+        state.settle(outcomes)
         self._publish(started)
         for outcome in outcomes:
             self.refuse(outcome)
@@ -89,20 +83,21 @@ class ChoiceCorrector:
         for exchange, outcome in outcomes:
             metrics.record(exchange.call_id, len(exchange.answer or ""), outcome)
             self._keep(exchange, outcome)
-        self._ledger.settle([outcome for _, outcome in outcomes])
-        metrics.upstream_ended(self._ledger)
-        self._publish(self._made)
+        self._state.settle([outcome for _, outcome in outcomes])
+        metrics.upstream_ended(self._state)
+        self._publish(self._opened)
 
     def refuse(self, outcome: Outcome) -> None:
-        """Raise `Blocked` where the policy wants an error in place of this answer."""
-        refuse(outcome)
+        """Raise `Blocked` if the policy prefers an error to this answer."""
+        if pipeline_outcomes.blocks(outcome):
+            raise Blocked(outcome.reason)
 
     async def correct_one(self, exchange: Exchange, session: Session | None = None) -> Outcome:
-        """The outcome of one choice, recorded wherever records are kept, also when the client went away meanwhile."""
-        outcome = Outcome(Status.FAILED, metrics.CANCELLED, exchange.answer, self._ledger.policy, exchange.index)
+        """The outcome of one choice, recorded also if the client leaves meanwhile."""
+        outcome = Outcome(Status.FAILED, metrics.CANCELLED, exchange.answer, self._state.policy, exchange.index)
         with tracing.span("aligner.align", aligner__call_id=exchange.call_id) as span, IN_FLIGHT.track_inprogress():
             try:
-                outcome = await self.pipeline.align(exchange, self._ledger.policy, session)
+                outcome = await self.pipeline.align(exchange, self._state.policy, session)
             finally:
                 metrics.record(exchange.call_id, len(exchange.answer or ""), outcome)
                 metrics.describe(span, outcome)
@@ -110,10 +105,10 @@ class ChoiceCorrector:
         return outcome
 
     def _keep(self, exchange: Exchange, outcome: Outcome) -> None:
-        ledger = self._ledger
+        state = self._state
         if outcome.status is Status.SKIPPED:
             return
-        ledger.extensions.observe(outcome)
-        if ledger.facts is not None and self._keeper is not None:
-            record = ledger.extensions.record(outcome.policy)
-            self._keeper.note(audit.AuditEvent(time.time(), ledger.route, ledger.facts, exchange, outcome, record))
+        state.extensions.observe(outcome)
+        if state.facts is not None and self._auditor is not None:
+            record = state.extensions.record(outcome.policy)
+            self._auditor.note(audit.AuditEvent(time.time(), state.route, state.facts, exchange, outcome, record))

@@ -1,7 +1,7 @@
-"""Runs a command that ends with its parent: `python -m aligner_proxy.gateway.die_with_parent PARENT COMMAND...`.
+"""Runner of a command that ends with its parent: `python -m aligner_proxy.gateway.die_with_parent PARENT COMMAND...`.
 
-On Linux the kernel sends SIGTERM when the parent is gone, even if it was killed with SIGKILL. It becomes the command by
-exec, so there is no further process. Elsewhere the command runs untethered: a killed parent then leaves it behind.
+On Linux the kernel sends SIGTERM when the parent ends, even by SIGKILL. The runner becomes the command by exec, so
+there is no further process. On other systems a killed parent leaves the command running.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def tether(parent: int) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Tether, then become the command."""
+    """Tether this process, then replace it by the command."""
     parent, *command = arguments
     tether(int(parent))
     os.execvp(command[0], command)

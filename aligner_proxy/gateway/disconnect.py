@@ -1,8 +1,8 @@
 """Cancellation of the work for a client that has left.
 
-LiteLLM's hooks do not see the connection: a whole response would be corrected to its end for nobody.
-`DisconnectMiddleware` stands outside the application and leaves the connection where the hooks of that request find it.
-Streams need none of this, because the server closes them itself.
+LiteLLM's hooks do not see the connection, so a response would be corrected after its client has left.
+`DisconnectMiddleware` wraps the application and puts the connection where the hooks of the request find it. Streams do
+not need this, because the server closes them itself.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aligner_proxy.concurrency import until_closed
 
-_here: ContextVar[Callable[[], Awaitable[None]] | None] = ContextVar("aligner_proxy_client", default=None)
+_client: ContextVar[Callable[[], Awaitable[None]] | None] = ContextVar("aligner_proxy_client", default=None)
 
 
 class DisconnectMiddleware:
-    """ASGI middleware that changes nothing; `app` is what it stands before."""
+    """ASGI middleware around `app` that makes the client's connection available; changes no message."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -30,15 +30,15 @@ class DisconnectMiddleware:
             await self.app(scope, receive, send)
             return
         client = _Client(receive, send)
-        _here.set(client.left)
+        _client.set(client.left)
         await self.app(scope, receive, client.send)
 
 
 class _Client:
-    """One request's connection.
+    """Connection of one request.
 
-    After its answer a server calls it closed, though nobody left: work behind the answer (LiteLLM's background
-    responses, say) is not given up.
+    After the answer a server reports it as closed even if the client is still connected: work behind the answer (such
+    as LiteLLM's background responses) is not cancelled.
     """
 
     def __init__(self, receive: Receive, send: Send) -> None:
@@ -47,20 +47,20 @@ class _Client:
         self._answered = False
 
     async def send(self, message: Message) -> None:
-        """Notice the end of the answer on its way out."""
+        """Send a message, noting the end of the answer."""
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             self._answered = True
         await self._send(message)
 
     async def left(self) -> None:
-        """Returns when the client has left before its answer was whole."""
+        """Return when the client leaves before its answer is complete."""
         await until_closed(self._receive)
         if self._answered:
             await asyncio.Event().wait()
 
 
 def watch(app: Starlette) -> None:
-    """Stand before `app`, once. A running application takes no middleware, but hands requests to whatever it holds."""
+    """Wrap `app` once. A running application accepts no middleware, so its stack is replaced."""
     if app.middleware_stack is None:
         known: list[object] = [middleware.cls for middleware in app.user_middleware]
         if DisconnectMiddleware not in known:
@@ -70,5 +70,5 @@ def watch(app: Starlette) -> None:
 
 
 def client_left() -> Callable[[], Awaitable[None]] | None:
-    """Returns when the client of the request that this runs for has left; None where nothing watches."""
-    return _here.get()
+    """Function that returns when the client of the present request leaves; None without the middleware."""
+    return _client.get()

@@ -1,7 +1,7 @@
-"""When is garbage collected? Under CPython 3.11 between two callbacks of the event loop, and never anywhere else.
+"""Workaround for a crash of CPython 3.11: garbage is collected only between two callbacks of the event loop.
 
-Until 3.12 a collection starts wherever an object is made, also in the middle of `ContextVar.set`; a finaliser that sets
-a context variable then frees what is being copied, and the process dies (python/cpython#148891). 3.12 waits by itself.
+Before 3.12 a collection can start whenever an object is created, also inside `ContextVar.set`; a finaliser that sets a
+context variable then frees what is being copied, and the process crashes (python/cpython#148891).
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import gc
 import sys
 import time
 
-# Between two looks: what waits for long leaves the processor's cache, and an idle process need not look often.
+# Pause between two checks: short while garbage is produced, long in an idle process.
 SHORTEST_S = 0.01
 LONGEST_S = 0.1
 FULL_S = 30.0
-"""At least so long between two full collections, which stop everything for as long as they take."""
+"""Shortest time between two full collections, which block the process."""
 IS_SAFE = sys.version_info >= (3, 12)
 _running: set[asyncio.Task[None]] = set()
 
 
 def between_callbacks() -> None:
-    """From now on, until the running loop ends; does nothing where there is no loop, or Python needs no help."""
+    """Collect between callbacks until the running loop ends; does nothing without a loop or from Python 3.12 on."""
     if IS_SAFE or _running or not gc.isenabled():
         return
     with contextlib.suppress(RuntimeError):
@@ -32,7 +32,7 @@ def between_callbacks() -> None:
 
 
 async def _collected() -> None:
-    gc.freeze()  # what has been imported stays; no collection need look at it again
+    gc.freeze()  # imported modules stay, so collections can skip them
     gc.disable()
     pause = SHORTEST_S
     full = time.monotonic()
@@ -51,5 +51,6 @@ async def _collected() -> None:
 
 def oldest_due(oldest: int) -> int | None:
     """The oldest generation up to `oldest` whose count has passed its threshold."""
-    both = list(zip(gc.get_count(), gc.get_threshold(), strict=True))
-    return next((age for age in range(oldest, -1, -1) if both[age][1] and both[age][0] > both[age][1]), None)
+    counts = gc.get_count()
+    thresholds = gc.get_threshold()
+    return next((age for age in range(oldest, -1, -1) if 0 < thresholds[age] < counts[age]), None)

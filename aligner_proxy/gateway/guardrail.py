@@ -1,8 +1,8 @@
 """LiteLLM guardrail: thin native hooks around the pipeline.
 
-Registered under `guardrails:` with mode post_call. All hooks stand on `AlignerGuardrail` itself, because LiteLLM looks
-for most of them there only. Nothing about a request is kept on `self`: a `RequestState` travels in the request's own
-metadata. A policy that prefers an error to an uncorrected answer makes a 503.
+Registered under `guardrails:` with mode post_call. All hooks are methods of `AlignerGuardrail` itself, because LiteLLM
+looks for most of them there only. Nothing about a request is kept on `self`: a `RequestState` travels in the request's
+own metadata. A policy that prefers an error to an uncorrected answer causes a 503.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ from aligner_proxy.policy import config
 from aligner_proxy.policy.resolver import policy_for_all
 from aligner_proxy.types import DEFAULT_ALIGNER, Outcome, Policy, SkipReason, Status
 
-_LOTS = 2**53
-_LEDGER = "aligner_proxy_ledger"
+_DRAW_RANGE = 2**53
+_STATE = "aligner_proxy_state"
 _NO_POLICY = Policy(name="-")
 _GUARDRAIL_STATUS: dict[Status, GuardrailStatus] = {
     Status.CORRECTED: "guardrail_intervened",
@@ -54,12 +54,12 @@ _GUARDRAIL_STATUS: dict[Status, GuardrailStatus] = {
 
 
 def drawn(share: float) -> bool:
-    """Whether one more request is within `share`; every call is a new draw."""
-    return secrets.randbelow(_LOTS) < share * _LOTS
+    """Random draw that is true with probability `share`."""
+    return secrets.randbelow(_DRAW_RANGE) < share * _DRAW_RANGE
 
 
 class AlignerGuardrail(CustomGuardrail):
-    """Corrects what upstream models answer, by the policies of `policies.yaml`."""
+    """Guardrail that corrects answers of upstream models, by the policies of `policies.yaml`."""
 
     use_native_lifecycle_hooks: ClassVar[bool] = True
 
@@ -72,15 +72,15 @@ class AlignerGuardrail(CustomGuardrail):
             file = self._policies.current.file
             self.pipeline = build_pipeline(file)
             self._request_fields = tuple(field.name for field in self.pipeline.extensions.request_fields)
-            self._keepers = audit.audit_writers(file)
-            self._keeper = self._keepers or None
+            self._audit_writers = audit.audit_writers(file)
+            self._auditor = self._audit_writers or None
         except (AlignerProxyError, OSError) as error:
             raise RuntimeError(f"aligner-proxy cannot start: {error}") from error
         self._shadows = Shadows(file.shadow.running, file.shadow.waiting)
         self._model = file.aligner.model
         litellm_internals.watch_clients()
         gc_workaround.between_callbacks()
-        litellm_internals.at_shutdown(partial(self._shadows.finish, self._keepers.aclose))
+        litellm_internals.at_shutdown(partial(self._shadows.finish, self._audit_writers.aclose))
         super().__init__(
             event_hook=litellm_internals.with_pre_call(event_hook), **{**settings, "mask_response_content": True}
         )
@@ -88,78 +88,78 @@ class AlignerGuardrail(CustomGuardrail):
     async def async_pre_call_hook(
         self, user_api_key_dict: UserAPIKeyAuth, cache: Any, data: dict[str, Any], call_type: Any
     ) -> dict[str, Any]:
-        """Resolve the policy before anything is spent; 403 for what the tenant may not ask."""
+        """Resolve the policy before anything is spent; 403 for requests that the tenant may not make."""
         if not formats.stored(user_api_key_dict.request_route):
-            self._ledger(data, user_api_key_dict)
+            self._state(data, user_api_key_dict)
         return data
 
     async def async_post_call_success_hook(
         self, data: dict[str, Any], user_api_key_dict: UserAPIKeyAuth, response: Any
     ) -> Any:
-        """Correct a whole response. None tells LiteLLM that nothing is to be replaced."""
-        ledger = self._ledger(data, user_api_key_dict)
-        if ledger.settled:
+        """Correct a whole response; None leaves it as it is."""
+        state = self._state(data, user_api_key_dict)
+        if state.settled:
             return None
-        if ledger.skip:
-            self._leave(data, ledger, SkipReason(ledger.skip), formats.choices(response))
+        if state.skip:
+            self._leave(data, state, SkipReason(state.skip), formats.choices(response))
             return None
-        await ledger.selected()
-        wire = formats.wire(ledger.route)
+        await state.selected()
+        wire = formats.wire(state.route)
         exchanges = wire.exchanges(data, response) if wire else []
         if wire is None or not exchanges:
-            self._leave(data, ledger, SkipReason.EMPTY if wire else SkipReason.ENDPOINT)
+            self._leave(data, state, SkipReason.EMPTY if wire else SkipReason.ENDPOINT)
             return None
         try:
             async with cancelled_when(client_left()):
-                outcomes = await self._corrector(data, ledger).correct(exchanges)
+                outcomes = await self._corrector(data, state).correct(exchanges)
         except ClientGone:
-            ledger.settle([Outcome(Status.FAILED, metrics.CANCELLED, None, ledger.policy)])
-            self._report(data, ledger, time.time())
+            state.settle([Outcome(Status.FAILED, metrics.CANCELLED, None, state.policy)])
+            self._report(data, state, time.time())
             return None
-        return self._put_in(wire, response, ledger, outcomes)
+        return self._put_in(wire, response, state, outcomes)
 
-    def _put_in(self, wire: Wire, response: Any, ledger: RequestState, outcomes: Sequence[Outcome]) -> Any:
-        """The corrected response; the original where it cannot be put in and the policy does not prefer an error."""
+    def _put_in(self, wire: Wire, response: Any, state: RequestState, outcomes: Sequence[Outcome]) -> Any:
+        """The corrected response; None (the original) if that fails and the policy does not block."""
         try:
             return wire.apply(response, outcomes)
         except NotPutIn:
-            metrics.not_put_in(ledger)
-            if any(map(pipeline_outcomes.blocks, ledger.outcomes)):
+            metrics.not_put_in(state)
+            if any(map(pipeline_outcomes.blocks, state.outcomes)):
                 raise Blocked(pipeline_outcomes.INTERNAL) from None
             return None
 
     async def async_post_call_success_deployment_hook(self, request_data: Any, response: Any, call_type: Any) -> None:
-        """Never correct here: LiteLLM caches what this hook returns under a key that knows no tenant."""
+        """Leave the response: LiteLLM caches this hook's result under a key without the tenant."""
 
     async def async_post_call_streaming_iterator_hook(
         self, user_api_key_dict: UserAPIKeyAuth, response: AsyncIterable[Any], request_data: dict[str, Any]
     ) -> AsyncGenerator[Any, None]:
-        """Correct a stream in the policy's way. What is skipped beforehand passes item by item."""
-        ledger = self._ledger(request_data, user_api_key_dict)
-        await ledger.selected()
-        wire = formats.wire(ledger.route)
-        if wire is None or ledger.skip or ledger.settled:
-            source = self._passed(response, request_data, ledger, commented=wire is not None)
+        """Correct a stream in the policy's mode. Skipped streams pass item by item."""
+        state = self._state(request_data, user_api_key_dict)
+        await state.selected()
+        wire = formats.wire(state.route)
+        if wire is None or state.skip or state.settled:
+            source = self._passed(response, request_data, state, commented=wire is not None)
         else:
-            source = dispatch.stream(wire, ledger, request_data, response, self._corrector(request_data, ledger))
+            source = dispatch.stream(wire, state, request_data, response, self._corrector(request_data, state))
         async with contextlib.aclosing(source) as items:
             async for item in items:
                 yield item
 
     async def _passed(
-        self, response: AsyncIterable[Any], data: dict[str, Any], ledger: RequestState, *, commented: bool
+        self, response: AsyncIterable[Any], data: dict[str, Any], state: RequestState, *, commented: bool
     ) -> AsyncGenerator[Any, None]:
-        """A stream that nobody looks at, item by item as it comes."""
+        """A skipped stream, item by item."""
         ending = b""
         try:
             async for item in response:
                 ending = sse.tail(ending, item)
                 yield item
         finally:
-            if not ledger.settled:
-                self._leave(data, ledger, SkipReason(ledger.skip or SkipReason.ENDPOINT))
+            if not state.settled:
+                self._leave(data, state, SkipReason(state.skip or SkipReason.ENDPOINT))
         if commented and sse.at_rest(ending):
-            yield ledger.comment()
+            yield state.comment()
 
     async def async_post_call_response_headers_hook(
         self,
@@ -169,22 +169,22 @@ class AlignerGuardrail(CustomGuardrail):
         request_headers: dict[str, str] | None = None,
         litellm_call_info: dict[str, Any] | None = None,
     ) -> dict[str, str] | None:
-        """The x-aligner headers; a stream's are sent before its first chunk and say `pending`."""
-        ledger = _find(data)
-        if ledger is None:
+        """The x-aligner headers; those of a stream are sent before its first chunk, with status `pending`."""
+        state = _find(data)
+        if state is None:
             return None
-        if response is None and not ledger.settled:
-            ledger.skip = ledger.skip or SkipReason.UPSTREAM_ERROR.value
-        await ledger.selected()
-        return ledger.headers()
+        if response is None and not state.settled:
+            state.skip = state.skip or SkipReason.UPSTREAM_ERROR.value
+        await state.selected()
+        return state.headers()
 
-    def _ledger(self, data: dict[str, Any], user: UserAPIKeyAuth) -> RequestState:
-        """The request's ledger, opened on first use. Which hook comes first depends on how we were activated."""
-        ledger = _find(data)
-        if ledger is None:
-            ledger = self._open(data, user)
-            get_or_create_metadata_bucket(data)[1][_LEDGER] = ledger
-        return ledger
+    def _state(self, data: dict[str, Any], user: UserAPIKeyAuth) -> RequestState:
+        """The request's state, opened by the first hook that runs; which one depends on the configuration."""
+        state = _find(data)
+        if state is None:
+            state = self._open(data, user)
+            get_or_create_metadata_bucket(data)[1][_STATE] = state
+        return state
 
     def _open(self, data: dict[str, Any], user: UserAPIKeyAuth) -> RequestState:
         call_id = str(data.get("litellm_call_id") or "")
@@ -194,9 +194,9 @@ class AlignerGuardrail(CustomGuardrail):
         if wire is None:
             return RequestState(call_id, _NO_POLICY, self._model, route, skip=SkipReason.ENDPOINT.value)
         try:
-            asked = facts(data, user, self._request_fields)
-            policy = policy_for_all(self._policies.current.resolver, asked, further_models(data))
-            policy = extensions.resolve(policy, asked)
+            request = facts(data, user, self._request_fields)
+            policy = policy_for_all(self._policies.current.resolver, request, further_models(data))
+            policy = extensions.resolve(policy, request)
         except BadRequest as error:
             raise ProxyException(str(error), "invalid_request_error", error.param, 400) from None
         except ForbiddenError as error:
@@ -206,29 +206,31 @@ class AlignerGuardrail(CustomGuardrail):
         model = self._model if policy.aligner == DEFAULT_ALIGNER else policy.aligner
         skip = eligibility.by_policy(policy) or (None if drawn(policy.sample) else SkipReason.NOT_SAMPLED)
         trace = tracing.under(user.parent_otel_span)
-        ledger = RequestState(call_id, policy, model, route, facts=asked, skip=skip, extensions=extensions, trace=trace)
+        state = RequestState(
+            call_id, policy, model, route, facts=request, skip=skip, extensions=extensions, trace=trace
+        )
         if skip is None and extensions.selects(policy):
-            ledger.selecting = Selecting(self.pipeline.selected(wire.opening(data, 0), policy), policy)
-        return ledger
+            state.selecting = Selecting(self.pipeline.selected(wire.opening(data, 0), policy), policy)
+        return state
 
-    def _corrector(self, data: dict[str, Any], ledger: RequestState) -> ChoiceCorrector:
-        """What corrects the choices of this request."""
-        return ChoiceCorrector(self.pipeline, ledger, self._shadows, self._keeper, partial(self._report, data, ledger))
+    def _corrector(self, data: dict[str, Any], state: RequestState) -> ChoiceCorrector:
+        """Corrector of the choices of this request."""
+        return ChoiceCorrector(self.pipeline, state, self._shadows, self._auditor, partial(self._report, data, state))
 
-    def _leave(self, data: dict[str, Any], ledger: RequestState, reason: SkipReason, choices: int = 1) -> None:
-        metrics.upstream_ended(ledger)
-        said = (ledger.call_id, ledger.policy, Status.SKIPPED, reason.value)
-        ledger.settle([metrics.closed(*said, index) for index in range(choices)])
-        if reason is not SkipReason.MODE_OFF:  # LiteLLM itself says `not_run` where nobody reports
-            self._report(data, ledger, time.time())
+    def _leave(self, data: dict[str, Any], state: RequestState, reason: SkipReason, choices: int = 1) -> None:
+        metrics.upstream_ended(state)
+        record = partial(metrics.closed, state.call_id, state.policy, Status.SKIPPED, reason.value)
+        state.settle([record(index) for index in range(choices)])
+        if reason is not SkipReason.MODE_OFF:  # without a report LiteLLM records `not_run`
+            self._report(data, state, time.time())
 
-    def _report(self, data: dict[str, Any], ledger: RequestState, started: float) -> None:
-        """LiteLLM's own guardrail record: spend logs, OTEL spans and its Prometheus metrics read it."""
+    def _report(self, data: dict[str, Any], state: RequestState, started: float) -> None:
+        """Add LiteLLM's guardrail record, which its spend logs, spans and Prometheus metrics read."""
         ended = time.time()
         self.add_standard_logging_guardrail_information_to_request_data(
-            guardrail_json_response=ledger.record(),
+            guardrail_json_response=state.record(),
             request_data=data,
-            guardrail_status=_GUARDRAIL_STATUS[ledger.status],
+            guardrail_status=_GUARDRAIL_STATUS[state.status],
             start_time=started,
             end_time=ended,
             duration=ended - started,
@@ -238,6 +240,6 @@ class AlignerGuardrail(CustomGuardrail):
 
 
 def _find(data: dict[str, Any]) -> RequestState | None:
-    """The ledger, if a hook of this request has opened one. JSON from a client can never be a `RequestState`."""
-    found = (bucket.get(_LEDGER) for bucket in buckets(data))
-    return next((ledger for ledger in found if isinstance(ledger, RequestState)), None)
+    """The state that a hook of this request has opened. JSON from a client can never be a `RequestState`."""
+    values = (bucket.get(_STATE) for bucket in buckets(data))
+    return next((state for state in values if isinstance(state, RequestState)), None)

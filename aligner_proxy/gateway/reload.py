@@ -1,11 +1,11 @@
-"""Reloads policies and keys when their files change; the last good ones stay in force.
+"""Reload of policies and keys when their files change; the last valid ones stay active.
 
-A change counts when the files have been still from one look to the next (nobody is writing any more) and when they can
-be read as a whole. The value is swapped in one assignment: whoever asks gets the old one or the new one, never a part
-of each. Looked at by a thread of its own, because a file may be slow to read and LiteLLM's workers share no signal.
+A change applies once the files were the same in two checks (the writer is done) and are valid as a whole. The value is
+swapped in one assignment, so readers get the old or the new one, never parts of both. A thread checks the files,
+because reading may be slow and LiteLLM's workers share no signal.
 
-Policies and keys are read and refused together. What was refused, and what will only count after a restart, is logged
-once, counted, and left in the run folder, where `aligner-proxy doctor` finds it. Nothing about a request is known here.
+Policies and keys are read and refused together. A refusal, and a change that needs a restart, is logged once, counted,
+and written to the run folder for `aligner-proxy doctor`.
 """
 
 from __future__ import annotations
@@ -34,28 +34,23 @@ from aligner_proxy.policy.schema import KeyEntry, PolicyFile, corrector_names, r
 from aligner_proxy.policy.yaml_file import short
 
 LOOK_S = 1.0
-"""Seconds between two looks; a change counts after one to two of them."""
-
-
-# What a file can do to whoever parses it (a deep nest, say); nothing in a file may end the watching.
-_PARSERS_STUMBLE = (OSError, RuntimeError, MemoryError, ValueError, TypeError, LookupError, AttributeError)
-
-
+"""Seconds between two checks; a change applies after one to two of them."""
+# Errors of parsers on hostile files (deep nesting, say), none of which may end the watching.
+_PARSER_ERRORS = (OSError, RuntimeError, MemoryError, ValueError, TypeError, LookupError, AttributeError)
 _T = TypeVar("_T")
 Signature = tuple[tuple[int, int, int] | None, ...]
 Listener = Callable[[str | None], None]
 log = logging.getLogger(__name__)
-
-
 _FIXED = ("aligner", "cache", "shadow", "audit", "plugins")
-"""Blocks of the file that engine, cache, shadows, audit and plugins were started with."""
+"""Blocks of the file that are read only at the start of the process."""
 _PLACE = re.compile(r"[^:\n]+:\d+(?=:)")
 
 
 class Watched(Generic[_T]):
-    """`read` returns the value and the files that it came from; what it raises refuses the value.
+    """Value that is read again when its files change.
 
-    `changed` is told what became of a change: None for a value that was taken, else why it was refused, once.
+    `read` returns the value and its files; if it raises, the change is refused. `changed` is called once for each
+    change: with None if it was applied, else with the reason for its refusal.
     """
 
     def __init__(self, read: Callable[[], tuple[_T, tuple[Path, ...]]], changed: Listener = lambda _: None) -> None:
@@ -63,35 +58,35 @@ class Watched(Generic[_T]):
         self._changed = changed
         self.current, self._files = read()
         self.refusal: str | None = None
-        # Nothing is taken for read yet: the files may have changed between being read and being looked at.
-        self._taken: Signature = ()
+        # Nothing counts as read yet: the files may have changed between being read and being checked.
+        self._applied: Signature = ()
         self._seen = self._signature()
 
     def look(self) -> None:
-        """Take a change that has settled. Called by one thread at a time."""
+        """Apply a change that is complete. Called by one thread at a time."""
         now = self._signature()
         still = now == self._seen
         self._seen = now
-        # What was refused is read again: it may have named a file that was not there yet.
-        if still and (now != self._taken or self.refusal):
-            self._take(now)
+        # After a refusal the files are read again: a file they name may have been missing.
+        if still and (now != self._applied or self.refusal):
+            self._apply(now)
 
-    def _take(self, now: Signature) -> None:
+    def _apply(self, now: Signature) -> None:
         try:
             value, files = self._read()
         except AlignerProxyError as error:
             self._refuse(str(error))
             return
-        except _PARSERS_STUMBLE as error:
+        except _PARSER_ERRORS as error:
             self._refuse(f"cannot be read: {type(error).__name__}")
             return
         if self._signature() != now:
-            return  # written to while it was read; the next looks see
+            return  # changed while it was read; the next check reads it again
         new = value != self.current or self.refusal is not None
         self.current = value
         self._files = files
         self.refusal = None
-        self._taken = self._seen = self._signature()
+        self._applied = self._seen = self._signature()
         if new:
             self._changed(None)
 
@@ -101,38 +96,38 @@ class Watched(Generic[_T]):
             self._changed(why)
 
     def keep_looking(self, every_s: float = LOOK_S) -> None:
-        """Look from now on, for as long as anybody holds this."""
-        watching = threading.Thread(
-            target=_look_again_and_again, args=(weakref.ref(self), every_s), name="aligner-proxy-watch", daemon=True
+        """Check from now on in a thread that ends with this object."""
+        watcher = threading.Thread(
+            target=_look_repeatedly, args=(weakref.ref(self), every_s), name="aligner-proxy-watch", daemon=True
         )
-        watching.start()
+        watcher.start()
 
     def _signature(self) -> Signature:
         return tuple(_signed(path) for path in self._files)
 
 
-def _look_again_and_again(watched: weakref.ref[Watched[_T]], every_s: float) -> None:
+def _look_repeatedly(watched: weakref.ref[Watched[_T]], every_s: float) -> None:
     pause = threading.Event()
     while not pause.wait(every_s):
-        there = watched()
-        if there is None:
+        strong = watched()
+        if strong is None:
             return
-        there.look()
-        del there
+        strong.look()
+        del strong
 
 
 def _signed(path: Path) -> tuple[int, int, int] | None:
-    """What tells a file from what it was: a new inode is a new file even if size and time were kept."""
+    """Inode, time and size of a file, which change with it; None for a missing file."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 @dataclass(frozen=True, slots=True)
 class ActiveConfig:
-    """One configuration, whole: what a request that begins now goes by."""
+    """The whole configuration for new requests."""
 
     file: PolicyFile
     keys: Mapping[str, KeyEntry]
@@ -141,7 +136,7 @@ class ActiveConfig:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one process says about its configuration; times are seconds since the epoch."""
+    """Report of one process about its configuration; times are seconds since the epoch."""
 
     pid: int
     path: str
@@ -152,7 +147,7 @@ class Report:
 
 
 class Policies:
-    """The policies file at `path` with its keys, as they are now. Raises `ConfigError` when they are bad at first."""
+    """The policies file at `path` with its keys, kept up to date. Raises `ConfigError` if it is invalid at first."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -163,15 +158,15 @@ class Policies:
 
     @property
     def current(self) -> ActiveConfig:
-        """What is in force. Ask once a request and keep the answer."""
+        """The active configuration. Read it once per request."""
         return self._watched.current
 
     def look(self) -> None:
-        """Take a changed file now, if it has settled."""
+        """Apply a changed file now, if it is complete."""
         self._watched.look()
 
     def keep_looking(self) -> None:
-        """Look from now on."""
+        """Check for changes from now on."""
         self._watched.keep_looking()
 
     def _read(self) -> tuple[ActiveConfig, tuple[Path, ...]]:
@@ -187,11 +182,11 @@ class Policies:
         now = time.time()
         metrics.policies(refused=refused is not None)
         if refused is not None:
-            log.error("%s: refused, what was before stays in force: %s", self.path.name, refused)
+            log.error("%s: the change is invalid, the previous version stays active: %s", self.path.name, refused)
             self._report = replace(self._report, refused=refused, refused_at=now)
         else:
             restart = tuple(_fixed_changes(self._started, self.current.file))
-            log.info("%s: taken, counts for requests from now on", self.path.name)
+            log.info("%s: reloaded, applies to new requests", self.path.name)
             for change in restart:
                 log.warning("%s", change)
             self._report = Report(self._report.pid, self._report.path, now, restart=restart)
@@ -201,74 +196,74 @@ class Policies:
         try:
             leave(self._report)
         except (ConfigError, OSError) as error:
-            log.warning("doctor will not see what this process refuses (%s)", type(error).__name__)
+            log.warning("the report for `aligner-proxy doctor` cannot be written (%s)", type(error).__name__)
 
 
 @lru_cache(maxsize=1024)
 def _warn_once(warning: str) -> None:
-    """A file that changes often would otherwise fill the log."""
+    """Log each warning once, since a file that changes often would fill the log."""
     log.warning("%s", warning)
 
 
 def at(path: Path) -> Policies:
-    """The one watch of this process over the file at `path`, for everybody who asks.
+    """The watched file at `path`, one object per process.
 
-    Links are not followed here: where a mounted file is changed by turning a link, the link is what has to be watched.
+    Links are not resolved: a mounted file may be changed by replacing its link.
     """
     return _at(Path(os.path.abspath(path)))
 
 
 @lru_cache(maxsize=4)
 def _at(path: Path) -> Policies:
-    made = Policies(path)
-    made.keep_looking()
-    return made
+    policies = Policies(path)
+    policies.keep_looking()
+    return policies
 
 
 def load_keys_quietly(path: Path) -> dict[str, KeyEntry]:
-    """The keys; of a refusal only the place, because the rest may quote a key that stands where it should not."""
+    """The keys; an error names only the place, because its text may quote a misplaced key."""
     if not path.exists():
-        raise ConfigError(f"{path.name}: there is no such keys file")
+        raise ConfigError(f"{path.name}: this keys file does not exist")
     try:
         return load_keys(path)
     except ConfigError as error:
         place = _PLACE.match(str(error))
         where = place[0] if place else path.name
-        raise ConfigError(f"{where}: no valid keys file; `aligner-proxy check` says why") from None
+        raise ConfigError(f"{where}: invalid keys file; run `aligner-proxy check` to see why") from None
 
 
 def _fixed_changes(started: PolicyFile, now: PolicyFile) -> Iterator[str]:
-    """What stands differently now and yet is as it was when the process started."""
+    """Messages about changes that apply only after a restart."""
     for block in _FIXED:
         before = getattr(started, block)
         after = getattr(now, block)
         for name in type(after).model_fields:
             if getattr(before, name) != getattr(after, name):
-                yield f"{now.source.at(block, name)}: {block}.{name} counts after a restart"
+                yield f"{now.source.at(block, name)}: {block}.{name} changed on disk; restart the gateway to apply it"
     for names in (corrector_names, rule_names):
         for name in names(now).keys() - names(started).keys():
             place = now.source.at(*names(now)[name])
-            yield f"{place}: {short(name)} is made after a restart; until then what it is asked fails"
+            yield f"{place}: {short(name)} is new; restart the gateway to load it, until then requests for it fail"
 
 
 def leave(report: Report) -> None:
-    """Write the report into the run folder, whole or not at all, and remove those of processes that are gone."""
+    """Write the report atomically into the run folder, and remove reports of ended processes."""
     folder = _folder()
     for path in folder.glob("policies-*.json"):
         if not _alive(path):
             path.unlink(missing_ok=True)
     path = folder / f"policies-{report.pid}.json"
-    made = path.with_suffix(".new")
-    made.write_text(json.dumps(asdict(report)))
-    made.replace(path)
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(asdict(report)))
+    new.replace(path)
 
 
 def reports() -> Iterator[Report]:
-    """What the running processes of this user and home say."""
+    """Reports of the running processes of this user and home."""
     for path in sorted(_folder().glob("policies-*.json")):
         with contextlib.suppress(OSError, ValueError, TypeError):
-            told: dict[str, Any] = json.loads(path.read_text())
-            report = Report(**{**told, "restart": tuple(told.get("restart", ()))})
+            fields: dict[str, Any] = json.loads(path.read_text())
+            report = Report(**{**fields, "restart": tuple(fields.get("restart", ()))})
             if _alive(path):
                 yield report
 

@@ -1,7 +1,7 @@
-"""Extraction of `RequestFacts` from LiteLLM's shapes: who asks, for which model, and for what beside the answer.
+"""Extraction of `RequestFacts` from LiteLLM's data: the caller, the model and the settings of a request.
 
-The caller is read from what LiteLLM authenticated (`UserAPIKeyAuth`) alone; metadata of the body is the client's
-and only ever counts as a wish.
+The caller comes only from LiteLLM's authentication (`UserAPIKeyAuth`); metadata of the body is the client's and counts
+only as a request for settings.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ OBJECTIVES_HEADER = "x-aligner-objectives"
 BYPASS_HEADER = "x-aligner-bypass"
 _OURS = "aligner"
 _ABOVE = frozenset({"system", "developer"})
-"""Roles of those who speak before the user does."""
+"""Roles of turns with more authority than the user's."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def facts(data: Mapping[str, Any], user: UserAPIKeyAuth, fields: Iterable[str] = ()) -> RequestFacts:
-    """Everything that the policy of this request depends on; `fields` are those that plugins read."""
-    given = headers(data)
+    """All facts that a policy depends on; `fields` are those that plugins read."""
+    sent = headers(data)
     metadata = buckets(data)
     wishes = [bucket[_OURS] for bucket in metadata if _OURS in bucket]
     return RequestFacts(
@@ -39,8 +39,8 @@ def facts(data: Mapping[str, Any], user: UserAPIKeyAuth, fields: Iterable[str] =
         key_alias=user.key_alias,
         team_settings=_ours(user.team_metadata),
         key_settings=_ours(user.metadata),
-        asked=_asked(wishes, given),
-        bypass=given.get(BYPASS_HEADER, "").strip().lower() in ("1", "true", "yes"),
+        asked=_objectives(wishes, sent),
+        bypass=sent.get(BYPASS_HEADER, "").strip().lower() in ("1", "true", "yes"),
         system=_system(data),
         fields=dict(_fields(wishes, fields)),
     )
@@ -54,17 +54,17 @@ def _system(data: Mapping[str, Any]) -> str:
 
 
 def _fields(wishes: Sequence[object], names: Iterable[str]) -> Iterator[tuple[str, object]]:
-    """The fields of these names, each from the first place that has it."""
+    """The fields with these names, each from the first metadata that has it."""
     for name in names:
-        found = [given[name] for given in wishes if isinstance(given, Mapping) and name in given]
-        if found:
-            yield name, found[0]
+        values = [wish[name] for wish in wishes if isinstance(wish, Mapping) and name in wish]
+        if values:
+            yield name, values[0]
 
 
 def _model(data: Mapping[str, Any], route: str | None) -> str:
-    """The model that was asked; for a stored answer the group that gave it, which LiteLLM knows by the answer's id.
+    """The requested model; for a stored answer the group that gave it, which LiteLLM knows by the answer's id.
 
-    There the body may name any model, and must not choose its policy by that.
+    For a stored answer the body may name any model, so that must not choose the policy.
     """
     if stored(route):
         return str(getattr(data.get("deployment"), "model_name", None) or "")
@@ -72,18 +72,18 @@ def _model(data: Mapping[str, Any], route: str | None) -> str:
 
 
 def forget_wishes(data: Mapping[str, Any]) -> None:
-    """Take our field out of the client's metadata, so that it reaches neither the upstream nor a log."""
+    """Remove our field from the client's metadata, so that it reaches neither the upstream nor a log."""
     for bucket in buckets(data):
-        for place in (bucket, bucket.get("requester_metadata")):
-            if isinstance(place, dict):
-                place.pop(_OURS, None)
+        for metadata in (bucket, bucket.get("requester_metadata")):
+            if isinstance(metadata, dict):
+                metadata.pop(_OURS, None)
 
 
 def further_models(data: Mapping[str, Any]) -> tuple[str, ...]:
-    """Models besides the one asked for that the request itself lets answer, by LiteLLM's body field `fallbacks`."""
-    given = data.get("fallbacks")
+    """Further models that the request lets answer, by LiteLLM's body field `fallbacks`."""
+    fallbacks = data.get("fallbacks")
     models: list[str] = []
-    for entry in given if isinstance(given, list) else ():
+    for entry in fallbacks if isinstance(fallbacks, list) else ():
         if isinstance(entry, Mapping):
             named = entry.get("model") or [
                 name for names in entry.values() if isinstance(names, list) for name in names
@@ -95,7 +95,7 @@ def further_models(data: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _hashed(key: str | None) -> str | None:
-    """LiteLLM hashes keys that begin with `sk-`; a bare one of another custom auth must not travel."""
+    """The hash of a key. LiteLLM hashes keys that begin with `sk-`; others of a custom auth are hashed here."""
     if key is None or _SHA256.fullmatch(key):
         return key
     return hashlib.sha256(key.encode()).hexdigest()
@@ -106,15 +106,15 @@ def _ours(metadata: object) -> object:
 
 
 def _tags(metadata: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    given = (bucket.get("tags") for bucket in metadata)
-    return tuple(dict.fromkeys(str(tag) for tags in given if isinstance(tags, list) for tag in tags))
+    values = (bucket.get("tags") for bucket in metadata)
+    return tuple(dict.fromkeys(str(tag) for tags in values if isinstance(tags, list) for tag in tags))
 
 
-def _asked(wishes: Sequence[object], given: Mapping[str, str]) -> tuple[str, ...]:
-    """Header first, then body; a name said twice counts once."""
-    names = [name.strip() for name in given.get(OBJECTIVES_HEADER, "").split(",")]
-    for some in wishes:
-        names.extend(_listed(some))
+def _objectives(wishes: Sequence[object], sent: Mapping[str, str]) -> tuple[str, ...]:
+    """Names of requested objectives, without duplicates: header first, then body."""
+    names = [name.strip() for name in sent.get(OBJECTIVES_HEADER, "").split(",")]
+    for wish in wishes:
+        names.extend(_listed(wish))
     return tuple(dict.fromkeys(name for name in names if name))
 
 

@@ -1,6 +1,6 @@
-"""How does a line of the log look? Text for people, or one JSON object for programs. Never a word of a conversation.
+"""Log formats: text for people, or one JSON object a line for programs. Never text of a conversation.
 
-An exception leaves its type and the place where it was raised; what it says may quote the answer. The records of
+An exception is logged by its type and place, without its message, which may quote the answer. The records of
 `aligner_proxy.outcome` are JSON already and become fields of the line.
 """
 
@@ -22,17 +22,17 @@ class JsonLine(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
-        said = {
+        fields = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "pid": record.process,
         }
-        return json.dumps({**said, **_message(record), **_raised(record)})
+        return json.dumps({**fields, **_message(record), **_raised(record)})
 
 
 class TextLine(logging.Formatter):
-    """One record as one line; of an exception no more than `JsonLine` tells."""
+    """One record as one line, with as little about an exception as `JsonLine`."""
 
     def __init__(self) -> None:
         super().__init__(_TEXT)
@@ -40,13 +40,13 @@ class TextLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
         bare = {"msg": _one_line(record.getMessage()), "args": (), **dict.fromkeys(_STACKS)}
-        told = _raised(record)
+        error = _raised(record)
         line = super().format(logging.makeLogRecord({**vars(record), **bare}))
-        return line + (f" ({told['error']} at {told['place']})" if told else "")
+        return line + (f" ({error['error']} at {error['place']})" if error else "")
 
 
 def _one_line(text: str) -> str:
-    """Ids come from outside too: none of them may begin a line of its own or move a terminal's cursor."""
+    """The text with control characters escaped, since ids from outside must not start a line or move a cursor."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
@@ -66,23 +66,23 @@ def _raised(record: logging.LogRecord) -> dict[str, str]:
 
 
 def handler(form: str) -> logging.Handler:
-    """Lines of one form on stderr, as a service manager expects them."""
-    made = logging.StreamHandler(sys.stderr)
-    made.setFormatter(JsonLine() if form == "json" else TextLine())
-    return made
+    """Handler that writes lines of one form to stderr, as a service manager expects them."""
+    stderr = logging.StreamHandler(sys.stderr)
+    stderr.setFormatter(JsonLine() if form == "json" else TextLine())
+    return stderr
 
 
 def to_stderr(form: str) -> None:
-    """For a process that is ours: everything from INFO on, without the chatter of connections."""
+    """Log everything from INFO on, without connection details; for our own processes."""
     logging.basicConfig(level=logging.INFO, handlers=[handler(form)], force=True)
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def ours_to_stderr(form: str) -> None:
-    """For a process that is LiteLLM's: our own lines only, however its own are set up."""
+    """Log our own lines only, whatever LiteLLM logs; for LiteLLM's process."""
     ours = logging.getLogger("aligner_proxy")
-    if not any(isinstance(one.formatter, JsonLine | TextLine) for one in ours.handlers):
+    if not any(isinstance(existing.formatter, JsonLine | TextLine) for existing in ours.handlers):
         ours.addHandler(handler(form))
         ours.setLevel(logging.INFO)
         ours.propagate = False

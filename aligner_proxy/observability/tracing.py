@@ -1,11 +1,11 @@
-"""OpenTelemetry spans of a request and of its stages; nothing where OpenTelemetry is not installed.
+"""OpenTelemetry spans of a request and of its stages; no-ops if no exporter is set up.
 
 Spans carry ids, names, lengths and reasons (the gen_ai conventions name them), never text, keys, headers or the message
-of an exception. In the gateway the provider is whatever LiteLLM's `otel` callback has set up; the engine, a process of
-its own, calls `export`. Between the two only W3C `traceparent` travels; a client's baggage stays where it is.
+of an exception. In the gateway LiteLLM's `otel` callback sets up the provider; the engine, a process of its own,
+calls `export`. Only W3C `traceparent` travels between the two, never a client's baggage.
 
-Stages of the gateway are `upstream` (until the whole answer is there), `cache`, `engine` (queue and network included)
-and `gate`: each is a span and counts in one histogram. What happens inside the engine is timed by the engine itself.
+Stages of the gateway are `upstream` (until the answer is complete), `cache`, `engine` (with queue and network) and
+`gate`: each is a span and counts in one histogram. The engine times its own stages.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class Span:
         self._span.set_attributes(_dotted(attributes))
 
     def event(self, name: str, **attributes: Value | None) -> None:
-        """Add something that happened at this moment."""
+        """Add an event at the present time."""
         self._span.add_event(name, _dotted(attributes))
 
     def fail(self, kind: str) -> None:
-        """Mark it as failed; `kind` is a reason or the name of a type."""
+        """Mark the span as failed; `kind` is a reason or the name of an exception type."""
         self._span.set_attribute("error.type", kind)
         self._span.set_status(trace.Status(trace.StatusCode.ERROR))
 
@@ -51,7 +51,7 @@ class Span:
 def span(
     name: str, parent: Context | None = None, *, kind: str = "INTERNAL", **attributes: Value | None
 ) -> Iterator[Span]:
-    """A span for as long as the block runs, under `parent` (of `under` or `received`) or whatever span is open here."""
+    """Span around a block, under `parent` (from `under` or `received`) or the present span."""
     # An exception's message may quote the text: only its type is kept.
     with _tracer().start_as_current_span(
         name,
@@ -72,7 +72,7 @@ def span(
 def lasted(
     name: str, seconds: float, ago: float = 0.0, parent: Context | None = None, **attributes: Value | None
 ) -> None:
-    """A span that is over: it took `seconds` and ended `ago` seconds before now."""
+    """Record a past span that took `seconds` and ended `ago` seconds before now."""
     end = time.time_ns() - int(ago * 1e9)
     start = end - int(seconds * 1e9)
     _tracer().start_span(name, context=parent, start_time=start, attributes=_dotted(attributes)).end(end)
@@ -84,24 +84,24 @@ def here() -> Context:
 
 
 def under(parent: trace.Span | None) -> Context:
-    """The context of a span that somebody else holds (LiteLLM hands one to its hooks), else the present one."""
+    """The context of a given span (LiteLLM passes one to its hooks), else the present context."""
     return here() if parent is None else trace.set_span_in_context(parent)
 
 
 def headers() -> dict[str, str]:
-    """What carries the present span over HTTP; empty where there is none."""
-    carried: dict[str, str] = {}
-    _W3C.inject(carried)
-    return carried
+    """HTTP headers that carry the present span; empty without one."""
+    carrier: dict[str, str] = {}
+    _W3C.inject(carrier)
+    return carrier
 
 
 def received(given: Mapping[str, str]) -> Context:
-    """The context that another process sent with `headers`; what is no traceparent counts as none."""
+    """The context in another process's `headers`; an invalid traceparent is ignored."""
     return _W3C.extract(given)
 
 
 def export(service: str) -> None:
-    """Send the spans of this process where the standard OTEL_EXPORTER_OTLP_... variables say."""
+    """Export the spans of this process as the standard OTEL_EXPORTER_OTLP_... variables say."""
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
@@ -111,7 +111,7 @@ def export(service: str) -> None:
         raise ConfigError(
             "traces are asked for, but OpenTelemetry is not installed: pip install 'aligner-proxy[otel]'"
         ) from None
-    # What stands in OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES goes before our own name.
+    # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES take precedence over our own name.
     resource = Resource.create()
     if str(resource.attributes.get("service.name", "")).startswith("unknown_service"):
         resource = resource.merge(Resource({"service.name": service}))
@@ -122,7 +122,7 @@ def export(service: str) -> None:
 
 @cache
 def _tracer() -> trace.Tracer:
-    """Found once; a provider that is set afterwards is found through it, too."""
+    """The package's tracer; it also follows a provider that is set later."""
     return trace.get_tracer("aligner_proxy")
 
 
@@ -132,7 +132,7 @@ def _dotted(attributes: Mapping[str, Value | None]) -> dict[str, Value]:
 
 @contextmanager
 def stage(name: str, *, kind: str = "INTERNAL", **attributes: Value | None) -> Iterator[Span]:
-    """Time a stage; it counts also when it fails."""
+    """Span and timer around a stage; failures count, too."""
     began = time.perf_counter()
     try:
         with span(f"aligner.{name}", None, kind=kind, **attributes) as stage_span:
@@ -142,6 +142,6 @@ def stage(name: str, *, kind: str = "INTERNAL", **attributes: Value | None) -> I
 
 
 def passed(name: str, seconds: float, parent: Any = None, **attributes: Value | None) -> None:
-    """A stage that others went through and that ends now."""
+    """Record a stage that took `seconds` and ends now."""
     SECONDS.labels(name).observe(seconds)
     lasted(f"aligner.{name}", seconds, 0.0, parent, **attributes)

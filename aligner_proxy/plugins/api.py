@@ -1,8 +1,8 @@
-"""The plugin API: contracts of what a plugin may offer, and one hook for each.
+"""Plugin API: protocols of what a plugin may offer, and one hook for each.
 
-A plugin is a module with one or more of these hooks, named under the entry point group `aligner_proxy`. A hook returns
-what the plugin offers; nothing is made before a policies file names it. Foreign code runs in a thread of its own, and
-whatever it raises or however long it takes is a failure like one of the engine (docs/plugins.md).
+A plugin is a module with one or more of these hooks, registered under the entry point group `aligner_proxy`. A hook
+returns what the plugin offers; objects are created only if a policies file names them. Third-party code runs in a
+thread of its own, and its errors and timeouts count as failures of the engine (docs/plugins.md).
 """
 
 from __future__ import annotations
@@ -22,17 +22,15 @@ from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.types import Correction, Exchange, Objective, Outcome, Policy, Turn
 
 GROUP = "aligner_proxy"
-"""Of the entry points, and of the hooks."""
+"""Name of the entry point group and of the hooks."""
 hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)
-
-
 Offered = TypeVar("Offered", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Flagged:
-    """A segment that the detector spoke against; `text` is None where redaction leaves nothing certain to show."""
+    """A flagged segment; `text` is None if redaction does not leave it certain."""
 
     text: str | None
     score: float | None
@@ -41,26 +39,26 @@ class Flagged:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """Everything that holds text."""
+    """The texts of an audit entry."""
 
     facts: RequestFacts
     exchange: Exchange
     edited: str | None = None
-    """What the gate let through, delivered or, in shadow mode, not; None where nothing was judged."""
+    """Text that passed the gate, not delivered in shadow mode; None if nothing was judged."""
     proposed: str | None = None
-    """What the aligner wanted, where the gate did not let it through as it was."""
+    """The aligner's text, if the gate changed or refused it."""
     edits: tuple[tuple[int, int, str], ...] = ()
-    """(start, end, text): from the answer to `edited`, or to `proposed` where nothing was let through."""
+    """(start, end, text): edits from the answer to `edited`, or to `proposed` if nothing passed."""
     segments: tuple[Flagged, ...] = ()
     reports: dict[str, Any] = field(default_factory=dict)
-    """What plugins say of the answer, by extension."""
+    """Reports on the answer, by extension."""
     record: dict[str, Any] = field(default_factory=dict)
-    """What plugins say of the policy."""
+    """Fields of plugins about the policy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One choice. Times: `at` seconds since the epoch, `ms` added to the response, `engine_ms` of the aligner."""
+    """Audit entry. Times: `at` seconds since the epoch, `ms` added to the response, `engine_ms` of the aligner."""
 
     at: float
     call_id: str
@@ -84,30 +82,30 @@ class Entry:
 
 
 class NoSettings(BaseModel):
-    """For what there is nothing to set."""
+    """Settings of a kind that has none."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Kind(Generic[Offered]):
-    """One thing that a plugin offers: what it is called, what it is, how it is set, how it is made."""
+    """One thing that a plugin offers: name, description, factory and settings."""
 
     name: str
-    """By which the policies file names it: letters, digits, and inside them `.`, `_`, `-`."""
+    """Name in the policies file: letters, digits, and inside them `.`, `_`, `-`."""
     about: str
-    """One line for `aligner-proxy doctor`."""
+    """Description in one line for `aligner-proxy doctor`."""
     make: Callable[[Any], Offered]
-    """Given the checked settings. Called once in each worker, at its start."""
+    """Factory, called with the checked settings once in each worker at its start."""
     settings: type[BaseModel] = NoSettings
-    """What may stand in the policies file; it should refuse unknown keys."""
+    """Model of the settings in the policies file; it should refuse unknown keys."""
 
 
 class Corrector(Protocol):
-    """Edits answers in place of the aligner. The gate judges what it returns, as it judges the aligner."""
+    """Editor of answers in place of the aligner. The gate judges its corrections, too."""
 
     async def identity(self) -> str:
-        """Changes whenever its corrections may; part of every cache key, as are its name, version and settings."""
+        """Identifier that changes whenever its corrections may; part of every cache key."""
         ...
 
     async def correct(self, request: AlignRequest) -> Correction:
@@ -117,18 +115,18 @@ class Corrector(Protocol):
 
 @runtime_checkable
 class SentenceCorrector(Corrector, Protocol):
-    """A corrector that edits sentence by sentence, so that `stream: sentence` releases what it has looked at."""
+    """Corrector that edits sentence by sentence, so that `stream: sentence` can release finished sentences."""
 
     async def revise(self, request: AlignRequest, before: str, sentence: str) -> Correction:
-        """What stands in place of one segment of the answer; `before` is what goes out before it."""
+        """The correction of one segment of the answer; `before` is the delivered text before it."""
         ...
 
 
 class CorrectionStore(Protocol):
-    """Keeps corrections in place of the folder on disk. What it returns is checked, so it need not be trusted."""
+    """Store of corrections in place of the folder on disk. Its values are checked, so it need not be trusted."""
 
     async def get(self, key: str) -> bytes | None:
-        """What was put under this key; None where nothing is, or nothing young enough."""
+        """The value under this key; None if it is missing or expired."""
         ...
 
     async def put(self, key: str, value: bytes, ttl_s: float) -> None:
@@ -137,7 +135,7 @@ class CorrectionStore(Protocol):
 
 
 class GateCheck(Protocol):
-    """One more rule that an edit must not break."""
+    """Further rule of the gate."""
 
     def breaks(self, original: str, edited: str, objectives: Sequence[str]) -> bool:
         """Whether `edited`, which holds one or more edits of the original, does harm. No side effects: called often."""
@@ -145,16 +143,16 @@ class GateCheck(Protocol):
 
 
 class AuditSink(Protocol):
-    """Is told of every answer that was looked at, behind the response."""
+    """Receiver of an entry for every judged answer, after the response."""
 
     async def write(self, entry: Entry) -> None:
-        """Keep one entry. Texts are redacted as the audit store's, and missing where storing was forbidden."""
+        """Keep one entry. Texts are redacted as in the audit store, and missing if storing was forbidden."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class RequestField:
-    """A field that a request may bring under `metadata.aligner`; also an option of `aligner-proxy check`."""
+    """Field that a request may set under `metadata.aligner`; also an option of `aligner-proxy check`."""
 
     name: str
     about: str
@@ -163,20 +161,20 @@ class RequestField:
 
 @dataclass(frozen=True, slots=True)
 class Corrected:
-    """One correction, judged by the gate."""
+    """Correction with the gate's verdict."""
 
     correction: Correction
     cache_hit: bool | None
-    """None: the cache was not asked."""
+    """None: the cache was not used."""
     verdict: Verdict
 
 
 class Inner(Protocol):
-    """What a wrapper stands around: the next wrapper; innermost are cache, engine (or corrector) and gate."""
+    """The next wrapper further inside; innermost are cache, engine (or corrector) and gate."""
 
     @property
     def deadline(self) -> float:
-        """When the correction has to be there, in seconds of `time.monotonic()`."""
+        """Time by which the correction must be ready, in seconds of `time.monotonic()`."""
         ...
 
     async def correct(self, text: str, policy: Policy) -> Corrected:
@@ -184,7 +182,7 @@ class Inner(Protocol):
         ...
 
     async def judge(self, text: str, correction: Correction, policy: Policy) -> Verdict:
-        """What the gate says of a correction."""
+        """The gate's verdict on a correction."""
         ...
 
     async def has_detector(self, policy: Policy) -> bool:
@@ -196,7 +194,7 @@ class TextEncoder(Protocol):
     """Hidden states of texts, from the aligner on the engine. Raises `CorrectionError` subclasses."""
 
     async def identity(self) -> str:
-        """Content hash of the aligner: a key for what is remembered of its states."""
+        """Content hash of the aligner, as a key for caching its states."""
         ...
 
     async def states(self, texts: Sequence[str], layers: Sequence[int]) -> list[list[float]]:
@@ -206,32 +204,32 @@ class TextEncoder(Protocol):
 
 
 class Extension:
-    """What a plugin does to the way of a request. Every default changes nothing.
+    """Extension of the handling of requests. Every default changes nothing.
 
-    One instance serves all requests of a worker, so nothing about a request may be kept on it; what belongs to one goes
-    into its policy (`Policy.with_extension`) or its report.
+    One instance serves all requests of a worker, so it must keep nothing about a request; that belongs in the policy
+    (`Policy.with_extension`) or the report.
     """
 
     name: str = ""
-    """Under which its reports stand in log lines, LiteLLM's guardrail record and audit entries."""
+    """Name of its reports in log lines, LiteLLM's guardrail record and audit entries."""
     order: int = 0
-    """Wrappers with a lower number stand further outside."""
+    """Wrappers with a lower number are further outside."""
     keys: tuple[PolicyKey, ...] = ()
-    """Keys of the policies file; their values are found with `policy.extension(name, default)`."""
+    """Keys of the policies file; `policy.extension(name, default)` returns their values."""
     selectors: tuple[SelectorForm, ...] = ()
-    """Words that may stand in place of a list of objectives; what the file says is in `policy.selection`."""
+    """Words allowed in place of a list of objectives; `policy.selection` has their settings."""
     request_fields: tuple[RequestField, ...] = ()
-    """What a request may say, found in `RequestFacts.fields`."""
+    """Fields of requests; `RequestFacts.fields` has their values."""
 
     def resolve(self, policy: Policy, request: RequestFacts) -> Policy:
-        """The policy with what this request asks for, before anything is spent.
+        """The policy with the settings of this request, before anything is spent.
 
         May raise `BadRequest` (the client gets a 400) or `ForbiddenError` (403).
         """
         return policy
 
     def selects(self, policy: Policy) -> bool:
-        """Whether `select` is wanted for this policy."""
+        """Whether `select` applies to this policy."""
         return False
 
     async def select(self, policy: Policy, turns: Sequence[Turn], encoder: TextEncoder) -> Policy:
@@ -239,23 +237,23 @@ class Extension:
         return policy
 
     def unselected(self, policy: Policy, reason: str) -> Policy:
-        """The policy where `select` failed or took too long; by default all candidates stay, in the file's order."""
+        """The policy after `select` failed or took too long; by default all candidates stay, in the file's order."""
         return policy
 
     def prefill(self, policy: Policy) -> Policy:
-        """The policy by which the engine reads an answer that is still being written."""
+        """The policy for prefilling an answer that is still being written."""
         return policy
 
     def wraps(self, policy: Policy) -> bool:
-        """Whether `correct` stands around corrections under this policy; streams are then held."""
+        """Whether `correct` wraps corrections under this policy; streams are then held."""
         return False
 
     async def correct(self, text: str, policy: Policy, inner: Inner) -> Corrected:
-        """The correction of a text, by whatever is asked of `inner`, within `inner.deadline`."""
+        """The correction of a text by calls to `inner`, within `inner.deadline`."""
         return await inner.correct(text, policy)
 
     def report(self, policy: Policy, answer: str, delivered: str) -> Mapping[str, Any] | None:
-        """What is to be kept of an answer that was judged (JSON-able, no text); None: nothing."""
+        """Report on a judged answer (JSON-able, no text); None: nothing."""
         return None
 
     def headers(self, policy: Policy, outcomes: Sequence[Outcome]) -> Mapping[str, str]:
@@ -263,28 +261,28 @@ class Extension:
         return {}
 
     def trailer(self, policy: Policy, outcomes: Sequence[Outcome]) -> Mapping[str, str]:
-        """Words of the comment that closes a stream: name -> value."""
+        """Fields of the comment at the end of a stream: name -> value."""
         return {}
 
     def record(self, policy: Policy) -> Mapping[str, Any]:
-        """What LiteLLM's guardrail record and the audit entry say of the policy (JSON-able, no text)."""
+        """Fields of LiteLLM's guardrail record and the audit entry about the policy (JSON-able, no text)."""
         return {}
 
     def observe(self, outcome: Outcome) -> None:
-        """Count one outcome in metrics of its own."""
+        """Count one outcome in the extension's own metrics."""
 
     def explain(self, policy: Policy, request: RequestFacts) -> Iterable[str]:
         """Notes of `aligner-proxy check` on this policy."""
         return ()
 
     def describe(self, objective: Objective) -> str | None:
-        """How an objective that this extension brought is met, for `aligner-proxy check`; None: it is not its own."""
+        """How an objective of this extension is met, for `aligner-proxy check`; None: not its own."""
         return None
 
 
 @hookspec
 def extensions() -> Sequence[Extension]:  # type: ignore[empty-body]
-    """Extensions of the way of a request; they are there wherever the plugin is installed."""
+    """Extensions, active wherever the plugin is installed."""
 
 
 @hookspec

@@ -1,8 +1,8 @@
-"""All extensions of the installed plugins, applied to the way of a request.
+"""Extensions of the installed plugins, applied to requests.
 
-Whatever an extension raises stays here: before and after the correction it costs only what the extension would have
-added, and a wrapper's failure is a failure of the correction, like one of the engine. A stranger's coroutines run in a
-thread of their own (isolation.py); what they ask of the gateway runs in the gateway's loop.
+Errors of extensions are caught here: before and after the correction only the extension's contribution is lost, and a
+wrapper's error is a failed correction, like one of the engine. Third-party coroutines run in a thread of their own
+(isolation.py); their calls into the gateway run in the gateway's loop.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 SELECT_S = 2.0
-"""How long choosing objectives may take: it reads one prompt, and mostly does so while the upstream writes."""
+"""Time limit for choosing objectives, which mostly happens while the upstream writes."""
 SELECTION_REASON = "selection_reason"
-"""The extension value of a policy whose objectives were chosen; where that failed, the reason."""
+"""Extension value of a policy whose objectives were chosen: None, or the reason why that failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """An extension, and where its coroutines run: `None` is the gateway's own loop."""
+    """An extension and the runner of its coroutines; None is the gateway's own loop."""
 
     extension: Extension
     caller: Runner | None = None
 
 
 class Extensions:
-    """Applies extensions in the order of their `order`, then as they were given."""
+    """A set of extensions, sorted by `order`, then as given."""
 
     def __init__(self, extensions: Iterable[Extension | Member] = ()) -> None:
         members = [given if isinstance(given, Member) else Member(given) for given in extensions]
@@ -47,41 +47,41 @@ class Extensions:
         self._overriding = {name: self._with_own(name) for name in vars(Extension) if not name.startswith("_")}
 
     def _with_own(self, name: str) -> tuple[Member, ...]:
-        """The extensions that have a method of their own: of the others nothing is asked."""
+        """The extensions that override a method; others are not called."""
         return tuple(m for m in self._members if getattr(type(m.extension), name) is not getattr(Extension, name))
 
     def __deepcopy__(self, memo: object) -> Extensions:
-        """LiteLLM copies a request's metadata, where the ledger is; extensions are the worker's, not the request's."""
+        """The same object: LiteLLM copies a request's metadata and its state, but extensions belong to the worker."""
         return self
 
     @property
     def request_fields(self) -> tuple[RequestField, ...]:
-        """What requests may say beside the gateway's own fields."""
+        """Fields that requests may set besides the gateway's own."""
         return tuple(field for member in self._members for field in member.extension.request_fields)
 
     def resolve(self, policy: Policy, request: RequestFacts) -> Policy:
-        """The policy with what the request asks for; raises `BadRequest` and `ForbiddenError`."""
+        """The policy with the request's settings; raises `BadRequest` and `ForbiddenError`."""
         for member in self._overriding["resolve"]:
             policy = _resolved(member.extension, policy, request)
         return policy
 
     def selects(self, policy: Policy) -> bool:
-        """Whether the objectives of this policy are still to be chosen."""
+        """Whether the objectives of this policy have yet to be chosen."""
         if not self._overriding["select"] or any(name == SELECTION_REASON for name, _ in policy.extensions):
             return False
         return bool(self._selecting(policy))
 
     async def select(self, policy: Policy, turns: Sequence[Turn], encoder: TextEncoder) -> Policy:
-        """The policy with its objectives chosen for this conversation; itself where nothing is to be chosen.
+        """The policy with its objectives chosen for this conversation; unchanged if nothing is to be chosen.
 
-        Where that fails, or takes longer than `SELECT_S`, `unselected` says what holds, and the policy keeps the
-        reason. Only `CancelledError` leaves this.
+        If that fails, or takes longer than `SELECT_S`, `unselected` gives the policy, and it keeps the reason. Raises
+        only `CancelledError`.
         """
         if not self.selects(policy):
             return policy
         work = asyncio.create_task(self._selected(policy, turns, encoder))
         try:
-            # A task, so that work that does not heed its cancellation keeps nobody waiting.
+            # A task, so that work that ignores its cancellation does not block the request.
             await asyncio.wait({work}, timeout=min(SELECT_S, policy.deadline_s))
             error = work.exception() if work.done() and not work.cancelled() else TimeoutError()
             if error is None:
@@ -89,47 +89,47 @@ class Extensions:
         finally:
             work.cancel()
         reason = error.reason if isinstance(error, CorrectionError) else DeadlineExceeded.reason
-        log.warning("objectives are not chosen by prompt (%s): %s", policy.name, reason)
+        log.warning("objectives were not chosen by prompt, policy %s keeps its fallback: %s", policy.name, reason)
         for member in self._selecting(policy):
             stated = _quietly(member.extension, "unselected", policy, reason)
             policy = stated if isinstance(stated, Policy) else policy
         return policy.with_extension(SELECTION_REASON, reason)
 
     def prefill(self, policy: Policy) -> Policy:
-        """The policy by which the engine reads an answer that is still being written."""
+        """The policy for prefilling an answer that is still being written."""
         for member in self._overriding["prefill"]:
             policy = _policy(member.extension, _call(member.extension.prefill, policy))
         return policy
 
     def wraps(self, policy: Policy) -> bool:
-        """Whether some extension stands around the corrections under this policy."""
+        """Whether an extension wraps corrections under this policy."""
         return bool(self._wrapping(policy))
 
     def wrap(self, policy: Policy, core: Inner) -> Inner:
-        """What corrects under this policy: `core`, and around it the extensions that want to be there."""
+        """`core` wrapped by the extensions that apply to this policy."""
         inner = core
         for member in reversed(self._wrapping(policy)):
             inner = _Wrapper(member, inner, core)
         return inner
 
     def report(self, policy: Policy, answer: str, delivered: str) -> tuple[tuple[str, Mapping[str, Any]], ...]:
-        """What the extensions say of an answer that was judged, each under its name."""
-        given = (
+        """Reports of the extensions on a judged answer, by name."""
+        reports = (
             (member.extension.name, _quietly(member.extension, "report", policy, answer, delivered))
             for member in self._overriding["report"]
         )
-        return tuple((name, report) for name, report in given if isinstance(report, Mapping))
+        return tuple((name, report) for name, report in reports if isinstance(report, Mapping))
 
     def headers(self, policy: Policy, outcomes: Sequence[Outcome]) -> dict[str, str]:
         """Headers of a response, named without `x-aligner-`."""
         return self._merged("headers", policy, outcomes)
 
     def trailer(self, policy: Policy, outcomes: Sequence[Outcome]) -> dict[str, str]:
-        """Words of the comment that closes a stream."""
+        """Fields of the comment at the end of a stream."""
         return self._merged("trailer", policy, outcomes)
 
     def record(self, policy: Policy) -> dict[str, Any]:
-        """What records say of the policy."""
+        """Fields of records about the policy."""
         return self._merged("record", policy)
 
     def observe(self, outcome: Outcome) -> None:
@@ -139,13 +139,13 @@ class Extensions:
 
     def explain(self, policy: Policy, request: RequestFacts) -> list[str]:
         """Notes on a policy for `aligner-proxy check`."""
-        given = (_quietly(member.extension, "explain", policy, request) for member in self._overriding["explain"])
-        return [str(note) for notes in given for note in notes or ()]
+        explained = (_quietly(member.extension, "explain", policy, request) for member in self._overriding["explain"])
+        return [str(note) for notes in explained for note in notes or ()]
 
     def describe(self, objective: Objective) -> str | None:
-        """How an objective of an extension is met; None for all others."""
-        given = (_quietly(member.extension, "describe", objective) for member in self._overriding["describe"])
-        return next((str(text) for text in given if text), None)
+        """Description of how an objective of an extension is met; None for others."""
+        texts = (_quietly(member.extension, "describe", objective) for member in self._overriding["describe"])
+        return next((str(text) for text in texts if text), None)
 
     def _selecting(self, policy: Policy) -> list[Member]:
         return [m for m in self._overriding["select"] if _quietly(m.extension, "selects", policy)]
@@ -170,9 +170,9 @@ NO_EXTENSIONS = Extensions()
 
 
 class Selecting:
-    """One request's objectives, chosen while the upstream works; whoever needs the policy waits here.
+    """Running choice of one request's objectives, while the upstream works.
 
-    `otherwise` is the policy where the work is lost; its objectives are then chosen where it is used.
+    `otherwise` is the policy if that work is lost; its objectives are then chosen where it is used.
     """
 
     def __init__(self, work: Coroutine[Any, Any, Policy], otherwise: Policy) -> None:
@@ -180,18 +180,18 @@ class Selecting:
         self._otherwise = otherwise
 
     async def policy(self) -> Policy:
-        """The policy with its objectives chosen. Several may wait, and one that leaves leaves the others alone."""
+        """Wait for the policy with its objectives chosen. Cancelling one waiter does not affect the others."""
         await asyncio.wait({self._task})
         lost = self._task.cancelled() or self._task.exception() is not None
         return self._otherwise if lost else self._task.result()
 
     def __deepcopy__(self, memo: object) -> Selecting:
-        """LiteLLM copies metadata for its own records; a task belongs to its loop and is the same in every copy."""
+        """The same object: LiteLLM copies metadata for its records, but a task belongs to its loop."""
         return self
 
 
 class _Wrapper:
-    """Satisfies `Inner`: an extension around what stands further inside."""
+    """Satisfies `Inner`: an extension around an inner wrapper or the core."""
 
     def __init__(self, member: Member, inner: Inner, core: Inner) -> None:
         self._extension = member.extension
@@ -217,7 +217,7 @@ class _Wrapper:
 
 
 class _InnerFromThread:
-    """Satisfies `Inner` in a plugin's thread: what it asks runs in the gateway's loop."""
+    """Satisfies `Inner` in a plugin's thread: calls run in the gateway's loop."""
 
     def __init__(self, inner: Inner) -> None:
         self._inner = inner
@@ -298,5 +298,5 @@ def _policy(extension: Extension, policy: object) -> Policy:
 
 @lru_cache(maxsize=1024)
 def _warn(name: str, method: str, what: str) -> None:
-    """Once for each kind of fault: it would otherwise fill the log with every request."""
-    log.warning("extension %s: %s failed and was left out: %s", name, method, what)
+    """Log each kind of fault once, since every request may repeat it."""
+    log.warning("extension %s: %s failed and was skipped: %s", name, method, what)

@@ -1,7 +1,7 @@
 """Registry of the installed plugins: what each offers, and what a policies file asks for.
 
-Bundled plugins come first: no other plugin can take their names. A plugin that cannot be loaded, or offers something
-that is none of the kinds, is left out whole, with the reason. Rules of plugins are further rules of the gate.
+Bundled plugins come first, so no other plugin can take their names. A plugin that cannot be loaded, or offers something
+invalid, is left out as a whole, with the reason. Rules of plugins are further rules of the gate.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import pluggy
 from pydantic import BaseModel, ValidationError
 
 from aligner_proxy.errors import ConfigError, CorrectionError, PluginFault
-from aligner_proxy.gate import judge as gate_judge
 from aligner_proxy.gate.edits import Candidate
 from aligner_proxy.gate.judge import Verdict, judge
+from aligner_proxy.gate.rules import Rule
 from aligner_proxy.plugins import api
 from aligner_proxy.plugins.api import GROUP, Extension, GateCheck, Kind
 from aligner_proxy.plugins.extensions import Extensions, Member
@@ -48,15 +48,14 @@ from aligner_proxy.types import METAALIGNER, Correction, Policy
 
 log = logging.getLogger(__name__)
 
-
 SORTS = ("correctors", "caches", "gate_rules", "audit_sinks")
 """The hooks that return kinds."""
-_WORD = r"[a-z][a-z0-9_]{0,63}"
+_KEY_NAME = r"[a-z][a-z0-9_]{0,63}"
 
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """One plugin: who made it, what it offers by sort, and what is wrong with it."""
+    """One plugin: its version, what it offers by sort, and its fault if it cannot be used."""
 
     name: str
     version: str
@@ -68,7 +67,7 @@ class Plugin:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One thing that can be made, and whose it is."""
+    """A kind that a plugin offers."""
 
     kind: Kind[Any]
     plugin: Plugin
@@ -76,16 +75,16 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class ConfiguredPlugin:
-    """What a policies file wants made, with its settings checked."""
+    """A plugin object that a policies file configures, with checked settings."""
 
     name: str
     offer: Offer
     settings: BaseModel
     label: str
-    """Name, kind, whose, which version, and all settings, for keys of the cache."""
+    """Name, kind, plugin, version and settings, for keys of the cache."""
 
     def make(self) -> Any:
-        """Make it; raises `ConfigError` when that fails."""
+        """Create the object; raises `ConfigError` if that fails."""
         try:
             with boundary():
                 return self.offer.kind.make(self.settings)
@@ -95,11 +94,10 @@ class ConfiguredPlugin:
 
 @dataclass(frozen=True)
 class PluginSet:
-    """All plugins of this process."""
+    """All plugins of this process, and what they add to the policies file."""
 
     plugins: tuple[Plugin, ...]
     declarations: Declarations = field(init=False)
-    """What they add to the policies file."""
 
     def __post_init__(self) -> None:
         extensions = [extension for plugin in self.plugins for extension in plugin.extensions]
@@ -111,7 +109,7 @@ class PluginSet:
         object.__setattr__(self, "declarations", declared)
 
     def offers(self, sort: str) -> dict[str, Offer]:
-        """What is offered of one sort, by name."""
+        """The offers of one sort, by name."""
         return {kind.name: Offer(kind, plugin) for plugin in self.plugins for kind in plugin.offers.get(sort, ())}
 
 
@@ -121,7 +119,7 @@ def load_policies(path: Path | str) -> PolicyFile:
 
 
 def parse_policies(text: str, path: Path) -> PolicyFile:
-    """The same for the text of a file that does not stand at `path` yet."""
+    """Check the text of a file that is not at `path` yet; raises `ConfigError`."""
     return config.loads(text, path, _declared)
 
 
@@ -130,7 +128,7 @@ def _declared(third_party: bool) -> Declarations:
 
 
 def extensions(file: PolicyFile) -> Extensions:
-    """The extensions of the installed plugins; those of third parties have a thread for each plugin."""
+    """The extensions of the installed plugins; each third-party plugin has a thread of its own."""
     members: list[Member] = []
     for plugin in load(config.third_party_plugins(file)).plugins:
         caller = ThreadRunner(plugin.name) if plugin.third_party and plugin.extensions else None
@@ -139,78 +137,81 @@ def extensions(file: PolicyFile) -> Extensions:
 
 
 def configured(file: PolicyFile) -> dict[str, tuple[ConfiguredPlugin, ...]]:
-    """What this file wants made, by sort; raises `ConfigError` for what is not there or is set wrongly."""
-    there = load(config.third_party_plugins(file))
-    told = file.plugins
+    """The plugin objects that this file configures, by sort; raises `ConfigError` for missing or wrong ones."""
+    plugins = load(config.third_party_plugins(file))
+    block = file.plugins
     correctors = corrector_names(file)
     rules = rule_names(file)
-    if METAALIGNER in told.correctors:
+    if METAALIGNER in block.correctors:
         place = file.source.at("plugins", "correctors", METAALIGNER)
         raise ConfigError(f"{place}: {METAALIGNER} is the aligner on the engine; its settings stand under aligner")
-    asked: dict[str, list[tuple[str, PluginEntry, KeyPath]]] = {
-        # A corrector of our own distribution that is not installed keeps no gateway from starting (config.py warns).
+    entries: dict[str, list[tuple[str, PluginEntry, KeyPath]]] = {
+        # A missing corrector of our own distribution does not stop the start (config.py warns).
         "correctors": [
             (name, own, path)
             for name, path in correctors.items()
-            if kind_of(name, own := told.correctors.get(name, {})) not in there.declarations.missing_correctors
+            if kind_of(name, own := block.correctors.get(name, {})) not in plugins.declarations.missing_correctors
         ],
         "gate_rules": [(name, {}, path) for name, path in rules.items()],
-        "audit_sinks": [(name, own, ("plugins", "audit_sinks", name)) for name, own in told.audit_sinks.items()],
-        "caches": [("cache", told.cache, ("plugins", "cache"))] if told.cache is not None else [],
+        "audit_sinks": [(name, own, ("plugins", "audit_sinks", name)) for name, own in block.audit_sinks.items()],
+        "caches": [("cache", block.cache, ("plugins", "cache"))] if block.cache is not None else [],
     }
-    return {sort: tuple(_configured(file.source, there, sort, *one) for one in each) for sort, each in asked.items()}
+    return {
+        sort: tuple(_configured(file.source, plugins, sort, *entry) for entry in named)
+        for sort, named in entries.items()
+    }
 
 
 def _configured(
-    source: Source, there: PluginSet, sort: str, name: str, told: PluginEntry, path: KeyPath
+    source: Source, plugins: PluginSet, sort: str, name: str, entry: PluginEntry, path: KeyPath
 ) -> ConfiguredPlugin:
-    offers = there.offers(sort)
-    kind = kind_of(name, told)
+    offers = plugins.offers(sort)
+    kind = kind_of(name, entry)
     offer = offers.get(kind)
     if offer is None:
         known = [METAALIGNER, *offers] if sort == "correctors" else list(offers)
-        broken = [f"{plugin.name} ({plugin.fault})" for plugin in there.plugins if plugin.fault]
+        broken = [f"{plugin.name} ({plugin.fault})" for plugin in plugins.plugins if plugin.fault]
         more = f"; plugins that could not be loaded: {', '.join(broken)}" if broken else ""
         hint = nearest(kind, known) if known else "no plugin offers any"
         raise ConfigError(f"{source.at(*path)}: no plugin offers {short(kind)} among its {sort}; {hint}{more}")
     try:
         with boundary():
-            settings = _settings(offer.kind, own_settings(told))
+            settings = _settings(offer.kind, own_settings(entry))
             version = f"{offer.plugin.name} {offer.plugin.version}"
             return ConfiguredPlugin(name, offer, settings, f"{name} {kind} {version} {settings.model_dump_json()}")
-    except _Wrong as error:
+    except _InvalidSettings as error:
         raise ConfigError(f"{source.at(*path)}: {sort} {short(name)}: {error}") from None
     except PluginFault as error:
         raise ConfigError(f"{source.at(*path)}: {sort} {short(name)}: its settings cannot be read ({error})") from None
 
 
-class _Wrong(CorrectionError):
-    """Settings of a plugin are wrong; the text names them, never their values."""
+class _InvalidSettings(CorrectionError):
+    """Invalid settings of a plugin; the message names the settings, never their values."""
 
 
-def _settings(kind: Kind[Any], told: PluginEntry) -> BaseModel:
+def _settings(kind: Kind[Any], entry: PluginEntry) -> BaseModel:
     try:
-        return kind.settings.model_validate(told)
+        return kind.settings.model_validate(entry)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False, include_context=False)
-        raise _Wrong("; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found)) from None
+        problems = error.errors(include_url=False, include_input=False, include_context=False)
+        lines = (f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems)
+        raise _InvalidSettings("; ".join(lines)) from None
 
 
 @cache
 def load(third_party: bool) -> PluginSet:
-    """Every installed plugin, once in each process; without `third_party` only those of our own distribution."""
+    """All installed plugins, loaded once per process; without `third_party` only those of our own distribution."""
     hooks = pluggy.PluginManager(GROUP)
     hooks.add_hookspecs(api)
     entries = [entry for entry in installed() if third_party or _bundled(entry)]
-    # Plugins of our own distribution come first: nobody can take their names.
     entries.sort(key=lambda entry: (not _bundled(entry), entry.name))
-    found: list[Plugin] = []
+    plugins: list[Plugin] = []
     for entry in entries:
-        found.append(_loaded(hooks, entry, found))
-    for plugin in found:
+        plugin = _loaded(hooks, entry, plugins)
+        plugins.append(plugin)
         if plugin.fault:
-            log.warning("plugin %s is left out: %s", plugin.name, plugin.fault)
-    return PluginSet(tuple(found))
+            log.warning("plugin %s is not used: %s", plugin.name, plugin.fault)
+    return PluginSet(tuple(plugins))
 
 
 def installed() -> tuple[importlib.metadata.EntryPoint, ...]:
@@ -233,7 +234,7 @@ def _bundled(entry: importlib.metadata.EntryPoint) -> bool:
 
 
 def _loaded(hooks: pluggy.PluginManager, entry: importlib.metadata.EntryPoint, known: Sequence[Plugin]) -> Plugin:
-    """One plugin, with what it offers; with its fault where it cannot be used."""
+    """One plugin with its offers, or with its fault if it cannot be used."""
     plugin = Plugin(entry.name, entry.dist.version if entry.dist else "?", not _bundled(entry), {})
     if entry.name in {other.name for other in known}:
         return replace(plugin, fault="another plugin has this name")
@@ -249,46 +250,46 @@ def _loaded(hooks: pluggy.PluginManager, entry: importlib.metadata.EntryPoint, k
 
 
 def _offered(hooks: pluggy.PluginManager, plugin: Plugin) -> Plugin:
-    """The plugin with what its hooks return."""
+    """The plugin with the offers and extensions that its hooks return."""
     offers = {sort: tuple(_kinds(hooks, plugin.name, sort)) for sort in SORTS}
     extensions = tuple(extension for given in _returned(hooks, plugin.name, "extensions") for extension in given)
     return replace(plugin, offers=offers, extensions=extensions)
 
 
 def _checked(plugin: Plugin, known: Sequence[Plugin]) -> Plugin:
-    """The same plugin; raises `PluginFault` where it offers what another one offers, or an extension is none."""
+    """The same plugin; raises `PluginFault` for an offer that another plugin has, and for an invalid extension."""
     taken = {(sort, kind.name) for other in known for sort, kinds in other.offers.items() for kind in kinds}
     for sort, kinds in plugin.offers.items():
         for kind in kinds:
             if (sort, kind.name) in taken or kind.name == METAALIGNER:
                 raise PluginFault(f"it offers {short(kind.name)}, which another plugin offers already")
     if not all(isinstance(extension, Extension) for extension in plugin.extensions):
-        raise PluginFault("its hook extensions must return a list of plugins.api.Extension")
-    _check_words(plugin, known)
+        raise PluginFault("its hook extensions must return a list of aligner_proxy.plugins.api.Extension")
+    _check_names(plugin, known)
     return plugin
 
 
-def _check_words(plugin: Plugin, known: Sequence[Plugin]) -> None:
-    """Raise `PluginFault` for a key or a selector word that is no proper name, or that somebody else has."""
+def _check_names(plugin: Plugin, known: Sequence[Plugin]) -> None:
+    """Raise `PluginFault` for a key or selector whose name is invalid or already declared."""
     taken = {*Grants.model_fields, *Route.model_fields, *Tenant.model_fields, *RENAMED_KEYS}
-    taken.update(word for other in known for extension in other.extensions for word in _words(extension))
-    for word in (word for extension in plugin.extensions for word in _words(extension)):
-        if not re.fullmatch(_WORD, word):
-            raise PluginFault(f"it declares {short(word)}, which is no proper name of a key")
-        if word in taken:
-            raise PluginFault(f"it declares {short(word)}, which is declared already")
-        taken.add(word)
+    taken.update(name for other in known for extension in other.extensions for name in _names(extension))
+    for name in (name for extension in plugin.extensions for name in _names(extension)):
+        if not re.fullmatch(_KEY_NAME, name):
+            raise PluginFault(f"it declares {short(name)}, which is no proper name of a key")
+        if name in taken:
+            raise PluginFault(f"it declares {short(name)}, which is declared already")
+        taken.add(name)
 
 
-def _words(extension: Extension) -> Iterator[str]:
-    """Every word of the policies file that an extension declares."""
+def _names(extension: Extension) -> Iterator[str]:
+    """Every name in the policies file that an extension declares."""
     for key in extension.keys:
         yield from (key.name, *key.deprecated)
     yield from (form.word for form in extension.selectors)
 
 
 def _returned(hooks: pluggy.PluginManager, name: str, hook: str) -> Iterator[Sequence[Any]]:
-    """What a plugin's implementation of a hook returns; raises `PluginFault` where that is no list."""
+    """The lists that a plugin's implementations of a hook return; raises `PluginFault` for anything else."""
     for implementation in getattr(hooks.hook, hook).get_hookimpls():
         if implementation.plugin_name == name:
             returned = implementation.function()
@@ -298,39 +299,34 @@ def _returned(hooks: pluggy.PluginManager, name: str, hook: str) -> Iterator[Seq
 
 
 def _kinds(hooks: pluggy.PluginManager, name: str, sort: str) -> Iterator[Kind[Any]]:
-    for kinds in _returned(hooks, name, sort):
-        yield from _proper(kinds, sort)
-
-
-def _proper(kinds: Sequence[Any], sort: str) -> Sequence[Kind[Any]]:
-    if not all(isinstance(kind, Kind) for kind in kinds):
-        raise PluginFault(f"its hook {sort} must return a list of plugins.api.Kind")
-    for kind in kinds:
+    for kind in (kind for kinds in _returned(hooks, name, sort) for kind in kinds):
+        if not isinstance(kind, Kind):
+            raise PluginFault(f"its hook {sort} must return a list of aligner_proxy.plugins.api.Kind")
         if not re.fullmatch(PLUGIN_NAME, str(kind.name)):
             raise PluginFault(f"its hook {sort} offers something without a proper name")
         if not (isinstance(kind.settings, type) and issubclass(kind.settings, BaseModel)):
             raise PluginFault(f"settings of {kind.name} must be a pydantic model")
         if KIND in kind.settings.model_fields:
             raise PluginFault(f"settings of {kind.name} must have no field called {KIND}")
-    return kinds
+        yield kind
 
 
 def schema() -> dict[str, Any]:
-    """The JSON schema of policies.yaml with the keys of the plugins that come with the gateway."""
+    """The JSON schema of policies.yaml with the keys of the bundled plugins."""
     return config.schema(load(False).declarations)
 
 
 class PluginRules:
-    """The rules that a policies file names, made."""
+    """Gate rules of the plugins that a policies file names."""
 
     def __init__(self, rules: Mapping[str, GateCheck]) -> None:
         self._rules = rules
-        self._apart = ThreadRunner("gate rules")
+        self._runner = ThreadRunner("gate rules")
 
     @classmethod
     def of(cls, file: PolicyFile) -> PluginRules:
-        """Those of a policies file; raises `ConfigError`."""
-        return cls({one.name: one.make() for one in configured(file)["gate_rules"]})
+        """The rules of a policies file; raises `ConfigError`."""
+        return cls({rule.name: rule.make() for rule in configured(file)["gate_rules"]})
 
     async def judge(self, original: str, correction: Correction, policy: Policy) -> Verdict:
         """The gate's verdict with the policy's further rules."""
@@ -338,21 +334,21 @@ class PluginRules:
             return judge(original, correction, policy)
         missing = set(policy.plugin_rules) - set(self._rules)
         if missing:
-            raise PluginFault("a rule of a plugin counts after a restart")
+            raise PluginFault("a plugin rule of the policy is not loaded; restart the gateway to load it")
         further = {name: _rule(self._rules[name]) for name in policy.plugin_rules}
 
         async def work() -> Verdict:
             return judge(original, correction, policy, further)
 
-        return await self._apart.call(work)
+        return await self._runner.call(work)
 
 
-def _rule(check: GateCheck) -> gate_judge.Rule:
-    def rule(candidate: Candidate) -> bool:
+def _rule(check: GateCheck) -> Rule:
+    def breaks(candidate: Candidate) -> bool:
         objectives = [objective.text for objective in candidate.objectives]
         return bool(check.breaks(candidate.before.text, candidate.after.text, objectives))
 
-    return rule
+    return breaks
 
 
 if __name__ == "__main__":

@@ -51,14 +51,14 @@ _NAME = re.compile(r"(?<=[\w,;)] )[^\W\d_][\w'\u2019-]*")
 
 
 def personal_data(text: str) -> set[str]:
-    """Everything by which a person could be reached."""
+    """Mail addresses, telephone numbers and postal addresses."""
     return {mail.casefold() for mail in MAIL.findall(text)} | _phones(text) | _places(text)
 
 
 def _phones(text: str) -> set[str]:
     """The digits of telephone numbers; a leading 00 is a plus."""
-    found = (match.group() for match in _PHONE.finditer(text))
-    digits = (re.sub(r"\D", "", number).removeprefix("00") for number in found if not _NO_PHONE.fullmatch(number))
+    candidates = (match.group() for match in _PHONE.finditer(text))
+    digits = (re.sub(r"\D", "", number).removeprefix("00") for number in candidates if not _NO_PHONE.fullmatch(number))
     return {number for number in digits if _FEWEST <= len(number) <= _MOST}
 
 
@@ -68,8 +68,8 @@ def _places(text: str) -> set[str]:
 
 def addresses(text: str) -> set[str]:
     """Web and mail addresses, without the punctuation that follows them in a sentence."""
-    found = [match.group().rstrip(".,;:!?)]}'\"*_\u201d\u2019") for match in WEB.finditer(text)]
-    return {*found, *MAIL.findall(text)}
+    links = [match.group().rstrip(".,;:!?)]}'\"*_\u201d\u2019") for match in WEB.finditer(text)]
+    return {*links, *MAIL.findall(text)}
 
 
 def numbers(text: str) -> set[str]:
@@ -104,11 +104,11 @@ def _without_blocks(text: str) -> str:
 def citations(text: str) -> set[str]:
     """Notes "[1]" one by one, "author year" in whichever form, and documents by DOI or arXiv number."""
     text = prose(text)
-    found = {f"[{number}]" for match in _NOTE.finditer(text) for number in re.findall(r"\d+", match.group(1))}
+    cited = {f"[{number}]" for match in _NOTE.finditer(text) for number in re.findall(r"\d+", match.group(1))}
     works = [m for inside in _BRACKETS.findall(text) for part in inside.split(";") if (m := _work(part.strip()))]
     works += _IN_SENTENCE.findall(text)
-    found |= {f"{author} {year}".casefold() for author, year in works if author.casefold() not in _MONTHS}
-    return found | {document.rstrip(".,;:").casefold() for document in _DOCUMENT.findall(text)}
+    cited |= {f"{author} {year}".casefold() for author, year in works if author.casefold() not in _MONTHS}
+    return cited | {document.rstrip(".,;:").casefold() for document in _DOCUMENT.findall(text)}
 
 
 def _work(text: str) -> tuple[str, str] | None:
@@ -117,20 +117,20 @@ def _work(text: str) -> tuple[str, str] | None:
 
 
 def quotations(text: str) -> set[str]:
-    """The words between quotation marks, white space aside, where they are more than a word or two."""
+    """Quoted passages of more than a word or two, on one line, without their marks."""
     return {" ".join("".join(groups).split()) for groups in _QUOTATION.findall(prose(text))}
 
 
 def names(text: str) -> set[str]:
     """The words of names, in lower case: capitalised words that do not begin a sentence, a line or a heading."""
-    found: set[str] = set()
+    stems: set[str] = set()
     for segment in structure.split(text):
         piece = segment.text.strip()
         if not piece.startswith(("#", "```", "~~~")):
-            found.update(word for match in _NAME.finditer(piece) if (word := _name(match.group())))
-    return found
+            stems.update(stem for match in _NAME.finditer(piece) if (stem := _name(match.group())))
+    return stems
 
 
-def _name(word: str) -> str | None:
-    stem = re.split(r"['\u2019-]", word, maxsplit=1)[0]
+def _name(token: str) -> str | None:
+    stem = re.split(r"['\u2019-]", token, maxsplit=1)[0]
     return stem.casefold() if len(stem) > 1 and stem[0].isupper() else None

@@ -1,11 +1,11 @@
-"""Texts inside a JSON answer, put back in place, and the check against the schema that the request asked for.
+"""Texts inside a JSON answer: finding and replacing them, and the check against the schema of the request.
 
 Literals are found and replaced in the answer as it is written, so that order, spacing, numbers and every other string
 stay byte for byte. Keys are never touched, nor are short strings (names, dates, choices) and words without a space.
 
 A schema comes from outside, so nothing in it may cost much or reach out: no remote reference is fetched, no regular
-expression of a client is run, and the time is bounded. What cannot be checked within these bounds counts as not met;
-the caller then keeps the original.
+expression of a client is run, and the time is bounded. A schema that cannot be checked within these bounds
+counts as not met; the caller then keeps the original.
 """
 
 from __future__ import annotations
@@ -31,11 +31,7 @@ MAX_SECONDS = 0.1
 _UNCHECKED = frozenset({"patternProperties", "unevaluatedProperties", "unevaluatedItems", "$dynamicRef"})
 _NO_SCHEMA = (ValueError, TypeError, AttributeError, LookupError)
 """What the library raises over something that only looks like a schema."""
-
-
 _CHECK: ContextVar[_Check] = ContextVar("json_schema_check")
-
-
 _Keyword = Callable[[Any, Any, Any, Any], Iterator[ValidationError] | None]
 FEWEST_CHARS = 40
 _LITERAL = re.compile(r'"(?:[^"\\]|\\.)*"')
@@ -44,12 +40,12 @@ _PROSE = re.compile(r"\s|[\u3002\uff01\uff1f]")
 
 
 class _CannotCheck(Exception):
-    """The check has taken all of its time, or would go where it must not."""
+    """The check has run out of time, or the schema uses what must not be run."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Check:
-    """The strings that were edited, and when time is up."""
+    """One running check: the edited strings, and the time when it ends."""
 
     edited: frozenset[str]
     until: float
@@ -70,7 +66,7 @@ def meets(answer: str, schema: str, edited: frozenset[str]) -> bool:
 
 
 def _in_one_dialect(value: Any) -> Any:
-    """The schema without "$schema", by which the library would go over to validators that are not ours."""
+    """The schema without "$schema", which would make the library choose other validators."""
     if isinstance(value, dict):
         if not _UNCHECKED.isdisjoint(value):
             raise _CannotCheck
@@ -88,13 +84,13 @@ def _timed(keyword: _Keyword) -> _Keyword:
 
 
 def _not_edited(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
-    """Stands for what a string must look like: the upstream's own are taken to be right, edited ones are not."""
+    """Keyword about the form of a string: met by the upstream's own strings, not by edited ones."""
     if isinstance(instance, str) and instance in _CHECK.get().edited:
         yield ValidationError("an edited text in a form that is not checked")
 
 
 def _unique(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
-    """The library compares every item with every other one."""
+    """Keyword uniqueItems in linear time; the library compares every pair."""
     if value and isinstance(instance, list):
         written = {json.dumps(item, sort_keys=True) for item in instance}
         if len(written) < len(instance):
@@ -114,7 +110,7 @@ _Validator = extend(Draft202012Validator, _RULES)  # type: ignore[no-untyped-cal
 
 @dataclass(frozen=True, slots=True)
 class Literal:
-    """One string value: where it is written, quotation marks included, and what it says."""
+    """One string value: its position, quotation marks included, and its text."""
 
     start: int
     end: int
@@ -136,18 +132,18 @@ def is_json(answer: str) -> bool:
 
 def texts(answer: str) -> list[Literal]:
     """The values of a JSON answer that are texts."""
-    found = []
+    literals = []
     for match in _LITERAL.finditer(answer):
         if len(match.group()) < FEWEST_CHARS or _KEY.match(answer, match.end()):
             continue
         text = json.loads(match.group(), strict=False)
         if len(text) >= FEWEST_CHARS and _PROSE.search(text) and _whole(text):
-            found.append(Literal(*match.span(), text))
-    return found
+            literals.append(Literal(*match.span(), text))
+    return literals
 
 
 def _whole(text: str) -> bool:
-    """Half a surrogate pair can be written in JSON, but not be sent to anybody."""
+    """Whether a text can be encoded: JSON can hold half a surrogate pair, UTF-8 cannot."""
     return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
@@ -155,7 +151,7 @@ def put_back(answer: str, new: Mapping[Literal, str]) -> str:
     """The answer with these texts in it. An answer that was ASCII stays so."""
     pieces = []
     at = 0
-    for literal in sorted(new, key=lambda one: one.start):
+    for literal in sorted(new, key=lambda literal: literal.start):
         pieces += [answer[at : literal.start], json.dumps(new[literal], ensure_ascii=answer.isascii())]
         at = literal.end
     return "".join(pieces) + answer[at:]
@@ -164,8 +160,7 @@ def put_back(answer: str, new: Mapping[Literal, str]) -> str:
 def same_shape(answer: str, edited: str) -> bool:
     """Whether two JSON answers differ in string values alone: same keys, types, lengths and order."""
     try:
-        one, other = (_read(text) for text in (answer, edited))
-        return _same(one, other)
+        return _same(_read(answer), _read(edited))
     except (ValueError, RecursionError):
         return False
 
@@ -178,11 +173,11 @@ class _Number(str):
     """A number as it is written."""
 
 
-def _same(one: object, other: object) -> bool:
-    if type(one) is not type(other):
+def _same(value: object, other: object) -> bool:
+    if type(value) is not type(other):
         return False
-    if isinstance(one, dict) and isinstance(other, dict):
-        return list(one) == list(other) and all(_same(one[key], other[key]) for key in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_same, one, other))
-    return type(one) is str or one == other
+    if isinstance(value, dict) and isinstance(other, dict):
+        return list(value) == list(other) and all(_same(value[key], other[key]) for key in value)
+    if isinstance(value, list) and isinstance(other, list):
+        return len(value) == len(other) and all(map(_same, value, other))
+    return type(value) is str or value == other

@@ -1,7 +1,7 @@
-"""In which languages and scripts is a text written? As far as script and small words say it; often nobody can say.
+"""Detection of the languages and scripts of a text, by its letters and small words.
 
-Only clear cases count: a language of the list below that many of the words belong to, or a script of its own. Two
-languages that share their small words, short texts, and languages that are not listed stay unknown.
+Only clear cases count: a language of the list below that many of the words belong to, or a script of its own. Languages
+that share their small words, short texts, and languages that are not listed stay unknown.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ _WORDS = {
 _SMALL = {language: frozenset(words.split()) for language, words in _WORDS.items()}
 _SPOKEN_IN: dict[str, list[str]] = {}
 for _language, _small in _SMALL.items():
-    for _word in _small:
-        _SPOKEN_IN.setdefault(_word, []).append(_language)
+    for _small_word in _small:
+        _SPOKEN_IN.setdefault(_small_word, []).append(_language)
 _WORD = re.compile(r"[^\W\d_]+")
 _FEWEST_WORDS = 3
 _SHARE = 0.2
@@ -78,7 +78,7 @@ def scripts(text: str) -> set[str]:
 
 
 def written_in(text: str) -> set[str]:
-    """The scripts in which a text has a word or so; single letters (pi, mu) are signs, not a script."""
+    """The scripts that a text has several letters of; single letters (pi, mu) are symbols."""
     return {script for script, count in _counts(text).items() if count >= _LETTERS}
 
 
@@ -119,21 +119,21 @@ def _hits(words: list[str]) -> Counter[str]:
 
 
 def foreign(text: str, known: set[str], letters: set[str]) -> bool:
-    """Whether a text is in none of the `known` languages; `letters` are those outside ASCII that are nothing new.
+    """Whether a text is in none of the `known` languages; `letters` are non-ASCII letters already in use.
 
-    Comparing needs less than naming: not one small word that is a known language's alone, and a small word of another
-    language, or letters that have not occurred before.
+    Comparing needs less evidence than naming: no small word of a known language alone, and small words of another
+    language or new letters.
     """
     clear = language(text)
     if clear is not None:
         return clear not in known
     words = _WORD.findall(text.casefold())
-    at_home = frozenset[str]().union(*(_SMALL.get(name, ()) for name in known))
-    abroad = frozenset[str]().union(*(small for name, small in _SMALL.items() if name not in known))
-    if len(words) < _FEWEST_WORDS or any(word in at_home and word not in abroad for word in words):
+    native = frozenset[str]().union(*(_SMALL.get(name, ()) for name in known))
+    other = frozenset[str]().union(*(small for name, small in _SMALL.items() if name not in known))
+    if len(words) < _FEWEST_WORDS or any(word in native and word not in other for word in words):
         return False
     # Single letters are also what is left of "'s" and of initials.
-    signs = sum(len(word) > 1 and word in abroad and word not in at_home for word in words)
+    signs = sum(len(word) > 1 and word in other and word not in native for word in words)
     new = sum(letter not in letters for letter in odd_letters(text))
     return signs >= _CLEAR_SIGNS or new >= _CLEAR_SIGNS or (signs > 0 and len(words) > _FEWEST_WORDS)
 
@@ -145,8 +145,7 @@ def odd_letters(text: str) -> list[str]:
 
 def languages(text: str) -> set[str]:
     """Every language that some sentence of the text, or the text as a whole, is clearly written in."""
-    found = {language(piece) for piece in passages(text)}
-    return {name for name in found if name is not None}
+    return {name for piece in passages(text) if (name := language(piece)) is not None}
 
 
 def passages(text: str) -> list[str]:

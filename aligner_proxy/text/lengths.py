@@ -19,7 +19,7 @@ def words(text: str) -> int:
 
 
 def sentences(text: str) -> int:
-    """Number of sentences, headings and list items; a mark alone is none."""
+    """Number of sentences, headings and list items; a mark alone does not count."""
     return sum(bool(_WORD.search(piece.text)) for piece in split(text))
 
 
@@ -39,6 +39,6 @@ LENGTHS: Mapping[LengthUnit, Callable[[str], int]] = MappingProxyType(
 
 
 def contains_any(text: str, phrases: Iterable[str]) -> bool:
-    """Whether one of these words or phrases stands in a text, whatever its case."""
+    """Whether a text contains one of these words or phrases, ignoring case."""
     folded = text.casefold()
     return any(re.search(rf"(?<!\w){re.escape(phrase.casefold())}(?!\w)", folded) for phrase in phrases)

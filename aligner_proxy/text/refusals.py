@@ -1,7 +1,7 @@
-"""Does a text decline to answer? Told by its words.
+"""Recognition of refusals by their wording.
 
-`is_refusal` is careful: it speaks of a whole answer, and an answer taken for a refusal is not looked at. `declines` is
-not: it speaks of one sentence, and serves to compare two texts.
+`is_refusal` is strict: it judges a whole answer, and a refusal is not corrected. `declines` is broad: it judges one
+sentence, to compare two texts.
 """
 
 from __future__ import annotations
@@ -27,8 +27,6 @@ _REFUSAL = re.compile(
     rf"(?:{_SORRY}[,;.]? ?(?:but )?)?(?:as an ai(?: [a-z]+){{0,4}},? )?"
     rf"i ?{_CANNOT} {_DO}{_WHAT}[.!]?(?: {_MORE}[.?!]?)?"
 )
-
-
 _UNABLE = (
     r"(?:\b(?:can(?:'t|not| not)|could(?:n't| not)|won't|will not|unable|not (?:able|allowed|permitted|supposed)|"
     r"refuse|decline|pass on|(?:rather|prefer) not)|"
@@ -59,14 +57,14 @@ _DECLINES = re.compile(
 def is_refusal(answer: str) -> bool:
     """Whether the whole answer says no more than "I can't help with that".
 
-    Careful on purpose: one short sentence of the usual words, perhaps with an apology before and an offer after it. A
-    refusal with a reason, a suggestion or an insult in it is not taken for one, nor is one in another language.
+    Strict on purpose: one short English sentence of the usual words, optionally with an apology before and an offer
+    after it. A refusal with a reason, a suggestion or an insult does not count.
     """
     text = " ".join(answer.replace("\u2019", "'").lower().split())
     return len(text) <= _REFUSAL_CHARS and _REFUSAL.fullmatch(text) is not None
 
 
 def declines(sentence: str) -> bool:
-    """Whether a sentence begins by declining; in six languages, and not careful: for comparing two texts only."""
+    """Whether a sentence begins by declining, in six languages; too broad for anything but comparing two texts."""
     text = " ".join(sentence.replace("\u2019", "'").lower().split()).lstrip("\"'*_-> ")
     return _DECLINES.match(text) is not None

@@ -70,15 +70,15 @@ def split(text: str) -> list[Segment]:
     `"".join(s.text + s.gap for s in split(text)) == text` for every text. A text of white space alone has no segment
     unless it is not empty, in which case it is one segment without a gap.
     """
-    found: list[tuple[int, int]] = []
+    spans: list[tuple[int, int]] = []
     start = 0
     for end in (*_boundaries(text), len(text)):
         body = len(text[start:end].rstrip())
-        if body or (end > start and not found):
-            found.append((start, start + body if body else end))
+        if body or (end > start and not spans):
+            spans.append((start, start + body if body else end))
         start = end
-    starts = [*(start for start, _ in found), len(text)]
-    return [Segment(at, text[at:end], text[end:after]) for (at, end), after in zip(found, starts[1:], strict=True)]
+    starts = [*(start for start, _ in spans), len(text)]
+    return [Segment(at, text[at:end], text[end:after]) for (at, end), after in zip(spans, starts[1:], strict=True)]
 
 
 class Cutter:
@@ -90,24 +90,24 @@ class Cutter:
         self._given = 0
 
     def feed(self, more: str) -> list[Segment]:
-        """The segments that are finished now and were not before."""
+        """The segments finished by `more`."""
         self._block += more
-        found = split(self._block)
-        told = self._placed(found[self._given : -1])
-        self._given = max(self._given, len(found) - 1)
-        last = found[-1].start if found else 0
+        pieces = split(self._block)
+        finished = self._placed(pieces[self._given : -1])
+        self._given = max(self._given, len(pieces) - 1)
+        last = pieces[-1].start if pieces else 0
         if last and self._block[last - 1] == "\n":  # what comes is cut as if the text began here
             self._block = self._block[last:]
             self._at = self._at + last
             self._given = 0
-        return told
+        return finished
 
     def end(self) -> list[Segment]:
-        """What is left when the text has ended."""
+        """The remaining segments, once the text has ended."""
         return self._placed(split(self._block)[self._given :])
 
-    def _placed(self, found: Sequence[Segment]) -> list[Segment]:
-        return [Segment(self._at + segment.start, segment.text, segment.gap) for segment in found]
+    def _placed(self, pieces: Sequence[Segment]) -> list[Segment]:
+        return [Segment(self._at + segment.start, segment.text, segment.gap) for segment in pieces]
 
 
 def join(pieces: Sequence[tuple[str, str]]) -> str:
@@ -126,7 +126,7 @@ def join(pieces: Sequence[tuple[str, str]]) -> str:
 
 
 def with_end(pieces: Sequence[Segment]) -> list[Segment]:
-    """The segments and the place behind them, as one more that has no text: what is to be added goes there."""
+    """The segments and an empty one at the end of the text, where text can be added."""
     return [*pieces, Segment(pieces[-1].end if pieces else 0, "", pieces[-1].gap if pieces else "")]
 
 
@@ -136,19 +136,19 @@ def moved(piece: Segment, by: int) -> Segment:
 
 
 def judged(pieces: Sequence[Segment], texts: Sequence[str]) -> list[Segment]:
-    """The segments as verdicts have them, of which `texts` are the texts: with the place behind them, or without."""
+    """The segments that `texts` were judged as: with the empty one at the end if `texts` has it."""
     return with_end(pieces) if texts and not texts[-1] else list(pieces)
 
 
 def so_far(pieces: Iterable[tuple[str, str]]) -> str:
-    """What (text, gap) pieces are in front of the next one, which begins where the last gap ends."""
+    """The text of (text, gap) pieces, up to the start of the next piece."""
     return "".join(text + gap for text, gap in pieces if text)
 
 
 def firm(text: str) -> int:
-    """Characters before the last word: however the text grows, these are cut into the same tokens.
+    """Number of characters before the last word: their tokens stay the same however the text grows.
 
-    A full-width sentence mark ends a word. What stands in a finished segment is firm.
+    A full-width sentence mark ends a word. A finished segment is firm.
     """
     body = text.rstrip()
     words = body.rsplit(None, 1)
@@ -197,15 +197,15 @@ def marks(text: str) -> list[str]:
 
 
 def standing(pieces: Sequence[Segment], gone: Collection[int]) -> list[str]:
-    """The marks of the items of which something is left when the segments in `gone` are taken away."""
+    """The marks of the items that partly remain without the segments in `gone`."""
     items = list(_items(pieces))
     ends = [first for first, _ in items[1:]] + [len(pieces)]
-    found = []
+    remaining = []
     for (first, mark), end in zip(items, ends, strict=True):
         line = range(first, _line_end(pieces, first, end))
         if any(i not in gone for i in line):
-            found.append(mark)
-    return found
+            remaining.append(mark)
+    return remaining
 
 
 def _line_end(pieces: Sequence[Segment], first: int, end: int) -> int:
@@ -225,20 +225,20 @@ def _items(pieces: Sequence[Segment]) -> Iterator[tuple[int, str]]:
 
 
 def _ends_its_line(piece: Segment) -> bool:
-    """Of white space alone there is a segment only where a text begins with empty lines."""
+    """Whether a line ends with this segment; one of white space alone is the empty lines a text begins with."""
     return "\n" in piece.gap or not piece.text.strip()
 
 
-def kept_in_order(wanted: Iterable[str], found: Iterable[str]) -> bool:
-    """Whether all of `wanted` occur in `found`, in this order."""
-    rest = iter(found)
-    return all(mark in rest for mark in wanted)
+def kept_in_order(required: Iterable[str], present: Iterable[str]) -> bool:
+    """Whether all of `required` occur in `present`, in this order."""
+    rest = iter(present)
+    return all(mark in rest for mark in required)
 
 
 def turns(text: str) -> Counter[str]:
-    """How often each speaker of a dialogue has a line; empty where the text is none.
+    """Number of lines of each speaker of a dialogue; empty if the text is no dialogue.
 
-    Nobody has to speak twice but the first who does: a stream is judged by what there is of it.
+    One speaker with two lines is enough, because a growing stream is judged by what has arrived.
     """
     spoken = lines(text)
     fewest = _TURNS if _ROLES & spoken.keys() else 1
@@ -248,7 +248,7 @@ def turns(text: str) -> Counter[str]:
 
 
 def lines(text: str) -> Counter[str]:
-    """How many lines begin with each name and a colon."""
+    """Number of lines that begin with each name and a colon."""
     return Counter(name for line in text.splitlines() if (name := _speaker(line.strip())))
 
 
@@ -260,43 +260,43 @@ def _opens(text: str) -> bool:
 
 
 def _speaker(line: str) -> str | None:
-    """Whose line it is; a sentence that ends in a colon is nobody's."""
+    """The speaker of a line; None for other lines, also for a sentence that ends in a colon."""
     match = _SPEAKER_LINE.match(line)
     name = match["name"].strip().casefold() if match else ""
     return name if name and len(name.split()) <= _WORDS else None
 
 
 def _is_title(line: str) -> bool:
-    """A title, an announcement or a stage direction: nothing that would be a reply by itself."""
+    """Whether a line is a title, an announcement or a stage direction."""
     return line.startswith(_STAGE) or (len(line) <= _TITLE_CHARS and not _SENTENCE.search(line))
 
 
 def words(objective: str) -> str | None:
-    """What stands between its first and its last quotation mark, on one line."""
-    found = _QUOTED.search(objective)
-    said = _on_one_line(found.group(1)) if found else ""
-    return said if len(said) >= LEAST_CHARS else None
+    """The text between the first and the last quotation mark of an objective, on one line."""
+    match = _QUOTED.search(objective)
+    quoted = one_line(match.group(1)) if match else ""
+    return quoted if len(quoted) >= LEAST_CHARS else None
 
 
 def by(objectives: Iterable[str]) -> list[str]:
-    """The words of all objectives that dictate some."""
-    return [said for objective in objectives if (said := words(objective))]
+    """The dictated words of all objectives that have some."""
+    return [quoted for objective in objectives if (quoted := words(objective))]
 
 
 def is_dictated(sentence: str, dictated: Iterable[str]) -> bool:
-    """Whether this sentence stands among the words that objectives dictate."""
-    said = _on_one_line(sentence)
-    return len(said) >= LEAST_CHARS and any(said in text for text in dictated)
+    """Whether objectives dictate this sentence."""
+    line = one_line(sentence)
+    return len(line) >= LEAST_CHARS and any(line in text for text in dictated)
 
 
 def is_repeated(sentence: str, objectives: Sequence[str]) -> bool:
-    """Whether a sentence stands in an objective that does not dictate it: an instruction was written out."""
-    said = _on_one_line(sentence).rstrip(".!").lower()
-    texts = (_on_one_line(objective).lower() for objective in objectives)
-    return (
-        len(said) >= LEAST_CHARS and any(said in text for text in texts) and not is_dictated(sentence, by(objectives))
-    )
+    """Whether a sentence repeats the instruction of an objective, not the words that it dictates."""
+    line = one_line(sentence).rstrip(".!").lower()
+    if len(line) < LEAST_CHARS or is_dictated(sentence, by(objectives)):
+        return False
+    return any(line in one_line(objective).lower() for objective in objectives)
 
 
-def _on_one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """The text with every white space as one space."""
     return " ".join(text.split())

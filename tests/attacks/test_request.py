@@ -141,7 +141,7 @@ FORGED = rows(
         "tenant",
         "the ledger of its own request",
         "a ledger is made anew",
-        {"aligner_proxy_ledger": {"settled": True, "skip": "bypass"}},
+        {"aligner_proxy_state": {"settled": True, "skip": "bypass"}},
     ),
     (
         "pose-mode",

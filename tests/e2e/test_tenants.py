@@ -53,7 +53,7 @@ def test_bypass_where_it_is_allowed(tenants: Any, plain: Any) -> None:
 
 def test_a_body_cannot_pose_as_another_tenant(tenants: Any) -> None:
     forged = {"user_api_key_team_id": "acme", "user_api_key_team_alias": "acme", "user_api_key_alias": "vip"}
-    got = tenants["other"].chat("good", metadata={**forged, "aligner_proxy_ledger": {"policy": {"mode": "off"}}})
+    got = tenants["other"].chat("good", metadata={**forged, "aligner_proxy_state": {"policy": {"mode": "off"}}})
     assert got.headers["x-aligner-objectives"] == "kind"
     assert got.headers["x-aligner-status"] == "unchanged"
 

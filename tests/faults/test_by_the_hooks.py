@@ -181,7 +181,7 @@ async def test_the_audit_store_fails(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with AUDITS[cell.fault](file):
         check(cell, await deliver(guarded, cell))
         check(cell, await deliver(guarded, cell))
-        await guarded._keepers.aclose()
+        await guarded._audit_writers.aclose()
     assert counted("lost") == lost + 2, "the operator is told what is missing"
     await close(guarded)
 

@@ -86,7 +86,7 @@ async def test_a_file_that_breaks_later_leaves_the_old_keys_in_force(
     with caplog.at_level(logging.DEBUG):
         changed(keys, "- {sha256: sk-secret, alias: x}\n")
     assert (await auth.user_api_key_auth(request(), "k1")).key_alias == "one"
-    assert "keys.yaml:1: no valid keys file" in caplog.text
+    assert "keys.yaml:1: invalid keys file" in caplog.text
     assert "secret" not in caplog.text
 
 

@@ -251,7 +251,7 @@ async def test_tags_and_settings_of_key_and_team(guard: AlignerGuardrail) -> Non
 
 
 async def test_a_body_cannot_settle_its_own_ledger(guard: AlignerGuardrail) -> None:
-    request = data(aligner_proxy_ledger={"settled": True}, user_api_key_team_id="acme")
+    request = data(aligner_proxy_state={"settled": True}, user_api_key_team_id="acme")
     assert await guard.async_post_call_success_hook(request, user(), answer("It is so. You fool."))
 
 
@@ -462,7 +462,7 @@ async def test_what_was_looked_at_is_kept_in_the_audit_store(
     who = user(metadata={"aligner": {"mode": mode}}, **ACME)
     await guard.async_post_call_success_hook(data(), who, answer("It is so. You fool."))
     await guard._shadows.done()
-    await guard._keepers.aclose()
+    await guard._audit_writers.aclose()
     if mode == "off":
         assert not (tmp_path / "audit.db").exists()
         return
@@ -482,7 +482,7 @@ async def test_an_audit_that_cannot_be_written_touches_no_response(
     guard = build(tmp_path, monkeypatch, {**POLICIES, "audit": {"enabled": True, "file": "file/folder/audit.db"}})
     edited = await guard.async_post_call_success_hook(data(), user(), answer("It is so. You fool."))
     assert edited.choices[0].message.content == "It is so."
-    await guard._keepers.aclose()
+    await guard._audit_writers.aclose()
     assert "audit: entries are lost (NotADirectoryError)" in caplog.text
 
 

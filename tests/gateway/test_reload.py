@@ -60,7 +60,7 @@ def test_a_good_change_counts_and_a_bad_one_does_not(path: Path, caplog: pytest.
             changed(policies, GOOD.replace("objectives: [kind]", "objectvies: [kind]"))
     assert name(policies) == "two"
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == [
-        "policies.yaml: refused, what was before stays in force: "
+        "policies.yaml: the change is invalid, the previous version stays active: "
         "policies.yaml:5: unknown key 'objectvies' in routes[0]; did you mean 'objectives'?"
     ]
     assert metric("aligner_policy_changes_total", result="refused") == refused + 1
@@ -81,7 +81,7 @@ def test_policies_and_keys_are_taken_or_refused_together(path: Path, caplog: pyt
     with caplog.at_level(logging.ERROR):
         changed(policies, GOOD.replace("one", "two") + "keys: keys.yaml\n")
     assert (name(policies), policies.current.keys) == ("one", {})
-    assert "refused, what was before stays in force: keys.yaml: there is no such keys file" in caplog.text
+    assert "the previous version stays active: keys.yaml: this keys file does not exist" in caplog.text
     changed(policies, f"- {{sha256: {DIGEST}, alias: first}}\n", keys)
     assert (name(policies), policies.current.keys[DIGEST].alias) == ("two", "first")
     changed(policies, f"- {{sha256: {DIGEST}, alias: second}}\n", keys)
@@ -101,7 +101,7 @@ def test_a_refused_keys_file_quotes_no_key(path: Path, text: str, caplog: pytest
     assert policies.current.keys[DIGEST].alias == "first"
     (told,) = reports()
     assert "keys.yaml" in str(told.refused)
-    assert "check` says why" in caplog.text
+    assert "run `aligner-proxy check` to see why" in caplog.text
     assert "secret" not in caplog.text + str(told)
 
 
@@ -111,9 +111,9 @@ def test_what_needs_a_restart_is_said_when_it_changes(path: Path, caplog: pytest
     with caplog.at_level(logging.WARNING):
         changed(policies, text)
     said = (
-        "policies.yaml:7: aligner.model counts after a restart",
-        "policies.yaml:8: aligner.engine counts after a restart",
-        "policies.yaml:9: cache.dir counts after a restart",
+        "policies.yaml:7: aligner.model changed on disk; restart the gateway to apply it",
+        "policies.yaml:8: aligner.engine changed on disk; restart the gateway to apply it",
+        "policies.yaml:9: cache.dir changed on disk; restart the gateway to apply it",
     )
     assert tuple(record.getMessage() for record in caplog.records) == said
     (told,) = reports()
@@ -227,7 +227,7 @@ def test_a_report_that_cannot_be_left_stops_nothing(
     monkeypatch.setattr(reload, "leave", full)
     with caplog.at_level(logging.WARNING):
         assert name(Policies(path)) == "one"
-    assert "doctor will not see" in caplog.text
+    assert "doctor` cannot be written" in caplog.text
 
 
 def test_correctors_that_come_later_are_named_with_what_they_wait_for(path: Path) -> None:
@@ -236,8 +236,8 @@ def test_correctors_that_come_later_are_named_with_what_they_wait_for(path: Path
     changed(policies, GOOD + "    corrector: second\nplugins:\n  correctors: {second: {kind: self_refine, model: m}}\n")
     (told,) = reports()
     assert told.restart == (
-        "policies.yaml:8: plugins.correctors counts after a restart",
-        "policies.yaml:8: 'second' is made after a restart; until then what it is asked fails",
+        "policies.yaml:8: plugins.correctors changed on disk; restart the gateway to apply it",
+        "policies.yaml:8: 'second' is new; restart the gateway to load it, until then requests for it fail",
     )
 
 

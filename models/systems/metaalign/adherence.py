@@ -21,7 +21,7 @@ from typing import Any
 
 from rich.progress import track
 
-from aligner_proxy.gate.rules import words
+from aligner_proxy.gate.edits import words
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins.extensions import Extensions
 from aligner_proxy.policy.resolver import RequestFacts
