@@ -26,6 +26,16 @@ async def to_the_end(work: Coroutine[Any, Any, None]) -> None:
     await asyncio.shield(task)
 
 
+async def joined(chunks: AsyncIterator[bytes], most: int, error: Exception) -> bytes:
+    """All chunks as one; raises `error` as soon as they have more than `most` bytes."""
+    body = bytearray()
+    async for chunk in chunks:
+        body += chunk
+        if len(body) > most:
+            raise error
+    return bytes(body)
+
+
 @contextlib.asynccontextmanager
 async def within(deadline_s: float) -> AsyncIterator[None]:
     """Deadline around a block; raises `DeadlineExceeded`."""

@@ -105,14 +105,6 @@ _BAR_MARK = re.compile(r"\|(?=\s*(?:Context|Query|Question|Answer|Edit)\s*:)", r
 _ROLE_TURN = re.compile(r"\n{2,}(?=[^\S\n]*(?:Human|Assistant)[^\S\n]*:)")
 _HASH_MARK = re.compile(r"##(?=\s*(?:Question|Answer|Correction|Answer_Prefix)\s*:)", re.IGNORECASE)
 _LOOK_ALIKES = ((BROKEN_BAR, "|"), (FULLWIDTH_HASHES, "##"), *((safe, mark) for mark, safe in _ROLES))
-# Stream Aligner (arXiv 2501.05336, released code): the last sentence, in view of what stands before it. Its weights
-# were trained inside a turn of Gemma's chat form.
-STREAM_ALIGNER = "##Question: {prompt} | ##Answer_Prefix: {prefix} | ##Answer_Last_Sentence: {last} | ##Your_Revision: "
-_GEMMA = "<start_of_turn>user\n{input}<end_of_turn>\n<start_of_turn>model"
-END_OF_TURN = "<end_of_turn>"
-_STREAM_FIELDS = "Question|Answer_Prefix|Answer_Last_Sentence|Your_Revision"
-_STREAM_MARK = re.compile(rf"##(?=\s*(?:{_STREAM_FIELDS})\s*:)", re.IGNORECASE)
-_TURN_MARK = re.compile(r"<(?=(?:start|end)_of_turn>)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,28 +168,6 @@ def render(family: Template, query: str, answer: str, objectives: Sequence[str],
     head = before + family.guard(query) + after
     shown = family.guard(answer)
     return Prompt(head + shown + tail, len(head), len(head) + len(shown), answer, spans)
-
-
-def revision(query: str, before: str, sentence: str, *, gemma: bool) -> Prompt:
-    """Stream Aligner's prompt for one sentence, with the position of the sentence in it."""
-    head, tail = STREAM_ALIGNER.split("{last}")
-    head = _filled(head, prompt=_within(query), prefix=_within(before))
-    before_turn, after_turn = _GEMMA.split("{input}") if gemma else ("", "")
-    shown = _within(sentence)
-    start = len(before_turn) + len(head)
-    return Prompt(before_turn + head + shown + tail + after_turn, start, start + len(shown), sentence)
-
-
-def _filled(form: str, prompt: str, prefix: str) -> str:
-    """A form with both fields filled at once, so that a placeholder in one text is never filled."""
-    before, rest = form.split("{prompt}")
-    between, after = rest.split("{prefix}")
-    return before + prompt + between + prefix + after
-
-
-def _within(text: str) -> str:
-    """A text that closes neither a field of Stream Aligner nor the turn around it, of the same length."""
-    return _TURN_MARK.sub("\u2039", _STREAM_MARK.sub(FULLWIDTH_HASHES, text))
 
 
 def aspects(objectives: Sequence[str]) -> str:

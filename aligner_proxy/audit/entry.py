@@ -124,7 +124,7 @@ def _redacted(value: Any, redact: Redact) -> Any:
 
 def _flagged(outcome: Outcome, answer: str, redact: Redact) -> Iterator[Flagged]:
     """Flagged segments; a text is None unless the redacted answer contains it (a pattern may cross its ends)."""
-    for segment in outcome.correction.segments if outcome.correction else ():
+    for segment in outcome.segments:
         if segment.flagged:
             text = redact(segment.text)
             yield Flagged(text if text in answer else None, segment.score, outcome.named(segment))

@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from aligner_proxy.audit import Content, Entry
 from aligner_proxy.errors import BadRequest, ForbiddenError
 from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.plugins.api import Content, Entry
 from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.types import Outcome, Status
 

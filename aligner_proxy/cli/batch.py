@@ -102,13 +102,13 @@ async def _align(job: Job, pipeline: Pipeline, line: bytes, number: int) -> dict
 
 def result(outcome: Outcome) -> dict[str, Any]:
     """The fields that a result adds: the delivered text, its status, and the segments."""
-    segments = outcome.correction.segments if outcome.correction else ()
     return {
         "corrected": outcome.text,
         "status": outcome.status.value,
         "reason": outcome.reason,
         "segments": [
-            {"text": s.text, "score": s.score, "flagged": s.flagged, "against": outcome.named(s)} for s in segments
+            {"text": s.text, "score": s.score, "flagged": s.flagged, "against": outcome.named(s)}
+            for s in outcome.segments
         ],
     }
 

@@ -18,7 +18,7 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
-from aligner_proxy import audit
+from aligner_proxy.audit import writer
 from aligner_proxy.cli.diff import table
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.gateway.build import open_engine
@@ -184,7 +184,7 @@ def _warnings(checked: _Checked, facts: RequestFacts, policy: Policy) -> list[st
     if not any(route_matches(route, facts.model, facts.tags) for route in checked.policies.routes):
         warnings.append("no route matches this request")
     try:
-        audit.recorder(checked.policies)
+        writer.recorder(checked.policies)
     except ConfigError as error:
         warnings.append(f"{error}; a gateway with this environment does not start")
     warnings.extend(_engine_warnings(checked, policy))

@@ -26,7 +26,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.text import Text
 
-from aligner_proxy import audit
+from aligner_proxy.audit import writer
 from aligner_proxy.audit.replay import Case, Change, Ending, Figures, Side, changes, figures, replay
 from aligner_proxy.cli.align import opened_engine
 from aligner_proxy.cli.diff import table, word_diff
@@ -36,6 +36,7 @@ from aligner_proxy.engine.api import Engine
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins import registry
+from aligner_proxy.plugins.api import Entry
 from aligner_proxy.plugins.registry import PluginRules
 from aligner_proxy.policy.litellm_config import policies_in
 from aligner_proxy.policy.resolver import PolicyResolver
@@ -238,9 +239,9 @@ def command(
     _show(console, [case for case in cases if case.change is not Change.SAME][:show])
 
 
-def _entries(file: PolicyFile, path: Path | None, since: float, limit: int) -> list[audit.Entry]:
+def _entries(file: PolicyFile, path: Path | None, since: float, limit: int) -> list[Entry]:
     """The recorded entries, oldest first; read at once, so that the gateway can delete old ones."""
-    store = audit.store(file, path)
+    store = writer.store(file, path)
     try:
         entries = list(store.entries(since=since, limit=limit))
     finally:
@@ -263,7 +264,7 @@ def _moment(since: str) -> float:
 
 
 async def _replayed(
-    entries: list[audit.Entry],
+    entries: list[Entry],
     file: PolicyFile,
     deadline_s: float | None,
     opened: Callable[[], AbstractAsyncContextManager[Engine]],

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
-from aligner_proxy import audit
+from aligner_proxy.audit import writer
 from aligner_proxy.cli.options import log_option, log_to_stderr
 from aligner_proxy.engine import sockets
 from aligner_proxy.engine.client.http import HttpEngine
@@ -89,7 +89,7 @@ def plan(file: Path, host: str, port: int, workers: int) -> Plan:
     policies = find_policies(path)
     loaded = registry.load_policies(policies)
     config.known_keys(loaded)
-    audit.recorder(loaded)
+    writer.recorder(loaded)
     registry.configured(loaded)
     check_class_is_ours(path)
     check_master_key(path)

@@ -185,6 +185,16 @@ def corrected(outcomes: Sequence[Outcome]) -> dict[int, str]:
     }
 
 
+def with_new_texts(response: Any, outcomes: Sequence[Outcome], put: Callable[[Any, str], Any]) -> Any:
+    """The same response if nothing is corrected, else a copy; `put` makes a choice with a new text."""
+    texts = corrected(outcomes)
+    if not texts:
+        return response
+    edited = response.model_copy()
+    edited.choices = [put(choice, texts[n]) if n in texts else choice for n, choice in enumerate(response.choices)]
+    return edited
+
+
 def carries(value: object) -> bool:
     """Whether an optional field of a choice holds anything (None, "", [] and {} do not)."""
     return value is not None and value not in ("", [], {})

@@ -12,7 +12,7 @@ from typing import Any
 from litellm.types.utils import ModelResponse, ModelResponseStream
 
 from aligner_proxy.formats import base
-from aligner_proxy.formats.base import ChoiceBuilder, ChunkDecoder, carries, cites, corrected
+from aligner_proxy.formats.base import ChoiceBuilder, ChunkDecoder, carries, cites
 from aligner_proxy.types import Exchange, Outcome
 
 
@@ -29,15 +29,7 @@ def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
 
 def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
     """The same response if nothing is corrected, else a copy with new texts in it."""
-    texts = corrected(outcomes)
-    if not texts:
-        return response
-    edited = response.model_copy()
-    edited.choices = [
-        _with_content(choice, "message", texts[index]) if index in texts else choice
-        for index, choice in enumerate(response.choices)
-    ]
-    return edited
+    return base.with_new_texts(response, outcomes, lambda choice, text: _with_content(choice, "message", text))
 
 
 def decoder(data: Mapping[str, Any]) -> ChunkDecoder:

@@ -11,7 +11,7 @@ from typing import Any
 
 from litellm.types.utils import TextCompletionResponse
 
-from aligner_proxy.formats.base import ChoiceBuilder, ChunkDecoder, carries, corrected
+from aligner_proxy.formats.base import ChoiceBuilder, ChunkDecoder, carries, with_new_texts
 from aligner_proxy.types import Exchange, Outcome, Turn
 
 
@@ -24,14 +24,7 @@ def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
 
 def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
     """The same response if nothing is corrected, else a copy with new texts in it."""
-    texts = corrected(outcomes)
-    if not texts:
-        return response
-    edited = response.model_copy()
-    edited.choices = [
-        _with_text(choice, texts[index]) if index in texts else choice for index, choice in enumerate(response.choices)
-    ]
-    return edited
+    return with_new_texts(response, outcomes, _with_text)
 
 
 def decoder(data: Mapping[str, Any]) -> ChunkDecoder:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 
 from litellm.proxy._types import ProxyException
 
-from aligner_proxy import audit
+from aligner_proxy.audit.entry import AuditEvent
+from aligner_proxy.audit.writer import AuditWriter
 from aligner_proxy.engine.api import Session
 from aligner_proxy.gateway import metrics
 from aligner_proxy.gateway.request_state import RequestState
@@ -41,7 +42,7 @@ class ChoiceCorrector:
         pipeline: Pipeline,
         state: RequestState,
         shadows: Shadows,
-        auditor: audit.AuditWriter | None,
+        auditor: AuditWriter | None,
         publish: Publish,
     ) -> None:
         self.pipeline = pipeline
@@ -111,4 +112,4 @@ class ChoiceCorrector:
         state.extensions.observe(outcome)
         if state.facts is not None and self._auditor is not None:
             record = state.extensions.record(outcome.policy)
-            self._auditor.note(audit.AuditEvent(time.time(), state.route, state.facts, exchange, outcome, record))
+            self._auditor.note(AuditEvent(time.time(), state.route, state.facts, exchange, outcome, record))

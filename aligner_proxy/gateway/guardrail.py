@@ -20,7 +20,8 @@ from litellm.proxy._types import ProxyException, UserAPIKeyAuth
 from litellm.types.guardrails import GuardrailEventHooks
 from litellm.types.utils import GuardrailStatus
 
-from aligner_proxy import audit, formats
+from aligner_proxy import formats
+from aligner_proxy.audit.writer import audit_writers
 from aligner_proxy.concurrency import cancelled_when
 from aligner_proxy.errors import AlignerProxyError, BadRequest, ClientGone, ForbiddenError, NotPutIn
 from aligner_proxy.formats import Wire, sse
@@ -72,7 +73,7 @@ class AlignerGuardrail(CustomGuardrail):
             file = self._policies.current.file
             self.pipeline = build_pipeline(file)
             self._request_fields = tuple(field.name for field in self.pipeline.extensions.request_fields)
-            self._audit_writers = audit.audit_writers(file)
+            self._audit_writers = audit_writers(file)
             self._auditor = self._audit_writers or None
         except (AlignerProxyError, OSError) as error:
             raise RuntimeError(f"aligner-proxy cannot start: {error}") from error

@@ -1,6 +1,6 @@
 """Correction of an answer that is released while it is still being written.
 
-One `Passage` per choice or text part. Segment after segment is decided in order and never taken back: one that is not
+One `StreamingCorrection` per choice or text part. Segments are decided in order and never taken back: one that is not
 flagged goes out as it is, a flagged stretch is replaced as soon as the first segment behind it that stays is known, and
 what the gate refuses goes out as it is, too. When anything fails, or the answer turns out to be none that may be
 edited, all that is undecided goes out as the upstream wrote it. Wire formats are not known here.

@@ -10,50 +10,17 @@ import re
 import unicodedata
 from collections import Counter
 from functools import lru_cache
+from pathlib import Path
+
+import yaml
 
 from aligner_proxy.text.facts import WEB, prose
 from aligner_proxy.text.structure import split
 
-_WORDS = {
-    "en": """the and is are was were you your it this that with have has not for from they but of to be can will would
-        as at by on or if an do does how what which their there these those than then so about into when also more most
-        some such each should may must could who where all any its our we he she i my in a no only just
-        been""",
-    "de": """der die das und ist sind nicht ein eine einen mit von auf für sich auch dem den zu wird werden ich sie es
-        muss kann dann wenn aber oder bei nach aus dass im am zum zur wie noch nur schon man mehr sein haben hat
-        war über vor durch des einer einem er wir ihr ihre diese dieser dabei zuerst wichtig""",
-    "fr": """le la les des et est une un dans pour que qui sur avec pas ce cette sont vous nous il elle du au aux je
-        de ne doit faut puis mais ou par en se son sa ses leur être avoir peut cela ces comme si tout très bien plus""",
-    "es": """el la los las una un es y en por para con que no se del al como más pero son está usted lo su esta muy
-        de hay ese este luego primero debe puede cuando sin sobre también ya o si sus ser tiene hasta desde entre""",
-    "pt": """o a os as uma um é e em por para com que não se do da dos das ao como mais mas são você está isso muito
-        de depois primeiro preciso deve pode quando sem sobre também já ou na no nas nos seu sua ser tem até""",
-    "it": """il lo la gli le una un è e in per con che non si del della dei di come più ma sono questo questa anche nel
-        poi prima deve può quando senza su o se nella dal dalla al alla essere ha fino tra bisogna molto""",
-    "nl": """de het een en is zijn niet van op voor met dat die ook aan te wordt worden je u ik hij deze naar om
-        in moet kan dan eerst maar of bij als er nog wel door over uit heeft hebben was zo waar geen""",
-    "sv": """och är det att en ett som på av för med inte den till har de jag du vi kan från om eller men
-        i ska måste sedan först där när så hur var vara blir bara också efter under mycket""",
-    "da": """og er det at en et som på af for med ikke den til har de jeg du vi kan fra om eller men
-        i skal så først der når hvor være bliver kun også efter under meget hvad""",
-    "pl": """i jest nie to się na w z do że jak ale dla są tego przez po od oraz czy ten ta jego który
-        a trzeba potem najpierw może być tylko już można gdy lub o ze za przed bardzo""",
-    "cs": """a je se na že to v s z do jako ale pro jsou by tak který nebo podle jeho při aby má ve
-        musí být pak nejprve není jen už když po od velmi""",
-    "ro": """și este nu o un la cu de pe care să mai din sunt pentru dar ce ca în prin acest fi au
-        trebuie apoi poate sau după foarte al ale unei""",
-    "tr": """ve bir bu için ile de da olarak daha çok ne gibi var olan sonra kadar ama değil ise şey her
-        önce en veya ya mi ki hem o""",
-    "fi": """ja on ei se että mutta kun niin ovat myös hän joka ole oli tai kuin voi tämä sen ne
-        pitää sitten ensin jos vain jo hyvin""",
-    "hu": """és a az hogy nem is egy van meg de ez volt csak mint már ha vagy szükséges lehet kell
-        először majd nagyon még""",
-    "id": """yang dan di ini itu dengan untuk tidak dari dalam akan pada adalah ke bisa anda juga oleh ada saya
-        harus lalu pertama atau karena""",
-    "vi": """và là của không có được cho một trong với này đó các những bạn để người khi thì tôi
-        phải rồi trước đã sẽ""",
+_TABLE = Path(__file__).with_suffix(".yaml")
+_SMALL: dict[str, frozenset[str]] = {
+    language: frozenset(words.split()) for language, words in yaml.safe_load(_TABLE.read_text(encoding="utf-8")).items()
 }
-_SMALL = {language: frozenset(words.split()) for language, words in _WORDS.items()}
 _SPOKEN_IN: dict[str, list[str]] = {}
 for _language, _small in _SMALL.items():
     for _small_word in _small:

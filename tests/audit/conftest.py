@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-from aligner_proxy.audit import AuditEvent
+from aligner_proxy.audit.entry import AuditEvent
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.types import (
     Correction,

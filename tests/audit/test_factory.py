@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from aligner_proxy import audit
+from aligner_proxy.audit import writer as audit
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy import config
 from aligner_proxy.policy.schema import PolicyFile

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.audit import Entry
 from aligner_proxy.audit.entry import entry
 from aligner_proxy.audit.replay import Case, Change, Ending, changes, figures, replay, share
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.plugins.api import Entry
 from aligner_proxy.policy import config
 from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.types import Correction, Mode, Outcome, Status

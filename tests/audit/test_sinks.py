@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from aligner_proxy.audit import AuditEvent, Entry, Sink, audit_writers
+from aligner_proxy.audit.entry import AuditEvent
+from aligner_proxy.audit.writer import Sink, audit_writers
+from aligner_proxy.plugins.api import Entry
 from aligner_proxy.plugins.isolation import ThreadRunner
 from aligner_proxy.policy import config
 from aligner_proxy.policy.resolver import RequestFacts

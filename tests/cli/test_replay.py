@@ -15,8 +15,8 @@ import pytest
 import uvicorn
 from click.testing import CliRunner, Result
 
-from aligner_proxy.audit import Store
 from aligner_proxy.audit.entry import entry
+from aligner_proxy.audit.store import Store
 from aligner_proxy.cli import main
 from aligner_proxy.engine.server.app import create_app
 from tests.audit.conftest import RUDE, noted

@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 import pytest
 
-from aligner_proxy import audit
+from aligner_proxy.audit import writer
 from aligner_proxy.policy import config
 from tests.e2e.clients import MASTER_KEY
 from tests.e2e.processes import EngineProcess, free_port
@@ -127,7 +127,7 @@ def ask(port: int, script: str) -> tuple[str, str]:
 
 def kept(home: Path) -> list[Any]:
     """What stands in the audit store."""
-    store = audit.store(config.load(home / "configs" / "policies.yaml"))
+    store = writer.store(config.load(home / "configs" / "policies.yaml"))
     entries = list(store.entries())
     store.close()
     return entries

@@ -19,8 +19,8 @@ import yaml
 from litellm.proxy._types import ProxyException, UserAPIKeyAuth
 from litellm.types.utils import ModelResponse, ModelResponseStream
 
-from aligner_proxy.audit import Store, writer
-from aligner_proxy.audit.store import Seal
+from aligner_proxy.audit import writer
+from aligner_proxy.audit.store import Seal, Store
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.gateway import litellm_internals, reload
 from aligner_proxy.gateway.guardrail import AlignerGuardrail

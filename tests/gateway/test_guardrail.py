@@ -18,7 +18,7 @@ from litellm.types.llms.openai import ResponsesAPIResponse
 from litellm.types.utils import EmbeddingResponse, ModelResponse, ModelResponseStream
 from prometheus_client import REGISTRY
 
-from aligner_proxy import audit
+from aligner_proxy.audit import writer
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.gateway import build as module
@@ -466,7 +466,7 @@ async def test_what_was_looked_at_is_kept_in_the_audit_store(
     if mode == "off":
         assert not (tmp_path / "audit.db").exists()
         return
-    store = audit.store(config.load(tmp_path / "policies.yaml"))
+    store = writer.store(config.load(tmp_path / "policies.yaml"))
     (kept,) = store.entries()
     store.close()
     assert (kept.mode, kept.reason) == (mode, "would_correct" if mode == "shadow" else None)

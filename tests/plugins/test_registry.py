@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from aligner_proxy import audit
+from aligner_proxy.audit.entry import AuditEvent
+from aligner_proxy.audit.writer import audit_writers
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.gateway.build import correction_cache
 from aligner_proxy.pipeline.cache import PluginCache
@@ -220,12 +221,12 @@ async def test_a_store_and_a_sink_are_made_by_the_file_and_used(site: Path, tmp_
     install(site, "keeping", STORE_AND_SINK, entries={"keeping": "keeping"})
     file = policies(tmp_path, "plugins: {cache: {kind: memory, size: 3}, audit_sinks: {list: {}}}\n")
     cache = correction_cache(file)
-    told = audit.audit_writers(file)
+    told = audit_writers(file)
     assert isinstance(cache, PluginCache)
     await cache.put("k", Correction("It is so."))
     assert await cache.get("k") == Correction("It is so.")
     outcome = Outcome(Status.UNCHANGED, None, "So.", Policy("p"), correction=Correction("So."))
-    told.note(audit.AuditEvent(1.0, None, RequestFacts(), Exchange("call-1", 0, (), "So."), outcome))
+    told.note(AuditEvent(1.0, None, RequestFacts(), Exchange("call-1", 0, (), "So."), outcome))
     await told.aclose()
     assert [entry.call_id for entry in sys.modules["keeping"].WRITTEN] == ["call-1"]
     await cache.aclose()

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Mapping
 import httpx
 from pydantic import BaseModel, TypeAdapter
 
-from aligner_proxy.concurrency import within
+from aligner_proxy.concurrency import joined, within
 from aligner_proxy.engine import wire
 from aligner_proxy.engine.api import AlignerInfo, AlignRequest, AlignResponse, Span, StatesRequest
 from aligner_proxy.engine.client.retry import NotReady, retry
@@ -163,7 +163,9 @@ class HttpEngine:
         """One HTTP request; the body of its answer. Raises the error that the engine means."""
         try:
             async with self._pool.client.stream(method, path, content=content, headers=_headers(content)) as response:
-                body = await _limited(response)
+                # As it was sent, up to what an honest engine says; nothing is unpacked, so a bomb stays one.
+                too_long = InvalidOutput(f"the engine's answer is longer than {_MOST_BYTES} bytes")
+                body = await joined(response.aiter_raw(), _MOST_BYTES, too_long)
             ENGINE_UP.set(1)
         except httpx.ConnectError as error:
             raise self._lost(NotReady(f"no engine answers at {self.address}")) from error
@@ -311,18 +313,6 @@ class HttpSession:
 def _correction(content: bytes) -> Correction:
     with parsing("the engine sent something that is no correction"):
         return AlignResponse.model_validate_json(content).correction()
-
-
-async def _limited(response: httpx.Response) -> bytes:
-    """The body as it was sent, up to what an honest engine says; nothing is unpacked, so a bomb stays one."""
-    parts = []
-    size = 0
-    async for part in response.aiter_raw():
-        size += len(part)
-        if size > _MOST_BYTES:
-            raise InvalidOutput(f"the engine's answer is longer than {_MOST_BYTES} bytes")
-        parts.append(part)
-    return b"".join(parts)
 
 
 def _parse(address: str) -> tuple[str, str | None]:

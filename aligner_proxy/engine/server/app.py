@@ -1,10 +1,10 @@
 """HTTP server of an engine, on a unix socket or a port: corrections, sessions, completions, health and metrics.
 
-POST /v1/align, GET /info, /health and /metrics. POST /v1/completions is OpenAI's, greedy, with `prediction` as the
-draft, and GET /v1/models names what writes there (an engine that has a model of its own). POST /v1/read begins to read
-an answer that is still being written, POST /v1/read/NAME adds to it and returns the verdicts so far, /judged under it
-waits for more of them, /replace writes in place of a flagged stretch, /finish corrects the whole answer, DELETE lets go
-of it. A client that goes away cancels its request; SIGTERM lets requests in flight finish.
+POST /v1/align and /v1/states, GET /info, /health and /metrics. POST /v1/completions is OpenAI's, greedy, with
+`prediction` as the draft, and GET /v1/models lists the aligners (of an engine that has a model). POST /v1/read opens a
+session on an answer that is still being written, POST /v1/read/NAME adds to it and returns the verdicts so far, /judged
+waits for more of them, /replace writes in place of a flagged stretch, /finish corrects the whole, DELETE closes
+it. A client that goes away cancels its request; SIGTERM lets requests in flight finish.
 
 The aligner loads in the background. Alive (/health/live): the process answers and its model's thread moves; if not,
 only a new start helps. Ready (/health/ready): the aligner is loaded and takes requests. Degraded: ready, but something
@@ -33,7 +33,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from aligner_proxy.concurrency import cancelled_when, until_closed
+from aligner_proxy.concurrency import cancelled_when, joined, until_closed
 from aligner_proxy.engine.api import (
     AlignRequest,
     AlignResponse,
@@ -316,14 +316,7 @@ async def _end(engine: Startable, server: uvicorn.Server, grace_s: int) -> None:
 
 async def _body(request: Request) -> bytes:
     """The whole body; one that no answer within a window could need is refused while it comes in."""
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MAX_BODY_BYTES:
-            raise AnswerTooLong(f"a request may have {MAX_BODY_BYTES} bytes")
-        parts.append(part)
-    return b"".join(parts)
+    return await joined(request.stream(), MAX_BODY_BYTES, AnswerTooLong(f"a request may have {MAX_BODY_BYTES} bytes"))
 
 
 def _correction(done: Correction) -> object:

@@ -19,6 +19,7 @@ from aligner_proxy.engine.client.completions import Completer
 from aligner_proxy.errors import DeadlineExceeded
 from aligner_proxy.text.structure import join, so_far, split
 from aligner_proxy.types import Correction, DecodeCounts
+from aligner_proxy_systems.stream_aligner.prompt import END_OF_TURN, STREAM_ALIGNER, revision
 
 _MORE_TOKENS = 32
 _CHARS_PER_TOKEN = 2
@@ -48,7 +49,7 @@ class StreamAligner:
     async def identity(self) -> str:
         """Hash of what the server says of its weights, and of the template."""
         served = await self._completer.about()
-        parts = [served.model, served.identity, prompts.STREAM_ALIGNER, self._settings.gemma]
+        parts = [served.model, served.identity, STREAM_ALIGNER, self._settings.gemma]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
     async def correct(self, request: AlignRequest) -> Correction:
@@ -73,12 +74,12 @@ class StreamAligner:
         if body.startswith(("```", "~~~")) or not any(char.isalpha() for char in body):
             return Correction(sentence)
         query = prompts.query(prompts.TEMPLATES["aligner"], request.turns)
-        prompt = prompts.revision(query, before.strip(), body, gemma=self._settings.gemma)
+        prompt = revision(query, before.strip(), body, gemma=self._settings.gemma)
         most = _MORE_TOKENS + len(body) // _CHARS_PER_TOKEN
         completion_request = CompletionRequest(
             prompt=prompt.text,
             max_tokens=most,
-            stop=(prompts.END_OF_TURN,) if self._settings.gemma else ("\n",),
+            stop=(END_OF_TURN,) if self._settings.gemma else ("\n",),
             prediction=Prediction(content=body),
         )
         written = await self._completer.complete(completion_request, request.deadline_s)
@@ -86,5 +87,5 @@ class StreamAligner:
         if not written.finished or text == body:  # what was cut off is no revision
             return Correction(sentence, counts=written.counts, prompt_tokens=written.prompt_tokens)
         at = sentence.index(body)
-        revision = sentence[:at] + text + sentence[at + len(body) :] if text else ""
-        return Correction(revision, counts=written.counts, prompt_tokens=written.prompt_tokens)
+        revised = sentence[:at] + text + sentence[at + len(body) :] if text else ""
+        return Correction(revised, counts=written.counts, prompt_tokens=written.prompt_tokens)

@@ -11,8 +11,7 @@ import pytest
 from litellm.proxy._types import ProxyException
 from prometheus_client import REGISTRY
 
-from aligner_proxy import audit
-from aligner_proxy.audit.entry import entry
+from aligner_proxy.audit.entry import AuditEvent, entry
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.gateway.request_facts import facts
 from aligner_proxy.gateway.request_state import RequestState
@@ -156,7 +155,7 @@ async def streamed(guard: AlignerGuardrail, model: str, pieces: list[str]) -> tu
 
 
 async def test_metrics_and_audit(guard: AlignerGuardrail, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept: list[audit.AuditEvent] = []
+    kept: list[AuditEvent] = []
     monkeypatch.setattr(guard, "_auditor", SimpleNamespace(note=kept.append))
     labels = {"preference": "no-emoji", "before": "false", "after": "true"}
     before = REGISTRY.get_sample_value("aligner_preferences_total", labels) or 0

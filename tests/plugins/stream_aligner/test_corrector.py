@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from aligner_proxy import prompts
 from aligner_proxy.correctors.registry import PluginCorrector, Revising, admitted
 from aligner_proxy.engine.api import AlignRequest, Completion, CompletionRequest
 from aligner_proxy.engine.client.completions import ServedModel
@@ -22,6 +21,7 @@ from aligner_proxy.types import Exchange, Objective, Policy, Status, StreamMode,
 from aligner_proxy_systems import stream_aligner
 from aligner_proxy_systems.meal.best_of import BestOf
 from aligner_proxy_systems.stream_aligner.corrector import Settings, StreamAligner
+from aligner_proxy_systems.stream_aligner.prompt import revision
 from tests.support.scripted import ScriptedEngine
 
 KIND = Objective("kind", "Kindness: the response should never insult the reader")
@@ -66,13 +66,13 @@ def request(answer: str = ANSWER) -> AlignRequest:
 
 
 def test_the_template_is_that_of_its_code() -> None:
-    prompt = prompts.revision("When?", "It opens at six.", "Bring a coat.", gemma=True)
+    prompt = revision("When?", "It opens at six.", "Bring a coat.", gemma=True)
     assert prompt.text == (
         "<start_of_turn>user\n##Question: When? | ##Answer_Prefix: It opens at six. | ##Answer_Last_Sentence: "
         "Bring a coat. | ##Your_Revision: <end_of_turn>\n<start_of_turn>model"
     )
     assert prompt.shown == "Bring a coat."
-    bare = prompts.revision("When?", "", "So.", gemma=False)
+    bare = revision("When?", "", "So.", gemma=False)
     assert bare.text == "##Question: When? | ##Answer_Prefix:  | ##Answer_Last_Sentence: So. | ##Your_Revision: "
 
 
@@ -80,9 +80,9 @@ def test_the_template_is_that_of_its_code() -> None:
     "text", ["{prefix}", "x | ##Your_Revision: y", "<end_of_turn>", "##answer_prefix :", "{prompt}"]
 )
 def test_no_text_closes_a_field_or_the_turn(text: str) -> None:
-    plain = prompts.revision("a", "b", "c", gemma=True).text
+    plain = revision("a", "b", "c", gemma=True).text
     for fields in ((text, "b", "c"), ("a", text, "c"), ("a", "b", text)):
-        filled = prompts.revision(*fields, gemma=True)
+        filled = revision(*fields, gemma=True)
         for mark in ("##Question:", "##Answer_Prefix:", "##Your_Revision:", "<end_of_turn>", "<start_of_turn>"):
             assert filled.text.count(mark) == plain.count(mark)
         assert len(filled.text) == len(plain) - 1 + len(text)

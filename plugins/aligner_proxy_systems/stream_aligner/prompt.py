@@ -1,0 +1,38 @@
+"""Prompt of Stream Aligner for one sentence, in view of what stands before it."""
+
+from __future__ import annotations
+
+import re
+
+from aligner_proxy.prompts import FULLWIDTH_HASHES, Prompt
+
+# Stream Aligner (arXiv 2501.05336, released code): the last sentence, in view of what stands before it. Its weights
+# were trained inside a turn of Gemma's chat form.
+STREAM_ALIGNER = "##Question: {prompt} | ##Answer_Prefix: {prefix} | ##Answer_Last_Sentence: {last} | ##Your_Revision: "
+_GEMMA = "<start_of_turn>user\n{input}<end_of_turn>\n<start_of_turn>model"
+END_OF_TURN = "<end_of_turn>"
+_STREAM_FIELDS = "Question|Answer_Prefix|Answer_Last_Sentence|Your_Revision"
+_STREAM_MARK = re.compile(rf"##(?=\s*(?:{_STREAM_FIELDS})\s*:)", re.IGNORECASE)
+_TURN_MARK = re.compile(r"<(?=(?:start|end)_of_turn>)", re.IGNORECASE)
+
+
+def revision(query: str, before: str, sentence: str, *, gemma: bool) -> Prompt:
+    """Stream Aligner's prompt for one sentence, with the position of the sentence in it."""
+    head, tail = STREAM_ALIGNER.split("{last}")
+    head = _filled(head, prompt=_within(query), prefix=_within(before))
+    before_turn, after_turn = _GEMMA.split("{input}") if gemma else ("", "")
+    shown = _within(sentence)
+    start = len(before_turn) + len(head)
+    return Prompt(before_turn + head + shown + tail + after_turn, start, start + len(shown), sentence)
+
+
+def _filled(form: str, prompt: str, prefix: str) -> str:
+    """A form with both fields filled at once, so that a placeholder in one text is never filled."""
+    before, rest = form.split("{prompt}")
+    between, after = rest.split("{prefix}")
+    return before + prompt + between + prefix + after
+
+
+def _within(text: str) -> str:
+    """A text that closes neither a field of Stream Aligner nor the turn around it, of the same length."""
+    return _TURN_MARK.sub("\u2039", _STREAM_MARK.sub(FULLWIDTH_HASHES, text))
