@@ -59,10 +59,11 @@ async def cancelled_when(left: Callable[[], Awaitable[None]] | None) -> AsyncIte
     if left is None or work is None:
         yield
         return
-    gone = False
+    gone = started = False
 
     async def watch() -> None:
-        nonlocal gone
+        nonlocal gone, started
+        started = True
         # A connection that cannot be read does not mean that the client has left.
         with contextlib.suppress(Exception):
             await left()
@@ -78,4 +79,5 @@ async def cancelled_when(left: Callable[[], Awaitable[None]] | None) -> AsyncIte
         raise
     finally:
         watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+        if started:  # otherwise the work never waited, and there is nothing to wait for
+            await asyncio.gather(watching, return_exceptions=True)

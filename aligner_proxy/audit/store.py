@@ -32,7 +32,6 @@ _ROOM = 0.9
 _PORTION = 20
 """The oldest 1/20 of all entries is deleted at a time while the file is too large."""
 
-
 STEPS = (
     """
     CREATE TABLE entries (

@@ -32,7 +32,6 @@ from aligner_proxy.policy.schema import PolicyFile
 
 log = logging.getLogger(__name__)
 
-
 _TIDY_EVERY_S = 600.0
 WRITE_S = 10.0
 """Time limit of a sink for one entry; a slower one is lost."""

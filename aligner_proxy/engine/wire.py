@@ -52,7 +52,6 @@ _FOREIGN: dict[int, type[CorrectionError]] = {
     504: DeadlineExceeded,
 }
 
-
 STATES = TypeAdapter(list[list[Annotated[float, Field(allow_inf_nan=False)]]])
 VERDICTS = TypeAdapter(tuple[SegmentScore, ...])
 JUDGED = TypeAdapter(tuple[SegmentScore, ...] | None)

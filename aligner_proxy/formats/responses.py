@@ -28,7 +28,6 @@ PART = ("response.content_part.added", PART_DONE)
 ITEM = ("response.output_item.added", ITEM_DONE)
 TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 
-
 Where = tuple[int, int]
 """Output index and content index."""
 Edit = Callable[[Where, str, bool], str]

@@ -44,7 +44,6 @@ _DIGEST = hashlib.sha256().digest_size
 _BUSY_S = 1.0
 """How long to wait for another process's write; a cache that takes longer is worse than none."""
 
-
 EDITING = 2
 """Counted up when the same aligner would write other text than before. 2: what it writes is judged in its turn."""
 BUSY_S = 0.5

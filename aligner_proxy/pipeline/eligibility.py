@@ -8,8 +8,10 @@ texts a JSON answer holds comes last. Nothing here changes an answer.
 
 from __future__ import annotations
 
+import json
+
 from aligner_proxy.errors import Unreadable
-from aligner_proxy.text.json_answer import Literal, is_json, texts
+from aligner_proxy.text.json_answer import Literal, texts
 from aligner_proxy.text.refusals import is_refusal
 from aligner_proxy.types import Exchange, JsonStrings, Mode, Policy, SkipReason
 
@@ -57,15 +59,30 @@ def by_policy(policy: Policy) -> SkipReason | None:
 
 def check(exchange: Exchange, policy: Policy) -> SkipReason | None:
     """Why `exchange` is not to be corrected, or None."""
-    return _not_plain_text(exchange, policy) or _not_whole(exchange) or _not_worth(exchange, policy)
+    structured = is_structured(exchange)
+    return (
+        _not_plain_text(exchange, policy, structured=structured)
+        or _not_whole(exchange)
+        or _not_worth(exchange, policy, structured=structured)
+    )
 
 
 def is_structured(exchange: Exchange) -> bool:
     """Whether a program reads the answer: the client said so, or it is JSON from end to end."""
-    if exchange.structured:
+    return exchange.structured or (exchange.answer is not None and is_json(exchange.answer))
+
+
+def is_json(answer: str) -> bool:
+    """Whether a whole answer is a JSON object or array; one that is nested too deep to be read counts as such."""
+    if not answer.lstrip().startswith(("{", "[")):
+        return False
+    try:
+        json.loads(answer, parse_int=str, parse_float=str)
+    except RecursionError:
         return True
-    # Only an answer that begins like JSON is parsed.
-    return exchange.answer is not None and exchange.answer.lstrip().startswith(("{", "[")) and is_json(exchange.answer)
+    except ValueError:
+        return False
+    return True
 
 
 def texts_in_json(answer: str) -> list[Literal]:
@@ -84,12 +101,12 @@ def _may_be_edited(exchange: Exchange, policy: Policy) -> bool:
     return wanted and exchange.answer is not None and is_json(exchange.answer)
 
 
-def _not_plain_text(exchange: Exchange, policy: Policy) -> SkipReason | None:
+def _not_plain_text(exchange: Exchange, policy: Policy, *, structured: bool) -> SkipReason | None:
     """The response means more than its text: a change of the text would contradict the rest of it."""
     if exchange.tool_calls or _BY_FINISH.get(exchange.finish_reason or "") is SkipReason.TOOL_CALLS:
         return SkipReason.TOOL_CALLS
     flags = (
-        (is_structured(exchange) and not _may_be_edited(exchange, policy), SkipReason.STRUCTURED_OUTPUT),
+        (structured and not _may_be_edited(exchange, policy), SkipReason.STRUCTURED_OUTPUT),
         (exchange.logprobs, SkipReason.LOGPROBS),
         (exchange.non_text, SkipReason.NON_TEXT),
         (exchange.annotations, SkipReason.ANNOTATIONS),
@@ -106,14 +123,14 @@ def _not_whole(exchange: Exchange) -> SkipReason | None:
     return SkipReason.REFUSAL if exchange.refusal else reason
 
 
-def _not_worth(exchange: Exchange, policy: Policy) -> SkipReason | None:
+def _not_worth(exchange: Exchange, policy: Policy, *, structured: bool) -> SkipReason | None:
     if exchange.answer is None or not exchange.answer.strip():
         return SkipReason.EMPTY
     if is_refusal(exchange.answer):
         return SkipReason.REFUSAL
     if len(exchange.answer) > policy.max_answer_chars:
         return SkipReason.TOO_LONG
-    return _without_texts(exchange.answer) if is_structured(exchange) else None
+    return _without_texts(exchange.answer) if structured else None
 
 
 def _without_texts(answer: str) -> SkipReason | None:

@@ -1,6 +1,6 @@
 """Outcome of a correction: its status and reason, the class of a failure, and what follows it.
 
-The table is the only place that says which failure is of which class. A `Budget` is one choice's time and attempts:
+The class of a failure stands on its error type (errors.py). A `Budget` is one choice's time and attempts:
 nothing is begun past its deadline, and a later attempt gets only what is left. Nothing here waits, asks or delivers.
 """
 
@@ -23,7 +23,6 @@ GATE = "gate_"
 """How the reasons of the gate begin."""
 _DELIVERED = f"{GATE}partly:"
 """How they begin where it refused some edits and delivered others, or would have, in shadow mode."""
-
 
 # How often a failure of a class is tried; what is not here is tried until the deadline. The same question to a faulty
 # engine mostly gets the same answer, and every try costs all tenants engine time.

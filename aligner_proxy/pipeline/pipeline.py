@@ -92,27 +92,31 @@ class Pipeline:
                 return Outcome(Status.SKIPPED, reason.value, exchange.answer, policy, exchange.index), None
             seconds = budget.begin()
             async with asyncio.timeout(seconds):
-                steps = self._steps(exchange, budget.asked, time.monotonic() + seconds, session)
+                structured = eligibility.is_structured(exchange)
+                deadline = time.monotonic() + seconds
+                steps = self._steps(exchange, budget.asked, deadline, session, structured=structured)
                 corrected = await steps.correct(exchange.answer or "", budget.asked)
-            return self._outcome(exchange, policy, corrected), None
+            return self._outcome(exchange, policy, corrected, structured=structured), None
         except Exception as error:  # noqa: BLE001 - the package's one boundary: a correction must not cost the answer
             return failed(error, exchange, policy), error
 
-    def _steps(self, exchange: Exchange, policy: Policy, deadline: float, session: Session | None) -> Inner:
+    def _steps(
+        self, exchange: Exchange, policy: Policy, deadline: float, session: Session | None, *, structured: bool
+    ) -> Inner:
         """The correction of one text inside the wrappers that this policy and this answer ask for."""
-        if not eligibility.is_structured(exchange):
+        if not structured:
             return self.extensions.wrap(policy, _TextCorrection(self, exchange, policy, deadline, session))
         # Each text of a JSON answer has more of the answer behind it, and was not read ahead by itself.
         inside = _TextCorrection(self, replace(exchange, inner=True), policy, deadline, None)
         return JsonAnswer(self.extensions.wrap(policy, inside), exchange)
 
-    def _outcome(self, exchange: Exchange, policy: Policy, corrected: Corrected) -> Outcome:
+    def _outcome(self, exchange: Exchange, policy: Policy, corrected: Corrected, *, structured: bool) -> Outcome:
         """The outcome of a correction, with what extensions report of it."""
         answer = exchange.answer or ""
         outcome = judged(exchange, answer, policy, corrected.correction, corrected.cache_hit, corrected.verdict)
-        if eligibility.is_structured(exchange):
-            return outcome  # what is counted in prose means nothing in JSON
-        return replace(outcome, reports=self.extensions.report(policy, answer, corrected.verdict.text))
+        # What is counted in prose means nothing in JSON.
+        reports = () if structured else self.extensions.report(policy, answer, corrected.verdict.text)
+        return replace(outcome, reports=reports) if reports else outcome
 
     async def read(self, exchange: Exchange, policy: Policy) -> Session | None:
         """Let the engine read an answer of which `exchange` has the beginning; None where it will not be corrected."""

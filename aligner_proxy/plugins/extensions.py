@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from aligner_proxy.errors import BadRequest, CorrectionError, DeadlineExceeded, ForbiddenError, PluginFault
 from aligner_proxy.gate.judge import Verdict
 from aligner_proxy.plugins.api import Corrected, Extension, Inner, RequestField, TextEncoder
-from aligner_proxy.plugins.isolation import InlineRunner, Runner, boundary
+from aligner_proxy.plugins.isolation import Boundary, InlineRunner, Runner
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.types import Correction, Objective, Outcome, Policy, Turn
 
@@ -265,7 +265,7 @@ def _resolved(extension: Extension, policy: Policy, request: RequestFacts) -> Po
     """The policy after one extension; a fault leaves it as it was, so that the operator's objectives still hold."""
     refusal: BadRequest | ForbiddenError | None = None
     try:
-        with boundary():
+        with Boundary():
             try:
                 return _policy(extension, extension.resolve(policy, request))
             except (BadRequest, ForbiddenError) as error:
@@ -277,7 +277,7 @@ def _resolved(extension: Extension, policy: Policy, request: RequestFacts) -> Po
 
 
 def _call(method: Callable[..., _T], *given: object) -> _T:
-    with boundary():
+    with Boundary():
         return method(*given)
 
 

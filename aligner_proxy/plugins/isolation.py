@@ -1,6 +1,6 @@
 """Isolation of plugin code, so that it can neither break nor block the gateway.
 
-`boundary` passes our own errors and cancellations, and replaces all other errors by one without their text.
+`Boundary` passes our own errors and cancellations, and replaces all other errors by one without their text.
 `ThreadRunner` is a thread with its own event loop: code that blocks it blocks nothing else, and while the thread does
 not respond, calls fail at once.
 """
@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
 from aligner_proxy.errors import CorrectionError, DeadlineExceeded, PluginFault, PluginStuck
@@ -31,20 +31,20 @@ class Runner(Protocol):
         ...
 
 
-@contextlib.contextmanager
-def boundary() -> Iterator[None]:
+class Boundary:
     """Block around plugin code, which lets only errors of this package out: the second broad boundary."""
-    try:
-        yield
-    except CorrectionError as error:
-        # No policy knows a plugin's own error class, and its reason could be anything.
-        if type(error).__module__.partition(".")[0] == "aligner_proxy":
-            raise
-        raise PluginFault(f"a plugin raised {type(error).__name__}") from None
-    except TimeoutError:
-        raise DeadlineExceeded("a plugin ran out of time") from None
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever foreign code raises, its text may quote answers
-        raise PluginFault(f"a plugin raised {type(error).__name__}") from None
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, CorrectionError):
+            # No policy knows a plugin's own error class, and its reason could be anything.
+            if type(error).__module__.partition(".")[0] != "aligner_proxy":
+                raise PluginFault(f"a plugin raised {type(error).__name__}") from None
+        elif isinstance(error, TimeoutError):
+            raise DeadlineExceeded("a plugin ran out of time") from None
+        elif isinstance(error, Exception | SystemExit):  # whatever foreign code raises, its text may quote answers
+            raise PluginFault(f"a plugin raised {type(error).__name__}") from None
 
 
 class InlineRunner:
@@ -52,7 +52,7 @@ class InlineRunner:
 
     async def call(self, work: Work[_T]) -> _T:
         """Run `work` in the present event loop."""
-        with boundary():
+        with Boundary():
             return await work()
 
 

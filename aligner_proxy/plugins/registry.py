@@ -27,7 +27,7 @@ from aligner_proxy.gate.rules import Rule
 from aligner_proxy.plugins import api
 from aligner_proxy.plugins.api import GROUP, Extension, GateCheck, Kind
 from aligner_proxy.plugins.extensions import Extensions, Member
-from aligner_proxy.plugins.isolation import ThreadRunner, boundary
+from aligner_proxy.plugins.isolation import Boundary, ThreadRunner
 from aligner_proxy.policy import config
 from aligner_proxy.policy.plugin_keys import RENAMED_KEYS, SYSTEMS, Declarations
 from aligner_proxy.policy.schema import (
@@ -86,7 +86,7 @@ class ConfiguredPlugin:
     def make(self) -> Any:
         """Create the object; raises `ConfigError` if that fails."""
         try:
-            with boundary():
+            with Boundary():
                 return self.offer.kind.make(self.settings)
         except CorrectionError as error:
             raise ConfigError(f"plugin {self.offer.plugin.name}: {self.name} cannot be made ({error})") from None
@@ -175,7 +175,7 @@ def _configured(
         hint = nearest(kind, known) if known else "no plugin offers any"
         raise ConfigError(f"{source.at(*path)}: no plugin offers {short(kind)} among its {sort}; {hint}{more}")
     try:
-        with boundary():
+        with Boundary():
             settings = _settings(offer.kind, own_settings(entry))
             version = f"{offer.plugin.name} {offer.plugin.version}"
             return ConfiguredPlugin(name, offer, settings, f"{name} {kind} {version} {settings.model_dump_json()}")
@@ -239,7 +239,7 @@ def _loaded(hooks: pluggy.PluginManager, entry: importlib.metadata.EntryPoint, k
     if entry.name in {other.name for other in known}:
         return replace(plugin, fault="another plugin has this name")
     try:
-        with boundary():
+        with Boundary():
             hooks.register(entry.load(), entry.name)
             hooks.check_pending()
             return _checked(_offered(hooks, plugin), known)

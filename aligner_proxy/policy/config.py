@@ -52,7 +52,6 @@ LOG_FORMS = ("text", "json")
 _SOCKET_BYTES = 103
 _KEY_BYTES = 32
 
-
 Declare = Callable[[bool], Declarations]
 """Returns what installed plugins declare; the argument says whether third-party plugins are included."""
 _Patterns = tuple[str | None, ...]

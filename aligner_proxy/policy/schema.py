@@ -49,13 +49,11 @@ MAX_OBJECTIVE_CHARS = 2_000
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _OBJECTIVE = re.compile(r"[^:\n]{1,80}:\s+\S")
 
-
 Name = Annotated[str, Field(pattern=_NAME)]
 Glob = Annotated[str, Field(min_length=1, max_length=200)]
 Names = tuple[Annotated[str, Field(max_length=200)], ...]
 EVERY = "*"
 """Stands for every configured objective."""
-
 
 _Model = TypeVar("_Model", bound=BaseModel)
 

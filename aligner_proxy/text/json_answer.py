@@ -117,19 +117,6 @@ class Literal:
     text: str
 
 
-def is_json(answer: str) -> bool:
-    """Whether a whole answer is a JSON object or array; one that is nested too deep to be read counts as such."""
-    if not answer.lstrip().startswith(("{", "[")):
-        return False
-    try:
-        json.loads(answer, parse_int=str, parse_float=str)
-    except RecursionError:
-        return True
-    except ValueError:
-        return False
-    return True
-
-
 def texts(answer: str) -> list[Literal]:
     """The values of a JSON answer that are texts."""
     literals = []

@@ -98,7 +98,7 @@ class _Modules:
         filename = frame.f_code.co_filename
         # The body of a module or class runs when it is imported, which no request pays for.
         # Garbage is collected by a task of its own, under Python 3.11 alone and for no request.
-        if filename.endswith(("collecting.py", "gc_workaround.py")):
+        if filename.endswith("gc_workaround.py"):
             return
         if event == "call" and frame.f_code.co_flags & 0x1 and _ours(filename):
             self.names.add(str(Path(filename).relative_to(PACKAGE)))

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aligner_proxy.text.json_answer import FEWEST_CHARS, is_json, put_back, same_shape, texts
+from aligner_proxy.pipeline.eligibility import is_json
+from aligner_proxy.text.json_answer import FEWEST_CHARS, put_back, same_shape, texts
 
 LONG = "It is quite late now, and nobody is here any more."
 ANSWER = (

@@ -38,7 +38,6 @@ _TOO_LONG = {"context_length_exceeded", "exceed_context_size_error", "ContextWin
 _TOO_LONG_FIELDS = {"input_tokens", "input_text", "max_tokens"}
 """How vLLM names what is at fault when a prompt, or what is to be written after it, does not fit."""
 
-
 _HINTS = {
     401: "; name the variable with its key in aligner.engine.key_env",
     403: "; name the variable with its key in aligner.engine.key_env",

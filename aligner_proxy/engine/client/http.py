@@ -111,11 +111,7 @@ class HttpEngine:
     async def align(self, request: AlignRequest, path: str = "/v1/align") -> Correction:
         """Correct one answer within `request.deadline_s`, waiting for the engine included."""
         with stage("engine", kind="CLIENT", gen_ai__operation__name="text_completion"):
-            if self._patience_s:
-                content = await self._patiently("POST", path, request, request.deadline_s)
-            else:
-                async with within(request.deadline_s):
-                    content = await self.send("POST", path, _with_time_left(request, request.deadline_s))
+            content = await self._patiently("POST", path, request, request.deadline_s)
         return _correction(content)
 
     async def states(self, request: StatesRequest) -> list[list[float]]:
@@ -154,7 +150,10 @@ class HttpEngine:
                 await self.send("DELETE", f"/v1/read/{await opening}", None)
 
     async def _patiently(self, method: str, path: str, request: _Timed | None, deadline_s: float) -> bytes:
-        """Send until the engine begins; each attempt carries the time left."""
+        """Send until the engine begins, once without patience; each attempt carries the time left."""
+        if not self._patience_s:
+            async with within(deadline_s):
+                return await self.send(method, path, _with_time_left(request, deadline_s))
         return await retry(
             lambda left: self.send(method, path, _with_time_left(request, left)), deadline_s, self._patience_s
         )

@@ -34,7 +34,6 @@ _SLOWER = 6.0
 _LEAST = 32
 """Tokens of prompts in a step, whatever they cost: every job gets on."""
 
-
 Finish = Callable[[Any], None]
 """Takes the result of the work, or the `CorrectionError` that ended it."""
 

@@ -74,7 +74,6 @@ STUCK_S = 300.0
 _RECENTLY_S = 60.0
 logger = logging.getLogger(__name__)
 
-
 IDLE_S = 60
 """How long an idle connection is kept: longer than a client keeps it (httpx: 5 s, and so is uvicorn's default), or a
 request that comes just then is lost on a connection that is being closed."""

@@ -24,7 +24,6 @@ ADAPTER = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _WEIGHT_SUFFIXES = frozenset({".safetensors", ".json", ".model", ".bin"})
 
-
 Inside = Annotated[str, Field(pattern=r"^[^/\\]+$", max_length=255)]
 """A file of the folder itself."""
 
