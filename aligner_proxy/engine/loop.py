@@ -72,7 +72,7 @@ class Loop:
             self.scheduler.drop(job, EngineUnavailable("the engine is closing"))
 
     def _run(self, feeds: list[Feed]) -> Iterable[tuple[Feed, list[int]]]:
-        """All in one forward; where that fails, one by one, so that only those fail whose own forward does."""
+        """Each feed with its chosen tokens, from one forward; if that fails, one by one, to drop only the faulty."""
         self.scheduler.totals.forwards += 1
         began = time.perf_counter()
         try:

@@ -21,7 +21,7 @@ from cachetools import LRUCache
 
 from aligner_proxy.gate import edits, rules
 from aligner_proxy.gate.edits import Candidate, Change, TextFacts, follow
-from aligner_proxy.gate.rules import Rule, given_up, may_go
+from aligner_proxy.gate.rules import Rule, may_go, waived_rules
 from aligner_proxy.text import facts, structure
 from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import Correction, GateRule, Policy, Verify
@@ -131,7 +131,7 @@ class _Case:
         most = max(2, min(MAX_GROUPS, MAX_READ_CHARS // max(len(original), 1)))
         groups = edits.bundled(edits.independent(proposed, pieces), most)
         changes = (Change(group, tuple(p for edit in group for p in follow(edit, pieces, free))) for group in groups)
-        names = set(policy.gate) - given_up(policy.objectives)
+        names = set(policy.gate) - waived_rules(policy.objectives)
         rules: dict[str, Rule] = {name: rule for name, rule in RULES.items() if name in names}
         return cls(TextFacts(original), pieces, policy, tuple(changes), {**rules, **further})
 

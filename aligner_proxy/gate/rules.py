@@ -82,8 +82,8 @@ _PATTERNS = {
 }
 
 
-def given_up(objectives: Sequence[Objective]) -> frozenset[GateRule]:
-    """The rules that an objective of the policy asks to break."""
+def waived_rules(objectives: Sequence[Objective]) -> frozenset[GateRule]:
+    """Rules that do not apply, because an objective asks for what they forbid ("no numbers": `lost_number`)."""
     texts = [objective.text for objective in objectives if objective.allowance is None]
     waived = frozenset(rule for rule, form in _PATTERNS.items() if any(form.search(text) for text in texts))
     return waived.union(*(allowance.rules for allowance in _allowances(objectives)))

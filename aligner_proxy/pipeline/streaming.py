@@ -48,7 +48,7 @@ class Replacement:
     text: str
 
     def part(self, start: int, end: int) -> str:
-        """The share of `text` that goes out with these characters of the original, so that a replay keeps its pace."""
+        """The part of `text` due with these characters of the original, over which it is spread evenly."""
         size = self.end - self.start
         length = len(self.text)
         first = max(start, self.start) - self.start
@@ -395,7 +395,7 @@ class StreamingCorrection:
                 verdicts = await self._session.judged(known, again=self._replacements.end > 0)
             if verdicts is None or (not self._replacements.end and eligibility.may_be_structured(self._exchange())):
                 return False
-            self._take(verdicts, known)
+            self._accept(verdicts, known)
         for number in range(self._next, len(self._verdicts)):
             if not self._verdicts[number].flagged:
                 await self._release(number)
@@ -411,7 +411,11 @@ class StreamingCorrection:
         """Whether something is missing behind the last segment; in place of a flagged one comes that, too."""
         return self._behind is not None and self._behind.flagged
 
-    def _take(self, verdicts: tuple[SegmentScore, ...], known: int) -> None:
+    def _accept(self, verdicts: tuple[SegmentScore, ...], known: int) -> None:
+        """Keep new verdicts, which have to be on these segments and more than the `known` ones.
+
+        After the end of the answer the engine adds a verdict without text: flagged, something is missing there.
+        """
         if len(verdicts) <= known or any(v.text != s.text for v, s in zip(verdicts, self._segments, strict=False)):
             raise EngineFault("the engine judged other segments than these")
         count = len(self._segments)

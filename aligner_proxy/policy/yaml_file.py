@@ -224,6 +224,7 @@ def _child(node: yaml.Node, part: str | int) -> yaml.Node | None:
 
 
 def _replaced(text: str, node: yaml.Node, written: str) -> str:
+    """The text with `written` in place of a node; a key without a value (`key:`) gets a space before it."""
     start = node.start_mark.index
     end = node.end_mark.index
     gap = " " if start == end and text[start - 1 : start] == ":" else ""

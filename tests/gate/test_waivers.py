@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_proxy.gate.rules import brevity, given_up
+from aligner_proxy.gate.rules import brevity, waived_rules
 from aligner_proxy.policy.config import builtin_objectives
 from aligner_proxy.types import GateRule, Objective
 
@@ -32,12 +32,12 @@ def one(text: str) -> list[Objective]:
         ("Style: the response should not be rude; quotes may stay", set()),
     ],
 )
-def test_given_up(text: str, rules: set[GateRule]) -> None:
-    assert given_up(one(text)) == rules
+def test_waived_rules(text: str, rules: set[GateRule]) -> None:
+    assert waived_rules(one(text)) == rules
 
 
 def test_the_built_in_objectives_give_up_nothing() -> None:
-    assert given_up(builtin_objectives().values()) == set()
+    assert waived_rules(builtin_objectives().values()) == set()
 
 
 def test_brevity() -> None:

@@ -129,6 +129,7 @@ class CompletionsAligner:
         await self._completer.aclose()
 
     def _info(self, served: ServedModel) -> AlignerInfo:
+        """Description of the served model; its content hash changes with model, template and window."""
         family = self._family
         window = self._window or served.window or DEFAULT_WINDOW
         parts = {"model": served.model, **served.identity, "revision": self._revision, "template": family.hash}

@@ -59,7 +59,7 @@ class HeldStream(StreamQueue[PrefilledText]):
         self._queue.clear()
 
     async def _corrected(self) -> Sequence[Outcome]:
-        """What became of each text; none where there is nothing to correct."""
+        """The outcomes of all texts of the response; empty where the upstream failed or there is no text."""
         self._ended = True
         if self._broken is not None:
             self._give_up(Status.SKIPPED, SkipReason.UPSTREAM_ERROR.value)
@@ -68,9 +68,8 @@ class HeldStream(StreamQueue[PrefilledText]):
         if not exchanges:
             self._give_up(Status.SKIPPED, SkipReason.EMPTY.value)
             return ()
-        if no_store(
-            self._data, self._source
-        ):  # the upstream's headers may be known of the stream only, not of its items
+        # The upstream's headers may stand on the stream only, not on its items.
+        if no_store(self._data, self._source):
             exchanges = [replace(exchange, no_store=True) for exchange in exchanges]
         return await self._corrector.correct(exchanges, self._session)
 
