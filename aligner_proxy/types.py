@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
@@ -39,8 +40,19 @@ class OnError(StrEnum):
     RETRY = "retry"
 
 
+class OnSkip(StrEnum):
+    """Reaction to an answer that is usually skipped: judge what can be judged, deliver it, or answer with an error."""
+
+    JUDGE = "judge"
+    PASSTHROUGH = "passthrough"
+    BLOCK = "block"
+
+
 class FailureClass(StrEnum):
-    """Classes of failure that a policy distinguishes; each error type names its class (errors.py)."""
+    """Classes of failure that a policy distinguishes; each error type names its class (errors.py).
+
+    `unjudged` is the answer that a policy wants judged (`on_skip: judge`) and that could not be.
+    """
 
     TIMEOUT = "timeout"
     OVERLOAD = "overload"
@@ -48,6 +60,7 @@ class FailureClass(StrEnum):
     GATE = "gate"
     INVALID_OUTPUT = "invalid_output"
     BUG = "bug"
+    UNJUDGED = "unjudged"
 
 
 class Status(StrEnum):
@@ -117,6 +130,7 @@ class GateRule(StrEnum):
     TOO_LONG = "too_long"
 
 
+_HALF = re.compile("[\ud800-\udfff]")
 DEFAULT_ALIGNER = "default"
 """The aligner of policies that name none."""
 METAALIGNER = "metaaligner"
@@ -167,11 +181,43 @@ class FailurePolicy:
     gate: OnError = OnError.PASSTHROUGH
     invalid_output: OnError = OnError.PASSTHROUGH
     bug: OnError = OnError.PASSTHROUGH
+    unjudged: OnError = OnError.PASSTHROUGH
 
     def of(self, kind: FailureClass) -> OnError:
         """The reaction to a failure of this class."""
         action: OnError = getattr(self, kind.value)
         return action
+
+
+@dataclass(frozen=True, slots=True)
+class SkipPolicy:
+    """Reaction to each reason for skipping an answer; the fields are named like the reasons.
+
+    The reasons that are no fields (`mode_off`, `bypass`, `empty`, `upstream_error` ...) always skip.
+    """
+
+    not_sampled: OnSkip = OnSkip.PASSTHROUGH
+    tool_calls: OnSkip = OnSkip.JUDGE
+    structured_output: OnSkip = OnSkip.PASSTHROUGH
+    refusal: OnSkip = OnSkip.PASSTHROUGH
+    truncated: OnSkip = OnSkip.PASSTHROUGH
+    filtered: OnSkip = OnSkip.PASSTHROUGH
+    too_long: OnSkip = OnSkip.PASSTHROUGH
+    non_text: OnSkip = OnSkip.PASSTHROUGH
+    annotations: OnSkip = OnSkip.PASSTHROUGH
+    inconsistent: OnSkip = OnSkip.PASSTHROUGH
+    logprobs: OnSkip = OnSkip.PASSTHROUGH
+    background: OnSkip = OnSkip.PASSTHROUGH
+    quota: OnSkip = OnSkip.PASSTHROUGH
+
+    def of(self, reason: str | None) -> OnSkip:
+        """The reaction to this reason."""
+        action: OnSkip = getattr(self, str(reason), OnSkip.PASSTHROUGH)
+        return action
+
+
+GOVERNED_SKIPS = tuple(SkipReason(f.name) for f in fields(SkipPolicy))
+"""The reasons for skipping that a policy decides about (`on_skip`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +254,7 @@ class Policy:
     deadline_s: float = 20.0
     on_error: FailurePolicy = FailurePolicy()
     after_retry: OnError = OnError.PASSTHROUGH  # reaction when retries fail, too
+    on_skip: SkipPolicy = SkipPolicy()
     caution: float = 0.0
     score_only: bool = False  # the engine scores the answer and edits nothing
     verify: Verify = Verify.FLAGGED
@@ -236,6 +283,18 @@ class Policy:
         """The same policy with this value under `name`."""
         others = tuple(pair for pair in self.extensions if pair[0] != name)
         return replace(self, extensions=(*others, (name, value)))
+
+
+def encodable(text: str) -> str:
+    """The text with U+FFFD for each half of a surrogate pair, as long as before; the same object if there is none.
+
+    JSON can hold such halves, UTF-8 cannot.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return _HALF.sub("\ufffd", text)
+    return text
 
 
 @dataclass(frozen=True, slots=True)

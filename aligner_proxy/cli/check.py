@@ -22,6 +22,7 @@ from aligner_proxy.audit import writer
 from aligner_proxy.cli.diff import table
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.gateway.build import open_engine
+from aligner_proxy.pipeline.outcomes import lets_through
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, Extensions
@@ -110,10 +111,12 @@ def command(
     if prompt is not None:
         policy = asyncio.run(_selected(checked, policy, prompt))
     warnings = _warnings(checked, facts, policy)
+    gaps = {name: lets_through(on_route) for name, on_route in checked.resolver.by_route(facts)}
     if as_json:
-        click.echo(json.dumps(_as_json(checked, policy, warnings), indent=2))
-    else:
-        _print(Console(), checked, policy, warnings)
+        click.echo(json.dumps(_as_json(checked, policy, warnings) | {"lets_through": gaps}, indent=2))
+        return
+    _print(Console(), checked, policy)
+    _print_notes(Console(), gaps, warnings)
 
 
 async def _selected(checked: _Checked, policy: Policy, prompt: str) -> Policy:
@@ -266,7 +269,7 @@ def _as_json(checked: _Checked, policy: Policy, warnings: Sequence[str]) -> dict
     }
 
 
-def _print(console: Console, checked: _Checked, policy: Policy, warnings: Sequence[str]) -> None:
+def _print(console: Console, checked: _Checked, policy: Policy) -> None:
     aligner = checked.policies.aligner
     engine = engine_at(checked.policies)
     console.print(f"[green]valid[/]  {escape(str(checked.path))}", soft_wrap=True)
@@ -293,6 +296,12 @@ def _print(console: Console, checked: _Checked, policy: Policy, warnings: Sequen
         console.print(f"denied  {escape(name)}, by {escape(origin)}: asking for it is a 403", soft_wrap=True)
     for line in PRECEDENCE:
         console.print(f"[dim]{escape(line)}[/]", soft_wrap=True)
+
+
+def _print_notes(console: Console, gaps: Mapping[str, Sequence[str]], warnings: Sequence[str]) -> None:
+    """What lets an original through on each route, and the warnings."""
+    for name, reasons in gaps.items():
+        console.print(f"{escape(name)} lets an original through on: {', '.join(reasons) or 'nothing'}", soft_wrap=True)
     for warning in warnings:
         console.print(f"[yellow]warning[/] {escape(warning)}", soft_wrap=True)
 

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from aligner_proxy.errors import NotPutIn, Unreadable
-from aligner_proxy.types import Exchange, Outcome, Status, Turn
+from aligner_proxy.types import Exchange, Outcome, Status, Turn, encodable
 
 # Besides OpenAI's response_format: the names under which vLLM and llama.cpp take a grammar for the output.
 _GRAMMARS = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "grammar")
@@ -82,7 +82,12 @@ def turns(messages: object, roles: Container[str] | None = None) -> tuple[Turn, 
     if not isinstance(messages, (list, tuple)):
         return ()
     by_role = ((str(m.get("role") or ""), m) for m in messages if isinstance(m, Mapping))
-    return tuple(Turn(role, _text(m.get("content"))) for role, m in by_role if roles is None or role in roles)
+    return tuple(turn(role, _text(m.get("content"))) for role, m in by_role if roles is None or role in roles)
+
+
+def turn(role: str, content: str) -> Turn:
+    """A turn that can be sent on."""
+    return Turn(encodable(role), encodable(content))
 
 
 def _text(content: object) -> str:
@@ -152,7 +157,7 @@ class ChoiceBuilder:
             call_id=str(data.get("litellm_call_id") or ""),
             index=index,
             turns=turns,
-            answer="".join(self.pieces) if self.pieces else None,
+            answer=encodable("".join(self.pieces)) if self.pieces else None,
             finish_reason=self.finish_reason if self.finish_reason is None else str(self.finish_reason),
             tool_calls=self.tool_calls,
             structured=structured(data),
@@ -196,8 +201,12 @@ def with_new_texts(response: Any, outcomes: Sequence[Outcome], put: Callable[[An
 
 
 def carries(value: object) -> bool:
-    """Whether an optional field of a choice holds anything (None, "", [] and {} do not)."""
-    return value is not None and value not in ("", [], {})
+    """Whether an optional field of a choice holds anything (None, white space, [] and {} do not)."""
+    return value is not None and (bool(value.strip()) if isinstance(value, str) else value not in ([], {}))
+
+
+CITATIONS = ("citations", "citation")
+"""LiteLLM's provider fields with Anthropic's citations."""
 
 
 def cites(fields: object) -> bool:
@@ -439,6 +448,7 @@ def _checked(events: list[StreamEvent]) -> list[StreamEvent]:
         for index, piece in event.pieces:
             if not (isinstance(index, int) and isinstance(piece, str)):
                 raise Unreadable(TypeError.__name__)
+        event.pieces = [(index, encodable(piece)) for index, piece in event.pieces]
     return events
 
 

@@ -1,7 +1,7 @@
 """/v1/chat/completions: between `ModelResponse` / `ModelResponseStream` and exchanges.
 
-Only `message.content` and `delta.content` are ever replaced; reasoning, tool calls, refusals, audio, annotations and
-provider fields are carried as they are.
+Only `message.content` and `delta.content` are ever replaced; reasoning, tool calls, refusals, audio and provider fields
+are carried as they are. An edited text loses its annotations, citations and token probabilities: they describe the old.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from litellm.types.utils import ModelResponse, ModelResponseStream
 
 from aligner_proxy.formats import base
-from aligner_proxy.formats.base import ChoiceBuilder, ChunkDecoder, carries, cites
+from aligner_proxy.formats.base import CITATIONS, ChoiceBuilder, ChunkDecoder, carries, cites
 from aligner_proxy.types import Exchange, Outcome
 
 
@@ -50,11 +50,17 @@ def _delta(choice: Any) -> str:
 
 
 def _with_content(choice: Any, body: str, text: str) -> Any:
-    """A copy of the choice and its body with another content; everything else is shared with the original."""
+    """A copy of the choice and its body with another content, without what describes or points into the old one."""
     holder = getattr(choice, body).model_copy()
     holder.content = text
+    if carries(getattr(holder, "annotations", None)):
+        holder.annotations = None
+    if cites(fields := getattr(holder, "provider_specific_fields", None)):
+        holder.provider_specific_fields = {k: v for k, v in fields.items() if k not in CITATIONS}
     edited = choice.model_copy()
     setattr(edited, body, holder)
+    if carries(getattr(edited, "logprobs", None)):
+        edited.logprobs = None
     return edited
 
 

@@ -44,7 +44,9 @@ def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
     content = list(response["content"])
     filled = [number for number, block in enumerate(content) if _text(block)]
     for index, text in texts.items():
-        content[filled[index]] = {**content[filled[index]], "text": text}
+        block = content[filled[index]]
+        # Citations point into the old text.
+        content[filled[index]] = {**{k: v for k, v in block.items() if k != "citations"}, "text": text}
     return {**response, "content": content}
 
 

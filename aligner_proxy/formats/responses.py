@@ -65,7 +65,7 @@ def walk(event: object, edit: Edit) -> object:
     if kind in (DELTA, TEXT_DONE):
         name = "delta" if kind == DELTA else "text"
         text = get(event, name)
-        return put(event, name, edit(where, text, kind == DELTA)) if isinstance(text, str) else event
+        return _with_text(event, name, edit(where, text, kind == DELTA)) if isinstance(text, str) else event
     if kind in PART:
         return put(event, "part", _walk_part(get(event, "part"), where, edit))
     if kind in ITEM:
@@ -91,7 +91,17 @@ def _walk_message(item: object, index: int, edit: Edit) -> object:
 def _walk_part(part: object, where: Where, edit: Edit) -> object:
     text = get(part, "text")
     is_text = get(part, "type") == "output_text" and isinstance(text, str)
-    return put(part, "text", edit(where, text, False)) if is_text else part
+    return _with_text(part, "text", edit(where, text, False)) if is_text else part
+
+
+def _with_text(thing: Any, name: str, text: str) -> Any:
+    """A copy with another text, without what describes the old one; the same object if nothing changed."""
+    if get(thing, name) == text:
+        return thing
+    for pointers in ("annotations", "logprobs"):
+        if carries(get(thing, pointers)):
+            thing = put(thing, pointers, [])
+    return put(thing, name, text)
 
 
 def _same(edited: list[Any], original: list[Any]) -> bool:

@@ -11,8 +11,8 @@ from typing import Any
 
 from litellm.types.utils import TextCompletionResponse
 
-from aligner_proxy.formats.base import ChoiceBuilder, ChunkDecoder, carries, with_new_texts
-from aligner_proxy.types import Exchange, Outcome, Turn
+from aligner_proxy.formats.base import ChoiceBuilder, ChunkDecoder, carries, turn, with_new_texts
+from aligner_proxy.types import Exchange, Outcome
 
 
 def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
@@ -41,6 +41,8 @@ def decoder(data: Mapping[str, Any]) -> ChunkDecoder:
 def _with_text(choice: Any, text: str) -> Any:
     edited = choice.model_copy()
     edited.text = text
+    if carries(edited.logprobs):
+        edited.logprobs = None  # they are those of the old text
     return edited
 
 
@@ -62,7 +64,7 @@ def _absorb(builder: ChoiceBuilder, choice: Any) -> None:
 def _exchange(builder: ChoiceBuilder, data: Mapping[str, Any], index: int, response: object) -> Exchange:
     prompt = _prompt(data, index)
     builder.non_text |= prompt is None or bool(data.get("echo")) or bool(data.get("suffix"))
-    return builder.exchange(data, index, (Turn("user", prompt),) if prompt is not None else (), response)
+    return builder.exchange(data, index, (turn("user", prompt),) if prompt is not None else (), response)
 
 
 def _prompt(data: Mapping[str, Any], index: int) -> str | None:

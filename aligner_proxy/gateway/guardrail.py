@@ -206,6 +206,8 @@ class AlignerGuardrail(CustomGuardrail):
             forget_wishes(data)
         model = self._model if policy.aligner == DEFAULT_ALIGNER else policy.aligner
         skip = eligibility.by_policy(policy) or (None if drawn(policy.sample) else SkipReason.NOT_SAMPLED)
+        if skip is not None and pipeline_outcomes.blocks(Outcome(Status.SKIPPED, skip.value, None, policy)):
+            raise Blocked(skip.value)
         trace = tracing.under(user.parent_otel_span)
         state = RequestState(
             call_id, policy, model, route, facts=request, skip=skip, extensions=extensions, trace=trace

@@ -9,12 +9,17 @@ texts a JSON answer holds comes last. Nothing here changes an answer.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 from aligner_proxy.errors import Unreadable
 from aligner_proxy.text.json_answer import Literal, texts
 from aligner_proxy.text.refusals import is_refusal
-from aligner_proxy.types import Exchange, JsonStrings, Mode, Policy, SkipReason
+from aligner_proxy.types import Exchange, JsonStrings, Mode, OnSkip, Policy, SkipReason
 
+_STANDS = (SkipReason.INCONSISTENT, SkipReason.TOO_LONG)
+"""Reasons that stand where the policy says judge: an edit would have no place, or the text has no bound."""
+_BESIDE_TEXT = (SkipReason.NON_TEXT, SkipReason.BACKGROUND, SkipReason.INCONSISTENT)
+"""Reasons for which something may be delivered although the answer has no text."""
 MOST_JSON_TEXTS = 32
 """Texts of one JSON answer that are corrected; each is a request to the engine."""
 
@@ -58,13 +63,52 @@ def by_policy(policy: Policy) -> SkipReason | None:
 
 
 def check(exchange: Exchange, policy: Policy) -> SkipReason | None:
-    """Why `exchange` is not to be corrected, or None."""
+    """Why `exchange` is not to be corrected, or None; a reason that the policy judges all the same does not count.
+
+    Without text there is nothing to judge; the reason is then the first for which something else is delivered, if any.
+    """
+    reasons = tuple(_reasons(exchange, policy))
+    if not _has_text(exchange):
+        unseen = (reason for reason in reasons if reason in _BESIDE_TEXT and _is_judged(reason, policy))
+        return next(unseen, next(iter(reasons), None))
+    return next((reason for reason in reasons if reason in _STANDS or not _is_judged(reason, policy)), None)
+
+
+def _is_judged(reason: SkipReason, policy: Policy) -> bool:
+    return policy.on_skip.of(reason) is OnSkip.JUDGE
+
+
+def _reasons(exchange: Exchange, policy: Policy) -> Iterator[SkipReason]:
+    """The reasons that apply, the first one first."""
     structured = is_structured(exchange)
-    return (
-        _not_plain_text(exchange, policy, structured=structured)
-        or _not_whole(exchange)
-        or _not_worth(exchange, policy, structured=structured)
+    by_finish = _BY_FINISH.get(exchange.finish_reason or "")
+    answer = exchange.answer or ""
+    flags = (
+        # The response means more than its text: a change of the text would contradict the rest of it.
+        (exchange.tool_calls or by_finish is SkipReason.TOOL_CALLS, SkipReason.TOOL_CALLS),
+        (structured and not _may_be_edited(exchange, policy), SkipReason.STRUCTURED_OUTPUT),
+        (exchange.logprobs, SkipReason.LOGPROBS),
+        (exchange.non_text, SkipReason.NON_TEXT),
+        (exchange.annotations, SkipReason.ANNOTATIONS),
+        (exchange.inconsistent, SkipReason.INCONSISTENT),
+        # The upstream did not finish an answer. A finish reason that is missing or not known here counts as finished.
+        (by_finish not in (None, SkipReason.TRUNCATED, SkipReason.TOOL_CALLS), by_finish),
+        (exchange.refusal, SkipReason.REFUSAL),
+        (by_finish is SkipReason.TRUNCATED, SkipReason.TRUNCATED),
+        (not _has_text(exchange), SkipReason.EMPTY),
     )
+    yield from (reason for holds, reason in flags if holds and reason is not None)
+    if is_refusal(answer):
+        yield SkipReason.REFUSAL
+    if len(answer.rstrip()) > policy.max_answer_chars:
+        yield SkipReason.TOO_LONG
+    # Where JSON is to be judged, all of its strings are.
+    if structured and not _is_judged(SkipReason.STRUCTURED_OUTPUT, policy):
+        yield from _without_texts(answer)
+
+
+def _has_text(exchange: Exchange) -> bool:
+    return exchange.answer is not None and bool(exchange.answer.strip())
 
 
 def is_structured(exchange: Exchange) -> bool:
@@ -101,41 +145,10 @@ def _may_be_edited(exchange: Exchange, policy: Policy) -> bool:
     return wanted and exchange.answer is not None and is_json(exchange.answer)
 
 
-def _not_plain_text(exchange: Exchange, policy: Policy, *, structured: bool) -> SkipReason | None:
-    """The response means more than its text: a change of the text would contradict the rest of it."""
-    if exchange.tool_calls or _BY_FINISH.get(exchange.finish_reason or "") is SkipReason.TOOL_CALLS:
-        return SkipReason.TOOL_CALLS
-    flags = (
-        (structured and not _may_be_edited(exchange, policy), SkipReason.STRUCTURED_OUTPUT),
-        (exchange.logprobs, SkipReason.LOGPROBS),
-        (exchange.non_text, SkipReason.NON_TEXT),
-        (exchange.annotations, SkipReason.ANNOTATIONS),
-        (exchange.inconsistent, SkipReason.INCONSISTENT),
-    )
-    return next((reason for holds, reason in flags if holds), None)
-
-
-def _not_whole(exchange: Exchange) -> SkipReason | None:
-    """The upstream did not finish an answer. A finish reason that is missing or not known here counts as finished."""
-    reason = _BY_FINISH.get(exchange.finish_reason or "")
-    if reason is not SkipReason.TRUNCATED and reason is not None:
-        return reason
-    return SkipReason.REFUSAL if exchange.refusal else reason
-
-
-def _not_worth(exchange: Exchange, policy: Policy, *, structured: bool) -> SkipReason | None:
-    if exchange.answer is None or not exchange.answer.strip():
-        return SkipReason.EMPTY
-    if is_refusal(exchange.answer):
-        return SkipReason.REFUSAL
-    if len(exchange.answer) > policy.max_answer_chars:
-        return SkipReason.TOO_LONG
-    return _without_texts(exchange.answer) if structured else None
-
-
-def _without_texts(answer: str) -> SkipReason | None:
+def _without_texts(answer: str) -> Iterator[SkipReason]:
     """Why a JSON answer is left alone where its texts may be edited: it holds none, or too many."""
     count = len(texts_in_json(answer))
     if count == 0:
-        return SkipReason.STRUCTURED_OUTPUT
-    return SkipReason.TOO_LONG if count > MOST_JSON_TEXTS else None
+        yield SkipReason.STRUCTURED_OUTPUT
+    if count > MOST_JSON_TEXTS:
+        yield SkipReason.TOO_LONG

@@ -1,22 +1,29 @@
-"""Correction of JSON answers, text by text, where a route asks for it.
+"""Correction of answers that a program reads: JSON, and texts whose form the request bound.
 
-Every long string value is corrected and gated by itself and put back where it stood. The result must have the shape of
-the original and meet the request's schema; else the original stands. Tool arguments are no answers and never get here.
+`json_strings: correct` corrects every long string value by itself and puts it back where it stood.
+`on_skip: {structured_output: judge}` judges every string, keys included. The result must have the shape of the original
+and meet the request's schema; else the original stands, for a reason of the gate. Tool arguments never get here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import accumulate
 
+from aligner_proxy.errors import AnswerTooLong, EngineFault
 from aligner_proxy.gate.judge import Verdict
-from aligner_proxy.pipeline.eligibility import texts_in_json
+from aligner_proxy.pipeline.eligibility import MOST_JSON_TEXTS, is_json, texts_in_json
 from aligner_proxy.pipeline.outcomes import gate_reason
 from aligner_proxy.plugins.api import Corrected, Inner
-from aligner_proxy.text.json_answer import Literal, meets, put_back, same_shape
-from aligner_proxy.types import Correction, Exchange, Policy, all_cached
+from aligner_proxy.text.json_answer import Literal, meets, put_back, same_shape, strings
+from aligner_proxy.types import Correction, Exchange, Policy, SegmentScore, all_cached
 
 SCHEMA = "json_schema"
 """The rule that edits break which would keep the answer from meeting its schema: reason gate_json_schema."""
+_BREAK = "\n\n"
+"""Stands between the strings where they are scored as one text, so that no segment reaches from one to the next."""
 
 
 class JsonAnswer:
@@ -29,8 +36,12 @@ class JsonAnswer:
 
     async def correct(self, answer: str, policy: Policy) -> Corrected:
         """The correction of a whole JSON answer, which `eligibility` has found to hold texts."""
+        return await self._text_by_text(answer, texts_in_json(answer), policy)
+
+    async def _text_by_text(self, answer: str, literals: Sequence[Literal], policy: Policy) -> Corrected:
+        """The answer with the correction of each of these strings in its place."""
         # One after the other: together they would take the places of other requests in the engine.
-        parts = {literal: await self._inner.correct(literal.text, policy) for literal in texts_in_json(answer)}
+        parts = {literal: await self._inner.correct(literal.text, policy) for literal in literals}
         return Corrected(
             correction=_combined(answer, parts),
             cache_hit=all_cached(part.cache_hit for part in parts.values()),
@@ -58,10 +69,72 @@ class JsonAnswer:
 
     def _fits(self, answer: str, edited: str, new_texts: frozenset[str]) -> bool:
         """Whether the edited answer has the shape of the original and meets the request's schema."""
-        if not same_shape(answer, edited):
+        if self._exchange.constrained or not same_shape(answer, edited):
             return False
         schema = self._exchange.json_schema
         return schema is None or meets(edited, schema, new_texts)
+
+
+class JudgedForm(JsonAnswer):
+    """A wrapper that judges all strings of a JSON answer, or the whole text of another form that the request bound.
+
+    The strings are scored as one text, and those with a flagged segment are corrected.
+    """
+
+    async def correct(self, answer: str, policy: Policy) -> Corrected:
+        """The correction of the answer; raises `AnswerTooLong` if too many strings are to be corrected."""
+        if not is_json(answer):
+            return self._in_form(await self._inner.correct(answer, policy), answer)
+        literals = strings(answer)
+        if not literals:
+            return Corrected(Correction(answer), None, Verdict(answer, None, 0, ()))
+        overview = None
+        if len(literals) > 1 and await self._inner.has_detector(policy):
+            overview = await self._inner.correct(_BREAK.join(text.text for text in literals), scored(policy))
+            literals = _flagged(literals, overview.correction.segments)
+        if len(literals) > MOST_JSON_TEXTS:
+            raise AnswerTooLong(f"{len(literals)} strings of a JSON answer are to be corrected")
+        corrected = await self._text_by_text(answer, literals, policy)
+        return corrected if overview is None else _with_overview(corrected, overview)
+
+    def _in_form(self, corrected: Corrected, answer: str) -> Corrected:
+        """The correction of a text that is no JSON; an edit of a form that the request bound cannot be checked."""
+        verdict = corrected.verdict
+        if not self._exchange.structured or verdict.text == answer:
+            return corrected
+        dropped = (SCHEMA,) * verdict.edits
+        return replace(corrected, verdict=Verdict(answer, gate_reason(dropped, changed=False), verdict.edits, dropped))
+
+
+def scored(policy: Policy) -> Policy:
+    """The policy under which a text is only scored."""
+    return replace(policy, score_only=True)
+
+
+def _flagged(literals: Sequence[Literal], segments: Sequence[SegmentScore]) -> list[Literal]:
+    """The strings with a flagged segment; all of them if the engine gives no scores."""
+    if not segments:
+        return list(literals)
+    joined = _BREAK.join(literal.text for literal in literals)
+    starts = [0, *accumulate(len(literal.text) + len(_BREAK) for literal in literals)]
+    flagged = set[int]()
+    end = 0
+    for segment in segments:
+        start = joined.find(segment.text, end)
+        if start < 0:
+            raise EngineFault("the engine judged another text than this one")
+        end = start + len(segment.text)
+        if segment.flagged and segment.text:
+            flagged.update(range(bisect_right(starts, start) - 1, bisect_left(starts, end)))
+    return [literal for number, literal in enumerate(literals) if number in flagged]
+
+
+def _with_overview(corrected: Corrected, overview: Corrected) -> Corrected:
+    """A correction with the scores of all strings, and with what it cost to score them."""
+    correction = corrected.correction.with_cost_of([corrected.correction, overview.correction])
+    segments = overview.correction.segments
+    correction = replace(correction, segments=segments, aligner=overview.correction.aligner)
+    return replace(corrected, correction=correction, cache_hit=all_cached([corrected.cache_hit, overview.cache_hit]))
 
 
 def _combined(answer: str, parts: Mapping[Literal, Corrected]) -> Correction:

@@ -15,7 +15,20 @@ from dataclasses import dataclass, field, replace
 
 from aligner_proxy.errors import BY_REASON, BreakerOpen, CorrectionError, DeadlineExceeded, EngineOverloaded
 from aligner_proxy.gate.judge import Verdict
-from aligner_proxy.types import Correction, Exchange, FailureClass, Mode, OnError, Outcome, Policy, Status
+from aligner_proxy.types import (
+    GOVERNED_SKIPS,
+    Correction,
+    Exchange,
+    FailureClass,
+    Mode,
+    OnError,
+    OnSkip,
+    Outcome,
+    Policy,
+    SkipReason,
+    Status,
+    StreamMode,
+)
 
 INTERNAL = "internal_error"
 """The reason of an error that is none of ours."""
@@ -31,7 +44,19 @@ TRIES = {
     FailureClass.GATE: 2,
     FailureClass.INVALID_OUTPUT: 2,
     FailureClass.BUG: 2,
+    FailureClass.UNJUDGED: 1,
 }
+UNJUDGED = frozenset(
+    {
+        SkipReason.NOT_SAMPLED,
+        SkipReason.QUOTA,
+        SkipReason.TOO_LONG,
+        SkipReason.INCONSISTENT,
+        SkipReason.NON_TEXT,
+        SkipReason.BACKGROUND,
+    }
+)
+"""Reasons for which an answer is delivered unjudged although its policy says judge; for others nothing was to judge."""
 MORE_CAUTION = 2.0
 """Nats that the next try is more careful when the gate refused the last one: the same try would end the same way."""
 _FIRST_TRY = 0.5
@@ -52,17 +77,36 @@ def class_of(reason: str | None) -> FailureClass | None:
 
 def kind_of(outcome: Outcome) -> FailureClass | None:
     """The class of an outcome; a correction that is delivered is no failure, whatever the gate took out of it."""
+    if outcome.reason in UNJUDGED:
+        return FailureClass.UNJUDGED if outcome.policy.on_skip.of(outcome.reason) is OnSkip.JUDGE else None
     return None if outcome.status is Status.CORRECTED else class_of(outcome.reason)
 
 
 def blocks(outcome: Outcome) -> bool:
     """Whether the client gets an error in place of the answer. Shadow mode promises the original, whatever happens."""
-    kind = kind_of(outcome)
     policy = outcome.policy
-    if kind is None or policy.mode is not Mode.ENFORCE:
+    if policy.mode is not Mode.ENFORCE:
         return False
+    if outcome.reason in GOVERNED_SKIPS and policy.on_skip.of(outcome.reason) is OnSkip.BLOCK:
+        return True
+    kind = kind_of(outcome)
+    return kind is not None and _final_action(policy, kind) is OnError.BLOCK
+
+
+def _final_action(policy: Policy, kind: FailureClass) -> OnError:
     action = policy.on_error.of(kind)
-    return (policy.after_retry if action is OnError.RETRY else action) is OnError.BLOCK
+    return policy.after_retry if action is OnError.RETRY else action
+
+
+def lets_through(policy: Policy) -> list[str]:
+    """The reasons and classes of failure for which a client gets an answer that was not judged, or not corrected."""
+    if policy.mode is not Mode.ENFORCE:
+        return [f"mode {policy.mode.value}"]
+    if not policy.objectives:
+        return [SkipReason.NO_OBJECTIVES.value]
+    passed = [reason.value for reason in GOVERNED_SKIPS if policy.on_skip.of(reason) is OnSkip.PASSTHROUGH]
+    classes = [kind.value for kind in FailureClass if _final_action(policy, kind) is not OnError.BLOCK]
+    return passed + classes + (["streams (stream: passthrough)"] if policy.stream is StreamMode.PASSTHROUGH else [])
 
 
 def closed(outcome: Outcome) -> Outcome:

@@ -29,12 +29,23 @@ from aligner_proxy.gate.judge import Verdict, judge_in_thread
 from aligner_proxy.observability.tracing import stage
 from aligner_proxy.pipeline import eligibility, outcomes
 from aligner_proxy.pipeline.cache import CorrectionCache
-from aligner_proxy.pipeline.json_answers import JsonAnswer
+from aligner_proxy.pipeline.json_answers import JsonAnswer, JudgedForm
 from aligner_proxy.pipeline.outcomes import judged
 from aligner_proxy.plugins.api import Corrected, Inner
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, SELECT_S, Extensions
 from aligner_proxy.plugins.registry import PluginRules
-from aligner_proxy.types import METAALIGNER, Correction, Exchange, Outcome, Policy, Quota, Status, StreamMode
+from aligner_proxy.types import (
+    METAALIGNER,
+    Correction,
+    Exchange,
+    OnSkip,
+    Outcome,
+    Policy,
+    Quota,
+    Status,
+    StreamMode,
+    encodable,
+)
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +119,9 @@ class Pipeline:
             return self.extensions.wrap(policy, _TextCorrection(self, exchange, policy, deadline, session))
         # Each text of a JSON answer has more of the answer behind it, and was not read ahead by itself.
         inside = _TextCorrection(self, replace(exchange, inner=True), policy, deadline, None)
-        return JsonAnswer(self.extensions.wrap(policy, inside), exchange)
+        wrapped = self.extensions.wrap(policy, inside)
+        every_string = policy.on_skip.structured_output is OnSkip.JUDGE
+        return JudgedForm(wrapped, exchange) if every_string else JsonAnswer(wrapped, exchange)
 
     def _outcome(self, exchange: Exchange, policy: Policy, corrected: Corrected, *, structured: bool) -> Outcome:
         """The outcome of a correction, with what extensions report of it."""
@@ -122,8 +135,8 @@ class Pipeline:
         """Let the engine read an answer of which `exchange` has the beginning; None where it will not be corrected."""
         policy = await self.selected(exchange, policy)
         begun = replace(exchange, answer=_FIRST_WORD, finish_reason=None)
-        if eligibility.check(begun, policy) is not None:
-            return None
+        if begun.structured or eligibility.check(begun, policy) is not None:
+            return None  # an answer of a given form is judged as a whole
         engine = self.engine_of(policy)
         by_segments = policy.stream is StreamMode.SENTENCE and self.piecewise(policy)
         if policy.corrector != METAALIGNER and not by_segments:
@@ -225,7 +238,7 @@ def align_request(exchange: Exchange, text: str, policy: Policy, deadline: float
         request_id=f"{exchange.call_id}/{exchange.index}",
         turns=exchange.turns,
         answer=text,
-        objectives=tuple(objective.text for objective in policy.objectives),
+        objectives=tuple(encodable(objective.text) for objective in policy.objectives),
         caution=policy.caution,
         verify=policy.verify,
         aligner=policy.aligner,

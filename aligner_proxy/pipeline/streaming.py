@@ -338,9 +338,12 @@ class StreamingCorrection:
         return Status.CORRECTED if self.changed else Status.SKIPPED, str(reason)
 
     @property
-    def failed(self) -> bool:
-        """Whether the engine failed on it, or something of ours."""
-        return Status.FAILED in (self._closed and self._closed[0], self._whole and self._whole.status)
+    def stopped(self) -> Outcome | None:
+        """What became of an answer that was given up before all was judged, or held; without its text."""
+        if self._closed is None:
+            return self._whole
+        status, reason = self._closed
+        return Outcome(status, reason, None, self._policy)
 
     async def aclose(self) -> None:
         """Give up what is still worked on."""

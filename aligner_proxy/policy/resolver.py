@@ -1,7 +1,8 @@
 """Resolver of the policy for a request: once, before any work, and never changed afterwards.
 
 Settings, later ones win: built-in default < `defaults` < the route (first match in file order) < the tenant in the
-file (first match) < team metadata < key metadata; each class of `on_error` on its own. The last `allow`,
+file (first match) < team metadata < key metadata; each class of `on_error` and each reason of `on_skip` on
+its own. The last `allow`,
 `allow_bypass` and `quota` win; `enforce` and `deny` add up.
 
 Objectives, in this order, duplicates dropped keeping the first: enforced (tenant in the file, team metadata, key
@@ -27,6 +28,7 @@ from aligner_proxy.policy.plugin_keys import PolicyKey, with_current_names
 from aligner_proxy.policy.schema import (
     Grants,
     OnErrorByClass,
+    OnSkipByReason,
     PolicyFile,
     Route,
     Settings,
@@ -39,10 +41,23 @@ from aligner_proxy.policy.schema import (
     switches,
 )
 from aligner_proxy.policy.yaml_file import BUILT_IN, KeyPath, Source
-from aligner_proxy.types import METAALIGNER, FailureClass, FailurePolicy, GateRule, Objective, Policy, Quota, Selection
+from aligner_proxy.types import (
+    GOVERNED_SKIPS,
+    METAALIGNER,
+    FailureClass,
+    FailurePolicy,
+    GateRule,
+    Objective,
+    OnSkip,
+    Policy,
+    Quota,
+    Selection,
+    SkipPolicy,
+)
 
 log = logging.getLogger(__name__)
 _ON_ERROR = "on_error."
+_ON_SKIP = "on_skip."
 PRECEDENCE = (
     "settings, quota, later wins: built-in default < defaults < route < tenant in the file < team < key metadata",
     "objectives, in order: enforced (tenant in the file, team, key metadata), the route's, what the request may add",
@@ -80,8 +95,10 @@ def _any_fits(pattern: str | None, *values: str | None) -> bool:
 
 
 ON_ERROR = tuple(f"{_ON_ERROR}{kind.value}" for kind in FailureClass)
-SETTINGS = tuple(setting for name in Settings.model_fields for setting in (ON_ERROR if name == "on_error" else (name,)))
-"""Names of the gateway's own settings, as shown to operators; `on_error` has one for each class of failure."""
+ON_SKIP = tuple(f"{_ON_SKIP}{reason.value}" for reason in GOVERNED_SKIPS)
+_BY_KIND = {"on_error": ON_ERROR, "on_skip": ON_SKIP}
+SETTINGS = tuple(setting for name in Settings.model_fields for setting in _BY_KIND.get(name, (name,)))
+"""Names of the gateway's own settings, as shown to operators; `on_error` has one a class, `on_skip` one a reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +174,15 @@ class PolicyResolver:
             return self._resolve(facts)
         return self._cached(facts.model, facts.team_id, facts.team_alias, facts.key_hash, facts.key_alias)
 
+    def by_route(self, facts: RequestFacts) -> list[tuple[str, Policy]]:
+        """(name, policy) of each route for requests like this one, whatever their model and tags, and of none."""
+        plain = replace(facts, asked=(), bypass=False)
+        policies = [
+            (entry_name(route, n), self._resolve(plain, lambda candidate, route=route: candidate is route))  # type: ignore[misc]
+            for n, route in enumerate(self._file.routes)
+        ]
+        return [*policies, ("no route", self._resolve(plain, lambda _: False))]
+
     def settings(self, policy: Policy) -> dict[str, Any]:
         """Every setting of a policy by name, including those of plugins."""
         own = {name: value_of(policy, name) for name in SETTINGS}
@@ -168,9 +194,9 @@ class PolicyResolver:
         """The policy of a usual request; the cache keeps nothing else of it."""
         return self._resolve(RequestFacts(model, (), team_id, team_alias, key_hash, key_alias))
 
-    def _resolve(self, facts: RequestFacts) -> Policy:
-        """The policy by file and metadata."""
-        route = _first(self._file.routes, lambda route: route_matches(route, facts.model, facts.tags))
+    def _resolve(self, facts: RequestFacts, applies: Callable[[Route], bool] | None = None) -> Policy:
+        """The policy by file and metadata, on the first route that applies; by default the first that matches."""
+        route = _first(self._file.routes, applies or (lambda route: route_matches(route, facts.model, facts.tags)))
         tenant = _first(self._file.tenants, lambda tenant: tenant_matches(tenant, facts))
         grants = [*tenant, *self._metadata(facts)]
         settings, origins = self._settle([_Layer(self._file.defaults, "defaults", ("defaults",)), *route, *grants])
@@ -254,6 +280,9 @@ class PolicyResolver:
     def _settle(self, layers: Sequence[_Layer]) -> tuple[dict[str, Any], tuple[tuple[str, str], ...]]:
         settings = self.settings(_BUILT_IN_POLICY)
         origins = dict.fromkeys(settings, BUILT_IN)
+        if any(getattr(layer.values, "enforce", ()) for layer in layers):
+            settings |= dict.fromkeys(ON_SKIP, OnSkip.JUDGE)
+            origins |= dict.fromkeys(ON_SKIP, f"{BUILT_IN}, as objectives are enforced")
         rules = dict.fromkeys(GateRule, True)
         for layer in layers:
             for name, value in self._values_of(layer.values):
@@ -263,15 +292,17 @@ class PolicyResolver:
                 rules[rule] = on
                 origins[f"gate.{rule}"] = layer.origin(self._file.source, "gate", rule.value)
         by_class = {name.removeprefix(_ON_ERROR): settings.pop(name) for name in ON_ERROR}
-        settings |= {"on_error": FailurePolicy(**by_class), "gate": tuple(rule for rule, on in rules.items() if on)}
+        by_reason = {name.removeprefix(_ON_SKIP): settings.pop(name) for name in ON_SKIP}
+        settings |= {"on_error": FailurePolicy(**by_class), "on_skip": SkipPolicy(**by_reason)}
+        settings["gate"] = tuple(rule for rule, on in rules.items() if on)
         return settings, tuple(origins.items())
 
     def _values_of(self, values: Settings) -> Iterator[tuple[str, Any]]:
-        """The settings of one layer by name, each class of failure on its own."""
+        """The settings of one layer by name, each class of failure and each reason for skipping on its own."""
         for name in (*Settings.model_fields, *self._keys):
             value = getattr(values, name, None)
-            if isinstance(value, OnErrorByClass):
-                yield from ((f"{_ON_ERROR}{kind}", action) for kind, action in value if action is not None)
+            if isinstance(value, OnErrorByClass | OnSkipByReason):
+                yield from ((f"{name}.{kind}", action) for kind, action in value if action is not None)
             elif value is not None:
                 yield name, value
 
@@ -352,8 +383,10 @@ def _first(entries: Sequence[_Entry], matches: Callable[[_Entry], bool]) -> list
 
 def value_of(policy: Policy, name: str) -> Any:
     """The value of one of `SETTINGS`."""
-    kind = name.removeprefix(_ON_ERROR)
-    return getattr(policy, name) if kind == name else policy.on_error.of(FailureClass(kind))
+    setting, _, kind = name.partition(".")
+    if setting == "on_skip":
+        return policy.on_skip.of(kind)
+    return policy.on_error.of(FailureClass(kind)) if kind else getattr(policy, name)
 
 
 def _denied(grants: Sequence[_Layer]) -> set[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union
 
@@ -31,12 +32,14 @@ from aligner_proxy.policy.yaml_file import BLOCK_FORM, LIST_FORM, KeyPath, Sourc
 from aligner_proxy.prompts import template
 from aligner_proxy.types import (
     DEFAULT_ALIGNER,
+    GOVERNED_SKIPS,
     METAALIGNER,
     FailureClass,
     GateRule,
     JsonStrings,
     Mode,
     OnError,
+    OnSkip,
     StreamMode,
     Verify,
 )
@@ -199,12 +202,21 @@ def objective_text(text: str) -> str:
 
 def _every_class(value: object) -> object:
     """The short form, one action for every class of failure, as a block."""
+    return _for_each(value, FailureClass, OnError, "class of failure")
+
+
+def _every_reason(value: object) -> object:
+    """The short form, one action for every reason, as a block."""
+    return _for_each(value, GOVERNED_SKIPS, OnSkip, "reason")
+
+
+def _for_each(value: object, names: Iterable[StrEnum], actions: Iterable[StrEnum], kind: str) -> object:
     if not isinstance(value, str):
         return value
-    if value not in set(OnError):
-        hint = nearest(value, [str(action) for action in OnError])
-        raise ValueError(f"must be one of these words, or a block of them by class of failure; {hint}")
-    return dict.fromkeys((kind.value for kind in FailureClass), value)
+    words = [action.value for action in actions]
+    if value not in words:
+        raise ValueError(f"must be one of these words, or a block of them by {kind}; {nearest(value, words)}")
+    return dict.fromkeys((name.value for name in names), value)
 
 
 def _not_reserved(names: dict[str, str]) -> dict[str, str]:
@@ -239,6 +251,39 @@ class OnErrorByClass(_Block):
     """What came back is no correction."""
     bug: OnError | None = None
     """A fault of ours, in the engine or in the gateway."""
+    unjudged: OnError | None = None
+    """on_skip says judge, and the answer could not be judged (quota, not sampled, too long, images, contradictions)."""
+
+
+class OnSkipByReason(_Block):
+    """What follows when an answer would be skipped; a reason that is not named here keeps what was said before."""
+
+    not_sampled: OnSkip | None = None
+    """`sample` left the request out."""
+    tool_calls: OnSkip | None = None
+    """The answer calls tools; judge: the text beside the calls is judged."""
+    structured_output: OnSkip | None = None
+    """The answer is JSON, or the request bound its form; judge: its strings are judged, its shape is kept."""
+    refusal: OnSkip | None = None
+    """The upstream declined."""
+    truncated: OnSkip | None = None
+    """The answer was cut off."""
+    filtered: OnSkip | None = None
+    """The upstream's own filter ended it."""
+    too_long: OnSkip | None = None
+    """It is longer than max_answer_chars or than the aligner can read."""
+    non_text: OnSkip | None = None
+    """It holds images, audio or unknown parts; judge: the text beside them is judged."""
+    annotations: OnSkip | None = None
+    """Citations point into it; judge: an edited text loses them."""
+    inconsistent: OnSkip | None = None
+    """The events of its stream contradict one another."""
+    logprobs: OnSkip | None = None
+    """The request wants token probabilities; judge: an edited text loses them."""
+    background: OnSkip | None = None
+    """It is to be fetched later."""
+    quota: OnSkip | None = None
+    """The tenant's engine time is used up."""
 
 
 class Settings(_Block):
@@ -260,6 +305,11 @@ class Settings(_Block):
     """When a correction fails: passthrough (the original), block (an error) or retry; one word, or a word by class."""
     after_retry: Annotated[Literal["passthrough", "block"], AfterValidator(OnError)] | None = None
     """What the client gets when retry did not help."""
+    on_skip: (
+        Annotated[OnSkipByReason, BeforeValidator(_every_reason, json_schema_input_type=OnSkip | OnSkipByReason)] | None
+    ) = None
+    """When an answer would be skipped: judge (what cannot be is class unjudged of on_error), passthrough or block; one
+    word, or a word by reason. Where objectives are enforced the default is judge, elsewhere passthrough."""
     caution: Annotated[float, Field(ge=-50, le=50, strict=True, allow_inf_nan=False)] | None = None
     """Nats by which an edit must beat leaving things as they are; more means fewer edits."""
     aligner: Name | None = None

@@ -129,6 +129,17 @@ def texts(answer: str) -> list[Literal]:
     return literals
 
 
+def strings(answer: str) -> list[Literal]:
+    """Every string of a JSON answer that holds a letter, keys included; what UTF-8 cannot hold stands replaced."""
+    literals = (Literal(*match.span(), _decoded(match.group())) for match in _LITERAL.finditer(answer))
+    return [literal for literal in literals if any(map(str.isalpha, literal.text))]
+
+
+def _decoded(literal: str) -> str:
+    text = str(json.loads(literal, strict=False))
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def _whole(text: str) -> bool:
     """Whether a text can be encoded: JSON can hold half a surrogate pair, UTF-8 cannot."""
     return not any("\ud800" <= char <= "\udfff" for char in text)

@@ -107,6 +107,21 @@ def test_what_follows_failures_the_quota_and_what_is_denied_are_said_with_their_
     assert _run(folder / "policies.yaml", "--team", "acme", "-o", "humour").exit_code == 2
 
 
+def test_each_route_shows_what_lets_an_original_through(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(
+        "defaults: {on_error: block}\n"
+        "routes:\n"
+        "- {match: {model: gpt*}, name: support, on_skip: {logprobs: passthrough}, objectives: [harmless]}\n"
+        "- {match: {model: o*}, mode: 'off'}\n"
+        "tenants:\n- {match: {team: acme}, enforce: [harmless]}\n"
+    )
+    gaps = json.loads(_run(tmp_path / "p.yaml", "--team", "acme", "--json").stdout)["lets_through"]
+    assert gaps == {"support": ["logprobs"], "route-2": ["mode off"], "no route": []}
+    shown = _run(tmp_path / "p.yaml", "--team", "acme").stdout
+    assert "support lets an original through on: logprobs" in shown
+    assert "no route lets an original through on: nothing" in shown
+
+
 @pytest.mark.parametrize("metadata", ["{", "[]", "6"])
 def test_metadata_must_be_an_object(folder: Path, metadata: str) -> None:
     result = _run(folder / "policies.yaml", "--team-metadata", metadata)

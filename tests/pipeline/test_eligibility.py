@@ -8,7 +8,7 @@ import pytest
 
 from aligner_proxy.pipeline.eligibility import check
 from aligner_proxy.text.refusals import is_refusal
-from aligner_proxy.types import Exchange, Policy, SkipReason, Turn
+from aligner_proxy.types import GOVERNED_SKIPS, Exchange, OnSkip, Policy, SkipPolicy, SkipReason, Turn
 
 POLICY = Policy("p", max_answer_chars=100)
 GOOD = Exchange("id", 0, (Turn("user", "When does the library open?"),), "It opens at nine.")
@@ -25,7 +25,7 @@ def test_finished_answers_are_looked_at(finish: str | None) -> None:
 
 # In the order in which they are asked; each case also carries the causes of all that come after it.
 CASES: list[tuple[dict[str, object], SkipReason]] = [
-    ({"tool_calls": True}, SkipReason.TOOL_CALLS),
+    ({"tool_calls": True, "answer": None}, SkipReason.TOOL_CALLS),
     ({"structured": True}, SkipReason.STRUCTURED_OUTPUT),
     ({"logprobs": True}, SkipReason.LOGPROBS),
     ({"non_text": True}, SkipReason.NON_TEXT),
@@ -38,16 +38,66 @@ CASES: list[tuple[dict[str, object], SkipReason]] = [
 
 
 @pytest.mark.parametrize("first", range(len(CASES)))
-def test_the_first_reason_in_the_documented_order_is_told(first: int) -> None:
+def test_the_first_reason_in_the_documented_order_is_reported(first: int) -> None:
     changes = {name: value for change, _ in CASES[first:] for name, value in change.items()}
     assert check(replace(GOOD, **changes), POLICY) is CASES[first][1]  # type: ignore[arg-type]
+
+
+def judging(*reasons: str) -> Policy:
+    """The policy that judges answers with these reasons for skipping."""
+    return replace(POLICY, on_skip=SkipPolicy(**dict.fromkeys(reasons, OnSkip.JUDGE)))
+
+
+EVERY = tuple(reason.value for reason in GOVERNED_SKIPS)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tool_calls": True},
+        {"finish_reason": "tool_calls"},
+        {"structured": True},
+        {"answer": '{"note": "It opens at nine."}'},
+        {"logprobs": True},
+        {"non_text": True},
+        {"annotations": True},
+        {"refusal": True},
+        {"answer": "I can't help with that. Let me know you utter and complete moron"},
+        {"finish_reason": "length"},
+        {"finish_reason": "content_filter"},
+        {"finish_reason": "refusal"},
+        {"finish_reason": "in_progress"},
+        {"answer": "It opens at nine." + " " * 24_001},
+    ],
+)
+def test_text_is_judged_whatever_stands_beside_it(changes: dict[str, object]) -> None:
+    exchange = replace(GOOD, **changes)  # type: ignore[arg-type]
+    assert check(exchange, judging(*EVERY)) is None
+    passing = check(exchange, judging())
+    assert passing is None or check(exchange, judging(*(set(EVERY) - {passing.value}))) is passing
 
 
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"finish_reason": "tool_calls"}, SkipReason.TOOL_CALLS),
-        ({"finish_reason": "function_call"}, SkipReason.TOOL_CALLS),
+        ({"inconsistent": True}, SkipReason.INCONSISTENT),
+        ({"answer": "x" * 101}, SkipReason.TOO_LONG),
+        ({"answer": None, "structured": True, "non_text": True}, SkipReason.NON_TEXT),
+        ({"answer": None, "finish_reason": "queued"}, SkipReason.BACKGROUND),
+        ({"answer": "", "inconsistent": True}, SkipReason.INCONSISTENT),
+        ({"finish_reason": "error"}, SkipReason.UPSTREAM_ERROR),
+        ({"answer": " "}, SkipReason.EMPTY),
+    ],
+)
+def test_what_cannot_be_judged_keeps_its_reason(changes: dict[str, object], reason: SkipReason) -> None:
+    assert check(replace(GOOD, **changes), judging(*EVERY)) is reason  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"finish_reason": "tool_calls", "answer": None}, SkipReason.TOOL_CALLS),
+        ({"finish_reason": "function_call", "answer": ""}, SkipReason.TOOL_CALLS),
         ({"finish_reason": "content_filter"}, SkipReason.FILTERED),
         ({"finish_reason": "content_filter", "refusal": True}, SkipReason.FILTERED),
         ({"finish_reason": "content_filter", "answer": None}, SkipReason.FILTERED),
@@ -56,7 +106,7 @@ def test_the_first_reason_in_the_documented_order_is_told(first: int) -> None:
         ({"finish_reason": "max_output_tokens"}, SkipReason.TRUNCATED),
         ({"finish_reason": "pause_turn"}, SkipReason.TRUNCATED),
         ({"finish_reason": "model_context_window_exceeded"}, SkipReason.TRUNCATED),
-        ({"finish_reason": "tool_use"}, SkipReason.TOOL_CALLS),
+        ({"finish_reason": "tool_use", "answer": " "}, SkipReason.TOOL_CALLS),
         ({"finish_reason": "queued", "answer": None}, SkipReason.BACKGROUND),
         ({"finish_reason": "in_progress"}, SkipReason.BACKGROUND),
         ({"finish_reason": "failed"}, SkipReason.UPSTREAM_ERROR),

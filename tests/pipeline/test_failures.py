@@ -21,11 +21,25 @@ from aligner_proxy.errors import (
     StatesUnavailable,
 )
 from aligner_proxy.pipeline import outcomes
-from aligner_proxy.pipeline.outcomes import Budget, blocks, class_of, closed, reason_of
-from aligner_proxy.types import FailureClass, FailurePolicy, Mode, OnError, Outcome, Policy, SkipReason, Status
+from aligner_proxy.pipeline.outcomes import Budget, blocks, class_of, closed, lets_through, reason_of
+from aligner_proxy.types import (
+    GOVERNED_SKIPS,
+    FailureClass,
+    FailurePolicy,
+    Mode,
+    Objective,
+    OnError,
+    OnSkip,
+    Outcome,
+    Policy,
+    SkipPolicy,
+    SkipReason,
+    Status,
+    StreamMode,
+)
 
-ALL_BLOCK = FailurePolicy(*[OnError.BLOCK] * 6)
-ALL_RETRY = FailurePolicy(*[OnError.RETRY] * 6)
+ALL_BLOCK = FailurePolicy(*[OnError.BLOCK] * len(FailureClass))
+ALL_RETRY = FailurePolicy(*[OnError.RETRY] * len(FailureClass))
 FAILURES = [reason for reason in (*BY_REASON, outcomes.INTERNAL, "gate_empty") if class_of(reason) is not None]
 
 
@@ -43,7 +57,8 @@ def test_every_error_of_ours_has_a_class_or_is_a_skip() -> None:
         assert (class_of(kind.reason) is None) == (kind.reason in skips), kind
     assert class_of("gate_whatever_it_found") is FailureClass.GATE
     assert class_of("gate_partly:lost_name") is None
-    assert {kind.failure for kind in ours} - {None} | {FailureClass.GATE} == set(FailureClass)
+    # The gate's verdicts, and skips that a policy wants judged, are no errors.
+    assert {kind.failure for kind in ours} - {None} | {FailureClass.GATE, FailureClass.UNJUDGED} == set(FailureClass)
 
 
 @pytest.mark.parametrize("reason", [None, "", "cancelled", "would_correct", *SkipReason])
@@ -83,6 +98,45 @@ def test_a_retry_that_did_not_help_ends_as_after_retry_says() -> None:
     assert not blocks(outcome("timeout", on_error=ALL_RETRY))
     assert blocks(outcome("timeout", on_error=ALL_RETRY, after_retry=OnError.BLOCK))
     assert not blocks(outcome("timeout", after_retry=OnError.BLOCK))
+
+
+ALL_JUDGED = SkipPolicy(*[OnSkip.JUDGE] * len(GOVERNED_SKIPS))
+
+
+@pytest.mark.parametrize("reason", list(SkipReason))
+def test_what_should_have_been_judged_and_was_not_is_a_failure(reason: SkipReason) -> None:
+    skipped = outcome(reason.value, Status.SKIPPED, on_error=ALL_BLOCK, on_skip=ALL_JUDGED)
+    assert blocks(skipped) is (reason in outcomes.UNJUDGED)
+    assert closed(skipped).status is (Status.FAILED if blocks(skipped) else Status.SKIPPED)
+    assert not blocks(replace(skipped, policy=replace(skipped.policy, on_error=FailurePolicy())))
+    assert not blocks(replace(skipped, policy=replace(skipped.policy, mode=Mode.SHADOW)))
+    # An answer of which a part was corrected before it turned out to be too long was not judged as a whole.
+    assert blocks(replace(skipped, status=Status.CORRECTED)) is blocks(skipped)
+
+
+@pytest.mark.parametrize("reason", list(SkipReason))
+def test_a_reason_that_blocks_blocks_without_any_failure(reason: SkipReason) -> None:
+    every = SkipPolicy(*[OnSkip.BLOCK] * len(GOVERNED_SKIPS))
+    assert blocks(outcome(reason.value, Status.SKIPPED, on_skip=every)) is (reason in GOVERNED_SKIPS)
+    only = replace(SkipPolicy(), quota=OnSkip.BLOCK)
+    assert blocks(outcome(reason.value, Status.SKIPPED, on_skip=only)) is (reason is SkipReason.QUOTA)
+
+
+def test_what_could_not_be_judged_is_not_tried_again() -> None:
+    skipped = outcome("quota", Status.SKIPPED, on_error=ALL_RETRY, on_skip=ALL_JUDGED, after_retry=OnError.BLOCK)
+    assert Budget(skipped.policy).again(skipped, None) is None
+    assert blocks(skipped)
+
+
+def test_what_lets_an_original_through_is_listed() -> None:
+    kind = (Objective("kind", "Kind: the response should never insult"),)
+    strict = Policy("p", kind, on_error=ALL_BLOCK, on_skip=ALL_JUDGED)
+    assert lets_through(strict) == []
+    assert lets_through(replace(strict, on_error=replace(ALL_BLOCK, bug=OnError.RETRY))) == ["bug"]
+    assert lets_through(replace(strict, on_skip=replace(ALL_JUDGED, quota=OnSkip.PASSTHROUGH))) == ["quota"]
+    assert lets_through(replace(strict, mode=Mode.SHADOW)) == ["mode shadow"]
+    assert lets_through(replace(strict, objectives=())) == ["no_objectives"]
+    assert lets_through(replace(strict, stream=StreamMode.PASSTHROUGH)) == ["streams (stream: passthrough)"]
 
 
 @pytest.mark.parametrize("reason", [None, "quota", "too_long", "cancelled", "mode_off"])

@@ -10,17 +10,21 @@ import pytest
 
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.pipeline import eligibility
+from aligner_proxy.pipeline.outcomes import class_of
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import (
     Correction,
     Exchange,
+    FailureClass,
     JsonStrings,
     Mode,
     Objective,
+    OnSkip,
     Outcome,
     Policy,
     SegmentScore,
+    SkipPolicy,
     Status,
     Turn,
 )
@@ -143,7 +147,7 @@ async def test_nothing_to_correct_and_too_much_to_correct() -> None:
         replace(ASKED, constrained=True),
         replace(ASKED, answer=f"No JSON: {RUDE}"),
         replace(ASKED, answer=json.dumps(RUDE)),
-        replace(ASKED, tool_calls=True),
+        replace(ASKED, logprobs=True),
         replace(ASKED, finish_reason="length"),
         replace(ASKED, answer=json.dumps({"a": "I'm sorry, but I can't help with that request."})),
     ],
@@ -171,3 +175,56 @@ async def test_nothing_is_added_behind_a_text_inside_json() -> None:
     await align(script=script)
     await Pipeline(ScriptedEngine(script)).align(replace(ASKED, answer=GOOD, structured=False), POLICY)
     assert asked == [False, False, False, True]
+
+
+JUDGED = Policy("p", (KIND,), on_skip=SkipPolicy(structured_output=OnSkip.JUDGE))
+
+
+@pytest.mark.parametrize("structured", [True, False])
+async def test_where_json_is_judged_only_strings_with_a_flagged_segment_are_corrected(structured: bool) -> None:
+    answer = json.dumps({"a": RUDE, "b": GOOD, "c": "ok", "d": [1, "Rest. You oaf!"], "e": "\ud800 half"})
+    outcome, seen = await align(replace(ASKED, answer=answer, structured=structured), JUDGED)
+    assert (outcome.status, outcome.reason) == (Status.CORRECTED, None)
+    assert outcome.text == answer.replace(" You oaf!", "")
+    assert len(seen) == 3, "all strings as one text, then the two with something flagged"
+    assert sum(segment.flagged for segment in outcome.segments) == 2
+
+
+async def test_a_clean_json_answer_is_scored_once() -> None:
+    answer = json.dumps([GOOD] * 200)
+    outcome, seen = await align(replace(ASKED, answer=answer), JUDGED)
+    assert (outcome.status, outcome.text, len(seen)) == (Status.UNCHANGED, answer, 1)
+
+
+@pytest.mark.parametrize("text", ["{}", "[1, 2, null]", '{"1": "2"}'])
+async def test_json_without_words_is_left_alone(text: str) -> None:
+    outcome, seen = await align(replace(ASKED, answer=text), JUDGED)
+    assert (outcome.status, outcome.text, seen) == (Status.UNCHANGED, text, [])
+
+
+@pytest.mark.parametrize(
+    "exchange",
+    [
+        replace(ASKED, answer=json.dumps({"You oaf! You oaf!": 1, "b": GOOD})),
+        replace(ASKED, answer=json.dumps({"a": RUDE}), constrained=True),
+        replace(ASKED, answer=f"Yes. {RUDE}", constrained=True),
+        replace(ASKED, answer='{"a": "' + RUDE),
+    ],
+    ids=["key", "grammar", "form", "torn"],
+)
+async def test_an_edit_that_breaks_the_form_is_a_failure_of_the_gate(exchange: Exchange) -> None:
+    outcome, _ = await align(exchange, JUDGED)
+    assert (outcome.status, outcome.reason, outcome.text) == (Status.UNCHANGED, "gate_json_schema", exchange.answer)
+    assert class_of(outcome.reason) is FailureClass.GATE
+
+
+async def test_a_form_that_nobody_asked_for_is_a_text() -> None:
+    torn = '{"a": "' + RUDE
+    outcome, _ = await align(replace(ASKED, answer=torn, structured=False), JUDGED)
+    assert (outcome.status, outcome.text) == (Status.CORRECTED, torn.replace(" You oaf!", ""))
+
+
+async def test_too_many_strings_to_correct_are_not_judged() -> None:
+    many = json.dumps([f"{i} {RUDE}" for i in range(eligibility.MOST_JSON_TEXTS + 1)])
+    outcome, seen = await align(replace(ASKED, answer=many), JUDGED)
+    assert (outcome.status, outcome.reason, len(seen)) == (Status.SKIPPED, "too_long", 1)

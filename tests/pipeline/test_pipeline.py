@@ -182,7 +182,7 @@ async def test_what_the_policy_skips_never_meets_the_engine(change: dict[str, An
 
 async def test_what_is_not_eligible_never_meets_the_engine() -> None:
     engine = ScriptedEngine(better)
-    for exchange in (replace(ASKED, tool_calls=True), replace(ASKED, answer=None), replace(ASKED, answer=" \n")):
+    for exchange in (replace(ASKED, logprobs=True), replace(ASKED, answer=None), replace(ASKED, answer=" \n")):
         assert (await align(engine, exchange)).status is Status.SKIPPED
     assert engine.seen == []
 

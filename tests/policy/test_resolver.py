@@ -15,8 +15,17 @@ from aligner_proxy.errors import ForbiddenError
 from aligner_proxy.policy import resolver as module
 from aligner_proxy.policy.config import load
 from aligner_proxy.policy.resolver import SETTINGS, PolicyResolver, RequestFacts, value_of
-from aligner_proxy.policy.schema import Grants, OnErrorByClass, PolicyFile, Route, Settings, Tenant
-from aligner_proxy.types import FailureClass, FailurePolicy, GateRule, Mode, OnError, Policy
+from aligner_proxy.policy.schema import Grants, OnErrorByClass, OnSkipByReason, PolicyFile, Route, Settings, Tenant
+from aligner_proxy.types import (
+    GOVERNED_SKIPS,
+    FailureClass,
+    FailurePolicy,
+    GateRule,
+    Mode,
+    OnError,
+    OnSkip,
+    Policy,
+)
 
 FILE = """\
 defaults: {deadline_s: 1, caution: 1}
@@ -202,6 +211,7 @@ def test_what_follows_a_failure_is_said_class_by_class() -> None:
         "gate": "retry",
         "invalid_output": "block",
         "bug": "block",
+        "unjudged": "block",
     }
     assert policy.after_retry is OnError.BLOCK
     origins = dict(policy.origins)
@@ -303,11 +313,46 @@ def test_no_two_tenants_share_a_namespace() -> None:
     assert RequestFacts(team_id="t", key_hash="a").namespace == RequestFacts(team_id="t", key_hash="b").namespace
 
 
+def test_what_follows_a_skip_is_set_reason_by_reason() -> None:
+    file = PolicyFile.model_validate(
+        {
+            "defaults": {"on_skip": {"logprobs": "block"}},
+            "routes": [{"match": {"model": "all"}, "on_skip": "judge"}, {"match": {}, "on_skip": {"refusal": "judge"}}],
+        }
+    )
+    resolver = PolicyResolver(file)
+    every = resolver.resolve(RequestFacts("all")).on_skip
+    assert {every.of(reason) for reason in GOVERNED_SKIPS} == {OnSkip.JUDGE}
+    some = resolver.resolve(RequestFacts("gpt")).on_skip
+    set_here = {reason.value: some.of(reason) for reason in GOVERNED_SKIPS if some.of(reason) is not OnSkip.PASSTHROUGH}
+    assert set_here == {"logprobs": OnSkip.BLOCK, "refusal": OnSkip.JUDGE, "tool_calls": OnSkip.JUDGE}
+    assert some.of("mode_off") is some.of(None) is OnSkip.PASSTHROUGH
+
+
+def test_where_objectives_are_enforced_every_answer_is_to_be_judged() -> None:
+    file = PolicyFile.model_validate(
+        {
+            "defaults": {"on_skip": {"truncated": "passthrough"}},
+            "tenants": [{"match": {"team": "a"}, "enforce": ["harmless"]}, {"match": {"team": "b"}}],
+        }
+    )
+    resolver = PolicyResolver(file)
+    enforced = resolver.resolve(RequestFacts("gpt", team_id="a"))
+    judged = {reason.value for reason in GOVERNED_SKIPS if enforced.on_skip.of(reason) is OnSkip.JUDGE}
+    assert judged == {reason.value for reason in GOVERNED_SKIPS} - {"truncated"}
+    assert "enforced" in dict(enforced.origins)["on_skip.logprobs"]
+    assert dict(enforced.origins)["on_skip.truncated"].endswith("(defaults)")
+    assert resolver.resolve(RequestFacts("gpt", team_id="b")).on_skip.of("logprobs") is OnSkip.PASSTHROUGH
+    by_key = resolver.resolve(RequestFacts("gpt", key_settings={"enforce": ["harmless"]}))
+    assert by_key.on_skip.of("logprobs") is OnSkip.JUDGE
+
+
 def test_settings_of_file_and_policy_are_the_same() -> None:
     plain = {name for name in SETTINGS if "." not in name}
-    assert {*plain, "on_error"} == set(Settings.model_fields)
+    assert {*plain, "on_error", "on_skip"} == set(Settings.model_fields)
     assert plain <= set(Policy.__dataclass_fields__)
     assert set(OnErrorByClass.model_fields) == set(FailurePolicy.__dataclass_fields__) == set(map(str, FailureClass))
+    assert set(OnSkipByReason.model_fields) == set(map(str, GOVERNED_SKIPS))
     for model in (Route, Tenant, Grants):
         assert issubclass(model, Settings)
 

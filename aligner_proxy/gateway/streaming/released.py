@@ -59,8 +59,8 @@ class ReleasedStream(StreamQueue[StreamingCorrection]):
 
     def _ready(self) -> list[object]:
         for text in self._texts.values():
-            if text.failed:
-                self._corrector.refuse(text.outcome())
+            if (outcome := text.stopped) is not None:
+                self._corrector.refuse(outcome)
         ready: list[object] = []
         while self._queue and _decided(self._queue[0]):
             item, has_text = self._item(self._queue.popleft())
@@ -74,6 +74,7 @@ class ReleasedStream(StreamQueue[StreamingCorrection]):
             return queued.item()
         except NotPutIn:
             self._lost = True
+            self._corrector.refuse(Outcome(Status.FAILED, outcomes.INTERNAL, None, self._ledger.policy))
             return queued.event.item, bool(queued.places)
 
     async def _settle(self, *, finished: bool) -> None:

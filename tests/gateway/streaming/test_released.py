@@ -35,8 +35,10 @@ from aligner_proxy.types import (
     JsonStrings,
     Objective,
     OnError,
+    OnSkip,
     Outcome,
     Policy,
+    SkipPolicy,
     Status,
     StreamMode,
     Turn,
@@ -254,8 +256,9 @@ async def test_choices_are_released_each_by_itself() -> None:
 TOOL = {"tool_calls": [{"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]}
 
 
-async def test_a_tool_call_lets_the_rest_pass_at_once() -> None:
-    made, ledger = stream(SegmentEngine(score, milder))
+async def test_where_tool_calls_pass_one_lets_the_rest_pass_at_once() -> None:
+    passing = replace(POLICY, on_skip=SkipPolicy(tool_calls=OnSkip.PASSTHROUGH))
+    made, ledger = stream(SegmentEngine(score, milder), policy=passing)
     forever = asyncio.Event()
 
     async def endless() -> AsyncIterator[object]:
@@ -273,6 +276,15 @@ async def test_a_tool_call_lets_the_rest_pass_at_once() -> None:
     forever.set()
     await task
     assert ledger.reason == "tool_calls"
+
+
+async def test_text_beside_a_tool_call_is_judged() -> None:
+    made, ledger = stream(SegmentEngine(score, milder))
+    items = [chunk("It is so. "), chunk(**TOOL), chunk("You fool."), chunk(why="tool_calls")]
+    got = await played(made, flow(items))
+    assert chat_text(got).strip() == "It is so."
+    assert sum(item is items[1] for item in got) == 1
+    assert (ledger.status, ledger.reason) == (Status.CORRECTED, None)
 
 
 @pytest.mark.parametrize(
