@@ -130,7 +130,7 @@ FEATURES = (
     Feature("several texts", "parts", CORRECTED, only=_only(responses="gpt", messages="claude")),
     Feature("several messages", "messages", CORRECTED, only=_only(responses="gpt", messages="gpt")),
     Feature("tools offered, none called", "rude", CORRECTED, TOOLS, NOT_TEXT),
-    Feature("tools called beside text", "tools", "tool_calls", TOOLS, NOT_TEXT),
+    Feature("tools called beside text", "tools", CORRECTED, TOOLS, NOT_TEXT),
     Feature("tools called, no text", "call", "tool_calls", TOOLS, NOT_TEXT),
     Feature("tool result in the conversation", "rude", CORRECTED, CALLED, NOT_TEXT),
     Feature("the upstream's own search", "search", CORRECTED, only=_only(responses="gpt", messages="claude")),

@@ -19,7 +19,7 @@ RUDE = "The capital of France is Paris. You are an idiot for asking. It lies on 
 JSON_MODE = {"response_format": {"type": "json_object"}}
 
 SKIPPED: list[tuple[str, str, dict[str, Any]]] = [
-    ("tools", "tool_calls", {}),
+    ("call", "tool_calls", {}),
     ("json", "structured_output", JSON_MODE),
     (
         "rude",
@@ -61,6 +61,17 @@ def test_the_official_client_needs_nothing_but_a_base_url(gateway: Any) -> None:
         stream = client.chat.completions.create(model="gpt", messages=messages, stream=True)
         streamed = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
     assert whole.choices[0].message.content == streamed == KIND
+
+
+@pytest.mark.parametrize("model", ["gpt", "claude"])
+def test_text_beside_a_tool_call_is_corrected_and_the_call_stays(gateway: Any, plain: Any, model: str) -> None:
+    ours, theirs = (proxy.chat("tools", model=model).json()["choices"][0] for proxy in (gateway, plain))
+    assert (ours["message"].pop("content"), theirs["message"].pop("content")) == (KIND, RUDE)
+    assert [call["function"] for call in ours["message"]["tool_calls"]] == [
+        call["function"] for call in theirs["message"]["tool_calls"]
+    ]
+    assert ours["finish_reason"] == theirs["finish_reason"] == "tool_calls"
+    assert gateway.chat_stream("tools", model=model).text() == KIND
 
 
 @pytest.mark.parametrize("model", ["gpt", "claude"])

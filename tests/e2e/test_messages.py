@@ -21,7 +21,6 @@ RUDE = "The capital of France is Paris. You are an idiot for asking. It lies on 
 JSON_MODE = {"output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}}}
 
 SKIPPED: list[tuple[str, str, dict[str, Any]]] = [
-    ("tools", "tool_calls", {}),
     ("call", "tool_calls", {}),
     ("json", "structured_output", JSON_MODE),
     ("cited", "annotations", {}),
@@ -35,10 +34,8 @@ SKIPPED: list[tuple[str, str, dict[str, Any]]] = [
     ("rude", "mode_off", {"model": "off"}),
     ("rude", "no_objectives", {"model": "bare"}),
     ("rude", "not_sampled", {"model": "unsampled"}),
-    ("tools", "tool_calls", {"model": "gpt"}),
     ("refusal_field", "refusal", {"model": "gpt"}),
     ("length", "truncated", {"model": "gpt"}),
-    ("tools", "tool_calls", {"model": "vllm"}),
     ("filter", "refusal", {"model": "vllm"}),
 ]
 
@@ -60,6 +57,14 @@ def shapes(stream: Streamed) -> Any:
         if event.get("delta", {}).get("type") == "text_delta":
             event["delta"]["text"] = ""
     return events
+
+
+@pytest.mark.parametrize("model", MESSAGES_MODELS)
+def test_text_beside_a_tool_call_is_corrected(gateway: Any, plain: Any, model: str) -> None:
+    ours, theirs = (proxy.message("tools", model=model).json() for proxy in (gateway, plain))
+    assert (texts(ours), texts(theirs)) == ([KIND], [RUDE])
+    assert [block["type"] for block in ours["content"]] == [block["type"] for block in theirs["content"]]
+    assert told(gateway.message_stream("tools", model=model)) == [KIND]
 
 
 @pytest.mark.parametrize("model", MESSAGES_MODELS)

@@ -22,7 +22,6 @@ RUDE = "The capital of France is Paris. You are an idiot for asking. It lies on 
 JSON_MODE = {"text": {"format": {"type": "json_object"}}}
 
 SKIPPED: list[tuple[str, str, dict[str, Any]]] = [
-    ("tools", "tool_calls", {}),
     ("call", "tool_calls", {}),
     ("json", "structured_output", JSON_MODE),
     ("cited", "annotations", {}),
@@ -38,7 +37,6 @@ SKIPPED: list[tuple[str, str, dict[str, Any]]] = [
     ("rude", "mode_off", {"model": "off"}),
     ("rude", "no_objectives", {"model": "bare"}),
     ("rude", "not_sampled", {"model": "unsampled"}),
-    ("tools", "tool_calls", {"model": "claude"}),
     ("cited", "annotations", {"model": "claude"}),
     ("length", "truncated", {"model": "claude"}),
     ("refuse", "filtered", {"model": "claude"}),
