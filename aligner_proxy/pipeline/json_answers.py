@@ -78,8 +78,12 @@ class JsonAnswer:
 class JudgedForm(JsonAnswer):
     """A wrapper that judges all strings of a JSON answer, or the whole text of another form that the request bound.
 
-    The strings are scored as one text, and those with a flagged segment are corrected.
+    `scorer` scores the strings as one text; those with a flagged segment are corrected.
     """
+
+    def __init__(self, inner: Inner, exchange: Exchange, scorer: Inner) -> None:
+        super().__init__(inner, exchange)
+        self._scorer = scorer
 
     async def correct(self, answer: str, policy: Policy) -> Corrected:
         """The correction of the answer; raises `AnswerTooLong` if too many strings are to be corrected."""
@@ -89,8 +93,9 @@ class JudgedForm(JsonAnswer):
         if not literals:
             return Corrected(Correction(answer), None, Verdict(answer, None, 0, ()))
         overview = None
-        if len(literals) > 1 and await self._inner.has_detector(policy):
-            overview = await self._inner.correct(_BREAK.join(text.text for text in literals), scored(policy))
+        if len(literals) > 1 and await self._scorer.has_detector(policy):
+            joined = _BREAK.join(literal.text for literal in literals)
+            overview = await self._scorer.correct(joined, replace(policy, score_only=True))
             literals = _flagged(literals, overview.correction.segments)
         if len(literals) > MOST_JSON_TEXTS:
             raise AnswerTooLong(f"{len(literals)} strings of a JSON answer are to be corrected")
@@ -104,11 +109,6 @@ class JudgedForm(JsonAnswer):
             return corrected
         dropped = (SCHEMA,) * verdict.edits
         return replace(corrected, verdict=Verdict(answer, gate_reason(dropped, changed=False), verdict.edits, dropped))
-
-
-def scored(policy: Policy) -> Policy:
-    """The policy under which a text is only scored."""
-    return replace(policy, score_only=True)
 
 
 def _flagged(literals: Sequence[Literal], segments: Sequence[SegmentScore]) -> list[Literal]:

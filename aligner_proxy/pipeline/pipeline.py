@@ -121,7 +121,7 @@ class Pipeline:
         inside = _TextCorrection(self, replace(exchange, inner=True), policy, deadline, None)
         wrapped = self.extensions.wrap(policy, inside)
         every_string = policy.on_skip.structured_output is OnSkip.JUDGE
-        return JudgedForm(wrapped, exchange) if every_string else JsonAnswer(wrapped, exchange)
+        return JudgedForm(wrapped, exchange, inside) if every_string else JsonAnswer(wrapped, exchange)
 
     def _outcome(self, exchange: Exchange, policy: Policy, corrected: Corrected, *, structured: bool) -> Outcome:
         """The outcome of a correction, with what extensions report of it."""

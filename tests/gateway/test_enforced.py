@@ -139,8 +139,9 @@ def chunks(message: dict[str, Any], choice: dict[str, Any], text: str) -> list[M
 @pytest.mark.parametrize("mode", ["hold", "sentence"])
 @pytest.mark.parametrize("beside", BESIDE)
 @pytest.mark.parametrize("content", ["text", "JSON", "surrogate"])
+@pytest.mark.parametrize("form", [None, "json_object"])
 async def test_streams_are_corrected_whatever_stands_beside_the_text(
-    guard: AlignerGuardrail, mode: str, beside: str, content: str
+    guard: AlignerGuardrail, mode: str, beside: str, content: str, form: str | None
 ) -> None:
     engine = SegmentEngine(lambda text: 2.0 if "fool" in text else -2.0, lambda _: "")
     guard.pipeline = Pipeline(engine, extensions=guard.pipeline.extensions)
@@ -152,8 +153,15 @@ async def test_streams_are_corrected_whatever_stands_beside_the_text(
         for item in chunks(message, choice, CONTENTS[content]):
             yield item
 
-    request = data(mode)
-    items = [item async for item in guard.async_post_call_streaming_iterator_hook(user(), upstream(), request)]
+    request = data(mode) | ({"response_format": {"type": form}} if form else {})
+    items: list[Any] = []
+    stream = guard.async_post_call_streaming_iterator_hook(user(), upstream(), request)
+    if form and content != "JSON":  # no text can be edited so that it meets a form which it does not meet
+        with pytest.raises(Blocked, match="gate_json_schema"):
+            items += [item async for item in stream]
+        assert items == []
+        return
+    items += [item async for item in stream]
     text = chat_text([item for item in items if not isinstance(item, bytes)])
     assert "fool" not in text
     assert "coat" in text
