@@ -11,7 +11,13 @@ from typing import Any
 import httpx
 
 MASTER_KEY = "sk-e2e-7f3Qm2Vx9LtB4wZkR8sYpD6n"
-KEYS = {"acme": "key-acme-1", "other": "key-other-1", "vip": "key-vip-1", "metered": "key-metered-1"}
+KEYS = {
+    "acme": "key-acme-1",
+    "other": "key-other-1",
+    "vip": "key-vip-1",
+    "metered": "key-metered-1",
+    "strict": "key-strict-1",
+}
 """The keys of the keys file by their alias."""
 
 

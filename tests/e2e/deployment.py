@@ -40,6 +40,7 @@ TENANTS = [
         "deny": ["harmless", "concise"],
         "quota": 0,
     },
+    {"match": {"team": "strict"}, "name": "strict", "enforce": ["harmless"], "on_error": "block"},
 ]
 
 

@@ -83,6 +83,42 @@ def test_no_body_escapes_the_aligner(attack: Attack, stream: bool, tenants: Any)
         assert got.headers["x-aligner-objectives"].startswith("harmless")
 
 
+SKIPS = rows(
+    ("live-skip-tools", "client", "lets the answer call a tool beside its text", CORRECTED, ("tools", {})),
+    ("live-skip-length", "client", "lets the answer be cut off", CORRECTED, ("length", {"max_tokens": 9})),
+    ("live-skip-filter", "upstream", "says that its filter ended the answer", CORRECTED, ("filter", {})),
+    ("live-skip-cited", "upstream", "adds a citation", CORRECTED, ("cited", {})),
+    ("live-skip-logprobs", "client", "asks for token probabilities", CORRECTED, ("rude", {"logprobs": True})),
+    (
+        "live-skip-json",
+        "client",
+        "asks for JSON",
+        CORRECTED,
+        ("rude", {"response_format": {"type": "json_object"}}),
+    ),
+    (
+        "live-skip-schema",
+        "client",
+        "asks for JSON of a schema that no edit meets",
+        CORRECTED,
+        ("rude", {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": False}}}),
+    ),
+    ("live-skip-surrogate", "client", "half a letter in the question", CORRECTED, ("rude \ud800", {})),
+    ("live-skip-surrogate-system", "client", "half a letter in a role", CORRECTED, ("rude", {"user": "\udfff"})),
+)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("attack", SKIPS)
+def test_nothing_turns_an_enforced_correction_off(attack: Attack, stream: bool, tenants: Any) -> None:
+    question, more = attack.payload
+    got = tenants["strict"].chat(question, stream=stream, **more)
+    assert INSULT not in got.text
+    assert got.status_code in (httpx.codes.OK, httpx.codes.SERVICE_UNAVAILABLE), got.text
+    if got.status_code == httpx.codes.OK:
+        assert "Paris" in got.text
+
+
 HEADERS = rows(
     (
         "live-header-status",
