@@ -111,9 +111,8 @@ def compute() -> Iterator[Finding]:
     try:
         report = probe()
     except (subprocess.SubprocessError, ValueError, OSError) as error:
-        yield Finding(
-            "torch", Verdict.FAULT, f"does not run here ({type(error).__name__})", "pip install torch==2.13.0"
-        )
+        fix = "pip install --require-hashes --no-deps -r requirements-torch.lock"
+        yield Finding("torch", Verdict.FAULT, f"does not run here ({type(error).__name__})", fix)
         return
     yield Finding("torch", Verdict.OK, f"{report['torch']} on {_device(report)}")
     works = report["nf4_works"]
