@@ -4,8 +4,8 @@ Mistakes that LiteLLM would report late or not at all are refused here in one se
 environment, with variables that make it work offline where they are unset; the engine gets only what it needs of it.
 
 On SIGHUP both are replaced without a gap. The port is ours, so that two LiteLLMs can listen on it one after the other;
-each generation has an engine of its own behind a socket of its own, and a link with the socket's usual name is for other
-tools.
+each generation has an engine of its own behind a socket of its own, and a link with the socket's usual name is for
+other tools.
 """
 
 from __future__ import annotations
