@@ -122,7 +122,15 @@ def settings(given: dict[str, Any], file: Path | None = None) -> Settings:
         aligner = policies.aligner
         from_file = {name: getattr(aligner, name) for name in ("template", "quantization", "dtype", "cache_tokens")}
         from_file |= {"model": config.aligner_model(policies), "adapters": config.aligner_adapters(policies)}
+        if aligner.require_revision:
+            _refuse_unpinned(from_file | given)
     return Settings(**from_file | {name: value for name, value in given.items() if value is not None})
+
+
+def _refuse_unpinned(chosen: dict[str, Any]) -> None:
+    from aligner_proxy.engine.weights import sources
+
+    sources.refuse_unpinned([chosen["model"], *(chosen["adapters"] or {}).values()])
 
 
 def _adapters(given: tuple[str, ...]) -> dict[str, str] | None:

@@ -84,8 +84,11 @@ class EngineReadiness:
     async def _look(self) -> str | None:
         why = await self._engine_fault()
         if why != self._logged:
-            log.warning("not ready: %s", why) if why else log.info("ready again")
             self._logged = why
+            if why:
+                log.warning("not ready: %s", why)
+            else:
+                log.info("ready again")
         return why
 
     async def _engine_fault(self) -> str | None:

@@ -56,6 +56,7 @@ _SOCKET_BYTES = 103
 _LONGEST_SOCKET = "gateway-4194304-9999.sock"
 """The longest name that `serve` gives a socket there: with its process id, and the number of restarts."""
 _KEY_BYTES = 32
+_COMMIT = re.compile(r"@[0-9a-f]{40}$")
 
 Declare = Callable[[bool], Declarations]
 """Returns what installed plugins declare; the argument says whether third-party plugins are included."""
@@ -118,7 +119,7 @@ def _checked(data: Any, source: Source, declare: Declare) -> PolicyFile:
     except ValidationError as error:
         raise explain(error, source, model) from None
     file = unplaced.placed(source, declarations, ())
-    file = unplaced.placed(source, declarations, (*renames, *_missing(file)))
+    file = unplaced.placed(source, declarations, (*renames, *_missing(file), *_unpinned(file)))
     _check_objectives(file)
     _check_aligners(file)
     refuse_unreachable(file)
@@ -192,6 +193,20 @@ def _missing(file: PolicyFile) -> Iterator[str]:
 
 def _needs(place: str, what: str, owner: str) -> str:
     return f"{place}: {what} needs the plugin distribution {owner}, which is not installed; pip install {owner}"
+
+
+def _unpinned(file: PolicyFile) -> Iterator[str]:
+    """Warnings for hub ids without a commit; raises `ConfigError` where the file requires one."""
+    adapters = (("adapters", name) for name in file.aligner.adapters)
+    models = (file.aligner.model, *file.aligner.adapters.values())
+    for path, model in zip((("model",), *adapters), models, strict=True):
+        of_hub = "/" in model and not model.startswith((".", "/", "~"))
+        if engine_at(file).local and of_hub and not _COMMIT.search(model):
+            fix = f"write {model.partition('@')[0]}@COMMIT, its 40 hexadecimal digits (`aligner-proxy pull` prints it)"
+            why = f"{file.source.at('aligner', *path)}: {model} names no commit of the hub"
+            if file.aligner.require_revision:
+                raise ConfigError(f"{why}, and aligner.require_revision asks for one; {fix}")
+            yield f"{why}, which may have other weights tomorrow; {fix}"
 
 
 def _check_objectives(file: PolicyFile) -> None:
