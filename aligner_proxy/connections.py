@@ -11,6 +11,8 @@ be lost. It is answered with `connection: close`, and only a connection that sta
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial
@@ -27,6 +29,8 @@ LEAST_BYTES_PER_S = 8 << 10
 """A body may take a second more for each so many bytes."""
 _REASONS = {408: "Request Timeout", 503: "Service Unavailable"}
 _CLOSE = (b"connection", b"close")
+_LOG_S = 60.0
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,8 @@ class _Waiting:
 
     connections: dict[BoundedProtocol, None] = field(default_factory=dict)
     draining: bool = False
+    logged: float = -math.inf
+    """When it was last logged that all places are taken."""
 
 
 _servers: WeakKeyDictionary[ServerState, _Waiting] = WeakKeyDictionary()
@@ -104,6 +110,7 @@ class BoundedProtocol(H11Protocol):
         """Take the connection if there is a place; the one that has waited longest for its client makes room."""
         super().connection_made(transport)
         if len(self.connections) > self.limits.connections:
+            self._log_full()
             slowest = next(iter(self._server.connections), None)
             if slowest is None:
                 self._close(503)
@@ -153,6 +160,12 @@ class BoundedProtocol(H11Protocol):
     def give_up(self) -> None:
         """Close a connection whose client has not sent what it owes."""
         self._close(None if self._owed is _Owes.NEXT_REQUEST else 408)
+
+    def _log_full(self) -> None:
+        now = self.loop.time()
+        if now - self._server.logged >= _LOG_S:
+            self._server.logged = now
+            log.warning("all %d places are taken: slow clients go, new ones may get 503", self.limits.connections)
 
     def _follow(self) -> None:
         """Start or stop the clock where what the client owes has changed."""

@@ -169,8 +169,9 @@ async def test_a_body_that_is_too_long_is_413(body: bytes) -> None:
             assert (await reader.readline()).startswith(b"HTTP/1.1 413 ")
 
 
-async def test_the_slowest_client_makes_room_and_the_quick_ones_are_served() -> None:
+async def test_the_slowest_client_makes_room_and_the_quick_ones_are_served(caplog: pytest.LogCaptureFixture) -> None:
     async with serving(LONG) as served:
+        caplog.clear()
         slow = [await served.connect(b"POST / HT") for _ in range(LONG.connections)]
         await served.all_known(LONG.connections)
         for _ in range(10):
@@ -178,6 +179,7 @@ async def test_the_slowest_client_makes_room_and_the_quick_ones_are_served() -> 
             assert (await reader.readuntil(b"\r\n\r\n5")).startswith(b"HTTP/1.1 200 ")
             writer.close()
         assert (await slow[0][0].read()).startswith(b"HTTP/1.1 408 ")
+        assert caplog.text.count("all 4 places are taken") == 1
         for _, writer in slow:
             writer.close()
 

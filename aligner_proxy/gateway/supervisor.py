@@ -35,7 +35,8 @@ Ready = Callable[[], Awaitable[None]]
 class Pace:
     """Pauses between restarts in seconds. A child that ran for `stable` starts again with the first pause.
 
-    `grace` is what requests in flight get when all ends, `handover` what they get when a new generation serves already.
+    `grace` is what requests in flight get when all ends, `handover` what they get when a new generation serves already;
+    `start` is what that generation gets to be ready.
     """
 
     first: float = 0.5
@@ -43,6 +44,7 @@ class Pace:
     stable: float = 60.0
     grace: float = 30.0
     handover: float = 600.0
+    start: float = 900.0
 
 
 @dataclass(slots=True)
@@ -219,11 +221,11 @@ class _Supervisor:
         successor = None
         try:
             successor = self._next()
-            async with asyncio.timeout(self._pace.handover):
+            async with asyncio.timeout(self._pace.start):
                 await successor.start_engine(self._pace)
                 await successor.start_gateway()
         except (AlignerProxyError, TimeoutError) as error:
-            why = str(error) or f"not ready after {self._pace.handover:g} s"
+            why = str(error) or f"not ready after {self._pace.start:g} s"
             log.error("restart: refused, the running processes stay: %s", why)  # noqa: TRY400 - the error is a sentence
             if successor is not None:
                 await successor.stop(self._pace.grace, self._pace.grace)

@@ -335,6 +335,7 @@ def test_the_unit_is_hardened_and_starts_commands_that_exist() -> None:
         assert program.endswith("/bin/aligner-proxy")
         asked = parsed(arguments)
     assert (asked["port"], asked["host"]) == (GATEWAY_PORT, "127.0.0.1")
+    assert "ExecReload=/bin/kill -HUP $MAINPID" in UNIT, "SIGHUP is what `serve` replaces its processes on"
     assert service["User"] != "root"
     assert f"ALIGNER_PROXY_HOME=/var/lib/{service['StateDirectory']}" in service["Environment"]
     for name, value in {"ProtectSystem": "strict", "NoNewPrivileges": "yes", "CapabilityBoundingSet": ""}.items():

@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -209,6 +210,21 @@ async def test_a_restart_that_fails_leaves_the_running_processes(
     ]
     assert "gateway2 started" not in lines(log)
     assert not any(map(alive, pids(log)))
+
+
+async def test_a_restart_that_does_not_get_ready_is_given_up(log: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Slow(Generations):
+        def make(self) -> Generation:
+            made = super().make()
+            return Generation(made.engine, never, made.gateway, never) if self.made > 1 else made
+
+    running = asyncio.create_task(supervisor.run(Slow(log).make, replace(QUICK, start=0.3)))
+    await until(started(log, "gateway1"))
+    os.kill(os.getpid(), signal.SIGHUP)
+    await until(lambda: "not ready after 0.3 s" in caplog.text)
+    await until(lambda: not any(map(alive, pids(log)[2:])))
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await running == 0
 
 
 async def test_a_stop_in_the_middle_of_a_restart_leaves_nothing(log: Path) -> None:
