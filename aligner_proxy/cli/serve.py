@@ -83,6 +83,11 @@ class Plan:
     """Which generation of processes this is: one more after each restart."""
 
     @property
+    def is_restart(self) -> bool:
+        """Whether other processes serve while these start."""
+        return self.number > 1
+
+    @property
     def socket(self) -> Path | None:
         """The socket of this generation's engine."""
         return self._socket("engine") if self.starts_engine else None
@@ -267,12 +272,18 @@ def _generation(
     descriptors = [listener.fileno(), probe.fileno()]
     gateway = supervisor.Child("litellm", litellm_command(plan, listener, probe), environment(plan), descriptors)
 
-    async def serving() -> None:
-        with probing:
-            await _until_serving(plan, started=plan.number > 1)
+    def publish() -> None:
         if name is not None and plan.socket is not None:
             files.enter_context(_published(plan.socket, name))
 
+    async def serving() -> None:
+        with probing:
+            await _until_serving(plan)
+        if plan.is_restart:
+            publish()
+
+    if not plan.is_restart:
+        publish()  # nothing answers there, and tools can watch the engine while it loads
     return supervisor.Generation(engine, partial(_until_loaded, plan), gateway, serving)
 
 
@@ -314,6 +325,10 @@ async def _until_loaded(plan: Plan) -> None:
     """Wait until the engine is ready; a model group needs no waiting, it is LiteLLM's own."""
     if plan.engine.kind is Kind.GROUP and not plan.socket:
         return
+    if plan.is_restart and plan.socket:
+        # It may be of a newer version than we are, so it is asked for nothing but whether it is ready.
+        await _until_answered(plan.socket, "/health/ready")
+        return
     engine = HttpEngine(f"unix:{plan.socket}", patience_s=2) if plan.socket else build.open_engine(plan.file)
     where = f"unix:{plan.socket}" if plan.socket else str(plan.engine)
     started = time.monotonic()
@@ -326,18 +341,23 @@ async def _until_loaded(plan: Plan) -> None:
     log.info("engine: %s on %s (%s) ready after %.1f s", about.model, about.device, about.quantization, took)
 
 
-async def _until_serving(plan: Plan, *, started: bool = False) -> None:
+async def _until_serving(plan: Plan) -> None:
     """Log when LiteLLM takes requests; it starts only after the aligner is loaded.
 
-    With `started` it is enough that it answers at all: a policy that blocks is blocked by the LiteLLM before it, too.
+    After a restart it is enough that it answers at all: what it lacks to be ready the LiteLLM before it lacks, too.
     """
-    import httpx
-
     host = "127.0.0.1" if plan.host in {"0.0.0.0", "::"} else plan.host
     base = f"http://[{host}]:{plan.port}" if ":" in host else f"http://{host}:{plan.port}"
-    path = "/health/liveliness" if started else "/health/readiness"
-    transport = httpx.AsyncHTTPTransport(uds=str(plan.probe_socket))
-    async with httpx.AsyncClient(transport=transport, base_url="http://gateway", timeout=30) as client:
+    await _until_answered(plan.probe_socket, "/health/liveliness" if plan.is_restart else "/health/readiness")
+    log.info("ready: %s; point OPENAI_BASE_URL at %s/v1", base, base)
+
+
+async def _until_answered(socket_file: Path, path: str) -> None:
+    """Wait until a child answers 200 on its socket."""
+    import httpx
+
+    transport = httpx.AsyncHTTPTransport(uds=str(socket_file))
+    async with httpx.AsyncClient(transport=transport, base_url="http://child", timeout=30) as client:
 
         async def ask() -> None:
             try:
@@ -346,7 +366,6 @@ async def _until_serving(plan: Plan, *, started: bool = False) -> None:
                 raise EngineUnavailable(str(error)) from None
 
         await _patiently(ask)
-    log.info("ready: %s; point OPENAI_BASE_URL at %s/v1", base, base)
 
 
 async def _patiently(ask: Callable[[], Awaitable[_T]]) -> _T:
