@@ -93,7 +93,7 @@ class BoundedProtocol(H11Protocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.limits = limits
-        self.app = _BoundedExchange(self.app, self)  # type: ignore[assignment]
+        self.app = _BoundedExchange(self.app, self)
         self._server = _servers.setdefault(server_state, _Waiting())
         self._owed = _Owes.NOTHING
         self._since = 0.0
@@ -106,7 +106,7 @@ class BoundedProtocol(H11Protocol):
         """Whether this server takes no further connections."""
         return self._server.draining
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:
         """Take the connection if there is a place; the one that has waited longest for its client makes room."""
         super().connection_made(transport)
         if len(self.connections) > self.limits.connections:
