@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes .venv ready: `scripts/setup.sh gateway` (gateway and demo) or `scripts/setup.sh dev` (also tests, lint, training).
 # Safe to run again: does nothing when ready, goes on after an interruption, rebuilds an environment that is broken.
-# PYTHON names another interpreter. For torch without CUDA where pip would take the CUDA build, point pip at the CPU builds.
+# PYTHON names another interpreter. Everything is installed by hash. Only torch may be the machine's own build (a version
+# like 2.13.0+cpu, from where pip is pointed at): then it is named, and installed by TORCH_SHA256 where that is set.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 profile=${1:-dev}
@@ -17,7 +18,7 @@ die() {
 }
 
 # Ready means made from exactly these files. Stamps are written last: an interrupted run is not taken for a finished one.
-fingerprint() { cat "$(lock_of "$1")" pyproject.toml plugins/pyproject.toml scripts/setup.sh | cksum; }
+fingerprint() { cat "$(lock_of "$1")" requirements-torch.lock pyproject.toml plugins/pyproject.toml scripts/setup.sh | cksum; }
 healthy() { "$venv/bin/python" -c "import pip; $supported" 2>/dev/null; }
 ready() { [ "$(cat "$venv/.ready-$1" 2>/dev/null)" = "$(fingerprint "$1")" ] && healthy; }
 
@@ -50,9 +51,40 @@ pip_install() { # LABEL ARGUMENTS...
     "$venv/bin/python" scripts/pip_install.py "$log" "setup: $label" "$@"
 }
 
+# What pip would take as torch on this machine: nothing is printed where that is the registry's wheel, which our lock file
+# has; else the requirement with the hash that the wheel must have.
+own_torch() {
+    local report=.build/torch-report.json
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --dry-run --ignore-installed --no-deps \
+        --report "$report" "$(grep -oE '^torch==[0-9.]+' requirements-torch.lock)" >>"$log" 2>&1 || return 0
+    "$venv/bin/python" - "$report" "${TORCH_SHA256:-}" <<'EOF'
+import json
+import sys
+
+(torch,) = json.load(open(sys.argv[1]))["install"]
+version = torch["metadata"]["version"]
+if "+" in version:
+    there = torch["download_info"]["archive_info"]["hashes"]["sha256"]
+    print(f"torch=={version} --hash=sha256:{sys.argv[2] or there}")
+EOF
+}
+
+install_torch() {
+    local own
+    own=$(own_torch) || return 1
+    if [ -z "$own" ]; then
+        pip_install "2/3 torch and its CUDA packages from requirements-torch.lock, hashes checked" \
+            --require-hashes --no-deps -r requirements-torch.lock
+        return
+    fi
+    echo "$own" >.build/torch-own.txt
+    [ -n "${TORCH_SHA256:-}" ] || say "${own%% *} is this machine's own build: its hash is in no lock file of ours"
+    pip_install "2/3 $own" --require-hashes --no-deps -r .build/torch-own.txt
+}
+
 install() {
     pip_install "1/3 packages from $(lock_of "$profile"), hashes checked" --require-hashes --no-deps -r "$(lock_of "$profile")" &&
-        pip_install "2/3 torch, the build that pip picks for this machine" torch==2.13.0 &&
+        install_torch &&
         pip_install "3/3 aligner-proxy itself and its plugins, editable" --no-deps --no-build-isolation --editable . --editable ./plugins
 }
 

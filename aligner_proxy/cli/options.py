@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from aligner_proxy.connections import Limits
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.observability import logs
 from aligner_proxy.plugins import registry
@@ -47,6 +48,40 @@ _COMPUTING = (
     click.option("--cache-tokens", type=click.IntRange(min=1024), help="Tokens of KV cache; 16384 when not given."),
     click.option("--threads", type=click.IntRange(min=1), help="CPU threads at most; left to torch when not given."),
 )
+_LIMITS = Limits()
+_CONNECTIONS = (
+    click.option(
+        "--connections",
+        default=_LIMITS.connections,
+        show_default=True,
+        type=click.IntRange(min=1),
+        help="Connections at a time, of each process; then slow clients go, and new ones get 503.",
+    ),
+    click.option(
+        "--head-timeout",
+        "head_s",
+        default=_LIMITS.head_s,
+        show_default=True,
+        type=click.FloatRange(min=0, min_open=True),
+        help="Seconds for the head of a request.",
+    ),
+    click.option(
+        "--body-timeout",
+        "body_s",
+        default=_LIMITS.body_s,
+        show_default=True,
+        type=click.FloatRange(min=0, min_open=True),
+        help="Seconds for its body, and one more for each 8 kB.",
+    ),
+    click.option(
+        "--idle-timeout",
+        "idle_s",
+        default=_LIMITS.idle_s,
+        show_default=True,
+        type=click.FloatRange(min=0, min_open=True),
+        help="Seconds between two requests of a connection.",
+    ),
+)
 
 
 def weight_options(function: F) -> F:
@@ -64,6 +99,18 @@ def aligner_options(function: F) -> F:
     return function
 
 
+def connection_options(function: F) -> F:
+    """Add --connections, --head-timeout, --body-timeout and --idle-timeout."""
+    for option in reversed(_CONNECTIONS):
+        function = option(function)
+    return function
+
+
+def take_limits(given: dict[str, Any]) -> Limits:
+    """The bounds of connections that the options give, taken out of `given`."""
+    return Limits(**{name: given.pop(name) for name in ("connections", "head_s", "body_s", "idle_s")})
+
+
 def settings(given: dict[str, Any], file: Path | None = None) -> Settings:
     """Settings of the weights from flags, then `file` (a policies file), then defaults."""
     before_torch()
@@ -75,7 +122,15 @@ def settings(given: dict[str, Any], file: Path | None = None) -> Settings:
         aligner = policies.aligner
         from_file = {name: getattr(aligner, name) for name in ("template", "quantization", "dtype", "cache_tokens")}
         from_file |= {"model": config.aligner_model(policies), "adapters": config.aligner_adapters(policies)}
+        if aligner.require_revision:
+            _refuse_unpinned(from_file | given)
     return Settings(**from_file | {name: value for name, value in given.items() if value is not None})
+
+
+def _refuse_unpinned(chosen: dict[str, Any]) -> None:
+    from aligner_proxy.engine.weights import sources
+
+    sources.refuse_unpinned([chosen["model"], *(chosen["adapters"] or {}).values()])
 
 
 def _adapters(given: tuple[str, ...]) -> dict[str, str] | None:

@@ -45,7 +45,9 @@ def _fetch(console: Console, chosen: Settings) -> None:
         return
     for name in sources.missing(model):
         console.print(f"fetching [bold]{escape(name)}[/bold]")
-        sources.fetch(name)
+        folder = sources.fetch(name)
+        if "@" not in name:
+            console.print(f"to stay with this version, write {escape(name)}@{escape(folder.name)}")
 
 
 def _prepare(console: Console, chosen: Settings) -> None:

@@ -1,18 +1,26 @@
 """`aligner-proxy serve`: the engine and the LiteLLM proxy, started after all checks.
 
-Mistakes that LiteLLM would report late or not at all are refused here in one sentence. The user's environment is passed
-on unchanged; variables that make LiteLLM work offline are added where they are unset.
+Mistakes that LiteLLM would report late or not at all are refused here in one sentence. LiteLLM gets the user's
+environment, with variables that make it work offline where they are unset; the engine gets only what it needs of it.
+
+On SIGHUP both are replaced without a gap. The port is ours, so that two LiteLLMs can listen on it one after the other;
+each generation has an engine of its own behind a socket of its own, and a link with the socket's usual name is for
+other tools.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import logging
 import os
+import resource
+import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,11 +29,12 @@ import click
 from rich.console import Console
 
 from aligner_proxy.audit import writer
-from aligner_proxy.cli.options import log_option, log_to_stderr
+from aligner_proxy.cli.options import connection_options, log_option, log_to_stderr, take_limits
+from aligner_proxy.connections import Limits
 from aligner_proxy.engine import sockets
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.errors import ConfigError, CorrectionError, EngineFault, EngineMismatch, EngineUnavailable
-from aligner_proxy.gateway import build, supervisor
+from aligner_proxy.gateway import build, litellm_server, supervisor
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
 from aligner_proxy.policy.engine_schema import Backend, Kind
@@ -53,13 +62,13 @@ _UNLESS_SET = {
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A checked configuration: the processes to start. `socket` is None when `serve` starts no engine."""
+    """A checked configuration: the processes to start. `starts_engine` is False when the engine is run elsewhere."""
 
     litellm_file: Path
     policies: Path
     file: PolicyFile
     engine: Backend
-    socket: Path | None
+    starts_engine: bool
     host: str
     port: int
     workers: int
@@ -67,6 +76,29 @@ class Plan:
     """Form of the log lines of all processes; None: text, and LiteLLM's own form."""
     grace: int = 30
     """Seconds for each process to finish its requests after SIGTERM."""
+    handover: int = 600
+    """Seconds for the processes before a restart to finish theirs."""
+    limits: Limits = field(default_factory=Limits)
+    number: int = 1
+    """Which generation of processes this is: one more after each restart."""
+
+    @property
+    def is_restart(self) -> bool:
+        """Whether other processes serve while these start."""
+        return self.number > 1
+
+    @property
+    def socket(self) -> Path | None:
+        """The socket of this generation's engine."""
+        return self._socket("engine") if self.starts_engine else None
+
+    @property
+    def probe_socket(self) -> Path:
+        """The socket on which we alone ask this generation's LiteLLM."""
+        return self._socket("gateway")
+
+    def _socket(self, name: str) -> Path:
+        return config.default_socket().with_name(f"{name}-{os.getpid()}-{self.number}.sock")
 
 
 @click.command("serve")
@@ -75,16 +107,41 @@ class Plan:
 @click.option("--port", default=4000, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 256), help="LiteLLM processes.")
 @click.option("--grace", default=30, show_default=True, type=click.IntRange(min=0), help="Seconds to finish in.")
+@click.option(
+    "--handover",
+    default=600,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Seconds in which the processes before a restart (SIGHUP) finish.",
+)
+@click.option(
+    "--body-mb", default=32, show_default=True, type=click.IntRange(1, 1024), help="Megabytes of a request's body."
+)
+@connection_options
 @log_option
-def command(file: Path, host: str, port: int, workers: int, grace: int, form: str | None) -> None:
-    """Start the aligner engine and the LiteLLM proxy with the guardrail; SIGTERM drains and exits 0."""
+def command(
+    file: Path,
+    host: str,
+    port: int,
+    workers: int,
+    grace: int,
+    handover: int,
+    body_mb: int,
+    form: str | None,
+    **given: Any,
+) -> None:
+    """Start the aligner engine and the LiteLLM proxy; SIGHUP replaces both without a gap, SIGTERM drains them."""
     log_to_stderr(form)
-    checked = replace(plan(file, host, port, workers), log=form or config.log_form(), grace=grace)
-    sys.exit(asyncio.run(_run(checked)))
+    limits = replace(take_limits(given), body_bytes=body_mb << 20)
+    checked = replace(
+        plan(file, host, port, workers), log=form or config.log_form(), grace=grace, handover=handover, limits=limits
+    )
+    with contextlib.closing(sockets.bound(host, port)) as listener:
+        sys.exit(asyncio.run(_run(checked, listener)))
 
 
 def plan(file: Path, host: str, port: int, workers: int) -> Plan:
-    """Check everything before the start; raises `ConfigError` with the fix."""
+    """Check everything before the start or a restart; raises `ConfigError` with the fix."""
     path = file.resolve()
     policies = find_policies(path)
     loaded = registry.load_policies(policies)
@@ -93,12 +150,9 @@ def plan(file: Path, host: str, port: int, workers: int) -> Plan:
     registry.configured(loaded)
     check_class_is_ours(path)
     check_master_key(path)
-    with sockets.tcp(host, port):
-        pass
     engine = config.engine_at(loaded)
     check_engine(path, loaded, engine)
-    socket = _free_socket() if engine.local else None
-    return Plan(path, policies.absolute(), loaded, engine, socket, host, port, workers)
+    return Plan(path, policies.absolute(), loaded, engine, engine.local, host, port, workers)
 
 
 def check_engine(litellm_file: Path, file: PolicyFile, engine: Backend) -> None:
@@ -155,18 +209,6 @@ def _master_key(settings: dict[str, Any]) -> str:
     return os.environ.get(name) or dotenv_values(".env").get(name) or ""
 
 
-def _free_socket() -> Path:
-    """The default socket, or another one beside it when another gateway's engine uses it."""
-    socket = config.default_socket()
-    try:
-        with sockets.unix(socket):
-            return socket
-    except ConfigError:
-        own = socket.with_name(f"engine-{os.getpid()}.sock")
-        log.info("another engine runs on %s, this gateway starts its own on %s", socket, own.name)
-        return own
-
-
 def engine_command(plan: Plan) -> list[str]:
     """Command line of the engine, with the aligner of the policies file."""
     # The engine has to finish a little before it would be killed.
@@ -174,11 +216,11 @@ def engine_command(plan: Plan) -> list[str]:
     return [sys.executable, "-m", "aligner_proxy", "engine", *where]
 
 
-def litellm_command(plan: Plan) -> list[str]:
-    """Command line of LiteLLM, in this interpreter."""
-    start = "from litellm import run_server; run_server()"
+def litellm_command(plan: Plan, *listeners: socket.socket) -> list[str]:
+    """Command line of LiteLLM, in this interpreter, on sockets that it inherits."""
+    ours = ["-m", "aligner_proxy.gateway.litellm_server", litellm_server.settings(listeners, plan.limits)]
     options = ["--config", str(plan.litellm_file), "--host", plan.host, "--port", str(plan.port)]
-    return [sys.executable, "-c", start, *options, "--num_workers", str(plan.workers), "--telemetry", "False"]
+    return [sys.executable, *ours, *options, "--num_workers", str(plan.workers), "--telemetry", "False"]
 
 
 def environment(plan: Plan) -> dict[str, str]:
@@ -194,18 +236,98 @@ def environment(plan: Plan) -> dict[str, str]:
     return {**_UNLESS_SET, **({"JSON_LOGS": "true"} if plan.log == "json" else {}), **os.environ, **ours}
 
 
-async def _run(plan: Plan) -> int:
-    env = environment(plan)
-    engine = supervisor.Child("engine", engine_command(plan), env) if plan.socket else None
-    gateway = supervisor.Child("litellm", litellm_command(plan), env)
-    loaded = partial(_until_loaded, plan)
-    announce = partial(_until_serving, plan)
-    return await supervisor.run(engine, loaded, gateway, announce, supervisor.Pace(grace=plan.grace))
+def engine_environment(plan: Plan) -> dict[str, str]:
+    """What the engine gets of the user's environment: no keys."""
+    return config.engine_environment() | ({config.LOG: plan.log} if plan.log is not None else {})
+
+
+async def _run(first: Plan, listener: socket.socket) -> int:
+    _allow_many_files()
+    numbers = itertools.count(1)
+    name = _free_name()
+    with contextlib.ExitStack() as files:
+
+        def generation() -> supervisor.Generation:
+            number = next(numbers)
+            plan_now = first if number == 1 else _planned_again(first)
+            return _generation(replace(plan_now, number=number), listener, files, name)
+
+        pace = supervisor.Pace(grace=first.grace, handover=first.handover)
+        return await supervisor.run(generation, pace, listener.close)
+
+
+def _planned_again(first: Plan) -> Plan:
+    """The plan for the configuration as it is now; raises `ConfigError`."""
+    again = plan(first.litellm_file, first.host, first.port, first.workers)
+    return replace(again, log=first.log, grace=first.grace, handover=first.handover, limits=first.limits)
+
+
+def _generation(
+    plan: Plan, listener: socket.socket, files: contextlib.ExitStack, name: Path | None
+) -> supervisor.Generation:
+    """The engine and the LiteLLM of a plan. Their socket files are removed with `files` at the latest."""
+    probing = files.enter_context(contextlib.ExitStack())
+    probe = probing.enter_context(sockets.unix(plan.probe_socket))
+    engine = supervisor.Child("engine", engine_command(plan), engine_environment(plan)) if plan.socket else None
+    descriptors = [listener.fileno(), probe.fileno()]
+    gateway = supervisor.Child("litellm", litellm_command(plan, listener, probe), environment(plan), descriptors)
+
+    def publish() -> None:
+        if name is not None and plan.socket is not None:
+            files.enter_context(_published(plan.socket, name))
+
+    async def serving() -> None:
+        with probing:
+            await _until_serving(plan)
+        if plan.is_restart:
+            publish()
+
+    if not plan.is_restart:
+        publish()  # nothing answers there, and tools can watch the engine while it loads
+    return supervisor.Generation(engine, partial(_until_loaded, plan), gateway, serving)
+
+
+@contextlib.contextmanager
+def _published(socket_file: Path, name: Path) -> Iterator[None]:
+    """The engine's socket under the name by which other tools know it, as long as no later one has that name."""
+    sockets.publish(socket_file, name)
+    try:
+        yield
+    finally:
+        sockets.withdraw(socket_file, name)
+
+
+def _free_name() -> Path | None:
+    """The usual name of the engine's socket, unless another engine of this user has it."""
+    name = config.default_socket()
+    try:
+        with sockets.unix(name):
+            return name
+    except ConfigError:
+        if name.exists() and not name.is_socket():
+            raise
+        log.info("another engine runs on %s, this gateway's has no link there", name)
+        return None
+
+
+def _allow_many_files() -> None:
+    """Let our processes have as many descriptors as the system allows them: a request needs three."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = 1 << 16
+    if soft < enough and soft != resource.RLIM_INFINITY:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(
+                resource.RLIMIT_NOFILE, (enough if hard == resource.RLIM_INFINITY else min(hard, enough), hard)
+            )
 
 
 async def _until_loaded(plan: Plan) -> None:
     """Wait until the engine is ready; a model group needs no waiting, it is LiteLLM's own."""
     if plan.engine.kind is Kind.GROUP and not plan.socket:
+        return
+    if plan.is_restart and plan.socket:
+        # It may be of a newer version than we are, so it is asked for nothing but whether it is ready.
+        await _until_answered(plan.socket, "/health/ready")
         return
     engine = HttpEngine(f"unix:{plan.socket}", patience_s=2) if plan.socket else build.open_engine(plan.file)
     where = f"unix:{plan.socket}" if plan.socket else str(plan.engine)
@@ -220,21 +342,30 @@ async def _until_loaded(plan: Plan) -> None:
 
 
 async def _until_serving(plan: Plan) -> None:
-    """Log when LiteLLM takes requests; it starts only after the aligner is loaded."""
-    import httpx
+    """Log when LiteLLM takes requests; it starts only after the aligner is loaded.
 
+    After a restart it is enough that it answers at all: what it lacks to be ready the LiteLLM before it lacks, too.
+    """
     host = "127.0.0.1" if plan.host in {"0.0.0.0", "::"} else plan.host
     base = f"http://[{host}]:{plan.port}" if ":" in host else f"http://{host}:{plan.port}"
-    async with httpx.AsyncClient(base_url=base, trust_env=False, timeout=5) as client:
+    await _until_answered(plan.probe_socket, "/health/liveliness" if plan.is_restart else "/health/readiness")
+    log.info("ready: %s; point OPENAI_BASE_URL at %s/v1", base, base)
+
+
+async def _until_answered(socket_file: Path, path: str) -> None:
+    """Wait until a child answers 200 on its socket."""
+    import httpx
+
+    transport = httpx.AsyncHTTPTransport(uds=str(socket_file))
+    async with httpx.AsyncClient(transport=transport, base_url="http://child", timeout=30) as client:
 
         async def ask() -> None:
             try:
-                (await client.get("/health/readiness")).raise_for_status()
+                (await client.get(path)).raise_for_status()
             except httpx.HTTPError as error:
                 raise EngineUnavailable(str(error)) from None
 
         await _patiently(ask)
-    log.info("ready: %s; point OPENAI_BASE_URL at %s/v1", base, base)
 
 
 async def _patiently(ask: Callable[[], Awaitable[_T]]) -> _T:

@@ -39,8 +39,10 @@ def unix(path: Path) -> Iterator[socket.socket]:
 
 
 def _clear(path: Path) -> None:
-    """Remove a socket file that no process answers on."""
+    """Remove a socket file that no process answers on, and a name of one that is gone."""
     if not path.exists():
+        if path.is_symlink():
+            path.unlink()
         return
     if not path.is_socket():
         raise ConfigError(f"{path} exists and is no socket; choose another --socket")
@@ -59,12 +61,41 @@ def _clear(path: Path) -> None:
 @contextlib.contextmanager
 def tcp(host: str, port: int) -> Iterator[socket.socket]:
     """Listen on host:port. Raises `ConfigError` when it is taken."""
+    with contextlib.closing(bound(host, port)) as listener:
+        listener.listen()
+        yield listener
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket on host:port that does not listen yet; the caller closes it. Raises `ConfigError` when it is taken."""
     try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.create_server(address[:2], family=family)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, *_, address = min(found, key=lambda one: one[0] != socket.AF_INET)
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
     except OSError as error:
         raise ConfigError(
             f"port {port} on {host} cannot be used: {error.strerror}; stop the other process or choose another --port"
         ) from None
-    with contextlib.closing(listener):
-        yield listener
+    return listener
+
+
+def publish(socket_file: Path, name: Path) -> None:
+    """Let `name` stand for a socket file from now on: whoever connects to it reaches that one."""
+    new = name.with_name(f".{name.name}.{os.getpid()}")
+    new.unlink(missing_ok=True)
+    new.symlink_to(socket_file.name)
+    new.replace(name)
+
+
+def withdraw(socket_file: Path, name: Path) -> None:
+    """Remove `name` if it stands for this socket file."""
+    if name.is_symlink() and name.readlink() == Path(socket_file.name):
+        name.unlink()

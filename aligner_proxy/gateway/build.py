@@ -72,14 +72,14 @@ def completions_template(file: PolicyFile, backend: Backend) -> str:
 
     With a scorer, `aligner.model` and `aligner.template` describe the scorer; the editor's form is in its own block.
     """
-    known = sources.KNOWN_TEMPLATES.get(backend.model or "")
+    known = sources.known_template(backend.model or "")
     if backend.template or known:
         return sources.template_of(str(backend), backend.template, known)
     if backend.scorer:
         raise ConfigError("the prompt form of the editor is not known here; set aligner.engine.template")
     model = file.aligner.model
     embedded = manifest.read(sources.EMBEDDED) if model == "embedded" else None
-    known = embedded.template if embedded else sources.KNOWN_TEMPLATES.get(model)
+    known = embedded.template if embedded else sources.known_template(model)
     return sources.template_of(model, file.aligner.template, known)
 
 

@@ -30,6 +30,7 @@ from aligner_proxy.gateway import gc_workaround, litellm_internals, metrics, rel
 from aligner_proxy.gateway.build import build_pipeline
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.disconnect import client_left
+from aligner_proxy.gateway.readiness import EngineReadiness
 from aligner_proxy.gateway.request_facts import facts, forget_wishes, further_models
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.gateway.shadow import Shadows
@@ -79,6 +80,8 @@ class AlignerGuardrail(CustomGuardrail):
             raise RuntimeError(f"aligner-proxy cannot start: {error}") from error
         self._shadows = Shadows(file.shadow.running, file.shadow.waiting)
         self._model = file.aligner.model
+        ready = EngineReadiness(self.pipeline.engine, lambda: self._policies.current.file)
+        litellm_internals.count_in_readiness(ready.reason)
         litellm_internals.watch_clients()
         gc_workaround.between_callbacks()
         litellm_internals.at_shutdown(partial(self._shadows.finish, self._audit_writers.aclose))

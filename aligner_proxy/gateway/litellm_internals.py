@@ -11,6 +11,7 @@ from litellm.litellm_core_utils.served_output_texts import record_served_output_
 from litellm.types.guardrails import GuardrailEventHooks
 from litellm.types.guardrails import Mode as ModeByTag
 
+from aligner_proxy.gateway import readiness
 from aligner_proxy.gateway.disconnect import watch
 
 
@@ -27,6 +28,13 @@ def watch_clients() -> None:
     server = sys.modules.get("litellm.proxy.proxy_server")
     if server is not None:
         watch(server.app)
+
+
+def count_in_readiness(reason: readiness.Reason) -> None:
+    """Let a reason count in the proxy's /health/readiness; does nothing outside the proxy."""
+    server = sys.modules.get("litellm.proxy.proxy_server")
+    if server is not None:
+        readiness.count_in(server.app, reason)
 
 
 def at_shutdown(last: Callable[[], Awaitable[object]]) -> None:

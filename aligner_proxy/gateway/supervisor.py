@@ -1,7 +1,11 @@
-"""Supervisor of the engine and LiteLLM: starts them in order, restarts the engine, drains both.
+"""Supervisor of the engine and LiteLLM: starts them in order, restarts the engine, replaces both, drains both.
 
 LiteLLM starts when the aligner is loaded, so its readiness means that both are ready. When the engine ends it is
 restarted with a growing pause; when LiteLLM ends, everything ends with its status.
+
+On SIGHUP a second generation of both starts beside the first. When it serves, LiteLLM of the first stops accepting and
+finishes its requests, each with the engine that it began with; then its engine ends. A generation that does not get
+ready is stopped again, and the running one stays.
 """
 
 from __future__ import annotations
@@ -16,11 +20,12 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from aligner_proxy.errors import WeightsError
+from aligner_proxy.errors import AlignerProxyError, WeightsError
 
 log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_STDERR = 2
 
 Ready = Callable[[], Awaitable[None]]
 """Returns when the child is ready."""
@@ -28,27 +33,39 @@ Ready = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Pauses between restarts in seconds. A child that ran for `stable` starts again with the first pause."""
+    """Pauses between restarts in seconds. A child that ran for `stable` starts again with the first pause.
+
+    `grace` is what requests in flight get when all ends, `handover` what they get when a new generation serves already;
+    `start` is what that generation gets to be ready.
+    """
 
     first: float = 0.5
     most: float = 30.0
     stable: float = 60.0
     grace: float = 30.0
+    handover: float = 600.0
+    start: float = 900.0
 
 
 @dataclass(slots=True)
 class Child:
-    """Child process in its own session, so that Ctrl-C does not reach it; it ends with this process."""
+    """Child process in its own session, so that Ctrl-C does not reach it; it ends with this process.
+
+    Of our descriptors it inherits `descriptors` alone.
+    """
 
     name: str
     command: Sequence[str]
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    descriptors: Sequence[int] = ()
     process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
         """Start the process; it shares our output."""
         tethered = [sys.executable, "-m", "aligner_proxy.gateway.die_with_parent", str(os.getpid()), *self.command]
-        self.process = await asyncio.create_subprocess_exec(*tethered, env=self.env, start_new_session=True)
+        self.process = await asyncio.create_subprocess_exec(
+            *tethered, env=self.env, start_new_session=True, pass_fds=tuple(self.descriptors)
+        )
         log.info("%s: started (pid %d)", self.name, self.process.pid)
 
     async def wait(self) -> int:
@@ -80,6 +97,51 @@ class Child:
             self.process.send_signal(number)
 
 
+@dataclass(slots=True, eq=False)
+class Generation:
+    """An engine and the LiteLLM that uses it, of one version and configuration.
+
+    `engine` is None if it is run elsewhere.
+    """
+
+    engine: Child | None
+    loaded: Ready
+    gateway: Child
+    serving: Ready
+    keeping: asyncio.Task[None] | None = None
+
+    async def start_engine(self, pace: Pace) -> None:
+        """Start the engine, wait until it is ready, and restart it whenever it ends."""
+        if self.engine is None:
+            await self.loaded()
+            return
+        await self.engine.start()
+        await _ready(self.engine, self.loaded)
+        self.keeping = asyncio.ensure_future(keep_alive(self.engine, pace))
+
+    async def start_gateway(self) -> None:
+        """Start LiteLLM and wait until it serves."""
+        await self.gateway.start()
+        await _ready(self.gateway, self.serving)
+
+    async def stop(self, gateway_grace: float, engine_grace: float) -> None:
+        """Drain LiteLLM, then the engine, which its last requests need."""
+        try:
+            await self.gateway.stop(gateway_grace)
+        finally:
+            if self.keeping is not None:
+                self.keeping.cancel()
+                await asyncio.gather(self.keeping, return_exceptions=True)
+        if self.engine:
+            await self.engine.stop(engine_grace)
+
+    def kill(self) -> None:
+        """SIGKILL for both."""
+        for child in (self.gateway, self.engine):
+            if child is not None:
+                child.kill()
+
+
 async def keep_alive(child: Child, pace: Pace) -> None:
     """Restart a started `child` whenever it ends, with a growing pause; runs until cancelled."""
     pause = pace.first
@@ -94,52 +156,142 @@ async def keep_alive(child: Child, pace: Pace) -> None:
         await child.start()
 
 
-async def run(engine: Child | None, ready: Ready, gateway: Child, announce: Ready, pace: Pace | None = None) -> int:
-    """Run both until a signal or the gateway's end; the exit status. `engine` is None if it is run elsewhere."""
-    pace = pace or Pace()
-    stop = asyncio.Event()
-    with _signals(stop, [child for child in (engine, gateway) if child]):
-        work = asyncio.ensure_future(_work(engine, ready, gateway, announce, pace))
-        signalled = asyncio.ensure_future(stop.wait())
+Make = Callable[[], Generation]
+"""Makes the next generation from the configuration as it is now; raises `ConfigError`."""
+
+
+async def run(make: Make, pace: Pace | None = None, draining: Callable[[], None] = lambda: None) -> int:
+    """Run until a signal or the gateway's end; the exit status. `draining` is called when no successor will come."""
+    supervisor = _Supervisor(make, pace or Pace())
+    with supervisor.signals():
+        work = asyncio.ensure_future(supervisor.work())
+        stopped = asyncio.ensure_future(supervisor.stop.wait())
         try:
-            await asyncio.wait({work, signalled}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
             return work.result() if work.done() else 0
         finally:
+            draining()
             work.cancel()
-            signalled.cancel()
-            await asyncio.gather(work, signalled, return_exceptions=True)
-            await gateway.stop(pace.grace)
-            if engine:
-                await engine.stop(pace.grace)
+            stopped.cancel()
+            await asyncio.gather(work, stopped, return_exceptions=True)
+            await supervisor.stop_all()
 
 
-async def _work(engine: Child | None, ready: Ready, gateway: Child, announce: Ready, pace: Pace) -> int:
-    if engine:
-        await engine.start()
-        await _loaded(engine, ready)
-    else:
-        await ready()
-    await gateway.start()
-    keeping = [asyncio.ensure_future(announce())]
-    if engine:
-        keeping.append(asyncio.ensure_future(keep_alive(engine, pace)))
-    try:
-        return await gateway.wait()
-    finally:
-        for task in keeping:
+class _Supervisor:
+    """The generations that run: the one that serves, one that starts, and those that finish their requests."""
+
+    def __init__(self, make: Make, pace: Pace) -> None:
+        self.stop = asyncio.Event()
+        self._restart = asyncio.Event()
+        self._make = make
+        self._pace = pace
+        self._generations: list[Generation] = []
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    async def work(self) -> int:
+        """Start the first generation and replace it on demand; the status with which the serving LiteLLM ends."""
+        current = self._next()
+        await current.start_engine(self._pace)
+        await current.gateway.start()
+        announcing = asyncio.ensure_future(current.serving())
+        try:
+            while await self._asked_to_restart(current):
+                current = await self._replaced(current) or current
+            return await current.gateway.wait()
+        finally:
+            announcing.cancel()
+            await asyncio.gather(announcing, return_exceptions=True)
+
+    async def _asked_to_restart(self, current: Generation) -> bool:
+        """Wait for a demand to restart; False when LiteLLM ends before that."""
+        ended = asyncio.ensure_future(current.gateway.wait())
+        asked = asyncio.ensure_future(self._restart.wait())
+        try:
+            await asyncio.wait({ended, asked}, return_when=asyncio.FIRST_COMPLETED)
+            return not ended.done()
+        finally:
+            self._restart.clear()
+            for task in (ended, asked):
+                task.cancel()
+            await asyncio.gather(ended, asked, return_exceptions=True)
+
+    async def _replaced(self, current: Generation) -> Generation | None:
+        """The generation that serves now in place of `current`; None if it could not be started."""
+        log.info("restart: a second engine and LiteLLM start beside the running ones")
+        successor = None
+        try:
+            successor = self._next()
+            async with asyncio.timeout(self._pace.start):
+                await successor.start_engine(self._pace)
+                await successor.start_gateway()
+        except (AlignerProxyError, TimeoutError) as error:
+            why = str(error) or f"not ready after {self._pace.start:g} s"
+            log.error("restart: refused, the running processes stay: %s", why)  # noqa: TRY400 - the error is a sentence
+            if successor is not None:
+                await successor.stop(self._pace.grace, self._pace.grace)
+                self._generations.remove(successor)
+            return None
+        leaving = asyncio.ensure_future(self._retire(current))
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
+        return successor
+
+    async def _retire(self, generation: Generation) -> None:
+        """Let a generation finish its requests, and end it."""
+        await generation.stop(self._pace.handover, self._pace.grace)
+        self._generations.remove(generation)
+        log.info("restart: done, the processes before have ended")
+
+    def _next(self) -> Generation:
+        generation = self._make()
+        self._generations.append(generation)
+        return generation
+
+    async def stop_all(self) -> None:
+        """Drain all generations at once."""
+        for task in self._leaving:
             task.cancel()
-        await asyncio.gather(*keeping, return_exceptions=True)
+        await asyncio.gather(*self._leaving, return_exceptions=True)
+        await asyncio.gather(*(one.stop(self._pace.grace, self._pace.grace) for one in self._generations))
+
+    @contextlib.contextmanager
+    def signals(self) -> Iterator[None]:
+        """Signal handlers: SIGHUP replaces; of the others the first drains, a second one kills."""
+        loop = asyncio.get_running_loop()
+
+        def received(number: int) -> None:
+            if self.stop.is_set():
+                for generation in self._generations:
+                    generation.kill()
+            log.info("%s: draining; send it again to kill", signal.Signals(number).name)
+            self.stop.set()
+
+        def hung_up(terminal: bool) -> None:
+            # The same signal says that the terminal has been closed: then nobody wants a second generation.
+            if terminal and not os.isatty(_STDERR):
+                received(signal.SIGHUP)
+            else:
+                self._restart.set()
+
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, received, number)
+        loop.add_signal_handler(signal.SIGHUP, hung_up, os.isatty(_STDERR))
+        try:
+            yield
+        finally:
+            for number in (*_SIGNALS, signal.SIGHUP):
+                loop.remove_signal_handler(number)
 
 
-async def _loaded(engine: Child, ready: Ready) -> None:
-    """Wait until the engine is ready; if it ends before that, it would end again, so it is not restarted."""
+async def _ready(child: Child, ready: Ready) -> None:
+    """Wait until a started child is ready; if it ends before that, it would end again, so it is not restarted."""
     waiting = asyncio.ensure_future(ready())
-    ended = asyncio.ensure_future(engine.wait())
+    ended = asyncio.ensure_future(child.wait())
     try:
         await asyncio.wait({waiting, ended}, return_when=asyncio.FIRST_COMPLETED)
         if ended.done():
             raise WeightsError(
-                f"the engine ended with status {ended.result()} before it was ready; its log above says why. "
+                f"the {child.name} ended with status {ended.result()} before it was ready; its log above says why. "
                 "`aligner-proxy doctor` lists what this machine lacks"
             )
         waiting.result()
@@ -147,24 +299,3 @@ async def _loaded(engine: Child, ready: Ready) -> None:
         waiting.cancel()
         ended.cancel()
         await asyncio.gather(waiting, ended, return_exceptions=True)
-
-
-@contextlib.contextmanager
-def _signals(stop: asyncio.Event, children: Sequence[Child]) -> Iterator[None]:
-    """Signal handlers: the first signal drains, a second one kills."""
-    loop = asyncio.get_running_loop()
-
-    def received(number: int) -> None:
-        if stop.is_set():
-            for child in children:
-                child.kill()
-        log.info("%s: draining; send it again to kill", signal.Signals(number).name)
-        stop.set()
-
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, received, number)
-    try:
-        yield
-    finally:
-        for number in _SIGNALS:
-            loop.remove_signal_handler(number)

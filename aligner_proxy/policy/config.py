@@ -4,6 +4,7 @@ ALIGNER_PROXY_ENGINE (engine address), ALIGNER_PROXY_KEYS (keys file), ALIGNER_P
 and ALIGNER_PROXY_POLICIES (policies file) override the file. ALIGNER_PROXY_SOCKET is the socket of the engine `local`,
 ALIGNER_PROXY_LOG the form of log lines, OTEL_EXPORTER_OTLP_ENDPOINT the address for the engine's traces.
 ALIGNER_PROXY_PLUGINS=off disables third-party plugins, and `aligner.engine.key_env` may name one more variable.
+ALIGNER_PROXY_ENGINE_ENV names further variables that `serve` hands on to the engine, which gets few of them.
 
 A route or tenant that an earlier one hides is refused. That check is sound, not complete: a refused entry can never
 match; a hidden entry with a complex pattern (with [brackets], say) may pass.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -46,11 +48,15 @@ _KEYS = "ALIGNER_PROXY_KEYS"
 _HOME = "ALIGNER_PROXY_HOME"
 _POLICIES = "ALIGNER_PROXY_POLICIES"
 _PLUGINS = "ALIGNER_PROXY_PLUGINS"
+_ENGINE_ENV = "ALIGNER_PROXY_ENGINE_ENV"
 LOG = "ALIGNER_PROXY_LOG"
 LOG_FORMS = ("text", "json")
 # sockaddr_un holds 104 bytes on macOS and 108 on Linux, the closing zero included.
 _SOCKET_BYTES = 103
+_LONGEST_SOCKET = "gateway-4194304-9999.sock"
+"""The longest name that `serve` gives a socket there: with its process id, and the number of restarts."""
 _KEY_BYTES = 32
+_COMMIT = re.compile(r"@[0-9a-f]{40}$")
 
 Declare = Callable[[bool], Declarations]
 """Returns what installed plugins declare; the argument says whether third-party plugins are included."""
@@ -113,7 +119,7 @@ def _checked(data: Any, source: Source, declare: Declare) -> PolicyFile:
     except ValidationError as error:
         raise explain(error, source, model) from None
     file = unplaced.placed(source, declarations, ())
-    file = unplaced.placed(source, declarations, (*renames, *_missing(file)))
+    file = unplaced.placed(source, declarations, (*renames, *_missing(file), *_unpinned(file)))
     _check_objectives(file)
     _check_aligners(file)
     refuse_unreachable(file)
@@ -187,6 +193,20 @@ def _missing(file: PolicyFile) -> Iterator[str]:
 
 def _needs(place: str, what: str, owner: str) -> str:
     return f"{place}: {what} needs the plugin distribution {owner}, which is not installed; pip install {owner}"
+
+
+def _unpinned(file: PolicyFile) -> Iterator[str]:
+    """Warnings for hub ids without a commit; raises `ConfigError` where the file requires one."""
+    adapters = (("adapters", name) for name in file.aligner.adapters)
+    models = (file.aligner.model, *file.aligner.adapters.values())
+    for path, model in zip((("model",), *adapters), models, strict=True):
+        of_hub = "/" in model and not model.startswith((".", "/", "~"))
+        if engine_at(file).local and of_hub and not _COMMIT.search(model):
+            fix = f"write {model.partition('@')[0]}@COMMIT, its 40 hexadecimal digits (`aligner-proxy pull` prints it)"
+            why = f"{file.source.at('aligner', *path)}: {model} names no commit of the hub"
+            if file.aligner.require_revision:
+                raise ConfigError(f"{why}, and aligner.require_revision asks for one; {fix}")
+            yield f"{why}, which may have other weights tomorrow; {fix}"
 
 
 def _check_objectives(file: PolicyFile) -> None:
@@ -331,7 +351,7 @@ def audit_key(file: PolicyFile) -> bytes | None:
 def default_socket() -> Path:
     """The engine's socket for this user and home, in a folder with mode 0700."""
     folder = home() / "run"
-    if len(os.fsencode(folder / "engine.sock")) > _SOCKET_BYTES:
+    if len(os.fsencode(folder / _LONGEST_SOCKET)) > _SOCKET_BYTES:
         tag = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
         folder = Path(tempfile.gettempdir()) / f"aligner-proxy-{os.getuid()}-{tag}"
     _private(folder)
@@ -357,6 +377,37 @@ def log_form() -> str | None:
     if form is not None and form not in LOG_FORMS:
         raise ConfigError(f"{LOG}={short(form)} is neither of {', '.join(LOG_FORMS)}")
     return form
+
+
+# What a process needs to run at all, to find its libraries and its device, to compute, and to send its traces.
+_ENGINE_NAMES = frozenset(
+    [
+        *("HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LD_PRELOAD", "LOGNAME", "LRU_CACHE_CAPACITY", "NO_COLOR"),
+        *("NO_PROXY", "PATH", "SHELL", "SSL_CERT_DIR", "SSL_CERT_FILE", "TERM", "TMPDIR", "TZ", "USER", "VIRTUAL_ENV"),
+        *(_HOME, _PLUGINS, _POLICIES, LOG),
+    ]
+)
+_ENGINE_PREFIXES = (
+    *("ATEN_", "BITSANDBYTES_", "BNB_", "CUBLAS_", "CUDA_", "DNNL_", "DYLD_", "GOMP_", "HF_", "HSA_", "HUGGINGFACE_"),
+    *("KMP_", "LC_", "MALLOC_", "MKL_", "NCCL_", "NUMEXPR_", "NVIDIA_", "OMP_", "ONEDNN_", "OPENBLAS_", "OTEL_"),
+    *("PYTHON", "PYTORCH_", "ROCM_", "ROCR_", "SAFETENSORS_", "TOKENIZERS_", "TORCH", "TRANSFORMERS_", "TRITON_"),
+    "XDG_",
+)
+_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
+
+
+def engine_environment() -> dict[str, str]:
+    """The variables of ours that the engine gets: what it needs to compute, and what ALIGNER_PROXY_ENGINE_ENV names.
+
+    It has no use for the master key, the keys of providers or of the audit store, so it does not have them.
+    """
+    named = frozenset((_env(_ENGINE_ENV) or "").replace(",", " ").split())
+
+    def is_handed_on(name: str) -> bool:
+        usual = name in _ENGINE_NAMES or name.startswith(_ENGINE_PREFIXES)
+        return name in named or (usual and not _SECRET.search(name))
+
+    return {name: value for name, value in os.environ.items() if is_handed_on(name)}
 
 
 def traced() -> bool:

@@ -385,7 +385,9 @@ class Aligner(_Block):
     """Which model corrects, and where it runs."""
 
     model: Annotated[str, Field(min_length=1, max_length=400)] = "embedded"
-    """embedded, a Hugging Face id (owner/name), or a folder that starts with ./ ../ / or ~."""
+    """embedded, a Hugging Face id (owner/name@commit), or a folder that starts with ./ ../ / or ~."""
+    require_revision: Annotated[bool, Field(strict=True)] = False
+    """true: a Hugging Face id without a commit is refused; by default it is a warning."""
     template: Annotated[str, AfterValidator(_template_name)] | None = None
     """hh-rlhf, ultrafeedback, imhi (each also with -vicuna), aligner or aligner-v1; known models set it themselves."""
     quantization: Literal["nf4", "none"] = "nf4"

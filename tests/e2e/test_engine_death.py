@@ -13,6 +13,7 @@ from tests.e2e.answers import ANSWERS
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 DEPLOYMENT = ANSWERS
 
+READINESS = "/health/readiness"
 KIND = "The capital of France is Paris. It lies on the Seine."
 
 
@@ -38,3 +39,24 @@ def test_sigkill_in_mid_request(gateway: Any, plain: Any, engine: Any, stream: b
     engine.start()
     again = gateway.chat(script)
     assert (again.headers["x-aligner-status"], again.json()["choices"][0]["message"]["content"]) == ("corrected", KIND)
+
+
+def test_a_gateway_whose_policies_block_is_not_ready_without_its_engine(gateway: Any, engine: Any) -> None:
+    def readiness() -> int:
+        return int(gateway.http.get(READINESS).status_code)
+
+    def until(status: int) -> None:
+        end = time.monotonic() + 60
+        while readiness() != status:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+
+    until(200)
+    engine.kill()
+    try:
+        until(503)
+        assert gateway.http.get(READINESS).json()["aligner"] in {"engine_unavailable", "breaker_open"}
+        assert gateway.http.get("/health/liveliness").status_code == 200, "a restart of the gateway would not help"
+    finally:
+        engine.start()
+    until(200)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -25,6 +29,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(300)]
 
 WAIT_S = 120.0
 STREAMS = 8
+CLIENTS = 4
+SECRET = "sk-a-key-that-the-engine-does-not-need"
 
 
 @dataclass
@@ -54,6 +60,46 @@ class Served:
         """Process id of the child that was started last under this name."""
         lines = [line for line in self.log.read_text().splitlines() if f"{name}: started (pid " in line]
         return int(lines[-1].rpartition("pid ")[2].rstrip(")"))
+
+
+@dataclass
+class Load:
+    """Clients that ask one question after the other, each on one connection, and everything that went wrong."""
+
+    served: Served
+    stop: threading.Event = field(default_factory=threading.Event)
+    answers: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+    def ask_on(self, number: int) -> None:
+        """One client: streams and whole answers in turn."""
+        headers = {"authorization": f"Bearer {MASTER_KEY}"}
+        with httpx.Client(base_url=self.served.address, headers=headers, timeout=120, trust_env=False) as http:
+            for turn in itertools.count():
+                if self.stop.is_set():
+                    return
+                # Long enough to be in flight when processes are replaced.
+                text = f"drip {number} {turn}" if turn % 4 == 3 else f"hello {number} {turn}"
+                try:
+                    fault = self._fault(http, text, stream=turn % 2 == 1)
+                except httpx.HTTPError as error:
+                    fault = f"{type(error).__name__}: {error}"
+                self.answers += 1
+                if fault:
+                    self.wrong.append(f"{text}: {fault}")
+
+    def _fault(self, http: httpx.Client, text: str, *, stream: bool) -> str:
+        """What is wrong with an answer: it failed, broke off, or was not looked at by the aligner."""
+        body = {"model": "gpt", "stream": stream, "messages": [{"role": "user", "content": text}]}
+        got = http.post("/v1/chat/completions", json=body)
+        if got.status_code != httpx.codes.OK:
+            return f"{got.status_code} {got.text[:200]}"
+        if not stream:
+            status = got.headers["x-aligner-status"]
+            return "" if status in {"corrected", "unchanged"} else f"{status} {got.headers.get('x-aligner-reason')}"
+        whole = got.text.endswith("data: [DONE]\n\n")
+        judged = re.search(r"^: aligner status=(corrected|unchanged)", got.text, re.MULTILINE)
+        return "" if whole and judged else got.text[-300:]
 
 
 def until(true: Callable[[], bool], log: Path) -> None:
@@ -101,8 +147,9 @@ def served(tmp_path: Path, upstream: str, request: pytest.FixtureRequest) -> Ite
     port = free_port()
     log = tmp_path / "serve.log"
     command = ["serve", "--config", str(tmp_path / "litellm.yaml"), "--port", str(port)]
-    command += ["--workers", str(getattr(request, "param", 1))]
-    env = {**os.environ, "ALIGNER_PROXY_HOME": str(tmp_path / "home"), "NO_PROXY": "*"}
+    workers, *options = getattr(request, "param", [1])
+    command += ["--workers", str(workers), *options]
+    env = {**os.environ, "ALIGNER_PROXY_HOME": str(tmp_path / "home"), "NO_PROXY": "*", "UPSTREAM_KEY": SECRET}
     with log.open("wb") as sink:
         process = subprocess.Popen([sys.executable, "-m", "aligner_proxy", *command], stdout=sink, stderr=sink, env=env)
         started = Served(process, f"http://127.0.0.1:{port}", log)
@@ -131,7 +178,7 @@ def test_corrects_restarts_a_killed_engine_and_drains(served: Served) -> None:
     assert gone(served.child("engine"))
 
 
-@pytest.mark.parametrize("served", [1, 2], indirect=True, ids=["one-worker", "two-workers"])
+@pytest.mark.parametrize("served", [[1], [2]], indirect=True, ids=["one-worker", "two-workers"])
 def test_sigterm_loses_no_stream_in_flight(served: Served, upstream: str) -> None:
     """They are still coming in from the upstream, so the engine has to outlive the gateway's last word."""
 
@@ -158,3 +205,74 @@ def test_nothing_is_left_when_serve_is_killed(served: Served) -> None:
     served.process.kill()
     served.process.wait()
     until(lambda: all(map(gone, children)), served.log)
+
+
+@pytest.mark.parametrize("served", [[1], [2]], indirect=True, ids=["one-worker", "two-workers"])
+def test_a_restart_under_load_loses_no_request_and_leaves_none_uncorrected(served: Served) -> None:
+    load = Load(served)
+    engine = served.child("engine")
+    gateway = served.child("litellm")
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        clients = [pool.submit(load.ask_on, number) for number in range(CLIENTS)]
+        try:
+            until(lambda: load.answers >= 2 * CLIENTS, served.log)
+            served.process.send_signal(signal.SIGHUP)
+            until(lambda: "restart: done" in served.log.read_text(), served.log)
+            before = load.answers
+            until(lambda: load.answers >= before + 4 * CLIENTS, served.log)
+        finally:
+            load.stop.set()
+        for client in clients:
+            client.result()
+    assert load.wrong == []
+    assert gone(engine)
+    assert gone(gateway)
+    assert not gone(served.child("engine"))
+    assert not gone(served.child("litellm"))
+    address = Path(served.log.parent / "home" / "run" / "engine.sock").resolve()
+    assert address.name.endswith("-2.sock"), "other tools reach the new engine"
+    served.process.send_signal(signal.SIGTERM)
+    assert served.process.wait(60) == 0
+    assert not list(address.parent.glob("*.sock"))
+
+
+def test_a_restart_into_a_broken_configuration_is_refused_and_changes_nothing(served: Served) -> None:
+    children = [served.child("engine"), served.child("litellm")]
+    policies = served.log.parent / "policies.yaml"
+    policies.write_text("rotues: []\n")
+    served.process.send_signal(signal.SIGHUP)
+    until(lambda: "the running processes stay" in served.log.read_text(), served.log)
+    assert served.ask("hello").headers["x-aligner-status"] in {"corrected", "unchanged"}
+    assert [served.child("engine"), served.child("litellm")] == children
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_the_engine_has_no_keys_in_its_environment(served: Served) -> None:
+    def environment(name: str) -> bytes:
+        return Path(f"/proc/{served.child(name)}/environ").read_bytes()
+
+    assert SECRET.encode() in environment("litellm")
+    assert SECRET.encode() not in environment("engine")
+
+
+SLOW = ["--head-timeout", "2", "--body-timeout", "2", "--connections", "16", "--body-mb", "1"]
+
+
+@pytest.mark.parametrize("served", [[1, *SLOW]], indirect=True)
+def test_slow_clients_are_sent_away_and_the_others_are_served(served: Served) -> None:
+    host, port = served.address.removeprefix("http://").split(":")
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    begun = [b"", b"POST /v1/ch", head, head + b"content-length: 900\r\n\r\n{"]
+    with contextlib.ExitStack() as clients:
+        slow = [clients.enter_context(socket.create_connection((host, int(port)))) for _ in range(64)]
+        for number, client in enumerate(slow):
+            with contextlib.suppress(ConnectionError):  # it has been sent away already
+                client.sendall(begun[number % len(begun)])
+        assert served.ask("hello").headers["x-aligner-status"] in {"corrected", "unchanged"}
+        for client in slow:
+            client.settimeout(WAIT_S)
+            with contextlib.suppress(ConnectionError):
+                assert client.recv(100).startswith((b"HTTP/1.1 408 ", b"HTTP/1.1 503 ")) or not client.recv(1)
+    long = httpx.post(f"{served.address}/v1/chat/completions", content=b"x" * (1 << 21), timeout=60, trust_env=False)
+    assert long.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE
+    assert ready(served)

@@ -213,6 +213,59 @@ def test_missing_and_empty_folders_say_what_to_do(tmp_path: Path) -> None:
         sources.resolve(tmp_path)
 
 
+@pytest.mark.parametrize("files", [{}, None, {"detector.safetensors": "all of it"}], ids=["empty", "none", "no hash"])
+def test_a_manifest_without_hashes_is_refused(adapter: Path, files: dict[str, str] | None) -> None:
+    path = adapter / manifest.MANIFEST
+    told = json.loads(path.read_text())
+    del told["files"]
+    path.write_text(json.dumps(told if files is None else told | {"files": files}))
+    with pytest.raises(WeightsError, match=r"is no manifest of format 1 \(files"):
+        sources.resolve(adapter)
+
+
+@pytest.mark.parametrize("name", [manifest.HEAD, manifest.ADAPTER_WEIGHTS])
+def test_a_file_that_the_manifest_does_not_name_is_refused(adapter: Path, name: str) -> None:
+    path = adapter / manifest.MANIFEST
+    told = json.loads(path.read_text())
+    del told["files"][name]
+    path.write_text(json.dumps(told))
+    with pytest.raises(WeightsError, match=f"has no sha256 of {name}"):
+        sources.resolve(adapter)
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def test_a_hub_id_may_name_a_commit_and_nothing_that_moves(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, object]] = []
+
+    def snapshot(name: str, revision: object = None, **_: object) -> str:
+        asked.append((name, revision))
+        return str(full)
+
+    monkeypatch.setattr(sources.huggingface_hub, "snapshot_download", snapshot)
+    known = "MetaAligner/MetaAligner-UltraFeedback-7B"
+    assert sources.resolve(f"{known}@{COMMIT}").template == "ultrafeedback"
+    assert sources.resolve(known).model == known
+    assert asked == [(known, COMMIT), (known, None)]
+    with pytest.raises(ConfigError, match="main is no commit"):
+        sources.resolve(f"{known}@main")
+
+
+def test_hub_ids_without_a_commit_are_named_also_those_of_bases(
+    adapter: Path, full: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources.huggingface_hub, "snapshot_download", lambda *_, **__: str(full))
+    assert list(sources.unpinned("somebody/aligner")) == ["somebody/aligner"]
+    assert list(sources.unpinned(f"somebody/aligner@{COMMIT}")) == []
+    assert list(sources.unpinned("embedded")) == []
+    path = adapter / manifest.MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base": {"hub": "somebody/base"}}))
+    assert list(sources.unpinned(adapter)) == ["somebody/base"]
+    with pytest.raises(ConfigError, match=r"somebody/base names no commit, and aligner\.require_revision asks for one"):
+        sources.refuse_unpinned(["embedded", adapter])
+
+
 def test_another_wording_of_the_template_is_refused(adapter: Path) -> None:
     path = adapter / manifest.MANIFEST
     path.write_text(json.dumps(json.loads(path.read_text()) | {"template_hash": "0" * 64}))
@@ -304,6 +357,7 @@ def test_aligners_that_cannot_share_a_base_are_named(adapter: Path, full: Path, 
     path.write_text(json.dumps(json.loads(path.read_text()) | {"base": base}))
     with pytest.raises(ConfigError, match=r"aligner 'far' \(elsewhere\) is an adapter over another base than adapter"):
         sources.resolve_all(adapter, None, {"far": elsewhere})
-    (full / manifest.MANIFEST).write_text('{"format": 1, "template": "imhi"}')
+    whole = {"format": 1, "template": "imhi", "files": manifest.hashes(full)}
+    (full / manifest.MANIFEST).write_text(json.dumps(whole))
     with pytest.raises(ConfigError, match=r"aligner 'whole' \(full\) is a full model; .*an engine of its own"):
         sources.resolve_all(adapter, None, {"whole": full})

@@ -11,12 +11,14 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from aligner_proxy.errors import WeightsError
-from aligner_proxy.gateway.supervisor import Child, Pace, run
+from aligner_proxy.errors import ConfigError, WeightsError
+from aligner_proxy.gateway import supervisor
+from aligner_proxy.gateway.supervisor import Child, Generation, Pace, Ready
 
 WAIT_S = 20.0
 QUICK = Pace(first=0.05, most=0.2, stable=60, grace=WAIT_S)
@@ -43,6 +45,11 @@ time.sleep(600)
 def child(log: Path, name: str, *more: str) -> Child:
     """A child that runs CHILD."""
     return Child(name, [sys.executable, "-c", CHILD, str(log), name, *more])
+
+
+async def run(engine: Child | None, loaded: Ready, gateway: Child, serving: Ready, pace: Pace) -> int:
+    """Run one generation; there is no second."""
+    return await supervisor.run(lambda: Generation(engine, loaded, gateway, serving), pace)
 
 
 def lines(log: Path) -> list[str]:
@@ -149,6 +156,98 @@ async def test_somebody_elses_engine_is_only_waited_for(log: Path) -> None:
     assert lines(log) == ["gateway started"]
 
 
+class Generations:
+    """Generations of children named after their number; each is ready when its processes have started."""
+
+    def __init__(self, log: Path, *refusals: Exception | str | None) -> None:
+        self.log = log
+        self.refusals = (None, *refusals)
+        self.made = 0
+
+    def make(self) -> Generation:
+        refusal = self.refusals[self.made] if self.made < len(self.refusals) else None
+        self.made += 1
+        if isinstance(refusal, Exception):
+            raise refusal
+        engine = child(self.log, f"engine{self.made}", *([refusal] if refusal else []))
+        gateway = child(self.log, f"gateway{self.made}")
+
+        def ready(name: str) -> Ready:
+            return never if refusal else lambda: until(started(self.log, name))
+
+        return Generation(engine, ready(engine.name), gateway, ready(gateway.name))
+
+
+async def restarted(log: Path, generations: Generations, *then: Callable[[], bool]) -> int:
+    """Run, ask for a restart when the first generation serves, wait for what follows, and stop."""
+    running = asyncio.create_task(supervisor.run(generations.make, QUICK))
+    await until(started(log, "gateway1"))
+    os.kill(os.getpid(), signal.SIGHUP)
+    for true in then:
+        await until(true)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return await running
+
+
+async def test_a_restart_ends_the_old_processes_when_the_new_ones_serve(log: Path) -> None:
+    assert await restarted(log, Generations(log), lambda: "engine1 stopped" in lines(log)) == 0
+    assert lines(log) == [
+        *("engine1 started", "gateway1 started"),
+        *("engine2 started", "gateway2 started", "gateway1 stopped", "engine1 stopped"),
+        *("gateway2 stopped", "engine2 stopped"),
+    ]
+    assert not any(map(alive, pids(log)))
+
+
+@pytest.mark.parametrize("refusal", [ConfigError("policies.yaml:3: unknown key"), "3"], ids=["config", "engine"])
+async def test_a_restart_that_fails_leaves_the_running_processes(
+    log: Path, refusal: Exception | str, caplog: pytest.LogCaptureFixture
+) -> None:
+    generations = Generations(log, refusal)
+    assert await restarted(log, generations, lambda: "the running processes stay" in caplog.text) == 0
+    assert [line for line in lines(log) if "2" not in line] == [
+        *("engine1 started", "gateway1 started", "gateway1 stopped", "engine1 stopped")
+    ]
+    assert "gateway2 started" not in lines(log)
+    assert not any(map(alive, pids(log)))
+
+
+async def test_a_restart_that_does_not_get_ready_is_given_up(log: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Slow(Generations):
+        def make(self) -> Generation:
+            made = super().make()
+            return Generation(made.engine, never, made.gateway, never) if self.made > 1 else made
+
+    running = asyncio.create_task(supervisor.run(Slow(log).make, replace(QUICK, start=0.3)))
+    await until(started(log, "gateway1"))
+    os.kill(os.getpid(), signal.SIGHUP)
+    await until(lambda: "not ready after 0.3 s" in caplog.text)
+    await until(lambda: not any(map(alive, pids(log)[2:])))
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await running == 0
+
+
+async def test_a_stop_in_the_middle_of_a_restart_leaves_nothing(log: Path) -> None:
+    class Slow(Generations):
+        def make(self) -> Generation:
+            made = super().make()
+            return Generation(made.engine, never, made.gateway, never) if self.made > 1 else made
+
+    assert await restarted(log, Slow(log), started(log, "engine2")) == 0
+    assert sorted(lines(log)[-3:]) == ["engine1 stopped", "engine2 stopped", "gateway1 stopped"]
+    assert not any(map(alive, pids(log)))
+
+
+async def test_the_gateway_of_a_second_generation_decides_how_it_ends(log: Path) -> None:
+    running = asyncio.create_task(supervisor.run(Generations(log).make, QUICK))
+    await until(started(log, "gateway1"))
+    os.kill(os.getpid(), signal.SIGHUP)
+    await until(lambda: "engine1 stopped" in lines(log))
+    os.kill(pids(log)[-1], signal.SIGKILL)
+    assert await running == -signal.SIGKILL
+    assert not any(map(alive, pids(log)))
+
+
 async def test_child_that_ignores_sigterm_is_killed_after_its_grace(log: Path) -> None:
     stubborn = child(log, "gateway", "stubborn")
     await stubborn.start()
@@ -161,12 +260,12 @@ async def test_child_that_ignores_sigterm_is_killed_after_its_grace(log: Path) -
 async def test_nothing_is_left_when_we_are_killed(log: Path) -> None:
     script = f"""
         import asyncio, sys
-        from aligner_proxy.gateway.supervisor import Child, run
+        from aligner_proxy.gateway.supervisor import Child, Generation, run
         sys.argv = ["", {str(log)!r}]
         def child(name): return Child(name, [sys.executable, "-c", {CHILD!r}, {str(log)!r}, name])
         async def now(): pass
         async def never(): await asyncio.sleep(600)
-        asyncio.run(run(child("engine"), now, child("gateway"), never))
+        asyncio.run(run(lambda: Generation(child("engine"), now, child("gateway"), never)))
     """
     with subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)]) as parent:
         with contextlib.ExitStack() as stack:

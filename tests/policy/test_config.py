@@ -395,3 +395,22 @@ def test_the_example_files_are_valid() -> None:
     assert config.load(path).routes
     validate(read(path)[0], config.schema())
     assert path.read_text().startswith("# yaml-language-server: $schema=policies.schema.json\n")
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def test_a_hub_id_without_a_commit_is_a_warning_with_its_line_or_refused(tmp_path: Path) -> None:
+    text = "aligner:\n  model: somebody/aligner\n  adapters: {{legal: somebody/legal@{}}}\n"
+    file = config.loads(text.format(COMMIT), tmp_path / "policies.yaml")
+    (warning,) = file.warnings
+    assert warning.startswith("policies.yaml:2: ")
+    assert "somebody/aligner@COMMIT" in warning
+    with pytest.raises(ConfigError, match=r"policies.yaml:2: .*require_revision asks for one"):
+        config.loads(text.format(COMMIT) + "  require_revision: true\n", tmp_path / "policies.yaml")
+    pinned = text.replace("model: somebody/aligner", f"model: somebody/aligner@{COMMIT}")
+    with pytest.raises(ConfigError, match=r"policies.yaml:3: .*legal@main"):
+        config.loads(pinned.format("main") + "  require_revision: true\n", tmp_path / "policies.yaml")
+    assert config.loads(pinned.format(COMMIT), tmp_path / "policies.yaml").warnings == ()
+    for model in ("embedded", "./folder", "~/models/mine"):
+        assert config.loads(f"aligner: {{model: {model}}}\n", tmp_path / "policies.yaml").warnings == ()

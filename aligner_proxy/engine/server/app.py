@@ -20,7 +20,7 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import uvicorn
@@ -33,7 +33,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from aligner_proxy import connections
 from aligner_proxy.concurrency import cancelled_when, joined, until_closed
+from aligner_proxy.connections import Limits
 from aligner_proxy.engine.api import (
     AlignRequest,
     AlignResponse,
@@ -63,7 +65,7 @@ from aligner_proxy.engine.wire import (
     WireVersionCheck,
     refusal,
 )
-from aligner_proxy.errors import AlignerProxyError, AnswerTooLong, ClientGone, CorrectionError
+from aligner_proxy.errors import AlignerProxyError, AnswerTooLong, ClientGone, CorrectionError, EngineUnavailable
 from aligner_proxy.observability import tracing
 from aligner_proxy.types import Correction
 
@@ -74,9 +76,6 @@ STUCK_S = 300.0
 _RECENTLY_S = 60.0
 logger = logging.getLogger(__name__)
 
-IDLE_S = 60
-"""How long an idle connection is kept: longer than a client keeps it (httpx: 5 s, and so is uvicorn's default), or a
-request that comes just then is lost on a connection that is being closed."""
 _GONE = 499
 _LOOK_S = 0.1
 _LAST_WORDS_S = 2
@@ -143,6 +142,8 @@ def create_app(engine: Engine) -> Starlette:
     """The HTTP form of any engine. It neither starts nor closes it."""
 
     async def info(_: Request) -> Response:
+        if not (await check(engine)).alive:
+            raise EngineUnavailable("the model's thread hangs; restart this engine")
         return JSONResponse(asdict(await engine.info()))
 
     async def align(request: Request) -> Response:
@@ -261,7 +262,7 @@ def _model_routes(engine: Local) -> list[Route]:
     ]
 
 
-def serve(engine: Startable, listener: socket.socket, *, grace_s: int = 25) -> None:
+def serve(engine: Startable, listener: socket.socket, *, grace_s: int = 25, limits: Limits | None = None) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is in flight within `grace_s` and close the engine.
 
     Raises what `engine.start` raised when the aligner cannot be loaded.
@@ -269,17 +270,19 @@ def serve(engine: Startable, listener: socket.socket, *, grace_s: int = 25) -> N
     # uvicorn raises the signals again once it has drained; without these that would end us with a status above 128.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    asyncio.run(_serve(engine, listener, grace_s))
+    # Bodies have a bound of their own, whose refusal the client understands; this one is behind it.
+    bounds = replace(limits or Limits(), body_bytes=2 * MAX_BODY_BYTES)
+    asyncio.run(_serve(engine, listener, grace_s, bounds))
 
 
-async def _serve(engine: Startable, listener: socket.socket, grace_s: int) -> None:
+async def _serve(engine: Startable, listener: socket.socket, grace_s: int, limits: Limits) -> None:
     config = uvicorn.Config(
         create_app(engine),
         log_config=None,
         access_log=False,
         lifespan="off",
         timeout_graceful_shutdown=grace_s + _LAST_WORDS_S,
-        timeout_keep_alive=IDLE_S,
+        **connections.settings(limits),
     )
     server = uvicorn.Server(config)
     starting = asyncio.create_task(_start(engine, server))

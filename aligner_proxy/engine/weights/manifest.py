@@ -26,6 +26,7 @@ _WEIGHT_SUFFIXES = frozenset({".safetensors", ".json", ".model", ".bin"})
 
 Inside = Annotated[str, Field(pattern=r"^[^/\\]+$", max_length=255)]
 """A file of the folder itself."""
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Gguf(BaseModel):
@@ -40,7 +41,7 @@ class Gguf(BaseModel):
 
 
 class Base(BaseModel):
-    """The model that an adapter edits: a hub id (or folder), and the package that carries the same weights."""
+    """The model that an adapter edits: a hub id (owner/name@commit) or folder, and a package with the same weights."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -59,7 +60,7 @@ class Manifest(BaseModel):
     template_hash: str | None = None
     window: int = Field(default=4096, ge=64)
     shift: float = 0.0
-    files: dict[Inside, str] = {}
+    files: Annotated[dict[Inside, Sha256], Field(min_length=1)]
 
 
 def read(folder: Path) -> Manifest | None:
@@ -89,6 +90,14 @@ def _check_template(path: Path, manifest: Manifest) -> None:
         )
 
 
+def verify_all(folder: Path, files: Mapping[str, str], fix: str) -> None:
+    """Compare every file that a model is made of with its sha256; one without any is refused as well."""
+    verify(folder, files, fix)
+    unnamed = [name for name in _model_files(folder) if name not in files and name != MANIFEST]
+    if unnamed:
+        raise WeightsError(f"{folder / MANIFEST} has no sha256 of {', '.join(unnamed)}; {fix}")
+
+
 def verify(folder: Path, files: Mapping[str, str], fix: str) -> None:
     """Compare every named file with its sha256; raises `WeightsError` naming the first that differs, and `fix`."""
     for name, expected in files.items():
@@ -101,8 +110,11 @@ def verify(folder: Path, files: Mapping[str, str], fix: str) -> None:
 
 def hashes(folder: Path) -> dict[str, str]:
     """sha256 of every file in `folder` that a model is made of."""
-    names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.suffix in _WEIGHT_SUFFIXES)
-    return {name: sha256(folder / name) for name in names}
+    return {name: sha256(folder / name) for name in _model_files(folder)}
+
+
+def _model_files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_file() and path.suffix in _WEIGHT_SUFFIXES)
 
 
 def sha256(path: Path) -> str:

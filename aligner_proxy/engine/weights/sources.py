@@ -1,16 +1,17 @@
 """Resolver of an aligner's name (`embedded`, a folder, a Hugging Face id) to files and their identity.
 
-The template comes from the manifest or from a table of exact ids, never from a part of a path. Nothing is downloaded
-here except by `fetch`, which `aligner-proxy pull` calls. Several aligners can share one base in memory: alone, an
-adapter is merged into its base, which is the quickest; together the base is prepared as it is, and each adapter is
-applied beside it (`lora`). No torch.
+The template comes from the manifest or from a table of exact ids, never from a part of a path. A hub id may name the
+commit (owner/name@commit); without one it is whatever the hub had when it was fetched. Nothing is downloaded here
+except by `fetch`, which `aligner-proxy pull` calls. Several aligners can share one base in memory: alone, an adapter is
+merged into its base, which is the quickest; together the base is prepared as it is, and each adapter is applied beside
+it (`lora`). No torch.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +25,8 @@ from aligner_proxy.errors import ConfigError, WeightsError
 from aligner_proxy.types import DEFAULT_ALIGNER
 
 EMBEDDED = Path(__file__).parents[2] / "embedded"
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _TEXT_FILES = ["*.json", "*.model"]
 _DEFAULT_WINDOW = 4096
 
@@ -69,8 +71,51 @@ def resolve(model: str | Path, template: str | None = None) -> Source:
 
 
 def is_hub_id(model: str | Path) -> bool:
-    """Whether `model` is written as owner/name and is no folder here."""
+    """Whether `model` is written as owner/name or owner/name@commit and is no folder here."""
     return isinstance(model, str) and bool(_HUB_ID.fullmatch(model)) and not Path(model).is_dir()
+
+
+def known_template(model: str) -> str | None:
+    """The prompt form of a hub id that is known, whatever the commit."""
+    return KNOWN_TEMPLATES.get(model.partition("@")[0])
+
+
+def unpinned(model: str | Path) -> Iterator[str]:
+    """The hub ids without a commit that `model` consists of: its own, and that of the base which its manifest names."""
+    if is_hub_id(model) and _revision(str(model))[1] is None:
+        yield str(model)
+    base = _manifest_base(model)
+    if base and is_hub_id(base.hub) and _revision(base.hub)[1] is None and not (base.gguf and _package_file(base.gguf)):
+        yield base.hub
+
+
+def refuse_unpinned(models: Iterable[str | Path]) -> None:
+    """Raise `ConfigError` for the first hub id without a commit."""
+    for name in (name for model in models for name in unpinned(model)):
+        raise ConfigError(
+            f"{name} names no commit, and aligner.require_revision asks for one: {name}@COMMIT (`aligner-proxy pull` "
+            "prints it; the base of an adapter stands in its manifest)"
+        )
+
+
+def _manifest_base(model: str | Path) -> manifest.Base | None:
+    try:
+        folder = EMBEDDED if model == "embedded" else _snapshot(str(model)) if is_hub_id(model) else Path(model)
+        described = manifest.read(folder.expanduser())
+    except WeightsError:
+        return None  # not fetched yet, or damaged, which is said where it is loaded
+    return described.base if described else None
+
+
+def _revision(model: str) -> tuple[str, str | None]:
+    """(owner/name, commit). Branches and tags may be moved to other weights, so they are refused."""
+    found = _HUB_ID.fullmatch(model)
+    if found is None:
+        return model, None
+    name, revision = found.groups()
+    if revision is not None and not _COMMIT.fullmatch(revision):
+        raise ConfigError(f"{model}: {revision} is no commit; write its 40 hexadecimal digits, {name}@COMMIT")
+    return name, revision
 
 
 def template_of(model: str, configured: str | None, known: str | None) -> str:
@@ -88,9 +133,9 @@ def _folder(folder: Path, label: str, name: str, template: str | None) -> Source
     if not folder.is_dir():
         raise WeightsError(f"{folder} does not exist; give a folder, a Hugging Face id (owner/name), or embedded")
     described = manifest.read(folder)
-    known = described.template if described else KNOWN_TEMPLATES.get(label)
+    known = described.template if described else known_template(label)
     if described:
-        manifest.verify(folder, described.files, "copy or export the aligner again")
+        manifest.verify_all(folder, described.files, "copy or export the aligner again")
     adapter = folder if (folder / manifest.ADAPTER).exists() else None
     if adapter is None and not (folder / manifest.MODEL).exists():
         raise WeightsError(f"{folder} holds neither {manifest.ADAPTER} nor {manifest.MODEL}; it is no aligner folder")
@@ -149,7 +194,7 @@ def _hub(model: str, template: str | None) -> Source:
     described = manifest.read(snapshot)
     if described or (snapshot / manifest.ADAPTER).exists():
         return _folder(snapshot, model, model, template)
-    name = template_of(model, template, KNOWN_TEMPLATES.get(model))
+    name = template_of(model, template, known_template(model))
     # A snapshot is named by its commit, which already is a hash over everything in it.
     identity = {"hub": model, "commit": snapshot.name}
     return Source(model, Weights(snapshot, None, {}), None, None, name, _DEFAULT_WINDOW, identity)
@@ -157,8 +202,9 @@ def _hub(model: str, template: str | None) -> Source:
 
 def _snapshot(model: str) -> Path:
     """The folder of a model fetched before."""
+    name, commit = _revision(model)
     try:
-        return Path(huggingface_hub.snapshot_download(model, local_files_only=True))
+        return Path(huggingface_hub.snapshot_download(name, revision=commit, local_files_only=True))
     except OSError:
         raise WeightsError(f"{model} is not on this machine; run: aligner-proxy pull {model}") from None
     except HFValidationError as error:
@@ -180,10 +226,12 @@ def missing(model: str) -> Iterator[str]:
 
 def fetch(model: str) -> Path:
     """Download a model, resuming what an earlier call began. Raises `WeightsError` in one sentence."""
+    name, commit = _revision(model)
     try:
-        names = huggingface_hub.list_repo_files(model)
-        weights = "*.safetensors" if any(name.endswith(".safetensors") for name in names) else "*.bin"
-        return Path(huggingface_hub.snapshot_download(model, allow_patterns=[*_TEXT_FILES, weights]))
+        files = huggingface_hub.list_repo_files(name, revision=commit)
+        weights = "*.safetensors" if any(file.endswith(".safetensors") for file in files) else "*.bin"
+        patterns = [*_TEXT_FILES, weights]
+        return Path(huggingface_hub.snapshot_download(name, revision=commit, allow_patterns=patterns))
     except HFValidationError as error:
         raise ConfigError(f"{model!r} is no Hugging Face id: {error}") from None
     except GatedRepoError:

@@ -92,6 +92,15 @@ async def test_a_step_that_does_not_end_is_told_and_then_fatal(
     assert got["/health/ready"][0] == (200 if alive else 503)
 
 
+async def test_a_stuck_engine_does_not_describe_itself_so_that_gateways_see_it(tmp_path: Path) -> None:
+    engine = Slow()
+    async with serving(engine, tmp_path / "e.sock") as client:
+        await client.info()
+        engine.seconds = app.STUCK_S + 1
+        async with bare(tmp_path / "e.sock") as http:
+            assert (await http.get("/info")).status_code == 503
+
+
 async def test_an_idle_engine_does_not_stall_and_a_dead_thread_does() -> None:
     engine = LocalEngine(tiny.aligner)
     assert engine.stalled_s() == 0.0

@@ -1,0 +1,55 @@
+"""Runner of LiteLLM's proxy on sockets that it inherits, with bounds on its connections.
+
+`python -m aligner_proxy.gateway.litellm_server SETTINGS ARGUMENTS...`: SETTINGS is a JSON object with the descriptors
+of the listening sockets and the `Limits`, ARGUMENTS are LiteLLM's own. The sockets outlive the process, so that a
+successor takes what comes in while this one finishes.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
+
+from aligner_proxy import connections
+from aligner_proxy.connections import Limits
+
+
+def settings(listeners: Sequence[socket.socket], limits: Limits) -> str:
+    """SETTINGS for these sockets and limits."""
+    return json.dumps({"sockets": [listener.fileno() for listener in listeners], "limits": asdict(limits)})
+
+
+def serve(listeners: list[socket.socket], limits: Limits, app: str, *, workers: int, **given: Any) -> None:
+    """uvicorn's `run`, on these sockets and with these limits."""
+    config = uvicorn.Config(app, workers=workers, **{**given, **connections.settings(limits)})
+    if config.workers > 1:
+        Multiprocess(config, listeners).run()
+        return
+    server = uvicorn.Server(config)
+    server.run(listeners)
+    if not server.started:
+        sys.exit(STARTUP_FAILURE)
+
+
+def main(arguments: list[str]) -> None:
+    """Run LiteLLM, whose command line ends in uvicorn's `run`."""
+    read = json.loads(arguments[0])
+    listeners = [socket.socket(fileno=descriptor) for descriptor in read["sockets"]]
+    uvicorn.run = partial(serve, listeners, Limits(**read["limits"]))
+    sys.argv = ["litellm", *arguments[1:]]
+    from litellm import run_server  # takes seconds, and this module is imported by every worker
+
+    run_server()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

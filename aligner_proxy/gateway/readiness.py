@@ -1,0 +1,135 @@
+"""The engine in the gateway's readiness: where a policy blocks without an engine, a gateway without one is not ready.
+
+LiteLLM's `/health/readiness` knows nothing of the engine, so a load balancer would send requests to a gateway that
+answers all of them with 503. Where no policy blocks, answers pass without an engine, and the gateway stays ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from itertools import product
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from aligner_proxy.engine.api import Engine
+from aligner_proxy.errors import CorrectionError, EngineUnavailable
+from aligner_proxy.policy.schema import PolicyFile, Settings
+from aligner_proxy.types import METAALIGNER, Mode, OnError
+
+log = logging.getLogger(__name__)
+PATH = "/health/readiness"
+_WAIT_S = 3.0
+"""Less than probes wait: Kubernetes and our `health` give up after 5 s."""
+_T = TypeVar("_T")
+
+Reason = Callable[[], Awaitable[str | None]]
+"""Returns why the gateway is not ready, in one word; None if it is."""
+
+
+def blocks_without_engine(file: PolicyFile) -> bool:
+    """Whether some route, for some tenant of the file, prefers an error to an answer that no engine has seen."""
+    none = Settings()
+    return any(
+        _blocks((file.defaults, route, tenant))
+        for route, tenant in product((*file.routes, none), (*file.tenants, none))
+    )
+
+
+def _blocks(layers: tuple[Settings, ...]) -> bool:
+    """Whether the settings of these layers, later ones before earlier ones, block when the engine is down."""
+    if _last([layer.mode for layer in layers], Mode.ENFORCE) is not Mode.ENFORCE:
+        return False
+    if _last([layer.corrector for layer in layers], METAALIGNER) != METAALIGNER:
+        return False
+    action = _last([layer.on_error.engine_down if layer.on_error else None for layer in layers], OnError.PASSTHROUGH)
+    if action is OnError.RETRY:
+        action = _last([layer.after_retry for layer in layers], OnError.PASSTHROUGH)
+    return action is OnError.BLOCK
+
+
+def _last(values: list[_T | None], default: _T) -> _T:
+    return next((value for value in reversed(values) if value is not None), default)
+
+
+class EngineReadiness:
+    """Whether the engine is there, where the policies file in force needs it. Concurrent probes share one look."""
+
+    def __init__(self, engine: Engine, file: Callable[[], PolicyFile]) -> None:
+        self._engine = engine
+        self._file = file
+        self._needed: tuple[PolicyFile, bool] | None = None
+        self._looking: asyncio.Task[str | None] | None = None
+        self._logged: str | None = None
+
+    async def reason(self) -> str | None:
+        """Why the gateway is not ready; None if it is."""
+        if not self._needs_engine():
+            return None
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look())
+        return await asyncio.shield(self._looking)
+
+    def _needs_engine(self) -> bool:
+        file = self._file()
+        if self._needed is None or self._needed[0] is not file:
+            self._needed = (file, blocks_without_engine(file))
+        return self._needed[1]
+
+    async def _look(self) -> str | None:
+        why = await self._engine_fault()
+        if why != self._logged:
+            self._logged = why
+            if why:
+                log.warning("not ready: %s", why)
+            else:
+                log.info("ready again")
+        return why
+
+    async def _engine_fault(self) -> str | None:
+        try:
+            async with asyncio.timeout(_WAIT_S):
+                await self._engine.info()
+        except TimeoutError:
+            return EngineUnavailable.reason
+        except CorrectionError as error:
+            return error.reason
+        return None
+
+
+class ReadinessMiddleware:
+    """ASGI middleware that answers 503 to LiteLLM's readiness probe when one of `reasons` has a word to say."""
+
+    def __init__(self, app: ASGIApp, reasons: list[Reason]) -> None:
+        self.app = app
+        self._reasons = reasons
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] == "http" and scope["path"].rstrip("/").endswith(PATH):
+            for reason in self._reasons:
+                if (why := await reason()) is not None:
+                    await JSONResponse({"status": "not ready", "aligner": why}, 503)(scope, receive, send)
+                    return
+        await self.app(scope, receive, send)
+
+
+_reasons: WeakKeyDictionary[Any, list[Reason]] = WeakKeyDictionary()
+
+
+def count_in(app: Starlette, reason: Reason) -> None:
+    """Let a reason count in the readiness of `app`; of a running application the middleware stack is replaced."""
+    known = _reasons.get(app)
+    if known is not None:
+        known.append(reason)
+        return
+    _reasons[app] = reasons = [reason]
+    if app.middleware_stack is None:
+        app.add_middleware(ReadinessMiddleware, reasons=reasons)
+    else:
+        app.middleware_stack = ReadinessMiddleware(app.middleware_stack, reasons)

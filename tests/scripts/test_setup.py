@@ -1,0 +1,66 @@
+"""What setup installs, with a Python in .venv that only notes what it is asked: everything by hash."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FILES = ("requirements.lock", "requirements-torch.lock", "pyproject.toml", "plugins/pyproject.toml", "scripts/setup.sh")
+# It reports the version of torch that a test asks for, runs what comes on stdin, and notes every install.
+STUB = """#!{python}
+import json, os, sys
+first, *rest = sys.argv[1:]
+if first == "-":
+    os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+if first == "-m":
+    wheel = {{"metadata": {{"version": os.environ["VERSION"]}},
+             "download_info": {{"archive_info": {{"hashes": {{"sha256": "ab" * 32}}}}}}}}
+    with open(rest[rest.index("--report") + 1], "w") as file:
+        json.dump({{"install": [wheel]}}, file)
+if first == "scripts/pip_install.py":
+    with open("calls", "a") as file:
+        print(json.dumps(rest[2:]), file=file)
+"""
+
+
+def installs(folder: Path, version: str, **env: str) -> tuple[list[list[str]], str]:
+    """The arguments of every `pip install`, and what is said, where pip would take this version of torch."""
+    for name in FILES:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    python = folder / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(STUB.format(python=sys.executable))
+    python.chmod(0o755)
+    done = subprocess.run(
+        ["bash", "scripts/setup.sh", "gateway"],
+        cwd=folder,
+        env={**os.environ, "VERSION": version, **env},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [json.loads(line) for line in (folder / "calls").read_text().splitlines()], done.stderr
+
+
+def test_the_registrys_torch_comes_by_our_hashes(tmp_path: Path) -> None:
+    (packages, torch, ours), said = installs(tmp_path, "2.13.0")
+    assert packages == ["--require-hashes", "--no-deps", "-r", "requirements.lock"]
+    assert torch == ["--require-hashes", "--no-deps", "-r", "requirements-torch.lock"]
+    assert "--no-deps" in ours
+    assert "own build" not in said
+
+
+@pytest.mark.parametrize(("env", "digest"), [({}, "ab" * 32), ({"TORCH_SHA256": "cd" * 32}, "cd" * 32)])
+def test_a_machines_own_torch_is_named_and_comes_by_its_hash(tmp_path: Path, env: dict[str, str], digest: str) -> None:
+    (_, torch, _), said = installs(tmp_path, "2.13.0+cpu", **env)
+    assert torch == ["--require-hashes", "--no-deps", "-r", ".build/torch-own.txt"]
+    assert (tmp_path / ".build" / "torch-own.txt").read_text() == f"torch==2.13.0+cpu --hash=sha256:{digest}\n"
+    assert ("own build" in said) == (not env)
