@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -27,15 +28,18 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, Extensions
 from aligner_proxy.policy import litellm_config
-from aligner_proxy.policy.config import engine_at, known_keys
+from aligner_proxy.policy.config import engine_at, keys_path, known_keys
 from aligner_proxy.policy.engine_schema import Kind
+from aligner_proxy.policy.keys_file import KeyEntry
 from aligner_proxy.policy.litellm_config import find_policies, is_litellm, model_groups
 from aligner_proxy.policy.resolver import PRECEDENCE, PolicyResolver, RequestFacts, entry_name, route_matches
-from aligner_proxy.policy.schema import KeyEntry, PolicyFile, kind_of
+from aligner_proxy.policy.schema import PolicyFile, kind_of
 from aligner_proxy.policy.yaml_file import read
 from aligner_proxy.types import Exchange, GateRule, Objective, Policy, Turn
 
 _DENY = "deny:"
+_SOON = timedelta(days=14)
+_KEY_COLUMNS = ("team", "expires", "models", "routes", "rpm", "max_parallel", "max_body_mb")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +115,13 @@ def command(
     if prompt is not None:
         policy = asyncio.run(_selected(checked, policy, prompt))
     warnings = _warnings(checked, facts, policy)
+    key_settings = _key_settings(checked.keys.get(facts.key_hash or ""))
     gaps = {name: lets_through(on_route) for name, on_route in checked.resolver.by_route(facts)}
     if as_json:
-        click.echo(json.dumps(_as_json(checked, policy, warnings) | {"lets_through": gaps}, indent=2))
+        more = {"key": key_settings, "lets_through": gaps}
+        click.echo(json.dumps(_as_json(checked, policy, warnings) | more, indent=2))
         return
-    _print(Console(), checked, policy)
+    _print(Console(), checked, policy, key_settings)
     _print_notes(Console(), gaps, warnings)
 
 
@@ -190,12 +196,43 @@ def _warnings(checked: _Checked, facts: RequestFacts, policy: Policy) -> list[st
         writer.recorder(checked.policies)
     except ConfigError as error:
         warnings.append(f"{error}; a gateway with this environment does not start")
+    warnings.extend(_key_warnings(checked))
     warnings.extend(_engine_warnings(checked, policy))
     warnings += _unserved(checked)
     warnings += checked.extensions.explain(policy, facts)
     if not policy.objectives:
         warnings.append("no objectives: such an answer is skipped (reason no_objectives)")
     return [*warnings, *checked.gaps]
+
+
+def _key_warnings(checked: _Checked) -> Iterator[str]:
+    """What a gateway refuses now, or soon, of the keys file."""
+    path = keys_path(checked.policies)
+    if path is not None and not path.exists():
+        yield f"{path.name} does not exist: no key of it is accepted"
+    now = datetime.now(UTC)
+    for entry in checked.keys.values():
+        if entry.expired(now):
+            yield f"key {entry.alias} expired at {_moment(entry.expires)} and is refused"
+        elif entry.expired(now + _SOON):
+            yield f"key {entry.alias} expires at {_moment(entry.expires)}"
+        unserved = [
+            name for name in entry.models or () if checked.models is not None and not _serves(checked.models, name)
+        ]
+        if unserved:
+            yield f"key {entry.alias} may call {', '.join(unserved)}, which the model_list does not have"
+
+
+def _key_settings(entry: KeyEntry | None) -> dict[str, Any] | None:
+    """What the keys file says of one key, without its hash; None for a key that is not in it."""
+    if entry is None:
+        return None
+    settings = entry.model_dump(mode="json", include=set(_KEY_COLUMNS), exclude_none=True)
+    return {"alias": entry.alias} | {name: settings[name] for name in _KEY_COLUMNS if settings.get(name)}
+
+
+def _moment(moment: datetime | None) -> str:
+    return "never" if moment is None else moment.isoformat(sep=" ", timespec="minutes")
 
 
 def _engine_warnings(checked: _Checked, policy: Policy) -> list[str]:
@@ -237,6 +274,10 @@ def _rows(settings: Mapping[str, Any], policy: Policy) -> list[tuple[str, str, s
     return rows
 
 
+def _listed(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def _value(value: object) -> str:
     """A value as the policies file has it."""
     return ", ".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)
@@ -269,7 +310,7 @@ def _as_json(checked: _Checked, policy: Policy, warnings: Sequence[str]) -> dict
     }
 
 
-def _print(console: Console, checked: _Checked, policy: Policy) -> None:
+def _print(console: Console, checked: _Checked, policy: Policy, key: Mapping[str, Any] | None) -> None:
     aligner = checked.policies.aligner
     engine = engine_at(checked.policies)
     console.print(f"[green]valid[/]  {escape(str(checked.path))}", soft_wrap=True)
@@ -278,6 +319,13 @@ def _print(console: Console, checked: _Checked, policy: Policy) -> None:
         soft_wrap=True,
     )
     console.print(f"policy [bold]{escape(policy.name)}[/], tenant namespace {escape(policy.tenant)}")
+    if checked.keys:
+        moments = sorted(entry.expires for entry in checked.keys.values() if entry.expires is not None)
+        first = f", {len(moments)} with an end, the first at {_moment(moments[0])}" if moments else ""
+        console.print(f"keys    {len(checked.keys)}{first}", soft_wrap=True)
+    if key is not None:
+        rows = [(name, _listed(value)) for name, value in key.items()]
+        console.print(table(("key of the file", "value"), rows))
     console.print(table(("setting", "value", "from"), _rows(checked.resolver.settings(policy), policy)))
     origins = dict(policy.origins)
     # Values of plugins for each objective, for example its weight.

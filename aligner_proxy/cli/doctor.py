@@ -226,6 +226,9 @@ def policies() -> Iterator[Finding]:
         since = time.strftime("%H:%M:%S", time.localtime(report.since))
         text = f"process {report.pid} uses {report.path} as of {since}"
         where = f"policies of {report.pid}"
+        if report.keys:
+            fix = "fix the keys file, test it with `aligner-proxy check`; the gateway then loads it by itself"
+            yield Finding(where.replace("policies", "keys"), Verdict.NOTE, report.keys, fix)
         if report.refused:
             fix = "fix the file, test it with `aligner-proxy check`; the gateway then loads it by itself"
             yield Finding(where, Verdict.NOTE, f"{text}; the current file is refused: {report.refused}", fix)

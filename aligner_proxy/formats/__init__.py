@@ -21,12 +21,18 @@ _MESSAGES = re.compile(r"/v1/messages/?")
 
 def wire(route: str | None) -> SafeFormat | None:
     """The wire format behind a request route of the proxy."""
-    return next((format_ for pattern, format_ in _WIRES if route and pattern.fullmatch(route)), None)
+    path = _dispatched(route)
+    return next((format_ for pattern, format_ in _WIRES if pattern.fullmatch(path)), None)
 
 
 def stored(route: str | None) -> bool:
     """Whether the route fetches an answer that the upstream kept: which model gave it is known only with the answer."""
-    return route is not None and _STORED.fullmatch(route) is not None
+    return _STORED.fullmatch(_dispatched(route)) is not None
+
+
+def _dispatched(route: str | None) -> str:
+    """The path without a line break at its end, which Starlette overlooks: such a path reaches the same endpoint."""
+    return (route or "").removesuffix("\n")
 
 
 def choices(response: object) -> int:

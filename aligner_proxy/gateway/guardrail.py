@@ -26,7 +26,7 @@ from aligner_proxy.concurrency import cancelled_when
 from aligner_proxy.errors import AlignerProxyError, BadRequest, ClientGone, ForbiddenError, NotPutIn
 from aligner_proxy.formats import Wire, sse
 from aligner_proxy.formats.base import buckets
-from aligner_proxy.gateway import gc_workaround, litellm_internals, metrics, reload
+from aligner_proxy.gateway import body_limits, gc_workaround, litellm_internals, metrics, reload
 from aligner_proxy.gateway.build import build_pipeline
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.disconnect import client_left
@@ -82,6 +82,7 @@ class AlignerGuardrail(CustomGuardrail):
         self._model = file.aligner.model
         ready = EngineReadiness(self.pipeline.engine, lambda: self._policies.current.file)
         litellm_internals.count_in_readiness(ready.reason)
+        body_limits.install()
         litellm_internals.watch_clients()
         gc_workaround.between_callbacks()
         litellm_internals.at_shutdown(partial(self._shadows.finish, self._audit_writers.aclose))

@@ -4,30 +4,81 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from fastapi import Request
 from litellm.litellm_core_utils.served_output_texts import record_served_output_texts, served_stream_output_texts
+from litellm.proxy._types import ProxyErrorTypes, ProxyException, UserAPIKeyAuth
+from litellm.proxy.auth.auth_utils import get_request_route, iter_request_fallback_targets
 from litellm.types.guardrails import GuardrailEventHooks
 from litellm.types.guardrails import Mode as ModeByTag
+from starlette.applications import Starlette
 
 from aligner_proxy.gateway import readiness
 from aligner_proxy.gateway.disconnect import watch
 
+_MOST_FALLBACKS = 32
+_ROOM = 200
+"""Entries of LiteLLM's cache of counters by default."""
+_COUNTERS_OF_A_KEY = 8
+"""Twice what a limited key takes: window, requests, tokens, and requests in flight."""
+
+
+def server() -> Any:
+    """LiteLLM's globals. Importing them takes seconds, except inside the proxy."""
+    from litellm.proxy import proxy_server
+
+    return proxy_server
+
 
 def config_folder() -> Path:
     """Folder of the LiteLLM YAML, to which paths are relative."""
-    from litellm.proxy import proxy_server  # importing it takes seconds, except inside the proxy
-
-    path = proxy_server.user_config_file_path
+    path = server().user_config_file_path
     return Path(path).resolve().parent if path else Path.cwd()
+
+
+async def refuse_other_models(caller: UserAPIKeyAuth, request: Request) -> None:
+    """Raise `ProxyException` for a model, a fallback included, that is not among the caller's.
+
+    LiteLLM checks this itself for its own keys, but for those of a custom_auth only on request.
+    """
+    from litellm.proxy.auth.user_api_key_auth import enforce_key_and_fallback_model_access
+    from litellm.proxy.common_utils.http_parsing_utils import read_request_body
+
+    body = await read_request_body(request)
+    if any(True for _ in islice(iter_request_fallback_targets(body), _MOST_FALLBACKS, None)):
+        kind = ProxyErrorTypes.bad_request_error.value
+        raise ProxyException(f"more than {_MOST_FALLBACKS} fallbacks", kind, "fallbacks", 400)
+    proxy = server()
+    await enforce_key_and_fallback_model_access(
+        valid_token=caller,
+        request_data=body,
+        route=get_request_route(request),
+        request=request,
+        llm_model_list=proxy.llm_model_list,
+        llm_router=proxy.llm_router,
+    )
+
+
+def make_room_for_counters(keys: int) -> None:
+    """Let LiteLLM count so many keys at once; otherwise the counters of some would push out those of others."""
+    cache = server().proxy_logging_obj.internal_usage_cache.dual_cache.in_memory_cache
+    cache.max_size_in_memory = max(cache.max_size_in_memory, _ROOM + _COUNTERS_OF_A_KEY * keys)
+
+
+def application() -> Starlette | None:
+    """The proxy's application; None outside the proxy."""
+    app: Starlette | None = getattr(sys.modules.get("litellm.proxy.proxy_server"), "app", None)
+    return app
 
 
 def watch_clients() -> None:
     """Watch for clients that disconnect; does nothing outside the proxy."""
-    server = sys.modules.get("litellm.proxy.proxy_server")
-    if server is not None:
-        watch(server.app)
+    app = application()
+    if app is not None:
+        watch(app)
 
 
 def count_in_readiness(reason: readiness.Reason) -> None:
@@ -39,16 +90,16 @@ def count_in_readiness(reason: readiness.Reason) -> None:
 
 def at_shutdown(last: Callable[[], Awaitable[object]]) -> None:
     """Run `last` when the proxy has served its last request, before it shuts down."""
-    server = sys.modules.get("litellm.proxy.proxy_server")
-    if server is None:
+    module = sys.modules.get("litellm.proxy.proxy_server")
+    if module is None:
         return
-    before = server.proxy_shutdown_event
+    before = module.proxy_shutdown_event
 
     async def shutdown(*given: Any, **named: Any) -> None:
         await last()
         await before(*given, **named)
 
-    server.proxy_shutdown_event = shutdown  # type: ignore[attr-defined]
+    module.proxy_shutdown_event = shutdown  # type: ignore[attr-defined]
 
 
 def with_pre_call(event_hook: Any) -> Any:

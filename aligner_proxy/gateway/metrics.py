@@ -132,10 +132,10 @@ def breaker(state: State) -> None:
         prometheus.OPENED.inc()
 
 
-def policies(*, refused: bool) -> None:
-    """Count a change of the policies or keys file, and whether it was refused."""
+def policies(*, refused: bool, stale: bool) -> None:
+    """Count a change of the policies or keys file; `stale`: one of them is refused and an older one is in force."""
     prometheus.RELOADS.labels("refused" if refused else "taken").inc()
-    prometheus.REFUSED.set(refused)
+    prometheus.REFUSED.set(stale)
 
 
 def _count_work(outcome: Outcome) -> None:

@@ -4,8 +4,9 @@ A change applies once the files were the same in two checks (the writer is done)
 swapped in one assignment, so readers get the old or the new one, never parts of both. A thread checks the files,
 because reading may be slow and LiteLLM's workers share no signal.
 
-Policies and keys are read and refused together. A refusal, and a change that needs a restart, is logged once, counted,
-and written to the run folder for `aligner-proxy doctor`.
+Keys are read and refused by themselves, so that a mistake in the policies file keeps no revoked key alive; a keys file
+that is gone has no keys. A refusal, and a change that needs a restart, is logged once, counted, and written to the run
+folder for `aligner-proxy doctor`.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from aligner_proxy.errors import AlignerProxyError, ConfigError
 from aligner_proxy.gateway import metrics
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
-from aligner_proxy.policy.config import load_keys
+from aligner_proxy.policy.keys_file import KeyEntry, load_keys
 from aligner_proxy.policy.resolver import PolicyResolver
-from aligner_proxy.policy.schema import KeyEntry, PolicyFile, corrector_names, rule_names
+from aligner_proxy.policy.schema import PolicyFile, corrector_names, rule_names
 from aligner_proxy.policy.yaml_file import short
 
 LOOK_S = 1.0
@@ -46,6 +47,13 @@ _FIXED = ("aligner", "cache", "shadow", "audit", "plugins")
 _PLACE = re.compile(r"[^:\n]+:\d+(?=:)")
 
 
+class Watcher(Protocol):
+    """Watcher of files."""
+
+    def look(self) -> None:
+        """Apply a change that is complete."""
+
+
 class Watched(Generic[_T]):
     """Value that is read again when its files change.
 
@@ -59,7 +67,7 @@ class Watched(Generic[_T]):
         self.current, self._files = read()
         self.refusal: str | None = None
         # Nothing counts as read yet: the files may have changed between being read and being checked.
-        self._applied: Signature = ()
+        self._applied: Signature | None = None
         self._seen = self._signature()
 
     def look(self) -> None:
@@ -70,6 +78,10 @@ class Watched(Generic[_T]):
         # After a refusal the files are read again: a file they name may have been missing.
         if still and (now != self._applied or self.refusal):
             self._apply(now)
+
+    def read_again(self) -> None:
+        """Read at the next look even if no file has changed; `read` may look at other files now."""
+        self._applied = None
 
     def _apply(self, now: Signature) -> None:
         try:
@@ -95,21 +107,20 @@ class Watched(Generic[_T]):
             self.refusal = why
             self._changed(why)
 
-    def keep_looking(self, every_s: float = LOOK_S) -> None:
-        """Check from now on in a thread that ends with this object."""
-        watcher = threading.Thread(
-            target=_look_repeatedly, args=(weakref.ref(self), every_s), name="aligner-proxy-watch", daemon=True
-        )
-        watcher.start()
-
     def _signature(self) -> Signature:
         return tuple(_signed(path) for path in self._files)
 
 
-def _look_repeatedly(watched: weakref.ref[Watched[_T]], every_s: float) -> None:
+def keep_looking(watcher: Watcher, every_s: float = LOOK_S) -> None:
+    """Check from now on in a thread that ends with the watcher."""
+    arguments = (weakref.ref(watcher), every_s)
+    threading.Thread(target=_look_repeatedly, args=arguments, name="aligner-proxy-watch", daemon=True).start()
+
+
+def _look_repeatedly(watcher: weakref.ref[Watcher], every_s: float) -> None:
     pause = threading.Event()
     while not pause.wait(every_s):
-        strong = watched()
+        strong = watcher()
         if strong is None:
             return
         strong.look()
@@ -127,11 +138,45 @@ def _signed(path: Path) -> tuple[int, int, int] | None:
 
 @dataclass(frozen=True, slots=True)
 class ActiveConfig:
-    """The whole configuration for new requests."""
+    """The policies for new requests."""
 
     file: PolicyFile
-    keys: Mapping[str, KeyEntry]
     resolver: PolicyResolver = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientKeys:
+    """The keys of a keys file by sha256."""
+
+    entries: Mapping[str, KeyEntry]
+    path: Path | None
+    missing: bool = False
+    """Whether there is no such file, and therefore no key."""
+
+    @property
+    def fault(self) -> str | None:
+        """What the operator should know about the file."""
+        return f"{self.path.name} does not exist: no key of it is accepted" if self.path and self.missing else None
+
+
+def read_keys(path: Path | None) -> tuple[ClientKeys, tuple[Path, ...]]:
+    """The keys of this file, and the files to watch; none without a file. Raises `ConfigError`."""
+    if path is None:
+        return ClientKeys({}, None), ()
+    if not path.exists():
+        return ClientKeys({}, path, missing=True), (path,)
+    return ClientKeys(load_keys_quietly(path), path), (path,)
+
+
+def log_keys(keys: ClientKeys, refused: str | None) -> None:
+    """Log what became of a change of the keys file."""
+    name = keys.path.name if keys.path else "keys"
+    if refused is not None:
+        log.error("%s: the change is invalid, the previous keys stay active: %s", name, refused)
+    elif keys.fault is not None:
+        log.error("%s", keys.fault)
+    else:
+        log.info("%s: reloaded, %d keys", name, len(keys.entries))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,43 +189,55 @@ class Report:
     refused: str | None = None
     refused_at: float | None = None
     restart: tuple[str, ...] = ()
+    keys: str | None = None
+    """What is wrong with the keys file."""
 
 
 class Policies:
-    """The policies file at `path` with its keys, kept up to date. Raises `ConfigError` if it is invalid at first."""
+    """The policies file at `path` and its keys, kept up to date. Raises `ConfigError` if one is invalid at first."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._watched = Watched(self._read, self._changed)
+        self._keys = Watched(self._read_keys, self._keys_changed)
         self._started = self.current.file
-        self._report = Report(os.getpid(), str(path), time.time())
+        if self._keys.current.fault:
+            log_keys(self._keys.current, None)
+        self._report = Report(os.getpid(), str(path), time.time(), keys=self._keys.current.fault)
         self._leave_report()
 
     @property
     def current(self) -> ActiveConfig:
-        """The active configuration. Read it once per request."""
+        """The active policies. Read them once per request."""
         return self._watched.current
 
+    @property
+    def keys(self) -> Mapping[str, KeyEntry]:
+        """The active keys by sha256."""
+        return self._keys.current.entries
+
     def look(self) -> None:
-        """Apply a changed file now, if it is complete."""
+        """Apply changed files now, if they are complete."""
         self._watched.look()
+        self._keys.look()
 
     def keep_looking(self) -> None:
         """Check for changes from now on."""
-        self._watched.keep_looking()
+        keep_looking(self)
 
     def _read(self) -> tuple[ActiveConfig, tuple[Path, ...]]:
         file = registry.load_policies(self.path)
         registry.configured(file)
         for warning in file.warnings:
             _warn_once(warning)
-        keys = config.keys_path(file)
-        known = load_keys_quietly(keys) if keys else {}
-        return ActiveConfig(file, known, PolicyResolver(file)), (self.path, *((keys,) if keys else ()))
+        return ActiveConfig(file, PolicyResolver(file)), (self.path,)
+
+    def _read_keys(self) -> tuple[ClientKeys, tuple[Path, ...]]:
+        return read_keys(config.keys_path(self.current.file))
 
     def _changed(self, refused: str | None) -> None:
         now = time.time()
-        metrics.policies(refused=refused is not None)
+        self._count(refused)
         if refused is not None:
             log.error("%s: the change is invalid, the previous version stays active: %s", self.path.name, refused)
             self._report = replace(self._report, refused=refused, refused_at=now)
@@ -189,8 +246,20 @@ class Policies:
             log.info("%s: reloaded, applies to new requests", self.path.name)
             for change in restart:
                 log.warning("%s", change)
-            self._report = Report(self._report.pid, self._report.path, now, restart=restart)
+            self._report = replace(self._report, since=now, refused=None, refused_at=None, restart=restart)
+            self._keys.read_again()  # the file may name other keys now
         self._leave_report()
+
+    def _keys_changed(self, refused: str | None) -> None:
+        self._count(refused)
+        log_keys(self._keys.current, refused)
+        self._report = replace(self._report, keys=refused or self._keys.current.fault)
+        self._leave_report()
+
+    def _count(self, refused: str | None) -> None:
+        """Count a change of one of the files; what is refused stays so until its own file is valid."""
+        stale = self._watched.refusal is not None or self._keys.refusal is not None
+        metrics.policies(refused=refused is not None, stale=stale)
 
     def _leave_report(self) -> None:
         try:
@@ -222,8 +291,6 @@ def _at(path: Path) -> Policies:
 
 def load_keys_quietly(path: Path) -> dict[str, KeyEntry]:
     """The keys; an error names only the place, because its text may quote a misplaced key."""
-    if not path.exists():
-        raise ConfigError(f"{path.name}: this keys file does not exist")
     try:
         return load_keys(path)
     except ConfigError as error:

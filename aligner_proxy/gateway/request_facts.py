@@ -37,6 +37,7 @@ def facts(data: Mapping[str, Any], user: UserAPIKeyAuth, fields: Iterable[str] =
         team_alias=user.team_alias,
         key_hash=_hashed(user.token or user.api_key),
         key_alias=user.key_alias,
+        user_id=_user_id(user),
         team_settings=_ours(user.team_metadata),
         key_settings=_ours(user.metadata),
         asked=_objectives(wishes, sent),
@@ -99,6 +100,13 @@ def _hashed(key: str | None) -> str | None:
     if key is None or _SHA256.fullmatch(key):
         return key
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _user_id(user: UserAPIKeyAuth) -> str | None:
+    """LiteLLM's user, else the subject of a token: LiteLLM takes it for a user only where a setting names the claim."""
+    claims = user.jwt_claims or {}
+    subject = claims.get("sub")
+    return user.user_id or (f"{claims.get('iss', '')}#{subject}" if subject else None)
 
 
 def _ours(metadata: object) -> object:

@@ -1,4 +1,4 @@
-"""Loader of policies.yaml and the keys file, and the only reader of the environment.
+"""Loader of policies.yaml, and the only reader of the environment.
 
 ALIGNER_PROXY_ENGINE (engine address), ALIGNER_PROXY_KEYS (keys file), ALIGNER_PROXY_HOME (cache and weights folder)
 and ALIGNER_PROXY_POLICIES (policies file) override the file. ALIGNER_PROXY_SOCKET is the socket of the engine `local`,
@@ -25,13 +25,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy.engine_schema import Backend, engine_address
+from aligner_proxy.policy.keys_file import KeyEntry, load_keys
 from aligner_proxy.policy.plugin_keys import NO_DECLARATIONS, Declarations, with_current_names
 from aligner_proxy.policy.schema import (
-    KeyEntry,
     PolicyFile,
     corrector_names,
     file_model,
@@ -61,37 +61,6 @@ _COMMIT = re.compile(r"@[0-9a-f]{40}$")
 Declare = Callable[[bool], Declarations]
 """Returns what installed plugins declare; the argument says whether third-party plugins are included."""
 _Patterns = tuple[str | None, ...]
-
-
-def load_keys(path: Path | str) -> dict[str, KeyEntry]:
-    """Read a keys file, a list of {sha256, alias, team}; returns its entries by sha256 in lower case."""
-    data, source = read(Path(path))
-    if not isinstance(data, list):
-        raise ConfigError(f"{source.name}:1: must be a list of {{sha256: ..., alias: ..., team: ...}}")
-    try:
-        entries = TypeAdapter(tuple[KeyEntry, ...]).validate_python(data)
-    except ValidationError as error:
-        _refuse_plain_key(error, source)
-        raise explain(error, source, KeyEntry) from None
-    return _by_hash(entries, source)
-
-
-def _refuse_plain_key(error: ValidationError, source: Source) -> None:
-    for detail in error.errors(include_url=False, include_input=False):
-        if detail["loc"][-1] == "sha256" and detail["type"] == "string_pattern_mismatch":
-            raise ConfigError(
-                f"{source.at(*detail['loc'])}: sha256 must be 64 hexadecimal digits: the hash of the key, not the key"
-            )
-
-
-def _by_hash(entries: tuple[KeyEntry, ...], source: Source) -> dict[str, KeyEntry]:
-    by_hash: dict[str, KeyEntry] = {}
-    for i, entry in enumerate(entries):
-        digest = entry.sha256.lower()
-        if digest in by_hash:
-            raise ConfigError(f"{source.at(i)}: the same key stands twice in this file; keep one entry")
-        by_hash[digest] = entry
-    return by_hash
 
 
 def _nothing_declared(third_party: bool) -> Declarations:
@@ -303,9 +272,9 @@ def keys_path(file: PolicyFile | None = None) -> Path | None:
 
 
 def known_keys(file: PolicyFile) -> dict[str, KeyEntry]:
-    """The entries of the keys file by sha256; empty without one. Raises `ConfigError`."""
+    """The entries of the keys file by sha256; none without such a file. Raises `ConfigError`."""
     path = keys_path(file)
-    return {} if path is None else load_keys(path)
+    return {} if path is None or not path.exists() else load_keys(path)
 
 
 def home() -> Path:

@@ -115,6 +115,8 @@ class RequestFacts:
     team_alias: str | None = None
     key_hash: str | None = None
     key_alias: str | None = None
+    user_id: str | None = None
+    """The person behind a token without a key (JWT)."""
     team_settings: object = None
     key_settings: object = None
     asked: tuple[str, ...] = ()
@@ -132,9 +134,10 @@ class RequestFacts:
 
     @property
     def namespace(self) -> str:
-        """The tenant's identity: the team, else the key; the prefix keeps a team from posing as a key."""
-        ids = (("team", self.team_id), ("alias", self.team_alias), ("key", self.key_hash), ("name", self.key_alias))
-        return next((f"{kind}:{value}" for kind, value in ids if value), "-")
+        """The tenant's identity: the team, else the key, else the user; a prefix keeps one from posing as another."""
+        teams = (("team", self.team_id), ("alias", self.team_alias))
+        single = (("key", self.key_hash), ("name", self.key_alias), ("user", self.user_id))
+        return next((f"{kind}:{value}" for kind, value in (*teams, *single) if value), "-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +175,9 @@ class PolicyResolver:
         """The policy of one request; raises `ForbiddenError` when it asks for what its tenant may not have."""
         if not facts.usual:
             return self._resolve(facts)
-        return self._cached(facts.model, facts.team_id, facts.team_alias, facts.key_hash, facts.key_alias)
+        return self._cached(
+            facts.model, facts.team_id, facts.team_alias, facts.key_hash, facts.key_alias, facts.user_id
+        )
 
     def by_route(self, facts: RequestFacts) -> list[tuple[str, Policy]]:
         """(name, policy) of each route for requests like this one, whatever their model and tags, and of none."""
@@ -189,10 +194,16 @@ class PolicyResolver:
         return own | {name: policy.extension(name, key.default) for name, key in self._keys.items()}
 
     def _resolve_usual(
-        self, model: str, team_id: str | None, team_alias: str | None, key_hash: str | None, key_alias: str | None
+        self,
+        model: str,
+        team_id: str | None,
+        team_alias: str | None,
+        key_hash: str | None,
+        key_alias: str | None,
+        user_id: str | None,
     ) -> Policy:
         """The policy of a usual request; the cache keeps nothing else of it."""
-        return self._resolve(RequestFacts(model, (), team_id, team_alias, key_hash, key_alias))
+        return self._resolve(RequestFacts(model, (), team_id, team_alias, key_hash, key_alias, user_id))
 
     def _resolve(self, facts: RequestFacts, applies: Callable[[Route], bool] | None = None) -> Policy:
         """The policy by file and metadata, on the first route that applies; by default the first that matches."""
@@ -311,7 +322,8 @@ class PolicyResolver:
         for layer in reversed(grants):
             seconds = getattr(layer.values, "quota", None)
             if seconds is not None:
-                owner = f"key:{facts.key_hash or facts.key_alias}" if layer.own else facts.namespace
+                key = facts.key_hash or facts.key_alias
+                owner = f"key:{key}" if layer.own and key else facts.namespace
                 origin = layer.origin(self._file.source, "quota")
                 return Quota(f"{layer.label} {owner}", seconds), (("quota", origin),)
         return None, ()

@@ -495,14 +495,6 @@ class PolicyFile(_Block):
         return copy
 
 
-class KeyEntry(_Block):
-    """One client key of the keys file: its hash, never the key itself."""
-
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
-    alias: Annotated[str, Field(min_length=1, max_length=200)]
-    team: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-
-
 class SelectorBlock(_Block):
     """`objectives: {WORD: [names], ...options}`: the candidates of a plugin's selector, and its options."""
 

@@ -20,7 +20,7 @@ from aligner_proxy.engine.weights.store import Prepared, Store
 from aligner_proxy.errors import ConfigError, WeightsError
 from aligner_proxy.pipeline.cache import CorrectionCache
 from aligner_proxy.policy import config
-from aligner_proxy.policy.config import load_keys
+from aligner_proxy.policy.keys_file import load_keys
 from tests.attacks.attack import Attack, rows
 from tests.support import tiny
 

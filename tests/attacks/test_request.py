@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from litellm.proxy._types import ProxyException
+from litellm.proxy._types import ProxyException, UserAPIKeyAuth
 
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
+from aligner_proxy.gateway.request_facts import facts
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.types import Mode, Outcome, Policy, Status
 from tests.attacks.attack import Attack, rows
-from tests.gateway.test_guardrail import ACME, POLICIES, answer, build, data, ledger_of, opened, user
+from tests.gateway.test_guardrail import ACME, CHAT, POLICIES, answer, build, data, ledger_of, opened, user
 
 RULES: dict[str, Any] = {
     **POLICIES,
@@ -276,6 +277,46 @@ NAMESPACES = rows(
         ({"team_id": "*"}, {"team_id": "acme"}),
     ),
 )
+
+
+TOKENS = rows(
+    (
+        "space-token-users",
+        "tenant",
+        "a token (JWT) of another user, both without a team",
+        "namespaces differ",
+        ({"user_id": "ann"}, {"user_id": "bob"}),
+    ),
+    (
+        "space-token-subjects",
+        "tenant",
+        "a token of another subject that LiteLLM takes for no user",
+        "namespaces differ",
+        ({"jwt_claims": {"iss": "https://id", "sub": "1"}}, {"jwt_claims": {"iss": "https://id", "sub": "2"}}),
+    ),
+    (
+        "space-token-issuers",
+        "tenant",
+        "a token of the same subject by another issuer",
+        "namespaces differ",
+        ({"jwt_claims": {"iss": "https://a", "sub": "1"}}, {"jwt_claims": {"iss": "https://b", "sub": "1"}}),
+    ),
+    (
+        "space-token-as-key",
+        "tenant",
+        "a user named like another's key",
+        "namespaces differ",
+        ({"user_id": "a" * 64}, {"api_key": "a" * 64}),
+    ),
+)
+
+
+@pytest.mark.parametrize("attack", TOKENS)
+def test_no_two_tokens_share_a_namespace(attack: Attack, guard: AlignerGuardrail) -> None:
+    callers = [facts(data(), UserAPIKeyAuth(request_route=CHAT, **fields)) for fields in attack.payload]
+    resolver = guard._policies.current.resolver
+    tenants = [resolver.resolve(caller).tenant for caller in callers]
+    assert len({"-", *tenants}) == 3
 
 
 @pytest.mark.parametrize("attack", NAMESPACES)

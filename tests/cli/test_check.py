@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,39 @@ def test_a_broken_keys_file_is_found(folder: Path) -> None:
     assert result.exit_code == 2
     assert "keys.yaml:1: sha256 must be 64 hexadecimal digits" in result.stderr
     assert "sk-secret" not in result.output
+
+
+def test_a_missing_keys_file_is_a_warning(folder: Path) -> None:
+    (folder / "keys.yaml").unlink()
+    told = json.loads(_run(folder / "policies.yaml", "--json").stdout)
+    assert "keys.yaml does not exist: no key of it is accepted" in told["warnings"]
+
+
+def test_what_a_key_may_do_is_said(folder: Path) -> None:
+    entry = f"- {{sha256: {DIGEST}, alias: ci, team: acme, expires: 2999-01-31, models: [gpt-4o, gone], rpm: 60}}\n"
+    (folder / "keys.yaml").write_text(entry)
+    told = json.loads(_run(folder / "litellm.yaml", "--key", "ci", "--json").stdout)
+    assert told["key"] == {
+        "alias": "ci",
+        "team": "acme",
+        "expires": "2999-01-31T00:00:00Z",
+        "models": ["gpt-4o", "gone"],
+        "rpm": 60,
+        "max_body_mb": 32,
+    }
+    assert "key ci may call gone, which the model_list does not have" in told["warnings"]
+    printed = _run(folder / "litellm.yaml", "--key", "ci").stdout
+    assert "keys    1, 1 with an end, the first at 2999-01-31 00:00+00:00" in printed
+    assert "max_body_mb" in printed
+    assert json.loads(_run(folder / "litellm.yaml", "--json").stdout)["key"] is None
+
+
+@pytest.mark.parametrize(("days", "said"), [(-1, "expired at"), (3, "expires at")])
+def test_a_key_that_ends_is_a_warning(folder: Path, days: int, said: str) -> None:
+    end = datetime.now(UTC) + timedelta(days=days)
+    (folder / "keys.yaml").write_text(f"- {{sha256: {DIGEST}, alias: ci, expires: '{end.isoformat()}'}}\n")
+    warnings = json.loads(_run(folder / "policies.yaml", "--json").stdout)["warnings"]
+    assert [warning for warning in warnings if warning.startswith(f"key ci {said}")]
 
 
 def test_square_brackets_in_names_are_not_markup(folder: Path) -> None:

@@ -121,11 +121,12 @@ def test_no_gateway_has_nothing_to_say_about_policies() -> None:
             Verdict.NOTE,
             "p.yaml:2: aligner.model",
         ),
+        ({"keys": "k.yaml does not exist"}, Verdict.NOTE, "k.yaml does not exist"),
     ],
 )
 def test_what_a_running_gateway_goes_by_is_said(report: dict[str, Any], verdict: Verdict, said: str) -> None:
     reload.leave(reload.Report(os.getpid(), "/etc/p.yaml", 1.0, **report))
-    (finding,) = doctor.policies()
+    finding = next(iter(doctor.policies()))
     assert finding.verdict is verdict
     assert said in finding.found
     assert bool(finding.fix) is (verdict is Verdict.NOTE)

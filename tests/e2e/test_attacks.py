@@ -169,6 +169,8 @@ PATHS = rows(
     ),
     ("live-path-up", "client", "steps upwards", CORRECTED, "/v1/x/../chat/completions"),
     ("live-path-letters", "client", "capital letters", CORRECTED, "/V1/Chat/Completions"),
+    ("live-path-line", "client", "a line break behind the path", CORRECTED, "/v1/chat/completions%0A"),
+    ("live-path-line-model", "client", "a line break in a path", CORRECTED, "/engines/gpt%0A/chat/completions"),
 )
 
 
@@ -217,3 +219,66 @@ OPERATOR = rows(
 @pytest.mark.parametrize("attack", OPERATOR)
 def test_a_tenants_key_is_for_models_alone(attack: Attack, tenants: Any) -> None:
     assert tenants["acme"].http.get(attack.payload).status_code in (401, 403)
+
+
+NO_MODEL = "401, 403 or 404, and nothing is sent to a model"
+UNCORRECTED = rows(
+    ("live-other-files", "tenant", "uploads and lists files", NO_MODEL, ("GET", "/v1/files")),
+    ("live-other-batches", "tenant", "asks by a batch", NO_MODEL, ("POST", "/v1/batches")),
+    ("live-other-realtime", "tenant", "asks for a realtime session", NO_MODEL, ("POST", "/v1/realtime/client_secrets")),
+    ("live-other-speech", "tenant", "has an answer spoken", NO_MODEL, ("POST", "/v1/audio/speech")),
+    ("live-other-threads", "tenant", "asks by the Assistants API", NO_MODEL, ("POST", "/v1/threads")),
+    (
+        "live-other-inputs",
+        "tenant",
+        "reads an earlier answer among the inputs of a later one",
+        NO_MODEL,
+        ("GET", "/v1/responses/resp_1/input_items"),
+    ),
+    (
+        "live-other-cursor",
+        "tenant",
+        "asks by a path for another client",
+        NO_MODEL,
+        ("POST", "/cursor/chat/completions"),
+    ),
+    (
+        "live-other-google",
+        "tenant",
+        "asks in Google's format",
+        NO_MODEL,
+        ("POST", "/v1beta/models/gpt:generateContent"),
+    ),
+    ("live-other-anthropic", "tenant", "asks by a pass-through route", NO_MODEL, ("POST", "/anthropic/v1/messages")),
+    ("live-other-openai", "tenant", "asks by a pass-through route", NO_MODEL, ("POST", "/openai/chat/completions")),
+    ("live-other-mcp", "tenant", "lists the tools of MCP servers", NO_MODEL, ("GET", "/mcp-rest/tools/list")),
+    ("live-other-agents", "tenant", "asks an agent", NO_MODEL, ("POST", "/a2a/gpt/message/send")),
+)
+
+
+@pytest.mark.parametrize("attack", UNCORRECTED)
+def test_a_key_reaches_no_endpoint_that_nothing_corrects(attack: Attack, tenants: Any) -> None:
+    method, path = attack.payload
+    body = {"model": "gpt", "messages": [{"role": "user", "content": "rude path"}], "input": "rude path"}
+    got = tenants["acme"].http.request(method, path, json=body if method == "POST" else None)
+    assert got.status_code in (401, 403, 404), got.text[:300]
+    assert INSULT not in got.text
+
+
+STORED = rows(
+    ("live-stored-team", "tenant", "fetches a response that a key without a team stored", "403", ("vip", "acme")),
+    ("live-stored-key", "tenant", "fetches a response that another team stored", "403", ("acme", "vip")),
+    ("live-stored-master", "tenant", "fetches a response that the operator stored", "403", ("", "acme")),
+)
+
+
+@pytest.mark.parametrize("attack", STORED)
+def test_nobody_reads_what_another_stored(attack: Attack, tenants: Any, gateway: Any) -> None:
+    owner, thief = attack.payload
+    storing = tenants[owner] if owner else gateway
+    stored = storing.respond("rude stored").json()["id"]
+    assert storing.http.get(f"/v1/responses/{stored}").status_code == httpx.codes.OK
+    for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/input_items"), ("POST", "/cancel")):
+        got = tenants[thief].http.request(method, f"/v1/responses/{stored}{path}")
+        assert got.status_code == httpx.codes.FORBIDDEN, (method, path, got.text[:300])
+    assert tenants[thief].respond("good", previous_response_id=stored).status_code == httpx.codes.FORBIDDEN

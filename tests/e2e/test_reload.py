@@ -185,19 +185,38 @@ def test_a_bad_file_is_refused_by_every_worker_and_doctor_knows_why(
     assert all(one.refused is None for one in reload.reports())
 
 
+def test_a_key_is_revoked_whatever_the_policies_are(reloading: Reloading, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGNER_PROXY_HOME", str(reloading.folder / "home"))
+    ours = reloading.gateway(KEY)
+    reloading.policies("rotues: []\n")
+    until(lambda: sum(one.refused is not None for one in reload.reports()) == WORKERS, "nobody refused the policies")
+    reloading.keys([entry("key-reload-2")])
+    until(lambda: statuses(ours) == {401}, "a revoked key lived on with broken policies")
+    reloading.keys([entry(KEY)])
+    until(lambda: statuses(ours) == {200}, "the key never came back")
+    (reloading.folder / "keys.yaml").unlink()
+    until(lambda: statuses(ours) == {401}, "a key lived on without its file")
+    reloading.keys([entry(KEY)])
+    reloading.policies(version(10))
+    until(lambda: statuses(ours) == {200}, "the key never came back")
+    everywhere(reloading, "v10")
+    ours.http.close()
+
+
+def statuses(gateway: Gateway) -> set[int]:
+    return {gateway.chat("good").status_code for _ in range(6)}
+
+
 def test_keys_come_and_go_and_a_broken_file_locks_nobody_out(reloading: Reloading) -> None:
     ours = reloading.gateway(KEY)
     new = reloading.gateway("key-reload-2")
 
-    def status(gateway: Gateway) -> set[int]:
-        return {gateway.chat("good").status_code for _ in range(6)}
-
-    assert (status(ours), status(new)) == ({200}, {401})
+    assert (statuses(ours), statuses(new)) == ({200}, {401})
     reloading.keys("- {sha256: key-reload-2, alias: x}\n")
     time.sleep(3)
-    assert (status(ours), status(new)) == ({200}, {401})
+    assert (statuses(ours), statuses(new)) == ({200}, {401})
     reloading.keys([entry("key-reload-2")])
-    until(lambda: status(new) == {200} and status(ours) == {401}, "the keys never changed")
+    until(lambda: statuses(new) == {200} and statuses(ours) == {401}, "the keys never changed")
     assert "key-reload-2" not in reloading.log.read_text()
     for gateway in (ours, new):
         gateway.http.close()

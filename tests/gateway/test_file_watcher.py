@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.gateway.reload import Watched
+from aligner_proxy.gateway.reload import Watched, keep_looking
 
 
 class Numbers:
@@ -146,7 +146,7 @@ def test_it_looks_by_itself_for_as_long_as_it_is_held(numbers: Numbers) -> None:
     taken = threading.Event()
     watched = Watched(numbers.read, lambda _: taken.set())
     before = set(threading.enumerate())
-    watched.keep_looking(0.01)
+    keep_looking(watched, 0.01)
     (thread,) = set(threading.enumerate()) - before
     numbers.path.write_text("9")
     assert taken.wait(60)

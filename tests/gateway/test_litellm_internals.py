@@ -7,6 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from litellm import DualCache
+from litellm.proxy._types import UserAPIKeyAuth
+from litellm.proxy.hooks import PROXY_HOOKS
+from litellm.proxy.utils import InternalUsageCache
 
 from aligner_proxy.gateway import litellm_internals
 
@@ -40,3 +44,28 @@ def test_the_proxy_looks_its_last_step_up_when_it_ends() -> None:
 
     lifespan = proxy_server.proxy_startup_event.__wrapped__  # type: ignore[attr-defined]
     assert "proxy_shutdown_event" in lifespan.__code__.co_names
+
+
+async def admitted(limiter: Any, keys: int) -> int:
+    """How many of so many keys, each with one request a minute, LiteLLM lets call."""
+    callers = [UserAPIKeyAuth(api_key=f"{number:064x}", rpm_limit=1) for number in range(keys)]
+    count = 0
+    for caller in callers:
+        descriptors = limiter.create_rate_limit_descriptors(
+            caller, {"model": "m"}, None, None, model_has_failures=False
+        )
+        answer = await limiter.should_rate_limit(descriptors, skip_tpm_check=True)
+        count += answer["overall_code"] == "OK"
+    return count
+
+
+async def test_litellm_counts_for_every_key_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its cache of counters is small: without more room each key would find its own forgotten."""
+    cache = InternalUsageCache(DualCache(default_in_memory_ttl=1))
+    server = SimpleNamespace(proxy_logging_obj=SimpleNamespace(internal_usage_cache=cache))
+    monkeypatch.setattr(litellm_internals, "server", lambda: server)
+    limiter = PROXY_HOOKS["parallel_request_limiter"](cache)
+    litellm_internals.make_room_for_counters(300)
+    assert [await admitted(limiter, 300) for _ in range(3)] == [300, 0, 0]
+    litellm_internals.make_room_for_counters(3)
+    assert await admitted(limiter, 300) == 0

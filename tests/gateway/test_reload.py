@@ -38,6 +38,10 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def changed(policies: Policies, text: str, path: Path | None = None) -> None:
     """Write, and let it settle."""
     (path or policies.path).write_text(text)
+    look_twice(policies)
+
+
+def look_twice(policies: Policies) -> None:
     for _ in range(2):
         policies.look()
 
@@ -75,34 +79,92 @@ def test_a_file_that_is_bad_from_the_start_is_an_error(path: Path) -> None:
         Policies(path)
 
 
-def test_policies_and_keys_are_taken_or_refused_together(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def entries(alias: str) -> str:
+    """A keys file with one key."""
+    return f"- {{sha256: {DIGEST}, alias: {alias}}}\n"
+
+
+def test_keys_follow_the_policies_that_name_them(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     keys = path.with_name("keys.yaml")
     policies = Policies(path)
-    with caplog.at_level(logging.ERROR):
-        changed(policies, GOOD.replace("one", "two") + "keys: keys.yaml\n")
-    assert (name(policies), policies.current.keys) == ("one", {})
-    assert "the previous version stays active: keys.yaml: this keys file does not exist" in caplog.text
-    changed(policies, f"- {{sha256: {DIGEST}, alias: first}}\n", keys)
-    assert (name(policies), policies.current.keys[DIGEST].alias) == ("two", "first")
-    changed(policies, f"- {{sha256: {DIGEST}, alias: second}}\n", keys)
-    assert policies.current.keys[DIGEST].alias == "second"
+    changed(policies, GOOD.replace("one", "two") + "keys: keys.yaml\n")
+    look_twice(policies)
+    assert (name(policies), policies.keys) == ("two", {})
+    assert "keys.yaml does not exist: no key of it is accepted" in caplog.text
+    changed(policies, entries("first"), keys)
+    assert policies.keys[DIGEST].alias == "first"
+    changed(policies, entries("elsewhere"), path.with_name("other.yaml"))
+    changed(policies, GOOD + "keys: other.yaml\n")
+    look_twice(policies)
+    assert policies.keys[DIGEST].alias == "elsewhere"
+    changed(policies, GOOD)
+    look_twice(policies)
+    assert policies.keys == {}
+
+
+def test_a_key_is_revoked_while_the_policies_are_refused(path: Path) -> None:
+    keys = path.with_name("keys.yaml")
+    keys.write_text(entries("first"))
+    path.write_text("keys: keys.yaml\n")
+    policies = Policies(path)
+    changed(policies, "keys: keys.yaml\nrotues: []\n")
+    assert metric("aligner_policy_refused") == 1
     changed(policies, "[]\n", keys)
-    assert policies.current.keys == {}
+    assert policies.keys == {}
+    assert metric("aligner_policy_refused") == 1
+    (told,) = reports()
+    assert (told.refused is not None, told.keys) == (True, None)
+
+
+def test_a_keys_file_that_is_gone_has_no_keys(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    keys = path.with_name("keys.yaml")
+    keys.write_text(entries("first"))
+    path.write_text("keys: keys.yaml\n")
+    policies = Policies(path)
+    keys.unlink()
+    with caplog.at_level(logging.ERROR):
+        look_twice(policies)
+        look_twice(policies)
+    assert policies.keys == {}
+    assert [record.getMessage() for record in caplog.records] == [
+        "keys.yaml does not exist: no key of it is accepted",
+    ]
+    (told,) = reports()
+    assert told.keys == "keys.yaml does not exist: no key of it is accepted"
+    changed(policies, entries("second"), keys)
+    assert policies.keys[DIGEST].alias == "second"
+    (told,) = reports()
+    assert told.keys is None
+
+
+def test_a_gateway_starts_without_its_keys_file_and_not_with_a_broken_one(path: Path) -> None:
+    path.write_text("keys: keys.yaml\n")
+    assert Policies(path).keys == {}
+    path.with_name("keys.yaml").write_text("- 1\n")
+    with pytest.raises(ConfigError, match=r"keys\.yaml:1: invalid keys file"):
+        Policies(path)
 
 
 @pytest.mark.parametrize("text", ["- sk-secret: 1\n", "- {sha256: sk-secret, alias: a}\n", "sk-secret: [\n", "- 1\n"])
-def test_a_refused_keys_file_quotes_no_key(path: Path, text: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_refused_keys_file_keeps_the_keys_and_quotes_none(
+    path: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
     keys = path.with_name("keys.yaml")
-    keys.write_text(f"- {{sha256: {DIGEST}, alias: first}}\n")
+    keys.write_text(entries("first"))
     path.write_text("keys: keys.yaml\n")
     policies = Policies(path)
     with caplog.at_level(logging.DEBUG):
         changed(policies, text, keys)
-    assert policies.current.keys[DIGEST].alias == "first"
+    assert policies.keys[DIGEST].alias == "first"
+    assert metric("aligner_policy_refused") == 1
     (told,) = reports()
-    assert "keys.yaml" in str(told.refused)
+    assert "keys.yaml" in str(told.keys)
     assert "run `aligner-proxy check` to see why" in caplog.text
     assert "secret" not in caplog.text + str(told)
+    changed(policies, GOOD + "keys: keys.yaml\n")
+    assert metric("aligner_policy_refused") == 1
+    changed(policies, entries("second"), keys)
+    assert (policies.keys[DIGEST].alias, metric("aligner_policy_refused")) == ("second", 0)
 
 
 def test_what_needs_a_restart_is_said_when_it_changes(path: Path, caplog: pytest.LogCaptureFixture) -> None:

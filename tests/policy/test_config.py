@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import stat
 from pathlib import Path
@@ -13,7 +12,6 @@ from jsonschema import ValidationError, validate
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
-from aligner_proxy.policy.config import load_keys
 from aligner_proxy.policy.litellm_config import GUARDRAIL, find_policies
 from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
 from aligner_proxy.policy.schema import PolicyFile
@@ -222,51 +220,6 @@ def test_a_bad_objective_name_is_refused(tmp_path: Path) -> None:
 
 def test_a_secret_in_the_wrong_place_is_not_quoted(tmp_path: Path) -> None:
     assert "sk-secret" not in _refused(_write(tmp_path, "aligner: {engine: sk-secret, quantization: sk-secret}\n"))
-
-
-# keys
-
-
-def _digest(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()
-
-
-def test_keys_are_read_by_hash(tmp_path: Path) -> None:
-    one = _digest("first")
-    two = _digest("second")
-    path = _write(tmp_path, f"- {{sha256: {one.upper()}, alias: a, team: t}}\n- {{sha256: '{two}', alias: b}}\n")
-    keys = load_keys(path)
-    assert (keys[one].alias, keys[one].team, keys[two].team) == ("a", "t", None)
-
-
-def test_keys_may_be_json(tmp_path: Path) -> None:
-    path = _write(tmp_path, json.dumps([{"sha256": _digest("x"), "alias": "x"}]))
-    assert list(load_keys(path)) == [_digest("x")]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (
-            "- {sha256: sk-my-secret-key, alias: a}\n",
-            "keys.yaml:1: sha256 must be 64 hexadecimal digits: the hash of the key, not the key",
-        ),
-        (f"- {{sha256: {'a' * 64}}}\n", "keys.yaml:1: [0].alias: is missing"),
-        (
-            f"- {{sha256: {'a' * 64}, alias: x, taem: t}}\n",
-            "keys.yaml:1: unknown key 'taem' in [0]; did you mean 'team'?",
-        ),
-        (
-            f"- {{sha256: {'a' * 64}, alias: x}}\n- {{sha256: {'A' * 64}, alias: y}}\n",
-            "keys.yaml:2: the same key stands twice in this file; keep one entry",
-        ),
-        ("a: b\n", "keys.yaml:1: must be a list of {sha256: ..., alias: ..., team: ...}"),
-    ],
-)
-def test_bad_keys_files_are_refused_without_quoting_a_key(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        load_keys(_write(tmp_path, text, "keys.yaml"))
-    assert str(caught.value) == message
 
 
 # places and the environment

@@ -305,12 +305,22 @@ def test_no_two_tenants_share_a_namespace() -> None:
         RequestFacts(team_alias=same),
         RequestFacts(key_hash=same),
         RequestFacts(key_alias=same),
+        RequestFacts(user_id=same),
         RequestFacts(team_id="-"),
         RequestFacts(team_id="key:same"),
     ]
     assert all(a.namespace != b.namespace for a, b in combinations(facts, 2))
     assert facts[0].namespace == "-"
     assert RequestFacts(team_id="t", key_hash="a").namespace == RequestFacts(team_id="t", key_hash="b").namespace
+    assert RequestFacts(key_hash="a", user_id="u").namespace == RequestFacts(key_hash="a").namespace
+
+
+def test_a_remembered_policy_is_no_other_users(resolver: PolicyResolver) -> None:
+    assert [resolver.resolve(RequestFacts("gpt", user_id=user)).tenant for user in "aba"] == [
+        "user:a",
+        "user:b",
+        "user:a",
+    ]
 
 
 def test_what_follows_a_skip_is_set_reason_by_reason() -> None:

@@ -1,0 +1,144 @@
+"""Bound on the body of a request, by client key.
+
+LiteLLM reads and parses a whole body before it asks who sent it. `BodyLimitMiddleware` stands before that: it reads a
+body up to the bound of its sender, and answers 413 beyond it, so that the application never begins.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterator
+from urllib.parse import parse_qsl
+
+from starlette.applications import Starlette
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from aligner_proxy.gateway import client_keys, litellm_internals
+from aligner_proxy.policy.keys_file import MIB
+
+_AUTH = "aligner_proxy.gateway.auth"
+_UNKNOWN_SENDER_BYTES = MIB
+"""Bound for senders without a known key, who get a refusal in any case."""
+
+Bound = Callable[[Scope], int | None]
+"""Most bytes of a request's body; None is no bound."""
+
+
+class BodyLimitMiddleware:
+    """ASGI middleware around `app` that refuses bodies over the bound of their sender."""
+
+    def __init__(self, app: ASGIApp, bound: Bound) -> None:
+        self.app = app
+        self._bound = bound
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        most = self._bound(scope) if scope["type"] == "http" else None
+        if most is None:
+            await self.app(scope, receive, send)
+        elif _declared_bytes(scope) > most:
+            await _refuse(send, most)
+        else:
+            await self._read(scope, receive, send, most)
+
+    async def _read(self, scope: Scope, receive: Receive, send: Send, most: int) -> None:
+        """Read the body, then run the application; a client that leaves meanwhile gets nothing."""
+        messages: deque[Message] = deque()
+        size = 0
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                return
+            size += len(message.get("body", b""))
+            if size > most:
+                await _refuse(send, most)
+                return
+            messages.append(message)
+            more = message.get("more_body", False)
+
+        async def read() -> Message:
+            return messages.popleft() if messages else await receive()
+
+        await self.app(scope, read, send)
+
+
+def _declared_bytes(scope: Scope) -> int:
+    """The length that the client declares; 0 without one, since the body is counted in any case."""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit():
+            return int(value[:20])
+    return 0
+
+
+async def _refuse(send: Send, most: int) -> None:
+    """Answer 413 and close the connection, on which the rest of the body is still to come."""
+    error = {
+        "message": f"the body of this request is larger than {most // MIB} MiB, the most that this key may send",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": "413",
+    }
+    body = json.dumps({"error": error}).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": 413, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def bound_of_sender(scope: Scope) -> int | None:
+    """The bound for this request; None for the master key, and where this gateway does not check keys by itself."""
+    proxy = litellm_internals.server()
+    alone = not proxy.general_settings.get("custom_auth_settings")  # else LiteLLM may know keys that we do not
+    if not alone or getattr(proxy.user_custom_auth, "__module__", None) != _AUTH:
+        return None
+    try:
+        known = client_keys.active_keys()
+    except client_keys.KeysUnreadable:
+        return _UNKNOWN_SENDER_BYTES
+    bounds = list[int]()
+    for credential in _credentials(scope):
+        digest = client_keys.digest(credential)
+        if client_keys.is_master(digest):
+            return None
+        if digest in known:
+            bounds.append(known[digest].max_body_mb * MIB)
+    return min(bounds, default=_UNKNOWN_SENDER_BYTES)
+
+
+def _credentials(scope: Scope) -> Iterator[str]:
+    """All that can be a key: LiteLLM reads keys from many headers, from one that a setting names, and from a query."""
+    for _, value in scope["headers"]:
+        text = value.decode("latin-1")
+        yield text
+        if " " in text:
+            yield text.partition(" ")[2]
+    if b"key=" in scope["query_string"]:
+        yield from (value for name, value in parse_qsl(scope["query_string"].decode("latin-1")) if name == "key")
+
+
+def install() -> None:
+    """Bound the bodies of the running proxy; does nothing outside it."""
+    app = litellm_internals.application()
+    if app is not None:
+        wrap(app, bound_of_sender)
+
+
+def wrap(app: Starlette, bound: Bound) -> None:
+    """Wrap `app` once. A running application accepts no middleware, so its stack is replaced."""
+    if app.middleware_stack is None:
+        known: list[object] = [middleware.cls for middleware in app.user_middleware]
+        if BodyLimitMiddleware not in known:
+            app.add_middleware(BodyLimitMiddleware, bound=bound)
+    elif not any(isinstance(layer, BodyLimitMiddleware) for layer in _layers(app.middleware_stack)):
+        app.middleware_stack = BodyLimitMiddleware(app.middleware_stack, bound)
+
+
+def _layers(app: ASGIApp | None) -> Iterator[ASGIApp]:
+    """The middlewares of an application, the outermost first."""
+    while app is not None:
+        yield app
+        app = getattr(app, "app", None)

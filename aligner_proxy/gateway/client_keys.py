@@ -1,0 +1,79 @@
+"""Keys that this gateway accepts by itself: those of the keys file in force, and LiteLLM's master key.
+
+Keys are compared as SHA-256 digests and never stored or logged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+from collections.abc import Mapping
+from functools import lru_cache, partial
+from pathlib import Path
+
+from aligner_proxy.errors import AlignerProxyError, ConfigError
+from aligner_proxy.gateway import litellm_internals, reload
+from aligner_proxy.gateway.reload import ClientKeys, Watched
+from aligner_proxy.policy import config
+from aligner_proxy.policy.keys_file import KeyEntry
+from aligner_proxy.policy.litellm_config import find_policies
+
+log = logging.getLogger(__name__)
+
+
+class KeysUnreadable(AlignerProxyError):
+    """No keys file was ever read, so nobody can be recognised."""
+
+
+def digest(key: str) -> str:
+    """The SHA-256 digest of a key, by which it is known."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def is_master(sha256: str) -> bool:
+    """Whether this is LiteLLM's master key."""
+    master = litellm_internals.server().master_key
+    return bool(master) and hmac.compare_digest(sha256, digest(str(master)))
+
+
+def active_keys() -> Mapping[str, KeyEntry]:
+    """The keys of the file in force; raises `KeysUnreadable` if none was valid since the start."""
+    try:
+        policies = policies_path()
+        if policies is not None:
+            return reload.at(policies).keys
+        path = config.keys_path()
+        return watched(path).current.entries if path else {}
+    except (ConfigError, OSError) as error:
+        log.error("keys file cannot be read (%s); run `aligner-proxy check`", type(error).__name__)  # noqa: TRY400 - its text may quote the file
+        raise KeysUnreadable from None
+
+
+@lru_cache(maxsize=1)
+def policies_path() -> Path | None:
+    """The policies file that names the keys file: the environment's, else the one that LiteLLM's file registers."""
+    path = config.policies_in_environment()
+    litellm_file = litellm_internals.server().user_config_file_path
+    if path is not None or not litellm_file:
+        return path
+    try:
+        return find_policies(litellm_file)
+    except ConfigError:
+        if config.keys_path() is None:
+            raise
+        return None
+
+
+@lru_cache(maxsize=2)
+def watched(path: Path) -> Watched[ClientKeys]:
+    """Watcher of a keys file without policies."""
+
+    def changed(refused: str | None) -> None:
+        reload.log_keys(watcher.current, refused)
+
+    watcher = Watched(partial(reload.read_keys, path), changed)
+    if watcher.current.fault:
+        changed(None)
+    reload.keep_looking(watcher)
+    return watcher

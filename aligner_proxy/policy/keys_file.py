@@ -1,0 +1,110 @@
+"""The keys file: the client keys of a gateway without a database, as hashes, and what each may do.
+
+A list of entries; only sha256 and alias are required. It never holds a key itself, and no message quotes it.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime, time
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.policy.yaml_file import Source, explain, read
+
+MIB = 1024 * 1024
+EVERY_ROUTE = "*"
+_ROUTE = re.compile(r"/\S{1,199}")
+
+
+def _moment(value: object) -> datetime:
+    """A point in time; a date alone is its beginning, and a time without a zone is UTC."""
+    moment = _parsed(value) if isinstance(value, str) else value
+    if isinstance(moment, datetime):
+        return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    if isinstance(moment, date):
+        return datetime.combine(moment, time.min, UTC)
+    raise ValueError("must be a date or a time, for example 2027-01-31 or 2027-01-31T18:00:00Z")
+
+
+def _parsed(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def _route_glob(text: str) -> str:
+    """A path of LiteLLM as a glob, or * for all."""
+    if text != EVERY_ROUTE and not _ROUTE.fullmatch(text):
+        raise ValueError("must be a path of LiteLLM as a glob, for example /v1/audio/*; or * for every model endpoint")
+    return text
+
+
+Label = Annotated[str, Field(min_length=1, max_length=200)]
+RouteGlob = Annotated[str, AfterValidator(_route_glob)]
+
+
+class KeyEntry(BaseModel):
+    """One client key of the keys file: its hash, never the key itself, and what it may do."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
+    alias: Label
+    team: Label | None = None
+    expires: Annotated[datetime, BeforeValidator(_moment)] | None = None
+    """From this moment on the key is refused. A date alone is its beginning; without a zone it is UTC."""
+    models: Annotated[tuple[Label, ...], Field(min_length=1, max_length=1_000)] | None = None
+    """The models that it may call, by LiteLLM's model_name; by default all."""
+    routes: Annotated[tuple[RouteGlob, ...], Field(max_length=100)] = ()
+    """Model endpoints besides the corrected ones, as globs (/v1/audio/*). Nothing corrects what they answer."""
+    rpm: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] | None = None
+    """Requests a minute, in each worker; beyond them 429."""
+    max_parallel: Annotated[int, Field(ge=1, le=100_000, strict=True)] | None = None
+    """Requests at a time, in each worker; beyond them 429."""
+    max_body_mb: Annotated[int, Field(ge=1, le=1_024, strict=True)] = 32
+    """Size of the body of a request in MiB; beyond it 413."""
+
+    @property
+    def counted(self) -> bool:
+        """Whether its requests are counted."""
+        return self.rpm is not None or self.max_parallel is not None
+
+    def expired(self, now: datetime) -> bool:
+        """Whether the key is refused at this time."""
+        return self.expires is not None and self.expires <= now
+
+
+def load_keys(path: Path | str) -> dict[str, KeyEntry]:
+    """Read a keys file; returns its entries by sha256 in lower case."""
+    data, source = read(Path(path))
+    if not isinstance(data, list):
+        raise ConfigError(f"{source.name}:1: must be a list of {{sha256: ..., alias: ..., team: ...}}")
+    try:
+        entries = TypeAdapter(tuple[KeyEntry, ...]).validate_python(data)
+    except ValidationError as error:
+        _refuse_plain_key(error, source)
+        raise explain(error, source, KeyEntry) from None
+    return _by_hash(entries, source)
+
+
+def _refuse_plain_key(error: ValidationError, source: Source) -> None:
+    for detail in error.errors(include_url=False, include_input=False):
+        if detail["loc"][-1] == "sha256" and detail["type"] == "string_pattern_mismatch":
+            raise ConfigError(
+                f"{source.at(*detail['loc'])}: sha256 must be 64 hexadecimal digits: the hash of the key, not the key"
+            )
+
+
+def _by_hash(entries: tuple[KeyEntry, ...], source: Source) -> dict[str, KeyEntry]:
+    by_hash: dict[str, KeyEntry] = {}
+    for i, entry in enumerate(entries):
+        digest = entry.sha256.lower()
+        if digest in by_hash:
+            raise ConfigError(f"{source.at(i)}: the same key stands twice in this file; keep one entry")
+        by_hash[digest] = entry
+    return by_hash
