@@ -27,7 +27,8 @@ from aligner_proxy.observability.tracing import stage
 from aligner_proxy.pipeline import eligibility, outcomes
 from aligner_proxy.pipeline.outcomes import gate_reason, judged
 from aligner_proxy.pipeline.pipeline import Pipeline, failed
-from aligner_proxy.text.structure import Cutter, Segment
+from aligner_proxy.text.cutter import Cutter
+from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import Correction, Exchange, JsonStrings, Outcome, Policy, SegmentScore, SkipReason, Status
 
 Result = TypeVar("Result")
