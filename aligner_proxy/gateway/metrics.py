@@ -39,6 +39,12 @@ def upstream_ended(state: RequestState) -> None:
     passed("upstream", seconds, state.trace, aligner__call_id=state.call_id, aligner__policy=state.policy.name)
 
 
+def stream_shed(state: RequestState) -> None:
+    """Count a stream for which there was no room, and log it."""
+    prometheus.STREAMS_SHED.labels(state.policy.name).inc()
+    log.info(json.dumps({"event": "aligner_stream_shed", "call_id": state.call_id, "policy": state.policy.name}))
+
+
 def describe(span: Span, outcome: Outcome) -> None:
     """Set the attributes of a choice's span; flagged objectives become gen_ai evaluations."""
     correction = outcome.correction
