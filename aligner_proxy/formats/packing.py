@@ -118,8 +118,10 @@ def _get(thing: Any, step: str | int) -> Any:
 
 
 def _put(thing: Any, step: str | int, value: object) -> None:
-    fields = thing if isinstance(step, int) else _fields(thing, step)
-    fields[step] = value
+    if isinstance(step, int):
+        thing[step] = value
+    else:
+        _fields(thing, step)[step] = value
 
 
 def _fields(model: BaseModel, name: str) -> dict[str, Any]:

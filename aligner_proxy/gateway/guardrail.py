@@ -81,6 +81,8 @@ class AlignerGuardrail(CustomGuardrail):
             raise RuntimeError(f"aligner-proxy cannot start: {error}") from error
         self._shadows = Shadows(file.shadow.running, file.shadow.waiting)
         self._watchdog = LoopWatchdog()
+        with contextlib.suppress(RuntimeError):  # the proxy makes its guardrails in the loop that will serve
+            self._watchdog.watch()
         self._streams = StreamBudget(file.streams.max_mb, file.streams.stream_mb)
         self._model = file.aligner.model
         litellm_internals.watch_clients()
@@ -188,7 +190,6 @@ class AlignerGuardrail(CustomGuardrail):
         """The request's state, opened by the first hook that runs; which one depends on the configuration."""
         state = _find(data)
         if state is None:
-            self._watchdog.watch()
             state = await self._open(data, user)
             get_or_create_metadata_bucket(data)[1][_STATE] = state
         return state

@@ -38,7 +38,7 @@ class LoopWatchdog:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def watch(self) -> None:
-        """Watch the running loop; does nothing if it is watched already."""
+        """Watch the running loop, once; raises `RuntimeError` where none runs."""
         loop = asyncio.get_running_loop()
         if loop is self._loop:
             return

@@ -32,7 +32,7 @@ async def test_a_stall_is_counted_and_its_place_is_logged(caplog: pytest.LogCapt
     watchdog.watch()
     await asyncio.sleep(0.05)
     with caplog.at_level(logging.WARNING, logger=stalls.__name__):
-        time.sleep(0.5)  # noqa: ASYNC251 - the stall
+        time.sleep(0.5)
         await until_counted(before)
         await asyncio.sleep(0.05)
     assert "test_stalls.py" in caplog.text
