@@ -154,8 +154,10 @@ def _count_work(outcome: Outcome) -> None:
     prometheus.RECOVERED.inc(counts.recovered)
     prometheus.BONUS.inc(counts.bonus)
     prometheus.FORWARDS.inc(counts.forwards)
-    for segment in outcome.segments:
-        prometheus.SEGMENTS.labels(str(segment.flagged).lower()).inc()
+    flagged = outcome.flagged
+    for name, count in (("true", flagged), ("false", len(outcome.segments) - flagged)):
+        if count:
+            prometheus.SEGMENTS.labels(name).inc(count)
 
 
 def _line(call_id: str, answer_chars: int, outcome: Outcome) -> dict[str, Any]:

@@ -45,8 +45,10 @@ _NO_WHOLES: Mapping[int, Any] = MappingProxyType({})
 class StreamText(Protocol):
     """One text of the stream: a choice, or a text part of one. Places in it are characters of the original."""
 
-    changed: bool
-    """Something else goes out in place of some of it."""
+    @property
+    def changed(self) -> bool:
+        """Whether something else goes out in place of some of it."""
+        ...
 
     @property
     def length(self) -> int:
