@@ -1,9 +1,10 @@
-"""Cancellation: work that is shielded from it, deadlines, and clients that disconnect."""
+"""Cancellation: work that is shielded from it, deadlines, and clients that disconnect; and turns on an event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -24,6 +25,21 @@ async def to_the_end(work: Coroutine[Any, Any, None]) -> None:
     _ending.add(task)
     task.add_done_callback(_ending.discard)
     await asyncio.shield(task)
+
+
+class TimeSlice:
+    """Share of one task in an event loop: long work pauses now and then, so that others get their turn."""
+
+    LONGEST_S = 0.005
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+
+    async def pause(self) -> None:
+        """Let others run if this task has had the loop for long enough."""
+        if time.perf_counter() - self._began > self.LONGEST_S:
+            await asyncio.sleep(0)
+            self._began = time.perf_counter()
 
 
 async def joined(chunks: AsyncIterator[bytes], most: int, error: Exception) -> bytes:

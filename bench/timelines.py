@@ -28,6 +28,7 @@ from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
 from aligner_proxy.gateway.request_state import RequestState, flagged
 from aligner_proxy.gateway.shadow import Shadows
 from aligner_proxy.gateway.streaming import dispatch
+from aligner_proxy.gateway.streaming.budget import StreamBudget
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.policy import config
 from aligner_proxy.text import structure
@@ -67,7 +68,7 @@ async def measure(engine: LocalEngine, mode: StreamMode, word_s: float) -> dict[
 
     corrector = ChoiceCorrector(pipeline, ledger, Shadows(1, 1), AuditWriters([]), lambda _: None)
     data = {"messages": [{"role": "user", "content": QUESTION}]}
-    async for item in dispatch.stream(chat, ledger, data, upstream(), corrector):
+    async for item in dispatch.stream(chat, ledger, data, upstream(), corrector, StreamBudget()):
         text = item.choices[0].delta.content if isinstance(item, ModelResponseStream) else None
         if text:
             went.append((time.perf_counter() - began, (went[-1][1] if went else 0) + len(text)))

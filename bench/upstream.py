@@ -1,8 +1,8 @@
 """`python -m bench.upstream PORT`: a scripted chat upstream; the question's first word selects the answer.
 
-`good` gets a good answer, `bad` one with a defect; `dies` breaks off in the middle, `fails` answers
-500. Whole answers come at once, streams as fast as those of a hosted model. The question is repeated, so that no two
-answers are the same and no cache helps.
+`good` gets a good answer, `bad` one with a defect; `dies` breaks off in the middle, `fails` answers 500; `long N`
+streams N characters as fast as they are taken. Whole answers come at once, other streams as fast as those of a hosted
+model. The question is repeated, so that no two answers are the same and no cache helps.
 """
 
 from __future__ import annotations
@@ -33,7 +33,15 @@ def answer(question: str) -> str:
     _, text = LONG[zlib.crc32(question.encode()) % len(LONG)]
     first, rest = text.split(". ", 1)
     defect = DEFECT if question.startswith("bad") else ""
-    return f"You asked about {question}. {first}.{defect} {rest}"
+    whole = f"You asked about {question}. {first}.{defect} {rest}"
+    chars = _long(question)
+    return (f"{whole}\n\n" * (chars // len(whole) + 1))[:chars] if chars else whole
+
+
+def _long(question: str) -> int:
+    """The length that a question asks for; 0: it asks for none."""
+    word, number, *_ = [*question.split(), "", ""]
+    return int(number) if word == "long" else 0
 
 
 async def chat(request: Request) -> Response:
@@ -52,11 +60,12 @@ async def chat(request: Request) -> Response:
 async def _frames(question: str) -> AsyncIterator[str]:
     text = answer(question)
     pieces = [text[at : at + CHUNK_CHARS] for at in range(0, len(text), CHUNK_CHARS)]
+    pause_s = 0.0 if _long(question) else CHUNK_S
     yield _frame({"role": "assistant", "content": ""})
     for number, piece in enumerate(pieces):
         if question.startswith("dies") and number == len(pieces) // 2:
             raise ConnectionError("scripted")
-        await asyncio.sleep(CHUNK_S)
+        await asyncio.sleep(pause_s)
         yield _frame({"content": piece})
     yield _frame({}, "stop")
     yield "data: [DONE]\n\n"

@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable
 
 from aligner_proxy.engine.api import AlignRequest, DeferredSession, Engine, Span
 from aligner_proxy.errors import InvalidOutput
-from aligner_proxy.text.structure import Cutter, Segment, join, so_far
+from aligner_proxy.text.cutter import Cutter
+from aligner_proxy.text.structure import Segment, join, so_far
 from aligner_proxy.types import Correction, DecodeCounts, SegmentScore
 
 Revise = Callable[[AlignRequest, str, str], Awaitable[Correction]]

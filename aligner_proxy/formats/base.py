@@ -12,16 +12,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from aligner_proxy.errors import NotPutIn, Unreadable
+from aligner_proxy.formats.packing import Packed
 from aligner_proxy.types import Exchange, Outcome, Status, Turn, encodable
 
 # Besides OpenAI's response_format: the names under which vLLM and llama.cpp take a grammar for the output.
 _GRAMMARS = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "grammar")
 _NO_STORE = "no-store"
-Rewrite = Callable[[Sequence[str], Mapping[int, str]], object]
+MOST_TEXTS = 256
+"""Texts of one stream; one with more is not read, since each of them costs work with every event."""
+_JOINED = 64
+Rewrite = Callable[[Any, Sequence[str], Mapping[int, str]], object]
 _T = TypeVar("_T")
 
 
@@ -138,11 +141,54 @@ def buckets(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     return sorted(given, key=lambda bucket: not any(str(name).startswith("user_api_key") for name in bucket))
 
 
+@dataclass(frozen=True, slots=True)
+class RequestedForm:
+    """Form that a request asks of its answer; the same for all choices and for every event of a stream."""
+
+    call_id: str
+    structured: bool
+    json_schema: str | None
+    constrained: bool
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> RequestedForm:
+        """The form that a request asks for."""
+        call_id = str(data.get("litellm_call_id") or "")
+        return cls(call_id, structured(data), json_schema(data), constrained(data))
+
+
+class GrowingText:
+    """A text that comes in pieces and is kept in few objects, however small the pieces are."""
+
+    def __init__(self, *pieces: str) -> None:
+        self._blocks: list[str] = []
+        self._recent: list[str] = list(pieces)
+
+    def append(self, piece: str) -> None:
+        """More of the text."""
+        self._recent.append(piece)
+        if len(self._recent) == _JOINED:
+            self._blocks.append("".join(self._recent))
+            self._recent = []
+            # Blocks are joined like the digits of a number carry over, so that each character moves a few times only.
+            while len(self._blocks) > 1 and len(self._blocks[-2]) <= len(self._blocks[-1]):
+                last = self._blocks.pop()
+                self._blocks[-1] += last
+
+    def __bool__(self) -> bool:
+        """Whether any piece has come, if only an empty one."""
+        return bool(self._blocks or self._recent)
+
+    def __str__(self) -> str:
+        """The text as far as it has come."""
+        return "".join((*self._blocks, *self._recent))
+
+
 @dataclass(slots=True)
 class ChoiceBuilder:
     """One choice as far as it was read. The flags are those that eligibility looks at."""
 
-    pieces: list[str] = field(default_factory=list)
+    pieces: GrowingText = field(default_factory=GrowingText)
     finish_reason: str | None = None
     tool_calls: bool = False
     refusal: bool = False
@@ -151,18 +197,26 @@ class ChoiceBuilder:
     annotations: bool = False
     inconsistent: bool = False
 
-    def exchange(self, data: Mapping[str, Any], index: int, turns: tuple[Turn, ...], response: object) -> Exchange:
+    def exchange(
+        self,
+        data: Mapping[str, Any],
+        index: int,
+        turns: tuple[Turn, ...],
+        response: object,
+        form: RequestedForm | None = None,
+    ) -> Exchange:
         """The choice as an exchange; `response` is the whole response or the first item of a stream."""
+        form = form or RequestedForm.of(data)
         return Exchange(
-            call_id=str(data.get("litellm_call_id") or ""),
+            call_id=form.call_id,
             index=index,
             turns=turns,
-            answer=encodable("".join(self.pieces)) if self.pieces else None,
+            answer=encodable(str(self.pieces)) if self.pieces else None,
             finish_reason=self.finish_reason if self.finish_reason is None else str(self.finish_reason),
             tool_calls=self.tool_calls,
-            structured=structured(data),
-            json_schema=json_schema(data),
-            constrained=constrained(data),
+            structured=form.structured,
+            json_schema=form.json_schema,
+            constrained=form.constrained,
             refusal=self.refusal,
             non_text=self.non_text,
             logprobs=self.logprobs,
@@ -175,9 +229,11 @@ class ChoiceBuilder:
         self, data: Mapping[str, Any], texts: Mapping[int, str], turns: tuple[Turn, ...], response: object
     ) -> list[Exchange]:
         """One exchange per text part of an answer (by number, in order); without any, one with no answer."""
+        form = RequestedForm.of(data)
         parts = [
-            replace(self, pieces=[text]).exchange(data, index, turns, response) for index, text in texts.items()
-        ] or [self.exchange(data, 0, turns, response)]
+            replace(self, pieces=GrowingText(text)).exchange(data, index, turns, response, form)
+            for index, text in texts.items()
+        ] or [self.exchange(data, 0, turns, response, form)]
         return [*(replace(part, inner=True) for part in parts[:-1]), parts[-1]]
 
 
@@ -223,7 +279,7 @@ class StreamEvent:
     """One event of a stream, and how texts stand in it."""
 
     item: object
-    """The event as it came."""
+    """The event as it came, or `Packed`."""
     pieces: Sequence[tuple[int, str]] = ()
     """(text, piece): what it adds to which text."""
     wholes: Sequence[int] = ()
@@ -231,12 +287,19 @@ class StreamEvent:
     ends: Sequence[int] = ()
     """The texts behind which nothing follows."""
     rewrite: Rewrite | None = None
-    """Makes the same event of other pieces and, by text, of other wholes: those that changed."""
+    """Makes the same event of an item, other pieces and, by text, other wholes: those that changed."""
+
+    @property
+    def original(self) -> object:
+        """The event as it came."""
+        return self.item.unpacked() if isinstance(self.item, Packed) else self.item
 
     def with_texts(self, pieces: Sequence[str], wholes: Mapping[int, str]) -> object:
         """This event with other texts in it; the very same object where they are the ones that it came with."""
         same = all(new == old for new, (_, old) in zip(pieces, self.pieces, strict=True))
-        return self.item if self.rewrite is None or (same and not wholes) else self.rewrite(pieces, wholes)
+        if self.rewrite is None or (same and not wholes):
+            return self.original
+        return self.rewrite(self.original, pieces, wholes)
 
 
 class StreamDecoder(Protocol):
@@ -252,6 +315,10 @@ class StreamDecoder(Protocol):
 
     def exchange(self, index: int) -> Exchange:
         """A text as far as it has come; its finish reason is None until the stream gives one."""
+        ...
+
+    def facts(self, index: int) -> Exchange:
+        """The same without the text itself, at a price that does not grow with it."""
         ...
 
     def exchanges(self) -> list[Exchange]:
@@ -314,7 +381,7 @@ class ChunkDecoder:
                 pieces.append((index, text))
             if choice.finish_reason:
                 ends.append(index)
-        return [StreamEvent(item, pieces, (), ends, partial(self._rewritten, item))]
+        return [StreamEvent(item, tuple(pieces), (), tuple(ends), self._rewritten)]
 
     def flush(self) -> list[StreamEvent]:
         """Nothing: chunks come whole."""
@@ -323,6 +390,11 @@ class ChunkDecoder:
     def exchange(self, index: int) -> Exchange:
         """A choice as far as it has come."""
         return self._exchange(self._builders.get(index, ChoiceBuilder()), index, self._first)
+
+    def facts(self, index: int) -> Exchange:
+        """A choice without its text."""
+        builder = replace(self._builders.get(index, ChoiceBuilder()), pieces=GrowingText())
+        return self._exchange(builder, index, self._first)
 
     def exchanges(self) -> list[Exchange]:
         """Every choice by its index."""
@@ -374,7 +446,8 @@ class SafeDecoder:
     def __init__(self, decoder: StreamDecoder, data: Mapping[str, Any]) -> None:
         self._decoder = decoder
         self._data = data
-        self._pending = b""
+        self._pending = bytearray()
+        self._indices: set[int] = set()
         self.fault: str | None = None
 
     def feed(self, item: object) -> list[StreamEvent]:
@@ -383,7 +456,8 @@ class SafeDecoder:
         if events is None:
             return [*self._rest(), StreamEvent(item)]
         if self._pending or isinstance(item, bytes | str):
-            self._pending = (self._pending + _raw(item))[sum(len(_raw(event.item)) for event in events) :]
+            self._pending += _raw(item)
+            del self._pending[: sum(len(_raw(event.item)) for event in events)]
         return events
 
     def flush(self) -> list[StreamEvent]:
@@ -395,6 +469,14 @@ class SafeDecoder:
         """A text as far as it has come, or why it cannot be read."""
         try:
             return _named(Unreadable, self._decoder.exchange, index)
+        except Unreadable as error:
+            self.fault = self.fault or str(error)
+            return _faulty(self._data, str(error))
+
+    def facts(self, index: int) -> Exchange:
+        """What is known of a text beside the text, or why it cannot be read."""
+        try:
+            return _named(Unreadable, self._decoder.facts, index)
         except Unreadable as error:
             self.fault = self.fault or str(error)
             return _faulty(self._data, str(error))
@@ -412,14 +494,26 @@ class SafeDecoder:
         """The events that `decode` gives; None from the first failure on."""
         try:
             if self.fault is None:
-                return _checked(_named(Unreadable, decode, *given))
+                return self._checked(_named(Unreadable, decode, *given))
         except Unreadable as error:
             self.fault = str(error)
         return None
 
+    def _checked(self, events: list[StreamEvent]) -> list[StreamEvent]:
+        """Upstreams number choices and send text; LiteLLM's objects may hold anything in their place."""
+        for event in events:
+            for index, piece in event.pieces:
+                if not (isinstance(index, int) and isinstance(piece, str)):
+                    raise Unreadable(TypeError.__name__)
+                self._indices.add(index)
+            event.pieces = [(index, encodable(piece)) for index, piece in event.pieces]
+        if len(self._indices) > MOST_TEXTS:
+            raise Unreadable(OverflowError.__name__)
+        return events
+
     def _rest(self) -> list[StreamEvent]:
-        rest = self._pending
-        self._pending = b""
+        rest = bytes(self._pending)
+        self._pending = bytearray()
         return [StreamEvent(rest)] if rest else []
 
 
@@ -440,16 +534,6 @@ def _raw(item: object) -> bytes:
     if isinstance(item, str):
         return item.encode(errors="surrogatepass")
     return item if isinstance(item, bytes) else b""
-
-
-def _checked(events: list[StreamEvent]) -> list[StreamEvent]:
-    """Upstreams number choices and send text; LiteLLM's objects may hold anything in their place."""
-    for event in events:
-        for index, piece in event.pieces:
-            if not (isinstance(index, int) and isinstance(piece, str)):
-                raise Unreadable(TypeError.__name__)
-        event.pieces = [(index, encodable(piece)) for index, piece in event.pieces]
-    return events
 
 
 def _numbered(exchanges: list[Exchange]) -> list[Exchange]:

@@ -12,7 +12,7 @@ from typing import Any
 from litellm.types.utils import ModelResponse, ModelResponseStream
 
 from aligner_proxy.formats import base
-from aligner_proxy.formats.base import CITATIONS, ChoiceBuilder, ChunkDecoder, carries, cites
+from aligner_proxy.formats.base import CITATIONS, ChoiceBuilder, ChunkDecoder, RequestedForm, carries, cites
 from aligner_proxy.types import Exchange, Outcome
 
 
@@ -21,8 +21,9 @@ def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
     if not isinstance(response, ModelResponse):
         return []
     turns = base.turns(data.get("messages"))
+    form = RequestedForm.of(data)
     return [
-        _built(choice, getattr(choice, "message", None)).exchange(data, index, turns, response)
+        _built(choice, getattr(choice, "message", None)).exchange(data, index, turns, response, form)
         for index, choice in enumerate(response.choices)
     ]
 
@@ -35,12 +36,13 @@ def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
 def decoder(data: Mapping[str, Any]) -> ChunkDecoder:
     """A decoder for one stream of chunks."""
     turns = base.turns(data.get("messages"))
+    form = RequestedForm.of(data)
     return ChunkDecoder(
         ModelResponseStream,
         text=_delta,
         with_text=lambda choice, text: _with_content(choice, "delta", text),
         absorb=lambda builder, choice: _absorb(builder, choice, choice.delta),
-        exchange=lambda builder, index, first: builder.exchange(data, index, turns, first),
+        exchange=lambda builder, index, first: builder.exchange(data, index, turns, first, form),
     )
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from aligner_proxy.formats import base, sse
-from aligner_proxy.formats.base import ChoiceBuilder, StreamEvent, carries, corrected
+from aligner_proxy.formats.base import ChoiceBuilder, GrowingText, RequestedForm, StreamEvent, carries, corrected
 from aligner_proxy.types import Exchange, Outcome, Turn
 
 # Blocks beside which a text is still an answer to the user: the upstream ran these tools itself. Any other block may be
@@ -60,7 +59,8 @@ class Decoder:
         self._builder = ChoiceBuilder()
         self._begun: set[int] = set()
         self._numbers: dict[int, int] = {}
-        self._texts: list[list[str]] = []
+        self._texts: list[GrowingText] = []
+        self._form = RequestedForm.of(data)
         self._any = False
         """Whether there was an event at all."""
 
@@ -74,15 +74,19 @@ class Decoder:
 
     def exchange(self, index: int) -> Exchange:
         """A block as far as it has come."""
-        builder = replace(self._builder, pieces=self._texts[index] if self._texts else [])
-        return builder.exchange(self._data, index, self._turns, None)
+        builder = replace(self._builder, pieces=self._texts[index] if self._texts else GrowingText())
+        return builder.exchange(self._data, index, self._turns, None, self._form)
+
+    def facts(self, index: int) -> Exchange:
+        """A block without its text."""
+        return self._builder.exchange(self._data, index, self._turns, None, self._form)
 
     def exchanges(self) -> list[Exchange]:
         """Every text block; a stream that never gives a reason why it stopped did not come to an end."""
         if not self._any:
             return []
         builder = replace(self._builder, finish_reason=self._builder.finish_reason or "error")
-        texts = {number: "".join(pieces) for number, pieces in enumerate(self._texts)}
+        texts = {number: str(pieces) for number, pieces in enumerate(self._texts)}
         return builder.exchanges(self._data, texts, self._turns, None)
 
     def _event(self, frame: sse.Frame) -> StreamEvent:
@@ -101,25 +105,27 @@ class Decoder:
             return piece
 
         _walk(event, note)
-        return StreamEvent(frame.item, pieces, (), self._ends(event), partial(_rewritten, frame))
+        return StreamEvent(frame.item, tuple(pieces), (), self._ends(event), _rewritten)
 
     def _number(self, block: int) -> int:
         if block not in self._numbers:
             self._numbers[block] = len(self._numbers)
-            self._texts.append([])
+            self._texts.append(GrowingText())
         return self._numbers[block]
 
     def _ends(self, event: Mapping[str, Any]) -> tuple[int, ...]:
         if event.get("type") == "content_block_stop":
-            return tuple(number for block, number in self._numbers.items() if block == _index(event))
+            number = self._numbers.get(_index(event))
+            return () if number is None else (number,)
         return tuple(self._numbers.values()) if event.get("type") in ("message_delta", "message_stop", "error") else ()
 
 
 decoder = Decoder
 
 
-def _rewritten(frame: sse.Frame, pieces: Sequence[str], _: Mapping[int, str]) -> object:
+def _rewritten(item: object, pieces: Sequence[str], _: Mapping[int, str]) -> object:
     texts = iter(pieces)
+    frame = sse.frame(item)
     return frame.with_event(_walk(frame.event or {}, lambda _, piece: next(texts) if piece else piece))
 
 

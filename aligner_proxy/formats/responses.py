@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import count
 from typing import Any
 
 from litellm.types.llms.openai import ResponsesAPIResponse
 
 from aligner_proxy.formats import base
-from aligner_proxy.formats.base import ChoiceBuilder, StreamEvent, carries, cites, corrected
+from aligner_proxy.formats.base import ChoiceBuilder, GrowingText, RequestedForm, StreamEvent, carries, cites, corrected
 from aligner_proxy.types import Exchange, Outcome, Turn
 
 DELTA = "response.output_text.delta"
@@ -156,17 +155,22 @@ def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
 class _Part:
     """One text part of a stream: the pieces it came in, and the texts that were given as the whole of it."""
 
-    pieces: list[str] = field(default_factory=list)
-    wholes: list[str] = field(default_factory=list)
+    pieces: GrowingText = field(default_factory=GrowingText)
+    whole: str | None = None
+    """The first text that was given as the whole of it."""
+    agrees: bool = True
+    """Whether the others are the same as the first."""
+
+    def repeat(self, whole: str) -> None:
+        """A text is given as the whole of it."""
+        if self.whole is None:
+            self.whole = whole
+        self.agrees &= whole == self.whole
 
     @property
     def text(self) -> str:
-        return "".join(self.pieces) if self.pieces else next(iter(self.wholes), "")
-
-    @property
-    def agrees(self) -> bool:
-        text = self.text
-        return all(whole == text for whole in self.wholes)
+        """The text as far as it has come."""
+        return str(self.pieces) if self.pieces else self.whole or ""
 
 
 class Decoder:
@@ -178,8 +182,9 @@ class Decoder:
         self._builder = ChoiceBuilder()
         self._numbers: dict[Where, int] = {}
         self._parts: list[_Part] = []
-        self._responses: list[list[str]] = []
-        """The texts of every event that holds a whole response with texts."""
+        self._response: list[str] | None = None
+        """The texts of the first event that holds a whole response with texts."""
+        self._form = RequestedForm.of(data)
         self._unplaced = False
         """Some event does not say which part it is about: a part could not be followed from event to event."""
         self._began = False
@@ -200,7 +205,7 @@ class Decoder:
                 self._parts[pieces[-1][0]].pieces.append(text)
             elif text:
                 wholes.append(self._number(where))
-                self._parts[wholes[-1]].wholes.append(text)
+                self._parts[wholes[-1]].repeat(text)
             return text
 
         walk(item, note)
@@ -208,7 +213,7 @@ class Decoder:
         if self._holds_response(item) or kind in TERMINAL:
             wholes = list(self._numbers.values())
             ends = wholes if kind in TERMINAL else []
-        return [StreamEvent(item, pieces, wholes, ends, partial(self._rewritten, item))]
+        return [StreamEvent(item, tuple(pieces), tuple(wholes), tuple(ends), self._rewritten)]
 
     def flush(self) -> list[StreamEvent]:
         """Nothing: events come whole."""
@@ -216,18 +221,25 @@ class Decoder:
 
     def exchange(self, index: int) -> Exchange:
         """A part as far as it has come in pieces."""
-        pieces = self._parts[index].pieces if self._parts else []
+        return self._exchange(index, self._parts[index].pieces if self._parts else GrowingText())
+
+    def facts(self, index: int) -> Exchange:
+        """A part without its text."""
+        return self._exchange(index, GrowingText())
+
+    def _exchange(self, index: int, pieces: GrowingText) -> Exchange:
         inconsistent = self._builder.inconsistent or self._unplaced
         builder = replace(self._builder, pieces=pieces, inconsistent=inconsistent)
-        return builder.exchange(self._data, index, self._turns, None)
+        return builder.exchange(self._data, index, self._turns, None, self._form)
 
     def exchanges(self) -> list[Exchange]:
         """Every part in the order of the output; a stream without its last event did not come to an end."""
         if not self._began:
             return []
         texts = {number: self._parts[number].text for number in self._order()}
-        agree = all(self._parts[number].agrees for number in texts)
-        agree &= all(response == list(texts.values()) for response in self._responses)
+        parts = [self._parts[number] for number in texts]
+        agree = all(part.agrees and part.whole in (None, part.text) for part in parts)
+        agree &= self._response in (None, list(texts.values()))
         builder = replace(
             self._builder,
             finish_reason=self._builder.finish_reason if self._ended else "error",
@@ -252,7 +264,9 @@ class Decoder:
         for where, _ in texts:
             self._number(where)
         if texts:
-            self._responses.append([text for _, text in texts])
+            whole = [text for _, text in texts]
+            self._response = self._response or whole
+            self._builder.inconsistent |= whole != self._response
         return bool(texts)
 
     def _rewritten(self, event: object, pieces: Sequence[str], wholes: Mapping[int, str]) -> object:

@@ -12,10 +12,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from aligner_proxy.errors import Unreadable
+
 _END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|$)")
 _DATA = "data:"
 _LONGEST_END = 4
+_LONGEST_EVENT = 16 << 20
+"""Bytes of one event; a stream with a longer one is not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,29 +40,39 @@ class Frame:
 
 
 class Cutter:
-    """Cuts a stream into events as it comes. `rest` is the beginning of an event whose end has not come yet."""
+    """Cuts a stream into events as it comes, in linear time; keeps the beginning of an event that has not ended."""
 
     def __init__(self) -> None:
-        self.rest = b""
+        self._rest = bytearray()
 
     def feed(self, item: object) -> list[Frame]:
         """The events that end with this item."""
         if isinstance(item, str):
             item = item.encode(errors="surrogatepass")
         if not isinstance(item, bytes):
-            return [*self.flush(), Frame(item, item if isinstance(item, Mapping) else None)]
-        may_end = _END.search(self.rest[1 - _LONGEST_END :] + item)
-        self.rest += item
-        if not may_end:
+            return [*self.flush(), frame(item)]
+        behind = max(0, len(self._rest) + 1 - _LONGEST_END)
+        self._rest += item
+        if not _END.search(self._rest, behind):
+            if len(self._rest) > _LONGEST_EVENT:
+                raise Unreadable("an event is too long")
             return []
-        *whole, self.rest = _cut(self.rest)
+        *whole, rest = _cut(bytes(self._rest))
+        self._rest = bytearray(rest)
         return [_read(piece) for piece in whole]
 
     def flush(self) -> list[Frame]:
         """What is left as an event, ended or not."""
-        rest = self.rest
-        self.rest = b""
+        rest = bytes(self._rest)
+        self._rest.clear()
         return [_read(rest)] if rest else []
+
+
+def frame(item: object) -> Frame:
+    """One event in either form."""
+    if isinstance(item, bytes):
+        return _read(item)
+    return Frame(item, item if isinstance(item, Mapping) else None)
 
 
 def tail(before: bytes, item: object) -> bytes:

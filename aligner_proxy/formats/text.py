@@ -11,7 +11,7 @@ from typing import Any
 
 from litellm.types.utils import TextCompletionResponse
 
-from aligner_proxy.formats.base import ChoiceBuilder, ChunkDecoder, carries, turn, with_new_texts
+from aligner_proxy.formats.base import ChoiceBuilder, ChunkDecoder, RequestedForm, carries, turn, with_new_texts
 from aligner_proxy.types import Exchange, Outcome
 
 
@@ -19,7 +19,8 @@ def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
     """One exchange per choice, numbered by position."""
     if not isinstance(response, TextCompletionResponse):
         return []
-    return [_exchange(_built(choice), data, index, response) for index, choice in enumerate(response.choices)]
+    form = RequestedForm.of(data)
+    return [_exchange(_built(choice), data, index, response, form) for index, choice in enumerate(response.choices)]
 
 
 def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
@@ -29,12 +30,13 @@ def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
 
 def decoder(data: Mapping[str, Any]) -> ChunkDecoder:
     """A decoder for one stream of chunks."""
+    form = RequestedForm.of(data)
     return ChunkDecoder(
         TextCompletionResponse,
         text=lambda choice: choice.text if isinstance(choice.text, str) else "",
         with_text=_with_text,
         absorb=_absorb,
-        exchange=lambda builder, index, first: _exchange(builder, data, index, first),
+        exchange=lambda builder, index, first: _exchange(builder, data, index, first, form),
     )
 
 
@@ -61,10 +63,12 @@ def _absorb(builder: ChoiceBuilder, choice: Any) -> None:
     builder.logprobs |= carries(choice.logprobs)
 
 
-def _exchange(builder: ChoiceBuilder, data: Mapping[str, Any], index: int, response: object) -> Exchange:
+def _exchange(
+    builder: ChoiceBuilder, data: Mapping[str, Any], index: int, response: object, form: RequestedForm
+) -> Exchange:
     prompt = _prompt(data, index)
     builder.non_text |= prompt is None or bool(data.get("echo")) or bool(data.get("suffix"))
-    return builder.exchange(data, index, (turn("user", prompt),) if prompt is not None else (), response)
+    return builder.exchange(data, index, (turn("user", prompt),) if prompt is not None else (), response, form)
 
 
 def _prompt(data: Mapping[str, Any], index: int) -> str | None:

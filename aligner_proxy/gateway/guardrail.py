@@ -35,7 +35,9 @@ from aligner_proxy.gateway.request_facts import facts, forget_wishes, further_mo
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.gateway.shadow import Shadows
 from aligner_proxy.gateway.streaming import dispatch
+from aligner_proxy.gateway.streaming.budget import StreamBudget
 from aligner_proxy.observability import logs, tracing
+from aligner_proxy.observability.stalls import LoopWatchdog
 from aligner_proxy.pipeline import eligibility
 from aligner_proxy.pipeline import outcomes as pipeline_outcomes
 from aligner_proxy.plugins.extensions import Selecting
@@ -79,6 +81,10 @@ class AlignerGuardrail(CustomGuardrail):
         except (AlignerProxyError, OSError) as error:
             raise RuntimeError(f"aligner-proxy cannot start: {error}") from error
         self._shadows = Shadows(file.shadow.running, file.shadow.waiting)
+        self._watchdog = LoopWatchdog()
+        with contextlib.suppress(RuntimeError):  # the proxy makes its guardrails in the loop that will serve
+            self._watchdog.watch()
+        self._streams = StreamBudget(file.streams.max_mb, file.streams.stream_mb)
         self._model = file.aligner.model
         ready = EngineReadiness(self.pipeline.engine, lambda: self._policies.current.file)
         litellm_internals.count_in_readiness(ready.reason)
@@ -95,14 +101,14 @@ class AlignerGuardrail(CustomGuardrail):
     ) -> dict[str, Any]:
         """Resolve the policy before anything is spent; 403 for requests that the tenant may not make."""
         if not formats.stored(user_api_key_dict.request_route):
-            self._state(data, user_api_key_dict)
+            await self._state(data, user_api_key_dict)
         return data
 
     async def async_post_call_success_hook(
         self, data: dict[str, Any], user_api_key_dict: UserAPIKeyAuth, response: Any
     ) -> Any:
         """Correct a whole response; None leaves it as it is."""
-        state = self._state(data, user_api_key_dict)
+        state = await self._state(data, user_api_key_dict)
         if state.settled:
             return None
         if state.skip:
@@ -140,13 +146,14 @@ class AlignerGuardrail(CustomGuardrail):
         self, user_api_key_dict: UserAPIKeyAuth, response: AsyncIterable[Any], request_data: dict[str, Any]
     ) -> AsyncGenerator[Any, None]:
         """Correct a stream in the policy's mode. Skipped streams pass item by item."""
-        state = self._state(request_data, user_api_key_dict)
+        state = await self._state(request_data, user_api_key_dict)
         await state.selected()
         wire = formats.wire(state.route)
         if wire is None or state.skip or state.settled:
             source = self._passed(response, request_data, state, commented=wire is not None)
         else:
-            source = dispatch.stream(wire, state, request_data, response, self._corrector(request_data, state))
+            corrector = self._corrector(request_data, state)
+            source = dispatch.stream(wire, state, request_data, response, corrector, self._streams)
         async with contextlib.aclosing(source) as items:
             async for item in items:
                 yield item
@@ -183,15 +190,15 @@ class AlignerGuardrail(CustomGuardrail):
         await state.selected()
         return state.headers()
 
-    def _state(self, data: dict[str, Any], user: UserAPIKeyAuth) -> RequestState:
+    async def _state(self, data: dict[str, Any], user: UserAPIKeyAuth) -> RequestState:
         """The request's state, opened by the first hook that runs; which one depends on the configuration."""
         state = _find(data)
         if state is None:
-            state = self._open(data, user)
+            state = await self._open(data, user)
             get_or_create_metadata_bucket(data)[1][_STATE] = state
         return state
 
-    def _open(self, data: dict[str, Any], user: UserAPIKeyAuth) -> RequestState:
+    async def _open(self, data: dict[str, Any], user: UserAPIKeyAuth) -> RequestState:
         call_id = str(data.get("litellm_call_id") or "")
         route = user.request_route
         extensions = self.pipeline.extensions
@@ -201,7 +208,7 @@ class AlignerGuardrail(CustomGuardrail):
         try:
             request = facts(data, user, self._request_fields)
             policy = policy_for_all(self._policies.current.resolver, request, further_models(data))
-            policy = extensions.resolve(policy, request)
+            policy = await extensions.resolved(policy, request)
         except BadRequest as error:
             raise ProxyException(str(error), "invalid_request_error", error.param, 400) from None
         except ForbiddenError as error:

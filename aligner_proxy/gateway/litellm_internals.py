@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Sequence
-from itertools import islice
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from litellm.proxy._types import ProxyErrorTypes, ProxyException, UserAPIKeyAuth
 from litellm.proxy.auth.auth_utils import get_request_route, iter_request_fallback_targets
 from litellm.types.guardrails import GuardrailEventHooks
 from litellm.types.guardrails import Mode as ModeByTag
+from litellm.types.utils import ModelResponseStream
 from starlette.applications import Starlette
 
 from aligner_proxy.gateway import readiness
@@ -116,3 +117,82 @@ def log_served(data: dict[str, Any], items: Sequence[object]) -> None:
     details = getattr(data.get("litellm_logging_obj"), "model_call_details", None)
     if isinstance(details, dict):
         record_served_output_texts(details, served_stream_output_texts(items))
+
+
+_MERGED_FROM = 512
+"""Kept chunks from which on the older ones are merged."""
+_RECENT = 64
+"""The last ones stay as they are: LiteLLM looks for repetitions there."""
+
+
+class MergedItems:
+    """A list of chunks that grows, kept short: what carries text alone is merged, now and then."""
+
+    def __init__(self, items: list[object]) -> None:
+        self.items = items
+        self._due = _MERGED_FROM
+
+    def merge(self) -> None:
+        """Merge what has become too long, in place. Doubling keeps that linear where nothing can be merged."""
+        if len(self.items) >= self._due:
+            self.items[:-_RECENT] = merged(self.items[:-_RECENT])
+            self._due = max(_MERGED_FROM, 2 * len(self.items))
+
+
+def kept_chunks(stream: object) -> MergedItems:
+    """The chunks that LiteLLM keeps of a chat stream for its log: 3 kB each, for a few letters that it joins later."""
+    chunks = getattr(stream, "chunks", None)
+    return MergedItems(chunks if isinstance(chunks, list) else [])
+
+
+class ServedItems(MergedItems):
+    """What went out in a stream, for LiteLLM's log; of a long one texts rather than chunks."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.any = False
+
+    def append(self, item: object) -> None:
+        """One more went out."""
+        self.any = True
+        self.items.append(item)
+        self.merge()
+
+
+def merged(items: Iterable[object]) -> list[object]:
+    """The items with neighbouring ones of text alone as one."""
+    joined: list[object] = []
+    for index, run in groupby(items, key=_index_of_text):
+        group = list(run)
+        if index is None or len(group) == 1:
+            joined += group
+        elif index == _BYTES:
+            joined.append(b"".join(item for item in group if isinstance(item, bytes)))
+        else:
+            joined.append(_joined(group))
+    return joined
+
+
+_BYTES = -1
+
+
+def _index_of_text(item: object) -> int | None:
+    """The choice of a chunk that carries text alone; None for other chunks."""
+    if isinstance(item, bytes):
+        return _BYTES
+    if not isinstance(item, ModelResponseStream) or len(item.choices) != 1:
+        return None
+    choice = item.choices[0]
+    beside = {name for name, value in choice.delta if value is not None and name != "content"}
+    further = (getattr(choice, "finish_reason", None), getattr(choice, "logprobs", None), getattr(item, "usage", None))
+    plain = isinstance(getattr(choice.delta, "content", None), str) and not beside and not any(further)
+    return choice.index if plain and isinstance(choice.index, int) else None
+
+
+def _joined(chunks: Sequence[Any]) -> object:
+    """One chunk with the texts of all."""
+    whole = chunks[0].model_copy()
+    whole.choices = [chunks[0].choices[0].model_copy()]
+    whole.choices[0].delta = chunks[0].choices[0].delta.model_copy()
+    whole.choices[0].delta.content = "".join(chunk.choices[0].delta.content for chunk in chunks)
+    return whole

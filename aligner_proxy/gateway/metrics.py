@@ -39,6 +39,12 @@ def upstream_ended(state: RequestState) -> None:
     passed("upstream", seconds, state.trace, aligner__call_id=state.call_id, aligner__policy=state.policy.name)
 
 
+def stream_shed(state: RequestState) -> None:
+    """Count a stream for which there was no room, and log it."""
+    prometheus.STREAMS_SHED.labels(state.policy.name).inc()
+    log.info(json.dumps({"event": "aligner_stream_shed", "call_id": state.call_id, "policy": state.policy.name}))
+
+
 def describe(span: Span, outcome: Outcome) -> None:
     """Set the attributes of a choice's span; flagged objectives become gen_ai evaluations."""
     correction = outcome.correction
@@ -148,8 +154,10 @@ def _count_work(outcome: Outcome) -> None:
     prometheus.RECOVERED.inc(counts.recovered)
     prometheus.BONUS.inc(counts.bonus)
     prometheus.FORWARDS.inc(counts.forwards)
-    for segment in outcome.segments:
-        prometheus.SEGMENTS.labels(str(segment.flagged).lower()).inc()
+    flagged = outcome.flagged
+    for name, count in (("true", flagged), ("false", len(outcome.segments) - flagged)):
+        if count:
+            prometheus.SEGMENTS.labels(name).inc(count)
 
 
 def _line(call_id: str, answer_chars: int, outcome: Outcome) -> dict[str, Any]:

@@ -42,7 +42,7 @@ _T = TypeVar("_T")
 Signature = tuple[tuple[int, int, int] | None, ...]
 Listener = Callable[[str | None], None]
 log = logging.getLogger(__name__)
-_FIXED = ("aligner", "cache", "shadow", "audit", "plugins")
+_FIXED = ("aligner", "cache", "shadow", "streams", "audit", "plugins")
 """Blocks of the file that are read only at the start of the process."""
 _PLACE = re.compile(r"[^:\n]+:\d+(?=:)")
 

@@ -54,6 +54,21 @@ LAST = _once(
     ("stream",),
     buckets=_LATENCY_BUCKETS,
 )
+STREAM_BYTES = _once(
+    Gauge,
+    "aligner_stream_held_bytes",
+    "Bytes that streams hold back, about (streams.max_mb bounds them in each worker)",
+    multiprocess_mode="livesum",
+)
+STREAMS_SHED = _once(
+    Counter, "aligner_streams_shed_total", "Streams for which there was no room (streams.max_mb)", ("policy",)
+)
+LOOP_STALLS = _once(
+    Histogram,
+    "aligner_loop_stall_seconds",
+    "How long the event loop of a worker did not answer, where that was too long",
+    buckets=(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+)
 EDITS = _once(Counter, "aligner_edits_total", "Edits the aligner wanted, by what the gate said to each", ("verdict",))
 CACHE = _once(Counter, "aligner_cache_total", "Cache look-ups", ("result",))
 AUDITED = _once(Counter, "aligner_audit_entries_total", "Entries for the audit store", ("result",))

@@ -27,7 +27,8 @@ from aligner_proxy.observability.tracing import stage
 from aligner_proxy.pipeline import eligibility, outcomes
 from aligner_proxy.pipeline.outcomes import gate_reason, judged
 from aligner_proxy.pipeline.pipeline import Pipeline, failed
-from aligner_proxy.text.structure import Cutter, Segment
+from aligner_proxy.text.cutter import Cutter
+from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import Correction, Exchange, JsonStrings, Outcome, Policy, SegmentScore, SkipReason, Status
 
 Result = TypeVar("Result")
@@ -229,17 +230,27 @@ class ResumableSession:
 class StreamingCorrection:
     """Corrects one text piece by piece.
 
-    `exchange` is the answer so far; `notify` is called whenever more of it is decided. Places are characters of the
-    original.
+    `facts` is what is known of the answer beside its text; `notify` is called whenever more of it is decided. Places
+    are characters of the original. `whole`: nothing is decided before the end. `inner`: it begins in mid-answer.
     """
 
     def __init__(
-        self, pipeline: Pipeline, policy: Policy, exchange: Callable[[], Exchange], notify: Callable[[], None]
+        self,
+        pipeline: Pipeline,
+        policy: Policy,
+        facts: Callable[[], Exchange],
+        notify: Callable[[], None],
+        *,
+        whole: bool = False,
+        inner: bool = False,
     ) -> None:
         self._pipeline = pipeline
         self._policy = policy
-        self._exchange = exchange
+        self._facts = facts
         self._notify = notify
+        self._at_once = whole
+        self._inner = inner
+        """More of the answer follows, or it is not known yet that none does."""
         self.done = False
         """All that came or may still come is decided."""
         self.changed = False
@@ -260,8 +271,9 @@ class StreamingCorrection:
         """The outcome of an answer that was held and corrected as a whole."""
         self._ended_at = 0.0
         self._ms = 0.0
-        self._session = ResumableSession(pipeline, policy, exchange)
+        self._session = ResumableSession(pipeline, policy, self._exchange)
         self._more = asyncio.Event()
+        self._over = asyncio.Event()
         self._work = asyncio.create_task(self._decide())
 
     @property
@@ -275,15 +287,19 @@ class StreamingCorrection:
         self._text += text
         if self._ended or self.done:
             return
-        if self.length > self._policy.max_answer_chars:
-            self.close(Status.SKIPPED, SkipReason.TOO_LONG.value)
-        elif not first or await self._begin():
+        if not first or await self._begin():
             self._segments += self._cutter.feed(text)
             await self._attempt(self._session.feed(text))
             self._more.set()
 
-    async def end(self) -> None:
-        """The answer has ended."""
+    def _exchange(self) -> Exchange:
+        """The answer as far as it has come."""
+        facts = self._facts()
+        return replace(facts, answer=self._text or None, inner=facts.inner or self._inner)
+
+    async def end(self, *, last: bool = True) -> None:
+        """The answer has ended; not `last`: what follows is corrected as a text of its own."""
+        self._inner |= not last
         if not (self._ended or self.done):
             self._ended = True
             self._ended_at = time.perf_counter()
@@ -293,7 +309,7 @@ class StreamingCorrection:
 
     def check(self) -> None:
         """Look again whether the answer may be edited: something came that is not its text."""
-        reason = None if self.done else eligibility.check(replace(self._exchange(), answer=_BEGUN), self._policy)
+        reason = None if self.done else eligibility.check(replace(self._facts(), answer=_BEGUN), self._policy)
         whole = reason is SkipReason.STRUCTURED_OUTPUT and self._policy.json_strings is JsonStrings.CORRECT
         if reason is not None and not whole:
             self.close(Status.SKIPPED, reason.value)
@@ -345,6 +361,20 @@ class StreamingCorrection:
         status, reason = self._closed
         return Outcome(status, reason, None, self._policy)
 
+    async def over(self) -> None:
+        """Wait until nothing is to be decided any more."""
+        await self._over.wait()
+
+    @property
+    def original(self) -> str:
+        """The text as it came."""
+        return self._text
+
+    @property
+    def replacements(self) -> ReplacementMap:
+        """What is decided of it."""
+        return self._replacements
+
     async def aclose(self) -> None:
         """Give up what is still worked on."""
         self._work.cancel()
@@ -383,7 +413,7 @@ class StreamingCorrection:
         if not self._text.strip():
             return self._finish() if self._ended else None
         try:
-            held = not await self._judge()
+            held = self._at_once or not await self._judge()
         except LOST:
             if self._replacements.end:
                 raise
@@ -423,7 +453,8 @@ class StreamingCorrection:
             raise EngineFault("the engine judged other segments than these")
         count = len(self._segments)
         self._verdicts = verdicts[:count]
-        self._behind = next((verdict for verdict in verdicts[count:] if self._ended and not verdict.text), None)
+        ended = self._ended and not self._inner
+        self._behind = next((verdict for verdict in verdicts[count:] if ended and not verdict.text), None)
 
     def _verdicts_up_to(self, end: int) -> tuple[SegmentScore, ...]:
         """The verdicts on what there is up to `end`."""
@@ -532,4 +563,5 @@ class StreamingCorrection:
         self.done = True
         if self._ended:
             self._ms = (time.perf_counter() - self._ended_at) * 1000
+        self._over.set()
         self._notify()

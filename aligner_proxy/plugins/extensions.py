@@ -26,6 +26,8 @@ _T = TypeVar("_T")
 
 SELECT_S = 2.0
 """Time limit for choosing objectives, which mostly happens while the upstream writes."""
+AT_ONCE_CHARS = 500
+"""Texts of a request up to this length are read for settings in the event loop."""
 SELECTION_REASON = "selection_reason"
 """Extension value of a policy whose objectives were chosen: None, or the reason why that failed."""
 
@@ -64,6 +66,13 @@ class Extensions:
         for member in self._overriding["resolve"]:
             policy = _resolved(member.extension, policy, request)
         return policy
+
+    async def resolved(self, policy: Policy, request: RequestFacts) -> Policy:
+        """The same, in a thread where the request brings texts that take long to read."""
+        chars = len(request.system) + sum(len(str(value)) for value in request.fields.values())
+        if chars <= AT_ONCE_CHARS or not self._overriding["resolve"]:
+            return self.resolve(policy, request)
+        return await asyncio.to_thread(self.resolve, policy, request)
 
     def selects(self, policy: Policy) -> bool:
         """Whether the objectives of this policy have yet to be chosen."""

@@ -319,7 +319,7 @@ class Settings(_Block):
     sample: Annotated[float, Field(ge=0, le=1, strict=True)] | None = None
     """Share of requests that is looked at; which ones, nothing in a request decides."""
     max_answer_chars: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] | None = None
-    """Longer answers are skipped (reason too_long)."""
+    """Longer whole answers are skipped (reason too_long); longer streams are corrected part by part."""
     gate: GateSetting | None = None
     """Rules that a correction must not break: {lost_name: off} switches one, a list names all that are on."""
     json_strings: JsonStrings | None = None
@@ -446,6 +446,16 @@ class AuditSettings(_Block):
     """Entries that may wait for the disk in each worker; beyond them entries are dropped and counted."""
 
 
+class StreamSettings(_Block):
+    """How much streams may hold back, in each worker: chunks that wait for their correction or for a slow client."""
+
+    max_mb: Annotated[int, Field(ge=16, le=1_000_000, strict=True)] = 512
+    """All streams together, in MiB; where they hold more, upstreams are not read on, and the largest tenant's streams
+    are refused (reason shed, class overload)."""
+    stream_mb: Annotated[int, Field(ge=1, le=100_000, strict=True)] = 16
+    """One stream, in MiB; one that holds more is released part by part, and its upstream waits for its client."""
+
+
 class PolicyFile(_Block):
     """policies.yaml: which aligner, which objectives, and what applies to whom."""
 
@@ -457,6 +467,7 @@ class PolicyFile(_Block):
     tenants: tuple[Tenant, ...] = ()
     cache: CacheSettings = CacheSettings()
     shadow: ShadowSettings = ShadowSettings()
+    streams: StreamSettings = StreamSettings()
     audit: AuditSettings = AuditSettings()
     plugins: PluginSettings = PluginSettings()
     keys: str | None = None

@@ -34,6 +34,8 @@ _NO_SCHEMA = (ValueError, TypeError, AttributeError, LookupError)
 _CHECK: ContextVar[_Check] = ContextVar("json_schema_check")
 _Keyword = Callable[[Any, Any, Any, Any], Iterator[ValidationError] | None]
 FEWEST_CHARS = 40
+_LONGEST_WORD = 32
+"""Characters of a number or `false` at which a text may have been cut off."""
 _LITERAL = re.compile(r'"(?:[^"\\]|\\.)*"')
 _KEY = re.compile(r"\s*:")
 _PROSE = re.compile(r"\s|[\u3002\uff01\uff1f]")
@@ -138,6 +140,20 @@ def strings(answer: str) -> list[Literal]:
 def _decoded(literal: str) -> str:
     text = str(json.loads(literal, strict=False))
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def begins_json(text: str) -> bool:
+    """Whether a text is the beginning of a JSON object or array, as far as it goes."""
+    if not text.lstrip().startswith(("{", "[")):
+        return False
+    try:
+        json.loads(text, parse_int=str, parse_float=str)
+    except RecursionError:
+        return True
+    except json.JSONDecodeError as error:
+        # A text that was cut off is at fault at its end, or where its last string or word begins.
+        return error.msg.startswith("Unterminated string") or error.pos >= len(text.rstrip()) - _LONGEST_WORD
+    return True
 
 
 def _whole(text: str) -> bool:

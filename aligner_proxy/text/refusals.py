@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 _REFUSAL_CHARS = 240
+_REFUSAL_WORDS = _REFUSAL_CHARS // 2
 _SORRY = r"(?:(?:i(?:'m| am) )?(?:very |really |so )?sorry|i apologi[sz]e|unfortunately|my apologies)"
 _CANNOT = r"(?:can(?:'t|not| not)|won't|will not|(?:am|'m) (?:not able|unable) to|am not allowed to|must decline to)"
 _DO = (
@@ -60,7 +61,10 @@ def is_refusal(answer: str) -> bool:
     Strict on purpose: one short English sentence of the usual words, optionally with an apology before and an offer
     after it. A refusal with a reason, a suggestion or an insult does not count.
     """
-    text = " ".join(answer.replace("\u2019", "'").lower().split())
+    words = answer.split(None, _REFUSAL_WORDS)  # of a long answer only its beginning is looked at
+    if sum(map(len, words)) > _REFUSAL_CHARS:
+        return False
+    text = " ".join(words).replace("\u2019", "'").lower()
     return len(text) <= _REFUSAL_CHARS and _REFUSAL.fullmatch(text) is not None
 
 

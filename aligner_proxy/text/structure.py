@@ -24,12 +24,12 @@ _WIDE = r"[\u3002\uff01\uff1f]"
 _SENTENCE_END = re.compile(
     rf"(?<!{_MARKS}){_MARKS}+[\"'\u201d\u2019)\]*_]*(?=\s)|(?<!{_WIDE}){_WIDE}+(?=[^\s{_CLOSING}])"
 )
-_WIDE_END = re.compile(r"[\u3002\uff01\uff1f]+[\"'\u201d\u2019)\]*_]*(?=[^" + _CLOSING + "])")
+_WIDE_END = re.compile(rf"(?<!{_WIDE}){_WIDE}+[\"'\u201d\u2019)\]*_]*(?=[^{_CLOSING}])")
 _ABBREVIATION = re.compile(
     r"(?:\b(?:e\.g|i\.e|etc|vs|cf|approx|Mr|Mrs|Ms|Dr|Prof|St|No|Fig|Eq|Inc|Ltd|Jr|Sr)|\b[A-Z])\.$"
 )
-_LONGEST_ABBREVIATION = 10
-_LIST_NUMBER = re.compile(r"\s*(?:[-*+]\s+)?\d+\.$")
+LONGEST_ABBREVIATION = 10
+_LIST_NUMBER = re.compile(r"\s*(?:[-*+]\s+)?\d+\.")
 _MARK = re.compile(r"[ \t]*(?:([-*+\u2022])|(\d{1,3}|[a-zA-Z])[.)])(?=[ \t]+\S)")
 BULLET = "-"
 _SPEAKER_LINE = re.compile(
@@ -79,35 +79,6 @@ def split(text: str) -> list[Segment]:
         start = end
     starts = [*(start for start, _ in spans), len(text)]
     return [Segment(at, text[at:end], text[end:after]) for (at, end), after in zip(spans, starts[1:], strict=True)]
-
-
-class Cutter:
-    """Cuts a text that is still growing. A segment is finished as soon as the next one has begun."""
-
-    def __init__(self) -> None:
-        self._block = ""
-        self._at = 0
-        self._given = 0
-
-    def feed(self, more: str) -> list[Segment]:
-        """The segments finished by `more`."""
-        self._block += more
-        pieces = split(self._block)
-        finished = self._placed(pieces[self._given : -1])
-        self._given = max(self._given, len(pieces) - 1)
-        last = pieces[-1].start if pieces else 0
-        if last and self._block[last - 1] == "\n":  # what comes is cut as if the text began here
-            self._block = self._block[last:]
-            self._at = self._at + last
-            self._given = 0
-        return finished
-
-    def end(self) -> list[Segment]:
-        """The remaining segments, once the text has ended."""
-        return self._placed(split(self._block)[self._given :])
-
-    def _placed(self, pieces: Sequence[Segment]) -> list[Segment]:
-        return [Segment(self._at + segment.start, segment.text, segment.gap) for segment in pieces]
 
 
 def join(pieces: Sequence[tuple[str, str]]) -> str:
@@ -180,15 +151,21 @@ def _boundaries(text: str) -> Iterator[int]:
 
 def _sentence_ends(line: str, offset: int) -> Iterator[int]:
     """Offsets after each sentence of a line, but for the last; looks back over a bounded window only."""
+    number = _LIST_NUMBER.match(line)
     for match in _SENTENCE_END.finditer(line):
         end = match.end()
-        if _ABBREVIATION.search(line, max(0, end - _LONGEST_ABBREVIATION), end) or _LIST_NUMBER.match(line, 0, end):
+        if (number and end == number.end()) or is_abbreviation(line, end):
             continue
         following = end
         while following < len(line) and line[following].isspace():
             following += 1
         if following < len(line) and not line[following].islower():
             yield offset + following
+
+
+def is_abbreviation(line: str, end: int) -> bool:
+    """Whether the full stop before `end` belongs to an abbreviation or an initial."""
+    return _ABBREVIATION.search(line, max(0, end - LONGEST_ABBREVIATION), end) is not None
 
 
 def marks(text: str) -> list[str]:

@@ -29,4 +29,6 @@ ANSWERS = (
         after_retry="block",
     )
     .case("brief", max_answer_chars=1000)
+    .case("released", stream="sentence")
+    .case("wishes", preferences=["system"])
 )

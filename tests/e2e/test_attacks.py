@@ -208,6 +208,59 @@ def test_nobody_reads_another_tenants_cache(attack: Attack, tenants: Any) -> Non
     assert got.headers["x-aligner-cache"] == "miss"
 
 
+STALLS = rows(
+    (
+        "live-stall-line",
+        "client",
+        "an answer of 21,000 characters without a line break, sentence by sentence",
+        "corrected, and the loop does not stall",
+        {"script": "line", "model": "released"},
+    ),
+    (
+        "live-stall-wishes",
+        "client",
+        "a system prompt of 20 kB in which everything might be a preference",
+        "corrected, and the loop does not stall",
+        {"script": "rude", "model": "wishes", "system": ("no " * 300 + "lists. ") * 22},
+    ),
+    (
+        "live-long-held",
+        "upstream",
+        "a held stream longer than what is corrected at once",
+        "corrected part by part",
+        {"script": "flood", "model": "gpt"},
+    ),
+    (
+        "live-long-released",
+        "upstream",
+        "the same, sentence by sentence",
+        "corrected part by part",
+        {"script": "flood", "model": "released"},
+    ),
+)
+STALL_S = "2.5"
+"""No request holds the loop for so long, whatever else the machine does."""
+
+
+def long_stalls(gateway: Any) -> float:
+    """Stalls of the gateway's loop that were longer, by its own watchdog."""
+    page = gateway.http.get("/metrics/").text
+    values = dict(line.rsplit(" ", 1) for line in page.splitlines() if line.startswith("aligner_loop_stall_seconds"))
+    bucket = f'aligner_loop_stall_seconds_bucket{{le="{STALL_S}"}}'
+    return float(values["aligner_loop_stall_seconds_count"]) - float(values[bucket])
+
+
+@pytest.mark.parametrize("attack", STALLS)
+def test_no_request_stalls_the_loop(attack: Attack, tenants: Any, gateway: Any) -> None:
+    asked = attack.payload
+    before = long_stalls(gateway)
+    messages = [{"role": "system", "content": asked.get("system", "Hm.")}, {"role": "user", "content": asked["script"]}]
+    got = tenants["vip"].chat_stream(asked["script"], model=asked["model"], messages=messages)
+    assert INSULT not in got.text()
+    assert got.comments[0].startswith(": aligner status=corrected")
+    assert long_stalls(gateway) == before
+
+
 OPERATOR = rows(
     ("live-metrics", "tenant", "reads everybody's metrics", "401 or 403", "/metrics/"),
     ("live-models-info", "tenant", "reads the providers' settings", "401 or 403", "/model/info"),

@@ -53,7 +53,7 @@ class Stuck:
         return made
 
 
-def stuck(_pieces: object, _wholes: object) -> Any:
+def stuck(_item: object, _pieces: object, _wholes: object) -> Any:
     raise RuntimeError("new")
 
 

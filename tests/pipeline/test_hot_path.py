@@ -161,6 +161,7 @@ async def test_modules_that_run_for_one_completion(guard: AlignerGuardrail, caps
         await complete(guard)
     finally:
         sys.setprofile(None)
+    modules.names.discard("observability/stalls.py")  # the watchdog's beat, which belongs to no request
     with capsys.disabled():
         show(f"{len(modules.names)} modules of ours run for one completion", sorted(modules.names))
     assert len(modules.names) <= MOST_MODULES

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from aligner_proxy import prompts
@@ -17,7 +17,8 @@ from aligner_proxy.concurrency import within
 from aligner_proxy.engine.api import AlignerInfo, AlignRequest, DeferredSession, Span, StatesRequest
 from aligner_proxy.engine.decoding.splice import runs
 from aligner_proxy.errors import CorrectionError, DeadlineExceeded, EngineFault, StatesUnavailable
-from aligner_proxy.text.structure import join, split
+from aligner_proxy.text.cutter import Cutter
+from aligner_proxy.text.structure import Segment, join, split
 from aligner_proxy.types import Correction, SegmentScore
 
 Score = Callable[[str], float]
@@ -47,6 +48,9 @@ class ScriptedSession(DeferredSession):
         self._request = request
         self._text = request.answer
         self._lag_s = engine.lag_s if lag_s is None else lag_s
+        self._cutter = Cutter()
+        self._judged = engine.judged(self._cutter.feed(request.answer), request.caution)
+        """The verdicts on the segments that are finished."""
         self._more = asyncio.Condition()
         self._ended = False
         self.spans: list[Span] = []
@@ -56,6 +60,7 @@ class ScriptedSession(DeferredSession):
         """More of the answer."""
         async with self._more:
             self._text += text
+            self._judged += self._scripts.judged(self._cutter.feed(text), self._request.caution)
             self._more.notify_all()
         return self._verdicts()
 
@@ -88,8 +93,10 @@ class ScriptedSession(DeferredSession):
         self.closed = True
 
     def _verdicts(self) -> tuple[SegmentScore, ...]:
+        if not self._ended:
+            return self._judged
         request = self._request.model_copy(update={"answer": self._text})
-        return self._scripts.verdicts(request, ended=self._ended)
+        return self._scripts.verdicts(request, ended=True)
 
 
 def unchanged(request: AlignRequest) -> str:
@@ -172,12 +179,16 @@ class SegmentEngine(ScriptedEngine):
     def verdicts(self, request: AlignRequest, *, ended: bool) -> tuple[SegmentScore, ...]:
         """On every segment that is finished."""
         segments = split(request.answer) if request.answer.strip() else []
-        scored = [(segment.text, self.score(segment.text)) for segment in (segments if ended else segments[:-1])]
-        verdicts = [SegmentScore(text, score, score > request.caution, 0) for text, score in scored]
+        verdicts = list(self.judged(segments if ended else segments[:-1], request.caution))
         if ended and segments and self.missing and request.open_ended:
             lacks = bool(self.missing(request.answer))
             verdicts.append(SegmentScore("", 1.0 if lacks else -1.0, lacks, 0))
         return tuple(verdicts)
+
+    def judged(self, segments: Sequence[Segment], caution: float) -> tuple[SegmentScore, ...]:
+        """On these segments."""
+        scored = [(segment.text, self.score(segment.text)) for segment in segments]
+        return tuple(SegmentScore(text, score, score > caution, 0) for text, score in scored)
 
     def replacement(self, text: str) -> str:
         """What the script writes in place of a text; raises what it returns instead."""

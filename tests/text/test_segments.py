@@ -8,9 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.text.structure import Cutter, join, so_far, split
+from aligner_proxy.text.cutter import Cutter
+from aligner_proxy.text.structure import firm, join, so_far, split
+from tests.support.counting import growth
 
 TEXT = st.text(st.sampled_from(list("aB1 .!?\n`-*\"'\u2026\u3002\u00e9)")), max_size=80)
+WORDS = ["e.g.", "A.", "Dr.", "12.", "-", "x", "B", " ", "\t", "\n", "```", "~~~~", "`", ".", "\uff1f", ")", "\r"]
+GROWING = TEXT | st.lists(st.sampled_from(WORDS), max_size=40).map("".join)
 
 
 def texts(text: str) -> list[str]:
@@ -68,7 +72,7 @@ def test_a_removed_piece_leaves_the_larger_break(removed: int, expected: str) ->
     assert join(pieces) == expected.rstrip()
 
 
-@given(TEXT, st.lists(st.integers(0, 80), max_size=12))
+@given(GROWING, st.lists(st.integers(0, 80), max_size=12))
 def test_a_growing_text_is_cut_like_the_whole(text: str, cuts: list[int]) -> None:
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
     cutter = Cutter()
@@ -82,6 +86,29 @@ def test_a_growing_text_is_cut_like_the_whole(text: str, cuts: list[int]) -> Non
 def test_a_long_line_is_split_in_linear_time() -> None:
     """A quadratic splitter would take minutes here; the suite's own time limit is the assertion."""
     assert len(split("Short one. " * 50_000)) == 50_000
+
+
+@pytest.mark.parametrize("line", ["word ", "Short one. ", ". ", ".", "\u3002", ")", "- 1", "`` x", "```\nx"])
+def test_a_growing_line_is_cut_in_linear_time(line: str) -> None:
+    def cut(size: int) -> None:
+        text = line * size
+        cutter = Cutter()
+        for at in range(0, len(text), 4):
+            cutter.feed(text[at : at + 4])
+        cutter.end()
+
+    assert growth(cut, 200) < 2.2
+
+
+@pytest.mark.parametrize("indent", [" ", "1"])
+def test_what_a_line_begins_with_is_looked_at_once(indent: str) -> None:
+    """Looked at again behind every sentence it would take minutes."""
+    assert len(split(indent * 100_000 + "a. B" * 50_000)) == 50_001
+
+
+def test_the_last_word_is_found_in_linear_time() -> None:
+    """Tried from each of its marks, a run of them would take minutes."""
+    assert firm("\u3002" * 300_000) == 0
 
 
 def test_what_is_gone_takes_its_gap_along_before_the_next_piece() -> None:

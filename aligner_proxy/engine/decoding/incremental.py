@@ -20,7 +20,8 @@ from aligner_proxy.engine.decoding.prompt_fit import Fitted
 from aligner_proxy.engine.decoding.proposer import matching
 from aligner_proxy.engine.model.detector import spans
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Spans, Step, Work
-from aligner_proxy.text.structure import Cutter, Segment, firm, split
+from aligner_proxy.text.cutter import Cutter
+from aligner_proxy.text.structure import Segment, firm, split
 from aligner_proxy.types import Correction, SegmentScore
 
 ENOUGH_CHARS = 96

@@ -14,6 +14,7 @@ from aligner_proxy.formats import Wire
 from aligner_proxy.gateway import litellm_internals, metrics
 from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
 from aligner_proxy.gateway.request_state import RequestState
+from aligner_proxy.gateway.streaming.budget import StreamBudget
 from aligner_proxy.gateway.streaming.held import HeldStream, LiveStream
 from aligner_proxy.gateway.streaming.queue import StreamQueue
 from aligner_proxy.gateway.streaming.released import ReleasedStream
@@ -28,19 +29,24 @@ _STREAMS: dict[StreamMode, type[StreamQueue[Any]]] = {
 
 
 async def stream(
-    wire: Wire, ledger: RequestState, data: dict[str, Any], response: AsyncIterable[Any], corrector: ChoiceCorrector
+    wire: Wire,
+    ledger: RequestState,
+    data: dict[str, Any],
+    response: AsyncIterable[Any],
+    corrector: ChoiceCorrector,
+    budget: StreamBudget,
 ) -> AsyncGenerator[Any, None]:
     """The items that the client gets."""
     way = stream_mode(ledger.policy, corrector.pipeline)
     # What is delivered at once cannot be corrected. The way that is taken is what metrics and comments tell.
     mode = Mode.SHADOW if way is StreamMode.PASSTHROUGH else ledger.policy.mode
     ledger.policy = replace(ledger.policy, mode=mode, stream=way)
-    queue = _STREAMS[way](wire, data, ledger, corrector)
+    queue = _STREAMS[way](wire, data, ledger, corrector, budget.open(ledger.policy.tenant))
     try:
         async with contextlib.aclosing(queue.play(response)) as items:
             async for item in items:
                 if item is queue.comment:
-                    litellm_internals.log_served(data, queue.items)
+                    litellm_internals.log_served(data, queue.served.items)
                 yield item
     finally:
         metrics.streamed(ledger.call_id, ledger.policy, queue.timeline)

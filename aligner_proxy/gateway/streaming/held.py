@@ -1,13 +1,15 @@
 """Streams that are corrected as a whole: held until the answer is there, or live, where the original passes at once.
 
 A held stream is replayed in the shapes it came in, a new text spread over the events that carried the old one. If
-nothing is corrected the upstream's own items are replayed. Streams that are released by segments are in sentences.py.
+nothing is corrected the upstream's own items are replayed. A stream that grows beyond what may be held goes on as one
+that is released part by part (released.py), unless the policy blocks it.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,43 +17,109 @@ from typing import Any
 from aligner_proxy.engine.api import Session
 from aligner_proxy.errors import NotPutIn
 from aligner_proxy.formats import Wire
-from aligner_proxy.formats.base import corrected, no_store
-from aligner_proxy.gateway import metrics
+from aligner_proxy.formats.base import StreamEvent, corrected, no_store
+from aligner_proxy.formats.packing import Packed, Packer
+from aligner_proxy.gateway import litellm_internals, metrics
 from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
 from aligner_proxy.gateway.request_state import RequestState
+from aligner_proxy.gateway.streaming.budget import StreamAccount
 from aligner_proxy.gateway.streaming.prefill import PrefilledText
-from aligner_proxy.gateway.streaming.queue import StreamQueue
+from aligner_proxy.gateway.streaming.queue import PACKED_FROM, StreamQueue, slices
+from aligner_proxy.gateway.streaming.released import ReleasedStream
 from aligner_proxy.pipeline import outcomes as pipeline_outcomes
+from aligner_proxy.pipeline.parts import blocked_at_limit
 from aligner_proxy.types import Exchange, Outcome, SkipReason, Status
 
 
 class HeldStream(StreamQueue[PrefilledText]):
     """A stream of which nothing goes out before its whole answer is corrected; the engine reads along meanwhile."""
 
-    def __init__(self, wire: Wire, data: Mapping[str, Any], ledger: RequestState, corrector: ChoiceCorrector) -> None:
-        super().__init__(wire, data, ledger, corrector)
-        self._received: list[object] = []
-        """What the upstream sent."""
-        self._outgoing: Sequence[object] = ()
+    def __init__(
+        self,
+        wire: Wire,
+        data: Mapping[str, Any],
+        ledger: RequestState,
+        corrector: ChoiceCorrector,
+        account: StreamAccount | None = None,
+    ) -> None:
+        super().__init__(wire, data, ledger, corrector, account)
+        self._wire = wire
+        self._received: deque[object] = deque()
+        """What the upstream sent: items, or the events that keep them."""
+        self._outgoing: Collection[object] = ()
         """What may go out, once that is decided."""
         self._ended = False
+        self._released: ReleasedStream | None = None
+        """The stream as which this one goes on, once it cannot be held as a whole."""
 
     def _new_text(self, index: int) -> PrefilledText:
         pipeline = self._corrector.pipeline
-        return PrefilledText(pipeline, self._ledger.policy, index, partial(self._decoder.exchange, index))
+        return PrefilledText(pipeline, self._ledger.policy, index, partial(self._decoder.facts, index))
 
-    async def _take(self, item: object) -> None:
-        self._received.append(item)
-        await super()._take(item)
+    async def take(self, item: object) -> None:
+        """Decode an item and put it in line."""
+        if self._released is not None:
+            await self._released.take(item)
+            return
+        known = len(self._queue)
+        await super().take(item)
+        is_event = len(self._queue) == known + 1 and not isinstance(item, bytes | str)
+        self._received.append(self._queue[-1].event if is_event else item)
+        if any(text.length > self._ledger.policy.max_answer_chars for text in self._texts.values()):
+            await self._go_on_in_parts()
+
+    async def _go_on_in_parts(self) -> ReleasedStream:
+        """Release what is held and what comes part by part; raises where the policy wants an error instead."""
+        if blocked_at_limit(self._ledger.policy):
+            self._ended = True
+            self._give_up(Status.SKIPPED, SkipReason.TOO_LONG.value)
+            self._corrector.refuse(self._ledger.outcomes[0])
+        for text in self._texts.values():
+            await text.aclose()
+        self._texts.clear()
+        while self._queue:
+            self._next()
+        released = ReleasedStream(self._wire, self._data, self._ledger, self._corrector, self._account)
+        released.timeline = self.timeline
+        released.changed = self.changed
+        self._released = released
+        while self._received:
+            await released.take(_original(self._received.popleft()))
+            await self._time.pause()
+        return released
+
+    async def finish(self) -> None:
+        """The upstream has sent all, or broke off."""
+        if self._released is None:
+            await super().finish()
+        else:
+            self._released.broken = self.broken
+            await self._released.finish()
+
+    async def relieve(self) -> None:
+        """Hold no more than there is."""
+        released = self._released or await self._go_on_in_parts()
+        await released.relieve()
+
+    def give_way(self) -> None:
+        """Give up what is undecided."""
+        if self._released is not None:
+            self._released.is_shed = True
+            self._released.give_way()
+
+    @property
+    def waits(self) -> bool:
+        """Whether there are events in line."""
+        return super().waits if self._released is None else self._released.waits
 
     async def _end(self) -> None:
         """Correct the answer, unless the upstream broke off: then what came goes out as it is."""
         outcomes = await self._corrected()
-        self._outgoing = self._received
         texts = corrected(outcomes)
+        self._outgoing = self._received
         if texts:
             try:
-                self._outgoing = self._replayed(texts)
+                self._outgoing = await self._replayed(texts)
             except NotPutIn:
                 metrics.not_put_in(self._ledger)
                 if any(map(pipeline_outcomes.blocks, self._ledger.outcomes)):
@@ -61,7 +129,7 @@ class HeldStream(StreamQueue[PrefilledText]):
     async def _corrected(self) -> Sequence[Outcome]:
         """The outcomes of all texts of the response; empty where the upstream failed or there is no text."""
         self._ended = True
-        if self._broken is not None:
+        if self.broken is not None:
             self._give_up(Status.SKIPPED, SkipReason.UPSTREAM_ERROR.value)
             return ()
         exchanges = self._exchanges()
@@ -79,21 +147,32 @@ class HeldStream(StreamQueue[PrefilledText]):
     def _session(self, index: int) -> Session | None:
         return self._texts[index].take_session() if index in self._texts else None
 
-    def _replayed(self, texts: Mapping[int, str]) -> list[object]:
+    async def _replayed(self, texts: Mapping[int, str]) -> list[object]:
         """The events with the corrected texts in them."""
         for exchange in self._decoder.exchanges():
             if exchange.index in texts:
                 self._text(exchange.index).replace(len(exchange.answer or ""), texts[exchange.index])
-        return [queued.item()[0] for queued in self._queue]
+        items: list[object] = []
+        packer = Packer()
+        for queued in self._queue:
+            item = queued.item()[0]
+            items.append(item if len(items) < PACKED_FROM else packer.packed(item))
+            await self._time.pause()
+        return items
 
-    def _ready(self) -> list[object]:
-        ready = list(self._outgoing)
+    def ready(self) -> Iterator[tuple[object, bool]]:
+        """All items, once the answer is corrected."""
+        if self._released is not None:
+            yield from self._released.ready()
+        outgoing = self._outgoing
         self._outgoing = ()
-        for item in ready:
-            self._sent(item, has_text=True)
-        return ready
+        yield from ((_original(item), True) for item in outgoing)
 
-    async def _settle(self, *, finished: bool) -> None:
+    async def settle(self, *, finished: bool) -> None:
+        """Let go of what is still worked on, and settle what is not settled."""
+        if self._released is not None:
+            await self._released.settle(finished=finished)
+            return
         if not self._ended:
             self._give_up(Status.FAILED, metrics.CANCELLED)
         for text in self._texts.values():
@@ -110,28 +189,40 @@ class HeldStream(StreamQueue[PrefilledText]):
 class LiveStream(HeldStream):
     """A stream whose original passes as it comes (shadow mode, `stream: live`); its correction is for the record.
 
-    It is decoded when all has gone out, so that the client does not wait for that.
+    Each item is decoded when it has gone out, and only its text is kept.
     """
 
     async def _flow(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
+        kept = litellm_internals.kept_chunks(source)
         async with contextlib.aclosing(self._upstream(source)) as items:
             async for item in items:
-                self._received.append(item)
                 self.timeline.came()
                 self._sent(item, has_text=True)
                 yield item
+                await self.take(item)
+                kept.merge()
         async with contextlib.aclosing(super()._flow(_nothing())) as comments:
             async for comment in comments:
                 yield comment
 
+    async def take(self, item: object) -> None:
+        """Decode an item that has gone out."""
+        for piece in slices(item):
+            self._decoder.feed(piece)
+            await self._time.pause()
+
+    async def _enqueue(self, event: StreamEvent) -> None:
+        """Nothing waits: all has gone out."""
+
     async def _end(self) -> None:
         await self._corrected()
 
-    def _exchanges(self) -> list[Exchange]:
-        for item in self._received:
-            self._decoder.feed(item)
-        self._decoder.flush()
-        return super()._exchanges()
+
+def _original(entry: object) -> object:
+    """An item as it came, out of what it was kept as."""
+    if isinstance(entry, StreamEvent):
+        return entry.original
+    return entry.unpacked() if isinstance(entry, Packed) else entry
 
 
 async def _nothing() -> AsyncGenerator[object, None]:

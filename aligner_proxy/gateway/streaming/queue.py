@@ -1,9 +1,10 @@
 """Queue of a stream's events on their way to the client.
 
 All state of one stream is in one `StreamQueue` and goes away with it. A task reads the upstream, decodes it and puts
-its events in line; they go out in order. A subclass decides what goes out in place of a text, and when: streaming.py
-the whole answer at its end, sentences.py segment by segment. Comments keep the connection alive where nothing can go
-out, and the last item is one, unless the stream ended inside an event.
+its events in line; they go out in order. A subclass decides what goes out in place of a text, and when: held.py
+the whole answer at its end, released.py segment by segment. Comments keep the connection alive where nothing can go
+out, and the last item is one, unless the stream ended inside an event. While the line is too long (budget.py), the
+upstream is not read on.
 """
 
 from __future__ import annotations
@@ -13,28 +14,41 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar
 
-from aligner_proxy.concurrency import to_the_end
+from aligner_proxy.concurrency import TimeSlice, to_the_end
 from aligner_proxy.formats import Wire, sse
 from aligner_proxy.formats.base import SafeDecoder, StreamEvent, with_texts
+from aligner_proxy.formats.packing import Packer
+from aligner_proxy.gateway import litellm_internals, metrics
 from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
 from aligner_proxy.gateway.request_state import RequestState, Timeline
+from aligner_proxy.gateway.streaming.budget import StreamAccount, StreamBudget, size_of
 
 KEEPALIVE = b": keep-alive\n\n"
 """A comment of server-sent events; every parser ignores it."""
 # How an upstream stream breaks: in any way. LiteLLM maps what providers do to errors of its own, but what it stumbles
 # over itself (ValueError, KeyError) ends a stream as well. All of them are raised again behind what had come.
 UPSTREAM_ERRORS = (Exception,)
+PATIENCE_S = 5.0
+"""How long a stream waits for room that other streams take up."""
+PACKED_FROM = 256
+"""Events in line from which on chunks are kept packed: an ordinary answer is replayed in its own objects."""
+_SLICE_BYTES = 1 << 16
+"""Bytes of one item that are decoded before other work gets its turn."""
+_NO_WHOLES: Mapping[int, Any] = MappingProxyType({})
 
 
 class StreamText(Protocol):
     """One text of the stream: a choice, or a text part of one. Places in it are characters of the original."""
 
-    changed: bool
-    """Something else goes out in place of some of it."""
+    @property
+    def changed(self) -> bool:
+        """Whether something else goes out in place of some of it."""
+        ...
 
     @property
     def length(self) -> int:
@@ -60,6 +74,7 @@ class QueuedEvent(Generic[Text]):
     event: StreamEvent
     places: tuple[tuple[Text, int, int], ...]
     wholes: Mapping[int, Text]
+    size: int
 
     def item(self) -> tuple[object, bool]:
         """What goes out, the very same object where its texts did not change, and whether it adds any text.
@@ -77,25 +92,37 @@ class QueuedEvent(Generic[Text]):
 class StreamQueue(abc.ABC, Generic[Text]):
     """One stream on its way through."""
 
-    def __init__(self, wire: Wire, data: Mapping[str, Any], ledger: RequestState, corrector: ChoiceCorrector) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        data: Mapping[str, Any],
+        ledger: RequestState,
+        corrector: ChoiceCorrector,
+        account: StreamAccount | None = None,
+    ) -> None:
         self._data = data
         self._ledger = ledger
         self._corrector = corrector
         self._decoder = SafeDecoder(wire.decoder(data), data)
         self._texts: dict[int, Text] = {}
         self._queue: deque[QueuedEvent[Text]] = deque()
-        self._changed = asyncio.Event()
+        self._account = account or StreamBudget().open("-")
+        self._packer = Packer()
+        self._time = TimeSlice()
+        self.is_shed = False
+        """There was no room for what it holds; the rest goes out as it is, or not at all."""
+        self.changed = asyncio.Event()
         """Something may go out now."""
         self._source: object = None
         self._work: asyncio.Task[None] | None = None
-        self._broken: Exception | None = None
+        self.broken: Exception | None = None
         """What broke the upstream's stream."""
         self._ending = b""
         """The last bytes that went out: a comment may stand only between two events."""
         self._comment_at: float | None = None
         """When a comment is due, in the loop's time."""
         self.timeline = Timeline()
-        self.items: list[object] = []
+        self.served = litellm_internals.ServedItems()
         """What went out."""
         self.comment: bytes | None = None
         """The last item, once it is due."""
@@ -115,34 +142,45 @@ class StreamQueue(abc.ABC, Generic[Text]):
         finally:
             await to_the_end(self._close(finished=finished))
         # A stream that never began stays a plain HTTP error.
-        if (self.items or self._broken is None) and sse.at_rest(self._ending):
+        if (self.served.any or self.broken is None) and sse.at_rest(self._ending):
             self.comment = self._ledger.comment(self.timeline)
             yield self.comment
-        if self._broken is not None:
-            raise self._broken
+        if self.broken is not None:
+            raise self.broken
 
     async def _flow(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
         """Everything in order until nothing is left; a comment now and then where nothing can go out."""
         # A task of its own: what a stream is made of may be bound to the task that reads it.
         work = self._work = asyncio.create_task(self._read(source))
-        work.add_done_callback(lambda _: self._changed.set())
+        work.add_done_callback(lambda _: self.changed.set())
         self._put_off_comment()
         while True:
             over = work.done()
             if over:
                 work.result()
-            for item in self._ready():
+            for item, has_text in self.ready():
+                self._sent(item, has_text=has_text)
                 yield item
-            if over and not self._queue:
+                await self._time.pause()
+            if over and not self.waits:
                 return
             if await self._silent():
                 yield KEEPALIVE
 
     async def _read(self, source: AsyncIterable[object]) -> None:
         """Put the whole stream in line."""
+        kept = litellm_internals.kept_chunks(source)
         async with contextlib.aclosing(self._upstream(source)) as items:
             async for item in items:
-                await self._take(item)
+                await self.take(item)
+                kept.merge()
+                await self._time.pause()
+                if self._account.full:
+                    await self._make_room()
+        await self.finish()
+
+    async def finish(self) -> None:
+        """The upstream has sent all, or broke off."""
         for event in self._decoder.flush():
             await self._enqueue(event)
         await self._end()
@@ -153,12 +191,28 @@ class StreamQueue(abc.ABC, Generic[Text]):
             async for item in source:
                 yield item
         except UPSTREAM_ERRORS as error:
-            self._broken = error
+            self.broken = error
 
-    async def _take(self, item: object) -> None:
+    async def take(self, item: object) -> None:
         """Decode an item and put its events in line."""
-        for event in self._decoder.feed(item):
-            await self._enqueue(event)
+        for piece in slices(item):
+            for event in self._decoder.feed(piece):
+                await self._enqueue(event)
+                await self._time.pause()
+
+    async def _make_room(self) -> None:
+        """Decide what can be decided, and wait until enough of it went out.
+
+        Where other streams take up the room and the wait is too long, or this tenant has more than its share, the
+        stream is shed.
+        """
+        await self.relieve()
+        while self._account.full and self.waits:
+            crowded_out = not self.is_shed and self._account.over_share
+            if crowded_out or not (await self._account.freed(PATIENCE_S) or self.is_shed):
+                metrics.stream_shed(self._ledger)
+                self.is_shed = True
+                self.give_way()
 
     async def _enqueue(self, event: StreamEvent) -> None:
         places = []
@@ -169,8 +223,23 @@ class StreamQueue(abc.ABC, Generic[Text]):
             places.append((text, start, start + len(piece)))
         if places:
             self.timeline.came()
-        wholes = {index: self._text(index) for index in event.wholes}
-        self._queue.append(QueuedEvent(event, tuple(places), wholes))
+        wholes = {index: self._text(index) for index in event.wholes} or _NO_WHOLES
+        if len(self._queue) >= PACKED_FROM:
+            event.item = self._packer.packed(event.item)
+        size = size_of(event) + sum(text.length for text in wholes.values())
+        self._account.hold(size)
+        self._queue.append(QueuedEvent(event, tuple(places), wholes, size))
+
+    def _next(self) -> QueuedEvent[Text]:
+        """The first event in line, which leaves it."""
+        queued = self._queue.popleft()
+        self._account.free(queued.size)
+        return queued
+
+    @property
+    def waits(self) -> bool:
+        """Whether there are events in line."""
+        return bool(self._queue)
 
     def _text(self, index: int) -> Text:
         if index not in self._texts:
@@ -186,16 +255,24 @@ class StreamQueue(abc.ABC, Generic[Text]):
         """The upstream has sent all, or broke off."""
 
     @abc.abstractmethod
-    def _ready(self) -> list[object]:
-        """The items that may go out now; raises where a failure is to end the stream."""
+    def ready(self) -> Iterator[tuple[object, bool]]:
+        """The items that may go out now, and whether each adds any text; raises where a failure ends the stream."""
 
     @abc.abstractmethod
-    async def _settle(self, *, finished: bool) -> None:
+    async def relieve(self) -> None:
+        """Decide what waits only for more of the stream."""
+
+    @abc.abstractmethod
+    def give_way(self) -> None:
+        """Give up what is undecided: the stream is shed."""
+
+    @abc.abstractmethod
+    async def settle(self, *, finished: bool) -> None:
         """Let go of what is still worked on, and settle what is not settled; `finished`: all went out."""
 
     def _sent(self, item: object, *, has_text: bool) -> None:
         """Note that an item goes out."""
-        self.items.append(item)
+        self.served.append(item)
         self._ending = sse.tail(self._ending, item)
         if has_text:
             self.timeline.went()
@@ -210,11 +287,11 @@ class StreamQueue(abc.ABC, Generic[Text]):
         left = None if self._comment_at is None else self._comment_at - time.monotonic()
         try:
             async with asyncio.timeout(left):
-                await self._changed.wait()
+                await self.changed.wait()
         except TimeoutError:
             self._put_off_comment()
             return sse.at_rest(self._ending)
-        self._changed.clear()
+        self.changed.clear()
         return False
 
     async def _close(self, *, finished: bool) -> None:
@@ -222,4 +299,13 @@ class StreamQueue(abc.ABC, Generic[Text]):
         if self._work is not None:
             self._work.cancel()
             await asyncio.gather(self._work, return_exceptions=True)
-        await self._settle(finished=finished)
+        self._account.close()
+        await self.settle(finished=finished)
+
+
+def slices(item: object) -> Iterator[object]:
+    """An item as it is, or in pieces where it is a long run of bytes."""
+    if isinstance(item, bytes) and len(item) > _SLICE_BYTES:
+        yield from (item[at : at + _SLICE_BYTES] for at in range(0, len(item), _SLICE_BYTES))
+    else:
+        yield item

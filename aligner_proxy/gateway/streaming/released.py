@@ -5,41 +5,67 @@ What repeats a whole text waits until that text is decided, and agrees with it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
-from aligner_proxy.errors import NotPutIn
+from aligner_proxy.errors import NotPutIn, Shed
 from aligner_proxy.formats.base import StreamEvent
 from aligner_proxy.gateway import metrics
 from aligner_proxy.gateway.streaming.queue import QueuedEvent, StreamQueue
 from aligner_proxy.pipeline import eligibility, outcomes
-from aligner_proxy.pipeline.streaming import StreamingCorrection
-from aligner_proxy.types import Exchange, Outcome, SkipReason, Status
+from aligner_proxy.pipeline.parts import PartedCorrection
+from aligner_proxy.types import Exchange, Outcome, SkipReason, Status, StreamMode
 
 
-class ReleasedStream(StreamQueue[StreamingCorrection]):
+class ReleasedStream(StreamQueue[PartedCorrection]):
     """A stream of which each text is corrected while it grows."""
 
     _lost = False
     """An edit did not go into its event, which went out as it came."""
+    _undecided: Sequence[PartedCorrection] = ()
+    """The texts that may not be decided yet."""
 
-    def _new_text(self, index: int) -> StreamingCorrection:
-        exchange = partial(self._decoder.exchange, index)
-        return StreamingCorrection(self._corrector.pipeline, self._ledger.policy, exchange, self._changed.set)
+    def _new_text(self, index: int) -> PartedCorrection:
+        facts = partial(self._decoder.facts, index)
+        policy = self._ledger.policy
+        whole = policy.stream is StreamMode.HOLD
+        text = PartedCorrection(self._corrector.pipeline, policy, facts, self.changed.set, whole=whole)
+        if self.is_shed:
+            text.close(Status.FAILED, Shed.reason)
+        self._undecided = (*self._undecided, text)
+        return text
 
-    async def _take(self, item: object) -> None:
-        await super()._take(item)
+    async def take(self, item: object) -> None:
+        """Decode an item and put its events in line."""
+        await super().take(item)
         self._check_fault()
-        self._changed.set()
+        self.changed.set()
 
     async def _enqueue(self, event: StreamEvent) -> None:
         known = len(self._texts)
         await super()._enqueue(event)
         if len(self._texts) > known or not event.pieces or event.ends:
-            for text in self._texts.values():
+            for text in self._open():
                 text.check()
         for index in event.ends:
             if index in self._texts:
                 await self._texts[index].end()
+
+    def _open(self) -> Sequence[PartedCorrection]:
+        """The texts of which something is undecided."""
+        self._undecided = tuple(text for text in self._undecided if not text.done)
+        return self._undecided
+
+    async def relieve(self) -> None:
+        """Decide what waits only for more of the stream."""
+        for text in self._open():
+            await text.end_part()
+
+    def give_way(self) -> None:
+        """Give up what is undecided: the stream is shed."""
+        for text in self._open():
+            text.close(Status.FAILED, Shed.reason)
+        self.changed.set()
 
     def _check_fault(self) -> None:
         """What cannot be read goes out as it is, unless the policy wants an error in its place."""
@@ -53,31 +79,36 @@ class ReleasedStream(StreamQueue[StreamingCorrection]):
     async def _end(self) -> None:
         self._check_fault()
         for text in self._texts.values():
-            if self._broken is not None:
+            if self.broken is not None:
                 text.close(Status.SKIPPED, SkipReason.UPSTREAM_ERROR.value)
             await text.end()
 
-    def _ready(self) -> list[object]:
-        for text in self._texts.values():
+    def ready(self) -> Iterator[tuple[object, bool]]:
+        """The items of which all texts are decided."""
+        self._refuse(self._texts.values())
+        while self._queue and _decided(self._queue[0]):
+            # Others ran since the last item went out: what was given up meanwhile must not pass as decided.
+            queued = self._queue[0]
+            self._refuse([*(text for text, _, _ in queued.places), *queued.wholes.values()])
+            yield self._item(self._next())
+
+    def _refuse(self, texts: Iterable[PartedCorrection]) -> None:
+        """End the stream where the policy wants an error in place of one of these texts."""
+        for text in texts:
             if (outcome := text.stopped) is not None:
                 self._corrector.refuse(outcome)
-        ready: list[object] = []
-        while self._queue and _decided(self._queue[0]):
-            item, has_text = self._item(self._queue.popleft())
-            ready.append(item)
-            self._sent(item, has_text=has_text)
-        return ready
 
-    def _item(self, queued: QueuedEvent[StreamingCorrection]) -> tuple[object, bool]:
+    def _item(self, queued: QueuedEvent[PartedCorrection]) -> tuple[object, bool]:
         """What goes out in place of an event: the event itself where an edit does not go into it."""
         try:
             return queued.item()
         except NotPutIn:
             self._lost = True
             self._corrector.refuse(Outcome(Status.FAILED, outcomes.INTERNAL, None, self._ledger.policy))
-            return queued.event.item, bool(queued.places)
+            return queued.event.original, bool(queued.places)
 
-    async def _settle(self, *, finished: bool) -> None:
+    async def settle(self, *, finished: bool) -> None:
+        """Let go of what is still worked on, and settle what is not settled."""
         for text in self._texts.values():
             if not finished:
                 text.close(Status.FAILED, metrics.CANCELLED)
@@ -101,7 +132,7 @@ class ReleasedStream(StreamQueue[StreamingCorrection]):
         return exchange, Outcome(Status.SKIPPED, reason.value, None, policy)
 
 
-def _decided(queued: QueuedEvent[StreamingCorrection]) -> bool:
+def _decided(queued: QueuedEvent[PartedCorrection]) -> bool:
     """Whether it is known what goes out in place of all of its texts."""
     return all(text.decided(end) for text, _, end in queued.places) and all(
         text.done for text in queued.wholes.values()

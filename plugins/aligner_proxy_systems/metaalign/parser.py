@@ -7,8 +7,10 @@ unless ...) is left there whole. Every pattern is tried sentence by sentence, so
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from aligner_proxy_systems.metaalign import lexicon
 from aligner_proxy_systems.metaalign.types import Preference, PreferenceKind, PreferenceSource
@@ -18,8 +20,20 @@ _WORDS = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
 _LONGEST_SENTENCE = 1_000
 _MOST_BANNED = 20
 
+_REACH_CHARS = 200
+"""How far a word of refusal holds at most: what it stands before is near, and time stays linear."""
+
 _Span = tuple[int, int]
 _Match = tuple[Preference, _Span]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A word of refusal in a sentence, and up to where it holds."""
+
+    start: int
+    end: int
+    reach: int
 
 
 @dataclass(slots=True)
@@ -49,19 +63,20 @@ def parse(text: str, source: PreferenceSource) -> ParsedText:
 
 
 def _preferences(plain: str, sentence: str, source: PreferenceSource) -> Iterator[_Match]:
-    yield from _lengths(plain, source)
-    yield from _unwanted(plain, source)
+    refusals = [Refusal(*no.span(), _reach(plain, no.end())) for no in lexicon.NOT.finditer(plain)]
+    yield from _lengths(plain, refusals, source)
+    yield from _unwanted(plain, refusals, source)
     yield from _unwanted_behind(plain, source)
-    yield from _wanted(plain, source)
-    yield from _forms(plain, source)
+    yield from _wanted(plain, refusals, source)
+    yield from _forms(plain, refusals, source)
     yield from _banned(plain, sentence, source)
     for match in lexicon.LANGUAGE.finditer(plain):
-        if not _negated(plain, match.start()):
+        if not _negated(refusals, match.start()):
             name = match.group("language") or match.group("language2")
             yield Preference(PreferenceKind.LANGUAGE, source, words=lexicon.LANGUAGES[name]), match.span()
 
 
-def _lengths(plain: str, source: PreferenceSource) -> Iterator[_Match]:
+def _lengths(plain: str, refusals: Sequence[Refusal], source: PreferenceSource) -> Iterator[_Match]:
     """Bounds of length; the first pattern that has a place keeps it."""
     taken: list[_Span] = []
     patterns = (
@@ -82,7 +97,7 @@ def _lengths(plain: str, source: PreferenceSource) -> Iterator[_Match]:
                 continue
             taken.append(match.span())
             groups = match.groupdict()
-            if pattern in (lexicon.UNDER, lexicon.OVER) and _negated(plain, match.start()):
+            if pattern in (lexicon.UNDER, lexicon.OVER) and _negated(refusals, match.start()):
                 # "never more than" means at most
                 most = not most
                 more = 0
@@ -104,15 +119,20 @@ def _number(numeral: str | None) -> int:
     return sum(lexicon.NUMBERS[part] for part in re.split(r"[- ]", numeral))
 
 
-def _unwanted(plain: str, source: PreferenceSource) -> Iterator[_Match]:
+def _unwanted(plain: str, refusals: Sequence[Refusal], source: PreferenceSource) -> Iterator[_Match]:
     """Things behind a word of refusal, as far as it reaches; and things that something is to be free of."""
-    for no in lexicon.NOT.finditer(plain):
-        reach = _reach(plain, no.end())
-        for kind, pattern in lexicon.THING.items():
-            for match in pattern.finditer(plain, no.end(), reach):
-                if kind is PreferenceKind.NO_QUESTIONS and lexicon.QUESTION_LAST.search(plain):
-                    continue
-                yield Preference(kind, source), (no.start(), match.end())
+    asks_at_last = lexicon.QUESTION_LAST.search(plain) is not None
+    found: list[tuple[int, int, Preference, int]] = []
+    for order, (kind, pattern) in enumerate(lexicon.THING.items()):
+        if kind is PreferenceKind.NO_QUESTIONS and asks_at_last:
+            continue
+        for thing in pattern.finditer(plain):
+            reaching = [no for no in _near(refusals, thing.start()) if thing.end() <= no.reach]
+            # The first says how much of the sentence is understood, the last when the thing was refused.
+            found += [
+                (no.start, order, Preference(kind, source), thing.end()) for no in (*reaching[:1], *reaching[-1:])
+            ]
+    yield from ((preference, (start, end)) for start, _, preference, end in sorted(found, key=itemgetter(0, 1, 3)))
 
 
 def _unwanted_behind(plain: str, source: PreferenceSource) -> Iterator[_Match]:
@@ -127,37 +147,43 @@ def _unwanted_behind(plain: str, source: PreferenceSource) -> Iterator[_Match]:
 
 def _reach(plain: str, start: int) -> int:
     """Up to where a word of refusal holds: the next turn, which may not be its own verb."""
-    turn = lexicon.TURN.search(plain, _own_verb(plain, start))
-    return turn.start() if turn else len(plain)
+    end = min(len(plain), start + _REACH_CHARS)
+    own_verb = _OWN_VERB.match(plain, start, end)
+    turn = lexicon.TURN.search(plain, own_verb.end() if own_verb else start, end)
+    return turn.start() if turn else end
 
 
-def _own_verb(plain: str, start: int) -> int:
-    """Behind the verbs that belong to a refusal: "do not ever use any", "never reply with"."""
-    match = re.compile(
-        r"(?:[ ,]*\b(?:ever|please|use|using|include|write|give|add|put|make|want|like|send|present|answer|"
-        r"reply|respond|"
-        r"format|need|be|in|with|me|any|of|the|a|an|to|as|it|your|my|or|see|seeing|contain|have|employ|just|"
-        r"rely on|resort to|end|finish|close|conclude)\b)*"
-    ).match(plain, start)
-    return match.end() if match else start
+_OWN_VERB = re.compile(
+    r"(?:[ ,]*\b(?:ever|please|use|using|include|write|give|add|put|make|want|like|send|present|answer|"
+    r"reply|respond|"
+    r"format|need|be|in|with|me|any|of|the|a|an|to|as|it|your|my|or|see|seeing|contain|have|employ|just|"
+    r"rely on|resort to|end|finish|close|conclude)\b)*"
+)
+"""The verbs that belong to a refusal: "do not ever use any", "never reply with"."""
 
 
-def _negated(plain: str, at: int) -> bool:
+def _negated(refusals: Sequence[Refusal], at: int) -> bool:
     """Whether a word of refusal reaches this place."""
-    return any(no.end() <= at < _reach(plain, no.end()) for no in lexicon.NOT.finditer(plain))
+    return any(at < no.reach for no in _near(refusals, at))
 
 
-def _wanted(plain: str, source: PreferenceSource) -> Iterator[_Match]:
+def _near(refusals: Sequence[Refusal], at: int) -> Sequence[Refusal]:
+    """The words of refusal before this place that may reach it."""
+    before = bisect_right(refusals, at, key=lambda no: no.end)
+    return refusals[bisect_left(refusals, at - _REACH_CHARS, hi=before, key=lambda no: no.end) : before]
+
+
+def _wanted(plain: str, refusals: Sequence[Refusal], source: PreferenceSource) -> Iterator[_Match]:
     """Things that are to be there."""
     for kind, opposite in lexicon.WANTED.items():
         for match in lexicon.THING[kind].finditer(plain):
             before = lexicon.WANTING.search(plain[max(0, match.start() - 60) : match.start()])
-            refused = _negated(plain, match.start()) or lexicon.BEHIND.match(plain, match.end())
+            refused = _negated(refusals, match.start()) or lexicon.BEHIND.match(plain, match.end())
             if before and not refused and not plain.startswith(("-free", " free"), match.end()):
                 yield Preference(opposite, source), (match.start() - len(before.group()), match.end())
 
 
-def _forms(plain: str, source: PreferenceSource) -> Iterator[_Match]:
+def _forms(plain: str, refusals: Sequence[Refusal], source: PreferenceSource) -> Iterator[_Match]:
     """What a word or two says by itself."""
     patterns = (
         (lexicon.PROSE, PreferenceKind.NO_LISTS),
@@ -169,10 +195,10 @@ def _forms(plain: str, source: PreferenceSource) -> Iterator[_Match]:
     )
     for pattern, kind in patterns:
         for match in pattern.finditer(plain):
-            if not _negated(plain, match.start()):
+            if not _negated(refusals, match.start()):
                 yield Preference(kind, source), match.span()
     for match in lexicon.FORMAL.finditer(plain):
-        if not _negated(plain, match.start()):
+        if not _negated(refusals, match.start()):
             # The word itself stays among the words: an aligner can do more for it than rules.
             for kind in (PreferenceKind.NO_CONTRACTIONS, PreferenceKind.NO_EMOJI):
                 yield Preference(kind, source), (0, 0)

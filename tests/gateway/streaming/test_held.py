@@ -381,7 +381,7 @@ class Unwilling:
         return made
 
 
-def unwilling(_pieces: object, _wholes: object) -> object:
+def unwilling(_item: object, _pieces: object, _wholes: object) -> object:
     raise NotPutIn("scripted")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,8 @@ from aligner_proxy.gateway.request_facts import facts
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins.extensions import Extensions
+from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.types import Policy
 from aligner_proxy_systems.metaalign.extension import Preferences
 from aligner_proxy_systems.metaalign.objectives import tiers
 from tests.gateway.test_guardrail import POLICIES, answer, build, data, flow, opened, user
@@ -72,6 +75,25 @@ async def test_of_several_choices_all_must_meet_it(guard: AlignerGuardrail) -> N
         request, user(**ACME), answer("It is so.", "It is not quite so. \U0001f600")
     )
     assert ledger.headers()["x-aligner-preferences"] == "max-words=no/no,no-emoji=no/yes"
+
+
+@pytest.mark.parametrize(("words", "leaves"), [("Be brief.", False), ("Be brief. " * 500, True)])
+async def test_a_long_system_prompt_is_read_beside_the_event_loop(
+    guard: AlignerGuardrail, monkeypatch: pytest.MonkeyPatch, words: str, leaves: bool
+) -> None:
+    threads: list[int] = []
+    resolve = Preferences.resolve
+
+    def noted(extension: Preferences, policy: Policy, request: RequestFacts) -> Policy:
+        threads.append(threading.get_ident())
+        return resolve(extension, policy, request)
+
+    monkeypatch.setattr(Preferences, "resolve", noted)
+    guard.pipeline = pipeline(ScriptedEngine())
+    request = data()
+    request["messages"] = [{"role": "system", "content": words}, {"role": "user", "content": "When?"}]
+    await guard.async_pre_call_hook(user(**ACME), None, request, "acompletion")
+    assert (threads == [threading.get_ident()]) is not leaves
 
 
 @pytest.mark.parametrize("wish", [SAID, {"persona": "I am ten."}])

@@ -12,8 +12,15 @@ from aligner_proxy_systems.metaalign.parser import parse
 from aligner_proxy_systems.metaalign.types import Preference, PreferenceSource
 from aligner_proxy_systems.metaalign.types import PreferenceKind as K
 from models.systems.metaalign.wordings import TRAIN, WORDED
+from tests.support.counting import growth
 
 REQUEST = PreferenceSource.REQUEST
+
+
+@pytest.mark.parametrize("word", ["no lists ", "not in english ", "avoid , ", "lists ", "never use prose "])
+def test_a_sentence_is_read_in_linear_time(word: str) -> None:
+    """A system prompt of 20 kB once took two seconds: each word of refusal looked for its end, each thing for all."""
+    assert growth(lambda size: parse((word * size)[:size], REQUEST), 450) < 2.4
 
 
 def kinds(text: str) -> set[K]:

@@ -1,0 +1,130 @@
+"""Chunks of a held stream, kept as what tells them apart.
+
+A chunk of LiteLLM is some 3 kB of objects around a few letters. All that wait but the first are kept as a reference to
+a chunk like them and the values in which they differ: the text, a number, a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+_Path = tuple[str | int, ...]
+_MOST_DIFFERENCES = 4
+_PLAIN = (str, int, float, type(None))
+"""Types of which a value may be kept by itself: nothing in it can change."""
+
+
+class _Unlike(Exception):
+    """Two chunks differ in more than a few plain values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A chunk as another one with other values at some places in it."""
+
+    template: Any
+    paths: tuple[_Path, ...]
+    values: tuple[object, ...]
+
+    def unpacked(self) -> object:
+        """The chunk: equal to the one that was packed, though not the same object."""
+        chunk = self.template.model_copy()
+        for path, value in zip(self.paths, self.values, strict=True):
+            _set(chunk, self.template, path, value)
+        return chunk
+
+
+class Packer:
+    """Packs the chunks of one stream."""
+
+    def __init__(self) -> None:
+        self._template: BaseModel | None = None
+        self._paths: tuple[_Path, ...] = ()
+
+    def packed(self, chunk: object) -> object:
+        """The chunk as the values in which it differs from one before; itself where it is unlike that."""
+        if not isinstance(chunk, BaseModel):
+            return chunk
+        if self._template is not None:
+            differences: list[tuple[_Path, object]] = []
+            try:
+                _compare(chunk, self._template, (), differences)
+            except _Unlike:
+                pass
+            else:
+                paths = tuple(path for path, _ in differences)
+                self._paths = self._paths if paths == self._paths else paths
+                return Packed(self._template, self._paths, tuple(value for _, value in differences))
+        self._template = chunk
+        return chunk
+
+
+def _compare(new: Any, old: Any, path: _Path, differences: list[tuple[_Path, object]]) -> None:
+    """Add the plain values in which `new` differs; raises `_Unlike` where there are other differences."""
+    alike = type(new) is type(old)
+    if alike and isinstance(new, BaseModel):
+        _compare_models(new, old, path, differences)
+    elif alike and isinstance(new, list):
+        _compare_lists(new, old, path, differences)
+    elif not alike or new != old:
+        # A text where there was none is a plain difference, too.
+        if not (isinstance(new, _PLAIN) and isinstance(old, _PLAIN)) or len(differences) == _MOST_DIFFERENCES:
+            raise _Unlike
+        differences.append((path, new))
+
+
+def _compare_models(new: BaseModel, old: BaseModel, path: _Path, differences: list[tuple[_Path, object]]) -> None:
+    if new.model_fields_set != old.model_fields_set or _private(new) != _private(old):
+        raise _Unlike
+    for values, others in ((vars(new), vars(old)), (new.model_extra or {}, old.model_extra or {})):
+        if values.keys() != others.keys():
+            raise _Unlike
+        for name, value in values.items():
+            _compare(value, others[name], (*path, name), differences)
+
+
+def _compare_lists(
+    new: Sequence[object], old: Sequence[object], path: _Path, differences: list[tuple[_Path, object]]
+) -> None:
+    if len(new) != len(old):
+        raise _Unlike
+    for index, (value, other) in enumerate(zip(new, old, strict=True)):
+        _compare(value, other, (*path, index), differences)
+
+
+def _private(model: BaseModel) -> object:
+    return getattr(model, "__pydantic_private__", None)
+
+
+def _set(chunk: Any, template: Any, path: _Path, value: object) -> None:
+    """Set a value in a copy; what is on the way to it and still the template's is copied first."""
+    for step in path[:-1]:
+        inner = _get(chunk, step)
+        original = _get(template, step)
+        if inner is original:
+            inner = list(inner) if isinstance(inner, list) else inner.model_copy()
+            _put(chunk, step, inner)
+        chunk = inner
+        template = original
+    _put(chunk, path[-1], value)
+
+
+def _get(thing: Any, step: str | int) -> Any:
+    return thing[step] if isinstance(step, int) else _fields(thing, step)[step]
+
+
+def _put(thing: Any, step: str | int, value: object) -> None:
+    if isinstance(step, int):
+        thing[step] = value
+    else:
+        _fields(thing, step)[step] = value
+
+
+def _fields(model: BaseModel, name: str) -> dict[str, Any]:
+    """Where a model keeps this field: LiteLLM's choices have no declared ones."""
+    values = vars(model)
+    return values if name in values else model.model_extra or values

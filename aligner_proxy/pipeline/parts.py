@@ -1,0 +1,299 @@
+"""Correction of a text without a bound, part by part.
+
+A text is one part as long as it is no longer than a policy corrects at once; a longer one goes on in further parts,
+each a text of its own to detector, editor and gate. A part ends before a sentence where one begins in its last sixth.
+Its successor begins when it is decided: until then nothing more is taken, so that whoever feeds the text has to wait.
+A text that may be JSON is not taken apart. Whether a long text is corrected at all is the policy's to say.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from aligner_proxy.concurrency import TimeSlice
+from aligner_proxy.pipeline import outcomes
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.pipeline.streaming import ReplacementMap, StreamingCorrection
+from aligner_proxy.text.cutter import Cutter
+from aligner_proxy.text.json_answer import begins_json
+from aligner_proxy.types import Correction, Exchange, Outcome, Policy, SkipReason, Status, all_cached
+
+PART_CHARS = 24_000
+"""The longest part, however long the answers are that a policy corrects."""
+_AT_ONCE = 2_000
+"""Characters that are taken before other work gets its turn."""
+_EDGE = 6
+"""The share of a part, one in so many, in which a sentence is looked for before which it may end."""
+
+
+def blocked_at_limit(policy: Policy) -> bool:
+    """Whether the client gets an error in place of an answer that is too long to be corrected at once."""
+    return outcomes.blocks(Outcome(Status.SKIPPED, SkipReason.TOO_LONG.value, None, policy))
+
+
+@dataclass(frozen=True, slots=True)
+class DecidedPart:
+    """A part of which all is decided."""
+
+    start: int
+    original: str
+    replacements: ReplacementMap
+    outcome: Outcome
+
+    @property
+    def end(self) -> int:
+        """Offset of the first character behind it."""
+        return self.start + len(self.original)
+
+    def out(self, start: int, end: int) -> str:
+        """What goes out in place of these characters of the part."""
+        return self.replacements.out(start, end, self.original)
+
+
+class UncorrectedRest:
+    """The rest of a text that goes out as it is, with a place for every piece it came in."""
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+        self.end = start
+        self._starts: list[int] = []
+        self._pieces: list[str] = []
+
+    def append(self, piece: str) -> None:
+        """More of it."""
+        self._starts.append(self.end)
+        self._pieces.append(piece)
+        self.end += len(piece)
+
+    def out(self, start: int, end: int) -> str:
+        """These characters of the text."""
+        if not self._starts:
+            return ""
+        first = max(0, bisect_right(self._starts, start) - 1)
+        last = max(first + 1, bisect_right(self._starts, max(start, end - 1)))
+        origin = self._starts[first]
+        return "".join(self._pieces[first:last])[max(0, start - origin) : max(0, end - origin)]
+
+
+class PartedCorrection:
+    """Corrects one text as it grows. Satisfies `StreamText`; places are characters of the original.
+
+    `facts` is what is known of the answer beside its text, `notify` is called whenever more of it is decided. `whole`:
+    each part is decided at its end, not segment by segment.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        policy: Policy,
+        facts: Callable[[], Exchange],
+        notify: Callable[[], None],
+        *,
+        whole: bool = False,
+    ) -> None:
+        self._pipeline = pipeline
+        self._policy = policy
+        self._facts = facts
+        self._notify = notify
+        self._whole = whole or not pipeline.piecewise(policy)
+        self._limit = min(policy.max_answer_chars, PART_CHARS)
+        self._soft = self._limit - self._limit // _EDGE
+        self.length = 0
+        """How much of the original has come."""
+        self._decided: list[DecidedPart] = []
+        self._start = 0
+        """Where the present part begins."""
+        self._present = self._part(inner=False)
+        self._edge = Cutter()
+        """Cuts what comes in the last sixth of a part."""
+        self._back = ""
+        """The last sentence of a part in its last sixth: not fed, since the part may have to end before it."""
+        self._rest: UncorrectedRest | None = None
+        """What comes after the correction was given up."""
+        self._closed: Outcome | None = None
+        self._changed = False
+        self._ended = False
+        self._time = TimeSlice()
+
+    def _part(self, *, inner: bool) -> StreamingCorrection:
+        return StreamingCorrection(
+            self._pipeline, self._policy, self._facts, self._notify, whole=self._whole, inner=inner
+        )
+
+    async def feed(self, piece: str) -> None:
+        """More of the answer; waits while the part before the present one is not decided."""
+        self.length += len(piece)
+        while piece:
+            if self._rest is not None:
+                self._rest.append(piece)
+                return
+            room = self._soft - self._present.length
+            if room > 0 or self._ended:
+                fed = min(_AT_ONCE, len(piece) if self._ended else room)
+                await self._present.feed(piece[:fed])
+                piece = piece[fed:]
+                await self._time.pause()
+            else:
+                piece = await self._feed_edge(piece)
+
+    async def _feed_edge(self, piece: str) -> str:
+        """Feed the sentences that are complete; the rest where the part is full."""
+        room = self._limit - self._present.length - len(self._back)
+        if room <= 0:
+            rest = self._back + piece
+            self._back = ""
+            await self._begin_part()
+            return rest
+        for char in piece[:room]:
+            if self._edge.feed(char):
+                await self._feed_back()
+            self._back += char
+        return piece[room:]
+
+    async def _feed_back(self) -> None:
+        back = self._back
+        self._back = ""
+        await self._present.feed(back)
+
+    async def _begin_part(self) -> None:
+        """End the present part and begin the next one, unless what is too long is not to be taken apart."""
+        too_long = not self._decided and (blocked_at_limit(self._policy) or self._may_be_json())
+        if too_long:
+            self.close(Status.SKIPPED, SkipReason.TOO_LONG.value)
+            return
+        await self.end_part()
+
+    async def end_part(self) -> None:
+        """Decide what there is of the present part, and begin another one behind it."""
+        if self._rest is not None or self._ended or not self._present.length:
+            return
+        present = self._present
+        await present.end(last=False)
+        await present.over()
+        # No wait in between: whoever asks sees the one part or the other.
+        self._keep(present)
+        self._present = self._part(inner=True)
+        self._edge = Cutter()
+        await present.aclose()
+        stopped = present.stopped
+        if stopped is not None and (stopped.status is Status.FAILED or outcomes.blocks(stopped)):
+            self.close(stopped.status, str(stopped.reason))
+
+    def _keep(self, part: StreamingCorrection) -> None:
+        self._changed |= part.changed
+        self._decided.append(DecidedPart(self._start, part.original, part.replacements, part.outcome()))
+        self._start = self._decided[-1].end
+
+    def _may_be_json(self) -> bool:
+        return self._facts().structured or begins_json(self._present.original)
+
+    async def end(self) -> None:
+        """The answer has ended."""
+        if not self._ended:
+            if self._back:
+                await self._feed_back()
+            self._ended = True
+            await self._present.end()
+
+    def check(self) -> None:
+        """Look again whether the answer may be edited: something came that is not its text."""
+        self._present.check()
+
+    def close(self, status: Status, reason: str) -> None:
+        """All that is undecided goes out as it is."""
+        if self.done or self._rest is not None:
+            return
+        self._closed = Outcome(status, reason, None, self._policy)
+        self._present.close(status, reason)
+        self._rest = UncorrectedRest(self._start + self._present.length)
+        self._rest.append(self._back)
+        self._back = ""
+
+    @property
+    def done(self) -> bool:
+        """Whether all that came or may still come is decided."""
+        return self._rest is not None or (self._ended and self._present.done)
+
+    @property
+    def changed(self) -> bool:
+        """Whether something else goes out in place of some segment."""
+        return self._changed or self._present.changed
+
+    @property
+    def stopped(self) -> Outcome | None:
+        """What became of an answer that was given up before all was judged, or held; without its text."""
+        return self._closed or self._present.stopped
+
+    def decided(self, end: int) -> bool:
+        """Whether it is known what goes out in place of the first `end` characters."""
+        if self.done:
+            return True
+        own = end - self._start
+        return own <= self._present.length and self._present.decided(own)
+
+    def out(self, start: int, end: int) -> str:
+        """What goes out in place of these characters, which have to be decided."""
+        return "".join(self._pieces(start, end))
+
+    def _pieces(self, start: int, end: int) -> Iterator[str]:
+        first = max(0, bisect_right(self._decided, start, key=lambda part: part.start) - 1)
+        for part in self._decided[first:]:
+            if part.start < end and start < part.end:
+                yield part.out(max(start, part.start) - part.start, min(end, part.end) - part.start)
+        last = self._start + self._present.length
+        if end > self._start:
+            yield self._present.out(max(start, self._start) - self._start, min(end, last) - self._start)
+        if self._rest is not None and end > last:
+            yield self._rest.out(max(start, last), end)
+
+    def outcome(self) -> Outcome:
+        """What became of the answer, once the stream has ended."""
+        text = self.out(0, self.length)
+        present = self._present.outcome()
+        if not self._decided:
+            return replace(present, text=text)
+        parts = [part.outcome for part in self._decided]
+        if self._present.length:
+            parts.append(present)
+        return replace(_combined(parts, self._closed, self._policy, text), ms=present.ms)
+
+    async def aclose(self) -> None:
+        """Give up what is still worked on."""
+        await self._present.aclose()
+
+
+def _combined(parts: list[Outcome], closed: Outcome | None, policy: Policy, text: str) -> Outcome:
+    """The outcome of all parts as one."""
+    corrections = [part.correction for part in parts if part.correction is not None]
+    judged = Correction(
+        text,
+        tuple(segment for correction in corrections for segment in correction.segments),
+        aligner=next((correction.aligner for correction in corrections if correction.aligner), ""),
+    )
+    status, reason = _status(parts if closed is None else [*parts, closed])
+    return Outcome(
+        status=status,
+        reason=reason,
+        text=text,
+        policy=policy,
+        cache_hit=all_cached(part.cache_hit for part in parts),
+        correction=judged.with_cost_of(corrections) if corrections else None,
+        edited=text,
+        edits=sum(part.edits for part in parts),
+        dropped=tuple(rule for part in parts for rule in part.dropped),
+        attempts=max(part.attempts for part in parts),
+    )
+
+
+def _status(parts: list[Outcome]) -> tuple[Status, str | None]:
+    """A failure says that not all was judged; otherwise an edit anywhere makes the answer a corrected one."""
+    for status in (Status.FAILED, Status.CORRECTED, Status.UNCHANGED, Status.SKIPPED):
+        of_status = [part for part in parts if part.status is status]
+        if of_status and status is not Status.FAILED:
+            reasons = (part.reason for part in parts if part.reason)
+            return status, next(reasons, None)
+        if of_status:
+            return status, of_status[0].reason
+    return Status.SKIPPED, SkipReason.EMPTY.value

@@ -1,0 +1,235 @@
+"""Cutter of a text that is still growing, into the segments that `structure.split` would find in the whole.
+
+Every character is looked at once, whatever the pieces it comes in: a line without a break of 23,000 characters, cut
+again from its beginning with every piece, once took ten seconds.
+"""
+
+from __future__ import annotations
+
+import re
+
+from aligner_proxy.text.structure import LONGEST_ABBREVIATION, Segment, is_abbreviation
+
+_WIDE = frozenset("\u3002\uff01\uff1f")
+_MARKS = frozenset(".!?\u2026") | _WIDE
+_CLOSING = frozenset("\"'\u201d\u2019)]*_")
+_BULLETS = frozenset("-*+")
+_PLAIN = re.compile(rf"[^\n{re.escape(''.join(sorted(_MARKS)))}]+")
+_WITHIN_CODE = re.compile(r"[^\n]+")
+_FENCE_CHARS = frozenset("`~")
+_FENCE_LENGTH = 3
+_RECENT = LONGEST_ABBREVIATION + 1
+
+
+class _ListNumber:
+    """Whether a line so far is nothing but the number of a list item: white space, perhaps a bullet, digits, a stop."""
+
+    def __init__(self) -> None:
+        self.state = "indent"
+
+    def takes(self, char: str) -> None:
+        """The next character of the line."""
+        if self.state == "other":
+            return
+        before = self.state
+        self.state = "other"
+        if char.isspace():
+            self.state = {"indent": "indent", "bullet": "space", "space": "space"}.get(before, "other")
+        elif char in _BULLETS and before == "indent":
+            self.state = "bullet"
+        elif char.isdecimal() and before in ("indent", "space", "digits"):
+            self.state = "digits"
+        elif char == "." and before == "digits":
+            self.state = "stop"
+
+
+class _Fence:
+    """The mark of a code block at the beginning of a line, as far as the line has come."""
+
+    def __init__(self) -> None:
+        self.char = ""
+        self.length = 0
+        self.state = "indent"
+
+    def takes(self, char: str) -> None:
+        """The next character of the line."""
+        if self.state == "text":
+            return
+        if self.state == "indent" and char in _FENCE_CHARS:
+            self.state = "mark"
+            self.char = char
+        if self.state == "mark" and char == self.char:
+            self.length += 1
+        elif self.state == "indent" and char in " \t":
+            pass
+        elif self.state in ("mark", "bare") and char.isspace():
+            self.state = "bare"
+        else:
+            self.state = "text"
+
+    @property
+    def valid(self) -> bool:
+        """Whether the line begins with a mark."""
+        return self.length >= _FENCE_LENGTH
+
+    def closes(self, opened: _Fence) -> bool:
+        """Whether the line is a mark alone, one that ends the block that `opened` began."""
+        bare = self.valid and self.state != "text"
+        return bare and self.char == opened.char and self.length >= opened.length
+
+
+class _Line:
+    """One line of prose as far as it has come: where do its sentences begin?"""
+
+    def __init__(self) -> None:
+        self.fence = _Fence()
+        self._number = _ListNumber()
+        self._recent = ""
+        """The last characters, for abbreviations."""
+        self._in_run = False
+        """Within the marks that end a sentence, or quotation marks and brackets behind them."""
+        self._wide = False
+        self._ended = False
+        """A sentence has ended; the next character that is no white space decides whether another one begins."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether only the next mark or the end of the line can matter."""
+        begun = self.fence.state == "text" and self._number.state == "other"
+        return begun and not (self._in_run or self._ended)
+
+    def passes(self, plain: str) -> None:
+        """The next characters of a settled line, none of which is a mark."""
+        self._recent = (self._recent + plain[-_RECENT:])[-_RECENT:]
+
+    def takes(self, char: str) -> bool:
+        """The next character; whether a sentence begins with it."""
+        begins = not self.fence.valid and self._begins(char)
+        self.fence.takes(char)
+        self._number.takes(char)
+        self._recent = (self._recent + char)[-_RECENT:]
+        return begins
+
+    def _begins(self, char: str) -> bool:
+        space = char.isspace()
+        if char in _MARKS or char in _CLOSING:
+            self._in_run |= char in _MARKS
+        else:
+            # A wide mark ends a sentence without white space behind it.
+            if (self._wide or (self._in_run and space)) and not self._is_abbreviated():
+                self._ended = True
+            self._in_run = False
+        self._wide = char in _WIDE
+        begins = self._ended and not space and not char.islower()
+        self._ended &= space
+        return begins
+
+    def _is_abbreviated(self) -> bool:
+        return self._number.state == "stop" or is_abbreviation(self._recent, len(self._recent))
+
+
+class Cutter:
+    """Cuts a text that is still growing. A segment is finished as soon as the next one has begun."""
+
+    def __init__(self) -> None:
+        self._line = _Line()
+        self._opened: _Fence | None = None
+        """The mark of the code block that is open."""
+        self._length = 0
+        self._start = 0
+        """Where the present piece begins: a segment, or white space."""
+        self._body: int | None = None
+        """Where its last character that is no white space ends."""
+        self._waiting: tuple[int, int] | None = None
+        """The segment before it, whose white space may not have ended."""
+        self._is_first = True
+        self._finished: list[tuple[int, int, int]] = []
+        """Start and end of segments, and where the next one begins."""
+        self._texts: list[str] = []
+        """The text from `_kept` on."""
+        self._kept = 0
+
+    def feed(self, more: str) -> list[Segment]:
+        """The segments finished by `more`."""
+        self._texts.append(more)
+        at = 0
+        while at < len(more):
+            plain = self._plain(more, at)
+            if plain is not None:
+                self._touch(plain.group(), self._length + at)
+                self._line.passes(plain.group())
+                at = plain.end()
+            else:
+                self._take(more[at], self._length + at)
+                at += 1
+        self._length += len(more)
+        return self._cut_off()
+
+    def end(self) -> list[Segment]:
+        """The remaining segments, once the text has ended."""
+        if self._body is None and self._is_first:
+            self._body = self._length or None
+        if self._body is not None:
+            self._finished.append((self._start, self._body, self._length))
+        elif self._waiting is not None:
+            self._finished.append((*self._waiting, self._length))
+        return self._cut_off()
+
+    def _plain(self, more: str, at: int) -> re.Match[str] | None:
+        """The characters from `at` on that need no look at each: none of them can end or begin a segment."""
+        if self._opened is None:
+            return _PLAIN.match(more, at) if self._line.settled else None
+        return _WITHIN_CODE.match(more, at) if self._line.fence.state == "text" else None
+
+    def _take(self, char: str, offset: int) -> None:
+        """One character that may matter."""
+        if self._opened is not None:
+            self._line.fence.takes(char)
+        elif self._line.takes(char):
+            self._begin(offset)
+        self._touch(char, offset)
+        if char == "\n":
+            self._end_line(offset + 1)
+
+    def _end_line(self, behind: int) -> None:
+        fence = self._line.fence
+        self._line = _Line()
+        if self._opened is None and fence.valid:
+            self._opened = fence
+        elif self._opened is None or fence.closes(self._opened):
+            self._opened = None
+            self._begin(behind)
+
+    def _begin(self, offset: int) -> None:
+        """A piece begins here."""
+        if self._body is not None:
+            self._waiting = (self._start, self._body)
+        elif self._is_first and offset:
+            self._waiting = (self._start, offset)  # white space before the first segment is one by itself
+        self._is_first = False
+        self._start = offset
+        self._body = None
+
+    def _touch(self, text: str, offset: int) -> None:
+        """The present piece goes on with this text."""
+        body = len(text.rstrip())
+        if not body:
+            return
+        self._body = offset + body
+        if self._waiting is not None:
+            self._finished.append((*self._waiting, self._start))
+            self._waiting = None
+
+    def _cut_off(self) -> list[Segment]:
+        if not self._finished:
+            return []
+        text = "".join(self._texts)
+        kept = self._kept
+        segments = [
+            Segment(start, text[start - kept : end - kept], text[end - kept : behind - kept])
+            for start, end, behind in self._finished
+        ]
+        self._kept = self._finished[-1][2]
+        self._texts = [text[self._kept - kept :]]
+        self._finished = []
+        return segments

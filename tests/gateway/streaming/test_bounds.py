@@ -1,0 +1,264 @@
+"""Streams without a bound: what is held stays bounded, upstreams wait, and what does not fit is refused by share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from litellm.types.utils import ModelResponseStream
+from prometheus_client import REGISTRY
+
+from aligner_proxy.formats.base import MOST_TEXTS, SafeDecoder, StreamEvent
+from aligner_proxy.formats.packing import Packed, Packer
+from aligner_proxy.gateway import litellm_internals
+from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
+from aligner_proxy.gateway.request_state import RequestState
+from aligner_proxy.gateway.shadow import Shadows
+from aligner_proxy.gateway.streaming import queue
+from aligner_proxy.gateway.streaming.budget import StreamBudget, size_of
+from aligner_proxy.gateway.streaming.held import HeldStream
+from aligner_proxy.gateway.streaming.released import ReleasedStream
+from aligner_proxy.pipeline import parts
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.types import FailurePolicy, Objective, OnError, Policy, Status, StreamMode
+from tests.support.counting import growth
+from tests.support.scripted import SegmentEngine
+from tests.support.stream_fixtures import FORMATS, Format, chunk
+
+OBJECTIVES = (Objective("kind", "Kind: the response should never insult"),)
+DATA = {"messages": [{"role": "user", "content": "When?"}], "prompt": "When?", "input": "When?"}
+SENTENCE = "It is so. You fool. Bring a coat! "
+
+
+def engine() -> SegmentEngine:
+    return SegmentEngine(lambda text: 2.0 if "fool" in text else -2.0)
+
+
+def policy(**more: Any) -> Policy:
+    return Policy("p", OBJECTIVES, **{"max_answer_chars": 1_000, **more})
+
+
+def stream(
+    form: Format, rules: Policy, budget: StreamBudget | None = None, asked: SegmentEngine | None = None
+) -> tuple[HeldStream | ReleasedStream, RequestState]:
+    ledger = RequestState("call-1", rules, "m")
+    keeper: Any = type("Keeper", (), {"note": lambda *_: None})()
+    corrector = ChoiceCorrector(Pipeline(asked or engine()), ledger, Shadows(1, 0), keeper, lambda _: None)
+    kind = ReleasedStream if rules.stream is StreamMode.SENTENCE else HeldStream
+    account = (budget or StreamBudget()).open(rules.tenant)
+    return kind(form.wire, DATA, ledger, corrector, account), ledger
+
+
+async def flow(items: list[Any]) -> AsyncIterator[object]:
+    for item in items:
+        await asyncio.sleep(0)
+        yield item
+
+
+async def into(sent: list[Any], source: AsyncIterator[Any]) -> None:
+    async for item in source:
+        sent.append(item)
+
+
+async def played(made: HeldStream | ReleasedStream, items: list[Any]) -> list[Any]:
+    return [item async for item in made.play(flow(items)) if item != queue.KEEPALIVE]
+
+
+@pytest.mark.parametrize("mode", [StreamMode.HOLD, StreamMode.SENTENCE])
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
+async def test_a_stream_longer_than_what_is_corrected_at_once_is_corrected(form: Format, mode: StreamMode) -> None:
+    answer = SENTENCE * 200
+    made, ledger = stream(form, policy(stream=mode))
+    got = await played(made, form.tell([answer[at : at + 5] for at in range(0, len(answer), 5)]))
+    text = form.read(got[:-1])
+    assert "fool" not in text
+    assert text.split() == answer.replace("You fool.", "").split()
+    assert ledger.status is Status.CORRECTED
+
+
+async def test_a_held_stream_begins_before_its_upstream_ends() -> None:
+    """The first event of a held stream of two million characters once came after all of them."""
+    form = FORMATS[0]
+    made, _ = stream(form, policy())
+    got: list[Any] = []
+
+    async def endless() -> AsyncIterator[object]:
+        while not got:
+            await asyncio.sleep(0)
+            yield chunk(SENTENCE)
+
+    async with asyncio.timeout(30):
+        async for item in made.play(endless()):
+            got.append(item)
+    assert "fool" not in form.read(got[:-1])
+
+
+async def test_a_policy_may_block_a_held_stream_that_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts.outcomes, "blocks", lambda outcome: outcome.reason == "too_long")
+    made, ledger = stream(FORMATS[0], policy())
+    taken = 0
+
+    async def endless() -> AsyncIterator[object]:
+        nonlocal taken
+        while True:
+            taken += 1
+            await asyncio.sleep(0)
+            yield chunk(SENTENCE)
+
+    with pytest.raises(Blocked, match="too_long"):
+        await anext(made.play(endless()))
+    assert taken < 40
+    assert (ledger.status, ledger.reason) == (Status.SKIPPED, "too_long")
+
+
+@pytest.mark.parametrize("mode", [StreamMode.HOLD, StreamMode.SENTENCE])
+async def test_an_upstream_waits_for_a_client_that_does_not_read(mode: StreamMode) -> None:
+    budget = StreamBudget(max_mb=512, stream_mb=1)
+    made, _ = stream(FORMATS[0], policy(stream=mode), budget)
+    taken = 0
+
+    async def endless() -> AsyncIterator[object]:
+        nonlocal taken
+        while True:
+            taken += 1
+            await asyncio.sleep(0)
+            yield chunk(SENTENCE)
+
+    source = made.play(endless())
+    await anext(source)
+    for _ in range(5_000):  # the client does not read
+        await asyncio.sleep(0)
+    stopped_at = taken
+    for _ in range(2_000):
+        await asyncio.sleep(0)
+    assert taken == stopped_at
+    assert budget.held < 2 * budget.most_each
+    await source.aclose()
+    assert budget.held == 0
+
+
+def test_chunks_in_line_are_kept_as_what_tells_them_apart() -> None:
+    packer = Packer()
+    chunks = [chunk(f"word {number} ") for number in range(50)]
+    packed = [packer.packed(one) for one in chunks]
+    assert all(isinstance(one, Packed) for one in packed[1:])
+    assert [one.unpacked() if isinstance(one, Packed) else one for one in packed] == chunks
+    assert size_of(StreamEvent(packed[1])) < size_of(StreamEvent(chunks[1])) / 4
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
+def test_what_is_packed_comes_out_as_it_was(form: Format) -> None:
+    packer = Packer()
+    for item in form.tell([SENTENCE[at : at + 3] for at in range(0, len(SENTENCE), 3)]):
+        packed = packer.packed(item)
+        again = packed.unpacked() if isinstance(packed, Packed) else packed
+        assert again == item
+        assert not hasattr(item, "model_dump_json") or again.model_dump_json() == item.model_dump_json()
+
+
+async def test_a_tenant_beyond_its_share_is_shed_and_others_are_not() -> None:
+    budget = StreamBudget(max_mb=1, stream_mb=1)
+    small = budget.open("small")
+    small.hold(1_000)
+    strict = FailurePolicy(overload=OnError.BLOCK)
+    made, ledger = stream(FORMATS[0], policy(tenant="large", stream=StreamMode.SENTENCE, on_error=strict), budget)
+    elsewhere = budget.open("large")
+    elsewhere.hold(budget.most)
+    before = REGISTRY.get_sample_value("aligner_streams_shed_total", {"policy": "p"}) or 0.0
+    source = made.play(flow([chunk(SENTENCE) for _ in range(300)]))
+    sent = [await anext(source)]
+    for _ in range(2_000):  # the client does not read
+        await asyncio.sleep(0)
+    with pytest.raises(Blocked, match="shed"):
+        await into(sent, source)
+    assert "fool" not in FORMATS[0].read(sent)
+    assert (ledger.status, ledger.reason) == (Status.FAILED, "shed")
+    assert REGISTRY.get_sample_value("aligner_streams_shed_total", {"policy": "p"}) == before + 1
+    assert not small.over_share
+    assert elsewhere.over_share
+
+
+async def test_a_stream_within_its_share_waits_for_room() -> None:
+    budget = StreamBudget(max_mb=1, stream_mb=1)
+    large = budget.open("large")
+    large.hold(budget.most + 1)
+    made, ledger = stream(FORMATS[0], policy(tenant="small"), budget)
+    playing = asyncio.create_task(played(made, [chunk(SENTENCE), chunk("Go."), chunk(why="stop")]))
+    for _ in range(500):
+        await asyncio.sleep(0)
+    large.close()
+    async with asyncio.timeout(20):
+        got = await playing
+    assert "fool" not in FORMATS[0].read(got[:-1])
+    assert ledger.status is Status.CORRECTED
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
+def test_a_stream_is_decoded_in_linear_time(form: Format) -> None:
+    """With each event a look at what is known of the text, as eligibility takes it."""
+    items = {size: form.tell(["word "] * size) for size in (200, 400)}
+
+    def decode(size: int) -> None:
+        decoder = form.wire.decoder(DATA)
+        for item in items[size]:
+            for event in decoder.feed(item):
+                for index, _ in event.pieces:
+                    decoder.facts(index)
+        decoder.exchanges()
+
+    assert growth(decode, 200) < 2.2
+
+
+def test_an_event_in_many_small_pieces_is_cut_out_in_linear_time() -> None:
+    form = next(form for form in FORMATS if form.name == "messages")
+
+    def decode(size: int) -> None:
+        decoder = form.wire.decoder(DATA)
+        for _ in range(size):
+            decoder.feed(b"data: x")
+
+    assert growth(decode, 200) < 2.2
+
+
+def chat_chunks(count: int) -> Iterator[ModelResponseStream]:
+    yield chunk("It")
+    yield from (chunk(" is") for _ in range(count))
+    yield chunk(why="stop")
+
+
+def test_what_litellm_keeps_of_a_stream_stays_short() -> None:
+    class Stream:
+        chunks: list[object]
+
+    kept = Stream()
+    kept.chunks = []
+    merging = litellm_internals.kept_chunks(kept)
+    whole = list(chat_chunks(5_000))
+    for one in whole:
+        kept.chunks.append(one)
+        merging.merge()
+        assert len(kept.chunks) <= 600
+    texts = [one.choices[0].delta.content or "" for one in kept.chunks]  # type: ignore[attr-defined]
+    assert "".join(texts) == "It" + " is" * 5_000
+    assert kept.chunks[-1] is whole[-1]
+
+
+def test_what_was_served_is_logged_as_it_went_out() -> None:
+    served = litellm_internals.ServedItems()
+    whole = list(chat_chunks(3_000))
+    for one in whole:
+        served.append(one)
+    details: dict[str, Any] = {}
+    data: dict[str, Any] = {"litellm_logging_obj": type("Logging", (), {"model_call_details": details})()}
+    litellm_internals.log_served(data, served.items)
+    assert len(served.items) <= 600
+    assert details["served_output_texts"] == ("It" + " is" * 3_000,)
+
+
+def test_a_stream_of_too_many_texts_is_not_read() -> None:
+    decoder = SafeDecoder(FORMATS[0].wire.decoder(DATA), DATA)
+    for index in range(MOST_TEXTS + 1):
+        decoder.feed(chunk("Hm.", index))
+    assert decoder.fault == "OverflowError"

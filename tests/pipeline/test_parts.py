@@ -1,0 +1,131 @@
+"""Texts without a bound: corrected part by part, whatever the pieces, and never more than one part is waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aligner_proxy.errors import EngineFault
+from aligner_proxy.pipeline import parts
+from aligner_proxy.pipeline.parts import PartedCorrection
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.types import Exchange, Objective, Outcome, Policy, Status, StreamMode, Turn
+from tests.support.scripted import ScriptedEngine, SegmentEngine
+
+FACTS = Exchange("c", 0, (Turn("user", "When?"),), None)
+PIECES = [
+    "It is so. ",
+    "You fool. ",
+    "Bring a coat!\n\n",
+    "You fool!\n\n\n",
+    "- item\n",
+    "No end in sight ",
+    "X" * 60 + " ",
+]
+
+
+def policy(most: int = 100, stream: StreamMode = StreamMode.SENTENCE) -> Policy:
+    return Policy("p", (Objective("kind", "Kind: never insult"),), stream=stream, max_answer_chars=most)
+
+
+def engine() -> SegmentEngine:
+    return SegmentEngine(lambda text: 2.0 if "fool" in text else -2.0, lambda text: text.replace("fool", "friend"))
+
+
+async def fed(made: PartedCorrection, pieces: Sequence[str]) -> Outcome:
+    for piece in pieces:
+        await made.feed(piece)
+        await asyncio.sleep(0)
+    await made.end()
+    async with asyncio.timeout(30):
+        while not made.done:
+            await asyncio.sleep(0)
+    outcome = made.outcome()
+    await made.aclose()
+    return outcome
+
+
+def parted(
+    scripted: ScriptedEngine, rules: Policy, facts: Exchange = FACTS, *, whole: bool = False
+) -> PartedCorrection:
+    return PartedCorrection(Pipeline(scripted), rules, lambda: facts, lambda: None, whole=whole)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=40), st.integers(0, 10**6), st.booleans())
+def test_a_long_text_is_corrected_in_parts(pieces: list[str], seed: int, whole: bool) -> None:
+    answer = "".join(pieces)
+    draw = random.Random(seed)
+    edges = sorted(draw.choices(range(len(answer) + 1), k=len(pieces)))
+    cut = [answer[a:b] for a, b in itertools.pairwise([0, *edges, len(answer)])]
+
+    async def run() -> tuple[Outcome, PartedCorrection]:
+        made = parted(engine(), policy(), whole=whole)
+        return await fed(made, cut), made
+
+    outcome, made = asyncio.run(run())
+    kept = outcome.text or ""
+    assert kept.split() == answer.replace("fool", "friend").split()
+    assert kept == "".join(made.out(a, b) for a, b in itertools.pairwise([0, *edges, len(answer)]))
+    assert outcome.status is (Status.CORRECTED if "fool" in answer else Status.UNCHANGED) or not answer.strip()
+
+
+async def test_no_part_is_longer_than_the_policy_corrects_at_once() -> None:
+    asked = engine()
+    await fed(parted(asked, policy(100), whole=True), ["It is so. "] * 100)
+    assert len(asked.sessions) >= 10
+    assert max(len(session._text) for session in asked.sessions) <= 100
+
+
+async def test_the_next_part_waits_until_the_one_before_is_decided() -> None:
+    slow = engine()
+    slow.lag_s = 3600.0
+    made = parted(slow, policy(100))
+    feeding = asyncio.create_task(made.feed("It is so. " * 100))
+    for _ in range(1000):
+        await asyncio.sleep(0)
+    assert not feeding.done()
+    assert len(slow.sessions) == 1
+    feeding.cancel()
+    await made.aclose()
+
+
+@pytest.mark.parametrize("text", ['{"a": "' + "You fool. " * 40, "[" + "1, " * 100])
+async def test_json_is_not_taken_apart(text: str) -> None:
+    outcome = await fed(parted(engine(), policy()), [text])
+    assert (outcome.status, outcome.reason, outcome.text) == (Status.SKIPPED, "too_long", text)
+
+
+async def test_what_only_begins_like_json_is() -> None:
+    outcome = await fed(parted(engine(), policy()), ["[Note] It is so. " + "You fool. Go home. " * 20])
+    assert "fool" not in (outcome.text or "")
+
+
+async def test_a_policy_may_block_what_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts.outcomes, "blocks", lambda outcome: outcome.reason == "too_long")
+    made = parted(engine(), policy())
+    outcome = await fed(made, ["It is so. " * 20])
+    assert made.stopped is not None
+    assert (made.stopped.status, made.stopped.reason, outcome.text) == (Status.SKIPPED, "too_long", "It is so. " * 20)
+
+
+async def test_what_follows_a_failure_goes_out_as_it_came() -> None:
+    failing = engine()
+    failing.write = lambda _: EngineFault("scripted")
+    text = "It is so. " * 12 + "You fool. It is so. " * 20
+    outcome = await fed(parted(failing, policy()), [text[at : at + 7] for at in range(0, len(text), 7)])
+    assert (outcome.status, outcome.reason, outcome.text) == (Status.FAILED, "engine_error", text)
+
+
+async def test_a_plugin_around_corrections_gets_whole_parts() -> None:
+    """Such a correction cannot be taken apart by segments, but by parts it can."""
+    asked = ScriptedEngine(lambda request: request.answer.replace("fool", "friend"))
+    outcome = await fed(parted(asked, policy(stream=StreamMode.HOLD), whole=True), ["You fool. It is so. "] * 20)
+    assert outcome.text == "You friend. It is so. " * 20
+    assert len(asked.seen) > 3
