@@ -57,7 +57,8 @@ def _with_content(choice: Any, body: str, text: str) -> Any:
     holder.content = text
     if carries(getattr(holder, "annotations", None)):
         holder.annotations = None
-    if cites(fields := getattr(holder, "provider_specific_fields", None)):
+    fields = getattr(holder, "provider_specific_fields", None) or {}
+    if cites(fields):
         holder.provider_specific_fields = {k: v for k, v in fields.items() if k not in CITATIONS}
     edited = choice.model_copy()
     setattr(edited, body, holder)

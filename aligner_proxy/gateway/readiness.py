@@ -49,7 +49,7 @@ def _blocks(layers: tuple[Settings, ...]) -> bool:
         return False
     action = _last([layer.on_error.engine_down if layer.on_error else None for layer in layers], OnError.PASSTHROUGH)
     if action is OnError.RETRY:
-        action = _last([layer.after_retry for layer in layers], OnError.PASSTHROUGH)
+        action = _last([layer.after_retry and OnError(layer.after_retry) for layer in layers], OnError.PASSTHROUGH)
     return action is OnError.BLOCK
 
 
