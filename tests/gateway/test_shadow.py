@@ -59,8 +59,8 @@ async def test_beyond_the_limits_answers_are_skipped_by_name() -> None:
 
 
 async def test_what_is_not_eligible_takes_no_place() -> None:
-    outcome = Shadows(1, 0).take(replace(asked(1), tool_calls=True), POLICY, Work())
-    assert (outcome.status, outcome.reason) == (Status.SKIPPED, "tool_calls")
+    outcome = Shadows(1, 0).take(replace(asked(1), logprobs=True), POLICY, Work())
+    assert (outcome.status, outcome.reason) == (Status.SKIPPED, "logprobs")
 
 
 async def test_a_lost_correction_is_told_by_its_type_alone(caplog: pytest.LogCaptureFixture) -> None:
