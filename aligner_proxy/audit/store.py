@@ -8,12 +8,14 @@ for longer than its caller's limit of entries or pages takes: deciding how much 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import sqlite3
+import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ BUSY_S = 1.0
 """How long to wait for another process's write."""
 _CHECKPOINT_BUSY_MS = 50
 """How long emptying the log may wait for readers, since nobody can write meanwhile."""
+_INCREMENTAL = 2
 _LAST_ID = 2**63 - 1
 # SQLite cannot hold such a row, and never will; any other error is one of the file or of the disk.
 _REFUSED = (
@@ -122,9 +125,10 @@ class Store:
         self._connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None)
         synchronous = "FULL" if durable else "NORMAL"
         try:
-            for setting in ("auto_vacuum = INCREMENTAL", "journal_mode = WAL", f"synchronous = {synchronous}"):
+            if self._pragma("auto_vacuum") != _INCREMENTAL:  # setting it waits for the other workers' writes
+                self._connection.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")
+            for setting in ("journal_mode = WAL", f"synchronous = {synchronous}", "secure_delete = ON"):
                 self._connection.execute(f"PRAGMA {setting}")
-            self._connection.execute("PRAGMA secure_delete = ON")
             self._migrate(path, steps)
         except BaseException:
             self._connection.close()
@@ -266,11 +270,16 @@ def _place(call_id: str, choice: int, at: float) -> bytes:
 
 
 def _private(path: Path) -> None:
-    """Make the file private before SQLite opens it; -wal and -shm get the same permissions."""
+    """Make the file private before SQLite opens it; -wal and -shm get the same permissions.
+
+    A file that exists is not opened here: closing it would give up the locks of this process's other connections
+    (POSIX), and another process would take the file for one that nobody uses.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    try:
-        if os.fstat(file).st_mode & 0o077:
-            os.fchmod(file, 0o600)
-    finally:
-        os.close(file)
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+    mode = path.lstat().st_mode
+    if stat.S_ISLNK(mode):
+        raise OSError(errno.ELOOP, "the audit store is a symbolic link")
+    if mode & 0o077:
+        path.chmod(0o600)

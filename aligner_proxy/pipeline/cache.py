@@ -150,7 +150,7 @@ class CorrectionCache:
         correction = unpack(key, raw)
         if correction is None:
             log.warning("correction cache: entry %s is corrupt and was dropped", key[:12])
-            await self._run(lambda store: store.delete(key))
+            await self._run(lambda store: store.delete(key), writes=True)
             return None
         left_s = (far or 0.0) - _FAR_S - self._clock()
         # What would live for longer than any entry may was written when the clock was wrong.
@@ -163,7 +163,7 @@ class CorrectionCache:
         """Remember `correction`; the entries not used for longest make room."""
         packed = pack(key, correction)
         far = self._clock() + self._ttl_s + _FAR_S
-        if await self._run(lambda store: store.set(key, packed, expire=far - time.time())):
+        if await self._run(lambda store: store.set(key, packed, expire=far - time.time()), writes=True):
             self._recent.put(key, correction, time.monotonic() + self._ttl_s)
 
     async def get_or_compute(
@@ -234,13 +234,13 @@ class CorrectionCache:
         if store is not None:
             store.close()
 
-    async def _run(self, action: Callable[[diskcache.Cache], _T]) -> _T | None:
+    async def _run(self, action: Callable[[diskcache.Cache], _T], *, writes: bool = False) -> _T | None:
         """Do `action` on the store in its thread; None when it cannot be done."""
         if self._closed or self._health.pausing:
             return None
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._try, action)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._try, action, writes)
 
-    def _try(self, action: Callable[[diskcache.Cache], _T]) -> _T | None:
+    def _try(self, action: Callable[[diskcache.Cache], _T], writes: bool) -> _T | None:
         if self._closed or self._health.pausing:
             return None
         try:
@@ -253,7 +253,8 @@ class CorrectionCache:
                 self._close_store()
             self._health.failed(error)
             return None
-        self._health.worked()
+        if writes:  # a full disk can still be read
+            self._health.worked()
         self._sweep_now_and_then()
         return result
 

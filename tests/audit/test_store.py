@@ -158,3 +158,25 @@ def test_workers_that_start_together_share_the_file(path: Path) -> None:
     store = Store(path)
     assert len(list(store.entries())) == 150
     store.close()
+
+
+def test_a_second_connection_of_a_process_leaves_the_locks_of_the_first(path: Path) -> None:
+    """Otherwise another process that closes the file takes the log away from under the first."""
+    script = (
+        "import sys; from pathlib import Path; from aligner_proxy.audit.store import Store\n"
+        "store = Store(Path(sys.argv[1])); print(len(list(store.entries()))); store.close()\n"
+    )
+
+    def seen_by_another() -> str:
+        command = [sys.executable, "-c", script, str(path)]
+        return subprocess.run(
+            command, cwd=Path(__file__).parents[2], check=True, stdout=subprocess.PIPE
+        ).stdout.decode()
+
+    first = Store(path)
+    first.add(entry(noted(1)))
+    Store(path).close()
+    assert seen_by_another() == "1\n"
+    first.add(entry(noted(2)))
+    assert seen_by_another() == "2\n"
+    first.close()

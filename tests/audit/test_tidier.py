@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -224,10 +224,11 @@ def test_while_one_process_tidies_no_entry_of_the_others_is_lost(path: Path) -> 
     """Even of workers that wait for a write of others for a hundredth of a second only."""
     filled(path, [*[NOW - 40 * DAY_S] * 3000, NOW], answer="Long. " * 3000)
     command = [sys.executable, "-c", WRITERS, str(path), "300", str(NOW)]
-    writers = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    outputs: list[Callable[[], str]] = [writer.stdout.readline for writer in writers if writer.stdout is not None]
-    assert [line() for line in outputs] == ["ready\n"] * 2
-    assert tidy(path) == 3000
-    assert [line() for line in outputs] == ["300.0 0.0 0.0\n"] * 2
-    assert [writer.wait(60) for writer in writers] == [0, 0]
+    with contextlib.ExitStack() as stack:
+        started = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+        writers = [stack.enter_context(writer) for writer in started]
+        outputs = [writer.stdout for writer in writers if writer.stdout is not None]
+        assert [output.readline() for output in outputs] == ["ready\n"] * 2
+        assert tidy(path) == 3000
+        assert [output.readline() for output in outputs] == ["300.0 0.0 0.0\n"] * 2
     assert len(kept(path)) == 601

@@ -218,7 +218,7 @@ TRICKS: dict[str, Trick] = {
 _WHOLE_REASONS = {"length": "length", "filter": "content_filter", "tools": "tool_calls", "odd": "sang"}
 _STOP_REASONS = {"length": "max_tokens", "filter": "refusal", "tools": "tool_use", "odd": "pause_turn"}
 _UNFINISHED = {"length": "max_output_tokens", "filter": "content_filter"}
-_IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}
+_IMAGE = {"type": "image_url", "index": 0, "image_url": {"url": "data:image/png;base64,aGk="}}
 
 
 @dataclass

@@ -96,7 +96,8 @@ async def test_in_shadow_mode_the_answer_does_not_wait(tmp_path: Path, monkeypat
     break_the_store(tmp_path)
     guard = guard_of(tmp_path, monkeypatch)
     request = data()
-    assert await guard.async_post_call_success_hook(request, who(mode="shadow"), answer(RUDE)) is None
+    got = await guard.async_post_call_success_hook(request, who(mode="shadow"), answer(RUDE))
+    assert got.choices[0].message.content == RUDE
     await guard._shadows.done()
     await guard._audit_writers.aclose()
     assert [outcome.status for outcome in ledger_of(request).outcomes] == ["shadow"]
