@@ -40,6 +40,19 @@ class AuditError(AlignerProxyError):
     """The audit store has another version or key, or is damaged; the message never quotes its content."""
 
 
+class NotRecorded(AlignerProxyError):
+    """There is no audit entry of an answer, and the operator requires one: the answer is refused (HTTP 503)."""
+
+    reason: ClassVar[str] = "audit_unwritten"
+    """Its name in outcomes, metrics and headers."""
+
+
+class NoRoomForRecord(NotRecorded):
+    """So many entries wait for the audit store that there is no room for another one."""
+
+    reason = "audit_full"
+
+
 class ClientGone(AlignerProxyError):
     """The client left before the work for it was done."""
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from sys import getsizeof
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, TypeAdapter
@@ -22,6 +23,10 @@ from aligner_proxy.types import Exchange, Outcome, Policy, Turn
 
 Redact = Callable[[str], str]
 
+_BARE = 4096
+"""Bytes of an event without its texts."""
+_PART = 96
+"""Bytes of what holds one text: a turn, a segment, a place in a list."""
 _NOT_POLICY = ("origins", "tenant", "quota")
 """Fields that identify the request or the origin of its policy, not the effect of the policy."""
 
@@ -58,6 +63,42 @@ def _current_content(content: object) -> object:
 CONTENT: TypeAdapter[Content] = TypeAdapter(Annotated[Content, BeforeValidator(_current_content)])
 
 
+def as_json(content: Content) -> bytes:
+    """The JSON of a content; half of a surrogate pair, which UTF-8 cannot hold, becomes U+FFFD."""
+    try:
+        return CONTENT.dump_json(content)
+    except ValueError:
+        return _well_formed(json.dumps(CONTENT.dump_python(content), ensure_ascii=False)).encode()
+
+
+def _well_formed(text: str) -> str:
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def weight(event: AuditEvent) -> int:
+    """Bytes of memory that an event takes while it waits: its texts, each once, and something for the rest."""
+    sizes: dict[int, int] = {}
+    values: list[object] = [event.facts.fields, event.record, event.outcome.reports]
+    values += (event.facts.system, event.exchange.answer, event.exchange.json_schema)
+    values += (event.outcome.text, event.outcome.edited)
+    for turn in event.exchange.turns:
+        values += (turn.role, turn.content)
+    if event.outcome.correction is not None:
+        values.append(event.outcome.correction.text)
+        values += [segment.text for segment in event.outcome.segments]
+    parts = 0
+    while values:
+        value = values.pop()
+        parts += 1
+        if isinstance(value, Mapping):
+            values += (*value.keys(), *value.values())
+        elif isinstance(value, list | tuple):
+            values += value
+        elif isinstance(value, str):
+            sizes[id(value)] = getsizeof(value)
+    return _BARE + parts * _PART + sum(sizes.values())
+
+
 def entry(event: AuditEvent, redact: Redact | None = None) -> Entry:
     """The audit entry of an event, its texts redacted."""
     outcome = event.outcome
@@ -66,10 +107,10 @@ def entry(event: AuditEvent, redact: Redact | None = None) -> Entry:
     policy = outcome.policy
     return Entry(
         at=event.at,
-        call_id=exchange.call_id,
+        call_id=_well_formed(exchange.call_id),
         choice=exchange.index,
         tenant=policy.tenant,
-        model=event.facts.model,
+        model=_well_formed(event.facts.model),
         endpoint=event.endpoint,
         policy=policy.name,
         policy_hash=policy_hash(policy),

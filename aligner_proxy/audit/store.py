@@ -2,16 +2,20 @@
 
 One file (WAL), readable by its owner only. Every worker has its own connection, which belongs to the thread that
 opened it. The file stores the version of its tables; the first process to open it migrates it. Deleted data is
-overwritten. A block of text is encrypted with AES-256-GCM and bound to its row.
+overwritten. A block of text is encrypted with AES-256-GCM and bound to its row. No method that deletes holds the file
+for longer than its caller's limit of entries or pages takes: deciding how much is old is the tidier's business.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import sqlite3
+import stat
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -20,17 +24,28 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pydantic import ValidationError
 
-from aligner_proxy.audit.entry import CONTENT
+from aligner_proxy.audit.entry import CONTENT, as_json
 from aligner_proxy.errors import AuditError
 from aligner_proxy.plugins.api import Content, Entry
 
 _NONCE = 12
-_BUSY_S = 1.0
+BUSY_S = 1.0
 """How long to wait for another process's write."""
-_ROOM = 0.9
-"""Share of the size bound that remains in use after deleting, so that not every entry causes deletions."""
-_PORTION = 20
-"""The oldest 1/20 of all entries is deleted at a time while the file is too large."""
+_CHECKPOINT_BUSY_MS = 50
+"""How long emptying the log may wait for readers, since nobody can write meanwhile."""
+_INCREMENTAL = 2
+_LAST_ID = 2**63 - 1
+# SQLite cannot hold such a row, and never will; any other error is one of the file or of the disk.
+_REFUSED = (
+    sqlite3.DataError,
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+    OverflowError,
+    UnicodeError,
+)
+Row = tuple[object, ...]
+"""An entry as it is stored, sealed where there is a key."""
 
 STEPS = (
     """
@@ -91,16 +106,29 @@ _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM entries WHERE at >= ? AND at < ? O
 
 
 class Store:
-    """An open store. Raises `sqlite3.Error`, `OSError`, and `AuditError` for a file that is no audit store."""
+    """An open store. Raises `sqlite3.Error`, `OSError`, and `AuditError` for a file that is no audit store.
 
-    def __init__(self, path: Path, seal: Seal | None = None, *, steps: Sequence[str] = STEPS) -> None:
+    `durable`: what was added is on the disk, not only with the operating system, when the call returns.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        seal: Seal | None = None,
+        *,
+        steps: Sequence[str] = STEPS,
+        busy_s: float = BUSY_S,
+        durable: bool = False,
+    ) -> None:
         _private(path)
         self._seal = seal
-        self._connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
+        self._connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None)
+        synchronous = "FULL" if durable else "NORMAL"
         try:
-            for setting in ("auto_vacuum = INCREMENTAL", "journal_mode = WAL", "synchronous = NORMAL"):
+            if self._pragma("auto_vacuum") != _INCREMENTAL:  # setting it waits for the other workers' writes
+                self._connection.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")
+            for setting in ("journal_mode = WAL", f"synchronous = {synchronous}", "secure_delete = ON"):
                 self._connection.execute(f"PRAGMA {setting}")
-            self._connection.execute("PRAGMA secure_delete = ON")
             self._migrate(path, steps)
         except BaseException:
             self._connection.close()
@@ -108,17 +136,33 @@ class Store:
 
     def add(self, entry: Entry) -> None:
         """Add one entry."""
-        content = None
+        self.insert([self.row(entry)])
+
+    def row(self, entry: Entry) -> Row:
+        """An entry as it is stored."""
+        content: str | bytes | None = None
         key = None
         if entry.content is not None:
-            content = CONTENT.dump_json(entry.content)
+            content = as_json(entry.content)
             if self._seal is not None:
                 content = self._seal.close(content, _place(entry.call_id, entry.choice, entry.at))
                 key = self._seal.name
+            else:
+                content = content.decode()  # as text, so that an operator can query parts of it
         plain = [getattr(entry, name) for name in _PLAIN]
         plain[_PLAIN.index("objectives")] = json.dumps(entry.objectives)
-        # Plain JSON is stored as text, so that an operator can query parts of it.
-        self._connection.execute(_INSERT, (*plain, key, content if key else content and content.decode()))
+        return (*plain, key, content)
+
+    def insert(self, rows: Sequence[Row]) -> list[int]:
+        """Add rows in one transaction; returns the positions of those that SQLite cannot hold."""
+        refused = []
+        with self._transaction():
+            for position, values in enumerate(rows):
+                try:
+                    self._connection.execute(_INSERT, values)
+                except _REFUSED:
+                    refused.append(position)
+        return refused
 
     def entries(self, since: float = 0.0, until: float = float("inf"), limit: int = -1) -> Iterator[Entry]:
         """Entries from `since` to `until`, newest first; limit -1: all. Raises `AuditError` where decryption fails."""
@@ -130,16 +174,54 @@ class Store:
             columns["cache_hit"] = None if columns["cache_hit"] is None else bool(columns["cache_hit"])
             yield Entry(**columns, content=None if raw is None else self._opened(raw, sealed_by, columns))
 
-    def tidy(self, before: float, max_bytes: int) -> int:
-        """Delete entries older than `before`, then the oldest until the rest fits; returns how many."""
-        deleted = self._connection.execute("DELETE FROM entries WHERE at < ?", (before,)).rowcount
-        if self._used() > max_bytes:
-            while self._used() > max_bytes * _ROOM and (count := self._delete_oldest()):
-                deleted += count
-        if deleted:
-            self._connection.executescript("PRAGMA incremental_vacuum")  # `execute` would free a single page
+    def last_expired(self, before: float, now: float) -> int | None:
+        """The id up to which every entry is older than `before`; None if there is no such entry.
+
+        Ids grow with every entry, whatever the clock says: an entry behind one that is young is no older, and a time
+        that lies in the future says nothing.
+        """
+        # The plus keeps SQLite from the index by time: in the order of ids the first match is near.
+        first_young = "SELECT id FROM entries WHERE +at >= ? AND +at <= ? ORDER BY id LIMIT 1"
+        young = self._connection.execute(first_young, (before, now)).fetchone()
+        bound = young[0] if young else _LAST_ID
+        last = self._connection.execute("SELECT max(id) FROM entries WHERE at < ? AND id < ?", (before, bound))
+        expired: int | None = last.fetchone()[0]
+        return expired
+
+    def newest(self) -> float | None:
+        """Time of the entry that was added last."""
+        last = self._connection.execute("SELECT at FROM entries ORDER BY id DESC LIMIT 1").fetchone()
+        return float(last[0]) if last else None
+
+    def delete_first(self, count: int, last: int = _LAST_ID) -> int:
+        """Delete the `count` entries that were added first, up to the id `last`; returns how many there were."""
+        first = "DELETE FROM entries WHERE id IN (SELECT id FROM entries WHERE id <= ? ORDER BY id LIMIT ?)"
+        return self._connection.execute(first, (last, count)).rowcount
+
+    def used(self) -> int:
+        """Bytes of the file that hold something."""
+        return (self._pragma("page_count") - self._pragma("freelist_count")) * self._pragma("page_size")
+
+    def shrink(self, pages: int) -> int:
+        """Give up to `pages` empty pages back to the file system; returns how many it were."""
+        empty = self._pragma("freelist_count")
+        if empty:
+            # `execute` would free a single page.
+            self._connection.executescript(f"PRAGMA incremental_vacuum({pages})")
+        return empty - self._pragma("freelist_count")
+
+    def empty_log(self) -> None:
+        """Move everything from the write-ahead log into the file, so that no deleted text stays in the log.
+
+        A reader may prevent that; the next call tries again.
+        """
+        self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        busy_ms = self._pragma("busy_timeout")
+        self._connection.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_BUSY_MS}")
+        try:
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        return deleted
+        finally:
+            self._connection.execute(f"PRAGMA busy_timeout = {busy_ms}")
 
     def close(self) -> None:
         """Close the file."""
@@ -151,27 +233,25 @@ class Store:
             raise AuditError(f"{path} was written by a newer aligner-proxy; use that one, or another file")
         if version == len(steps):
             return
-        self._connection.execute("BEGIN IMMEDIATE")  # another worker may be migrating
-        try:
+        with self._transaction():  # another worker may be migrating
             for step in steps[self._pragma("user_version") :]:
                 for statement in filter(str.strip, step.split(";")):
                     self._connection.execute(statement)
             self._connection.execute(f"PRAGMA user_version = {len(steps)}")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            if self._connection.in_transaction:  # some errors end it by themselves
+                self._connection.execute("ROLLBACK")
             raise
-        self._connection.execute("COMMIT")
 
     def _pragma(self, name: str) -> int:
         return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
-
-    def _used(self) -> int:
-        return (self._pragma("page_count") - self._pragma("freelist_count")) * self._pragma("page_size")
-
-    def _delete_oldest(self) -> int:
-        count = self._connection.execute("SELECT count(*) FROM entries").fetchone()[0]
-        oldest = "DELETE FROM entries WHERE id IN (SELECT id FROM entries ORDER BY at, id LIMIT ?)"
-        return self._connection.execute(oldest, (-(-count // _PORTION),)).rowcount
 
     def _opened(self, raw: str | bytes, sealed_by: str | None, columns: dict[str, Any]) -> Content:
         if sealed_by is not None:
@@ -190,11 +270,16 @@ def _place(call_id: str, choice: int, at: float) -> bytes:
 
 
 def _private(path: Path) -> None:
-    """Make the file private before SQLite opens it; -wal and -shm get the same permissions."""
+    """Make the file private before SQLite opens it; -wal and -shm get the same permissions.
+
+    A file that exists is not opened here: closing it would give up the locks of this process's other connections
+    (POSIX), and another process would take the file for one that nobody uses.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    try:
-        if os.fstat(file).st_mode & 0o077:
-            os.fchmod(file, 0o600)
-    finally:
-        os.close(file)
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+    mode = path.lstat().st_mode
+    if stat.S_ISLNK(mode):
+        raise OSError(errno.ELOOP, "the audit store is a symbolic link")
+    if mode & 0o077:
+        path.chmod(0o600)

@@ -1,9 +1,8 @@
-"""Background writers of audit entries: to the store and to the sinks of plugins.
+"""Writers of audit entries that a policies file configures: the store, and the sinks of plugins.
 
-`note` neither waits nor raises. One thread behind a bounded queue writes to the store. A fault of disk, file or
-redaction loses the entry, which is counted and logged without its text, and never affects a response. After a failure
-the writer pauses, so that a locked disk builds no queue. Each sink of a plugin has its own thread and a bounded queue;
-entries beyond it are counted and lost.
+`note` neither waits nor raises; `recorder` keeps what cannot be written yet. Each sink has its own thread, and as much
+memory for entries that wait as the store; entries beyond it are counted and lost. Where the operator requires the
+record (`audit: required`), `write` waits until the entry is in the store.
 """
 
 from __future__ import annotations
@@ -11,19 +10,15 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
-import sqlite3
-import threading
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
-from aligner_proxy.audit.entry import AuditEvent, Redact, entry
+from aligner_proxy.audit.entry import AuditEvent, Redact, entry, weight
+from aligner_proxy.audit.recorder import Recorder, Room, Waiting, audited
 from aligner_proxy.audit.store import Seal, Store
-from aligner_proxy.errors import AuditError, ConfigError, CorrectionError
-from aligner_proxy.observability.metrics import AUDITED
+from aligner_proxy.audit.tidier import Keeping, Tidier
+from aligner_proxy.errors import ConfigError, CorrectionError
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.api import AuditSink
 from aligner_proxy.plugins.isolation import InlineRunner, Runner, ThreadRunner
@@ -32,112 +27,9 @@ from aligner_proxy.policy.schema import PolicyFile
 
 log = logging.getLogger(__name__)
 
-_TIDY_EVERY_S = 600.0
 WRITE_S = 10.0
 """Time limit of a sink for one entry; a slower one is lost."""
 _DAY_S = 86_400.0
-
-
-def audited(result: str) -> None:
-    """Count an entry: written, lost (disk, file, redaction), or dropped because the queue is full."""
-    AUDITED.labels(result).inc()
-
-
-@dataclass(frozen=True, slots=True)
-class Keeping:
-    """Limits of the store in time and size."""
-
-    seconds: float
-    max_bytes: int
-    waiting: int
-    """Entries that may wait for the disk."""
-    pause_s: float = 5.0
-    """Seconds without writes after a failure."""
-
-
-class Recorder:
-    """Writer to the audit store for one process."""
-
-    def __init__(self, opened: Callable[[], Store], keeping: Keeping, redact: Redact | None = None) -> None:
-        self._open = opened
-        self._keeping = keeping
-        self._redact = redact
-        self._room = threading.BoundedSemaphore(keeping.waiting)
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="audit")
-        self._store: Store | None = None
-        self._healthy = True
-        """Whether the last entry was written; only a change is logged."""
-        self._not_before = 0.0
-        self._tidied = float("-inf")
-        self._timer: asyncio.TimerHandle | None = None
-
-    def note(self, event: AuditEvent) -> None:
-        """Queue an event for writing."""
-        if not self._room.acquire(blocking=False):
-            audited("dropped")
-            return
-        try:
-            future = self._thread.submit(self._write, event)
-        except RuntimeError:  # the process is shutting down
-            self._room.release()
-            audited("dropped")
-            return
-        future.add_done_callback(self._written)
-        self._tidy_later()
-
-    async def aclose(self) -> None:
-        """Write the queued entries, and close."""
-        if self._timer is not None:
-            self._timer.cancel()
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
-        self._thread.shutdown(wait=False)
-
-    def _write(self, event: AuditEvent | None) -> None:
-        """Runs in the writer thread. None: only delete old entries."""
-        if time.monotonic() < self._not_before:
-            raise AuditError("writes to the audit store are paused after a failure")
-        record = None if event is None else entry(event, self._redact)
-        try:
-            if self._store is None:
-                self._store = self._open()
-            if record is not None:
-                self._store.add(record)
-            if time.monotonic() - self._tidied >= _TIDY_EVERY_S:
-                self._store.tidy(time.time() - self._keeping.seconds, self._keeping.max_bytes)
-                self._tidied = time.monotonic()
-        except (sqlite3.Error, OSError, AuditError):
-            self._not_before = time.monotonic() + self._keeping.pause_s
-            self._close()
-            raise
-
-    def _written(self, future: Future[None]) -> None:
-        """Log a failure once; of errors from the operator's redaction only the type."""
-        self._room.release()
-        error = future.exception() if not future.cancelled() else None
-        audited("written" if error is None else "lost")
-        if error is not None and self._healthy:
-            reason = str(error) if isinstance(error, AuditError) else type(error).__name__
-            reason = getattr(error, "sqlite_errorname", reason)
-            log.error("audit: entries are lost (%s); answers are not affected", reason)
-        elif error is None and not self._healthy:
-            log.info("audit: entries are written again")
-        self._healthy = error is None
-
-    def _tidy_later(self) -> None:
-        """Schedule the deletion of old entries, so that it happens without new requests."""
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_TIDY_EVERY_S, self._tidy_now)
-
-    def _tidy_now(self) -> None:
-        self._timer = None
-        self._thread.submit(self._write, None)
-        self._tidy_later()
-
-    def _close(self) -> None:
-        store = self._store
-        self._store = None
-        if store is not None:
-            store.close()
 
 
 class AuditWriter(Protocol):
@@ -157,6 +49,13 @@ class AuditWriters:
 
     def __init__(self, writers: Sequence[AuditWriter]) -> None:
         self._writers = tuple(writers)
+        required = [writer for writer in writers if isinstance(writer, Recorder) and writer.required]
+        self._required = required[0] if required else None
+
+    @property
+    def required(self) -> bool:
+        """Whether an answer may only be delivered when its entry is in the store."""
+        return self._required is not None
 
     def __bool__(self) -> bool:
         """Whether there is any writer."""
@@ -166,6 +65,17 @@ class AuditWriters:
         """Queue an event with each writer."""
         for writer in self._writers:
             writer.note(event)
+
+    async def write(self, event: AuditEvent) -> None:
+        """Queue an event with each writer, and wait until it is in the store that requires it.
+
+        Raises `NotRecorded`.
+        """
+        for writer in self._writers:
+            if writer is not self._required:
+                writer.note(event)
+        if self._required is not None:
+            await self._required.write(event)
 
     async def aclose(self) -> None:
         """Close each writer."""
@@ -181,30 +91,32 @@ def audit_writers(file: PolicyFile) -> AuditWriters:
     writers: list[AuditWriter] = [] if store is None else [store]
     for sink in sinks:
         caller = ThreadRunner(sink.name) if sink.offer.plugin.third_party else InlineRunner()
-        writers.append(Sink(sink.name, sink.make(), caller, redact, file.audit.waiting))
+        writers.append(Sink(sink.name, sink.make(), caller, redact, waiting(file)))
     return AuditWriters(writers)
 
 
 class Sink:
     """Writer to one sink of a plugin. Satisfies `AuditWriter`."""
 
-    def __init__(self, name: str, sink: AuditSink, caller: Runner, redact: Redact | None, waiting: int) -> None:
+    def __init__(self, name: str, sink: AuditSink, caller: Runner, redact: Redact | None, bounds: Waiting) -> None:
         self._name = name
         self._sink = sink
         self._caller = caller
         self._redact = redact
-        self._waiting = waiting
+        self._room = Room(bounds)
         self._tasks: set[asyncio.Task[None]] = set()
         self._healthy = True
 
     def note(self, event: AuditEvent) -> None:
-        """Pass an event to the sink, unless too many are waiting."""
-        if len(self._tasks) >= self._waiting:
+        """Pass an event to the sink, unless too much is waiting."""
+        size = weight(event)
+        if not self._room.take(size):
             audited("sink_dropped")
             return
         task = asyncio.get_running_loop().create_task(self._write(event))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: self._room.give_back(size))
 
     async def aclose(self) -> None:
         """Wait for the pending entries."""
@@ -236,8 +148,14 @@ def recorder(file: PolicyFile) -> Recorder | None:
     path = config.audit_file(file)
     seal = _seal(file)
     redact = redaction(file)
-    keeping = Keeping(settings.keep_days * _DAY_S, settings.max_mb * 2**20, settings.waiting)
-    return Recorder(lambda: Store(path, seal), keeping, redact)
+    tidier = Tidier(path, Keeping(settings.keep_days * _DAY_S, settings.max_mb * 2**20))
+    required = settings.required
+    return Recorder(lambda: Store(path, seal, durable=required), waiting(file), redact, tidier, required=required)
+
+
+def waiting(file: PolicyFile) -> Waiting:
+    """The bounds of entries that wait, in each worker."""
+    return Waiting(file.audit.waiting_mb * 2**20, file.audit.waiting)
 
 
 def store(file: PolicyFile, path: Path | None = None) -> Store:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from litellm.proxy._types import ProxyException
 
 from aligner_proxy.audit.entry import AuditEvent
-from aligner_proxy.audit.writer import AuditWriter
+from aligner_proxy.audit.writer import AuditWriters
 from aligner_proxy.engine.api import Session
+from aligner_proxy.errors import NoRoomForRecord, NotRecorded
 from aligner_proxy.gateway import metrics
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.gateway.shadow import Shadows
@@ -23,15 +25,19 @@ from aligner_proxy.types import Exchange, Mode, Outcome, Status
 Publish = Callable[[float], None]
 """Writes LiteLLM's guardrail record of a request whose correction began at this time (seconds since the epoch)."""
 
+_UNRECORDED = (NotRecorded.reason, NoRoomForRecord.reason)
+"""Reasons of answers that are refused because there is no audit entry of them."""
+
 
 class Blocked(ProxyException):
-    """A correction failed and the policy blocks answers after this class of failure (HTTP 503)."""
+    """An answer that may not be delivered as it is, under the policy or without its audit entry (HTTP 503)."""
 
     # LiteLLM reads `code` on whole responses and `status_code` on streams.
     status_code = 503
 
     def __init__(self, reason: str | None) -> None:
-        super().__init__(f"the answer could not be aligned ({reason})", "aligner_error", None, self.status_code)
+        missing = "recorded" if reason in _UNRECORDED else "aligned"
+        super().__init__(f"the answer could not be {missing} ({reason})", "aligner_error", None, self.status_code)
 
 
 class ChoiceCorrector:
@@ -42,7 +48,7 @@ class ChoiceCorrector:
         pipeline: Pipeline,
         state: RequestState,
         shadows: Shadows,
-        auditor: AuditWriter | None,
+        auditor: AuditWriters | None,
         publish: Publish,
     ) -> None:
         self.pipeline = pipeline
@@ -89,8 +95,8 @@ class ChoiceCorrector:
         self._publish(self._opened)
 
     def refuse(self, outcome: Outcome) -> None:
-        """Raise `Blocked` if the policy prefers an error to this answer."""
-        if pipeline_outcomes.blocks(outcome):
+        """Raise `Blocked` if the policy prefers an error to this answer, or its required audit entry is missing."""
+        if outcome.reason in _UNRECORDED or pipeline_outcomes.blocks(outcome):
             raise Blocked(outcome.reason)
 
     async def correct_one(self, exchange: Exchange, session: Session | None = None) -> Outcome:
@@ -99,17 +105,44 @@ class ChoiceCorrector:
         with tracing.span("aligner.align", aligner__call_id=exchange.call_id) as span, IN_FLIGHT.track_inprogress():
             try:
                 outcome = await self.pipeline.align(exchange, self._state.policy, session)
+                outcome = await self._kept(exchange, outcome)
             finally:
                 metrics.record(exchange.call_id, len(exchange.answer or ""), outcome)
                 metrics.describe(span, outcome)
-        self._keep(exchange, outcome)
+        return outcome
+
+    @property
+    def records_first(self) -> bool:
+        """Whether no answer under `enforce` may go out before its audit entry is on the disk."""
+        return self._auditor is not None and self._auditor.required
+
+    async def _kept(self, exchange: Exchange, outcome: Outcome) -> Outcome:
+        """The outcome, queued for the audit store, or written to it where that is required; a failure if it is not."""
+        event = self._observed(exchange, outcome)
+        if event is None or self._auditor is None:
+            return outcome
+        if not self.records_first or self._state.policy.mode is not Mode.ENFORCE:
+            self._auditor.note(event)
+            return outcome
+        try:
+            with tracing.stage("audit"):
+                await self._auditor.write(event)
+        except NotRecorded as error:
+            return replace(outcome, status=Status.FAILED, reason=error.reason, text=None)
         return outcome
 
     def _keep(self, exchange: Exchange, outcome: Outcome) -> None:
+        event = self._observed(exchange, outcome)
+        if event is not None and self._auditor is not None:
+            self._auditor.note(event)
+
+    def _observed(self, exchange: Exchange, outcome: Outcome) -> AuditEvent | None:
+        """The audit event of an outcome, once the extensions have seen it; None if there is nothing to record."""
         state = self._state
         if outcome.status is Status.SKIPPED:
-            return
+            return None
         state.extensions.observe(outcome)
-        if state.facts is not None and self._auditor is not None:
-            record = state.extensions.record(outcome.policy)
-            self._auditor.note(AuditEvent(time.time(), state.route, state.facts, exchange, outcome, record))
+        if state.facts is None:
+            return None
+        record = state.extensions.record(outcome.policy)
+        return AuditEvent(time.time(), state.route, state.facts, exchange, outcome, record)

@@ -71,7 +71,30 @@ LOOP_STALLS = _once(
 )
 EDITS = _once(Counter, "aligner_edits_total", "Edits the aligner wanted, by what the gate said to each", ("verdict",))
 CACHE = _once(Counter, "aligner_cache_total", "Cache look-ups", ("result",))
+CACHE_UP = _once(
+    Gauge,
+    "aligner_cache_store_up",
+    "1 while the store of the cache works, 0 while it fails and is tried again; of several workers the lowest",
+    multiprocess_mode="livemin",
+)
+CACHE_FAILURES = _once(Counter, "aligner_cache_store_failures_total", "Failures of the cache's store", ("error",))
 AUDITED = _once(Counter, "aligner_audit_entries_total", "Entries for the audit store", ("result",))
+AUDIT_WAITING = _once(
+    Gauge,
+    "aligner_audit_waiting_bytes",
+    "Memory of the entries that wait for the audit store; of several workers the sum",
+    multiprocess_mode="livesum",
+)
+AUDIT_DELETED = _once(
+    Counter, "aligner_audit_deleted_total", "Entries deleted from the audit store, by what was too large", ("limit",)
+)
+CLOCK_JUMP = _once(
+    Gauge,
+    "aligner_clock_jump_seconds",
+    "Seconds between the machine's clock after a jump and the time that is believed; 0 while it is believed itself",
+    ("clock",),
+    multiprocess_mode="livemax",
+)
 NOT_PUT_IN = _once(Counter, "aligner_not_put_in_total", "Corrected responses that could not be made; the original went")
 RETRIES = _once(Counter, "aligner_retries_total", "Further tries at a correction, by what came of it", ("status",))
 BREAKER = _once(

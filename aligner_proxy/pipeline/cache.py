@@ -1,21 +1,26 @@
 """Cache of corrections: the latest in memory, all on disk or in a plugin's store; never across tenants.
 
 The store may fail in any way without costing a request: an entry that does not prove to be whole is dropped, and a
-store that cannot be read is left alone after one warning. `shared` lets identical requests in flight wait for one
-computation. Honouring `no-store` and deciding what is worth storing is the caller's business.
+store that fails is left alone for a while, longer each time, and tried again. `shared` lets identical requests in
+flight wait for one computation. Honouring `no-store` and deciding what is worth storing is the caller's business.
 
 A look-up on disk goes through another thread, and on a busy event loop waits for the interpreter twice: hence the
 memory. A plugin's store that raises, lies or is slow is a miss, never a failure; keys, proof of wholeness and sharing
 stay the gateway's.
+
+Entries age by a clock that does not follow jumps. The library that keeps them knows only the machine's clock: it is
+told to keep everything for `_FAR_S` longer, and what has expired is deleted here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
 import sqlite3
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,8 +32,10 @@ import diskcache
 from cachetools import TLRUCache
 from pydantic import ValidationError
 
+from aligner_proxy.clock import JUMP_S, SteadyClock
 from aligner_proxy.engine.api import AlignerInfo, AlignResponse
 from aligner_proxy.errors import CorrectionError
+from aligner_proxy.observability.metrics import CACHE_FAILURES, CACHE_UP
 from aligner_proxy.observability.tracing import stage
 from aligner_proxy.plugins.api import CorrectionStore
 from aligner_proxy.plugins.isolation import Runner, Work
@@ -48,12 +55,19 @@ EDITING = 2
 """Counted up when the same aligner would write other text than before. 2: what it writes is judged in its turn."""
 BUSY_S = 0.5
 """A store that takes longer is worse than none."""
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 60.0
+"""How long a store is left alone after a failure; at first for `FIRST_PAUSE_S`, then twice as long each time."""
+_FAR_S = 366 * 86_400.0
+"""A jump of the machine's clock by less expires nothing."""
+_FIRST_SWEEP_S = 60.0
+_SWEEP_EVERY_S = 600.0
 
 
 class Recent:
-    """Corrections by key until they expire; those not used for longest make room. `clock` tells seconds since 1970."""
+    """Corrections by key until they expire; those not used for longest make room. `clock` tells seconds."""
 
-    def __init__(self, most_chars: int = _MOST_CHARS, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, most_chars: int = _MOST_CHARS, clock: Callable[[], float] = time.monotonic) -> None:
         self._kept: TLRUCache[str, _Kept] = TLRUCache(
             most_chars, ttu=lambda _key, kept, _now: kept[2], timer=clock, getsizeof=lambda kept: kept[1]
         )
@@ -64,7 +78,7 @@ class Recent:
         return kept[0] if kept else None
 
     def put(self, key: str, correction: Correction, expires: float) -> None:
-        """Keep it until `expires` (seconds since 1970); one that would take all the room is not kept."""
+        """Keep it until `expires` by the clock; one that would take all the room is not kept."""
         self._kept.pop(key, None)
         chars = len(key) + len(correction.text) + sum(len(segment.text) for segment in correction.segments)
         if chars <= self._kept.maxsize:
@@ -80,6 +94,9 @@ class _BytesDisk(diskcache.Disk):  # type: ignore[misc]
         return super().fetch(mode, filename, value, read)
 
 
+_STORE_ERRORS = (sqlite3.Error, OSError, ValueError, TypeError, KeyError)
+
+
 @dataclass(slots=True)
 class _Flight:
     task: asyncio.Task[Correction]
@@ -89,14 +106,17 @@ class _Flight:
 class CorrectionCache:
     """Corrections by key: on disk for `ttl_s` seconds and `max_mb` megabytes, in flight for as long as they take."""
 
-    def __init__(self, directory: Path, ttl_s: float, max_mb: int) -> None:
+    def __init__(self, directory: Path, ttl_s: float, max_mb: int, clock: Callable[[], float] | None = None) -> None:
         self._directory = directory
         self._ttl_s = ttl_s
         self._limit = max_mb * 2**20
+        self._clock = clock or SteadyClock("cache").now
         self._flights: dict[str, _Flight] = {}
         self._recent = Recent()
         self._store: diskcache.Cache | None = None
-        self._broken = False
+        self._closed = False
+        self._health = _StoreHealth(directory)
+        self._sweep_at = time.monotonic() + min(_FIRST_SWEEP_S, ttl_s)
         # One thread, because sqlite connections belong to threads: this one is opened and closed where it is used.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="correction-cache")
 
@@ -119,27 +139,32 @@ class CorrectionCache:
     async def get(self, key: str) -> Correction | None:
         """The stored correction, or None when there is none that is whole and young enough."""
         with stage("cache"):
-            known = None if self._broken else self._recent.get(key)
+            known = None if self._closed else self._recent.get(key)
             return known or await self._stored(key)
 
     async def _stored(self, key: str) -> Correction | None:
         """What the disk knows; from now on it is known without it."""
-        raw, expires = await self._run(lambda store: store.get(key, expire_time=True)) or (None, None)
+        raw, far = await self._run(lambda store: store.get(key, expire_time=True)) or (None, None)
         if raw is None:
             return None
         correction = unpack(key, raw)
         if correction is None:
             log.warning("correction cache: entry %s is corrupt and was dropped", key[:12])
-            await self._run(lambda store: store.delete(key))
-        elif expires is not None:
-            self._recent.put(key, correction, expires)
+            await self._run(lambda store: store.delete(key), writes=True)
+            return None
+        left_s = (far or 0.0) - _FAR_S - self._clock()
+        # What would live for longer than any entry may was written when the clock was wrong.
+        if not 0 < left_s <= self._ttl_s + JUMP_S:
+            return None
+        self._recent.put(key, correction, time.monotonic() + left_s)
         return correction
 
     async def put(self, key: str, correction: Correction) -> None:
         """Remember `correction`; the entries not used for longest make room."""
         packed = pack(key, correction)
-        if await self._run(lambda store: store.set(key, packed, expire=self._ttl_s)):
-            self._recent.put(key, correction, time.time() + self._ttl_s)
+        far = self._clock() + self._ttl_s + _FAR_S
+        if await self._run(lambda store: store.set(key, packed, expire=far - time.time()), writes=True):
+            self._recent.put(key, correction, time.monotonic() + self._ttl_s)
 
     async def get_or_compute(
         self, key: str, compute: Compute, *, aligner: str = "", remember: bool = True
@@ -200,24 +225,38 @@ class CorrectionCache:
         self._thread.shutdown(wait=False)
 
     def _close(self) -> None:
-        self._broken = True
-        if self._store is not None:
-            self._store.close()
+        self._closed = True
+        self._close_store()
 
-    async def _run(self, action: Callable[[diskcache.Cache], _T]) -> _T | None:
+    def _close_store(self) -> None:
+        store = self._store
+        self._store = None
+        if store is not None:
+            store.close()
+
+    async def _run(self, action: Callable[[diskcache.Cache], _T], *, writes: bool = False) -> _T | None:
         """Do `action` on the store in its thread; None when it cannot be done."""
-        if self._broken:
+        if self._closed or self._health.pausing:
             return None
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._try, action)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._try, action, writes)
 
-    def _try(self, action: Callable[[diskcache.Cache], _T]) -> _T | None:
+    def _try(self, action: Callable[[diskcache.Cache], _T], writes: bool) -> _T | None:
+        if self._closed or self._health.pausing:
+            return None
         try:
-            return None if self._broken else action(self._opened())
+            result = action(self._opened())
         except diskcache.Timeout:
             return None  # another process is writing; a miss is cheaper than waiting
-        except (sqlite3.Error, OSError, ValueError, TypeError, KeyError) as error:
-            self._give_up(error)
+        except _STORE_ERRORS as error:
+            # On a full disk the store can still be read; whatever else may be wrong with it, it is opened anew.
+            if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_FULL:
+                self._close_store()
+            self._health.failed(error)
             return None
+        if writes:  # a full disk can still be read
+            self._health.worked()
+        self._sweep_now_and_then()
+        return result
 
     def _opened(self) -> diskcache.Cache:
         if self._store is None:
@@ -232,13 +271,57 @@ class CorrectionCache:
             )
         return self._store
 
-    def _give_up(self, error: Exception) -> None:
-        self._broken = True
-        log.warning(
-            "correction cache: %s cannot be used (%s); going on without it. Remove the folder and restart to mend it",
-            self._directory,
-            type(error).__name__,
-        )
+    def _sweep_now_and_then(self) -> None:
+        """Delete what has expired, in a thread of its own: nobody waits for it."""
+        now = time.monotonic()
+        if self._store is None or now < self._sweep_at:
+            return
+        self._sweep_at = now + min(_SWEEP_EVERY_S, self._ttl_s)
+        threading.Thread(target=self._sweep, args=(self._store,), name="correction-cache-sweep", daemon=True).start()
+
+    def _sweep(self, store: diskcache.Cache) -> None:
+        with contextlib.suppress(diskcache.Timeout, *_STORE_ERRORS):
+            try:
+                store.expire(self._clock() + _FAR_S)
+            finally:
+                store.close()  # this thread's connection
+
+
+class _StoreHealth:
+    """Whether the store of a cache works, and how long it is left alone while it does not; known to the metrics."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._pause_s = 0.0
+        self._not_before = 0.0
+        CACHE_UP.set(1)
+
+    @property
+    def pausing(self) -> bool:
+        """Whether the store failed a moment ago."""
+        return self._pause_s > 0 and time.monotonic() < self._not_before
+
+    def failed(self, error: Exception) -> None:
+        """Leave the store alone for a while, longer than the last time."""
+        name = getattr(error, "sqlite_errorname", type(error).__name__)
+        CACHE_FAILURES.labels(name).inc()
+        CACHE_UP.set(0)
+        if not self._pause_s:
+            log.warning(
+                "correction cache: %s cannot be used (%s); going on without it until it works again. "
+                "If it is damaged, remove the folder",
+                self._directory,
+                name,
+            )
+        self._pause_s = min(LONGEST_PAUSE_S, self._pause_s * 2 or FIRST_PAUSE_S)
+        self._not_before = time.monotonic() + self._pause_s
+
+    def worked(self) -> None:
+        """Use the store without pauses."""
+        if self._pause_s:
+            log.info("correction cache: %s is used again", self._directory)
+        self._pause_s = 0.0
+        CACHE_UP.set(1)
 
 
 def pack(key: str, correction: Correction) -> bytes:
@@ -287,10 +370,13 @@ class PluginCache(CorrectionCache):
             async with asyncio.timeout(BUSY_S):
                 answer = await self._caller.call(work)
         except (CorrectionError, TimeoutError) as error:
+            name = type(error).__name__
             if self._well:
-                name = type(error).__name__
                 log.warning("correction cache: its store fails (%s); going on without it meanwhile", name)
             self._well = False
+            CACHE_FAILURES.labels(name).inc()
+            CACHE_UP.set(0)
             return None
         self._well = True
+        CACHE_UP.set(1)
         return answer

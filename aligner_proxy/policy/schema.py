@@ -23,6 +23,7 @@ from pydantic import (
     Tag,
     WithJsonSchema,
     create_model,
+    model_validator,
 )
 
 from aligner_proxy.errors import ConfigError
@@ -45,6 +46,8 @@ from aligner_proxy.types import (
 )
 
 KIND = "kind"
+AUDIT_REQUIRED = "required"
+"""The short form of `audit: {enabled: true, required: true}`."""
 PLUGIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 PluginName = Annotated[str, Field(pattern=PLUGIN_NAME)]
 PluginEntry = dict[str, Any]
@@ -442,8 +445,24 @@ class AuditSettings(_Block):
     """package.module.function, which is given every text and returns what may be kept of it."""
     key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
     """Environment variable with the key that encrypts what holds text: 32 bytes in base64."""
-    waiting: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 1000
-    """Entries that may wait for the disk in each worker; beyond them entries are dropped and counted."""
+    required: Annotated[bool, Field(strict=True)] = False
+    """true: an answer is delivered only when its entry is on the disk, otherwise the client gets an error (503)."""
+    waiting_mb: Annotated[int, Field(ge=1, le=100_000, strict=True)] = 64
+    """Memory for entries that wait for the disk, in each worker; beyond it entries are dropped and counted."""
+    waiting: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] | None = None
+    """Entries that may wait, whatever their size; by default only their memory is bounded."""
+
+    @model_validator(mode="after")
+    def _required_needs_the_store(self) -> AuditSettings:
+        if self.required and not self.enabled:
+            raise ValueError("required needs the store: set enabled: true, too, or write audit: required")
+        return self
+
+
+def _audit_form(value: object) -> object:
+    if isinstance(value, str) and value != AUDIT_REQUIRED:
+        raise ValueError(f"must be a block of keys, or the word {AUDIT_REQUIRED}")
+    return {"enabled": True, "required": True} if value == AUDIT_REQUIRED else value
 
 
 class StreamSettings(_Block):
@@ -468,7 +487,10 @@ class PolicyFile(_Block):
     cache: CacheSettings = CacheSettings()
     shadow: ShadowSettings = ShadowSettings()
     streams: StreamSettings = StreamSettings()
-    audit: AuditSettings = AuditSettings()
+    audit: Annotated[
+        AuditSettings, BeforeValidator(_audit_form, json_schema_input_type=Literal["required"] | AuditSettings)
+    ] = AuditSettings()
+    """Settings of the audit store; the word required alone turns it on and delivers no answer without its entry."""
     plugins: PluginSettings = PluginSettings()
     keys: str | None = None
     """File with hashed keys (without a database), relative to this file."""

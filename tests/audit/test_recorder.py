@@ -1,21 +1,35 @@
-"""Taking notes never waits and never raises, whatever becomes of the file; what was lost is counted without text."""
+"""Taking notes never waits and never raises, whatever becomes of the file; what cannot be written waits in memory."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
+from aligner_proxy.audit import recorder as recording
+from aligner_proxy.audit.entry import AuditEvent, weight
+from aligner_proxy.audit.recorder import Recorder, Waiting
 from aligner_proxy.audit.store import Store
-from aligner_proxy.audit.writer import Keeping, Recorder
-from tests.audit.conftest import counted, noted
+from aligner_proxy.audit.tidier import Keeping, Tidier
+from aligner_proxy.errors import NoRoomForRecord, NotRecorded
+from tests.audit.conftest import RUDE, counted, noted
 
-KEEPING = Keeping(seconds=1e12, max_bytes=2**30, waiting=8, pause_s=0.0)
+ROOM = Waiting(2**24, longest_pause_s=0.0)
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pauses between attempts, and a single one at the end."""
+    monkeypatch.setattr(recording, "_FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(recording, "LAST_S", 0.0)
 
 
 @pytest.fixture
@@ -25,6 +39,10 @@ def counts() -> Callable[[], dict[str, float]]:
     return lambda: {result: counted(result) - was for result, was in before.items() if counted(result) != was}
 
 
+def waiting_bytes() -> float:
+    return REGISTRY.get_sample_value("aligner_audit_waiting_bytes") or 0.0
+
+
 def kept(path: Path) -> list[str]:
     store = Store(path)
     found = [one.call_id for one in store.entries()]
@@ -32,119 +50,293 @@ def kept(path: Path) -> list[str]:
     return found[::-1]
 
 
+def sized(number: int, answer: str) -> AuditEvent:
+    one = noted(number)
+    return replace(one, exchange=replace(one.exchange, answer=answer))
+
+
+async def settled(recorder: Recorder) -> None:
+    """Everything that waited is written."""
+    while recorder._items:
+        await asyncio.sleep(0.001)
+
+
+class Disk:
+    """Opens stores on a disk that is full, or not."""
+
+    def __init__(self, path: Path, *, full: bool = True, durable: bool = False) -> None:
+        self.path = path
+        self.durable = durable
+        self.full = full
+        self.attempts = 0
+
+    def __call__(self) -> Store:
+        self.attempts += 1
+        store = Store(self.path, durable=self.durable)
+        if self.full:
+            pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
+            store._connection.execute(f"PRAGMA max_page_count = {pages}")
+        return store
+
+    async def tried(self, attempts: int) -> None:
+        while self.attempts < attempts:
+            await asyncio.sleep(0.001)
+
+
+BIG = "Long. " * 1000
+"""It does not fit into a page that is there already."""
+
+
 async def test_what_waits_is_written_before_the_end(path: Path, counts: Callable[[], dict[str, float]]) -> None:
-    recorder = Recorder(lambda: Store(path), KEEPING)
+    recorder = Recorder(lambda: Store(path), ROOM)
     for n in range(5):
         recorder.note(noted(n, at=1000.0 + n))
     await recorder.aclose()
     assert kept(path) == [f"call-{n}" for n in range(5)]
     assert counts() == {"written": 5}
+    assert waiting_bytes() == 0
 
 
-async def test_when_too_many_wait_the_rest_is_dropped(path: Path, counts: Callable[[], dict[str, float]]) -> None:
+async def test_what_waits_is_bounded_by_its_bytes(path: Path, counts: Callable[[], dict[str, float]]) -> None:
     stuck = threading.Event()
 
     def opened() -> Store:
         stuck.wait()
         return Store(path)
 
-    recorder = Recorder(opened, KEEPING)
+    large = [sized(n, "x" * 100_000 + str(n)) for n in range(20)]
+    recorder = Recorder(opened, Waiting(8 * weight(large[0]) + 1000))
+    for one in large:
+        recorder.note(one)
+    assert counts() == {"dropped": 12}
+    assert 800_000 < waiting_bytes() < 900_000
+    stuck.set()
+    await recorder.aclose()
+    assert counts() == {"written": 8, "dropped": 12}
+    assert waiting_bytes() == 0
+
+
+def test_the_weight_of_an_event_is_that_of_its_texts() -> None:
+    assert weight(sized(0, "x" * 10**6)) - weight(sized(0, "x")) == 10**6 - 1
+    one = noted()
+    wide = replace(one, facts=replace(one.facts, fields={"a": [{"b": "y" * 10**6}] * 9}))
+    assert 10**6 < weight(wide) < 10**6 + weight(one) + 10_000, "the same text is counted once"
+
+
+async def test_the_number_of_those_that_wait_is_bounded_where_the_operator_says_so(
+    path: Path, counts: Callable[[], dict[str, float]]
+) -> None:
+    stuck = threading.Event()
+
+    def opened() -> Store:
+        stuck.wait()
+        return Store(path)
+
+    recorder = Recorder(opened, Waiting(2**30, 8))
     for n in range(20):
         recorder.note(noted(n))
-    assert counts() == {"dropped": 12}
     stuck.set()
     await recorder.aclose()
     assert counts() == {"written": 8, "dropped": 12}
 
 
-async def test_a_file_that_cannot_be_made_costs_entries_only(
+async def test_one_that_is_larger_than_all_room_waits_alone(path: Path) -> None:
+    recorder = Recorder(lambda: Store(path), Waiting(10))
+    recorder.note(noted(1))
+    await settled(recorder)
+    recorder.note(noted(2))
+    await recorder.aclose()
+    assert kept(path) == ["call-1", "call-2"]
+
+
+async def test_a_full_disk_loses_nothing_while_there_is_memory(
+    path: Path, counts: Callable[[], dict[str, float]], caplog: pytest.LogCaptureFixture
+) -> None:
+    disk = Disk(path)
+    recorder = Recorder(disk, ROOM)
+    with caplog.at_level(logging.INFO, "aligner_proxy.audit"):
+        for n in range(70):
+            recorder.note(sized(n, BIG))
+        await disk.tried(4)
+        assert counts() == {}
+        disk.full = False
+        await settled(recorder)
+        await recorder.aclose()
+    assert counts() == {"written": 70}
+    assert sorted(kept(path)) == sorted(f"call-{n}" for n in range(70))
+    assert [record.message for record in caplog.records] == [
+        "audit: entries cannot be written (SQLITE_FULL) and wait; answers are not affected",
+        "audit: entries are written again",
+    ]
+
+
+async def test_a_locked_file_loses_nothing(path: Path, counts: Callable[[], dict[str, float]]) -> None:
+    Store(path).close()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    attempts = 0
+
+    def opened() -> Store:
+        nonlocal attempts
+        attempts += 1
+        return Store(path, busy_s=0.0)
+
+    recorder = Recorder(opened, ROOM)
+    for n in range(6):
+        recorder.note(noted(n))
+    while attempts < 5:
+        await asyncio.sleep(0.001)
+    other.execute("ROLLBACK")
+    other.close()
+    await settled(recorder)
+    await recorder.aclose()
+    assert counts() == {"written": 6}
+
+
+async def test_what_cannot_be_written_to_the_end_is_counted(
     tmp_path: Path, counts: Callable[[], dict[str, float]], caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").touch()
-    recorder = Recorder(lambda: Store(tmp_path / "file" / "folder" / "audit.db"), KEEPING)
+    recorder = Recorder(lambda: Store(tmp_path / "file" / "folder" / "audit.db"), ROOM)
     for n in range(3):
         recorder.note(noted(n))
     await recorder.aclose()
     assert counts() == {"lost": 3}
     assert [record.message for record in caplog.records] == [
-        "audit: entries are lost (NotADirectoryError); answers are not affected"
+        "audit: entries cannot be written (NotADirectoryError) and wait; answers are not affected"
     ]
+    assert waiting_bytes() == 0
 
 
-async def test_a_locked_file_is_left_alone_and_comes_back(
-    path: Path, counts: Callable[[], dict[str, float]], caplog: pytest.LogCaptureFixture
-) -> None:
-    Store(path).close()
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("BEGIN EXCLUSIVE")
-    locked = Recorder(lambda: Store(path), replace(KEEPING, pause_s=1000.0))
-    for n in range(6):
-        locked.note(noted(n))  # only the first waits for the lock
-    await locked.aclose()
-    assert counts() == {"lost": 6}
-    other.execute("ROLLBACK")
-    other.close()
-    assert "SQLITE_BUSY" in caplog.text
-    recorder = Recorder(lambda: Store(path), KEEPING)
-    recorder.note(noted())
-    await recorder.aclose()
-    assert kept(path) == ["call-0"]
-
-
-async def test_a_full_disk_is_told_once_and_so_is_its_end(
-    path: Path, counts: Callable[[], dict[str, float]], caplog: pytest.LogCaptureFixture
-) -> None:
-    full = [True, True, False]
-
-    def opened() -> Store:
-        store = Store(path)
-        if full.pop(0):
-            pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
-            store._connection.execute(f"PRAGMA max_page_count = {pages}")
-        return store
-
-    one = noted()
-    big = replace(one, exchange=replace(one.exchange, answer="Long. " * 4000))
-    recorder = Recorder(opened, KEEPING)
-    with caplog.at_level(logging.INFO, "aligner_proxy.audit"):
-        for _ in range(3):
-            recorder.note(big)
-        await recorder.aclose()
-    assert counts() == {"lost": 2, "written": 1}
-    messages = [record.message for record in caplog.records]
-    assert messages == [
-        "audit: entries are lost (SQLITE_FULL); answers are not affected",
-        "audit: entries are written again",
-    ]
-
-
-async def test_a_redaction_that_fails_keeps_nothing_and_tells_nothing(
+async def test_a_redaction_that_fails_costs_its_entry_and_tells_nothing(
     path: Path, counts: Callable[[], dict[str, float]], caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(text: str) -> str:
-        raise LookupError(f"cannot redact {text}")
+        if text == RUDE:
+            raise LookupError(f"cannot redact {text}")
+        return text
 
-    recorder = Recorder(lambda: Store(path), KEEPING, broken)
-    recorder.note(noted())
+    recorder = Recorder(lambda: Store(path), ROOM, broken)
+    recorder.note(noted(1))
+    recorder.note(sized(2, "It is so."))
     await recorder.aclose()
-    assert counts() == {"lost": 1}
-    assert kept(path) == []
+    assert counts() == {"lost": 1, "written": 1}
+    assert kept(path) == ["call-2"]
     assert "LookupError" in caplog.text
-    assert "so" not in caplog.text.replace("also", "")
     assert "cannot redact" not in caplog.text
 
 
+async def test_an_error_that_nobody_expected_loses_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch, counts: Callable[[], dict[str, float]]
+) -> None:
+    insert = Store.insert
+    errors = [MemoryError(), ZeroDivisionError()]
+
+    def sometimes(store: Store, rows: Any) -> list[int]:
+        if errors:
+            raise errors.pop()
+        return insert(store, rows)
+
+    monkeypatch.setattr(Store, "insert", sometimes)
+    recorder = Recorder(lambda: Store(path), ROOM)
+    recorder.note(noted())
+    await settled(recorder)
+    await recorder.aclose()
+    assert counts() == {"written": 1}
+
+
 async def test_a_note_after_the_end_is_dropped(path: Path, counts: Callable[[], dict[str, float]]) -> None:
-    recorder = Recorder(lambda: Store(path), KEEPING)
+    recorder = Recorder(lambda: Store(path), ROOM)
     await recorder.aclose()
     recorder.note(noted())
     assert counts() == {"dropped": 1}
 
 
-async def test_what_is_too_old_goes_when_the_store_is_opened(path: Path) -> None:
-    store = Store(path)
-    store.close()
-    recorder = Recorder(lambda: Store(path), replace(KEEPING, seconds=3600.0))
-    recorder.note(noted(1, at=1000.0))
+async def test_the_tidier_begins_with_the_first_entry_and_ends_with_the_recorder(path: Path) -> None:
+    tidier = Tidier(path, Keeping(1e9, 2**30))
+    recorder = Recorder(lambda: Store(path), ROOM, tidier=tidier)
+    recorder.note(noted())
+    await settled(recorder)
+    assert tidier._thread is not None
     await recorder.aclose()
-    assert kept(path) == []
+    assert not tidier._thread.is_alive()
+
+
+# the record that is required
+
+
+async def test_a_required_entry_is_on_the_disk_before_the_answer_goes_on(path: Path) -> None:
+    recorder = Recorder(lambda: Store(path, durable=True), ROOM, required=True)
+    await asyncio.gather(*(recorder.write(noted(n)) for n in range(100)))
+    assert len(kept(path)) == 100
+    await recorder.aclose()
+
+
+async def test_a_required_entry_waits_for_a_store_that_fails_for_a_moment(path: Path) -> None:
+    disk = Disk(path, durable=True)
+    recorder = Recorder(disk, ROOM, required=True)
+    answer = asyncio.create_task(recorder.write(sized(1, BIG)))
+    await disk.tried(3)
+    assert not answer.done()
+    disk.full = False
+    await answer
+    assert kept(path) == ["call-1"]
+    await recorder.aclose()
+
+
+async def test_answers_are_refused_while_the_store_fails_and_notes_still_wait(
+    path: Path, monkeypatch: pytest.MonkeyPatch, counts: Callable[[], dict[str, float]]
+) -> None:
+    monkeypatch.setattr(recording, "PATIENCE_S", 0.01)
+    disk = Disk(path)
+    recorder = Recorder(disk, ROOM, required=True)
+    recorder.note(sized(1, BIG))
+    with pytest.raises(NotRecorded) as caught:
+        await recorder.write(sized(2, BIG))
+    assert caught.value.reason == "audit_unwritten"
+    assert counts() == {"lost": 1}
+    disk.full = False
+    await settled(recorder)
+    await recorder.write(sized(3, BIG))
+    await recorder.aclose()
+    assert kept(path) == ["call-1", "call-3"]
+
+
+async def test_an_answer_for_whose_entry_there_is_no_room_is_refused_at_once(path: Path) -> None:
+    stuck = threading.Event()
+
+    def opened() -> Store:
+        stuck.wait()
+        return Store(path)
+
+    recorder = Recorder(opened, Waiting(2**30, 1), required=True)
+    recorder.note(noted(1))
+    with pytest.raises(NoRoomForRecord) as caught:
+        await recorder.write(noted(2))
+    assert caught.value.reason == "audit_full"
+    stuck.set()
+    await recorder.aclose()
+
+
+async def test_an_answer_whose_entry_cannot_be_redacted_is_refused(path: Path) -> None:
+    def broken(text: str) -> str:
+        raise LookupError
+
+    recorder = Recorder(lambda: Store(path), ROOM, broken, required=True)
+    with pytest.raises(NotRecorded):
+        await recorder.write(noted())
+    await recorder.aclose()
+
+
+async def test_the_entry_of_an_answer_that_nobody_waits_for_any_more_is_written(path: Path) -> None:
+    disk = Disk(path)
+    recorder = Recorder(disk, ROOM, required=True)
+    answer = asyncio.create_task(recorder.write(sized(1, BIG)))
+    await disk.tried(2)
+    answer.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await answer
+    disk.full = False
+    await settled(recorder)
+    await recorder.aclose()
+    assert kept(path) == ["call-1"]

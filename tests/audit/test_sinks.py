@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 
-from aligner_proxy.audit.entry import AuditEvent
+from aligner_proxy.audit.entry import AuditEvent, weight
+from aligner_proxy.audit.recorder import Waiting
 from aligner_proxy.audit.writer import Sink, audit_writers
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.plugins.isolation import ThreadRunner
 from aligner_proxy.policy import config
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.types import Correction, Exchange, Outcome, Policy, Status, Turn
+
+ROOM = Waiting(2**20)
 
 
 class Told:
@@ -39,7 +42,7 @@ def noted(number: int = 0, **more: Any) -> AuditEvent:
     return AuditEvent(1.0, "/v1/chat/completions", RequestFacts("gpt"), exchange, outcome)
 
 
-def sink(told: Told, *, waiting: int = 10, redact: Any = None) -> Sink:
+def sink(told: Told, *, waiting: Waiting = ROOM, redact: Any = None) -> Sink:
     return Sink("test", told, ThreadRunner("sink"), redact, waiting)
 
 
@@ -72,12 +75,13 @@ async def test_one_that_raises_costs_its_entry_and_one_warning(caplog: pytest.Lo
     assert "Ann" not in caplog.text
 
 
-async def test_one_that_blocks_keeps_a_bounded_number_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("bounds", [Waiting(2**20, 2), Waiting(2 * weight(noted()) + 1)])
+async def test_one_that_blocks_keeps_bounded_entries_waiting(monkeypatch: pytest.MonkeyPatch, bounds: Waiting) -> None:
     monkeypatch.setattr("aligner_proxy.audit.writer.WRITE_S", 0.1)
     door = threading.Event()
     told = Told()
     told.wrong = door.wait
-    made = sink(told, waiting=2)
+    made = sink(told, waiting=bounds)
     for number in range(5):
         made.note(noted(number))
     assert len(made._tasks) == 2

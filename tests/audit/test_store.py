@@ -125,30 +125,22 @@ def test_a_step_that_fails_changes_nothing(path: Path) -> None:
     store.close()
 
 
-def test_what_is_too_old_goes(path: Path) -> None:
-    store = Store(path)
-    for n in range(4):
-        store.add(entry(noted(n, at=1000.0 + n)))
-    assert store.tidy(1002.0, 2**30) == 2
-    assert [one.call_id for one in store.entries()] == ["call-3", "call-2"]
-    assert b"call-0" not in b"".join(file.read_bytes() for file in files(path))
+def test_half_a_surrogate_pair_is_kept_as_its_replacement(path: Path) -> None:
+    one = noted()
+    odd = replace(one, facts=replace(one.facts, model="g\ud800"), exchange=replace(one.exchange, answer="so \ud83d so"))
+    store = Store(path, Seal(KEY))
+    store.add(entry(odd))
+    (kept,) = store.entries()
     store.close()
+    assert kept.content is not None
+    assert (kept.model, kept.content.exchange.answer) == ("g\ufffd", "so \ufffd so")
 
 
-def test_when_it_is_too_large_the_oldest_go_and_the_file_shrinks(path: Path) -> None:
+def test_a_row_that_sqlite_cannot_hold_costs_only_itself(path: Path) -> None:
     store = Store(path)
-    long = noted()
-    big = replace(long, exchange=replace(long.exchange, answer="Long. " * 4000))
-    for n in range(60):
-        store.add(replace(entry(big), at=1000.0 + n, call_id=f"call-{n}"))
-    limit = 2**20
-    assert path.stat().st_size + path.with_name("audit.db-wal").stat().st_size > limit
-    gone = store.tidy(0.0, limit)
-    kept = [one.call_id for one in store.entries()]
-    assert kept == [f"call-{n}" for n in range(59, gone - 1, -1)]
-    assert 0 < len(kept) < 60
-    assert sum(file.stat().st_size for file in files(path) if not file.name.endswith("-shm")) <= limit
-    assert store.tidy(0.0, limit) == 0
+    good, bad = entry(noted(1)), replace(entry(noted(2)), forwards=2**70)
+    assert store.insert([store.row(good), store.row(bad), store.row(good)]) == [1]
+    assert len(list(store.entries())) == 2
     store.close()
 
 
@@ -166,3 +158,25 @@ def test_workers_that_start_together_share_the_file(path: Path) -> None:
     store = Store(path)
     assert len(list(store.entries())) == 150
     store.close()
+
+
+def test_a_second_connection_of_a_process_leaves_the_locks_of_the_first(path: Path) -> None:
+    """Otherwise another process that closes the file takes the log away from under the first."""
+    script = (
+        "import sys; from pathlib import Path; from aligner_proxy.audit.store import Store\n"
+        "store = Store(Path(sys.argv[1])); print(len(list(store.entries()))); store.close()\n"
+    )
+
+    def seen_by_another() -> str:
+        command = [sys.executable, "-c", script, str(path)]
+        return subprocess.run(
+            command, cwd=Path(__file__).parents[2], check=True, stdout=subprocess.PIPE
+        ).stdout.decode()
+
+    first = Store(path)
+    first.add(entry(noted(1)))
+    Store(path).close()
+    assert seen_by_another() == "1\n"
+    first.add(entry(noted(2)))
+    assert seen_by_another() == "2\n"
+    first.close()

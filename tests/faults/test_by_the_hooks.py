@@ -19,7 +19,7 @@ import yaml
 from litellm.proxy._types import ProxyException, UserAPIKeyAuth
 from litellm.types.utils import ModelResponse, ModelResponseStream
 
-from aligner_proxy.audit import writer
+from aligner_proxy.audit import recorder, writer
 from aligner_proxy.audit.store import Seal, Store
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.gateway import litellm_internals, reload
@@ -110,7 +110,7 @@ async def test_the_store_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.mark.parametrize("cell", cells(tuple(JUMPS)), ids=lambda cell: cell.name)
 async def test_the_clock_jumps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
-    """Deadlines and pauses go by a clock that does not jump; entries of the cache live by the one that does."""
+    """Deadlines, pauses and the age of what is cached go by clocks that do not jump."""
     right = time.time
 
     def jump() -> None:
@@ -146,8 +146,8 @@ def full(file: Path) -> Iterator[None]:
         base.execute(f"CREATE TRIGGER large BEFORE INSERT ON entries BEGIN {large}; END")
         pages = base.execute("PRAGMA page_count").fetchone()[0]
 
-    def opened(path: Path, seal: Seal | None) -> Store:
-        made = Store(path, seal)
+    def opened(path: Path, seal: Seal | None, **settings: Any) -> Store:
+        made = Store(path, seal, **settings)
         made._connection.execute(f"PRAGMA max_page_count = {pages}")
         return made
 
@@ -176,6 +176,7 @@ AUDITS: dict[Fault, Callable[[Path], AbstractContextManager[None]]] = {
 async def test_the_audit_store_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     file = tmp_path / "audit" / "audit.db"
     Store(file).close()
+    monkeypatch.setattr(recorder, "LAST_S", 0.0)
     guarded = guard(tmp_path, monkeypatch, tmp_path / "store", audit=file)
     lost = counted("lost")
     with AUDITS[cell.fault](file):

@@ -18,7 +18,7 @@ from litellm.types.llms.openai import ResponsesAPIResponse
 from litellm.types.utils import EmbeddingResponse, ModelResponse, ModelResponseStream
 from prometheus_client import REGISTRY
 
-from aligner_proxy.audit import writer
+from aligner_proxy.audit import recorder, writer
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.gateway import build as module
@@ -477,11 +477,12 @@ async def test_an_audit_that_cannot_be_written_touches_no_response(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").touch()
+    monkeypatch.setattr(recorder, "LAST_S", 0.0)
     guard = build(tmp_path, monkeypatch, {**POLICIES, "audit": {"enabled": True, "file": "file/folder/audit.db"}})
     edited = await guard.async_post_call_success_hook(data(), user(), answer("It is so. You fool."))
     assert edited.choices[0].message.content == "It is so."
     await guard._audit_writers.aclose()
-    assert "audit: entries are lost (NotADirectoryError)" in caplog.text
+    assert "audit: entries cannot be written (NotADirectoryError) and wait; answers are not affected" in caplog.text
 
 
 def test_an_audit_that_cannot_be_kept_stops_the_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,11 @@ import gc
 import json
 import logging
 import pickle
+import shutil
 import sqlite3
 import stat
+import threading
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +22,7 @@ import diskcache
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
 from aligner_proxy.engine.api import AlignerInfo
 from aligner_proxy.errors import EngineFault
@@ -224,7 +228,140 @@ async def test_a_store_that_cannot_be_read_costs_one_warning(tmp_path: Path, cap
     assert await shared(cache, "k", _compute) == CORRECTION
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert "cannot be used (DatabaseError); going on without it" in record.getMessage()
+    assert "cannot be used (SQLITE_NOTADB); going on without it" in record.getMessage()
+    await cache.aclose()
+
+
+def _up() -> tuple[float | None, float]:
+    """Whether the store is said to work, and how often a disk was full."""
+    failures = REGISTRY.get_sample_value("aligner_cache_store_failures_total", {"error": "SQLITE_FULL"})
+    return REGISTRY.get_sample_value("aligner_cache_store_up"), failures or 0.0
+
+
+async def test_a_disk_that_was_full_is_used_again_and_the_metrics_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(caching, "FIRST_PAUSE_S", 1e-9)
+    monkeypatch.setattr(caching, "LONGEST_PAUSE_S", 1e-9)
+    cache = CorrectionCache(tmp_path, 60, 4)
+    await cache.put("before", CORRECTION)
+    assert cache._store is not None
+    store = cache._store
+    large = replace(CORRECTION, text="w" * 20_000)
+
+    def most_pages(pages: int) -> None:
+        store._sql(f"PRAGMA max_page_count = {pages}").fetchall()
+
+    pages = store._sql("PRAGMA page_count").fetchone()[0]
+    await asyncio.get_running_loop().run_in_executor(cache._thread, most_pages, pages)
+    _, failures = _up()
+    with caplog.at_level(logging.INFO):
+        for n in range(3):
+            await cache.put(f"k{n}", large)
+            assert await cache.get(f"k{n}") is None
+        assert _up() == (0.0, failures + 3)
+        await asyncio.get_running_loop().run_in_executor(cache._thread, most_pages, 10**6)
+        await cache.put("k", large)
+    assert await cache.get("k") == large
+    assert _up() == (1.0, failures + 3)
+    told = [record.getMessage() for record in caplog.records]
+    assert [line.partition("(")[2][:11] or line.rpartition(" is ")[2] for line in told] == ["SQLITE_FULL", "used again"]
+    await cache.aclose()
+
+
+async def test_a_store_that_fails_is_left_alone_for_longer_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    (tmp_path / "file").touch()
+    health = caching._StoreHealth(tmp_path)
+    ends = []
+    for _ in range(9):
+        health.failed(OSError("no"))
+        assert health.pausing
+        began = now[0]
+        while health.pausing:
+            now[0] += 1.0
+        ends.append(now[0] - began)
+    assert ends == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    health.worked()
+    health.failed(OSError("no"))
+    now[0] += 1.0
+    assert not health.pausing
+
+
+async def test_a_damaged_store_is_used_again_once_its_folder_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caching, "FIRST_PAUSE_S", 1e-9)
+    folder = tmp_path / "store"
+    folder.mkdir()
+    (folder / "cache.db").write_bytes(b"this is no database at all" * 100)
+    cache = CorrectionCache(folder, 60, 4)
+    assert await cache.get("k") is None
+    shutil.rmtree(folder)
+    await cache.put("k", CORRECTION)
+    assert await cache.get("k") == CORRECTION
+    assert (folder / "cache.db").exists()
+    await cache.aclose()
+
+
+class _Jumping:
+    """A machine whose clock can be set."""
+
+    by = 0.0
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        right = time.time
+        monkeypatch.setattr(time, "time", lambda: right() + self.by)
+
+
+@pytest.mark.parametrize("jump", [30 * 86_400.0, -30 * 86_400.0])
+async def test_a_jump_of_the_clock_ages_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: float) -> None:
+    machine = _Jumping(monkeypatch)
+    cache, worker = (CorrectionCache(tmp_path, 3600, 4) for _ in range(2))
+    await cache.put("before", CORRECTION)
+    machine.by = jump
+    await cache.put("after", CORRECTION)
+    for key in ("before", "after"):
+        assert await cache.get(key) == CORRECTION
+        assert await worker.get(key) == CORRECTION, "from the disk"
+    machine.by = 0.0
+    later = CorrectionCache(tmp_path, 3600, 4)
+    assert await later.get("before") == await later.get("after") == CORRECTION
+    for one in (cache, worker, later):
+        await one.aclose()
+
+
+async def test_an_entry_from_the_future_does_not_live_for_longer_than_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = _Jumping(monkeypatch)
+    machine.by = 86_400.0
+    wrong = CorrectionCache(tmp_path, 3600, 4)
+    await wrong.put("k", CORRECTION)
+    machine.by = 0.0
+    right = CorrectionCache(tmp_path, 3600, 4)
+    assert await right.get("k") is None
+    for one in (wrong, right):
+        await one.aclose()
+
+
+async def test_what_has_expired_is_deleted_from_the_disk(tmp_path: Path) -> None:
+    now = [time.time()]
+    cache = CorrectionCache(tmp_path, 60, 4, lambda: now[0])
+    await cache.put("old", CORRECTION)
+    now[0] += 50.0
+    await cache.put("young", CORRECTION)
+    now[0] += 20.0
+    cache._sweep_at = 0.0
+    assert await cache.get("neither") is None
+    for thread in threading.enumerate():
+        if thread.name == "correction-cache-sweep":
+            thread.join()
+    with diskcache.Cache(str(tmp_path)) as store:
+        assert list(store.iterkeys()) == ["young"]
     await cache.aclose()
 
 

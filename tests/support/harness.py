@@ -100,7 +100,7 @@ async def correct_one(
 ) -> Outcome:
     """The outcome of one choice, recorded as the guardrail's are."""
     ledger = RequestState(exchange.call_id, policy, "embedded")
-    keeper: Any = SimpleNamespace(note=lambda _: None)
+    keeper: Any = SimpleNamespace(note=lambda _: None, required=False)
     return await ChoiceCorrector(pipeline, ledger, Shadows(1, 0), keeper, lambda _: None).correct_one(exchange, session)
 
 

@@ -37,7 +37,7 @@ async def stream(
     budget: StreamBudget,
 ) -> AsyncGenerator[Any, None]:
     """The items that the client gets."""
-    way = stream_mode(ledger.policy, corrector.pipeline)
+    way = stream_mode(ledger.policy, corrector.pipeline, held=corrector.records_first)
     # What is delivered at once cannot be corrected. The way that is taken is what metrics and comments tell.
     mode = Mode.SHADOW if way is StreamMode.PASSTHROUGH else ledger.policy.mode
     ledger.policy = replace(ledger.policy, mode=mode, stream=way)
@@ -52,8 +52,13 @@ async def stream(
         metrics.streamed(ledger.call_id, ledger.policy, queue.timeline)
 
 
-def stream_mode(policy: Policy, pipeline: Pipeline) -> StreamMode:
-    """The policy's, where it can be taken: in shadow nothing is held, and not every corrector works by segments."""
+def stream_mode(policy: Policy, pipeline: Pipeline, *, held: bool = False) -> StreamMode:
+    """The policy's, where it can be taken: in shadow nothing is held, and not every corrector works by segments.
+
+    `held`: nothing that is enforced may go out before the whole answer is recorded.
+    """
+    if held and policy.mode is Mode.ENFORCE:
+        return StreamMode.HOLD
     if policy.mode is Mode.SHADOW or (policy.stream is StreamMode.PASSTHROUGH and policy.mode is Mode.ENFORCE):
         return StreamMode.PASSTHROUGH
     by_segments = policy.stream is StreamMode.SENTENCE and policy.mode is Mode.ENFORCE and pipeline.piecewise(policy)

@@ -178,7 +178,7 @@ async def streamed(guard: AlignerGuardrail, model: str, pieces: list[str]) -> tu
 
 async def test_metrics_and_audit(guard: AlignerGuardrail, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[AuditEvent] = []
-    monkeypatch.setattr(guard, "_auditor", SimpleNamespace(note=kept.append))
+    monkeypatch.setattr(guard, "_auditor", SimpleNamespace(note=kept.append, required=False))
     labels = {"preference": "no-emoji", "before": "false", "after": "true"}
     before = REGISTRY.get_sample_value("aligner_preferences_total", labels) or 0
     request = data(aligner=SAID)

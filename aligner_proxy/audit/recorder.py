@@ -1,0 +1,287 @@
+"""Writer of audit entries to the store, for one process.
+
+Entries wait in memory, up to a bound in bytes, while one thread writes them in batches. While the store cannot be
+written they stay where they are and are tried again; what exceeds the bound is dropped, which is counted and logged
+without its text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from aligner_proxy.audit.entry import AuditEvent, Redact, entry, weight
+from aligner_proxy.audit.store import Row, Store
+from aligner_proxy.audit.tidier import Tidier
+from aligner_proxy.errors import AuditError, NoRoomForRecord, NotRecorded
+from aligner_proxy.observability.metrics import AUDIT_WAITING, AUDITED
+
+log = logging.getLogger(__name__)
+
+PATIENCE_S = 5.0
+"""How long the store may fail before answers that wait for their entry are refused."""
+LAST_S = 2.0
+"""How long entries that wait are tried when the process ends."""
+_BATCH_ENTRIES = 64
+_BATCH_BYTES = 4 * 2**20
+"""The most that one transaction writes, one entry at least."""
+_FIRST_PAUSE_S = 0.1
+
+
+def audited(result: str, count: int = 1) -> None:
+    """Count entries: written, lost (redaction, shutdown, a row SQLite cannot hold), or dropped (no room to wait)."""
+    if count:
+        AUDITED.labels(result).inc(count)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Bounds of what may wait, and of the pauses between attempts to write it."""
+
+    max_bytes: int
+    max_entries: int | None = None
+    longest_pause_s: float = 1.0
+
+
+class Room:
+    """Memory for entries that wait, shared by threads. An entry larger than all of it may wait alone."""
+
+    def __init__(self, bounds: Waiting) -> None:
+        self._bounds = bounds
+        self._lock = threading.Lock()
+        self._bytes = 0
+        self._entries = 0
+
+    def take(self, size: int) -> bool:
+        """Take room for one entry; False if there is too little."""
+        most = self._bounds.max_entries
+        with self._lock:
+            fits = self._bytes + size <= self._bounds.max_bytes and (most is None or self._entries < most)
+            if self._entries and not fits:
+                return False
+            self._bytes += size
+            self._entries += 1
+        AUDIT_WAITING.inc(size)
+        return True
+
+    def give_back(self, size: int) -> None:
+        """Give back the room of one entry."""
+        with self._lock:
+            self._bytes -= size
+            self._entries -= 1
+        AUDIT_WAITING.dec(size)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Item:
+    """An entry that waits to be written."""
+
+    event: AuditEvent
+    size: int
+    written: Future[None] | None = None
+    """Of an answer that waits for its entry."""
+
+    def settle(self, error: NotRecorded | None) -> None:
+        """Let the answer go on, if it still waits."""
+        if self.written is None or not self.written.set_running_or_notify_cancel():
+            return
+        if error is None:
+            self.written.set_result(None)
+        else:
+            self.written.set_exception(error)
+
+
+class Recorder:
+    """Writer to the audit store. `opened` opens the store; `tidier` deletes from it."""
+
+    def __init__(
+        self,
+        opened: Callable[[], Store],
+        waiting: Waiting,
+        redact: Redact | None = None,
+        tidier: Tidier | None = None,
+        *,
+        required: bool = False,
+    ) -> None:
+        self.required = required
+        """Whether an answer may only be delivered when its entry is on the disk."""
+        self._open = opened
+        self._redact = redact
+        self._tidier = tidier
+        self._longest_pause_s = waiting.longest_pause_s
+        self._room = Room(waiting)
+        self._items: deque[_Item] = deque()
+        self._changed = threading.Condition()
+        """Of `_items`, `_thread` and `_closing_at`."""
+        self._thread: threading.Thread | None = None
+        self._closing = threading.Event()
+        self._closing_at: float | None = None
+        self._store: Store | None = None
+        self._failing_since: float | None = None
+        # Only changes are logged.
+        self._dropping = False
+        self._losing = False
+
+    def note(self, event: AuditEvent) -> None:
+        """Queue an event for writing."""
+        self._put(event, None)
+
+    async def write(self, event: AuditEvent) -> None:
+        """Wait until an event is on the disk; raises `NotRecorded`. It is written also if the caller is cancelled."""
+        written: Future[None] = Future()
+        if not self._put(event, written):
+            raise NoRoomForRecord("too many audit entries wait")
+        await asyncio.wrap_future(written)
+
+    async def aclose(self) -> None:
+        """Write the queued entries, as far as that is possible within `LAST_S`, and close."""
+        await asyncio.to_thread(self.close)
+
+    def close(self) -> None:
+        """The same, for the end of a process that has no loop any more."""
+        with self._changed:
+            self._closing_at = self._closing_at or time.monotonic()
+            self._closing.set()
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join()
+        if self._tidier is not None:
+            self._tidier.close()
+        _OPEN.discard(self)
+
+    def _put(self, event: AuditEvent, written: Future[None] | None) -> bool:
+        item = _Item(event, weight(event), written)
+        with self._changed:
+            taken = self._closing_at is None and self._room.take(item.size)
+            if taken:
+                self._items.append(item)
+                self._start()
+                self._changed.notify()
+        if not taken:
+            audited("dropped")
+            if not self._dropping:
+                log.error("audit: entries are dropped, because too much waits to be written")
+        self._dropping = not taken
+        return taken
+
+    def _start(self) -> None:
+        if self._thread is None:
+            # A daemon: with a store that fails for ever, nothing but `close` would end its work.
+            self._thread = threading.Thread(target=self._work, name="audit", daemon=True)
+            self._thread.start()
+            _OPEN.add(self)
+
+    def _work(self) -> None:
+        """Write until the recorder is closed and nothing waits."""
+        pause = _FIRST_PAUSE_S
+        while batch := self._next_batch():
+            try:
+                lost = self._write(batch)
+            except Exception as error:  # noqa: BLE001 - nothing may end this thread's work; what waits is tried again
+                self._failed(error)
+                if self._closing.wait(pause):
+                    time.sleep(_FIRST_PAUSE_S)
+                pause = min(self._longest_pause_s, pause * 2)
+            else:
+                self._succeeded(batch, lost)
+                pause = _FIRST_PAUSE_S
+        self._close_store()
+
+    def _next_batch(self) -> list[_Item]:
+        """The first of the items that wait, once there are any; none when the recorder is closed."""
+        batch: list[_Item] = []
+        size = 0
+        most = 1 if self._failing_since is not None else _BATCH_ENTRIES  # an attempt that may fail should cost little
+        with self._changed:
+            self._changed.wait_for(lambda: self._items or self._closing_at is not None)
+            for item in self._items:
+                size += item.size
+                if batch and (size > _BATCH_BYTES or len(batch) == most):
+                    break
+                batch.append(item)
+        return batch
+
+    def _write(self, batch: Collection[_Item]) -> set[_Item]:
+        """Write a batch in one transaction; returns the items of which there can be no entry."""
+        if self._store is None:
+            self._store = self._open()
+        rows: dict[_Item, Row] = {}
+        for item in batch:
+            try:
+                rows[item] = self._store.row(entry(item.event, self._redact))
+            except Exception as error:  # noqa: BLE001 - redaction is the operator's code; only the type may be logged
+                self._lose(type(error).__name__)
+        items = list(rows)
+        refused = {items[position] for position in self._store.insert(list(rows.values()))}
+        if refused:
+            self._lose("a row that SQLite cannot hold")
+        return set(batch) - set(rows) | refused
+
+    def _lose(self, reason: str) -> None:
+        if not self._losing:
+            log.error("audit: entries are lost (%s)", reason)
+        self._losing = True
+
+    def _succeeded(self, batch: Collection[_Item], lost: Collection[_Item]) -> None:
+        audited("written", len(batch) - len(lost))
+        audited("lost", len(lost))
+        for item in batch:
+            self._room.give_back(item.size)
+            item.settle(NotRecorded("there can be no audit entry of this answer") if item in lost else None)
+        self._losing = bool(lost)
+        if self._failing_since is not None:
+            log.info("audit: entries are written again")
+        self._failing_since = None
+        if self._tidier is not None:
+            self._tidier.start()
+        with self._changed:
+            for _ in batch:
+                self._items.popleft()
+
+    def _failed(self, error: Exception) -> None:
+        """Keep what waits for the next attempt, but let no answer wait for too long."""
+        self._close_store()
+        now = time.monotonic()
+        if self._failing_since is None:
+            self._failing_since = now
+            reason = str(error) if isinstance(error, AuditError) else type(error).__name__
+            reason = getattr(error, "sqlite_errorname", reason)
+            effect = "answers are refused" if self.required else "answers are not affected"
+            log.error("audit: entries cannot be written (%s) and wait; %s", reason, effect)
+        if self._closing_at is not None and now - self._closing_at >= LAST_S:
+            self._give_up(lambda _: True)
+        elif now - self._failing_since >= PATIENCE_S:
+            self._give_up(lambda item: item.written is not None)
+
+    def _give_up(self, hopeless: Callable[[_Item], bool]) -> None:
+        with self._changed:
+            lost = [item for item in self._items if hopeless(item)]
+            self._items = deque(item for item in self._items if not hopeless(item))
+        audited("lost", len(lost))
+        for item in lost:
+            self._room.give_back(item.size)
+            item.settle(NotRecorded("the audit store cannot be written"))
+
+    def _close_store(self) -> None:
+        store = self._store
+        self._store = None
+        if store is not None:
+            store.close()
+
+
+_OPEN: weakref.WeakSet[Recorder] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Write what waits also where a process ends without closing its recorders."""
+    for recorder in list(_OPEN):
+        recorder.close()

@@ -1,0 +1,209 @@
+"""Deletion of old audit entries in the background, by one process of the host at a time.
+
+A lease on a file beside the store decides which worker tidies; the operating system frees it when that worker ends.
+Entries go in portions that hold the store for a moment only, with as much time between them for the other workers.
+What is old is decided by a clock that does not follow jumps: its last reading stands in the lease's file, so that a
+machine that starts with a wrong time deletes nothing by it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from aligner_proxy.audit.store import Store
+from aligner_proxy.clock import BELIEVED_AFTER_S, Reading, SteadyClock, read_clocks
+from aligner_proxy.errors import AuditError
+from aligner_proxy.observability.metrics import AUDIT_DELETED
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 600.0
+"""Seconds between two rounds."""
+_GAP_S = 3600.0
+"""Time between two starts of the machine that is always believed."""
+_GAP_SHARE = 0.1
+"""Share of the time that entries are kept, by which the clock may be wrong after a start of the machine."""
+_ROOM = 0.9
+"""Share of the size bound that remains in use after deleting, so that not every entry causes deletions."""
+_HELD_S = 0.02
+"""How long a portion should hold the store."""
+_PAUSE_S = 0.002
+"""The shortest pause between two portions."""
+_READING: TypeAdapter[Reading] = TypeAdapter(Reading)
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """Limits of the store in time and size."""
+
+    seconds: float
+    max_bytes: int
+
+
+class Lease:
+    """Right to tidy a store, held by at most one process of this host until it ends or closes it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: int | None = None
+
+    def take(self) -> bool:
+        """Whether this process holds the lease, having taken it if it was free. Raises `OSError`."""
+        if self._file is None:
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(file)
+                return False
+            self._file = file
+        return True
+
+    def read(self) -> Reading | None:
+        """The clock reading of the last round, whichever process held the lease; None if there is none."""
+        try:
+            return _READING.validate_json(self._path.read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def write(self, reading: Reading) -> None:
+        """Keep a clock reading for the next holder."""
+        assert self._file is not None
+        text = json.dumps(asdict(reading)).encode()
+        os.pwrite(self._file, text, 0)
+        os.ftruncate(self._file, len(text))
+
+    def close(self) -> None:
+        """Give the lease back."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+class Tidier:
+    """Background deletion of what is older or larger than the limits allow."""
+
+    def __init__(
+        self, path: Path, keeping: Keeping, *, every_s: float = EVERY_S, read: Callable[[], Reading] = read_clocks
+    ) -> None:
+        self._path = path
+        self._keeping = keeping
+        self._every_s = every_s
+        self._read = read
+        self._lease = Lease(path.with_name(path.name + ".tidy"))
+        self._clock: SteadyClock | None = None
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._healthy = True
+        """Whether the last round went well; only a change is logged."""
+
+    def start(self) -> None:
+        """Begin with the rounds, if they have not begun; the store must exist."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._rounds, name="audit-tidier", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """Stop after the portion at work, and give the lease back."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._lease.close()
+
+    def tidy(self) -> int:
+        """One round: delete what is too old, then the first entries until the rest fits; returns how many.
+
+        0 where another process holds the lease.
+        """
+        if not self._lease.take():
+            return 0
+        store = Store(self._path)
+        try:
+            now = self._now(store)
+            pace = _Pace(self._stop)
+            last = store.last_expired(now - self._keeping.seconds, now)
+            expired = 0 if last is None else pace.delete(lambda count: store.delete_first(count, last))
+            surplus = self._delete_surplus(store, pace)
+            if expired or surplus:
+                pace.delete(store.shrink)
+                store.empty_log()
+        finally:
+            store.close()
+        AUDIT_DELETED.labels("age").inc(expired)
+        AUDIT_DELETED.labels("size").inc(surplus)
+        return expired + surplus
+
+    def _delete_surplus(self, store: Store, pace: _Pace) -> int:
+        if store.used() <= self._keeping.max_bytes:
+            return 0
+        room = self._keeping.max_bytes * _ROOM
+        return pace.delete(lambda count: store.delete_first(count) if store.used() > room else 0)
+
+    def _now(self, store: Store) -> float:
+        """The earlier of the machine's time and the time that is believed, by which less is too old.
+
+        The reading is kept in the lease's file.
+        """
+        if self._clock is None:
+            last = self._lease.read()
+            newest = store.newest() if last is None else None
+            self._clock = SteadyClock(
+                "audit",
+                Reading(newest) if newest is not None else last,
+                gap_s=max(_GAP_S, self._keeping.seconds * _GAP_SHARE),
+                believed_after_s=min(BELIEVED_AFTER_S, self._keeping.seconds),
+                read=self._read,
+            )
+        reading = self._clock.reading()
+        self._lease.write(reading)
+        return min(reading.believed, reading.wall)
+
+    def _rounds(self) -> None:
+        pause = 0.0
+        while not self._stop.wait(pause):
+            pause = self._every_s
+            try:
+                self.tidy()
+            except (sqlite3.Error, OSError, AuditError) as error:
+                if self._healthy:
+                    reason = getattr(error, "sqlite_errorname", type(error).__name__)
+                    log.warning("audit: old entries cannot be deleted (%s); it is tried again", reason)
+                self._healthy = False
+            else:
+                self._healthy = True
+
+
+class _Pace:
+    """How much is deleted at a time: as much as holds the store for `_HELD_S`, then a pause at least as long."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+        self._count = 16
+
+    def delete(self, portion: Callable[[int], int]) -> int:
+        """Call `portion` with a growing or shrinking count until it deletes nothing more; returns how many it were."""
+        total = 0
+        while not self._stop.is_set():
+            began = time.monotonic()
+            deleted = portion(self._count)
+            if deleted <= 0:
+                break
+            total += deleted
+            held = time.monotonic() - began
+            if held > _HELD_S:
+                self._count = max(1, self._count // 2)
+            elif held < _HELD_S / 2:
+                self._count = min(1000, self._count * 2)
+            self._stop.wait(max(held, _PAUSE_S))
+        return total

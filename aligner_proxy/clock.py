@@ -1,0 +1,137 @@
+"""Time of day that a jump of the machine's clock does not change.
+
+A clock that was set wrongly must not delete a month of records at once. While the machine's clock and the monotonic
+clock agree about how much time has passed, `SteadyClock` follows the machine's clock. After a jump it goes on from the
+time before, until the machine's clock comes back or has kept its new time for long enough.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from aligner_proxy.observability.metrics import CLOCK_JUMP
+
+log = logging.getLogger(__name__)
+
+JUMP_S = 300.0
+"""Difference between both clocks, about the time that has passed, above which the machine's clock has jumped."""
+BELIEVED_AFTER_S = 86_400.0
+"""A new time that the machine's clock has kept for so long is believed."""
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Both clocks at one moment, and what is believed of them; all in seconds."""
+
+    wall: float
+    """Since 1970, by the machine's clock."""
+    uptime: float = 0.0
+    """Since the machine was started."""
+    boot: str = ""
+    """Id of that start; empty if unknown."""
+    offset: float = 0.0
+    """What must be added to `wall`; 0 while the machine's clock is believed."""
+    jumped_at: float = 0.0
+    """When the machine's clock jumped, by its new time."""
+
+    @property
+    def believed(self) -> float:
+        """The time of day that counts."""
+        return self.wall + self.offset
+
+
+def _boot_id() -> str:
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+_BOOT = _boot_id()
+# The one that counts a machine's sleep, where there is one: otherwise waking up would look like a jump.
+_UPTIME = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+def read_clocks() -> Reading:
+    """Both clocks now."""
+    uptime = time.monotonic() if _UPTIME is None else time.clock_gettime(_UPTIME)
+    return Reading(time.time(), uptime, _BOOT)
+
+
+class SteadyClock:
+    """Clock that does not follow jumps. `name` is its label in the metric and in the log.
+
+    `last` is a reading of an earlier process: of the same start of the machine it is compared with the monotonic
+    clock; of another one, a gap of up to `gap_s` seconds is believed to be the time between the processes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        last: Reading | None = None,
+        *,
+        gap_s: float = math.inf,
+        believed_after_s: float = BELIEVED_AFTER_S,
+        read: Callable[[], Reading] = read_clocks,
+    ) -> None:
+        self._name = name
+        self._gap_s = gap_s
+        self._believed_after_s = believed_after_s
+        self._read = read
+        self._lock = threading.Lock()
+        self._last = last or read()
+        self._show()
+
+    def now(self) -> float:
+        """Seconds since 1970."""
+        return self.reading().believed
+
+    def reading(self) -> Reading:
+        """Both clocks now, and what is believed of them."""
+        with self._lock:
+            before = self._last
+            self._last = self._after(before, self._read())
+            if self._last.offset != before.offset:
+                self._report(before)
+            return self._last
+
+    def _after(self, last: Reading, seen: Reading) -> Reading:
+        jump = self._jump(last, seen)
+        if jump:
+            offset = last.offset - jump
+            back = abs(offset) <= JUMP_S
+            return replace(seen, offset=0.0 if back else offset, jumped_at=seen.wall)
+        if last.offset and seen.wall - last.jumped_at >= self._believed_after_s:
+            return seen
+        return replace(seen, offset=last.offset, jumped_at=last.jumped_at)
+
+    def _jump(self, last: Reading, seen: Reading) -> float:
+        """By how much the machine's clock has jumped between two readings; 0 if it has not."""
+        passed = seen.wall - last.wall
+        if seen.boot and seen.boot == last.boot and seen.uptime >= last.uptime:
+            jump = passed - (seen.uptime - last.uptime)
+            return jump if abs(jump) > JUMP_S else 0.0
+        return passed if passed > self._gap_s or passed < -JUMP_S else 0.0
+
+    def _report(self, before: Reading) -> None:
+        self._show()
+        if self._last.offset:
+            log.warning(
+                "clock (%s): the machine's clock jumped by %+.0f s; the time before counts until it comes back "
+                "or has stayed so for %.0f s",
+                self._name,
+                before.offset - self._last.offset,
+                self._believed_after_s,
+            )
+        else:
+            log.warning("clock (%s): the machine's clock is believed again", self._name)
+
+    def _show(self) -> None:
+        CLOCK_JUMP.labels(self._name).set(abs(self._last.offset))
