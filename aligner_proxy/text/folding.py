@@ -91,13 +91,15 @@ _ARTICLE_MAY_FOLLOW = re.compile(r"(?<!\ban)(?<!\bthe)(?<=[A-Za-z])\s")
 _WITH_SIGNS = re.compile(r"(?<![\w@$#|/\\.:=&%?+~-])[A-Za-z0-9@$!]{4,24}(?![\w@$|/\\=&%]|[.:@~-]\w)")
 _SIGN_LETTERS = str.maketrans(dict(zip(_SIGNS, "oieastbasi", strict=True)))
 _SIGNS_INSIDE = re.compile("(?<=[A-Za-z])[^A-Za-z]+(?=[A-Za-z])")
-_CLEAR_SIGN = re.compile("(?<=[A-Za-z0-9])[@$!]")
+_ABBREVIATED = 4
+"""Characters of i18n, k8s and the like."""
 _NUMBERED = re.compile(
     r"[0-9a-f]+|[0-9A-F]+|0[xX].*|.*(?:\d{5}|[269]).*|(?=.*[A-Z]).*\d{3}.*|[A-Za-z]{3,}[@$!][A-Za-z]{3,}"
 )
 """Hashes, names of things with numbers in them, and two words that a sign divides."""
 _PLAIN_LETTERS = re.compile("[A-Za-z]")
 _FEWEST_LETTERS = 3
+_NO_FORMULA = re.compile("[\u0400-\u052f\uff21-\uff5a]")
 _CAPITALS = re.compile(r"(?<=[A-Z])[A-Z]+|(?<=[\w,;:'\u2019-] )[A-Z]+|(?<=\w['\u2019-])[A-Z]+")
 _BY_TURNS = re.compile(r"\b(?=[A-Za-z]{5})[A-Z]?(?:[a-z][A-Z])+[a-z]?\b")
 _SHOUTED = 8
@@ -350,8 +352,8 @@ def _plain_word(word: str, *, among_latin: bool) -> str | None:
     elif all(map(_PICTURE_LETTER.match, letters)):
         is_own = True
     else:
-        # Two letters are more often a formula than a word, unless one is Cyrillic.
-        is_own = len(letters) < _FEWEST_LETTERS and not any("\u0400" <= char < "\u0530" for char in foreign)
+        # Two letters are more often a formula than a word, unless one is Cyrillic or full-width.
+        is_own = len(letters) < _FEWEST_LETTERS and not any(map(_NO_FORMULA.match, odd))
     return None if is_own else "".join(look_alikes.plain(char) or char for char in word if char != "\ufe0f")
 
 
@@ -451,10 +453,10 @@ def _spelled(token: str) -> str | None:
 def _is_spelled(body: str, letters: int) -> bool:
     """Whether signs stand where letters would: inside, and not only before a unit or behind a name."""
     inside = len(_SIGNS_INSIDE.findall(body))
-    is_clear = _CLEAR_SIGN.search(body) is not None
+    is_clear = not (body.isalnum() and body[0].isalpha())
     if not (is_clear or body[-2:].isdigit() or body[-1].isalpha()):
         inside -= 1  # a version or a number of something
-    return inside > 0 and (letters >= _FEWEST_LETTERS or (letters > 1 and (is_clear or not body[0].isalpha())))
+    return inside > 0 and (letters >= _FEWEST_LETTERS or (letters > 1 and (is_clear or len(body) > _ABBREVIATED)))
 
 
 def _is_in_one_case(letters: str) -> bool:

@@ -168,8 +168,10 @@ def test_segments_correspond_and_add_up(text: str) -> None:
 
 @given(TEXT)
 def test_what_is_folded_stays_as_it_is(text: str) -> None:
-    once = fold(text).text
-    assert fold(once).text == once
+    """Of whole texts this is not so: what stood before the marks of a code block may have kept it from being one."""
+    for piece in split(text):
+        once = fold(piece.text).text
+        assert fold(once).text == once
 
 
 @given(ASCII)

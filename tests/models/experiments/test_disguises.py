@@ -27,7 +27,7 @@ def test_ten_insults_in_forty_ways_and_more_are_read_as_they_are(texts: Any) -> 
     hidden = [case for case in cases if case.way != "plain"]
     assert all(case.word not in case.answer or case.way in SENTENCES for case in hidden)
     read = [letters(fold(case.answer).text) == plain[case.word] for case in hidden]
-    assert sum(read) >= 0.97 * len(hidden)
+    assert sum(read) >= 0.95 * len(hidden)
 
 
 def letters(text: str) -> str:
