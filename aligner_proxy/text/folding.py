@@ -26,7 +26,6 @@ from aligner_proxy.text import look_alikes
 from aligner_proxy.text.languages import language
 from aligner_proxy.text.structure import Segment, split
 
-_Pattern = re.Pattern[str] | regex.Pattern[str]
 _KNOWN_CHARS = 2_000
 _ROUNDS = 4
 """What one rule has uncovered may be a case for another; more is not disguise, but somebody who plays with us."""
@@ -213,7 +212,7 @@ class _Piece:
         self.text = self.text[start:end]
         self.origins = self.origins[start:end]
 
-    def replace(self, pattern: _Pattern, by: Callable[[Any], str | None]) -> None:
+    def replace(self, pattern: Any, by: Callable[[Any], str | None]) -> None:
         """Put `by(match)` in place of every match; None leaves it."""
         texts = list[str]()
         origins = list[int]()
