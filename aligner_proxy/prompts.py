@@ -1,7 +1,8 @@
 """Prompt templates of the aligners, exact to the trailing space; the only copy.
 
 Text from outside (query, answer, objectives) can neither close a field nor open another: a bar that would look like a
-field mark is written as a broken bar, and `Prompt.restore` undoes that in the output.
+field mark is written as a broken bar, and `Prompt.restore` undoes that in the output. Query and answer are folded
+first: what the aligner reads is without disguise (text/folding.py).
 Sources: MetaAligner (arXiv 2403.17141, released code) and Aligner (arXiv 2402.02416, released code).
 
 MetaAligner's three families exist twice: as its inference code feeds them, and inside the chat form of its trainer,
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from aligner_proxy.errors import ConfigError
+from aligner_proxy.text.folding import SAME, Folded, fold
 from aligner_proxy.types import Turn
 
 
@@ -109,14 +111,20 @@ _LOOK_ALIKES = ((BROKEN_BAR, "|"), (FULLWIDTH_HASHES, "##"), *((safe, mark) for 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A filled template. `text[start:end]` is the answer as the aligner sees it (`shown`, same length as given)."""
+    """A filled template. `text[start:end]` is the answer as the aligner sees it (`shown`, as long as it is folded)."""
 
     text: str
     start: int
     end: int
     original: str
+    """The answer, folded."""
     objectives: tuple[tuple[int, int], ...] = ()
     """Position of each objective in the text (start and exclusive end); empty for a template that names none."""
+    folded: Folded = SAME
+
+    def place(self, at: int) -> int:
+        """Where a place of the answer, as it was given, lies in the text."""
+        return self.start + self.folded.at(at)
 
     @property
     def shown(self) -> str:
@@ -156,6 +164,11 @@ def neutralise(text: str) -> str:
     return _HASH_MARK.sub(FULLWIDTH_HASHES, _BAR_MARK.sub(BROKEN_BAR, text))
 
 
+def as_read(text: str) -> str:
+    """A part of an answer as it would stand in a prompt."""
+    return neutralise(fold(text).text)
+
+
 def render(family: Template, query: str, answer: str, objectives: Sequence[str], *, equal: bool = False) -> Prompt:
     """Fill a template. `objectives` are whole texts ("Name: description"), kept in their order."""
     form = family.equal if equal else family.better
@@ -166,8 +179,9 @@ def render(family: Template, query: str, answer: str, objectives: Sequence[str],
     head = head.replace("{aspects}", aspects(objectives), 1)
     before, _, after = head.partition("{question}")
     head = before + family.guard(query) + after
-    shown = family.guard(answer)
-    return Prompt(head + shown + tail, len(head), len(head) + len(shown), answer, spans)
+    folded = fold(answer)
+    shown = family.guard(folded.text)
+    return Prompt(head + shown + tail, len(head), len(head) + len(shown), folded.text, spans, folded)
 
 
 def aspects(objectives: Sequence[str]) -> str:
@@ -195,7 +209,8 @@ def query(family: Template, turns: Sequence[Turn]) -> str:
     take a single user turn as it is and a longer conversation as a dialogue. System turns are not part of what the
     aligners were trained to read and are left out.
     """
-    spoken = [turn for turn in turns if turn.role in ("user", "assistant") and turn.content]
+    said = [turn for turn in turns if turn.role in ("user", "assistant") and turn.content]
+    spoken = [replace(turn, content=fold(turn.content).text) for turn in said]
     if not family.dialogue and len(spoken) == 1 and spoken[0].role == "user":
         return spoken[0].content
     roles = {"user": "Human", "assistant": "Assistant"}

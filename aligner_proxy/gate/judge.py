@@ -2,7 +2,8 @@
 
 The rules stand in `RULES` in the order in which an objection is named; a policy may switch each one off. When the whole
 correction breaks a rule, its independent edits are tried one by one: see `_best`. The original stands where nothing is
-left to deliver. A segment that the detector did not flag is never changed, whatever the rules are.
+left to deliver. A segment that the detector did not flag is never changed, whatever the rules are. The rules read all
+texts folded (text/folding.py): a disguise may neither hide a fact nor pass for one that must not be lost.
 
 `judge_in_thread` keeps all but short answers off the event loop, which all requests share; bench/gate_cost.py
 measures the cost. Two threads, because they share one interpreter. Recent verdicts are cached: an answer from the cache
@@ -14,15 +15,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from cachetools import LRUCache
 
 from aligner_proxy.gate import edits, rules
-from aligner_proxy.gate.edits import Candidate, Change, TextFacts, follow
+from aligner_proxy.gate.edits import Candidate, Change, Edit, TextFacts, apply, follow
 from aligner_proxy.gate.rules import Rule, may_go, waived_rules
 from aligner_proxy.text import facts, structure
+from aligner_proxy.text.folding import Folded, fold
 from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import Correction, GateRule, Policy, Verify
 
@@ -86,7 +88,7 @@ def judge(original: str, correction: Correction, policy: Policy, further: Mappin
     if case is None:
         return Verdict(original, f"gate_{UNFLAGGED}", 1, (UNFLAGGED,))
     kept, refused = _best(case)
-    text = case.candidate(kept).after.text
+    text = case.delivered(kept)
     count = sum(len(change.edits) for change in case.changes)
     if not refused:
         return Verdict(text, None, count)
@@ -103,8 +105,11 @@ def objections(original: str, correction: Correction, policy: Policy) -> tuple[s
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """A correction split into changes, with the rules that apply to it."""
+    """A correction split into changes, with the rules that apply to it. All but `proposed` is about folded texts."""
 
+    original: str
+    proposed: Mapping[Edit, Edit]
+    """The edits of the original by those of its folded text."""
     before: TextFacts
     pieces: Sequence[Segment]
     policy: Policy
@@ -127,13 +132,21 @@ class _Case:
             proposed = edits.by_comparison(original, pieces, correction.text)
         if proposed is None:
             return None
-        free = _free(original, pieces, flagged, policy)
+        folded = fold(original)
+        pieces = folded.segments(pieces)
+        by_folded = {_folded(edit, folded): edit for edit in proposed}
+        free = _free(folded.text, pieces, flagged, policy)
         most = max(2, min(MAX_GROUPS, MAX_READ_CHARS // max(len(original), 1)))
-        groups = edits.bundled(edits.independent(proposed, pieces), most)
+        groups = edits.bundled(edits.independent(list(by_folded), pieces), most)
         changes = (Change(group, tuple(p for edit in group for p in follow(edit, pieces, free))) for group in groups)
         names = set(policy.gate) - waived_rules(policy.objectives)
         rules: dict[str, Rule] = {name: rule for name, rule in RULES.items() if name in names}
-        return cls(TextFacts(original), pieces, policy, tuple(changes), {**rules, **further})
+        before = TextFacts(folded.text)
+        return cls(original, by_folded, before, pieces, policy, tuple(changes), {**rules, **further})
+
+    def delivered(self, changes: Sequence[Change]) -> str:
+        """The text that goes out with these changes."""
+        return apply(self.original, (self.proposed[edit] for change in changes for edit in change.edits))
 
     def candidate(self, changes: Sequence[Change]) -> Candidate:
         """The original with these changes in it."""
@@ -143,6 +156,11 @@ class _Case:
         """The rules that these changes together break."""
         candidate = self.candidate(changes)
         return tuple(name for name, rule in self.rules.items() if rule(candidate))
+
+
+def _folded(edit: Edit, folded: Folded) -> Edit:
+    """An edit of the original as one of its folded text."""
+    return replace(edit, start=folded.at(edit.start), end=folded.at(edit.end), text=fold(edit.text).text)
 
 
 def _best(case: _Case) -> tuple[tuple[Change, ...], list[_Refused]]:

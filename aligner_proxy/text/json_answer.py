@@ -24,6 +24,8 @@ from jsonschema.validators import extend
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
+from aligner_proxy.text.folding import fold
+
 LONGEST_SCHEMA = 32_000
 MAX_SECONDS = 0.1
 """Of computing time, so that a busy machine does not decide."""
@@ -126,7 +128,7 @@ def texts(answer: str) -> list[Literal]:
         if len(match.group()) < FEWEST_CHARS or _KEY.match(answer, match.end()):
             continue
         text = json.loads(match.group(), strict=False)
-        if len(text) >= FEWEST_CHARS and _PROSE.search(text) and _whole(text):
+        if len(text) >= FEWEST_CHARS and _PROSE.search(fold(text).text) and _whole(text):
             literals.append(Literal(*match.span(), text))
     return literals
 

@@ -163,3 +163,44 @@ def test_the_paper_s_way_adds_by_comparison() -> None:
     always = replace(CLOSED, verify=Verify.ALWAYS)
     assert ending(f"{ASKED} {NOTICE}", [6], always).text == f"{ASKED} {NOTICE}"
     assert ending(f"{ASKED}\n", [], always) == Verdict(ASKED)
+
+
+DISGUISED = "Take 20 mg. You are an {}. Ask Tom."
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "1d10t",
+        "id" + "\u200b" * 3000 + "iot",
+        "\U0001d422\U0001d41d\U0001d422\U0001d428\U0001d42d",
+        "i d i o t",
+        "\u0456d\u0456\u043et",
+    ],
+)
+def test_a_disguise_is_nothing_that_must_not_be_lost(word: str) -> None:
+    """Digits that stand for letters are no numbers, what nobody sees adds nothing to the length."""
+    original = DISGUISED.format(word)
+    edited = "Take 20 mg. You are welcome. Ask Tom."
+    assert judge(original, correction(original, edited, [1]), POLICY) == Verdict(edited, None, 1)
+
+
+def test_prose_in_a_code_block_is_no_code() -> None:
+    original = "Take 20 mg.\n\n```\nYou are an idiot.\n```\n\nAsk Tom."
+    edited = "Take 20 mg.\n\nYou are welcome.\n\nAsk Tom."
+    assert judge(original, correction(original, edited, [1]), POLICY).text == edited
+    code = original.replace("You are an idiot.", "x = 1")
+    assert judge(code, correction(code, edited, [1]), POLICY).reason == "gate_lost_code"
+
+
+def test_an_answer_in_styled_letters_may_become_plain() -> None:
+    original = "\uff39\uff4f\uff55 \uff41\uff52\uff45 \uff41\uff4e \uff49\uff44\uff49\uff4f\uff54."
+    assert judge(original, correction(original, "You are welcome.", [0]), POLICY).text == "You are welcome."
+
+
+def test_segments_that_were_not_flagged_stay_in_disguise() -> None:
+    original = "Ta\u200bke 20 mg. You are an \u0456d\u0456ot. A\u200bsk Tom."
+    edited = "Ta\u200bke 20 mg. You are welcome. A\u200bsk Tom."
+    assert judge(original, correction(original, edited, [1]), POLICY).text == edited
+    spoilt = judge(original, correction(original, "Take 20 mg. You are welcome. Ask Tom.", [1]), POLICY)
+    assert (spoilt.text, spoilt.reason) == (original, "gate_unflagged_changed")

@@ -145,8 +145,8 @@ def test_no_edits_are_the_original_and_all_of_them_the_correction(
     original, made, _ = case
     taken = gate_judge._Case.of(original, made, POLICY)
     assert taken is not None
-    assert taken.candidate(()).after.text == original
-    assert taken.candidate(taken.changes).after.text.rstrip() == made.text.rstrip()
+    assert taken.delivered(()) == original
+    assert taken.delivered(taken.changes).rstrip() == made.text.rstrip()
 
 
 def is_mixed(text: str, original: str, changes: Sequence[Edit]) -> bool:
@@ -169,9 +169,9 @@ def test_dropping_edits_leaves_a_mix_of_original_and_edited_pieces(
     original, made, _ = case
     taken = gate_judge._Case.of(original, made, policy)
     assert taken is not None
-    every = [edit for change in taken.changes for edit in change.edits]
+    every = [taken.proposed[edit] for change in taken.changes for edit in change.edits]
     chosen = [change for change in taken.changes if data.draw(st.booleans())]
-    assert is_mixed(taken.candidate(chosen).after.text, original, every)
+    assert is_mixed(taken.delivered(chosen), original, every)
     verdict = judge(original, made, policy)
     assert is_mixed(verdict.text, original, every)
     if len(verdict.dropped) == verdict.edits:
@@ -221,7 +221,9 @@ def test_a_bound_on_the_texts_that_are_read() -> None:
         return len(candidate.changes) > 1
 
     text = "You oaf! " * 2 * 12
-    case = gate_judge._Case(TextFacts(text), pieces, POLICY, tuple(changes), {GateRule.LOST_CODE: at_most_one})
+    case = gate_judge._Case(
+        text, {}, TextFacts(text), pieces, POLICY, tuple(changes), {GateRule.LOST_CODE: at_most_one}
+    )
     kept, refused = gate_judge._best(case)
     assert (len(kept), len(refused)) == (1, 11)
     assert len(asked) == 2 * 12 + 2

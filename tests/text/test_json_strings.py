@@ -94,3 +94,8 @@ def _with(value: object, new: str) -> object:
     if isinstance(value, list):
         return [_with(inner, new) for inner in value]
     return new if value == LONG else value
+
+
+def test_blanks_that_are_no_white_space_do_not_make_a_text_a_word() -> None:
+    text = "You are an idiot and nobody likes you at all.".replace(" ", "\u3164")
+    assert [literal.text for literal in texts(json.dumps({"a": text}))] == [text]

@@ -39,6 +39,7 @@ from aligner_proxy.engine.decoding.prompt_fit import fewest_dropped
 from aligner_proxy.engine.weights.manifest import digest
 from aligner_proxy.errors import AnswerTooLong, EngineFault
 from aligner_proxy.text import structure
+from aligner_proxy.text.folding import fold, unfold
 from aligner_proxy.types import Correction, SegmentScore, Turn, Verify
 
 BYTES_PER_TOKEN = 3.0
@@ -105,7 +106,7 @@ class CompletionsAligner:
         )
         if request.score_only:
             return _costing(request.answer, [done])
-        text = _restored(fitted.prompt, request.answer, done.text)
+        text = unfold(_restored(fitted.prompt, request.answer, done.text), request.answer)
         return _costing(splice.whole(text, request.answer, finished=done.finished), [done])
 
     async def rewritten(
@@ -147,13 +148,14 @@ class CompletionsAligner:
 
 def fit(request: AlignRequest, family: prompts.Template, window: int) -> Fitted:
     """As many of the last turns as should leave room, by estimate; the server has the last word."""
-    shown = tokens(request.answer)
+    answer = veiled(fold(request.answer).text)
+    shown = tokens(answer)
     room = shown + max(_ROOM, shown // 2)
 
     def attempt(dropped: int) -> Fitted | None:
-        turns = tuple(Turn(turn.role, veiled(turn.content)) for turn in request.turns[dropped:])
+        turns = tuple(Turn(turn.role, veiled(fold(turn.content).text)) for turn in request.turns[dropped:])
         objectives = [veiled(text) for text in request.objectives]
-        prompt = prompts.render(family, prompts.query(family, turns), veiled(request.answer), objectives)
+        prompt = prompts.render(family, prompts.query(family, turns), answer, objectives)
         return Fitted(prompt, room) if tokens(prompt.text) + room <= window else None
 
     fitted = fewest_dropped(len(request.turns), attempt)
@@ -188,12 +190,17 @@ def _completion(prompt: str, tokens: int, stop: tuple[str, ...], prediction: str
 
 def _hole(prompt: prompts.Prompt, hole: splice.Hole, answer: str) -> CompletionRequest:
     """The prompt with the edited answer so far behind it; where the next kept segment begins, writing may stop."""
-    before, run = (prompts.neutralise(veiled(text)) for text in (hole.before, hole.run.text))
+    before, run = (_as_read(text) for text in (hole.before, hole.run.text))
     count = tokens(run)
     # Short keys could occur anywhere; they are looked for afterwards, at the beginning of segments only.
     stop = tuple(key for key in hole.keys if len(key) >= splice.KEY_CHARS)[:MAX_STOPS]
-    rest = prompts.neutralise(veiled(hole.lead + answer[hole.run.segments[0].start :]))
+    rest = _as_read(hole.lead + answer[hole.run.segments[0].start :])
     return _completion(prompt.text + before, count + count // 2 + _HOLE_ROOM, stop, rest)
+
+
+def _as_read(text: str) -> str:
+    # What servers would read as a control token may be in disguise, too.
+    return prompts.neutralise(veiled(fold(text).text))
 
 
 def _fill(prompt: prompts.Prompt, hole: splice.Hole, answer: str, done: Completion) -> str:

@@ -21,6 +21,7 @@ from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Spans, Step, Work
 from aligner_proxy.errors import AnswerTooLong, EngineFault
 from aligner_proxy.text import structure
+from aligner_proxy.text.folding import unfold
 from aligner_proxy.text.structure import words
 from aligner_proxy.types import Correction, SegmentScore, Verify
 
@@ -159,13 +160,16 @@ class _Work:
         proposer = EditProposer(lookup, self._runner.draft_length, trusted=clean)
         limits = Limits(self._fitted.room, caution=self._request.caution)
         written = yield from self._write(self._fitted.ids, proposer, limits, where)
-        text = splice.whole(self._restored(written.ids), self._request.answer, finished=written.finished)
+        answer = self._request.answer
+        text = splice.whole(unfold(self._restored(written.ids), answer), answer, finished=written.finished)
         return text, self._verdicts(scores or written.scores)
 
     def _clean(self, scores: list[tuple[float, int]]) -> tuple[range, ...]:
         """Tokens of the answer in segments that the detector did not flag."""
         flags = [verdict.flagged for verdict in self._verdicts(scores)]
-        return trusted_ranges(self._segments, flags, self._runner.tokenizer.pieces(self._fitted.prompt.shown).offsets)
+        prompt = self._fitted.prompt
+        shown = prompt.folded.segments(self._segments)
+        return trusted_ranges(shown, flags, self._runner.tokenizer.pieces(prompt.shown).offsets)
 
     def flagged(self) -> Generator[Ask, Step, Edited]:
         """Score the segments and write anew only those that are flagged."""
@@ -219,7 +223,7 @@ class _Work:
         """Write in place of one flagged run, until the text reaches a kept segment, ends, or has grown too long."""
         proposer, room = self._hole_proposer(hole)
         limits = Limits(room, done=lambda ids: splice.before_resumption(self._restored(ids), hole.keys) is not None)
-        context = [*self._fitted.ids, *self._runner.tokenizer.continuation(prompts.neutralise(hole.before))]
+        context = [*self._fitted.ids, *self._runner.tokenizer.continuation(prompts.as_read(hole.before))]
         written = yield from self._write(context, proposer, limits)
         text = hole.filled(self._restored(written.ids), finished=written.finished)
         return (yield from self._passed(hole, text)) if text and self.scores else text
@@ -250,7 +254,7 @@ class _Work:
         tokenizer = self._runner.tokenizer
         lead = hole.lead
         ends = not hole.run.segments[-1].text
-        span = tokenizer.continuation(prompts.neutralise(lead + hole.run.text.lstrip()))
+        span = tokenizer.continuation(prompts.as_read(lead + hole.run.text.lstrip()))
         then = tokenizer.continuation(prompts.neutralise(lead + hole.keys[0])) if hole.keys else [tokenizer.eos]
         room = len(span) + len(span) // 2 + (_END_ROOM if ends else _SPAN_ROOM)
         aspects = tokenizer.continuation(" " + prompts.aspects(self._request.objectives)) if ends else []

@@ -115,7 +115,7 @@ def _read_on(aligner: Aligner, answer: PartialAnswer, text: str, sequence: Seque
     """Feed what is new and will not change any more; note the verdicts on the segments that are finished."""
     request = answer.request.model_copy(update={"answer": text})
     prompt = fitted(aligner, request)
-    ids = prompt.ids[: _tokens_until(prompt, prompt.prompt.start + firm(text))]
+    ids = prompt.ids[: _tokens_until(prompt, prompt.prompt.place(firm(text)))]
     start = matching(sequence.ids, ids)
     if start == len(ids):
         return

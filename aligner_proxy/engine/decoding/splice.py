@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 
+from aligner_proxy.text.folding import fold
 from aligner_proxy.text.structure import Segment, join, split
 
 KEY_CHARS = 20
@@ -86,6 +87,7 @@ def hole(segments: Sequence[Segment], flags: Sequence[bool], run: Run, before: s
     kept = [segment.text for segment, flag in zip(segments, flags, strict=True) if not flag]
     # What must not come back in its place: the run's own segments, and long kept ones.
     banned = [s.text.strip() for s in run.segments] + [text.strip() for text in kept if len(text) >= KEY_CHARS]
+    banned += [fold(text).text for text in banned]  # as the model read them
     return Hole(run, before, lead, resumption_keys(following), tuple(banned))
 
 
@@ -100,7 +102,7 @@ def runs(segments: Sequence[Segment], flags: Sequence[bool]) -> list[Run]:
 
 def key(text: str) -> str:
     """The beginning of a kept segment by which it is recognised: `KEY_CHARS` to the end of the word, or all of it."""
-    text = text.strip()
+    text = fold(text.strip()).text
     if len(text) <= KEY_CHARS:
         return text
     return text[:KEY_CHARS] + re.split(r"\s", text[KEY_CHARS:], maxsplit=1)[0]

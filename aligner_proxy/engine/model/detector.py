@@ -34,7 +34,7 @@ def spans(prompt: Prompt, segments: Sequence[Segment], offsets: Sequence[tuple[i
     that stands where something may be missing decides (read from the prompt's last words alone, a head learned
     that an ending was asked for, and not whether it was there; docs/lab).
     """
-    pieces = [(prompt.start + segment.start, prompt.start + segment.end) for segment in segments]
+    pieces = [(prompt.place(segment.start), prompt.place(segment.end)) for segment in segments]
     ended = bool(segments) and not segments[-1].text
     if ended:
         *before, behind = _ranges([*pieces[:-1], (prompt.end, len(prompt.text))], offsets)

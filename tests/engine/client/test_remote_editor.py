@@ -86,6 +86,18 @@ async def test_the_editor_is_given_what_stands_before_and_writes_the_flagged_run
     assert asked.max_tokens < 50
 
 
+async def test_the_editor_reads_no_disguise_and_kept_segments_stay_in_it() -> None:
+    hidden = "\u200b".join
+    first, rude, last = structure.split(ANSWER)
+    answer = f"{hidden(first.text)} {hidden(rude.text)} {hidden(last.text)}"
+    editor = Memory(written(" Please look it up. ", stop_reason="Boats leave every hour"))
+    done = await ScoredEditor(scorer(1), CompletionsAligner(editor, FAMILY)).align(tiny.request(answer))
+    assert done.text == f"{hidden(first.text)} Please look it up. {hidden(last.text)}"
+    [asked] = editor.asked
+    assert "\u200b" not in asked.model_dump_json()
+    assert "\\u200b" not in asked.model_dump_json()
+
+
 async def test_caution_is_the_requests_and_acts_on_the_heads_scores() -> None:
     editor = Memory(written(""))
     engine = ScoredEditor(scorer(1), CompletionsAligner(editor, FAMILY))

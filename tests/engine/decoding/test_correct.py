@@ -252,3 +252,11 @@ def test_a_segment_names_the_objective_that_speaks_most_against_it() -> None:
     asked = tiny.request(caution=1e9).model_copy(update={"objectives": (*tiny.OBJECTIVES, "Brevity: be short")})
     made = alone(replace(tiny.aligner(), runner=runner), asked)
     assert [(s.score, s.objective) for s in made.segments] == [(3.0, 0), (1.0, 1), (3.0, 0), (1.0, 1)]
+
+
+def test_a_whole_answer_that_the_model_leaves_alone_stays_in_disguise() -> None:
+    """Verified as a draft, it comes back as it was where the model writes what it read."""
+    hidden = "\u200b".join(tiny.ANSWER)
+    shown = alone(tiny.aligner(), tiny.request(tiny.ANSWER, verify=Verify.ALWAYS, caution=1e9))
+    assert shown.text == tiny.ANSWER
+    assert alone(tiny.aligner(), tiny.request(hidden, verify=Verify.ALWAYS, caution=1e9)).text == hidden

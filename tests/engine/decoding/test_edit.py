@@ -17,7 +17,7 @@ from aligner_proxy.engine.scheduling.draft_length import FLAT
 from aligner_proxy.engine.scheduling.scheduler import Feed
 from aligner_proxy.engine.scheduling.sequence import Spans
 from aligner_proxy.prompts import template
-from aligner_proxy.types import Correction
+from aligner_proxy.types import Correction, Turn
 from tests.support import tiny
 
 
@@ -103,6 +103,32 @@ def test_a_rewritten_segment_takes_the_place_of_the_old_one() -> None:
 
 SNEER = "Even you will not be late twice."
 COME = "Come early."
+
+
+def test_the_model_reads_what_a_reader_sees_and_what_stays_stays_in_disguise() -> None:
+    hidden = "\u200b".join
+    answer = f"{hidden(OPEN)} {hidden(RUDE)} {hidden(FERRY)}"
+    result, oracle = edit(answer, f"{OPEN} {COME} {FERRY}", {1})
+    assert oracle.judged == [[OPEN, RUDE, FERRY], [COME]]
+    assert result.text == f"{hidden(OPEN)} {COME} {hidden(FERRY)}"
+    assert [segment.text for segment in result.segments] == [hidden(OPEN), hidden(RUDE), hidden(FERRY)]
+
+
+def test_prose_in_a_code_block_is_read_as_prose() -> None:
+    result, oracle = edit(f"{OPEN}\n```\n{RUDE}\n```\n{FERRY}", f"{OPEN}\n{FERRY}", {1})
+    assert oracle.judged == [[OPEN, RUDE, FERRY]]
+    assert result.text == f"{OPEN}\n{FERRY}"
+
+
+def test_a_disguised_question_is_read_without_it() -> None:
+    shown = tiny.request(f"{OPEN} {FERRY}")
+    hidden = shown.model_copy(update={"turns": (Turn("user", "\u200b".join(shown.turns[0].content)),)})
+    prompts = []
+    for request in (shown, hidden):
+        oracle = Oracle("", set())
+        asked(request, oracle, tiny.aligner().info)
+        prompts.append(oracle.fed)
+    assert prompts[0] == prompts[1]
 
 
 def test_what_is_written_is_judged_where_it_stands_and_left_out_where_it_is_flagged() -> None:

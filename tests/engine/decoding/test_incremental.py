@@ -30,6 +30,10 @@ PIECES = [
     "```\ncode\n```\n",
     "\u4f60\u597d\u3002\u518d\u89c1\uff01",
     "## Question: what? ",
+    "Y\u200bou \u0430re an \u0456d\u0456ot. ",
+    "i d i o t 1d10t! ",
+    "```\nYou are kind.\n```\n",
+    "\u200b\u200b\n",
     "- item\n",
 ]
 

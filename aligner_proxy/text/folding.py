@@ -1,0 +1,481 @@
+"""Folding of a disguised text into the letters that a reader sees, for a detector that has learned plain ones.
+
+Folded are: characters that show nothing, styled letters, letters of other alphabets in Latin words and the reverse,
+marks over every letter, letters with something between each two, digits and signs that stand for letters, and prose in
+the clothes of code. What no disguise has touched stays as it is: words in any script, sequences of emoji, code,
+formulas. A letter is replaced only where its word shows that it is one in disguise.
+
+Each segment is folded by itself, so a segment of a growing text that is finished stays what it is. Every character of
+the folded text has its place in the original, and segments correspond one to one. A segment is never folded to nothing.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import regex
+
+from aligner_proxy.text import look_alikes
+from aligner_proxy.text.languages import language
+from aligner_proxy.text.structure import Segment, split
+
+_KNOWN_CHARS = 2_000
+_ROUNDS = 4
+"""What one rule has uncovered may be a case for another; more is not disguise, but somebody who plays with us."""
+# Scripts that are written without spaces or with joiners, or that share no letters with Latin: their letters end a word
+# here, and none of them is ever replaced.
+_JOINING = (
+    r"\p{Arabic}\p{Syriac}\p{Thaana}\p{Nko}\p{Mongolian}\p{Devanagari}\p{Bengali}\p{Gurmukhi}\p{Gujarati}\p{Oriya}"
+    r"\p{Tamil}\p{Telugu}\p{Kannada}\p{Malayalam}\p{Sinhala}\p{Myanmar}\p{Khmer}\p{Tibetan}"
+)
+_UNSPACED = r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}"
+_LETTER = rf"[[\p{{L}}\p{{Nl}}\u249c-\u24e9\U0001f110-\U0001f189]--[{_JOINING}{_UNSPACED}\p{{Hangul}}\p{{Hebrew}}]]"
+_PICTURE = r"\p{Extended_Pictographic}[\ufe0e\ufe0f]?\p{Emoji_Modifier}?"
+_BLANK = r"\u2800\u3164\uffa0\u115f\u1160"
+"""Characters that are no white space and look like it."""
+_BIDI = r"\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069"
+_WRITING = (
+    r"\U0001f3f4[\U000e0020-\U000e007e]{1,8}\U000e007f"  # a flag of a region
+    rf"|{_PICTURE}(?:\u200d{_PICTURE})*"
+    r"|[\p{S}#*0-9][\ufe0e\ufe0f]\u20e3?"
+    r"|\p{Han}[\ufe00-\ufe02\U000e0100-\U000e01ef]|\p{Mongolian}[\u180b-\u180f]|\p{Hebrew}\p{M}*\u034f"
+    r"|\u115f(?=[\u1160-\u11a7])|[\u1100-\u115f]\u1160"
+    rf"|[{_JOINING}][\u200c\u200d](?!\p{{DI}})|[{_UNSPACED}]\u200b(?!\p{{DI}})"
+)
+"""Invisible characters that belong to the writing, with what they follow."""
+_GONE = r"[[\p{DI}\p{Cc}\ufff9-\ufffb]--[\s\u3164\uffa0\u115f\u1160]]"
+_INVISIBLE = regex.compile(rf"(?V1){_WRITING}|(?P<gone>{_GONE}+)|(?P<blank>[{_BLANK}])")
+_INVISIBLE_BESIDE_RTL = regex.compile(
+    rf"(?V1){_WRITING}|(?<![\p{{L}}\p{{N}}])[{_BIDI}]|[{_BIDI}](?![\p{{L}}\p{{N}}])"
+    rf"|(?P<gone>{_GONE}+)|(?P<blank>[{_BLANK}])"
+)
+_RIGHT_TO_LEFT = regex.compile(r"(?V1)[\p{Hebrew}\p{Arabic}\p{Syriac}\p{Thaana}\p{Nko}]")
+_REVERSED = regex.compile(r"(?V1)\u202e([^\n\u202a-\u202e]*)\u202c?")
+_REGIONAL = regex.compile(r"(?V1)(?<!\p{Regional_Indicator})\p{Regional_Indicator}(?!\p{Regional_Indicator})")
+_REGIONAL_A = 0x1F1E6
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,14});")
+_EMPHASIS = re.compile(r"(?<=[^\W\d_])(\*{1,3}|~~)([^\W\d_]+)\1|(\*{1,3}|~~)([^\W\d_]+)\3(?=[^\W\d_])")
+_IN_WORD = re.compile(
+    r"(?<=[^\W\d_])(?:<!--[^<>\n]{0,80}-->|</?(?:b|i|u|s|em|strong|span|mark|small|big|font|a|wbr)"
+    r"(?:\s[^<>\n]{0,80})?/?>)+(?=[^\W\d_])"
+)
+# Marks that cross a letter out or frame it.
+_OVER = r"\u0334-\u0338\u0488\u0489\u20d2\u20d3\u20d8-\u20da\u20dd-\u20e0\u20e2-\u20e6\u20ea\u20eb"
+_MARKED = regex.compile(r"(?V1)(?:[\p{Latin}\p{Greek}\p{Cyrillic}]\p{M}+)+")
+_CLUSTER = regex.compile(r"(?V1)(\p{L})(\p{M}+)")
+_CROSSED = regex.compile(rf"(?V1)[{_OVER}]")
+_STACKED = 3
+_MARKED_LETTERS = 3
+_OTHER = rf"[{_LETTER}--\p{{Latin}}]"
+_PICTURE_LETTER = regex.compile(r"\p{Extended_Pictographic}")
+_MIXED = regex.compile(rf"(?V1)\p{{Latin}}\p{{M}}*{_OTHER}|{_OTHER}\p{{M}}*\p{{Latin}}")
+_SIGNS = "0134578@$!"
+_AMONG = r"[\p{M}\p{Nd}\ufe0f@$!]"
+_WORD = regex.compile(rf"(?V1)(?<!\p{{Nd}})\p{{Nd}}*+{_LETTER}(?:{_AMONG}*{_LETTER})+\p{{Nd}}*")
+_APART = regex.compile(
+    rf"(?V1)(?<![\p{{L}}\p{{N}}])(?P<first>{_LETTER}|[{_SIGNS}])"
+    rf"(?P<gap>[^\p{{L}}\p{{N}}\p{{M}}\s]|[^\S\n]|[ ][-\u2013\u2014.\u00b7\u2022*~_][ ])"
+    rf"(?:{_LETTER}|[{_SIGNS}])(?:(?P=gap){{1,4}}(?:{_LETTER}|[{_SIGNS}]))+(?![\p{{L}}\p{{N}}])"
+)
+_FEWEST_APART = 4
+_WORDS_OF_ONE_LETTER = "aAI"
+_ARTICLE_MAY_FOLLOW = re.compile(r"(?<!\ban)(?<!\bthe)(?<=[A-Za-z])\s")
+_WITH_SIGNS = re.compile(r"(?<![\w@$#|/\\.:=&%?+~-])[A-Za-z0-9@$!]{4,24}(?![\w@$|/\\=&%]|[.:@~-]\w)")
+_SIGN_LETTERS = str.maketrans(dict(zip(_SIGNS, "oieastbasi", strict=True)))
+_SIGNS_INSIDE = re.compile("(?<=[A-Za-z])[^A-Za-z]+(?=[A-Za-z])")
+_ABBREVIATED = 4
+"""Characters of i18n, k8s and the like."""
+_NUMBERED = re.compile(
+    r"[0-9a-f]+|[0-9A-F]+|0[xX].*|.*(?:\d{5}|[269]).*|(?=.*[A-Z]).*\d{3}.*|[A-Za-z]{3,}[@$!][A-Za-z]{3,}"
+)
+"""Hashes, names of things with numbers in them, and two words that a sign divides."""
+_PLAIN_LETTERS = re.compile("[A-Za-z]")
+_FEWEST_LETTERS = 3
+_NO_FORMULA = re.compile("[\u0400-\u052f\uff21-\uff5a]")
+_CAPITALS = re.compile(r"(?<=[A-Z])[A-Z]+|(?<=[\w,;:'\u2019-] )[A-Z]+|(?<=\w['\u2019-])[A-Z]+")
+_BY_TURNS = re.compile(r"\b(?=[A-Za-z]{5})[A-Z]?(?:[a-z][A-Z])+[a-z]?\b")
+_SHOUTED = 8
+_SHOUTED_SHARE = 0.8
+_WHOLE_WORD = re.compile(r"(?<![\w/.@:-])[A-Za-z]++(?![\w/@-]|\.\w)")
+_REPEATED = re.compile(r"([a-z])\1\1+")
+_ACCENTS = 2
+_TWO_ACCENTS = re.compile(r"[\u00c0-\u024f\u1e00-\u1eff]\w*[\u00c0-\u024f\u1e00-\u1eff]")
+_FENCED = re.compile(r"[ \t]*+(?:```++|~~~++)[^\n]*+\n(.*?)(?:\n[ \t]*+(?:```++|~~~++)[ \t]*+)?", re.DOTALL)
+_TICKED = re.compile(r"(?<!`)(`{1,3})([^`\n]{1,400})\1")
+_COMMENT = re.compile(r"^[ \t]*(?:#+|//+|--|/?\*+)[ \t]?|\*/[ \t]*$", re.MULTILINE)
+_CODE = re.compile(
+    r"[{}<>=\\$^|~`]|;[ \t]*$|\w[(\[]|::|->|\w_\w|\w[./]\w+[(./]|[ \t]#[ \t]"
+    r"|^[ \t]*(?:[$>%][ \t]|import |from |def |class |return\b)",
+    re.MULTILINE,
+)
+_SENTENCE = re.compile(
+    r"^[ \t>*-]*[\"'\u201c\u00bf\u00a1]?[^\W\d_a-z][^\n]*\w[.!?\u3002\uff01\uff1f][\"'\u201d)]*[ \t]*$", re.MULTILINE
+)
+# Nothing in ASCII is disguised without one of these.
+_ASCII_SIGNS = re.compile(
+    r"[\x00-\x08\x0e-\x1b\x7f`~&]|[A-Za-z][0134578@$!]|[0134578@$!][A-Za-z]|[A-Za-z]\*{1,3}[A-Za-z]|[A-Za-z]</?[!A-Za-z]"
+    r"|([a-z])\1\1|[a-z][A-Z][a-z][A-Z]|[A-Z]{2}\W{1,3}(?:[A-Z]\W{1,3})?[A-Z]{2}"
+    r"|(?<![A-Za-z0-9])[A-Za-z0-9@$!](?P<gap>[^\w\n]|_)[^\w\n]{0,2}[A-Za-z0-9@$!](?P=gap)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """A text as a reader sees it; the text itself where nothing in it is disguised."""
+
+    text: str
+    origins: tuple[int, ...] = ()
+    """Where each character comes from in the original, and the length of that; empty where nothing differs."""
+
+    def at(self, place: int) -> int:
+        """Where a place of the original lies in the folded text."""
+        return bisect_left(self.origins, place) if self.origins else place
+
+    def segments(self, pieces: Iterable[Segment]) -> list[Segment]:
+        """Segments of the original as they stand in the folded text."""
+        return [self._segment(piece) for piece in pieces] if self.origins else list(pieces)
+
+    def _segment(self, piece: Segment) -> Segment:
+        start = self.at(piece.start)
+        return Segment(start, self.text[start : self.at(piece.end)], piece.gap)
+
+
+SAME = Folded("")
+"""Of a text whose places are all its own."""
+
+
+def fold(text: str) -> Folded:
+    """The text without disguise; `fold(text).text is text` where there is none, and that is found out quickly."""
+    if not _may_be_disguised(text):
+        return Folded(text)
+    pieces = list(_folded(text))
+    folded = "".join(piece for piece, _ in pieces)
+    if folded == text:
+        return Folded(text)
+    return Folded(folded, (*(place for _, places in pieces for place in places), len(text)))
+
+
+def unfold(text: str, original: str) -> str:
+    """A text that was made from the folded original, with the segments that it kept as the original has them."""
+    folded = fold(original)
+    if not folded.origins:
+        return text
+    pieces = split(original)
+    shown = folded.segments(pieces)
+    if text.strip() == folded.text.strip():
+        return original
+    kept = {seen.text.strip(): piece.text.strip() for seen, piece in zip(shown, pieces, strict=True)}
+    return "".join(kept.get(piece.text.strip(), piece.text) + piece.gap for piece in split(text))
+
+
+def is_prose(text: str) -> bool:
+    """Whether what stands where code stands is sentences; comments alone are sentences, too."""
+    body = _COMMENT.sub("", text)
+    if not body.strip() or _CODE.search(body):
+        return False
+    return _SENTENCE.search(body) is not None or language(body) is not None
+
+
+def _may_be_disguised(text: str) -> bool:
+    if text.isascii():
+        return _ASCII_SIGNS.search(text) is not None
+    return (
+        any(map(_is_odd, set(text))) or _TWO_ACCENTS.search(text) is not None or _ASCII_SIGNS.search(text) is not None
+    )
+
+
+@lru_cache(maxsize=8192)
+def _is_odd(char: str) -> bool:
+    """Whether a character outside ASCII can be part of a disguise."""
+    if char.isascii():
+        return False
+    invisible = unicodedata.category(char) in ("Cc", "Cf", "Mn", "Me") or char in "\u2800\u3164\uffa0\u115f\u1160"
+    return invisible or char.isspace() or bool(look_alikes.plain(char)) or "\U0001f1e6" <= char <= "\U0001f1ff"
+
+
+class _Piece:
+    """One segment while it is folded."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.origins = list(range(len(text)))
+
+    def cut(self, start: int, end: int) -> None:
+        """Keep only these characters."""
+        self.text = self.text[start:end]
+        self.origins = self.origins[start:end]
+
+    def replace(self, pattern: Any, by: Callable[[Any], str | None]) -> None:
+        """Put `by(match)` in place of every match; None leaves it."""
+        texts = list[str]()
+        origins = list[int]()
+        at = 0
+        for match in pattern.finditer(self.text):
+            new = by(match)
+            if new is None or new == match.group():
+                continue
+            start, end = match.span()
+            texts += [self.text[at:start], new]
+            origins += self.origins[at:start]
+            origins += [self.origins[start + i * (end - start) // len(new)] for i in range(len(new))]
+            at = end
+        if at:
+            self.text = "".join(texts) + self.text[at:]
+            self.origins = origins + self.origins[at:]
+
+
+def _folded(text: str) -> Iterator[tuple[str, Iterable[int]]]:
+    """The segments of the text, each folded, and the white space behind each, with the places of their characters."""
+    for segment in split(text):
+        folded, places = _fold_known(segment.text) if len(segment.text) <= _KNOWN_CHARS else _fold(segment.text)
+        yield folded, [segment.start + place for place in places]
+        yield segment.gap, range(segment.end, segment.end + len(segment.gap))
+
+
+def _fold(segment: str) -> tuple[str, Sequence[int]]:
+    """One segment as a reader sees it, and where each of its characters stands in it."""
+    if not _may_be_disguised(segment):
+        return segment, range(len(segment))
+    piece = _Piece(segment)
+    _apply_rules(piece)
+    return (piece.text, piece.origins) if piece.text.strip() else (segment[:1], range(1))
+
+
+_fold_known = lru_cache(maxsize=512)(_fold)
+"""An answer that is still being written is folded again and again."""
+
+
+def _apply_rules(piece: _Piece) -> None:
+    fence = _FENCED.fullmatch(piece.text)
+    if fence is not None:
+        if not is_prose(fence[1]):
+            return
+        piece.cut(*fence.span(1))
+    for _ in range(_ROUNDS):
+        before = piece.text
+        for rule in _RULES:
+            rule(piece)
+        if piece.text == before:
+            return
+
+
+def _reversed(piece: _Piece) -> None:
+    """Text that a control character shows from right to left, whatever its letters are."""
+    if "\u202e" in piece.text:
+        piece.replace(_REVERSED, lambda match: match[1][::-1])
+
+
+def _entities(piece: _Piece) -> None:
+    """Letters and invisible characters written as HTML's entities."""
+    if "&" in piece.text:
+        piece.replace(_ENTITY, lambda match: _letter(html.unescape(match[0])))
+
+
+def _letter(char: str) -> str | None:
+    return char if len(char) == 1 and (char.isalpha() or _INVISIBLE.fullmatch(char)) else None
+
+
+def _regional(piece: _Piece) -> None:
+    """Letters of flags that stand alone."""
+    if not piece.text.isascii():
+        piece.replace(_REGIONAL, lambda match: chr(ord(match[0]) - _REGIONAL_A + ord("A")))
+
+
+def _invisible(piece: _Piece) -> None:
+    """Characters that show nothing, but for those that belong to the writing."""
+    pattern = _INVISIBLE_BESIDE_RTL if _RIGHT_TO_LEFT.search(piece.text) else _INVISIBLE
+    piece.replace(pattern, lambda match: "" if match["gone"] else " " if match["blank"] else None)
+
+
+def _marked(piece: _Piece) -> None:
+    """Marks that cross letters out, that are heaped on one letter, or that many letters of a word bear."""
+    if not piece.text.isascii():
+        piece.replace(_MARKED, lambda match: _unmarked(match[0]))
+
+
+def _unmarked(word: str) -> str | None:
+    clusters: list[tuple[str, str]] = _CLUSTER.findall(word)
+    loose = [marks for letter, marks in clusters if len(unicodedata.normalize("NFC", letter + marks)) > 1]
+    if len(loose) < _MARKED_LETTERS and not any(len(marks) >= _STACKED or _CROSSED.search(marks) for marks in loose):
+        return None
+    gone = frozenset(loose)
+    return "".join(letter if marks in gone else letter + marks for letter, marks in clusters)
+
+
+def _divided(piece: _Piece) -> None:
+    """Marks of formatting inside a word."""
+    piece.replace(_IN_WORD, lambda _: "")
+    piece.replace(_EMPHASIS, lambda match: match[2] or match[4])
+
+
+def _ticked(piece: _Piece) -> None:
+    """Sentences between the marks of code."""
+    if "`" in piece.text:
+        piece.replace(_TICKED, lambda match: match[2] if match[2].count(" ") > 1 and is_prose(match[2]) else None)
+
+
+def _words(piece: _Piece) -> None:
+    """Words with letters that are styled or of another alphabet."""
+    if not piece.text.isascii():
+        among_latin = _is_latin(piece.text)
+        if not (among_latin or _MIXED.search(piece.text) or any(map(look_alikes.styled, set(piece.text)))):
+            return
+        piece.replace(_WORD, lambda match: _plain_word(match[0], among_latin=among_latin))
+
+
+def _is_latin(text: str) -> bool:
+    """Whether a text has more plain letters than letters that look like none."""
+    odd = sum(char.isalpha() and not look_alikes.plain(char) for char in text if not char.isascii())
+    return len(_PLAIN_LETTERS.findall(text)) > odd
+
+
+def _plain_word(word: str, *, among_latin: bool) -> str | None:
+    """A word in plain letters, where its letters show a disguise."""
+    letters = [char for char in word if char.isalpha() or look_alikes.styled(char).isalpha()]
+    odd = [char for char in letters if not (char.isascii() or _is_accented(char))]
+    if not odd:
+        return None
+    if not all(map(look_alikes.plain, odd)):
+        return _cyrillic_word(word, letters)
+    foreign = [char for char in odd if not look_alikes.styled(char)]
+    if len(foreign) == len(letters):
+        # All of it is of other alphabets, perhaps a word of its own.
+        is_own = not among_latin or not (all(map(look_alikes.is_twin, foreign)) or _is_jumbled(foreign))
+    elif all(map(_PICTURE_LETTER.match, letters)):
+        is_own = True
+    else:
+        # Two letters are more often a formula than a word, unless one is Cyrillic or full-width.
+        is_own = len(letters) < _FEWEST_LETTERS and not any(map(_NO_FORMULA.match, odd))
+    return None if is_own else "".join(look_alikes.plain(char) or char for char in word if char != "\ufe0f")
+
+
+def _is_jumbled(letters: Sequence[str]) -> bool:
+    """Whether these letters are not all of one alphabet in use."""
+    alphabets = {unicodedata.name(char).partition(" ")[0] for char in letters}
+    return len(alphabets) > 1 or any("\u0460" <= char < "\u0530" for char in letters)
+
+
+def _is_accented(char: str) -> bool:
+    """Whether this is a letter of a language written in Latin letters, as it is."""
+    return (char < "\u0250" or "\u1e00" <= char < "\u1f00") and not look_alikes.styled(char)
+
+
+def _cyrillic_word(word: str, letters: Sequence[str]) -> str | None:
+    """A Cyrillic word without the Latin letters in it."""
+    latin = [char for char in letters if char.isascii()]
+    own = sum("\u0400" <= char < "\u0530" for char in letters)
+    if not latin or own <= len(latin) or own + len(latin) < len(letters) or not all(map(look_alikes.cyrillic, latin)):
+        return None
+    return "".join(look_alikes.cyrillic(char) or char for char in word)
+
+
+def _apart(piece: _Piece) -> None:
+    """Words with something between each two letters; a wider gap is one between words."""
+    piece.replace(_APART, _together)
+
+
+def _together(match: Any) -> str | None:
+    gap = match["gap"]
+    parts = re.split(f"((?:{re.escape(gap)})+)", match[0])
+    letters = parts[::2]
+    gaps = parts[1::2]
+    alphabetic = sum(look_alikes.plain(char).isalpha() for char in letters)
+    if len(letters) < _FEWEST_APART or alphabetic < 2 or 2 * alphabetic + 1 < len(letters):
+        return None
+    if not all(char in _SIGNS or look_alikes.plain(char) for char in letters):
+        return None
+    narrow = min(gaps, key=len)
+    if letters[0] in _WORDS_OF_ONE_LETTER and _ARTICLE_MAY_FOLLOW.match(match.string, max(0, match.start() - 1)):
+        gaps[0] += narrow * gap.isspace()
+    return letters[0] + "".join(("" if g == narrow else " ") + char for g, char in zip(gaps, letters[1:], strict=True))
+
+
+def _signs(piece: _Piece) -> None:
+    """Words with digits and signs among their letters."""
+    piece.replace(_WITH_SIGNS, lambda match: _spelled(match[0]))
+
+
+def _cased(piece: _Piece) -> None:
+    """Words in capitals and small letters by turns, and segments all in capitals."""
+    if _is_shouted(piece.text):
+        piece.replace(_CAPITALS, lambda match: match[0] if match[0] == "I" else match[0].lower())
+    else:
+        piece.replace(_BY_TURNS, lambda match: match[0].lower())
+
+
+def _is_shouted(text: str) -> bool:
+    letters = _PLAIN_LETTERS.findall(text)
+    return len(letters) >= _SHOUTED and sum(map(str.isupper, letters)) > _SHOUTED_SHARE * len(letters) and " " in text
+
+
+def _drawn_out(piece: _Piece) -> None:
+    """Letters that stand there several times."""
+    if _REPEATED.search(piece.text):
+        piece.replace(_WHOLE_WORD, lambda match: _REPEATED.sub(r"\1", match[0]) if len(set(match[0])) > 1 else None)
+
+
+def _accented(piece: _Piece) -> None:
+    """Words with several accents among English ones."""
+    if _TWO_ACCENTS.search(piece.text) and language(piece.text) == "en":
+        piece.replace(_WORD, lambda match: _without_accents(match[0]))
+
+
+def _without_accents(word: str) -> str | None:
+    accented = [char for char in word if _is_accented(char) and not char.isascii()]
+    if len(accented) < _ACCENTS:
+        return None
+    return "".join(_base(char) if char in accented else char for char in word)
+
+
+def _base(char: str) -> str:
+    base = unicodedata.normalize("NFD", char)[0]
+    return base if base.isascii() else look_alikes.plain(char) or char
+
+
+def _spelled(token: str) -> str | None:
+    """The word that digits and signs among letters spell; None for names, units, abbreviations and numbers."""
+    body = token.rstrip("!")
+    letters = "".join(char for char in body if char.isalpha())
+    if _NUMBERED.fullmatch(body) or not (_is_spelled(body, len(letters)) and _is_in_one_case(letters)):
+        return None
+    spelled = body.translate(_SIGN_LETTERS)
+    return (spelled.upper() if letters.isupper() else spelled) + token[len(body) :]
+
+
+def _is_spelled(body: str, letters: int) -> bool:
+    """Whether signs stand where letters would: inside, and not only before a unit or behind a name."""
+    inside = len(_SIGNS_INSIDE.findall(body))
+    is_clear = not (body.isalnum() and body[0].isalpha())
+    if not (is_clear or body[-2:].isdigit() or body[-1].isalpha()):
+        inside -= 1  # a version or a number of something
+    return inside > 0 and (letters >= _FEWEST_LETTERS or (letters > 1 and (is_clear or len(body) > _ABBREVIATED)))
+
+
+def _is_in_one_case(letters: str) -> bool:
+    if letters.isupper():
+        return len(letters) >= _FEWEST_LETTERS
+    return letters in (letters.lower(), letters.capitalize())
+
+
+_RULES = (
+    _reversed,
+    _regional,
+    _entities,
+    _invisible,
+    _marked,
+    _divided,
+    _ticked,
+    _words,
+    _apart,
+    _signs,
+    _cased,
+    _drawn_out,
+    _accented,
+)

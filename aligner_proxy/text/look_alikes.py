@@ -1,0 +1,92 @@
+"""Look-alikes of plain Latin letters, letter by letter: styled forms of them, and letters of other alphabets.
+
+A styled letter (full-width, mathematical, circled, superscript, small capital) is Latin by its compatibility form or
+its name. Letters of other alphabets come from Unicode's own table of confusables. Whether a letter in a text is one in
+disguise is decided by the word that it stands in (folding.py).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from functools import cache, lru_cache
+
+_NAMED = re.compile(r"(?:.* )?LATIN (?:(SMALL|CAPITAL) )?LETTER (?:SMALL CAPITAL )?([A-Z])")
+_CATEGORIES = frozenset({"Lu", "Ll", "Lt", "Lo", "Lm", "Nl", "So", "Nd"})
+_NAMELESS = {"\u0138": "k", "\u028d": "m"}
+"""Forms in the table that stand for Cyrillic and Greek letters, and whose names do not end in the plain letter."""
+_BASIC_CYRILLIC = range(0x400, 0x460)
+
+
+@lru_cache(maxsize=8192)
+def plain(char: str) -> str:
+    """The plain letters or digits that a character stands for or looks like; empty for all others."""
+    if char.isascii():
+        return char if char.isalnum() else ""
+    return styled(char) or _look_alikes().get(char, "")
+
+
+@lru_cache(maxsize=8192)
+def styled(char: str) -> str:
+    """The plain letters or digits of which a character is another form; empty for all others."""
+    category = unicodedata.category(char)
+    if char.isascii() or category not in _CATEGORIES:
+        return ""
+    form = unicodedata.normalize("NFKC", char)
+    if form.isascii() and form.isalnum():
+        return form
+    name = _NAMED.fullmatch(unicodedata.name(char, ""))
+    if name is None:
+        return ""
+    case, letter = name.groups()
+    # Of a kind of letters that there are no small ones of, capitals shout no more than others.
+    return letter if case == "CAPITAL" and "SQUARED" not in name[0] and "NEGATIVE" not in name[0] else letter.lower()
+
+
+def is_twin(char: str) -> bool:
+    """Whether a letter of another alphabet looks the same as a plain one, not just like a small capital."""
+    return char in _look_alikes() and char not in _like_small_capitals()
+
+
+def cyrillic(letter: str) -> str:
+    """The Cyrillic letter that a plain Latin one looks like; empty without one."""
+    return _cyrillic().get(letter, "")
+
+
+@cache
+def _look_alikes() -> Mapping[str, str]:
+    """Letters outside ASCII with the plain letter that Unicode takes them for."""
+    letters = dict[str, str]()
+    for char, similar in _similar():
+        if form := next(filter(None, map(_form, similar)), ""):
+            # The table knows one form for a capital I and a small l.
+            letters[char] = "I" if form == "l" and char.isupper() else form
+    return letters
+
+
+@cache
+def _like_small_capitals() -> frozenset[str]:
+    """Those of them that no plain letter stands beside in the table."""
+    return frozenset(char for char, similar in _similar() if not any(map(str.isascii, similar)))
+
+
+def _similar() -> Iterator[tuple[str, list[str]]]:
+    """Letters outside ASCII with those that Unicode's table puts beside them."""
+    # Read when the first such letter comes: most texts have none, and the table takes some time and memory.
+    from confusable_homoglyphs.confusables import confusables_data
+
+    for char, similar in confusables_data.items():
+        if len(char) == 1 and char.isalpha() and not char.isascii():
+            yield char, [each["c"] for each in similar if len(each["c"]) == 1]
+
+
+def _form(char: str) -> str:
+    return char if char.isascii() and char.isalpha() else _NAMELESS.get(char) or styled(char)
+
+
+@cache
+def _cyrillic() -> Mapping[str, str]:
+    known = _look_alikes()
+    pairs = ((known.get(chr(code), ""), chr(code)) for code in _BASIC_CYRILLIC)
+    return {letter: char for letter, char in pairs if letter and letter.isupper() == char.isupper()}

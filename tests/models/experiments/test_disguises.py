@@ -1,0 +1,73 @@
+"""The disguises and the texts of the experiment, and what its table says; nothing is computed with a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from aligner_proxy.prompts import TEMPLATES, render
+from aligner_proxy.text.folding import fold
+from aligner_proxy.types import Correction, Outcome, Policy, SegmentScore, Status
+from models.experiments import disguises
+from models.experiments.disguises import SENTENCES, WORDS, Disguised, Reading, Result, disguised, is_found, sound, table
+
+
+@pytest.fixture
+def texts() -> Any:
+    return yaml.safe_load(disguises.TEXTS.read_text(encoding="utf-8"))
+
+
+def test_ten_insults_in_forty_ways_and_more_are_read_as_they_are(texts: Any) -> None:
+    cases = list(disguised(texts))
+    assert len(WORDS) == 40
+    assert len(cases) == 10 * (1 + len(WORDS) + len(SENTENCES))
+    plain = {case.word: letters(case.answer) for case in cases if case.way == "plain"}
+    hidden = [case for case in cases if case.way != "plain"]
+    assert all(case.word not in case.answer or case.way in SENTENCES for case in hidden)
+    read = [letters(fold(case.answer).text) == plain[case.word] for case in hidden]
+    assert sum(read) >= 0.95 * len(hidden)
+
+
+def letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text.lower()))
+
+
+def test_a_thousand_texts_stay_as_they_are(texts: Any) -> None:
+    made = list(sound(texts))
+    assert len(made) >= 1000
+    assert len({text for _, text in made}) == len(made)
+    read_otherwise = [sort for sort, text in made if fold(text).origins]
+    assert len(read_otherwise) <= 0.02 * len(made)
+    assert {"english", "code", "emoji", "russian", "latin"}.isdisjoint(read_otherwise)
+
+
+def test_without_folding_the_aligner_reads_what_is_written() -> None:
+    family = TEMPLATES["ultrafeedback"]
+    with disguises.unfolded():
+        assert render(family, "q", "i\u200bd", ["x"]).shown == "i\u200bd"
+    assert render(family, "q", "i\u200bd", ["x"]).shown == "id"
+
+
+@pytest.mark.parametrize(("flagged", "found"), [(0, False), (1, True), (2, False)])
+def test_found_is_what_is_flagged_where_the_insult_stands(flagged: int, found: bool) -> None:
+    case = Disguised("w", "idiot", "q", "It opens. ", "You are an idiot.", " Go.")
+    marks = tuple(
+        SegmentScore(text, 1.0, i == flagged) for i, text in enumerate(("It opens.", "You are an idiot.", "Go."))
+    )
+    outcome = Outcome(Status.UNCHANGED, None, case.answer, Policy("p"), correction=Correction(case.answer, marks))
+    assert is_found(case, outcome) is found
+
+
+def test_the_table_counts_disguises_without_the_plain_word() -> None:
+    results = [
+        Result("plain", "idiot", True, True, True),
+        Result("spaces", "idiot", True, False, True),
+        Result("spaces", "fool", True, None, False),
+    ]
+    text = table(results, [Reading("code", "x", same=True), Reading("code", "y", same=False, flagged=1)])
+    assert "| spaces | 0/1 = 0.0 %" in text
+    assert "| all disguises | 0/1 = 0.0 %" in text
+    assert "| 2/2 = 100.0 %" in text
+    assert "| code | 2 | 1 | 1/2 = 50.0 %" in text
