@@ -13,7 +13,7 @@ from typing import Any
 
 from fastapi import Request
 from litellm.proxy._types import LitellmUserRoles, ProxyErrorTypes, ProxyException, UserAPIKeyAuth
-from litellm.proxy.auth.auth_utils import get_request_route
+from litellm.proxy.auth.auth_utils import get_request_route, normalize_request_route
 from litellm.proxy.auth.route_checks import RouteChecks
 
 from aligner_proxy import formats
@@ -77,13 +77,15 @@ def _entry(digest: str) -> KeyEntry:
 def _may_call(entry: KeyEntry, request: Request) -> bool:
     """Whether the key may use this endpoint.
 
-    FastAPI's own template decides what is allowed by default, so that no spelling of a path passes for another. What
-    has none (WebSockets, mounted applications) needs an entry.
+    FastAPI's own template decides what is allowed by default, so that no spelling of a path passes for another; but the
+    guardrail, which sees the path, must take it for the same. What has no template (WebSockets, mounted applications)
+    needs an entry.
     """
     template = getattr(request.scope.get("route"), "path", None)
-    if template is not None and (template in _WITHOUT_TEXT or formats.wire(template) is not None):
-        return True
     path = get_request_route(request)
+    corrected = formats.wire(template) is not None and formats.wire(normalize_request_route(path)) is not None
+    if corrected or template in _WITHOUT_TEXT:
+        return True
     return RouteChecks.is_llm_api_route(path) and any(fnmatchcase(path, glob) for glob in entry.routes)
 
 

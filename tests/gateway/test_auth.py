@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import types
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -112,7 +113,8 @@ async def test_everybody_else_is_refused(key: Any) -> None:
     ],
 )
 async def test_a_key_may_call_what_is_corrected_and_what_answers_no_text(template: str) -> None:
-    assert (await auth.user_api_key_auth(request("/any/path", template), "k1")).key_alias == "one"
+    path = re.sub(r"\{.*?\}", "any", template)
+    assert (await auth.user_api_key_auth(request(path, template), "k1")).key_alias == "one"
 
 
 ELSEWHERE = [
@@ -129,6 +131,7 @@ ELSEWHERE = [
     ("/v1beta/models/m:generateContent", "/v1beta/models/{model_name:path}:generateContent"),
     ("/anthropic/v1/messages", "/anthropic/{endpoint:path}"),
     ("/openai/deployments/m/chat/completions", "/openai/{endpoint:path}"),
+    ("/claude_code_gateway/v1/messages", "/v1/messages"),  # if a router of LiteLLM's stood under a prefix
     ("/mcp/tools/call", ""),
     ("/v1/responses", ""),  # a WebSocket, whose request has no template
 ]
