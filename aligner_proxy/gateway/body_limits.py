@@ -6,6 +6,8 @@ body up to the bound of its sender, and answers 413 beyond it, so that the appli
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -20,6 +22,9 @@ from aligner_proxy.policy.keys_file import MIB
 _AUTH = "aligner_proxy.gateway.auth"
 _UNKNOWN_SENDER_BYTES = MIB
 """Bound for senders without a known key, who get a refusal in any case."""
+
+_LINGER_BYTES = 32 * MIB
+_LINGER_S = 5.0
 
 Bound = Callable[[Scope], int | None]
 """Most bytes of a request's body; None is no bound."""
@@ -37,7 +42,7 @@ class BodyLimitMiddleware:
         if most is None:
             await self.app(scope, receive, send)
         elif _declared_bytes(scope) > most:
-            await _refuse(send, most)
+            await _refuse(receive, send, most)
         else:
             await self._read(scope, receive, send, most)
 
@@ -51,11 +56,11 @@ class BodyLimitMiddleware:
             if message["type"] != "http.request":
                 return
             size += len(message.get("body", b""))
+            more = message.get("more_body", False)
             if size > most:
-                await _refuse(send, most)
+                await _refuse(receive, send, most, more=more)
                 return
             messages.append(message)
-            more = message.get("more_body", False)
 
         async def read() -> Message:
             return messages.popleft() if messages else await receive()
@@ -71,8 +76,8 @@ def _declared_bytes(scope: Scope) -> int:
     return 0
 
 
-async def _refuse(send: Send, most: int) -> None:
-    """Answer 413 and close the connection, on which the rest of the body is still to come."""
+async def _refuse(receive: Receive, send: Send, most: int, *, more: bool = True) -> None:
+    """Answer 413, and take a part of the rest without keeping it: a client that still sends would miss the answer."""
     error = {
         "message": f"the body of this request is larger than {most // MIB} MiB, the most that this key may send",
         "type": "invalid_request_error",
@@ -86,7 +91,15 @@ async def _refuse(send: Send, most: int) -> None:
         (b"connection", b"close"),
     ]
     await send({"type": "http.response.start", "status": 413, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    taken = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_S):
+            while more and taken < _LINGER_BYTES:
+                message = await receive()
+                taken += len(message.get("body", b""))
+                more = message["type"] == "http.request" and message.get("more_body", False)
+    await send({"type": "http.response.body", "body": b""})
 
 
 def bound_of_sender(scope: Scope) -> int | None:

@@ -34,7 +34,12 @@ def digest(key: str) -> str:
 def is_master(sha256: str) -> bool:
     """Whether this is LiteLLM's master key."""
     master = litellm_internals.server().master_key
-    return bool(master) and hmac.compare_digest(sha256, digest(str(master)))
+    return bool(master) and hmac.compare_digest(sha256, _digest_of_master(str(master)))
+
+
+@lru_cache(maxsize=1)
+def _digest_of_master(master: str) -> str:
+    return digest(master)
 
 
 def active_keys() -> Mapping[str, KeyEntry]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import types
 from pathlib import Path
@@ -37,15 +38,19 @@ class Application:
 
 
 class Connection:
-    """A client that sends chunks, and how many of them were taken."""
+    """A client that sends chunks, and how many of their bytes were taken, and when the answer began."""
 
-    def __init__(self, *chunks: int, leaves: bool = False) -> None:
+    def __init__(self, *chunks: int, leaves: bool = False, silent: bool = False) -> None:
         self.chunks = list(chunks)
-        self.leaves = leaves
+        self.leaves = leaves or silent
+        self.silent = silent
         self.sent: list[Any] = []
         self.received = 0
+        self.answered_at: int | None = None
 
     async def receive(self) -> Any:
+        if not self.chunks and self.silent:
+            await asyncio.Event().wait()
         if not self.chunks:
             return {"type": "http.disconnect"}
         body = b"x" * self.chunks.pop(0)
@@ -53,6 +58,8 @@ class Connection:
         return {"type": "http.request", "body": body, "more_body": bool(self.chunks) or self.leaves}
 
     async def send(self, message: Any) -> None:
+        if self.answered_at is None:
+            self.answered_at = self.received
         self.sent.append(message)
 
     @property
@@ -77,18 +84,33 @@ async def test_a_body_within_the_bound_arrives_whole() -> None:
     assert connection.status == 200
 
 
-async def test_a_declared_body_is_refused_unread() -> None:
+async def test_a_declared_body_is_refused_before_it_is_read() -> None:
     connection = Connection(11)
     assert (await served(connection, 10, ("content-length", "11"))).bodies == []
-    assert (connection.status, connection.received) == (413, 0)
+    assert (connection.status, connection.answered_at) == (413, 0)
     assert (b"connection", b"close") in connection.sent[0]["headers"]
+    assert [message.get("more_body", False) for message in connection.sent[1:]] == [True, False]
 
 
 @pytest.mark.parametrize("headers", [(), (("content-length", "3"),), (("content-length", "-5"),)])
 async def test_a_body_that_hides_its_length_is_read_up_to_the_bound(headers: Any) -> None:
     connection = Connection(*[4] * 1000)
     assert (await served(connection, 10, *headers)).bodies == []
-    assert (connection.status, connection.received) == (413, 12)
+    assert (connection.status, connection.answered_at) == (413, 12)
+
+
+async def test_what_is_taken_behind_a_refusal_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body_limits, "_LINGER_BYTES", 100)
+    connection = Connection(*[4] * 1000)
+    await served(connection, 10)
+    assert connection.received == 12 + 100
+
+
+async def test_a_client_that_sends_no_more_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body_limits, "_LINGER_S", 0.01)
+    connection = Connection(11, silent=True)
+    await served(connection, 10)
+    assert connection.sent[-1] == {"type": "http.response.body", "body": b""}
 
 
 async def test_a_client_that_leaves_meanwhile_is_not_served() -> None:
