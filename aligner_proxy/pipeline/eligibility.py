@@ -15,6 +15,8 @@ from aligner_proxy.text.json_answer import Literal, texts
 from aligner_proxy.text.refusals import is_refusal
 from aligner_proxy.types import Exchange, JsonStrings, Mode, Policy, SkipReason
 
+LONGEST_JSON = 200_000
+"""Characters that are read as JSON in the event loop: some ten milliseconds."""
 MOST_JSON_TEXTS = 32
 """Texts of one JSON answer that are corrected; each is a request to the engine."""
 
@@ -73,9 +75,11 @@ def is_structured(exchange: Exchange) -> bool:
 
 
 def is_json(answer: str) -> bool:
-    """Whether a whole answer is a JSON object or array; one that is nested too deep to be read counts as such."""
+    """Whether a whole answer is a JSON object or array; one that is too deep or too long to be read counts as such."""
     if not answer.lstrip().startswith(("{", "[")):
         return False
+    if len(answer) > LONGEST_JSON:
+        return True
     try:
         json.loads(answer, parse_int=str, parse_float=str)
     except RecursionError:
