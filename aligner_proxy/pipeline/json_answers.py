@@ -6,6 +6,7 @@ the original and meet the request's schema; else the original stands. Tool argum
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from aligner_proxy.gate.judge import Verdict
@@ -34,7 +35,8 @@ class JsonAnswer:
         return Corrected(
             correction=_combined(answer, parts),
             cache_hit=all_cached(part.cache_hit for part in parts.values()),
-            verdict=self._verdict(answer, parts),
+            # In a thread: a request's schema may take a tenth of a second.
+            verdict=await asyncio.to_thread(self._verdict, answer, parts),
         )
 
     async def judge(self, text: str, correction: Correction, policy: Policy) -> Verdict:

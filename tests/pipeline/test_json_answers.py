@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.pipeline import eligibility
+from aligner_proxy.pipeline import eligibility, json_answers
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import (
@@ -116,6 +117,19 @@ async def test_the_schema_of_the_request_must_be_met(schema: dict[str, Any], fit
     else:
         assert (outcome.status, outcome.reason, outcome.text) == (Status.UNCHANGED, "gate_json_schema", ANSWER)
         assert outcome.dropped == ("json_schema", "json_schema")
+
+
+async def test_a_schema_is_checked_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+
+    def noted(*_: object) -> bool:
+        threads.append(threading.get_ident())
+        return True
+
+    monkeypatch.setattr(json_answers, "meets", noted)
+    await align(replace(ASKED, json_schema="{}"))
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 async def test_each_text_passes_the_gate_alone() -> None:
