@@ -180,6 +180,23 @@ async def test_a_tenant_beyond_its_share_is_shed_and_others_are_not() -> None:
     assert elsewhere.over_share
 
 
+async def test_what_is_given_up_between_two_items_does_not_pass_as_decided() -> None:
+    slow = engine()
+    slow.lag_s = 3600.0
+    strict = FailurePolicy(overload=OnError.BLOCK)
+    made, _ = stream(FORMATS[0], policy(stream=StreamMode.SENTENCE, on_error=strict), asked=slow)
+    await made.take(chunk("It is so.", 0))
+    await made.take(chunk("You fool.", 1))
+    texts: Any = made._texts
+    texts[0].close(Status.SKIPPED, "refusal")
+    ready = made.ready()
+    next(ready)
+    texts[1].close(Status.FAILED, "shed")
+    with pytest.raises(Blocked, match="shed"):
+        next(ready)
+    await made.settle(finished=False)
+
+
 async def test_a_stream_within_its_share_waits_for_room() -> None:
     budget = StreamBudget(max_mb=1, stream_mb=1)
     large = budget.open("large")
