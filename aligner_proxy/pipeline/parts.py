@@ -296,7 +296,7 @@ def _status(parts: list[Outcome]) -> tuple[Status, str | None]:
     for status in (Status.FAILED, Status.CORRECTED, Status.UNCHANGED, Status.SKIPPED):
         of_status = [part for part in parts if part.status is status]
         if of_status and status is not Status.FAILED:
-            reasons = (part.reason for part in parts if part.reason)
+            reasons = (part.reason for part in parts if part.reason not in (None, SkipReason.EMPTY.value))
             return status, next(reasons, None)
         if of_status:
             return status, of_status[0].reason

@@ -200,15 +200,27 @@ async def test_what_is_given_up_between_two_items_does_not_pass_as_decided() -> 
 async def test_a_stream_within_its_share_waits_for_room() -> None:
     budget = StreamBudget(max_mb=1, stream_mb=1)
     large = budget.open("large")
-    large.hold(budget.most + 1)
-    made, ledger = stream(FORMATS[0], policy(tenant="small"), budget)
+    large.hold(budget.most)
+    elsewhere = budget.open("fair")
+    elsewhere.hold(int(budget.most * 0.4))
+    made, ledger = stream(FORMATS[0], policy(tenant="fair"), budget)
     playing = asyncio.create_task(played(made, [chunk(SENTENCE), chunk("Go."), chunk(why="stop")]))
     for _ in range(500):
         await asyncio.sleep(0)
+    assert not playing.done()
     large.close()
     async with asyncio.timeout(20):
         got = await playing
     assert "fool" not in FORMATS[0].read(got[:-1])
+    assert ledger.status is Status.CORRECTED
+
+
+async def test_a_small_tenant_is_not_held_up_by_a_large_one() -> None:
+    budget = StreamBudget(max_mb=1, stream_mb=1)
+    budget.open("large").hold(2 * budget.most)
+    made, ledger = stream(FORMATS[0], policy(tenant="small"), budget)
+    async with asyncio.timeout(20):
+        await played(made, [chunk(SENTENCE), chunk("Go."), chunk(why="stop")])
     assert ledger.status is Status.CORRECTED
 
 
