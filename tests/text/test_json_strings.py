@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aligner_proxy.pipeline.eligibility import is_json
-from aligner_proxy.text.json_answer import FEWEST_CHARS, put_back, same_shape, texts
+from aligner_proxy.pipeline.eligibility import LONGEST_JSON, is_json
+from aligner_proxy.text.json_answer import FEWEST_CHARS, begins_json, put_back, same_shape, texts
 
 LONG = "It is quite late now, and nobody is here any more."
 ANSWER = (
@@ -94,3 +94,21 @@ def _with(value: object, new: str) -> object:
     if isinstance(value, list):
         return [_with(inner, new) for inner in value]
     return new if value == LONG else value
+
+
+@given(st.recursive(st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(), st.lists), st.data())
+def test_the_beginning_of_json_is_known_as_such(value: object, data: st.DataObject) -> None:
+    whole = json.dumps([value])
+    length = data.draw(st.integers(1, len(whole)))
+    assert begins_json(whole[:length])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "It is.", "[Note] It is so, and goes on for longer than a number.", '"a"']
+)
+def test_what_only_begins_like_json(text: str) -> None:
+    assert not begins_json(text)
+
+
+def test_json_that_takes_long_to_read_is_not_read() -> None:
+    assert is_json("[" + " " * LONGEST_JSON)
