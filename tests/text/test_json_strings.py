@@ -103,9 +103,7 @@ def test_the_beginning_of_json_is_known_as_such(value: object, data: st.DataObje
     assert begins_json(whole[:length])
 
 
-@pytest.mark.parametrize(
-    "text", ["", "It is.", "[Note] It is so, and goes on for longer than a number.", '"a"']
-)
+@pytest.mark.parametrize("text", ["", "It is.", "[Note] It is so, and goes on for longer than a number.", '"a"'])
 def test_what_only_begins_like_json(text: str) -> None:
     assert not begins_json(text)
 
