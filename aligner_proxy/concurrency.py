@@ -6,12 +6,15 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.types import Receive
 
 from aligner_proxy.errors import ClientGone, DeadlineExceeded
 
+AT_ONCE_CHARS = 500
+"""Texts up to this length are read in the event loop."""
+_T = TypeVar("_T")
 _ending: set[asyncio.Task[None]] = set()
 """The loop itself holds tasks only weakly."""
 
@@ -25,6 +28,11 @@ async def to_the_end(work: Coroutine[Any, Any, None]) -> None:
     _ending.add(task)
     task.add_done_callback(_ending.discard)
     await asyncio.shield(task)
+
+
+async def beside(chars: int, work: Callable[[], _T]) -> _T:
+    """The result of `work`: in a thread where it reads so many characters that the loop would stall, else at once."""
+    return work() if chars <= AT_ONCE_CHARS else await asyncio.to_thread(work)
 
 
 class TimeSlice:

@@ -47,6 +47,8 @@ class Measured:
     long_stalls: float
     """Of more than half a second, as the gateway's watchdog counted them."""
     memory_mb: float
+    places: list[str]
+    """Lines of the watchdog, longest stalls first."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             place = Path(folder) / name
             declared = Deployment().model("up", _OPEN_AI).route("up", stream=given.stream)
             found[name] = asdict(_measured(declared, place, upstream, engine, guarded, given.streams, given.chars))
-            print(name, json.dumps({key: round(value, 4) for key, value in found[name].items()}), flush=True)
+            print(name, json.dumps(found[name], indent=1), flush=True)
     ratio = found["gateway"]["p99"] / found["litellm"]["p99"]
     print(json.dumps(found | {"liveness_p99_ratio": round(ratio, 3), "streams": given.streams, "chars": given.chars}))
     return 0
@@ -120,7 +122,16 @@ def _measured(
         stalls=counted[0],
         long_stalls=counted[1],
         memory_mb=memory,
+        places=_places(started.log),
     )
+
+
+def _places(log: Path) -> list[str]:
+    """Where the loop stood in the longest stalls that the gateway wrote down."""
+    told = [json.loads(line) for line in log.read_text().splitlines() if "aligner_loop_stall" in line]
+    lines = [json.loads(one["message"].split(": ", 1)[1]) for one in told]
+    lines.sort(key=lambda line: -line["ms"])
+    return [f"{line['ms']} ms {' '.join(line['place'])}" for line in lines[:10]]
 
 
 def _probed(client: httpx.Client, load: subprocess.Popen[bytes]) -> list[float]:

@@ -20,6 +20,8 @@ _STANDS = (SkipReason.INCONSISTENT, SkipReason.TOO_LONG)
 """Reasons that stand where the policy says judge: an edit would have no place, or the text has no bound."""
 _BESIDE_TEXT = (SkipReason.NON_TEXT, SkipReason.BACKGROUND, SkipReason.INCONSISTENT)
 """Reasons for which something may be delivered although the answer has no text."""
+LONGEST_JSON = 200_000
+"""Characters that are read as JSON in the event loop: some ten milliseconds."""
 MOST_JSON_TEXTS = 32
 """Texts of one JSON answer that are corrected; each is a request to the engine."""
 
@@ -116,14 +118,16 @@ def is_structured(exchange: Exchange) -> bool:
     return exchange.structured or (exchange.answer is not None and is_json(exchange.answer))
 
 
-def is_json(answer: str) -> bool:
-    """Whether a whole answer is a JSON object or array; one that is nested too deep to be read counts as such."""
+def is_json(answer: str, *, unread: bool = True) -> bool:
+    """Whether a whole answer is a JSON object or array; `unread` is said of one that is too deep or long to be read."""
     if not answer.lstrip().startswith(("{", "[")):
         return False
+    if len(answer) > LONGEST_JSON:
+        return unread
     try:
         json.loads(answer, parse_int=str, parse_float=str)
     except RecursionError:
-        return True
+        return unread
     except ValueError:
         return False
     return True

@@ -7,6 +7,7 @@ and meet the request's schema; else the original stands, for a reason of the gat
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -45,7 +46,8 @@ class JsonAnswer:
         return Corrected(
             correction=_combined(answer, parts),
             cache_hit=all_cached(part.cache_hit for part in parts.values()),
-            verdict=self._verdict(answer, parts),
+            # In a thread: a request's schema may take a tenth of a second.
+            verdict=await asyncio.to_thread(self._verdict, answer, parts),
         )
 
     async def judge(self, text: str, correction: Correction, policy: Policy) -> Verdict:
@@ -87,7 +89,8 @@ class JudgedForm(JsonAnswer):
 
     async def correct(self, answer: str, policy: Policy) -> Corrected:
         """The correction of the answer; raises `AnswerTooLong` if too many strings are to be corrected."""
-        if not is_json(answer):
+        # What is too deep or too long to be read may hold anything between its brackets.
+        if not is_json(answer, unread=False):
             return self._in_form(await self._inner.correct(answer, policy), answer)
         literals = strings(answer)
         if not literals:

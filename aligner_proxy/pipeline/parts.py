@@ -125,16 +125,20 @@ class PartedCorrection:
     async def feed(self, piece: str) -> None:
         """More of the answer; waits while the part before the present one is not decided."""
         self.length += len(piece)
+        for at in range(0, len(piece), _AT_ONCE):
+            await self._feed(piece[at : at + _AT_ONCE])
+            await self._time.pause()
+
+    async def _feed(self, piece: str) -> None:
         while piece:
             if self._rest is not None:
                 self._rest.append(piece)
                 return
             room = self._soft - self._present.length
             if room > 0 or self._ended:
-                fed = min(_AT_ONCE, len(piece) if self._ended else room)
+                fed = len(piece) if self._ended else room
                 await self._present.feed(piece[:fed])
                 piece = piece[fed:]
-                await self._time.pause()
             else:
                 piece = await self._feed_edge(piece)
 
@@ -292,7 +296,7 @@ def _status(parts: list[Outcome]) -> tuple[Status, str | None]:
     for status in (Status.FAILED, Status.CORRECTED, Status.UNCHANGED, Status.SKIPPED):
         of_status = [part for part in parts if part.status is status]
         if of_status and status is not Status.FAILED:
-            reasons = (part.reason for part in parts if part.reason)
+            reasons = (part.reason for part in parts if part.reason not in (None, SkipReason.EMPTY.value))
             return status, next(reasons, None)
         if of_status:
             return status, of_status[0].reason

@@ -107,7 +107,7 @@ class Pipeline:
                 deadline = time.monotonic() + seconds
                 steps = self._steps(exchange, budget.asked, deadline, session, structured=structured)
                 corrected = await steps.correct(exchange.answer or "", budget.asked)
-            return self._outcome(exchange, policy, corrected, structured=structured), None
+            return await self._outcome(exchange, policy, corrected, structured=structured), None
         except Exception as error:  # noqa: BLE001 - the package's one boundary: a correction must not cost the answer
             return failed(error, exchange, policy), error
 
@@ -123,12 +123,12 @@ class Pipeline:
         every_string = policy.on_skip.structured_output is OnSkip.JUDGE
         return JudgedForm(wrapped, exchange, inside) if every_string else JsonAnswer(wrapped, exchange)
 
-    def _outcome(self, exchange: Exchange, policy: Policy, corrected: Corrected, *, structured: bool) -> Outcome:
+    async def _outcome(self, exchange: Exchange, policy: Policy, corrected: Corrected, *, structured: bool) -> Outcome:
         """The outcome of a correction, with what extensions report of it."""
         answer = exchange.answer or ""
         outcome = judged(exchange, answer, policy, corrected.correction, corrected.cache_hit, corrected.verdict)
         # What is counted in prose means nothing in JSON.
-        reports = () if structured else self.extensions.report(policy, answer, corrected.verdict.text)
+        reports = () if structured else await self.extensions.reported(policy, answer, corrected.verdict.text)
         return replace(outcome, reports=reports) if reports else outcome
 
     async def read(self, exchange: Exchange, policy: Policy) -> Session | None:

@@ -11,9 +11,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
+from aligner_proxy.concurrency import beside
 from aligner_proxy.errors import BadRequest, CorrectionError, DeadlineExceeded, ForbiddenError, PluginFault
 from aligner_proxy.gate.judge import Verdict
 from aligner_proxy.plugins.api import Corrected, Extension, Inner, RequestField, TextEncoder
@@ -26,8 +27,6 @@ _T = TypeVar("_T")
 
 SELECT_S = 2.0
 """Time limit for choosing objectives, which mostly happens while the upstream writes."""
-AT_ONCE_CHARS = 500
-"""Texts of a request up to this length are read for settings in the event loop."""
 SELECTION_REASON = "selection_reason"
 """Extension value of a policy whose objectives were chosen: None, or the reason why that failed."""
 
@@ -70,9 +69,7 @@ class Extensions:
     async def resolved(self, policy: Policy, request: RequestFacts) -> Policy:
         """The same, in a thread where the request brings texts that take long to read."""
         chars = len(request.system) + sum(len(str(value)) for value in request.fields.values())
-        if chars <= AT_ONCE_CHARS or not self._overriding["resolve"]:
-            return self.resolve(policy, request)
-        return await asyncio.to_thread(self.resolve, policy, request)
+        return await beside(chars if self._overriding["resolve"] else 0, partial(self.resolve, policy, request))
 
     def selects(self, policy: Policy) -> bool:
         """Whether the objectives of this policy have yet to be chosen."""
@@ -128,6 +125,11 @@ class Extensions:
             for member in self._overriding["report"]
         )
         return tuple((name, report) for name, report in reports if isinstance(report, Mapping))
+
+    async def reported(self, policy: Policy, answer: str, delivered: str) -> tuple[tuple[str, Mapping[str, Any]], ...]:
+        """The same, in a thread where the answer is long."""
+        chars = len(answer) + len(delivered) if self._overriding["report"] else 0
+        return await beside(chars, partial(self.report, policy, answer, delivered))
 
     def headers(self, policy: Policy, outcomes: Sequence[Outcome]) -> dict[str, str]:
         """Headers of a response, named without `x-aligner-`."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.pipeline import eligibility
+from aligner_proxy.pipeline import eligibility, json_answers
 from aligner_proxy.pipeline.outcomes import class_of
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.text.structure import split
@@ -122,6 +123,19 @@ async def test_the_schema_of_the_request_must_be_met(schema: dict[str, Any], fit
         assert outcome.dropped == ("json_schema", "json_schema")
 
 
+async def test_a_schema_is_checked_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+
+    def noted(*_: object) -> bool:
+        threads.append(threading.get_ident())
+        return True
+
+    monkeypatch.setattr(json_answers, "meets", noted)
+    await align(replace(ASKED, json_schema="{}"))
+    assert threads
+    assert threading.get_ident() not in threads
+
+
 async def test_each_text_passes_the_gate_alone() -> None:
     def careless(request: AlignRequest) -> Correction:
         made = polite(request)
@@ -218,10 +232,12 @@ async def test_an_edit_that_breaks_the_form_is_a_failure_of_the_gate(exchange: E
     assert class_of(outcome.reason) is FailureClass.GATE
 
 
-async def test_a_form_that_nobody_asked_for_is_a_text() -> None:
-    torn = '{"a": "' + RUDE
-    outcome, _ = await align(replace(ASKED, answer=torn, structured=False), JUDGED)
-    assert (outcome.status, outcome.text) == (Status.CORRECTED, torn.replace(" You oaf!", ""))
+@pytest.mark.parametrize("before", ['{"a": "', "[" * 5_000, "[" + " " * eligibility.LONGEST_JSON])
+async def test_a_form_that_nobody_asked_for_is_a_text(before: str) -> None:
+    policy = replace(JUDGED, max_answer_chars=1_000_000)
+    answer = f"{before}{RUDE}"
+    outcome, _ = await align(replace(ASKED, answer=answer, structured=False), policy)
+    assert (outcome.status, outcome.text) == (Status.CORRECTED, answer.replace(" You oaf!", ""))
 
 
 async def test_too_many_strings_to_correct_are_not_judged() -> None:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aligner_proxy.pipeline.eligibility import is_json
-from aligner_proxy.text.json_answer import FEWEST_CHARS, put_back, same_shape, texts
+from aligner_proxy.pipeline.eligibility import LONGEST_JSON, is_json
+from aligner_proxy.text.json_answer import FEWEST_CHARS, begins_json, put_back, same_shape, texts
 
 LONG = "It is quite late now, and nobody is here any more."
 ANSWER = (
@@ -99,3 +99,19 @@ def _with(value: object, new: str) -> object:
 def test_blanks_that_are_no_white_space_do_not_make_a_text_a_word() -> None:
     text = "You are an idiot and nobody likes you at all.".replace(" ", "\u3164")
     assert [literal.text for literal in texts(json.dumps({"a": text}))] == [text]
+
+
+@given(st.recursive(st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(), st.lists), st.data())
+def test_the_beginning_of_json_is_known_as_such(value: object, data: st.DataObject) -> None:
+    whole = json.dumps([value])
+    length = data.draw(st.integers(1, len(whole)))
+    assert begins_json(whole[:length])
+
+
+@pytest.mark.parametrize("text", ["", "It is.", "[Note] It is so, and goes on for longer than a number.", '"a"'])
+def test_what_only_begins_like_json(text: str) -> None:
+    assert not begins_json(text)
+
+
+def test_json_that_takes_long_to_read_is_not_read() -> None:
+    assert is_json("[" + " " * LONGEST_JSON)

@@ -1,8 +1,8 @@
 """Budget of bytes that streams hold back: for each stream, and for all of a worker together.
 
 A stream that holds too much is not read on until some of it went out. Where all together hold too much, a tenant that
-holds more than an equal share is refused first. Sizes are estimates: what LiteLLM and we keep of a chunk is not its
-text but the objects around it.
+holds more than an equal share is refused first, and one that holds less than half of it is not held up at all. Sizes
+are estimates: what LiteLLM and we keep of a chunk is not its text but the objects around it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ _EVENT_BYTES = 800
 """Our own objects around one event."""
 _CHUNK_BYTES = 3_300
 """One of LiteLLM's chunks, its text aside."""
+_KEPT_BYTES = 6
+"""Of each character, until its stream is over: for the log, the audit and the events that repeat the text."""
+_SMALL = 0.5
+"""The part of an equal share below which a tenant is not held up."""
 _MIB = 1 << 20
 
 
@@ -60,9 +64,9 @@ class StreamBudget:
             for freed in self._waiting:
                 freed.set()
 
-    def is_over_share(self, tenant: str) -> bool:
-        """Whether a tenant holds more than an equal share of all that may be held."""
-        return self._by_tenant[tenant] > self.most / max(1, len(self._by_tenant))
+    def shares(self, tenant: str) -> float:
+        """How many equal shares of all that may be held a tenant has."""
+        return self._by_tenant[tenant] * max(1, len(self._by_tenant)) / self.most
 
     async def freed(self, within_s: float) -> bool:
         """Wait until some stream holds less; False when none did for so long."""
@@ -85,25 +89,36 @@ class StreamAccount:
         self._budget = budget
         self._tenant = tenant
         self.held = 0
+        self._kept = 0
 
     def hold(self, size: int) -> None:
-        """More is held."""
+        """More is in line."""
         self.held += size
         self._budget.add(self._tenant, size)
+
+    def keep(self, chars: int) -> None:
+        """More text has come, of which something is kept until the stream is over."""
+        self._kept += chars * _KEPT_BYTES
+        self._budget.add(self._tenant, chars * _KEPT_BYTES)
 
     def free(self, size: int) -> None:
         """Something went out."""
         self.hold(-size)
 
     @property
+    def too_long(self) -> bool:
+        """Whether this stream holds too much."""
+        return self.held > self._budget.most_each
+
+    @property
     def full(self) -> bool:
         """Whether there is no room for more, in this stream or in all of them."""
-        return self.held > self._budget.most_each or self._budget.full
+        return self.too_long or (self._budget.full and self._budget.shares(self._tenant) > _SMALL)
 
     @property
     def over_share(self) -> bool:
         """Whether all streams together hold too much, and those of this tenant more than their share."""
-        return self._budget.full and self._budget.is_over_share(self._tenant)
+        return self._budget.full and self._budget.shares(self._tenant) > 1
 
     async def freed(self, within_s: float) -> bool:
         """Wait for some room; False when there was none for so long, and other streams are the reason."""
@@ -113,4 +128,6 @@ class StreamAccount:
     def close(self) -> None:
         """The stream is over."""
         self.hold(-self.held)
+        self._budget.add(self._tenant, -self._kept)
+        self._kept = 0
         STREAM_BYTES.set(self._budget.held)

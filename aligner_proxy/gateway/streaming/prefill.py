@@ -39,6 +39,8 @@ class PrefilledText:
         """More of the original. Session ahead may cost no stream, so this raises nothing."""
         first = self.length == 0
         self.length += len(piece)
+        if self.length > self._policy.max_answer_chars:
+            return  # it will not be corrected as a whole, so nobody will ask for what was read
         try:
             if first:
                 self._session = await self._pipeline.read(self._exchange(), self._policy)

@@ -33,6 +33,8 @@ KEEPALIVE = b": keep-alive\n\n"
 # How an upstream stream breaks: in any way. LiteLLM maps what providers do to errors of its own, but what it stumbles
 # over itself (ValueError, KeyError) ends a stream as well. All of them are raised again behind what had come.
 UPSTREAM_ERRORS = (Exception,)
+RELIEVED_S = 1.0
+"""Shortest time between two parts that end because all streams together hold too much: parts stay worth a look."""
 PATIENCE_S = 5.0
 """How long a stream waits for room that other streams take up."""
 PACKED_FROM = 256
@@ -109,6 +111,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
         self._account = account or StreamBudget().open("-")
         self._packer = Packer()
         self._time = TimeSlice()
+        self._relieved_at = 0.0
         self.is_shed = False
         """There was no room for what it holds; the rest goes out as it is, or not at all."""
         self.changed = asyncio.Event()
@@ -206,7 +209,9 @@ class StreamQueue(abc.ABC, Generic[Text]):
         Where other streams take up the room and the wait is too long, or this tenant has more than its share, the
         stream is shed.
         """
-        await self.relieve()
+        if self._account.too_long or time.monotonic() - self._relieved_at > RELIEVED_S:
+            self._relieved_at = time.monotonic()
+            await self.relieve()
         while self._account.full and self.waits:
             crowded_out = not self.is_shed and self._account.over_share
             if crowded_out or not (await self._account.freed(PATIENCE_S) or self.is_shed):
@@ -221,6 +226,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
             start = text.length
             await text.feed(piece)
             places.append((text, start, start + len(piece)))
+            self._account.keep(len(piece))
         if places:
             self.timeline.came()
         wholes = {index: self._text(index) for index in event.wholes} or _NO_WHOLES

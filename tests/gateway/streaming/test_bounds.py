@@ -180,18 +180,47 @@ async def test_a_tenant_beyond_its_share_is_shed_and_others_are_not() -> None:
     assert elsewhere.over_share
 
 
+async def test_what_is_given_up_between_two_items_does_not_pass_as_decided() -> None:
+    slow = engine()
+    slow.lag_s = 3600.0
+    strict = FailurePolicy(overload=OnError.BLOCK)
+    made, _ = stream(FORMATS[0], policy(stream=StreamMode.SENTENCE, on_error=strict), asked=slow)
+    await made.take(chunk("It is so.", 0))
+    await made.take(chunk("You fool.", 1))
+    texts: Any = made._texts
+    texts[0].close(Status.SKIPPED, "refusal")
+    ready = made.ready()
+    next(ready)
+    texts[1].close(Status.FAILED, "shed")
+    with pytest.raises(Blocked, match="shed"):
+        next(ready)
+    await made.settle(finished=False)
+
+
 async def test_a_stream_within_its_share_waits_for_room() -> None:
     budget = StreamBudget(max_mb=1, stream_mb=1)
     large = budget.open("large")
-    large.hold(budget.most + 1)
-    made, ledger = stream(FORMATS[0], policy(tenant="small"), budget)
+    large.hold(budget.most)
+    elsewhere = budget.open("fair")
+    elsewhere.hold(int(budget.most * 0.4))
+    made, ledger = stream(FORMATS[0], policy(tenant="fair"), budget)
     playing = asyncio.create_task(played(made, [chunk(SENTENCE), chunk("Go."), chunk(why="stop")]))
     for _ in range(500):
         await asyncio.sleep(0)
+    assert not playing.done()
     large.close()
     async with asyncio.timeout(20):
         got = await playing
     assert "fool" not in FORMATS[0].read(got[:-1])
+    assert ledger.status is Status.CORRECTED
+
+
+async def test_a_small_tenant_is_not_held_up_by_a_large_one() -> None:
+    budget = StreamBudget(max_mb=1, stream_mb=1)
+    budget.open("large").hold(2 * budget.most)
+    made, ledger = stream(FORMATS[0], policy(tenant="small"), budget)
+    async with asyncio.timeout(20):
+        await played(made, [chunk(SENTENCE), chunk("Go."), chunk(why="stop")])
     assert ledger.status is Status.CORRECTED
 
 

@@ -20,6 +20,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins.extensions import Extensions
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.types import Policy
+from aligner_proxy_systems.metaalign import checks
 from aligner_proxy_systems.metaalign.extension import Preferences
 from aligner_proxy_systems.metaalign.objectives import tiers
 from tests.gateway.test_guardrail import POLICIES, answer, build, data, flow, opened, user
@@ -94,6 +95,25 @@ async def test_a_long_system_prompt_is_read_beside_the_event_loop(
     request["messages"] = [{"role": "system", "content": words}, {"role": "user", "content": "When?"}]
     await guard.async_pre_call_hook(user(**ACME), None, request, "acompletion")
     assert (threads == [threading.get_ident()]) is not leaves
+
+
+@pytest.mark.parametrize(("times", "leaves"), [(1, False), (100, True)])
+async def test_a_long_answer_is_checked_beside_the_event_loop(
+    guard: AlignerGuardrail, monkeypatch: pytest.MonkeyPatch, times: int, leaves: bool
+) -> None:
+    threads: set[int] = set()
+    check = checks.language
+
+    def noted(text: str) -> str | None:
+        threads.add(threading.get_ident())
+        return check(text)
+
+    monkeypatch.setattr(checks, "language", noted)
+    request = data(aligner={"preference": "Answer in English."})
+    await opened(guard, request, user(**ACME))
+    await guard.async_post_call_success_hook(request, user(**ACME), answer("It is so. " * times))
+    assert (threading.get_ident() not in threads) is leaves
+    assert threads
 
 
 @pytest.mark.parametrize("wish", [SAID, {"persona": "I am ten."}])
