@@ -33,7 +33,10 @@ _OTHER_LETTERS = str.maketrans("ido", "іԁо")
 
 
 def letters(text: str) -> str:
-    """The Latin letters that somebody reads in a text."""
+    """The Latin letters that somebody reads in a text, or in the JSON that it is."""
+    if "\\u" in text:
+        escaped = re.sub(r"\\u([0-9a-fA-F]{4})", lambda match: chr(int(match[1], 16)), text)
+        text = escaped.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     text = unicodedata.normalize("NFD", unicodedata.normalize("NFKC", text).casefold().translate(_LOOKALIKES))
     return re.sub(r"[^a-z]", "", text)
 
@@ -229,6 +232,7 @@ class Case:
     endpoint: str
     policy: str
     tricks: tuple[str, ...]
+    """The form of the insult, the shape of the answer, and what else is tried."""
     draft: Draft
     request: dict[str, Any]
     response: Any = None
@@ -256,7 +260,7 @@ def case(seed: int, policies: tuple[str, ...]) -> Case:
         TRICKS[name](draft)
     policy = rng.choice(policies)
     request = _request(draft, policy)
-    made = Case(seed, endpoint, policy, (f"{form}, {shape}", *names), draft, request)
+    made = Case(seed, endpoint, policy, (form, shape, *names), draft, request)
     if stream:
         made.items = list(_STREAMS[endpoint](draft))
     else:
