@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from aligner_proxy.pipeline import eligibility
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.prompts import TEMPLATES, query, render
 from aligner_proxy.text.structure import split
@@ -91,6 +92,30 @@ QUESTIONS = rows(
 @pytest.mark.parametrize("attack", QUESTIONS)
 def test_a_question_has_the_length_that_a_reader_sees(attack: Attack) -> None:
     assert query(FAMILY, (Turn("user", attack.payload),)) == "When does it open?"
+
+
+REFUSALS = rows(
+    (
+        "disguise-refusal",
+        "upstream",
+        "an insult in disguise behind a refusal, which would not be looked at",
+        "it is looked at",
+        "I can't help with that, you i\u200bd\u200biot.",
+    ),
+    (
+        "disguise-refusal-alphabets",
+        "upstream",
+        "the same in letters of another alphabet",
+        "it is looked at",
+        "I can't help with that \u0456d\u0456\u043et.",
+    ),
+)
+
+
+@pytest.mark.parametrize("attack", REFUSALS)
+def test_a_refusal_hides_nothing(attack: Attack) -> None:
+    asked = Exchange("call-1", 0, (Turn("user", "When does it open?"),), attack.payload)
+    assert eligibility.check(asked, Policy("p", (KIND,))) is None
 
 
 MARKS = rows(
