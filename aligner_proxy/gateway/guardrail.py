@@ -26,7 +26,15 @@ from aligner_proxy.concurrency import cancelled_when
 from aligner_proxy.errors import AlignerProxyError, ClientGone, NotPutIn
 from aligner_proxy.formats import Wire, sse
 from aligner_proxy.formats.base import buckets
-from aligner_proxy.gateway import gc_workaround, litellm_internals, metrics, model_groups, reload, request_policy
+from aligner_proxy.gateway import (
+    gc_workaround,
+    litellm_internals,
+    metrics,
+    model_groups,
+    reload,
+    request_policy,
+    router_fields,
+)
 from aligner_proxy.gateway.build import build_pipeline
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.disconnect import client_left
@@ -77,6 +85,7 @@ class AlignerGuardrail(CustomGuardrail):
         self._shadows = Shadows(file.shadow.running, file.shadow.waiting)
         self._model = file.aligner.model
         litellm_internals.watch_clients()
+        litellm_internals.bound_fallbacks(router_fields.too_many, router_fields.TOO_MANY)
         gc_workaround.between_callbacks()
         litellm_internals.at_shutdown(partial(self._shadows.finish, self._audit_writers.aclose))
         super().__init__(

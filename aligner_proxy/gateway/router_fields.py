@@ -84,6 +84,7 @@ _OF_THE_BODY = frozenset(
 # What LiteLLM adds to the data of every request.
 _ADDED = frozenset({"litellm_call_id", "litellm_logging_obj", "proxy_server_request", "secret_fields"})
 _SETTING = "trust.router_fields"
+TOO_MANY = f"too many models in fallbacks; at most {MAX_FALLBACKS} are allowed"
 
 
 class RouterFieldRefused(BadRequest):
@@ -152,19 +153,29 @@ def _check_fallbacks(field: str, value: object, free: bool) -> None:
         return
     if not isinstance(value, list):
         raise RouterFieldRefused(field, f"{field} must be a list of model names")
-    inner = sum(len(names) for names in _inner_lists(value[: MAX_FALLBACKS + 1]))
-    if len(value) > MAX_FALLBACKS or inner > MAX_FALLBACKS:
-        raise RouterFieldRefused(field, f"{field} names too many models; at most {MAX_FALLBACKS} are allowed")
+    if too_many(value):
+        raise RouterFieldRefused(field, TOO_MANY)
     if not free and not all(map(_plain, value)):
         raise RouterFieldRefused(field, f"an entry of {field} may only name models; other settings need {_SETTING}")
     if any(len(str(name)) > MAX_NAME_CHARS for name in _names(value)):
         raise RouterFieldRefused(field, f"a name in {field} is longer than {MAX_NAME_CHARS:,} characters")
 
 
-def _inner_lists(value: list[Any]) -> Iterator[list[Any]]:
-    for entry in value:
-        if isinstance(entry, Mapping):
-            yield from (names for names in list(entry.values())[: MAX_FALLBACKS + 1] if isinstance(names, list))
+def too_many(fallbacks: object) -> bool:
+    """Whether fallbacks, with those inside their entries, are more than the bound; looks at no more than the bound."""
+    lists = [fallbacks] if isinstance(fallbacks, list) else []
+    count = 0
+    while lists:
+        entries = lists.pop()
+        count += len(entries)
+        if count > MAX_FALLBACKS:
+            return True
+        # LiteLLM looks into all lists of an entry, or into the fallbacks of one that names its model.
+        for entry in (entry for entry in entries if isinstance(entry, Mapping)):
+            named = isinstance(entry.get("model"), str)
+            inner = [entry.get(field) for field in FALLBACKS] if named else list(islice(entry.values(), MAX_FALLBACKS))
+            lists += [value for value in inner if isinstance(value, list)]
+    return False
 
 
 def _plain(entry: object) -> bool:
@@ -187,5 +198,5 @@ def _names(value: object) -> Iterator[object]:
         model = entry.get("model")
         if model is not None and not isinstance(model, list):
             yield model
-        for names in _inner_lists([entry]):
-            yield from names
+        for names in islice(entry.values(), MAX_FALLBACKS):
+            yield from names if isinstance(names, list) else ()

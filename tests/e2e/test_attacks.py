@@ -130,6 +130,13 @@ DIRECTIONS = rows(
     ("live-provider", "tenant", "another provider for the same model", "400", {"custom_llm_provider": "hosted_vllm"}),
     ("live-mark", "tenant", "LiteLLM's own marks in the body", "400", {"_excluded_deployment_ids": ["x"]}),
     ("live-fallbacks-many", "tenant", "fifty thousand fallbacks", "400", {"fallbacks": ["gpt"] * 50_000}),
+    (
+        "live-fallbacks-deep",
+        "tenant",
+        "fifty thousand fallbacks inside one, as blocks",
+        "400",
+        {"fallbacks": [{"model": "gpt", "fallbacks": [{"model": "gpt"}] * 50_000}]},
+    ),
     ("live-tags-many", "tenant", "fifty thousand tags", "400", {"metadata": {"tags": ["t"] * 50_000}}),
 )
 

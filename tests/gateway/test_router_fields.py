@@ -126,6 +126,8 @@ def test_the_models_that_may_answer_besides(fallbacks: Any, models: tuple[str, .
         ["a" * 2000],
         ["a"] * (MAX_FALLBACKS + 1),
         [{"gpt": ["a"] * (MAX_FALLBACKS + 1)}],
+        [{"gpt": ["a"] * MAX_FALLBACKS}, "b"],
+        [{"model": "a", "fallbacks": [{"model": "b", "fallbacks": ["c"] * MAX_FALLBACKS}]}],
     ],
 )
 def test_other_forms_and_long_lists_are_refused(fallbacks: Any) -> None:
