@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -35,6 +36,7 @@ from aligner_proxy.policy.yaml_file import read
 from aligner_proxy.types import Exchange, GateRule, Objective, Policy, Turn
 
 _DENY = "deny:"
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class _WithPlugins(click.Command):
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--model", default="", help="Model name as the client sends it.")
 @click.option("--tag", "tags", multiple=True, help="A tag of the request; may be given several times.")
-@click.option("--team", help="Team id or alias.")
+@click.option("--team", help="Team id; or its alias, which matches only with trust: {aliases: true}.")
 @click.option("--key", help="Key alias or sha256; an entry of the keys file also says its team.")
 @click.option("--team-metadata", help='LiteLLM\'s metadata of the team, as JSON: {"aligner": {...}}.')
 @click.option("--key-metadata", help='LiteLLM\'s metadata of the key, as JSON: {"aligner": {...}}.')
@@ -152,8 +154,9 @@ def _read(file: Path) -> _Checked:
 def _facts(
     checked: _Checked, model: str, tags: tuple[str, ...], team: str | None, key: str | None, asked: tuple[str, ...]
 ) -> RequestFacts:
+    given = key if key is not None and _SHA256.fullmatch(key) else None
     digest, entry = next(
-        ((d, e) for d, e in checked.keys.items() if key is not None and key in (d, e.alias)), (key, None)
+        ((d, e) for d, e in checked.keys.items() if key is not None and key in (d, e.alias)), (given, None)
     )
     alias = entry.alias if entry else key
     if entry and not team:

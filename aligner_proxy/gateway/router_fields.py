@@ -125,7 +125,7 @@ def _check_sizes(data: Mapping[str, Any]) -> None:
 @cache
 def directing() -> frozenset[str]:
     """The fields that direct LiteLLM's router, save those that only time or repeat a call."""
-    from litellm import Router  # importing it takes seconds, except inside the proxy
+    from litellm.router import Router  # importing it takes seconds, except inside the proxy
 
     declared = (name for purpose in _DIRECTING for name in purposes.wire_names(purpose))
     return frozenset((*declared, *Router.get_valid_args(), *_UNDECLARED)) - _HARMLESS

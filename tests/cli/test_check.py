@@ -127,6 +127,14 @@ def test_metadata_that_is_not_trusted_only_tightens_and_check_says_whose_word_co
     assert "trust   this file alone" in _run(*arguments).stdout
 
 
+def test_an_alias_that_is_not_the_operators_matches_only_where_it_is_trusted(folder: Path) -> None:
+    named = "tenants: [{match: {key: 'v*'}, name: named, mode: shadow}]\n"
+    for more, policy in (("", "default"), ("trust: {aliases: true}\n", "named")):
+        (folder / "policies.yaml").write_text(named + more)
+        told = json.loads(_run(folder / "policies.yaml", "--key", "vip", "--json").stdout)
+        assert told["policy"] == policy
+
+
 def test_an_alias_of_litellms_has_the_route_of_its_group(folder: Path) -> None:
     told = json.loads(_run(folder / "litellm.yaml", "--model", "quick", "--json").stdout)
     assert told["policy"] == "route-1"
