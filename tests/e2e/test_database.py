@@ -8,7 +8,6 @@ import importlib.util
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,7 +49,7 @@ def database() -> Iterator[str]:
     """The address of a PostgreSQL with LiteLLM's tables, a process of its own."""
     programs = {name: _program(name) for name in ("initdb", "postgres", "psql", "node")}
     if not (_BUILD / "schema.prisma").exists():
-        pytest.skip(f"Prisma's client is not installed: tests/e2e/database/install.sh {sys.executable} {_BUILD}")
+        pytest.skip("Prisma's client is not installed: make database")
     # PostgreSQL does not run as root, and a folder of pytest's is root's alone.
     owner = "postgres" if os.getuid() == 0 else None
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))
