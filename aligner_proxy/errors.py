@@ -27,7 +27,7 @@ class ForbiddenError(AlignerProxyError):
 class BadRequest(AlignerProxyError):
     """The request cannot be served as it is (HTTP 400); `param` is the wrong field."""
 
-    param: ClassVar[str]
+    param: str
 
 
 class SeveralPolicies(BadRequest):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -33,13 +34,14 @@ from aligner_proxy.policy.engine_schema import Kind
 from aligner_proxy.policy.keys_file import KeyEntry
 from aligner_proxy.policy.litellm_config import find_policies, is_litellm, model_groups
 from aligner_proxy.policy.resolver import PRECEDENCE, PolicyResolver, RequestFacts, entry_name, route_matches
-from aligner_proxy.policy.schema import PolicyFile, kind_of
+from aligner_proxy.policy.schema import PolicyFile, Trust, kind_of
 from aligner_proxy.policy.yaml_file import read
 from aligner_proxy.types import Exchange, GateRule, Objective, Policy, Turn
 
 _DENY = "deny:"
 _SOON = timedelta(days=14)
 _KEY_COLUMNS = ("team", "expires", "models", "routes", "rpm", "max_parallel", "max_body_mb")
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class _Checked:
     models: tuple[str, ...] | None
     keys: dict[str, KeyEntry]
     gaps: tuple[str, ...] = ()
+    litellm: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """The LiteLLM YAML; empty when only a policies file was given."""
     extensions: Extensions = field(default=NO_EXTENSIONS, repr=False)
 
     @property
@@ -78,7 +82,7 @@ class _WithPlugins(click.Command):
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--model", default="", help="Model name as the client sends it.")
 @click.option("--tag", "tags", multiple=True, help="A tag of the request; may be given several times.")
-@click.option("--team", help="Team id or alias.")
+@click.option("--team", help="Team id; or its alias, which matches only with trust: {aliases: true}.")
 @click.option("--key", help="Key alias or sha256; an entry of the keys file also says its team.")
 @click.option("--team-metadata", help='LiteLLM\'s metadata of the team, as JSON: {"aligner": {...}}.')
 @click.option("--key-metadata", help='LiteLLM\'s metadata of the key, as JSON: {"aligner": {...}}.')
@@ -153,19 +157,22 @@ def _read(file: Path) -> _Checked:
     if not litellm:
         return _Checked(path, policies, None, keys, extensions=extensions)
     gaps = tuple(litellm_config.warnings(data, source))
-    return _Checked(path, policies, model_groups(data), keys, gaps, extensions)
+    return _Checked(path, policies, model_groups(data), keys, gaps, data, extensions)
 
 
 def _facts(
     checked: _Checked, model: str, tags: tuple[str, ...], team: str | None, key: str | None, asked: tuple[str, ...]
 ) -> RequestFacts:
+    given = key if key is not None and _SHA256.fullmatch(key) else None
     digest, entry = next(
-        ((d, e) for d, e in checked.keys.items() if key is not None and key in (d, e.alias)), (key, None)
+        ((d, e) for d, e in checked.keys.items() if key is not None and key in (d, e.alias)), (given, None)
     )
     alias = entry.alias if entry else key
     if entry and not team:
         team = entry.team
-    return RequestFacts(model, tags, team, team, digest, alias, asked=asked)
+    model, groups = litellm_config.named(checked.litellm, model)
+    facts = RequestFacts(model, tags, team, team, digest, alias, asked=asked)
+    return replace(facts, groups=groups, alias_by_operator=entry is not None)
 
 
 def _metadata(option: str, metadata: str | None) -> object:
@@ -190,7 +197,7 @@ def _warnings(checked: _Checked, facts: RequestFacts, policy: Policy) -> list[st
         warnings.append("no --model given: routes that name a model were passed over")
     elif checked.models is not None and not _serves(checked.models, facts.model):
         warnings.append(f"the model_list has no model {facts.model!r}")
-    if not any(route_matches(route, facts.model, facts.tags) for route in checked.policies.routes):
+    if not any(route_matches(route, facts.names, facts.tags) for route in checked.policies.routes):
         warnings.append("no route matches this request")
     try:
         writer.recorder(checked.policies)
@@ -305,6 +312,7 @@ def _as_json(checked: _Checked, policy: Policy, warnings: Sequence[str]) -> dict
             | ({"met": how} if (how := checked.extensions.describe(o)) else {})
             for o in policy.objectives
         ],
+        "trust": checked.policies.trust.model_dump(),
         "precedence": list(PRECEDENCE),
         "warnings": list(warnings),
     }
@@ -341,6 +349,7 @@ def _print(console: Console, checked: _Checked, policy: Policy, key: Mapping[str
     console.print(table(("objective", *by_objective, "text", "from"), rows))
     for name, origin in _denied(policy):
         console.print(f"denied  {escape(name)}, by {escape(origin)}: asking for it is a 403", soft_wrap=True)
+    console.print(f"trust   {escape(_trusted(checked.policies.trust))}", soft_wrap=True)
     for line in PRECEDENCE:
         console.print(f"[dim]{escape(line)}[/]", soft_wrap=True)
 
@@ -351,6 +360,12 @@ def _print_notes(console: Console, gaps: Mapping[str, Sequence[str]], warnings: 
         console.print(f"{escape(name)} lets an original through on: {', '.join(reasons) or 'nothing'}", soft_wrap=True)
     for warning in warnings:
         console.print(f"[yellow]warning[/] {escape(warning)}", soft_wrap=True)
+
+
+def _trusted(trust: Trust) -> str:
+    """Whose word may loosen a policy, in words."""
+    words = [name for name, value in trust if value is True] + [f"body field {name}" for name in trust.router_fields]
+    return ", ".join(words) or "this file alone: metadata of teams and keys only makes a policy stricter"
 
 
 def _from(checked: _Checked, objective: Objective, origins: Mapping[str, str]) -> str:

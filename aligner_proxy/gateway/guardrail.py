@@ -16,25 +16,33 @@ from typing import Any, ClassVar
 
 from litellm.integrations.custom_guardrail import CustomGuardrail
 from litellm.litellm_core_utils.core_helpers import get_or_create_metadata_bucket
-from litellm.proxy._types import ProxyException, UserAPIKeyAuth
+from litellm.proxy._types import UserAPIKeyAuth
 from litellm.types.guardrails import GuardrailEventHooks
 from litellm.types.utils import GuardrailStatus
 
 from aligner_proxy import formats
 from aligner_proxy.audit.writer import audit_writers
 from aligner_proxy.concurrency import cancelled_when
-from aligner_proxy.errors import AlignerProxyError, BadRequest, ClientGone, ForbiddenError, NotPutIn
+from aligner_proxy.errors import AlignerProxyError, ClientGone, NotPutIn
 from aligner_proxy.formats import Wire, sse
 from aligner_proxy.formats.base import buckets
-from aligner_proxy.gateway import body_limits, gc_workaround, litellm_internals, metrics, reload
+from aligner_proxy.gateway import (
+    body_limits,
+    gc_workaround,
+    litellm_internals,
+    metrics,
+    model_groups,
+    reload,
+    request_policy,
+    router_fields,
+)
 from aligner_proxy.gateway.build import build_pipeline
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.disconnect import client_left
 from aligner_proxy.gateway.readiness import EngineReadiness
-from aligner_proxy.gateway.request_facts import facts, forget_wishes, further_models
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.gateway.shadow import Shadows
-from aligner_proxy.gateway.streaming import dispatch
+from aligner_proxy.gateway.streaming import dispatch, takeover
 from aligner_proxy.gateway.streaming.budget import StreamBudget
 from aligner_proxy.observability import logs, tracing
 from aligner_proxy.observability.stalls import LoopWatchdog
@@ -42,7 +50,6 @@ from aligner_proxy.pipeline import eligibility
 from aligner_proxy.pipeline import outcomes as pipeline_outcomes
 from aligner_proxy.plugins.extensions import Selecting
 from aligner_proxy.policy import config
-from aligner_proxy.policy.resolver import policy_for_all
 from aligner_proxy.types import DEFAULT_ALIGNER, Outcome, Policy, SkipReason, Status
 
 _DRAW_RANGE = 2**53
@@ -75,7 +82,6 @@ class AlignerGuardrail(CustomGuardrail):
             self._policies = reload.at(config.policies_path(policies, litellm_internals.config_folder()))
             file = self._policies.current.file
             self.pipeline = build_pipeline(file)
-            self._request_fields = tuple(field.name for field in self.pipeline.extensions.request_fields)
             self._audit_writers = audit_writers(file)
             self._auditor = self._audit_writers or None
         except (AlignerProxyError, OSError) as error:
@@ -90,6 +96,7 @@ class AlignerGuardrail(CustomGuardrail):
         litellm_internals.count_in_readiness(ready.reason)
         body_limits.install()
         litellm_internals.watch_clients()
+        litellm_internals.bound_fallbacks(router_fields.too_many, router_fields.TOO_MANY)
         gc_workaround.between_callbacks()
         litellm_internals.at_shutdown(partial(self._shadows.finish, self._audit_writers.aclose))
         super().__init__(
@@ -100,9 +107,23 @@ class AlignerGuardrail(CustomGuardrail):
         self, user_api_key_dict: UserAPIKeyAuth, cache: Any, data: dict[str, Any], call_type: Any
     ) -> dict[str, Any]:
         """Resolve the policy before anything is spent; 403 for requests that the tenant may not make."""
-        if not formats.stored(user_api_key_dict.request_route):
+        route = user_api_key_dict.request_route
+        if not formats.stored(route):
+            if formats.wire(route) is not None:
+                request_policy.check_body(data, self._policies.current.file.trust)
             await self._state(data, user_api_key_dict)
         return data
+
+    def get_disable_global_guardrail(self, data: dict[str, Any]) -> bool:
+        """Whether metadata of team or key switches guardrails off, as far as the policies file trusts it."""
+        trusted = request_policy.trusted_metadata(data, self._policies.current.file.trust)
+        return trusted.get("disable_global_guardrails") is True
+
+    def get_opted_out_global_guardrails_from_metadata(self, data: dict[str, Any]) -> list[str]:
+        """The guardrails that metadata of team or key switches off, as far as the policies file trusts it."""
+        trusted = request_policy.trusted_metadata(data, self._policies.current.file.trust)
+        names = trusted.get("opted_out_global_guardrails")
+        return names if isinstance(names, list) else []
 
     async def async_post_call_success_hook(
         self, data: dict[str, Any], user_api_key_dict: UserAPIKeyAuth, response: Any
@@ -111,6 +132,7 @@ class AlignerGuardrail(CustomGuardrail):
         state = await self._state(data, user_api_key_dict)
         if state.settled:
             return None
+        self._note_answering(data, state, response)
         if state.skip:
             self._leave(data, state, SkipReason(state.skip), formats.choices(response))
             return None
@@ -147,6 +169,10 @@ class AlignerGuardrail(CustomGuardrail):
     ) -> AsyncGenerator[Any, None]:
         """Correct a stream in the policy's mode. Skipped streams pass item by item."""
         state = await self._state(request_data, user_api_key_dict)
+        self._note_answering(request_data, state)
+        if model_groups.may_change(request_data):
+            note = partial(self._note_answering, request_data, state)
+            response = await takeover.watched(response, state, self.pipeline, note)
         await state.selected()
         wire = formats.wire(state.route)
         if wire is None or state.skip or state.settled:
@@ -187,6 +213,8 @@ class AlignerGuardrail(CustomGuardrail):
             return None
         if response is None and not state.settled:
             state.skip = state.skip or SkipReason.UPSTREAM_ERROR.value
+        if response is not None:
+            self._note_answering(data, state, response)
         await state.selected()
         return state.headers()
 
@@ -205,27 +233,44 @@ class AlignerGuardrail(CustomGuardrail):
         wire = formats.wire(route)
         if wire is None:
             return RequestState(call_id, _NO_POLICY, self._model, route, skip=SkipReason.ENDPOINT.value)
-        try:
-            request = facts(data, user, self._request_fields)
-            policy = policy_for_all(self._policies.current.resolver, request, further_models(data))
-            policy = await extensions.resolved(policy, request)
-        except BadRequest as error:
-            raise ProxyException(str(error), "invalid_request_error", error.param, 400) from None
-        except ForbiddenError as error:
-            raise ProxyException(str(error), "permission_error", "aligner", 403) from None
-        finally:
-            forget_wishes(data)
-        model = self._model if policy.aligner == DEFAULT_ALIGNER else policy.aligner
+        request, policy = await request_policy.of_request(self._policies, extensions, data, user)
         skip = eligibility.by_policy(policy) or (None if drawn(policy.sample) else SkipReason.NOT_SAMPLED)
         if skip is not None and pipeline_outcomes.blocks(Outcome(Status.SKIPPED, skip.value, None, policy)):
             raise Blocked(skip.value)
         trace = tracing.under(user.parent_otel_span)
+        model = self._aligner_of(policy)
         state = RequestState(
             call_id, policy, model, route, facts=request, skip=skip, extensions=extensions, trace=trace
         )
-        if skip is None and extensions.selects(policy):
-            state.selecting = Selecting(self.pipeline.selected(wire.opening(data, 0), policy), policy)
+        self._select(data, state)
         return state
+
+    def _select(self, data: dict[str, Any], state: RequestState) -> None:
+        """Begin to choose the objectives of a policy that leaves the choice to a plugin."""
+        wire = formats.wire(state.route)
+        if wire is not None and state.skip is None and state.extensions.selects(state.policy):
+            work = self.pipeline.selected(wire.opening(data, 0), state.policy)
+            state.selecting = Selecting(work, state.policy)
+
+    def _note_answering(self, data: dict[str, Any], state: RequestState, response: object = None) -> None:
+        """Take the stricter policy if another model group answers than the one that was asked."""
+        group = model_groups.answered(data, response)
+        if group is None or group == state.answered_by or state.facts is None or state.settled:
+            return
+        state.answered_by = group
+        policy = request_policy.of_answer(self._policies, state.extensions, state.facts, state.policy, group)
+        if policy is None:
+            return
+        sampled = state.skip is None or drawn(policy.sample)
+        state.policy = policy
+        state.model = self._aligner_of(policy)
+        state.skip = eligibility.by_policy(policy) or (None if sampled else SkipReason.NOT_SAMPLED)
+        state.selecting = None
+        self._select(data, state)
+
+    def _aligner_of(self, policy: Policy) -> str:
+        """The aligner of a policy as configured."""
+        return self._model if policy.aligner == DEFAULT_ALIGNER else policy.aligner
 
     def _corrector(self, data: dict[str, Any], state: RequestState) -> ChoiceCorrector:
         """Corrector of the choices of this request."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,27 @@ def at_shutdown(last: Callable[[], Awaitable[object]]) -> None:
         await before(*given, **named)
 
     module.proxy_shutdown_event = shutdown  # type: ignore[attr-defined]
+
+
+def bound_fallbacks(too_many: Callable[[object], bool], message: str) -> None:
+    """Refuse long lists of fallbacks (HTTP 400) where LiteLLM checks a body, which it does before any hook runs.
+
+    It compares each entry with some hundred names of parameters.
+    """
+    from litellm.proxy.auth import auth_utils
+
+    values_of = auth_utils._iter_fallback_field_values
+    if getattr(values_of, "bounded", False):
+        return
+
+    def bounded(request_body: Mapping[str, object]) -> Iterator[object]:
+        for value in values_of(request_body):
+            if too_many(value):
+                raise ProxyException(message, "invalid_request_error", "fallbacks", 400)
+            yield value
+
+    bounded.bounded = True  # type: ignore[attr-defined]
+    auth_utils._iter_fallback_field_values = bounded
 
 
 def with_pre_call(event_hook: Any) -> Any:

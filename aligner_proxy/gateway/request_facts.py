@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from litellm.proxy._types import UserAPIKeyAuth
+from litellm.proxy._types import LitellmUserRoles, UserAPIKeyAuth
 
 from aligner_proxy.formats import stored
 from aligner_proxy.formats.base import buckets, headers, system, turns
+from aligner_proxy.gateway import model_groups
 from aligner_proxy.policy.resolver import RequestFacts
 
 OBJECTIVES_HEADER = "x-aligner-objectives"
@@ -25,17 +26,21 @@ _ABOVE = frozenset({"system", "developer"})
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def facts(data: Mapping[str, Any], user: UserAPIKeyAuth, fields: Iterable[str] = ()) -> RequestFacts:
-    """All facts that a policy depends on; `fields` are those that plugins read."""
+def facts(
+    data: Mapping[str, Any], user: UserAPIKeyAuth, fields: Iterable[str] = (), keys: Container[str] = ()
+) -> RequestFacts:
+    """All facts that a policy depends on; `fields` are those that plugins read, `keys` the hashes of the keys file."""
     sent = headers(data)
     metadata = buckets(data)
     wishes = [bucket[_OURS] for bucket in metadata if _OURS in bucket]
+    model, groups = model_groups.named(_model(data, user.request_route), user.team_id)
+    key_hash = _hashed(user.token or user.api_key)
     return RequestFacts(
-        model=_model(data, user.request_route),
+        model=model,
         tags=_tags(metadata),
         team_id=user.team_id,
         team_alias=user.team_alias,
-        key_hash=_hashed(user.token or user.api_key),
+        key_hash=key_hash,
         key_alias=user.key_alias,
         user_id=_user_id(user),
         team_settings=_ours(user.team_metadata),
@@ -44,6 +49,8 @@ def facts(data: Mapping[str, Any], user: UserAPIKeyAuth, fields: Iterable[str] =
         bypass=sent.get(BYPASS_HEADER, "").strip().lower() in ("1", "true", "yes"),
         system=_system(data),
         fields=dict(_fields(wishes, fields)),
+        groups=groups,
+        alias_by_operator=key_hash in keys or user.user_role is LitellmUserRoles.PROXY_ADMIN,
     )
 
 
@@ -78,21 +85,6 @@ def forget_wishes(data: Mapping[str, Any]) -> None:
         for metadata in (bucket, bucket.get("requester_metadata")):
             if isinstance(metadata, dict):
                 metadata.pop(_OURS, None)
-
-
-def further_models(data: Mapping[str, Any]) -> tuple[str, ...]:
-    """Further models that the request lets answer, by LiteLLM's body field `fallbacks`."""
-    fallbacks = data.get("fallbacks")
-    models: list[str] = []
-    for entry in fallbacks if isinstance(fallbacks, list) else ():
-        if isinstance(entry, Mapping):
-            named = entry.get("model") or [
-                name for names in entry.values() if isinstance(names, list) for name in names
-            ]
-            models.extend(map(str, named if isinstance(named, list) else [named]))
-        else:
-            models.append(str(entry))
-    return tuple(models)
 
 
 def _hashed(key: str | None) -> str | None:

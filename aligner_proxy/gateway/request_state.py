@@ -71,6 +71,8 @@ class RequestState:
     stream: bool = False
     facts: RequestFacts | None = None
     """Facts about the caller and the request; None if no policy was resolved."""
+    answered_by: str | None = None
+    """The model group that answers, as far as LiteLLM has said."""
     skip: str | None = None
     """Reason, known before the answer, why no choice will be judged."""
     settled: bool = False

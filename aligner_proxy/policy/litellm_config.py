@@ -60,6 +60,17 @@ def model_groups(litellm: Mapping[str, Any]) -> tuple[str, ...]:
     return (*(str(e["model_name"]) for e in entries if isinstance(e, dict) and "model_name" in e), *aliases)
 
 
+def named(litellm: Mapping[str, Any], model: str) -> tuple[str, tuple[str, ...]]:
+    """The name to match routes with and the model groups behind it, for an alias or the id of a deployment."""
+    for entry in _list(litellm.get("model_list")):
+        info = entry.get("model_info") if isinstance(entry, dict) else None
+        if isinstance(info, dict) and info.get("id") == model and "model_name" in entry:
+            return str(entry["model_name"]), ()
+    target = ((litellm.get("router_settings") or {}).get("model_group_alias") or {}).get(model)
+    group = target.get("model") if isinstance(target, dict) else target
+    return model, (group,) if isinstance(group, str) else ()
+
+
 _VARIABLES = {provider: f"{provider.upper()}_API_KEY" for provider in _PROVIDERS}
 
 

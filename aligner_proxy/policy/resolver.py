@@ -1,9 +1,12 @@
 """Resolver of the policy for a request: once, before any work, and never changed afterwards.
 
 Settings, later ones win: built-in default < `defaults` < the route (first match in file order) < the tenant in the
-file (first match) < team metadata < key metadata; each class of `on_error` and each reason of `on_skip` on
-its own. The last `allow`,
-`allow_bypass` and `quota` win; `enforce` and `deny` add up.
+file (first match) < team metadata < key metadata; each class of `on_error` and each reason of `on_skip` on its own. The
+last `allow`, `allow_bypass` and `quota` win; `enforce` and `deny` add up. Metadata that the file does not trust
+(`trust`) only makes a policy stricter: the rest of it is ignored and logged.
+
+A model is known by the name that the client sends and by the model groups behind it. The first route that matches any
+of these names decides, and where a group by itself would get a stricter policy, the stricter holds (strictness.py).
 
 Objectives, in this order, duplicates dropped keeping the first: enforced (tenant in the file, team metadata, key
 metadata), then the route's, then the permitted objectives of the request, last its preferences. A request can only add.
@@ -14,7 +17,7 @@ that several models may answer is refused where their policies differ.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -26,6 +29,7 @@ from aligner_proxy.errors import ForbiddenError, SeveralPolicies
 from aligner_proxy.policy.config import objectives
 from aligner_proxy.policy.plugin_keys import PolicyKey, with_current_names
 from aligner_proxy.policy.schema import (
+    EVERY,
     Grants,
     OnErrorByClass,
     OnSkipByReason,
@@ -40,6 +44,7 @@ from aligner_proxy.policy.schema import (
     selector_of,
     switches,
 )
+from aligner_proxy.policy.strictness import may_tighten, stricter, takes_away
 from aligner_proxy.policy.yaml_file import BUILT_IN, KeyPath, Source
 from aligner_proxy.types import (
     GOVERNED_SKIPS,
@@ -62,6 +67,7 @@ PRECEDENCE = (
     "settings, quota, later wins: built-in default < defaults < route < tenant in the file < team < key metadata",
     "objectives, in order: enforced (tenant in the file, team, key metadata), the route's, what the request may add",
     "routes and tenants: the first match in file order",
+    "metadata of teams and keys loosens nothing, unless `trust` says that its word counts",
 )
 _Entry = TypeVar("_Entry", Route, Tenant)
 # Bounds of the policy cache: clients choose model names freely.
@@ -71,10 +77,10 @@ _OBJECTIVE_LISTS = ("enforce", "allow", "deny")
 _BUILT_IN_POLICY = Policy(name="-")
 
 
-def route_matches(route: Route, model: str, tags: Sequence[str]) -> bool:
-    """Whether this route applies to a request for `model` with `tags`."""
+def route_matches(route: Route, names: Sequence[str], tags: Sequence[str]) -> bool:
+    """Whether this route applies to a request with `tags` for the model with these `names`."""
     match = route.match
-    fits = match.model is None or fnmatchcase(model, match.model)
+    fits = match.model is None or any(fnmatchcase(name, match.model) for name in names)
     return fits and (match.tag is None or any(fnmatchcase(tag, match.tag) for tag in tags))
 
 
@@ -83,14 +89,19 @@ def entry_name(entry: Route | Tenant, index: int) -> str:
     return entry.name or f"{'route' if isinstance(entry, Route) else 'tenant'}-{index + 1}"
 
 
-def tenant_matches(tenant: Tenant, facts: RequestFacts) -> bool:
-    """Whether this tenant entry applies to a request, by its team and its key."""
+def tenant_matches(tenant: Tenant, facts: RequestFacts, any_alias: bool) -> bool:
+    """Whether this tenant entry applies to a request, by its team and its key.
+
+    An alias counts if the operator gave it in the keys file. Those of LiteLLM, which key owners choose, count only with
+    `any_alias`.
+    """
     match = tenant.match
-    team_fits = _any_fits(match.team, facts.team_id, facts.team_alias)
-    return team_fits and _any_fits(match.key, facts.key_hash, facts.key_alias)
+    aliased = any_alias or facts.alias_by_operator
+    team_fits = _any_fits(match.team, (facts.team_id, facts.team_alias if aliased else None))
+    return team_fits and _any_fits(match.key, (facts.key_hash, facts.key_alias if aliased else None))
 
 
-def _any_fits(pattern: str | None, *values: str | None) -> bool:
+def _any_fits(pattern: str | None, values: Sequence[str | None]) -> bool:
     return pattern is None or any(fnmatchcase(value, pattern) for value in values if value)
 
 
@@ -125,6 +136,15 @@ class RequestFacts:
     """The request's system prompt, from any endpoint."""
     fields: Mapping[str, object] = field(default_factory=dict, repr=False)
     """Values of `metadata.aligner` in the fields that plugins declare; not checked."""
+    groups: tuple[str, ...] = ()
+    """The model groups behind `model` where it is an alias or another name of theirs."""
+    alias_by_operator: bool = False
+    """Whether the operator gave the aliases, in the keys file; LiteLLM's own are chosen by the owners of keys."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name by which a route may know the model."""
+        return (self.model, *self.groups)
 
     @property
     def usual(self) -> bool:
@@ -150,6 +170,8 @@ class _Layer:
     name: str = ""
     own: bool = False
     """Whether it belongs to one key: its quota is then the key's, not the team's."""
+    trusted: bool = True
+    """Whether it may loosen a policy; else only what makes it stricter counts."""
 
     def origin(self, source: Source, *key: str | int) -> str:
         """Position of `key` in this layer, for operators."""
@@ -161,6 +183,7 @@ class PolicyResolver:
 
     def __init__(self, policy_file: PolicyFile) -> None:
         self._file = policy_file
+        self._trust = policy_file.trust
         self._known = objectives(policy_file)
         declared = policy_file.declarations.keys
         self._keys = {key.name: key for key in declared if not key.grant}
@@ -176,17 +199,24 @@ class PolicyResolver:
         if not facts.usual:
             return self._resolve(facts)
         return self._cached(
-            facts.model, facts.team_id, facts.team_alias, facts.key_hash, facts.key_alias, facts.user_id
+            facts.model,
+            facts.groups,
+            facts.team_id,
+            facts.team_alias,
+            facts.key_hash,
+            facts.key_alias,
+            facts.user_id,
+            facts.alias_by_operator,
         )
 
     def by_route(self, facts: RequestFacts) -> list[tuple[str, Policy]]:
         """(name, policy) of each route for requests like this one, whatever their model and tags, and of none."""
         plain = replace(facts, asked=(), bypass=False)
         policies = [
-            (entry_name(route, n), self._resolve(plain, lambda candidate, route=route: candidate is route))  # type: ignore[misc]
+            (entry_name(route, n), self._first_match(plain, lambda candidate, route=route: candidate is route))  # type: ignore[misc]
             for n, route in enumerate(self._file.routes)
         ]
-        return [*policies, ("no route", self._resolve(plain, lambda _: False))]
+        return [*policies, ("no route", self._first_match(plain, lambda _: False))]
 
     def settings(self, policy: Policy) -> dict[str, Any]:
         """Every setting of a policy by name, including those of plugins."""
@@ -196,19 +226,29 @@ class PolicyResolver:
     def _resolve_usual(
         self,
         model: str,
+        groups: tuple[str, ...],
         team_id: str | None,
         team_alias: str | None,
         key_hash: str | None,
         key_alias: str | None,
         user_id: str | None,
+        alias_by_operator: bool,
     ) -> Policy:
         """The policy of a usual request; the cache keeps nothing else of it."""
-        return self._resolve(RequestFacts(model, (), team_id, team_alias, key_hash, key_alias, user_id))
+        facts = RequestFacts(model, (), team_id, team_alias, key_hash, key_alias, user_id)
+        return self._resolve(replace(facts, groups=groups, alias_by_operator=alias_by_operator))
 
-    def _resolve(self, facts: RequestFacts, applies: Callable[[Route], bool] | None = None) -> Policy:
+    def _resolve(self, facts: RequestFacts) -> Policy:
+        """The policy by all names of the model, and not laxer than that of any model group behind it."""
+        policy = self._first_match(facts)
+        for group in facts.groups:
+            policy = stricter(policy, self._first_match(replace(facts, model=group, groups=())))
+        return policy
+
+    def _first_match(self, facts: RequestFacts, applies: Callable[[Route], bool] | None = None) -> Policy:
         """The policy by file and metadata, on the first route that applies; by default the first that matches."""
-        route = _first(self._file.routes, applies or (lambda route: route_matches(route, facts.model, facts.tags)))
-        tenant = _first(self._file.tenants, lambda tenant: tenant_matches(tenant, facts))
+        route = _first(self._file.routes, applies or (lambda route: route_matches(route, facts.names, facts.tags)))
+        tenant = _first(self._file.tenants, lambda tenant: tenant_matches(tenant, facts, self._trust.aliases))
         grants = [*tenant, *self._metadata(facts)]
         settings, origins = self._settle([_Layer(self._file.defaults, "defaults", ("defaults",)), *route, *grants])
         chosen, chosen_origins, selection = self._objectives(facts, route, grants)
@@ -248,12 +288,31 @@ class PolicyResolver:
         return tuple(differing), tuple(origins.items())
 
     def _metadata(self, facts: RequestFacts) -> list[_Layer]:
-        metadata = (("team metadata", facts.team_settings), ("key metadata", facts.key_settings))
+        """The settings of team and key; of those that are not trusted, the grants that take rights away."""
+        metadata = (
+            ("team metadata", facts.team_settings, self._trust.team_metadata),
+            ("key metadata", facts.key_settings, self._trust.key_metadata),
+        )
         return [
-            _Layer(self._grants(raw, f"{facts.namespace}: {label}"), label, own=label == "key metadata")
-            for label, raw in metadata
+            self._metadata_layer(raw, label, f"{facts.namespace}: {label}", trusted)
+            for label, raw, trusted in metadata
             if raw is not None
         ]
+
+    def _metadata_layer(self, raw: object, label: str, source: str, trusted: bool) -> _Layer:
+        values = self._grants(raw, source)
+        if not trusted:
+            given = [name for name in self._grant_names() if getattr(values, name) is not None and name != "allow"]
+            ignored = [name for name in given if not takes_away(name, getattr(values, name))]
+            for name in ignored:
+                _warn_not_trusted(source, name)
+            values = values.model_copy(update=dict.fromkeys(ignored))
+        return _Layer(values, label, name=source, own=label == "key metadata", trusted=trusted)
+
+    def _grant_names(self) -> Iterator[str]:
+        """The names of what a tenant may be granted, those of plugins included."""
+        yield from (name for name in Grants.model_fields if name not in Settings.model_fields)
+        yield from (key.name for key in self._grants_of_plugins)
 
     def _grants(self, raw: object, label: str) -> Grants:
         """The valid settings of an operator's metadata."""
@@ -297,9 +356,12 @@ class PolicyResolver:
         rules = dict.fromkeys(GateRule, True)
         for layer in layers:
             for name, value in self._values_of(layer.values):
-                settings[name] = value
-                origins[name] = layer.origin(self._file.source, *name.split("."))
-            for rule, on in switches(layer.values.gate).items():
+                if layer.trusted or may_tighten(name, value, settings[name]):
+                    settings[name] = value
+                    origins[name] = layer.origin(self._file.source, *name.split("."))
+                elif value != settings[name]:
+                    _warn_not_trusted(layer.name, name)
+            for rule, on in switches(layer.values.gate).items() if layer.trusted else ():
                 rules[rule] = on
                 origins[f"gate.{rule}"] = layer.origin(self._file.source, "gate", rule.value)
         by_class = {name.removeprefix(_ON_ERROR): settings.pop(name) for name in ON_ERROR}
@@ -378,9 +440,14 @@ class PolicyResolver:
                 raise ForbiddenError(f"objective number {n} of those asked for is not allowed for this key; {offer}")
 
     def _may_ask(self, grants: Sequence[_Layer]) -> set[str]:
-        allow = _last(grants, "allow") or ()
-        names = set(self._known) if "*" in allow else set(allow)
-        return names - _denied(grants)
+        """The objectives that a request may add. A list that is not trusted only shortens the one before."""
+        allowed = set[str]()
+        for layer in grants:
+            allow = getattr(layer.values, "allow", None)
+            if allow is not None:
+                names = set(self._known) if EVERY in allow else set(allow)
+                allowed = names if layer.trusted else names & allowed
+        return allowed - _denied(grants)
 
 
 def _first(entries: Sequence[_Entry], matches: Callable[[_Entry], bool]) -> list[_Layer]:
@@ -418,16 +485,24 @@ def _warn_invalid(label: str, key: str) -> None:
     _warn(label, f"ignoring setting {key}: not valid here")
 
 
+def _warn_not_trusted(source: str, key: str) -> None:
+    setting = "team_metadata" if source.endswith("team metadata") else "key_metadata"
+    _warn(source, f"ignoring setting {key}: it would loosen the policy, and trust.{setting} is false")
+
+
 @lru_cache(maxsize=1024)
 def _warn(label: str, problem: str) -> None:
     """Log once for each tenant, source and problem; a typo would otherwise be logged with every request."""
     log.warning("%s: %s", label, problem)
 
 
-def policy_for_all(resolver: PolicyResolver, facts: RequestFacts, further: Sequence[str]) -> Policy:
-    """The policy of a request that `further` models may also answer; raises like `resolve`, or `SeveralPolicies`."""
+def policy_for_all(resolver: PolicyResolver, facts: RequestFacts, further: Iterable[RequestFacts]) -> Policy:
+    """The policy of a request that further models may also answer; raises like `resolve`, or `SeveralPolicies`.
+
+    `further` are the facts as they would be if the client had asked for each of these models.
+    """
     policy = resolver.resolve(facts)
-    others = (resolver.resolve(replace(facts, model=model)) for model in further)
+    others = map(resolver.resolve, further)
     # For several models in one field LiteLLM returns a list of answers, which it gives to no guardrail.
     if "," in facts.model or any(_effect(other) != _effect(policy) for other in others):
         raise SeveralPolicies("models of different policies in one request")

@@ -352,7 +352,7 @@ class RouteMatch(_Block):
     """Which requests a route is for; what is not said matches everything."""
 
     model: Glob | None = None
-    """Glob over the model name that the client sends (LiteLLM's model_name), case-sensitive."""
+    """Glob over LiteLLM's model_name, case-sensitive; an alias has the routes of its model group, too."""
     tag: Glob | None = None
     """Glob over the request's tags; one of them must match."""
 
@@ -371,9 +371,9 @@ class TenantMatch(_Block):
     """Whose requests a tenant entry is for; what is not said matches everyone."""
 
     team: Glob | None = None
-    """Glob over the team's id or alias."""
+    """Glob over the team's id; over its alias only with `trust: {aliases: true}`."""
     key: Glob | None = None
-    """Glob over the key's alias or sha256."""
+    """Glob over the key's sha256 or its alias in the keys file; over LiteLLM's alias only with trust.aliases."""
 
 
 class Tenant(Grants):
@@ -475,6 +475,19 @@ class StreamSettings(_Block):
     """One stream, in MiB; one that holds more is released part by part, and its upstream waits for its client."""
 
 
+class Trust(_Block):
+    """Whose word counts beside this file's. Without it, metadata can only make a policy stricter."""
+
+    team_metadata: Annotated[bool, Field(strict=True)] = False
+    """true: `aligner` in the metadata of a LiteLLM team may loosen a policy; whoever manages the team writes it."""
+    key_metadata: Annotated[bool, Field(strict=True)] = False
+    """true: the same for metadata of a LiteLLM key; whoever owns the key writes it."""
+    aliases: Annotated[bool, Field(strict=True)] = False
+    """true: tenants match by LiteLLM's aliases, too, which key owners choose; those of the keys file always match."""
+    router_fields: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$")], ...] = ()
+    """Fields of a request's body that direct LiteLLM's router and may be sent (context_window_fallbacks, ...)."""
+
+
 class PolicyFile(_Block):
     """policies.yaml: which aligner, which objectives, and what applies to whom."""
 
@@ -484,6 +497,7 @@ class PolicyFile(_Block):
     defaults: Settings = Settings()
     routes: tuple[Route, ...] = ()
     tenants: tuple[Tenant, ...] = ()
+    trust: Trust = Trust()
     cache: CacheSettings = CacheSettings()
     shadow: ShadowSettings = ShadowSettings()
     streams: StreamSettings = StreamSettings()

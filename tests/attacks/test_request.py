@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from litellm import Router
 from litellm.proxy._types import ProxyException, UserAPIKeyAuth
+from litellm.types.guardrails import GuardrailEventHooks
 
+from aligner_proxy.gateway import model_groups
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.gateway.request_facts import facts
 from aligner_proxy.gateway.request_state import RequestState
@@ -31,6 +35,7 @@ RULES: dict[str, Any] = {
         },
         *POLICIES["tenants"],
     ],
+    "trust": {},
 }
 STRICT = {"team_id": "strict"}
 
@@ -218,6 +223,142 @@ async def test_an_enforced_objective_is_not_escaped_by_the_choice_of_a_route(
     ledger = await opened(guard, data(tried.pop("model", "gpt"), **tried), user(**STRICT))
     assert ledger.policy.mode is Mode.ENFORCE
     assert "harmless" in [objective.name for objective in ledger.policy.objectives]
+
+
+METADATA = rows(
+    ("meta-off", "owner of a key", "switches its key off", "the file's policy", {"mode": "off"}),
+    ("meta-shadow", "owner of a key", "only watches its own answers", "the file's policy", {"mode": "shadow"}),
+    ("meta-sample", "owner of a key", "samples none of its answers", "the file's policy", {"sample": 0.0}),
+    ("meta-short", "owner of a key", "declares every answer too long", "the file's policy", {"max_answer_chars": 1}),
+    ("meta-hasty", "owner of a key", "leaves no time for a correction", "the file's policy", {"deadline_s": 0.001}),
+    ("meta-quota", "owner of a key", "grants itself no engine time", "the file's policy", {"quota": 0}),
+    ("meta-caution", "owner of a key", "asks for more caution than any edit has", "the file's policy", {"caution": 50}),
+    (
+        "meta-passing",
+        "owner of a key",
+        "lets originals pass after failures",
+        "the file's policy",
+        {"on_error": "passthrough"},
+    ),
+    ("meta-stream", "owner of a key", "has streams delivered at once", "the file's policy", {"stream": "passthrough"}),
+    ("meta-verify", "owner of a key", "chooses another corrector", "the file's policy", {"corrector": "self_refine"}),
+    (
+        "meta-all",
+        "owner of a key",
+        "everything at once",
+        "the file's policy",
+        {"mode": "off", "quota": 0, "allow_bypass": True, "allow": ["*"], "gate": [], "sample": 0},
+    ),
+)
+DEFENDED: dict[str, Any] = {
+    "objectives": POLICIES["objectives"],
+    "defaults": {"on_error": "block"},
+    "routes": [{"match": {}, "objectives": ["kind"]}],
+}
+
+
+@pytest.mark.parametrize("source", ["metadata", "team_metadata"])
+@pytest.mark.parametrize("attack", METADATA)
+async def test_nobody_writes_a_laxer_policy_into_metadata(
+    attack: Attack, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard = build(tmp_path, monkeypatch, DEFENDED)
+    who = user(team_id="acme", **{source: {"aligner": attack.payload}})
+    plain = (await opened(guard, data(), user(team_id="acme"))).policy
+    request = data()
+    ledger = await opened(guard, request, who)
+    assert replace(ledger.policy, origins=()) == replace(plain, origins=())
+    edited = await guard.async_post_call_success_hook(request, who, answer("It is so. You fool."))
+    assert edited.choices[0].message.content == "It is so."
+    with pytest.raises(ProxyException):
+        await opened(guard, data(headers={"x-aligner-bypass": "1"}), who)
+
+
+OPT_OUTS = rows(
+    (
+        "opt-out-all",
+        "owner of a key",
+        "LiteLLM's switch for all guardrails",
+        "it runs",
+        {"disable_global_guardrails": True},
+    ),
+    (
+        "opt-out-one",
+        "owner of a key",
+        "LiteLLM's list of switched off ones",
+        "it runs",
+        {"opted_out_global_guardrails": ["aligner"]},
+    ),
+)
+
+
+@pytest.mark.parametrize("source", ["user_api_key_metadata", "user_api_key_team_metadata"])
+@pytest.mark.parametrize("attack", OPT_OUTS)
+def test_no_metadata_switches_the_guardrail_off(
+    attack: Attack, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = data(**{source: attack.payload})
+    for event in (GuardrailEventHooks.pre_call, GuardrailEventHooks.post_call):
+        assert build(tmp_path, monkeypatch, DEFENDED).should_run_guardrail(request, event)
+    trusting = {**DEFENDED, "trust": {"key_metadata": True, "team_metadata": True}}
+    assert not build(tmp_path, monkeypatch, trusting).should_run_guardrail(request, GuardrailEventHooks.post_call)
+
+
+ALIASES = rows(
+    (
+        "alias-team",
+        "owner of a team",
+        "calls its team like one that is left alone",
+        "its own policy",
+        {"team_alias": "raw"},
+    ),
+    (
+        "alias-key",
+        "owner of a key",
+        "calls its key like one that is left alone",
+        "its own policy",
+        {"key_alias": "raw"},
+    ),
+)
+
+
+@pytest.mark.parametrize("attack", ALIASES)
+async def test_nobody_names_himself_into_anothers_entry(
+    attack: Attack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenants = [{"match": {kind: "raw"}, "mode": "off"} for kind in ("team", "key")]
+    guard = build(tmp_path, monkeypatch, {**DEFENDED, "tenants": tenants})
+    ledger = await opened(guard, data(), user(team_id="7f3", **attack.payload))
+    assert (ledger.policy.mode, ledger.skip) == (Mode.ENFORCE, None)
+
+
+SAME_MODELS = rows(
+    ("name-id", "tenant", "the id of a deployment in place of its model", "the route of its model", "0b7c"),
+    ("name-alias", "tenant", "an alias of the model", "the route of its model", "nickname"),
+    ("name-upstream", "tenant", "the name that the upstream has for it", "the route of its model", "hosted_vllm/up"),
+    ("name-short", "tenant", "a name without its provider", "the route of its model", "gpt-4o"),
+    ("name-longer", "tenant", "more letters than LiteLLM reads", "the route of its model", "x-mini-and-more"),
+)
+
+
+@pytest.mark.parametrize("attack", SAME_MODELS)
+async def test_no_other_name_of_a_model_escapes_its_route(
+    attack: Attack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = {"gpt": ("hosted_vllm/up", "0b7c"), "openai/*": ("openai/*", "1"), "*-mini": ("openai/*-mini", "2")}
+    model_list = [
+        {"model_name": name, "litellm_params": {"model": model, "api_key": "none"}, "model_info": {"id": key}}
+        for name, (model, key) in models.items()
+    ]
+    router = Router(model_list=model_list, model_group_alias={"nickname": "gpt"})
+    monkeypatch.setattr(model_groups, "_router", lambda: router)
+    strict = [{"match": {"model": name}, "objectives": ["kind"]} for name in ("gpt", "openai/gpt-4o", "x-mini")]
+    rules = {**DEFENDED, "routes": [*strict, {"match": {}, "mode": "off"}]}
+    guard = build(tmp_path, monkeypatch, rules)
+    request = data(attack.payload)
+    assert (await opened(guard, request)).skip is None
+    edited = await guard.async_post_call_success_hook(request, user(), answer("It is so. You fool."))
+    assert edited.choices[0].message.content == "It is so."
 
 
 LOTS = rows(

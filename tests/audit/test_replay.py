@@ -22,7 +22,10 @@ from aligner_proxy.types import Correction, Mode, Outcome, Status
 from tests.audit.conftest import KIND, POLICY, RUDE, noted
 from tests.support.scripted import ScriptedEngine
 
-ROUTES = "routes: [{match: {model: '*'}, objectives: [harmless]%s}]\ntenants: [{match: {team: acme}, allow: ['*']}]\n"
+ROUTES = (
+    "routes: [{match: {model: '*'}, objectives: [harmless]%s}]\ntenants: [{match: {team: acme}, allow: ['*']}]\n"
+    "trust: {team_metadata: true}\n"
+)
 
 
 def resolver(folder: Path, more: str = "", tenants: str = "") -> PolicyResolver:

@@ -88,6 +88,7 @@ def test_what_follows_failures_the_quota_and_what_is_denied_are_said_with_their_
         "defaults: {on_error: block}\n"
         "tenants:\n  - name: acme\n    match: {team: acme}\n    deny: [humour]\n    quota: 6\n"
         "    on_error:\n      gate: retry\n"
+        "trust: {key_metadata: true}\n"
     )
     metadata = json.dumps({"aligner": {"quota": 1.5, "deny": ["fair"], "on_error": {"bug": "passthrough"}}, "x": 1})
     more = ["--team", "acme", "--key-metadata", metadata]
@@ -128,6 +129,32 @@ def test_metadata_must_be_an_object(folder: Path, metadata: str) -> None:
     result = _run(folder / "policies.yaml", "--team-metadata", metadata)
     assert result.exit_code == 2
     assert "--team-metadata must be a JSON object" in result.stderr
+
+
+def test_metadata_that_is_not_trusted_only_tightens_and_check_says_whose_word_counts(folder: Path) -> None:
+    loosening = json.dumps({"aligner": {"mode": "off", "quota": 0, "enforce": ["fair"]}})
+    arguments = [folder / "policies.yaml", "--team", "acme", "--key-metadata", loosening]
+    (folder / "policies.yaml").write_text(POLICIES.replace("mode: off", "mode: enforce"))
+    told = json.loads(_run(*arguments, "--json").stdout)
+    assert told["settings"]["mode"]["value"] == "enforce"
+    assert told["quota"] is None
+    assert [o["name"] for o in told["objectives"]] == ["harmless", "fair"]
+    assert told["trust"] == {"team_metadata": False, "key_metadata": False, "aliases": False, "router_fields": []}
+    assert "trust   this file alone" in _run(*arguments).stdout
+
+
+def test_an_alias_that_is_not_the_operators_matches_only_where_it_is_trusted(folder: Path) -> None:
+    named = "tenants: [{match: {key: 'v*'}, name: named, mode: shadow}]\n"
+    for more, policy in (("", "default"), ("trust: {aliases: true}\n", "named")):
+        (folder / "policies.yaml").write_text(named + more)
+        told = json.loads(_run(folder / "policies.yaml", "--key", "vip", "--json").stdout)
+        assert told["policy"] == policy
+
+
+def test_an_alias_of_litellms_has_the_route_of_its_group(folder: Path) -> None:
+    told = json.loads(_run(folder / "litellm.yaml", "--model", "quick", "--json").stdout)
+    assert told["policy"] == "route-1"
+    assert [o["name"] for o in told["objectives"]] == ["concise"]
 
 
 def test_a_key_may_be_given_by_its_hash(folder: Path) -> None:
@@ -260,7 +287,7 @@ def test_the_back_end_is_named_with_what_it_cannot_do(folder: Path, monkeypatch:
 
 def test_a_corrector_is_checked_and_shown_with_its_origin(folder: Path) -> None:
     with (folder / "policies.yaml").open("a") as file:
-        file.write("plugins: {correctors: {self_refine: {model: gpt-5}}}\n")
+        file.write("plugins: {correctors: {self_refine: {model: gpt-5}}}\ntrust: {key_metadata: true}\n")
     metadata = '{"aligner": {"corrector": "self_refine"}}'
     told = json.loads(_run(folder / "litellm.yaml", "--model", "gpt-4o", "--key-metadata", metadata, "--json").stdout)
     assert told["settings"]["corrector"] == {"value": "self_refine", "origin": "key metadata"}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from tests.e2e.deployment import CHAT_ONLY, CLAUDE, INSTRUCT, VLLM, Deployment
+from tests.e2e.deployment import CHAT_ONLY, CLAUDE, INSTRUCT, OPENAI, VLLM, Deployment
 
 PINGED = "pinged"
 DOUBLED = "doubled"
+UNREACHABLE = {**OPENAI, "api_base": "http://127.0.0.1:9/v1"}
 ANSWERS = (
     Deployment()
     .model("gpt")
@@ -31,4 +32,11 @@ ANSWERS = (
     .case("brief", max_answer_chars=1000)
     .case("released", stream="sentence")
     .case("wishes", preferences=["system"])
+    .route("nick*", mode="off")
+    .alias("nickname", "strict")
+    .model("offline", UNREACHABLE)
+    .route("offline", mode="off")
+    .fallback("offline", "gpt")
+    .model("outage", UNREACHABLE)
+    .fallback("outage", "off")
 )

@@ -56,6 +56,8 @@ class Deployment:
         self.models: list[dict[str, Any]] = []
         self.routes: list[dict[str, Any]] = []
         self.correctors: dict[str, Any] = {}
+        self.aliases: dict[str, str] = {}
+        self.fallbacks: list[dict[str, list[str]]] = []
 
     def model(self, name: str, kind: dict[str, Any] = OPENAI, **params: Any) -> Self:
         """A model as LiteLLM knows it; `params` are added to those of its kind."""
@@ -71,6 +73,16 @@ class Deployment:
         """A model and a route for it alone."""
         return self.model(name).route(name, **settings)
 
+    def alias(self, name: str, model: str) -> Self:
+        """Another name of a model, in LiteLLM's router."""
+        self.aliases[name] = model
+        return self
+
+    def fallback(self, model: str, *others: str) -> Self:
+        """The models that answer where one fails, in LiteLLM's router."""
+        self.fallbacks.append({model: list(others)})
+        return self
+
     def corrector(self, name: str, **settings: Any) -> Self:
         """The settings of a plugin that corrects."""
         self.correctors[name] = settings
@@ -82,6 +94,8 @@ class Deployment:
         both.models = [*self.models, *other.models]
         both.routes = [*self.routes, *other.routes]
         both.correctors = self.correctors | other.correctors
+        both.aliases = self.aliases | other.aliases
+        both.fallbacks = [*self.fallbacks, *other.fallbacks]
         return both
 
     def policies(self) -> dict[str, Any]:
@@ -99,6 +113,7 @@ class Deployment:
         settings: dict[str, Any] = {
             "model_list": self.models if guarded else [_unguarded(model) for model in self.models],
             "general_settings": {"master_key": MASTER_KEY},
+            "router_settings": {"model_group_alias": self.aliases, "fallbacks": self.fallbacks},
             "litellm_settings": {
                 "num_retries": 0,
                 "callbacks": self.callbacks,

@@ -9,6 +9,7 @@ import pytest
 
 from tests.attacks.attack import Attack, rows
 from tests.e2e.answers import ANSWERS
+from tests.e2e.clients import Streamed
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 DEPLOYMENT = ANSWERS
@@ -73,14 +74,132 @@ REQUESTS = rows(
 )
 
 
+def delivered(got: httpx.Response) -> str:
+    """Everything in a response, and the text of its first choice joined, which a stream sends in pieces."""
+    return got.text + Streamed(got.status_code, got.headers, got.text).text()
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("attack", REQUESTS)
 def test_no_body_escapes_the_aligner(attack: Attack, stream: bool, tenants: Any) -> None:
     body = {"stream": stream, **attack.payload}
     got = tenants["acme"].chat("rude escape", **body)
-    assert INSULT not in got.text, got.headers.get("x-aligner-reason")
+    assert INSULT not in delivered(got), got.headers.get("x-aligner-reason")
     if got.status_code == httpx.codes.OK:
         assert got.headers["x-aligner-objectives"].startswith("harmless")
+
+
+FIRST = {"role": "user", "content": "good"}
+DIRECTIONS = rows(
+    (
+        "live-context-fallbacks",
+        "tenant",
+        "a model that is left alone, which fails, and others in LiteLLM's second list of them",
+        "400",
+        {"model": "offline", "context_window_fallbacks": [{"offline": ["gpt"]}]},
+    ),
+    (
+        "live-content-fallbacks",
+        "tenant",
+        "the same in LiteLLM's third list",
+        "400",
+        {"model": "offline", "content_policy_fallbacks": [{"offline": ["gpt"]}]},
+    ),
+    (
+        "live-router-settings",
+        "tenant",
+        "settings of the router that only a key may have",
+        "400",
+        {"model": "offline", "router_settings_override": {"fallbacks": [{"offline": ["off"]}]}},
+    ),
+    (
+        "live-fallbacks-object",
+        "tenant",
+        "fallbacks as an object",
+        "400",
+        {"model": "offline", "fallbacks": {"gpt": []}},
+    ),
+    (
+        "live-fallback-words",
+        "tenant",
+        "a fallback with another conversation than the one that is judged",
+        "400",
+        {"fallbacks": [{"model": "gpt", "messages": [FIRST]}]},
+    ),
+    (
+        "live-extra-body",
+        "tenant",
+        "another conversation and model for the upstream alone",
+        "400",
+        {"extra_body": {"messages": [FIRST], "model": "other"}},
+    ),
+    ("live-provider", "tenant", "another provider for the same model", "400", {"custom_llm_provider": "hosted_vllm"}),
+    ("live-mark", "tenant", "LiteLLM's own marks in the body", "400", {"_excluded_deployment_ids": ["x"]}),
+    ("live-fallbacks-many", "tenant", "fifty thousand fallbacks", "400", {"fallbacks": ["gpt"] * 50_000}),
+    (
+        "live-fallbacks-deep",
+        "tenant",
+        "fifty thousand fallbacks inside one, as blocks",
+        "400",
+        {"fallbacks": [{"model": "gpt", "fallbacks": [{"model": "gpt"}] * 50_000}]},
+    ),
+    ("live-tags-many", "tenant", "fifty thousand tags", "400", {"metadata": {"tags": ["t"] * 50_000}}),
+)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("attack", DIRECTIONS)
+def test_no_body_directs_the_router(attack: Attack, stream: bool, tenants: Any) -> None:
+    got = tenants["other"].chat("rude direction", stream=stream, **attack.payload)
+    assert str(got.status_code) == attack.holds
+    assert got.json()["error"]["type"] == "invalid_request_error"
+    assert INSULT not in got.text
+
+
+NAMES = rows(
+    ("live-name-id", "tenant", "the id of a deployment in place of its model", "the policy of the model", None),
+    ("live-name-alias", "tenant", "an alias that a laxer route fits", "the policy of the model", "nickname"),
+)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("attack", NAMES)
+def test_no_other_name_escapes_the_route_of_a_model(attack: Attack, stream: bool, tenants: Any) -> None:
+    by_name = tenants["other"].chat("good", model="strict")
+    model = attack.payload or by_name.headers["x-litellm-model-id"]
+    got = tenants["other"].chat("rude name", model=model, stream=stream)
+    assert got.headers["x-aligner-policy"] == by_name.headers["x-aligner-policy"]
+    assert INSULT not in got.text
+
+
+TAKEOVERS = rows(
+    (
+        "live-takeover-strict",
+        "tenant",
+        "a model that is left alone, which fails over to one that is not",
+        "the answer is corrected",
+        "offline",
+    ),
+    (
+        "live-takeover-lax",
+        "tenant",
+        "a model that fails over to one that is left alone",
+        "the answer is corrected",
+        "outage",
+    ),
+)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("endpoint", ["chat", "respond", "message"])
+@pytest.mark.parametrize("attack", TAKEOVERS)
+def test_who_answers_decides_and_who_was_asked_stays_a_bound(
+    attack: Attack, endpoint: str, stream: bool, tenants: Any
+) -> None:
+    got = getattr(tenants["other"], endpoint)("rude takeover", model=attack.payload, stream=stream)
+    assert got.status_code == httpx.codes.OK
+    assert INSULT not in got.text
+    assert got.headers["x-aligner-status"] == ("pending" if stream else "corrected")
 
 
 SKIPS = rows(
@@ -113,10 +232,10 @@ SKIPS = rows(
 def test_nothing_turns_an_enforced_correction_off(attack: Attack, stream: bool, tenants: Any) -> None:
     question, more = attack.payload
     got = tenants["strict"].chat(question, stream=stream, **more)
-    assert INSULT not in got.text
+    assert INSULT not in delivered(got)
     assert got.status_code in (httpx.codes.OK, httpx.codes.BAD_REQUEST, httpx.codes.SERVICE_UNAVAILABLE), got.text
-    if got.status_code == httpx.codes.OK:
-        assert "Paris" in got.text
+    if got.status_code == httpx.codes.OK and "error" not in got.text:
+        assert "Paris" in delivered(got)
 
 
 HEADERS = rows(

@@ -41,6 +41,7 @@ POLICIES = {
         {"match": {"model": "*"}, "name": "all", "objectives": ["kind"]},
     ],
     "tenants": [{"match": {"team": "acme"}, "allow": ["concise", "humour"], "allow_bypass": True}],
+    "trust": {"team_metadata": True, "key_metadata": True},
 }
 CHAT = "/v1/chat/completions"
 ACME = {"team_id": "acme"}
@@ -562,7 +563,7 @@ async def test_an_engine_that_is_gone_is_not_asked_for_long(tmp_path: Path, monk
 
 
 async def test_models_under_the_same_policy_may_answer_for_one_another(guard: AlignerGuardrail) -> None:
-    for fallbacks in (["gpt-2"], [{"model": "gpt-3"}], [{"gpt": ["gpt-4"]}], "nonsense", [None], None):
+    for fallbacks in (["gpt-2"], [{"model": "gpt-3"}], [{"gpt": ["gpt-4"]}], [], None):
         ledger = await opened(guard, {**data(), "fallbacks": fallbacks})
         assert (ledger.policy.name, ledger.skip) == ("all", None)
 

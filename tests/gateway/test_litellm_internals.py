@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from litellm import DualCache
-from litellm.proxy._types import UserAPIKeyAuth
+from litellm.proxy._types import ProxyException, UserAPIKeyAuth
 from litellm.proxy.hooks import PROXY_HOOKS
 from litellm.proxy.utils import InternalUsageCache
 
-from aligner_proxy.gateway import litellm_internals
+from aligner_proxy.gateway import litellm_internals, router_fields
 
 
 async def test_what_is_to_be_done_last_is_done_before_the_proxy_lets_go(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,3 +69,24 @@ async def test_litellm_counts_for_every_key_at_once(monkeypatch: pytest.MonkeyPa
     assert [await admitted(limiter, 300) for _ in range(3)] == [300, 0, 0]
     litellm_internals.make_room_for_counters(3)
     assert await admitted(limiter, 300) == 0
+
+
+@pytest.mark.parametrize("place", ["body", "override"])
+@pytest.mark.parametrize("inside", [False, True])
+def test_litellm_checks_no_more_fallbacks_than_we_let_it(place: str, inside: bool) -> None:
+    from litellm.proxy.auth import auth_utils
+
+    litellm_internals.bound_fallbacks(router_fields.too_many, router_fields.TOO_MANY)
+    litellm_internals.bound_fallbacks(router_fields.too_many, router_fields.TOO_MANY)
+    few: list[Any] = ["gpt"] * router_fields.MAX_FALLBACKS
+    many: list[Any] = [{"model": "gpt", "fallbacks": ["a"] * 50_000}] if inside else [{"model": "gpt"}] * 50_000
+
+    def safe(fallbacks: list[Any]) -> bool:
+        body = {"fallbacks": fallbacks}
+        sent = body if place == "body" else {"router_settings_override": body}
+        return auth_utils.is_request_body_safe(sent, {}, None, "gpt")
+
+    assert safe(few)
+    with pytest.raises(ProxyException) as refused:
+        safe(many)
+    assert str(refused.value.code) == "400"

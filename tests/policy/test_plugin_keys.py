@@ -53,6 +53,7 @@ tenants:
   - match: {team: acme}
     tries: 4
     allow_topics: true
+trust: {key_metadata: true}
 """
 
 
@@ -172,7 +173,9 @@ def test_old_names_are_read_as_todays_with_a_warning_for_each_line() -> None:
 
 def test_old_names_in_metadata_are_read_and_named_once(caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(2):
-        policy = resolved("", key_hash="renamed", key_settings={"stream": "live", "attempts": 2})
+        policy = resolved(
+            "trust: {key_metadata: true}\n", key_hash="renamed", key_settings={"stream": "live", "attempts": 2}
+        )
         assert (policy.stream, policy.extension("tries")) == (StreamMode.PASSTHROUGH, 2)
     assert caplog.text.count("write tries in place of attempts") == 1
 

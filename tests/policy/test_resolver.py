@@ -25,6 +25,7 @@ from aligner_proxy.types import (
     OnError,
     OnSkip,
     Policy,
+    StreamMode,
 )
 
 FILE = """\
@@ -47,6 +48,7 @@ tenants:
     allow: ["*"]
     deny: [humour]
     allow_bypass: true
+trust: {team_metadata: true, key_metadata: true, aliases: true}
 """
 
 
@@ -99,6 +101,7 @@ def test_rules_of_the_gate_are_switched_one_by_one(tmp_path: Path) -> None:
         "    gate:\n"
         "      lost_name: on\n"
         "      too_long: off\n"
+        "trust: {key_metadata: true}\n"
     )
     resolver = PolicyResolver(load(path))
     policy = resolver.resolve(RequestFacts("gpt", key_settings={"gate": {"lost_code": False}}))
@@ -201,6 +204,7 @@ def test_what_follows_a_failure_is_said_class_by_class() -> None:
         {
             "defaults": {"on_error": "block"},
             "routes": [{"match": {}, "on_error": {"timeout": "retry", "gate": "passthrough"}, "after_retry": "block"}],
+            "trust": {"key_metadata": True},
         }
     )
     policy = PolicyResolver(file).resolve(RequestFacts("gpt", key_settings={"on_error": {"gate": "retry"}}))
@@ -224,7 +228,8 @@ def test_what_follows_a_failure_is_said_class_by_class() -> None:
 
 
 def test_the_last_quota_wins_and_whoever_says_it_has_accounts_of_its_own() -> None:
-    file = PolicyFile.model_validate({"tenants": [{"match": {"team": "acme"}, "name": "acme", "quota": 6}]})
+    tenants = [{"match": {"team": "acme"}, "name": "acme", "quota": 6}]
+    file = PolicyFile.model_validate({"tenants": tenants, "trust": {"team_metadata": True, "key_metadata": True}})
     resolver = PolicyResolver(file)
     acme = RequestFacts("gpt", team_id="acme", key_hash="k1")
     seen = [
@@ -367,6 +372,143 @@ def test_settings_of_file_and_policy_are_the_same() -> None:
         assert issubclass(model, Settings)
 
 
+UNTRUSTED = """\
+defaults: {mode: shadow, on_error: retry, stream: sentence, deadline_s: 5}
+routes:
+  - match: {model: gpt}
+    objectives: [honest]
+tenants:
+  - match: {team: acme}
+    allow: [fair, humour]
+    enforce: [harmless]
+    allow_bypass: true
+    quota: 6
+"""
+
+
+@pytest.fixture
+def wary(tmp_path: Path) -> PolicyResolver:
+    """A resolver of a file that trusts nobody."""
+    path = tmp_path / "p.yaml"
+    path.write_text(UNTRUSTED)
+    module._warn.cache_clear()
+    return PolicyResolver(load(path))
+
+
+LOOSER = {
+    "mode": "off",
+    "on_error": "passthrough",
+    "stream": "passthrough",
+    "after_retry": "passthrough",
+    "deadline_s": 0.001,
+    "sample": 0.0,
+    "max_answer_chars": 1,
+    "gate": [],
+    "caution": 50.0,
+    "quota": 0,
+    "allow": ["*"],
+    "allow_bypass": True,
+}
+
+
+@pytest.mark.parametrize("source", ["team_settings", "key_settings"])
+@pytest.mark.parametrize("setting", LOOSER)
+def test_metadata_that_is_not_trusted_loosens_nothing_and_is_named_with_its_source(
+    wary: PolicyResolver, caplog: pytest.LogCaptureFixture, source: str, setting: str
+) -> None:
+    acme = RequestFacts("gpt", team_id="acme")
+    before = wary.resolve(acme)
+    facts = replace(acme, **{source: {setting: LOOSER[setting]}})
+    after = wary.resolve(facts)
+    assert replace(after, origins=()) == replace(before, origins=())
+    if setting not in ("allow", "allow_bypass", "after_retry"):
+        label = source.removesuffix("_settings")
+        assert f"team:acme: {label} metadata: ignoring setting {setting}" in caplog.text
+        assert f"trust.{label}_metadata is false" in caplog.text
+
+
+def test_metadata_that_is_not_trusted_may_tighten(wary: PolicyResolver) -> None:
+    strict = {
+        "mode": "enforce",
+        "on_error": {"bug": "block", "gate": "passthrough"},
+        "stream": "hold",
+        "after_retry": "block",
+        "enforce": ["fair"],
+        "deny": ["humour"],
+        "allow": ["humour", "fair", "concise"],
+        "allow_bypass": False,
+    }
+    facts = RequestFacts("gpt", team_id="acme", key_settings=strict)
+    policy = wary.resolve(facts)
+    assert (policy.mode, policy.stream, policy.after_retry) == (Mode.ENFORCE, StreamMode.HOLD, OnError.BLOCK)
+    assert (policy.on_error.bug, policy.on_error.gate) == (OnError.BLOCK, OnError.RETRY)
+    assert _names(policy) == ["harmless", "fair", "honest"]
+    assert dict(policy.origins)["mode"] == "key metadata"
+    for more in ({"asked": ("humour",)}, {"asked": ("concise",)}, {"bypass": True}):
+        with pytest.raises(ForbiddenError):
+            wary.resolve(replace(facts, **more))
+
+
+def test_a_list_that_is_not_trusted_only_shortens_the_one_before(wary: PolicyResolver) -> None:
+    facts = RequestFacts("gpt", team_id="acme", team_settings={"allow": ["fair"]}, key_settings={"allow": ["*"]})
+    assert "fair" in _names(wary.resolve(replace(facts, asked=("fair",))))
+    with pytest.raises(ForbiddenError):
+        wary.resolve(replace(facts, asked=("humour",)))
+
+
+ALIASES = "tenants: [{match: {team: 'ac*'}, name: t, mode: 'off'}, {match: {key: vip}, name: k, mode: 'off'}]\n"
+
+
+@pytest.mark.parametrize(
+    ("facts", "name"),
+    [
+        (RequestFacts(team_id="7f3", team_alias="acme"), "default"),
+        (RequestFacts(key_hash="0" * 64, key_alias="vip"), "default"),
+        (RequestFacts(team_id="acme", team_alias="other"), "t"),
+        (RequestFacts(key_hash="0" * 64, key_alias="vip", alias_by_operator=True), "k"),
+        (RequestFacts(key_hash="vip"), "k"),
+    ],
+)
+def test_ids_match_and_aliases_only_where_the_operator_gave_them(
+    tmp_path: Path, facts: RequestFacts, name: str
+) -> None:
+    (tmp_path / "p.yaml").write_text(ALIASES)
+    assert PolicyResolver(load(tmp_path / "p.yaml")).resolve(facts).name == name
+    (tmp_path / "p.yaml").write_text(ALIASES + "trust: {aliases: true}\n")
+    assert PolicyResolver(load(tmp_path / "p.yaml")).resolve(facts).name != "default"
+
+
+NAMED = """\
+routes:
+  - match: {model: "own-*"}
+    objectives: [concise]
+    mode: "off"
+    on_error: block
+  - match: {model: support}
+    objectives: [honest]
+    sample: 0.5
+    on_error: {gate: retry}
+  - match: {}
+    mode: "off"
+    objectives: [fair]
+"""
+
+
+def test_another_name_has_the_route_of_its_group(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(NAMED)
+    resolver = PolicyResolver(load(tmp_path / "p.yaml"))
+    group = resolver.resolve(RequestFacts("support"))
+    assert (group.mode, _names(group)) == (Mode.ENFORCE, ["honest"])
+    assert resolver.resolve(RequestFacts("quick")).mode is Mode.OFF
+    assert resolver.resolve(RequestFacts("quick", groups=("support",))) == group
+
+
+def test_a_route_of_the_alias_itself_is_not_laxer_than_that_of_its_group(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(NAMED)
+    policy = PolicyResolver(load(tmp_path / "p.yaml")).resolve(RequestFacts("own-alias", groups=("support",)))
+    assert (policy.name, policy.mode, _names(policy)) == ("route-2", Mode.ENFORCE, ["honest"])
+
+
 NAMES = st.lists(st.sampled_from(["harmless", "concise", "fair", "humour", "nosuch", "*", "honest"]), max_size=4)
 WISHES = st.lists(st.sampled_from(["harmless", "concise", "humour", "nosuch", "*", ""]), max_size=4).map(tuple)
 METADATA = st.none() | st.fixed_dictionaries(
@@ -381,6 +523,7 @@ def test_a_request_only_ever_adds(asked: tuple[str, ...], team: object, key: obj
         {
             "routes": [{"match": {}, "objectives": ["honest"]}],
             "tenants": [{"match": {}, "enforce": ["harmless"], "allow": ["humour"]}],
+            "trust": {"team_metadata": True, "key_metadata": True},
         }
     )
     resolver = PolicyResolver(file)
@@ -400,6 +543,7 @@ def test_a_corrector_is_named_anywhere_a_setting_can_stand(tmp_path: Path) -> No
         "plugins: {correctors: {second: {kind: self_refine, model: m}}}\n"
         "defaults: {corrector: first, plugin_rules: [calm]}\n"
         "routes: [{match: {model: a}, corrector: metaaligner}, {match: {}}]\n"
+        "trust: {team_metadata: true}\n"
     )
     resolver = PolicyResolver(load(path))
     assert resolver.resolve(RequestFacts("a")).corrector == "metaaligner"
@@ -412,7 +556,7 @@ def test_a_corrector_is_named_anywhere_a_setting_can_stand(tmp_path: Path) -> No
 
 def test_metadata_that_names_what_was_never_made_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "policies.yaml"
-    path.write_text("defaults: {corrector: first}\n")
+    path.write_text("defaults: {corrector: first}\ntrust: {team_metadata: true}\n")
     resolver = PolicyResolver(load(path))
     for told in ({"corrector": "second"}, {"corrector": 7}, {"plugin_rules": ["calm"]}, {"plugin_rules": "calm"}):
         policy = resolver.resolve(RequestFacts("b", team_id="t", team_settings=told))
@@ -420,7 +564,8 @@ def test_metadata_that_names_what_was_never_made_is_ignored(tmp_path: Path) -> N
 
 
 def test_policies_of_requests_without_wishes_are_made_once_and_nothing_that_a_client_wrote_is_kept() -> None:
-    resolver = PolicyResolver(PolicyFile.model_validate({"routes": [{"match": {}}]}))
+    file = PolicyFile.model_validate({"routes": [{"match": {}}], "trust": {"team_metadata": True}})
+    resolver = PolicyResolver(file)
     first, again = (
         resolver.resolve(RequestFacts(model="gpt", team_id="t", system=text, fields={"preference": text}))
         for text in ("Answer in at most 80 words.", "Do not use any lists.")

@@ -1,0 +1,202 @@
+"""Fields of a request's body that direct LiteLLM's router: which of them a client may send, and whom they let answer.
+
+Several of them let another model answer than the one that the policy was chosen for, or another conversation be
+answered than the one that is judged. LiteLLM declares its own fields by purpose, and the purpose decides, so that a
+field of a newer LiteLLM is refused until somebody has looked at it. The policies file may open single ones
+(`trust.router_fields`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from functools import cache
+from itertools import islice
+from typing import Any
+
+from litellm.types import litellm_params as purposes
+
+from aligner_proxy.errors import BadRequest
+from aligner_proxy.formats.base import buckets
+from aligner_proxy.gateway.model_groups import FALLBACKS
+
+MAX_FALLBACKS = 16
+"""Models that one request may name besides its own; LiteLLM itself tries no more than five."""
+MAX_TAGS = 128
+MAX_NAME_CHARS = 1_000
+_DIRECTING = (
+    purposes.DispatchOptions,
+    purposes.RoutingOptions,
+    purposes.DeploymentOptions,
+    purposes.SpecializedRouterOptions,
+    purposes.AgenticLoopOptions,
+    purposes.CallState,
+    purposes.AgenticLoopState,
+    purposes.RouterState,
+    purposes.ProxyRequestState,
+    purposes.EntrypointState,
+)
+# Not among LiteLLM's declared fields, but read from the body by its proxy and router.
+_UNDECLARED = (
+    "context_window_fallbacks",
+    "content_policy_fallbacks",
+    "deployment",
+    "litellm_params",
+    "model_group",
+    "model_group_retry_policy",
+    "models",
+    "original_function",
+    "original_generic_function",
+    "router_settings_override",
+    "specific_deployment",
+    "user_config",
+)
+_HARMLESS = frozenset(
+    {
+        "allowed_openai_params",
+        "caching_groups",
+        "client_side_timeout",
+        "disable_fallbacks",
+        "fallbacks",
+        "include_fallback_errors",
+        "litellm_call_id",
+        "max_parallel_requests",
+        "num_retries",
+        "plugins",
+        "stream_timeout",
+        "timeout",
+    }
+)
+# What `extra_body` may not say: it goes over the body from which policy and judged conversation were read.
+_OF_THE_BODY = frozenset(
+    {
+        "conversation",
+        "input",
+        "instructions",
+        "messages",
+        "model",
+        "n",
+        "previous_response_id",
+        "prompt",
+        "stream",
+        "system",
+    }
+)
+# What LiteLLM adds to the data of every request.
+_ADDED = frozenset({"litellm_call_id", "litellm_logging_obj", "proxy_server_request", "secret_fields"})
+_SETTING = "trust.router_fields"
+TOO_MANY = f"too many models in fallbacks; at most {MAX_FALLBACKS} are allowed"
+
+
+class RouterFieldRefused(BadRequest):
+    """The body directs LiteLLM's router in a way that clients may not."""
+
+    def __init__(self, field: str, why: str) -> None:
+        super().__init__(why)
+        self.param = field
+
+
+def check(data: Mapping[str, Any], opened: Collection[str]) -> None:
+    """Refuse a body that directs the router by other fields than those that are harmless or `opened`."""
+    body = _body(data)
+    _check_sizes(data)
+    for name in sorted(directing().intersection(body) - set(opened)):
+        if body[name] is not None:
+            raise RouterFieldRefused(name, f"{name} is not taken from clients; the operator may add it to {_SETTING}")
+    internal = next((name for name in body if str(name).startswith("_") and name not in opened), None)
+    if internal is not None:
+        raise RouterFieldRefused("body", "fields that begin with _ are LiteLLM's own and are not taken from clients")
+    extra = body.get("extra_body")
+    hidden = (_OF_THE_BODY | directing()).intersection(extra) - set(opened) if isinstance(extra, Mapping) else ()
+    if hidden:
+        raise RouterFieldRefused("extra_body", f"extra_body may not hold {min(hidden)}; send it as a field of the body")
+    for name in FALLBACKS:
+        _check_fallbacks(name, body.get(name), free=name in opened)
+
+
+def _check_sizes(data: Mapping[str, Any]) -> None:
+    """Refuse more tags or longer names than routes can be matched with in no time."""
+    if len(str(data.get("model") or "")) > MAX_NAME_CHARS:
+        raise RouterFieldRefused("model", f"the model's name is longer than {MAX_NAME_CHARS:,} characters")
+    for tags in (bucket.get("tags") for bucket in buckets(data)):
+        if isinstance(tags, list) and (len(tags) > MAX_TAGS or any(len(str(tag)) > MAX_NAME_CHARS for tag in tags)):
+            raise RouterFieldRefused("tags", f"at most {MAX_TAGS} tags of {MAX_NAME_CHARS:,} characters are read")
+
+
+@cache
+def directing() -> frozenset[str]:
+    """The fields that direct LiteLLM's router, save those that only time or repeat a call."""
+    from litellm.router import Router  # importing it takes seconds, except inside the proxy
+
+    declared = (name for purpose in _DIRECTING for name in purposes.wire_names(purpose))
+    return frozenset((*declared, *Router.get_valid_args(), *_UNDECLARED)) - _HARMLESS
+
+
+def further_models(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """The models that the request lets answer besides its own, no more of them than `check` lets pass."""
+    body = _body(data)
+    named = (str(name) for field in FALLBACKS for name in _names(body.get(field)))
+    return tuple(dict.fromkeys(islice(named, len(FALLBACKS) * 2 * MAX_FALLBACKS)))
+
+
+def _body(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The body as the client sent it; LiteLLM adds fields of the operator's to `data` later."""
+    request = data.get("proxy_server_request")
+    body = request.get("body") if isinstance(request, Mapping) else None
+    if isinstance(body, Mapping):
+        return body
+    return {name: value for name, value in data.items() if name not in _ADDED}
+
+
+def _check_fallbacks(field: str, value: object, free: bool) -> None:
+    """Refuse fallbacks that are no list of names, or too many, before any of them is looked at one by one."""
+    if value is None:
+        return
+    if not isinstance(value, list):
+        raise RouterFieldRefused(field, f"{field} must be a list of model names")
+    if too_many(value):
+        raise RouterFieldRefused(field, TOO_MANY)
+    if not free and not all(map(_plain, value)):
+        raise RouterFieldRefused(field, f"an entry of {field} may only name models; other settings need {_SETTING}")
+    if any(len(str(name)) > MAX_NAME_CHARS for name in _names(value)):
+        raise RouterFieldRefused(field, f"a name in {field} is longer than {MAX_NAME_CHARS:,} characters")
+
+
+def too_many(fallbacks: object) -> bool:
+    """Whether fallbacks, with those inside their entries, are more than the bound; looks at no more than the bound."""
+    lists = [fallbacks] if isinstance(fallbacks, list) else []
+    count = 0
+    while lists:
+        entries = lists.pop()
+        count += len(entries)
+        if count > MAX_FALLBACKS:
+            return True
+        # LiteLLM looks into all lists of an entry, or into the fallbacks of one that names its model.
+        for entry in (entry for entry in entries if isinstance(entry, Mapping)):
+            named = isinstance(entry.get("model"), str)
+            inner = [entry.get(field) for field in FALLBACKS] if named else list(islice(entry.values(), MAX_FALLBACKS))
+            lists += [value for value in inner if isinstance(value, list)]
+    return False
+
+
+def _plain(entry: object) -> bool:
+    """Whether an entry only names models: "b", {"model": "b"} or {"a": ["b", "c"]}."""
+    if isinstance(entry, str):
+        return True
+    if not isinstance(entry, Mapping) or len(entry) != 1:
+        return False
+    ((key, value),) = entry.items()
+    if isinstance(value, list):
+        return all(isinstance(name, str) for name in value)
+    return key == "model" and isinstance(value, str)
+
+
+def _names(value: object) -> Iterator[object]:
+    for entry in value if isinstance(value, list) else ():
+        if not isinstance(entry, Mapping):
+            yield entry
+            continue
+        model = entry.get("model")
+        if model is not None and not isinstance(model, list):
+            yield model
+        for names in islice(entry.values(), MAX_FALLBACKS):
+            yield from names if isinstance(names, list) else ()

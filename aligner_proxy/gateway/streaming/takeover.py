@@ -1,0 +1,62 @@
+"""Takeover of a stream by another model: LiteLLM lets one go on where the first broke before its first words.
+
+Each item says whose it is. Where nothing of the stream would be withheld, nothing goes out before it is certain who
+answers; where the answer is held, the items are noted as they come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from aligner_proxy.gateway import model_groups
+from aligner_proxy.gateway.request_state import RequestState
+from aligner_proxy.gateway.streaming.dispatch import stream_mode
+from aligner_proxy.gateway.streaming.queue import UPSTREAM_ERRORS
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.types import StreamMode
+
+Note = Callable[[object], None]
+"""Takes over the policy of the model group that an item of the stream comes from."""
+_PEEKED = 8
+"""Items in which the first words are looked for."""
+
+
+async def watched(
+    response: AsyncIterable[Any], state: RequestState, pipeline: Pipeline, note: Note
+) -> AsyncIterable[Any]:
+    """The same stream, with every item noted before it goes further."""
+    withheld = state.skip is None and stream_mode(state.policy, pipeline) is not StreamMode.PASSTHROUGH
+    rest = aiter(response)
+    first: list[Any] = []
+    broken: Exception | None = None
+    while not withheld and len(first) < _PEEKED and not any(map(model_groups.settled, first)):
+        try:
+            first.append(await anext(rest))
+        except StopAsyncIteration:
+            break
+        except UPSTREAM_ERRORS as error:
+            broken = error
+            break
+        note(first[-1])
+    return _noted(first, broken, rest, state, note)
+
+
+async def _noted(
+    first: Sequence[Any], broken: Exception | None, rest: AsyncIterator[Any], state: RequestState, note: Note
+) -> AsyncGenerator[Any, None]:
+    """The items of a stream. How it is delivered stays as it began; the rest of a stricter policy holds from here."""
+    try:
+        for item in first:
+            yield item
+        if broken is not None:
+            raise broken
+        async for item in rest:
+            begun = state.policy
+            note(item)
+            state.policy = replace(state.policy, mode=begun.mode, stream=begun.stream)
+            yield item
+    finally:
+        if isinstance(rest, AsyncGenerator):
+            await rest.aclose()

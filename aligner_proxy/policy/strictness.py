@@ -1,0 +1,91 @@
+"""Strictness of settings: which of two values is stricter, which of two policies, and what only tightens a policy.
+
+Everything that asks "which is stricter" asks here: a model that answers in place of another, a name beside its model
+group, and metadata that its reader does not trust.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+from aligner_proxy.types import JsonStrings, Mode, OnError, Policy, StreamMode
+
+_REACTIONS = (OnError.PASSTHROUGH, OnError.RETRY, OnError.BLOCK)
+_SCALES: Mapping[str, tuple[str, ...]] = {
+    "mode": (Mode.OFF, Mode.SHADOW, Mode.ENFORCE),
+    "stream": (StreamMode.PASSTHROUGH, StreamMode.SENTENCE, StreamMode.HOLD),
+    "on_error": _REACTIONS,
+    "after_retry": _REACTIONS,
+    "on_skip": ("passthrough", "judge", "block"),
+    "json_strings": (JsonStrings.KEEP, JsonStrings.CORRECT),
+}
+"""Values of settings, each from lax to strict; a name with a dot is on the scale of its first part."""
+_AMOUNTS = ("sample", "max_answer_chars")
+"""Settings by which more answers are looked at the larger they are."""
+_FROM_METADATA = ("mode", "stream", "on_error", "after_retry", "on_skip")
+"""Settings that metadata may tighten without being trusted."""
+
+
+def tightens(name: str, value: object, current: object) -> bool:
+    """Whether `value` of a setting is stricter than `current`; never, for a setting that no scale is for."""
+    scale = _SCALES.get(name.partition(".")[0], ())
+    return value in scale and current in scale and scale.index(str(value)) > scale.index(str(current))
+
+
+def may_tighten(name: str, value: object, current: object) -> bool:
+    """Whether metadata that is not trusted may change this setting from `current` to `value`."""
+    return name.partition(".")[0] in _FROM_METADATA and tightens(name, value, current)
+
+
+def takes_away(grant: str, value: object) -> bool:
+    """Whether this value of a grant gives no right: it enforces or denies more, or withdraws the bypass.
+
+    `allow` is not among them: whether a list is shorter than another depends on the other.
+    """
+    return grant in ("enforce", "deny") or (grant == "allow_bypass" and value is False)
+
+
+def stricter(policy: Policy, other: Policy) -> Policy:
+    """A policy as strict as both: that of the stricter mode, with each setting in which the other is stricter.
+
+    Between equal modes the first leads, and its objectives count. A policy without objectives corrects nothing, so it
+    counts as `off` and adds nothing to another. What a tenant enforces is in both.
+    """
+    lead, rest = (policy, other) if _strength(policy) >= _strength(other) else (other, policy)
+    lead = replace(lead, bypass=policy.bypass and other.bypass)
+    if not _strength(rest):
+        return lead
+    raised = replace(lead, **{name: _strictest(name, getattr(lead, name), getattr(rest, name)) for name in _compared()})
+    origins = dict(lead.origins)
+    origins |= {name: origin for name, origin in rest.origins if _value(raised, name) != _value(lead, name)}
+    return replace(raised, origins=tuple(origins.items()))
+
+
+def _strength(policy: Policy) -> int:
+    """The position of the mode on its scale; that of `off` for a policy without objectives."""
+    return _SCALES["mode"].index(policy.mode) if policy.objectives else 0
+
+
+def _compared() -> tuple[str, ...]:
+    """The settings of a policy that can be compared, besides its mode."""
+    names = {field.name for field in fields(Policy)} - {"mode"}
+    return tuple(name for name in (*_SCALES, *_AMOUNTS) if name in names)
+
+
+def _strictest(name: str, first: Any, second: Any) -> Any:
+    """The stricter of two values; of reactions by class or reason, each by itself."""
+    if name in _AMOUNTS:
+        return max(first, second)
+    if is_dataclass(first):
+        parts = [field.name for field in fields(first)]
+        return replace(first, **{part: _strictest(name, getattr(first, part), getattr(second, part)) for part in parts})  # type: ignore[type-var]
+    return second if tightens(name, second, first) else first
+
+
+def _value(policy: Policy, name: str) -> object:
+    """The value of a setting by its name in `origins`; None for what is no setting."""
+    setting, _, part = name.partition(".")
+    value = getattr(policy, setting, None)
+    return getattr(value, part, None) if part else value
