@@ -322,8 +322,8 @@ def _print(
         first = f", {len(moments)} with an end, the first at {_moment(moments[0])}" if moments else ""
         console.print(f"keys    {len(checked.keys)}{first}", soft_wrap=True)
     if key is not None:
-        rows = [(name, _listed(value)) for name, value in key.items()]
-        console.print(table(("key of the file", "value"), rows))
+        said = ((name, _listed(value)) for name, value in key.items())
+        console.print(table(("key of the file", "value"), said))
     console.print(table(("setting", "value", "from"), _rows(checked.resolver.settings(policy), policy)))
     origins = dict(policy.origins)
     # Values of plugins for each objective, for example its weight.
