@@ -9,6 +9,7 @@ import pytest
 
 from tests.attacks.attack import Attack, rows
 from tests.e2e.answers import ANSWERS
+from tests.e2e.clients import Streamed
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 DEPLOYMENT = ANSWERS
@@ -73,12 +74,17 @@ REQUESTS = rows(
 )
 
 
+def delivered(got: httpx.Response) -> str:
+    """Everything in a response, and the text of its first choice joined, which a stream sends in pieces."""
+    return got.text + Streamed(got.status_code, got.headers, got.text).text()
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("attack", REQUESTS)
 def test_no_body_escapes_the_aligner(attack: Attack, stream: bool, tenants: Any) -> None:
     body = {"stream": stream, **attack.payload}
     got = tenants["acme"].chat("rude escape", **body)
-    assert INSULT not in got.text, got.headers.get("x-aligner-reason")
+    assert INSULT not in delivered(got), got.headers.get("x-aligner-reason")
     if got.status_code == httpx.codes.OK:
         assert got.headers["x-aligner-objectives"].startswith("harmless")
 
@@ -113,10 +119,10 @@ SKIPS = rows(
 def test_nothing_turns_an_enforced_correction_off(attack: Attack, stream: bool, tenants: Any) -> None:
     question, more = attack.payload
     got = tenants["strict"].chat(question, stream=stream, **more)
-    assert INSULT not in got.text
+    assert INSULT not in delivered(got)
     assert got.status_code in (httpx.codes.OK, httpx.codes.SERVICE_UNAVAILABLE), got.text
-    if got.status_code == httpx.codes.OK:
-        assert "Paris" in got.text
+    if got.status_code == httpx.codes.OK and "error" not in got.text:
+        assert "Paris" in delivered(got)
 
 
 HEADERS = rows(
