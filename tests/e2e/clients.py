@@ -84,8 +84,10 @@ class Gateway:
     ) -> httpx.Response:
         """A whole chat completion."""
         messages = [{"role": "user", "content": script}]
+        # As ASCII, because a client may send what UTF-8 cannot hold.
         body = {"model": model, "messages": messages, **body}
-        return self.http.post("/v1/chat/completions", json=body, headers=headers)
+        headers = {"content-type": "application/json", **(headers or {})}
+        return self.http.post("/v1/chat/completions", content=json.dumps(body), headers=headers)
 
     def chat_stream(self, script: str, **more: Any) -> Streamed:
         """A streamed chat completion."""
