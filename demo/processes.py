@@ -37,7 +37,7 @@ def process(
     command = [
         sys.executable,
         "-m",
-        "aligner_proxy.gateway.die_with_parent",
+        "aligner_proxy.gateway.process.die_with_parent",
         str(os.getpid()),
         str(python),
         "-m",

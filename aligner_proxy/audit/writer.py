@@ -21,7 +21,8 @@ from aligner_proxy.audit.tidier import Keeping, Tidier
 from aligner_proxy.errors import ConfigError, CorrectionError
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.api import AuditSink
-from aligner_proxy.plugins.isolation import InlineRunner, Runner, ThreadRunner
+from aligner_proxy.plugins.extensions import InlineRunner, Runner
+from aligner_proxy.plugins.isolation import ThreadRunner
 from aligner_proxy.policy import config
 from aligner_proxy.policy.schema import PolicyFile
 

@@ -34,7 +34,8 @@ from aligner_proxy.connections import Limits
 from aligner_proxy.engine import sockets
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.errors import ConfigError, CorrectionError, EngineFault, EngineMismatch, EngineUnavailable
-from aligner_proxy.gateway import build, litellm_server, supervisor
+from aligner_proxy.gateway import build
+from aligner_proxy.gateway.process import litellm_server, supervisor
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
 from aligner_proxy.policy.engine_schema import Backend, Kind
@@ -218,7 +219,7 @@ def engine_command(plan: Plan) -> list[str]:
 
 def litellm_command(plan: Plan, *listeners: socket.socket) -> list[str]:
     """Command line of LiteLLM, in this interpreter, on sockets that it inherits."""
-    ours = ["-m", "aligner_proxy.gateway.litellm_server", litellm_server.settings(listeners, plan.limits)]
+    ours = ["-m", "aligner_proxy.gateway.process.litellm_server", litellm_server.settings(listeners, plan.limits)]
     options = ["--config", str(plan.litellm_file), "--host", plan.host, "--port", str(plan.port)]
     return [sys.executable, *ours, *options, "--num_workers", str(plan.workers), "--telemetry", "False"]
 

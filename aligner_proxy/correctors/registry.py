@@ -19,7 +19,8 @@ from aligner_proxy.engine.api import AlignerInfo, AlignRequest, DeferredSession,
 from aligner_proxy.errors import DeadlineExceeded, EngineUnavailable, InvalidOutput
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.api import Corrector, SentenceCorrector
-from aligner_proxy.plugins.isolation import InlineRunner, Runner, ThreadRunner
+from aligner_proxy.plugins.extensions import InlineRunner, Runner
+from aligner_proxy.plugins.isolation import ThreadRunner
 from aligner_proxy.plugins.registry import ConfiguredPlugin
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.types import Correction

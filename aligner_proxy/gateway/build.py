@@ -22,7 +22,8 @@ from aligner_proxy.gateway import metrics
 from aligner_proxy.pipeline.cache import CorrectionCache, PluginCache
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins import registry
-from aligner_proxy.plugins.isolation import InlineRunner, ThreadRunner
+from aligner_proxy.plugins.extensions import InlineRunner
+from aligner_proxy.plugins.isolation import ThreadRunner
 from aligner_proxy.plugins.registry import PluginRules
 from aligner_proxy.policy import config
 from aligner_proxy.policy.engine_schema import Backend, Kind, kind

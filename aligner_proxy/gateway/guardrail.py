@@ -22,7 +22,7 @@ from litellm.types.utils import GuardrailStatus
 
 from aligner_proxy import formats
 from aligner_proxy.audit.writer import audit_writers
-from aligner_proxy.concurrency import cancelled_when
+from aligner_proxy.concurrency import cancelled_when, client_left
 from aligner_proxy.errors import AlignerProxyError, ClientGone, NotPutIn
 from aligner_proxy.formats import Wire, sse
 from aligner_proxy.formats.base import buckets
@@ -31,14 +31,12 @@ from aligner_proxy.gateway import (
     gc_workaround,
     litellm_internals,
     metrics,
-    model_groups,
     reload,
     request_policy,
-    router_fields,
+    routing,
 )
 from aligner_proxy.gateway.build import build_pipeline
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
-from aligner_proxy.gateway.disconnect import client_left
 from aligner_proxy.gateway.readiness import EngineReadiness
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.gateway.shadow import Shadows
@@ -96,7 +94,7 @@ class AlignerGuardrail(CustomGuardrail):
         litellm_internals.count_in_readiness(ready.reason)
         body_limits.install()
         litellm_internals.watch_clients()
-        litellm_internals.bound_fallbacks(router_fields.too_many, router_fields.TOO_MANY)
+        litellm_internals.bound_fallbacks(routing.too_many, routing.TOO_MANY)
         gc_workaround.between_callbacks()
         litellm_internals.at_shutdown(partial(self._shadows.finish, self._audit_writers.aclose))
         super().__init__(
@@ -170,7 +168,7 @@ class AlignerGuardrail(CustomGuardrail):
         """Correct a stream in the policy's mode. Skipped streams pass item by item."""
         state = await self._state(request_data, user_api_key_dict)
         self._note_answering(request_data, state)
-        if model_groups.may_change(request_data):
+        if routing.may_change(request_data):
             note = partial(self._note_answering, request_data, state)
             response = await takeover.watched(response, state, self.pipeline, note)
         await state.selected()
@@ -254,7 +252,7 @@ class AlignerGuardrail(CustomGuardrail):
 
     def _note_answering(self, data: dict[str, Any], state: RequestState, response: object = None) -> None:
         """Take the stricter policy if another model group answers than the one that was asked."""
-        group = model_groups.answered(data, response)
+        group = routing.answered(data, response)
         if group is None or group == state.answered_by or state.facts is None or state.settled:
             return
         state.answered_by = group

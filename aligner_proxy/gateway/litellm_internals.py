@@ -17,8 +17,8 @@ from litellm.types.guardrails import Mode as ModeByTag
 from litellm.types.utils import ModelResponseStream
 from starlette.applications import Starlette
 
+from aligner_proxy.concurrency import watch
 from aligner_proxy.gateway import readiness
-from aligner_proxy.gateway.disconnect import watch
 
 _MOST_FALLBACKS = 32
 _ROOM = 200

@@ -1,24 +1,27 @@
-"""Policy of one request: by what the client asks for before it is sent on, and by the model group that answered.
+"""Policy of one request: the facts that it depends on, and what follows, also where another model answers.
 
-What a client may not ask for becomes an HTTP error here, before anything is spent.
+The caller comes only from LiteLLM's authentication (`UserAPIKeyAuth`); metadata of the body is the client's and counts
+only as a request for settings. What a client may not ask for becomes an HTTP error here, before anything is spent.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from litellm.proxy._types import ProxyException, UserAPIKeyAuth
+from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAuth
 
 from aligner_proxy.errors import BadRequest, ForbiddenError
-from aligner_proxy.formats.base import buckets
-from aligner_proxy.gateway import model_groups, router_fields
+from aligner_proxy.formats import stored
+from aligner_proxy.formats.base import buckets, headers, system, turns
+from aligner_proxy.gateway import routing
 from aligner_proxy.gateway.reload import Policies
-from aligner_proxy.gateway.request_facts import facts, forget_wishes
 from aligner_proxy.plugins.extensions import Extensions
 from aligner_proxy.policy.resolver import RequestFacts, policy_for_all
 from aligner_proxy.policy.schema import Trust
@@ -26,12 +29,18 @@ from aligner_proxy.policy.strictness import stricter
 from aligner_proxy.types import Policy
 
 log = logging.getLogger(__name__)
+OBJECTIVES_HEADER = "x-aligner-objectives"
+BYPASS_HEADER = "x-aligner-bypass"
+_OURS = "aligner"
+_ABOVE = frozenset({"system", "developer"})
+"""Roles of turns with more authority than the user's."""
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def check_body(data: Mapping[str, Any], trust: Trust) -> None:
     """Refuse a body (HTTP 400) that directs LiteLLM's router as clients may not."""
     with _as_http_errors():
-        router_fields.check(data, trust.router_fields)
+        routing.check(data, trust.router_fields)
 
 
 async def of_request(
@@ -43,7 +52,7 @@ async def of_request(
     try:
         with _as_http_errors():
             request = facts(data, user, fields, policies.keys)
-            named = (model_groups.named(model, user.team_id) for model in router_fields.further_models(data))
+            named = (routing.named(model, user.team_id) for model in routing.further_models(data))
             further = (replace(request, model=model, groups=groups) for model, groups in named)
             policy = policy_for_all(current.resolver, request, further)
             return request, await extensions.resolved(policy, request)
@@ -55,7 +64,7 @@ def of_answer(
     policies: Policies, extensions: Extensions, request: RequestFacts, policy: Policy, group: str
 ) -> Policy | None:
     """The policy of a request that this model group answered, not laxer than `policy`; None if it stays the same."""
-    if model_groups.same(request.names, group):
+    if routing.same(request.names, group):
         return None
     answering = replace(request, model=group, groups=())
     try:
@@ -98,3 +107,102 @@ def _as_http_errors() -> Iterator[None]:
 def _warn_ignored(source: str, setting: str) -> None:
     """Log once for each source that its opt-out from the guardrail has no effect."""
     log.warning("%s: ignoring its opt-out from the guardrail: %s is false", source, setting)
+
+
+def facts(
+    data: Mapping[str, Any], user: UserAPIKeyAuth, fields: Iterable[str] = (), keys: Container[str] = ()
+) -> RequestFacts:
+    """All facts that a policy depends on; `fields` are those that plugins read, `keys` the hashes of the keys file."""
+    sent = headers(data)
+    metadata = buckets(data)
+    wishes = [bucket[_OURS] for bucket in metadata if _OURS in bucket]
+    model, groups = routing.named(_model(data, user.request_route), user.team_id)
+    key_hash = _hashed(user.token or user.api_key)
+    return RequestFacts(
+        model=model,
+        tags=_tags(metadata),
+        team_id=user.team_id,
+        team_alias=user.team_alias,
+        key_hash=key_hash,
+        key_alias=user.key_alias,
+        user_id=_user_id(user),
+        team_settings=_ours(user.team_metadata),
+        key_settings=_ours(user.metadata),
+        asked=_objectives(wishes, sent),
+        bypass=sent.get(BYPASS_HEADER, "").strip().lower() in ("1", "true", "yes"),
+        system=_system(data),
+        fields=dict(_fields(wishes, fields)),
+        groups=groups,
+        alias_by_operator=key_hash in keys or user.user_role is LitellmUserRoles.PROXY_ADMIN,
+    )
+
+
+def _system(data: Mapping[str, Any]) -> str:
+    """The system prompt, in the fields of any endpoint."""
+    above = [*system(data.get("instructions")), *system(data.get("system"))]
+    above += [turn for name in ("messages", "input") for turn in turns(data.get(name), _ABOVE)]
+    return "\n".join(turn.content for turn in above)
+
+
+def _fields(wishes: Sequence[object], names: Iterable[str]) -> Iterator[tuple[str, object]]:
+    """The fields with these names, each from the first metadata that has it."""
+    for name in names:
+        values = [wish[name] for wish in wishes if isinstance(wish, Mapping) and name in wish]
+        if values:
+            yield name, values[0]
+
+
+def _model(data: Mapping[str, Any], route: str | None) -> str:
+    """The requested model; for a stored answer the group that gave it, which LiteLLM knows by the answer's id.
+
+    For a stored answer the body may name any model, so that must not choose the policy.
+    """
+    if stored(route):
+        return str(getattr(data.get("deployment"), "model_name", None) or "")
+    return str(data.get("model") or "")
+
+
+def forget_wishes(data: Mapping[str, Any]) -> None:
+    """Remove our field from the client's metadata, so that it reaches neither the upstream nor a log."""
+    for bucket in buckets(data):
+        for metadata in (bucket, bucket.get("requester_metadata")):
+            if isinstance(metadata, dict):
+                metadata.pop(_OURS, None)
+
+
+def _hashed(key: str | None) -> str | None:
+    """The hash of a key. LiteLLM hashes keys that begin with `sk-`; others of a custom auth are hashed here."""
+    if key is None or _SHA256.fullmatch(key):
+        return key
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _user_id(user: UserAPIKeyAuth) -> str | None:
+    """LiteLLM's user, else the subject of a token: LiteLLM takes it for a user only where a setting names the claim."""
+    claims = user.jwt_claims or {}
+    subject = claims.get("sub")
+    return user.user_id or (f"{claims.get('iss', '')}#{subject}" if subject else None)
+
+
+def _ours(metadata: object) -> object:
+    return metadata.get(_OURS) if isinstance(metadata, Mapping) else None
+
+
+def _tags(metadata: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    values = (bucket.get("tags") for bucket in metadata)
+    return tuple(dict.fromkeys(str(tag) for tags in values if isinstance(tags, list) for tag in tags))
+
+
+def _objectives(wishes: Sequence[object], sent: Mapping[str, str]) -> tuple[str, ...]:
+    """Names of requested objectives, without duplicates: header first, then body."""
+    names = [name.strip() for name in sent.get(OBJECTIVES_HEADER, "").split(",")]
+    for wish in wishes:
+        names.extend(_listed(wish))
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def _listed(wishes: object) -> list[str]:
+    listed = wishes.get("objectives") if isinstance(wishes, Mapping) else None
+    if isinstance(listed, str):
+        return [name.strip() for name in listed.split(",")]
+    return [str(name) for name in listed] if isinstance(listed, list) else []

@@ -38,7 +38,7 @@ from aligner_proxy.errors import CorrectionError
 from aligner_proxy.observability.metrics import CACHE_FAILURES, CACHE_UP
 from aligner_proxy.observability.tracing import stage
 from aligner_proxy.plugins.api import CorrectionStore
-from aligner_proxy.plugins.isolation import Runner, Work
+from aligner_proxy.plugins.extensions import Runner, Work
 from aligner_proxy.types import Correction, Exchange, Policy
 
 _MOST_CHARS = 4_000_000

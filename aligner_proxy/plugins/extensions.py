@@ -1,8 +1,9 @@
 """Extensions of the installed plugins, applied to requests.
 
 Errors of extensions are caught here: before and after the correction only the extension's contribution is lost, and a
-wrapper's error is a failed correction, like one of the engine. Third-party coroutines run in a thread of their own
-(isolation.py); their calls into the gateway run in the gateway's loop.
+wrapper's error is a failed correction, like one of the engine. `Boundary` passes our own errors and cancellations, and
+replaces all others by one without their text. Third-party coroutines run in a thread of their own (isolation.py);
+their calls into the gateway run in the gateway's loop.
 """
 
 from __future__ import annotations
@@ -12,13 +13,12 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from aligner_proxy.concurrency import beside
 from aligner_proxy.errors import BadRequest, CorrectionError, DeadlineExceeded, ForbiddenError, PluginFault
 from aligner_proxy.gate.judge import Verdict
 from aligner_proxy.plugins.api import Corrected, Extension, Inner, RequestField, TextEncoder
-from aligner_proxy.plugins.isolation import Boundary, InlineRunner, Runner
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.types import Correction, Objective, Outcome, Policy, Turn
 
@@ -29,6 +29,42 @@ SELECT_S = 2.0
 """Time limit for choosing objectives, which mostly happens while the upstream writes."""
 SELECTION_REASON = "selection_reason"
 """Extension value of a policy whose objectives were chosen: None, or the reason why that failed."""
+
+
+Work = Callable[[], Coroutine[Any, Any, _T]]
+
+
+class Runner(Protocol):
+    """Place where plugin code runs."""
+
+    async def call(self, work: Work[_T]) -> _T:
+        """The result of `work`; raises only `CorrectionError` subclasses and `CancelledError`."""
+        ...
+
+
+class Boundary:
+    """Block around plugin code, which lets only errors of this package out: the second broad boundary."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, CorrectionError):
+            # No policy knows a plugin's own error class, and its reason could be anything.
+            if type(error).__module__.partition(".")[0] != "aligner_proxy":
+                raise PluginFault(f"a plugin raised {type(error).__name__}") from None
+        elif isinstance(error, TimeoutError):
+            raise DeadlineExceeded("a plugin ran out of time") from None
+        elif isinstance(error, Exception | SystemExit):  # whatever foreign code raises, its text may quote answers
+            raise PluginFault(f"a plugin raised {type(error).__name__}") from None
+
+
+class InlineRunner:
+    """Satisfies `Runner` for plugins of our own: in the gateway's event loop."""
+
+    async def call(self, work: Work[_T]) -> _T:
+        """Run `work` in the present event loop."""
+        with Boundary():
+            return await work()
 
 
 @dataclass(frozen=True, slots=True)

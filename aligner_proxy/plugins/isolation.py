@@ -1,8 +1,6 @@
-"""Isolation of plugin code, so that it can neither break nor block the gateway.
+"""Isolation of plugin code in a thread with its own event loop, so that it can neither break nor block the gateway.
 
-`Boundary` passes our own errors and cancellations, and replaces all other errors by one without their text.
-`ThreadRunner` is a thread with its own event loop: code that blocks it blocks nothing else, and while the thread does
-not respond, calls fail at once.
+Code that blocks the thread blocks nothing else, and while the thread does not respond, calls fail at once.
 """
 
 from __future__ import annotations
@@ -11,49 +9,14 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
-from aligner_proxy.errors import CorrectionError, DeadlineExceeded, PluginFault, PluginStuck
+from aligner_proxy.errors import PluginFault, PluginStuck
+from aligner_proxy.plugins.extensions import InlineRunner, Work
 
 _T = TypeVar("_T")
 _GRACE_S = 0.25
 """A thread that does not respond for so long after its work was cancelled is stuck."""
-
-Work = Callable[[], Coroutine[Any, Any, _T]]
-
-
-class Runner(Protocol):
-    """Place where plugin code runs."""
-
-    async def call(self, work: Work[_T]) -> _T:
-        """The result of `work`; raises only `CorrectionError` subclasses and `CancelledError`."""
-        ...
-
-
-class Boundary:
-    """Block around plugin code, which lets only errors of this package out: the second broad boundary."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, CorrectionError):
-            # No policy knows a plugin's own error class, and its reason could be anything.
-            if type(error).__module__.partition(".")[0] != "aligner_proxy":
-                raise PluginFault(f"a plugin raised {type(error).__name__}") from None
-        elif isinstance(error, TimeoutError):
-            raise DeadlineExceeded("a plugin ran out of time") from None
-        elif isinstance(error, Exception | SystemExit):  # whatever foreign code raises, its text may quote answers
-            raise PluginFault(f"a plugin raised {type(error).__name__}") from None
-
-
-class InlineRunner:
-    """Satisfies `Runner` for plugins of our own: in the gateway's event loop."""
-
-    async def call(self, work: Work[_T]) -> _T:
-        """Run `work` in the present event loop."""
-        with Boundary():
-            return await work()
 
 
 class ThreadRunner:

@@ -26,8 +26,8 @@ from aligner_proxy.gate.judge import Verdict, judge
 from aligner_proxy.gate.rules import Rule
 from aligner_proxy.plugins import api
 from aligner_proxy.plugins.api import GROUP, Extension, GateCheck, Kind
-from aligner_proxy.plugins.extensions import Extensions, Member
-from aligner_proxy.plugins.isolation import Boundary, ThreadRunner
+from aligner_proxy.plugins.extensions import Boundary, Extensions, Member
+from aligner_proxy.plugins.isolation import ThreadRunner
 from aligner_proxy.policy import config
 from aligner_proxy.policy.plugin_keys import RENAMED_KEYS, SYSTEMS, Declarations
 from aligner_proxy.policy.schema import (

@@ -12,9 +12,9 @@ from litellm import Router
 from litellm.proxy._types import ProxyException, UserAPIKeyAuth
 from litellm.types.guardrails import GuardrailEventHooks
 
-from aligner_proxy.gateway import model_groups
+from aligner_proxy.gateway import routing
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
-from aligner_proxy.gateway.request_facts import facts
+from aligner_proxy.gateway.request_policy import facts
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.types import Mode, Outcome, Policy, Status
@@ -351,7 +351,7 @@ async def test_no_other_name_of_a_model_escapes_its_route(
         for name, (model, key) in models.items()
     ]
     router = Router(model_list=model_list, model_group_alias={"nickname": "gpt"})
-    monkeypatch.setattr(model_groups, "_router", lambda: router)
+    monkeypatch.setattr(routing, "_router", lambda: router)
     strict = [{"match": {"model": name}, "objectives": ["kind"]} for name in ("gpt", "openai/gpt-4o", "x-mini")]
     rules = {**DEFENDED, "routes": [*strict, {"match": {}, "mode": "off"}]}
     guard = build(tmp_path, monkeypatch, rules)

@@ -19,7 +19,8 @@ from aligner_proxy.errors import AnswerTooLong, EngineOverloaded
 from aligner_proxy.pipeline.cache import CorrectionCache
 from aligner_proxy.pipeline.outcomes import blocks
 from aligner_proxy.pipeline.pipeline import Pipeline
-from aligner_proxy.plugins.isolation import InlineRunner, Runner, ThreadRunner
+from aligner_proxy.plugins.extensions import InlineRunner, Runner
+from aligner_proxy.plugins.isolation import ThreadRunner
 from aligner_proxy.types import (
     Correction,
     Exchange,

@@ -20,7 +20,7 @@ import yaml
 
 from aligner_proxy.cli import main, serve
 from aligner_proxy.engine.server.app import serve as serve_engine
-from aligner_proxy.gateway import supervisor
+from aligner_proxy.gateway.process import supervisor
 from aligner_proxy.policy import config
 from aligner_proxy.policy.litellm_config import find_policies
 

@@ -17,10 +17,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from aligner_proxy.concurrency import cancelled_when
+from aligner_proxy.concurrency import DisconnectMiddleware, cancelled_when, client_left, watch
 from aligner_proxy.engine import sockets
 from aligner_proxy.errors import ClientGone
-from aligner_proxy.gateway.disconnect import DisconnectMiddleware, client_left, watch
 
 
 class Work:

@@ -12,7 +12,7 @@ from litellm.proxy._types import ProxyException, UserAPIKeyAuth
 from litellm.proxy.hooks import PROXY_HOOKS
 from litellm.proxy.utils import InternalUsageCache
 
-from aligner_proxy.gateway import litellm_internals, router_fields
+from aligner_proxy.gateway import litellm_internals, routing
 
 
 async def test_what_is_to_be_done_last_is_done_before_the_proxy_lets_go(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,9 +76,9 @@ async def test_litellm_counts_for_every_key_at_once(monkeypatch: pytest.MonkeyPa
 def test_litellm_checks_no_more_fallbacks_than_we_let_it(place: str, inside: bool) -> None:
     from litellm.proxy.auth import auth_utils
 
-    litellm_internals.bound_fallbacks(router_fields.too_many, router_fields.TOO_MANY)
-    litellm_internals.bound_fallbacks(router_fields.too_many, router_fields.TOO_MANY)
-    few: list[Any] = ["gpt"] * router_fields.MAX_FALLBACKS
+    litellm_internals.bound_fallbacks(routing.too_many, routing.TOO_MANY)
+    litellm_internals.bound_fallbacks(routing.too_many, routing.TOO_MANY)
+    few: list[Any] = ["gpt"] * routing.MAX_FALLBACKS
     many: list[Any] = [{"model": "gpt", "fallbacks": ["a"] * 50_000}] if inside else [{"model": "gpt"}] * 50_000
 
     def safe(fallbacks: list[Any]) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from litellm import Router
 from litellm.types.utils import ModelResponse
 
-from aligner_proxy.gateway import model_groups
+from aligner_proxy.gateway import routing
 
 
 def _model(name: str, model: str, **info: Any) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def router(monkeypatch: pytest.MonkeyPatch) -> Router:
         ],
         model_group_alias={"quick": "support", "hidden": {"model": "support", "hidden": True}},
     )
-    monkeypatch.setattr(model_groups, "_router", lambda: router)
+    monkeypatch.setattr(routing, "_router", lambda: router)
     return router
 
 
@@ -53,21 +53,21 @@ def router(monkeypatch: pytest.MonkeyPatch) -> Router:
     ],
 )
 def test_every_name_leads_to_its_groups(model: str, names: tuple[str, tuple[str, ...]]) -> None:
-    assert model_groups.named(model, None) == names
+    assert routing.named(model, None) == names
 
 
 def test_an_upstream_model_leads_to_every_group_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     router = Router(
         model_list=[_model("support", "openai/up-1", id="first"), _model("plain", "openai/up-1", id="third")]
     )
-    monkeypatch.setattr(model_groups, "_router", lambda: router)
-    assert model_groups.named("openai/up-1", None) == ("openai/up-1", ("support", "plain"))
+    monkeypatch.setattr(routing, "_router", lambda: router)
+    assert routing.named("openai/up-1", None) == ("openai/up-1", ("support", "plain"))
 
 
 @pytest.mark.usefixtures("router")
 def test_a_model_of_one_team_has_the_name_that_the_team_uses() -> None:
-    assert model_groups.named("public", "t1") == ("public", ())
-    assert model_groups.named("own", None) == ("public", ())
+    assert routing.named("public", "t1") == ("public", ())
+    assert routing.named("own", None) == ("public", ())
 
 
 @pytest.mark.usefixtures("router")
@@ -75,18 +75,18 @@ def test_who_answered_is_what_litellm_keeps_beside_the_response() -> None:
     response = ModelResponse()
     response._hidden_params["model_id"] = "third"
     deployment = SimpleNamespace(model_name="support")
-    assert model_groups.answered({"deployment": deployment}, response) == "plain"
-    assert model_groups.answered({"deployment": deployment}, ModelResponse()) == "support"
-    assert model_groups.answered({"deployment": deployment}, {"_hidden_params": {"model_id": "wild"}}) == "openai/*"
-    assert model_groups.answered({}, b"data: {}") is None
+    assert routing.answered({"deployment": deployment}, response) == "plain"
+    assert routing.answered({"deployment": deployment}, ModelResponse()) == "support"
+    assert routing.answered({"deployment": deployment}, {"_hidden_params": {"model_id": "wild"}}) == "openai/*"
+    assert routing.answered({}, b"data: {}") is None
 
 
 def test_a_group_with_a_wildcard_is_the_one_that_was_asked_by_any_name_it_fits() -> None:
-    assert model_groups.same(("openai/gpt-4o",), "openai/*")
-    assert model_groups.same(("quick", "support"), "support")
-    assert not model_groups.same(("openai/gpt-4o",), "anthropic/*")
-    assert not model_groups.same(("support",), "plain")
+    assert routing.same(("openai/gpt-4o",), "openai/*")
+    assert routing.same(("quick", "support"), "support")
+    assert not routing.same(("openai/gpt-4o",), "anthropic/*")
+    assert not routing.same(("support",), "plain")
 
 
 def test_outside_the_proxy_a_name_is_a_name() -> None:
-    assert model_groups.named("support", None) == ("support", ())
+    assert routing.named("support", None) == ("support", ())

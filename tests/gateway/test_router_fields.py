@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from aligner_proxy.gateway import router_fields
-from aligner_proxy.gateway.router_fields import MAX_FALLBACKS, RouterFieldRefused, check, directing, further_models
+from aligner_proxy.gateway import routing
+from aligner_proxy.gateway.routing import MAX_FALLBACKS, RouterFieldRefused, check, directing, further_models
 
 MESSAGES = [{"role": "user", "content": "What?"}]
 
@@ -177,4 +177,4 @@ def test_the_list_follows_litellm() -> None:
     names = directing()
     assert {"order", "weight", "model_info", "silent_model", "auto_router_config", "tag_filtering_match_any"} <= names
     assert not names & {"model", "messages", "metadata", "tags", "user", "temperature", "api_key", "fallbacks"}
-    assert router_fields.directing() is names
+    assert routing.directing() is names

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from aligner_proxy.errors import ConfigError, WeightsError
-from aligner_proxy.gateway import supervisor
-from aligner_proxy.gateway.supervisor import Child, Generation, Pace, Ready
+from aligner_proxy.gateway.process import supervisor
+from aligner_proxy.gateway.process.supervisor import Child, Generation, Pace, Ready
 
 WAIT_S = 20.0
 QUICK = Pace(first=0.05, most=0.2, stable=60, grace=WAIT_S)
@@ -260,7 +260,7 @@ async def test_child_that_ignores_sigterm_is_killed_after_its_grace(log: Path) -
 async def test_nothing_is_left_when_we_are_killed(log: Path) -> None:
     script = f"""
         import asyncio, sys
-        from aligner_proxy.gateway.supervisor import Child, Generation, run
+        from aligner_proxy.gateway.process.supervisor import Child, Generation, run
         sys.argv = ["", {str(log)!r}]
         def child(name): return Child(name, [sys.executable, "-c", {CHILD!r}, {str(log)!r}, name])
         async def now(): pass
@@ -281,7 +281,7 @@ def test_a_tethered_command_whose_parent_is_gone_does_not_start(tmp_path: Path) 
     made = tmp_path / "made"
     began = time.monotonic()
     status = subprocess.run(
-        [sys.executable, "-m", "aligner_proxy.gateway.die_with_parent", "1", "touch", str(made)], check=False
+        [sys.executable, "-m", "aligner_proxy.gateway.process.die_with_parent", "1", "touch", str(made)], check=False
     )
     assert status.returncode == 128 + signal.SIGTERM
     assert not made.exists()

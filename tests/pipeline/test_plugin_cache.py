@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from aligner_proxy.pipeline.cache import PluginCache
-from aligner_proxy.plugins.isolation import InlineRunner, ThreadRunner
+from aligner_proxy.plugins.extensions import InlineRunner
+from aligner_proxy.plugins.isolation import ThreadRunner
 from aligner_proxy.types import Correction
 
 MADE = Correction("It is so.", aligner="content")

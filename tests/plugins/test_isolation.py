@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from aligner_proxy.errors import CorrectionError, DeadlineExceeded, EngineOverloaded, PluginFault, PluginStuck
-from aligner_proxy.plugins.isolation import InlineRunner, Runner, ThreadRunner
+from aligner_proxy.plugins.extensions import InlineRunner, Runner
+from aligner_proxy.plugins.isolation import ThreadRunner
 
 SECRET = "the answer of a tenant"
 

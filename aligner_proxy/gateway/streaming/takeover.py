@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callab
 from dataclasses import replace
 from typing import Any
 
-from aligner_proxy.gateway import model_groups
+from aligner_proxy.gateway import routing
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.gateway.streaming.dispatch import stream_mode
 from aligner_proxy.gateway.streaming.queue import UPSTREAM_ERRORS
@@ -31,7 +31,7 @@ async def watched(
     rest = aiter(response)
     first: list[Any] = []
     broken: Exception | None = None
-    while not withheld and len(first) < _PEEKED and not any(map(model_groups.settled, first)):
+    while not withheld and len(first) < _PEEKED and not any(map(routing.settled, first)):
         try:
             first.append(await anext(rest))
         except StopAsyncIteration:

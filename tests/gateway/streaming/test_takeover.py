@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aligner_proxy.errors import EngineFault
-from aligner_proxy.gateway import model_groups
+from aligner_proxy.gateway import routing
 from aligner_proxy.gateway.choice_corrector import Blocked
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.pipeline.pipeline import Pipeline
@@ -34,8 +34,8 @@ ROUTER = SimpleNamespace(get_model_info=DEPLOYMENTS.get, fallbacks=[{"off": ["gp
 @pytest.fixture
 def guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AlignerGuardrail:
     guard = build(tmp_path, monkeypatch, RULES)
-    monkeypatch.setattr(model_groups, "_router", lambda: ROUTER)
-    monkeypatch.setattr(model_groups, "named", lambda model, team_id: (model, ()))
+    monkeypatch.setattr(routing, "_router", lambda: ROUTER)
+    monkeypatch.setattr(routing, "named", lambda model, team_id: (model, ()))
     return guard
 
 

@@ -16,8 +16,7 @@ from aligner_proxy.errors import EngineOverloaded
 from aligner_proxy.pipeline.cache import CorrectionCache
 from aligner_proxy.pipeline.outcomes import blocks
 from aligner_proxy.pipeline.pipeline import Pipeline
-from aligner_proxy.plugins.extensions import Extensions
-from aligner_proxy.plugins.isolation import InlineRunner
+from aligner_proxy.plugins.extensions import Extensions, InlineRunner
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import (
     Correction,

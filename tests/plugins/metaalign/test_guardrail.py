@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 
 from aligner_proxy.audit.entry import AuditEvent, entry
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
-from aligner_proxy.gateway.request_facts import facts
+from aligner_proxy.gateway.request_policy import facts
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins.extensions import Extensions

@@ -15,8 +15,8 @@ from aligner_proxy.engine.client.completions import ServedModel
 from aligner_proxy.errors import EngineOverloaded
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.pipeline.streaming import StreamingCorrection
-from aligner_proxy.plugins.extensions import Extensions
-from aligner_proxy.plugins.isolation import InlineRunner, ThreadRunner
+from aligner_proxy.plugins.extensions import Extensions, InlineRunner
+from aligner_proxy.plugins.isolation import ThreadRunner
 from aligner_proxy.types import Exchange, Objective, Policy, Status, StreamMode, Turn
 from aligner_proxy_systems import stream_aligner
 from aligner_proxy_systems.meal.best_of import BestOf

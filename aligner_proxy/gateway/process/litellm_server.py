@@ -1,7 +1,7 @@
 """Runner of LiteLLM's proxy on sockets that it inherits, with bounds on its connections.
 
-`python -m aligner_proxy.gateway.litellm_server SETTINGS ARGUMENTS...`: SETTINGS is a JSON object with the descriptors
-of the listening sockets and the `Limits`, ARGUMENTS are LiteLLM's own. The sockets outlive the process, so that a
+`python -m ...process.litellm_server SETTINGS ARGUMENTS...`: SETTINGS is a JSON object with the descriptors of the
+listening sockets and the `Limits`, ARGUMENTS are LiteLLM's own. The sockets outlive the process, so that a
 successor takes what comes in while this one finishes.
 """
 

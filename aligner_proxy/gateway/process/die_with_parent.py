@@ -1,4 +1,4 @@
-"""Runner of a command that ends with its parent: `python -m aligner_proxy.gateway.die_with_parent PARENT COMMAND...`.
+"""Runner of a command that ends with its parent: `python -m ...process.die_with_parent PARENT COMMAND...`.
 
 On Linux the kernel sends SIGTERM when the parent ends, even by SIGKILL. The runner becomes the command by exec, so
 there is no further process. On other systems a killed parent leaves the command running.

@@ -62,7 +62,13 @@ class Child:
 
     async def start(self) -> None:
         """Start the process; it shares our output."""
-        tethered = [sys.executable, "-m", "aligner_proxy.gateway.die_with_parent", str(os.getpid()), *self.command]
+        tethered = [
+            sys.executable,
+            "-m",
+            "aligner_proxy.gateway.process.die_with_parent",
+            str(os.getpid()),
+            *self.command,
+        ]
         self.process = await asyncio.create_subprocess_exec(
             *tethered, env=self.env, start_new_session=True, pass_fds=tuple(self.descriptors)
         )
