@@ -176,14 +176,14 @@ class PartedCorrection:
         present = self._present
         await present.end(last=False)
         await present.over()
-        # No wait in between: whoever asks sees the one part or the other.
+        # No wait in between: whoever asks sees the one part or the other, and that the one has failed.
         self._keep(present)
         self._present = self._part(inner=True)
         self._edge = Cutter()
-        await present.aclose()
         stopped = present.stopped
         if stopped is not None and (stopped.status is Status.FAILED or outcomes.blocks(stopped)):
             self.close(stopped.status, str(stopped.reason))
+        await present.aclose()
 
     def _keep(self, part: StreamingCorrection) -> None:
         self._changed |= part.changed

@@ -116,15 +116,16 @@ class HeldStream(StreamQueue[PrefilledText]):
         """Correct the answer, unless the upstream broke off: then what came goes out as it is."""
         outcomes = await self._corrected()
         texts = corrected(outcomes)
-        self._outgoing = self._received
+        outgoing: Collection[object] = self._received
         if texts:
             try:
-                self._outgoing = await self._replayed(texts)
+                outgoing = await self._replayed(texts)
             except NotPutIn:
                 metrics.not_put_in(self._ledger)
                 if any(map(pipeline_outcomes.blocks, self._ledger.outcomes)):
                     raise
         self._queue.clear()
+        self._outgoing = outgoing  # at last: while others have their turn, nothing may go out
 
     async def _corrected(self) -> Sequence[Outcome]:
         """The outcomes of all texts of the response; empty where the upstream failed or there is no text."""

@@ -10,6 +10,7 @@ import pytest
 from litellm.types.utils import ModelResponseStream
 from prometheus_client import REGISTRY
 
+from aligner_proxy.errors import EngineFault
 from aligner_proxy.formats.base import MOST_TEXTS, SafeDecoder, StreamEvent
 from aligner_proxy.formats.packing import Packed, Packer
 from aligner_proxy.gateway import litellm_internals
@@ -22,6 +23,7 @@ from aligner_proxy.gateway.streaming.held import HeldStream
 from aligner_proxy.gateway.streaming.released import ReleasedStream
 from aligner_proxy.pipeline import parts
 from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.pipeline.streaming import StreamingCorrection
 from aligner_proxy.types import FailurePolicy, Objective, OnError, Policy, Status, StreamMode
 from tests.support.counting import growth
 from tests.support.scripted import SegmentEngine
@@ -111,6 +113,28 @@ async def test_a_policy_may_block_a_held_stream_that_is_too_long(monkeypatch: py
         await anext(made.play(endless()))
     assert taken < 40
     assert (ledger.status, ledger.reason) == (Status.SKIPPED, "too_long")
+
+
+@pytest.mark.parametrize("mode", [StreamMode.HOLD, StreamMode.SENTENCE])
+async def test_a_part_that_fails_does_not_pass_while_it_is_let_go(
+    monkeypatch: pytest.MonkeyPatch, mode: StreamMode
+) -> None:
+    close = StreamingCorrection.aclose
+
+    async def slowly(part: StreamingCorrection) -> None:
+        await asyncio.sleep(0.01)
+        await close(part)
+
+    monkeypatch.setattr(StreamingCorrection, "aclose", slowly)
+    failing = engine()
+    failing.write = lambda _: EngineFault("scripted")
+    strict = policy(stream=mode, on_error=FailurePolicy(bug=OnError.BLOCK), keepalive_s=0.001)
+    made, ledger = stream(FORMATS[0], strict, asked=failing)
+    sent: list[Any] = []
+    with pytest.raises(Blocked, match="engine_error"):
+        await into(sent, made.play(flow([chunk("You fool! ") for _ in range(400)])))
+    assert "fool" not in FORMATS[0].read(sent)
+    assert (ledger.status, ledger.reason) == (Status.FAILED, "engine_error")
 
 
 @pytest.mark.parametrize("mode", [StreamMode.HOLD, StreamMode.SENTENCE])

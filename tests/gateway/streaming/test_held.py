@@ -17,6 +17,7 @@ from litellm.llms.openai.responses.transformation import OpenAIResponsesAPIConfi
 from litellm.types.utils import ModelResponseStream
 from prometheus_client import REGISTRY
 
+from aligner_proxy.concurrency import TimeSlice
 from aligner_proxy.errors import NotPutIn
 from aligner_proxy.formats import Wire, chat, messages, responses, sse
 from aligner_proxy.formats.base import StreamDecoder
@@ -366,6 +367,26 @@ async def test_comments_cost_no_walk_over_the_stream(monkeypatch: pytest.MonkeyP
     got = await played(stream_of(chat, {"messages": []}, ledger, align), flow(items))
     assert got.count(KEEPALIVE) > 5
     assert walked[0] <= 3 * len(items)
+
+
+async def test_nothing_goes_out_before_the_whole_replay_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long replay gives way to other work, the one that sends included."""
+
+    async def pause(_: TimeSlice) -> None:
+        await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(TimeSlice, "pause", pause)
+    ledger = RequestState("call-1", replace(POLICY, keepalive_s=0.001), "m")
+
+    async def align(exchanges: Sequence[Exchange]) -> list[Outcome]:
+        outcomes = [Outcome(Status.CORRECTED, None, "xyzxyz", POLICY, e.index) for e in exchanges]
+        ledger.settle(outcomes)
+        return outcomes
+
+    items = [chunk("abc"), chunk("def"), chunk(why="stop")]
+    got = await played(stream_of(chat, {"messages": []}, ledger, align), flow(items))
+    texts = [item.choices[0].delta.content or "" for item in got if isinstance(item, ModelResponseStream)]
+    assert "".join(texts) == "xyzxyz"
 
 
 class Unwilling:
