@@ -106,7 +106,7 @@ class BoundedProtocol(H11Protocol):
         """Whether this server takes no further connections."""
         return self._server.draining
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection if there is a place; the one that has waited longest for its client makes room."""
         super().connection_made(transport)
         if len(self.connections) > self.limits.connections:
