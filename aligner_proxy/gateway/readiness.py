@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import product
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -43,17 +43,17 @@ def blocks_without_engine(file: PolicyFile) -> bool:
 
 def _blocks(layers: tuple[Settings, ...]) -> bool:
     """Whether the settings of these layers, later ones before earlier ones, block when the engine is down."""
-    if _last([layer.mode for layer in layers], Mode.ENFORCE) is not Mode.ENFORCE:
+    modes = [layer.mode for layer in layers]
+    correctors = [layer.corrector for layer in layers]
+    if _last(modes, Mode.ENFORCE) is not Mode.ENFORCE or _last(correctors, METAALIGNER) != METAALIGNER:
         return False
-    if _last([layer.corrector for layer in layers], METAALIGNER) != METAALIGNER:
-        return False
-    action = _last([layer.on_error.engine_down if layer.on_error else None for layer in layers], OnError.PASSTHROUGH)
-    if action is OnError.RETRY:
-        action = _last([layer.after_retry and OnError(layer.after_retry) for layer in layers], OnError.PASSTHROUGH)
-    return action is OnError.BLOCK
+    actions: list[OnError | None] = [layer.on_error.engine_down if layer.on_error else None for layer in layers]
+    if _last(actions, OnError.PASSTHROUGH) is OnError.RETRY:
+        actions = [OnError(layer.after_retry) if layer.after_retry else None for layer in layers]
+    return _last(actions, OnError.PASSTHROUGH) is OnError.BLOCK
 
 
-def _last(values: list[_T | None], default: _T) -> _T:
+def _last(values: Sequence[_T | None], default: _T) -> _T:
     return next((value for value in reversed(values) if value is not None), default)
 
 
