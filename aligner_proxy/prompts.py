@@ -102,7 +102,8 @@ TEMPLATES = {
 
 _SEPARATOR = "; "
 _BAR_MARK = re.compile(r"\|(?=\s*(?:Context|Query|Question|Answer|Edit)\s*:)", re.IGNORECASE)
-_ROLE_TURN = re.compile(r"\n{2,}(?=[^\S\n]*(?:Human|Assistant)[^\S\n]*:)")
+# A run of line breaks is looked at from its first one only: tried from each of them, ten thousand took seconds.
+_ROLE_TURN = re.compile(r"(?<!\n)\n{2,}+(?=[^\S\n]*+(?:Human|Assistant)[^\S\n]*+:)")
 _HASH_MARK = re.compile(r"##(?=\s*(?:Question|Answer|Correction|Answer_Prefix)\s*:)", re.IGNORECASE)
 _LOOK_ALIKES = ((BROKEN_BAR, "|"), (FULLWIDTH_HASHES, "##"), *((safe, mark) for mark, safe in _ROLES))
 
@@ -117,6 +118,12 @@ class Prompt:
     original: str
     objectives: tuple[tuple[int, int], ...] = ()
     """Position of each objective in the text (start and exclusive end); empty for a template that names none."""
+    question: int = 0
+    """Where the conversation begins: what stands before it is the template's and the objectives'."""
+
+    def place(self, at: int) -> int:
+        """Where in the text a place of the answer lies."""
+        return self.start + at
 
     @property
     def shown(self) -> str:
@@ -167,7 +174,7 @@ def render(family: Template, query: str, answer: str, objectives: Sequence[str],
     before, _, after = head.partition("{question}")
     head = before + family.guard(query) + after
     shown = family.guard(answer)
-    return Prompt(head + shown + tail, len(head), len(head) + len(shown), answer, spans)
+    return Prompt(head + shown + tail, len(head), len(head) + len(shown), answer, spans, len(before))
 
 
 def aspects(objectives: Sequence[str]) -> str:

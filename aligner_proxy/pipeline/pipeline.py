@@ -34,7 +34,17 @@ from aligner_proxy.pipeline.outcomes import judged
 from aligner_proxy.plugins.api import Corrected, Inner
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, SELECT_S, Extensions
 from aligner_proxy.plugins.registry import PluginRules
-from aligner_proxy.types import METAALIGNER, Correction, Exchange, Outcome, Policy, Quota, Status, StreamMode
+from aligner_proxy.types import (
+    METAALIGNER,
+    Correction,
+    Exchange,
+    Objective,
+    Outcome,
+    Policy,
+    Quota,
+    Status,
+    StreamMode,
+)
 
 log = logging.getLogger(__name__)
 
@@ -226,6 +236,7 @@ def align_request(exchange: Exchange, text: str, policy: Policy, deadline: float
         turns=exchange.turns,
         answer=text,
         objectives=tuple(objective.text for objective in policy.objectives),
+        common=_common(policy.objectives),
         caution=policy.caution,
         verify=policy.verify,
         aligner=policy.aligner,
@@ -236,6 +247,11 @@ def align_request(exchange: Exchange, text: str, policy: Policy, deadline: float
         open_ended=not exchange.inner,
         score_only=policy.score_only,
     )
+
+
+def _common(objectives: Sequence[Objective]) -> int:
+    """How many of the first objectives are the operator's own words."""
+    return next((i for i, objective in enumerate(objectives) if objective.allowance is not None), len(objectives))
 
 
 class EngineEncoder:
