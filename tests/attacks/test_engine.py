@@ -252,13 +252,12 @@ def test_reading_ahead_holds_nobody_up(attack: Attack, monkeypatch: pytest.Monke
         for number in range(readers):
             sequence = Sequence(0, "hostile")
             answer = PartialAnswer(tiny.request(""))
-            answer.add(" ".join(tiny.CORPUS) * 20)
+            answer.add(f"{number}: " + " ".join(tiny.CORPUS) * 20)
             work = read(made, answer, sequence)
             job = Job(str(number), work, print, tenant="hostile", awake=answer.waits, sequence=sequence)
             job.reads_ahead = answer.unawaited
             loop.add(job)
-        for _ in range(20):
-            loop.step()
+        loop.step()
         ends: list[Any] = []
         sequence = Sequence(0, "another")
         work = correct(made, request, sequence)

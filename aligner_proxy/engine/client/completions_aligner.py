@@ -148,7 +148,7 @@ class CompletionsAligner:
                 return _costing(request.answer, completions)
             text = _restored(prompt, passage.text, completions[-1].text)
             text = splice.whole(text, passage.text[passage.start :], finished=completions[-1].finished)
-            written.append((text, division.pieces[part.stop - 1].gap))
+            written.append((text.rstrip(), division.pieces[part.stop - 1].gap))
         return _costing(splice.whole(structure.join(written), request.answer, finished=True), completions)
 
     async def rewritten(

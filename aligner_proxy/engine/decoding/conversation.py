@@ -65,7 +65,8 @@ class Ruler(Protocol):
 def cut(turns: Sequence[Turn], ruler: Ruler, room: int) -> tuple[Turn, ...]:
     """The last turns, in at most `room` tokens; the first of them may be cut. Takes time in proportion to the room."""
     spoken = [turn for turn in turns if turn.role in ("user", "assistant") and turn.content]
-    if sum(len(turn.content) for turn in spoken) <= min(_PLAIN_CHARS, room):
+    # No character takes more tokens than bytes.
+    if sum(len(turn.content.encode("utf-8", "surrogatepass")) for turn in spoken) <= min(_PLAIN_CHARS, room):
         return tuple(spoken)
     kept: list[Turn] = []
     left = room

@@ -183,7 +183,7 @@ class AnswerEditor:
             before = passage.nearby(structure.join(written), passage.start) if passage.context else ""
             text, read = yield from self._verified(passage, before)
             scores += read
-            written.append((text, self._division.pieces[part.stop - 1].gap))
+            written.append((text.rstrip(), self._division.pieces[part.stop - 1].gap))
         text = splice.whole(structure.join(written), self._request.answer, finished=True)
         return text, self._verdicts(scores)
 

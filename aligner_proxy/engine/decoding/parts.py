@@ -181,6 +181,8 @@ def recent(edited: str, original: str) -> str:
     """The end of an edited text, about as long as `original`, of which it is the edited form; from a word on."""
     if len(edited) <= len(original):
         return edited
-    tail = edited[len(edited) - len(original) :]
+    start = len(edited) - len(original)
+    tail = edited[start:]
     words = tail.split(None, 1)
-    return words[1] if len(words) > 1 else tail
+    whole = edited[start - 1].isspace() or tail[:1].isspace()
+    return tail.lstrip() if whole or len(words) < 2 else words[1]
