@@ -104,7 +104,8 @@ TEMPLATES = {
 
 _SEPARATOR = "; "
 _BAR_MARK = re.compile(r"\|(?=\s*(?:Context|Query|Question|Answer|Edit)\s*:)", re.IGNORECASE)
-_ROLE_TURN = re.compile(r"\n{2,}(?=[^\S\n]*(?:Human|Assistant)[^\S\n]*:)")
+# A run of line breaks is looked at from its first one only: tried from each of them, ten thousand took seconds.
+_ROLE_TURN = re.compile(r"(?<!\n)\n{2,}+(?=[^\S\n]*+(?:Human|Assistant)[^\S\n]*+:)")
 _HASH_MARK = re.compile(r"##(?=\s*(?:Question|Answer|Correction|Answer_Prefix)\s*:)", re.IGNORECASE)
 _LOOK_ALIKES = ((BROKEN_BAR, "|"), (FULLWIDTH_HASHES, "##"), *((safe, mark) for mark, safe in _ROLES))
 
@@ -121,6 +122,8 @@ class Prompt:
     objectives: tuple[tuple[int, int], ...] = ()
     """Position of each objective in the text (start and exclusive end); empty for a template that names none."""
     folded: Folded = SAME
+    question: int = 0
+    """Where the conversation begins: what stands before it is the template's and the objectives'."""
 
     def place(self, at: int) -> int:
         """Where a place of the answer, as it was given, lies in the text."""
@@ -169,8 +172,13 @@ def as_read(text: str) -> str:
     return neutralise(fold(text).text)
 
 
-def render(family: Template, query: str, answer: str, objectives: Sequence[str], *, equal: bool = False) -> Prompt:
-    """Fill a template. `objectives` are whole texts ("Name: description"), kept in their order."""
+def render(
+    family: Template, query: str, answer: str | Folded, objectives: Sequence[str], *, equal: bool = False
+) -> Prompt:
+    """Fill a template. `objectives` are whole texts ("Name: description"), kept in their order.
+
+    An answer that is folded already, as a part of a longer one is, stays as it is.
+    """
     form = family.equal if equal else family.better
     if form is None:
         raise ConfigError(f"template {family.name!r} has no form for equal preferences")
@@ -179,9 +187,9 @@ def render(family: Template, query: str, answer: str, objectives: Sequence[str],
     head = head.replace("{aspects}", aspects(objectives), 1)
     before, _, after = head.partition("{question}")
     head = before + family.guard(query) + after
-    folded = fold(answer)
+    folded = fold(answer) if isinstance(answer, str) else answer
     shown = family.guard(folded.text)
-    return Prompt(head + shown + tail, len(head), len(head) + len(shown), folded.text, spans, folded)
+    return Prompt(head + shown + tail, len(head), len(head) + len(shown), folded.text, spans, folded, len(before))
 
 
 def aspects(objectives: Sequence[str]) -> str:

@@ -251,6 +251,7 @@ class Policy:
     stream: StreamMode = StreamMode.HOLD
     keepalive_s: float = 15.0
     debug_trailer: bool = False  # whether a stream ends with its flags and timings
+    exact_times: bool = False  # whether x-aligner-ms is exact
     deadline_s: float = 20.0
     on_error: FailurePolicy = FailurePolicy()
     after_retry: OnError = OnError.PASSTHROUGH  # reaction when retries fail, too

@@ -114,7 +114,12 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="folder for load.json, load.md and load.svg")
     asked = parser.parse_args()
     route = {"match": {}, "objectives": ["harmless"], "deadline_s": asked.deadline}
-    policies = {"aligner": {"model": asked.model}, "cache": {"enabled": False}, "routes": [route]}
+    policies = {
+        "aligner": {"model": asked.model},
+        "cache": {"enabled": False},
+        "defaults": {"exact_times": True},
+        "routes": [route],
+    }
     console = Console()
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -65,6 +65,8 @@ class AlignRequest(_Asked):
     turns: tuple[Turn, ...]
     answer: str
     objectives: tuple[str, ...] = Field(min_length=1)
+    common: int = Field(default=0, ge=0)
+    """So many of the first objectives are the operator's: what the model computed of them serves other tenants, too."""
     caution: float = Field(default=0.0, allow_inf_nan=False)
     verify: Verify = Verify.FLAGGED
     deadline_s: float = Field(default=20.0, gt=0, le=3600)

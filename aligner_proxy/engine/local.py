@@ -191,7 +191,8 @@ class LocalEngine:
     async def complete(self, request: CompletionRequest, name: str, deadline_s: float) -> Completion:
         """Complete one prompt, with the client's prediction as the draft."""
         aligner = aligner_for(self._aligner(), request.model)
-        submitted = self._submit(name, aligner, partial(complete, aligner, request), deadline_s=deadline_s)
+        work = partial(complete, aligner, request)
+        submitted = self._submit(name, aligner, work, request.user or "", deadline_s)
         return await self._result(submitted, deadline_s)  # type: ignore[no-any-return]
 
     async def read(self, request: AlignRequest) -> LocalSession:
@@ -221,13 +222,14 @@ class LocalEngine:
         answer: PartialAnswer | None = None,
     ) -> _Submitted:
         """Hand work to the model's thread. With an `answer` it waits for text; its session keeps the deadline then."""
-        sequence = Sequence(aligner.adapter)
+        sequence = Sequence(aligner.adapter, tenant)
         phases = Phases(tracing.here(), unwanted=answer is not None)
         submitted = _Submitted(time.monotonic() + deadline_s, phases)
         job = Job(name, work(sequence), submitted.finish, submitted.deadline, tenant, sequence=sequence, phases=phases)
         job.abandoned = submitted.abandoned.is_set
         if answer is not None:
             job.awake = answer.waits
+            job.reads_ahead = answer.unawaited
         self._live.add(submitted)
         self._inbox.put(job)
         return submitted

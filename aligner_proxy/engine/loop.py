@@ -49,6 +49,7 @@ class Loop:
     def step(self) -> None:
         """One forward of the model for the jobs that are scheduled, and what follows from it."""
         for job in self.scheduler.woken():
+            job.woken += 1
             self._advance(job, NOTHING)
         feeds = self.scheduler.schedule(time.monotonic())
         if feeds:
@@ -118,7 +119,7 @@ def alone(aligner: Aligner, request: AlignRequest) -> Correction:
     """One correction without any other, in the caller's thread. Raises what `Engine.align` raises."""
     ends: list[Correction | CorrectionError] = []
     chosen = aligner.named(request.aligner)
-    sequence = Sequence(chosen.adapter)
+    sequence = Sequence(chosen.adapter, request.tenant)
     work = correct(chosen, request, sequence)
     deadline = time.monotonic() + request.deadline_s
     loop = Loop(aligner)

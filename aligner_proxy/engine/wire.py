@@ -32,11 +32,12 @@ from aligner_proxy.errors import (
 )
 from aligner_proxy.types import SegmentScore
 
-WIRE = 7
+WIRE = 8
 """Counted up with every change of the shapes in `protocol` and `wire`. 2: a request names its aligner. 3: verdicts are
 waited for, and stretches replaced, while an answer is read. 4: objectives are weighed for a prompt. 5: an
 answer is asked for as one of several drafts. 6: something may be added behind an answer. 7: an answer can be scored
-without being edited; hidden states of texts in place of weights of objectives."""
+without being edited; hidden states of texts in place of weights of objectives. 8: a request says which objectives are
+the operator's; a verdict is sent once."""
 HEADER = "x-aligner-wire"
 RELEASE = "x-aligner-release"
 VERSION_HEADERS = {HEADER: str(WIRE), RELEASE: __version__}
@@ -113,14 +114,17 @@ class TextChunk(BaseModel):
 
     text: str
     ended: bool = False
+    known: int = Field(default=0, ge=0)
+    """Verdicts that the asker has: only those that follow are sent."""
 
 
 class KnownVerdicts(BaseModel):
-    """How many verdicts the asker has: it waits until there are more."""
+    """The asker waits until there are more verdicts than `known`; the first `received` are not sent again."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     known: int
+    received: int = Field(default=0, ge=0)
 
 
 OPENED = TypeAdapter(SessionOpened)

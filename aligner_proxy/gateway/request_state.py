@@ -18,6 +18,9 @@ from aligner_proxy.types import METAALIGNER, Outcome, Policy, Status, all_cached
 # The status of a response whose choices differ is the first of these.
 _RANK = (Status.CORRECTED, Status.FAILED, Status.SHADOW, Status.UNCHANGED, Status.SKIPPED, Status.PENDING)
 
+_COARSEST_DIGITS = 2
+"""Times below 100 ms are all told as 100."""
+
 
 @dataclass(slots=True)
 class Timeline:
@@ -137,9 +140,16 @@ class RequestState:
             "policy": self.policy.name,
             "model": self.corrector,
             "cache": None if hit is None else "hit" if hit else "miss",
-            "ms": f"{max(outcome.ms for outcome in self.outcomes):.0f}" if self.outcomes else None,
+            "ms": self._added_ms(),
         }
         return {f"x-aligner-{name}": _header_value(value) for name, value in pairs.items() if value}
+
+    def _added_ms(self) -> str | None:
+        """Milliseconds of the slowest choice; the power of ten above them, unless the policy says otherwise."""
+        slowest = max((outcome.ms for outcome in self.outcomes), default=None)
+        if slowest is None or self.policy.exact_times:
+            return None if slowest is None else f"{slowest:.0f}"
+        return str(10 ** max(_COARSEST_DIGITS, len(str(int(slowest)))))
 
     def comment(self, timeline: Timeline | None = None) -> bytes:
         """SSE comments for the end of a stream, which every parser ignores; the last one has the status."""

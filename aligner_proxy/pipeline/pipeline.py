@@ -38,6 +38,7 @@ from aligner_proxy.types import (
     METAALIGNER,
     Correction,
     Exchange,
+    Objective,
     OnSkip,
     Outcome,
     Policy,
@@ -239,6 +240,7 @@ def align_request(exchange: Exchange, text: str, policy: Policy, deadline: float
         turns=exchange.turns,
         answer=text,
         objectives=tuple(encodable(objective.text) for objective in policy.objectives),
+        common=_common(policy.objectives),
         caution=policy.caution,
         verify=policy.verify,
         aligner=policy.aligner,
@@ -249,6 +251,11 @@ def align_request(exchange: Exchange, text: str, policy: Policy, deadline: float
         open_ended=not exchange.inner,
         score_only=policy.score_only,
     )
+
+
+def _common(objectives: Sequence[Objective]) -> int:
+    """How many of the first objectives are the operator's own words."""
+    return next((i for i, objective in enumerate(objectives) if objective.allowance is not None), len(objectives))
 
 
 class EngineEncoder:

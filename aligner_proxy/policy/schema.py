@@ -300,6 +300,8 @@ class Settings(_Block):
     """Seconds between the comments that keep a withheld stream alive; 0: none."""
     debug_trailer: Annotated[bool, Field(strict=True)] | None = None
     """true: a stream ends with a comment that tells what was flagged and how long it took; never any text."""
+    exact_times: Annotated[bool, Field(strict=True)] | None = None
+    """true: x-aligner-ms is exact; else a power of ten, because what a correction takes depends on the texts in it."""
     deadline_s: Annotated[float, Field(gt=0, le=600, strict=True)] | None = None
     """Seconds that a correction may take, retries included, before on_error applies."""
     on_error: (

@@ -15,7 +15,7 @@ import html
 import re
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -138,6 +138,22 @@ class Folded:
         """Where a place of the original lies in the folded text."""
         return bisect_left(self.origins, place) if self.origins else place
 
+    def origin(self, place: int) -> int:
+        """Where a place of the folded text lies in the original."""
+        return self.origins[place] if self.origins else place
+
+    @property
+    def length(self) -> int:
+        """Of the original."""
+        return self.origins[-1] if self.origins else len(self.text)
+
+    def between(self, start: int, end: int) -> Folded:
+        """What stands between two places of the original."""
+        if not self.origins:
+            return Folded(self.text[start:end])
+        first, last = self.at(start), self.at(end)
+        return Folded(self.text[first:last], (*(place - start for place in self.origins[first:last]), end - start))
+
     def segments(self, pieces: Iterable[Segment]) -> list[Segment]:
         """Segments of the original as they stand in the folded text."""
         return [self._segment(piece) for piece in pieces] if self.origins else list(pieces)
@@ -155,11 +171,28 @@ def fold(text: str) -> Folded:
     """The text without disguise; `fold(text).text is text` where there is none, and that is found out quickly."""
     if not _may_be_disguised(text):
         return Folded(text)
-    pieces = list(_folded(text))
-    folded = "".join(piece for piece, _ in pieces)
-    if folded == text:
+    folded = joined(part for piece in split(text) for part in (fold_segment(piece.text), Folded(piece.gap)))
+    return folded if folded.origins else Folded(text)
+
+
+def fold_segment(text: str) -> Folded:
+    """One segment without disguise."""
+    folded, places = _fold_known(text) if len(text) <= _KNOWN_CHARS else _fold(text)
+    return Folded(text) if folded == text else Folded(folded, (*places, len(text)))
+
+
+def joined(parts: Iterable[Folded]) -> Folded:
+    """Folded texts, one behind the other."""
+    parts = list(parts)
+    text = "".join(part.text for part in parts)
+    if not any(part.origins for part in parts):
         return Folded(text)
-    return Folded(folded, (*(place for _, places in pieces for place in places), len(text)))
+    origins = list[int]()
+    start = 0
+    for part in parts:
+        origins += [start + place for place in part.origins[:-1] or range(len(part.text))]
+        start += part.length
+    return Folded(text, (*origins, start))
 
 
 def unfold(text: str, original: str) -> str:
@@ -229,14 +262,6 @@ class _Piece:
         if at:
             self.text = "".join(texts) + self.text[at:]
             self.origins = origins + self.origins[at:]
-
-
-def _folded(text: str) -> Iterator[tuple[str, Iterable[int]]]:
-    """The segments of the text, each folded, and the white space behind each, with the places of their characters."""
-    for segment in split(text):
-        folded, places = _fold_known(segment.text) if len(segment.text) <= _KNOWN_CHARS else _fold(segment.text)
-        yield folded, [segment.start + place for place in places]
-        yield segment.gap, range(segment.end, segment.end + len(segment.gap))
 
 
 def _fold(segment: str) -> tuple[str, Sequence[int]]:

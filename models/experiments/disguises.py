@@ -26,6 +26,7 @@ import yaml
 from rich.progress import track
 
 from aligner_proxy import prompts
+from aligner_proxy.engine.decoding import conversation, parts
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.text.folding import Folded, fold
 from aligner_proxy.text.structure import split
@@ -204,12 +205,15 @@ def sound(texts: dict[str, Any]) -> Iterator[tuple[str, str]]:
 @contextmanager
 def unfolded() -> Iterator[None]:
     """The aligner reads what is written."""
-    kept = prompts.fold
-    prompts.fold = Folded  # type: ignore[assignment]
+    places = ((prompts, "fold"), (conversation, "fold"), (parts, "fold_segment"))
+    kept = [getattr(module, name) for module, name in places]
+    for module, name in places:
+        setattr(module, name, Folded)
     try:
         yield
     finally:
-        prompts.fold = kept
+        for (module, name), function in zip(places, kept, strict=True):
+            setattr(module, name, function)
 
 
 async def judged(

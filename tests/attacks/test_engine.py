@@ -24,12 +24,21 @@ from aligner_proxy.engine import sockets
 from aligner_proxy.engine.admission import LocalAdmission
 from aligner_proxy.engine.client import http
 from aligner_proxy.engine.client.http import HttpEngine
+from aligner_proxy.engine.decoding.correct import correct
+from aligner_proxy.engine.decoding.incremental import PartialAnswer, read
 from aligner_proxy.engine.local import LocalEngine
+from aligner_proxy.engine.loop import Loop
+from aligner_proxy.engine.scheduling.draft_length import CostCurve
+from aligner_proxy.engine.scheduling.scheduler import Job
+from aligner_proxy.engine.scheduling.sequence import Sequence
 from aligner_proxy.engine.server import app
 from aligner_proxy.errors import CorrectionError, EngineOverloaded
 from aligner_proxy.observability import logs
+from aligner_proxy.text.structure import split
+from aligner_proxy.types import Turn
 from tests.attacks.attack import Attack, rows
 from tests.engine.server.test_app import bare, serving
+from tests.engine.test_loop import aligner, fed_for
 from tests.support import tiny
 from tests.support.scripted import ScriptedEngine
 
@@ -167,6 +176,124 @@ async def test_a_full_house_says_so(attack: Attack) -> None:
     for reading in held:
         await reading.aclose()
     await engine.aclose()
+
+
+LONG = rows(
+    (
+        "long-filler",
+        "client",
+        "30 kB of filler before the question, so that nothing fits the window",
+        "the question is cut, the answer judged",
+        ("Here is a text about a harbour. " * 1000, ""),
+    ),
+    ("long-zero-width", "client", "7,000 zero-width characters", "the same", ("\u200b" * 7000, "")),
+    ("long-one-word", "client", "one word 20,000 times", "it is read twice, the answer judged", ("dog " * 20_000, "")),
+    (
+        "long-retrieved",
+        "client",
+        "half a million characters of documents",
+        "the same",
+        (" ".join(f"{number}: {text}" for number, text in enumerate(tiny.CORPUS * 1200)), ""),
+    ),
+    ("long-breaks", "client", "a hundred thousand line breaks", "the same, in linear time", ("\n" * 100_000, "")),
+    (
+        "long-answer",
+        "upstream",
+        "an answer of several windows before the insult",
+        "it is judged in parts, to its last sentence",
+        ("", "The first ferry leaves at seven. " * 300),
+    ),
+    (
+        "long-unbroken",
+        "upstream",
+        "the same without a space or a full stop",
+        "it is judged in pieces",
+        ("", "x" * 20_000 + ". "),
+    ),
+)
+
+
+@pytest.mark.parametrize("attack", LONG)
+async def test_nothing_is_too_long_to_be_judged(attack: Attack) -> None:
+    filler, begin = attack.payload
+    engine = LocalEngine(tiny.aligner)
+    await engine.start()
+    turns = (Turn("user", filler + "When does it open?"),)
+    request = tiny.request(begin + tiny.ANSWER, caution=1e9).model_copy(update={"turns": turns})
+    done = await engine.align(request)
+    session = await engine.read(request.model_copy(update={"answer": ""}))
+    for at in range(0, len(request.answer), 500):
+        await session.feed(request.answer[at : at + 500])
+    along = await session.finish(request)
+    await engine.aclose()
+    assert [s.text for s in done.segments][-4:] == [s.text for s in split(tiny.ANSWER)]
+    assert all(s.score is not None for s in (*done.segments, *along.segments))
+
+
+FLOODED = rows(
+    (
+        "ahead-flood",
+        "tenant",
+        "lets many long answers be read ahead and measures how another tenant fares",
+        "its correction takes as many steps as alone, and one more",
+        24,
+    ),
+)
+
+
+@pytest.mark.parametrize("attack", FLOODED)
+def test_reading_ahead_holds_nobody_up(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = tiny.request().model_copy(update={"tenant": "another"})
+
+    def steps(readers: int) -> int:
+        made = aligner(tokens=16_384)
+        monkeypatch.setattr(made.runner, "costs", CostCurve(((1, 1.0), (1001, 101.0))))
+        loop = Loop(made, budget=256)
+        for number in range(readers):
+            sequence = Sequence(0, "hostile")
+            answer = PartialAnswer(tiny.request(""))
+            answer.add(f"{number}: " + " ".join(tiny.CORPUS) * 20)
+            work = read(made, answer, sequence)
+            job = Job(str(number), work, print, tenant="hostile", awake=answer.waits, sequence=sequence)
+            job.reads_ahead = answer.unawaited
+            loop.add(job)
+        loop.step()
+        ends: list[Any] = []
+        sequence = Sequence(0, "another")
+        work = correct(made, request, sequence)
+        loop.add(Job("c", work, ends.append, tenant="another", sequence=sequence))
+        count = 0
+        while not ends:
+            loop.step()
+            count += 1
+        assert not isinstance(ends[0], CorrectionError)
+        return count
+
+    assert steps(attack.payload) <= steps(0) + 1
+
+
+ORACLES = rows(
+    (
+        "oracle-prefix",
+        "tenant",
+        "sends another tenant's exact conversation and measures the time",
+        "the model reads as much of it as of a conversation that nobody had",
+        " ".join(tiny.CORPUS),
+    ),
+)
+
+
+@pytest.mark.parametrize("attack", ORACLES)
+def test_the_time_tells_nothing_of_another_tenant(attack: Attack) -> None:
+    made = aligner()
+    theirs = tiny.request(caution=1e9).model_copy(
+        update={"turns": (Turn("user", attack.payload),), "tenant": "one", "common": 1}
+    )
+    fed_for(made, theirs)
+    guessed = fed_for(made, theirs.model_copy(update={"tenant": "two"}))
+    unknown = aligner()
+    fed_for(unknown, theirs.model_copy(update={"turns": (Turn("user", "Something else."),)}))
+    assert guessed == fed_for(unknown, theirs.model_copy(update={"tenant": "two"}))
 
 
 SOCKETS = rows(

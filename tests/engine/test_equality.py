@@ -17,7 +17,7 @@ from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.engine.decoding.correct import Aligner, correct
 from aligner_proxy.engine.decoding.incremental import PartialAnswer, read
-from aligner_proxy.engine.decoding.prompt_fit import fit
+from aligner_proxy.engine.decoding.prompt_fit import frame
 from aligner_proxy.engine.decoding.proposer import EditProposer
 from aligner_proxy.engine.decoding.speculative import Limits, Tally, generate
 from aligner_proxy.engine.loop import Loop
@@ -26,7 +26,7 @@ from aligner_proxy.engine.scheduling.draft_length import CostCurve, Rule, draft_
 from aligner_proxy.engine.scheduling.scheduler import Job
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence
 from aligner_proxy.text import structure
-from aligner_proxy.types import Correction
+from aligner_proxy.types import Correction, Turn
 from tests.engine.decoding.test_correct import corrupted
 from tests.engine.decoding.test_incremental import PIECES, cut
 from tests.engine.model.test_lora import merged
@@ -103,23 +103,29 @@ def test_verified_drafts_write_what_generate_writes(block: int) -> None:
 
 
 def scores(made: Aligner, request: AlignRequest) -> list[float]:
-    """Of all segments, from one forward of the library over the whole prompt."""
+    """Of all segments, from one forward of the library over the whole prompt; of a long answer, over each part."""
     chosen = made.named(request.aligner)
     head = made.runner._heads[chosen.adapter]
-    fitted = fit(request, prompts.template(chosen.info.template), made.runner.tokenizer, chosen.info.window)
-    where = spans(fitted.prompt, structure.split(request.answer), fitted.offsets)
-    taps = head.taps(plain(chosen.adapter).base_model)
-    with torch.inference_mode():
-        final = plain(chosen.adapter).base_model(torch.tensor([fitted.ids]), use_cache=False).last_hidden_state
-        most: list[float] = head(*head.read(taps.take(final)[0], where)).max(dim=-1).values.tolist()
-    return most
+    framed = frame(request, prompts.template(chosen.info.template), made.runner.tokenizer, chosen.info.window)
+    division = framed.division(structure.split(request.answer))
+    most: list[float] = []
+    for part in division.parts:
+        passage = division.passage(part)
+        fitted = framed.around(passage.text)
+        where = spans(fitted.prompt, passage.own, fitted.offsets)
+        taps = head.taps(plain(chosen.adapter).base_model)
+        with torch.inference_mode():
+            final = plain(chosen.adapter).base_model(torch.tensor([fitted.ids]), use_cache=False).last_hidden_state
+            most += head(*head.read(taps.take(final)[0], where)).max(dim=-1).values.tolist()
+    ranges = [division.segment(number)[1] for number in range(len(division))]
+    return [max(most[pieces.start : pieces.stop]) for pieces in ranges]
 
 
 def write_on(growing: list[tuple[PartialAnswer, list[str]]], requests: list[AlignRequest]) -> bool:
     """One chunk more for somebody; whether anybody still writes."""
     for grows, chunks in growing:
         if chunks:
-            grows.text += chunks.pop(0)
+            grows.add(chunks.pop(0))
             return True
         if not grows.complete:
             grows.request = next(one for one in requests if one.request_id == grows.request.request_id)
@@ -132,18 +138,33 @@ def write_on(growing: list[tuple[PartialAnswer, list[str]]], requests: list[Alig
 @pytest.mark.parametrize("block", range(500 // PER_TEST))
 def test_segments_score_alike_however_they_were_read(block: int) -> None:
     """Whole, in chunks, in company, and while the answer was still being written."""
-    for seed in range(block * PER_TEST // TOGETHER, (block + 1) * PER_TEST // TOGETHER):
+    score_alike(range(block * PER_TEST // TOGETHER, (block + 1) * PER_TEST // TOGETHER), pieces=9, question=1)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("block", cases(10, 1))
+def test_long_answers_to_long_questions_score_alike_however_they_were_read(block: int) -> None:
+    """The same with answers of several parts, and questions of which only the ends are read."""
+    score_alike(range(2 * block, 2 * block + 2), pieces=90, question=40)
+
+
+def score_alike(seeds: range, pieces: int, question: int) -> None:
+    """Read answers of up to so many pieces, in company, and compare with the library's scores."""
+    for seed in seeds:
         rng = random.Random(seed)
         made, loop = house(rng, (1200, 4000))
         ends: dict[int, Correction] = {}
         growing: list[tuple[PartialAnswer, list[str]]] = []
         requests = []
         for i in range(TOGETHER):
-            answer = "".join(rng.choices(PIECES, k=rng.randrange(1, 9))) + "The end."
+            answer = "".join(rng.choices(PIECES, k=rng.randrange(1, pieces))) + "The end."
             request = asked(rng, i).model_copy(update={"answer": answer, "caution": 1e9})
+            [turn] = request.turns
+            turns = (Turn(turn.role, " ".join([turn.content, *rng.choices(tiny.CORPUS, k=question - 1)])),)
+            request = request.model_copy(update={"turns": turns, "tenant": rng.choice("ab")})
             requests.append(request)
             chosen = made.named(request.aligner)
-            sequence = Sequence(chosen.adapter)
+            sequence = Sequence(chosen.adapter, request.tenant)
             finish = partial(ends.__setitem__, i)
             if rng.random() < 0.5:
                 loop.add(Job(str(i), correct(chosen, request, sequence), finish, sequence=sequence))
@@ -151,7 +172,8 @@ def test_segments_score_alike_however_they_were_read(block: int) -> None:
                 grows = PartialAnswer(request.model_copy(update={"answer": ""}))
                 growing.append((grows, cut(rng, answer)))
                 work = read(chosen, grows, sequence)
-                loop.add(Job(str(i), work, finish, awake=grows.waits, sequence=sequence))
+                ahead = grows.unawaited
+                loop.add(Job(str(i), work, finish, awake=grows.waits, reads_ahead=ahead, sequence=sequence))
         drive(loop, rng, partial(write_on, growing, requests))
         for i, request in enumerate(requests):
             assert [s.score for s in ends[i].segments] == pytest.approx(scores(made, request), abs=1e-4), (seed, i)

@@ -96,6 +96,41 @@ def test_a_second_request_of_the_same_route_reads_only_what_is_new() -> None:
     assert first.text == tiny.ANSWER
 
 
+def fed_for(made: Aligner, request: AlignRequest) -> int:
+    """Tokens that go through the model for one request."""
+    fed = list[int]()
+    run = made.runner.run
+    made.runner.run = lambda feeds: fed.extend(f.stop - f.start for f in feeds) or run(feeds)  # type: ignore[assignment,method-assign]
+    alone(made, request)
+    made.runner.run = run  # type: ignore[method-assign]
+    return sum(fed)
+
+
+def test_the_time_of_a_correction_does_not_tell_what_another_tenant_has_asked() -> None:
+    """What is fed is what takes time: as much for another's words, exact to the letter, as for one's own."""
+    made = aligner()
+    question = Turn("user", " ".join(tiny.CORPUS))
+    theirs = tiny.request(caution=1e9).model_copy(update={"turns": (question,), "tenant": "one", "common": 1})
+    first = fed_for(made, theirs)
+    again = fed_for(made, theirs)
+    guessed = fed_for(made, theirs.model_copy(update={"tenant": "two"}))
+    stranger = Turn("user", " ".join(reversed(tiny.CORPUS)))
+    new = fed_for(made, theirs.model_copy(update={"tenant": "three", "turns": (stranger,)}))
+    assert again < first / 2, "a tenant's own conversation is known"
+    assert abs(guessed - new) <= 4, "the words differ a little in tokens"
+    assert guessed < first, "the template and the operator's objectives are shared"
+
+
+@pytest.mark.parametrize("common", [0, 1])
+def test_an_objective_of_a_request_is_shared_with_nobody(common: int) -> None:
+    made = aligner()
+    wish = "Wish: " + " ".join(tiny.CORPUS[:3])
+    request = tiny.request(caution=1e9).model_copy(update={"objectives": (wish,), "common": common, "tenant": "one"})
+    first = fed_for(made, request)
+    other = fed_for(made, request.model_copy(update={"tenant": "two"}))
+    assert (other > first / 2) == (common == 0), (first, other)
+
+
 def test_engine_time_is_shared_by_tokens() -> None:
     jobs = [Job(str(i), iter(()), print) for i in range(2)]  # type: ignore[arg-type]
     for seconds in (1.0, 3.0):

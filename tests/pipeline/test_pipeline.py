@@ -29,6 +29,7 @@ from aligner_proxy.pipeline.outcomes import MORE_CAUTION, blocks
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import (
+    Allowance,
     Correction,
     Exchange,
     FailureClass,
@@ -431,3 +432,19 @@ async def test_a_tenant_beyond_its_quota_is_skipped_and_never_an_error() -> None
     assert heard[0].quota is not None
     assert heard[0].quota.seconds == 2.0
     assert "team" not in heard[0].model_dump_json(include={"tenant", "quota"})
+
+
+@pytest.mark.parametrize(("own", "common"), [((), 2), ((1,), 1), ((0, 1), 0), ((0,), 0)])
+async def test_the_engine_is_told_which_objectives_no_request_brought(own: tuple[int, ...], common: int) -> None:
+    """What it computes of those serves other tenants, too; what stands behind the first of a request does not."""
+    objectives = [KIND, Objective("concise", "Concise: be brief")]
+    for number in own:
+        objectives[number] = replace(objectives[number], allowance=Allowance())
+    seen: list[int] = []
+
+    def script(request: AlignRequest) -> str:
+        seen.append(request.common)
+        return better(request)
+
+    await align(ScriptedEngine(script), policy=replace(POLICY, objectives=tuple(objectives)))
+    assert seen == [common]

@@ -53,6 +53,8 @@ def request_body(request: CompletionRequest, model: str | None, *, predicts: boo
         body["model"] = model
     if request.stop:
         body["stop"] = list(request.stop[:MAX_STOPS])
+    if request.user:
+        body["user"] = request.user
     if predicts and request.prediction:
         body["prediction"] = request.prediction.model_dump()
     return body

@@ -2,7 +2,8 @@
 
 A completions server alone corrects by the aligner's template. There is no detector head, so the server's own
 speculation (n-gram, suffix, or `prediction`) has to find the answer in the prompt, and `caution` has nothing to act on.
-Tokens are estimated from bytes, because nobody here knows them.
+Tokens are estimated from bytes, because nobody here knows them. What does not fit the window is cut and divided as in
+our own engine: the conversation is cut, an answer goes there part by part.
 
 With a scorer our engine scores every segment, also while the upstream still writes. An answer with nothing flagged
 never leaves the machine. Otherwise the editor is asked once for every flagged run, with the edited answer before it as
@@ -34,30 +35,67 @@ from aligner_proxy.engine.api import (
     text_states,
 )
 from aligner_proxy.engine.client.completions import MAX_STOPS, Completer, ServedModel
-from aligner_proxy.engine.decoding import splice
-from aligner_proxy.engine.decoding.prompt_fit import fewest_dropped
+from aligner_proxy.engine.decoding import conversation, splice
+from aligner_proxy.engine.decoding.parts import Division, Passage
+from aligner_proxy.engine.decoding.prompt_fit import (
+    CONVERSATION,
+    LEAST_ROOM,
+    LONGEST_ANSWER,
+    longest_answer,
+    writing_room,
+)
 from aligner_proxy.engine.weights.manifest import digest
 from aligner_proxy.errors import AnswerTooLong, EngineFault
 from aligner_proxy.text import structure
-from aligner_proxy.text.folding import fold, unfold
-from aligner_proxy.types import Correction, SegmentScore, Turn, Verify
+from aligner_proxy.text.folding import Folded, fold, unfold
+from aligner_proxy.types import Correction, SegmentScore, Verify
 
 BYTES_PER_TOKEN = 3.0
 """Fewer than the tokenizers of Llama's family average on prose and on code, so that estimates err on the long side."""
 DEFAULT_WINDOW = 4096
-_ROOM = 64
 _HOLE_ROOM = 16
 _TURN_STOPS = ("\nHuman:", "\nAssistant:", "\nUSER:", "\nASSISTANT:")
 _CONTROL = re.compile(r"<(?=\||/?s>|(?:pad|unk|bos|eos|start_of_turn|end_of_turn)>)")
 _VEIL = "\u2039"
 
 
-@dataclass(frozen=True, slots=True)
-class Fitted:
-    """A prompt that should fit, and the room (tokens) to write in."""
+class ByteRuler:
+    """Texts measured by an estimate from their bytes. Satisfies `Ruler`."""
 
-    prompt: prompts.Prompt
+    def count(self, text: str) -> int:
+        """How many tokens a text has, at most as a rule."""
+        return tokens(text)
+
+    def first(self, text: str, tokens: int) -> str:
+        """Characters from the beginning."""
+        return text.encode("utf-8", "replace")[: int(tokens * BYTES_PER_TOKEN)].decode("utf-8", "ignore")
+
+    def last(self, text: str, tokens: int) -> str:
+        """Characters from the end."""
+        size = int(tokens * BYTES_PER_TOKEN)
+        return text.encode("utf-8", "replace")[-size:].decode("utf-8", "ignore") if size else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What stands around an answer in its prompts, by estimate. The answer, or a part of it, has `room` tokens."""
+
+    family: prompts.Template
+    query: str
+    objectives: tuple[str, ...]
     room: int
+
+    def around(self, answer: Folded) -> prompts.Prompt:
+        """The prompt of an answer, or of a part of one."""
+        # What servers would read as a control token may be in disguise, too.
+        return prompts.render(self.family, self.query, replace(answer, text=veiled(answer.text)), self.objectives)
+
+    def division(self, segments: Sequence[structure.Segment]) -> Division:
+        """An answer of these segments in parts that should fit; the last segment may be the place behind all others."""
+        made = Division(ByteRuler(), self.room, [segment for segment in segments if segment.text])
+        if segments and not segments[-1].text:
+            made.add_end()
+        return made
 
 
 class CompletionsAligner:
@@ -96,41 +134,56 @@ class CompletionsAligner:
         return DeferredSession(self)
 
     async def whole(self, request: AlignRequest, window: int) -> Correction:
-        """The whole answer, written anew. Raises `AnswerTooLong`."""
-        fitted = fit(request, self._family, window)
-        stop = tuple(text for text in _TURN_STOPS if text not in request.answer)
-        # Such a server cannot score: one token shows that it works, and no more is paid for.
-        room = 1 if request.score_only else fitted.room
-        done = await self._completer.complete(
-            _completion(fitted.prompt.text, room, stop, fitted.prompt.shown), request.deadline_s
-        )
-        if request.score_only:
-            return _costing(request.answer, [done])
-        text = unfold(_restored(fitted.prompt, request.answer, done.text), request.answer)
-        return _costing(splice.whole(text, request.answer, finished=done.finished), [done])
+        """The whole answer, written anew part by part. Raises `AnswerTooLong`."""
+        framed = frame(request, self._family, window)
+        division = framed.division(structure.split(request.answer))
+        completions: list[Completion] = []
+        written: list[tuple[str, str]] = []
+        for part in division.parts:
+            passage = division.passage(part)
+            before = passage.nearby(structure.join(written), passage.start) if passage.context else ""
+            prompt = framed.around(passage.folded)
+            completions.append(
+                await self._completer.complete(_whole(prompt, passage, before, request), request.deadline_s)
+            )
+            if request.score_only:
+                return _costing(request.answer, completions)
+            text = _restored(prompt, passage.text, completions[-1].text)
+            text = unfold(text, passage.text[passage.start :])
+            text = splice.whole(text, passage.text[passage.start :], finished=completions[-1].finished)
+            written.append((text.rstrip(), division.pieces[part.stop - 1].gap))
+        return _costing(splice.whole(structure.join(written), request.answer, finished=True), completions)
 
     async def rewritten(
         self, request: AlignRequest, pieces: Sequence[structure.Segment], flags: Sequence[bool], window: int
     ) -> Correction:
         """The answer with only its flagged segments written anew; what stands before each is given as prefix."""
-        fitted = fit(request, self._family, window)
+        framed = frame(request, self._family, window)
+        division = framed.division(pieces)
+        flagged = [flags[number] for number in range(len(flags)) for _ in division.range_of(number, number + 1)]
         completions: list[Completion] = []
-        rewriting = splice.rewriting(pieces, flags)
-        hole = next(rewriting)
-        while True:
-            continuation = _hole(fitted.prompt, hole, request.answer)
-            completions.append(await self._completer.complete(continuation, request.deadline_s))
+        edited: list[tuple[str, str]] = []
+        for part in division.parts:
+            passage = division.passage(part)
+            own = [False] * passage.context + flagged[part.own : part.stop]
+            prompt = framed.around(passage.folded) if any(own) else None
+            rewriting = splice.rewriting(passage.pieces, own, edited, passage.context)
             try:
-                hole = rewriting.send(_fill(fitted.prompt, hole, request.answer, completions[-1]))
-            except StopIteration as end:
-                return _costing(str(end.value), completions)
+                made = next(rewriting)
+                while prompt is not None:
+                    near = replace(made, before=passage.nearby(made.before, made.run.segments[0].start))
+                    continuation = _hole(prompt, near, passage.text, request.tenant)
+                    completions.append(await self._completer.complete(continuation, request.deadline_s))
+                    made = rewriting.send(_fill(prompt, near, passage.text, completions[-1]))
+            except StopIteration:
+                pass
+        return _costing(structure.join(edited), completions)
 
     async def aclose(self) -> None:
         """Release connections."""
         await self._completer.aclose()
 
     def _info(self, served: ServedModel) -> AlignerInfo:
-        """Description of the served model; its content hash changes with model, template and window."""
         family = self._family
         window = self._window or served.window or DEFAULT_WINDOW
         parts = {"model": served.model, **served.identity, "revision": self._revision, "template": family.hash}
@@ -146,30 +199,25 @@ class CompletionsAligner:
         )
 
 
-def fit(request: AlignRequest, family: prompts.Template, window: int) -> Fitted:
-    """As many of the last turns as should leave room, by estimate; the server has the last word."""
-    answer = veiled(fold(request.answer).text)
-    shown = tokens(answer)
-    room = shown + max(_ROOM, shown // 2)
-
-    def attempt(dropped: int) -> Fitted | None:
-        turns = tuple(Turn(turn.role, veiled(fold(turn.content).text)) for turn in request.turns[dropped:])
-        objectives = [veiled(text) for text in request.objectives]
-        prompt = prompts.render(family, prompts.query(family, turns), answer, objectives)
-        return Fitted(prompt, room) if tokens(prompt.text) + room <= window else None
-
-    fitted = fewest_dropped(len(request.turns), attempt)
-    if fitted is None:
+def frame(request: AlignRequest, family: prompts.Template, window: int) -> Frame:
+    """The frame of a request's prompts, by estimate; the server has the last word. Raises `AnswerTooLong`."""
+    if len(request.answer) > LONGEST_ANSWER:
+        raise AnswerTooLong(f"an answer of {len(request.answer)} characters; at most {LONGEST_ANSWER} are read")
+    objectives = tuple(veiled(text) for text in request.objectives)
+    left = window - tokens(prompts.render(family, "", "", objectives).text)
+    if left < LEAST_ROOM:
         raise AnswerTooLong(
-            f"an answer of {len(request.answer)} characters with its last turn and objectives should not fit the "
-            f"server's window of {window} tokens (counted as {BYTES_PER_TOKEN:g} bytes each)"
+            f"the objectives should fill the server's window of {window} tokens (counted as {BYTES_PER_TOKEN:g} bytes "
+            "each); write shorter ones"
         )
-    return fitted
+    turns = conversation.cut(request.turns, ByteRuler(), int(left * CONVERSATION))
+    query = prompts.query(family, [replace(turn, content=veiled(fold(turn.content).text)) for turn in turns])
+    return Frame(family, query, objectives, longest_answer(left - tokens(query)))
 
 
 def tokens(text: str) -> int:
     """How many tokens a text has, at most as a rule."""
-    return math.ceil(len(text.encode()) / BYTES_PER_TOKEN)
+    return math.ceil(len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN)
 
 
 def veiled(text: str) -> str:
@@ -183,23 +231,34 @@ def _restored(prompt: prompts.Prompt, answer: str, generated: str) -> str:
     return text.replace(_VEIL, "<") if _VEIL not in answer and _CONTROL.search(answer) else text
 
 
-def _completion(prompt: str, tokens: int, stop: tuple[str, ...], prediction: str) -> CompletionRequest:
+def _completion(prompt: str, tokens: int, stop: tuple[str, ...], prediction: str, user: str) -> CompletionRequest:
     expected = Prediction(content=prediction) if prediction else None
-    return CompletionRequest(prompt=prompt, max_tokens=tokens, stop=stop, prediction=expected)
+    return CompletionRequest(
+        prompt=prompt, max_tokens=tokens, stop=stop, prediction=expected, user=None if user == "-" else user
+    )
 
 
-def _hole(prompt: prompts.Prompt, hole: splice.Hole, answer: str) -> CompletionRequest:
+def _whole(prompt: prompts.Prompt, passage: Passage, before: str, request: AlignRequest) -> CompletionRequest:
+    """The prompt with the edited answer before this part behind it."""
+    stop = tuple(text for text in _TURN_STOPS if text not in request.answer)
+    shown = prompt.text[prompt.place(passage.start) : prompt.end]
+    size = tokens(shown)
+    # Such a server cannot score: one token shows that it works, and no more is paid for.
+    room = 1 if request.score_only else writing_room(size)
+    return _completion(prompt.text + _as_read(before), room, stop, shown, request.tenant)
+
+
+def _hole(prompt: prompts.Prompt, hole: splice.Hole, answer: str, user: str) -> CompletionRequest:
     """The prompt with the edited answer so far behind it; where the next kept segment begins, writing may stop."""
     before, run = (_as_read(text) for text in (hole.before, hole.run.text))
     count = tokens(run)
     # Short keys could occur anywhere; they are looked for afterwards, at the beginning of segments only.
     stop = tuple(key for key in hole.keys if len(key) >= splice.KEY_CHARS)[:MAX_STOPS]
     rest = _as_read(hole.lead + answer[hole.run.segments[0].start :])
-    return _completion(prompt.text + before, count + count // 2 + _HOLE_ROOM, stop, rest)
+    return _completion(prompt.text + before, count + count // 2 + _HOLE_ROOM, stop, rest, user)
 
 
 def _as_read(text: str) -> str:
-    # What servers would read as a control token may be in disguise, too.
     return prompts.neutralise(veiled(fold(text).text))
 
 

@@ -196,6 +196,7 @@ class HttpSession:
         self._name: str | None = None
         self._unsent = ""
         self._verdicts: tuple[SegmentScore, ...] = ()
+        self._judged: tuple[SegmentScore, ...] = ()
         self._broken = False
         self._ending = False
         self._ended = False
@@ -219,9 +220,14 @@ class HttpSession:
 
     async def judged(self, known: int) -> tuple[SegmentScore, ...] | None:
         """Wait at the engine for more verdicts."""
-        content = await self._post("judged", KnownVerdicts(known=known))
+        received = self._judged
+        content = await self._post("judged", KnownVerdicts(known=known, received=len(received)))
         with parsing("the engine sent something that is no verdict"):
-            return JUDGED.validate_json(content)
+            more = JUDGED.validate_json(content)
+        if more is None:
+            return None
+        self._judged = received + more
+        return self._judged
 
     async def replace(self, span: Span) -> Correction:
         """What stands in place of a flagged stretch, within `span.deadline_s`."""
@@ -296,12 +302,12 @@ class HttpSession:
                 self._name = await asyncio.shield(self._opening)
                 self._opened.set()
             while self._unsent or self._ended > self._end_sent:
-                more = TextChunk(text=self._unsent, ended=self._ended)
+                more = TextChunk(text=self._unsent, ended=self._ended, known=len(self._verdicts))
                 self._unsent = ""
                 self._end_sent = self._ended
                 content = await self._engine.send("POST", f"/v1/read/{self._name}", more.model_dump_json().encode())
                 with parsing("the engine sent something that is no verdict"):
-                    self._verdicts = VERDICTS.validate_json(content)
+                    self._verdicts += VERDICTS.validate_json(content)
         except (CorrectionError, ValueError) as error:
             self._broken = True
             self._unsent = ""

@@ -2,27 +2,30 @@
 
 With a detector head only flagged segments are written anew; everything else is copied, by construction. What is written
 is judged like what it replaces, and what is flagged again is left out. Without a head, or when asked to, the whole
-answer is verified as a draft. Batching and queues are not known here.
+answer is verified as a draft. An answer that does not fit the window goes through all this part by part (parts.py).
+Batching and queues are not known here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignerInfo, AlignRequest, Span
 from aligner_proxy.engine.decoding import splice
-from aligner_proxy.engine.decoding.prompt_fit import Fitted, fit
+from aligner_proxy.engine.decoding.parts import Division, Part, Passage
+from aligner_proxy.engine.decoding.prompt_fit import Fitted, Frame, frame, writing_room
 from aligner_proxy.engine.decoding.proposer import EditProposer, matching, trusted_ranges
 from aligner_proxy.engine.decoding.speculative import Generated, Limits, Tally, generate
 from aligner_proxy.engine.model.detector import spans
 from aligner_proxy.engine.model.runner import ModelRunner
-from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Spans, Step, Work
-from aligner_proxy.errors import AnswerTooLong, EngineFault
+from aligner_proxy.engine.scheduling import sequence as sequences
+from aligner_proxy.engine.scheduling.sequence import Ask, Spans, Step, Work
+from aligner_proxy.errors import EngineFault
 from aligner_proxy.text import structure
 from aligner_proxy.text.folding import unfold
-from aligner_proxy.text.structure import words
+from aligner_proxy.text.structure import Segment, words
 from aligner_proxy.types import Correction, SegmentScore, Verify
 
 _SPAN_ROOM = 16
@@ -46,15 +49,21 @@ class Aligner:
         return self.others.get(name, self)
 
 
-def correct(aligner: Aligner, request: AlignRequest, sequence: Sequence) -> Work:
-    """Correct one answer, ask by ask. Raises `AnswerTooLong`."""
+Score = tuple[float, int]
+"""Log-odds that a piece must change, and the index of the objective that speaks most against it."""
+
+
+def correct(aligner: Aligner, request: AlignRequest, sequence: sequences.Sequence, known: Sequence[Score] = ()) -> Work:
+    """Correct one answer, ask by ask; `known` are scores of its first pieces. Raises `AnswerTooLong`."""
     if not request.answer.strip():
         return Correction(request.answer, aligner=aligner.info.content_hash)
-    work = _begun(aligner, request, sequence)
-    text, scored = yield from work.edited()
+    framed = framing(aligner, request)
+    division = divided(aligner, framed, request)
+    work = AnswerEditor(aligner, framed, division, request, sequence, known)
+    text, verdicts = yield from work.edited()
     return Correction(
         text=text,
-        segments=scored,
+        segments=verdicts,
         counts=work.tally.counts(),
         prompt_tokens=work.prompt_tokens,
         ms=sequence.spent_s * 1000,
@@ -62,200 +71,275 @@ def correct(aligner: Aligner, request: AlignRequest, sequence: Sequence) -> Work
     )
 
 
-def judge(
-    aligner: Aligner, request: AlignRequest, sequence: Sequence
-) -> Generator[Ask, Step, tuple[SegmentScore, ...]]:
-    """The verdicts on a whole answer, and nothing written. Raises `AnswerTooLong`."""
-    if not request.answer.strip():
-        return ()
-    return (yield from _begun(aligner, request, sequence).judged())
+def framing(aligner: Aligner, request: AlignRequest) -> Frame:
+    """What stands around the answer in this aligner's prompts. Raises `AnswerTooLong`."""
+    return frame(request, prompts.template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
 
 
-def replace(aligner: Aligner, request: AlignRequest, span: Span, sequence: Sequence) -> Work:
-    """Write in place of one stretch of an answer of which `request.answer` is the beginning."""
-    before = sequence.spent_s
-    work = _begun(aligner, request, sequence)
-    text = yield from work.span(span)
-    spent_ms = (sequence.spent_s - before) * 1000
-    content_hash = aligner.info.content_hash
-    return Correction(text, counts=work.tally.counts(), ms=spent_ms, aligner=content_hash)
+def scores_segments(aligner: Aligner, framed: Frame) -> bool:
+    """Whether segments can be scored: there is a head, and the prompt names objectives to compare them with."""
+    return aligner.info.has_head and framed.family.names_objectives and bool(framed.objectives)
 
 
-def _begun(aligner: Aligner, request: AlignRequest, sequence: Sequence) -> _Work:
-    return _Work(aligner, request, fitted(aligner, request), sequence)
+def judges_end(aligner: Aligner, framed: Frame, request: AlignRequest) -> bool:
+    """Whether the place behind the last segment is judged, too."""
+    return aligner.info.ends and request.open_ended and scores_segments(aligner, framed)
 
 
-def fitted(aligner: Aligner, request: AlignRequest) -> Fitted:
-    """The request as a prompt that fits this aligner. Raises `AnswerTooLong`."""
-    return fit(request, prompts.template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
+def divided(aligner: Aligner, framed: Frame, request: AlignRequest) -> Division:
+    """A whole answer in its parts."""
+    division = framed.division(structure.split(request.answer))
+    if judges_end(aligner, framed, request):
+        division.add_end()
+    return division
 
 
 Edited = tuple[str, tuple[SegmentScore, ...]]
 
 
-class _Work:
-    """State of one correction: its sequence (prompt and what is written behind it) and its counts."""
+@dataclass(frozen=True, slots=True)
+class PromptedPassage(Passage):
+    """A part of an answer with its prompt."""
 
-    def __init__(self, aligner: Aligner, request: AlignRequest, fitted: Fitted, sequence: Sequence) -> None:
+    fitted: Fitted
+
+    def spans(self, pieces: Sequence[Segment]) -> Spans:
+        """Where some of its pieces stand in the prompt."""
+        return spans(self.fitted.prompt, pieces, self.fitted.offsets)
+
+
+class AnswerEditor:
+    """State of one correction: its sequence (a prompt and what is written behind it) and its counts."""
+
+    def __init__(
+        self,
+        aligner: Aligner,
+        framed: Frame,
+        division: Division,
+        request: AlignRequest,
+        sequence: sequences.Sequence,
+        known: Sequence[Score] = (),
+    ) -> None:
         self._aligner = aligner
         self._runner = aligner.runner
         self._request = request
-        self._fitted = fitted
-        self._has_head = aligner.info.has_head
+        self._frame = framed
+        self._division = division
         self._sequence = sequence
-        self._segments = structure.split(request.answer)
-        if self.scores and aligner.info.ends and request.open_ended:
-            self._segments = structure.with_end(self._segments)
+        self._known = list(known)
+        self.scores = scores_segments(aligner, framed)
         self.tally = Tally()
-
-    @property
-    def scores(self) -> bool:
-        """Whether segments can be scored: there is a head, and the prompt names objectives to compare them with."""
-        return self._has_head and bool(self._fitted.prompt.objectives)
-
-    @property
-    def prompt_tokens(self) -> int:
-        """Length of the prompt."""
-        return len(self._fitted.ids)
+        self.prompt_tokens = 0
+        """Of all prompts that were read."""
 
     def edited(self) -> Generator[Ask, Step, Edited]:
         """The answer as the request wants it corrected, and the verdicts on its segments."""
         if self._request.score_only:
             # Without a head there are no scores, but the prompt is read: a probe has to make the model work.
-            scores = yield from self._prefill()
-            return self._request.answer, self._verdicts(scores)
+            return self._request.answer, self._verdicts((yield from self._scored()))
         if self.scores and self._request.verify is Verify.FLAGGED:
             return (yield from self.flagged())
         return (yield from self.whole())
 
-    def judged(self) -> Generator[Ask, Step, tuple[SegmentScore, ...]]:
-        """Score the segments and write nothing."""
-        return self._verdicts((yield from self._prefill()) if self.scores else [])
+    def judged(self) -> Generator[Ask, Step, list[Score]]:
+        """Score the pieces and write nothing."""
+        return (yield from self._scored()) if self.scores else []
 
     def span(self, span: Span) -> Generator[Ask, Step, str]:
         """Write in place of one flagged run; what else was flagged before it stands in `span.before` already.
 
         In place of what stands behind the last segment comes what is missing there, white space before it included.
         """
-        members = tuple(self._segments[span.first : span.stop])
+        members = self._division.range_of(span.first, span.stop)
         if not members:
             raise EngineFault("there are no such segments in the answer")
-        flags = [span.first <= number < span.stop for number in range(len(self._segments))]
-        lead = self._segments[span.first - 1].gap if span.before else ""
-        run = splice.Run(True, span.first, members)
-        return (yield from self._filled(splice.hole(self._segments, flags, run, span.before, lead), span.objective))
+        behind = self._division.range_of(span.stop, span.stop + 1).stop
+        gap = self._division.pieces[members.start - 1].gap if span.before else ""
+        edited = [(span.before, gap)] if span.before else []
+        for part in self._division.parts:
+            run = range(max(part.own, members.start), min(part.stop, members.stop))
+            if run:
+                yield from self._replaced(part, run, behind, edited, span.objective)
+        return structure.join(edited[bool(span.before) :])
+
+    def _replaced(
+        self, part: Part, run: range, behind: int, edited: list[tuple[str, str]], misses: int | None
+    ) -> Generator[Ask, Step, None]:
+        """Write in place of the pieces in `run`, which lie in one part; its prompt ends before piece `behind`."""
+        passage = self._passage(Part(part.first, part.own, max(run.stop, min(part.stop, behind))))
+        flags = [at in run for at in range(part.first, passage.part.stop)]
+        first = run.start - part.first
+        members = splice.Run(True, first, passage.pieces[first : run.stop - part.first])
+        before = structure.join(edited)
+        made = splice.hole(passage.pieces, flags, members, before, edited[-1][1] if before else "")
+        text = yield from self._filled(passage, self._nearby(passage, made), misses)
+        edited.append((text, members.segments[-1].gap))
 
     def whole(self) -> Generator[Ask, Step, Edited]:
-        """Verify the whole answer as a draft. It is fed with the prompt where both fit a step and that is cheap.
+        """Verify the whole answer as a draft, part by part."""
+        written: list[tuple[str, str]] = []
+        scores: list[Score] = []
+        for part in self._division.parts:
+            passage = self._passage(part)
+            before = passage.nearby(structure.join(written), passage.start) if passage.context else ""
+            text, read = yield from self._verified(passage, before)
+            scores += read
+            written.append((text.rstrip(), self._division.pieces[part.stop - 1].gap))
+        text = splice.whole(structure.join(written), self._request.answer, finished=True)
+        return text, self._verdicts(scores)
+
+    def _verified(self, passage: PromptedPassage, before: str) -> Generator[Ask, Step, tuple[str, list[Score]]]:
+        """Verify one part as a draft behind `before`, fed with the prompt where both fit a step and that is cheap.
 
         Otherwise the detector, if the aligner has one, first scores what of it is likely to stand.
         """
-        lookup = [*self._fitted.answer, self._runner.tokenizer.eos]
-        scores = list[tuple[float, int]]()
+        tokenizer = self._runner.tokenizer
+        start = passage.start
+        prompt = passage.fitted.prompt
+        own = prompt.text[prompt.place(start) : prompt.end]
+        lead = self._division.pieces[passage.part.own - 1].gap if before else ""
+        pieces = tokenizer.pieces(lead + own)
+        lookup = [*pieces.ids, tokenizer.eos]
+        scores: list[Score] = []
         clean = tuple[range, ...]()
-        if self.scores and self._runner.probes(self.prompt_tokens, len(lookup)):
-            scores = yield from self._prefill()
-            clean = self._clean(scores)
-        where = self._spans() if self.scores and not scores else None
+        if self.scores and self._runner.probes(len(passage.fitted.ids), len(lookup)):
+            scores = yield from self._prefill(passage)
+            moved = len(lead) - passage.folded.at(start)
+            placed = [structure.moved(piece, moved) for piece in passage.folded.segments(passage.own)]
+            clean = trusted_ranges(placed, [self._flags(score) for score in scores], pieces.offsets)
+        where = passage.spans(passage.own) if self.scores and not scores else None
         proposer = EditProposer(lookup, self._runner.draft_length, trusted=clean)
-        limits = Limits(self._fitted.room, caution=self._request.caution)
-        written = yield from self._write(self._fitted.ids, proposer, limits, where)
-        answer = self._request.answer
-        text = splice.whole(unfold(self._restored(written.ids), answer), answer, finished=written.finished)
-        return text, self._verdicts(scores or written.scores)
-
-    def _clean(self, scores: list[tuple[float, int]]) -> tuple[range, ...]:
-        """Tokens of the answer in segments that the detector did not flag."""
-        flags = [verdict.flagged for verdict in self._verdicts(scores)]
-        prompt = self._fitted.prompt
-        shown = prompt.folded.segments(self._segments)
-        return trusted_ranges(shown, flags, self._runner.tokenizer.pieces(prompt.shown).offsets)
+        context = [*passage.fitted.ids, *tokenizer.continuation(prompts.as_read(before))]
+        room = min(passage.fitted.room, writing_room(len(lookup)), self._left(context))
+        limits = Limits(room, caution=self._request.caution)
+        written = yield from self._write(passage, context, proposer, limits, where)
+        text = unfold(prompt.restore(tokenizer.decode(written.ids)), passage.text[start:])
+        return splice.whole(text, passage.text[start:], finished=written.finished), scores or written.scores
 
     def flagged(self) -> Generator[Ask, Step, Edited]:
-        """Score the segments and write anew only those that are flagged."""
-        verdicts = self._verdicts((yield from self._prefill()))
-        flags = [verdict.flagged for verdict in verdicts]
-        if not any(flags):
-            return self._request.answer, verdicts
-        rewriting = splice.rewriting(self._segments, flags)
-        hole = next(rewriting)
-        while True:
-            filled = yield from self._filled(hole, verdicts[-1].objective)
+        """Score the segments and write anew only those that are flagged, part by part."""
+        edited: list[tuple[str, str]] = []
+        scores: list[Score] = []
+        for part in self._division.parts:
+            known = self._known_of(part)
+            if known is not None and not any(map(self._flags, known)):
+                scores += known
+                edited += [(piece.text, piece.gap) for piece in self._division.pieces[part.own : part.stop]]
+                continue
+            passage = self._passage(part)
+            scores += known or (yield from self._prefill(passage))
+            flags = [False] * passage.context + [self._flags(score) for score in scores[part.own :]]
+            rewriting = splice.rewriting(passage.pieces, flags, edited, passage.context)
             try:
-                hole = rewriting.send(filled)
-            except StopIteration as done:
-                return str(done.value), verdicts
+                made = next(rewriting)
+                while True:
+                    text = yield from self._filled(passage, self._nearby(passage, made), scores[-1][1])
+                    made = rewriting.send(text)
+            except StopIteration:
+                pass
+        changed = any(map(self._flags, scores))
+        return structure.join(edited) if changed else self._request.answer, self._verdicts(scores)
 
-    def _spans(self) -> Spans:
-        return spans(self._fitted.prompt, self._segments, self._fitted.offsets)
+    def _nearby(self, passage: Passage, made: splice.Hole) -> splice.Hole:
+        """The hole with as much of the edited answer before it as its prompt has of the original."""
+        return replace(made, before=passage.nearby(made.before, made.run.segments[0].start))
 
-    def _prefill(self) -> Generator[Ask, Step, list[tuple[float, int]]]:
-        """Read the prompt to the end of its last segment; log-odds of all of them, and the objective they come from."""
-        return (yield from self._read(self._fitted.ids, self._spans() if self.scores else None))
+    def _passage(self, part: Part) -> PromptedPassage:
+        passage = self._division.passage(part)
+        fitted = self._frame.around(passage.folded)
+        self.prompt_tokens += len(fitted.ids)
+        return PromptedPassage(part, passage.pieces, passage.text, passage.folded, fitted)
 
-    def _read(self, prompt: list[int], where: Spans | None) -> Generator[Ask, Step, list[tuple[float, int]]]:
-        """The same for some segments of any prompt, of which only what the sequence does not hold yet is fed."""
-        ids = prompt[: where.segments[-1].stop] if where and where.segments else prompt
+    def _scored(self) -> Generator[Ask, Step, list[Score]]:
+        """Scores of all pieces; empty without a head."""
+        scores: list[Score] = []
+        for part in self._division.parts:
+            scores += self._known_of(part) or (yield from self._prefill(self._passage(part)))
+        return scores
+
+    def _known_of(self, part: Part) -> list[Score] | None:
+        """The scores of a part that was read already. The last one is read all the same: more may follow on it."""
+        if len(self._known) >= part.stop < len(self._division.pieces):
+            return self._known[part.own : part.stop]
+        return None
+
+    def _prefill(self, passage: PromptedPassage) -> Generator[Ask, Step, list[Score]]:
+        """Read a part to the end of its last piece; the scores of its own pieces."""
+        return (yield from self._read(passage.fitted, passage.spans(passage.own) if self.scores else None))
+
+    def _read(self, prompt: Fitted, where: Spans | None) -> Generator[Ask, Step, list[Score]]:
+        """Scores of some pieces in any prompt, of which only what the sequence does not hold yet is fed."""
+        ids = prompt.ids[: where.segments[-1].stop] if where and where.segments else prompt.ids
         # What has been read while the answer was still being written is not read again.
         start = min(matching(self._sequence.ids, ids), len(ids) - 1)
         self._sequence.crop(start)
-        step = yield Ask(ids[start:], spans=where, prompt=True)
+        step = yield Ask(ids[start:], spans=where, prompt=True, shared=prompt.shared)
         self.tally.forwards += step.forwards
         return step.scores
 
-    def _verdicts(self, scores: list[tuple[float, int]]) -> tuple[SegmentScore, ...]:
-        if not scores:
-            return tuple(SegmentScore(s.text, None, flagged=False) for s in self._segments)
-        scored = zip(self._segments, scores, strict=True)
-        return tuple(SegmentScore(s.text, score, score > self._request.caution, by) for s, (score, by) in scored)
+    def _left(self, context: list[int]) -> int:
+        """Tokens that may follow in the window."""
+        return max(1, self._frame.window - len(context))
 
-    def _filled(self, hole: splice.Hole, misses: int | None) -> Generator[Ask, Step, str]:
+    def _flags(self, score: Score) -> bool:
+        return score[0] > self._request.caution
+
+    def _verdicts(self, scores: Sequence[Score]) -> tuple[SegmentScore, ...]:
+        """The verdicts on all segments."""
+        return verdicts(self._division, scores, self._request.caution)
+
+    def _filled(self, passage: PromptedPassage, made: splice.Hole, misses: int | None) -> Generator[Ask, Step, str]:
         """What takes the place of a flagged run; behind the last segment, what an objective dictates is copied."""
         dictated = None
-        if not hole.run.segments[-1].text and misses is not None and misses < len(self._request.objectives):
+        if not made.run.segments[-1].text and misses is not None and misses < len(self._request.objectives):
             dictated = words(self._request.objectives[misses])
         if not dictated:
-            return (yield from self._fill(hole))
-        text = (yield from self._fill(hole)) if hole.run.text else ""
-        return text if dictated in text else hole.followed(text, dictated)
+            return (yield from self._fill(passage, made))
+        text = (yield from self._fill(passage, made)) if made.run.text else ""
+        return text if dictated in text else made.followed(text, dictated)
 
-    def _fill(self, hole: splice.Hole) -> Generator[Ask, Step, str]:
+    def _fill(self, passage: PromptedPassage, made: splice.Hole) -> Generator[Ask, Step, str]:
         """Write in place of one flagged run, until the text reaches a kept segment, ends, or has grown too long."""
-        proposer, room = self._hole_proposer(hole)
-        limits = Limits(room, done=lambda ids: splice.before_resumption(self._restored(ids), hole.keys) is not None)
-        context = [*self._fitted.ids, *self._runner.tokenizer.continuation(prompts.as_read(hole.before))]
-        written = yield from self._write(context, proposer, limits)
-        text = hole.filled(self._restored(written.ids), finished=written.finished)
-        return (yield from self._passed(hole, text)) if text and self.scores else text
+        tokenizer = self._runner.tokenizer
+        restore = passage.fitted.prompt.restore
 
-    def _passed(self, hole: splice.Hole, text: str) -> Generator[Ask, Step, str]:
+        def done(ids: list[int]) -> bool:
+            return splice.before_resumption(restore(tokenizer.decode(ids)), made.keys) is not None
+
+        proposer, room = self._hole_proposer(made)
+        context = [*passage.fitted.ids, *tokenizer.continuation(prompts.as_read(made.before))]
+        limits = Limits(min(room, self._left(context)), done=done)
+        written = yield from self._write(passage, context, proposer, limits)
+        text = made.filled(restore(tokenizer.decode(written.ids)), finished=written.finished)
+        return (yield from self._passed(made, text)) if text and self.scores else text
+
+    def _passed(self, made: splice.Hole, text: str) -> Generator[Ask, Step, str]:
         """What was written in a place, without the sentences of it that are flagged there, in their turn.
 
         An aligner that is not sure what to write often writes the offence once more, in other words.
         """
-        now = self._request.model_copy(update={"answer": hole.with_text(text)})
-        try:
-            prompt = fitted(self._aligner, now)
-        except AnswerTooLong:
+        answer = made.with_text(text)
+        prompt = self._frame.around(answer)
+        if len(prompt.ids) > self._frame.window:
             return ""  # it has outgrown the window, so it cannot be judged
         body = text.lstrip()
         pieces = structure.split(body)
-        placed = [structure.moved(piece, len(now.answer) - len(body)) for piece in pieces]
-        scores = yield from self._read(prompt.ids, spans(prompt.prompt, placed, prompt.offsets))
+        placed = [structure.moved(piece, len(answer) - len(body)) for piece in pieces]
+        scores = yield from self._read(prompt, spans(prompt.prompt, placed, prompt.offsets))
         scored = zip(pieces, scores, strict=True)
-        kept = structure.join([("" if score > self._request.caution else s.text, s.gap) for s, (score, _) in scored])
+        kept = structure.join([("" if self._flags(score) else s.text, s.gap) for s, score in scored])
         return text.removesuffix(body) + kept if kept else ""
 
-    def _hole_proposer(self, hole: splice.Hole) -> tuple[EditProposer, int]:
+    def _hole_proposer(self, made: splice.Hole) -> tuple[EditProposer, int]:
         """Draft what follows the span first: most flagged segments are removed. The span itself is the second guess.
 
         What is missing behind the last segment often stands in an objective.
         """
         tokenizer = self._runner.tokenizer
-        lead = hole.lead
-        ends = not hole.run.segments[-1].text
-        span = tokenizer.continuation(prompts.as_read(lead + hole.run.text.lstrip()))
-        then = tokenizer.continuation(prompts.neutralise(lead + hole.keys[0])) if hole.keys else [tokenizer.eos]
+        lead = made.lead
+        ends = not made.run.segments[-1].text
+        span = tokenizer.continuation(prompts.as_read(lead + made.run.text.lstrip()))
+        then = tokenizer.continuation(prompts.neutralise(lead + made.keys[0])) if made.keys else [tokenizer.eos]
         room = len(span) + len(span) // 2 + (_END_ROOM if ends else _SPAN_ROOM)
         aspects = tokenizer.continuation(" " + prompts.aspects(self._request.objectives)) if ends else []
         lookup = [*aspects, *span, *then]
@@ -263,15 +347,37 @@ class _Work:
         return EditProposer(lookup, self._runner.draft_length, anchors=(first,)), room
 
     def _write(
-        self, context: list[int], proposer: EditProposer, limits: Limits, where: Spans | None = None
+        self,
+        passage: PromptedPassage,
+        context: list[int],
+        proposer: EditProposer,
+        limits: Limits,
+        where: Spans | None = None,
     ) -> Generator[Ask, Step, Generated]:
         """Continue after `context`, feeding only what the sequence does not hold yet; with `where`, score it, too."""
         # The last token is always fed again: what follows it is chosen from its hidden state.
         start = min(matching(self._sequence.ids, context), len(context) - 1)
         self._sequence.crop(start)
         eos = self._runner.tokenizer.eos_ids
-        first = Ask(context[start:], spans=where, prompt=where is not None or not self._sequence.ids)
+        # A prompt that is read again is kept for the detector like one that is read for the first time.
+        prompt = where is not None or start < passage.fitted.read
+        first = Ask(context[start:], spans=where, prompt=prompt, shared=passage.fitted.shared)
         return generate(self._sequence, first, proposer, limits, self.tally, eos)
 
-    def _restored(self, ids: list[int]) -> str:
-        return self._fitted.prompt.restore(self._runner.tokenizer.decode(ids))
+
+def verdicts(division: Division, scores: Sequence[Score], caution: float, first: int = 0) -> tuple[SegmentScore, ...]:
+    """The verdicts on the segments from `first` on of which all pieces have a score; without any, none says anything.
+
+    A segment that was read in several pieces has the verdict of its worst.
+    """
+    made: list[SegmentScore] = []
+    for number in range(first, len(division)):
+        text, pieces = division.segment(number)
+        if not scores:
+            made.append(SegmentScore(text, None, flagged=False))
+        elif pieces.stop <= len(scores):
+            score, by = max(scores[pieces.start : pieces.stop], key=lambda score: score[0])
+            made.append(SegmentScore(text, score, score > caution, by))
+        else:
+            break
+    return tuple(made)

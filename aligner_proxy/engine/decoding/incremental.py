@@ -3,7 +3,8 @@
 When the answer ends, only its last words have to be read, and the verdicts on all finished segments are known already.
 The last word is held back, because its tokens may change with what follows; a segment counts as finished when the next
 one has begun. Where the answer is released segment by segment, flagged stretches are replaced meanwhile; the prompt
-then ends where that stretch's answer does, and what was read beyond is read again.
+then ends where that stretch's answer does, and what was read beyond is read again. An answer that grows beyond a part
+(parts.py) goes on in the next one; of all parts only what is new is tokenised, read and scored.
 """
 
 from __future__ import annotations
@@ -13,21 +14,36 @@ from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from aligner_proxy.engine.api import AlignRequest, Span
-from aligner_proxy.engine.decoding.correct import Aligner, correct, fitted, judge, replace
+from aligner_proxy.engine.decoding.correct import (
+    Aligner,
+    AnswerEditor,
+    Score,
+    correct,
+    framing,
+    judges_end,
+    scores_segments,
+    verdicts,
+)
+from aligner_proxy.engine.decoding.parts import Part, text_of
 from aligner_proxy.engine.decoding.prompt_fit import Fitted
 from aligner_proxy.engine.decoding.proposer import matching
 from aligner_proxy.engine.model.detector import spans
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Spans, Step, Work
+from aligner_proxy.text import structure
 from aligner_proxy.text.cutter import Cutter
-from aligner_proxy.text.structure import Segment, firm, split
-from aligner_proxy.types import Correction, SegmentScore
+from aligner_proxy.text.folding import fold, joined
+from aligner_proxy.text.structure import Segment, firm
+from aligner_proxy.types import Correction, SegmentScore, Verify
 
 ENOUGH_CHARS = 96
 """So much new text is worth a forward: some 20 tokens (chunks of 32 cost a fifth more than one long prefill)."""
 ALONE_CHARS = 32
 """The same where the engine has no other request: so less is left at the end."""
+
+_CHARS_PER_TOKEN = 4
 
 
 @dataclass(slots=True, eq=False)
@@ -63,12 +79,19 @@ class PartialAnswer:
     finished: int = 0
     seen: int = 0
     """Finished segments, and how many of them the reader has looked at."""
+    segments: list[Segment] = field(default_factory=list)
+    """Those that are finished."""
     cutter: Cutter = field(default_factory=Cutter)
 
     def add(self, more: str) -> None:
         """More of the answer."""
         self.text += more
-        self.finished += len(self.cutter.feed(more))
+        self.segments += self.cutter.feed(more)
+        self.finished = len(self.segments)
+
+    def unawaited(self) -> bool:
+        """Whether it is only read ahead: no client waits for anything of it yet."""
+        return not (self.complete or self.awaited or self.ended or self.replacing)
 
     def waits(self) -> bool:
         """Whether there is something to do: the answer has ended, or enough of it is new."""
@@ -81,61 +104,163 @@ class PartialAnswer:
 
 def read(aligner: Aligner, answer: PartialAnswer, sequence: Sequence) -> Work:
     """Read an answer as it grows, and correct it when it has ended; `answer.request` has the whole of it by then."""
+    reader = AnswerReader(aligner, answer, sequence)
     while not answer.complete:
         # In this order: what counts as finished must stand in the text.
         answer.seen = answer.finished
         text = answer.text
         answer.read = len(text)
         if answer.replacing:
-            yield from _replace(aligner, answer, sequence)
+            yield from reader.replace(answer.replacing.popleft())
         elif answer.ended:
-            answer.verdicts = yield from judge(aligner, _so_far(answer, len(answer.text)), sequence)
-            answer.judged = True
-            answer.changed()
-        elif text.strip():
-            yield from _read_on(aligner, answer, text, sequence)
+            yield from reader.judge_all()
+        elif text.strip() and (yield from reader.read_on(text)):
+            continue
         if not answer.waits():
             yield Ask([])
-    return (yield from correct(aligner, answer.request, sequence))
+    return (yield from correct(aligner, answer.request, sequence, reader.known(answer.request)))
 
 
-def _so_far(answer: PartialAnswer, length: int) -> AlignRequest:
-    return answer.request.model_copy(update={"answer": answer.text[:length]})
+class AnswerReader:
+    """Reads an answer that is still being written, part by part; what it has read of a part is not read again."""
+
+    def __init__(self, aligner: Aligner, answer: PartialAnswer, sequence: Sequence) -> None:
+        self._aligner = aligner
+        self._answer = answer
+        self._sequence = sequence
+        self._begun = answer.request
+        self._frame = framing(aligner, answer.request.model_copy(update={"answer": ""}))
+        self._division = self._frame.division()
+        self._scores: list[Score] = []
+        """Of the first pieces."""
+        self._judges = scores_segments(aligner, self._frame) and self._begun.verify is Verify.FLAGGED
+        self._part = 0
+        """The number of the part that is read."""
+        self._prompt: Fitted | None = None
+        self._text = ""
+        """The part's text in that prompt."""
+        self._ended = False
+        """The division is that of the whole answer."""
+
+    def known(self, request: AlignRequest) -> list[Score]:
+        """What is known of the answer at its end; nothing where another answer was read, or under another question."""
+        read = self._answer.text
+        as_read = request.answer == read if self._ended else request.answer.startswith(read)
+        return self._scores if as_read and _question(request) == _question(self._begun) else []
+
+    def read_on(self, text: str) -> Generator[Ask, Step, bool]:
+        """Feed what is new in one part and will not change any more; whether there is another part to read."""
+        self._take_in(self._answer.seen)
+        parts = self._division.parts
+        part = parts[self._part]
+        grows = self._part == len(parts) - 1
+        if self._judges or self._part == 0:  # without verdicts only the beginning is worth reading
+            yield from self._read_part(part, self._unfinished(text) if grows else "")
+        if not grows:
+            self._part += 1
+            self._prompt = None
+        return not grows
+
+    def replace(self, pending: PendingReplacement) -> Generator[Ask, Step, None]:
+        """Write in place of a stretch; what it raises ends the reading."""
+        self._take_in(self._answer.finished)
+        if self._answer.ended:
+            self._take_in_rest()
+        before_s = self._sequence.spent_s
+        editor = self._editor()
+        text = yield from editor.span(pending.span)
+        spent_ms = (self._sequence.spent_s - before_s) * 1000
+        aligner = self._aligner.info.content_hash
+        pending.done.set_result(Correction(text, counts=editor.tally.counts(), ms=spent_ms, aligner=aligner))
+        self._answer.changed()
+
+    def judge_all(self) -> Generator[Ask, Step, None]:
+        """The verdicts on an answer that has ended, the place behind its last segment included."""
+        answer = self._answer
+        if answer.text.strip():
+            self._take_in_rest()
+            self._scores = yield from self._editor().judged()
+            answer.verdicts = verdicts(self._division, self._scores, answer.request.caution)
+        answer.judged = True
+        answer.changed()
+
+    def _editor(self) -> AnswerEditor:
+        request = self._answer.request
+        return AnswerEditor(self._aligner, self._frame, self._division, request, self._sequence, self._scores)
+
+    def _take_in(self, finished: int) -> None:
+        """Segments that are finished now."""
+        for segment in self._answer.segments[len(self._division) : finished]:
+            self._division.add(segment)
+
+    def _take_in_rest(self) -> None:
+        """All that is left of an answer that has ended."""
+        if self._ended:
+            return
+        self._take_in(len(self._answer.segments))
+        for segment in self._answer.cutter.end():
+            self._division.add(segment)
+        if judges_end(self._aligner, self._frame, self._begun):
+            self._division.add_end()
+        self._ended = True
+
+    def _unfinished(self, text: str) -> str:
+        """What stands behind the last finished piece, where the last part is likely to have room for it."""
+        pieces = self._division.pieces
+        tail = text[pieces[-1].end + len(pieces[-1].gap) :] if pieces else text
+        return tail if len(tail) <= self._division.left * _CHARS_PER_TOKEN else ""
+
+    def _read_part(self, part: Part, tail: str) -> Generator[Ask, Step, None]:
+        """Feed more of a part, with what follows its last piece and may still change."""
+        pieces = self._division.pieces[part.first : part.stop]
+        prompt = self._prompt_of(part, pieces, tail)
+        if tail and len(prompt.ids) > self._frame.window:
+            tail = ""
+            prompt = self._prompt_of(part, pieces, tail)
+        where = self._unjudged(part, pieces, prompt)
+        if tail:
+            tokens = bisect_right(prompt.offsets, prompt.prompt.place(firm(self._text)), key=lambda offset: offset[1])
+            where = _fed(where, tokens)
+        else:
+            tokens = where.segments[-1].stop if where else 0
+        start = min(matching(self._sequence.ids, prompt.ids[:tokens]), tokens - 1)
+        if tokens <= max(0, start + 1) and where is None:
+            return
+        self._sequence.crop(start)
+        step = yield Ask(prompt.ids[start:tokens], spans=where, prompt=True, shared=prompt.shared)
+        if where is not None:
+            self._scores += step.scores
+            answer = self._answer
+            known = len(answer.verdicts)
+            answer.verdicts += verdicts(self._division, self._scores, answer.request.caution, known)
+            answer.changed()
+
+    def _prompt_of(self, part: Part, pieces: list[Segment], tail: str) -> Fitted:
+        """The prompt of a part's text so far."""
+        known = self._prompt
+        text = text_of(pieces, ends=not tail)
+        folded = joined((self._division.folded(part, text), fold(tail)))
+        text += tail
+        same = min(len(text), len(self._text))
+        self._prompt = self._frame.grown(known, folded, same) if known else self._frame.around(folded)
+        self._text = text
+        return self._prompt
+
+    def _unjudged(self, part: Part, pieces: list[Segment], prompt: Fitted) -> Spans | None:
+        """The pieces of a part that have no score yet."""
+        if not self._judges or not pieces:
+            return None
+        first = max(part.own, len(self._scores)) - part.first
+        placed = [structure.moved(piece, -pieces[0].start) for piece in pieces[first:]]
+        return spans(prompt.prompt, placed, prompt.offsets) if placed else None
 
 
-def _replace(aligner: Aligner, answer: PartialAnswer, sequence: Sequence) -> Generator[Ask, Step, None]:
-    """Write in place of the stretch that has waited longest; what it raises ends the reading."""
-    pending = answer.replacing.popleft()
-    correction = yield from replace(aligner, _so_far(answer, pending.span.end), pending.span, sequence)
-    pending.done.set_result(correction)
-    answer.changed()
+def _question(request: AlignRequest) -> tuple[object, ...]:
+    """What the scores depend on beside the answer."""
+    return (request.turns, request.objectives, request.aligner, request.verify, request.open_ended)
 
 
-def _read_on(aligner: Aligner, answer: PartialAnswer, text: str, sequence: Sequence) -> Generator[Ask, Step, None]:
-    """Feed what is new and will not change any more; note the verdicts on the segments that are finished."""
-    request = answer.request.model_copy(update={"answer": text})
-    prompt = fitted(aligner, request)
-    ids = prompt.ids[: _tokens_until(prompt, prompt.prompt.place(firm(text)))]
-    start = matching(sequence.ids, ids)
-    if start == len(ids):
-        return
-    sequence.crop(start)
-    finished = split(text)[:-1]
-    where = _fed(prompt, finished, len(ids)) if aligner.info.has_head and prompt.prompt.objectives else None
-    step = yield Ask(ids[start:], spans=where, prompt=True)
-    caution = request.caution
-    scored = zip(finished, step.scores, strict=False)
-    answer.verdicts = tuple(SegmentScore(s.text, score, score > caution, by) for s, (score, by) in scored)
-    answer.changed()
-
-
-def _fed(prompt: Fitted, finished: list[Segment], tokens: int) -> Spans | None:
-    """The finished segments whose last token is among the first `tokens`; one may end in white space that follows."""
-    where = spans(prompt.prompt, finished, prompt.offsets)
-    inside = tuple(segment for segment in where.segments if segment.stop <= tokens)
-    return Spans(where.objectives, inside) if inside else None
-
-
-def _tokens_until(prompt: Fitted, end: int) -> int:
-    """How many of the prompt's tokens end at or before a character."""
-    return bisect_right(prompt.offsets, end, key=lambda offset: offset[1])
+def _fed(where: Spans | None, tokens: int) -> Spans | None:
+    """Those of the segments whose last token is among the first `tokens`; one may end in white space that follows."""
+    inside = tuple(takewhile(lambda segment: segment.stop <= tokens, where.segments)) if where else ()
+    return Spans(where.objectives, inside) if where and inside else None

@@ -128,6 +128,8 @@ def _nearest(positions: Sequence[int], to: int) -> int:
 
 def matching(draft: Sequence[int], chosen: Sequence[int]) -> int:
     """Length of the longest common prefix of two token sequences."""
+    if draft == chosen[: len(draft)]:
+        return len(draft)
     for i, (drafted, token) in enumerate(zip(draft, chosen, strict=False)):
         if drafted != token:
             return i

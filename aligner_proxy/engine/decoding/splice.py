@@ -65,10 +65,16 @@ class Hole:
         return text + gap + more if text or not self.run.text else more
 
 
-def rewriting(segments: Sequence[Segment], flags: Sequence[bool]) -> Generator[Hole, str, str]:
-    """The edited answer: yields the holes in their order and is sent what fills each. The rest is copied."""
-    pieces: list[tuple[str, str]] = []
-    for run in runs(segments, flags):
+def rewriting(
+    segments: Sequence[Segment], flags: Sequence[bool], edited: list[tuple[str, str]] | None = None, skip: int = 0
+) -> Generator[Hole, str, str]:
+    """The edited answer: yields the holes in their order and is sent what fills each. The rest is copied.
+
+    `edited` are the (text, gap) pieces of an answer that these segments go on with, of which the first `skip` stand
+    there already.
+    """
+    pieces = [] if edited is None else edited
+    for run in runs(segments, flags, skip):
         if not run.flagged:
             pieces.extend((segment.text, segment.gap) for segment in run.segments)
             continue
@@ -91,12 +97,14 @@ def hole(segments: Sequence[Segment], flags: Sequence[bool], run: Run, before: s
     return Hole(run, before, lead, resumption_keys(following), tuple(banned))
 
 
-def runs(segments: Sequence[Segment], flags: Sequence[bool]) -> list[Run]:
-    """Group neighbours with the same verdict."""
+def runs(segments: Sequence[Segment], flags: Sequence[bool], skip: int = 0) -> list[Run]:
+    """Group neighbours with the same verdict, from segment `skip` on."""
     grouped: list[Run] = []
-    for flagged, group in groupby(zip(segments, flags, strict=True), key=lambda pair: pair[1]):
+    at = skip
+    for flagged, group in groupby(zip(segments[skip:], flags[skip:], strict=True), key=lambda pair: pair[1]):
         members = tuple(segment for segment, _ in group)
-        grouped.append(Run(flagged, sum(len(run.segments) for run in grouped), members))
+        grouped.append(Run(flagged, at, members))
+        at += len(members)
     return grouped
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import count
 
 from aligner_proxy.engine.api import BlockUse
@@ -17,8 +18,26 @@ from aligner_proxy.engine.api import BlockUse
 BLOCK = 16
 """Tokens a block; small, because the part that prompts share (template, objectives) is some 60 to 100 tokens."""
 
-Key = tuple[int, tuple[int, ...]]
-"""The node of the block before (at the start: minus the adapter's number) and the tokens of this one."""
+Key = tuple[int, tuple[int, ...], str | None]
+"""The node of the block before (at the start: minus the adapter's number), the tokens of this one, and its tenant.
+
+None: all tenants share it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose prompt it is: read with this adapter, and this tenant's own but for its first `shared` tokens."""
+
+    adapter: int = 0
+    tenant: str = ""
+    shared: int = 0
+
+    def of(self, end: int) -> str | None:
+        """The tenant of a block that ends with so many tokens; None where all share it."""
+        return None if end <= self.shared else self.tenant
+
+
+_ANYBODY = Owner()
 
 
 class NoRoom(Exception):
@@ -56,12 +75,12 @@ class BlockPool:
                 if block not in self._key_of:
                     self._free.move_to_end(block, last=False)
 
-    def match(self, ids: Sequence[int], most: int, adapter: int = 0) -> list[int]:
-        """Take the known blocks that a prompt begins with under this adapter, of at most `most` of its tokens."""
+    def match(self, ids: Sequence[int], most: int, owner: Owner = _ANYBODY) -> list[int]:
+        """Take the known blocks that a prompt of this owner begins with, of at most `most` of its tokens."""
         matched: list[int] = []
-        node = -adapter
+        node = -owner.adapter
         for start in range(0, most - self.size + 1, self.size):
-            block = self._known.get((node, tuple(ids[start : start + self.size])))
+            block = self._known.get(self._key(node, ids, start, owner))
             if block is None:
                 break
             self._hold(block)
@@ -69,12 +88,12 @@ class BlockPool:
             node = self._node_of[block]
         return matched
 
-    def publish(self, blocks: Sequence[int], ids: Sequence[int], length: int, adapter: int = 0) -> None:
+    def publish(self, blocks: Sequence[int], ids: Sequence[int], length: int, owner: Owner = _ANYBODY) -> None:
         """Make known the full blocks of the first `length` tokens, which are computed and will not change."""
-        node = -adapter
+        node = -owner.adapter
         for block, start in zip(blocks, range(0, length - self.size + 1, self.size), strict=False):
             if block not in self._key_of:
-                key = (node, tuple(ids[start : start + self.size]))
+                key = self._key(node, ids, start, owner)
                 if key in self._known:
                     return  # computed twice at the same time: the first one stays, ours is not shared
                 self._known[key] = block
@@ -104,6 +123,10 @@ class BlockPool:
         assert self._holders == expected, "holders of blocks are miscounted"
         assert {b for b in range(self.count) if not expected[b]} == set(self._free), "free blocks are not the unheld"
         assert all(self._known[key] == block for block, key in self._key_of.items()), "a known block is lost"
+
+    def _key(self, node: int, ids: Sequence[int], start: int, owner: Owner) -> Key:
+        end = start + self.size
+        return (node, tuple(ids[start:end]), owner.of(end))
 
     def _hold(self, block: int) -> None:
         self._free.pop(block, None)

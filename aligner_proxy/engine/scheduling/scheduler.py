@@ -1,16 +1,20 @@
 """Scheduler of forward passes: continuous batching under a token budget. No torch.
 
-Every step takes what the running jobs need (a few tokens where one decodes, a chunk where one reads its prompt) and
-lets waiting ones in while budget and blocks last. Prompts slow those who write only so far: were the time shared
-evenly, a full house would be late all at once. For the same reason nobody begins who cannot be ready in time: how long
-a request takes is estimated from others lately, following the slow ones. When blocks run out, the job that was let in
-last gives its own back and begins again later; what it had written stays.
+Every step takes what the jobs need that clients wait for: first a few tokens for each that decodes, then chunks of
+prompts, the tenant first that has had least (shares.py), and of one tenant the shortest. Prompts slow those who write
+only so far: were the time shared evenly, a full house would be late all at once. For the same reason nobody begins who
+cannot be ready in time: how long a request takes is estimated from others lately, following the slow ones. When blocks
+run out, the job that was let in last gives its own back and begins again later; what it had written stays.
+
+An answer that is only read ahead, while its upstream writes it, gets what costs others next to nothing: in a step with
+other work as many tokens as hardly lengthen it, else a chunk that is short enough to be waited for. It takes no place
+and no block from work that a client waits for.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +24,7 @@ from aligner_proxy.engine.scheduling.blocks import BlockPool
 from aligner_proxy.engine.scheduling.draft_length import FLAT, CostCurve
 from aligner_proxy.engine.scheduling.metrics import Phases, refused
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Step, Work
+from aligner_proxy.engine.scheduling.shares import Shares
 from aligner_proxy.engine.weights.memory import STEP_TOKENS
 from aligner_proxy.errors import CorrectionError, DeadlineExceeded, EngineFault, EngineOverloaded, EngineUnavailable
 from aligner_proxy.types import DecodeCounts
@@ -31,8 +36,14 @@ _SHORT = 32
 """Tokens of a feed up to which its job counts as writing."""
 _SLOWER = 6.0
 """How many times longer a step may take because of prompts when another job writes."""
+_ORDINARY = 4096
+"""Tokens of a request whose time says what others of its kind may take; longer ones count by their share."""
 _LEAST = 32
 """Tokens of prompts in a step, whatever they cost: every job gets on."""
+_WOKEN = 8
+"""Answers that go on being read ahead in one step: each has its new text tokenised before the step begins."""
+_BESIDE = 1.2
+"""How many times longer a step may take because of answers that are only read ahead."""
 
 Finish = Callable[[Any], None]
 """Takes the result of the work, or the `CorrectionError` that ended it."""
@@ -69,6 +80,10 @@ class Job:
     abandoned: Callable[[], bool] = lambda: False
     awake: Callable[[], bool] = lambda: False
     """For work that waits for text: whether some has come."""
+    reads_ahead: Callable[[], bool] = lambda: False
+    """Whether no client waits for it yet; another thread may end that at any time."""
+    ahead: bool = False
+    """The same, as it was when this step began."""
     sequence: Sequence = field(default_factory=Sequence)
     ask: Ask | None = None
     prompt: int = 0
@@ -76,6 +91,10 @@ class Job:
     chosen: list[int] = field(default_factory=list)
     forwards: int = 0
     phases: Phases = field(default_factory=Phases)
+    fed: int = 0
+    """Tokens that went through the model for it."""
+    woken: int = 0
+    """How often it went on because text had come."""
 
     @property
     def parked(self) -> bool:
@@ -97,6 +116,7 @@ class Job:
         self.forwards = 0
         if self.ask.prompt:
             self.prompt = len(self.sequence.ids) + len(self.ask.ids)
+            self.sequence.shared = self.ask.shared
         self.sequence.ids += [*self.ask.ids, *self.ask.draft]
         return None
 
@@ -127,33 +147,87 @@ class Scheduler:
         self.running: list[Job] = []
         self.totals = Totals()
         self.pace = ServiceTime()
+        self.shares = {False: Shares(), True: Shares()}
+        """Of those that clients wait for, and of those that are only read ahead."""
+        self._idle = False
+        """Nothing could be fed in the last step."""
 
     def add(self, job: Job) -> None:
         """Take a job in; its work has been advanced to its first ask."""
         self.waiting.append(job)
+        self._idle = False
 
     def schedule(self, now: float) -> list[Feed]:
         """What goes through the model now; jobs that were given up, or whose time is up, are dropped first."""
+        for job in (*self.running, *self.waiting):
+            job.ahead = job.reads_ahead()
         self._sweep(now)
+        self._free_place()
         feeds: list[Feed] = []
         for job in sorted(self.running, key=lambda job: job.sequence.remaining):
-            self._feed(job, feeds)  # decoding goes first: a long prompt takes what is left of the budget
-        while self._budget(feeds) and self._active() < self.most:
-            first = self._next()
-            if first is None or not self._admit(first):
-                break
-            self._feed(first, feeds)
+            if not job.ahead and job.sequence.remaining <= _SHORT:
+                self._feed(job, feeds, self._budget(feeds))
+        self._feed_fairly(feeds, ahead=False)
+        self._feed_fairly(feeds, ahead=True)
+        self._idle = not feeds
         # Those of one adapter lie side by side, so that each adapter is applied once.
         return sorted(feeds, key=lambda feed: feed.job.sequence.adapter)
 
+    def _feed_fairly(self, feeds: list[Feed], *, ahead: bool) -> None:
+        """Chunks for those that read, and places for those that wait, by tenant."""
+        rows = self._rows(feeds, ahead=ahead)
+        shares = self.shares[ahead]
+        shares.see(rows)
+        room = self._budget(feeds) if not ahead else self._spare(feeds)
+        full = False
+        while rows and room:
+            tenant = min(rows, key=shares.had)
+            job = rows[tenant].popleft()
+            if not rows[tenant]:
+                del rows[tenant]
+            if job in self.waiting:
+                full = full or not self._let_in(job, feeds)  # who needs much room is not overtaken for ever
+            fed = self._feed(job, feeds, room)
+            shares.give(tenant, fed)
+            room = self._budget(feeds) if not ahead else room - fed
+
+    def _rows(self, feeds: list[Feed], *, ahead: bool) -> dict[str, deque[Job]]:
+        """Those that have something to feed, by tenant: those that run, the shortest first, before those that wait."""
+        busy = {id(feed.job) for feed in feeds}
+        reading = sorted(self.running, key=lambda job: job.sequence.remaining)
+        rows: dict[str, deque[Job]] = {}
+        for job in (*reading, *self.waiting):
+            if job.ahead == ahead and not job.parked and id(job) not in busy:
+                rows.setdefault(job.tenant, deque()).append(job)
+        return rows
+
+    def _let_in(self, job: Job, feeds: list[Feed]) -> bool:
+        """Admit a job that waits, if there is a place for it."""
+        return self._active(ahead=job.ahead) < self.most and self._admit(job, feeds)
+
+    def _free_place(self) -> None:
+        """Where all places are taken and a tenant that waits has far fewer than another, that one gives one up."""
+        active = [job for job in self.running if not _unwanted(job)]
+        waiting = [job for job in self.waiting if not _unwanted(job)]
+        if len(active) < self.most or not waiting:
+            return
+        places = Counter(job.tenant for job in active)
+        most, count = places.most_common(1)[0]
+        if count >= min(places[job.tenant] for job in waiting) + 2:
+            self._push_out(next(job for job in reversed(active) if job.tenant == most))
+
     def woken(self) -> list[Job]:
-        """Jobs that wait for text of which some has come."""
-        return [job for job in (*self.running, *self.waiting) if job.parked and job.awake()]
+        """Jobs that wait for text of which some has come: those that clients wait for, and a few of the others."""
+        woken = [job for job in (*self.running, *self.waiting) if job.parked and job.awake()]
+        awaited = [job for job in woken if not job.reads_ahead()]
+        ahead = [job for job in woken if job not in awaited]
+        return [*awaited, *sorted(ahead, key=lambda job: job.woken)[:_WOKEN]]
 
     @property
     def busy(self) -> bool:
-        """Whether anybody needs the model."""
-        return any(not job.parked for job in (*self.running, *self.waiting))
+        """Whether anybody needs the model, and may have it: what is only read ahead may have to wait for blocks."""
+        active = [job for job in (*self.running, *self.waiting) if not job.parked]
+        return any(not job.reads_ahead() for job in active) or (bool(active) and not self._idle)
 
     def settle(self, feed: Feed, chosen: list[int]) -> bool:
         """Note that a feed has been run; True when its job has got all it asked for."""
@@ -163,8 +237,9 @@ class Scheduler:
         self.totals.fed_tokens += feed.stop - feed.start
         job.chosen += chosen
         job.forwards += 1
+        job.fed += feed.stop - feed.start
         if job.prompt:
-            self.pool.publish(sequence.blocks, sequence.ids, min(sequence.computed, job.prompt), sequence.adapter)
+            self.pool.publish(sequence.blocks, sequence.ids, min(sequence.computed, job.prompt), sequence.owner)
         if sequence.remaining:
             return False
         job.phases.read()
@@ -177,10 +252,12 @@ class Scheduler:
         else:
             self.waiting.remove(job)
         self._release(job)
+        self._idle = False
         failed = isinstance(end, CorrectionError)
         # One that is let go of while its upstream still writes took as long as that did, and is no failure.
         if job.phases.begun is not None and not job.phases.unwanted:
-            self.pace.ended(time.monotonic() - job.phases.begun, failed=failed)
+            seconds = time.monotonic() - job.phases.begun
+            self.pace.ended(seconds * min(1.0, _ORDINARY / max(1, job.fed)), failed=failed)
         self.totals.failed += failed and not job.phases.unwanted
         self.totals.finished += not failed
         if isinstance(counts := getattr(end, "counts", None), DecodeCounts):
@@ -214,27 +291,26 @@ class Scheduler:
         """Whether to begin it would only cost others their time; alone it may try."""
         return job.phases.begun is None and bool(self._active()) and self.pace.misses(job.deadline, now)
 
-    def _active(self) -> int:
-        return sum(not job.parked for job in self.running)
+    def _active(self, *, ahead: bool = False) -> int:
+        """Jobs that run and have something to feed; those that only read ahead count for others of their kind."""
+        return sum(not job.parked and (ahead or not job.ahead) for job in self.running)
 
-    def _next(self) -> Job | None:
-        """The first in line of the tenant that has least running."""
-        load = Counter(job.tenant for job in self.running if not job.parked)
-        return min((job for job in self.waiting if not job.parked), key=lambda job: load[job.tenant], default=None)
-
-    def _admit(self, job: Job) -> bool:
+    def _admit(self, job: Job, feeds: list[Feed]) -> bool:
         """Start a job if there is room for what it has to read; alone it must fit or fail.
 
-        Jobs that only wait for text make room first: what they have read they can read again.
+        Others make room first that no client waits for: what they have read they can read again.
         """
         self.waiting.remove(job)
         sequence = job.sequence
-        sequence.blocks = self.pool.match(sequence.ids, min(job.tail, job.prompt), sequence.adapter)
+        sequence.blocks = self.pool.match(sequence.ids, min(job.tail, job.prompt), sequence.owner)
         sequence.computed = len(sequence.blocks) * self.pool.size
         self.running.append(job)
-        while self._missing(sequence, len(sequence.ids)) > self.pool.available() and (idle := self._idle()):
-            self._push_out(idle)
-        if self._missing(sequence, len(sequence.ids)) <= self.pool.available():
+        while (missing := self._missing(sequence, len(sequence.ids))) > self.pool.available():
+            spared = self._spared(job, missing, feeds)
+            if spared is None:
+                break
+            self._push_out(spared)
+        else:
             return True
         if len(self.running) == 1:
             self.drop(job, EngineFault(self._too_large(job)))
@@ -242,26 +318,27 @@ class Scheduler:
         self._push_out(job)
         return False
 
-    def _feed(self, job: Job, feeds: list[Feed]) -> None:
-        """Add what this job needs to the step, as far as budget and blocks go."""
+    def _feed(self, job: Job, feeds: list[Feed], room: int) -> int:
+        """Add what this job needs to the step, as far as room and blocks go; the tokens that it gets."""
         sequence = job.sequence
-        budget = self._budget(feeds)
-        if job not in self.running or job.parked or not budget:
-            return
+        if job not in self.running or job.parked or not room:
+            return 0
         self._own(sequence)
-        stop = sequence.computed + min(sequence.remaining, budget)
-        while self._missing(sequence, stop) > self.pool.available():
-            last = self._latest(feeds, job)
+        stop = sequence.computed + min(sequence.remaining, room)
+        while (missing := self._missing(sequence, stop)) > self.pool.available():
+            last = self._spared(job, missing, feeds) or self._latest(feeds, job)
             if last is not None:
                 self._push_out(last)
             elif len(self.running) > 1:
-                return self._push_out(job)
+                self._push_out(job)
+                return 0
             else:
-                return self.drop(job, EngineFault(self._too_large(job)))
-        sequence.blocks += [self.pool.take() for _ in range(self._missing(sequence, stop))]
+                self.drop(job, EngineFault(self._too_large(job)))
+                return 0
+        sequence.blocks += [self.pool.take() for _ in range(missing)]
         job.phases.fed()
         feeds.append(Feed(job, sequence.computed, stop))
-        return None
+        return stop - sequence.computed
 
     def _budget(self, feeds: list[Feed]) -> int:
         """Tokens that this step still has room for."""
@@ -269,6 +346,13 @@ class Scheduler:
         written = sum(size for size in sizes if size <= _SHORT)
         room = max(_LEAST, self.costs.beside(written, _SLOWER, self.budget)) if written else self.budget
         return max(0, min(self.budget, written + room) - sum(sizes))
+
+    def _spare(self, feeds: list[Feed]) -> int:
+        """Tokens that this step has room for of answers that are only read ahead."""
+        fed = sum(feed.stop - feed.start for feed in feeds)
+        if fed:
+            return self.costs.beside(fed, _BESIDE, max(0, self.budget - fed))
+        return min(self.budget, max(_LEAST, self.costs.beside(1, _SLOWER, self.budget)))
 
     def _own(self, sequence: Sequence) -> None:
         """Give back what a crop left over, and read again what stands in a block that others may share."""
@@ -284,15 +368,30 @@ class Scheduler:
         return max(0, -(-stop // self.pool.size) - len(sequence.blocks))
 
     def _latest(self, feeds: list[Feed], job: Job) -> Job | None:
-        """A job that only waits for text; else the last that came after `job` and is not in this step already."""
-        if idle := self._idle():
-            return idle
+        """The last that came after `job` and is not in this step already; what reads ahead takes from nobody."""
+        if job.ahead:
+            return None
         busy = {id(feed.job) for feed in feeds}
         later = self.running[self.running.index(job) + 1 :]
         return next((other for other in reversed(later) if id(other) not in busy), None)
 
-    def _idle(self) -> Job | None:
-        return next((job for job in reversed(self.running) if job.parked and job.sequence.blocks), None)
+    def _spared(self, job: Job, missing: int, feeds: list[Feed]) -> Job | None:
+        """Who gives its blocks to `job`, of those that no client waits for: the last one of the tenant with most.
+
+        What is only read ahead itself gets nothing from a tenant that would then have less.
+        """
+        busy = {id(job), *(id(feed.job) for feed in feeds)}
+        unwanted = [other for other in self.running if _unwanted(other) and id(other) not in busy]
+        spare = [other for other in unwanted if other.sequence.blocks]
+        if not spare:
+            return None
+        held: Counter[str] = Counter()
+        for other in spare:
+            held[other.tenant] += len(other.sequence.blocks)
+        most = max(held, key=lambda tenant: held[tenant])
+        if job.ahead and (most == job.tenant or held[most] <= held[job.tenant] + missing):
+            return None
+        return next(other for other in reversed(spare) if other.tenant == most)
 
     def _push_out(self, job: Job) -> None:
         self.running.remove(job)
@@ -309,3 +408,8 @@ class Scheduler:
     def _too_large(self, job: Job) -> str:
         room = self.pool.count * self.pool.size
         return f"{len(job.sequence.ids)} tokens do not fit the {room} of the KV cache; see aligner.cache_tokens"
+
+
+def _unwanted(job: Job) -> bool:
+    """Whether no client waits for it."""
+    return job.parked or job.ahead

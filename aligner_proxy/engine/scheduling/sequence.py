@@ -10,6 +10,8 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
 
+from aligner_proxy.engine.scheduling.blocks import Owner
+
 
 @dataclass(frozen=True, slots=True)
 class Spans:
@@ -30,6 +32,7 @@ class Ask:
     `spans` are the objectives and segments of a prompt to score; such a prompt may be shared with others that begin
     alike. `caution` (nats) lets a favoured token stand unless another beats its logit by more; `favoured` begins like
     the draft and may have one token more, so that what is chosen does not depend on where a draft happens to end.
+    Of a prompt the first `shared` tokens belong to no tenant.
     """
 
     ids: list[int]
@@ -38,6 +41,7 @@ class Ask:
     caution: float = 0.0
     spans: Spans | None = None
     prompt: bool = False
+    shared: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +67,23 @@ Work = Generator[Ask, Step, Any]
 class Sequence:
     """One correction's tokens; the first `computed` of them stand in the cache, in `blocks`.
 
-    `adapter` is the number of the one they are read with; 0 is the model as it was loaded.
+    `adapter` is the number of the one they are read with; 0 is the model as it was loaded. Blocks beyond the first
+    `shared` tokens are given to no other tenant.
     """
 
     adapter: int = 0
+    tenant: str = ""
+    shared: int = 0
     ids: list[int] = field(default_factory=list)
     computed: int = 0
     blocks: list[int] = field(default_factory=list)
     spent_s: float = 0.0
     """Engine time: of each forward the share of its tokens."""
+
+    @property
+    def owner(self) -> Owner:
+        """Whose its blocks are."""
+        return Owner(self.adapter, self.tenant, self.shared)
 
     @property
     def remaining(self) -> int:

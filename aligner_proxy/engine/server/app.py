@@ -197,12 +197,13 @@ def _session_routes(sessions: Sessions) -> list[Route]:
     async def feed(request: Request) -> Response:
         more = TextChunk.model_validate_json(await _body(request))
         verdicts = await sessions.feed(request.path_params["name"], more.text, ended=more.ended)
-        return Response(VERDICTS.dump_json(verdicts), media_type="application/json")
+        return Response(VERDICTS.dump_json(verdicts[more.known :]), media_type="application/json")
 
     async def judged(request: Request) -> Response:
         name = request.path_params["name"]
-        known = KnownVerdicts.model_validate_json(await _body(request)).known
-        return await _unless_gone(request, "judged", sessions.judged(name, known), JUDGED.dump_python)
+        asked = KnownVerdicts.model_validate_json(await _body(request))
+        work = sessions.judged(name, asked.known, asked.received)
+        return await _unless_gone(request, "judged", work, JUDGED.dump_python)
 
     async def replace(request: Request) -> Response:
         name = request.path_params["name"]

@@ -52,14 +52,15 @@ class Sessions:
             await session.end()
         return verdicts
 
-    async def judged(self, name: str, known: int) -> tuple[SegmentScore, ...] | None:
-        """The verdicts, when there are more than `known`."""
+    async def judged(self, name: str, known: int, received: int = 0) -> tuple[SegmentScore, ...] | None:
+        """The verdicts, when there are more than `known`; the first `received` are left out."""
         session = self._touched(name)
         try:
-            return await session.judged(known)
+            verdicts = await session.judged(known)
         except asyncio.CancelledError:
             await self.close(name)
             raise
+        return None if verdicts is None else verdicts[received:]
 
     async def replace(self, name: str, span: Span) -> Correction:
         """What stands in place of a flagged stretch."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,9 @@ from aligner_proxy import prompts
 from aligner_proxy.engine.api import CompletionRequest
 from aligner_proxy.engine.client import completions_aligner
 from aligner_proxy.engine.client.completions import CompletionsClient, request_body
-from aligner_proxy.engine.client.completions_aligner import CompletionsAligner, fit, veiled
+from aligner_proxy.engine.client.completions_aligner import CompletionsAligner, frame, veiled
+from aligner_proxy.engine.decoding.conversation import CUT
+from aligner_proxy.engine.decoding.prompt_fit import writing_room
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.errors import (
     AnswerTooLong,
@@ -26,7 +29,7 @@ from aligner_proxy.errors import (
     EngineUnavailable,
     InvalidOutput,
 )
-from aligner_proxy.text.folding import fold
+from aligner_proxy.text import structure
 from aligner_proxy.types import Turn, Verify
 from tests.support import tiny
 from tests.support.serving import Completions, completing, engine_at, refused_port
@@ -242,18 +245,60 @@ def test_veiled_text_holds_no_control_token_and_keeps_its_length(text: str) -> N
     assert all(a == b or (a, b) == ("<", "\u2039") for a, b in zip(text, hidden, strict=True))
 
 
-@given(st.integers(256, 4096), st.lists(st.text(max_size=900), max_size=8), st.text(min_size=1, max_size=900))
-def test_what_is_sent_fits_by_estimate_or_is_refused(window: int, turns: list[str], answer: str) -> None:
+@given(st.integers(512, 4096), st.lists(st.text(max_size=900), max_size=8), st.text(min_size=1, max_size=9000))
+def test_what_is_sent_fits_by_estimate(window: int, turns: list[str], answer: str) -> None:
     made = tiny.request(answer).model_copy(update={"turns": tuple(Turn("user", text) for text in turns)})
-    try:
-        fitted = fit(made, FAMILY, window)
-    except AnswerTooLong:
-        last = made.model_copy(update={"turns": made.turns[-1:]})
-        with pytest.raises(AnswerTooLong):
-            fit(last, FAMILY, window)
-        return
-    assert completions_aligner.tokens(fitted.prompt.text) + fitted.room <= window
-    assert fitted.prompt.original == veiled(fold(answer).text)
+    framed = frame(made, FAMILY, window)
+    division = framed.division(structure.split(answer))
+    for part in division.parts:
+        passage = division.passage(part)
+        prompt = framed.around(passage.folded)
+        room = writing_room(completions_aligner.tokens(prompt.text[prompt.place(passage.start) : prompt.end]))
+        assert completions_aligner.tokens(prompt.text) + room <= window + 2 * len(passage.pieces)
+        assert prompt.original == veiled(passage.folded.text)
+
+
+def test_objectives_that_fill_the_window_are_refused() -> None:
+    with pytest.raises(AnswerTooLong, match="write shorter ones"):
+        frame(tiny.request().model_copy(update={"objectives": ("Long: " + "word " * 400,)}), FAMILY, 512)
+
+
+LONG = " ".join(f"{number}: The harbour opens at nine." for number in range(200))
+
+
+async def test_a_long_answer_goes_there_part_by_part() -> None:
+    """A server that copies what it is to edit."""
+
+    def copied(body: dict[str, Any]) -> str:
+        return str(body["prediction"]["content"])
+
+    server = Completions(copied)
+    async with completing(server) as base:
+        done = await aligner(base, revision="small", predicts=True).align(tiny.request(LONG + "\n"))
+    assert done.text == LONG + "\n"
+    assert len(server.asked) > 5
+    assert all(completions_aligner.tokens(body["prompt"]) + body["max_tokens"] <= 512 for body in server.asked)
+
+
+async def test_a_long_question_is_cut() -> None:
+    server = Completions(lambda body: "It opens at nine.")
+    turns = (Turn("user", "First. " + LONG * 50 + " When does it open?"),)
+    async with completing(server) as base:
+        await aligner(base, revision="small").align(tiny.request().model_copy(update={"turns": turns}))
+    [asked] = server.asked
+    assert "First. " in asked["prompt"]
+    assert CUT in asked["prompt"]
+    assert " When does it open?" in asked["prompt"]
+    assert tiny.ANSWER in asked["prompt"]
+
+
+async def test_a_server_with_a_cache_is_told_whose_prompt_it_is() -> None:
+    """By a digest, so that it can keep tenants apart as our own engine does."""
+    server = Completions(lambda body: "x")
+    async with completing(server) as base:
+        await aligner(base).align(tiny.request().model_copy(update={"tenant": "0f" * 8}))
+        await aligner(base).align(tiny.request())
+    assert [body.get("user") for body in server.asked] == ["0f" * 8, None]
 
 
 def test_bodies_are_json() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignRequest, Completion, CompletionRequest, Prediction
 from aligner_proxy.engine.client.completions import CompletionsClient, ServedModel
-from aligner_proxy.engine.client.completions_aligner import CompletionsAligner, ScoredEditor
+from aligner_proxy.engine.client.completions_aligner import CompletionsAligner, ScoredEditor, tokens
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.errors import AnswerTooLong, DeadlineExceeded, EngineFault, EngineUnavailable
@@ -225,3 +225,27 @@ async def test_an_editor_that_is_away_or_slow_or_too_small_is_named() -> None:
     small = ScoredEditor(scorer(1), CompletionsAligner(Memory(written("")), FAMILY, window=256))
     with pytest.raises(AnswerTooLong):
         await small.align(tiny.request(ANSWER * 20))
+
+
+async def test_in_a_long_answer_only_the_part_of_a_flagged_run_is_sent() -> None:
+    answer = " ".join(f"{number}: {ANSWER}" for number in range(40))
+    flagged = [n for n, piece in enumerate(structure.split(answer)) if piece.text.startswith("You fool")]
+    editor = Memory(written(""))
+    done = await ScoredEditor(scorer(*flagged), CompletionsAligner(editor, FAMILY, window=768)).align(
+        tiny.request(answer)
+    )
+    assert done.text == answer.replace(" You fool, look it up.", "")
+    assert len(editor.asked) == len(flagged)
+    assert all(tokens(asked.prompt) + asked.max_tokens <= 768 for asked in editor.asked)
+
+
+async def test_a_flagged_run_that_spans_several_parts_is_written_part_by_part() -> None:
+    answer = " ".join(f"{number}: {ANSWER}" for number in range(40))
+    count = len(structure.split(answer))
+    editor = Memory(written(" Please look it up."))
+    engine = ScoredEditor(scorer(*range(2, count - 2)), CompletionsAligner(editor, FAMILY, window=768))
+    done = await engine.align(tiny.request(answer))
+    assert done.text.startswith(structure.split(answer)[0].text)
+    assert done.text.endswith(structure.split(answer)[-1].text)
+    assert len(editor.asked) > 2
+    assert all(tokens(asked.prompt) + asked.max_tokens <= 768 for asked in editor.asked)

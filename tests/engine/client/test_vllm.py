@@ -102,7 +102,7 @@ async def test_it_corrects_by_itself_and_behind_a_scorer_and_says_what_does_not_
     await server.aclose()
 
     wide = CompletionsAligner(CompletionsClient(base), FAMILY, window=100_000)
-    with pytest.raises(AnswerTooLong):
+    with pytest.raises(AnswerTooLong):  # the server has the last word
         await wide.align(tiny.request("The harbour opens at six. " * 400, deadline_s=300))
     for engine in (alone, wide):
         await engine.aclose()

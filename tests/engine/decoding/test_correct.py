@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aligner_proxy.engine.decoding.prompt_fit import fit
+from aligner_proxy.engine.decoding.correct import Aligner
+from aligner_proxy.engine.decoding.prompt_fit import fit, frame
 from aligner_proxy.engine.decoding.proposer import EditProposer
 from aligner_proxy.engine.loop import alone
 from aligner_proxy.engine.model.detector import DetectorHead
@@ -202,11 +203,91 @@ def test_a_draft_that_would_be_split_waits_for_the_prompt(monkeypatch: pytest.Mo
         assert alone(aligner, request).counts.forwards == forwards
 
 
-def test_an_answer_that_cannot_fit_is_refused() -> None:
-    with pytest.raises(AnswerTooLong, match="window of 1024 tokens"):
-        alone(tiny.aligner(), tiny.request("Wait a while. " * 400))
-    with pytest.raises(AnswerTooLong):
-        alone(tiny.aligner(), tiny.request("a" * 200_000))
+LONG_ANSWER = "\n\n".join(f"{number}. {text}" for number, text in enumerate(tiny.CORPUS * 6))
+
+
+def fed_to(aligner: Aligner, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The lengths of all sequences that go through the model from now on."""
+    lengths = list[int]()
+    run = aligner.runner.run
+    monkeypatch.setattr(
+        aligner.runner, "run", lambda feeds: lengths.extend(len(feed.job.sequence.ids) for feed in feeds) or run(feeds)
+    )
+    return lengths
+
+
+@pytest.mark.parametrize(
+    "answer", [LONG_ANSWER, "Wait a while. " * 400, "a" * 20_000, "\u200b" * 3000, "x\n" + " " * 9000]
+)
+def test_an_answer_beyond_the_window_is_judged_in_parts(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    aligner = tiny.aligner()
+    lengths = fed_to(aligner, monkeypatch)
+    result = alone(aligner, tiny.request(answer, caution=1e9))
+    assert result.text == answer
+    assert [s.text for s in result.segments] == [s.text for s in structure.split(answer)]
+    assert all(s.score is not None for s in result.segments)
+    assert max(lengths) <= aligner.info.window
+
+
+@pytest.mark.parametrize(
+    ("caution", "verify"), [(0.0, Verify.FLAGGED), (0.1, Verify.FLAGGED), (-1e9, Verify.FLAGGED), (0.1, Verify.ALWAYS)]
+)
+def test_of_an_answer_in_parts_what_is_not_flagged_stays(
+    caution: float, verify: Verify, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aligner = tiny.aligner(3, window=512)
+    lengths = fed_to(aligner, monkeypatch)
+    result = alone(aligner, tiny.request(LONG_ANSWER[:1500], caution=caution, verify=verify, deadline_s=600))
+    assert max(lengths) <= aligner.info.window
+    if verify is Verify.FLAGGED:
+        at = 0
+        for segment in result.segments:
+            if not segment.flagged:
+                at = result.text.index(segment.text, at) + len(segment.text)
+
+
+def test_an_answer_in_parts_that_the_model_copies_comes_back_as_it_was() -> None:
+    """So cautious that every token of the draft stands."""
+    answer = LONG_ANSWER + " \n"
+    for head in (True, False):
+        result = alone(tiny.aligner(head=head), tiny.request(answer, caution=1e9, verify=Verify.ALWAYS))
+        assert result.text == answer
+
+
+def test_an_answer_that_nobody_could_read_is_refused() -> None:
+    with pytest.raises(AnswerTooLong, match="at most 1000000 are read"):
+        alone(tiny.aligner(), tiny.request("a" * 1_000_001))
+
+
+QUESTIONS = {
+    "filler": "Here is a text. The ferry leaves at seven. " * 900,
+    "zero width": "\u200b" * 7000,
+    "one word": "dog " * 20_000,
+    "retrieved": "\n\n".join(f"Document {i}: {text}" for i, text in enumerate(tiny.CORPUS * 200)),
+    "line breaks": "\n" * 100_000,
+    "letters": "x" * 300_000,
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS.values(), ids=QUESTIONS.keys())
+def test_no_question_is_too_long(question: str) -> None:
+    turns = (Turn("user", question + " When does the harbour open?"),)
+    result = alone(tiny.aligner(), tiny.request(caution=1e9).model_copy(update={"turns": turns}))
+    assert [s.text for s in result.segments] == [s.text for s in structure.split(tiny.ANSWER)]
+    assert all(s.score is not None for s in result.segments)
+    assert result.prompt_tokens < 1024
+
+
+def test_how_the_question_is_cut_does_not_depend_on_the_answer() -> None:
+    """Else what was read of an answer that grows would have to be read again, and its verdicts could change."""
+    turns = (Turn("user", QUESTIONS["retrieved"]),)
+    queries = set[str]()
+    for answer in ("", "It opens.", tiny.ANSWER * 4, LONG_ANSWER):
+        request = tiny.request(answer).model_copy(update={"turns": turns})
+        aligner = tiny.aligner()
+        made = frame(request, template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
+        queries.add(made.query)
+    assert len(queries) == 1
 
 
 def test_the_oldest_turns_go_first() -> None:
@@ -217,6 +298,10 @@ def test_the_oldest_turns_go_first() -> None:
     long = asked.model_copy(update={"turns": turns})
     result = alone(tiny.aligner(), long)
     assert 400 < result.prompt_tokens < 1024
+    made = frame(long, template("ultrafeedback"), tiny.runner().tokenizer, 1024)
+    assert made.query.count("\n\nHuman:") + made.query.count("\n\nAssistant: Turn") < 20
+    assert "Turn 40." in made.query
+    assert "Turn 2." not in made.query
 
 
 def test_a_huge_objective_is_refused() -> None:

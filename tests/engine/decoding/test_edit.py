@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 
 from aligner_proxy.engine.api import AlignerInfo, AlignRequest
+from aligner_proxy.engine.decoding import correct
 from aligner_proxy.engine.decoding.correct import Aligner
-from aligner_proxy.engine.decoding.prompt_fit import fit
+from aligner_proxy.engine.decoding.prompt_fit import fit, frame
 from aligner_proxy.engine.loop import alone
 from aligner_proxy.engine.model.tokenizer import PromptTokenizer
 from aligner_proxy.engine.scheduling.blocks import BlockPool
@@ -161,14 +162,15 @@ def test_a_later_span_is_written_behind_what_is_left() -> None:
     assert oracle.judged[1:] == [[SNEER]]
 
 
-def test_what_outgrows_the_window_is_left_out() -> None:
+def test_what_outgrows_the_window_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     request = tiny.request(f"{OPEN} {RUDE}")
     wanted = f"{OPEN} {COME} {FERRY} {COAT}"
     info = tiny.aligner().info
     fitted = fit(request, template(info.template), Oracle("", set()).tokenizer, info.window)
-    just_fits = replace(info, window=len(fitted.ids) + fitted.room)
+    framed = frame(request, template(info.template), Oracle("", set()).tokenizer, info.window)
     assert asked(request, Oracle(wanted, {1}), info)[0].text == wanted
-    assert asked(request, Oracle(wanted, {1}), just_fits)[0].text == OPEN
+    monkeypatch.setattr(correct, "framing", lambda *_: replace(framed, window=len(fitted.ids)))
+    assert asked(request, Oracle(wanted, {1}), info)[0].text == OPEN
 
 
 def test_two_spans_are_edited_from_left_to_right_with_what_was_written_in_between() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,12 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligner_proxy.engine.api import Span
-from aligner_proxy.engine.decoding.incremental import ALONE_CHARS, ENOUGH_CHARS, PartialAnswer, read
+from aligner_proxy.engine.decoding.correct import Aligner
+from aligner_proxy.engine.decoding.incremental import (
+    ALONE_CHARS,
+    ENOUGH_CHARS,
+    PartialAnswer,
+    PendingReplacement,
+    read,
+)
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.loop import Loop, alone
 from aligner_proxy.engine.scheduling.scheduler import Job
 from aligner_proxy.engine.scheduling.sequence import Sequence
-from aligner_proxy.errors import AnswerTooLong, EngineFault, EngineUnavailable
+from aligner_proxy.errors import EngineFault, EngineUnavailable
 from aligner_proxy.text import structure
 from aligner_proxy.types import Correction, Verify
 from tests.engine.test_loop import aligner
@@ -36,6 +44,9 @@ PIECES = [
     "\u200b\u200b\n",
     "- item\n",
 ]
+
+
+UNEDITED: tuple[dict[str, Any], ...] = ({"caution": 1e9}, {"caution": 1e9, "verify": Verify.ALWAYS})
 
 
 def cut(rng: random.Random, text: str) -> list[str]:
@@ -131,15 +142,98 @@ async def test_a_reading_that_nobody_wants_any_more_leaves_nothing_behind() -> N
     await engine.aclose()
 
 
-async def test_an_answer_that_grows_too_long_is_refused_at_its_end() -> None:
-    engine = LocalEngine(aligner)
+def small(seed: int) -> Aligner:
+    """An aligner whose window holds a few sentences."""
+    made = aligner(seed)
+    return replace(made, info=replace(made.info, window=512))
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 10**6), wishes=st.sampled_from(({"caution": 0.2}, *UNEDITED)))
+def test_an_answer_that_grows_past_the_window_gives_what_the_whole_gives(seed: int, wishes: dict[str, Any]) -> None:
+    rng = random.Random(seed)
+    answer = "".join(rng.choices([*PIECES, "long " * 100, "\u200b" * 40], k=rng.randrange(20, 30)))
+    expected = alone(small(seed % 3), tiny.request(answer, deadline_s=600, **wishes))
+    got, _, told = read_in(small(seed % 3), cut(rng, answer), deadline_s=600, **wishes)
+    assert got.text == expected.text
+    for one, other in zip(got.segments, expected.segments, strict=True):
+        assert one.score == pytest.approx(other.score, abs=1e-4)
+    for verdicts in told:
+        for early, final in zip(verdicts, expected.segments, strict=False):
+            assert early.text == final.text
+            assert early.score == pytest.approx(final.score, abs=1e-4)
+
+
+def long_answer() -> str:
+    return " ".join(f"{number}: {text}" for number, text in enumerate(tiny.CORPUS * 4))
+
+
+def test_of_a_long_answer_only_the_tail_is_left_at_its_end() -> None:
+    answer = long_answer()
+    chunks = [answer[i : i + 48] for i in range(0, len(answer), 48)]
+    got, fed, told = read_in(aligner(), chunks, caution=1e9)
+    assert got.text == answer
+    assert fed[1] < 0.05 * sum(fed)
+    assert len(told[-1]) >= len(structure.split(answer)) - 3
+
+
+def test_what_is_new_is_tokenised_and_not_all_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice the answer takes twice the work, also behind a long question."""
+    counts = list[int]()
+    encode = tiny.runner().tokenizer._backend.encode
+    for times in (1, 2):
+        made = aligner()
+        seen = [0]
+
+        class Counting:
+            def encode(self, text: str, seen: list[int] = seen, **options: Any) -> Any:
+                seen[0] += len(text)
+                return encode(text, **options)
+
+            def decode(self, ids: list[int], **options: Any) -> Any:
+                return tiny.runner().tokenizer._backend.decode(ids, **options)
+
+        monkeypatch.setattr(made.runner.tokenizer, "_backend", Counting())
+        answer = long_answer() * times
+        chunks = [answer[i : i + 32] for i in range(0, len(answer), 32)]
+        read_in(made, chunks, caution=1e9)
+        monkeypatch.undo()
+        counts.append(seen[0])
+        assert seen[0] < 16 * len(answer)
+    assert counts[1] < 2.2 * counts[0]
+
+
+async def test_stretches_of_a_long_answer_are_replaced_part_by_part() -> None:
+    """All is flagged, so a stretch goes through several parts."""
+    answer = long_answer()[:1500]
+    made = tiny.request(answer, caution=-1e9, deadline_s=600)
+    engine = LocalEngine(lambda: small(0))
     await engine.start()
-    reading = await engine.read(tiny.request(""))
-    for _ in range(40):
-        await reading.feed("Wait a while. " * 10)
-    with pytest.raises(AnswerTooLong):
-        await reading.finish(tiny.request("Wait a while. " * 400))
+    reading = await engine.read(made.model_copy(update={"answer": ""}))
+    await reading.feed(answer)
+    await reading.end()
+    count = len(structure.split(answer))
+    verdicts = await reading.judged(count - 1)
+    assert verdicts is not None
+    assert len(verdicts) == count
+    span = Span(first=2, stop=count, end=len(answer), before=answer[:20], deadline_s=600)
+    first = await reading.replace(span)
+    assert (await reading.replace(span)).text == first.text
+    middle = Span(first=count // 2, stop=count // 2 + 1, end=len(answer) // 2 + 200, before=answer[:900], deadline_s=60)
+    assert isinstance((await reading.replace(middle)).text, str)
+    await reading.aclose()
     await engine.aclose()
+
+
+async def test_reading_ahead_is_told_from_what_a_client_waits_for() -> None:
+    growing = PartialAnswer(tiny.request(""))
+    assert growing.unawaited()
+    for name in ("complete", "awaited", "ended"):
+        setattr(growing, name, True)
+        assert not growing.unawaited()
+        setattr(growing, name, False)
+    growing.replacing.append(PendingReplacement(Span(first=0, stop=1, end=1, before="", deadline_s=1)))
+    assert not growing.unawaited()
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from aligner_proxy.engine.scheduling.blocks import BlockPool, NoRoom
+from aligner_proxy.engine.scheduling.blocks import BlockPool, NoRoom, Owner
 
 SIZE = 4
 
@@ -65,6 +65,29 @@ def test_an_empty_pool_says_so() -> None:
     pool.take()
     with pytest.raises(NoRoom):
         pool.take()
+
+
+def test_behind_what_all_share_nobody_finds_the_blocks_of_another_tenant() -> None:
+    pool = BlockPool(16, SIZE)
+    ids = list(range(12))
+    first = [pool.take() for _ in range(3)]
+    pool.publish(first, ids, 12, Owner(tenant="a", shared=5))
+    assert pool.match(ids, 12, Owner(tenant="a", shared=5)) == first
+    assert pool.match(ids, 12, Owner(tenant="b", shared=5)) == first[:1]
+    assert pool.match(ids, 12, Owner(tenant="b", shared=12)) == first[:1]
+    assert pool.match(ids, 12, Owner(1, "a", 5)) == []
+    second = pool.match(ids, 12, Owner(tenant="b", shared=5))
+    second += [pool.take() for _ in range(2)]
+    pool.publish(second, ids, 12, Owner(tenant="b", shared=5))
+    assert pool.match(ids, 12, Owner(tenant="b", shared=5)) == second
+    assert pool.match(ids, 12, Owner(tenant="a", shared=5)) == first
+
+
+def test_a_block_that_belongs_to_a_tenant_in_part_is_its_own() -> None:
+    pool = BlockPool(8, SIZE)
+    blocks = [pool.take()]
+    pool.publish(blocks, [1, 2, 3, 4], 4, Owner(tenant="a", shared=3))
+    assert pool.match([1, 2, 3, 4], 4, Owner(tenant="b", shared=3)) == []
 
 
 class Holders(RuleBasedStateMachine):

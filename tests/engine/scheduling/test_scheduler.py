@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -162,6 +163,163 @@ def test_prompts_slow_those_who_write_only_so_far(times_dearer: int) -> None:
     second = add(scheduler, list(range(7)) * 100, 1, lambda _: None)
     scheduled = {feed.job.name: feed.stop - feed.start for feed in scheduler.schedule(0.0)}
     assert scheduled == {first.name: 20, second.name: 100 if times_dearer else 700}
+
+
+STRAIGHT = CostCurve(((1, 1.0), (1001, 101.0)))
+"""Ten tokens cost twice as much as one."""
+
+
+def reading(scheduler: Scheduler, tokens: int, tenant: str = "reader") -> Job:
+    """An answer that is only read ahead, with so much text that is new."""
+    return add(scheduler, [tokens % 7] * tokens, 1, lambda _: None, tenant=tenant, reads_ahead=lambda: True)
+
+
+def sizes(feeds: list[Feed]) -> dict[str, int]:
+    """Tokens of a step by tenant."""
+    found = Counter[str]()
+    for feed in feeds:
+        found[feed.job.tenant] += feed.stop - feed.start
+    return dict(found)
+
+
+def step(scheduler: Scheduler, cache: Cache) -> dict[str, int]:
+    """One step; its tokens by tenant."""
+    feeds = scheduler.schedule(0.0)
+    for feed in feeds:
+        if scheduler.settle(feed, cache.run(feed)):
+            feed.job.advance(Step([], feed.job.chosen, feed.job.forwards))
+    return sizes(feeds)
+
+
+def test_reading_ahead_alone_goes_on_in_short_steps() -> None:
+    scheduler = Scheduler(BlockPool(400, SIZE), budget=256, costs=STRAIGHT)
+    reading(scheduler, 900)
+    assert step(scheduler, Cache(scheduler.pool)) == {"reader": 50}, "six times the cost of a token"
+
+
+def test_where_tokens_cost_nothing_reading_ahead_takes_the_whole_step() -> None:
+    scheduler = Scheduler(BlockPool(400, SIZE), budget=256)
+    reading(scheduler, 900)
+    assert step(scheduler, Cache(scheduler.pool)) == {"reader": 256}
+
+
+def test_what_a_client_waits_for_is_not_held_up_by_reading_ahead() -> None:
+    """Long answers of others are being read: it has its prompt read at once, as if it were alone."""
+    scheduler = Scheduler(BlockPool(4000, SIZE), budget=256, most=4, costs=STRAIGHT)
+    cache = Cache(scheduler.pool)
+    for _ in range(6):
+        reading(scheduler, 900)
+    for _ in range(3):
+        step(scheduler, cache)
+    add(scheduler, [1] * 600, 5, lambda _: None, tenant="client")
+    assert step(scheduler, cache) == {"client": 256}
+    assert step(scheduler, cache) == {"client": 256}
+    last = step(scheduler, cache)
+    assert last["client"] == 88
+    assert last["reader"] <= 0.2 * (88 + 10), "beside it at most what lengthens the step by a fifth"
+
+
+def test_a_reading_that_a_client_waits_for_is_read_like_any_other() -> None:
+    scheduler = Scheduler(BlockPool(400, SIZE), budget=256, costs=STRAIGHT)
+    awaited = [False]
+    made = add(scheduler, [1] * 900, 1, lambda _: None, reads_ahead=lambda: not awaited[0])
+    cache = Cache(scheduler.pool)
+    step(scheduler, cache)
+    awaited[0] = True
+    assert step(scheduler, cache) == {made.tenant: 256}
+
+
+def test_blocks_of_what_is_only_read_ahead_go_to_who_is_waited_for() -> None:
+    scheduler = Scheduler(BlockPool(40, SIZE), budget=256)
+    cache = Cache(scheduler.pool)
+    readers = [reading(scheduler, 70) for _ in range(2)]
+    step(scheduler, cache)
+    assert scheduler.pool.available() < 10
+    client = add(scheduler, [1] * 100, 1, lambda _: None, tenant="client")
+    assert step(scheduler, cache)["client"] == 100
+    assert client in scheduler.running
+    assert any(reader in scheduler.waiting for reader in readers)
+    scheduler.check()
+
+
+def test_what_is_only_read_ahead_takes_no_block_from_a_tenant_that_has_fewer() -> None:
+    scheduler = Scheduler(BlockPool(40, SIZE), budget=256)
+    cache = Cache(scheduler.pool)
+    reading(scheduler, 60, "few")
+    reading(scheduler, 80, "many")
+    step(scheduler, cache)
+    reading(scheduler, 60, "many")
+    assert "many" not in step(scheduler, cache) or scheduler.totals.preempted == 0
+    assert {job.tenant for job in scheduler.running} == {"few", "many"}
+    scheduler.check()
+
+
+def test_readings_for_which_there_is_no_block_do_not_keep_the_loop_busy() -> None:
+    scheduler = Scheduler(BlockPool(20, SIZE), budget=256)
+    cache = Cache(scheduler.pool)
+    first = reading(scheduler, 60)
+    step(scheduler, cache)
+    first.ask = Ask([])  # it waits for text
+    first.sequence.crop(60)
+    reading(scheduler, 61)
+    assert step(scheduler, cache) == {}
+    assert not scheduler.busy
+    scheduler.drop(first, Correction(""))
+    assert scheduler.busy
+    assert step(scheduler, cache) == {"reader": 61}
+
+
+def test_long_prompts_of_one_tenant_do_not_keep_another_waiting() -> None:
+    scheduler = Scheduler(BlockPool(4000, SIZE), budget=64)
+    cache = Cache(scheduler.pool)
+    for _ in range(8):
+        add(scheduler, [1] * 500, 1, lambda _: None, tenant="many")
+    for _ in range(4):
+        step(scheduler, cache)
+    add(scheduler, [2] * 128, 1, lambda _: None, tenant="few")
+    assert step(scheduler, cache) == {"few": 64}
+    assert step(scheduler, cache) == {"few": 64}
+
+
+def test_two_tenants_with_long_prompts_get_the_same() -> None:
+    scheduler = Scheduler(BlockPool(4000, SIZE), budget=64)
+    cache = Cache(scheduler.pool)
+    for tenant, count in (("many", 6), ("few", 1)):
+        for _ in range(count):
+            add(scheduler, [1] * 2000, 1, lambda _: None, tenant=tenant)
+    given = Counter[str]()
+    for _ in range(20):
+        given.update(step(scheduler, cache))
+    assert abs(given["many"] - given["few"]) <= 64
+
+
+def test_a_tenant_without_a_place_gets_one_of_those_of_the_tenant_that_has_most() -> None:
+    scheduler = Scheduler(BlockPool(4000, SIZE), budget=64, most=4)
+    cache = Cache(scheduler.pool)
+    for number in range(6):
+        add(scheduler, [number] * 40, 50, lambda _: None, tenant="many")
+    for _ in range(20):
+        step(scheduler, cache)
+    assert len(scheduler.running) == 4
+    add(scheduler, [5, 6] * 16, 1, lambda _: None, tenant="few")
+    assert step(scheduler, cache)["few"] == 32
+    assert Counter(job.tenant for job in scheduler.running) == {"many": 3, "few": 1}
+    scheduler.check()
+
+
+def test_of_many_readings_a_few_go_on_in_one_step() -> None:
+    scheduler = Scheduler(BlockPool(400, SIZE))
+    jobs = [reading(scheduler, 5) for _ in range(20)]
+    for job in jobs:
+        job.ask = Ask([])
+        job.awake = lambda: True
+    first = scheduler.woken()
+    assert len(first) == 8
+    for job in first:
+        job.woken += 1
+    assert not set(map(id, first)) & set(map(id, scheduler.woken()))
+    jobs[-1].reads_ahead = lambda: False
+    assert scheduler.woken()[0] is jobs[-1]
 
 
 @pytest.mark.parametrize("waiting", [0, 2])

@@ -354,6 +354,42 @@ async def test_an_answer_is_read_over_the_socket_while_it_is_written(path: Path)
     await engine.aclose()
 
 
+async def test_a_verdict_is_sent_once(path: Path) -> None:
+    """Else a long answer would cost the square of its length on the way to the gateway."""
+    engine = LocalEngine(tiny.aligner)
+    async with serving(engine, path), bare(path) as http:
+        await engine.start()
+        opened = await http.post("/v1/read", content=tiny.request("", caution=1e9).model_dump_json())
+        reading = f"/v1/read/{opened.json()['reading']}"
+        await http.post(reading, json={"text": tiny.ANSWER * 3, "ended": True})
+        every = (await http.post(f"{reading}/judged", json={"known": 9})).json()
+        rest = (await http.post(f"{reading}/judged", json={"known": 9, "received": 8})).json()
+        assert len(every) == 10
+        assert rest == every[8:]
+        assert (await http.post(reading, json={"text": "", "known": 9})).json() == every[9:]
+    await engine.aclose()
+
+
+async def test_verdicts_over_the_socket_are_those_of_the_engine(path: Path) -> None:
+    engine = LocalEngine(tiny.aligner)
+    answer = tiny.ANSWER * 3
+    async with serving(engine, path) as client:
+        await engine.start()
+        expected = (await client.align(tiny.request(answer, caution=1e9))).segments
+        reading = await client.read(tiny.request("", caution=1e9))
+        for i in range(0, len(answer), 60):
+            await reading.feed(answer[i : i + 60])
+        known: tuple[SegmentScore, ...] = ()
+        while len(known) < len(expected) - 1:
+            known = await reading.judged(len(known)) or ()
+        await reading.end()
+        known = await reading.judged(len(expected) - 1) or ()
+        assert [s.text for s in known] == [s.text for s in expected]
+        assert [s.score for s in known] == pytest.approx([s.score for s in expected], abs=1e-4)
+        await reading.aclose()
+    await engine.aclose()
+
+
 class Forgetful(ScriptedEngine):
     """Reads ahead, and knows nothing of it at the end."""
 
