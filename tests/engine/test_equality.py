@@ -111,7 +111,7 @@ def scores(made: Aligner, request: AlignRequest) -> list[float]:
     most: list[float] = []
     for part in division.parts:
         passage = division.passage(part)
-        fitted = framed.around(passage.text)
+        fitted = framed.around(passage.folded)
         where = spans(fitted.prompt, passage.own, fitted.offsets)
         taps = head.taps(plain(chosen.adapter).base_model)
         with torch.inference_mode():
