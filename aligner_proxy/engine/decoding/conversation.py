@@ -25,8 +25,10 @@ _LEAST_TOKENS = 24
 """A turn of which less would be left is left out."""
 _CHARS_PER_TOKEN = 8
 """So much text is looked at for each token of room, half of it from either end; prose has four to five."""
-_DISGUISED = 4
-"""So many times as much is folded: of a text in disguise there may be so much less."""
+_DISGUISED = 2
+"""So many times as much is folded: of a text in disguise there may be less to read."""
+_LONG_TURNS = 4
+"""So many are folded at most: that takes time, and of each of them nothing may be left."""
 _PLAIN_CHARS = 1_000
 """A conversation of at most so many characters is read as it is."""
 _WORD = re.compile(r"\S+\s*|\s+")
@@ -74,13 +76,15 @@ def cut(turns: Sequence[Turn], ruler: Ruler, room: int) -> tuple[Turn, ...]:
         return tuple(spoken)
     kept: list[Turn] = []
     left = room
+    reach = room * _CHARS_PER_TOKEN * _DISGUISED * _LONG_TURNS
     for turn in reversed(spoken):
         left -= _TURN_TOKENS
-        if left < min(_LEAST_TOKENS, room - _TURN_TOKENS):
+        if left < min(_LEAST_TOKENS, room - _TURN_TOKENS) or reach <= 0:
             break
         content, size = shortened(turn.content, ruler, left)
         kept.append(replace(turn, content=content))
         left -= size
+        reach -= min(len(turn.content), room * _CHARS_PER_TOKEN * _DISGUISED)
     return tuple(reversed(kept))
 
 

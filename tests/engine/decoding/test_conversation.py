@@ -142,3 +142,20 @@ def test_a_ruler_gives_no_more_tokens_than_asked_for(text: str, tokens: int) -> 
 def test_a_cut_text_says_how_long_it_is() -> None:
     text, size = shortened(prose(100), RULER, 150)
     assert size == RULER.count(text) <= 150
+
+
+def test_what_nobody_sees_takes_no_room() -> None:
+    question = "First words. " + "\u200b" * 1500 + " Last words?"
+    assert [turn.content for turn in cut(user(question), RULER, 120)] == [question.replace("\u200b", "")]
+
+
+def test_a_question_is_cut_between_what_is_read() -> None:
+    [turn] = cut(user("\u200b".join(prose(400))), RULER, 200)
+    [plain] = cut(user(prose(400)), RULER, 200)
+    assert "\u200b" not in turn.content
+    assert turn.content.split(CUT)[0] == plain.content.split(CUT)[0]
+    assert turn.content.split(CUT)[1] == plain.content.split(CUT)[1]
+
+
+def test_of_many_turns_in_which_there_is_nothing_to_read_few_are_looked_at() -> None:
+    assert len(cut(user(*["\u200b" * 100_000] * 200), RULER, 1000)) < 10
