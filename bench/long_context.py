@@ -1,0 +1,159 @@
+"""`python -m bench.long_context`: answers with a defect behind questions of up to 128k tokens, with the served aligner.
+
+How many are corrected, and how much longer that takes than behind the question alone: for an answer that is sent whole,
+and for one that was read while its upstream wrote it, from its last word on. The long questions are like those of
+retrieval: pages (the documents of this repository, in another order for each question) with the question behind them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.progress import track
+
+from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.engine.loader import Settings, open_aligner
+from aligner_proxy.engine.local import LocalEngine
+from aligner_proxy.policy import config
+from aligner_proxy.types import Correction, Turn
+from bench.texts import DEFECT, LONG, OBJECTIVES, QUESTIONS, insulted
+
+SIZES = (512, 2048, 8192, 32_768, 131_072)
+"""Tokens of the pages before a question, at four characters each."""
+_CHARS_PER_TOKEN = 4
+_DOCS = Path(__file__).parents[1] / "docs"
+_CHUNK_CHARS = 48
+_CHUNK_S = 0.02
+_DEADLINE_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One question with its pages, and an answer with a defect."""
+
+    name: str
+    question: str
+    answer: str
+
+    def request(self, answer: str) -> AlignRequest:
+        """This answer to the question."""
+        return AlignRequest(
+            request_id=self.name,
+            turns=(Turn("user", self.question),),
+            answer=answer,
+            objectives=OBJECTIVES,
+            common=len(OBJECTIVES),
+            deadline_s=_DEADLINE_S,
+            tenant=self.name,  # nothing is known of an earlier question
+        )
+
+
+def cases(tokens: int, answers: int) -> list[Case]:
+    """Questions behind so many tokens of pages."""
+    pages = [page for file in sorted(_DOCS.rglob("*.md")) for page in file.read_text().split("\n\n") if len(page) > 80]
+    pairs = [*LONG, *QUESTIONS.items()]
+    made = []
+    for number in range(answers):
+        rng = random.Random(f"{tokens} {number}")
+        question, answer = pairs[number % len(pairs)]
+        text = _filler(rng.sample(pages, len(pages)), tokens * _CHARS_PER_TOKEN)
+        made.append(Case(f"{tokens}/{number}", f"{text}\n\n{question}" if text else question, insulted(answer)))
+    return made
+
+
+def _filler(pages: list[str], chars: int) -> str:
+    text = "\n\n".join(pages)
+    return (text * (chars // len(text) + 1))[:chars]
+
+
+def run(model: str, answers: int, sizes: tuple[int, ...] = SIZES) -> dict[str, Any]:
+    """A row for each size, the question alone (0) first. Raises `WeightsError` when the aligner is not here."""
+    return asyncio.run(_run(model, answers, sizes))
+
+
+async def _run(model: str, answers: int, sizes: tuple[int, ...]) -> dict[str, Any]:
+    engine = LocalEngine(lambda: open_aligner(Settings(model=model), config.home()))
+    await engine.start()
+    await _whole(engine, cases(0, 1)[0])  # warm-up
+    rows = []
+    for size in (0, *sizes):
+        whole, along = [], []
+        for case in track(cases(size, answers), f"{size} tokens", transient=True):
+            whole.append(await _whole(engine, case))
+            along.append(await _along(engine, case))
+        rows.append(_row(size, whole, along))
+        print(json.dumps(rows[-1]), flush=True)
+    await engine.aclose()
+    return {"answers": answers, "rows": rows}
+
+
+async def _whole(engine: LocalEngine, case: Case) -> tuple[Correction, float]:
+    """The correction of an answer that is sent whole, and its milliseconds."""
+    began = time.perf_counter()
+    done = await engine.align(case.request(case.answer))
+    return done, (time.perf_counter() - began) * 1000
+
+
+async def _along(engine: LocalEngine, case: Case) -> tuple[Correction, float]:
+    """The same of an answer that is read while it is written, some 600 tokens a second; from its end on."""
+    session = await engine.read(case.request("").model_copy(update={"tenant": f"{case.name} along"}))
+    for at in range(0, len(case.answer), _CHUNK_CHARS):
+        await session.feed(case.answer[at : at + _CHUNK_CHARS])
+        await asyncio.sleep(_CHUNK_S)
+    began = time.perf_counter()
+    done = await session.finish(case.request(case.answer).model_copy(update={"tenant": f"{case.name} along"}))
+    return done, (time.perf_counter() - began) * 1000
+
+
+def _row(size: int, whole: list[tuple[Correction, float]], along: list[tuple[Correction, float]]) -> dict[str, Any]:
+    corrected = [DEFECT.strip() not in done.text for done, _ in (*whole, *along)]
+    return {
+        "tokens": size,
+        "corrected": round(sum(corrected) / len(corrected), 3),
+        "whole_ms": round(statistics.median(ms for _, ms in whole)),
+        "along_ms": round(statistics.median(ms for _, ms in along)),
+        "prompt_tokens": round(statistics.median(done.prompt_tokens for done, _ in whole)),
+    }
+
+
+def table(found: dict[str, Any]) -> str:
+    """The rows as docs/benchmarks.md has them; added is what comes on top of the question alone."""
+    alone, *rows = found["rows"]
+    lines = [
+        f"{found['answers']} answers with an insult each, sent whole and read along; alone: {alone['whole_ms']} and "
+        f"{alone['along_ms']} ms, corrected {alone['corrected']:.0%}.",
+        "",
+        "| tokens of question | corrected | added, sent whole | added, read along | tokens read |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        added = [row[name] - alone[name] for name in ("whole_ms", "along_ms")]
+        tokens = row["prompt_tokens"]
+        lines.append(f"| {row['tokens']:,} | {row['corrected']:.0%} | {added[0]} ms | {added[1]} ms | {tokens} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print each row as it is measured and the table at the end; write the figures where asked to."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--answers", type=int, default=8)
+    parser.add_argument("--sizes", type=int, nargs="*", default=[*SIZES])
+    parser.add_argument("--out", type=Path, help="file for the figures as JSON")
+    asked = parser.parse_args()
+    found = run(asked.model, asked.answers, tuple(asked.sizes))
+    if asked.out:
+        asked.out.write_text(json.dumps(found, indent=1) + "\n")
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()
