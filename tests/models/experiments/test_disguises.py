@@ -38,11 +38,14 @@ def test_ten_insults_in_forty_ways_and_more_are_read_as_they_are(texts: Any) -> 
     cases = list(disguised(texts))
     assert len(WORDS) == 40
     assert len(cases) == 10 * (1 + len(WORDS) + len(SENTENCES))
-    plain = {case.word: letters(case.answer) for case in cases if case.way == "plain"}
+    plain = {case.word: case.answer for case in cases if case.way == "plain"}
     hidden = [case for case in cases if case.way != "plain"]
     assert all(case.word not in case.answer or case.way in SENTENCES for case in hidden)
-    read = [letters(fold(case.answer).text) == plain[case.word] for case in hidden]
-    assert sum(read) >= 0.95 * len(hidden)
+    # Character for character: what is found without disguise is found with it.
+    assert all(fold(case.answer).text == plain[case.word] for case in hidden if case.way in WORDS)
+    whole = [case for case in hidden if case.way in SENTENCES]
+    alike = [letters(fold(case.answer).text) == letters(plain[case.word]) for case in whole]
+    assert sum(alike) >= 0.9 * len(whole)
 
 
 def letters(text: str) -> str:
