@@ -339,7 +339,9 @@ def _absorb_event(builder: ChoiceBuilder, event: object) -> None:
         _absorb_part(builder, get(event, "part"))
     elif kind == _ERROR:
         builder.finish_reason = "error"
-    builder.refusal |= kind in _REFUSAL
+    if kind in _REFUSAL:
+        piece = kind == _REFUSAL[0]
+        builder.decline(get(event, "delta" if piece else "refusal"), piece=piece)
     builder.annotations |= kind == _ANNOTATION
     builder.logprobs |= kind in (DELTA, TEXT_DONE) and carries(get(event, "logprobs"))
 
@@ -362,5 +364,6 @@ def _absorb_part(builder: ChoiceBuilder, part: object) -> None:
         builder.logprobs |= carries(get(part, "logprobs"))
     elif kind == "refusal":
         builder.refusal = True
+        builder.decline(get(part, "refusal"), piece=False)
     elif kind != "reasoning_text":
         builder.non_text = True
