@@ -343,6 +343,11 @@ class StreamDecoder(Protocol):
         """The same without the text itself, at a price that does not grow with it."""
         ...
 
+    @property
+    def refusing(self) -> bool:
+        """Whether the upstream says something in a field for refusals, which is delivered as it is."""
+        ...
+
     def exchanges(self) -> list[Exchange]:
         """All texts of a stream that has ended, in the order of the response; empty if it is none of this format."""
         ...
@@ -417,6 +422,11 @@ class ChunkDecoder:
         """A choice without its text."""
         builder = replace(self._builders.get(index, ChoiceBuilder()), pieces=GrowingText())
         return self._exchange(builder, index, self._first)
+
+    @property
+    def refusing(self) -> bool:
+        """Whether some choice says something in its field for refusals."""
+        return any(builder.refusal for builder in self._builders.values())
 
     def exchanges(self) -> list[Exchange]:
         """Every choice by its index."""
@@ -494,6 +504,11 @@ class SafeDecoder:
         except Unreadable as error:
             self.fault = self.fault or str(error)
             return _faulty(self._data, str(error))
+
+    @property
+    def refusing(self) -> bool:
+        """Whether the upstream says something in a field for refusals, which is delivered as it is."""
+        return bool(getattr(self._decoder, "refusing", False))
 
     def facts(self, index: int) -> Exchange:
         """What is known of a text beside the text, or why it cannot be read."""

@@ -232,6 +232,11 @@ class Decoder:
         builder = replace(self._builder, pieces=pieces, inconsistent=inconsistent)
         return builder.exchange(self._data, index, self._turns, None, self._form)
 
+    @property
+    def refusing(self) -> bool:
+        """Whether the upstream says something in a field for refusals."""
+        return self._builder.refusal
+
     def exchanges(self) -> list[Exchange]:
         """Every part in the order of the output; a stream without its last event did not come to an end."""
         if not self._began:

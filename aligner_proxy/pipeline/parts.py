@@ -18,7 +18,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.pipeline.streaming import ReplacementMap, StreamingCorrection
 from aligner_proxy.text.cutter import Cutter
 from aligner_proxy.text.json_answer import begins_json
-from aligner_proxy.types import Correction, Exchange, Outcome, Policy, SkipReason, Status, all_cached
+from aligner_proxy.types import Correction, Exchange, OnSkip, Outcome, Policy, SkipReason, Status, all_cached
 
 PART_CHARS = 24_000
 """The longest part, however long the answers are that a policy corrects."""
@@ -30,7 +30,8 @@ _EDGE = 6
 
 def blocked_at_limit(policy: Policy) -> bool:
     """Whether the client gets an error in place of an answer that is too long to be corrected at once."""
-    return outcomes.blocks(Outcome(Status.SKIPPED, SkipReason.TOO_LONG.value, None, policy))
+    judged = policy.on_skip.of(SkipReason.TOO_LONG) is OnSkip.JUDGE  # part by part
+    return not judged and outcomes.blocks(Outcome(Status.SKIPPED, SkipReason.TOO_LONG.value, None, policy))
 
 
 @dataclass(frozen=True, slots=True)
