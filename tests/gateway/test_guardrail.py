@@ -114,7 +114,7 @@ def test_settings_that_litellm_adds_by_itself_are_taken(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize(
-    "policies", [{"rutes": []}, {"routes": [{"match": {}, "objectives": ["nope"]}]}, {"keys": "missing.yaml"}]
+    "policies", [{"rutes": []}, {"routes": [{"match": {}, "objectives": ["nope"]}]}, {"keys": "policies.yaml"}]
 )
 def test_a_bad_configuration_stops_the_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policies: Any) -> None:
     with pytest.raises(RuntimeError, match="aligner-proxy cannot start"):
