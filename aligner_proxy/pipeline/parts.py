@@ -105,6 +105,10 @@ class PartedCorrection:
         self._whole = whole or not pipeline.piecewise(policy)
         self._limit = min(policy.max_answer_chars, PART_CHARS)
         self._soft = self._limit - self._limit // _EDGE
+        # The bound of a part is kept here; its last word may go beyond it.
+        self._part_policy = replace(
+            policy, max_answer_chars=policy.max_answer_chars + self._limit * (_LONGEST_WORD + 1)
+        )
         self.length = 0
         """How much of the original has come."""
         self._decided: list[DecidedPart] = []
@@ -124,7 +128,7 @@ class PartedCorrection:
 
     def _part(self, *, inner: bool) -> StreamingCorrection:
         return StreamingCorrection(
-            self._pipeline, self._policy, self._facts, self._notify, whole=self._whole, inner=inner
+            self._pipeline, self._part_policy, self._facts, self._notify, whole=self._whole, inner=inner
         )
 
     async def feed(self, piece: str) -> None:
