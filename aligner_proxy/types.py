@@ -328,6 +328,8 @@ class Exchange:
     """Citations refer to the text by offset or quotation; an edit would break them."""
     inconsistent: bool = False
     """The events of a stream disagree about the text, so an edit has no defined place."""
+    hidden_text: bool = False
+    """A field that is delivered as it is holds a text: something else than a refusal in the field for refusals."""
     no_store: bool = False
     """The client or upstream asked for `Cache-Control: no-store`."""
     fault: str | None = None  # why the response could not be read

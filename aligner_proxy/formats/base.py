@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 from aligner_proxy.errors import NotPutIn, Unreadable
 from aligner_proxy.formats.packing import Packed
+from aligner_proxy.text.refusals import is_refusal
 from aligner_proxy.types import Exchange, Outcome, Status, Turn, encodable
 
 # Besides OpenAI's response_format: the names under which vLLM and llama.cpp take a grammar for the output.
@@ -196,6 +197,26 @@ class ChoiceBuilder:
     logprobs: bool = False
     annotations: bool = False
     inconsistent: bool = False
+    declined: GrowingText = field(default_factory=GrowingText)
+    """What the pieces of the field for refusals say."""
+    declined_wholes: list[str] = field(default_factory=list)
+    """What that field says where it is whole."""
+
+    def decline(self, text: object, *, piece: bool) -> None:
+        """Note a text of the field for refusals, which is delivered as it is."""
+        if not carries(text):
+            return
+        self.refusal = True
+        if piece:
+            self.declined.append(str(text))
+        else:
+            self.declined_wholes.append(str(text))
+
+    @property
+    def hidden_text(self) -> bool:
+        """Whether the field for refusals says something else than that the upstream declines."""
+        texts = (str(self.declined), *self.declined_wholes)
+        return self.refusal and not all(is_refusal(text) for text in texts if text.strip())
 
     def exchange(
         self,
@@ -222,6 +243,7 @@ class ChoiceBuilder:
             logprobs=self.logprobs,
             annotations=self.annotations,
             inconsistent=self.inconsistent,
+            hidden_text=self.hidden_text,
             no_store=no_store(data, response),
         )
 
@@ -321,6 +343,11 @@ class StreamDecoder(Protocol):
         """The same without the text itself, at a price that does not grow with it."""
         ...
 
+    @property
+    def refusing(self) -> bool:
+        """Whether the upstream says something in a field for refusals, which is delivered as it is."""
+        ...
+
     def exchanges(self) -> list[Exchange]:
         """All texts of a stream that has ended, in the order of the response; empty if it is none of this format."""
         ...
@@ -395,6 +422,11 @@ class ChunkDecoder:
         """A choice without its text."""
         builder = replace(self._builders.get(index, ChoiceBuilder()), pieces=GrowingText())
         return self._exchange(builder, index, self._first)
+
+    @property
+    def refusing(self) -> bool:
+        """Whether some choice says something in its field for refusals."""
+        return any(builder.refusal for builder in self._builders.values())
 
     def exchanges(self) -> list[Exchange]:
         """Every choice by its index."""
@@ -472,6 +504,11 @@ class SafeDecoder:
         except Unreadable as error:
             self.fault = self.fault or str(error)
             return _faulty(self._data, str(error))
+
+    @property
+    def refusing(self) -> bool:
+        """Whether the upstream says something in a field for refusals, which is delivered as it is."""
+        return bool(getattr(self._decoder, "refusing", False))
 
     def facts(self, index: int) -> Exchange:
         """What is known of a text beside the text, or why it cannot be read."""

@@ -81,17 +81,18 @@ def _absorb(builder: ChoiceBuilder, choice: Any, body: Any) -> None:
         builder.non_text = True
     builder.finish_reason = getattr(choice, "finish_reason", None) or builder.finish_reason
     builder.tool_calls |= any(carries(getattr(body, name, None)) for name in ("tool_calls", "function_call"))
-    builder.refusal |= _refuses(body)
+    builder.decline(_refusal(body), piece=not hasattr(choice, "message"))
     builder.non_text |= any(carries(getattr(body, name, None)) for name in ("audio", "images"))
     builder.annotations |= _points_into_text(body)
     builder.logprobs |= carries(getattr(choice, "logprobs", None))
 
 
-def _refuses(body: Any) -> bool:
+def _refusal(body: Any) -> object:
     """OpenAI puts a refusal beside the content; LiteLLM keeps it as an attribute or among the provider's fields."""
     fields = getattr(body, "provider_specific_fields", None)
     inner = fields.get("refusal") if isinstance(fields, Mapping) else None
-    return carries(getattr(body, "refusal", None)) or carries(inner)
+    own = getattr(body, "refusal", None)
+    return own if carries(own) else inner
 
 
 def _points_into_text(body: Any) -> bool:

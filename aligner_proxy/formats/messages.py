@@ -81,6 +81,11 @@ class Decoder:
         """A block without its text."""
         return self._builder.exchange(self._data, index, self._turns, None, self._form)
 
+    @property
+    def refusing(self) -> bool:
+        """Whether the upstream says something in a field for refusals."""
+        return self._builder.refusal
+
     def exchanges(self) -> list[Exchange]:
         """Every text block; a stream that never gives a reason why it stopped did not come to an end."""
         if not self._any:

@@ -232,6 +232,11 @@ class Decoder:
         builder = replace(self._builder, pieces=pieces, inconsistent=inconsistent)
         return builder.exchange(self._data, index, self._turns, None, self._form)
 
+    @property
+    def refusing(self) -> bool:
+        """Whether the upstream says something in a field for refusals."""
+        return self._builder.refusal
+
     def exchanges(self) -> list[Exchange]:
         """Every part in the order of the output; a stream without its last event did not come to an end."""
         if not self._began:
@@ -339,7 +344,9 @@ def _absorb_event(builder: ChoiceBuilder, event: object) -> None:
         _absorb_part(builder, get(event, "part"))
     elif kind == _ERROR:
         builder.finish_reason = "error"
-    builder.refusal |= kind in _REFUSAL
+    if kind in _REFUSAL:
+        piece = kind == _REFUSAL[0]
+        builder.decline(get(event, "delta" if piece else "refusal"), piece=piece)
     builder.annotations |= kind == _ANNOTATION
     builder.logprobs |= kind in (DELTA, TEXT_DONE) and carries(get(event, "logprobs"))
 
@@ -362,5 +369,6 @@ def _absorb_part(builder: ChoiceBuilder, part: object) -> None:
         builder.logprobs |= carries(get(part, "logprobs"))
     elif kind == "refusal":
         builder.refusal = True
+        builder.decline(get(part, "refusal"), piece=False)
     elif kind != "reasoning_text":
         builder.non_text = True

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from aligner_proxy.errors import Unreadable
 from aligner_proxy.text.json_answer import Literal, texts
 from aligner_proxy.text.refusals import is_refusal
-from aligner_proxy.types import Exchange, JsonStrings, Mode, OnSkip, Policy, SkipReason
+from aligner_proxy.types import Exchange, JsonStrings, Mode, OnError, OnSkip, Policy, SkipReason
 
 _STANDS = (SkipReason.INCONSISTENT, SkipReason.TOO_LONG)
 """Reasons that stand where the policy says judge: an edit would have no place, or the text has no bound."""
@@ -70,10 +70,17 @@ def check(exchange: Exchange, policy: Policy) -> SkipReason | None:
     Without text there is nothing to judge; the reason is then the first for which something else is delivered, if any.
     """
     reasons = tuple(_reasons(exchange, policy))
+    if exchange.hidden_text and _is_judged(SkipReason.NON_TEXT, policy) and _counts(exchange, policy):
+        return SkipReason.NON_TEXT
     if not _has_text(exchange):
         unseen = (reason for reason in reasons if reason in _BESIDE_TEXT and _is_judged(reason, policy))
         return next(unseen, next(iter(reasons), None))
     return next((reason for reason in reasons if reason in _STANDS or not _is_judged(reason, policy)), None)
+
+
+def _counts(exchange: Exchange, policy: Policy) -> bool:
+    """Whether a hidden text decides: it is all that there is, or what is not judged blocks the answer beside it."""
+    return not _has_text(exchange) or policy.on_error.unjudged is OnError.BLOCK
 
 
 def _is_judged(reason: SkipReason, policy: Policy) -> bool:

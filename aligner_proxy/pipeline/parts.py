@@ -8,6 +8,7 @@ A text that may be JSON is not taken apart. Whether a long text is corrected at 
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -18,8 +19,11 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.pipeline.streaming import ReplacementMap, StreamingCorrection
 from aligner_proxy.text.cutter import Cutter
 from aligner_proxy.text.json_answer import begins_json
-from aligner_proxy.types import Correction, Exchange, Outcome, Policy, SkipReason, Status, all_cached
+from aligner_proxy.types import Correction, Exchange, OnSkip, Outcome, Policy, SkipReason, Status, all_cached
 
+_GAP = re.compile(r".?\s", re.DOTALL)
+_LONGEST_WORD = 4
+"""Times the length of a part that is waited for the end of a word."""
 PART_CHARS = 24_000
 """The longest part, however long the answers are that a policy corrects."""
 _AT_ONCE = 2_000
@@ -30,7 +34,8 @@ _EDGE = 6
 
 def blocked_at_limit(policy: Policy) -> bool:
     """Whether the client gets an error in place of an answer that is too long to be corrected at once."""
-    return outcomes.blocks(Outcome(Status.SKIPPED, SkipReason.TOO_LONG.value, None, policy))
+    judged = policy.on_skip.of(SkipReason.TOO_LONG) is OnSkip.JUDGE  # part by part
+    return not judged and outcomes.blocks(Outcome(Status.SKIPPED, SkipReason.TOO_LONG.value, None, policy))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,10 @@ class PartedCorrection:
         self._whole = whole or not pipeline.piecewise(policy)
         self._limit = min(policy.max_answer_chars, PART_CHARS)
         self._soft = self._limit - self._limit // _EDGE
+        # The bound of a part is kept here; its last word may go beyond it.
+        self._part_policy = replace(
+            policy, max_answer_chars=policy.max_answer_chars + self._limit * (_LONGEST_WORD + 1)
+        )
         self.length = 0
         """How much of the original has come."""
         self._decided: list[DecidedPart] = []
@@ -119,7 +128,7 @@ class PartedCorrection:
 
     def _part(self, *, inner: bool) -> StreamingCorrection:
         return StreamingCorrection(
-            self._pipeline, self._policy, self._facts, self._notify, whole=self._whole, inner=inner
+            self._pipeline, self._part_policy, self._facts, self._notify, whole=self._whole, inner=inner
         )
 
     async def feed(self, piece: str) -> None:
@@ -146,15 +155,34 @@ class PartedCorrection:
         """Feed the sentences that are complete; the rest where the part is full."""
         room = self._limit - self._present.length - len(self._back)
         if room <= 0:
-            rest = self._back + piece
-            self._back = ""
-            await self._begin_part()
-            return rest
+            return await self._overflow(piece)
         for char in piece[:room]:
             if self._edge.feed(char):
                 await self._feed_back()
             self._back += char
         return piece[room:]
+
+    async def _overflow(self, piece: str) -> str:
+        """End the full part before its last sentence, or behind a word; what is left comes into the next part.
+
+        Half a word would be judged on either side. One that is too long to wait for its end is not judged at all.
+        """
+        if self._present.length <= self._soft and not _GAP.match(self._present.original[-1:] + self._back[:1]):
+            gap = _GAP.search(self._back)
+            if gap is None and len(self._back) > self._limit * _LONGEST_WORD:
+                self.close(Status.SKIPPED, SkipReason.TOO_LONG.value)
+                return piece
+            if gap is None:
+                more = _GAP.search(piece)
+                taken = more.end() if more else len(piece)
+                self._back += piece[:taken]
+                return piece[taken:]
+            await self._present.feed(self._back[: gap.end()])
+            self._back = self._back[gap.end() :]
+        rest = self._back + piece
+        self._back = ""
+        await self._begin_part()
+        return rest
 
     async def _feed_back(self) -> None:
         back = self._back

@@ -105,7 +105,7 @@ def test_what_is_refused_changes_nothing(file: Path, arguments: list[str], said:
     assert not backups(file)
 
 
-@pytest.mark.parametrize("damage", ["rutes: []\n", "keys: missing.yaml\n"])
+@pytest.mark.parametrize("damage", ["rutes: []\n", "trust: {everybody: true}\n"])
 def test_what_check_refuses_is_refused(file: Path, damage: str) -> None:
     file.write_text(POLICIES + damage)
     assert run(file, "--route", "support", "--mode", "enforce").exit_code == 2

@@ -114,7 +114,9 @@ def test_settings_that_litellm_adds_by_itself_are_taken(tmp_path: Path, monkeypa
     assert build(tmp_path, monkeypatch, **extra).mask_response_content is True
 
 
-@pytest.mark.parametrize("policies", [{"rutes": []}, {"routes": [{"match": {}, "objectives": ["nope"]}]}])
+@pytest.mark.parametrize(
+    "policies", [{"rutes": []}, {"routes": [{"match": {}, "objectives": ["nope"]}]}, {"keys": "policies.yaml"}]
+)
 def test_a_bad_configuration_stops_the_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policies: Any) -> None:
     with pytest.raises(RuntimeError, match="aligner-proxy cannot start"):
         build(tmp_path, monkeypatch, policies)

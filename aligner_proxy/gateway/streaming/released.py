@@ -24,6 +24,8 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
     """An edit did not go into its event, which went out as it came."""
     _undecided: Sequence[PartedCorrection] = ()
     """The texts that may not be decided yet."""
+    _over = False
+    """The upstream has sent all."""
 
     def _new_text(self, index: int) -> PartedCorrection:
         facts = partial(self._decoder.facts, index)
@@ -82,10 +84,25 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
             if self.broken is not None:
                 text.close(Status.SKIPPED, SkipReason.UPSTREAM_ERROR.value)
             await text.end()
+        if self._withholds_refusal():
+            for exchange in self._decoder.exchanges():
+                if (reason := eligibility.check(exchange, self._ledger.policy)) is not None:
+                    self._corrector.refuse(Outcome(Status.SKIPPED, reason.value, None, self._ledger.policy))
+        self._over = True
+
+    def _withholds_refusal(self) -> bool:
+        """Whether what stands in the field for refusals may end the stream: how it reads is known at its end."""
+        policy = self._ledger.policy
+        reasons = (SkipReason.NON_TEXT, SkipReason.REFUSAL)
+        return self._decoder.refusing and any(
+            outcomes.blocks(Outcome(Status.SKIPPED, reason.value, None, policy)) for reason in reasons
+        )
 
     def ready(self) -> Iterator[tuple[object, bool]]:
         """The items of which all texts are decided."""
         self._refuse(self._texts.values())
+        if not self._over and self._withholds_refusal():
+            return
         while self._queue and _decided(self._queue[0]):
             # Others ran since the last item went out: what was given up meanwhile must not pass as decided.
             queued = self._queue[0]
