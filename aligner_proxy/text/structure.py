@@ -176,7 +176,7 @@ def marks(text: str) -> list[str]:
 def standing(pieces: Sequence[Segment], gone: Collection[int]) -> list[str]:
     """The marks of the items that partly remain without the segments in `gone`."""
     items = list(_items(pieces))
-    ends = [first for first, _ in items[1:]] + [len(pieces)]
+    ends = [*(first for first, _ in items), len(pieces)][1:]
     remaining = []
     for (first, mark), end in zip(items, ends, strict=True):
         line = range(first, _line_end(pieces, first, end))

@@ -193,6 +193,12 @@ def test_prose_in_a_code_block_is_no_code() -> None:
     assert judge(code, correction(code, edited, [1]), POLICY).reason == "gate_lost_code"
 
 
+def test_a_list_that_was_in_a_code_block_has_no_items_to_keep() -> None:
+    original = "You oaf! ```\nls\n```\nTake this with water.\n\n- Boil it first."
+    edited = original.replace("You oaf!", "Listen.")
+    assert judge(original, correction(original, edited, [0]), POLICY).text == edited
+
+
 def test_an_answer_in_styled_letters_may_become_plain() -> None:
     original = "\uff39\uff4f\uff55 \uff41\uff52\uff45 \uff41\uff4e \uff49\uff44\uff49\uff4f\uff54."
     assert judge(original, correction(original, "You are welcome.", [0]), POLICY).text == "You are welcome."

@@ -32,6 +32,7 @@ def test_an_item_stands_as_long_as_anything_of_its_line_does() -> None:
     assert standing(pieces, {1}) == ["1", "2"]
     assert standing(pieces, {1, 2}) == ["2"]
     assert standing(pieces, {0, 3, 4}) == ["1"]
+    assert standing(pieces[:1], set()) == []
 
 
 def test_order_matters_and_more_is_allowed() -> None:
