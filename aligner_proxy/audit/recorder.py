@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import logging
+import sqlite3
 import threading
 import time
 import weakref
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from aligner_proxy.audit.entry import AuditEvent, Redact, entry, weight
 from aligner_proxy.audit.store import Row, Store
 from aligner_proxy.audit.tidier import Tidier
-from aligner_proxy.errors import AuditError, NoRoomForRecord, NotRecorded
+from aligner_proxy.errors import AlignerProxyError, AuditError, NoRoomForRecord, NotRecorded
 from aligner_proxy.observability.metrics import AUDIT_WAITING, AUDITED
 
 log = logging.getLogger(__name__)
@@ -185,7 +186,7 @@ class Recorder:
         while batch := self._next_batch():
             try:
                 lost = self._write(batch)
-            except Exception as error:  # noqa: BLE001 - nothing may end this thread's work; what waits is tried again
+            except (sqlite3.Error, OSError, AlignerProxyError) as error:  # what waits is tried again
                 self._failed(error)
                 if self._closing.wait(pause):
                     time.sleep(_FIRST_PAUSE_S)
