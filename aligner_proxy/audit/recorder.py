@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from aligner_proxy.audit.entry import AuditEvent, Redact, entry, weight
 from aligner_proxy.audit.store import Row, Store
 from aligner_proxy.audit.tidier import Tidier
-from aligner_proxy.errors import AuditError, NoRoomForRecord, NotRecorded
+from aligner_proxy.errors import AuditError, CorrectionError, NoRoomForRecord, NotRecorded
 from aligner_proxy.observability.metrics import AUDIT_WAITING, AUDITED
+from aligner_proxy.plugins.extensions import Boundary
 
 log = logging.getLogger(__name__)
 
@@ -216,9 +217,10 @@ class Recorder:
         rows: dict[_Item, Row] = {}
         for item in batch:
             try:
-                rows[item] = self._store.row(entry(item.event, self._redact))
-            except Exception as error:  # noqa: BLE001 - redaction is the operator's code; only the type may be logged
-                self._lose(type(error).__name__)
+                with Boundary():  # redaction is the operator's code; only the type of its errors may be logged
+                    rows[item] = self._store.row(entry(item.event, self._redact))
+            except CorrectionError as error:
+                self._lose(str(error))
         items = list(rows)
         refused = {items[position] for position in self._store.insert(list(rows.values()))}
         if refused:

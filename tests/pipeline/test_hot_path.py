@@ -25,7 +25,7 @@ from tests.support.scripted import ScriptedEngine
 
 PACKAGE = Path(aligner_proxy.__file__).parent
 MOST_FRAMES = 12
-MOST_MODULES = 33
+MOST_MODULES = 30
 _NUMBERS = itertools.count()
 RUDE = " You fool."
 REPLY = "Boil the rice for 12 minutes, then let it rest.{rude} Serve it with a little butter."
