@@ -16,8 +16,8 @@ from aligner_proxy.text.json_answer import Literal, texts
 from aligner_proxy.text.refusals import is_refusal
 from aligner_proxy.types import Exchange, JsonStrings, Mode, OnError, OnSkip, Policy, SkipReason
 
-_STANDS = (SkipReason.INCONSISTENT, SkipReason.TOO_LONG)
-"""Reasons that stand where the policy says judge: an edit would have no place, or the text has no bound."""
+_STANDS = (SkipReason.INCONSISTENT,)
+"""Reasons that stand where the policy says judge: an edit would have no place. How long is too long the engine says."""
 _BESIDE_TEXT = (SkipReason.NON_TEXT, SkipReason.BACKGROUND, SkipReason.INCONSISTENT)
 """Reasons for which something may be delivered although the answer has no text."""
 LONGEST_JSON = 200_000

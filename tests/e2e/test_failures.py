@@ -66,8 +66,10 @@ def test_the_gap_of_a_restart_is_passed_fast_and_ends_by_itself(
     gateway: Any, plain: Any, engine: Any, dead: None
 ) -> None:
     got = [gateway.chat(f"rude gap {i}") for i in range(6)]
-    assert [told(one) for one in got[:3]] == [("failed", "engine_unavailable")] * 3
-    assert {told(one) for one in got[3:]} == {("failed", "breaker_open")}
+    # A probe of readiness that finds no engine counts as well, so the breaker may open before the third answer.
+    unavailable = [one for one in got if told(one) == ("failed", "engine_unavailable")]
+    assert 1 <= len(unavailable) <= 3
+    assert [told(one) for one in got[len(unavailable) :]] == [("failed", "breaker_open")] * (6 - len(unavailable))
     assert {one.content for one in got} == {plain.chat("rude gap 0").content}
     assert breaker(gateway) == 2
     stream = gateway.chat_stream("rude gap stream")
@@ -141,14 +143,16 @@ def test_a_full_engine_sheds_the_tenant_that_takes_more_than_its_share(tenants: 
     assert [told(one.result()) for one in modest] == [("corrected", None)] * 2
 
 
-def test_beyond_its_quota_a_tenants_answers_pass(tenants: Any, plain: Any, engine: Any) -> None:
-    """`metered` may use no engine time at all: even where failures are blocked its answers pass."""
+def test_beyond_its_quota_a_tenants_answers_pass_or_are_blocked(tenants: Any, plain: Any, engine: Any) -> None:
+    """`metered` may use no engine time at all, and has enforced objectives: what is not judged follows `on_error`."""
     before = len(engine.calls())
-    got = tenants["metered"].chat("rude and metered", model="strict")
+    got = tenants["metered"].chat("rude and metered")
     assert (got.status_code, told(got)) == (200, ("skipped", "quota"))
-    assert got.content == plain.chat("rude and metered", model="strict").content
-    stream = tenants["metered"].chat_stream("rude and metered", model="strict")
+    assert got.content == plain.chat("rude and metered").content
+    stream = tenants["metered"].chat_stream("rude and metered")
     assert stream.comments == [": aligner status=skipped reason=quota"]
+    blocked = tenants["metered"].chat("rude and metered", model="strict")
+    assert (blocked.status_code, told(blocked)) == (503, ("failed", "quota"))
     assert len(engine.calls()) == before
     assert told(tenants["other"].chat("rude and metered")) == ("corrected", None)
 

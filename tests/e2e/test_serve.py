@@ -21,6 +21,7 @@ import httpx
 import pytest
 import yaml
 
+from aligner_proxy.policy import config
 from tests.e2e.clients import MASTER_KEY
 from tests.e2e.processes import free_port
 from tests.support import tiny
@@ -208,7 +209,9 @@ def test_nothing_is_left_when_serve_is_killed(served: Served) -> None:
 
 
 @pytest.mark.parametrize("served", [[1], [2]], indirect=True, ids=["one-worker", "two-workers"])
-def test_a_restart_under_load_loses_no_request_and_leaves_none_uncorrected(served: Served) -> None:
+def test_a_restart_under_load_loses_no_request_and_leaves_none_uncorrected(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     load = Load(served)
     engine = served.child("engine")
     gateway = served.child("litellm")
@@ -229,7 +232,8 @@ def test_a_restart_under_load_loses_no_request_and_leaves_none_uncorrected(serve
     assert gone(gateway)
     assert not gone(served.child("engine"))
     assert not gone(served.child("litellm"))
-    address = Path(served.log.parent / "home" / "run" / "engine.sock").resolve()
+    monkeypatch.setenv("ALIGNER_PROXY_HOME", str(served.log.parent / "home"))
+    address = config.default_socket().resolve()
     assert address.name.endswith("-2.sock"), "other tools reach the new engine"
     served.process.send_signal(signal.SIGTERM)
     assert served.process.wait(60) == 0

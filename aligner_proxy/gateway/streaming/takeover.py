@@ -23,6 +23,17 @@ _PEEKED = 8
 """Items in which the first words are looked for."""
 
 
+class WatchedStream:
+    """A stream of which each item is noted; what LiteLLM keeps beside the stream, such as headers, stays beside it."""
+
+    def __init__(self, items: AsyncGenerator[Any, None], source: AsyncIterable[Any]) -> None:
+        self._items = items
+        self._hidden_params = getattr(source, "_hidden_params", None)
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self._items
+
+
 async def watched(
     response: AsyncIterable[Any], state: RequestState, pipeline: Pipeline, note: Note
 ) -> AsyncIterable[Any]:
@@ -40,7 +51,7 @@ async def watched(
             broken = error
             break
         note(first[-1])
-    return _noted(first, broken, rest, state, note)
+    return WatchedStream(_noted(first, broken, rest, state, note), response)
 
 
 async def _noted(
