@@ -374,6 +374,12 @@ class Correction:
     aligner: str = ""
     """Content hash of the aligner."""
 
+    @property
+    def deliverable(self) -> Correction:
+        """This correction with a text that can be encoded; the very same one as a rule."""
+        text = encodable(self.text)
+        return self if text is self.text else replace(self, text=text)
+
     def with_cost_of(self, parts: Iterable[Correction]) -> Correction:
         """This correction with the summed tokens and engine time of its parts."""
         parts = tuple(parts)

@@ -193,6 +193,7 @@ class _TextCorrection:
             correction, cache_hit = await cache.get_or_compute(
                 key, compute, aligner=info.content_hash, remember=self._pipeline.remember
             )
+        correction = correction.deliverable
         return Corrected(correction, cache_hit, await self.judge(text, correction, policy))
 
     async def judge(self, text: str, correction: Correction, policy: Policy) -> Verdict:

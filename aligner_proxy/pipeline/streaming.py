@@ -521,6 +521,7 @@ class StreamingCorrection:
         span = Span(first=first, stop=stop, end=end, before=before, deadline_s=seconds, objective=objective)
         async with asyncio.timeout(seconds):
             correction = await self._session.replace(span, again=self._replacements.end > 0)
+        correction = correction.deliverable
         self._tally.add(correction)
         return correction
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -159,8 +161,16 @@ PLACES = rows(
 )
 
 
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder with a short name: below a long one the socket goes elsewhere."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
 @pytest.mark.parametrize("attack", PLACES)
-def test_no_path_leads_elsewhere(attack: Attack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_path_leads_elsewhere(attack: Attack, short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path = short_path
     home = tmp_path / "home"
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(home))
     if attack.payload == "copy":

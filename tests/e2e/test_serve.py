@@ -208,7 +208,11 @@ def test_nothing_is_left_when_serve_is_killed(served: Served) -> None:
     until(lambda: all(map(gone, children)), served.log)
 
 
-@pytest.mark.parametrize("served", [[1], [2]], indirect=True, ids=["one-worker", "two-workers"])
+@pytest.mark.parametrize(
+    "served",
+    [pytest.param([1], id="one-worker"), pytest.param([2], id="two-workers", marks=pytest.mark.long)],
+    indirect=True,
+)
 def test_a_restart_under_load_loses_no_request_and_leaves_none_uncorrected(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
