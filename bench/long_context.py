@@ -85,7 +85,8 @@ async def _run(model: str, answers: int, sizes: tuple[int, ...]) -> dict[str, An
     await _whole(engine, cases(0, 1)[0])  # warm-up
     rows = []
     for size in (0, *sizes):
-        whole, along = [], []
+        whole = []
+        along = []
         for case in track(cases(size, answers), f"{size} tokens", transient=True):
             whole.append(await _whole(engine, case))
             along.append(await _along(engine, case))

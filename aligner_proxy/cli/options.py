@@ -9,7 +9,7 @@ import ctypes
 import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -49,6 +49,14 @@ _COMPUTING = (
     click.option("--threads", type=click.IntRange(min=1), help="CPU threads at most; left to torch when not given."),
 )
 _LIMITS = Limits()
+
+
+def _seconds(option: str, limit: str, text: str) -> Callable[[F], F]:
+    """An option for one of the times in `Limits`."""
+    positive = click.FloatRange(min=0, min_open=True)
+    return click.option(option, limit, default=getattr(_LIMITS, limit), show_default=True, type=positive, help=text)
+
+
 _CONNECTIONS = (
     click.option(
         "--connections",
@@ -57,51 +65,30 @@ _CONNECTIONS = (
         type=click.IntRange(min=1),
         help="Connections at a time, of each process; then slow clients go, and new ones get 503.",
     ),
-    click.option(
-        "--head-timeout",
-        "head_s",
-        default=_LIMITS.head_s,
-        show_default=True,
-        type=click.FloatRange(min=0, min_open=True),
-        help="Seconds for the head of a request.",
-    ),
-    click.option(
-        "--body-timeout",
-        "body_s",
-        default=_LIMITS.body_s,
-        show_default=True,
-        type=click.FloatRange(min=0, min_open=True),
-        help="Seconds for its body, and one more for each 8 kB.",
-    ),
-    click.option(
-        "--idle-timeout",
-        "idle_s",
-        default=_LIMITS.idle_s,
-        show_default=True,
-        type=click.FloatRange(min=0, min_open=True),
-        help="Seconds between two requests of a connection.",
-    ),
+    _seconds("--head-timeout", "head_s", "Seconds for the head of a request."),
+    _seconds("--body-timeout", "body_s", "Seconds for its body, and one more for each 8 kB."),
+    _seconds("--idle-timeout", "idle_s", "Seconds between two requests of a connection."),
 )
 
 
 def weight_options(function: F) -> F:
     """Add --template and --quantization."""
-    for option in reversed(_WEIGHTS):
-        function = option(function)
-    return function
+    return _added(function, _WEIGHTS)
 
 
 def aligner_options(function: F) -> F:
     """Add --model, --adapter, --template, --quantization, --dtype, --cache-tokens and --threads."""
-    function = weight_options(function)
-    for option in reversed(_COMPUTING):
-        function = option(function)
-    return function
+    return _added(weight_options(function), _COMPUTING)
 
 
 def connection_options(function: F) -> F:
     """Add --connections, --head-timeout, --body-timeout and --idle-timeout."""
-    for option in reversed(_CONNECTIONS):
+    return _added(function, _CONNECTIONS)
+
+
+def _added(function: F, options: Sequence[Callable[[F], F]]) -> F:
+    """The command with these options, shown in this order."""
+    for option in reversed(options):
         function = option(function)
     return function
 

@@ -499,21 +499,20 @@ class SafeDecoder:
 
     def exchange(self, index: int) -> Exchange:
         """A text as far as it has come, or why it cannot be read."""
-        try:
-            return _named(Unreadable, self._decoder.exchange, index)
-        except Unreadable as error:
-            self.fault = self.fault or str(error)
-            return _faulty(self._data, str(error))
+        return self._read(self._decoder.exchange, index)
 
     @property
     def refusing(self) -> bool:
         """Whether the upstream says something in a field for refusals, which is delivered as it is."""
-        return bool(getattr(self._decoder, "refusing", False))
+        return self._decoder.refusing
 
     def facts(self, index: int) -> Exchange:
         """What is known of a text beside the text, or why it cannot be read."""
+        return self._read(self._decoder.facts, index)
+
+    def _read(self, read: Callable[[int], Exchange], index: int) -> Exchange:
         try:
-            return _named(Unreadable, self._decoder.facts, index)
+            return _named(Unreadable, read, index)
         except Unreadable as error:
             self.fault = self.fault or str(error)
             return _faulty(self._data, str(error))

@@ -69,13 +69,14 @@ def check(exchange: Exchange, policy: Policy) -> SkipReason | None:
 
     Without text there is nothing to judge; the reason is then the first for which something else is delivered, if any.
     """
-    reasons = tuple(_reasons(exchange, policy))
     if exchange.hidden_text and _is_judged(SkipReason.NON_TEXT, policy) and _counts(exchange, policy):
         return SkipReason.NON_TEXT
-    if not _has_text(exchange):
-        unseen = (reason for reason in reasons if reason in _BESIDE_TEXT and _is_judged(reason, policy))
-        return next(unseen, next(iter(reasons), None))
-    return next((reason for reason in reasons if reason in _STANDS or not _is_judged(reason, policy)), None)
+    reasons = _reasons(exchange, policy)
+    if _has_text(exchange):
+        return next((reason for reason in reasons if reason in _STANDS or not _is_judged(reason, policy)), None)
+    known = tuple(reasons)
+    unseen = (reason for reason in known if reason in _BESIDE_TEXT and _is_judged(reason, policy))
+    return next(unseen, next(iter(known), None))
 
 
 def _counts(exchange: Exchange, policy: Policy) -> bool:
@@ -88,7 +89,7 @@ def _is_judged(reason: SkipReason, policy: Policy) -> bool:
 
 
 def _reasons(exchange: Exchange, policy: Policy) -> Iterator[SkipReason]:
-    """The reasons that apply, the first one first."""
+    """The reasons that apply, the first one first; the last ones cost most, and are looked for only if asked for."""
     structured = is_structured(exchange)
     by_finish = _BY_FINISH.get(exchange.finish_reason or "")
     answer = exchange.answer or ""

@@ -151,7 +151,8 @@ class Folded:
         """What stands between two places of the original."""
         if not self.origins:
             return Folded(self.text[start:end])
-        first, last = self.at(start), self.at(end)
+        first = self.at(start)
+        last = self.at(end)
         return Folded(self.text[first:last], (*(place - start for place in self.origins[first:last]), end - start))
 
     def segments(self, pieces: Iterable[Segment]) -> list[Segment]:

@@ -147,7 +147,8 @@ def _repetitions(items: bytes, kind: Repetition) -> list[tuple[int, int, int]]:
     count = len(items) // _WIDTH
     for unit in range(1, min(kind.longest, count // kind.copies) + 1):
         least = max(kind.copies * unit, kind.items) - unit
-        moved, fixed = items[unit * _WIDTH :], items[: -unit * _WIDTH]
+        moved = items[unit * _WIDTH :]
+        fixed = items[: -unit * _WIDTH]
         differences = (int.from_bytes(moved) ^ int.from_bytes(fixed)).to_bytes(len(fixed))
         for start, stop in _zeros(differences, least):
             found.append((start, stop + unit, unit))
@@ -161,7 +162,8 @@ def _zeros(differences: bytes, least: int) -> Iterator[tuple[int, int]]:
     while at >= 0:
         other = _OTHER.search(differences, at + len(zeros))
         end = other.start() if other else len(differences)
-        start, stop = -(-at // _WIDTH), end // _WIDTH
+        start = -(-at // _WIDTH)
+        stop = end // _WIDTH
         if stop - start >= least:
             yield start, stop
         at = differences.find(zeros, end)

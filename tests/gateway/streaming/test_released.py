@@ -590,6 +590,10 @@ class Brittle:
     def flush(self) -> list[StreamEvent]:
         return []
 
+    @property
+    def refusing(self) -> bool:
+        return self.decoder.refusing
+
     def exchange(self, index: int) -> Exchange:
         return self.decoder.exchange(index)
 
