@@ -1,6 +1,7 @@
-"""`python -m bench.fakes upstream PORT` and `python -m bench.fakes engine SOCKET`: both answer at once.
+"""`python -m bench.fakes upstream PORT`, `... engine SOCKET` and `... reader SOCKET`: all answer at once.
 
-With them only the gateway's own cost remains: hooks, client, cache, gate and rewriting.
+With them only the gateway's own cost remains: hooks, client, cache, gate and rewriting. The engine corrects whole
+answers, the reader reads along while they are written.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.engine.server.app import create_app
 from aligner_proxy.types import Correction, SegmentScore
 from bench.texts import DEFECT, answers
-from tests.support.scripted import ScriptedEngine
+from tests.support.scripted import ScriptedEngine, SegmentEngine
 
 _DEFECTIVE = answers()[1][1]
 
@@ -39,13 +40,19 @@ def edit(request: AlignRequest) -> Correction:
     return Correction(request.answer.replace(DEFECT, ""), (segment,))
 
 
+def score(segment: str) -> float:
+    """Flags the defect."""
+    return 5.0 if segment == DEFECT.strip() else -5.0
+
+
 def main(what: str, where: str) -> None:
-    """Serve one of the two."""
+    """Serve one of them."""
     if what == "upstream":
         app = Starlette(routes=[Route("/v1/chat/completions", complete, methods=["POST"])])
         uvicorn.run(app, host="127.0.0.1", port=int(where), log_level="error")
     else:
-        uvicorn.run(create_app(ScriptedEngine(edit)), uds=where, log_level="error")
+        engine = SegmentEngine(score) if what == "reader" else ScriptedEngine(edit)
+        uvicorn.run(create_app(engine), uds=where, log_level="error", timeout_keep_alive=600)
 
 
 if __name__ == "__main__":

@@ -82,6 +82,23 @@ def soak(found: dict[str, Any], file: Path) -> None:
     _save(figure, file)
 
 
+def stalls(found: dict[str, Any], file: Path) -> None:
+    """How long liveness took, and the longest stall of the loop by whose line it was in."""
+    proxies = [name for name in ("litellm", "gateway") if name in found]
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(6.5, 3.2))
+    for number, name in enumerate(proxies):
+        at = [place + 0.4 * number for place in range(3)]
+        left.bar(at, [found[name][key] for key in ("p50", "p99", "longest")], width=0.4, label=name)
+        owners = found[name]["stalls"]
+        right.barh([f"{owner} ({name})" for owner in owners], [one["longest_s"] for one in owners.values()])
+    left.set_xticks([0.2, 1.2, 2.2], ["median", "99th\npercentile", "longest"])
+    left.set_yscale("log")
+    left.set_ylabel("seconds to liveness")
+    left.legend()
+    right.set_xlabel("longest stall, seconds")
+    _save(figure, file)
+
+
 def _alone(rows: list[dict[str, Any]], file: Path) -> None:
     """Seconds of one correction by edit rate, one line a way; the band is from the fastest to the slowest."""
     figure, axis = pyplot.subplots(figsize=(6.5, 3.6))

@@ -1,8 +1,9 @@
-"""Does anything stall the gateway's event loop? Liveness under many long streams, beside LiteLLM alone under the same.
+"""Does anything stall the gateway's event loop? Liveness under hostile clients, beside LiteLLM alone under the same.
 
-`python -m bench.stalls [--streams 64] [--chars 100000]`: a scripted upstream and a scripted engine, LiteLLM with the
-guardrail and without, one after the other. A process of its own reads the streams; this one asks for liveness all the
-while and prints the times, their ratio, when first events came, and what the gateway's own watchdog counted.
+`python -m bench.stalls [--streams 64] [--seconds 60]`: a scripted upstream and a scripted engine, LiteLLM without the
+guardrail and with it, one after the other. A process of its own sends the requests (`bench.hostile`); this one asks for
+liveness every tenth of a second, whether or not it has been answered, and prints the times, their ratio, when first
+events came, and the stalls of the loop by whose line they were in: the gateway's watchdog runs in both.
 """
 
 from __future__ import annotations
@@ -12,75 +13,89 @@ import asyncio
 import contextlib
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from aligner_proxy.observability import logs, stalls
+from bench.hostile import HELD, KEY, RELEASED
 from tests.e2e.clients import MASTER_KEY
-from tests.e2e.deployment import Deployment, proxy
-from tests.e2e.processes import IMPORTABLE, Process, free_port, scripted_engine
+from tests.e2e.deployment import Deployment, Proxy, proxy
+from tests.e2e.processes import IMPORTABLE, EngineProcess, Process, free_port
 
-_EVERY_S = 0.02
+P99_S = 0.05
+RATIO = 1.5
+LONGEST_S = 0.5
+FIRST_S = 10.0
+"""What is asked for: liveness within the first, or within so many times of LiteLLM's; no stall of ours that is longer
+than the third; the first event of a stream of two million characters within the last."""
+_EVERY_S = 0.1
+_LAST_S = 60.0
+"""How long the last looks at liveness are waited for, once nobody asks for anything else."""
+_PLACES = 12
 _OPEN_AI = {"model": "openai/up", "api_base": "{upstream}/v1", "api_key": "none"}
-_STALLS = "aligner_loop_stall_seconds"
+_STALL = "the event loop did not answer: "
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Seconds that liveness took, and that the first events of the streams took."""
+    """One proxy: seconds that liveness took, its loop's stalls, and what the clients got."""
 
+    asked: int
     p50: float
     p99: float
     longest: float
-    first_p50: float
-    first_longest: float
-    failed: int
-    stalls: float
-    long_stalls: float
-    """Of more than half a second, as the gateway's watchdog counted them."""
+    stalls: dict[str, dict[str, float]]
+    """By owner: how many, how many longer than half a second, the longest, and seconds in all."""
+    places: list[dict[str, Any]]
+    """Where the loop was, with the most time first."""
     memory_mb: float
-    places: list[str]
-    """Lines of the watchdog, longest stalls first."""
+    first_event_alone: float
+    clients: dict[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print; the last line is JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Measure and print a table; the last line is JSON. 1 where something is not as it should be."""
+    parser = argparse.ArgumentParser(prog="python -m bench.stalls", description=__doc__)
     parser.add_argument("--streams", type=int, default=64)
-    parser.add_argument("--chars", type=int, default=100_000)
-    parser.add_argument("--stream", choices=["hold", "sentence"], default="hold")
-    parser.add_argument("--load", metavar="ADDRESS", help="read the streams of this gateway; prints JSON")
+    parser.add_argument("--chars", type=int, default=100_000, help="of each of the streams")
+    parser.add_argument("--seconds", type=float, default=60, help="of load on each proxy")
+    parser.add_argument("--only", choices=["litellm", "gateway"], help="measure one proxy; no ratio then")
+    parser.add_argument("--out", type=Path, help="folder for stalls.json and stalls.svg")
     given = parser.parse_args(arguments)
-    if given.load:
-        print(json.dumps(asyncio.run(_read(given.load, given.streams, given.chars))))
-        return 0
-    with tempfile.TemporaryDirectory() as folder, _surroundings(Path(folder)) as (upstream, engine):
-        found: dict[str, Any] = {}
-        for guarded in (False, True):
-            name = "gateway" if guarded else "litellm"
-            place = Path(folder) / name
-            declared = Deployment().model("up", _OPEN_AI).route("up", stream=given.stream)
-            found[name] = asdict(_measured(declared, place, upstream, engine, guarded, given.streams, given.chars))
-            print(name, json.dumps(found[name], indent=1), flush=True)
-    ratio = found["gateway"]["p99"] / found["litellm"]["p99"]
-    print(json.dumps(found | {"liveness_p99_ratio": round(ratio, 3), "streams": given.streams, "chars": given.chars}))
-    return 0
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as name, _surroundings(Path(name)) as (upstream, engine):
+        for which in [given.only] if given.only else ["litellm", "gateway"]:
+            started = _started(Path(name), which, upstream, engine)
+            found[which] = asdict(_measured(started, given))
+            print(table(which, found[which]), flush=True)
+    found |= {"streams": given.streams, "chars": given.chars, "seconds": given.seconds}
+    found["missed"] = missed(found)
+    if given.out:
+        from bench import gateway, plots
+
+        gateway.dump(found, given.out, "stalls")
+        plots.stalls(found, given.out / "stalls.svg")
+    print(json.dumps(found))
+    return int(bool(found["missed"]))
 
 
 @contextlib.contextmanager
-def _surroundings(folder: Path) -> Iterator[tuple[str, Any]]:
-    """The upstream's address, and the engine."""
+def _surroundings(folder: Path) -> Iterator[tuple[str, EngineProcess]]:
+    """The upstream's address, and an engine that reads along."""
     port = free_port()
+    socket = folder / "engine.sock"
     upstream = Process([sys.executable, "-m", "bench.upstream", str(port)], folder / "upstream.log", IMPORTABLE)
-    engine = scripted_engine(folder, "engine")
+    reader = [sys.executable, "-m", "bench.fakes", "reader", str(socket)]
+    engine = EngineProcess(Process(reader, folder / "engine.log", IMPORTABLE), socket, folder / "engine.calls")
     with contextlib.ExitStack() as stack:
         upstream.start()
         stack.callback(upstream.stop)
@@ -90,67 +105,166 @@ def _surroundings(folder: Path) -> Iterator[tuple[str, Any]]:
         yield f"http://127.0.0.1:{port}", engine
 
 
-def _measured(
-    declared: Deployment, folder: Path, upstream: str, engine: Any, guarded: bool, streams: int, chars: int
-) -> Measured:
-    """Liveness of one proxy while its streams are read."""
-    started = proxy(declared, folder, folder.parent, upstream, engine, guarded)
+def _started(folder: Path, which: str, upstream: str, engine: EngineProcess) -> Proxy:
+    """One of the two, as it will be started. Everything is judged, JSON too, so that nothing is spared."""
+    settings = {"on_skip": "judge"}
+    declared = Deployment().model(HELD, _OPEN_AI).model(RELEASED, _OPEN_AI)
+    declared.route(HELD, stream="hold", **settings).route(RELEASED, stream="sentence", **settings)
+    made = proxy(declared, folder / which, folder, upstream, engine, guarded=which == "gateway")
+    made.process.env[stalls.EVERY_STALL] = "1"
+    if which != "gateway":
+        made.process.env["LITELLM_WORKER_STARTUP_HOOKS"] = "bench.stalls:watch"
+    return made
+
+
+async def watch() -> None:
+    """Run by LiteLLM alone when its worker starts: the same watchdog there."""
+    logs.ours_to_stderr("json")
+    stalls.LoopWatchdog().watch()
+
+
+def _measured(started: Proxy, given: argparse.Namespace) -> Measured:
     started.process.start()
     try:
         started.wait()
-        asked = ["--load", started.address, "--streams", str(streams), "--chars", str(chars)]
-        command = [sys.executable, "-m", "bench.stalls", *asked]
-        with httpx.Client(base_url=started.address, timeout=60, trust_env=False) as client:
-            client.get("/health/liveliness")
-            environment = {**os.environ, **IMPORTABLE}
-            with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as load:
-                waits = _probed(client, load)
-                told = json.loads(load.communicate()[0])
-            counted = _stalls(client) if guarded else (0.0, 0.0)
-        child = started.process.child
-        memory = _peak_mb(child.pid) if child else 0.0
+        return asyncio.run(_under_load(started, given))
     finally:
         started.process.stop()
+
+
+async def _under_load(started: Proxy, given: argparse.Namespace) -> Measured:
+    """Liveness of a proxy while its clients are at it."""
+    asked = [started.address, f"--streams={given.streams}", f"--chars={given.chars}", f"--seconds={given.seconds}"]
+    command = [sys.executable, "-m", "bench.hostile", *asked]
+    load = await asyncio.create_subprocess_exec(
+        *command, stdout=subprocess.PIPE, env={**os.environ, **IMPORTABLE, KEY: MASTER_KEY}, limit=1 << 24
+    )
+    assert load.stdout is not None
+    alone = json.loads(await load.stdout.readline())["first_event_alone"]
+    written = len(_lines(started.log))  # stalls before are those of its start
+    rest = asyncio.create_task(load.communicate())
+    waits = await _probed(started.address, rest)
+    clients = json.loads(rest.result()[0])
+    lines = _lines(started.log)[written:]
     waits.sort()
+    child = started.process.child
     return Measured(
-        p50=statistics.median(waits),
-        p99=waits[int(len(waits) * 0.99)],
-        longest=waits[-1],
-        first_p50=statistics.median(told["first"]),
-        first_longest=max(told["first"]),
-        failed=told["failed"],
-        stalls=counted[0],
-        long_stalls=counted[1],
-        memory_mb=memory,
-        places=_places(started.log),
+        asked=len(waits),
+        p50=round(waits[len(waits) // 2], 4),
+        p99=round(waits[int(len(waits) * 0.99)], 4),
+        longest=round(waits[-1], 4),
+        stalls=by_owner(lines),
+        places=by_place(lines),
+        memory_mb=_peak_mb(child.pid) if child else 0.0,
+        first_event_alone=alone,
+        clients=clients,
     )
 
 
-def _places(log: Path) -> list[str]:
-    """Where the loop stood in the longest stalls that the gateway wrote down."""
-    told = [json.loads(line) for line in log.read_text().splitlines() if "aligner_loop_stall" in line]
-    lines = [json.loads(one["message"].split(": ", 1)[1]) for one in told]
-    lines.sort(key=lambda line: -line["ms"])
-    return [f"{line['ms']} ms {' '.join(line['place'])}" for line in lines[:10]]
-
-
-def _probed(client: httpx.Client, load: subprocess.Popen[bytes]) -> list[float]:
-    """Seconds of each look at liveness until the load is over."""
-    waits = []
-    while load.poll() is None:
-        began = time.perf_counter()
-        client.get("/health/liveliness")
-        waits.append(time.perf_counter() - began)
-        time.sleep(_EVERY_S)
+async def _probed(address: str, until: asyncio.Task[Any]) -> list[float]:
+    """Seconds of each look at liveness, from when it was due; what is not answered in the end counts as it is then."""
+    limits = httpx.Limits(max_connections=None)
+    looks: list[tuple[float, asyncio.Task[float]]] = []
+    async with httpx.AsyncClient(base_url=address, timeout=None, trust_env=False, limits=limits) as client:
+        while not until.done():
+            looks.append((time.perf_counter(), asyncio.create_task(_look(client))))
+            await asyncio.sleep(_EVERY_S)
+        tasks = [task for _, task in looks]
+        _, open_ = await asyncio.wait(tasks, timeout=_LAST_S)
+        waits = [time.perf_counter() - began if task in open_ else task.result() for began, task in looks]
+        for task in open_:
+            task.cancel()
+        await asyncio.gather(*open_, return_exceptions=True)
     return waits
 
 
-def _stalls(client: httpx.Client) -> tuple[float, float]:
-    """How many stalls the watchdog counted, and how many of more than half a second."""
-    page = client.get("/metrics/", headers={"authorization": f"Bearer {MASTER_KEY}"}).text
-    values = dict(line.rsplit(" ", 1) for line in page.splitlines() if line.startswith(_STALLS))
-    count = float(values[f"{_STALLS}_count"])
-    return count, count - float(values[f'{_STALLS}_bucket{{le="0.5"}}'])
+async def _look(client: httpx.AsyncClient) -> float:
+    """Seconds until a proxy says that it lives; one that refuses the connection is asked again."""
+    began = time.perf_counter()
+    while True:
+        try:
+            await client.get("/health/liveliness")
+            return time.perf_counter() - began
+        except httpx.TransportError:
+            await asyncio.sleep(_EVERY_S)
+
+
+def _lines(log: Path) -> list[dict[str, Any]]:
+    """The stalls that a watchdog wrote down."""
+    lines = [line for line in log.read_text().splitlines() if _STALL in line]
+    return [json.loads(json.loads(line)["message"].removeprefix(_STALL)) for line in lines]
+
+
+def by_owner(lines: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Stalls by whose line the loop was in."""
+    seconds: defaultdict[str, list[float]] = defaultdict(list)
+    for line in lines:
+        seconds[line["owner"]].append(line["ms"] / 1000)
+    return {
+        owner: {
+            "count": len(each),
+            "long": sum(one > LONGEST_S for one in each),
+            "longest_s": max(each),
+            "seconds": round(sum(each), 3),
+        }
+        for owner, each in sorted(seconds.items())
+    }
+
+
+def by_place(lines: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Stalls by place, those with the longest one first; where a thread had the interpreter, with its place."""
+    places: defaultdict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
+    for line in lines:
+        beside = f" (beside {' '.join(line['other_thread'])})" if "other_thread" in line else ""
+        places[line["owner"], " ".join(line["place"]) + beside].append(line)
+    rows = [
+        {
+            "owner": owner,
+            "place": place,
+            "count": len(each),
+            "longest_ms": max(line["ms"] for line in each),
+            "computed_ms": max(line.get("computed_ms", 0) for line in each),
+            "queued_ms": max(line.get("queued_ms", 0) for line in each),
+        }
+        for (owner, place), each in places.items()
+    ]
+    return sorted(rows, key=lambda row: -row["longest_ms"])[:_PLACES]
+
+
+def missed(found: Mapping[str, Any]) -> list[str]:
+    """What is not as it should be."""
+    if "gateway" not in found:
+        return []
+    ours = found["gateway"]
+    missing = []
+    alone = found.get("litellm", {"p99": 0.0})["p99"]
+    if ours["p99"] > max(P99_S, RATIO * alone):
+        missing.append(f"liveness p99 {ours['p99']} s, LiteLLM alone {alone} s")
+    mine = ours["stalls"].get("aligner")
+    if mine and mine["long"]:
+        missing.append(f"{mine['long']:.0f} stalls of ours over {LONGEST_S} s, the longest {mine['longest_s']} s")
+    if ours["first_event_alone"] > FIRST_S:
+        missing.append(f"first event of two million characters after {ours['first_event_alone']} s")
+    return missing
+
+
+def table(which: str, one: Mapping[str, Any]) -> str:
+    """What was measured of one proxy, for people."""
+    lines = [
+        f"{which}: liveness p50 {one['p50']} s, p99 {one['p99']} s, longest {one['longest']} s ({one['asked']} looks); "
+        f"first event of two million characters alone {one['first_event_alone']} s; at most {one['memory_mb']:.0f} MB",
+        "| stalls in code of | count | over 0.5 s | longest, s | in all, s |",
+        "|---|---|---|---|---|",
+    ]
+    for owner, row in one["stalls"].items():
+        lines.append(f"| {owner} | {row['count']} | {row['long']} | {row['longest_s']} | {row['seconds']} |")
+    for row in one["places"]:
+        lines.append(f"  {row['longest_ms']} ms at most, {row['count']} times, {row['owner']}: {row['place']}")
+    lines += ["| clients | got | first event p50, s | longest, s |", "|---|---|---|---|"]
+    for name, row in one["clients"].items():
+        statuses = ", ".join(f"{count} {status}" for status, count in row["statuses"].items())
+        lines.append(f"| {name} | {statuses} | {row.get('first_p50', '')} | {row.get('first_longest', '')} |")
+    return "\n".join(lines)
 
 
 def _peak_mb(pid: int) -> float:
@@ -158,31 +272,6 @@ def _peak_mb(pid: int) -> float:
     status = Path(f"/proc/{pid}/status").read_text()
     peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
     return int(peak.split()[1]) / 1024
-
-
-async def _read(address: str, streams: int, chars: int) -> dict[str, Any]:
-    """Read so many long streams at once: when their first events came, and how many failed."""
-    headers = {"authorization": f"Bearer {MASTER_KEY}"}
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(
-        base_url=address, headers=headers, timeout=600, trust_env=False, limits=limits
-    ) as client:
-        told = await asyncio.gather(*(_first(client, f"long {chars} number {n}") for n in range(streams)))
-    return {"first": [first for first, _ in told], "failed": sum(not whole for _, whole in told)}
-
-
-async def _first(client: httpx.AsyncClient, question: str) -> tuple[float, bool]:
-    """Seconds to the first event of a stream, and whether it came to its end."""
-    body = {"model": "up", "messages": [{"role": "user", "content": question}], "stream": True}
-    began = time.perf_counter()
-    first = None
-    end = b""
-    async with client.stream("POST", "/v1/chat/completions", json=body) as response:
-        async for piece in response.aiter_raw():
-            if first is None and b"data:" in piece:
-                first = time.perf_counter() - began
-            end = (end + piece)[-64:]
-    return first or time.perf_counter() - began, end.rstrip().endswith(b"data: [DONE]")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """`python -m bench.upstream PORT`: a scripted chat upstream; the question's first word selects the answer.
 
-`good` gets a good answer, `bad` one with a defect; `dies` breaks off in the middle, `fails` answers 500; `long N`
-streams N characters as fast as they are taken. Whole answers come at once, other streams as fast as those of a hosted
-model. The question is repeated, so that no two answers are the same and no cache helps.
+`good` gets a good answer, `bad` one with a defect; `dies` breaks off in the middle, `fails` answers 500. A word of
+`LONG_ANSWERS` and a number get an answer of so many characters, in a stream as fast as it is taken. Whole answers come
+at once, other streams as fast as those of a hosted model. The question is repeated, so that no two answers are the same
+and no cache helps; of a question that is long by itself only its beginning.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import asyncio
 import json
 import sys
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import uvicorn
@@ -28,20 +29,55 @@ _HEAD = {"id": "chatcmpl-1", "created": 1700000000, "model": "up"}
 _USAGE = {"prompt_tokens": 20, "completion_tokens": 220, "total_tokens": 240}
 
 
+_QUOTED_CHARS = 200
+_HIDDEN = "\u200b"
+_TWINS = str.maketrans("aeopcxy", "\u0430\u0435\u043e\u0440\u0441\u0445\u0443")
+_LEVEL = '{"a":'
+
+
 def answer(question: str) -> str:
-    """Some 220 tokens, the same for the same question."""
+    """Some 220 tokens, the same for the same question; a long answer where the question asks for one."""
     _, text = LONG[zlib.crc32(question.encode()) % len(LONG)]
     first, rest = text.split(". ", 1)
-    defect = DEFECT if question.startswith("bad") else ""
-    whole = f"You asked about {question}. {first}.{defect} {rest}"
-    chars = _long(question)
-    return (f"{whole}\n\n" * (chars // len(whole) + 1))[:chars] if chars else whole
+    word, chars = _long(question)
+    defect = DEFECT if word in _DEFECTIVE else ""
+    whole = f"You asked about {question[:_QUOTED_CHARS]}. {first}.{defect} {rest}"
+    return LONG_ANSWERS[word](whole, chars) if chars else whole
 
 
-def _long(question: str) -> int:
-    """The length that a question asks for; 0: it asks for none."""
-    word, number, *_ = [*question.split(), "", ""]
-    return int(number) if word == "long" else 0
+def _repeated(text: str, chars: int) -> str:
+    return (text * (chars // len(text) + 1))[:chars]
+
+
+def _deep(text: str, chars: int) -> str:
+    """JSON with most of its characters in its depth."""
+    depth = max(0, chars - len(text)) // len(_LEVEL + "}")
+    return f"{_LEVEL * depth}{json.dumps(text)}{'}' * depth}"
+
+
+def _disguised(text: str, chars: int) -> str:
+    """Letters of other alphabets, with invisible characters and marks among them."""
+    hidden = _HIDDEN.join(text.translate(_TWINS))
+    spaced = " ".join(text[: len(text) // 2])
+    return _repeated(f"{hidden}\n\n{spaced}. {text.replace('o', '0').replace('e', '3')}\n\n", chars)
+
+
+LONG_ANSWERS: dict[str, Callable[[str, int], str]] = {
+    "long": lambda text, chars: _repeated(f"{text}\n\n", chars),
+    "insulting": lambda text, chars: _repeated(f"{text}\n\n", chars),
+    "line": lambda text, chars: _repeated(f"{text} ".replace("\n\n", " "), chars),
+    "unbroken": lambda text, chars: _repeated("".join(filter(str.isalnum, text)), chars),
+    "deep": _deep,
+    "disguised": _disguised,
+}
+"""Long answers by the first word of their question, made of an ordinary one."""
+_DEFECTIVE = ("bad", "insulting", "line", "deep", "disguised")
+
+
+def _long(question: str) -> tuple[str, int]:
+    """The first word of a question, and the length that it asks for; 0: it asks for none."""
+    word, number, *_ = [*question[:_QUOTED_CHARS].split(), "", ""]
+    return word, int(number) if word in LONG_ANSWERS else 0
 
 
 async def chat(request: Request) -> Response:
@@ -60,7 +96,7 @@ async def chat(request: Request) -> Response:
 async def _frames(question: str) -> AsyncIterator[str]:
     text = answer(question)
     pieces = [text[at : at + CHUNK_CHARS] for at in range(0, len(text), CHUNK_CHARS)]
-    pause_s = 0.0 if _long(question) else CHUNK_S
+    pause_s = 0.0 if _long(question)[1] else CHUNK_S
     yield _frame({"role": "assistant", "content": ""})
     for number, piece in enumerate(pieces):
         if question.startswith("dies") and number == len(pieces) // 2:

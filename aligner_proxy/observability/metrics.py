@@ -66,7 +66,8 @@ STREAMS_SHED = _once(
 LOOP_STALLS = _once(
     Histogram,
     "aligner_loop_stall_seconds",
-    "How long the event loop of a worker did not answer, where that was too long",
+    "How long the event loop of a worker did not answer, where that was too long, by whose line it was in",
+    ("owner",),
     buckets=(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
 EDITS = _once(Counter, "aligner_edits_total", "Edits the aligner wanted, by what the gate said to each", ("verdict",))

@@ -1,7 +1,9 @@
-"""Watchdog of an event loop: how long it did not answer, and which of our lines it was in.
+"""Watchdog of an event loop: how long it did not answer, which line it was in, and whose that line is.
 
 A thread looks whether the loop still runs what is due. Where it did not for too long, the length counts in a histogram
-and a log line names the innermost frames of ours by file and line. No text and no variable is looked at.
+and a log line names the innermost frames by file and line. No text and no variable is looked at. On Linux the log says,
+too, how long the loop's thread computed and how long it waited for a processor, because a busy machine stalls a loop
+that has nothing to do.
 """
 
 from __future__ import annotations
@@ -9,10 +11,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
@@ -22,11 +27,19 @@ log = logging.getLogger(__name__)
 
 LONGEST_S = 0.1
 """A loop that does not answer for longer stalls everybody who waits for it."""
+EVERY_STALL = "ALIGNER_PROXY_EVERY_STALL"
+"""Environment variable with which each stall is written down, for a measurement."""
+OWNERS = ("aligner", "litellm", "other", "machine")
+"""Whose line the loop was in; `machine`: it waited for a processor."""
 _BEAT_S = 0.025
 _QUIET_S = 5.0
 """Seconds between two log lines; every stall counts, not every one is written down."""
 _FRAMES = 3
-_OURS = ("aligner_proxy", "aligner_proxy_systems")
+_PACKAGES = {"aligner_proxy": "aligner", "aligner_proxy_systems": "aligner", "litellm": "litellm"}
+_WAITING = frozenset({"threading.py", "thread.py", "queue.py", "selectors.py", "socket.py", "stalls.py"})
+"""Files in which a thread waits, and computes nothing."""
+_HALF = 0.5
+Place = tuple[str, ...]
 
 
 class LoopWatchdog:
@@ -35,6 +48,9 @@ class LoopWatchdog:
     def __init__(self, longest_s: float = LONGEST_S, beat_s: float = _BEAT_S) -> None:
         self._longest_s = longest_s
         self._beat_s = beat_s
+        for each in OWNERS:
+            LOOP_STALLS.labels(each)  # known from the beginning, as a metric without labels would be
+        self._quiet_s = 0.0 if os.environ.get(EVERY_STALL) else _QUIET_S
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def watch(self) -> None:
@@ -53,21 +69,39 @@ class LoopWatchdog:
         return self
 
     def _watch(self, pulse: _Pulse) -> None:
-        place: list[str] = []
-        began: float | None = None
+        stall: _Stall | None = None
         logged = -_QUIET_S
+        alive = 0.0
+        usage: Usage | None = None
         while not pulse.loop.is_closed() and pulse.loop is self._loop:
             time.sleep(self._beat_s)
             beaten = pulse.beaten
-            if began is None and time.monotonic() - beaten > self._longest_s:
-                began = beaten
-                place = places(sys._current_frames().get(pulse.thread))
-            elif began is not None and beaten > began:
-                LOOP_STALLS.observe(beaten - began)
-                if beaten - logged >= _QUIET_S:
+            if stall is not None and beaten > stall.began:
+                stall.end(beaten, pulse.usage())
+                LOOP_STALLS.labels(stall.owner).observe(stall.seconds)
+                if beaten - logged >= self._quiet_s:
                     logged = beaten
-                    _report(beaten - began, place)
-                began = None
+                    stall.report()
+                stall = None
+            if stall is None and time.monotonic() - beaten > self._longest_s:
+                stall = _Stall(beaten, usage)
+            if stall is not None:
+                stall.look(pulse.thread)
+            elif beaten > alive:
+                alive = beaten
+                usage = pulse.usage()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Seconds that a thread has computed, and waited for a processor, since it began."""
+
+    computed_s: float = 0.0
+    queued_s: float = 0.0
+
+    def since(self, before: Usage) -> Usage:
+        """The seconds since an earlier look."""
+        return Usage(self.computed_s - before.computed_s, self.queued_s - before.queued_s)
 
 
 class _Pulse:
@@ -78,21 +112,90 @@ class _Pulse:
         self.thread = threading.get_ident()
         self.beaten = time.monotonic()
         self._every_s = every_s
+        self._schedstat = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
 
     def beat(self) -> None:
         """The loop runs; look again soon."""
         self.beaten = time.monotonic()
         self.loop.call_later(self._every_s, self.beat)
 
+    def usage(self) -> Usage | None:
+        """What the loop's thread has used so far; None where the system does not say."""
+        try:
+            computed, queued, _ = self._schedstat.read_text().split()
+        except (OSError, ValueError):
+            return None
+        return Usage(int(computed) / 1e9, int(queued) / 1e9)
+
+
+@dataclass(slots=True)
+class _Stall:
+    """One stall, as far as it has come."""
+
+    began: float
+    usage: Usage | None
+    """What the loop's thread had used before it."""
+    seconds: float = 0.0
+    owner: str = "other"
+    _places: Counter[tuple[str, Place]] = field(default_factory=Counter)
+    """Where the loop's thread was, by owner and place."""
+    _others: Counter[tuple[str, Place]] = field(default_factory=Counter)
+    """Where other threads were that did not wait."""
+
+    def look(self, thread: int) -> None:
+        """Note where everybody is."""
+        frames = sys._current_frames()
+        frame = frames.pop(thread, None)
+        self._places[owner(frame), tuple(places(frame))] += 1
+        for other in frames.values():
+            if Path(other.f_code.co_filename).name not in _WAITING:
+                self._others[owner(other), tuple(places(other))] += 1
+
+    def end(self, at: float, usage: Usage | None) -> None:
+        """The loop answers again."""
+        self.seconds = at - self.began
+        self.usage = usage.since(self.usage) if usage and self.usage else None
+        self.owner = self._owner()
+
+    def _owner(self) -> str:
+        """Who kept the loop: its own line, unless it did not get a processor, or another thread had the interpreter."""
+        if self.usage is not None and self.usage.queued_s > _HALF * self.seconds:
+            return "machine"
+        idle = self.usage is not None and self.usage.computed_s < _HALF * self.seconds
+        seen = self._others if idle and self._others else self._places
+        return seen.most_common(1)[0][0][0] if seen else "other"
+
+    def report(self) -> None:
+        """Write it down."""
+        line: dict[str, object] = {"event": "aligner_loop_stall", "ms": round(self.seconds * 1000)}
+        line |= {"owner": self.owner, "place": _first(self._places)}
+        if self.usage is not None:
+            line["computed_ms"] = round(self.usage.computed_s * 1000)
+            line["queued_ms"] = round(self.usage.queued_s * 1000)
+        if self._others:
+            line["other_thread"] = _first(self._others)
+        log.warning("the event loop did not answer: %s", json.dumps(line))
+
+
+def _first(seen: Counter[tuple[str, Place]]) -> Place:
+    return seen.most_common(1)[0][0][1] if seen else ()
+
+
+def owner(frame: FrameType | None) -> str:
+    """Whose line a thread is in: of libraries that of the package that called them."""
+    packages = (package for outer in _outwards(frame) for package in _packages(outer))
+    return next((_PACKAGES[package] for package in packages), "other")
+
 
 def places(frame: FrameType | None) -> list[str]:
-    """Our innermost frames as file:line, the innermost first; of foreign code alone its innermost frame."""
+    """The innermost frame as file:line, where it is foreign, and then our innermost ones, the innermost first."""
     frames = list(_outwards(frame))
     ours = [place for place in map(_place, frames) if place is not None][:_FRAMES]
-    if ours or not frames:
+    if not frames or ours[:1] == [_place(frames[0])]:
         return ours
     code = frames[0].f_code
-    return [f"{Path(code.co_filename).name}:{frames[0].f_lineno}"]
+    parts: Sequence[str] = Path(code.co_filename).parts[-2:]
+    return [f"{'/'.join(parts)}:{frames[0].f_lineno}", *ours]
 
 
 def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
@@ -101,13 +204,15 @@ def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
         frame = frame.f_back
 
 
+def _packages(frame: FrameType) -> list[str]:
+    """The package that a frame's file is in, if it is one that is named."""
+    folders = Path(frame.f_code.co_filename).parts[:-1]
+    return [folder for folder in reversed(folders) if folder in _PACKAGES][:1]
+
+
 def _place(frame: FrameType) -> str | None:
+    """A frame of ours as file:line."""
     path = Path(frame.f_code.co_filename)
     parts = path.parts
-    names = [at for at, part in enumerate(parts[:-1]) if part in _OURS]
+    names = [at for at, part in enumerate(parts[:-1]) if _PACKAGES.get(part) == "aligner"]
     return f"{'/'.join(parts[names[-1] :])}:{frame.f_lineno}" if names else None
-
-
-def _report(seconds: float, place: list[str]) -> None:
-    line = {"event": "aligner_loop_stall", "ms": round(seconds * 1000), "place": place}
-    log.warning("the event loop did not answer: %s", json.dumps(line))

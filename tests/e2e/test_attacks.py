@@ -365,8 +365,8 @@ def long_stalls(gateway: Any) -> float:
     """Stalls of the gateway's loop that were longer, by its own watchdog."""
     page = gateway.http.get("/metrics/").text
     values = dict(line.rsplit(" ", 1) for line in page.splitlines() if line.startswith("aligner_loop_stall_seconds"))
-    bucket = f'aligner_loop_stall_seconds_bucket{{le="{STALL_S}"}}'
-    return float(values["aligner_loop_stall_seconds_count"]) - float(values[bucket])
+    bucket = f'aligner_loop_stall_seconds_bucket{{le="{STALL_S}",owner="aligner"}}'
+    return float(values['aligner_loop_stall_seconds_count{owner="aligner"}']) - float(values[bucket])
 
 
 @pytest.mark.parametrize("attack", STALLS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import threading
 import time
 from types import FrameType
 
@@ -16,13 +17,14 @@ from aligner_proxy.observability.stalls import LoopWatchdog, places
 from aligner_proxy.text.structure import split
 
 
-def stalls_counted() -> float:
-    return REGISTRY.get_sample_value("aligner_loop_stall_seconds_count") or 0.0
+def stalls_counted(*owners: str) -> float:
+    name = "aligner_loop_stall_seconds_count"
+    return sum(REGISTRY.get_sample_value(name, {"owner": owner}) or 0.0 for owner in owners or stalls.OWNERS)
 
 
-async def until_counted(more_than: float) -> None:
+async def until_counted(more_than: float, *owners: str) -> None:
     async with asyncio.timeout(30):
-        while stalls_counted() <= more_than:
+        while stalls_counted(*owners) <= more_than:
             await asyncio.sleep(0.01)
 
 
@@ -63,3 +65,47 @@ def test_the_place_is_our_innermost_line_and_no_text() -> None:
     place, *_ = places(caught[0])
     assert place.startswith("aligner_proxy/text/structure.py:")
     assert "secret" not in str(places(caught[0]))
+
+
+async def test_whose_line_it_was_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """A stall in our code counts as ours, also where a library was called from there."""
+    before = stalls_counted("aligner")
+    watchdog = LoopWatchdog(longest_s=0.05, beat_s=0.01)
+    watchdog.watch()
+    await asyncio.sleep(0.05)
+    with caplog.at_level(logging.WARNING, logger=stalls.__name__):
+        until = time.monotonic() + 0.5
+        while time.monotonic() < until:
+            split("A sentence. Another one. " * 2_000)
+        await until_counted(before, "aligner")
+    assert stalls_counted("aligner") > before
+    assert '"owner": "aligner"' in caplog.text
+
+
+def test_a_thread_that_waits_for_a_processor_stalls_nobody() -> None:
+    stall = stalls._Stall(began=10.0, usage=stalls.Usage(1.0, 1.0))
+    stall.look(threading.get_ident())
+    stall.end(11.0, stalls.Usage(1.1, 1.8))
+    assert (stall.seconds, stall.owner) == (1.0, "machine")
+
+
+def test_a_thread_that_has_the_interpreter_is_named() -> None:
+    """The loop neither computed nor waited for a processor: whoever computed beside it kept it."""
+    computing = threading.Event()
+    leave = threading.Event()
+
+    def compute() -> None:
+        computing.set()
+        while not leave.is_set():
+            split("A sentence. Another one. " * 100)
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    computing.wait()
+    stall = stalls._Stall(began=10.0, usage=stalls.Usage(1.0, 1.0))
+    for _ in range(20):
+        stall.look(threading.get_ident())
+    leave.set()
+    thread.join()
+    stall.end(11.0, stalls.Usage(1.0, 1.0))
+    assert stall.owner == "aligner"

@@ -1,0 +1,233 @@
+"""`python -m bench.hostile ADDRESS`: clients that ask a gateway for what costs it most, and print what they got.
+
+Long streams, read to their end one after the other; beside them one client for each attack, again and again: long
+questions, lines without a break, thousands of fallbacks, deep JSON, disguises, answers of two million characters,
+clients that stop reading and clients that leave. The scripted upstream (`bench.upstream`) writes the answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import os
+import random
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from bench.texts import LONG
+
+KEY = "ALIGNER_BENCH_KEY"
+"""Environment variable with the key that the clients use."""
+HELD = "up"
+RELEASED = "released"
+_HUGE = 2_000_000
+_PAUSE_S = 0.2
+"""Between two attacks of one client: they have to cost the gateway more than their client."""
+_STOPPED_S = 3.0
+_LEFT_S = 2.0
+_TIMEOUT_S = 600.0
+_DONE = b"data: [DONE]"
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """One kind of request. `reads`: how its client reads a stream."""
+
+    name: str
+    question: str
+    model: str = HELD
+    stream: bool = True
+    more: Mapping[str, Any] = field(default_factory=dict)
+    filler: int = 0
+    """Characters of pages before the question."""
+    reads: str = "all"
+    """`all`, `first` (leaves with the first event), `slow` (stops for a while), `leaves` (after a while)."""
+
+    def body(self, number: int) -> dict[str, Any]:
+        """The body of the request with this number; no two answers are alike."""
+        messages = [{"role": "user", "content": f"{self.question} {self.name} {number}"}]
+        if self.filler:
+            messages.insert(0, {"role": "user", "content": pages(self.filler)})
+        return {"model": self.model, "messages": messages, "stream": self.stream, **self.more}
+
+
+ATTACKS = (
+    Attack("question", "bad", filler=500_000),
+    Attack("line", "line 23000", RELEASED),
+    Attack("unbroken", "unbroken 23000", RELEASED),
+    Attack("fallbacks", "good", stream=False, more={"fallbacks": ["other"] * 50_000}),
+    Attack("deep", "deep 190000", stream=False),
+    Attack("deep_stream", "deep 190000", RELEASED),
+    Attack("disguised", "disguised 20000", stream=False),
+    Attack("disguised_stream", "disguised 100000", RELEASED),
+    Attack("huge", f"long {_HUGE}", stream=False),
+    Attack("huge_first", f"long {_HUGE}", reads="first"),
+    Attack("huge_slow", f"insulting {_HUGE}", reads="slow"),
+    Attack("huge_leaves", f"insulting {_HUGE}", RELEASED, reads="leaves"),
+)
+
+
+def pages(chars: int) -> str:
+    """So many characters of ordinary text."""
+    text = "\n\n".join(answer for _, answer in LONG)
+    return (text * (chars // len(text) + 1))[:chars]
+
+
+@dataclass(slots=True)
+class Seen:
+    """What the clients of one kind got."""
+
+    first: list[float] = field(default_factory=list)
+    """Seconds to the first event of each stream, or to a whole answer."""
+    statuses: Counter[str] = field(default_factory=Counter)
+
+    def summed(self) -> dict[str, Any]:
+        """As figures."""
+        first = {"first_p50": round(statistics.median(self.first), 3), "first_longest": round(max(self.first), 3)}
+        return {"statuses": dict(self.statuses), **(first if self.first else {})}
+
+
+class Crowd:
+    """Clients of one gateway."""
+
+    def __init__(self, address: str, key: str) -> None:
+        headers = {"authorization": f"Bearer {key}"}
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+        self.http = httpx.AsyncClient(
+            base_url=address, headers=headers, timeout=_TIMEOUT_S, trust_env=False, limits=limits
+        )
+        self.seen: dict[str, Seen] = {}
+        self._numbers = itertools.count()
+
+    async def ask(self, attack: Attack) -> None:
+        """One request, and what came of it."""
+        seen = self.seen.setdefault(attack.name, Seen())
+        try:
+            if attack.stream:
+                status = await self._stream(attack, seen)
+            else:
+                status = await self._whole(attack, seen)
+        except httpx.HTTPError as error:
+            status = type(error).__name__
+        seen.statuses[status] += 1
+
+    async def _whole(self, attack: Attack, seen: Seen) -> str:
+        began = time.perf_counter()
+        got = await self.http.post("/v1/chat/completions", json=attack.body(next(self._numbers)))
+        seen.first.append(time.perf_counter() - began)
+        return f"{got.status_code} {got.headers.get('x-aligner-status', '')}".rstrip()
+
+    async def _stream(self, attack: Attack, seen: Seen) -> str:
+        began = time.perf_counter()
+        first = None
+        end = b""
+        body = attack.body(next(self._numbers))
+        async with self.http.stream("POST", "/v1/chat/completions", json=body) as response:
+            if response.status_code != httpx.codes.OK:
+                return str(response.status_code)
+            async for piece in response.aiter_raw():
+                end = (end + piece)[-256:]
+                if first is None and b"data:" in piece:
+                    first = time.perf_counter() - began
+                    seen.first.append(first)
+                if await self._leaves(attack, first, time.perf_counter() - began):
+                    return "left"
+        return _ending(end)
+
+    async def _leaves(self, attack: Attack, first: float | None, seconds: float) -> bool:
+        """Whether the client has had enough; one that is slow waits here."""
+        if attack.reads == "slow" and first is not None:
+            await asyncio.sleep(_STOPPED_S)
+        enough = first is not None and attack.reads == "first"
+        return enough or (attack.reads in ("leaves", "slow") and seconds > _LEFT_S)
+
+    async def again(self, attacks: Iterator[Attack], pause_s: float = _PAUSE_S) -> None:
+        """One after the other, until the client is cancelled."""
+        for attack in attacks:
+            await self.ask(attack)
+            await asyncio.sleep(pause_s)
+
+    async def run(self, streams: int, chars: int, seconds: float) -> dict[str, Any]:
+        """So many long streams at once, and every attack beside them, for so long; then all of them leave."""
+        long = [Attack("stream", f"{('long', 'insulting')[n % 2]} {chars}") for n in range(streams)]
+        work = [self.again(itertools.repeat(attack), 0.0) for attack in long]
+        work += [self.again(itertools.repeat(attack)) for attack in ATTACKS]
+        await self._for(work, seconds)
+        return self.summed()
+
+    async def mixed(self, clients: int, seconds: float, attacks: tuple[Attack, ...]) -> dict[str, Any]:
+        """So many clients that draw their attacks by lot, for so long."""
+        await self._for([self.again(_drawn(attacks, n)) for n in range(clients)], seconds)
+        return self.summed()
+
+    async def _for(self, work: list[Any], seconds: float) -> None:
+        tasks = [asyncio.create_task(one) for one in work]
+        await asyncio.wait(tasks, timeout=seconds)
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        broken = [r for r in results if isinstance(r, Exception)]
+        if broken:
+            raise broken[0]
+
+    def summed(self) -> dict[str, Any]:
+        """What all of them got, by kind."""
+        return {name: seen.summed() for name, seen in sorted(self.seen.items())}
+
+
+def _drawn(attacks: tuple[Attack, ...], seed: int) -> Iterator[Attack]:
+    draw = random.Random(seed)
+    while True:
+        yield draw.choice(attacks)
+
+
+def _ending(end: bytes) -> str:
+    """How a stream ended: whole, with the status in its comment if there is one, or broken off."""
+    lines = end.decode(errors="replace").splitlines()
+    comment = next((line for line in reversed(lines) if line.startswith(": aligner status=")), "")
+    whole = any(line.startswith(_DONE.decode()) for line in lines)
+    return f"{'whole' if whole else 'broken off'} {comment.removeprefix(': aligner status=')}".rstrip()
+
+
+async def first_event(address: str, key: str) -> float:
+    """Seconds to the first event of a held stream of two million characters, when nobody else asks."""
+    crowd = Crowd(address, key)
+    await crowd.ask(Attack("alone", f"long {_HUGE}", reads="first"))
+    await crowd.http.aclose()
+    return next(iter(crowd.seen["alone"].first), _TIMEOUT_S)
+
+
+async def _run(given: argparse.Namespace) -> dict[str, Any]:
+    key = os.environ[KEY]
+    alone = await first_event(given.address, key)
+    print(json.dumps({"first_event_alone": round(alone, 3)}), flush=True)
+    crowd = Crowd(given.address, key)
+    try:
+        return await crowd.run(given.streams, given.chars, given.seconds)
+    finally:
+        await crowd.http.aclose()
+
+
+def main() -> int:
+    """Print two lines of JSON: the first event of a huge stream alone, and what everybody got."""
+    parser = argparse.ArgumentParser(prog="python -m bench.hostile", description=__doc__)
+    parser.add_argument("address")
+    parser.add_argument("--streams", type=int, default=64)
+    parser.add_argument("--chars", type=int, default=100_000)
+    parser.add_argument("--seconds", type=float, default=60)
+    given = parser.parse_args()
+    print(json.dumps(asyncio.run(_run(given))))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
