@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
 import secrets
 import subprocess
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ class Running:
     folder: Path
     serve: subprocess.Popen[bytes]
     log: Path
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """The keys of its tenants by their alias."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +58,34 @@ class Told:
 
 @contextlib.contextmanager
 def running(
-    folder: Path, *, workers: int, policies: Mapping[str, Any], env: Mapping[str, str] | None = None
+    folder: Path,
+    *,
+    workers: int,
+    policies: Mapping[str, Any],
+    env: Mapping[str, str] | None = None,
+    tenants: Sequence[str] = (),
+    metrics: bool = False,
 ) -> Iterator[Running]:
-    """Upstream, engine and `workers` LiteLLM processes, until the block ends."""
+    """Upstream, engine and `workers` LiteLLM processes, until the block ends; with a key for each of the tenants."""
     up = free_port()
     port = free_port()
     key = f"sk-{secrets.token_hex(24)}"
     model = {"model": "openai/up", "api_base": f"http://127.0.0.1:{up}/v1", "api_key": "none"}
-    settings = {
+    settings: dict[str, Any] = {
         "model_list": [{"model_name": name, "litellm_params": model} for name in MODELS],
         "general_settings": {"master_key": key},
         "litellm_settings": {"num_retries": 0},
         "router_settings": {"disable_cooldowns": True},
         "guardrails": [GUARDRAIL],
     }
+    if metrics:
+        settings["litellm_settings"] = {"num_retries": 0, "callbacks": ["prometheus"]}
+    keys = {alias: f"key-{secrets.token_hex(16)}" for alias in tenants}
+    if keys:
+        settings["general_settings"] = {"master_key": key, "custom_auth": "aligner_proxy.auth.user_api_key_auth"}
+        entries = [{"sha256": hashlib.sha256(one.encode()).hexdigest(), "alias": alias} for alias, one in keys.items()]
+        (folder / "keys.yaml").write_text(yaml.safe_dump(entries))
+        env = {**(env or {}), "ALIGNER_PROXY_KEYS": str(folder / "keys.yaml")}
     (folder / "litellm.yaml").write_text(yaml.safe_dump(settings))
     (folder / "policies.yaml").write_text(yaml.safe_dump(dict(policies)))
     _share_weights(folder / "home")
@@ -81,7 +98,7 @@ def running(
         serve = stack.enter_context(process([*command, "--workers", str(workers)], log, environment))
         wait_for(f"http://127.0.0.1:{up}/health", upstream, folder / "upstream.log", lambda _: None)
         wait_for(f"http://127.0.0.1:{port}/health/readiness", serve, log, lambda _: None)
-        yield Running(f"http://127.0.0.1:{port}", key, folder, serve, log)
+        yield Running(f"http://127.0.0.1:{port}", key, folder, serve, log, keys)
 
 
 def _share_weights(home: Path) -> None:
@@ -95,10 +112,10 @@ def _share_weights(home: Path) -> None:
 class Client:
     """Asks one gateway, with as many connections as it takes."""
 
-    def __init__(self, gateway: Running, timeout_s: float = 120) -> None:
+    def __init__(self, gateway: Running, timeout_s: float = 120, key: str | None = None) -> None:
         # Idle connections are closed before LiteLLM closes them (5 s), or a request is lost on one now and then.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=2)
-        headers = {"authorization": f"Bearer {gateway.key}"}
+        headers = {"authorization": f"Bearer {key or gateway.key}"}
         self.http = httpx.AsyncClient(
             base_url=gateway.address, headers=headers, timeout=timeout_s, trust_env=False, limits=limits
         )

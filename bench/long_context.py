@@ -33,6 +33,8 @@ _DOCS = Path(__file__).parents[1] / "docs"
 _CHUNK_CHARS = 48
 _CHUNK_S = 0.02
 _DEADLINE_S = 600.0
+BEGIN = "<!-- long-context -->"
+END = "<!-- end of long-context -->"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,18 +144,35 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def write(docs: Path, text: str) -> None:
+    """Write the table between its marks in the document."""
+    before, _, rest = docs.read_text().partition(BEGIN)
+    _, mark, after = rest.partition(END)
+    if not mark:
+        raise ValueError(f"{docs} has no section for bench.long_context; it stands between {BEGIN} and {END}")
+    docs.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+
+
 def main() -> None:
-    """Print each row as it is measured and the table at the end; write the figures where asked to."""
+    """Print each row as it is measured and the table at the end; write figures and table where asked to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--answers", type=int, default=8)
     parser.add_argument("--sizes", type=int, nargs="*", default=[*SIZES])
     parser.add_argument("--out", type=Path, help="file for the figures as JSON")
+    parser.add_argument("--docs", type=Path, help="document in which the table is written between its marks")
     asked = parser.parse_args()
+    if asked.docs and END not in asked.docs.read_text():
+        parser.error(f"{asked.docs} has no section for this between {BEGIN} and {END}")
+    began = time.perf_counter()
     found = run(asked.model, asked.answers, tuple(asked.sizes))
+    found["minutes"] = round((time.perf_counter() - began) / 60, 1)
     if asked.out:
         asked.out.write_text(json.dumps(found, indent=1) + "\n")
+    if asked.docs:
+        write(asked.docs, table(found))
     print(table(found))
+    print(f"{found['minutes']} minutes")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ The whole gateway (`serve`, the served aligner, a scripted upstream) at half of 
 streams and whole answers, good and bad, held, released by segments and in shadow, all kept for audit. Meanwhile
 upstreams fail and break off, clients disconnect, the engine hangs, the policies file becomes invalid and valid again,
 bursts exceed the engine's places, and once, in the first tenth, the engine is killed. At the end, without requests, the
-resources in use are compared with those before.
+resources in use are compared with those before. With `--hostile 100` so many hostile clients ask in place of all that
+(`bench.siege`).
 """
 
 from __future__ import annotations
@@ -252,21 +253,34 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--out", type=Path, help="folder for soak.json and soak.svg")
+    parser.add_argument("--hostile", type=int, metavar="CLIENTS", help="so many hostile clients, and no faults")
     asked = parser.parse_args()
-    audit = {"enabled": True, "file": AUDIT}
-    policies = {"aligner": {"model": asked.model}, "audit": audit, "routes": list(ROUTES)}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        env = {"LITELLM_WORKER_STARTUP_HOOKS": "bench.resources:tell_tasks", TASKS_IN: str(folder), **IDLE}
-        with gateway.running(folder, workers=asked.workers, policies=policies, env=env) as running:
-            found = asyncio.run(Soak(running, asked.minutes).run()) | {"workers": asked.workers}
+    found = _run(asked) | {"workers": asked.workers}
     if asked.out:
         from bench import plots
 
-        gateway.dump(found, asked.out, "soak")
-        plots.soak(found, asked.out / "soak.svg")
+        name = "siege" if asked.hostile else "soak"
+        gateway.dump(found, asked.out, name)
+        plots.soak(found, asked.out / f"{name}.svg")
     print(json.dumps({key: value for key, value in found.items() if key != "counts"}))
     return int(bool(found["wrong"]))
+
+
+def _run(asked: argparse.Namespace) -> dict[str, Any]:
+    """The soak that was asked for."""
+    from bench import siege
+
+    audit = {"enabled": True, "file": AUDIT}
+    ordinary = {"aligner": {"model": asked.model}, "audit": audit, "routes": list(ROUTES)}
+    policies = siege.policies(asked.model) if asked.hostile else ordinary
+    hostile = bool(asked.hostile)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        env = {"LITELLM_WORKER_STARTUP_HOOKS": "bench.resources:tell_tasks", TASKS_IN: str(folder), **IDLE}
+        with gateway.running(folder, workers=asked.workers, policies=policies, env=env, metrics=hostile) as running:
+            if asked.hostile:
+                return asyncio.run(siege.Siege(running, asked.minutes, asked.hostile).run())
+            return asyncio.run(Soak(running, asked.minutes).run())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,133 @@
+"""`python -m bench.neighbours`: one tenant's corrections beside another tenant that sends very long answers.
+
+The whole gateway (`serve`, the served aligner, a scripted upstream). One client of the first tenant asks again and
+again for an answer with a defect, in turns alone and beside clients of the second tenant, whose answers, streams and whole
+ones, are as long as they may be. What counts is the time that the gateway says a correction added.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import gateway
+from bench.gateway import Client, Told
+from bench.hostile import Attack, Crowd
+
+RATIO = 1.5
+"""How much longer than alone a correction may take, at the median."""
+TENANTS = ("small", "large")
+_LONG = (
+    Attack("stream", "insulting 100000"),
+    Attack("released", "insulting 100000", gateway.MODELS[1]),
+    Attack("whole", "insulting 23000", stream=False),
+)
+_ROUTE = {"match": {}, "objectives": ["harmless"], "deadline_s": 30}
+POLICIES = {
+    "cache": {"enabled": False},
+    "defaults": {"exact_times": True},
+    "routes": [{**_ROUTE, "match": {"model": gateway.MODELS[1]}, "stream": "sentence"}, _ROUTE],
+    "tenants": [{"match": {"key": name}, "name": name} for name in TENANTS],
+}
+_WARM_S = 10.0
+_BEGUN_S = 3.0
+_REST_S = 5.0
+
+
+async def _asked(client: Client, seconds: float, tag: str) -> list[Told]:
+    """Answers with a defect, one after the other."""
+    until = time.perf_counter() + seconds
+    answers: list[Told] = []
+    while time.perf_counter() < until:
+        answers.append(await client.ask(f"bad {tag} {len(answers)}"))
+    return answers
+
+
+async def measure(running: gateway.Running, given: argparse.Namespace) -> dict[str, Any]:
+    """Rounds of both, one after the other."""
+    client = Client(running, key=running.keys["small"])
+    alone: list[Told] = []
+    beside: list[Told] = []
+    long: Counter[str] = Counter()
+    await _asked(client, _WARM_S, "warm")
+    for number in range(given.rounds):
+        alone += await _asked(client, given.seconds, f"alone {number}")
+        crowd = Crowd(running.address, running.keys["large"])
+        busy = asyncio.create_task(crowd.mixed(given.clients, _BEGUN_S + 2 * given.seconds, _LONG))
+        await asyncio.sleep(_BEGUN_S)
+        beside += await _asked(client, 2 * given.seconds, f"beside {number}")
+        for kind, row in (await busy).items():
+            long.update({f"{kind} {status}": count for status, count in row["statuses"].items()})
+        await crowd.http.aclose()
+        await asyncio.sleep(_REST_S)
+    await client.http.aclose()
+    return summed(alone, beside) | {"clients": given.clients, "long_answers": dict(long)}
+
+
+def summed(alone: Sequence[Told], beside: Sequence[Told]) -> dict[str, Any]:
+    """Both, and the ratio of their medians."""
+    rows = {"alone": _row(alone), "beside": _row(beside)}
+    few = rows["alone"]["added_p50_ms"]
+    more = rows["beside"]["added_p50_ms"]
+    ratio = round(more / few, 3) if few and more else None
+    missed = [f"{name}: {row['failed']} failed" for name, row in rows.items() if row["failed"]]
+    if ratio is None or ratio > RATIO:
+        missed.append(
+            f"a correction takes {ratio} times as long beside the other tenant, at most {RATIO} were asked for"
+        )
+    return {"rows": rows, "ratio_p50": ratio, "missed": missed}
+
+
+def _row(answers: Sequence[Told]) -> dict[str, Any]:
+    added = [one.added_ms for one in answers if one.done and one.added_ms is not None]
+    cuts = statistics.quantiles(added, n=20, method="inclusive") if len(added) > 1 else []
+    return {
+        "asked": len(answers),
+        "corrected": sum(one.status == "corrected" for one in answers),
+        "failed": sum(not one.done for one in answers),
+        "added_p50_ms": round(statistics.median(added), 1) if added else None,
+        "added_p95_ms": round(cuts[-1], 1) if cuts else None,
+    }
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """For the docs."""
+    lines = ["| | asked | corrected | failed | added p50, ms | p95, ms |", "|---|---|---|---|---|---|"]
+    for name, row in found["rows"].items():
+        lines.append(f"| {name} | {' | '.join(str(value) for value in row.values())} |")
+    return "\n".join([*lines, f"ratio of the medians: {found['ratio_p50']}"])
+
+
+def main() -> int:
+    """Measure and print a table; the last line is JSON. 1 where the ratio is missed."""
+    parser = argparse.ArgumentParser(prog="python -m bench.neighbours", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=15, help="of each round alone, and twice as long beside")
+    parser.add_argument("--clients", type=int, default=8, help="of the tenant with long answers")
+    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--out", type=Path, help="folder for neighbours.json")
+    given = parser.parse_args()
+    policies = {**POLICIES, "aligner": {"model": given.model}}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        gateway.running(Path(folder), workers=1, policies=policies, tenants=TENANTS) as running,
+    ):
+        found = asyncio.run(measure(running, given))
+    if given.out:
+        gateway.dump(found, given.out, "neighbours")
+    print(table(found))
+    print(json.dumps(found))
+    return int(bool(found["missed"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

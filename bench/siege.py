@@ -1,0 +1,151 @@
+"""Soak with hostile clients (`python -m bench.soak --hostile 100`): is the gateway's memory bounded by its setting?
+
+The whole gateway with a small bound on what its streams may hold, and nothing but hostile clients (`bench.hostile`).
+Its memory is followed all the while; in the end, when nobody asks any more, what it still holds is compared with before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import httpx
+
+from bench import gateway, soak
+from bench.gateway import Client
+from bench.hostile import ATTACKS, Attack, Crowd
+from bench.load_generator import saturate
+from bench.resources import Count, count, descriptors
+
+MAX_MB = 128
+STREAM_MB = 8
+SPARE_MB = 384
+"""What else a gateway may take for so many clients: bodies, whole answers, LiteLLM's own objects."""
+ATTACKS_OF_SOAK = (
+    *ATTACKS,
+    Attack("stream", "insulting 100000"),
+    Attack("released", "insulting 100000", "released"),
+    Attack("slow", "insulting 400000", reads="slow"),
+    Attack("ordinary", "bad"),
+)
+_HELD = re.compile(r"^aligner_stream_held_bytes (\S+)", re.MULTILINE)
+_SHED = re.compile(r"^aligner_streams_shed_total\{[^}]*\} (\S+)", re.MULTILINE)
+_LOOK_S = 1.0
+_REFUSED = ("429", "503", "413", "400")
+
+
+def policies(model: str) -> dict[str, Any]:
+    """Of a gateway that may hold little."""
+    return {
+        "aligner": {"model": model},
+        "streams": {"max_mb": MAX_MB, "stream_mb": STREAM_MB},
+        "routes": list(soak.ROUTES),
+    }
+
+
+class Siege:
+    """One run."""
+
+    def __init__(self, running: gateway.Running, minutes: float, clients: int) -> None:
+        self.running = running
+        self.seconds = minutes * 60
+        self.clients = clients
+        self.counts: list[Count] = []
+        self.held_mb: list[float] = []
+        self.liveness: list[float] = []
+        self._shed = 0.0
+        self._began = time.monotonic()
+        self._http = httpx.AsyncClient(
+            base_url=running.address, timeout=60, trust_env=False, headers={"authorization": f"Bearer {running.key}"}
+        )
+
+    async def run(self) -> dict[str, Any]:
+        """Everything that was seen, and what was wrong with it."""
+        client = Client(self.running)
+        await saturate(lambda number: client.ask(f"bad number {number}"), 4, min(20.0, self.seconds / 6))
+        await client.http.aclose()
+        before = await self._quiet()
+        held = descriptors(self.running.serve.pid)
+        self._began = time.monotonic()
+        looking = asyncio.create_task(self._look())
+        crowd = Crowd(self.running.address, self.running.key)
+        clients = await crowd.mixed(self.clients, self.seconds, ATTACKS_OF_SOAK)
+        await crowd.http.aclose()
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
+        after = await self._quiet()
+        await self._read_metrics()
+        await self._http.aclose()
+        return {
+            **summed(self.counts, before, after, self.held_mb),
+            "seconds": self.seconds,
+            "hostile": self.clients,
+            "refused": refused(clients),
+            "shed": self._shed,
+            "liveness_p99_s": round(sorted(self.liveness)[int(len(self.liveness) * 0.99)], 3)
+            if self.liveness
+            else None,
+            "descriptors": {"before": held, "after": descriptors(self.running.serve.pid)},
+            "clients": clients,
+            "counts": [asdict(one) for one in self.counts],
+        }
+
+    async def _look(self) -> None:
+        """Count, once a second, as far as the gateway answers."""
+        while True:
+            self.counts.append(await self._now())
+            began = time.perf_counter()
+            with contextlib.suppress(httpx.HTTPError):
+                await self._http.get("/health/liveliness")
+                self.liveness.append(time.perf_counter() - began)
+                await self._read_metrics()
+            await asyncio.sleep(_LOOK_S)
+
+    async def _read_metrics(self) -> None:
+        page = (await self._http.get("/metrics/")).text
+        self.held_mb += [float(value) / 2**20 for value in _HELD.findall(page)]
+        self._shed = sum(map(float, _SHED.findall(page)))
+
+    async def _now(self) -> Count:
+        at = round(time.monotonic() - self._began, 1)
+        folder = self.running.folder
+        socket = folder / "home" / "run" / "engine.sock"
+        return await asyncio.to_thread(count, self.running.serve.pid, socket, folder, at)
+
+    async def _quiet(self) -> Count:
+        """What is held when nobody asks."""
+        await asyncio.sleep(soak.QUIET_S)
+        return await self._now()
+
+
+def refused(clients: dict[str, Any]) -> int:
+    """Requests that the gateway refused, over all kinds."""
+    statuses = [(status, number) for row in clients.values() for status, number in row["statuses"].items()]
+    return sum(number for status, number in statuses if status.split()[0] in _REFUSED)
+
+
+def summed(counts: Sequence[Count], before: Count, after: Count, held_mb: Sequence[float]) -> dict[str, Any]:
+    """Memory, what is left in the end, and what is wrong with either."""
+    most = max((one.gateway_mb for one in counts), default=before.gateway_mb)
+    wrong = soak.wrong(counts, before, after)
+    if most - before.gateway_mb > MAX_MB + SPARE_MB:
+        wrong.append(f"gateway_mb: {before.gateway_mb:.0f} before, {most:.0f} at most, {MAX_MB} for streams")
+    most_held = max(held_mb, default=0.0)
+    # A bound that is checked when a piece has come may be passed by one piece of each stream.
+    if most_held > MAX_MB + STREAM_MB:
+        wrong.append(f"streams held {most_held:.0f} MB, {MAX_MB} were allowed")
+    return {
+        "gateway_mb_before": before.gateway_mb,
+        "gateway_mb_most": most,
+        "gateway_mb_after": after.gateway_mb,
+        "streams_mb_allowed": MAX_MB,
+        "streams_mb_held_most": round(most_held, 1),
+        "tasks": [before.tasks, after.tasks],
+        "gateway_fds": [before.gateway_fds, after.gateway_fds],
+        "wrong": wrong,
+    }
