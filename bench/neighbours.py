@@ -1,8 +1,8 @@
 """`python -m bench.neighbours`: one tenant's corrections beside another tenant that sends very long answers.
 
 The whole gateway (`serve`, the served aligner, a scripted upstream). One client of the first tenant asks again and
-again for an answer with a defect, in turns alone and beside clients of the second tenant, whose answers, streams and whole
-ones, are as long as they may be. What counts is the time that the gateway says a correction added.
+again for an answer with a defect, in turns alone and beside clients of the second tenant, whose answers, streams and
+whole ones, are as long as they may be. What counts is the time that the gateway says a correction added.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Soak with hostile clients (`python -m bench.soak --hostile 100`): is the gateway's memory bounded by its setting?
 
 The whole gateway with a small bound on what its streams may hold, and nothing but hostile clients (`bench.hostile`).
-Its memory is followed all the while; in the end, when nobody asks any more, what it still holds is compared with before.
+Its memory is followed all the while; in the end, when nobody asks any more, what it holds is compared with before.
 """
 
 from __future__ import annotations
@@ -87,13 +87,15 @@ class Siege:
             "hostile": self.clients,
             "refused": refused(clients),
             "shed": self._shed,
-            "liveness_p99_s": round(sorted(self.liveness)[int(len(self.liveness) * 0.99)], 3)
-            if self.liveness
-            else None,
+            "liveness_p99_s": self._p99(),
             "descriptors": {"before": held, "after": descriptors(self.running.serve.pid)},
             "clients": clients,
             "counts": [asdict(one) for one in self.counts],
         }
+
+    def _p99(self) -> float | None:
+        waits = sorted(self.liveness)
+        return round(waits[int(len(waits) * 0.99)], 3) if waits else None
 
     async def _look(self) -> None:
         """Count, once a second, as far as the gateway answers."""
