@@ -11,8 +11,10 @@ import asyncio
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import accumulate
 
+from aligner_proxy.concurrency import beside
 from aligner_proxy.errors import AnswerTooLong, EngineFault
 from aligner_proxy.gate.judge import Verdict
 from aligner_proxy.pipeline.eligibility import MOST_JSON_TEXTS, is_json, texts_in_json
@@ -37,7 +39,8 @@ class JsonAnswer:
 
     async def correct(self, answer: str, policy: Policy) -> Corrected:
         """The correction of a whole JSON answer, which `eligibility` has found to hold texts."""
-        return await self._text_by_text(answer, texts_in_json(answer), policy)
+        literals = await beside(len(answer), partial(texts_in_json, answer))
+        return await self._text_by_text(answer, literals, policy)
 
     async def _text_by_text(self, answer: str, literals: Sequence[Literal], policy: Policy) -> Corrected:
         """The answer with the correction of each of these strings in its place."""
@@ -90,9 +93,9 @@ class JudgedForm(JsonAnswer):
     async def correct(self, answer: str, policy: Policy) -> Corrected:
         """The correction of the answer; raises `AnswerTooLong` if too many strings are to be corrected."""
         # What is too deep or too long to be read may hold anything between its brackets.
-        if not is_json(answer, unread=False):
+        literals = await beside(len(answer), partial(_all_strings, answer))
+        if literals is None:
             return self._in_form(await self._inner.correct(answer, policy), answer)
-        literals = strings(answer)
         if not literals:
             return Corrected(Correction(answer), None, Verdict(answer, None, 0, ()))
         overview = None
@@ -112,6 +115,11 @@ class JudgedForm(JsonAnswer):
             return corrected
         dropped = (SCHEMA,) * verdict.edits
         return replace(corrected, verdict=Verdict(answer, gate_reason(dropped, changed=False), verdict.edits, dropped))
+
+
+def _all_strings(answer: str) -> list[Literal] | None:
+    """Every string of a JSON answer; None where it is none that can be read."""
+    return strings(answer) if is_json(answer, unread=False) else None
 
 
 def _flagged(literals: Sequence[Literal], segments: Sequence[SegmentScore]) -> list[Literal]:

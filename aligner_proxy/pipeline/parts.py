@@ -119,6 +119,8 @@ class PartedCorrection:
         """Cuts what comes in the last sixth of a part."""
         self._back = ""
         """The last sentence of a part in its last sixth: not fed, since the part may have to end before it."""
+        self._unbroken = 0
+        """So many characters of it are known to have no gap behind a word."""
         self._rest: UncorrectedRest | None = None
         """What comes after the correction was given up."""
         self._closed: Outcome | None = None
@@ -168,7 +170,8 @@ class PartedCorrection:
         Half a word would be judged on either side. One that is too long to wait for its end is not judged at all.
         """
         if self._present.length <= self._soft and not _GAP.match(self._present.original[-1:] + self._back[:1]):
-            gap = _GAP.search(self._back)
+            gap = _GAP.search(self._back, max(0, self._unbroken - 1))
+            self._unbroken = len(self._back)
             if gap is None and len(self._back) > self._limit * _LONGEST_WORD:
                 self.close(Status.SKIPPED, SkipReason.TOO_LONG.value)
                 return piece
@@ -181,12 +184,14 @@ class PartedCorrection:
             self._back = self._back[gap.end() :]
         rest = self._back + piece
         self._back = ""
+        self._unbroken = 0
         await self._begin_part()
         return rest
 
     async def _feed_back(self) -> None:
         back = self._back
         self._back = ""
+        self._unbroken = 0
         await self._present.feed(back)
 
     async def _begin_part(self) -> None:

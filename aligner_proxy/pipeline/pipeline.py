@@ -43,6 +43,7 @@ from aligner_proxy.types import (
     Outcome,
     Policy,
     Quota,
+    SkipReason,
     Status,
     StreamMode,
     encodable,
@@ -52,6 +53,8 @@ log = logging.getLogger(__name__)
 
 _FIRST_WORD = "Begun."
 """Stands for an answer of which only the beginning is there: its words and its length say nothing yet."""
+_JSON_AT_ONCE_CHARS = 2_000
+"""JSON answers up to this length are read in the event loop: where its texts are disguised, some ten milliseconds."""
 # What the engine's answer may need for its way back: its own failure should arrive before our deadline ends the wait.
 _RETURN_S = 0.05
 _RETURN_SHARE = 0.05
@@ -100,7 +103,7 @@ class Pipeline:
         """One attempt: its outcome, and the error that ended it."""
         policy = budget.policy
         try:
-            if (reason := eligibility.skip_reason(exchange, policy)) is not None:
+            if (reason := await _skip_reason(exchange, policy)) is not None:
                 return Outcome(Status.SKIPPED, reason.value, exchange.answer, policy, exchange.index), None
             seconds = budget.begin()
             async with asyncio.timeout(seconds):
@@ -216,6 +219,14 @@ class _TextCorrection:
             ask = self._session.finish
             self._session = None
         return lambda: ask(align_request(exchange, text, policy, self.deadline))
+
+
+async def _skip_reason(exchange: Exchange, policy: Policy) -> SkipReason | None:
+    """Why an answer is not to be corrected; in a thread where all texts of a long JSON answer may be looked at."""
+    answer = exchange.answer or ""
+    if len(answer) > _JSON_AT_ONCE_CHARS and answer.lstrip().startswith(("{", "[")):
+        return await asyncio.to_thread(eligibility.skip_reason, exchange, policy)
+    return eligibility.skip_reason(exchange, policy)
 
 
 def _question(text: str | None, policy: Policy) -> tuple[object, ...]:

@@ -244,3 +244,25 @@ async def test_too_many_strings_to_correct_are_not_judged() -> None:
     many = json.dumps([f"{i} {RUDE}" for i in range(eligibility.MOST_JSON_TEXTS + 1)])
     outcome, seen = await align(replace(ASKED, answer=many), JUDGED)
     assert (outcome.status, outcome.reason, len(seen)) == (Status.SKIPPED, "too_long", 1)
+
+
+@pytest.mark.parametrize("policy", [POLICY, replace(POLICY, on_skip=SkipPolicy(structured_output=OnSkip.JUDGE))])
+async def test_the_texts_of_a_long_answer_are_looked_for_beside_the_loop(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them disguised, they take two thirds of a second."""
+    threads = list[int]()
+
+    def noted(answer: str) -> Any:
+        threads.append(threading.get_ident())
+        return plain(answer)
+
+    plain = eligibility.texts
+    every = json_answers.strings
+    monkeypatch.setattr(eligibility, "texts", noted)
+    monkeypatch.setattr(json_answers, "strings", lambda answer: threads.append(threading.get_ident()) or every(answer))
+    long = json.dumps([RUDE, *([GOOD] * 20), "x" * 3_000])
+    outcome, _ = await align(replace(ASKED, answer=long), policy)
+    assert outcome.status is Status.CORRECTED
+    assert threads
+    assert threading.get_ident() not in threads

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -129,3 +130,28 @@ async def test_a_plugin_around_corrections_gets_whole_parts() -> None:
     outcome = await fed(parted(asked, policy(stream=StreamMode.HOLD), whole=True), ["You fool. It is so. "] * 20)
     assert outcome.text == "You friend. It is so. " * 20
     assert len(asked.seen) > 3
+
+
+class CountingPattern:
+    """A pattern that counts the characters in which it searches."""
+
+    def __init__(self, pattern: re.Pattern[str]) -> None:
+        self.pattern = pattern
+        self.searched = 0
+
+    def search(self, text: str, start: int = 0) -> re.Match[str] | None:
+        self.searched += len(text) - start
+        return self.pattern.search(text, start)
+
+    def match(self, text: str) -> re.Match[str] | None:
+        return self.pattern.match(text)
+
+
+async def test_a_word_that_does_not_end_is_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Searched from its beginning with each piece, one of 120,000 characters would cost a gateway ten seconds."""
+    pattern = CountingPattern(parts._GAP)
+    monkeypatch.setattr(parts, "_GAP", pattern)
+    text = "x" * 4_000 + ". It is so. "
+    outcome = await fed(parted(engine(), policy(1_000)), [text[at : at + 10] for at in range(0, len(text), 10)])
+    assert outcome.text == text
+    assert pattern.searched < 3 * len(text)
