@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -44,18 +46,58 @@ async def beside(chars: int, work: Callable[[], _T]) -> _T:
 
 
 class TimeSlice:
-    """Share of one task in an event loop: long work pauses now and then, so that others get their turn."""
+    """Share of one task in an event loop: long work pauses now and then, so that others get their turn.
 
-    LONGEST_S = 0.005
+    Of all tasks with long work one has its turn in each round of the loop, however many there are: short work in
+    between, such as a new request, waits for one of them and not for all.
+    """
 
-    def __init__(self) -> None:
-        self._began = time.perf_counter()
+    LONGEST_S = 0.002
 
     async def pause(self) -> None:
-        """Let others run if this task has had the loop for long enough."""
-        if time.perf_counter() - self._began > self.LONGEST_S:
-            await asyncio.sleep(0)
-            self._began = time.perf_counter()
+        """Let others run if this task has had its turn for long enough, or has none."""
+        loop = asyncio.get_running_loop()
+        turns = _turns.get(loop) or _turns.setdefault(loop, _Turns())
+        task = id(asyncio.current_task())
+        if turns.holder != task or time.perf_counter() - turns.began > self.LONGEST_S:
+            await turns.next()
+            turns.holder = task
+            turns.began = time.perf_counter()
+
+
+class _Turns:
+    """Tasks of one loop that wait for their turn, in order."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._is_due = False
+        self.holder = 0
+        """The id of the task that has its turn; the task itself would be kept for longer than it lives."""
+        self.began = 0.0
+
+    async def next(self) -> None:
+        """Wait for the caller's turn."""
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
+        self._waiting.append(turn)
+        if not self._is_due:
+            self._is_due = True
+            loop.call_soon(self._give)
+        await turn
+
+    def _give(self) -> None:
+        """Give the next turn, and come back in the next round of the loop."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():  # its task was not cancelled
+                turn.set_result(None)
+                break
+        self._is_due = bool(self._waiting)
+        if self._is_due:
+            asyncio.get_running_loop().call_soon(self._give)
+
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = WeakKeyDictionary()
 
 
 async def joined(chunks: AsyncIterator[bytes], most: int, error: Exception) -> bytes:

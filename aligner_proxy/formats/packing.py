@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 _Path = tuple[str | int, ...]
+Paths = tuple[_Path, ...]
 _MOST_DIFFERENCES = 4
 _PLAIN = (str, int, float, type(None))
 """Types of which a value may be kept by itself: nothing in it can change."""
@@ -27,7 +28,7 @@ class Packed:
     """A chunk as another one with other values at some places in it."""
 
     template: Any
-    paths: tuple[_Path, ...]
+    paths: Paths
     values: tuple[object, ...]
 
     def unpacked(self) -> object:
@@ -43,7 +44,7 @@ class Packer:
 
     def __init__(self) -> None:
         self._template: BaseModel | None = None
-        self._paths: tuple[_Path, ...] = ()
+        self._paths: Paths = ()
 
     def packed(self, chunk: object) -> object:
         """The chunk as the values in which it differs from one before; itself where it is unlike that."""

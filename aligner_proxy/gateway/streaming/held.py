@@ -18,7 +18,7 @@ from aligner_proxy.engine.api import Session
 from aligner_proxy.errors import NotPutIn
 from aligner_proxy.formats import Wire
 from aligner_proxy.formats.base import StreamEvent, corrected, no_store
-from aligner_proxy.formats.packing import Packed, Packer
+from aligner_proxy.formats.packing import Packer
 from aligner_proxy.gateway import litellm_internals, metrics
 from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
 from aligner_proxy.gateway.request_state import RequestState
@@ -45,7 +45,7 @@ class HeldStream(StreamQueue[PrefilledText]):
         super().__init__(wire, data, ledger, corrector, account)
         self._wire = wire
         self._received: deque[object] = deque()
-        """What the upstream sent: items, or the events that keep them."""
+        """What the upstream sent: items, or what the line keeps in their place."""
         self._outgoing: Collection[object] = ()
         """What may go out, once that is decided."""
         self._ended = False
@@ -64,7 +64,7 @@ class HeldStream(StreamQueue[PrefilledText]):
         known = len(self._queue)
         await super().take(item)
         is_event = len(self._queue) == known + 1 and not isinstance(item, bytes | str)
-        self._received.append(self._queue[-1].event if is_event else item)
+        self._received.append(self._queue.last if is_event else item)
         if any(text.length > self._ledger.policy.max_answer_chars for text in self._texts.values()):
             await self._go_on_in_parts()
 
@@ -84,7 +84,7 @@ class HeldStream(StreamQueue[PrefilledText]):
         released.changed = self.changed
         self._released = released
         while self._received:
-            await released.take(_original(self._received.popleft()))
+            await released.take(self._queue.original(self._received.popleft()))
             await self._time.pause()
         return released
 
@@ -167,7 +167,7 @@ class HeldStream(StreamQueue[PrefilledText]):
             yield from self._released.ready()
         outgoing = self._outgoing
         self._outgoing = ()
-        yield from ((_original(item), True) for item in outgoing)
+        yield from ((self._queue.original(item), True) for item in outgoing)
 
     async def settle(self, *, finished: bool) -> None:
         """Let go of what is still worked on, and settle what is not settled."""
@@ -217,13 +217,6 @@ class LiveStream(HeldStream):
 
     async def _end(self) -> None:
         await self._corrected()
-
-
-def _original(entry: object) -> object:
-    """An item as it came, out of what it was kept as."""
-    if isinstance(entry, StreamEvent):
-        return entry.original
-    return entry.unpacked() if isinstance(entry, Packed) else entry
 
 
 async def _nothing() -> AsyncGenerator[object, None]:

@@ -13,20 +13,18 @@ import abc
 import asyncio
 import contextlib
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Iterator, Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic
 
 from aligner_proxy.concurrency import TimeSlice, to_the_end
 from aligner_proxy.formats import Wire, sse
-from aligner_proxy.formats.base import SafeDecoder, StreamEvent, with_texts
+from aligner_proxy.formats.base import SafeDecoder, StreamEvent
 from aligner_proxy.formats.packing import Packer
 from aligner_proxy.gateway import litellm_internals, metrics
 from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
 from aligner_proxy.gateway.request_state import RequestState, Timeline
 from aligner_proxy.gateway.streaming.budget import StreamAccount, StreamBudget, size_of
+from aligner_proxy.gateway.streaming.line import NO_WHOLES, EventLine, QueuedEvent, Text
 
 KEEPALIVE = b": keep-alive\n\n"
 """A comment of server-sent events; every parser ignores it."""
@@ -41,54 +39,6 @@ PACKED_FROM = 256
 """Events in line from which on chunks are kept packed: an ordinary answer is replayed in its own objects."""
 _SLICE_BYTES = 1 << 16
 """Bytes of one item that are decoded before other work gets its turn."""
-_NO_WHOLES: Mapping[int, Any] = MappingProxyType({})
-
-
-class StreamText(Protocol):
-    """One text of the stream: a choice, or a text part of one. Places in it are characters of the original."""
-
-    @property
-    def changed(self) -> bool:
-        """Whether something else goes out in place of some of it."""
-        ...
-
-    @property
-    def length(self) -> int:
-        """How much of the original has come."""
-        ...
-
-    async def feed(self, piece: str) -> None:
-        """More of the original."""
-        ...
-
-    def out(self, start: int, end: int) -> str:
-        """What goes out in place of these characters."""
-        ...
-
-
-Text = TypeVar("Text", bound=StreamText)
-
-
-@dataclass(frozen=True, slots=True)
-class QueuedEvent(Generic[Text]):
-    """An event in line: where its pieces stand in their texts, and the texts that it repeats as a whole."""
-
-    event: StreamEvent
-    places: tuple[tuple[Text, int, int], ...]
-    wholes: Mapping[int, Text]
-    size: int
-
-    def item(self) -> tuple[object, bool]:
-        """What goes out, the very same object where its texts did not change, and whether it adds any text.
-
-        Raises `NotPutIn`.
-        """
-        pieces = [
-            text.out(start, end) if text.changed else piece
-            for (text, start, end), (_, piece) in zip(self.places, self.event.pieces, strict=True)
-        ]
-        wholes = {index: text.out(0, text.length) for index, text in self.wholes.items() if text.changed}
-        return with_texts(self.event, pieces, wholes), any(pieces)
 
 
 class StreamQueue(abc.ABC, Generic[Text]):
@@ -107,7 +57,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
         self._corrector = corrector
         self._decoder = SafeDecoder(wire.decoder(data), data)
         self._texts: dict[int, Text] = {}
-        self._queue: deque[QueuedEvent[Text]] = deque()
+        self._queue: EventLine[Text] = EventLine()
         self._account = account or StreamBudget().open("-")
         self._packer = Packer()
         self._time = TimeSlice()
@@ -229,7 +179,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
             self._account.keep(len(piece))
         if places:
             self.timeline.came()
-        wholes = {index: self._text(index) for index in event.wholes} or _NO_WHOLES
+        wholes = {index: self._text(index) for index in event.wholes} or NO_WHOLES
         if len(self._queue) >= PACKED_FROM:
             event.item = self._packer.packed(event.item)
         size = size_of(event) + sum(text.length for text in wholes.values())

@@ -11,7 +11,8 @@ from functools import partial
 from aligner_proxy.errors import NotPutIn, Shed
 from aligner_proxy.formats.base import StreamEvent
 from aligner_proxy.gateway import metrics
-from aligner_proxy.gateway.streaming.queue import QueuedEvent, StreamQueue
+from aligner_proxy.gateway.streaming.line import QueuedEvent
+from aligner_proxy.gateway.streaming.queue import StreamQueue
 from aligner_proxy.pipeline import eligibility, outcomes
 from aligner_proxy.pipeline.parts import PartedCorrection
 from aligner_proxy.types import Exchange, Outcome, SkipReason, Status, StreamMode
@@ -103,9 +104,8 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
         self._refuse(self._texts.values())
         if not self._over and self._withholds_refusal():
             return
-        while self._queue and _decided(self._queue[0]):
+        while self._queue and _decided(queued := self._queue.first):
             # Others ran since the last item went out: what was given up meanwhile must not pass as decided.
-            queued = self._queue[0]
             self._refuse([*(text for text, _, _ in queued.places), *queued.wholes.values()])
             yield self._item(self._next())
 

@@ -1,0 +1,71 @@
+"""Long work of many tasks in one event loop: each gets its turn, and short work does not wait for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from aligner_proxy.concurrency import TimeSlice
+
+TASKS = 20
+
+
+async def worked(rounds: list[int], name: int, steps: int) -> None:
+    """Work that pauses behind each step, every one of them longer than a turn."""
+    share = TimeSlice()
+    for _ in range(steps):
+        rounds.append(name)
+        time.sleep(TimeSlice.LONGEST_S * 1.5)
+        await share.pause()
+
+
+async def test_short_work_waits_for_one_of_them_and_not_for_all() -> None:
+    steps: list[int] = []
+    tasks = [asyncio.create_task(worked(steps, n, 4)) for n in range(TASKS)]
+    await asyncio.sleep(0)  # all have begun
+    between = []
+    for _ in range(10):
+        before = len(steps)
+        await asyncio.sleep(0)
+        between.append(len(steps) - before)
+    assert max(between) <= 1
+    await asyncio.gather(*tasks)
+
+
+async def test_all_get_their_turn_in_order() -> None:
+    steps: list[int] = []
+    await asyncio.gather(*(worked(steps, n, 3) for n in range(TASKS)))
+    assert steps == list(range(TASKS)) * 3
+
+
+async def test_a_task_that_is_cancelled_takes_no_turn() -> None:
+    steps: list[int] = []
+    tasks = [asyncio.create_task(worked(steps, n, 3)) for n in range(4)]
+    await asyncio.sleep(0)
+    tasks[1].cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(results[1], asyncio.CancelledError)
+    assert steps == [0, 1, 2, 3, 0, 2, 3, 0, 2, 3]
+
+
+async def test_a_short_piece_of_work_keeps_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TimeSlice, "LONGEST_S", 60.0)
+    steps: list[int] = []
+
+    async def work(name: int) -> None:
+        share = TimeSlice()
+        for _ in range(3):
+            await share.pause()
+            steps.append(name)
+
+    await asyncio.gather(work(1), work(2))
+    assert steps == [1, 1, 1, 2, 2, 2]
+
+
+def test_each_loop_has_its_own_turns() -> None:
+    for _ in range(2):
+        steps: list[int] = []
+        asyncio.run(worked(steps, 1, 2))
+        assert steps == [1, 1]
