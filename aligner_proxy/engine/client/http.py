@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Mapping
 import httpx
 from pydantic import BaseModel, TypeAdapter
 
-from aligner_proxy.concurrency import joined, within
+from aligner_proxy.concurrency import TimeSlice, joined, within
 from aligner_proxy.engine import wire
 from aligner_proxy.engine.api import AlignerInfo, AlignRequest, AlignResponse, Span, StatesRequest
 from aligner_proxy.engine.client.retry import NotReady, retry
@@ -187,7 +187,10 @@ class HttpEngine:
 
 
 class HttpSession:
-    """A session on an engine elsewhere, fed in the background."""
+    """A session on an engine elsewhere, fed in the background.
+
+    What it sends takes turns with all other long work of the loop: each of many streams sends a request after the other.
+    """
 
     def __init__(self, engine: HttpEngine, request: AlignRequest) -> None:
         self._engine = engine
@@ -204,6 +207,7 @@ class HttpSession:
         self._opened = asyncio.Event()
         self._failure: CorrectionError | None = None
         self._pump: asyncio.Task[None] | None = None
+        self._time = TimeSlice()
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
         """More of the answer; it is sent in the background."""
@@ -261,6 +265,7 @@ class HttpSession:
     async def _post(self, what: str, body: BaseModel) -> bytes:
         """A request about what the engine reads; the session has to be open for that."""
         await self._opened.wait()
+        await self._time.pause()
         if self._name is None or self._broken:
             raise self._failure or SessionLost("the engine does not read this answer")
         return await self._engine.send("POST", f"/v1/read/{self._name}/{what}", body.model_dump_json().encode())
@@ -302,6 +307,7 @@ class HttpSession:
                 self._name = await asyncio.shield(self._opening)
                 self._opened.set()
             while self._unsent or self._ended > self._end_sent:
+                await self._time.pause()
                 more = TextChunk(text=self._unsent, ended=self._ended, known=len(self._verdicts))
                 self._unsent = ""
                 self._end_sent = self._ended
