@@ -92,8 +92,13 @@ class Seen:
 
     def summed(self) -> dict[str, Any]:
         """As figures."""
-        first = {"first_p50": round(statistics.median(self.first), 3), "first_longest": round(max(self.first), 3)}
-        return {"statuses": dict(self.statuses), **(first if self.first else {})}
+        figures: dict[str, Any] = {"statuses": dict(self.statuses)}
+        if self.first:
+            figures |= {
+                "first_p50": round(statistics.median(self.first), 3),
+                "first_longest": round(max(self.first), 3),
+            }
+        return figures
 
 
 class Crowd:

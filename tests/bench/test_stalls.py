@@ -104,3 +104,7 @@ async def test_hostile_clients_tell_what_they_got() -> None:
     assert found["huge_first"]["statuses"] == {"left": found["huge_first"]["statuses"]["left"]}
     assert set(found) == {"stream", *(attack.name for attack in hostile.ATTACKS if attack.name in found)}
     assert found["fallbacks"]["statuses"]["200"] >= 1
+
+
+def test_a_kind_that_got_nothing_in_time_has_no_times() -> None:
+    assert hostile.Seen().summed() == {"statuses": {}}
