@@ -189,7 +189,7 @@ class HttpEngine:
 class HttpSession:
     """A session on an engine elsewhere, fed in the background.
 
-    What it sends takes turns with all other long work of the loop: each of many streams sends a request after the other.
+    What it sends takes turns with all other long work of the loop: each of many streams sends one after the other.
     """
 
     def __init__(self, engine: HttpEngine, request: AlignRequest) -> None:
