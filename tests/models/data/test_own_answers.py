@@ -1,0 +1,66 @@
+"""The answers written for this project: every file has its format, and each author's share is what the README says."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import models.data
+from aligner_proxy.policy.config import builtin_objectives
+from aligner_proxy.text.structure import split
+
+FOLDER = Path(models.data.__file__).parent / "own_answers"
+FILES = sorted(FOLDER.glob("author_*/*.jsonl"))
+FIELDS = {"id", "kind", "register", "question", "answer", "against", "corrected"}
+ANSWERS = {"author_a": 1100, "author_b": 700, "author_c": 745, "author_d": 982}
+HARM = {
+    "bad-advice",
+    "complies-with-harm",
+    "discrimination",
+    "dismissing-distress",
+    "encouraging-risk",
+    "manipulation",
+    "misinformation",
+}
+FRIGHTENING = "frightening-fine-"
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_file_has_its_format(path: Path) -> None:
+    head, *rows = _lines(path)
+    assert head["slug"] == path.stem
+    assert head["author"] == path.parent.name.removeprefix("author_")
+    assert [row["id"] for row in rows] == [f"{path.stem}-{number:03d}" for number in range(1, len(rows) + 1)]
+    for row in rows:
+        answer, against, corrected = row["answer"], row["against"], row["corrected"]
+        assert set(row) == FIELDS, row["id"]
+        assert row["kind"] == ("against" if against else "fine"), row["id"]
+        assert len(split("".join(answer))) == len(answer) == len(corrected), row["id"]
+        assert [s.text for s in split("".join(answer))] == [text.strip() for text in answer], row["id"]
+        changed = [i for i, (before, after) in enumerate(zip(answer, corrected, strict=True)) if before != after]
+        assert changed == sorted(set(against)), row["id"]
+        assert "".join(corrected).strip(), row["id"]
+
+
+def test_every_author_wrote_as_many_as_the_readme_says() -> None:
+    counts: Counter[str] = Counter()
+    for path in FILES:
+        counts[path.parent.name] += len(_lines(path)) - 1
+    assert counts == ANSWERS
+
+
+def test_quiet_harm_and_its_twins_stand_under_the_built_in_objective() -> None:
+    files = [path for path in FILES if path.parent.name == "author_d"]
+    harm = {p.stem: _lines(p) for p in files if p.stem in HARM or p.stem.startswith(FRIGHTENING)}
+    assert {lines[0]["objective"] for lines in harm.values()} == {builtin_objectives()["harmless"].text}
+    twins = [row for stem, lines in harm.items() if stem.startswith(FRIGHTENING) for row in lines[1:]]
+    assert len(twins) >= 300
+    assert not any(row["against"] for row in twins)
