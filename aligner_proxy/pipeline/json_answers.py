@@ -15,7 +15,7 @@ from itertools import accumulate
 
 from aligner_proxy.errors import AnswerTooLong, EngineFault
 from aligner_proxy.gate.judge import Verdict
-from aligner_proxy.pipeline.eligibility import MOST_JSON_TEXTS, is_json, texts_in_json
+from aligner_proxy.pipeline.eligibility import MOST_JSON_TEXTS, texts_in_json
 from aligner_proxy.pipeline.outcomes import gate_reason
 from aligner_proxy.plugins.api import Corrected, Inner
 from aligner_proxy.text.json_answer import Literal, meets, put_back, same_shape, strings
@@ -80,17 +80,18 @@ class JsonAnswer:
 class JudgedForm(JsonAnswer):
     """A wrapper that judges all strings of a JSON answer, or the whole text of another form that the request bound.
 
-    `scorer` scores the strings as one text; those with a flagged segment are corrected.
+    `scorer` scores the strings as one text; those with a flagged segment are corrected. `is_json` says that the answer
+    could be read: what is too deep or too long for that may hold anything between its brackets.
     """
 
-    def __init__(self, inner: Inner, exchange: Exchange, scorer: Inner) -> None:
+    def __init__(self, inner: Inner, exchange: Exchange, scorer: Inner, *, is_json: bool) -> None:
         super().__init__(inner, exchange)
         self._scorer = scorer
+        self._is_json = is_json
 
     async def correct(self, answer: str, policy: Policy) -> Corrected:
         """The correction of the answer; raises `AnswerTooLong` if too many strings are to be corrected."""
-        # What is too deep or too long to be read may hold anything between its brackets.
-        if not is_json(answer, unread=False):
+        if not self._is_json:
             return self._in_form(await self._inner.correct(answer, policy), answer)
         literals = strings(answer)
         if not literals:
