@@ -11,18 +11,13 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
 
 from aligner_proxy.engine.api import Session
 from aligner_proxy.errors import NotPutIn
-from aligner_proxy.formats import Wire
 from aligner_proxy.formats.base import StreamEvent, corrected, no_store
 from aligner_proxy.formats.packing import Packed, Packer
 from aligner_proxy.gateway import litellm_internals, metrics
-from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
-from aligner_proxy.gateway.request_state import RequestState
-from aligner_proxy.gateway.streaming.budget import StreamAccount
 from aligner_proxy.gateway.streaming.prefill import PrefilledText
 from aligner_proxy.gateway.streaming.queue import PACKED_FROM, StreamQueue, slices
 from aligner_proxy.gateway.streaming.released import ReleasedStream
@@ -34,23 +29,16 @@ from aligner_proxy.types import Exchange, Outcome, SkipReason, Status
 class HeldStream(StreamQueue[PrefilledText]):
     """A stream of which nothing goes out before its whole answer is corrected; the engine reads along meanwhile."""
 
-    def __init__(
-        self,
-        wire: Wire,
-        data: Mapping[str, Any],
-        ledger: RequestState,
-        corrector: ChoiceCorrector,
-        account: StreamAccount | None = None,
-    ) -> None:
-        super().__init__(wire, data, ledger, corrector, account)
-        self._wire = wire
-        self._received: deque[object] = deque()
+    _outgoing: Collection[object] = ()
+    """What may go out, once that is decided."""
+    _ended = False
+    _released: ReleasedStream | None = None
+    """The stream as which this one goes on, once it cannot be held as a whole."""
+
+    @cached_property
+    def _received(self) -> deque[object]:
         """What the upstream sent: items, or the events that keep them."""
-        self._outgoing: Collection[object] = ()
-        """What may go out, once that is decided."""
-        self._ended = False
-        self._released: ReleasedStream | None = None
-        """The stream as which this one goes on, once it cannot be held as a whole."""
+        return deque()
 
     def _new_text(self, index: int) -> PrefilledText:
         pipeline = self._corrector.pipeline
