@@ -22,7 +22,7 @@ from aligner_proxy.gateway.streaming.prefill import PrefilledText
 from aligner_proxy.gateway.streaming.queue import PACKED_FROM, StreamQueue, slices
 from aligner_proxy.gateway.streaming.released import ReleasedStream
 from aligner_proxy.pipeline import outcomes as pipeline_outcomes
-from aligner_proxy.pipeline.parts import blocked_at_limit
+from aligner_proxy.pipeline.parts import is_blocked, longest_part
 from aligner_proxy.types import Exchange, Outcome, SkipReason, Status
 
 
@@ -53,12 +53,16 @@ class HeldStream(StreamQueue[PrefilledText]):
         await super().take(item)
         is_event = len(self._queue) == known + 1 and not isinstance(item, bytes | str)
         self._received.append(self._queue[-1].event if is_event else item)
-        if any(text.length > self._ledger.policy.max_answer_chars for text in self._texts.values()):
+        if self._longest() > longest_part(self._ledger.policy):
             await self._go_on_in_parts()
+
+    def _longest(self) -> int:
+        """The length of the longest text."""
+        return max((text.length for text in self._texts.values()), default=0)
 
     async def _go_on_in_parts(self) -> ReleasedStream:
         """Release what is held and what comes part by part; raises where the policy wants an error instead."""
-        if blocked_at_limit(self._ledger.policy):
+        if is_blocked(self._ledger.policy, self._longest()):
             self._ended = True
             self._give_up(Status.SKIPPED, SkipReason.TOO_LONG.value)
             self._corrector.refuse(self._ledger.outcomes[0])

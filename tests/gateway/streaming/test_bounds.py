@@ -118,6 +118,16 @@ async def test_a_policy_may_block_a_held_stream_that_is_too_long(monkeypatch: py
     assert (ledger.status, ledger.reason) == (Status.SKIPPED, "too_long")
 
 
+async def test_what_is_only_too_long_to_be_held_is_not_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "PART_CHARS", 200)
+    monkeypatch.setattr(parts.outcomes, "blocks", lambda outcome: outcome.reason == "too_long")
+    made, ledger = stream(FORMATS[0], policy())
+    got = await played(made, [chunk(SENTENCE) for _ in range(20)] + [chunk(why="stop")])
+    assert FORMATS[0].read(got[:-1]).count("Bring a coat!") == 20
+    assert "fool" not in FORMATS[0].read(got[:-1])
+    assert ledger.status is Status.CORRECTED
+
+
 @pytest.mark.parametrize("mode", [StreamMode.HOLD, StreamMode.SENTENCE])
 async def test_a_part_that_fails_does_not_pass_while_it_is_let_go(
     monkeypatch: pytest.MonkeyPatch, mode: StreamMode
