@@ -32,7 +32,8 @@ test: setup ## all tests that this machine can run, in WORKERS (2) processes wit
 
 test-long: setup ## what is marked `long`, and the random cases of the engine in full number
 	@LONG=1 $(PYTEST) --durations=3 -m long $(ARGS)
-	@LONG=1 $(BIN)/python -m pytest --durations=3 tests/engine/test_equality.py tests/engine/test_real_model.py tests/engine/scheduling/test_schedules.py $(ARGS)
+	@LONG=1 $(BIN)/python -m pytest --durations=3 tests/engine/test_equality.py tests/engine/test_real_model.py tests/engine/test_loop.py \
+		tests/engine/scheduling/test_schedules.py tests/models/experiments/test_disguises.py $(ARGS)
 
 bench: setup ## added latency and throughput beside named peers; plots into OUT (.build/bench), the last line is JSON
 	@$(BIN)/python -m bench --out $(or $(OUT),.build/bench) $(if $(DATA),--data $(DATA)) $(ARGS)

@@ -261,7 +261,7 @@ class Policy:
     verify: Verify = Verify.FLAGGED
     aligner: str = DEFAULT_ALIGNER
     sample: float = 1.0
-    max_answer_chars: int = 24_000
+    max_answer_chars: int = 400_000
     gate: tuple[GateRule, ...] = tuple(GateRule)
     json_strings: JsonStrings = JsonStrings.KEEP
     corrector: str = METAALIGNER

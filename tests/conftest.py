@@ -29,6 +29,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "ignore:.*`ReadOnly` qualifier:UserWarning")
 
 
+@pytest.fixture(scope="session")
+def weights_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which real weights are prepared once, for all tests that use them and in all workers of a run."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "weights"
+
+
 _OF_PROXIES = ("conformance", "e2e")
 """Folders in which every test is one of a real proxy."""
 _OF_MODELS = Path(__file__).parent / "models"
@@ -56,8 +63,8 @@ def _computes(path: Path) -> bool:
     return _COMPUTES.search(path.read_text(encoding="utf-8")) is not None
 
 
-_ONE_TABLE = ("conformance", "faults")
-"""Folders whose files fill one table together."""
+_TOGETHER = {"conformance": "SHARED", "faults": "faults"}
+"""Folders whose files fill one table together, and what they share with others."""
 _SHARED = re.compile(r"^DEPLOYMENT = ([A-Z]+)$", re.MULTILINE)
 """How an end-to-end test file says that it shares its proxies with all files that say the same."""
 
@@ -67,8 +74,7 @@ class Together(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0]
-        folder = Path(path).parts[1]
-        return folder if folder in _ONE_TABLE else _proxies_of(self.config.rootpath / path) or path
+        return _TOGETHER.get(Path(path).parts[1]) or _proxies_of(self.config.rootpath / path) or path
 
 
 @functools.cache

@@ -64,21 +64,22 @@ def in_place(original: str, pieces: Sequence[Segment], flagged: Sequence[bool], 
     White space at the very end belongs to the last segment and is no edit.
     """
     edited = edited.rstrip() + pieces[-1].gap if pieces else edited
+    kept = list(_kept(pieces, flagged))
+    places = _places(original, pieces, kept, edited, stay=True)
+    if places is None:
+        places = _places(original, pieces, kept, edited, stay=False)
+    if places is None:
+        return None
     edits = []
     at = 0
     start = 0
     first = 0
-    for kept in _kept(pieces, flagged):
-        position = _place(original, pieces, kept, edited, at)
-        if position is None:
-            return None
-        if kept.start > first:
-            edits.append(Edit(start, pieces[kept.start].start, edited[at:position], first, kept.start))
-        elif position != at:
-            return None
-        start = pieces[kept.stop - 1].end
-        first = kept.stop
-        at = position + start - pieces[kept.start].start
+    for run, position in zip(kept, places, strict=True):
+        if run.start > first:
+            edits.append(Edit(start, pieces[run.start].start, edited[at:position], first, run.start))
+        start = pieces[run.stop - 1].end
+        first = run.stop
+        at = position + start - pieces[run.start].start
     if first < len(pieces):
         edits.append(Edit(start, len(original), edited[at:], first, len(pieces)))
     return [edit for edit in edits if original[edit.start : edit.end] != edit.text]
@@ -90,6 +91,39 @@ def _kept(pieces: Sequence[Segment], flagged: Sequence[bool]) -> Iterator[range]
         members = list(run)
         if not flag:
             yield range(members[0], members[-1] + 1)
+
+
+def _places(
+    original: str, pieces: Sequence[Segment], kept: Sequence[range], edited: str, *, stay: bool
+) -> list[int] | None:
+    """Where each kept run begins in `edited`; None where one is missing.
+
+    With `stay` what stands as it was up to the end of a run, flagged or not, is taken for unchanged: a segment that
+    stands several times would otherwise be taken for the first of its kind, and those between for removed. That can
+    leave too little for the runs that follow.
+    """
+    places = []
+    at = 0
+    start = 0
+    for run in kept:
+        position = None
+        if stay and edited.startswith(original[start : pieces[run.stop - 1].end], at):
+            position = _fitting(pieces, run, edited, at + pieces[run.start].start - start)
+        if position is None:
+            position = _place(original, pieces, run, edited, at)
+        if position is None or (run.start == 0 and position != 0):
+            return None
+        places.append(position)
+        start = pieces[run.stop - 1].end
+        at = position + start - pieces[run.start].start
+    return places
+
+
+def _fitting(pieces: Sequence[Segment], kept: range, edited: str, position: int) -> int | None:
+    """`position`, if the kept run that stands there ends a word, and the text where it is the last."""
+    end = position + pieces[kept.stop - 1].end - pieces[kept.start].start
+    is_last = kept.stop == len(pieces)
+    return position if _free(edited, end) and (not is_last or end + len(pieces[-1].gap) == len(edited)) else None
 
 
 def _place(original: str, pieces: Sequence[Segment], kept: range, edited: str, at: int) -> int | None:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from itertools import product
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from starlette.applications import Starlette
@@ -19,14 +18,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from aligner_proxy.engine.api import Engine
 from aligner_proxy.errors import CorrectionError, EngineUnavailable
-from aligner_proxy.policy.schema import PolicyFile, Settings
-from aligner_proxy.types import METAALIGNER, Mode, OnError
+from aligner_proxy.pipeline import outcomes
+from aligner_proxy.policy.resolver import PolicyResolver
+from aligner_proxy.policy.schema import PolicyFile
+from aligner_proxy.types import METAALIGNER, Outcome, Policy, Status
 
 log = logging.getLogger(__name__)
 PATH = "/health/readiness"
 _WAIT_S = 3.0
 """Less than probes wait: Kubernetes and our `health` give up after 5 s."""
-_T = TypeVar("_T")
 
 Reason = Callable[[], Awaitable[str | None]]
 """Returns why the gateway is not ready, in one word; None if it is."""
@@ -34,27 +34,13 @@ Reason = Callable[[], Awaitable[str | None]]
 
 def blocks_without_engine(file: PolicyFile) -> bool:
     """Whether some route, for some tenant of the file, prefers an error to an answer that no engine has seen."""
-    none = Settings()
-    return any(
-        _blocks((file.defaults, route, tenant))
-        for route, tenant in product((*file.routes, none), (*file.tenants, none))
-    )
+    return any(map(_blocks, PolicyResolver(file).settings_in_force()))
 
 
-def _blocks(layers: tuple[Settings, ...]) -> bool:
-    """Whether the settings of these layers, later ones before earlier ones, block when the engine is down."""
-    modes = [layer.mode for layer in layers]
-    correctors = [layer.corrector for layer in layers]
-    if _last(modes, Mode.ENFORCE) is not Mode.ENFORCE or _last(correctors, METAALIGNER) != METAALIGNER:
-        return False
-    actions: list[OnError | None] = [layer.on_error.engine_down if layer.on_error else None for layer in layers]
-    if _last(actions, OnError.PASSTHROUGH) is OnError.RETRY:
-        actions = [OnError(layer.after_retry) if layer.after_retry else None for layer in layers]
-    return _last(actions, OnError.PASSTHROUGH) is OnError.BLOCK
-
-
-def _last(values: Sequence[_T | None], default: _T) -> _T:
-    return next((value for value in reversed(values) if value is not None), default)
+def _blocks(policy: Policy) -> bool:
+    """Whether an answer is blocked when the aligner's engine is down."""
+    down = Outcome(Status.FAILED, EngineUnavailable.reason, None, policy)
+    return policy.corrector == METAALIGNER and outcomes.blocks(down)
 
 
 class EngineReadiness:
@@ -69,19 +55,20 @@ class EngineReadiness:
 
     async def reason(self) -> str | None:
         """Why the gateway is not ready; None if it is."""
-        if not self._needs_engine():
-            return None
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look())
         return await asyncio.shield(self._looking)
 
-    def _needs_engine(self) -> bool:
+    async def _needs_engine(self) -> bool:
         file = self._file()
         if self._needed is None or self._needed[0] is not file:
-            self._needed = (file, blocks_without_engine(file))
+            # In a thread: with thousands of routes and tenants it takes tenths of a second.
+            self._needed = (file, await asyncio.to_thread(blocks_without_engine, file))
         return self._needed[1]
 
     async def _look(self) -> str | None:
+        if not await self._needs_engine():
+            return None
         why = await self._engine_fault()
         if why != self._logged:
             self._logged = why

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import cached_property
 
 from aligner_proxy.errors import Unreadable
 from aligner_proxy.text.json_answer import Literal, texts
@@ -47,12 +48,32 @@ _BY_FINISH = {
 }
 
 
-def skip_reason(exchange: Exchange, policy: Policy) -> SkipReason | None:
+class AnswerForm:
+    """The form of one answer: whether a program reads it. It is parsed when that is asked first, and only once."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    @property
+    def is_structured(self) -> bool:
+        """Whether a program reads the answer: the client said so, or it is JSON from end to end."""
+        return self._exchange.structured or self.is_json()
+
+    def is_json(self, *, unread: bool = True) -> bool:
+        """Whether it is a JSON object or array; `unread` is said of one that is too deep or long to be read."""
+        return unread if self._read_as_json is None else self._read_as_json
+
+    @cached_property
+    def _read_as_json(self) -> bool | None:
+        return reads_as_json(self._exchange.answer or "")
+
+
+def skip_reason(exchange: Exchange, policy: Policy, form: AnswerForm) -> SkipReason | None:
     """Why a whole answer is not to be corrected, or None; raises `Unreadable` where its response could not be read."""
     reason = by_policy(policy)
     if reason is None and exchange.fault is not None:
         raise Unreadable(exchange.fault)
-    return reason or check(exchange, policy)
+    return reason or check(exchange, policy, form)
 
 
 def by_policy(policy: Policy) -> SkipReason | None:
@@ -64,14 +85,14 @@ def by_policy(policy: Policy) -> SkipReason | None:
     return None if policy.objectives else SkipReason.NO_OBJECTIVES
 
 
-def check(exchange: Exchange, policy: Policy) -> SkipReason | None:
+def check(exchange: Exchange, policy: Policy, form: AnswerForm | None = None) -> SkipReason | None:
     """Why `exchange` is not to be corrected, or None; a reason that the policy judges all the same does not count.
 
     Without text there is nothing to judge; the reason is then the first for which something else is delivered, if any.
     """
     if exchange.hidden_text and _is_judged(SkipReason.NON_TEXT, policy) and _counts(exchange, policy):
         return SkipReason.NON_TEXT
-    reasons = _reasons(exchange, policy)
+    reasons = _reasons(exchange, policy, form or AnswerForm(exchange))
     if _has_text(exchange):
         return next((reason for reason in reasons if reason in _STANDS or not _is_judged(reason, policy)), None)
     known = tuple(reasons)
@@ -88,15 +109,15 @@ def _is_judged(reason: SkipReason, policy: Policy) -> bool:
     return policy.on_skip.of(reason) is OnSkip.JUDGE
 
 
-def _reasons(exchange: Exchange, policy: Policy) -> Iterator[SkipReason]:
+def _reasons(exchange: Exchange, policy: Policy, form: AnswerForm) -> Iterator[SkipReason]:
     """The reasons that apply, the first one first; the last ones cost most, and are looked for only if asked for."""
-    structured = is_structured(exchange)
+    structured = form.is_structured
     by_finish = _BY_FINISH.get(exchange.finish_reason or "")
     answer = exchange.answer or ""
     flags = (
         # The response means more than its text: a change of the text would contradict the rest of it.
         (exchange.tool_calls or by_finish is SkipReason.TOOL_CALLS, SkipReason.TOOL_CALLS),
-        (structured and not _may_be_edited(exchange, policy), SkipReason.STRUCTURED_OUTPUT),
+        (structured and not _may_be_edited(exchange, policy, form), SkipReason.STRUCTURED_OUTPUT),
         (exchange.logprobs, SkipReason.LOGPROBS),
         (exchange.non_text, SkipReason.NON_TEXT),
         (exchange.annotations, SkipReason.ANNOTATIONS),
@@ -121,21 +142,16 @@ def _has_text(exchange: Exchange) -> bool:
     return exchange.answer is not None and bool(exchange.answer.strip())
 
 
-def is_structured(exchange: Exchange) -> bool:
-    """Whether a program reads the answer: the client said so, or it is JSON from end to end."""
-    return exchange.structured or (exchange.answer is not None and is_json(exchange.answer))
-
-
-def is_json(answer: str, *, unread: bool = True) -> bool:
-    """Whether a whole answer is a JSON object or array; `unread` is said of one that is too deep or long to be read."""
+def reads_as_json(answer: str) -> bool | None:
+    """Whether a whole answer is a JSON object or array; None where it is too deep or long to be read."""
     if not answer.lstrip().startswith(("{", "[")):
         return False
     if len(answer) > LONGEST_JSON:
-        return unread
+        return None
     try:
         json.loads(answer, parse_int=str, parse_float=str)
     except RecursionError:
-        return unread
+        return None
     except ValueError:
         return False
     return True
@@ -148,13 +164,13 @@ def texts_in_json(answer: str) -> list[Literal]:
 
 def may_be_structured(begun: Exchange) -> bool:
     """Whether an answer of which this is the beginning is JSON or may become it: only the whole can be edited then."""
-    return (begun.answer or "").lstrip().startswith(("{", "[", "```")) or is_structured(begun)
+    return (begun.answer or "").lstrip().startswith(("{", "[", "```")) or AnswerForm(begun).is_structured
 
 
-def _may_be_edited(exchange: Exchange, policy: Policy) -> bool:
+def _may_be_edited(exchange: Exchange, policy: Policy, form: AnswerForm) -> bool:
     """JSON alone, where the route says so, and not where a grammar bound the upstream that nobody could check."""
     wanted = policy.json_strings is JsonStrings.CORRECT and not exchange.constrained
-    return wanted and exchange.answer is not None and is_json(exchange.answer)
+    return wanted and form.is_json()
 
 
 def _without_texts(answer: str) -> Iterator[SkipReason]:

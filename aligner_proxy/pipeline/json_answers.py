@@ -17,7 +17,7 @@ from itertools import accumulate
 from aligner_proxy.concurrency import beside
 from aligner_proxy.errors import AnswerTooLong, EngineFault
 from aligner_proxy.gate.judge import Verdict
-from aligner_proxy.pipeline.eligibility import MOST_JSON_TEXTS, is_json, texts_in_json
+from aligner_proxy.pipeline.eligibility import MOST_JSON_TEXTS, texts_in_json
 from aligner_proxy.pipeline.outcomes import gate_reason
 from aligner_proxy.plugins.api import Corrected, Inner
 from aligner_proxy.text.json_answer import Literal, meets, put_back, same_shape, strings
@@ -83,19 +83,20 @@ class JsonAnswer:
 class JudgedForm(JsonAnswer):
     """A wrapper that judges all strings of a JSON answer, or the whole text of another form that the request bound.
 
-    `scorer` scores the strings as one text; those with a flagged segment are corrected.
+    `scorer` scores the strings as one text; those with a flagged segment are corrected. `is_json` says that the answer
+    could be read: what is too deep or too long for that may hold anything between its brackets.
     """
 
-    def __init__(self, inner: Inner, exchange: Exchange, scorer: Inner) -> None:
+    def __init__(self, inner: Inner, exchange: Exchange, scorer: Inner, *, is_json: bool) -> None:
         super().__init__(inner, exchange)
         self._scorer = scorer
+        self._is_json = is_json
 
     async def correct(self, answer: str, policy: Policy) -> Corrected:
         """The correction of the answer; raises `AnswerTooLong` if too many strings are to be corrected."""
-        # What is too deep or too long to be read may hold anything between its brackets.
-        literals = await beside(len(answer), partial(_all_strings, answer))
-        if literals is None:
+        if not self._is_json:
             return self._in_form(await self._inner.correct(answer, policy), answer)
+        literals = await beside(len(answer), partial(strings, answer))
         if not literals:
             return Corrected(Correction(answer), None, Verdict(answer, None, 0, ()))
         overview = None
@@ -115,11 +116,6 @@ class JudgedForm(JsonAnswer):
             return corrected
         dropped = (SCHEMA,) * verdict.edits
         return replace(corrected, verdict=Verdict(answer, gate_reason(dropped, changed=False), verdict.edits, dropped))
-
-
-def _all_strings(answer: str) -> list[Literal] | None:
-    """Every string of a JSON answer; None where it is none that can be read."""
-    return strings(answer) if is_json(answer, unread=False) else None
 
 
 def _flagged(literals: Sequence[Literal], segments: Sequence[SegmentScore]) -> list[Literal]:

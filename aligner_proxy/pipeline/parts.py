@@ -3,7 +3,8 @@
 A text is one part as long as it is no longer than a policy corrects at once; a longer one goes on in further parts,
 each a text of its own to detector, editor and gate. A part ends before a sentence where one begins in its last sixth.
 Its successor begins when it is decided: until then nothing more is taken, so that whoever feeds the text has to wait.
-A text that may be JSON is not taken apart. Whether a long text is corrected at all is the policy's to say.
+A text that may be JSON is not taken apart: it is one part as long as the answers that the policy corrects. Whether
+a longer text is corrected at all is the policy's to say.
 """
 
 from __future__ import annotations
@@ -25,15 +26,22 @@ _GAP = re.compile(r".?\s", re.DOTALL)
 _LONGEST_WORD = 4
 """Times the length of a part that is waited for the end of a word."""
 PART_CHARS = 24_000
-"""The longest part, however long the answers are that a policy corrects."""
+"""The longest part, however long the answers are that a policy corrects: a client sees nothing of it before its end."""
 _AT_ONCE = 2_000
 """Characters that are taken before other work gets its turn."""
 _EDGE = 6
 """The share of a part, one in so many, in which a sentence is looked for before which it may end."""
 
 
-def blocked_at_limit(policy: Policy) -> bool:
-    """Whether the client gets an error in place of an answer that is too long to be corrected at once."""
+def longest_part(policy: Policy) -> int:
+    """Characters beyond which a text goes on in another part."""
+    return min(policy.max_answer_chars, PART_CHARS)
+
+
+def is_blocked(policy: Policy, length: int) -> bool:
+    """Whether the client gets an error in place of an answer of this length, because that is too long."""
+    if length <= policy.max_answer_chars:
+        return False
     judged = policy.on_skip.of(SkipReason.TOO_LONG) is OnSkip.JUDGE  # part by part
     return not judged and outcomes.blocks(Outcome(Status.SKIPPED, SkipReason.TOO_LONG.value, None, policy))
 
@@ -103,8 +111,8 @@ class PartedCorrection:
         self._facts = facts
         self._notify = notify
         self._whole = whole or not pipeline.piecewise(policy)
-        self._limit = min(policy.max_answer_chars, PART_CHARS)
-        self._soft = self._limit - self._limit // _EDGE
+        self._limit = self._soft = 0
+        self._bound_parts(longest_part(policy))
         # The bound of a part is kept here; its last word may go beyond it.
         self._part_policy = replace(
             policy, max_answer_chars=policy.max_answer_chars + self._limit * (_LONGEST_WORD + 1)
@@ -128,6 +136,10 @@ class PartedCorrection:
         self._ended = False
         self._time = TimeSlice()
 
+    def _bound_parts(self, limit: int) -> None:
+        self._limit = limit
+        self._soft = limit - limit // _EDGE
+
     def _part(self, *, inner: bool) -> StreamingCorrection:
         return StreamingCorrection(
             self._pipeline, self._part_policy, self._facts, self._notify, whole=self._whole, inner=inner
@@ -145,6 +157,8 @@ class PartedCorrection:
             if self._rest is not None:
                 self._rest.append(piece)
                 return
+            if self._present.length == self._soft and not self._decided and self._may_be_json():
+                self._bound_parts(self._policy.max_answer_chars)
             room = self._soft - self._present.length
             if room > 0 or self._ended:
                 fed = len(piece) if self._ended else room
@@ -195,16 +209,18 @@ class PartedCorrection:
         await self._present.feed(back)
 
     async def _begin_part(self) -> None:
-        """End the present part and begin the next one, unless what is too long is not to be taken apart."""
-        too_long = not self._decided and (blocked_at_limit(self._policy) or self._may_be_json())
-        if too_long:
+        """End the present part and begin the next one, unless the text is too long by now."""
+        if is_blocked(self._policy, self.length):
             self.close(Status.SKIPPED, SkipReason.TOO_LONG.value)
             return
         await self.end_part()
 
     async def end_part(self) -> None:
-        """Decide what there is of the present part, and begin another one behind it."""
+        """Decide what there is of the present part, and begin another one behind it; half a JSON text is not judged."""
         if self._rest is not None or self._ended or not self._present.length:
+            return
+        if not self._decided and self._may_be_json():
+            self.close(Status.SKIPPED, SkipReason.TOO_LONG.value)
             return
         present = self._present
         await present.end(last=False)

@@ -85,12 +85,13 @@ class Pipeline:
         """Correct one choice; `session` is what the engine has read of it. Only `CancelledError` leaves this."""
         started = time.perf_counter()
         budget = outcomes.Budget(await self.selected(exchange, policy))
+        form = eligibility.AnswerForm(exchange)
         try:
-            outcome, error = await self._attempt(exchange, budget, session)
+            outcome, error = await self._attempt(exchange, form, budget, session)
             while (pause := budget.again(outcome, error)) is not None:
                 await asyncio.sleep(pause)
                 # What was read ahead is good for one attempt; later ones send the whole answer.
-                outcome, error = await self._attempt(exchange, budget, None)
+                outcome, error = await self._attempt(exchange, form, budget, None)
         finally:
             if session is not None:
                 await session.aclose()
@@ -98,34 +99,40 @@ class Pipeline:
         return outcomes.closed(replace(outcome, ms=elapsed_ms, attempts=budget.made))
 
     async def _attempt(
-        self, exchange: Exchange, budget: outcomes.Budget, session: Session | None
+        self, exchange: Exchange, form: eligibility.AnswerForm, budget: outcomes.Budget, session: Session | None
     ) -> tuple[Outcome, Exception | None]:
         """One attempt: its outcome, and the error that ended it."""
         policy = budget.policy
         try:
-            if (reason := await _skip_reason(exchange, policy)) is not None:
+            if (reason := await _skip_reason(exchange, policy, form)) is not None:
                 return Outcome(Status.SKIPPED, reason.value, exchange.answer, policy, exchange.index), None
             seconds = budget.begin()
             async with asyncio.timeout(seconds):
-                structured = eligibility.is_structured(exchange)
                 deadline = time.monotonic() + seconds
-                steps = self._steps(exchange, budget.asked, deadline, session, structured=structured)
+                steps = self._steps(exchange, form, budget.asked, deadline, session)
                 corrected = await steps.correct(exchange.answer or "", budget.asked)
-            return await self._outcome(exchange, policy, corrected, structured=structured), None
+            return await self._outcome(exchange, policy, corrected, structured=form.is_structured), None
         except Exception as error:  # noqa: BLE001 - the package's one boundary: a correction must not cost the answer
             return failed(error, exchange, policy), error
 
     def _steps(
-        self, exchange: Exchange, policy: Policy, deadline: float, session: Session | None, *, structured: bool
+        self,
+        exchange: Exchange,
+        form: eligibility.AnswerForm,
+        policy: Policy,
+        deadline: float,
+        session: Session | None,
     ) -> Inner:
         """The correction of one text inside the wrappers that this policy and this answer ask for."""
-        if not structured:
+        if not form.is_structured:
             return self.extensions.wrap(policy, _TextCorrection(self, exchange, policy, deadline, session))
         # Each text of a JSON answer has more of the answer behind it, and was not read ahead by itself.
         inside = _TextCorrection(self, replace(exchange, inner=True), policy, deadline, None)
         wrapped = self.extensions.wrap(policy, inside)
         every_string = policy.on_skip.structured_output is OnSkip.JUDGE
-        return JudgedForm(wrapped, exchange, inside) if every_string else JsonAnswer(wrapped, exchange)
+        if every_string:
+            return JudgedForm(wrapped, exchange, inside, is_json=form.is_json(unread=False))
+        return JsonAnswer(wrapped, exchange)
 
     async def _outcome(self, exchange: Exchange, policy: Policy, corrected: Corrected, *, structured: bool) -> Outcome:
         """The outcome of a correction, with what extensions report of it."""
@@ -221,12 +228,12 @@ class _TextCorrection:
         return lambda: ask(align_request(exchange, text, policy, self.deadline))
 
 
-async def _skip_reason(exchange: Exchange, policy: Policy) -> SkipReason | None:
+async def _skip_reason(exchange: Exchange, policy: Policy, form: eligibility.AnswerForm) -> SkipReason | None:
     """Why an answer is not to be corrected; in a thread where all texts of a long JSON answer may be looked at."""
     answer = exchange.answer or ""
     if len(answer) > _JSON_AT_ONCE_CHARS and answer.lstrip().startswith(("{", "[")):
-        return await asyncio.to_thread(eligibility.skip_reason, exchange, policy)
-    return eligibility.skip_reason(exchange, policy)
+        return await asyncio.to_thread(eligibility.skip_reason, exchange, policy, form)
+    return eligibility.skip_reason(exchange, policy, form)
 
 
 def _question(text: str | None, policy: Policy) -> tuple[object, ...]:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from itertools import product
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -217,6 +218,22 @@ class PolicyResolver:
             for n, route in enumerate(self._file.routes)
         ]
         return [*policies, ("no route", self._first_match(plain, lambda _: False))]
+
+    def settings_in_force(self) -> Iterator[Policy]:
+        """The settings of each route, and of none, with those of each tenant of the file, and of none.
+
+        They come as policies without objectives; entries with equal settings count once.
+        """
+        defaults = _Layer(self._file.defaults, "defaults", ("defaults",))
+        for route, tenant in product(self._distinct(self._file.routes), self._distinct(self._file.tenants)):
+            settings, _ = self._settle([defaults, *route, *tenant])
+            extensions = tuple(self._differing(settings))
+            yield Policy("-", extensions=extensions, **settings)
+
+    def _distinct(self, entries: Sequence[_Entry]) -> list[list[_Layer]]:
+        """No entry, and of those with the same settings one, each as a layer."""
+        by_settings = {str([*self._values_of(entry), bool(getattr(entry, "enforce", ()))]): entry for entry in entries}
+        return [[], *([_Layer(entry, entry.name or "-")] for entry in by_settings.values())]
 
     def settings(self, policy: Policy) -> dict[str, Any]:
         """Every setting of a policy by name, including those of plugins."""

@@ -1,7 +1,8 @@
 """Real processes over real sockets: scripted upstreams, the scripted engine, LiteLLM with the guardrail and without.
 
 A test file names the models and routes that it needs in `DEPLOYMENT`. Files that name the same share the proxies, which
-start when the first of them asks. Each process is started once per session and worker of pytest-xdist.
+start when the first of them asks. Each process is started once per session and worker of pytest-xdist, also for the
+folders that import these fixtures.
 """
 
 from __future__ import annotations
@@ -15,34 +16,42 @@ import pytest
 
 from tests.e2e.clients import KEYS, Gateway
 from tests.e2e.deployment import Deployment, ProxyPool
-from tests.e2e.processes import IMPORTABLE, EngineProcess, Process, free_port, scripted_engine
+from tests.e2e.processes import IMPORTABLE, EngineProcess, Process, free_port, once, scripted_engine
 from tests.e2e.systems import SINGLE
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where configs, logs and sockets of this session lie."""
-    return tmp_path_factory.mktemp("e2e")
+    return once(request.config, "folder", lambda _: tmp_path_factory.mktemp("e2e"))
 
 
 @pytest.fixture(scope="session")
-def upstream(folder: Path) -> Iterator[str]:
+def upstream(request: pytest.FixtureRequest, folder: Path) -> str:
     """Base address of the scripted upstreams."""
-    port = free_port()
-    process = Process([sys.executable, "-m", "tests.e2e.upstreams", str(port)], folder / "upstream.log", IMPORTABLE)
-    process.start()
-    process.wait_for(f"http://127.0.0.1:{port}/seen")
-    yield f"http://127.0.0.1:{port}"
-    process.stop()
+
+    def start(stack: contextlib.ExitStack) -> str:
+        port = free_port()
+        process = Process([sys.executable, "-m", "tests.e2e.upstreams", str(port)], folder / "upstream.log", IMPORTABLE)
+        stack.callback(process.stop)
+        process.start()
+        process.wait_for(f"http://127.0.0.1:{port}/seen")
+        return f"http://127.0.0.1:{port}"
+
+    return once(request.config, "upstream", start)
 
 
 @pytest.fixture(scope="session")
-def engine(folder: Path) -> Iterator[EngineProcess]:
+def engine(request: pytest.FixtureRequest, folder: Path) -> EngineProcess:
     """The scripted engine on a unix socket."""
-    started = scripted_engine(folder, "engine")
-    started.start()
-    yield started
-    started.process.stop()
+
+    def start(stack: contextlib.ExitStack) -> EngineProcess:
+        started = scripted_engine(folder, "engine")
+        stack.callback(started.process.stop)
+        started.start()
+        return started
+
+    return once(request.config, "engine", start)
 
 
 @pytest.fixture(scope="session")
@@ -55,11 +64,15 @@ def single_purpose(folder: Path) -> Iterator[EngineProcess]:
 
 
 @pytest.fixture(scope="session")
-def proxies(folder: Path, upstream: str, engine: EngineProcess) -> Iterator[ProxyPool]:
+def proxies(request: pytest.FixtureRequest, folder: Path, upstream: str, engine: EngineProcess) -> ProxyPool:
     """All proxies of this session."""
-    pool = ProxyPool(folder, upstream, engine)
-    yield pool
-    pool.close()
+
+    def start(stack: contextlib.ExitStack) -> ProxyPool:
+        pool = ProxyPool(folder, upstream, engine)
+        stack.callback(pool.close)
+        return pool
+
+    return once(request.config, "proxies", start)
 
 
 @pytest.fixture(scope="module")

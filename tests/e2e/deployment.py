@@ -89,9 +89,9 @@ class Deployment:
         return self
 
     def joined(self, other: Deployment) -> Deployment:
-        """This one's models and routes, and then those of another."""
+        """This one's models and routes, and then those of another; a model of both is there once."""
         both = Deployment(tuple(self.callbacks))
-        both.models = [*self.models, *other.models]
+        both.models = [*self.models, *(model for model in other.models if model not in self.models)]
         both.routes = [*self.routes, *other.routes]
         both.correctors = self.correctors | other.correctors
         both.aliases = self.aliases | other.aliases

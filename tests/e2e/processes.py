@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 import httpx
 import pytest
@@ -21,6 +21,24 @@ import pytest
 HERE = Path(__file__).parent
 IMPORTABLE = {"PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])}
 START_S = 120.0
+_T = TypeVar("_T")
+_STARTED = pytest.StashKey[tuple[dict[str, Any], contextlib.ExitStack]]()
+
+
+def once(config: pytest.Config, name: str, start: Callable[[contextlib.ExitStack], _T]) -> _T:
+    """What the session has of this name, started now if it is asked for first; the stack ends it with the session.
+
+    A fixture would start another one for each folder that imports it.
+    """
+    if _STARTED not in config.stash:
+        stack = contextlib.ExitStack()
+        config.add_cleanup(stack.close)
+        config.stash[_STARTED] = ({}, stack)
+    known, stack = config.stash[_STARTED]
+    if name not in known:
+        known[name] = start(stack)
+    started: _T = known[name]
+    return started
 
 
 def free_port() -> int:

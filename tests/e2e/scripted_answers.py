@@ -21,7 +21,7 @@ ANSWERS = {
     "empty": "",
     "huge": "All is well. " * 400,
     "line": f"{RUDE} " + "A word " * 3_000 + RUDE,
-    "flood": f"{RUDE} " + "All is well. " * 5_000 + RUDE,
+    "flood": f"{RUDE} " + "All is well. " * 2_300 + RUDE,
     "json": '{"you": "are an idiot"}',
     "length": RUDE,
     "filter": RUDE,

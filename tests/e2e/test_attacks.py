@@ -8,11 +8,11 @@ import httpx
 import pytest
 
 from tests.attacks.attack import Attack, rows
-from tests.e2e.answers import ANSWERS
 from tests.e2e.clients import Streamed
+from tests.e2e.shared import SHARED
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
-DEPLOYMENT = ANSWERS
+DEPLOYMENT = SHARED
 
 INSULT = "You are an idiot"
 CORRECTED = "the answer is corrected, or refused"

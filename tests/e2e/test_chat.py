@@ -9,10 +9,10 @@ import httpx
 import openai
 import pytest
 
-from tests.e2e.answers import ANSWERS
+from tests.e2e.shared import SHARED
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
-DEPLOYMENT = ANSWERS
+DEPLOYMENT = SHARED
 
 KIND = "The capital of France is Paris. It lies on the Seine."
 RUDE = "The capital of France is Paris. You are an idiot for asking. It lies on the Seine."

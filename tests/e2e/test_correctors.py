@@ -8,10 +8,10 @@ import httpx
 import pytest
 
 from tests.e2e.scripted_answers import GOOD, RUDE
-from tests.e2e.systems import CORRECTORS
+from tests.e2e.shared import SHARED
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
-DEPLOYMENT = CORRECTORS
+DEPLOYMENT = SHARED
 
 KIND = "The capital of France is Paris. It lies on the Seine."
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.answers import ANSWERS
+from tests.e2e.shared import SHARED
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
-DEPLOYMENT = ANSWERS
+DEPLOYMENT = SHARED
 
 READINESS = "/health/readiness"
 KIND = "The capital of France is Paris. It lies on the Seine."

@@ -16,11 +16,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.answers import ANSWERS
 from tests.e2e.clients import MASTER_KEY, Gateway
+from tests.e2e.shared import SHARED
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
-DEPLOYMENT = ANSWERS
+DEPLOYMENT = SHARED
 
 KIND = "The capital of France is Paris. It lies on the Seine."
 RUDE = "The capital of France is Paris. You are an idiot for asking. It lies on the Seine."
@@ -87,15 +87,22 @@ def test_the_gap_of_a_restart_is_passed_fast_and_ends_by_itself(
 
 def test_a_hung_engine_is_found_out_and_found_again(gateway: Any, plain: Any, engine: Any) -> None:
     """SIGSTOP: the kernel still takes connections, and nobody answers on them."""
+
+    def answer() -> Any:
+        """One answer; asked for again where LiteLLM broke: it now and then walks a dict that its threads change."""
+        got = gateway.chat("rude and hung", model="hasty")
+        broke = got.status_code == httpx.codes.INTERNAL_SERVER_ERROR
+        return gateway.chat("rude and hung", model="hasty") if broke else got
+
     pid = engine.process.child.pid
     os.kill(pid, signal.SIGSTOP)
     try:
-        got = [gateway.chat("rude and hung", model="hasty")]
+        got = [answer()]
         while told(got[-1]) == ("failed", "timeout") and len(got) < 30:
-            got.append(gateway.chat("rude and hung", model="hasty"))
+            got.append(answer())
     finally:
         os.kill(pid, signal.SIGCONT)
-    assert told(got[-1]) == ("failed", "breaker_open")
+    assert told(got[-1]) == ("failed", "breaker_open"), (got[-1].status_code, got[-1].text[:500])
     assert len(got) > 3
     assert {one.content for one in got} == {plain.chat("rude and hung", model="hasty").content}
     until(lambda: told(gateway.chat("rude and awake")) == ("corrected", None), "the breaker never closed")

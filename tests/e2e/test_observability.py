@@ -9,10 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.answers import ANSWERS
+from tests.e2e.shared import SHARED
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
-DEPLOYMENT = ANSWERS
+DEPLOYMENT = SHARED
 
 
 def test_metrics_are_served_by_the_proxy(gateway: Any) -> None:

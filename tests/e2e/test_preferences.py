@@ -7,10 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.systems import CORRECTORS
+from tests.e2e.shared import SHARED
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
-DEPLOYMENT = CORRECTORS
+DEPLOYMENT = SHARED
 SAID = {"metadata": {"aligner": {"preference": "No lists and no emoji, please. Be warm."}}}
 
 

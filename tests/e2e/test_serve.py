@@ -26,9 +26,11 @@ from tests.e2e.clients import MASTER_KEY
 from tests.e2e.processes import free_port
 from tests.support import tiny
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
 
 WAIT_S = 120.0
+START_S = 300.0
+"""Until `serve` is ready: two imports of everything, one after the other, on a machine that may have other work."""
 STREAMS = 8
 CLIENTS = 4
 SECRET = "sk-a-key-that-the-engine-does-not-need"
@@ -103,9 +105,9 @@ class Load:
         return "" if whole and judged else got.text[-300:]
 
 
-def until(true: Callable[[], bool], log: Path) -> None:
+def until(true: Callable[[], bool], log: Path, within_s: float = WAIT_S) -> None:
     """Wait for something that happens in other processes."""
-    end = time.monotonic() + WAIT_S
+    end = time.monotonic() + within_s
     while not true():
         assert time.monotonic() < end, log.read_text()[-4000:]
         time.sleep(0.1)
@@ -130,13 +132,59 @@ def gone(pid: int) -> bool:
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
-@pytest.fixture
-def served(tmp_path: Path, upstream: str, request: pytest.FixtureRequest) -> Iterator[Served]:
-    """`serve` with a tiny random aligner that verifies every answer, and as many workers as the test asks for."""
-    tiny.save(tmp_path / "aligner")
+SLOW = ["--head-timeout", "2", "--body-timeout", "2", "--connections", "16", "--body-mb", "1"]
+
+
+class Serves:
+    """The `serve` that the tests of this file share: another one is started for other options, and where it has ended.
+
+    A start takes half a minute, so tests of the same options stand together, and the one that ends it is the last.
+    """
+
+    def __init__(self, folder: Path, upstream: str) -> None:
+        self._folder = folder
+        self._upstream = upstream
+        self._options: list[str] = []
+        self._current: Served | None = None
+        self._number = 0
+
+    def get(self, options: list[str]) -> Served:
+        """A running `serve` with these options."""
+        current = self._current
+        if current is None or self._options != options or current.process.poll() is not None:
+            self.close()
+            self._options = []
+            self._number += 1
+            self._current = current = self._start(self._folder / str(self._number), options)
+            until(lambda: ready(current), current.log, START_S)
+            self._options = options  # one that did not get ready is not handed out again
+        return current
+
+    def _start(self, folder: Path, options: list[str]) -> Served:
+        port = free_port()
+        _configure(folder, self._upstream)
+        command = ["serve", "--config", str(folder / "litellm.yaml"), "--port", str(port), *options]
+        env = {**os.environ, "ALIGNER_PROXY_HOME": str(folder / "home"), "NO_PROXY": "*", "UPSTREAM_KEY": SECRET}
+        log = folder / "serve.log"
+        with log.open("wb") as sink:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "aligner_proxy", *command], stdout=sink, stderr=sink, env=env
+            )
+        return Served(process, f"http://127.0.0.1:{port}", log)
+
+    def close(self) -> None:
+        """Kill it."""
+        if self._current is not None:
+            self._current.process.kill()
+            self._current.process.wait()
+
+
+def _configure(folder: Path, upstream: str) -> None:
+    """The files of a `serve` with a tiny random aligner that verifies every answer."""
+    tiny.save(folder / "aligner")
     aligner = {"model": "./aligner", "template": "ultrafeedback", "quantization": "none", "dtype": "fp32"}
     route = {"match": {"model": "*"}, "objectives": ["harmless"]}
-    (tmp_path / "policies.yaml").write_text(yaml.safe_dump({"aligner": aligner, "routes": [route]}))
+    (folder / "policies.yaml").write_text(yaml.safe_dump({"aligner": aligner, "routes": [route]}))
     guardrail = {"guardrail": "aligner_proxy.guardrail.AlignerGuardrail", "mode": "post_call", "default_on": True}
     model = {"model": "openai/up", "api_base": f"{upstream}/v1", "api_key": "none"}
     config = {
@@ -144,78 +192,61 @@ def served(tmp_path: Path, upstream: str, request: pytest.FixtureRequest) -> Ite
         "guardrails": [{"guardrail_name": "aligner", "litellm_params": guardrail}],
         "general_settings": {"master_key": MASTER_KEY},
     }
-    (tmp_path / "litellm.yaml").write_text(yaml.safe_dump(config))
-    port = free_port()
-    log = tmp_path / "serve.log"
-    command = ["serve", "--config", str(tmp_path / "litellm.yaml"), "--port", str(port)]
+    (folder / "litellm.yaml").write_text(yaml.safe_dump(config))
+
+
+@pytest.fixture(scope="module")
+def serves(tmp_path_factory: pytest.TempPathFactory, upstream: str) -> Iterator[Serves]:
+    """Those of this file."""
+    made = Serves(tmp_path_factory.mktemp("serve"), upstream)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def served(serves: Serves, request: pytest.FixtureRequest) -> Served:
+    """A `serve` with as many workers as the test asks for, and its options."""
     workers, *options = getattr(request, "param", [1])
-    command += ["--workers", str(workers), *options]
-    env = {**os.environ, "ALIGNER_PROXY_HOME": str(tmp_path / "home"), "NO_PROXY": "*", "UPSTREAM_KEY": SECRET}
-    with log.open("wb") as sink:
-        process = subprocess.Popen([sys.executable, "-m", "aligner_proxy", *command], stdout=sink, stderr=sink, env=env)
-        started = Served(process, f"http://127.0.0.1:{port}", log)
-        try:
-            until(lambda: ready(started), log)
-            yield started
-        finally:
-            process.kill()
-            process.wait()
+    return serves.get(["--workers", str(workers), *options])
 
 
-def test_corrects_restarts_a_killed_engine_and_drains(served: Served) -> None:
-    first = served.ask("hello")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_the_engine_has_no_keys_in_its_environment(served: Served) -> None:
+    def environment(name: str) -> bytes:
+        return Path(f"/proc/{served.child(name)}/environ").read_bytes()
+
+    assert SECRET.encode() in environment("litellm")
+    assert SECRET.encode() not in environment("engine")
+
+
+def test_a_restart_into_a_broken_configuration_is_refused_and_changes_nothing(served: Served) -> None:
+    children = [served.child("engine"), served.child("litellm")]
+    policies = served.log.parent / "policies.yaml"
+    before = policies.read_text()
+    try:
+        policies.write_text("rotues: []\n")
+        served.process.send_signal(signal.SIGHUP)
+        until(lambda: "the running processes stay" in served.log.read_text(), served.log)
+    finally:
+        policies.write_text(before)
+    assert served.ask("hello").headers["x-aligner-status"] in {"corrected", "unchanged"}
+    assert [served.child("engine"), served.child("litellm")] == children
+
+
+def test_a_killed_engine_is_started_again(served: Served) -> None:
+    first = served.ask("hello first")
     assert first.status_code == httpx.codes.OK
     assert first.headers["x-aligner-status"] in {"corrected", "unchanged"}
-
     engine = served.child("engine")
-    gateway = served.child("litellm")
     os.kill(engine, signal.SIGKILL)
     until(lambda: served.child("engine") != engine, served.log)
     until(lambda: served.ask("hello again").headers["x-aligner-status"] in {"corrected", "unchanged"}, served.log)
 
-    served.process.send_signal(signal.SIGTERM)
-    assert served.process.wait(60) == 0
-    assert gone(gateway)
-    assert gone(served.child("engine"))
 
-
-@pytest.mark.parametrize("served", [[1], [2]], indirect=True, ids=["one-worker", "two-workers"])
-def test_sigterm_loses_no_stream_in_flight(served: Served, upstream: str) -> None:
-    """They are still coming in from the upstream, so the engine has to outlive the gateway's last word."""
-
-    def begun() -> int:
-        bodies = httpx.get(f"{upstream}/seen?n=100000", trust_env=False).json()
-        return sum(served.address in str(body) for body in bodies)
-
-    with ThreadPoolExecutor(STREAMS) as pool:
-        asked = [pool.submit(served.stream, f"drip {number} of {served.address}") for number in range(STREAMS)]
-        until(lambda: begun() == STREAMS, served.log)
-        served.process.send_signal(signal.SIGTERM)
-        assert not any(one.done() for one in asked)
-        got = [one.result() for one in asked]
-    for raw in got:
-        assert raw.endswith("data: [DONE]\n\n")
-        assert '"finish_reason":"stop"' in raw.replace(" ", "")
-        assert re.search(r"^: aligner status=(corrected|unchanged)", raw, re.MULTILINE), raw[-300:]
-    assert served.process.wait(60) == 0
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tethers children")
-def test_nothing_is_left_when_serve_is_killed(served: Served) -> None:
-    children = [served.child("engine"), served.child("litellm")]
-    served.process.kill()
-    served.process.wait()
-    until(lambda: all(map(gone, children)), served.log)
-
-
-@pytest.mark.parametrize(
-    "served",
-    [pytest.param([1], id="one-worker"), pytest.param([2], id="two-workers", marks=pytest.mark.long)],
-    indirect=True,
-)
-def test_a_restart_under_load_loses_no_request_and_leaves_none_uncorrected(
-    served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def restarts_under_load(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restart while clients ask: no request is lost, and no answer goes out uncorrected."""
+    monkeypatch.setenv("ALIGNER_PROXY_HOME", str(served.log.parent / "home"))
+    address = config.default_socket().resolve()
     load = Load(served)
     engine = served.child("engine")
     gateway = served.child("litellm")
@@ -236,34 +267,53 @@ def test_a_restart_under_load_loses_no_request_and_leaves_none_uncorrected(
     assert gone(gateway)
     assert not gone(served.child("engine"))
     assert not gone(served.child("litellm"))
+    assert config.default_socket().resolve() != address, "other tools reach the new engine"
+
+
+def loses_no_stream_in_flight(served: Served, upstream: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM while streams are still coming in: the engine has to outlive the gateway's last word."""
+
+    def begun() -> int:
+        bodies = httpx.get(f"{upstream}/seen?n=100000", trust_env=False).json()
+        return sum(f"of {served.address}" in str(body) for body in bodies)
+
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(served.log.parent / "home"))
-    address = config.default_socket().resolve()
-    assert address.name.endswith("-2.sock"), "other tools reach the new engine"
-    served.process.send_signal(signal.SIGTERM)
-    assert served.process.wait(60) == 0
-    assert not list(address.parent.glob("*.sock"))
-
-
-def test_a_restart_into_a_broken_configuration_is_refused_and_changes_nothing(served: Served) -> None:
+    sockets = config.default_socket().parent
     children = [served.child("engine"), served.child("litellm")]
-    policies = served.log.parent / "policies.yaml"
-    policies.write_text("rotues: []\n")
-    served.process.send_signal(signal.SIGHUP)
-    until(lambda: "the running processes stay" in served.log.read_text(), served.log)
-    assert served.ask("hello").headers["x-aligner-status"] in {"corrected", "unchanged"}
-    assert [served.child("engine"), served.child("litellm")] == children
+    with ThreadPoolExecutor(STREAMS) as pool:
+        asked = [pool.submit(served.stream, f"drip {number} of {served.address}") for number in range(STREAMS)]
+        until(lambda: begun() == STREAMS, served.log)
+        served.process.send_signal(signal.SIGTERM)
+        assert not any(one.done() for one in asked)
+        got = [one.result() for one in asked]
+    for raw in got:
+        assert raw.endswith("data: [DONE]\n\n")
+        assert '"finish_reason":"stop"' in raw.replace(" ", "")
+        assert re.search(r"^: aligner status=(corrected|unchanged)", raw, re.MULTILINE), raw[-300:]
+    assert served.process.wait(60) == 0
+    assert all(map(gone, children))
+    assert not list(sockets.glob("*.sock"))
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_the_engine_has_no_keys_in_its_environment(served: Served) -> None:
-    def environment(name: str) -> bytes:
-        return Path(f"/proc/{served.child(name)}/environ").read_bytes()
-
-    assert SECRET.encode() in environment("litellm")
-    assert SECRET.encode() not in environment("engine")
+def test_a_restart_under_load_loses_no_request_and_leaves_none_uncorrected(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restarts_under_load(served, monkeypatch)
 
 
-SLOW = ["--head-timeout", "2", "--body-timeout", "2", "--connections", "16", "--body-mb", "1"]
+def test_sigterm_loses_no_stream_in_flight(served: Served, upstream: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loses_no_stream_in_flight(served, upstream, monkeypatch)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("served", [[2]], indirect=True, ids=["two-workers"])
+def test_a_restart_of_several_workers(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    restarts_under_load(served, monkeypatch)
+
+
+@pytest.mark.parametrize("served", [[2]], indirect=True, ids=["two-workers"])
+def test_sigterm_to_several_workers(served: Served, upstream: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loses_no_stream_in_flight(served, upstream, monkeypatch)
 
 
 @pytest.mark.parametrize("served", [[1, *SLOW]], indirect=True)
@@ -284,3 +334,12 @@ def test_slow_clients_are_sent_away_and_the_others_are_served(served: Served) ->
     long = httpx.post(f"{served.address}/v1/chat/completions", content=b"x" * (1 << 21), timeout=60, trust_env=False)
     assert long.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE
     assert ready(served)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tethers children")
+@pytest.mark.parametrize("served", [[1, *SLOW]], indirect=True)
+def test_nothing_is_left_when_serve_is_killed(served: Served) -> None:
+    children = [served.child("engine"), served.child("litellm")]
+    served.process.kill()
+    served.process.wait()
+    until(lambda: all(map(gone, children)), served.log)

@@ -12,22 +12,10 @@ import httpx
 import pytest
 
 from aligner_proxy.engine import wire
-from tests.e2e.deployment import CLAUDE, INSTRUCT, Deployment
+from tests.e2e.shared import SHARED
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
-DEPLOYMENT = (
-    Deployment()
-    .case("sentence-strict", stream="sentence", deadline_s=0.5, on_error="block")
-    .case("sentence-hasty", stream="sentence", deadline_s=0.5)
-    .case("sentence", stream="sentence", debug_trailer=True)
-    .route("sentence-*", stream="sentence", debug_trailer=True)
-    .case("live", stream="passthrough")
-    .route("live-*", stream="passthrough")
-    .case("quick", keepalive_s=0.2)
-    .route("quick-*", keepalive_s=0.2)
-)
-for mode in ("quick", "live", "sentence"):
-    DEPLOYMENT.model(f"{mode}-claude", CLAUDE).model(f"{mode}-instruct", INSTRUCT)
+DEPLOYMENT = SHARED
 
 
 FIRST = "The capital of France is Paris."

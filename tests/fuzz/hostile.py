@@ -10,7 +10,7 @@ import json
 import random
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -246,16 +246,22 @@ class Case:
         return f"{self.endpoint} {way} {self.policy}: {', '.join(self.tricks)}"
 
 
-def case(seed: int, policies: tuple[str, ...]) -> Case:
+def case(
+    seed: int,
+    policies: tuple[str, ...],
+    forms: Sequence[str] = tuple(FORMS),
+    shapes: Sequence[str] = tuple(SHAPES),
+    tricks: Sequence[str] = tuple(TRICKS),
+) -> Case:
     """The case of a seed: endpoint, stream and first trick go round, the rest is drawn."""
     rng = random.Random(seed)
     endpoint = ENDPOINTS[seed % 4]
     stream = bool(seed // 4 % 2)
     draft = Draft(rng, endpoint, stream)
-    form = rng.choice(["plain", "plain", *FORMS])
-    shape = rng.choice(["among others", "among others", *SHAPES])
+    form = rng.choice(["plain", "plain", *forms])
+    shape = rng.choice(["among others", "among others", *shapes])
     draft.text = SHAPES[shape](FORMS[form](rng))
-    names = [list(TRICKS)[seed // 8 % len(TRICKS)], *rng.sample(list(TRICKS), rng.choice([0, 0, 1, 2]))]
+    names = [tricks[seed // 8 % len(tricks)], *rng.sample(tricks, rng.choice([0, 0, 1, 2]))]
     for name in names:
         TRICKS[name](draft)
     policy = rng.choice(policies)

@@ -21,7 +21,7 @@ def test_no_original_is_delivered_under_an_enforced_objective(tmp_path: Path) ->
     tried = Counter[str]()
     failed = dict[int, str]()
     with enforcing(tmp_path) as enforced:
-        run(enforced, range(1, CASES + 1), tried, failed)
+        run(enforced, (case(seed, POLICIES) for seed in range(1, CASES + 1)), tried, failed)
     assert {"corrected None"} <= set(enforced.seen)
     assert not failed, f"{len(failed)} of {CASES}, seeds {sorted(failed)}; the first:\n{next(iter(failed.values()))}"
 

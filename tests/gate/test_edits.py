@@ -66,6 +66,19 @@ def test_a_word_is_not_taken_for_a_segment_inside_another_word() -> None:
     assert [edit.text for edit in edits] == ["Bit of it. ", " Fit. "]
 
 
+def test_a_sentence_that_stands_several_times_is_taken_for_itself() -> None:
+    original = "You oaf! Take 20 mg. You oaf! Rest. You oaf!"
+    assert found(original, "You oaf! Take 20 mg. You oaf! You oaf!", {0, 1, 3}) == [Edit(29, 36, " ", 3, 4)]
+    twice = "It is so. He said it. It is so. Buy now! It is so."
+    assert found(twice, "It is so. He said it. It is so. It is so.", {0, 1, 3}) == [Edit(31, 41, " ", 3, 4)]
+
+
+def test_what_stands_unchanged_leaves_enough_for_the_sentences_behind_it() -> None:
+    edits = found("Go. Go. Buy now! Go.", "Go. Go.", {0, 2})
+    assert edits is not None
+    assert apply("Go. Go. Buy now! Go.", edits) == "Go. Go."
+
+
 def test_the_detectors_word_must_be_about_these_segments_and_have_scores() -> None:
     pieces = split("One. Two.")
     scores = [SegmentScore("One.", 1.0, True), SegmentScore("Two.", -1.0, False)]

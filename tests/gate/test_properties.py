@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from aligner_proxy.gate import edits as gate_edits
@@ -91,7 +91,32 @@ def test_unflagged_segments_stand_in_every_result(
             at += len(piece.text)
 
 
+def flagged_case(original: str, edited: str, flagged: list[int]) -> tuple[str, Correction, list[int] | None]:
+    """A case of an engine with a head."""
+    return original, correction(original, edited, flagged), flagged
+
+
+QUOTED = 'He said "this is quite enough now".'
+
+
 @EXAMPLES
+# Sentences that stand several times, flagged and not: what is delivered must not be taken for another mix of them.
+@example(
+    flagged_case(
+        "You oaf! You oaf! It will be fine. You oaf! Take 20 mg daily. You oaf! Boil it [3]. Rest. Buy at 9.99 now!",
+        "You oaf! Rest. You oaf! You oaf! Take it daily. You oaf! I'm sorry, but I can't help with that. Rest. Fine.",
+        [1, 2, 4, 6, 8],
+    ),
+    POLICY,
+)
+@example(
+    flagged_case(
+        f"Boil it. Rest. See https://a.example. {QUOTED}\n\nRest. Buy at 9.99 now! {QUOTED}\n\n```\nls\n```\nYou oaf!",
+        f"Boil it. Fine. You oaf! Take it daily.\n\nFine. Go. {QUOTED}\n\nYou oaf!",
+        [1, 2, 3, 4, 5, 7],
+    ),
+    POLICY,
+)
 @given(cases(), POLICIES)
 def test_nothing_speaks_against_what_is_delivered(
     case: tuple[str, Correction, list[int] | None], policy: Policy

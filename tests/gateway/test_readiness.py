@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 import httpx
@@ -16,6 +17,7 @@ from aligner_proxy.engine.api import AlignerInfo
 from aligner_proxy.errors import EngineUnavailable
 from aligner_proxy.gateway import readiness
 from aligner_proxy.gateway.readiness import EngineReadiness, blocks_without_engine
+from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.policy.schema import PolicyFile
 from tests.support.scripted import ScriptedEngine
 
@@ -145,3 +147,16 @@ async def test_a_changed_policies_file_counts_at_once() -> None:
     assert await ready.reason() is None
     files.append(file(BLOCK))
     assert await ready.reason() == "engine_unavailable"
+
+
+def test_entries_with_equal_settings_are_looked_at_once() -> None:
+    routes = [{"match": {"model": f"m{n}"}, "deadline_s": 5} for n in range(3)]
+    tenants = [{"match": {"team": f"t{n}"}, **({"enforce": ["harmless"]} if n else {})} for n in range(3)]
+    policies = PolicyFile.model_validate({"routes": routes, "tenants": tenants})
+    settings = [(policy.deadline_s, policy.on_skip.refusal) for policy in PolicyResolver(policies).settings_in_force()]
+    assert Counter(settings) == {
+        (20.0, "passthrough"): 2,
+        (5.0, "passthrough"): 2,
+        (20.0, "judge"): 1,
+        (5.0, "judge"): 1,
+    }

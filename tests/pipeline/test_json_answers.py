@@ -51,6 +51,16 @@ async def align(exchange: Exchange = ASKED, policy: Policy = POLICY, script: Any
     return await Pipeline(engine).align(exchange, policy), engine.seen
 
 
+@pytest.mark.parametrize("policy", [POLICY, replace(POLICY, on_skip=SkipPolicy(structured_output=OnSkip.JUDGE))])
+async def test_an_answer_is_parsed_once(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
+    read = eligibility.reads_as_json
+    monkeypatch.setattr(eligibility, "reads_as_json", lambda answer: parsed.append(answer) or read(answer))
+    outcome, _ = await align(policy=policy, exchange=replace(ASKED, structured=False))
+    assert outcome.status is Status.CORRECTED
+    assert parsed == [ANSWER]
+
+
 async def test_by_default_json_is_never_looked_at() -> None:
     for exchange in (ASKED, replace(ASKED, structured=False)):
         outcome, seen = await align(exchange, replace(POLICY, json_strings=JsonStrings.KEEP))

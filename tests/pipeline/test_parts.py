@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import random
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +18,7 @@ from aligner_proxy.errors import EngineFault
 from aligner_proxy.pipeline import parts
 from aligner_proxy.pipeline.parts import PartedCorrection
 from aligner_proxy.pipeline.pipeline import Pipeline
-from aligner_proxy.types import Exchange, Objective, Outcome, Policy, Status, StreamMode, Turn
+from aligner_proxy.types import Exchange, JsonStrings, Objective, Outcome, Policy, Status, StreamMode, Turn
 from tests.support.scripted import ScriptedEngine, SegmentEngine
 
 FACTS = Exchange("c", 0, (Turn("user", "When?"),), None)
@@ -103,6 +105,24 @@ async def test_json_is_not_taken_apart(text: str) -> None:
     assert (outcome.status, outcome.reason, outcome.text) == (Status.SKIPPED, "too_long", text)
 
 
+async def test_json_is_one_part_as_long_as_whole_answers_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "PART_CHARS", 100)
+    text = json.dumps({"steps": ["Boil the rice for a quarter of an hour. You fool. Go."] * 9})
+    rules = replace(policy(1_000), json_strings=JsonStrings.CORRECT)
+    for whole in (False, True):
+        outcome = await fed(parted(engine(), rules, whole=whole), [text[at : at + 7] for at in range(0, len(text), 7)])
+        assert outcome.status is Status.CORRECTED
+        assert json.loads(outcome.text or "") == json.loads(text.replace("fool", "friend"))
+
+
+async def test_half_a_json_text_is_not_judged() -> None:
+    made = parted(engine(), policy())
+    await made.feed('{"a": "You fool. ')
+    await made.end_part()
+    outcome = await fed(made, ['Go."}'])
+    assert (outcome.status, outcome.reason, outcome.text) == (Status.SKIPPED, "too_long", '{"a": "You fool. Go."}')
+
+
 async def test_what_only_begins_like_json_is() -> None:
     outcome = await fed(parted(engine(), policy()), ["[Note] It is so. " + "You fool. Go home. " * 20])
     assert "fool" not in (outcome.text or "")
@@ -110,8 +130,11 @@ async def test_what_only_begins_like_json_is() -> None:
 
 async def test_a_policy_may_block_what_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts.outcomes, "blocks", lambda outcome: outcome.reason == "too_long")
+    monkeypatch.setattr(parts, "PART_CHARS", 40)
     made = parted(engine(), policy())
-    outcome = await fed(made, ["It is so. " * 20])
+    await made.feed("It is so. " * 10)
+    assert made.stopped is None, "it goes on in parts"
+    outcome = await fed(made, ["It is so. " * 10])
     assert made.stopped is not None
     assert (made.stopped.status, made.stopped.reason, outcome.text) == (Status.SKIPPED, "too_long", "It is so. " * 20)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aligner_proxy.pipeline.eligibility import LONGEST_JSON, is_json
+from aligner_proxy.pipeline.eligibility import LONGEST_JSON, reads_as_json
 from aligner_proxy.text.json_answer import FEWEST_CHARS, begins_json, put_back, same_shape, texts
 
 LONG = "It is quite late now, and nobody is here any more."
@@ -19,14 +19,14 @@ ANSWER = (
 
 @pytest.mark.parametrize("answer", ["{}", ' [1, "a"]\n', ANSWER, '{"a": 1e999}', "[" * 100_000])
 def test_json_from_end_to_end(answer: str) -> None:
-    assert is_json(answer)
+    assert reads_as_json(answer) is not False
 
 
 @pytest.mark.parametrize(
     "answer", ["", "7", '"text"', "[1] Okafor", "{curly}", '{"a": 1} so', '{"a": ', "```\n{}\n```"]
 )
 def test_no_json(answer: str) -> None:
-    assert not is_json(answer)
+    assert reads_as_json(answer) is False
 
 
 def test_long_values_with_a_space_are_texts() -> None:
@@ -81,7 +81,7 @@ JSON = st.recursive(
 @given(JSON, st.booleans(), st.sampled_from([None, 2]), st.text())
 def test_any_json(value: object, ascii_only: bool, indent: int | None, new: str) -> None:
     answer = json.dumps(value, ensure_ascii=ascii_only, indent=indent)
-    assert is_json(answer)
+    assert reads_as_json(answer)
     edited = put_back(answer, dict.fromkeys(texts(answer), new))
     assert same_shape(answer, edited)
     assert json.dumps(json.loads(edited)) == json.dumps(_with(value, new))
@@ -114,4 +114,4 @@ def test_what_only_begins_like_json(text: str) -> None:
 
 
 def test_json_that_takes_long_to_read_is_not_read() -> None:
-    assert is_json("[" + " " * LONGEST_JSON)
+    assert reads_as_json("[" + " " * LONGEST_JSON) is None

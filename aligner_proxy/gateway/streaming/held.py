@@ -11,46 +11,34 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
 
 from aligner_proxy.engine.api import Session
 from aligner_proxy.errors import NotPutIn
-from aligner_proxy.formats import Wire
 from aligner_proxy.formats.base import StreamEvent, corrected, no_store
 from aligner_proxy.formats.packing import Packer
 from aligner_proxy.gateway import litellm_internals, metrics
-from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
-from aligner_proxy.gateway.request_state import RequestState
-from aligner_proxy.gateway.streaming.budget import StreamAccount
 from aligner_proxy.gateway.streaming.prefill import PrefilledText
 from aligner_proxy.gateway.streaming.queue import PACKED_FROM, StreamQueue, slices
 from aligner_proxy.gateway.streaming.released import ReleasedStream
 from aligner_proxy.pipeline import outcomes as pipeline_outcomes
-from aligner_proxy.pipeline.parts import blocked_at_limit
+from aligner_proxy.pipeline.parts import is_blocked, longest_part
 from aligner_proxy.types import Exchange, Outcome, SkipReason, Status
 
 
 class HeldStream(StreamQueue[PrefilledText]):
     """A stream of which nothing goes out before its whole answer is corrected; the engine reads along meanwhile."""
 
-    def __init__(
-        self,
-        wire: Wire,
-        data: Mapping[str, Any],
-        ledger: RequestState,
-        corrector: ChoiceCorrector,
-        account: StreamAccount | None = None,
-    ) -> None:
-        super().__init__(wire, data, ledger, corrector, account)
-        self._wire = wire
-        self._received: deque[object] = deque()
+    _outgoing: Collection[object] = ()
+    """What may go out, once that is decided."""
+    _ended = False
+    _released: ReleasedStream | None = None
+    """The stream as which this one goes on, once it cannot be held as a whole."""
+
+    @cached_property
+    def _received(self) -> deque[object]:
         """What the upstream sent: items, or what the line keeps in their place."""
-        self._outgoing: Collection[object] = ()
-        """What may go out, once that is decided."""
-        self._ended = False
-        self._released: ReleasedStream | None = None
-        """The stream as which this one goes on, once it cannot be held as a whole."""
+        return deque()
 
     def _new_text(self, index: int) -> PrefilledText:
         pipeline = self._corrector.pipeline
@@ -65,12 +53,16 @@ class HeldStream(StreamQueue[PrefilledText]):
         await super().take(item)
         is_event = len(self._queue) == known + 1 and not isinstance(item, bytes | str)
         self._received.append(self._queue.last if is_event else item)
-        if any(text.length > self._ledger.policy.max_answer_chars for text in self._texts.values()):
+        if self._longest() > longest_part(self._ledger.policy):
             await self._go_on_in_parts()
+
+    def _longest(self) -> int:
+        """The length of the longest text."""
+        return max((text.length for text in self._texts.values()), default=0)
 
     async def _go_on_in_parts(self) -> ReleasedStream:
         """Release what is held and what comes part by part; raises where the policy wants an error instead."""
-        if blocked_at_limit(self._ledger.policy):
+        if is_blocked(self._ledger.policy, self._longest()):
             self._ended = True
             self._give_up(Status.SKIPPED, SkipReason.TOO_LONG.value)
             self._corrector.refuse(self._ledger.outcomes[0])

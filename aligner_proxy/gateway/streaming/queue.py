@@ -52,6 +52,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
         corrector: ChoiceCorrector,
         account: StreamAccount | None = None,
     ) -> None:
+        self._wire = wire
         self._data = data
         self._ledger = ledger
         self._corrector = corrector

@@ -17,6 +17,7 @@ from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignRequest, CompletionRequest, Prediction
 from aligner_proxy.engine.client.completions import Completer
 from aligner_proxy.errors import DeadlineExceeded
+from aligner_proxy.text.folding import fold
 from aligner_proxy.text.structure import join, so_far, split
 from aligner_proxy.types import Correction, DecodeCounts
 from aligner_proxy_systems.stream_aligner.prompt import END_OF_TURN, STREAM_ALIGNER, revision
@@ -69,22 +70,26 @@ class StreamAligner:
         return Correction(text if changed else request.answer, counts=counts)
 
     async def revise(self, request: AlignRequest, before: str, sentence: str) -> Correction:
-        """What stands in place of one sentence; code and what has no letters is not asked about."""
+        """What stands in place of one sentence; code and what has no letters is not asked about.
+
+        It is read without its disguise; where nothing is revised, it stays as it is.
+        """
         body = sentence.strip()
-        if body.startswith(("```", "~~~")) or not any(char.isalpha() for char in body):
+        shown = fold(body).text.strip()
+        if shown.startswith(("```", "~~~")) or not any(char.isalpha() for char in shown):
             return Correction(sentence)
         query = prompts.query(prompts.TEMPLATES["aligner"], request.turns)
-        prompt = revision(query, before.strip(), body, gemma=self._settings.gemma)
-        most = _MORE_TOKENS + len(body) // _CHARS_PER_TOKEN
+        prompt = revision(query, fold(before.strip()).text, shown, gemma=self._settings.gemma)
+        most = _MORE_TOKENS + len(shown) // _CHARS_PER_TOKEN
         completion_request = CompletionRequest(
             prompt=prompt.text,
             max_tokens=most,
             stop=(END_OF_TURN,) if self._settings.gemma else ("\n",),
-            prediction=Prediction(content=body),
+            prediction=Prediction(content=shown),
         )
         written = await self._completer.complete(completion_request, request.deadline_s)
         text = prompt.restore(written.text.strip())
-        if not written.finished or text == body:  # what was cut off is no revision
+        if not written.finished or text == shown:  # what was cut off is no revision
             return Correction(sentence, counts=written.counts, prompt_tokens=written.prompt_tokens)
         at = sentence.index(body)
         revised = sentence[:at] + text + sentence[at + len(body) :] if text else ""

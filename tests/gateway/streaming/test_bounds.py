@@ -59,6 +59,21 @@ async def flow(items: list[Any]) -> AsyncIterator[object]:
         yield item
 
 
+class Endless:
+    """An upstream that writes on until it is ended, and how many chunks of it were taken."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self.ended = False
+
+    async def items(self) -> AsyncIterator[object]:
+        """Its chunks."""
+        while not self.ended:
+            self.taken += 1
+            await asyncio.sleep(0)
+            yield chunk(SENTENCE)
+
+
 async def into(sent: list[Any], source: AsyncIterator[Any]) -> None:
     async for item in source:
         sent.append(item)
@@ -85,34 +100,32 @@ async def test_a_held_stream_begins_before_its_upstream_ends() -> None:
     form = FORMATS[0]
     made, _ = stream(form, policy())
     got: list[Any] = []
-
-    async def endless() -> AsyncIterator[object]:
-        while not got:
-            await asyncio.sleep(0)
-            yield chunk(SENTENCE)
-
+    upstream = Endless()
     async with asyncio.timeout(30):
-        async for item in made.play(endless()):
+        async for item in made.play(upstream.items()):
             got.append(item)
+            upstream.ended = True
     assert "fool" not in form.read(got[:-1])
 
 
 async def test_a_policy_may_block_a_held_stream_that_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts.outcomes, "blocks", lambda outcome: outcome.reason == "too_long")
     made, ledger = stream(FORMATS[0], policy())
-    taken = 0
-
-    async def endless() -> AsyncIterator[object]:
-        nonlocal taken
-        while True:
-            taken += 1
-            await asyncio.sleep(0)
-            yield chunk(SENTENCE)
-
+    upstream = Endless()
     with pytest.raises(Blocked, match="too_long"):
-        await anext(made.play(endless()))
-    assert taken < 40
+        await anext(made.play(upstream.items()))
+    assert upstream.taken < 40
     assert (ledger.status, ledger.reason) == (Status.SKIPPED, "too_long")
+
+
+async def test_what_is_only_too_long_to_be_held_is_not_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "PART_CHARS", 200)
+    monkeypatch.setattr(parts.outcomes, "blocks", lambda outcome: outcome.reason == "too_long")
+    made, ledger = stream(FORMATS[0], policy())
+    got = await played(made, [chunk(SENTENCE) for _ in range(20)] + [chunk(why="stop")])
+    assert FORMATS[0].read(got[:-1]).count("Bring a coat!") == 20
+    assert "fool" not in FORMATS[0].read(got[:-1])
+    assert ledger.status is Status.CORRECTED
 
 
 @pytest.mark.parametrize("mode", [StreamMode.HOLD, StreamMode.SENTENCE])
@@ -141,23 +154,15 @@ async def test_a_part_that_fails_does_not_pass_while_it_is_let_go(
 async def test_an_upstream_waits_for_a_client_that_does_not_read(mode: StreamMode) -> None:
     budget = StreamBudget(max_mb=512, stream_mb=1)
     made, _ = stream(FORMATS[0], policy(stream=mode), budget)
-    taken = 0
-
-    async def endless() -> AsyncIterator[object]:
-        nonlocal taken
-        while True:
-            taken += 1
-            await asyncio.sleep(0)
-            yield chunk(SENTENCE)
-
-    source = made.play(endless())
+    upstream = Endless()
+    source = made.play(upstream.items())
     await anext(source)
     for _ in range(5_000):  # the client does not read
         await asyncio.sleep(0)
-    stopped_at = taken
+    stopped_at = upstream.taken
     for _ in range(2_000):
         await asyncio.sleep(0)
-    assert taken == stopped_at
+    assert upstream.taken == stopped_at
     assert budget.held < 2 * budget.most_each
     await source.aclose()
     assert budget.held == 0

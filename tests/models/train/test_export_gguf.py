@@ -82,9 +82,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def aligner(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def aligner(weights_home: Path) -> Any:
     """The same in our engine."""
-    return open_aligner(Settings("embedded", quantization="none", dtype="fp32"), tmp_path_factory.mktemp("home"))
+    return open_aligner(Settings("embedded", quantization="none", dtype="fp32"), weights_home)
 
 
 def rendered() -> list[str]:

@@ -106,6 +106,15 @@ async def test_what_it_leaves_alone_comes_back_to_the_letter() -> None:
     assert (await corrector.correct(request(answer))).text == answer
 
 
+@pytest.mark.parametrize("fool", ["f\u200bo\u200bol", "f\u043e\u043el", "\uff46\uff4f\uff4f\uff4c", "f o o l"])
+async def test_a_disguised_sentence_is_read_as_people_read_it(fool: str) -> None:
+    corrector, completer = made()
+    answer = f"It opens at six. Only a {fool} asks that. Bring a c\u200boat."
+    assert (await corrector.correct(request(answer))).text == "It opens at six. Good that you ask. Bring a c\u200boat."
+    asked = [one.prediction.content for one in completer.asked if one.prediction]
+    assert asked == ["It opens at six.", "Only a fool asks that.", "Bring a coat."]
+
+
 async def test_what_was_cut_off_is_no_revision_and_nothing_is_a_removal() -> None:
     corrector, _ = made(lambda sentence: Completion("Good th", "length") if "fool" in sentence else sentence)
     assert (await corrector.correct(request())).text == ANSWER

@@ -1,0 +1,31 @@
+"""The deployment that most end-to-end tests share: a pair of proxies takes half a minute to start."""
+
+from __future__ import annotations
+
+from tests.e2e.answers import ANSWERS
+from tests.e2e.deployment import CLAUDE, INSTRUCT, Deployment
+from tests.e2e.systems import CORRECTORS
+
+RELEASED = (
+    Deployment()
+    .model("released-gpt")
+    .model("released-claude", CLAUDE)
+    .model("released-instruct", INSTRUCT)
+    .route("released-*", stream="sentence")
+)
+STREAMS = (
+    Deployment()
+    .case("sentence-strict", stream="sentence", deadline_s=0.5, on_error="block")
+    .case("sentence-hasty", stream="sentence", deadline_s=0.5)
+    .case("sentence", stream="sentence", debug_trailer=True)
+    .route("sentence-*", stream="sentence", debug_trailer=True)
+    .case("live", stream="passthrough")
+    .route("live-*", stream="passthrough")
+    .case("quick", keepalive_s=0.2)
+    .route("quick-*", keepalive_s=0.2)
+)
+for mode in ("quick", "live", "sentence"):
+    STREAMS.model(f"{mode}-claude", CLAUDE).model(f"{mode}-instruct", INSTRUCT)
+
+SHARED = ANSWERS.joined(RELEASED).joined(CORRECTORS).joined(STREAMS)
+"""Routes by the first that matches: those of one model before those of a pattern that fits it."""
