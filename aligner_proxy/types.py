@@ -415,6 +415,8 @@ class Outcome:
     """Number of proposed edits."""
     dropped: tuple[str, ...] = ()
     """The broken rule of each dropped edit."""
+    renumbered: int = 0
+    """Marks of lists, and references to them, with another number because items are gone; they are no edits."""
     attempts: int = 0
     reports: tuple[tuple[str, Mapping[str, Any]], ...] = field(default=(), hash=False)
     """(extension, its report on the answer): JSON-able, never text of the conversation."""

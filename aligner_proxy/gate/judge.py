@@ -15,16 +15,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from cachetools import LRUCache
 
 from aligner_proxy.gate import edits, rules
+from aligner_proxy.gate.completion import completed
 from aligner_proxy.gate.edits import Candidate, Change, Edit, TextFacts, apply, follow
 from aligner_proxy.gate.rules import Rule, may_go, waived_rules
 from aligner_proxy.text import facts, structure
 from aligner_proxy.text.folding import Folded, fold
+from aligner_proxy.text.lists.numbering import with_numbers
 from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import Correction, GateRule, Policy, Verify
 
@@ -75,26 +77,41 @@ class Verdict:
     reason: str | None = None
     edits: int = 0
     dropped: tuple[str, ...] = ()
+    renumbered: int = 0
+    """Marks of lists and references to them that got another number because items are gone; no edits."""
+    gone: frozenset[int] = field(default=frozenset(), compare=False)
+    """Segments of which nothing is left."""
 
 
-def judge(original: str, correction: Correction, policy: Policy, further: Mapping[str, Rule] = NONE) -> Verdict:
+def judge(
+    original: str,
+    correction: Correction,
+    policy: Policy,
+    further: Mapping[str, Rule] = NONE,
+    settled: int | None = None,
+) -> Verdict:
     """The verdict on a correction: all of it, some of its edits, or the original.
 
-    `further` are rules of plugins; they are checked last.
+    `further` are rules of plugins; they are checked last. `settled`: so many segments have gone out and stay, and
+    numbers are not brought up to date here, because more of the answer follows.
     """
     if correction.text == original:
         return Verdict(original)
-    case = _Case.of(original, correction, policy, further)
+    case = _Case.of(original, correction, policy, further, settled or 0)
     if case is None:
         return Verdict(original, f"gate_{UNFLAGGED}", 1, (UNFLAGGED,))
     kept, refused = _best(case)
     text = case.delivered(kept)
+    gone = case.candidate(kept).gone
+    renumbered = 0
+    if gone and settled is None:
+        text, renumbered = with_numbers(case.written, gone, text)
     count = sum(len(change.edits) for change in case.changes)
     if not refused:
-        return Verdict(text, None, count)
+        return Verdict(text, None, count, (), renumbered, gone)
     worst = min((rule for _, rule in refused), key=(*RULES, *further).index)
     dropped = tuple(str(rule) for change, rule in refused for _ in change.edits)
-    return Verdict(text, f"{'gate_partly:' if kept else 'gate_'}{worst}", count, dropped)
+    return Verdict(text, f"{'gate_partly:' if kept else 'gate_'}{worst}", count, dropped, renumbered, gone)
 
 
 def objections(original: str, correction: Correction, policy: Policy) -> tuple[str, ...]:
@@ -111,6 +128,8 @@ class _Case:
     proposed: Mapping[Edit, Edit]
     """The edits of the original by those of its folded text."""
     before: TextFacts
+    written: Sequence[Segment]
+    """The segments as the upstream wrote them."""
     pieces: Sequence[Segment]
     policy: Policy
     changes: tuple[Change, ...]
@@ -118,7 +137,12 @@ class _Case:
 
     @classmethod
     def of(
-        cls, original: str, correction: Correction, policy: Policy, further: Mapping[str, Rule] = NONE
+        cls,
+        original: str,
+        correction: Correction,
+        policy: Policy,
+        further: Mapping[str, Rule] = NONE,
+        settled: int = 0,
     ) -> _Case | None:
         """The case of one correction; None when an unflagged segment changed."""
         pieces = structure.split(original)
@@ -133,16 +157,19 @@ class _Case:
         if proposed is None:
             return None
         folded = fold(original)
+        written = pieces
         pieces = folded.segments(pieces)
-        by_folded = {_folded(edit, folded): edit for edit in proposed}
         free = _free(folded.text, pieces, flagged, policy)
+        followed = {edit: follow(_folded(edit, folded), pieces, free) for edit in proposed}
+        followed = completed(original, written, followed, settled)
+        by_folded = {_folded(edit, folded): edit for edit in followed}
         most = max(2, min(MAX_GROUPS, MAX_READ_CHARS // max(len(original), 1)))
         groups = edits.bundled(edits.independent(list(by_folded), pieces), most)
-        changes = (Change(group, tuple(p for edit in group for p in follow(edit, pieces, free))) for group in groups)
+        changes = (Change(group, tuple(p for edit in group for p in followed[by_folded[edit]])) for group in groups)
         names = set(policy.gate) - waived_rules(policy.objectives)
         rules: dict[str, Rule] = {name: rule for name, rule in RULES.items() if name in names}
         before = TextFacts(folded.text)
-        return cls(original, by_folded, before, pieces, policy, tuple(changes), {**rules, **further})
+        return cls(original, by_folded, before, written, pieces, policy, tuple(changes), {**rules, **further})
 
     def delivered(self, changes: Sequence[Change]) -> str:
         """The text that goes out with these changes."""

@@ -28,8 +28,10 @@ from aligner_proxy.prompts import TEMPLATES
 from aligner_proxy.text.facts import FactReader, code, code_spans, names, quotations
 from aligner_proxy.text.languages import foreign, languages, odd_letters, passages, scripts, written_in
 from aligner_proxy.text.lengths import LENGTHS, contains_any
+from aligner_proxy.text.lists.numbering import Numbering, refers
+from aligner_proxy.text.lists.outline import rows, standing_marks
 from aligner_proxy.text.refusals import declines
-from aligner_proxy.text.structure import is_repeated, kept_in_order, lines, marks, one_line, split, standing, turns
+from aligner_proxy.text.structure import is_repeated, kept_in_order, lines, one_line, split, turns
 from aligner_proxy.types import Allowance, GateRule, Objective
 
 Rule = Callable[[Candidate], bool]
@@ -194,11 +196,28 @@ def lost_name(candidate: Candidate) -> bool:
 
 
 def lost_item(candidate: Candidate) -> bool:
-    """A list item that partly remains has lost its mark or changed its number."""
-    if not candidate.before.of(marks):
-        return False
-    gone = {part.index for part in candidate.parts(SegmentStatus.REMOVED)}
-    return not kept_in_order(standing(candidate.pieces, gone), candidate.after.of(marks))
+    """An item that remains lost its mark or number, a row lost a cell, or an item went to which the rest refers."""
+    gone = candidate.gone
+    if not kept_in_order(standing_marks(candidate.pieces, gone), candidate.after.of(_marks_of_items)):
+        return True
+    if "|" in candidate.before.text and not kept_in_order(rows(candidate.pieces, gone), candidate.after.of(_rows)):
+        return True
+    return bool(gone and candidate.after.of(refers)) and _dangles(candidate)
+
+
+def _marks_of_items(text: str) -> list[str]:
+    return standing_marks(split(text))
+
+
+def _rows(text: str) -> list[str]:
+    return rows(split(text))
+
+
+def _dangles(candidate: Candidate) -> bool:
+    """Whether a reference that stays is to an item that goes."""
+    numbering = Numbering()
+    numbering.passed(candidate.pieces, candidate.gone, candidate.after.text)
+    return numbering.dangling > 0
 
 
 def lost_turn(candidate: Candidate) -> bool:

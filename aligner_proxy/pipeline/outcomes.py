@@ -192,6 +192,7 @@ def judged(
         edited=verdict.text,
         edits=verdict.edits,
         dropped=verdict.dropped,
+        renumbered=verdict.renumbered,
     )
 
 

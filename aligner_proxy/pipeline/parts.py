@@ -315,6 +315,7 @@ def _combined(parts: list[Outcome], closed: Outcome | None, policy: Policy, text
         edited=text,
         edits=sum(part.edits for part in parts),
         dropped=tuple(rule for part in parts for rule in part.dropped),
+        renumbered=sum(part.renumbered for part in parts),
         attempts=max(part.attempts for part in parts),
     )
 
