@@ -7,7 +7,7 @@ the mark of its item, whatever number it wrote. Whether an edit is good is judge
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from aligner_proxy.gate.edits import Edit, Part, SegmentStatus, continued
@@ -22,13 +22,28 @@ Followed = Mapping[Edit, tuple[Part, ...]]
 """Edits, and what each does to the segments it covers."""
 
 
-def completed(original: str, pieces: Sequence[Segment], followed: Followed, settled: int = 0) -> Followed:
-    """The edits as they are to be judged; segments before `settled` have gone out and cannot change any more."""
-    removed = {part.index for parts in followed.values() for part in parts if part.fate is SegmentStatus.REMOVED}
-    rewritten = any(part.fate is SegmentStatus.REWRITTEN for parts in followed.values() for part in parts)
-    if not (removed or rewritten):
+def removed(followed: Followed) -> set[int]:
+    """The segments that are removed."""
+    return {part.index for parts in followed.values() for part in parts if part.fate is SegmentStatus.REMOVED}
+
+
+def completed(
+    original: str, pieces: Sequence[Segment], followed: Followed, settled: int = 0, before: Collection[int] = ()
+) -> Followed:
+    """The edits as they are to be judged; segments before `settled` have gone out, `before` names removed ones."""
+    touched = (SegmentStatus.REMOVED, SegmentStatus.REWRITTEN)
+    if not any(part.fate in touched for parts in followed.values() for part in parts):
         return followed
-    return _Completer(original, pieces, followed, removed, settled).edits()
+    return _Completer(original, pieces, followed, {*before, *removed(followed)}, settled).edits()
+
+
+def trimmed(edit: Edit, pieces: Sequence[Segment]) -> Edit:
+    """An edit without the white space behind it, which goes out with the segment that follows."""
+    last = pieces[edit.last - 1]
+    text = edit.text.rstrip()
+    if not text:
+        text = "\n" * max(0, edit.text.count("\n") - last.gap.count("\n"))
+    return replace(edit, end=last.end, text=text)
 
 
 class _Completer:
@@ -41,13 +56,15 @@ class _Completer:
         self._pieces = pieces
         self._followed = followed
         self._removed = removed
+        self._settled = settled
         outline = Outline(pieces)
         self._items = {item.first: item for item in outline.items}
         self._completion: Completion = outline.completed(removed, settled)
 
     def edits(self) -> Followed:
         """All edits; those that need no completion are the same as before."""
-        more = (self._completion.gone - self._removed) | self._completion.left.keys()
+        left = {i for i in self._completion.left if i >= self._settled}
+        more = (self._completion.gone - self._removed) | left
         made: dict[Edit, tuple[Part, ...]] = {}
         for covered, edits in self._runs(more):
             single = edits[0] if len(edits) == 1 else None
@@ -134,11 +151,11 @@ class _Completer:
         last = covered.stop
         members = [(texts[i].rstrip() if texts[i] else "", pieces[i].gap) for i in covered]
         before = [(_BEFORE, pieces[first - 1].gap)] if first else []
-        behind = [(_BEFORE, "")] if last < len(pieces) else []
+        behind = [(_BEFORE, "")] if last < len(pieces) and pieces[last].text else []
         text = join([*before, *members, *behind])
         text = text.removeprefix(_BEFORE if before else "").removesuffix(_BEFORE if behind else "")
         start = pieces[first - 1].end if first else 0
-        if behind:
+        if last < len(pieces):
             return Edit(start, pieces[last].start, text, first, last)
         return Edit(start, len(self._original), text + pieces[-1].gap, first, last)
 

@@ -13,6 +13,7 @@ from itertools import groupby
 from operator import itemgetter
 
 from aligner_proxy.text.folding import fold
+from aligner_proxy.text.lists import marks
 from aligner_proxy.text.structure import Segment, join, split
 
 KEY_CHARS = 20
@@ -123,11 +124,21 @@ def resumption_keys(following: Sequence[Segment]) -> tuple[str, ...]:
 
 
 def before_resumption(generated: str, keys: Sequence[str]) -> str | None:
-    """What stands before the first segment of `generated` that begins with a key; None when there is none."""
-    for segment in split(generated):
-        if segment.text.lstrip().startswith(tuple(keys)) and keys:
+    """What stands before the first segment of `generated` that begins with a key; None when there is none.
+
+    Numbers of items do not count: where one is left out, a model goes on counting from the one before.
+    """
+    starts = tuple(map(_unnumbered, keys))
+    for segment in split(generated) if starts else ():
+        if _unnumbered(segment.text.lstrip()).startswith(starts):
             return generated[: segment.start]
     return None
+
+
+def _unnumbered(text: str) -> str:
+    """The text with a sign in place of the number of a list item."""
+    mark = marks.read(text)
+    return text if mark is None or mark.is_bullet else f"{text[: mark.start]}#{text[mark.end :]}"
 
 
 def replacement(generated: str, keys: Sequence[str], banned: Sequence[str], *, finished: bool) -> str:
@@ -141,8 +152,9 @@ def replacement(generated: str, keys: Sequence[str], banned: Sequence[str], *, f
     text = generated if before is None else before
     if before is None and not finished:
         text = complete(text)
-    dropped = set(banned)
-    written = [(piece.text.strip(), piece.gap) for piece in split(text) if piece.text.strip() not in dropped]
+    dropped = set(map(_unnumbered, banned))
+    written = [(piece.text.strip(), piece.gap) for piece in split(text)]
+    written = [(piece, gap) for piece, gap in written if _unnumbered(piece) not in dropped]
     return join([next(same) for _, same in groupby(written, key=itemgetter(0))])
 
 

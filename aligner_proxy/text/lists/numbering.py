@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.counts import announcing
 from aligner_proxy.text.lists.marks import Family, Kind, Mark
-from aligner_proxy.text.structure import Segment
+from aligner_proxy.text.structure import Segment, split
 
 _FENCE = re.compile(r"[ \t]*(?:```|~~~)")
 _LINE = re.compile(r"[^\n]*\n?")
@@ -26,7 +27,7 @@ _HEADS_OF_NUMBERS = frozenset(
 _ONE = r"(?:no\.?[ \t]*|#|\()?(?:\d{1,3}(?![\d%\u00b0]|[.,:]\d)|[a-zA-Z](?=\)))\)?"
 _JOINED = r"[ \t]*(?:,[ \t]*(?:and |or )?|\b(?:and|or|to|through|und|oder|bis|et|ou|y|o|e|en|of)\b|&|-|\u2013|/)[ \t]*"
 _REFERENCE = re.compile(
-    rf"\b(?P<word>{marks.WORDS}|number|nummer|no\.)[ \t]+(?P<numbers>{_ONE}(?:{_JOINED}{_ONE}){{0,8}})(?!\w)",
+    rf"\b(?P<word>{marks.WORDS}|see (?:number|no\.?))[ \t]+(?P<numbers>{_ONE}(?:{_JOINED}{_ONE}){{0,8}})(?!\w)",
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"\d{1,3}|\b[a-zA-Z](?=\))")
@@ -120,6 +121,18 @@ class Numbering:
             return text
         return "".join(self._lines(standing, text, ends=ends))
 
+    def resumed(self, original: str, text: str) -> str:
+        """The next part of an answer, whose own items have been numbered: lists of the part before it go on in it."""
+        as_written = deepcopy(self)
+        as_written.passed(split(original), (), original)
+        text = self.passed(split(text), (), text)
+        for key, known in self._open.items():
+            written = as_written._open.get(key)
+            if written is not None and written.last != known.last:
+                known.last = written.last
+                self._removed = True
+        return text
+
     def _read(self, pieces: Sequence[Segment], gone: Collection[int]) -> Iterator[NumberedItem]:
         """The numbered items that stand."""
         for number, piece in enumerate(pieces):
@@ -162,7 +175,7 @@ class Numbering:
             return None
         self._close(mark)
         depth = -1 if mark.level else mark.indent // 2
-        fixed = value in self._promised
+        fixed = any(value <= number for number in self._promised)
         begun = NumberedList(kind, mark.style, value, value, depth, self._parent(mark), fixed=fixed)
         self._open.pop((kind, mark.family), None)
         self._open[kind, mark.family] = begun

@@ -101,15 +101,17 @@ class Outline:
         left = self._marks_left(all_gone, settled) | self._strokes_left(all_gone)
         return Completion(frozenset(all_gone - left.keys()), left)
 
-    def unfinished(self, number: int) -> bool:
-        """Whether what becomes of segment `number` depends on what follows: a lone mark, a heading, a colon."""
-        line = next((line for line in reversed(self.lines) if number in line.segments), None)
-        if line is None or not self._pieces[number].text.strip():
-            return False
-        if self._is_lone_mark(number):
+    def waits(self) -> bool:
+        """Whether what becomes of the last segment depends on what follows: a lone mark, a heading, a colon, a head.
+
+        The head of a table is a row with no row before it, and the rule under it.
+        """
+        line = self.lines[-1]
+        number = line.segments[-1]
+        if self._is_lone_mark(number) or line.announces or self._is_heading(line):
             return True
-        last = number == line.segments[-1]
-        return last and (line.announces or self._is_heading(line) or self._heads_table(line))
+        first = len(self.lines) == 1 or not self.lines[-2].is_row
+        return line.is_row and (first or _RULE_OF_TABLE.fullmatch(line.text) is not None)
 
     def announced_lists(self, gone: Collection[int]) -> Iterator[tuple[int, int, int]]:
         """Segments that stand right above a list that lost items, and how many items it had and has."""
@@ -124,10 +126,6 @@ class Outline:
             after = sum(item.first not in gone for item in items)
             if after < len(items):
                 yield segment, len(items), after
-
-    def _heads_table(self, line: Line) -> bool:
-        """Whether a row stands above all rows with content: the head of a table, or the rule under it."""
-        return any(line in table[:2] for table in self._tables)
 
     def _emptied(self, gone: Collection[int]) -> Iterator[Iterable[int]]:
         """Segments that have nothing left to belong to."""
@@ -316,3 +314,15 @@ def rows(pieces: Sequence[Segment], gone: Collection[int] = ()) -> list[str]:
     table_rows = (row for table in _tables(list(_lines(pieces))) for row in table)
     standing = (row for row in table_rows if any(i not in gone for i in row.segments))
     return [str(len(_STROKE.findall(row.text))) for row in standing]
+
+
+def depends_on_next(pieces: Sequence[Segment], number: int) -> bool:
+    """Whether what becomes of segment `number`, which is not flagged, depends on the segments behind it."""
+    start = number
+    breaks = 0
+    while start > 0:
+        breaks += "\n" in pieces[start - 1].gap
+        if breaks > 1:
+            break
+        start -= 1
+    return bool(pieces[number].text.strip()) and Outline(pieces[start : number + 1]).waits()
