@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from aligner_proxy.gate.edits import Candidate, SegmentStatus, words
 from aligner_proxy.prompts import TEMPLATES
+from aligner_proxy.text.code_comments import same_code
 from aligner_proxy.text.facts import FactReader, code, code_spans, names, quotations
 from aligner_proxy.text.languages import foreign, languages, odd_letters, passages, scripts, written_in
 from aligner_proxy.text.lengths import LENGTHS, contains_any
@@ -154,10 +155,17 @@ def too_long(candidate: Candidate) -> bool:
 
 
 def lost_code(candidate: Candidate) -> bool:
-    """A block or span of code is gone or changed, or other text becomes code."""
-    parts = candidate.parts(SegmentStatus.STAYS, SegmentStatus.REWRITTEN)
-    pieces = (piece for part in parts for piece in code(part.text) | code_spans(part.text))
-    return any(piece not in candidate.after.text for piece in pieces) or _left_open(candidate)
+    """A block or span of code is gone or changed, or other text becomes code; what was flagged may lose comments."""
+    stays = {piece for part in candidate.parts(SegmentStatus.STAYS) for piece in _code_of(part.text)}
+    rewritten = {piece for part in candidate.parts(SegmentStatus.REWRITTEN) for piece in _code_of(part.text)}
+    lost = (piece for piece in rewritten - stays if piece not in candidate.after.text)
+    if any(piece not in candidate.after.text for piece in stays) or _left_open(candidate):
+        return True
+    return any(not any(same_code(piece, block) for block in candidate.after.of(code)) for piece in lost)
+
+
+def _code_of(text: str) -> set[str]:
+    return code(text) | code_spans(text)
 
 
 def _left_open(candidate: Candidate) -> bool:

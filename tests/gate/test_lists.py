@@ -96,3 +96,13 @@ def test_code_is_never_taken_for_a_list() -> None:
 
 def test_the_words_of_the_set_are_all_flagged_by_a_rude_word() -> None:
     assert all(any(word in piece.text.lower() for piece in split(case.answer) for word in RUDE) for case in CASES)
+
+
+def test_comments_may_go_from_flagged_code_and_nothing_else() -> None:
+    answer = "Use this:\n```python\ndef add(a, b):\n    # you idiot\n    return a + b\n```\nThat is all."
+    bare = answer.replace("    # you idiot\n", "")
+    assert judge(answer, correction(answer, bare, [1]), POLICY).text == bare
+    for other in (bare.replace("a + b", "a - b"), bare.replace("def add(a, b):\n", "")):
+        verdict = judge(answer, correction(answer, other, [1]), POLICY)
+        assert (verdict.text, verdict.reason) == (answer, "gate_lost_code")
+    assert objection(answer, bare) == GateRule.LOST_CODE

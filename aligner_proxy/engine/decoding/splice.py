@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 
+from aligner_proxy.text.code_comments import without_comments
 from aligner_proxy.text.folding import fold
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.structure import Segment, join, split
@@ -35,6 +36,11 @@ class Run:
     def text(self) -> str:
         """The run as it stands in the answer, without the gap behind it; empty for the place behind all segments."""
         return join([(segment.text, segment.gap) for segment in self.segments])
+
+    @property
+    def bare_code(self) -> str:
+        """The code blocks in it without their comments; empty where no block has any."""
+        return join([(without_comments(segment.text) or "", segment.gap) for segment in self.segments])
 
 
 @dataclass(frozen=True, slots=True)
