@@ -6,40 +6,46 @@ what the gate refuses goes out as it is, too. When anything fails, or the answer
 edited, all that is undecided goes out as the upstream wrote it. Wire formats are not known here.
 
 What the engine has forgotten, or never took in because it was full or away, is read again from the beginning, within
-the deadline: verdicts are causal, so they are the same. As long as nothing went out there is a better way: to hold the
-answer and send it whole.
+the deadline (resumable_session.py): verdicts are causal, so they are the same. As long as nothing went out there is a
+better way: to hold the answer and send it whole.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from aligner_proxy.engine.api import DeferredSession, Session, Span
-from aligner_proxy.engine.client.retry import NotReady, retry
-from aligner_proxy.errors import CorrectionError, EngineFault, EngineOverloaded, EngineUnavailable, SessionLost
+from aligner_proxy.engine.api import Span
+from aligner_proxy.errors import EngineFault
 from aligner_proxy.gate.completion import Followed, removed, trimmed
 from aligner_proxy.gate.edits import Edit, Part
 from aligner_proxy.gate.judge import Settled, Verdict, judge_next_in_thread
 from aligner_proxy.observability.tracing import stage
-from aligner_proxy.pipeline import eligibility, outcomes
+from aligner_proxy.pipeline import declining, eligibility, outcomes
 from aligner_proxy.pipeline.outcomes import gate_reason, judged
 from aligner_proxy.pipeline.pipeline import Pipeline, failed
 from aligner_proxy.pipeline.replacements import ReplacementMap, placed
+from aligner_proxy.pipeline.resumable_session import LOST, ResumableSession
 from aligner_proxy.text.cutter import Cutter
 from aligner_proxy.text.lists.numbering import Numbering
 from aligner_proxy.text.lists.outline import depends_on_next
 from aligner_proxy.text.structure import Segment
-from aligner_proxy.types import Correction, Exchange, JsonStrings, Outcome, Policy, SegmentScore, SkipReason, Status
+from aligner_proxy.types import (
+    Correction,
+    Exchange,
+    IfNothingRemains,
+    JsonStrings,
+    Outcome,
+    Policy,
+    SegmentScore,
+    SkipReason,
+    Status,
+)
 
 Result = TypeVar("Result")
-LOST = (SessionLost, EngineUnavailable, EngineOverloaded)
-"""The engine does not read the answer; what else goes wrong would go wrong again."""
-PATIENCE_S = 5.0
-"""How long an engine that is away or full is asked to read again, like one that is asked for a whole answer."""
 _BEGUN = "Begun."
 """Stands for an answer of which only the beginning is there: its words and its length do not say anything yet."""
 
@@ -64,108 +70,6 @@ class EditTally:
         self.edits += 1
         if refusal:
             self.refused.append(refusal)
-
-
-class ResumableSession:
-    """`exchange` is the answer so far. `feed` and `end` raise no error of the engine: the next question does."""
-
-    def __init__(self, pipeline: Pipeline, policy: Policy, exchange: Callable[[], Exchange]) -> None:
-        self._pipeline = pipeline
-        self._policy = policy
-        self._exchange = exchange
-        self._text = ""
-        self._ended = False
-        self._session: Session | None = None
-        self._failure: CorrectionError | None = None
-
-    async def begin(self) -> bool:
-        """Let the engine read along; False where the answer may not be edited, or only as a whole."""
-        try:
-            self._session = await self._pipeline.read(self._exchange(), self._policy)
-        except LOST as error:
-            self._failure = error
-        return self._session is not None or self._failure is not None
-
-    async def hold(self) -> Session:
-        """The engine's session for an answer that is held from here on, as long as there is one."""
-        if self._failure is not None or self._session is None:
-            await self.aclose()
-            return DeferredSession(self._pipeline.engine_of(self._policy))
-        return self._session
-
-    async def feed(self, text: str) -> None:
-        """More of the answer."""
-        self._text += text
-        await self._pass_on(lambda session: session.feed(text))
-
-    async def end(self) -> None:
-        """There is no more."""
-        self._ended = True
-        await self._pass_on(lambda session: session.end())
-
-    async def judged(self, known: int, *, again: bool) -> tuple[SegmentScore, ...] | None:
-        """More verdicts than `known`; None: this engine has none before the end. `again`: read again what is lost."""
-        return await self._ask(lambda session: session.judged(known), again)
-
-    async def replace(self, span: Span, *, again: bool) -> Correction:
-        """What stands in place of a flagged stretch."""
-        return await self._ask(lambda session: session.replace(span), again)
-
-    async def aclose(self) -> None:
-        """Let the engine go."""
-        session = self._session
-        self._session = None
-        if session is not None:
-            await session.aclose()
-
-    async def _pass_on(self, call: Callable[[Session], Awaitable[object]]) -> None:
-        session = self._session
-        if session is None:
-            return
-        try:
-            await call(session)
-        except CorrectionError as error:
-            if session is self._session:
-                self._failure = error
-
-    async def _ask(self, call: Callable[[Session], Awaitable[Result]], again: bool) -> Result:
-        try:
-            if self._failure is not None or self._session is None:
-                raise self._failure or SessionLost("nobody reads this answer")
-            return await call(self._session)
-        except LOST as error:
-            self._failure = error
-            if not again:
-                raise
-        return await retry(lambda _: self._ask_again(call), self._policy.deadline_s, PATIENCE_S)
-
-    async def _ask_again(self, call: Callable[[Session], Awaitable[Result]]) -> Result:
-        await self._begin_again()
-        assert self._session is not None
-        result = await call(self._session)
-        if result is None:
-            raise NotReady("the engine is in doubt and reads nothing ahead")
-        return result
-
-    async def _begin_again(self) -> None:
-        """Another session in place of the lost one, fed with everything that there is so far."""
-        await self.aclose()
-        session = await self._pipeline.read(self._exchange(), self._policy)
-        if session is None:
-            raise SessionLost("this answer may not be edited any more")
-        fed = 0
-        try:
-            while fed < len(self._text):
-                more = self._text[fed:]
-                fed = len(self._text)
-                await session.feed(more)
-            self._session = session
-            self._failure = None
-            if self._ended:
-                await session.end()
-        except BaseException:
-            await session.aclose()
-            raise
 
 
 class StreamingCorrection:
@@ -215,6 +119,8 @@ class StreamingCorrection:
         self._renumbered_before = self._numbering.changed
         self._tally = EditTally()
         self._closed: tuple[Status, str] | None = None
+        self._ending: Outcome | None = None
+        """The outcome of an answer of which only fragments had gone out."""
         self._whole: Outcome | None = None
         """The outcome of an answer that was held and corrected as a whole."""
         self._ended_at = 0.0
@@ -283,15 +189,21 @@ class StreamingCorrection:
         if self._whole is not None:
             renumbered += self._whole.renumbered
             return replace(self._whole, text=text, renumbered=renumbered)  # more may have come behind the end
+        outcome = replace(self._judged(text), renumbered=renumbered)
+        status, reason = self._stopped() or (outcome.status, outcome.reason)
+        if self._ending is not None:
+            status, reason = self._ending.status, self._ending.reason
+        reports = self._pipeline.extensions.report(self._policy, self._text, text)
+        return replace(outcome, status=status, reason=reason, text=text, ms=self._ms, reports=reports)
+
+    def _judged(self, text: str) -> Outcome:
+        """The outcome of an answer in place of which this text goes out."""
         tally = self._tally
         scores = self._verdicts_up_to(self.length)
         correction = Correction(text, scores, aligner=tally.aligner).with_cost_of(tally.corrections)
         reason = gate_reason(tally.refused, changed=self.changed)
-        verdict = Verdict(text, reason, tally.edits, tuple(tally.refused), renumbered)
-        outcome = judged(self._exchange(), self._text, self._policy, correction, None, verdict)
-        status, reason = self._stopped() or (outcome.status, outcome.reason)
-        reports = self._pipeline.extensions.report(self._policy, self._text, text)
-        return replace(outcome, status=status, reason=reason, text=text, ms=self._ms, reports=reports)
+        verdict = Verdict(text, reason, tally.edits, tuple(tally.refused))
+        return judged(self._exchange(), self._text, self._policy, correction, None, verdict)
 
     def _stopped(self) -> tuple[Status, str] | None:
         """The status and reason of an answer of which not all was judged."""
@@ -379,6 +291,8 @@ class StreamingCorrection:
             if verdicts is None or (not self._replacements.end and eligibility.may_be_structured(self._exchange())):
                 return False
             self._accept(verdicts, known)
+        if await self._declined():
+            return True
         for number in range(self._next, len(self._verdicts)):
             if not self._verdicts[number].flagged:
                 await self._release(number)
@@ -386,6 +300,26 @@ class StreamingCorrection:
             await self._release(len(self._segments))
             if self._lacks and not self._verdicts[-1].flagged and not self.done:
                 await self._add()
+            self._finish()
+        return True
+
+    async def _declined(self) -> bool:
+        """Whether all is known and nothing remains; the whole is decided then, or what has not gone out of it."""
+        ended = self._ended and len(self._verdicts) == len(self._segments) and not self._inner
+        if not ended or self._policy.if_nothing_remains is IfNothingRemains.ORIGINAL:
+            return False
+        start = self._replacements.end
+        if not declining.nothing_remains(self._verdicts, self.out(0, start)):
+            return False
+        if not start:
+            await self._hold()
+            return True
+        self._ending = declining.settled(self._judged(self.out(0, start)), self._exchange())
+        if outcomes.blocks(self._ending):
+            self.close(Status.FAILED, str(self._ending.reason))
+        else:
+            self.changed = True
+            self._replacements.add(self.length, f"\n\n{self._ending.text}")
             self._finish()
         return True
 
@@ -538,7 +472,10 @@ class StreamingCorrection:
         while not self._ended:
             self._more.clear()
             await self._more.wait()
-        whole = await self._pipeline.align(self._exchange(), self._policy, await self._session.hold())
+        policy = self._policy
+        if self._inner:  # nothing can be said of a part by itself
+            policy = replace(policy, if_nothing_remains=IfNothingRemains.ORIGINAL)
+        whole = await self._pipeline.align(self._exchange(), policy, await self._session.hold())
         if self.done:  # it went out as it is meanwhile
             return
         self._whole = whole
