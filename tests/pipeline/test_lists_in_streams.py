@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from aligner_proxy.pipeline.cache import CorrectionCache
 from aligner_proxy.pipeline.parts import PartedCorrection
 from aligner_proxy.pipeline.pipeline import Pipeline
-from aligner_proxy.types import Exchange, Objective, Outcome, Policy, Status, StreamMode, Turn
+from aligner_proxy.types import Exchange, JsonStrings, Mode, Objective, Outcome, Policy, Status, StreamMode, Turn
 from tests.gate.lists import RUDE, Case, of_forms, special
 from tests.support.scripted import SegmentEngine
 
@@ -92,6 +96,20 @@ async def test_a_list_goes_on_from_part_to_part(whole: bool) -> None:
     kept = [row.partition(" ")[2] for row in rows if not any(word in row for word in RUDE)]
     outcome = await streamed("\n".join(rows), 20, most=300, whole=whole)
     assert outcome.text == "\n".join(f"{n}. {row}" for n, row in enumerate(kept, 1))
+
+
+async def test_numbers_are_right_in_cached_answers_in_shadow_and_in_json(tmp_path: Path) -> None:
+    answer = "1. Boil it for a while.\n2. You oaf.\n3. Rest it as in step 1.\n4. Serve it."
+    expected = "1. Boil it for a while.\n2. Rest it as in step 1.\n3. Serve it."
+    policy = Policy("p", (Objective("kind", "Kind: no insults"),), json_strings=JsonStrings.CORRECT)
+    pipeline = Pipeline(engine(), CorrectionCache(tmp_path, 60, 4))
+    for hit in (False, True):
+        outcome = await pipeline.align(replace(FACTS, answer=answer), policy)
+        assert (outcome.text, outcome.cache_hit, outcome.renumbered, outcome.edits) == (expected, hit, 2, 1)
+    shadow = await pipeline.align(replace(FACTS, answer=answer), replace(policy, mode=Mode.SHADOW))
+    assert (shadow.text, shadow.edited, shadow.reason) == (answer, expected, "would_correct")
+    inside = await pipeline.align(replace(FACTS, answer=json.dumps({"how": answer})), policy)
+    assert (inside.text, inside.renumbered) == (json.dumps({"how": expected}), 2)
 
 
 async def test_what_a_section_depends_on_waits_for_it_and_no_longer() -> None:
