@@ -75,8 +75,8 @@ class _Completer:
             if texts is None:
                 made |= {edit: self._followed[edit] for edit in edits}
                 continue
-            edit = self._edit(covered, texts)
-            made[edit] = tuple(self._part(i, edits) for i in covered)
+            known = {part.index: part for edit in edits for part in self._followed[edit]}
+            made[self._edit(covered, texts)] = tuple(self._part(i, known.get(i)) for i in covered)
         return made
 
     def _runs(self, more: Iterable[int]) -> Iterable[tuple[range, list[Edit]]]:
@@ -159,9 +159,8 @@ class _Completer:
             return Edit(start, pieces[last].start, text, first, last)
         return Edit(start, len(self._original), text + pieces[-1].gap, first, last)
 
-    def _part(self, number: int, edits: Sequence[Edit]) -> Part:
-        known = {part.index: part for edit in edits for part in self._followed[edit]}
-        part = known.get(number) or Part(self._pieces[number].text, SegmentStatus.STAYS, number)
+    def _part(self, number: int, known: Part | None) -> Part:
+        part = known or Part(self._pieces[number].text, SegmentStatus.STAYS, number)
         if number in self._completion.gone:
             return replace(part, fate=SegmentStatus.REMOVED)
         return replace(part, left=self._completion.left.get(number, ""))

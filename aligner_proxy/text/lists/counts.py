@@ -34,7 +34,7 @@ def announcing(pieces: Sequence[Segment], gone: Collection[int], text: str) -> t
     outline = Outline(pieces)
     changed = 0
     at = 0
-    for segment, before, after in outline.announced_lists(gone):
+    for segment, before, after in outline.announced_lists(gone, _COUNT):
         piece = pieces[segment].text
         found_at = text.find(piece, at)
         if found_at < 0:

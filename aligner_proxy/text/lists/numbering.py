@@ -12,6 +12,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from itertools import islice
 
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.counts import announcing
@@ -26,6 +27,8 @@ _HEADS_OF_NUMBERS = frozenset(
 )
 _ONE = r"(?:no\.?[ \t]*|#|\()?(?:\d{1,3}(?![\d%\u00b0]|[.,:]\d)|[a-zA-Z](?=\)))\)?"
 _JOINED = r"[ \t]*(?:,[ \t]*(?:and |or )?|\b(?:and|or|to|through|und|oder|bis|et|ou|y|o|e|en|of)\b|&|-|\u2013|/)[ \t]*"
+_MOST = 64
+"""Lists that are kept in mind at once, and items that are looked through for a mark: a hostile text has thousands."""
 _REFERENCE = re.compile(
     rf"\b(?P<word>{marks.WORDS}|see (?:number|no\.?))[ \t]+(?P<numbers>{_ONE}(?:{_JOINED}{_ONE}){{0,8}})(?!\w)",
     re.IGNORECASE,
@@ -179,6 +182,8 @@ class Numbering:
         begun = NumberedList(kind, mark.style, value, value, depth, self._parent(mark), fixed=fixed)
         self._open.pop((kind, mark.family), None)
         self._open[kind, mark.family] = begun
+        if len(self._open) > _MOST:
+            del self._open[next(iter(self._open))]
         self._all.append(begun)
         return begun, value
 
@@ -218,11 +223,13 @@ class Numbering:
                 known.fixed |= known.last < int(number)
 
     def _touch(self, seen: NumberedList) -> None:
-        self._recent = [seen, *(known for known in self._recent if known is not seen)]
+        if not self._recent or self._recent[0] is not seen:
+            self._recent = [seen, *(known for known in self._recent if known is not seen)][:_MOST]
 
-    def _lines(self, standing: list[NumberedItem], text: str, *, ends: bool) -> Iterator[str]:
+    def _lines(self, standing: Sequence[NumberedItem], text: str, *, ends: bool) -> Iterator[str]:
         """The lines of the text, with the marks of standing items and the references in it numbered anew."""
         in_code = False
+        passed = 0
         for match in _LINE.finditer(text):
             line = match.group()
             fence = _FENCE.match(line) is not None
@@ -232,12 +239,12 @@ class Numbering:
                 continue
             mark = marks.read(line) or marks.row_number(line)
             self._enter(line, mark)
-            at = _position(standing, mark)
+            at = _position(standing, passed, mark)
             if mark is None or at is None:
                 yield self._with_references(line, ends=ends)
                 continue
             item = standing[at]
-            standing = standing[at + 1 :]
+            passed = at + 1
             self._touch(item.list)
             self.changed += item.shown != mark.number
             head = line[: mark.start] + item.shown + line[mark.end : mark.stop]
@@ -297,8 +304,9 @@ class Numbering:
 
         Outside of all items lists come before those that are nested in them.
         """
-        later = [known for known in self._all if not any(known is seen for seen in self._recent)]
-        fitting = [known for known in (*self._recent, *later) if known.kind in kinds and known.has(value)]
+        fitting = [known for known in self._recent if known.kind in kinds and known.has(value)]
+        if not fitting:
+            fitting = list(islice((known for known in self._all if known.kind in kinds and known.has(value)), _MOST))
         if not self._in_item:
             fitting.sort(key=lambda known: known.depth)
         stem = word.lower().rstrip("s.")
@@ -325,9 +333,10 @@ def _kind_of(number: str) -> Kind:
     return Kind.LETTER if number.islower() else Kind.CAPITAL
 
 
-def _position(standing: Sequence[NumberedItem], mark: Mark | None) -> int | None:
-    """Which of the items a line begins with: the first with the same mark."""
+def _position(standing: Sequence[NumberedItem], passed: int, mark: Mark | None) -> int | None:
+    """Which of the items that have not been `passed` a line begins with: the first with the same mark."""
     if mark is None or mark.is_bullet:
         return None
+    near = range(passed, min(len(standing), passed + _MOST))
     own = (mark.number, mark.family)
-    return next((i for i, item in enumerate(standing) if (item.mark.number, item.mark.family) == own), None)
+    return next((i for i in near if (standing[i].mark.number, standing[i].mark.family) == own), None)

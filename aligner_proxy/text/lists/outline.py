@@ -8,8 +8,9 @@ mark of an item that goes on, the strokes of a row.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.marks import Mark
@@ -23,6 +24,8 @@ _TITLE_LEVEL = 7
 _SIGNS = "*_ \t"
 _STROKE = re.compile(r"(?<!\\)\|")
 _RULE_OF_TABLE = re.compile(r"[ \t>]*\|?[ \t:|-]*-[ \t:|-]*")
+_LONGEST_LIST = 256
+"""Items of a list that goes with the line above it; more are not looked through."""
 _CONTENT = re.compile(r"[^\W_]")
 
 
@@ -86,17 +89,22 @@ class Outline:
         self.lines = list(_lines(pieces))
         self.items = _items(self.lines, len(pieces))
         self._of_line = {item.first: item for item in self.items}
+        self._by_line_end = {item.line.segments.stop: item for item in self.items}
         self._tables = list(_tables(self.lines))
+        self._by_head = {table[0].segments.start: table for table in self._tables}
+        self._says = [bool(piece.text.strip()) and not self._is_lone_mark(i) for i, piece in enumerate(pieces)]
+        """Which segments say something: not those that are a mark alone."""
 
     def completed(self, gone: Collection[int], settled: int = 0) -> Completion:
         """What goes beside `gone`; segments before `settled` have gone out and stay as they are."""
         if not gone:
             return Completion(frozenset(gone))
         all_gone = set(gone)
+        heads = list(self._heads())
         count = -1
         while count != len(all_gone):
             count = len(all_gone)
-            for segments in self._emptied(all_gone):
+            for segments in self._emptied(heads, all_gone):
                 all_gone.update(i for i in segments if i >= settled)
         left = self._marks_left(all_gone, settled) | self._strokes_left(all_gone)
         return Completion(frozenset(all_gone - left.keys()), left)
@@ -113,37 +121,47 @@ class Outline:
         first = len(self.lines) == 1 or not self.lines[-2].is_row
         return line.is_row and (first or _RULE_OF_TABLE.fullmatch(line.text) is not None)
 
-    def announced_lists(self, gone: Collection[int]) -> Iterator[tuple[int, int, int]]:
-        """Segments that stand right above a list that lost items, and how many items it had and has."""
-        for number, line in enumerate(self.lines[:-1]):
+    def announced_lists(self, gone: Collection[int], form: re.Pattern[str]) -> Iterator[tuple[int, int, int]]:
+        """Segments of this form right above a list that lost items, and how many items it had and has."""
+        for line in self.lines[:-1]:
             start = line.segments.stop
             segment = line.segments[-1]
-            if segment in gone or not (line.level or line.announces) or start not in self._of_line:
+            heads = (line.level or line.announces) and segment not in gone and start in self._of_line
+            if not heads or not form.search(self._pieces[segment].text):
                 continue
-            end = self._block_end(start)
-            depth = self.lines[number + 1].indent
-            items = [item for item in self.items if start <= item.first < end and item.line.indent == depth]
+            items = self._siblings(start, self._block_end(start))
             after = sum(item.first not in gone for item in items)
             if after < len(items):
                 yield segment, len(items), after
 
-    def _emptied(self, gone: Collection[int]) -> Iterator[Iterable[int]]:
+    def _siblings(self, start: int, end: int) -> list[Item]:
+        """The items that stand one behind the other from segment `start` to `end`, without those below them."""
+        items = []
+        while start < end and (item := self._of_line.get(start)) is not None:
+            items.append(item)
+            start = item.stop
+        return items
+
+    def _emptied(self, heads: Sequence[tuple[range, range]], gone: Collection[int]) -> Iterator[Iterable[int]]:
         """Segments that have nothing left to belong to."""
-        for item in reversed(self.items):
-            content = self._content(item.segments)
-            if content and all(i in gone for i in content):
-                yield item.segments
-        for number, line in enumerate(self.lines):
-            announced = self._announced(number, line)
-            content = self._content(announced)
-            if content and all(i in gone for i in content):
-                yield line.segments if line.level else line.segments[-1:]
+        empty = self._empty(gone)
+        yield from (item.segments for item in self.items if empty(item.segments))
+        yield from (segments for segments, headed in heads if empty(headed))
         for table in self._tables:
             yield from self._empty_rows(table, gone)
 
-    def _content(self, segments: Iterable[int]) -> list[int]:
-        """Those segments that say something, without marks that stand alone."""
-        return [i for i in segments if self._pieces[i].text.strip() and not self._is_lone_mark(i)]
+    def _empty(self, gone: Collection[int]) -> Callable[[range], bool]:
+        """Whether a stretch of segments said something, and all that did is gone; each asked in the same time."""
+        said = list(accumulate(self._says, initial=0))
+        left = list(accumulate((says and i not in gone for i, says in enumerate(self._says)), initial=0))
+        return lambda stretch: said[stretch.start] < said[stretch.stop] and left[stretch.start] == left[stretch.stop]
+
+    def _heads(self) -> Iterator[tuple[range, range]]:
+        """The segments that head or announce something, and those that they stand above."""
+        for number, line in enumerate(self.lines):
+            headed = self._headed(number, line)
+            if headed:
+                yield (line.segments if line.level else line.segments[-1:]), headed
 
     def _is_lone_mark(self, number: int) -> bool:
         item = self._of_line.get(number)
@@ -155,7 +173,7 @@ class Outline:
             return False
         return not _SENTENCE_END.search(line.text.rstrip(_SIGNS))
 
-    def _announced(self, number: int, line: Line) -> range:
+    def _headed(self, number: int, line: Line) -> range:
         """What a heading or a line with a colon stands above: its section, or the list or table right behind it."""
         start = line.segments.stop
         if self._is_heading(line):
@@ -169,11 +187,14 @@ class Outline:
         """Where the items end that begin with segment `start`; `start` itself if none does."""
         at = start
         depth = self._of_line[start].line.indent if start in self._of_line else 0
-        above = next((item for item in self.items if item.line.segments.stop == start), None)
+        above = self._by_line_end.get(start)
         end = above.stop if above is not None else len(self._pieces)
-        while at < end and (item := self._of_line.get(at)) is not None and item.line.indent >= depth:
+        for _ in range(_LONGEST_LIST):
+            item = self._of_line.get(at)
+            if item is None or at >= end or item.line.indent < depth:
+                break
             at = item.stop
-        table = next((table for table in self._tables if table[0].segments.start == at), None) if at == start else None
+        table = self._by_head.get(at) if at == start else None
         return table[-1].segments.stop if table else at
 
     def _empty_rows(self, table: Sequence[Line], gone: Collection[int]) -> Iterator[Iterable[int]]:
@@ -191,9 +212,9 @@ class Outline:
     def _marks_left(self, gone: Collection[int], settled: int) -> dict[int, str]:
         """The marks of items that go on although the segment with the mark goes."""
         left = {}
+        empty = self._empty(gone)
         for item in self.items:
-            touched = item.first >= settled and any(i in gone for i in item.segments)
-            if not touched or all(i in gone for i in self._content(item.segments)):
+            if item.first < settled or empty(item.segments):
                 continue
             torn = item.mark.emphasis and self._is_lone_mark(item.first) and item.first + 1 in gone
             if item.first in gone or torn:
@@ -318,6 +339,10 @@ def rows(pieces: Sequence[Segment], gone: Collection[int] = ()) -> list[str]:
 
 def depends_on_next(pieces: Sequence[Segment], number: int) -> bool:
     """Whether what becomes of segment `number`, which is not flagged, depends on the segments behind it."""
+    piece = pieces[number]
+    begins = number == 0 or "\n" in pieces[number - 1].gap
+    if not piece.text.strip() or not (begins or "\n" in piece.gap):
+        return False
     start = number
     breaks = 0
     while start > 0:
@@ -325,4 +350,4 @@ def depends_on_next(pieces: Sequence[Segment], number: int) -> bool:
         if breaks > 1:
             break
         start -= 1
-    return bool(pieces[number].text.strip()) and Outline(pieces[start : number + 1]).waits()
+    return Outline(pieces[start : number + 1]).waits()
