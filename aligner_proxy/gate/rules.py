@@ -30,7 +30,7 @@ from aligner_proxy.text.facts import FactReader, code, code_spans, names, quotat
 from aligner_proxy.text.languages import foreign, languages, odd_letters, passages, scripts, written_in
 from aligner_proxy.text.lengths import LENGTHS, contains_any
 from aligner_proxy.text.lists.numbering import Numbering, refers
-from aligner_proxy.text.lists.outline import rows, standing_marks
+from aligner_proxy.text.lists.outline import marked_lines, rows, standing
 from aligner_proxy.text.refusals import declines
 from aligner_proxy.text.structure import is_repeated, kept_in_order, lines, one_line, split, turns
 from aligner_proxy.types import Allowance, GateRule, Objective
@@ -206,18 +206,18 @@ def lost_name(candidate: Candidate) -> bool:
 def lost_item(candidate: Candidate) -> bool:
     """An item that remains lost its mark or number, a row lost a cell, or an item went to which the rest refers."""
     gone = candidate.gone
-    if not kept_in_order(standing_marks(candidate.pieces, gone), candidate.after.of(_marks_of_items)):
-        return True
-    if "|" in candidate.before.text and not kept_in_order(rows(candidate.pieces, gone), candidate.after.of(_rows)):
-        return True
+    for signs in (_marks_of_items, _rows):
+        required = standing(candidate.before.of(signs), gone)
+        if required and not kept_in_order(required, standing(candidate.after.of(signs))):
+            return True
     return bool(gone and candidate.after.of(refers)) and _dangles(candidate)
 
 
-def _marks_of_items(text: str) -> list[str]:
-    return standing_marks(split(text))
+def _marks_of_items(text: str) -> list[tuple[range, str]]:
+    return marked_lines(split(text))
 
 
-def _rows(text: str) -> list[str]:
+def _rows(text: str) -> list[tuple[range, str]]:
     return rows(split(text))
 
 

@@ -320,21 +320,23 @@ def _tables(lines: Sequence[Line]) -> Iterator[list[Line]]:
         rows = []
 
 
-def standing_marks(pieces: Sequence[Segment], gone: Collection[int] = ()) -> list[str]:
-    """The mark of each item of which something stands on its line: its number, or a dash for bullets of every form."""
-    marked = ((line, line.mark) for line in _lines(pieces) if line.mark is not None)
-    return [_sign(mark) for line, mark in marked if any(i not in gone for i in line.segments)]
+def marked_lines(pieces: Sequence[Segment]) -> list[tuple[range, str]]:
+    """The segments of each line with a mark, and the mark: its number, or a dash for bullets of every form."""
+    marked = ((line.segments, line.mark) for line in _lines(pieces) if line.mark is not None)
+    return [(segments, "-" if mark.is_bullet else mark.number) for segments, mark in marked]
 
 
-def _sign(mark: Mark) -> str:
-    return "-" if mark.is_bullet else mark.number
-
-
-def rows(pieces: Sequence[Segment], gone: Collection[int] = ()) -> list[str]:
-    """The number of cells of each row that stands, as text, without rows of which all is `gone`."""
+def rows(pieces: Sequence[Segment]) -> list[tuple[range, str]]:
+    """The segments of each row of the tables, and its number of cells as text."""
+    if not any("|" in piece.text for piece in pieces):
+        return []
     table_rows = (row for table in _tables(list(_lines(pieces))) for row in table)
-    standing = (row for row in table_rows if any(i not in gone for i in row.segments))
-    return [str(len(_STROKE.findall(row.text))) for row in standing]
+    return [(row.segments, str(len(_STROKE.findall(row.text)))) for row in table_rows]
+
+
+def standing(lines: Iterable[tuple[range, str]], gone: Collection[int] = ()) -> list[str]:
+    """The signs of those lines of which some segment is not gone."""
+    return [sign for segments, sign in lines if any(i not in gone for i in segments)]
 
 
 def depends_on_next(pieces: Sequence[Segment], number: int) -> bool:
