@@ -188,8 +188,8 @@ class _Case:
         folded = fold(original)
         read = folded.segments(pieces)
         free = _free(folded.text, read, flagged, policy)
-        followed = {edit: follow(_folded(edit, folded), read, free) for edit in proposed}
-        followed = completed(original, pieces, followed, settled.segments, settled.removed)
+        proposals = {edit: follow(_folded(edit, folded), read, free) for edit in proposed}
+        followed = completed(original, pieces, proposals, settled.segments, settled.removed)
         all_followed = {**settled.edits, **followed}
         by_folded = {_folded(edit, folded): edit for edit in all_followed}
         most = max(2, min(MAX_GROUPS, MAX_READ_CHARS // max(len(original), 1)))

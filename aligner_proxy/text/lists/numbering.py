@@ -204,7 +204,7 @@ class Numbering:
         *above, own = mark.parents
         lists = (known for (_, family), known in reversed(self._open.items()) if family.parents == tuple(above))
         known = next((known for known in lists if known.kind is Kind.DIGIT and known.last == own), None)
-        return known and (known, own)
+        return None if known is None else (known, own)
 
     def _see(self, standing: Sequence[NumberedItem], text: str, *, ends: bool) -> None:
         """Nothing is gone so far: only keep in mind what was seen, and what references have gone out."""
