@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from aligner_proxy.text import structure
 from aligner_proxy.text.facts import FactReader
+from aligner_proxy.text.lists import marks
 from aligner_proxy.text.structure import Segment, join, split
 from aligner_proxy.types import Correction, Objective
 
@@ -233,6 +234,11 @@ def continued(old: Sequence[str], new: Sequence[str]) -> list[int]:
         elif heirs:
             heirs.append(heirs[-1])
     return heirs
+
+
+def outlined(text: str) -> bool:
+    """Whether a text may have lists, headings or tables."""
+    return any(form.search(text) for form in marks.LINE_FORMS)
 
 
 def words(text: str) -> set[str]:

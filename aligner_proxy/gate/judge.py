@@ -97,7 +97,7 @@ def judge(original: str, correction: Correction, policy: Policy, further: Mappin
     text = case.delivered(kept)
     gone = case.candidate(kept).gone
     renumbered = 0
-    if gone:
+    if gone and case.before.of(edits.outlined):
         text, renumbered = with_numbers(case.written, gone, text)
     count = sum(len(change.edits) for change in case.changes)
     if not refused:
@@ -189,7 +189,10 @@ class _Case:
         read = folded.segments(pieces)
         free = _free(folded.text, read, flagged, policy)
         proposals = {edit: follow(_folded(edit, folded), read, free) for edit in proposed}
-        followed = completed(original, pieces, proposals, settled.segments, settled.removed)
+        before = TextFacts(folded.text)
+        followed: Followed = proposals
+        if before.of(edits.outlined):
+            followed = completed(original, pieces, proposals, settled.segments, settled.removed)
         all_followed = {**settled.edits, **followed}
         by_folded = {_folded(edit, folded): edit for edit in all_followed}
         most = max(2, min(MAX_GROUPS, MAX_READ_CHARS // max(len(original), 1)))
@@ -197,7 +200,6 @@ class _Case:
         changes = tuple(Change(group, tuple(p for e in group for p in all_followed[by_folded[e]])) for group in groups)
         names = set(policy.gate) - waived_rules(policy.objectives)
         rules: dict[str, Rule] = {name: rule for name, rule in RULES.items() if name in names}
-        before = TextFacts(folded.text)
         return cls(original, by_folded, followed, before, pieces, read, policy, changes, {**rules, **further})
 
     def delivered(self, changes: Sequence[Change]) -> str:

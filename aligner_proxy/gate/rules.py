@@ -23,7 +23,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from aligner_proxy.gate.edits import Candidate, SegmentStatus, words
+from aligner_proxy.gate.edits import Candidate, SegmentStatus, outlined, words
 from aligner_proxy.prompts import TEMPLATES
 from aligner_proxy.text.code_comments import same_code
 from aligner_proxy.text.facts import FactReader, code, code_spans, names, quotations
@@ -205,6 +205,8 @@ def lost_name(candidate: Candidate) -> bool:
 
 def lost_item(candidate: Candidate) -> bool:
     """An item that remains lost its mark or number, a row lost a cell, or an item went to which the rest refers."""
+    if not candidate.before.of(outlined):
+        return False
     gone = candidate.gone
     for signs in (_marks_of_items, _rows):
         required = standing(candidate.before.of(signs), gone)

@@ -38,6 +38,7 @@ from aligner_proxy.types import (
     METAALIGNER,
     Correction,
     Exchange,
+    IfNothingRemains,
     Objective,
     OnSkip,
     Outcome,
@@ -128,7 +129,8 @@ class Pipeline:
         """The outcome of a correction, with what extensions report of it."""
         answer = exchange.answer or ""
         outcome = judged(exchange, answer, policy, corrected.correction, corrected.cache_hit, corrected.verdict)
-        if not structured:  # a text in place of JSON would be no JSON
+        # A text in place of JSON would be no JSON.
+        if not structured and policy.if_nothing_remains is not IfNothingRemains.ORIGINAL:
             outcome = declining.settled(outcome, exchange)
         # What is counted in prose means nothing in JSON.
         reports = () if structured else await self.extensions.reported(policy, answer, outcome.edited or answer)

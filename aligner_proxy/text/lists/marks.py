@@ -29,6 +29,12 @@ _NUMBERED = re.compile(
 )
 _BULLET = re.compile(rf"{_LEAD}(?P<number>[-*+\u2022\u25e6\u25aa\u2013])(?=[ \t]+\S|[ \t]*$)[ \t]*")
 _ROW = re.compile(r"(?P<lead>[ \t]*)\|[ \t]*(?P<number>\d{1,3})[ \t]*(?=\|)")
+LINE_FORMS = (
+    re.compile(f"^(?:{_NUMBERED.pattern})", re.IGNORECASE | re.MULTILINE),
+    re.compile(f"^(?:{_BULLET.pattern})", re.MULTILINE),
+    re.compile(r"^[ \t>]*(?:\||#{1,6}[ \t]|\*\*|__)", re.MULTILINE),
+)
+"""Of a text with items, headings, titles or tables at least one of these finds something; of most others none does."""
 _PLAIN_CLOSE = (".", ")", ".)", "\u3001", "\uff0e", " -", " \u2013", " \u2014", "\t-")
 _ROMAN = ((50, "l"), (40, "xl"), (10, "x"), (9, "ix"), (5, "v"), (4, "iv"), (1, "i"))
 _A_BEFORE = {"digit": 0, "letter": ord("a") - 1, "capital": ord("A") - 1, "circled": 0x245F}
