@@ -155,9 +155,18 @@ class _Completer:
         text = join([*before, *members, *behind])
         text = text.removeprefix(_BEFORE if before else "").removesuffix(_BEFORE if behind else "")
         start = pieces[first - 1].end if first else 0
+        if behind and self._goes_on(covered, texts):
+            text = f"{text.rstrip()} "
         if last < len(pieces):
             return Edit(start, pieces[last].start, text, first, last)
         return Edit(start, len(self._original), text + pieces[-1].gap, first, last)
+
+    def _goes_on(self, covered: range, texts: Mapping[int, str]) -> bool:
+        """Whether a mark is left alone and its item goes on in a line that begins at the margin."""
+        written = [i for i in covered if texts[i]]
+        following = self._pieces[covered.stop].text
+        alone = bool(written) and written[-1] in self._completion.left and written[-1] in self._items
+        return alone and covered.stop not in self._items and not following[:1].isspace()
 
     def _part(self, number: int, known: Part | None) -> Part:
         part = known or Part(self._pieces[number].text, SegmentStatus.STAYS, number)

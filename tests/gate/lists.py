@@ -226,6 +226,16 @@ _SPECIAL = (
         "1. Press the lid.\n2.\n   It clicks.\n3. Turn it.",
     ),
     (
+        "a second line at the margin that stays",
+        "1. Press the lid.\n2. You fool!\nIt clicks.\n3. Turn it.",
+        "1. Press the lid.\n2. It clicks.\n3. Turn it.",
+    ),
+    (
+        "text right behind a list",
+        "1. Press the lid.\n2. You fool!\nThe lid is the round thing.",
+        "1. Press the lid.\nThe lid is the round thing.",
+    ),
+    (
         "a title",
         "1. **Water**: boil it.\n2. **You**: a moron.\n3. **Tea**: add it.",
         "1. **Water**: boil it.\n2. **Tea**: add it.",

@@ -36,6 +36,10 @@ OUT_ALREADY = {
         "Hier sind drei Tipps:\n1. L\u00fcfte morgens.\n2. Heize abends, siehe Punkt 1.",
         "the count had gone out",
     ),
+    "a second line at the margin that stays": (
+        "1. Press the lid.\nIt clicks.\n2. Turn it.",
+        "whether the list goes on behind that line was not known",
+    ),
     "a heading with sections below it": (
         "# Care\n\n## Water\n\nDaily.\n\n# On you\n\n# End\n\nBye.",
         "a section below the heading had begun",

@@ -279,7 +279,23 @@ def _items(lines: Sequence[Line], end: int) -> list[Item]:
             items.append(opened[-1])
     for item in opened:
         item.stop = end
+    _end_last_items(items, lines)
     return items
+
+
+def _end_last_items(items: Sequence[Item], lines: Sequence[Line]) -> None:
+    """End the last item of each list before a line that begins where its mark does: there the text goes on."""
+    siblings = {item.first: item.mark.family for item in items}
+    at = {line.segments.start: number for number, line in enumerate(lines)}
+    for item in items:
+        if item.line.level or siblings.get(item.stop) == item.mark.family:
+            continue
+        for line in lines[at[item.first] + 1 :]:
+            if line.segments.start >= item.stop or line.mark is not None:
+                break
+            if line.indent <= item.line.indent:
+                item.stop = line.segments.start
+                break
 
 
 def _first_ended(opened: Sequence[Item], line: Line) -> int:
