@@ -39,6 +39,7 @@ def test_rates(capsys: pytest.CaptureFixture[str]) -> None:
     assert right == all_of
 
 
+@pytest.mark.timeout(900)
 def test_renumbering_is_right_and_changes_nothing_else() -> None:
     rng = random.Random(27)
     for _ in range(GENERATED):
