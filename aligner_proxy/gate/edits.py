@@ -285,8 +285,10 @@ class Candidate:
 
     @cached_property
     def new(self) -> list[str]:
-        """Inserted texts that no objective dictates."""
-        texts = (self._own(edit.text) for change in self.changes for edit in change.edits)
+        """Inserted texts that no objective dictates; the marks that stay of removed items are not new."""
+        gone = SegmentStatus.REMOVED
+        written = (c for c in self.changes if not c.parts or any(part.fate is not gone for part in c.parts))
+        texts = (self._own(edit.text) for change in written for edit in change.edits)
         return [text for text in texts if text.strip()]
 
     @cached_property

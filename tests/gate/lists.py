@@ -191,6 +191,11 @@ _SPECIAL = (
         "1. Pack.\n2.\n   - Take a coat.\n   - Take gloves.\n3. Leave.",
     ),
     (
+        "marks alone, which are no words of another language",
+        "I. Rest.\nII. Get lost, fool.\n   (a) You oaf.\n      (a) Cut it in two parts.\n   (b) Ask the clerk.",
+        "I. Rest.\nII.\n   (a)\n      (a) Cut it in two parts.\n   (b) Ask the clerk.",
+    ),
+    (
         "letters below numbers",
         "1. Plan\n   a) Draw it.\n   b) You fool.\n   c) Price it.\n2. Build",
         "1. Plan\n   a) Draw it.\n   b) Price it.\n2. Build",
