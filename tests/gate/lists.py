@@ -192,8 +192,8 @@ _SPECIAL = (
     ),
     (
         "marks alone, which are no words of another language",
-        "I. Rest.\nII. Get lost, fool.\n   (a) You oaf.\n      (a) Cut it in two parts.\n   (b) Ask the clerk.",
-        "I. Rest.\nII.\n   (a)\n      (a) Cut it in two parts.\n   (b) Ask the clerk.",
+        "Wait for 4 minutes.\n\nV. Get lost, fool.\n   (a) You are such an oaf.\n      (a) You oaf. Cut it in 2 parts.",
+        "Wait for 4 minutes.\n\nV.\n   (a)\n      (a) Cut it in 2 parts.",
     ),
     (
         "letters below numbers",
