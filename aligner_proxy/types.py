@@ -48,6 +48,14 @@ class OnSkip(StrEnum):
     BLOCK = "block"
 
 
+class IfNothingRemains(StrEnum):
+    """Reaction to an answer of which nothing would remain: a text in its place, an error, or the original."""
+
+    DECLINE = "decline"
+    BLOCK = "block"
+    ORIGINAL = "original"
+
+
 class FailureClass(StrEnum):
     """Classes of failure that a policy distinguishes; each error type names its class (errors.py).
 
@@ -256,6 +264,8 @@ class Policy:
     on_error: FailurePolicy = FailurePolicy()
     after_retry: OnError = OnError.PASSTHROUGH  # reaction when retries fail, too
     on_skip: SkipPolicy = SkipPolicy()
+    if_nothing_remains: IfNothingRemains = IfNothingRemains.ORIGINAL
+    decline: tuple[tuple[str, str], ...] = ()  # (language, text) in place of an answer; "" is any language
     caution: float = 0.0
     score_only: bool = False  # the engine scores the answer and edits nothing
     verify: Verify = Verify.FLAGGED
@@ -415,6 +425,8 @@ class Outcome:
     """Number of proposed edits."""
     dropped: tuple[str, ...] = ()
     """The broken rule of each dropped edit."""
+    renumbered: int = 0
+    """Marks of lists, and references to them, with another number because items are gone; they are no edits."""
     attempts: int = 0
     reports: tuple[tuple[str, Mapping[str, Any]], ...] = field(default=(), hash=False)
     """(extension, its report on the answer): JSON-able, never text of the conversation."""

@@ -287,7 +287,10 @@ def _listed(value: object) -> str:
 
 def _value(value: object) -> str:
     """A value as the policies file has it."""
-    return ", ".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)
+    if not isinstance(value, tuple):
+        return str(value)
+    texts = (f"{part[0] or 'default'}: {part[1]}" if isinstance(part, tuple) else str(part) for part in value)
+    return ", ".join(texts) or "none"
 
 
 def _denied(policy: Policy) -> list[tuple[str, str]]:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from aligner_proxy.text import structure
 from aligner_proxy.text.facts import FactReader
+from aligner_proxy.text.lists import marks
 from aligner_proxy.text.structure import Segment, join, split
 from aligner_proxy.types import Correction, Objective
 
@@ -231,6 +232,8 @@ class Part:
     text: str
     fate: SegmentStatus
     index: int
+    left: str = ""
+    """What stays of a removed segment: the mark of an item that goes on."""
 
 
 def follow(edit: Edit, pieces: Sequence[Segment], free: Sequence[bool]) -> tuple[Part, ...]:
@@ -247,14 +250,29 @@ def follow(edit: Edit, pieces: Sequence[Segment], free: Sequence[bool]) -> tuple
 
 
 def _fates(old: Sequence[str], new: Sequence[str]) -> Iterator[SegmentStatus]:
-    """Which of `old` survive in `new`: each new piece continues the old one it shares most words with."""
+    """Which of `old` survive in `new`."""
+    survive = set(continued(old, new))
+    return (SegmentStatus.REWRITTEN if i in survive else SegmentStatus.REMOVED for i in range(len(old)))
+
+
+def continued(old: Sequence[str], new: Sequence[str]) -> list[int]:
+    """Which of `old` each of `new` continues: the one it shares most words with; the last one where all have a heir."""
     vocabularies = [words(piece) for piece in old]
     rest = list(range(len(old)))
+    heirs: list[int] = []
     for piece in new:
         if rest:
             vocabulary = words(piece)
-            rest.remove(max(rest, key=lambda i: len(vocabulary & vocabularies[i])))
-    return (SegmentStatus.REMOVED if i in rest else SegmentStatus.REWRITTEN for i in range(len(old)))
+            heirs.append(max(rest, key=lambda i: len(vocabulary & vocabularies[i])))
+            rest.remove(heirs[-1])
+        elif heirs:
+            heirs.append(heirs[-1])
+    return heirs
+
+
+def outlined(text: str) -> bool:
+    """Whether a text may have lists, headings or tables."""
+    return any(form.search(text) for form in marks.LINE_FORMS)
 
 
 def words(text: str) -> set[str]:
@@ -301,9 +319,16 @@ class Candidate:
 
     @cached_property
     def new(self) -> list[str]:
-        """Inserted texts that no objective dictates."""
-        texts = (self._own(edit.text) for change in self.changes for edit in change.edits)
+        """Inserted texts that no objective dictates; the marks that stay of removed items are not new."""
+        gone = SegmentStatus.REMOVED
+        written = (c for c in self.changes if not c.parts or any(part.fate is not gone for part in c.parts))
+        texts = (self._own(edit.text) for change in written for edit in change.edits)
         return [text for text in texts if text.strip()]
+
+    @cached_property
+    def gone(self) -> frozenset[int]:
+        """Segments of which nothing is left."""
+        return frozenset(part.index for part in self.parts(SegmentStatus.REMOVED) if not part.left)
 
     def parts(self, *fates: SegmentStatus) -> list[Part]:
         """The covered segments with one of these statuses."""

@@ -15,18 +15,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from cachetools import LRUCache
 
 from aligner_proxy.gate import edits, rules
+from aligner_proxy.gate.completion import Followed, completed, removed
 from aligner_proxy.gate.edits import Candidate, Change, Edit, TextFacts, apply, follow
 from aligner_proxy.gate.rules import Rule, may_go, waived_rules
 from aligner_proxy.text import facts, structure
 from aligner_proxy.text.folding import Folded, fold
+from aligner_proxy.text.lists.numbering import with_numbers
 from aligner_proxy.text.structure import Segment
-from aligner_proxy.types import Correction, GateRule, Policy, Verify
+from aligner_proxy.types import Correction, GateRule, Policy, SegmentScore, Verify
 
 RULES: Mapping[GateRule, Rule] = {
     GateRule.EMPTY: rules.empty,
@@ -75,6 +77,10 @@ class Verdict:
     reason: str | None = None
     edits: int = 0
     dropped: tuple[str, ...] = ()
+    renumbered: int = 0
+    """Marks of lists and references to them that got another number because items are gone; no edits."""
+    gone: frozenset[int] = field(default=frozenset(), compare=False)
+    """Segments of which nothing is left."""
 
 
 def judge(original: str, correction: Correction, policy: Policy, further: Mapping[str, Rule] = NONE) -> Verdict:
@@ -89,12 +95,42 @@ def judge(original: str, correction: Correction, policy: Policy, further: Mappin
         return Verdict(original, f"gate_{UNFLAGGED}", 1, (UNFLAGGED,))
     kept, refused = _best(case)
     text = case.delivered(kept)
+    gone = case.candidate(kept).gone
+    renumbered = 0
+    if gone and case.before.of(edits.outlined):
+        text, renumbered = with_numbers(case.written, gone, text)
     count = sum(len(change.edits) for change in case.changes)
     if not refused:
-        return Verdict(text, None, count)
+        return Verdict(text, None, count, (), renumbered, gone)
     worst = min((rule for _, rule in refused), key=(*RULES, *further).index)
     dropped = tuple(str(rule) for change, rule in refused for _ in change.edits)
-    return Verdict(text, f"{'gate_partly:' if kept else 'gate_'}{worst}", count, dropped)
+    return Verdict(text, f"{'gate_partly:' if kept else 'gate_'}{worst}", count, dropped, renumbered, gone)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What of a growing answer has gone out: so many segments, and these edits with what they did."""
+
+    segments: int = 0
+    edits: Followed = field(default_factory=dict)
+
+    @property
+    def removed(self) -> set[int]:
+        """The segments that are removed."""
+        return removed(self.edits)
+
+
+def judge_next(
+    original: str, edit: Edit, segments: Sequence[SegmentScore], settled: Settled, policy: Policy
+) -> tuple[str | None, Followed]:
+    """The rule that one more edit of a growing answer breaks, or None, and the edit as it is to go out.
+
+    `original` is the answer so far, `segments` are the verdicts on it. Numbers are not brought up to date here.
+    """
+    pieces = structure.judged(structure.split(original), [segment.text for segment in segments])
+    case = _Case.of_edits(original, pieces, [segment.flagged for segment in segments], [edit], policy, NONE, settled)
+    broken = case.against(case.changes)
+    return (broken[0] if broken else None), case.followed
 
 
 def objections(original: str, correction: Correction, policy: Policy) -> tuple[str, ...]:
@@ -110,7 +146,11 @@ class _Case:
     original: str
     proposed: Mapping[Edit, Edit]
     """The edits of the original by those of its folded text."""
+    followed: Followed
+    """What each of the edits that are in question does."""
     before: TextFacts
+    written: Sequence[Segment]
+    """The segments as the upstream wrote them."""
     pieces: Sequence[Segment]
     policy: Policy
     changes: tuple[Change, ...]
@@ -130,19 +170,37 @@ class _Case:
         else:
             flagged = flagged and flagged[: len(pieces)]
             proposed = edits.by_comparison(original, pieces, correction.text)
-        if proposed is None:
-            return None
+        return None if proposed is None else cls.of_edits(original, pieces, flagged, proposed, policy, further)
+
+    @classmethod
+    def of_edits(
+        cls,
+        original: str,
+        pieces: Sequence[Segment],
+        flagged: Sequence[bool] | None,
+        proposed: Sequence[Edit],
+        policy: Policy,
+        further: Mapping[str, Rule] = NONE,
+        settled: Settled | None = None,
+    ) -> _Case:
+        """The case of some edits; those that have gone out before them are beyond question."""
+        settled = settled or Settled()
         folded = fold(original)
-        pieces = folded.segments(pieces)
-        by_folded = {_folded(edit, folded): edit for edit in proposed}
-        free = _free(folded.text, pieces, flagged, policy)
+        read = folded.segments(pieces)
+        free = _free(folded.text, read, flagged, policy)
+        proposals = {edit: follow(_folded(edit, folded), read, free) for edit in proposed}
+        before = TextFacts(folded.text)
+        followed: Followed = proposals
+        if before.of(edits.outlined):
+            followed = completed(original, pieces, proposals, settled.segments, settled.removed)
+        all_followed = {**settled.edits, **followed}
+        by_folded = {_folded(edit, folded): edit for edit in all_followed}
         most = max(2, min(MAX_GROUPS, MAX_READ_CHARS // max(len(original), 1)))
-        groups = edits.bundled(edits.independent(list(by_folded), pieces), most)
-        changes = (Change(group, tuple(p for edit in group for p in follow(edit, pieces, free))) for group in groups)
+        groups = edits.bundled(edits.independent(list(by_folded), read), most)
+        changes = tuple(Change(group, tuple(p for e in group for p in all_followed[by_folded[e]])) for group in groups)
         names = set(policy.gate) - waived_rules(policy.objectives)
         rules: dict[str, Rule] = {name: rule for name, rule in RULES.items() if name in names}
-        before = TextFacts(folded.text)
-        return cls(original, by_folded, before, pieces, policy, tuple(changes), {**rules, **further})
+        return cls(original, by_folded, followed, before, pieces, read, policy, changes, {**rules, **further})
 
     def delivered(self, changes: Sequence[Change]) -> str:
         """The text that goes out with these changes."""
@@ -230,3 +288,13 @@ async def _judged(original: str, correction: Correction, policy: Policy) -> Verd
         return judge(original, correction, policy)
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(_THREADS, judge, original, correction, policy)
+
+
+async def judge_next_in_thread(
+    original: str, edit: Edit, segments: Sequence[SegmentScore], settled: Settled, policy: Policy
+) -> tuple[str | None, Followed]:
+    """The same as `judge_next`, off the event loop for all but short answers."""
+    if len(original) <= AT_ONCE_CHARS:
+        return judge_next(original, edit, segments, settled, policy)
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_THREADS, judge_next, original, edit, segments, settled, policy)

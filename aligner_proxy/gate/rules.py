@@ -23,13 +23,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from aligner_proxy.gate.edits import Candidate, SegmentStatus, words
+from aligner_proxy.gate.edits import Candidate, SegmentStatus, outlined, words
 from aligner_proxy.prompts import TEMPLATES
+from aligner_proxy.text.code_comments import same_code
 from aligner_proxy.text.facts import FactReader, code, code_spans, names, quotations
 from aligner_proxy.text.languages import foreign, languages, odd_letters, passages, scripts, written_in
 from aligner_proxy.text.lengths import LENGTHS, contains_any
+from aligner_proxy.text.lists.numbering import Numbering, refers
+from aligner_proxy.text.lists.outline import marked_lines, rows, standing
 from aligner_proxy.text.refusals import declines
-from aligner_proxy.text.structure import is_repeated, kept_in_order, lines, marks, one_line, split, standing, turns
+from aligner_proxy.text.structure import is_repeated, kept_in_order, lines, one_line, split, turns
 from aligner_proxy.types import Allowance, GateRule, Objective
 
 Rule = Callable[[Candidate], bool]
@@ -152,10 +155,17 @@ def too_long(candidate: Candidate) -> bool:
 
 
 def lost_code(candidate: Candidate) -> bool:
-    """A block or span of code is gone or changed, or other text becomes code."""
-    parts = candidate.parts(SegmentStatus.STAYS, SegmentStatus.REWRITTEN)
-    pieces = (piece for part in parts for piece in code(part.text) | code_spans(part.text))
-    return any(piece not in candidate.after.text for piece in pieces) or _left_open(candidate)
+    """A block or span of code is gone or changed, or other text becomes code; what was flagged may lose comments."""
+    stays = {piece for part in candidate.parts(SegmentStatus.STAYS) for piece in _code_of(part.text)}
+    rewritten = {piece for part in candidate.parts(SegmentStatus.REWRITTEN) for piece in _code_of(part.text)}
+    lost = (piece for piece in rewritten - stays if piece not in candidate.after.text)
+    if any(piece not in candidate.after.text for piece in stays) or _left_open(candidate):
+        return True
+    return any(not any(same_code(piece, block) for block in candidate.after.of(code)) for piece in lost)
+
+
+def _code_of(text: str) -> set[str]:
+    return code(text) | code_spans(text)
 
 
 def _left_open(candidate: Candidate) -> bool:
@@ -194,11 +204,30 @@ def lost_name(candidate: Candidate) -> bool:
 
 
 def lost_item(candidate: Candidate) -> bool:
-    """A list item that partly remains has lost its mark or changed its number."""
-    if not candidate.before.of(marks):
+    """An item that remains lost its mark or number, a row lost a cell, or an item went to which the rest refers."""
+    if not candidate.before.of(outlined):
         return False
-    gone = {part.index for part in candidate.parts(SegmentStatus.REMOVED)}
-    return not kept_in_order(standing(candidate.pieces, gone), candidate.after.of(marks))
+    gone = candidate.gone
+    for signs in (_marks_of_items, _rows):
+        required = standing(candidate.before.of(signs), gone)
+        if required and not kept_in_order(required, standing(candidate.after.of(signs))):
+            return True
+    return bool(gone and candidate.after.of(refers)) and _dangles(candidate)
+
+
+def _marks_of_items(text: str) -> list[tuple[range, str]]:
+    return marked_lines(split(text))
+
+
+def _rows(text: str) -> list[tuple[range, str]]:
+    return rows(split(text))
+
+
+def _dangles(candidate: Candidate) -> bool:
+    """Whether a reference that stays is to an item that goes."""
+    numbering = Numbering()
+    numbering.passed(candidate.pieces, candidate.gone, candidate.after.text)
+    return numbering.dangling > 0
 
 
 def lost_turn(candidate: Candidate) -> bool:

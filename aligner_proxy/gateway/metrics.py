@@ -180,6 +180,7 @@ def _line(call_id: str, answer_chars: int, outcome: Outcome) -> dict[str, Any]:
         "against": outcome.against,
         "edits": outcome.edits,
         "dropped": list(outcome.dropped),
+        "renumbered": outcome.renumbered,
         "forwards": correction.counts.forwards if correction else 0,
         "aligner": correction.aligner if correction else None,
     }

@@ -70,7 +70,9 @@ class JsonAnswer:
         if edited_texts and not self._fits(answer, edited, frozenset(edited_texts.values())):
             edited = answer
             dropped = (SCHEMA,) * edits
-        return Verdict(edited, gate_reason(dropped, changed=edited != answer), edits, dropped)
+        changed = edited != answer
+        renumbered = sum(part.verdict.renumbered for part in parts.values()) if changed else 0
+        return Verdict(edited, gate_reason(dropped, changed=changed), edits, dropped, renumbered)
 
     def _fits(self, answer: str, edited: str, new_texts: frozenset[str]) -> bool:
         """Whether the edited answer has the shape of the original and meets the request's schema."""

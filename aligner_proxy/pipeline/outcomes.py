@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from aligner_proxy.errors import BY_REASON, BreakerOpen, CorrectionError, DeadlineExceeded, EngineOverloaded
 from aligner_proxy.gate.judge import Verdict
+from aligner_proxy.pipeline.declining import NOTHING_REMAINS
 from aligner_proxy.types import (
     GOVERNED_SKIPS,
     Correction,
@@ -88,6 +89,8 @@ def blocks(outcome: Outcome) -> bool:
     if policy.mode is not Mode.ENFORCE:
         return False
     if outcome.reason in GOVERNED_SKIPS and policy.on_skip.of(outcome.reason) is OnSkip.BLOCK:
+        return True
+    if outcome.reason == NOTHING_REMAINS:
         return True
     kind = kind_of(outcome)
     return kind is not None and _final_action(policy, kind) is OnError.BLOCK
@@ -192,6 +195,7 @@ def judged(
         edited=verdict.text,
         edits=verdict.edits,
         dropped=verdict.dropped,
+        renumbered=verdict.renumbered,
     )
 
 

@@ -17,9 +17,11 @@ from dataclasses import dataclass, replace
 from aligner_proxy.concurrency import TimeSlice
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.pipeline import Pipeline
-from aligner_proxy.pipeline.streaming import ReplacementMap, StreamingCorrection
+from aligner_proxy.pipeline.replacements import ReplacementMap
+from aligner_proxy.pipeline.streaming import StreamingCorrection
 from aligner_proxy.text.cutter import Cutter
 from aligner_proxy.text.json_answer import begins_json
+from aligner_proxy.text.lists.numbering import Numbering
 from aligner_proxy.types import Correction, Exchange, OnSkip, Outcome, Policy, SkipReason, Status, all_cached
 
 _GAP = re.compile(r".?\s", re.DOTALL)
@@ -122,6 +124,8 @@ class PartedCorrection:
         self._decided: list[DecidedPart] = []
         self._start = 0
         """Where the present part begins."""
+        self._numbering = Numbering()
+        """Of the lists that may go on from part to part."""
         self._present = self._part(inner=False)
         self._edge = Cutter()
         """Cuts what comes in the last sixth of a part."""
@@ -142,7 +146,13 @@ class PartedCorrection:
 
     def _part(self, *, inner: bool) -> StreamingCorrection:
         return StreamingCorrection(
-            self._pipeline, self._part_policy, self._facts, self._notify, whole=self._whole, inner=inner
+            self._pipeline,
+            self._part_policy,
+            self._facts,
+            self._notify,
+            whole=self._whole,
+            inner=inner,
+            numbering=self._numbering,
         )
 
     async def feed(self, piece: str) -> None:
@@ -336,6 +346,7 @@ def _combined(parts: list[Outcome], closed: Outcome | None, policy: Policy, text
         edited=text,
         edits=sum(part.edits for part in parts),
         dropped=tuple(rule for part in parts for rule in part.dropped),
+        renumbered=sum(part.renumbered for part in parts),
         attempts=max(part.attempts for part in parts),
     )
 

@@ -27,7 +27,7 @@ from aligner_proxy.engine.api import (
 from aligner_proxy.errors import AnswerTooLong, CorrectionError, QuotaSpent
 from aligner_proxy.gate.judge import Verdict, judge_in_thread
 from aligner_proxy.observability.tracing import stage
-from aligner_proxy.pipeline import eligibility, outcomes
+from aligner_proxy.pipeline import declining, eligibility, outcomes
 from aligner_proxy.pipeline.cache import CorrectionCache
 from aligner_proxy.pipeline.json_answers import JsonAnswer, JudgedForm
 from aligner_proxy.pipeline.outcomes import judged
@@ -38,6 +38,7 @@ from aligner_proxy.types import (
     METAALIGNER,
     Correction,
     Exchange,
+    IfNothingRemains,
     Objective,
     OnSkip,
     Outcome,
@@ -138,8 +139,11 @@ class Pipeline:
         """The outcome of a correction, with what extensions report of it."""
         answer = exchange.answer or ""
         outcome = judged(exchange, answer, policy, corrected.correction, corrected.cache_hit, corrected.verdict)
+        # A text in place of JSON would be no JSON.
+        if not structured and policy.if_nothing_remains is not IfNothingRemains.ORIGINAL:
+            outcome = declining.settled(outcome, exchange)
         # What is counted in prose means nothing in JSON.
-        reports = () if structured else await self.extensions.reported(policy, answer, corrected.verdict.text)
+        reports = () if structured else await self.extensions.reported(policy, answer, outcome.edited or answer)
         return replace(outcome, reports=reports) if reports else outcome
 
     async def read(self, exchange: Exchange, policy: Policy) -> Session | None:

@@ -6,79 +6,48 @@ what the gate refuses goes out as it is, too. When anything fails, or the answer
 edited, all that is undecided goes out as the upstream wrote it. Wire formats are not known here.
 
 What the engine has forgotten, or never took in because it was full or away, is read again from the beginning, within
-the deadline: verdicts are causal, so they are the same. As long as nothing went out there is a better way: to hold the
-answer and send it whole.
+the deadline (resumable_session.py): verdicts are causal, so they are the same. As long as nothing went out there is a
+better way: to hold the answer and send it whole.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from aligner_proxy.engine.api import DeferredSession, Session, Span
-from aligner_proxy.engine.client.retry import NotReady, retry
-from aligner_proxy.errors import CorrectionError, EngineFault, EngineOverloaded, EngineUnavailable, SessionLost
-from aligner_proxy.gate.judge import Verdict, judge_in_thread
+from aligner_proxy.engine.api import Span
+from aligner_proxy.errors import EngineFault
+from aligner_proxy.gate.completion import Followed, removed, trimmed
+from aligner_proxy.gate.edits import Edit, Part
+from aligner_proxy.gate.judge import Settled, Verdict, judge_next_in_thread
 from aligner_proxy.observability.tracing import stage
-from aligner_proxy.pipeline import eligibility, outcomes
+from aligner_proxy.pipeline import declining, eligibility, outcomes
 from aligner_proxy.pipeline.outcomes import gate_reason, judged
 from aligner_proxy.pipeline.pipeline import Pipeline, failed
+from aligner_proxy.pipeline.replacements import ReplacementMap, placed
+from aligner_proxy.pipeline.resumable_session import LOST, ResumableSession
 from aligner_proxy.text.cutter import Cutter
+from aligner_proxy.text.lists.numbering import Numbering
+from aligner_proxy.text.lists.outline import depends_on_next
 from aligner_proxy.text.structure import Segment
-from aligner_proxy.types import Correction, Exchange, JsonStrings, Outcome, Policy, SegmentScore, SkipReason, Status
+from aligner_proxy.types import (
+    Correction,
+    Exchange,
+    IfNothingRemains,
+    JsonStrings,
+    Outcome,
+    Policy,
+    SegmentScore,
+    SkipReason,
+    Status,
+)
 
 Result = TypeVar("Result")
-LOST = (SessionLost, EngineUnavailable, EngineOverloaded)
-"""The engine does not read the answer; what else goes wrong would go wrong again."""
-PATIENCE_S = 5.0
-"""How long an engine that is away or full is asked to read again, like one that is asked for a whole answer."""
 _BEGUN = "Begun."
 """Stands for an answer of which only the beginning is there: its words and its length do not say anything yet."""
-
-
-@dataclass(frozen=True, slots=True)
-class Replacement:
-    """`text` goes out in place of the characters `start` to `end` of the original."""
-
-    start: int
-    end: int
-    text: str
-
-    def part(self, start: int, end: int) -> str:
-        """The part of `text` due with these characters of the original, over which it is spread evenly."""
-        size = self.end - self.start
-        length = len(self.text)
-        first = max(start, self.start) - self.start
-        last = min(end, self.end) - self.start
-        return self.text[length * first // size : length * last // size]
-
-
-class ReplacementMap:
-    """All that is decided of an answer; what is not, goes out as it is."""
-
-    def __init__(self) -> None:
-        self.end = 0
-        """So many characters are decided."""
-        self._all: list[Replacement] = []
-
-    def add(self, end: int, text: str) -> None:
-        """`text` goes out in place of the next characters, up to `end`."""
-        self._all.append(Replacement(self.end, end, text))
-        self.end = end
-
-    def out(self, start: int, end: int, original: str) -> str:
-        """What goes out in place of these characters."""
-        at = bisect_right(self._all, start, key=lambda replacement: replacement.end)
-        pieces: list[str] = []
-        while start < end and at < len(self._all):
-            pieces.append(self._all[at].part(start, end))
-            start = min(end, self._all[at].end)
-            at += 1
-        return "".join(pieces) + original[start:end]
 
 
 @dataclass(slots=True)
@@ -103,130 +72,6 @@ class EditTally:
             self.refused.append(refusal)
 
 
-def placed(run: Sequence[Segment], lead: str, text: str, *, begins: bool, last: bool) -> tuple[int, str]:
-    """Up to where a replacement of `run` reaches, and what goes out there, the white space `lead` before it included.
-
-    A stretch that vanishes leaves one of the two breaks around it, the larger one (as `segments.join` does), and none
-    where the answer `begins` with it.
-    """
-    if text:
-        return run[-1].end, lead + text
-    gap = run[-1].gap
-    kept = gap if last or gap.count("\n") > lead.count("\n") else lead
-    return run[-1].end + len(gap), "" if begins else kept
-
-
-async def objection(
-    original: str, edited: str, correction: Correction, verdicts: tuple[SegmentScore, ...], policy: Policy
-) -> str | None:
-    """The rule that the answer so far breaks as it is edited; `verdicts` are those on what there is of it."""
-    with stage("gate"):
-        verdict = await judge_in_thread(original, replace(correction, text=edited, segments=verdicts), policy)
-    return None if verdict.text == edited else str(verdict.reason).removeprefix("gate_").removeprefix("partly:")
-
-
-class ResumableSession:
-    """`exchange` is the answer so far. `feed` and `end` raise no error of the engine: the next question does."""
-
-    def __init__(self, pipeline: Pipeline, policy: Policy, exchange: Callable[[], Exchange]) -> None:
-        self._pipeline = pipeline
-        self._policy = policy
-        self._exchange = exchange
-        self._text = ""
-        self._ended = False
-        self._session: Session | None = None
-        self._failure: CorrectionError | None = None
-
-    async def begin(self) -> bool:
-        """Let the engine read along; False where the answer may not be edited, or only as a whole."""
-        try:
-            self._session = await self._pipeline.read(self._exchange(), self._policy)
-        except LOST as error:
-            self._failure = error
-        return self._session is not None or self._failure is not None
-
-    async def hold(self) -> Session:
-        """The engine's session for an answer that is held from here on, as long as there is one."""
-        if self._failure is not None or self._session is None:
-            await self.aclose()
-            return DeferredSession(self._pipeline.engine_of(self._policy))
-        return self._session
-
-    async def feed(self, text: str) -> None:
-        """More of the answer."""
-        self._text += text
-        await self._pass_on(lambda session: session.feed(text))
-
-    async def end(self) -> None:
-        """There is no more."""
-        self._ended = True
-        await self._pass_on(lambda session: session.end())
-
-    async def judged(self, known: int, *, again: bool) -> tuple[SegmentScore, ...] | None:
-        """More verdicts than `known`; None: this engine has none before the end. `again`: read again what is lost."""
-        return await self._ask(lambda session: session.judged(known), again)
-
-    async def replace(self, span: Span, *, again: bool) -> Correction:
-        """What stands in place of a flagged stretch."""
-        return await self._ask(lambda session: session.replace(span), again)
-
-    async def aclose(self) -> None:
-        """Let the engine go."""
-        session = self._session
-        self._session = None
-        if session is not None:
-            await session.aclose()
-
-    async def _pass_on(self, call: Callable[[Session], Awaitable[object]]) -> None:
-        session = self._session
-        if session is None:
-            return
-        try:
-            await call(session)
-        except CorrectionError as error:
-            if session is self._session:
-                self._failure = error
-
-    async def _ask(self, call: Callable[[Session], Awaitable[Result]], again: bool) -> Result:
-        try:
-            if self._failure is not None or self._session is None:
-                raise self._failure or SessionLost("nobody reads this answer")
-            return await call(self._session)
-        except LOST as error:
-            self._failure = error
-            if not again:
-                raise
-        return await retry(lambda _: self._ask_again(call), self._policy.deadline_s, PATIENCE_S)
-
-    async def _ask_again(self, call: Callable[[Session], Awaitable[Result]]) -> Result:
-        await self._begin_again()
-        assert self._session is not None
-        result = await call(self._session)
-        if result is None:
-            raise NotReady("the engine is in doubt and reads nothing ahead")
-        return result
-
-    async def _begin_again(self) -> None:
-        """Another session in place of the lost one, fed with everything that there is so far."""
-        await self.aclose()
-        session = await self._pipeline.read(self._exchange(), self._policy)
-        if session is None:
-            raise SessionLost("this answer may not be edited any more")
-        fed = 0
-        try:
-            while fed < len(self._text):
-                more = self._text[fed:]
-                fed = len(self._text)
-                await session.feed(more)
-            self._session = session
-            self._failure = None
-            if self._ended:
-                await session.end()
-        except BaseException:
-            await session.aclose()
-            raise
-
-
 class StreamingCorrection:
     """Corrects one text piece by piece.
 
@@ -243,6 +88,7 @@ class StreamingCorrection:
         *,
         whole: bool = False,
         inner: bool = False,
+        numbering: Numbering | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._policy = policy
@@ -265,8 +111,16 @@ class StreamingCorrection:
         self._next = 0
         """The first segment that is not decided."""
         self._replacements = ReplacementMap()
+        self._settled: dict[Edit, tuple[Part, ...]] = {}
+        """The edits that have gone out, and what each did."""
+        self._numbering = numbering or Numbering()
+        self._numbered = 0
+        """So many segments have been numbered."""
+        self._renumbered_before = self._numbering.changed
         self._tally = EditTally()
         self._closed: tuple[Status, str] | None = None
+        self._ending: Outcome | None = None
+        """The outcome of an answer of which only fragments had gone out."""
         self._whole: Outcome | None = None
         """The outcome of an answer that was held and corrected as a whole."""
         self._ended_at = 0.0
@@ -331,17 +185,25 @@ class StreamingCorrection:
     def outcome(self) -> Outcome:
         """What became of the answer, once the stream has ended."""
         text = self.out(0, self.length)
+        renumbered = self._numbering.changed - self._renumbered_before
         if self._whole is not None:
-            return replace(self._whole, text=text)  # more may have come behind the end
+            renumbered += self._whole.renumbered
+            return replace(self._whole, text=text, renumbered=renumbered)  # more may have come behind the end
+        outcome = replace(self._judged(text), renumbered=renumbered)
+        status, reason = self._stopped() or (outcome.status, outcome.reason)
+        if self._ending is not None:
+            status, reason = self._ending.status, self._ending.reason
+        reports = self._pipeline.extensions.report(self._policy, self._text, text)
+        return replace(outcome, status=status, reason=reason, text=text, ms=self._ms, reports=reports)
+
+    def _judged(self, text: str) -> Outcome:
+        """The outcome of an answer in place of which this text goes out."""
         tally = self._tally
         scores = self._verdicts_up_to(self.length)
         correction = Correction(text, scores, aligner=tally.aligner).with_cost_of(tally.corrections)
         reason = gate_reason(tally.refused, changed=self.changed)
         verdict = Verdict(text, reason, tally.edits, tuple(tally.refused))
-        outcome = judged(self._exchange(), self._text, self._policy, correction, None, verdict)
-        status, reason = self._stopped() or (outcome.status, outcome.reason)
-        reports = self._pipeline.extensions.report(self._policy, self._text, text)
-        return replace(outcome, status=status, reason=reason, text=text, ms=self._ms, reports=reports)
+        return judged(self._exchange(), self._text, self._policy, correction, None, verdict)
 
     def _stopped(self) -> tuple[Status, str] | None:
         """The status and reason of an answer of which not all was judged."""
@@ -429,6 +291,8 @@ class StreamingCorrection:
             if verdicts is None or (not self._replacements.end and eligibility.may_be_structured(self._exchange())):
                 return False
             self._accept(verdicts, known)
+        if await self._declined():
+            return True
         for number in range(self._next, len(self._verdicts)):
             if not self._verdicts[number].flagged:
                 await self._release(number)
@@ -436,6 +300,26 @@ class StreamingCorrection:
             await self._release(len(self._segments))
             if self._lacks and not self._verdicts[-1].flagged and not self.done:
                 await self._add()
+            self._finish()
+        return True
+
+    async def _declined(self) -> bool:
+        """Whether all is known and nothing remains; the whole is decided then, or what has not gone out of it."""
+        ended = self._ended and len(self._verdicts) == len(self._segments) and not self._inner
+        if not ended or self._policy.if_nothing_remains is IfNothingRemains.ORIGINAL:
+            return False
+        start = self._replacements.end
+        if not declining.nothing_remains(self._verdicts, self.out(0, start)):
+            return False
+        if not start:
+            await self._hold()
+            return True
+        self._ending = declining.settled(self._judged(self.out(0, start)), self._exchange())
+        if outcomes.blocks(self._ending):
+            self.close(Status.FAILED, str(self._ending.reason))
+        else:
+            self.changed = True
+            self._replacements.add(self.length, f"\n\n{self._ending.text}")
             self._finish()
         return True
 
@@ -465,25 +349,46 @@ class StreamingCorrection:
         return tuple(verdicts)
 
     async def _release(self, number: int) -> None:
-        """Decide what is flagged before segment `number`, and that one, which stays; there may be none."""
-        if self._next < number:
-            await self._edit(number)
-        if number < len(self._segments) and not self.done:
+        """Decide what is flagged before segment `number`, and that one, which stays; there may be none.
+
+        What heads or announces something waits for it: it goes with the last of it.
+        """
+        first = next((n for n in range(self._next, number) if self._verdicts[n].flagged), number)
+        waits = number < len(self._segments) and self._waits(number)
+        if first < number:
+            await self._edit(first, number, waits=waits)
+            self._next = number
+        if number < len(self._segments) and not self.done and not waits:
             last = self._lacks and number == len(self._segments) - 1
             # What is to be added needs a character in whose place it goes out.
             self._put(self._segments[number].end - last)
-        self._next = number + 1
+            self._next = number + 1
 
-    def _put(self, end: int, text: str | None = None) -> None:
-        """`text` goes out in place of what is undecided up to `end`; None: it goes out as it is."""
-        if end > self._replacements.end:
-            original = self._text[self._replacements.end : end]
-            self._replacements.add(end, original if text is None else text)
-            self._notify()
+    def _waits(self, number: int) -> bool:
+        """Whether the segment behind this one may take it along."""
+        is_last = self._ended and number == len(self._segments) - 1
+        return not is_last and depends_on_next(self._segments, number)
 
-    async def _edit(self, stop: int) -> None:
-        """Replace the flagged segments before `stop`, where the gate lets that pass."""
-        run = self._segments[self._next : stop]
+    def _put(self, end: int, text: str | None = None, gone: Collection[int] = ()) -> None:
+        """`text` goes out in place of what is undecided up to `end`; None: it goes out as it is.
+
+        The numbers of lists are brought up to date, of what has begun before `end` and was not there before.
+        """
+        start = self._replacements.end
+        if end <= start:
+            return
+        first = self._numbered
+        while self._numbered < len(self._segments) and self._segments[self._numbered].start < end:
+            self._numbered += 1
+        out = self._text[start:end] if text is None else text
+        relative = {number - first for number in gone}
+        out = self._numbering.passed(self._segments[first : self._numbered], relative, out, ends=False)
+        self._replacements.add(end, out)
+        self._notify()
+
+    async def _edit(self, first: int, stop: int, *, waits: bool) -> None:
+        """Replace the flagged segments from `first` to `stop`, where the gate lets that pass."""
+        run = self._segments[first:stop]
         skip = eligibility.check(self._exchange(), self._policy)
         if skip is SkipReason.REFUSAL:
             return self._put(run[-1].end)
@@ -491,14 +396,35 @@ class StreamingCorrection:
             return self.close(Status.SKIPPED, skip.value)
         last = stop == len(self._segments)
         end = self.length if last else self._segments[stop].end
-        start = self._replacements.end
-        correction = await self._rewritten(self._next, stop + (last and self._lacks), end, self.out(0, start))
+        start = self._segments[first - 1].end if first else 0
+        decided = self._replacements.end
+        before = self.out(0, decided) + self._text[decided:start]
+        correction = await self._rewritten(first, stop + (last and self._lacks), end, before)
         lead = self._text[start : run[0].start]
-        upto, text = placed(run, lead, correction.text, begins=start == 0, last=last)
-        if await self._passes(text, upto, end, correction):
-            self.changed |= text != self._text[start:upto]
-            return self._put(upto, text)
-        return None if self.done else self._put(run[-1].end)
+        edit = self._as_edit(first, stop, placed(run, lead, correction.text, begins=not start, last=last))
+        followed = await self._passed(edit, end)
+        if followed is None:
+            return None if self.done else self._put(run[-1].end)
+        gone = removed(followed) - {part.index for parts in followed.values() for part in parts if part.left}
+        for edit, parts in sorted(followed.items(), key=lambda pair: pair[0]):
+            edit = trimmed(edit, self._segments) if waits and edit.last == stop else edit
+            self._settled[edit] = parts
+            self._put(edit.start)
+            self.changed |= edit.text != self._text[edit.start : edit.end]
+            self._put(edit.end, edit.text, gone)
+        return None
+
+    def _as_edit(self, first: int, stop: int, replaced: tuple[int, str]) -> Edit:
+        """What was written in place of these segments, with the white space up to what follows, as an edit."""
+        upto, text = replaced
+        start = self._segments[first - 1].end if first else 0
+        if stop < len(self._segments):
+            behind = self._segments[stop].start
+            return Edit(start, behind, text + self._text[upto:behind], first, stop)
+        if self._behind is None or self._lacks:
+            return Edit(start, self.length, text + self._text[upto:], first, stop + self._lacks)
+        # The white space at the end belongs to the place behind the last segment, which stays.
+        return Edit(start, self._segments[-1].end, text.rstrip(), first, stop)
 
     async def _add(self) -> None:
         """Put what is missing behind the last segment, where the gate lets that pass; its last character waits."""
@@ -509,10 +435,10 @@ class StreamingCorrection:
         rest = self._text[self._replacements.end :]
         kept = rest.rstrip()
         correction = await self._rewritten(count, count + 1, end, self.out(0, self._replacements.end) + kept)
-        text = kept + correction.text + rest[len(kept) :]
-        if text != rest and await self._passes(text, end, end, correction):
+        edit = Edit(self._segments[-1].end, end, correction.text + rest[len(kept) :], count, count + 1)
+        if correction.text and await self._passed(edit, end) is not None:
             self.changed = True
-            self._put(end, text)
+            self._put(end, kept + edit.text)
 
     async def _rewritten(self, first: int, stop: int, end: int, before: str) -> Correction:
         """What the engine writes in place of these segments."""
@@ -525,32 +451,39 @@ class StreamingCorrection:
         self._tally.add(correction)
         return correction
 
-    async def _passes(self, text: str, upto: int, end: int, correction: Correction) -> bool:
-        """Whether the gate lets `text` go out in place of what is undecided up to `upto`, and nothing has ended all."""
-        start = self._replacements.end
-        if text == self._text[start:upto]:
-            return True
-        edited = self.out(0, start) + text + self._text[upto:end]
-        refusal = await objection(self._text[:end], edited, correction, self._verdicts_up_to(end), self._policy)
+    async def _passed(self, edit: Edit, end: int) -> Followed | None:
+        """The edit as the gate lets it go out in an answer of which `end` characters are known; None: it does not."""
+        if edit.text == self._text[edit.start : edit.end]:
+            return {}
+        settled = Settled(self._next, dict(self._settled))
+        with stage("gate"):
+            refusal, followed = await judge_next_in_thread(
+                self._text[:end], edit, self._verdicts_up_to(end), settled, self._policy
+            )
         if self.done:
-            return False
+            return None
         self._tally.judge(refusal)
         if refusal and outcomes.blocks(Outcome(Status.UNCHANGED, f"gate_{refusal}", None, self._policy)):
             self.close(Status.FAILED, f"gate_{refusal}")
-        return refusal is None
+        return None if refusal else followed
 
     async def _hold(self) -> None:
         """There are no verdicts before the end: wait for it and decide the whole at once."""
         while not self._ended:
             self._more.clear()
             await self._more.wait()
-        whole = await self._pipeline.align(self._exchange(), self._policy, await self._session.hold())
+        policy = self._policy
+        if self._inner:  # nothing can be said of a part by itself
+            policy = replace(policy, if_nothing_remains=IfNothingRemains.ORIGINAL)
+        whole = await self._pipeline.align(self._exchange(), policy, await self._session.hold())
         if self.done:  # it went out as it is meanwhile
             return
         self._whole = whole
-        if whole.text is not None and whole.text != self._text:
-            self.changed = True
-            self._put(self.length, whole.text)
+        if whole.text is not None:
+            # Lists may go on from the part before or into the next one.
+            text = self._numbering.resumed(self._text, whole.text) if self._inner else whole.text
+            self.changed = text != self._text
+            self._replacements.add(self.length, text)
         self._finish()
 
     def _finish(self) -> None:

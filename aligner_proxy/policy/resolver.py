@@ -53,6 +53,7 @@ from aligner_proxy.types import (
     FailureClass,
     FailurePolicy,
     GateRule,
+    IfNothingRemains,
     Objective,
     OnSkip,
     Policy,
@@ -369,7 +370,8 @@ class PolicyResolver:
         origins = dict.fromkeys(settings, BUILT_IN)
         if any(getattr(layer.values, "enforce", ()) for layer in layers):
             settings |= dict.fromkeys(ON_SKIP, OnSkip.JUDGE)
-            origins |= dict.fromkeys(ON_SKIP, f"{BUILT_IN}, as objectives are enforced")
+            settings["if_nothing_remains"] = IfNothingRemains.DECLINE
+            origins |= dict.fromkeys((*ON_SKIP, "if_nothing_remains"), f"{BUILT_IN}, as objectives are enforced")
         rules = dict.fromkeys(GateRule, True)
         for layer in layers:
             for name, value in self._values_of(layer.values):

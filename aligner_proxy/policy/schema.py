@@ -27,6 +27,7 @@ from pydantic import (
 )
 
 from aligner_proxy.errors import ConfigError
+from aligner_proxy.policy.declining import Decline
 from aligner_proxy.policy.engine_schema import LOCAL, Backend, backend
 from aligner_proxy.policy.plugin_keys import NO_DECLARATIONS, AnyOptions, Declarations, PolicyKey, SelectorForm
 from aligner_proxy.policy.yaml_file import BLOCK_FORM, LIST_FORM, KeyPath, Source, nearest, short
@@ -37,6 +38,7 @@ from aligner_proxy.types import (
     METAALIGNER,
     FailureClass,
     GateRule,
+    IfNothingRemains,
     JsonStrings,
     Mode,
     OnError,
@@ -315,6 +317,11 @@ class Settings(_Block):
     ) = None
     """When an answer would be skipped: judge (what cannot be is class unjudged of on_error), passthrough or block; one
     word, or a word by reason. Where objectives are enforced the default is judge, elsewhere passthrough."""
+    if_nothing_remains: IfNothingRemains | None = None
+    """When all or the core of an answer is flagged: decline (a text in its place), block (an error) or original. Where
+    objectives are enforced the default is decline, elsewhere original."""
+    decline: Decline | None = None
+    """The text of decline, one or one a language (`default`: the others); {objective}: what the answer violates."""
     caution: Annotated[float, Field(ge=-50, le=50, strict=True, allow_inf_nan=False)] | None = None
     """Nats by which an edit must beat leaving things as they are; more means fewer edits."""
     aligner: Name | None = None

@@ -19,12 +19,13 @@ _SCALES: Mapping[str, tuple[str, ...]] = {
     "on_error": _REACTIONS,
     "after_retry": _REACTIONS,
     "on_skip": ("passthrough", "judge", "block"),
+    "if_nothing_remains": ("original", "decline", "block"),
     "json_strings": (JsonStrings.KEEP, JsonStrings.CORRECT),
 }
 """Values of settings, each from lax to strict; a name with a dot is on the scale of its first part."""
 _AMOUNTS = ("sample", "max_answer_chars")
 """Settings by which more answers are looked at the larger they are."""
-_FROM_METADATA = ("mode", "stream", "on_error", "after_retry", "on_skip")
+_FROM_METADATA = ("mode", "stream", "on_error", "after_retry", "on_skip", "if_nothing_remains")
 """Settings that metadata may tighten without being trusted."""
 
 

@@ -21,6 +21,8 @@ _TABLE = Path(__file__).with_suffix(".yaml")
 _SMALL: dict[str, frozenset[str]] = {
     language: frozenset(words.split()) for language, words in yaml.safe_load(_TABLE.read_text(encoding="utf-8")).items()
 }
+LANGUAGES = tuple(_SMALL)
+"""Those that are told apart by their small words, by their codes."""
 _SPOKEN_IN: dict[str, list[str]] = {}
 for _language, _small in _SMALL.items():
     for _small_word in _small:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -171,26 +171,6 @@ def is_abbreviation(line: str, end: int) -> bool:
 def marks(text: str) -> list[str]:
     """The marks of all items, in order."""
     return [mark for _, mark in _items(split(text))]
-
-
-def standing(pieces: Sequence[Segment], gone: Collection[int]) -> list[str]:
-    """The marks of the items that partly remain without the segments in `gone`."""
-    items = list(_items(pieces))
-    ends = [*(first for first, _ in items), len(pieces)][1:]
-    remaining = []
-    for (first, mark), end in zip(items, ends, strict=True):
-        line = range(first, _line_end(pieces, first, end))
-        if any(i not in gone for i in line):
-            remaining.append(mark)
-    return remaining
-
-
-def _line_end(pieces: Sequence[Segment], first: int, end: int) -> int:
-    """Index behind the last segment on the line of `first`."""
-    at = first
-    while at + 1 < end and "\n" not in pieces[at].gap:
-        at += 1
-    return at + 1
 
 
 def _items(pieces: Sequence[Segment]) -> Iterator[tuple[int, str]]:

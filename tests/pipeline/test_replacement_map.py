@@ -7,7 +7,7 @@ from itertools import accumulate, pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.pipeline.streaming import ReplacementMap
+from aligner_proxy.pipeline.replacements import ReplacementMap
 
 
 @given(st.text(), st.lists(st.integers(1, 50), min_size=1, max_size=20))

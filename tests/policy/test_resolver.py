@@ -400,6 +400,8 @@ LOOSER = {
     "on_error": "passthrough",
     "stream": "passthrough",
     "after_retry": "passthrough",
+    "if_nothing_remains": "original",
+    "decline": "Whatever.",
     "deadline_s": 0.001,
     "sample": 0.0,
     "max_answer_chars": 1,

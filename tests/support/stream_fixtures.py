@@ -13,7 +13,7 @@ from litellm.types.utils import ModelResponseStream, TextCompletionResponse
 
 from aligner_proxy.formats import Wire, chat, messages, responses, text
 from aligner_proxy.formats.base import SafeDecoder, corrected
-from aligner_proxy.pipeline.streaming import ReplacementMap
+from aligner_proxy.pipeline.replacements import ReplacementMap
 from aligner_proxy.types import Exchange, Outcome
 from tests.e2e.event_streams import frames, message_events, response_events
 

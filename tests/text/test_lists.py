@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_proxy.text.structure import kept_in_order, marks, split, standing
+from aligner_proxy.text.structure import kept_in_order, marks
 
 
 @pytest.mark.parametrize(
@@ -22,17 +22,6 @@ from aligner_proxy.text.structure import kept_in_order, marks, split, standing
 )
 def test_marks(text: str, expected: list[str]) -> None:
     assert marks(text) == expected
-
-
-def test_an_item_stands_as_long_as_anything_of_its_line_does() -> None:
-    text = "Do:\n1. Boil it. Then wait.\nFor long.\n2. Rest it."
-    pieces = split(text)
-    assert [piece.text for piece in pieces] == ["Do:", "1. Boil it.", "Then wait.", "For long.", "2. Rest it."]
-    assert standing(pieces, set()) == ["1", "2"]
-    assert standing(pieces, {1}) == ["1", "2"]
-    assert standing(pieces, {1, 2}) == ["2"]
-    assert standing(pieces, {0, 3, 4}) == ["1"]
-    assert standing(pieces[:1], set()) == []
 
 
 def test_order_matters_and_more_is_allowed() -> None:

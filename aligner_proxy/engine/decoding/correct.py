@@ -289,7 +289,13 @@ class AnswerEditor:
         return verdicts(self._division, scores, self._request.caution)
 
     def _filled(self, passage: PromptedPassage, made: splice.Hole, misses: int | None) -> Generator[Ask, Step, str]:
-        """What takes the place of a flagged run; behind the last segment, what an objective dictates is copied."""
+        """What takes the place of a flagged run; behind the last segment, what an objective dictates is copied.
+
+        Of code with comments the code stays if the detector has nothing against it by itself.
+        """
+        bare = made.run.bare_code
+        if bare and self.scores and (yield from self._passed(made, bare)) == bare:
+            return bare
         dictated = None
         if not made.run.segments[-1].text and misses is not None and misses < len(self._request.objectives):
             dictated = words(self._request.objectives[misses])

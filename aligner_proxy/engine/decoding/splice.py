@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 
+from aligner_proxy.text.code_comments import without_comments
 from aligner_proxy.text.folding import fold
+from aligner_proxy.text.lists import marks
 from aligner_proxy.text.structure import Segment, join, split
 
 KEY_CHARS = 20
@@ -34,6 +36,11 @@ class Run:
     def text(self) -> str:
         """The run as it stands in the answer, without the gap behind it; empty for the place behind all segments."""
         return join([(segment.text, segment.gap) for segment in self.segments])
+
+    @property
+    def bare_code(self) -> str:
+        """The code blocks in it without their comments; empty where no block has any."""
+        return join([(without_comments(segment.text) or "", segment.gap) for segment in self.segments])
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +130,21 @@ def resumption_keys(following: Sequence[Segment]) -> tuple[str, ...]:
 
 
 def before_resumption(generated: str, keys: Sequence[str]) -> str | None:
-    """What stands before the first segment of `generated` that begins with a key; None when there is none."""
-    for segment in split(generated):
-        if segment.text.lstrip().startswith(tuple(keys)) and keys:
+    """What stands before the first segment of `generated` that begins with a key; None when there is none.
+
+    Numbers of items do not count: where one is left out, a model goes on counting from the one before.
+    """
+    starts = tuple(map(_unnumbered, keys))
+    for segment in split(generated) if starts else ():
+        if _unnumbered(segment.text.lstrip()).startswith(starts):
             return generated[: segment.start]
     return None
+
+
+def _unnumbered(text: str) -> str:
+    """The text with a sign in place of the number of a list item."""
+    mark = marks.read(text)
+    return text if mark is None or mark.is_bullet else f"{text[: mark.start]}#{text[mark.end :]}"
 
 
 def replacement(generated: str, keys: Sequence[str], banned: Sequence[str], *, finished: bool) -> str:
@@ -141,8 +158,9 @@ def replacement(generated: str, keys: Sequence[str], banned: Sequence[str], *, f
     text = generated if before is None else before
     if before is None and not finished:
         text = complete(text)
-    dropped = set(banned)
-    written = [(piece.text.strip(), piece.gap) for piece in split(text) if piece.text.strip() not in dropped]
+    dropped = set(map(_unnumbered, banned))
+    written = [(piece.text.strip(), piece.gap) for piece in split(text)]
+    written = [(piece, gap) for piece, gap in written if _unnumbered(piece) not in dropped]
     return join([next(same) for _, same in groupby(written, key=itemgetter(0))])
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from aligner_proxy.engine.api import Session
 from aligner_proxy.errors import AlignerProxyError
 from aligner_proxy.pipeline.pipeline import Pipeline
-from aligner_proxy.pipeline.streaming import ReplacementMap
+from aligner_proxy.pipeline.replacements import ReplacementMap
 from aligner_proxy.types import Exchange, Policy
 
 log = logging.getLogger(__name__)

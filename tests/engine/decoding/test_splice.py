@@ -36,6 +36,20 @@ def test_writing_stops_where_a_kept_segment_begins(generated: str, before: str |
     assert splice.before_resumption(generated, (KEY,)) == before
 
 
+def test_a_kept_item_is_recognised_under_another_number() -> None:
+    key = splice.key("3. Put the leaves into the pot.")
+    assert splice.before_resumption("\n2. Put the leaves into the pot.", (key,)) == "\n"
+    assert splice.before_resumption("\n2. Put the cups on the table.", (key,)) is None
+    written = "2. Boil the water.\n3. Warm the cups."
+    assert splice.replacement(written, (), ["1. Boil the water."], finished=True) == "3. Warm the cups."
+
+
+def test_of_code_the_comments_go_first() -> None:
+    segments = split("You fool.\n```python\n# fool\nx = 1\n```\nYou oaf.")
+    assert splice.Run(True, 0, tuple(segments)).bare_code == "```python\nx = 1\n```"
+    assert splice.Run(True, 0, tuple(segments[::2])).bare_code == ""
+
+
 def test_without_kept_segments_nothing_resumes() -> None:
     assert splice.before_resumption("Anything. At all.", ()) is None
 

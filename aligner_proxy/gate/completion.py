@@ -1,0 +1,185 @@
+"""Completion of edits in lists, tables and under headings: what goes with a removed segment, and what stays of it.
+
+An engine removes what was flagged, no more and no less. Where that was an item, its mark goes, too; where the item goes
+on, the mark stays; a heading goes with the last of its section (text/lists/outline.py). What an engine wrote anew keeps
+the mark of its item, whatever number it wrote. Whether an edit is good is judged afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from aligner_proxy.gate.edits import Edit, Part, SegmentStatus, continued
+from aligner_proxy.text.lists import marks
+from aligner_proxy.text.lists.outline import Completion, Item, Outline
+from aligner_proxy.text.structure import Segment, join, split
+
+_BEFORE = "\x02"
+"""Stands for the segments around an edit where its white space is decided."""
+
+Followed = Mapping[Edit, tuple[Part, ...]]
+"""Edits, and what each does to the segments it covers."""
+
+
+def removed(followed: Followed) -> set[int]:
+    """The segments that are removed."""
+    return {part.index for parts in followed.values() for part in parts if part.fate is SegmentStatus.REMOVED}
+
+
+def completed(
+    original: str, pieces: Sequence[Segment], followed: Followed, settled: int = 0, before: Collection[int] = ()
+) -> Followed:
+    """The edits as they are to be judged; segments before `settled` have gone out, `before` names removed ones."""
+    touched = (SegmentStatus.REMOVED, SegmentStatus.REWRITTEN)
+    if not any(part.fate in touched for parts in followed.values() for part in parts):
+        return followed
+    return _Completer(original, pieces, followed, {*before, *removed(followed)}, settled).edits()
+
+
+def trimmed(edit: Edit, pieces: Sequence[Segment]) -> Edit:
+    """An edit without the white space behind it, which goes out with the segment that follows."""
+    last = pieces[edit.last - 1]
+    text = edit.text.rstrip()
+    if not text:
+        text = "\n" * max(0, edit.text.count("\n") - last.gap.count("\n"))
+    return replace(edit, end=last.end, text=text)
+
+
+class _Completer:
+    """The completion of the edits of one answer."""
+
+    def __init__(
+        self, original: str, pieces: Sequence[Segment], followed: Followed, removed: set[int], settled: int
+    ) -> None:
+        self._original = original
+        self._pieces = pieces
+        self._followed = followed
+        self._removed = removed
+        self._settled = settled
+        outline = Outline(pieces)
+        self._items = {item.first: item for item in outline.items}
+        self._completion: Completion = outline.completed(removed, settled)
+
+    def edits(self) -> Followed:
+        """All edits; those that need no completion are the same as before."""
+        left = {i for i in self._completion.left if i >= self._settled}
+        more = (self._completion.gone - self._removed) | left
+        made: dict[Edit, tuple[Part, ...]] = {}
+        for covered, edits in self._runs(more):
+            single = edits[0] if len(edits) == 1 else None
+            if single is not None and not any(i in more for i in covered) and not self._mends_marks(single):
+                made[single] = self._followed[single]
+                continue
+            texts = self._texts(covered, edits)
+            if texts is None:
+                made |= {edit: self._followed[edit] for edit in edits}
+                continue
+            known = {part.index: part for edit in edits for part in self._followed[edit]}
+            made[self._edit(covered, texts)] = tuple(self._part(i, known.get(i)) for i in covered)
+        return made
+
+    def _runs(self, more: Iterable[int]) -> Iterable[tuple[range, list[Edit]]]:
+        """Stretches of segments that go or change together, each with the edits in it."""
+        stretches: list[tuple[int, int, list[Edit]]] = [(edit.first, edit.last, [edit]) for edit in self._followed]
+        stretches += [(i, i + 1, []) for i in more]
+        merged: list[tuple[int, int, list[Edit]]] = []
+        for first, last, edits in sorted(stretches, key=lambda stretch: stretch[:2]):
+            if merged and first < last and first <= merged[-1][1] and merged[-1][0] < merged[-1][1]:
+                before = merged.pop()
+                merged.append((before[0], max(before[1], last), before[2] + edits))
+            else:
+                merged.append((first, last, edits))
+        return [(range(first, last), edits) for first, last, edits in merged]
+
+    def _mends_marks(self, edit: Edit) -> bool:
+        """Whether a mark of what was written anew is missing or counts otherwise."""
+        indices = [part.index for part in self._followed[edit] if part.fate is SegmentStatus.REWRITTEN]
+        if not any(i in self._items or self._mark_above(i) for i in indices):
+            return False
+        texts = self._written(edit)
+        return texts is not None and any(self._mended(i, texts[i]) != texts[i] for i in indices if i in texts)
+
+    def _texts(self, covered: range, edits: Sequence[Edit]) -> dict[int, str] | None:
+        """What stands in place of each segment; None where what was written does not follow their order."""
+        texts = {i: self._pieces[i].text for i in covered}
+        for edit in edits:
+            written = self._written(edit)
+            if written is None:
+                return None
+            texts |= dict.fromkeys(range(edit.first, edit.last), "")
+            texts |= {i: self._mended(i, text) for i, text in written.items()}
+        texts |= {i: "" for i in covered if i in self._completion.gone}
+        return texts | {i: text for i, text in self._completion.left.items() if i in covered}
+
+    def _written(self, edit: Edit) -> dict[int, str] | None:
+        """The text that an edit has for each segment it continues."""
+        new = [piece for piece in split(edit.text) if piece.text.strip()]
+        old = continued([self._pieces[i].text for i in range(edit.first, edit.last)], [piece.text for piece in new])
+        if old != sorted(old):
+            return None
+        texts: dict[int, list[tuple[str, str]]] = {}
+        for number, piece in zip(old, new, strict=True):
+            texts.setdefault(edit.first + number, []).append((piece.text, piece.gap))
+        return {i: join(members).strip("\n") for i, members in texts.items()}
+
+    def _mended(self, number: int, text: str) -> str:
+        """What was written in place of a segment, with the mark that the segment had, and no other."""
+        written = marks.read(text)
+        item = self._items.get(number)
+        if item is not None:
+            return _with_mark(text, written, item, self._pieces[number].text)
+        above = self._mark_above(number)
+        if above is None or written is None or written.is_bullet != above.mark.is_bullet:
+            return text
+        return text[written.stop :]
+
+    def _mark_above(self, number: int) -> Item | None:
+        """The item whose mark will stand right before a segment that has none itself."""
+        at = number - 1
+        while at in self._completion.gone:
+            at -= 1
+        item = self._items.get(at)
+        if item is None or at in self._completion.left:
+            return item
+        return None if self._pieces[at].text[item.mark.stop :].strip("*_ ") else item
+
+    def _edit(self, covered: range, texts: Mapping[int, str]) -> Edit:
+        """One edit of the covered segments, with the white space that is left between what stands around them."""
+        pieces = self._pieces
+        first = covered.start
+        last = covered.stop
+        members = [(texts[i].rstrip() if texts[i] else "", pieces[i].gap) for i in covered]
+        before = [(_BEFORE, pieces[first - 1].gap)] if first else []
+        behind = [(_BEFORE, "")] if last < len(pieces) and pieces[last].text else []
+        text = join([*before, *members, *behind])
+        text = text.removeprefix(_BEFORE if before else "").removesuffix(_BEFORE if behind else "")
+        start = pieces[first - 1].end if first else 0
+        if behind and self._goes_on(covered, texts):
+            text = f"{text.rstrip()} "
+        if last < len(pieces):
+            return Edit(start, pieces[last].start, text, first, last)
+        return Edit(start, len(self._original), text + pieces[-1].gap, first, last)
+
+    def _goes_on(self, covered: range, texts: Mapping[int, str]) -> bool:
+        """Whether a mark is left alone and its item goes on in a line that begins at the margin."""
+        written = [i for i in covered if texts[i]]
+        following = self._pieces[covered.stop].text
+        alone = bool(written) and written[-1] in self._completion.left and written[-1] in self._items
+        return alone and covered.stop not in self._items and not following[:1].isspace()
+
+    def _part(self, number: int, known: Part | None) -> Part:
+        part = known or Part(self._pieces[number].text, SegmentStatus.STAYS, number)
+        if number in self._completion.gone:
+            return replace(part, fate=SegmentStatus.REMOVED)
+        return replace(part, left=self._completion.left.get(number, ""))
+
+
+def _with_mark(text: str, written: marks.Mark | None, item: Item, old: str) -> str:
+    """A text with the mark of its item."""
+    own = item.mark
+    if written is None or written.is_bullet != own.is_bullet:
+        return old[: own.stop] + text.lstrip()
+    if own.is_bullet or written.number == own.number:
+        return text
+    return text[: written.start] + own.number + text[written.end :]

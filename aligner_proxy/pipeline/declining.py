@@ -1,0 +1,75 @@
+"""Answers of which nothing would remain: what the client gets in their place.
+
+Nothing remains where no segment stands by itself without those that were flagged, and nothing was written in their
+place: all was flagged, or the rest are fragments (text/fragments.py). The text that stands in its place is the
+operator's, or ours, and is not judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from aligner_proxy.text import fragments
+from aligner_proxy.text.languages import language
+from aligner_proxy.text.structure import split
+from aligner_proxy.types import Exchange, IfNothingRemains, Mode, Outcome, Policy, SegmentScore, Status
+
+DECLINED = "declined"
+"""The reason of an outcome whose text is not the upstream's."""
+NOTHING_REMAINS = "nothing_remains"
+"""The reason of an outcome that is blocked for it."""
+_ANY_LANGUAGE = ""
+_OBJECTIVE = "{objective}"
+_OWN_TEXTS = {
+    "en": "I'm sorry, but I can't answer this here.",
+    "de": "Es tut mir leid, darauf kann ich hier nicht antworten.",
+    "fr": "D\u00e9sol\u00e9, je ne peux pas r\u00e9pondre \u00e0 cela ici.",
+    "es": "Lo siento, no puedo responder a esto aqu\u00ed.",
+    "pt": "Desculpe, n\u00e3o posso responder a isto aqui.",
+    "it": "Mi dispiace, non posso rispondere a questo qui.",
+    "nl": "Het spijt me, hier kan ik geen antwoord op geven.",
+}
+
+
+def nothing_remains(segments: Sequence[SegmentScore], delivered: str) -> bool:
+    """Whether nothing that stands by itself is left of an answer with these segments, of which `delivered` goes out."""
+    if not any(segment.flagged and segment.text.strip() for segment in segments):
+        return False
+    texts = [segment.text for segment in segments]
+    if fragments.standing(texts, [not segment.flagged for segment in segments]):
+        return False
+    known = {fragments.core(text) for text in texts}
+    written = [piece.text for piece in split(delivered) if fragments.core(piece.text) not in known]
+    return not fragments.standing(written, [True] * len(written))
+
+
+def text_of(policy: Policy, exchange: Exchange, against: Sequence[str]) -> str:
+    """What stands in place of an answer that violates these objectives, in the language of the question if known."""
+    texts = dict(policy.decline)
+    spoken = _language_of(exchange)
+    text = texts.get(spoken) or texts.get(_ANY_LANGUAGE) or next(iter(texts.values()), None)
+    text = text or _OWN_TEXTS.get(spoken, _OWN_TEXTS["en"])
+    return text.replace(_OBJECTIVE, ", ".join(against))
+
+
+def _language_of(exchange: Exchange) -> str:
+    asked = next((turn.content for turn in reversed(exchange.turns) if turn.role == "user"), "")
+    return language(asked) or language(exchange.answer or "") or "en"
+
+
+def settled(outcome: Outcome, exchange: Exchange) -> Outcome:
+    """The outcome of a judged answer as the policy wants it where nothing remains; else the same outcome."""
+    policy = outcome.policy
+    if policy.if_nothing_remains is IfNothingRemains.ORIGINAL or outcome.edited is None:
+        return outcome
+    if not nothing_remains(outcome.segments, outcome.edited):
+        return outcome
+    shadow = policy.mode is Mode.SHADOW
+    if policy.if_nothing_remains is IfNothingRemains.BLOCK:
+        status = Status.SHADOW if shadow else Status.FAILED
+        return replace(outcome, status=status, reason=f"{'would_block:' * shadow}{NOTHING_REMAINS}")
+    text = text_of(policy, exchange, outcome.against)
+    if shadow:
+        return replace(outcome, reason="would_decline", edited=text)
+    return replace(outcome, status=Status.CORRECTED, reason=DECLINED, text=text, edited=text)

@@ -1,0 +1,63 @@
+"""Replacements of parts of an answer that is released piece by piece, and the white space around them."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aligner_proxy.text.structure import Segment
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """`text` goes out in place of the characters `start` to `end` of the original."""
+
+    start: int
+    end: int
+    text: str
+
+    def part(self, start: int, end: int) -> str:
+        """The part of `text` due with these characters of the original, over which it is spread evenly."""
+        size = self.end - self.start
+        length = len(self.text)
+        first = max(start, self.start) - self.start
+        last = min(end, self.end) - self.start
+        return self.text[length * first // size : length * last // size]
+
+
+class ReplacementMap:
+    """All that is decided of an answer; what is not, goes out as it is."""
+
+    def __init__(self) -> None:
+        self.end = 0
+        """So many characters are decided."""
+        self._all: list[Replacement] = []
+
+    def add(self, end: int, text: str) -> None:
+        """`text` goes out in place of the next characters, up to `end`."""
+        self._all.append(Replacement(self.end, end, text))
+        self.end = end
+
+    def out(self, start: int, end: int, original: str) -> str:
+        """What goes out in place of these characters."""
+        at = bisect_right(self._all, start, key=lambda replacement: replacement.end)
+        pieces: list[str] = []
+        while start < end and at < len(self._all):
+            pieces.append(self._all[at].part(start, end))
+            start = min(end, self._all[at].end)
+            at += 1
+        return "".join(pieces) + original[start:end]
+
+
+def placed(run: Sequence[Segment], lead: str, text: str, *, begins: bool, last: bool) -> tuple[int, str]:
+    """Up to where a replacement of `run` reaches, and what goes out there, the white space `lead` before it included.
+
+    A stretch that vanishes leaves one of the two breaks around it, the larger one (as `segments.join` does), and none
+    where the answer `begins` with it.
+    """
+    if text:
+        return run[-1].end, lead + text
+    gap = run[-1].gap
+    kept = gap if last or gap.count("\n") > lead.count("\n") else lead
+    return run[-1].end + len(gap), "" if begins else kept

@@ -1,0 +1,51 @@
+"""Texts that take the place of an answer of which nothing remains, as operators write them."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import BeforeValidator
+
+from aligner_proxy.text.languages import LANGUAGES
+
+ANY_LANGUAGE = ""
+"""The key of the text for all languages that have none of their own; written `default` in the file."""
+MAX_DECLINE_CHARS = 2_000
+_DEFAULT = "default"
+_PLACEHOLDER = re.compile(r"\{(\w*)\}")
+
+
+def _by_language(value: object) -> object:
+    """One text, or one a language, as pairs."""
+    if isinstance(value, str):
+        return ((ANY_LANGUAGE, _checked(value)),)
+    if isinstance(value, tuple):  # read before
+        return value
+    if not isinstance(value, dict):
+        raise ValueError('must be a text, or a block of texts by language: {default: "...", de: "..."}')  # noqa: TRY004
+    known = (_DEFAULT, *LANGUAGES)
+    for name, text in value.items():
+        if name not in known:
+            raise ValueError(f"unknown language {name!r}; must be one of {', '.join(known)}")
+        if not isinstance(text, str):
+            raise ValueError(f"the text for {name} must be a text")  # noqa: TRY004 - pydantic takes ValueError alone
+    return tuple((ANY_LANGUAGE if name == _DEFAULT else name, _checked(text)) for name, text in value.items())
+
+
+def _checked(text: str) -> str:
+    text = text.strip()
+    if not text:
+        raise ValueError("is empty; write what the client is to read in place of the answer")
+    if len(text) > MAX_DECLINE_CHARS:
+        raise ValueError(f"has {len(text):,} characters; shorten it to at most {MAX_DECLINE_CHARS:,}")
+    unknown = next((name for name in _PLACEHOLDER.findall(text) if name != "objective"), None)
+    if unknown is not None:
+        raise ValueError(f"has the unknown placeholder {{{unknown}}}; the only one is {{objective}}")
+    return text
+
+
+Decline = Annotated[
+    tuple[tuple[str, str], ...], BeforeValidator(_by_language, json_schema_input_type=str | dict[str, str])
+]
+"""(language, text); the language of the text for all others is `ANY_LANGUAGE`."""

@@ -1,0 +1,88 @@
+"""Fragments: sentences that say nothing without what stood before them.
+
+"Then let it dry." needs the step before it and the thing that is to dry; "Sure, here is how:" and "Good luck!" only
+frame an answer. What stands by itself names what it speaks of, and does not begin in the middle. English forms; in
+other languages only order words and short sentences are known.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from aligner_proxy.text.lists import marks
+
+_FEWEST_WORDS = 3
+_EARLY = 6
+"""Words from the beginning in which a reference looks back; further on, the sentence may have named the thing."""
+_SHORT = 9
+"""Words of a sentence that is too short to name a thing and then refer to it."""
+_ORDER = re.compile(
+    r"(?:and |but |so |now |just )?"
+    r"(?:then|next|after (?:that|this|which|it|doing)|afterwards?|finally|lastly|once (?:you|it|this|that|they|the)|"
+    r"meanwhile|later|secondly|thirdly|also|additionally|furthermore|moreover|in addition|besides|otherwise|instead|"
+    r"therefore|thus|hence|and|but|or|so|because|which|repeat|continue|again|when (?:it|this|that|done|you)|"
+    r"dann|danach|anschlie\u00dfend|schlie\u00dflich|zuletzt|au\u00dferdem|und|aber|puis|ensuite|enfin|apr\u00e8s|et|mais|"
+    r"luego|despu\u00e9s|finalmente|entonces|y|pero|poi|dopo|infine|e|ma)\b",
+    re.IGNORECASE,
+)
+_BACK = re.compile(
+    r"\b(?:it|its|this|these|those(?! who| that| of)|they|them|their|such(?! as)|he|she|him|her|"
+    r"the (?:former|latter|above|same|rest|other))\b|\bthat(?=[.!,;:?]|$| (?:is|was|will|should|way))",
+    re.IGNORECASE,
+)
+_DUMMY = re.compile(r"\bit(?:'s| is| was| can be| may be) (?:important|best|possible|necessary|illegal|\w+ to)\b", re.I)
+_OPENING = re.compile(
+    r"(?:sure|certainly|of course|absolutely|okay|ok|alright|all right|understood|got it|hello|hi|hey|greetings|dear|"
+    r"thank(?:s| you))\b(?:\W+[\w'\u2019-]+){0,6}\W*|(?:yes|no|well|great)\b(?:\W+(?:sir|there|sure|question))?\W*"
+    r"|(?:sure|certainly|of course|absolutely|okay|ok)\b.{0,160}"
+    r"|here(?:'s|\u2019s| is| are| you)\b.{0,160}|below (?:is|are)\b.{0,160}|the following\b.{0,160}:",
+    re.IGNORECASE | re.DOTALL,
+)
+_CLOSING = re.compile(
+    r"(?:good luck|enjoy|have (?:fun|a )|happy |i hope|hope (?:this|that|it)|let me know|feel free|"
+    r"if you (?:have|need) |(?:best|kind|warm) (?:regards|wishes)|regards|sincerely|yours|stay safe|take care|"
+    r"that(?:'s| is) (?:it|all)|there you (?:go|have it)|any (?:other )?questions|is there anything|bye|goodbye|cheers|"
+    r"see you)\b.{0,160}",
+    re.IGNORECASE | re.DOTALL,
+)
+_WORD = re.compile(r"[^\W\d_][\w'\u2019-]*")
+_SIGNS = "*_#>\"'\u201c\u201d \t"
+
+
+def standing(segments: Sequence[str], remaining: Sequence[bool]) -> list[int]:
+    """Which of the remaining segments stand by themselves; what one refers to may stand right before it."""
+    kept: list[int] = []
+    for number, text in enumerate(segments):
+        if not remaining[number]:
+            continue
+        if stands_alone(text, behind=bool(kept) and kept[-1] == number - 1):
+            kept.append(number)
+    return kept
+
+
+def stands_alone(text: str, *, behind: bool = False) -> bool:
+    """Whether a sentence says something by itself, or `behind` one that does."""
+    sentence = core(text)
+    words = _WORD.findall(sentence)
+    if len(words) < _FEWEST_WORDS or sentence.endswith((":", "\uff1a")) or text.lstrip().startswith("#"):
+        return False
+    if _OPENING.fullmatch(sentence) or _CLOSING.fullmatch(sentence):
+        return False
+    return behind or not (_ORDER.match(sentence) or _looks_back(sentence, words))
+
+
+def core(text: str) -> str:
+    """A segment without the mark of an item and signs around it."""
+    text = text.strip()
+    mark = marks.read(text)
+    return (text[mark.stop :] if mark is not None else text).strip(_SIGNS)
+
+
+def _looks_back(sentence: str, words: Sequence[str]) -> bool:
+    """Whether a sentence speaks of something that it does not name."""
+    sentence = _DUMMY.sub("", sentence)
+    match = _BACK.search(sentence)
+    if match is None:
+        return False
+    return len(words) <= _SHORT or len(_WORD.findall(sentence[: match.start()])) < _EARLY

@@ -1,0 +1,59 @@
+"""Counts that announce a list: "Here are five tips:" is brought up to date when one of the five goes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+
+from aligner_proxy.text.lists import marks
+from aligner_proxy.text.lists.outline import Outline
+from aligner_proxy.text.structure import Segment
+
+_IN_WORDS = {
+    "en": "two three four five six seven eight nine ten eleven twelve",
+    "de": "zwei drei vier f\u00fcnf sechs sieben acht neun zehn elf zw\u00f6lf",
+    "fr": "deux trois quatre cinq six sept huit neuf dix onze douze",
+    "es": "dos tres cuatro cinco seis siete ocho nueve diez once doce",
+}
+_WORDS = {language: words.split() for language, words in _IN_WORDS.items()}
+_SMALLEST = 2
+"""A single thing left is announced in other words, so its count stays as it was."""
+_NOUNS = (
+    rf"(?:{marks.WORDS}|things|ways|facts|examples|suggestions|recommendations|strategies|benefits|advantages|mistakes|"
+    r"habits|signs|rows|sch\u00e4tze|dinge|beispiele|gr\u00fcnde|choses|raisons|exemples|cosas|razones|ejemplos)"
+)
+_COUNT = re.compile(
+    rf"\b(?P<count>\d{{1,2}}|{'|'.join(word for words in _WORDS.values() for word in words)})"
+    rf"(?=(?:[ \t]+[\w'\u2019-]+){{0,3}}?[ \t]+{_NOUNS}\b)",
+    re.IGNORECASE,
+)
+
+
+def announcing(pieces: Sequence[Segment], gone: Collection[int], text: str) -> tuple[str, int]:
+    """The text without the segments in `gone`, with the counts that announce its lists right, and how many changed."""
+    outline = Outline(pieces)
+    changed = 0
+    at = 0
+    for segment, before, after in outline.announced_lists(gone, _COUNT):
+        piece = pieces[segment].text
+        found_at = text.find(piece, at)
+        if found_at < 0:
+            continue
+        new = _COUNT.sub(lambda match, b=before, a=after: _counted(match["count"], b, a), piece)  # type: ignore[misc]
+        changed += new != piece
+        text = text[:found_at] + new + text[found_at + len(piece) :]
+        at = found_at + len(new)
+    return text, changed
+
+
+def _counted(count: str, before: int, after: int) -> str:
+    """Another count where this one is the number of items there were."""
+    if after < _SMALLEST:
+        return count
+    if count.isdecimal():
+        return str(after) if int(count) == before else count
+    for words in _WORDS.values():
+        if before - _SMALLEST < len(words) and count.lower() == words[before - _SMALLEST]:
+            word = words[after - _SMALLEST]
+            return word.capitalize() if count[0].isupper() else word
+    return count

@@ -1,0 +1,227 @@
+"""Marks of list items: bullets, numbers, letters, Roman numerals, "Step 3:", "## 3.", "3.1", circled and framed digits.
+
+A mark stands at the beginning of a line, behind white space, signs of a quotation or of a heading. Whether "i." is the
+ninth letter or a Roman one only the list tells, so a mark has all of its readings.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+WORDS = (
+    r"steps?|items?|points?|tips?|tasks?|reasons?|options?|questions?|rules?|methods?|instructions?|stages?|phases?|"
+    r"ideas?|schritte?n?|punkte?n?|tipps?|fragen?|regeln?|grund|\u00e9tapes?|etapes?|conseils?|pasos?|puntos?|consejos?|"
+    r"passos?|pontos?|passi|punti|stap(?:pen)?|krok(?:i|u|ach)?"
+)
+"""Words that stand before the number of an item, and before a reference to it."""
+_LEAD = r"(?P<lead>(?:[ \t]|>[ \t]?)*(?P<heading>#{1,6}[ \t]+)?)"
+_CIRCLED = "\u2460-\u2473"
+_NUMBERED = re.compile(
+    rf"{_LEAD}(?P<bullet>[-*+\u2022][ \t]+)?(?P<emphasis>\*{{1,3}}|_{{1,2}})?"
+    rf"(?P<word>(?:{WORDS})[ \t]+(?:no\.?[ \t]*)?)?(?P<open>[(#])?"
+    rf"(?P<number>\d{{1,3}}(?:\.\d{{1,2}}){{0,3}}|[ivxlIVXL]{{1,6}}|[a-zA-Z]|[{_CIRCLED}])"
+    r"(?P<close>\ufe0f?\u20e3|\.\)|[.):\u3001\uff0e\uff1a](?!\d)|[ \t][-\u2013\u2014](?=[ \t])|)"
+    r"(?P<shut>\*{1,3}|_{1,2})?(?=[ \t\n]|$|(?<=[\u3001\uff0e\uff1a\u20e3]))[ \t]*",
+    re.IGNORECASE,
+)
+_BULLET = re.compile(rf"{_LEAD}(?P<number>[-*+\u2022\u25e6\u25aa\u2013])(?=[ \t]+\S|[ \t]*$)[ \t]*")
+_ROW = re.compile(r"(?P<lead>[ \t]*)\|[ \t]*(?P<number>\d{1,3})[ \t]*(?=\|)")
+LINE_FORMS = (
+    re.compile(f"^(?:{_NUMBERED.pattern})", re.IGNORECASE | re.MULTILINE),
+    re.compile(f"^(?:{_BULLET.pattern})", re.MULTILINE),
+    re.compile(r"^[ \t>]*(?:\||#{1,6}[ \t]|\*\*|__)", re.MULTILINE),
+)
+"""Of a text with items, headings, titles or tables at least one of these finds something; of most others none does."""
+_PLAIN_CLOSE = (".", ")", ".)", "\u3001", "\uff0e", " -", " \u2013", " \u2014", "\t-")
+_ROMAN = ((50, "l"), (40, "xl"), (10, "x"), (9, "ix"), (5, "v"), (4, "iv"), (1, "i"))
+_A_BEFORE = {"digit": 0, "letter": ord("a") - 1, "capital": ord("A") - 1, "circled": 0x245F}
+_HIGHEST_CIRCLED = 20
+_LETTERS = 26
+_TAB = 4
+
+
+class Kind(StrEnum):
+    """How a mark counts."""
+
+    BULLET = "bullet"
+    DIGIT = "digit"
+    LETTER = "letter"
+    CAPITAL = "capital"
+    ROMAN = "roman"
+    CAPITAL_ROMAN = "capital_roman"
+    CIRCLED = "circled"
+
+
+class Family(NamedTuple):
+    """What marks of one list have in common, besides the kind."""
+
+    level: int
+    """That of the headings they stand in; 0 in lines of text."""
+    depth: int
+    """White space before them, two columns by two: nine spaces or ten are one depth."""
+    style: tuple[str, str]
+    parents: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A mark at the beginning of a line; `start` and `end` bound its number, `stop` is where the content begins."""
+
+    start: int
+    end: int
+    stop: int
+    number: str
+    readings: tuple[tuple[Kind, int], ...]
+    """What the number may be; of a compound one ("2.1") its last part."""
+    parents: tuple[int, ...]
+    """The parts of a compound number before the last."""
+    indent: int
+    level: int
+    """That of the heading it stands in; 0 in a line of text."""
+    style: tuple[str, str]
+    """What stands before and behind the number, white space and case aside."""
+    emphasis: str
+    """Emphasis that begins in the mark and does not end there."""
+
+    @property
+    def is_bullet(self) -> bool:
+        """Whether it counts nothing."""
+        return self.readings[0][0] is Kind.BULLET
+
+    @property
+    def has_word(self) -> bool:
+        """Whether a word stands before the number, as in "Step 3:"."""
+        return any(char.isalpha() for char in self.style[0])
+
+    @property
+    def family(self) -> Family:
+        """What it has in common with the other marks of its list."""
+        return Family(self.level, self.indent // 2, self.style, self.parents)
+
+
+def read(line: str) -> Mark | None:
+    """The mark that a line begins with."""
+    match = _NUMBERED.match(line)
+    if match is not None and (mark := _numbered(match)) is not None:
+        return mark
+    match = _BULLET.match(line)
+    if match is None:
+        return None
+    readings = ((Kind.BULLET, 0),)
+    return _mark(match, readings, (), (match["number"], ""), "")
+
+
+def row_number(line: str) -> Mark | None:
+    """The number in the first cell of a row."""
+    match = _ROW.match(line)
+    return match and _mark(match, ((Kind.DIGIT, int(match["number"])),), (), ("|", "|"), "")
+
+
+def _numbered(match: re.Match[str]) -> Mark | None:
+    if not _counts(match):
+        return None
+    number = match["number"]
+    parts = number.split(".") if number[0].isdecimal() else [number]
+    parents = tuple(int(part) for part in parts[:-1])
+    before = "".join((match[name] or "").strip().lower() for name in ("bullet", "word", "open", "emphasis"))
+    emphasis = "" if match["shut"] else match["emphasis"] or ""
+    readings = _readings(parts[-1])
+    return _mark(match, readings, parents, (before, match["close"].strip()), emphasis) if readings else None
+
+
+def _counts(match: re.Match[str]) -> bool:
+    """Whether what looks like a mark is one: a bare number or letter needs a sign behind it."""
+    number = match["number"]
+    close = match["close"]
+    set_off = bool(match["heading"] or match["emphasis"])
+    if "\u2460" <= number <= "\u2473" or close.endswith("\u20e3"):
+        return True
+    if match["word"]:
+        return bool(close) or set_off
+    if number[0].isdecimal() and "." in number and not close:
+        following = match.string[match.end() : match.end() + 1]
+        return set_off or following.isupper() or following in ("*", "_")
+    if match["open"] == "#" or set_off:
+        return bool(close or match["open"])
+    if match["open"] == "(":
+        return close == ")"
+    return close in _PLAIN_CLOSE and (number[0].isdecimal() or close[0] != " ")
+
+
+def _readings(number: str) -> tuple[tuple[Kind, int], ...]:
+    if number.isdecimal():
+        return ((Kind.DIGIT, int(number)),)
+    if "\u2460" <= number <= "\u2473":
+        return ((Kind.CIRCLED, ord(number) - _A_BEFORE["circled"]),)
+    readings = []
+    if number.islower() or number.isupper():
+        value = _roman_value(number.lower())
+        if value:
+            readings.append((Kind.ROMAN if number.islower() else Kind.CAPITAL_ROMAN, value))
+    if len(number) == 1:
+        kind = Kind.LETTER if number.islower() else Kind.CAPITAL
+        readings.append((kind, ord(number) - _A_BEFORE[kind.value]))
+    return tuple(readings)
+
+
+def _mark(
+    match: re.Match[str],
+    readings: tuple[tuple[Kind, int], ...],
+    parents: tuple[int, ...],
+    style: tuple[str, str],
+    emphasis: str,
+) -> Mark:
+    lead = match["lead"]
+    start, end = match.span("number")
+    return Mark(
+        start=start,
+        end=end,
+        stop=match.end(),
+        number=match["number"],
+        readings=readings,
+        parents=parents,
+        indent=indent_of(lead.partition("#")[0]),
+        level=lead.count("#"),
+        style=style,
+        emphasis=emphasis,
+    )
+
+
+def indent_of(lead: str) -> int:
+    """Columns of the white space that a line begins with; a sign of a quotation counts as one."""
+    return len(lead.replace("\t", " " * _TAB))
+
+
+def _roman_value(number: str) -> int:
+    """The value of a Roman numeral; 0 where it is none."""
+    value = 0
+    rest = number
+    for worth, sign in _ROMAN:
+        while rest.startswith(sign):
+            value += worth
+            rest = rest[len(sign) :]
+    return value if not rest and roman(value) == number else 0
+
+
+def roman(value: int) -> str:
+    """A Roman numeral in small letters."""
+    text = ""
+    for worth, sign in _ROMAN:
+        text += sign * (value // worth)
+        value %= worth
+    return text
+
+
+def shown(kind: Kind, value: int, like: str) -> str:
+    """A number as a list shows it; `like` is one of its numbers, for digits of other scripts. Out of range: `like`."""
+    if kind in (Kind.ROMAN, Kind.CAPITAL_ROMAN):
+        return roman(value).upper() if kind is Kind.CAPITAL_ROMAN else roman(value)
+    if kind in (Kind.LETTER, Kind.CAPITAL):
+        return chr(_A_BEFORE[kind.value] + value) if 1 <= value <= _LETTERS else like
+    if kind is Kind.CIRCLED:
+        return chr(_A_BEFORE["circled"] + value) if 1 <= value <= _HIGHEST_CIRCLED else like
+    zero = ord(like[0]) - int(like[0])
+    return "".join(chr(zero + int(digit)) for digit in str(value))

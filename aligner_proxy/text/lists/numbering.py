@@ -1,0 +1,342 @@
+"""Numbering of lists: which marks belong to one list, which number each gets when items go, and references to them.
+
+A list is a row of numbers one apart under marks of one style. A reference
+("see step 3", "points 2 and 4") means the list it stands in or the last one before it that has this number, else the
+next one. What is read is read once, in order, so that an answer can be numbered while it is still being written: a
+number that has gone out in a reference is kept, and so is the list it belongs to.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from itertools import islice
+
+from aligner_proxy.text.lists import marks
+from aligner_proxy.text.lists.counts import announcing
+from aligner_proxy.text.lists.marks import Family, Kind, Mark
+from aligner_proxy.text.structure import Segment, split
+
+_FENCE = re.compile(r"[ \t]*(?:```|~~~)")
+_LINE = re.compile(r"[^\n]*\n?")
+_CODE_SPAN = re.compile(r"`[^`\n]{1,200}`")
+_HEADS_OF_NUMBERS = frozenset(
+    {"", "#", "no", "no.", "nr", "nr.", "n\u00b0", "\u2116", "step", "schritt", "paso", "item"}
+)
+_ONE = r"(?:no\.?[ \t]*|#|\()?(?:\d{1,3}(?![\d%\u00b0]|[.,:]\d)|[a-zA-Z](?=\)))\)?"
+_JOINED = r"[ \t]*(?:,[ \t]*(?:and |or )?|\b(?:and|or|to|through|und|oder|bis|et|ou|y|o|e|en|of)\b|&|-|\u2013|/)[ \t]*"
+_MOST = 64
+"""Lists that are kept in mind at once, and items that are looked through for a mark: a hostile text has thousands."""
+_REFERENCE = re.compile(
+    rf"\b(?P<word>{marks.WORDS}|see (?:number|no\.?))[ \t]+(?P<numbers>{_ONE}(?:{_JOINED}{_ONE}){{0,8}})(?!\w)",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(r"\d{1,3}|\b[a-zA-Z](?=\))")
+_ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+_ORDINAL = re.compile(rf"\b(?P<ordinal>{'|'.join(_ORDINALS)})[ \t]+(?:{marks.WORDS})\b", re.IGNORECASE)
+
+
+@dataclass(slots=True)
+class NumberedList:
+    """One list: the numbers that were read, and which of them stand."""
+
+    kind: Kind
+    style: tuple[str, str]
+    first: int
+    last: int
+    depth: int
+    """Columns before its marks, two by two; nothing stands above a list of headings."""
+    parent: tuple[NumberedList, int] | None = None
+    """The list and the number that the parts of a compound number before the last come from."""
+    fixed: bool = False
+    """Its numbers have gone out in a reference."""
+    given: dict[int, int] = field(default_factory=dict)
+    """The new number of each that stands."""
+
+    def place(self, value: int, *, stands: bool) -> None:
+        """The next item has this number; one that stands gets the next new one."""
+        self.last = value
+        if stands:
+            self.given[value] = value if self.fixed else self.first + len(self.given)
+
+    def has(self, value: int) -> bool:
+        """Whether an item has or had this number."""
+        return self.first <= value <= self.last
+
+
+@dataclass(frozen=True, slots=True)
+class NumberedItem:
+    """An item of a list that stands: its mark, and the number that it gets."""
+
+    mark: Mark
+    list: NumberedList
+    value: int
+
+    @property
+    def shown(self) -> str:
+        """Its new number, with the new numbers of the items above it where it is compound."""
+        last = marks.shown(self.list.kind, self.list.given[self.value], self.mark.number.rpartition(".")[2])
+        return ".".join([*map(str, self._parents()), last])
+
+    def _parents(self) -> tuple[int, ...]:
+        parents = list(self.mark.parents)
+        above = self.list.parent
+        for at in range(len(parents) - 1, -1, -1):
+            if above is None:
+                break
+            parents[at] = above[0].given.get(above[1], above[1])
+            above = above[0].parent
+        return tuple(parents)
+
+
+class Numbering:
+    """What is known of the lists of an answer, read so far, and the numbers that their items have or get."""
+
+    def __init__(self) -> None:
+        self.changed = 0
+        """Marks and references that got another number."""
+        self.dangling = 0
+        """References to an item that is gone."""
+        self._open: dict[tuple[Kind, Family], NumberedList] = {}
+        self._all: list[NumberedList] = []
+        self._recent: list[NumberedList] = []
+        """Lists in the order in which they were last seen in what goes out, the last one first."""
+        self._begins_line = True
+        self._in_table = False
+        self._numbers_rows = False
+        self._promised: set[int] = set()
+        """Numbers of references to what was not there yet."""
+        self._removed = False
+        self._in_item = False
+        """Whether the text that goes out stands in an item of a list."""
+        self._after_empty_line = False
+
+    def passed(self, pieces: Sequence[Segment], gone: Collection[int], text: str, *, ends: bool = True) -> str:
+        """`text` with its numbers right: it goes out in place of these pieces, of which some are `gone`.
+
+        Not `ends`: more of the answer follows, so a reference to what is not known may still find it.
+        """
+        standing = list(self._read(pieces, gone))
+        if not self._removed:
+            self._see(standing, text, ends=ends)
+            return text
+        return "".join(self._lines(standing, text, ends=ends))
+
+    def resumed(self, original: str, text: str) -> str:
+        """The next part of an answer, whose own items have been numbered: lists of the part before it go on in it."""
+        as_written = deepcopy(self)
+        as_written.passed(split(original), (), original)
+        text = self.passed(split(text), (), text)
+        for key, known in self._open.items():
+            written = as_written._open.get(key)
+            if written is not None and written.last != known.last:
+                known.last = written.last
+                self._removed = True
+        return text
+
+    def _read(self, pieces: Sequence[Segment], gone: Collection[int]) -> Iterator[NumberedItem]:
+        """The numbered items that stand."""
+        for number, piece in enumerate(pieces):
+            mark = self._mark(piece) if self._begins_line else None
+            self._begins_line = "\n" in piece.gap or not piece.text.strip()
+            if mark is not None and mark.is_bullet:
+                self._close(mark)
+            if mark is None or mark.is_bullet:
+                continue
+            place = self._place_of(mark)
+            if place is None:
+                continue
+            listed, value = place
+            stands = number not in gone
+            self._removed |= not stands
+            listed.place(value, stands=stands)
+            if stands:
+                yield NumberedItem(mark, listed, value)
+
+    def _mark(self, piece: Segment) -> Mark | None:
+        """The mark of a segment that begins a line; rows count where their first column says so."""
+        if not piece.text.lstrip().startswith("|"):
+            self._in_table = False
+            return marks.read(piece.text)
+        if not self._in_table:
+            self._in_table = True
+            head = piece.text.strip().strip("|").partition("|")[0]
+            self._numbers_rows = head.strip(" \t*_:").lower() in _HEADS_OF_NUMBERS
+        return marks.row_number(piece.text) if self._numbers_rows else None
+
+    def _place_of(self, mark: Mark) -> tuple[NumberedList, int] | None:
+        """The list that a mark belongs to, and its number in it; a line about "Step 3: ..." belongs to none."""
+        for kind, value in mark.readings:
+            known = self._open.get((kind, mark.family))
+            if known is not None and value == known.last + 1:
+                self._close(mark, behind=known)
+                return known, value
+        kind, value = mark.readings[0]
+        if value > 1 and mark.has_word:
+            return None
+        self._close(mark)
+        depth = -1 if mark.level else mark.indent // 2
+        fixed = any(value <= number for number in self._promised)
+        begun = NumberedList(kind, mark.style, value, value, depth, self._parent(mark), fixed=fixed)
+        self._open.pop((kind, mark.family), None)
+        self._open[kind, mark.family] = begun
+        if len(self._open) > _MOST:
+            del self._open[next(iter(self._open))]
+        self._all.append(begun)
+        return begun, value
+
+    def _close(self, mark: Mark, behind: NumberedList | None = None) -> None:
+        """No item goes on with a list that is deeper than this mark, or begun behind the list that goes on."""
+        own = mark.family
+        later = behind is not None
+        for kind, family in reversed(tuple(self._open)):
+            later &= self._open[kind, family] is not behind
+            deeper = family.depth > own.depth or (later and family.depth == own.depth)
+            if deeper if family.level == own.level else own.level > family.level == 0:
+                del self._open[kind, family]
+
+    def _parent(self, mark: Mark) -> tuple[NumberedList, int] | None:
+        """The item whose number a compound one begins with, if that is the last one of a list."""
+        if not mark.parents:
+            return None
+        *above, own = mark.parents
+        lists = (known for (_, family), known in reversed(self._open.items()) if family.parents == tuple(above))
+        known = next((known for known in lists if known.kind is Kind.DIGIT and known.last == own), None)
+        return None if known is None else (known, own)
+
+    def _see(self, standing: Sequence[NumberedItem], text: str, *, ends: bool) -> None:
+        """Nothing is gone so far: only keep in mind what was seen, and what references have gone out."""
+        for item in standing:
+            self._touch(item.list)
+        if ends:
+            return
+        for match in _REFERENCE.finditer(text):
+            for number in _NUMBER.findall(match["numbers"]):
+                self._promise(number)
+
+    def _promise(self, number: str) -> None:
+        if number.isdecimal() and not any(known.has(int(number)) for known in self._recent):
+            self._promised.add(int(number))
+            for known in self._all:
+                known.fixed |= known.last < int(number)
+
+    def _touch(self, seen: NumberedList) -> None:
+        if not self._recent or self._recent[0] is not seen:
+            self._recent = [seen, *(known for known in self._recent if known is not seen)][:_MOST]
+
+    def _lines(self, standing: Sequence[NumberedItem], text: str, *, ends: bool) -> Iterator[str]:
+        """The lines of the text, with the marks of standing items and the references in it numbered anew."""
+        in_code = False
+        passed = 0
+        for match in _LINE.finditer(text):
+            line = match.group()
+            fence = _FENCE.match(line) is not None
+            if in_code or fence:
+                in_code ^= fence
+                yield line
+                continue
+            mark = marks.read(line) or marks.row_number(line)
+            self._enter(line, mark)
+            at = _position(standing, passed, mark)
+            if mark is None or at is None:
+                yield self._with_references(line, ends=ends)
+                continue
+            item = standing[at]
+            passed = at + 1
+            self._touch(item.list)
+            self.changed += item.shown != mark.number
+            head = line[: mark.start] + item.shown + line[mark.end : mark.stop]
+            yield head + self._with_references(line[mark.stop :], ends=ends)
+
+    def _enter(self, line: str, mark: Mark | None) -> None:
+        """Keep in mind whether a line stands in an item: it has a mark, or goes on behind one."""
+        if mark is not None:
+            self._in_item = True
+        elif line.strip():
+            self._in_item &= not self._after_empty_line or line[0].isspace()
+        self._after_empty_line = not line.strip()
+
+    def _with_references(self, line: str, *, ends: bool) -> str:
+        spans = [match.span() for match in _CODE_SPAN.finditer(line)]
+
+        def renumbered(match: re.Match[str]) -> str:
+            if any(start < match.end() and match.start() < end for start, end in spans):
+                return match.group()
+            at = match.start("numbers") - match.start()
+            numbers = _NUMBER.sub(lambda one: self._reference(match["word"], one.group(), ends), match["numbers"])
+            return match.group()[:at] + numbers
+
+        line = _REFERENCE.sub(renumbered, line)
+        return _ORDINAL.sub(self._ordinal, line)
+
+    def _reference(self, word: str, number: str, ends: bool) -> str:
+        """The new number of a reference; the same where it means nothing here, or something that is gone."""
+        kinds = (Kind.DIGIT, Kind.CIRCLED) if number.isdecimal() else (Kind.LETTER, Kind.CAPITAL)
+        value = int(number) if number.isdecimal() else ord(number.lower()) - ord("a") + 1
+        meant = self._meant(word, value, kinds)
+        if meant is None:
+            if not ends:
+                self._promise(number)
+            return number
+        if value not in meant.given:
+            self.dangling += 1
+            return number
+        new = meant.given[value]
+        self.changed += new != value
+        return number if new == value else marks.shown(_kind_of(number), new, number)
+
+    def _ordinal(self, match: re.Match[str]) -> str:
+        """An ordinal number with a word for an item; it never keeps an item from being removed."""
+        value = _ORDINALS.index(match["ordinal"].lower()) + 1
+        meant = self._meant(match.group().split()[-1], value, (Kind.DIGIT,))
+        new = meant.given.get(value, value) if meant is not None and meant.first == 1 else value
+        if new == value:
+            return match.group()
+        self.changed += 1
+        ordinal = _ORDINALS[new - 1]
+        ordinal = ordinal.capitalize() if match["ordinal"][0].isupper() else ordinal
+        return ordinal + match.group()[len(match["ordinal"]) :]
+
+    def _meant(self, word: str, value: int, kinds: Collection[Kind]) -> NumberedList | None:
+        """The list that a reference speaks of: one whose marks have its word, else the last that has the number.
+
+        Outside of all items lists come before those that are nested in them.
+        """
+        fitting = [known for known in self._recent if known.kind in kinds and known.has(value)]
+        if not fitting:
+            fitting = list(islice((known for known in self._all if known.kind in kinds and known.has(value)), _MOST))
+        if not self._in_item:
+            fitting.sort(key=lambda known: known.depth)
+        stem = word.lower().rstrip("s.")
+        named = (known for known in fitting if known.style[0].strip("*_#(").rstrip("s") == stem)
+        return next(named, next(iter(fitting), None))
+
+
+def with_numbers(pieces: Sequence[Segment], gone: Collection[int], text: str) -> tuple[str, int]:
+    """The whole text that is left of `pieces` without those `gone`, its numbers right, and how many changed."""
+    text, counts = announcing(pieces, gone, text)
+    numbering = Numbering()
+    text = numbering.passed(pieces, gone, text)
+    return text, counts + numbering.changed
+
+
+def refers(text: str) -> bool:
+    """Whether anything in the text may be a reference to an item."""
+    return _REFERENCE.search(text) is not None
+
+
+def _kind_of(number: str) -> Kind:
+    if number.isdecimal():
+        return Kind.DIGIT
+    return Kind.LETTER if number.islower() else Kind.CAPITAL
+
+
+def _position(standing: Sequence[NumberedItem], passed: int, mark: Mark | None) -> int | None:
+    """Which of the items that have not been `passed` a line begins with: the first with the same mark."""
+    if mark is None or mark.is_bullet:
+        return None
+    near = range(passed, min(len(standing), passed + _MOST))
+    own = (mark.number, mark.family)
+    return next((i for i in near if (standing[i].mark.number, standing[i].mark.family) == own), None)

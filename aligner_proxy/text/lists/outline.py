@@ -1,0 +1,371 @@
+"""Outline of an answer: which segments belong to a list item, a heading, a row of a table, a line that announces.
+
+When segments go, more may have to go with them: a mark that stands by itself ("a." is a segment of its own), a heading
+whose section is empty, a line that announces an empty list, a row without a cell. And something may have to stay: the
+mark of an item that goes on, the strokes of a row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+from aligner_proxy.text.lists import marks
+from aligner_proxy.text.lists.marks import Mark
+from aligner_proxy.text.structure import Segment
+
+_HEADING = re.compile(r"[ \t>]*(#{1,6})[ \t]")
+_EMPHASISED = re.compile(r"[ \t>]*(\*{2,3}|__)(?=\S)(?:(?!\1).){1,80}\1[ \t]*:?[ \t]*")
+_SENTENCE_END = re.compile(r"[.!?\u2026\u3002\uff01\uff1f][\"'\u201d\u2019)\]*_]*$")
+_TITLE_LEVEL = 7
+"""That of a line in emphasis, which ranks below every heading."""
+_SIGNS = "*_ \t"
+_STROKE = re.compile(r"(?<!\\)\|")
+_RULE_OF_TABLE = re.compile(r"[ \t>]*\|?[ \t:|-]*-[ \t:|-]*")
+_LONGEST_LIST = 256
+"""Items of a list that goes with the line above it; more are not looked through."""
+_CONTENT = re.compile(r"[^\W_]")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line: its segments, and what kind of line it is."""
+
+    segments: range
+    text: str
+    """As far as its last segment."""
+    indent: int
+    level: int
+    """That of a heading, `_TITLE_LEVEL` for a title in emphasis, 0 for other lines."""
+    mark: Mark | None
+    apart: bool
+    """An empty line stands before it."""
+
+    @property
+    def is_row(self) -> bool:
+        """Whether it is a row of a table."""
+        return self.text.lstrip(" \t>").startswith("|")
+
+    @property
+    def announces(self) -> bool:
+        """Whether it ends in a colon."""
+        return not self.level and self.text.rstrip(_SIGNS).endswith((":", "\uff1a"))
+
+
+@dataclass(slots=True)
+class Item:
+    """An item of a list: its line, and the segments up to `stop`, nested items included."""
+
+    line: Line
+    mark: Mark
+    stop: int = 0
+
+    @property
+    def first(self) -> int:
+        """Its first segment, where the mark stands."""
+        return self.line.segments.start
+
+    @property
+    def segments(self) -> range:
+        """All its segments."""
+        return range(self.first, self.stop)
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What goes with segments that go, and what stays of those: a text for each that leaves something."""
+
+    gone: frozenset[int]
+    left: dict[int, str] = field(default_factory=dict)
+
+
+class Outline:
+    """The lines and items of an answer, of which `pieces` are the segments."""
+
+    def __init__(self, pieces: Sequence[Segment]) -> None:
+        self._pieces = pieces
+        self.lines = list(_lines(pieces))
+        self.items = _items(self.lines, len(pieces))
+        self._of_line = {item.first: item for item in self.items}
+        self._by_line_end = {item.line.segments.stop: item for item in self.items}
+        self._tables = list(_tables(self.lines))
+        self._by_head = {table[0].segments.start: table for table in self._tables}
+        self._says = [bool(piece.text.strip()) and not self._is_lone_mark(i) for i, piece in enumerate(pieces)]
+        """Which segments say something: not those that are a mark alone."""
+
+    def completed(self, gone: Collection[int], settled: int = 0) -> Completion:
+        """What goes beside `gone`; segments before `settled` have gone out and stay as they are."""
+        if not gone:
+            return Completion(frozenset(gone))
+        all_gone = set(gone)
+        heads = list(self._heads())
+        count = -1
+        while count != len(all_gone):
+            count = len(all_gone)
+            for segments in self._emptied(heads, all_gone):
+                all_gone.update(i for i in segments if i >= settled)
+        left = self._marks_left(all_gone, settled) | self._strokes_left(all_gone)
+        return Completion(frozenset(all_gone - left.keys()), left)
+
+    def waits(self) -> bool:
+        """Whether what becomes of the last segment depends on what follows: a lone mark, a heading, a colon, a head.
+
+        The head of a table is a row with no row before it, and the rule under it.
+        """
+        line = self.lines[-1]
+        number = line.segments[-1]
+        if self._is_lone_mark(number) or line.announces or self._is_heading(line):
+            return True
+        first = len(self.lines) == 1 or not self.lines[-2].is_row
+        return line.is_row and (first or _RULE_OF_TABLE.fullmatch(line.text) is not None)
+
+    def announced_lists(self, gone: Collection[int], form: re.Pattern[str]) -> Iterator[tuple[int, int, int]]:
+        """Segments of this form right above a list that lost items, and how many items it had and has."""
+        for line in self.lines[:-1]:
+            start = line.segments.stop
+            segment = line.segments[-1]
+            heads = (line.level or line.announces) and segment not in gone and start in self._of_line
+            if not heads or not form.search(self._pieces[segment].text):
+                continue
+            items = self._siblings(start, self._block_end(start))
+            after = sum(item.first not in gone for item in items)
+            if after < len(items):
+                yield segment, len(items), after
+
+    def _siblings(self, start: int, end: int) -> list[Item]:
+        """The items that stand one behind the other from segment `start` to `end`, without those below them."""
+        items = []
+        while start < end and (item := self._of_line.get(start)) is not None:
+            items.append(item)
+            start = item.stop
+        return items
+
+    def _emptied(self, heads: Sequence[tuple[range, range]], gone: Collection[int]) -> Iterator[Iterable[int]]:
+        """Segments that have nothing left to belong to."""
+        empty = self._empty(gone)
+        yield from (item.segments for item in self.items if empty(item.segments))
+        yield from (segments for segments, headed in heads if empty(headed))
+        for table in self._tables:
+            yield from self._empty_rows(table, gone)
+
+    def _empty(self, gone: Collection[int]) -> Callable[[range], bool]:
+        """Whether a stretch of segments said something, and all that did is gone; each asked in the same time."""
+        said = list(accumulate(self._says, initial=0))
+        left = list(accumulate((says and i not in gone for i, says in enumerate(self._says)), initial=0))
+        return lambda stretch: said[stretch.start] < said[stretch.stop] and left[stretch.start] == left[stretch.stop]
+
+    def _heads(self) -> Iterator[tuple[range, range]]:
+        """The segments that head or announce something, and those that they stand above."""
+        for number, line in enumerate(self.lines):
+            headed = self._headed(number, line)
+            if headed:
+                yield (line.segments if line.level else line.segments[-1:]), headed
+
+    def _is_lone_mark(self, number: int) -> bool:
+        item = self._of_line.get(number)
+        return item is not None and not self._pieces[number].text[item.mark.stop :].strip(_SIGNS)
+
+    def _is_heading(self, line: Line) -> bool:
+        """Whether a line only heads what follows. The title of an item says something by itself."""
+        if not line.level or (line.mark is not None and line.level == _TITLE_LEVEL):
+            return False
+        return not _SENTENCE_END.search(line.text.rstrip(_SIGNS))
+
+    def _headed(self, number: int, line: Line) -> range:
+        """What a heading or a line with a colon stands above: its section, or the list or table right behind it."""
+        start = line.segments.stop
+        if self._is_heading(line):
+            later = (other for other in self.lines[number + 1 :] if 0 < other.level <= line.level)
+            return range(start, next((other.segments.start for other in later), len(self._pieces)))
+        if line.announces and number + 1 < len(self.lines):
+            return range(start, self._block_end(start))
+        return range(0)
+
+    def _block_end(self, start: int) -> int:
+        """Where the items end that begin with segment `start`; `start` itself if none does."""
+        at = start
+        depth = self._of_line[start].line.indent if start in self._of_line else 0
+        above = self._by_line_end.get(start)
+        end = above.stop if above is not None else len(self._pieces)
+        for _ in range(_LONGEST_LIST):
+            item = self._of_line.get(at)
+            if item is None or at >= end or item.line.indent < depth:
+                break
+            at = item.stop
+        table = self._by_head.get(at) if at == start else None
+        return table[-1].segments.stop if table else at
+
+    def _empty_rows(self, table: Sequence[Line], gone: Collection[int]) -> Iterator[Iterable[int]]:
+        """Rows of which only strokes and a number are left, and the head of a table without rows."""
+        rows = table[2:]
+        for row in rows:
+            touched = any(i in gone for i in row.segments)
+            rest = "".join(self._pieces[i].text for i in row.segments if i not in gone)
+            cells = [cell.strip() for cell in _STROKE.split(rest)]
+            if touched and not any(_CONTENT.search(cell) and not cell.isdecimal() for cell in cells):
+                yield row.segments
+        if rows and all(i in gone for row in rows for i in row.segments):
+            yield range(table[0].segments.start, rows[0].segments.start)
+
+    def _marks_left(self, gone: Collection[int], settled: int) -> dict[int, str]:
+        """The marks of items that go on although the segment with the mark goes."""
+        left = {}
+        empty = self._empty(gone)
+        for item in self.items:
+            if item.first < settled or empty(item.segments):
+                continue
+            torn = item.mark.emphasis and self._is_lone_mark(item.first) and item.first + 1 in gone
+            if item.first in gone or torn:
+                left[item.first] = self._mark_of(item)
+        return left
+
+    def _mark_of(self, item: Item) -> str:
+        """The mark by itself; emphasis that begins in it ends in it."""
+        return self._pieces[item.first].text[: item.mark.stop].rstrip() + item.mark.emphasis
+
+    def _strokes_left(self, gone: Collection[int]) -> dict[int, str]:
+        """What stays of a row of which other cells remain: the strokes, and a number by itself."""
+        left = {}
+        for row in (row for table in self._tables for row in table[2:]):
+            if all(i in gone for i in row.segments):
+                continue
+            for i in row.segments:
+                if i in gone:
+                    cells = _STROKE.split(self._pieces[i].text)
+                    left[i] = "|".join(f" {c.strip()} " if c.strip().isdecimal() else " " for c in cells).strip()
+        return left
+
+
+def _lines(pieces: Sequence[Segment]) -> Iterator[Line]:
+    start = 0
+    gap = ""
+    for i, piece in enumerate(pieces):
+        if "\n" in piece.gap or i == len(pieces) - 1 or not piece.text.strip():
+            yield _line(pieces, range(start, i + 1), apart=gap.count("\n") > 1)
+            start = i + 1
+            gap = piece.gap if piece.text.strip() else piece.text + piece.gap
+
+
+def _line(pieces: Sequence[Segment], segments: range, *, apart: bool) -> Line:
+    text = "".join(pieces[i].text + pieces[i].gap for i in segments).rstrip()
+    mark = marks.read(text) if segments and not text.lstrip().startswith(("```", "~~~", "|")) else None
+    lead = text[: len(text) - len(text.lstrip(" \t>"))]
+    return Line(segments, text, marks.indent_of(lead), _level(text, mark), mark, apart)
+
+
+def _level(text: str, mark: Mark | None) -> int:
+    heading = _HEADING.match(text)
+    if heading:
+        return len(heading[1])
+    if "\n" in text or (mark is not None and mark.is_bullet):
+        return 0
+    titled = _EMPHASISED.fullmatch(text) or (mark is not None and _EMPHASISED.fullmatch(text[mark.stop :]))
+    return _TITLE_LEVEL if titled else 0
+
+
+def _items(lines: Sequence[Line], end: int) -> list[Item]:
+    """All items; each ends where a line begins that does not belong to it."""
+    items: list[Item] = []
+    opened: list[Item] = []
+    for line in lines:
+        at = _first_ended(opened, line)
+        for item in opened[at:]:
+            item.stop = line.segments.start
+        del opened[at:]
+        if line.mark is not None:
+            opened.append(Item(line, line.mark))
+            items.append(opened[-1])
+    for item in opened:
+        item.stop = end
+    _end_last_items(items, lines)
+    return items
+
+
+def _end_last_items(items: Sequence[Item], lines: Sequence[Line]) -> None:
+    """End the last item of each list before a line that begins where its mark does: there the text goes on."""
+    siblings = {item.first: item.mark.family for item in items}
+    at = {line.segments.start: number for number, line in enumerate(lines)}
+    for item in items:
+        if item.line.level or siblings.get(item.stop) == item.mark.family:
+            continue
+        for line in lines[at[item.first] + 1 :]:
+            if line.segments.start >= item.stop or line.mark is not None:
+                break
+            if line.indent <= item.line.indent:
+                item.stop = line.segments.start
+                break
+
+
+def _first_ended(opened: Sequence[Item], line: Line) -> int:
+    """The outermost of the open items that a line ends."""
+    mark = line.mark
+    if mark is not None and not mark.is_bullet:
+        same = (i for i, item in enumerate(opened) if item.mark.family == mark.family)
+        sibling = next(same, None)
+        if sibling is not None:
+            return sibling
+    return next((i for i, item in enumerate(opened) if _ends(item, line)), len(opened))
+
+
+def _ends(item: Item, line: Line) -> bool:
+    """Whether a line that is no sibling by its mark stands outside of an item."""
+    own = item.line
+    if line.level and line.level != _TITLE_LEVEL:
+        return not own.level or own.level >= line.level
+    if own.level:
+        return line.level == _TITLE_LEVEL == own.level
+    if line.mark is None:
+        return line.level > 0 or (line.apart and line.indent <= own.indent)
+    if line.indent // 2 != own.indent // 2:
+        return line.indent < own.indent
+    # Bullets or letters under a number at the same depth belong to it.
+    return item.mark.is_bullet or not (line.mark.is_bullet or line.mark.readings[0][1] == 1)
+
+
+def _tables(lines: Sequence[Line]) -> Iterator[list[Line]]:
+    """Rows that stand together, the head and the rule under it first."""
+    rows: list[Line] = []
+    for line in (*lines, None):
+        if line is not None and line.is_row and not (rows and line.apart):
+            rows.append(line)
+            continue
+        if len(rows) > 1 and _RULE_OF_TABLE.fullmatch(rows[1].text):
+            yield rows
+        rows = []
+
+
+def marked_lines(pieces: Sequence[Segment]) -> list[tuple[range, str]]:
+    """The segments of each line with a mark, and the mark: its number, or a dash for bullets of every form."""
+    marked = ((line.segments, line.mark) for line in _lines(pieces) if line.mark is not None)
+    return [(segments, "-" if mark.is_bullet else mark.number) for segments, mark in marked]
+
+
+def rows(pieces: Sequence[Segment]) -> list[tuple[range, str]]:
+    """The segments of each row of the tables, and its number of cells as text."""
+    if not any("|" in piece.text for piece in pieces):
+        return []
+    table_rows = (row for table in _tables(list(_lines(pieces))) for row in table)
+    return [(row.segments, str(len(_STROKE.findall(row.text)))) for row in table_rows]
+
+
+def standing(lines: Iterable[tuple[range, str]], gone: Collection[int] = ()) -> list[str]:
+    """The signs of those lines of which some segment is not gone."""
+    return [sign for segments, sign in lines if any(i not in gone for i in segments)]
+
+
+def depends_on_next(pieces: Sequence[Segment], number: int) -> bool:
+    """Whether what becomes of segment `number`, which is not flagged, depends on the segments behind it."""
+    piece = pieces[number]
+    begins = number == 0 or "\n" in pieces[number - 1].gap
+    if not piece.text.strip() or not (begins or "\n" in piece.gap):
+        return False
+    start = number
+    breaks = 0
+    while start > 0:
+        breaks += "\n" in pieces[start - 1].gap
+        if breaks > 1:
+            break
+        start -= 1
+    return Outline(pieces[start : number + 1]).waits()

@@ -1,0 +1,109 @@
+"""Lists, tables and sections of which something is flagged: it goes, and what is left is in order."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections import Counter
+
+import pytest
+
+from aligner_proxy.gate.judge import judge
+from aligner_proxy.text.structure import split
+from aligner_proxy.types import GateRule, Policy
+from tests.engine.cases import FULL
+from tests.gate.cases import POLITE, correction, objection
+from tests.gate.lists import FORMS, RUDE, Case, judged, of_forms, special
+from tests.gate.random_lists import random_list
+
+CASES = [*of_forms(), *special()]
+GENERATED = 10_000 if FULL else 600
+POLICY = Policy("p", POLITE)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.form}, {case.defect}")
+def test_what_is_flagged_goes_and_the_rest_is_in_order(case: Case) -> None:
+    assert judged(case.answer).text == case.expected
+
+
+def test_rates(capsys: pytest.CaptureFixture[str]) -> None:
+    """How many of the set go out as a careful editor would leave them; `pytest -s` shows it."""
+    right: Counter[str] = Counter()
+    all_of: Counter[str] = Counter()
+    for case in CASES:
+        all_of[case.defect] += 1
+        right[case.defect] += judged(case.answer).text == case.expected
+    with capsys.disabled():
+        rates = ", ".join(f"{defect} {right[defect]}/{count}" for defect, count in all_of.items())
+        sys.stdout.write(f"\nlists: {right.total()}/{all_of.total()} right ({len(FORMS)} forms; {rates})\n")
+    assert right == all_of
+
+
+@pytest.mark.timeout(900)
+def test_renumbering_is_right_and_changes_nothing_else() -> None:
+    rng = random.Random(27)
+    for _ in range(GENERATED):
+        answer, expected = random_list(rng)
+        verdict = judged(answer)
+        assert verdict.text == expected, answer
+
+
+def test_a_list_that_loses_nothing_is_not_renumbered() -> None:
+    answer = "1. Boil it, oaf.\n3. Rest it.\n2. Serve it, see step 3."
+    edited = answer.replace(", oaf", "")
+    verdict = judge(answer, correction(answer, edited, [0]), POLICY)
+    assert (verdict.text, verdict.renumbered, verdict.edits) == (edited, 0, 1)
+
+
+def test_new_numbers_are_counted_and_are_no_edits() -> None:
+    answer = "Four steps:\n1. Soak.\n2. You oaf.\n3. Rinse.\n4. Dry as in step 3."
+    verdict = judged(answer)
+    assert (verdict.edits, verdict.dropped, verdict.renumbered) == (1, (), 4)
+
+
+def test_a_refused_removal_renumbers_nothing() -> None:
+    answer = "1. Peel them.\n2. You idiot.\n3. Slice them.\n\nDo not forget step 2."
+    verdict = judged(answer)
+    assert (verdict.text, verdict.reason, verdict.renumbered) == (answer, "gate_lost_list_item", 0)
+
+
+def test_what_an_engine_writes_in_place_of_an_item_keeps_its_mark() -> None:
+    answer = "1. Boil it.\n2. Rest it, oaf, for an hour.\n3. Serve it."
+    for written in ("Rest it for an hour.", "1. Rest it for an hour.", "3. Rest it for an hour."):
+        edited = answer.replace("2. Rest it, oaf, for an hour.", written)
+        verdict = judge(answer, correction(answer, edited, [1]), POLICY)
+        assert verdict.text == "1. Boil it.\n2. Rest it for an hour.\n3. Serve it."
+        assert (verdict.reason, verdict.edits) == (None, 1)
+
+
+def test_an_item_that_nothing_speaks_against_is_not_lost() -> None:
+    """Without a detector, or beside what it flagged."""
+    answer = "1. Boil it.\n2. Rest it.\n3. Serve it."
+    assert objection(answer, "1. Boil it.\n2. Serve it.") == GateRule.LOST_ITEM
+    assert objection(answer, "1. Boil it.\nRest it.\n3. Serve it.") == GateRule.LOST_ITEM
+
+
+def test_a_row_keeps_its_cells() -> None:
+    answer = "| A | B |\n|---|---|\n| Tap, oaf | Turn it |\n| Lid | Lift it |"
+    broken = answer.replace("| Tap, oaf | Turn it |", "| Tap |")
+    verdict = judge(answer, correction(answer, broken, [2]), POLICY)
+    assert (verdict.text, verdict.reason) == (answer, "gate_lost_list_item")
+
+
+def test_code_is_never_taken_for_a_list() -> None:
+    answer = "You oaf.\n```\n1. x\n3. y  # see step 3\n```\n1. Run it."
+    assert judged(answer).text == "```\n1. x\n3. y  # see step 3\n```\n1. Run it."
+
+
+def test_the_words_of_the_set_are_all_flagged_by_a_rude_word() -> None:
+    assert all(any(word in piece.text.lower() for piece in split(case.answer) for word in RUDE) for case in CASES)
+
+
+def test_comments_may_go_from_flagged_code_and_nothing_else() -> None:
+    answer = "Use this:\n```python\ndef add(a, b):\n    # you idiot\n    return a + b\n```\nThat is all."
+    bare = answer.replace("    # you idiot\n", "")
+    assert judge(answer, correction(answer, bare, [1]), POLICY).text == bare
+    for other in (bare.replace("a + b", "a - b"), bare.replace("def add(a, b):\n", "")):
+        verdict = judge(answer, correction(answer, other, [1]), POLICY)
+        assert (verdict.text, verdict.reason) == (answer, "gate_lost_code")
+    assert objection(answer, bare) == GateRule.LOST_CODE

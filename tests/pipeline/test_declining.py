@@ -1,0 +1,146 @@
+"""Answers of which nothing would remain: declined, blocked or delivered, whole and in streams."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from aligner_proxy.pipeline import outcomes
+from aligner_proxy.pipeline.declining import nothing_remains
+from aligner_proxy.pipeline.parts import PartedCorrection
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.types import (
+    Exchange,
+    IfNothingRemains,
+    Mode,
+    Objective,
+    Outcome,
+    Policy,
+    SegmentScore,
+    Status,
+    StreamMode,
+    Turn,
+)
+from tests.support.scripted import SegmentEngine
+
+POLICY = Policy(
+    "p",
+    (Objective("kind", "Kind: no insults"),),
+    if_nothing_remains=IfNothingRemains.DECLINE,
+    decline=(("", "We do not answer like that ({objective})."), ("de", "So antworten wir nicht.")),
+)
+ASKED = Exchange("c", 0, (Turn("user", "How do I do this?"),), None)
+ALL = "You are a fool. Get lost, fool."
+FRAGMENTS = "You are a fool. Then let it dry."
+SOME = "You are a fool. Paint the fence with a brush. Then let it dry."
+NOTHING_FLAGGED = "Then let it dry."
+
+
+def engine(write: str = "") -> SegmentEngine:
+    return SegmentEngine(lambda text: 2.0 if "fool" in text else -2.0, lambda _: write)
+
+
+async def whole(answer: str, policy: Policy = POLICY, write: str = "", asked: str = "How do I do this?") -> Outcome:
+    exchange = replace(ASKED, answer=answer, turns=(Turn("user", asked),))
+    return await Pipeline(engine(write)).align(exchange, policy)
+
+
+@pytest.mark.parametrize("answer", [ALL, FRAGMENTS, f"Sure, here you go:\n\n1. {ALL}\n\nGood luck!"])
+async def test_the_text_stands_in_place_of_what_does_not_stand_alone(answer: str) -> None:
+    outcome = await whole(answer)
+    assert (outcome.status, outcome.reason) == (Status.CORRECTED, "declined")
+    assert outcome.text == outcome.edited == "We do not answer like that (kind)."
+    assert outcome.flagged > 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"), [(SOME, "Paint the fence with a brush. Then let it dry."), (NOTHING_FLAGGED, NOTHING_FLAGGED)]
+)
+async def test_what_stands_alone_is_delivered(answer: str, text: str) -> None:
+    assert (await whole(answer)).text == text
+
+
+async def test_what_was_written_in_its_place_is_delivered() -> None:
+    outcome = await whole(ALL, write="Please paint the fence with a brush.")
+    assert (outcome.text, outcome.reason) == ("Please paint the fence with a brush.", None)
+
+
+async def test_the_language_is_that_of_the_question() -> None:
+    german = "Wie kann ich den Zaun streichen und was ist dabei nicht zu tun?"
+    assert (await whole(ALL, asked=german)).text == "So antworten wir nicht."
+    assert (await whole(ALL, replace(POLICY, decline=()), asked=german)).text.startswith("Es tut mir leid")  # type: ignore[union-attr]
+    assert (await whole(ALL, replace(POLICY, decline=()))).text == "I'm sorry, but I can't answer this here."
+
+
+async def test_it_may_be_blocked() -> None:
+    outcome = await whole(ALL, replace(POLICY, if_nothing_remains=IfNothingRemains.BLOCK))
+    assert (outcome.status, outcome.reason) == (Status.FAILED, "nothing_remains")
+    assert outcomes.blocks(outcome)
+
+
+async def test_it_may_be_delivered() -> None:
+    policy = replace(POLICY, if_nothing_remains=IfNothingRemains.ORIGINAL)
+    outcome = await whole(ALL, policy)
+    assert (outcome.text, outcome.reason) == (ALL, "gate_empty")
+    assert (await whole(FRAGMENTS, policy)).text == "Then let it dry."
+
+
+async def test_shadow_delivers_the_original_and_says_what_it_would_do() -> None:
+    outcome = await whole(ALL, replace(POLICY, mode=Mode.SHADOW))
+    assert (outcome.status, outcome.reason, outcome.text) == (Status.SHADOW, "would_decline", ALL)
+    assert outcome.edited == "We do not answer like that (kind)."
+    blocked = await whole(ALL, replace(POLICY, mode=Mode.SHADOW, if_nothing_remains=IfNothingRemains.BLOCK))
+    assert (blocked.reason, outcomes.blocks(blocked)) == ("would_block:nothing_remains", False)
+
+
+async def test_json_is_never_replaced_by_a_text() -> None:
+    answer = '{"text": "You are a fool and nothing else than that."}'
+    assert (await whole(answer)).text == answer
+
+
+async def streamed(answer: str, policy: Policy = POLICY, *, held: bool = False) -> Outcome:
+    policy = replace(policy, stream=StreamMode.SENTENCE)
+    made = PartedCorrection(Pipeline(engine()), policy, lambda: ASKED, lambda: None, whole=held)
+    for char in answer:
+        await made.feed(char)
+        for _ in range(4):
+            await asyncio.sleep(0)
+    await made.end()
+    async with asyncio.timeout(30):
+        while not made.done:
+            await asyncio.sleep(0)
+    outcome = made.outcome()
+    await made.aclose()
+    return outcome
+
+
+@pytest.mark.parametrize("held", [False, True])
+async def test_a_stream_of_which_nothing_has_gone_out_is_declined(held: bool) -> None:
+    outcome = await streamed(ALL, held=held)
+    assert (outcome.status, outcome.reason) == (Status.CORRECTED, "declined")
+    assert outcome.text == "We do not answer like that (kind)."
+
+
+async def test_behind_fragments_that_have_gone_out_the_text_follows() -> None:
+    outcome = await streamed("Of course! You are a fool. Then let it dry.")
+    assert (outcome.status, outcome.reason) == (Status.CORRECTED, "declined")
+    assert outcome.text == "Of course!\n\nWe do not answer like that (kind)."
+
+
+async def test_a_stream_may_be_blocked() -> None:
+    policy = replace(POLICY, if_nothing_remains=IfNothingRemains.BLOCK)
+    for answer in (ALL, "Of course! You are a fool. Then let it dry."):
+        outcome = await streamed(answer, policy)
+        assert (outcome.status, outcome.reason) == (Status.FAILED, "nothing_remains")
+
+
+async def test_a_stream_of_which_something_stands_goes_on() -> None:
+    outcome = await streamed(SOME)
+    assert (outcome.text, outcome.reason) == ("Paint the fence with a brush. Then let it dry.", None)
+
+
+def test_without_a_flag_nothing_is_missing() -> None:
+    assert not nothing_remains([SegmentScore("Then let it dry.", -2.0, False)], "Then let it dry.")
+    assert not nothing_remains([SegmentScore("", 2.0, True)], "Yes.")

@@ -1,0 +1,132 @@
+"""Lists of which something goes while the answer is written: what has gone out stays, what follows is in order."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from aligner_proxy.pipeline.cache import CorrectionCache
+from aligner_proxy.pipeline.parts import PartedCorrection
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.types import Exchange, JsonStrings, Mode, Objective, Outcome, Policy, Status, StreamMode, Turn
+from tests.gate.lists import RUDE, Case, of_forms, special
+from tests.support.scripted import SegmentEngine
+
+FACTS = Exchange("c", 0, (Turn("user", "How?"),), None)
+OUT_ALREADY = {
+    "a reference before the list": (
+        "Step 3 matters most: see there.\n\n2. Load the film.\n3. Wind it.",
+        "the reference had gone out, so the numbers stay as they are",
+    ),
+    "a reference to what goes": (
+        "1. Peel them.\n2. Slice them.\n\nDo not forget step 2.",
+        "the item was gone before the reference came",
+    ),
+    "a count in words": ("Here are four tips:\n- Sleep.\n- Walk.\n- Drink water.", "the count had gone out"),
+    "a count in digits in a heading": (
+        "## 3 reasons to plant a hedge\n1. Birds.\n2. Shade.",
+        "the count had gone out",
+    ),
+    "German": (
+        "Hier sind drei Tipps:\n1. L\u00fcfte morgens.\n2. Heize abends, siehe Punkt 1.",
+        "the count had gone out",
+    ),
+    "a second line at the margin that stays": (
+        "1. Press the lid.\nIt clicks.\n2. Turn it.",
+        "whether the list goes on behind that line was not known",
+    ),
+    "a heading with sections below it": (
+        "# Care\n\n## Water\n\nDaily.\n\n# On you\n\n# End\n\nBye.",
+        "a section below the heading had begun",
+    ),
+}
+
+
+def engine() -> SegmentEngine:
+    return SegmentEngine(lambda text: 2.0 if any(word in text.lower() for word in RUDE) else -2.0)
+
+
+async def streamed(answer: str, size: int = 7, most: int = 24_000, *, whole: bool = False) -> Outcome:
+    policy = Policy("p", (Objective("kind", "Kind: no insults"),), stream=StreamMode.SENTENCE, max_answer_chars=most)
+    made = PartedCorrection(Pipeline(engine()), policy, lambda: FACTS, lambda: None, whole=whole)
+    for at in range(0, len(answer), size):
+        await made.feed(answer[at : at + size])
+        for _ in range(8):
+            await asyncio.sleep(0)
+    await made.end()
+    async with asyncio.timeout(30):
+        while not made.done:
+            await asyncio.sleep(0)
+    outcome = made.outcome()
+    await made.aclose()
+    return outcome
+
+
+@pytest.mark.parametrize("case", [*of_forms(), *special()], ids=lambda case: f"{case.form}, {case.defect}")
+async def test_a_stream_ends_as_the_whole_answer_would(case: Case) -> None:
+    outcome = await streamed(case.answer)
+    expected, _ = OUT_ALREADY.get(case.form, (case.expected, ""))
+    assert outcome.text == expected
+    assert outcome.dropped == ()
+    assert outcome.status is (Status.CORRECTED if expected != case.answer else Status.UNCHANGED)
+
+
+async def test_rates_in_streams(capsys: pytest.CaptureFixture[str]) -> None:
+    right: Counter[bool] = Counter()
+    for case in [*of_forms(), *special()]:
+        right[(await streamed(case.answer)).text == case.expected] += 1
+    assert right[False] == len(OUT_ALREADY)
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+async def test_whatever_the_pieces_the_numbers_are_the_same(size: int) -> None:
+    answer = "1. Boil it.\n2. You oaf.\n3. Rest it. You fool.\n4. Idiot! Serve it as in step 3.\n5. Eat."
+    outcome = await streamed(answer, size)
+    assert outcome.text == "1. Boil it.\n2. Rest it.\n3. Serve it as in step 2.\n4. Eat."
+    assert outcome.renumbered == 4
+    assert outcome.edits == 2  # the fool and the idiot are one stretch
+
+
+@pytest.mark.parametrize("whole", [False, True])
+async def test_a_list_goes_on_from_part_to_part(whole: bool) -> None:
+    rows = [f"{n}. This is what there is to do as number {n * 7}." for n in range(1, 30)]
+    rows[2] = "3. You are an oaf and nothing else at all, you."
+    rows[14] = "15. You are a fool and nothing else at all, you."
+    kept = [row.partition(" ")[2] for row in rows if not any(word in row for word in RUDE)]
+    outcome = await streamed("\n".join(rows), 20, most=300, whole=whole)
+    assert outcome.text == "\n".join(f"{n}. {row}" for n, row in enumerate(kept, 1))
+
+
+async def test_numbers_are_right_in_cached_answers_in_shadow_and_in_json(tmp_path: Path) -> None:
+    answer = "1. Boil it for a while.\n2. You oaf.\n3. Rest it as in step 1.\n4. Serve it."
+    expected = "1. Boil it for a while.\n2. Rest it as in step 1.\n3. Serve it."
+    policy = Policy("p", (Objective("kind", "Kind: no insults"),), json_strings=JsonStrings.CORRECT)
+    pipeline = Pipeline(engine(), CorrectionCache(tmp_path, 60, 4))
+    for hit in (False, True):
+        outcome = await pipeline.align(replace(FACTS, answer=answer), policy)
+        assert (outcome.text, outcome.cache_hit, outcome.renumbered, outcome.edits) == (expected, hit, 2, 1)
+    shadow = await pipeline.align(replace(FACTS, answer=answer), replace(policy, mode=Mode.SHADOW))
+    assert (shadow.text, shadow.edited, shadow.reason) == (answer, expected, "would_correct")
+    inside = await pipeline.align(replace(FACTS, answer=json.dumps({"how": answer})), policy)
+    assert (inside.text, inside.renumbered) == (json.dumps({"how": expected}), 2)
+
+
+async def test_what_a_section_depends_on_waits_for_it_and_no_longer() -> None:
+    made = PartedCorrection(Pipeline(engine()), Policy("p", (Objective("k", "K: no"),), stream=StreamMode.SENTENCE),
+                            lambda: FACTS, lambda: None)  # fmt: skip
+    head = "Sow in May.\n\n## Harvest\n\n"
+    await made.feed(f"{head}In August it")
+    for _ in range(40):
+        await asyncio.sleep(0)
+    assert made.decided(len("Sow in May."))
+    assert not made.decided(len("Sow in May.\n\n## Har"))
+    await made.feed(" is ripe. Then")
+    for _ in range(40):
+        await asyncio.sleep(0)
+    assert made.decided(len(f"{head}In August it is ripe."))
+    await made.aclose()

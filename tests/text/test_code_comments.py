@@ -1,0 +1,41 @@
+"""Comments go, code never."""
+
+from __future__ import annotations
+
+import pytest
+
+from aligner_proxy.text.code_comments import same_code, without_comments
+
+
+@pytest.mark.parametrize(
+    ("block", "expected"),
+    [
+        (
+            "```python\ndef add(a, b):\n    # you idiot\n    return a + b  # fool\n```",
+            "```python\ndef add(a, b):\n    return a + b\n```",
+        ),
+        ('```python\nprint("# no comment")\n```', None),
+        (
+            "```js\n// you idiot\nfetch('https://a.example/x');\n```",
+            "```js\nfetch('https://a.example/x');\n```",
+        ),
+        ("```c\n#include <stdio.h>\nint x; /* fool */\n```", "```c\n#include <stdio.h>\nint x;\n```"),
+        ("```sql\n-- you oaf\nSELECT 1;\n```", "```sql\nSELECT 1;\n```"),
+        ("```html\n<p>a</p>\n<!-- you\n idiot -->\n<p>b</p>\n```", "```html\n<p>a</p>\n<p>b</p>\n```"),
+        ("```bash\n#!/bin/sh\n# fool\nls\n```", "```bash\n#!/bin/sh\nls\n```"),
+        ("```\n# you idiot\nls -l # kept: no language is named\n```", "```\nls -l # kept: no language is named\n```"),
+        ("```nonesuch\n# you idiot\nls\n```", "```nonesuch\nls\n```"),
+        ("```python\n# only this\n```", None),
+        ("~~~python\nx = 1  # fool\n\ny = 2", "~~~python\nx = 1\n\ny = 2"),
+        ("You idiot. # no block", None),
+    ],
+)
+def test_a_block_without_its_comments(block: str, expected: str | None) -> None:
+    assert without_comments(block) == expected
+
+
+def test_code_is_compared_without_comments() -> None:
+    block = "```python\ndef add(a, b):\n    # you idiot\n    return a + b\n```"
+    assert same_code(block, "```python\ndef add(a, b):\n    return a + b\n```")
+    assert same_code(block, "```python\ndef add(a, b):\n    # adds\n\n    return a + b\n```")
+    assert not same_code(block, "```python\ndef add(a, b):\n    return a - b\n```")

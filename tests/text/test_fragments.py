@@ -1,0 +1,54 @@
+"""Sentences that stand by themselves, and those that need others."""
+
+from __future__ import annotations
+
+import pytest
+
+from aligner_proxy.text.fragments import standing, stands_alone
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Boil the water.",
+        "2. Fill the kettle with cold water.",
+        "Water boils at 100 degrees.",
+        "It is important to wear gloves.",
+        "The kettle should be filled before you switch it on.",
+        "Yes, Berlin is the capital of Germany.",
+        "A library lends books to those who live nearby.",
+    ],
+)
+def test_what_says_something(text: str) -> None:
+    assert stands_alone(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Then let it dry.",
+        "2. Then let it dry.",
+        "Mix it well.",
+        "Do that.",
+        "Finally, bring a friend along.",
+        "Danach gut umr\u00fchren und warten.",
+        "Sure, here is how to go about the whole thing:",
+        "Here is a list of what you need:",
+        "Of course!",
+        "Yes.",
+        "Good luck with everything!",
+        "I hope this helps!",
+        "## The second part of it",
+        "Ingredients:",
+        "- Salt",
+        "Rest.",
+    ],
+)
+def test_what_needs_something_else(text: str) -> None:
+    assert not stands_alone(text)
+
+
+def test_a_reference_may_be_to_what_stands_right_before() -> None:
+    texts = ["Paint the fence.", "Then let it dry.", "You fool.", "Then wash it."]
+    assert standing(texts, [True, True, False, True]) == [0, 1]
+    assert standing(texts, [False, True, False, True]) == []
