@@ -17,9 +17,9 @@ _FENCE = re.compile(r"^[ \t]*(```+|~~~+)", re.MULTILINE)
 _LINE = re.compile(r"[^\n]*\n?")
 # Sentence end: closing punctuation, optional closing quotes or brackets, then white space; a full-width mark also ends
 # a sentence that goes on without a space, unless more closing marks follow it.
-_CLOSING = r".!?\u2026\u3002\uff01\uff1f\"'\u201d\u2019)\]*_"
+_CLOSING = r".!?\u2026\u3002\uff01\uff1f\uff0e\"'\u201d\u2019)\]*_"
 # A run of marks is looked at from its first mark only: tried from each of them, twenty thousand took minutes.
-_MARKS = r"[.!?\u2026\u3002\uff01\uff1f]"
+_MARKS = r"[.!?\u2026\u3002\uff01\uff1f\uff0e]"
 _WIDE = r"[\u3002\uff01\uff1f]"
 _SENTENCE_END = re.compile(
     rf"(?<!{_MARKS}){_MARKS}+[\"'\u201d\u2019)\]*_]*(?=\s)|(?<!{_WIDE}){_WIDE}+(?=[^\s{_CLOSING}])"

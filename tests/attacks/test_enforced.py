@@ -30,7 +30,7 @@ pytestmark = [
 ]
 
 CASES = 300
-FORMS = ("plain", "upper case", "cyrillic")
+FORMS = ("plain", "upper case", "cyrillic", "full width")
 PLACES = ("among others", "first")
 LONG = ("a long question", "a very long question", "an invisible question", "one word")
 """Tricks of which one costs seconds on the real aligner; tests/engine and tests/e2e have them."""

@@ -114,3 +114,8 @@ def test_the_last_word_is_found_in_linear_time() -> None:
 def test_what_is_gone_takes_its_gap_along_before_the_next_piece() -> None:
     assert so_far([("One.", " "), ("", "\n\n"), ("Two.", "\n")]) == "One. Two.\n"
     assert so_far([]) == ""
+
+
+def test_a_full_width_stop_ends_a_sentence_like_a_plain_one() -> None:
+    pieces = [segment.text for segment in split("Ｐｒｅｓｓ ｓｔａｒｔ． Then wait. Version Ｖ１．２ is out.")]
+    assert pieces == ["Ｐｒｅｓｓ ｓｔａｒｔ．", "Then wait.", "Version Ｖ１．２ is out."]
