@@ -97,7 +97,8 @@ def judge(original: str, correction: Correction, policy: Policy, further: Mappin
     text = case.delivered(kept)
     gone = case.candidate(kept).gone
     renumbered = 0
-    if gone and case.before.of(edits.outlined):
+    has_outline: bool = case.before.of(edits.outlined)
+    if gone and has_outline:
         text, renumbered = with_numbers(case.written, gone, text)
     count = sum(len(change.edits) for change in case.changes)
     if not refused:
