@@ -12,9 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aligner_proxy.engine.api import AlignRequest, ExchangeText, RowsRequest, RowsResponse
+from aligner_proxy.engine.api import AlignRequest, ExchangeRows, ExchangeText, RowsRequest, RowsResponse
 from aligner_proxy.engine.decoding import rows as reading_rows
-from aligner_proxy.engine.decoding.correct import Aligner
+from aligner_proxy.engine.decoding.correct import Aligner, divided, framing
 from aligner_proxy.engine.decoding.incremental import PartialAnswer, read
 from aligner_proxy.engine.decoding.rows import rows
 from aligner_proxy.engine.loop import Loop, alone
@@ -31,6 +31,8 @@ from tests.support.taught import OBJECTIVE, WIDTH, head, weights
 
 WISHES = ("Brevity: no more than needed", OBJECTIVE, "Kindness: be kind")
 LONG = " ".join(tiny.CORPUS * 6)
+SMALL = 600
+"""A window that holds the objectives and a few sentences."""
 
 
 def asking(answer: str = tiny.ANSWER, *, heads: tuple[str, ...] = (), **more: Any) -> AlignRequest:
@@ -48,10 +50,10 @@ def scores(correction: Correction) -> list[float]:
 
 
 def test_a_head_that_adds_nothing_changes_not_one_bit() -> None:
-    made = aligner()
     for caution in (-0.3, 0.0, 0.3, 1e9):
         for verify in Verify:
-            plain = alone(made, asking(caution=caution, verify=verify))
+            plain = alone(aligner(), asking(caution=caution, verify=verify))
+            made = aligner()  # another cache: a prompt that is read again is read in another way
             taught = alone(made, asking(caution=caution, verify=verify, heads=second(made)))
             assert taught.segments == plain.segments
             assert taught.text == plain.text
@@ -68,13 +70,14 @@ def test_a_head_decides_about_its_objective_and_about_no_other() -> None:
     for left, before in zip(quiet.segments, plain.segments, strict=True):
         assert left.objective in (0, 2)
         if before.objective != 1:
-            assert (left.score, left.objective) == (before.score, before.objective)
+            assert left.objective == before.objective
+            assert left.score == pytest.approx(before.score, abs=1e-4)
 
 
 def test_what_is_flagged_by_a_head_is_written_anew_and_judged_by_it_again() -> None:
     made = aligner()
-    kept = alone(made, asking(caution=0.0, heads=("",) * 3))
-    assert kept.segments == alone(made, asking(caution=0.0)).segments
+    kept = alone(aligner(), asking(caution=0.0, heads=("",) * 3))
+    assert kept.segments == alone(aligner(), asking(caution=0.0)).segments
     loud = alone(made, asking(heads=second(made, prior=0.0, bias=50.0)))
     assert loud.text == "", "whatever is written in place of a flagged segment is flagged, too, and left out"
 
@@ -109,7 +112,7 @@ def numbers(response: RowsResponse, at: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("answer", [tiny.ANSWER, LONG])
 def test_the_score_of_a_head_is_that_of_the_rows_it_is_taught_on(answer: str) -> None:
     """Prior times the general score, and the row times the weight, also where an answer is read in parts."""
-    made = replace(aligner(), info=replace(aligner().info, window=420))
+    made = replace(aligner(), info=replace(aligner().info, window=SMALL))
     taught = head(prior=0.5, bias=3.0, seed=11)
     read = read_rows(made, answer)
     general = [row[1] for row in read.exchanges[0].scores]
@@ -118,6 +121,7 @@ def test_the_score_of_a_head_is_that_of_the_rows_it_is_taught_on(answer: str) ->
         for one, row in zip(general, numbers(read), strict=True)
     ]
     request = asking(answer, score_only=True, heads=("", made.keep(taught), ""))
+    assert (len(divided(made, framing(made, request), request).parts) > 1) == (answer == LONG)
     judged = alone(made, request)
     assert len(judged.segments) == len(read.exchanges[0].segments)
     others = [max(row[0], row[2]) for row in read.exchanges[0].scores]
@@ -126,12 +130,11 @@ def test_the_score_of_a_head_is_that_of_the_rows_it_is_taught_on(answer: str) ->
 
 
 def test_rows_are_of_the_segments_and_their_general_scores_those_of_a_correction() -> None:
-    made = aligner()
-    read = read_rows(made)
+    read = read_rows(aligner())
     assert (read.aligner, read.width) == ("hash0", WIDTH)
     texts = [tiny.ANSWER[start:end] for start, end in read.exchanges[0].segments]
     assert texts == [segment.text for segment in structure.split(tiny.ANSWER)]
-    judged = alone(made, asking(score_only=True))
+    judged = alone(aligner(), asking(score_only=True))
     assert [max(row) for row in read.exchanges[0].scores] == scores(judged)
 
 
@@ -148,8 +151,9 @@ def test_rows_do_not_depend_on_what_was_read_before_them() -> None:
     for at, text in enumerate(texts):
         single = read_rows(aligner(), text)
         assert together_read.exchanges[at].segments == single.exchanges[0].segments
-        torch.testing.assert_close(numbers(together_read, at), numbers(single), atol=2e-3, rtol=2e-3)
-    assert together_read.exchanges[3].segments == ()
+        if text.strip():
+            torch.testing.assert_close(numbers(together_read, at), numbers(single), atol=2e-3, rtol=2e-3)
+    assert together_read.exchanges[3] == ExchangeRows(segments=(), rows="", scores=())
 
 
 def test_what_prompts_have_in_common_is_read_once() -> None:
@@ -224,7 +228,7 @@ def test_two_tenants_with_other_heads_for_one_objective_in_one_batch_do_not_mix(
 @given(seed=st.integers(0, 10**6))
 def test_scores_are_the_same_alone_in_company_in_chunks_and_while_the_answer_is_written(seed: int) -> None:
     rng = random.Random(seed)
-    made = replace(aligner(seed % 3), info=replace(aligner(seed % 3).info, window=rng.choice((420, 1024))))
+    made = replace(aligner(seed % 3), info=replace(aligner(seed % 3).info, window=rng.choice((SMALL, 1024))))
     requests = []
     for number in range(4):
         answer = " ".join(rng.choices(tiny.CORPUS, k=rng.randrange(1, 9)))
@@ -299,7 +303,7 @@ def test_heads_that_an_aligner_came_with_judge_objectives_of_exactly_their_text(
     with_loud = replace(made, runner=runner)
     assert scores(alone(with_loud, tiny.request(score_only=True))) == [50.0] * 4
     other = tiny.request(score_only=True).model_copy(update={"objectives": (OBJECTIVE + ".",)})
-    assert scores(alone(with_loud, other)) == scores(alone(made, other))
+    assert scores(alone(with_loud, other)) == pytest.approx(scores(alone(made, other)), abs=1e-4)
     own = with_loud.keep(head(prior=0.0, bias=-3.0))
     named = tiny.request(score_only=True).model_copy(update={"heads": (own,)})
     assert scores(alone(with_loud, named)) == [-3.0] * 4
