@@ -231,12 +231,13 @@ class PolicyResolver:
             extensions = tuple(self._differing(settings))
             yield Policy("-", extensions=extensions, **settings)
 
-    def _distinct(self, entries: Sequence[_Entry]) -> list[list[_Layer]]:
+    def _distinct(self, entries: Sequence[Route] | Sequence[Tenant]) -> list[list[_Layer]]:
         """No entry, and of those with the same settings one, each as a layer."""
-        by_settings: dict[str, _Entry] = {}
-        for entry in entries:
-            by_settings[str([*self._values_of(entry), bool(getattr(entry, "enforce", ()))])] = entry
-        return [[], *([_Layer(one_of, one_of.name or "-")] for one_of in by_settings.values())]
+        by_settings = {
+            str([*self._values_of(entry), bool(getattr(entry, "enforce", ()))]): _Layer(entry, entry.name or "-")
+            for entry in entries
+        }
+        return [[], *([layer] for layer in by_settings.values())]
 
     def settings(self, policy: Policy) -> dict[str, Any]:
         """Every setting of a policy by name, including those of plugins."""

@@ -102,10 +102,8 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
     def ready(self) -> Iterator[tuple[object, bool]]:
         """The items of which all texts are decided."""
         self._refuse(self._texts.values())
-        if not self._over and self._withholds_refusal():
-            return
-        while self._queue and _decided(queued := self._queue.first):
-            # Others ran since the last item went out: what was given up meanwhile must not pass as decided.
+        # Others run while an item goes out: what was given up or came in the field for refusals meanwhile counts.
+        while self._queue and (self._over or not self._withholds_refusal()) and _decided(queued := self._queue.first):
             self._refuse([*(text for text, _, _ in queued.places), *queued.wholes.values()])
             yield self._item(self._next())
 
