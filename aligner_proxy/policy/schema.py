@@ -6,7 +6,6 @@ layers of a policy; config.py reads the file. No plugin is loaded to check the n
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
@@ -28,6 +27,7 @@ from pydantic import (
 
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy.engine_schema import LOCAL, Backend, backend
+from aligner_proxy.policy.objective_schema import ObjectiveEntry, ObjectiveSetting
 from aligner_proxy.policy.plugin_keys import NO_DECLARATIONS, AnyOptions, Declarations, PolicyKey, SelectorForm
 from aligner_proxy.policy.yaml_file import BLOCK_FORM, LIST_FORM, KeyPath, Source, nearest, short
 from aligner_proxy.prompts import template
@@ -51,9 +51,7 @@ AUDIT_REQUIRED = "required"
 PLUGIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 PluginName = Annotated[str, Field(pattern=PLUGIN_NAME)]
 PluginEntry = dict[str, Any]
-MAX_OBJECTIVE_CHARS = 2_000
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-_OBJECTIVE = re.compile(r"[^:\n]{1,80}:\s+\S")
 
 Name = Annotated[str, Field(pattern=_NAME)]
 Glob = Annotated[str, Field(min_length=1, max_length=200)]
@@ -191,16 +189,6 @@ def rule_names(file: PolicyFile) -> dict[str, KeyPath]:
 def _yaml_off(value: object) -> object:
     """`off` as text; YAML 1.1 reads the bare word as false."""
     return "off" if value is False else value
-
-
-def objective_text(text: str) -> str:
-    """The text of an objective, checked: "Name: description", within the length limit; raises `ValueError`."""
-    text = text.strip()
-    if len(text) > MAX_OBJECTIVE_CHARS:
-        raise ValueError(f"the text has {len(text):,} characters; shorten it to at most {MAX_OBJECTIVE_CHARS:,}")
-    if not _OBJECTIVE.match(text):
-        raise ValueError('must read "Name: description", for example "Brevity: the response should be short"')
-    return text
 
 
 def _every_class(value: object) -> object:
@@ -384,6 +372,8 @@ class Tenant(Grants):
     match: TenantMatch
     name: Name | None = None
     """Shown in x-aligner-policy; by default tenant-1, tenant-2 ..."""
+    objectives: dict[Name, ObjectiveSetting] = {}
+    """Objectives of this tenant alone, in the form of the file's; they go over those, and nobody else can name them."""
 
 
 class Aligner(_Block):
@@ -494,8 +484,8 @@ class PolicyFile(_Block):
     """policies.yaml: which aligner, which objectives, and what applies to whom."""
 
     aligner: Aligner = Aligner()
-    objectives: dict[Name, Annotated[str, AfterValidator(objective_text)]] = {}
-    """Objectives of your own, name -> "Name: description"; they go over the built-in ones."""
+    objectives: dict[Name, ObjectiveSetting] = {}
+    """Objectives of your own, name -> "Name: description", or {text, examples}; they go over the built-in ones."""
     defaults: Settings = Settings()
     routes: tuple[Route, ...] = ()
     tenants: tuple[Tenant, ...] = ()
