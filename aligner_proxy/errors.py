@@ -71,6 +71,10 @@ class WeightsError(AlignerProxyError):
     """Weights are missing, corrupt or out of reach; the message names the folder and the fix."""
 
 
+class MalformedHead(WeightsError):
+    """Bytes that are no taught head; the message says what is wrong with them."""
+
+
 class CorrectionError(AlignerProxyError):
     """A correction did not happen."""
 
@@ -176,6 +180,28 @@ class StatesUnavailable(CorrectionError):
     """The engine serves no hidden states, or not the requested layers."""
 
     reason = "no_states"
+    failure = None
+    status = 501
+
+
+class UnknownHead(CorrectionError):
+    """The engine does not have a taught head that a request names; the client gives it to the engine and asks again."""
+
+    reason = "unknown_head"
+    status = 404
+
+
+class HeadRefused(CorrectionError):
+    """A taught head that the engine does not take: malformed, of another aligner, objective or width."""
+
+    reason = "head_refused"
+    status = 422
+
+
+class HeadsUnavailable(CorrectionError):
+    """The engine has no detector head, so that nothing can be taught to it."""
+
+    reason = "no_heads"
     failure = None
     status = 501
 

@@ -169,6 +169,8 @@ class Objective:
     text: str
     allowance: Allowance | None = None
     """Set on objectives of a request; None on the operator's."""
+    head: str = ""
+    """Content hash of its taught head; empty where it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,6 +375,8 @@ class Correction:
     ms: float = 0.0
     aligner: str = ""
     """Content hash of the aligner."""
+    untaught: int = 0
+    """So many objectives were judged by the general head alone because their taught head was missing."""
 
     @property
     def deliverable(self) -> Correction:
@@ -388,6 +392,7 @@ class Correction:
             counts=sum((part.counts for part in parts), DecodeCounts()),
             prompt_tokens=sum(part.prompt_tokens for part in parts),
             ms=sum(part.ms for part in parts),
+            untaught=max(self.untaught, *(part.untaught for part in parts), 0),
         )
 
 

@@ -6,13 +6,13 @@ it. No torch here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, Protocol, runtime_checkable
+from typing import Annotated, Literal, Protocol, Self, runtime_checkable
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
-from aligner_proxy.errors import EngineFault, StatesUnavailable, UnknownAligner
+from aligner_proxy.errors import EngineFault, HeadsUnavailable, StatesUnavailable, UnknownAligner
 from aligner_proxy.types import DEFAULT_ALIGNER, Correction, DecodeCounts, Quota, SegmentScore, Turn, Verify
 
 
@@ -35,6 +35,8 @@ class AlignerInfo:
     others: Mapping[str, AlignerInfo] = field(default_factory=dict)
     ends: bool = False
     """Whether its head judges the place behind the last segment, too: what is missing there can be added."""
+    taught: tuple[str, ...] = ()
+    """Texts of the objectives for which it has a taught head of its own."""
 
     def named(self, name: str) -> AlignerInfo:
         """The one that requests call so; raises `UnknownAligner`."""
@@ -59,6 +61,12 @@ class _Asked(BaseModel):
     """What the tenant may use; None: as much as there is."""
 
 
+HeadHash = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
+"""Content hash of a taught head; empty: none."""
+HeadSource = Callable[[str], bytes | None]
+"""Gives the bytes of a taught head by its content hash, None where there is none; called in the event loop."""
+
+
 class AlignRequest(_Asked):
     """One answer to correct. Objectives are whole texts in their final order; `deadline_s` counts from arrival."""
 
@@ -76,6 +84,16 @@ class AlignRequest(_Asked):
     """Whether something may be added behind the answer; no where it stands in a larger text."""
     score_only: bool = False
     """Score the segments and leave the answer as it is. An engine that cannot score reads the answer all the same."""
+    heads: tuple[HeadHash, ...] = ()
+    """Of each objective its taught head; empty where none has one."""
+
+    @model_validator(mode="after")
+    def _one_head_each(self) -> Self:
+        if self.heads and len(self.heads) != len(self.objectives):
+            raise ValueError(
+                f"{len(self.heads)} heads for {len(self.objectives)} objectives; name one for each, or none"
+            )
+        return self
 
 
 MAX_TEXTS = 64
@@ -88,6 +106,48 @@ class StatesRequest(_Asked):
     texts: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1, max_length=MAX_TEXTS)
     layers: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1, max_length=8)
     deadline_s: float = Field(default=2.0, gt=0, le=3600)
+
+
+class ExchangeText(BaseModel):
+    """A conversation and the answer of which rows are wanted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    turns: tuple[Turn, ...]
+    answer: Annotated[str, Field(min_length=1, max_length=24_000)]
+
+
+class RowsRequest(_Asked):
+    """Answers of whose segments the rows are wanted that heads are taught on, each read like one to be corrected."""
+
+    exchanges: tuple[ExchangeText, ...] = Field(min_length=1, max_length=MAX_TEXTS)
+    objectives: tuple[str, ...] = Field(min_length=1)
+    deadline_s: float = Field(default=60.0, gt=0, le=3600)
+
+
+class ExchangeRows(BaseModel):
+    """What the detector read of one answer."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    segments: tuple[tuple[int, int], ...]
+    """Of each segment its first character in the answer, and the one behind its last. A very long one is several."""
+    rows: str
+    """[segments, width]: 16-bit floating point numbers, little-endian, as base64."""
+    scores: tuple[tuple[FiniteFloat, ...], ...]
+    """[segments, objectives] of the general head, in nats."""
+
+
+class RowsResponse(BaseModel):
+    """Rows of each answer of a `RowsRequest`, in its order."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    aligner: str
+    """Content hash of the aligner that read them."""
+    width: int
+    """Numbers in a row."""
+    exchanges: tuple[ExchangeRows, ...]
 
 
 class AlignResponse(BaseModel):
@@ -367,6 +427,28 @@ async def text_states(engine: Engine, request: StatesRequest) -> list[list[float
     if not isinstance(engine, HasStates):
         raise StatesUnavailable("this engine gives no hidden states; an engine of aligner-proxy with a model does")
     return await engine.states(request)
+
+
+@runtime_checkable
+class HasHeads(Protocol):
+    """An engine to which objectives can be taught, or stands before one that might."""
+
+    async def put_head(self, data: bytes) -> str:
+        """Keep a taught head for requests that name it; its content hash. Raises `HeadRefused`."""
+        ...
+
+    async def rows(self, request: RowsRequest) -> RowsResponse:
+        """What heads are taught on: rows of segments. Raises `HeadsUnavailable`."""
+        ...
+
+
+def with_heads(engine: Engine) -> HasHeads:
+    """The engine as one to which objectives can be taught; raises `HeadsUnavailable` for others."""
+    if not isinstance(engine, HasHeads):
+        raise HeadsUnavailable(
+            "nothing can be taught to this engine; an engine of aligner-proxy with a model is needed"
+        )
+    return engine
 
 
 class Startable(Engine, Protocol):
