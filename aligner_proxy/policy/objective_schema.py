@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
-
-from aligner_proxy.policy.yaml_file import BLOCK_FORM
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 MAX_OBJECTIVE_CHARS = 2_000
 _OBJECTIVE = re.compile(r"[^:\n]{1,80}:\s+\S")
-_TEXT_FORM = "[text]"
 
 
 def objective_text(text: str) -> str:
@@ -44,17 +41,16 @@ class ObjectiveEntry(BaseModel):
     teach` learns from it."""
 
 
-def _form(value: object) -> str:
-    return BLOCK_FORM if isinstance(value, Mapping | ObjectiveEntry) else _TEXT_FORM
-
-
-def _as_entry(value: Any) -> ObjectiveEntry:
-    return value if isinstance(value, ObjectiveEntry) else ObjectiveEntry(text=value)
+def _as_block(value: object) -> object:
+    """The short form, a text alone, as a block."""
+    if isinstance(value, str):
+        return {"text": objective_text(value)}
+    if not isinstance(value, Mapping | ObjectiveEntry):
+        raise ValueError("must be text (put it in quotes), or a block {text: ..., examples: FILE}")  # noqa: TRY004 - pydantic's
+    return value
 
 
 ObjectiveSetting = Annotated[
-    Annotated[ObjectiveEntry, Tag(BLOCK_FORM)] | Annotated[ObjectiveText, Tag(_TEXT_FORM)],
-    Discriminator(_form),
-    AfterValidator(_as_entry),
+    ObjectiveEntry, BeforeValidator(_as_block, json_schema_input_type=ObjectiveText | ObjectiveEntry)
 ]
-"""What a policies file may say; always an `ObjectiveEntry` once it is read."""
+"""What a policies file may say."""

@@ -282,9 +282,7 @@ class PolicyResolver:
         """The objectives that requests of a tenant may have: of the file, and of the tenant itself."""
         return self._known_to[int(tenant[0].path[1])] if tenant and tenant[0].path else self._known
 
-    def _with_heads(
-        self, chosen: Sequence[Objective], tenant: Sequence[_Layer], aligner: str
-    ) -> tuple[Objective, ...]:
+    def _with_heads(self, chosen: Sequence[Objective], tenant: Sequence[_Layer], aligner: str) -> tuple[Objective, ...]:
         """The objectives with the heads that were taught for them; one of a tenant's own belongs to that tenant."""
         entry = tenant[0].values if tenant else None
         own = entry.objectives if isinstance(entry, Tenant) else {}

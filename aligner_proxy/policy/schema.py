@@ -27,7 +27,7 @@ from pydantic import (
 
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy.engine_schema import LOCAL, Backend, backend
-from aligner_proxy.policy.objective_schema import ObjectiveEntry, ObjectiveSetting
+from aligner_proxy.policy.objective_schema import ObjectiveSetting
 from aligner_proxy.policy.plugin_keys import NO_DECLARATIONS, AnyOptions, Declarations, PolicyKey, SelectorForm
 from aligner_proxy.policy.yaml_file import BLOCK_FORM, LIST_FORM, KeyPath, Source, nearest, short
 from aligner_proxy.prompts import template
