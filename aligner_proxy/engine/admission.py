@@ -23,11 +23,14 @@ from aligner_proxy.engine.api import (
     ForwardingSession,
     Load,
     Local,
+    RowsRequest,
+    RowsResponse,
     Session,
     Span,
     Startable,
     StatesRequest,
     text_states,
+    with_heads,
 )
 from aligner_proxy.engine.scheduling.metrics import refused
 from aligner_proxy.errors import EngineOverloaded, QuotaSpent, SessionLost, Shed
@@ -112,6 +115,14 @@ class Admission:
     async def states(self, request: StatesRequest) -> list[list[float]]:
         """Hidden states of texts, if there is a place and time for it."""
         return await self._admitted(request.tenant, request.quota, lambda: text_states(self._engine, request))
+
+    async def put_head(self, data: bytes) -> str:
+        """Let the engine keep a taught head: that takes no place."""
+        return await with_heads(self._engine).put_head(data)
+
+    async def rows(self, request: RowsRequest) -> RowsResponse:
+        """Rows of segments, if there is a place and time for it."""
+        return await self._admitted(request.tenant, request.quota, lambda: with_heads(self._engine).rows(request))
 
     async def read(self, request: AlignRequest) -> Session:
         """Read ahead, if there is a place to spare; an answer may lose it any time until it is whole."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Annotated, Literal, Protocol, Self, runtime_checkable
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
@@ -145,9 +146,18 @@ class RowsResponse(BaseModel):
 
     aligner: str
     """Content hash of the aligner that read them."""
-    width: int
+    width: int = Field(gt=0)
     """Numbers in a row."""
     exchanges: tuple[ExchangeRows, ...]
+
+    @model_validator(mode="after")
+    def _as_many_rows_as_segments(self) -> Self:
+        for exchange in self.exchanges:
+            segments = len(exchange.segments)
+            encoded = 4 * ceil(2 * self.width * segments / 3)
+            if len(exchange.rows) != encoded or len(exchange.scores) != segments:
+                raise ValueError(f"rows or scores of other segments than the {segments} that are named")
+        return self
 
 
 class AlignResponse(BaseModel):

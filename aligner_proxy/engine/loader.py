@@ -26,9 +26,10 @@ from aligner_proxy.engine.model import cost, cpu_kernels, lora
 from aligner_proxy.engine.model.detector import DEPTHS, DetectorHead
 from aligner_proxy.engine.model.runner import AdapterWeights, ModelRunner
 from aligner_proxy.engine.model.tokenizer import PromptTokenizer
+from aligner_proxy.engine.taught_head import TaughtHead, unpack
 from aligner_proxy.engine.weights import manifest, memory, sources
 from aligner_proxy.engine.weights.store import Prepared, Store
-from aligner_proxy.errors import WeightsError
+from aligner_proxy.errors import MalformedHead, WeightsError
 from aligner_proxy.types import DEFAULT_ALIGNER
 
 Progress = Callable[[str], None]
@@ -95,6 +96,7 @@ def _info(prepared: Prepared, runner: ModelRunner, number: int = 0, *, has_head:
         window=min(prepared.window, runner.positions, runner.pool.count * runner.pool.size),
         has_head=has_head,
         ends=has_head and runner.ends(number),
+        taught=runner.shipped(number),
         quantization=prepared.quantization,
         device=runner.device,
     )
@@ -173,15 +175,15 @@ def load(folder: Path, settings: Settings, over: Sequence[sources.Source] = ()) 
         )
         tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         head = _head(folder / manifest.HEAD, model)
-        adapters = [(source.adapter, source.head) for source in over if source.adapter]
-        others = [AdapterWeights(lora.read(adapter), _head(head_file, model)) for adapter, head_file in adapters]
-    except (OSError, ValueError, KeyError, SafetensorError, UnpicklingError) as error:
+        taught = _taught(folder / manifest.TAUGHT, head)
+        others = [_beside(source.adapter, source, model) for source in over if source.adapter]
+    except (OSError, ValueError, KeyError, SafetensorError, UnpicklingError, MalformedHead) as error:
         raise WeightsError(
             f"{folder} cannot be loaded ({type(error).__name__}: {error}); fetch or export it again"
         ) from error
     cpu_kernels.install(model.eval())
     reader = PromptTokenizer(tokenizer.backend_tokenizer, _eos_ids(model, tokenizer, folder))
-    return ModelRunner(model, reader, head, cache_tokens, others)
+    return ModelRunner(model, reader, head, cache_tokens, others, taught)
 
 
 def _room(folder: Path, settings: Settings, states: int) -> int:
@@ -210,6 +212,23 @@ def _head(path: Path | None, model: Any) -> DetectorHead | None:
     if not head.fits(model.config):
         raise ValueError("its detector head is of another base model")
     return head
+
+
+def _beside(adapter: Path, source: sources.Source, model: Any) -> AdapterWeights:
+    head = _head(source.head, model)
+    return AdapterWeights(lora.read(adapter), head, _taught(source.taught, head))
+
+
+def _taught(path: Path | None, head: DetectorHead | None) -> tuple[TaughtHead, ...]:
+    """The taught heads that an aligner comes with; they name no aligner, because its hash covers theirs."""
+    taught = unpack(path.read_bytes()) if path and path.exists() else ()
+    width = head.row_width if head else 0
+    for one in taught:
+        if one.aligner:
+            raise ValueError(f"the taught head of {one.objective!r} names an aligner; write it without")
+        if one.width != width:
+            raise ValueError(f"the taught head of {one.objective!r} reads rows of {one.width} numbers, not {width}")
+    return taught
 
 
 def _dtype(settings: Settings) -> torch.dtype:

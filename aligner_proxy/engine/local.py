@@ -18,16 +18,28 @@ from functools import partial
 from typing import Any
 
 from aligner_proxy.concurrency import within
-from aligner_proxy.engine.api import AlignerInfo, AlignRequest, Completion, CompletionRequest, Load, Span, StatesRequest
+from aligner_proxy.engine.api import (
+    AlignerInfo,
+    AlignRequest,
+    Completion,
+    CompletionRequest,
+    Load,
+    RowsRequest,
+    RowsResponse,
+    Span,
+    StatesRequest,
+)
 from aligner_proxy.engine.decoding.complete import aligner_for, complete
 from aligner_proxy.engine.decoding.correct import Aligner, correct
 from aligner_proxy.engine.decoding.incremental import PartialAnswer, PendingReplacement, read
+from aligner_proxy.engine.decoding.rows import rows
 from aligner_proxy.engine.decoding.states import states
 from aligner_proxy.engine.loop import Loop
 from aligner_proxy.engine.scheduling.metrics import Phases
 from aligner_proxy.engine.scheduling.scheduler import Job, Scheduler
 from aligner_proxy.engine.scheduling.sequence import Sequence, Work
-from aligner_proxy.errors import CorrectionError, EngineUnavailable
+from aligner_proxy.engine.taught_head import TaughtHead
+from aligner_proxy.errors import CorrectionError, EngineUnavailable, HeadRefused, MalformedHead
 from aligner_proxy.observability import tracing
 from aligner_proxy.types import Correction, SegmentScore, Verify
 
@@ -188,6 +200,19 @@ class LocalEngine:
         """Hidden states of texts; raises `StatesUnavailable` for layers that the aligner has not."""
         return await self._worked(states, request)  # type: ignore[no-any-return]
 
+    async def put_head(self, data: bytes) -> str:
+        """Keep a taught head for requests that name it by its hash; raises `HeadRefused`."""
+        aligner = self._aligner()
+        try:
+            head = TaughtHead.from_bytes(data)
+        except MalformedHead as error:
+            raise HeadRefused(str(error)) from None
+        return aligner.keep(head)
+
+    async def rows(self, request: RowsRequest) -> RowsResponse:
+        """What heads are taught on; raises `HeadsUnavailable` where there is no detector head."""
+        return await self._worked(rows, request)  # type: ignore[no-any-return]
+
     async def complete(self, request: CompletionRequest, name: str, deadline_s: float) -> Completion:
         """Complete one prompt, with the client's prediction as the draft."""
         aligner = aligner_for(self._aligner(), request.model)
@@ -200,13 +225,14 @@ class LocalEngine:
         answer = PartialAnswer(request, alone=lambda: len(self._live) == 1)
         answer.add(request.answer)
         aligner = self._aligner().named(request.aligner)
+        aligner.taught(request)  # what cannot be judged as it asks is refused now, not when the answer has ended
         judges = aligner.info.has_head and request.verify is Verify.FLAGGED
         work = partial(read, aligner, answer)
         submitted = self._submit(request.request_id, aligner, work, request.tenant, answer=answer)
         left = partial(self._live.discard, submitted)
         return LocalSession(submitted, answer, lambda: self._inbox.put(_WAKE), left, judges)
 
-    async def _worked(self, work: Callable[..., Work], request: AlignRequest | StatesRequest) -> Any:
+    async def _worked(self, work: Callable[..., Work], request: AlignRequest | StatesRequest | RowsRequest) -> Any:
         aligner = self._aligner().named(request.aligner)
         begin = partial(work, aligner, request)
         submitted = self._submit(request.request_id, aligner, begin, request.tenant, request.deadline_s)

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.engine.decoding.correct import Aligner, correct
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job, Scheduler
-from aligner_proxy.engine.scheduling.sequence import NOTHING, Sequence, Step
+from aligner_proxy.engine.scheduling.sequence import NOTHING, Ask, Sequence, Step
 from aligner_proxy.errors import CorrectionError, EngineFault, EngineUnavailable
 from aligner_proxy.types import Correction
 
@@ -92,11 +92,18 @@ class Loop:
         if not self.scheduler.settle(feed, chosen) or job.ask is None:
             return
         try:
-            scores = self.aligner.runner.scores(feed, job.ask.spans) if job.ask.spans else []
+            step = self._step(feed, job.ask)
         except Exception as error:  # noqa: BLE001 - the boundary to torch
             self.scheduler.drop(job, _ours(job.name, error))
         else:
-            self._advance(job, Step(scores, job.chosen, job.forwards))
+            self._advance(job, step)
+
+    def _step(self, feed: Feed, ask: Ask) -> Step:
+        """What a job gets for its ask, all of which has been fed."""
+        runner = self.aligner.runner
+        scores = runner.scores(feed, ask.spans) if ask.spans else []
+        rows = runner.rows(feed, ask.spans) if ask.spans and ask.rows else []
+        return Step(scores, feed.job.chosen, feed.job.forwards, rows)
 
     def _advance(self, job: Job, step: Step) -> None:
         try:

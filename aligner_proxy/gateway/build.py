@@ -10,10 +10,11 @@ from collections.abc import Callable
 from aligner_proxy import prompts
 from aligner_proxy.correctors.litellm_router import in_proxy
 from aligner_proxy.correctors.registry import correctors
-from aligner_proxy.engine.api import Engine
+from aligner_proxy.engine.api import Engine, HeadSource
 from aligner_proxy.engine.client.circuit_breaker import Breaker
 from aligner_proxy.engine.client.completions import Completer, CompletionsClient
 from aligner_proxy.engine.client.completions_aligner import CompletionsAligner, ScoredEditor
+from aligner_proxy.engine.client.head_supply import SuppliedEngine
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.engine.client.replicas import Replicas
 from aligner_proxy.engine.weights import manifest, sources
@@ -36,19 +37,26 @@ _PATIENCE_S = 0.0
 
 
 def open_engine(
-    file: PolicyFile, group: Group | None = None, *, local: Engine | None = None, patience_s: float = 5.0
+    file: PolicyFile,
+    group: Group | None = None,
+    *,
+    local: Engine | None = None,
+    patience_s: float = 5.0,
+    head_source: HeadSource | None = None,
 ) -> Engine:
     """The engine of a policies file, as the environment may override it. Raises `ConfigError`.
 
-    `local` is used in place of the engine that listens on this machine's socket.
+    `local` is used in place of the engine that listens on this machine's socket. `head_source` gives the taught heads
+    that an engine lacks; without it the general head judges objectives whose head is not there.
     """
     backend = config.engine_at(file)
 
     def client(address: str, patience: float) -> Engine:
         is_local = kind(address) is Kind.LOCAL
         if is_local and local:
-            return local
-        return HttpEngine(f"unix:{config.engine_socket()}" if is_local else address, patience_s=patience)
+            return SuppliedEngine(local, head_source) if head_source else local
+        at = f"unix:{config.engine_socket()}" if is_local else address
+        return HttpEngine(at, patience_s=patience, head_source=head_source)
 
     if not backend.completes:
         return _replicas([(at, client(at, _replica_patience(backend, patience_s))) for at in backend.at], patience_s)
@@ -107,9 +115,12 @@ def correction_cache(file: PolicyFile) -> CorrectionCache:
     return CorrectionCache(folder, file.cache.ttl_s, file.cache.max_mb)
 
 
-def build_pipeline(file: PolicyFile) -> Pipeline:
-    """Pipeline with the engine and cache of the policies file; does not connect yet."""
-    engine = Breaker(open_engine(file, in_proxy, patience_s=_PATIENCE_S), metrics.breaker)
+def build_pipeline(file: PolicyFile, head_source: HeadSource | None = None) -> Pipeline:
+    """Pipeline with the engine and cache of the policies file; does not connect yet.
+
+    `head_source` gives the taught heads that policies name.
+    """
+    engine = Breaker(open_engine(file, in_proxy, patience_s=_PATIENCE_S, head_source=head_source), metrics.breaker)
     return Pipeline(
         engine,
         correction_cache(file),

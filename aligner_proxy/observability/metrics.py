@@ -70,6 +70,12 @@ LOOP_STALLS = _once(
     buckets=(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
 EDITS = _once(Counter, "aligner_edits_total", "Edits the aligner wanted, by what the gate said to each", ("verdict",))
+UNTAUGHT = _once(
+    Counter,
+    "aligner_untaught_total",
+    "Objectives judged by the general head alone because their taught head could not be used, by why",
+    ("reason",),
+)
 CACHE = _once(Counter, "aligner_cache_total", "Cache look-ups", ("result",))
 CACHE_UP = _once(
     Gauge,

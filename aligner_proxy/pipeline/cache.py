@@ -134,6 +134,9 @@ class CorrectionCache:
             "turns": [[turn.role, turn.content] for turn in exchange.turns],
             "answer": exchange.answer,
         }
+        # Only where there is one, so that answers judged without are still known.
+        if any(objective.head for objective in policy.objectives):
+            parts["heads"] = [objective.head for objective in policy.objectives]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     async def get(self, key: str) -> Correction | None:
@@ -197,10 +200,11 @@ class CorrectionCache:
         """Compute a correction and store it, before the gate.
 
         The gate is cheap and runs again on every hit, so a changed gate holds at once and needs no new key. A
-        correction made by another aligner than the key names (the engine was swapped meanwhile) is not stored.
+        correction made by another aligner than the key names (the engine was swapped meanwhile) is not stored, nor is
+        one that lacked a taught head which the key names.
         """
         correction = await compute()
-        if remember and correction.aligner in ("", aligner):
+        if remember and correction.aligner in ("", aligner) and not correction.untaught:
             await self.put(key, correction)
         return correction
 

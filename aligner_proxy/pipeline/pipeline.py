@@ -251,7 +251,14 @@ def align_request(exchange: Exchange, text: str, policy: Policy, deadline: float
         draft=policy.draft,
         open_ended=not exchange.inner,
         score_only=policy.score_only,
+        heads=_heads(policy.objectives),
     )
+
+
+def _heads(objectives: Sequence[Objective]) -> tuple[str, ...]:
+    """The taught head of each objective; empty where none has one."""
+    names = tuple(objective.head for objective in objectives)
+    return names if any(names) else ()
 
 
 def _common(objectives: Sequence[Objective]) -> int:

@@ -23,10 +23,13 @@ from aligner_proxy.engine.api import (
     DeferredSession,
     Engine,
     ForwardingSession,
+    RowsRequest,
+    RowsResponse,
     Session,
     Span,
     StatesRequest,
     text_states,
+    with_heads,
 )
 from aligner_proxy.errors import BreakerOpen, CorrectionError, DeadlineExceeded, EngineUnavailable, InvalidOutput
 from aligner_proxy.types import Correction, SegmentScore, Turn
@@ -184,6 +187,14 @@ class Breaker:
         if self.circuit.state is not State.CLOSED or self.circuit.late >= THRESHOLD:
             raise BreakerOpen("the engine did not answer lately", self.circuit.pause_s)
         return await self.noted(text_states(self._engine, request))
+
+    async def put_head(self, data: bytes) -> str:
+        """Give the engine a taught head."""
+        return await self.noted(with_heads(self._engine).put_head(data))
+
+    async def rows(self, request: RowsRequest) -> RowsResponse:
+        """Rows of segments; whoever teaches waits for them, so that a failure says something of the engine."""
+        return await self.noted(with_heads(self._engine).rows(request))
 
     async def noted(self, call: Coroutine[Any, Any, _T]) -> _T:
         """Wait for a call that is under way; the circuit sees what comes of it."""

@@ -29,10 +29,13 @@ from aligner_proxy.engine.api import (
     Engine,
     ForwardingSession,
     Prediction,
+    RowsRequest,
+    RowsResponse,
     Session,
     Span,
     StatesRequest,
     text_states,
+    with_heads,
 )
 from aligner_proxy.engine.client.completions import MAX_STOPS, Completer, ServedModel
 from aligner_proxy.engine.decoding import conversation, splice
@@ -304,6 +307,7 @@ class ScoredEditor:
             template_hash=digest({"scorer": judge.template_hash, "editor": writer.template_hash}),
             window=min(judge.window, writer.window),
             has_head=True,
+            taught=judge.taught,
         )
 
     async def align(self, request: AlignRequest) -> Correction:
@@ -313,6 +317,14 @@ class ScoredEditor:
     async def states(self, request: StatesRequest) -> list[list[float]]:
         """Hidden states of texts, from the scorer: the editor only writes."""
         return await text_states(self._scorer, request)
+
+    async def put_head(self, data: bytes) -> str:
+        """Give a taught head to the scorer, which judges."""
+        return await with_heads(self._scorer).put_head(data)
+
+    async def rows(self, request: RowsRequest) -> RowsResponse:
+        """Rows of segments, from the scorer."""
+        return await with_heads(self._scorer).rows(request)
 
     async def read(self, request: AlignRequest) -> Session:
         """Let the scorer read along."""
@@ -342,7 +354,7 @@ class ScoredEditor:
             if not any(flags):
                 return scored
             written = await self._editor.rewritten(request, pieces, flags, window)
-        return replace(written, segments=scored.segments, aligner=scored.aligner)
+        return replace(written, segments=scored.segments, aligner=scored.aligner, untaught=scored.untaught)
 
     async def aclose(self) -> None:
         """Close both."""

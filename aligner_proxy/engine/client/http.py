@@ -11,15 +11,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import time
 from collections.abc import Awaitable, Mapping
+from functools import partial
 
 import httpx
 from pydantic import BaseModel, TypeAdapter
 
 from aligner_proxy.concurrency import joined, within
 from aligner_proxy.engine import wire
-from aligner_proxy.engine.api import AlignerInfo, AlignRequest, AlignResponse, Span, StatesRequest
+from aligner_proxy.engine.api import (
+    AlignerInfo,
+    AlignRequest,
+    AlignResponse,
+    HeadSource,
+    RowsRequest,
+    RowsResponse,
+    Span,
+    StatesRequest,
+)
+from aligner_proxy.engine.client.head_supply import LACKING, HeadSupply
 from aligner_proxy.engine.client.retry import NotReady, retry
 from aligner_proxy.engine.wire import (
     JUDGED,
@@ -44,7 +56,7 @@ from aligner_proxy.observability.metrics import ENGINE_UP
 from aligner_proxy.observability.tracing import stage
 from aligner_proxy.types import Correction, SegmentScore
 
-_Timed = AlignRequest | StatesRequest
+_Timed = AlignRequest | StatesRequest | RowsRequest
 _INFO = TypeAdapter(AlignerInfo)
 _INFO_S = 5.0
 """How long an engine may take to say what needs no model, patience aside."""
@@ -87,11 +99,21 @@ class HttpEngine:
     """An engine at an address: "unix:/path/to/socket" or "http(s)://host:port".
 
     `patience_s` bounds how long a request waits for an engine that is down, loading or full; `info_ttl_s` how long a
-    description is believed, `pool` how many idle connections are kept.
+    description is believed, `pool` how many idle connections are kept. `head_source` gives the taught heads that the
+    engine lacks.
     """
 
-    def __init__(self, address: str, *, patience_s: float = 5.0, info_ttl_s: float = 3.0, pool: int = 64) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        patience_s: float = 5.0,
+        info_ttl_s: float = 3.0,
+        pool: int = 64,
+        head_source: HeadSource | None = None,
+    ) -> None:
         self.address = address
+        self.heads = HeadSupply(head_source, self.put_head)
         self._pool = HttpPool(*_parse(address), idle=pool)
         self._patience_s = patience_s
         self._info_ttl_s = info_ttl_s
@@ -110,9 +132,31 @@ class HttpEngine:
 
     async def align(self, request: AlignRequest, path: str = "/v1/align") -> Correction:
         """Correct one answer within `request.deadline_s`, waiting for the engine included."""
-        with stage("engine", kind="CLIENT", gen_ai__operation__name="text_completion"):
-            content = await self._patiently("POST", path, request, request.deadline_s)
-        return _correction(content)
+        until = time.monotonic() + request.deadline_s
+        asked = self.heads.trimmed(request) if request.heads else request
+        try:
+            with stage("engine", kind="CLIENT", gen_ai__operation__name="text_completion"):
+                content = await self._patiently("POST", path, asked, request.deadline_s)
+        except LACKING:
+            return await self.heads.corrected(request, partial(self._corrected, path), until)
+        done = _correction(content)
+        return self.heads.counted(done, request, asked) if request.heads else done
+
+    async def put_head(self, data: bytes) -> str:
+        """Upload a taught head; its content hash."""
+        name = hashlib.sha256(data).hexdigest()
+        async with within(_INFO_S):
+            await self.send("PUT", f"/v1/heads/{name}", data)
+        return name
+
+    async def rows(self, request: RowsRequest) -> RowsResponse:
+        """Rows of segments, on which heads are taught."""
+        content = await self._patiently("POST", "/v1/rows", request, request.deadline_s)
+        with parsing("the engine sent something that is no rows"):
+            response = RowsResponse.model_validate_json(content)
+        if len(response.exchanges) != len(request.exchanges):
+            raise InvalidOutput("the engine sent rows of other answers than these")
+        return response
 
     async def states(self, request: StatesRequest) -> list[list[float]]:
         """Hidden states of texts, [texts, layers * hidden]."""
@@ -149,6 +193,11 @@ class HttpEngine:
             async with asyncio.timeout(_INFO_S):
                 await self.send("DELETE", f"/v1/read/{await opening}", None)
 
+    async def _corrected(self, path: str, request: AlignRequest) -> Correction:
+        """Ask once more, after heads were uploaded."""
+        with stage("engine", kind="CLIENT", gen_ai__operation__name="text_completion"):
+            return _correction(await self._patiently("POST", path, request, request.deadline_s))
+
     async def _patiently(self, method: str, path: str, request: _Timed | None, deadline_s: float) -> bytes:
         """Send until the engine begins, once without patience; each attempt carries the time left."""
         if not self._patience_s:
@@ -161,7 +210,8 @@ class HttpEngine:
     async def send(self, method: str, path: str, content: bytes | None) -> bytes:
         """One HTTP request; the body of its answer. Raises the error that the engine means."""
         try:
-            async with self._pool.client.stream(method, path, content=content, headers=_headers(content)) as response:
+            headers = _headers(method, content)
+            async with self._pool.client.stream(method, path, content=content, headers=headers) as response:
                 # As it was sent, up to what an honest engine says; nothing is unpacked, so a bomb stays one.
                 too_long = InvalidOutput(f"the engine's answer is longer than {_MOST_BYTES} bytes")
                 body = await joined(response.aiter_raw(), _MOST_BYTES, too_long)
@@ -174,7 +224,7 @@ class HttpEngine:
         except httpx.DecodingError:
             raise InvalidOutput("the engine's answer is not what its headers say") from None
         wire.check(response.status_code, response.headers)
-        if response.status_code == httpx.codes.OK:
+        if response.is_success:
             return body
         failure = received_error(response.status_code, body, response.headers)
         raise NotReady(str(failure)) if isinstance(failure, EngineUnavailable) else failure
@@ -290,9 +340,16 @@ class HttpSession:
 
     async def _open(self) -> str:
         """Let the engine begin; the name that it gives."""
-        opened = await self._engine.send("POST", "/v1/read", self._request.model_dump_json().encode())
+        request = self._engine.heads.trimmed(self._request)
+        try:
+            opened = await self._begin(request)
+        except LACKING:
+            opened = await self._begin(await self._engine.heads.supplied(request))
         with parsing("the engine sent something that is no name of a reading"):
             return OPENED.validate_json(opened).reading
+
+    async def _begin(self, request: AlignRequest) -> bytes:
+        return await self._engine.send("POST", "/v1/read", request.model_dump_json().encode())
 
     async def _send_on(self) -> None:
         """Send what has gathered until nothing is left."""
@@ -329,9 +386,10 @@ def _parse(address: str) -> tuple[str, str | None]:
     raise ConfigError(f"{address!r} is no engine address; use unix:/path/to/engine.sock or http(s)://host:port")
 
 
-def _headers(content: bytes | None) -> Mapping[str, str]:
-    kind = {"content-type": "application/json"} if content is not None else {}
-    return {"accept-encoding": "identity", **wire.VERSION_HEADERS, **tracing.headers(), **kind}
+def _headers(method: str, content: bytes | None) -> Mapping[str, str]:
+    kind = "application/octet-stream" if method == "PUT" else "application/json"
+    described = {"content-type": kind} if content is not None else {}
+    return {"accept-encoding": "identity", **wire.VERSION_HEADERS, **tracing.headers(), **described}
 
 
 def _with_time_left(request: _Timed | None, left: float) -> bytes | None:

@@ -20,10 +20,13 @@ from aligner_proxy.engine.api import (
     AlignRequest,
     Engine,
     ForwardingSession,
+    RowsRequest,
+    RowsResponse,
     Session,
     Span,
     StatesRequest,
     text_states,
+    with_heads,
 )
 from aligner_proxy.engine.client.circuit_breaker import Circuit, State
 from aligner_proxy.engine.client.retry import NotReady, retry
@@ -33,10 +36,13 @@ from aligner_proxy.errors import (
     DeadlineExceeded,
     EngineOverloaded,
     EngineUnavailable,
+    HeadRefused,
+    HeadsUnavailable,
     QuotaSpent,
     SessionLost,
     StatesUnavailable,
     UnknownAligner,
+    UnknownHead,
 )
 from aligner_proxy.types import Correction, SegmentScore
 
@@ -48,7 +54,17 @@ FAULTS = 3
 LONGEST_PAUSE_S = 30.0
 """How long an unhealthy replica is left alone at most: longer than by a breaker, because others answer meanwhile."""
 _LEAST_S = 0.001
-_REFUSALS = (AnswerTooLong, StatesUnavailable, EngineOverloaded, QuotaSpent, SessionLost, UnknownAligner)
+_REFUSALS = (
+    AnswerTooLong,
+    StatesUnavailable,
+    HeadsUnavailable,
+    HeadRefused,
+    UnknownHead,
+    EngineOverloaded,
+    QuotaSpent,
+    SessionLost,
+    UnknownAligner,
+)
 """Sensible answers: an engine that refuses works."""
 
 
@@ -134,6 +150,29 @@ class Replicas:
             lambda replica, left: text_states(replica.engine, request.model_copy(update={"deadline_s": left})),
             request.deadline_s,
         )
+
+    async def put_head(self, data: bytes) -> str:
+        """Give a taught head to all of them; raises what went wrong with one where none of them took it."""
+        puts = (self._put(replica, data) for replica in self.replicas)
+        done = await asyncio.gather(*puts, return_exceptions=True)
+        for result in done:
+            if isinstance(result, str):
+                return result
+        for failure in done:
+            if isinstance(failure, BaseException):
+                raise failure
+        raise EngineUnavailable("there are no engines")
+
+    async def rows(self, request: RowsRequest) -> RowsResponse:
+        """Rows of segments from the least loaded replica, from another if that has none."""
+        return await self._anywhere(
+            lambda replica, left: with_heads(replica.engine).rows(request.model_copy(update={"deadline_s": left})),
+            request.deadline_s,
+        )
+
+    async def _put(self, replica: Replica, data: bytes) -> str:
+        async with self.using(replica):
+            return await with_heads(replica.engine).put_head(data)
 
     async def read(self, request: AlignRequest) -> Session:
         """Let one replica read along; it stays with that one."""

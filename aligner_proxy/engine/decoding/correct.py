@@ -20,9 +20,11 @@ from aligner_proxy.engine.decoding.proposer import EditProposer, matching, trust
 from aligner_proxy.engine.decoding.speculative import Generated, Limits, Tally, generate
 from aligner_proxy.engine.model.detector import spans
 from aligner_proxy.engine.model.runner import ModelRunner
+from aligner_proxy.engine.model.taught import TaughtColumns
 from aligner_proxy.engine.scheduling import sequence as sequences
-from aligner_proxy.engine.scheduling.sequence import Ask, Spans, Step, Work
-from aligner_proxy.errors import EngineFault
+from aligner_proxy.engine.scheduling.sequence import Ask, SegmentRow, Spans, Step, Work
+from aligner_proxy.engine.taught_head import TaughtHead
+from aligner_proxy.errors import EngineFault, HeadRefused
 from aligner_proxy.text import structure
 from aligner_proxy.text.folding import unfold
 from aligner_proxy.text.structure import Segment, words
@@ -48,6 +50,28 @@ class Aligner:
         self.info.named(name)
         return self.others.get(name, self)
 
+    def taught(self, request: AlignRequest) -> TaughtColumns | None:
+        """The taught heads of a request's objectives; raises `UnknownHead` and `HeadRefused`."""
+        return self.runner.taught(self.info.content_hash, request.objectives, request.heads, self.adapter)
+
+    def keep(self, head: TaughtHead) -> str:
+        """Keep a taught head for requests to the aligner that it is of; its hash. Raises `HeadRefused`."""
+        served = {other.info.content_hash: other for other in (*self.others.values(), self)}
+        own = served.get(head.aligner)
+        if own is None:
+            known = ", ".join(name[:12] for name in served)
+            raise HeadRefused(
+                f"the taught head is of aligner {head.aligner[:12] or 'unnamed'}, this engine serves {known}; "
+                "teach the objective again"
+            )
+        width = self.runner.row_width(own.adapter)
+        if head.width != width:
+            raise HeadRefused(
+                f"the taught head has {head.width} numbers, rows of aligner {head.aligner[:12]} have {width}; "
+                "teach the objective again"
+            )
+        return self.runner.shelf.put(head)
+
 
 Score = tuple[float, int]
 """Log-odds that a piece must change, and the index of the objective that speaks most against it."""
@@ -72,8 +96,13 @@ def correct(aligner: Aligner, request: AlignRequest, sequence: sequences.Sequenc
 
 
 def framing(aligner: Aligner, request: AlignRequest) -> Frame:
-    """What stands around the answer in this aligner's prompts. Raises `AnswerTooLong`."""
-    return frame(request, prompts.template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
+    """What stands around the answer in this aligner's prompts, and what was taught about its objectives.
+
+    Raises `AnswerTooLong`, `UnknownHead` and `HeadRefused`.
+    """
+    taught = aligner.taught(request)
+    framed = frame(request, prompts.template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
+    return replace(framed, taught=taught) if taught else framed
 
 
 def scores_segments(aligner: Aligner, framed: Frame) -> bool:
@@ -144,6 +173,14 @@ class AnswerEditor:
     def judged(self) -> Generator[Ask, Step, list[Score]]:
         """Score the pieces and write nothing."""
         return (yield from self._scored()) if self.scores else []
+
+    def rows(self) -> Generator[Ask, Step, list[SegmentRow]]:
+        """The pieces as the general head reads and scores them."""
+        rows: list[SegmentRow] = []
+        for part in self._division.parts:
+            passage = self._passage(part)
+            rows += (yield from self._read(passage.fitted, passage.spans(passage.own), rows=True)).rows
+        return rows
 
     def span(self, span: Span) -> Generator[Ask, Step, str]:
         """Write in place of one flagged run; what else was flagged before it stands in `span.before` already.
@@ -265,17 +302,18 @@ class AnswerEditor:
 
     def _prefill(self, passage: PromptedPassage) -> Generator[Ask, Step, list[Score]]:
         """Read a part to the end of its last piece; the scores of its own pieces."""
-        return (yield from self._read(passage.fitted, passage.spans(passage.own) if self.scores else None))
+        return (yield from self._read(passage.fitted, passage.spans(passage.own) if self.scores else None)).scores
 
-    def _read(self, prompt: Fitted, where: Spans | None) -> Generator[Ask, Step, list[Score]]:
+    def _read(self, prompt: Fitted, where: Spans | None, *, rows: bool = False) -> Generator[Ask, Step, Step]:
         """Scores of some pieces in any prompt, of which only what the sequence does not hold yet is fed."""
         ids = prompt.ids[: where.segments[-1].stop] if where and where.segments else prompt.ids
         # What has been read while the answer was still being written is not read again.
         start = min(matching(self._sequence.ids, ids), len(ids) - 1)
         self._sequence.crop(start)
-        step = yield Ask(ids[start:], spans=where, prompt=True, shared=prompt.shared)
+        taught = self._frame.taught
+        step = yield Ask(ids[start:], spans=where, prompt=True, shared=prompt.shared, taught=taught, rows=rows)
         self.tally.forwards += step.forwards
-        return step.scores
+        return step
 
     def _left(self, context: list[int]) -> int:
         """Tokens that may follow in the window."""
@@ -325,8 +363,8 @@ class AnswerEditor:
         body = text.lstrip()
         pieces = structure.split(body)
         placed = [structure.moved(piece, len(answer) - len(body)) for piece in pieces]
-        scores = yield from self._read(prompt, spans(prompt.prompt, placed, prompt.offsets))
-        scored = zip(pieces, scores, strict=True)
+        step = yield from self._read(prompt, spans(prompt.prompt, placed, prompt.offsets))
+        scored = zip(pieces, step.scores, strict=True)
         kept = structure.join([("" if self._flags(score) else s.text, s.gap) for s, score in scored])
         return text.removesuffix(body) + kept if kept else ""
 
@@ -361,7 +399,8 @@ class AnswerEditor:
         eos = self._runner.tokenizer.eos_ids
         # A prompt that is read again is kept for the detector like one that is read for the first time.
         prompt = where is not None or start < passage.fitted.read
-        first = Ask(context[start:], spans=where, prompt=prompt, shared=passage.fitted.shared)
+        shared = passage.fitted.shared
+        first = Ask(context[start:], spans=where, prompt=prompt, shared=shared, taught=self._frame.taught)
         return generate(self._sequence, first, proposer, limits, self.tally, eos)
 
 

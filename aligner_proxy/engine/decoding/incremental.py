@@ -227,7 +227,8 @@ class AnswerReader:
         if tokens <= max(0, start + 1) and where is None:
             return
         self._sequence.crop(start)
-        step = yield Ask(prompt.ids[start:tokens], spans=where, prompt=True, shared=prompt.shared)
+        ids = prompt.ids[start:tokens]
+        step = yield Ask(ids, spans=where, prompt=True, shared=prompt.shared, taught=self._frame.taught)
         if where is not None:
             self._scores += step.scores
             answer = self._answer
@@ -257,7 +258,8 @@ class AnswerReader:
 
 def _question(request: AlignRequest) -> tuple[object, ...]:
     """What the scores depend on beside the answer."""
-    return (request.turns, request.objectives, request.aligner, request.verify, request.open_ended)
+    objectives = (request.objectives, request.heads)
+    return (request.turns, objectives, request.aligner, request.verify, request.open_ended)
 
 
 def _fed(where: Spans | None, tokens: int) -> Spans | None:

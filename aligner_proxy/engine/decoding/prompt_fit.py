@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignRequest
@@ -97,6 +98,8 @@ class Frame:
     window: int
     room: int
     """Tokens of the longest answer, or part of one, that fits."""
+    taught: Any = None
+    """The taught heads of the objectives, which only the model looks into."""
 
     def around(self, answer: str | Folded) -> Fitted:
         """The prompt of an answer, or of a part of one."""

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from aligner_proxy.engine.model.taught import TaughtColumns
 from aligner_proxy.engine.scheduling.sequence import Spans
 from aligner_proxy.prompts import Prompt
 from aligner_proxy.text.structure import Segment
@@ -149,12 +150,24 @@ class DetectorHead(nn.Module):
             scores = scores - (loud - self.floor).clamp(min=0.0)
         return scores
 
-    def judge(self, states: Tensor, where: Spans) -> Tensor:
-        """Log-odds [segments, objectives] of one prompt, the place behind the last segment by its own point."""
-        scores: Tensor = self(*self.read(states, where))
+    def judge(self, states: Tensor, where: Spans, taught: TaughtColumns | None = None) -> Tensor:
+        """Log-odds [segments, objectives] of one prompt, the place behind the last segment by its own point.
+
+        That place is the general head's alone: nobody teaches what is missing.
+        """
+        rows, objectives = self.read(states, where)
+        scores: Tensor = self(rows, objectives)
+        segments = len(rows) - where.behind
+        if taught is not None and segments:
+            taught.judge(rows[:segments], scores[:segments])
         if where.behind:
             scores[-1] += self.end_shift
         return scores
+
+    @property
+    def row_width(self) -> int:
+        """Numbers in a row of `read` that stands for a segment."""
+        return self.segment.in_features
 
     def know(self, segments: Tensor) -> None:
         """Remember segments that no objective is against, as rows of `read`."""

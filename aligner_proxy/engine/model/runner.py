@@ -21,21 +21,27 @@ from aligner_proxy.engine.model import attention, cpu_kernels, encoder
 from aligner_proxy.engine.model.attention import KVStore, Plan, Row
 from aligner_proxy.engine.model.detector import DetectorHead, Taps
 from aligner_proxy.engine.model.lora import Adapter, Adapters
+from aligner_proxy.engine.model.taught import HeadShelf, LoadedHead, TaughtColumns, chosen
 from aligner_proxy.engine.model.threads import ThreadTuner
 from aligner_proxy.engine.model.tokenizer import PromptTokenizer
 from aligner_proxy.engine.scheduling.blocks import BLOCK, BlockPool
 from aligner_proxy.engine.scheduling.draft_length import FLAT, Acceptance, CostCurve, draft_length, probes
 from aligner_proxy.engine.scheduling.scheduler import Feed
-from aligner_proxy.engine.scheduling.sequence import Spans
+from aligner_proxy.engine.scheduling.sequence import SegmentRow, Spans
+from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.engine.weights.memory import CACHE_TOKENS, STEP_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterWeights:
-    """What one aligner has of its own over the base that it shares: an adapter, and a head where it has one."""
+    """What one aligner has of its own over the base that it shares: an adapter, and a head where it has one.
+
+    `taught` are heads of objectives that it came with.
+    """
 
     adapter: Adapter
     head: DetectorHead | None
+    taught: Sequence[TaughtHead] = ()
 
 
 class ModelRunner:
@@ -48,6 +54,7 @@ class ModelRunner:
         head: DetectorHead | None,
         cache_tokens: int = CACHE_TOKENS,
         others: Sequence[AdapterWeights] = (),
+        taught: Sequence[TaughtHead] = (),
     ) -> None:
         model.train(mode=False)
         self._model = model
@@ -55,6 +62,11 @@ class ModelRunner:
         self._adapters = Adapters(model, [other.adapter for other in others], model.dtype, model.device)
         self._heads = [
             detector.to(model.device) if detector else None for detector in (head, *(other.head for other in others))
+        ]
+        self.shelf = HeadShelf(model.device)
+        self._shipped = [
+            {head.objective: LoadedHead.of(head, model.device) for head in heads}
+            for heads in (taught, *(other.taught for other in others))
         ]
         self.tokenizer = tokenizer
         self.costs: CostCurve = FLAT
@@ -121,13 +133,50 @@ class ModelRunner:
     @torch.inference_mode()
     def scores(self, feed: Feed, spans: Spans) -> list[tuple[float, int]]:
         """The detector's verdict on every segment of a prompt that has been fed: (log-odds, index of the objective)."""
-        adapter = feed.job.sequence.adapter
-        head = self._heads[adapter]
+        head = self._heads[feed.job.sequence.adapter]
         if head is None or self._states is None:
             return []
-        states = self._states[self._context(feed)][:, self._kept[adapter]]
-        most = head.judge(states, spans).max(dim=-1)
+        taught = feed.job.ask.taught if feed.job.ask else None
+        most = head.judge(self._read_states(feed), spans, taught).max(dim=-1)
         return list(zip(most.values.tolist(), most.indices.tolist(), strict=True))
+
+    @torch.inference_mode()
+    def rows(self, feed: Feed, spans: Spans) -> list[SegmentRow]:
+        """Every segment of a prompt that has been fed, as the general head reads and scores it."""
+        head = self._heads[feed.job.sequence.adapter]
+        if head is None or self._states is None:
+            return []
+        rows, objectives = head.read(self._read_states(feed), spans)
+        numbers = rows.half().cpu().numpy().astype("<f2")
+        scored = zip(numbers, head(rows, objectives).tolist(), strict=True)
+        return [SegmentRow(row.tobytes(), tuple(scores)) for row, scores in scored]
+
+    def row_width(self, adapter: int = 0) -> int:
+        """Numbers in a row that stands for a segment; 0 for an aligner without a head."""
+        head = self._heads[adapter]
+        return head.row_width if head else 0
+
+    def taught(
+        self, aligner: str, objectives: Sequence[str], names: Sequence[str], adapter: int = 0
+    ) -> TaughtColumns | None:
+        """The taught heads of a request to `aligner` (a content hash), None where it has none.
+
+        `names` are the hashes of its own, one for each objective. Raises `UnknownHead` and `HeadRefused`.
+        """
+        shipped = self._shipped[adapter]
+        if self._heads[adapter] is None or not (shipped or any(names)):
+            return None
+        heads = chosen(self.shelf, shipped, aligner, objectives, names)
+        return TaughtColumns(heads) if heads else None
+
+    def shipped(self, adapter: int = 0) -> tuple[str, ...]:
+        """Texts of the objectives for which this aligner came with a head."""
+        return tuple(self._shipped[adapter])
+
+    def _read_states(self, feed: Feed) -> Tensor:
+        """What the head of a feed's aligner reads of all tokens up to its end."""
+        assert self._states is not None
+        return self._states[self._context(feed)][:, self._kept[feed.job.sequence.adapter]]
 
     def ends(self, adapter: int = 0) -> bool:
         """Whether this aligner's head judges the place behind the last segment, too."""

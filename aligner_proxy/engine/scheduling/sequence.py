@@ -32,7 +32,8 @@ class Ask:
     `spans` are the objectives and segments of a prompt to score; such a prompt may be shared with others that begin
     alike. `caution` (nats) lets a favoured token stand unless another beats its logit by more; `favoured` begins like
     the draft and may have one token more, so that what is chosen does not depend on where a draft happens to end.
-    Of a prompt the first `shared` tokens belong to no tenant.
+    Of a prompt the first `shared` tokens belong to no tenant. `taught` are the taught heads of its objectives, which
+    only the model looks into. With `rows` the scored segments are also wanted as the general head reads them.
     """
 
     ids: list[int]
@@ -42,6 +43,16 @@ class Ask:
     spans: Spans | None = None
     prompt: bool = False
     shared: int = 0
+    taught: Any = None
+    rows: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRow:
+    """A segment as the detector head reads it: `numbers` in 16 bits, and the general scores by objective."""
+
+    numbers: bytes
+    scores: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +65,7 @@ class Step:
     scores: list[tuple[float, int]]
     chosen: list[int]
     forwards: int
+    rows: list[SegmentRow] = field(default_factory=list)
 
 
 NOTHING = Step([], [], 0)

@@ -1,10 +1,12 @@
 """HTTP server of an engine, on a unix socket or a port: corrections, sessions, completions, health and metrics.
 
-POST /v1/align and /v1/states, GET /info, /health and /metrics. POST /v1/completions is OpenAI's, greedy, with
-`prediction` as the draft, and GET /v1/models lists the aligners (of an engine that has a model). POST /v1/read opens a
-session on an answer that is still being written, POST /v1/read/NAME adds to it and returns the verdicts so far, /judged
-waits for more of them, /replace writes in place of a flagged stretch, /finish corrects the whole, DELETE closes
-it. A client that goes away cancels its request; SIGTERM lets requests in flight finish.
+POST /v1/align, /v1/states and /v1/rows, GET /info, /health and /metrics. PUT /v1/heads/HASH gives the engine a taught
+head that requests name by its hash; a request that names one which the engine lacks is refused (unknown_head). POST
+/v1/completions is OpenAI's, greedy, with `prediction` as the draft, and GET /v1/models lists the aligners (of an engine
+that has a model). POST /v1/read opens a session on an answer that is still being written, POST /v1/read/NAME adds to it
+and returns the verdicts so far, /judged waits for more of them, /replace writes in place of a flagged stretch, /finish
+corrects the whole, DELETE closes it. A client that goes away cancels its request; SIGTERM lets requests in flight
+finish.
 
 The aligner loads in the background. Alive (/health/live): the process answers and its model's thread moves; if not,
 only a new start helps. Ready (/health/ready): the aligner is loaded and takes requests. Degraded: ready, but something
@@ -14,6 +16,7 @@ is wrong that people should look at; the reasons have names.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import secrets
 import signal
@@ -42,15 +45,19 @@ from aligner_proxy.engine.api import (
     CompletionRequest,
     Engine,
     Local,
+    RowsRequest,
+    RowsResponse,
     Span,
     Startable,
     StatesRequest,
     text_states,
+    with_heads,
 )
 from aligner_proxy.engine.decoding.complete import openai_form
 from aligner_proxy.engine.scheduling import metrics
 from aligner_proxy.engine.scheduling.metrics import exposition
 from aligner_proxy.engine.server.sessions import Sessions
+from aligner_proxy.engine.taught_head import MAX_HEAD_BYTES
 from aligner_proxy.engine.wire import (
     BAD_REQUEST,
     JUDGED,
@@ -65,7 +72,14 @@ from aligner_proxy.engine.wire import (
     WireVersionCheck,
     refusal,
 )
-from aligner_proxy.errors import AlignerProxyError, AnswerTooLong, ClientGone, CorrectionError, EngineUnavailable
+from aligner_proxy.errors import (
+    AlignerProxyError,
+    AnswerTooLong,
+    ClientGone,
+    CorrectionError,
+    EngineUnavailable,
+    HeadRefused,
+)
 from aligner_proxy.observability import tracing
 from aligner_proxy.types import Correction
 
@@ -154,12 +168,26 @@ def create_app(engine: Engine) -> Starlette:
         parsed = StatesRequest.model_validate_json(await _body(request))
         return await _unless_gone(request, parsed.request_id, text_states(engine, parsed), STATES.dump_python)
 
+    async def rows(request: Request) -> Response:
+        parsed = RowsRequest.model_validate_json(await _body(request))
+        return await _unless_gone(request, parsed.request_id, with_heads(engine).rows(parsed), RowsResponse.model_dump)
+
+    async def put_head(request: Request) -> Response:
+        too_large = HeadRefused(f"a taught head may have {MAX_HEAD_BYTES} bytes")
+        data = await joined(request.stream(), MAX_HEAD_BYTES, too_large)
+        if hashlib.sha256(data).hexdigest() != request.path_params["name"]:
+            raise HeadRefused("the taught head has another hash than its path; upload it again")
+        await with_heads(engine).put_head(data)
+        return Response(status_code=204)
+
     return Starlette(
         routes=[
             *routes(engine),
             Route("/info", info),
             Route("/v1/align", align, methods=["POST"]),
             Route("/v1/states", states, methods=["POST"]),
+            Route("/v1/rows", rows, methods=["POST"]),
+            Route("/v1/heads/{name}", put_head, methods=["PUT"]),
             *_session_routes(Sessions(engine)),
             *(_model_routes(engine) if isinstance(engine, Local) else ()),
         ],

@@ -1,6 +1,7 @@
 """Manifest of an aligner folder: `aligner.json`, its hashes, and the check that the files are still those.
 
-An aligner folder holds a LoRA adapter over a named base, or a full model; either may have a detector head beside it.
+An aligner folder holds a LoRA adapter over a named base, or a full model; either may have a detector head beside it,
+and taught heads of some objectives beside that.
 No torch here.
 """
 
@@ -20,6 +21,8 @@ from aligner_proxy.errors import ConfigError, WeightsError
 MANIFEST = "aligner.json"
 MODEL = "config.json"
 HEAD = "detector.safetensors"
+TAUGHT = "taught.bin"
+"""Taught heads that come with the aligner (taught_head.py); only beside a detector head."""
 ADAPTER = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _WEIGHT_SUFFIXES = frozenset({".safetensors", ".json", ".model", ".bin"})

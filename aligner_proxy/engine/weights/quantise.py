@@ -20,7 +20,7 @@ from aligner_proxy.engine.weights.sources import Source
 
 
 def fill(source: Source, quantization: str, folder: Path) -> None:
-    """Write model, tokenizer, head and net of `source` into `folder`."""
+    """Write model, tokenizer and heads of `source` into `folder`."""
     merged = folder / "merged"
     plain = merge(source, merged) if source.adapter or source.base.gguf else source.base.folder
     if quantization == "nf4":
@@ -31,6 +31,8 @@ def fill(source: Source, quantization: str, folder: Path) -> None:
     tokenizer(source).save_pretrained(str(folder))
     if source.head:
         shutil.copyfile(source.head, folder / manifest.HEAD)
+    if source.taught:
+        shutil.copyfile(source.taught, folder / manifest.TAUGHT)
     gc.collect()
 
 

@@ -58,6 +58,8 @@ class Source:
     template: str
     window: int
     identity: dict[str, str]
+    taught: Path | None = None
+    """Taught heads of some objectives."""
 
 
 def resolve(model: str | Path, template: str | None = None) -> Source:
@@ -144,6 +146,7 @@ def _folder(folder: Path, label: str, name: str, template: str | None) -> Source
     identity = manifest.hashes(folder)
     base = _base(described.base, name) if adapter and described and described.base else Weights(folder, None, {})
     head = folder / manifest.HEAD
+    taught = folder / manifest.TAUGHT
     return Source(
         model=label,
         base=base,
@@ -152,6 +155,7 @@ def _folder(folder: Path, label: str, name: str, template: str | None) -> Source
         template=template_of(label, template, known),
         window=described.window if described else _DEFAULT_WINDOW,
         identity={**identity, **base.identity},
+        taught=taught if taught.exists() else None,
     )
 
 
@@ -264,7 +268,8 @@ def resolve_all(model: str | Path, template: str | None, adapters: Mapping[str, 
         _check(name, other, main)
     if main.adapter is None:
         return Shared(main, others)
-    base = replace(main, model=f"base of {main.model}", adapter=None, head=None, identity=main.base.identity)
+    alone = f"base of {main.model}"
+    base = replace(main, model=alone, adapter=None, head=None, taught=None, identity=main.base.identity)
     return Shared(base, {DEFAULT_ALIGNER: main, **others})
 
 
