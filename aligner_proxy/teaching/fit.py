@@ -8,12 +8,16 @@ its own part of the table, are fitted together: a pass over the rows costs the s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from aligner_proxy.engine.taught_head import TaughtHead
+from aligner_proxy.teaching.rows import AnswerRows
 
 PENALTY = 0.003
 """Of the weight, for each neutral segment's worth of loss: weak, stronger ones lost examples (docs/teach.md)."""
@@ -105,3 +109,13 @@ def folded(
     bias = heads.biases[column] - (weight * mean).sum() - shift
     numbers = (weight * scale).clamp(-_LIMIT, _LIMIT).to(torch.float16)
     return float(heads.priors[column] * scale), float(bias * scale), numbers.numpy().astype("<f2").tobytes()
+
+
+def highest(head: TaughtHead, answer: AnswerRows) -> float:
+    """The highest score that a taught head gives a segment of an answer; minus infinity for an answer without any."""
+    if not answer.general:
+        return -math.inf
+    rows = tensor_of(answer.rows, head.width)
+    weight = tensor_of(head.weight, head.width)[0]
+    scores = head.prior * torch.tensor(answer.general) + rows @ weight + head.bias
+    return float(scores.max())

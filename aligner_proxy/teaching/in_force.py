@@ -6,12 +6,17 @@ taught on, only the engine knows: it refuses the head of another one, and the ge
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
+from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy.schema import PolicyFile, Tenant
 from aligner_proxy.teaching.store import HeadStore, Index, Version, scope_of
 from aligner_proxy.types import Objective, Policy
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,15 @@ class HeadsInForce:
         """Read the index; raises `ConfigError` where it is damaged."""
         store = HeadStore.of(file)
         return cls(store, store.index())
+
+    @classmethod
+    def usable(cls, file: PolicyFile) -> HeadsInForce:
+        """The same for a gateway, which a damaged index must not stop: then the general head judges everything."""
+        try:
+            return cls.of(file)
+        except ConfigError as error:
+            _log_once(str(error))
+            return cls(HeadStore.of(file), Index())
 
     def version_of(self, tenant: Tenant | None, objective: Objective, aligner: str) -> Version | None:
         """The head in force for an objective of this tenant (None: of the file), None without one."""
@@ -42,7 +56,14 @@ class HeadsInForce:
         return self.index.heads()
 
 
+@lru_cache(maxsize=64)
+def _log_once(fault: str) -> None:
+    log.error("%s; until then the general head judges every objective", fault)
+
+
 def taught_in(policy: Policy, versions: Mapping[str, Version]) -> dict[str, Version]:
     """The objectives of a policy that were taught, by name."""
+    if not versions:
+        return {}
     named = ((objective.name, versions.get(objective.head)) for objective in policy.objectives if objective.head)
     return {name: version for name, version in named if version is not None}

@@ -49,7 +49,7 @@ class Line:
     kind: Kind
     host: int
     example: int = -1
-    """Number of the example among those of its list; -1 where there is none."""
+    """Number of the example, those that are fine behind those against; -1 where there is none."""
     general: float = 0.0
     beside_next: bool = False
     """Whether it stands directly before or behind the example."""
@@ -117,8 +117,11 @@ def _shown(
     groups: list[list[Prompted]] = [[] for _ in together]
     possible = rng.sample(found := hosts(answers, range(len(answers))), len(found))
     turn = 0
-    for kind, listed in ((Kind.AGAINST, examples.against), (Kind.FINE, examples.fine)):
-        for number, example in enumerate(listed):
+    for kind, first, listed in (
+        (Kind.AGAINST, 0, examples.against),
+        (Kind.FINE, len(examples.against), examples.fine),
+    ):
+        for number, example in enumerate(listed, first):
             for n in range(places_of(len(listed))):
                 host = possible[turn % len(possible)]
                 turn += 1

@@ -34,4 +34,3 @@ def neutral_answers() -> tuple[Neutral, ...]:
     """All that are shipped, always in the same order."""
     rows = map(json.loads, _FILE.read_text(encoding="utf-8").splitlines())
     return tuple(Neutral(row["question"], row["answer"]) for row in rows)
-
