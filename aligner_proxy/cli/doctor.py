@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from aligner_proxy.cli.taught import taught
 from aligner_proxy.engine import sockets
 from aligner_proxy.engine.api import Engine
 from aligner_proxy.engine.client.http import HttpEngine
@@ -39,6 +40,7 @@ from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
 from aligner_proxy.policy.engine_schema import Kind
 from aligner_proxy.policy.plugin_keys import SYSTEMS
+from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.types import METAALIGNER
 
 _SUPPORTED = ((3, 11), (3, 12), (3, 13))
@@ -198,6 +200,7 @@ def backend(path: Path | None) -> Iterator[Finding]:
         return
     file = registry.load_policies(path)
     yield from (Finding("policies file", Verdict.NOTE, warning) for warning in file.warnings)
+    yield from lessons(file)
     named = config.engine_at(file)
     if named.kind is Kind.GROUP:
         yield Finding("back-end", Verdict.NOTE, f"{named}: called by LiteLLM, only inside the gateway")
@@ -213,6 +216,20 @@ def backend(path: Path | None) -> Iterator[Finding]:
             yield Finding("back-end", bad, f"{at} ({named.kind}): {error}", fix)
         else:
             yield Finding("back-end", Verdict.OK, f"{at} ({named.kind}): {about}")
+
+
+def lessons(file: PolicyFile) -> Iterator[Finding]:
+    """The objectives of a policies file that have examples: which are taught, from how many, and when."""
+    try:
+        listed = taught(file)
+    except ConfigError as error:
+        yield Finding("taught", Verdict.NOTE, str(error))
+        return
+    for one in listed:
+        version = one.version
+        figures = f", from {version.against} examples on {version.day}, head {version.head[:8]}" if version else ""
+        text = f"{one.subject.title} for aligner {one.called}: {one.state}{figures}"
+        yield _finding("taught", one.warning is None, text, one.warning or "", Verdict.NOTE)
 
 
 def policies() -> Iterator[Finding]:

@@ -115,7 +115,8 @@ def _shown(
     """Every example in several answers, the first of its prompts alone, then one in company, and so on."""
     rng = Random(examples.digest)
     groups: list[list[Prompted]] = [[] for _ in together]
-    possible = rng.sample(found := hosts(answers, range(len(answers))), len(found))
+    possible = hosts(answers, range(len(answers)))
+    rng.shuffle(possible)
     turn = 0
     for kind, first, listed in (
         (Kind.AGAINST, 0, examples.against),

@@ -52,18 +52,18 @@ class State(StrEnum):
 
 def subjects(file: PolicyFile) -> list[Subject]:
     """Every objective with examples, the file's first; raises `ConfigError` where two of them share a file."""
-    found = [*_of_block(file, file.objectives, None, ("objectives",))]
+    listed = [*_of_block(file, file.objectives, None, ("objectives",))]
     for n, tenant in enumerate(file.tenants):
-        found += _of_block(file, tenant.objectives, (tenant, n), ("tenants", n, "objectives"))
+        listed += _of_block(file, tenant.objectives, (tenant, n), ("tenants", n, "objectives"))
     first: dict[Path, Subject] = {}
-    for subject in found:
+    for subject in listed:
         other = first.setdefault(subject.examples, subject)
         if other.text != subject.text:
             raise ConfigError(
                 f"{subject.place}: {subject.title} has the examples of {other.title} ({other.place}), which is another "
                 "objective; give each its own file"
             )
-    return found
+    return listed
 
 
 def _of_block(
@@ -79,17 +79,18 @@ def _of_block(
 
 
 def chosen(file: PolicyFile, names: Sequence[str]) -> list[Subject]:
-    """The subjects with these names or titles, all without any; raises `ConfigError` for an unknown one."""
+    """The subjects with these titles, else names; all without any. Raises `ConfigError` for an unknown one."""
     known = subjects(file)
     if not names:
         return known
-    found: list[Subject] = []
+    result: list[Subject] = []
     for name in names:
-        named = [subject for subject in known if name in (subject.title, subject.name)]
+        named = [subject for subject in known if subject.title == name]
+        named = named or [subject for subject in known if subject.name == name]
         if not named:
             raise ConfigError(_unknown(file, name, known))
-        found += [subject for subject in named if subject not in found]
-    return found
+        result += [subject for subject in named if subject not in result]
+    return result
 
 
 def _unknown(file: PolicyFile, name: str, known: Sequence[Subject]) -> str:
@@ -97,7 +98,7 @@ def _unknown(file: PolicyFile, name: str, known: Sequence[Subject]) -> str:
         return f"{file.source.name}: objective {short(name)} has no examples; write {{text: ..., examples: FILE}}"
     if not known:
         return f"{file.source.name}: no objective has examples; write {{text: ..., examples: FILE}} under objectives"
-    return f"{file.source.name}: unknown objective {short(name)}; {nearest(name, [one.title for one in known])}"
+    return f"{file.source.name}: unknown objective {short(name)}; {nearest(name, [subject.title for subject in known])}"
 
 
 def aligners(file: PolicyFile) -> list[str]:

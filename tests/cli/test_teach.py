@@ -65,7 +65,7 @@ def aligned(file: Path, address: str, answer: str = ANSWER) -> dict[str, Any]:
 def test_what_was_taught_is_flagged_by_align_and_was_not_before(
     file: Path, engine: tuple[str, TeachableEngine]
 ) -> None:
-    address, taught = engine
+    address, _ = engine
     assert aligned(file, address)["corrected"] == ANSWER
     result = run("teach", file, "--engine", address, "--json")
     assert result.exit_code == 0, result.output

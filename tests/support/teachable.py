@@ -1,4 +1,4 @@
-"""An engine that can be taught, without a model: a segment's row is made of its words, so that learning really works."""
+"""An engine that can be taught, without a model: a row is made of a segment's words, so that learning really works."""
 
 from __future__ import annotations
 
