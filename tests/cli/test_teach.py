@@ -77,3 +77,175 @@ def test_what_was_taught_is_flagged_by_align_and_was_not_before(
     assert after["corrected"] == CLEAN
     assert [segment["against"] for segment in after["segments"]] == [None, "no-feelings", None]
     assert aligned(file, address, CLEAN)["corrected"] == CLEAN
+
+
+def taught(result: Result) -> list[dict[str, Any]]:
+    return json.loads(result.stdout)["objectives"]
+
+
+def in_force(file: Path) -> list[tuple[str, str]]:
+    """(state, head) of every objective with examples."""
+    listed = json.loads(run("check", file, "--json").stdout)["taught"]
+    return [(one["state"], (one["in_force"] or {}).get("head", "")) for one in listed]
+
+
+def test_a_dry_run_says_the_same_and_keeps_nothing(file: Path, engine: tuple[str, TeachableEngine]) -> None:
+    result = run("teach", file, "--engine", engine[0], "--dry-run")
+    assert result.exit_code == 0
+    assert f"would be taught no-feelings from {len(AGAINST)} examples, head " in result.stdout
+    assert "sentences that were held out" in result.stdout
+    assert in_force(file) == [("not taught yet", "")]
+    assert engine[1].heads == {}
+
+
+def test_neutral_rows_are_read_once(file: Path, engine: tuple[str, TeachableEngine]) -> None:
+    run("teach", file, "--engine", engine[0], "--dry-run")
+    cold = engine[1].asked
+    [told] = taught(run("teach", file, "--engine", engine[0], "--json"))
+    assert told["taught"]
+    assert engine[1].asked - cold < 40 < 280 < cold
+
+
+def test_teaching_the_same_again_gives_the_same_head(file: Path, engine: tuple[str, TeachableEngine]) -> None:
+    heads = [taught(run("teach", file, "--engine", engine[0], "--json"))[0]["head"] for _ in range(2)]
+    assert heads[0] == heads[1]
+    assert in_force(file) == [("taught", heads[0])]
+
+
+def test_other_examples_another_head_and_back_again_and_away(file: Path, engine: tuple[str, TeachableEngine]) -> None:
+    run("teach", file, "--engine", engine[0])
+    [(_, first)] = in_force(file)
+    (file.parent / "feelings.yaml").write_text(listed(AGAINST[:4], FINE))
+    assert in_force(file) == [("taught from other examples", first)]
+    run("teach", file, "--engine", engine[0])
+    [(state, second)] = in_force(file)
+    assert (state, second != first) == ("taught", True)
+    back = run("teach", file, "--rollback", "no-feelings")
+    assert (back.exit_code, f"in force is {first[:8]}" in back.stdout) == (0, True)
+    assert in_force(file) == [("taught from other examples", first)]
+    assert aligned(file, engine[0])["corrected"] == CLEAN
+    assert run("teach", file, "--rollback", "no-feelings").exit_code == 1
+    away = run("teach", file, "--forget", "no-feelings", "--json")
+    assert (away.exit_code, taught(away)) == (0, [{"objective": "no-feelings", "forgotten": 2}])
+    assert in_force(file) == [("forgotten", "")]
+    assert aligned(file, engine[0])["corrected"] == ANSWER
+
+
+def test_a_changed_text_takes_the_head_out_of_force(file: Path, engine: tuple[str, TeachableEngine]) -> None:
+    run("teach", file, "--engine", engine[0])
+    file.write_text(policies().replace("private life", "body"))
+    assert [state for state, _ in in_force(file)] == ["taught for another text or aligner"]
+    assert aligned(file, engine[0])["corrected"] == ANSWER
+    assert "until then the general head judges" in run("check", file).output.replace("\n", " ")
+
+
+def test_an_engine_without_rows_is_said_and_the_old_head_stays(
+    file: Path, engine: tuple[str, TeachableEngine], tmp_path: Path
+) -> None:
+    run("teach", file, "--engine", engine[0])
+    before = in_force(file)
+    for address, _ in _served(ScriptedEngine(), tmp_path / "s.sock"):
+        result = run("teach", file, "--engine", address)
+    assert result.exit_code == 1
+    assert "not taught no-feelings: the engine:" in result.stdout
+    assert "what was in force for it stays" in result.stdout
+    assert in_force(file) == before
+
+
+def test_examples_that_teach_nothing_leave_the_old_head(file: Path, engine: tuple[str, TeachableEngine]) -> None:
+    run("teach", file, "--engine", engine[0])
+    before = in_force(file)[0][1]
+    ordinary = ("The capital of Mongolia is Ulaanbaatar.", "Use the local train to get to the centre.")
+    (file.parent / "feelings.yaml").write_text(listed(ordinary, tuple(f"{one} Yes." for one in ordinary)))
+    result = run("teach", file, "--engine", engine[0], "--json")
+    if result.exit_code:
+        assert "is not used" in taught(result)[0]["why"]
+        assert in_force(file)[0][1] == before
+
+
+@pytest.mark.parametrize(
+    ("examples", "message"),
+    [
+        (None, "policies.yaml:2: examples of no-feelings: there is no file"),
+        ("against: [a b]\n", "feelings.yaml:1: `against` has 1 sentences"),
+        (listed(AGAINST[:2], AGAINST[:1]), "feelings.yaml:5: stands under `against`, too"),
+        ("objective: tone\n" + listed(), "feelings.yaml:1: these are examples of another objective"),
+    ],
+)
+def test_bad_examples_exit_2_before_anything_is_spent(
+    file: Path, engine: tuple[str, TeachableEngine], examples: str | None, message: str
+) -> None:
+    run("teach", file, "--engine", engine[0])
+    before = in_force(file)[0][1]
+    asked = engine[1].asked
+    if examples is None:
+        (file.parent / "feelings.yaml").unlink()
+    else:
+        (file.parent / "feelings.yaml").write_text(examples)
+    result = run("teach", file, "--engine", engine[0], "--json")
+    assert result.exit_code == 2
+    assert message in json.loads(result.stdout)["error"]["message"]
+    assert engine[1].asked == asked
+    assert in_force(file) == [("examples cannot be read", before)]
+    assert aligned(file, engine[0])["corrected"] == CLEAN
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["no-feeling"], "unknown objective 'no-feeling'; did you mean 'no-feelings'?"),
+        (["tone"], "objective 'tone' has no examples; write {text: ..., examples: FILE}"),
+        (["no-feelings", "--forget", "no-feelings"], "give --forget NAME or --rollback NAME alone"),
+        (["--forget", "nothing"], "unknown objective 'nothing'"),
+    ],
+)
+def test_wrong_names_exit_2(file: Path, args: list[str], message: str) -> None:
+    file.write_text(policies().replace("routes:", '  tone: "Tone: warm"\nroutes:'))
+    result = run("teach", file, *args)
+    assert (result.exit_code, message in result.output) == (2, True), result.output
+
+
+def test_a_file_without_examples_exits_2(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("objectives: {tone: 'Tone: warm'}\n")
+    result = run("teach", tmp_path / "p.yaml")
+    assert (result.exit_code, "no objective has examples" in result.output) == (2, True)
+
+
+def test_two_objectives_cannot_share_their_examples(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(
+        "objectives:\n  a: {text: 'A: x', examples: e.yaml}\n  b: {text: 'B: x', examples: e.yaml}\n"
+    )
+    for command in ("teach", "check"):
+        result = run(command, tmp_path / "p.yaml")
+        assert result.exit_code == 2
+        assert "p.yaml:3: b has the examples of a (p.yaml:2)" in result.output
+
+
+def test_tenants_teach_objectives_of_one_name_by_themselves(
+    tmp_path: Path, engine: tuple[str, TeachableEngine]
+) -> None:
+    (tmp_path / "feelings.yaml").write_text(listed())
+    (tmp_path / "harbour.yaml").write_text(
+        listed(("The harbour opens at six.", "Our harbour opens at noon.", "When the harbour opens, ferries leave."))
+    )
+    (tmp_path / "policies.yaml").write_text(
+        "tenants:\n"
+        "  - name: acme\n    match: {team: acme}\n"
+        "    objectives: {own: {text: 'Own: no feelings', examples: feelings.yaml}}\n    enforce: [own]\n"
+        "  - name: zeta\n    match: {team: zeta}\n"
+        "    objectives: {own: {text: 'Own: no harbours', examples: harbour.yaml}}\n    enforce: [own]\n"
+    )
+    file = tmp_path / "policies.yaml"
+    [one] = taught(run("teach", file, "acme/own", "--engine", engine[0], "--json"))
+    assert (one["objective"], one["against"]) == ("acme/own", len(AGAINST))
+    both = taught(run("teach", file, "own", "--engine", engine[0], "--json"))
+    assert [(each["objective"], each["against"]) for each in both] == [("acme/own", len(AGAINST)), ("zeta/own", 3)]
+    heads = {}
+    for team in ("acme", "zeta"):
+        told = json.loads(run("check", file, "--team", team, "--json").stdout)
+        [objective] = told["objectives"]
+        heads[team] = objective["head"]
+    assert heads == {each["objective"].partition("/")[0]: each["head"] for each in both}
+    run("teach", file, "--forget", "acme/own")
+    states = {row["objective"]: row["state"] for row in json.loads(run("check", file, "--json").stdout)["taught"]}
+    assert states == {"acme/own": "forgotten", "zeta/own": "taught"}
