@@ -17,8 +17,9 @@ from aligner_proxy.cli import main
 from aligner_proxy.engine import sockets
 from aligner_proxy.engine.api import Engine
 from aligner_proxy.engine.server.app import create_app
+from tests.support.scripted import ScriptedEngine
 from tests.support.teachable import TeachableEngine
-from tests.teaching.examples import AGAINST, HELD_OUT, listed, policies
+from tests.teaching.examples import AGAINST, FINE, HELD_OUT, listed, policies
 
 ANSWER = f"The harbour opens at six. {HELD_OUT[0]} Bring a coat."
 CLEAN = "The harbour opens at six. Bring a coat."
