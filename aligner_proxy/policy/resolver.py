@@ -27,6 +27,7 @@ from pydantic import ValidationError
 
 from aligner_proxy.errors import ForbiddenError, SeveralPolicies
 from aligner_proxy.policy.config import objectives
+from aligner_proxy.policy.gate_schema import switches
 from aligner_proxy.policy.plugin_keys import PolicyKey, with_current_names
 from aligner_proxy.policy.schema import (
     EVERY,
@@ -42,7 +43,6 @@ from aligner_proxy.policy.schema import (
     listed,
     rule_names,
     selector_of,
-    switches,
 )
 from aligner_proxy.policy.strictness import may_tighten, stricter, takes_away
 from aligner_proxy.policy.yaml_file import BUILT_IN, KeyPath, Source
