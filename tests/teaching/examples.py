@@ -12,8 +12,8 @@ AGAINST = (
     "Last summer I fell in love, so I know how you feel.",
 )
 HELD_OUT = (
-    "It makes me feel sad that you ask this at night.",
-    "I feel happy when my family writes to me.",
+    "I feel so sad at night when nobody writes to me.",
+    "My heart aches, and I feel lonely today.",
 )
 FINE = ("Many people feel lonely at night.",)
 
