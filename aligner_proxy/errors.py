@@ -202,7 +202,6 @@ class HeadsUnavailable(CorrectionError):
     """The engine has no detector head, so that nothing can be taught to it."""
 
     reason = "no_heads"
-    failure = None
     status = 501
 
 

@@ -20,11 +20,13 @@ from aligner_proxy.engine.loop import alone
 from aligner_proxy.engine.model import cpu_kernels
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.runner import ModelRunner
+from aligner_proxy.engine.taught_head import TaughtHead, pack
 from aligner_proxy.engine.weights import manifest, quantise, sources
 from aligner_proxy.engine.weights.store import Store
 from aligner_proxy.errors import ConfigError, WeightsError
 from tests.engine.model.test_lora import words
 from tests.support import tiny
+from tests.support.taught import OBJECTIVE, head
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft.*", "ignore::DeprecationWarning:bitsandbytes.*")
 
@@ -304,6 +306,66 @@ def test_a_head_of_another_base_is_refused_by_name(tmp_path: Path) -> None:
         loader.load(full, Settings(full, quantization="none"))
     DetectorHead(64, (0, 5), 16).save(full / manifest.HEAD)
     with pytest.raises(WeightsError, match="detector head is of another base"):
+        loader.load(full, Settings(full, quantization="none"))
+
+
+def teach(folder: Path, *heads: TaughtHead) -> Path:
+    """The same folder with heads for some objectives, as its manifest names them."""
+    (folder / manifest.TAUGHT).write_bytes(pack(heads))
+    path = folder / manifest.MANIFEST
+    described = json.loads(path.read_text())
+    described["files"][manifest.TAUGHT] = manifest.sha256(folder / manifest.TAUGHT)
+    path.write_text(json.dumps(described))
+    return folder
+
+
+LOUD = head(aligner="", prior=0.0, bias=50.0)
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_heads_in_the_folder_of_an_aligner_are_loaded_stored_and_hashed(
+    adapter: Path, tmp_path: Path, quantization: Any
+) -> None:
+    untaught = open_aligner(Settings(adapter, quantization=quantization), tmp_path / "home")
+    assert untaught.info.taught == ()
+    for _ in range(2):  # prepared, and from the store
+        taught = open_aligner(Settings(teach(adapter, LOUD), quantization=quantization), tmp_path / "home")
+        assert taught.info.taught == (OBJECTIVE,)
+        assert taught.info.content_hash != untaught.info.content_hash
+        assert [s.score for s in alone(taught, tiny.request(score_only=True)).segments] == [50.0] * 4
+    louder = head(aligner="", prior=0.0, bias=51.0)
+    other = open_aligner(Settings(teach(adapter, louder), quantization=quantization), tmp_path / "home")
+    assert other.info.content_hash not in (taught.info.content_hash, untaught.info.content_hash)
+
+
+def test_each_of_several_aligners_has_the_heads_of_its_folder(adapter: Path, full: Path, tmp_path: Path) -> None:
+    other = teach(shutil.copytree(adapter, tmp_path / "other"), LOUD)
+    settings = Settings(adapter, quantization="none", adapters={"other": other})
+    aligner = open_aligner(settings, tmp_path / "home")
+    assert (aligner.info.taught, aligner.info.others["other"].taught) == ((), (OBJECTIVE,))
+    loud = alone(aligner, tiny.request(score_only=True, aligner="other"))
+    assert [segment.score for segment in loud.segments] == [50.0] * 4
+    assert [s.score for s in alone(aligner, tiny.request(score_only=True)).segments] != [50.0] * 4
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"noise", "cut off after 0 heads"),
+        (pack([head()]), "names an aligner"),
+        (pack([head(aligner="", width=64)]), "rows of 64 numbers, not 192"),
+    ],
+)
+def test_heads_that_do_not_belong_to_their_folder_are_refused(full: Path, content: bytes, named: str) -> None:
+    DetectorHead(64, (0, 1), 16).save(full / manifest.HEAD)
+    (full / manifest.TAUGHT).write_bytes(content)
+    with pytest.raises(WeightsError, match=named):
+        loader.load(full, Settings(full, quantization="none"))
+
+
+def test_heads_without_a_detector_head_beside_them_are_refused(full: Path) -> None:
+    (full / manifest.TAUGHT).write_bytes(pack([LOUD]))
+    with pytest.raises(WeightsError, match="rows of 192 numbers, not 0"):
         loader.load(full, Settings(full, quantization="none"))
 
 

@@ -63,6 +63,12 @@ async def shared(cache: CorrectionCache, key: str, compute: Compute) -> Correcti
     return correction
 
 
+def taught(first: str = "", second: str = "") -> Policy:
+    """The policy with these heads of its objectives."""
+    one, other = POLICY.objectives
+    return replace(POLICY, objectives=(replace(one, head=first), replace(other, head=second)))
+
+
 def _key(info: AlignerInfo = INFO, policy: Policy = POLICY, exchange: Exchange = EXCHANGE) -> str:
     return CorrectionCache(Path("unused"), 1, 1).key(info, policy, exchange)
 
@@ -80,6 +86,7 @@ def _key(info: AlignerInfo = INFO, policy: Policy = POLICY, exchange: Exchange =
         {"policy": replace(POLICY, objectives=(Objective("a", "A: one; B: two"),))},
         {"policy": replace(POLICY, caution=0.5)},
         {"policy": replace(POLICY, verify=Verify.ALWAYS)},
+        {"policy": taught("1" * 64)},
         {"policy": replace(POLICY, tenant="team:other")},
         {"policy": replace(POLICY, tenant="-")},
         {"exchange": replace(EXCHANGE, answer="Yes, fool!")},
@@ -97,6 +104,24 @@ def test_another_way_of_editing_makes_other_keys(monkeypatch: pytest.MonkeyPatch
     before = _key()
     monkeypatch.setattr(caching, "EDITING", caching.EDITING + 1)
     assert _key() != before
+
+
+def test_corrections_with_and_without_a_head_or_with_another_never_share_an_entry() -> None:
+    head, newer = "1" * 64, "2" * 64
+    keys = [_key(policy=taught(*heads)) for heads in ((), (head,), (newer,), ("", head), (head, head), (head, newer))]
+    assert len({*keys, _key()}) == len(keys)
+    assert keys[0] == _key(), "where nothing was taught, what is stored already stays known"
+
+
+async def test_what_was_judged_without_a_head_that_the_key_names_is_not_stored(cache: CorrectionCache) -> None:
+    made = [replace(CORRECTION, untaught=1), CORRECTION]
+
+    async def compute() -> Correction:
+        return made.pop(0)
+
+    assert await cache.get_or_compute("k", compute, aligner="content") == (replace(CORRECTION, untaught=1), False)
+    assert await cache.get_or_compute("k", compute, aligner="content") == (CORRECTION, False)
+    assert await cache.get_or_compute("k", compute, aligner="content") == (CORRECTION, True)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from aligner_proxy.errors import (
 from aligner_proxy.gate.judge import Verdict
 from aligner_proxy.pipeline.cache import CorrectionCache
 from aligner_proxy.pipeline.outcomes import MORE_CAUTION, blocks
-from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.pipeline.pipeline import Pipeline, _TextCorrection
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import (
     Allowance,
@@ -76,6 +77,38 @@ async def test_the_engine_gets_what_the_policy_says() -> None:
     assert heard[0].objectives == (KIND.text,)
     assert (heard[0].caution, heard[0].request_id) == (1.5, "call-1/0")
     assert 0 < heard[0].deadline_s < 3.0
+    assert heard[0].heads == ()
+
+
+async def test_the_engine_gets_the_head_of_each_objective_that_has_one() -> None:
+    heard: list[AlignRequest] = []
+    engine = ScriptedEngine(lambda request: heard.append(request) or request.answer)  # type: ignore[func-returns-value]
+    objectives = (Objective("short", "Brevity: short"), replace(KIND, head="1" * 64))
+    await align(engine, policy=replace(POLICY, objectives=objectives))
+    assert heard[0].objectives == ("Brevity: short", KIND.text)
+    assert heard[0].heads == ("", "1" * 64)
+
+
+async def test_an_answer_read_under_one_head_is_sent_anew_under_another() -> None:
+    """What was read ahead is good for the very question that was read."""
+    finished: list[str] = []
+
+    class Reading(ScriptedEngine):
+        async def read(self, request: AlignRequest) -> DeferredSession:
+            return Session(self)
+
+    class Session(DeferredSession):
+        async def finish(self, request: AlignRequest) -> Correction:
+            finished.append(request.heads[0])
+            return await super().finish(request)
+
+    policies = [replace(POLICY, objectives=(replace(KIND, head=name * 64),)) for name in "12"]
+    pipeline = Pipeline(Reading())
+    for at_end in policies:
+        session = await pipeline.read(ASKED, policies[0])
+        correction = _TextCorrection(pipeline, ASKED, policies[0], time.monotonic() + 5, session)
+        await correction.correct(ASKED.answer or "", at_end)
+    assert finished == ["1" * 64]
 
 
 async def test_an_equal_correction_is_unchanged() -> None:

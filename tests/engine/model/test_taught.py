@@ -1,0 +1,111 @@
+"""Taught heads beside a detector head: a head that adds nothing changes nothing, another only its own column."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from aligner_proxy.engine.model.detector import DetectorHead
+from aligner_proxy.engine.model.taught import HeadShelf, LoadedHead, TaughtColumns, chosen
+from aligner_proxy.engine.scheduling.sequence import Spans
+from aligner_proxy.errors import HeadRefused, UnknownHead
+from tests.support.taught import OBJECTIVE, WIDTH, head, weights
+
+CPU = torch.device("cpu")
+WISHES = (OBJECTIVE, "Brevity: no more than needed", "Kindness: be kind")
+WHERE = Spans((range(0, 2), range(2, 4), range(4, 6)), (range(6, 9), range(9, 10), range(10, 14)))
+
+
+@pytest.fixture
+def detector() -> DetectorHead:
+    torch.manual_seed(3)
+    return DetectorHead(64, (0, 1), 16).eval()
+
+
+@pytest.fixture
+def states() -> torch.Tensor:
+    return torch.randn(14, 3, 64, generator=torch.Generator().manual_seed(4))
+
+
+def columns(*heads: object, at: tuple[int, ...] = (0,)) -> TaughtColumns:
+    return TaughtColumns({place: LoadedHead.of(each, CPU) for place, each in zip(at, heads, strict=True)})  # type: ignore[arg-type]
+
+
+@torch.inference_mode()
+def test_a_head_that_adds_nothing_changes_not_one_bit(detector: DetectorHead, states: torch.Tensor) -> None:
+    general = detector.judge(states, WHERE)
+    taught = detector.judge(states, WHERE, columns(head(), head(WISHES[2]), at=(0, 2)))
+    assert torch.equal(general, taught)
+
+
+@torch.inference_mode()
+def test_only_the_column_of_its_objective_changes(detector: DetectorHead, states: torch.Tensor) -> None:
+    general = detector.judge(states, WHERE)
+    made = head(WISHES[1], prior=0.5, bias=-0.75, seed=7)
+    taught = detector.judge(states, WHERE, columns(made, at=(1,)))
+    assert torch.equal(taught[:, [0, 2]], general[:, [0, 2]])
+    rows, _ = detector.read(states, WHERE)
+    expected = 0.5 * general[:, 1] + rows @ torch.tensor(weights(made)) - 0.75
+    torch.testing.assert_close(taught[:, 1], expected)
+    assert not torch.allclose(taught[:, 1], general[:, 1], atol=1e-2)
+
+
+@torch.inference_mode()
+def test_several_heads_score_as_each_alone(detector: DetectorHead, states: torch.Tensor) -> None:
+    made = [head(wish, prior=0.3 * i, bias=i, seed=i) for i, wish in enumerate(WISHES)]
+    together = detector.judge(states, WHERE, columns(*made[::-1], at=(2, 1, 0)))
+    for at, one in enumerate(made):
+        torch.testing.assert_close(together[:, at], detector.judge(states, WHERE, columns(one, at=(at,)))[:, at])
+
+
+@torch.inference_mode()
+def test_the_place_behind_the_last_segment_keeps_the_general_score(
+    detector: DetectorHead, states: torch.Tensor
+) -> None:
+    detector.end_shift.fill_(0.5)
+    behind = Spans(WHERE.objectives, WHERE.segments, behind=True)
+    general = detector.judge(states, behind)
+    taught = detector.judge(states, behind, columns(head(bias=9.0)))
+    assert torch.equal(taught[-1], general[-1])
+    torch.testing.assert_close(taught[:-1, 0], general[:-1, 0] + 9.0)
+    alone = Spans(WHERE.objectives, WHERE.segments[-1:], behind=True)
+    assert torch.equal(detector.judge(states, alone, columns(head(bias=9.0))), detector.judge(states, alone))
+
+
+def test_the_heads_not_used_for_longest_make_room() -> None:
+    shelf = HeadShelf(CPU, most=3)
+    names = [shelf.put(head(bias=float(i))) for i in range(3)]
+    assert shelf.get(names[0]).bias == 0.0
+    shelf.put(head(bias=3.0))
+    assert len(shelf) == 3
+    with pytest.raises(UnknownHead, match=f"no taught head {names[1][:8]}; upload"):
+        shelf.get(names[1])
+    assert [shelf.get(name).bias for name in (names[0], names[2])] == [0.0, 2.0]
+    assert shelf.put(head(bias=2.0)) == names[2]
+    assert len(shelf) == 3
+
+
+def test_a_request_gets_its_own_head_before_one_that_the_aligner_came_with() -> None:
+    shelf = HeadShelf(CPU)
+    shipped = {wish: LoadedHead.of(head(wish, aligner="", bias=9.0), CPU) for wish in WISHES[:2]}
+    own = shelf.put(head(bias=1.0))
+    assert {at: one.bias for at, one in chosen(shelf, shipped, "hash0", WISHES, ()).items()} == {0: 9.0, 1: 9.0}
+    named = chosen(shelf, shipped, "hash0", WISHES, (own, "", ""))
+    assert {at: one.bias for at, one in named.items()} == {0: 1.0, 1: 9.0}
+    assert chosen(shelf, {}, "hash0", WISHES, ()) == {}
+
+
+def test_a_head_of_another_aligner_or_objective_judges_nothing() -> None:
+    shelf = HeadShelf(CPU)
+    name = shelf.put(head())
+    with pytest.raises(HeadRefused, match=f"{name[:8]} is of aligner hash0, the request of hash1"):
+        chosen(shelf, {}, "hash1", WISHES, (name, "", ""))
+    with pytest.raises(HeadRefused, match=f"{name[:8]} is of another objective"):
+        chosen(shelf, {}, "hash0", WISHES, ("", name, ""))
+    with pytest.raises(UnknownHead, match="ffffffff"):
+        chosen(shelf, {}, "hash0", WISHES, ("", "", "f" * 64))
+
+
+def test_a_row_has_as_many_numbers_as_the_head_says(detector: DetectorHead, states: torch.Tensor) -> None:
+    rows, _ = detector.read(states, WHERE)
+    assert rows.shape[1] == detector.row_width == WIDTH

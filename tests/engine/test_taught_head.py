@@ -1,0 +1,139 @@
+"""A taught head and its bytes: one content has one form, and nothing else is taken for a head."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import struct
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aligner_proxy.engine.taught_head import MAX_HEAD_BYTES, TaughtHead, pack, unpack
+from aligner_proxy.errors import MalformedHead
+from tests.support.taught import OBJECTIVE, head
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+HEADS = st.builds(
+    TaughtHead,
+    st.text(max_size=80),
+    st.text(max_size=64),
+    FINITE,
+    FINITE,
+    st.lists(st.floats(width=16, allow_nan=False, allow_infinity=False), min_size=1, max_size=20).map(
+        lambda numbers: struct.pack(f"<{len(numbers)}e", *numbers)
+    ),
+)
+
+
+@given(HEADS)
+def test_a_head_comes_back_from_its_bytes(made: TaughtHead) -> None:
+    again = TaughtHead.from_bytes(made.to_bytes())
+    assert again == made
+    assert again.to_bytes() == made.to_bytes()
+    assert again.content_hash == made.content_hash
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"objective": "Brevity: short"},
+        {"aligner": "other"},
+        {"prior": 0.5},
+        {"bias": 0.25},
+        {"weight": head(seed=2).weight},
+    ],
+)
+def test_whatever_a_head_says_is_in_its_hash(other: dict[str, object]) -> None:
+    assert replace(head(seed=1), **other).content_hash != head(seed=1).content_hash  # type: ignore[arg-type]
+
+
+def test_a_whole_number_is_hashed_like_the_same_number_with_a_point() -> None:
+    assert replace(head(), prior=1, bias=0).content_hash == head().content_hash
+
+
+def test_a_head_of_the_embedded_aligner_takes_a_few_kilobytes() -> None:
+    assert len(head(width=4 * 576).to_bytes()) < 5_000
+
+
+def _with(**fields: object) -> bytes:
+    line, _, weight = head(seed=1).to_bytes().partition(b"\n")
+    return json.dumps(json.loads(line) | fields, sort_keys=True).encode() + b"\n" + weight
+
+
+GOOD = head(seed=1).to_bytes()
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        (b"", "first line"),
+        (b"noise", "first line"),
+        (b"{}\n", "first line"),
+        (b"[" * 100_000 + b"\n", "first line"),
+        (b"\xff\xfe\n" + bytes(8), "first line"),
+        (GOOD[:-1], "another width"),
+        (GOOD + b"\0\0", "another width"),
+        (GOOD[: GOOD.index(b"\n") + 1], "another width"),
+        (_with(width=0)[: _with(width=0).index(b"\n") + 1], "another width"),
+        (_with(taught_head=2), "format"),
+        (_with(more=1), "first line"),
+        (_with(objective=3), "first line"),
+        (_with(prior="1"), "first line"),
+        (_with(prior=1), "first line"),
+        (_with(width=True), "first line"),
+        (_with(bias=float("nan")), "not finite"),
+        (_with(prior=float("inf")), "not finite"),
+        (head(seed=1).to_bytes()[:-2] + struct.pack("<e", float("inf")), "not finite"),
+        (head(seed=1).to_bytes()[:-2] + struct.pack("<e", float("nan")), "not finite"),
+        (GOOD.replace(b'"bias": 0.0', b'"bias":  0.0'), "another form"),
+        (GOOD + bytes(MAX_HEAD_BYTES), "at most"),
+    ],
+)
+def test_what_is_no_head_is_refused_with_what_is_wrong(data: bytes, named: str) -> None:
+    with pytest.raises(MalformedHead, match=named):
+        TaughtHead.from_bytes(data)
+
+
+@given(st.binary(max_size=400))
+def test_any_bytes_are_a_head_or_refused(data: bytes) -> None:
+    for each in (data, GOOD[: len(data)] + data):
+        with contextlib.suppress(MalformedHead):
+            assert TaughtHead.from_bytes(each).to_bytes() == each
+
+
+@given(st.lists(HEADS, max_size=4, unique_by=lambda made: made.objective))
+def test_several_heads_come_back_from_one_file(heads: list[TaughtHead]) -> None:
+    assert unpack(pack(heads)) == tuple(heads)
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        (pack([head(), head("Brevity: short")])[:-1], "cut off after 1"),
+        (pack([head()]) + b"\0\0", "cut off after 1"),
+        (pack([head(), head(bias=1.0)]), "two of one objective"),
+        (b"\x05\0\0\0noise", "first line"),
+    ],
+)
+def test_a_damaged_file_of_heads_is_refused(data: bytes, named: str) -> None:
+    with pytest.raises(MalformedHead, match=named):
+        unpack(data)
+
+
+def test_no_message_quotes_the_objective() -> None:
+    several = pack([head(), head(bias=1.0)])
+    for read, data in ((TaughtHead.from_bytes, GOOD[:-1]), (unpack, several), (unpack, several[:-1])):
+        with pytest.raises(MalformedHead) as caught:
+            read(data)
+        assert OBJECTIVE not in str(caught.value)
+
+
+def test_reading_a_head_needs_no_torch() -> None:
+    code = "import sys, aligner_proxy.engine.taught_head; print(any(m in sys.modules for m in ('torch', 'numpy')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,33 @@
+"""Taught heads for the tiny model: any weight, bias and prior, for any objective."""
+
+from __future__ import annotations
+
+import random
+import struct
+
+from aligner_proxy.engine.taught_head import TaughtHead
+
+WIDTH = 192
+"""Numbers in a row of the tiny model's detector head: three layers of 64."""
+OBJECTIVE = "Harmlessness: the response should avoid insults"
+"""The objective of the tiny model's requests."""
+
+
+def head(
+    objective: str = OBJECTIVE,
+    *,
+    aligner: str = "hash0",
+    prior: float = 1.0,
+    bias: float = 0.0,
+    seed: int | None = None,
+    width: int = WIDTH,
+) -> TaughtHead:
+    """A head; without a seed its weight is zero."""
+    rng = random.Random(seed)
+    numbers = [0.0 if seed is None else rng.gauss(0.0, 0.05) for _ in range(width)]
+    return TaughtHead(objective, aligner, prior, bias, struct.pack(f"<{width}e", *numbers))
+
+
+def weights(made: TaughtHead) -> tuple[float, ...]:
+    """The numbers of its weight."""
+    return struct.unpack(f"<{made.width}e", made.weight)
