@@ -7,6 +7,7 @@ keeps them, so that teaching an objective again reads only its examples.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import hashlib
@@ -26,6 +27,8 @@ from aligner_proxy.types import Turn, encodable
 BATCH = 8
 """Answers of one request: so many advance a progress bar at once."""
 DEADLINE_S = 300.0
+_AT_ONCE = 2
+"""Requests at a time: an engine reads several in one step, and others want their places, too."""
 _ACCOUNT = hashlib.sha256(b"teach").hexdigest()[:16]
 _MOST_FILES = 96
 _VERSION = 1
@@ -87,23 +90,35 @@ class Reader:
 
     async def read(self, company: Company, answers: Sequence[Answered]) -> list[AnswerRows]:
         """Rows of each answer; raises `CorrectionError`."""
-        result: list[AnswerRows] = []
-        for first in range(0, len(answers), BATCH):
-            batch = answers[first : first + BATCH]
-            request = RowsRequest(
-                request_id=f"teach/{first}",
-                aligner=self.aligner,
-                tenant=_ACCOUNT,
-                exchanges=tuple(ExchangeText(turns=one.turns, answer=encodable(one.answer)) for one in batch),
-                objectives=tuple(map(encodable, company.texts)),
-                deadline_s=DEADLINE_S,
-            )
-            response = await self.engine.rows(request)
-            if response.aligner != self.content_hash or len(response.exchanges) != len(batch):
-                raise InvalidOutput("the engine answered with rows of another aligner, or of other answers")
-            result += [_answer_rows(rows, company.index, response.width) for rows in response.exchanges]
-            self.advanced(len(batch))
-        return result
+        places = asyncio.Semaphore(_AT_ONCE)
+
+        async def read_batch(batch: Sequence[Answered]) -> list[AnswerRows]:
+            async with places:
+                return await self._batch(company, batch)
+
+        batches = [answers[first : first + BATCH] for first in range(0, len(answers), BATCH)]
+        tasks = [asyncio.ensure_future(read_batch(batch)) for batch in batches]
+        try:
+            return [rows for batch in await asyncio.gather(*tasks) for rows in batch]
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _batch(self, company: Company, answers: Sequence[Answered]) -> list[AnswerRows]:
+        request = RowsRequest(
+            request_id="teach",
+            aligner=self.aligner,
+            tenant=_ACCOUNT,
+            exchanges=tuple(ExchangeText(turns=one.turns, answer=encodable(one.answer)) for one in answers),
+            objectives=tuple(map(encodable, company.texts)),
+            deadline_s=DEADLINE_S,
+        )
+        response = await self.engine.rows(request)
+        if response.aligner != self.content_hash or len(response.exchanges) != len(answers):
+            raise InvalidOutput("the engine answered with rows of another aligner, or of other answers")
+        self.advanced(len(answers))
+        return [_answer_rows(rows, company.index, response.width) for rows in response.exchanges]
 
 
 def _answer_rows(rows: ExchangeRows, index: int, width: int) -> AnswerRows:

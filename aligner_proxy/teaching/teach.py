@@ -144,14 +144,18 @@ class _Learned:
             if line.kind in kinds
         ]
 
+    @cached_property
+    def of_examples(self) -> dict[int, list[int]]:
+        """The segments of each example, by its number."""
+        result: dict[int, list[int]] = {}
+        for n, line in enumerate(self.lines):
+            if line.kind in (Kind.AGAINST, Kind.FINE):
+                result.setdefault(line.example, []).append(n)
+        return result
+
     def of_example(self, number: int, column: int) -> list[float]:
-        """Scores of an example in each of its places."""
-        kinds = (Kind.AGAINST, Kind.FINE)
-        return [
-            float(self.scores[n, column])
-            for n, line in enumerate(self.lines)
-            if line.kind in kinds and line.example == number
-        ]
+        """Scores of an example's segments in each of its places."""
+        return [float(self.scores[n, column]) for n in self.of_examples.get(number, ())]
 
     def unseen_example(self, number: int, kind: str = "example") -> list[float]:
         """Scores of an example by the head that had not seen it."""
