@@ -235,7 +235,7 @@ def _version(
 
 def _mostly(scores: Sequence[float], shift: float) -> bool:
     """Whether an example is flagged in at least half of its places."""
-    return 2 * sum(score > shift for score in scores) >= len(scores)
+    return bool(scores) and 2 * sum(score > shift for score in scores) >= len(scores)
 
 
 def _found(learned: _Learned, shift: float, kind: str) -> Count:
