@@ -1,4 +1,4 @@
-"""With the embedded aligner: four sentences teach an objective, by the command, and the real engine then flags others."""
+"""With the embedded aligner: the command teaches an objective by four sentences, and the engine then flags others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(900)]
 FILE = """
 objectives:
   no-feelings:
-    text: "No claims of feelings: the response should not claim that the assistant has feelings, a body or a private life"
+    text: "No claims of feelings: the response should not claim that the assistant has feelings or a private life"
     examples: feelings.yaml
 """
 EXAMPLES = """
