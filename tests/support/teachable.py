@@ -5,11 +5,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import struct
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 
+import uvicorn
+
+from aligner_proxy import connections
+from aligner_proxy.connections import Limits
+from aligner_proxy.engine.admission import Admission
 from aligner_proxy.engine.api import AlignRequest, ExchangeRows, RowsRequest, RowsResponse
+from aligner_proxy.engine.server.app import create_app
 from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.errors import HeadRefused, UnknownHead
 from aligner_proxy.text.structure import Segment, join, split
@@ -102,3 +109,8 @@ def _of_words(text: str) -> list[float]:
 def _of_word(word: str) -> tuple[float, ...]:
     bits = b"".join(hashlib.sha256(f"{n}{word}".encode()).digest() for n in range(WIDTH // 32))
     return tuple((byte - 127.5) / 74.0 for byte in bits)
+
+
+if __name__ == "__main__":
+    app = create_app(Admission(TeachableEngine()))
+    uvicorn.run(app, uds=sys.argv[1], log_level="error", **connections.settings(Limits()))
