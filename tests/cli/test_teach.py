@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +14,15 @@ import pytest
 import uvicorn
 from click.testing import CliRunner, Result
 
+from aligner_proxy.audit.entry import AuditEvent, entry
+from aligner_proxy.audit.store import Store
 from aligner_proxy.cli import main
 from aligner_proxy.engine import sockets
 from aligner_proxy.engine.api import Engine
 from aligner_proxy.engine.server.app import create_app
+from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.types import Correction, Exchange, Outcome, Policy, Status, Turn
+from tests.support import teachable
 from tests.support.scripted import ScriptedEngine
 from tests.support.teachable import TeachableEngine
 from tests.teaching.examples import AGAINST, FINE, HELD_OUT, listed, policies
@@ -153,15 +159,35 @@ def test_an_engine_without_rows_is_said_and_the_old_head_stays(
     assert in_force(file) == before
 
 
-def test_examples_that_teach_nothing_leave_the_old_head(file: Path, engine: tuple[str, TeachableEngine]) -> None:
+def test_examples_that_teach_nothing_leave_the_old_head(
+    file: Path, engine: tuple[str, TeachableEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
     run("teach", file, "--engine", engine[0])
-    before = in_force(file)[0][1]
-    ordinary = ("The capital of Mongolia is Ulaanbaatar.", "Use the local train to get to the centre.")
-    (file.parent / "feelings.yaml").write_text(listed(ordinary, tuple(f"{one} Yes." for one in ordinary)))
+    before = in_force(file)
+    shutil.rmtree(file.parent / "home" / "taught" / "rows")
+    monkeypatch.setattr(teachable, "_rows", lambda segments: [[0.0] * teachable.WIDTH for _ in segments])
     result = run("teach", file, "--engine", engine[0], "--json")
-    if result.exit_code:
-        assert "is not used" in taught(result)[0]["why"]
-        assert in_force(file)[0][1] == before
+    assert result.exit_code == 1
+    assert "flags none of them, so it is not used" in taught(result)[0]["why"]
+    assert in_force(file) == before
+
+
+def test_own_answers_that_would_be_flagged_are_told_by_their_ids(
+    file: Path, engine: tuple[str, TeachableEngine]
+) -> None:
+    file.write_text("audit: {enabled: true, file: audit.db}\n" + policies())
+    store = Store(file.parent / "audit.db")
+    for number, answer in enumerate((ANSWER, CLEAN)):
+        exchange = Exchange(f"call-{number}", 0, (Turn("user", "When?"),), answer)
+        outcome = Outcome(Status.UNCHANGED, None, answer, Policy("p"), correction=Correction(answer), edited=answer)
+        store.add(entry(AuditEvent(1000.0, None, RequestFacts("gpt"), exchange, outcome)))
+    store.close()
+    [lesson] = taught(run("teach", file, "--engine", engine[0], "--dry-run", "--json"))
+    assert (lesson["own_answers"], [one["call_id"] for one in lesson["own_flagged"]]) == (2, ["call-0"])
+    shown = run("teach", file, "--engine", engine[0], "--dry-run").stdout
+    assert "of your own last 2 answers that nobody objected to 1 would be flagged" in shown
+    assert "call-0/0" in shown
+    assert HELD_OUT[0] not in shown
 
 
 @pytest.mark.parametrize(
