@@ -220,7 +220,7 @@ def _share(count: Count) -> dict[str, Any]:
 
 def _percent(count: Count) -> str:
     value, low, high = (100 * number for number in share(count.hits, count.of))
-    return f"{count.hits} of {count.of} ({value:.2g} %, {low:.2g} to {high:.2g})"
+    return f"{count.hits} of {count.of} ({value:.3g} %, {low:.3g} to {high:.3g})"
 
 
 def _print(console: Console, result: _Result, dry_run: bool) -> None:

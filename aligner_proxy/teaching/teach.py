@@ -107,7 +107,7 @@ class _Learned:
                 parts[held, column] = 0
             if kind == "half":
                 others = [number for number in order.tolist() if number % self.folds != fold]
-                left_out = torch.tensor(others[: len(others) // 2])
+                left_out = torch.tensor(others[: len(others) // 2], dtype=torch.long)
                 parts[of_against & torch.isin(numbers, left_out), column] = 0
         return parts
 
