@@ -26,10 +26,10 @@ from aligner_proxy.engine.api import Engine
 from aligner_proxy.engine.client.head_supply import SuppliedEngine
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.gateway.build import open_engine
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
+from aligner_proxy.policy.engine_schema import Kind
 from aligner_proxy.teaching.in_force import HeadsInForce
 from aligner_proxy.teaching.store import HeadStore
 from aligner_proxy.types import DEFAULT_ALIGNER, Exchange, Objective, Outcome, Policy, Status, Turn, Verify
@@ -126,7 +126,9 @@ async def opened_engine(address: str | None, given: dict[str, Any], file: Path |
     heads = HeadStore.of(policies).head if policies else None
     if address:
         engine = HttpEngine(address, head_source=heads)
-    elif policies and not given.get("model"):
+    elif policies and not given.get("model") and config.engine_at(policies).kind is not Kind.LOCAL:
+        from aligner_proxy.gateway.build import open_engine  # brings LiteLLM: seconds
+
         local = await _local(given, file) if config.engine_at(policies).local else None
         engine = open_engine(policies, local=local, head_source=heads)
     else:
