@@ -26,7 +26,7 @@ from aligner_proxy.types import Turn, encodable
 
 BATCH = 8
 """Answers of one request: so many advance a progress bar at once."""
-DEADLINE_S = 300.0
+DEADLINE_S = 1800.0
 _AT_ONCE = 2
 """Requests at a time: an engine reads several in one step, and others want their places, too."""
 _ACCOUNT = hashlib.sha256(b"teach").hexdigest()[:16]
