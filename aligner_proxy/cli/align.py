@@ -81,7 +81,7 @@ def _taught_objectives(file: Path, aligner: str) -> dict[str, Objective]:
     policies = registry.load_policies(file)
     heads = HeadsInForce.of(policies)
     known = config.objectives(policies)
-    return {name: replace(one, head=heads.head_of(None, one, aligner)) for name, one in known.items()}
+    return {name: replace(objective, head=heads.head_of(None, objective, aligner)) for name, objective in known.items()}
 
 
 def _exchange(question: str | None) -> Exchange:

@@ -212,7 +212,7 @@ def _warnings(checked: _Checked, facts: RequestFacts, policy: Policy) -> list[st
     warnings.extend(_key_warnings(checked))
     warnings.extend(_engine_warnings(checked, policy))
     warnings += _unserved(checked)
-    warnings += [one.warning for one in checked.taught if one.warning is not None]
+    warnings += [lesson.warning for lesson in checked.taught if lesson.warning is not None]
     warnings += checked.extensions.explain(policy, facts)
     if not policy.objectives:
         warnings.append("no objectives: such an answer is skipped (reason no_objectives)")
@@ -319,7 +319,7 @@ def _as_json(checked: _Checked, policy: Policy, warnings: Sequence[str]) -> dict
             | ({"met": how} if (how := checked.extensions.describe(o)) else {})
             for o in policy.objectives
         ],
-        "taught": [one.as_json() for one in checked.taught],
+        "taught": [lesson.as_json() for lesson in checked.taught],
         "trust": checked.policies.trust.model_dump(),
         "precedence": list(PRECEDENCE),
         "warnings": list(warnings),
@@ -356,7 +356,7 @@ def _print(console: Console, checked: _Checked, policy: Policy, key: Mapping[str
     ]
     console.print(table(("objective", *by_objective, "text", "from"), rows))
     if checked.taught:
-        console.print(table(TAUGHT_HEAD, [one.row for one in checked.taught]))
+        console.print(table(TAUGHT_HEAD, [lesson.row for lesson in checked.taught]))
     for name, origin in _denied(policy):
         console.print(f"denied  {escape(name)}, by {escape(origin)}: asking for it is a 403", soft_wrap=True)
     console.print(f"trust   {escape(_trusted(checked.policies.trust))}", soft_wrap=True)

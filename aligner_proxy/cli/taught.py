@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from aligner_proxy.errors import ConfigError
+from aligner_proxy.engine.api import AlignerInfo
+from aligner_proxy.errors import ConfigError, UnknownAligner
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.teaching import subjects
 from aligner_proxy.teaching.store import HeadStore, Version
@@ -46,15 +47,15 @@ class Taught:
         if version is None:
             return (self.subject.title, self.called, self.state, *("-",) * 5, _heads(self.earlier))
         examples = f"{version.against} + {version.fine} fine" if version.fine else str(version.against)
-        found = f"{version.found.hits}/{version.found.of}"
+        flagged = f"{version.found.hits}/{version.found.of}"
         false = f"{version.false.hits}/{version.false.of}"
-        figures = (examples, found, false, version.day, version.head[:8])
+        figures = (examples, flagged, false, version.day, version.head[:8])
         return (self.subject.title, self.called, self.state, *figures, _heads(self.earlier))
 
     def as_json(self) -> dict[str, Any]:
         """The same for programs."""
         version = self.version.model_dump(exclude={"text"}) if self.version else None
-        earlier = [one.model_dump(exclude={"text"}) for one in self.earlier]
+        earlier = [other.model_dump(exclude={"text"}) for other in self.earlier]
         base = {"objective": self.subject.title, "aligner": self.called, "state": self.state.value}
         return base | {"in_force": version, "earlier": earlier}
 
@@ -66,8 +67,8 @@ class Taught:
         return "its examples can be read again"
 
 
-def taught(file: PolicyFile, content_hash: str | None = None) -> list[Taught]:
-    """Every objective with examples; `content_hash` is that of the aligner served, where it is known.
+def taught(file: PolicyFile, served: AlignerInfo | None = None) -> list[Taught]:
+    """Every objective with examples; `served` is what the engine serves, where it was asked.
 
     Raises `ConfigError` for a damaged index, and where two objectives share their examples.
     """
@@ -80,12 +81,19 @@ def taught(file: PolicyFile, content_hash: str | None = None) -> list[Taught]:
         objective = index.objective(subject.scope, subject.name)
         for called in subjects.aligners(file):
             version = objective.in_force(called)
-            earlier = tuple(one for one in objective.versions if one.called == called and one != version)
-            known = content_hash if called == subjects.aligners(file)[0] else None
-            state = subjects.state(subject, index, called, known)
+            earlier = tuple(other for other in objective.versions if other.called == called and other != version)
+            state = subjects.state(subject, index, called, _content_hash(served, called))
             result.append(Taught(subject, called, state, version, earlier))
     return result
 
 
+def _content_hash(served: AlignerInfo | None, called: str) -> str | None:
+    """The hash of an aligner that an engine serves; None where that is not known."""
+    try:
+        return served.named(called).content_hash if served else None
+    except UnknownAligner:
+        return None
+
+
 def _heads(versions: tuple[Version, ...]) -> str:
-    return ", ".join(f"{one.head[:8]} of {one.day}" for one in versions) or "-"
+    return ", ".join(f"{version.head[:8]} of {version.day}" for version in versions) or "-"

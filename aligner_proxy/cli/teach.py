@@ -146,7 +146,9 @@ async def _teach(task: _Task, policies: PolicyFile, engine: Engine, progress: Pr
     try:
         heads = with_heads(engine)
         about = (await engine.info()).named(task.called)
-        planned = plan(subject, task.examples, {name: one.text for name, one in builtin_objectives().items()})
+        planned = plan(
+            subject, task.examples, {name: objective.text for name, objective in builtin_objectives().items()}
+        )
         bar = progress.add_task(f"teaching {subject.title}", total=planned.prompts)
         reader = Reader(heads, task.called, about.content_hash, lambda count: progress.advance(bar, count))
         learned = await lesson(subject, task.examples, planned, reader, RowsCache(rows_folder()), task.called)
@@ -183,7 +185,7 @@ def _take_back(policies: PolicyFile, forget: str | None, rollback: str | None, a
             click.echo(text)
     if as_json:
         click.echo(json.dumps({"objectives": done}))
-    return 0 if all(one.get("forgotten") or one.get("in_force") for one in done) else 1
+    return 0 if all(result.get("forgotten") or result.get("in_force") for result in done) else 1
 
 
 def _as_json(result: _Result) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def material(
     groups = [(Company((text,)), [_plain(n, answers) for n in order[:alone]])]
     groups[0][1].extend(_with_foreign(answers, hosts(answers, order[alone : alone + foreign])))
     for n, company in enumerate(together):
-        groups.append((company, [_plain(one, answers) for one in order[alone + foreign + n :: _COMPANIES]]))
+        groups.append((company, [_plain(number, answers) for number in order[alone + foreign + n :: _COMPANIES]]))
     shown = _shown(examples, answers, [Company((text,)), *together])
     return Material(tuple((company, tuple(prompted)) for company, prompted in groups), shown)
 
@@ -142,21 +142,21 @@ async def read(material: Material, reader: Reader, cache: RowsCache) -> tuple[li
     lines: list[Line] = []
     rows: list[bytes] = []
     for company, prompted in material.neutral:
-        answers = await cache.read(reader, company, [one.planted.neutral for one in prompted])
+        answers = await cache.read(reader, company, [prompt.planted.neutral for prompt in prompted])
         _add(prompted, answers, lines, rows)
     for company, prompted in material.examples:
-        answers = await reader.read(company, [one.planted.neutral for one in prompted])
+        answers = await reader.read(company, [prompt.planted.neutral for prompt in prompted])
         _add(prompted, answers, lines, rows)
     return lines, b"".join(rows)
 
 
 def _add(prompted: Sequence[Prompted], answers: Sequence[AnswerRows], lines: list[Line], rows: list[bytes]) -> None:
-    for one, answer in zip(prompted, answers, strict=True):
+    for prompt, answer in zip(prompted, answers, strict=True):
         rows.append(answer.rows)
-        inside = [one.planted.covers(start, end) for start, end in answer.segments]
+        inside = [prompt.planted.covers(start, end) for start, end in answer.segments]
         for n, general in enumerate(answer.general):
             near = any(inside[max(0, n - 1) : n + 2])
-            lines.append(_line(one, inside[n], near, general))
+            lines.append(_line(prompt, inside[n], near, general))
 
 
 def _line(prompted: Prompted, inside: bool, near: bool, general: float) -> Line:

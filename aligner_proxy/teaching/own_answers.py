@@ -50,7 +50,7 @@ def _is_of(entry: Entry, file: PolicyFile, tenant: Tenant | None) -> bool:
     if entry.content is None:
         return False
     facts = entry.content.facts
-    matching = (one for one in file.tenants if tenant_matches(one, facts, file.trust.aliases))
+    matching = (other for other in file.tenants if tenant_matches(other, facts, file.trust.aliases))
     return tenant is None or next(matching, None) == tenant
 
 

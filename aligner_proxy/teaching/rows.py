@@ -110,7 +110,7 @@ class Reader:
             request_id="teach",
             aligner=self.aligner,
             tenant=_ACCOUNT,
-            exchanges=tuple(ExchangeText(turns=one.turns, answer=encodable(one.answer)) for one in answers),
+            exchanges=tuple(ExchangeText(turns=given.turns, answer=encodable(given.answer)) for given in answers),
             objectives=tuple(map(encodable, company.texts)),
             deadline_s=DEADLINE_S,
         )
@@ -172,7 +172,7 @@ class RowsCache:
 
 
 def _digest(answers: Sequence[Answered]) -> str:
-    texts = [[[turn.content for turn in one.turns], one.answer] for one in answers]
+    texts = [[[turn.content for turn in given.turns], given.answer] for given in answers]
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
 
@@ -193,8 +193,8 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def _packed(answers: Sequence[AnswerRows]) -> bytes:
     """A line of JSON for all that is no row, the rows, and the digest of both in front."""
-    head = [{name: value for name, value in asdict(one).items() if name != "rows"} for one in answers]
-    body = json.dumps(head).encode() + b"\n" + b"".join(one.rows for one in answers)
+    head = [{name: value for name, value in asdict(given).items() if name != "rows"} for given in answers]
+    body = json.dumps(head).encode() + b"\n" + b"".join(given.rows for given in answers)
     return hashlib.sha256(body).digest() + body
 
 

@@ -6,7 +6,6 @@ fitted on the same rows; what is reported, and the threshold, comes from what th
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -203,7 +202,7 @@ async def objections(taught: Lesson, reader: Reader, answers: Sequence[Recorded]
     """The operator's own answers that the head would flag, the plainest first, each with its highest score."""
     read_again = await reader.read(Company((taught.subject.text,)), answers)
     head = TaughtHead.from_bytes(taught.head)
-    worst = [fit.highest(head, one) for one in read_again]
+    worst = [fit.highest(head, rows) for rows in read_again]
     flagged = [(answer, score) for answer, score in zip(answers, worst, strict=True) if score > 0]
     return sorted(flagged, key=lambda pair: -pair[1])
 
@@ -271,15 +270,15 @@ def _scale(learned: _Learned, shift: float) -> float:
 
 def advice(version: Version, half: Count) -> str:
     """How many more examples would help, from what half of them found."""
-    found = version.found
-    share = found.hits / found.of
+    held_out = version.found
+    share = held_out.hits / held_out.of
     gain = share - half.hits / half.of
-    begun = f"with half of the examples {half.hits} of {half.of} were found that were held out, with all {found.hits}"
-    if found.of < _FEW:
-        return f"{found.of} examples are too few to say; four to twelve teach well"
+    figures = f"{half.hits} of {half.of} were found that were held out, with all {held_out.hits}"
+    begun = f"with half of the examples {figures}"
+    if held_out.of < _FEW:
+        return f"{held_out.of} examples are too few to say; four to twelve teach well"
     if share > 1 - _ENOUGH:
         return f"{begun}: more of the same kind will hardly help"
     if gain < _ENOUGH:
         return f"{begun}: more of the same kind will hardly help, others than these may"
-    more = max(4, math.ceil(found.of))
-    return f"{begun}: about {more} more, unlike these, should help"
+    return f"{begun}: about {max(_FEW, held_out.of)} more, unlike these, should help"
