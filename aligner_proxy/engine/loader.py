@@ -223,11 +223,11 @@ def _taught(path: Path | None, head: DetectorHead | None) -> tuple[TaughtHead, .
     """The taught heads that an aligner comes with; they name no aligner, because its hash covers theirs."""
     taught = unpack(path.read_bytes()) if path and path.exists() else ()
     width = head.row_width if head else 0
-    for one in taught:
-        if one.aligner:
-            raise ValueError(f"the taught head of {one.objective!r} names an aligner; write it without")
-        if one.width != width:
-            raise ValueError(f"the taught head of {one.objective!r} reads rows of {one.width} numbers, not {width}")
+    for each in taught:
+        if each.aligner:
+            raise ValueError(f"the taught head of {each.objective!r} names an aligner; write it without")
+        if each.width != width:
+            raise ValueError(f"the taught head of {each.objective!r} reads rows of {each.width} numbers, not {width}")
     return taught
 
 

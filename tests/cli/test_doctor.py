@@ -134,7 +134,7 @@ def test_what_a_running_gateway_goes_by_is_said(report: dict[str, Any], verdict:
 
 def test_an_engine_of_another_version_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     served = wire.WireVersionCheck(JSONResponse({}))
-    monkeypatch.setattr(wire, "VERSION_HEADERS", {wire.HEADER: "9", wire.RELEASE: "9.9"})
+    monkeypatch.setattr(wire, "VERSION_HEADERS", {wire.HEADER: "99", wire.RELEASE: "9.9"})
     with sockets.unix(config.default_socket()) as listener:
         server = uvicorn.Server(uvicorn.Config(served, log_config=None, lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -143,7 +143,7 @@ def test_an_engine_of_another_version_is_a_fault(monkeypatch: pytest.MonkeyPatch
         server.should_exit = True
         thread.join()
     assert finding.verdict is Verdict.FAULT
-    assert "the engine is of another version (aligner-proxy 9.9, wire 9) than the gateway" in finding.found
+    assert "the engine is of another version (aligner-proxy 9.9, wire 99) than the gateway" in finding.found
 
 
 def test_taken_port_is_named() -> None:

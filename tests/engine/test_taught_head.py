@@ -31,11 +31,11 @@ HEADS = st.builds(
 
 
 @given(HEADS)
-def test_a_head_comes_back_from_its_bytes(made: TaughtHead) -> None:
-    again = TaughtHead.from_bytes(made.to_bytes())
-    assert again == made
-    assert again.to_bytes() == made.to_bytes()
-    assert again.content_hash == made.content_hash
+def test_a_head_comes_back_from_its_bytes(taught: TaughtHead) -> None:
+    again = TaughtHead.from_bytes(taught.to_bytes())
+    assert again == taught
+    assert again.to_bytes() == taught.to_bytes()
+    assert again.content_hash == taught.content_hash
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_any_bytes_are_a_head_or_refused(data: bytes) -> None:
             assert TaughtHead.from_bytes(each).to_bytes() == each
 
 
-@given(st.lists(HEADS, max_size=4, unique_by=lambda made: made.objective))
+@given(st.lists(HEADS, max_size=4, unique_by=lambda taught: taught.objective))
 def test_several_heads_come_back_from_one_file(heads: list[TaughtHead]) -> None:
     assert unpack(pack(heads)) == tuple(heads)
 

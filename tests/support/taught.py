@@ -28,6 +28,6 @@ def head(
     return TaughtHead(objective, aligner, prior, bias, struct.pack(f"<{width}e", *numbers))
 
 
-def weights(made: TaughtHead) -> tuple[float, ...]:
+def weights(taught: TaughtHead) -> tuple[float, ...]:
     """The numbers of its weight."""
-    return struct.unpack(f"<{made.width}e", made.weight)
+    return struct.unpack(f"<{taught.width}e", taught.weight)

@@ -73,18 +73,18 @@ class HeadSupply:
         self, request: AlignRequest, ask: Callable[[AlignRequest], Awaitable[Correction]], until: float
     ) -> Correction:
         """The correction of a request whose heads the engine lacks, by `ask`, before `until` by the clock."""
-        asked = await self.supplied(request)
+        sent = await self.supplied(request)
         try:
-            done = await ask(self._in_time(asked, until))
+            done = await ask(self._in_time(sent, until))
         except LACKING:
             # They were forgotten again, or are not what the request takes them for.
-            asked = without(asked, asked.heads)
-            done = await ask(self._in_time(asked, until))
-        return self.counted(done, request, asked)
+            sent = without(sent, sent.heads)
+            done = await ask(self._in_time(sent, until))
+        return self.counted(done, request, sent)
 
-    def counted(self, done: Correction, request: AlignRequest, asked: AlignRequest) -> Correction:
-        """The correction of `asked` as that of `request`: how many objectives were judged without their head."""
-        left = asked.heads or ("",) * len(request.heads)
+    def counted(self, done: Correction, request: AlignRequest, sent: AlignRequest) -> Correction:
+        """The correction of `sent` as that of `request`: how many objectives were judged without their head."""
+        left = sent.heads or ("",) * len(request.heads)
         lacked = [name for name, used in zip(request.heads, left, strict=True) if name and not used]
         for name in lacked:
             UNTAUGHT.labels(self._absent.get(name, "lost")).inc()
@@ -144,9 +144,9 @@ class SuppliedEngine:
     async def align(self, request: AlignRequest) -> Correction:
         """Correct one answer, with its taught heads where there are such."""
         until = time.monotonic() + request.deadline_s
-        asked = self._supply.trimmed(request)
+        sent = self._supply.trimmed(request)
         try:
-            return self._supply.counted(await self._engine.align(asked), request, asked)
+            return self._supply.counted(await self._engine.align(sent), request, sent)
         except LACKING:
             return await self._supply.corrected(request, self._engine.align, until)
 

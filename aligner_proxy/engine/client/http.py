@@ -133,14 +133,14 @@ class HttpEngine:
     async def align(self, request: AlignRequest, path: str = "/v1/align") -> Correction:
         """Correct one answer within `request.deadline_s`, waiting for the engine included."""
         until = time.monotonic() + request.deadline_s
-        asked = self.heads.trimmed(request) if request.heads else request
+        sent = self.heads.trimmed(request) if request.heads else request
         try:
             with stage("engine", kind="CLIENT", gen_ai__operation__name="text_completion"):
-                content = await self._patiently("POST", path, asked, request.deadline_s)
+                content = await self._patiently("POST", path, sent, request.deadline_s)
         except LACKING:
             return await self.heads.corrected(request, partial(self._corrected, path), until)
         done = _correction(content)
-        return self.heads.counted(done, request, asked) if request.heads else done
+        return self.heads.counted(done, request, sent) if request.heads else done
 
     async def put_head(self, data: bytes) -> str:
         """Upload a taught head; its content hash."""

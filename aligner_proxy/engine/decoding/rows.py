@@ -24,20 +24,20 @@ def rows(aligner: Aligner, request: RowsRequest, sequence: Sequence) -> Work:
     width = aligner.runner.row_width(aligner.adapter)
     if not width:
         raise HeadsUnavailable(f"{aligner.info.model} has no detector head, so that no objective can be taught to it")
-    read: list[ExchangeRows] = []
+    answers: list[ExchangeRows] = []
     left = MAX_ROWS_BYTES
     for exchange in request.exchanges:
-        part = yield from _read(aligner, _asked(request, exchange), sequence)
-        left -= len(part.rows) * 3 // 4
+        rows_of_answer = yield from _read(aligner, _align_request(request, exchange), sequence)
+        left -= len(rows_of_answer.rows) * 3 // 4
         if left < 0:
             raise AnswerTooLong(
                 f"rows of more than {MAX_ROWS_BYTES >> 20} MiB; ask for fewer or shorter answers at once"
             )
-        read.append(part)
-    return RowsResponse(aligner=aligner.info.content_hash, width=width, exchanges=tuple(read))
+        answers.append(rows_of_answer)
+    return RowsResponse(aligner=aligner.info.content_hash, width=width, exchanges=tuple(answers))
 
 
-def _asked(request: RowsRequest, exchange: ExchangeText) -> AlignRequest:
+def _align_request(request: RowsRequest, exchange: ExchangeText) -> AlignRequest:
     """The request whose scores these rows decide."""
     return AlignRequest(
         request_id=request.request_id,
@@ -57,9 +57,9 @@ def _read(aligner: Aligner, request: AlignRequest, sequence: Sequence) -> Work:
     if not scores_segments(aligner, framed):
         raise HeadsUnavailable(f"prompts of template {framed.family.name!r} name no objectives to teach")
     division = framed.division(structure.split(request.answer) if request.answer.strip() else ())
-    found = (yield from AnswerEditor(aligner, framed, division, request, sequence).rows()) if division.pieces else []
+    segments = (yield from AnswerEditor(aligner, framed, division, request, sequence).rows()) if division.pieces else []
     return ExchangeRows(
         segments=tuple((piece.start, piece.end) for piece in division.pieces),
-        rows=b64encode(b"".join(row.numbers for row in found)).decode("ascii"),
-        scores=tuple(row.scores for row in found),
+        rows=b64encode(b"".join(row.numbers for row in segments)).decode("ascii"),
+        scores=tuple(row.scores for row in segments),
     )

@@ -21,7 +21,7 @@ from aligner_proxy.engine.model import attention, cpu_kernels, encoder
 from aligner_proxy.engine.model.attention import KVStore, Plan, Row
 from aligner_proxy.engine.model.detector import DetectorHead, Taps
 from aligner_proxy.engine.model.lora import Adapter, Adapters
-from aligner_proxy.engine.model.taught import HeadShelf, LoadedHead, TaughtColumns, chosen
+from aligner_proxy.engine.model.taught import HeadShelf, LoadedHead, TaughtColumns, select_heads
 from aligner_proxy.engine.model.threads import ThreadTuner
 from aligner_proxy.engine.model.tokenizer import PromptTokenizer
 from aligner_proxy.engine.scheduling.blocks import BLOCK, BlockPool
@@ -166,7 +166,7 @@ class ModelRunner:
         shipped = self._shipped[adapter]
         if self._heads[adapter] is None or not (shipped or any(names)):
             return None
-        heads = chosen(self.shelf, shipped, aligner, objectives, names)
+        heads = select_heads(self.shelf, shipped, aligner, objectives, names)
         return TaughtColumns(heads) if heads else None
 
     def shipped(self, adapter: int = 0) -> tuple[str, ...]:

@@ -92,7 +92,7 @@ class HeadShelf:
         return len(self._heads)
 
 
-def chosen(
+def select_heads(
     shelf: HeadShelf, shipped: Mapping[str, LoadedHead], aligner: str, objectives: Sequence[str], names: Sequence[str]
 ) -> dict[int, LoadedHead]:
     """Of each objective that has one its head, by index: the named one, else the one that the aligner came with.

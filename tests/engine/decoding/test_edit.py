@@ -48,6 +48,9 @@ class Oracle:
         self.fed += [feed.stop - feed.start for feed in feeds]
         return [[self._next(feed.job.sequence.ids[self.prompt : at + 1]) for at in feed.predicted] for feed in feeds]
 
+    def taught(self, *_: object) -> None:
+        """Nothing was taught to it."""
+
     def scores(self, feed: Feed, spans: Spans) -> list[tuple[float, int]]:
         ids = feed.job.sequence.ids
         texts = [self.tokenizer.decode(ids[where.start : where.stop]).strip() for where in spans.segments]

@@ -12,9 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aligner_proxy.engine.api import AlignRequest, ExchangeText, RowsRequest, RowsResponse
+from aligner_proxy.engine.api import AlignRequest, ExchangeRows, ExchangeText, RowsRequest, RowsResponse
 from aligner_proxy.engine.decoding import rows as reading_rows
-from aligner_proxy.engine.decoding.correct import Aligner
+from aligner_proxy.engine.decoding.correct import Aligner, divided, framing
 from aligner_proxy.engine.decoding.incremental import PartialAnswer, read
 from aligner_proxy.engine.decoding.rows import rows
 from aligner_proxy.engine.loop import Loop, alone
@@ -31,16 +31,18 @@ from tests.support.taught import OBJECTIVE, WIDTH, head, weights
 
 WISHES = ("Brevity: no more than needed", OBJECTIVE, "Kindness: be kind")
 LONG = " ".join(tiny.CORPUS * 6)
+SMALL = 600
+"""A window that holds the objectives and a few sentences."""
 
 
-def asking(answer: str = tiny.ANSWER, *, heads: tuple[str, ...] = (), **more: Any) -> AlignRequest:
+def request_with(answer: str = tiny.ANSWER, *, heads: tuple[str, ...] = (), **more: Any) -> AlignRequest:
     """A request with three objectives, of which the second is the one that heads are for."""
     return tiny.request(answer).model_copy(update={"objectives": WISHES, "heads": heads, **more})
 
 
-def second(made: Aligner, **about: Any) -> tuple[str, ...]:
+def second(loaded: Aligner, **about: Any) -> tuple[str, ...]:
     """Heads of a request: a new one for the second objective, kept by the engine."""
-    return ("", made.keep(head(**about)), "")
+    return ("", loaded.keep(head(**about)), "")
 
 
 def scores(correction: Correction) -> list[float]:
@@ -48,47 +50,48 @@ def scores(correction: Correction) -> list[float]:
 
 
 def test_a_head_that_adds_nothing_changes_not_one_bit() -> None:
-    made = aligner()
     for caution in (-0.3, 0.0, 0.3, 1e9):
         for verify in Verify:
-            plain = alone(made, asking(caution=caution, verify=verify))
-            taught = alone(made, asking(caution=caution, verify=verify, heads=second(made)))
+            plain = alone(aligner(), request_with(caution=caution, verify=verify))
+            loaded = aligner()  # another cache: a prompt that is read again is read in another way
+            taught = alone(loaded, request_with(caution=caution, verify=verify, heads=second(loaded)))
             assert taught.segments == plain.segments
             assert taught.text == plain.text
 
 
 def test_a_head_decides_about_its_objective_and_about_no_other() -> None:
-    made = aligner()
-    plain = alone(made, asking(score_only=True))
-    loud = alone(made, asking(score_only=True, heads=second(made, prior=0.0, bias=50.0)))
+    loaded = aligner()
+    plain = alone(loaded, request_with(score_only=True))
+    loud = alone(loaded, request_with(score_only=True, heads=second(loaded, prior=0.0, bias=50.0)))
     assert scores(loud) == [50.0] * 4
     assert [segment.objective for segment in loud.segments] == [1] * 4
     assert all(segment.flagged for segment in loud.segments)
-    quiet = alone(made, asking(score_only=True, heads=second(made, prior=0.0, bias=-50.0)))
+    quiet = alone(loaded, request_with(score_only=True, heads=second(loaded, prior=0.0, bias=-50.0)))
     for left, before in zip(quiet.segments, plain.segments, strict=True):
         assert left.objective in (0, 2)
         if before.objective != 1:
-            assert (left.score, left.objective) == (before.score, before.objective)
+            assert left.objective == before.objective
+            assert left.score == pytest.approx(before.score, abs=1e-4)
 
 
 def test_what_is_flagged_by_a_head_is_written_anew_and_judged_by_it_again() -> None:
-    made = aligner()
-    kept = alone(made, asking(caution=0.0, heads=("",) * 3))
-    assert kept.segments == alone(made, asking(caution=0.0)).segments
-    loud = alone(made, asking(heads=second(made, prior=0.0, bias=50.0)))
+    loaded = aligner()
+    kept = alone(aligner(), request_with(caution=0.0, heads=("",) * 3))
+    assert kept.segments == alone(aligner(), request_with(caution=0.0)).segments
+    loud = alone(loaded, request_with(heads=second(loaded, prior=0.0, bias=50.0)))
     assert loud.text == "", "whatever is written in place of a flagged segment is flagged, too, and left out"
 
 
-def read_rows(made: Aligner, answer: str = tiny.ANSWER, **more: Any) -> RowsResponse:
+def read_rows(loaded: Aligner, answer: str = tiny.ANSWER, **more: Any) -> RowsResponse:
     exchange = ExchangeText(turns=(Turn("user", "When does the harbour open?"),), answer=answer)
     request = RowsRequest(request_id="rows", exchanges=(exchange,), objectives=WISHES, **more)
-    return run_rows(made, request)
+    return run_rows(loaded, request)
 
 
-def run_rows(made: Aligner, request: RowsRequest) -> RowsResponse:
+def run_rows(loaded: Aligner, request: RowsRequest) -> RowsResponse:
     ends: list[Any] = []
-    loop = Loop(made)
-    chosen = made.named(request.aligner)
+    loop = Loop(loaded)
+    chosen = loaded.named(request.aligner)
     sequence = Sequence(chosen.adapter)
     loop.add(Job("rows", rows(chosen, request, sequence), ends.append, sequence=sequence))
     while not ends:
@@ -109,16 +112,17 @@ def numbers(response: RowsResponse, at: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("answer", [tiny.ANSWER, LONG])
 def test_the_score_of_a_head_is_that_of_the_rows_it_is_taught_on(answer: str) -> None:
     """Prior times the general score, and the row times the weight, also where an answer is read in parts."""
-    made = replace(aligner(), info=replace(aligner().info, window=420))
+    loaded = replace(aligner(), info=replace(aligner().info, window=SMALL))
     taught = head(prior=0.5, bias=3.0, seed=11)
-    read = read_rows(made, answer)
+    read = read_rows(loaded, answer)
     general = [row[1] for row in read.exchanges[0].scores]
     expected = [
-        0.5 * one + 3.0 + float(row @ torch.tensor(weights(taught)))
-        for one, row in zip(general, numbers(read), strict=True)
+        0.5 * score + 3.0 + float(row @ torch.tensor(weights(taught)))
+        for score, row in zip(general, numbers(read), strict=True)
     ]
-    request = asking(answer, score_only=True, heads=("", made.keep(taught), ""))
-    judged = alone(made, request)
+    request = request_with(answer, score_only=True, heads=("", loaded.keep(taught), ""))
+    assert (len(divided(loaded, framing(loaded, request), request).parts) > 1) == (answer == LONG)
+    judged = alone(loaded, request)
     assert len(judged.segments) == len(read.exchanges[0].segments)
     others = [max(row[0], row[2]) for row in read.exchanges[0].scores]
     for segment, own, rest in zip(judged.segments, expected, others, strict=True):
@@ -126,17 +130,16 @@ def test_the_score_of_a_head_is_that_of_the_rows_it_is_taught_on(answer: str) ->
 
 
 def test_rows_are_of_the_segments_and_their_general_scores_those_of_a_correction() -> None:
-    made = aligner()
-    read = read_rows(made)
+    read = read_rows(aligner())
     assert (read.aligner, read.width) == ("hash0", WIDTH)
     texts = [tiny.ANSWER[start:end] for start, end in read.exchanges[0].segments]
     assert texts == [segment.text for segment in structure.split(tiny.ANSWER)]
-    judged = alone(made, asking(score_only=True))
+    judged = alone(aligner(), request_with(score_only=True))
     assert [max(row) for row in read.exchanges[0].scores] == scores(judged)
 
 
 def test_rows_do_not_depend_on_what_was_read_before_them() -> None:
-    made = aligner()
+    loaded = aligner()
     turns = (Turn("user", "When does the harbour open?"),)
     texts = [tiny.ANSWER, tiny.CORPUS[5], tiny.ANSWER, "  ", LONG[:300]]
     request = RowsRequest(
@@ -144,21 +147,22 @@ def test_rows_do_not_depend_on_what_was_read_before_them() -> None:
         exchanges=tuple(ExchangeText(turns=turns, answer=text) for text in texts),
         objectives=WISHES,
     )
-    together_read = run_rows(made, request)
+    together_read = run_rows(loaded, request)
     for at, text in enumerate(texts):
         single = read_rows(aligner(), text)
         assert together_read.exchanges[at].segments == single.exchanges[0].segments
-        torch.testing.assert_close(numbers(together_read, at), numbers(single), atol=2e-3, rtol=2e-3)
-    assert together_read.exchanges[3].segments == ()
+        if text.strip():
+            torch.testing.assert_close(numbers(together_read, at), numbers(single), atol=2e-3, rtol=2e-3)
+    assert together_read.exchanges[3] == ExchangeRows(segments=(), rows="", scores=())
 
 
 def test_what_prompts_have_in_common_is_read_once() -> None:
-    made = aligner()
+    loaded = aligner()
     fed: list[int] = []
-    run = made.runner.run
-    made.runner.run = lambda feeds: fed.append(sum(f.stop - f.start for f in feeds)) or run(feeds)  # type: ignore[func-returns-value, method-assign]
+    run = loaded.runner.run
+    loaded.runner.run = lambda feeds: fed.append(sum(f.stop - f.start for f in feeds)) or run(feeds)  # type: ignore[func-returns-value, method-assign]
     exchange = ExchangeText(turns=(Turn("user", "When does the harbour open?"),), answer=tiny.ANSWER)
-    run_rows(made, RowsRequest(request_id="rows", exchanges=(exchange,) * 4, objectives=WISHES))
+    run_rows(loaded, RowsRequest(request_id="rows", exchanges=(exchange,) * 4, objectives=WISHES))
     assert fed[1:] == [1, 1, 1], "the same prompt again needs one token, whose states are there then"
 
 
@@ -172,33 +176,33 @@ def test_without_a_detector_head_nothing_can_be_taught() -> None:
     bare = tiny.aligner(head=False)
     with pytest.raises(HeadsUnavailable, match="tiny has no detector head"):
         read_rows(bare)
-    assert alone(bare, asking(heads=("", "f" * 64, ""))).segments[0].score is None, "and heads are not asked for"
+    assert alone(bare, request_with(heads=("", "f" * 64, ""))).segments[0].score is None, "and heads are not asked for"
     with pytest.raises(HeadRefused, match="192 numbers, rows of aligner hash0 have 0"):
         bare.keep(head())
 
 
 def test_a_head_that_does_not_fit_is_refused_with_both_sides() -> None:
-    made = tiny.together()
+    loaded = tiny.together()
     with pytest.raises(HeadRefused, match=r"of aligner elsewhere, this engine serves .*hash0"):
-        made.keep(head(aligner="elsewhere"))
+        loaded.keep(head(aligner="elsewhere"))
     with pytest.raises(HeadRefused, match="192 numbers, rows of aligner hash0-1 have 128"):
-        made.keep(head(aligner="hash0-1"))
-    own = made.keep(head(aligner="hash0-1", width=128, prior=0.0, bias=7.0))
+        loaded.keep(head(aligner="hash0-1"))
+    own = loaded.keep(head(aligner="hash0-1", width=128, prior=0.0, bias=7.0))
     assert (
-        scores(alone(made, tiny.request(aligner="1", score_only=True).model_copy(update={"heads": (own,)})))
+        scores(alone(loaded, tiny.request(aligner="1", score_only=True).model_copy(update={"heads": (own,)})))
         == [7.0] * 4
     )
     with pytest.raises(HeadRefused, match="is of aligner hash0-1, the request of hash0"):
-        alone(made, tiny.request().model_copy(update={"heads": (own,)}))
+        alone(loaded, tiny.request().model_copy(update={"heads": (own,)}))
     with pytest.raises(UnknownHead, match="no taught head ffffffff"):
-        alone(made, tiny.request().model_copy(update={"heads": ("f" * 64,)}))
+        alone(loaded, tiny.request().model_copy(update={"heads": ("f" * 64,)}))
 
 
 def test_two_tenants_with_other_heads_for_one_objective_in_one_batch_do_not_mix() -> None:
     """A security property: what one tenant teaches decides about no answer of another."""
-    made = aligner()
-    loud = second(made, prior=0.0, bias=50.0)
-    quiet = second(made, prior=0.0, bias=-50.0)
+    loaded = aligner()
+    loud = second(loaded, prior=0.0, bias=50.0)
+    quiet = second(loaded, prior=0.0, bias=-50.0)
     rng = random.Random(1)
     kinds = ["loud", "quiet", "none"] * 4
     requests = []
@@ -206,11 +210,11 @@ def test_two_tenants_with_other_heads_for_one_objective_in_one_batch_do_not_mix(
         heads = {"loud": loud, "quiet": quiet, "none": ()}[kind]
         more = {"request_id": str(number), "tenant": kind, "heads": heads, "score_only": True, "deadline_s": 600}
         # The same answer for all, so that only the head can make a difference; the same prompt shares its blocks.
-        requests.append(asking(tiny.ANSWER, **more))
-    expected = alone(aligner(), asking(score_only=True))
+        requests.append(request_with(tiny.ANSWER, **more))
+    expected = alone(aligner(), request_with(score_only=True))
     for budget, most in ((4096, 12), (64, 5), (24, 3)):
         order = rng.sample(range(len(kinds)), len(kinds))
-        batch = together(made, [requests[at] for at in order], budget, most)
+        batch = together(loaded, [requests[at] for at in order], budget, most)
         for at, done in zip(order, batch, strict=True):
             if kinds[at] == "loud":
                 assert scores(done) == [50.0] * 4
@@ -220,21 +224,22 @@ def test_two_tenants_with_other_heads_for_one_objective_in_one_batch_do_not_mix(
                 assert scores(done) == pytest.approx(scores(expected), abs=1e-4)
 
 
-@settings(max_examples=15, deadline=None)
+@pytest.mark.timeout(600)
+@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_scores_are_the_same_alone_in_company_in_chunks_and_while_the_answer_is_written(seed: int) -> None:
     rng = random.Random(seed)
-    made = replace(aligner(seed % 3), info=replace(aligner(seed % 3).info, window=rng.choice((420, 1024))))
+    loaded = replace(aligner(seed % 3), info=replace(aligner(seed % 3).info, window=rng.choice((SMALL, 1024))))
     requests = []
     for number in range(4):
         answer = " ".join(rng.choices(tiny.CORPUS, k=rng.randrange(1, 9)))
-        kept = made.keep(head(aligner=f"hash{seed % 3}", seed=rng.randrange(99), prior=rng.random(), bias=0.5))
+        kept = loaded.keep(head(aligner=f"hash{seed % 3}", seed=rng.randrange(99), prior=rng.random(), bias=0.5))
         heads = rng.choice((("", kept, ""), ("", kept, ""), ()))
         caution = rng.choice((0.0, 1e9))
-        requests.append(asking(answer, request_id=str(number), heads=heads, caution=caution, deadline_s=600))
-    expected = [alone(made, request) for request in requests]
-    batched = together(made, requests, rng.randrange(24, 300), rng.randrange(2, 5))
-    written = [as_written(made, request, rng) for request in requests]
+        requests.append(request_with(answer, request_id=str(number), heads=heads, caution=caution, deadline_s=600))
+    expected = [alone(loaded, request) for request in requests]
+    batched = together(loaded, requests, rng.randrange(24, 300), rng.randrange(2, 5))
+    written = [as_written(loaded, request, rng) for request in requests]
     for wanted, batch, grown in zip(expected, batched, written, strict=True):
         for got in (batch, grown):
             assert got.text == wanted.text
@@ -242,13 +247,13 @@ def test_scores_are_the_same_alone_in_company_in_chunks_and_while_the_answer_is_
             assert [s.objective for s in got.segments] == [s.objective for s in wanted.segments]
 
 
-def as_written(made: Aligner, request: AlignRequest, rng: random.Random) -> Correction:
+def as_written(loaded: Aligner, request: AlignRequest, rng: random.Random) -> Correction:
     """The correction of an answer that was read while it was written."""
     ends: list[Any] = []
     begun = request.model_copy(update={"answer": ""})
     growing, sequence = PartialAnswer(begun), Sequence()
-    loop = Loop(made)
-    loop.add(Job("r", read(made, growing, sequence), ends.append, awake=growing.waits, sequence=sequence))
+    loop = Loop(loaded)
+    loop.add(Job("r", read(loaded, growing, sequence), ends.append, awake=growing.waits, sequence=sequence))
     for chunk in cut(rng, request.answer):
         growing.add(chunk)
         while loop.busy and not ends:
@@ -263,16 +268,16 @@ def as_written(made: Aligner, request: AlignRequest, rng: random.Random) -> Corr
 
 def test_scores_read_with_one_head_are_not_those_of_another() -> None:
     """A session begun under one head and finished under another is scored anew."""
-    made = aligner()
-    loud, quiet = (second(made, prior=0.0, bias=bias) for bias in (50.0, -50.0))
+    loaded = aligner()
+    loud, quiet = (second(loaded, prior=0.0, bias=bias) for bias in (50.0, -50.0))
     ends: list[Any] = []
-    growing, sequence = PartialAnswer(asking("", heads=loud, score_only=True)), Sequence()
-    loop = Loop(made)
-    loop.add(Job("r", read(made, growing, sequence), ends.append, awake=growing.waits, sequence=sequence))
+    growing, sequence = PartialAnswer(request_with("", heads=loud, score_only=True)), Sequence()
+    loop = Loop(loaded)
+    loop.add(Job("r", read(loaded, growing, sequence), ends.append, awake=growing.waits, sequence=sequence))
     growing.add(tiny.ANSWER * 3)
     while loop.busy:
         loop.step()
-    growing.request = asking(tiny.ANSWER * 3, heads=quiet, score_only=True)
+    growing.request = request_with(tiny.ANSWER * 3, heads=quiet, score_only=True)
     growing.complete = True
     while not ends:
         loop.step()
@@ -281,25 +286,25 @@ def test_scores_read_with_one_head_are_not_those_of_another() -> None:
 
 def test_heads_share_the_blocks_of_their_prompts() -> None:
     """What the model computes does not depend on heads: the same prompt under another head reads one block at most."""
-    made = aligner()
-    alone(made, asking(score_only=True))
+    loaded = aligner()
+    alone(loaded, request_with(score_only=True))
     fed: list[int] = []
-    run = made.runner.run
-    made.runner.run = lambda feeds: fed.append(sum(f.stop - f.start for f in feeds)) or run(feeds)  # type: ignore[func-returns-value, method-assign]
-    alone(made, asking(score_only=True))
-    alone(made, asking(score_only=True, heads=second(made, seed=5)))
+    run = loaded.runner.run
+    loaded.runner.run = lambda feeds: fed.append(sum(f.stop - f.start for f in feeds)) or run(feeds)  # type: ignore[func-returns-value, method-assign]
+    alone(loaded, request_with(score_only=True))
+    alone(loaded, request_with(score_only=True, heads=second(loaded, seed=5)))
     assert fed[1] == fed[0] < 40
 
 
 def test_heads_that_an_aligner_came_with_judge_objectives_of_exactly_their_text() -> None:
-    made = aligner()
+    loaded = aligner()
     loud = head(aligner="", prior=0.0, bias=50.0)
-    runner = ModelRunner(tiny.model(), made.runner.tokenizer, made.runner._heads[0], taught=(loud,))
+    runner = ModelRunner(tiny.model(), loaded.runner.tokenizer, loaded.runner._heads[0], taught=(loud,))
     assert runner.shipped() == (OBJECTIVE,)
-    with_loud = replace(made, runner=runner)
+    with_loud = replace(loaded, runner=runner)
     assert scores(alone(with_loud, tiny.request(score_only=True))) == [50.0] * 4
     other = tiny.request(score_only=True).model_copy(update={"objectives": (OBJECTIVE + ".",)})
-    assert scores(alone(with_loud, other)) == scores(alone(made, other))
+    assert scores(alone(with_loud, other)) == pytest.approx(scores(alone(loaded, other)), abs=1e-4)
     own = with_loud.keep(head(prior=0.0, bias=-3.0))
     named = tiny.request(score_only=True).model_copy(update={"heads": (own,)})
     assert scores(alone(with_loud, named)) == [-3.0] * 4

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from aligner_proxy.engine.model.detector import DetectorHead
-from aligner_proxy.engine.model.taught import HeadShelf, LoadedHead, TaughtColumns, chosen
+from aligner_proxy.engine.model.taught import HeadShelf, LoadedHead, TaughtColumns, select_heads
 from aligner_proxy.engine.scheduling.sequence import Spans
 from aligner_proxy.errors import HeadRefused, UnknownHead
 from tests.support.taught import OBJECTIVE, WIDTH, head, weights
@@ -41,21 +41,21 @@ def test_a_head_that_adds_nothing_changes_not_one_bit(detector: DetectorHead, st
 @torch.inference_mode()
 def test_only_the_column_of_its_objective_changes(detector: DetectorHead, states: torch.Tensor) -> None:
     general = detector.judge(states, WHERE)
-    made = head(WISHES[1], prior=0.5, bias=-0.75, seed=7)
-    taught = detector.judge(states, WHERE, columns(made, at=(1,)))
+    heads = head(WISHES[1], prior=0.5, bias=-0.75, seed=7)
+    taught = detector.judge(states, WHERE, columns(heads, at=(1,)))
     assert torch.equal(taught[:, [0, 2]], general[:, [0, 2]])
     rows, _ = detector.read(states, WHERE)
-    expected = 0.5 * general[:, 1] + rows @ torch.tensor(weights(made)) - 0.75
+    expected = 0.5 * general[:, 1] + rows @ torch.tensor(weights(heads)) - 0.75
     torch.testing.assert_close(taught[:, 1], expected)
     assert not torch.allclose(taught[:, 1], general[:, 1], atol=1e-2)
 
 
 @torch.inference_mode()
 def test_several_heads_score_as_each_alone(detector: DetectorHead, states: torch.Tensor) -> None:
-    made = [head(wish, prior=0.3 * i, bias=i, seed=i) for i, wish in enumerate(WISHES)]
-    together = detector.judge(states, WHERE, columns(*made[::-1], at=(2, 1, 0)))
-    for at, one in enumerate(made):
-        torch.testing.assert_close(together[:, at], detector.judge(states, WHERE, columns(one, at=(at,)))[:, at])
+    heads = [head(wish, prior=0.3 * i, bias=i, seed=i) for i, wish in enumerate(WISHES)]
+    together = detector.judge(states, WHERE, columns(*heads[::-1], at=(2, 1, 0)))
+    for at, each in enumerate(heads):
+        torch.testing.assert_close(together[:, at], detector.judge(states, WHERE, columns(each, at=(at,)))[:, at])
 
 
 @torch.inference_mode()
@@ -89,21 +89,21 @@ def test_a_request_gets_its_own_head_before_one_that_the_aligner_came_with() -> 
     shelf = HeadShelf(CPU)
     shipped = {wish: LoadedHead.of(head(wish, aligner="", bias=9.0), CPU) for wish in WISHES[:2]}
     own = shelf.put(head(bias=1.0))
-    assert {at: one.bias for at, one in chosen(shelf, shipped, "hash0", WISHES, ()).items()} == {0: 9.0, 1: 9.0}
-    named = chosen(shelf, shipped, "hash0", WISHES, (own, "", ""))
-    assert {at: one.bias for at, one in named.items()} == {0: 1.0, 1: 9.0}
-    assert chosen(shelf, {}, "hash0", WISHES, ()) == {}
+    assert {at: each.bias for at, each in select_heads(shelf, shipped, "hash0", WISHES, ()).items()} == {0: 9.0, 1: 9.0}
+    named = select_heads(shelf, shipped, "hash0", WISHES, (own, "", ""))
+    assert {at: each.bias for at, each in named.items()} == {0: 1.0, 1: 9.0}
+    assert select_heads(shelf, {}, "hash0", WISHES, ()) == {}
 
 
 def test_a_head_of_another_aligner_or_objective_judges_nothing() -> None:
     shelf = HeadShelf(CPU)
     name = shelf.put(head())
     with pytest.raises(HeadRefused, match=f"{name[:8]} is of aligner hash0, the request of hash1"):
-        chosen(shelf, {}, "hash1", WISHES, (name, "", ""))
+        select_heads(shelf, {}, "hash1", WISHES, (name, "", ""))
     with pytest.raises(HeadRefused, match=f"{name[:8]} is of another objective"):
-        chosen(shelf, {}, "hash0", WISHES, ("", name, ""))
+        select_heads(shelf, {}, "hash0", WISHES, ("", name, ""))
     with pytest.raises(UnknownHead, match="ffffffff"):
-        chosen(shelf, {}, "hash0", WISHES, ("", "", "f" * 64))
+        select_heads(shelf, {}, "hash0", WISHES, ("", "", "f" * 64))
 
 
 def test_a_row_has_as_many_numbers_as_the_head_says(detector: DetectorHead, states: torch.Tensor) -> None:
