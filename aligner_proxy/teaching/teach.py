@@ -30,8 +30,11 @@ EXAMPLE_FOLDS = 8
 _COUNTS = {Kind.NEUTRAL: 1.0, Kind.FOREIGN: 2.0, Kind.BESIDE: 2.0, Kind.FINE: 1.0, Kind.AGAINST: 1.0}
 _NEXT_COUNT = 4.0
 """What stands directly beside an example."""
-_AGAINST_SHARE = 0.25
-"""The examples count as much as this share of everything."""
+_AGAINST_LEAST = 0.2
+_AGAINST_HALF = 6
+"""The examples together count as this share of everything at least, and as half of it where they are so many: the fewer
+there are, the more like them each stands for. With one share for all, heads of two to four examples ranked sentences
+right that they had not seen, and drew the line above them."""
 _SCALES = tuple(2.0 ** (n / 4) for n in range(-8, 13))
 _FEW = 4
 """Of fewer examples no half can be learned from."""
@@ -115,9 +118,9 @@ class _Learned:
         """Labels and counts of the rows; the examples together count a fixed share."""
         labels = torch.tensor([float(line.kind is Kind.AGAINST) for line in self.lines])
         counts = torch.tensor([_NEXT_COUNT if line.beside_next else _COUNTS[line.kind] for line in self.lines])
-        against = labels.sum()
-        share = _AGAINST_SHARE / (1 - _AGAINST_SHARE) * counts[labels == 0].sum() / against
-        counts = torch.where(labels == 1, counts * share, counts)
+        share = max(_AGAINST_LEAST, _AGAINST_HALF / (_AGAINST_HALF + len(self.examples.against)))
+        each = share / (1 - share) * counts[labels == 0].sum() / labels.sum()
+        counts = torch.where(labels == 1, counts * each, counts)
         return fit.Table(self.rows, torch.tensor([line.general for line in self.lines]), labels, counts)
 
     @cached_property
