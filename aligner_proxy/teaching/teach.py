@@ -35,7 +35,7 @@ _AGAINST_HALF = 6
 """The examples together count as this share of everything at least, and as half of it where they are so many: the fewer
 there are, the more like them each stands for. With one share for all, heads of two to four examples ranked sentences
 right that they had not seen, and drew the line above them."""
-_SCALES = tuple(2.0 ** (n / 4) for n in range(-8, 13))
+_SCALES: tuple[float, ...] = tuple(2.0 ** (n / 4) for n in range(-8, 13))
 _FEW = 4
 """Of fewer examples no half can be learned from."""
 _ENOUGH = 0.05
