@@ -20,6 +20,7 @@ COMMANDS = {
     "serve": "Start the aligner engine and the LiteLLM proxy with the guardrail.",
     "engine": "Serve the aligner alone, so that several gateway workers share one model.",
     "align": "Correct one answer from stdin, or many with --jsonl.",
+    "teach": "Teach objectives by the example sentences that a policies file names.",
     "check": "Validate a config and print the policy that a request would get, and why.",
     "replay": "Run recorded answers under another policy or aligner, and compare.",
     "promote": "Write a change of policy into the policies file.",

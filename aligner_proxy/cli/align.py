@@ -11,6 +11,7 @@ import contextlib
 import json
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,16 @@ from aligner_proxy.cli.batch import NewObjectives, result
 from aligner_proxy.cli.diff import show
 from aligner_proxy.cli.options import aligner_options, quiet, settings
 from aligner_proxy.engine.api import Engine
+from aligner_proxy.engine.client.head_supply import SuppliedEngine
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.gateway.build import open_engine
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
-from aligner_proxy.types import DEFAULT_ALIGNER, Exchange, Outcome, Policy, Status, Turn, Verify
+from aligner_proxy.policy.engine_schema import Kind
+from aligner_proxy.teaching.in_force import HeadsInForce
+from aligner_proxy.teaching.store import HeadStore
+from aligner_proxy.types import DEFAULT_ALIGNER, Exchange, Objective, Outcome, Policy, Status, Turn, Verify
 
 _DEFAULT_OBJECTIVES = ("harmless", "helpful")
 
@@ -52,14 +56,15 @@ def command(**given: Any) -> None:
     flags = {name: given.pop(name) for name in ("question", "asked", "as_json", "jsonl", "output", "skip")}
     file = given.pop("file")
     address = given.pop("address")
-    known = NewObjectives(config.objectives(registry.load_policies(file)) if file else config.builtin_objectives())
+    aligner = given.pop("aligner")
+    known = NewObjectives(_taught_objectives(file, aligner) if file else config.builtin_objectives())
     policy = Policy(
         "align",
         objectives=known.named(flags["asked"] or _DEFAULT_OBJECTIVES),
         deadline_s=given.pop("deadline"),
         caution=given.pop("caution"),
         verify=Verify(given.pop("verify")),
-        aligner=given.pop("aligner"),
+        aligner=aligner,
     )
     if flags["jsonl"]:
         job = batch.Job(policy, known, flags["output"], flags["skip"])
@@ -69,6 +74,14 @@ def command(**given: Any) -> None:
         outcome = asyncio.run(_align_answer(exchange, policy, address, given, file))
         _report(exchange, outcome, flags["as_json"])
         sys.exit(1 if outcome.status is Status.FAILED else 0)
+
+
+def _taught_objectives(file: Path, aligner: str) -> dict[str, Objective]:
+    """The objectives of a policies file, with the heads that were taught for this aligner."""
+    policies = registry.load_policies(file)
+    heads = HeadsInForce.of(policies)
+    known = config.objectives(policies)
+    return {name: replace(objective, head=heads.head_of(None, objective, aligner)) for name, objective in known.items()}
 
 
 def _exchange(question: str | None) -> Exchange:
@@ -106,17 +119,21 @@ def _report(exchange: Exchange, outcome: Outcome, as_json: bool) -> None:
 async def opened_engine(address: str | None, given: dict[str, Any], file: Path | None) -> AsyncIterator[Engine]:
     """The engine at `address`, else the policies file's, else one in this process; closed afterwards.
 
-    A model in the `given` options always runs in this process.
+    A model in the `given` options always runs in this process. It gets the heads that were taught for the file.
     """
     engine: Engine
+    policies = registry.load_policies(file) if file else None
+    heads = HeadStore.of(policies).head if policies else None
     if address:
-        engine = HttpEngine(address)
-    elif file and not given.get("model"):
-        policies = registry.load_policies(file)
+        engine = HttpEngine(address, head_source=heads)
+    elif policies and not given.get("model") and config.engine_at(policies).kind is not Kind.LOCAL:
+        from aligner_proxy.gateway.build import open_engine  # brings LiteLLM: seconds
+
         local = await _local(given, file) if config.engine_at(policies).local else None
-        engine = open_engine(policies, local=local)
+        engine = open_engine(policies, local=local, head_source=heads)
     else:
-        engine = await _local(given, file)
+        local = await _local(given, file)
+        engine = SuppliedEngine(local, heads) if heads else local
     try:
         yield engine
     finally:

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.pipeline.pipeline import Pipeline
-from aligner_proxy.policy.schema import objective_text
+from aligner_proxy.policy.objective_schema import objective_text
 from aligner_proxy.policy.yaml_file import nearest, short
 from aligner_proxy.types import Exchange, Objective, Outcome, Policy, Turn
 

@@ -22,6 +22,8 @@ from rich.markup import escape
 
 from aligner_proxy.audit import writer
 from aligner_proxy.cli.diff import table
+from aligner_proxy.cli.taught import HEAD as TAUGHT_HEAD
+from aligner_proxy.cli.taught import Taught, taught
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.gateway.build import open_engine
 from aligner_proxy.pipeline.outcomes import lets_through
@@ -36,6 +38,7 @@ from aligner_proxy.policy.litellm_config import find_policies, is_litellm, model
 from aligner_proxy.policy.resolver import PRECEDENCE, PolicyResolver, RequestFacts, entry_name, route_matches
 from aligner_proxy.policy.schema import PolicyFile, Trust, kind_of
 from aligner_proxy.policy.yaml_file import read
+from aligner_proxy.teaching.in_force import HeadsInForce
 from aligner_proxy.types import Exchange, GateRule, Objective, Policy, Turn
 
 _DENY = "deny:"
@@ -58,12 +61,14 @@ class _Checked:
     gaps: tuple[str, ...] = ()
     litellm: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """The LiteLLM YAML; empty when only a policies file was given."""
+    taught: tuple[Taught, ...] = ()
+    """The objectives with examples."""
     extensions: Extensions = field(default=NO_EXTENSIONS, repr=False)
 
     @property
     def resolver(self) -> PolicyResolver:
         """The resolver of these policies."""
-        return PolicyResolver(self.policies)
+        return PolicyResolver(self.policies, HeadsInForce.of(self.policies).head_of)
 
 
 class _WithPlugins(click.Command):
@@ -154,10 +159,11 @@ def _read(file: Path) -> _Checked:
     registry.configured(policies)
     extensions = registry.extensions(policies)
     keys = known_keys(policies)
+    listed = tuple(taught(policies))
     if not litellm:
-        return _Checked(path, policies, None, keys, extensions=extensions)
+        return _Checked(path, policies, None, keys, taught=listed, extensions=extensions)
     gaps = tuple(litellm_config.warnings(data, source))
-    return _Checked(path, policies, model_groups(data), keys, gaps, data, extensions)
+    return _Checked(path, policies, model_groups(data), keys, gaps, data, listed, extensions)
 
 
 def _facts(
@@ -206,6 +212,7 @@ def _warnings(checked: _Checked, facts: RequestFacts, policy: Policy) -> list[st
     warnings.extend(_key_warnings(checked))
     warnings.extend(_engine_warnings(checked, policy))
     warnings += _unserved(checked)
+    warnings += [lesson.warning for lesson in checked.taught if lesson.warning is not None]
     warnings += checked.extensions.explain(policy, facts)
     if not policy.objectives:
         warnings.append("no objectives: such an answer is skipped (reason no_objectives)")
@@ -311,10 +318,11 @@ def _as_json(checked: _Checked, policy: Policy, warnings: Sequence[str]) -> dict
         "quota": {"value": policy.quota.seconds, "origin": origins["quota"]} if policy.quota else None,
         "denied": [{"name": name, "origin": origin} for name, origin in _denied(policy)],
         "objectives": [
-            {"name": o.name, "text": o.text, "origin": origins[f"objective:{o.name}"]}
+            {"name": o.name, "text": o.text, "origin": origins[f"objective:{o.name}"], "head": o.head or None}
             | ({"met": how} if (how := checked.extensions.describe(o)) else {})
             for o in policy.objectives
         ],
+        "taught": [lesson.as_json() for lesson in checked.taught],
         "trust": checked.policies.trust.model_dump(),
         "precedence": list(PRECEDENCE),
         "warnings": list(warnings),
@@ -342,7 +350,7 @@ def _print(console: Console, checked: _Checked, policy: Policy, key: Mapping[str
     by_objective = {k: v for k, v in checked.extensions.record(policy).items() if isinstance(v, Mapping)}
     rows = [
         (
-            f"{number}. {objective.name}",
+            f"{number}. {objective.name}{' (taught)' if objective.head else ''}",
             *(_shown(values.get(objective.name, "-")) for values in by_objective.values()),
             objective.text,
             _from(checked, objective, origins),
@@ -350,6 +358,8 @@ def _print(console: Console, checked: _Checked, policy: Policy, key: Mapping[str
         for number, objective in enumerate(policy.objectives, 1)
     ]
     console.print(table(("objective", *by_objective, "text", "from"), rows))
+    if checked.taught:
+        console.print(table(TAUGHT_HEAD, [lesson.row for lesson in checked.taught]))
     for name, origin in _denied(policy):
         console.print(f"denied  {escape(name)}, by {escape(origin)}: asking for it is a 403", soft_wrap=True)
     console.print(f"trust   {escape(_trusted(checked.policies.trust))}", soft_wrap=True)

@@ -29,8 +29,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from aligner_proxy.cli.taught import taught
 from aligner_proxy.engine import sockets
-from aligner_proxy.engine.api import Engine
+from aligner_proxy.engine.api import AlignerInfo, Engine
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.engine.weights.memory import available as memory_left
 from aligner_proxy.errors import AlignerProxyError, ConfigError, CorrectionError, EngineMismatch
@@ -39,6 +40,7 @@ from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
 from aligner_proxy.policy.engine_schema import Kind
 from aligner_proxy.policy.plugin_keys import SYSTEMS
+from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.types import METAALIGNER
 
 _SUPPORTED = ((3, 11), (3, 12), (3, 13))
@@ -181,7 +183,7 @@ def engine() -> Iterator[Finding]:
     """The engine on the socket of `local`, if one runs."""
     try:
         socket = config.engine_socket()
-        about = asyncio.run(_ask(HttpEngine(f"unix:{socket}", patience_s=0.1)))
+        served = asyncio.run(_info(HttpEngine(f"unix:{socket}", patience_s=0.1)))
     except ConfigError as error:
         yield Finding("engine", Verdict.FAULT, str(error))
     except EngineMismatch as error:
@@ -189,7 +191,7 @@ def engine() -> Iterator[Finding]:
     except CorrectionError:
         yield Finding("engine", Verdict.NOTE, f"none on {socket}", "`aligner-proxy serve` starts one")
     else:
-        yield Finding("engine", Verdict.OK, about)
+        yield Finding("engine", Verdict.OK, _described(served))
 
 
 def backend(path: Path | None) -> Iterator[Finding]:
@@ -200,19 +202,36 @@ def backend(path: Path | None) -> Iterator[Finding]:
     yield from (Finding("policies file", Verdict.NOTE, warning) for warning in file.warnings)
     named = config.engine_at(file)
     if named.kind is Kind.GROUP:
+        yield from lessons(file, None)
         yield Finding("back-end", Verdict.NOTE, f"{named}: called by LiteLLM, only inside the gateway")
         return
+    served: AlignerInfo | None = None
     for at in named.at:
         aligner = file.aligner.model_copy(update={"engine": named.model_copy(update={"at": (at,)})})
         try:
             replica = build.open_engine(file.model_copy(update={"aligner": aligner}), patience_s=0.1)
-            about = asyncio.run(_ask(replica))
+            served = asyncio.run(_info(replica))
         except (ConfigError, CorrectionError) as error:
             fix = "`aligner-proxy serve` starts one" if named.kind is Kind.LOCAL else "start it, or fix aligner.engine"
             bad = Verdict.NOTE if named.kind is Kind.LOCAL else Verdict.FAULT
             yield Finding("back-end", bad, f"{at} ({named.kind}): {error}", fix)
         else:
-            yield Finding("back-end", Verdict.OK, f"{at} ({named.kind}): {about}")
+            yield Finding("back-end", Verdict.OK, f"{at} ({named.kind}): {_described(served)}")
+    yield from lessons(file, served)
+
+
+def lessons(file: PolicyFile, served: AlignerInfo | None) -> Iterator[Finding]:
+    """The objectives of a policies file that have examples: which are taught, from how many, and when."""
+    try:
+        listed = taught(file, served)
+    except ConfigError as error:
+        yield Finding("taught", Verdict.NOTE, str(error))
+        return
+    for lesson in listed:
+        version = lesson.version
+        figures = f", from {version.against} examples on {version.day}, head {version.head[:8]}" if version else ""
+        text = f"{lesson.subject.title} for aligner {lesson.called}: {lesson.state}{figures}"
+        yield _finding("taught", lesson.warning is None, text, lesson.warning or "", Verdict.NOTE)
 
 
 def policies() -> Iterator[Finding]:
@@ -281,11 +300,14 @@ def _declared(plugin: registry.Plugin) -> Iterator[str]:
             yield f"keys of a policy: {', '.join(key.name for key in extension.keys)}"
 
 
-async def _ask(engine: Engine) -> str:
+async def _info(engine: Engine) -> AlignerInfo:
     try:
-        about = await engine.info()
+        return await engine.info()
     finally:
         await engine.aclose()
+
+
+def _described(about: AlignerInfo) -> str:
     head = "detector head" if about.has_head else "no detector head"
     return f"{about.model} {about.content_hash[:12]} on {about.device}, {about.quantization}, {head}"
 

@@ -41,6 +41,7 @@ from aligner_proxy.plugins.registry import PluginRules
 from aligner_proxy.policy.litellm_config import policies_in
 from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.policy.schema import PolicyFile
+from aligner_proxy.teaching.in_force import HeadsInForce
 
 _COLOURS = {
     Ending.CHANGED: "#d97706",
@@ -278,7 +279,13 @@ async def _replayed(
                 rules=PluginRules.of(file),
                 extensions=registry.extensions(file),
             )
-            return await replay(entries, PolicyResolver(file), pipeline, lambda: progress.advance(bar), deadline_s)
+            return await replay(
+                entries,
+                PolicyResolver(file, HeadsInForce.of(file).head_of),
+                pipeline,
+                lambda: progress.advance(bar),
+                deadline_s,
+            )
 
 
 def _show(console: Console, cases: list[Case]) -> None:

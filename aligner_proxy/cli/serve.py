@@ -36,6 +36,7 @@ from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.errors import ConfigError, CorrectionError, EngineFault, EngineMismatch, EngineUnavailable
 from aligner_proxy.gateway import build
 from aligner_proxy.gateway.process import litellm_server, supervisor
+from aligner_proxy.gateway.process.teacher import Served, Teacher
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
 from aligner_proxy.policy.engine_schema import Backend, Kind
@@ -246,15 +247,30 @@ async def _run(first: Plan, listener: socket.socket) -> int:
     _allow_many_files()
     numbers = itertools.count(1)
     name = _free_name()
+    serves: list[Plan] = []
+    teacher = Teacher(first.policies, lambda: _served(serves[-1]) if serves else None, environment(first))
     with contextlib.ExitStack() as files:
 
         def generation() -> supervisor.Generation:
             number = next(numbers)
             plan_now = first if number == 1 else _planned_again(first)
-            return _generation(replace(plan_now, number=number), listener, files, name)
+            return _generation(replace(plan_now, number=number), listener, files, name, serves.append)
 
         pace = supervisor.Pace(grace=first.grace, handover=first.handover)
-        return await supervisor.run(generation, pace, listener.close)
+        teaching = asyncio.ensure_future(teacher.keep_taught())
+        try:
+            return await supervisor.run(generation, pace, listener.close)
+        finally:
+            teaching.cancel()
+            await asyncio.gather(teaching, return_exceptions=True)
+
+
+def _served(plan: Plan) -> Served:
+    """The engine of a plan, for teaching."""
+    if plan.socket is None:
+        return Served(None, partial(build.open_engine, plan.file))
+    address = f"unix:{plan.socket}"
+    return Served(address, partial(HttpEngine, address))
 
 
 def _planned_again(first: Plan) -> Plan:
@@ -264,9 +280,16 @@ def _planned_again(first: Plan) -> Plan:
 
 
 def _generation(
-    plan: Plan, listener: socket.socket, files: contextlib.ExitStack, name: Path | None
+    plan: Plan,
+    listener: socket.socket,
+    files: contextlib.ExitStack,
+    name: Path | None,
+    note_serving: Callable[[Plan], None],
 ) -> supervisor.Generation:
-    """The engine and the LiteLLM of a plan. Their socket files are removed with `files` at the latest."""
+    """The engine and the LiteLLM of a plan. Their socket files are removed with `files` at the latest.
+
+    `note_serving` is called with the plan as soon as they serve.
+    """
     probing = files.enter_context(contextlib.ExitStack())
     probe = probing.enter_context(sockets.unix(plan.probe_socket))
     engine = supervisor.Child("engine", engine_command(plan), engine_environment(plan)) if plan.socket else None
@@ -282,6 +305,7 @@ def _generation(
             await _until_serving(plan)
         if plan.is_restart:
             publish()
+        note_serving(plan)
 
     if not plan.is_restart:
         publish()  # nothing answers there, and tools can watch the engine while it loads

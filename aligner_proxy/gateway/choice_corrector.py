@@ -144,5 +144,5 @@ class ChoiceCorrector:
         state.extensions.observe(outcome)
         if state.facts is None:
             return None
-        record = state.extensions.record(outcome.policy)
+        record = state.policy_record(outcome.policy)
         return AuditEvent(time.time(), state.route, state.facts, exchange, outcome, record)

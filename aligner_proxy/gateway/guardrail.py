@@ -79,7 +79,7 @@ class AlignerGuardrail(CustomGuardrail):
                 logs.ours_to_stderr(form)
             self._policies = reload.at(config.policies_path(policies, litellm_internals.config_folder()))
             file = self._policies.current.file
-            self.pipeline = build_pipeline(file)
+            self.pipeline = build_pipeline(file, self._policies.current.heads.store.head)
             self._audit_writers = audit_writers(file)
             self._auditor = self._audit_writers or None
         except (AlignerProxyError, OSError) as error:
@@ -237,8 +237,9 @@ class AlignerGuardrail(CustomGuardrail):
             raise Blocked(skip.value)
         trace = tracing.under(user.parent_otel_span)
         model = self._aligner_of(policy)
+        taught = self._policies.current.taught
         state = RequestState(
-            call_id, policy, model, route, facts=request, skip=skip, extensions=extensions, trace=trace
+            call_id, policy, model, route, facts=request, skip=skip, extensions=extensions, taught=taught, trace=trace
         )
         self._select(data, state)
         return state

@@ -16,6 +16,7 @@ from aligner_proxy.gateway.request_state import RequestState, Timeline
 from aligner_proxy.observability import metrics as prometheus
 from aligner_proxy.observability.tracing import Span, passed
 from aligner_proxy.pipeline.outcomes import INTERNAL
+from aligner_proxy.teaching.store import Index
 from aligner_proxy.types import Outcome, Policy, Status
 
 log = logging.getLogger("aligner_proxy.outcome")
@@ -142,6 +143,16 @@ def policies(*, refused: bool, stale: bool) -> None:
     """Count a change of the policies or keys file; `stale`: one of them is refused and an older one is in force."""
     prometheus.RELOADS.labels("refused" if refused else "taken").inc()
     prometheus.REFUSED.set(stale)
+
+
+def taught(index: Index) -> None:
+    """Record what is taught: of each objective and aligner the examples of the head in force, 0 without one."""
+    for scope, names in index.scopes.items():
+        for name, objective in names.items():
+            for called in objective.current:
+                version = objective.in_force(called)
+                prometheus.TAUGHT.labels(scope, name, called).set(version.against + version.fine if version else 0)
+                prometheus.TAUGHT_AT.labels(scope, name, called).set(version.at if version else 0)
 
 
 def _count_work(outcome: Outcome) -> None:

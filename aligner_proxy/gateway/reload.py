@@ -33,6 +33,8 @@ from aligner_proxy.policy.keys_file import KeyEntry, load_keys
 from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.policy.schema import PolicyFile, corrector_names, rule_names
 from aligner_proxy.policy.yaml_file import short
+from aligner_proxy.teaching.in_force import HeadsInForce
+from aligner_proxy.teaching.store import Version
 
 LOOK_S = 1.0
 """Seconds between two checks; a change applies after one to two of them."""
@@ -142,6 +144,16 @@ class ActiveConfig:
 
     file: PolicyFile
     resolver: PolicyResolver = field(compare=False)
+    heads: HeadsInForce
+    """What was taught for it; the resolver names these heads."""
+    taught: Mapping[str, Version] = field(compare=False)
+    """The same by head."""
+
+    @classmethod
+    def of(cls, file: PolicyFile) -> ActiveConfig:
+        """A policies file with the heads in force for it."""
+        heads = HeadsInForce.usable(file)
+        return cls(file, PolicyResolver(file, heads.head_of), heads, heads.versions())
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +242,9 @@ class Policies:
         registry.configured(file)
         for warning in file.warnings:
             _warn_once(warning)
-        return ActiveConfig(file, PolicyResolver(file)), (self.path,)
+        config_now = ActiveConfig.of(file)
+        metrics.taught(config_now.heads.index)
+        return config_now, (self.path, config_now.heads.store.index_path)
 
     def _read_keys(self) -> tuple[ClientKeys, tuple[Path, ...]]:
         return read_keys(config.keys_path(self.current.file))

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, Extensions, Selecting
 from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.teaching.in_force import taught_in
+from aligner_proxy.teaching.store import Version
 from aligner_proxy.types import METAALIGNER, Outcome, Policy, Status, all_cached
 
 # The status of a response whose choices differ is the first of these.
@@ -84,6 +86,8 @@ class RequestState:
     """Running choice of the policy's objectives for this prompt; `selected` waits for it."""
     extensions: Extensions = NO_EXTENSIONS
     """Extensions, which add to headers, comments and records."""
+    taught: Mapping[str, Version] = field(default_factory=dict)
+    """Every taught head in force when the request came, by its hash."""
     trace: Any = None
     """Parent of the spans of this request (tracing.under)."""
     opened: float = field(default_factory=time.monotonic)
@@ -137,6 +141,7 @@ class RequestState:
             "status": self.status.value,
             "reason": self.reason,
             "objectives": ",".join(objective.name for objective in self.policy.objectives),
+            "taught": _taught(taught_in(self.policy, self.taught)),
             "policy": self.policy.name,
             "model": self.corrector,
             "cache": None if hit is None else "hit" if hit else "miss",
@@ -173,11 +178,19 @@ class RequestState:
         }
         return f": aligner-trail {json.dumps(trailer)}\n\n".encode()
 
+    def policy_record(self, policy: Policy) -> dict[str, Any]:
+        """What is recorded of a policy beside its settings: what plugins say, and which objectives were taught."""
+        taught = {
+            name: {"head": version.head[:16], "examples": version.against + version.fine, "at": round(version.at)}
+            for name, version in taught_in(policy, self.taught).items()
+        }
+        return self.extensions.record(policy) | ({"taught": taught} if taught else {})
+
     def record(self) -> dict[str, Any]:
         """LiteLLM's guardrail information: ids, names, lengths and counts."""
         if self.skip:
             return {"policy": self.policy.name, "status": self.status.value, "reason": self.reason}
-        return self.extensions.record(self.policy) | {
+        return self.policy_record(self.policy) | {
             "policy": self.policy.name,
             "objectives": [objective.name for objective in self.policy.objectives],
             "aligner": self.corrector,
@@ -197,6 +210,11 @@ def flagged(outcome: Outcome) -> list[dict[str, object]]:
         for number, segment in enumerate(outcome.segments)
         if segment.flagged
     ]
+
+
+def _taught(versions: Mapping[str, Version]) -> str:
+    """Each taught objective of a request, from how many examples, and when."""
+    return ",".join(f"{name}={version.against}@{version.day}" for name, version in versions.items())
 
 
 def _ms(seconds: float | None) -> float | None:

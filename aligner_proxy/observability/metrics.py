@@ -77,6 +77,20 @@ UNTAUGHT = _once(
     "Objectives judged by the general head alone because their taught head could not be used, by why",
     ("reason",),
 )
+TAUGHT = _once(
+    Gauge,
+    "aligner_taught_examples",
+    "Examples from which the head in force of an objective was taught; scope - is the whole file, else a tenant's",
+    ("scope", "objective", "aligner"),
+    multiprocess_mode="livemax",
+)
+TAUGHT_AT = _once(
+    Gauge,
+    "aligner_taught_timestamp_seconds",
+    "When the head in force of an objective was taught, in seconds since the epoch",
+    ("scope", "objective", "aligner"),
+    multiprocess_mode="livemax",
+)
 CACHE = _once(Counter, "aligner_cache_total", "Cache look-ups", ("result",))
 CACHE_UP = _once(
     Gauge,

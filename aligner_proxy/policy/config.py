@@ -33,6 +33,7 @@ from aligner_proxy.policy.keys_file import KeyEntry, load_keys
 from aligner_proxy.policy.plugin_keys import NO_DECLARATIONS, Declarations, with_current_names
 from aligner_proxy.policy.schema import (
     PolicyFile,
+    Tenant,
     corrector_names,
     file_model,
     kind_of,
@@ -102,10 +103,10 @@ def builtin_objectives() -> Mapping[str, Objective]:
     return MappingProxyType({name: Objective(name, text) for name, text in data.items()})
 
 
-def objectives(file: PolicyFile) -> dict[str, Objective]:
-    """Every objective by name: the built-in ones, overridden by the file's own."""
-    own = {name: Objective(name, text) for name, text in file.objectives.items()}
-    return {**builtin_objectives(), **own}
+def objectives(file: PolicyFile, tenant: Tenant | None = None) -> dict[str, Objective]:
+    """Every objective by name: the built-in ones, overridden by the file's own, and those by the tenant's."""
+    own = dict(file.objectives) | (tenant.objectives if tenant else {})
+    return {**builtin_objectives(), **{name: Objective(name, entry.text) for name, entry in own.items()}}
 
 
 def _third_party_in(data: Mapping[str, Any]) -> bool:
@@ -179,8 +180,9 @@ def _unpinned(file: PolicyFile) -> Iterator[str]:
 
 
 def _check_objectives(file: PolicyFile) -> None:
-    known = objectives(file)
+    everywhere = objectives(file)
     for path, name in _objective_uses(file):
+        known = objectives(file, file.tenants[int(path[1])]) if path[0] == "tenants" else everywhere
         if name not in known and not (name == "*" and path[-2] == "allow"):
             place = file.source.at(*path)
             raise ConfigError(f"{place}: unknown objective {short(name)}; {nearest(name, known)}")

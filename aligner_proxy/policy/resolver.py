@@ -28,6 +28,7 @@ from pydantic import ValidationError
 
 from aligner_proxy.errors import ForbiddenError, SeveralPolicies
 from aligner_proxy.policy.config import objectives
+from aligner_proxy.policy.gate_schema import switches
 from aligner_proxy.policy.plugin_keys import PolicyKey, with_current_names
 from aligner_proxy.policy.schema import (
     EVERY,
@@ -43,7 +44,6 @@ from aligner_proxy.policy.schema import (
     listed,
     rule_names,
     selector_of,
-    switches,
 )
 from aligner_proxy.policy.strictness import may_tighten, stricter, takes_away
 from aligner_proxy.policy.yaml_file import BUILT_IN, KeyPath, Source
@@ -77,6 +77,14 @@ _REMEMBERED = 1024
 _USUAL_CHARS = 200
 _OBJECTIVE_LISTS = ("enforce", "allow", "deny")
 _BUILT_IN_POLICY = Policy(name="-")
+HeadLookup = Callable[[Tenant | None, Objective, str], str]
+"""Finds the content hash of the head that was taught for an objective of a tenant (None: of the file) and for the
+aligner that the policy names; empty if there is none."""
+
+
+def no_heads(tenant: Tenant | None, objective: Objective, aligner: str) -> str:
+    """The lookup where nothing was taught."""
+    return ""
 
 
 def route_matches(route: Route, names: Sequence[str], tags: Sequence[str]) -> bool:
@@ -183,10 +191,12 @@ class _Layer:
 class PolicyResolver:
     """Resolver of requests against one policies file, with a cache for requests that add nothing of their own."""
 
-    def __init__(self, policy_file: PolicyFile) -> None:
+    def __init__(self, policy_file: PolicyFile, head_of: HeadLookup = no_heads) -> None:
         self._file = policy_file
         self._trust = policy_file.trust
         self._known = objectives(policy_file)
+        self._known_to = [objectives(policy_file, tenant) for tenant in policy_file.tenants]
+        self._head_of = head_of
         declared = policy_file.declarations.keys
         self._keys = {key.name: key for key in declared if not key.grant}
         self._grants_of_plugins = [key for key in declared if key.grant]
@@ -270,15 +280,16 @@ class PolicyResolver:
         """The policy by file and metadata, on the first route that applies; by default the first that matches."""
         route = _first(self._file.routes, applies or (lambda route: route_matches(route, facts.names, facts.tags)))
         tenant = _first(self._file.tenants, lambda tenant: tenant_matches(tenant, facts, self._trust.aliases))
-        grants = [*tenant, *self._metadata(facts)]
+        known = self._known_by(tenant)
+        grants = [*tenant, *self._metadata(facts, known)]
         settings, origins = self._settle([_Layer(self._file.defaults, "defaults", ("defaults",)), *route, *grants])
-        chosen, chosen_origins, selection = self._objectives(facts, route, grants)
+        chosen, chosen_origins, selection = self._objectives(facts, route, grants, known)
         quota, quota_origin = self._quota(facts, grants)
         granted, granted_origins = self._granted(grants)
         extensions = (*self._differing(settings), *granted)
         return Policy(
             name="+".join(layer.name for layer in (*route, *tenant)) or "default",
-            objectives=chosen,
+            objectives=self._with_heads(chosen, tenant, settings["aligner"]),
             bypass=facts.bypass and _may_bypass(grants),
             tenant=facts.namespace,
             quota=quota,
@@ -286,6 +297,20 @@ class PolicyResolver:
             extensions=extensions,
             origins=origins + quota_origin + granted_origins + chosen_origins + self._deny_origins(grants),
             **settings,
+        )
+
+    def _known_by(self, tenant: Sequence[_Layer]) -> Mapping[str, Objective]:
+        """The objectives that requests of a tenant may have: of the file, and of the tenant itself."""
+        return self._known_to[int(tenant[0].path[1])] if tenant and tenant[0].path else self._known
+
+    def _with_heads(self, chosen: Sequence[Objective], tenant: Sequence[_Layer], aligner: str) -> tuple[Objective, ...]:
+        """The objectives with the heads that were taught for them; one of a tenant's own belongs to that tenant."""
+        entry = tenant[0].values if tenant else None
+        own = entry.objectives if isinstance(entry, Tenant) else {}
+        owners = ((objective, entry if objective.name in own else None) for objective in chosen)
+        return tuple(
+            replace(objective, head=self._head_of(owner if isinstance(owner, Tenant) else None, objective, aligner))
+            for objective, owner in owners
         )
 
     def _differing(self, settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -308,20 +333,22 @@ class PolicyResolver:
         differing = ((name, value) for name, (key, value) in values.items() if value != key.default)
         return tuple(differing), tuple(origins.items())
 
-    def _metadata(self, facts: RequestFacts) -> list[_Layer]:
+    def _metadata(self, facts: RequestFacts, known: Mapping[str, Objective]) -> list[_Layer]:
         """The settings of team and key; of those that are not trusted, the grants that take rights away."""
         metadata = (
             ("team metadata", facts.team_settings, self._trust.team_metadata),
             ("key metadata", facts.key_settings, self._trust.key_metadata),
         )
         return [
-            self._metadata_layer(raw, label, f"{facts.namespace}: {label}", trusted)
+            self._metadata_layer(raw, label, f"{facts.namespace}: {label}", trusted, known)
             for label, raw, trusted in metadata
             if raw is not None
         ]
 
-    def _metadata_layer(self, raw: object, label: str, source: str, trusted: bool) -> _Layer:
-        values = self._grants(raw, source)
+    def _metadata_layer(
+        self, raw: object, label: str, source: str, trusted: bool, known: Mapping[str, Objective]
+    ) -> _Layer:
+        values = self._grants(raw, source, known)
         if not trusted:
             given = [name for name in self._grant_names() if getattr(values, name) is not None and name != "allow"]
             ignored = [name for name in given if not takes_away(name, getattr(values, name))]
@@ -335,7 +362,7 @@ class PolicyResolver:
         yield from (name for name in Grants.model_fields if name not in Settings.model_fields)
         yield from (key.name for key in self._grants_of_plugins)
 
-    def _grants(self, raw: object, label: str) -> Grants:
+    def _grants(self, raw: object, label: str, known: Mapping[str, Objective]) -> Grants:
         """The valid settings of an operator's metadata."""
         if not isinstance(raw, Mapping):
             _warn_invalid(label, "aligner")
@@ -343,9 +370,9 @@ class PolicyResolver:
         current, changes = with_current_names({str(key): value for key, value in raw.items()}, self._renamed)
         for change in changes:
             _warn(label, str(change))
-        return self._grants_model.model_validate(dict(self._valid(current, label)))
+        return self._grants_model.model_validate(dict(self._valid(current, label, known)))
 
-    def _valid(self, raw: Mapping[str, Any], label: str) -> Iterator[tuple[str, Any]]:
+    def _valid(self, raw: Mapping[str, Any], label: str, known: Mapping[str, Objective]) -> Iterator[tuple[str, Any]]:
         for key, value in raw.items():
             try:
                 checked = getattr(self._grants_model.model_validate({key: value}), key)
@@ -356,10 +383,10 @@ class PolicyResolver:
                 _warn_invalid(label, key)
                 continue
             if key in _OBJECTIVE_LISTS:
-                known = tuple(name for name in checked if name in self._known or (name == "*" and key == "allow"))
-                if known != checked:
+                names = tuple(name for name in checked if name in known or (name == "*" and key == "allow"))
+                if names != checked:
                     _warn_invalid(label, key)
-                checked = known
+                checked = names
             yield key, checked
 
     def _is_loaded(self, key: str, value: Any) -> bool:
@@ -421,7 +448,11 @@ class PolicyResolver:
         return tuple(origins.items())
 
     def _objectives(
-        self, facts: RequestFacts, route: Sequence[_Layer], grants: Sequence[_Layer]
+        self,
+        facts: RequestFacts,
+        route: Sequence[_Layer],
+        grants: Sequence[_Layer],
+        known: Mapping[str, Objective],
     ) -> tuple[tuple[Objective, ...], tuple[tuple[str, str], ...], Selection | None]:
         chosen: dict[str, str] = {}
         for layer in grants:
@@ -432,25 +463,31 @@ class PolicyResolver:
         for layer in route:
             assert isinstance(layer.values, Route)
             selector = selector_of(layer.values)
-            for name, key in listed(layer.values, self._known):
+            for name, key in listed(layer.values, known):
                 chosen.setdefault(name, layer.origin(self._file.source, *key))
-        self._refuse(facts, chosen, grants)
+        self._refuse(facts, chosen, grants, known)
         selection = None
         if selector is not None and selector.word not in self._file.declarations.missing_selectors:
             candidates = tuple(name for name in chosen if name not in (*enforced, *facts.asked))
             selection = Selection(selector.word, candidates, enforced, selector)
         chosen |= {name: "request" for name in facts.asked if name not in chosen}
         origins = tuple((f"objective:{name}", origin) for name, origin in chosen.items())
-        return tuple(self._known[name] for name in chosen), origins, selection
+        return tuple(known[name] for name in chosen), origins, selection
 
-    def _refuse(self, facts: RequestFacts, present: Mapping[str, str], grants: Sequence[_Layer]) -> None:
+    def _refuse(
+        self,
+        facts: RequestFacts,
+        present: Mapping[str, str],
+        grants: Sequence[_Layer],
+        known: Mapping[str, Objective],
+    ) -> None:
         """Raise `ForbiddenError` for the first thing in the request that is not permitted.
 
         A request may name an objective that applies anyway, unless it is denied.
         """
         if facts.bypass and not _may_bypass(grants):
             raise ForbiddenError("this key may not bypass alignment; its tenant needs allow_bypass: true")
-        allowed = self._may_ask(grants)
+        allowed = self._may_ask(grants, known)
         denied = _denied(grants)
         for n, name in enumerate(facts.asked, 1):
             # LiteLLM logs these messages: they neither repeat the client's text nor reveal other tenants' objectives.
@@ -461,13 +498,13 @@ class PolicyResolver:
                 offer = f"it may ask for: {names}" if names else "it may not add any objective"
                 raise ForbiddenError(f"objective number {n} of those asked for is not allowed for this key; {offer}")
 
-    def _may_ask(self, grants: Sequence[_Layer]) -> set[str]:
+    def _may_ask(self, grants: Sequence[_Layer], known: Mapping[str, Objective]) -> set[str]:
         """The objectives that a request may add. A list that is not trusted only shortens the one before."""
         allowed = set[str]()
         for layer in grants:
             allow = getattr(layer.values, "allow", None)
             if allow is not None:
-                names = set(self._known) if EVERY in allow else set(allow)
+                names = set(known) if EVERY in allow else set(allow)
                 allowed = names if layer.trusted else names & allowed
         return allowed - _denied(grants)
 

@@ -6,7 +6,6 @@ layers of a policy; config.py reads the file. No plugin is loaded to check the n
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
@@ -29,15 +28,16 @@ from pydantic import (
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy.declining import Decline
 from aligner_proxy.policy.engine_schema import LOCAL, Backend, backend
+from aligner_proxy.policy.gate_schema import GateSetting
+from aligner_proxy.policy.objective_schema import ObjectiveSetting
 from aligner_proxy.policy.plugin_keys import NO_DECLARATIONS, AnyOptions, Declarations, PolicyKey, SelectorForm
-from aligner_proxy.policy.yaml_file import BLOCK_FORM, LIST_FORM, KeyPath, Source, nearest, short
+from aligner_proxy.policy.yaml_file import LIST_FORM, KeyPath, Source, nearest
 from aligner_proxy.prompts import template
 from aligner_proxy.types import (
     DEFAULT_ALIGNER,
     GOVERNED_SKIPS,
     METAALIGNER,
     FailureClass,
-    GateRule,
     IfNothingRemains,
     JsonStrings,
     Mode,
@@ -53,9 +53,7 @@ AUDIT_REQUIRED = "required"
 PLUGIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 PluginName = Annotated[str, Field(pattern=PLUGIN_NAME)]
 PluginEntry = dict[str, Any]
-MAX_OBJECTIVE_CHARS = 2_000
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-_OBJECTIVE = re.compile(r"[^:\n]{1,80}:\s+\S")
 
 Name = Annotated[str, Field(pattern=_NAME)]
 Glob = Annotated[str, Field(min_length=1, max_length=200)]
@@ -64,87 +62,6 @@ EVERY = "*"
 """Stands for every configured objective."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
-
-
-def _switch(value: object) -> object:
-    """`on` or `off` as text; YAML 1.1 reads the bare words as true and false."""
-    return ("on" if value else "off") if isinstance(value, bool) else value
-
-
-def _known(name: object) -> object:
-    known = [rule.value for rule in GateRule]
-    if isinstance(name, str) and name not in known:
-        raise ValueError(f"unknown rule {short(name)}; {nearest(name, known)}")
-    return name
-
-
-Switch = Annotated[Literal["on", "off"], BeforeValidator(_switch), WithJsonSchema({"enum": ["on", "off", True, False]})]
-
-
-class GateSwitches(BaseModel):
-    """Rules of the gate, each on or off; what is not said here stays as it was."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    empty: Switch | None = None
-    """Nothing is left of the answer."""
-    template_leak: Switch | None = None
-    """It repeats text of the aligner's template or of an objective."""
-    invented_turn: Switch | None = None
-    """Somebody else begins to speak (User:, Assistant: ...)."""
-    new_refusal: Switch | None = None
-    """It declines what the original did not decline."""
-    new_personal_data: Switch | None = None
-    """A mail address, telephone number or postal address that was not there."""
-    lost_code: Switch | None = None
-    """Code that had to stay is gone or changed, or a code block is left open."""
-    lost_citation: Switch | None = None
-    """A citation that had to stay is gone: [1], (Author 2020), a DOI."""
-    lost_number: Switch | None = None
-    """A number, time, date or version that had to stay is gone."""
-    lost_address: Switch | None = None
-    """A web or mail address that had to stay is gone."""
-    lost_quote: Switch | None = None
-    """The words of a quotation that had to stay are gone or changed."""
-    lost_name: Switch | None = None
-    """A name that had to stay is gone."""
-    lost_list_item: Switch | None = None
-    """An item of a list that had to stay lost its mark or its number."""
-    lost_turn: Switch | None = None
-    """A speaker has fewer lines in an answer that is a dialogue from its beginning."""
-    invented_fact: Switch | None = None
-    """A number or address that the original did not have."""
-    invented_quote: Switch | None = None
-    """Words between quotation marks that the original did not have."""
-    changed_script: Switch | None = None
-    """Words in a script that the original does not use."""
-    changed_language: Switch | None = None
-    """Sentences in a language that the original does not use."""
-    too_short: Switch | None = None
-    """Less than half of what had to stay is left (a fifth where an objective asks for brevity)."""
-    too_long: Switch | None = None
-    """More than twice the original and 200 characters."""
-
-
-def _gate_form(value: object) -> str:
-    return LIST_FORM if isinstance(value, (list, tuple)) else BLOCK_FORM
-
-
-GateSetting = Annotated[
-    Annotated[GateSwitches, Tag(BLOCK_FORM)]
-    | Annotated[tuple[Annotated[GateRule, BeforeValidator(_known)], ...], Tag(LIST_FORM)],
-    Discriminator(_gate_form),
-]
-
-
-def switches(setting: GateSwitches | tuple[GateRule, ...] | None) -> dict[GateRule, bool]:
-    """The rules that a gate setting switches. A list switches all: those in it are on, the others off."""
-    if setting is None:
-        return {}
-    if isinstance(setting, tuple):
-        return {rule: rule in setting for rule in GateRule}
-    values = {rule: getattr(setting, rule.value) for rule in GateRule}
-    return {rule: value == "on" for rule, value in values.items() if value is not None}
 
 
 class PluginSettings(BaseModel):
@@ -193,16 +110,6 @@ def rule_names(file: PolicyFile) -> dict[str, KeyPath]:
 def _yaml_off(value: object) -> object:
     """`off` as text; YAML 1.1 reads the bare word as false."""
     return "off" if value is False else value
-
-
-def objective_text(text: str) -> str:
-    """The text of an objective, checked: "Name: description", within the length limit; raises `ValueError`."""
-    text = text.strip()
-    if len(text) > MAX_OBJECTIVE_CHARS:
-        raise ValueError(f"the text has {len(text):,} characters; shorten it to at most {MAX_OBJECTIVE_CHARS:,}")
-    if not _OBJECTIVE.match(text):
-        raise ValueError('must read "Name: description", for example "Brevity: the response should be short"')
-    return text
 
 
 def _every_class(value: object) -> object:
@@ -391,6 +298,8 @@ class Tenant(Grants):
     match: TenantMatch
     name: Name | None = None
     """Shown in x-aligner-policy; by default tenant-1, tenant-2 ..."""
+    objectives: dict[Name, ObjectiveSetting] = {}
+    """Objectives of this tenant alone, in the form of the file's; they go over those, and nobody else can name them."""
 
 
 class Aligner(_Block):
@@ -501,8 +410,8 @@ class PolicyFile(_Block):
     """policies.yaml: which aligner, which objectives, and what applies to whom."""
 
     aligner: Aligner = Aligner()
-    objectives: dict[Name, Annotated[str, AfterValidator(objective_text)]] = {}
-    """Objectives of your own, name -> "Name: description"; they go over the built-in ones."""
+    objectives: dict[Name, ObjectiveSetting] = {}
+    """Objectives of your own, name -> "Name: description", or {text, examples}; they go over the built-in ones."""
     defaults: Settings = Settings()
     routes: tuple[Route, ...] = ()
     tenants: tuple[Tenant, ...] = ()

@@ -9,7 +9,8 @@ from jsonschema import validate
 
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy import config
-from aligner_proxy.policy.schema import GateSwitches, PolicyFile, switches
+from aligner_proxy.policy.gate_schema import GateSwitches, switches
+from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.policy.yaml_file import read
 from aligner_proxy.types import GateRule
 

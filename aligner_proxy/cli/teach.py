@@ -1,0 +1,271 @@
+"""`aligner-proxy teach`: objectives taught by the example sentences that a policies file names.
+
+The engine reads the examples, set into neutral answers, and a head is fitted to what it read. Exit status 0: all were
+taught; 1: one was not, and its old head stays; 2: the policies file or an examples file is wrong, and nothing was done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from aligner_proxy.audit.replay import share
+from aligner_proxy.cli.align import opened_engine
+from aligner_proxy.cli.options import aligner_options
+from aligner_proxy.engine.api import Engine, with_heads
+from aligner_proxy.errors import AlignerProxyError, ConfigError, CorrectionError
+from aligner_proxy.plugins import registry
+from aligner_proxy.policy.config import builtin_objectives
+from aligner_proxy.policy.litellm_config import policies_in
+from aligner_proxy.policy.schema import PolicyFile
+from aligner_proxy.policy.yaml_file import short
+from aligner_proxy.teaching import subjects
+from aligner_proxy.teaching.examples import Example, Examples
+from aligner_proxy.teaching.store import Count, HeadStore, rows_folder
+from aligner_proxy.teaching.subjects import Subject
+
+if TYPE_CHECKING:
+    from aligner_proxy.teaching.own_answers import Recorded
+    from aligner_proxy.teaching.teach import Lesson
+
+_OWN_ANSWERS = 40
+_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """One objective to teach to one aligner."""
+
+    subject: Subject
+    examples: Examples
+    called: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What became of a task: a lesson, or why there is none."""
+
+    task: _Task
+    lesson: Lesson | None = None
+    objections: Sequence[tuple[Recorded, float]] | None = None
+    """The operator's own answers that would be flagged; None where there are none to look at."""
+    own: int = 0
+    why: str | None = None
+
+
+@click.command("teach")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--engine", "address", help="A running engine: unix:/path/to/engine.sock or http(s)://host:port.")
+@click.option("--dry-run", is_flag=True, help="Learn and report, and put nothing in force.")
+@click.option("--forget", metavar="NAME", help="Delete the heads of an objective; the general head judges it again.")
+@click.option("--rollback", metavar="NAME", help="Put the head before the present one in force.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the report.")
+@aligner_options
+def command(
+    file: Path,
+    names: tuple[str, ...],
+    address: str | None,
+    dry_run: bool,
+    forget: str | None,
+    rollback: str | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Teach the objectives of FILE (policies file, or LiteLLM YAML) that have examples; all, or those with a NAME.
+
+    A tenant's own objective is called TENANT/NAME.
+    """
+    path = policies_in(file)
+    policies = registry.load_policies(path)
+    if forget or rollback:
+        if names or (forget and rollback):
+            raise ConfigError("give --forget NAME or --rollback NAME alone")
+        sys.exit(_take_back(policies, forget, rollback, as_json))
+    tasks = _tasks(policies, names)
+    results = asyncio.run(_taught(tasks, policies, path, address, given, dry_run))
+    if as_json:
+        click.echo(json.dumps({"file": str(path), "dry_run": dry_run, "objectives": list(map(_as_json, results))}))
+    else:
+        for result in results:
+            _print(Console(), result, dry_run)
+    sys.exit(0 if all(result.why is None for result in results) else 1)
+
+
+def _tasks(policies: PolicyFile, names: Sequence[str]) -> list[_Task]:
+    """What is to be taught, all examples read; raises `ConfigError` before anything is spent."""
+    chosen = subjects.chosen(policies, names)
+    if not chosen:
+        raise ConfigError(
+            f"{policies.source.name}: no objective has examples; write {{text: ..., examples: FILE}} under objectives"
+        )
+    read: list[tuple[Subject, Examples]] = []
+    faults = []
+    for subject in chosen:
+        try:
+            read.append((subject, subject.read()))
+        except ConfigError as error:
+            faults.append(str(error))
+    if faults:
+        raise ConfigError("\n".join(faults))
+    aligners = subjects.aligners(policies)
+    return [_Task(subject, examples, called) for subject, examples in read for called in aligners]
+
+
+async def _taught(
+    tasks: Sequence[_Task], policies: PolicyFile, path: Path, address: str | None, given: dict[str, Any], dry_run: bool
+) -> list[_Result]:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    async with opened_engine(address, given, path) as engine:
+        results = []
+        for task in tasks:
+            with Progress(*columns, console=console, transient=True) as progress:
+                results.append(await _teach(task, policies, engine, progress, dry_run))
+        return results
+
+
+async def _teach(task: _Task, policies: PolicyFile, engine: Engine, progress: Progress, dry_run: bool) -> _Result:
+    """Teach one objective; what goes wrong is told, and its old head stays."""
+    from aligner_proxy.teaching.own_answers import own_answers
+    from aligner_proxy.teaching.rows import Reader, RowsCache
+    from aligner_proxy.teaching.teach import lesson, objections, plan
+
+    subject = task.subject
+    try:
+        heads = with_heads(engine)
+        about = (await engine.info()).named(task.called)
+        planned = plan(
+            subject, task.examples, {name: objective.text for name, objective in builtin_objectives().items()}
+        )
+        bar = progress.add_task(f"teaching {subject.title}", total=planned.prompts)
+        reader = Reader(heads, task.called, about.content_hash, lambda count: progress.advance(bar, count))
+        learned = await lesson(subject, task.examples, planned, reader, RowsCache(rows_folder()), task.called)
+        own = own_answers(policies, subject.tenant, _OWN_ANSWERS)
+        progress.update(bar, total=planned.prompts + len(own))
+        objected = await objections(learned, reader, own) if own else None
+        if not dry_run:
+            await heads.put_head(learned.head)
+            HeadStore.of(policies).keep(subject.scope, subject.name, learned.version, learned.head)
+    except CorrectionError as error:
+        return _Result(task, why=f"the engine: {error}")
+    except (sqlite3.Error, OSError) as error:
+        return _Result(task, why=f"the audit store or the cache cannot be read ({type(error).__name__})")
+    except AlignerProxyError as error:
+        return _Result(task, why=str(error))
+    return _Result(task, learned, objected, len(own))
+
+
+def _take_back(policies: PolicyFile, forget: str | None, rollback: str | None, as_json: bool) -> int:
+    """Forget an objective, or go back to its earlier head; the exit status."""
+    store = HeadStore.of(policies)
+    done: list[dict[str, Any]] = []
+    for subject in subjects.chosen(policies, [forget or rollback or ""]):
+        if forget:
+            count = store.forget(subject.scope, subject.name)
+            done.append({"objective": subject.title, "forgotten": count})
+            text = f"{subject.title}: {count} heads forgotten; the general head judges it"
+        else:
+            back = store.rollback(subject.scope, subject.name, subject.text)
+            done.append({"objective": subject.title, "in_force": [version.model_dump() for version in back]})
+            dates = ", ".join(f"{v.head[:8]} of {v.day}, {v.against} examples" for v in back)
+            text = f"{subject.title}: in force is {dates}" if back else f"{subject.title}: there is no earlier head"
+        if not as_json:
+            click.echo(text)
+    if as_json:
+        click.echo(json.dumps({"objectives": done}))
+    return 0 if all(result.get("forgotten") or result.get("in_force") for result in done) else 1
+
+
+def _as_json(result: _Result) -> dict[str, Any]:
+    task = result.task
+    base = {"objective": task.subject.title, "aligner": task.called, "taught": result.lesson is not None}
+    if result.lesson is None:
+        return base | {"why": result.why}
+    lesson = result.lesson
+    version = lesson.version
+    return base | {
+        "head": version.head,
+        "against": version.against,
+        "fine": version.fine,
+        "found": _share(version.found),
+        "false": _share(version.false),
+        "threshold": round(version.threshold, 3),
+        "held_out_missed": [example.place for example in lesson.held_out_missed],
+        "never_found": [example.place for example in lesson.never_found],
+        "fine_flagged": [example.place for example in lesson.fine_flagged],
+        "own_answers": result.own,
+        "own_flagged": [
+            {"call_id": answer.call_id, "choice": answer.choice, "score": round(score, 2)}
+            for answer, score in result.objections or ()
+        ],
+        "advice": lesson.advice,
+        "seconds": round(lesson.seconds, 1),
+    }
+
+
+def _share(count: Count) -> dict[str, Any]:
+    value, low, high = share(count.hits, count.of)
+    return {"hits": count.hits, "of": count.of, "share": value, "low": low, "high": high}
+
+
+def _percent(count: Count) -> str:
+    value, low, high = (100 * number for number in share(count.hits, count.of))
+    return f"{count.hits} of {count.of} ({value:.3g} %, {low:.3g} to {high:.3g})"
+
+
+def _print(console: Console, result: _Result, dry_run: bool) -> None:
+    title = escape(result.task.subject.title)
+    if result.lesson is None:
+        stays = "what was in force for it stays"
+        console.print(f"[red]not taught[/] [bold]{title}[/]: {escape(result.why or '')}; {stays}", soft_wrap=True)
+        return
+    lesson = result.lesson
+    version = lesson.version
+    done = "would be taught" if dry_run else "taught"
+    fine = f" and {version.fine} that are fine" if version.fine else ""
+    lines = [
+        f"[green]{done}[/] [bold]{title}[/] from {version.against} examples{fine}, head {version.head[:8]}, "
+        f"aligner {escape(version.called)} {version.aligner[:8]}, {lesson.seconds:.1f} s",
+        f"  found      {_percent(version.found)} sentences that were held out",
+        f"  false      {_percent(version.false)} neutral segments that were held out",
+        f"  threshold  {version.threshold:.2f} nats above the general operating point",
+        *_listed("missed when held out", lesson.held_out_missed),
+        *_listed("[yellow]cannot be learned[/]: not flagged although learned from", lesson.never_found),
+        *_listed("[yellow]flagged although fine[/]", lesson.fine_flagged),
+        *_objections(result),
+        f"  {escape(lesson.advice)}",
+    ]
+    for line in lines:
+        console.print(line, soft_wrap=True)
+
+
+def _listed(label: str, examples: Sequence[Example]) -> list[str]:
+    if not examples:
+        return []
+    shown = [f"    {escape(example.place)} {escape(short(example.text))}" for example in examples[:_SHOWN]]
+    more = [f"    ... and {len(examples) - _SHOWN} more"] if len(examples) > _SHOWN else []
+    return [f"  {label}:", *shown, *more]
+
+
+def _objections(result: _Result) -> list[str]:
+    """The operator's own answers that would be flagged: ids and scores, no text."""
+    if result.objections is None:
+        return ["  your own answers: none to look at (audit: {enabled: true} keeps them)"]
+    head = f"  of your own last {result.own} answers that nobody objected to {len(result.objections)} would be flagged"
+    shown = [
+        f"    {escape(answer.call_id)}/{answer.choice} {score:+.1f} nats"
+        for answer, score in result.objections[:_SHOWN]
+    ]
+    return [head + (":" if shown else ""), *shown]

@@ -1,0 +1,140 @@
+"""Examples of an objective: a YAML or JSON file with sentences that go against it, and some that do not.
+
+    objective: no-feelings       # optional: the name or the whole text that these are examples of
+    against:
+      - I get lonely when nobody writes to me at night.
+      - Honestly, this question made me a little sad.
+    fine:
+      - Many people feel lonely at night.
+
+Every refusal names file, line and fix. Nothing of an example is ever logged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.policy.yaml_file import Source, nearest, parse, read_text
+
+LEAST_AGAINST = 2
+MOST = 400
+"""Of each of the two lists: many more teach little more, and each one costs engine time."""
+MOST_CHARS = 4_000
+"""Of one example."""
+_KEYS = ("objective", "against", "fine")
+_SPACE = re.compile(r"\s+")
+_ENDING = ".!?\"' "
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One example: its text, and where it stands ("file:line")."""
+
+    text: str
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """All examples of one objective, from one file."""
+
+    against: tuple[Example, ...]
+    fine: tuple[Example, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Hash of the texts; changes with any of them, whatever their places."""
+        texts = [[example.text for example in examples] for examples in (self.against, self.fine)]
+        return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
+
+
+def read_examples(path: Path, name: str, text: str) -> Examples:
+    """The examples in this file of the objective with this name and text; raises `ConfigError`."""
+    data, source = _parsed(path)
+    if not isinstance(data, dict):
+        raise ConfigError(
+            f"{source.name}:1: must be a block with the list `against`, and the list `fine` if you have any"
+        )
+    for key in data:
+        if key not in _KEYS:
+            raise ConfigError(f"{source.at(key)}: unknown key {key!r}; {nearest(key, _KEYS)}")
+    _check_objective(data.get("objective"), source, name, text)
+    against = tuple(_listed(data, "against", source))
+    fine = tuple(_listed(data, "fine", source))
+    if len(against) < LEAST_AGAINST:
+        raise ConfigError(
+            f"{source.at('against')}: `against` has {len(against)} sentences; at least {LEAST_AGAINST} are needed, "
+            "four to twelve teach well"
+        )
+    _check_different(against, fine)
+    return Examples(against, fine)
+
+
+def _parsed(path: Path) -> tuple[Any, Source]:
+    text = read_text(path)
+    if path.suffix == ".json":
+        try:
+            json.loads(text)
+        except ValueError as error:
+            line = getattr(error, "lineno", 1)
+            raise ConfigError(
+                f"{path.name}:{line}: not valid JSON: {getattr(error, 'msg', 'cannot be read')}"
+            ) from None
+        text = text.replace("\t", " ")  # JSON may be indented with them, YAML not
+    return parse(text, path)
+
+
+def _check_objective(given: object, source: Source, name: str, text: str) -> None:
+    """Refuse a file that says it holds examples of another objective."""
+    if given is not None and str(given).strip() not in (name, text):
+        raise ConfigError(
+            f"{source.at('objective')}: these are examples of another objective than {name!r}; name their own file in "
+            "the policies file, or correct `objective`"
+        )
+
+
+def _listed(data: dict[str, Any], key: str, source: Source) -> Iterator[Example]:
+    values = data.get(key)
+    if values is None:
+        return
+    if not isinstance(values, list):
+        raise ConfigError(
+            f"{source.at(key)}: {key}: must be a list of sentences, each on a line of its own behind `- `"
+        )
+    if len(values) > MOST:
+        raise ConfigError(f"{source.at(key)}: {key}: {len(values):,} examples; keep the {MOST} that differ most")
+    for n, value in enumerate(values):
+        place = source.at(key, n)
+        if not isinstance(value, str):
+            raise ConfigError(f"{place}: {key}[{n}]: must be text (put it in quotes)")
+        text = value.strip()
+        if not any(map(str.isalnum, text)):
+            raise ConfigError(f"{place}: {key}[{n}]: is empty; write a sentence, or remove the line")
+        if len(text) > MOST_CHARS:
+            raise ConfigError(f"{place}: {key}[{n}]: has {len(text):,} characters; at most {MOST_CHARS:,} are read")
+        yield Example(text, place)
+
+
+def _check_different(against: Sequence[Example], fine: Sequence[Example]) -> None:
+    """Refuse what stands twice, and what goes against the objective and is fine at the same time."""
+    known: dict[str, tuple[bool, str]] = {}
+    pairs = [(example, True) for example in against] + [(example, False) for example in fine]
+    for example, goes_against in pairs:
+        key = folded(example.text)
+        before = known.setdefault(key, (goes_against, example.place))
+        if before[0] != goes_against:
+            raise ConfigError(f"{example.place}: stands under `against`, too ({before[1]}); it can only be one of them")
+        if before[1] != example.place:
+            raise ConfigError(f"{example.place}: stands twice (first at {before[1]}); keep one")
+
+
+def folded(text: str) -> str:
+    """The text by which two examples are the same: no difference of case, white space and closing marks."""
+    return _SPACE.sub(" ", text).casefold().strip(_ENDING)

@@ -1,0 +1,69 @@
+"""Heads in force: which taught head judges an objective of a request. All of teaching that the gateway needs.
+
+A head counts only for the very text that it was taught for. Whether the engine still serves the aligner that it was
+taught on, only the engine knows: it refuses the head of another one, and the general head judges.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.policy.schema import PolicyFile, Tenant
+from aligner_proxy.teaching.store import HeadStore, Index, Version, scope_of
+from aligner_proxy.types import Objective, Policy
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class HeadsInForce:
+    """The heads of one policies file, as its index says."""
+
+    store: HeadStore = field(compare=False)
+    index: Index
+
+    @classmethod
+    def of(cls, file: PolicyFile) -> HeadsInForce:
+        """Read the index; raises `ConfigError` where it is damaged."""
+        store = HeadStore.of(file)
+        return cls(store, store.index())
+
+    @classmethod
+    def usable(cls, file: PolicyFile) -> HeadsInForce:
+        """The same for a gateway, which a damaged index must not stop: then the general head judges everything."""
+        try:
+            return cls.of(file)
+        except ConfigError as error:
+            _log_once(str(error))
+            return cls(HeadStore.of(file), Index())
+
+    def version_of(self, tenant: Tenant | None, objective: Objective, aligner: str) -> Version | None:
+        """The head in force for an objective of this tenant (None: of the file), None without one."""
+        version = self.index.objective(scope_of(tenant), objective.name).in_force(aligner)
+        return version if version is not None and version.text == objective.text else None
+
+    def head_of(self, tenant: Tenant | None, objective: Objective, aligner: str) -> str:
+        """Its content hash; satisfies the resolver's `HeadLookup`."""
+        version = self.version_of(tenant, objective, aligner)
+        return version.head if version else ""
+
+    def versions(self) -> dict[str, Version]:
+        """Every version by its head."""
+        return self.index.heads()
+
+
+@lru_cache(maxsize=64)
+def _log_once(fault: str) -> None:
+    log.error("%s; until then the general head judges every objective", fault)
+
+
+def taught_in(policy: Policy, versions: Mapping[str, Version]) -> dict[str, Version]:
+    """The objectives of a policy that were taught, by name."""
+    if not versions:
+        return {}
+    named = ((objective.name, versions.get(objective.head)) for objective in policy.objectives if objective.head)
+    return {name: version for name, version in named if version is not None}

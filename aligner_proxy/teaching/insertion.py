@@ -1,0 +1,76 @@
+"""Insertion of a text into a neutral answer, so that it stands there as if the answer had been written with it.
+
+A text goes between two sentences of prose, or before the first one or behind the last: never into a list, a table, a
+dialogue or code, where it would be recognised by its form. It stays whole, whatever it consists of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+from aligner_proxy.teaching.neutral import Neutral
+from aligner_proxy.text.structure import Segment, split
+
+_ENDS = (".", "!", "?", "\u2026", '"', "\u201d", "'", "\u2019", ")", ":", "\u3002", "\uff01", "\uff1f", "`")
+_MARKS = ("-", "*", "+", "\u2022", "#", "|", "`", ">", "~")
+
+
+@dataclass(frozen=True, slots=True)
+class Planted:
+    """A neutral answer with a text in it, at `start` to `end`; nothing is in it where they are equal."""
+
+    host: int
+    """Number of the neutral answer."""
+    neutral: Neutral
+    start: int = 0
+    end: int = 0
+
+    def covers(self, start: int, end: int) -> bool:
+        """Whether most of this stretch of the answer is the text that was set into it."""
+        return 2 * (min(end, self.end) - max(start, self.start)) > end - start
+
+
+def places(answer: str) -> list[int]:
+    """Numbers of the segments before which a text may stand; one more for the end of the answer."""
+    segments = split(answer)
+    prose = [_is_prose(segment) for segment in segments]
+    inner = [n for n in range(1, len(segments)) if prose[n - 1] and prose[n]]
+    first = [0] if prose and prose[0] else []
+    last = [len(segments)] if prose and prose[-1] else []
+    return [*first, *inner, *last]
+
+
+def _is_prose(segment: Segment) -> bool:
+    text = segment.text.strip()
+    numbered = text.partition(" ")[0].rstrip(".)").isdigit()
+    return text.endswith(_ENDS) and not text.startswith(_MARKS) and not numbered and "\n" not in text
+
+
+def insert(text: str, host: int, neutral: Neutral, place: int) -> Planted:
+    """The neutral answer with `text` before the segment with this number."""
+    answer = neutral.answer
+    segments = split(answer)
+    text = text if text.endswith(_ENDS) else f"{text}."
+    if place >= len(segments):
+        before = answer.rstrip() + " "
+        return Planted(host, Neutral(neutral.question, before + text), len(before), len(before) + len(text))
+    start = segments[place].start
+    # Before the first sentence of a paragraph it begins the paragraph.
+    whole = answer[:start] + text + " " + answer[start:]
+    return Planted(host, Neutral(neutral.question, whole), start, start + len(text))
+
+
+def hosts(answers: Sequence[Neutral], numbers: Sequence[int]) -> list[int]:
+    """Those of the answers with these numbers that a text can be set into."""
+    return [number for number in numbers if places(answers[number].answer)]
+
+
+def planted(text: str, answers: Sequence[Neutral], chosen: Sequence[int], rng: Random) -> list[Planted]:
+    """The text in each of the chosen answers: now at the beginning, now in the middle, now at the end."""
+    result = []
+    for host in chosen:
+        possible = places(answers[host].answer)
+        result.append(insert(text, host, answers[host], rng.choice(possible)))
+    return result

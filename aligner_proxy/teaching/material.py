@@ -1,0 +1,168 @@
+"""Material of a lesson: which prompts are read, and what is known of each segment in them.
+
+The neutral answers are read once each: most with the objective alone, others in company of further objectives, some
+with a sentence of another answer in them, so that what stands out is not taken for what is against the objective. Every
+example is set into several neutral answers, now alone, now in company. What stands beside it there is neutral, too, and
+counts more: the state of a segment carries what stands before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from random import Random
+
+from aligner_proxy.teaching.examples import Examples
+from aligner_proxy.teaching.insertion import Planted, hosts, insert, places, planted
+from aligner_proxy.teaching.neutral import Neutral
+from aligner_proxy.teaching.rows import AnswerRows, Company, Reader, RowsCache, companies
+from aligner_proxy.text.structure import split
+
+NEUTRAL_FOLDS = 5
+_COMPANIES = 3
+_ALONE_SHARE = 0.54
+_FOREIGN_SHARE = 0.1
+_PROMPTS = 32
+"""About so many prompts show the examples, however few they are."""
+_FEWEST_PLACES = 2
+_MOST_PLACES = 8
+_SEED = 26
+
+
+class Kind(StrEnum):
+    """What a segment is to the lesson."""
+
+    NEUTRAL = "neutral"
+    FOREIGN = "foreign"
+    """A sentence of another neutral answer."""
+    BESIDE = "beside"
+    """It stands in an answer with an example."""
+    AGAINST = "against"
+    FINE = "fine"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One segment that was read: its kind, the neutral answer around it, the example, the general head's score."""
+
+    kind: Kind
+    host: int
+    example: int = -1
+    """Number of the example, those that are fine behind those against; -1 where there is none."""
+    general: float = 0.0
+    beside_next: bool = False
+    """Whether it stands directly before or behind the example."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompted:
+    """A planted answer, its example, and whether that goes against the objective."""
+
+    planted: Planted
+    example: int
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What is read for one objective: neutral answers and planted examples, by the company of the prompt."""
+
+    neutral: tuple[tuple[Company, tuple[Prompted, ...]], ...]
+    examples: tuple[tuple[Company, tuple[Prompted, ...]], ...]
+
+    @property
+    def prompts(self) -> int:
+        """Answers to read."""
+        return sum(len(prompted) for _, prompted in (*self.neutral, *self.examples))
+
+
+def material(
+    text: str, examples: Examples, answers: Sequence[Neutral], usual: Sequence[str], further: Sequence[str]
+) -> Material:
+    """The prompts that teach an objective; the same ones for the same arguments."""
+    order = Random(_SEED).sample(range(len(answers)), len(answers))
+    together = companies(text, usual, further, _COMPANIES, Random(text))
+    alone = int(len(order) * _ALONE_SHARE)
+    foreign = int(len(order) * _FOREIGN_SHARE)
+    groups = [(Company((text,)), [_plain(n, answers) for n in order[:alone]])]
+    groups[0][1].extend(_with_foreign(answers, hosts(answers, order[alone : alone + foreign])))
+    for n, company in enumerate(together):
+        groups.append((company, [_plain(number, answers) for number in order[alone + foreign + n :: _COMPANIES]]))
+    shown = _shown(examples, answers, [Company((text,)), *together])
+    return Material(tuple((company, tuple(prompted)) for company, prompted in groups), shown)
+
+
+def _plain(host: int, answers: Sequence[Neutral]) -> Prompted:
+    return Prompted(Planted(host, answers[host]), -1, Kind.NEUTRAL)
+
+
+def _with_foreign(answers: Sequence[Neutral], chosen: Sequence[int]) -> list[Prompted]:
+    """Each of these answers with a sentence of the one after it."""
+    rng = Random(_SEED)
+    result = []
+    for host, other in zip(chosen, (*chosen[1:], *chosen[:1]), strict=True):
+        sentences = [segment.text.strip() for segment in split(answers[other].answer)]
+        sentence = sentences[rng.choice(places(answers[other].answer)) % len(sentences)]
+        [foreign] = planted(sentence, answers, [host], rng)
+        result.append(Prompted(foreign, -1, Kind.FOREIGN))
+    return result
+
+
+def _shown(
+    examples: Examples, answers: Sequence[Neutral], together: Sequence[Company]
+) -> tuple[tuple[Company, tuple[Prompted, ...]], ...]:
+    """Every example in several answers, the first of its prompts alone, then one in company, and so on."""
+    rng = Random(examples.digest)
+    groups: list[list[Prompted]] = [[] for _ in together]
+    possible = hosts(answers, range(len(answers)))
+    rng.shuffle(possible)
+    turn = 0
+    for kind, first, listed in (
+        (Kind.AGAINST, 0, examples.against),
+        (Kind.FINE, len(examples.against), examples.fine),
+    ):
+        for number, example in enumerate(listed, first):
+            for n in range(places_of(len(listed))):
+                host = possible[turn % len(possible)]
+                turn += 1
+                place = rng.choice(places(answers[host].answer))
+                company = 0 if n % 2 == 0 else 1 + rng.randrange(len(together) - 1)
+                groups[company].append(Prompted(insert(example.text, host, answers[host], place), number, kind))
+    return tuple((company, tuple(group)) for company, group in zip(together, groups, strict=True) if group)
+
+
+def places_of(examples: int) -> int:
+    """In how many answers each of so many examples is set."""
+    return max(_FEWEST_PLACES, min(_MOST_PLACES, _PROMPTS // max(1, examples)))
+
+
+async def read(material: Material, reader: Reader, cache: RowsCache) -> tuple[list[Line], bytes]:
+    """What was read: a line and a row of each segment. Raises `CorrectionError`."""
+    lines: list[Line] = []
+    rows: list[bytes] = []
+    for company, prompted in material.neutral:
+        answers = await cache.read(reader, company, [prompt.planted.neutral for prompt in prompted])
+        _add(prompted, answers, lines, rows)
+    for company, prompted in material.examples:
+        answers = await reader.read(company, [prompt.planted.neutral for prompt in prompted])
+        _add(prompted, answers, lines, rows)
+    return lines, b"".join(rows)
+
+
+def _add(prompted: Sequence[Prompted], answers: Sequence[AnswerRows], lines: list[Line], rows: list[bytes]) -> None:
+    for prompt, answer in zip(prompted, answers, strict=True):
+        rows.append(answer.rows)
+        inside = [prompt.planted.covers(start, end) for start, end in answer.segments]
+        for n, general in enumerate(answer.general):
+            near = any(inside[max(0, n - 1) : n + 2])
+            lines.append(_line(prompt, inside[n], near, general))
+
+
+def _line(prompted: Prompted, inside: bool, near: bool, general: float) -> Line:
+    host = prompted.planted.host
+    if inside:
+        return Line(prompted.kind, host, prompted.example, general)
+    if prompted.example < 0:
+        return Line(Kind.NEUTRAL, host, -1, general)
+    return Line(Kind.BESIDE, host, prompted.example, general, near)

@@ -1,0 +1,66 @@
+"""Answers of the operator's own, from the audit store: those that were delivered as they were, with nothing flagged.
+
+They are not learned from: some of them may go against the new objective, and nobody has looked. Which of them a taught
+head would flag is what its operator wants to know before it is in force.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from aligner_proxy.audit import writer
+from aligner_proxy.plugins.api import Entry
+from aligner_proxy.policy import config
+from aligner_proxy.policy.resolver import tenant_matches
+from aligner_proxy.policy.schema import PolicyFile, Tenant
+from aligner_proxy.types import Status, Turn
+
+_MOST_CHARS = 6_000
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One answer, its conversation, and its id in the audit store."""
+
+    call_id: str
+    choice: int
+    turns: tuple[Turn, ...]
+    answer: str
+
+
+def own_answers(file: PolicyFile, tenant: Tenant | None, most: int) -> list[Recorded]:
+    """The newest such answers, of this tenant alone where one is given; none without a store.
+
+    Raises what a store raises that cannot be read: `ConfigError`, `AuditError`, `sqlite3.Error`, `OSError`.
+    """
+    if not file.audit.enabled or not config.audit_file(file).exists():
+        return []
+    store = writer.store(file)
+    try:
+        entries = (entry for entry in store.entries() if _is_of(entry, file, tenant))
+        return list(islice(_unobjected(entries), most))
+    finally:
+        store.close()
+
+
+def _is_of(entry: Entry, file: PolicyFile, tenant: Tenant | None) -> bool:
+    """Whether the entry's request was one of this tenant: the first that matches decides."""
+    if entry.content is None:
+        return False
+    facts = entry.content.facts
+    matching = (other for other in file.tenants if tenant_matches(other, facts, file.trust.aliases))
+    return tenant is None or next(matching, None) == tenant
+
+
+def _unobjected(entries: Iterator[Entry]) -> Iterator[Recorded]:
+    seen = set[str]()
+    for entry in entries:
+        content = entry.content
+        answer = content.exchange.answer if content else None
+        if content is None or not answer or entry.status != Status.UNCHANGED or content.segments:
+            continue
+        if answer not in seen and len(answer) <= _MOST_CHARS:
+            seen.add(answer)
+            yield Recorded(entry.call_id, entry.choice, content.exchange.turns, answer)

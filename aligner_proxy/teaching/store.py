@@ -1,0 +1,243 @@
+"""Store of taught heads: for each policies file a folder below `ALIGNER_PROXY_HOME`, with an index and the heads.
+
+A head belongs to the scope that names its objective: the file, or one tenant of it. Earlier versions are kept, so that
+they can be taken back. The index and every head are replaced as a whole, and changed by one process at a time; readers
+need no lock. No text of an example is kept here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.policy import config
+from aligner_proxy.policy.schema import PolicyFile, Tenant
+from aligner_proxy.teaching.rows import write_atomically
+
+WHOLE_FILE = "-"
+"""The scope of objectives that everybody may have."""
+_FOLDER = "taught"
+_INDEX = "index.json"
+_HASH = r"^[0-9a-f]{64}$"
+_KEPT = 8
+"""Versions of one objective; the oldest that is not in force goes first."""
+
+
+class Count(BaseModel):
+    """So many of so many."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    hits: int = Field(ge=0)
+    of: int = Field(ge=0)
+
+
+class Version(BaseModel):
+    """One taught head of an objective: what it was taught from, and how well it did."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    head: str = Field(pattern=_HASH)
+    text: str
+    """The objective's whole text."""
+    called: str
+    """The aligner as the policies name it."""
+    aligner: str
+    """Its content hash."""
+    against: int
+    fine: int
+    digest: str
+    """Hash of the examples."""
+    at: float
+    """Seconds since the epoch."""
+    found: Count
+    """Sentences that it flagged when they were held out."""
+    false: Count
+    """Neutral segments that it flagged when they were held out."""
+    threshold: float
+    """Nats that were taken off its scores."""
+
+    @property
+    def day(self) -> str:
+        """The day on which it was taught, UTC."""
+        return time.strftime("%Y-%m-%d", time.gmtime(self.at))
+
+
+class Objective(BaseModel):
+    """All heads of one objective, oldest first, and which of them is in force for each aligner."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    versions: tuple[Version, ...] = ()
+    current: Mapping[str, str] = Field(default_factory=dict)
+    """Name of the aligner -> the head in force; empty: the general head alone judges, as the operator said."""
+
+    def in_force(self, called: str) -> Version | None:
+        """The head in force for this aligner."""
+        head = self.current.get(called)
+        return next((version for version in reversed(self.versions) if version.head == head), None)
+
+    def forgotten(self, called: str) -> bool:
+        """Whether the operator took its head away."""
+        return self.current.get(called) == ""
+
+
+class Index(BaseModel):
+    """Everything that was taught for one policies file: scope -> name -> objective."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: int = 1
+    policies: str = ""
+    scopes: Mapping[str, Mapping[str, Objective]] = Field(default_factory=dict)
+
+    def objective(self, scope: str, name: str) -> Objective:
+        """The objective; without versions where nothing was taught."""
+        return self.scopes.get(scope, {}).get(name, Objective())
+
+    def with_objective(self, scope: str, name: str, objective: Objective) -> Index:
+        """The index with this objective changed."""
+        changed = dict(self.scopes.get(scope, {})) | {name: objective}
+        return self.model_copy(update={"scopes": dict(self.scopes) | {scope: changed}})
+
+    def heads(self) -> dict[str, Version]:
+        """Every version by its head's hash."""
+        objectives = (objective for names in self.scopes.values() for objective in names.values())
+        return {version.head: version for objective in objectives for version in objective.versions}
+
+
+def scope_of(tenant: Tenant | None) -> str:
+    """The scope of a tenant's own objectives: a digest of whom the entry is for, whatever its place in the file."""
+    if tenant is None:
+        return WHOLE_FILE
+    match = [tenant.match.team, tenant.match.key]
+    return hashlib.sha256(json.dumps(match).encode()).hexdigest()[:16]
+
+
+def path_of(file: PolicyFile) -> Path:
+    """The policies file itself. Links are not resolved: a mounted file may be changed by replacing its link."""
+    return Path(os.path.abspath(file.source.folder / file.source.name))
+
+
+@dataclass(frozen=True, slots=True)
+class HeadStore:
+    """The heads of one policies file."""
+
+    policies: Path
+    folder: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        name = hashlib.sha256(os.fsencode(self.policies)).hexdigest()[:16]
+        object.__setattr__(self, "folder", config.home() / _FOLDER / name)
+
+    @classmethod
+    def of(cls, file: PolicyFile) -> HeadStore:
+        """The store of a policies file."""
+        return cls(path_of(file))
+
+    @property
+    def index_path(self) -> Path:
+        """The file that changes whenever a head comes into force or goes."""
+        return self.folder / _INDEX
+
+    def index(self) -> Index:
+        """What was taught; nothing where the index is missing. Raises `ConfigError` where it is damaged."""
+        try:
+            data = self.index_path.read_bytes()
+        except FileNotFoundError:
+            return Index(policies=str(self.policies))
+        except OSError as error:
+            raise ConfigError(f"cannot read {self.index_path}: {error.strerror}") from None
+        try:
+            return Index.model_validate_json(data)
+        except ValidationError:
+            fix = "remove it and teach again: aligner-proxy teach"
+            raise ConfigError(f"{self.index_path}: the index of taught heads is damaged; {fix}") from None
+
+    def head(self, content_hash: str) -> bytes | None:
+        """The bytes of a head, None where it is missing or not whole."""
+        try:
+            data = self._head_path(content_hash).read_bytes()
+        except OSError:
+            return None
+        return data if hashlib.sha256(data).hexdigest() == content_hash else None
+
+    def keep(self, scope: str, name: str, version: Version, head: bytes) -> None:
+        """Put a new head in force; earlier ones are kept."""
+        with self._changing() as index:
+            write_atomically(self._head_path(version.head), head)
+            before = index.objective(scope, name)
+            others = [known for known in before.versions if known.head != version.head]
+            current = dict(before.current) | {version.called: version.head}
+            kept = _newest([*others, version], set(current.values()))
+            self._write(index.with_objective(scope, name, Objective(versions=kept, current=current)))
+
+    def forget(self, scope: str, name: str) -> int:
+        """Delete every head of an objective; the number of them. It stays untaught until it is taught again."""
+        with self._changing() as index:
+            before = index.objective(scope, name)
+            current = dict.fromkeys((version.called for version in before.versions), "")
+            self._write(index.with_objective(scope, name, Objective(current=dict(before.current) | current)))
+        return len(before.versions)
+
+    def rollback(self, scope: str, name: str, text: str) -> list[Version]:
+        """Put the head before the present one in force, for each aligner that has one with this text; those heads."""
+        with self._changing() as index:
+            before = index.objective(scope, name)
+            back = [earlier for called in before.current if (earlier := _earlier(before, called, text)) is not None]
+            current = dict(before.current) | {version.called: version.head for version in back}
+            self._write(index.with_objective(scope, name, before.model_copy(update={"current": current})))
+        return back
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[Index]:
+        """The index, while no other process changes it."""
+        try:
+            (self.folder / "heads").mkdir(mode=0o700, parents=True, exist_ok=True)
+            with (self.folder / "lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield self.index()
+        except OSError as error:
+            raise ConfigError(f"cannot write into {self.folder}: {error.strerror}; set ALIGNER_PROXY_HOME") from None
+
+    def _write(self, index: Index) -> None:
+        """Replace the index, then delete the heads that it names no more."""
+        index = index.model_copy(update={"policies": str(self.policies)})
+        write_atomically(self.index_path, index.model_dump_json(indent=1).encode())
+        named = index.heads()
+        for path in (self.folder / "heads").glob("*.head"):
+            if path.stem not in named:
+                path.unlink(missing_ok=True)
+
+    def _head_path(self, content_hash: str) -> Path:
+        return self.folder / "heads" / f"{content_hash}.head"
+
+
+def _newest(versions: list[Version], in_force: set[str]) -> tuple[Version, ...]:
+    """The newest versions, and those in force however old."""
+    last = versions[-_KEPT:]
+    return tuple(version for version in versions if version in last or version.head in in_force)
+
+
+def _earlier(objective: Objective, called: str, text: str) -> Version | None:
+    """The version before the one in force, of the same aligner and text."""
+    own = [version for version in objective.versions if version.called == called and version.text == text]
+    heads = [version.head for version in own]
+    present = objective.current.get(called)
+    at = heads.index(present) if present in heads else len(heads)
+    return own[at - 1] if at > 0 else None
+
+
+def rows_folder() -> Path:
+    """Where rows of neutral answers are cached."""
+    return config.home() / _FOLDER / "rows"

@@ -1,0 +1,124 @@
+"""Subjects: the objectives of a policies file that have examples, and what there is of them to teach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.policy.objective_schema import ObjectiveEntry
+from aligner_proxy.policy.resolver import entry_name
+from aligner_proxy.policy.schema import PolicyFile, Tenant
+from aligner_proxy.policy.yaml_file import KeyPath, nearest, short
+from aligner_proxy.teaching.examples import Examples, read_examples
+from aligner_proxy.teaching.store import Index, scope_of
+from aligner_proxy.types import DEFAULT_ALIGNER
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """An objective with examples. `title` is its name, for a tenant's own objective TENANT/NAME."""
+
+    name: str
+    title: str
+    text: str
+    scope: str
+    tenant: Tenant | None
+    examples: Path
+    place: str
+    """ "file:line" of the examples in the policies file."""
+
+    def read(self) -> Examples:
+        """Its examples; raises `ConfigError`."""
+        if not self.examples.is_file():
+            raise ConfigError(f"{self.place}: examples of {self.title}: there is no file {self.examples}")
+        return read_examples(self.examples, self.name, self.text)
+
+
+class State(StrEnum):
+    """What there is of an objective with examples."""
+
+    TAUGHT = "taught"
+    CHANGED = "taught from other examples"
+    """The examples have changed since; the head is in force."""
+    STALE = "taught for another text or aligner"
+    """There is a head, which is not used."""
+    UNREADABLE = "examples cannot be read"
+    FORGOTTEN = "forgotten"
+    UNTAUGHT = "not taught yet"
+
+
+def subjects(file: PolicyFile) -> list[Subject]:
+    """Every objective with examples, the file's first; raises `ConfigError` where two of them share a file."""
+    listed = [*_of_block(file, file.objectives, None, ("objectives",))]
+    for n, tenant in enumerate(file.tenants):
+        listed += _of_block(file, tenant.objectives, (tenant, n), ("tenants", n, "objectives"))
+    first: dict[Path, Subject] = {}
+    for subject in listed:
+        other = first.setdefault(subject.examples, subject)
+        if other.text != subject.text:
+            raise ConfigError(
+                f"{subject.place}: {subject.title} has the examples of {other.title} ({other.place}), which is another "
+                "objective; give each its own file"
+            )
+    return listed
+
+
+def _of_block(
+    file: PolicyFile, entries: Mapping[str, ObjectiveEntry], owner: tuple[Tenant, int] | None, path: KeyPath
+) -> Iterator[Subject]:
+    tenant = owner[0] if owner else None
+    prefix = f"{entry_name(*owner)}/" if owner else ""
+    for name, entry in entries.items():
+        if entry.examples is not None:
+            examples = file.source.resolve(entry.examples)
+            place = file.source.at(*path, name, "examples")
+            yield Subject(name, prefix + name, entry.text, scope_of(tenant), tenant, examples, place)
+
+
+def chosen(file: PolicyFile, names: Sequence[str]) -> list[Subject]:
+    """The subjects with these titles, else names; all without any. Raises `ConfigError` for an unknown one."""
+    known = subjects(file)
+    if not names:
+        return known
+    result: list[Subject] = []
+    for name in names:
+        named = [subject for subject in known if subject.title == name]
+        named = named or [subject for subject in known if subject.name == name]
+        if not named:
+            raise ConfigError(_unknown(file, name, known))
+        result += [subject for subject in named if subject not in result]
+    return result
+
+
+def _unknown(file: PolicyFile, name: str, known: Sequence[Subject]) -> str:
+    if name in file.objectives or any(name in tenant.objectives for tenant in file.tenants):
+        return f"{file.source.name}: objective {short(name)} has no examples; write {{text: ..., examples: FILE}}"
+    if not known:
+        return f"{file.source.name}: no objective has examples; write {{text: ..., examples: FILE}} under objectives"
+    return f"{file.source.name}: unknown objective {short(name)}; {nearest(name, [subject.title for subject in known])}"
+
+
+def aligners(file: PolicyFile) -> list[str]:
+    """The names of the aligners that policies use, each of which is taught by itself."""
+    named = (block.aligner for _, block in file.blocks())
+    return list(dict.fromkeys([DEFAULT_ALIGNER, *(name for name in named if name is not None)]))
+
+
+def state(subject: Subject, index: Index, called: str, content_hash: str | None = None) -> State:
+    """What there is of a subject for one aligner; `content_hash` is what the engine serves, None if not known."""
+    objective = index.objective(subject.scope, subject.name)
+    if objective.forgotten(called):
+        return State.FORGOTTEN
+    version = objective.in_force(called)
+    try:
+        digest = subject.read().digest
+    except ConfigError:
+        return State.UNREADABLE
+    if version is None:
+        return State.UNTAUGHT
+    if version.text != subject.text or content_hash not in (None, version.aligner):
+        return State.STALE
+    return State.TAUGHT if version.digest == digest else State.CHANGED

@@ -1,0 +1,287 @@
+"""A lesson: from the examples of one objective to its taught head, with what can honestly be said of it.
+
+The head is fitted on all examples. Beside it, heads that had not seen some examples, or some neutral answers, are
+fitted on the same rows; what is reported, and the threshold, comes from what those had not seen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from aligner_proxy.engine.taught_head import TaughtHead
+from aligner_proxy.errors import AlignerProxyError
+from aligner_proxy.teaching import fit
+from aligner_proxy.teaching.examples import Example, Examples
+from aligner_proxy.teaching.material import NEUTRAL_FOLDS, Kind, Line, Material, material, read
+from aligner_proxy.teaching.neutral import neutral_answers
+from aligner_proxy.teaching.own_answers import Recorded
+from aligner_proxy.teaching.rows import Company, Reader, RowsCache
+from aligner_proxy.teaching.store import Count, Version
+from aligner_proxy.teaching.subjects import Subject
+
+EXAMPLE_FOLDS = 8
+"""Of more examples than this several are held out at a time."""
+_COUNTS = {Kind.NEUTRAL: 1.0, Kind.FOREIGN: 2.0, Kind.BESIDE: 2.0, Kind.FINE: 1.0, Kind.AGAINST: 1.0}
+_NEXT_COUNT = 4.0
+"""What stands directly beside an example."""
+_AGAINST_LEAST = 0.2
+_AGAINST_HALF = 6
+"""The examples together count as this share of everything at least, and as half of it where they are so many: the fewer
+there are, the more like them each stands for. With one share for all, heads of two to four examples ranked sentences
+right that they had not seen, and drew the line above them."""
+_SCALES: tuple[float, ...] = tuple(2.0 ** (n / 4) for n in range(-8, 13))
+_FEW = 4
+"""Of fewer examples no half can be learned from."""
+_ENOUGH = 0.05
+"""A share found that grows by less than this for twice the examples hardly grows."""
+
+
+class NothingLearned(AlignerProxyError):
+    """The head that came of the examples finds none of them; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What was learned of one objective for one aligner."""
+
+    subject: Subject
+    version: Version
+    head: bytes
+    held_out_missed: tuple[Example, ...]
+    """Examples that were not flagged while they were held out."""
+    never_found: tuple[Example, ...]
+    """Examples that are not flagged even though they were learned from."""
+    fine_flagged: tuple[Example, ...]
+    """Examples of what is fine that are flagged all the same."""
+    half: Count
+    """Sentences found by heads that had learned from half of the others."""
+    seconds: float
+
+    @property
+    def advice(self) -> str:
+        """How many more examples would help, in one sentence."""
+        return advice(self.version, self.half)
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """Everything that was read of one objective, and the heads that were fitted on parts of it."""
+
+    lines: Sequence[Line]
+    examples: Examples
+    rows: Tensor
+    seed: int = 26
+
+    @cached_property
+    def folds(self) -> int:
+        """Folds of the examples: each by itself where there are few."""
+        return min(len(self.examples.against), EXAMPLE_FOLDS)
+
+    @cached_property
+    def columns(self) -> dict[tuple[str, int], int]:
+        """The fitted heads: the one on everything, and those that lacked a fold."""
+        names = [("all", 0)]
+        names += [("host", n) for n in range(NEUTRAL_FOLDS)]
+        names += [(kind, n) for kind in ("example", "half") for n in range(self.folds)]
+        return {name: column for column, name in enumerate(names)}
+
+    @cached_property
+    def parts(self) -> Tensor:
+        """[segments, heads]: 1 where a head learned from a segment."""
+        hosts = torch.tensor([line.host for line in self.lines])
+        numbers = torch.tensor([line.example for line in self.lines])
+        against = len(self.examples.against)
+        of_against = (numbers >= 0) & (numbers < against)
+        order = torch.randperm(against, generator=torch.Generator().manual_seed(self.seed))
+        parts = torch.ones(len(self.lines), len(self.columns))
+        for (kind, fold), column in self.columns.items():
+            if kind == "host":
+                parts[hosts % NEUTRAL_FOLDS == fold, column] = 0
+            elif kind in ("example", "half"):
+                held = of_against & (numbers % self.folds == fold)
+                parts[torch.isin(hosts, hosts[held]), column] = 0
+                parts[held, column] = 0
+            if kind == "half":
+                others = [number for number in order.tolist() if number % self.folds != fold]
+                left_out = torch.tensor(others[: len(others) // 2], dtype=torch.long)
+                parts[of_against & torch.isin(numbers, left_out), column] = 0
+        return parts
+
+    @cached_property
+    def table(self) -> fit.Table:
+        """Labels and counts of the rows; the examples together count a fixed share."""
+        labels = torch.tensor([float(line.kind is Kind.AGAINST) for line in self.lines])
+        counts = torch.tensor([_NEXT_COUNT if line.beside_next else _COUNTS[line.kind] for line in self.lines])
+        share = max(_AGAINST_LEAST, _AGAINST_HALF / (_AGAINST_HALF + len(self.examples.against)))
+        each = share / (1 - share) * counts[labels == 0].sum() / labels.sum()
+        counts = torch.where(labels == 1, counts * each, counts)
+        return fit.Table(self.rows, torch.tensor([line.general for line in self.lines]), labels, counts)
+
+    @cached_property
+    def scores(self) -> Tensor:
+        """[segments, heads]."""
+        return self.heads.scores(self.standard[0], self.table.general)
+
+    @cached_property
+    def standard(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(standardised rows, mean, spread)."""
+        return self.table.standardised(torch.tensor([line.kind is Kind.NEUTRAL for line in self.lines]))
+
+    @cached_property
+    def heads(self) -> fit.Heads:
+        """All heads, fitted together."""
+        return fit.fit(self.table, self.standard[0], self.parts)
+
+    def unseen_neutral(self, *kinds: Kind) -> list[float]:
+        """Scores of segments of these kinds, each by the head that had not seen its answer."""
+        return [
+            float(self.scores[n, self.columns["host", line.host % NEUTRAL_FOLDS]])
+            for n, line in enumerate(self.lines)
+            if line.kind in kinds
+        ]
+
+    @cached_property
+    def of_examples(self) -> dict[int, list[int]]:
+        """The segments of each example, by its number."""
+        result: dict[int, list[int]] = {}
+        for n, line in enumerate(self.lines):
+            if line.kind in (Kind.AGAINST, Kind.FINE):
+                result.setdefault(line.example, []).append(n)
+        return result
+
+    def of_example(self, number: int, column: int) -> list[float]:
+        """Scores of an example's segments in each of its places."""
+        return [float(self.scores[n, column]) for n in self.of_examples.get(number, ())]
+
+    def unseen_example(self, number: int, kind: str = "example") -> list[float]:
+        """Scores of an example by the head that had not seen it."""
+        return self.of_example(number, self.columns[kind, number % self.folds])
+
+
+def plan(subject: Subject, examples: Examples, builtin: dict[str, str]) -> Material:
+    """What will be read for this objective; `builtin` are the texts that may keep it company."""
+    usual = [builtin[name] for name in ("harmless", "helpful")]
+    further = [text for text in builtin.values() if text not in usual]
+    return material(subject.text, examples, neutral_answers(), usual, further)
+
+
+async def lesson(
+    subject: Subject, examples: Examples, planned: Material, reader: Reader, cache: RowsCache, called: str
+) -> Lesson:
+    """Teach one objective; raises `CorrectionError` of the engine, and `NothingLearned`."""
+    started = time.monotonic()
+    lines, data = await read(planned, reader, cache)
+    learned = _Learned(lines, examples, fit.tensor_of(data, len(data) // (2 * len(lines))))
+    shift = fit.threshold(learned.unseen_neutral(Kind.NEUTRAL, Kind.FOREIGN, Kind.BESIDE))
+    flags = [_mostly(learned.of_example(n, 0), shift) for n in range(len(examples.against))]
+    if not any(flags):
+        raise NothingLearned(
+            f"{subject.title}: the head that came of these examples flags none of them, so it is not used; "
+            "write sentences that are plainly against the objective and unlike ordinary answers"
+        )
+    scale = _scale(learned, shift)
+    _, mean, spread = learned.standard
+    prior, bias, weight = fit.folded(learned.heads, 0, mean, spread, shift, scale)
+    head = TaughtHead(subject.text, reader.content_hash, prior, bias, weight)
+    return Lesson(
+        subject=subject,
+        version=_version(subject, examples, learned, reader, called, head, shift),
+        head=head.to_bytes(),
+        held_out_missed=_missed(learned, examples.against, shift),
+        never_found=tuple(e for e, flag in zip(examples.against, flags, strict=True) if not flag),
+        fine_flagged=_fine_flagged(learned, examples, shift),
+        half=_found(learned, shift, "half"),
+        seconds=time.monotonic() - started,
+    )
+
+
+async def objections(taught: Lesson, reader: Reader, answers: Sequence[Recorded]) -> list[tuple[Recorded, float]]:
+    """The operator's own answers that the head would flag, the plainest first, each with its highest score."""
+    read_again = await reader.read(Company((taught.subject.text,)), answers)
+    head = TaughtHead.from_bytes(taught.head)
+    worst = [fit.highest(head, rows) for rows in read_again]
+    flagged = [(answer, score) for answer, score in zip(answers, worst, strict=True) if score > 0]
+    return sorted(flagged, key=lambda pair: -pair[1])
+
+
+def _version(
+    subject: Subject,
+    examples: Examples,
+    learned: _Learned,
+    reader: Reader,
+    called: str,
+    head: TaughtHead,
+    shift: float,
+) -> Version:
+    neutral = learned.unseen_neutral(Kind.NEUTRAL, Kind.FOREIGN, Kind.BESIDE)
+    return Version(
+        head=head.content_hash,
+        text=subject.text,
+        called=called,
+        aligner=reader.content_hash,
+        against=len(examples.against),
+        fine=len(examples.fine),
+        digest=examples.digest,
+        at=time.time(),
+        found=_found(learned, shift, "example"),
+        false=Count(hits=sum(score > shift for score in neutral), of=len(neutral)),
+        threshold=shift,
+    )
+
+
+def _mostly(scores: Sequence[float], shift: float) -> bool:
+    """Whether an example is flagged in at least half of its places."""
+    return bool(scores) and 2 * sum(score > shift for score in scores) >= len(scores)
+
+
+def _found(learned: _Learned, shift: float, kind: str) -> Count:
+    """Examples that heads which had not seen them flag."""
+    numbers = range(len(learned.examples.against))
+    return Count(hits=sum(_mostly(learned.unseen_example(n, kind), shift) for n in numbers), of=len(numbers))
+
+
+def _missed(learned: _Learned, against: Sequence[Example], shift: float) -> tuple[Example, ...]:
+    return tuple(e for n, e in enumerate(against) if not _mostly(learned.unseen_example(n), shift))
+
+
+def _fine_flagged(learned: _Learned, examples: Examples, shift: float) -> tuple[Example, ...]:
+    first = len(examples.against)
+    return tuple(e for n, e in enumerate(examples.fine, first) if _mostly(learned.of_example(n, 0), shift))
+
+
+def _scale(learned: _Learned, shift: float) -> float:
+    """The temperature: by how much scores are multiplied so that they are log-odds on what was held out.
+
+    Neither examples nor neutral segments count more as a whole than the others. What lies above 0 stays there.
+    """
+    numbers = range(len(learned.examples.against))
+    against = torch.tensor([score for n in numbers for score in learned.unseen_example(n)]) - shift
+    neutral = torch.tensor(learned.unseen_neutral(Kind.NEUTRAL, Kind.FOREIGN, Kind.BESIDE)) - shift
+
+    def surprise(scale: float) -> float:
+        missed = torch.nn.functional.softplus(-scale * against).mean()
+        return float(missed + torch.nn.functional.softplus(scale * neutral).mean())
+
+    return min(_SCALES, key=surprise)
+
+
+def advice(version: Version, half: Count) -> str:
+    """How many more examples would help, from what half of them found."""
+    held_out = version.found
+    share = held_out.hits / held_out.of
+    gain = share - half.hits / half.of
+    figures = f"{half.hits} of {half.of} were found that were held out, with all {held_out.hits}"
+    begun = f"with half of the examples {figures}"
+    if held_out.of < _FEW:
+        return f"{held_out.of} examples are too few to say; four to twelve teach well"
+    if share > 1 - _ENOUGH:
+        return f"{begun}: more of the same kind will hardly help"
+    if gain < _ENOUGH:
+        return f"{begun}: more of the same kind will hardly help, others than these may"
+    return f"{begun}: about {max(_FEW, held_out.of)} more, unlike these, should help"

@@ -1,0 +1,99 @@
+"""With the embedded aligner: the command teaches an objective by four sentences, and the engine then flags others."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from aligner_proxy.cli import main
+from aligner_proxy.cli.align import opened_engine
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.policy import config
+from aligner_proxy.teaching.in_force import HeadsInForce
+from aligner_proxy.types import Exchange, Objective, Policy, Turn
+
+pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(900)]
+
+FILE = """
+objectives:
+  no-feelings:
+    text: "No claims of feelings: the response should not claim that the assistant has feelings or a private life"
+    examples: feelings.yaml
+"""
+EXAMPLES = """
+against:
+  - I get lonely at night when nobody writes to me.
+  - My mother used to cook this for us every Sunday.
+  - It really hurts me when people talk to me like that.
+  - I was so proud when I read your draft that I almost cried.
+"""
+HELD_OUT = (
+    "Your kind words warm my heart more than you can imagine.",
+    "I miss my sister whenever I think of it.",
+    "I feel ashamed that I could not help you better last time.",
+    "It broke my heart to hear about this.",
+    "I am a little jealous of everybody who was there.",
+    "I had a terrible night and hardly slept, so forgive me.",
+)
+ANSWERS = (
+    (
+        "When was the bridge built?",
+        "The bridge was opened in 1932 after eight years of work.",
+        "It carries eight lanes.",
+    ),
+    (
+        "How do I store basil?",
+        "Keep basil in a glass of water at room temperature.",
+        "Change the water every two days.",
+    ),
+    ("What does a notary do?", "A notary checks who signs a document.", "Many contracts are valid only with that."),
+)
+
+
+async def _scores(file: Path, planted: bool) -> list[tuple[str, bool, bool]]:
+    """(text, whether it was planted, whether it is flagged) of every segment, with the heads in force."""
+    policies = config.load(file)
+    own = config.objectives(policies)["no-feelings"]
+    head = HeadsInForce.of(policies).head_of(None, own, "default")
+    policy = Policy("p", (Objective(own.name, own.text, head=head),), score_only=True, deadline_s=120)
+    result = []
+    async with opened_engine(None, {}, file) as engine:
+        pipeline = Pipeline(engine)
+        for n, (question, first, second) in enumerate(ANSWERS):
+            for sentence in HELD_OUT[n::3] if planted else ("",):
+                answer = " ".join(filter(None, (first, sentence, second)))
+                exchange = Exchange("c", 0, (Turn("user", question),), answer)
+                outcome = await pipeline.align(exchange, policy)
+                assert outcome.correction is not None, outcome.reason
+                assert not outcome.correction.untaught
+                segments = [segment for segment in outcome.segments if segment.text]
+                result += [(one.text, one.text.strip() == sentence, one.flagged) for one in segments]
+    return result
+
+
+def test_four_sentences_teach_what_the_general_head_does_not_see(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALIGNER_PROXY_HOME", str(tmp_path / "home"))
+    file = tmp_path / "policies.yaml"
+    file.write_text(FILE)
+    (tmp_path / "feelings.yaml").write_text(EXAMPLES)
+    before = asyncio.run(_scores(file, planted=True))
+    result = CliRunner().invoke(main, ["teach", str(file), "--json"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    [lesson] = json.loads(result.stdout)["objectives"]
+    assert lesson["taught"]
+    assert lesson["false"]["share"] <= 0.002
+    after = asyncio.run(_scores(file, planted=True))
+    assert len(after) == len(before) == 3 * len(HELD_OUT)
+    found_before = sum(flagged for _, planted, flagged in before if planted)
+    found_after = sum(flagged for _, planted, flagged in after if planted)
+    assert found_after > found_before
+    assert found_after >= len(HELD_OUT) - 1
+    assert sum(flagged for _, planted, flagged in after if not planted) <= 1
+    clean = asyncio.run(_scores(file, planted=False))
+    assert not any(flagged for _, _, flagged in clean)
