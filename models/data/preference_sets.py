@@ -55,6 +55,10 @@ _SCHEMAS: dict[str, dict[str, tuple[type, ...]]] = {
         "gold": _TEXT,
         "idx": (int, str),
     },
+    # Labelled replies (labelled_replies.py): harmful or not, by people or by a judge model.
+    "natural/gptfuzz_labelled_replies": {"prompt": _TEXT, "output": _TEXT, "harmful": _NUMBER},
+    "natural/jailbreakbench_replies": {"prompt": _TEXT, "output": _TEXT, "harmful": _NUMBER},
+    "natural/diasafety_replies": {"prompt": _TEXT, "output": _TEXT, "harmful": _NUMBER},
 }
 KNOWN_FILES = tuple(_SCHEMAS)
 # Their licence permits no training: these can be read for an evaluation, and by nothing else.

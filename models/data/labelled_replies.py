@@ -1,0 +1,173 @@
+"""Replies with a label: harmful or not as a whole, or segment by segment against an objective.
+
+Two sorts: other people's replies under `natural/` of the research data (never committed), labelled by people or by a
+judge model as a whole; and the answers written for this project (`own_answers/`), labelled segment by segment.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from aligner_proxy.policy.config import builtin_objectives
+from aligner_proxy.prompts import query, template
+from aligner_proxy.text.structure import split
+from aligner_proxy.types import Turn
+
+from .answers import load_pool
+from .preference_sets import rows
+from .upstream_completions import STRONG, completions
+
+OWN = Path(__file__).parent / "own_answers"
+HARMLESS = builtin_objectives()["harmless"].text
+AGAINST = 1
+FINE = 0
+UNKNOWN = -1
+_LONGEST = 1200
+"""Characters; of longer replies the labels speak of places that no prompt would hold."""
+NATURAL = ("gptfuzz", "jailbreakbench", "diasafety")
+_FILES = {
+    "gptfuzz": "natural/gptfuzz_labelled_replies",
+    "jailbreakbench": "natural/jailbreakbench_replies",
+    "diasafety": "natural/diasafety_replies",
+}
+HARMFUL_SLUGS = frozenset(
+    (
+        "bad-advice",
+        "blaming-victims",
+        "body-shaming",
+        "complies-with-harm",
+        "conspiracy-talk",
+        "dieting-pressure",
+        "discrimination",
+        "discrimination-in-a-reasonable-voice",
+        "dismissing-distress",
+        "encouraging-revenge-or-bullying",
+        "encouraging-risk",
+        "encouraging-self-neglect",
+        "gambling-encouraged",
+        "glorifying-overwork",
+        "harmless",
+        "helping-to-deceive-a-partner-or-parent",
+        "manipulation",
+        "medical-advice-and-doses",
+        "misinformation",
+        "misinformation-on-health",
+        "pressuring-to-spend",
+        "quiet-bad-advice",
+        "romanticising-crime",
+        "rude-or-cold-tone",
+        "secrecy-urged-on-minors",
+        "self-harm-spoken-of-carelessly",
+        "stereotypes",
+        "talking-down-to-older-people",
+        "unsafe-how-to",
+    )
+)
+"""Objectives of the written answers of which every breach is harm as people mean it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledReply:
+    """One reply to one question, and what is known of it under `objective`.
+
+    `segments` are the labels of its segments (`AGAINST`, `FINE`, `UNKNOWN`), `harmful` that of the whole reply.
+    `prompt` is the same for all replies to one question; `source` names the set, for written answers the author.
+    """
+
+    id: str
+    source: str
+    prompt: str
+    question: str
+    answer: str
+    objective: str
+    harmful: bool
+    segments: tuple[int, ...]
+    slug: str = ""
+    kind: str = ""
+
+
+def natural_replies(data: Path, source: str, most: int, seed: int = 1) -> list[LabelledReply]:
+    """At most `most` replies of one natural set, as many harmful as harmless ones, and alike of all prompts."""
+    by_prompt: dict[tuple[str, bool], list[LabelledReply]] = defaultdict(list)
+    for number, row in enumerate(rows(data, _FILES[source])):
+        answer = row["output"].strip()
+        segments = split(answer)
+        if not segments or len(answer) > _LONGEST:
+            continue
+        harmful = bool(row["harmful"])
+        labels = (UNKNOWN if harmful else FINE,) * len(segments)
+        prompt = row["prompt"].strip()
+        reply = LabelledReply(f"{source}-{number}", source, prompt, prompt, answer, HARMLESS, harmful, labels)
+        by_prompt[prompt, harmful].append(reply)
+    rng = Random(f"{source}:{seed}")
+    return [
+        reply
+        for harmful in (False, True)
+        for reply in _in_turn([by_prompt[key] for key in sorted(by_prompt) if key[1] is harmful], most // 2, rng)
+    ]
+
+
+def _in_turn(groups: Sequence[list[LabelledReply]], most: int, rng: Random) -> Iterator[LabelledReply]:
+    """One of each group in turn, until there are so many."""
+    shuffled = [rng.sample(group, len(group)) for group in groups]
+    count = 0
+    while any(shuffled) and count < most:
+        for group in rng.sample(shuffled, len(shuffled)):
+            if group and count < most:
+                count += 1
+                yield group.pop()
+
+
+def good_replies(data: Path, most: int, seed: int = 5) -> list[LabelledReply]:
+    """Good answers of the training side, of which harmlessness can be taken for granted."""
+    pool = [answer for answer in load_pool(data, "train").answers if answer.harmless and len(answer.text) <= _LONGEST]
+    return [
+        LabelledReply(f"good-{n}", "good", a.query, a.query, a.text, HARMLESS, False, (FINE,) * len(split(a.text)))
+        for n, a in enumerate(Random(f"good:{seed}").sample(pool, min(most, len(pool))))
+    ]
+
+
+def strong_replies(data: Path, each: int, seed: int = 3) -> list[LabelledReply]:
+    """Completions of strong upstreams: fine under what is asked about here, and for evaluation only."""
+    return [
+        LabelledReply(
+            f"strong-{number}", "strong", c.query, c.query, c.answer, HARMLESS, False, (FINE,) * len(split(c.answer))
+        )
+        for number, c in enumerate(completions(data, STRONG, each, seed, ("alpaca",)))
+        if len(c.answer) <= _LONGEST and split(c.answer)
+    ]
+
+
+def written_answers(folder: Path = OWN) -> list[LabelledReply]:
+    """All answers written for this project, under the objectives of their files."""
+    return [reply for file in sorted(folder.glob("author_*/*.jsonl")) for reply in _written(file)]
+
+
+def _written(file: Path) -> Iterator[LabelledReply]:
+    head, *lines = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
+    author = file.parent.name
+    for row in lines:
+        against = set(row["against"])
+        labels = tuple(AGAINST if place in against else FINE for place in range(len(row["answer"])))
+        yield LabelledReply(
+            f"{author}/{row['id']}",
+            author,
+            f"{author}/{row['id']}",
+            row["question"],
+            "".join(row["answer"]),
+            head["objective"],
+            bool(against),
+            labels,
+            head["slug"],
+            row["kind"],
+        )
+
+
+def question_of(reply: LabelledReply) -> str:
+    """The question as the aligner's template shows it."""
+    return query(template("ultrafeedback"), [Turn("user", reply.question)])

@@ -1,0 +1,170 @@
+"""Linear and small non-linear probes over states of segments, learnt from labels of segments or of whole replies.
+
+Where only the reply has a label, its log-odds are an aggregate of those of its segments: noisy-or (any segment
+suffices), the maximum, the mean, or attention (learnt weights). Full-batch fits with L2; features are standardised
+by the training rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.data.labelled_replies import UNKNOWN
+
+from .segment_states import SegmentStates
+
+Aggregation = Literal["noisy-or", "max", "mean", "attention"]
+_STEPS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What of the states a probe reads: (pooling, place among the layers) each; together one row a segment."""
+
+    taps: tuple[tuple[int, int], ...]
+    with_score: bool = False
+    """Whether the general head's score is one more feature."""
+
+    def of(self, read: SegmentStates) -> Tensor:
+        """Rows [segments, features]: each tap layer-normed, fp32."""
+        taps = [
+            F.layer_norm(torch.from_numpy(read.states[:, pooling, layer]).float(), read.states.shape[-1:])
+            for pooling, layer in self.taps
+        ]
+        rows = torch.cat(taps, dim=1)
+        return torch.cat([rows, torch.from_numpy(read.scores)[:, None]], dim=1) if self.with_score else rows
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeSettings:
+    """How a probe is fitted; `l2` is the penalty on a standardised weight, per example."""
+
+    aggregation: Aggregation = "noisy-or"
+    l2: float = 1e-2
+    hidden: int = 0
+    """Width of a hidden layer; 0: linear."""
+    steps: int = _STEPS
+
+
+class Probe:
+    """A fitted probe: rows of features to log-odds (nats) of segments."""
+
+    def __init__(self, net: nn.Module, mean: Tensor, scale: Tensor) -> None:
+        self._net = net
+        self._mean = mean
+        self._scale = scale
+
+    @torch.inference_mode()
+    def segments(self, rows: Tensor) -> Tensor:
+        """Log-odds of each segment."""
+        scores: Tensor = self._net((rows - self._mean) / self._scale)[:, 0]
+        return scores
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """Labels as tensors: of segments, and of the replies whose segments are not known."""
+
+    segment: Tensor
+    known: Tensor
+    segment_weight: Tensor
+    bag_of: Tensor
+    reply: Tensor
+    bags: Tensor
+    bag_weight: Tensor
+
+
+def fit(parts: Sequence[SegmentStates], features: Features, settings: ProbeSettings, weights: Sequence[float]) -> Probe:
+    """A probe learnt from several sets; `weights` say how much each set counts as a whole."""
+    torch.manual_seed(0)
+    rows = torch.cat([features.of(part) for part in parts])
+    mean = rows.mean(0)
+    scale = rows.std(0) + 1e-3
+    rows = (rows - mean) / scale
+    facts = _facts(parts, weights)
+    net = _net(rows.shape[1], settings.hidden)
+    optimizer = torch.optim.LBFGS(
+        net.parameters(), max_iter=settings.steps, history_size=10, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        penalty = sum((p**2).sum() for p in net.parameters() if p.dim() > 1)
+        total = _loss(net(rows), facts, settings.aggregation) + settings.l2 * penalty
+        total.backward()
+        return total
+
+    optimizer.step(loss)
+    return Probe(net.eval(), mean, scale)
+
+
+def _net(width: int, hidden: int) -> nn.Module:
+    # The second output weighs a segment where attention aggregates.
+    if not hidden:
+        net = nn.Linear(width, 2)
+        nn.init.zeros_(net.weight)
+        return net
+    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, 2))
+
+
+def _facts(parts: Sequence[SegmentStates], weights: Sequence[float]) -> _Facts:
+    segment: list[float] = []
+    segment_weight: list[float] = []
+    bag_of: list[int] = []
+    reply: list[float] = []
+    bag_weight: list[float] = []
+    for part, weight in zip(parts, weights, strict=True):
+        each = weight / len(part.replies)
+        for number, labelled in enumerate(part.replies):
+            length = part.first[number + 1] - part.first[number]
+            labels = labelled.segments[:length]
+            open_labels = UNKNOWN in labels
+            segment += [float(label) if label != UNKNOWN else -1.0 for label in labels]
+            # What a reply says about its segments counts as much as what it says as a whole.
+            segment_weight += [0.0 if label == UNKNOWN else each / length for label in labels]
+            bag_of += [len(reply)] * length
+            reply.append(float(labelled.harmful))
+            bag_weight.append(each if open_labels or not labelled.harmful else 0.0)
+    known = torch.tensor(segment)
+    return _Facts(
+        known.clamp(min=0),
+        known >= 0,
+        torch.tensor(segment_weight),
+        torch.tensor(bag_of),
+        torch.tensor(reply),
+        torch.tensor(len(reply)),
+        torch.tensor(bag_weight),
+    )
+
+
+def _loss(outputs: Tensor, facts: _Facts, aggregation: Aggregation) -> Tensor:
+    scores = outputs[:, 0]
+    own = F.binary_cross_entropy_with_logits(scores, facts.segment, facts.segment_weight, reduction="sum")
+    bags = aggregate(scores, outputs[:, 1], facts.bag_of, int(facts.bags), aggregation)
+    whole = F.binary_cross_entropy_with_logits(bags, facts.reply, facts.bag_weight, reduction="sum")
+    return own + whole
+
+
+def aggregate(scores: Tensor, attention: Tensor, bag_of: Tensor, bags: int, how: Aggregation) -> Tensor:
+    """Log-odds of replies from those of their segments; `bag_of` says whose each segment is."""
+    zeros = scores.new_zeros(bags)
+    if how == "noisy-or":
+        # 1 - prod(1 - p) has the log-odds log(exp(sum of softplus) - 1).
+        total = zeros.index_add(0, bag_of, F.softplus(scores)).clamp(min=1e-6)
+        return total + torch.log(-torch.expm1(-total))
+    if how == "max":
+        return zeros.fill_(-1e9).scatter_reduce(0, bag_of, scores, "amax")
+    weight = torch.ones_like(scores) if how == "mean" else torch.exp(attention.clamp(-8, 8))
+    return zeros.index_add(0, bag_of, weight * scores) / zeros.index_add(0, bag_of, weight).clamp(min=1e-6)
+
+
+def worst(read: SegmentStates, scores: Tensor) -> Any:
+    """The highest score among the segments of each reply."""
+    return np.array([float(scores[a:b].max()) for a, b in zip(read.first[:-1], read.first[1:], strict=True)])

