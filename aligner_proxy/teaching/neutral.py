@@ -14,6 +14,8 @@ from pathlib import Path
 from aligner_proxy.types import Turn
 
 _FILE = Path(__file__).with_name("neutral.jsonl")
+LONGEST_LESSON_CHARS = 450
+"""Of question and answer: short ones say as much about a sentence, and a lesson on two cores ends within a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,11 @@ class Neutral:
     def turns(self) -> tuple[Turn, ...]:
         """The conversation before the answer."""
         return (Turn("user", self.question),)
+
+
+def lesson_answers() -> tuple[Neutral, ...]:
+    """Those that a lesson reads: the shorter ones."""
+    return tuple(n for n in neutral_answers() if len(n.question) + len(n.answer) <= LONGEST_LESSON_CHARS)
 
 
 @cache

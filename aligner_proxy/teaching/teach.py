@@ -19,7 +19,7 @@ from aligner_proxy.errors import AlignerProxyError
 from aligner_proxy.teaching import fit
 from aligner_proxy.teaching.examples import Example, Examples
 from aligner_proxy.teaching.material import NEUTRAL_FOLDS, Kind, Line, Material, material, read
-from aligner_proxy.teaching.neutral import neutral_answers
+from aligner_proxy.teaching.neutral import lesson_answers
 from aligner_proxy.teaching.own_answers import Recorded
 from aligner_proxy.teaching.rows import Company, Reader, RowsCache
 from aligner_proxy.teaching.store import Count, Version
@@ -168,7 +168,7 @@ def plan(subject: Subject, examples: Examples, builtin: dict[str, str]) -> Mater
     """What will be read for this objective; `builtin` are the texts that may keep it company."""
     usual = [builtin[name] for name in ("harmless", "helpful")]
     further = [text for text in builtin.values() if text not in usual]
-    return material(subject.text, examples, neutral_answers(), usual, further)
+    return material(subject.text, examples, lesson_answers(), usual, further)
 
 
 async def lesson(

@@ -16,7 +16,7 @@ from aligner_proxy.policy import config
 from aligner_proxy.teaching.in_force import HeadsInForce
 from aligner_proxy.types import Exchange, Objective, Policy, Turn
 
-pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.model, pytest.mark.long, pytest.mark.timeout(900)]
 
 FILE = """
 objectives:
