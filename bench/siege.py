@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 
+from aligner_proxy.gateway import freed_memory
 from bench import gateway, soak
 from bench.gateway import Client
 from bench.hostile import ATTACKS, Attack, Crowd
@@ -36,6 +37,9 @@ ATTACKS_OF_SOAK = (
 _HELD = re.compile(r"^aligner_stream_held_bytes (\S+)", re.MULTILINE)
 _SHED = re.compile(r"^aligner_streams_shed_total\{[^}]*\} (\S+)", re.MULTILINE)
 _LOOK_S = 1.0
+QUIET_S = 2 * freed_memory.EVERY_S + 10
+"""Until what has been freed is given back."""
+_LAST = Attack("last", "good", stream=False)
 _REFUSED = ("429", "503", "413", "400")
 
 
@@ -126,8 +130,11 @@ class Siege:
         return await asyncio.to_thread(count, self.running.serve.pid, socket, folder, at)
 
     async def _quiet(self) -> Count:
-        """What is held when nobody asks."""
-        await asyncio.sleep(soak.QUIET_S)
+        """What is held when nobody asks. Pools close connections that have expired when the next request comes."""
+        await asyncio.sleep(QUIET_S)
+        with contextlib.suppress(httpx.HTTPError):
+            await self._http.post("/v1/chat/completions", json=_LAST.body(0))
+        await asyncio.sleep(_LOOK_S)
         return await self._now()
 
 

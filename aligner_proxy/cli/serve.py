@@ -51,7 +51,7 @@ _MASTER_KEY = "LITELLM_MASTER_KEY"
 _PERMIT_WEAK = "dangerously_permit_weak_or_unset_master_key"
 _SHORTEST_KEY = 12
 _NEW_KEY = f'{_MASTER_KEY}="sk-$(openssl rand -hex 32)"'
-# Without the first three, LiteLLM calls the internet at every start, and waits where there is none. The last is the
+# Without the first three, LiteLLM calls the internet at every start, and waits where there is none. The next is the
 # number of seconds after which uvicorn replaces a silent worker: the default of 5 is less than LiteLLM's import takes
 # on a busy machine, so workers would be restarted forever.
 _UNLESS_SET = {
@@ -59,6 +59,9 @@ _UNLESS_SET = {
     "LITELLM_LOCAL_BLOG_POSTS": "True",
     "LITELLM_LOCAL_POLICY_TEMPLATES": "true",
     "TIMEOUT_WORKER_HEALTHCHECK": "60",
+    # glibc raises this threshold, up to 32 MB, as soon as a long text is freed; from then on they leave gaps in heaps
+    # of all threads. This is above what a socket reads at once (256 KB), so that no ordinary request pays for it.
+    "MALLOC_MMAP_THRESHOLD_": str(384 << 10),
 }
 
 

@@ -1,7 +1,8 @@
 """Workaround for a crash of CPython 3.11: garbage is collected only between two callbacks of the event loop.
 
 Before 3.12 a collection can start whenever an object is created, also inside `ContextVar.set`; a finaliser that sets a
-context variable then frees what is being copied, and the process crashes (python/cpython#148891).
+context variable then frees what is being copied, and the process crashes (python/cpython#148891). Old garbage is the
+business of freed_memory.py.
 """
 
 from __future__ import annotations
@@ -10,13 +11,10 @@ import asyncio
 import contextlib
 import gc
 import sys
-import time
 
 # Pause between two checks: short while garbage is produced, long in an idle process.
 SHORTEST_S = 0.01
 LONGEST_S = 0.1
-FULL_S = 30.0
-"""Shortest time between two full collections, which block the process."""
 IS_SAFE = sys.version_info >= (3, 12)
 _running: set[asyncio.Task[None]] = set()
 
@@ -35,22 +33,20 @@ async def _collected() -> None:
     gc.freeze()  # imported modules stay, so collections can skip them
     gc.disable()
     pause = SHORTEST_S
-    full = time.monotonic()
     try:
         while True:
             await asyncio.sleep(pause)
             pause = min(LONGEST_S, 2 * pause)
-            if (due := oldest_due(2 if time.monotonic() - full >= FULL_S else 1)) is not None:
+            if (due := young_due()) is not None:
                 gc.collect(due)
                 pause = SHORTEST_S
-                full = time.monotonic() if due == 2 else full
     finally:
         gc.unfreeze()
         gc.enable()
 
 
-def oldest_due(oldest: int) -> int | None:
-    """The oldest generation up to `oldest` whose count has passed its threshold."""
+def young_due() -> int | None:
+    """The older one of the two young generations whose count has passed its threshold."""
     counts = gc.get_count()
     thresholds = gc.get_threshold()
-    return next((age for age in range(oldest, -1, -1) if 0 < thresholds[age] < counts[age]), None)
+    return next((age for age in (1, 0) if 0 < thresholds[age] < counts[age]), None)

@@ -28,6 +28,7 @@ from aligner_proxy.formats import Wire, sse
 from aligner_proxy.formats.base import buckets
 from aligner_proxy.gateway import (
     body_limits,
+    freed_memory,
     gc_workaround,
     litellm_internals,
     metrics,
@@ -95,6 +96,7 @@ class AlignerGuardrail(CustomGuardrail):
         body_limits.install()
         litellm_internals.watch_clients()
         litellm_internals.bound_fallbacks(routing.too_many, routing.TOO_MANY)
+        freed_memory.now_and_then()
         gc_workaround.between_callbacks()
         litellm_internals.at_shutdown(partial(self._shadows.finish, self._audit_writers.aclose))
         super().__init__(

@@ -18,6 +18,11 @@ PATIENCE_S = 5.0
 """How long an engine that is away or full is asked to read again, like one that is asked for a whole answer."""
 
 
+def _nothing() -> Exchange:
+    """What is known of an answer that is over."""
+    raise SessionLost("this answer is over")
+
+
 class ResumableSession:
     """`exchange` is the answer so far. `feed` and `end` raise no error of the engine: the next question does."""
 
@@ -41,7 +46,7 @@ class ResumableSession:
     async def hold(self) -> Session:
         """The engine's session for an answer that is held from here on, as long as there is one."""
         if self._failure is not None or self._session is None:
-            await self.aclose()
+            await self._release()
             return DeferredSession(self._pipeline.engine_of(self._policy))
         return self._session
 
@@ -64,7 +69,12 @@ class ResumableSession:
         return await self._ask(lambda session: session.replace(span), again)
 
     async def aclose(self) -> None:
-        """Let the engine go."""
+        """Let the engine go, and everything that knows the text: with it, it would wait for the garbage collector."""
+        await self._release()
+        self._exchange = _nothing
+        self._failure = None
+
+    async def _release(self) -> None:
         session = self._session
         self._session = None
         if session is not None:
@@ -101,7 +111,7 @@ class ResumableSession:
 
     async def _begin_again(self) -> None:
         """Another session in place of the lost one, fed with everything that there is so far."""
-        await self.aclose()
+        await self._release()
         session = await self._pipeline.read(self._exchange(), self._policy)
         if session is None:
             raise SessionLost("this answer may not be edited any more")

@@ -128,7 +128,7 @@ class StreamingCorrection:
         self._session = ResumableSession(pipeline, policy, self._exchange)
         self._more = asyncio.Event()
         self._over = asyncio.Event()
-        self._work = asyncio.create_task(self._decide())
+        self._work: asyncio.Task[None] | None = asyncio.create_task(self._decide())
 
     @property
     def length(self) -> int:
@@ -239,8 +239,11 @@ class StreamingCorrection:
 
     async def aclose(self) -> None:
         """Give up what is still worked on."""
-        self._work.cancel()
-        await asyncio.wait({self._work})
+        work = self._work
+        self._work = None  # what ended it knows this text: together they would wait for the garbage collector
+        if work is not None:
+            work.cancel()
+            await asyncio.wait({work})
         await self._session.aclose()
 
     async def _begin(self) -> bool:

@@ -142,6 +142,7 @@ def test_local_engine_is_our_child_and_litellm_is_told_where(tmp_path: Path) -> 
     assert env["ALIGNER_PROXY_POLICIES"] == str(tmp_path / "policies.yaml")
     assert env["LITELLM_LOCAL_MODEL_COST_MAP"] == "True"
     assert int(env["TIMEOUT_WORKER_HEALTHCHECK"]) > 5  # importing LiteLLM may take longer
+    assert int(env["MALLOC_MMAP_THRESHOLD_"]) > 256 << 10  # what a socket reads at once stays on the heap
 
 
 def test_what_the_user_set_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

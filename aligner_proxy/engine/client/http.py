@@ -189,9 +189,13 @@ class HttpEngine:
         await self._pool.aclose()
 
     async def _close_session(self, opening: Awaitable[str]) -> None:
-        with contextlib.suppress(CorrectionError, ValueError, TimeoutError):  # one that was never opened needs nothing
+        try:
             async with asyncio.timeout(_INFO_S):
                 await self.send("DELETE", f"/v1/read/{await opening}", None)
+        except (CorrectionError, ValueError, TimeoutError):
+            pass  # one that was never opened needs nothing
+        finally:
+            del opening  # its error knows this frame, and the session
 
     async def _corrected(self, path: str, request: AlignRequest) -> Correction:
         """Ask once more, after heads were uploaded."""
@@ -340,6 +344,7 @@ class HttpSession:
             opening = self._opening
             self._opening = None
             self._name = None
+            self._failure = None  # it knows this session, and with it the whole conversation
             if opening is not None:
                 self._engine.close_session(opening)
 

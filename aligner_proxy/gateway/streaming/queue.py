@@ -253,9 +253,11 @@ class StreamQueue(abc.ABC, Generic[Text]):
 
     async def _close(self, *, finished: bool) -> None:
         """End the work and settle it, also when the client has left."""
-        if self._work is not None:
-            self._work.cancel()
-            await asyncio.gather(self._work, return_exceptions=True)
+        work = self._work
+        self._work = None  # what ended it knows the stream: together they would wait for the garbage collector
+        if work is not None:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
         self._account.close()
         await self.settle(finished=finished)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -198,3 +200,23 @@ async def test_what_nobody_feeds_any_more_is_let_go_of_by_itself() -> None:
             await asyncio.sleep(0.01)
         while len(asyncio.all_tasks()) > 1:
             await asyncio.sleep(0.01)
+
+
+async def test_a_reading_that_failed_is_gone_when_it_is_closed(path: Path) -> None:
+    """It has the whole conversation, and must not wait for the collector of garbage."""
+    client = HttpEngine(f"unix:{path}", patience_s=0)
+    gc.disable()
+    try:
+        reading = await client.read(tiny.request(""))
+        await reading.feed(ANSWER)
+        with pytest.raises(EngineUnavailable):
+            await reading.judged(0)
+        await reading.aclose()
+        gone = weakref.ref(reading)
+        del reading
+        for _ in range(5):  # tasks that have ended tell so in the next round of the loop
+            await asyncio.sleep(0)
+        assert gone() is None
+    finally:
+        gc.enable()
+        await client.aclose()

@@ -1,0 +1,79 @@
+"""A stream that is over leaves nothing behind: its texts go with it, not with the next collection of garbage.
+
+Until then they would be in no budget, and clients that leave make more of them than the collector takes away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from aligner_proxy.errors import EngineUnavailable
+from aligner_proxy.formats.base import SafeDecoder
+from aligner_proxy.gateway.streaming import queue
+from aligner_proxy.gateway.streaming.queue import StreamQueue
+from aligner_proxy.pipeline.parts import PartedCorrection
+from aligner_proxy.pipeline.resumable_session import ResumableSession
+from aligner_proxy.pipeline.streaming import StreamingCorrection
+from aligner_proxy.types import StreamMode
+from tests.gateway.streaming.test_bounds import SENTENCE, engine, flow, policy, stream
+from tests.support.scripted import SegmentEngine
+from tests.support.stream_fixtures import FORMATS, Format
+
+KINDS = (StreamQueue, SafeDecoder, PartedCorrection, StreamingCorrection, ResumableSession)
+ANSWER = SENTENCE * 120
+
+
+@pytest.fixture(autouse=True)
+def _no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def held() -> list[str]:
+    """What there is of streams."""
+    return [type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, KINDS)]
+
+
+async def play(form: Format, mode: StreamMode, most: int, asked: SegmentEngine) -> None:
+    """A client that leaves after so many items."""
+    made, _ = stream(form, policy(stream=mode), asked=asked)
+    items = form.tell([ANSWER[at : at + 200] for at in range(0, len(ANSWER), 200)])
+    seen = list[Any]()
+    async with contextlib.aclosing(made.play(flow(items))) as out:
+        async for item in out:
+            seen += [item] if item != queue.KEEPALIVE else []
+            if len(seen) >= most:
+                return
+
+
+@pytest.mark.parametrize("most", [3, 10_000], ids=["left", "read to its end"])
+@pytest.mark.parametrize("mode", [StreamMode.HOLD, StreamMode.SENTENCE])
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
+async def test_a_stream_that_is_over_is_gone(form: Format, mode: StreamMode, most: int) -> None:
+    before = held()
+    await play(form, mode, most, engine())
+    for _ in range(5):  # tasks that have ended tell so in the next round of the loop
+        await asyncio.sleep(0)
+    assert held() == before
+
+
+async def test_a_stream_whose_engine_was_away_is_gone() -> None:
+    asked = engine()
+
+    async def away(_: object) -> Any:
+        raise EngineUnavailable("scripted")
+
+    asked.read = away  # type: ignore[method-assign]
+    before = held()
+    await play(FORMATS[0], StreamMode.SENTENCE, 3, asked)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert held() == before
