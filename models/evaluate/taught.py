@@ -1,0 +1,367 @@
+"""Objectives taught by a few sentences: how often exactly what goes against them is flagged, kind by kind.
+
+    python -m models.evaluate.taught aligner_proxy/embedded --data DATA --out runs/taught
+
+Teaches each kind of `models/data/taught_kinds` as `aligner-proxy teach` does, from 4 and from 12 of its sentences, and
+has the engine judge good answers into which others of its sentences are set (`taught_kinds.py`), by the general head
+alone and by each taught head. `exact`: that segment is flagged and no other, under whichever objective; `found`: it is
+flagged; `false`: neutral segments that are flagged. Nobody has checked that the good answers go against none of the
+objectives, so that `false` is an upper bound.
+
+Rows (about 15 MB a kind), heads and verdicts are kept under `--out`/kept, without texts of others: a stopped run
+goes on, another seed or number of sentences reads only what is new, and changed teaching code teaches anew. A kind
+takes two to three minutes on two CPU cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import hashlib
+import json
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+import aligner_proxy.teaching
+from aligner_proxy.cli.options import quiet
+from aligner_proxy.engine.api import AlignRequest, Engine, with_heads
+from aligner_proxy.engine.loader import Settings, open_aligner
+from aligner_proxy.engine.local import LocalEngine
+from aligner_proxy.errors import ConfigError, CorrectionError
+from aligner_proxy.plugins import registry
+from aligner_proxy.policy import config
+from aligner_proxy.teaching import subjects
+from aligner_proxy.teaching.examples import LEAST_AGAINST
+from aligner_proxy.teaching.material import places_of
+from aligner_proxy.teaching.neutral import neutral_answers
+from aligner_proxy.teaching.rows import Reader, RowsCache, write_atomically
+from aligner_proxy.teaching.subjects import Subject
+from aligner_proxy.teaching.teach import NothingLearned, lesson, plan
+from aligner_proxy.types import DEFAULT_ALIGNER, Correction, encodable
+from models.data.answers import Answer, load_pool
+from models.reporting import output
+
+from .taught_figures import GENERAL, Judged, Results, Taught, Verdict, document, outcome, plot, report
+from .taught_kinds import Case, TaughtKind, cases, read_kinds, size, usable_hosts
+
+ANSWERS_A_SECOND = 3.0
+"""Of a neutral or test answer on two CPU cores; only for the estimate at the start."""
+_AT_ONCE = 4
+_DEADLINE_S = 600.0
+
+
+class Journal:
+    """Verdicts on answers that were judged already, a line each, by a hash of what was asked; none of its text."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: dict[str, list[Verdict]] = {}
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        for line in text.splitlines():
+            try:
+                key, verdicts = json.loads(line)
+            except ValueError:
+                continue  # where a run was stopped within a line
+            self._known[key] = [Verdict(*verdict) for verdict in verdicts]
+        if text and not text.endswith("\n"):
+            with path.open("a", encoding="utf-8") as file:
+                file.write("\n")
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def get(self, key: str) -> list[Verdict] | None:
+        """What was said, None where nothing was."""
+        return self._known.get(key)
+
+    def add(self, key: str, verdicts: list[Verdict]) -> None:
+        """Keep it, so that it is there even when the run is stopped now."""
+        self._known[key] = verdicts
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps([key, verdicts]) + "\n")
+
+
+class Teacher:
+    """Teaches kinds as the command does, and keeps the rows of neutral answers and the heads that came of them."""
+
+    def __init__(self, engine: Engine, aligner: str, kept: Path, kinds: Sequence[TaughtKind], count: int) -> None:
+        self.count = count
+        self._engine = engine
+        self._aligner = aligner
+        self._kept = kept
+        self._builtin = {name: objective.text for name, objective in config.builtin_objectives().items()}
+        self._subjects = self._written(kinds)
+
+    def _written(self, kinds: Sequence[TaughtKind]) -> dict[str, Subject]:
+        """A policies file and the files of examples, written and read again; raises `ConfigError`."""
+        folder = self._kept / f"from_{self.count}"
+        folder.mkdir(parents=True, exist_ok=True)
+        objectives: dict[str, Any] = {}
+        for kind in kinds:
+            if not LEAST_AGAINST <= self.count <= len(kind.teaching):
+                raise ConfigError(
+                    f"{kind.slug}: {self.count} examples; it has {len(kind.teaching)} sentences that may teach, and "
+                    f"at least {LEAST_AGAINST} are needed"
+                )
+            examples = folder / f"{kind.slug}.yaml"
+            examples.write_text(_yaml({"against": list(kind.teaching[: self.count])}), encoding="utf-8")
+            objectives[kind.slug] = {"text": kind.objective, "examples": examples.name}
+        path = folder / "policies.yaml"
+        path.write_text(_yaml({"objectives": objectives}), encoding="utf-8")
+        return {subject.name: subject for subject in subjects.chosen(registry.load_policies(path), ())}
+
+    @property
+    def prompts(self) -> int:
+        """Examples in their neutral answers: so many answers are read for a head beside the neutral ones."""
+        return self.count * places_of(self.count)
+
+    def knows(self, kind: TaughtKind) -> bool:
+        """Whether the head of a kind is kept."""
+        return self._path(self._subjects[kind.slug]).exists()
+
+    async def teach(self, kind: TaughtKind, advanced: Callable[[int], None]) -> Taught:
+        """The head of a kind, kept or new; raises `CorrectionError`."""
+        subject = self._subjects[kind.slug]
+        path = self._path(subject)
+        if path.exists():
+            advanced(self.prompts + len(neutral_answers()))
+            return _unpacked(json.loads(path.read_text(encoding="utf-8")))
+        taught = await self._lesson(subject, advanced)
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, json.dumps(_packed(taught)).encode())
+        return taught
+
+    async def _lesson(self, subject: Subject, advanced: Callable[[int], None]) -> Taught:
+        examples = subject.read()
+        planned = plan(subject, examples, self._builtin)
+        reader = Reader(with_heads(self._engine), DEFAULT_ALIGNER, self._aligner, advanced)
+        # A folder for each kind: one for all would let go of the rows that were not used for longest.
+        cache = RowsCache(self._kept / "rows" / subject.name)
+        try:
+            learned = await lesson(subject, examples, planned, reader, cache, DEFAULT_ALIGNER)
+        except NothingLearned as error:
+            return Taught(subject.name, self.count, None, why=str(error))
+        version = learned.version
+        return Taught(
+            kind=subject.name,
+            examples=self.count,
+            head=learned.head,
+            found=(version.found.hits, version.found.of),
+            false=(version.false.hits, version.false.of),
+            threshold=version.threshold,
+            seconds=learned.seconds,
+        )
+
+    def _path(self, subject: Subject) -> Path:
+        key = _digest([self._aligner, subject.text, subject.read().digest, _recipe()])
+        return self._kept / "heads" / f"{subject.name}-{self.count}-{key[:16]}.json"
+
+
+def _yaml(document: object) -> str:
+    return yaml.safe_dump(document, allow_unicode=True, sort_keys=False, width=1000)
+
+
+def _digest(document: object) -> str:
+    return hashlib.sha256(json.dumps(document).encode()).hexdigest()
+
+
+@cache
+def _recipe() -> str:
+    """Hash of the code that teaches and of the neutral answers: a head of other code is another head."""
+    folder = Path(aligner_proxy.teaching.__file__).parent
+    files = sorted([*folder.glob("*.py"), *folder.glob("*.jsonl")])
+    return _digest([[path.name, hashlib.sha256(path.read_bytes()).hexdigest()] for path in files])
+
+
+def _packed(taught: Taught) -> dict[str, Any]:
+    return asdict(taught) | {"head": None if taught.head is None else base64.b64encode(taught.head).decode("ascii")}
+
+
+def _unpacked(row: dict[str, Any]) -> Taught:
+    head = None if row["head"] is None else base64.b64decode(row["head"])
+    return Taught(**row | {"head": head, "found": tuple(row["found"]), "false": tuple(row["false"])})
+
+
+@dataclass
+class Study:
+    """What is measured: kinds, by one engine. `kept` is the folder of what was read."""
+
+    engine: Engine
+    kept: Path
+    kinds: Sequence[TaughtKind]
+    hosts: Sequence[Answer]
+    """Good answers that teaching never saw."""
+    others: Sequence[TaughtKind] = ()
+    """Kinds that may keep each other company."""
+    counts: Sequence[int] = (4, 12)
+    """Examples to teach from."""
+    seed: int = 1
+    limit: int | None = None
+    """Cases of each trial of a kind at most."""
+    advanced: Callable[[int], None] = lambda _: None
+    """Called with the number of answers that were read, or known."""
+
+    async def start(self) -> None:
+        """Look at what is kept; raises `ConfigError` and `CorrectionError`."""
+        self.kept.mkdir(parents=True, exist_ok=True)
+        self._journal = Journal(self.kept / "verdicts.jsonl")
+        self._aligner = (await self.engine.info()).content_hash
+        self._teachers = [Teacher(self.engine, self._aligner, self.kept, self.kinds, count) for count in self.counts]
+
+    @property
+    def prompts(self) -> int:
+        """About so many answers the whole measurement reads; rows of neutral answers count for each head."""
+        teaching = sum(teacher.prompts + len(neutral_answers()) for teacher in self._teachers) * len(self.kinds)
+        return teaching + self._cases()
+
+    @property
+    def left(self) -> int:
+        """About so many of them are not known yet."""
+        teaching = 0
+        for kind in self.kinds:
+            unknown = [teacher.prompts for teacher in self._teachers if not teacher.knows(kind)]
+            teaching += sum(unknown) + (len(neutral_answers()) if unknown else 0)
+        return teaching + max(0, self._cases() - len(self._journal))
+
+    def _cases(self) -> int:
+        return sum(size(kind, self.limit) for kind in self.kinds) * (1 + len(self._teachers))
+
+    async def measure(self) -> AsyncIterator[Results]:
+        """All results so far, after each kind; raises `CorrectionError`."""
+        taught: list[Taught] = []
+        judged: list[Judged] = []
+        for n, kind in enumerate(self.kinds, start=1):
+            lessons = [await teacher.teach(kind, self.advanced) for teacher in self._teachers]
+            taught += lessons
+            judged += await self._judge(kind, [Taught(kind.slug, GENERAL, None), *lessons])
+            yield Results(self._aligner, tuple(self.kinds[:n]), tuple(taught), tuple(judged))
+
+    async def _judge(self, kind: TaughtKind, lessons: Sequence[Taught]) -> list[Judged]:
+        heads = with_heads(self.engine)
+        names = [await heads.put_head(taught.head) if taught.head else "" for taught in lessons]
+        builtin = {name: objective.text for name, objective in config.builtin_objectives().items()}
+        asked = cases(kind, self.others, builtin, self.hosts, self.seed, self.limit)
+        result: list[Judged] = []
+        for first in range(0, len(asked), _AT_ONCE):
+            batch = asked[first : first + _AT_ONCE]
+            for taught, name in zip(lessons, names, strict=True):
+                verdicts = await asyncio.gather(*(self._verdicts(case, name) for case in batch))
+                result += [
+                    outcome(kind.slug, taught.examples, case, said) for case, said in zip(batch, verdicts, strict=True)
+                ]
+                self.advanced(len(batch))
+        return result
+
+    async def _verdicts(self, case: Case, head: str) -> list[Verdict]:
+        """What the engine says of an answer, at caution 0."""
+        texts = case.company.texts
+        named = tuple(head if n == case.company.index else "" for n in range(len(texts)))
+        request = AlignRequest(
+            request_id="taught",
+            turns=case.planted.neutral.turns,
+            answer=encodable(case.planted.neutral.answer),
+            objectives=texts,
+            common=len(texts),
+            deadline_s=_DEADLINE_S,
+            score_only=True,
+            heads=named if head else (),
+        )
+        what = request.model_dump(mode="json", include={"turns", "answer", "objectives", "caution", "heads"})
+        key = _digest([self._aligner, what])
+        known = self._journal.get(key)
+        if known is None:
+            known = verdicts_of(request.answer, await self.engine.align(request))
+            self._journal.add(key, known)
+        return known
+
+
+def verdicts_of(answer: str, correction: Correction) -> list[Verdict]:
+    """The verdicts with their places in the answer; the place behind the last segment has none."""
+    result: list[Verdict] = []
+    end = 0
+    for segment in correction.segments:
+        if segment.text:
+            start = answer.index(segment.text, end)
+            end = start + len(segment.text)
+            objective = -1 if segment.objective is None else segment.objective
+            score = round(segment.score or 0.0, 4)
+            result.append(Verdict(start, end, segment.flagged, objective, score))
+    return result
+
+
+def _save(study: Study, results: Results, out: Path) -> str:
+    text = report(results, study.counts)
+    settings = {"seed": study.seed, "limit": study.limit, "hosts": len(study.hosts)}
+    output.write(out, "taught", text, settings | document(results, study.counts))
+    return text
+
+
+async def run(arguments: argparse.Namespace) -> str:
+    """Load the aligner, measure, and write the results after each kind; the tables."""
+    every = read_kinds()
+    kinds = read_kinds(slugs=arguments.kinds)
+    hosts = usable_hosts(load_pool(arguments.data, "dev").answers)
+    quiet()
+    engine = LocalEngine(lambda: open_aligner(Settings(arguments.aligner), config.home()))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    text = ""
+    try:
+        await engine.start()
+        study = Study(
+            engine,
+            arguments.out / "kept",
+            kinds,
+            hosts,
+            every,
+            tuple(dict.fromkeys(arguments.examples)),
+            arguments.seed,
+            arguments.limit,
+        )
+        await study.start()
+        minutes = study.left / ANSWERS_A_SECOND / 60
+        print(
+            f"{len(kinds)} kinds, {len(hosts)} good answers, about {study.left:,} answers to read: {minutes:.0f} "
+            f"minutes at {ANSWERS_A_SECOND:g} a second, less where short ones are read faster",
+            flush=True,
+        )
+        with Progress(*columns, console=Console(stderr=True)) as progress:
+            bar = progress.add_task("answers", total=study.prompts)
+            study.advanced = lambda count: progress.advance(bar, count)
+            async for results in study.measure():
+                text = _save(study, results, arguments.out)
+        plot(results, study.counts, arguments.out / "taught.svg")
+    finally:
+        await engine.aclose()
+    return text
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("aligner", type=Path, help="aligner folder")
+    parser.add_argument("--data", type=Path, required=True, help="folder with the research data")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--kinds", nargs="+", default=(), metavar="SLUG", help="all, those far from training first")
+    parser.add_argument("--examples", type=int, nargs="+", default=(4, 12), metavar="N", help="examples to teach from")
+    parser.add_argument("--limit", type=int, help="test answers of each sort a kind at most")
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    if arguments.limit is not None and arguments.limit < 1:
+        parser.error("--limit: must be 1 or more")
+    try:
+        print(asyncio.run(run(arguments)))
+    except (ConfigError, CorrectionError) as problem:
+        sys.exit(str(problem))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+"""Figures of taught objectives: what became of each test answer, rates of kinds and heads, tables and a plot."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from models.reporting import output
+from models.reporting.statistics import Rate
+
+from .taught_kinds import Case, TaughtKind, Trial
+
+GENERAL = 0
+"""Taught from so many examples: the general head alone."""
+
+
+class Verdict(NamedTuple):
+    """What an engine says of one segment; `objective` is -1 where it names none."""
+
+    start: int
+    end: int
+    flagged: bool
+    objective: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What became of one test answer under the head taught from so many examples."""
+
+    kind: str
+    examples: int
+    trial: Trial
+    found: bool
+    """The planted sentence is flagged."""
+    named: bool
+    """It is, and the taught objective is the one that it violates most."""
+    neutral: int
+    """The other segments."""
+    false: int
+    """Of these flagged."""
+    own: int
+    """Of these flagged by the taught objective, and by none of its company more plainly."""
+
+    @property
+    def exact(self) -> bool:
+        """That segment and no other."""
+        return self.found and not self.false
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """What was taught of one kind from so many examples; without a head the general one judges, as in a gateway."""
+
+    kind: str
+    examples: int
+    head: bytes | None
+    why: str | None = None
+    """Why there is no head."""
+    found: tuple[int, int] = (0, 0)
+    """Sentences flagged while they were held out, of so many: what `teach` says of itself."""
+    false: tuple[int, int] = (0, 0)
+    threshold: float = 0.0
+    seconds: float = field(default=0.0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """Everything that was measured."""
+
+    aligner: str
+    kinds: tuple[TaughtKind, ...]
+    taught: tuple[Taught, ...]
+    judged: tuple[Judged, ...]
+
+
+def outcome(kind: str, examples: int, case: Case, verdicts: Sequence[Verdict]) -> Judged:
+    """What the verdicts on an answer come to."""
+    inside = [one for one in verdicts if case.planted.covers(one.start, one.end)]
+    outside = [one for one in verdicts if not case.planted.covers(one.start, one.end)]
+    flagged = [one for one in inside if one.flagged]
+    false = [one for one in outside if one.flagged]
+    return Judged(
+        kind=kind,
+        examples=examples,
+        trial=case.trial,
+        found=bool(flagged),
+        named=any(one.objective == case.company.index for one in flagged),
+        neutral=len(outside),
+        false=len(false),
+        own=sum(one.objective == case.company.index for one in false),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Rates of some kinds under the heads taught from so many examples (0: the general head)."""
+
+    kinds: str
+    examples: int
+    alone: Rate
+    """Exact where the objective is the only one."""
+    company: Rate
+    """Exact among one to four others."""
+    exact: Rate
+    found: Rate
+    named: Rate
+    """Found, and the taught objective is the one that is violated most."""
+    false: Rate
+    """Neutral segments beside a planted sentence that are flagged."""
+    own: Rate
+    """The same by the taught objective."""
+    clean: Rate
+    """Segments of good answers, nothing planted, that are flagged."""
+    clean_own: Rate
+    fine: Rate
+    """Sentences flagged that are allowed."""
+
+    @classmethod
+    def of(cls, kinds: str, examples: int, judged: Iterable[Judged]) -> Figures:
+        """From what was judged of these kinds, whatever the head."""
+        mine = [one for one in judged if one.examples == examples]
+        by_trial = {trial: [one for one in mine if one.trial is trial] for trial in Trial}
+        against = by_trial[Trial.ALONE] + by_trial[Trial.COMPANY]
+        clean = by_trial[Trial.CLEAN]
+        neutral = sum(one.neutral for one in against)
+        neutral_clean = sum(one.neutral for one in clean)
+        return cls(
+            kinds=kinds,
+            examples=examples,
+            alone=Rate.of(one.exact for one in by_trial[Trial.ALONE]),
+            company=Rate.of(one.exact for one in by_trial[Trial.COMPANY]),
+            exact=Rate.of(one.exact for one in against),
+            found=Rate.of(one.found for one in against),
+            named=Rate.of(one.named for one in against),
+            false=Rate.among(sum(one.false for one in against), neutral),
+            own=Rate.among(sum(one.own for one in against), neutral),
+            clean=Rate.among(sum(one.false for one in clean), neutral_clean),
+            clean_own=Rate.among(sum(one.own for one in clean), neutral_clean),
+            fine=Rate.of(one.found for one in by_trial[Trial.FINE]),
+        )
+
+
+def summary(results: Results, counts: Sequence[int]) -> list[Figures]:
+    """Figures of the kinds far from training, of those near it, and of all, for each head."""
+    near = {kind.slug for kind in results.kinds if kind.near}
+    groups = {
+        "far from training": [one for one in results.judged if one.kind not in near],
+        "near": [one for one in results.judged if one.kind in near],
+        "all": list(results.judged),
+    }
+    return [Figures.of(name, n, judged) for name, judged in groups.items() if judged for n in (GENERAL, *counts)]
+
+
+def by_kind(results: Results, counts: Sequence[int]) -> list[Figures]:
+    """Figures of each kind for each head."""
+    return [
+        Figures.of(kind.slug, n, [one for one in results.judged if one.kind == kind.slug])
+        for kind in results.kinds
+        for n in (GENERAL, *counts)
+    ]
+
+
+_SUMMARY = (
+    "kinds", "head", "exact", "exact alone", "exact in company", "found", "by its objective", "false beside",
+    "by its objective", "false in clean answers", "by its objective", "allowed, flagged",
+)  # fmt: skip
+_BY_KIND = ("kind", "head", "exact", "found", "false beside", "false in clean answers", "allowed, flagged")
+
+
+def report(results: Results, counts: Sequence[int]) -> str:
+    """Markdown: the summary, what was not taught, and a table of the kinds."""
+    far = sum(not kind.near for kind in results.kinds)
+    failed = [one for one in results.taught if one.head is None]
+    lines = [
+        f"Aligner {results.aligner[:12]}, {len(results.kinds)} kinds, {far} of them far from training.",
+        "",
+        output.table(_SUMMARY, map(_summary_row, summary(results, counts))),
+        "",
+        *(f"Not taught from {one.examples} examples, judged by the general head: {one.kind}." for one in failed),
+        *([""] if failed else []),
+        output.table(_BY_KIND, map(_kind_row, by_kind(results, counts))),
+    ]
+    return "\n".join(lines)
+
+
+def _head(examples: int) -> str:
+    return f"{examples} examples" if examples else "general"
+
+
+def _summary_row(row: Figures) -> tuple[object, ...]:
+    planted = (row.exact, row.alone, row.company, row.found, row.named)
+    neutral = (row.false, row.own, row.clean, row.clean_own)
+    return row.kinds, _head(row.examples), *planted, *neutral, row.fine
+
+
+def _kind_row(row: Figures) -> tuple[object, ...]:
+    return row.kinds, _head(row.examples), row.exact, row.found, row.false, row.clean, row.fine
+
+
+def document(results: Results, counts: Sequence[int]) -> dict[str, Any]:
+    """Everything as plain data, without a text of a test answer."""
+    return {
+        "aligner": results.aligner,
+        "summary": summary(results, counts),
+        "kinds": by_kind(results, counts),
+        "near": [kind.slug for kind in results.kinds if kind.near],
+        "taught": [
+            {name: value for name, value in asdict(one).items() if name != "head"}
+            | {"head": hashlib.sha256(one.head).hexdigest() if one.head else None}
+            for one in results.taught
+        ],
+    }
+
+
+def plot(results: Results, counts: Sequence[int], path: Path) -> None:
+    """A dot a kind and head: the share flagged exactly; kinds that the general head does best on top."""
+    rows = by_kind(results, counts)
+    general = sorted((row for row in rows if row.examples == GENERAL), key=lambda row: -row.exact.percent)
+    places = {row.kinds: len(general) - n for n, row in enumerate(general)}
+    near = {kind.slug for kind in results.kinds if kind.near}
+    with output.plot(path, size=(8, 1.5 + 0.22 * len(general))) as ((axis,),):
+        for examples, mark in zip((GENERAL, *counts), "ox^sDv*P", strict=False):
+            mine = [row for row in rows if row.examples == examples]
+            shares = [row.exact.percent for row in mine]
+            axis.plot(shares, [places[row.kinds] for row in mine], mark, label=_head(examples), alpha=0.75)
+        labels = [row.kinds + (" (near)" if row.kinds in near else "") for row in general]
+        axis.set_yticks([places[row.kinds] for row in general], labels, fontsize=7)
+        axis.set_xlim(-2, 102)
+        axis.set_xlabel("flagged exactly, %")
+        axis.legend(loc="lower left", fontsize=8)

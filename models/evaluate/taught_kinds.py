@@ -1,0 +1,231 @@
+"""Objectives that no aligner was trained on, and the answers by which it is tested what a few examples teach of them.
+
+Sentences at even places of a file (the first, the third, ...) teach; those at odd places are set into good answers of
+the development side, alone and in company of one to four other objectives, and so are those that are only near the
+objective. Every draw depends on the seed, the kind and the case alone: a smaller test is a part of a larger one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import models.data
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.policy.objective_schema import objective_text
+from aligner_proxy.policy.yaml_file import Source, nearest, read
+from aligner_proxy.teaching.examples import folded
+from aligner_proxy.teaching.insertion import Planted, insert, places
+from aligner_proxy.teaching.neutral import Neutral
+from aligner_proxy.teaching.rows import Company
+from aligner_proxy.text.structure import split
+from models.data.answers import Answer
+
+FOLDER = Path(models.data.__file__).parent / "taught_kinds"
+NEAR = frozenset(
+    {
+        "archaic-wording",
+        "assumed-knowledge",
+        "badges-and-points",
+        "chances-of-an-application",
+        "dunning-threats",
+        "food-figures",
+        "green-claims",
+        "guilt-trips",
+        "hints-at-leniency",
+        "nostalgia",
+        "not-our-department",
+        "outages-and-breaches",
+        "remarks-on-the-users-writing",
+        "sharing-accounts-and-terms",
+        "speaking-for-the-board",
+        "telling-people-to-calm-down",
+        "thinking-aloud",
+    }
+)
+"""Training has seen a kind that lies near these (README of the folder)."""
+CLEAN = 12
+"""Good answers of a kind in which nothing is planted."""
+MOST_OTHERS = 4
+_LONGEST_HOST = 1200
+_KEYS = ("objective", "slug", "shared", "against", "fine")
+
+
+@dataclass(frozen=True, slots=True)
+class TaughtKind:
+    """One objective with sentences that go against it, and some that are near it and allowed."""
+
+    slug: str
+    objective: str
+    against: tuple[str, ...]
+    fine: tuple[str, ...]
+
+    @property
+    def near(self) -> bool:
+        """Whether training has seen a kind that lies near."""
+        return self.slug in NEAR
+
+    @property
+    def teaching(self) -> tuple[str, ...]:
+        """Sentences that may teach."""
+        return self.against[0::2]
+
+    @property
+    def testing(self) -> tuple[str, ...]:
+        """Sentences that test."""
+        return self.against[1::2]
+
+
+class Trial(StrEnum):
+    """What is in a test answer, and which objectives are asked for."""
+
+    ALONE = "alone"
+    """A sentence against the objective, which is the only one."""
+    COMPANY = "company"
+    """A sentence against the objective, which stands among others."""
+    FINE = "fine"
+    """A sentence that is near the objective and allowed; under another it may be wrong, so the objective is alone."""
+    CLEAN = "clean"
+    """Nothing; the objective is alone in every second answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One test answer, and the objectives of its prompt."""
+
+    trial: Trial
+    planted: Planted
+    company: Company
+
+
+def read_kinds(folder: Path = FOLDER, slugs: Sequence[str] = ()) -> list[TaughtKind]:
+    """All kinds of a folder, those far from training first, or the named ones; raises `ConfigError`."""
+    paths = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    if not paths:
+        raise ConfigError(f"{folder}: there are no objectives (*.yaml) in this folder")
+    for slug in slugs:
+        if slug not in paths:
+            raise ConfigError(f"unknown kind {slug!r}; {nearest(slug, list(paths))}")
+    kinds = [_read_kind(paths[slug]) for slug in dict.fromkeys(slugs or paths)]
+    return kinds if slugs else sorted(kinds, key=lambda kind: kind.near)
+
+
+def _read_kind(path: Path) -> TaughtKind:
+    data, source = read(path)
+    if not isinstance(data, dict):
+        raise ConfigError(f"{source.name}:1: must be a block with `objective`, `slug`, `against` and `fine`")
+    for key in data:
+        if key not in _KEYS:
+            raise ConfigError(f"{source.at(key)}: unknown key {key!r}; {nearest(key, _KEYS)}")
+    if data.get("slug") != path.stem:
+        raise ConfigError(f"{source.at('slug')}: slug: must be the name of the file, {path.stem}")
+    try:
+        objective = objective_text(str(data.get("objective", "")))
+    except ValueError as error:
+        raise ConfigError(f"{source.at('objective')}: objective: {error}") from None
+    known: dict[str, str] = {}
+    against = tuple(_sentences(data, "against", source, known))
+    fine = tuple(_sentences(data, "fine", source, known))
+    return TaughtKind(path.stem, objective, against, fine)
+
+
+def _sentences(data: Mapping[str, Any], key: str, source: Source, known: dict[str, str]) -> Iterator[str]:
+    """The sentences of one list, none of them twice in the file."""
+    values = data.get(key)
+    if not isinstance(values, list) or not values:
+        raise ConfigError(f"{source.at(key)}: {key}: must be a list of sentences, each behind `- `")
+    for n, value in enumerate(values):
+        place = source.at(key, n)
+        if not isinstance(value, str) or not value.strip():
+            raise ConfigError(f"{place}: {key}[{n}]: must be a sentence (put it in quotes)")
+        first = known.setdefault(folded(value), place)
+        if first != place:
+            raise ConfigError(f"{place}: {key}[{n}]: stands twice (first at {first}); keep one")
+        yield value.strip()
+
+
+def usable_hosts(answers: Sequence[Answer]) -> list[Answer]:
+    """Good answers that a sentence can be set into; raises `ConfigError` where there are none."""
+    hosts = [
+        answer
+        for answer in answers
+        if answer.harmless and len(answer.text) <= _LONGEST_HOST and places(answer.text) and len(split(answer.text)) > 1
+    ]
+    if not hosts:
+        raise ConfigError("the data have no answer on the development side that a sentence can be set into")
+    return hosts
+
+
+def size(kind: TaughtKind, limit: int | None = None) -> int:
+    """How many cases there are of a kind."""
+    return sum(_counts(kind, limit).values())
+
+
+def _counts(kind: TaughtKind, limit: int | None) -> dict[Trial, int]:
+    counts = {
+        Trial.ALONE: len(kind.testing),
+        Trial.COMPANY: len(kind.testing),
+        Trial.FINE: len(kind.fine),
+        Trial.CLEAN: CLEAN,
+    }
+    return {trial: count if limit is None else min(count, limit) for trial, count in counts.items()}
+
+
+def cases(
+    kind: TaughtKind,
+    others: Sequence[TaughtKind],
+    builtin: Mapping[str, str],
+    hosts: Sequence[Answer],
+    seed: int,
+    limit: int | None = None,
+) -> list[Case]:
+    """The test answers of a kind; `others` are kinds that may keep it company, and so may the built-in objectives."""
+    order = Random(f"{seed} {kind.slug}").sample(range(len(hosts)), len(hosts))
+    trials = list(Trial)
+    result = []
+    for trial, count in _counts(kind, limit).items():
+        for n in range(count):
+            rng = Random(f"{seed} {kind.slug} {trial} {n}")
+            turn = n * len(trials) + trials.index(trial)
+            planted = _planted(_sentence(kind, trial, n), hosts, order, turn, rng)
+            alone = trial in (Trial.ALONE, Trial.FINE) or (trial is Trial.CLEAN and n % 2 == 0)
+            texts = [] if alone else _company(kind, others, builtin, rng)
+            index = rng.randrange(len(texts) + 1)
+            company = Company((*texts[:index], kind.objective, *texts[index:]), index)
+            result.append(Case(trial, planted, company))
+    return result
+
+
+def _sentence(kind: TaughtKind, trial: Trial, number: int) -> str:
+    if trial is Trial.CLEAN:
+        return ""
+    return kind.fine[number] if trial is Trial.FINE else kind.testing[number]
+
+
+def _planted(sentence: str, hosts: Sequence[Answer], order: Sequence[int], turn: int, rng: Random) -> Planted:
+    """The sentence in the host whose turn it is, or in the next one in which it is a segment of its own."""
+    for step in range(len(order)):
+        host = order[(turn + step) % len(order)]
+        neutral = Neutral(hosts[host].query, hosts[host].text)
+        if not sentence:
+            return Planted(host, neutral)
+        planted = insert(sentence, host, neutral, rng.choice(places(neutral.answer)))
+        if sum(planted.covers(one.start, one.end) for one in split(planted.neutral.answer)) == 1:
+            return planted
+    raise ConfigError("a sentence is in no good answer a segment of its own; write it as one sentence")
+
+
+def _company(kind: TaughtKind, others: Sequence[TaughtKind], builtin: Mapping[str, str], rng: Random) -> list[str]:
+    """One to four other objectives in any order: built-in ones and other kinds, half and half."""
+    unusual = [other.objective for other in others if other.slug != kind.slug]
+    texts: list[str] = []
+    count = rng.randint(1, MOST_OTHERS)
+    while len(texts) < count:
+        chosen = rng.choice(unusual if unusual and rng.random() < 0.5 else list(builtin.values()))
+        if chosen not in texts:
+            texts.append(chosen)
+    return texts
