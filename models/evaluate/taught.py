@@ -300,7 +300,7 @@ def verdicts_of(answer: str, correction: Correction) -> list[Verdict]:
 
 def _save(study: Study, results: Results, out: Path) -> str:
     text = report(results, study.counts)
-    settings = {"seed": study.seed, "limit": study.limit, "hosts": len(study.hosts)}
+    settings = {"examples": study.counts, "seed": study.seed, "limit": study.limit, "hosts": len(study.hosts)}
     output.write(out, "taught", text, settings | document(results, study.counts))
     return text
 

@@ -138,7 +138,7 @@ def test_what_teaches_never_tests() -> None:
     for kind in kinds[::17]:
         asked = cases(kind, kinds, BUILTIN, HOSTS, seed=1)
         assert len(asked) == size(kind)
-        planted = Counter()
+        planted: Counter[Trial] = Counter()
         for one in asked:
             answer = one.planted.neutral.answer
             assert not any(sentence in answer for sentence in kind.teaching)
@@ -147,7 +147,7 @@ def test_what_teaches_never_tests() -> None:
             planted[one.trial] += len(inside)
             assert one.company.texts[one.company.index] == kind.objective
             assert len(set(one.company.texts)) == len(one.company.texts) <= 5
-        assert planted == {Trial.ALONE: 13, Trial.COMPANY: 13, Trial.FINE: 10}
+        assert planted == {Trial.ALONE: 13, Trial.COMPANY: 13, Trial.FINE: 10, Trial.CLEAN: 0}
         together = [len(one.company.texts) for one in asked if one.trial is Trial.COMPANY]
         assert min(together) >= 2
         assert max(together) >= 4
