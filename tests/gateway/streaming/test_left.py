@@ -39,7 +39,8 @@ def _no_collector() -> Iterator[None]:
 
 def held() -> list[str]:
     """What there is of streams."""
-    return [type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, KINDS)]
+    # `isinstance` would ask each thing for its class, of which some warn.
+    return [type(thing).__name__ for thing in gc.get_objects() if issubclass(type(thing), KINDS)]
 
 
 async def play(form: Format, mode: StreamMode, most: int, asked: SegmentEngine) -> None:
