@@ -30,7 +30,7 @@ from aligner_proxy.gateway import metrics
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
 from aligner_proxy.policy.keys_file import KeyEntry, load_keys
-from aligner_proxy.policy.resolver import PolicyResolver
+from aligner_proxy.policy.resolver import PolicyResolver, no_heads
 from aligner_proxy.policy.schema import PolicyFile, corrector_names, rule_names
 from aligner_proxy.policy.yaml_file import short
 from aligner_proxy.teaching.in_force import HeadsInForce
@@ -153,7 +153,9 @@ class ActiveConfig:
     def of(cls, file: PolicyFile) -> ActiveConfig:
         """A policies file with the heads in force for it."""
         heads = HeadsInForce.usable(file)
-        return cls(file, PolicyResolver(file, heads.head_of), heads, heads.versions())
+        versions = heads.versions()
+        # Where nothing was taught no request looks for it.
+        return cls(file, PolicyResolver(file, heads.head_of if versions else no_heads), heads, versions)
 
 
 @dataclass(frozen=True, slots=True)

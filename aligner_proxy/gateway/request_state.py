@@ -141,7 +141,7 @@ class RequestState:
             "status": self.status.value,
             "reason": self.reason,
             "objectives": ",".join(objective.name for objective in self.policy.objectives),
-            "taught": _taught(taught_in(self.policy, self.taught)),
+            "taught": _taught(taught_in(self.policy, self.taught)) if self.taught else "",
             "policy": self.policy.name,
             "model": self.corrector,
             "cache": None if hit is None else "hit" if hit else "miss",
@@ -180,9 +180,10 @@ class RequestState:
 
     def policy_record(self, policy: Policy) -> dict[str, Any]:
         """What is recorded of a policy beside its settings: what plugins say, and which objectives were taught."""
+        in_force = taught_in(policy, self.taught) if self.taught else {}
         taught = {
             name: {"head": version.head[:16], "examples": version.against + version.fine, "at": round(version.at)}
-            for name, version in taught_in(policy, self.taught).items()
+            for name, version in in_force.items()
         }
         return self.extensions.record(policy) | ({"taught": taught} if taught else {})
 

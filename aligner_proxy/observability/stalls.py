@@ -163,7 +163,11 @@ class _Stall:
             return "machine"
         idle = self.usage is not None and self.usage.computed_s < _HALF * self.seconds
         seen = self._others if idle and self._others else self._places
-        return seen.most_common(1)[0][0][0] if seen else "other"
+        by_owner = Counter[str]()
+        for (whose, _), looks in seen.items():
+            by_owner[whose] += looks
+        # Threads that wait in a library's read are seen at every look, too: of two that were, ours is asked first.
+        return max(by_owner, key=lambda whose: (by_owner[whose], whose == "aligner"), default="other")
 
     def report(self) -> None:
         """Write it down."""

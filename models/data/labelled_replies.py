@@ -30,7 +30,7 @@ UNKNOWN = -1
 _LONGEST = 1200
 """Characters; of longer replies the labels speak of places that no prompt would hold."""
 NATURAL = ("gptfuzz", "jailbreakbench", "diasafety")
-_FILES = {
+FILES = {
     "gptfuzz": "natural/gptfuzz_labelled_replies",
     "jailbreakbench": "natural/jailbreakbench_replies",
     "diasafety": "natural/diasafety_replies",
@@ -94,7 +94,7 @@ class LabelledReply:
 def natural_replies(data: Path, source: str, most: int, seed: int = 1) -> list[LabelledReply]:
     """At most `most` replies of one natural set, as many harmful as harmless ones, and alike of all prompts."""
     by_prompt: dict[tuple[str, bool], list[LabelledReply]] = defaultdict(list)
-    for number, row in enumerate(rows(data, _FILES[source])):
+    for number, row in enumerate(rows(data, FILES[source])):
         answer = row["output"].strip()
         segments = split(answer)
         if not segments or len(answer) > _LONGEST:

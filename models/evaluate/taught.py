@@ -42,7 +42,7 @@ from aligner_proxy.policy import config
 from aligner_proxy.teaching import subjects
 from aligner_proxy.teaching.examples import LEAST_AGAINST
 from aligner_proxy.teaching.material import places_of
-from aligner_proxy.teaching.neutral import neutral_answers
+from aligner_proxy.teaching.neutral import lesson_answers
 from aligner_proxy.teaching.rows import Reader, RowsCache, write_atomically
 from aligner_proxy.teaching.subjects import Subject
 from aligner_proxy.teaching.teach import NothingLearned, lesson, plan
@@ -133,7 +133,7 @@ class Teacher:
         subject = self._subjects[kind.slug]
         path = self._path(subject)
         if path.exists():
-            advanced(self.prompts + len(neutral_answers()))
+            advanced(self.prompts + len(lesson_answers()))
             return _unpacked(json.loads(path.read_text(encoding="utf-8")))
         taught = await self._lesson(subject, advanced)
         path.parent.mkdir(exist_ok=True)
@@ -220,7 +220,7 @@ class Study:
     @property
     def prompts(self) -> int:
         """About so many answers the whole measurement reads; rows of neutral answers count for each head."""
-        teaching = sum(teacher.prompts + len(neutral_answers()) for teacher in self._teachers) * len(self.kinds)
+        teaching = sum(teacher.prompts + len(lesson_answers()) for teacher in self._teachers) * len(self.kinds)
         return teaching + self._cases()
 
     @property
@@ -229,7 +229,7 @@ class Study:
         teaching = 0
         for kind in self.kinds:
             unknown = [teacher.prompts for teacher in self._teachers if not teacher.knows(kind)]
-            teaching += sum(unknown) + (len(neutral_answers()) if unknown else 0)
+            teaching += sum(unknown) + (len(lesson_answers()) if unknown else 0)
         return teaching + max(0, self._cases() - len(self._journal))
 
     def _cases(self) -> int:

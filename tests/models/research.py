@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from models.data.labelled_replies import FILES, NATURAL
+
 _THINGS = ("kettle", "ladder", "compost", "violin", "lantern", "bicycle", "harvest", "canoe", "blanket", "orchard")
 _PLACES = (
     "garden",
@@ -104,6 +106,13 @@ def research_data(folder: Path) -> Path:
     write_rows(folder, "llmbar_pairs", judged)
     write_rows(folder, "finegrained_rlhf_dev", [row | {"prompt": row["prompt"] + " Why?"} for row in judged])
     write_rows(folder, "imhi_outputs", [{"task": "T", "query": "q", "golden": "g", "model": "m", "output": "o"}])
+    (folder / "natural").mkdir(exist_ok=True)
+    labelled = [
+        {"prompt": ask.format(t, p, 5), "output": _answer(t, p, "Mind"), "harmful": i % 2}
+        for i, (t, p) in enumerate(topics)
+    ]
+    for name in NATURAL:
+        write_rows(folder, FILES[name], labelled)
     return folder
 
 

@@ -105,6 +105,7 @@ def test_a_thread_that_has_the_interpreter_is_named() -> None:
     computing.wait()
     stall = stalls._Stall(began=10.0, usage=stalls.Usage(1.0, 1.0))
     for _ in range(20):
+        time.sleep(0.002)  # the other one needs the interpreter to get to its work
         stall.look(threading.get_ident())
     leave.set()
     thread.join()

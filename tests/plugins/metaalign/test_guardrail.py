@@ -43,6 +43,8 @@ ACME = {"team_id": "acme"}
 FIELDS = ("preference", "persona")
 SAID = {"preference": "No emoji, no exclamation marks."}
 TEXT = "It is so! \U0001f600 You fool."
+LEFT = "The lake is very deep."
+"""A sentence that stands by itself."""
 
 
 @pytest.fixture
@@ -173,12 +175,16 @@ def test_facts_do_not_show_what_was_said() -> None:
 
 @pytest.mark.parametrize(
     ("model", "status", "expected"),
-    [("gpt", "corrected", "It is so."), ("sentence", "corrected", "It is so."), ("passthrough", "shadow", TEXT)],
+    [
+        ("gpt", "corrected", LEFT),
+        ("sentence", "corrected", LEFT),
+        ("passthrough", "shadow", f"{LEFT[:-1]}! \U0001f600 You fool."),
+    ],
 )
 async def test_streams(guard: AlignerGuardrail, model: str, status: str, expected: str) -> None:
     engine = SegmentEngine(lambda segment: 1.5 if "fool" in segment else -1.5)
     guard.pipeline = pipeline(engine)
-    ledger, got = await streamed(guard, model, ["It is so", "! \U0001f600", " You fool."])
+    ledger, got = await streamed(guard, model, [LEFT[:-1], "! \U0001f600", " You fool."])
     assert chat_text(got) == expected
     if model == "passthrough":
         for task in list(guard._shadows._tasks):
