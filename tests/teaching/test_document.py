@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.model, pytest.mark.long, pytest.mark.timeout(900)]
 
 DOC = Path(__file__).parents[2] / "docs" / "teach.md"
 BLOCK = re.compile(r"^```(yaml|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -40,7 +40,7 @@ def test_an_objective_is_taught_in_five_commands(tmp_path: Path) -> None:
     assert "would be taught no-feelings from 6 examples and 2 that are fine" in dry_run
     assert "taught no-feelings from 6 examples" in taught
     assert "corrected" in aligned
-    assert re.search(r"no-feelings +default +taught ", checked)
+    assert re.search(r"no-feelings[ │]+default[ │]+taught ", checked)
     assert "no-feelings (taught)" in checked
     assert "there is no earlier head" in taken_back
     assert "heads forgotten" in taken_back
