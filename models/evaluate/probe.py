@@ -50,22 +50,33 @@ class ProbeSettings:
     l2: float = 1e-2
     hidden: int = 0
     """Width of a hidden layer; 0: linear."""
+    prior: float | None = None
+    """Part of the last feature, the general head's score, that the probe starts from; None: a feature like others."""
     steps: int = _STEPS
 
 
 class Probe:
     """A fitted probe: rows of features to log-odds (nats) of segments."""
 
-    def __init__(self, net: nn.Module, mean: Tensor, scale: Tensor) -> None:
+    def __init__(self, net: nn.Module, mean: Tensor, scale: Tensor, prior: float | None = None) -> None:
         self._net = net
         self._mean = mean
         self._scale = scale
+        self._prior = prior
 
     @torch.inference_mode()
     def segments(self, rows: Tensor) -> Tensor:
         """Log-odds of each segment."""
-        scores: Tensor = self._net((rows - self._mean) / self._scale)[:, 0]
+        rows, start = _apart(rows, self._prior)
+        scores: Tensor = self._net((rows - self._mean) / self._scale)[:, 0] + start
         return scores
+
+    def weights(self) -> tuple[Tensor, float]:
+        """(weight, bias) on rows that are not standardised, of a linear probe."""
+        if not isinstance(self._net, nn.Linear):
+            raise TypeError("only a linear probe is a weight and a bias")
+        weight = self._net.weight[0].detach() / self._scale
+        return weight, float(self._net.bias[0].detach() - weight @ self._mean)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +95,7 @@ class _Facts:
 def fit(parts: Sequence[SegmentStates], features: Features, settings: ProbeSettings, weights: Sequence[float]) -> Probe:
     """A probe learnt from several sets; `weights` say how much each set counts as a whole."""
     torch.manual_seed(0)
-    rows = torch.cat([features.of(part) for part in parts])
+    rows, start = _apart(torch.cat([features.of(part) for part in parts]), settings.prior)
     mean = rows.mean(0)
     scale = rows.std(0) + 1e-3
     rows = (rows - mean) / scale
@@ -97,12 +108,20 @@ def fit(parts: Sequence[SegmentStates], features: Features, settings: ProbeSetti
     def loss() -> Tensor:
         optimizer.zero_grad()
         penalty = sum((p**2).sum() for p in net.parameters() if p.dim() > 1)
-        total = _loss(net(rows), facts, settings.aggregation) + settings.l2 * penalty
+        outputs = net(rows) + torch.stack([start, torch.zeros_like(start)], dim=1)
+        total = _loss(outputs, facts, settings.aggregation) + settings.l2 * penalty
         total.backward()
         return total
 
     optimizer.step(loss)
-    return Probe(net.eval(), mean, scale)
+    return Probe(net.eval(), mean, scale, settings.prior)
+
+
+def _apart(rows: Tensor, prior: float | None) -> tuple[Tensor, Tensor]:
+    """The features that are learnt from, and where the scores start: a part of the last column, or zero."""
+    if prior is None:
+        return rows, rows.new_zeros(len(rows))
+    return rows[:, :-1], prior * rows[:, -1]
 
 
 def _net(width: int, hidden: int) -> nn.Module:
