@@ -58,7 +58,7 @@ def test_run_on_answers_are_cut_where_the_invented_turn_starts(data_dir: Path) -
     ],
 )
 def test_answers_that_are_not_good_are_left_out(data_dir: Path, tmp_path: Path, bad: str) -> None:
-    for path in data_dir.iterdir():
+    for path in data_dir.glob("*.gz"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     base = {"prompt": "Which oil for a clock?", "response_2": "x", "preference": 1.0}
     write_rows(tmp_path, "pandalm_pairs", [{**base, "response_1": bad}, {**base, "response_1": TEXT}])
