@@ -166,8 +166,11 @@ class _Stall:
         by_owner = Counter[str]()
         for (whose, _), looks in seen.items():
             by_owner[whose] += looks
-        # Threads that wait in a library's read are seen at every look, too: of two that were, ours is asked first.
-        return max(by_owner, key=lambda whose: (by_owner[whose], whose == "aligner"), default="other")
+        # Threads that wait in a library's read are seen at every look, ours only where it computes: it is asked first.
+        most = max(by_owner.values(), default=0)
+        if by_owner["aligner"] > _HALF * most:
+            return "aligner"
+        return max(by_owner, key=by_owner.__getitem__, default="other")
 
     def report(self) -> None:
         """Write it down."""

@@ -98,7 +98,8 @@ def test_a_thread_that_has_the_interpreter_is_named() -> None:
     def compute() -> None:
         computing.set()
         while not leave.is_set():
-            split("A sentence. Another one. " * 100)
+            for _ in range(20):  # an event that is asked counts as a thread that waits
+                split("A sentence. Another one. " * 100)
 
     thread = threading.Thread(target=compute)
     thread.start()

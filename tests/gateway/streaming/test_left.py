@@ -39,8 +39,10 @@ def _no_collector() -> Iterator[None]:
 
 def held() -> list[str]:
     """What there is of streams."""
-    # `isinstance` would ask each thing for its class, of which some warn.
-    return [type(thing).__name__ for thing in gc.get_objects() if issubclass(type(thing), KINDS)]
+    # `isinstance` would ask each thing for its class, of which some warn; and while Python code looks at the things,
+    # another thread may build a tuple, which fails where somebody else holds it: `map` lets no thread in between.
+    kinds = list(map(type, gc.get_objects()))
+    return [kind.__name__ for kind in kinds if issubclass(kind, KINDS)]
 
 
 async def play(form: Format, mode: StreamMode, most: int, asked: SegmentEngine) -> None:
