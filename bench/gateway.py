@@ -65,8 +65,12 @@ def running(
     env: Mapping[str, str] | None = None,
     tenants: Sequence[str] = (),
     metrics: bool = False,
+    options: Sequence[str] = (),
 ) -> Iterator[Running]:
-    """Upstream, engine and `workers` LiteLLM processes, until the block ends; with a key for each of the tenants."""
+    """Upstream, engine and `workers` LiteLLM processes, until the block ends; with a key for each of the tenants.
+
+    `options` are further ones of `serve`.
+    """
     up = free_port()
     port = free_port()
     key = f"sk-{secrets.token_hex(24)}"
@@ -95,7 +99,7 @@ def running(
     log = folder / "serve.log"
     with contextlib.ExitStack() as stack:
         upstream = stack.enter_context(process(["bench.upstream", str(up)], folder / "upstream.log", environment))
-        serve = stack.enter_context(process([*command, "--workers", str(workers)], log, environment))
+        serve = stack.enter_context(process([*command, "--workers", str(workers), *options], log, environment))
         wait_for(f"http://127.0.0.1:{up}/health", upstream, folder / "upstream.log", lambda _: None)
         wait_for(f"http://127.0.0.1:{port}/health/readiness", serve, log, lambda _: None)
         yield Running(f"http://127.0.0.1:{port}", key, folder, serve, log, keys)

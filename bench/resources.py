@@ -29,7 +29,10 @@ _telling: set[asyncio.Task[None]] = set()
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """One count, summed over the gateway's workers; `blocks` and `sequences` are None if the engine does not answer."""
+    """One count, summed over the gateway's workers, also those that are being replaced; `worker_mb` is of the largest.
+
+    `blocks` and `sequences` are None if the engine does not answer.
+    """
 
     at: float
     gateway_mb: float
@@ -39,6 +42,7 @@ class Count:
     tasks: int
     blocks: int | None
     sequences: int | None
+    worker_mb: float = 0.0
 
 
 def below(serve: int) -> tuple[list[psutil.Process], list[psutil.Process]]:
@@ -61,9 +65,10 @@ def count(serve: int, socket: Path, tasks: Path, at: float) -> Count:
         _sum(engines, _memory_mb),
         int(_sum(gateways, psutil.Process.num_fds)),
         int(_sum(engines, psutil.Process.num_fds)),
-        sum(_number(path) for path in tasks.glob("*.tasks")),
+        sum(_number(tasks / f"{process.pid}.tasks") for process in gateways),
         blocks,
         sequences,
+        max((_sum([process], _memory_mb) for process in gateways), default=0.0),
     )
 
 

@@ -277,7 +277,11 @@ def _run(asked: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         env = {"LITELLM_WORKER_STARTUP_HOOKS": "bench.resources:tell_tasks", TASKS_IN: str(folder), **IDLE}
-        with gateway.running(folder, workers=asked.workers, policies=policies, env=env, metrics=hostile) as running:
+        options = ["--worker-mb", str(siege.WORKER_MB)] if hostile else []
+        started = gateway.running(
+            folder, workers=asked.workers, policies=policies, env=env, metrics=hostile, options=options
+        )
+        with started as running:
             if asked.hostile:
                 return asyncio.run(siege.Siege(running, asked.minutes, asked.hostile).run())
             return asyncio.run(Soak(running, asked.minutes).run())

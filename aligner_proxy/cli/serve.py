@@ -35,7 +35,7 @@ from aligner_proxy.engine import sockets
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.errors import ConfigError, CorrectionError, EngineFault, EngineMismatch, EngineUnavailable
 from aligner_proxy.gateway import build
-from aligner_proxy.gateway.process import litellm_server, supervisor
+from aligner_proxy.gateway.process import litellm_server, memory_limit, supervisor
 from aligner_proxy.gateway.process.teacher import Served, Teacher
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
@@ -86,6 +86,10 @@ class Plan:
     limits: Limits = field(default_factory=Limits)
     number: int = 1
     """Which generation of processes this is: one more after each restart."""
+    engine_number: int = 1
+    """The generation whose engine it uses; an earlier one's where LiteLLM alone was replaced."""
+    worker_mb: int = 0
+    """Megabytes that a LiteLLM process may hold before another one takes its place; 0: any number."""
 
     @property
     def is_restart(self) -> bool:
@@ -95,15 +99,15 @@ class Plan:
     @property
     def socket(self) -> Path | None:
         """The socket of this generation's engine."""
-        return self._socket("engine") if self.starts_engine else None
+        return self._socket("engine", self.engine_number) if self.starts_engine else None
 
     @property
     def probe_socket(self) -> Path:
         """The socket on which we alone ask this generation's LiteLLM."""
-        return self._socket("gateway")
+        return self._socket("gateway", self.number)
 
-    def _socket(self, name: str) -> Path:
-        return config.default_socket().with_name(f"{name}-{os.getpid()}-{self.number}.sock")
+    def _socket(self, name: str, number: int) -> Path:
+        return config.default_socket().with_name(f"{name}-{os.getpid()}-{number}.sock")
 
 
 @click.command("serve")
@@ -122,6 +126,14 @@ class Plan:
 @click.option(
     "--body-mb", default=32, show_default=True, type=click.IntRange(1, 1024), help="Megabytes of a request's body."
 )
+@click.option(
+    "--worker-mb",
+    default=2048,
+    show_default=True,
+    type=click.IntRange(min=0),
+    callback=lambda _context, _option, given: _checked_worker_mb(given),
+    help="Megabytes that a LiteLLM process may hold before another takes its place without a gap; 0: any (Linux).",
+)
 @connection_options
 @log_option
 def command(
@@ -132,6 +144,7 @@ def command(
     grace: int,
     handover: int,
     body_mb: int,
+    worker_mb: int,
     form: str | None,
     **given: Any,
 ) -> None:
@@ -139,10 +152,23 @@ def command(
     log_to_stderr(form)
     limits = replace(take_limits(given), body_bytes=body_mb << 20)
     checked = replace(
-        plan(file, host, port, workers), log=form or config.log_form(), grace=grace, handover=handover, limits=limits
+        plan(file, host, port, workers),
+        log=form or config.log_form(),
+        grace=grace,
+        handover=handover,
+        limits=limits,
+        worker_mb=worker_mb,
     )
     with contextlib.closing(sockets.bound(host, port)) as listener:
         sys.exit(asyncio.run(_run(checked, listener)))
+
+
+def _checked_worker_mb(given: int) -> int:
+    if 0 < given < memory_limit.LEAST_MB:
+        raise click.BadParameter(
+            f"{given} MB is less than LiteLLM needs to serve; give at least {memory_limit.LEAST_MB}, or 0 for no limit"
+        )
+    return given if memory_limit.known() else 0
 
 
 def plan(file: Path, host: str, port: int, workers: int) -> Plan:
@@ -254,15 +280,19 @@ async def _run(first: Plan, listener: socket.socket) -> int:
     teacher = Teacher(first.policies, lambda: _served(serves[-1]) if serves else None, environment(first))
     with contextlib.ExitStack() as files:
 
-        def generation() -> supervisor.Generation:
+        def generation(shared: supervisor.EngineProcess | None) -> supervisor.Generation:
             number = next(numbers)
+            if shared is not None:
+                return _generation(replace(serves[-1], number=number), shared, listener, files, name, serves.append)
             plan_now = first if number == 1 else _planned_again(first)
-            return _generation(replace(plan_now, number=number), listener, files, name, serves.append)
+            plan_now = replace(plan_now, number=number, engine_number=number)
+            return _generation(plan_now, None, listener, files, name, serves.append)
 
         pace = supervisor.Pace(grace=first.grace, handover=first.handover)
+        memory = memory_limit.MemoryLimit(first.worker_mb)
         teaching = asyncio.ensure_future(teacher.keep_taught())
         try:
-            return await supervisor.run(generation, pace, listener.close)
+            return await supervisor.run(generation, pace, listener.close, memory)
         finally:
             teaching.cancel()
             await asyncio.gather(teaching, return_exceptions=True)
@@ -279,11 +309,14 @@ def _served(plan: Plan) -> Served:
 def _planned_again(first: Plan) -> Plan:
     """The plan for the configuration as it is now; raises `ConfigError`."""
     again = plan(first.litellm_file, first.host, first.port, first.workers)
-    return replace(again, log=first.log, grace=first.grace, handover=first.handover, limits=first.limits)
+    return replace(
+        again, log=first.log, grace=first.grace, handover=first.handover, limits=first.limits, worker_mb=first.worker_mb
+    )
 
 
 def _generation(
     plan: Plan,
+    shared: supervisor.EngineProcess | None,
     listener: socket.socket,
     files: contextlib.ExitStack,
     name: Path | None,
@@ -291,11 +324,11 @@ def _generation(
 ) -> supervisor.Generation:
     """The engine and the LiteLLM of a plan. Their socket files are removed with `files` at the latest.
 
-    `note_serving` is called with the plan as soon as they serve.
+    `shared` is an engine that runs already; `note_serving` is called with the plan as soon as they serve.
     """
     probing = files.enter_context(contextlib.ExitStack())
     probe = probing.enter_context(sockets.unix(plan.probe_socket))
-    engine = supervisor.Child("engine", engine_command(plan), engine_environment(plan)) if plan.socket else None
+    engine = shared or _engine(plan)
     descriptors = [listener.fileno(), probe.fileno()]
     gateway = supervisor.Child("litellm", litellm_command(plan, listener, probe), environment(plan), descriptors)
 
@@ -306,13 +339,18 @@ def _generation(
     async def serving() -> None:
         with probing:
             await _until_serving(plan)
-        if plan.is_restart:
+        if plan.is_restart and shared is None:
             publish()
         note_serving(plan)
 
     if not plan.is_restart:
         publish()  # nothing answers there, and tools can watch the engine while it loads
-    return supervisor.Generation(engine, partial(_until_loaded, plan), gateway, serving)
+    return supervisor.Generation(engine, gateway, serving)
+
+
+def _engine(plan: Plan) -> supervisor.EngineProcess:
+    child = supervisor.Child("engine", engine_command(plan), engine_environment(plan)) if plan.socket else None
+    return supervisor.EngineProcess(child, partial(_until_loaded, plan))
 
 
 @contextlib.contextmanager

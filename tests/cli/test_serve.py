@@ -150,6 +150,12 @@ def test_what_the_user_set_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert serve.environment(planned(written(tmp_path)))["LITELLM_LOCAL_MODEL_COST_MAP"] == "False"
 
 
+def test_a_limit_below_what_litellm_needs_is_refused(tmp_path: Path) -> None:
+    result = CliRunner().invoke(serve.command, ["--config", str(written(tmp_path)), "--worker-mb", "200"])
+    assert result.exit_code == 2
+    assert "200 MB is less than LiteLLM needs to serve; give at least 768, or 0 for no limit" in result.output
+
+
 def test_engine_elsewhere_is_not_started(tmp_path: Path) -> None:
     plan = planned(written(tmp_path, policies="aligner: {engine: 'http://127.0.0.1:9'}\n"))
     assert (plan.socket, str(plan.engine)) == (None, "http://127.0.0.1:9")
@@ -157,7 +163,10 @@ def test_engine_elsewhere_is_not_started(tmp_path: Path) -> None:
 
 def test_each_generation_has_sockets_of_its_own_and_one_has_the_usual_name(tmp_path: Path) -> None:
     first = planned(written(tmp_path))
-    second = replace(first, number=2)
+    second = replace(first, number=2, engine_number=2)
+    renewed = replace(second, number=3)
+    assert renewed.socket == second.socket, "its LiteLLM alone is new"
+    assert renewed.probe_socket != second.probe_socket
     paths = {first.socket, second.socket, first.probe_socket, second.probe_socket}
     assert len(paths) == 4
     name = serve._free_name()

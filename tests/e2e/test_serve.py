@@ -22,6 +22,7 @@ import pytest
 import yaml
 
 from aligner_proxy.policy import config
+from tests.e2e import hungry_worker
 from tests.e2e.clients import MASTER_KEY
 from tests.e2e.processes import free_port
 from tests.support import tiny
@@ -268,6 +269,38 @@ def restarts_under_load(served: Served, monkeypatch: pytest.MonkeyPatch) -> None
     assert not gone(served.child("engine"))
     assert not gone(served.child("litellm"))
     assert config.default_socket().resolve() != address, "other tools reach the new engine"
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_worker_that_holds_too_much_is_replaced_under_load(
+    tmp_path: Path, upstream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No request is lost, no answer goes out uncorrected, and the engine stays."""
+    monkeypatch.setenv("LITELLM_WORKER_STARTUP_HOOKS", "tests.e2e.hungry_worker:hold")
+    monkeypatch.setenv(hungry_worker.MARK, str(tmp_path / "mark"))
+    serves = Serves(tmp_path, upstream)
+    try:
+        served = serves.get(["--worker-mb", "800"])
+        engine = served.child("engine")
+        gateway = served.child("litellm")
+        load = Load(served)
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            clients = [pool.submit(load.ask_on, number) for number in range(CLIENTS)]
+            try:
+                until(lambda: "restart: done" in served.log.read_text(), served.log)
+                before = load.answers
+                until(lambda: load.answers >= before + 4 * CLIENTS, served.log)
+            finally:
+                load.stop.set()
+            for client in clients:
+                client.result()
+        assert load.wrong == []
+        assert gone(gateway)
+        assert served.child("engine") == engine
+        assert not gone(engine)
+    finally:
+        serves.close()
 
 
 def loses_no_stream_in_flight(served: Served, upstream: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,8 @@ import pytest
 
 from aligner_proxy.errors import ConfigError, WeightsError
 from aligner_proxy.gateway.process import supervisor
-from aligner_proxy.gateway.process.supervisor import Child, Generation, Pace, Ready
+from aligner_proxy.gateway.process.memory_limit import MemoryLimit, largest_mb
+from aligner_proxy.gateway.process.supervisor import Child, EngineProcess, Generation, Pace, Ready
 
 WAIT_S = 20.0
 QUICK = Pace(first=0.05, most=0.2, stable=60, grace=WAIT_S)
@@ -49,7 +50,7 @@ def child(log: Path, name: str, *more: str) -> Child:
 
 async def run(engine: Child | None, loaded: Ready, gateway: Child, serving: Ready, pace: Pace) -> int:
     """Run one generation; there is no second."""
-    return await supervisor.run(lambda: Generation(engine, loaded, gateway, serving), pace)
+    return await supervisor.run(lambda _: Generation(EngineProcess(engine, loaded), gateway, serving), pace)
 
 
 def lines(log: Path) -> list[str]:
@@ -164,7 +165,7 @@ class Generations:
         self.refusals = (None, *refusals)
         self.made = 0
 
-    def make(self) -> Generation:
+    def make(self, shared: EngineProcess | None) -> Generation:
         refusal = self.refusals[self.made] if self.made < len(self.refusals) else None
         self.made += 1
         if isinstance(refusal, Exception):
@@ -175,7 +176,7 @@ class Generations:
         def ready(name: str) -> Ready:
             return never if refusal else lambda: until(started(self.log, name))
 
-        return Generation(engine, ready(engine.name), gateway, ready(gateway.name))
+        return Generation(shared or EngineProcess(engine, ready(engine.name)), gateway, ready(gateway.name))
 
 
 async def restarted(log: Path, generations: Generations, *then: Callable[[], bool]) -> int:
@@ -214,9 +215,10 @@ async def test_a_restart_that_fails_leaves_the_running_processes(
 
 async def test_a_restart_that_does_not_get_ready_is_given_up(log: Path, caplog: pytest.LogCaptureFixture) -> None:
     class Slow(Generations):
-        def make(self) -> Generation:
-            made = super().make()
-            return Generation(made.engine, never, made.gateway, never) if self.made > 1 else made
+        def make(self, shared: EngineProcess | None) -> Generation:
+            made = super().make(shared)
+            engine = EngineProcess(made.engine.child, never)
+            return Generation(engine, made.gateway, never) if self.made > 1 else made
 
     running = asyncio.create_task(supervisor.run(Slow(log).make, replace(QUICK, start=0.3)))
     await until(started(log, "gateway1"))
@@ -229,9 +231,10 @@ async def test_a_restart_that_does_not_get_ready_is_given_up(log: Path, caplog: 
 
 async def test_a_stop_in_the_middle_of_a_restart_leaves_nothing(log: Path) -> None:
     class Slow(Generations):
-        def make(self) -> Generation:
-            made = super().make()
-            return Generation(made.engine, never, made.gateway, never) if self.made > 1 else made
+        def make(self, shared: EngineProcess | None) -> Generation:
+            made = super().make(shared)
+            engine = EngineProcess(made.engine.child, never)
+            return Generation(engine, made.gateway, never) if self.made > 1 else made
 
     assert await restarted(log, Slow(log), started(log, "engine2")) == 0
     assert sorted(lines(log)[-3:]) == ["engine1 stopped", "engine2 stopped", "gateway1 stopped"]
@@ -248,6 +251,76 @@ async def test_the_gateway_of_a_second_generation_decides_how_it_ends(log: Path)
     assert not any(map(alive, pids(log)))
 
 
+LIMITED = MemoryLimit(most_mb=1, look_s=0.05)
+"""Every process holds more."""
+
+
+async def until_renewed(log: Path, times: int, pace: Pace, *, restart: bool = False) -> int:
+    """Run with LIMITED until so many gateways were replaced, and stop; with `restart` by a whole one in the end."""
+    running = asyncio.create_task(supervisor.run(Generations(log).make, pace, memory=LIMITED))
+    await until(lambda: f"gateway{times} stopped" in lines(log))
+    if restart:
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: "engine1 stopped" in lines(log))
+    os.kill(os.getpid(), signal.SIGTERM)
+    return await running
+
+
+async def test_a_gateway_that_holds_too_much_is_replaced_and_the_engine_stays(log: Path) -> None:
+    assert await until_renewed(log, 2, replace(QUICK, stable=0.0)) == 0
+    said = lines(log)
+    assert said[:5] == [
+        "engine1 started",
+        "gateway1 started",
+        "gateway2 started",
+        "gateway1 stopped",
+        "gateway3 started",
+    ]
+    assert said.count("engine1 started") == 1
+    assert [line for line in said if line.startswith("engine")] == ["engine1 started", "engine1 stopped"]
+    assert said[-1] == "engine1 stopped"
+    assert not any(map(alive, pids(log)))
+
+
+async def test_a_whole_restart_after_it_ends_the_shared_engine(log: Path) -> None:
+    assert await until_renewed(log, 1, replace(QUICK, stable=1.0), restart=True) == 0
+    assert not any(map(alive, pids(log)))
+
+
+async def test_a_new_gateway_is_not_replaced_at_once(log: Path) -> None:
+    running = asyncio.create_task(supervisor.run(Generations(log).make, replace(QUICK, stable=600.0), memory=LIMITED))
+    await until(lambda: "gateway1 stopped" in lines(log))
+    await asyncio.sleep(0.6)  # three looks and more
+    assert "gateway3 started" not in lines(log)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await running == 0
+
+
+async def test_an_engine_ends_with_the_last_gateway_that_uses_it(log: Path) -> None:
+    engine = EngineProcess(child(log, "engine"), lambda: until(started(log, "engine")))
+    first, second = (Generation(engine, child(log, name), never) for name in ("one", "two"))
+    for generation in (first, second):
+        await generation.start_engine(QUICK)
+    await first.stop(WAIT_S, WAIT_S)
+    await first.stop(WAIT_S, WAIT_S)  # as when all is stopped while one is leaving
+    assert lines(log) == ["engine started"]
+    await second.stop(WAIT_S, WAIT_S)
+    assert lines(log) == ["engine started", "engine stopped"]
+
+
+def test_the_largest_of_a_process_and_its_children_counts() -> None:
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+    large = "import time; held = bytearray(200 << 20); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", code, large], start_new_session=True) as parent:
+        try:
+            limit = time.monotonic() + WAIT_S
+            while largest_mb(parent.pid) < 200 and time.monotonic() < limit:
+                time.sleep(0.05)
+            assert largest_mb(parent.pid) >= 200
+        finally:
+            os.killpg(parent.pid, signal.SIGKILL)
+
+
 async def test_child_that_ignores_sigterm_is_killed_after_its_grace(log: Path) -> None:
     stubborn = child(log, "gateway", "stubborn")
     await stubborn.start()
@@ -260,12 +333,12 @@ async def test_child_that_ignores_sigterm_is_killed_after_its_grace(log: Path) -
 async def test_nothing_is_left_when_we_are_killed(log: Path) -> None:
     script = f"""
         import asyncio, sys
-        from aligner_proxy.gateway.process.supervisor import Child, Generation, run
+        from aligner_proxy.gateway.process.supervisor import Child, EngineProcess, Generation, run
         sys.argv = ["", {str(log)!r}]
         def child(name): return Child(name, [sys.executable, "-c", {CHILD!r}, {str(log)!r}, name])
         async def now(): pass
         async def never(): await asyncio.sleep(600)
-        asyncio.run(run(lambda: Generation(child("engine"), now, child("gateway"), never)))
+        asyncio.run(run(lambda _: Generation(EngineProcess(child("engine"), now), child("gateway"), never)))
     """
     with subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)]) as parent:
         with contextlib.ExitStack() as stack:

@@ -5,7 +5,8 @@ restarted with a growing pause; when LiteLLM ends, everything ends with its stat
 
 On SIGHUP a second generation of both starts beside the first. When it serves, LiteLLM of the first stops accepting and
 finishes its requests, each with the engine that it began with; then its engine ends. A generation that does not get
-ready is stopped again, and the running one stays.
+ready is stopped again, and the running one stays. Where LiteLLM alone has to be replaced, because it holds too much
+memory, the next generation shares the engine, which ends with the last of those that use it.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
 from aligner_proxy.errors import AlignerProxyError, WeightsError
+from aligner_proxy.gateway.process.memory_limit import MemoryLimit
 
 log = logging.getLogger(__name__)
 
@@ -103,27 +107,59 @@ class Child:
             self.process.send_signal(number)
 
 
-@dataclass(slots=True, eq=False)
-class Generation:
-    """An engine and the LiteLLM that uses it, of one version and configuration.
+class EngineProcess:
+    """The engine of one generation or several: kept alive until the last of them has ended.
 
-    `engine` is None if it is run elsewhere.
+    `child` is None if the engine is run elsewhere.
     """
 
-    engine: Child | None
-    loaded: Ready
+    def __init__(self, child: Child | None, loaded: Ready) -> None:
+        self.child = child
+        self._loaded = loaded
+        self._users = set[Generation]()
+        self._keeping: asyncio.Task[None] | None = None
+
+    async def start(self, user: Generation, pace: Pace) -> None:
+        """Start the engine unless it runs, wait until it is ready, and restart it whenever it ends."""
+        shared = bool(self._users)
+        self._users.add(user)
+        if shared:
+            return
+        if self.child is None:
+            await self._loaded()
+            return
+        await self.child.start()
+        await _ready(self.child, self._loaded)
+        self._keeping = asyncio.ensure_future(keep_alive(self.child, pace))
+
+    async def stop(self, user: Generation, grace: float) -> None:
+        """Stop it if nobody else uses it."""
+        self._users.discard(user)
+        if self._users:
+            return
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.gather(self._keeping, return_exceptions=True)
+        if self.child:
+            await self.child.stop(grace)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self.child:
+            self.child.kill()
+
+
+@dataclass(slots=True, eq=False)
+class Generation:
+    """An engine and the LiteLLM that uses it, of one version and configuration."""
+
+    engine: EngineProcess
     gateway: Child
     serving: Ready
-    keeping: asyncio.Task[None] | None = None
 
     async def start_engine(self, pace: Pace) -> None:
-        """Start the engine, wait until it is ready, and restart it whenever it ends."""
-        if self.engine is None:
-            await self.loaded()
-            return
-        await self.engine.start()
-        await _ready(self.engine, self.loaded)
-        self.keeping = asyncio.ensure_future(keep_alive(self.engine, pace))
+        """Start the engine, unless it is another generation's and runs."""
+        await self.engine.start(self, pace)
 
     async def start_gateway(self) -> None:
         """Start LiteLLM and wait until it serves."""
@@ -135,17 +171,12 @@ class Generation:
         try:
             await self.gateway.stop(gateway_grace)
         finally:
-            if self.keeping is not None:
-                self.keeping.cancel()
-                await asyncio.gather(self.keeping, return_exceptions=True)
-        if self.engine:
-            await self.engine.stop(engine_grace)
+            await self.engine.stop(self, engine_grace)
 
     def kill(self) -> None:
         """SIGKILL for both."""
-        for child in (self.gateway, self.engine):
-            if child is not None:
-                child.kill()
+        self.gateway.kill()
+        self.engine.kill()
 
 
 async def keep_alive(child: Child, pace: Pace) -> None:
@@ -162,13 +193,27 @@ async def keep_alive(child: Child, pace: Pace) -> None:
         await child.start()
 
 
-Make = Callable[[], Generation]
-"""Makes the next generation from the configuration as it is now; raises `ConfigError`."""
+Make = Callable[[EngineProcess | None], Generation]
+"""Makes the next generation: with this engine, which runs, or with its own from the configuration as it is now, which
+may raise `ConfigError`."""
 
 
-async def run(make: Make, pace: Pace | None = None, draining: Callable[[], None] = lambda: None) -> int:
+class _Demand(Enum):
+    """What happens next to the generation that serves."""
+
+    END = "it has ended"
+    REPLACE = "both processes are to be replaced"
+    RENEW = "its LiteLLM alone is to be replaced"
+
+
+async def run(
+    make: Make,
+    pace: Pace | None = None,
+    draining: Callable[[], None] = lambda: None,
+    memory: MemoryLimit | None = None,
+) -> int:
     """Run until a signal or the gateway's end; the exit status. `draining` is called when no successor will come."""
-    supervisor = _Supervisor(make, pace or Pace())
+    supervisor = _Supervisor(make, pace or Pace(), memory or MemoryLimit())
     with supervisor.signals():
         work = asyncio.ensure_future(supervisor.work())
         stopped = asyncio.ensure_future(supervisor.stop.wait())
@@ -186,11 +231,13 @@ async def run(make: Make, pace: Pace | None = None, draining: Callable[[], None]
 class _Supervisor:
     """The generations that run: the one that serves, one that starts, and those that finish their requests."""
 
-    def __init__(self, make: Make, pace: Pace) -> None:
+    def __init__(self, make: Make, pace: Pace, memory: MemoryLimit) -> None:
         self.stop = asyncio.Event()
         self._restart = asyncio.Event()
         self._make = make
         self._pace = pace
+        self._memory = memory
+        self._renewed = -math.inf
         self._generations: list[Generation] = []
         self._leaving: set[asyncio.Task[None]] = set()
 
@@ -201,32 +248,44 @@ class _Supervisor:
         await current.gateway.start()
         announcing = asyncio.ensure_future(current.serving())
         try:
-            while await self._asked_to_restart(current):
-                current = await self._replaced(current) or current
+            while (demand := await self._demand(current)) is not _Demand.END:
+                current = await self._replaced(current, demand) or current
             return await current.gateway.wait()
         finally:
             announcing.cancel()
             await asyncio.gather(announcing, return_exceptions=True)
 
-    async def _asked_to_restart(self, current: Generation) -> bool:
-        """Wait for a demand to restart; False when LiteLLM ends before that."""
-        ended = asyncio.ensure_future(current.gateway.wait())
-        asked = asyncio.ensure_future(self._restart.wait())
+    async def _demand(self, current: Generation) -> _Demand:
+        """Wait for what happens next."""
+        waiting = {
+            asyncio.ensure_future(current.gateway.wait()): _Demand.END,
+            asyncio.ensure_future(self._restart.wait()): _Demand.REPLACE,
+            asyncio.ensure_future(self._grown(current)): _Demand.RENEW,
+        }
         try:
-            await asyncio.wait({ended, asked}, return_when=asyncio.FIRST_COMPLETED)
-            return not ended.done()
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            return next(demand for task, demand in waiting.items() if task.done())
         finally:
             self._restart.clear()
-            for task in (ended, asked):
+            for task in waiting:
                 task.cancel()
-            await asyncio.gather(ended, asked, return_exceptions=True)
+            await asyncio.gather(*waiting, return_exceptions=True)
 
-    async def _replaced(self, current: Generation) -> Generation | None:
+    async def _grown(self, current: Generation) -> None:
+        """Wait until LiteLLM holds too much; not at once after it was renewed, or that was tried."""
+        await asyncio.sleep(max(0.0, self._renewed + self._pace.stable - time.monotonic()))
+        assert current.gateway.process is not None
+        held = await self._memory.passed(current.gateway.process.pid)
+        self._renewed = time.monotonic()
+        log.warning("litellm: holds %d MB of %d, another process takes its place", held, self._memory.most_mb)
+
+    async def _replaced(self, current: Generation, demand: _Demand) -> Generation | None:
         """The generation that serves now in place of `current`; None if it could not be started."""
-        log.info("restart: a second engine and LiteLLM start beside the running ones")
+        shared = current.engine if demand is _Demand.RENEW else None
+        log.info("restart: a second %sLiteLLM starts beside the running one", "" if shared else "engine and ")
         successor = None
         try:
-            successor = self._next()
+            successor = self._next(shared)
             async with asyncio.timeout(self._pace.start):
                 await successor.start_engine(self._pace)
                 await successor.start_gateway()
@@ -248,8 +307,8 @@ class _Supervisor:
         self._generations.remove(generation)
         log.info("restart: done, the processes before have ended")
 
-    def _next(self) -> Generation:
-        generation = self._make()
+    def _next(self, engine: EngineProcess | None = None) -> Generation:
+        generation = self._make(engine)
         self._generations.append(generation)
         return generation
 

@@ -19,8 +19,9 @@ _EVENT_BYTES = 800
 """Our own objects around one event."""
 _CHUNK_BYTES = 3_300
 """One of LiteLLM's chunks, its text aside."""
-_KEPT_BYTES = 6
-"""Of each character, until its stream is over: for the log, the audit and the events that repeat the text."""
+_KEPT_BYTES = 12
+"""Of each character, until its stream is over: for the log, the audit and the events that repeat the text; 9 to 15 were
+counted in streams of two million characters."""
 _SMALL = 0.5
 """The part of an equal share below which a tenant is not held up."""
 _MIB = 1 << 20

@@ -1,0 +1,65 @@
+"""Limit of the memory that one LiteLLM process may hold: when it is passed, another one takes its place.
+
+What Python's allocator and libraries do not give back, only the end of a process does. The resident sets of a process
+and of those below it are read where Linux tells them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+LOOK_S = 5.0
+_LOOKS = 3
+"""So many in a row above the limit: a burst goes by."""
+_PROC = Path("/proc")
+_MIB = 1 << 20
+LEAST_MB = 768
+"""LiteLLM holds about 400 MB before its first request."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryLimit:
+    """Megabytes (2^20 bytes) that each process may hold; 0: any number."""
+
+    most_mb: int = 0
+    look_s: float = LOOK_S
+
+    async def passed(self, pid: int) -> int:
+        """Wait until a process, or one below it, holds more for a while; how many megabytes."""
+        above = 0
+        while True:
+            await asyncio.sleep(self.look_s)
+            held = largest_mb(pid) if self.most_mb else 0
+            above = above + 1 if held > self.most_mb else 0
+            if above >= _LOOKS:
+                return held
+
+
+def known() -> bool:
+    """Whether this system tells what a process holds."""
+    return bool(_resident(os.getpid()))
+
+
+def largest_mb(pid: int) -> int:
+    """The largest resident set among a process and those below it, in MB; 0 where nothing is known."""
+    return max(map(_resident, _tree(pid))) // _MIB
+
+
+def _tree(pid: int) -> Iterator[int]:
+    yield pid
+    for path in _PROC.glob(f"{pid}/task/*/children"):
+        with contextlib.suppress(OSError):  # it has ended
+            for child in path.read_text().split():
+                yield from _tree(int(child))
+
+
+def _resident(pid: int) -> int:
+    """Bytes."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int((_PROC / str(pid) / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
