@@ -10,6 +10,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -17,8 +18,12 @@ from aligner_proxy.policy.config import builtin_objectives
 from aligner_proxy.prompts import query, template
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Turn
+from models.defects import Kind
+from models.defects.objectives import built_in
 
 from .answers import load_pool
+from .inject import insert, pair, pieces_of
+from .mixture import INSERTABLE
 from .preference_sets import rows
 from .upstream_completions import STRONG, completions
 
@@ -27,6 +32,7 @@ HARMLESS = builtin_objectives()["harmless"].text
 AGAINST = 1
 FINE = 0
 UNKNOWN = -1
+_AGAINST_SHARE = 2 / 3
 _LONGEST = 1200
 """Characters; of longer replies the labels speak of places that no prompt would hold."""
 NATURAL = ("gptfuzz", "jailbreakbench", "diasafety")
@@ -130,6 +136,39 @@ def good_replies(data: Path, most: int, seed: int = 5) -> list[LabelledReply]:
         LabelledReply(f"good-{n}", "good", a.query, a.query, a.text, HARMLESS, False, (FINE,) * len(split(a.text)))
         for n, a in enumerate(Random(f"good:{seed}").sample(pool, min(most, len(pool))))
     ]
+
+
+def planted_replies(data: Path, most: int, seed: int = 7, *, held_out: bool = False) -> list[LabelledReply]:
+    """Good answers with a defect set in: of two thirds one that goes against `harmless`, of the others another.
+
+    `held_out`: answers and wordings of the test side.
+    """
+    side = "test" if held_out else "train"
+    rng = Random(f"planted:{side}:{seed}")
+    pool = [answer for answer in load_pool(data, side).answers if answer.harmless and len(answer.text) <= _LONGEST]
+    harmless = built_in("harmless")
+    against = [kind for kind in INSERTABLE if kind.asked_by(harmless)]
+    families = {theme: kind.family for kind in INSERTABLE for theme in (kind.name, *kind.asks)}
+    others = [kind for kind in INSERTABLE if kind not in against and not kind.unclear_under(harmless, families)]
+    replies: list[LabelledReply] = []
+    while len(replies) < most:
+        answer = rng.choice(pool)
+        kind = rng.choice(against if rng.random() < _AGAINST_SHARE else others)
+        pieces = insert(rng, pieces_of(answer.text), kind, partial(_defect, kind, rng, answer.query, held_out))
+        example = pieces and pair(pieces, {kind.name}, answer.query, [harmless], answer.source)
+        if not example:
+            continue
+        labels = example.labels if kind in against else (FINE,) * len(example.labels)
+        name = f"planted-{side}-{len(replies)}"
+        question = example.query
+        replies.append(
+            LabelledReply(name, "planted", name, question, example.answer, HARMLESS, kind in against, labels, kind.name)
+        )
+    return replies
+
+
+def _defect(kind: Kind, rng: Random, query: str, held_out: bool, before: str) -> str:
+    return kind.make(rng, query, before, held_out)
 
 
 def strong_replies(data: Path, each: int, seed: int = 3) -> list[LabelledReply]:

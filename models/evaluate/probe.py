@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.data.labelled_replies import UNKNOWN
+from models.reporting.statistics import Area
 
 from .segment_states import SegmentStates
 
@@ -63,6 +64,11 @@ class Probe:
         self._mean = mean
         self._scale = scale
         self._prior = prior
+
+    @property
+    def prior(self) -> float | None:
+        """Part of the general head's score that it started from."""
+        return self._prior
 
     @torch.inference_mode()
     def segments(self, rows: Tensor) -> Tensor:
@@ -187,3 +193,12 @@ def aggregate(scores: Tensor, attention: Tensor, bag_of: Tensor, bags: int, how:
 def worst(read: SegmentStates, scores: Tensor) -> Any:
     """The highest score among the segments of each reply."""
     return np.array([float(scores[a:b].max()) for a, b in zip(read.first[:-1], read.first[1:], strict=True)])
+
+
+def area(high: Any, low: Any) -> Area:
+    """AUC of scores that should be high over those that should be low."""
+    order = np.argsort(np.concatenate([high, low]), kind="stable")
+    ranks = np.empty(len(order))
+    ranks[order] = np.arange(1, len(order) + 1)
+    total = ranks[: len(high)].sum() - len(high) * (len(high) + 1) / 2
+    return Area(float(total / (len(high) * len(low))), len(high), len(low))

@@ -10,12 +10,14 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from rich.progress import track
+from transformers import DynamicCache
 
 from aligner_proxy.engine.model.detector import DetectorHead, Taps, spans
 from aligner_proxy.engine.scheduling.sequence import Spans
@@ -25,6 +27,8 @@ from models.data.labelled_replies import LabelledReply, question_of
 
 POOLINGS = ("mean", "last", "before")
 """Of a segment's tokens, the last of them, and the token before the first."""
+OWN = ""
+"""Stands for a reply's own objective among those of a prompt."""
 _CHUNK = 64
 _BATCH_TOKENS = 4096
 _LONGEST_PROMPT = 1400
@@ -56,6 +60,17 @@ class SegmentStates:
         return replace(self, replies=tuple(replies))
 
 
+def joined(parts: Sequence[SegmentStates]) -> SegmentStates:
+    """Several sets as one."""
+    lengths = [b - a for part in parts for a, b in pairwise(part.first)]
+    return SegmentStates(
+        tuple(reply for part in parts for reply in part.replies),
+        np.concatenate([part.states for part in parts]),
+        np.concatenate([part.scores for part in parts]),
+        (0, *np.cumsum(lengths).tolist()),
+    )
+
+
 class StateReader:
     """Reads replies through a model, batch by batch."""
 
@@ -66,19 +81,22 @@ class StateReader:
         self.layers = tuple(layers)
         self._taps = Taps(model.model, self.layers)
 
-    def read(self, replies: Sequence[LabelledReply], folder: Path, company: Sequence[str] = ()) -> SegmentStates:
+    def read(self, replies: Sequence[LabelledReply], folder: Path, objectives: Sequence[str] = (OWN,)) -> SegmentStates:
         """States of all replies that fit, from `folder` where they are there already.
 
-        `company` are objectives that stand before the reply's own; with "-" among them its own is left out.
+        `objectives` are those of the prompt, `OWN` for the reply's own. Their beginning, which all prompts have in
+        common, is read once.
         """
         kept = []
         for start in track(range(0, len(replies), _CHUNK), description=folder.name):
             chunk = replies[start : start + _CHUNK]
-            name = hashlib.sha256(json.dumps([[r.id for r in chunk], self.layers, list(company)]).encode()).hexdigest()
+            name = hashlib.sha256(
+                json.dumps([[r.id for r in chunk], self.layers, list(objectives)]).encode()
+            ).hexdigest()
             path = folder / f"{name[:16]}.npz"
             if not path.exists():
                 folder.mkdir(parents=True, exist_ok=True)
-                self._write(path, chunk, company)
+                self._write(path, chunk, objectives)
             with np.load(path) as stored:
                 kept.append((stored["states"], stored["scores"], stored["counts"]))
         counts = np.concatenate([chunk[2] for chunk in kept])
@@ -86,8 +104,8 @@ class StateReader:
         first = (0, *np.cumsum(counts[counts > 0]).tolist())
         return SegmentStates(read, np.concatenate([c[0] for c in kept]), np.concatenate([c[1] for c in kept]), first)
 
-    def _write(self, path: Path, replies: Sequence[LabelledReply], company: Sequence[str]) -> None:
-        prompts = [self._prompt(reply, company) for reply in replies]
+    def _write(self, path: Path, replies: Sequence[LabelledReply], objectives: Sequence[str]) -> None:
+        prompts = [self._prompt(reply, objectives) for reply in replies]
         order = sorted(range(len(prompts)), key=lambda number: len(prompts[number][0]))
         states: dict[int, Any] = {}
         scores: dict[int, Any] = {}
@@ -113,25 +131,32 @@ class StateReader:
             )
         draft.replace(path)
 
-    def _prompt(self, reply: LabelledReply, company: Sequence[str]) -> tuple[list[int], Spans, int]:
-        own = () if "-" in company else (reply.objective,)
-        objectives = (*(text for text in company if text not in ("-", *own)), *own)
-        prompt = render(template("ultrafeedback"), question_of(reply), reply.answer, objectives)
+    def _prompt(self, reply: LabelledReply, objectives: Sequence[str]) -> tuple[list[int], Spans, int]:
+        texts = [reply.objective if text == OWN else text for text in objectives]
+        prompt = render(template("ultrafeedback"), question_of(reply), reply.answer, texts)
         coded = self._tokenizer(
             prompt.text, return_offsets_mapping=True, split_special_tokens=True, add_special_tokens=True
         )
         where = spans(prompt, split(reply.answer), coded["offset_mapping"])
-        return coded["input_ids"], where, len(objectives) - 1
+        return coded["input_ids"], where, objectives.index(OWN) if OWN in objectives else 0
 
     @torch.inference_mode()
     def _states(self, batch: Sequence[tuple[list[int], Spans, int]]) -> list[tuple[Any, Any]]:
+        beginning = _beginning([tokens for tokens, _, _ in batch])
+        cache = DynamicCache(config=self._model.config)
+        before = self._forward([beginning], cache).expand(len(batch), -1, -1, -1)
+        cache.batch_repeat_interleave(len(batch))
         width = max(len(ids) for ids, _, _ in batch)
-        ids = torch.tensor([tokens + [0] * (width - len(tokens)) for tokens, _, _ in batch])
+        behind = [tokens[len(beginning) :] + [0] * (width - len(tokens)) for tokens, _, _ in batch]
         # Right padding under a causal mask is never looked at.
-        hidden = self._model.model(input_ids=ids, use_cache=False).last_hidden_state
-        taken = self._taps.take(hidden)
+        taken = torch.cat([before, self._forward(behind, cache)], dim=1)
         return [(_pooled(taken[row], where), self._score(taken[row], where, own))
                 for row, (_, where, own) in enumerate(batch)]  # fmt: skip
+
+    def _forward(self, tokens: Sequence[Sequence[int]], cache: DynamicCache) -> torch.Tensor:
+        """States [prompts, tokens, layers + 1, hidden] of tokens behind those in the cache."""
+        hidden = self._model.model(input_ids=torch.tensor(tokens), past_key_values=cache, use_cache=True)
+        return self._taps.take(hidden.last_hidden_state)
 
     def _score(self, states: torch.Tensor, where: Spans, own: int) -> Any:
         """The general head's scores of the segments under the reply's own objective."""
@@ -139,6 +164,13 @@ class StateReader:
             return np.full(len(where.segments), np.nan, np.float32)
         wanted = [self.layers.index(layer) for layer in self._head.layers.tolist()]
         return self._head.judge(states[:, [*wanted, -1]], where)[:, own].numpy()
+
+
+def _beginning(prompts: Sequence[list[int]]) -> list[int]:
+    """The tokens that all prompts begin with, and never all of one."""
+    first = min(prompts, key=len)
+    differ = (at for at, tokens in enumerate(zip(*prompts, strict=False)) if len(set(tokens)) > 1)
+    return first[: next(differ, len(first) - 1)]
 
 
 def _pooled(states: torch.Tensor, where: Spans) -> Any:

@@ -25,8 +25,8 @@ from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.policy.config import builtin_objectives
 from models.data import labelled_replies
 from models.data.labelled_replies import AGAINST, FINE, HARMFUL_SLUGS, HARMLESS, LabelledReply
-from models.evaluate.probe import Features, Probe, ProbeSettings, fit, worst
-from models.evaluate.segment_states import POOLINGS, SegmentStates, StateReader
+from models.evaluate.probe import Features, Probe, ProbeSettings, area, fit, worst
+from models.evaluate.segment_states import OWN, POOLINGS, SegmentStates, StateReader
 from models.reporting import output
 from models.reporting.statistics import Area, Rate
 
@@ -67,15 +67,6 @@ class Corpus:
 def threshold(strong: Any, budget: float = _BUDGET) -> float:
     """Score above which this share of strong answers lies."""
     return float(np.quantile(strong, 1 - budget))
-
-
-def area(high: Any, low: Any) -> Area:
-    """AUC of scores that should be high over those that should be low."""
-    order = np.argsort(np.concatenate([high, low]), kind="stable")
-    ranks = np.empty(len(order))
-    ranks[order] = np.arange(1, len(order) + 1)
-    total = ranks[: len(high)].sum() - len(high) * (len(high) + 1) / 2
-    return Area(float(total / (len(high) * len(low))), len(high), len(low))
 
 
 def told(probe: Probe, features: Features, test: SegmentStates, strong: SegmentStates) -> Told:
@@ -175,13 +166,13 @@ def questions(corpus: Corpus) -> dict[str, list[Question]]:
 
 
 def read_corpus(
-    reader: StateReader, arguments: argparse.Namespace, variant: str, company: Sequence[str], share: float = 1.0
+    reader: StateReader, arguments: argparse.Namespace, variant: str, objectives: Sequence[str], share: float = 1.0
 ) -> Corpus:
     """States of all sources in one variant of model and prompt."""
     folder = arguments.out / "states" / variant
     most = int(arguments.most * share)
     natural = {
-        source: reader.read(labelled_replies.natural_replies(arguments.data, source, most), folder / source, company)
+        source: reader.read(labelled_replies.natural_replies(arguments.data, source, most), folder / source, objectives)
         for source in ("gptfuzz", "jailbreakbench")
     }
     written = [
@@ -195,9 +186,9 @@ def read_corpus(
     strong = labelled_replies.strong_replies(arguments.data, int(arguments.each * share))
     return Corpus(
         natural,
-        reader.read(written, folder / "written", company),
-        reader.read(good, folder / "good", company),
-        reader.read(strong, folder / "strong", company),
+        reader.read(written, folder / "written", objectives),
+        reader.read(good, folder / "good", objectives),
+        reader.read(strong, folder / "strong", objectives),
         reader.layers,
     )
 
@@ -235,7 +226,7 @@ def main(argv: list[str] | None = None) -> None:
     helpful = builtin_objectives()["helpful"].text
     home = arguments.out / "weights"
     reader = open_reader(arguments.aligner, home, adapted=True, every=arguments.every)
-    corpus = read_corpus(reader, arguments, "adapter", ())
+    corpus = read_corpus(reader, arguments, "adapter", (OWN,))
     tables: dict[str, list[tuple[object, ...]]] = {
         name: [_row(question, corpus) for question in each] for name, each in questions(corpus).items()
     }
@@ -244,11 +235,11 @@ def main(argv: list[str] | None = None) -> None:
         (author, *written_segments(base, corpus, author))
         for author in sorted({reply.source for reply in corpus.written.replies})
     ]
-    for variant, company in (("helpful before it", (helpful,)), ("helpful in its place", ("-", helpful))):
-        other = read_corpus(reader, arguments, f"adapter, {variant}", company, 0.25)
+    for variant, objectives in (("helpful before it", (helpful, OWN)), ("helpful in its place", (helpful,))):
+        other = read_corpus(reader, arguments, f"adapter, {variant}", objectives, 0.25)
         tables.setdefault("prompt", []).append(_row(replace(base, name=variant), other))
     quarter = read_corpus(
-        open_reader(arguments.aligner, home, adapted=False, every=arguments.every), arguments, "base", (), 0.25
+        open_reader(arguments.aligner, home, adapted=False, every=arguments.every), arguments, "base", (OWN,), 0.25
     )
     tables["prompt"].append(
         _row(Question("base, harmless", quarter.taps(("mean", 11), ("mean", 20), ("last", -1))), quarter)

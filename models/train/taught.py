@@ -1,0 +1,318 @@
+"""Training of the head that an aligner ships for the built-in `harmless`.
+
+    python -m models.train.taught aligner_proxy/embedded --data DATA --out runs/harmless
+
+What people call harmful is more than what is out of place. Labelled replies are read through the aligner (their states
+are kept under `--out`, so a stopped run goes on), in the company of other objectives as in requests. A linear head is
+fitted on the rows that the detector reads, with noisy-or over the segments of replies that have one label, and its
+threshold chosen on good answers that it did not learn from. `taught.bin` under `--out` goes into the aligner's folder.
+
+Each natural source and each author of written answers is held out once: what is said of it comes from a head and a
+threshold that never saw it. Completions of strong upstreams and unseen wordings of defects are measured only.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from aligner_proxy.engine.loader import Settings, prepare
+from aligner_proxy.engine.model.detector import DetectorHead
+from aligner_proxy.engine.taught_head import TaughtHead, pack
+from aligner_proxy.policy.config import builtin_objectives
+from models.data import labelled_replies
+from models.data.labelled_replies import AGAINST, HARMLESS, LabelledReply
+from models.evaluate.probe import Features, Probe, ProbeSettings, area, fit, worst
+from models.evaluate.segment_states import OWN, POOLINGS, SegmentStates, StateReader, joined
+from models.reporting import output
+from models.reporting.statistics import Area, Rate
+
+HELPFUL = builtin_objectives()["helpful"].text
+COMPANIES = ((OWN, HELPFUL), (OWN, HELPFUL), (HELPFUL, OWN), (OWN,))
+"""Objectives of the prompts in turn: the usual pair most often."""
+NATURAL = ("gptfuzz", "jailbreakbench")
+GOOD = "good"
+STRONG = "strong"
+UNSEEN = "unseen wordings"
+_ONLY_MEASURED = (STRONG, UNSEEN)
+_FOLDS = 5
+QUIET = frozenset(
+    (
+        "bad-advice",
+        "quiet-bad-advice",
+        "misinformation",
+        "misinformation-on-health",
+        "discrimination",
+        "discrimination-in-a-reasonable-voice",
+        "dismissing-distress",
+        "encouraging-risk",
+        "manipulation",
+    )
+)
+"""Written answers with harm in a reasonable voice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a head is fitted, and where its threshold lies."""
+
+    probe: ProbeSettings = field(default_factory=lambda: ProbeSettings(l2=0.1))
+    with_score: bool = False
+    """Whether the general head's score counts."""
+    budget: float = 0.005
+    """Share of good answers, not learned from, that may be flagged."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """What a source counts, 1 where nothing is said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A head and its threshold: scores above `shift` are flagged."""
+
+    probe: Probe
+    features: Features
+    shift: float
+
+    def scores(self, read: SegmentStates) -> Any:
+        """Of each segment, above 0 where it is flagged."""
+        return self.probe.segments(self.features.of(read)).numpy() - self.shift
+
+
+def read_sources(reader: StateReader, data: Path, out: Path, most: int, each: int) -> dict[str, SegmentStates]:
+    """States of all sources by name; written answers by author."""
+    written = [replace(reply, objective=HARMLESS) for reply in labelled_replies.written_answers() if _about_harm(reply)]
+    sources: dict[str, Sequence[LabelledReply]] = {
+        STRONG: labelled_replies.strong_replies(data, each),
+        **{source: labelled_replies.natural_replies(data, source, most) for source in NATURAL},
+        GOOD: labelled_replies.good_replies(data, most * 3 // 2),
+        "planted": labelled_replies.planted_replies(data, most * 2 // 3),
+        UNSEEN: labelled_replies.planted_replies(data, most // 3, held_out=True),
+        **{
+            author: [reply for reply in written if reply.source == author]
+            for author in sorted({reply.source for reply in written})
+        },
+    }
+    return {name: _read(reader, replies, out / "states" / name, name) for name, replies in sources.items()}
+
+
+def _about_harm(reply: LabelledReply) -> bool:
+    return reply.objective == HARMLESS or reply.slug in labelled_replies.HARMFUL_SLUGS
+
+
+def _read(reader: StateReader, replies: Sequence[LabelledReply], folder: Path, name: str) -> SegmentStates:
+    """Each reply in one of the companies; strong answers in the usual one."""
+    companies = COMPANIES[:1] if name == STRONG else COMPANIES
+    parts = [replies[at :: len(companies)] for at in range(len(companies))]
+    return joined([reader.read(part, folder, company) for part, company in zip(parts, companies, strict=True)])
+
+
+def open_reader(folder: Path, home: Path) -> StateReader:
+    """The aligner merged into its base in fp32, with the layers that its head reads."""
+    _, weights = prepare(Settings(model=str(folder), quantization="none"), home)
+    head = DetectorHead.load(folder / "detector.safetensors")
+    model = AutoModelForCausalLM.from_pretrained(str(weights), dtype=torch.float32, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(str(weights), local_files_only=True)
+    return StateReader(model, tokenizer, head, head.layers.tolist())
+
+
+def features(layers: int, *, with_score: bool) -> Features:
+    """The rows that the detector head reads, in its order, and its score behind them."""
+    mean = POOLINGS.index("mean")
+    taps = [(mean, place) for place in range(layers)]
+    return Features((*taps, (POOLINGS.index("last"), layers)), with_score=with_score)
+
+
+def fitted(sources: Mapping[str, SegmentStates], recipe: Recipe) -> Fitted:
+    """A head on all sources, its threshold by heads that had not seen some good answers."""
+    layers = sources[GOOD].states.shape[2] - 1
+    read = features(layers, with_score=recipe.with_score)
+    good = sources[GOOD]
+    unseen = [_held_out_worst(sources, good, read, recipe, fold) for fold in range(_FOLDS)]
+    shift = float(np.quantile(np.concatenate(unseen), 1 - recipe.budget))
+    return Fitted(_probe(sources, read, recipe), read, shift)
+
+
+def _held_out_worst(
+    sources: Mapping[str, SegmentStates], good: SegmentStates, read: Features, recipe: Recipe, fold: int
+) -> Any:
+    kept = good.only(number % _FOLDS != fold for number in range(len(good.replies)))
+    test = good.only(number % _FOLDS == fold for number in range(len(good.replies)))
+    probe = _probe({**sources, GOOD: kept}, read, recipe)
+    return worst(test, probe.segments(read.of(test)))
+
+
+def _probe(sources: Mapping[str, SegmentStates], read: Features, recipe: Recipe) -> Probe:
+    teaching = [name for name in sources if name not in _ONLY_MEASURED]
+    weights = [recipe.weights.get(name, 1.0) for name in teaching]
+    return fit([sources[name] for name in teaching], read, recipe.probe, weights)
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """Replies with one label that a head never saw."""
+
+    area: Area
+    harmful: Rate
+    harmless: Rate
+
+    @classmethod
+    def of(cls, head: Fitted, test: SegmentStates) -> Whole:
+        """By the worst segment."""
+        scores = worst(test, torch.from_numpy(head.scores(test)))
+        harmful = np.array([reply.harmful for reply in test.replies])
+        high = scores[harmful]
+        low = scores[~harmful]
+        return cls(area(high, low), Rate.of(high > 0), Rate.of(low > 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Answers with labels of segments that a head never saw."""
+
+    area: Area
+    answers: Rate
+    """Harmful answers with a flagged segment."""
+    quiet: Rate
+    """The same of those with harm in a reasonable voice."""
+    found: Rate
+    """Segments against the objective that are flagged, in answers that are harmful in a part."""
+    false: Rate
+    """The other segments of those."""
+    twins: Rate
+    """Answers with nothing against it that are flagged."""
+
+    @classmethod
+    def of(cls, head: Fitted, test: SegmentStates) -> Written:
+        """By answer and by segment."""
+        scores = head.scores(test)
+        rows = [scores[a:b] for a, b in pairwise(test.first)]
+        labels = [
+            np.array(reply.segments[: len(row)]) == AGAINST for reply, row in zip(test.replies, rows, strict=True)
+        ]
+        flags = np.concatenate(rows) > 0
+        against = np.concatenate(labels)
+        part = np.concatenate([np.full(len(label), bool(label.any() and not label.all())) for label in labels])
+        flagged = [bool((row > 0).any()) for row in rows]
+        pairs = list(zip(test.replies, flagged, strict=True))
+        return cls(
+            area(np.concatenate(rows)[against], np.concatenate(rows)[~against]),
+            Rate.of(flag for reply, flag in pairs if reply.harmful),
+            Rate.of(flag for reply, flag in pairs if reply.harmful and reply.slug in QUIET),
+            Rate.of(flags[part & against]),
+            Rate.of(flags[part & ~against]),
+            Rate.of(flag for reply, flag in pairs if not reply.harmful),
+        )
+
+
+def by_question(sources: Mapping[str, SegmentStates], source: str, recipe: Recipe) -> Whole:
+    """A natural source of which each question was held out once, all its replies together."""
+    read = sources[source]
+    prompts = sorted({reply.prompt for reply in read.replies})
+    fold_of = {prompt: number % _FOLDS for number, prompt in enumerate(prompts)}
+    scores = np.zeros(len(read.replies))
+    for fold in range(_FOLDS):
+        inside = np.array([fold_of[reply.prompt] == fold for reply in read.replies])
+        head = fitted({**sources, source: read.only(~inside)}, recipe)
+        test = read.only(inside)
+        scores[inside] = worst(test, torch.from_numpy(head.scores(test)))
+    harmful = np.array([reply.harmful for reply in read.replies])
+    return Whole(area(scores[harmful], scores[~harmful]), Rate.of(scores[harmful] > 0), Rate.of(scores[~harmful] > 0))
+
+
+def figures(sources: Mapping[str, SegmentStates], recipe: Recipe) -> dict[str, Any]:
+    """Everything that is measured of a recipe."""
+    authors = [name for name in sources if name.startswith("author_")]
+    whole = {}
+    for source in NATURAL:
+        whole[f"{source}, never seen"] = Whole.of(fitted(_without(sources, source), recipe), sources[source])
+        whole[f"{source}, other questions seen"] = by_question(sources, source, recipe)
+    written = {author: Written.of(fitted(_without(sources, author), recipe), sources[author]) for author in authors}
+    head = fitted(sources, recipe)
+    strong = worst(sources[STRONG], torch.from_numpy(head.scores(sources[STRONG])))
+    return {
+        "whole": whole,
+        "written": written,
+        UNSEEN: Written.of(head, sources[UNSEEN]),
+        f"{UNSEEN}, general head": _general(sources[UNSEEN]),
+        STRONG: Rate.of(strong > 0),
+    }
+
+
+def _general(read: SegmentStates) -> Rate:
+    """What the general head finds of the same."""
+    lengths = zip(read.replies, pairwise(read.first), strict=True)
+    labels = np.concatenate([np.array(reply.segments[: b - a]) for reply, (a, b) in lengths])
+    return Rate.of(read.scores[labels == AGAINST] > 0)
+
+
+def _without(sources: Mapping[str, SegmentStates], name: str) -> dict[str, SegmentStates]:
+    return {other: read for other, read in sources.items() if other != name}
+
+
+def shipped(head: Fitted) -> TaughtHead:
+    """The head as an aligner ships it: its threshold at 0, its scores log-odds in nats."""
+    weight, bias = head.probe.weights()
+    prior = head.probe.prior
+    if head.features.with_score and head.probe.prior is None:
+        prior = float(weight[-1])
+        weight = weight[:-1]
+    numbers = weight.to(torch.float16).numpy().astype("<f2").tobytes()
+    return TaughtHead(HARMLESS, "", float(prior or 0.0), float(bias - head.shift), numbers)
+
+
+def tables(measured: Mapping[str, Any]) -> str:
+    """Markdown."""
+    whole = [(name, row.area, row.harmful, row.harmless) for name, row in measured["whole"].items()]
+    written = [
+        (name, row.area, row.answers, row.quiet, row.found, row.false, row.twins)
+        for name, row in [*measured["written"].items(), (UNSEEN, measured[UNSEEN])]
+    ]
+    head = (
+        "never seen",
+        "AUC of segments",
+        "answers flagged",
+        "quiet harm",
+        "in a part: found",
+        "false",
+        "twins flagged",
+    )
+    return "\n\n".join(
+        (
+            output.table(("replies", "AUC of the worst segment", "harmful flagged", "harmless flagged"), whole),
+            output.table(head, written),
+            f"{UNSEEN}, the general head: found {measured[f'{UNSEEN}, general head']}",
+            f"answers of strong upstreams flagged: {measured[STRONG]}",
+        )
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m models.train.taught", description=__doc__)
+    parser.add_argument("aligner", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--most", type=int, default=600, help="replies of each set that is not written")
+    parser.add_argument("--each", type=int, default=60, help="completions of each strong upstream")
+    arguments = parser.parse_args(argv)
+    reader = open_reader(arguments.aligner, arguments.out / "weights")
+    sources = read_sources(reader, arguments.data, arguments.out, arguments.most, arguments.each)
+    recipe = Recipe()
+    measured = figures(sources, recipe)
+    text = tables(measured)
+    output.write(arguments.out, "harmless", text, measured)
+    head = shipped(fitted(sources, recipe))
+    (arguments.out / "taught.bin").write_bytes(pack([head]))
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
