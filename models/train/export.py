@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -18,7 +18,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aligner_proxy.engine.model.detector import DetectorHead
-from aligner_proxy.engine.weights.manifest import ADAPTER, MANIFEST, hashes, sha256
+from aligner_proxy.engine.taught_head import TaughtHead, pack
+from aligner_proxy.engine.weights.manifest import ADAPTER, MANIFEST, TAUGHT, hashes, sha256
 from aligner_proxy.prompts import template
 from models.data.pairs import STAYS, Pair, read_pairs
 
@@ -103,6 +104,15 @@ def export(
         "files": {name: digest for name, digest in hashes(folder).items() if name != MANIFEST},
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def add_heads(folder: Path, heads: Sequence[TaughtHead]) -> None:
+    """Write the taught heads that an exported aligner comes with, and their hash into its manifest."""
+    (folder / TAUGHT).write_bytes(pack(heads))
+    path = folder / MANIFEST
+    document = json.loads(path.read_text())
+    document["files"] = dict(sorted({**document["files"], TAUGHT: sha256(folder / TAUGHT)}.items()))
+    path.write_text(json.dumps(document, indent=2) + "\n")
 
 
 def _model(trained: Path, folder: Path) -> None:

@@ -5,7 +5,7 @@
 What people call harmful is more than what is out of place. Labelled replies are read through the aligner (their states
 are kept under `--out`, so a stopped run goes on), in the company of other objectives as in requests. A linear head is
 fitted on the rows that the detector reads, with noisy-or over the segments of replies that have one label, and its
-threshold chosen on good answers that it did not learn from. `taught.bin` under `--out` goes into the aligner's folder.
+threshold chosen on good answers that it did not learn from. `--into FOLDER` puts it into the aligner's folder.
 
 Each natural source and each author of written answers is held out once: what is said of it comes from a head and a
 threshold that never saw it. Completions of strong upstreams and unseen wordings of defects are measured only.
@@ -27,6 +27,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from aligner_proxy.engine.loader import Settings, prepare
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.taught_head import TaughtHead, pack
+from aligner_proxy.engine.weights.manifest import TAUGHT
 from aligner_proxy.policy.config import builtin_objectives
 from models.data import labelled_replies
 from models.data.labelled_replies import AGAINST, HARMLESS, LabelledReply
@@ -34,6 +35,8 @@ from models.evaluate.probe import Features, Probe, ProbeSettings, area, fit, wor
 from models.evaluate.segment_states import OWN, POOLINGS, SegmentStates, StateReader, joined
 from models.reporting import output
 from models.reporting.statistics import Area, Rate
+
+from .export import add_heads
 
 HELPFUL = builtin_objectives()["helpful"].text
 COMPANIES = ((OWN, HELPFUL), (OWN, HELPFUL), (HELPFUL, OWN), (OWN,))
@@ -302,6 +305,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--most", type=int, default=600, help="replies of each set that is not written")
     parser.add_argument("--each", type=int, default=60, help="completions of each strong upstream")
+    parser.add_argument("--into", type=Path, help="aligner folder that gets the head")
     arguments = parser.parse_args(argv)
     reader = open_reader(arguments.aligner, arguments.out / "weights")
     sources = read_sources(reader, arguments.data, arguments.out, arguments.most, arguments.each)
@@ -310,7 +314,9 @@ def main(argv: list[str] | None = None) -> None:
     text = tables(measured)
     output.write(arguments.out, "harmless", text, measured)
     head = shipped(fitted(sources, recipe))
-    (arguments.out / "taught.bin").write_bytes(pack([head]))
+    (arguments.out / TAUGHT).write_bytes(pack([head]))
+    if arguments.into:
+        add_heads(arguments.into, [head])
     print(text)
 
 
