@@ -2,7 +2,8 @@
 
 Every step takes what the jobs need that clients wait for: first a few tokens for each that decodes, then chunks of
 prompts, the tenant first that has had least (shares.py), and of one tenant the shortest. Prompts slow those who write
-only so far: were the time shared evenly, a full house would be late all at once. For the same reason nobody begins who
+only so far: were the time shared evenly, a full house would be late all at once. Prompts of a tenant that has had more
+than another one in the step slow that one hardly at all. For the same reason nobody begins who
 cannot be ready in time: how long a request takes is estimated from others lately, following the slow ones. When blocks
 run out, the job that was let in last gives its own back and begins again later; what it had written stays.
 
@@ -36,10 +37,14 @@ _SHORT = 32
 """Tokens of a feed up to which its job counts as writing."""
 _SLOWER = 6.0
 """How many times longer a step may take because of prompts when another job writes."""
+_SLOWER_FOR_OTHERS = 1.5
+"""The same because of prompts of a tenant that has had more than one that is in the step: that one hardly notices it."""
 _ORDINARY = 4096
 """Tokens of a request whose time says what others of its kind may take; longer ones count by their share."""
 _LEAST = 32
 """Tokens of prompts in a step, whatever they cost: every job gets on."""
+_FEWEST = 4
+"""The same of a tenant that has had more than another one in the step."""
 _WOKEN = 8
 """Answers that go on being read ahead in one step: each has its new text tokenised before the step begins."""
 _BESIDE = 1.2
@@ -187,7 +192,7 @@ class Scheduler:
                 del rows[tenant]
             if job in self.waiting:
                 full = full or not self._let_in(job, feeds)  # who needs much room is not overtaken for ever
-            fed = self._feed(job, feeds, room)
+            fed = self._feed(job, feeds, room if ahead else min(room, self._beside_others(tenant, feeds)))
             shares.give(tenant, fed)
             room = self._budget(feeds) if not ahead else room - fed
 
@@ -346,6 +351,14 @@ class Scheduler:
         written = sum(size for size in sizes if size <= _SHORT)
         room = max(_LEAST, self.costs.beside(written, _SLOWER, self.budget)) if written else self.budget
         return max(0, min(self.budget, written + room) - sum(sizes))
+
+    def _beside_others(self, tenant: str, feeds: list[Feed]) -> int:
+        """Tokens of this tenant's prompts beside those of tenants that have had less."""
+        had = self.shares[False].had
+        fed = sum(feed.stop - feed.start for feed in feeds)
+        if any(had(feed.job.tenant) < had(tenant) for feed in feeds):
+            return max(_FEWEST, self.costs.beside(fed, _SLOWER_FOR_OTHERS, self.budget))
+        return self.budget
 
     def _spare(self, feeds: list[Feed]) -> int:
         """Tokens that this step has room for of answers that are only read ahead."""

@@ -281,6 +281,31 @@ def test_long_prompts_of_one_tenant_do_not_keep_another_waiting() -> None:
     assert step(scheduler, cache) == {"few": 64}
 
 
+def test_who_writes_is_hardly_slowed_by_a_tenant_that_has_had_more() -> None:
+    """Ten tokens cost twice as much as one: beside one token that is written, five of the others are read."""
+    scheduler = Scheduler(BlockPool(4000, SIZE), budget=256, costs=STRAIGHT)
+    cache = Cache(scheduler.pool)
+    add(scheduler, [1] * 3000, 1, lambda _: None, tenant="many")
+    for _ in range(4):
+        step(scheduler, cache)
+    writer = add(scheduler, [2] * 40, 50, lambda _: None, tenant="few")
+    assert step(scheduler, cache) == {"few": 40, "many": 24}
+    writer.sequence.crop(len(writer.sequence.ids) - writer.sequence.remaining + 1)
+    assert step(scheduler, cache) == {"few": 1, "many": 5}
+
+
+def test_a_tenant_that_has_had_as_much_is_read_as_before() -> None:
+    scheduler = Scheduler(BlockPool(4000, SIZE), budget=256, costs=STRAIGHT)
+    cache = Cache(scheduler.pool)
+    add(scheduler, [1] * 3000, 1, lambda _: None, tenant="one")
+    add(scheduler, [2] * 3000, 1, lambda _: None, tenant="other")
+    given = Counter[str]()
+    for _ in range(10):
+        given.update(step(scheduler, cache))
+    assert sum(given.values()) > 9 * 256
+    assert abs(given["one"] - given["other"]) <= 512
+
+
 def test_two_tenants_with_long_prompts_get_the_same() -> None:
     scheduler = Scheduler(BlockPool(4000, SIZE), budget=64)
     cache = Cache(scheduler.pool)
