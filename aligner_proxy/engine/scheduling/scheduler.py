@@ -38,7 +38,7 @@ _SHORT = 32
 _SLOWER = 6.0
 """How many times longer a step may take because of prompts when another job writes."""
 _SLOWER_FOR_OTHERS = 1.5
-"""The same because of prompts of a tenant that has had more than one that is in the step: that one hardly notices it."""
+"""The same because of prompts of a tenant that has had more than one that is in the step."""
 _ORDINARY = 4096
 """Tokens of a request whose time says what others of its kind may take; longer ones count by their share."""
 _LEAST = 32
