@@ -25,10 +25,10 @@ from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.policy.config import builtin_objectives
 from models.data import labelled_replies
 from models.data.labelled_replies import AGAINST, FINE, HARMFUL_SLUGS, HARMLESS, LabelledReply
-from models.evaluate.probe import Features, Probe, ProbeSettings, area, fit, worst
-from models.evaluate.segment_states import OWN, POOLINGS, SegmentStates, StateReader
 from models.reporting import output
 from models.reporting.statistics import Area, Rate
+from models.train.probe import Features, Probe, ProbeSettings, area, fit, worst
+from models.train.segment_states import OWN, POOLINGS, SegmentStates, StateReader
 
 _BUDGET = 0.01
 """Share of strong answers that may be flagged."""

@@ -22,7 +22,7 @@ class Rate:
     @classmethod
     def of(cls, outcomes: Iterable[bool]) -> Rate:
         """From single yes/no outcomes; an empty set gives a rate of n = 0."""
-        values = list(outcomes)
+        values = [bool(outcome) for outcome in outcomes]
         return cls.among(sum(values), len(values))
 
     @classmethod

@@ -31,10 +31,10 @@ from aligner_proxy.engine.weights.manifest import TAUGHT
 from aligner_proxy.policy.config import builtin_objectives
 from models.data import labelled_replies
 from models.data.labelled_replies import AGAINST, HARMLESS, LabelledReply
-from models.evaluate.probe import Features, Probe, ProbeSettings, area, fit, worst
-from models.evaluate.segment_states import OWN, POOLINGS, SegmentStates, StateReader, joined
 from models.reporting import output
 from models.reporting.statistics import Area, Rate
+from models.train.probe import Features, Probe, ProbeSettings, area, fit, worst
+from models.train.segment_states import OWN, POOLINGS, SegmentStates, StateReader, joined
 
 from .export import add_heads
 

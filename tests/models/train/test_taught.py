@@ -13,10 +13,10 @@ from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.taught_head import unpack
 from aligner_proxy.engine.weights import manifest
 from models.data.labelled_replies import AGAINST, FINE, HARMLESS, UNKNOWN, LabelledReply
-from models.evaluate.probe import ProbeSettings
-from models.evaluate.segment_states import SegmentStates, StateReader
 from models.train import taught
 from models.train.export import add_heads
+from models.train.probe import ProbeSettings
+from models.train.segment_states import SegmentStates, StateReader
 from models.train.taught import GOOD, STRONG, UNSEEN, Recipe
 from tests.support import tiny
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from models.data.labelled_replies import AGAINST, FINE, HARMLESS, UNKNOWN, LabelledReply, written_answers
-from models.evaluate.probe import Features, ProbeSettings, aggregate, area, fit, worst
-from models.evaluate.segment_states import SegmentStates
 from models.experiments.probes import threshold
+from models.train.probe import Features, ProbeSettings, aggregate, area, fit, worst
+from models.train.segment_states import SegmentStates
 
 WIDTH = 16
 

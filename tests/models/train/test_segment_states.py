@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from aligner_proxy.engine.model.detector import DetectorHead
 from models.data.labelled_replies import FINE, HARMLESS, LabelledReply
-from models.evaluate.segment_states import OWN, SegmentStates, StateReader, joined
+from models.train.segment_states import OWN, SegmentStates, StateReader, joined
 from tests.support import tiny
 
 ANSWERS = ("The harbour opens at nine.", "You are wrong. Go away, and do not come back.", "Yes.")
