@@ -244,18 +244,13 @@ def test_a_killed_engine_is_started_again(served: Served) -> None:
     until(lambda: served.ask("hello again").headers["x-aligner-status"] in {"corrected", "unchanged"}, served.log)
 
 
-def restarts_under_load(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A restart while clients ask: no request is lost, and no answer goes out uncorrected."""
-    monkeypatch.setenv("ALIGNER_PROXY_HOME", str(served.log.parent / "home"))
-    address = config.default_socket().resolve()
+def while_clients_ask(served: Served, restart: Callable[[Load], None]) -> None:
+    """Restart while clients ask, and let them ask on: no request is lost, and no answer goes out uncorrected."""
     load = Load(served)
-    engine = served.child("engine")
-    gateway = served.child("litellm")
     with ThreadPoolExecutor(CLIENTS) as pool:
         clients = [pool.submit(load.ask_on, number) for number in range(CLIENTS)]
         try:
-            until(lambda: load.answers >= 2 * CLIENTS, served.log)
-            served.process.send_signal(signal.SIGHUP)
+            restart(load)
             until(lambda: "restart: done" in served.log.read_text(), served.log)
             before = load.answers
             until(lambda: load.answers >= before + 4 * CLIENTS, served.log)
@@ -264,6 +259,19 @@ def restarts_under_load(served: Served, monkeypatch: pytest.MonkeyPatch) -> None
         for client in clients:
             client.result()
     assert load.wrong == []
+
+
+def restarts_under_load(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGNER_PROXY_HOME", str(served.log.parent / "home"))
+    address = config.default_socket().resolve()
+    engine = served.child("engine")
+    gateway = served.child("litellm")
+
+    def restart(load: Load) -> None:
+        until(lambda: load.answers >= 2 * CLIENTS, served.log)
+        served.process.send_signal(signal.SIGHUP)
+
+    while_clients_ask(served, restart)
     assert gone(engine)
     assert gone(gateway)
     assert not gone(served.child("engine"))
@@ -284,18 +292,7 @@ def test_a_worker_that_holds_too_much_is_replaced_under_load(
         served = serves.get(["--worker-mb", "800"])
         engine = served.child("engine")
         gateway = served.child("litellm")
-        load = Load(served)
-        with ThreadPoolExecutor(CLIENTS) as pool:
-            clients = [pool.submit(load.ask_on, number) for number in range(CLIENTS)]
-            try:
-                until(lambda: "restart: done" in served.log.read_text(), served.log)
-                before = load.answers
-                until(lambda: load.answers >= before + 4 * CLIENTS, served.log)
-            finally:
-                load.stop.set()
-            for client in clients:
-                client.result()
-        assert load.wrong == []
+        while_clients_ask(served, lambda _: None)  # its worker asks for it by itself
         assert gone(gateway)
         assert served.child("engine") == engine
         assert not gone(engine)
