@@ -10,13 +10,19 @@ import re
 from aligner_proxy.formats import chat, messages, responses, text
 from aligner_proxy.formats.base import SafeFormat, Wire
 
-__all__ = ["Wire", "choices", "stored", "wire"]
+__all__ = ["ALIGN", "ANSWERS", "GENERIC_GUARDRAIL", "WEBHOOK", "Wire", "choices", "stored", "wire"]
 
 _CHAT = re.compile(r"(?:/v1|/openai/deployments/.+|/engines/.+)?/chat/completions/?")
 _TEXT = re.compile(r"(?:/v1|/openai/deployments/.+|/engines/.+)?/completions/?")
 _RESPONSES = re.compile(r"(?:/openai)?(?:/v1)?/responses/?")
 _STORED = re.compile(r"(?:/openai)?(?:/v1)?/responses/\{response_id\}")
 _MESSAGES = re.compile(r"/v1/messages/?")
+ALIGN = "/v1/align"
+WEBHOOK = "/v1/align/webhook"
+GENERIC_GUARDRAIL = "/beta/litellm_basic_guardrail_api"
+ANSWERS = (ALIGN, WEBHOOK, GENERIC_GUARDRAIL)
+"""Routes of the gateway's own, at which a client brings the answer itself."""
+_ANSWERS = re.compile("|".join(re.escape(route) for route in ANSWERS))
 
 
 def wire(route: str | None) -> SafeFormat | None:
@@ -47,4 +53,6 @@ _WIRES: tuple[tuple[re.Pattern[str], SafeFormat], ...] = (
     (_RESPONSES, SafeFormat(responses)),
     (_STORED, SafeFormat(responses)),
     (_MESSAGES, SafeFormat(messages)),
+    # An answer that a client brings is judged as one choice of a chat completion.
+    (_ANSWERS, SafeFormat(chat)),
 )

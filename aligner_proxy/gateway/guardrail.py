@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any, ClassVar
 
 from litellm.integrations.custom_guardrail import CustomGuardrail
-from litellm.litellm_core_utils.core_helpers import get_or_create_metadata_bucket
 from litellm.proxy._types import UserAPIKeyAuth
 from litellm.types.guardrails import GuardrailEventHooks
 from litellm.types.utils import GuardrailStatus
@@ -25,7 +24,6 @@ from aligner_proxy.audit.writer import audit_writers
 from aligner_proxy.concurrency import cancelled_when, client_left
 from aligner_proxy.errors import AlignerProxyError, ClientGone, NotPutIn
 from aligner_proxy.formats import Wire, sse
-from aligner_proxy.formats.base import buckets
 from aligner_proxy.gateway import (
     body_limits,
     freed_memory,
@@ -38,8 +36,9 @@ from aligner_proxy.gateway import (
 )
 from aligner_proxy.gateway.build import build_pipeline
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
+from aligner_proxy.gateway.endpoints.routes import serve
 from aligner_proxy.gateway.readiness import EngineReadiness
-from aligner_proxy.gateway.request_state import RequestState
+from aligner_proxy.gateway.request_state import RequestState, keep, state_of
 from aligner_proxy.gateway.shadow import Shadows
 from aligner_proxy.gateway.streaming import dispatch, takeover
 from aligner_proxy.gateway.streaming.budget import StreamBudget
@@ -52,7 +51,6 @@ from aligner_proxy.policy import config
 from aligner_proxy.types import DEFAULT_ALIGNER, Outcome, Policy, SkipReason, Status
 
 _DRAW_RANGE = 2**53
-_STATE = "aligner_proxy_state"
 _NO_POLICY = Policy(name="-")
 _GUARDRAIL_STATUS: dict[Status, GuardrailStatus] = {
     Status.CORRECTED: "guardrail_intervened",
@@ -98,6 +96,7 @@ class AlignerGuardrail(CustomGuardrail):
         litellm_internals.bound_fallbacks(routing.too_many, routing.TOO_MANY)
         freed_memory.now_and_then()
         gc_workaround.between_callbacks()
+        serve(self)
         litellm_internals.at_shutdown(partial(self._shadows.finish, self._audit_writers.aclose))
         super().__init__(
             event_hook=litellm_internals.with_pre_call(event_hook), **{**settings, "mask_response_content": True}
@@ -208,7 +207,7 @@ class AlignerGuardrail(CustomGuardrail):
         litellm_call_info: dict[str, Any] | None = None,
     ) -> dict[str, str] | None:
         """The x-aligner headers; those of a stream are sent before its first chunk, with status `pending`."""
-        state = _find(data)
+        state = state_of(data)
         if state is None:
             return None
         if response is None and not state.settled:
@@ -220,10 +219,10 @@ class AlignerGuardrail(CustomGuardrail):
 
     async def _state(self, data: dict[str, Any], user: UserAPIKeyAuth) -> RequestState:
         """The request's state, opened by the first hook that runs; which one depends on the configuration."""
-        state = _find(data)
+        state = state_of(data)
         if state is None:
             state = await self._open(data, user)
-            get_or_create_metadata_bucket(data)[1][_STATE] = state
+            keep(data, state)
         return state
 
     async def _open(self, data: dict[str, Any], user: UserAPIKeyAuth) -> RequestState:
@@ -297,9 +296,3 @@ class AlignerGuardrail(CustomGuardrail):
             guardrail_provider="aligner-proxy",
             event_type=GuardrailEventHooks.post_call,
         )
-
-
-def _find(data: dict[str, Any]) -> RequestState | None:
-    """The state that a hook of this request has opened. JSON from a client can never be a `RequestState`."""
-    values = (bucket.get(_STATE) for bucket in buckets(data))
-    return next((state for state in values if isinstance(state, RequestState)), None)

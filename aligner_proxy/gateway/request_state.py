@@ -11,6 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from litellm.litellm_core_utils.core_helpers import get_or_create_metadata_bucket
+
+from aligner_proxy.formats.base import buckets
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, Extensions, Selecting
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.teaching.in_force import taught_in
@@ -20,6 +23,7 @@ from aligner_proxy.types import METAALIGNER, Outcome, Policy, Status, all_cached
 # The status of a response whose choices differ is the first of these.
 _RANK = (Status.CORRECTED, Status.FAILED, Status.SHADOW, Status.UNCHANGED, Status.SKIPPED, Status.PENDING)
 
+_STATE = "aligner_proxy_state"
 _COARSEST_DIGITS = 2
 """Times below 100 ms are all told as 100."""
 
@@ -145,11 +149,11 @@ class RequestState:
             "policy": self.policy.name,
             "model": self.corrector,
             "cache": None if hit is None else "hit" if hit else "miss",
-            "ms": self._added_ms(),
+            "ms": self.added_ms(),
         }
         return {f"x-aligner-{name}": _header_value(value) for name, value in pairs.items() if value}
 
-    def _added_ms(self) -> str | None:
+    def added_ms(self) -> str | None:
         """Milliseconds of the slowest choice; the power of ten above them, unless the policy says otherwise."""
         slowest = max((outcome.ms for outcome in self.outcomes), default=None)
         if slowest is None or self.policy.exact_times:
@@ -202,6 +206,17 @@ class RequestState:
 
     def _decisive(self) -> Outcome:
         return min(self.outcomes, key=lambda outcome: _RANK.index(outcome.status))
+
+
+def keep(data: dict[str, Any], state: RequestState) -> None:
+    """Put the state of a request into its metadata."""
+    get_or_create_metadata_bucket(data)[1][_STATE] = state
+
+
+def state_of(data: Mapping[str, Any]) -> RequestState | None:
+    """The state that a hook of this request has opened. JSON from a client can never be a `RequestState`."""
+    values = (bucket.get(_STATE) for bucket in buckets(data))
+    return next((state for state in values if isinstance(state, RequestState)), None)
 
 
 def flagged(outcome: Outcome) -> list[dict[str, object]]:
