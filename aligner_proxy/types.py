@@ -76,6 +76,7 @@ class Status(StrEnum):
 
     CORRECTED = "corrected"
     UNCHANGED = "unchanged"
+    NOT_JUDGED = "not_judged"
     SKIPPED = "skipped"
     SHADOW = "shadow"
     FAILED = "failed"
@@ -105,6 +106,7 @@ class SkipReason(StrEnum):
     UPSTREAM_ERROR = "upstream_error"
     SHADOW_FULL = "shadow_full"
     QUOTA = "quota"
+    LANGUAGE = "language"
 
 
 class JsonStrings(StrEnum):
@@ -219,6 +221,7 @@ class SkipPolicy:
     logprobs: OnSkip = OnSkip.PASSTHROUGH
     background: OnSkip = OnSkip.PASSTHROUGH
     quota: OnSkip = OnSkip.PASSTHROUGH
+    language: OnSkip = OnSkip.PASSTHROUGH
 
     def of(self, reason: str | None) -> OnSkip:
         """The reaction to this reason."""

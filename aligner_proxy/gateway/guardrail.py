@@ -55,6 +55,7 @@ _NO_POLICY = Policy(name="-")
 _GUARDRAIL_STATUS: dict[Status, GuardrailStatus] = {
     Status.CORRECTED: "guardrail_intervened",
     Status.UNCHANGED: "success",
+    Status.NOT_JUDGED: "not_run",
     Status.SHADOW: "success",
     Status.FAILED: "guardrail_failed_to_respond",
     Status.SKIPPED: "not_run",

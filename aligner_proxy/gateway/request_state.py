@@ -21,7 +21,15 @@ from aligner_proxy.teaching.store import Version
 from aligner_proxy.types import METAALIGNER, Outcome, Policy, Status, all_cached
 
 # The status of a response whose choices differ is the first of these.
-_RANK = (Status.CORRECTED, Status.FAILED, Status.SHADOW, Status.UNCHANGED, Status.SKIPPED, Status.PENDING)
+_RANK = (
+    Status.CORRECTED,
+    Status.FAILED,
+    Status.SHADOW,
+    Status.NOT_JUDGED,
+    Status.UNCHANGED,
+    Status.SKIPPED,
+    Status.PENDING,
+)
 
 _STATE = "aligner_proxy_state"
 _COARSEST_DIGITS = 2

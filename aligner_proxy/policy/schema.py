@@ -164,7 +164,8 @@ class OnErrorByClass(_Block):
     bug: OnError | None = None
     """A fault of ours, in the engine or in the gateway."""
     unjudged: OnError | None = None
-    """on_skip says judge, and the answer could not be judged (quota, not sampled, too long, images, contradictions)."""
+    """on_skip says judge, and the answer could not be judged (quota, not sampled, too long, images, contradictions, its
+    language)."""
 
 
 class OnSkipByReason(_Block):
@@ -196,6 +197,9 @@ class OnSkipByReason(_Block):
     """It is to be fetched later."""
     quota: OnSkip | None = None
     """The tenant's engine time is used up."""
+    language: OnSkip | None = None
+    """It is in a language that the aligner was not trained for; only block keeps it back, else it is judged as well as
+    that goes, and its status is not_judged."""
 
 
 class Settings(_Block):

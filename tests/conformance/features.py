@@ -13,6 +13,8 @@ from typing import Any
 CORRECTED = "corrected"
 UNCHANGED = "unchanged"
 SHADOW = "shadow"
+NOT_JUDGED = "not_judged"
+PARTLY_JUDGED = "corrected, the rest not judged"
 ERROR = "error"
 FAMILIES = {
     "gpt": "OpenAI",
@@ -192,6 +194,8 @@ FEATURES = (
         only=_only(chat="gpt claude", responses="gpt claude chatonly", messages="claude"),
     ),
     Feature("reasoning beside the answer", "reasoning", CORRECTED, only=NOT_TEXT),
+    Feature("a language that the aligner does not know", "foreign", NOT_JUDGED),
+    Feature("a defect in a language that it does not know", "foreign_rude", PARTLY_JUDGED),
     Feature("empty", "empty", "empty"),
     Feature("no content at all", "none", "empty", only=_only(messages="claude")),
     Feature("generated image", "image", "non_text", only=_only(responses="gpt")),

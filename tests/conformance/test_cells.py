@@ -10,7 +10,7 @@ import pytest
 
 from tests.conformance.document import Seen
 from tests.conformance.exchange import BYTES, SAME_ERROR, TEXT_ONLY, ask, became, compared
-from tests.conformance.features import CELLS, CORRECTED, ERROR, SHADOW, UNCHANGED, Cell
+from tests.conformance.features import CELLS, CORRECTED, ERROR, NOT_JUDGED, PARTLY_JUDGED, SHADOW, UNCHANGED, Cell
 from tests.e2e.clients import Gateway
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -24,6 +24,8 @@ EXPECTED = {
     CORRECTED: ({"corrected"}, TEXT_ONLY),
     UNCHANGED: ({"unchanged"}, BYTES),
     SHADOW: ({"shadow"}, BYTES),
+    NOT_JUDGED: ({"not_judged language"}, BYTES),
+    PARTLY_JUDGED: ({"corrected language"}, TEXT_ONLY),
     # `pending`: a stream that fails before its first event; its headers were made before.
     ERROR: ({"skipped upstream_error", "pending", "-"}, SAME_ERROR),
 }

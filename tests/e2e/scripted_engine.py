@@ -58,7 +58,8 @@ class Engine(SegmentEngine):
 
     def __init__(self, log: Path, template: str = SCRIPTED.template) -> None:
         super().__init__(lambda text: 4.0 if text == INSULT.strip() else -4.0)
-        self.about = replace(SCRIPTED, template=template, template_hash=prompts.template(template).hash)
+        family = prompts.template(template)
+        self.about = replace(SCRIPTED, template=template, template_hash=family.hash, languages=("en",))
         self.script = correct
         self.log = log
         self.rows = states
