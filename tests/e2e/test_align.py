@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import httpx
@@ -46,7 +47,8 @@ def test_what_it_says_of_a_correction(gateway: Gateway) -> None:
 
 
 def test_keys_and_permissions_are_those_of_the_traffic(gateway: Gateway, tenants: dict[str, Gateway]) -> None:
-    assert align(Gateway(gateway.address, "unknown"), RUDE).status_code == 401
+    with contextlib.closing(Gateway(gateway.address, "unknown")) as unknown:
+        assert align(unknown, RUDE).status_code == 401
     assert align(tenants["other"], RUDE, objectives=["concise"]).status_code == 403
     assert align(tenants["acme"], RUDE, objectives=["concise"]).status_code == 200
     assert align(tenants["acme"], RUDE, objectives=["Rhyme: it should rhyme"]).status_code == 403
@@ -78,6 +80,7 @@ async def test_another_litellm_uses_it_as_a_guardrail(gateway: Gateway) -> None:
     assert got["texts"] == [RUDE.replace(INSULT, ""), GOOD]
     prompt = await other.apply_guardrail({"texts": [RUDE], "model": "gpt"}, {}, "request")
     assert prompt["texts"] == [RUDE]
+    await other.async_handler.close()
 
 
 def test_webhooks(tenants: dict[str, Gateway]) -> None:
