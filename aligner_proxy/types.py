@@ -56,6 +56,14 @@ class IfNothingRemains(StrEnum):
     ORIGINAL = "original"
 
 
+class ReasoningMode(StrEnum):
+    """Treatment of reasoning beside an answer: leave it, take it out, or score it for the record."""
+
+    PASS = "pass"
+    JUDGE = "judge"
+    DROP = "drop"
+
+
 class FailureClass(StrEnum):
     """Classes of failure that a policy distinguishes; each error type names its class (errors.py).
 
@@ -279,6 +287,7 @@ class Policy:
     max_answer_chars: int = 400_000
     gate: tuple[GateRule, ...] = tuple(GateRule)
     json_strings: JsonStrings = JsonStrings.KEEP
+    reasoning: ReasoningMode = ReasoningMode.PASS
     corrector: str = METAALIGNER
     draft: int = 0  # number of this draft, if a plugin requests several
     plugin_rules: tuple[str, ...] = ()

@@ -9,8 +9,9 @@ import re
 
 from aligner_proxy.formats import chat, messages, responses, text
 from aligner_proxy.formats.base import SafeFormat, Wire
+from aligner_proxy.formats.reasoning import ChatReasoning, MessagesReasoning, ResponsesReasoning, SafeReasoning
 
-__all__ = ["ALIGN", "ANSWERS", "GENERIC_GUARDRAIL", "WEBHOOK", "Wire", "choices", "stored", "wire"]
+__all__ = ["ALIGN", "ANSWERS", "GENERIC_GUARDRAIL", "WEBHOOK", "Wire", "choices", "reasoning", "stored", "wire"]
 
 _CHAT = re.compile(r"(?:/v1|/openai/deployments/.+|/engines/.+)?/chat/completions/?")
 _TEXT = re.compile(r"(?:/v1|/openai/deployments/.+|/engines/.+)?/completions/?")
@@ -29,6 +30,12 @@ def wire(route: str | None) -> SafeFormat | None:
     """The wire format behind a request route of the proxy."""
     path = _dispatched(route)
     return next((format_ for pattern, format_ in _WIRES if pattern.fullmatch(path)), None)
+
+
+def reasoning(route: str | None) -> SafeReasoning | None:
+    """Where the answers of a route show reasoning; None: nowhere."""
+    path = _dispatched(route)
+    return next((form for pattern, form in _REASONING if pattern.fullmatch(path)), None)
 
 
 def stored(route: str | None) -> bool:
@@ -55,4 +62,10 @@ _WIRES: tuple[tuple[re.Pattern[str], SafeFormat], ...] = (
     (_MESSAGES, SafeFormat(messages)),
     # An answer that a client brings is judged as one choice of a chat completion.
     (_ANSWERS, SafeFormat(chat)),
+)
+_REASONING = (
+    (_CHAT, SafeReasoning(ChatReasoning())),
+    (_RESPONSES, SafeReasoning(ResponsesReasoning())),
+    (_STORED, SafeReasoning(ResponsesReasoning())),
+    (_MESSAGES, SafeReasoning(MessagesReasoning())),
 )

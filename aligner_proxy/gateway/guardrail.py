@@ -23,13 +23,14 @@ from aligner_proxy import formats
 from aligner_proxy.audit.writer import audit_writers
 from aligner_proxy.concurrency import cancelled_when, client_left
 from aligner_proxy.errors import AlignerProxyError, ClientGone, NotPutIn
-from aligner_proxy.formats import Wire, sse
+from aligner_proxy.formats import sse
 from aligner_proxy.gateway import (
     body_limits,
     freed_memory,
     gc_workaround,
     litellm_internals,
     metrics,
+    reasoning,
     reload,
     request_policy,
     routing,
@@ -48,7 +49,7 @@ from aligner_proxy.pipeline import eligibility
 from aligner_proxy.pipeline import outcomes as pipeline_outcomes
 from aligner_proxy.plugins.extensions import Selecting
 from aligner_proxy.policy import config
-from aligner_proxy.types import DEFAULT_ALIGNER, Outcome, Policy, SkipReason, Status
+from aligner_proxy.types import DEFAULT_ALIGNER, Exchange, Outcome, Policy, ReasoningMode, SkipReason, Status
 
 _DRAW_RANGE = 2**53
 _NO_POLICY = Policy(name="-")
@@ -133,28 +134,37 @@ class AlignerGuardrail(CustomGuardrail):
         if state.settled:
             return None
         self._note_answering(data, state, response)
+        await state.selected()
+        thoughts = self._reasoning(data, state)
+        async with thoughts.beside(response) if thoughts else contextlib.nullcontext(response) as left:
+            exchanges = self._exchanges(data, state, left)
+            outcomes: Sequence[Outcome] = ()
+            try:
+                async with cancelled_when(client_left()):
+                    if exchanges:
+                        outcomes = await self._corrector(data, state).correct(exchanges)
+            except ClientGone:
+                state.settle([Outcome(Status.FAILED, metrics.CANCELLED, None, state.policy)])
+                self._report(data, state, time.time())
+            corrected = self._put_in(left, state, outcomes) if outcomes else None
+        return left if corrected is None and left is not response else corrected
+
+    def _exchanges(self, data: dict[str, Any], state: RequestState, response: Any) -> Sequence[Exchange]:
+        """The exchanges of a response; none where it is left as it is."""
         if state.skip:
             self._leave(data, state, SkipReason(state.skip), formats.choices(response))
-            return None
-        await state.selected()
+            return ()
         wire = formats.wire(state.route)
-        exchanges = wire.exchanges(data, response) if wire else []
-        if wire is None or not exchanges:
+        exchanges = wire.exchanges(data, response) if wire else ()
+        if not exchanges:
             self._leave(data, state, SkipReason.EMPTY if wire else SkipReason.ENDPOINT)
-            return None
-        try:
-            async with cancelled_when(client_left()):
-                outcomes = await self._corrector(data, state).correct(exchanges)
-        except ClientGone:
-            state.settle([Outcome(Status.FAILED, metrics.CANCELLED, None, state.policy)])
-            self._report(data, state, time.time())
-            return None
-        return self._put_in(wire, response, state, outcomes)
+        return exchanges
 
-    def _put_in(self, wire: Wire, response: Any, state: RequestState, outcomes: Sequence[Outcome]) -> Any:
+    def _put_in(self, response: Any, state: RequestState, outcomes: Sequence[Outcome]) -> Any:
         """The corrected response; None (the original) if that fails and the policy does not block."""
+        wire = formats.wire(state.route)
         try:
-            return wire.apply(response, outcomes)
+            return wire.apply(response, outcomes) if wire else None
         except NotPutIn:
             metrics.not_put_in(state)
             if any(map(pipeline_outcomes.blocks, state.outcomes)):
@@ -174,6 +184,8 @@ class AlignerGuardrail(CustomGuardrail):
             note = partial(self._note_answering, request_data, state)
             response = await takeover.watched(response, state, self.pipeline, note)
         await state.selected()
+        thoughts = self._reasoning(request_data, state)
+        response = thoughts.stream(response) if thoughts else response
         wire = formats.wire(state.route)
         if wire is None or state.skip or state.settled:
             source = self._passed(response, request_data, state, commented=wire is not None)
@@ -272,6 +284,12 @@ class AlignerGuardrail(CustomGuardrail):
     def _aligner_of(self, policy: Policy) -> str:
         """The aligner of a policy as configured."""
         return self._model if policy.aligner == DEFAULT_ALIGNER else policy.aligner
+
+    def _reasoning(self, data: dict[str, Any], state: RequestState) -> reasoning.Reasoning | None:
+        """The reasoning beside the answers of this request; None where it stays as it comes."""
+        if state.policy.reasoning is ReasoningMode.PASS:
+            return None
+        return reasoning.opened(data, state, partial(self._corrector, data))
 
     def _corrector(self, data: dict[str, Any], state: RequestState) -> ChoiceCorrector:
         """Corrector of the choices of this request."""

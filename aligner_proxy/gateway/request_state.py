@@ -105,6 +105,8 @@ class RequestState:
     opened: float = field(default_factory=time.monotonic)
     """When the request went on to the upstream, monotonic seconds."""
     outcomes: list[Outcome] = field(default_factory=list)
+    reasoning: list[Outcome] = field(default_factory=list)
+    """What became of reasoning that was scored, by choice."""
 
     def __repr__(self) -> str:
         return f"RequestState({self.call_id}, policy={self.policy.name}, status={self.status.value})"
@@ -156,6 +158,7 @@ class RequestState:
             "taught": _taught(taught_in(self.policy, self.taught)) if self.taught else "",
             "policy": self.policy.name,
             "model": self.corrector,
+            "reasoning": _of_reasoning(self.reasoning),
             "cache": None if hit is None else "hit" if hit else "miss",
             "ms": self.added_ms(),
         }
@@ -174,6 +177,8 @@ class RequestState:
         fields = [f"status={self.status.value}"]
         if self.reason:
             fields.append(f"reason={self.reason}")
+        if self.reasoning:
+            fields.append(f"reasoning={_of_reasoning(self.reasoning)}")
         fields += [f"{name}={value}" for name, value in self.extensions.trailer(self.policy, self.outcomes).items()]
         if len(self.outcomes) > 1:
             fields.append("choices=" + ",".join(_brief(outcome) for outcome in self.outcomes))
@@ -234,6 +239,16 @@ def flagged(outcome: Outcome) -> list[dict[str, object]]:
         for number, segment in enumerate(outcome.segments)
         if segment.flagged
     ]
+
+
+def _of_reasoning(outcomes: Sequence[Outcome]) -> str:
+    """Of each choice how many segments of its reasoning are flagged, of how many, for what; else why none is."""
+    return ",".join(
+        f"{outcome.flagged}/{len(outcome.segments)}" + (f":{'+'.join(outcome.against)}" if outcome.against else "")
+        if outcome.segments
+        else _brief(outcome)
+        for outcome in outcomes
+    )
 
 
 def _taught(versions: Mapping[str, Version]) -> str:

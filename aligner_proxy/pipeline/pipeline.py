@@ -109,7 +109,7 @@ class Pipeline:
         try:
             if (reason := await _skip_reason(exchange, policy, form)) is not None:
                 return Outcome(Status.SKIPPED, reason.value, exchange.answer, policy, exchange.index), None
-            if spoken.blocks(policy) and spoken.is_unknown(exchange.answer, await self.languages_of(policy)):
+            if policy.on_skip.language is not OnSkip.PASSTHROUGH and await self._must_not_go_out(exchange, policy):
                 return Outcome(Status.NOT_JUDGED, spoken.LANGUAGE, exchange.answer, policy, exchange.index), None
             seconds = budget.begin()
             async with asyncio.timeout(seconds):
@@ -183,9 +183,18 @@ class Pipeline:
         if policy.corrector != METAALIGNER:
             return ()
         try:
-            return (await self.engine.info()).named(policy.aligner).languages
+            return await self._languages(policy)
         except CorrectionError:
             return ()
+
+    async def _languages(self, policy: Policy) -> Collection[str]:
+        return (await self.engine.info()).named(policy.aligner).languages
+
+    async def _must_not_go_out(self, exchange: Exchange, policy: Policy) -> bool:
+        """Whether an answer is in a language for which the policy wants an error."""
+        if policy.corrector != METAALIGNER or not spoken.blocks(policy):
+            return False
+        return spoken.is_unknown(exchange.answer, await self._languages(policy))
 
     def engine_of(self, policy: Policy) -> Engine:
         """The aligner's engine, or the corrector that stands in its place under this policy."""

@@ -43,6 +43,7 @@ from aligner_proxy.types import (
     Mode,
     OnError,
     OnSkip,
+    ReasoningMode,
     StreamMode,
     Verify,
 )
@@ -247,6 +248,9 @@ class Settings(_Block):
     """Rules that a correction must not break: {lost_name: off} switches one, a list names all that are on."""
     json_strings: JsonStrings | None = None
     """keep: JSON answers are never edited; correct: each long text inside one is aligned as a text of its own."""
+    reasoning: ReasoningMode | None = None
+    """pass: reasoning beside an answer stays as it came; judge: it is scored, and the record says so; drop: it is taken
+    out, but for what tools need back (thinking blocks, reasoning items)."""
     corrector: PluginName | None = None
     """metaaligner: the aligner on the engine; or a corrector of a plugin: self_refine, aligner, or an installed one."""
     plugin_rules: Annotated[tuple[PluginName, ...], Field(max_length=32)] | None = None
