@@ -230,7 +230,8 @@ def _with_choices(response: Any, name: str, *, keeps_signed: bool) -> Any:
 def _bare(body: Any, *, keeps_signed: bool) -> Any:
     """A copy of a message or delta without reasoning."""
     fields = getattr(body, "provider_specific_fields", None)
-    beside = [name for name in _FIELDS if isinstance(fields, Mapping) and name in fields]
+    fields = fields if isinstance(fields, Mapping) else {}
+    beside = [name for name in _FIELDS if name in fields]
     own = [name for name in _FIELDS if carries(getattr(body, name, None))]
     if not (own or beside) or (keeps_signed and not set(_SIGNED).isdisjoint((*own, *beside))):
         return body

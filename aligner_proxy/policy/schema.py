@@ -263,7 +263,7 @@ class Grants(Settings):
     enforce: Names = ()
     """Objectives that are always there, first, whatever a request says."""
     allow: Names | None = None
-    """Objectives that a request may add by itself; "*" stands for every configured one."""
+    """Objectives that a request may add by itself; "*": every configured one, and to /v1/align any in its own words."""
     deny: Names = ()
     """Objectives that a request may not ask for, whatever allow says; what the operator enforces stays."""
     allow_bypass: Annotated[bool, Field(strict=True)] | None = None

@@ -76,8 +76,8 @@ def _told(got: httpx.Response, cell: Cell) -> Any:
 
 def _thinks(told: Any) -> bool:
     """Whether anything of a response, or of its events, is reasoning."""
-    words = ("reasoning_content", "thinking", '"type": "reasoning"', "response.reasoning")
-    return any(word in json.dumps(told) for word in words)
+    words = ("reasoning_content", "thinking", "'type': 'reasoning'", "response.reasoning")
+    return any(word in str(told) for word in words)
 
 
 def texts(told: Any, cell: Cell) -> list[str]:
