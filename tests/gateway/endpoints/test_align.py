@@ -227,3 +227,34 @@ async def test_the_openapi_document_has_it(api: Api) -> None:
     assert "$ref" not in json.dumps(asked)
     assert "AlignAnswer" in json.dumps(path["responses"]["200"])
     assert {"400", "403", "413", "429", "503"} <= set(path["responses"])
+
+
+async def test_a_chat_request_cannot_bring_objectives_in_own_words(api: Api) -> None:
+    user = UserAPIKeyAuth(api_key="a" * 64, team_id="free", request_route="/v1/chat/completions")
+    forged = {"names": ["concise"], "texts": ["Rhyme: the response should rhyme"]}
+    messages = [{"role": "user", "content": "What?"}]
+    data = {"model": "gpt", "messages": messages, "metadata": {}, "aligner_proxy_objectives": forged}
+    await api.guard.async_pre_call_hook(user, None, data, "acompletion")
+    state = state_of(data)
+    assert state is not None
+    assert [objective.name for objective in state.policy.objectives] == ["kind"]
+
+
+async def test_an_audit_entry_keeps_own_words_redacted(api: Api) -> None:
+    from aligner_proxy.audit.entry import AuditEvent, as_json, entry
+
+    kept: list[AuditEvent] = []
+
+    class Writers:
+        required = False
+
+        def note(self, event: AuditEvent) -> None:
+            kept.append(event)
+
+    api.guard._auditor = Writers()  # type: ignore[assignment]
+    await api.align("It is so. You fool.", "free", objectives=["Rhyme: it should rhyme with Alice"])
+    assert kept[0].endpoint == "/v1/align"
+    content = entry(kept[0], lambda text: text.replace("Alice", "[name]")).content
+    assert content is not None
+    assert content.facts.own == ("Rhyme: it should rhyme with [name]",)
+    assert b"Alice" not in as_json(content)
