@@ -32,6 +32,8 @@ ANSWERS = (
     .case("brief", max_answer_chars=1000)
     .case("released", stream="sentence")
     .case("wishes", preferences=["system"])
+    .case("known-languages", on_skip={"language": "block"})
+    .case("known-languages-released", on_skip={"language": "block"}, stream="sentence")
     .case("thoughts-judged", reasoning="judge")
     .case("thoughts-dropped", reasoning="drop")
     .model("thoughts-judged-claude", CLAUDE)
