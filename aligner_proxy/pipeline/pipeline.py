@@ -180,21 +180,19 @@ class Pipeline:
 
     async def languages_of(self, policy: Policy) -> Collection[str]:
         """The languages that the aligner of a policy was trained for; empty where nobody says, so that all count."""
-        if policy.corrector != METAALIGNER:
-            return ()
         try:
             return await self._languages(policy)
         except CorrectionError:
             return ()
 
     async def _languages(self, policy: Policy) -> Collection[str]:
+        if policy.corrector != METAALIGNER or not policy.objectives:
+            return ()
         return (await self.engine.info()).named(policy.aligner).languages
 
     async def _must_not_go_out(self, exchange: Exchange, policy: Policy) -> bool:
         """Whether an answer is in a language for which the policy wants an error."""
-        if policy.corrector != METAALIGNER or not spoken.blocks(policy):
-            return False
-        return spoken.is_unknown(exchange.answer, await self._languages(policy))
+        return spoken.blocks(policy) and spoken.is_unknown(exchange.answer, await self._languages(policy))
 
     def engine_of(self, policy: Policy) -> Engine:
         """The aligner's engine, or the corrector that stands in its place under this policy."""
