@@ -46,6 +46,12 @@ def test_what_it_says_of_a_correction(gateway: Gateway) -> None:
     assert align(gateway, REFUSED).json()["reason"] == "refusal"
 
 
+def test_without_a_model_the_routes_for_every_model_decide(gateway: Gateway) -> None:
+    body = {"messages": [{"role": "user", "content": "rude"}], "answer": RUDE}
+    got = gateway.http.post("/v1/align", json=body)
+    assert (got.headers["x-aligner-policy"], got.json()["status"]) == ("all", "corrected")
+
+
 def test_keys_and_permissions_are_those_of_the_traffic(gateway: Gateway, tenants: dict[str, Gateway]) -> None:
     with contextlib.closing(Gateway(gateway.address, "unknown")) as unknown:
         assert align(unknown, RUDE).status_code == 401
