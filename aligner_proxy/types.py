@@ -56,6 +56,14 @@ class IfNothingRemains(StrEnum):
     ORIGINAL = "original"
 
 
+class ReasoningMode(StrEnum):
+    """Treatment of reasoning beside an answer: leave it, take it out, or score it for the record."""
+
+    PASS = "pass"
+    JUDGE = "judge"
+    DROP = "drop"
+
+
 class FailureClass(StrEnum):
     """Classes of failure that a policy distinguishes; each error type names its class (errors.py).
 
@@ -76,6 +84,7 @@ class Status(StrEnum):
 
     CORRECTED = "corrected"
     UNCHANGED = "unchanged"
+    NOT_JUDGED = "not_judged"
     SKIPPED = "skipped"
     SHADOW = "shadow"
     FAILED = "failed"
@@ -105,6 +114,7 @@ class SkipReason(StrEnum):
     UPSTREAM_ERROR = "upstream_error"
     SHADOW_FULL = "shadow_full"
     QUOTA = "quota"
+    LANGUAGE = "language"
 
 
 class JsonStrings(StrEnum):
@@ -219,6 +229,7 @@ class SkipPolicy:
     logprobs: OnSkip = OnSkip.PASSTHROUGH
     background: OnSkip = OnSkip.PASSTHROUGH
     quota: OnSkip = OnSkip.PASSTHROUGH
+    language: OnSkip = OnSkip.PASSTHROUGH
 
     def of(self, reason: str | None) -> OnSkip:
         """The reaction to this reason."""
@@ -276,6 +287,7 @@ class Policy:
     max_answer_chars: int = 400_000
     gate: tuple[GateRule, ...] = tuple(GateRule)
     json_strings: JsonStrings = JsonStrings.KEEP
+    reasoning: ReasoningMode = ReasoningMode.PASS
     corrector: str = METAALIGNER
     draft: int = 0  # number of this draft, if a plugin requests several
     plugin_rules: tuple[str, ...] = ()

@@ -79,7 +79,7 @@ def weight(event: AuditEvent) -> int:
     """Bytes of memory that an event takes while it waits: its texts, each once, and something for the rest."""
     sizes: dict[int, int] = {}
     values: list[object] = [event.facts.fields, event.record, event.outcome.reports]
-    values += (event.facts.system, event.exchange.answer, event.exchange.json_schema)
+    values += (event.facts.own, event.facts.system, event.exchange.answer, event.exchange.json_schema)
     values += (event.outcome.text, event.outcome.edited)
     for turn in event.exchange.turns:
         values += (turn.role, turn.content)
@@ -142,8 +142,10 @@ def _content(event: AuditEvent, redact: Redact) -> Content:
     edited = None if outcome.edited is None else redact(outcome.edited)
     proposed = None if correction is None or correction.text == outcome.edited else redact(correction.text)
     intended = proposed if proposed is not None and edited == answer else edited
+    own = tuple(redact(text) for text in event.facts.own)
+    fields = _redacted(event.facts.fields, redact)
     return Content(
-        facts=replace(event.facts, system=redact(event.facts.system), fields=_redacted(event.facts.fields, redact)),
+        facts=replace(event.facts, own=own, system=redact(event.facts.system), fields=fields),
         exchange=replace(event.exchange, turns=turns, answer=answer),
         edited=edited,
         proposed=proposed,

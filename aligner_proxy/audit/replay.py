@@ -132,7 +132,7 @@ def _side(answer: str | None, outcome: Outcome) -> Side:
 
 
 def _ending(status: Status, reason: str | None, changed: bool) -> Ending:
-    if status in (Status.FAILED, Status.SKIPPED):
+    if status in (Status.FAILED, Status.SKIPPED, Status.NOT_JUDGED):
         return Ending.FAILED if status is Status.FAILED else Ending.SKIPPED
     if changed:
         return Ending.CHANGED

@@ -24,6 +24,7 @@ from aligner_proxy.audit import writer
 from aligner_proxy.cli.diff import table
 from aligner_proxy.cli.taught import HEAD as TAUGHT_HEAD
 from aligner_proxy.cli.taught import Taught, taught
+from aligner_proxy.engine.weights import sources
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.gateway.build import open_engine
 from aligner_proxy.pipeline.outcomes import lets_through
@@ -41,6 +42,7 @@ from aligner_proxy.policy.yaml_file import read
 from aligner_proxy.teaching.in_force import HeadsInForce
 from aligner_proxy.types import Exchange, GateRule, Objective, Policy, Turn
 
+_EVERY_LANGUAGE = "not named by the aligner's card: all count"
 _DENY = "deny:"
 _SOON = timedelta(days=14)
 _KEY_COLUMNS = ("team", "expires", "models", "routes", "rpm", "max_parallel", "max_body_mb")
@@ -312,6 +314,7 @@ def _as_json(checked: _Checked, policy: Policy, warnings: Sequence[str]) -> dict
     return checked.extensions.record(policy) | {
         "file": str(checked.path),
         "engine": {"at": list(engine.at), "kind": engine.kind, "scorer": engine.scorer},
+        "languages": list(_languages(checked, policy)),
         "policy": policy.name,
         "tenant": policy.tenant,
         "settings": {name: {"value": value, "origin": origins[name]} for name, value in settings.items()},
@@ -337,6 +340,7 @@ def _print(console: Console, checked: _Checked, policy: Policy, key: Mapping[str
         f"aligner {escape(aligner.model)} ({aligner.quantization}), engine {escape(str(engine))} ({engine.kind})",
         soft_wrap=True,
     )
+    console.print(f"languages {escape(', '.join(_languages(checked, policy)) or _EVERY_LANGUAGE)}", soft_wrap=True)
     console.print(f"policy [bold]{escape(policy.name)}[/], tenant namespace {escape(policy.tenant)}")
     if checked.keys:
         moments = sorted(entry.expires for entry in checked.keys.values() if entry.expires is not None)
@@ -373,6 +377,12 @@ def _print_notes(console: Console, gaps: Mapping[str, Sequence[str]], warnings: 
         console.print(f"{escape(name)} lets an original through on: {', '.join(reasons) or 'nothing'}", soft_wrap=True)
     for warning in warnings:
         console.print(f"[yellow]warning[/] {escape(warning)}", soft_wrap=True)
+
+
+def _languages(checked: _Checked, policy: Policy) -> tuple[str, ...]:
+    """The languages that the aligner of a policy knows by its card."""
+    aligner = checked.policies.aligner
+    return sources.languages(aligner.adapters.get(policy.aligner, aligner.model))
 
 
 def _trusted(trust: Trust) -> str:

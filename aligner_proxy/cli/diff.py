@@ -14,7 +14,13 @@ from rich.text import Text
 from aligner_proxy.types import Outcome, SegmentScore, Status
 
 _WORDS = re.compile(r"\s+|\w+|[^\w\s]")
-_STYLES = {Status.CORRECTED: "yellow", Status.UNCHANGED: "green", Status.FAILED: "red", Status.SKIPPED: "cyan"}
+_STYLES = {
+    Status.CORRECTED: "yellow",
+    Status.UNCHANGED: "green",
+    Status.NOT_JUDGED: "cyan",
+    Status.FAILED: "red",
+    Status.SKIPPED: "cyan",
+}
 
 
 def word_diff(before: str, after: str) -> Text:

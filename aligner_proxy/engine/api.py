@@ -38,6 +38,8 @@ class AlignerInfo:
     """Whether its head judges the place behind the last segment, too: what is missing there can be added."""
     taught: tuple[str, ...] = ()
     """Texts of the objectives for which it has a taught head of its own."""
+    languages: tuple[str, ...] = ()
+    """Codes of the languages that it was trained for; empty: all, as far as anybody knows."""
 
     def named(self, name: str) -> AlignerInfo:
         """The one that requests call so; raises `UnknownAligner`."""

@@ -97,6 +97,7 @@ def _info(prepared: Prepared, runner: ModelRunner, number: int = 0, *, has_head:
         has_head=has_head,
         ends=has_head and runner.ends(number),
         taught=runner.shipped(number),
+        languages=prepared.languages,
         quantization=prepared.quantization,
         device=runner.device,
     )
@@ -161,7 +162,8 @@ def describe(source: sources.Source, quantization: str, *, unmerged: bool = Fals
     parts = {"files": source.identity, "template": family.hash, "window": source.window, "quantization": quantization}
     if unmerged:
         parts["adapter"] = "beside the base"
-    return Prepared(source.model, manifest.digest(parts), family.name, source.window, quantization)
+    called = manifest.digest(parts)
+    return Prepared(source.model, called, family.name, source.window, quantization, languages=source.languages)
 
 
 def load(folder: Path, settings: Settings, over: Sequence[sources.Source] = ()) -> ModelRunner:

@@ -9,20 +9,33 @@ import re
 
 from aligner_proxy.formats import chat, messages, responses, text
 from aligner_proxy.formats.base import SafeFormat, Wire
+from aligner_proxy.formats.reasoning import ChatReasoning, MessagesReasoning, ResponsesReasoning, SafeReasoning
 
-__all__ = ["Wire", "choices", "stored", "wire"]
+__all__ = ["ALIGN", "ANSWERS", "GENERIC_GUARDRAIL", "WEBHOOK", "Wire", "choices", "reasoning", "stored", "wire"]
 
 _CHAT = re.compile(r"(?:/v1|/openai/deployments/.+|/engines/.+)?/chat/completions/?")
 _TEXT = re.compile(r"(?:/v1|/openai/deployments/.+|/engines/.+)?/completions/?")
 _RESPONSES = re.compile(r"(?:/openai)?(?:/v1)?/responses/?")
 _STORED = re.compile(r"(?:/openai)?(?:/v1)?/responses/\{response_id\}")
 _MESSAGES = re.compile(r"/v1/messages/?")
+ALIGN = "/v1/align"
+WEBHOOK = "/v1/align/webhook"
+GENERIC_GUARDRAIL = "/beta/litellm_basic_guardrail_api"
+ANSWERS = (ALIGN, WEBHOOK, GENERIC_GUARDRAIL)
+"""Routes of the gateway's own, at which a client brings the answer itself."""
+_ANSWERS = re.compile("|".join(re.escape(route) for route in ANSWERS))
 
 
 def wire(route: str | None) -> SafeFormat | None:
     """The wire format behind a request route of the proxy."""
     path = _dispatched(route)
     return next((format_ for pattern, format_ in _WIRES if pattern.fullmatch(path)), None)
+
+
+def reasoning(route: str | None) -> SafeReasoning | None:
+    """Where the answers of a route show reasoning; None: nowhere."""
+    path = _dispatched(route)
+    return next((form for pattern, form in _REASONING if pattern.fullmatch(path)), None)
 
 
 def stored(route: str | None) -> bool:
@@ -47,4 +60,12 @@ _WIRES: tuple[tuple[re.Pattern[str], SafeFormat], ...] = (
     (_RESPONSES, SafeFormat(responses)),
     (_STORED, SafeFormat(responses)),
     (_MESSAGES, SafeFormat(messages)),
+    # An answer that a client brings is judged as one choice of a chat completion.
+    (_ANSWERS, SafeFormat(chat)),
+)
+_REASONING = (
+    (_CHAT, SafeReasoning(ChatReasoning())),
+    (_RESPONSES, SafeReasoning(ResponsesReasoning())),
+    (_STORED, SafeReasoning(ResponsesReasoning())),
+    (_MESSAGES, SafeReasoning(MessagesReasoning())),
 )

@@ -456,13 +456,13 @@ class SafeFormat:
     def exchanges(self, data: Mapping[str, Any], response: Any) -> list[Exchange]:
         """The exchanges of a whole response, or one that says why it cannot be read."""
         try:
-            return _numbered(_named(Unreadable, self._wire.exchanges, data, response))
+            return _numbered(named_errors(Unreadable, self._wire.exchanges, data, response))
         except Unreadable as error:
             return [_faulty(data, str(error))]
 
     def apply(self, response: Any, outcomes: Sequence[Outcome]) -> Any:
         """The corrected copy; raises `NotPutIn`."""
-        return _named(NotPutIn, self._wire.apply, response, outcomes)
+        return named_errors(NotPutIn, self._wire.apply, response, outcomes)
 
     def opening(self, data: Mapping[str, Any], index: int) -> Exchange:
         """A choice before the upstream has sent anything of it."""
@@ -512,7 +512,7 @@ class SafeDecoder:
 
     def _read(self, read: Callable[[int], Exchange], index: int) -> Exchange:
         try:
-            return _named(Unreadable, read, index)
+            return named_errors(Unreadable, read, index)
         except Unreadable as error:
             self.fault = self.fault or str(error)
             return _faulty(self._data, str(error))
@@ -521,7 +521,7 @@ class SafeDecoder:
         """All texts of a stream that has ended, or one that says why it cannot be read."""
         try:
             if self.fault is None:
-                return _numbered(_named(Unreadable, self._decoder.exchanges))
+                return _numbered(named_errors(Unreadable, self._decoder.exchanges))
         except Unreadable as error:
             self.fault = str(error)
         return [_faulty(self._data, self.fault)]
@@ -530,7 +530,7 @@ class SafeDecoder:
         """The events that `decode` gives; None from the first failure on."""
         try:
             if self.fault is None:
-                return self._checked(_named(Unreadable, decode, *given))
+                return self._checked(named_errors(Unreadable, decode, *given))
         except Unreadable as error:
             self.fault = str(error)
         return None
@@ -555,10 +555,10 @@ class SafeDecoder:
 
 def with_texts(event: StreamEvent, pieces: Sequence[str], wholes: Mapping[int, str]) -> object:
     """The event with other texts in it; raises `NotPutIn`."""
-    return _named(NotPutIn, event.with_texts, pieces, wholes)
+    return named_errors(NotPutIn, event.with_texts, pieces, wholes)
 
 
-def _named(kind: type[Unreadable | NotPutIn], call: Callable[..., _T], *given: object) -> _T:
+def named_errors(kind: type[Unreadable | NotPutIn], call: Callable[..., _T], *given: object) -> _T:
     """What `call` returns. What it raises becomes a `kind` that gives only its type: a message may quote the text."""
     try:
         return call(*given)

@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any, ClassVar
 
 from litellm.integrations.custom_guardrail import CustomGuardrail
-from litellm.litellm_core_utils.core_helpers import get_or_create_metadata_bucket
 from litellm.proxy._types import UserAPIKeyAuth
 from litellm.types.guardrails import GuardrailEventHooks
 from litellm.types.utils import GuardrailStatus
@@ -24,22 +23,23 @@ from aligner_proxy import formats
 from aligner_proxy.audit.writer import audit_writers
 from aligner_proxy.concurrency import cancelled_when, client_left
 from aligner_proxy.errors import AlignerProxyError, ClientGone, NotPutIn
-from aligner_proxy.formats import Wire, sse
-from aligner_proxy.formats.base import buckets
+from aligner_proxy.formats import sse
 from aligner_proxy.gateway import (
     body_limits,
     freed_memory,
     gc_workaround,
     litellm_internals,
     metrics,
+    reasoning,
     reload,
     request_policy,
     routing,
 )
 from aligner_proxy.gateway.build import build_pipeline
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
+from aligner_proxy.gateway.endpoints.routes import serve
 from aligner_proxy.gateway.readiness import EngineReadiness
-from aligner_proxy.gateway.request_state import RequestState
+from aligner_proxy.gateway.request_state import RequestState, keep, state_of
 from aligner_proxy.gateway.shadow import Shadows
 from aligner_proxy.gateway.streaming import dispatch, takeover
 from aligner_proxy.gateway.streaming.budget import StreamBudget
@@ -49,14 +49,14 @@ from aligner_proxy.pipeline import eligibility
 from aligner_proxy.pipeline import outcomes as pipeline_outcomes
 from aligner_proxy.plugins.extensions import Selecting
 from aligner_proxy.policy import config
-from aligner_proxy.types import DEFAULT_ALIGNER, Outcome, Policy, SkipReason, Status
+from aligner_proxy.types import DEFAULT_ALIGNER, Exchange, Outcome, Policy, ReasoningMode, SkipReason, Status
 
 _DRAW_RANGE = 2**53
-_STATE = "aligner_proxy_state"
 _NO_POLICY = Policy(name="-")
 _GUARDRAIL_STATUS: dict[Status, GuardrailStatus] = {
     Status.CORRECTED: "guardrail_intervened",
     Status.UNCHANGED: "success",
+    Status.NOT_JUDGED: "not_run",
     Status.SHADOW: "success",
     Status.FAILED: "guardrail_failed_to_respond",
     Status.SKIPPED: "not_run",
@@ -98,6 +98,7 @@ class AlignerGuardrail(CustomGuardrail):
         litellm_internals.bound_fallbacks(routing.too_many, routing.TOO_MANY)
         freed_memory.now_and_then()
         gc_workaround.between_callbacks()
+        serve(self)
         litellm_internals.at_shutdown(partial(self._shadows.finish, self._audit_writers.aclose))
         super().__init__(
             event_hook=litellm_internals.with_pre_call(event_hook), **{**settings, "mask_response_content": True}
@@ -133,28 +134,37 @@ class AlignerGuardrail(CustomGuardrail):
         if state.settled:
             return None
         self._note_answering(data, state, response)
+        await state.selected()
+        thoughts = self._reasoning(data, state)
+        async with thoughts.beside(response) if thoughts else contextlib.nullcontext(response) as left:
+            exchanges = self._exchanges(data, state, left)
+            outcomes: Sequence[Outcome] = ()
+            try:
+                async with cancelled_when(client_left()):
+                    if exchanges:
+                        outcomes = await self._corrector(data, state).correct(exchanges)
+            except ClientGone:
+                state.settle([Outcome(Status.FAILED, metrics.CANCELLED, None, state.policy)])
+                self._report(data, state, time.time())
+            corrected = self._put_in(left, state, outcomes) if outcomes else None
+        return left if corrected is None and left is not response else corrected
+
+    def _exchanges(self, data: dict[str, Any], state: RequestState, response: Any) -> Sequence[Exchange]:
+        """The exchanges of a response; none where it is left as it is."""
         if state.skip:
             self._leave(data, state, SkipReason(state.skip), formats.choices(response))
-            return None
-        await state.selected()
+            return ()
         wire = formats.wire(state.route)
-        exchanges = wire.exchanges(data, response) if wire else []
-        if wire is None or not exchanges:
+        exchanges = wire.exchanges(data, response) if wire else ()
+        if not exchanges:
             self._leave(data, state, SkipReason.EMPTY if wire else SkipReason.ENDPOINT)
-            return None
-        try:
-            async with cancelled_when(client_left()):
-                outcomes = await self._corrector(data, state).correct(exchanges)
-        except ClientGone:
-            state.settle([Outcome(Status.FAILED, metrics.CANCELLED, None, state.policy)])
-            self._report(data, state, time.time())
-            return None
-        return self._put_in(wire, response, state, outcomes)
+        return exchanges
 
-    def _put_in(self, wire: Wire, response: Any, state: RequestState, outcomes: Sequence[Outcome]) -> Any:
+    def _put_in(self, response: Any, state: RequestState, outcomes: Sequence[Outcome]) -> Any:
         """The corrected response; None (the original) if that fails and the policy does not block."""
+        wire = formats.wire(state.route)
         try:
-            return wire.apply(response, outcomes)
+            return wire.apply(response, outcomes) if wire else None
         except NotPutIn:
             metrics.not_put_in(state)
             if any(map(pipeline_outcomes.blocks, state.outcomes)):
@@ -174,6 +184,8 @@ class AlignerGuardrail(CustomGuardrail):
             note = partial(self._note_answering, request_data, state)
             response = await takeover.watched(response, state, self.pipeline, note)
         await state.selected()
+        thoughts = self._reasoning(request_data, state)
+        response = thoughts.stream(response) if thoughts else response
         wire = formats.wire(state.route)
         if wire is None or state.skip or state.settled:
             source = self._passed(response, request_data, state, commented=wire is not None)
@@ -208,7 +220,7 @@ class AlignerGuardrail(CustomGuardrail):
         litellm_call_info: dict[str, Any] | None = None,
     ) -> dict[str, str] | None:
         """The x-aligner headers; those of a stream are sent before its first chunk, with status `pending`."""
-        state = _find(data)
+        state = state_of(data)
         if state is None:
             return None
         if response is None and not state.settled:
@@ -220,10 +232,10 @@ class AlignerGuardrail(CustomGuardrail):
 
     async def _state(self, data: dict[str, Any], user: UserAPIKeyAuth) -> RequestState:
         """The request's state, opened by the first hook that runs; which one depends on the configuration."""
-        state = _find(data)
+        state = state_of(data)
         if state is None:
             state = await self._open(data, user)
-            get_or_create_metadata_bucket(data)[1][_STATE] = state
+            keep(data, state)
         return state
 
     async def _open(self, data: dict[str, Any], user: UserAPIKeyAuth) -> RequestState:
@@ -273,6 +285,12 @@ class AlignerGuardrail(CustomGuardrail):
         """The aligner of a policy as configured."""
         return self._model if policy.aligner == DEFAULT_ALIGNER else policy.aligner
 
+    def _reasoning(self, data: dict[str, Any], state: RequestState) -> reasoning.Reasoning | None:
+        """The reasoning beside the answers of this request; None where it stays as it comes."""
+        if state.policy.reasoning is ReasoningMode.PASS:
+            return None
+        return reasoning.opened(data, state, partial(self._corrector, data))
+
     def _corrector(self, data: dict[str, Any], state: RequestState) -> ChoiceCorrector:
         """Corrector of the choices of this request."""
         return ChoiceCorrector(self.pipeline, state, self._shadows, self._auditor, partial(self._report, data, state))
@@ -297,9 +315,3 @@ class AlignerGuardrail(CustomGuardrail):
             guardrail_provider="aligner-proxy",
             event_type=GuardrailEventHooks.post_call,
         )
-
-
-def _find(data: dict[str, Any]) -> RequestState | None:
-    """The state that a hook of this request has opened. JSON from a client can never be a `RequestState`."""
-    values = (bucket.get(_STATE) for bucket in buckets(data))
-    return next((state for state in values if isinstance(state, RequestState)), None)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-from fastapi import Request
+from fastapi import HTTPException, Request
 from litellm.litellm_core_utils.served_output_texts import record_served_output_texts, served_stream_output_texts
-from litellm.proxy._types import ProxyErrorTypes, ProxyException, UserAPIKeyAuth
+from litellm.proxy._types import LiteLLMRoutes, ProxyErrorTypes, ProxyException, UserAPIKeyAuth
 from litellm.proxy.auth.auth_utils import get_request_route, iter_request_fallback_targets
 from litellm.types.guardrails import GuardrailEventHooks
 from litellm.types.guardrails import Mode as ModeByTag
@@ -20,6 +22,8 @@ from starlette.applications import Starlette
 from aligner_proxy.concurrency import watch
 from aligner_proxy.gateway import readiness
 
+CALL_ID_HEADER = "x-litellm-call-id"
+_LONGEST_CALL_ID = 256
 _MOST_FALLBACKS = 32
 _ROOM = 200
 """Entries of LiteLLM's cache of counters by default."""
@@ -61,6 +65,56 @@ async def refuse_other_models(caller: UserAPIKeyAuth, request: Request) -> None:
         llm_model_list=proxy.llm_model_list,
         llm_router=proxy.llm_router,
     )
+
+
+def admit(paths: Iterable[str]) -> None:
+    """Let LiteLLM's own keys call these paths as they call those of models; they are in its OpenAPI document, too."""
+    for group in (LiteLLMRoutes.openai_routes, LiteLLMRoutes.llm_api_routes):
+        routes = group.value
+        routes += [path for path in paths if path not in routes]
+
+
+async def request_data(
+    request: Request, caller: UserAPIKeyAuth, body: Mapping[str, Any], call_id: str | None = None
+) -> dict[str, Any]:
+    """A request as LiteLLM hands it to hooks: with metadata of key and team, tags, headers, and the call's id."""
+    proxy = server()
+    data = await proxy.add_litellm_data_to_request(
+        data=dict(body),
+        request=request,
+        user_api_key_dict=caller,
+        proxy_config=proxy.proxy_config,
+        general_settings=proxy.general_settings,
+        version=proxy.version,
+    )
+    wanted = call_id or request.headers.get(CALL_ID_HEADER) or ""
+    data["litellm_call_id"] = wanted if 0 < len(wanted) <= _LONGEST_CALL_ID else str(uuid4())
+    return dict(data)
+
+
+@contextlib.asynccontextmanager
+async def counted(caller: UserAPIKeyAuth, data: Mapping[str, Any]) -> AsyncIterator[None]:
+    """Block in which a request counts among those of its key, team and tags; raises HTTP 429 beyond their limits.
+
+    What LiteLLM set aside of their budgets for it is given back: an answer that is only judged costs nothing there.
+    """
+    limiter = server().proxy_logging_obj.get_proxy_hook("parallel_request_limiter")
+    try:
+        async with contextlib.AsyncExitStack() as place:
+            if hasattr(limiter, "request_capacity"):
+                try:
+                    model = str(data.get("model") or "")
+                    await place.enter_async_context(limiter.request_capacity(caller, model, request_data=data))
+                except HTTPException as error:
+                    headers = dict(error.headers or {})
+                    kind = "rate_limit_error"
+                    raise ProxyException(str(error.detail), kind, None, error.status_code, headers) from None
+            yield
+    finally:
+        if caller.budget_reservation:
+            from litellm.proxy.spend_tracking.budget_reservation import release_budget_reservation
+
+            await release_budget_reservation(caller.budget_reservation)
 
 
 def make_room_for_counters(keys: int) -> None:

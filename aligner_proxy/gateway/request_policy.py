@@ -11,7 +11,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -34,7 +34,18 @@ BYPASS_HEADER = "x-aligner-bypass"
 _OURS = "aligner"
 _ABOVE = frozenset({"system", "developer"})
 """Roles of turns with more authority than the user's."""
+ASKED = "aligner_proxy_objectives"
+"""Field of a request's data with what `POST /v1/align` was asked for."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class AskedObjectives:
+    """Objectives in the body of `POST /v1/align`. A body of a client is JSON, so it can never hold an instance."""
+
+    names: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    """Those in the request's own words."""
 
 
 def check_body(data: Mapping[str, Any], trust: Trust) -> None:
@@ -71,7 +82,7 @@ def of_answer(
         answered = extensions.resolve(policies.current.resolver.resolve(answering), answering)
     except ForbiddenError:
         # It asked for what only the route of its own model allows; that is in the policy which it has.
-        answered = policies.current.resolver.resolve(replace(answering, asked=()))
+        answered = policies.current.resolver.resolve(replace(answering, asked=(), own=()))
     return stricter(answered, policy)
 
 
@@ -118,6 +129,8 @@ def facts(
     wishes = [bucket[_OURS] for bucket in metadata if _OURS in bucket]
     model, groups = routing.named(_model(data, user.request_route), user.team_id)
     key_hash = _hashed(user.token or user.api_key)
+    body = data.get(ASKED)
+    asked = body if isinstance(body, AskedObjectives) else AskedObjectives()
     return RequestFacts(
         model=model,
         tags=_tags(metadata),
@@ -128,7 +141,8 @@ def facts(
         user_id=_user_id(user),
         team_settings=_ours(user.team_metadata),
         key_settings=_ours(user.metadata),
-        asked=_objectives(wishes, sent),
+        asked=tuple(dict.fromkeys((*_objectives(wishes, sent), *asked.names))),
+        own=asked.texts,
         bypass=sent.get(BYPASS_HEADER, "").strip().lower() in ("1", "true", "yes"),
         system=_system(data),
         fields=dict(_fields(wishes, fields)),

@@ -11,6 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from litellm.litellm_core_utils.core_helpers import get_or_create_metadata_bucket
+
+from aligner_proxy.formats.base import buckets
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, Extensions, Selecting
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.teaching.in_force import taught_in
@@ -18,8 +21,17 @@ from aligner_proxy.teaching.store import Version
 from aligner_proxy.types import METAALIGNER, Outcome, Policy, Status, all_cached
 
 # The status of a response whose choices differ is the first of these.
-_RANK = (Status.CORRECTED, Status.FAILED, Status.SHADOW, Status.UNCHANGED, Status.SKIPPED, Status.PENDING)
+_RANK = (
+    Status.CORRECTED,
+    Status.FAILED,
+    Status.SHADOW,
+    Status.NOT_JUDGED,
+    Status.UNCHANGED,
+    Status.SKIPPED,
+    Status.PENDING,
+)
 
+_STATE = "aligner_proxy_state"
 _COARSEST_DIGITS = 2
 """Times below 100 ms are all told as 100."""
 
@@ -93,6 +105,8 @@ class RequestState:
     opened: float = field(default_factory=time.monotonic)
     """When the request went on to the upstream, monotonic seconds."""
     outcomes: list[Outcome] = field(default_factory=list)
+    reasoning: list[Outcome] = field(default_factory=list)
+    """What became of reasoning that was scored, by choice."""
 
     def __repr__(self) -> str:
         return f"RequestState({self.call_id}, policy={self.policy.name}, status={self.status.value})"
@@ -144,12 +158,13 @@ class RequestState:
             "taught": _taught(taught_in(self.policy, self.taught)) if self.taught else "",
             "policy": self.policy.name,
             "model": self.corrector,
+            "reasoning": _of_reasoning(self.reasoning),
             "cache": None if hit is None else "hit" if hit else "miss",
-            "ms": self._added_ms(),
+            "ms": self.added_ms(),
         }
         return {f"x-aligner-{name}": _header_value(value) for name, value in pairs.items() if value}
 
-    def _added_ms(self) -> str | None:
+    def added_ms(self) -> str | None:
         """Milliseconds of the slowest choice; the power of ten above them, unless the policy says otherwise."""
         slowest = max((outcome.ms for outcome in self.outcomes), default=None)
         if slowest is None or self.policy.exact_times:
@@ -162,6 +177,8 @@ class RequestState:
         fields = [f"status={self.status.value}"]
         if self.reason:
             fields.append(f"reason={self.reason}")
+        if self.reasoning:
+            fields.append(f"reasoning={_of_reasoning(self.reasoning)}")
         fields += [f"{name}={value}" for name, value in self.extensions.trailer(self.policy, self.outcomes).items()]
         if len(self.outcomes) > 1:
             fields.append("choices=" + ",".join(_brief(outcome) for outcome in self.outcomes))
@@ -204,6 +221,17 @@ class RequestState:
         return min(self.outcomes, key=lambda outcome: _RANK.index(outcome.status))
 
 
+def keep(data: dict[str, Any], state: RequestState) -> None:
+    """Put the state of a request into its metadata."""
+    get_or_create_metadata_bucket(data)[1][_STATE] = state
+
+
+def state_of(data: Mapping[str, Any]) -> RequestState | None:
+    """The state that a hook of this request has opened. JSON from a client can never be a `RequestState`."""
+    values = (bucket.get(_STATE) for bucket in buckets(data))
+    return next((state for state in values if isinstance(state, RequestState)), None)
+
+
 def flagged(outcome: Outcome) -> list[dict[str, object]]:
     """The flagged segments: number, log-odds and objective; no text."""
     return [
@@ -211,6 +239,16 @@ def flagged(outcome: Outcome) -> list[dict[str, object]]:
         for number, segment in enumerate(outcome.segments)
         if segment.flagged
     ]
+
+
+def _of_reasoning(outcomes: Sequence[Outcome]) -> str:
+    """Of each choice how many segments of its reasoning are flagged, of how many, for what; else why none is."""
+    return ",".join(
+        f"{outcome.flagged}/{len(outcome.segments)}" + (f":{'+'.join(outcome.against)}" if outcome.against else "")
+        if outcome.segments
+        else _brief(outcome)
+        for outcome in outcomes
+    )
 
 
 def _taught(versions: Mapping[str, Version]) -> str:

@@ -55,6 +55,7 @@ UNJUDGED = frozenset(
         SkipReason.INCONSISTENT,
         SkipReason.NON_TEXT,
         SkipReason.BACKGROUND,
+        SkipReason.LANGUAGE,
     }
 )
 """Reasons for which an answer is delivered unjudged although its policy says judge; for others nothing was to judge."""

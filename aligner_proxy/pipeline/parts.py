@@ -353,7 +353,7 @@ def _combined(parts: list[Outcome], closed: Outcome | None, policy: Policy, text
 
 def _status(parts: list[Outcome]) -> tuple[Status, str | None]:
     """A failure says that not all was judged; otherwise an edit anywhere makes the answer a corrected one."""
-    for status in (Status.FAILED, Status.CORRECTED, Status.UNCHANGED, Status.SKIPPED):
+    for status in (Status.FAILED, Status.CORRECTED, Status.NOT_JUDGED, Status.UNCHANGED, Status.SKIPPED):
         of_status = [part for part in parts if part.status is status]
         if of_status and status is not Status.FAILED:
             reasons = (part.reason for part in parts if part.reason not in (None, SkipReason.EMPTY.value))

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 
 from aligner_proxy.correctors.registry import MISSING, Correctors, Revising
@@ -27,7 +27,7 @@ from aligner_proxy.engine.api import (
 from aligner_proxy.errors import AnswerTooLong, CorrectionError, QuotaSpent
 from aligner_proxy.gate.judge import Verdict, judge_in_thread
 from aligner_proxy.observability.tracing import stage
-from aligner_proxy.pipeline import declining, eligibility, outcomes
+from aligner_proxy.pipeline import declining, eligibility, outcomes, spoken
 from aligner_proxy.pipeline.cache import CorrectionCache
 from aligner_proxy.pipeline.json_answers import JsonAnswer, JudgedForm
 from aligner_proxy.pipeline.outcomes import judged
@@ -96,6 +96,8 @@ class Pipeline:
         finally:
             if session is not None:
                 await session.aclose()
+        if outcome.correction is not None and (known := await self.languages_of(budget.policy)):
+            outcome = spoken.marked(outcome, exchange.answer, known)
         elapsed_ms = (time.perf_counter() - started) * 1000
         return outcomes.closed(replace(outcome, ms=elapsed_ms, attempts=budget.made))
 
@@ -107,6 +109,8 @@ class Pipeline:
         try:
             if (reason := await _skip_reason(exchange, policy, form)) is not None:
                 return Outcome(Status.SKIPPED, reason.value, exchange.answer, policy, exchange.index), None
+            if policy.on_skip.language is not OnSkip.PASSTHROUGH and await self._must_not_go_out(exchange, policy):
+                return Outcome(Status.NOT_JUDGED, spoken.LANGUAGE, exchange.answer, policy, exchange.index), None
             seconds = budget.begin()
             async with asyncio.timeout(seconds):
                 deadline = time.monotonic() + seconds
@@ -173,6 +177,22 @@ class Pipeline:
             return policy
         encoder = EngineEncoder(self.engine, policy, exchange.call_id, min(SELECT_S, policy.deadline_s))
         return await self.extensions.select(policy, exchange.turns, encoder)
+
+    async def languages_of(self, policy: Policy) -> Collection[str]:
+        """The languages that the aligner of a policy was trained for; empty where nobody says, so that all count."""
+        try:
+            return await self._languages(policy)
+        except CorrectionError:
+            return ()
+
+    async def _languages(self, policy: Policy) -> Collection[str]:
+        if policy.corrector != METAALIGNER or not policy.objectives:
+            return ()
+        return (await self.engine.info()).named(policy.aligner).languages
+
+    async def _must_not_go_out(self, exchange: Exchange, policy: Policy) -> bool:
+        """Whether an answer is in a language for which the policy wants an error."""
+        return spoken.blocks(policy) and spoken.is_unknown(exchange.answer, await self._languages(policy))
 
     def engine_of(self, policy: Policy) -> Engine:
         """The aligner's engine, or the corrector that stands in its place under this policy."""

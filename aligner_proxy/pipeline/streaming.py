@@ -24,7 +24,7 @@ from aligner_proxy.gate.completion import Followed, removed, trimmed
 from aligner_proxy.gate.edits import Edit, Part
 from aligner_proxy.gate.judge import Settled, Verdict, judge_next_in_thread
 from aligner_proxy.observability.tracing import stage
-from aligner_proxy.pipeline import declining, eligibility, outcomes
+from aligner_proxy.pipeline import declining, eligibility, outcomes, spoken
 from aligner_proxy.pipeline.outcomes import gate_reason, judged
 from aligner_proxy.pipeline.pipeline import Pipeline, failed
 from aligner_proxy.pipeline.replacements import ReplacementMap, placed
@@ -125,6 +125,10 @@ class StreamingCorrection:
         """The outcome of an answer that was held and corrected as a whole."""
         self._ended_at = 0.0
         self._ms = 0.0
+        self._known: Collection[str] = ()
+        """The languages that the aligner was trained for; none while nobody has said."""
+        self._language_due = 0
+        """The length from which on the language is looked at again, where the policy blocks one that is not known."""
         self._session = ResumableSession(pipeline, policy, self._exchange)
         self._more = asyncio.Event()
         self._over = asyncio.Event()
@@ -194,7 +198,8 @@ class StreamingCorrection:
         if self._ending is not None:
             status, reason = self._ending.status, self._ending.reason
         reports = self._pipeline.extensions.report(self._policy, self._text, text)
-        return replace(outcome, status=status, reason=reason, text=text, ms=self._ms, reports=reports)
+        outcome = replace(outcome, status=status, reason=reason, text=text, ms=self._ms, reports=reports)
+        return outcome if self._closed else spoken.marked(outcome, self._text, self._known)
 
     def _judged(self, text: str) -> Outcome:
         """The outcome of an answer in place of which this text goes out."""
@@ -250,6 +255,8 @@ class StreamingCorrection:
         """Let the engine read along; False where the answer may not be edited."""
         if not await self._attempt(self._session.begin()):
             self.check()
+        elif not self.done:
+            self._known = await self._pipeline.languages_of(self._policy)
         return not self.done
 
     async def _attempt(self, work: Coroutine[Any, Any, Result]) -> Result | None:
@@ -277,6 +284,8 @@ class StreamingCorrection:
         """Get verdicts and decide what they decide; what nobody reads is held, as long as nothing went out."""
         if not self._text.strip():
             return self._finish() if self._ended else None
+        if self._must_not_go_out():
+            return self.close(Status.SKIPPED, spoken.LANGUAGE)
         try:
             held = self._at_once or not await self._judge()
         except LOST:
@@ -305,6 +314,13 @@ class StreamingCorrection:
                 await self._add()
             self._finish()
         return True
+
+    def _must_not_go_out(self) -> bool:
+        """Whether what came is in a language for which the policy wants an error; each look is at twice the length."""
+        if not self._known or (not self._ended and self.length < self._language_due) or not spoken.blocks(self._policy):
+            return False
+        self._language_due = 2 * self.length
+        return spoken.is_unknown(self._text, self._known)
 
     async def _declined(self) -> bool:
         """Whether all is known and nothing remains; the whole is decided then, or what has not gone out of it."""

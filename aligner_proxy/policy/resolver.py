@@ -29,6 +29,7 @@ from pydantic import ValidationError
 from aligner_proxy.errors import ForbiddenError, SeveralPolicies
 from aligner_proxy.policy.config import objectives
 from aligner_proxy.policy.gate_schema import switches
+from aligner_proxy.policy.own_objectives import with_known_names, worded
 from aligner_proxy.policy.plugin_keys import PolicyKey, with_current_names
 from aligner_proxy.policy.schema import (
     EVERY,
@@ -141,6 +142,8 @@ class RequestFacts:
     team_settings: object = None
     key_settings: object = None
     asked: tuple[str, ...] = ()
+    own: tuple[str, ...] = field(default=(), repr=False)
+    """Objectives in the words of the request, which only `POST /v1/align` reads."""
     bypass: bool = False
     system: str = field(default="", repr=False)
     """The request's system prompt, from any endpoint."""
@@ -160,7 +163,7 @@ class RequestFacts:
     def usual(self) -> bool:
         """Whether its policy follows from the file, model, team and key alone, so that it can be cached."""
         settled = self.team_settings is None and self.key_settings is None
-        return settled and not (self.tags or self.asked or self.bypass) and len(self.model) <= _USUAL_CHARS
+        return settled and not (self.tags or self.asked or self.own or self.bypass) and len(self.model) <= _USUAL_CHARS
 
     @property
     def namespace(self) -> str:
@@ -223,7 +226,7 @@ class PolicyResolver:
 
     def by_route(self, facts: RequestFacts) -> list[tuple[str, Policy]]:
         """(name, policy) of each route for requests like this one, whatever their model and tags, and of none."""
-        plain = replace(facts, asked=(), bypass=False)
+        plain = replace(facts, asked=(), own=(), bypass=False)
         policies = [
             (entry_name(route, n), self._first_match(plain, lambda candidate, route=route: candidate is route))  # type: ignore[misc]
             for n, route in enumerate(self._file.routes)
@@ -281,15 +284,17 @@ class PolicyResolver:
         route = _first(self._file.routes, applies or (lambda route: route_matches(route, facts.names, facts.tags)))
         tenant = _first(self._file.tenants, lambda tenant: tenant_matches(tenant, facts, self._trust.aliases))
         known = self._known_by(tenant)
+        facts = replace(facts, asked=with_known_names(facts.asked, facts.own, known)) if facts.own else facts
         grants = [*tenant, *self._metadata(facts, known)]
         settings, origins = self._settle([_Layer(self._file.defaults, "defaults", ("defaults",)), *route, *grants])
         chosen, chosen_origins, selection = self._objectives(facts, route, grants, known)
+        own = worded(facts.own, known, allowed=_may_word(grants))
         quota, quota_origin = self._quota(facts, grants)
         granted, granted_origins = self._granted(grants)
         extensions = (*self._differing(settings), *granted)
         return Policy(
             name="+".join(layer.name for layer in (*route, *tenant)) or "default",
-            objectives=self._with_heads(chosen, tenant, settings["aligner"]),
+            objectives=self._with_heads(chosen, tenant, settings["aligner"]) + own,
             bypass=facts.bypass and _may_bypass(grants),
             tenant=facts.namespace,
             quota=quota,
@@ -507,6 +512,16 @@ class PolicyResolver:
                 names = set(known) if EVERY in allow else set(allow)
                 allowed = names if layer.trusted else names & allowed
         return allowed - _denied(grants)
+
+
+def _may_word(grants: Sequence[_Layer]) -> bool:
+    """Whether a request may bring objectives in its own words. A list that is not trusted only takes that away."""
+    every = False
+    for layer in grants:
+        allow = getattr(layer.values, "allow", None)
+        if allow is not None:
+            every = EVERY in allow and (layer.trusted or every)
+    return every
 
 
 def _first(entries: Sequence[_Entry], matches: Callable[[_Entry], bool]) -> list[_Layer]:

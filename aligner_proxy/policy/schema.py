@@ -43,6 +43,7 @@ from aligner_proxy.types import (
     Mode,
     OnError,
     OnSkip,
+    ReasoningMode,
     StreamMode,
     Verify,
 )
@@ -164,7 +165,8 @@ class OnErrorByClass(_Block):
     bug: OnError | None = None
     """A fault of ours, in the engine or in the gateway."""
     unjudged: OnError | None = None
-    """on_skip says judge, and the answer could not be judged (quota, not sampled, too long, images, contradictions)."""
+    """on_skip says judge, and the answer could not be judged (quota, not sampled, too long, images, contradictions, its
+    language)."""
 
 
 class OnSkipByReason(_Block):
@@ -196,6 +198,9 @@ class OnSkipByReason(_Block):
     """It is to be fetched later."""
     quota: OnSkip | None = None
     """The tenant's engine time is used up."""
+    language: OnSkip | None = None
+    """It is in a language that the aligner was not trained for; only block keeps it back, else it is judged as well as
+    that goes, and its status is not_judged."""
 
 
 class Settings(_Block):
@@ -243,6 +248,9 @@ class Settings(_Block):
     """Rules that a correction must not break: {lost_name: off} switches one, a list names all that are on."""
     json_strings: JsonStrings | None = None
     """keep: JSON answers are never edited; correct: each long text inside one is aligned as a text of its own."""
+    reasoning: ReasoningMode | None = None
+    """pass: reasoning beside an answer stays as it came; judge: it is scored, and the record says so; drop: it is taken
+    out, but for what tools need back (thinking blocks, reasoning items)."""
     corrector: PluginName | None = None
     """metaaligner: the aligner on the engine; or a corrector of a plugin: self_refine, aligner, or an installed one."""
     plugin_rules: Annotated[tuple[PluginName, ...], Field(max_length=32)] | None = None
@@ -255,7 +263,7 @@ class Grants(Settings):
     enforce: Names = ()
     """Objectives that are always there, first, whatever a request says."""
     allow: Names | None = None
-    """Objectives that a request may add by itself; "*" stands for every configured one."""
+    """Objectives that a request may add by itself; "*": every configured one, and to /v1/align any in its own words."""
     deny: Names = ()
     """Objectives that a request may not ask for, whatever allow says; what the operator enforces stays."""
     allow_bypass: Annotated[bool, Field(strict=True)] | None = None

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from aligner_proxy.types import JsonStrings, Mode, OnError, Policy, StreamMode
+from aligner_proxy.types import JsonStrings, Mode, OnError, Policy, ReasoningMode, StreamMode
 
 _REACTIONS = (OnError.PASSTHROUGH, OnError.RETRY, OnError.BLOCK)
 _SCALES: Mapping[str, tuple[str, ...]] = {
@@ -21,6 +21,7 @@ _SCALES: Mapping[str, tuple[str, ...]] = {
     "on_skip": ("passthrough", "judge", "block"),
     "if_nothing_remains": ("original", "decline", "block"),
     "json_strings": (JsonStrings.KEEP, JsonStrings.CORRECT),
+    "reasoning": (ReasoningMode.PASS, ReasoningMode.JUDGE, ReasoningMode.DROP),
 }
 """Values of settings, each from lax to strict; a name with a dot is on the scale of its first part."""
 _AMOUNTS = ("sample", "max_answer_chars")

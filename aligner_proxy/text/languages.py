@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 
@@ -37,6 +38,47 @@ _LATIN = "LATIN"
 # Han characters are written among kana and beside Hangul: one script as far as a change of script is concerned.
 _SAME = {"HIRAGANA": "CJK", "KATAKANA": "CJK", "BOPOMOFO": "CJK", "IDEOGRAPHIC": "CJK"}
 _ANYWHERE = frozenset({"MODIFIER", "COMBINING", "MASCULINE", "FEMININE", "MICRO", "OHM", "DOUBLE-STRUCK", "SCRIPT"})
+_SAMPLE = 2_000
+"""Characters of a long text that are read from each of three places."""
+_SCRIPT_OF = {
+    **dict.fromkeys(("zh", "ja"), "CJK"),
+    "ko": "HANGUL",
+    **dict.fromkeys(("ru", "uk", "bg", "be", "mk", "sr", "kk"), "CYRILLIC"),
+    **dict.fromkeys(("ar", "fa", "ur"), "ARABIC"),
+    **dict.fromkeys(("hi", "mr", "ne"), "DEVANAGARI"),
+    "el": "GREEK",
+    "he": "HEBREW",
+    "th": "THAI",
+    "ka": "GEORGIAN",
+    "hy": "ARMENIAN",
+    "bn": "BENGALI",
+    "ta": "TAMIL",
+    "te": "TELUGU",
+    "gu": "GUJARATI",
+    "pa": "GURMUKHI",
+    "kn": "KANNADA",
+    "ml": "MALAYALAM",
+    "am": "ETHIOPIC",
+    "my": "MYANMAR",
+    "km": "KHMER",
+    "lo": "LAO",
+    "si": "SINHALA",
+}
+"""Languages with letters other than Latin ones, each with what `language` calls its letters."""
+_STYLES = frozenset(
+    {
+        "MATHEMATICAL",
+        "FULLWIDTH",
+        "CIRCLED",
+        "SQUARED",
+        "PARENTHESIZED",
+        "NEGATIVE",
+        "SUPERSCRIPT",
+        "SUBSCRIPT",
+        "OUTLINED",
+    }
+)
+"""First words of the names of letters that only look different."""
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _ASCII_LETTERS = re.compile(r"[A-Za-z]+")
 
@@ -110,6 +152,29 @@ def foreign(text: str, known: set[str], letters: set[str]) -> bool:
 def odd_letters(text: str) -> list[str]:
     """Every letter outside ASCII, in lower case."""
     return [char for char in _NOT_ASCII.findall(text.casefold()) if char.isalpha()]
+
+
+def spoken(text: str) -> str | None:
+    """The language of a whole text by its prose, or its script; None where it is short or unclear.
+
+    Of a long text the beginning, the middle and the end are read.
+    """
+    if len(text) > 3 * _SAMPLE:
+        middle = len(text) // 2
+        text = "\n".join((text[:_SAMPLE], text[middle : middle + _SAMPLE], text[-_SAMPLE:]))
+    return language(WEB.sub(" ", prose(text)))
+
+
+def is_among(name: str, known: Collection[str]) -> bool:
+    """Whether a language or script, as `spoken` names it, is one of these languages or may be.
+
+    A language that is not told apart by its small words could be taken for another one in Latin letters.
+    """
+    if name in _STYLES:
+        return True
+    if name in _SMALL:
+        return name in known or any(code not in _SMALL and code not in _SCRIPT_OF for code in known)
+    return any(_SCRIPT_OF.get(code) == name for code in known)
 
 
 def languages(text: str) -> set[str]:

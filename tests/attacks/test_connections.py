@@ -19,7 +19,7 @@ from tests.support.scripted import ScriptedEngine
 
 PLACES = 8
 QUICK = Limits(connections=PLACES, head_s=0.5, body_s=0.5, unread_s=0.5, body_bytes=100_000)
-HEAD = b"POST /v1/align HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+HEAD = b"POST /v1/corrections HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
 GOOD = tiny.request().model_dump_json().encode()
 WHOLE = HEAD + b"content-length: %d\r\n\r\n" % len(GOOD) + GOOD
 

@@ -82,10 +82,10 @@ BODIES = rows(
 async def test_a_body_that_is_no_request_is_refused_without_being_quoted(attack: Attack, tmp_path: Path) -> None:
     async with serving(ScriptedEngine(), tmp_path / "e.sock"), bare(tmp_path / "e.sock") as http:
         headers = {"content-encoding": "gzip"} if attack.id == "body-zip" else {}
-        got = await http.post("/v1/align", content=attack.payload, headers=headers)
+        got = await http.post("/v1/corrections", content=attack.payload, headers=headers)
         assert got.status_code == 422
         assert "harbour" not in got.text
-        assert (await http.post("/v1/align", content=altered())).status_code == 200
+        assert (await http.post("/v1/corrections", content=altered())).status_code == 200
 
 
 STREAMS = rows(
@@ -104,7 +104,7 @@ async def test_a_body_without_end_is_cut_off(attack: Attack, tmp_path: Path) -> 
             yield attack.payload
 
     async with serving(ScriptedEngine(), tmp_path / "e.sock"), bare(tmp_path / "e.sock") as http:
-        got = await http.post("/v1/align", content=body())
+        got = await http.post("/v1/corrections", content=body())
     assert got.status_code == 413
 
 

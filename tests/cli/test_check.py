@@ -390,3 +390,12 @@ def test_fields_that_plugins_of_others_read_are_given_by_name(tmp_path: Path) ->
     told = json.loads(_run(*asked, "--field", "preference=No emoji.").stdout)
     assert [one["name"] for one in told["objectives"]] == ["prose", "no-emoji"]
     assert "--field must read NAME=TEXT" in _run(*asked, "--field", "preference").output
+
+
+def test_the_languages_that_the_aligner_knows(folder: Path) -> None:
+    assert "languages en\n" in _run(folder / "policies.yaml").output
+    assert json.loads(_run(folder / "policies.yaml", "--json").output)["languages"] == ["en"]
+    adapter = folder / "own"
+    adapter.mkdir()
+    (folder / "policies.yaml").write_text(f"aligner: {{adapters: {{own: {adapter}}}}}\ndefaults: {{aligner: own}}\n")
+    assert "languages not named by the aligner's card" in _run(folder / "policies.yaml").output

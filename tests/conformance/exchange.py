@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from tests.conformance.features import CHAT, MESSAGES, RESPONSES, TEXT, Cell
+from tests.conformance.features import CHAT, MESSAGES, RESPONSES, TEXT, THOUGHTS_DROPPED, Cell
 from tests.e2e.clients import Gateway, Streamed, made_up
 from tests.e2e.scripted_engine import INSULT
 from tests.fuzz.observed import events, frozen, only_texts_differ
@@ -16,6 +16,7 @@ from tests.fuzz.observed import events, frozen, only_texts_differ
 BYTES = "byte for byte LiteLLM's"
 TEXT_ONLY = "only the text differs"
 SAME_ERROR = "LiteLLM's own error"
+WITHOUT_THOUGHTS = "the text differs, and the reasoning is gone"
 
 
 def ask(who: Gateway, cell: Cell) -> httpx.Response:
@@ -47,6 +48,11 @@ def compared(ours: httpx.Response, theirs: httpx.Response, cell: Cell) -> str:
         return BYTES
     mine = _told(ours, cell)
     other = _told(theirs, cell)
+    if cell.expect == THOUGHTS_DROPPED:
+        assert texts(mine, cell) == [text.replace(INSULT, "") for text in texts(other, cell)]
+        assert _thinks(other)
+        assert not _thinks(mine)
+        return WITHOUT_THOUGHTS
     only_texts_differ(frozen(mine), frozen(other))
     before = texts(other, cell)
     after = texts(mine, cell)
@@ -66,6 +72,12 @@ def _untouched(got: httpx.Response, cell: Cell) -> str:
 def _told(got: httpx.Response, cell: Cell) -> Any:
     """The JSON of a response, or of every event of a stream with the lines around it."""
     return events([_untouched(got, cell).encode()]) if cell.stream else json.loads(made_up(got.text))
+
+
+def _thinks(told: Any) -> bool:
+    """Whether anything of a response, or of its events, is reasoning."""
+    words = ("reasoning_content", "thinking", "'type': 'reasoning'", "response.reasoning")
+    return any(word in str(told) for word in words)
 
 
 def texts(told: Any, cell: Cell) -> list[str]:

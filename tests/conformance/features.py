@@ -13,6 +13,10 @@ from typing import Any
 CORRECTED = "corrected"
 UNCHANGED = "unchanged"
 SHADOW = "shadow"
+NOT_JUDGED = "not_judged"
+THOUGHTS_JUDGED = "corrected, reasoning judged"
+THOUGHTS_DROPPED = "corrected, reasoning dropped"
+PARTLY_JUDGED = "corrected, the rest not judged"
 ERROR = "error"
 FAMILIES = {
     "gpt": "OpenAI",
@@ -192,6 +196,36 @@ FEATURES = (
         only=_only(chat="gpt claude", responses="gpt claude chatonly", messages="claude"),
     ),
     Feature("reasoning beside the answer", "reasoning", CORRECTED, only=NOT_TEXT),
+    Feature("a language that the aligner does not know", "foreign", NOT_JUDGED),
+    Feature("a defect in a language that it does not know", "foreign_rude", PARTLY_JUDGED),
+    Feature(
+        "reasoning: judge",
+        "reasoning",
+        THOUGHTS_JUDGED,
+        only=_only(chat="gpt", responses="gpt"),
+        model="thoughts-judged",
+    ),
+    Feature(
+        "reasoning: judge", "reasoning", THOUGHTS_JUDGED, only=_only(messages="claude"), model="thoughts-judged-claude"
+    ),
+    Feature(
+        "reasoning: drop",
+        "reasoning",
+        THOUGHTS_DROPPED,
+        only=_only(chat="gpt", responses="gpt"),
+        model="thoughts-dropped",
+    ),
+    Feature(
+        "reasoning: drop", "reasoning", THOUGHTS_DROPPED, only=_only(messages="claude"), model="thoughts-dropped-claude"
+    ),
+    Feature(
+        "reasoning: drop, tools offered",
+        "reasoning",
+        CORRECTED,
+        TOOLS,
+        _only(messages="claude"),
+        model="thoughts-dropped-claude",
+    ),
     Feature("empty", "empty", "empty"),
     Feature("no content at all", "none", "empty", only=_only(messages="claude")),
     Feature("generated image", "image", "non_text", only=_only(responses="gpt")),

@@ -9,8 +9,19 @@ import httpx
 import pytest
 
 from tests.conformance.document import Seen
-from tests.conformance.exchange import BYTES, SAME_ERROR, TEXT_ONLY, ask, became, compared
-from tests.conformance.features import CELLS, CORRECTED, ERROR, SHADOW, UNCHANGED, Cell
+from tests.conformance.exchange import BYTES, SAME_ERROR, TEXT_ONLY, WITHOUT_THOUGHTS, ask, became, compared
+from tests.conformance.features import (
+    CELLS,
+    CORRECTED,
+    ERROR,
+    NOT_JUDGED,
+    PARTLY_JUDGED,
+    SHADOW,
+    THOUGHTS_DROPPED,
+    THOUGHTS_JUDGED,
+    UNCHANGED,
+    Cell,
+)
 from tests.e2e.clients import Gateway
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -24,6 +35,11 @@ EXPECTED = {
     CORRECTED: ({"corrected"}, TEXT_ONLY),
     UNCHANGED: ({"unchanged"}, BYTES),
     SHADOW: ({"shadow"}, BYTES),
+    # A whole response has a header of its own for it.
+    THOUGHTS_JUDGED: ({"corrected", "corrected 1/1:kind"}, TEXT_ONLY),
+    THOUGHTS_DROPPED: ({"corrected"}, WITHOUT_THOUGHTS),
+    NOT_JUDGED: ({"not_judged language"}, BYTES),
+    PARTLY_JUDGED: ({"corrected language"}, TEXT_ONLY),
     # `pending`: a stream that fails before its first event; its headers were made before.
     ERROR: ({"skipped upstream_error", "pending", "-"}, SAME_ERROR),
 }

@@ -25,6 +25,7 @@ from aligner_proxy.errors import EngineFault
 from aligner_proxy.observability import tracing
 from aligner_proxy.policy import config
 from aligner_proxy.types import Correction, SegmentScore
+from tests.e2e.scripted_answers import THOUGHT
 from tests.support.net_rows import rows_weighing
 from tests.support.scripted import SCRIPTED, ScriptedSession, SegmentEngine
 
@@ -39,6 +40,8 @@ def correct(request: AlignRequest) -> Correction | Exception:
         return EngineFault("scripted fault")
     if request.turns and request.turns[-1].content.startswith("gate"):
         return Correction("")
+    if request.answer == THOUGHT:
+        return Correction(THOUGHT, (SegmentScore(THOUGHT, 4.0, True, 0),))
     flagged = (SegmentScore(INSULT.strip(), 4.0, True),) if INSULT in request.answer else ()
     return Correction(request.answer.replace(INSULT, ""), flagged)
 
@@ -58,7 +61,8 @@ class Engine(SegmentEngine):
 
     def __init__(self, log: Path, template: str = SCRIPTED.template) -> None:
         super().__init__(lambda text: 4.0 if text == INSULT.strip() else -4.0)
-        self.about = replace(SCRIPTED, template=template, template_hash=prompts.template(template).hash)
+        family = prompts.template(template)
+        self.about = replace(SCRIPTED, template=template, template_hash=family.hash, languages=("en",))
         self.script = correct
         self.log = log
         self.rows = states

@@ -25,6 +25,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
     "some-models": {"models": ["gpt"]},
     "few-a-minute": {"rpm": 3},
+    "few-aligned": {"rpm": 2},
     "one-at-a-time": {"max_parallel": 1},
     "small": {"max_body_mb": 1},
     "ended": {"expires": "2020-01-01"},
@@ -68,6 +69,15 @@ def test_requests_a_minute_are_counted(clients: dict[str, Gateway]) -> None:
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
     assert int(answers[-1].headers["retry-after"]) > 0
     assert clients["plain"].chat("good").status_code == 200
+
+
+def test_answers_that_a_client_brings_are_bounded_like_its_requests(clients: dict[str, Gateway]) -> None:
+    body = {"messages": [{"role": "user", "content": "good"}], "answer": "All is well.", "model": "gpt"}
+    assert clients["some-models"].http.post("/v1/align", json=body).status_code == 200
+    assert clients["some-models"].http.post("/v1/align", json=body | {"model": "claude"}).status_code in (401, 403)
+    assert clients["small"].http.post("/v1/align", json=body | {"answer": "x" * 2 * MIB}).status_code == 413
+    statuses = [clients["few-aligned"].http.post("/v1/align", json=body).status_code for _ in range(4)]
+    assert statuses == [200, 200, 429, 429]
 
 
 def test_many_keys_are_counted_at_once(clients: dict[str, Gateway]) -> None:

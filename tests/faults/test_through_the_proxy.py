@@ -113,7 +113,7 @@ def _take_a_place(house: House, said: str, tenant: str) -> None:
     turns = [{"role": "user", "content": said}]
     body = {"request_id": said, "turns": turns, "answer": "x", "objectives": ["a: b"], "deadline_s": 60}
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(house.socket)), timeout=60) as client:
-        client.post("http://engine/v1/align", json={**body, "tenant": tenant})
+        client.post("http://engine/v1/corrections", json={**body, "tenant": tenant})
 
 
 CAUSES = {

@@ -31,7 +31,7 @@ from pydantic import BaseModel
 
 from aligner_proxy.engine.api import AlignerInfo, AlignRequest, DeferredSession, Engine, Session
 from aligner_proxy.errors import AnswerTooLong, CorrectionError, EngineFault, EngineOverloaded, NotPutIn, QuotaSpent
-from aligner_proxy.gateway import guardrail, litellm_internals, reload
+from aligner_proxy.gateway import litellm_internals, reload, request_state
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.policy.schema import Settings
@@ -154,7 +154,7 @@ class Enforced:
         return got, error
 
     def _count(self, data: dict[str, Any], error: Exception | None) -> None:
-        state = guardrail._find(data)
+        state = request_state.state_of(data)
         outcomes = [f"{outcome.status.value} {outcome.reason}" for outcome in state.outcomes] if state else []
         self._reasons = ", ".join(outcomes)
         self.seen.update(outcomes or [f"refused {type(error).__name__}" if error else "no outcome"])

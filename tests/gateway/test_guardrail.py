@@ -22,7 +22,7 @@ from aligner_proxy.audit import recorder, writer
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.gateway import build as module
-from aligner_proxy.gateway import guardrail, litellm_internals, reload
+from aligner_proxy.gateway import guardrail, litellm_internals, reload, request_state
 from aligner_proxy.gateway.guardrail import AlignerGuardrail, Blocked
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.pipeline.pipeline import Pipeline
@@ -83,7 +83,7 @@ def answer(*texts: str) -> ModelResponse:
 
 
 def ledger_of(request: dict[str, Any]) -> RequestState:
-    found = guardrail._find(request)
+    found = request_state.state_of(request)
     assert found is not None
     return found
 
@@ -379,7 +379,7 @@ async def test_a_stored_answer_gets_the_policy_of_the_model_that_gave_it(guard: 
     who = user("/v1/responses/{response_id}")
     request = {**data(), "model": None, "response_id": "resp_1"}
     await guard.async_pre_call_hook(who, None, request, "aget_responses")
-    assert guardrail._find(request) is None
+    assert request_state.state_of(request) is None
     stored = ResponsesAPIResponse(**put_out("It is so. You fool."))
     assert await guard.async_post_call_success_hook(request | {"deployment": Deployment()}, who, stored) is None
     assert ledger_of(request).reason == "mode_off"

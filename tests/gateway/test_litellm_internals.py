@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 from litellm import DualCache
-from litellm.proxy._types import ProxyException, UserAPIKeyAuth
+from litellm.proxy._types import LiteLLMRoutes, ProxyException, UserAPIKeyAuth
+from litellm.proxy.auth.route_checks import RouteChecks
 from litellm.proxy.hooks import PROXY_HOOKS
 from litellm.proxy.utils import InternalUsageCache
 
+from aligner_proxy.formats import ANSWERS
 from aligner_proxy.gateway import litellm_internals, routing
 
 
@@ -90,3 +92,50 @@ def test_litellm_checks_no_more_fallbacks_than_we_let_it(place: str, inside: boo
     with pytest.raises(ProxyException) as refused:
         safe(many)
     assert str(refused.value.code) == "400"
+
+
+def test_own_endpoints_are_among_those_that_litellms_keys_may_call() -> None:
+    groups = (LiteLLMRoutes.openai_routes, LiteLLMRoutes.llm_api_routes)
+    before = [list(group.value) for group in groups]
+    assert not RouteChecks.is_llm_api_route("/v1/align")
+    try:
+        litellm_internals.admit(ANSWERS)
+        litellm_internals.admit(ANSWERS)
+        assert all(RouteChecks.is_llm_api_route(path) for path in ANSWERS)
+        assert [len(group.value) for group in groups] == [len(routes) + len(ANSWERS) for routes in before]
+    finally:
+        for group, routes in zip(groups, before, strict=True):
+            group.value[:] = routes
+
+
+async def test_an_answer_that_a_client_brings_is_a_request_of_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = InternalUsageCache(DualCache())
+    limiter = PROXY_HOOKS["parallel_request_limiter"](internal_usage_cache=cache)
+    server = SimpleNamespace(proxy_logging_obj=SimpleNamespace(get_proxy_hook=lambda _: limiter))
+    monkeypatch.setattr(litellm_internals, "server", lambda: server)
+    caller = UserAPIKeyAuth(api_key="a" * 64, max_parallel_requests=1)
+    for _ in range(2):
+        async with litellm_internals.counted(caller, {"model": "gpt"}):
+            with pytest.raises(ProxyException) as caught:
+                async with litellm_internals.counted(caller, {}):
+                    raise AssertionError
+            assert (caught.value.code, int(caught.value.headers["retry-after"]) > 0) == ("429", True)
+
+
+async def test_what_was_set_aside_of_a_budget_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    from litellm.proxy.spend_tracking import budget_reservation
+
+    released: list[object] = []
+
+    async def release(reservation: object) -> None:
+        released.append(reservation)
+
+    monkeypatch.setattr(budget_reservation, "release_budget_reservation", release)
+    server = SimpleNamespace(proxy_logging_obj=SimpleNamespace(get_proxy_hook=lambda _: None))
+    monkeypatch.setattr(litellm_internals, "server", lambda: server)
+    caller = UserAPIKeyAuth(api_key="a" * 64)
+    caller.budget_reservation = {"entries": []}
+    with pytest.raises(KeyError):
+        async with litellm_internals.counted(caller, {}):
+            raise KeyError
+    assert released == [{"entries": []}]

@@ -141,7 +141,7 @@ async def test_frames_from_the_hook_to_the_socket(
     send = httpx.AsyncHTTPTransport.handle_async_request
 
     async def watched(transport: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
-        if request.url.path.endswith("/align"):
+        if request.url.path.endswith("/corrections"):
             stacks.append(frames_of_ours(background))
         return await send(transport, request)
 

@@ -20,7 +20,7 @@ from litellm.proxy._types import UserAPIKeyAuth
 
 from aligner_proxy.engine.api import AlignRequest, DeferredSession, Engine, Session
 from aligner_proxy.errors import AnswerTooLong, EngineFault
-from aligner_proxy.gateway import guardrail, litellm_internals
+from aligner_proxy.gateway import litellm_internals, request_state
 from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.gateway.request_state import RequestState
@@ -179,7 +179,7 @@ class Rig:
         return {"litellm_call_id": "c", "metadata": {}, **request}
 
     def _statuses(self, data: dict[str, Any]) -> set[str]:
-        self.ledger = guardrail._find(data)
+        self.ledger = request_state.state_of(data)
         outcomes = self.ledger.outcomes if self.ledger else []
         self.seen.update(f"{outcome.status.value} {outcome.reason}" for outcome in outcomes)
         return {outcome.status.value for outcome in outcomes}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_proxy.text.languages import foreign, language, languages, scripts, written_in
+from aligner_proxy.text.languages import foreign, is_among, language, languages, scripts, spoken, written_in
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,41 @@ def test_a_sign_is_no_script() -> None:
     assert written_in("Καλημέρα") == {"GREEK"}
     assert written_in("\U0001d41b\U0001d428\U0001d425\U0001d41d") == {"MATHEMATICAL"}
     assert written_in("😀 1 + 1") == set()
+
+
+GERMAN = "Der Kessel ist auf dem Herd und der Tee wird nicht kalt."
+ENGLISH = "The kettle is on and the tea will be ready for you."
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (GERMAN, "de"),
+        (f"{ENGLISH}\n```python\nder = die + das\nist = und\n```", "en"),
+        (f"{ENGLISH} See https://example.org/der/die/das/und/ist/nicht/ein/eine/mit", "en"),
+        ("Ja, gut.", None),
+        (f"{ENGLISH} 茶在厨房里。", "en"),
+        ("x" * 50_000, None),
+        ((ENGLISH + " ") * 20 + (GERMAN + " ") * 2_000, "de"),
+    ],
+)
+def test_the_language_of_a_whole_answer(text: str, expected: str | None) -> None:
+    assert spoken(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "expected"),
+    [
+        ("en", {"en"}, True),
+        ("de", {"en"}, False),
+        ("CJK", {"en"}, False),
+        ("CJK", {"en", "ja"}, True),
+        ("CYRILLIC", {"uk"}, True),
+        ("da", {"nb"}, True),  # nobody tells Norwegian from it
+        ("de", {"en", "ru"}, False),
+        ("MATHEMATICAL", {"en"}, True),
+        ("TIBETAN", {"en"}, False),
+    ],
+)
+def test_which_languages_are_among_those_of_an_aligner(name: str, known: set[str], expected: bool) -> None:
+    assert is_among(name, known) is expected

@@ -308,6 +308,7 @@ class ScoredEditor:
             window=min(judge.window, writer.window),
             has_head=True,
             taught=judge.taught,
+            languages=judge.languages,
         )
 
     async def align(self, request: AlignRequest) -> Correction:

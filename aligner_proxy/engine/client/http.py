@@ -130,7 +130,7 @@ class HttpEngine:
         self._info = (time.monotonic(), about)
         return about
 
-    async def align(self, request: AlignRequest, path: str = "/v1/align") -> Correction:
+    async def align(self, request: AlignRequest, path: str = "/v1/corrections") -> Correction:
         """Correct one answer within `request.deadline_s`, waiting for the engine included."""
         until = time.monotonic() + request.deadline_s
         sent = self.heads.trimmed(request) if request.heads else request

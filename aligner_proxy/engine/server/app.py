@@ -1,12 +1,12 @@
 """HTTP server of an engine, on a unix socket or a port: corrections, sessions, completions, health and metrics.
 
-POST /v1/align, /v1/states and /v1/rows, GET /info, /health and /metrics. PUT /v1/heads/HASH gives the engine a taught
-head that requests name by its hash; a request that names one which the engine lacks is refused (unknown_head). POST
-/v1/completions is OpenAI's, greedy, with `prediction` as the draft, and GET /v1/models lists the aligners (of an engine
-that has a model). POST /v1/read opens a session on an answer that is still being written, POST /v1/read/NAME adds to it
-and returns the verdicts so far, /judged waits for more of them, /replace writes in place of a flagged stretch, /finish
-corrects the whole, DELETE closes it. A client that goes away cancels its request; SIGTERM lets requests in flight
-finish.
+POST /v1/corrections, /v1/states and /v1/rows, GET /info, /health and /metrics. PUT /v1/heads/HASH gives the engine a
+taught head that requests name by its hash; a request that names one which the engine lacks is refused (unknown_head).
+POST /v1/completions is OpenAI's, greedy, with `prediction` as the draft, and GET /v1/models lists the aligners (of an
+engine that has a model). POST /v1/read opens a session on an answer that is still being written, POST /v1/read/NAME
+adds to it and returns the verdicts so far, /judged waits for more of them, /replace writes in place of a flagged
+stretch, /finish corrects the whole, DELETE closes it. A client that goes away cancels its request; SIGTERM lets
+requests in flight finish.
 
 The aligner loads in the background. Alive (/health/live): the process answers and its model's thread moves; if not,
 only a new start helps. Ready (/health/ready): the aligner is loaded and takes requests. Degraded: ready, but something
@@ -93,7 +93,7 @@ logger = logging.getLogger(__name__)
 _GONE = 499
 _LOOK_S = 0.1
 _LAST_WORDS_S = 2
-_AWAITED = ("/v1/align", "/finish", "/v1/completions")
+_AWAITED = ("/v1/corrections", "/finish", "/v1/completions")
 COMPLETION_S = 120.0
 """How long a completion may take; clients of OpenAI's form do not say."""
 
@@ -184,7 +184,7 @@ def create_app(engine: Engine) -> Starlette:
         routes=[
             *routes(engine),
             Route("/info", info),
-            Route("/v1/align", align, methods=["POST"]),
+            Route("/v1/corrections", align, methods=["POST"]),
             Route("/v1/states", states, methods=["POST"]),
             Route("/v1/rows", rows, methods=["POST"]),
             Route("/v1/heads/{name}", put_head, methods=["PUT"]),

@@ -20,14 +20,14 @@ import huggingface_hub
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
 from aligner_proxy import prompts
-from aligner_proxy.engine.weights import manifest
+from aligner_proxy.engine.weights import card, manifest
 from aligner_proxy.errors import ConfigError, WeightsError
 from aligner_proxy.types import DEFAULT_ALIGNER
 
 EMBEDDED = Path(__file__).parents[2] / "embedded"
 _HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_TEXT_FILES = ["*.json", "*.model"]
+_TEXT_FILES = ["*.json", "*.model", card.CARD]
 _DEFAULT_WINDOW = 4096
 
 KNOWN_TEMPLATES = {
@@ -60,6 +60,8 @@ class Source:
     identity: dict[str, str]
     taught: Path | None = None
     """Taught heads of some objectives."""
+    languages: tuple[str, ...] = ()
+    """Codes of the languages that it knows; empty where nobody says."""
 
 
 def resolve(model: str | Path, template: str | None = None) -> Source:
@@ -120,6 +122,15 @@ def _revision(model: str) -> tuple[str, str | None]:
     return name, revision
 
 
+def languages(model: str | Path) -> tuple[str, ...]:
+    """The languages that an aligner on this machine knows by its card; empty where nobody says."""
+    try:
+        folder = EMBEDDED if model == "embedded" else _snapshot(str(model)) if is_hub_id(model) else Path(model)
+    except (WeightsError, ConfigError):
+        return ()
+    return card.languages(folder.expanduser())
+
+
 def template_of(model: str, configured: str | None, known: str | None) -> str:
     """The configured template, else the known one; a model without either needs a setting."""
     name = configured or known
@@ -156,6 +167,7 @@ def _folder(folder: Path, label: str, name: str, template: str | None) -> Source
         window=described.window if described else _DEFAULT_WINDOW,
         identity={**identity, **base.identity},
         taught=taught if taught.exists() else None,
+        languages=card.languages(folder),
     )
 
 
@@ -201,7 +213,9 @@ def _hub(model: str, template: str | None) -> Source:
     name = template_of(model, template, known_template(model))
     # A snapshot is named by its commit, which already is a hash over everything in it.
     identity = {"hub": model, "commit": snapshot.name}
-    return Source(model, Weights(snapshot, None, {}), None, None, name, _DEFAULT_WINDOW, identity)
+    base = Weights(snapshot, None, {})
+    spoken = card.languages(snapshot)
+    return Source(model, base, None, None, name, _DEFAULT_WINDOW, identity, languages=spoken)
 
 
 def _snapshot(model: str) -> Path:

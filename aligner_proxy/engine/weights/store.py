@@ -32,6 +32,7 @@ class Prepared:
     window: int
     quantization: str
     files: dict[str, str] = field(default_factory=dict)
+    languages: tuple[str, ...] = ()
 
 
 _PREPARED = TypeAdapter(Prepared)

@@ -370,7 +370,7 @@ async def test_a_head_is_taken_under_its_own_hash_only(engine: LocalEngine, tmp_
         status, message = await put("f" * 64, bytes(MAX_HEAD_BYTES + 1))
         assert (status, message) == (422, f"a taught head may have {MAX_HEAD_BYTES} bytes")
         unknown = await http.post(
-            "/v1/align", content=align_request("e" * 64).model_dump_json(), headers=VERSION_HEADERS
+            "/v1/corrections", content=align_request("e" * 64).model_dump_json(), headers=VERSION_HEADERS
         )
         assert (unknown.status_code, unknown.json()["error"]["type"]) == (404, "unknown_head")
         assert "eeeeeeee;" in unknown.json()["error"]["message"]

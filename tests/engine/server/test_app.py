@@ -120,7 +120,7 @@ async def test_a_real_engine_behind_the_socket_corrects(path: Path) -> None:
 )
 async def test_errors_keep_their_type_over_the_wire(path: Path, error: Exception, status: int) -> None:
     async with serving(ScriptedEngine(lambda _: error), path) as client, bare(path) as http:
-        response = await http.post("/v1/align", content=tiny.request().model_dump_json())
+        response = await http.post("/v1/corrections", content=tiny.request().model_dump_json())
         assert response.status_code == status
         kind = type(error) if isinstance(error, CorrectionError) else EngineFault
         assert response.json()["error"]["type"] == kind.reason
@@ -154,7 +154,7 @@ async def test_an_engine_of_another_version_is_named_at_both_ends(path: Path, mo
 )
 async def test_a_bad_request_names_the_field_and_never_its_text(path: Path, body: bytes, named: str) -> None:
     async with serving(ScriptedEngine(), path), bare(path) as http:
-        response = await http.post("/v1/align", content=body)
+        response = await http.post("/v1/corrections", content=body)
         assert response.status_code == 422
         assert response.json()["error"]["type"] == "bad_request"
         assert named in response.json()["error"]["message"]
@@ -164,7 +164,7 @@ async def test_a_bad_request_names_the_field_and_never_its_text(path: Path, body
 async def test_an_enormous_body_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "MAX_BODY_BYTES", 1000)
     async with serving(ScriptedEngine(), path), bare(path) as http:
-        response = await http.post("/v1/align", content=b"x" * 5000)
+        response = await http.post("/v1/corrections", content=b"x" * 5000)
         assert response.status_code == 413
 
 

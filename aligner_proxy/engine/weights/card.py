@@ -1,0 +1,28 @@
+"""Model card of an aligner folder: the languages that its head of YAML names, as Hugging Face writes cards."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import yaml
+
+CARD = "README.md"
+_HEAD = re.compile(r"\A---\s*\n(.*?)\n---\s*$", re.DOTALL | re.MULTILINE)
+_CODE = re.compile(r"([a-z]{2,3})(?:[-_][A-Za-z0-9]+)*")
+_LARGEST = 1 << 20
+
+
+def languages(folder: Path) -> tuple[str, ...]:
+    """The codes of the languages that the aligner knows (`language: en`); empty where its card does not say."""
+    try:
+        path = folder / CARD
+        text = path.read_text(encoding="utf-8") if path.stat().st_size <= _LARGEST else ""
+        head = _HEAD.match(text)
+        fields = yaml.safe_load(head.group(1)) if head else None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return ()  # a card is prose for people: nothing depends on its being in order
+    named = fields.get("language") if isinstance(fields, dict) else None
+    codes = [_CODE.fullmatch(str(entry)) for entry in (named if isinstance(named, list) else [named])]
+    # One word that is no code ("multilingual") says that there are more than are listed.
+    return tuple(dict.fromkeys(code.group(1) for code in codes if code)) if all(codes) else ()

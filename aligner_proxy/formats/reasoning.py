@@ -1,0 +1,386 @@
+"""Reasoning that an upstream shows beside its answer: read, or taken out, whole and streamed.
+
+Nothing in it is ever edited. What a client may have to send back as it came stays where the request offers tools:
+thinking blocks, which are signed, and reasoning items of Responses.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+from litellm.types.llms.openai import ResponsesAPIResponse
+from litellm.types.utils import ModelResponse, ModelResponseStream
+
+from aligner_proxy.errors import NotPutIn, Unreadable
+from aligner_proxy.formats import sse
+from aligner_proxy.formats.base import GrowingText, carries, named_errors
+from aligner_proxy.formats.responses import ITEM, as_list, get, kind_of, put
+from aligner_proxy.types import encodable
+
+_PLAIN = ("reasoning_content", "reasoning")
+_SIGNED = ("thinking_blocks", "reasoning_items")
+_FIELDS = (*_PLAIN, *_SIGNED, "reasoning_details")
+_THINKING = ("thinking", "redacted_thinking")
+_REASONING = "reasoning"
+_DELTAS = ("response.reasoning_summary_text.delta", "response.reasoning_text.delta")
+_NEXT_PART = "response.reasoning_summary_part.added"
+_BETWEEN = "\n\n"
+_MOST_PIECES = 200_000
+
+
+class ReasoningStream(Protocol):
+    """Takes the reasoning of one stream, item by item."""
+
+    def feed(self, item: object) -> list[object]:
+        """What goes on in place of an item."""
+        ...
+
+    def flush(self) -> list[object]:
+        """What is left when the stream has ended."""
+        ...
+
+    def unread(self) -> list[object]:
+        """What was fed before the present item and has not gone on."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How much reasoning has come: pieces."""
+        ...
+
+    @property
+    def texts(self) -> Mapping[int, str]:
+        """The reasoning as far as it has come, by choice."""
+        ...
+
+
+class ReasoningForm(Protocol):
+    """Where a wire format keeps reasoning."""
+
+    def texts(self, response: Any) -> dict[int, str]:
+        """The reasoning of a whole response, by choice."""
+        ...
+
+    def without(self, data: Mapping[str, Any], response: Any) -> Any:
+        """A copy without reasoning; the same response where there is none that may go."""
+        ...
+
+    def stream(self, data: Mapping[str, Any], *, drop: bool) -> ReasoningStream:
+        """A reader of one stream, which takes the reasoning out if `drop`."""
+        ...
+
+
+class SafeReasoning:
+    """A form whose failures have a name: `Unreadable` where reasoning is read, `NotPutIn` where it is taken out."""
+
+    def __init__(self, form: ReasoningForm) -> None:
+        self._form = form
+
+    def texts(self, response: Any) -> dict[int, str]:
+        """The reasoning of a whole response, by choice; raises `Unreadable`."""
+        texts = named_errors(Unreadable, self._form.texts, response)
+        return {index: encodable(text) for index, text in texts.items() if text.strip()}
+
+    def without(self, data: Mapping[str, Any], response: Any) -> Any:
+        """A copy without reasoning; raises `NotPutIn`."""
+        return named_errors(NotPutIn, self._form.without, data, response)
+
+    def stream(self, data: Mapping[str, Any], *, drop: bool) -> SafeReasoningStream:
+        """A reader of one stream."""
+        return SafeReasoningStream(self._form.stream(data, drop=drop), NotPutIn if drop else Unreadable)
+
+
+class SafeReasoningStream:
+    """A reader of one stream whose failures have a name."""
+
+    def __init__(self, stream: ReasoningStream, failure: type[NotPutIn | Unreadable]) -> None:
+        self._stream = stream
+        self._failure = failure
+
+    def feed(self, item: object) -> list[object]:
+        """What goes on in place of an item; raises what it was made with."""
+        return named_errors(self._failure, self._stream.feed, item)
+
+    def flush(self) -> list[object]:
+        """What is left when the stream has ended."""
+        return named_errors(self._failure, self._stream.flush)
+
+    def unread(self) -> list[object]:
+        """What was fed before the present item and has not gone on."""
+        return self._stream.unread()
+
+    @property
+    def size(self) -> int:
+        """How much reasoning has come: pieces."""
+        return self._stream.size
+
+    @property
+    def texts(self) -> dict[int, str]:
+        """The reasoning as far as it has come, by choice."""
+        return {index: encodable(text) for index, text in self._stream.texts.items() if text.strip()}
+
+
+def _must_come_back(data: Mapping[str, Any]) -> bool:
+    """Whether the client may have to send reasoning back as it came: the request offers tools."""
+    return carries(data.get("tools")) or carries(data.get("functions"))
+
+
+class _Collected:
+    """Reasoning gathered from a stream, by choice."""
+
+    def __init__(self) -> None:
+        self._texts: dict[int, GrowingText] = defaultdict(GrowingText)
+        self._breaks: set[int] = set()
+        """Choices of which another part begins."""
+        self.size = 0
+
+    def add(self, index: int, piece: str) -> None:
+        """More of the reasoning of a choice; of a very long one the beginning is kept."""
+        if piece and self.size < _MOST_PIECES:
+            self.size += 1
+            if index in self._breaks and index in self._texts:
+                self._texts[index].append(_BETWEEN)
+            self._breaks.discard(index)
+            self._texts[index].append(piece)
+
+    def unread(self) -> list[object]:
+        """Nothing: items are taken whole."""
+        return []
+
+    def flush(self) -> list[object]:
+        """Nothing: items are taken whole."""
+        return []
+
+    def part(self, index: int) -> None:
+        """What follows is another part."""
+        self._breaks.add(index)
+
+    @property
+    def texts(self) -> Mapping[int, str]:
+        """The reasoning as far as it has come, by choice."""
+        return {index: str(text) for index, text in self._texts.items()}
+
+
+class ChatReasoning:
+    """Fields of a chat message and its deltas."""
+
+    def texts(self, response: Any) -> dict[int, str]:
+        """The reasoning of each choice."""
+        if not isinstance(response, ModelResponse):
+            return {}
+        return {n: _of_body(getattr(choice, "message", None)) for n, choice in enumerate(response.choices)}
+
+    def without(self, data: Mapping[str, Any], response: Any) -> Any:
+        """A copy whose messages have no reasoning."""
+        if not isinstance(response, ModelResponse):
+            return response
+        return _with_choices(response, "message", keeps_signed=_must_come_back(data))
+
+    def stream(self, data: Mapping[str, Any], *, drop: bool) -> ReasoningStream:
+        """A reader of chunks."""
+        return _ChatStream(drop=drop, keeps_signed=_must_come_back(data))
+
+
+class _ChatStream(_Collected):
+    def __init__(self, *, drop: bool, keeps_signed: bool) -> None:
+        super().__init__()
+        self._drop = drop
+        self._keeps_signed = keeps_signed
+
+    def feed(self, item: object) -> list[object]:
+        if not isinstance(item, ModelResponseStream):
+            return [item]
+        for choice in item.choices:
+            self.add(choice.index, _of_body(choice.delta))
+        if not self._drop:
+            return [item]
+        left = _with_choices(item, "delta", keeps_signed=self._keeps_signed)
+        return [] if left is not item and not _carries_more(left) else [left]
+
+
+def _of_body(body: Any) -> str:
+    """The reasoning of a message or delta, from the first field that has some."""
+    for name in _PLAIN:
+        text = getattr(body, name, None)
+        if isinstance(text, str) and text:
+            return text
+    return "".join(_thinking(block) for block in as_list(getattr(body, "thinking_blocks", None)))
+
+
+def _thinking(block: object) -> str:
+    text = get(block, "thinking")
+    return text if isinstance(text, str) else ""
+
+
+def _with_choices(response: Any, name: str, *, keeps_signed: bool) -> Any:
+    """The response with bodies that have no reasoning; the same object if none had some that may go."""
+    bodies = [getattr(choice, name, None) for choice in response.choices]
+    left = [_bare(body, keeps_signed=keeps_signed) for body in bodies]
+    if all(new is old for new, old in zip(left, bodies, strict=True)):
+        return response
+    copy = response.model_copy()
+    copy.choices = [choice.model_copy() for choice in response.choices]
+    for choice, body in zip(copy.choices, left, strict=True):
+        setattr(choice, name, body)
+    return copy
+
+
+def _bare(body: Any, *, keeps_signed: bool) -> Any:
+    """A copy of a message or delta without reasoning."""
+    fields = getattr(body, "provider_specific_fields", None)
+    fields = fields if isinstance(fields, Mapping) else {}
+    beside = [name for name in _FIELDS if name in fields]
+    own = [name for name in _FIELDS if carries(getattr(body, name, None))]
+    if not (own or beside) or (keeps_signed and not set(_SIGNED).isdisjoint((*own, *beside))):
+        return body
+    copy = body.model_copy()
+    for name in own:
+        delattr(copy, name)  # LiteLLM's own way of leaving a field out
+    if beside:
+        copy.provider_specific_fields = {name: value for name, value in fields.items() if name not in beside} or None
+    return copy
+
+
+def _carries_more(chunk: Any) -> bool:
+    """Whether a chunk from which reasoning was taken has anything left to say."""
+    if carries(getattr(chunk, "usage", None)):
+        return True
+    for choice in chunk.choices:
+        values = [value for name, value in choice.delta if name != "provider_specific_fields"]
+        if choice.finish_reason or any(carries(value) for value in values):
+            return True
+    return False
+
+
+class MessagesReasoning:
+    """Thinking blocks of a Messages response."""
+
+    def texts(self, response: Any) -> dict[int, str]:
+        """The thinking of the message, as that of one choice."""
+        blocks = as_list(get(response, "content")) if isinstance(response, dict) else []
+        return {0: _BETWEEN.join(filter(None, map(_thinking, blocks)))}
+
+    def without(self, data: Mapping[str, Any], response: Any) -> Any:
+        """A copy without thinking blocks."""
+        blocks = as_list(get(response, "content")) if isinstance(response, dict) else []
+        left = [block for block in blocks if kind_of(block) not in _THINKING]
+        return response if len(left) == len(blocks) or _must_come_back(data) else {**response, "content": left}
+
+    def stream(self, data: Mapping[str, Any], *, drop: bool) -> ReasoningStream:
+        """A reader of events."""
+        return _MessagesStream(drop=drop and not _must_come_back(data))
+
+
+class _MessagesStream(_Collected):
+    def __init__(self, *, drop: bool) -> None:
+        super().__init__()
+        self._cutter = sse.Cutter()
+        self._numbers = _Numbers(drop=drop)
+
+    def feed(self, item: object) -> list[object]:
+        frames = self._cutter.feed(item)
+        return [item for frame in frames for item in self._passed(frame)]
+
+    def flush(self) -> list[object]:
+        return [item for frame in self._cutter.flush() for item in self._passed(frame)]
+
+    def unread(self) -> list[object]:
+        return [frame.item for frame in self._cutter.flush()]
+
+    def _passed(self, frame: sse.Frame) -> Iterator[object]:
+        event = frame.event or {}
+        block = event.get("content_block")
+        index = event.get("index")
+        if isinstance(block, Mapping) and kind_of(dict(block)) in _THINKING:
+            self.part(0)
+            self.add(0, _thinking(block))
+            self._numbers.take(index)
+        delta = event.get("delta")
+        if isinstance(delta, Mapping):
+            self.add(0, _thinking(delta))
+        if not self._numbers.is_taken(index):
+            number = self._numbers.of(index)
+            yield frame.item if number == index else frame.with_event({**event, "index": number})
+
+
+class _Numbers:
+    """Numbers of the blocks or items of a stream without those that were taken out."""
+
+    def __init__(self, *, drop: bool) -> None:
+        self._drop = drop
+        self._taken: set[int] = set()
+
+    def take(self, index: object) -> None:
+        """One is taken out."""
+        if self._drop and isinstance(index, int):
+            self._taken.add(index)
+
+    def is_taken(self, index: object) -> bool:
+        """Whether this one was taken out."""
+        return isinstance(index, int) and index in self._taken
+
+    def of(self, index: object) -> object:
+        """The number that stands for this one; what is none stays as it is."""
+        return index - sum(taken < index for taken in self._taken) if isinstance(index, int) else index
+
+
+class ResponsesReasoning:
+    """Reasoning items of a Responses response."""
+
+    def texts(self, response: Any) -> dict[int, str]:
+        """The reasoning of the response, as that of one choice."""
+        items = as_list(get(response, "output")) if isinstance(response, ResponsesAPIResponse) else []
+        return {0: _BETWEEN.join(filter(None, map(_of_item, items)))}
+
+    def without(self, data: Mapping[str, Any], response: Any) -> Any:
+        """A copy without reasoning items."""
+        is_response = isinstance(response, ResponsesAPIResponse)
+        return _without_items(response) if is_response and not _must_come_back(data) else response
+
+    def stream(self, data: Mapping[str, Any], *, drop: bool) -> ReasoningStream:
+        """A reader of events."""
+        return _ResponsesStream(drop=drop and not _must_come_back(data))
+
+
+class _ResponsesStream(_Collected):
+    def __init__(self, *, drop: bool) -> None:
+        super().__init__()
+        self._drop = drop
+        self._numbers = _Numbers(drop=drop)
+
+    def feed(self, item: object) -> list[object]:
+        kind = kind_of(item)
+        if kind in _DELTAS and isinstance(get(item, "delta"), str):
+            self.add(0, get(item, "delta"))
+        if kind == _NEXT_PART:
+            self.part(0)
+        if not self._drop:
+            return [item]
+        index = get(item, "output_index")
+        if kind in ITEM and kind_of(get(item, "item")) == _REASONING:
+            self._numbers.take(index)
+        if self._numbers.is_taken(index) or kind.startswith("response.reasoning"):
+            return []
+        number = self._numbers.of(index)
+        renumbered = item if number == index else put(item, "output_index", number)
+        response = get(renumbered, "response")
+        return [renumbered if response is None else put(renumbered, "response", _without_items(response))]
+
+
+def _of_item(item: object) -> str:
+    """The texts of a reasoning item: its summary, else its content."""
+    if kind_of(item) != _REASONING:
+        return ""
+    for name in ("summary", "content"):
+        texts = [text for part in as_list(get(item, name)) if isinstance(text := get(part, "text"), str)]
+        if texts:
+            return _BETWEEN.join(texts)
+    return ""
+
+
+def _without_items(response: Any) -> Any:
+    items = as_list(get(response, "output"))
+    left = [item for item in items if kind_of(item) != _REASONING]
+    return response if len(left) == len(items) else put(response, "output", left)

@@ -1,0 +1,185 @@
+"""Adapters for other gateways: their guardrail calls in, their verdicts out. What is judged is the answer alone.
+
+Shapes: LiteLLM's `generic_guardrail_api`, agentgateway's guardrail webhook, and Portkey's webhook guardrail
+(docs/adapters.md). An answer that the policy blocks is a verdict; what the key may not have is an HTTP error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from aligner_proxy.gateway.choice_corrector import Blocked
+from aligner_proxy.gateway.endpoints.forms import MOST_OBJECTIVES, Message, RequestedObjective
+from aligner_proxy.gateway.endpoints.judging import MOST_ANSWERS, STOP, Answers, Judged
+
+Judge = Callable[[Answers], Awaitable[Judged]]
+"""Judges answers for the present request."""
+Place = tuple[dict[str, Any], str]
+"""A JSON object and the key under which a text stands in it."""
+_TOOL_CALLS = "tool_calls"
+_ANSWERED = "afterRequestHook"
+_ROLES = ("system", "instructions", "messages", "prompt", "input")
+
+
+class _Foreign(BaseModel):
+    """A body in the form of another gateway, whose further fields are not looked at."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, use_attribute_docstrings=True)
+
+
+class GenericSettings(_Foreign):
+    """`additional_provider_specific_params` of the other proxy's configuration."""
+
+    objectives: Annotated[tuple[RequestedObjective, ...], Field(max_length=MOST_OBJECTIVES)] = ()
+    """As in `POST /v1/align`."""
+
+
+class GenericRequest(_Foreign):
+    """What LiteLLM's `generic_guardrail_api` sends."""
+
+    input_type: Literal["request", "response"]
+    texts: Annotated[tuple[str, ...], Field(max_length=MOST_ANSWERS)] | None = None
+    structured_messages: tuple[Message, ...] | None = None
+    tool_calls: tuple[dict[str, Any], ...] | None = None
+    model: str | None = None
+    litellm_call_id: str | None = None
+    additional_provider_specific_params: GenericSettings | None = None
+
+
+async def generic_guardrail(body: GenericRequest, judge: Judge) -> dict[str, Any]:
+    """The verdict for LiteLLM; prompts pass."""
+    texts = body.texts or ()
+    if body.input_type == "request" or not texts:
+        return {"action": "NONE"}
+    objectives = (body.additional_provider_specific_params or GenericSettings()).objectives
+    answers = Answers(
+        texts=texts,
+        messages=[message.model_dump() for message in body.structured_messages or ()],
+        model=body.model,
+        objectives=objectives,
+        finish_reasons=[_TOOL_CALLS if body.tool_calls else STOP] * len(texts),
+        call_id=body.litellm_call_id,
+    )
+    try:
+        judged = await judge(answers)
+    except Blocked as error:
+        return {"action": "BLOCKED", "blocked_reason": error.message}
+    return {"action": "GUARDRAIL_INTERVENED", "texts": list(judged.after)} if judged.changed else {"action": "NONE"}
+
+
+class AgentgatewayMessage(_Foreign):
+    """A message of a choice."""
+
+    role: str = "assistant"
+    content: str
+
+
+class AgentgatewayChoice(_Foreign):
+    """One of the answers of a response."""
+
+    message: AgentgatewayMessage
+
+
+class AgentgatewayBody(_Foreign):
+    """The choices of a response, or the messages of a prompt."""
+
+    choices: Annotated[tuple[AgentgatewayChoice, ...], Field(max_length=MOST_ANSWERS)] | None = None
+    messages: tuple[Message, ...] | None = None
+
+
+class PortkeyPart(_Foreign):
+    """The request or the response that Portkey looks at."""
+
+    content: dict[str, Any] | None = Field(default=None, alias="json")
+
+
+class WebhookRequest(_Foreign):
+    """What agentgateway sends (`body`), or Portkey (`eventType`, `request`, `response`)."""
+
+    body: AgentgatewayBody | None = None
+    event_type: str | None = Field(default=None, alias="eventType")
+    request: PortkeyPart = PortkeyPart()
+    response: PortkeyPart = PortkeyPart()
+
+
+async def webhook(sent: WebhookRequest, judge: Judge) -> dict[str, Any]:
+    """The verdict for agentgateway or Portkey; prompts pass."""
+    return await (_portkey(sent, judge) if sent.body is None else _agentgateway(sent.body, judge))
+
+
+async def _agentgateway(body: AgentgatewayBody, judge: Judge) -> dict[str, Any]:
+    """Its actions: pass, mask with as many choices as came, or reject."""
+    if not body.choices:
+        return {"action": {"reason": "prompts are not judged"}}
+    try:
+        judged = await judge(Answers(texts=[choice.message.content for choice in body.choices]))
+    except Blocked as error:
+        return {"action": {"body": error.message, "status_code": error.status_code, "reason": error.message}}
+    reason = judged.state.status.value
+    if not judged.changed:
+        return {"action": {"reason": reason}}
+    roles = [choice.message.role for choice in body.choices]
+    masked = [{"message": {"role": role, "content": text}} for role, text in zip(roles, judged.after, strict=True)]
+    return {"action": {"body": {"choices": masked}, "reason": reason}}
+
+
+async def _portkey(sent: WebhookRequest, judge: Judge) -> dict[str, Any]:
+    """Its verdict: whether the answer may pass, with another response where it was corrected."""
+    request = sent.request.content or {}
+    response = sent.response.content or {}
+    places = list(_places(response)) if sent.event_type == _ANSWERED else []
+    if not places:
+        return {"verdict": True}
+    model = request.get("model")
+    answers = Answers(
+        texts=[holder[key] for (holder, key), _ in places],
+        messages=list(_conversation(request)),
+        model=model if isinstance(model, str) else None,
+        finish_reasons=[reason for _, reason in places],
+    )
+    try:
+        judged = await judge(answers)
+    except Blocked as error:
+        return {"verdict": False, "data": {"reason": error.message}}
+    verdict: dict[str, Any] = {"verdict": True, "data": {"status": judged.state.status.value}}
+    if judged.changed:
+        for ((holder, key), _), text in zip(places, judged.after, strict=True):
+            holder[key] = text
+        verdict["transformedData"] = {"response": {"json": response}}
+    return verdict
+
+
+def _places(response: dict[str, Any]) -> Iterator[tuple[Place, str]]:
+    """Every text of a response of chat, text completions, Messages or Responses, and why its answer ended."""
+    for choice in _objects(response.get("choices")):
+        message = choice.get("message")
+        reason = _reason(choice.get("finish_reason"))
+        if isinstance(message, dict) and isinstance(message.get("content"), str):
+            yield (message, "content"), reason
+        elif isinstance(choice.get("text"), str):
+            yield (choice, "text"), reason
+    items = [response, *_objects(response.get("output"))]
+    for part in (part for item in items for part in _objects(item.get("content"))):
+        if part.get("type") in ("text", "output_text") and isinstance(part.get("text"), str):
+            yield (part, "text"), _reason(response.get("stop_reason"))
+
+
+def _conversation(request: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The turns of a request of any of these endpoints."""
+    for name in _ROLES:
+        value = request.get(name)
+        if isinstance(value, str) or (name == "system" and value):
+            yield {"role": "system" if name in ("system", "instructions") else "user", "content": value}
+        else:
+            yield from (turn for turn in _objects(value) if isinstance(turn.get("role"), str))
+
+
+def _objects(value: object) -> list[dict[str, Any]]:
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+
+
+def _reason(value: object) -> str:
+    return value if isinstance(value, str) and value else STOP

@@ -1,0 +1,110 @@
+"""Bodies of `POST /v1/align`: what a request says, and what it gets."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Request
+from litellm.proxy._types import ProxyException
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from aligner_proxy.policy.objective_schema import MAX_OBJECTIVE_CHARS, objective_text
+
+MOST_OBJECTIVES = 32
+_MOST_FAULTS = 5
+_LONGEST_NAME = 100
+"""Characters of a field's name in an error: unknown fields are named, too, as the client wrote them."""
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Message(BaseModel):
+    """One turn of the conversation, in the form of chat completions; other fields of it are not looked at."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    role: str
+    content: str | list[dict[str, Any]] | None = None
+
+
+def _objective(text: str) -> str:
+    text = text.strip()
+    return objective_text(text) if ":" in text else text
+
+
+RequestedObjective = Annotated[str, Field(min_length=1, max_length=MAX_OBJECTIVE_CHARS), AfterValidator(_objective)]
+
+
+class AlignBody(_Body):
+    """What is asked of `POST /v1/align`."""
+
+    messages: Annotated[tuple[Message, ...], Field(min_length=1)]
+    """The conversation before the answer, in the form of chat completions."""
+    answer: str
+    """The answer to judge and to correct."""
+    model: str | None = None
+    """The model that gave the answer: its route decides, as for the traffic. Without it, routes for every model do."""
+    objectives: Annotated[tuple[RequestedObjective, ...], Field(max_length=MOST_OBJECTIVES)] = ()
+    """Objectives besides those of route and tenant: names of configured ones, or "Name: description" in own words; the
+    tenant's `allow` must let them be asked for ("*" lets own words)."""
+
+
+class Segment(_Body):
+    """A judged sentence, heading or list item of the answer; with an empty text: its end, where something lacks."""
+
+    text: str
+    score: float | None
+    """Log-odds (nats) that it must change; null without a detector."""
+    flagged: bool
+    against: str | None = None
+    """The objective that it was flagged for."""
+
+
+class TextEdit(_Body):
+    """One change: the characters from `start` to `end` of the answer as it was sent become `text`."""
+
+    start: int
+    end: int
+    text: str
+    objective: str | None = None
+    """The objective for which it was made; null where no single segment tells."""
+    score: float | None = None
+    """The highest score of the segments that it replaces."""
+
+
+class AlignAnswer(_Body):
+    """What `POST /v1/align` answers."""
+
+    id: str
+    """The call's id, which logs, traces and the audit store have, too."""
+    answer: str
+    """What a client of the traffic would get."""
+    status: str
+    """As x-aligner-status of the traffic: corrected, unchanged, skipped, shadow, failed ..."""
+    reason: str | None = None
+    """As x-aligner-reason."""
+    segments: tuple[Segment, ...] = ()
+    edits: tuple[TextEdit, ...] = ()
+    ms: float | None = None
+    """Milliseconds that the correction took; a power of ten unless the policy says `exact_times`."""
+
+
+_Form = TypeVar("_Form", bound=BaseModel)
+
+
+async def parsed(request: Request, form: type[_Form]) -> _Form:
+    """The body of a request in this form; HTTP 400 that names the field otherwise."""
+    try:
+        return form.model_validate_json(await request.body())
+    except ValidationError as error:
+        raise _refused(error) from None
+
+
+def _refused(error: ValidationError) -> ProxyException:
+    """The first faults of a body by field, never with their values."""
+    faults = error.errors(include_url=False, include_input=False, include_context=False)[:_MOST_FAULTS]
+    places = [".".join(map(str, fault["loc"]))[:_LONGEST_NAME] or "body" for fault in faults]
+    message = "; ".join(f"{place}: {fault['msg']}" for place, fault in zip(places, faults, strict=True))
+    return ProxyException(message, "invalid_request_error", places[0], 400)

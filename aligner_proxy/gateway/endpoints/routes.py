@@ -1,0 +1,99 @@
+"""Routes of the gateway's own endpoints in LiteLLM's application, whose keys, limits and OpenAPI document count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from aligner_proxy.formats import ALIGN, ANSWERS, GENERIC_GUARDRAIL, WEBHOOK
+from aligner_proxy.gateway import litellm_internals
+from aligner_proxy.gateway.endpoints import adapters
+from aligner_proxy.gateway.endpoints.forms import AlignAnswer, AlignBody, parsed
+from aligner_proxy.gateway.endpoints.judging import Answers, Hooks, Judged, judge
+
+_TAGS = ["aligner"]
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"description": "The body is not in its form; the message names the field."},
+    403: {"description": "The key may not ask for this."},
+    413: {"description": "The body is larger than this key may send."},
+    429: {"description": "The key's limits are reached."},
+    503: {"description": "The policy prefers an error to this answer (`aligner_error`)."},
+}
+_hooks: WeakKeyDictionary[FastAPI, Hooks] = WeakKeyDictionary()
+"""The guardrail that answers in an application: LiteLLM may make a new one while its application stays."""
+
+
+def serve(hooks: Hooks) -> None:
+    """Serve the endpoints in the running proxy by these hooks; does nothing outside the proxy."""
+    app = litellm_internals.application()
+    if isinstance(app, FastAPI):
+        from litellm.proxy.auth.user_api_key_auth import user_api_key_auth
+
+        litellm_internals.admit(ANSWERS)
+        add_to(app, user_api_key_auth, hooks)
+
+
+def add_to(app: FastAPI, auth: Callable[..., Any], hooks: Hooks) -> None:
+    """Add the endpoints to an application, once; `auth` is the dependency that knows the caller."""
+    is_served = app in _hooks
+    _hooks[app] = hooks
+    if not is_served:
+        app.include_router(_router(auth))
+        app.openapi_schema = None
+
+
+def _judge(request: Request, caller: Any) -> adapters.Judge:
+    async def by_the_hooks(answers: Answers) -> Judged:
+        return await judge(_hooks[request.app], request, caller, answers)
+
+    return by_the_hooks
+
+
+def _router(auth: Callable[..., Any]) -> APIRouter:
+    known = Depends(auth)
+    router = APIRouter(tags=list(_TAGS), responses=_ERRORS)
+
+    @router.post(ALIGN, response_model=AlignAnswer, openapi_extra=_body(AlignBody))
+    async def align(request: Request, response: Response, caller: Any = known) -> AlignAnswer:
+        """Judge and correct an answer that you bring, as an answer of the traffic is judged and corrected."""
+        body = await parsed(request, AlignBody)
+        judged = await _judge(request, caller)(Answers.of(body))
+        response.headers.update(judged.headers)
+        return await judged.report()
+
+    @router.post(GENERIC_GUARDRAIL, openapi_extra=_body(adapters.GenericRequest))
+    async def generic_guardrail(request: Request, caller: Any = known) -> JSONResponse:
+        """Guardrail of another LiteLLM proxy: `guardrail: generic_guardrail_api`, with this gateway as its api_base."""
+        body = await parsed(request, adapters.GenericRequest)
+        return JSONResponse(await adapters.generic_guardrail(body, _judge(request, caller)))
+
+    @router.post(WEBHOOK, openapi_extra=_body(adapters.WebhookRequest))
+    async def webhook(request: Request, caller: Any = known) -> JSONResponse:
+        """Guardrail of agentgateway or Portkey, by a webhook."""
+        body = await parsed(request, adapters.WebhookRequest)
+        return JSONResponse(await adapters.webhook(body, _judge(request, caller)))
+
+    return router
+
+
+def _body(form: type[BaseModel]) -> dict[str, Any]:
+    """The OpenAPI of a body that is read by hand: FastAPI's own errors would be no errors of LiteLLM."""
+    schema = form.model_json_schema()
+    content = {"application/json": {"schema": _written_out(schema, schema.pop("$defs", {}))}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _written_out(schema: Any, parts: Mapping[str, Any]) -> Any:
+    """A schema with its named parts in place: in an OpenAPI document their names would lead nowhere."""
+    if isinstance(schema, list):
+        return [_written_out(entry, parts) for entry in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _written_out(parts[schema["$ref"].rpartition("/")[2]], parts)
+    return {name: _written_out(value, parts) for name, value in schema.items()}

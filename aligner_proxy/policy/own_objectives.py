@@ -1,0 +1,39 @@
+"""Objectives that a request brings in its own words, "Name: description".
+
+Their names are the client's, so they go by a number in headers, logs and metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from aligner_proxy.errors import ForbiddenError
+from aligner_proxy.types import Allowance, Objective
+
+PREFIX = "own:"
+"""Begins the names of these objectives; no configured name holds a colon."""
+REFUSAL = 'this key may not bring objectives in its own words; its tenant needs allow: ["*"]'
+
+
+def with_known_names(asked: Sequence[str], own: Sequence[str], known: Mapping[str, Objective]) -> tuple[str, ...]:
+    """The names that a request asks for; the text of a configured objective asks for that objective."""
+    names = {_plain(objective.text): name for name, objective in known.items()} if own else {}
+    return tuple(dict.fromkeys((*asked, *(names[_plain(text)] for text in own if _plain(text) in names))))
+
+
+def worded(own: Sequence[str], known: Mapping[str, Objective], *, allowed: bool) -> tuple[Objective, ...]:
+    """The objectives of a request that are not configured; raises `ForbiddenError` unless it may bring some."""
+    configured = {_plain(objective.text) for objective in known.values()} if own else set()
+    texts = dict.fromkeys(text for text in own if _plain(text) not in configured)
+    if texts and not allowed:
+        raise ForbiddenError(REFUSAL)
+    return tuple(Objective(f"{PREFIX}{n}", text, Allowance()) for n, text in enumerate(texts, 1))
+
+
+def names_of(objectives: Iterable[Objective]) -> dict[str, str]:
+    """What the client calls each of its own objectives, by the name that it goes by here."""
+    return {entry.name: entry.text.partition(":")[0] for entry in objectives if entry.name.startswith(PREFIX)}
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).casefold()

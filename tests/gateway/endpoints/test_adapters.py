@@ -1,0 +1,164 @@
+"""Adapters: what another gateway sends, recorded with our own sentences, and the verdict that it understands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from litellm.proxy.guardrails.guardrail_hooks.generic_guardrail_api.generic_guardrail_api import GenericGuardrailAPI
+from litellm.types.proxy.guardrails.guardrail_hooks.generic_guardrail_api import GenericGuardrailAPIResponse
+
+from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.errors import EngineFault
+from tests.gateway.endpoints.application import Api
+from tests.support.scripted import ScriptedEngine
+
+RECORDED = Path(__file__).with_name("recorded")
+GENERIC = "/beta/litellm_basic_guardrail_api"
+WEBHOOK = "/v1/align/webhook"
+
+
+def recorded(name: str) -> dict[str, Any]:
+    request: dict[str, Any] = json.loads((RECORDED / f"{name}.json").read_text(encoding="utf-8"))
+    return request
+
+
+def failing(api: Api) -> None:
+    api.play(ScriptedEngine(lambda _: EngineFault("x")))
+
+
+async def test_litellm_gets_the_corrected_texts(api: Api) -> None:
+    got = GenericGuardrailAPIResponse.from_dict((await api.post(GENERIC, recorded("litellm_response"))).json())
+    assert got.action == "GUARDRAIL_INTERVENED"
+    assert got.texts == ["The parcel left on Monday. It should arrive on Thursday.", "All is well."]
+
+
+async def test_litellm_is_left_alone_where_nothing_is_to_change(api: Api) -> None:
+    body = recorded("litellm_response")
+    assert (await api.post(GENERIC, body | {"texts": ["All is well."]})).json() == {"action": "NONE"}
+    assert (await api.post(GENERIC, body | {"texts": None})).json() == {"action": "NONE"}
+
+
+async def test_a_prompt_passes(api: Api) -> None:
+    failing(api)
+    body = recorded("litellm_response") | {"input_type": "request", "model": "strict"}
+    assert (await api.post(GENERIC, body)).json() == {"action": "NONE"}
+
+
+async def test_litellm_is_told_what_is_blocked(api: Api) -> None:
+    failing(api)
+    got = (await api.post(GENERIC, recorded("litellm_response") | {"model": "strict"})).json()
+    assert got["action"] == "BLOCKED"
+    assert "could not be aligned" in got["blocked_reason"]
+
+
+async def test_litellms_settings_may_name_objectives(api: Api) -> None:
+    settings = {"additional_provider_specific_params": {"objectives": ["concise"], "other": 1}}
+    body = recorded("litellm_response") | settings
+    assert (await api.post(GENERIC, body)).status_code == 403
+    assert (await api.post(GENERIC, body, "acme")).status_code == 200
+
+
+async def test_the_conversation_is_read_where_litellm_sends_it(api: Api) -> None:
+    seen: list[AlignRequest] = []
+
+    def remembered(request: AlignRequest) -> str:
+        seen.append(request)
+        return request.answer
+
+    api.play(ScriptedEngine(remembered))
+    messages = [{"role": "user", "content": "Where is my parcel?"}]
+    await api.post(GENERIC, recorded("litellm_response") | {"structured_messages": messages})
+    assert [turn.content for turn in seen[0].turns] == ["Where is my parcel?"]
+    assert seen[0].request_id.startswith("7d1f")
+
+
+async def test_litellms_own_guardrail_understands_the_verdict(api: Api) -> None:
+    other = GenericGuardrailAPI(api_base="http://gateway", api_key="key", guardrail_name="aligner")
+    other.async_handler.client = api.http
+    texts = ["So. You fool.", "So."]
+    got = await other.apply_guardrail({"texts": list(texts), "model": "gpt"}, {}, "response")
+    assert got["texts"] == ["So.", "So."]
+    assert (await other.apply_guardrail({"texts": list(texts)}, {}, "request"))["texts"] == texts
+
+
+async def test_agentgateway_gets_as_many_choices_as_it_sent(api: Api) -> None:
+    sent = recorded("agentgateway_response")
+    got = (await api.post(WEBHOOK, sent)).json()["action"]
+    texts = [choice["message"]["content"] for choice in got["body"]["choices"]]
+    assert texts == ["We close at six.", "Parking is free."]
+    assert [choice["message"]["role"] for choice in got["body"]["choices"]] == ["assistant", "assistant"]
+
+
+async def test_agentgateways_actions_are_told_apart_by_their_fields(api: Api) -> None:
+    good = {"body": {"choices": [{"message": {"role": "assistant", "content": "All is well."}}]}}
+    assert (await api.post(WEBHOOK, good)).json() == {"action": {"reason": "unchanged"}}
+    assert set((await api.post(WEBHOOK, recorded("agentgateway_request"))).json()["action"]) == {"reason"}
+
+
+async def test_agentgateway_rejects_what_is_blocked(api: Api) -> None:
+    failing(api)
+    got = (await api.post(WEBHOOK, recorded("agentgateway_response"), "strict")).json()["action"]
+    assert isinstance(got["body"], str)
+    assert (got["status_code"], set(got)) == (503, {"body", "status_code", "reason"})
+
+
+@pytest.mark.parametrize("kind", ["chat", "text", "messages", "responses"])
+async def test_portkey_gets_its_response_with_other_texts(api: Api, kind: str) -> None:
+    sent = recorded(f"portkey_{kind}")
+    got = (await api.post(WEBHOOK, sent)).json()
+    assert (got["verdict"], got["data"]) == (True, {"status": "corrected"})
+    before = json.dumps(sent["response"]["json"])
+    after = json.dumps(got["transformedData"]["response"]["json"])
+    assert after == before.replace(" You fool.", "")
+    assert after != before
+
+
+async def test_portkeys_prompts_pass(api: Api) -> None:
+    sent = recorded("portkey_chat") | {"eventType": "beforeRequestHook"}
+    assert (await api.post(WEBHOOK, sent)).json() == {"verdict": True}
+
+
+async def test_portkey_refuses_what_is_blocked(api: Api) -> None:
+    failing(api)
+    sent = recorded("portkey_chat")
+    sent["request"]["json"]["model"] = "strict"
+    got = (await api.post(WEBHOOK, sent)).json()
+    assert got["verdict"] is False
+    assert "transformedData" not in got
+
+
+async def test_the_conversation_that_portkey_sends_is_read(api: Api) -> None:
+    seen: dict[str, list[str]] = {}
+
+    def remembered(request: AlignRequest) -> str:
+        seen["turns"] = [f"{turn.role}: {turn.content}" for turn in request.turns]
+        return request.answer
+
+    api.play(ScriptedEngine(remembered))
+    expected = {
+        "chat": ["system: Be brief.", "user: When do you open?"],
+        "text": ["user: When do you open?"],
+        "messages": ["system: Be brief.", "user: When do you open?"],
+        "responses": ["system: Be brief.", "user: When do you open?"],
+    }
+    for kind, turns in expected.items():
+        assert (await api.post(WEBHOOK, recorded(f"portkey_{kind}"))).json()["verdict"] is True
+        assert seen["turns"] == turns, kind
+
+
+@pytest.mark.parametrize("path", [GENERIC, WEBHOOK])
+async def test_a_body_in_another_form_is_a_400(api: Api, path: str) -> None:
+    got: httpx.Response = await api.post(path, {"input_type": "other", "body": 3, "texts": 4})
+    assert (got.status_code, got.json()["error"]["type"]) == (400, "invalid_request_error")
+
+
+async def test_texts_are_bounded(api: Api) -> None:
+    body = recorded("litellm_response") | {"texts": ["So."] * 65}
+    assert (await api.post(GENERIC, body)).status_code == 400
+    sent = recorded("portkey_text")
+    sent["response"]["json"]["choices"] *= 65
+    assert (await api.post(WEBHOOK, sent)).status_code == 400

@@ -1,0 +1,260 @@
+"""`POST /v1/align`: an answer that a client brings becomes what the traffic would become, and says why."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from fastapi import HTTPException
+from litellm.proxy._types import UserAPIKeyAuth
+from litellm.types.utils import ModelResponse
+
+from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.errors import EngineFault
+from aligner_proxy.gateway.request_state import state_of
+from tests.gateway.endpoints.application import INSULTS, Api, insults
+from tests.support.scripted import ScriptedEngine, SegmentEngine
+
+SENTENCES = (
+    "Water boils at 100 °C at sea level.",
+    "The order 4711 was sent on 3 May.",
+    "Naïve readers – like me – ask twice.",
+    "It costs $12.50 a month.",
+    "- First, open the lid.\n- Then wait.\n- You fool.\n- Close it.",
+    "1. Unplug it.\n2. You are an idiot.\n3. Plug it in again.",
+    "# A heading\n\nAnd what stands below it.",
+    "```python\nprint('You fool.')\n```",
+    "你好。",
+    *INSULTS,
+    *INSULTS,
+)
+WHOLE = (
+    "",
+    "  \n",
+    "You fool.",
+    "I'm sorry, but I can't help with that.",
+    '{"you": "are an idiot", "price": 3}',
+    "[1, 2, 3]",
+    "{ no JSON",
+    "x" * 5000,
+)
+
+
+def answers() -> list[str]:
+    """200 answers: whole ones of every odd kind, and some of drawn sentences with insults among them."""
+    draw = random.Random(27)
+    drawn = [draw.choice((" ", "\n\n")).join(draw.choices(SENTENCES, k=draw.randint(1, 9))) for _ in range(192)]
+    return [*WHOLE, *drawn]
+
+
+async def by_the_traffic(api: Api, answer: str, model: str) -> tuple[Any, ...]:
+    """What a chat completion with this answer becomes: text, status, reason, the scores."""
+    user = UserAPIKeyAuth(api_key="a" * 64, request_route="/v1/chat/completions")
+    messages = [{"role": "user", "content": "What?"}]
+    data = {"model": model, "messages": messages, "metadata": {"user_api_key_hash": "a" * 64}}
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": answer}}
+    response = ModelResponse(choices=[choice])
+    await api.guard.async_pre_call_hook(user, None, data, "acompletion")
+    edited = await api.guard.async_post_call_success_hook(data, user, response)
+    state = state_of(data)
+    assert state is not None
+    outcome = state.outcomes[0]
+    scores = [(segment.text, segment.score, segment.flagged) for segment in outcome.segments]
+    return (edited or response).choices[0].message.content, outcome.status.value, outcome.reason, scores
+
+
+async def test_the_same_result_as_the_traffic_for_200_answers(api: Api) -> None:
+    assert len(answers()) == 200
+    statuses = set()
+    for answer in answers():
+        text, status, reason, scores = await by_the_traffic(api, answer, "gpt")
+        got = (await api.align(answer)).json()
+        assert (got["answer"], got["status"], got["reason"]) == (text, status, reason), answer
+        assert [(s["text"], s["score"], s["flagged"]) for s in got["segments"]] == scores
+        statuses.add((status, reason))
+    assert {"corrected", "unchanged", "skipped"} == {status for status, _ in statuses}
+    assert {"empty", "refusal", "structured_output"} <= {reason for _, reason in statuses}
+
+
+async def test_the_edits_are_the_whole_difference(api: Api) -> None:
+    for answer in answers():
+        got = (await api.align(answer)).json()
+        text = answer
+        for edit in reversed(got["edits"]):
+            text = text[: edit["start"]] + edit["text"] + text[edit["end"] :]
+        assert text == got["answer"], answer
+        if got["status"] == "unchanged":
+            assert got["edits"] == []
+
+
+async def test_what_an_edit_was_made_for(api: Api) -> None:
+    response = await api.align("It is so. You fool. And so on.")
+    got = response.json()
+    (edit,) = got["edits"]
+    assert (edit["objective"], edit["score"], edit["text"].strip()) == ("kind", 4.0, "")
+    assert [segment["against"] for segment in got["segments"]] == [None, "kind", None]
+    assert got["id"] == response.headers["x-litellm-call-id"]
+    assert got["ms"] >= 100
+    assert response.headers["x-aligner-status"] == "corrected"
+
+
+async def test_without_a_model_routes_for_every_model_decide(api: Api) -> None:
+    assert (await api.align("You fool. So.", model=None)).headers["x-aligner-policy"] == "all"
+    assert (await api.align("You fool. So.", model="off")).json()["reason"] == "mode_off"
+    got = await api.align("You fool. So.", model="bare")
+    assert (got.json()["status"], got.json()["reason"]) == ("skipped", "no_objectives")
+
+
+async def test_named_objectives_need_the_tenants_permission(api: Api) -> None:
+    assert (await api.align("So.", objectives=["concise"])).status_code == 403
+    got = await api.align("So.", "acme", objectives=["concise", "humour"])
+    assert got.headers["x-aligner-objectives"] == "kind,concise,humour"
+    refused = await api.align("So.", "acme", objectives=["harmless"])
+    assert (refused.status_code, refused.json()["error"]["type"]) == (403, "permission_error")
+
+
+async def test_objectives_in_own_words_need_a_tenant_that_may_ask_for_everything(api: Api) -> None:
+    seen: list[AlignRequest] = []
+
+    def remembered(request: AlignRequest) -> str:
+        seen.append(request)
+        return request.answer
+
+    api.play(ScriptedEngine(remembered))
+    for team in ("", "acme"):
+        refused = await api.align("So.", team, objectives=["Rhyme: the response should rhyme"])
+        assert refused.status_code == 403
+        assert "rhyme" not in refused.text
+    got = await api.align("So.", "free", objectives=["Rhyme: the response should rhyme", "concise"])
+    assert got.headers["x-aligner-objectives"] == "kind,concise,own:1"
+    assert seen[0].objectives[-1] == "Rhyme: the response should rhyme"
+    assert seen[0].common == len(seen[0].objectives) - 1
+
+
+async def test_own_words_that_are_configured_ones_ask_for_those(api: Api) -> None:
+    kind = "Kindness:  the response should never INSULT the reader"
+    assert (await api.align("So.", objectives=[kind])).headers["x-aligner-objectives"] == "kind"
+    known = {name: entry.text for name, entry in api.guard._policies.current.resolver._known.items()}
+    assert (await api.align("So.", "free", objectives=[known["humour"]])).status_code == 403
+
+
+async def test_the_client_reads_its_own_name_of_its_objective(api: Api) -> None:
+    class Second(SegmentEngine):
+        def judged(self, segments: Any, caution: float) -> Any:
+            from dataclasses import replace
+
+            return tuple(replace(verdict, objective=1) for verdict in super().judged(segments, caution))
+
+    api.play(Second(insults))
+    got = (await api.align("So. You fool.", "free", objectives=["Rhyme: the response should rhyme"])).json()
+    assert got["edits"][0]["objective"] == "Rhyme"
+    assert got["segments"][1]["against"] == "Rhyme"
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"messages": "private words"}, "messages"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"content": "private words"}]}, "messages.0.role"),
+        ({"messages": [{"role": "user", "content": 7}]}, "messages.0.content"),
+        ({"answer": None}, "answer"),
+        ({"answer": ["private words"]}, "answer"),
+        ({"objectives": ["x" * 3000]}, "objectives.0"),
+        ({"objectives": [":private words"]}, "objectives.0"),
+        ({"objectives": ["kind"] * 33}, "objectives"),
+        ({"model": 3}, "model"),
+        ({"stream": True}, "stream"),
+    ],
+)
+async def test_a_bad_body_is_a_400_that_names_the_field(api: Api, change: dict[str, Any], field: str) -> None:
+    body = {"messages": [{"role": "user", "content": "What?"}], "answer": "So."} | change
+    got = await api.post("/v1/align", body)
+    error = got.json()["error"]
+    assert (got.status_code, error["type"]) == (400, "invalid_request_error")
+    assert error["param"].startswith(field)
+    assert "private words" not in got.text
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"answer": "\\ud800"}', b"[" * 100_000])
+async def test_what_is_no_json_object_is_a_400(api: Api, content: bytes) -> None:
+    got = await api.http.post("/v1/align", content=content)
+    assert got.status_code == 400
+
+
+async def test_what_the_policy_blocks_is_a_503(api: Api) -> None:
+    api.play(ScriptedEngine(lambda _: EngineFault("x")))
+    got = await api.align("It is so.", model="strict")
+    assert (got.status_code, got.json()["error"]["type"]) == (503, "aligner_error")
+    assert got.headers["x-aligner-status"] == "failed"
+    passed = await api.align("It is so.")
+    assert (passed.status_code, passed.json()["status"], passed.json()["answer"]) == (200, "failed", "It is so.")
+
+
+async def test_a_scores_that_json_cannot_hold_is_none(api: Api) -> None:
+    api.play(SegmentEngine(lambda _: float("inf")))
+    got = (await api.align("It is so. And so on.")).json()
+    assert {segment["score"] for segment in got["segments"]} == {None}
+
+
+async def test_limits_of_the_key_hold(api: Api) -> None:
+    class Limiter:
+        free = 1
+
+        @contextlib.asynccontextmanager
+        async def request_capacity(self, caller: Any, model: str, *, request_data: Any) -> AsyncIterator[None]:
+            if self.free == 0:
+                raise HTTPException(429, "Rate limit exceeded", {"retry-after": "60"})
+            self.free -= 1
+            yield
+
+    api.limiter = Limiter()
+    assert (await api.align("So.")).status_code == 200
+    refused = await api.align("So.")
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "60")
+    assert refused.json()["error"]["type"] == "rate_limit_error"
+
+
+async def test_the_openapi_document_has_it(api: Api) -> None:
+    document = (await api.http.get("/openapi.json")).json()
+    path = document["paths"]["/v1/align"]["post"]
+    asked = path["requestBody"]["content"]["application/json"]["schema"]
+    assert asked["required"] == ["messages", "answer"]
+    assert "$ref" not in json.dumps(asked)
+    assert "AlignAnswer" in json.dumps(path["responses"]["200"])
+    assert {"400", "403", "413", "429", "503"} <= set(path["responses"])
+
+
+async def test_a_chat_request_cannot_bring_objectives_in_own_words(api: Api) -> None:
+    user = UserAPIKeyAuth(api_key="a" * 64, team_id="free", request_route="/v1/chat/completions")
+    forged = {"names": ["concise"], "texts": ["Rhyme: the response should rhyme"]}
+    messages = [{"role": "user", "content": "What?"}]
+    data = {"model": "gpt", "messages": messages, "metadata": {}, "aligner_proxy_objectives": forged}
+    await api.guard.async_pre_call_hook(user, None, data, "acompletion")
+    state = state_of(data)
+    assert state is not None
+    assert [objective.name for objective in state.policy.objectives] == ["kind"]
+
+
+async def test_an_audit_entry_keeps_own_words_redacted(api: Api) -> None:
+    from aligner_proxy.audit.entry import AuditEvent, as_json, entry
+
+    kept: list[AuditEvent] = []
+
+    class Writers:
+        required = False
+
+        def note(self, event: AuditEvent) -> None:
+            kept.append(event)
+
+    api.guard._auditor = Writers()  # type: ignore[assignment]
+    await api.align("It is so. You fool.", "free", objectives=["Rhyme: it should rhyme with Alice"])
+    assert kept[0].endpoint == "/v1/align"
+    content = entry(kept[0], lambda text: text.replace("Alice", "[name]")).content
+    assert content is not None
+    assert content.facts.own == ("Rhyme: it should rhyme with [name]",)
+    assert b"Alice" not in as_json(content)

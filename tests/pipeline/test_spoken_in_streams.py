@@ -1,0 +1,63 @@
+"""The language of an answer that goes out while it is written."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from aligner_proxy.pipeline.outcomes import blocks
+from aligner_proxy.pipeline.parts import PartedCorrection
+from aligner_proxy.types import Exchange, OnSkip, Policy, SkipPolicy, Status, StreamMode, Turn
+from tests.pipeline.test_spoken import ENGLISH, GERMAN, INSULT, POLICY, pipeline
+
+RELEASED = replace(POLICY, stream=StreamMode.SENTENCE)
+BLOCKING = replace(RELEASED, on_skip=SkipPolicy(language=OnSkip.BLOCK))
+FACTS = Exchange("call-1", 0, (Turn("user", "What?"),), None, finish_reason=None)
+
+
+async def corrected(pieces: Sequence[str], policy: Policy = RELEASED) -> PartedCorrection:
+    """A text that came in these pieces, decided as far as it goes after each."""
+    text = PartedCorrection(pipeline(), policy, lambda: FACTS, lambda: None)
+    for piece in pieces:
+        await text.feed(piece)
+        for _ in range(50):
+            await asyncio.sleep(0)
+    await text.end()
+    while not text.done:
+        await asyncio.sleep(0)
+    await text.aclose()
+    return text
+
+
+@pytest.mark.parametrize(
+    ("pieces", "status", "reason"),
+    [
+        ([f"{GERMAN} "] * 4, Status.NOT_JUDGED, "language"),
+        ([f"{GERMAN} ", f"{INSULT} ", GERMAN], Status.CORRECTED, "language"),
+        ([f"{ENGLISH} "] * 4, Status.UNCHANGED, None),
+        (["Ja, gut."], Status.UNCHANGED, None),
+        ([f"{GERMAN} "] * 900, Status.NOT_JUDGED, "language"),
+    ],
+)
+async def test_what_is_said(pieces: list[str], status: Status, reason: str | None) -> None:
+    outcome = (await corrected(pieces)).outcome()
+    assert (outcome.status, outcome.reason) == (status, reason)
+    assert outcome.text == "".join(pieces).replace(f"{INSULT} ", "")
+
+
+async def test_nothing_of_a_blocked_language_goes_out() -> None:
+    text = await corrected([f"{GERMAN} "] * 4, BLOCKING)
+    assert text.stopped is not None
+    assert (text.stopped.reason, blocks(text.stopped)) == ("language", True)
+    assert not text._present.replacements.end
+    assert (await corrected([f"{ENGLISH} "] * 4, BLOCKING)).stopped is None
+
+
+async def test_a_language_that_shows_itself_late_ends_the_stream() -> None:
+    text = await corrected([f"{ENGLISH} ", *([f"{GERMAN} "] * 8)], BLOCKING)
+    assert text.stopped is not None
+    assert text.stopped.reason == "language"
+    assert text._present.replacements.end
