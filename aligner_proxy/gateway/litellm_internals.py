@@ -21,6 +21,11 @@ from aligner_proxy.concurrency import watch
 from aligner_proxy.gateway import readiness
 
 _MOST_FALLBACKS = 32
+_CHARGED = tuple(
+    f"user_api_key_{name}"
+    for name in ("hash", "alias", "team_id", "team_alias", "user_id", "org_id", "project_id", "end_user_id")
+)
+"""Fields of LiteLLM's metadata that say whose spend a call is."""
 _ROOM = 200
 """Entries of LiteLLM's cache of counters by default."""
 _COUNTERS_OF_A_KEY = 8
@@ -61,6 +66,19 @@ async def refuse_other_models(caller: UserAPIKeyAuth, request: Request) -> None:
         llm_model_list=proxy.llm_model_list,
         llm_router=proxy.llm_router,
     )
+
+
+def payer(caller: UserAPIKeyAuth) -> dict[str, Any]:
+    """LiteLLM's metadata by which a call of its router is charged to the key of a request.
+
+    Neither budgets nor reservations are among them: those of the request itself are settled with its own answer.
+    """
+    from litellm.proxy.litellm_pre_call_utils import LiteLLMProxyRequestSetup
+
+    known: Mapping[str, Any] = LiteLLMProxyRequestSetup.get_sanitized_user_information_from_key(caller)
+    key = LiteLLMProxyRequestSetup.get_logged_api_key(caller)
+    charged = {name: known[name] for name in _CHARGED if known.get(name) is not None}
+    return charged | ({"user_api_key": key} if key is not None else {})
 
 
 def make_room_for_counters(keys: int) -> None:
