@@ -187,8 +187,8 @@ class GroupChat:
             return await router.acompletion(**call)
         try:
             return await router.acompletion(**call, response_format=dict(form))
-        except litellm.BadRequestError as error:
-            if type(error) is not litellm.BadRequestError:  # too long, against the provider's policy, ...
+        except exceptions.BadRequestError as error:
+            if type(error) is not exceptions.BadRequestError:  # too long, against the provider's policy, ...
                 raise
         response = await router.acompletion(**call)
         self._takes_form = False

@@ -153,7 +153,9 @@ class RequestState:
     def _editor(self) -> str | None:
         """The editor that was asked, how often, and the tokens it read and wrote; None where none was."""
         use = editor_use(self.outcomes)
-        return use and f"{self.policy.editor_group} calls={use.calls} read={use.read} written={use.written}"
+        if use is None:
+            return None
+        return f"{self.policy.editor_group} calls={use.calls} read={use.read} written={use.written}"
 
     def _added_ms(self) -> str | None:
         """Milliseconds of the slowest choice; the power of ten above them, unless the policy says otherwise."""

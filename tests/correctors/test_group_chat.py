@@ -109,7 +109,10 @@ async def test_a_server_that_knows_no_such_form_is_asked_without_it_from_then_on
 @pytest.mark.parametrize(
     ("reply", "error"),
     [
-        (JSONResponse({"error": {"message": "maximum context length is 9 tokens. SECRET"}}, 400), AnswerTooLong),
+        (
+            JSONResponse({"error": {"message": "This model's maximum context length is 9 tokens. SECRET"}}, 400),
+            AnswerTooLong,
+        ),
         (JSONResponse({"error": {"message": "SECRET"}}, 400), EngineFault),
         (JSONResponse({"error": {"message": "SECRET"}}, 401), EngineFault),
         (JSONResponse({"error": {"message": "SECRET"}}, 429), EngineOverloaded),
@@ -155,11 +158,12 @@ async def test_a_slow_group_is_late() -> None:
 async def test_the_key_of_the_request_is_charged_and_no_logger_hears_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[dict[str, Any]] = []
 
-    class Listening(CustomLogger):
+    # A name of its own: LiteLLM keeps one logger of each class name for as long as the process lives.
+    class HearsPayments(CustomLogger):
         async def async_log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
             heard.append({"kwargs": kwargs, "response": response_obj})
 
-    monkeypatch.setattr(litellm, "callbacks", [Listening()])
+    monkeypatch.setattr(litellm, "callbacks", [HearsPayments()])
     chats = Chats(lambda _: "SECRET reply")
     async with chatting(chats, input_cost_per_token=0.001, output_cost_per_token=0.01) as chat:
         messages = [{"role": "user", "content": "SECRET question"}]
