@@ -390,3 +390,30 @@ def test_fields_that_plugins_of_others_read_are_given_by_name(tmp_path: Path) ->
     told = json.loads(_run(*asked, "--field", "preference=No emoji.").stdout)
     assert [one["name"] for one in told["objectives"]] == ["prose", "no-emoji"]
     assert "--field must read NAME=TEXT" in _run(*asked, "--field", "preference").output
+
+
+def test_an_editor_that_litellm_does_not_have_is_refused_with_its_line(folder: Path) -> None:
+    with (folder / "policies.yaml").open("a") as file:
+        file.write("    editor: {model: gpt-4oo}\n")
+    result = _run(folder / "litellm.yaml", "--model", "gpt-4o")
+    assert result.exit_code != 0
+    assert (
+        "policies.yaml:13: editor 'gpt-4oo' is no model group of the model_list; did you mean 'gpt-4o'?"
+        in result.output
+    )
+    with (folder / "litellm.yaml").open("a") as file:
+        file.write("general_settings: {store_model_in_db: true}\n")
+    result = _run(folder / "litellm.yaml", "--model", "gpt-4o", "--json")
+    assert result.exit_code == 0
+    assert any("editor 'gpt-4oo'" in text for text in json.loads(result.stdout)["warnings"])
+
+
+def test_the_editor_is_shown_with_its_line(folder: Path) -> None:
+    with (folder / "policies.yaml").open("a") as file:
+        file.write("    editor: {model: gpt-4o}\n")
+    result = _run(folder / "litellm.yaml", "--model", "gpt-4o", "--team", "acme", "--key", "ci", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["settings"]["editor"] == {
+        "value": "model:gpt-4o",
+        "origin": "policies.yaml:13 (tenant acme)",
+    }

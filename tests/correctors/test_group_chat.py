@@ -227,3 +227,10 @@ def test_a_reply_that_is_cut_off_is_not_finished() -> None:
     silent = SimpleNamespace(choices=[SimpleNamespace(message=SimpleNamespace(content=None), finish_reason="stop")])
     with pytest.raises(InvalidOutput):
         reply_of(silent)
+
+
+async def test_a_team_edits_by_a_model_of_its_own() -> None:
+    info = {"team_id": "acme", "team_public_model_name": "ours"}
+    params = {"model": "openai/big", "api_key": "k", "mock_response": "It is so."}
+    router = Router([{"model_name": "internal", "litellm_params": params, "model_info": info}], num_retries=0)
+    assert (await ask(GroupChat("ours", lambda: router), form=None)).text == "It is so."
