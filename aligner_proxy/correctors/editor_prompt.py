@@ -81,6 +81,7 @@ _CONVERSATION_ROLES = ("user", "assistant")
 _ANSWERED_ROLES = ("system", *_CONVERSATION_ROLES)
 _NUMBERS = (1, MAX_PASSAGES)
 _FENCE = re.compile(r"^```\w*\n|\n?```$")
+_ENTRY = re.compile(r'"number"\s*:\s*"?(?P<number>\d{1,3})"?\s*,\s*"text"\s*:\s*"(?P<text>(?:[^"\\]|\\.)*)(?P<end>"?)')
 _TEXT_NAMES = ("text", "replacement", "content")
 
 
@@ -239,7 +240,20 @@ def _json_in(reply: str) -> object:
             except (ValueError, RecursionError):
                 continue
             return parsed
-    raise InvalidOutput("the editor replied without JSON")
+    begun = dict(_begun_entries(text))
+    if not begun:
+        raise InvalidOutput("the editor replied without JSON")
+    return begun
+
+
+def _begun_entries(text: str) -> Iterator[tuple[str, str]]:
+    """(number, text) of the entries of a reply that was cut off; the last text ends with its last whole sentence."""
+    for entry in _ENTRY.finditer(text):
+        try:
+            written: str = json.loads(f'"{entry["text"]}"', strict=False)
+        except ValueError:
+            continue
+        yield entry["number"], written if entry["end"] else splice.complete(written)
 
 
 def _numbered(parsed: object) -> Iterator[tuple[int, str]]:

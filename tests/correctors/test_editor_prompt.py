@@ -118,6 +118,23 @@ def test_replies_are_read_leniently(reply: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("reply", "texts"),
+    [
+        (
+            '{"replacements": [{"number": 1, "text": "Friend."}, {"number": 2, "text": "Paint. And th',
+            ("Friend.", "Paint."),
+        ),
+        ('{"replacements": [{"number": 1, "text": "Friend. It is \\"so\\". It', ('Friend. It is "so".', "")),
+        ('{"replacements": [{"number": 1, "text": "Friend.\\', ("Friend.", "")),
+        ('{"replacements": [{"number": 1, "text": "Friend."}, {"numb', ("Friend.", "")),
+        ('{"replacements": [{"number": 1, "text": "Fri', ("", "")),
+    ],
+)
+def test_of_a_reply_that_is_cut_off_whole_sentences_count(reply: str, texts: tuple[str, str]) -> None:
+    assert editor_prompt.replacements(reply, PASSAGES) == dict(zip((3, 5), texts, strict=True))
+
+
+@pytest.mark.parametrize(
     "reply", ['{"replacements": [{"number": 1, "text": ""}]}', '{"1": null}', '{"1": "", "2": ""}', '{"1": "  "}']
 )
 def test_nothing_for_a_passage_removes_it(reply: str) -> None:
