@@ -400,13 +400,14 @@ class EditorUse:
     """Calls of an editor for one answer, their tokens and milliseconds, and what came of them."""
 
     calls: int = 0
+    """Calls whose reply could be used."""
     read: int = 0
     """Tokens of the prompts."""
     written: int = 0
     """Tokens of the replies."""
     ms: float = 0.0
     failed: int = 0
-    """Calls of which nothing could be used: the aligner edited in the editor's place."""
+    """How often there was no reply, or none that could be used: the aligner edited in the editor's place."""
     refused: int = 0
     """Replacements that were flagged again or that the gate refused: the passages were removed."""
 

@@ -16,7 +16,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from cachetools import LRUCache
 
@@ -46,11 +46,14 @@ from aligner_proxy.types import Correction, EditorUse, Policy, SegmentScore, Ver
 log = logging.getLogger(__name__)
 SEATS = 32
 """Calls at once to one model group and in one worker; beyond them tenants share as at a full engine."""
+DRAFT_TEMPERATURE = 0.7
+"""For the second of several drafts and later ones: at 0 they would all be the same."""
 EDITING_SHARE = 0.7
 """The share of the time left that the editor may take; the rest is for judging what it wrote, or for the aligner."""
 MAX_GROUPS = 256
 """Model groups whose state is kept; clients may name models behind a wildcard."""
 _PROMPTS = hashlib.sha256(f"{editor_prompt.INSTRUCTION}\n{editor_prompt.ANEW}".encode()).hexdigest()
+_Read = TypeVar("_Read")
 Payer = Mapping[str, Any]
 """LiteLLM's metadata by which a call is charged to the key of the request."""
 
@@ -65,10 +68,13 @@ class Reply:
     finished: bool = True
     ms: float = 0.0
 
-    @property
-    def use(self) -> EditorUse:
-        """Its price."""
-        return EditorUse(calls=1, read=self.read, written=self.written, ms=self.ms)
+
+class UnusableReply(InvalidOutput):
+    """A reply that has not the form that was asked for; it is paid for all the same."""
+
+    def __init__(self, message: str, reply: Reply) -> None:
+        super().__init__(message)
+        self.use = EditorUse(read=reply.read, written=reply.written, ms=reply.ms)
 
 
 class Chat(Protocol):
@@ -83,12 +89,22 @@ class Chat(Protocol):
         messages: Sequence[Mapping[str, str]],
         *,
         tokens: int,
+        temperature: float,
         form: Mapping[str, Any] | None,
         payer: Payer,
         deadline_s: float,
     ) -> Reply:
         """One reply of at most `tokens`, in this form where the group can be held to it, within the deadline."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question to an editor: its messages, the tokens that a reply may have, and the form of one, if it has any."""
+
+    messages: Sequence[Mapping[str, str]]
+    tokens: int
+    form: Mapping[str, Any] | None = None
 
 
 OpenChat = Callable[[str], Chat]
@@ -110,29 +126,37 @@ class GroupEditor:
         return {"group": self.group, "models": list(self._chat.models()), "prompts": _PROMPTS}
 
     async def ask(
-        self,
-        request: AlignRequest,
-        messages: Sequence[Mapping[str, str]],
-        *,
-        tokens: int,
-        form: Mapping[str, Any] | None,
-        payer: Payer,
-        deadline_s: float,
-    ) -> Reply:
-        """One reply, on the account of the tenant of `request`. Raises `CorrectionError` subclasses only."""
+        self, request: AlignRequest, question: Question, read: Callable[[Reply], _Read], payer: Payer, deadline_s: float
+    ) -> tuple[_Read, EditorUse]:
+        """What `read` makes of a reply, and its price, on the account of the tenant of `request`.
+
+        Raises `CorrectionError` subclasses only; a reply of which `read` makes nothing counts against the group.
+        """
 
         async def work() -> Reply:
             began = self._clock()
+            temperature = DRAFT_TEMPERATURE if request.draft else 0.0
             async with within(deadline_s):
-                reply = await self._chat.ask(messages, tokens=tokens, form=form, payer=payer, deadline_s=deadline_s)
+                reply = await self._chat.ask(
+                    question.messages,
+                    tokens=question.tokens,
+                    temperature=temperature,
+                    form=question.form,
+                    payer=payer,
+                    deadline_s=deadline_s,
+                )
             return replace(reply, ms=(self._clock() - began) * 1000)
 
         probes = self._passed()
         alive: bool | None = None
         try:
             reply = await self._seats.admitted(request.tenant, request.quota, work)
+            try:
+                made = read(reply)
+            except InvalidOutput as error:
+                raise UnusableReply(str(error), reply) from None
             alive = True
-            return reply
+            return made, EditorUse(calls=1, read=reply.read, written=reply.written, ms=reply.ms)
         except CorrectionError as error:
             alive = self._noted(error)
             raise
@@ -251,9 +275,8 @@ class EditedEngine:
             except QuotaSpent:
                 raise
             except CorrectionError as error:
-                self._note(request, error)
                 local = await self._scorer.align(_until(request, until))
-                return replace(local, editor=_FAILED + local.editor if local.editor else _FAILED)
+                return replace(local, editor=_failed(request, error))
             kept, again = await self.kept(request, written.replaced, until)
         text = structure.join(kept.pieces)
         use = written.use + EditorUse(refused=_fewer(written.replaced, kept))
@@ -265,19 +288,14 @@ class EditedEngine:
     ) -> _Written:
         """What the editor writes in place of the flagged segments, in one call; as it wrote it, only bounded."""
         marked = editor_prompt.passages(segments, scores, request.objectives)
-        reply = await self._ask(
-            request,
-            editor_prompt.messages(request.turns, segments, marked),
-            editor_prompt.tokens_for(marked),
-            editor_prompt.REPLY_SCHEMA,
-            until,
+        messages = editor_prompt.messages(request.turns, segments, marked)
+        question = Question(messages, editor_prompt.tokens_for(marked), editor_prompt.REPLY_SCHEMA)
+        replies, use = await self._ask(
+            request, question, lambda reply: editor_prompt.replacements(reply.text, marked), until
         )
         banned = _banned(segments, scores, marked)
-        texts = {
-            at: splice.replacement(text, (), banned, finished=True)
-            for at, text in editor_prompt.replacements(reply.text, marked).items()
-        }
-        return _Written(_Replaced(segments, marked, texts), reply.use)
+        texts = {at: splice.replacement(text, (), banned, finished=True) for at, text in replies.items()}
+        return _Written(_Replaced(segments, marked, texts), use)
 
     async def kept(
         self, request: AlignRequest, written: _Replaced, until: float, before: str = ""
@@ -300,37 +318,21 @@ class EditedEngine:
     async def anew(self, request: AlignRequest, *, tokens: int) -> Correction:
         """Another answer to the conversation, from the beginning; empty where that is flagged, too, or is none."""
         until = time.monotonic() + request.deadline_s
-        messages = editor_prompt.messages_anew(request.turns, request.objectives)
+        question = Question(editor_prompt.messages_anew(request.turns, request.objectives), tokens)
         async with within(request.deadline_s):
-            reply = await self._ask(request, messages, tokens, None, until)
-            text = reply.text.strip()
-            if not text or not reply.finished:
-                return Correction("", editor=reply.use)
+            text, use = await self._ask(request, question, _whole_text, until)
+            if not text:
+                return Correction("", editor=use)
             asked = judged(_until(request, until)).model_copy(update={"answer": text})
             verdict = await self._scorer.align(asked)
         good = not any(segment.flagged for segment in verdict.segments)
-        return replace(verdict, text=text if good else "", aligner="", editor=reply.use)
+        return replace(verdict, text=text if good else "", aligner="", editor=use)
 
     async def _ask(
-        self,
-        request: AlignRequest,
-        messages: Sequence[Mapping[str, str]],
-        tokens: int,
-        form: Mapping[str, Any] | None,
-        until: float,
-    ) -> Reply:
+        self, request: AlignRequest, question: Question, read: Callable[[Reply], _Read], until: float
+    ) -> tuple[_Read, EditorUse]:
         seconds = max(0.001, (until - time.monotonic()) * EDITING_SHARE)
-        return await self._editor.ask(
-            request, messages, tokens=tokens, form=form, payer=self._payer, deadline_s=seconds
-        )
-
-    def _note(self, request: AlignRequest, error: CorrectionError) -> None:
-        log.warning(
-            "call %s: the editor failed (%s: %s); the aligner edits",
-            request.request_id,
-            error.reason,
-            type(error).__name__,
-        )
+        return await self._editor.ask(request, question, read, self._payer, seconds)
 
     async def replace(self, session: EditedSession, span: Span) -> Correction:
         """What stands in place of a flagged stretch of an answer that is still being written."""
@@ -343,9 +345,8 @@ class EditedEngine:
             except QuotaSpent:
                 raise
             except CorrectionError as error:
-                self._note(request, error)
                 local = await session.replaced_by_engine(span)
-                return replace(local, editor=_FAILED)
+                return replace(local, editor=_failed(request, error))
             stretch = _stretch(written.replaced, span)
             adds = not segments[span.first].text
             # What is missing behind the answer brings the white space before it.
@@ -369,7 +370,16 @@ class _Written:
     use: EditorUse = field(default_factory=EditorUse)
 
 
-_FAILED = EditorUse(calls=1, failed=1)
+def _failed(request: AlignRequest, error: CorrectionError) -> EditorUse:
+    """What a call that failed cost; the aligner edits in its place."""
+    log.warning("call %s: the editor failed (%s); the aligner edits", request.request_id, type(error).__name__)
+    paid = error.use if isinstance(error, UnusableReply) else EditorUse()
+    return paid + EditorUse(failed=1)
+
+
+def _whole_text(reply: Reply) -> str:
+    """The text of a reply; empty where it was cut off."""
+    return reply.text.strip() if reply.finished else ""
 
 
 class EditedSession(ForwardingSession):

@@ -117,7 +117,7 @@ def _count_editor(outcome: Outcome) -> None:
     if use is None:
         return
     group = outcome.policy.editor_group or ""
-    for result, count in (("failed", use.failed), ("replied", use.calls - use.failed)):
+    for result, count in (("failed", use.failed), ("replied", use.calls)):
         if count:
             prometheus.EDITOR_CALLS.labels(group, result).inc(count)
     prometheus.EDITOR_TOKENS.labels(group, "read").inc(use.read)

@@ -52,7 +52,7 @@ async def answered_anew(
                 again, _ = await cache.get_or_compute(key, written, remember=remember)
     except (CorrectionError, TimeoutError) as error:
         log.warning("call %s: no second try (%s)", exchange.call_id, type(error).__name__)
-        return _charged(outcome, EditorUse(calls=1, failed=1))
+        return _charged(outcome, EditorUse(failed=1))
     outcome = _charged(outcome, again.editor)
     text = again.deliverable.text
     if not text:

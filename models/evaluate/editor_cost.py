@@ -95,6 +95,7 @@ class CountingChat:
         messages: Sequence[Mapping[str, str]],
         *,
         tokens: int,
+        temperature: float,
         form: Mapping[str, Any] | None,
         payer: Payer,
         deadline_s: float,

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from aligner_proxy.correctors import editor
-from aligner_proxy.correctors.editor import EditedEngine, GroupEditor, Reply
+from aligner_proxy.correctors.editor import EditedEngine, GroupEditor, Question, Reply
 from aligner_proxy.engine.api import AlignRequest, Session, Span
 from aligner_proxy.errors import (
     BreakerOpen,
@@ -138,14 +138,35 @@ FAILURES: list[tuple[CorrectionError, str]] = [
 async def test_where_the_editor_fails_the_aligner_edits(error: CorrectionError) -> None:
     done = await edited(ScriptedChat(lambda _: error)).align(request())
     assert done.text == "Take a brush. (by the aligner) Then paint it."
-    assert done.editor == EditorUse(calls=1, failed=1)
+    assert done.editor == EditorUse(failed=1)
     assert done.aligner == SCRIPTED.content_hash, "so that it is not remembered as the editor's"
 
 
 @pytest.mark.parametrize("reply", ["Certainly!", '{"replacements": []}'])
-async def test_a_reply_without_a_form_is_a_failure(reply: str) -> None:
-    done = await edited(ScriptedChat(lambda _: reply)).align(request())
+async def test_a_reply_without_a_form_is_a_failure_that_is_paid_for(reply: str) -> None:
+    chat = ScriptedChat(lambda _: reply)
+    engine = edited(chat)
+    done = await engine.align(request())
     assert done.text == "Take a brush. (by the aligner) Then paint it."
+    assert done.editor is not None
+    assert (done.editor.calls, done.editor.failed) == (0, 1)
+    assert done.editor.read > 0 < done.editor.written
+    for _ in range(4):
+        await engine.align(request())
+    assert len(chat.asked) == 3, "a group that writes nonsense is left alone, too"
+
+
+async def test_more_passages_than_fit_a_call_are_the_aligners() -> None:
+    chat = ScriptedChat(FRIENDLY)
+    done = await edited(chat).align(request("You fool. " * 70))
+    assert (done.editor, chat.asked) == (EditorUse(failed=1), [])
+
+
+async def test_another_draft_is_written_warmer() -> None:
+    chat = ScriptedChat(FRIENDLY)
+    await edited(chat).align(request())
+    await edited(chat).align(request(draft=1))
+    assert chat.temperatures == [0.0, editor.DRAFT_TEMPERATURE]
 
 
 async def test_the_editor_gets_a_share_of_the_time() -> None:
@@ -176,7 +197,7 @@ async def test_after_three_failures_the_group_is_left_alone_and_then_probed() ->
         await engine.align(request())
     assert len(chat.asked) == 3
     with pytest.raises(BreakerOpen):
-        await group.ask(request(), [], tokens=1, form=None, payer={}, deadline_s=1)
+        await group.ask(request(), Question([], 1), str, {}, 1.0)
     now[0] += 1.0
     await engine.align(request())
     assert len(chat.asked) == 4, "one probe, which failed"
@@ -195,7 +216,7 @@ async def test_a_cancelled_probe_says_nothing() -> None:
     for _ in range(3):
         group.circuit.failed(now[0])
     now[0] += 10.0
-    probe = asyncio.create_task(group.ask(request(), [], tokens=1, form=None, payer={}, deadline_s=60))
+    probe = asyncio.create_task(group.ask(request(), Question([], 1), str, {}, 60.0))
     await asyncio.sleep(0)
     assert group.circuit.probing
     probe.cancel()
@@ -303,7 +324,7 @@ async def test_in_a_stream_the_aligner_edits_where_the_editor_fails() -> None:
     session = await session_on(ScriptedChat(lambda _: EngineUnavailable("away")), ANSWER)
     await session.judged(0)
     done = await session.replace(span(ANSWER, 1, 2, "Take a brush."))
-    assert (done.text, done.editor) == ("(by the aligner)", EditorUse(calls=1, failed=1))
+    assert (done.text, done.editor) == ("(by the aligner)", EditorUse(failed=1))
 
 
 async def test_a_held_stream_is_edited_at_its_end() -> None:

@@ -82,7 +82,7 @@ async def chatting(chats: Chats, **params: Any) -> AsyncIterator[GroupChat]:
 
 
 async def ask(chat: GroupChat, form: Any = REPLY_SCHEMA, deadline_s: float = 20.0) -> Any:
-    return await chat.ask(MESSAGES, tokens=50, form=form, payer=PAYER, deadline_s=deadline_s)
+    return await chat.ask(MESSAGES, tokens=50, temperature=0.0, form=form, payer=PAYER, deadline_s=deadline_s)
 
 
 async def test_the_group_is_asked_once_for_a_reply_in_a_form() -> None:
@@ -167,7 +167,7 @@ async def test_the_key_of_the_request_is_charged_and_no_logger_hears_a_text(monk
     chats = Chats(lambda _: "SECRET reply")
     async with chatting(chats, input_cost_per_token=0.001, output_cost_per_token=0.01) as chat:
         messages = [{"role": "user", "content": "SECRET question"}]
-        await chat.ask(messages, tokens=50, form=None, payer=PAYER, deadline_s=20.0)
+        await chat.ask(messages, tokens=50, temperature=0.0, form=None, payer=PAYER, deadline_s=20.0)
         for _ in range(100):
             await asyncio.sleep(0.05)
             if heard:

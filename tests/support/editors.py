@@ -26,6 +26,7 @@ class ScriptedChat:
     forms: list[Mapping[str, Any] | None] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
+    temperatures: list[float] = field(default_factory=list)
 
     def models(self) -> Sequence[str]:
         """There is one."""
@@ -36,6 +37,7 @@ class ScriptedChat:
         messages: Sequence[Mapping[str, str]],
         *,
         tokens: int,
+        temperature: float,
         form: Mapping[str, Any] | None,
         payer: Payer,
         deadline_s: float,
@@ -46,6 +48,7 @@ class ScriptedChat:
         self.forms.append(form)
         self.seconds.append(deadline_s)
         self.tokens.append(tokens)
+        self.temperatures.append(temperature)
         reply = self.script(messages)
         if isinstance(reply, CorrectionError):
             raise reply
