@@ -49,9 +49,13 @@ class OnSkip(StrEnum):
 
 
 class IfNothingRemains(StrEnum):
-    """Reaction to an answer of which nothing would remain: a text in its place, an error, or the original."""
+    """Reaction to an answer of which nothing would remain: a text in its place, another answer, an error, the original.
+
+    Another answer (`second_try`) comes from the editor; where it is no better, the text stands in its place.
+    """
 
     DECLINE = "decline"
+    SECOND_TRY = "second_try"
     BLOCK = "block"
     ORIGINAL = "original"
 
@@ -153,6 +157,12 @@ DEFAULT_ALIGNER = "default"
 """The aligner of policies that name none."""
 METAALIGNER = "metaaligner"
 """The corrector that is an aligner on the engine."""
+LOCAL_EDITOR = "local"
+"""The editor of policies that name none: the aligner that found what is flagged also writes in its place."""
+UPSTREAM_EDITOR = "upstream"
+"""The editor that is the model group which answers the request."""
+EDITOR_GROUP = "model:"
+"""Stands before the name of the model group that is the editor."""
 
 
 class LengthUnit(StrEnum):
@@ -289,6 +299,10 @@ class Policy:
     json_strings: JsonStrings = JsonStrings.KEEP
     reasoning: ReasoningMode = ReasoningMode.PASS
     corrector: str = METAALIGNER
+    editor: str = LOCAL_EDITOR  # who writes in place of what is flagged: local, upstream, or model:GROUP
+    upstream: str = ""  # model group that answers, as far as it is known; the editor may be the same one
+    payer: tuple[tuple[str, Any], ...] = field(default=(), compare=False, repr=False)
+    """(name, value) of LiteLLM's metadata by which what the editor costs is charged to the key of the request."""
     draft: int = 0  # number of this draft, if a plugin requests several
     plugin_rules: tuple[str, ...] = ()
     bypass: bool = False  # the request opted out, and its tenant may do so
@@ -299,6 +313,13 @@ class Policy:
     """(name, value) of plugins: their keys of the policies file that differ from the default, and their own values."""
     origins: tuple[tuple[str, str], ...] = ()
     """(setting, origin of its value), for `check`."""
+
+    @property
+    def editor_group(self) -> str | None:
+        """The model group that is the editor; None where the aligner edits, or where nobody knows who answers."""
+        if self.editor == UPSTREAM_EDITOR:
+            return self.upstream or None
+        return self.editor.removeprefix(EDITOR_GROUP) if self.editor.startswith(EDITOR_GROUP) else None
 
     def extension(self, name: str, default: Any = None) -> Any:
         """The value of a plugin's key, `default` if it is not set."""
@@ -387,6 +408,27 @@ class DecodeCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class EditorUse:
+    """Calls of an editor for one answer, their tokens and milliseconds, and what came of them."""
+
+    calls: int = 0
+    """Calls whose reply could be used."""
+    read: int = 0
+    """Tokens of the prompts."""
+    written: int = 0
+    """Tokens of the replies."""
+    ms: float = 0.0
+    failed: int = 0
+    """How often there was no reply, or none that could be used: the aligner edited in the editor's place."""
+    refused: int = 0
+    """Replacements that were flagged again or that the gate refused: the passages were removed."""
+
+    def __add__(self, other: EditorUse) -> EditorUse:
+        """Sum of both."""
+        return EditorUse(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
+@dataclass(frozen=True, slots=True)
 class Correction:
     """Result of the engine: the edited answer, the segments of the original and the cost. `ms` is engine time."""
 
@@ -399,12 +441,19 @@ class Correction:
     """Content hash of the aligner."""
     untaught: int = 0
     """So many objectives were judged by the general head alone because their taught head was missing."""
+    editor: EditorUse | None = None
+    """What an editor outside of the engine was asked for it; None where none was, also where the cache knew it."""
 
     @property
     def deliverable(self) -> Correction:
         """This correction with a text that can be encoded; the very same one as a rule."""
         text = encodable(self.text)
         return self if text is self.text else replace(self, text=text)
+
+    @property
+    def paid(self) -> Correction:
+        """This correction as it is for whoever gets it without a call of an editor."""
+        return replace(self, editor=None) if self.editor else self
 
     def with_cost_of(self, parts: Iterable[Correction]) -> Correction:
         """This correction with the summed tokens and engine time of its parts."""
@@ -415,7 +464,12 @@ class Correction:
             prompt_tokens=sum(part.prompt_tokens for part in parts),
             ms=sum(part.ms for part in parts),
             untaught=max(self.untaught, *(part.untaught for part in parts), 0),
+            editor=sum((part.editor for part in parts if part.editor), EditorUse()) if _edited(parts) else None,
         )
+
+
+def _edited(parts: Iterable[Correction]) -> bool:
+    return any(part.editor for part in parts)
 
 
 def all_cached(hits: Iterable[bool | None]) -> bool | None:

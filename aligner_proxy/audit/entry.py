@@ -27,7 +27,7 @@ _BARE = 4096
 """Bytes of an event without its texts."""
 _PART = 96
 """Bytes of what holds one text: a turn, a segment, a place in a list."""
-_NOT_POLICY = ("origins", "tenant", "quota")
+_NOT_POLICY = ("origins", "tenant", "quota", "upstream", "payer")
 """Fields that identify the request or the origin of its policy, not the effect of the policy."""
 
 

@@ -33,12 +33,13 @@ from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, Extensions
 from aligner_proxy.policy import litellm_config
 from aligner_proxy.policy.config import engine_at, keys_path, known_keys
+from aligner_proxy.policy.editor_schema import groups as editor_groups
 from aligner_proxy.policy.engine_schema import Kind
 from aligner_proxy.policy.keys_file import KeyEntry
 from aligner_proxy.policy.litellm_config import find_policies, is_litellm, model_groups
 from aligner_proxy.policy.resolver import PRECEDENCE, PolicyResolver, RequestFacts, entry_name, route_matches
 from aligner_proxy.policy.schema import PolicyFile, Trust, kind_of
-from aligner_proxy.policy.yaml_file import read
+from aligner_proxy.policy.yaml_file import nearest, read
 from aligner_proxy.teaching.in_force import HeadsInForce
 from aligner_proxy.types import Exchange, GateRule, Objective, Policy, Turn
 
@@ -165,7 +166,11 @@ def _read(file: Path) -> _Checked:
     if not litellm:
         return _Checked(path, policies, None, keys, taught=listed, extensions=extensions)
     gaps = tuple(litellm_config.warnings(data, source))
-    return _Checked(path, policies, model_groups(data), keys, gaps, data, listed, extensions)
+    checked = _Checked(path, policies, model_groups(data), keys, gaps, data, listed, extensions)
+    unserved = next(_editors_unserved(checked), None)
+    if unserved is not None and not litellm_config.models_in_database(data):
+        raise ConfigError(unserved)
+    return checked
 
 
 def _facts(
@@ -213,7 +218,7 @@ def _warnings(checked: _Checked, facts: RequestFacts, policy: Policy) -> list[st
         warnings.append(f"{error}; a gateway with this environment does not start")
     warnings.extend(_key_warnings(checked))
     warnings.extend(_engine_warnings(checked, policy))
-    warnings += _unserved(checked)
+    warnings += [*_unserved(checked), *_editors_unserved(checked)]
     warnings += [lesson.warning for lesson in checked.taught if lesson.warning is not None]
     warnings += checked.extensions.explain(policy, facts)
     if not policy.objectives:
@@ -271,6 +276,14 @@ def _unserved(checked: _Checked) -> Iterator[str]:
         if kind_of(name, entry) == "self_refine" and checked.models is not None and model not in checked.models:
             place = checked.policies.source.at("plugins", "correctors", name)
             yield f"{place}: corrector {name} asks {model!r}, which the model_list does not have"
+
+
+def _editors_unserved(checked: _Checked) -> Iterator[str]:
+    """One line for each editor that is no model group of the LiteLLM YAML."""
+    for group, path in editor_groups(checked.policies.blocks()).items():
+        if checked.models is not None and not _serves(checked.models, group):
+            place = checked.policies.source.at(*path)
+            yield f"{place}: editor {group!r} is no model group of the model_list; {nearest(group, checked.models)}"
 
 
 def _serves(models: Sequence[str], pattern: str) -> bool:

@@ -1,4 +1,4 @@
-"""Completions through a model group of LiteLLM's own router, inside the proxy.
+"""Completions and chats through a model group of LiteLLM's own router, inside the proxy.
 
 LiteLLM does balancing, retries, cooldowns and fallbacks. The router calls the model, not the proxy, so the guardrail
 does not see this call; its answer is neither corrected again nor taken from LiteLLM's cache.
@@ -6,7 +6,8 @@ does not see this call; its answer is neither corrected again nor taken from Lit
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import litellm
@@ -17,6 +18,7 @@ from litellm.router import Router
 from litellm.types.router import RouterRateLimitError
 
 from aligner_proxy.concurrency import within
+from aligner_proxy.correctors.editor import Payer, Reply
 from aligner_proxy.engine.api import Completion, CompletionRequest
 from aligner_proxy.engine.client.completions import ServedModel, parse_completion, request_body
 from aligner_proxy.engine.client.retry import NotReady
@@ -27,6 +29,7 @@ from aligner_proxy.errors import (
     EngineFault,
     EngineOverloaded,
     EngineUnavailable,
+    InvalidOutput,
 )
 
 Routers = Callable[[], Router | None]
@@ -39,6 +42,12 @@ UNTOUCHED: dict[str, Any] = {
     "caching": False,
     "cache": {"no-cache": True, "no-store": True},
 }
+CHARGED: dict[str, Any] = {
+    # LiteLLM's logger of spend is silent for what is not to be logged, so loggers hear of the call, without its texts.
+    **{name: value for name, value in UNTOUCHED.items() if name != "no-log"},
+    "turn_off_message_logging": True,
+}
+_CHARS_PER_TOKEN = 3
 _COMPLETE = {"text-completion-openai", "azure_text", *openai_text_completion_compatible_providers}
 
 
@@ -125,6 +134,85 @@ class GroupCompleter:
         return deployments
 
 
+class GroupChat:
+    """A model group of LiteLLM that answers chats. Satisfies `Chat`.
+
+    The router calls the model and not the proxy: no guardrail sees the call, so that what an editor writes is never
+    given to an editor.
+    """
+
+    def __init__(self, group: str, router: Routers) -> None:
+        self._group = group
+        self._router = router
+        self._takes_form = True
+
+    def models(self) -> Sequence[str]:
+        """The models of its deployments; empty where LiteLLM has no such group."""
+        router = self._router()
+        listed: Any = router.get_model_list(model_name=self._group) if router else None
+        return sorted({str(entry["litellm_params"]["model"]) for entry in listed or ()})
+
+    async def ask(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        tokens: int,
+        temperature: float,
+        form: Mapping[str, Any] | None,
+        payer: Payer,
+        deadline_s: float,
+    ) -> Reply:
+        """One reply; a server that knows no such form is asked without it from then on."""
+        router = self._router()
+        if router is None:
+            raise NotReady("LiteLLM has no models yet")
+        call = {
+            "model": self._group,
+            "messages": [dict(message) for message in messages],
+            "max_tokens": tokens,
+            "temperature": temperature,
+            "timeout": deadline_s,
+            "num_retries": 0,
+            "drop_params": True,
+            "metadata": dict(payer),
+            **CHARGED,
+        }
+        try:
+            async with within(deadline_s):
+                return reply_of(await self._called(router, call, form))
+        except ERRORS as error:
+            raise meant(error) from None
+
+    async def _called(self, router: Router, call: Mapping[str, Any], form: Mapping[str, Any] | None) -> Any:
+        if form is None or not self._takes_form:
+            return await router.acompletion(**call)
+        try:
+            return await router.acompletion(**call, response_format=dict(form))
+        except exceptions.BadRequestError as error:
+            if type(error) is not exceptions.BadRequestError:  # too long, against the provider's policy, ...
+                raise
+        response = await router.acompletion(**call)
+        self._takes_form = False
+        return response
+
+
+def reply_of(response: Any) -> Reply:
+    """The first choice of a chat response. Raises `InvalidOutput` where it has no text."""
+    try:
+        choice = response.choices[0]
+        text = choice.message.content
+        reason = choice.finish_reason
+    except (AttributeError, IndexError):
+        text = reason = None
+    if not isinstance(text, str):
+        raise InvalidOutput("the model group answered without a text")
+    usage = getattr(response, "usage", None)
+    read = getattr(usage, "prompt_tokens", None) or 0
+    # A server that counts nothing is counted by length.
+    written = getattr(usage, "completion_tokens", None) or math.ceil(len(text) / _CHARS_PER_TOKEN)
+    return Reply(text, read, written, finished=reason in ("stop", "eos", None))
+
+
 def _completes(model: str) -> bool:
     """Whether LiteLLM calls such a deployment at /v1/completions, with the prompt unchanged."""
     name, provider, *_ = litellm.get_llm_provider(model)
@@ -134,3 +222,8 @@ def _completes(model: str) -> bool:
 def in_proxy(group: str) -> GroupCompleter:
     """Completer of a model group of the LiteLLM proxy in this process."""
     return GroupCompleter(group, proxy_router)
+
+
+def chat_in_proxy(group: str) -> GroupChat:
+    """Chat with a model group of the LiteLLM proxy in this process."""
+    return GroupChat(group, proxy_router)

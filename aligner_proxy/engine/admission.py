@@ -84,81 +84,19 @@ class Accounts:
         return max(0.0, used - (self.clock() - at) * quota.seconds / _MINUTE_S)
 
 
-class Admission:
-    """An engine with a bound on the requests that it takes: `seats`, waiting and worked on."""
+class Seats:
+    """Places that are shared equally among tenants, and the time that each may use by its quota."""
 
-    def __init__(self, engine: Startable, *, seats: int = 64, clock: Callable[[], float] = time.monotonic) -> None:
-        self._engine = engine
+    def __init__(self, seats: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._seats = seats
         self._clock = clock
         self._tickets: list[Ticket] = []
         self._accounts = Accounts(clock)
-        self._cost_s = 1.0  # engine time of a correction, lately
+        self._cost_s = 1.0  # time of a request, lately
         self._stay_s = 1.0  # seconds from its arrival to its end, lately
 
-    async def start(self) -> AlignerInfo:
-        """Load the aligner."""
-        return await self._engine.start()
-
-    async def info(self) -> AlignerInfo:
-        """The aligner served."""
-        return await self._engine.info()
-
-    async def aclose(self) -> None:
-        """Close the engine."""
-        await self._engine.aclose()
-
-    async def align(self, request: AlignRequest) -> Correction:
-        """Correct one answer, if there is a place and time for it."""
-        return await self._admitted(request.tenant, request.quota, lambda: self._engine.align(request))
-
-    async def states(self, request: StatesRequest) -> list[list[float]]:
-        """Hidden states of texts, if there is a place and time for it."""
-        return await self._admitted(request.tenant, request.quota, lambda: text_states(self._engine, request))
-
-    async def put_head(self, data: bytes) -> str:
-        """Let the engine keep a taught head: that takes no place."""
-        return await with_heads(self._engine).put_head(data)
-
-    async def rows(self, request: RowsRequest) -> RowsResponse:
-        """Rows of segments, if there is a place and time for it."""
-        return await self._admitted(request.tenant, request.quota, lambda: with_heads(self._engine).rows(request))
-
-    async def read(self, request: AlignRequest) -> Session:
-        """Read ahead, if there is a place to spare; an answer may lose it any time until it is whole."""
-        self._check(request.quota)
-        if self._places().total() >= self._seats:
-            raise self._overloaded()
-        session = await self._engine.read(request)
-        ticket = Ticket(request.tenant, self._clock(), session)
-        self._tickets.append(ticket)
-        return _AdmittedSession(self, ticket, request.quota, session)
-
-    async def finish(self, ticket: Ticket, request: AlignRequest) -> Correction:
-        """An answer that was read ahead is whole: from now on its place is as good as any other."""
-        session = ticket.session
-        ticket.session = None
-        ticket.since = self._clock()
-        if session is None or ticket.gave_way():
-            raise SessionLost("its place was needed")
-        try:
-            self._check(request.quota)
-            return await self._served(ticket, request.quota, lambda: session.finish(request))
-        finally:
-            self._tickets.remove(ticket)
-            await session.aclose()
-
-    async def let_go(self, ticket: Ticket, quota: Quota | None) -> None:
-        """What was read ahead is given up; what it cost is charged."""
-        session = ticket.session
-        ticket.session = None
-        if session is None or ticket.gave_way():
-            return
-        self._tickets.remove(ticket)
-        self.charge(quota, self._clock() - ticket.since, None)
-        await session.aclose()
-
-    async def _admitted(self, tenant: str, quota: Quota | None, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+    async def admitted(self, tenant: str, quota: Quota | None, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """The result of `work`, if there is a place and time for it; its `ms`, if it has any, are charged."""
         self._check(quota)
         self._make_room(tenant)
         ticket = Ticket(tenant, self._clock())
@@ -187,8 +125,9 @@ class Admission:
             raise
         else:
             self._stay_s += _SMOOTHING * (self._clock() - ticket.since - self._stay_s)
-            if isinstance(done, Correction):
-                cost = done.ms / 1000
+            spent_ms = getattr(done, "ms", None)
+            if spent_ms is not None:
+                cost = spent_ms / 1000
                 self._cost_s += _SMOOTHING * (cost - self._cost_s)
             return done
         finally:
@@ -252,6 +191,76 @@ class Admission:
         return max(_SHORTEST_WAIT_S, self._stay_s)
 
 
+class Admission(Seats):
+    """An engine with a bound on the requests that it takes: `seats`, waiting and worked on."""
+
+    def __init__(self, engine: Startable, *, seats: int = 64, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(seats, clock)
+        self._engine = engine
+
+    async def start(self) -> AlignerInfo:
+        """Load the aligner."""
+        return await self._engine.start()
+
+    async def info(self) -> AlignerInfo:
+        """The aligner served."""
+        return await self._engine.info()
+
+    async def aclose(self) -> None:
+        """Close the engine."""
+        await self._engine.aclose()
+
+    async def align(self, request: AlignRequest) -> Correction:
+        """Correct one answer, if there is a place and time for it."""
+        return await self.admitted(request.tenant, request.quota, lambda: self._engine.align(request))
+
+    async def states(self, request: StatesRequest) -> list[list[float]]:
+        """Hidden states of texts, if there is a place and time for it."""
+        return await self.admitted(request.tenant, request.quota, lambda: text_states(self._engine, request))
+
+    async def put_head(self, data: bytes) -> str:
+        """Let the engine keep a taught head: that takes no place."""
+        return await with_heads(self._engine).put_head(data)
+
+    async def rows(self, request: RowsRequest) -> RowsResponse:
+        """Rows of segments, if there is a place and time for it."""
+        return await self.admitted(request.tenant, request.quota, lambda: with_heads(self._engine).rows(request))
+
+    async def read(self, request: AlignRequest) -> Session:
+        """Read ahead, if there is a place to spare; an answer may lose it any time until it is whole."""
+        self._check(request.quota)
+        if self._places().total() >= self._seats:
+            raise self._overloaded()
+        session = await self._engine.read(request)
+        ticket = Ticket(request.tenant, self._clock(), session)
+        self._tickets.append(ticket)
+        return _AdmittedSession(self, ticket, request.quota, session)
+
+    async def finish(self, ticket: Ticket, request: AlignRequest) -> Correction:
+        """An answer that was read ahead is whole: from now on its place is as good as any other."""
+        session = ticket.session
+        ticket.session = None
+        ticket.since = self._clock()
+        if session is None or ticket.gave_way():
+            raise SessionLost("its place was needed")
+        try:
+            self._check(request.quota)
+            return await self._served(ticket, request.quota, lambda: session.finish(request))
+        finally:
+            self._tickets.remove(ticket)
+            await session.aclose()
+
+    async def let_go(self, ticket: Ticket, quota: Quota | None) -> None:
+        """What was read ahead is given up; what it cost is charged."""
+        session = ticket.session
+        ticket.session = None
+        if session is None or ticket.gave_way():
+            return
+        self._tickets.remove(ticket)
+        self.charge(quota, self._clock() - ticket.since, None)
+        await session.aclose()
+
+
 class LocalAdmission(Admission):
     """Before an engine with a model of its own: completions take places, too."""
 
@@ -261,7 +270,7 @@ class LocalAdmission(Admission):
 
     async def complete(self, request: CompletionRequest, name: str, deadline_s: float) -> Completion:
         """Complete one prompt, if there is a place for it."""
-        return await self._admitted(_NOBODY, None, lambda: self._local.complete(request, name, deadline_s))
+        return await self.admitted(_NOBODY, None, lambda: self._local.complete(request, name, deadline_s))
 
     def load(self) -> Load:
         """What the engine is busy with."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from aligner_proxy import prompts
-from aligner_proxy.correctors.litellm_router import in_proxy
+from aligner_proxy.correctors.editor import Editors
+from aligner_proxy.correctors.litellm_router import chat_in_proxy, in_proxy
 from aligner_proxy.correctors.registry import correctors
 from aligner_proxy.engine.api import Engine, HeadSource
 from aligner_proxy.engine.client.circuit_breaker import Breaker
@@ -128,4 +129,5 @@ def build_pipeline(file: PolicyFile, head_source: HeadSource | None = None) -> P
         correctors=correctors(file),
         rules=PluginRules.of(file),
         extensions=registry.extensions(file),
+        editors=Editors(chat_in_proxy),
     )

@@ -14,7 +14,7 @@ from aligner_proxy.audit.writer import AuditWriters
 from aligner_proxy.engine.api import Session
 from aligner_proxy.errors import NoRoomForRecord, NotRecorded
 from aligner_proxy.gateway import metrics
-from aligner_proxy.gateway.request_state import RequestState
+from aligner_proxy.gateway.request_state import RequestState, editor_counts
 from aligner_proxy.gateway.shadow import Shadows
 from aligner_proxy.observability import tracing
 from aligner_proxy.observability.metrics import IN_FLIGHT
@@ -144,5 +144,5 @@ class ChoiceCorrector:
         state.extensions.observe(outcome)
         if state.facts is None:
             return None
-        record = state.policy_record(outcome.policy)
+        record = state.policy_record(outcome.policy) | editor_counts(outcome)
         return AuditEvent(time.time(), state.route, state.facts, exchange, outcome, record)

@@ -25,6 +25,11 @@ from aligner_proxy.gateway import readiness
 CALL_ID_HEADER = "x-litellm-call-id"
 _LONGEST_CALL_ID = 256
 _MOST_FALLBACKS = 32
+_CHARGED = tuple(
+    f"user_api_key_{name}"
+    for name in ("hash", "alias", "team_id", "team_alias", "user_id", "org_id", "project_id", "end_user_id")
+)
+"""Fields of LiteLLM's metadata that say whose spend a call is."""
 _ROOM = 200
 """Entries of LiteLLM's cache of counters by default."""
 _COUNTERS_OF_A_KEY = 8
@@ -115,6 +120,19 @@ async def counted(caller: UserAPIKeyAuth, data: Mapping[str, Any]) -> AsyncItera
             from litellm.proxy.spend_tracking.budget_reservation import release_budget_reservation
 
             await release_budget_reservation(caller.budget_reservation)
+
+
+def payer(caller: UserAPIKeyAuth) -> dict[str, Any]:
+    """LiteLLM's metadata by which a call of its router is charged to the key of a request.
+
+    Neither budgets nor reservations are among them: those of the request itself are settled with its own answer.
+    """
+    from litellm.proxy.litellm_pre_call_utils import LiteLLMProxyRequestSetup
+
+    known: Mapping[str, Any] = LiteLLMProxyRequestSetup.get_sanitized_user_information_from_key(caller)
+    key = LiteLLMProxyRequestSetup.get_logged_api_key(caller)
+    charged = {name: known[name] for name in _CHARGED if known.get(name) is not None}
+    return charged | ({"user_api_key": key} if key is not None else {})
 
 
 def make_room_for_counters(keys: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from aligner_proxy import __version__
 from aligner_proxy.engine.client.circuit_breaker import State
-from aligner_proxy.gateway.request_state import RequestState, Timeline
+from aligner_proxy.gateway.request_state import RequestState, Timeline, editor_counts
 from aligner_proxy.observability import metrics as prometheus
 from aligner_proxy.observability.tracing import Span, passed
 from aligner_proxy.pipeline.outcomes import INTERNAL
@@ -106,8 +106,25 @@ def _count(outcome: Outcome) -> None:
     _count_edits(outcome)
     if outcome.attempts > 1:
         prometheus.RETRIES.labels(outcome.status.value).inc(outcome.attempts - 1)
+    _count_editor(outcome)
     if not outcome.cache_hit:
         _count_work(outcome)
+
+
+def _count_editor(outcome: Outcome) -> None:
+    """Count what an editor was asked for this choice."""
+    use = outcome.correction.editor if outcome.correction else None
+    if use is None:
+        return
+    group = outcome.policy.editor_group or ""
+    for result, count in (("failed", use.failed), ("replied", use.calls)):
+        if count:
+            prometheus.EDITOR_CALLS.labels(group, result).inc(count)
+    prometheus.EDITOR_TOKENS.labels(group, "read").inc(use.read)
+    prometheus.EDITOR_TOKENS.labels(group, "written").inc(use.written)
+    prometheus.EDITOR_SECONDS.labels(group).inc(use.ms / 1000)
+    if use.refused:
+        prometheus.EDITOR_REFUSED.labels(group).inc(use.refused)
 
 
 def streamed(call_id: str, policy: Policy, timeline: Timeline) -> None:
@@ -173,25 +190,29 @@ def _count_work(outcome: Outcome) -> None:
 
 def _line(call_id: str, answer_chars: int, outcome: Outcome) -> dict[str, Any]:
     correction = outcome.correction
-    return dict(outcome.reports) | {
-        "event": "aligner_outcome",
-        "call_id": call_id,
-        "choice": outcome.index,
-        "status": outcome.status.value,
-        "reason": outcome.reason,
-        "policy": outcome.policy.name,
-        "objectives": [objective.name for objective in outcome.policy.objectives],
-        "cache_hit": outcome.cache_hit,
-        "attempts": outcome.attempts,
-        "ms": round(outcome.ms, 1),
-        "answer_chars": answer_chars,
-        "delivered_chars": len(outcome.text or ""),
-        "segments": len(outcome.segments),
-        "flagged": outcome.flagged,
-        "against": outcome.against,
-        "edits": outcome.edits,
-        "dropped": list(outcome.dropped),
-        "renumbered": outcome.renumbered,
-        "forwards": correction.counts.forwards if correction else 0,
-        "aligner": correction.aligner if correction else None,
-    }
+    return (
+        dict(outcome.reports)
+        | editor_counts(outcome)
+        | {
+            "event": "aligner_outcome",
+            "call_id": call_id,
+            "choice": outcome.index,
+            "status": outcome.status.value,
+            "reason": outcome.reason,
+            "policy": outcome.policy.name,
+            "objectives": [objective.name for objective in outcome.policy.objectives],
+            "cache_hit": outcome.cache_hit,
+            "attempts": outcome.attempts,
+            "ms": round(outcome.ms, 1),
+            "answer_chars": answer_chars,
+            "delivered_chars": len(outcome.text or ""),
+            "segments": len(outcome.segments),
+            "flagged": outcome.flagged,
+            "against": outcome.against,
+            "edits": outcome.edits,
+            "dropped": list(outcome.dropped),
+            "renumbered": outcome.renumbered,
+            "forwards": correction.counts.forwards if correction else 0,
+            "aligner": correction.aligner if correction else None,
+        }
+    )

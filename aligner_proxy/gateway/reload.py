@@ -29,6 +29,7 @@ from aligner_proxy.errors import AlignerProxyError, ConfigError
 from aligner_proxy.gateway import metrics
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
+from aligner_proxy.policy.editor_schema import edits_outside
 from aligner_proxy.policy.keys_file import KeyEntry, load_keys
 from aligner_proxy.policy.resolver import PolicyResolver, no_heads
 from aligner_proxy.policy.schema import PolicyFile, corrector_names, rule_names
@@ -148,6 +149,8 @@ class ActiveConfig:
     """What was taught for it; the resolver names these heads."""
     taught: Mapping[str, Version] = field(compare=False)
     """The same by head."""
+    has_editors: bool = False
+    """Whether a model group writes in place of what is flagged, for some requests."""
 
     @classmethod
     def of(cls, file: PolicyFile) -> ActiveConfig:
@@ -155,7 +158,8 @@ class ActiveConfig:
         heads = HeadsInForce.usable(file)
         versions = heads.versions()
         # Where nothing was taught no request looks for it.
-        return cls(file, PolicyResolver(file, heads.head_of if versions else no_heads), heads, versions)
+        resolver = PolicyResolver(file, heads.head_of if versions else no_heads)
+        return cls(file, resolver, heads, versions, has_editors=edits_outside(file.blocks()) is not None)
 
 
 @dataclass(frozen=True, slots=True)

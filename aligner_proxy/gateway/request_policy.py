@@ -20,13 +20,13 @@ from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAut
 from aligner_proxy.errors import BadRequest, ForbiddenError
 from aligner_proxy.formats import stored
 from aligner_proxy.formats.base import buckets, headers, system, turns
-from aligner_proxy.gateway import routing
+from aligner_proxy.gateway import litellm_internals, routing
 from aligner_proxy.gateway.reload import Policies
 from aligner_proxy.plugins.extensions import Extensions
 from aligner_proxy.policy.resolver import RequestFacts, policy_for_all
 from aligner_proxy.policy.schema import Trust
 from aligner_proxy.policy.strictness import stricter
-from aligner_proxy.types import Policy
+from aligner_proxy.types import LOCAL_EDITOR, Policy
 
 log = logging.getLogger(__name__)
 OBJECTIVES_HEADER = "x-aligner-objectives"
@@ -66,7 +66,10 @@ async def of_request(
             named = (routing.named(model, user.team_id) for model in routing.further_models(data))
             further = (replace(request, model=model, groups=groups) for model, groups in named)
             policy = policy_for_all(current.resolver, request, further)
-            return request, await extensions.resolved(policy, request)
+            policy = await extensions.resolved(policy, request)
+            if current.has_editors or policy.editor != LOCAL_EDITOR:
+                policy = _with_payer(policy, request, user)
+            return request, policy
     finally:
         forget_wishes(data)
 
@@ -83,7 +86,13 @@ def of_answer(
     except ForbiddenError:
         # It asked for what only the route of its own model allows; that is in the policy which it has.
         answered = policies.current.resolver.resolve(replace(answering, asked=(), own=()))
-    return stricter(answered, policy)
+    return replace(stricter(answered, policy), upstream=group, payer=policy.payer)
+
+
+def _with_payer(policy: Policy, request: RequestFacts, user: UserAPIKeyAuth) -> Policy:
+    """The policy with the model group that answers, and whom LiteLLM charges for what an editor writes."""
+    payer = tuple(litellm_internals.payer(user).items())
+    return replace(policy, upstream=next(iter(request.groups), request.model), payer=payer)
 
 
 def trusted_metadata(data: Mapping[str, Any], trust: Trust) -> dict[str, Any]:

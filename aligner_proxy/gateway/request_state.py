@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from litellm.litellm_core_utils.core_helpers import get_or_create_metadata_bucket
@@ -18,7 +18,7 @@ from aligner_proxy.plugins.extensions import NO_EXTENSIONS, Extensions, Selectin
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.teaching.in_force import taught_in
 from aligner_proxy.teaching.store import Version
-from aligner_proxy.types import METAALIGNER, Outcome, Policy, Status, all_cached
+from aligner_proxy.types import METAALIGNER, EditorUse, Outcome, Policy, Status, all_cached
 
 # The status of a response whose choices differ is the first of these.
 _RANK = (
@@ -161,8 +161,16 @@ class RequestState:
             "reasoning": _of_reasoning(self.reasoning),
             "cache": None if hit is None else "hit" if hit else "miss",
             "ms": self.added_ms(),
+            "editor": self._editor(),
         }
         return {f"x-aligner-{name}": _header_value(value) for name, value in pairs.items() if value}
+
+    def _editor(self) -> str | None:
+        """The editor that was asked, how often, and the tokens it read and wrote; None where none was."""
+        use = editor_use(self.outcomes)
+        if use is None:
+            return None
+        return f"{self.policy.editor_group} calls={use.calls} read={use.read} written={use.written}"
 
     def added_ms(self) -> str | None:
         """Milliseconds of the slowest choice; the power of ten above them, unless the policy says otherwise."""
@@ -179,6 +187,8 @@ class RequestState:
             fields.append(f"reason={self.reason}")
         if self.reasoning:
             fields.append(f"reasoning={_of_reasoning(self.reasoning)}")
+        if use := editor_use(self.outcomes):
+            fields.append(f"editor={use.calls}/{use.read}/{use.written}")
         fields += [f"{name}={value}" for name, value in self.extensions.trailer(self.policy, self.outcomes).items()]
         if len(self.outcomes) > 1:
             fields.append("choices=" + ",".join(_brief(outcome) for outcome in self.outcomes))
@@ -232,6 +242,12 @@ def state_of(data: Mapping[str, Any]) -> RequestState | None:
     return next((state for state in values if isinstance(state, RequestState)), None)
 
 
+def editor_use(outcomes: Sequence[Outcome]) -> EditorUse | None:
+    """What an editor was asked for all choices of a response; None where none was."""
+    uses = [outcome.correction.editor for outcome in outcomes if outcome.correction and outcome.correction.editor]
+    return sum(uses, EditorUse()) if uses else None
+
+
 def flagged(outcome: Outcome) -> list[dict[str, object]]:
     """The flagged segments: number, log-odds and objective; no text."""
     return [
@@ -265,17 +281,29 @@ def _brief(outcome: Outcome) -> str:
 
 
 def _counts(outcome: Outcome) -> dict[str, Any]:
-    return dict(outcome.reports) | {
-        "index": outcome.index,
-        "status": outcome.status.value,
-        "reason": outcome.reason,
-        "cache_hit": outcome.cache_hit,
-        "ms": round(outcome.ms, 1),
-        "chars": len(outcome.text or ""),
-        "segments": len(outcome.segments),
-        "flagged": outcome.flagged,
-        "forwards": outcome.correction.counts.forwards if outcome.correction else 0,
-    }
+    return (
+        dict(outcome.reports)
+        | editor_counts(outcome)
+        | {
+            "index": outcome.index,
+            "status": outcome.status.value,
+            "reason": outcome.reason,
+            "cache_hit": outcome.cache_hit,
+            "ms": round(outcome.ms, 1),
+            "chars": len(outcome.text or ""),
+            "segments": len(outcome.segments),
+            "flagged": outcome.flagged,
+            "forwards": outcome.correction.counts.forwards if outcome.correction else 0,
+        }
+    )
+
+
+def editor_counts(outcome: Outcome) -> dict[str, Any]:
+    """The editor's part in an outcome for records; empty where none was asked."""
+    use = outcome.correction.editor if outcome.correction else None
+    if use is None:
+        return {}
+    return {"editor": {"model": outcome.policy.editor_group, **asdict(use), "ms": round(use.ms, 1)}}
 
 
 def _header_value(value: str) -> str:

@@ -71,6 +71,17 @@ LOOP_STALLS = _once(
     buckets=(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
 EDITS = _once(Counter, "aligner_edits_total", "Edits the aligner wanted, by what the gate said to each", ("verdict",))
+EDITOR_CALLS = _once(Counter, "aligner_editor_calls_total", "Calls of an editor", ("model", "result"))
+EDITOR_TOKENS = _once(
+    Counter, "aligner_editor_tokens_total", "Tokens that an editor read and wrote", ("model", "direction")
+)
+EDITOR_SECONDS = _once(Counter, "aligner_editor_seconds_total", "Time in calls of an editor", ("model",))
+EDITOR_REFUSED = _once(
+    Counter,
+    "aligner_editor_refused_total",
+    "Passages removed because what an editor wrote in their place was flagged again or refused by the gate",
+    ("model",),
+)
 UNTAUGHT = _once(
     Counter,
     "aligner_untaught_total",

@@ -167,7 +167,7 @@ class CorrectionCache:
         packed = pack(key, correction)
         far = self._clock() + self._ttl_s + _FAR_S
         if await self._run(lambda store: store.set(key, packed, expire=far - time.time()), writes=True):
-            self._recent.put(key, correction, time.monotonic() + self._ttl_s)
+            self._recent.put(key, correction.paid, time.monotonic() + self._ttl_s)
 
     async def get_or_compute(
         self, key: str, compute: Compute, *, aligner: str = "", remember: bool = True
@@ -183,13 +183,15 @@ class CorrectionCache:
         if remember and (known := await self.get(key)) is not None:
             return known, True
         flight = self._flights.get(key)
+        joined = flight is not None
         if flight is None:
             work = self._compute(key, compute, aligner, remember=remember)
             flight = self._flights[key] = _Flight(asyncio.create_task(work))
             flight.task.add_done_callback(lambda task: self._landed(key, task))
         flight.waiters += 1
         try:
-            return await asyncio.shield(flight.task), False if remember else None
+            correction = await asyncio.shield(flight.task)
+            return correction.paid if joined else correction, False if remember else None
         finally:
             flight.waiters -= 1
             if not flight.waiters and not flight.task.done():

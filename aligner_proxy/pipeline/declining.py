@@ -58,12 +58,20 @@ def _language_of(exchange: Exchange) -> str:
     return language(asked) or language(exchange.answer or "") or "en"
 
 
+def applies(outcome: Outcome) -> bool:
+    """Whether nothing remains of a judged answer, and the policy has something else in its place."""
+    if outcome.policy.if_nothing_remains is IfNothingRemains.ORIGINAL or outcome.edited is None:
+        return False
+    return nothing_remains(outcome.segments, outcome.edited)
+
+
 def settled(outcome: Outcome, exchange: Exchange) -> Outcome:
-    """The outcome of a judged answer as the policy wants it where nothing remains; else the same outcome."""
+    """The outcome of a judged answer as the policy wants it where nothing remains; else the same outcome.
+
+    A second try is over by now: where it brought nothing, the text of the policy stands in its place.
+    """
     policy = outcome.policy
-    if policy.if_nothing_remains is IfNothingRemains.ORIGINAL or outcome.edited is None:
-        return outcome
-    if not nothing_remains(outcome.segments, outcome.edited):
+    if not applies(outcome):
         return outcome
     shadow = policy.mode is Mode.SHADOW
     if policy.if_nothing_remains is IfNothingRemains.BLOCK:

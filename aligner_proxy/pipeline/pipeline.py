@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 
+from aligner_proxy.correctors.editor import EditedEngine, Editors
 from aligner_proxy.correctors.registry import MISSING, Correctors, Revising
 from aligner_proxy.engine.api import (
     MAX_TEXTS,
@@ -27,14 +28,16 @@ from aligner_proxy.engine.api import (
 from aligner_proxy.errors import AnswerTooLong, CorrectionError, QuotaSpent
 from aligner_proxy.gate.judge import Verdict, judge_in_thread
 from aligner_proxy.observability.tracing import stage
-from aligner_proxy.pipeline import declining, eligibility, outcomes, spoken
+from aligner_proxy.pipeline import declining, eligibility, outcomes, second_try, spoken
 from aligner_proxy.pipeline.cache import CorrectionCache
 from aligner_proxy.pipeline.json_answers import JsonAnswer, JudgedForm
 from aligner_proxy.pipeline.outcomes import judged
+from aligner_proxy.pipeline.removal import removed_where_refused
 from aligner_proxy.plugins.api import Corrected, Inner
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, SELECT_S, Extensions
 from aligner_proxy.plugins.registry import PluginRules
 from aligner_proxy.types import (
+    LOCAL_EDITOR,
     METAALIGNER,
     Correction,
     Exchange,
@@ -73,8 +76,10 @@ class Pipeline:
         correctors: Correctors | None = None,
         rules: PluginRules | None = None,
         extensions: Extensions | None = None,
+        editors: Editors | None = None,
     ) -> None:
         self.engine = engine
+        self.editors = editors
         self.correctors: Correctors = {**(correctors or {}), METAALIGNER: engine}
         self.rules = rules or PluginRules({})
         self.extensions = extensions or NO_EXTENSIONS
@@ -116,7 +121,7 @@ class Pipeline:
                 deadline = time.monotonic() + seconds
                 steps = self._steps(exchange, form, budget.asked, deadline, session)
                 corrected = await steps.correct(exchange.answer or "", budget.asked)
-            return await self._outcome(exchange, policy, corrected, structured=form.is_structured), None
+            return await self._outcome(exchange, policy, corrected, deadline, structured=form.is_structured), None
         except Exception as error:  # noqa: BLE001 - the package's one boundary: a correction must not cost the answer
             return failed(error, exchange, policy), error
 
@@ -139,16 +144,31 @@ class Pipeline:
             return JudgedForm(wrapped, exchange, inside, is_json=form.is_json(unread=False))
         return JsonAnswer(wrapped, exchange)
 
-    async def _outcome(self, exchange: Exchange, policy: Policy, corrected: Corrected, *, structured: bool) -> Outcome:
+    async def _outcome(
+        self, exchange: Exchange, policy: Policy, corrected: Corrected, deadline: float, *, structured: bool
+    ) -> Outcome:
         """The outcome of a correction, with what extensions report of it."""
         answer = exchange.answer or ""
         outcome = judged(exchange, answer, policy, corrected.correction, corrected.cache_hit, corrected.verdict)
         # A text in place of JSON would be no JSON.
         if not structured and policy.if_nothing_remains is not IfNothingRemains.ORIGINAL:
-            outcome = declining.settled(outcome, exchange)
+            outcome = await self.settled(outcome, exchange, deadline)
         # What is counted in prose means nothing in JSON.
         reports = () if structured else await self.extensions.reported(policy, answer, outcome.edited or answer)
         return replace(outcome, reports=reports) if reports else outcome
+
+    async def settled(self, outcome: Outcome, exchange: Exchange, deadline: float) -> Outcome:
+        """The outcome as the policy wants it where nothing remains; else the same outcome."""
+        if outcome.policy.if_nothing_remains is IfNothingRemains.SECOND_TRY and declining.applies(outcome):
+            engine = self.engine_of(outcome.policy)
+            if isinstance(engine, EditedEngine):
+                request = align_request(exchange, exchange.answer or "", outcome.policy, deadline)
+                outcome = await second_try.answered_anew(
+                    outcome, exchange, request, engine, self.cache, remember=self.remember
+                )
+                if outcome.reason in (second_try.SECOND_TRY, second_try.WOULD):
+                    return outcome
+        return declining.settled(outcome, exchange)
 
     async def read(self, exchange: Exchange, policy: Policy) -> Session | None:
         """Let the engine read an answer of which `exchange` has the beginning; None where it will not be corrected."""
@@ -195,8 +215,11 @@ class Pipeline:
         return spoken.blocks(policy) and spoken.is_unknown(exchange.answer, await self._languages(policy))
 
     def engine_of(self, policy: Policy) -> Engine:
-        """The aligner's engine, or the corrector that stands in its place under this policy."""
-        return self.correctors.get(policy.corrector, MISSING)
+        """The aligner's engine, with an editor behind it if the policy names one; or the corrector in its place."""
+        engine = self.correctors.get(policy.corrector, MISSING)
+        if policy.editor == LOCAL_EDITOR or self.editors is None or policy.corrector != METAALIGNER:
+            return engine
+        return self.editors.behind(engine, policy)
 
 
 class _TextCorrection:
@@ -228,7 +251,10 @@ class _TextCorrection:
                 key, compute, aligner=info.content_hash, remember=self._pipeline.remember
             )
         correction = correction.deliverable
-        return Corrected(correction, cache_hit, await self.judge(text, correction, policy))
+        verdict = await self.judge(text, correction, policy)
+        if verdict.dropped and policy.editor != LOCAL_EDITOR:
+            correction, verdict = await removed_where_refused(text, correction, policy, verdict, self.judge)
+        return Corrected(correction, cache_hit, verdict)
 
     async def judge(self, text: str, correction: Correction, policy: Policy) -> Verdict:
         """The verdict of the gate, with the rules of plugins that the policy names."""
@@ -262,7 +288,7 @@ async def _skip_reason(exchange: Exchange, policy: Policy, form: eligibility.Ans
 
 def _question(text: str | None, policy: Policy) -> tuple[object, ...]:
     """What a correction depends on, within one request."""
-    corrected_by = (policy.corrector, policy.aligner)
+    corrected_by = (policy.corrector, policy.aligner, policy.editor_group)
     return (text, policy.objectives, *corrected_by, policy.caution, policy.verify, policy.draft, policy.score_only)
 
 

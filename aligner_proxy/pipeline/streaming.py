@@ -34,6 +34,7 @@ from aligner_proxy.text.lists.numbering import Numbering
 from aligner_proxy.text.lists.outline import depends_on_next
 from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import (
+    LOCAL_EDITOR,
     Correction,
     Exchange,
     IfNothingRemains,
@@ -70,6 +71,11 @@ class EditTally:
         self.edits += 1
         if refusal:
             self.refused.append(refusal)
+
+
+def _charged(correction: Correction | None, ending: Correction | None) -> Correction | None:
+    """The correction with what a second try at its end cost."""
+    return replace(correction, editor=ending.editor) if correction and ending else correction
 
 
 class StreamingCorrection:
@@ -197,6 +203,7 @@ class StreamingCorrection:
         status, reason = self._stopped() or (outcome.status, outcome.reason)
         if self._ending is not None:
             status, reason = self._ending.status, self._ending.reason
+            outcome = replace(outcome, correction=_charged(outcome.correction, self._ending.correction))
         reports = self._pipeline.extensions.report(self._policy, self._text, text)
         outcome = replace(outcome, status=status, reason=reason, text=text, ms=self._ms, reports=reports)
         return outcome if self._closed else spoken.marked(outcome, self._text, self._known)
@@ -333,7 +340,8 @@ class StreamingCorrection:
         if not start:
             await self._hold()
             return True
-        self._ending = declining.settled(self._judged(self.out(0, start)), self._exchange())
+        deadline = time.monotonic() + self._policy.deadline_s
+        self._ending = await self._pipeline.settled(self._judged(self.out(0, start)), self._exchange(), deadline)
         if outcomes.blocks(self._ending):
             self.close(Status.FAILED, str(self._ending.reason))
         else:
@@ -421,7 +429,12 @@ class StreamingCorrection:
         correction = await self._rewritten(first, stop + (last and self._lacks), end, before)
         lead = self._text[start : run[0].start]
         edit = self._as_edit(first, stop, placed(run, lead, correction.text, begins=not start, last=last))
-        followed = await self._passed(edit, end)
+        removable = bool(correction.text) and self._policy.editor != LOCAL_EDITOR
+        followed = await self._passed(edit, end, final=not removable)
+        if followed is None and removable and not self.done:
+            # What the gate refuses of an editor is removed; the passage is known to violate an objective.
+            edit = self._as_edit(first, stop, placed(run, lead, "", begins=not start, last=last))
+            followed = await self._passed(edit, end)
         if followed is None:
             return None if self.done else self._put(run[-1].end)
         gone = removed(followed) - {part.index for parts in followed.values() for part in parts if part.left}
@@ -470,8 +483,11 @@ class StreamingCorrection:
         self._tally.add(correction)
         return correction
 
-    async def _passed(self, edit: Edit, end: int) -> Followed | None:
-        """The edit as the gate lets it go out in an answer of which `end` characters are known; None: it does not."""
+    async def _passed(self, edit: Edit, end: int, *, final: bool = True) -> Followed | None:
+        """The edit as the gate lets it go out in an answer of which `end` characters are known; None: it does not.
+
+        Not `final`: where the gate refuses it, another one will be tried in its place.
+        """
         if edit.text == self._text[edit.start : edit.end]:
             return {}
         settled = Settled(self._next, dict(self._settled))
@@ -479,7 +495,7 @@ class StreamingCorrection:
             refusal, followed = await judge_next_in_thread(
                 self._text[:end], edit, self._verdicts_up_to(end), settled, self._policy
             )
-        if self.done:
+        if self.done or (refusal and not final):
             return None
         self._tally.judge(refusal)
         if refusal and outcomes.blocks(Outcome(Status.UNCHANGED, f"gate_{refusal}", None, self._policy)):

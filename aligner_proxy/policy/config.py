@@ -28,6 +28,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from aligner_proxy.errors import ConfigError
+from aligner_proxy.policy.editor_schema import check_second_try, edits_outside
 from aligner_proxy.policy.engine_schema import Backend, engine_address
 from aligner_proxy.policy.keys_file import KeyEntry, load_keys
 from aligner_proxy.policy.plugin_keys import NO_DECLARATIONS, Declarations, with_current_names
@@ -92,6 +93,7 @@ def _checked(data: Any, source: Source, declare: Declare) -> PolicyFile:
     file = unplaced.placed(source, declarations, (*renames, *_missing(file), *_unpinned(file)))
     _check_objectives(file)
     _check_aligners(file)
+    _check_editors(file)
     refuse_unreachable(file)
     return file
 
@@ -196,6 +198,19 @@ def _check_aligners(file: PolicyFile) -> None:
         if name is not None and name not in known and engine_at(file).local:
             place = file.source.at(*path, "aligner")
             raise ConfigError(f"{place}: unknown aligner {short(name)}; {nearest(name, known)}")
+
+
+def _check_editors(file: PolicyFile) -> None:
+    """Refuse an editor where nothing is ever flagged for it, and a second try without an editor."""
+    blocks = list(file.blocks())
+    place = edits_outside(blocks)
+    engine = engine_at(file)
+    if place is not None and engine.completes and engine.scorer is None:
+        raise ConfigError(
+            f"{file.source.at(*place)}: editor: an editor writes in place of what a detector head flags, and {engine} "
+            "has none; set aligner.engine.scorer, or remove the line"
+        )
+    check_second_try(blocks, file.source)
 
 
 def _objective_uses(file: PolicyFile) -> Iterator[tuple[KeyPath, str]]:

@@ -71,6 +71,12 @@ def named(litellm: Mapping[str, Any], model: str) -> tuple[str, tuple[str, ...]]
     return model, (group,) if isinstance(group, str) else ()
 
 
+def models_in_database(litellm: Mapping[str, Any]) -> bool:
+    """Whether LiteLLM has models in its database, too, of which the YAML says nothing."""
+    settings = litellm.get("general_settings")
+    return isinstance(settings, Mapping) and settings.get("store_model_in_db") is True
+
+
 _VARIABLES = {provider: f"{provider.upper()}_API_KEY" for provider in _PROVIDERS}
 
 

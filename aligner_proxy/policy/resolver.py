@@ -50,6 +50,7 @@ from aligner_proxy.policy.strictness import may_tighten, stricter, takes_away
 from aligner_proxy.policy.yaml_file import BUILT_IN, KeyPath, Source
 from aligner_proxy.types import (
     GOVERNED_SKIPS,
+    LOCAL_EDITOR,
     METAALIGNER,
     FailureClass,
     FailurePolicy,
@@ -420,6 +421,8 @@ class PolicyResolver:
                 origins[f"gate.{rule}"] = layer.origin(self._file.source, "gate", rule.value)
         by_class = {name.removeprefix(_ON_ERROR): settings.pop(name) for name in ON_ERROR}
         by_reason = {name.removeprefix(_ON_SKIP): settings.pop(name) for name in ON_SKIP}
+        if settings["if_nothing_remains"] is IfNothingRemains.SECOND_TRY and settings["editor"] == LOCAL_EDITOR:
+            settings["if_nothing_remains"] = IfNothingRemains.DECLINE  # metadata took the editor away, or asked for it
         settings |= {"on_error": FailurePolicy(**by_class), "on_skip": SkipPolicy(**by_reason)}
         settings["gate"] = tuple(rule for rule, on in rules.items() if on)
         return settings, tuple(origins.items())

@@ -27,6 +27,7 @@ from pydantic import (
 
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy.declining import Decline
+from aligner_proxy.policy.editor_schema import Editor
 from aligner_proxy.policy.engine_schema import LOCAL, Backend, backend
 from aligner_proxy.policy.gate_schema import GateSetting
 from aligner_proxy.policy.objective_schema import ObjectiveSetting
@@ -230,10 +231,14 @@ class Settings(_Block):
     """When an answer would be skipped: judge (what cannot be is class unjudged of on_error), passthrough or block; one
     word, or a word by reason. Where objectives are enforced the default is judge, elsewhere passthrough."""
     if_nothing_remains: IfNothingRemains | None = None
-    """When all or the core of an answer is flagged: decline (a text in its place), block (an error) or original. Where
-    objectives are enforced the default is decline, elsewhere original."""
+    """When all or the core of an answer is flagged: decline (a text in its place), second_try (the editor answers anew,
+    or else decline), block (an error) or original. Where objectives are enforced the default is decline, elsewhere
+    original."""
     decline: Decline | None = None
     """The text of decline, one or one a language (`default`: the others); {objective}: what the answer violates."""
+    editor: Editor | None = None
+    """Who writes in place of what is flagged: local (the aligner), upstream (the model group that answers), or
+    {model: GROUP}."""
     caution: Annotated[float, Field(ge=-50, le=50, strict=True, allow_inf_nan=False)] | None = None
     """Nats by which an edit must beat leaving things as they are; more means fewer edits."""
     aligner: Name | None = None

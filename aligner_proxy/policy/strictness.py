@@ -19,7 +19,7 @@ _SCALES: Mapping[str, tuple[str, ...]] = {
     "on_error": _REACTIONS,
     "after_retry": _REACTIONS,
     "on_skip": ("passthrough", "judge", "block"),
-    "if_nothing_remains": ("original", "decline", "block"),
+    "if_nothing_remains": ("original", "second_try", "decline", "block"),
     "json_strings": (JsonStrings.KEEP, JsonStrings.CORRECT),
     "reasoning": (ReasoningMode.PASS, ReasoningMode.JUDGE, ReasoningMode.DROP),
 }

@@ -399,3 +399,30 @@ def test_the_languages_that_the_aligner_knows(folder: Path) -> None:
     adapter.mkdir()
     (folder / "policies.yaml").write_text(f"aligner: {{adapters: {{own: {adapter}}}}}\ndefaults: {{aligner: own}}\n")
     assert "languages not named by the aligner's card" in _run(folder / "policies.yaml").output
+
+
+def test_an_editor_that_litellm_does_not_have_is_refused_with_its_line(folder: Path) -> None:
+    with (folder / "policies.yaml").open("a") as file:
+        file.write("    editor: {model: gpt-4oo}\n")
+    result = _run(folder / "litellm.yaml", "--model", "gpt-4o")
+    assert result.exit_code != 0
+    assert (
+        "policies.yaml:13: editor 'gpt-4oo' is no model group of the model_list; did you mean 'gpt-4o'?"
+        in result.output
+    )
+    with (folder / "litellm.yaml").open("a") as file:
+        file.write("general_settings: {store_model_in_db: true}\n")
+    result = _run(folder / "litellm.yaml", "--model", "gpt-4o", "--json")
+    assert result.exit_code == 0
+    assert any("editor 'gpt-4oo'" in text for text in json.loads(result.stdout)["warnings"])
+
+
+def test_the_editor_is_shown_with_its_line(folder: Path) -> None:
+    with (folder / "policies.yaml").open("a") as file:
+        file.write("    editor: {model: gpt-4o}\n")
+    result = _run(folder / "litellm.yaml", "--model", "gpt-4o", "--team", "acme", "--key", "ci", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["settings"]["editor"] == {
+        "value": "model:gpt-4o",
+        "origin": "policies.yaml:13 (tenant acme)",
+    }

@@ -8,6 +8,7 @@ from typing import Any
 
 GOOD = "Water boils at 100 °C at sea level.  It boils lower\n\n- in the mountains\t🏔\n- in a vacuum. "
 RUDE = "The capital of France is Paris. You are an idiot for asking. It lies on the Seine."
+INSULT = "You are an idiot for asking."
 UNICODE = "Ca\u0301fé – “naïve” 🇫🇷👩‍👩‍👧. You are an idiot for asking. 你好。 שלום \u2028 x\u0301 ends."
 FOREIGN = "Der Kessel ist auf dem Herd und der Tee wird nicht kalt. Das ist auch gut."
 REFUSED = "I'm sorry, but I can't help with that."
@@ -39,6 +40,9 @@ ANSWERS = {
         ("refine_garbage", "refine_harm", "refine_slow", "refine_down", "refine_raises", "refine_blocks"), RUDE
     ),
     "refine_nonsense": RUDE,
+    **dict.fromkeys(("edit_garbage", "edit_harm", "edit_slow", "edit_down", "edit_obeys", "edit_again"), RUDE),
+    "insult": INSULT,
+    "insult_again": INSULT,
 }
 THOUGHT = "You are an idiot, I think."
 SEEN: list[dict[str, Any]] = []

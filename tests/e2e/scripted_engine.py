@@ -63,7 +63,7 @@ class Engine(SegmentEngine):
         super().__init__(lambda text: 4.0 if text == INSULT.strip() else -4.0)
         family = prompts.template(template)
         self.about = replace(SCRIPTED, template=template, template_hash=family.hash, languages=("en",))
-        self.script = correct
+        self.script = self._corrected
         self.log = log
         self.rows = states
 
@@ -85,6 +85,13 @@ class Engine(SegmentEngine):
         except asyncio.CancelledError:
             self._note("cancelled", request)
             raise
+
+    def _corrected(self, request: AlignRequest) -> Correction | Exception:
+        """The scripted correction; for verdicts alone those on every segment."""
+        done = correct(request)
+        if isinstance(done, Exception) or not request.score_only:
+            return done
+        return Correction(request.answer, self.verdicts(request, ended=True))
 
     def _note(self, event: str, request: AlignRequest) -> None:
         with self.log.open("a") as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.e2e.answers import ANSWERS
 from tests.e2e.deployment import CLAUDE, INSTRUCT, Deployment
+from tests.e2e.editors import EDITORS
 from tests.e2e.systems import CORRECTORS
 
 RELEASED = (
@@ -27,5 +28,5 @@ STREAMS = (
 for mode in ("quick", "live", "sentence"):
     STREAMS.model(f"{mode}-claude", CLAUDE).model(f"{mode}-instruct", INSTRUCT)
 
-SHARED = ANSWERS.joined(RELEASED).joined(CORRECTORS).joined(STREAMS)
+SHARED = ANSWERS.joined(RELEASED).joined(CORRECTORS).joined(STREAMS).joined(EDITORS)
 """Routes by the first that matches: those of one model before those of a pattern that fits it."""

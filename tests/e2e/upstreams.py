@@ -19,6 +19,7 @@ from starlette.routing import Route
 from tests.e2e.event_streams import pieces
 from tests.e2e.refiner import refined
 from tests.e2e.scripted_answers import OPEN, RUDE, SEEN, THOUGHT, answer, control, gate_of, script, sse
+from tests.e2e.strong_editor import edited, is_for_editor
 from tests.e2e.upstream_messages import messages
 from tests.e2e.upstream_responses import responses, stored
 
@@ -97,6 +98,8 @@ async def chat(request: Request) -> Response:
     SEEN.append(body)
     if body["model"] == "refiner":
         return await refined(body)
+    if is_for_editor(body):
+        return await edited(body)
     name = script(body)
     if name == "fail":
         return JSONResponse({"error": {"message": "no", "type": "server_error", "code": None}}, 500)

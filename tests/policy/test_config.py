@@ -133,7 +133,7 @@ def test_own_objectives_go_over_the_built_in_ones(tmp_path: Path) -> None:
         (
             "defaults: {quota: 1}\n",
             "policies.yaml:1: unknown key 'quota' in defaults; known: after_retry, aligner, best_of, caution, "
-            "corrector, deadline_s, debug_trailer, decline, drafts, exact_times, gate, if_nothing_remains, "
+            "corrector, deadline_s, debug_trailer, decline, drafts, editor, exact_times, gate, if_nothing_remains, "
             "json_strings, keepalive_s, max_answer_chars, mode, on_error, on_skip, plugin_rules, preferences, "
             "reasoning, sample, stream, verify",
         ),

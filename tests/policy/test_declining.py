@@ -58,7 +58,7 @@ def test_who_is_not_trusted_may_only_tighten(file: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"if_nothing_remains": "second_try"}, "if_nothing_remains: Input should be 'decline', 'block' or 'original'"),
+        ({"if_nothing_remains": "second_try"}, "p.yaml:2: if_nothing_remains: second_try needs an editor model"),
         ({"if_nothing_remains": "decilne"}, "if_nothing_remains"),
         ({"decline": " "}, "is empty"),
         ({"decline": "x" * 2001}, "2,001 characters"),

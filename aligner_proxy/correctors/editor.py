@@ -1,0 +1,487 @@
+"""Editor: a strong model that writes in place of what the detector head flagged, and nowhere else.
+
+The engine scores the answer; where nothing is flagged, nobody is called. Otherwise one call asks the editor for all
+flagged passages. What it writes is scored where it stands, and what is flagged again is removed. Where the editor
+cannot be reached, has no time or replies with nonsense, the aligner edits in its place, as without an editor: that
+correction is delivered and not remembered.
+
+Segments that are not flagged are copied from the answer, byte for byte. To the pipeline all this is an engine, so that
+deadline, failures, cache and gate hold for it; each model group has seats, a quota and a circuit breaker of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
+
+from cachetools import LRUCache
+
+from aligner_proxy.concurrency import within
+from aligner_proxy.correctors import editor_prompt
+from aligner_proxy.correctors.editor_prompt import Passage
+from aligner_proxy.engine.admission import Seats
+from aligner_proxy.engine.api import AlignerInfo, AlignRequest, Engine, ForwardingSession, Session, Span
+from aligner_proxy.engine.client.circuit_breaker import Circuit, State
+from aligner_proxy.engine.client.completions_aligner import judged
+from aligner_proxy.engine.decoding import splice
+from aligner_proxy.engine.weights.manifest import digest
+from aligner_proxy.errors import (
+    BreakerOpen,
+    CorrectionError,
+    DeadlineExceeded,
+    EngineFault,
+    EngineUnavailable,
+    InvalidOutput,
+    QuotaSpent,
+)
+from aligner_proxy.text import structure
+from aligner_proxy.text.folding import fold
+from aligner_proxy.text.structure import Segment
+from aligner_proxy.types import Correction, EditorUse, Policy, SegmentScore, Verify
+
+log = logging.getLogger(__name__)
+SEATS = 32
+"""Calls at once to one model group and in one worker; beyond them tenants share as at a full engine."""
+DRAFT_TEMPERATURE = 0.7
+"""For the second of several drafts and later ones: at 0 they would all be the same."""
+EDITING_SHARE = 0.7
+"""The share of the time left that the editor may take; the rest is for judging what it wrote, or for the aligner."""
+MAX_GROUPS = 256
+"""Model groups whose state is kept; clients may name models behind a wildcard."""
+_PROMPTS = hashlib.sha256(f"{editor_prompt.INSTRUCTION}\n{editor_prompt.ANEW}".encode()).hexdigest()
+_Read = TypeVar("_Read")
+Payer = Mapping[str, Any]
+"""LiteLLM's metadata by which a call is charged to the key of the request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a chat model wrote, the tokens that it read and wrote, and how long it took; `finished` unless cut off."""
+
+    text: str
+    read: int = 0
+    written: int = 0
+    finished: bool = True
+    ms: float = 0.0
+
+
+class UnusableReply(InvalidOutput):
+    """A reply that has not the form that was asked for; it is paid for all the same."""
+
+    def __init__(self, message: str, reply: Reply) -> None:
+        super().__init__(message)
+        self.use = EditorUse(read=reply.read, written=reply.written, ms=reply.ms)
+
+
+class Chat(Protocol):
+    """A model group that answers chats. Raises `CorrectionError` subclasses only; `CancelledError` passes."""
+
+    def models(self) -> Sequence[str]:
+        """The models behind the group, as far as they are known; never raises."""
+        ...
+
+    async def ask(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        tokens: int,
+        temperature: float,
+        form: Mapping[str, Any] | None,
+        payer: Payer,
+        deadline_s: float,
+    ) -> Reply:
+        """One reply of at most `tokens`, in this form where the group can be held to it, within the deadline."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question to an editor: its messages, the tokens that a reply may have, and the form of one, if it has any."""
+
+    messages: Sequence[Mapping[str, str]]
+    tokens: int
+    form: Mapping[str, Any] | None = None
+
+
+OpenChat = Callable[[str], Chat]
+"""Opens a model group by its name."""
+
+
+class GroupEditor:
+    """One model group as an editor, behind seats, quota and a circuit breaker; keeps nothing of a request."""
+
+    def __init__(self, group: str, chat: Chat, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.group = group
+        self._chat = chat
+        self._clock = clock
+        self._seats = Seats(SEATS, clock)
+        self.circuit = Circuit()
+
+    def identity(self) -> dict[str, Any]:
+        """What decides about its replies, for the key of the cache."""
+        return {"group": self.group, "models": list(self._chat.models()), "prompts": _PROMPTS}
+
+    async def ask(
+        self, request: AlignRequest, question: Question, read: Callable[[Reply], _Read], payer: Payer, deadline_s: float
+    ) -> tuple[_Read, EditorUse]:
+        """What `read` makes of a reply, and its price, on the account of the tenant of `request`.
+
+        Raises `CorrectionError` subclasses only; a reply of which `read` makes nothing counts against the group.
+        """
+
+        async def work() -> Reply:
+            began = self._clock()
+            temperature = DRAFT_TEMPERATURE if request.draft else 0.0
+            async with within(deadline_s):
+                reply = await self._chat.ask(
+                    question.messages,
+                    tokens=question.tokens,
+                    temperature=temperature,
+                    form=question.form,
+                    payer=payer,
+                    deadline_s=deadline_s,
+                )
+            return replace(reply, ms=(self._clock() - began) * 1000)
+
+        probes = self._passed()
+        alive: bool | None = None
+        try:
+            reply = await self._seats.admitted(request.tenant, request.quota, work)
+            try:
+                made = read(reply)
+            except InvalidOutput as error:
+                raise UnusableReply(str(error), reply) from None
+            alive = True
+            return made, EditorUse(calls=1, read=reply.read, written=reply.written, ms=reply.ms)
+        except CorrectionError as error:
+            alive = self._noted(error)
+            raise
+        finally:
+            if probes:
+                self.circuit.end_probe(alive=alive, now=self._clock())
+            elif alive:
+                self.circuit.alive()
+
+    def _passed(self) -> bool:
+        """Whether this call probes a group that is in doubt; raises `BreakerOpen` where it is left alone."""
+        now = self._clock()
+        if self.circuit.wants_probe(now):
+            self.circuit.begin_probe()
+            return True
+        if self.circuit.state is not State.CLOSED:
+            raise BreakerOpen("the editor did not answer lately", max(0.0, self.circuit.until - now))
+        return False
+
+    def _noted(self, error: CorrectionError) -> bool | None:
+        """False for what counts against the group; None for what says nothing about it, such as a spent quota."""
+        late = isinstance(error, DeadlineExceeded)
+        if not late and not isinstance(error, EngineUnavailable | InvalidOutput | EngineFault):
+            return None
+        self.circuit.failed(self._clock(), late=late)
+        return False
+
+
+class Editors:
+    """The editors by model group, opened when they are first asked for."""
+
+    def __init__(self, open_chat: OpenChat) -> None:
+        self._open = open_chat
+        self._groups: LRUCache[str, GroupEditor] = LRUCache(MAX_GROUPS)
+
+    def group(self, name: str) -> GroupEditor:
+        """The editor that is this model group."""
+        editor = self._groups.get(name)
+        if editor is None:
+            editor = self._groups[name] = GroupEditor(name, self._open(name))
+        return editor
+
+    def behind(self, scorer: Engine, policy: Policy) -> Engine:
+        """The engine with the editor of a policy behind it; the engine itself where the aligner edits."""
+        name = policy.editor_group
+        return scorer if name is None else EditedEngine(scorer, self.group(name), dict(policy.payer))
+
+
+@dataclass(frozen=True, slots=True)
+class _Replaced:
+    """Passages and the text that stands in place of each, by the index of its segment."""
+
+    segments: Sequence[Segment]
+    passages: Sequence[Passage]
+    texts: Mapping[int, str]
+
+    @property
+    def pieces(self) -> list[tuple[str, str]]:
+        """(text, gap) of every segment, with the replacements in their places."""
+        leads = {passage.at: passage.lead for passage in self.passages}
+        texts = {at: leads[at] + text if text else "" for at, text in self.texts.items()}
+        pieces = [(texts.get(at, segment.text), segment.gap) for at, segment in enumerate(self.segments)]
+        if self.segments and not self.segments[-1].text and pieces[-1][0] and len(pieces) > 1:
+            # The place behind the answer: what is added goes on in the line, or in a new paragraph of several lines.
+            pieces[-2] = (pieces[-2][0], _break(structure.join(pieces[:-1])))
+        return pieces
+
+    def range_of(self, at: int) -> tuple[int, int]:
+        """Where the replacement of a segment stands in the edited text."""
+        pieces = self.pieces
+        start = len(structure.join([*pieces[:at], ("x", "")])) - 1
+        return start, start + len(pieces[at][0])
+
+
+class EditedEngine:
+    """An engine that scores, with an editor behind it. Satisfies `Engine`; made for one request and its payer."""
+
+    def __init__(self, scorer: Engine, editor: GroupEditor, payer: Payer | None = None) -> None:
+        self._scorer = scorer
+        self._editor = editor
+        self._payer = payer or {}
+
+    async def info(self) -> AlignerInfo:
+        """Both together: either changes what is answered."""
+        about = await self._scorer.info()
+        identity = self._editor.identity()
+        others = {name: self._described(other, identity) for name, other in about.others.items()}
+        return replace(self._described(about, identity), others=others)
+
+    def _described(self, about: AlignerInfo, identity: Mapping[str, Any]) -> AlignerInfo:
+        if not about.has_head:
+            raise EngineFault(f"{about.model} has no detector head, so nothing is ever flagged for an editor")
+        return replace(about, content_hash=digest({"scorer": about.content_hash, "editor": identity}))
+
+    async def align(self, request: AlignRequest) -> Correction:
+        """Score, and ask the editor only where something is flagged, within `request.deadline_s`."""
+        return await self.finish(request, self._scorer.align(judged(request)))
+
+    async def read(self, request: AlignRequest) -> Session:
+        """Let the engine read along."""
+        reading = await self._scorer.read(request.model_copy(update={"verify": Verify.FLAGGED}))
+        return EditedSession(self, reading, request)
+
+    async def finish(self, request: AlignRequest, scoring: Awaitable[Correction]) -> Correction:
+        """The correction, once the verdicts are there."""
+        until = time.monotonic() + request.deadline_s
+        async with within(request.deadline_s):
+            scored = await scoring
+            about = (await self.info()).named(request.aligner)
+            scored = replace(scored, text=request.answer, aligner=about.content_hash)
+            if request.score_only or not any(verdict.flagged for verdict in scored.segments):
+                return scored
+            pieces = _pieces(request.answer, scored.segments)
+            try:
+                written = await self.written(request, pieces, scored.segments, until)
+            except QuotaSpent:
+                raise
+            except CorrectionError as error:
+                local = await self._scorer.align(_until(request, until))
+                return replace(local, editor=_failed(request, error))
+            kept, again = await self.kept(request, written.replaced, until)
+        text = structure.join(kept.pieces)
+        use = written.use + EditorUse(refused=_fewer(written.replaced, kept))
+        ms = scored.ms + use.ms + sum(judging.ms for judging in again)
+        return replace(scored, text=text, ms=ms).with_cost_of([replace(scored, editor=use), *again])
+
+    async def written(
+        self, request: AlignRequest, segments: Sequence[Segment], scores: Sequence[SegmentScore], until: float
+    ) -> _Written:
+        """What the editor writes in place of the flagged segments, in one call; as it wrote it, only bounded."""
+        marked = editor_prompt.passages(segments, scores, request.objectives)
+        messages = editor_prompt.messages(request.turns, segments, marked)
+        question = Question(messages, editor_prompt.tokens_for(marked), editor_prompt.REPLY_SCHEMA)
+        replies, use = await self._ask(
+            request, question, lambda reply: editor_prompt.replacements(reply.text, marked), until
+        )
+        banned = _banned(segments, scores, marked)
+        texts = {at: splice.replacement(text, (), banned, finished=True) for at, text in replies.items()}
+        return _Written(_Replaced(segments, marked, texts), use)
+
+    async def kept(
+        self, request: AlignRequest, written: _Replaced, until: float, before: str = ""
+    ) -> tuple[_Replaced, list[Correction]]:
+        """The replacements without what is flagged again where it stands, behind `before`; and what judging it cost."""
+        if not any(written.texts.values()):
+            return written, []
+        candidate = before + structure.join(written.pieces)
+        asked = judged(_until(request, until)).model_copy(update={"answer": candidate})
+        again = await self._scorer.align(asked)
+        segments = _pieces(candidate, again.segments)
+        flagged = [s for s, verdict in zip(segments, again.segments, strict=True) if verdict.flagged and s.text]
+        texts = dict(written.texts)
+        for passage in written.passages:
+            if texts[passage.at]:
+                start, end = (len(before) + at for at in written.range_of(passage.at))
+                texts[passage.at] = _without(texts[passage.at], passage, segments, flagged, (start, end))
+        return replace(written, texts=texts), [again]
+
+    async def anew(self, request: AlignRequest, *, tokens: int) -> Correction:
+        """Another answer to the conversation, from the beginning; empty where that is flagged, too, or is none."""
+        until = time.monotonic() + request.deadline_s
+        question = Question(editor_prompt.messages_anew(request.turns, request.objectives), tokens)
+        async with within(request.deadline_s):
+            text, use = await self._ask(request, question, _whole_text, until)
+            if not text:
+                return Correction("", editor=use)
+            asked = judged(_until(request, until)).model_copy(update={"answer": text})
+            verdict = await self._scorer.align(asked)
+        good = not any(segment.flagged for segment in verdict.segments)
+        return replace(verdict, text=text if good else "", aligner="", editor=use)
+
+    async def _ask(
+        self, request: AlignRequest, question: Question, read: Callable[[Reply], _Read], until: float
+    ) -> tuple[_Read, EditorUse]:
+        seconds = max(0.001, (until - time.monotonic()) * EDITING_SHARE)
+        return await self._editor.ask(request, question, read, self._payer, seconds)
+
+    async def replace(self, session: EditedSession, span: Span) -> Correction:
+        """What stands in place of a flagged stretch of an answer that is still being written."""
+        until = time.monotonic() + span.deadline_s
+        request = session.request.model_copy(update={"answer": session.text[: span.end]})
+        segments, scores = session.flagged(span)
+        async with within(span.deadline_s):
+            try:
+                written = await self.written(request, segments, scores, until)
+            except QuotaSpent:
+                raise
+            except CorrectionError as error:
+                local = await session.replaced_by_engine(span)
+                return replace(local, editor=_failed(request, error))
+            stretch = _stretch(written.replaced, span)
+            adds = not segments[span.first].text
+            # What is missing behind the answer brings the white space before it.
+            lead = _break(request.answer) if adds else _lead(segments, span.first)
+            kept, again = await self.kept(request, stretch, until, span.before + lead)
+        text = structure.join(kept.pieces)
+        text = lead + text if text and adds else text
+        use = written.use + EditorUse(refused=_fewer(stretch, kept))
+        ms = use.ms + sum(judging.ms for judging in again)
+        return Correction(text, ms=ms).with_cost_of([Correction("", editor=use), *again])
+
+    async def aclose(self) -> None:
+        """The engine is the pipeline's, and the group LiteLLM's."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """Replacements as the editor wrote them, and their price."""
+
+    replaced: _Replaced
+    use: EditorUse = field(default_factory=EditorUse)
+
+
+def _failed(request: AlignRequest, error: CorrectionError) -> EditorUse:
+    """What a call that failed cost; the aligner edits in its place."""
+    log.warning("call %s: the editor failed (%s); the aligner edits", request.request_id, type(error).__name__)
+    paid = error.use if isinstance(error, UnusableReply) else EditorUse()
+    return paid + EditorUse(failed=1)
+
+
+def _whole_text(reply: Reply) -> str:
+    """The text of a reply; empty where it was cut off."""
+    return reply.text.strip() if reply.finished else ""
+
+
+class EditedSession(ForwardingSession):
+    """The engine's session, before the editor: the engine gives verdicts, the editor writes."""
+
+    def __init__(self, engine: EditedEngine, session: Session, request: AlignRequest) -> None:
+        super().__init__(session)
+        self._engine = engine
+        self.request = request
+        self.text = request.answer
+        self._verdicts: tuple[SegmentScore, ...] = ()
+
+    async def feed(self, text: str) -> tuple[SegmentScore, ...]:
+        """More of the answer."""
+        self.text += text
+        return await super().feed(text)
+
+    async def judged(self, known: int) -> tuple[SegmentScore, ...] | None:
+        """The engine's verdicts."""
+        verdicts = await super().judged(known)
+        self._verdicts = verdicts or self._verdicts
+        return verdicts
+
+    def flagged(self, span: Span) -> tuple[list[Segment], list[SegmentScore]]:
+        """The segments of the answer so far, and of each whether it is in a stretch, and what it violates."""
+        segments = structure.split(self.text[: span.end])
+        if span.stop > len(segments):
+            segments = structure.with_end(segments)
+        scores: list[SegmentScore] = []
+        for at, segment in enumerate(segments):
+            known = self._verdicts[at].objective if at < len(self._verdicts) else None
+            objective = known if segment.text else span.objective
+            inside = span.first <= at < span.stop
+            scores.append(SegmentScore(segment.text, None, inside, objective if inside else None))
+        return segments, scores
+
+    async def replace(self, span: Span) -> Correction:
+        """What the editor writes in place of a stretch."""
+        return await self._engine.replace(self, span)
+
+    async def replaced_by_engine(self, span: Span) -> Correction:
+        """What the aligner writes there."""
+        return await super().replace(span)
+
+    async def finish(self, request: AlignRequest) -> Correction:
+        """The answer has ended; what is flagged goes to the editor."""
+        return await self._engine.finish(request, super().finish(judged(request)))
+
+
+def _break(answer: str) -> str:
+    """The white space before what is added behind an answer."""
+    return "\n\n" if "\n" in answer else " "
+
+
+def _lead(segments: Sequence[Segment], at: int) -> str:
+    """The white space before a segment."""
+    return segments[at - 1].gap if at else ""
+
+
+def _pieces(answer: str, scores: Sequence[SegmentScore]) -> list[Segment]:
+    """The segments that were judged. Raises `EngineFault` where they are others than those of the answer."""
+    texts = [score.text for score in scores]
+    pieces = structure.judged(structure.split(answer), texts)
+    if texts != [piece.text for piece in pieces]:
+        raise EngineFault("the engine judged other segments than these; is it of another version?")
+    return pieces
+
+
+def _until(request: AlignRequest, until: float) -> AlignRequest:
+    """The request with what is left of its time."""
+    return request.model_copy(update={"deadline_s": max(0.001, until - time.monotonic())})
+
+
+def _banned(segments: Sequence[Segment], scores: Sequence[SegmentScore], marked: Sequence[Passage]) -> list[str]:
+    """What must not come back in place of a passage: flagged segments, and long ones that stay."""
+    pairs = zip(segments, scores, strict=True)
+    texts = [s.text.strip() for s, score in pairs if s.text and (score.flagged or len(s.text) >= splice.KEY_CHARS)]
+    texts += [passage.text.strip() for passage in marked if passage.text]
+    return texts + [fold(text).text for text in texts]
+
+
+def _without(
+    text: str, passage: Passage, segments: Sequence[Segment], flagged: Sequence[Segment], place: tuple[int, int]
+) -> str:
+    """A replacement without its flagged sentences; nothing of it where one reaches beyond it or opens an item."""
+    start, end = place
+    bad = [segment for segment in flagged if segment.end > start and segment.start < end]
+    if not bad:
+        return text
+    inside = [segment for segment in segments if segment.end > start and segment.start < end]
+    if passage.lead or any(segment.start < start or segment.end > end for segment in inside):
+        return ""
+    return structure.join([(segment.text, segment.gap) for segment in inside if segment not in bad])
+
+
+def _fewer(before: _Replaced, after: _Replaced) -> int:
+    """How many replacements lost something because it was flagged again."""
+    return sum(text != after.texts[at] for at, text in before.texts.items())
+
+
+def _stretch(replaced: _Replaced, span: Span) -> _Replaced:
+    """The replacements of a stretch by itself, counted from its first segment."""
+    own = [replace(passage, at=passage.at - span.first) for passage in replaced.passages]
+    texts = {at - span.first: text for at, text in replaced.texts.items()}
+    return _Replaced(replaced.segments[span.first : span.stop], own, texts)

@@ -1,0 +1,59 @@
+"""Removal of a flagged passage where the gate refuses what an editor wrote in its place.
+
+Without it the passage would stay as the upstream wrote it, although it is known to violate an objective. The gate has
+the last word on the removal, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from aligner_proxy.engine.decoding import splice
+from aligner_proxy.gate import edits
+from aligner_proxy.gate.edits import Edit
+from aligner_proxy.gate.judge import Verdict
+from aligner_proxy.text import structure
+from aligner_proxy.types import Correction, EditorUse, Policy
+
+Judge = Callable[[str, Correction, Policy], Awaitable[Verdict]]
+"""Asks the gate."""
+
+
+async def removed_where_refused(
+    answer: str, correction: Correction, policy: Policy, verdict: Verdict, judge: Judge
+) -> tuple[Correction, Verdict]:
+    """The correction without the passages whose replacement the gate refuses, and the verdict on it."""
+    pieces = structure.judged(structure.split(answer), [segment.text for segment in correction.segments])
+    flags = [segment.flagged for segment in correction.segments]
+    if len(flags) != len(pieces):
+        return correction, verdict
+    proposed = edits.in_place(answer, pieces, flags, correction.text)
+    written = {edit.first: edit for edit in proposed or () if edit.text.strip()}
+    if not written:
+        return correction, verdict
+    refused = set()
+    for first, edit in written.items():
+        alone = replace(correction, text=edits.apply(answer, [edit]))
+        if len(written) == 1 or (await judge(answer, alone, policy)).dropped:
+            refused.add(first)
+    refused = refused or set(written)  # refused together: none of them is better than another
+    rewriting = splice.rewriting(pieces, flags)
+    text = ""
+    try:
+        hole = next(rewriting)
+        while True:
+            hole = rewriting.send(_filling(hole, written.get(hole.run.at), proposed or [], refused))
+    except StopIteration as stop:
+        text = stop.value
+    use = (correction.editor or EditorUse()) + EditorUse(refused=len(refused))
+    removed = replace(correction, text=text, editor=use)
+    return removed, await judge(answer, removed, policy)
+
+
+def _filling(hole: splice.Hole, edit: Edit | None, proposed: list[Edit], refused: set[int]) -> str:
+    """What stands in a hole: nothing where it was refused or removed, what was written, or what was there before."""
+    if edit is not None:
+        return "" if hole.run.at in refused else edit.text.strip() if hole.run.text else edit.text.rstrip()
+    removed = any(each.first == hole.run.at for each in proposed)
+    return "" if removed else hole.run.text

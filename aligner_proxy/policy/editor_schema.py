@@ -1,0 +1,128 @@
+"""Schema of `editor`: who writes in place of flagged segments, as operators write it; and what a second try needs.
+
+A value is read into one word: `local`, `upstream`, or `model:GROUP` for the block `{model: GROUP}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from typing import Annotated, Literal, Protocol
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.policy.yaml_file import KeyPath, Source, nearest
+from aligner_proxy.types import EDITOR_GROUP, LOCAL_EDITOR, UPSTREAM_EDITOR, IfNothingRemains
+
+MAX_GROUP_CHARS = 200
+WORDS = (LOCAL_EDITOR, UPSTREAM_EDITOR)
+_MODEL = "model"
+_FORMS = "must be local, upstream, or a block {model: GROUP} with a model group of the LiteLLM file"
+
+
+class EditorBlock(BaseModel):
+    """An editor that is a model group of its own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    model: Annotated[str, Field(min_length=1, max_length=MAX_GROUP_CHARS)]
+    """A model group of the LiteLLM file, by its model_name."""
+
+
+def _as_word(value: object) -> object:
+    """The one word that a form of `editor` is read into."""
+    if isinstance(value, Mapping):
+        return EDITOR_GROUP + _group(value)
+    if not isinstance(value, str):
+        raise ValueError(_FORMS)  # noqa: TRY004 - pydantic takes ValueError alone
+    if value in WORDS or (value.startswith(EDITOR_GROUP) and value != EDITOR_GROUP):
+        return value
+    raise ValueError(f"{_FORMS}; {nearest(value, WORDS)}")
+
+
+def _group(block: Mapping[object, object]) -> str:
+    unknown = next((name for name in block if name != _MODEL), None)
+    if unknown is not None:
+        raise ValueError(f"unknown key {unknown!r}; the only one is {_MODEL}")
+    group = block.get(_MODEL)
+    if not isinstance(group, str) or not group.strip():
+        raise ValueError(f"{_MODEL} must name a model group of the LiteLLM file")
+    if len(group) > MAX_GROUP_CHARS:
+        raise ValueError(f"{_MODEL} has {len(group):,} characters; shorten it to at most {MAX_GROUP_CHARS}")
+    return group.strip()
+
+
+Editor = Annotated[str, BeforeValidator(_as_word, json_schema_input_type=Literal["local", "upstream"] | EditorBlock)]
+"""What a policies file may say."""
+
+
+class Settable(Protocol):
+    """The settings of a block that matter here."""
+
+    @property
+    def editor(self) -> str | None:
+        """Who writes in place of what is flagged."""
+        ...
+
+    @property
+    def if_nothing_remains(self) -> IfNothingRemains | None:
+        """What follows when nothing would remain."""
+        ...
+
+    @property
+    def corrector(self) -> str | None:
+        """What corrects in place of the aligner."""
+        ...
+
+
+def groups(blocks: Iterable[tuple[KeyPath, Settable]]) -> dict[str, KeyPath]:
+    """The model groups that edit somewhere, each with the place of its first use."""
+    places: dict[str, KeyPath] = {}
+    for path, block in blocks:
+        if block.editor is not None and block.editor.startswith(EDITOR_GROUP):
+            places.setdefault(block.editor.removeprefix(EDITOR_GROUP), (*path, "editor"))
+    return places
+
+
+def edits_outside(blocks: Iterable[tuple[KeyPath, Settable]]) -> KeyPath | None:
+    """The first place that names another editor than the aligner itself."""
+    places = (path for path, block in blocks if block.editor not in (None, LOCAL_EDITOR))
+    return next(((*path, "editor") for path in places), None)
+
+
+def check_second_try(blocks: Sequence[tuple[KeyPath, Settable]], source: Source) -> None:
+    """Raise `ConfigError` where a request may get `second_try` and no editor to try it.
+
+    The later layer wins: defaults, a route or none, a tenant or none.
+    """
+    defaults = [entry for entry in blocks if entry[0][0] == "defaults"]
+    routes = _distinct(entry for entry in blocks if entry[0][0] == "routes")
+    tenants = _distinct(entry for entry in blocks if entry[0][0] == "tenants")
+    for route, tenant in product([None, *routes], [None, *tenants]):
+        layers = [*defaults, *(entry for entry in (route, tenant) if entry is not None)]
+        place = next((path for path, block in reversed(layers) if block.if_nothing_remains is not None), None)
+        reaction = _last(block.if_nothing_remains for _, block in layers)
+        editor = _last(block.editor for _, block in layers)
+        if place is None or reaction is not IfNothingRemains.SECOND_TRY or editor not in (None, LOCAL_EDITOR):
+            continue
+        others = [path for path, _ in layers if path not in (place, ("defaults",))]
+        where = "".join(f", together with {source.at(*path)}" for path in others)
+        raise ConfigError(
+            f"{source.at(*place, 'if_nothing_remains')}: if_nothing_remains: second_try needs an editor model, and "
+            f"none is set here{where}; add editor: upstream or editor: {{model: GROUP}}, or write decline"
+        )
+
+
+def _distinct(blocks: Iterable[tuple[KeyPath, Settable]]) -> list[tuple[KeyPath, Settable]]:
+    """Of blocks that say the same of both settings the first; those that say nothing are left out."""
+    kept: dict[tuple[object, object], tuple[KeyPath, Settable]] = {}
+    for path, block in blocks:
+        said = (block.if_nothing_remains, block.editor)
+        if any(value is not None for value in said):
+            kept.setdefault(said, (path, block))
+    return list(kept.values())
+
+
+def _last(values: Iterable[object]) -> object:
+    return next((value for value in reversed(list(values)) if value is not None), None)
