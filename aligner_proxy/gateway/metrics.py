@@ -130,6 +130,9 @@ def _count_edits(outcome: Outcome) -> None:
         prometheus.EDITS.labels(rule).inc()
     if kept := outcome.edits - len(outcome.dropped):
         prometheus.EDITS.labels("kept").inc(kept)
+    for result, parts in (("replaced", outcome.grounding.edits), ("unsettled", outcome.grounding.unsettled)):
+        for part in parts:
+            prometheus.GROUNDED.labels(result, part.kind).inc()
 
 
 def breaker(state: State) -> None:
@@ -173,25 +176,29 @@ def _count_work(outcome: Outcome) -> None:
 
 def _line(call_id: str, answer_chars: int, outcome: Outcome) -> dict[str, Any]:
     correction = outcome.correction
-    return dict(outcome.reports) | {
-        "event": "aligner_outcome",
-        "call_id": call_id,
-        "choice": outcome.index,
-        "status": outcome.status.value,
-        "reason": outcome.reason,
-        "policy": outcome.policy.name,
-        "objectives": [objective.name for objective in outcome.policy.objectives],
-        "cache_hit": outcome.cache_hit,
-        "attempts": outcome.attempts,
-        "ms": round(outcome.ms, 1),
-        "answer_chars": answer_chars,
-        "delivered_chars": len(outcome.text or ""),
-        "segments": len(outcome.segments),
-        "flagged": outcome.flagged,
-        "against": outcome.against,
-        "edits": outcome.edits,
-        "dropped": list(outcome.dropped),
-        "renumbered": outcome.renumbered,
-        "forwards": correction.counts.forwards if correction else 0,
-        "aligner": correction.aligner if correction else None,
-    }
+    return (
+        dict(outcome.reports)
+        | outcome.grounded
+        | {
+            "event": "aligner_outcome",
+            "call_id": call_id,
+            "choice": outcome.index,
+            "status": outcome.status.value,
+            "reason": outcome.reason,
+            "policy": outcome.policy.name,
+            "objectives": [objective.name for objective in outcome.policy.objectives],
+            "cache_hit": outcome.cache_hit,
+            "attempts": outcome.attempts,
+            "ms": round(outcome.ms, 1),
+            "answer_chars": answer_chars,
+            "delivered_chars": len(outcome.text or ""),
+            "segments": len(outcome.segments),
+            "flagged": outcome.flagged,
+            "against": outcome.against,
+            "edits": outcome.edits,
+            "dropped": list(outcome.dropped),
+            "renumbered": outcome.renumbered,
+            "forwards": correction.counts.forwards if correction else 0,
+            "aligner": correction.aligner if correction else None,
+        }
+    )

@@ -20,9 +20,11 @@ from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAut
 from aligner_proxy.errors import BadRequest, ForbiddenError
 from aligner_proxy.formats import stored
 from aligner_proxy.formats.base import buckets, headers, system, turns
+from aligner_proxy.formats.tool_results import tool_results
 from aligner_proxy.gateway import routing
 from aligner_proxy.gateway.reload import Policies
 from aligner_proxy.plugins.extensions import Extensions
+from aligner_proxy.policy import references
 from aligner_proxy.policy.resolver import RequestFacts, policy_for_all
 from aligner_proxy.policy.schema import Trust
 from aligner_proxy.policy.strictness import stricter
@@ -51,7 +53,7 @@ async def of_request(
     fields = [field.name for field in extensions.request_fields]
     try:
         with _as_http_errors():
-            request = facts(data, user, fields, policies.keys)
+            request = facts(data, user, fields, policies.keys, current.resolver.reference_headers)
             named = (routing.named(model, user.team_id) for model in routing.further_models(data))
             further = (replace(request, model=model, groups=groups) for model, groups in named)
             policy = policy_for_all(current.resolver, request, further)
@@ -110,9 +112,16 @@ def _warn_ignored(source: str, setting: str) -> None:
 
 
 def facts(
-    data: Mapping[str, Any], user: UserAPIKeyAuth, fields: Iterable[str] = (), keys: Container[str] = ()
+    data: Mapping[str, Any],
+    user: UserAPIKeyAuth,
+    fields: Iterable[str] = (),
+    keys: Container[str] = (),
+    reference_headers: Iterable[str] = (),
 ) -> RequestFacts:
-    """All facts that a policy depends on; `fields` are those that plugins read, `keys` the hashes of the keys file."""
+    """All facts that a policy depends on.
+
+    `fields` are those that plugins read, `keys` the hashes of the keys file, `reference_headers` hold references.
+    """
     sent = headers(data)
     metadata = buckets(data)
     wishes = [bucket[_OURS] for bucket in metadata if _OURS in bucket]
@@ -132,6 +141,8 @@ def facts(
         bypass=sent.get(BYPASS_HEADER, "").strip().lower() in ("1", "true", "yes"),
         system=_system(data),
         fields=dict(_fields(wishes, fields)),
+        tool_results=tool_results(data),
+        given={name: references.decoded(sent[name]) for name in reference_headers if name in sent},
         groups=groups,
         alias_by_operator=key_hash in keys or user.user_role is LitellmUserRoles.PROXY_ADMIN,
     )

@@ -142,6 +142,7 @@ class RequestState:
             "reason": self.reason,
             "objectives": ",".join(objective.name for objective in self.policy.objectives),
             "taught": _taught(taught_in(self.policy, self.taught)) if self.taught else "",
+            "grounded": str(sum(len(outcome.grounding.edits) for outcome in self.outcomes) or ""),
             "policy": self.policy.name,
             "model": self.corrector,
             "cache": None if hit is None else "hit" if hit else "miss",
@@ -162,6 +163,8 @@ class RequestState:
         fields = [f"status={self.status.value}"]
         if self.reason:
             fields.append(f"reason={self.reason}")
+        if grounded := sum(len(outcome.grounding.edits) for outcome in self.outcomes):
+            fields.append(f"grounded={grounded}")
         fields += [f"{name}={value}" for name, value in self.extensions.trailer(self.policy, self.outcomes).items()]
         if len(self.outcomes) > 1:
             fields.append("choices=" + ",".join(_brief(outcome) for outcome in self.outcomes))
@@ -227,17 +230,21 @@ def _brief(outcome: Outcome) -> str:
 
 
 def _counts(outcome: Outcome) -> dict[str, Any]:
-    return dict(outcome.reports) | {
-        "index": outcome.index,
-        "status": outcome.status.value,
-        "reason": outcome.reason,
-        "cache_hit": outcome.cache_hit,
-        "ms": round(outcome.ms, 1),
-        "chars": len(outcome.text or ""),
-        "segments": len(outcome.segments),
-        "flagged": outcome.flagged,
-        "forwards": outcome.correction.counts.forwards if outcome.correction else 0,
-    }
+    return (
+        dict(outcome.reports)
+        | outcome.grounded
+        | {
+            "index": outcome.index,
+            "status": outcome.status.value,
+            "reason": outcome.reason,
+            "cache_hit": outcome.cache_hit,
+            "ms": round(outcome.ms, 1),
+            "chars": len(outcome.text or ""),
+            "segments": len(outcome.segments),
+            "flagged": outcome.flagged,
+            "forwards": outcome.correction.counts.forwards if outcome.correction else 0,
+        }
+    )
 
 
 def _header_value(value: str) -> str:

@@ -71,6 +71,12 @@ LOOP_STALLS = _once(
     buckets=(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
 EDITS = _once(Counter, "aligner_edits_total", "Edits the aligner wanted, by what the gate said to each", ("verdict",))
+GROUNDED = _once(
+    Counter,
+    "aligner_grounded_total",
+    "Facts of answers that references give otherwise, by kind: replaced, or unsettled where more than one could stand",
+    ("result", "kind"),
+)
 UNTAUGHT = _once(
     Counter,
     "aligner_untaught_total",

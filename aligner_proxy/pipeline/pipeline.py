@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
+from aligner_proxy.correctors.nothing import NothingFlagged
 from aligner_proxy.correctors.registry import MISSING, Correctors, Revising
 from aligner_proxy.engine.api import (
     MAX_TEXTS,
@@ -29,6 +30,7 @@ from aligner_proxy.gate.judge import Verdict, judge_in_thread
 from aligner_proxy.observability.tracing import stage
 from aligner_proxy.pipeline import declining, eligibility, outcomes
 from aligner_proxy.pipeline.cache import CorrectionCache
+from aligner_proxy.pipeline.grounded import GroundedCorrection
 from aligner_proxy.pipeline.json_answers import JsonAnswer, JudgedForm
 from aligner_proxy.pipeline.outcomes import judged
 from aligner_proxy.plugins.api import Corrected, Inner
@@ -52,6 +54,7 @@ from aligner_proxy.types import (
 
 log = logging.getLogger(__name__)
 
+_NOTHING_FLAGGED = NothingFlagged()
 _FIRST_WORD = "Begun."
 """Stands for an answer of which only the beginning is there: its words and its length say nothing yet."""
 _JSON_AT_ONCE_CHARS = 2_000
@@ -126,10 +129,11 @@ class Pipeline:
     ) -> Inner:
         """The correction of one text inside the wrappers that this policy and this answer ask for."""
         if not form.is_structured:
-            return self.extensions.wrap(policy, _TextCorrection(self, exchange, policy, deadline, session))
+            core = _TextCorrection(self, exchange, policy, deadline, session)
+            return GroundedCorrection(self.extensions.wrap(policy, core), exchange)
         # Each text of a JSON answer has more of the answer behind it, and was not read ahead by itself.
         inside = _TextCorrection(self, replace(exchange, inner=True), policy, deadline, None)
-        wrapped = self.extensions.wrap(policy, inside)
+        wrapped = GroundedCorrection(self.extensions.wrap(policy, inside), exchange)
         every_string = policy.on_skip.structured_output is OnSkip.JUDGE
         if every_string:
             return JudgedForm(wrapped, exchange, inside, is_json=form.is_json(unread=False))
@@ -157,8 +161,9 @@ class Pipeline:
         if policy.corrector != METAALIGNER and not by_segments:
             return DeferredSession(engine)  # holds no place while the upstream writes
         deadline = time.monotonic() + policy.deadline_s
-        policy = self.extensions.prefill(policy)
-        if not policy.objectives:
+        if policy.objectives:
+            policy = self.extensions.prefill(policy)
+        if not policy.objectives and engine is not _NOTHING_FLAGGED:
             return None
         return await engine.read(align_request(exchange, "", policy, deadline))
 
@@ -176,6 +181,8 @@ class Pipeline:
 
     def engine_of(self, policy: Policy) -> Engine:
         """The aligner's engine, or the corrector that stands in its place under this policy."""
+        if not policy.objectives and policy.references:
+            return _NOTHING_FLAGGED
         return self.correctors.get(policy.corrector, MISSING)
 
 
@@ -196,7 +203,7 @@ class _TextCorrection:
         exchange = self._exchange if text == self._exchange.answer else replace(self._exchange, answer=text)
         compute = self._engine_call(exchange, text, policy)
         cache = self._pipeline.cache
-        if cache is None or exchange.no_store:
+        if cache is None or exchange.no_store or not policy.objectives:
             correction = await compute()
             cache_hit = None
         else:

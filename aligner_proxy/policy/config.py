@@ -93,7 +93,7 @@ def _checked(data: Any, source: Source, declare: Declare) -> PolicyFile:
     _check_objectives(file)
     _check_aligners(file)
     refuse_unreachable(file)
-    return file
+    return file.with_reference_texts()
 
 
 @cache

@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from aligner_proxy.errors import ForbiddenError, SeveralPolicies
+from aligner_proxy.policy import references
 from aligner_proxy.policy.config import objectives
 from aligner_proxy.policy.gate_schema import switches
 from aligner_proxy.policy.plugin_keys import PolicyKey, with_current_names
@@ -146,6 +147,10 @@ class RequestFacts:
     """The request's system prompt, from any endpoint."""
     fields: Mapping[str, object] = field(default_factory=dict, repr=False)
     """Values of `metadata.aligner` in the fields that plugins declare; not checked."""
+    tool_results: str = field(default="", repr=False)
+    """What the tools returned that the request carries, from any endpoint."""
+    given: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """References that the request brings, by the name of their header; "" is the field of a body."""
     groups: tuple[str, ...] = ()
     """The model groups behind `model` where it is an alias or another name of theirs."""
     alias_by_operator: bool = False
@@ -204,10 +209,28 @@ class PolicyResolver:
         self._renamed = policy_file.declarations.renamed
         self._correctors = {METAALIGNER, *corrector_names(policy_file)}
         self._rules = frozenset(rule_names(policy_file))
+        self.reference_headers = references.headers(block.references or () for _, block in policy_file.blocks())
+        """The headers in which a request may bring references, if its tenant may; metadata names no others."""
         self._cached = lru_cache(_REMEMBERED)(self._resolve_usual)
 
     def resolve(self, facts: RequestFacts) -> Policy:
         """The policy of one request; raises `ForbiddenError` when it asks for what its tenant may not have."""
+        policy = self._by_caller(facts)
+        if not (policy.references or facts.given):
+            return policy
+        brought = references.of_request(policy.references, facts)
+        if references.BODY in facts.given:
+            brought += references.of_body(facts, granted=self._may_bring_references(facts))
+        return replace(policy, references=brought)
+
+    def _may_bring_references(self, facts: RequestFacts) -> bool:
+        """Whether a request may bring references of its own, in whichever field."""
+        tenant = _first(self._file.tenants, lambda tenant: tenant_matches(tenant, facts, self._trust.aliases))
+        grants = [*tenant, *self._metadata(facts, self._known_by(tenant))]
+        return bool(_last(grants, "allow_references"))
+
+    def _by_caller(self, facts: RequestFacts) -> Policy:
+        """The policy without what a request brings as references."""
         if not facts.usual:
             return self._resolve(facts)
         return self._cached(
@@ -287,6 +310,9 @@ class PolicyResolver:
         quota, quota_origin = self._quota(facts, grants)
         granted, granted_origins = self._granted(grants)
         extensions = (*self._differing(settings), *granted)
+        settings["references"] = references.settled(
+            settings["references"], self._file.reference_texts, granted=bool(_last(grants, "allow_references"))
+        )
         return Policy(
             name="+".join(layer.name for layer in (*route, *tenant)) or "default",
             objectives=self._with_heads(chosen, tenant, settings["aligner"]),
@@ -393,6 +419,8 @@ class PolicyResolver:
         """Whether the corrector or rules named in metadata are also named in the file, and so loaded at the start."""
         if key == "corrector":
             return value in self._correctors
+        if key == "references":
+            return references.known(value or (), self._file.reference_texts)
         return key != "plugin_rules" or self._rules.issuperset(value or ())
 
     def _settle(self, layers: Sequence[_Layer]) -> tuple[dict[str, Any], tuple[tuple[str, str], ...]]:
@@ -522,6 +550,8 @@ def _first(entries: Sequence[_Entry], matches: Callable[[_Entry], bool]) -> list
 def value_of(policy: Policy, name: str) -> Any:
     """The value of one of `SETTINGS`."""
     setting, _, kind = name.partition(".")
+    if setting == "references":
+        return tuple(reference.label for reference in policy.references)
     if setting == "on_skip":
         return policy.on_skip.of(kind)
     return policy.on_error.of(FailureClass(kind)) if kind else getattr(policy, name)
