@@ -26,6 +26,8 @@ class Kind(StrEnum):
     AMOUNT = "number with a unit"
     COUNT = "number of things"
     WEEKDAY = "day of the week"
+    LABEL = "number of a room, form or the like"
+    ADDRESS = "street and number"
     NAME = "name"
 
 
@@ -82,7 +84,7 @@ class Fact:
         """Whether the other fact could stand in the place of this one: of the same kind, counted in the same unit."""
         if self.kind is not other.kind:
             return False
-        if self.kind is Kind.COUNT:
+        if self.kind in (Kind.COUNT, Kind.LABEL):
             return bool(set(self.unit.split()) & set(other.unit.split()))
         if self.kind is Kind.MONEY:
             return self.unit == other.unit or SMALL_CHANGE in (self.unit, other.unit)

@@ -25,18 +25,18 @@ _SPACE = r"[ \u00a0\u202f]{0,4}"
 _JOIN = rf"{_SPACE}(?:-|\u2013|\u2014|\bto\b|\buntil\b|\btill\b|\band\b|\bor\b|\bthrough\b){_SPACE}"
 _BEFORE = r"(?<![\w.,:/#+'\u2019])(?<!\d[-\u2013])"
 _AFTER = r"(?![\w]|[.,:/]\d)"
-_SYMBOLS = {"€": "EUR", "£": "GBP", "$": "USD", "CHF": "CHF", "EUR": "EUR", "GBP": "GBP", "USD": "USD"}
+_SYMBOLS = {"€": "EUR", "£": "GBP", "$": "USD", "CHF": "CHF", "EUR": "EUR", "GBP": "GBP", "USD": "USD", "KR": "kr"}
 _NAMED = {
     "euro": "EUR", "euros": "EUR", "pound": "GBP", "pounds": "GBP", "dollar": "USD", "dollars": "USD",
-    "franc": "CHF", "francs": "CHF", "cent": "cent", "cents": "cent", "pence": "pence", "p": "pence", "ct": "cent",
+    "franc": "CHF", "francs": "CHF", "kr": "kr", "kroner": "kr", "kronor": "kr", "krone": "kr", "\u00f8re": "cent", "cent": "cent", "cents": "cent", "pence": "pence", "p": "pence", "ct": "cent",
 }  # fmt: skip
 _FACTORS = {"fortnight": Decimal(14), "cent": Decimal("0.01"), "pence": Decimal("0.01")}
 _LARGER = {"fortnight": "day", "pence": "GBP"}
 """The unit that a smaller or larger one is kept in."""
 _CURRENCY = r"(?:€|£|\$|(?:EUR|USD|GBP|CHF)\b)"
-_CURRENCY_BEHIND = rf"(?:{_CURRENCY}|(?:euros?|pounds?|dollars?|francs?|cents?|pence|ct|p)\b)"
+_CURRENCY_BEHIND = rf"(?:{_CURRENCY}|(?:euros?|pounds?|dollars?|francs?|kr|kroner|kronor|krone|\u00f8re|cents?|pence|ct)\b|(?<=\d)p\b)"
 _UNITS_OF_TIME = {
-    "second": "second", "seconds": "second", "sec": "second", "secs": "second", "minute": "minute",
+    "seconds": "second", "secs": "second", "minute": "minute",
     "minutes": "minute", "min": "minute", "mins": "minute", "hour": "hour", "hours": "hour", "hr": "hour",
     "hrs": "hour", "h": "hour", "day": "day", "days": "day", "week": "week", "weeks": "week", "month": "month",
     "months": "month", "year": "year", "years": "year", "yr": "year", "yrs": "year", "fortnight": "fortnight",
@@ -149,16 +149,21 @@ _DATE = re.compile(
     rf"|(?P<day4>\d{{1,2}})\.(?P<month4>\d{{1,2}})\.(?P<year4>(?:19|20)\d\d)?(?!\d))",
     re.IGNORECASE,
 )
-_CLOCK = (
-    rf"(?:(?P<{{n}}hour>\d{{{{1,2}}}})(?:[:.](?P<{{n}}min>[0-5]\d))?{_SPACE}(?P<{{n}}half>[ap]\.?{_SPACE}m\b\.?)"
-    rf"|(?P<{{n}}hour24>[01]?\d|2[0-4]):(?P<{{n}}min24>[0-5]\d)(?:{_SPACE}(?:h|hrs|hours|o'clock|Uhr)\b)?(?![\d:])"
-    rf"|(?P<{{n}}oclock>\d{{{{1,2}}}}){_SPACE}o['\u2019]clock"
-    rf"|half past (?P<{{n}}past>{WORD}|\d{{{{1,2}}}})\b"
-    rf"|(?P<{{n}}word>noon|midday|midnight)\b)"
-)
+
+
+def _clock_form(n: str) -> str:
+    """The form of a time of day; the names of its groups begin with `n`."""
+    return (
+        rf"(?:(?P<{n}hour>\d{{1,2}})(?:[:.](?P<{n}min>[0-5]\d))?{_SPACE}(?P<{n}half>[ap]m\b|[ap]\.{_SPACE}m\b\.?)"
+        rf"|(?P<{n}hour24>[01]?\d|2[0-4]):(?P<{n}min24>[0-5]\d)(?:{_SPACE}(?:h|hrs|hours|o'clock|Uhr)\b)?(?![\d:])"
+        rf"|(?P<{n}oclock>\d{{1,2}}){_SPACE}o['\u2019]clock"
+        rf"|half past (?P<{n}past>{WORD}|\d{{1,2}})\b"
+        rf"|(?P<{n}word>noon|midday|midnight)\b)"
+    )
+
+
 _TIME = re.compile(
-    rf"{_BEFORE}(?:(?:(?P<bare>\d{{1,2}}(?:[:.][0-5]\d)?)|{_CLOCK.format(n='a')}){_JOIN})?{_CLOCK.format(n='b')}",
-    re.IGNORECASE,
+    rf"{_BEFORE}(?:(?:(?P<bare>\d{{1,2}}(?:[:.][0-5]\d)?)|{_clock_form('a')}){_JOIN})?{_clock_form('b')}", re.IGNORECASE
 )
 _RANGE = rf"(?:(?P<low>{NUMBER})(?P<join>{_JOIN}))?"
 _MONEY_BEHIND = re.compile(
@@ -173,7 +178,7 @@ _SIZE = re.compile(
     rf"{_BEFORE}(?P<sides>{DIGITS}(?:{_SPACE}(?:cm|mm|m)?{_SPACE}(?:[x\u00d7]|by){_SPACE}{DIGITS}){{1,2}}){_SPACE}(?P<unit>cm|mm|m|in)\b"
 )
 _DURATION = re.compile(
-    rf"{_BEFORE}(?:{_RANGE}(?P<n>{NUMBER})(?:[ \u00a0\u202f-]{{1,4}}|(?=h\b))|(?P<one>an?|one) (?=\w)){_DURATION_UNIT}",
+    rf"{_BEFORE}(?:{_RANGE}(?P<n>{NUMBER})(?:[ \u00a0\u202f-]{{1,4}}|(?<=\d)(?=h\b))|(?P<one>an?|one) (?=\w)){_DURATION_UNIT}",
     re.IGNORECASE,
 )
 _AMOUNT = re.compile(
@@ -186,7 +191,21 @@ _WEEKDAY = re.compile(
 )
 _SHORT_DAY = re.compile(r"(?:Mon|Tues?|Wed|Thurs?|Fri|Sat|Sun)\b")
 _PHONE = re.compile(
-    r"(?<![\w.,/-])(?:\+\d[\d ().\u00a0/-]{5,20}\d|\(?0\d{1,5}\)?(?:[ .\u00a0/-]\d{2,8}){1,4})(?![\w/-]|[.,]\d)"
+    r"(?<![\w.,/-])(?:1-\d{3}-\d{3}-\d{4}|\(\d{2,5}\) ?\d{2,4}-\d{2,5}|\d{3}-\d{3}-\d{4}|[1-9]\d{1,3}(?: \d{2,4}){2,4}|\+\d[\d ().\u00a0/-]{5,20}\d|\(?0\d{1,5}\)?(?:[ .\u00a0/-]\d{2,8}){1,4})(?![\w/-]|[.,]\d)"
+)
+_PLACES = (
+    "form room gate concourse terminal platform counter window building hall zone level floor line bus tram bay block "
+    "entrance locker court studio ward pier dock stop tariff class"
+)
+_LABEL = re.compile(
+    rf"(?<!\w)(?P<place>{'|'.join(_PLACES.split())})[ \u00a0](?P<label>[A-Z]{{0,2}}-?\d{{1,4}}[A-Za-z]?|[A-Z])\b(?![.:,]\d)",
+    re.IGNORECASE,
+)
+_STREET = r"(?:Street|St|Avenue|Ave|Road|Rd|Lane|Ln|Drive|Boulevard|Court|Place|Square|Terrace|Row|Way|Quay|Yard|Hill)"
+_STRASSE = r"(?:stra\u00dfe|strasse|gasse|allee|platz|weg|ring|damm|ufer)"
+_ADDRESS = re.compile(
+    rf"\b(?:\d{{1,4}}[a-zA-Z]?,? (?:[A-Z][\w'.-]{{0,30}} ){{1,3}}{_STREET}|(?:[A-Z][\w'.-]{{0,30}} ){{1,3}}{_STREET} \d{{1,4}}[a-z]?"
+    rf"|[A-Z][\w\u00e4\u00f6\u00fc\u00df-]{{0,40}}{_STRASSE} \d{{1,4}}[a-z]?)\b"
 )
 _DOMAIN = re.compile(
     r"(?<![\w@.-])(?:[a-z0-9](?:[a-z0-9-]{0,62})\.){1,4}(?:com|org|net|info|example|test|io|app|de|eu|co\.uk|uk|ch|at|fr|ie|us|ca|nl)"
@@ -234,8 +253,8 @@ class _Reading:
         return pattern.finditer(self.rest)
 
 
-def read(text: str) -> list[Fact]:
-    """The facts of a sentence, in their order."""
+def read(text: str, *, pounds_weigh: bool = False) -> list[Fact]:
+    """The facts of a sentence, in their order; `pounds_weigh`: pounds are no money where it stands."""
     if len(text) > _MOST_CHARS:
         return []
     reading = _Reading(text, text)
@@ -244,8 +263,16 @@ def read(text: str) -> list[Fact]:
     reading.rest = reading.rest.translate({ord("*"): " ", ord("_"): " ", ord("`"): " "})
     for step in _STEPS:
         step(reading)
-    facts = sorted(reading.facts, key=lambda fact: fact.start)
+    facts = _counted(sorted(reading.facts, key=lambda fact: fact.start))
+    if pounds_weigh:
+        facts = [_weighed(fact) for fact in facts]
     return [_with_side(fact, text) for fact in _linked(facts, text)]
+
+
+def _weighed(fact: Fact) -> Fact:
+    """An amount of pounds as a weight."""
+    in_words = fact.kind is Kind.MONEY and fact.unit == "GBP" and "pound" in fact.text.lower()
+    return replace(fact, kind=Kind.AMOUNT, unit="lbs") if in_words else fact
 
 
 def _addresses(reading: _Reading) -> None:
@@ -264,6 +291,20 @@ def _address(written: str) -> str:
     return bare.rstrip("/")
 
 
+def _places(reading: _Reading) -> None:
+    for match in reading.found(_ADDRESS):
+        value = re.sub(r"[\s,]+", " ", match.group().lower())
+        reading.take(Fact(Kind.ADDRESS, value, match.start(), match.end(), match.group()))
+        reading.blank(*match.span())
+    for match in reading.found(_LABEL):
+        label = match["label"]
+        if not (label[0].isupper() or label[0].isdigit() or label[0] == "-"):
+            continue
+        start, end = match.span("label")
+        reading.take(Fact(Kind.LABEL, label.upper(), start, end, label, stem(match["place"])))
+        reading.blank(start, end)
+
+
 def _dates(reading: _Reading) -> None:
     for match in reading.found(_DATE):
         parts = match.groupdict()
@@ -273,8 +314,9 @@ def _dates(reading: _Reading) -> None:
         number = _month(month) if month else int(parts["month3"] or parts["month4"])
         if 1 <= int(day) <= 31 and 1 <= number <= len(MONTHS):
             value = (int(year) if year else None, number, int(day))
-            reading.take(Fact(Kind.DATE, value, match.start(), match.end(), match.group()))
-        reading.blank(match.start(), match.end())
+            end = match.end() - (match.group().endswith(".") and parts["day4"] is None)
+            reading.take(Fact(Kind.DATE, value, match.start(), end, reading.text[match.start() : end]))
+            reading.blank(match.start(), match.end())
 
 
 def _month(name: str) -> int:
@@ -414,6 +456,7 @@ def _number(reading: _Reading, match: re.Match[str], kind: Kind, unit: str) -> N
         low = match.span("low")
         fact = Fact(kind, value_of(match["low"]) * factor, *low, match["low"], unit, Side.LOW, ranged=True, number=low)
         reading.take(replace(fact, scale=_scale(factor)))
+        reading.blank(*low)
         side = Side.HIGH
     else:
         side = Side.NONE
@@ -448,8 +491,18 @@ def _weekdays(reading: _Reading) -> None:
 
 
 _STEPS: tuple[Callable[[_Reading], None], ...] = (
-    _dates, _times, _money, _percentages, _sizes, _durations, _amounts, _counts, _weekdays,
+    _places, _money, _percentages, _dates, _times, _sizes, _durations, _amounts, _counts, _weekdays,
 )  # fmt: skip
+
+
+def _counted(facts: list[Fact]) -> list[Fact]:
+    """The facts, a bare number as the number of what was counted before it: 20 items, with a card of one's own 30."""
+    unit = ""
+    for n, fact in enumerate(facts):
+        if fact.kind is Kind.COUNT:
+            unit = fact.unit or unit
+            facts[n] = replace(fact, unit=unit)
+    return facts
 
 
 def _linked(facts: list[Fact], text: str) -> list[Fact]:

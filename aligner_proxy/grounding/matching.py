@@ -8,25 +8,51 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import StrEnum
 
-from aligner_proxy.grounding.facts import Fact, Kind, Side
+from aligner_proxy.grounding.facts import Fact, Kind, Side, seconds
 from aligner_proxy.grounding.page import Page, Statement, weight_of
 from aligner_proxy.grounding.words import GENERIC
 
-LEAST = 0.34
+LEAST = 0.31
 """A statement that scores less does not speak of the same."""
 LEAST_OWN = 0.8
 """Weight of what both sentences share by themselves, without what stands around them."""
-CONFIRMS = 0.6
+CONFIRMS = 0.7
 """A statement that says the same confirms a fact from this share of the best score on."""
-AHEAD = 0.8
+AHEAD = 0.85
 """A statement that says something else is a rival from this share of the best score on."""
-STRANGE = 0.5
+STRANGE = 0.75
 """Most of the weight of the fact's clause that may be words of which the statement knows nothing."""
 CONTEXT = 0.4
+AROUND = 0.3
+DISTINCT = 0.6
+"""Weight of what tells a statement from a rival, and stands in the answer."""
+FAR_MORE = 2.0
+MOST_TIMES = 8
+BESIDE_TAKEN = 0.75
+_SAME_PLACE = 1.4
+_NO_RANGE = 0.75
 _OTHER_END = 0.45
 """What is left of a score where one is the lower end of a range, the other the higher."""
+
+
+def _is_plausible(old: Fact, new: Fact) -> bool:
+    """Whether one value may have come from the other: what is many times as much is something else."""
+    if old.kind is Kind.DURATION:
+        return _near(seconds(old), seconds(new))
+    if isinstance(old.value, Decimal) and isinstance(new.value, Decimal) and old.kind is not Kind.TIME:
+        return _near(old.value, new.value)
+    return True
+
+
+def _near(one: Decimal, other: Decimal) -> bool:
+    return max(one, other) <= MOST_TIMES * min(one, other)
+
+
+def _in_one_sentence(one: Statement, other: Statement) -> bool:
+    return one.sentence == other.sentence and one.source == other.source
 
 
 class Finding(StrEnum):
@@ -56,13 +82,15 @@ class Subject:
 
     about: Mapping[str, float]
     around: Mapping[str, float] = field(default_factory=dict)
+    paragraphs: Set[int] = frozenset()
+    """Paragraphs of the references that confirm what stands around it."""
 
 
 class Matcher:
     """Finds the statements of some pages for the facts of an answer."""
 
     def __init__(self, pages: Sequence[Page]) -> None:
-        self._pages = pages
+        self.pounds_weigh = all(page.pounds_weigh for page in pages)
         self._known: dict[str, int] = {}
         for page in pages:
             for word, count in page.known.items():
@@ -75,24 +103,42 @@ class Matcher:
 
     def match(self, fact: Fact, subject: Subject, taken: Set[Statement] = frozenset()) -> Match:
         """What the references say of a fact; statements that are `taken` confirm another fact of the answer."""
-        candidates = [s for s in self._by_kind.get(fact.kind, ()) if fact.same_form(s.fact)]
-        scored = sorted(((self._score(fact, subject, s), s) for s in candidates), key=lambda pair: -pair[0])
-        scored = [(score, statement) for score, statement in scored if score > 0]
+        scored = self.ranked(fact, subject)
         if not scored:
             return NO_MATCH
         best = scored[0][0]
         for score, statement in scored:
             if score >= CONFIRMS * best and fact.agrees(statement.fact):
                 return Match(Finding.CONFIRMED, statement, score)
-        score, first = scored[0]
+        free = [(score, s) for score, s in scored if s not in taken and _is_plausible(fact, s.fact)]
+        if not free or free[0][0] < BESIDE_TAKEN * best:
+            return NO_MATCH
+        score, first = free[0]
         if score < LEAST or self._strange(subject, first) > STRANGE or self._own(subject, first) < LEAST_OWN:
             return NO_MATCH
-        rivals = [s for value, s in scored[1:] if value >= AHEAD * best and not first.fact.agrees(s.fact)]
-        if rivals:
-            return Match(Finding.SEVERAL, first, score)
-        if first in taken:
-            return NO_MATCH
-        return Match(Finding.OTHERWISE, first, score)
+        rivals = [
+            statement
+            for value, statement in free[1:]
+            if (value >= AHEAD * score or _in_one_sentence(first, statement))
+            and not first.fact.agrees(statement.fact)
+            and not self._prevails(fact, subject, first, statement)
+        ]
+        return Match(Finding.SEVERAL if rivals else Finding.OTHERWISE, first, score)
+
+    def ranked(self, fact: Fact, subject: Subject) -> list[tuple[float, Statement]]:
+        """The statements with a fact of the same form, the one that speaks most of the same first."""
+        candidates = [s for s in self._by_kind.get(fact.kind, ()) if fact.same_form(s.fact)]
+        scored = [(self._score(fact, subject, s), s) for s in candidates]
+        return sorted((pair for pair in scored if pair[0] > 0), key=lambda pair: -pair[0])
+
+    def beside(self, statement: Statement) -> list[Fact]:
+        """The facts of the sentence in which a statement stands."""
+        return [
+            other.fact
+            for of_kind in self._by_kind.values()
+            for other in of_kind
+            if other.sentence == statement.sentence and other.source == statement.source
+        ]
 
     def _score(self, fact: Fact, subject: Subject, statement: Statement) -> float:
         shared = 0.0
@@ -105,6 +151,10 @@ class Matcher:
         score = shared / ((self._size(subject.about) + 1.0) * (self._size(statement.about) + 1.0)) ** 0.5
         if Side.NONE not in (fact.side, statement.fact.side) and fact.side is not statement.fact.side:
             score *= _OTHER_END
+        if fact.ranged is not statement.fact.ranged:
+            score *= _NO_RANGE
+        if statement.paragraph in subject.paragraphs:
+            score *= _SAME_PLACE
         return score
 
     def _size(self, about: Mapping[str, float]) -> float:
@@ -112,6 +162,19 @@ class Matcher:
 
     def _weight(self, word: str) -> float:
         return weight_of(word, self._known, self._sentences)
+
+    def _prevails(self, fact: Fact, subject: Subject, first: Statement, rival: Statement) -> bool:
+        """Whether what tells two statements apart stands in the answer, for the first of them."""
+        if Side.NONE is not fact.side is first.fact.side is not rival.fact.side is not Side.NONE:
+            return True
+        for_first = 0.0
+        for_rival = 0.0
+        for word in first.about.keys() | rival.about.keys():
+            own = max(subject.about.get(word, 0.0), CONTEXT * subject.around.get(word, 0.0))
+            more = first.about.get(word, 0.0) - rival.about.get(word, 0.0)
+            for_first += self._weight(word) * own * max(more, 0.0)
+            for_rival += self._weight(word) * own * max(-more, 0.0)
+        return for_first >= DISTINCT and for_first >= FAR_MORE * for_rival
 
     def _own(self, subject: Subject, statement: Statement) -> float:
         """The weight of the words that the two sentences share by themselves."""
@@ -122,7 +185,8 @@ class Matcher:
         """The share of what the fact is about of which the statement knows nothing."""
         strange = 0.0
         whole = 0.0
-        for word, weight in subject.about.items():
+        around = ((word, AROUND * weight) for word, weight in subject.around.items() if word not in subject.about)
+        for word, weight in (*subject.about.items(), *around):
             if word in GENERIC:
                 continue
             size = self._weight(word) * weight * weight

@@ -16,7 +16,7 @@ _HOUR = 60
 _TWELVE = 12
 _LAST_HALF = re.compile(r"([ap])(\.?\s?)m(\.?)", re.IGNORECASE)
 _DAY_OF_DATE = re.compile(r"\d{1,2}(st|nd|rd|th)?", re.IGNORECASE)
-_ONE = re.compile(r"(?:an?|one)\b", re.IGNORECASE)
+_ARTICLE = re.compile(r"an?", re.IGNORECASE)
 _MONTH = re.compile(rf"(?:{'|'.join(MONTHS)}|{'|'.join(m[:3] for m in MONTHS)}|sept)\b", re.IGNORECASE)
 _PLAIN_UNIT = re.compile(r"[a-z -]+", re.IGNORECASE)
 
@@ -32,7 +32,7 @@ def rewritten(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None:
 
 def _place(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None:
     match old.kind:
-        case Kind.WEB | Kind.MAIL | Kind.PHONE | Kind.NAME:
+        case Kind.WEB | Kind.MAIL | Kind.PHONE | Kind.NAME | Kind.LABEL | Kind.ADDRESS:
             instead: str | None = new.text
         case Kind.SIZE:
             instead = new.text
@@ -115,9 +115,8 @@ def _duration(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None:
     rest = text[end : old.end] if old.number else ""
     if not like:
         return None
-    if _ONE.fullmatch(like):
-        like = "one" if value < 13 else "1"
-        like = like.capitalize() if text[start].isupper() else like
+    if _ARTICLE.fullmatch(like):
+        like = ("One" if like[0].isupper() else "one") if value <= _TWELVE else "1"
     number = written(value, like, _number_of(new))
     if unit == old.unit:
         return start, old.end, number + _of_number(rest, plural=value != 1)

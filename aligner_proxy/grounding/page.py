@@ -27,9 +27,10 @@ _HEADING = re.compile(r"(#{1,6})\s+(.*?)\s*#*\s*$")
 _ITEM = re.compile(r"(\s*)(?:[-*+\u2022]|\d{1,3}[.)]|[a-z][.)])\s+(.*)")
 _ROW = re.compile(r"\s*\|(.*)\|\s*$")
 _RULE = re.compile(r"[\s|:-]+")
+_STERLING = re.compile(r"\u00a3|\bGBP\b")
 _FENCE = re.compile(r"\s*(?:```|~~~)")
-_CLAUSE = re.compile(
-    r";|:(?=\s)|\s[\u2013\u2014-]\s|[()]|,?\s(?:but|while|whereas|although|otherwise)\s|,(?=\s)|\sand\s(?=[^\d])"
+_CLAUSE = re.compile(r"(?<=\)),?|"+
+    r";|:(?=\s)|\s[\u2013\u2014-]\s|,?\s(?:but|while|whereas|although|otherwise)\s|,(?=\s)|\sand\s(?=[^\d])"
 )
 SAME_CLAUSE = 1.0
 SAME_SENTENCE = 0.55
@@ -51,6 +52,8 @@ class Statement:
     about: Mapping[str, float] = field(repr=False)
     sentence: int = 0
     """Number of the sentence on its page."""
+    paragraph: int = 0
+    """Number of the paragraph, item or row on its page."""
     alone: bool = True
     """No other fact of its kind stands in its sentence."""
 
@@ -67,6 +70,7 @@ class _Passage:
     text: str
     line: int
     above: tuple[tuple[str, float], ...] = ()
+    paragraph: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,6 +83,8 @@ class Page:
     known: Mapping[str, int] = field(default_factory=dict, repr=False)
     """Each word of the page, and in how many sentences it stands."""
     sentences: int = 0
+    pounds_weigh: bool = True
+    """It names no sterling, so pounds are a weight."""
 
 
 @lru_cache(maxsize=_PAGES)
@@ -87,18 +93,19 @@ def page(name: str, text: str) -> Page:
     if len(text) > MOST_CHARS:
         return Page(name, ())
     passages = list(_passages(text))
+    pounds_weigh = not _STERLING.search(text)
     statements: list[Statement] = []
     known = Counter[str]()
     for number, passage in enumerate(passages):
-        facts = read(passage.text)
+        facts = read(passage.text, pounds_weigh=pounds_weigh)
         known.update(set(words(_blanked(passage.text, facts))) | {w for text, _ in passage.above for w in words(text)})
         kinds = Counter(fact.kind for fact in facts)
         statements += [
-            Statement(fact, name, passage.line, about, number, alone=kinds[fact.kind] == 1)
+            Statement(fact, name, passage.line, about, number, passage.paragraph, alone=kinds[fact.kind] == 1)
             for fact, about in zip(facts, abouts(passage.text, facts), strict=True)
             for about in [_with_above(about, passage.above)]
         ]
-    return Page(name, tuple(statements), text.count("\n") + 1, known, len(passages))
+    return Page(name, tuple(statements), text.count("\n") + 1, known, len(passages), pounds_weigh)
 
 
 def _with_above(about: dict[str, float], above: Sequence[tuple[str, float]]) -> dict[str, float]:
@@ -253,7 +260,7 @@ class _Reader:
             above = [(column, SAME_CLAUSE), *self._above()]
             if n:
                 above.insert(0, (label, SAME_CLAUSE))
-            yield _Passage(cell, number, tuple(above))
+            yield _Passage(cell, number, tuple(above), number)
 
     def _item(self, number: int, indent: int, text: str) -> None:
         self._parents = [(at, parent) for at, parent in self._parents if at < indent]
@@ -283,7 +290,8 @@ class _Reader:
         for n, piece in enumerate(pieces):
             number = next(number for at, number in reversed(starts) if at <= piece.start)
             context = [(pieces[n - 1].text, ABOVE / 2)] if n else []
-            yield _Passage(piece.text, number, (*above, *context, *([(first, ABOVE / 2)] if n > 1 else [])))
+            context += [(first, ABOVE / 2)] if n > 1 else []
+            yield _Passage(piece.text, number, (*above, *context), lines[0][0])
         text = joined.rstrip()
         if is_item:
             self._parents.append((indent or 0, text))

@@ -22,11 +22,14 @@ from aligner_proxy.text.structure import Segment, split
 MOST_FACTS = 400
 """Facts of one answer that are looked at; behind them the answer stays as it is."""
 _COMPUTED = re.compile(
-    r"\b(?:left|remain\w*|altogether|in total|total\w*|in all|sum|adds? up|makes|that is|that's|owe[sd]?|equals?|ago|"
-    r"already|saves?|saved?|end up|old)\b|=|\u00d7",
+    r"\b(?:altogether|in total|total of|totals?|in all|sum|adds? up|(?:that|which) makes|owe[sd]?|equals?|come[s]? to|"
+    r"that(?: is|'s)(?= (?:[A-Z]{3} )?[\u20ac\u00a3$]?\d)|"
+    r"saves?|saved?|end up)\b|=|\u00d7",
     re.IGNORECASE,
 )
 """Words of a sentence that counts for this client."""
+_OF_THIS_CLIENT = re.compile(r"[\s*_]*(?:left|remaining|ago|old|earlier|to go|short|late)\b", re.IGNORECASE)
+"""What follows a time that is counted for this client."""
 _QUOTED = re.compile(r"[\"\u201c\u201e\u00ab][^\"\u201c\u201d\u201e\u00ab\u00bb\n]{1,200}[\"\u201d\u201c\u00bb]")
 _SENTENCES_BACK = 2
 _QUESTION = 1.0
@@ -62,6 +65,8 @@ class _Sentence:
     text: str
     facts: list[Fact]
     subjects: list[Subject]
+    paragraphs: set[int] = field(default_factory=set)
+    """Paragraphs of the references that confirm a fact of it."""
 
 
 @dataclass(slots=True)
@@ -76,6 +81,7 @@ class Grounder:
     _heading: str = ""
     _taken: set[Statement] = field(default_factory=set)
     _stated: list[Fact] = field(default_factory=list)
+    _paragraphs: list[set[int]] = field(default_factory=list)
     facts: int = 0
 
     @classmethod
@@ -83,7 +89,7 @@ class Grounder:
         """The grounder of an answer to this question, in a conversation in which the client `said` this."""
         grounder = cls(matcher)
         for sentence in split(said or question):
-            grounder._own += read(sentence.text)
+            grounder._own += read(sentence.text, pounds_weigh=matcher.pounds_weigh)
         grounder._asked = dict.fromkeys(words(question), _QUESTION)
         return grounder
 
@@ -108,7 +114,8 @@ class Grounder:
         return edits, unsettled
 
     def _sentence(self, start: int, text: str) -> _Sentence:
-        facts = [] if text.lstrip().startswith(("```", "~~~")) or self.facts >= MOST_FACTS else read(text)
+        is_read = self.facts < MOST_FACTS and not text.lstrip().startswith(("```", "~~~"))
+        facts = read(text, pounds_weigh=self.matcher.pounds_weigh) if is_read else []
         self.facts += len(facts)
         around = dict(self._asked)
         for back, sentence in enumerate(reversed(self._before)):
@@ -129,6 +136,11 @@ class Grounder:
             match = self.matcher.match(fact, subject)
             if match.finding is Finding.CONFIRMED and match.statement is not None:
                 self._taken.add(match.statement)
+                sentence.paragraphs.add(match.statement.paragraph)
+        near = sentence.paragraphs.union(*self._paragraphs)
+        self._paragraphs = [*self._paragraphs, sentence.paragraphs][-_SENTENCES_BACK:]
+        for subject in sentence.subjects:
+            subject.paragraphs = near
 
     def _decided(self, sentence: _Sentence) -> tuple[list[FactEdit], list[Unsettled]]:
         edits: list[FactEdit] = []
@@ -148,35 +160,32 @@ class Grounder:
                 edits.append(FactEdit(sentence.start + start, sentence.start + end, text, fact.kind.value, source))
         return edits, unsettled
 
+    def _is_said(self, sentence: _Sentence, statement: Statement) -> bool:
+        """Whether a day of the week is what a sentence says, not that for which it says something else.
+
+        It is where the statement confirms all else that the sentence says.
+        """
+        days = [fact for fact in sentence.facts if fact.kind is Kind.WEEKDAY]
+        others = [fact for fact in sentence.facts if fact.kind in (Kind.TIME, Kind.DATE, Kind.MONEY)]
+        beside = self.matcher.beside(statement)
+        return len(days) == 1 and all(any(f.same_form(o) and f.agrees(o) for o in beside) for f in others)
+
     def _match(self, sentence: _Sentence, fact: Fact, subject: Subject) -> Match:
         """What is to be done about a fact; nothing where it is none of the references' business."""
         if any(fact.same_form(own) and fact.agrees(own) for own in self._own):
             return NO_MATCH
-        clause = _clause_around(sentence.text, fact)
-        if _COMPUTED.search(clause) or _quoted(sentence.text, fact):
+        if _COMPUTED.search(sentence.text) or _OF_THIS_CLIENT.match(sentence.text, fact.end) or _quoted(sentence.text, fact):
             return NO_MATCH
         match = self.matcher.match(fact, subject, self._taken)
         if match.finding is Finding.OTHERWISE and match.statement is not None:
             other = match.statement.fact
             if any(f.same_form(other) and f.agrees(other) for f in sentence.facts):
                 return NO_MATCH  # the sentence says both
-            if fact.kind is Kind.WEEKDAY and not _is_subject_of_none(sentence.facts, match.statement):
+            if fact.kind is Kind.WEEKDAY and not self._is_said(sentence, match.statement):
                 return NO_MATCH
             if fact.side is not Side.NONE and other.ranged and not fact.ranged and fact.side is not other.side:
                 return NO_MATCH
         return match
-
-
-def _is_subject_of_none(facts: Sequence[Fact], statement: Statement) -> bool:
-    """Whether a day of the week is what a sentence says, not that for which it says something else."""
-    days = [fact for fact in facts if fact.kind is Kind.WEEKDAY]
-    return len(days) == 1 and statement.alone
-
-
-def _clause_around(text: str, fact: Fact) -> str:
-    start = max(text.rfind(mark, 0, fact.start) for mark in (",", ";", ":", "(", "\u2013"))
-    ends = [at for mark in (",", ";", ")", "\u2013") if (at := text.find(mark, fact.end)) >= 0]
-    return text[start + 1 : min(ends, default=len(text))]
 
 
 def _quoted(text: str, fact: Fact) -> bool:

@@ -14,8 +14,8 @@ _FUNCTION = frozenset(_TABLE["function"])
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*|\d+[^\W\d_]+|[^\W\d_]+\d+")
 _ENDINGS = (
     ("ational", "ate"), ("ements", ""), ("ement", ""), ("ments", ""), ("ment", ""), ("ations", ""), ("ation", ""),
-    ("ings", ""), ("ing", ""), ("ions", ""), ("ion", ""), ("ies", "y"), ("ied", "y"), ("ers", ""), ("er", ""),
-    ("ed", ""), ("es", ""), ("s", ""), ("ly", ""), ("e", ""),
+    ("ings", ""), ("ing", ""), ("ions", ""), ("ion", ""), ("ies", "y"), ("ied", "y"), ("ed", ""),
+     ("es", ""), ("s", ""), ("ly", ""), ("e", ""),
 )  # fmt: skip
 _SHORTEST_STEM = 3
 
