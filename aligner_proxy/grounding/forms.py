@@ -28,13 +28,16 @@ _AFTER = r"(?![\w]|[.,:/]\d)"
 _SYMBOLS = {"€": "EUR", "£": "GBP", "$": "USD", "CHF": "CHF", "EUR": "EUR", "GBP": "GBP", "USD": "USD", "KR": "kr"}
 _NAMED = {
     "euro": "EUR", "euros": "EUR", "pound": "GBP", "pounds": "GBP", "dollar": "USD", "dollars": "USD",
-    "franc": "CHF", "francs": "CHF", "kr": "kr", "kroner": "kr", "kronor": "kr", "krone": "kr", "\u00f8re": "cent", "cent": "cent", "cents": "cent", "pence": "pence", "p": "pence", "ct": "cent",
+    "franc": "CHF", "francs": "CHF", "kr": "kr", "kroner": "kr", "kronor": "kr",
+    "krone": "kr", "\u00f8re": "cent", "cent": "cent", "cents": "cent", "pence": "pence", "p": "pence", "ct": "cent",
 }  # fmt: skip
 _FACTORS = {"fortnight": Decimal(14), "cent": Decimal("0.01"), "pence": Decimal("0.01")}
 _LARGER = {"fortnight": "day", "pence": "GBP"}
 """The unit that a smaller or larger one is kept in."""
 _CURRENCY = r"(?:€|£|\$|(?:EUR|USD|GBP|CHF)\b)"
-_CURRENCY_BEHIND = rf"(?:{_CURRENCY}|(?:euros?|pounds?|dollars?|francs?|kr|kroner|kronor|krone|\u00f8re|cents?|pence|ct)\b|(?<=\d)p\b)"
+_CURRENCY_BEHIND = (
+    rf"(?:{_CURRENCY}|(?:euros?|pounds?|dollars?|francs?|kr|kron[eo]r?|\u00f8re|cents?|pence|ct)\b|(?<=\d)p\b)"
+)
 _UNITS_OF_TIME = {
     "seconds": "second", "secs": "second", "minute": "minute",
     "minutes": "minute", "min": "minute", "mins": "minute", "hour": "hour", "hours": "hour", "hr": "hour",
@@ -175,10 +178,12 @@ _MONEY_BEFORE = re.compile(
 )
 _PERCENT = re.compile(rf"{_BEFORE}{_RANGE}(?P<n>{NUMBER}){_SPACE}(?P<unit>%|percent\b|per cent\b)(?!\w)", re.IGNORECASE)
 _SIZE = re.compile(
-    rf"{_BEFORE}(?P<sides>{DIGITS}(?:{_SPACE}(?:cm|mm|m)?{_SPACE}(?:[x\u00d7]|by){_SPACE}{DIGITS}){{1,2}}){_SPACE}(?P<unit>cm|mm|m|in)\b"
+    rf"{_BEFORE}(?P<sides>{DIGITS}(?:{_SPACE}(?:cm|mm|m)?{_SPACE}(?:[x\u00d7]|by){_SPACE}{DIGITS}){{1,2}}){_SPACE}"
+    r"(?P<unit>cm|mm|m|in)\b"
 )
 _DURATION = re.compile(
-    rf"{_BEFORE}(?:{_RANGE}(?P<n>{NUMBER})(?:[ \u00a0\u202f-]{{1,4}}|(?<=\d)(?=h\b))|(?P<one>an?|one) (?=\w)){_DURATION_UNIT}",
+    rf"{_BEFORE}(?:{_RANGE}(?P<n>{NUMBER})(?:[ \u00a0\u202f-]{{1,4}}|(?<=\d)(?=h\b))|(?P<one>an?|one) (?=\w))"
+    rf"{_DURATION_UNIT}",
     re.IGNORECASE,
 )
 _AMOUNT = re.compile(
@@ -191,24 +196,28 @@ _WEEKDAY = re.compile(
 )
 _SHORT_DAY = re.compile(r"(?:Mon|Tues?|Wed|Thurs?|Fri|Sat|Sun)\b")
 _PHONE = re.compile(
-    r"(?<![\w.,/-])(?:1-\d{3}-\d{3}-\d{4}|\(\d{2,5}\) ?\d{2,4}-\d{2,5}|\d{3}-\d{3}-\d{4}|[1-9]\d{1,3}(?: \d{2,4}){2,4}|\+\d[\d ().\u00a0/-]{5,20}\d|\(?0\d{1,5}\)?(?:[ .\u00a0/-]\d{2,8}){1,4})(?![\w/-]|[.,]\d)"
+    r"(?<![\w.,/-])(?:1-\d{3}-\d{3}-\d{4}|\(\d{2,5}\) ?\d{2,4}-\d{2,5}|\d{3}-\d{3}-\d{4}|[1-9]\d{1,3}(?: \d{2,4}){2,4}"
+    r"|\+\d[\d ().\u00a0/-]{5,20}\d|\(?0\d{1,5}\)?(?:[ .\u00a0/-]\d{2,8}){1,4})(?![\w/-]|[.,]\d)"
 )
 _PLACES = (
     "form room gate concourse terminal platform counter window building hall zone level floor line bus tram bay block "
     "entrance locker court studio ward pier dock stop tariff class"
 )
 _LABEL = re.compile(
-    rf"(?<!\w)(?P<place>{'|'.join(_PLACES.split())})[ \u00a0](?P<label>[A-Z]{{0,2}}-?\d{{1,4}}[A-Za-z]?|[A-Z])\b(?![.:,]\d)",
+    rf"(?<!\w)(?P<place>{'|'.join(_PLACES.split())})[ \u00a0]"
+    r"(?P<label>[A-Z]{0,2}-?\d{1,4}[A-Za-z]?|[A-Z])\b(?![.:,]\d)",
     re.IGNORECASE,
 )
 _STREET = r"(?:Street|St|Avenue|Ave|Road|Rd|Lane|Ln|Drive|Boulevard|Court|Place|Square|Terrace|Row|Way|Quay|Yard|Hill)"
 _STRASSE = r"(?:stra\u00dfe|strasse|gasse|allee|platz|weg|ring|damm|ufer)"
 _ADDRESS = re.compile(
-    rf"\b(?:\d{{1,4}}[a-zA-Z]?,? (?:[A-Z][\w'.-]{{0,30}} ){{1,3}}{_STREET}|(?:[A-Z][\w'.-]{{0,30}} ){{1,3}}{_STREET} \d{{1,4}}[a-z]?"
+    rf"\b(?:\d{{1,4}}[a-zA-Z]?,? (?:[A-Z][\w'.-]{{0,30}} ){{1,3}}{_STREET}"
+    rf"|(?:[A-Z][\w'.-]{{0,30}} ){{1,3}}{_STREET} \d{{1,4}}[a-z]?"
     rf"|[A-Z][\w\u00e4\u00f6\u00fc\u00df-]{{0,40}}{_STRASSE} \d{{1,4}}[a-z]?)\b"
 )
 _DOMAIN = re.compile(
-    r"(?<![\w@.-])(?:[a-z0-9](?:[a-z0-9-]{0,62})\.){1,4}(?:com|org|net|info|example|test|io|app|de|eu|co\.uk|uk|ch|at|fr|ie|us|ca|nl)"
+    r"(?<![\w@.-])(?:[a-z0-9](?:[a-z0-9-]{0,62})\.){1,4}"
+    r"(?:com|org|net|info|example|test|io|app|de|eu|co\.uk|uk|ch|at|fr|ie|us|ca|nl)"
     r"(?:/[\w./%#?=&+-]*[\w/])?(?![\w@-])",
     re.IGNORECASE,
 )

@@ -15,16 +15,16 @@ from aligner_proxy.grounding.facts import Fact, Kind, Side, seconds
 from aligner_proxy.grounding.page import Page, Statement, weight_of
 from aligner_proxy.grounding.words import GENERIC
 
-LEAST = 0.31
-"""A statement that scores less does not speak of the same."""
-LEAST_OWN = 0.8
-"""Weight of what both sentences share by themselves, without what stands around them."""
+LEAST = 0.4
+"""Evidence that a statement speaks of the same, below which nothing is done."""
+OF_STRANGE = 0.4
+OF_SHARED = 0.05
+MOST_SHARED = 8.0
+"""Evidence is the score, less the share of what the statement knows nothing of, and more the more words are shared."""
 CONFIRMS = 0.7
 """A statement that says the same confirms a fact from this share of the best score on."""
 AHEAD = 0.85
 """A statement that says something else is a rival from this share of the best score on."""
-STRANGE = 0.75
-"""Most of the weight of the fact's clause that may be words of which the statement knows nothing."""
 CONTEXT = 0.4
 AROUND = 0.3
 DISTINCT = 0.6
@@ -110,11 +110,11 @@ class Matcher:
         for score, statement in scored:
             if score >= CONFIRMS * best and fact.agrees(statement.fact):
                 return Match(Finding.CONFIRMED, statement, score)
-        free = [(score, s) for score, s in scored if s not in taken and _is_plausible(fact, s.fact)]
-        if not free or free[0][0] < BESIDE_TAKEN * best:
+        free = [(score, statement) for score, statement in scored if statement not in taken]
+        if not free or free[0][0] < BESIDE_TAKEN * best or not _is_plausible(fact, free[0][1].fact):
             return NO_MATCH
         score, first = free[0]
-        if score < LEAST or self._strange(subject, first) > STRANGE or self._own(subject, first) < LEAST_OWN:
+        if self._evidence(score, subject, first) < LEAST:
             return NO_MATCH
         rivals = [
             statement
@@ -162,6 +162,11 @@ class Matcher:
 
     def _weight(self, word: str) -> float:
         return weight_of(word, self._known, self._sentences)
+
+    def _evidence(self, score: float, subject: Subject, statement: Statement) -> float:
+        """How sure it is that a statement speaks of the same."""
+        shared = min(self._own(subject, statement), MOST_SHARED)
+        return score - OF_STRANGE * self._strange(subject, statement) + OF_SHARED * shared
 
     def _prevails(self, fact: Fact, subject: Subject, first: Statement, rival: Statement) -> bool:
         """Whether what tells two statements apart stands in the answer, for the first of them."""

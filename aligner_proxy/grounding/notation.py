@@ -18,6 +18,8 @@ _LAST_HALF = re.compile(r"([ap])(\.?\s?)m(\.?)", re.IGNORECASE)
 _DAY_OF_DATE = re.compile(r"\d{1,2}(st|nd|rd|th)?", re.IGNORECASE)
 _ARTICLE = re.compile(r"an?", re.IGNORECASE)
 _MONTH = re.compile(rf"(?:{'|'.join(MONTHS)}|{'|'.join(m[:3] for m in MONTHS)}|sept)\b", re.IGNORECASE)
+_OWNER = re.compile(r"['\u2019](?:s\b)?(?= )")
+"""The genitive of a unit: two months' notice, one month's notice."""
 _PLAIN_UNIT = re.compile(r"[a-z -]+", re.IGNORECASE)
 
 
@@ -119,14 +121,20 @@ def _duration(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None:
         like = ("One" if like[0].isupper() else "one") if value <= _TWELVE else "1"
     number = written(value, like, _number_of(new))
     if unit == old.unit:
-        return start, old.end, number + _of_number(rest, plural=value != 1)
-    # The unit of the reference, in its words.
+        owner = _OWNER.match(text, old.end)
+        ending = "" if owner is None else "'" if value != 1 else "'s"
+        return start, owner.end() if owner else old.end, number + _of_number(rest, plural=value != 1) + ending
+    return start, old.end, number + _of_number(_other_unit(new, unit, rest), plural=value != 1)
+
+
+def _other_unit(new: Fact, unit: str, rest: str) -> str:
+    """The unit of the reference in its own words, joined to the number as `rest`, the unit that it replaces, is."""
     own = new.text[new.number[1] - new.start :] if new.number and new.end > new.number[1] else ""
     if not own.strip() or not _PLAIN_UNIT.fullmatch(own):
         own = f" {unit}s" if unit in UNITS_OF_TIME else ""
     if not own or rest.startswith("-") != own.startswith("-"):
         own = rest[:1] + own[1:].rstrip("s") if rest.startswith("-") else f" {own[1:]}"
-    return start, old.end, number + _of_number(own, plural=value != 1)
+    return own
 
 
 def _of_number(unit: str, *, plural: bool) -> str:

@@ -29,8 +29,9 @@ _ROW = re.compile(r"\s*\|(.*)\|\s*$")
 _RULE = re.compile(r"[\s|:-]+")
 _STERLING = re.compile(r"\u00a3|\bGBP\b")
 _FENCE = re.compile(r"\s*(?:```|~~~)")
-_CLAUSE = re.compile(r"(?<=\)),?|"+
-    r";|:(?=\s)|\s[\u2013\u2014-]\s|,?\s(?:but|while|whereas|although|otherwise)\s|,(?=\s)|\sand\s(?=[^\d])"
+_CLAUSE = re.compile(
+    r"(?<=\)),?|"
+    + r";|:(?=\s)|\s[\u2013\u2014-]\s|,?\s(?:but|while|whereas|although|otherwise)\s|,(?=\s)|\sand\s(?=[^\d])"
 )
 SAME_CLAUSE = 1.0
 SAME_SENTENCE = 0.55
@@ -51,7 +52,7 @@ class Statement:
     line: int
     about: Mapping[str, float] = field(repr=False)
     sentence: int = 0
-    """Number of the sentence on its page."""
+    """Number of the sentence on its page; the cells of a row are one."""
     paragraph: int = 0
     """Number of the paragraph, item or row on its page."""
     alone: bool = True
@@ -71,6 +72,7 @@ class _Passage:
     line: int
     above: tuple[tuple[str, float], ...] = ()
     paragraph: int = 0
+    is_cell: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,7 +103,15 @@ def page(name: str, text: str) -> Page:
         known.update(set(words(_blanked(passage.text, facts))) | {w for text, _ in passage.above for w in words(text)})
         kinds = Counter(fact.kind for fact in facts)
         statements += [
-            Statement(fact, name, passage.line, about, number, passage.paragraph, alone=kinds[fact.kind] == 1)
+            Statement(
+                fact,
+                name,
+                passage.line,
+                about,
+                -passage.line if passage.is_cell else number,
+                passage.paragraph,
+                alone=kinds[fact.kind] == 1,
+            )
             for fact, about in zip(facts, abouts(passage.text, facts), strict=True)
             for about in [_with_above(about, passage.above)]
         ]
@@ -260,7 +270,7 @@ class _Reader:
             above = [(column, SAME_CLAUSE), *self._above()]
             if n:
                 above.insert(0, (label, SAME_CLAUSE))
-            yield _Passage(cell, number, tuple(above), number)
+            yield _Passage(cell, number, tuple(above), number, is_cell=True)
 
     def _item(self, number: int, indent: int, text: str) -> None:
         self._parents = [(at, parent) for at, parent in self._parents if at < indent]

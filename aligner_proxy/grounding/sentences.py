@@ -174,7 +174,8 @@ class Grounder:
         """What is to be done about a fact; nothing where it is none of the references' business."""
         if any(fact.same_form(own) and fact.agrees(own) for own in self._own):
             return NO_MATCH
-        if _COMPUTED.search(sentence.text) or _OF_THIS_CLIENT.match(sentence.text, fact.end) or _quoted(sentence.text, fact):
+        text = sentence.text
+        if _COMPUTED.search(text) or _OF_THIS_CLIENT.match(text, fact.end) or _quoted(text, fact):
             return NO_MATCH
         match = self.matcher.match(fact, subject, self._taken)
         if match.finding is Finding.OTHERWISE and match.statement is not None:
