@@ -168,7 +168,8 @@ def _clock_form(n: str) -> str:
 _TIME = re.compile(
     rf"{_BEFORE}(?:(?:(?P<bare>\d{{1,2}}(?:[:.][0-5]\d)?)|{_clock_form('a')}){_JOIN})?{_clock_form('b')}", re.IGNORECASE
 )
-_RANGE = rf"(?:(?P<low>{NUMBER})(?P<join>{_JOIN}))?"
+# A hyphen joins digits to a range, and the words of one number.
+_RANGE = rf"(?:(?P<low>{NUMBER})(?P<join>{_JOIN})(?<![a-z]-))?"
 _MONEY_BEHIND = re.compile(
     rf"{_BEFORE}{_RANGE}(?P<n>{NUMBER}){_SPACE}-?(?P<unit>{_CURRENCY_BEHIND})(?!\w)", re.IGNORECASE
 )

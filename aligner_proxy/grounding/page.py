@@ -73,6 +73,12 @@ class _Passage:
     above: tuple[tuple[str, float], ...] = ()
     paragraph: int = 0
     is_cell: bool = False
+    breaks: tuple[tuple[int, int], ...] = ()
+    """Where further lines begin in it, with their numbers."""
+
+    def line_at(self, place: int) -> int:
+        """The line of a place in it."""
+        return next((line for start, line in reversed(self.breaks) if start <= place), self.line)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,7 +112,7 @@ def page(name: str, text: str) -> Page:
             Statement(
                 fact,
                 name,
-                passage.line,
+                passage.line_at(fact.start),
                 about,
                 -passage.line if passage.is_cell else number,
                 passage.paragraph,
@@ -301,7 +307,8 @@ class _Reader:
             number = next(number for at, number in reversed(starts) if at <= piece.start)
             context = [(pieces[n - 1].text, ABOVE / 2)] if n else []
             context += [(first, ABOVE / 2)] if n > 1 else []
-            yield _Passage(piece.text, number, (*above, *context), lines[0][0])
+            breaks = tuple((at - piece.start, line) for at, line in starts if piece.start < at < piece.end)
+            yield _Passage(piece.text, number, (*above, *context), lines[0][0], breaks=breaks)
         text = joined.rstrip()
         if is_item:
             self._parents.append((indent or 0, text))

@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
-from aligner_proxy.correctors.nothing import NothingFlagged
+from aligner_proxy.correctors.nothing import UnjudgedSession
 from aligner_proxy.correctors.registry import MISSING, Correctors, Revising
 from aligner_proxy.engine.api import (
     MAX_TEXTS,
@@ -54,7 +54,6 @@ from aligner_proxy.types import (
 
 log = logging.getLogger(__name__)
 
-_NOTHING_FLAGGED = NothingFlagged()
 _FIRST_WORD = "Begun."
 """Stands for an answer of which only the beginning is there: its words and its length say nothing yet."""
 _JSON_AT_ONCE_CHARS = 2_000
@@ -161,9 +160,10 @@ class Pipeline:
         if policy.corrector != METAALIGNER and not by_segments:
             return DeferredSession(engine)  # holds no place while the upstream writes
         deadline = time.monotonic() + policy.deadline_s
-        if policy.objectives:
-            policy = self.extensions.prefill(policy)
-        if not policy.objectives and engine is not _NOTHING_FLAGGED:
+        if not policy.objectives and policy.references:
+            return UnjudgedSession()
+        policy = self.extensions.prefill(policy)
+        if not policy.objectives:
             return None
         return await engine.read(align_request(exchange, "", policy, deadline))
 
@@ -181,8 +181,6 @@ class Pipeline:
 
     def engine_of(self, policy: Policy) -> Engine:
         """The aligner's engine, or the corrector that stands in its place under this policy."""
-        if not policy.objectives and policy.references:
-            return _NOTHING_FLAGGED
         return self.correctors.get(policy.corrector, MISSING)
 
 
@@ -203,7 +201,10 @@ class _TextCorrection:
         exchange = self._exchange if text == self._exchange.answer else replace(self._exchange, answer=text)
         compute = self._engine_call(exchange, text, policy)
         cache = self._pipeline.cache
-        if cache is None or exchange.no_store or not policy.objectives:
+        if not policy.objectives:
+            correction = Correction(text)
+            cache_hit = None
+        elif cache is None or exchange.no_store:
             correction = await compute()
             cache_hit = None
         else:
