@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from aligner_proxy.audit import writer
+from aligner_proxy.cli import references
 from aligner_proxy.cli.diff import table
 from aligner_proxy.cli.taught import HEAD as TAUGHT_HEAD
 from aligner_proxy.cli.taught import Taught, taught
@@ -214,7 +215,7 @@ def _warnings(checked: _Checked, facts: RequestFacts, policy: Policy) -> list[st
     warnings += _unserved(checked)
     warnings += [lesson.warning for lesson in checked.taught if lesson.warning is not None]
     warnings += checked.extensions.explain(policy, facts)
-    if not policy.objectives:
+    if not (policy.objectives or policy.references):
         warnings.append("no objectives: such an answer is skipped (reason no_objectives)")
     return [*warnings, *checked.gaps]
 
@@ -323,6 +324,7 @@ def _as_json(checked: _Checked, policy: Policy, warnings: Sequence[str]) -> dict
             for o in policy.objectives
         ],
         "taught": [lesson.as_json() for lesson in checked.taught],
+        "references": references.as_json(policy),
         "trust": checked.policies.trust.model_dump(),
         "precedence": list(PRECEDENCE),
         "warnings": list(warnings),
@@ -360,6 +362,9 @@ def _print(console: Console, checked: _Checked, policy: Policy, key: Mapping[str
     console.print(table(("objective", *by_objective, "text", "from"), rows))
     if checked.taught:
         console.print(table(TAUGHT_HEAD, [lesson.row for lesson in checked.taught]))
+    if policy.references:
+        console.print(table(references.HEAD, references.rows(policy)))
+        console.print(table(references.FACTS_HEAD, list(references.facts(policy.references))))
     for name, origin in _denied(policy):
         console.print(f"denied  {escape(name)}, by {escape(origin)}: asking for it is a 403", soft_wrap=True)
     console.print(f"trust   {escape(_trusted(checked.policies.trust))}", soft_wrap=True)
