@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from aligner_proxy.grounding.facts import Fact, Kind, Side
 from aligner_proxy.grounding.numerals import DIGITS, NUMBER, WORD, value_of
-from aligner_proxy.grounding.words import stem, stems_of
+from aligner_proxy.grounding.words import is_common, stem, stems_of
 from aligner_proxy.text.facts import MAIL, WEB
 
 MONTHS = (
@@ -170,6 +170,11 @@ _TIME = re.compile(
 )
 # A hyphen joins digits to a range, and the words of one number.
 _RANGE = rf"(?:(?P<low>{NUMBER})(?P<join>{_JOIN})(?<![a-z]-))?"
+_HOURS = re.compile(
+    rf"(?:\b(?:{'|'.join(DAYS)}|weekday|weekend)s?|\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun|daily)|\bhours),?:? "
+    r"(?P<open>\d{1,2})\s?[\u2013-]\s?(?P<close>\d{1,2})(?!\.?\d|:|\s?[ap]\.?m)",
+    re.IGNORECASE,
+)
 _MONEY_BEHIND = re.compile(
     rf"{_BEFORE}{_RANGE}(?P<n>{NUMBER}){_SPACE}-?(?P<unit>{_CURRENCY_BEHIND})(?!\w)", re.IGNORECASE
 )
@@ -221,6 +226,12 @@ _DOMAIN = re.compile(
     r"(?:com|org|net|info|example|test|io|app|de|eu|co\.uk|uk|ch|at|fr|ie|us|ca|nl)"
     r"(?:/[\w./%#?=&+-]*[\w/])?(?![\w@-])",
     re.IGNORECASE,
+)
+_NAME = re.compile(
+    r"(?:\b(?:is|are|to|with|by|for|contact|Mr\.?|Mrs\.?|Ms\.?|Dr\.?)|:|,|\() "
+    r"(?P<name>(?:Dr\.? )?[A-Z][a-z\u00df-\u00ff'\u2019-]+(?: [A-Z]\.| (?:de|van|von|der|la|O'))? "
+    r"[A-Z][A-Za-z\u00df-\u00ff'\u2019-]+)"
+    r"(?=[.,;:)!?]|\s(?:[a-z(]|$)|$)"
 )
 _TRAILING = ".,;:!?)]}'\"*_\u201d\u2019"
 _HIGH_BEFORE = re.compile(
@@ -357,6 +368,19 @@ def _times(reading: _Reading) -> None:
         reading.blank(match.start(), match.end())
 
 
+def _bare_hours(reading: _Reading) -> None:
+    """The hours behind a day of the week: weekdays 8-20."""
+    for match in reading.found(_HOURS):
+        if int(match["open"]) > 24 or int(match["close"]) > 24:
+            continue
+        for name, side in (("open", Side.LOW), ("close", Side.HIGH)):
+            hour = Decimal(int(match[name]) * 60)
+            span = match.span(name)
+            fact = Fact(Kind.TIME, hour, *span, match[name], "24", side, ranged=True, number=span)
+            reading.take(fact)
+            reading.blank(*span)
+
+
 def _clock(match: re.Match[str], n: str) -> tuple[int, int, str] | None:
     """(start, minutes after midnight, "12" where morning and afternoon are not told apart) of one time of a match."""
     if (word := match[f"{n}word"]) is not None:
@@ -489,6 +513,16 @@ def _joins(before: str, join: str) -> bool:
     return join.lower() != "and" or before.rstrip().lower().endswith("between")
 
 
+def _names(reading: _Reading) -> None:
+    for match in reading.found(_NAME):
+        name = match["name"]
+        if any(is_common(token) for token in re.findall(r"[^\W\d_]+", name)):
+            continue
+        start, end = match.span("name")
+        reading.take(Fact(Kind.NAME, name.lower(), start, end, name))
+        reading.blank(start, end)
+
+
 def _weekdays(reading: _Reading) -> None:
     for match in reading.found(_WEEKDAY):
         written = match.group()
@@ -501,7 +535,8 @@ def _weekdays(reading: _Reading) -> None:
 
 
 _STEPS: tuple[Callable[[_Reading], None], ...] = (
-    _places, _money, _percentages, _dates, _times, _sizes, _durations, _amounts, _counts, _weekdays,
+    _places, _money, _percentages, _dates, _times, _bare_hours, _sizes, _durations, _amounts, _counts, _weekdays,
+    _names,
 )  # fmt: skip
 
 

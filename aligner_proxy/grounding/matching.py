@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from aligner_proxy.grounding.facts import Fact, Kind, Side, seconds
 from aligner_proxy.grounding.page import Page, Statement, weight_of
-from aligner_proxy.grounding.words import GENERIC
+from aligner_proxy.grounding.words import GENERIC, stem
 
 LEAST = 0.4
 """Evidence that a statement speaks of the same, below which nothing is done."""
@@ -25,12 +25,20 @@ CONFIRMS = 0.7
 """A statement that says the same confirms a fact from this share of the best score on."""
 AHEAD = 0.85
 """A statement that says something else is a rival from this share of the best score on."""
+OF_THE_KIND = 0.4
+_OF_KIND = {
+    Kind.PHONE: frozenset(map(stem, ("call", "contact"))),
+    Kind.MAIL: frozenset(map(stem, ("e-mail", "contact"))),
+    Kind.MONEY: frozenset(map(stem, ("cost", "pay"))),
+}
+"""Words that say no more than which kind of fact follows, and what is left of their weight."""
 CONTEXT = 0.4
 AROUND = 0.3
 DISTINCT = 0.6
 """Weight of what tells a statement from a rival, and stands in the answer."""
 FAR_MORE = 2.0
 MOST_TIMES = 8
+MOST_TIMES_OF_A_RIVAL = 50
 BESIDE_TAKEN = 0.75
 _SAME_PLACE = 1.4
 _NO_RANGE = 0.75
@@ -38,17 +46,14 @@ _OTHER_END = 0.45
 """What is left of a score where one is the lower end of a range, the other the higher."""
 
 
-def _is_plausible(old: Fact, new: Fact) -> bool:
-    """Whether one value may have come from the other: what is many times as much is something else."""
-    if old.kind is Kind.DURATION:
-        return _near(seconds(old), seconds(new))
-    if isinstance(old.value, Decimal) and isinstance(new.value, Decimal) and old.kind is not Kind.TIME:
-        return _near(old.value, new.value)
-    return True
-
-
-def _near(one: Decimal, other: Decimal) -> bool:
-    return max(one, other) <= MOST_TIMES * min(one, other)
+def _times(old: Fact, new: Fact) -> float:
+    """How many times the smaller of two values the larger is: what is many times as much is something else."""
+    if old.kind in (Kind.TIME, Kind.DATE, Kind.SIZE) or not isinstance(old.value, Decimal):
+        return 1.0
+    one, other = (seconds(old), seconds(new)) if old.kind is Kind.DURATION else (old.value, new.value)
+    assert isinstance(one, Decimal)
+    assert isinstance(other, Decimal)
+    return float(max(one, other) / min(one, other)) if min(one, other) > 0 else (1.0 if one == other else 99.0)
 
 
 def _in_one_sentence(one: Statement, other: Statement) -> bool:
@@ -111,7 +116,7 @@ class Matcher:
             if score >= CONFIRMS * best and fact.agrees(statement.fact):
                 return Match(Finding.CONFIRMED, statement, score)
         free = [(score, statement) for score, statement in scored if statement not in taken]
-        if not free or free[0][0] < BESIDE_TAKEN * best or not _is_plausible(fact, free[0][1].fact):
+        if not free or free[0][0] < BESIDE_TAKEN * best or _times(fact, free[0][1].fact) > MOST_TIMES:
             return NO_MATCH
         score, first = free[0]
         if self._evidence(score, subject, first) < LEAST:
@@ -127,7 +132,11 @@ class Matcher:
 
     def ranked(self, fact: Fact, subject: Subject) -> list[tuple[float, Statement]]:
         """The statements with a fact of the same form, the one that speaks most of the same first."""
-        candidates = [s for s in self._by_kind.get(fact.kind, ()) if fact.same_form(s.fact)]
+        candidates = [
+            statement
+            for statement in self._by_kind.get(fact.kind, ())
+            if fact.same_form(statement.fact) and _times(fact, statement.fact) <= MOST_TIMES_OF_A_RIVAL
+        ]
         scored = [(self._score(fact, subject, s), s) for s in candidates]
         return sorted((pair for pair in scored if pair[0] > 0), key=lambda pair: -pair[0])
 
@@ -145,10 +154,11 @@ class Matcher:
         for word, weight in statement.about.items():
             own = max(subject.about.get(word, 0.0), CONTEXT * subject.around.get(word, 0.0))
             if own:
-                shared += self._weight(word) * own * weight
+                shared += self._weight(word, fact.kind) * own * weight
         if not shared:
             return 0.0
-        score = shared / ((self._size(subject.about) + 1.0) * (self._size(statement.about) + 1.0)) ** 0.5
+        sizes = (self._size(subject.about, fact.kind) + 1.0) * (self._size(statement.about, fact.kind) + 1.0)
+        score = shared / sizes**0.5
         if Side.NONE not in (fact.side, statement.fact.side) and fact.side is not statement.fact.side:
             score *= _OTHER_END
         if fact.ranged is not statement.fact.ranged:
@@ -157,11 +167,12 @@ class Matcher:
             score *= _SAME_PLACE
         return score
 
-    def _size(self, about: Mapping[str, float]) -> float:
-        return sum(self._weight(word) * weight * weight for word, weight in about.items())
+    def _size(self, about: Mapping[str, float], kind: Kind) -> float:
+        return sum(self._weight(word, kind) * weight * weight for word, weight in about.items())
 
-    def _weight(self, word: str) -> float:
-        return weight_of(word, self._known, self._sentences)
+    def _weight(self, word: str, kind: Kind) -> float:
+        weight = weight_of(word, self._known, self._sentences)
+        return weight * OF_THE_KIND if word in _OF_KIND.get(kind, ()) else weight
 
     def _evidence(self, score: float, subject: Subject, statement: Statement) -> float:
         """How sure it is that a statement speaks of the same."""
@@ -177,14 +188,16 @@ class Matcher:
         for word in first.about.keys() | rival.about.keys():
             own = max(subject.about.get(word, 0.0), CONTEXT * subject.around.get(word, 0.0))
             more = first.about.get(word, 0.0) - rival.about.get(word, 0.0)
-            for_first += self._weight(word) * own * max(more, 0.0)
-            for_rival += self._weight(word) * own * max(-more, 0.0)
+            weight = self._weight(word, fact.kind)
+            for_first += weight * own * max(more, 0.0)
+            for_rival += weight * own * max(-more, 0.0)
         return for_first >= DISTINCT and for_first >= FAR_MORE * for_rival
 
     def _own(self, subject: Subject, statement: Statement) -> float:
         """The weight of the words that the two sentences share by themselves."""
         shared = subject.about.keys() & statement.about.keys()
-        return sum(self._weight(word) * subject.about[word] * statement.about[word] for word in shared)
+        kind = statement.fact.kind
+        return sum(self._weight(word, kind) * subject.about[word] * statement.about[word] for word in shared)
 
     def _strange(self, subject: Subject, statement: Statement) -> float:
         """The share of what the fact is about of which the statement knows nothing."""
@@ -194,7 +207,7 @@ class Matcher:
         for word, weight in (*subject.about.items(), *around):
             if word in GENERIC:
                 continue
-            size = self._weight(word) * weight * weight
+            size = self._weight(word, statement.fact.kind) * weight * weight
             whole += size
             if word not in statement.about:
                 strange += size

@@ -27,6 +27,7 @@ _HEADING = re.compile(r"(#{1,6})\s+(.*?)\s*#*\s*$")
 _ITEM = re.compile(r"(\s*)(?:[-*+\u2022]|\d{1,3}[.)]|[a-z][.)])\s+(.*)")
 _ROW = re.compile(r"\s*\|(.*)\|\s*$")
 _RULE = re.compile(r"[\s|:-]+")
+_WORKDAYS = re.compile(r"\bweekdays?\b", re.IGNORECASE)
 _STERLING = re.compile(r"\u00a3|\bGBP\b")
 _FENCE = re.compile(r"\s*(?:```|~~~)")
 _CLAUSE = re.compile(
@@ -151,17 +152,20 @@ def abouts(text: str, facts: Sequence[Fact]) -> list[dict[str, float]]:
         own = next((n for n, (start, end) in enumerate(clauses) if start <= fact.start < end), len(clauses) - 1)
         about = dict.fromkeys(every, SAME_SENTENCE) | dict.fromkeys(by_clause[own], SAME_CLAUSE)
         if fact.kind is not Kind.WEEKDAY:
-            about |= _weekdays_around(fact, facts)
+            about |= _weekdays_around(fact, facts, bare)
         result.append(about)
     return result
 
 
-def _weekdays_around(fact: Fact, facts: Sequence[Fact]) -> dict[str, float]:
+def _weekdays_around(fact: Fact, facts: Sequence[Fact], text: str) -> dict[str, float]:
     """The days of the week for which a fact holds, where they stand beside it."""
     days = [other for other in facts if other.kind is Kind.WEEKDAY]
+    before = [day for day in days if day.start < fact.start]
+    workdays = max((match.start() for match in _WORKDAYS.finditer(text, 0, fact.start)), default=-1)
+    if workdays > max((day.start for day in before), default=-1):
+        return dict.fromkeys(DAYS[:5], SAME_CLAUSE)
     if not days:
         return {}
-    before = [day for day in days if day.start < fact.start]
     nearest = max(before, key=lambda day: day.start) if before else min(days, key=lambda day: day.start)
     if nearest.side is Side.HIGH and nearest.ranged:
         low = next((day for day in reversed(before) if day.side is Side.LOW and day.ranged), None)

@@ -22,7 +22,8 @@ from aligner_proxy.text.structure import Segment, split
 MOST_FACTS = 400
 """Facts of one answer that are looked at; behind them the answer stays as it is."""
 _COMPUTED = re.compile(
-    r"\b(?:altogether|in total|total of|totals?|in all|sum|adds? up|(?:that|which) makes|owe[sd]?|equals?|come[s]? to|"
+    r"\b(?:altogether|in total|total of|totals?|in all|sum|adds? up|(?:that|which) makes|owe[sd]?|equals?|"
+    r"comes? to(?! \S+(?: \S+)? (?:per|a|each)\b)|"
     r"that(?: is|'s)(?= (?:[A-Z]{3} )?[\u20ac\u00a3$]?\d)|"
     r"saves?|saved?|end up)\b|=|\u00d7",
     re.IGNORECASE,

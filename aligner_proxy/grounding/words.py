@@ -44,6 +44,12 @@ GENERIC = frozenset(_SAME.get(word) or _bare(word) for word in _TABLE["generic"]
 """The stems of words that may stand anywhere."""
 
 
+def is_common(word: str) -> bool:
+    """Whether a word is one that businesses use, and so no part of a person's name."""
+    low = word.lower()
+    return low in _FUNCTION or low in _SAME or stem(low) in GENERIC
+
+
 def words(text: str) -> Iterator[str]:
     """The stems of the words of a text, without those that speak of no subject."""
     for match in _WORD.finditer(text):
