@@ -25,7 +25,7 @@ from aligner_proxy.gateway import routing
 from aligner_proxy.gateway.reload import Policies
 from aligner_proxy.plugins.extensions import Extensions
 from aligner_proxy.policy import references
-from aligner_proxy.policy.resolver import RequestFacts, policy_for_all
+from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts, policy_for_all
 from aligner_proxy.policy.schema import Trust
 from aligner_proxy.policy.strictness import stricter
 from aligner_proxy.types import Policy
@@ -53,7 +53,7 @@ async def of_request(
     fields = [field.name for field in extensions.request_fields]
     try:
         with _as_http_errors():
-            request = facts(data, user, fields, policies.keys, current.resolver.reference_headers)
+            request = facts(data, user, fields, policies.keys, current.resolver)
             named = (routing.named(model, user.team_id) for model in routing.further_models(data))
             further = (replace(request, model=model, groups=groups) for model, groups in named)
             policy = policy_for_all(current.resolver, request, further)
@@ -116,11 +116,11 @@ def facts(
     user: UserAPIKeyAuth,
     fields: Iterable[str] = (),
     keys: Container[str] = (),
-    reference_headers: Iterable[str] = (),
+    resolver: PolicyResolver | None = None,
 ) -> RequestFacts:
     """All facts that a policy depends on.
 
-    `fields` are those that plugins read, `keys` the hashes of the keys file, `reference_headers` hold references.
+    `fields` are those that plugins read, `keys` the hashes of the keys file; `resolver` says what may be a reference.
     """
     sent = headers(data)
     metadata = buckets(data)
@@ -141,8 +141,12 @@ def facts(
         bypass=sent.get(BYPASS_HEADER, "").strip().lower() in ("1", "true", "yes"),
         system=_system(data),
         fields=dict(_fields(wishes, fields)),
-        tool_results=tool_results(data),
-        given={name: references.decoded(sent[name]) for name in reference_headers if name in sent},
+        tool_results=tool_results(data) if resolver is not None and resolver.reads_tool_results else "",
+        given={
+            name: references.decoded(sent[name])
+            for name in (resolver.reference_headers if resolver is not None else ())
+            if name in sent
+        },
         groups=groups,
         alias_by_operator=key_hash in keys or user.user_role is LitellmUserRoles.PROXY_ADMIN,
     )

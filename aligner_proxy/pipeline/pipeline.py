@@ -129,10 +129,12 @@ class Pipeline:
         """The correction of one text inside the wrappers that this policy and this answer ask for."""
         if not form.is_structured:
             core = _TextCorrection(self, exchange, policy, deadline, session)
-            return GroundedCorrection(self.extensions.wrap(policy, core), exchange)
+            corrected = self.extensions.wrap(policy, core)
+            return GroundedCorrection(corrected, exchange) if policy.references else corrected
         # Each text of a JSON answer has more of the answer behind it, and was not read ahead by itself.
         inside = _TextCorrection(self, replace(exchange, inner=True), policy, deadline, None)
-        wrapped = GroundedCorrection(self.extensions.wrap(policy, inside), exchange)
+        wrapped = self.extensions.wrap(policy, inside)
+        wrapped = GroundedCorrection(wrapped, exchange) if policy.references else wrapped
         every_string = policy.on_skip.structured_output is OnSkip.JUDGE
         if every_string:
             return JudgedForm(wrapped, exchange, inside, is_json=form.is_json(unread=False))

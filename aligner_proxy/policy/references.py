@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from aligner_proxy.errors import ForbiddenError
+from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.types import Reference, ReferenceKind
 
 BASE64 = "base64:"
@@ -33,7 +34,7 @@ class Facts(Protocol):
         """References of its own by the name of their header."""
 
 
-def settled(settings: Iterable[Reference], texts: Mapping[str, str], *, granted: bool) -> tuple[Reference, ...]:
+def settled(settings: Iterable[Reference], texts: Mapping[str, str], granted: bool) -> tuple[Reference, ...]:
     """The references of a policy with the texts of their files; `granted`: its tenant may give references."""
     return tuple(
         replace(reference, text=texts.get(reference.name, ""))
@@ -52,6 +53,14 @@ def headers(lists: Iterable[Iterable[Reference]]) -> tuple[str, ...]:
     """The names of all headers that these lists name."""
     named = (reference for listed in lists for reference in listed if reference.kind is ReferenceKind.HEADER)
     return tuple(dict.fromkeys(reference.name for reference in named))
+
+
+def name_tool_results(file: PolicyFile) -> bool:
+    """Whether the results of tools may be a reference of some request; trusted metadata may say so, too."""
+    if file.trust.team_metadata or file.trust.key_metadata:
+        return True
+    named = (reference.kind for _, block in file.blocks() for reference in block.references or ())
+    return ReferenceKind.TOOL_RESULTS in named
 
 
 def of_request(references: Iterable[Reference], facts: Facts) -> tuple[Reference, ...]:

@@ -211,6 +211,7 @@ class PolicyResolver:
         self._rules = frozenset(rule_names(policy_file))
         self.reference_headers = references.headers(block.references or () for _, block in policy_file.blocks())
         """The headers in which a request may bring references, if its tenant may; metadata names no others."""
+        self.reads_tool_results = references.name_tool_results(policy_file)
         self._cached = lru_cache(_REMEMBERED)(self._resolve_usual)
 
     def resolve(self, facts: RequestFacts) -> Policy:
@@ -310,9 +311,9 @@ class PolicyResolver:
         quota, quota_origin = self._quota(facts, grants)
         granted, granted_origins = self._granted(grants)
         extensions = (*self._differing(settings), *granted)
-        settings["references"] = references.settled(
-            settings["references"], self._file.reference_texts, granted=bool(_last(grants, "allow_references"))
-        )
+        if settings["references"]:
+            granted = bool(_last(grants, "allow_references"))
+            settings["references"] = references.settled(settings["references"], self._file.reference_texts, granted)
         return Policy(
             name="+".join(layer.name for layer in (*route, *tenant)) or "default",
             objectives=self._with_heads(chosen, tenant, settings["aligner"]),
