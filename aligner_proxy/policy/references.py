@@ -56,9 +56,7 @@ def headers(lists: Iterable[Iterable[Reference]]) -> tuple[str, ...]:
 
 
 def name_tool_results(file: PolicyFile) -> bool:
-    """Whether the results of tools may be a reference of some request; trusted metadata may say so, too."""
-    if file.trust.team_metadata or file.trust.key_metadata:
-        return True
+    """Whether the results of tools may be a reference of some request; metadata says so only where the file does."""
     named = (reference.kind for _, block in file.blocks() for reference in block.references or ())
     return ReferenceKind.TOOL_RESULTS in named
 
