@@ -15,7 +15,7 @@ from aligner_proxy.grounding.facts import Fact, Kind, Side, seconds
 from aligner_proxy.grounding.page import Page, Statement, weight_of
 from aligner_proxy.grounding.words import GENERIC, stem
 
-LEAST = 0.42
+LEAST = 0.4
 """Evidence that a statement speaks of the same, below which nothing is done."""
 OF_STRANGE = 0.4
 OF_SHARED = 0.05
