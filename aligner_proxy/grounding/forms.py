@@ -25,19 +25,28 @@ _SPACE = r"[ \u00a0\u202f]{0,4}"
 _JOIN = rf"{_SPACE}(?:-|\u2013|\u2014|\bto\b|\buntil\b|\btill\b|\band\b|\bor\b|\bthrough\b){_SPACE}"
 _BEFORE = r"(?<![\w.,:/#+'\u2019])(?<!\d[-\u2013])"
 _AFTER = r"(?![\w]|[.,:/]\d)"
-_SYMBOLS = {"€": "EUR", "£": "GBP", "$": "USD", "CHF": "CHF", "EUR": "EUR", "GBP": "GBP", "USD": "USD", "KR": "kr"}
+_CODES = (
+    "EUR", "USD", "GBP", "CHF", "PLN", "INR", "SEK", "NOK", "DKK", "CZK", "HUF", "CAD", "AUD", "NZD", "JPY",
+    "CNY", "BRL", "ZAR", "TRY", "SGD", "HKD", "AED",
+)  # fmt: skip
+_SYMBOLS = {code: code for code in _CODES} | {
+    "\u20ac": "EUR", "\u00a3": "GBP", "$": "USD", "KR": "kr", "RS": "INR", "RS.": "INR",
+    "\u20b9": "INR", "\u00a5": "JPY",
+}  # fmt: skip
 _NAMED = {
     "euro": "EUR", "euros": "EUR", "pound": "GBP", "pounds": "GBP", "dollar": "USD", "dollars": "USD",
     "franc": "CHF", "francs": "CHF", "kr": "kr", "kroner": "kr", "kronor": "kr",
     "krone": "kr", "\u00f8re": "cent", "cent": "cent", "cents": "cent", "pence": "pence", "p": "pence", "ct": "cent",
+    "z\u0142": "PLN", "z\u0142oty": "PLN", "zloty": "PLN", "rupee": "INR", "rupees": "INR", "yen": "JPY",
 }  # fmt: skip
 _FACTORS = {"fortnight": Decimal(14), "cent": Decimal("0.01"), "pence": Decimal("0.01")}
 _LARGER = {"fortnight": "day", "pence": "GBP"}
 """The unit that a smaller or larger one is kept in."""
-_CURRENCY = r"(?:€|£|\$|(?:EUR|USD|GBP|CHF)\b)"
-_CURRENCY_BEHIND = (
-    rf"(?:{_CURRENCY}|(?:euros?|pounds?|dollars?|francs?|kr|kron[eo]r?|\u00f8re|cents?|pence|ct)\b|(?<=\d)p\b)"
+_CURRENCY = rf"(?:[€£$\u20b9\u00a5]|(?:{'|'.join(_CODES)})\b|\bRs\b\.?)"
+_CURRENCY_NAME = (
+    r"(?:euros?|pounds?|dollars?|francs?|rupees?|yen|z\u0142(?:oty)?|zloty|kr|kron[eo]r?|\u00f8re|cents?|pence|ct)"
 )
+_CURRENCY_BEHIND = rf"(?:{_CURRENCY}|{_CURRENCY_NAME}\b|(?<=\d)p\b)"
 _UNITS_OF_TIME = {
     "seconds": "second", "secs": "second", "minute": "minute",
     "minutes": "minute", "min": "minute", "mins": "minute", "hour": "hour", "hours": "hour", "hr": "hour",
@@ -157,7 +166,8 @@ _DATE = re.compile(
 def _clock_form(n: str) -> str:
     """The form of a time of day; the names of its groups begin with `n`."""
     return (
-        rf"(?:(?P<{n}hour>\d{{1,2}})(?:[:.](?P<{n}min>[0-5]\d))?{_SPACE}(?P<{n}half>[ap]m\b|[ap]\.{_SPACE}m\b\.?)"
+        rf"(?:(?P<{n}hour>\d{{1,2}})(?:[:.](?P<{n}min>[0-5]\d))?{_SPACE}(?P<{n}half>[ap]m\b|[ap]\.{_SPACE}m\b\.?|"
+        rf"(?:in the (?:morning|afternoon|evening)|at night)\b)"
         rf"|(?P<{n}hour24>[01]?\d|2[0-4]):(?P<{n}min24>[0-5]\d)(?:{_SPACE}(?:h|hrs|hours|o'clock|Uhr)\b)?(?![\d:])"
         rf"|(?P<{n}oclock>\d{{1,2}}){_SPACE}o['\u2019]clock"
         rf"|half past (?P<{n}past>{WORD}|\d{{1,2}})\b"
@@ -244,6 +254,12 @@ _LOW_BEFORE = re.compile(
     r"begins?(?: at)?|after|more than|above|between|starting(?: at)?|as little as)\s*$",
     re.IGNORECASE,
 )
+_LASTS_BEFORE = re.compile(
+    r"(?:^|\b(?:within|for|in|after|before|takes?|lasts?|about|around|least|most|to|than|until|only|is|of|every|be|you|have|us))"
+    r"\s*$|'s\s*$",
+    re.IGNORECASE,
+)
+"""What stands before "a week" where that is how long something takes, and no rate."""
 _ABOUT_BEFORE = re.compile(
     r"\b(?:about|around|roughly|approximately|approx\.?|some|nearly|almost|circa|ca\.|just (?:over|under)|a good)\s*$",
     re.IGNORECASE,
@@ -394,7 +410,7 @@ def _clock(match: re.Match[str], n: str) -> tuple[int, int, str] | None:
         return match.start(f"{n}hour24"), minutes, "12" if len(hour) == 1 else "24"
     if (hour := match[f"{n}hour"]) is None:
         return None
-    afternoon = match[f"{n}half"].lower().startswith("p")
+    afternoon = match[f"{n}half"].lower().startswith(("p", "in the a", "in the e", "at"))
     minutes = int(hour) % 12 * 60 + int(match[f"{n}min"] or 0) + (NOON if afternoon else 0)
     return match.start(f"{n}hour"), minutes, "24"
 
@@ -439,8 +455,9 @@ def _sizes(reading: _Reading) -> None:
 def _durations(reading: _Reading) -> None:
     for match in reading.found(_DURATION):
         unit = _UNITS_OF_TIME[match["time"].lower()]
-        if match["one"] is not None and match["working"] is not None:
-            continue
+        before = reading.text[max(0, match.start() - _LOOK_BACK) : match.start()]
+        if match["one"] is not None and (match["working"] is not None or not _LASTS_BEFORE.search(before)):
+            continue  # "a day" is mostly a rate
         if unit == "day" and match["working"]:
             unit = "business day"
         _number(reading, match, Kind.DURATION, unit)

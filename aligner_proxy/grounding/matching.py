@@ -6,6 +6,7 @@ that says something else; a fact that some statement about as near confirms is l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -15,7 +16,7 @@ from aligner_proxy.grounding.facts import Fact, Kind, Side, seconds
 from aligner_proxy.grounding.page import Page, Statement, weight_of
 from aligner_proxy.grounding.words import GENERIC, stem
 
-LEAST = 0.4
+LEAST = 0.5
 """Evidence that a statement speaks of the same, below which nothing is done."""
 OF_STRANGE = 0.4
 OF_SHARED = 0.05
@@ -158,7 +159,7 @@ class Matcher:
         if not shared:
             return 0.0
         sizes = (self._size(subject.about, fact.kind) + 1.0) * (self._size(statement.about, fact.kind) + 1.0)
-        score = shared / sizes**0.5
+        score = shared / math.sqrt(sizes)
         if Side.NONE not in (fact.side, statement.fact.side) and fact.side is not statement.fact.side:
             score *= _OTHER_END
         if fact.ranged is not statement.fact.ranged:

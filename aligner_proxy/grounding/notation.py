@@ -15,6 +15,7 @@ from aligner_proxy.grounding.numerals import article, written
 _HOUR = 60
 _TWELVE = 12
 _LAST_HALF = re.compile(r"([ap])(\.?\s?)m(\.?)", re.IGNORECASE)
+_SPOKEN_HALF = re.compile(r"\s*(?:in the (?:morning|afternoon|evening)|at night)$", re.IGNORECASE)
 _DAY_OF_DATE = re.compile(r"\d{1,2}(st|nd|rd|th)?", re.IGNORECASE)
 _ARTICLE = re.compile(r"an?", re.IGNORECASE)
 _MONTH = re.compile(rf"(?:{'|'.join(MONTHS)}|{'|'.join(m[:3] for m in MONTHS)}|sept)\b", re.IGNORECASE)
@@ -96,8 +97,10 @@ def _plural(old: Fact, new: Fact, text: str) -> str | None:
     """The unit behind the number where it has another form now; "" where it stays, None where that is not known."""
     assert old.number is not None
     unit = text[old.number[1] : old.end]
-    was_one = old.value * old.scale == 1  # type: ignore[operator]
-    is_one = new.value * old.scale == 1  # type: ignore[operator]
+    assert isinstance(old.value, Decimal)
+    assert isinstance(new.value, Decimal)
+    was_one = old.value * old.scale == 1
+    is_one = new.value * old.scale == 1
     if was_one == is_one or not unit.strip().isalpha() or len(unit.strip()) <= len("kg"):
         # What is counted stands behind the fact; from one to many it would have to change, too.
         return None if old.kind is Kind.COUNT and was_one != is_one else ""
@@ -163,6 +166,9 @@ def _time(old: Fact, new: Fact) -> str | None:
         return new.text if _style(old.text) == _style(new.text) else None
     half = _LAST_HALF.search(old.text)
     hour, rest = divmod(minutes, _HOUR)
+    spoken = _SPOKEN_HALF.search(old.text)
+    if spoken is not None:
+        return _with_spoken_half(old, hour, rest, spoken)
     if half is None:
         return _without_half(old, hour, rest)
     mark = "p" if minutes >= NOON else "a"
@@ -174,6 +180,15 @@ def _time(old: Fact, new: Fact) -> str | None:
     shown = hour % _TWELVE or _TWELVE
     number = f"{shown}{point or ':'}{rest:02}" if rest or point else str(shown)
     return f"{number}{gap}{mark}{letters[1:]}"
+
+
+def _with_spoken_half(old: Fact, hour: int, rest: int, spoken: re.Match[str]) -> str | None:
+    """A time of the same half of the day, before "in the afternoon"."""
+    assert isinstance(old.value, Decimal)
+    if (old.value >= NOON) is not (hour >= _TWELVE):
+        return None
+    point = "." if "." in old.text else ":"
+    return f"{hour % _TWELVE or _TWELVE}{f'{point}{rest:02}' if rest else ''}{spoken.group()}"
 
 
 def _without_half(old: Fact, hour: int, rest: int) -> str | None:

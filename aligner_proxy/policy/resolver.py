@@ -312,8 +312,8 @@ class PolicyResolver:
         granted, granted_origins = self._granted(grants)
         extensions = (*self._differing(settings), *granted)
         if settings["references"]:
-            granted = bool(_last(grants, "allow_references"))
-            settings["references"] = references.settled(settings["references"], self._file.reference_texts, granted)
+            allowed = bool(_last(grants, "allow_references"))
+            settings["references"] = references.settled(settings["references"], self._file.reference_texts, allowed)
         return Policy(
             name="+".join(layer.name for layer in (*route, *tenant)) or "default",
             objectives=self._with_heads(chosen, tenant, settings["aligner"]),
