@@ -110,6 +110,8 @@ class Grounding:
 
 
 NOT_GROUNDED = Grounding()
+GROUNDED = "grounded"
+"""The objective that sentences violate which references contradict."""
 MOST_SOURCES = 32
 """Edits that a report names one by one."""
 
@@ -499,8 +501,9 @@ class Outcome:
 
     @property
     def against(self) -> list[str]:
-        """Names of the objectives that segments were flagged for, each once, sorted."""
-        return sorted({name for segment in self.segments if (name := self.named(segment))})
+        """Names of the objectives that segments were flagged for, each once, sorted; `grounded` for references."""
+        named = {name for segment in self.segments if (name := self.named(segment))}
+        return sorted(named | ({GROUNDED} if self.grounding.unsettled else set()))
 
     @property
     def grounded(self) -> dict[str, Any]:
@@ -510,7 +513,7 @@ class Outcome:
             return {}
         replaced = [{"kind": edit.kind, "source": edit.source} for edit in done.edits[:MOST_SOURCES]]
         unsettled = [{"kind": part.kind, "source": part.source} for part in done.unsettled[:MOST_SOURCES]]
-        return {"grounded": {"edits": len(done.edits), "replaced": replaced, "unsettled": unsettled}}
+        return {GROUNDED: {"edits": len(done.edits), "replaced": replaced, "unsettled": unsettled}}
 
     @property
     def segments(self) -> tuple[SegmentScore, ...]:

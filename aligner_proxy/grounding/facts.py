@@ -79,6 +79,8 @@ class Fact:
     scale: int = 1
     """The number that is written is so many times the value: 100 for cents."""
     approximate: bool = False
+    inherited: bool = False
+    """What it counts stands only beside another number: it may say otherwise, and is not replaced."""
 
     def same_form(self, other: Fact) -> bool:
         """Whether the other fact could stand in the place of this one: of the same kind, counted in the same unit."""

@@ -264,6 +264,8 @@ _ABOUT_BEFORE = re.compile(
     r"\b(?:about|around|roughly|approximately|approx\.?|some|nearly|almost|circa|ca\.|just (?:over|under)|a good)\s*$",
     re.IGNORECASE,
 )
+_TIMES = stem("times")
+"""How often something is done: said of anything."""
 _LOOK_BACK = 24
 _LONGEST_ID = 5
 """Digits of a number without groups that is a name of something (an order, a contract) and counts nothing."""
@@ -563,7 +565,7 @@ def _counted(facts: list[Fact]) -> list[Fact]:
     for n, fact in enumerate(facts):
         if fact.kind is Kind.COUNT:
             unit = fact.unit or unit
-            facts[n] = replace(fact, unit=unit)
+            facts[n] = replace(fact, unit=unit, inherited=fact.unit in ("", _TIMES))
     return facts
 
 

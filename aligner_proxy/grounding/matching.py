@@ -102,10 +102,25 @@ class Matcher:
             for word, count in page.known.items():
                 self._known[word] = self._known.get(word, 0) + count
         self._sentences = sum(page.sentences for page in pages)
+        self._weights = {word: weight_of(word, self._known, self._sentences) for word in {*self._known, *GENERIC}}
+        self._of_unknown = weight_of("", self._known, self._sentences)
         self._by_kind: dict[Kind, list[Statement]] = {}
+        self._by_sentence: dict[tuple[str, int], list[Fact]] = {}
+        self._at: dict[tuple[Kind, str], list[tuple[int, float]]] = {}
+        """Where a word stands: the statements of a kind by their numbers, with its weight in each."""
+        self._sizes: dict[Kind, list[float]] = {}
         for page in pages:
             for statement in page.statements:
-                self._by_kind.setdefault(statement.fact.kind, []).append(statement)
+                self._add(statement)
+
+    def _add(self, statement: Statement) -> None:
+        kind = statement.fact.kind
+        of_kind = self._by_kind.setdefault(kind, [])
+        for word, weight in statement.about.items():
+            self._at.setdefault((kind, word), []).append((len(of_kind), weight))
+        of_kind.append(statement)
+        self._sizes.setdefault(kind, []).append(self._size(statement.about, kind))
+        self._by_sentence.setdefault((statement.source, statement.sentence), []).append(statement.fact)
 
     def match(self, fact: Fact, subject: Subject, taken: Set[Statement] = frozenset()) -> Match:
         """What the references say of a fact; statements that are `taken` confirm another fact of the answer."""
@@ -133,32 +148,27 @@ class Matcher:
 
     def ranked(self, fact: Fact, subject: Subject) -> list[tuple[float, Statement]]:
         """The statements with a fact of the same form, the one that speaks most of the same first."""
-        candidates = [
-            statement
-            for statement in self._by_kind.get(fact.kind, ())
+        kind = fact.kind
+        shared: dict[int, float] = {}
+        for word in subject.about.keys() | subject.around.keys():
+            own = max(subject.about.get(word, 0.0), CONTEXT * subject.around.get(word, 0.0))
+            weight = self._weight(word, kind) * own
+            for number, among in self._at.get((kind, word), ()):
+                shared[number] = shared.get(number, 0.0) + weight * among
+        size = self._size(subject.about, kind)
+        scored = [
+            (self._score(fact, subject, statement, shared[number], size * self._sizes[kind][number]), statement)
+            for number, statement in ((number, self._by_kind[kind][number]) for number in sorted(shared))
             if fact.same_form(statement.fact) and _times(fact, statement.fact) <= MOST_TIMES_OF_A_RIVAL
         ]
-        scored = [(self._score(fact, subject, s), s) for s in candidates]
-        return sorted((pair for pair in scored if pair[0] > 0), key=lambda pair: -pair[0])
+        return sorted(scored, key=lambda pair: -pair[0])
 
     def beside(self, statement: Statement) -> list[Fact]:
         """The facts of the sentence in which a statement stands."""
-        return [
-            other.fact
-            for of_kind in self._by_kind.values()
-            for other in of_kind
-            if other.sentence == statement.sentence and other.source == statement.source
-        ]
+        return self._by_sentence[statement.source, statement.sentence]
 
-    def _score(self, fact: Fact, subject: Subject, statement: Statement) -> float:
-        shared = 0.0
-        for word, weight in statement.about.items():
-            own = max(subject.about.get(word, 0.0), CONTEXT * subject.around.get(word, 0.0))
-            if own:
-                shared += self._weight(word, fact.kind) * own * weight
-        if not shared:
-            return 0.0
-        sizes = (self._size(subject.about, fact.kind) + 1.0) * (self._size(statement.about, fact.kind) + 1.0)
+    def _score(self, fact: Fact, subject: Subject, statement: Statement, shared: float, sizes: float) -> float:
+        """How much two sentences speak of the same, which share words of this weight; `sizes` is the weight of all."""
         score = shared / math.sqrt(sizes)
         if Side.NONE not in (fact.side, statement.fact.side) and fact.side is not statement.fact.side:
             score *= _OTHER_END
@@ -169,10 +179,11 @@ class Matcher:
         return score
 
     def _size(self, about: Mapping[str, float], kind: Kind) -> float:
-        return sum(self._weight(word, kind) * weight * weight for word, weight in about.items())
+        """The weight of what a sentence is about, at least 1."""
+        return 1.0 + sum(self._weight(word, kind) * weight * weight for word, weight in about.items())
 
     def _weight(self, word: str, kind: Kind) -> float:
-        weight = weight_of(word, self._known, self._sentences)
+        weight = self._weights.get(word, self._of_unknown)
         return weight * OF_THE_KIND if word in _OF_KIND.get(kind, ()) else weight
 
     def _evidence(self, score: float, subject: Subject, statement: Statement) -> float:

@@ -19,7 +19,7 @@ from aligner_proxy.grounding.forms import DAYS, read
 from aligner_proxy.grounding.words import GENERIC, words
 from aligner_proxy.text.structure import split
 
-MOST_CHARS = 200_000
+MOST_CHARS = 100_000
 """Characters of one reference; of a longer one nothing is used, since what is not read might say otherwise."""
 _PAGES = 64
 """References that are kept taken apart, those of all policies together."""

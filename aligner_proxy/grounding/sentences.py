@@ -8,6 +8,7 @@ do not know, what the client said first, what follows from a sum. All is determi
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -146,9 +147,16 @@ class Grounder:
     def _decided(self, sentence: _Sentence) -> tuple[list[FactEdit], list[Unsettled]]:
         edits: list[FactEdit] = []
         unsettled: list[Unsettled] = []
-        for fact, subject in zip(sentence.facts, sentence.subjects, strict=True):
-            match = self._match(sentence, fact, subject)
-            if match.statement is None or match.finding not in (Finding.OTHERWISE, Finding.SEVERAL):
+        pairs = zip(sentence.facts, sentence.subjects, strict=True)
+        matches = [(fact, self._match(sentence, fact, subject)) for fact, subject in pairs]
+        wanted = Counter(match.statement for _, match in matches if match.finding is Finding.OTHERWISE)
+        for fact, match in matches:
+            # One statement cannot take the place of two facts.
+            if (
+                wanted[match.statement] > 1
+                or match.statement is None
+                or match.finding not in (Finding.OTHERWISE, Finding.SEVERAL)
+            ):
                 continue
             place = rewritten(fact, match.statement.fact, sentence.text)
             if match.finding is Finding.SEVERAL or place is None:
@@ -173,7 +181,7 @@ class Grounder:
 
     def _match(self, sentence: _Sentence, fact: Fact, subject: Subject) -> Match:
         """What is to be done about a fact; nothing where it is none of the references' business."""
-        if any(fact.same_form(own) and fact.agrees(own) for own in self._own):
+        if fact.inherited or any(fact.same_form(own) and fact.agrees(own) for own in self._own):
             return NO_MATCH
         text = sentence.text
         if _COMPUTED.search(text) or _OF_THIS_CLIENT.match(text, fact.end) or _quoted(text, fact):
