@@ -19,7 +19,7 @@ MONTHS = (
 )  # fmt: skip
 DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 NOON = 12 * 60
-_MOST_CHARS = 2_000
+_MOST_CHARS = 1_000
 """Of a longer sentence nothing is read: it is no sentence."""
 _SPACE = r"[ \u00a0\u202f]{0,4}"
 _JOIN = rf"{_SPACE}(?:-|\u2013|\u2014|\bto\b|\buntil\b|\btill\b|\band\b|\bor\b|\bthrough\b){_SPACE}"
