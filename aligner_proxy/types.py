@@ -68,6 +68,66 @@ class ReasoningMode(StrEnum):
     DROP = "drop"
 
 
+class ReferenceKind(StrEnum):
+    """Origins of a reference, to whose facts an answer is held."""
+
+    SYSTEM = "system"
+    TOOL_RESULTS = "tool_results"
+    FILE = "file"
+    HEADER = "header"
+    REQUEST = "request"
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A text to whose facts an answer is held; `name` is that of its file or header."""
+
+    kind: ReferenceKind
+    name: str = ""
+    text: str = field(default="", repr=False)
+    granted: bool = True
+    """Whether its tenant may give it; only a header needs that."""
+
+    @property
+    def label(self) -> str:
+        """How edits call it: a file by its name, anything else by its origin."""
+        if self.kind is ReferenceKind.FILE:
+            return self.name.replace("\\", "/").rpartition("/")[2]
+        return f"{self.kind.value} {self.name}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class GroundedEdit:
+    """A fact of an answer that was replaced by that of a reference; places are those of the text before."""
+
+    start: int
+    end: int
+    text: str = field(repr=False)
+    kind: str
+    source: str
+    """The line that says so, as "name:line"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grounding:
+    """What was done to hold a text to its references."""
+
+    edits: tuple[GroundedEdit, ...] = ()
+    unsettled: tuple[GroundedEdit, ...] = ()
+    """Sentences that references contradict without one fact that could stand there; their text is empty."""
+
+    def __add__(self, other: Grounding) -> Grounding:
+        """What was done to both texts."""
+        return Grounding(self.edits + other.edits, self.unsettled + other.unsettled)
+
+
+NOT_GROUNDED = Grounding()
+GROUNDED = "grounded"
+"""The objective that sentences violate which references contradict."""
+MOST_SOURCES = 32
+"""Edits that a report names one by one."""
+
+
 class FailureClass(StrEnum):
     """Classes of failure that a policy distinguishes; each error type names its class (errors.py).
 
@@ -305,6 +365,7 @@ class Policy:
     """(name, value) of LiteLLM's metadata by which what the editor costs is charged to the key of the request."""
     draft: int = 0  # number of this draft, if a plugin requests several
     plugin_rules: tuple[str, ...] = ()
+    references: tuple[Reference, ...] = ()
     bypass: bool = False  # the request opted out, and its tenant may do so
     tenant: str = "-"  # namespace of cache and in-flight work: tenants never share an entry
     quota: Quota | None = None
@@ -498,14 +559,27 @@ class Outcome:
     """The broken rule of each dropped edit."""
     renumbered: int = 0
     """Marks of lists, and references to them, with another number because items are gone; they are no edits."""
+    grounding: Grounding = NOT_GROUNDED
+    """What was done to hold the text to its references."""
     attempts: int = 0
     reports: tuple[tuple[str, Mapping[str, Any]], ...] = field(default=(), hash=False)
     """(extension, its report on the answer): JSON-able, never text of the conversation."""
 
     @property
     def against(self) -> list[str]:
-        """Names of the objectives that segments were flagged for, each once, sorted."""
-        return sorted({name for segment in self.segments if (name := self.named(segment))})
+        """Names of the objectives that segments were flagged for, each once, sorted; `grounded` for references."""
+        named = {name for segment in self.segments if (name := self.named(segment))}
+        return sorted(named | ({GROUNDED} if self.grounding.unsettled else set()))
+
+    @property
+    def grounded(self) -> dict[str, Any]:
+        """What references changed, for records: counts, kinds and lines, never text; empty where there is nothing."""
+        done = self.grounding
+        if done is NOT_GROUNDED:
+            return {}
+        replaced = [{"kind": edit.kind, "source": edit.source} for edit in done.edits[:MOST_SOURCES]]
+        unsettled = [{"kind": part.kind, "source": part.source} for part in done.unsettled[:MOST_SOURCES]]
+        return {GROUNDED: {"edits": len(done.edits), "replaced": replaced, "unsettled": unsettled}}
 
     @property
     def segments(self) -> tuple[SegmentScore, ...]:

@@ -17,9 +17,9 @@ from pydantic import BeforeValidator, TypeAdapter
 
 from aligner_proxy.gate.edits import by_comparison
 from aligner_proxy.plugins.api import Content, Entry, Flagged
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.text.structure import split
-from aligner_proxy.types import Exchange, Outcome, Policy, Turn
+from aligner_proxy.types import Exchange, Outcome, Policy, Reference, ReferenceKind, Turn
 
 Redact = Callable[[str], str]
 
@@ -79,7 +79,8 @@ def weight(event: AuditEvent) -> int:
     """Bytes of memory that an event takes while it waits: its texts, each once, and something for the rest."""
     sizes: dict[int, int] = {}
     values: list[object] = [event.facts.fields, event.record, event.outcome.reports]
-    values += (event.facts.own, event.facts.system, event.exchange.answer, event.exchange.json_schema)
+    values += (event.facts.own, event.facts.system, event.facts.tool_results, event.facts.given)
+    values += (event.exchange.answer, event.exchange.json_schema)
     values += (event.outcome.text, event.outcome.edited)
     for turn in event.exchange.turns:
         values += (turn.role, turn.content)
@@ -131,7 +132,14 @@ def entry(event: AuditEvent, redact: Redact | None = None) -> Entry:
 def policy_hash(policy: Policy) -> str:
     """Hash of what the policy does, whatever its tenant and origins; 16 hexadecimal digits."""
     parts = {name: value for name, value in asdict(policy).items() if name not in _NOT_POLICY}
+    parts["references"] = [(r.kind, r.name, _of_file(r)) for r in policy.references]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _of_file(reference: Reference) -> str:
+    """The digest of a reference that is the operator's file; what a request brings is no part of its policy."""
+    text = reference.text if reference.kind is ReferenceKind.FILE else ""
+    return hashlib.sha256(text.encode()).hexdigest()[:16] if text else ""
 
 
 def _content(event: AuditEvent, redact: Redact) -> Content:
@@ -142,17 +150,27 @@ def _content(event: AuditEvent, redact: Redact) -> Content:
     edited = None if outcome.edited is None else redact(outcome.edited)
     proposed = None if correction is None or correction.text == outcome.edited else redact(correction.text)
     intended = proposed if proposed is not None and edited == answer else edited
-    own = tuple(redact(text) for text in event.facts.own)
-    fields = _redacted(event.facts.fields, redact)
     return Content(
-        facts=replace(event.facts, own=own, system=redact(event.facts.system), fields=fields),
+        facts=_redacted_facts(event.facts, redact),
         exchange=replace(event.exchange, turns=turns, answer=answer),
         edited=edited,
         proposed=proposed,
         edits=() if answer is None or intended is None else tuple(edits(answer, intended)),
         segments=tuple(_flagged(outcome, answer or "", redact)),
-        reports=dict(outcome.reports),
+        reports=dict(outcome.reports) | outcome.grounded,
         record=dict(event.record),
+    )
+
+
+def _redacted_facts(facts: RequestFacts, redact: Redact) -> RequestFacts:
+    """The facts with every text of the request redacted."""
+    return replace(
+        facts,
+        own=tuple(map(redact, facts.own)),
+        system=redact(facts.system),
+        fields=_redacted(facts.fields, redact),
+        tool_results=redact(facts.tool_results),
+        given=_redacted(facts.given, redact),
     )
 
 

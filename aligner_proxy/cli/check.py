@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from aligner_proxy.audit import writer
+from aligner_proxy.cli import references
 from aligner_proxy.cli.diff import table
 from aligner_proxy.cli.taught import HEAD as TAUGHT_HEAD
 from aligner_proxy.cli.taught import Taught, taught
@@ -37,7 +38,8 @@ from aligner_proxy.policy.editor_schema import groups as editor_groups
 from aligner_proxy.policy.engine_schema import Kind
 from aligner_proxy.policy.keys_file import KeyEntry
 from aligner_proxy.policy.litellm_config import find_policies, is_litellm, model_groups
-from aligner_proxy.policy.resolver import PRECEDENCE, PolicyResolver, RequestFacts, entry_name, route_matches
+from aligner_proxy.policy.request_facts import RequestFacts
+from aligner_proxy.policy.resolver import PRECEDENCE, PolicyResolver, entry_name, route_matches
 from aligner_proxy.policy.schema import PolicyFile, Trust, kind_of
 from aligner_proxy.policy.yaml_file import nearest, read
 from aligner_proxy.teaching.in_force import HeadsInForce
@@ -221,7 +223,7 @@ def _warnings(checked: _Checked, facts: RequestFacts, policy: Policy) -> list[st
     warnings += [*_unserved(checked), *_editors_unserved(checked)]
     warnings += [lesson.warning for lesson in checked.taught if lesson.warning is not None]
     warnings += checked.extensions.explain(policy, facts)
-    if not policy.objectives:
+    if not (policy.objectives or policy.references):
         warnings.append("no objectives: such an answer is skipped (reason no_objectives)")
     return [*warnings, *checked.gaps]
 
@@ -339,6 +341,7 @@ def _as_json(checked: _Checked, policy: Policy, warnings: Sequence[str]) -> dict
             for o in policy.objectives
         ],
         "taught": [lesson.as_json() for lesson in checked.taught],
+        "references": references.as_json(policy),
         "trust": checked.policies.trust.model_dump(),
         "precedence": list(PRECEDENCE),
         "warnings": list(warnings),
@@ -377,6 +380,9 @@ def _print(console: Console, checked: _Checked, policy: Policy, key: Mapping[str
     console.print(table(("objective", *by_objective, "text", "from"), rows))
     if checked.taught:
         console.print(table(TAUGHT_HEAD, [lesson.row for lesson in checked.taught]))
+    if policy.references:
+        console.print(table(references.HEAD, references.rows(policy)))
+        console.print(table(references.FACTS_HEAD, list(references.facts(policy.references))))
     for name, origin in _denied(policy):
         console.print(f"denied  {escape(name)}, by {escape(origin)}: asking for it is a 403", soft_wrap=True)
     console.print(f"trust   {escape(_trusted(checked.policies.trust))}", soft_wrap=True)

@@ -311,6 +311,8 @@ class Candidate:
     pieces: Sequence[Segment]
     objectives: Sequence[Objective]
     changes: Sequence[Change]
+    sources: Sequence[str] = ()
+    """References, whose facts are no inventions."""
 
     @cached_property
     def after(self) -> TextFacts:
@@ -347,9 +349,9 @@ class Candidate:
         return any(count(self._own(edit.text)) > count(self.before.text[edit.start : edit.end]) for edit in edits)
 
     def added(self, facts: FactReader) -> set[str]:
-        """Facts of the new text that are neither in the original nor dictated by an objective."""
+        """Facts of the new text that are neither in the original nor dictated by an objective nor in a reference."""
         added = self.after.of(facts) - self.before.of(facts)
-        return added - {fact for text in self._dictated for fact in facts(text)} if added else added
+        return added - {f for text in (*self._dictated, *self.sources) for f in facts(text)} if added else added
 
     def repeats(self, of_these: Callable[[str, Sequence[str]], bool]) -> bool:
         """Whether some edit puts in a sentence of the objectives that the original does not have."""

@@ -28,7 +28,7 @@ from aligner_proxy.text import facts, structure
 from aligner_proxy.text.folding import Folded, fold
 from aligner_proxy.text.lists.numbering import with_numbers
 from aligner_proxy.text.structure import Segment
-from aligner_proxy.types import Correction, GateRule, Policy, SegmentScore, Verify
+from aligner_proxy.types import NOT_GROUNDED, Correction, GateRule, Grounding, Policy, SegmentScore, Verify
 
 RULES: Mapping[GateRule, Rule] = {
     GateRule.EMPTY: rules.empty,
@@ -81,6 +81,8 @@ class Verdict:
     """Marks of lists and references to them that got another number because items are gone; no edits."""
     gone: frozenset[int] = field(default=frozenset(), compare=False)
     """Segments of which nothing is left."""
+    grounding: Grounding = NOT_GROUNDED
+    """What was done afterwards to hold the text to its references."""
 
 
 def judge(original: str, correction: Correction, policy: Policy, further: Mapping[str, Rule] = NONE) -> Verdict:
@@ -209,7 +211,8 @@ class _Case:
 
     def candidate(self, changes: Sequence[Change]) -> Candidate:
         """The original with these changes in it."""
-        return Candidate(self.before, self.pieces, self.policy.objectives, changes)
+        sources = tuple(reference.text for reference in self.policy.references)
+        return Candidate(self.before, self.pieces, self.policy.objectives, changes, sources)
 
     def against(self, changes: Sequence[Change]) -> tuple[str, ...]:
         """The rules that these changes together break."""

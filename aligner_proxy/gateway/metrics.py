@@ -147,6 +147,9 @@ def _count_edits(outcome: Outcome) -> None:
         prometheus.EDITS.labels(rule).inc()
     if kept := outcome.edits - len(outcome.dropped):
         prometheus.EDITS.labels("kept").inc(kept)
+    for result, parts in (("replaced", outcome.grounding.edits), ("unsettled", outcome.grounding.unsettled)):
+        for part in parts:
+            prometheus.GROUNDED.labels(result, part.kind).inc()
 
 
 def breaker(state: State) -> None:
@@ -193,6 +196,7 @@ def _line(call_id: str, answer_chars: int, outcome: Outcome) -> dict[str, Any]:
     return (
         dict(outcome.reports)
         | editor_counts(outcome)
+        | outcome.grounded
         | {
             "event": "aligner_outcome",
             "call_id": call_id,

@@ -250,7 +250,7 @@ class Policies:
             _warn_once(warning)
         config_now = ActiveConfig.of(file)
         metrics.taught(config_now.heads.index)
-        return config_now, (self.path, config_now.heads.store.index_path)
+        return config_now, (self.path, config_now.heads.store.index_path, *file.reference_paths)
 
     def _read_keys(self) -> tuple[ClientKeys, tuple[Path, ...]]:
         return read_keys(config.keys_path(self.current.file))

@@ -20,10 +20,13 @@ from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAut
 from aligner_proxy.errors import BadRequest, ForbiddenError
 from aligner_proxy.formats import stored
 from aligner_proxy.formats.base import buckets, headers, system, turns
+from aligner_proxy.formats.tool_results import tool_results
 from aligner_proxy.gateway import litellm_internals, routing
 from aligner_proxy.gateway.reload import Policies
 from aligner_proxy.plugins.extensions import Extensions
-from aligner_proxy.policy.resolver import RequestFacts, policy_for_all
+from aligner_proxy.policy import references
+from aligner_proxy.policy.request_facts import RequestFacts
+from aligner_proxy.policy.resolver import PolicyResolver, policy_for_all
 from aligner_proxy.policy.schema import Trust
 from aligner_proxy.policy.strictness import stricter
 from aligner_proxy.types import LOCAL_EDITOR, Policy
@@ -62,7 +65,7 @@ async def of_request(
     fields = [field.name for field in extensions.request_fields]
     try:
         with _as_http_errors():
-            request = facts(data, user, fields, policies.keys)
+            request = facts(data, user, fields, policies.keys, current.resolver)
             named = (routing.named(model, user.team_id) for model in routing.further_models(data))
             further = (replace(request, model=model, groups=groups) for model, groups in named)
             policy = policy_for_all(current.resolver, request, further)
@@ -130,9 +133,16 @@ def _warn_ignored(source: str, setting: str) -> None:
 
 
 def facts(
-    data: Mapping[str, Any], user: UserAPIKeyAuth, fields: Iterable[str] = (), keys: Container[str] = ()
+    data: Mapping[str, Any],
+    user: UserAPIKeyAuth,
+    fields: Iterable[str] = (),
+    keys: Container[str] = (),
+    resolver: PolicyResolver | None = None,
 ) -> RequestFacts:
-    """All facts that a policy depends on; `fields` are those that plugins read, `keys` the hashes of the keys file."""
+    """All facts that a policy depends on.
+
+    `fields` are those that plugins read, `keys` the hashes of the keys file; `resolver` says what may be a reference.
+    """
     sent = headers(data)
     metadata = buckets(data)
     wishes = [bucket[_OURS] for bucket in metadata if _OURS in bucket]
@@ -155,6 +165,12 @@ def facts(
         bypass=sent.get(BYPASS_HEADER, "").strip().lower() in ("1", "true", "yes"),
         system=_system(data),
         fields=dict(_fields(wishes, fields)),
+        tool_results=tool_results(data) if resolver is not None and resolver.reads_tool_results else "",
+        given={
+            name: references.decoded(sent[name])
+            for name in (resolver.reference_headers if resolver is not None else ())
+            if name in sent
+        },
         groups=groups,
         alias_by_operator=key_hash in keys or user.user_role is LitellmUserRoles.PROXY_ADMIN,
     )

@@ -15,7 +15,7 @@ from litellm.litellm_core_utils.core_helpers import get_or_create_metadata_bucke
 
 from aligner_proxy.formats.base import buckets
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, Extensions, Selecting
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.teaching.in_force import taught_in
 from aligner_proxy.teaching.store import Version
 from aligner_proxy.types import METAALIGNER, EditorUse, Outcome, Policy, Status, all_cached
@@ -156,6 +156,7 @@ class RequestState:
             "reason": self.reason,
             "objectives": ",".join(objective.name for objective in self.policy.objectives),
             "taught": _taught(taught_in(self.policy, self.taught)) if self.taught else "",
+            "grounded": str(sum(len(outcome.grounding.edits) for outcome in self.outcomes) or ""),
             "policy": self.policy.name,
             "model": self.corrector,
             "reasoning": _of_reasoning(self.reasoning),
@@ -189,6 +190,8 @@ class RequestState:
             fields.append(f"reasoning={_of_reasoning(self.reasoning)}")
         if use := editor_use(self.outcomes):
             fields.append(f"editor={use.calls}/{use.read}/{use.written}")
+        if grounded := sum(len(outcome.grounding.edits) for outcome in self.outcomes):
+            fields.append(f"grounded={grounded}")
         fields += [f"{name}={value}" for name, value in self.extensions.trailer(self.policy, self.outcomes).items()]
         if len(self.outcomes) > 1:
             fields.append("choices=" + ",".join(_brief(outcome) for outcome in self.outcomes))
@@ -284,6 +287,7 @@ def _counts(outcome: Outcome) -> dict[str, Any]:
     return (
         dict(outcome.reports)
         | editor_counts(outcome)
+        | outcome.grounded
         | {
             "index": outcome.index,
             "status": outcome.status.value,

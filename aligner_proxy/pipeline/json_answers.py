@@ -21,7 +21,7 @@ from aligner_proxy.pipeline.eligibility import MOST_JSON_TEXTS, texts_in_json
 from aligner_proxy.pipeline.outcomes import gate_reason
 from aligner_proxy.plugins.api import Corrected, Inner
 from aligner_proxy.text.json_answer import Literal, meets, put_back, same_shape, strings
-from aligner_proxy.types import Correction, Exchange, Policy, SegmentScore, all_cached
+from aligner_proxy.types import NOT_GROUNDED, Correction, Exchange, Policy, SegmentScore, all_cached
 
 SCHEMA = "json_schema"
 """The rule that edits break which would keep the answer from meeting its schema: reason gate_json_schema."""
@@ -72,7 +72,9 @@ class JsonAnswer:
             dropped = (SCHEMA,) * edits
         changed = edited != answer
         renumbered = sum(part.verdict.renumbered for part in parts.values()) if changed else 0
-        return Verdict(edited, gate_reason(dropped, changed=changed), edits, dropped, renumbered)
+        grounding = sum((part.verdict.grounding for part in parts.values()), NOT_GROUNDED) if changed else NOT_GROUNDED
+        reason = gate_reason(dropped, changed=changed)
+        return Verdict(edited, reason, edits, dropped, renumbered, grounding=grounding)
 
     def _fits(self, answer: str, edited: str, new_texts: frozenset[str]) -> bool:
         """Whether the edited answer has the shape of the original and meets the request's schema."""

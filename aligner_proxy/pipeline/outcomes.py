@@ -106,7 +106,7 @@ def lets_through(policy: Policy) -> list[str]:
     """The reasons and classes of failure for which a client gets an answer that was not judged, or not corrected."""
     if policy.mode is not Mode.ENFORCE:
         return [f"mode {policy.mode.value}"]
-    if not policy.objectives:
+    if not (policy.objectives or policy.references):
         return [SkipReason.NO_OBJECTIVES.value]
     passed = [reason.value for reason in GOVERNED_SKIPS if policy.on_skip.of(reason) is OnSkip.PASSTHROUGH]
     classes = [kind.value for kind in FailureClass if _final_action(policy, kind) is not OnError.BLOCK]
@@ -197,6 +197,7 @@ def judged(
         edits=verdict.edits,
         dropped=verdict.dropped,
         renumbered=verdict.renumbered,
+        grounding=verdict.grounding,
     )
 
 

@@ -22,7 +22,17 @@ from aligner_proxy.pipeline.streaming import StreamingCorrection
 from aligner_proxy.text.cutter import Cutter
 from aligner_proxy.text.json_answer import begins_json
 from aligner_proxy.text.lists.numbering import Numbering
-from aligner_proxy.types import Correction, Exchange, OnSkip, Outcome, Policy, SkipReason, Status, all_cached
+from aligner_proxy.types import (
+    NOT_GROUNDED,
+    Correction,
+    Exchange,
+    OnSkip,
+    Outcome,
+    Policy,
+    SkipReason,
+    Status,
+    all_cached,
+)
 
 _GAP = re.compile(r".?\s", re.DOTALL)
 _LONGEST_WORD = 4
@@ -347,6 +357,7 @@ def _combined(parts: list[Outcome], closed: Outcome | None, policy: Policy, text
         edits=sum(part.edits for part in parts),
         dropped=tuple(rule for part in parts for rule in part.dropped),
         renumbered=sum(part.renumbered for part in parts),
+        grounding=sum((part.grounding for part in parts), NOT_GROUNDED),
         attempts=max(part.attempts for part in parts),
     )
 

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 
 from aligner_proxy.correctors.editor import EditedEngine, Editors
+from aligner_proxy.correctors.nothing import UnjudgedSession
 from aligner_proxy.correctors.registry import MISSING, Correctors, Revising
 from aligner_proxy.engine.api import (
     MAX_TEXTS,
@@ -30,6 +31,7 @@ from aligner_proxy.gate.judge import Verdict, judge_in_thread
 from aligner_proxy.observability.tracing import stage
 from aligner_proxy.pipeline import declining, eligibility, outcomes, second_try, spoken
 from aligner_proxy.pipeline.cache import CorrectionCache
+from aligner_proxy.pipeline.grounded import GroundedCorrection
 from aligner_proxy.pipeline.json_answers import JsonAnswer, JudgedForm
 from aligner_proxy.pipeline.outcomes import judged
 from aligner_proxy.pipeline.removal import removed_where_refused
@@ -135,10 +137,13 @@ class Pipeline:
     ) -> Inner:
         """The correction of one text inside the wrappers that this policy and this answer ask for."""
         if not form.is_structured:
-            return self.extensions.wrap(policy, _TextCorrection(self, exchange, policy, deadline, session))
+            core = _TextCorrection(self, exchange, policy, deadline, session)
+            corrected = self.extensions.wrap(policy, core)
+            return GroundedCorrection(corrected, exchange) if policy.references else corrected
         # Each text of a JSON answer has more of the answer behind it, and was not read ahead by itself.
         inside = _TextCorrection(self, replace(exchange, inner=True), policy, deadline, None)
         wrapped = self.extensions.wrap(policy, inside)
+        wrapped = GroundedCorrection(wrapped, exchange) if policy.references else wrapped
         every_string = policy.on_skip.structured_output is OnSkip.JUDGE
         if every_string:
             return JudgedForm(wrapped, exchange, inside, is_json=form.is_json(unread=False))
@@ -181,6 +186,8 @@ class Pipeline:
         if policy.corrector != METAALIGNER and not by_segments:
             return DeferredSession(engine)  # holds no place while the upstream writes
         deadline = time.monotonic() + policy.deadline_s
+        if not policy.objectives and policy.references:
+            return UnjudgedSession()
         policy = self.extensions.prefill(policy)
         if not policy.objectives:
             return None
@@ -239,7 +246,10 @@ class _TextCorrection:
         exchange = self._exchange if text == self._exchange.answer else replace(self._exchange, answer=text)
         compute = self._engine_call(exchange, text, policy)
         cache = self._pipeline.cache
-        if cache is None or exchange.no_store:
+        if not policy.objectives:
+            correction = Correction(text)
+            cache_hit = None
+        elif cache is None or exchange.no_store:
             correction = await compute()
             cache_hit = None
         else:

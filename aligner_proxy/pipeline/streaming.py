@@ -25,6 +25,7 @@ from aligner_proxy.gate.edits import Edit, Part
 from aligner_proxy.gate.judge import Settled, Verdict, judge_next_in_thread
 from aligner_proxy.observability.tracing import stage
 from aligner_proxy.pipeline import declining, eligibility, outcomes, spoken
+from aligner_proxy.pipeline.grounded import GroundedStream, whole_sentences
 from aligner_proxy.pipeline.outcomes import gate_reason, judged
 from aligner_proxy.pipeline.pipeline import Pipeline, failed
 from aligner_proxy.pipeline.replacements import ReplacementMap, placed
@@ -122,6 +123,7 @@ class StreamingCorrection:
         self._numbering = numbering or Numbering()
         self._numbered = 0
         """So many segments have been numbered."""
+        self._grounded = GroundedStream(policy.references)
         self._renumbered_before = self._numbering.changed
         self._tally = EditTally()
         self._closed: tuple[Status, str] | None = None
@@ -214,7 +216,7 @@ class StreamingCorrection:
         scores = self._verdicts_up_to(self.length)
         correction = Correction(text, scores, aligner=tally.aligner).with_cost_of(tally.corrections)
         reason = gate_reason(tally.refused, changed=self.changed)
-        verdict = Verdict(text, reason, tally.edits, tuple(tally.refused))
+        verdict = Verdict(text, reason, tally.edits, tuple(tally.refused), grounding=self._grounded.grounding)
         return judged(self._exchange(), self._text, self._policy, correction, None, verdict)
 
     def _stopped(self) -> tuple[Status, str] | None:
@@ -264,6 +266,7 @@ class StreamingCorrection:
             self.check()
         elif not self.done:
             self._known = await self._pipeline.languages_of(self._policy)
+        await self._grounded.begin(self._facts().turns)
         return not self.done
 
     async def _attempt(self, work: Coroutine[Any, Any, Result]) -> Result | None:
@@ -410,6 +413,10 @@ class StreamingCorrection:
         out = self._text[start:end] if text is None else text
         relative = {number - first for number in gone}
         out = self._numbering.passed(self._segments[first : self._numbered], relative, out, ends=False)
+        if whole_sentences(self._segments, first, self._numbered, start, end):
+            held = self._grounded.passed(out, start)
+            self.changed |= held != out
+            out = held
         self._replacements.add(end, out)
         self._notify()
 

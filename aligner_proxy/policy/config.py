@@ -95,7 +95,7 @@ def _checked(data: Any, source: Source, declare: Declare) -> PolicyFile:
     _check_aligners(file)
     _check_editors(file)
     refuse_unreachable(file)
-    return file
+    return file.with_reference_texts()
 
 
 @cache

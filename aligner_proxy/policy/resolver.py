@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from itertools import product
@@ -27,10 +27,12 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from aligner_proxy.errors import ForbiddenError, SeveralPolicies
+from aligner_proxy.policy import references
 from aligner_proxy.policy.config import objectives
 from aligner_proxy.policy.gate_schema import switches
 from aligner_proxy.policy.own_objectives import with_known_names, worded
 from aligner_proxy.policy.plugin_keys import PolicyKey, with_current_names
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.policy.schema import (
     EVERY,
     Grants,
@@ -74,9 +76,8 @@ PRECEDENCE = (
     "metadata of teams and keys loosens nothing, unless `trust` says that its word counts",
 )
 _Entry = TypeVar("_Entry", Route, Tenant)
-# Bounds of the policy cache: clients choose model names freely.
 _REMEMBERED = 1024
-_USUAL_CHARS = 200
+"""Bound of the policy cache: clients choose model names freely."""
 _OBJECTIVE_LISTS = ("enforce", "allow", "deny")
 _BUILT_IN_POLICY = Policy(name="-")
 HeadLookup = Callable[[Tenant | None, Objective, str], str]
@@ -125,56 +126,6 @@ SETTINGS = tuple(setting for name in Settings.model_fields for setting in _BY_KI
 
 
 @dataclass(frozen=True, slots=True)
-class RequestFacts:
-    """Facts about a request, free of LiteLLM's shapes.
-
-    Team, key and their settings (the value of metadata "aligner") must come from what LiteLLM authenticated, never from
-    the body; `asked` (objectives) and `bypass` come from the request itself.
-    """
-
-    model: str = ""
-    tags: tuple[str, ...] = ()
-    team_id: str | None = None
-    team_alias: str | None = None
-    key_hash: str | None = None
-    key_alias: str | None = None
-    user_id: str | None = None
-    """The person behind a token without a key (JWT)."""
-    team_settings: object = None
-    key_settings: object = None
-    asked: tuple[str, ...] = ()
-    own: tuple[str, ...] = field(default=(), repr=False)
-    """Objectives in the words of the request, which only `POST /v1/align` reads."""
-    bypass: bool = False
-    system: str = field(default="", repr=False)
-    """The request's system prompt, from any endpoint."""
-    fields: Mapping[str, object] = field(default_factory=dict, repr=False)
-    """Values of `metadata.aligner` in the fields that plugins declare; not checked."""
-    groups: tuple[str, ...] = ()
-    """The model groups behind `model` where it is an alias or another name of theirs."""
-    alias_by_operator: bool = False
-    """Whether the operator gave the aliases, in the keys file; LiteLLM's own are chosen by the owners of keys."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Every name by which a route may know the model."""
-        return (self.model, *self.groups)
-
-    @property
-    def usual(self) -> bool:
-        """Whether its policy follows from the file, model, team and key alone, so that it can be cached."""
-        settled = self.team_settings is None and self.key_settings is None
-        return settled and not (self.tags or self.asked or self.own or self.bypass) and len(self.model) <= _USUAL_CHARS
-
-    @property
-    def namespace(self) -> str:
-        """The tenant's identity: the team, else the key, else the user; a prefix keeps one from posing as another."""
-        teams = (("team", self.team_id), ("alias", self.team_alias))
-        single = (("key", self.key_hash), ("name", self.key_alias), ("user", self.user_id))
-        return next((f"{kind}:{value}" for kind, value in (*teams, *single) if value), "-")
-
-
-@dataclass(frozen=True, slots=True)
 class _Layer:
     """One source of settings; `path` is its position in the policies file, None for metadata."""
 
@@ -208,10 +159,29 @@ class PolicyResolver:
         self._renamed = policy_file.declarations.renamed
         self._correctors = {METAALIGNER, *corrector_names(policy_file)}
         self._rules = frozenset(rule_names(policy_file))
+        self.reference_headers = references.headers(block.references or () for _, block in policy_file.blocks())
+        """The headers in which a request may bring references, if its tenant may; metadata names no others."""
+        self.reads_tool_results = references.name_tool_results(policy_file)
         self._cached = lru_cache(_REMEMBERED)(self._resolve_usual)
 
     def resolve(self, facts: RequestFacts) -> Policy:
         """The policy of one request; raises `ForbiddenError` when it asks for what its tenant may not have."""
+        policy = self._by_caller(facts)
+        if not (policy.references or facts.given):
+            return policy
+        brought = references.of_request(policy.references, facts)
+        if references.BODY in facts.given:
+            brought += references.of_body(facts, granted=self._may_bring_references(facts))
+        return replace(policy, references=brought)
+
+    def _may_bring_references(self, facts: RequestFacts) -> bool:
+        """Whether a request may bring references of its own, in whichever field."""
+        tenant = _first(self._file.tenants, lambda tenant: tenant_matches(tenant, facts, self._trust.aliases))
+        grants = [*tenant, *self._metadata(facts, self._known_by(tenant))]
+        return bool(_last(grants, "allow_references"))
+
+    def _by_caller(self, facts: RequestFacts) -> Policy:
+        """The policy without what a request brings as references."""
         if not facts.usual:
             return self._resolve(facts)
         return self._cached(
@@ -293,6 +263,9 @@ class PolicyResolver:
         quota, quota_origin = self._quota(facts, grants)
         granted, granted_origins = self._granted(grants)
         extensions = (*self._differing(settings), *granted)
+        if settings["references"]:
+            allowed = bool(_last(grants, "allow_references"))
+            settings["references"] = references.settled(settings["references"], self._file.reference_texts, allowed)
         return Policy(
             name="+".join(layer.name for layer in (*route, *tenant)) or "default",
             objectives=self._with_heads(chosen, tenant, settings["aligner"]) + own,
@@ -399,6 +372,8 @@ class PolicyResolver:
         """Whether the corrector or rules named in metadata are also named in the file, and so loaded at the start."""
         if key == "corrector":
             return value in self._correctors
+        if key == "references":
+            return references.known(value or (), self._file.reference_texts)
         return key != "plugin_rules" or self._rules.issuperset(value or ())
 
     def _settle(self, layers: Sequence[_Layer]) -> tuple[dict[str, Any], tuple[tuple[str, str], ...]]:
@@ -540,6 +515,8 @@ def _first(entries: Sequence[_Entry], matches: Callable[[_Entry], bool]) -> list
 def value_of(policy: Policy, name: str) -> Any:
     """The value of one of `SETTINGS`."""
     setting, _, kind = name.partition(".")
+    if setting == "references":
+        return tuple(reference.label for reference in policy.references)
     if setting == "on_skip":
         return policy.on_skip.of(kind)
     return policy.on_error.of(FailureClass(kind)) if kind else getattr(policy, name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union
 
 from pydantic import (
@@ -32,6 +33,7 @@ from aligner_proxy.policy.engine_schema import LOCAL, Backend, backend
 from aligner_proxy.policy.gate_schema import GateSetting
 from aligner_proxy.policy.objective_schema import ObjectiveSetting
 from aligner_proxy.policy.plugin_keys import NO_DECLARATIONS, AnyOptions, Declarations, PolicyKey, SelectorForm
+from aligner_proxy.policy.references_schema import References, read_files
 from aligner_proxy.policy.yaml_file import LIST_FORM, KeyPath, Source, nearest
 from aligner_proxy.prompts import template
 from aligner_proxy.types import (
@@ -260,6 +262,9 @@ class Settings(_Block):
     """metaaligner: the aligner on the engine; or a corrector of a plugin: self_refine, aligner, or an installed one."""
     plugin_rules: Annotated[tuple[PluginName, ...], Field(max_length=32)] | None = None
     """Gate rules of plugins that hold besides the gate's own; the last place that says any names all of them."""
+    references: References | None = None
+    """Texts to whose facts answers are held: system, tool_results, {file: PATH}, {header: NAME}. They need no
+    objective. The last place that says any names all of them."""
 
 
 class Grants(Settings):
@@ -273,6 +278,8 @@ class Grants(Settings):
     """Objectives that a request may not ask for, whatever allow says; what the operator enforces stays."""
     allow_bypass: Annotated[bool, Field(strict=True)] | None = None
     """Whether a request may ask to be left alone (x-aligner-bypass)."""
+    allow_references: Annotated[bool, Field(strict=True)] | None = None
+    """Whether a request may bring a reference of its own, in a header that `references` names."""
     quota: Annotated[float, Field(ge=0, le=3600, strict=True, allow_inf_nan=False)] | None = None
     """Seconds of engine time a minute; beyond them answers pass as they are (reason quota)."""
 
@@ -442,6 +449,17 @@ class PolicyFile(_Block):
     _source: Source = PrivateAttr(default_factory=Source)
     _declarations: Declarations = PrivateAttr(default=NO_DECLARATIONS)
     _warnings: tuple[str, ...] = PrivateAttr(default=())
+    _reference_texts: Mapping[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def reference_texts(self) -> Mapping[str, str]:
+        """The texts of the files under `references`, by their paths as written."""
+        return self._reference_texts
+
+    @property
+    def reference_paths(self) -> tuple[Path, ...]:
+        """The files under `references`."""
+        return tuple(map(self._source.resolve, self._reference_texts))
 
     @property
     def source(self) -> Source:
@@ -470,6 +488,13 @@ class PolicyFile(_Block):
         copy._source = source
         copy._declarations = declarations
         copy._warnings = tuple(warnings)
+        return copy
+
+    def with_reference_texts(self) -> PolicyFile:
+        """A copy with the texts of the files under `references`; raises `ConfigError`."""
+        lists = (((*path, "references"), block.references or ()) for path, block in self.blocks())
+        copy = self.model_copy()
+        copy._reference_texts = read_files(lists, self._source)
         return copy
 
 

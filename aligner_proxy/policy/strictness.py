@@ -46,17 +46,18 @@ def takes_away(grant: str, value: object) -> bool:
 
     `allow` is not among them: whether a list is shorter than another depends on the other.
     """
-    return grant in ("enforce", "deny") or (grant == "allow_bypass" and value is False)
+    withdrawn = grant in ("allow_bypass", "allow_references") and value is False
+    return grant in ("enforce", "deny") or withdrawn
 
 
 def stricter(policy: Policy, other: Policy) -> Policy:
     """A policy as strict as both: that of the stricter mode, with each setting in which the other is stricter.
 
-    Between equal modes the first leads, and its objectives count. A policy without objectives corrects nothing, so it
-    counts as `off` and adds nothing to another. What a tenant enforces is in both.
+    Between equal modes the first leads, and its objectives count. A policy without objectives and references
+    corrects nothing, so it counts as `off` and adds nothing to another. What a tenant enforces is in both.
     """
     lead, rest = (policy, other) if _strength(policy) >= _strength(other) else (other, policy)
-    lead = replace(lead, bypass=policy.bypass and other.bypass)
+    lead = replace(lead, bypass=policy.bypass and other.bypass, references=lead.references or rest.references)
     if not _strength(rest):
         return lead
     raised = replace(lead, **{name: _strictest(name, getattr(lead, name), getattr(rest, name)) for name in _compared()})
@@ -66,8 +67,8 @@ def stricter(policy: Policy, other: Policy) -> Policy:
 
 
 def _strength(policy: Policy) -> int:
-    """The position of the mode on its scale; that of `off` for a policy without objectives."""
-    return _SCALES["mode"].index(policy.mode) if policy.objectives else 0
+    """The position of the mode on its scale; that of `off` for a policy with neither objectives nor references."""
+    return _SCALES["mode"].index(policy.mode) if policy.objectives or policy.references else 0
 
 
 def _compared() -> tuple[str, ...]:

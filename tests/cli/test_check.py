@@ -182,6 +182,19 @@ def test_rules_of_the_gate_that_are_off_stand_on_lines_of_their_own(folder: Path
     assert told["settings"]["gate"]["origin"] == "policies.yaml:4 (route route-1)"
 
 
+def test_what_a_reference_yields(folder: Path) -> None:
+    (folder / "RULES.md").write_text("# Rules\n\nReturns are possible within 28 days. A label costs £2.95.\n")
+    (folder / "policies.yaml").write_text("defaults: {references: [{file: RULES.md}, system]}\n")
+    arguments = (folder / "policies.yaml", "--model", "m", "--system", "Be kind.")
+    printed = _run(*arguments).stdout
+    for words in ("RULES.md:3", "28 days", "amount of money", "none that a form can tell"):
+        assert words in printed
+    assert "such an answer is skipped" not in printed
+    told = json.loads(_run(*arguments, "--json").stdout)
+    assert told["settings"]["references"] == {"value": ["RULES.md", "system"], "origin": "policies.yaml:1 (defaults)"}
+    assert told["references"][0]["facts"][1] == {"source": "RULES.md:3", "kind": "amount of money", "fact": "£2.95"}
+
+
 def test_warnings(folder: Path) -> None:
     assert "no --model given" in _run(folder / "policies.yaml").stdout
     lost = _run(folder / "litellm.yaml", "--model", "mistral").stdout

@@ -14,7 +14,8 @@ from aligner_proxy.errors import ConfigError
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
 from aligner_proxy.policy.litellm_config import GUARDRAIL, find_policies
-from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
+from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.policy.yaml_file import read
 from aligner_proxy.types import Mode, OnError
@@ -135,7 +136,7 @@ def test_own_objectives_go_over_the_built_in_ones(tmp_path: Path) -> None:
             "policies.yaml:1: unknown key 'quota' in defaults; known: after_retry, aligner, best_of, caution, "
             "corrector, deadline_s, debug_trailer, decline, drafts, editor, exact_times, gate, if_nothing_remains, "
             "json_strings, keepalive_s, max_answer_chars, mode, on_error, on_skip, plugin_rules, preferences, "
-            "reasoning, sample, stream, verify",
+            "reasoning, references, sample, stream, verify",
         ),
         ("defaults: {deadline_s: 0}\n", "policies.yaml:1: defaults.deadline_s: Input should be greater than 0"),
         ("defaults: {sample: 1.5}\n", "policies.yaml:1: defaults.sample: Input should be less than or equal to 1"),

@@ -1,0 +1,54 @@
+"""The session of an answer without objectives: every segment stays, and no engine is asked.
+
+An answer that is only held to its references goes the way of all others through it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from aligner_proxy.engine.api import AlignRequest, Span
+from aligner_proxy.errors import EngineFault
+from aligner_proxy.text.cutter import Cutter
+from aligner_proxy.types import Correction, SegmentScore
+
+
+class UnjudgedSession:
+    """Gives each segment a verdict by which it stays. Satisfies `Session`."""
+
+    def __init__(self) -> None:
+        self._cutter = Cutter()
+        self._verdicts: list[SegmentScore] = []
+        self._ended = False
+        self._more = asyncio.Condition()
+
+    async def feed(self, text: str) -> tuple[SegmentScore, ...]:
+        """More of the answer."""
+        async with self._more:
+            self._verdicts += (SegmentScore(segment.text, None, False) for segment in self._cutter.feed(text))
+            self._more.notify_all()
+        return tuple(self._verdicts)
+
+    async def end(self) -> None:
+        """End of the answer."""
+        async with self._more:
+            self._verdicts += (SegmentScore(segment.text, None, False) for segment in self._cutter.end())
+            self._ended = True
+            self._more.notify_all()
+
+    async def judged(self, known: int) -> tuple[SegmentScore, ...]:
+        """Verdicts on more segments than `known`."""
+        async with self._more:
+            await self._more.wait_for(lambda: self._ended or len(self._verdicts) > known)
+        return tuple(self._verdicts)
+
+    async def replace(self, span: Span) -> Correction:
+        """Nothing is flagged."""
+        raise EngineFault("nothing is to be replaced in an answer without objectives")
+
+    async def finish(self, request: AlignRequest) -> Correction:
+        """The answer."""
+        return Correction(request.answer)
+
+    async def aclose(self) -> None:
+        """Nothing to let go of."""

@@ -1,0 +1,46 @@
+"""Results of tools that a request carries, in the forms of chat, Responses and Messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from aligner_proxy.types import encodable
+
+_ROLES = ("tool", "function")
+_ITEM_ENDING = "_call_output"
+_PART = "tool_result"
+_TEXT_PARTS = ("text", "input_text", "output_text")
+
+
+def tool_results(data: Mapping[str, Any]) -> str:
+    """What the tools returned, one result behind the other; empty where there is none."""
+    entries: list[object] = []
+    for name in ("messages", "input"):
+        listed = data.get(name)
+        entries += listed if isinstance(listed, list | tuple) else []
+    return "\n\n".join(encodable(text) for entry in entries for text in _results(entry) if text.strip())
+
+
+def _results(entry: object) -> Iterator[str]:
+    """The results in one entry: a message of chat, an item of Responses, parts of a turn of Messages."""
+    if not isinstance(entry, Mapping):
+        return
+    content = entry.get("content")
+    if entry.get("role") in _ROLES:
+        yield _text(content)
+    elif str(entry.get("type") or "").endswith(_ITEM_ENDING):
+        yield _text(entry.get("output"))
+    elif isinstance(content, list | tuple):
+        parts = (part for part in content if isinstance(part, Mapping) and part.get("type") == _PART)
+        yield from (_text(part.get("content")) for part in parts)
+
+
+def _text(content: object) -> str:
+    """The text of a content, or of its text parts."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list | tuple):
+        return ""
+    parts = (part for part in content if isinstance(part, Mapping) and part.get("type") in _TEXT_PARTS)
+    return "\n".join(part["text"] for part in parts if isinstance(part.get("text"), str))

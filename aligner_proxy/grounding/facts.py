@@ -1,0 +1,136 @@
+"""Facts of a sentence by their form: amounts, times, dates, addresses; and whether two of them agree.
+
+A fact knows what it says in a form that can be compared, and where the characters stand that say it. What has no form
+of its own (who did what, the order of steps) is no fact here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """Kinds of facts that a form can tell."""
+
+    WEB = "web address"
+    MAIL = "mail address"
+    PHONE = "telephone number"
+    DATE = "date"
+    TIME = "time of day"
+    MONEY = "amount of money"
+    PERCENT = "percentage"
+    SIZE = "measures"
+    DURATION = "duration"
+    AMOUNT = "number with a unit"
+    COUNT = "number of things"
+    WEEKDAY = "day of the week"
+    LABEL = "number of a room, form or the like"
+    ADDRESS = "street and number"
+    NAME = "name"
+
+
+class Side(StrEnum):
+    """Which end of a range a fact is: from 9 (low) to 5 (high), at least, at most."""
+
+    NONE = ""
+    LOW = "low"
+    HIGH = "high"
+
+
+Value = Decimal | str | tuple[int | None, ...] | tuple[Decimal, ...]
+SMALL_CHANGE = "cent"
+"""The unit of cents, which several currencies have."""
+HALF_A_DAY = 12 * 60
+APPROXIMATE = Decimal("0.2")
+"""Share by which a number may differ that the sentence calls approximate."""
+_SECONDS: dict[str, tuple[int, int, int]] = {
+    # unit: at least and at most so many seconds each, and at most so many besides
+    "second": (1, 1, 0),
+    "minute": (60, 60, 0),
+    "hour": (3_600, 3_600, 0),
+    "day": (86_400, 86_400, 0),
+    # Five working days are a week, with a holiday more.
+    "business day": (86_400, 129_600, 172_800),
+    "week": (604_800, 604_800, 0),
+    "month": (2_419_200, 2_678_400, 0),
+    "year": (31_536_000, 31_622_400, 0),
+}
+UNITS_OF_TIME = tuple(_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One fact of a text; `start` and `end` bound what says it."""
+
+    kind: Kind
+    value: Value
+    start: int
+    end: int
+    text: str = field(repr=False)
+    unit: str = ""
+    """The currency, the unit, or the words for what is counted."""
+    side: Side = Side.NONE
+    ranged: bool = False
+    """It is one end of a range that is written out."""
+    number: tuple[int, int] | None = None
+    """Where the number stands in a fact that has one; the rest of the fact is its unit."""
+    scale: int = 1
+    """The number that is written is so many times the value: 100 for cents."""
+    approximate: bool = False
+    inherited: bool = False
+    """What it counts stands only beside another number: it may say otherwise, and is not replaced."""
+
+    def same_form(self, other: Fact) -> bool:
+        """Whether the other fact could stand in the place of this one: of the same kind, counted in the same unit."""
+        if self.kind is not other.kind:
+            return False
+        if self.kind in (Kind.COUNT, Kind.LABEL):
+            return bool(set(self.unit.split()) & set(other.unit.split()))
+        if self.kind is Kind.MONEY:
+            return self.unit == other.unit or SMALL_CHANGE in (self.unit, other.unit)
+        if self.kind in (Kind.AMOUNT, Kind.SIZE):
+            return self.unit == other.unit
+        return True
+
+    def agrees(self, other: Fact) -> bool:
+        """Whether both say the same, each in its own notation and unit."""
+        if self.kind is Kind.DURATION and other.kind is Kind.DURATION and self.unit != other.unit:
+            return _overlap(_span(self), _span(other))
+        if self.kind is Kind.TIME and "12" in (self.unit, other.unit):
+            return _minutes(self) % HALF_A_DAY == _minutes(other) % HALF_A_DAY
+        if self.kind is Kind.DATE:
+            return _same_date(self.value, other.value)
+        if self.value == other.value:
+            return True
+        if self.approximate and isinstance(self.value, Decimal) and isinstance(other.value, Decimal):
+            return abs(self.value - other.value) <= APPROXIMATE * max(abs(self.value), abs(other.value))
+        return False
+
+
+def _span(fact: Fact) -> tuple[Decimal, Decimal]:
+    least, most, besides = _SECONDS[fact.unit]
+    assert isinstance(fact.value, Decimal)
+    return fact.value * least, fact.value * most + besides
+
+
+def _overlap(one: tuple[Decimal, Decimal], other: tuple[Decimal, Decimal]) -> bool:
+    return one[0] <= other[1] and other[0] <= one[1]
+
+
+def seconds(fact: Fact) -> Decimal:
+    """The length of a duration, at least."""
+    return _span(fact)[0]
+
+
+def _minutes(fact: Fact) -> int:
+    assert isinstance(fact.value, Decimal)
+    return int(fact.value)
+
+
+def _same_date(one: Value, other: Value) -> bool:
+    """Whether two dates agree in all that both of them say."""
+    assert isinstance(one, tuple)
+    assert isinstance(other, tuple)
+    return all(a is None or b is None or a == b for a, b in zip(one, other, strict=True))

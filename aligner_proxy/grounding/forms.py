@@ -1,0 +1,594 @@
+"""Reader of facts: the forms in which amounts, times, dates and addresses are written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from itertools import pairwise
+
+from aligner_proxy.grounding.facts import Fact, Kind, Side
+from aligner_proxy.grounding.numerals import DIGITS, NUMBER, WORD, value_of
+from aligner_proxy.grounding.words import is_common, stem, stems_of
+from aligner_proxy.text.facts import MAIL, WEB
+
+MONTHS = (
+    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
+    "december",
+)  # fmt: skip
+DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+NOON = 12 * 60
+_MOST_CHARS = 1_000
+"""Of a longer sentence nothing is read: it is no sentence."""
+_SPACE = r"[ \u00a0\u202f]{0,4}"
+_JOIN = rf"{_SPACE}(?:-|\u2013|\u2014|\bto\b|\buntil\b|\btill\b|\band\b|\bor\b|\bthrough\b){_SPACE}"
+_BEFORE = r"(?<![\w.,:/#+'\u2019])(?<!\d[-\u2013])"
+_AFTER = r"(?![\w]|[.,:/]\d)"
+_CODES = (
+    "EUR", "USD", "GBP", "CHF", "PLN", "INR", "SEK", "NOK", "DKK", "CZK", "HUF", "CAD", "AUD", "NZD", "JPY",
+    "CNY", "BRL", "ZAR", "TRY", "SGD", "HKD", "AED",
+)  # fmt: skip
+_SYMBOLS = {code: code for code in _CODES} | {
+    "\u20ac": "EUR", "\u00a3": "GBP", "$": "USD", "KR": "kr", "RS": "INR", "RS.": "INR",
+    "\u20b9": "INR", "\u00a5": "JPY",
+}  # fmt: skip
+_NAMED = {
+    "euro": "EUR", "euros": "EUR", "pound": "GBP", "pounds": "GBP", "dollar": "USD", "dollars": "USD",
+    "franc": "CHF", "francs": "CHF", "kr": "kr", "kroner": "kr", "kronor": "kr",
+    "krone": "kr", "\u00f8re": "cent", "cent": "cent", "cents": "cent", "pence": "pence", "p": "pence", "ct": "cent",
+    "z\u0142": "PLN", "z\u0142oty": "PLN", "zloty": "PLN", "rupee": "INR", "rupees": "INR", "yen": "JPY",
+}  # fmt: skip
+_FACTORS = {"fortnight": Decimal(14), "cent": Decimal("0.01"), "pence": Decimal("0.01")}
+_LARGER = {"fortnight": "day", "pence": "GBP"}
+"""The unit that a smaller or larger one is kept in."""
+_CURRENCY = rf"(?:[€£$\u20b9\u00a5]|(?:{'|'.join(_CODES)})\b|\bRs\b\.?)"
+_CURRENCY_NAME = (
+    r"(?:euros?|pounds?|dollars?|francs?|rupees?|yen|z\u0142(?:oty)?|zloty|kr|kron[eo]r?|\u00f8re|cents?|pence|ct)"
+)
+_CURRENCY_BEHIND = rf"(?:{_CURRENCY}|{_CURRENCY_NAME}\b|(?<=\d)p\b)"
+_UNITS_OF_TIME = {
+    "seconds": "second", "secs": "second", "minute": "minute",
+    "minutes": "minute", "min": "minute", "mins": "minute", "hour": "hour", "hours": "hour", "hr": "hour",
+    "hrs": "hour", "h": "hour", "day": "day", "days": "day", "week": "week", "weeks": "week", "month": "month",
+    "months": "month", "year": "year", "years": "year", "yr": "year", "yrs": "year", "fortnight": "fortnight",
+}  # fmt: skip
+_WORKING = r"(?:business|working|work|banking|bank|week)"
+_DURATION_UNIT = (
+    rf"(?P<unit>(?:(?P<working>{_WORKING})|calendar|consecutive|full|clear|whole|more|further|additional|complete)?"
+    rf"[ -]?(?P<time>{'|'.join(sorted(_UNITS_OF_TIME, key=len, reverse=True))})\b)"
+)
+_PHYSICAL = (
+    "kg", "g", "lbs", "lb", "km", "cm", "mm", "m", "ml", "l", "GB", "MB", "TB", "KB", "kWh", "MWh", "kW", "MW", "W",
+    "V", "A", "°C", "°F", "m²", "m³", "Mbit/s", "Mbps", "Gbps", "kilograms?", "kilos?", "grams?", "litres?", "liters?",
+    "metres?", "meters?", "kilometres?", "kilometers?", "centimetres?", "centimeters?", "miles?", "inches",
+    "gigabytes?", "megabytes?", "terabytes?", "megabits per second", "kilowatt[ -]hours?", "degrees?",
+)  # fmt: skip
+_SAME_UNIT = {
+    "kilogram": "kg", "kilo": "kg", "gram": "g", "litre": "l", "liter": "l", "metre": "m", "meter": "m",
+    "kilometre": "km", "kilometer": "km", "centimetre": "cm", "centimeter": "cm", "gigabyte": "GB", "megabyte": "MB",
+    "terabyte": "TB", "kilowatt hour": "kWh", "kilowatt-hour": "kWh", "mbps": "Mbit/s",
+    "megabits per second": "Mbit/s", "lb": "lbs",
+}  # fmt: skip
+_NO_UNIT = frozenset(
+    [
+        "of",
+        "to",
+        "and",
+        "or",
+        "in",
+        "on",
+        "at",
+        "for",
+        "if",
+        "is",
+        "are",
+        "was",
+        "were",
+        "by",
+        "from",
+        "with",
+        "per",
+        "the",
+        "a",
+        "an",
+        "as",
+        "but",
+        "than",
+        "that",
+        "which",
+        "who",
+        "until",
+        "till",
+        "when",
+        "then",
+        "you",
+        "we",
+        "they",
+        "it",
+        "he",
+        "she",
+        "i",
+        "will",
+        "would",
+        "can",
+        "may",
+        "must",
+        "should",
+        "has",
+        "have",
+        "had",
+        "do",
+        "does",
+        "did",
+        "not",
+        "no",
+        "so",
+        "up",
+        "out",
+        "off",
+        "each",
+        "every",
+        "all",
+        "any",
+        "p",
+    ]
+)
+_QUALIFIERS = frozenset(
+    [
+        "more",
+        "free",
+        "further",
+        "additional",
+        "extra",
+        "different",
+        "other",
+        "full",
+        "new",
+        "whole",
+        "separate",
+        "further",
+        "paid",
+        "working",
+    ]
+)
+_DATE = re.compile(
+    rf"{_BEFORE}(?:(?P<day>\d{{1,2}})(?:st|nd|rd|th|\.)?{_SPACE}(?:of )?(?P<month>{'|'.join(MONTHS)}|"
+    rf"{'|'.join(m[:3] for m in MONTHS)}|sept)\b\.?(?:,?{_SPACE}(?P<year>(?:19|20)\d\d)\b)?"
+    rf"|(?P<month2>{'|'.join(MONTHS)}|{'|'.join(m[:3] for m in MONTHS)}|sept)\b\.?{_SPACE}(?:the )?"
+    rf"(?P<day2>\d{{1,2}})(?:st|nd|rd|th)?{_AFTER}(?:,?{_SPACE}(?P<year2>(?:19|20)\d\d)\b)?"
+    rf"|(?P<year3>(?:19|20)\d\d)-(?P<month3>\d\d)-(?P<day3>\d\d)"
+    rf"|(?P<day4>\d{{1,2}})\.(?P<month4>\d{{1,2}})\.(?P<year4>(?:19|20)\d\d)?(?!\d))",
+    re.IGNORECASE,
+)
+
+
+def _clock_form(n: str) -> str:
+    """The form of a time of day; the names of its groups begin with `n`."""
+    return (
+        rf"(?:(?P<{n}hour>\d{{1,2}})(?:[:.](?P<{n}min>[0-5]\d))?{_SPACE}(?P<{n}half>[ap]m\b|[ap]\.{_SPACE}m\b\.?|"
+        rf"(?:in the (?:morning|afternoon|evening)|at night)\b)"
+        rf"|(?P<{n}hour24>[01]?\d|2[0-4]):(?P<{n}min24>[0-5]\d)(?:{_SPACE}(?:h|hrs|hours|o'clock|Uhr)\b)?(?![\d:])"
+        rf"|(?P<{n}oclock>\d{{1,2}}){_SPACE}o['\u2019]clock"
+        rf"|half past (?P<{n}past>{WORD}|\d{{1,2}})\b"
+        rf"|(?P<{n}word>noon|midday|midnight)\b)"
+    )
+
+
+_TIME = re.compile(
+    rf"{_BEFORE}(?:(?:(?P<bare>\d{{1,2}}(?:[:.][0-5]\d)?)|{_clock_form('a')}){_JOIN})?{_clock_form('b')}", re.IGNORECASE
+)
+# A hyphen joins digits to a range, and the words of one number.
+_RANGE = rf"(?:(?P<low>{NUMBER})(?P<join>{_JOIN})(?<![a-z]-))?"
+_HOURS = re.compile(
+    rf"(?:\b(?:{'|'.join(DAYS)}|weekday|weekend)s?|\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun|daily)|\bhours),?:? "
+    r"(?P<open>\d{1,2})\s?[\u2013-]\s?(?P<close>\d{1,2})(?!\.?\d|:|\s?[ap]\.?m)",
+    re.IGNORECASE,
+)
+_MONEY_BEHIND = re.compile(
+    rf"{_BEFORE}{_RANGE}(?P<n>{NUMBER}){_SPACE}-?(?P<unit>{_CURRENCY_BEHIND})(?!\w)", re.IGNORECASE
+)
+_MONEY_BEFORE = re.compile(
+    rf"(?<![\w.])(?P<unit>{_CURRENCY}){_SPACE}(?:(?P<low>{DIGITS})(?P<join>{_JOIN})(?!{_CURRENCY}))?(?P<n>{DIGITS})"
+    r"(?![\d]|[.,]\d)(?:[.,][-\u2013]+)?"
+)
+_PERCENT = re.compile(rf"{_BEFORE}{_RANGE}(?P<n>{NUMBER}){_SPACE}(?P<unit>%|percent\b|per cent\b)(?!\w)", re.IGNORECASE)
+_SIZE = re.compile(
+    rf"{_BEFORE}(?P<sides>{DIGITS}(?:{_SPACE}(?:cm|mm|m)?{_SPACE}(?:[x\u00d7]|by){_SPACE}{DIGITS}){{1,2}}){_SPACE}"
+    r"(?P<unit>cm|mm|m|in)\b"
+)
+_DURATION = re.compile(
+    rf"{_BEFORE}(?:{_RANGE}(?P<n>{NUMBER})(?:[ \u00a0\u202f-]{{1,4}}|(?<=\d)(?=h\b))|(?P<one>an?|one) (?=\w))"
+    rf"{_DURATION_UNIT}",
+    re.IGNORECASE,
+)
+_AMOUNT = re.compile(
+    rf"{_BEFORE}{_RANGE}(?P<n>{NUMBER})[ \u00a0\u202f-]{{0,4}}(?P<unit>{'|'.join(_PHYSICAL)})(?![\w\u00b2])"
+)
+_COUNT = re.compile(rf"{_BEFORE}{_RANGE}(?P<n>{NUMBER}){_AFTER}", re.IGNORECASE)
+_THING = re.compile(r"[ \u00a0-]{1,4}([^\W\d_][\w'\u2019]*)(?:[ -]([^\W\d_][\w'\u2019]*))?")
+_WEEKDAY = re.compile(
+    rf"(?<!\w)(?P<day>{'|'.join(DAYS)}|mon|tues?|wed|thurs?|fri|sat|sun)(?P<many>s?)\b(?!\w)", re.IGNORECASE
+)
+_SHORT_DAY = re.compile(r"(?:Mon|Tues?|Wed|Thurs?|Fri|Sat|Sun)\b")
+_PHONE = re.compile(
+    r"(?<![\w.,/-])(?:1-\d{3}-\d{3}-\d{4}|\(\d{2,5}\) ?\d{2,4}-\d{2,5}|\d{3}-\d{3}-\d{4}|[1-9]\d{1,3}(?: \d{2,4}){2,4}"
+    r"|\+\d[\d ().\u00a0/-]{5,20}\d|\(?0\d{1,5}\)?(?:[ .\u00a0/-]\d{2,8}){1,4})(?![\w/-]|[.,]\d)"
+)
+_PLACES = (
+    "form room gate concourse terminal platform counter window building hall zone level floor line bus tram bay block "
+    "entrance locker court studio ward pier dock stop tariff class"
+)
+_LABEL = re.compile(
+    rf"(?<!\w)(?P<place>{'|'.join(_PLACES.split())})[ \u00a0]"
+    r"(?P<label>[A-Z]{0,2}-?\d{1,4}[A-Za-z]?|[A-Z])\b(?![.:,]\d)",
+    re.IGNORECASE,
+)
+_STREET = r"(?:Street|St|Avenue|Ave|Road|Rd|Lane|Ln|Drive|Boulevard|Court|Place|Square|Terrace|Row|Way|Quay|Yard|Hill)"
+_STRASSE = r"(?:stra\u00dfe|strasse|gasse|allee|platz|weg|ring|damm|ufer)"
+_ADDRESS = re.compile(
+    rf"\b(?:\d{{1,4}}[a-zA-Z]?,? (?:[A-Z][\w'.-]{{0,30}} ){{1,3}}{_STREET}"
+    rf"|(?:[A-Z][\w'.-]{{0,30}} ){{1,3}}{_STREET} \d{{1,4}}[a-z]?"
+    rf"|[A-Z][\w\u00e4\u00f6\u00fc\u00df-]{{0,40}}{_STRASSE} \d{{1,4}}[a-z]?)\b"
+)
+_DOMAIN = re.compile(
+    r"(?<![\w@.-])(?:[a-z0-9](?:[a-z0-9-]{0,62})\.){1,4}"
+    r"(?:com|org|net|info|example|test|io|app|de|eu|co\.uk|uk|ch|at|fr|ie|us|ca|nl)"
+    r"(?:/[\w./%#?=&+-]*[\w/])?(?![\w@-])",
+    re.IGNORECASE,
+)
+_NAME = re.compile(
+    r"(?:\b(?:is|are|to|with|by|for|contact|Mr\.?|Mrs\.?|Ms\.?|Dr\.?)|:|,|\() "
+    r"(?P<name>(?:Dr\.? )?[A-Z][a-z\u00df-\u00ff'\u2019-]+(?: [A-Z]\.| (?:de|van|von|der|la|O'))? "
+    r"[A-Z][A-Za-z\u00df-\u00ff'\u2019-]+)"
+    r"(?=[.,;:)!?]|\s(?:[a-z(]|$)|$)"
+)
+_TRAILING = ".,;:!?)]}'\"*_\u201d\u2019"
+_HIGH_BEFORE = re.compile(
+    r"(?:\b(?:until|till|to|by|before|no later than|latest|clos(?:e|es|ed|ing)(?: at)?|ends?(?: at)?|up to|at most|"
+    r"maximum(?: of)?|max\.?|no more than|not more than|never more than|as many as|as much as)|\u2013|-)\s*$",
+    re.IGNORECASE,
+)
+_LOW_BEFORE = re.compile(
+    r"\b(?:from|at least|minimum(?: of)?|min\.?|no(?:t)? (?:less|fewer) than|open(?:s|ing)?(?: at)?|starts?(?: at)?|"
+    r"begins?(?: at)?|after|more than|above|between|starting(?: at)?|as little as)\s*$",
+    re.IGNORECASE,
+)
+_LASTS_BEFORE = re.compile(
+    r"(?:^|\b(?:within|for|in|after|before|takes?|lasts?|about|around|least|most|to|than|until|only|is|of|every|be|you|have|us))"
+    r"\s*$|'s\s*$",
+    re.IGNORECASE,
+)
+"""What stands before "a week" where that is how long something takes, and no rate."""
+_ABOUT_BEFORE = re.compile(
+    r"\b(?:about|around|roughly|approximately|approx\.?|some|nearly|almost|circa|ca\.|just (?:over|under)|a good)\s*$",
+    re.IGNORECASE,
+)
+_TIMES = stem("times")
+"""How often something is done: said of anything."""
+_LOOK_BACK = 24
+_LONGEST_ID = 5
+"""Digits of a number without groups that is a name of something (an order, a contract) and counts nothing."""
+
+
+@dataclass(slots=True)
+class _Reading:
+    """A text that is being read; what has been read is blanked out, so that nothing is read twice."""
+
+    text: str
+    rest: str
+    facts: list[Fact] = field(default_factory=list)
+
+    def take(self, fact: Fact) -> None:
+        """One more fact."""
+        self.facts.append(fact)
+
+    def blank(self, start: int, end: int) -> None:
+        """What stands here is read."""
+        self.rest = self.rest[:start] + "\0" * (end - start) + self.rest[end:]
+
+    def found(self, pattern: re.Pattern[str]) -> Iterator[re.Match[str]]:
+        """The places of a form in what is not read yet."""
+        return pattern.finditer(self.rest)
+
+
+def read(text: str, *, pounds_weigh: bool = False) -> list[Fact]:
+    """The facts of a sentence, in their order; `pounds_weigh`: pounds are no money where it stands."""
+    if len(text) > _MOST_CHARS:
+        return []
+    reading = _Reading(text, text)
+    _addresses(reading)
+    # Emphasis stands between a number and its unit.
+    reading.rest = reading.rest.translate({ord("*"): " ", ord("_"): " ", ord("`"): " "})
+    for step in _STEPS:
+        step(reading)
+    facts = _counted(sorted(reading.facts, key=lambda fact: fact.start))
+    if pounds_weigh:
+        facts = [_weighed(fact) for fact in facts]
+    return [_with_side(fact, text) for fact in _linked(facts, text)]
+
+
+def _weighed(fact: Fact) -> Fact:
+    """An amount of pounds as a weight."""
+    in_words = fact.kind is Kind.MONEY and fact.unit == "GBP" and "pound" in fact.text.lower()
+    return replace(fact, kind=Kind.AMOUNT, unit="lbs") if in_words else fact
+
+
+def _addresses(reading: _Reading) -> None:
+    for kind, pattern in ((Kind.MAIL, MAIL), (Kind.WEB, WEB), (Kind.WEB, _DOMAIN), (Kind.PHONE, _PHONE)):
+        for match in reading.found(pattern):
+            written = match.group().rstrip(_TRAILING) if kind is not Kind.PHONE else match.group()
+            value = re.sub(r"\D", "", written) if kind is Kind.PHONE else _address(written)
+            if kind is Kind.PHONE and not 7 <= len(value) <= 15:
+                continue
+            reading.take(Fact(kind, value, match.start(), match.start() + len(written), written))
+            reading.blank(match.start(), match.start() + len(written))
+
+
+def _address(written: str) -> str:
+    bare = re.sub(r"^https?://", "", written.lower()).removeprefix("www.")
+    return bare.rstrip("/")
+
+
+def _places(reading: _Reading) -> None:
+    for match in reading.found(_ADDRESS):
+        value = re.sub(r"[\s,]+", " ", match.group().lower())
+        reading.take(Fact(Kind.ADDRESS, value, match.start(), match.end(), match.group()))
+        reading.blank(*match.span())
+    for match in reading.found(_LABEL):
+        label = match["label"]
+        if not (label[0].isupper() or label[0].isdigit() or label[0] == "-"):
+            continue
+        start, end = match.span("label")
+        reading.take(Fact(Kind.LABEL, label.upper(), start, end, label, stem(match["place"])))
+        reading.blank(start, end)
+
+
+def _dates(reading: _Reading) -> None:
+    for match in reading.found(_DATE):
+        parts = match.groupdict()
+        day = parts["day"] or parts["day2"] or parts["day3"] or parts["day4"]
+        year = parts["year"] or parts["year2"] or parts["year3"] or parts["year4"]
+        month = parts["month"] or parts["month2"]
+        number = _month(month) if month else int(parts["month3"] or parts["month4"])
+        if 1 <= int(day) <= 31 and 1 <= number <= len(MONTHS):
+            value = (int(year) if year else None, number, int(day))
+            end = match.end() - (match.group().endswith(".") and parts["day4"] is None)
+            reading.take(Fact(Kind.DATE, value, match.start(), end, reading.text[match.start() : end]))
+            reading.blank(match.start(), match.end())
+
+
+def _month(name: str) -> int:
+    return next(n for n, month in enumerate(MONTHS, 1) if month.startswith(name.lower()[:3]))
+
+
+def _times(reading: _Reading) -> None:
+    for match in reading.found(_TIME):
+        late = _clock(match, "b")
+        if late is None:
+            continue
+        start, minutes, unit = late
+        if match.start("bare") >= 0:
+            early = _bare_clock(match["bare"], minutes)
+            if early is not None and re.search(r"[:.]\d\d", match["bare"]) is None and unit == "24":
+                early = None if match["bhalf"] is None else early
+            if early is not None:
+                fact = Fact(Kind.TIME, Decimal(early), *match.span("bare"), match["bare"], unit, Side.LOW, ranged=True)
+                reading.take(replace(fact, number=match.span("bare")))
+        elif (first := _clock(match, "a")) is not None:
+            end = _end_of_clock(match, "a")
+            text = reading.text[first[0] : end]
+            reading.take(Fact(Kind.TIME, Decimal(first[1]), first[0], end, text, first[2], Side.LOW, ranged=True))
+        ranged = match.start("bare") >= 0 or _clock(match, "a") is not None
+        side = Side.HIGH if ranged else Side.NONE
+        text = reading.text[start : match.end()]
+        reading.take(Fact(Kind.TIME, Decimal(minutes), start, match.end(), text, unit, side, ranged=ranged))
+        reading.blank(match.start(), match.end())
+
+
+def _bare_hours(reading: _Reading) -> None:
+    """The hours behind a day of the week: weekdays 8-20."""
+    for match in reading.found(_HOURS):
+        if int(match["open"]) > 24 or int(match["close"]) > 24:
+            continue
+        for name, side in (("open", Side.LOW), ("close", Side.HIGH)):
+            hour = Decimal(int(match[name]) * 60)
+            span = match.span(name)
+            fact = Fact(Kind.TIME, hour, *span, match[name], "24", side, ranged=True, number=span)
+            reading.take(fact)
+            reading.blank(*span)
+
+
+def _clock(match: re.Match[str], n: str) -> tuple[int, int, str] | None:
+    """(start, minutes after midnight, "12" where morning and afternoon are not told apart) of one time of a match."""
+    if (word := match[f"{n}word"]) is not None:
+        return match.start(f"{n}word"), 0 if word.lower() == "midnight" else NOON, "24"
+    if (past := match[f"{n}past"]) is not None:
+        return match.start(f"{n}past") - len("half past "), int(value_of(past)) * 60 + 30, "12"
+    if (oclock := match[f"{n}oclock"]) is not None:
+        return match.start(f"{n}oclock"), int(oclock) * 60, "12"
+    if (hour := match[f"{n}hour24"]) is not None:
+        minutes = int(hour) * 60 + int(match[f"{n}min24"])
+        return match.start(f"{n}hour24"), minutes, "12" if len(hour) == 1 else "24"
+    if (hour := match[f"{n}hour"]) is None:
+        return None
+    afternoon = match[f"{n}half"].lower().startswith(("p", "in the a", "in the e", "at"))
+    minutes = int(hour) % 12 * 60 + int(match[f"{n}min"] or 0) + (NOON if afternoon else 0)
+    return match.start(f"{n}hour"), minutes, "24"
+
+
+def _end_of_clock(match: re.Match[str], n: str) -> int:
+    names = ("half", "min24", "hour24", "oclock", "past", "word", "min", "hour")
+    return max(match.end(f"{n}{name}") for name in names)
+
+
+def _bare_clock(text: str, late: int) -> int | None:
+    """The minutes of the first of two times, in the same half of the day as the second where that comes later."""
+    hour, _, rest = text.replace(".", ":").partition(":")
+    minutes = int(hour) * 60 + int(rest or 0)
+    if int(hour) > 24:
+        return None
+    if late >= NOON and minutes < NOON and minutes + NOON < late and int(hour) < 6:
+        return minutes + NOON
+    return minutes
+
+
+def _money(reading: _Reading) -> None:
+    for pattern in (_MONEY_BEFORE, _MONEY_BEHIND):
+        for match in reading.found(pattern):
+            written = match["unit"]
+            unit = _SYMBOLS.get(written.upper()) or _SYMBOLS.get(written) or _NAMED[written.lower()]
+            _number(reading, match, Kind.MONEY, unit)
+
+
+def _percentages(reading: _Reading) -> None:
+    for match in reading.found(_PERCENT):
+        _number(reading, match, Kind.PERCENT, "%")
+
+
+def _sizes(reading: _Reading) -> None:
+    for match in reading.found(_SIZE):
+        sides = tuple(value_of(side) for side in re.findall(DIGITS, match["sides"]))
+        unit = f"{match['unit']} {len(sides)}"
+        reading.take(Fact(Kind.SIZE, sides, match.start(), match.end(), match.group(), unit))
+        reading.blank(match.start(), match.end())
+
+
+def _durations(reading: _Reading) -> None:
+    for match in reading.found(_DURATION):
+        unit = _UNITS_OF_TIME[match["time"].lower()]
+        before = reading.text[max(0, match.start() - _LOOK_BACK) : match.start()]
+        if match["one"] is not None and (match["working"] is not None or not _LASTS_BEFORE.search(before)):
+            continue  # "a day" is mostly a rate
+        if unit == "day" and match["working"]:
+            unit = "business day"
+        _number(reading, match, Kind.DURATION, unit)
+
+
+def _amounts(reading: _Reading) -> None:
+    for match in reading.found(_AMOUNT):
+        written = match["unit"]
+        name = re.sub(r"s$", "", written.lower())
+        _number(reading, match, Kind.AMOUNT, _SAME_UNIT.get(name, written))
+
+
+def _counts(reading: _Reading) -> None:
+    for match in reading.found(_COUNT):
+        if match["n"].isdigit() and len(match["n"]) >= _LONGEST_ID:
+            continue
+        thing = _THING.match(reading.rest, match.end())
+        unit = " ".join(_things(thing)) if thing else ""
+        word = match["n"].lower()
+        if word == "one" and not unit:
+            continue
+        _number(reading, match, Kind.COUNT, unit)
+
+
+def _things(match: re.Match[str]) -> Iterator[str]:
+    """The stems of what is counted: the next word, and the one behind it where that may be the noun."""
+    for word in match.groups():
+        if word is None or word.lower() in _NO_UNIT:
+            return
+        if word.lower() not in _QUALIFIERS:
+            yield from ([*stems_of(word)] or [stem(word)])[:1]
+
+
+def _number(reading: _Reading, match: re.Match[str], kind: Kind, unit: str) -> None:
+    """The fact of a number with its unit, or the two facts of a range."""
+    groups = match.groupdict()
+    one = groups.get("one")
+    written = groups.get("n")
+    value = Decimal(1) if one else value_of(str(written))
+    start, end = match.span("one" if one else "n")
+    factor = Decimal(_FACTORS.get(unit, 1))
+    unit = _LARGER.get(unit, unit)
+    first = match.start() if groups.get("low") is None else start
+    join = (groups.get("join") or "").strip()
+    text = reading.text
+    if groups.get("low") is not None and _joins(text[: match.start("low")], join):
+        low = match.span("low")
+        fact = Fact(kind, value_of(match["low"]) * factor, *low, match["low"], unit, Side.LOW, ranged=True, number=low)
+        reading.take(replace(fact, scale=_scale(factor)))
+        reading.blank(*low)
+        side = Side.HIGH
+    else:
+        side = Side.NONE
+        first = start if groups.get("low") is not None else first
+    last = end if kind is Kind.COUNT else match.end()
+    fact = Fact(kind, value * factor, first, last, text[first:last], unit, side, side is Side.HIGH, (start, end))
+    if factor > 1:
+        fact = replace(fact, number=None)
+    reading.take(replace(fact, scale=_scale(factor)))
+    reading.blank(first, last)
+
+
+def _scale(factor: Decimal) -> int:
+    """How many times its value a number is written as, in a unit that is `factor` of the one it is kept in."""
+    return int(1 / factor) if factor < 1 else 1
+
+
+def _joins(before: str, join: str) -> bool:
+    """Whether two numbers with this between them are the ends of a range."""
+    return join.lower() != "and" or before.rstrip().lower().endswith("between")
+
+
+def _names(reading: _Reading) -> None:
+    for match in reading.found(_NAME):
+        name = match["name"]
+        if any(is_common(token) for token in re.findall(r"[^\W\d_]+", name)):
+            continue
+        start, end = match.span("name")
+        reading.take(Fact(Kind.NAME, name.lower(), start, end, name))
+        reading.blank(start, end)
+
+
+def _weekdays(reading: _Reading) -> None:
+    for match in reading.found(_WEEKDAY):
+        written = match.group()
+        if len(match["day"]) < len("monday") and not _SHORT_DAY.match(written):
+            continue
+        if not written[0].isupper():
+            continue
+        number = next(n for n, day in enumerate(DAYS) if day.startswith(match["day"].lower()[:3]))
+        reading.take(Fact(Kind.WEEKDAY, DAYS[number], match.start(), match.end(), written))
+
+
+_STEPS: tuple[Callable[[_Reading], None], ...] = (
+    _places, _money, _percentages, _dates, _times, _bare_hours, _sizes, _durations, _amounts, _counts, _weekdays,
+    _names,
+)  # fmt: skip
+
+
+def _counted(facts: list[Fact]) -> list[Fact]:
+    """The facts, a bare number as the number of what was counted before it: 20 items, with a card of one's own 30."""
+    unit = ""
+    for n, fact in enumerate(facts):
+        if fact.kind is Kind.COUNT:
+            unit = fact.unit or unit
+            facts[n] = replace(fact, unit=unit, inherited=fact.unit in ("", _TIMES))
+    return facts
+
+
+def _linked(facts: list[Fact], text: str) -> list[Fact]:
+    """The facts, two of a form with a dash or "to" between them as the ends of a range."""
+    for n, (one, other) in enumerate(pairwise(list(facts))):
+        between = text[one.end : other.start]
+        if one.ranged or other.ranged or not one.same_form(other) or not re.fullmatch(_JOIN, between):
+            continue
+        if between.strip() in ("or",) or not _joins(text[: one.start], between.strip()):
+            continue
+        facts[n] = replace(one, side=Side.LOW, ranged=True)
+        facts[n + 1] = replace(other, side=Side.HIGH, ranged=True)
+    return facts
+
+
+def _with_side(fact: Fact, text: str) -> Fact:
+    """The fact with the end that the words before it make it, and whether they call it approximate."""
+    before = text[max(0, fact.start - _LOOK_BACK) : fact.start]
+    if _ABOUT_BEFORE.search(before):
+        fact = replace(fact, approximate=True)
+    if fact.side is not Side.NONE:
+        return fact
+    if _HIGH_BEFORE.search(before):
+        return replace(fact, side=Side.HIGH)
+    return replace(fact, side=Side.LOW) if _LOW_BEFORE.search(before) else fact

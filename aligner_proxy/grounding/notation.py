@@ -1,0 +1,253 @@
+"""A fact of a reference, written in the notation of the fact of the answer that it takes the place of.
+
+Where no notation is safe nothing is written: None.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+from aligner_proxy.grounding.facts import UNITS_OF_TIME, Fact, Kind, seconds
+from aligner_proxy.grounding.forms import DAYS, MONTHS, NOON
+from aligner_proxy.grounding.numerals import article, written
+
+_HOUR = 60
+_TWELVE = 12
+_LAST_HALF = re.compile(r"([ap])(\.?\s?)m(\.?)", re.IGNORECASE)
+_SPOKEN_HALF = re.compile(r"\s*(?:in the (?:morning|afternoon|evening)|at night)$", re.IGNORECASE)
+_DAY_OF_DATE = re.compile(r"\d{1,2}(st|nd|rd|th)?", re.IGNORECASE)
+_ARTICLE = re.compile(r"an?", re.IGNORECASE)
+_MONTH = re.compile(rf"(?:{'|'.join(MONTHS)}|{'|'.join(m[:3] for m in MONTHS)}|sept)\b", re.IGNORECASE)
+_OWNER = re.compile(r"['\u2019](?:s\b)?(?= )")
+"""The genitive of a unit: two months' notice, one month's notice."""
+_PLAIN_UNIT = re.compile(r"[a-z -]+", re.IGNORECASE)
+
+
+def rewritten(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None:
+    """(start, end, what to write there) so that the fact `old` of `text` says what `new` says."""
+    place = _place(old, new, text)
+    if place is None:
+        return None
+    start, end, instead = place
+    return _with_article(text, start, end, instead)
+
+
+def _place(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None:
+    match old.kind:
+        case Kind.WEB | Kind.MAIL | Kind.PHONE | Kind.NAME | Kind.LABEL | Kind.ADDRESS:
+            instead: str | None = new.text
+        case Kind.SIZE:
+            instead = new.text
+        case Kind.TIME:
+            instead = _time(old, new)
+        case Kind.DATE:
+            instead = _date(old, new)
+        case Kind.WEEKDAY:
+            instead = _weekday(old, new)
+        case Kind.DURATION:
+            return _duration(old, new, text)
+        case _:
+            return _quantity(old, new, text)
+    return None if instead is None else (old.start, old.end, instead)
+
+
+def _with_article(text: str, start: int, end: int, instead: str) -> tuple[int, int, str]:
+    """The change together with the article right before it, if that is another one now: an 8-day, a 30-day."""
+    before = re.search(r"\b(an?) $", text[max(0, start - 4) : start], re.IGNORECASE)
+    if before is None or not instead[:1].isdigit():
+        return start, end, instead
+    right = article(instead)
+    if before.group(1).lower() == right:
+        return start, end, instead
+    right = right.capitalize() if before.group(1)[0].isupper() else right
+    return start - len(before.group()), end, f"{right} {instead}"
+
+
+def _quantity(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None:
+    if old.number is None or not isinstance(new.value, Decimal):
+        return None
+    start, end = old.number
+    scale = old.scale
+    if old.kind is Kind.MONEY and new.scale == 1 and scale > 1 and new.value >= 1:
+        return None  # "180 cents" is no price
+    number = new.value * scale
+    if old.kind is Kind.MONEY and scale > 1 and number != number.to_integral_value():
+        return None
+    instead = written(number, text[start:end], _number_of(new), money=old.kind is Kind.MONEY and scale == 1)
+    plural = _plural(old, new, text) if old.kind in (Kind.COUNT, Kind.AMOUNT) or scale > 1 or _named(old, text) else ""
+    if plural is None:
+        return None
+    return (start, end, instead) if not plural else (start, old.end, instead + plural)
+
+
+def _named(fact: Fact, text: str) -> bool:
+    """Whether the unit of an amount is a word behind it: 12 euros."""
+    return fact.number is not None and text[fact.number[1] : fact.end].strip().isalpha()
+
+
+def _number_of(fact: Fact) -> str:
+    """The number of a fact as it is written."""
+    if fact.number is None:
+        return ""
+    return fact.text[fact.number[0] - fact.start : fact.number[1] - fact.start]
+
+
+def _plural(old: Fact, new: Fact, text: str) -> str | None:
+    """The unit behind the number where it has another form now; "" where it stays, None where that is not known."""
+    assert old.number is not None
+    unit = text[old.number[1] : old.end]
+    assert isinstance(old.value, Decimal)
+    assert isinstance(new.value, Decimal)
+    was_one = old.value * old.scale == 1
+    is_one = new.value * old.scale == 1
+    if was_one == is_one or not unit.strip().isalpha() or len(unit.strip()) <= len("kg"):
+        # What is counted stands behind the fact; from one to many it would have to change, too.
+        return None if old.kind is Kind.COUNT and was_one != is_one else ""
+    return unit.rstrip("s") if is_one else (unit if unit.endswith("s") else f"{unit}s")
+
+
+def _duration(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None:
+    assert isinstance(new.value, Decimal)
+    if old.ranged and old.start == (old.number or (None,))[0] and old.end == (old.number or (0, 0))[1]:
+        # The unit stands behind the other end of the range.
+        if old.unit != new.unit:
+            return None
+        return old.start, old.end, written(new.value, old.text, _number_of(new))
+    value, unit = _in_unit(old, new)
+    start, end = old.number or (old.start, old.end)
+    like = text[start:end] if old.number else ""
+    rest = text[end : old.end] if old.number else ""
+    if not like:
+        return None
+    if _ARTICLE.fullmatch(like):
+        like = ("One" if like[0].isupper() else "one") if value <= _TWELVE else "1"
+    number = written(value, like, _number_of(new))
+    if unit == old.unit:
+        owner = _OWNER.match(text, old.end)
+        ending = "" if owner is None else "'" if value != 1 else "'s"
+        return start, owner.end() if owner else old.end, number + _of_number(rest, plural=value != 1) + ending
+    return start, old.end, number + _of_number(_other_unit(new, unit, rest), plural=value != 1)
+
+
+def _other_unit(new: Fact, unit: str, rest: str) -> str:
+    """The unit of the reference in its own words, joined to the number as `rest`, the unit that it replaces, is."""
+    own = new.text[new.number[1] - new.start :] if new.number and new.end > new.number[1] else ""
+    if not own.strip() or not _PLAIN_UNIT.fullmatch(own):
+        own = f" {unit}s" if unit in UNITS_OF_TIME else ""
+    if not own or rest.startswith("-") != own.startswith("-"):
+        own = rest[:1] + own[1:].rstrip("s") if rest.startswith("-") else f" {own[1:]}"
+    return own
+
+
+def _of_number(unit: str, *, plural: bool) -> str:
+    """A unit of time behind a number, in the form that goes with it; in "30-day" it has none of its own."""
+    if unit.startswith("-") or not unit.strip()[-3:].isalpha() or len(unit.strip()) < len("day"):
+        return unit
+    return f"{unit.rstrip('s')}s" if plural else unit.removesuffix("s")
+
+
+def _in_unit(old: Fact, new: Fact) -> tuple[Decimal, str]:
+    """The value of a duration in the unit of the old one if that is a round number there, else in its own."""
+    assert isinstance(new.value, Decimal)
+    if old.unit == new.unit or "business day" in (old.unit, new.unit) or {"month", "year"} & {old.unit, new.unit}:
+        if {old.unit, new.unit} == {"month", "year"}:
+            value = new.value * _TWELVE if new.unit == "year" else new.value / _TWELVE
+            return (value, old.unit) if value == value.to_integral_value() else (new.value, new.unit)
+        return new.value, new.unit
+    value = seconds(new) / (seconds(old) / old.value)  # type: ignore[operator]
+    return (value, old.unit) if value == value.to_integral_value() else (new.value, new.unit)
+
+
+def _time(old: Fact, new: Fact) -> str | None:
+    assert isinstance(new.value, Decimal)
+    minutes = int(new.value)
+    if new.unit == "12":
+        return new.text if _style(old.text) == _style(new.text) else None
+    half = _LAST_HALF.search(old.text)
+    hour, rest = divmod(minutes, _HOUR)
+    spoken = _SPOKEN_HALF.search(old.text)
+    if spoken is not None:
+        return _with_spoken_half(old, hour, rest, spoken)
+    if half is None:
+        return _without_half(old, hour, rest)
+    mark = "p" if minutes >= NOON else "a"
+    mark = mark.upper() if half.group(1).isupper() else mark
+    letters = old.text[half.start() : half.end()]
+    gap = old.text[: half.start()][len(old.text[: half.start()].rstrip()) :]
+    digits = old.text[: half.start()].rstrip()
+    point = next((sign for sign in digits if sign in ":."), "")
+    shown = hour % _TWELVE or _TWELVE
+    number = f"{shown}{point or ':'}{rest:02}" if rest or point else str(shown)
+    return f"{number}{gap}{mark}{letters[1:]}"
+
+
+def _with_spoken_half(old: Fact, hour: int, rest: int, spoken: re.Match[str]) -> str | None:
+    """A time of the same half of the day, before "in the afternoon"."""
+    assert isinstance(old.value, Decimal)
+    if (old.value >= NOON) is not (hour >= _TWELVE):
+        return None
+    point = "." if "." in old.text else ":"
+    return f"{hour % _TWELVE or _TWELVE}{f'{point}{rest:02}' if rest else ''}{spoken.group()}"
+
+
+def _without_half(old: Fact, hour: int, rest: int) -> str | None:
+    """A time of 24 hours in the digits of the old one."""
+    clock = re.fullmatch(r"(\d{1,2})(?:([:.])(\d\d))?(.*)", old.text)
+    if clock is None:
+        if old.text.lower() in ("noon", "midday", "midnight"):
+            return f"{hour % _TWELVE or _TWELVE}{f':{rest:02}' if rest else ''} {'pm' if hour >= _TWELVE else 'am'}"
+        return None
+    point = clock.group(2) or (":" if rest else "")
+    if not clock.group(2) and hour > _TWELVE:
+        return None  # "from 9 to 5"
+    if old.unit == "12" and hour > _TWELVE and int(clock.group(1)) <= _TWELVE and not clock.group(2):
+        return None
+    # "9:00" and "09:00" cannot be told apart where the old hour has two digits by itself.
+    wide = len(clock.group(1)) == len("09")
+    digits = f"{hour:02}" if wide else str(hour)
+    return f"{digits}{point}{f'{rest:02}' if point else ''}{clock.group(4)}"
+
+
+def _style(text: str) -> tuple[bool, bool]:
+    return bool(re.search(r"\d[:.]\d\d", text)), bool(_LAST_HALF.search(text))
+
+
+def _date(old: Fact, new: Fact) -> str | None:
+    assert isinstance(new.value, tuple)
+    assert isinstance(old.value, tuple)
+    year, month, day = new.value
+    if month is None or day is None or (old.value[0] is not None and year is None and old.value[1:] != new.value[1:]):
+        return None
+    name = _MONTH.search(old.text)
+    if name is None:
+        return None
+    full = MONTHS[int(month) - 1]
+    instead = full if len(name.group()) > len("sept") or name.group().lower() == "may" else full[:3]
+    instead = instead.capitalize() if name.group()[0].isupper() else instead
+    before = old.text[: name.start()]
+    behind = old.text[name.end() :]
+    if _DAY_OF_DATE.match(before):
+        before = _DAY_OF_DATE.sub(lambda match: _day(int(day), match), before, count=1)
+    else:
+        behind = _DAY_OF_DATE.sub(lambda match: _day(int(day), match), behind, count=1)
+    text = before + instead + behind
+    return re.sub(r"(?:19|20)\d\d", str(year), text) if year is not None else text
+
+
+def _day(day: int, match: re.Match[str]) -> str:
+    if not match.group(1):
+        return str(day)
+    teens = 11 <= day % 100 <= 13
+    return f"{day}{'th' if teens else {1: 'st', 2: 'nd', 3: 'rd'}.get(day % 10, 'th')}"
+
+
+def _weekday(old: Fact, new: Fact) -> str | None:
+    many = old.text.lower().endswith("days")
+    full = next((day for day in DAYS if day == new.value), None)
+    if full is None:
+        return None
+    name = full.capitalize()
+    if "day" not in old.text.lower():
+        return name[:3] if len(old.text.rstrip(".")) <= len("thurs") else name
+    return f"{name}s" if many else name

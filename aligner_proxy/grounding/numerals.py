@@ -1,0 +1,98 @@
+"""Numbers in a text, in digits or words, and how to write another number in the same notation."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+_ONES = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+_TENS = ("", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_VALUES = {word: n for n, word in enumerate(_ONES)} | {word: 10 * n for n, word in enumerate(_TENS) if word}
+_VALUES["hundred"] = 100
+_BIG = 100
+_TENS_WORD = "|".join(word for word in _TENS if word)
+_ONES_WORD = "|".join(sorted(_ONES[1:10]))
+_LOW_WORD = "|".join(sorted(_ONES[1:], key=len, reverse=True))
+WORD = rf"(?:(?:{_TENS_WORD})(?:[- ](?:{_ONES_WORD}))?|(?:one|a) hundred|{_LOW_WORD})"
+"""A number in words, without a capital or with one."""
+DIGITS = r"(?:[1-9]\d{0,2}(?:[,.\u00a0\u202f' ]\d{3})+(?![\d])(?:[.,]\d{1,2})?|\d{1,7}(?:[.,]\d{1,3})?)"
+NUMBER = rf"(?:{DIGITS}|{WORD})"
+FRACTION_OF_MONEY = 2
+"""Digits behind the mark of an amount of money that has cents."""
+_GROUPED = re.compile(r"[1-9]\d{0,2}(?:([,.\u00a0\u202f' ])\d{3})+")
+_VOWEL_SOUND = re.compile(r"(?:8\d*|11|18)(?!\d)|eight|eleven|eighteen|eighty", re.IGNORECASE)
+
+
+def value_of(text: str) -> Decimal:
+    """The value of a number as `NUMBER` finds it; a mark before exactly three digits groups thousands."""
+    if not text[0].isdigit():
+        return Decimal(_in_words(text.lower()))
+    grouped = _GROUPED.match(text)
+    if grouped:
+        head = grouped.group()
+        rest = text[len(head) :]
+        whole = re.sub(r"\D", "", head)
+        return Decimal(f"{whole}.{rest[1:]}" if len(rest) > 1 else whole)
+    return Decimal(text.replace(",", "."))
+
+
+def _in_words(text: str) -> int:
+    parts = [part for part in re.split(r"[- ]", text) if part != "a"]
+    if parts[-1] == "hundred":
+        return _BIG
+    return sum(_VALUES[part] for part in parts)
+
+
+def written(value: Decimal, like: str, other: str = "", *, money: bool = False) -> str:
+    """The value in the notation of the number `like`; where that leaves a choice, in that of `other`."""
+    if not like[0].isdigit():
+        words = _spelled(value)
+        if words is not None:
+            return words.capitalize() if like[0].isupper() else words
+        like = other if other and other[0].isdigit() else ""
+    mark, places = _fraction(like)
+    if value != value.to_integral_value():
+        digits = -int(value.normalize().as_tuple().exponent)
+        places = max(places if money else 0, digits, FRACTION_OF_MONEY if money else 0)
+    elif not money:
+        places = 0
+    whole, _, rest = f"{value:.{places}f}".partition(".")
+    return _with_groups(whole, like, other) + (f"{mark or _fraction(other)[0] or '.'}{rest}" if rest else "")
+
+
+def _spelled(value: Decimal) -> str | None:
+    """The value in words; None where that would be long."""
+    if value != value.to_integral_value() or not 0 <= value <= _BIG:
+        return None
+    number = int(value)
+    if number == _BIG:
+        return "a hundred"
+    if number < len(_ONES):
+        return _ONES[number]
+    tens, ones = divmod(number, 10)
+    return _TENS[tens] + (f"-{_ONES[ones]}" if ones else "")
+
+
+def _fraction(text: str) -> tuple[str, int]:
+    """The mark before the fraction of a number in digits, and how many digits follow it."""
+    grouped = _GROUPED.match(text)
+    rest = text[grouped.end() :] if grouped else text.lstrip("0123456789")
+    return (rest[0], len(rest) - 1) if len(rest) > 1 else ("", 0)
+
+
+def _with_groups(whole: str, like: str, other: str) -> str:
+    """The digits with the mark between thousands that one of the two numbers has."""
+    marks = [match.group(1) for text in (like, other) if (match := _GROUPED.match(text))]
+    if not marks or len(whole) <= len("999"):
+        return whole
+    head = len(whole) % 3
+    groups = [whole[:head]] if head else []
+    return marks[0].join(groups + [whole[at : at + 3] for at in range(head, len(whole), 3)])
+
+
+def article(number: str) -> str:
+    """The indefinite article before this number: an 8, a 30."""
+    return "an" if _VOWEL_SOUND.match(number) else "a"

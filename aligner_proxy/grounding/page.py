@@ -1,0 +1,322 @@
+"""A reference, taken apart: its statements with their facts, each with its line and the words for what it is about.
+
+Read as Markdown: a heading speaks for all below it, a line that ends in a colon for the list behind it, the head of a
+column and the first cell of a row for each cell. The work grows linearly with the text, which is bounded.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import pairwise
+
+from aligner_proxy.grounding.facts import Fact, Kind, Side
+from aligner_proxy.grounding.forms import DAYS, read
+from aligner_proxy.grounding.words import GENERIC, words
+from aligner_proxy.text.structure import split
+
+MOST_CHARS = 100_000
+"""Characters of one reference; of a longer one nothing is used, since what is not read might say otherwise."""
+_PAGES = 64
+"""References that are kept taken apart, those of all policies together."""
+_HEADING = re.compile(r"(#{1,6})\s+(.*?)\s*#*\s*$")
+_ITEM = re.compile(r"(\s*)(?:[-*+\u2022]|\d{1,3}[.)]|[a-z][.)])\s+(.*)")
+_ROW = re.compile(r"\s*\|(.*)\|\s*$")
+_RULE = re.compile(r"[\s|:-]+")
+_WORKDAYS = re.compile(r"\bweekdays?\b", re.IGNORECASE)
+_STERLING = re.compile(r"\u00a3|\bGBP\b")
+_FENCE = re.compile(r"\s*(?:```|~~~)")
+_CLAUSE = re.compile(
+    r"(?<=\)),?|"
+    + r";|:(?=\s)|\s[\u2013\u2014-]\s|,?\s(?:but|while|whereas|although|otherwise)\s|,(?=\s)|\sand\s(?=[^\d])"
+)
+SAME_CLAUSE = 1.0
+SAME_SENTENCE = 0.55
+ABOVE = 0.5
+"""How much a word counts that stands in the fact's clause, in its sentence, or above it."""
+TITLE = 0.15
+_TITLE_LEVEL = 1
+_LIGHT = 0.35
+"""What a word counts that may stand anywhere, against others of its rarity."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Statement:
+    """A fact of a reference and what it is about: each word with its weight."""
+
+    fact: Fact
+    source: str
+    line: int
+    about: Mapping[str, float] = field(repr=False)
+    sentence: int = 0
+    """Number of the sentence on its page; the cells of a row are one."""
+    paragraph: int = 0
+    """Number of the paragraph, item or row on its page."""
+    alone: bool = True
+    """No other fact of its kind stands in its sentence."""
+
+    @property
+    def place(self) -> str:
+        """Where it stands, for people: file:line."""
+        return f"{self.source}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Passage:
+    """A sentence of a page, or a cell of a table; `above` is what speaks for it, from near to far."""
+
+    text: str
+    line: int
+    above: tuple[tuple[str, float], ...] = ()
+    paragraph: int = 0
+    is_cell: bool = False
+    breaks: tuple[tuple[int, int], ...] = ()
+    """Where further lines begin in it, with their numbers."""
+
+    def line_at(self, place: int) -> int:
+        """The line of a place in it."""
+        return next((line for start, line in reversed(self.breaks) if start <= place), self.line)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Page:
+    """One reference, taken apart."""
+
+    name: str
+    statements: tuple[Statement, ...]
+    lines: int = 0
+    known: Mapping[str, int] = field(default_factory=dict, repr=False)
+    """Each word of the page, and in how many sentences it stands."""
+    sentences: int = 0
+    pounds_weigh: bool = True
+    """It names no sterling, so pounds are a weight."""
+
+
+@lru_cache(maxsize=_PAGES)
+def page(name: str, text: str) -> Page:
+    """The page of a text; empty where the text is too long to be read whole."""
+    if len(text) > MOST_CHARS:
+        return Page(name, ())
+    passages = list(_passages(text))
+    pounds_weigh = not _STERLING.search(text)
+    statements: list[Statement] = []
+    known = Counter[str]()
+    for number, passage in enumerate(passages):
+        facts = read(passage.text, pounds_weigh=pounds_weigh)
+        known.update(set(words(_blanked(passage.text, facts))) | {w for text, _ in passage.above for w in words(text)})
+        kinds = Counter(fact.kind for fact in facts)
+        statements += [
+            Statement(
+                fact,
+                name,
+                passage.line_at(fact.start),
+                about,
+                -passage.line if passage.is_cell else number,
+                passage.paragraph,
+                alone=kinds[fact.kind] == 1,
+            )
+            for fact, about in zip(facts, abouts(passage.text, facts), strict=True)
+            for about in [_with_above(about, passage.above)]
+        ]
+    return Page(name, tuple(statements), text.count("\n") + 1, known, len(passages), pounds_weigh)
+
+
+def _with_above(about: dict[str, float], above: Sequence[tuple[str, float]]) -> dict[str, float]:
+    about = dict(about)
+    for text, weight in above:
+        for word in (*words(text), *_days(text)):
+            about[word] = max(weight, about.get(word, 0.0))
+    return about
+
+
+def abouts(text: str, facts: Sequence[Fact]) -> list[dict[str, float]]:
+    """For each fact of a sentence the words that say what it is about, those of its clause above the others."""
+    bare = _blanked(text, facts)
+    ends = [*(match.start() for match in _CLAUSE.finditer(bare)), len(bare)]
+    clauses: list[tuple[int, int]] = []
+    start = 0
+    for end in ends:
+        if clauses and not any(words(bare[start:end])):
+            clauses[-1] = (clauses[-1][0], end)
+        else:
+            clauses.append((start, end))
+        start = end
+    by_clause = [set(words(bare[start:end])) for start, end in clauses]
+    every = set().union(*by_clause)
+    result = []
+    for fact in facts:
+        own = next((n for n, (start, end) in enumerate(clauses) if start <= fact.start < end), len(clauses) - 1)
+        about = dict.fromkeys(every, SAME_SENTENCE) | dict.fromkeys(by_clause[own], SAME_CLAUSE)
+        if fact.kind is not Kind.WEEKDAY:
+            about |= _weekdays_around(fact, facts, bare)
+        result.append(about)
+    return result
+
+
+def _weekdays_around(fact: Fact, facts: Sequence[Fact], text: str) -> dict[str, float]:
+    """The days of the week for which a fact holds, where they stand beside it."""
+    days = [other for other in facts if other.kind is Kind.WEEKDAY]
+    before = [day for day in days if day.start < fact.start]
+    workdays = max((match.start() for match in _WORKDAYS.finditer(text, 0, fact.start)), default=-1)
+    if workdays > max((day.start for day in before), default=-1):
+        return dict.fromkeys(DAYS[:5], SAME_CLAUSE)
+    if not days:
+        return {}
+    nearest = max(before, key=lambda day: day.start) if before else min(days, key=lambda day: day.start)
+    if nearest.side is Side.HIGH and nearest.ranged:
+        low = next((day for day in reversed(before) if day.side is Side.LOW and day.ranged), None)
+        if low is not None:
+            return dict.fromkeys(_from_to(low, nearest), SAME_CLAUSE)
+    return {str(nearest.value): SAME_CLAUSE}
+
+
+def _from_to(first: Fact, last: Fact) -> list[str]:
+    start = DAYS.index(str(first.value))
+    end = DAYS.index(str(last.value))
+    return [DAYS[n % len(DAYS)] for n in range(start, (end if end >= start else end + len(DAYS)) + 1)]
+
+
+def _days(text: str) -> list[str]:
+    """The days of the week that a heading or the head of a column speaks of."""
+    days = [fact for fact in read(text) if fact.kind is Kind.WEEKDAY]
+    named = [str(day.value) for day in days]
+    for low, high in pairwise(days):
+        if low.ranged and low.side is Side.LOW and high.side is Side.HIGH:
+            named += _from_to(low, high)
+    return named
+
+
+def _blanked(text: str, facts: Sequence[Fact]) -> str:
+    """The text without its facts, each character that stays where it was."""
+    for fact in facts:
+        text = text[: fact.start] + " " * (fact.end - fact.start) + text[fact.end :]
+    return text
+
+
+def weight_of(word: str, known: Mapping[str, int], sentences: int) -> float:
+    """How much a shared word says: the rarer on the page, the more; a word that may stand anywhere says little."""
+    rarity = math.log(1 + (sentences + 1) / (known.get(word, 0) + 0.5))
+    return rarity * _LIGHT if word in GENERIC else rarity
+
+
+def _passages(text: str) -> Iterator[_Passage]:
+    """The sentences and cells of a page with what stands above them."""
+    reader = _Reader()
+    for number, line in enumerate(text.split("\n"), 1):
+        yield from reader.line(number, line)
+    yield from reader.paragraph_ends()
+
+
+class _Reader:
+    """Reader of the lines of a page, one after the other."""
+
+    def __init__(self) -> None:
+        self._headings: dict[int, str] = {}
+        self._paragraph: list[tuple[int, str]] = []
+        self._announced = ""
+        """The line that ends in a colon, for the list behind it."""
+        self._parents: list[tuple[int, str]] = []
+        """Items that others are nested below, with their indents."""
+        self._indent: int | None = None
+        self._head: list[str] | None = None
+        self._before = ""
+        """The sentence that was last."""
+        self._in_code = False
+
+    def line(self, number: int, line: str) -> Iterator[_Passage]:
+        """One more line."""
+        if _FENCE.match(line):
+            yield from self.paragraph_ends()
+            self._in_code = not self._in_code
+            return
+        if self._in_code:
+            return
+        line = line.removeprefix("> ")
+        yield from self._text_line(number, line)
+
+    def _text_line(self, number: int, line: str) -> Iterator[_Passage]:
+        row = _ROW.match(line)
+        heading = _HEADING.match(line)
+        item = _ITEM.match(line)
+        if row is None:
+            self._head = None
+        if row or heading or item or not line.strip():
+            yield from self.paragraph_ends()
+        if row:
+            yield from self._row(number, row.group(1))
+        elif heading:
+            yield from self._heading(number, len(heading.group(1)), heading.group(2))
+        elif item:
+            self._item(number, len(item.group(1)), item.group(2))
+        elif line.strip():
+            self._paragraph.append((number, line.strip()))
+
+    def _heading(self, number: int, level: int, text: str) -> Iterator[_Passage]:
+        self._headings = {above: title for above, title in self._headings.items() if above < level}
+        yield _Passage(text, number, self._above())
+        self._headings[level] = text
+        self._announced = ""
+        self._parents = []
+        self._before = ""
+
+    def _above(self) -> tuple[tuple[str, float], ...]:
+        titles = sorted(self._headings.items(), reverse=True)
+        return tuple((title, TITLE if level == _TITLE_LEVEL else ABOVE) for level, title in titles)
+
+    def _row(self, number: int, row: str) -> Iterator[_Passage]:
+        cells = [cell.strip() for cell in row.split("|")]
+        if _RULE.fullmatch(row):
+            return
+        if self._head is None:
+            self._head = cells
+            return
+        label = cells[0]
+        for n, cell in enumerate(cells):
+            column = self._head[n] if n < len(self._head) else ""
+            above = [(column, SAME_CLAUSE), *self._above()]
+            if n:
+                above.insert(0, (label, SAME_CLAUSE))
+            yield _Passage(cell, number, tuple(above), number, is_cell=True)
+
+    def _item(self, number: int, indent: int, text: str) -> None:
+        self._parents = [(at, parent) for at, parent in self._parents if at < indent]
+        self._indent = indent
+        self._paragraph = [(number, text)]
+
+    def paragraph_ends(self) -> Iterator[_Passage]:
+        """The sentences of the paragraph or item that has ended."""
+        lines = self._paragraph
+        indent = self._indent
+        self._paragraph = []
+        self._indent = None
+        if not lines:
+            return
+        is_item = indent is not None
+        above = list(self._above())
+        if is_item:
+            above += [(parent, ABOVE) for _, parent in self._parents]
+            above.append((self._announced, ABOVE))
+        starts: list[tuple[int, int]] = []
+        joined = ""
+        for number, line in lines:
+            starts.append((len(joined), number))
+            joined += line + " "
+        pieces = split(joined.rstrip())
+        first = pieces[0].text if pieces else ""
+        for n, piece in enumerate(pieces):
+            number = next(number for at, number in reversed(starts) if at <= piece.start)
+            context = [(pieces[n - 1].text, ABOVE / 2)] if n else []
+            context += [(first, ABOVE / 2)] if n > 1 else []
+            breaks = tuple((at - piece.start, line) for at, line in starts if piece.start < at < piece.end)
+            yield _Passage(piece.text, number, (*above, *context), lines[0][0], breaks=breaks)
+        text = joined.rstrip()
+        if is_item:
+            self._parents.append((indent or 0, text))
+        elif text.endswith(":"):
+            self._announced = pieces[-1].text if pieces else text
+        else:
+            self._announced = ""

@@ -1,0 +1,213 @@
+"""An answer held to its references: the facts that the references give otherwise are replaced. Read this first.
+
+A fact is replaced where exactly one statement of the references speaks of the same and gives another value, in the
+notation of the answer. Where several do, the sentence is noted as unsettled. Everything else stays: what the references
+do not know, what the client said first, what follows from a sum. All is deterministic, and an edit names its line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from aligner_proxy.grounding.facts import Fact, Kind, Side
+from aligner_proxy.grounding.forms import read
+from aligner_proxy.grounding.matching import NO_MATCH, Finding, Match, Matcher, Subject
+from aligner_proxy.grounding.notation import rewritten
+from aligner_proxy.grounding.page import Statement, abouts
+from aligner_proxy.grounding.words import words
+from aligner_proxy.text.structure import Segment, split
+
+MOST_FACTS = 400
+"""Facts of one answer that are looked at; behind them the answer stays as it is."""
+_COMPUTED = re.compile(
+    r"\b(?:altogether|in total|total of|totals?|in all|sum|adds? up|(?:that|which) makes|owe[sd]?|equals?|"
+    r"comes? to(?! \S+(?: \S+)? (?:per|a|each)\b)|"
+    r"that(?: is|'s)(?= (?:[A-Z]{3} )?[\u20ac\u00a3$]?\d)|"
+    r"saves?|saved?|end up)\b|=|\u00d7",
+    re.IGNORECASE,
+)
+"""Words of a sentence that counts for this client."""
+_OF_THIS_CLIENT = re.compile(r"[\s*_]*(?:left|remaining|ago|old|earlier|to go|short|late)\b", re.IGNORECASE)
+"""What follows a time that is counted for this client."""
+_QUOTED = re.compile(r"[\"\u201c\u201e\u00ab][^\"\u201c\u201d\u201e\u00ab\u00bb\n]{1,200}[\"\u201d\u201c\u00bb]")
+_SENTENCES_BACK = 2
+_QUESTION = 1.0
+_BACK = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class FactEdit:
+    """`text` in place of the characters from `start` to `end`; `source` is the line that says so."""
+
+    start: int
+    end: int
+    text: str
+    kind: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unsettled:
+    """A stretch of the answer that some statements contradict, and not only one could stand in its place."""
+
+    start: int
+    end: int
+    kind: str
+    source: str
+
+
+@dataclass(slots=True)
+class _Sentence:
+    """One sentence of an answer with its facts."""
+
+    start: int
+    text: str
+    facts: list[Fact]
+    subjects: list[Subject]
+    paragraphs: set[int] = field(default_factory=set)
+    """Paragraphs of the references that confirm a fact of it."""
+
+
+@dataclass(slots=True)
+class Grounder:
+    """Holds one answer to its references, sentence by sentence."""
+
+    matcher: Matcher
+    _own: list[Fact] = field(default_factory=list)
+    """Facts that the client gave."""
+    _asked: dict[str, float] = field(default_factory=dict)
+    _before: list[str] = field(default_factory=list)
+    _heading: str = ""
+    _taken: set[Statement] = field(default_factory=set)
+    _stated: list[Fact] = field(default_factory=list)
+    _paragraphs: list[set[int]] = field(default_factory=list)
+    facts: int = 0
+
+    @classmethod
+    def of(cls, matcher: Matcher, question: str, said: str = "") -> Grounder:
+        """The grounder of an answer to this question, in a conversation in which the client `said` this."""
+        grounder = cls(matcher)
+        for sentence in split(said or question):
+            grounder._own += read(sentence.text, pounds_weigh=matcher.pounds_weigh)
+        grounder._asked = dict.fromkeys(words(question), _QUESTION)
+        return grounder
+
+    def answer(self, text: str) -> tuple[list[FactEdit], list[Unsettled]]:
+        """The edits of a whole answer, and what of it is unsettled."""
+        sentences = [self._sentence(segment.start, segment.text) for segment in split(text)]
+        for sentence in sentences:
+            self._note_confirmed(sentence)
+        results = [self._decided(sentence) for sentence in sentences]
+        return [e for edits, _ in results for e in edits], [u for _, unsettled in results for u in unsettled]
+
+    def more(self, segments: Iterable[Segment]) -> tuple[list[FactEdit], list[Unsettled]]:
+        """The edits of the next sentences of an answer of which no more is known."""
+        edits: list[FactEdit] = []
+        unsettled: list[Unsettled] = []
+        for segment in segments:
+            sentence = self._sentence(segment.start, segment.text)
+            self._note_confirmed(sentence)
+            changed, doubtful = self._decided(sentence)
+            edits += changed
+            unsettled += doubtful
+        return edits, unsettled
+
+    def _sentence(self, start: int, text: str) -> _Sentence:
+        is_read = self.facts < MOST_FACTS and not text.lstrip().startswith(("```", "~~~"))
+        facts = read(text, pounds_weigh=self.matcher.pounds_weigh) if is_read else []
+        self.facts += len(facts)
+        around = dict(self._asked)
+        for back, sentence in enumerate(reversed(self._before)):
+            for word in words(sentence):
+                around[word] = max(_BACK / (back + 1), around.get(word, 0.0))
+        for word in words(self._heading):
+            around[word] = _QUESTION
+        subjects = [Subject(about, around) for about in abouts(text, facts)]
+        line = text.strip()
+        if line.startswith("#") or line.endswith(":") or (line.startswith("**") and line.endswith("**")):
+            self._heading = line
+        self._before = [*self._before, text][-_SENTENCES_BACK:]
+        return _Sentence(start, text, facts, subjects)
+
+    def _note_confirmed(self, sentence: _Sentence) -> None:
+        """Remember which statements the facts of this sentence repeat."""
+        for fact, subject in zip(sentence.facts, sentence.subjects, strict=True):
+            match = self.matcher.match(fact, subject)
+            if match.finding is Finding.CONFIRMED and match.statement is not None:
+                self._taken.add(match.statement)
+                sentence.paragraphs.add(match.statement.paragraph)
+        near = sentence.paragraphs.union(*self._paragraphs)
+        self._paragraphs = [*self._paragraphs, sentence.paragraphs][-_SENTENCES_BACK:]
+        for subject in sentence.subjects:
+            subject.paragraphs = near
+
+    def _decided(self, sentence: _Sentence) -> tuple[list[FactEdit], list[Unsettled]]:
+        edits: list[FactEdit] = []
+        unsettled: list[Unsettled] = []
+        pairs = zip(sentence.facts, sentence.subjects, strict=True)
+        matches = [(fact, self._match(sentence, fact, subject)) for fact, subject in pairs]
+        wanted = Counter(match.statement for _, match in matches if match.finding is Finding.OTHERWISE)
+        for fact, match in matches:
+            # One statement cannot take the place of two facts.
+            if (
+                wanted[match.statement] > 1
+                or match.statement is None
+                or match.finding not in (Finding.OTHERWISE, Finding.SEVERAL)
+            ):
+                continue
+            place = rewritten(fact, match.statement.fact, sentence.text)
+            if match.finding is Finding.SEVERAL or place is None:
+                end = sentence.start + len(sentence.text)
+                unsettled.append(Unsettled(sentence.start, end, fact.kind.value, match.statement.place))
+                continue
+            start, end, text = place
+            if text != sentence.text[start:end]:
+                source = match.statement.place
+                edits.append(FactEdit(sentence.start + start, sentence.start + end, text, fact.kind.value, source))
+        return edits, unsettled
+
+    def _is_said(self, sentence: _Sentence, statement: Statement) -> bool:
+        """Whether a day of the week is what a sentence says, not that for which it says something else.
+
+        It is where the statement confirms all else that the sentence says.
+        """
+        days = [fact for fact in sentence.facts if fact.kind is Kind.WEEKDAY]
+        others = [fact for fact in sentence.facts if fact.kind in (Kind.TIME, Kind.DATE, Kind.MONEY)]
+        beside = self.matcher.beside(statement)
+        return len(days) == 1 and all(any(f.same_form(o) and f.agrees(o) for o in beside) for f in others)
+
+    def _match(self, sentence: _Sentence, fact: Fact, subject: Subject) -> Match:
+        """What is to be done about a fact; nothing where it is none of the references' business."""
+        if fact.inherited or any(fact.same_form(own) and fact.agrees(own) for own in self._own):
+            return NO_MATCH
+        text = sentence.text
+        if _COMPUTED.search(text) or _OF_THIS_CLIENT.match(text, fact.end) or _quoted(text, fact):
+            return NO_MATCH
+        match = self.matcher.match(fact, subject, self._taken)
+        if match.finding is Finding.OTHERWISE and match.statement is not None:
+            other = match.statement.fact
+            if any(f.same_form(other) and f.agrees(other) for f in sentence.facts):
+                return NO_MATCH  # the sentence says both
+            if fact.kind is Kind.WEEKDAY and not self._is_said(sentence, match.statement):
+                return NO_MATCH
+            if fact.side is not Side.NONE and other.ranged and not fact.ranged and fact.side is not other.side:
+                return NO_MATCH
+        return match
+
+
+def _quoted(text: str, fact: Fact) -> bool:
+    """Whether a fact stands between quotation marks: somebody's words."""
+    return any(match.start() < fact.start and fact.end < match.end() for match in _QUOTED.finditer(text))
+
+
+def apply(text: str, edits: Sequence[FactEdit]) -> str:
+    """The text with these edits in it."""
+    pieces: list[str] = []
+    at = 0
+    for edit in sorted(edits, key=lambda edit: edit.start):
+        pieces += [text[at : edit.start], edit.text]
+        at = edit.end
+    return "".join(pieces) + text[at:]

@@ -1,0 +1,67 @@
+"""Words by which two sentences are seen to speak of the same: stems, without those that say nothing of a subject."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import yaml
+
+_TABLE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_FUNCTION = frozenset(_TABLE["function"])
+_WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*|\d+[^\W\d_]+|[^\W\d_]+\d+")
+_ENDINGS = (
+    ("ational", "ate"), ("ements", ""), ("ement", ""), ("ments", ""), ("ment", ""), ("ations", ""), ("ation", ""),
+    ("ings", ""), ("ing", ""), ("ions", ""), ("ion", ""), ("ies", "y"), ("ied", "y"), ("ed", ""),
+     ("es", ""), ("s", ""), ("ly", ""), ("e", ""),
+)  # fmt: skip
+_SHORTEST_STEM = 3
+
+
+@lru_cache(maxsize=20_000)
+def stem(word: str) -> str:
+    """The stem of a word in lower case; words of one meaning share it."""
+    word = word.lower().replace("\u2019", "'").removesuffix("'s").removesuffix("s'")
+    return _SAME.get(word) or _bare(word)
+
+
+def _bare(word: str) -> str:
+    """The word without its ending."""
+    if word.endswith("ss"):
+        return word
+    for ending, instead in _ENDINGS:
+        if word.endswith(ending) and len(word) - len(ending) >= _SHORTEST_STEM:
+            root = word[: -len(ending)] + instead
+            doubled = len(root) > _SHORTEST_STEM and root[-1] == root[-2] and root[-1] not in "lsz"
+            return root[:-1] if doubled else root
+    return word
+
+
+_SAME = {word: _bare(group[0]) for group in reversed(_TABLE["same"]) for word in group}
+GENERIC = frozenset(_SAME.get(word) or _bare(word) for word in _TABLE["generic"])
+"""The stems of words that may stand anywhere."""
+
+
+def is_common(word: str) -> bool:
+    """Whether a word is one that businesses use, and so no part of a person's name."""
+    low = word.lower()
+    return low in _FUNCTION or low in _SAME or stem(low) in GENERIC
+
+
+def words(text: str) -> Iterator[str]:
+    """The stems of the words of a text, without those that speak of no subject."""
+    for match in _WORD.finditer(text):
+        yield from stems_of(match.group())
+
+
+def stems_of(word: str) -> Iterator[str]:
+    """The stem of a word; of a compound the stems of its parts."""
+    low = word.lower().replace("\u2019", "'")
+    if low in _FUNCTION:
+        return
+    if "-" in low and low not in _SAME:
+        yield from (stem(part) for part in low.split("-") if part and part not in _FUNCTION)
+    elif len(low) > 1:
+        yield stem(low)

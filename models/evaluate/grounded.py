@@ -1,0 +1,96 @@
+"""Measurement of grounded answers on written cases: wrong facts put right, right and unknown ones left alone.
+
+    python -m models.evaluate.grounded [FOLDER] [--streams] [--only NAME,NAME] [--show]
+
+A case is right if the whole answer is what it must become. Each business has a page; no answer is copied from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from aligner_proxy.grounding.matching import Matcher
+from aligner_proxy.grounding.page import page
+from aligner_proxy.grounding.sentences import FactEdit, Grounder, apply
+from aligner_proxy.text.structure import split
+from models.reporting.statistics import Rate
+
+FOLDER = Path(__file__).parents[1] / "data" / "grounded_cases"
+OUTDATED = "outdated"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One answer to one question, with the page that it must agree with."""
+
+    business: str
+    page: str
+    question: str
+    answer: str
+    kind: str
+    right: str
+    """What the answer must become."""
+
+
+def cases(folder: Path, names: Sequence[str] = ()) -> Iterator[Case]:
+    """The cases of a folder, business by business."""
+    for path in sorted(folder.glob("*.yaml")):
+        if names and path.stem not in names:
+            continue
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for case in data["cases"]:
+            answer = case["answer"]
+            right = answer.replace(case["wrong"], case["right"]) if case["kind"] == OUTDATED else answer
+            yield Case(path.stem, data["page"], case["question"], answer, case["kind"], right)
+
+
+def grounded(case: Case, *, streams: bool) -> tuple[str, list[FactEdit], int]:
+    """The answer as it goes out, its edits, and how many of its sentences are unsettled."""
+    grounder = Grounder.of(Matcher([page("PAGE.md", case.page)]), case.question)
+    edits, unsettled = grounder.more(split(case.answer)) if streams else grounder.answer(case.answer)
+    return apply(case.answer, edits), edits, len(unsettled)
+
+
+def result_of(case: Case, text: str) -> str:
+    """What became of a case, in one word."""
+    if text == case.right:
+        return "right"
+    return "missed" if text == case.answer else "wrong"
+
+
+def main() -> None:
+    """Print the shares by kind of case, and the cases that are not right."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=FOLDER)
+    parser.add_argument("--streams", action="store_true", help="sentence by sentence, as in streams")
+    parser.add_argument("--only", default="", help="names of files, without .yaml")
+    parser.add_argument("--show", action="store_true", help="print what is not right")
+    options = parser.parse_args()
+    counts = Counter[tuple[str, str]]()
+    unsettled = Counter[str]()
+    for case in cases(options.folder, [name for name in options.only.split(",") if name]):
+        text, edits, doubtful = grounded(case, streams=options.streams)
+        result = result_of(case, text)
+        counts[case.kind, result] += 1
+        unsettled[case.kind] += bool(doubtful)
+        if options.show and result != "right":
+            print(f"{case.business} {case.kind} {result}: {case.question}\n  {case.answer!r}\n  {case.right!r}")
+            for edit in edits:
+                print(f"  edit {case.answer[edit.start : edit.end]!r} -> {edit.text!r} ({edit.kind}, {edit.source})")
+    for kind in (OUTDATED, "clean", "unknown"):
+        whole = sum(count for (of_kind, _), count in counts.items() if of_kind == kind)
+        right = counts[kind, "right"]
+        print(
+            f"{kind:9} {Rate.among(right, whole)} right, "
+            f"{counts[kind, 'missed']} missed, {counts[kind, 'wrong']} changed wrongly, {unsettled[kind]} unsettled"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Facts by their form, and which of them agree."""
+
+from __future__ import annotations
+
+import pytest
+
+from aligner_proxy.grounding.facts import Fact, Kind, Side
+from aligner_proxy.grounding.forms import read
+
+Read = tuple[Kind, str, str]
+
+
+def facts(text: str) -> list[Read]:
+    return [(fact.kind, fact.text, str(fact.value)) for fact in read(text)]
+
+
+def only(text: str) -> Fact:
+    (fact,) = read(text)
+    return fact
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("It costs €4.90.", [(Kind.MONEY, "€4.90", "4.90")]),
+        ("It costs 12 euros.", [(Kind.MONEY, "12 euros", "12")]),
+        ("It costs EUR 1,200.", [(Kind.MONEY, "EUR 1,200", "1200")]),
+        ("It costs thirty cents.", [(Kind.MONEY, "thirty cents", "0.30")]),
+        ("You get 12.5 % off.", [(Kind.PERCENT, "12.5 %", "12.5")]),
+        ("Send it within thirty days.", [(Kind.DURATION, "thirty days", "30")]),
+        ("There is a 14-day trial.", [(Kind.DURATION, "14-day", "14")]),
+        ("It takes a week.", [(Kind.DURATION, "a week", "1")]),
+        ("Bags of up to 23 kg are free.", [(Kind.AMOUNT, "23 kg", "23")]),
+        (
+            "Bags of 55 x 40 x 20 cm fit.",
+            [(Kind.SIZE, "55 x 40 x 20 cm", "(Decimal('55'), Decimal('40'), Decimal('20'))")],
+        ),
+        ("You may borrow 20 items.", [(Kind.COUNT, "20", "20")]),
+        ("We open at half past nine.", [(Kind.TIME, "half past nine", "570")]),
+        ("We close at 5:30 p.m. sharp.", [(Kind.TIME, "5:30 p.m.", "1050")]),
+        ("Apply by 15 March 2027.", [(Kind.DATE, "15 March 2027", "(2027, 3, 15)")]),
+        ("Apply by March 15th.", [(Kind.DATE, "March 15th", "(None, 3, 15)")]),
+        ("Ring +353 20 915 0140.", [(Kind.PHONE, "+353 20 915 0140", "353209150140")]),
+        ("Write to help@a-b.example.", [(Kind.MAIL, "help@a-b.example", "help@a-b.example")]),
+        ("See www.a-b.example/returns.", [(Kind.WEB, "www.a-b.example/returns", "a-b.example/returns")]),
+        ("It is in room 21.", [(Kind.LABEL, "21", "21")]),
+        ("It is at 12 Mill Road today.", [(Kind.ADDRESS, "12 Mill Road", "12 mill road")]),
+        ("We are closed on Mondays.", [(Kind.WEEKDAY, "Mondays", "monday")]),
+    ],
+)
+def test_a_fact_is_read_by_its_form(text: str, expected: list[Read]) -> None:
+    assert facts(text) == expected
+
+
+@pytest.mark.parametrize("text", ["Order 4471902 is yours.", "You may go.", "The sun sat low.", "It is one of ours."])
+def test_what_has_no_form_is_no_fact(text: str) -> None:
+    assert read(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "low", "high"),
+    [
+        ("It takes 3 to 5 working days.", "3", "5 working days"),
+        ("We are open 9 am\u20135.30 pm.", "9 am", "5.30 pm"),
+        ("It costs between £10 and £20.", "£10", "£20"),
+        ("Open Mon\u2013Fri.", "Mon", "Fri"),
+    ],
+)
+def test_a_range_has_two_ends(text: str, low: str, high: str) -> None:
+    first, second = read(text)
+    assert (first.text, first.side, second.text, second.side) == (low, Side.LOW, high, Side.HIGH)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("within 14 days", "within two weeks"),
+        ("within a month", "within 30 days"),
+        ("for one year", "for 12 months"),
+        ("a fee of 30 cents", "a fee of €0.30"),
+        ("until 5 pm", "until 17:00"),
+        ("until half past five", "until 17:30"),
+        ("on 3 May", "on 3 May 2027"),
+        ("after 5 working days", "after a week"),
+        ("about 19 days", "after 20 days"),
+    ],
+)
+def test_two_notations_of_one_value_agree(one: str, other: str) -> None:
+    assert only(one).same_form(only(other))
+    assert only(one).agrees(only(other))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("within 14 days", "within three weeks"), ("until 5 pm", "until 6 pm"), ("€5", "€5.50"), ("on 3 May", "on 4 May")],
+)
+def test_two_values_do_not_agree(one: str, other: str) -> None:
+    assert not only(one).agrees(only(other))
+
+
+def test_pounds_are_a_weight_where_there_is_no_sterling() -> None:
+    (fact,) = read("up to 17 pounds", pounds_weigh=True)
+    assert (fact.kind, fact.unit) == (Kind.AMOUNT, "lbs")
+
+
+def test_a_very_long_sentence_is_not_read() -> None:
+    assert read("It costs €5 " * 300) == []

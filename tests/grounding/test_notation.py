@@ -1,0 +1,54 @@
+"""A fact of a reference in the notation of the answer."""
+
+from __future__ import annotations
+
+import pytest
+
+from aligner_proxy.grounding.forms import read
+from aligner_proxy.grounding.notation import rewritten
+
+
+def put(text: str, reference: str) -> str | None:
+    (new,) = read(reference)
+    place = rewritten(read(text)[0], new, text)
+    return None if place is None else text[: place[0]] + place[2] + text[place[1] :]
+
+
+@pytest.mark.parametrize(
+    ("text", "reference", "expected"),
+    [
+        ("within thirty days", "within 14 days", "within fourteen days"),
+        ("within 30 days", "within fourteen days", "within 14 days"),
+        ("a 30-day trial", "after 8 days", "an 8-day trial"),
+        ("for 2 weeks", "for 1 week", "for 1 week"),
+        ("for two weeks", "for 21 days", "for three weeks"),
+        ("for two weeks", "for 30 days", "for thirty days"),
+        ("two months' notice", "a month", "one month's notice"),
+        ("one month's notice", "3 months", "three months' notice"),
+        ("in 10 working days", "in 5 working days", "in 5 working days"),
+        ("costs €5.00 now", "€3.50", "costs €3.50 now"),
+        ("costs 5 euros", "€3.50", "costs 3.50 euros"),
+        ("costs 30 cents", "€0.25", "costs 25 cents"),
+        ("costs one euro", "€2", "costs two euros"),
+        ("costs €1,200", "€12500", "costs €12,500"),
+        ("gets 15 percent off", "10%", "gets 10 percent off"),
+        ("until 7 pm", "20:00", "until 8 pm"),
+        ("until 7 p.m. only", "20:30", "until 8:30 p.m. only"),
+        ("until 16:00", "1 pm", "until 13:00"),
+        ("until 15 January", "31 January", "until 31 January"),
+        ("by March 3rd", "12 April", "by April 12th"),
+        ("on Mondays", "Thursday", "on Thursdays"),
+        ("at help@a.example", "care@a.example", "at care@a.example"),
+        ("in room 12", "room 21", "in room 21"),
+    ],
+)
+def test_the_notation_of_the_answer_stays(text: str, reference: str, expected: str) -> None:
+    assert put(text, reference) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "reference"),
+    [("one item only", "20 items"), ("costs 80 cents", "€12")],
+)
+def test_nothing_is_written_where_no_notation_is_safe(text: str, reference: str) -> None:
+    assert put(text, reference) is None

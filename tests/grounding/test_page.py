@@ -1,0 +1,51 @@
+"""References, taken apart."""
+
+from __future__ import annotations
+
+from aligner_proxy.grounding.contradictions import contradiction
+from aligner_proxy.grounding.page import page
+
+PAGE = """# Fees
+
+Prices per month:
+
+- Basic: €10
+- Plus:
+  - with a contract €20
+  - without one €30
+
+| Plan | Storage | Support |
+|---|---|---|
+| Basic | 5 GB | e-mail |
+
+We answer
+within 2 days.
+
+```
+code 99 days
+```
+"""
+
+
+def test_each_fact_has_its_line_and_what_it_is_about() -> None:
+    statements = {s.fact.text: s for s in page("F.md", PAGE).statements}
+    assert {text: s.place for text, s in statements.items()} == {
+        "€10": "F.md:5", "€20": "F.md:7", "€30": "F.md:8", "5 GB": "F.md:12", "2 days": "F.md:15",
+    }  # fmt: skip
+    assert {"basic", "cost", "month"} <= statements["€10"].about.keys()
+    assert {"plu", "contract"} <= statements["€20"].about.keys()
+    assert {"basic", "storag"} <= statements["5 GB"].about.keys()
+
+
+def test_one_sentence_with_another_fact_contradicts() -> None:
+    first = page("A.md", "Returns are possible within 30 days of delivery.")
+    second = page("B.md", "# Other\n\nReturns are possible within 14 days of delivery.")
+    found = contradiction(first, second)
+    assert found is not None
+    assert [statement.place for statement in found] == ["A.md:1", "B.md:3"]
+
+
+def test_other_sentences_and_equal_facts_do_not() -> None:
+    first = page("A.md", "Returns are possible within 30 days of delivery.")
+    assert contradiction(first, page("B.md", "Returns are possible within a month of delivery.")) is None
+    assert contradiction(first, page("C.md", "Repairs are possible within 14 days of delivery.")) is None

@@ -1,0 +1,91 @@
+"""Answers held to their references: what is replaced, and what is left alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from aligner_proxy.grounding.matching import Matcher
+from aligner_proxy.grounding.page import MOST_CHARS, page
+from aligner_proxy.grounding.sentences import Grounder, apply
+from aligner_proxy.text.structure import split
+
+PAGE = """# Rules
+
+## Returns
+
+- Online orders can be returned within 28 days of delivery.
+- Orders from a shop can be returned within 14 days of purchase.
+- Posting a return costs £2.95.
+
+## Opening hours
+
+| | Weekdays | Saturday |
+|---|---|---|
+| Warehouse | 08:00\u201317:00 | 09:00\u201313:00 |
+| Office | 09:00\u201316:00 | closed |
+
+Complaints go to care@shop.example. Repairs of kettles
+take 15 working days.
+"""
+
+
+def held(answer: str, question: str = "", text: str = PAGE, *, stream: bool = False) -> tuple[str, list[str]]:
+    grounder = Grounder.of(Matcher([page("PAGE.md", text)]), question)
+    edits, _ = grounder.more(split(answer)) if stream else grounder.answer(answer)
+    return apply(answer, edits), [edit.source for edit in edits]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("answer", "expected", "source"),
+    [
+        ("Online orders can go back within thirty days of delivery.", "twenty-eight days", "PAGE.md:5"),
+        ("Posting a return costs GBP 3.50.", "GBP 2.95", "PAGE.md:7"),
+        ("On Saturday the warehouse is open until 3 pm.", "1 pm", "PAGE.md:13"),
+        ("Please send complaints to help@shop.example.", "care@shop.example", "PAGE.md:16"),
+        ("The repair of a kettle takes 10 working days.", "15 working days", "PAGE.md:17"),
+    ],
+)
+def test_a_fact_that_the_page_gives_otherwise_is_replaced(
+    answer: str, expected: str, source: str, stream: bool
+) -> None:
+    text, sources = held(answer, stream=stream)
+    assert expected in text
+    assert sources == [source]
+
+
+@pytest.mark.parametrize(
+    ("answer", "question"),
+    [
+        ("Online orders can go back within four weeks of delivery.", ""),
+        ("You can return an order from a shop within two weeks of purchase.", ""),
+        ("Your return of 9 days ago has arrived.", ""),
+        ("You asked about 40 days for returns of online orders after delivery.", "Do I have 40 days?"),
+        ("Returns used to take 30 days after delivery, now online orders have 28 days.", ""),
+        ('The letter says "online orders can be returned within 30 days of delivery", I see.', ""),
+        ("Express delivery to Norway takes 9 days.", ""),
+        ("Gift wrapping costs £2.", ""),
+        ("Two returns at £2.95 each, that makes £5.90 in total.", ""),
+        ("```\nreturn within 30 days of delivery\n```", ""),
+    ],
+)
+def test_what_agrees_or_is_not_known_stays(answer: str, question: str) -> None:
+    assert held(answer, question) == (answer, [])
+
+
+def test_two_candidates_settle_nothing() -> None:
+    grounder = Grounder.of(Matcher([page("PAGE.md", PAGE)]), "")
+    edits, unsettled = grounder.answer("Orders can be returned within 20 days.")
+    assert (edits, [part.source for part in unsettled]) == ([], ["PAGE.md:6"])
+
+
+def test_a_page_that_is_too_long_says_nothing() -> None:
+    assert page("LONG.md", PAGE + " " * MOST_CHARS).statements == ()
+
+
+def test_every_edit_lies_in_the_answer() -> None:
+    answer = "Hello!\n\n- Posting a return costs **£3.50**.\n- Online orders: 30 days after delivery to return.\n"
+    grounder = Grounder.of(Matcher([page("PAGE.md", PAGE)]), "")
+    edits, _ = grounder.answer(answer)
+    assert [answer[edit.start : edit.end] for edit in edits] == ["3.50", "30 days"]
+    assert apply(answer, edits) == answer.replace("3.50", "2.95").replace("30 days", "28 days")

@@ -1,0 +1,132 @@
+"""What a policies file says about references, and which texts a request gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from aligner_proxy.errors import ConfigError, ForbiddenError
+from aligner_proxy.grounding.page import MOST_CHARS
+from aligner_proxy.policy import config
+from aligner_proxy.policy.references import BODY, decoded
+from aligner_proxy.policy.request_facts import RequestFacts
+from aligner_proxy.policy.resolver import PolicyResolver
+from aligner_proxy.types import Policy, ReferenceKind
+
+PAGE = "Returns are possible within 28 days of delivery.\n"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / "A.md").write_text(PAGE)
+    return tmp_path / "p.yaml"
+
+
+def resolver(path: Path, data: dict[str, Any]) -> PolicyResolver:
+    path.write_text(yaml.safe_dump(data))
+    return PolicyResolver(config.load(path))
+
+
+def resolved(path: Path, data: dict[str, Any], **facts: Any) -> Policy:
+    return resolver(path, data).resolve(RequestFacts("gpt", **facts))
+
+
+def texts(policy: Policy) -> list[tuple[str, str]]:
+    return [(reference.label, reference.text) for reference in policy.references]
+
+
+def test_a_file_is_read_with_the_policies_relative_to_them(file: Path) -> None:
+    policy = resolved(file, {"defaults": {"references": [{"file": "pages/A.md"}]}})
+    assert texts(policy) == [("A.md", PAGE)]
+    assert dict(policy.origins)["references"] == "p.yaml:2 (defaults)"
+
+
+def test_the_later_list_replaces_the_earlier_and_an_empty_one_ends_it(file: Path) -> None:
+    data = {
+        "defaults": {"references": [{"file": "pages/A.md"}]},
+        "routes": [{"match": {"model": "gpt"}, "references": ["system"]}],
+        "tenants": [{"match": {"team": "none"}, "references": []}],
+    }
+    assert texts(resolved(file, data, system="Be kind.")) == [("system", "Be kind.")]
+    assert texts(resolved(file, data, team_id="none", system="Be kind.")) == []
+
+
+def test_what_a_request_does_not_bring_is_no_reference(file: Path) -> None:
+    data = {"defaults": {"references": ["system", "tool_results"]}}
+    assert texts(resolved(file, data)) == []
+    assert texts(resolved(file, data, tool_results="It costs €5.")) == [("tool_results", "It costs €5.")]
+
+
+def test_a_header_needs_the_tenants_grant(file: Path) -> None:
+    data = {
+        "defaults": {"references": [{"header": "X-Facts"}]},
+        "tenants": [{"match": {"team": "a"}, "allow_references": True}, {"match": {"team": "b"}}],
+    }
+    given = {"x-facts": "It costs €5."}
+    assert texts(resolved(file, data, team_id="a", given=given)) == [("header x-facts", "It costs €5.")]
+    assert texts(resolved(file, data, team_id="b")) == []
+    with pytest.raises(ForbiddenError, match="allow_references: true"):
+        resolved(file, data, team_id="b", given=given)
+    assert resolver(file, data).reference_headers == ("x-facts",)
+
+
+def test_a_field_of_the_body_needs_it_too(file: Path) -> None:
+    data = {"tenants": [{"match": {"team": "a"}, "allow_references": True}]}
+    policy = resolved(file, data, team_id="a", given={BODY: "It costs €5."})
+    assert [(r.kind, r.text) for r in policy.references] == [(ReferenceKind.REQUEST, "It costs €5.")]
+    with pytest.raises(ForbiddenError, match="allow_references: true"):
+        resolved(file, data, given={BODY: "It costs €5."})
+
+
+def test_a_tenants_file_is_of_no_other(file: Path) -> None:
+    data = {"tenants": [{"match": {"team": "a"}, "references": [{"file": "pages/A.md"}]}]}
+    resolver_ = resolver(file, data)
+    assert texts(resolver_.resolve(RequestFacts("gpt", team_id="a"))) == [("A.md", PAGE)]
+    assert texts(resolver_.resolve(RequestFacts("gpt", team_id="b"))) == []
+
+
+def test_metadata_opens_no_file_that_the_policies_do_not_name(file: Path) -> None:
+    data = {"trust": {"team_metadata": True}}
+    settings = {"references": [{"file": "/etc/hostname"}]}
+    assert texts(resolved(file, data, team_id="a", team_settings=settings)) == []
+    data |= {"routes": [{"match": {"model": "other"}, "references": [{"file": "pages/A.md"}]}]}
+    settings = {"references": [{"file": "pages/A.md"}]}
+    assert texts(resolved(file, data, team_id="a", team_settings=settings)) == [("A.md", PAGE)]
+    assert texts(resolved(file, data | {"trust": {}}, team_id="a", team_settings=settings)) == []
+
+
+@pytest.mark.parametrize(
+    ("references", "message"),
+    [
+        ("system", "p.yaml:2: defaults.references: must be a list"),
+        (["sistem"], "must be system, tool_results, {file: PATH} or {header: NAME}"),
+        (["A.md"], "a file is written {file: PATH}"),
+        ([{"fil": "A.md"}], "must be system, tool_results"),
+        ([{"header": "no header"}], "header must be the name of a header"),
+        (["system", "system"], "names 'system' twice"),
+        ([{"file": "missing.md"}], "p.yaml:3: reference 'missing.md': cannot read"),
+        ([{"file": "large.md"}], f"p.yaml:3: reference 'large.md' has more than {MOST_CHARS:,} characters"),
+        ([{"file": "binary.md"}], "p.yaml:3: reference 'binary.md': not UTF-8 text"),
+        ([{"file": "empty.md"}], "p.yaml:3: reference 'empty.md' is empty"),
+        ([{"file": "pages/A.md"}, {"file": "B.md"}], "p.yaml:4: A.md:1 and B.md:2 contradict each other"),
+    ],
+)
+def test_mistakes_name_the_line_and_the_fix(file: Path, references: object, message: str) -> None:
+    folder = file.parent
+    (folder / "large.md").write_text("word " * (MOST_CHARS // 5 + 1))
+    (folder / "binary.md").write_bytes(b"\xff\xfe")
+    (folder / "empty.md").write_text("\n")
+    (folder / "B.md").write_text("\nReturns are possible within 30 days of delivery.\n")
+    with pytest.raises(ConfigError) as refused:
+        resolved(file, {"defaults": {"references": references}})
+    assert message in str(refused.value)
+
+
+def test_a_header_may_hold_base64() -> None:
+    assert decoded("base64:SXQgY29zdHMg4oKsNS4=") == "It costs €5."
+    assert decoded("base64:!") == ""
+    assert decoded("It costs 5 euros.") == "It costs 5 euros."
