@@ -79,7 +79,7 @@ def weight(event: AuditEvent) -> int:
     """Bytes of memory that an event takes while it waits: its texts, each once, and something for the rest."""
     sizes: dict[int, int] = {}
     values: list[object] = [event.facts.fields, event.record, event.outcome.reports]
-    values += (event.facts.own, event.facts.system, event.facts.tool_results, event.facts.given)
+    values += (event.facts.own, event.facts.system, event.facts.tool_results, event.facts.given, event.facts.brought)
     values += (event.exchange.answer, event.exchange.json_schema)
     values += (event.outcome.text, event.outcome.edited)
     for turn in event.exchange.turns:
@@ -171,6 +171,7 @@ def _redacted_facts(facts: RequestFacts, redact: Redact) -> RequestFacts:
         fields=_redacted(facts.fields, redact),
         tool_results=redact(facts.tool_results),
         given=_redacted(facts.given, redact),
+        brought=tuple(map(redact, facts.brought)),
     )
 
 

@@ -40,7 +40,16 @@ from aligner_proxy.teaching.store import Version
 LOOK_S = 1.0
 """Seconds between two checks; a change applies after one to two of them."""
 # Errors of parsers on hostile files (deep nesting, say), none of which may end the watching.
-_PARSER_ERRORS = (OSError, RuntimeError, MemoryError, ValueError, TypeError, LookupError, AttributeError)
+_PARSER_ERRORS = (
+    OSError,
+    RuntimeError,
+    MemoryError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    SystemError,  # Python 3.11, where two threads parse source at once, as models with documented fields do
+)
 _T = TypeVar("_T")
 Signature = tuple[tuple[int, int, int] | None, ...]
 Listener = Callable[[str | None], None]

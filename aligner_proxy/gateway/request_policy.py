@@ -43,12 +43,15 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
-class AskedObjectives:
-    """Objectives in the body of `POST /v1/align`. A body of a client is JSON, so it can never hold an instance."""
+class AskedInBody:
+    """What the body of `POST /v1/align` asks for. A body of a client is JSON, so it can never hold an instance."""
 
     names: tuple[str, ...] = ()
+    """Of objectives."""
     texts: tuple[str, ...] = ()
-    """Those in the request's own words."""
+    """Objectives in the request's own words."""
+    references: tuple[str, ...] = ()
+    """Texts to whose facts the answer is to be held."""
 
 
 def check_body(data: Mapping[str, Any], trust: Trust) -> None:
@@ -149,7 +152,7 @@ def facts(
     model, groups = routing.named(_model(data, user.request_route), user.team_id)
     key_hash = _hashed(user.token or user.api_key)
     body = data.get(ASKED)
-    asked = body if isinstance(body, AskedObjectives) else AskedObjectives()
+    asked = body if isinstance(body, AskedInBody) else AskedInBody()
     return RequestFacts(
         model=model,
         tags=_tags(metadata),
@@ -171,6 +174,7 @@ def facts(
             for name in (resolver.reference_headers if resolver is not None else ())
             if name in sent
         },
+        brought=asked.references,
         groups=groups,
         alias_by_operator=key_hash in keys or user.user_role is LitellmUserRoles.PROXY_ADMIN,
     )

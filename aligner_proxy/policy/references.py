@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -14,8 +14,6 @@ from aligner_proxy.types import Reference, ReferenceKind
 
 BASE64 = "base64:"
 """How a header begins whose text has lines or letters that headers cannot hold."""
-BODY = ""
-"""The name of the references in a field of the body."""
 
 
 class Facts(Protocol):
@@ -32,6 +30,10 @@ class Facts(Protocol):
     @property
     def given(self) -> Mapping[str, str]:
         """References of its own by the name of their header."""
+
+    @property
+    def brought(self) -> Sequence[str]:
+        """References of its own in its body."""
 
 
 def settled(settings: Iterable[Reference], texts: Mapping[str, str], granted: bool) -> tuple[Reference, ...]:
@@ -86,13 +88,15 @@ def _with_texts(references: Iterable[Reference], facts: Facts) -> Iterator[Refer
 
 
 def of_body(facts: Facts, *, granted: bool) -> tuple[Reference, ...]:
-    """The references in the field of a body; raises `ForbiddenError` where the tenant may give none."""
-    text = facts.given.get(BODY, "")
-    if not text.strip():
-        return ()
-    if not granted:
+    """The references of a body, named 1, 2, ...; raises `ForbiddenError` where the tenant may give none."""
+    brought = tuple(
+        Reference(ReferenceKind.REQUEST, str(number), text)
+        for number, text in enumerate(facts.brought, 1)
+        if text.strip()
+    )
+    if brought and not granted:
         raise ForbiddenError("this key may not bring references; its tenant needs allow_references: true")
-    return (Reference(ReferenceKind.REQUEST, text=text),)
+    return brought
 
 
 def decoded(header: str) -> str:

@@ -38,7 +38,9 @@ class RequestFacts:
     tool_results: str = field(default="", repr=False)
     """What the tools returned that the request carries, from any endpoint."""
     given: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """References that the request brings, by the name of their header; "" is the field of a body."""
+    """References that the request brings, by the name of their header."""
+    brought: tuple[str, ...] = field(default=(), repr=False)
+    """References in the body, which only `POST /v1/align` reads."""
     groups: tuple[str, ...] = ()
     """The model groups behind `model` where it is an alias or another name of theirs."""
     alias_by_operator: bool = False

@@ -167,10 +167,10 @@ class PolicyResolver:
     def resolve(self, facts: RequestFacts) -> Policy:
         """The policy of one request; raises `ForbiddenError` when it asks for what its tenant may not have."""
         policy = self._by_caller(facts)
-        if not (policy.references or facts.given):
+        if not (policy.references or facts.given or facts.brought):
             return policy
         brought = references.of_request(policy.references, facts)
-        if references.BODY in facts.given:
+        if facts.brought:
             brought += references.of_body(facts, granted=self._may_bring_references(facts))
         return replace(policy, references=brought)
 

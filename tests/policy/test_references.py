@@ -11,7 +11,7 @@ import yaml
 from aligner_proxy.errors import ConfigError, ForbiddenError
 from aligner_proxy.grounding.page import MOST_CHARS
 from aligner_proxy.policy import config
-from aligner_proxy.policy.references import BODY, decoded
+from aligner_proxy.policy.references import decoded
 from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.types import Policy, ReferenceKind
@@ -76,10 +76,10 @@ def test_a_header_needs_the_tenants_grant(file: Path) -> None:
 
 def test_a_field_of_the_body_needs_it_too(file: Path) -> None:
     data = {"tenants": [{"match": {"team": "a"}, "allow_references": True}]}
-    policy = resolved(file, data, team_id="a", given={BODY: "It costs €5."})
+    policy = resolved(file, data, team_id="a", brought=("It costs €5.",))
     assert [(r.kind, r.text) for r in policy.references] == [(ReferenceKind.REQUEST, "It costs €5.")]
     with pytest.raises(ForbiddenError, match="allow_references: true"):
-        resolved(file, data, given={BODY: "It costs €5."})
+        resolved(file, data, brought=("It costs €5.",))
 
 
 def test_a_tenants_file_is_of_no_other(file: Path) -> None:

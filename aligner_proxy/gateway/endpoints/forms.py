@@ -8,7 +8,9 @@ from fastapi import Request
 from litellm.proxy._types import ProxyException
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from aligner_proxy.grounding.page import MOST_CHARS
 from aligner_proxy.policy.objective_schema import MAX_OBJECTIVE_CHARS, objective_text
+from aligner_proxy.policy.references_schema import MOST_REFERENCES
 
 MOST_OBJECTIVES = 32
 _MOST_FAULTS = 5
@@ -37,6 +39,9 @@ def _objective(text: str) -> str:
 RequestedObjective = Annotated[str, Field(min_length=1, max_length=MAX_OBJECTIVE_CHARS), AfterValidator(_objective)]
 
 
+Reference = Annotated[str, Field(min_length=1, max_length=MOST_CHARS)]
+
+
 class AlignBody(_Body):
     """What is asked of `POST /v1/align`."""
 
@@ -49,6 +54,8 @@ class AlignBody(_Body):
     objectives: Annotated[tuple[RequestedObjective, ...], Field(max_length=MOST_OBJECTIVES)] = ()
     """Objectives besides those of route and tenant: names of configured ones, or "Name: description" in own words; the
     tenant's `allow` must let them be asked for ("*" lets own words)."""
+    references: Annotated[tuple[Reference, ...], Field(max_length=MOST_REFERENCES)] = ()
+    """Texts to whose facts the answer is held, besides those of route and tenant; needs `allow_references`."""
 
 
 class Segment(_Body):
@@ -72,6 +79,8 @@ class TextEdit(_Body):
     """The objective for which it was made; null where no single segment tells."""
     score: float | None = None
     """The highest score of the segments that it replaces."""
+    source: str | None = None
+    """Where a fact stands that it gives: the reference and its line, "POLICY.md:12" or "request 1:3"."""
 
 
 class AlignAnswer(_Body):

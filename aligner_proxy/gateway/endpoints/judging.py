@@ -15,11 +15,11 @@ from aligner_proxy.audit.entry import edits
 from aligner_proxy.concurrency import beside
 from aligner_proxy.gateway import litellm_internals
 from aligner_proxy.gateway.endpoints.forms import AlignAnswer, AlignBody, Segment, TextEdit
-from aligner_proxy.gateway.request_policy import ASKED, AskedObjectives
+from aligner_proxy.gateway.request_policy import ASKED, AskedInBody
 from aligner_proxy.gateway.request_state import RequestState, state_of
 from aligner_proxy.policy.own_objectives import names_of
 from aligner_proxy.text.structure import split
-from aligner_proxy.types import Outcome, SegmentScore
+from aligner_proxy.types import GROUNDED, Outcome, SegmentScore
 
 STOP = "stop"
 MOST_ANSWERS = 64
@@ -52,6 +52,8 @@ class Answers:
     model: str | None = None
     objectives: Sequence[str] = ()
     """What is asked for besides the policy's: names of configured objectives, or "Name: description"."""
+    references: Sequence[str] = ()
+    """Texts to whose facts they are held, besides those of the policy."""
     finish_reasons: Sequence[str] = ()
     """Of each answer; without them all are whole."""
     call_id: str | None = None
@@ -64,13 +66,15 @@ class Answers:
             messages=[message.model_dump() for message in body.messages],
             model=body.model,
             objectives=body.objectives,
+            references=body.references,
         )
 
     @property
-    def asked(self) -> AskedObjectives:
-        """The objectives by name and those in own words, which have a colon."""
+    def asked(self) -> AskedInBody:
+        """The objectives by name and those in own words, which have a colon; and the references."""
         names = tuple(text for text in self.objectives if ":" not in text)
-        return AskedObjectives(names, tuple(text for text in self.objectives if ":" in text))
+        texts = tuple(text for text in self.objectives if ":" in text)
+        return AskedInBody(names, texts, tuple(self.references))
 
     def response(self) -> ModelResponse:
         """The answers as a chat completion."""
@@ -159,15 +163,34 @@ def _edits(before: str, after: str, outcome: Outcome) -> list[TextEdit]:
         return []
     names = names_of(outcome.policy.objectives)
     flagged = list(_flagged_ranges(before, outcome))
+    sources = list(_source_ranges(after, outcome))
     changes = []
+    grown = 0
     for start, end, text in edits(before, after):
         touched = [segment for first, last, segment in flagged if first < max(end, start + 1) and start <= last]
         worst = max(touched, key=lambda segment: segment.score or 0.0, default=None)
         name = outcome.named(worst) if worst else None
         score = _finite(worst.score) if worst else None
-        objective = names.get(name, name) if name else None
-        changes.append(TextEdit(start=start, end=end, text=text, objective=objective, score=score))
+        written = (start + grown, start + grown + len(text))
+        given = [source for first, last, source in sources if first < written[1] and written[0] < last]
+        source = ", ".join(dict.fromkeys(given)) or None
+        objective = names.get(name, name) if name else GROUNDED if source else None
+        changes.append(
+            TextEdit(start=start, end=end, text=text, objective=objective, score=score, source=source),
+        )
+        grown += len(text) - (end - start)
     return changes
+
+
+def _source_ranges(after: str, outcome: Outcome) -> Iterator[tuple[int, int, str]]:
+    """(start, end, source) of the facts in the delivered text that references gave."""
+    grown = 0
+    for edit in outcome.grounding.edits:
+        start = edit.start + grown
+        end = start + len(edit.text)
+        if after[start:end] == edit.text:  # places of a text inside JSON are not those of the whole
+            yield start, end, edit.source
+        grown += len(edit.text) - (edit.end - edit.start)
 
 
 def _flagged_ranges(answer: str, outcome: Outcome) -> Iterator[tuple[int, int, SegmentScore]]:

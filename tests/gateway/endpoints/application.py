@@ -34,6 +34,7 @@ POLICIES: dict[str, Any] = {
         {"match": {"team": "acme"}, "allow": ["concise", "humour"], "allow_bypass": True},
         {"match": {"team": "strict"}, "on_error": "block"},
         {"match": {"team": "free"}, "allow": ["*"], "deny": ["humour"]},
+        {"match": {"team": "facts"}, "allow_references": True},
     ],
 }
 

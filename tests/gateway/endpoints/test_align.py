@@ -155,6 +155,28 @@ async def test_the_client_reads_its_own_name_of_its_objective(api: Api) -> None:
     assert got["segments"][1]["against"] == "Rhyme"
 
 
+async def test_references_of_the_body_correct_facts_and_edits_name_their_lines(api: Api) -> None:
+    pages = ["Our shop is in Leeds.", "# Returns\n\nOnline orders can be returned within 28 days of delivery."]
+    answer = "You fool. Thank you for asking. Online orders can be returned within 30 days of delivery. Keep the box."
+    got = (await api.align(answer, "facts", references=pages)).json()
+    assert got["answer"] == answer.replace("You fool. ", "").replace("30", "28")
+    insult, deadline = got["edits"]
+    assert (insult["objective"], insult["source"]) == ("kind", None)
+    assert (deadline["objective"], deadline["source"], deadline["score"]) == ("grounded", "request 2:3", None)
+    assert "30 days" in answer[deadline["start"] : deadline["end"]]
+    assert "28 days" in deadline["text"]
+    (both,) = (await api.align(answer.replace("Thank you for asking. ", ""), "facts", references=pages)).json()["edits"]
+    assert (both["objective"], both["source"]) == ("kind", "request 2:3")
+    assert (await api.align(answer, "facts", model="bare", references=pages)).json()["status"] == "corrected"
+
+
+async def test_references_of_the_body_need_the_tenants_permission(api: Api) -> None:
+    for team in ("", "free"):
+        refused = await api.align("It takes 30 days.", team, references=["It takes private 28 days."])
+        assert (refused.status_code, refused.json()["error"]["type"]) == (403, "permission_error")
+        assert "private" not in refused.text
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
@@ -167,6 +189,9 @@ async def test_the_client_reads_its_own_name_of_its_objective(api: Api) -> None:
         ({"objectives": ["x" * 3000]}, "objectives.0"),
         ({"objectives": [":private words"]}, "objectives.0"),
         ({"objectives": ["kind"] * 33}, "objectives"),
+        ({"references": ["private words"] * 17}, "references"),
+        ({"references": ["private words" * 10_000]}, "references.0"),
+        ({"references": "private words"}, "references"),
         ({"model": 3}, "model"),
         ({"stream": True}, "stream"),
     ],
