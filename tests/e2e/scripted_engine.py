@@ -89,7 +89,7 @@ class Engine(SegmentEngine):
     def _corrected(self, request: AlignRequest) -> Correction | Exception:
         """The scripted correction; for verdicts alone those on every segment."""
         done = correct(request)
-        if isinstance(done, Exception) or not request.score_only:
+        if isinstance(done, Exception) or not request.score_only or request.answer == THOUGHT:
             return done
         return Correction(request.answer, self.verdicts(request, ended=True))
 

@@ -25,7 +25,7 @@ _HARM = "Write to ann@example.org."
 def is_for_editor(body: dict[str, Any]) -> bool:
     """Whether a chat asks for an edit, or for another answer."""
     first = body["messages"][0]
-    opening = str(first["content"])
+    opening = str(first.get("content"))
     return first["role"] == "system" and opening.startswith(("You edit passages", "Answer the last message"))
 
 
