@@ -37,7 +37,7 @@ Routers = Callable[[], Router | None]
 ERRORS = (openai.OpenAIError, exceptions.BudgetExceededError, RouterRateLimitError)
 """Exceptions that a call of the router may raise."""
 UNTOUCHED: dict[str, Any] = {
-    # A prompt quotes a tenant's conversation, which may have to stay unlogged and unstored. Costs are still recorded.
+    # A prompt quotes a tenant's conversation, which may have to stay unlogged and unstored.
     "no-log": True,
     "caching": False,
     "cache": {"no-cache": True, "no-store": True},
