@@ -22,15 +22,13 @@ from starlette.routing import Route
 from aligner_proxy.correctors.editor_prompt import REPLY_SCHEMA
 from aligner_proxy.correctors.litellm_router import GroupChat, chat_in_proxy
 from aligner_proxy.errors import (
-    AnswerTooLong,
     CorrectionError,
     DeadlineExceeded,
-    EngineFault,
-    EngineOverloaded,
     EngineUnavailable,
     InvalidOutput,
 )
 from aligner_proxy.gateway import litellm_internals
+from tests.correctors.failures import FAILURES
 from tests.support.serving import refused_port, served
 
 # LiteLLM drops aiohttp sessions without closing them, in the middle of a test, too.
@@ -106,19 +104,7 @@ async def test_a_server_that_knows_no_such_form_is_asked_without_it_from_then_on
     assert ["response_format" in body for body in chats.asked] == [True, False, False]
 
 
-@pytest.mark.parametrize(
-    ("reply", "error"),
-    [
-        (
-            JSONResponse({"error": {"message": "This model's maximum context length is 9 tokens. SECRET"}}, 400),
-            AnswerTooLong,
-        ),
-        (JSONResponse({"error": {"message": "SECRET"}}, 400), EngineFault),
-        (JSONResponse({"error": {"message": "SECRET"}}, 401), EngineFault),
-        (JSONResponse({"error": {"message": "SECRET"}}, 429), EngineOverloaded),
-        (JSONResponse({"error": {"message": "SECRET"}}, 500), CorrectionError),
-    ],
-)
+@pytest.mark.parametrize(("reply", "error"), FAILURES)
 async def test_what_may_go_wrong_has_our_names_and_quotes_nothing(
     reply: JSONResponse, error: type[CorrectionError]
 ) -> None:

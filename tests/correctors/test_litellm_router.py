@@ -18,14 +18,13 @@ from aligner_proxy import prompts
 from aligner_proxy.correctors.litellm_router import GroupCompleter, in_proxy
 from aligner_proxy.engine.client.completions_aligner import CompletionsAligner
 from aligner_proxy.errors import (
-    AnswerTooLong,
     ConfigError,
     CorrectionError,
     DeadlineExceeded,
     EngineFault,
-    EngineOverloaded,
     EngineUnavailable,
 )
+from tests.correctors.failures import FAILURES
 from tests.support import tiny
 from tests.support.serving import Completions, completing, refused_port
 
@@ -121,20 +120,7 @@ async def test_nothing_is_told_to_loggers_or_taken_from_litellms_cache(monkeypat
         assert listener.heard, "the listener works"
 
 
-@pytest.mark.parametrize(
-    ("said", "error"),
-    [
-        (
-            JSONResponse({"error": {"message": "This model's maximum context length is 9 tokens. SECRET"}}, 400),
-            AnswerTooLong,
-        ),
-        (JSONResponse({"error": {"message": "SECRET"}}, 400), EngineFault),
-        (JSONResponse({"error": {"message": "SECRET"}}, 401), EngineFault),
-        (JSONResponse({"error": {"message": "SECRET"}}, 429), EngineOverloaded),
-        (JSONResponse({"error": {"message": "SECRET"}}, 500), CorrectionError),
-        (JSONResponse({"error": {"message": "SECRET"}}, 503), EngineUnavailable),
-    ],
-)
+@pytest.mark.parametrize(("said", "error"), FAILURES)
 async def test_what_may_go_wrong_has_our_names_and_quotes_nothing(
     said: JSONResponse, error: type[CorrectionError]
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 
 import pytest
@@ -23,6 +22,7 @@ from aligner_proxy.types import (
     StreamMode,
     Turn,
 )
+from tests.support.growing import grown
 from tests.support.scripted import SegmentEngine
 
 POLICY = Policy(
@@ -103,17 +103,7 @@ async def test_json_is_never_replaced_by_a_text() -> None:
 async def streamed(answer: str, policy: Policy = POLICY, *, held: bool = False) -> Outcome:
     policy = replace(policy, stream=StreamMode.SENTENCE)
     made = PartedCorrection(Pipeline(engine()), policy, lambda: ASKED, lambda: None, whole=held)
-    for char in answer:
-        await made.feed(char)
-        for _ in range(4):
-            await asyncio.sleep(0)
-    await made.end()
-    async with asyncio.timeout(30):
-        while not made.done:
-            await asyncio.sleep(0)
-    outcome = made.outcome()
-    await made.aclose()
-    return outcome
+    return await grown(made, answer)
 
 
 @pytest.mark.parametrize("held", [False, True])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from aligner_proxy.types import (
     Turn,
 )
 from tests.support.editors import Script, ScriptedChat, editors, marked, repairing, replying
+from tests.support.growing import grown
 from tests.support.scripted import SegmentEngine
 
 POLICY = Policy(
@@ -215,17 +215,7 @@ async def streamed(
     chat = ScriptedChat(script)
     policy = replace(policy, stream=StreamMode.SENTENCE)
     made = PartedCorrection(pipeline(chat), policy, lambda: ASKED, lambda: None, whole=held)
-    for char in answer:
-        await made.feed(char)
-        for _ in range(4):
-            await asyncio.sleep(0)
-    await made.end()
-    async with asyncio.timeout(30):
-        while not made.done:
-            await asyncio.sleep(0)
-    outcome = made.outcome()
-    await made.aclose()
-    return outcome, chat
+    return await grown(made, answer), chat
 
 
 @pytest.mark.parametrize("held", [False, True])

@@ -27,6 +27,7 @@ from aligner_proxy.types import (
     StreamMode,
     Turn,
 )
+from tests.support.growing import grown
 from tests.support.scripted import SegmentEngine
 
 PAGE = "# Returns\n\nOnline orders can be returned within 28 days of delivery. Posting a return costs £2.95.\n"
@@ -101,17 +102,7 @@ async def test_an_answer_to_another_client_is_not_held_to_their_page() -> None:
 async def streamed(answer: str, policy: Policy, *, held: bool = False) -> Outcome:
     policy = replace(policy, stream=StreamMode.SENTENCE)
     made = PartedCorrection(pipeline(policy), policy, lambda: ASKED, lambda: None, whole=held)
-    for char in answer:
-        await made.feed(char)
-        for _ in range(4):
-            await asyncio.sleep(0)
-    await made.end()
-    async with asyncio.timeout(30):
-        while not made.done:
-            await asyncio.sleep(0)
-    outcome = made.outcome()
-    await made.aclose()
-    return outcome
+    return await grown(made, answer)
 
 
 @pytest.mark.parametrize("policy", [ONLY, KIND])

@@ -15,6 +15,7 @@ from aligner_proxy.pipeline.parts import PartedCorrection
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Exchange, JsonStrings, Mode, Objective, Outcome, Policy, Status, StreamMode, Turn
 from tests.gate.lists import RUDE, Case, of_forms, special
+from tests.support.growing import grown
 from tests.support.scripted import SegmentEngine
 
 FACTS = Exchange("c", 0, (Turn("user", "How?"),), None)
@@ -54,17 +55,7 @@ def engine() -> SegmentEngine:
 async def streamed(answer: str, size: int = 7, most: int = 24_000, *, whole: bool = False) -> Outcome:
     policy = Policy("p", (Objective("kind", "Kind: no insults"),), stream=StreamMode.SENTENCE, max_answer_chars=most)
     made = PartedCorrection(Pipeline(engine()), policy, lambda: FACTS, lambda: None, whole=whole)
-    for at in range(0, len(answer), size):
-        await made.feed(answer[at : at + size])
-        for _ in range(8):
-            await asyncio.sleep(0)
-    await made.end()
-    async with asyncio.timeout(30):
-        while not made.done:
-            await asyncio.sleep(0)
-    outcome = made.outcome()
-    await made.aclose()
-    return outcome
+    return await grown(made, (answer[at : at + size] for at in range(0, len(answer), size)), rounds=8)
 
 
 @pytest.mark.parametrize("case", [*of_forms(), *special()], ids=lambda case: f"{case.form}, {case.defect}")

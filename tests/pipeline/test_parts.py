@@ -7,7 +7,6 @@ import itertools
 import json
 import random
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -19,6 +18,7 @@ from aligner_proxy.pipeline import parts
 from aligner_proxy.pipeline.parts import PartedCorrection
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Exchange, JsonStrings, Objective, Outcome, Policy, Status, StreamMode, Turn
+from tests.support.growing import grown
 from tests.support.scripted import ScriptedEngine, SegmentEngine
 
 FACTS = Exchange("c", 0, (Turn("user", "When?"),), None)
@@ -41,19 +41,6 @@ def engine() -> SegmentEngine:
     return SegmentEngine(lambda text: 2.0 if "fool" in text else -2.0, lambda text: text.replace("fool", "friend"))
 
 
-async def fed(made: PartedCorrection, pieces: Sequence[str]) -> Outcome:
-    for piece in pieces:
-        await made.feed(piece)
-        await asyncio.sleep(0)
-    await made.end()
-    async with asyncio.timeout(30):
-        while not made.done:
-            await asyncio.sleep(0)
-    outcome = made.outcome()
-    await made.aclose()
-    return outcome
-
-
 def parted(
     scripted: ScriptedEngine, rules: Policy, facts: Exchange = FACTS, *, whole: bool = False
 ) -> PartedCorrection:
@@ -70,7 +57,7 @@ def test_a_long_text_is_corrected_in_parts(pieces: list[str], seed: int, whole: 
 
     async def run() -> tuple[Outcome, PartedCorrection]:
         made = parted(engine(), policy(), whole=whole)
-        return await fed(made, cut), made
+        return await grown(made, cut), made
 
     outcome, made = asyncio.run(run())
     kept = outcome.text or ""
@@ -81,7 +68,7 @@ def test_a_long_text_is_corrected_in_parts(pieces: list[str], seed: int, whole: 
 
 async def test_no_part_is_longer_than_the_policy_corrects_at_once() -> None:
     asked = engine()
-    await fed(parted(asked, policy(100), whole=True), ["It is so. "] * 100)
+    await grown(parted(asked, policy(100), whole=True), ["It is so. "] * 100)
     assert len(asked.sessions) >= 10
     assert max(len(session._text) for session in asked.sessions) <= 100
 
@@ -101,7 +88,7 @@ async def test_the_next_part_waits_until_the_one_before_is_decided() -> None:
 
 @pytest.mark.parametrize("text", ['{"a": "' + "You fool. " * 40, "[" + "1, " * 100])
 async def test_json_is_not_taken_apart(text: str) -> None:
-    outcome = await fed(parted(engine(), policy()), [text])
+    outcome = await grown(parted(engine(), policy()), [text])
     assert (outcome.status, outcome.reason, outcome.text) == (Status.SKIPPED, "too_long", text)
 
 
@@ -110,7 +97,9 @@ async def test_json_is_one_part_as_long_as_whole_answers_are(monkeypatch: pytest
     text = json.dumps({"steps": ["Boil the rice for a quarter of an hour. You fool. Go."] * 9})
     rules = replace(policy(1_000), json_strings=JsonStrings.CORRECT)
     for whole in (False, True):
-        outcome = await fed(parted(engine(), rules, whole=whole), [text[at : at + 7] for at in range(0, len(text), 7)])
+        outcome = await grown(
+            parted(engine(), rules, whole=whole), [text[at : at + 7] for at in range(0, len(text), 7)]
+        )
         assert outcome.status is Status.CORRECTED
         assert json.loads(outcome.text or "") == json.loads(text.replace("fool", "friend"))
 
@@ -119,12 +108,12 @@ async def test_half_a_json_text_is_not_judged() -> None:
     made = parted(engine(), policy())
     await made.feed('{"a": "You fool. ')
     await made.end_part()
-    outcome = await fed(made, ['Go."}'])
+    outcome = await grown(made, ['Go."}'])
     assert (outcome.status, outcome.reason, outcome.text) == (Status.SKIPPED, "too_long", '{"a": "You fool. Go."}')
 
 
 async def test_what_only_begins_like_json_is() -> None:
-    outcome = await fed(parted(engine(), policy()), ["[Note] It is so. " + "You fool. Go home. " * 20])
+    outcome = await grown(parted(engine(), policy()), ["[Note] It is so. " + "You fool. Go home. " * 20])
     assert "fool" not in (outcome.text or "")
 
 
@@ -134,7 +123,7 @@ async def test_a_policy_may_block_what_is_too_long(monkeypatch: pytest.MonkeyPat
     made = parted(engine(), policy())
     await made.feed("It is so. " * 10)
     assert made.stopped is None, "it goes on in parts"
-    outcome = await fed(made, ["It is so. " * 10])
+    outcome = await grown(made, ["It is so. " * 10])
     assert made.stopped is not None
     assert (made.stopped.status, made.stopped.reason, outcome.text) == (Status.SKIPPED, "too_long", "It is so. " * 20)
 
@@ -143,14 +132,14 @@ async def test_what_follows_a_failure_goes_out_as_it_came() -> None:
     failing = engine()
     failing.write = lambda _: EngineFault("scripted")
     text = "It is so. " * 12 + "You fool. It is so. " * 20
-    outcome = await fed(parted(failing, policy()), [text[at : at + 7] for at in range(0, len(text), 7)])
+    outcome = await grown(parted(failing, policy()), [text[at : at + 7] for at in range(0, len(text), 7)])
     assert (outcome.status, outcome.reason, outcome.text) == (Status.FAILED, "engine_error", text)
 
 
 async def test_a_plugin_around_corrections_gets_whole_parts() -> None:
     """Such a correction cannot be taken apart by segments, but by parts it can."""
     asked = ScriptedEngine(lambda request: request.answer.replace("fool", "friend"))
-    outcome = await fed(parted(asked, policy(stream=StreamMode.HOLD), whole=True), ["You fool. It is so. "] * 20)
+    outcome = await grown(parted(asked, policy(stream=StreamMode.HOLD), whole=True), ["You fool. It is so. "] * 20)
     assert outcome.text == "You friend. It is so. " * 20
     assert len(asked.seen) > 3
 
@@ -175,6 +164,6 @@ async def test_a_word_that_does_not_end_is_searched_once(monkeypatch: pytest.Mon
     pattern = CountingPattern(parts._GAP)
     monkeypatch.setattr(parts, "_GAP", pattern)
     text = "x" * 4_000 + ". It is so. "
-    outcome = await fed(parted(engine(), policy(1_000)), [text[at : at + 10] for at in range(0, len(text), 10)])
+    outcome = await grown(parted(engine(), policy(1_000)), [text[at : at + 10] for at in range(0, len(text), 10)])
     assert outcome.text == text
     assert pattern.searched < 3 * len(text)

@@ -17,6 +17,7 @@ from typing import Annotated, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from aligner_proxy.correctors.editor import Reply
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.errors import AnswerTooLong, CorrectionError, DeadlineExceeded, InvalidOutput
 from aligner_proxy.types import Correction, DecodeCounts, Turn
@@ -83,22 +84,10 @@ class _Budget:
         return left
 
 
-@dataclass(frozen=True, slots=True)
-class ChatAnswer:
-    """What a chat model wrote, and the tokens that it read and wrote; `finished` unless it was cut off."""
-
-    text: str
-    read: int
-    written: int
-    finished: bool
-
-
 class Chat(Protocol):
     """Puts one question to a chat model. Raises `CorrectionError` subclasses only."""
 
-    async def __call__(
-        self, system: str, user: str, *, tokens: int, temperature: float, deadline_s: float
-    ) -> ChatAnswer:
+    async def __call__(self, system: str, user: str, *, tokens: int, temperature: float, deadline_s: float) -> Reply:
         """At most `tokens` are written, within the deadline."""
         ...
 
@@ -144,7 +133,7 @@ class SelfRefine:
         revision = await self._ask(instruction, reviewed, budget, self._settings.max_tokens)
         return _revised(text, revision.text, begin, end, finished=revision.finished)
 
-    async def _ask(self, system: str, material: dict[str, object], budget: _Budget, most: int) -> ChatAnswer:
+    async def _ask(self, system: str, material: dict[str, object], budget: _Budget, most: int) -> Reply:
         answer = await self._chat(
             system,
             json.dumps(material, ensure_ascii=False),

@@ -11,11 +11,9 @@ from typing import Any
 
 from litellm.router import Router
 
-from aligner_proxy.correctors.litellm_router import ERRORS, UNTOUCHED, Routers, meant, proxy_router
-from aligner_proxy.errors import DeadlineExceeded, EngineFault, EngineUnavailable, InvalidOutput
-from aligner_proxy_systems.self_refine.corrector import ChatAnswer
-
-_CHARS_PER_TOKEN = 3
+from aligner_proxy.correctors.editor import Reply
+from aligner_proxy.correctors.litellm_router import ERRORS, UNTOUCHED, Routers, meant, proxy_router, reply_of
+from aligner_proxy.errors import DeadlineExceeded, EngineFault, EngineUnavailable
 
 
 class ChatGroup:
@@ -25,9 +23,7 @@ class ChatGroup:
         self._group = group
         self._router = router
 
-    async def __call__(
-        self, system: str, user: str, *, tokens: int, temperature: float, deadline_s: float
-    ) -> ChatAnswer:
+    async def __call__(self, system: str, user: str, *, tokens: int, temperature: float, deadline_s: float) -> Reply:
         """Ask the group."""
         messages: list[Any] = [{"role": "system", "content": system}, {"role": "user", "content": user}]
         options: dict[str, Any] = {"max_tokens": tokens, "temperature": temperature, "timeout": deadline_s}
@@ -39,7 +35,7 @@ class ChatGroup:
             raise DeadlineExceeded("the model group did not answer in time") from None
         except ERRORS as error:
             raise meant(error) from None
-        return _answer(response)
+        return reply_of(response)
 
     def _available_router(self) -> Router:
         router = self._router()
@@ -53,20 +49,3 @@ class ChatGroup:
 def in_proxy(group: str) -> ChatGroup:
     """A model group of the proxy that this process is."""
     return ChatGroup(group, proxy_router)
-
-
-def _answer(response: Any) -> ChatAnswer:
-    try:
-        choice = response.choices[0]
-        text = choice.message.content
-        finish_reason = choice.finish_reason
-    except (AttributeError, IndexError):
-        text = finish_reason = None
-    if not isinstance(text, str):
-        raise InvalidOutput("the model group answered without a text")
-    usage = getattr(response, "usage", None)
-    read = getattr(usage, "prompt_tokens", None)
-    written = getattr(usage, "completion_tokens", None)
-    # An upstream that counts nothing is counted by length, so that no bound is without effect.
-    written = written or len(text) // _CHARS_PER_TOKEN
-    return ChatAnswer(text, read or 0, written, finished=finish_reason in ("stop", "eos", None))

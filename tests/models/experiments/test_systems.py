@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from aligner_proxy.correctors.editor import Reply
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import METAALIGNER, Mode, Outcome, Policy, Status
 from aligner_proxy_systems.metaalign.objectives import preferences_of
 from aligner_proxy_systems.metaalign.types import Preference, PreferenceKind, PreferenceSource
-from aligner_proxy_systems.self_refine.corrector import ChatAnswer
 from models.data.pairs import Pair, write_pairs
 from models.experiments import systems
 from models.experiments.systems import Comparison, Result, SystemsError, Trial
@@ -31,16 +31,14 @@ BAD = Pair("Q?", OBJECTIVES, FOOL, TARGET, (0, 1, 0), "defect:insult", kinds=(""
 GOOD = Pair("Q?", OBJECTIVES, "The harbour opens at six.", "The harbour opens at six.", (0,), "clean:x")
 
 
-async def refiner(system: str, user: str, *, tokens: int, temperature: float, deadline_s: float) -> ChatAnswer:
+async def refiner(system: str, user: str, *, tokens: int, temperature: float, deadline_s: float) -> Reply:
     """Finds the insult, and takes it out."""
     request = json.loads(user)
     if "review" not in request:
-        return ChatAnswer(
-            "'You are a fool.' is rude" if "fool" in request["answer"] else "NOTHING", 9, 4, finished=True
-        )
+        return Reply("'You are a fool.' is rude" if "fool" in request["answer"] else "NOTHING", 9, 4, finished=True)
     marks = re.search(r"between the marks (\S+) and (\S+),", system)
     assert marks
-    return ChatAnswer(f"{marks[1]}{request['answer'].replace(' You are a fool.', '')}{marks[2]}", 9, 8, finished=True)
+    return Reply(f"{marks[1]}{request['answer'].replace(' You are a fool.', '')}{marks[2]}", 9, 8, finished=True)
 
 
 def single_purpose(folder: Path) -> Path:

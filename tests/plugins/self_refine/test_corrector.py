@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from aligner_proxy.correctors.editor import Reply
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.errors import AnswerTooLong, DeadlineExceeded, EngineUnavailable, InvalidOutput
 from aligner_proxy.types import Correction, Turn
 from aligner_proxy_systems import self_refine
 from aligner_proxy_systems.self_refine.corrector import (
     REVIEW_TOKENS,
-    ChatAnswer,
     SelfRefine,
     Settings,
     _marks,
@@ -52,18 +52,16 @@ class Asked:
 class Model:
     """A chat whose answers a list of functions says; the last of them is repeated."""
 
-    script: list[Callable[[Asked], str | ChatAnswer | Exception]]
+    script: list[Callable[[Asked], str | Reply | Exception]]
     asked: list[Asked] = field(default_factory=list)
 
-    async def __call__(
-        self, system: str, user: str, *, tokens: int, temperature: float, deadline_s: float
-    ) -> ChatAnswer:
+    async def __call__(self, system: str, user: str, *, tokens: int, temperature: float, deadline_s: float) -> Reply:
         one = Asked(system, json.loads(user), tokens, temperature, deadline_s)
         self.asked.append(one)
         said = self.script[min(len(self.asked), len(self.script)) - 1](one)
         if isinstance(said, Exception):
             raise said
-        return said if isinstance(said, ChatAnswer) else ChatAnswer(said, 10, 5, finished=True)
+        return said if isinstance(said, Reply) else Reply(said, 10, 5, finished=True)
 
 
 def found(_: Asked) -> str:
@@ -133,9 +131,9 @@ async def test_rounds_are_bounded() -> None:
 async def test_tokens_of_all_calls_together_are_bounded() -> None:
     numbers: Iterator[int] = iter(range(99))
 
-    def greedy(one: Asked) -> ChatAnswer:
+    def greedy(one: Asked) -> Reply:
         text = found(one) if "review" not in one.told else revise(f"No {next(numbers)}.")(one)
-        return ChatAnswer(text, 1, min(one.tokens, 60), finished=True)
+        return Reply(text, 1, min(one.tokens, 60), finished=True)
 
     model = Model([greedy])
     correction = await refined(model, rounds=5, max_tokens=200)
@@ -145,10 +143,10 @@ async def test_tokens_of_all_calls_together_are_bounded() -> None:
 
 
 async def test_tokens_that_are_used_up_before_the_first_revision_are_too_few_for_this_answer() -> None:
-    model = Model([lambda one: ChatAnswer("all of it is wrong", 1, one.tokens, finished=False)])
+    model = Model([lambda one: Reply("all of it is wrong", 1, one.tokens, finished=False)])
     with pytest.raises(AnswerTooLong):
         await refined(model, max_tokens=64)
-    cut = Model([found, lambda one: ChatAnswer(f"{one.marks[0]} It is", 1, 5, finished=False)])
+    cut = Model([found, lambda one: Reply(f"{one.marks[0]} It is", 1, 5, finished=False)])
     with pytest.raises(AnswerTooLong):
         await refined(cut)
 

@@ -1,0 +1,24 @@
+"""Answers that grow piece by piece, as a stream brings them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from aligner_proxy.pipeline.parts import PartedCorrection
+from aligner_proxy.types import Outcome
+
+
+async def grown(growing: PartedCorrection, pieces: Iterable[str], *, rounds: int = 4) -> Outcome:
+    """What became of an answer of these pieces; the event loop gets so many rounds after each."""
+    for piece in pieces:
+        await growing.feed(piece)
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+    await growing.end()
+    async with asyncio.timeout(30):
+        while not growing.done:
+            await asyncio.sleep(0)
+    outcome = growing.outcome()
+    await growing.aclose()
+    return outcome
