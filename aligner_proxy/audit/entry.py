@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, TypeAdapter
 
 from aligner_proxy.gate.edits import by_comparison
 from aligner_proxy.plugins.api import Content, Entry, Flagged
-from aligner_proxy.policy.request_facts import RequestFacts
+from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Exchange, Outcome, Policy, Reference, ReferenceKind, Turn
 

@@ -38,8 +38,7 @@ from aligner_proxy.policy.editor_schema import groups as editor_groups
 from aligner_proxy.policy.engine_schema import Kind
 from aligner_proxy.policy.keys_file import KeyEntry
 from aligner_proxy.policy.litellm_config import find_policies, is_litellm, model_groups
-from aligner_proxy.policy.request_facts import RequestFacts
-from aligner_proxy.policy.resolver import PRECEDENCE, PolicyResolver, entry_name, route_matches
+from aligner_proxy.policy.resolver import PRECEDENCE, PolicyResolver, RequestFacts, entry_name, route_matches
 from aligner_proxy.policy.schema import PolicyFile, Trust, kind_of
 from aligner_proxy.policy.yaml_file import nearest, read
 from aligner_proxy.teaching.in_force import HeadsInForce

@@ -25,8 +25,7 @@ from aligner_proxy.gateway import litellm_internals, routing
 from aligner_proxy.gateway.reload import Policies
 from aligner_proxy.plugins.extensions import Extensions
 from aligner_proxy.policy import references
-from aligner_proxy.policy.request_facts import RequestFacts
-from aligner_proxy.policy.resolver import PolicyResolver, policy_for_all
+from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts, policy_for_all
 from aligner_proxy.policy.schema import Trust
 from aligner_proxy.policy.strictness import stricter
 from aligner_proxy.types import LOCAL_EDITOR, Policy

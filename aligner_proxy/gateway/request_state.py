@@ -15,7 +15,7 @@ from litellm.litellm_core_utils.core_helpers import get_or_create_metadata_bucke
 
 from aligner_proxy.formats.base import buckets
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, Extensions, Selecting
-from aligner_proxy.policy.request_facts import RequestFacts
+from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.teaching.in_force import taught_in
 from aligner_proxy.teaching.store import Version
 from aligner_proxy.types import METAALIGNER, EditorUse, Outcome, Policy, Status, all_cached

@@ -18,7 +18,7 @@ from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.gate.judge import Verdict
 from aligner_proxy.policy.plugin_keys import PolicyKey as PolicyKey
 from aligner_proxy.policy.plugin_keys import SelectorForm as SelectorForm
-from aligner_proxy.policy.request_facts import RequestFacts
+from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.types import Correction, Exchange, Objective, Outcome, Policy, Turn
 
 GROUP = "aligner_proxy"

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from itertools import product
@@ -32,7 +32,6 @@ from aligner_proxy.policy.config import objectives
 from aligner_proxy.policy.gate_schema import switches
 from aligner_proxy.policy.own_objectives import with_known_names, worded
 from aligner_proxy.policy.plugin_keys import PolicyKey, with_current_names
-from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.policy.schema import (
     EVERY,
     Grants,
@@ -76,8 +75,9 @@ PRECEDENCE = (
     "metadata of teams and keys loosens nothing, unless `trust` says that its word counts",
 )
 _Entry = TypeVar("_Entry", Route, Tenant)
+# Bounds of the policy cache: clients choose model names freely.
 _REMEMBERED = 1024
-"""Bound of the policy cache: clients choose model names freely."""
+_USUAL_CHARS = 200
 _OBJECTIVE_LISTS = ("enforce", "allow", "deny")
 _BUILT_IN_POLICY = Policy(name="-")
 HeadLookup = Callable[[Tenant | None, Objective, str], str]
@@ -123,6 +123,62 @@ ON_SKIP = tuple(f"{_ON_SKIP}{reason.value}" for reason in GOVERNED_SKIPS)
 _BY_KIND = {"on_error": ON_ERROR, "on_skip": ON_SKIP}
 SETTINGS = tuple(setting for name in Settings.model_fields for setting in _BY_KIND.get(name, (name,)))
 """Names of the gateway's own settings, as shown to operators; `on_error` has one a class, `on_skip` one a reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """Facts about a request, free of LiteLLM's shapes.
+
+    Team, key and their settings (the value of metadata "aligner") must come from what LiteLLM authenticated, never from
+    the body; `asked` (objectives) and `bypass` come from the request itself.
+    """
+
+    model: str = ""
+    tags: tuple[str, ...] = ()
+    team_id: str | None = None
+    team_alias: str | None = None
+    key_hash: str | None = None
+    key_alias: str | None = None
+    user_id: str | None = None
+    """The person behind a token without a key (JWT)."""
+    team_settings: object = None
+    key_settings: object = None
+    asked: tuple[str, ...] = ()
+    own: tuple[str, ...] = field(default=(), repr=False)
+    """Objectives in the words of the request, which only `POST /v1/align` reads."""
+    bypass: bool = False
+    system: str = field(default="", repr=False)
+    """The request's system prompt, from any endpoint."""
+    fields: Mapping[str, object] = field(default_factory=dict, repr=False)
+    """Values of `metadata.aligner` in the fields that plugins declare; not checked."""
+    tool_results: str = field(default="", repr=False)
+    """What the tools returned that the request carries, from any endpoint."""
+    given: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """References that the request brings, by the name of their header."""
+    brought: tuple[str, ...] = field(default=(), repr=False)
+    """References in the body, which only `POST /v1/align` reads."""
+    groups: tuple[str, ...] = ()
+    """The model groups behind `model` where it is an alias or another name of theirs."""
+    alias_by_operator: bool = False
+    """Whether the operator gave the aliases, in the keys file; LiteLLM's own are chosen by the owners of keys."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name by which a route may know the model."""
+        return (self.model, *self.groups)
+
+    @property
+    def usual(self) -> bool:
+        """Whether its policy follows from the file, model, team and key alone, so that it can be cached."""
+        settled = self.team_settings is None and self.key_settings is None
+        return settled and not (self.tags or self.asked or self.own or self.bypass) and len(self.model) <= _USUAL_CHARS
+
+    @property
+    def namespace(self) -> str:
+        """The tenant's identity: the team, else the key, else the user; a prefix keeps one from posing as another."""
+        teams = (("team", self.team_id), ("alias", self.team_alias))
+        single = (("key", self.key_hash), ("name", self.key_alias), ("user", self.user_id))
+        return next((f"{kind}:{value}" for kind, value in (*teams, *single) if value), "-")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from aligner_proxy.audit.entry import AuditEvent
-from aligner_proxy.policy.request_facts import RequestFacts
+from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.types import (
     Correction,
     DecodeCounts,

@@ -20,7 +20,7 @@ from aligner_proxy.cli import main
 from aligner_proxy.engine import sockets
 from aligner_proxy.engine.api import Engine
 from aligner_proxy.engine.server.app import create_app
-from aligner_proxy.policy.request_facts import RequestFacts
+from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.teaching.neutral import lesson_answers
 from aligner_proxy.types import Correction, Exchange, Outcome, Policy, Status, Turn
 from tests.support import teachable

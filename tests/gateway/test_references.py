@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY
 
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.gateway.reload import Policies
-from aligner_proxy.policy.request_facts import RequestFacts
+from aligner_proxy.policy.resolver import RequestFacts
 from tests.gateway.test_guardrail import answer, build, data, ledger_of, user
 
 PAGE = "Online orders can be returned within 28 days of delivery.\n"

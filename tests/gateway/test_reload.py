@@ -18,7 +18,7 @@ from aligner_proxy.errors import ConfigError
 from aligner_proxy.gateway import reload
 from aligner_proxy.gateway.reload import Policies, Report, at, leave, reports
 from aligner_proxy.policy.config import default_socket
-from aligner_proxy.policy.request_facts import RequestFacts
+from aligner_proxy.policy.resolver import RequestFacts
 
 DIGEST = hashlib.sha256(b"k1").hexdigest()
 GOOD = 'objectives: {kind: "Kind: be kind"}\nroutes:\n  - match: {}\n    name: one\n    objectives: [kind]\n'

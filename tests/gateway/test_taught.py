@@ -14,7 +14,7 @@ from aligner_proxy.gateway.process import teacher
 from aligner_proxy.gateway.process.teacher import Served, Teacher
 from aligner_proxy.gateway.reload import Policies
 from aligner_proxy.gateway.request_state import RequestState
-from aligner_proxy.policy.request_facts import RequestFacts
+from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.teaching.store import WHOLE_FILE, Count, HeadStore, Version
 from tests.support.teachable import TeachableEngine
 from tests.teaching.examples import AGAINST, TEXT, listed, policies

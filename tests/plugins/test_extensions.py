@@ -16,7 +16,7 @@ from aligner_proxy.gate.judge import Verdict
 from aligner_proxy.plugins.api import Corrected, Extension, Inner, RequestField, TextEncoder
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, SELECTION_REASON, Extensions, Member, Selecting
 from aligner_proxy.plugins.isolation import ThreadRunner
-from aligner_proxy.policy.request_facts import RequestFacts
+from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.types import Correction, Objective, Outcome, Policy, Status, Turn
 
 POLICY = Policy("p", (Objective("a", "A: one"), Objective("b", "B: two")))

@@ -12,8 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy import config
 from aligner_proxy.policy.plugin_keys import Declarations, PolicyKey, SelectorForm
-from aligner_proxy.policy.request_facts import RequestFacts
-from aligner_proxy.policy.resolver import PolicyResolver
+from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.types import Policy, StreamMode
 

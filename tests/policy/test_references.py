@@ -12,8 +12,7 @@ from aligner_proxy.errors import ConfigError, ForbiddenError
 from aligner_proxy.grounding.page import MOST_CHARS
 from aligner_proxy.policy import config
 from aligner_proxy.policy.references import decoded
-from aligner_proxy.policy.request_facts import RequestFacts
-from aligner_proxy.policy.resolver import PolicyResolver
+from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
 from aligner_proxy.types import Policy, ReferenceKind
 
 PAGE = "Returns are possible within 28 days of delivery.\n"

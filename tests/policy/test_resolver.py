@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from aligner_proxy.errors import ForbiddenError
 from aligner_proxy.policy import resolver as module
 from aligner_proxy.policy.config import load
-from aligner_proxy.policy.request_facts import RequestFacts
-from aligner_proxy.policy.resolver import SETTINGS, PolicyResolver, value_of
+from aligner_proxy.policy.resolver import SETTINGS, PolicyResolver, RequestFacts, value_of
 from aligner_proxy.policy.schema import Grants, OnErrorByClass, OnSkipByReason, PolicyFile, Route, Settings, Tenant
 from aligner_proxy.types import (
     GOVERNED_SKIPS,

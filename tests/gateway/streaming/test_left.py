@@ -10,6 +10,7 @@ import contextlib
 import gc
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain, starmap
 from typing import Any
 
 import pytest
@@ -40,9 +41,9 @@ def _no_collector() -> Iterator[None]:
 
 def held() -> Counter[str]:
     """How many there are of each kind of thing of a stream."""
-    # `isinstance` would ask each thing for its class, of which some warn; and while Python code looks at the things,
-    # another thread may build a tuple, which fails where somebody else holds it: `map` lets no thread in between.
-    kinds = list(map(type, gc.get_objects()))
+    # `isinstance` would ask each thing for its class, of which some warn. And a tuple that another thread is building
+    # fails if somebody else holds it: the things are listed and let go inside one call, which no thread interrupts.
+    kinds = list(map(type, chain.from_iterable(starmap(gc.get_objects, [()]))))
     return Counter(kind.__name__ for kind in kinds if issubclass(kind, KINDS))
 
 

@@ -19,7 +19,7 @@ from aligner_proxy.errors import (
     EngineUnavailable,
     InvalidOutput,
 )
-from aligner_proxy_systems.self_refine.litellm_group import ChatGroup, _answer, in_proxy
+from aligner_proxy_systems.self_refine.litellm_group import ChatGroup, in_proxy
 
 
 def group(**params: Any) -> ChatGroup:
@@ -73,11 +73,11 @@ def test_what_litellm_raises_has_a_meaning_and_loses_its_text(error: Exception, 
 def test_an_upstream_that_counts_nothing_is_counted_by_length() -> None:
     done = litellm.ModelResponse(choices=[{"message": {"content": "x" * 300}, "finish_reason": "length"}])
     done.usage = None  # type: ignore[attr-defined]
-    said = _answer(done)
+    said = litellm_router.reply_of(done)
     assert (said.written, said.finished) == (100, False)
 
 
 @pytest.mark.parametrize("done", [None, litellm.ModelResponse(choices=[{"message": {"content": None}}])])
 def test_an_answer_without_a_text_is_invalid(done: Any) -> None:
     with pytest.raises(InvalidOutput):
-        _answer(done)
+        litellm_router.reply_of(done)
