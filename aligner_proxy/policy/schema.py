@@ -6,6 +6,7 @@ layers of a policy; config.py reads the file. No plugin is loaded to check the n
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
@@ -526,7 +527,12 @@ def listed(route: Route, known: Iterable[str]) -> Iterator[tuple[str, tuple[str 
         yield from ((objective, (*place, position)) for objective in every)
 
 
-@lru_cache(maxsize=8)
+_BUILDING = threading.Lock()
+"""Held while a model is built: for its descriptions it parses source, of which Python 3.11 counts the depth for all
+threads together."""
+
+
+@lru_cache(maxsize=64)
 def file_model(declarations: Declarations) -> type[PolicyFile]:
     """The policies file with the keys and selector forms of plugins."""
     settings = _fields(key for key in declarations.all_keys if not key.grant)
@@ -542,7 +548,7 @@ def file_model(declarations: Declarations) -> type[PolicyFile]:
     return _extended(PolicyFile, blocks)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def grants_model(declarations: Declarations) -> type[Grants]:
     """The form of key and team metadata with the keys of plugins."""
     return _extended(Grants, _fields(declarations.all_keys))
@@ -550,7 +556,8 @@ def grants_model(declarations: Declarations) -> type[Grants]:
 
 def _extended(base: type[_Model], fields: Mapping[str, Any]) -> type[_Model]:
     """A model with more fields, under the same name and with the same description."""
-    model: type[_Model] = create_model(base.__name__, __base__=base, __doc__=base.__doc__, **fields)
+    with _BUILDING:
+        model: type[_Model] = create_model(base.__name__, __base__=base, __doc__=base.__doc__, **fields)
     return model
 
 
@@ -581,13 +588,14 @@ def _objectives_field(selectors: Sequence[SelectorForm]) -> dict[str, Any]:
 def _selector_type(form: SelectorForm) -> Any:
     names = Field(min_length=1, description='Names of the candidates, most important first; "*": every configured one.')
     create: Any = create_model  # mypy cannot check a model with computed fields
-    block = create(
-        f"{form.word.title()}Objectives",
-        # The later base decides whether unknown keys are refused.
-        __base__=(SelectorBlock, AnyOptions) if form.options is AnyOptions else (form.options, SelectorBlock),
-        __doc__=form.about,
-        **{form.word: (Annotated[Names, names], ...)},
-    )
+    with _BUILDING:
+        block = create(
+            f"{form.word.title()}Objectives",
+            # The later base decides whether unknown keys are refused.
+            __base__=(SelectorBlock, AnyOptions) if form.options is AnyOptions else (form.options, SelectorBlock),
+            __doc__=form.about,
+            **{form.word: (Annotated[Names, names], ...)},
+        )
     block.word = form.word
 
     def as_block(value: object) -> object:
