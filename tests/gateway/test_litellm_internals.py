@@ -97,12 +97,15 @@ def test_litellm_checks_no_more_fallbacks_than_we_let_it(place: str, inside: boo
 def test_own_endpoints_are_among_those_that_litellms_keys_may_call() -> None:
     groups = (LiteLLMRoutes.openai_routes, LiteLLMRoutes.llm_api_routes)
     before = [list(group.value) for group in groups]
-    assert not RouteChecks.is_llm_api_route("/v1/align")
     try:
+        for group in groups:  # another test of this process may have admitted them
+            group.value[:] = [path for path in group.value if path not in ANSWERS]
+        sizes = [len(group.value) for group in groups]
+        assert not RouteChecks.is_llm_api_route("/v1/align")
         litellm_internals.admit(ANSWERS)
         litellm_internals.admit(ANSWERS)
         assert all(RouteChecks.is_llm_api_route(path) for path in ANSWERS)
-        assert [len(group.value) for group in groups] == [len(routes) + len(ANSWERS) for routes in before]
+        assert [len(group.value) for group in groups] == [size + len(ANSWERS) for size in sizes]
     finally:
         for group, routes in zip(groups, before, strict=True):
             group.value[:] = routes
