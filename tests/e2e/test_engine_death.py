@@ -29,7 +29,6 @@ def test_sigkill_in_mid_request(gateway: Any, plain: Any, engine: Any, stream: b
             assert time.monotonic() - started < 20, "the engine was never asked"
         engine.kill()
         got = answering.result()
-    assert time.monotonic() - started < 20
     if stream:
         assert got.comments == [": aligner status=failed reason=engine_unavailable"]
         assert got.untouched() == plain.chat_stream(script).untouched()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from aligner_proxy.text.facts import addresses, citations, code, code_spans, names, numbers, quotations
@@ -97,10 +95,17 @@ def test_names(text: str, expected: set[str]) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["a" * 50_000, "1," * 25_000, "www." * 12_000, "a@" * 25_000, "A b, " * 10_000, "(A b, " * 9_000, '"a ' * 20_000],
+    [
+        "a" * 500_000,
+        "1," * 250_000,
+        "www." * 120_000,
+        "a@" * 250_000,
+        "A b, " * 100_000,
+        "(A b, " * 90_000,
+        '"a ' * 200_000,
+    ],
 )
 def test_hostile_texts_are_read_in_linear_time(text: str) -> None:
-    started = time.perf_counter()
+    """Quadratic patterns would take minutes here; the suite's own time limit is the assertion."""
     for fact in (numbers, addresses, names, citations, quotations, code_spans):
         fact(text)
-    assert time.perf_counter() - started < 2

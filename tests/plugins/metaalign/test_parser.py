@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -116,6 +114,5 @@ def test_no_text_breaks_it(text: str) -> None:
 
 @pytest.mark.parametrize("piece", ["no ", "never use ", "at most 1 ", 'the word "a', "in , ", "end ", "x" * 50 + " "])
 def test_time_grows_with_the_text_and_no_faster(piece: str) -> None:
-    began = time.perf_counter()
-    parse((piece * 20_000)[:20_000], REQUEST)
-    assert time.perf_counter() - began < 3
+    assert growth(lambda size: parse((piece * size)[:size], REQUEST), 450) < 2.4
+    parse((piece * 20_000)[:20_000], REQUEST)  # patterns: the suite's own time limit is the assertion
