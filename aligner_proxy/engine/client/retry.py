@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
+from tenacity import AsyncRetrying, AttemptManager, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_exponential, wait_random
 
 from aligner_proxy.concurrency import within
@@ -34,10 +34,19 @@ async def retry(ask: Callable[[float], Awaitable[_T]], deadline_s: float, patien
         stop=lambda state: time.monotonic() + (state.upcoming_sleep or 0.0) >= patience,
         reraise=True,
     )
-    async with within(deadline_s):
-        async for attempt in retrying:
-            with attempt:
-                return await ask(max(_LEAST_S, until - time.monotonic()))
+    attempt: AttemptManager | None = None
+    try:
+        async with within(deadline_s):
+            async for attempt in retrying:
+                with attempt:
+                    return await ask(max(_LEAST_S, until - time.monotonic()))
+    except (NotReady, EngineOverloaded) as error:
+        raise error.with_traceback(None) from None  # tenacity's frames know it
+    finally:
+        if attempt is not None:
+            # tenacity's objects hold each other, and through the error the frames of all callers with their texts:
+            # those would wait for the garbage collector.
+            attempt.retry_state.outcome = None
     raise EngineUnavailable("the engine was not asked")
 
 
