@@ -3,7 +3,8 @@
 Every step takes what the jobs need that clients wait for: first a few tokens for each that decodes, then chunks of
 prompts, the tenant first that has had least (shares.py), and of one tenant the shortest. Prompts slow those who write
 only so far: were the time shared evenly, a full house would be late all at once. Prompts of a tenant that has had more
-than another one in the step slow that one hardly at all. For the same reason nobody begins who
+than another one in the step slow that one hardly at all, and a tenant with long answers leaves most of the time to
+one with little to do (shares.py). For the same reason nobody begins who
 cannot be ready in time: how long a request takes is estimated from others lately, following the slow ones. When blocks
 run out, the job that was let in last gives its own back and begins again later; what it had written stays.
 
@@ -25,7 +26,7 @@ from aligner_proxy.engine.scheduling.blocks import BlockPool
 from aligner_proxy.engine.scheduling.draft_length import FLAT, CostCurve
 from aligner_proxy.engine.scheduling.metrics import Phases, refused
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Step, Work
-from aligner_proxy.engine.scheduling.shares import Shares
+from aligner_proxy.engine.scheduling.shares import GuaranteedShare, Shares, by_size
 from aligner_proxy.engine.weights.memory import STEP_TOKENS
 from aligner_proxy.errors import CorrectionError, DeadlineExceeded, EngineFault, EngineOverloaded, EngineUnavailable
 from aligner_proxy.types import DecodeCounts
@@ -44,7 +45,11 @@ _ORDINARY = 4096
 _LEAST = 32
 """Tokens of prompts in a step, whatever they cost: every job gets on."""
 _FEWEST = 4
-"""The same of a tenant that has had more than another one in the step."""
+"""The same of tenants that have had more than another one in the step."""
+_SLOWER_THAN_ONE = 4.0
+"""How many times longer than one of a single token a step of long answers may take where others may soon come back."""
+_BACK_S = 5.0
+"""How soon."""
 _WOKEN = 8
 """Answers that go on being read ahead in one step: each has its new text tokenised before the step begins."""
 _BESIDE = 1.2
@@ -154,6 +159,11 @@ class Scheduler:
         self.pace = ServiceTime()
         self.shares = {False: Shares(), True: Shares()}
         """Of those that clients wait for, and of those that are only read ahead."""
+        self.guaranteed = GuaranteedShare(costs, budget)
+        self._long: frozenset[str] = frozenset()
+        """Tenants that yield in this step."""
+        self._shared_until = float("-inf")
+        """Until then a tenant with little to do may come back beside one with long answers; monotonic seconds."""
         self._idle = False
         """Nothing could be fed in the last step."""
 
@@ -169,32 +179,67 @@ class Scheduler:
         self._sweep(now)
         self._free_place()
         feeds: list[Feed] = []
+        self._long = long = self._with_long_work(now)
         for job in sorted(self.running, key=lambda job: job.sequence.remaining):
-            if not job.ahead and job.sequence.remaining <= _SHORT:
+            if not job.ahead and job.tenant not in long and job.sequence.remaining <= _SHORT:
                 self._feed(job, feeds, self._budget(feeds))
-        self._feed_fairly(feeds, ahead=False)
-        self._feed_fairly(feeds, ahead=True)
+        rows = self._rows(feeds, ahead=False)
+        self.shares[False].see(rows)
+        long_rows = {tenant: rows.pop(tenant) for tenant in long if tenant in rows}
+        self._feed_fairly(rows, feeds, self.shares[False])
+        if long_rows:
+            self._feed_long(long_rows, feeds)
+        rows = self._rows(feeds, ahead=True)
+        self.shares[True].see(rows)
+        self._feed_fairly(rows, feeds, self.shares[True], self._spare(feeds))
         self._idle = not feeds
         # Those of one adapter lie side by side, so that each adapter is applied once.
         return sorted(feeds, key=lambda feed: feed.job.sequence.adapter)
 
-    def _feed_fairly(self, feeds: list[Feed], *, ahead: bool) -> None:
-        """Chunks for those that read, and places for those that wait, by tenant."""
-        rows = self._rows(feeds, ahead=ahead)
-        shares = self.shares[ahead]
-        shares.see(rows)
-        room = self._budget(feeds) if not ahead else self._spare(feeds)
+    def _with_long_work(self, now: float) -> frozenset[str]:
+        """Tenants whose work yields to that of another with little to do, which is there or was a moment ago."""
+        sizes: Counter[str] = Counter()
+        for job in (*self.running, *self.waiting):
+            if not job.ahead and not job.parked:
+                sizes[job.tenant] += len(job.sequence.ids)
+        little, long = by_size(sizes)
+        if little and long:
+            self._shared_until = now + _BACK_S
+        if now >= self._shared_until or self.guaranteed.overdue():
+            return frozenset()
+        return long
+
+    def _feed_long(self, rows: dict[str, deque[Job]], feeds: list[Feed]) -> None:
+        """What those with long work get: their part of the time beside others, else a step that ends soon."""
+        fed = sum(feed.stop - feed.start for feed in feeds)
+        soon = max(_LEAST, self.costs.beside(1, _SLOWER_THAN_ONE, self.budget))
+        room = self.guaranteed.room(fed) if fed else soon
+        given = self._feed_fairly(rows, feeds, self.shares[False], room)
+        self.guaranteed.took(fed, given)
+
+    def _feed_fairly(
+        self, rows: dict[str, deque[Job]], feeds: list[Feed], shares: Shares, most: int | None = None
+    ) -> int:
+        """Chunks for those that read, and places for those that wait, by tenant; the tokens that they get.
+
+        At most `most` of them; None: as many as the others in the step bear.
+        """
+        given = 0
         full = False
-        while rows and room:
+        while rows:
             tenant = min(rows, key=shares.had)
+            room = self._beside_others(tenant, feeds) if most is None else most - given
+            if not room:
+                break
             job = rows[tenant].popleft()
             if not rows[tenant]:
                 del rows[tenant]
             if job in self.waiting:
                 full = full or not self._let_in(job, feeds)  # who needs much room is not overtaken for ever
-            fed = self._feed(job, feeds, room if ahead else min(room, self._beside_others(tenant, feeds)))
+            fed = self._feed(job, feeds, room)
             shares.give(tenant, fed)
-            room = self._budget(feeds) if not ahead else room - fed
+            given += fed
+        return given
 
     def _rows(self, feeds: list[Feed], *, ahead: bool) -> dict[str, deque[Job]]:
         """Those that have something to feed, by tenant: those that run, the shortest first, before those that wait."""
@@ -353,12 +398,15 @@ class Scheduler:
         return max(0, min(self.budget, written + room) - sum(sizes))
 
     def _beside_others(self, tenant: str, feeds: list[Feed]) -> int:
-        """Tokens of this tenant's prompts beside those of tenants that have had less."""
+        """Tokens of this tenant's prompts that the step has room for: few beside a tenant that has had less."""
         had = self.shares[False].had
-        fed = sum(feed.stop - feed.start for feed in feeds)
-        if any(had(feed.job.tenant) < had(tenant) for feed in feeds):
-            return max(_FEWEST, self.costs.beside(fed, _SLOWER_FOR_OTHERS, self.budget))
-        return self.budget
+        room = self._budget(feeds)
+        less = sum(feed.stop - feed.start for feed in feeds if had(feed.job.tenant) < had(tenant))
+        if not less:
+            return room
+        more = sum(feed.stop - feed.start for feed in feeds) - less
+        beside = max(_FEWEST, self.costs.beside(less, _SLOWER_FOR_OTHERS, self.budget))
+        return max(0, min(room, beside - more))
 
     def _spare(self, feeds: list[Feed]) -> int:
         """Tokens that this step has room for of answers that are only read ahead."""
@@ -389,13 +437,16 @@ class Scheduler:
         return next((other for other in reversed(later) if id(other) not in busy), None)
 
     def _spared(self, job: Job, missing: int, feeds: list[Feed]) -> Job | None:
-        """Who gives its blocks to `job`, of those that no client waits for: the last one of the tenant with most.
+        """Who gives its blocks to `job`: the last one of the tenant with most, of those that no client waits for.
 
-        What is only read ahead itself gets nothing from a tenant that would then have less.
+        Where there are none, of those that yield to it. What is only read ahead itself gets nothing from a tenant that
+        would then have less.
         """
         busy = {id(job), *(id(feed.job) for feed in feeds)}
-        unwanted = [other for other in self.running if _unwanted(other) and id(other) not in busy]
-        spare = [other for other in unwanted if other.sequence.blocks]
+        others = [other for other in self.running if other.sequence.blocks and id(other) not in busy]
+        spare = [other for other in others if _unwanted(other)]
+        if not spare and not job.ahead and job.tenant not in self._long:
+            spare = [other for other in others if other.tenant in self._long]
         if not spare:
             return None
         held: Counter[str] = Counter()

@@ -3,16 +3,29 @@
 Tokens are counted by tenant. One that comes back after a pause begins a little before those that were there meanwhile,
 so that a few short requests are not behind a long row of another's, and never so far before them that they would wait
 long for it.
+
+Equal parts would still make a short request take twice as long beside very long answers of another tenant, which hardly
+notice it. So a tenant with little to do goes before one with long work, which is guaranteed a part of the time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+
+from aligner_proxy.engine.scheduling.draft_length import CostCurve
 
 _CREDIT = 1024
 """Tokens by which a tenant that comes back goes before the others."""
 _KNOWN = 4096
 """Tenants that are remembered."""
+_LITTLE = 1024
+"""Tokens of all requests of a tenant up to which it has little to do."""
+_LONG = 3072
+"""The same from which its work is long."""
+_PART = 0.25
+"""Time of the model for long work, beside each unit of time for tenants with little to do."""
+_CHUNK = 32
+"""Tokens of long work that are fed at once at least: fewer cost nearly as much."""
 
 
 class Shares:
@@ -40,3 +53,37 @@ class Shares:
     def had(self, tenant: str) -> int:
         """What it was given; only the order of these numbers means anything."""
         return self._given.get(tenant, 0)
+
+
+def by_size(tokens: Mapping[str, int]) -> tuple[frozenset[str], frozenset[str]]:
+    """Which tenants have little to do, and which long work, by the tokens of their requests."""
+    little = frozenset(tenant for tenant, size in tokens.items() if size <= _LITTLE)
+    long = frozenset(tenant for tenant, size in tokens.items() if size > _LONG)
+    return little, long
+
+
+class GuaranteedShare:
+    """The part of the time that long work gets while other tenants have little to do; times by the cost curve."""
+
+    def __init__(self, costs: CostCurve, budget: int) -> None:
+        self._costs = costs
+        self._budget = budget
+        self._due = 0.0
+
+    def room(self, fed: int) -> int:
+        """Tokens of long work in a step with `fed` tokens of others; none until enough time is due to it."""
+        cost = self._costs.of(fed)
+        self._due = min(self._due + _PART * cost, self._costs.of(self._budget))
+        room = self._costs.beside(fed, 1 + self._due / cost, max(0, self._budget - fed))
+        return room if room >= _CHUNK else 0
+
+    def took(self, fed: int, given: int) -> None:
+        """A step with `fed` tokens of others has `given` tokens of long work."""
+        self._due = max(0.0, self._due - (self._costs.of(fed + given) - self._costs.of(fed)))
+
+    def overdue(self) -> bool:
+        """Whether a whole step is due to it, for want of room beside the others: it shares the next like anybody."""
+        if self._due < self._costs.of(self._budget):
+            return False
+        self._due = 0.0
+        return True

@@ -363,3 +363,73 @@ def test_what_can_never_fit_fails_and_says_what_is_missing(waiting: int) -> None
     drive(scheduler, cache, lambda: None)
     assert isinstance(ends[0], EngineFault)
     assert "70 tokens do not fit the 16 of the KV cache" in str(ends[0])
+
+
+def long_beside_little(blocks: int = 4000) -> tuple[Scheduler, Cache]:
+    """A tenant with four long answers that has been read for a while."""
+    scheduler = Scheduler(BlockPool(blocks, SIZE), budget=256, costs=STRAIGHT)
+    for number in range(4):
+        add(scheduler, [number] * 1500, 50, lambda _: None, tenant="long")
+    cache = Cache(scheduler.pool)
+    for _ in range(3):
+        assert step(scheduler, cache) == {"long": 256}
+    return scheduler, cache
+
+
+def test_long_work_of_another_tenant_lengthens_short_work_by_a_quarter_at_most() -> None:
+    """Prompts and what is written are all counted; beside a chunk that becomes due, the one chunk more."""
+    scheduler, cache = long_beside_little()
+    ends: list[Any] = []
+    add(scheduler, [5] * 300, 40, ends.append, tenant="little")
+    alone = 0.0
+    all_of_it = 0.0
+    while not ends:
+        given = step_to_end(scheduler, cache)
+        alone += STRAIGHT.of(given["little"])
+        all_of_it += STRAIGHT.of(sum(given.values()))
+    assert alone < all_of_it <= 1.25 * alone + STRAIGHT.of(32)
+
+
+def step_to_end(scheduler: Scheduler, cache: Cache) -> dict[str, int]:
+    """One step in which jobs may end; its tokens by tenant."""
+    feeds = scheduler.schedule(0.0)
+    for feed in feeds:
+        if scheduler.settle(feed, cache.run(feed)):
+            end = feed.job.advance(Step([], feed.job.chosen, feed.job.forwards))
+            if end is not None:
+                scheduler.drop(feed.job, end)
+    return sizes(feeds)
+
+
+def test_long_work_goes_on_where_others_always_have_a_little_to_do() -> None:
+    """Each step could be filled by prompts of tenants with little to do."""
+    scheduler, cache = long_beside_little()
+    given = Counter[str]()
+    for number in range(60):
+        while sum(len(job.sequence.ids) for job in scheduler.waiting if job.tenant != "long") < 300:
+            add(scheduler, [6] * 256, 0, lambda _: None, tenant=f"little {number} {len(scheduler.waiting)}")
+        given.update(step_to_end(scheduler, cache))
+    assert given["long"] >= 0.1 * sum(given.values())
+
+
+def test_a_step_of_long_work_alone_ends_soon_where_another_tenant_may_come_back() -> None:
+    scheduler, cache = long_beside_little()
+    ends: list[Any] = []
+    add(scheduler, [5] * 30, 1, ends.append, tenant="little")
+    while not ends:
+        step_to_end(scheduler, cache)
+    assert step(scheduler, cache) == {"long": 32}, "four times the cost of a token is less than the least chunk"
+    feeds = scheduler.schedule(6.0)
+    assert sizes(feeds) == {"long": 256}, "nobody came back"
+
+
+def test_long_work_gives_its_blocks_to_a_tenant_with_little_to_do() -> None:
+    scheduler, cache = long_beside_little(blocks=400)
+    while step(scheduler, cache)["long"] == 256 and scheduler.pool.available() > 20:
+        pass
+    ends: list[Any] = []
+    add(scheduler, [5] * 200, 1, ends.append, tenant="little")
+    for _ in range(4):
+        step_to_end(scheduler, cache)
+    assert ends
+    scheduler.check()
