@@ -22,8 +22,8 @@ _LITTLE = 1024
 """Tokens of all requests of a tenant up to which it has little to do."""
 _LONG = 3072
 """The same from which its work is long."""
-_PART = 0.25
-"""Time of the model for long work, beside each unit of time for tenants with little to do."""
+_PART = 0.125
+"""Time for long work beside each unit of time for tenants with little to do; its true cost may be twice the curve's."""
 _CHUNK = 32
 """Tokens of long work that are fed at once at least: fewer cost nearly as much."""
 

@@ -376,7 +376,7 @@ def long_beside_little(blocks: int = 4000) -> tuple[Scheduler, Cache]:
     return scheduler, cache
 
 
-def test_long_work_of_another_tenant_lengthens_short_work_by_a_quarter_at_most() -> None:
+def test_long_work_of_another_tenant_lengthens_short_work_by_an_eighth_at_most() -> None:
     """Prompts and what is written are all counted; beside a chunk that becomes due, the one chunk more."""
     scheduler, cache = long_beside_little()
     ends: list[Any] = []
@@ -387,7 +387,7 @@ def test_long_work_of_another_tenant_lengthens_short_work_by_a_quarter_at_most()
         given = step_to_end(scheduler, cache)
         alone += STRAIGHT.of(given["little"])
         all_of_it += STRAIGHT.of(sum(given.values()))
-    assert alone < all_of_it <= 1.25 * alone + STRAIGHT.of(32)
+    assert alone < all_of_it <= 1.125 * alone + STRAIGHT.of(32)
 
 
 def step_to_end(scheduler: Scheduler, cache: Cache) -> dict[str, int]:
@@ -409,7 +409,7 @@ def test_long_work_goes_on_where_others_always_have_a_little_to_do() -> None:
         while sum(len(job.sequence.ids) for job in scheduler.waiting if job.tenant != "long") < 300:
             add(scheduler, [6] * 256, 0, lambda _: None, tenant=f"little {number} {len(scheduler.waiting)}")
         given.update(step_to_end(scheduler, cache))
-    assert given["long"] >= 0.1 * sum(given.values())
+    assert given["long"] >= 0.05 * sum(given.values())
 
 
 def test_a_step_of_long_work_alone_ends_soon_where_another_tenant_may_come_back() -> None:
