@@ -86,7 +86,8 @@ def main(log: Path, label: str, arguments: list[str]) -> int:
     line = ProgressLine(label, pins(arguments), sys.stderr)
     reports_bytes = tuple(map(int, version("pip").split(".")[:2])) >= (24, 1)
     bar = "raw" if reports_bytes and line.live else "off"
-    command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
+    # Python compiles a module when it is first imported; most of those in torch and transformers never are.
+    command = [sys.executable, "-m", "pip", "install", "--no-compile", "--disable-pip-version-check", "--no-input"]
     last: deque[str] = deque(maxlen=TAIL)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as output:

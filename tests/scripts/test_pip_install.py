@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 from scripts.pip_install import ProgressLine, pins
@@ -29,6 +30,20 @@ def test_an_error_shows_the_end_of_the_log_and_names_it(tmp_path: Path) -> None:
     assert any(line.startswith("ERROR: ") for line in rest)
     assert rest[-1] == f"pip's whole output is in {log}"
     assert "no.whl" in log.read_text()
+
+
+def test_nothing_is_compiled_before_it_is_imported(tmp_path: Path) -> None:
+    wheel = tmp_path / "tiny-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("tiny.py", "")
+        archive.writestr("tiny-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1\n")
+        archive.writestr("tiny-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr("tiny-1.dist-info/RECORD", "")
+    lib = tmp_path / "lib"
+    arguments = ["--no-index", "--no-deps", "--target", str(lib), str(wheel)]
+    subprocess.run([sys.executable, str(SCRIPT), str(tmp_path / "log"), "setup: a wheel", *arguments], check=True)
+    assert (lib / "tiny.py").exists()
+    assert not list(lib.rglob("*.pyc"))
 
 
 def test_without_a_terminal_there_is_one_line() -> None:
