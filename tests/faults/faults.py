@@ -70,5 +70,24 @@ NOISY_AUDIT, LOCKED_AUDIT, FULL_AUDIT, NO_AUDIT_FOLDER = (
 )
 _STORES = (NOISY_STORE, TORN_ENTRY, READ_ONLY, DISK_FULL, NO_FOLDER)
 _CLOCK = (FORWARD, BACK)
-BY_HOOKS = (*_STORES, *_CLOCK, NOISY_AUDIT, LOCKED_AUDIT, FULL_AUDIT, NO_AUDIT_FOLDER)
+EDITOR_SLOW = Fault("editor: does not answer in time", None, deadline="short", pieces=True, through="hooks")
+EDITOR_DOWN, EDITOR_FULL, EDITOR_NOISE, EDITOR_CUT, EDITOR_SAME, EDITOR_AGAIN, EDITOR_LONG = (
+    Fault(title, None, pieces=True, through="hooks")
+    for title in (
+        "editor: answers 500",
+        "editor: answers 429",
+        "editor: replies without a form",
+        "editor: its reply is cut off",
+        "editor: writes the same once more",
+        "editor: insults in other words",
+        "editor: writes more than it may",
+    )
+)
+EDITOR_QUOTA = Fault(
+    "editor: the tenant's quota is spent", None, otherwise=ORIGINAL, released=ORIGINAL, pieces=True, through="hooks"
+)
+EDITOR_LEFT = Fault("client: leaves while the editor writes", None, otherwise=NOBODY, pieces=True, through="hooks")
+BY_EDITOR = (EDITOR_DOWN, EDITOR_FULL, EDITOR_FULL, EDITOR_NOISE, EDITOR_CUT, EDITOR_SAME, EDITOR_AGAIN, EDITOR_LONG)
+_EDITOR = (EDITOR_SLOW, *BY_EDITOR, EDITOR_QUOTA, EDITOR_LEFT)
+BY_HOOKS = (*_STORES, *_CLOCK, NOISY_AUDIT, LOCKED_AUDIT, FULL_AUDIT, NO_AUDIT_FOLDER, *_EDITOR)
 ALL = (*THROUGH_THE_PROXY, *BY_HOOKS)
