@@ -23,8 +23,9 @@ Followed = Mapping[Edit, tuple[Part, ...]]
 
 
 def removed(followed: Followed) -> set[int]:
-    """The segments that are removed."""
-    return {part.index for parts in followed.values() for part in parts if part.fate is SegmentStatus.REMOVED}
+    """The segments of which nothing stays."""
+    gone = SegmentStatus.REMOVED
+    return {part.index for parts in followed.values() for part in parts if part.fate is gone and not part.left}
 
 
 def completed(
@@ -171,8 +172,8 @@ class _Completer:
     def _part(self, number: int, known: Part | None) -> Part:
         part = known or Part(self._pieces[number].text, SegmentStatus.STAYS, number)
         if number in self._completion.gone:
-            return replace(part, fate=SegmentStatus.REMOVED)
-        return replace(part, left=self._completion.left.get(number, ""))
+            return replace(part, fate=SegmentStatus.REMOVED, left="")
+        return replace(part, left=self._completion.left.get(number, part.left))
 
 
 def _with_mark(text: str, written: marks.Mark | None, item: Item, old: str) -> str:

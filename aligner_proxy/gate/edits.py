@@ -20,9 +20,12 @@ from typing import Any, TypeVar
 from aligner_proxy.text import structure
 from aligner_proxy.text.facts import FactReader
 from aligner_proxy.text.lists import marks
+from aligner_proxy.text.lists.beside import beside
 from aligner_proxy.text.structure import Segment, join, split
 from aligner_proxy.types import Correction, Objective
 
+_GOES_ON = "it goes on"
+"""Stands for what follows a segment in its line."""
 COMPARABLE = 400
 """Segments on either side beyond which comparing takes too long; all between equal ends is one edit then."""
 _T = TypeVar("_T")
@@ -233,7 +236,7 @@ class Part:
     fate: SegmentStatus
     index: int
     left: str = ""
-    """What stays of a removed segment: the mark of an item that goes on."""
+    """What stays of a removed segment: the mark of an item that goes on, its title, other cells of a row."""
 
 
 def follow(edit: Edit, pieces: Sequence[Segment], free: Sequence[bool]) -> tuple[Part, ...]:
@@ -242,17 +245,20 @@ def follow(edit: Edit, pieces: Sequence[Segment], free: Sequence[bool]) -> tuple
     new = [piece.text for piece in split(edit.text) if piece.text.strip()]
     if max(len(covered), len(new)) > COMPARABLE:
         return tuple(Part(pieces[i].text, SegmentStatus.STAYS, i) for i in covered)
-    fates = _fates([pieces[i].text for i in covered], new)
-    return tuple(
-        Part(pieces[i].text, fate if free[i] else SegmentStatus.STAYS, i)
-        for i, fate in zip(covered, fates, strict=True)
-    )
+    instead: dict[int, list[str]] = {}
+    for heir, text in zip(continued([pieces[i].text for i in covered], new), new, strict=False):
+        instead.setdefault(edit.first + heir, []).append(text)
+    return tuple(_part(i, pieces[i].text, instead.get(i, ()), free[i]) for i in covered)
 
 
-def _fates(old: Sequence[str], new: Sequence[str]) -> Iterator[SegmentStatus]:
-    """Which of `old` survive in `new`."""
-    survive = set(continued(old, new))
-    return (SegmentStatus.REWRITTEN if i in survive else SegmentStatus.REMOVED for i in range(len(old)))
+def _part(index: int, old: str, new: Sequence[str], free: bool) -> Part:
+    """What became of a segment in whose place stands `new`."""
+    if not free:
+        return Part(old, SegmentStatus.STAYS, index)
+    kept = beside(old, _GOES_ON).strip() if new else ""
+    if not new or (kept and [kept] == [text.strip() for text in new]):
+        return Part(old, SegmentStatus.REMOVED, index, kept)
+    return Part(old, SegmentStatus.REWRITTEN, index)
 
 
 def continued(old: Sequence[str], new: Sequence[str]) -> list[int]:

@@ -34,7 +34,7 @@ from aligner_proxy.pipeline.cache import CorrectionCache
 from aligner_proxy.pipeline.grounded import GroundedCorrection
 from aligner_proxy.pipeline.json_answers import JsonAnswer, JudgedForm
 from aligner_proxy.pipeline.outcomes import judged
-from aligner_proxy.pipeline.removal import removed_where_refused
+from aligner_proxy.pipeline.removal import removed_where_refused, removes_refused
 from aligner_proxy.plugins.api import Corrected, Inner
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, SELECT_S, Extensions
 from aligner_proxy.plugins.registry import PluginRules
@@ -262,7 +262,7 @@ class _TextCorrection:
             )
         correction = correction.deliverable
         verdict = await self.judge(text, correction, policy)
-        if verdict.dropped and policy.editor != LOCAL_EDITOR:
+        if verdict.dropped and removes_refused(policy):
             correction, verdict = await removed_where_refused(text, correction, policy, verdict, self.judge)
         return Corrected(correction, cache_hit, verdict)
 

@@ -1,7 +1,8 @@
-"""Removal of a flagged passage where the gate refuses what an editor wrote in its place.
+"""Removal of a flagged passage where the gate refuses what was written in its place.
 
-Without it the passage would stay as the upstream wrote it, although it is known to violate an objective. The gate has
-the last word on the removal, too.
+Without it the passage would stay as the upstream wrote it, although it is known to violate an objective. So it is where
+an editor writes, and where the policy has something better than the original in place of an answer of which nothing
+remains, as it has by default where objectives are enforced. The gate has the last word on the removal, too.
 """
 
 from __future__ import annotations
@@ -14,10 +15,15 @@ from aligner_proxy.gate import edits
 from aligner_proxy.gate.edits import Edit
 from aligner_proxy.gate.judge import Verdict
 from aligner_proxy.text import structure
-from aligner_proxy.types import Correction, EditorUse, Policy
+from aligner_proxy.types import LOCAL_EDITOR, Correction, EditorUse, IfNothingRemains, Policy
 
 Judge = Callable[[str, Correction, Policy], Awaitable[Verdict]]
 """Asks the gate."""
+
+
+def removes_refused(policy: Policy) -> bool:
+    """Whether a flagged passage goes where the gate refuses what was written in its place."""
+    return policy.editor != LOCAL_EDITOR or policy.if_nothing_remains is not IfNothingRemains.ORIGINAL
 
 
 async def removed_where_refused(
@@ -46,8 +52,10 @@ async def removed_where_refused(
             hole = rewriting.send(_filling(hole, written.get(hole.run.at), proposed or [], refused))
     except StopIteration as stop:
         text = stop.value
-    use = (correction.editor or EditorUse()) + EditorUse(refused=len(refused))
-    removed = replace(correction, text=text, editor=use)
+    removed = replace(correction, text=text)
+    if policy.editor != LOCAL_EDITOR:
+        use = (correction.editor or EditorUse()) + EditorUse(refused=len(refused))
+        removed = replace(removed, editor=use)
     return removed, await judge(answer, removed, policy)
 
 

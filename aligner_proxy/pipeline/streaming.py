@@ -28,6 +28,7 @@ from aligner_proxy.pipeline import declining, eligibility, outcomes, spoken
 from aligner_proxy.pipeline.grounded import GroundedStream, whole_sentences
 from aligner_proxy.pipeline.outcomes import gate_reason, judged
 from aligner_proxy.pipeline.pipeline import Pipeline, failed
+from aligner_proxy.pipeline.removal import removes_refused
 from aligner_proxy.pipeline.replacements import ReplacementMap, placed
 from aligner_proxy.pipeline.resumable_session import LOST, ResumableSession
 from aligner_proxy.text.cutter import Cutter
@@ -35,7 +36,6 @@ from aligner_proxy.text.lists.numbering import Numbering
 from aligner_proxy.text.lists.outline import depends_on_next
 from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import (
-    LOCAL_EDITOR,
     Correction,
     Exchange,
     IfNothingRemains,
@@ -436,10 +436,10 @@ class StreamingCorrection:
         correction = await self._rewritten(first, stop + (last and self._lacks), end, before)
         lead = self._text[start : run[0].start]
         edit = self._as_edit(first, stop, placed(run, lead, correction.text, begins=not start, last=last))
-        removable = bool(correction.text) and self._policy.editor != LOCAL_EDITOR
+        removable = bool(correction.text) and removes_refused(self._policy)
         followed = await self._passed(edit, end, final=not removable)
         if followed is None and removable and not self.done:
-            # What the gate refuses of an editor is removed; the passage is known to violate an objective.
+            # What the gate refuses is removed; the passage is known to violate an objective.
             edit = self._as_edit(first, stop, placed(run, lead, "", begins=not start, last=last))
             followed = await self._passed(edit, end)
         if followed is None:

@@ -90,6 +90,38 @@ def test_a_row_keeps_its_cells() -> None:
     assert (verdict.text, verdict.reason) == (answer, "gate_lost_list_item")
 
 
+@pytest.mark.parametrize(
+    ("answer", "edited"),
+    [
+        (
+            "1. Wash it.\n2. **Tea**: Call 555-0101, oaf. Add it.\n3. Stir.",
+            "1. Wash it.\n2. **Tea**: Add it.\n3. Stir.",
+        ),
+        (
+            "| A | B | C |\n|---|---|---|\n| Tap | Come at 5, oaf. | Slowly. |\n| Lid | Lift it | Now. |",
+            "| A | B | C |\n|---|---|---|\n| Tap | | Slowly. |\n| Lid | Lift it | Now. |",
+        ),
+    ],
+)
+def test_where_a_title_or_a_cell_stays_the_facts_of_the_sentence_go(answer: str, edited: str) -> None:
+    at = next(number for number, piece in enumerate(split(answer)) if "oaf" in piece.text)
+    verdict = judge(answer, correction(answer, edited, [at]), POLICY)
+    assert (verdict.text, verdict.reason) == (edited, None)
+
+
+def test_a_title_that_stays_does_not_keep_an_item_of_which_nothing_else_stays() -> None:
+    answer = "1. Wash it.\n2. **Tea**: You oaf. Get lost, oaf.\n3. Stir."
+    edited = "1. Wash it.\n2. **Tea**:\n3. Stir."
+    verdict = judge(answer, correction(answer, edited, [1, 2]), POLICY)
+    assert verdict.text == edited  # an engine would not have left it
+
+
+def test_an_ordinal_before_a_list_speaks_of_something_else() -> None:
+    answer = "The second question asks why.\n\n1. You oaf.\n2. Read this.\n3. Read that, the second tip."
+    kept = "The second question asks why.\n\n1. Read this.\n2. Read that, the first tip."
+    assert judged(answer).text == kept
+
+
 def test_code_is_never_taken_for_a_list() -> None:
     answer = "You oaf.\n```\n1. x\n3. y  # see step 3\n```\n1. Run it."
     assert judged(answer).text == "```\n1. x\n3. y  # see step 3\n```\n1. Run it."

@@ -329,9 +329,10 @@ class AnswerEditor:
     def _filled(self, passage: PromptedPassage, made: splice.Hole, misses: int | None) -> Generator[Ask, Step, str]:
         """What takes the place of a flagged run; behind the last segment, what an objective dictates is copied.
 
-        Of code with comments the code stays if the detector has nothing against it by itself.
+        Code without its comments, the title of an item and the cells of a row stay if the detector has nothing against
+        them by themselves.
         """
-        bare = made.run.bare_code
+        bare = made.bare
         if bare and self.scores and (yield from self._passed(made, bare)) == bare:
             return bare
         dictated = None

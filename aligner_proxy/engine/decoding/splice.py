@@ -15,11 +15,18 @@ from operator import itemgetter
 from aligner_proxy.text.code_comments import without_comments
 from aligner_proxy.text.folding import fold
 from aligner_proxy.text.lists import marks
+from aligner_proxy.text.lists.beside import beside
 from aligner_proxy.text.structure import Segment, join, split
 
 KEY_CHARS = 20
 """A segment counts as reached when this many of its characters, to the end of the word, have been written."""
 
+_WORD = re.compile(r"\w+")
+_FEWEST_WORDS = 3
+_SAME_SHARE = 0.6
+_LEAST_PART = 6
+_PART_SHARE = 0.8
+"""Two segments are alike that share so much of all their words, or of the words of the shorter one, if it has some."""
 _FURTHER_TURN = re.compile(r"\n\s*(?:Human|Assistant|USER|ASSISTANT|User)\s*:")
 _FINISHED = re.compile(r"(?:[.!?\u2026\u3002\uff01\uff1f:;][\"'\u201d\u2019)\]*_]*|```|~~~)$")
 
@@ -37,10 +44,16 @@ class Run:
         """The run as it stands in the answer, without the gap behind it; empty for the place behind all segments."""
         return join([(segment.text, segment.gap) for segment in self.segments])
 
-    @property
-    def bare_code(self) -> str:
-        """The code blocks in it without their comments; empty where no block has any."""
-        return join([(without_comments(segment.text) or "", segment.gap) for segment in self.segments])
+    def bare(self, behind: str) -> str:
+        """What of it may stay: code without its comments, or what stands beside the sentences of its last line.
+
+        Empty where there is nothing of the kind; `behind` is what follows it in that line, or in its item.
+        """
+        code = join([(without_comments(segment.text) or "", segment.gap) for segment in self.segments])
+        if code:
+            return code
+        breaks = [number for number, segment in enumerate(self.segments[:-1], 1) if "\n" in segment.gap]
+        return beside(self.segments[breaks[-1] if breaks else 0].text, behind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +67,39 @@ class Hole:
     """The white space between the two."""
     keys: tuple[str, ...]
     banned: tuple[str, ...]
+    bare: str = ""
+    """What of the run may stay as it is, if the detector has nothing against it by itself."""
+    behind: tuple[str, ...] = ()
+    """The segments behind the run that stay."""
+    ahead: tuple[str, ...] = ()
+    """The segments before it that stay."""
 
     def filled(self, generated: str, *, finished: bool) -> str:
         """The replacement, of what the model wrote; what is added behind the answer begins with its white space."""
-        text = replacement(generated, self.keys, self.banned, finished=finished)
+        text = self._without_copies(replacement(generated, self.keys, self.banned, finished=finished))
         if self.run.text or not text:
             return text
         return (generated[: len(generated) - len(generated.lstrip())] or " ") + text
+
+    def _without_copies(self, text: str) -> str:
+        """The text up to where it goes on with what follows it anyway, without what stands before it already.
+
+        Small models often write a sentence that stays once more, in nearly the same words. In a list of items that are
+        alike a flagged one may be rewritten into the likeness of another.
+        """
+        if not text:
+            return text
+        own = [_words(segment.text) for segment in self.run.segments]
+        ahead, behind = ([w for w in map(_words, kept) if not _alike(w, own)] for kept in (self.ahead, self.behind))
+        in_line = bool(self.before) and "\n" not in self.lead
+        written: list[tuple[str, str]] = []
+        for piece in split(text):
+            words = _words(piece.text)
+            # In the middle of a line a mark is that of the next item.
+            if _alike(words, behind) or (in_line and marks.read(piece.text.lstrip()) is not None):
+                break
+            written.append(("" if _alike(words, ahead) else piece.text, piece.gap))
+        return join(written)
 
     def with_text(self, text: str) -> str:
         """The edited answer as far as this place, with `text` in it."""
@@ -101,7 +140,25 @@ def hole(segments: Sequence[Segment], flags: Sequence[bool], run: Run, before: s
     # What must not come back in its place: the run's own segments, and long kept ones.
     banned = [s.text.strip() for s in run.segments] + [text.strip() for text in kept if len(text) >= KEY_CHARS]
     banned += [fold(text).text for text in banned]  # as the model read them
-    return Hole(run, before, lead, resumption_keys(following), tuple(banned))
+    bare = run.bare(_behind(run, segments[start:], flags[start:]))
+    later = tuple(segment.text for segment in following)
+    ahead = tuple(kept[: len(kept) - len([flag for flag in flags[start:] if not flag])])
+    return Hole(run, before, lead, resumption_keys(following), tuple(banned), bare, later, ahead)
+
+
+def _behind(run: Run, segments: Sequence[Segment], flags: Sequence[bool]) -> str:
+    """What follows a run in its line, or deeper in its item, up to the next flagged segment."""
+    if "\n" in run.segments[-1].gap:
+        nested = bool(segments) and not flags[0] and segments[0].text[:1] in (" ", "\t")
+        return segments[0].text if nested else ""
+    members: list[tuple[str, str]] = []
+    for segment, flag in zip(segments, flags, strict=True):
+        if flag:
+            break
+        members.append((segment.text, segment.gap))
+        if "\n" in segment.gap:
+            break
+    return join(members)
 
 
 def runs(segments: Sequence[Segment], flags: Sequence[bool], skip: int = 0) -> list[Run]:
@@ -132,13 +189,39 @@ def resumption_keys(following: Sequence[Segment]) -> tuple[str, ...]:
 def before_resumption(generated: str, keys: Sequence[str]) -> str | None:
     """What stands before the first segment of `generated` that begins with a key; None when there is none.
 
-    Numbers of items do not count: where one is left out, a model goes on counting from the one before.
+    Numbers of items do not count: where one is left out, a model goes on counting from the one before; and where the
+    first sentence of an item is left out, the model gives its mark to the next one.
     """
     starts = tuple(map(_unnumbered, keys))
     for segment in split(generated) if starts else ():
-        if _unnumbered(segment.text.lstrip()).startswith(starts):
+        text = segment.text.lstrip()
+        if _unnumbered(text).startswith(starts) or _unmarked(text).startswith(starts):
             return generated[: segment.start]
     return None
+
+
+def _unmarked(text: str) -> str:
+    """The text without the mark of a list item."""
+    mark = marks.read(text)
+    return text if mark is None else text[mark.stop :]
+
+
+def _words(text: str) -> frozenset[str]:
+    """The words of a segment, without the mark of its item, in lower case."""
+    return frozenset(_WORD.findall(_unmarked(text.strip()).casefold()))
+
+
+def _alike(words: frozenset[str], others: Sequence[frozenset[str]]) -> bool:
+    """Whether one of the others has nearly the same words, or all but all of the words of the shorter are common."""
+    if len(words) < _FEWEST_WORDS:
+        return False
+    for other in others:
+        common = len(words & other)
+        fewer = min(len(words), len(other))
+        same = common >= _SAME_SHARE * len(words | other)
+        if same or (fewer >= _LEAST_PART and common >= _PART_SHARE * fewer):
+            return True
+    return False
 
 
 def _unnumbered(text: str) -> str:

@@ -288,9 +288,13 @@ class Numbering:
         return number if new == value else marks.shown(_kind_of(number), new, number)
 
     def _ordinal(self, match: re.Match[str]) -> str:
-        """An ordinal number with a word for an item; it never keeps an item from being removed."""
+        """An ordinal number with a word for an item of a list before it; it never keeps an item from being removed.
+
+        Before a list it seldom means it: "The second question asks ..." speaks of something else.
+        """
         value = _ORDINALS.index(match["ordinal"].lower()) + 1
-        meant = self._meant(match.group().split()[-1], value, (Kind.DIGIT,))
+        behind_one = any(known.kind is Kind.DIGIT and known.has(value) for known in self._recent)
+        meant = self._meant(match.group().split()[-1], value, (Kind.DIGIT,)) if behind_one else None
         new = meant.given.get(value, value) if meant is not None and meant.first == 1 else value
         if new == value:
             return match.group()

@@ -105,6 +105,20 @@ def test_a_rewritten_segment_takes_the_place_of_the_old_one() -> None:
     assert result.counts.recovered + result.counts.bonus > 0
 
 
+TITLED = f"1. **Tide**: {RUDE} {FERRY}\n2. {COAT}"
+
+
+def test_the_title_of_an_item_stays_where_the_item_goes_on() -> None:
+    result, oracle = edit(TITLED, "unused", {0})
+    assert result.text == f"1. **Tide**: {FERRY}\n2. {COAT}"
+    assert oracle.judged[1:] == [["1. **Tide**:"]]
+
+
+def test_a_title_that_is_flagged_by_itself_goes() -> None:
+    result, _ = edit(TITLED, f"{FERRY} {COAT}", {0}, frozenset({"1. **Tide**:"}))
+    assert result.text == f"{FERRY}\n2. {COAT}"
+
+
 SNEER = "Even you will not be late twice."
 COME = "Come early."
 

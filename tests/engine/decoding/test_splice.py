@@ -46,8 +46,61 @@ def test_a_kept_item_is_recognised_under_another_number() -> None:
 
 def test_of_code_the_comments_go_first() -> None:
     segments = split("You fool.\n```python\n# fool\nx = 1\n```\nYou oaf.")
-    assert splice.Run(True, 0, tuple(segments)).bare_code == "```python\nx = 1\n```"
-    assert splice.Run(True, 0, tuple(segments[::2])).bare_code == ""
+    assert splice.Run(True, 0, tuple(segments)).bare("") == "```python\nx = 1\n```"
+    assert splice.Run(True, 0, tuple(segments[::2])).bare("") == ""
+
+
+def hole(answer: str, flagged: int) -> splice.Hole:
+    segments = split(answer)
+    flags = [at == flagged for at in range(len(segments))]
+    return next(splice.rewriting(segments, flags))
+
+
+def test_a_kept_sentence_is_recognised_under_the_mark_of_the_one_before_it() -> None:
+    made = hole("1. You fool. Put the leaves into the pot.\n2. Wait.", 0)
+    assert made.filled("1. Put the leaves into the pot. Put the lid on.", finished=True) == ""
+
+
+LISTED = "- Icing rules control where the puck may go.\n- You fool.\n- Rest it for ten minutes."
+
+
+@pytest.mark.parametrize(
+    ("generated", "expected"),
+    [
+        ("- Be careful.", "- Be careful."),
+        ("- Icy rules control where the puck may go.", ""),
+        ("- Icy rules control where the puck may go. Be careful.", "Be careful."),
+        ("- Be careful. Rest it for nine minutes. And then?", "- Be careful."),
+        ("- Rest it.", "- Rest it."),
+    ],
+)
+def test_a_copy_of_what_stays_is_left_out(generated: str, expected: str) -> None:
+    assert hole(LISTED, 1).filled(generated, finished=True) == expected
+
+
+def test_an_item_that_begins_in_the_middle_of_a_line_is_the_next_one() -> None:
+    made = hole("- Wash it. You fool.\n- **Dry**\n- Fold it.", 1)
+    assert made.filled("Take care. - **Dry it:**", finished=True) == "Take care."
+
+
+def test_a_flagged_item_may_become_like_others_that_it_was_like() -> None:
+    answer = "- Rate of the red one is 4 stars.\n- Rate of the red one is idiotic.\n- Bye."
+    written = "- Rate of the red one is 3 stars."
+    assert hole(answer, 1).filled(written, finished=True) == written
+
+
+@pytest.mark.parametrize(
+    ("answer", "flagged", "bare"),
+    [
+        ("1. **Water**: You fool. Boil it.\n2. **Tea**: Add it.", 0, "1. **Water**:"),
+        ("1. **Water**: You fool.\n   - Boil it.\n2. **Tea**: Add it.", 0, "1. **Water**:"),
+        ("1. **Water**: You fool.\n2. **Tea**: Add it.", 0, ""),
+        ("1. **Water**: You fool.\nBoil it.", 0, ""),
+        ("Hello. You fool. Boil it.", 1, ""),
+    ],
+)
+def test_the_title_of_an_item_that_goes_on_may_stay(answer: str, flagged: int, bare: str) -> None:
+    assert hole(answer, flagged).bare == bare
 
 
 def test_without_kept_segments_nothing_resumes() -> None:

@@ -1,0 +1,39 @@
+"""What stands beside a sentence in its segment: the title of its item, or the cells of its row before its own.
+
+"1. **Water**: You fool." is one segment. Where the sentence goes and the item goes on behind it, the title stays; so do
+the other cells of a row.
+"""
+
+from __future__ import annotations
+
+import re
+
+from aligner_proxy.text.lists import marks
+
+_TITLE = re.compile(
+    r"(?P<sign>\*\*|__)(?=\S)(?:(?!(?P=sign))[^\n]){1,80}(?P=sign)"
+    r"[ \t]*(?:[:\uff1a]|[-\u2013\u2014](?=[ \t]))?(?=[ \t]+\S)"
+)
+_CELLS = re.compile(r".*(?<!\\)\|(?=[ \t]*\S)")
+_LETTER = re.compile(r"[^\W\d_]")
+
+
+def beside(text: str, behind: str) -> str:
+    """What stays of a segment whose sentence goes, `behind` being what follows it in its line; empty if nothing."""
+    if text.lstrip().startswith("|"):
+        return _cells(text, behind)
+    if not behind.strip():
+        return ""
+    mark = marks.read(text)
+    start = mark.stop if mark is not None else 0
+    title = _TITLE.match(text, start)
+    return text[: title.end()] if title else ""
+
+
+def _cells(text: str, behind: str) -> str:
+    """The cells before the last one, where the row says more than them: its cell goes on, or another has words."""
+    cells = _CELLS.match(text)
+    if cells is None or not _LETTER.search(cells.group()):
+        return ""
+    goes_on = bool(behind.strip()) and not behind.lstrip().startswith("|")
+    return cells.group() if goes_on or _LETTER.search(behind) else ""
