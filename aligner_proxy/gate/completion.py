@@ -181,6 +181,8 @@ def _with_mark(text: str, written: marks.Mark | None, item: Item, old: str) -> s
     own = item.mark
     if written is None or written.is_bullet != own.is_bullet:
         return old[: own.stop] + text.lstrip()
-    if own.is_bullet or written.number == own.number:
+    if own.is_bullet:
+        return old[: own.stop] + text[written.stop :]
+    if written.number == own.number:
         return text
     return text[: written.start] + own.number + text[written.end :]

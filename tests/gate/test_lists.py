@@ -76,6 +76,13 @@ def test_what_an_engine_writes_in_place_of_an_item_keeps_its_mark() -> None:
         assert (verdict.reason, verdict.edits) == (None, 1)
 
 
+def test_what_is_written_in_place_of_a_nested_item_stands_as_deep() -> None:
+    answer = "1. Boil it:\n   - Rest it, oaf.\n   - Serve it."
+    edited = "1. Boil it:\n- Rest it well.\n   - Serve it."
+    verdict = judge(answer, correction(answer, edited, [1]), POLICY)
+    assert verdict.text == "1. Boil it:\n   - Rest it well.\n   - Serve it."
+
+
 def test_an_item_that_nothing_speaks_against_is_not_lost() -> None:
     """Without a detector, or beside what it flagged."""
     answer = "1. Boil it.\n2. Rest it.\n3. Serve it."

@@ -82,7 +82,7 @@ class Hole:
         return (generated[: len(generated) - len(generated.lstrip())] or " ") + text
 
     def _without_copies(self, text: str) -> str:
-        """The text up to where it goes on with what follows it anyway, without what stands before it already.
+        """The text up to where it goes on with what follows it anyway, without what stands before it or has no words.
 
         Small models often write a sentence that stays once more, in nearly the same words. In a list of items that are
         alike a flagged one may be rewritten into the likeness of another.
@@ -98,7 +98,7 @@ class Hole:
             # In the middle of a line a mark is that of the next item.
             if _alike(words, behind) or (in_line and marks.read(piece.text.lstrip()) is not None):
                 break
-            written.append(("" if _alike(words, ahead) else piece.text, piece.gap))
+            written.append(("" if not words or _alike(words, ahead) else piece.text, piece.gap))
         return join(written)
 
     def with_text(self, text: str) -> str:

@@ -72,6 +72,8 @@ LISTED = "- Icing rules control where the puck may go.\n- You fool.\n- Rest it f
         ("- Icy rules control where the puck may go. Be careful.", "Be careful."),
         ("- Be careful. Rest it for nine minutes. And then?", "- Be careful."),
         ("- Rest it.", "- Rest it."),
+        ("- .", ""),
+        ("-", ""),
     ],
 )
 def test_a_copy_of_what_stays_is_left_out(generated: str, expected: str) -> None:
