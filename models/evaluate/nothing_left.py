@@ -106,7 +106,7 @@ async def flagged(arguments: argparse.Namespace) -> tuple[list[Left], int]:
                 )
                 found.append(one)
                 segments = [(round(s.score or 0.0, 2), s.flagged, s.text) for s in outcome.segments]
-                texts = {"question": reply.question, "segments": segments, "labels": reply.segments}
+                texts = {"question": reply.question, "judged": segments, "labels": reply.segments}
                 file.write(json.dumps(asdict(one) | texts | {"out": outcome.text}, ensure_ascii=False) + "\n")
     return found, tried
 
