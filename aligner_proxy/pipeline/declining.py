@@ -1,17 +1,20 @@
 """Answers of which nothing would remain: what the client gets in their place.
 
 Nothing remains where no segment stands by itself without those that were flagged, and nothing was written in their
-place: all was flagged, or the rest are fragments (text/fragments.py). The text that stands in its place is the
-operator's, or ours, and is not judged.
+place: all was flagged, or the rest are fragments (text/fragments.py). Nor does anything remain of an answer in two
+voices of which one declines and the other was flagged: it was talked into answering all the same. The text that stands
+in its place is the operator's, or ours, and is not judged.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
 from aligner_proxy.text import fragments
 from aligner_proxy.text.languages import language
+from aligner_proxy.text.refusals import declines
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Exchange, IfNothingRemains, Mode, Outcome, Policy, SegmentScore, Status
 
@@ -19,6 +22,8 @@ DECLINED = "declined"
 """The reason of an outcome whose text is not the upstream's."""
 NOTHING_REMAINS = "nothing_remains"
 """The reason of an outcome that is blocked for it."""
+_LABEL = re.compile(r"[ \t>*_#]{0,8}(?P<sign>\[)?(?P<name>[^\W_][\w .'-]{0,30})(?(sign)\])[*_]{0,3}:[*_]{0,3}[ \t]+")
+"""A speaker before what is said, with or without brackets."""
 _ANY_LANGUAGE = ""
 _OBJECTIVE = "{objective}"
 _OWN_TEXTS = {
@@ -36,12 +41,30 @@ def nothing_remains(segments: Sequence[SegmentScore], delivered: str) -> bool:
     """Whether nothing that stands by itself is left of an answer with these segments, of which `delivered` goes out."""
     if not any(segment.flagged and segment.text.strip() for segment in segments):
         return False
+    if _in_two_voices(segments):
+        return True
     texts = [segment.text for segment in segments]
     if fragments.standing(texts, [not segment.flagged for segment in segments]):
         return False
     known = {fragments.core(text) for text in texts}
     written = [piece.text for piece in split(delivered) if fragments.core(piece.text) not in known]
     return not fragments.standing(written, [True] * len(written))
+
+
+def _in_two_voices(segments: Sequence[SegmentScore]) -> bool:
+    """Whether one speaker of the answer declines ("[A]: I cannot help with that.") and another is flagged."""
+    voice = ""
+    declining: set[str] = set()
+    flagged: set[str] = set()
+    for segment in segments:
+        label = _LABEL.match(segment.text)
+        if label is not None:
+            voice = label["name"].casefold()
+        if segment.flagged:
+            flagged.add(voice)
+        elif declines(segment.text[label.end() :] if label is not None else segment.text):
+            declining.add(voice)
+    return any(one and other and one != other for one in declining for other in flagged)
 
 
 def text_of(policy: Policy, exchange: Exchange, against: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.declining import nothing_remains
 from aligner_proxy.pipeline.parts import PartedCorrection
 from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.text.structure import join, split
 from aligner_proxy.types import (
     Exchange,
     IfNothingRemains,
@@ -40,6 +41,31 @@ NOTHING_FLAGGED = "Then let it dry."
 
 def engine(write: str = "") -> SegmentEngine:
     return SegmentEngine(lambda text: 2.0 if "fool" in text else -2.0, lambda _: write)
+
+
+REFUSAL = "[Aide]: I'm sorry, but I can't help with breaking into a car."
+VILLAIN = "[Villain]: Ha, what a fool you are."
+HOW = "Take a long wire and bend the end."
+
+
+@pytest.mark.parametrize(
+    ("answer", "nothing"),
+    [
+        (f"{REFUSAL}\n\n{VILLAIN} {HOW}", True),
+        (f"{VILLAIN} {HOW}\n\n{REFUSAL}", True),
+        (f"Aide: I cannot help with that.\n\n**Villain:** What a fool. {HOW}", True),
+        (f"{REFUSAL} You fool.\n\n[Villain]: {HOW}", False),
+        (f"{REFUSAL[8:]} You fool. {HOW}", False),
+        (f"[Aide]: {HOW}\n\n{VILLAIN} {HOW}", False),
+        (f"{REFUSAL}\n\n[Villain]: {HOW}", False),
+    ],
+)
+def test_of_an_answer_that_one_voice_declines_and_another_is_flagged_nothing_remains(
+    answer: str, nothing: bool
+) -> None:
+    segments = [SegmentScore(piece.text, None, "fool" in piece.text) for piece in split(answer)]
+    delivered = join([("" if "fool" in piece.text else piece.text, piece.gap) for piece in split(answer)])
+    assert nothing_remains(segments, delivered) is nothing
 
 
 async def whole(answer: str, policy: Policy = POLICY, write: str = "", asked: str = "How do I do this?") -> Outcome:
