@@ -96,7 +96,9 @@ def times(old: Fact, new: Fact) -> float:
     one, other = (seconds(old), seconds(new)) if old.kind is Kind.DURATION else (old.value, new.value)
     assert isinstance(one, Decimal)
     assert isinstance(other, Decimal)
-    return float(max(one, other) / min(one, other)) if min(one, other) > 0 else (1.0 if one == other else _LONGEST_TIMES)
+    return (
+        float(max(one, other) / min(one, other)) if min(one, other) > 0 else (1.0 if one == other else _LONGEST_TIMES)
+    )
 
 
 def _closeness(old: Fact, new: Fact) -> float:

@@ -207,12 +207,15 @@ _AMOUNT = re.compile(
 )
 _COUNT = re.compile(rf"{_BEFORE}{_RANGE}(?P<n>{NUMBER}){_AFTER}", re.IGNORECASE)
 _THING = re.compile(r"[ \u00a0-]{1,4}([^\W\d_][\w'\u2019]*)(?:[ -]([^\W\d_][\w'\u2019]*))?")
-_NO_THING = r"(?=\s*(?:[.,;:)|!?]|$|years? (?:old|of age)\b)|\s(?:and|or|to|who|pays?|gets?|is|are|may|must|can|you|we)\b)"
+_NO_THING = (
+    r"(?=\s*(?:[.,;:)|!?]|$|years? (?:old|of age)\b)|\s(?:and|or|to|who|pays?|gets?|is|are|may|must|can|you|we)\b)"
+)
 """What follows a number that counts nothing."""
 _PEOPLE = r"(?:children|kids|child|minors|infants|babies|people|persons|passengers|anyone|everyone|those|pupils|adults)"
 _AGE = re.compile(
     rf"{_BEFORE}(?:(?:(?P<low>{NUMBER})(?P<join>{_JOIN})(?<![a-z]-))?(?P<old>{NUMBER})"
-    r"(?:[ -]years?[ -](?:olds?|of age|and (?:older|over|up)|upwards?)\b|(?= (?:and|or) (?:older|over|above|under|younger)\b))"
+    r"(?:[ -]years?[ -](?:olds?|of age|and (?:older|over|up)|upwards?)\b|"
+    r"(?= (?:and|or) (?:older|over|above|under|younger)\b))"
     rf"|(?:ages?|aged|age of|ages of) (?:(?P<low2>{NUMBER})(?P<join2>{_JOIN})(?<![a-z]-))?(?P<aged>{NUMBER}){_NO_THING}"
     rf"|(?:under|over)[- ](?P<under>{NUMBER})(?:s\b|{_NO_THING})"
     rf"|(?:be|is|are) (?:at least |over |under )(?P<least>{NUMBER}){_NO_THING}"
@@ -233,11 +236,13 @@ _FRACTION_OF_TIME = re.compile(rf"\b(?:{'|'.join(sorted(_FRACTIONS, key=len, rev
 _PARTS = {"half": 50, "a quarter": 25, "one quarter": 25, "three quarters": 75, "a fifth": 20, "a tenth": 10}
 _PART = re.compile(rf"\b(?P<part>{'|'.join(_PARTS)}) (?=(?:of )?(?:the|its|your|that|what|this)\b)", re.IGNORECASE)
 _ORDINALS = (
-    "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth"
-).split()
+    "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh",
+    "twelfth", "thirteenth", "fourteenth", "fifteenth",
+)  # fmt: skip
 _DAY_OF_MONTH = re.compile(
     rf"\bthe (?P<day>\d{{1,2}}(?:st|nd|rd|th)|{'|'.join(_ORDINALS)}) of (?:each|every|the|a|any|next|following) month\b"
-    r"|\b(?:on|by|until|before|after|around) the (?P<day2>\d{1,2}(?:st|nd|rd|th))(?=\s*(?:[.,;:)!?]|$)|\s(?:and|or|at|in)\b)",
+    r"|\b(?:on|by|until|before|after|around) the (?P<day2>\d{1,2}(?:st|nd|rd|th))"
+    r"(?=\s*(?:[.,;:)!?]|$)|\s(?:and|or|at|in)\b)",
     re.IGNORECASE,
 )
 _MILLIONS = re.compile(r"[ \u00a0-]?(?:millions?|billions?|thousand|bn|m|k)\b", re.IGNORECASE)
@@ -633,7 +638,8 @@ def _weekdays(reading: _Reading) -> None:
 
 
 _STEPS: tuple[Callable[[_Reading], None], ...] = (
-    _places, _money, _percentages, _dates, _days_of_month, _times, _bare_hours, _sizes, _fractions, _ages, _durations, _amounts, _counts, _weekdays,
+    _places, _money, _percentages, _dates, _days_of_month, _times, _bare_hours, _sizes, _fractions, _ages,
+    _durations, _amounts, _counts, _weekdays,
     _names,
 )  # fmt: skip
 

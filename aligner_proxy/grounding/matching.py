@@ -1,7 +1,7 @@
 """Which statement of the references speaks of what a fact of an answer speaks of.
 
 Statements are ranked by the words that both share, the rarer the more; of the first ones the evidence is weighed
-(`evidence.py`). A statement is chosen only where it is likelier than all others and than none together; a fact that some
+(`evidence.py`). A statement is chosen only where it is likelier than all others and none together; a fact that some
 statement about as near confirms is left alone.
 """
 
@@ -19,8 +19,12 @@ from aligner_proxy.grounding.words import GENERIC, kin_of, stem
 
 LEAST = 0.5
 """How likely it must be that a statement speaks of the same; below, nothing is done."""
-SEVERAL = 0.75
+SEVERAL = 0.6
 """How likely it must be that one of several does, for their sentence to be noted as unsettled."""
+NEAREST = 0.7
+"""A statement is only chosen from this share of the best score on."""
+LEAST_SHARED = {Kind.TIME: 0.4}
+"""The score that a statement must have: when something opens and closes is said of everything in the same words."""
 MOST_WEIGHED = 10
 """Statements whose evidence is weighed: those that share most words."""
 CONFIRMS = 0.7
@@ -103,14 +107,16 @@ class Matcher:
         scored = scored[:MOST_WEIGHED]
         weigher = Weigher(fact, subject, self.vocabularies[fact.kind])
         ranked = sorted(zip(weigher.chances(scored, taken), scored, strict=True), key=lambda pair: -pair[0])
-        free = [(chance, statement) for chance, (_, statement) in ranked if statement not in taken]
-        if not free or times(fact, free[0][1].fact) > MOST_TIMES:
+        free = [(chance, score, statement) for chance, (score, statement) in ranked if statement not in taken]
+        if not free or times(fact, free[0][2].fact) > MOST_TIMES:
             return NO_MATCH
-        first = free[0][1]
-        for_first = sum(chance for chance, statement in free if statement.fact.agrees(first.fact))
+        _, score, first = free[0]
+        if score < max(NEAREST * scored[0][0], LEAST_SHARED.get(fact.kind, 0.0)):
+            return NO_MATCH
+        for_first = sum(chance for chance, _, statement in free if statement.fact.agrees(first.fact))
         if for_first >= LEAST:
             return Match(Finding.OTHERWISE, first, for_first)
-        for_any = sum(chance for chance, _ in free)
+        for_any = sum(chance for chance, _, _ in free)
         return Match(Finding.SEVERAL, first, for_any) if for_any >= SEVERAL else NO_MATCH
 
     def confirmed(self, fact: Fact, subject: Subject) -> Statement | None:

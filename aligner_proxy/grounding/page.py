@@ -30,10 +30,12 @@ _RULE = re.compile(r"[\s|:-]+")
 _WORKDAYS = re.compile(r"\bweekdays?\b", re.IGNORECASE)
 _STERLING = re.compile(r"\u00a3|\bGBP\b")
 _BARE = re.compile(r"\d{1,7}(?:[.,]\d{1,2})?")
-_UNIT_OF_COLUMN = re.compile(r"(?:\(|\bin )((?:working |business )?(?:minutes|hours|days|weeks|months|years)|kg|km|%)\b\)?$")
+_UNIT_OF_COLUMN = re.compile(
+    r"(?:\(|\bin )((?:working |business )?(?:minutes|hours|days|weeks|months|years)|kg|km|%(?!\w))\)?$"
+)
 _MONEY_OF_COLUMN = re.compile(
-    r"(?:\(|\bin |, )(EUR|USD|GBP|CHF|PLN|INR|SEK|NOK|DKK|euros?|pounds|dollars|francs|rupees|kroner|kronor|[\u20ac\u00a3$])"
-    r"(?=[),.;]|$)",
+    r"(?:\(|\bin |, )(EUR|USD|GBP|CHF|PLN|INR|SEK|NOK|DKK|euros?|pounds|dollars|francs|rupees|kroner|kronor|"
+    r"[\u20ac\u00a3$])(?=[),.;]|$)",
     re.IGNORECASE,
 )
 """Units that the head of a column names for the numbers below it."""

@@ -36,7 +36,8 @@ _OF_THIS_CLIENT = re.compile(r"[\s*_]*(?:left|remaining|ago|old|earlier|to go|sh
 """What follows a time that is counted for this client."""
 _QUOTED = re.compile(r"[\"\u201c\u201e\u00ab][^\"\u201c\u201d\u201e\u00ab\u00bb\n]{1,200}[\"\u201d\u201c\u00bb]")
 _DENIED = re.compile(
-    r"\b(?:not|n't|no|instead of|rather than|never|wrong|unlike)\s(?:(?:the|a|an|for|at|on|in|by|of|just|only|any)\s)*$|"
+    r"\b(?:not|n't|no|instead of|rather than|never|wrong|unlike)\s"
+    r"(?:(?:the|a|an|for|at|on|in|by|of|just|only|any)\s)*$|"
     r"\b(?:there is|there's|there are) no [^.!?]{0,40}$",
     re.IGNORECASE,
 )
@@ -248,7 +249,8 @@ def _is_result(fact: Fact, terms: Sequence[Fact]) -> bool:
     results = {one + other for one in amounts for other in amounts if one != other}
     results |= {one - other for one in amounts for other in amounts}
     results |= {amount * factor for amount in amounts for factor in factors if factor != 1}
-    results |= {(amount * part / 100).quantize(cents) for amount in amounts for share in shares for part in (share, 100 - share)}
+    parts = {*shares, *(100 - share for share in shares)}
+    results |= {(amount * part / 100).quantize(cents) for amount in amounts for part in parts}
     return fact.value in results
 
 

@@ -244,7 +244,9 @@ def _print_found(results: Sequence[tuple[Example, float, bool]]) -> None:
         for sort in _WEIGHTS:
             of_sort = [(likely, right) for row, likely, right in results if row.sort == sort and likely >= threshold]
             whole = sum(row.sort == sort for row, _, _ in results)
-            parts.append(f"{sort} {sum(r for _, r in of_sort)} right, {sum(not r for _, r in of_sort)} wrong of {whole}")
+            parts.append(
+                f"{sort} {sum(r for _, r in of_sort)} right, {sum(not r for _, r in of_sort)} wrong of {whole}"
+            )
         print(f"{threshold}: {'; '.join(parts)}")
 
 

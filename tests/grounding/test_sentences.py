@@ -37,19 +37,19 @@ def held(answer: str, question: str = "", text: str = PAGE, *, stream: bool = Fa
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
-    ("answer", "expected", "source"),
+    ("answer", "question", "expected", "source"),
     [
-        ("Online orders can go back within thirty days of delivery.", "twenty-eight days", "PAGE.md:5"),
-        ("Posting a return costs GBP 3.50.", "GBP 2.95", "PAGE.md:7"),
-        ("On Saturday the warehouse is open until 3 pm.", "1 pm", "PAGE.md:13"),
-        ("Please send complaints to help@shop.example.", "care@shop.example", "PAGE.md:16"),
-        ("The repair of a kettle takes 10 working days.", "15 working days", "PAGE.md:17"),
+        ("Online orders can go back within thirty days of delivery.", "", "twenty-eight days", "PAGE.md:5"),
+        ("Posting a return costs GBP 3.50.", "", "GBP 2.95", "PAGE.md:7"),
+        ("On Saturday the warehouse is open until 3 pm.", "When does the warehouse close?", "1 pm", "PAGE.md:13"),
+        ("Please send complaints to help@shop.example.", "", "care@shop.example", "PAGE.md:16"),
+        ("The repair of a kettle takes 10 working days.", "", "15 working days", "PAGE.md:17"),
     ],
 )
 def test_a_fact_that_the_page_gives_otherwise_is_replaced(
-    answer: str, expected: str, source: str, stream: bool
+    answer: str, question: str, expected: str, source: str, stream: bool
 ) -> None:
-    text, sources = held(answer, stream=stream)
+    text, sources = held(answer, question, stream=stream)
     assert expected in text
     assert sources == [source]
 
