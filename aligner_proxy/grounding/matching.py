@@ -122,7 +122,7 @@ class Matcher:
     def confirmed(self, fact: Fact, subject: Subject) -> Statement | None:
         """The statement that says the same as a fact, if one does that is about as near as the nearest."""
         match = self._confirmed(fact, self.ranked(fact, subject))
-        return match and match.statement
+        return None if match is None else match.statement
 
     def _confirmed(self, fact: Fact, scored: Sequence[tuple[float, Statement]]) -> Match | None:
         for score, statement in scored:

@@ -241,10 +241,11 @@ def _is_result(fact: Fact, terms: Sequence[Fact]) -> bool:
     """Whether an amount of money follows from two other numbers of answer and question, of which one is an amount."""
     if fact.kind is not Kind.MONEY or not isinstance(fact.value, Decimal) or fact.value == 0:
         return False
-    others = [term for term in terms[-_MOST_TERMS:] if isinstance(term.value, Decimal) and term is not fact]
-    amounts = {term.value for term in others if term.kind is Kind.MONEY and term.value}
-    factors = {term.value for term in others if term.value and term.kind not in (Kind.MONEY, Kind.TIME)}
-    shares = {term.value for term in others if term.kind is Kind.PERCENT}
+    others = [(term.kind, term.value) for term in terms[-_MOST_TERMS:] if term is not fact]
+    numbers = [(kind, value) for kind, value in others if isinstance(value, Decimal) and value]
+    amounts = {value for kind, value in numbers if kind is Kind.MONEY}
+    factors = {value for kind, value in numbers if kind not in (Kind.MONEY, Kind.TIME)}
+    shares = {value for kind, value in numbers if kind is Kind.PERCENT}
     cents = Decimal("0.01")
     results = {one + other for one in amounts for other in amounts if one != other}
     results |= {one - other for one in amounts for other in amounts}

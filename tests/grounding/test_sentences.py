@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from aligner_proxy.grounding.evidence import Weigher
+from aligner_proxy.grounding.facts import Kind
 from aligner_proxy.grounding.matching import Matcher
 from aligner_proxy.grounding.page import MOST_CHARS, page
 from aligner_proxy.grounding.sentences import Grounder, apply
@@ -89,3 +91,31 @@ def test_every_edit_lies_in_the_answer() -> None:
     edits, _ = grounder.answer(answer)
     assert [answer[edit.start : edit.end] for edit in edits] == ["3.50", "30 days"]
     assert apply(answer, edits) == answer.replace("3.50", "2.95").replace("30 days", "28 days")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Posting a return does not cost £4 but £2.95.",
+        "Posting a return costs £2.95 each. For 3 of them we take £8.85 for posting.",
+    ],
+)
+def test_what_is_denied_or_computed_stays(answer: str) -> None:
+    assert held(answer, "What does posting a return cost?") == (answer, [])
+
+
+def test_a_column_gives_its_numbers_a_unit() -> None:
+    table = "# Fees (dollars)\n\n| What | Dog | Cat |\n|---|---|---|\n| Consultation | 68 | 62 |\n"
+    answer = "A consultation for a cat costs $65."
+    assert held(answer, "What is a consultation for my cat?", table)[0] == "A consultation for a cat costs $62."
+
+
+def test_chances_of_statements_add_up_to_less_than_one() -> None:
+    matcher = Matcher([page("PAGE.md", PAGE)])
+    (sentence,) = Grounder.of(matcher, "").read_all("Orders can be returned within 20 days.")
+    scored = matcher.ranked(sentence.facts[0], sentence.subjects[0])
+    weigher = Weigher(sentence.facts[0], sentence.subjects[0], matcher.vocabularies[Kind.DURATION])
+    chances = weigher.chances(scored, set())
+    assert 0 < sum(chances) < 1
+    taken = weigher.chances(scored, {scored[0][1]})
+    assert taken[0] < chances[0]
