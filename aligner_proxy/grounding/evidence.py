@@ -1,7 +1,7 @@
 """How likely it is that a statement speaks of what a fact of an answer speaks of: a weighted sum of what is counted.
 
 The statements compete with each other and with "none of them" (a softmax). The weights (`evidence.yaml`) were fitted on
-six businesses by `python -m models.train.grounding`; they are few, and each says what it counts.
+six businesses by `python -m models.experiments.grounding`; they are few, and each says what it counts.
 """
 
 from __future__ import annotations

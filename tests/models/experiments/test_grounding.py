@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from aligner_proxy.grounding.evidence import FOR_NONE, FOR_STATEMENT
-from models.train.grounding import Weights, examples, fitted, found
+from models.experiments.grounding import Weights, examples, fitted, found
 
 
 def test_fitted_weights_find_more_than_no_weights() -> None:

@@ -1,6 +1,6 @@
 """Fit of the weights by which grounded answers tell what a fact speaks of: `aligner_proxy/grounding/evidence.yaml`.
 
-    python -m models.train.grounding [--only NAME,NAME] [--folds]
+    python -m models.experiments.grounding [--only NAME,NAME] [--folds]
 
 Each fact of a written answer is a case, with the statement that it should be held to as its label, or none. Facts that
 the page confirms are used twice more, since there are few that are outdated: with another value in their place, and
