@@ -24,6 +24,7 @@ class Kind(StrEnum):
     SIZE = "measures"
     DURATION = "duration"
     AMOUNT = "number with a unit"
+    AGE = "age"
     COUNT = "number of things"
     WEEKDAY = "day of the week"
     LABEL = "number of a room, form or the like"

@@ -169,8 +169,8 @@ def _clock_form(n: str) -> str:
         rf"(?:(?P<{n}hour>\d{{1,2}})(?:[:.](?P<{n}min>[0-5]\d))?{_SPACE}(?P<{n}half>[ap]m\b|[ap]\.{_SPACE}m\b\.?|"
         rf"(?:in the (?:morning|afternoon|evening)|at night)\b)"
         rf"|(?P<{n}hour24>[01]?\d|2[0-4]):(?P<{n}min24>[0-5]\d)(?:{_SPACE}(?:h|hrs|hours|o'clock|Uhr)\b)?(?![\d:])"
-        rf"|(?P<{n}oclock>\d{{1,2}}){_SPACE}o['\u2019]clock"
-        rf"|half past (?P<{n}past>{WORD}|\d{{1,2}})\b"
+        rf"|(?P<{n}oclock>{WORD}|\d{{1,2}}){_SPACE}o['\u2019]clock"
+        rf"|(?P<{n}part>half past|quarter past|quarter to) (?P<{n}past>{WORD}|\d{{1,2}})\b"
         rf"|(?P<{n}word>noon|midday|midnight)\b)"
     )
 
@@ -207,6 +207,45 @@ _AMOUNT = re.compile(
 )
 _COUNT = re.compile(rf"{_BEFORE}{_RANGE}(?P<n>{NUMBER}){_AFTER}", re.IGNORECASE)
 _THING = re.compile(r"[ \u00a0-]{1,4}([^\W\d_][\w'\u2019]*)(?:[ -]([^\W\d_][\w'\u2019]*))?")
+_NO_THING = (
+    r"(?=\s*(?:[.,;:)|!?]|$|years? (?:old|of age)\b)|\s(?:and|or|to|who|pays?|gets?|is|are|may|must|can|you|we)\b)"
+)
+"""What follows a number that counts nothing."""
+_PEOPLE = r"(?:children|kids|child|minors|infants|babies|people|persons|passengers|anyone|everyone|those|pupils|adults)"
+_AGE = re.compile(
+    rf"{_BEFORE}(?:(?:(?P<low>{NUMBER})(?P<join>{_JOIN})(?<![a-z]-))?(?P<old>{NUMBER})"
+    r"(?:[ -]years?[ -](?:olds?|of age|and (?:older|over|up)|upwards?)\b|"
+    r"(?= (?:and|or) (?:older|over|above|under|younger)\b))"
+    rf"|(?:ages?|aged|age of|ages of) (?:(?P<low2>{NUMBER})(?P<join2>{_JOIN})(?<![a-z]-))?(?P<aged>{NUMBER}){_NO_THING}"
+    rf"|(?:under|over)[- ](?P<under>{NUMBER})(?:s\b|{_NO_THING})"
+    rf"|(?:be|is|are) (?:at least |over |under )(?P<least>{NUMBER}){_NO_THING}"
+    rf"|{_PEOPLE} (?:aged |of |under |over |below |up to (?:the age of )?|from |between )+"
+    rf"(?:(?P<low3>{NUMBER})(?P<join3>{_JOIN})(?<![a-z]-))?(?P<child>{NUMBER}){_AFTER}(?!\s*(?:months?|weeks?|days?|hours?|minutes?|kg|km|cm|%)\b))",
+    re.IGNORECASE,
+)
+_SOMEBODY = re.compile(r"[ -]year-old$", re.IGNORECASE)
+"""A person of this age: no rule."""
+_FRACTIONS = {
+    "half a year": (6, "month"), "half a day": (12, "hour"), "half an hour": (30, "minute"),
+    "a quarter of an hour": (15, "minute"), "three quarters of an hour": (45, "minute"),
+    "three-quarters of an hour": (45, "minute"), "an hour and a half": (90, "minute"),
+    "one and a half hours": (90, "minute"), "two and a half hours": (150, "minute"),
+    "a year and a half": (18, "month"), "one and a half years": (18, "month"), "a day and a half": (36, "hour"),
+}  # fmt: skip
+_FRACTION_OF_TIME = re.compile(rf"\b(?:{'|'.join(sorted(_FRACTIONS, key=len, reverse=True))})\b", re.IGNORECASE)
+_PARTS = {"half": 50, "a quarter": 25, "one quarter": 25, "three quarters": 75, "a fifth": 20, "a tenth": 10}
+_PART = re.compile(rf"\b(?P<part>{'|'.join(_PARTS)}) (?=(?:of )?(?:the|its|your|that|what|this)\b)", re.IGNORECASE)
+_ORDINALS = (
+    "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh",
+    "twelfth", "thirteenth", "fourteenth", "fifteenth",
+)  # fmt: skip
+_DAY_OF_MONTH = re.compile(
+    rf"\bthe (?P<day>\d{{1,2}}(?:st|nd|rd|th)|{'|'.join(_ORDINALS)}) of (?:each|every|the|a|any|next|following) month\b"
+    r"|\b(?:on|by|until|before|after|around) the (?P<day2>\d{1,2}(?:st|nd|rd|th))"
+    r"(?=\s*(?:[.,;:)!?]|$)|\s(?:and|or|at|in)\b)",
+    re.IGNORECASE,
+)
+_MILLIONS = re.compile(r"[ \u00a0-]?(?:millions?|billions?|thousand|bn|m|k)\b", re.IGNORECASE)
 _WEEKDAY = re.compile(
     rf"(?<!\w)(?P<day>{'|'.join(DAYS)}|mon|tues?|wed|thurs?|fri|sat|sun)(?P<many>s?)\b(?!\w)", re.IGNORECASE
 )
@@ -358,6 +397,48 @@ def _dates(reading: _Reading) -> None:
             reading.blank(match.start(), match.end())
 
 
+def _days_of_month(reading: _Reading) -> None:
+    for match in reading.found(_DAY_OF_MONTH):
+        name = "day" if match["day"] else "day2"
+        written = match[name]
+        day = int(written[:-2]) if written[0].isdigit() else _ORDINALS.index(written.lower()) + 1
+        if 1 <= day <= 31:
+            start, end = match.span(name)
+            reading.take(Fact(Kind.DATE, (None, None, day), start, end, written))
+            reading.blank(start, end)
+
+
+def _ages(reading: _Reading) -> None:
+    for match in reading.found(_AGE):
+        name = next(name for name in ("old", "aged", "under", "least", "child") if match[name] is not None)
+        low = {"old": "low", "aged": "low2", "child": "low3"}.get(name, "")
+        if low and match[low] is not None:
+            span = match.span(low)
+            fact = Fact(Kind.AGE, value_of(match[low]), *span, match[low], side=Side.LOW, ranged=True, number=span)
+            reading.take(fact)
+            reading.blank(*span)
+        span = match.span(name)
+        ranged = bool(low and match[low] is not None)
+        side = Side.HIGH if ranged else Side.NONE
+        reading.take(Fact(Kind.AGE, value_of(match[name]), *span, match[name], side=side, ranged=ranged, number=span))
+        reading.blank(*span)
+        if name == "old":
+            reading.blank(span[1], match.end())  # its years are no duration
+            if _SOMEBODY.search(match.group()):
+                reading.facts.pop()
+
+
+def _fractions(reading: _Reading) -> None:
+    for match in reading.found(_FRACTION_OF_TIME):
+        number, unit = _FRACTIONS[match.group().lower()]
+        reading.take(Fact(Kind.DURATION, Decimal(number), *match.span(), match.group(), unit))
+        reading.blank(*match.span())
+    for match in reading.found(_PART):
+        span = match.span("part")
+        reading.take(Fact(Kind.PERCENT, Decimal(_PARTS[match["part"].lower()]), *span, match["part"], "%"))
+        reading.blank(*span)
+
+
 def _month(name: str) -> int:
     return next(n for n, month in enumerate(MONTHS, 1) if month.startswith(name.lower()[:3]))
 
@@ -404,9 +485,10 @@ def _clock(match: re.Match[str], n: str) -> tuple[int, int, str] | None:
     if (word := match[f"{n}word"]) is not None:
         return match.start(f"{n}word"), 0 if word.lower() == "midnight" else NOON, "24"
     if (past := match[f"{n}past"]) is not None:
-        return match.start(f"{n}past") - len("half past "), int(value_of(past)) * 60 + 30, "12"
+        minutes = {"half past": 30, "quarter past": 15}.get(match[f"{n}part"].lower(), -15)
+        return match.start(f"{n}part"), int(value_of(past)) * 60 + minutes, "12"
     if (oclock := match[f"{n}oclock"]) is not None:
-        return match.start(f"{n}oclock"), int(oclock) * 60, "12"
+        return match.start(f"{n}oclock"), int(value_of(oclock)) * 60, "12"
     if (hour := match[f"{n}hour24"]) is not None:
         minutes = int(hour) * 60 + int(match[f"{n}min24"])
         return match.start(f"{n}hour24"), minutes, "12" if len(hour) == 1 else "24"
@@ -436,6 +518,8 @@ def _bare_clock(text: str, late: int) -> int | None:
 def _money(reading: _Reading) -> None:
     for pattern in (_MONEY_BEFORE, _MONEY_BEHIND):
         for match in reading.found(pattern):
+            if _MILLIONS.match(reading.rest, match.end()):
+                continue
             written = match["unit"]
             unit = _SYMBOLS.get(written.upper()) or _SYMBOLS.get(written) or _NAMED[written.lower()]
             _number(reading, match, Kind.MONEY, unit)
@@ -554,7 +638,8 @@ def _weekdays(reading: _Reading) -> None:
 
 
 _STEPS: tuple[Callable[[_Reading], None], ...] = (
-    _places, _money, _percentages, _dates, _times, _bare_hours, _sizes, _durations, _amounts, _counts, _weekdays,
+    _places, _money, _percentages, _dates, _days_of_month, _times, _bare_hours, _sizes, _fractions, _ages,
+    _durations, _amounts, _counts, _weekdays,
     _names,
 )  # fmt: skip
 

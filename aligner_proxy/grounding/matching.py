@@ -1,31 +1,34 @@
 """Which statement of the references speaks of what a fact of an answer speaks of.
 
-By the words that both share, the rarer the more. A statement is chosen only where it is far ahead of every other one
-that says something else; a fact that some statement about as near confirms is left alone.
+Statements are ranked by the words that both share, the rarer the more; of the first ones the evidence is weighed
+(`evidence.py`). A statement is chosen only where it is likelier than all others and none together; a fact that some
+statement about as near confirms is left alone.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
-from decimal import Decimal
+from dataclasses import dataclass
 from enum import StrEnum
 
-from aligner_proxy.grounding.facts import Fact, Kind, Side, seconds
+from aligner_proxy.grounding.evidence import Subject, Vocabulary, Weigher, times
+from aligner_proxy.grounding.facts import Fact, Kind, Side
 from aligner_proxy.grounding.page import Page, Statement, weight_of
-from aligner_proxy.grounding.words import GENERIC, stem
+from aligner_proxy.grounding.words import GENERIC, kin_of, stem
 
 LEAST = 0.5
-"""Evidence that a statement speaks of the same, below which nothing is done."""
-OF_STRANGE = 0.4
-OF_SHARED = 0.05
-MOST_SHARED = 8.0
-"""Evidence is the score, less the share of what the statement knows nothing of, and more the more words are shared."""
+"""How likely it must be that a statement speaks of the same; below, nothing is done."""
+SEVERAL = 0.6
+"""How likely it must be that one of several does, for their sentence to be noted as unsettled."""
+NEAREST = 0.7
+"""A statement is only chosen from this share of the best score on."""
+LEAST_SHARED = {Kind.TIME: 0.4}
+"""The score that a statement must have: when something opens and closes is said of everything in the same words."""
+MOST_WEIGHED = 10
+"""Statements whose evidence is weighed: those that share most words."""
 CONFIRMS = 0.7
 """A statement that says the same confirms a fact from this share of the best score on."""
-AHEAD = 0.85
-"""A statement that says something else is a rival from this share of the best score on."""
 OF_THE_KIND = 0.4
 _OF_KIND = {
     Kind.PHONE: frozenset(map(stem, ("call", "contact"))),
@@ -34,31 +37,12 @@ _OF_KIND = {
 }
 """Words that say no more than which kind of fact follows, and what is left of their weight."""
 CONTEXT = 0.4
-AROUND = 0.3
-DISTINCT = 0.6
-"""Weight of what tells a statement from a rival, and stands in the answer."""
-FAR_MORE = 2.0
 MOST_TIMES = 8
 MOST_TIMES_OF_A_RIVAL = 50
-BESIDE_TAKEN = 0.75
 _SAME_PLACE = 1.4
 _NO_RANGE = 0.75
 _OTHER_END = 0.45
 """What is left of a score where one is the lower end of a range, the other the higher."""
-
-
-def _times(old: Fact, new: Fact) -> float:
-    """How many times the smaller of two values the larger is: what is many times as much is something else."""
-    if old.kind in (Kind.TIME, Kind.DATE, Kind.SIZE) or not isinstance(old.value, Decimal):
-        return 1.0
-    one, other = (seconds(old), seconds(new)) if old.kind is Kind.DURATION else (old.value, new.value)
-    assert isinstance(one, Decimal)
-    assert isinstance(other, Decimal)
-    return float(max(one, other) / min(one, other)) if min(one, other) > 0 else (1.0 if one == other else 99.0)
-
-
-def _in_one_sentence(one: Statement, other: Statement) -> bool:
-    return one.sentence == other.sentence and one.source == other.source
 
 
 class Finding(StrEnum):
@@ -82,16 +66,6 @@ class Match:
 NO_MATCH = Match(Finding.NOTHING)
 
 
-@dataclass(slots=True)
-class Subject:
-    """What a fact of an answer is about: the words of its sentence, and those around it."""
-
-    about: Mapping[str, float]
-    around: Mapping[str, float] = field(default_factory=dict)
-    paragraphs: Set[int] = frozenset()
-    """Paragraphs of the references that confirm what stands around it."""
-
-
 class Matcher:
     """Finds the statements of some pages for the facts of an answer."""
 
@@ -104,6 +78,8 @@ class Matcher:
         self._sentences = sum(page.sentences for page in pages)
         self._weights = {word: weight_of(word, self._known, self._sentences) for word in {*self._known, *GENERIC}}
         self._of_unknown = weight_of("", self._known, self._sentences)
+        self._kin = {group for word in self._known for group in kin_of(word)}
+        self.vocabularies = {kind: self._vocabulary(kind) for kind in Kind}
         self._by_kind: dict[Kind, list[Statement]] = {}
         self._by_sentence: dict[tuple[str, int], list[Fact]] = {}
         self._at: dict[tuple[Kind, str], list[tuple[int, float]]] = {}
@@ -125,26 +101,34 @@ class Matcher:
     def match(self, fact: Fact, subject: Subject, taken: Set[Statement] = frozenset()) -> Match:
         """What the references say of a fact; statements that are `taken` confirm another fact of the answer."""
         scored = self.ranked(fact, subject)
-        if not scored:
+        confirmed = self._confirmed(fact, scored)
+        if confirmed is not None or not scored:
+            return confirmed or NO_MATCH
+        scored = scored[:MOST_WEIGHED]
+        weigher = Weigher(fact, subject, self.vocabularies[fact.kind])
+        ranked = sorted(zip(weigher.chances(scored, taken), scored, strict=True), key=lambda pair: -pair[0])
+        free = [(chance, score, statement) for chance, (score, statement) in ranked if statement not in taken]
+        if not free or times(fact, free[0][2].fact) > MOST_TIMES:
             return NO_MATCH
-        best = scored[0][0]
+        _, score, first = free[0]
+        if score < max(NEAREST * scored[0][0], LEAST_SHARED.get(fact.kind, 0.0)):
+            return NO_MATCH
+        for_first = sum(chance for chance, _, statement in free if statement.fact.agrees(first.fact))
+        if for_first >= LEAST:
+            return Match(Finding.OTHERWISE, first, for_first)
+        for_any = sum(chance for chance, _, _ in free)
+        return Match(Finding.SEVERAL, first, for_any) if for_any >= SEVERAL else NO_MATCH
+
+    def confirmed(self, fact: Fact, subject: Subject) -> Statement | None:
+        """The statement that says the same as a fact, if one does that is about as near as the nearest."""
+        match = self._confirmed(fact, self.ranked(fact, subject))
+        return None if match is None else match.statement
+
+    def _confirmed(self, fact: Fact, scored: Sequence[tuple[float, Statement]]) -> Match | None:
         for score, statement in scored:
-            if score >= CONFIRMS * best and fact.agrees(statement.fact):
+            if score >= CONFIRMS * scored[0][0] and fact.agrees(statement.fact):
                 return Match(Finding.CONFIRMED, statement, score)
-        free = [(score, statement) for score, statement in scored if statement not in taken]
-        if not free or free[0][0] < BESIDE_TAKEN * best or _times(fact, free[0][1].fact) > MOST_TIMES:
-            return NO_MATCH
-        score, first = free[0]
-        if self._evidence(score, subject, first) < LEAST:
-            return NO_MATCH
-        rivals = [
-            statement
-            for value, statement in free[1:]
-            if (value >= AHEAD * score or _in_one_sentence(first, statement))
-            and not first.fact.agrees(statement.fact)
-            and not self._prevails(fact, subject, first, statement)
-        ]
-        return Match(Finding.SEVERAL if rivals else Finding.OTHERWISE, first, score)
+        return None
 
     def ranked(self, fact: Fact, subject: Subject) -> list[tuple[float, Statement]]:
         """The statements with a fact of the same form, the one that speaks most of the same first."""
@@ -159,7 +143,7 @@ class Matcher:
         scored = [
             (self._score(fact, subject, statement, shared[number], size * self._sizes[kind][number]), statement)
             for number, statement in ((number, self._by_kind[kind][number]) for number in sorted(shared))
-            if fact.same_form(statement.fact) and _times(fact, statement.fact) <= MOST_TIMES_OF_A_RIVAL
+            if fact.same_form(statement.fact) and times(fact, statement.fact) <= MOST_TIMES_OF_A_RIVAL
         ]
         return sorted(scored, key=lambda pair: -pair[0])
 
@@ -174,7 +158,7 @@ class Matcher:
             score *= _OTHER_END
         if fact.ranged is not statement.fact.ranged:
             score *= _NO_RANGE
-        if statement.paragraph in subject.paragraphs:
+        if statement.stretch in subject.paragraphs:
             score *= _SAME_PLACE
         return score
 
@@ -182,45 +166,9 @@ class Matcher:
         """The weight of what a sentence is about, at least 1."""
         return 1.0 + sum(self._weight(word, kind) * weight * weight for word, weight in about.items())
 
+    def _vocabulary(self, kind: Kind) -> Vocabulary:
+        return Vocabulary(lambda word: self._weight(word, kind), self._known.keys(), self._kin)
+
     def _weight(self, word: str, kind: Kind) -> float:
         weight = self._weights.get(word, self._of_unknown)
         return weight * OF_THE_KIND if word in _OF_KIND.get(kind, ()) else weight
-
-    def _evidence(self, score: float, subject: Subject, statement: Statement) -> float:
-        """How sure it is that a statement speaks of the same."""
-        shared = min(self._own(subject, statement), MOST_SHARED)
-        return score - OF_STRANGE * self._strange(subject, statement) + OF_SHARED * shared
-
-    def _prevails(self, fact: Fact, subject: Subject, first: Statement, rival: Statement) -> bool:
-        """Whether what tells two statements apart stands in the answer, for the first of them."""
-        if Side.NONE is not fact.side is first.fact.side is not rival.fact.side is not Side.NONE:
-            return True
-        for_first = 0.0
-        for_rival = 0.0
-        for word in first.about.keys() | rival.about.keys():
-            own = max(subject.about.get(word, 0.0), CONTEXT * subject.around.get(word, 0.0))
-            more = first.about.get(word, 0.0) - rival.about.get(word, 0.0)
-            weight = self._weight(word, fact.kind)
-            for_first += weight * own * max(more, 0.0)
-            for_rival += weight * own * max(-more, 0.0)
-        return for_first >= DISTINCT and for_first >= FAR_MORE * for_rival
-
-    def _own(self, subject: Subject, statement: Statement) -> float:
-        """The weight of the words that the two sentences share by themselves."""
-        shared = subject.about.keys() & statement.about.keys()
-        kind = statement.fact.kind
-        return sum(self._weight(word, kind) * subject.about[word] * statement.about[word] for word in shared)
-
-    def _strange(self, subject: Subject, statement: Statement) -> float:
-        """The share of what the fact is about of which the statement knows nothing."""
-        strange = 0.0
-        whole = 0.0
-        around = ((word, AROUND * weight) for word, weight in subject.around.items() if word not in subject.about)
-        for word, weight in (*subject.about.items(), *around):
-            if word in GENERIC:
-                continue
-            size = self._weight(word, statement.fact.kind) * weight * weight
-            whole += size
-            if word not in statement.about:
-                strange += size
-        return strange / whole if whole else 0.0

@@ -118,8 +118,8 @@ def _duration(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None:
     start, end = old.number or (old.start, old.end)
     like = text[start:end] if old.number else ""
     rest = text[end : old.end] if old.number else ""
-    if not like:
-        return None
+    if not like:  # "half an hour"
+        return start, end, f"{written(value, '1', _number_of(new))} {unit}{'' if value == 1 else 's'}"
     if _ARTICLE.fullmatch(like):
         like = ("One" if like[0].isupper() else "one") if value <= _TWELVE else "1"
     number = written(value, like, _number_of(new))
@@ -217,6 +217,8 @@ def _date(old: Fact, new: Fact) -> str | None:
     assert isinstance(new.value, tuple)
     assert isinstance(old.value, tuple)
     year, month, day = new.value
+    if month is None and old.value[1] is None and old.text[0].isdigit():
+        return _DAY_OF_DATE.sub(lambda match: _day(int(day or 0), match), old.text, count=1)
     if month is None or day is None or (old.value[0] is not None and year is None and old.value[1:] != new.value[1:]):
         return None
     name = _MONTH.search(old.text)

@@ -29,11 +29,24 @@ _ROW = re.compile(r"\s*\|(.*)\|\s*$")
 _RULE = re.compile(r"[\s|:-]+")
 _WORKDAYS = re.compile(r"\bweekdays?\b", re.IGNORECASE)
 _STERLING = re.compile(r"\u00a3|\bGBP\b")
+_BARE = re.compile(r"\d{1,7}(?:[.,]\d{1,2})?")
+_UNIT_OF_COLUMN = re.compile(
+    r"(?:\(|\bin )((?:working |business )?(?:minutes|hours|days|weeks|months|years)|kg|km|%(?!\w))\)?$"
+)
+_MONEY_OF_COLUMN = re.compile(
+    r"(?:\(|\bin |, )(EUR|USD|GBP|CHF|PLN|INR|SEK|NOK|DKK|euros?|pounds|dollars|francs|rupees|kroner|kronor|"
+    r"[\u20ac\u00a3$])(?=[),.;]|$)",
+    re.IGNORECASE,
+)
+"""Units that the head of a column names for the numbers below it."""
 _FENCE = re.compile(r"\s*(?:```|~~~)")
 _CLAUSE = re.compile(
     r"(?<=\)),?|"
     + r";|:(?=\s)|\s[\u2013\u2014-]\s|,?\s(?:but|while|whereas|although|otherwise)\s|,(?=\s)|\sand\s(?=[^\d])"
 )
+_RATE = re.compile(r"[\s*_]*(?:per|an?|each|every|in each|for each|for every|/)\s+([^\W\d_]+)", re.IGNORECASE)
+_NEAR = 3
+"""Words beside a fact that are looked at on each side."""
 SAME_CLAUSE = 1.0
 SAME_SENTENCE = 0.55
 ABOVE = 0.5
@@ -42,6 +55,18 @@ TITLE = 0.15
 _TITLE_LEVEL = 1
 _LIGHT = 0.35
 """What a word counts that may stand anywhere, against others of its rarity."""
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """The words right before and behind a fact, and what it holds for each of: per month, a night."""
+
+    before: frozenset[str] = frozenset()
+    behind: frozenset[str] = frozenset()
+    rate: str = ""
+
+
+NOTHING_NEAR = Near()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,6 +83,12 @@ class Statement:
     """Number of the paragraph, item or row on its page."""
     alone: bool = True
     """No other fact of its kind stands in its sentence."""
+    near: Near = NOTHING_NEAR
+
+    @property
+    def stretch(self) -> tuple[str, int]:
+        """The paragraph, item or row in which it stands."""
+        return self.source, self.paragraph
 
     @property
     def place(self) -> str:
@@ -118,8 +149,9 @@ def page(name: str, text: str) -> Page:
                 -passage.line if passage.is_cell else number,
                 passage.paragraph,
                 alone=kinds[fact.kind] == 1,
+                near=near,
             )
-            for fact, about in zip(facts, abouts(passage.text, facts), strict=True)
+            for fact, about, near in zip(facts, abouts(passage.text, facts), nears(passage.text, facts), strict=True)
             for about in [_with_above(about, passage.above)]
         ]
     return Page(name, tuple(statements), text.count("\n") + 1, known, len(passages), pounds_weigh)
@@ -154,6 +186,19 @@ def abouts(text: str, facts: Sequence[Fact]) -> list[dict[str, float]]:
         if fact.kind is not Kind.WEEKDAY:
             about |= _weekdays_around(fact, facts, bare)
         result.append(about)
+    return result
+
+
+def nears(text: str, facts: Sequence[Fact]) -> list[Near]:
+    """For each fact of a sentence the words right beside it."""
+    bare = _blanked(text, facts)
+    result = []
+    for fact in facts:
+        rate = _RATE.match(text, fact.end)
+        each = next(words(rate.group(1)), rate.group(1).lower()) if rate else ""
+        before = [*words(bare[: fact.start])][-_NEAR:]
+        behind = [*words(bare[fact.end :])][:_NEAR]
+        result.append(Near(frozenset(before), frozenset(behind), each))
     return result
 
 
@@ -201,6 +246,18 @@ def weight_of(word: str, known: Mapping[str, int], sentences: int) -> float:
     """How much a shared word says: the rarer on the page, the more; a word that may stand anywhere says little."""
     rarity = math.log(1 + (sentences + 1) / (known.get(word, 0) + 0.5))
     return rarity * _LIGHT if word in GENERIC else rarity
+
+
+def _with_unit(cell: str, column: str, above: Sequence[tuple[str, float]]) -> str:
+    """A bare number of a table with the unit that the head of its column names, or else the headings."""
+    if not _BARE.fullmatch(cell):
+        return cell
+    unit = _UNIT_OF_COLUMN.search(column)
+    if unit:
+        return f"{cell} {unit.group(1)}"
+    heads = [column] if _MONEY_OF_COLUMN.search(column) else [text for text, _ in above[2:]]
+    units = {match.group(1).lower() for text in heads for match in _MONEY_OF_COLUMN.finditer(text)}
+    return f"{cell} {units.pop()}" if len(units) == 1 else cell
 
 
 def _passages(text: str) -> Iterator[_Passage]:
@@ -280,7 +337,7 @@ class _Reader:
             above = [(column, SAME_CLAUSE), *self._above()]
             if n:
                 above.insert(0, (label, SAME_CLAUSE))
-            yield _Passage(cell, number, tuple(above), number, is_cell=True)
+            yield _Passage(_with_unit(cell, column, above), number, tuple(above), number, is_cell=True)
 
     def _item(self, number: int, indent: int, text: str) -> None:
         self._parents = [(at, parent) for at, parent in self._parents if at < indent]

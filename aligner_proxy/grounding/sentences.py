@@ -11,12 +11,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 
+from aligner_proxy.grounding.evidence import Subject
 from aligner_proxy.grounding.facts import Fact, Kind, Side
 from aligner_proxy.grounding.forms import read
-from aligner_proxy.grounding.matching import NO_MATCH, Finding, Match, Matcher, Subject
+from aligner_proxy.grounding.matching import NO_MATCH, Finding, Match, Matcher
 from aligner_proxy.grounding.notation import rewritten
-from aligner_proxy.grounding.page import Statement, abouts
+from aligner_proxy.grounding.page import Statement, abouts, nears
 from aligner_proxy.grounding.words import words
 from aligner_proxy.text.structure import Segment, split
 
@@ -24,8 +26,8 @@ MOST_FACTS = 400
 """Facts of one answer that are looked at; behind them the answer stays as it is."""
 _COMPUTED = re.compile(
     r"\b(?:altogether|in total|total of|totals?|in all|sum|adds? up|(?:that|which) makes|owe[sd]?|equals?|"
-    r"comes? to(?! \S+(?: \S+)? (?:per|a|each)\b)|"
-    r"that(?: is|'s)(?= (?:[A-Z]{3} )?[\u20ac\u00a3$]?\d)|"
+    r"comes? to(?! (?:more|less) than\b| (?:over|above|under)\b| \S+(?: \S+)? (?:per|a|each)\b)|"
+    r"(?:that|which)(?: is|'s)(?= (?:[A-Z]{3} )?[\u20ac\u00a3$]?\d)|"
     r"saves?|saved?|end up)\b|=|\u00d7",
     re.IGNORECASE,
 )
@@ -33,6 +35,15 @@ _COMPUTED = re.compile(
 _OF_THIS_CLIENT = re.compile(r"[\s*_]*(?:left|remaining|ago|old|earlier|to go|short|late)\b", re.IGNORECASE)
 """What follows a time that is counted for this client."""
 _QUOTED = re.compile(r"[\"\u201c\u201e\u00ab][^\"\u201c\u201d\u201e\u00ab\u00bb\n]{1,200}[\"\u201d\u201c\u00bb]")
+_DENIED = re.compile(
+    r"\b(?:not|n't|no|instead of|rather than|never|wrong|unlike)\s"
+    r"(?:(?:the|a|an|for|at|on|in|by|of|just|only|any)\s)*$|"
+    r"\b(?:there is|there's|there are) no [^.!?]{0,40}$",
+    re.IGNORECASE,
+)
+"""What stands before a fact that is denied: not 9 but 5."""
+_MOST_TERMS = 40
+"""Numbers of an answer that are tried as terms of a sum."""
 _SENTENCES_BACK = 2
 _QUESTION = 1.0
 _BACK = 0.8
@@ -60,14 +71,14 @@ class Unsettled:
 
 
 @dataclass(slots=True)
-class _Sentence:
+class Sentence:
     """One sentence of an answer with its facts."""
 
     start: int
     text: str
     facts: list[Fact]
     subjects: list[Subject]
-    paragraphs: set[int] = field(default_factory=set)
+    paragraphs: set[tuple[str, int]] = field(default_factory=set)
     """Paragraphs of the references that confirm a fact of it."""
 
 
@@ -80,10 +91,14 @@ class Grounder:
     """Facts that the client gave."""
     _asked: dict[str, float] = field(default_factory=dict)
     _before: list[str] = field(default_factory=list)
+    _terms: list[Fact] = field(default_factory=list)
+    """Facts of the answer up to here."""
+    _words: set[str] = field(default_factory=set)
+    """Words of the answer up to here."""
     _heading: str = ""
-    _taken: set[Statement] = field(default_factory=set)
-    _stated: list[Fact] = field(default_factory=list)
-    _paragraphs: list[set[int]] = field(default_factory=list)
+    taken: set[Statement] = field(default_factory=set)
+    """Statements that facts of the answer repeat."""
+    _paragraphs: list[set[tuple[str, int]]] = field(default_factory=list)
     facts: int = 0
 
     @classmethod
@@ -97,11 +112,20 @@ class Grounder:
 
     def answer(self, text: str) -> tuple[list[FactEdit], list[Unsettled]]:
         """The edits of a whole answer, and what of it is unsettled."""
+        sentences = self.read_all(text)
+        results = [self._decided(sentence) for sentence in sentences]
+        return [e for edits, _ in results for e in edits], [u for _, unsettled in results for u in unsettled]
+
+    def read_all(self, text: str) -> list[Sentence]:
+        """The sentences of a whole answer with their facts; what the references confirm of them is noted."""
         sentences = [self._sentence(segment.start, segment.text) for segment in split(text)]
         for sentence in sentences:
             self._note_confirmed(sentence)
-        results = [self._decided(sentence) for sentence in sentences]
-        return [e for edits, _ in results for e in edits], [u for _, unsettled in results for u in unsettled]
+        return sentences
+
+    def facts_of(self, text: str) -> list[Fact]:
+        """The facts of a sentence, where these references stand."""
+        return read(text, pounds_weigh=self.matcher.pounds_weigh)
 
     def more(self, segments: Iterable[Segment]) -> tuple[list[FactEdit], list[Unsettled]]:
         """The edits of the next sentences of an answer of which no more is known."""
@@ -115,36 +139,43 @@ class Grounder:
             unsettled += doubtful
         return edits, unsettled
 
-    def _sentence(self, start: int, text: str) -> _Sentence:
+    def _sentence(self, start: int, text: str) -> Sentence:
         is_read = self.facts < MOST_FACTS and not text.lstrip().startswith(("```", "~~~"))
-        facts = read(text, pounds_weigh=self.matcher.pounds_weigh) if is_read else []
+        facts = self.facts_of(text) if is_read else []
         self.facts += len(facts)
+        self._terms += facts
         around = dict(self._asked)
         for back, sentence in enumerate(reversed(self._before)):
             for word in words(sentence):
                 around[word] = max(_BACK / (back + 1), around.get(word, 0.0))
         for word in words(self._heading):
             around[word] = _QUESTION
-        subjects = [Subject(about, around) for about in abouts(text, facts)]
+        self._words |= set(words(text))
+        said = frozenset(self._words)
+        asked = self._asked.keys()
+        subjects = [
+            Subject(about, around, near, asked, said)
+            for about, near in zip(abouts(text, facts), nears(text, facts), strict=True)
+        ]
         line = text.strip()
         if line.startswith("#") or line.endswith(":") or (line.startswith("**") and line.endswith("**")):
             self._heading = line
         self._before = [*self._before, text][-_SENTENCES_BACK:]
-        return _Sentence(start, text, facts, subjects)
+        return Sentence(start, text, facts, subjects)
 
-    def _note_confirmed(self, sentence: _Sentence) -> None:
+    def _note_confirmed(self, sentence: Sentence) -> None:
         """Remember which statements the facts of this sentence repeat."""
         for fact, subject in zip(sentence.facts, sentence.subjects, strict=True):
-            match = self.matcher.match(fact, subject)
-            if match.finding is Finding.CONFIRMED and match.statement is not None:
-                self._taken.add(match.statement)
-                sentence.paragraphs.add(match.statement.paragraph)
+            statement = self.matcher.confirmed(fact, subject)
+            if statement is not None:
+                self.taken.add(statement)
+                sentence.paragraphs.add(statement.stretch)
         near = sentence.paragraphs.union(*self._paragraphs)
         self._paragraphs = [*self._paragraphs, sentence.paragraphs][-_SENTENCES_BACK:]
         for subject in sentence.subjects:
             subject.paragraphs = near
 
-    def _decided(self, sentence: _Sentence) -> tuple[list[FactEdit], list[Unsettled]]:
+    def _decided(self, sentence: Sentence) -> tuple[list[FactEdit], list[Unsettled]]:
         edits: list[FactEdit] = []
         unsettled: list[Unsettled] = []
         pairs = zip(sentence.facts, sentence.subjects, strict=True)
@@ -169,7 +200,7 @@ class Grounder:
                 edits.append(FactEdit(sentence.start + start, sentence.start + end, text, fact.kind.value, source))
         return edits, unsettled
 
-    def _is_said(self, sentence: _Sentence, statement: Statement) -> bool:
+    def _is_said(self, sentence: Sentence, statement: Statement) -> bool:
         """Whether a day of the week is what a sentence says, not that for which it says something else.
 
         It is where the statement confirms all else that the sentence says.
@@ -179,14 +210,22 @@ class Grounder:
         beside = self.matcher.beside(statement)
         return len(days) == 1 and all(any(f.same_form(o) and f.agrees(o) for o in beside) for f in others)
 
-    def _match(self, sentence: _Sentence, fact: Fact, subject: Subject) -> Match:
-        """What is to be done about a fact; nothing where it is none of the references' business."""
-        if fact.inherited or any(fact.same_form(own) and fact.agrees(own) for own in self._own):
-            return NO_MATCH
+    def is_left_alone(self, sentence: Sentence, fact: Fact) -> bool:
+        """Whether a fact is none of the references' business: the client's own, quoted, or the result of a sum."""
+        if any(fact.same_form(own) and fact.agrees(own) for own in self._own):
+            return True
+        if fact.kind is Kind.AGE and any(fact.value == own.value for own in self._own):
+            return True
         text = sentence.text
         if _COMPUTED.search(text) or _OF_THIS_CLIENT.match(text, fact.end) or _quoted(text, fact):
+            return True
+        return bool(_DENIED.search(text, 0, fact.start)) or _is_result(fact, [*self._own, *self._terms])
+
+    def _match(self, sentence: Sentence, fact: Fact, subject: Subject) -> Match:
+        """What is to be done about a fact; nothing where it is none of the references' business."""
+        if fact.inherited or self.is_left_alone(sentence, fact):
             return NO_MATCH
-        match = self.matcher.match(fact, subject, self._taken)
+        match = self.matcher.match(fact, subject, self.taken)
         if match.finding is Finding.OTHERWISE and match.statement is not None:
             other = match.statement.fact
             if any(f.same_form(other) and f.agrees(other) for f in sentence.facts):
@@ -196,6 +235,24 @@ class Grounder:
             if fact.side is not Side.NONE and other.ranged and not fact.ranged and fact.side is not other.side:
                 return NO_MATCH
         return match
+
+
+def _is_result(fact: Fact, terms: Sequence[Fact]) -> bool:
+    """Whether an amount of money follows from two other numbers of answer and question, of which one is an amount."""
+    if fact.kind is not Kind.MONEY or not isinstance(fact.value, Decimal) or fact.value == 0:
+        return False
+    others = [(term.kind, term.value) for term in terms[-_MOST_TERMS:] if term is not fact]
+    numbers = [(kind, value) for kind, value in others if isinstance(value, Decimal) and value]
+    amounts = {value for kind, value in numbers if kind is Kind.MONEY}
+    factors = {value for kind, value in numbers if kind not in (Kind.MONEY, Kind.TIME)}
+    shares = {value for kind, value in numbers if kind is Kind.PERCENT}
+    cents = Decimal("0.01")
+    results = {one + other for one in amounts for other in amounts if one != other}
+    results |= {one - other for one in amounts for other in amounts}
+    results |= {amount * factor for amount in amounts for factor in factors if factor != 1}
+    parts = {*shares, *(100 - share for share in shares)}
+    results |= {(amount * part / 100).quantize(cents) for amount in amounts for part in parts}
+    return fact.value in results
 
 
 def _quoted(text: str, fact: Fact) -> bool:

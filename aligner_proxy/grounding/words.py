@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from functools import lru_cache
 from pathlib import Path
 
 import yaml
 
 _TABLE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-_FUNCTION = frozenset(_TABLE["function"])
+_FUNCTION = frozenset((*_TABLE["function"], *_TABLE["filler"]))
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*|\d+[^\W\d_]+|[^\W\d_]+\d+")
 _ENDINGS = (
     ("ational", "ate"), ("ements", ""), ("ement", ""), ("ments", ""), ("ment", ""), ("ations", ""), ("ation", ""),
@@ -40,6 +40,18 @@ def _bare(word: str) -> str:
 
 
 _SAME = {word: _bare(group[0]) for group in reversed(_TABLE["same"]) for word in group}
+_KIN: dict[str, set[int]] = {}
+for _number, _group in enumerate(_TABLE["kin"]):
+    for _word in _group:
+        _KIN.setdefault(stem(_word), set()).add(_number)
+NO_KIN: frozenset[int] = frozenset()
+
+
+def kin_of(word: str) -> Set[int]:
+    """The numbers of the groups of words that go together in which a stem stands."""
+    return _KIN.get(word, NO_KIN)
+
+
 GENERIC = frozenset(_SAME.get(word) or _bare(word) for word in _TABLE["generic"])
 """The stems of words that may stand anywhere."""
 
@@ -62,6 +74,10 @@ def stems_of(word: str) -> Iterator[str]:
     if low in _FUNCTION:
         return
     if "-" in low and low not in _SAME:
-        yield from (stem(part) for part in low.split("-") if part and part not in _FUNCTION)
+        parts = low.split("-")
+        if all(len(part) < _SHORTEST_STEM for part in parts):
+            yield stem("".join(parts))  # Wi-Fi
+        else:
+            yield from (stem(part) for part in parts if part and part not in _FUNCTION)
     elif len(low) > 1:
         yield stem(low)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pytest
 
 from aligner_proxy.grounding.facts import Fact, Kind, Side
 from aligner_proxy.grounding.forms import read
+from aligner_proxy.grounding.notation import rewritten
 
 Read = tuple[Kind, str, str]
 
@@ -105,3 +108,30 @@ def test_pounds_are_a_weight_where_there_is_no_sterling() -> None:
 
 def test_a_very_long_sentence_is_not_read() -> None:
     assert read("It costs €5 " * 300) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "value"),
+    [
+        ("Drivers must be at least 21 and have a licence.", Kind.AGE, 21),
+        ("Under-26s pay less.", Kind.AGE, 26),
+        ("It is free from the age of 6.", Kind.AGE, 6),
+        ("Children under 2 travel on a lap.", Kind.AGE, 2),
+        ("It lasts half an hour.", Kind.DURATION, 30),
+        ("An hour and a half is enough.", Kind.DURATION, 90),
+        ("You pay half of the fee.", Kind.PERCENT, 50),
+        ("We begin at quarter past eight.", Kind.TIME, 495),
+    ],
+)
+def test_ages_and_fractions_are_read(text: str, kind: Kind, value: int) -> None:
+    assert [(fact.kind, fact.value) for fact in read(text)] == [(kind, Decimal(value))]
+
+
+@pytest.mark.parametrize("text", ["The four-year-old sleeps here.", "We insure £5 million."])
+def test_persons_and_millions_are_no_ages_and_no_amounts(text: str) -> None:
+    assert not [fact for fact in read(text) if fact.kind in (Kind.AGE, Kind.MONEY)]
+
+
+def test_a_day_of_the_month_is_read_and_written() -> None:
+    (old,), (new,) = read("Bills come on the 10th."), read("Due on the 3rd of each month.")
+    assert rewritten(old, new, "Bills come on the 10th.") == (18, 22, "3rd")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from aligner_proxy.grounding.evidence import Weigher
+from aligner_proxy.grounding.facts import Kind
 from aligner_proxy.grounding.matching import Matcher
 from aligner_proxy.grounding.page import MOST_CHARS, page
 from aligner_proxy.grounding.sentences import Grounder, apply
@@ -37,19 +39,19 @@ def held(answer: str, question: str = "", text: str = PAGE, *, stream: bool = Fa
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
-    ("answer", "expected", "source"),
+    ("answer", "question", "expected", "source"),
     [
-        ("Online orders can go back within thirty days of delivery.", "twenty-eight days", "PAGE.md:5"),
-        ("Posting a return costs GBP 3.50.", "GBP 2.95", "PAGE.md:7"),
-        ("On Saturday the warehouse is open until 3 pm.", "1 pm", "PAGE.md:13"),
-        ("Please send complaints to help@shop.example.", "care@shop.example", "PAGE.md:16"),
-        ("The repair of a kettle takes 10 working days.", "15 working days", "PAGE.md:17"),
+        ("Online orders can go back within thirty days of delivery.", "", "twenty-eight days", "PAGE.md:5"),
+        ("Posting a return costs GBP 3.50.", "", "GBP 2.95", "PAGE.md:7"),
+        ("On Saturday the warehouse is open until 3 pm.", "When does the warehouse close?", "1 pm", "PAGE.md:13"),
+        ("Please send complaints to help@shop.example.", "", "care@shop.example", "PAGE.md:16"),
+        ("The repair of a kettle takes 10 working days.", "", "15 working days", "PAGE.md:17"),
     ],
 )
 def test_a_fact_that_the_page_gives_otherwise_is_replaced(
-    answer: str, expected: str, source: str, stream: bool
+    answer: str, question: str, expected: str, source: str, stream: bool
 ) -> None:
-    text, sources = held(answer, stream=stream)
+    text, sources = held(answer, question, stream=stream)
     assert expected in text
     assert sources == [source]
 
@@ -89,3 +91,31 @@ def test_every_edit_lies_in_the_answer() -> None:
     edits, _ = grounder.answer(answer)
     assert [answer[edit.start : edit.end] for edit in edits] == ["3.50", "30 days"]
     assert apply(answer, edits) == answer.replace("3.50", "2.95").replace("30 days", "28 days")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Posting a return does not cost £4 but £2.95.",
+        "Posting a return costs £2.95 each. For 3 of them we take £8.85 for posting.",
+    ],
+)
+def test_what_is_denied_or_computed_stays(answer: str) -> None:
+    assert held(answer, "What does posting a return cost?") == (answer, [])
+
+
+def test_a_column_gives_its_numbers_a_unit() -> None:
+    table = "# Fees (dollars)\n\n| What | Dog | Cat |\n|---|---|---|\n| Consultation | 68 | 62 |\n"
+    answer = "A consultation for a cat costs $65."
+    assert held(answer, "What is a consultation for my cat?", table)[0] == "A consultation for a cat costs $62."
+
+
+def test_chances_of_statements_add_up_to_less_than_one() -> None:
+    matcher = Matcher([page("PAGE.md", PAGE)])
+    (sentence,) = Grounder.of(matcher, "").read_all("Orders can be returned within 20 days.")
+    scored = matcher.ranked(sentence.facts[0], sentence.subjects[0])
+    weigher = Weigher(sentence.facts[0], sentence.subjects[0], matcher.vocabularies[Kind.DURATION])
+    chances = weigher.chances(scored, set())
+    assert 0 < sum(chances) < 1
+    taken = weigher.chances(scored, {scored[0][1]})
+    assert taken[0] < chances[0]

@@ -1,0 +1,196 @@
+"""How likely it is that a statement speaks of what a fact of an answer speaks of: a weighted sum of what is counted.
+
+The statements compete with each other and with "none of them" (a softmax). The weights (`evidence.yaml`) were fitted on
+six businesses by `python -m models.experiments.grounding`; they are few, and each says what it counts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+
+import yaml
+
+from aligner_proxy.grounding.facts import Fact, Kind, Side, seconds
+from aligner_proxy.grounding.page import NOTHING_NEAR, SAME_CLAUSE, Near, Statement
+from aligner_proxy.grounding.words import GENERIC, kin_of
+
+_FILE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+FOR_STATEMENT: Mapping[str, float] = _FILE["statement"]
+FOR_NONE: Mapping[str, float] = _FILE["none"]
+OF_KIN = 0.6
+"""What a word counts where the other side only has one that goes with it."""
+_AROUND = 0.7
+"""What a word counts that stands around the sentence, not in it."""
+_HALF = 0.5
+_WHOLE = 1.5
+_LITTLE = 4.0
+"""Weight of what a sentence says of its subject, below which it says little."""
+_HOURS_APART = 4 * 60
+_LONGEST_TIMES = 99.0
+_NEAR = 4.0
+_MOST_SCORE = 1.5
+_ADDRESSES = (Kind.PHONE, Kind.MAIL, Kind.WEB, Kind.NAME, Kind.ADDRESS)
+
+
+@dataclass(slots=True)
+class Subject:
+    """What a fact of an answer is about: the words of its sentence, and those around it."""
+
+    about: Mapping[str, float]
+    around: Mapping[str, float] = field(default_factory=dict)
+    near: Near = NOTHING_NEAR
+    asked: Set[str] = frozenset()
+    """Words of the question."""
+    said: Set[str] = frozenset()
+    """Words of the answer up to here."""
+    paragraphs: Set[tuple[str, int]] = frozenset()
+    """Paragraphs of the references that confirm what stands around it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What the words of some pages weigh for facts of one kind, and which words these pages know."""
+
+    weight: Callable[[str], float]
+    known: Set[str]
+    known_kin: Set[int]
+
+    def knows(self, word: str) -> bool:
+        """Whether the pages have the word, or one that goes with it."""
+        return word in self.known or not self.known_kin.isdisjoint(kin_of(word))
+
+    def share(self, part: Iterable[tuple[str, float]], whole: Iterable[tuple[str, float]], besides: float) -> float:
+        """The share of some words in others, by weight; the more `besides`, the less few words say."""
+        return self.sum(part) / (self.sum(whole) + besides)
+
+    def sum(self, counted: Iterable[tuple[str, float]]) -> float:
+        """The weight of words, each with what it counts."""
+        return sum(self.weight(word) * count for word, count in counted)
+
+
+class Words:
+    """Words with what each counts, asked for a word or for one that goes with it."""
+
+    def __init__(self, counts: Mapping[str, float]) -> None:
+        self._counts = counts
+        self._kin: dict[int, float] = {}
+        for word, count in counts.items():
+            for group in kin_of(word):
+                self._kin[group] = max(count, self._kin.get(group, 0.0))
+
+    def __call__(self, word: str) -> float:
+        own = self._counts.get(word, 0.0)
+        if own >= SAME_CLAUSE:
+            return own
+        return max(own, OF_KIN * max((self._kin.get(group, 0.0) for group in kin_of(word)), default=0.0))
+
+
+def times(old: Fact, new: Fact) -> float:
+    """How many times the smaller of two values the larger is: what is many times as much is something else."""
+    if old.kind in (Kind.TIME, Kind.DATE, Kind.SIZE) or not isinstance(old.value, Decimal):
+        return 1.0
+    one, other = (seconds(old), seconds(new)) if old.kind is Kind.DURATION else (old.value, new.value)
+    assert isinstance(one, Decimal)
+    assert isinstance(other, Decimal)
+    return (
+        float(max(one, other) / min(one, other)) if min(one, other) > 0 else (1.0 if one == other else _LONGEST_TIMES)
+    )
+
+
+def _closeness(old: Fact, new: Fact) -> float:
+    """How near two values are, from 0 to 1: what is outdated is mostly not far off."""
+    one, other = old.value, new.value
+    if old.kind is Kind.TIME and isinstance(one, Decimal) and isinstance(other, Decimal):
+        return max(0.0, 1 - abs(int(one) - int(other)) / _HOURS_APART)
+    if isinstance(one, Decimal):
+        return 1 / times(old, new)
+    if isinstance(one, str) and isinstance(other, str):
+        if old.kind is Kind.PHONE:
+            return sum(a == b for a, b in zip(one, other, strict=False)) / max(len(one), len(other))
+        if old.kind is Kind.MAIL:
+            (name, _, host), (name2, _, host2) = one.partition("@"), other.partition("@")
+            return _HALF * (name == name2) + _HALF * (host == host2)
+    return _HALF
+
+
+class Weigher:
+    """Weighs the statements for one fact of an answer."""
+
+    def __init__(self, fact: Fact, subject: Subject, vocabulary: Vocabulary) -> None:
+        self._fact = fact
+        self._subject = subject
+        self._vocabulary = vocabulary
+        everything = dict(subject.about)
+        for word, count in subject.around.items():
+            everything[word] = max(everything.get(word, 0.0), _AROUND * count)
+        self._everything = Words(everything)
+        self._exact = everything
+        self._own = [(word, count) for word, count in subject.about.items() if word not in GENERIC]
+
+    def chances(self, scored: Sequence[tuple[float, Statement]], taken: Set[Statement]) -> list[float]:
+        """How likely each statement is the one that speaks of the same; what is left to 1 is for none of them."""
+        sums = [
+            sum(FOR_STATEMENT[name] * value for name, value in self.of(statement, score, statement in taken).items())
+            for score, statement in scored
+        ]
+        none = sum(FOR_NONE[name] * value for name, value in self.of_none(scored).items())
+        most = max([none, *sums])
+        parts = [math.exp(value - most) for value in sums]
+        whole = sum(parts) + math.exp(none - most)
+        return [part / whole for part in parts]
+
+    def of(self, statement: Statement, score: float, is_taken: bool) -> dict[str, float]:
+        """What speaks for one statement, and against it."""
+        fact, other, subject, words = self._fact, statement.fact, self._subject, self._vocabulary
+        its = [(word, count) for word, count in statement.about.items() if count >= _HALF]
+        clause = [(word, 1.0) for word, count in its if count >= SAME_CLAUSE]
+        of_statement = Words(statement.about)
+        known = [(word, count) for word, count in self._own if word in words.known]
+        asked = [(word, 1.0) for word in subject.asked if words.knows(word)]
+        sides = Side.NONE not in (fact.side, other.side)
+        rated = "" not in (subject.near.rate, statement.near.rate)
+        same_rate = subject.near.rate == statement.near.rate
+        in_clause = [(word, self._exact.get(word, 0.0)) for word, _ in clause]
+        in_its = [(word, count * self._everything(word)) for word, count in its]
+        in_known = [(word, count * min(1.0, _WHOLE * statement.about.get(word, 0.0))) for word, count in known]
+        in_asked = [(word, min(1.0, _WHOLE * of_statement(word))) for word, _ in asked]
+        return {
+            "shared": min(score, _MOST_SCORE),
+            "clause_covered": words.share(in_clause, clause, _HALF),
+            "statement_covered": words.share(in_its, its, _HALF),
+            "sentence_covered": words.share(in_known, known, _HALF),
+            "question_covered": words.share(in_asked, asked, 1.0),
+            "same_side": float(sides and fact.side is other.side),
+            "other_side": float(sides and fact.side is not other.side),
+            "one_is_a_range": float(fact.ranged is not other.ranged),
+            "same_paragraph": float(statement.stretch in subject.paragraphs),
+            "close": _closeness(fact, other),
+            "taken": float(is_taken),
+            "words_before": words.sum((w, 1.0) for w in subject.near.before & statement.near.before) / _NEAR,
+            "words_behind": words.sum((w, 1.0) for w in subject.near.behind & statement.near.behind) / _NEAR,
+            "same_rate": float(rated and same_rate) - float(rated and not same_rate),
+        }
+
+    def of_none(self, scored: Sequence[tuple[float, Statement]]) -> dict[str, float]:
+        """What speaks for none of the statements."""
+        subject, words, kind = self._subject, self._vocabulary, self._fact.kind
+        topic = [(word, 1.0) for word in subject.asked & subject.said if word not in GENERIC]
+        asked = [(word, 1.0) for word in subject.asked if word not in GENERIC]
+        values = len({str(statement.fact.value) for _, statement in scored})
+        return {
+            "always": 1.0,
+            "topic_unknown": words.share(((w, 1.0) for w, _ in topic if w not in words.known), topic, 1.0),
+            "topic_strange": words.share(((w, 1.0) for w, _ in topic if not words.knows(w)), topic, 1.0),
+            "sentence_strange": words.share(((w, c) for w, c in self._own if not words.knows(w)), self._own, _HALF),
+            "question_strange": words.share(((w, 1.0) for w, _ in asked if not words.knows(w)), asked, _HALF),
+            "few_values": 1 / (1 + values),
+            "address": float(kind in _ADDRESSES),
+            "count": float(kind in (Kind.COUNT, Kind.LABEL)),
+            "time": float(kind in (Kind.TIME, Kind.DATE)),
+            "weekday": float(kind is Kind.WEEKDAY),
+            "says_little": float(words.sum(self._own) < _LITTLE),
+        }
