@@ -5,12 +5,14 @@ Nothing is connected to here. The caller passes the way to reach a LiteLLM model
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 from aligner_proxy import prompts
 from aligner_proxy.correctors.editor import Editors
 from aligner_proxy.correctors.litellm_router import chat_in_proxy, in_proxy
 from aligner_proxy.correctors.registry import correctors
+from aligner_proxy.engine.admission import AdmittedEngine
 from aligner_proxy.engine.api import Engine, HeadSource
 from aligner_proxy.engine.client.circuit_breaker import Breaker
 from aligner_proxy.engine.client.completions import Completer, CompletionsClient
@@ -33,6 +35,7 @@ from aligner_proxy.policy.engine_schema import Backend, Kind, kind
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.sharing.entries import Entries
 from aligner_proxy.sharing.leases import SharedEntries
+from aligner_proxy.sharing.quotas import SharedAccounts
 from aligner_proxy.sharing.server import RedisServer
 
 Group = Callable[[str], Completer]
@@ -135,6 +138,12 @@ def correction_cache(file: PolicyFile, redis: RedisServer | None = None) -> Corr
     return SharedCache(folder, ttl_s, file.cache.max_mb, SharedEntries(redis, entries.prefix, ttl_s), entries)
 
 
+def shared_quotas(engine: Engine, file: PolicyFile, redis: RedisServer) -> Engine:
+    """An engine before which the quotas of tenants count what they use through all gateways."""
+    accounts = SharedAccounts(redis, Entries(config.shared_cache_key(file)).prefix)
+    return AdmittedEngine(engine, seats=sys.maxsize, accounts=accounts)
+
+
 def build_pipeline(file: PolicyFile, head_source: HeadSource | None = None) -> Pipeline:
     """Pipeline with the engine and cache of the policies file; does not connect yet.
 
@@ -143,7 +152,7 @@ def build_pipeline(file: PolicyFile, head_source: HeadSource | None = None) -> P
     engine = Breaker(open_engine(file, in_proxy, patience_s=_PATIENCE_S, head_source=head_source), metrics.breaker)
     redis = shared_redis(file)
     return Pipeline(
-        engine,
+        engine if redis is None else shared_quotas(engine, file, redis),
         correction_cache(file, redis),
         remember=file.cache.enabled,
         correctors=correctors(file),
