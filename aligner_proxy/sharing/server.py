@@ -85,8 +85,15 @@ class RedisServer:
         if self._returning is not None:
             self._returning.cancel()
             await asyncio.gather(self._returning, return_exceptions=True)
-        if self._client is not None:
-            await self._client.aclose()
+        await self._disconnect()
+
+    async def _disconnect(self) -> None:
+        """Close all connections, also those that calls wait for; the next call opens others."""
+        client = self._client
+        self._client = None
+        if client is not None:
+            with contextlib.suppress(OSError, RuntimeError):
+                await client.connection_pool.disconnect(inuse_connections=True)
 
     async def _asked(self, work: Work[_T]) -> _T:
         """The answer to one call, with the errors of the library turned into ours."""
@@ -120,7 +127,8 @@ class RedisServer:
         self._show()
 
     async def _until_back(self) -> None:
-        """Ask now and then; return when the server answers."""
+        """Ask now and then; return when the server answers. Connections of before are not used again."""
+        await self._disconnect()
         while True:
             await asyncio.sleep(self._pause_s)
             with contextlib.suppress(RedisAway, RedisRefused):
