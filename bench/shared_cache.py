@@ -126,7 +126,7 @@ async def hit_rate(caches: Sequence[CorrectionCache], stream: Sequence[Exchange]
             return await slowly(self, request)
 
     def polite(request: AlignRequest) -> Correction:
-        return Correction(request.answer.replace("You fool. ", ""), aligner="scripted")
+        return Correction(request.answer.replace("You fool. ", ""))
 
     gateways = [Pipeline(Engine(polite), cache) for cache in caches]
     places = asyncio.Semaphore(_AT_ONCE)
