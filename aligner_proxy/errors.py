@@ -128,6 +128,22 @@ class Shed(EngineOverloaded):
     reason = "shed"
 
 
+class RedisAway(AlignerProxyError):
+    """The shared Redis does not answer, or not in time; the message is the kind of failure and quotes nothing."""
+
+
+class RedisRefused(AlignerProxyError):
+    """The shared Redis can be read and takes no writes now: its memory is full, or it is a replica."""
+
+
+class RefusedEntry(AlignerProxyError):
+    """An entry of the shared Redis that is not used; `reason` says why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"an entry of the shared Redis is {reason}")
+        self.reason = reason
+
+
 class QuotaSpent(CorrectionError):
     """The tenant has used up its engine time; the pipeline reports it as skipped, not as failed."""
 

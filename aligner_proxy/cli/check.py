@@ -33,7 +33,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, Extensions
 from aligner_proxy.policy import litellm_config
-from aligner_proxy.policy.config import engine_at, keys_path, known_keys
+from aligner_proxy.policy.config import engine_at, keys_path, known_keys, redis_url, shared_cache_key
 from aligner_proxy.policy.editor_schema import groups as editor_groups
 from aligner_proxy.policy.engine_schema import Kind
 from aligner_proxy.policy.keys_file import KeyEntry
@@ -161,6 +161,8 @@ def _read(file: Path) -> _Checked:
     path = find_policies(file) if litellm else file
     policies = registry.load_policies(path)
     registry.configured(policies)
+    redis_url(policies)  # what it refuses would keep the gateway from starting
+    shared_cache_key(policies)
     extensions = registry.extensions(policies)
     keys = known_keys(policies)
     listed = tuple(taught(policies))
@@ -217,6 +219,7 @@ def _warnings(checked: _Checked, facts: RequestFacts, policy: Policy) -> list[st
         writer.recorder(checked.policies)
     except ConfigError as error:
         warnings.append(f"{error}; a gateway with this environment does not start")
+    warnings.extend(_redis_warnings(checked.policies))
     warnings.extend(_key_warnings(checked))
     warnings.extend(_engine_warnings(checked, policy))
     warnings += [*_unserved(checked), *_editors_unserved(checked)]
@@ -225,6 +228,13 @@ def _warnings(checked: _Checked, facts: RequestFacts, policy: Policy) -> list[st
     if not (policy.objectives or policy.references):
         warnings.append("no objectives: such an answer is skipped (reason no_objectives)")
     return [*warnings, *checked.gaps]
+
+
+def _redis_warnings(policies: PolicyFile) -> Iterator[str]:
+    """What everybody who can read the shared Redis can read."""
+    if policies.cache.redis_env and not policies.cache.key_env:
+        place = policies.source.at("cache", "redis_env")
+        yield f"{place}: corrected texts lie in Redis unencrypted; name a variable with a key: cache.key_env"
 
 
 def _key_warnings(checked: _Checked) -> Iterator[str]:

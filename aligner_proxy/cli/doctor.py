@@ -34,13 +34,21 @@ from aligner_proxy.engine import sockets
 from aligner_proxy.engine.api import AlignerInfo, Engine
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.engine.weights.memory import available as memory_left
-from aligner_proxy.errors import AlignerProxyError, ConfigError, CorrectionError, EngineMismatch
+from aligner_proxy.errors import (
+    AlignerProxyError,
+    ConfigError,
+    CorrectionError,
+    EngineMismatch,
+    RedisAway,
+    RedisRefused,
+)
 from aligner_proxy.gateway import build, reload
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
 from aligner_proxy.policy.engine_schema import Kind
 from aligner_proxy.policy.plugin_keys import SYSTEMS
 from aligner_proxy.policy.schema import PolicyFile
+from aligner_proxy.sharing.server import RedisServer
 from aligner_proxy.types import METAALIGNER
 
 _SUPPORTED = ((3, 11), (3, 12), (3, 13))
@@ -75,7 +83,7 @@ def examine(port: int, file: Path | None = None) -> Iterator[Finding]:
     """All findings, each as soon as it is known; with `file` also those about its engine."""
     checks: tuple[Check, ...] = (
         *(python, litellm, compute, weights, store, memory),
-        *(plugins, engine, lambda: backend(file), policies, lambda: free(port), hub),
+        *(plugins, engine, lambda: backend(file), lambda: redis(file), policies, lambda: free(port), hub),
     )
     for check in checks:
         yield from check()
@@ -218,6 +226,41 @@ def backend(path: Path | None) -> Iterator[Finding]:
         else:
             yield Finding("back-end", Verdict.OK, f"{at} ({named.kind}): {_described(served)}")
     yield from lessons(file, served)
+
+
+def redis(path: Path | None) -> Iterator[Finding]:
+    """The Redis that a policies file names: whether it answers, and what it does when its memory is full."""
+    if path is None:
+        return
+    file = registry.load_policies(path)
+    try:
+        server = build.shared_redis(file)
+        key = config.shared_cache_key(file)
+    except ConfigError as error:
+        yield Finding("redis", Verdict.FAULT, str(error))
+        return
+    if server is None:
+        return
+    try:
+        told = asyncio.run(_redis_info(server))
+    except (RedisAway, RedisRefused) as error:
+        fix = "start it, or fix the URL; until it answers each gateway goes on alone"
+        yield Finding("redis", Verdict.NOTE, f"the Redis in {server.name} does not answer ({error})", fix)
+        return
+    sealed = "entries are encrypted" if key else "entries are not encrypted (cache.key_env)"
+    text = f"{told.get('redis_version', '?')} in {server.name}, {told.get('used_memory_human', '?')} used, {sealed}"
+    yield Finding("redis", Verdict.OK, text)
+    if told.get("maxmemory_policy") == "noeviction":
+        fix = "set maxmemory, and maxmemory-policy allkeys-lru"
+        yield Finding("redis", Verdict.NOTE, "it refuses writes when its memory is full (noeviction)", fix)
+
+
+async def _redis_info(server: RedisServer) -> dict[str, Any]:
+    try:
+        told: dict[str, Any] = await server.ask(lambda client: client.info())
+        return told
+    finally:
+        await server.aclose()
 
 
 def lessons(file: PolicyFile, served: AlignerInfo | None) -> Iterator[Finding]:

@@ -20,6 +20,7 @@ from aligner_proxy.engine.api import (
     AlignRequest,
     Completion,
     CompletionRequest,
+    Engine,
     ForwardingSession,
     Load,
     Local,
@@ -87,11 +88,13 @@ class Accounts:
 class Seats:
     """Places that are shared equally among tenants, and the time that each may use by its quota."""
 
-    def __init__(self, seats: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, seats: int, clock: Callable[[], float] = time.monotonic, accounts: Accounts | None = None
+    ) -> None:
         self._seats = seats
         self._clock = clock
         self._tickets: list[Ticket] = []
-        self._accounts = Accounts(clock)
+        self._accounts = accounts or Accounts(clock)
         self._cost_s = 1.0  # time of a request, lately
         self._stay_s = 1.0  # seconds from its arrival to its end, lately
 
@@ -191,16 +194,19 @@ class Seats:
         return max(_SHORTEST_WAIT_S, self._stay_s)
 
 
-class Admission(Seats):
+class AdmittedEngine(Seats):
     """An engine with a bound on the requests that it takes: `seats`, waiting and worked on."""
 
-    def __init__(self, engine: Startable, *, seats: int = 64, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(seats, clock)
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        seats: int = 64,
+        clock: Callable[[], float] = time.monotonic,
+        accounts: Accounts | None = None,
+    ) -> None:
+        super().__init__(seats, clock, accounts)
         self._engine = engine
-
-    async def start(self) -> AlignerInfo:
-        """Load the aligner."""
-        return await self._engine.start()
 
     async def info(self) -> AlignerInfo:
         """The aligner served."""
@@ -261,6 +267,18 @@ class Admission(Seats):
         await session.aclose()
 
 
+class Admission(AdmittedEngine):
+    """Admission to an engine that is loaded here."""
+
+    def __init__(self, engine: Startable, *, seats: int = 64, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(engine, seats=seats, clock=clock)
+        self._startable = engine
+
+    async def start(self) -> AlignerInfo:
+        """Load the aligner."""
+        return await self._startable.start()
+
+
 class LocalAdmission(Admission):
     """Before an engine with a model of its own: completions take places, too."""
 
@@ -284,7 +302,7 @@ class LocalAdmission(Admission):
 class _AdmittedSession(ForwardingSession):
     """A session that lasts as long as no other request needs its place."""
 
-    def __init__(self, admission: Admission, ticket: Ticket, quota: Quota | None, session: Session) -> None:
+    def __init__(self, admission: AdmittedEngine, ticket: Ticket, quota: Quota | None, session: Session) -> None:
         super().__init__(session)
         self._admission = admission
         self._ticket = ticket

@@ -5,12 +5,14 @@ Nothing is connected to here. The caller passes the way to reach a LiteLLM model
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 from aligner_proxy import prompts
 from aligner_proxy.correctors.editor import Editors
 from aligner_proxy.correctors.litellm_router import chat_in_proxy, in_proxy
 from aligner_proxy.correctors.registry import correctors
+from aligner_proxy.engine.admission import AdmittedEngine
 from aligner_proxy.engine.api import Engine, HeadSource
 from aligner_proxy.engine.client.circuit_breaker import Breaker
 from aligner_proxy.engine.client.completions import Completer, CompletionsClient
@@ -23,6 +25,7 @@ from aligner_proxy.errors import ConfigError
 from aligner_proxy.gateway import metrics
 from aligner_proxy.pipeline.cache import CorrectionCache, PluginCache
 from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.pipeline.shared_cache import SharedCache
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.extensions import InlineRunner
 from aligner_proxy.plugins.isolation import ThreadRunner
@@ -30,6 +33,10 @@ from aligner_proxy.plugins.registry import PluginRules
 from aligner_proxy.policy import config
 from aligner_proxy.policy.engine_schema import Backend, Kind, kind
 from aligner_proxy.policy.schema import PolicyFile
+from aligner_proxy.sharing.entries import Entries
+from aligner_proxy.sharing.leases import SharedEntries
+from aligner_proxy.sharing.quotas import SharedAccounts
+from aligner_proxy.sharing.server import RedisServer
 
 Group = Callable[[str], Completer]
 """Opens a LiteLLM model group."""
@@ -107,13 +114,34 @@ def _replicas(engines: list[tuple[str, Engine]], patience_s: float) -> Engine:
     return engines[0][1] if len(engines) == 1 else Replicas(engines, patience_s=patience_s)
 
 
-def correction_cache(file: PolicyFile) -> CorrectionCache:
-    """The cache of this file: on disk, or in a plugin's store; raises `ConfigError`."""
+def shared_redis(file: PolicyFile) -> RedisServer | None:
+    """The Redis that this file names; None without one. Raises `ConfigError`, and does not connect."""
+    url = config.redis_url(file)
+    return RedisServer(url, file.cache.redis_env or "") if url else None
+
+
+def correction_cache(file: PolicyFile, redis: RedisServer | None = None) -> CorrectionCache:
+    """The cache of this file: on disk, in a plugin's store, or in this Redis; raises `ConfigError`."""
     folder = config.cache_dir(file)
+    ttl_s = file.cache.ttl_s
     for plugin in registry.configured(file)["caches"]:
+        if redis is not None:
+            place = file.source.at("cache", "redis_env")
+            raise ConfigError(
+                f"{place}: cache.redis_env: corrections are in Redis or in plugins.cache; remove one of both"
+            )
         caller = ThreadRunner("cache") if plugin.offer.plugin.third_party else InlineRunner()
-        return PluginCache(folder, file.cache.ttl_s, plugin.make(), caller)
-    return CorrectionCache(folder, file.cache.ttl_s, file.cache.max_mb)
+        return PluginCache(folder, ttl_s, plugin.make(), caller)
+    if redis is None:
+        return CorrectionCache(folder, ttl_s, file.cache.max_mb)
+    entries = Entries(config.shared_cache_key(file))
+    return SharedCache(folder, ttl_s, file.cache.max_mb, SharedEntries(redis, entries.prefix, ttl_s), entries)
+
+
+def shared_quotas(engine: Engine, file: PolicyFile, redis: RedisServer) -> Engine:
+    """An engine before which the quotas of tenants count what they use through all gateways."""
+    accounts = SharedAccounts(redis, Entries(config.shared_cache_key(file)).prefix)
+    return AdmittedEngine(engine, seats=sys.maxsize, accounts=accounts)
 
 
 def build_pipeline(file: PolicyFile, head_source: HeadSource | None = None) -> Pipeline:
@@ -122,9 +150,10 @@ def build_pipeline(file: PolicyFile, head_source: HeadSource | None = None) -> P
     `head_source` gives the taught heads that policies name.
     """
     engine = Breaker(open_engine(file, in_proxy, patience_s=_PATIENCE_S, head_source=head_source), metrics.breaker)
+    redis = shared_redis(file)
     return Pipeline(
-        engine,
-        correction_cache(file),
+        engine if redis is None else shared_quotas(engine, file, redis),
+        correction_cache(file, redis),
         remember=file.cache.enabled,
         correctors=correctors(file),
         rules=PluginRules.of(file),

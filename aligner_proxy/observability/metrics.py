@@ -116,6 +116,31 @@ CACHE_UP = _once(
     multiprocess_mode="livemin",
 )
 CACHE_FAILURES = _once(Counter, "aligner_cache_store_failures_total", "Failures of the cache's store", ("error",))
+REDIS_UP = _once(
+    Gauge,
+    "aligner_redis_up",
+    "1 while the shared Redis takes such calls, 0 while it does not and this gateway goes on alone; of several workers "
+    "the lowest",
+    ("redis", "calls"),
+    multiprocess_mode="livemin",
+)
+REDIS_FAILURES = _once(Counter, "aligner_redis_failures_total", "Calls of the shared Redis that failed", ("error",))
+REDIS_LOOKUPS = _once(
+    Counter, "aligner_redis_lookups_total", "Look-ups of corrections in the shared Redis", ("result",)
+)
+REDIS_REFUSED = _once(
+    Counter,
+    "aligner_redis_refused_entries_total",
+    "Entries of the shared Redis that were not used, by why: truncated, altered, foreign",
+    ("reason",),
+)
+REDIS_COMPUTED = _once(
+    Counter,
+    "aligner_redis_computed_total",
+    "Corrections that were in no cache: computed for all gateways, elsewhere by another gateway, alone, or superseded "
+    "by another gateway meanwhile",
+    ("how",),
+)
 AUDITED = _once(Counter, "aligner_audit_entries_total", "Entries for the audit store", ("result",))
 AUDIT_WAITING = _once(
     Gauge,

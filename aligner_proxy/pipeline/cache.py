@@ -19,6 +19,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import sqlite3
 import threading
 import time
@@ -139,13 +140,16 @@ class CorrectionCache:
             parts["heads"] = [objective.head for objective in policy.objectives]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
-    async def get(self, key: str) -> Correction | None:
-        """The stored correction, or None when there is none that is whole and young enough."""
+    async def get(self, key: str, aligner: str | None = None) -> Correction | None:
+        """The stored correction, or None when there is none that is whole and young enough.
+
+        `aligner` is the content hash of which the key speaks, for stores that others write to, too.
+        """
         with stage("cache"):
             known = None if self._closed else self._recent.get(key)
-            return known or await self._stored(key)
+            return known or await self._stored(key, aligner)
 
-    async def _stored(self, key: str) -> Correction | None:
+    async def _stored(self, key: str, aligner: str | None) -> Correction | None:
         """What the disk knows; from now on it is known without it."""
         raw, far = await self._run(lambda store: store.get(key, expire_time=True)) or (None, None)
         if raw is None:
@@ -170,22 +174,23 @@ class CorrectionCache:
             self._recent.put(key, correction.paid, time.monotonic() + self._ttl_s)
 
     async def get_or_compute(
-        self, key: str, compute: Compute, *, aligner: str = "", remember: bool = True
+        self, key: str, compute: Compute, *, aligner: str = "", remember: bool = True, deadline: float = math.inf
     ) -> tuple[Correction, bool | None]:
         """The correction under `key`, and whether it was stored (None: `remember` is off and nothing was looked up).
 
-        `aligner` is the content hash of which the key speaks: what another one computed is not stored.
+        `aligner` is the content hash of which the key speaks: what another one computed is not stored. `deadline`, in
+        seconds of `time.monotonic()`, is the caller's.
 
         It is computed once for all who ask for it meanwhile. A waiter that is cancelled leaves the others alone; when
         the last one goes, the computation is cancelled. An error reaches all waiters and is forgotten: the next request
         computes anew.
         """
-        if remember and (known := await self.get(key)) is not None:
+        if remember and (known := await self.get(key, aligner)) is not None:
             return known, True
         flight = self._flights.get(key)
         joined = flight is not None
         if flight is None:
-            work = self._compute(key, compute, aligner, remember=remember)
+            work = self._compute(key, compute, aligner, deadline, remember=remember)
             flight = self._flights[key] = _Flight(asyncio.create_task(work))
             flight.task.add_done_callback(lambda task: self._landed(key, task))
         flight.waiters += 1
@@ -198,7 +203,15 @@ class CorrectionCache:
                 flight.task.cancel()
                 self._forget(key, flight.task)
 
-    async def _compute(self, key: str, compute: Compute, aligner: str, *, remember: bool) -> Correction:
+    async def _compute(
+        self,
+        key: str,
+        compute: Compute,
+        aligner: str,
+        deadline: float,
+        *,
+        remember: bool,
+    ) -> Correction:
         """Compute a correction and store it, before the gate.
 
         The gate is cheap and runs again on every hit, so a changed gate holds at once and needs no new key. A
@@ -206,7 +219,7 @@ class CorrectionCache:
         one that lacked a taught head which the key names.
         """
         correction = await compute()
-        if remember and correction.aligner in ("", aligner) and not correction.untaught:
+        if remember and worth_storing(correction, aligner):
             await self.put(key, correction)
         return correction
 
@@ -330,6 +343,11 @@ class _StoreHealth:
         CACHE_UP.set(1)
 
 
+def worth_storing(correction: Correction, aligner: str) -> bool:
+    """Whether it is of the aligner that the key names, with all heads that the key names."""
+    return correction.aligner in ("", aligner) and not correction.untaught
+
+
 def pack(key: str, correction: Correction) -> bytes:
     """As it is stored: its digest, then itself."""
     body = AlignResponse.of(correction).model_dump_json().encode()
@@ -361,7 +379,7 @@ class PluginCache(CorrectionCache):
         self._caller = caller
         self._well = True
 
-    async def get(self, key: str) -> Correction | None:
+    async def get(self, key: str, aligner: str | None = None) -> Correction | None:
         """The stored correction, or None where there is none, or none that is whole."""
         raw = await self._asked(lambda: self._kept.get(key))
         return None if raw is None else unpack(key, raw)

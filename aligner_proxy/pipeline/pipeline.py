@@ -258,7 +258,7 @@ class _TextCorrection:
                 info = info.named(policy.aligner)
             key = cache.key(info, policy, exchange)
             correction, cache_hit = await cache.get_or_compute(
-                key, compute, aligner=info.content_hash, remember=self._pipeline.remember
+                key, compute, aligner=info.content_hash, remember=self._pipeline.remember, deadline=self.deadline
             )
         correction = correction.deliverable
         verdict = await self.judge(text, correction, policy)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from dataclasses import replace
 
 from aligner_proxy.correctors.editor import EditedEngine
@@ -49,7 +50,8 @@ async def answered_anew(
                 about = (await engine.info()).named(request.aligner)
                 anew = replace(about, content_hash=digest({SECOND_TRY: about.content_hash}))
                 key = cache.key(anew, outcome.policy, exchange)
-                again, _ = await cache.get_or_compute(key, written, remember=remember)
+                deadline = time.monotonic() + request.deadline_s
+                again, _ = await cache.get_or_compute(key, written, remember=remember, deadline=deadline)
     except (CorrectionError, TimeoutError) as error:
         log.warning("call %s: no second try (%s)", exchange.call_id, type(error).__name__)
         return _charged(outcome, EditorUse(failed=1))

@@ -3,7 +3,8 @@
 ALIGNER_PROXY_ENGINE (engine address), ALIGNER_PROXY_KEYS (keys file), ALIGNER_PROXY_HOME (cache and weights folder)
 and ALIGNER_PROXY_POLICIES (policies file) override the file. ALIGNER_PROXY_SOCKET is the socket of the engine `local`,
 ALIGNER_PROXY_LOG the form of log lines, OTEL_EXPORTER_OTLP_ENDPOINT the address for the engine's traces.
-ALIGNER_PROXY_PLUGINS=off disables third-party plugins, and `aligner.engine.key_env` may name one more variable.
+ALIGNER_PROXY_PLUGINS=off disables third-party plugins. `aligner.engine.key_env`, `audit.key_env`, `cache.redis_env` and
+`cache.key_env` may each name one more variable.
 ALIGNER_PROXY_ENGINE_ENV names further variables that `serve` hands on to the engine, which gets few of them.
 
 A route or tenant that an earlier one hides is refused. That check is sound, not complete: a refused entry can never
@@ -32,6 +33,7 @@ from aligner_proxy.policy.editor_schema import check_second_try, edits_outside
 from aligner_proxy.policy.engine_schema import Backend, engine_address
 from aligner_proxy.policy.keys_file import KeyEntry, load_keys
 from aligner_proxy.policy.plugin_keys import NO_DECLARATIONS, Declarations, with_current_names
+from aligner_proxy.policy.redis_url import REDIS_FORMS, redis_fault
 from aligner_proxy.policy.schema import (
     PolicyFile,
     Tenant,
@@ -319,7 +321,16 @@ def audit_file(file: PolicyFile) -> Path:
 
 def audit_key(file: PolicyFile) -> bytes | None:
     """The key of the audit store, 32 bytes; None without encryption. Errors never quote it."""
-    name = file.audit.key_env
+    return _key(file, "audit", file.audit.key_env)
+
+
+def shared_cache_key(file: PolicyFile) -> bytes | None:
+    """The key of what lies in the shared Redis, 32 bytes; None without encryption."""
+    return _key(file, "cache", file.cache.key_env)
+
+
+def _key(file: PolicyFile, block: str, name: str | None) -> bytes | None:
+    """The key in a variable; errors never quote it."""
     if name is None:
         return None
     try:
@@ -327,11 +338,26 @@ def audit_key(file: PolicyFile) -> bytes | None:
     except ValueError:
         key = b""
     if len(key) != _KEY_BYTES:
-        place = file.source.at("audit", "key_env")
+        place = file.source.at(block, "key_env")
         raise ConfigError(
-            f"{place}: audit.key_env: {name} must hold {_KEY_BYTES} bytes in base64; make one: openssl rand -base64 32"
+            f"{place}: {block}.key_env: {name} must hold {_KEY_BYTES} bytes in base64; "
+            "make one: openssl rand -base64 32"
         )
     return key
+
+
+def redis_url(file: PolicyFile) -> str | None:
+    """The URL of the Redis that gateways share, checked; None without one. Errors never quote it, nor its password."""
+    name = file.cache.redis_env
+    if name is None:
+        return None
+    place = f"{file.source.at('cache', 'redis_env')}: cache.redis_env:"
+    url = _env(name)
+    if url is None:
+        raise ConfigError(f"{place} {name} is not set; set it to the URL of the shared Redis: {REDIS_FORMS}")
+    if (fault := redis_fault(url)) is not None:
+        raise ConfigError(f"{place} {name} holds no URL of a Redis ({fault}); use {REDIS_FORMS}")
+    return url
 
 
 def default_socket() -> Path:

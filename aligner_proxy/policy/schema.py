@@ -358,6 +358,17 @@ class CacheSettings(_Block):
     """Seconds after which an entry is forgotten."""
     max_mb: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 512
     """Size bound; the entries not used for longest go first."""
+    redis_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    """Environment variable with the URL of a Redis that several gateways share: corrections, the computing of each by
+    one of them, and quotas; dir and max_mb are then of the disk that serves while Redis is away."""
+    key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    """Environment variable with the key that encrypts what lies in Redis: 32 bytes in base64, the same everywhere."""
+
+    @model_validator(mode="after")
+    def _key_needs_redis(self) -> CacheSettings:
+        if self.key_env and not self.redis_env:
+            raise ValueError("key_env encrypts what lies in Redis: name the variable with its URL, too (redis_env)")
+        return self
 
 
 class ShadowSettings(_Block):

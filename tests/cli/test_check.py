@@ -67,6 +67,30 @@ def test_an_audit_that_could_not_be_kept_is_a_warning(folder: Path, monkeypatch:
     assert warning.startswith("policies.yaml:13: audit.key_env: AUDIT_KEY must hold 32 bytes")
 
 
+def test_a_redis_that_cannot_be_meant_is_refused_with_the_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (folder / "policies.yaml").open("a") as file:
+        file.write("cache: {redis_env: ALIGNER_TEST_REDIS}\n")
+    monkeypatch.delenv("ALIGNER_TEST_REDIS", raising=False)
+    result = _run(folder / "policies.yaml")
+    assert result.exit_code != 0
+    assert "policies.yaml:13: cache.redis_env: ALIGNER_TEST_REDIS is not set" in result.output
+    monkeypatch.setenv("ALIGNER_TEST_REDIS", "redis://host/secret")
+    result = _run(folder / "policies.yaml")
+    assert result.exit_code != 0
+    assert "policies.yaml:13: cache.redis_env" in result.output
+    assert "secret" not in result.output
+
+
+def test_texts_in_redis_without_a_key_are_a_warning(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (folder / "policies.yaml").open("a") as file:
+        file.write("cache: {redis_env: ALIGNER_TEST_REDIS}\n")
+    monkeypatch.setenv("ALIGNER_TEST_REDIS", "redis://nobody-asks-it")
+    result = _run(folder / "policies.yaml", "--json")
+    assert result.exit_code == 0
+    (warning,) = [text for text in json.loads(result.stdout)["warnings"] if "Redis" in text]
+    assert warning.startswith("policies.yaml:13: corrected texts lie in Redis unencrypted")
+
+
 def test_json_says_every_value_and_where_it_came_from(folder: Path) -> None:
     result = _run(folder / "litellm.yaml", "--model", "gpt-4o", "--key", "ci", "-o", "humour", "--json")
     assert result.exit_code == 0

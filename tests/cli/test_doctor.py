@@ -26,6 +26,7 @@ from aligner_proxy.gateway import reload
 from aligner_proxy.plugins.registry import load
 from aligner_proxy.policy import config
 from tests.support.installed import install, install_example
+from tests.support.redis_server import needs_redis, redis_process
 
 CPU = {"torch": "2.13.0", "device": "cpu", "name": "AVX512", "threads": 2, "cpu_flags": ["avx2", "avx512_bf16"]}
 CUDA = {"torch": "2.13.0", "device": "cuda", "name": "Some GPU", "memory_gb": 24.0, "cpu_flags": []}
@@ -234,3 +235,24 @@ def test_plugins_that_are_switched_off_are_named_and_not_loaded(
     assert found["correctors"].found.startswith("metaaligner, aligner, self_refine, stream_aligner (")
     assert found["plugins"].found == "switched off, not loaded: broken, plain_words"
     assert not {"plugin plain_words", "plugin broken"} & set(found)
+
+
+@needs_redis
+def test_the_redis_of_a_policies_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "policies.yaml"
+    path.write_text("cache: {redis_env: ALIGNER_TEST_REDIS}\n")
+    monkeypatch.delenv("ALIGNER_TEST_REDIS", raising=False)
+    (missing,) = doctor.redis(path)
+    assert (missing.verdict, missing.found[:20]) == (Verdict.FAULT, "policies.yaml:1: cac")
+    with redis_process(tmp_path / "redis") as server:
+        monkeypatch.setenv("ALIGNER_TEST_REDIS", server.url)
+        answers, full = doctor.redis(path)
+        assert answers.verdict is Verdict.OK
+        assert "in ALIGNER_TEST_REDIS" in answers.found
+        assert "not encrypted" in answers.found
+        assert full.verdict is Verdict.NOTE
+        server.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        assert [finding.verdict for finding in doctor.redis(path)] == [Verdict.OK]
+    (away,) = doctor.redis(path)
+    assert away.verdict is Verdict.NOTE
+    assert server.url not in away.found

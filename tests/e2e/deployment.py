@@ -58,6 +58,7 @@ class Deployment:
         self.correctors: dict[str, Any] = {}
         self.aliases: dict[str, str] = {}
         self.fallbacks: list[dict[str, list[str]]] = []
+        self.cache: dict[str, Any] = {}
 
     def model(self, name: str, kind: dict[str, Any] = OPENAI, **params: Any) -> Self:
         """A model as LiteLLM knows it; `params` are added to those of its kind."""
@@ -106,6 +107,7 @@ class Deployment:
             "routes": [*self.routes, {"match": {"model": "*"}, "name": "all", "objectives": ["kind"]}],
             "plugins": {"correctors": self.correctors},
             "tenants": TENANTS,
+            **({"cache": self.cache} if self.cache else {}),
         }
 
     def litellm(self, guarded: bool) -> dict[str, Any]:

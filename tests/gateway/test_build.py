@@ -6,14 +6,21 @@ from pathlib import Path
 
 import pytest
 
+from aligner_proxy.engine.admission import AdmittedEngine
 from aligner_proxy.engine.api import Engine
+from aligner_proxy.engine.client.circuit_breaker import Breaker
 from aligner_proxy.engine.client.completions_aligner import CompletionsAligner, ScoredEditor
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.engine.client.replicas import Replicas
 from aligner_proxy.errors import ConfigError
+from aligner_proxy.gateway import build
 from aligner_proxy.gateway.build import completions_template, open_engine
+from aligner_proxy.pipeline.cache import CorrectionCache
+from aligner_proxy.pipeline.shared_cache import SharedCache
+from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
 from aligner_proxy.policy.schema import PolicyFile
+from aligner_proxy.sharing.server import RedisServer
 from tests.support.scripted import ScriptedEngine
 
 
@@ -89,3 +96,33 @@ def test_the_prompt_form_is_that_of_who_is_asked(tmp_path: Path, aligner: str, t
 def test_a_prompt_form_that_nobody_knows_is_asked_for(tmp_path: Path, aligner: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         open_engine(policies(tmp_path, aligner))
+
+
+async def test_with_redis_corrections_and_quotas_are_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGNER_TEST_REDIS", "redis://nobody-asks-it")
+    monkeypatch.setenv("ALIGNER_PROXY_HOME", str(tmp_path))
+    path = tmp_path / "policies.yaml"
+    path.write_text("cache: {redis_env: ALIGNER_TEST_REDIS}\n")
+    made = build.build_pipeline(registry.load_policies(path))
+    assert isinstance(made.cache, SharedCache)
+    assert isinstance(made.engine, AdmittedEngine)
+    await made.cache.aclose()
+
+
+async def test_without_redis_nothing_of_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGNER_PROXY_HOME", str(tmp_path))
+    path = tmp_path / "policies.yaml"
+    path.write_text("cache: {ttl_s: 60}\n")
+    made = build.build_pipeline(registry.load_policies(path))
+    assert type(made.cache) is CorrectionCache
+    assert isinstance(made.engine, Breaker)
+    await made.cache.aclose()
+
+
+def test_redis_beside_a_store_of_a_plugin_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "policies.yaml"
+    path.write_text("cache:\n  redis_env: ALIGNER_TEST_REDIS\n")
+    entry = type("Entry", (), {"offer": None})()
+    monkeypatch.setattr(registry, "configured", lambda _file: {"caches": (entry,)})
+    with pytest.raises(ConfigError, match=r"^policies.yaml:2: cache.redis_env: .*remove one of both"):
+        build.correction_cache(registry.load_policies(path), RedisServer("redis://nobody-asks-it", "R"))

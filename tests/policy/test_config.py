@@ -82,7 +82,10 @@ def test_own_objectives_go_over_the_built_in_ones(tmp_path: Path) -> None:
             "policies.yaml:3: unknown key 'modle' in routes[0].match; did you mean 'model'?",
         ),
         ("alinger: {}\n", "policies.yaml:1: unknown key 'alinger' in the file; did you mean 'aligner'?"),
-        ("cache: {xyz: 1}\n", "policies.yaml:1: unknown key 'xyz' in cache; known: dir, enabled, max_mb, ttl_s"),
+        (
+            "cache: {xyz: 1}\n",
+            "policies.yaml:1: unknown key 'xyz' in cache; known: dir, enabled, key_env, max_mb, redis_env, ttl_s",
+        ),
         (
             "routes:\n  - match: {}\n    objectives: [concise, harmles]\n",
             "policies.yaml:3: unknown objective 'harmles'; did you mean 'harmless'?",

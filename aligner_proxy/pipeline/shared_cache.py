@@ -1,0 +1,160 @@
+"""Cache of corrections that several gateways share through Redis, and the computing of each correction by one of them.
+
+The latest corrections are in memory, all in Redis, under the same keys as on disk. While Redis is away the folder on
+disk serves in its place, as in a gateway without Redis. Whatever the server holds is proven before it is used: whole,
+under its own name, of the aligner that was asked for; anything else is counted, deleted and computed anew.
+
+A correction that nobody knows yet is computed by one gateway; the others wait for it, but no longer than half of the
+time they have left, so that each can still compute it alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from aligner_proxy.concurrency import to_the_end
+from aligner_proxy.engine.api import AlignResponse
+from aligner_proxy.errors import RedisAway, RedisRefused, RefusedEntry
+from aligner_proxy.observability.metrics import REDIS_COMPUTED, REDIS_LOOKUPS, REDIS_REFUSED
+from aligner_proxy.pipeline.cache import Compute, CorrectionCache, worth_storing
+from aligner_proxy.sharing.entries import ALTERED, FOREIGN, Entries
+from aligner_proxy.sharing.leases import Claim, Found, SharedEntries
+from aligner_proxy.types import Correction
+
+_FIRST_LOOK_S = 0.01
+_LONGEST_LOOK_S = 0.1
+"""How long to wait between two looks for what another gateway computes: at first, and at most."""
+_LONGEST_WAIT_S = 10.0
+"""How long to wait for another gateway where the caller names no deadline."""
+log = logging.getLogger(__name__)
+
+
+class SharedCache(CorrectionCache):
+    """Corrections in Redis for `ttl_s` seconds; `directory` and `max_mb` are of the disk, for while it is away."""
+
+    def __init__(self, directory: Path, ttl_s: float, max_mb: int, shared: SharedEntries, entries: Entries) -> None:
+        super().__init__(directory, ttl_s, max_mb)
+        self._shared = shared
+        self._entries = entries
+
+    async def aclose(self) -> None:
+        """Cancel what is in flight, close the disk and the connections."""
+        await super().aclose()
+        await self._shared.aclose()
+
+    async def put(self, key: str, correction: Correction) -> None:
+        """Remember `correction`: in Redis, on disk while Redis is away."""
+        await self._publish(key, correction, None)
+
+    async def _stored(self, key: str, aligner: str | None) -> Correction | None:
+        """What Redis knows, or the disk while Redis is away."""
+        if self._closed:
+            return None
+        try:
+            found = await self._shared.look(key)
+        except RedisAway:
+            return await super()._stored(key, aligner)
+        known = await self._proven(key, found, aligner)
+        REDIS_LOOKUPS.labels("miss" if known is None else "hit").inc()
+        return known
+
+    async def _proven(self, key: str, found: Found, aligner: str | None) -> Correction | None:
+        """The correction of an entry that proves to be what it should be; from now on it is known without Redis."""
+        if found.entry is None:
+            return None
+        try:
+            correction = self._read(key, found, aligner)
+        except RefusedEntry as error:
+            REDIS_REFUSED.labels(error.reason).inc()
+            log.warning("shared corrections: entry %s is %s and was dropped", key[:12], error.reason)
+            await self._shared.drop(key)
+            return None
+        self._recent.put(key, correction.paid, time.monotonic() + min(found.left_s, self._ttl_s))
+        return correction
+
+    def _read(self, key: str, found: Found, aligner: str | None) -> Correction:
+        """The correction in an entry; raises `RefusedEntry`."""
+        content = self._entries.content(self._shared.name(key), found.entry or b"")
+        try:
+            correction = AlignResponse.model_validate_json(content).correction()
+        except ValidationError:
+            raise RefusedEntry(ALTERED) from None
+        # An entry of ours always expires, and is of the aligner that its key speaks of.
+        if found.left_s < 0 or (aligner is not None and correction.aligner not in ("", aligner)):
+            raise RefusedEntry(FOREIGN)
+        return correction
+
+    async def _compute(
+        self, key: str, compute: Compute, aligner: str, deadline: float, *, remember: bool
+    ) -> Correction:
+        """Compute a correction for all gateways, or wait for the one that does; alone where neither can be."""
+        if not remember:
+            return await compute()
+        now = time.monotonic()
+        until = now + min(_LONGEST_WAIT_S, deadline - now) / 2
+        try:
+            while time.monotonic() < until:
+                claim = await self._shared.claim(key)
+                if claim.granted:
+                    return await self._compute_for_all(key, compute, aligner, claim)
+                if not claim.others_compute:
+                    break
+                if (known := await self._awaited(key, aligner, until)) is not None:
+                    REDIS_COMPUTED.labels("elsewhere").inc()
+                    return known.paid
+        except (RedisAway, RedisRefused):
+            pass
+        REDIS_COMPUTED.labels("alone").inc()
+        return await super()._compute(key, compute, aligner, deadline, remember=remember)
+
+    async def _awaited(self, key: str, aligner: str, until: float) -> Correction | None:
+        """The correction, once another gateway has stored it; None when nobody computes it any more, or at `until`."""
+        pause_s = _FIRST_LOOK_S
+        while True:
+            found = await self._shared.look(key)
+            if (known := await self._proven(key, found, aligner)) is not None:
+                return known
+            if not found.held or time.monotonic() + pause_s > until:
+                return None
+            await asyncio.sleep(pause_s)
+            pause_s = min(_LONGEST_LOOK_S, pause_s * 1.5)
+
+    async def _compute_for_all(self, key: str, compute: Compute, aligner: str, claim: Claim) -> Correction:
+        """Compute under a lease. Whatever happens the lease is given back, and nobody waits for what will not come."""
+        REDIS_COMPUTED.labels("for_all").inc()
+        published = False
+        others_alone = True
+        try:
+            async with self._shared.held(key, claim):
+                correction = await compute()
+            if worth_storing(correction, aligner):
+                published = await self._publish(key, correction, claim)
+            return correction
+        except asyncio.CancelledError:
+            others_alone = False  # its client left: the next gateway computes for all
+            raise
+        finally:
+            if not published:
+                await to_the_end(self._shared.release(key, claim, others_alone=others_alone))
+
+    async def _publish(self, key: str, correction: Correction, claim: Claim | None) -> bool:
+        """Store a correction for all gateways; False where nobody will find it there because of this."""
+        content = AlignResponse.of(correction).model_dump_json().encode()
+        entry = self._entries.packed(self._shared.name(key), content)
+        if entry is None:
+            return False
+        try:
+            stored = await self._shared.store(key, entry, claim)
+        except (RedisAway, RedisRefused):
+            await super().put(key, correction)
+            return False
+        if stored:
+            self._recent.put(key, correction.paid, time.monotonic() + self._ttl_s)
+        else:
+            REDIS_COMPUTED.labels("superseded").inc()
+        return stored

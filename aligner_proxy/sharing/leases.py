@@ -1,0 +1,190 @@
+"""Corrections in the shared Redis, and the leases by which gateways agree who computes one.
+
+Whoever finds no entry asks for the lease of its key. The first one gets it, with a fencing token that grows with every
+lease, computes, writes the entry and gives the lease back, in one step; the others look now and then whether the entry
+is there. A lease lasts `LEASE_S` and is renewed while its holder works: a holder that died delays nobody for longer.
+A holder that was only slow finds its lease gone, or in another's hands, and then may fill a gap but not replace what a
+later holder wrote. A holder whose result nobody else may have says so, and all others compute for themselves at once.
+
+Each step that reads and then writes is a script, because only so nothing happens in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aligner_proxy.errors import RedisAway, RedisRefused
+from aligner_proxy.sharing.entries import LARGEST
+from aligner_proxy.sharing.server import RedisServer
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+LEASE_S = 1.5
+"""How long a lease lasts without being renewed."""
+_RENEWALS = 3
+"""So many times within its length it is renewed."""
+_ALONE_S = 1.0
+"""How long others are told to compute for themselves."""
+_ALONE = b"-"
+_HELD = 0
+_THERE = -1
+_FOR_ITSELF = -2
+
+# KEYS: entry, lease, counter. ARGV: milliseconds of the lease.
+_CLAIM = """
+if redis.call('EXISTS', KEYS[1]) == 1 then return -1 end
+local holder = redis.call('GET', KEYS[2])
+if holder == '-' then return -2 end
+if holder then return 0 end
+local token = redis.call('INCR', KEYS[3])
+redis.call('SET', KEYS[2], token, 'PX', ARGV[1])
+return token
+"""
+# KEYS: entry, lease. ARGV: token or nothing, entry, milliseconds of the entry.
+_STORE = """
+local holder = redis.call('GET', KEYS[2])
+if holder == ARGV[1] then
+    redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+    redis.call('DEL', KEYS[2])
+    return 1
+end
+if (holder and holder ~= '-') or redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return 1
+"""
+# KEYS: lease. ARGV: token, milliseconds.
+_RENEW = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+"""
+# KEYS: lease. ARGV: token, milliseconds for which others compute for themselves; 0: the next one gets the lease.
+_RELEASE = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if ARGV[2] == '0' then return redis.call('DEL', KEYS[1]) end
+redis.call('SET', KEYS[1], '-', 'PX', ARGV[2])
+return 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What lies under a key: the entry (None: none), its seconds to live, and whether somebody computes it."""
+
+    entry: bytes | None
+    left_s: float
+    held: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The answer to a claim: the fencing token of the lease, or why there is none."""
+
+    token: int
+
+    @property
+    def granted(self) -> bool:
+        """Whether the caller computes for all gateways."""
+        return self.token > 0
+
+    @property
+    def others_compute(self) -> bool:
+        """Whether another gateway holds the lease, or has just written the entry."""
+        return self.token in (_HELD, _THERE)
+
+
+class SharedEntries:
+    """Entries and leases on one server, by names that begin with `prefix`."""
+
+    def __init__(self, server: RedisServer, prefix: str, ttl_s: float, *, lease_s: float = LEASE_S) -> None:
+        self._server = server
+        self._prefix = prefix
+        self._ttl_ms = max(1, int(ttl_s * 1000))
+        self._lease_ms = max(1, int(lease_s * 1000))
+
+    def name(self, key: str) -> str:
+        """The name of an entry, to which its content is bound."""
+        return f"{self._prefix}correction:{key}"
+
+    async def look(self, key: str) -> Found:
+        """What lies under a key. Raises `RedisAway`."""
+        name = self.name(key)
+
+        async def work(redis: Redis) -> list[Any]:
+            pipe = redis.pipeline(transaction=False)
+            # Of a value of any size no more than an entry can have is transferred.
+            pipe.getrange(name, 0, LARGEST)
+            pipe.pttl(name)
+            pipe.get(self._lease(key))
+            results: list[Any] = await pipe.execute(raise_on_error=False)
+            return [_answer(result) for result in results]
+
+        entry, left_ms, holder = await self._server.ask(work)
+        held = holder not in (None, _ALONE)
+        return Found(entry or None, left_ms / 1000, held)
+
+    async def drop(self, key: str) -> None:
+        """Delete an entry that is not used; it does not matter if that fails."""
+        with contextlib.suppress(RedisAway, RedisRefused):
+            await self._server.write(lambda redis: redis.unlink(self.name(key)))
+
+    async def claim(self, key: str) -> Claim:
+        """Ask for the lease of a key. Raises `RedisAway` and `RedisRefused`."""
+        names = (self.name(key), self._lease(key), f"{self._prefix}tokens")
+        token = await self._server.write(lambda redis: redis.eval(_CLAIM, len(names), *names, self._lease_ms))
+        return Claim(int(token))
+
+    async def store(self, key: str, entry: bytes, claim: Claim | None) -> bool:
+        """Write an entry and give the lease back; False where a later holder was quicker.
+
+        Without a claim a gap is filled and nothing replaced. Raises `RedisAway` and `RedisRefused`.
+        """
+        token = claim.token if claim else ""
+        names = (self.name(key), self._lease(key))
+        stored = await self._server.write(
+            lambda redis: redis.eval(_STORE, len(names), *names, token, entry, self._ttl_ms)
+        )
+        return bool(stored)
+
+    async def release(self, key: str, claim: Claim, *, others_alone: bool = False) -> None:
+        """Give the lease back without an entry; `others_alone`: nobody need wait for one. It may fail."""
+        alone_ms = int(_ALONE_S * 1000) if others_alone else 0
+        with contextlib.suppress(RedisAway, RedisRefused):
+            await self._server.write(lambda redis: redis.eval(_RELEASE, 1, self._lease(key), claim.token, alone_ms))
+
+    @contextlib.asynccontextmanager
+    async def held(self, key: str, claim: Claim) -> AsyncIterator[None]:
+        """Renew the lease while the block runs."""
+        renewing = asyncio.create_task(self._renew(key, claim))
+        try:
+            yield
+        finally:
+            renewing.cancel()
+
+    async def _renew(self, key: str, claim: Claim) -> None:
+        while True:
+            await asyncio.sleep(self._lease_ms / 1000 / _RENEWALS)
+            with contextlib.suppress(RedisAway, RedisRefused):
+                await self._server.write(
+                    lambda redis: redis.eval(_RENEW, 1, self._lease(key), claim.token, self._lease_ms)
+                )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._server.aclose()
+
+    def _lease(self, key: str) -> str:
+        return f"{self._prefix}lease:{key}"
+
+
+def _answer(result: Any) -> Any:
+    """One answer of a pipeline; what is no text of bytes is another program's, and is not an error of the server."""
+    if isinstance(result, Exception):
+        if str(result).startswith("WRONGTYPE"):
+            return b"?"
+        raise result
+    return result

@@ -1,0 +1,180 @@
+"""Corrections shared through Redis: what a look-up adds to one in memory, and the hit rate of two gateways beside one.
+
+`python -m bench.shared_cache` starts a redis-server of its own and prints a table, then one JSON line. Both look-ups of
+a pair are of the same correction, one after the other, by turns the one or the other first. A stream is 2,000 requests
+that repeat as requests do (few often, many once), eight at a time, through whole pipelines with a scripted engine; two
+gateways take turns. A hit is a request for which the engine was not asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.pipeline.cache import CorrectionCache
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.pipeline.shared_cache import SharedCache
+from aligner_proxy.sharing.entries import Entries
+from aligner_proxy.sharing.leases import SharedEntries
+from aligner_proxy.sharing.server import RedisServer
+from aligner_proxy.types import Correction, Exchange, Objective, Policy, SegmentScore, Turn
+from demo.processes import free_port
+from tests.support.scripted import ScriptedEngine
+
+_AT_ONCE = 8
+_ENGINE_S = 0.02
+_TTL_S = 600.0
+_POLICY = Policy("bench", (Objective("kind", "Kind: never insult the reader"),), tenant="bench", deadline_s=20.0)
+_KEY = bytes(range(32))
+_SENTENCE = "The shop opens at nine and closes when the last customer has left. "
+
+
+@contextmanager
+def redis_server() -> Iterator[str]:
+    """The URL of a server that lasts as long as the block."""
+    program = shutil.which("redis-server")
+    if program is None:
+        raise SystemExit("this needs redis-server: apt-get install redis-server")
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        try:
+            time.sleep(0.5)
+            yield f"redis://127.0.0.1:{port}/0"
+        finally:
+            child.terminate()
+            child.wait()
+
+
+def shared(url: str, folder: Path, key: bytes | None = None) -> SharedCache:
+    """The cache of one gateway."""
+    entries = Entries(key)
+    there = SharedEntries(RedisServer(url, "REDIS_URL"), entries.prefix, _TTL_S)
+    return SharedCache(folder, _TTL_S, 64, there, entries)
+
+
+def correction(number: int) -> Correction:
+    """A correction of about 2,000 characters."""
+    text = f"Answer {number}. " + _SENTENCE * 28
+    return Correction(text, tuple(SegmentScore(part, -3.0, False) for part in text.split(". ")), aligner="scripted")
+
+
+async def look_ups(url: str, folder: Path, key: bytes | None, pairs: int) -> list[tuple[float, float]]:
+    """Milliseconds of a look-up in memory and of the first one in Redis, pair by pair."""
+    writer = shared(url, folder / "writer", key)
+    reader = shared(url, folder / "reader", key)
+    names = [f"{'sealed' if key else 'plain'}-{number}" for number in range(pairs)]
+    for number, name in enumerate(names):
+        await writer.put(name, correction(number))
+
+    async def timed(cache: SharedCache, name: str) -> float:
+        began = time.perf_counter()
+        found = await cache.get(name, "scripted")
+        took = (time.perf_counter() - began) * 1000
+        assert found is not None
+        return took
+
+    times = []
+    for number, name in enumerate(names):
+        if number % 2:
+            far = await timed(reader, name)
+            near = await timed(writer, name)
+        else:
+            near = await timed(writer, name)
+            far = await timed(reader, name)
+        times.append((near, far))
+    await writer.aclose()
+    await reader.aclose()
+    return times
+
+
+def requests(count: int) -> list[Exchange]:
+    """One stream: how often a question comes falls with its rank."""
+    draw = random.Random(7)
+    ranks = range(1, count + 1)
+    chosen = draw.choices(ranks, weights=[1 / rank for rank in ranks], k=count)
+    return [
+        Exchange(f"call-{number}", 0, (Turn("user", f"Question {rank}?"),), f"You fool. It is {rank}. {_SENTENCE}")
+        for number, rank in enumerate(chosen)
+    ]
+
+
+async def hit_rate(caches: Sequence[CorrectionCache], stream: Sequence[Exchange]) -> float:
+    """The share of a stream for which the engine was not asked; the gateways take turns."""
+    asked = 0
+
+    async def slowly(engine: ScriptedEngine, request: AlignRequest) -> Correction:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(_ENGINE_S)
+        return await ScriptedEngine.align(engine, request)
+
+    class Engine(ScriptedEngine):
+        async def align(self, request: AlignRequest) -> Correction:
+            return await slowly(self, request)
+
+    def polite(request: AlignRequest) -> Correction:
+        return Correction(request.answer.replace("You fool. ", ""))
+
+    gateways = [Pipeline(Engine(polite), cache) for cache in caches]
+    places = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(number: int, exchange: Exchange) -> None:
+        async with places:
+            outcome = await gateways[number % len(gateways)].align(exchange, _POLICY)
+            assert outcome.edited is not None
+            assert "fool" not in outcome.edited
+
+    await asyncio.gather(*(one(number, exchange) for number, exchange in enumerate(stream)))
+    for cache in caches:
+        await cache.aclose()
+    return 1 - asked / len(stream)
+
+
+async def measured(pairs: int, count: int) -> dict[str, float]:
+    """All figures."""
+    figures: dict[str, float] = {}
+    stream = requests(count)
+    with redis_server() as url, tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        for form, key in (("plain", None), ("encrypted", _KEY)):
+            times = await look_ups(url, folder / form, key, pairs)
+            figures[f"memory_p50_ms_{form}"] = round(statistics.median(near for near, _ in times), 3)
+            figures[f"redis_p50_ms_{form}"] = round(statistics.median(far for _, far in times), 3)
+            added = sorted(far - near for near, far in times)
+            figures[f"added_p50_ms_{form}"] = round(statistics.median(added), 3)
+            figures[f"added_p99_ms_{form}"] = round(added[int(len(added) * 0.99)], 3)
+        figures["hit_rate_one"] = await hit_rate([CorrectionCache(folder / "one", _TTL_S, 64)], stream)
+        two = [shared(url, folder / f"of-two-{number}") for number in range(2)]
+        figures["hit_rate_two_shared"] = await hit_rate(two, stream)
+        apart = [CorrectionCache(folder / f"apart-{number}", _TTL_S, 64) for number in range(2)]
+        figures["hit_rate_two_apart"] = await hit_rate(apart, stream)
+    return figures
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=1000)
+    parser.add_argument("--requests", type=int, default=2000)
+    asked = parser.parse_args()
+    figures = asyncio.run(measured(asked.pairs, asked.requests))
+    for name, value in figures.items():
+        print(f"{name:28} {value}")
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
