@@ -24,6 +24,8 @@ from aligner_proxy.types import Exchange, Outcome, Policy, Reference, ReferenceK
 
 Redact = Callable[[str], str]
 
+OF_REASONING_ID = "-reasoning"
+"""What stands behind the id of an answer where an entry is that of its reasoning."""
 _BARE = 4096
 """Bytes of an event without its texts."""
 _PART = 96

@@ -65,7 +65,7 @@ def test_redaction_comes_before_everything_that_is_made_of_a_text() -> None:
     assert content is not None
     assert "fool" not in repr(content)
     assert content.exchange.answer == "It is so. You ****."
-    assert content.segments == (Flagged("You ****.", 3.5, "kind"),)
+    assert content.segments == (Flagged("You ****.", 3.5, "kind", 1),)
     assert apply(content.exchange.answer, list(content.edits)) == KIND
 
 

@@ -88,6 +88,8 @@ class AlignAnswer(_Body):
 
     id: str
     """The call's id, which logs, traces and the audit store have, too."""
+    aligner_id: str | None = None
+    """As x-aligner-id of the traffic, for `POST /v1/feedback`; null where nothing looked at the answer."""
     answer: str
     """What a client of the traffic would get."""
     status: str
