@@ -224,15 +224,12 @@ class Store:
         """What a statement in SQL gives, never with a caller's text in it."""
         return self._connection.execute(statement, values).fetchall()
 
-    def erase(self, aligner_ids: Sequence[str], rows: Sequence[int] = ()) -> int:
-        """Delete the entries with these ids, or in these rows, with their reviews; returns how many there were."""
-        with self.transaction():
-            deleted = 0
-            for column, values in (("aligner_id", aligner_ids), ("id", rows)):
-                for value in values:
-                    statement = f"DELETE FROM entries WHERE {column} = ? AND {column} != ''"
-                    deleted += self._connection.execute(statement, (value,)).rowcount
-        return deleted
+    def erase(self, rows: Sequence[int]) -> int:
+        """Delete the entries in these rows, with their reviews; returns how many there were.
+
+        Rows are used again, so they are to be found in the same transaction.
+        """
+        return sum(self._connection.execute("DELETE FROM entries WHERE id = ?", (row,)).rowcount for row in rows)
 
     def last_expired(self, before: float, now: float) -> int | None:
         """The id up to which every entry is older than `before`; None if there is no such entry.

@@ -95,7 +95,7 @@ def test_reviews_go_with_their_entry(path: Path, how: str) -> None:
     if how == "first":
         assert store.delete_first(1) == 1
     elif how == "erased":
-        assert store.erase(["id-0"]) == 1
+        assert store.erase([1]) == 1
     elif how == "other connection":
         with sqlite3.connect(path) as other:
             other.execute("DELETE FROM entries WHERE aligner_id = 'id-0'")
@@ -113,7 +113,7 @@ def test_reviews_go_with_their_entry(path: Path, how: str) -> None:
 def test_a_freed_row_id_brings_no_review_back(path: Path) -> None:
     store = opened(path)
     Reviews(store).keep(given())
-    store.erase(["id-0"])
+    store.erase([1])
     store.add(entry(replace(noted(), aligner_id="id-new")))
     assert list(Reviews(store).all()) == []
     with pytest.raises(UnknownAnswer):
