@@ -1,12 +1,13 @@
 """What reviews prove: how often an edit is right, how much is missed, where people disagree, how two aligners differ.
 
 Each share comes with its 95 % interval. An answer counts once, with the verdict on which its reviewers agree. What is
-missed is estimated from the answers that were drawn at random, never from those near the threshold.
+missed is estimated from the answers that were drawn at random, never from those near the threshold. Feedback of an
+application's users is counted apart: who sends it chooses the answers, and may want the figures to look well.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -69,6 +70,10 @@ class Evidence:
     """Of the answers without an edit that were drawn at random and reviewed: those in which something was missed."""
     disagreed: tuple[Place, ...]
     """Answers on which reviewers disagree; they count nowhere else."""
+    feedback: Mapping[str, int]
+    """Verdicts that came as feedback."""
+    disputed: tuple[Place, ...]
+    """Answers of which feedback says something else than the reviewers, who agree."""
 
     @property
     def recall(self) -> tuple[float, float, float] | None:
@@ -95,13 +100,19 @@ def evidence(entries: Iterable[Entry], reviews: Iterable[Review]) -> Evidence:
     edits = {True: 0, False: 0}
     drawn = {True: 0, False: 0}
     disagreed = []
+    disputed = []
+    feedback: Counter[str] = Counter()
     for place, entry in judged.items():
-        given = by_place.get(place)
-        if not given:
-            continue
+        everything = by_place.get(place, [])
+        given = [review for review in everything if review.chosen is not Chosen.FEEDBACK]
+        feedback.update(review.verdict.value for review in everything if review.chosen is Chosen.FEEDBACK)
         if disagreements(given):
             disagreed.append(place)
             continue
+        if not given:
+            continue
+        if disagreements(everything):
+            disputed.append(place)
         verdict = _worst(given)
         verdicts[verdict.value] += 1
         if entry.changed and verdict is not ReviewVerdict.MISSED:
@@ -117,6 +128,8 @@ def evidence(entries: Iterable[Entry], reviews: Iterable[Review]) -> Evidence:
         wrong=Share(edits[False], reviewed),
         missed=Share(drawn[True], drawn[True] + drawn[False]),
         disagreed=tuple(disagreed),
+        feedback=dict(feedback),
+        disputed=tuple(disputed),
     )
 
 

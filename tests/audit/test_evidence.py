@@ -46,6 +46,19 @@ def test_shares_by_hand() -> None:
     assert found.recall[1] < found.recall[0] < found.recall[2]
 
 
+def test_feedback_counts_apart_and_takes_no_reviewers_word_away() -> None:
+    reviews = [
+        said("e0", HARM),
+        said("e0", RIGHT, "key:user", Chosen.FEEDBACK),
+        said("e1", RIGHT, "key:user", Chosen.FEEDBACK),
+        said("e1", WRONG, "key:other", Chosen.FEEDBACK),
+    ]
+    found = evidence([made("e0"), made("e1")], reviews)
+    assert (found.right, found.wrong) == (Share(0, 1), Share(1, 1))
+    assert found.feedback == {"right": 2, "wrong": 1}
+    assert (found.disagreed, found.disputed) == ((), (("e0", 0),))
+
+
 def test_without_reviews_nothing_is_proved() -> None:
     found = evidence([made("e0")], [])
     assert (found.right.interval, found.recall) == ((0.0, 0.0, 1.0), None)

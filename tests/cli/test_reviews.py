@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from aligner_proxy.audit import review_queue
 from aligner_proxy.audit.entry import entry
 from aligner_proxy.audit.review_queue import ReviewQueue
 from aligner_proxy.audit.reviews import Chosen, Review, Reviews, ReviewVerdict
@@ -32,7 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A policies file, and four answers: id-0 is nearest to the threshold, id-3 was not edited."""
     for name in ("ALIGNER_PROXY_KEYS", "ALIGNER_PROXY_POLICIES", "ALIGNER_PROXY_ENGINE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("random.random", lambda: 1.0)
+    monkeypatch.setattr(review_queue, "RANDOM_SHARE", 0.0)
     (tmp_path / "policies.yaml").write_text(POLICIES)
     store = Store(tmp_path / "audit.db")
     for n in range(4):

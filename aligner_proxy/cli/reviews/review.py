@@ -183,7 +183,8 @@ def _show_figures(console: Console, store: Opened, queue: ReviewQueue) -> None:
         value, low, high = (100 * part for part in found.recall)
         rows.append(("found of what should be edited", f"{value:.1f} % ({low:.1f} to {high:.1f})", ""))
     console.print(table(("so far", "", "more needed"), rows))
-    console.print(f"{queue.waiting()} answers wait; reviewers disagree on {len(found.disagreed)}")
+    apart = f"reviewers disagree on {len(found.disagreed)}, feedback with reviewers on {len(found.disputed)}"
+    console.print(f"{queue.waiting()} answers wait; {apart}", soft_wrap=True)
 
 
 def _figures(found: Evidence, waiting: int) -> dict[str, Any]:
@@ -194,5 +195,7 @@ def _figures(found: Evidence, waiting: int) -> dict[str, Any]:
         **{name: as_numbers(share) | {"more_needed": share.more_needed} for name, share in shares.items()},
         "recall": found.recall,
         "verdicts": dict(found.verdicts),
+        "feedback": dict(found.feedback),
         "disagreed": [{"id": aligner_id, "choice": choice} for aligner_id, choice in found.disagreed],
+        "disputed": [{"id": aligner_id, "choice": choice} for aligner_id, choice in found.disputed],
     }
