@@ -59,13 +59,6 @@ class Wanted:
         return " AND ".join(parts), values
 
 
-def wanted_entries(store: Store, wanted: Wanted) -> list[Place]:
-    """The answers with an id that are wanted, oldest first."""
-    condition, values = wanted.condition()
-    statement = f"SELECT e.aligner_id, e.choice FROM entries e WHERE e.aligner_id != '' AND {condition} ORDER BY e.id"
-    return [(str(row[0]), int(row[1])) for row in store.rows(statement, values)]
-
-
 def entry_at(store: Store, place: Place) -> Entry | None:
     """The entry of an answer; None where it is gone."""
     return next(store.select("aligner_id = ? AND choice = ? AND aligner_id != ''", place), None)

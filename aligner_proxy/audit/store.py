@@ -144,6 +144,7 @@ _PLAIN = tuple(field.name for field in fields(Entry) if field.name != "content")
 _COLUMNS = (*_PLAIN, "sealed_by", "content")
 _INSERT = f"INSERT INTO entries ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM entries"
+_SELECT_PLAIN = f"SELECT {', '.join((*_PLAIN, 'NULL', 'NULL'))} FROM entries"
 _FLAGS = ("cache_hit", "changed")
 
 
@@ -210,9 +211,12 @@ class Store:
         """Entries from `since` to `until`, newest first; limit -1: all. Raises `AuditError` where decryption fails."""
         yield from self.select("at >= ? AND at < ? ORDER BY at DESC, id DESC LIMIT ?", (since, until, limit))
 
-    def select(self, condition: str, values: Sequence[object]) -> Iterator[Entry]:
-        """Entries under a condition in SQL, never with a caller's text in it. Raises `AuditError` as `entries` does."""
-        for row in self._connection.execute(f"{_SELECT} WHERE {condition}", values):
+    def select(self, condition: str, values: Sequence[object], *, texts: bool = True) -> Iterator[Entry]:
+        """Entries under a condition in SQL, never with a caller's text in it; without `texts` none is decrypted.
+
+        Raises `AuditError` as `entries` does.
+        """
+        for row in self._connection.execute(f"{_SELECT if texts else _SELECT_PLAIN} WHERE {condition}", values):
             columns = dict(zip(_COLUMNS, row, strict=True))
             sealed_by = columns.pop("sealed_by")
             raw = columns.pop("content")

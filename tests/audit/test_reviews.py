@@ -169,3 +169,12 @@ def test_a_store_from_before_reviews_reads_as_before(path: Path) -> None:
     assert (kept.aligner_id, kept.judged, kept.changed, kept.margin) == ("", None, None, None)
     assert store.delete_first(1) == 1
     store.close()
+
+
+def test_what_stands_in_the_clear_is_read_without_the_key(path: Path) -> None:
+    store = opened(path, 2, Seal(KEY))
+    store.close()
+    other = Store(path, Seal(OTHER))
+    found = list(other.select("1 ORDER BY id", (), texts=False))
+    other.close()
+    assert [(one.aligner_id, one.changed, one.content) for one in found] == [("id-0", True, None), ("id-1", True, None)]

@@ -53,7 +53,9 @@ def command(who: str | None, second: bool, as_json: bool, **given: Any) -> None:
     with opened(given) as store:
         queue = ReviewQueue(store.store, who, store.wanted, second=second)
         if as_json:
-            click.echo(json.dumps(_figures(evidence(store.entries(), store.reviews()), queue.waiting()), indent=2))
+            click.echo(
+                json.dumps(_figures(evidence(store.entries(texts=False), store.reviews()), queue.waiting()), indent=2)
+            )
             return
         try:
             _Desk(Console(), store.store, queue, who).work()
@@ -174,7 +176,7 @@ def _segments(content: Content) -> list[tuple[str, ...]]:
 
 
 def _show_figures(console: Console, store: Opened, queue: ReviewQueue) -> None:
-    found = evidence(store.entries(), store.reviews())
+    found = evidence(store.entries(texts=False), store.reviews())
     rows: list[tuple[str, str, str]] = [
         ("edits that are right", percent(found.right), str(found.right.more_needed)),
         ("missed, of those drawn at random", percent(found.missed), str(found.missed.more_needed)),
