@@ -53,9 +53,8 @@ def command(who: str | None, second: bool, as_json: bool, **given: Any) -> None:
     with opened(given) as store:
         queue = ReviewQueue(store.store, who, store.wanted, second=second)
         if as_json:
-            click.echo(
-                json.dumps(_figures(evidence(store.entries(texts=False), store.reviews()), queue.waiting()), indent=2)
-            )
+            found = evidence(store.entries(texts=False), store.reviews())
+            click.echo(json.dumps(_figures(found, queue.waiting()), indent=2))
             return
         try:
             _Desk(Console(), store.store, queue, who).work()
