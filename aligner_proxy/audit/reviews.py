@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from aligner_proxy.audit.store import Store
+from aligner_proxy.audit.store import Row, Store
 from aligner_proxy.errors import AuditError, NoSuchPlace, UnknownAnswer
 
 
@@ -91,15 +91,20 @@ class Reviews:
         """
         store = self._store
         place = (review.aligner_id, review.choice)
+        self._entry(review)  # what is not there costs nobody the right to write
         with store.transaction():
-            found = store.rows(f"{_ENTRY} AND aligner_id != ''", place)
-            if not found or review.tenant not in ("", found[0][0]):
-                raise UnknownAnswer
-            tenant, policy_hash, aligner, judged, objectives = found[0]
+            tenant, policy_hash, aligner, judged, objectives = self._entry(review)
             _check_place(review, judged, json.loads(str(objectives)))
             said = (*place, tenant, review.at, review.who, review.verdict.value, review.segment)
             store.rows(f"DELETE FROM reviews WHERE {_SAME_PLACE}", (*place, review.who, review.segment))
             store.rows(_INSERT, (*said, review.chosen.value, policy_hash, aligner, *self._sealed(review)))
+
+    def _entry(self, review: Review) -> Row:
+        """What the entry of a review says; raises `UnknownAnswer`."""
+        found = self._store.rows(f"{_ENTRY} AND aligner_id != ''", (review.aligner_id, review.choice))
+        if not found or review.tenant not in ("", found[0][0]):
+            raise UnknownAnswer
+        return found[0]
 
     def withdraw(self, review: Review) -> bool:
         """Delete a person's review of one place; returns whether there was one."""

@@ -189,6 +189,14 @@ async def test_a_store_that_cannot_be_written_is_a_503(recorded: Api, path: Path
     assert "SQLITE_BUSY" in got.json()["error"]["message"]
 
 
+async def test_an_unknown_id_does_not_take_the_store_from_those_who_write(recorded: Api, path: Path) -> None:
+    recorded.guard.feedback = Feedback(lambda: Store(path, busy_s=0.0), rpm=9)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        got = await recorded.post("/v1/feedback", {"id": "f" * 32, "verdict": "right"}, "acme")
+    assert got.status_code == 404
+
+
 async def test_what_a_person_writes_is_redacted(recorded: Api, path: Path) -> None:
     recorded.guard.feedback = Feedback(lambda: Store(path), 9, lambda text: text.replace("4711", "****"))
     body = {"id": ID, "verdict": "wrong", "edit": "Order 4711.", "objective": "No 4711: never say 4711"}
