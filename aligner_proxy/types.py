@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -562,6 +563,8 @@ class Outcome:
     grounding: Grounding = NOT_GROUNDED
     """What was done to hold the text to its references."""
     attempts: int = 0
+    caution: float | None = None
+    """Caution of the try that gave this outcome, where that is not the policy's."""
     reports: tuple[tuple[str, Mapping[str, Any]], ...] = field(default=(), hash=False)
     """(extension, its report on the answer): JSON-able, never text of the conversation."""
 
@@ -570,6 +573,18 @@ class Outcome:
         """Names of the objectives that segments were flagged for, each once, sorted; `grounded` for references."""
         named = {name for segment in self.segments if (name := self.named(segment))}
         return sorted(named | ({GROUNDED} if self.grounding.unsettled else set()))
+
+    @property
+    def threshold(self) -> float:
+        """Score above which a segment was flagged."""
+        return self.policy.caution if self.caution is None else self.caution
+
+    @property
+    def margin(self) -> float | None:
+        """How near the nearest segment came to the threshold, in nats; None where no segment has a score."""
+        scores = (segment.score for segment in self.segments)
+        known = [score for score in scores if score is not None and math.isfinite(score)]
+        return min((abs(score - self.threshold) for score in known), default=None)
 
     @property
     def grounded(self) -> dict[str, Any]:

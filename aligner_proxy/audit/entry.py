@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from sys import getsizeof
@@ -23,10 +24,14 @@ from aligner_proxy.types import Exchange, Outcome, Policy, Reference, ReferenceK
 
 Redact = Callable[[str], str]
 
+OF_REASONING_ID = "-reasoning"
+"""What stands behind the id of an answer where an entry is that of its reasoning."""
 _BARE = 4096
 """Bytes of an event without its texts."""
 _PART = 96
 """Bytes of what holds one text: a turn, a segment, a place in a list."""
+_DIGITS = 3
+"""Digits of a score behind the point."""
 _NOT_POLICY = ("origins", "tenant", "quota", "upstream", "payer")
 """Fields that identify the request or the origin of its policy, not the effect of the policy."""
 
@@ -42,6 +47,8 @@ class AuditEvent:
     outcome: Outcome
     record: Mapping[str, Any] = field(default_factory=dict)
     """Plugins' records of the policy."""
+    aligner_id: str = ""
+    """What x-aligner-id tells the client."""
 
 
 def _current_content(content: object) -> object:
@@ -126,6 +133,10 @@ def entry(event: AuditEvent, redact: Redact | None = None) -> Entry:
         forwards=correction.counts.forwards if correction else 0,
         chars=len(exchange.answer or ""),
         content=None if exchange.no_store else _content(event, redact or str),
+        aligner_id=event.aligner_id,
+        judged=len(outcome.segments) if correction else None,
+        changed=None if outcome.edited is None or policy.score_only else outcome.edited != exchange.answer,
+        margin=outcome.margin,
     )
 
 
@@ -157,6 +168,8 @@ def _content(event: AuditEvent, redact: Redact) -> Content:
         proposed=proposed,
         edits=() if answer is None or intended is None else tuple(edits(answer, intended)),
         segments=tuple(_flagged(outcome, answer or "", redact)),
+        scores=tuple(_rounded(segment.score) for segment in outcome.segments),
+        threshold=outcome.threshold,
         reports=dict(outcome.reports) | outcome.grounded,
         record=dict(event.record),
     )
@@ -186,10 +199,15 @@ def _redacted(value: Any, redact: Redact) -> Any:
 
 def _flagged(outcome: Outcome, answer: str, redact: Redact) -> Iterator[Flagged]:
     """Flagged segments; a text is None unless the redacted answer contains it (a pattern may cross its ends)."""
-    for segment in outcome.segments:
+    for number, segment in enumerate(outcome.segments):
         if segment.flagged:
             text = redact(segment.text)
-            yield Flagged(text if text in answer else None, segment.score, outcome.named(segment))
+            yield Flagged(text if text in answer else None, segment.score, outcome.named(segment), number)
+
+
+def _rounded(score: float | None) -> float | None:
+    """A score as it is kept; None for one that JSON cannot hold."""
+    return round(score, _DIGITS) if score is not None and math.isfinite(score) else None
 
 
 def edits(before: str, after: str) -> Iterator[tuple[int, int, str]]:

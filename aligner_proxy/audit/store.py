@@ -44,7 +44,7 @@ _REFUSED = (
     OverflowError,
     UnicodeError,
 )
-Row = tuple[object, ...]
+Row = tuple[Any, ...]
 """An entry as it is stored, sealed where there is a key."""
 
 STEPS = (
@@ -75,8 +75,49 @@ STEPS = (
     CREATE INDEX entries_at ON entries (at);
     CREATE INDEX entries_call ON entries (call_id);
     """,
+    """
+    ALTER TABLE entries ADD COLUMN aligner_id TEXT NOT NULL DEFAULT '';
+    ALTER TABLE entries ADD COLUMN judged INTEGER;
+    ALTER TABLE entries ADD COLUMN changed INTEGER;
+    ALTER TABLE entries ADD COLUMN margin REAL;
+    CREATE INDEX entries_aligner_id ON entries (aligner_id, choice) WHERE aligner_id != '';
+    CREATE INDEX entries_margin ON entries (ifnull(margin, 9e999))
+        WHERE aligner_id != '' AND changed IS NOT NULL AND content IS NOT NULL;
+    CREATE TABLE reviews (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        aligner_id TEXT NOT NULL,
+        choice INTEGER NOT NULL,
+        tenant TEXT NOT NULL,
+        at REAL NOT NULL,
+        who TEXT NOT NULL,
+        verdict TEXT NOT NULL,
+        segment INTEGER,
+        chosen TEXT NOT NULL,
+        policy_hash TEXT NOT NULL,
+        aligner TEXT,
+        sealed_by TEXT,
+        content BLOB
+    );
+    CREATE UNIQUE INDEX reviews_place ON reviews (aligner_id, choice, who, ifnull(segment, -1));
+    CREATE TABLE review_leases (
+        aligner_id TEXT NOT NULL,
+        choice INTEGER NOT NULL,
+        who TEXT NOT NULL,
+        until REAL NOT NULL,
+        PRIMARY KEY (aligner_id, choice)
+    );
+    CREATE TRIGGER entries_deleted AFTER DELETE ON entries WHEN old.aligner_id != ''
+    BEGIN
+        DELETE FROM reviews WHERE aligner_id = old.aligner_id AND choice = old.choice;
+        DELETE FROM review_leases WHERE aligner_id = old.aligner_id AND choice = old.choice;
+    END;
+    """,
 )
-"""Migrations from each version of the tables to the next; the file's version is the number applied."""
+"""Migrations from each version of the tables to the next; the file's version is the number applied.
+
+Reviews go with their entry by a trigger, which holds for every connection: SQLite's foreign keys are off unless a
+connection turns them on.
+"""
 
 
 class Seal:
@@ -102,7 +143,9 @@ class Seal:
 _PLAIN = tuple(field.name for field in fields(Entry) if field.name != "content")
 _COLUMNS = (*_PLAIN, "sealed_by", "content")
 _INSERT = f"INSERT INTO entries ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
-_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM entries WHERE at >= ? AND at < ? ORDER BY at DESC, id DESC LIMIT ?"
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM entries"
+_SELECT_PLAIN = f"SELECT {', '.join((*_PLAIN, 'NULL', 'NULL'))} FROM entries"
+_FLAGS = ("cache_hit", "changed")
 
 
 class Store:
@@ -121,7 +164,7 @@ class Store:
         durable: bool = False,
     ) -> None:
         _private(path)
-        self._seal = seal
+        self.seal = seal
         self._connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None)
         synchronous = "FULL" if durable else "NORMAL"
         try:
@@ -144,9 +187,9 @@ class Store:
         key = None
         if entry.content is not None:
             content = as_json(entry.content)
-            if self._seal is not None:
-                content = self._seal.close(content, _place(entry.call_id, entry.choice, entry.at))
-                key = self._seal.name
+            if self.seal is not None:
+                content = self.seal.close(content, _place(entry.call_id, entry.choice, entry.at))
+                key = self.seal.name
             else:
                 content = content.decode()  # as text, so that an operator can query parts of it
         plain = [getattr(entry, name) for name in _PLAIN]
@@ -156,7 +199,7 @@ class Store:
     def insert(self, rows: Sequence[Row]) -> list[int]:
         """Add rows in one transaction; returns the positions of those that SQLite cannot hold."""
         refused = []
-        with self._transaction():
+        with self.transaction():
             for position, values in enumerate(rows):
                 try:
                     self._connection.execute(_INSERT, values)
@@ -166,13 +209,31 @@ class Store:
 
     def entries(self, since: float = 0.0, until: float = float("inf"), limit: int = -1) -> Iterator[Entry]:
         """Entries from `since` to `until`, newest first; limit -1: all. Raises `AuditError` where decryption fails."""
-        for row in self._connection.execute(_SELECT, (since, until, limit)):
+        yield from self.select("at >= ? AND at < ? ORDER BY at DESC, id DESC LIMIT ?", (since, until, limit))
+
+    def select(self, condition: str, values: Sequence[object], *, texts: bool = True) -> Iterator[Entry]:
+        """Entries under a condition in SQL, never with a caller's text in it; without `texts` none is decrypted.
+
+        Raises `AuditError` as `entries` does.
+        """
+        for row in self._connection.execute(f"{_SELECT if texts else _SELECT_PLAIN} WHERE {condition}", values):
             columns = dict(zip(_COLUMNS, row, strict=True))
             sealed_by = columns.pop("sealed_by")
             raw = columns.pop("content")
             columns["objectives"] = tuple(json.loads(columns["objectives"]))
-            columns["cache_hit"] = None if columns["cache_hit"] is None else bool(columns["cache_hit"])
+            columns |= {name: None if columns[name] is None else bool(columns[name]) for name in _FLAGS}
             yield Entry(**columns, content=None if raw is None else self._opened(raw, sealed_by, columns))
+
+    def rows(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
+        """What a statement in SQL gives, never with a caller's text in it."""
+        return self._connection.execute(statement, values).fetchall()
+
+    def erase(self, rows: Sequence[int]) -> int:
+        """Delete the entries in these rows, with their reviews; returns how many there were.
+
+        Rows are used again, so they are to be found in the same transaction.
+        """
+        return sum(self._connection.execute("DELETE FROM entries WHERE id = ?", (row,)).rowcount for row in rows)
 
     def last_expired(self, before: float, now: float) -> int | None:
         """The id up to which every entry is older than `before`; None if there is no such entry.
@@ -233,14 +294,15 @@ class Store:
             raise AuditError(f"{path} was written by a newer aligner-proxy; use that one, or another file")
         if version == len(steps):
             return
-        with self._transaction():  # another worker may be migrating
+        with self.transaction():  # another worker may be migrating
             for step in steps[self._pragma("user_version") :]:
-                for statement in filter(str.strip, step.split(";")):
+                for statement in _statements(step):
                     self._connection.execute(statement)
             self._connection.execute(f"PRAGMA user_version = {len(steps)}")
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[None]:
+        """Block in which nobody else writes; all of it is kept, or nothing."""
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -255,14 +317,29 @@ class Store:
 
     def _opened(self, raw: str | bytes, sealed_by: str | None, columns: dict[str, Any]) -> Content:
         if sealed_by is not None:
-            if self._seal is None or self._seal.name != sealed_by:
+            if self.seal is None or self.seal.name != sealed_by:
                 raise AuditError(f"an entry was encrypted with key {sealed_by}, which is not the key given here")
             assert isinstance(raw, bytes)
-            raw = self._seal.open(raw, _place(columns["call_id"], columns["choice"], columns["at"]))
+            raw = self.seal.open(raw, _place(columns["call_id"], columns["choice"], columns["at"]))
         try:
             return CONTENT.validate_json(raw)
         except ValidationError:
             raise AuditError("an entry of the audit store is damaged") from None
+
+
+def _statements(step: str) -> Iterator[str]:
+    """The statements of a step; that of a trigger has more than one semicolon."""
+    statement = ""
+    for part in step.split(";"):
+        statement += part
+        if sqlite3.complete_statement(statement + ";"):
+            if statement.strip():
+                yield statement
+            statement = ""
+        else:
+            statement += ";"
+    if statement.strip("; \n"):
+        yield statement
 
 
 def _place(call_id: str, choice: int, at: float) -> bytes:

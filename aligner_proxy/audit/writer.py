@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -144,14 +144,22 @@ class Sink:
 def recorder(file: PolicyFile) -> Recorder | None:
     """The writer to the audit store, not opened yet; None where it is off. Raises `ConfigError` for bad settings."""
     settings = file.audit
-    if not settings.enabled:
+    opened = opener(file)
+    if opened is None:
+        return None
+    path = config.audit_file(file)
+    redact = redaction(file)
+    tidier = Tidier(path, Keeping(settings.keep_days * _DAY_S, settings.max_mb * 2**20))
+    return Recorder(opened, waiting(file), redact, tidier, required=settings.required)
+
+
+def opener(file: PolicyFile) -> Callable[[], Store] | None:
+    """What opens the store of a gateway for writing; None where it is off. Raises `ConfigError` for bad settings."""
+    if not file.audit.enabled:
         return None
     path = config.audit_file(file)
     seal = _seal(file)
-    redact = redaction(file)
-    tidier = Tidier(path, Keeping(settings.keep_days * _DAY_S, settings.max_mb * 2**20))
-    required = settings.required
-    return Recorder(lambda: Store(path, seal, durable=required), waiting(file), redact, tidier, required=required)
+    return lambda: Store(path, seal, durable=file.audit.required)
 
 
 def waiting(file: PolicyFile) -> Waiting:

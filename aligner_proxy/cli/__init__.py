@@ -23,11 +23,17 @@ COMMANDS = {
     "teach": "Teach objectives by the example sentences that a policies file names.",
     "check": "Validate a config and print the policy that a request would get, and why.",
     "replay": "Run recorded answers under another policy or aligner, and compare.",
+    "review": "Look at recorded answers one by one and say whether they were corrected rightly.",
+    "export": "Write reviewed answers as training rows.",
+    "compare": "Compare two aligners or policies by what reviewers said.",
+    "audit": "Erase what is on record of one answer.",
     "promote": "Write a change of policy into the policies file.",
     "health": "Say whether gateway and engine are alive, ready, degraded.",
     "doctor": "Say what this machine can run, and what to fix.",
     "pull": "Fetch, quantise and store the weights of an aligner.",
 }
+_REVIEWS = ("review", "export", "compare", "audit")
+"""Commands whose modules stand in the folder `reviews`."""
 
 
 class LazyGroup(click.Group):
@@ -39,7 +45,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        return cast(click.Command, importlib.import_module(f"aligner_proxy.cli.{cmd_name}").command)
+        module = f"reviews.{cmd_name}" if cmd_name in _REVIEWS else cmd_name
+        return cast(click.Command, importlib.import_module(f"aligner_proxy.cli.{module}").command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing them."""

@@ -14,6 +14,7 @@ from rich.text import Text
 from aligner_proxy.types import Outcome, SegmentScore, Status
 
 _WORDS = re.compile(r"\s+|\w+|[^\w\s]")
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _STYLES = {
     Status.CORRECTED: "yellow",
     Status.UNCHANGED: "green",
@@ -23,10 +24,15 @@ _STYLES = {
 }
 
 
+def printable(text: str) -> str:
+    """The text with U+FFFD for what would move the cursor, colour the terminal or turn the order of letters round."""
+    return _UNPRINTABLE.sub("\ufffd", text)
+
+
 def word_diff(before: str, after: str) -> Text:
     """`after` with new words in green, and removed words struck out in red."""
-    old = _WORDS.findall(before)
-    new = _WORDS.findall(after)
+    old = _WORDS.findall(printable(before))
+    new = _WORDS.findall(printable(after))
     text = Text()
     for tag, i, j, k, m in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         if tag == "equal":

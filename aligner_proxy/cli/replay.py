@@ -9,12 +9,9 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
-import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
-from datetime import UTC, datetime
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -31,6 +28,7 @@ from aligner_proxy.audit.replay import Case, Change, Ending, Figures, Side, chan
 from aligner_proxy.cli.align import opened_engine
 from aligner_proxy.cli.diff import table, word_diff
 from aligner_proxy.cli.options import weight_options
+from aligner_proxy.cli.reviews.options import moment
 from aligner_proxy.correctors.registry import correctors
 from aligner_proxy.engine.api import Engine
 from aligner_proxy.errors import ConfigError
@@ -52,8 +50,6 @@ _COLOURS = {
     Ending.FORBIDDEN: "#334155",
 }
 _HEAD = ("", "before", "after")
-_AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 class Comparison:
@@ -225,7 +221,7 @@ def command(
     deadline_s = given.pop("deadline")
     path = policies_in(policies)
     file = registry.load_policies(path)
-    entries = _entries(file, store, _moment(since), limit)
+    entries = _entries(file, store, moment(since), limit)
     if address and any(given.values()):
         raise ConfigError("give --engine or --aligner, not both: an engine that runs has its aligner")
     cases = asyncio.run(_replayed(entries, file, deadline_s, lambda: opened_engine(address, given, path)))
@@ -250,18 +246,6 @@ def _entries(file: PolicyFile, path: Path | None, since: float, limit: int) -> l
     if not entries:
         raise ConfigError("the audit store has no entry of that time; choose another --since")
     return entries[::-1]
-
-
-def _moment(since: str) -> float:
-    """Seconds since the epoch."""
-    age = _AGE.fullmatch(since)
-    if age is not None:
-        return time.time() - float(age[1]) * _UNITS[age[2]]
-    try:
-        moment = datetime.fromisoformat(since)
-    except ValueError:
-        raise ConfigError("--since must be an age such as 30m, 12h or 7d, or a date such as 2030-01-31") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 async def _replayed(

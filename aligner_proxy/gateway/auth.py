@@ -31,6 +31,7 @@ _WITHOUT_TEXT = frozenset(
         "/responses/input_tokens": ("", "/v1", "/openai/v1"),
         "/messages/count_tokens": ("/v1",),
         "/utils/token_counter": ("",),
+        "/feedback": ("/v1",),
     }.items()
     for prefix in prefixes
 )

@@ -145,4 +145,4 @@ class ChoiceCorrector:
         if state.facts is None:
             return None
         record = state.policy_record(outcome.policy) | editor_counts(outcome)
-        return AuditEvent(time.time(), state.route, state.facts, exchange, outcome, record)
+        return AuditEvent(time.time(), state.route, state.facts, exchange, outcome, record, state.aligner_id)

@@ -37,6 +37,7 @@ from aligner_proxy.gateway import (
 )
 from aligner_proxy.gateway.build import build_pipeline
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
+from aligner_proxy.gateway.endpoints.feedback import Feedback
 from aligner_proxy.gateway.endpoints.routes import serve
 from aligner_proxy.gateway.readiness import EngineReadiness
 from aligner_proxy.gateway.request_state import RequestState, keep, state_of
@@ -83,6 +84,7 @@ class AlignerGuardrail(CustomGuardrail):
             self.pipeline = build_pipeline(file, self._policies.current.heads.store.head)
             self._audit_writers = audit_writers(file)
             self._auditor = self._audit_writers or None
+            self.feedback = Feedback.of(file)
         except (AlignerProxyError, OSError) as error:
             raise RuntimeError(f"aligner-proxy cannot start: {error}") from error
         self._shadows = Shadows(file.shadow.running, file.shadow.waiting)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from aligner_proxy import formats
+from aligner_proxy.audit.entry import OF_REASONING_ID
 from aligner_proxy.errors import NotPutIn, Unreadable
 from aligner_proxy.formats.base import no_store
 from aligner_proxy.formats.reasoning import SafeReasoning, SafeReasoningStream
@@ -58,7 +59,10 @@ def opened(data: dict[str, Any], state: RequestState, corrector_of: CorrectorOf)
 def _state_of_reasoning(state: RequestState) -> RequestState:
     """The state under which reasoning is scored."""
     policy = _scoring(state.policy)
-    return replace(state, policy=policy, route=f"{state.route}#{OF_REASONING}", outcomes=[], reasoning=[])
+    # Entries of reasoning must not pass for those of the answer, which has choices with the same numbers.
+    aligner_id = f"{state.aligner_id}{OF_REASONING_ID}"
+    route = f"{state.route}#{OF_REASONING}"
+    return replace(state, policy=policy, route=route, aligner_id=aligner_id, outcomes=[], reasoning=[])
 
 
 def _scoring(policy: Policy) -> Policy:

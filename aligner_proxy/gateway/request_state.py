@@ -6,6 +6,7 @@ It travels in the request's own metadata. Headers, comments and LiteLLM's record
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -102,6 +103,8 @@ class RequestState:
     """Every taught head in force when the request came, by its hash."""
     trace: Any = None
     """Parent of the spans of this request (tracing.under)."""
+    aligner_id: str = field(default_factory=lambda: secrets.token_hex(16))
+    """Id of this request's audit entries: ours and not to be guessed, while clients may choose call ids."""
     opened: float = field(default_factory=time.monotonic)
     """When the request went on to the upstream, monotonic seconds."""
     outcomes: list[Outcome] = field(default_factory=list)
@@ -148,10 +151,16 @@ class RequestState:
         """The configured aligner, or the corrector that the policy names."""
         return self.model if self.policy.corrector == METAALIGNER else self.policy.corrector
 
+    @property
+    def told_id(self) -> str | None:
+        """The id that the client is told: of answers that were looked at, or may still be; None of skipped ones."""
+        return None if self.status is Status.SKIPPED else self.aligner_id
+
     def headers(self) -> dict[str, str]:
         """The x-aligner headers of the response (docs/operations.md). Unknown values are left out."""
         hit = all_cached(outcome.cache_hit for outcome in self.outcomes)
         pairs = self.extensions.headers(self.policy, self.outcomes) | {
+            "id": self.told_id,
             "status": self.status.value,
             "reason": self.reason,
             "objectives": ",".join(objective.name for objective in self.policy.objectives),
@@ -195,6 +204,8 @@ class RequestState:
         fields += [f"{name}={value}" for name, value in self.extensions.trailer(self.policy, self.outcomes).items()]
         if len(self.outcomes) > 1:
             fields.append("choices=" + ",".join(_brief(outcome) for outcome in self.outcomes))
+        if self.told_id:
+            fields.append(f"id={self.told_id}")
         return trail + f": aligner {_header_value(' '.join(fields))}\n\n".encode()
 
     def _trail(self, timeline: Timeline) -> bytes:

@@ -119,11 +119,13 @@ class Pipeline:
             if policy.on_skip.language is not OnSkip.PASSTHROUGH and await self._must_not_go_out(exchange, policy):
                 return Outcome(Status.NOT_JUDGED, spoken.LANGUAGE, exchange.answer, policy, exchange.index), None
             seconds = budget.begin()
+            asked = budget.asked
             async with asyncio.timeout(seconds):
                 deadline = time.monotonic() + seconds
-                steps = self._steps(exchange, form, budget.asked, deadline, session)
-                corrected = await steps.correct(exchange.answer or "", budget.asked)
-            return await self._outcome(exchange, policy, corrected, deadline, structured=form.is_structured), None
+                steps = self._steps(exchange, form, asked, deadline, session)
+                corrected = await steps.correct(exchange.answer or "", asked)
+            outcome = await self._outcome(exchange, policy, corrected, deadline, structured=form.is_structured)
+            return (outcome if asked is policy else replace(outcome, caution=asked.caution)), None
         except Exception as error:  # noqa: BLE001 - the package's one boundary: a correction must not cost the answer
             return failed(error, exchange, policy), error
 

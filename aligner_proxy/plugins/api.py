@@ -35,6 +35,8 @@ class Flagged:
     text: str | None
     score: float | None
     objective: str | None
+    number: int | None = None
+    """Its place among the judged segments, from 0; None in entries of earlier versions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,10 @@ class Content:
     edits: tuple[tuple[int, int, str], ...] = ()
     """(start, end, text): edits from the answer to `edited`, or to `proposed` if nothing passed."""
     segments: tuple[Flagged, ...] = ()
+    scores: tuple[float | None, ...] = ()
+    """Score of every judged segment; empty in entries of earlier versions."""
+    threshold: float = 0.0
+    """Score above which a segment was flagged."""
     reports: dict[str, Any] = field(default_factory=dict)
     """Reports on the answer, by extension."""
     record: dict[str, Any] = field(default_factory=dict)
@@ -79,6 +85,14 @@ class Entry:
     forwards: int
     chars: int
     content: Content | None = None
+    aligner_id: str = ""
+    """What x-aligner-id told the client; empty for reasoning, and in entries of earlier versions."""
+    judged: int | None = None
+    """Number of judged segments."""
+    changed: bool | None = None
+    """Whether an edit passed the gate, delivered or only recorded; None if nothing was judged."""
+    margin: float | None = None
+    """How near the nearest segment came to the threshold, in nats; None without scores."""
 
 
 class NoSettings(BaseModel):

@@ -401,6 +401,8 @@ class AuditSettings(_Block):
     """Memory for entries that wait for the disk, in each worker; beyond it entries are dropped and counted."""
     waiting: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] | None = None
     """Entries that may wait, whatever their size; by default only their memory is bounded."""
+    feedback_rpm: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 600
+    """Calls of POST /v1/feedback a minute, for each tenant in each worker; beyond them 429."""
 
     @model_validator(mode="after")
     def _required_needs_the_store(self) -> AuditSettings:

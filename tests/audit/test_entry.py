@@ -43,7 +43,7 @@ def test_everything_that_a_proof_needs() -> None:
     assert (made.ms, made.engine_ms, made.forwards, made.chars) == (15.0, 12.5, 4, len(RUDE))
     assert made.content is not None
     assert (made.content.exchange.answer, made.content.edited, made.content.proposed) == (RUDE, KIND, None)
-    assert made.content.segments == (Flagged("You fool.", 3.5, "kind"),)
+    assert made.content.segments == (Flagged("You fool.", 3.5, "kind", 1),)
     assert apply(RUDE, list(made.content.edits)) == KIND
 
 
@@ -65,7 +65,7 @@ def test_redaction_comes_before_everything_that_is_made_of_a_text() -> None:
     assert content is not None
     assert "fool" not in repr(content)
     assert content.exchange.answer == "It is so. You ****."
-    assert content.segments == (Flagged("You ****.", 3.5, "kind"),)
+    assert content.segments == (Flagged("You ****.", 3.5, "kind", 1),)
     assert apply(content.exchange.answer, list(content.edits)) == KIND
 
 
@@ -84,3 +84,35 @@ def test_the_policy_hash_says_what_is_done_not_to_whom() -> None:
     assert policy_hash(same) == policy_hash(POLICY)
     others = [{"mode": Mode.SHADOW}, {"caution": 1.0}, {"objectives": (Objective("kind", "Kindness: smile"),)}]
     assert len({policy_hash(replace(POLICY, **other)) for other in [{}, *others]}) == len(others) + 1
+
+
+def test_the_margin_is_that_of_the_segment_nearest_to_the_threshold_of_the_try() -> None:
+    one = noted()
+    made = entry(replace(one, aligner_id="id-0"))
+    assert (made.aligner_id, made.judged, made.changed, made.margin) == ("id-0", 2, True, 2.0)
+    assert made.content is not None
+    assert (made.content.scores, made.content.threshold) == ((-2.0, 3.5), 0.0)
+    tried_again = entry(replace(one, outcome=replace(one.outcome, caution=3.0)))
+    assert tried_again.margin == 0.5
+    assert tried_again.content is not None
+    assert tried_again.content.threshold == 3.0
+
+
+def test_without_scores_there_is_no_margin() -> None:
+    one = noted()
+    assert one.outcome.correction is not None
+    unscored = replace(one.outcome.correction, segments=(SegmentScore("It is so.", None, False),))
+    infinite = replace(one.outcome.correction, segments=(SegmentScore("It is so.", float("-inf"), False),))
+    assert entry(replace(one, outcome=replace(one.outcome, correction=unscored))).margin is None
+    made = entry(replace(one, outcome=replace(one.outcome, correction=infinite)))
+    assert made.margin is None
+    assert made.content is not None
+    assert made.content.scores == (None,)
+
+
+def test_what_was_not_edited_is_told_from_what_was_not_judged() -> None:
+    one = noted()
+    assert entry(replace(one, outcome=replace(one.outcome, edited=RUDE))).changed is False
+    assert entry(replace(one, outcome=replace(one.outcome, edited=None, correction=None))).changed is None
+    scored = replace(one.outcome, edited=RUDE, policy=replace(one.outcome.policy, score_only=True))
+    assert entry(replace(one, outcome=scored)).changed is None

@@ -10,6 +10,8 @@ from typing import Any
 
 import httpx
 
+from tests.support.comments import id_in, without_id
+
 MASTER_KEY = "sk-e2e-7f3Qm2Vx9LtB4wZkR8sYpD6n"
 KEYS = {
     "acme": "key-acme-1",
@@ -37,8 +39,13 @@ class Streamed:
 
     @property
     def comments(self) -> list[str]:
-        """Our SSE comments."""
-        return [line for line in self.raw.splitlines() if line.startswith(": aligner")]
+        """Our SSE comments, without the id of the answer."""
+        return [without_id(line) for line in self.raw.splitlines() if line.startswith(": aligner")]
+
+    @property
+    def aligner_id(self) -> str | None:
+        """The id of the answer in our last comment; None where it has none."""
+        return next(filter(None, map(id_in, self.raw.splitlines())), None)
 
     def text(self, index: int = 0) -> str:
         """The text of one choice of chat and text completions."""

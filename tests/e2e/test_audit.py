@@ -60,6 +60,14 @@ def test_an_answer_comes_with_its_entry(gateway: Gateway, file: Path) -> None:
     (entry,) = [one for one in entries(file) if one.call_id == got.headers["x-litellm-call-id"]]
     assert entry.content is not None
     assert entry.content.edited == KIND
+    assert entry.aligner_id == got.headers["x-aligner-id"]
+
+
+@pytest.mark.parametrize("model", ["gpt", "sentences"])
+def test_a_stream_tells_the_id_of_its_entry_before_and_after(gateway: Gateway, file: Path, model: str) -> None:
+    got = gateway.chat_stream("rude", model=model)
+    (entry,) = [one for one in entries(file) if one.call_id == got.headers["x-litellm-call-id"]]
+    assert got.headers["x-aligner-id"] == got.aligner_id == entry.aligner_id
 
 
 @pytest.mark.parametrize("model", ["gpt", "sentences", "live"])

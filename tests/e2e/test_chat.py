@@ -43,6 +43,7 @@ def test_an_answer_is_corrected_and_says_so(gateway: Any) -> None:
     assert got.json()["choices"][0]["message"]["content"] == KIND
     headers = {name: value for name, value in got.headers.items() if name.startswith("x-aligner")}
     assert float(headers.pop("x-aligner-ms")) >= 0
+    assert len(headers.pop("x-aligner-id")) == 32
     assert headers == {
         "x-aligner-status": "corrected",
         "x-aligner-objectives": "kind",

@@ -13,6 +13,7 @@ import pytest
 from tests.e2e.clients import Streamed, made_up
 from tests.e2e.deployment import RESPONSES_MODELS
 from tests.e2e.shared import SHARED
+from tests.support.comments import without_id
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 DEPLOYMENT = SHARED
@@ -81,7 +82,7 @@ def test_a_stream_says_what_a_whole_response_says(gateway: Any, plain: Any, mode
     assert texts(whole.json()) == told(stream) == [KIND]
     assert (whole.headers["x-aligner-status"], stream.headers["x-aligner-status"]) == ("corrected", "pending")
     assert stream.comments == [": aligner status=corrected"]
-    assert stream.raw.endswith(": aligner status=corrected\n\ndata: [DONE]\n\n")
+    assert without_id(stream.raw).endswith(": aligner status=corrected\n\ndata: [DONE]\n\n")
     assert "idiot" not in stream.raw
     original = plain.respond_stream("rude", model=model)
     assert told(original) == [RUDE]

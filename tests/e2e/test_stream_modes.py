@@ -13,6 +13,7 @@ import pytest
 
 from aligner_proxy.engine import wire
 from tests.e2e.shared import SHARED
+from tests.support.comments import without_id
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 DEPLOYMENT = SHARED
@@ -71,7 +72,7 @@ def streamed(proxy: Any, endpoint: str, model: str, said: str, **more: Any) -> A
     raw = proxy.http.post(path, json=body).text
     pieces = list(told(iter(raw.splitlines())))
     text = "".join(piece for piece in pieces if not piece.startswith(": "))
-    return text, raw, [piece for piece in pieces if piece.startswith(": aligner ")]
+    return text, raw, [without_id(piece) for piece in pieces if piece.startswith(": aligner ")]
 
 
 @pytest.mark.parametrize(("endpoint", "kind"), WAYS)

@@ -29,6 +29,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
 from tests.e2e.event_streams import frames, message_events, response_events
+from tests.support.comments import without_id
 from tests.support.scripted import ScriptedEngine, SegmentEngine
 from tests.support.stream_fixtures import chat_items, chat_text
 
@@ -290,7 +291,7 @@ async def test_a_stream_is_corrected_and_says_so_at_its_end(guard: AlignerGuardr
     assert headers["x-aligner-status"] == "pending"
     got = [item async for item in _stream(guard, request, user(), [chunk("It is so."), chunk(" You fool.")])]
     assert "".join(item.choices[0].delta.content for item in got[:2]) == "It is so."
-    assert got[2] == b": aligner status=corrected\n\n"
+    assert without_id(got[2]) == b": aligner status=corrected\n\n"
     assert ledger.settled
 
 
@@ -353,7 +354,7 @@ async def test_a_messages_stream_is_corrected_and_logged_once(
     got = [item async for item in _stream(guard, data(), user("/v1/messages"), items)]
     events = [json.loads(line[6:]) for line in b"".join(got).decode().splitlines() if line.startswith("data: ")]
     text = "".join(e["delta"]["text"] for e in events if e["type"] == "content_block_delta")
-    assert (text, got[-1], len(logged)) == ("It is so.", b": aligner status=corrected\n\n", 1)
+    assert (text, without_id(got[-1]), len(logged)) == ("It is so.", b": aligner status=corrected\n\n", 1)
 
 
 async def test_a_responses_answer_and_its_stream(guard: AlignerGuardrail) -> None:
@@ -367,7 +368,7 @@ async def test_a_responses_answer_and_its_stream(guard: AlignerGuardrail) -> Non
     told = response_events(put_out("It is so. You fool."))
     items = [config.transform_streaming_response("m", event, logging) for event in told]
     *played, comment = [item async for item in _stream(guard, data(), user("/v1/responses"), items)]
-    assert comment == b": aligner status=corrected\n\n"
+    assert without_id(comment) == b": aligner status=corrected\n\n"
     assert played[-1].response.output[0].content[0].text == "It is so."
     assert "fool" not in json.dumps([item.model_dump(mode="json") for item in played])
 
@@ -430,7 +431,7 @@ async def test_a_shadow_never_waits_for_the_engine(guard: AlignerGuardrail, stre
     async with asyncio.timeout(30):
         if stream:
             got = [item async for item in _stream(guard, request, who, [chunk("It is so.")])]
-            assert got[-1] == b": aligner status=shadow\n\n"
+            assert without_id(got[-1]) == b": aligner status=shadow\n\n"
         else:
             response = answer("It is so.")
             assert await guard.async_post_call_success_hook(request, who, response) is response

@@ -27,7 +27,9 @@ def outcome(status: Status, reason: str | None = None, index: int = 0, hit: bool
 
 
 def test_before_the_answer() -> None:
-    assert ledger().headers() == {
+    state = ledger()
+    assert state.headers() == {
+        "x-aligner-id": state.aligner_id,
         "x-aligner-status": "pending",
         "x-aligner-objectives": "kind,concise",
         "x-aligner-policy": "p",
@@ -78,9 +80,21 @@ def test_the_cache_is_a_hit_only_if_all_were() -> None:
 
 
 def test_the_comment() -> None:
-    assert ledger(outcome(Status.CORRECTED)).comment() == b": aligner status=corrected\n\n"
+    one = ledger(outcome(Status.CORRECTED))
+    assert one.comment() == f": aligner status=corrected id={one.aligner_id}\n\n".encode()
     two = ledger(outcome(Status.SKIPPED, "tool_calls"), outcome(Status.CORRECTED, index=1))
-    assert two.comment() == b": aligner status=corrected choices=skipped/tool_calls,corrected\n\n"
+    told = f"status=corrected choices=skipped/tool_calls,corrected id={two.aligner_id}"
+    assert two.comment() == f": aligner {told}\n\n".encode()
+
+
+def test_the_id_is_told_of_what_was_looked_at_and_no_other_request_has_it() -> None:
+    one = ledger(outcome(Status.UNCHANGED))
+    assert one.headers()["x-aligner-id"] == one.aligner_id != ledger().aligner_id
+    skipped = ledger(outcome(Status.SKIPPED, "refusal"))
+    assert "x-aligner-id" not in skipped.headers()
+    assert b"id=" not in skipped.comment()
+    partly = ledger(outcome(Status.SKIPPED, "tool_calls"), outcome(Status.SHADOW, index=1))
+    assert partly.headers()["x-aligner-id"] == partly.aligner_id
 
 
 def test_the_record_counts_and_quotes_nothing() -> None:

@@ -118,6 +118,7 @@ class Judged:
         ms = self.state.added_ms()
         return AlignAnswer(
             id=self.state.call_id,
+            aligner_id=self.state.told_id,
             answer=after,
             status=outcome.status.value,
             reason=outcome.reason,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
@@ -13,8 +13,17 @@ from pydantic import BaseModel
 from aligner_proxy.formats import ALIGN, ANSWERS, GENERIC_GUARDRAIL, WEBHOOK
 from aligner_proxy.gateway import litellm_internals
 from aligner_proxy.gateway.endpoints import adapters
-from aligner_proxy.gateway.endpoints.forms import AlignAnswer, AlignBody, parsed
+from aligner_proxy.gateway.endpoints import feedback as feedback_endpoint
+from aligner_proxy.gateway.endpoints.feedback import Feedback
+from aligner_proxy.gateway.endpoints.forms import AlignAnswer, AlignBody, FeedbackAnswer, FeedbackBody, parsed
 from aligner_proxy.gateway.endpoints.judging import Answers, Hooks, Judged, judge
+
+
+class Gateway(Hooks, Protocol):
+    """The guardrail behind the endpoints."""
+
+    feedback: Feedback
+
 
 _TAGS = ["aligner"]
 _ERRORS: dict[int | str, dict[str, Any]] = {
@@ -24,21 +33,26 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     429: {"description": "The key's limits are reached."},
     503: {"description": "The policy prefers an error to this answer (`aligner_error`)."},
 }
-_hooks: WeakKeyDictionary[FastAPI, Hooks] = WeakKeyDictionary()
+_FEEDBACK_ERRORS: dict[int | str, dict[str, Any]] = {
+    404: {"description": "No answer of this tenant with this id and choice is on record."},
+    409: {"description": "There is no audit store."},
+    503: {"description": "The audit store cannot be written at the moment."},
+}
+_hooks: WeakKeyDictionary[FastAPI, Gateway] = WeakKeyDictionary()
 """The guardrail that answers in an application: LiteLLM may make a new one while its application stays."""
 
 
-def serve(hooks: Hooks) -> None:
+def serve(hooks: Gateway) -> None:
     """Serve the endpoints in the running proxy by these hooks; does nothing outside the proxy."""
     app = litellm_internals.application()
     if isinstance(app, FastAPI):
         from litellm.proxy.auth.user_api_key_auth import user_api_key_auth
 
-        litellm_internals.admit(ANSWERS)
+        litellm_internals.admit((*ANSWERS, feedback_endpoint.PATH))
         add_to(app, user_api_key_auth, hooks)
 
 
-def add_to(app: FastAPI, auth: Callable[..., Any], hooks: Hooks) -> None:
+def add_to(app: FastAPI, auth: Callable[..., Any], hooks: Gateway) -> None:
     """Add the endpoints to an application, once; `auth` is the dependency that knows the caller."""
     is_served = app in _hooks
     _hooks[app] = hooks
@@ -77,6 +91,21 @@ def _router(auth: Callable[..., Any]) -> APIRouter:
         """Guardrail of agentgateway or Portkey, by a webhook."""
         body = await parsed(request, adapters.WebhookRequest)
         return JSONResponse(await adapters.webhook(body, _judge(request, caller)))
+
+    @router.post(
+        feedback_endpoint.PATH,
+        status_code=202,
+        response_model=FeedbackAnswer,
+        responses=_FEEDBACK_ERRORS,
+        openapi_extra=_body(FeedbackBody),
+    )
+    async def feedback(request: Request, caller: Any = known) -> FeedbackAnswer:
+        """Say whether an answer of yours was corrected rightly; its x-aligner-id names it."""
+        body = await parsed(request, FeedbackBody)
+        data = await litellm_internals.request_data(request, caller, {})
+        async with litellm_internals.counted(caller, data):
+            await _hooks[request.app].feedback.keep(body, caller)
+        return FeedbackAnswer(id=body.id, choice=body.choice, verdict=body.verdict)
 
     return router
 

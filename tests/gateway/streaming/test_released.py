@@ -43,6 +43,7 @@ from aligner_proxy.types import (
     StreamMode,
     Turn,
 )
+from tests.support.comments import without_id
 from tests.support.scripted import ScriptedEngine, SegmentEngine
 from tests.support.stream_fixtures import (
     FORMATS,
@@ -544,7 +545,7 @@ async def test_the_trail_tells_what_was_flagged_and_never_text() -> None:
     made, _ = stream(SegmentEngine(score, milder), policy=replace(POLICY, debug_trailer=True))
     *_, last = await played(made, flow(chat_items(["It is so. ", "You fool. ", "Go."])))
     trail, status, _ = last.decode().split("\n\n")
-    assert status == ": aligner status=corrected"
+    assert without_id(status) == ": aligner status=corrected"
     told = json.loads(trail.removeprefix(": aligner-trail "))
     assert told["choices"] == [{"index": 0, "flagged": [{"segment": 1, "score": 2.0, "objective": "kind"}]}]
     assert told["first_token_ms"] >= told["first_token_added_ms"] >= 0

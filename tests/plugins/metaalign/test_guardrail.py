@@ -24,6 +24,7 @@ from aligner_proxy_systems.metaalign import checks
 from aligner_proxy_systems.metaalign.extension import Preferences
 from aligner_proxy_systems.metaalign.objectives import tiers
 from tests.gateway.test_guardrail import POLICIES, answer, build, data, flow, opened, user
+from tests.support.comments import without_id
 from tests.support.scripted import ScriptedEngine, SegmentEngine
 from tests.support.stream_fixtures import chat_items, chat_text
 
@@ -191,7 +192,7 @@ async def test_streams(guard: AlignerGuardrail, model: str, status: str, expecte
             await task
     else:
         told = "preferences=no-emoji=no/yes,no-exclamation-marks=no/yes"
-        assert got[-1] == f": aligner status={status} {told}\n\n".encode()
+        assert without_id(got[-1]) == f": aligner status={status} {told}\n\n".encode()
     assert ledger.status.value == status
 
 

@@ -1,0 +1,197 @@
+"""What reviews prove: how often an edit is right, how much is missed, where people disagree, how two aligners differ.
+
+Each share comes with its 95 % interval. An answer counts once, with the verdict on which its reviewers agree. What is
+missed is estimated from the answers that were drawn at random, never from those near the threshold. Feedback of an
+application's users is counted apart: who sends it chooses the answers, and may want the figures to look well.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from aligner_proxy.audit.replay import share
+from aligner_proxy.audit.review_queue import Place
+from aligner_proxy.audit.reviews import Chosen, Review, ReviewVerdict
+from aligner_proxy.plugins.api import Entry
+from aligner_proxy.types import Status
+
+WANTED_HALF = 0.05
+"""Half the width of an interval that is narrow enough."""
+_MOST_NEEDED = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A share of answers, with the ends of its interval."""
+
+    count: int
+    of: int
+
+    @property
+    def interval(self) -> tuple[float, float, float]:
+        """The share, and the ends of its 95 % interval."""
+        return share(self.count, self.of)
+
+    @property
+    def more_needed(self) -> int:
+        """How many more reviews make the interval narrow enough, if the share stays as it is."""
+        value = self.interval[0] if self.of else 0.5
+        low, high = self.of, _MOST_NEEDED
+        while low < high:
+            middle = (low + high) // 2
+            if _half(value, middle) <= WANTED_HALF:
+                high = middle
+            else:
+                low = middle + 1
+        return low - self.of
+
+
+def _half(value: float, of: int) -> float:
+    """Half the width of the interval of a share of so many."""
+    _, low, high = share(round(value * of), of)
+    return (high - low) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the reviews of some answers prove."""
+
+    answers: int
+    changed: Share
+    verdicts: Mapping[str, int]
+    """Answers by the verdict on which their reviewers agree."""
+    right: Share
+    """Of the reviewed edits: those that are right."""
+    wrong: Share
+    """Of the reviewed edits: those that are wrong or do harm."""
+    missed: Share
+    """Of the answers without an edit that were drawn at random and reviewed: those in which something was missed."""
+    disagreed: tuple[Place, ...]
+    """Answers on which reviewers disagree; they count nowhere else."""
+    feedback: Mapping[str, int]
+    """Verdicts that came as feedback."""
+    disputed: tuple[Place, ...]
+    """Answers of which feedback says something else than the reviewers, who agree."""
+
+    @property
+    def recall(self) -> tuple[float, float, float] | None:
+        """Estimated share of what should be edited that is; with bounds from both intervals. None without reviews."""
+        if not self.right.of or not self.missed.of:
+            return None
+        unchanged = self.changed.of - self.changed.count
+        right, least, most = (part * self.changed.count for part in self.right.interval)
+        missed, fewest, all_missed = (part * unchanged for part in self.missed.interval)
+        return _part(right, missed), _part(least, all_missed), _part(most, fewest)
+
+
+def _part(found: float, missed: float) -> float:
+    return found / (found + missed) if found + missed else 0.0
+
+
+def evidence(entries: Iterable[Entry], reviews: Iterable[Review]) -> Evidence:
+    """What these reviews prove of these answers; reviews of others do not count."""
+    by_place: dict[Place, list[Review]] = defaultdict(list)
+    for review in reviews:
+        by_place[review.aligner_id, review.choice].append(review)
+    judged = {(entry.aligner_id, entry.choice): entry for entry in entries if entry.changed is not None}
+    verdicts = dict.fromkeys((verdict.value for verdict in ReviewVerdict), 0)
+    edits = {True: 0, False: 0}
+    drawn = {True: 0, False: 0}
+    disagreed = []
+    disputed = []
+    feedback: Counter[str] = Counter()
+    for place, entry in judged.items():
+        everything = by_place.get(place, [])
+        given = [review for review in everything if review.chosen is not Chosen.FEEDBACK]
+        feedback.update(review.verdict.value for review in everything if review.chosen is Chosen.FEEDBACK)
+        if disagreements(given):
+            disagreed.append(place)
+            continue
+        if not given:
+            continue
+        if disagreements(everything):
+            disputed.append(place)
+        verdict = _worst(given)
+        verdicts[verdict.value] += 1
+        if entry.changed and verdict is not ReviewVerdict.MISSED:
+            edits[verdict is ReviewVerdict.RIGHT] += 1
+        if not entry.changed and any(review.chosen is Chosen.RANDOM for review in given):
+            drawn[verdict is ReviewVerdict.MISSED] += 1
+    reviewed = edits[True] + edits[False]
+    return Evidence(
+        answers=len(judged),
+        changed=Share(sum(bool(entry.changed) for entry in judged.values()), len(judged)),
+        verdicts=verdicts,
+        right=Share(edits[True], reviewed),
+        wrong=Share(edits[False], reviewed),
+        missed=Share(drawn[True], drawn[True] + drawn[False]),
+        disagreed=tuple(disagreed),
+        feedback=dict(feedback),
+        disputed=tuple(disputed),
+    )
+
+
+def disagreements(reviews: Sequence[Review]) -> bool:
+    """Whether several people say different things of the same place of an answer."""
+    said: dict[int | None, set[ReviewVerdict]] = defaultdict(set)
+    for review in reviews:
+        said[review.segment].add(review.verdict)
+    by_place: dict[int | None, set[str]] = defaultdict(set)
+    for review in reviews:
+        by_place[review.segment].add(review.who)
+    return any(len(said[place]) > 1 and len(by_place[place]) > 1 for place in said)
+
+
+_WORST = (ReviewVerdict.HARM, ReviewVerdict.WRONG, ReviewVerdict.MISSED, ReviewVerdict.RIGHT)
+
+
+def _worst(reviews: Sequence[Review]) -> ReviewVerdict:
+    """The worst that is said of an answer in any place."""
+    return min((review.verdict for review in reviews), key=_WORST.index)
+
+
+@dataclass(frozen=True, slots=True)
+class Both:
+    """What two aligners, or two policies, did to the same answers."""
+
+    answers: int
+    neither: int
+    first_alone: int
+    """Answers that only the first one changed."""
+    second_alone: int
+    alike: int
+    """Answers that both changed, into the same text."""
+    otherwise: int
+
+
+def same_answers(first: Iterable[Entry], second: Iterable[Entry]) -> Both:
+    """What was done to the answers that both judged: of one tenant, to one conversation, with one text."""
+    before = {key: entry for entry in first if (key := _answer_of(entry)) is not None}
+    counts = {"neither": 0, "first_alone": 0, "second_alone": 0, "alike": 0, "otherwise": 0}
+    met = set()
+    for entry in second:
+        key = _answer_of(entry)
+        if key is None or key in met or key not in before:
+            continue
+        met.add(key)
+        other = before[key]
+        changed = (bool(other.changed), bool(entry.changed))
+        if changed == (True, True):
+            counts["alike" if _edited(other) == _edited(entry) else "otherwise"] += 1
+        else:
+            counts["first_alone" if changed[0] else "second_alone" if changed[1] else "neither"] += 1
+    return Both(answers=len(met), **counts)
+
+
+def _edited(entry: Entry) -> str | None:
+    return entry.content.edited if entry.content else None
+
+
+def _answer_of(entry: Entry) -> tuple[object, ...] | None:
+    """What tells one answer from another; None where it was not judged, or its text was not kept."""
+    if entry.content is None or entry.changed is None or entry.status == Status.FAILED:
+        return None
+    exchange = entry.content.exchange
+    return entry.tenant, exchange.turns, exchange.answer

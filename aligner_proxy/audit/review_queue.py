@@ -1,0 +1,128 @@
+"""The queue of recorded answers for a reviewer: the nearest to the threshold first, and some that nobody doubted.
+
+Some of the answers without an edit are drawn at random, because only these show what is missed. Ids are random, so
+their order is such a draw. An answer is held for one reviewer at a time; a hold ends by itself.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from aligner_proxy.audit.reviews import Chosen
+from aligner_proxy.audit.store import Store
+from aligner_proxy.plugins.api import Entry
+
+RANDOM_SHARE = 0.2
+"""Share of the answers that are drawn from those without an edit."""
+HELD_S = 900.0
+"""How long an answer is held for a reviewer who says nothing."""
+Place = tuple[str, int]
+"""An answer's id and the number of its choice."""
+
+_REVIEWABLE = "e.aligner_id != '' AND e.changed IS NOT NULL AND e.content IS NOT NULL"
+_SAME = "r.aligner_id = e.aligner_id AND r.choice = e.choice"
+_FREE = f"NOT EXISTS (SELECT 1 FROM review_leases r WHERE {_SAME} AND r.who != ? AND r.until > ?)"
+_BY_NOBODY = f"NOT EXISTS (SELECT 1 FROM reviews r WHERE {_SAME} AND r.chosen != '{Chosen.FEEDBACK}')"
+_BY_ANOTHER_ALONE = (
+    f"EXISTS (SELECT 1 FROM reviews r WHERE {_SAME} AND r.chosen != '{Chosen.FEEDBACK}') "
+    f"AND NOT EXISTS (SELECT 1 FROM reviews r WHERE {_SAME} AND r.who = ?)"
+)
+_ORDERS = {
+    Chosen.NEAREST: "1 ORDER BY ifnull(e.margin, 9e999)",
+    Chosen.RANDOM: "e.changed = 0 ORDER BY e.aligner_id, e.choice",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which answers are looked at: of one tenant, of one policy, since some time (seconds since the epoch)."""
+
+    tenant: str | None = None
+    """As the store has it, or a team's id alone."""
+    policy: str | None = None
+    """A route's name, or those of route and tenant as x-aligner-policy shows them."""
+    since: float = 0.0
+
+    def condition(self) -> tuple[str, list[object]]:
+        """The condition in SQL, and its values."""
+        parts: list[str] = ["e.at >= ?"]
+        values: list[object] = [self.since]
+        if self.tenant is not None:
+            parts.append("e.tenant IN (?, 'team:' || ?)")
+            values += [self.tenant, self.tenant]
+        if self.policy is not None:
+            parts.append("(e.policy = ? OR substr(e.policy, 1, length(?) + 1) = ? || '+')")
+            values += [self.policy] * 3
+        return " AND ".join(parts), values
+
+
+def entry_at(store: Store, place: Place) -> Entry | None:
+    """The entry of an answer; None where it is gone."""
+    return next(store.select("aligner_id = ? AND choice = ? AND aligner_id != ''", place), None)
+
+
+class ReviewQueue:
+    """The answers that wait for one reviewer. `second`: those that somebody else has reviewed."""
+
+    def __init__(
+        self,
+        store: Store,
+        who: str,
+        wanted: Wanted | None = None,
+        *,
+        second: bool = False,
+        draw: Callable[[], float] = random.random,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._who = who
+        self._wanted = wanted or Wanted()
+        self._second = second
+        self._draw = draw
+        self._now = now
+
+    def next(self, passed: Sequence[Place] = ()) -> tuple[Entry, Chosen] | None:
+        """The next answer that is not among `passed`, held for this reviewer, and how it was chosen; None at the end.
+
+        What was held before is free again.
+        """
+        first = Chosen.RANDOM if self._draw() < RANDOM_SHARE else Chosen.NEAREST
+        other = Chosen.NEAREST if first is Chosen.RANDOM else Chosen.RANDOM
+        with self._store.transaction():
+            self._release()
+            for chosen in (first, other):
+                for place in self._places(chosen, len(passed) + 1):
+                    if place not in passed:
+                        until = self._now() + HELD_S
+                        self._store.rows("REPLACE INTO review_leases VALUES (?, ?, ?, ?)", (*place, self._who, until))
+                        entry = entry_at(self._store, place)
+                        assert entry is not None  # nobody else writes meanwhile
+                        return entry, chosen
+        return None
+
+    def waiting(self) -> int:
+        """How many answers wait."""
+        condition, values = self._condition()
+        return int(self._store.rows(f"SELECT count(*) FROM entries e WHERE {condition}", values)[0][0])
+
+    def release(self) -> None:
+        """Hold nothing any more."""
+        with self._store.transaction():
+            self._release()
+
+    def _release(self) -> None:
+        self._store.rows("DELETE FROM review_leases WHERE who = ? OR until <= ?", (self._who, self._now()))
+
+    def _places(self, chosen: Chosen, count: int) -> list[Place]:
+        condition, values = self._condition()
+        statement = f"SELECT e.aligner_id, e.choice FROM entries e WHERE {condition} AND {_ORDERS[chosen]} LIMIT ?"
+        return [(str(row[0]), int(row[1])) for row in self._store.rows(statement, (*values, count))]
+
+    def _condition(self) -> tuple[str, list[object]]:
+        condition, values = self._wanted.condition()
+        reviewed = _BY_ANOTHER_ALONE if self._second else _BY_NOBODY
+        by = [self._who] if self._second else []
+        return f"{_REVIEWABLE} AND {condition} AND {_FREE} AND {reviewed}", [*values, self._who, self._now(), *by]

@@ -1,0 +1,166 @@
+"""Reviews: what people said of recorded answers, kept beside the audit entries and deleted with them.
+
+A review is one verdict of one person on a choice, or on one segment of it. A person's later review of the same place
+takes the place of the earlier one; reviews of several people stand side by side, so that a disagreement shows. What a
+person wrote is encrypted where the store has a key, and bound to who said what of which place.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from aligner_proxy.audit.store import Row, Store
+from aligner_proxy.errors import AuditError, NoSuchPlace, UnknownAnswer
+
+
+class ReviewVerdict(StrEnum):
+    """What may be said of an answer, or of one segment of it."""
+
+    RIGHT = "right"
+    """What was done to it is right: the edit, or that there was none."""
+    WRONG = "wrong"
+    """It was edited without need; what was delivered is no worse."""
+    HARM = "harm"
+    """The edit made it worse."""
+    MISSED = "missed"
+    """Something should have been edited and was not."""
+
+
+class Chosen(StrEnum):
+    """How an answer came to be reviewed. Only those drawn at random say what is true of all."""
+
+    NEAREST = "nearest"
+    RANDOM = "random"
+    FEEDBACK = "feedback"
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """One review; `at` in seconds since the epoch."""
+
+    aligner_id: str
+    choice: int
+    verdict: ReviewVerdict
+    who: str
+    at: float
+    chosen: Chosen
+    segment: int | None = None
+    """Number of the judged segment that it is about; None: the whole choice."""
+    edit: str | None = None
+    """What should stand in place of the segment, or of the whole answer."""
+    objective: str | None = None
+    """The objective that it is about: a name, or "Name: description"."""
+    tenant: str = ""
+    policy_hash: str = ""
+    aligner: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What a person wrote."""
+
+    edit: str | None = None
+    objective: str | None = None
+
+
+_WRITTEN: TypeAdapter[_Written] = TypeAdapter(_Written)
+_CLEAR = ("aligner_id", "choice", "tenant", "at", "who", "verdict", "segment", "chosen", "policy_hash", "aligner")
+_COLUMNS = (*_CLEAR, "sealed_by", "content")
+_INSERT = f"INSERT INTO reviews ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
+_SAME_PLACE = "aligner_id = ? AND choice = ? AND who = ? AND ifnull(segment, -1) = ifnull(?, -1)"
+_ENTRY = "SELECT tenant, policy_hash, aligner, judged, objectives FROM entries WHERE aligner_id = ? AND choice = ?"
+
+
+class Reviews:
+    """The reviews in an audit store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def keep(self, review: Review) -> None:
+        """Keep a review, in place of the same person's earlier one of the same place.
+
+        The entry says tenant, policy and aligner. Raises `UnknownAnswer` where the review's tenant (unless it is empty)
+        has no such entry, and `NoSuchPlace` for a segment or an objective that the answer does not have.
+        """
+        store = self._store
+        place = (review.aligner_id, review.choice)
+        self._entry(review)  # what is not there costs nobody the right to write
+        with store.transaction():
+            tenant, policy_hash, aligner, judged, objectives = self._entry(review)
+            _check_place(review, judged, json.loads(str(objectives)))
+            said = (*place, tenant, review.at, review.who, review.verdict.value, review.segment)
+            store.rows(f"DELETE FROM reviews WHERE {_SAME_PLACE}", (*place, review.who, review.segment))
+            store.rows(_INSERT, (*said, review.chosen.value, policy_hash, aligner, *self._sealed(review)))
+
+    def _entry(self, review: Review) -> Row:
+        """What the entry of a review says; raises `UnknownAnswer`."""
+        found = self._store.rows(f"{_ENTRY} AND aligner_id != ''", (review.aligner_id, review.choice))
+        if not found or review.tenant not in ("", found[0][0]):
+            raise UnknownAnswer
+        return found[0]
+
+    def withdraw(self, review: Review) -> bool:
+        """Delete a person's review of one place; returns whether there was one."""
+        place = (review.aligner_id, review.choice, review.who, review.segment)
+        with self._store.transaction():
+            return bool(self._store.rows(f"DELETE FROM reviews WHERE {_SAME_PLACE} RETURNING id", place))
+
+    def of(self, aligner_id: str, choice: int) -> list[Review]:
+        """The reviews of one choice, in the order in which they came."""
+        return list(self._read("aligner_id = ? AND choice = ? ORDER BY id", (aligner_id, choice)))
+
+    def all(self) -> Iterator[Review]:
+        """Every review, in the order in which they came."""
+        return self._read("1 ORDER BY id", ())
+
+    def _read(self, condition: str, values: Sequence[object]) -> Iterator[Review]:
+        for row in self._store.rows(f"SELECT {', '.join(_COLUMNS)} FROM reviews WHERE {condition}", values):
+            yield self._opened(dict(zip(_COLUMNS, row, strict=True)))
+
+    def _sealed(self, review: Review) -> tuple[str | None, str | bytes]:
+        """The name of the key, and what was written, encrypted where there is a key."""
+        written = _WRITTEN.dump_json(_Written(review.edit, review.objective))
+        seal = self._store.seal
+        return (None, written.decode()) if seal is None else (seal.name, seal.close(written, _bound(review)))
+
+    def _opened(self, columns: dict[str, Any]) -> Review:
+        sealed_by = columns.pop("sealed_by")
+        content = columns.pop("content")
+        columns["verdict"] = ReviewVerdict(str(columns["verdict"]))
+        columns["chosen"] = Chosen(str(columns["chosen"]))
+        review = Review(**columns)
+        if sealed_by is not None:
+            seal = self._store.seal
+            if seal is None or seal.name != sealed_by:
+                raise AuditError(f"a review was encrypted with key {sealed_by}, which is not the key given here")
+            content = seal.open(content, _bound(review))
+        try:
+            written = _WRITTEN.validate_json(content)
+        except ValidationError:
+            raise AuditError("a review in the audit store is damaged") from None
+        return replace(review, edit=written.edit, objective=written.objective)
+
+
+def _check_place(review: Review, judged: object, objectives: Sequence[str]) -> None:
+    """Raise `NoSuchPlace` for a segment or an objective that the answer does not have."""
+    count = judged if isinstance(judged, int) else 0
+    if review.segment is not None and not 0 <= review.segment < count:
+        raise NoSuchPlace("segment", f"this answer has {count} judged segments, counted from 0")
+    name = review.objective
+    if name is not None and ":" not in name and name not in objectives:
+        known = ", ".join(objectives) or "none"
+        fix = 'name one of them, or write it out as "Name: description"'
+        raise NoSuchPlace("objective", f"no such objective was in force for this answer ({known}); {fix}")
+
+
+def _bound(review: Review) -> bytes:
+    """What a review's text is bound to."""
+    values = [review.aligner_id, review.choice, review.segment, review.who, review.verdict.value, review.at]
+    return json.dumps(["review", *values]).encode()

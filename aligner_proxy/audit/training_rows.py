@@ -1,0 +1,159 @@
+"""Training rows of models/ from reviews: the answer, what should stand there, and which segments have to change.
+
+A row is made only of what a person said. Where reviewers disagree, where a harmful edit has no better text, or where
+something was missed and nobody said in which segment, there is no row, and the report says how many and why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from aligner_proxy.audit.evidence import disagreements
+from aligner_proxy.audit.reviews import Review, ReviewVerdict
+from aligner_proxy.plugins.api import Content, Entry
+from aligner_proxy.prompts import Template, query
+from aligner_proxy.text.structure import Segment, split
+from aligner_proxy.types import Objective
+
+CHANGES = 1
+STAYS = 0
+UNKNOWN = -1
+Known = Callable[[Entry], dict[str, Objective]]
+"""The objectives that an entry's tenant may have, by name."""
+
+
+class NoRow(Exception):
+    """There is no training row in what was said of an answer; the message is the reason, without text."""
+
+
+@dataclass(slots=True)
+class _Work:
+    """An answer on its way to a row: a label for each segment, and what stands in the place of ranges of it."""
+
+    answer: str
+    segments: list[Segment]
+    labels: list[int]
+    edits: list[tuple[int, int, str]] = field(default_factory=list)
+
+    def replaced(self, number: int, text: str) -> None:
+        """Let `text` stand in place of a segment, whatever an edit put there; without a text white space goes, too."""
+        self.kept(number)
+        segment = self.segments[number]
+        start, end = segment.start, segment.end
+        if not text and number == len(self.segments) - 1 and number > 0:
+            start = self.segments[number - 1].end
+        elif not text:
+            end += len(segment.gap)
+        self.edits.append((start, end, text))
+
+    def kept(self, number: int) -> None:
+        """Take back the edits of a segment."""
+        segment = self.segments[number]
+        self.edits = [edit for edit in self.edits if edit[1] <= segment.start or edit[0] >= segment.end]
+
+    @property
+    def target(self) -> str:
+        """The answer as it should be."""
+        text = self.answer
+        end = len(text)
+        for start, stop, new in sorted(self.edits, reverse=True):
+            if stop > end and self.answer[end:stop].strip():
+                raise NoRow("two edits of the same place")
+            text = text[:start] + new + text[min(stop, end) :]
+            end = start
+        return text
+
+
+def training_row(entry: Entry, reviews: Sequence[Review], family: Template, known: Known) -> dict[str, Any]:
+    """The row of one answer; raises `NoRow`."""
+    content = entry.content
+    answer = content.exchange.answer if content else None
+    if content is None or not answer:
+        raise NoRow("its text was not kept")
+    if disagreements(reviews):
+        raise NoRow("reviewers disagree")
+    work = _begun(entry, content, answer)
+    target = None
+    for review in sorted(reviews, key=lambda review: (review.segment is not None, review.at)):
+        if review.segment is None:
+            target = _of_whole(work, entry, review) or target
+        else:
+            _of_segment(work, review)
+    return {
+        "query": query(family, content.exchange.turns),
+        "objectives": _texts(entry, reviews, known),
+        "answer": answer,
+        "target": work.target if target is None else target,
+        "labels": work.labels,
+        "source": _provenance(entry, reviews),
+    }
+
+
+def _begun(entry: Entry, content: Content, answer: str) -> _Work:
+    """What was done, before anybody said whether it is right."""
+    segments = split(answer)
+    # One more is judged where something may lack behind the last segment.
+    if entry.judged not in (len(segments), len(segments) + 1):
+        raise NoRow("its segments are not those that were judged")
+    labels = [STAYS] * len(segments)
+    for flagged in content.segments:
+        if flagged.number is not None and flagged.number < len(labels):
+            labels[flagged.number] = CHANGES if entry.changed else UNKNOWN
+    return _Work(answer, segments, labels, list(content.edits) if entry.changed else [])
+
+
+def _of_whole(work: _Work, entry: Entry, review: Review) -> str | None:
+    """Take in what was said of a whole answer; returns the text that should stand there, where one was given."""
+    if review.edit is not None:
+        work.labels = [STAYS if segment.text in review.edit else CHANGES for segment in work.segments]
+        return review.edit
+    if review.verdict is ReviewVerdict.WRONG:
+        work.labels = [STAYS] * len(work.labels)
+        work.edits = []
+    elif review.verdict is ReviewVerdict.HARM and entry.changed:
+        raise NoRow("a harmful edit without a better text")
+    elif review.verdict is ReviewVerdict.MISSED:
+        raise NoRow("something was missed, and nobody said where")
+    return None
+
+
+def _of_segment(work: _Work, review: Review) -> None:
+    """Take in what was said of one segment."""
+    number = review.segment
+    if number is None or number >= len(work.segments):
+        raise NoRow("about the end of the answer, behind its last segment")
+    if review.verdict is ReviewVerdict.WRONG:
+        work.labels[number] = STAYS
+        work.kept(number)
+    elif review.verdict is ReviewVerdict.MISSED or review.edit is not None:
+        work.labels[number] = CHANGES
+        work.replaced(number, review.edit or "")
+    elif review.verdict is ReviewVerdict.HARM:
+        raise NoRow("a harmful edit without a better text")
+
+
+def _texts(entry: Entry, reviews: Sequence[Review], known: Known) -> list[str]:
+    """The texts of the objectives that were in force, and those that reviewers wrote out."""
+    by_name = known(entry)
+    missing = [name for name in entry.objectives if name not in by_name]
+    if missing:
+        raise NoRow("an objective that is not in the policies file any more")
+    written = [review.objective for review in reviews if review.objective and ":" in review.objective]
+    texts = list(dict.fromkeys([by_name[name].text for name in entry.objectives] + written))
+    if not texts:
+        raise NoRow("no objective was in force")
+    return texts
+
+
+def _provenance(entry: Entry, reviews: Sequence[Review]) -> str:
+    """Where a row comes from: the answer, the policy and the aligner that judged it, and who said what when."""
+    said = ",".join(f"{review.who}={review.verdict.value}@{_day(review.at)}" for review in reviews)
+    by = f"policy={entry.policy_hash} aligner={entry.aligner or '-'}"
+    return f"review {entry.aligner_id}/{entry.choice} tenant={entry.tenant} {by} {said}"
+
+
+def _day(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).date().isoformat()

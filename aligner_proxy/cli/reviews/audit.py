@@ -1,0 +1,57 @@
+"""`aligner-proxy audit erase`: what is on record of one answer is deleted, with everything that was said of it."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+import click
+
+from aligner_proxy.audit import writer
+from aligner_proxy.audit.entry import OF_REASONING_ID
+from aligner_proxy.audit.store import Store
+from aligner_proxy.errors import AuditError, ConfigError
+from aligner_proxy.plugins import registry
+from aligner_proxy.policy.litellm_config import policies_in
+
+
+@click.group("audit")
+def command() -> None:
+    """Look after the audit store."""
+
+
+@command.command("erase")
+@click.argument("name", metavar="ID")
+@click.option("--policy", "policies", required=True, type=click.Path(path_type=Path), help="The policies file.")
+@click.option("--audit", "path", type=click.Path(path_type=Path), help="Another store than that of the policies.")
+@click.option("--tenant", help="Whose answer it is, where clients of several tenants chose the same call id.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def erase(name: str, policies: Path, path: Path | None, tenant: str | None, as_json: bool) -> None:
+    """Delete the entries with this x-aligner-id, or this call id, and their reviews. Exit status 1: there are none."""
+    store = writer.store(registry.load_policies(policies_in(policies)), path)
+    try:
+        with store.transaction():
+            erased = store.erase(_rows(store, name, tenant))
+        if erased:
+            store.empty_log()
+    except sqlite3.Error as error:
+        raise AuditError(f"the audit store cannot be written ({error.sqlite_errorname}); try again") from None
+    finally:
+        store.close()
+    click.echo(json.dumps({"erased": erased}) if as_json else f"{erased} entries erased, with what was said of them")
+    if not erased:
+        click.get_current_context().exit(1)
+
+
+def _rows(store: Store, name: str, tenant: str | None) -> list[int]:
+    """The rows of an answer, of its reasoning, too; raises `ConfigError` where several tenants have one of this id."""
+    rows = store.rows(
+        "SELECT id, tenant FROM entries WHERE ((aligner_id IN (?, ?) AND aligner_id != '') OR call_id = ?) "
+        "AND (? IS NULL OR tenant IN (?, 'team:' || ?))",
+        (name, name + OF_REASONING_ID, name, tenant, tenant, tenant),
+    )
+    tenants = sorted({str(row[1]) for row in rows})
+    if len(tenants) > 1:
+        raise ConfigError(f"several tenants have a call of this id; say whose with --tenant: {', '.join(tenants)}")
+    return [int(row[0]) for row in rows]

@@ -1,0 +1,90 @@
+"""`aligner-proxy export`: training rows of models/ from what reviewers said, each with its provenance.
+
+The file holds texts of the traffic, so only its owner can read it. Nothing is trained by this.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aligner_proxy.audit.review_queue import Place
+from aligner_proxy.audit.reviews import Chosen, Review
+from aligner_proxy.audit.training_rows import Known, NoRow, training_row
+from aligner_proxy.cli.reviews.options import Opened, opened, review_options
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.plugins.api import Entry
+from aligner_proxy.policy import config
+from aligner_proxy.policy.resolver import tenant_matches
+from aligner_proxy.policy.schema import PolicyFile
+from aligner_proxy.prompts import TEMPLATES
+from aligner_proxy.types import Objective
+
+_FAMILY = "hh-rlhf"
+
+
+@click.command("export")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="File for the rows, JSON lines.")
+@click.option("--feedback", is_flag=True, help="Also what came by POST /v1/feedback, which no reviewer has seen.")
+@review_options
+def command(out: Path, feedback: bool, as_json: bool, **given: Any) -> None:
+    """Write reviewed answers as training rows."""
+    with opened(given) as store:
+        rows, without = _rows(store, feedback)
+    _write(out, rows)
+    if as_json:
+        click.echo(json.dumps({"file": str(out), "rows": len(rows), "without": dict(without)}))
+        return
+    click.echo(f"{len(rows)} rows in {out}")
+    for reason, count in without.most_common():
+        click.echo(f"{count} reviewed answers gave none: {reason}")
+
+
+def _rows(store: Opened, feedback: bool) -> tuple[list[Mapping[str, Any]], Counter[str]]:
+    """The rows, and how many answers gave none, by reason."""
+    reviews: dict[Place, list[Review]] = defaultdict(list)
+    for review in store.reviews():
+        if feedback or review.chosen is not Chosen.FEEDBACK:
+            reviews[review.aligner_id, review.choice].append(review)
+    known = _known(store.file)
+    rows: list[Mapping[str, Any]] = []
+    without: Counter[str] = Counter()
+    for entry in store.entries():
+        said = reviews.get((entry.aligner_id, entry.choice))
+        if said:
+            try:
+                rows.append(training_row(entry, said, TEMPLATES[_FAMILY], known))
+            except NoRow as reason:
+                without[str(reason)] += 1
+    return rows, without
+
+
+def _known(file: PolicyFile) -> Known:
+    """Finds the objectives of an entry's tenant: the first entry of the file that matches decides."""
+
+    def of(entry: Entry) -> dict[str, Objective]:
+        facts = entry.content.facts if entry.content else None
+        matching = (t for t in file.tenants if facts is not None and tenant_matches(t, facts, file.trust.aliases))
+        return config.objectives(file, next(matching, None))
+
+    return of
+
+
+def _write(out: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write the rows, readable by their owner alone; nothing half-written is left."""
+    draft = out.with_name(out.name + ".part")
+    try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w") as file:
+            for row in rows:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        draft.replace(out)
+    except OSError as error:
+        raise ConfigError(f"cannot write {out}: {error.strerror}") from None
+    finally:
+        draft.unlink(missing_ok=True)

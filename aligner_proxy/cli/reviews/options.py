@@ -1,0 +1,107 @@
+"""Options and readings of the audit store that the commands about reviews share."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from aligner_proxy.audit import writer
+from aligner_proxy.audit.evidence import Share
+from aligner_proxy.audit.review_queue import Wanted
+from aligner_proxy.audit.reviews import Review, Reviews
+from aligner_proxy.audit.store import Store
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.plugins import registry
+from aligner_proxy.plugins.api import Entry
+from aligner_proxy.policy.litellm_config import policies_in
+from aligner_proxy.policy.schema import PolicyFile
+
+F = TypeVar("F", bound=Callable[..., Any])
+_AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_OPTIONS = (
+    click.option(
+        "--policy",
+        "policies",
+        required=True,
+        type=click.Path(path_type=Path),
+        help="The policies file, or LiteLLM YAML, that says where the audit store is.",
+    ),
+    click.option("--audit", "path", type=click.Path(path_type=Path), help="Another store than that of the policies."),
+    click.option("--route", help="Only answers under this route, or policy as x-aligner-policy shows it."),
+    click.option("--tenant", help="Only answers of this tenant: a team's id, or as the store has it."),
+    click.option("--since", default="30d", show_default=True, help="How far back: 30m, 12h, 7d, or a date."),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object, without texts."),
+)
+
+
+def review_options(command: F) -> F:
+    """The options that say which store and which answers."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An open store, the policies file that names it, and which answers are wanted."""
+
+    store: Store
+    file: PolicyFile
+    wanted: Wanted
+
+    def entries(self, *, texts: bool = True) -> Iterator[Entry]:
+        """The wanted answers, oldest first; without `texts` what stands in the clear."""
+        condition, values = self.wanted.condition()
+        inner = f"SELECT e.id FROM entries e WHERE e.aligner_id != '' AND {condition}"
+        return self.store.select(f"id IN ({inner}) ORDER BY id", values, texts=texts)
+
+    def reviews(self) -> list[Review]:
+        """Every review in the store."""
+        return list(Reviews(self.store).all())
+
+
+@contextmanager
+def opened(given: dict[str, Any]) -> Iterator[Opened]:
+    """Block with the store that the options of `review_options` name; takes them out of `given`."""
+    file = registry.load_policies(policies_in(given.pop("policies")))
+    wanted = Wanted(given.pop("tenant"), given.pop("route"), moment(given.pop("since")))
+    store = writer.store(file, given.pop("path"))
+    try:
+        yield Opened(store, file, wanted)
+    finally:
+        store.close()
+
+
+def moment(since: str) -> float:
+    """Seconds since the epoch of an age or a date."""
+    age = _AGE.fullmatch(since)
+    if age is not None:
+        return time.time() - float(age[1]) * _UNITS[age[2]]
+    try:
+        date = datetime.fromisoformat(since)
+    except ValueError:
+        raise ConfigError("--since must be an age such as 30m, 12h or 7d, or a date such as 2030-01-31") from None
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+
+
+def percent(share: Share) -> str:
+    """A share for people."""
+    if not share.of:
+        return "none reviewed"
+    value, low, high = (100 * part for part in share.interval)
+    return f"{share.count} of {share.of} ({value:.1f} %, {low:.1f} to {high:.1f})"
+
+
+def as_numbers(share: Share) -> dict[str, float | int]:
+    """A share for programs."""
+    value, low, high = share.interval
+    return {"count": share.count, "of": share.of, "share": value, "low": low, "high": high}

@@ -1,0 +1,186 @@
+"""A client that speaks of answers: of others', of invented ones, too much, and too often."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aligner_proxy.audit.entry import entry
+from aligner_proxy.audit.evidence import evidence
+from aligner_proxy.audit.review_queue import ReviewQueue
+from aligner_proxy.audit.reviews import Chosen, Review, Reviews, ReviewVerdict
+from aligner_proxy.audit.store import Seal, Store
+from aligner_proxy.errors import AuditError
+from aligner_proxy.gateway.endpoints import feedback
+from aligner_proxy.gateway.endpoints.feedback import Feedback
+from tests.attacks.attack import Attack, rows
+from tests.audit.conftest import noted
+from tests.gateway.endpoints.application import Api
+from tests.gateway.endpoints.application import api as api
+
+ID = "0" * 32
+SECRET = "Zanzibar"
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store with one answer of the team acme; ids that are not there are looked for again without a pause."""
+    monkeypatch.setattr(feedback, "PAUSES_S", (0.0,))
+    path = tmp_path / "audit.db"
+    store = Store(path)
+    store.add(entry(replace(noted(), aligner_id=ID)))
+    store.close()
+    return path
+
+
+def reviews(path: Path) -> list[Review]:
+    store = Store(path)
+    found = list(Reviews(store).all())
+    store.close()
+    return found
+
+
+OTHERS = rows(
+    (
+        "feedback-other-tenant",
+        "tenant",
+        "speaks of another tenant's answer, whose id it has",
+        "404, the very answer that an invented id gets; nothing is kept",
+        ("free", {"id": ID}),
+    ),
+    (
+        "feedback-forged-id",
+        "tenant",
+        "speaks of an id that it made up, or of the call id that it chose itself",
+        "404; ids of answers are random",
+        ("acme", {"id": "call-0"}),
+    ),
+    (
+        "feedback-pattern-id",
+        "tenant",
+        "sends a pattern or a piece of SQL in place of an id",
+        "404",
+        ("acme", {"id": "%' OR '1'='1"}),
+    ),
+    ("feedback-empty-id", "tenant", "an empty id, which entries of earlier versions have", "400", ("acme", {"id": ""})),
+    (
+        "feedback-oversized",
+        "tenant",
+        "a text of a megabyte as what should stand there",
+        "400 that does not quote it",
+        ("acme", {"id": ID, "edit": SECRET * 125_000}),
+    ),
+    (
+        "feedback-poses",
+        "tenant",
+        "says in the body who it is, or that a reviewer chose the answer",
+        "400: tenant and person come from the key",
+        ("free", {"id": ID, "tenant": "team:acme", "who": "reviewer:anna", "chosen": "random"}),
+    ),
+)
+
+
+@pytest.mark.parametrize("attack", OTHERS)
+async def test_no_word_on_what_is_not_ones_own(attack: Attack, api: Api, path: Path) -> None:
+    api.guard.feedback = Feedback(lambda: Store(path), 100)
+    team, said = attack.payload
+    got = await api.post("/v1/feedback", {"verdict": "right", **said}, team)
+    assert str(got.status_code) == attack.holds[:3]
+    if got.status_code == 404:
+        invented = await api.post("/v1/feedback", {"id": "f" * 32, "verdict": "right"}, team)
+        assert got.content == invented.content
+    assert SECRET not in got.text
+    assert reviews(path) == []
+
+
+FLOODS = rows(
+    (
+        "feedback-flood",
+        "tenant",
+        "sends hundreds of verdicts on one answer",
+        "beyond `audit.feedback_rpm` 429; those before are one review, and other tenants may go on",
+        {"id": ID},
+    ),
+    (
+        "feedback-flood-ids",
+        "tenant",
+        "sends hundreds of invented ids, each of which is looked for again",
+        "beyond `audit.feedback_rpm` 429; nothing is kept",
+        {"id": "f" * 32},
+    ),
+)
+
+
+@pytest.mark.parametrize("attack", FLOODS)
+async def test_a_flood_ends_at_the_limit(attack: Attack, api: Api, path: Path) -> None:
+    opened = 0
+
+    def store() -> Store:
+        nonlocal opened
+        opened += 1
+        return Store(path)
+
+    api.guard.feedback = Feedback(store, 50)
+    body: dict[str, Any] = {"verdict": "right", **attack.payload}
+    got = await asyncio.gather(*(api.post("/v1/feedback", body, "acme") for _ in range(200)))
+    limited = [one for one in got if one.status_code == 429]
+    assert len(limited) == 150
+    assert opened <= 100
+    assert len(reviews(path)) == (1 if attack.id == "feedback-flood" else 0)
+    assert (await api.post("/v1/feedback", body, "free")).status_code == 404
+
+
+SWAYED = rows(
+    (
+        "feedback-sways-figures",
+        "tenant",
+        "calls its own answers right, so that reviewers never see them and figures look well",
+        "it takes no answer out of the queue and counts in no figure; where it contradicts reviewers it is listed",
+    ),
+)
+
+
+@pytest.mark.parametrize("attack", SWAYED)
+async def test_feedback_hides_nothing_from_reviewers(attack: Attack, api: Api, path: Path) -> None:
+    api.guard.feedback = Feedback(lambda: Store(path), 50)
+    assert (await api.post("/v1/feedback", {"id": ID, "verdict": "right"}, "acme")).status_code == 202
+    store = Store(path)
+    assert ReviewQueue(store, "reviewer:anna").waiting() == 1
+    Reviews(store).keep(Review(ID, 0, ReviewVerdict.HARM, "reviewer:anna", 1.0, Chosen.NEAREST))
+    found = evidence(list(store.entries()), list(Reviews(store).all()))
+    store.close()
+    assert found.disputed == ((ID, 0),)
+    assert (found.right.count, found.wrong.count) == (0, 1)
+
+
+CHANGED = rows(
+    (
+        "review-rewritten",
+        "neighbour on the machine",
+        "turns a verdict round in the file of the audit store",
+        "with a key, the review does not open",
+        "UPDATE reviews SET verdict = 'right'",
+    ),
+    (
+        "review-moved",
+        "neighbour on the machine",
+        "gives somebody's verdict to another person",
+        "with a key, the review does not open",
+        "UPDATE reviews SET who = 'reviewer:ben'",
+    ),
+)
+
+
+@pytest.mark.parametrize("attack", CHANGED)
+def test_a_verdict_that_was_changed_does_not_open(attack: Attack, tmp_path: Path) -> None:
+    store = Store(tmp_path / "sealed.db", Seal(bytes(32)))
+    store.add(entry(replace(noted(), aligner_id=ID)))
+    Reviews(store).keep(Review(ID, 0, ReviewVerdict.HARM, "reviewer:anna", 1.0, Chosen.NEAREST))
+    store.rows(attack.payload)
+    with pytest.raises(AuditError, match="changed, moved or cut off"):
+        list(Reviews(store).all())
+    store.close()

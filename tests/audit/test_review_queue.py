@@ -1,0 +1,142 @@
+"""The queue: nearest to the threshold first, some unedited ones at random, one reviewer at a time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from aligner_proxy.audit.entry import entry
+from aligner_proxy.audit.review_queue import HELD_S, ReviewQueue, Wanted
+from aligner_proxy.audit.reviews import Chosen, Review, Reviews, ReviewVerdict
+from aligner_proxy.audit.store import Store
+from tests.audit.conftest import noted
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.at = 5000.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+def put(store: Store, name: str, margin: float | None, *, changed: bool | None = True, **fields: object) -> None:
+    """An entry of this name."""
+    made = replace(entry(noted()), aligner_id=name, margin=margin, changed=changed, **fields)  # type: ignore[arg-type]
+    store.add(made)
+
+
+@pytest.fixture
+def store(path: Path) -> Store:
+    made = Store(path)
+    put(made, "far", 5.0)
+    put(made, "near", 0.1)
+    put(made, "middle", 1.0, changed=False)
+    put(made, "b-fine", 7.0, changed=False)
+    put(made, "unscored", None)
+    put(made, "reasoning", 0.01, changed=None)
+    put(made, "no-text", 0.01, content=None)
+    put(made, "", 0.01)
+    return made
+
+
+def queue(store: Store, who: str = "anna", draw: float = 1.0, **more: object) -> ReviewQueue:
+    more.setdefault("now", Clock())
+    return ReviewQueue(store, who, draw=lambda: draw, **more)  # type: ignore[arg-type]
+
+
+def say(store: Store, name: str, who: str = "anna", chosen: Chosen = Chosen.NEAREST) -> None:
+    Reviews(store).keep(Review(name, 0, ReviewVerdict.RIGHT, who, 2000.0, chosen))
+
+
+def worked_off(store: Store, made: ReviewQueue, who: str = "anna") -> list[tuple[str, str]]:
+    """Every answer in turn, each reviewed."""
+    seen = []
+    while (found := made.next()) is not None:
+        seen.append((found[0].aligner_id, found[1].value))
+        say(store, found[0].aligner_id, who)
+    return seen
+
+
+def test_the_nearest_to_the_threshold_first_and_without_scores_last(store: Store) -> None:
+    made = queue(store)
+    assert made.waiting() == 5
+    names = [name for name, _ in worked_off(store, made)]
+    assert names == ["near", "middle", "far", "b-fine", "unscored"]
+    assert made.waiting() == 0
+
+
+def test_some_are_drawn_from_those_without_an_edit_in_the_order_of_their_random_ids(store: Store) -> None:
+    seen = worked_off(store, queue(store, draw=0.0))
+    assert seen[:2] == [("b-fine", "random"), ("middle", "random")]
+    assert [how for _, how in seen[2:]] == ["nearest"] * 3
+
+
+def test_an_answer_is_held_for_one_reviewer_until_the_hold_ends(store: Store) -> None:
+    clock = Clock()
+    anna, ben = queue(store, "anna", now=clock), queue(store, "ben", now=clock)
+    assert [found[0].aligner_id for found in (anna.next(), ben.next()) if found] == ["near", "middle"]
+    assert (anna.waiting(), ben.waiting()) == (4, 4)
+    clock.at += HELD_S + 1
+    found = ben.next()
+    assert found is not None
+    assert found[0].aligner_id == "near"
+    ben.release()
+    again = anna.next()
+    assert again is not None
+    assert again[0].aligner_id == "near"
+
+
+def test_what_is_passed_comes_back_only_when_it_is_no_longer_passed(store: Store) -> None:
+    made = queue(store)
+    found = made.next([("near", 0), ("middle", 0)])
+    assert found is not None
+    assert found[0].aligner_id == "far"
+    everything = [(name, 0) for name in ("near", "middle", "far", "b-fine", "unscored")]
+    assert made.next(everything) is None
+
+
+def test_feedback_of_users_leaves_an_answer_in_the_queue(store: Store) -> None:
+    say(store, "near", "key:user", Chosen.FEEDBACK)
+    assert queue(store).waiting() == 5
+
+
+def test_a_second_opinion_is_about_what_another_has_reviewed(store: Store) -> None:
+    say(store, "near", "ben")
+    say(store, "far", "anna")
+    assert [name for name, _ in worked_off(store, queue(store, second=True))] == ["near"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "names"),
+    [
+        (Wanted(tenant="acme"), 5),
+        (Wanted(tenant="team:acme"), 5),
+        (Wanted(tenant="other"), 0),
+        (Wanted(policy="all"), 5),
+        (Wanted(policy="all+acme"), 5),
+        (Wanted(policy="al"), 0),
+        (Wanted(since=1001.0), 0),
+    ],
+)
+def test_only_what_is_wanted(store: Store, wanted: Wanted, names: int) -> None:
+    assert queue(store, wanted=wanted).waiting() == names
+
+
+@pytest.mark.parametrize("chosen", list(Chosen)[:2])
+def test_the_first_of_many_is_found_by_an_index_without_sorting(store: Store, chosen: Chosen) -> None:
+    asked: list[tuple[str, tuple[object, ...]]] = []
+    rows = store.rows
+
+    def watched(statement: str, values: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
+        asked.append((statement, values))
+        return rows(statement, values)
+
+    store.rows = watched  # type: ignore[method-assign, assignment]
+    queue(store, draw=0.0 if chosen is Chosen.RANDOM else 1.0).next()
+    (first,) = [one for one in asked if "LIMIT" in one[0]]
+    plan = " ".join(str(row[3]) for row in rows(f"EXPLAIN QUERY PLAN {first[0]}", first[1]))
+    assert ("entries_margin" if chosen is Chosen.NEAREST else "entries_aligner_id") in plan
+    assert "TEMP B-TREE" not in plan
