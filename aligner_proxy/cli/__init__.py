@@ -23,6 +23,7 @@ COMMANDS = {
     "teach": "Teach objectives by the example sentences that a policies file names.",
     "check": "Validate a config and print the policy that a request would get, and why.",
     "replay": "Run recorded answers under another policy or aligner, and compare.",
+    "console": "Show corrections in a browser, as they happen.",
     "promote": "Write a change of policy into the policies file.",
     "health": "Say whether gateway and engine are alive, ready, degraded.",
     "doctor": "Say what this machine can run, and what to fix.",

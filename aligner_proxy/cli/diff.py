@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
@@ -11,9 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from aligner_proxy.text import word_diff as words
 from aligner_proxy.types import Outcome, SegmentScore, Status
 
-_WORDS = re.compile(r"\s+|\w+|[^\w\s]")
+_CHANGES = {words.Change.KEPT: "", words.Change.REMOVED: "red strike", words.Change.ADDED: "green"}
 _STYLES = {
     Status.CORRECTED: "yellow",
     Status.UNCHANGED: "green",
@@ -25,15 +24,9 @@ _STYLES = {
 
 def word_diff(before: str, after: str) -> Text:
     """`after` with new words in green, and removed words struck out in red."""
-    old = _WORDS.findall(before)
-    new = _WORDS.findall(after)
     text = Text()
-    for tag, i, j, k, m in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        if tag == "equal":
-            text.append("".join(old[i:j]))
-            continue
-        text.append("".join(old[i:j]), style="red strike")
-        text.append("".join(new[k:m]), style="green")
+    for change, passage in words.word_diff(before, after):
+        text.append(passage, style=_CHANGES[change])
     return text
 
 

@@ -6,6 +6,7 @@ docs/operations.md has the whole list; this module reports what a config shows.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ _SECTIONS = {
     "agents": "agents (A2A)",
     "agent_list": "agents (A2A)",
 }
+MASTER_KEY = "LITELLM_MASTER_KEY"
+_REFERENCE = "os.environ/"
 _NOT_CORRECTED = "answers given there are not corrected"
 
 
@@ -75,6 +78,18 @@ def models_in_database(litellm: Mapping[str, Any]) -> bool:
     """Whether LiteLLM has models in its database, too, of which the YAML says nothing."""
     settings = litellm.get("general_settings")
     return isinstance(settings, Mapping) and settings.get("store_model_in_db") is True
+
+
+def master_key(litellm: Mapping[str, Any]) -> str:
+    """The master key as LiteLLM finds it: in the file or by its reference, in the environment or in .env."""
+    settings = litellm.get("general_settings") or {}
+    written = str(settings.get("master_key") or f"{_REFERENCE}{MASTER_KEY}")
+    if not written.startswith(_REFERENCE):
+        return written
+    name = written.removeprefix(_REFERENCE)
+    from dotenv import dotenv_values  # comes with LiteLLM, which reads .env itself
+
+    return os.environ.get(name) or dotenv_values(".env").get(name) or ""
 
 
 _VARIABLES = {provider: f"{provider.upper()}_API_KEY" for provider in _PROVIDERS}
