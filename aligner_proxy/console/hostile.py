@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator
+from itertools import groupby
 
 from markupsafe import Markup, escape
 
 MOST_CHARS = 50_000
 """Characters of one text on a page."""
 MOST_OF_NAME = 120
+_MOST_MARKS = 500
+"""Runs of hidden characters; an answer with more is no text any more."""
 _VISIBLE = "\n\t"
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 """Categories of characters that are not seen, or act on others."""
@@ -37,22 +40,33 @@ def plain(text: object, most: int = MOST_OF_NAME) -> str:
 
 
 def _bounded(text: str, most: int) -> Markup:
-    more = len(text) - most
-    marked = Markup("").join(_marked(text[:most]))
-    if more <= 0:
-        return marked
-    return marked + Markup(' <span class="cut">… and {} more characters</span>').format(f"{more:,}")
+    """The text in pieces: runs of what is seen, and each run of a hidden character as its number."""
+    pieces = list[Markup]()
+    marks = 0
+    end = 0
+    for run in _runs(text[:most]):
+        if _is_hidden(run[0]):
+            marks += 1
+            if marks > _MOST_MARKS:
+                break
+            pieces.append(_mark(run))
+        else:
+            pieces.append(escape(run))
+        end += len(run)
+    if more := len(text) - end:
+        pieces.append(Markup(' <span class="cut">… and {} more characters</span>').format(f"{more:,}"))
+    return Markup("").join(pieces)
 
 
-def _marked(text: str) -> Iterator[Markup]:
-    """The text in pieces, each hidden character as its number."""
-    start = 0
-    for at, char in enumerate(text):
-        if _is_hidden(char):
-            yield escape(text[start:at])
-            yield Markup('<span class="hidden-mark">U+{}</span>').format(f"{ord(char):04X}")
-            start = at + 1
-    yield escape(text[start:])
+def _runs(text: str) -> Iterator[str]:
+    """The text cut into runs of characters that are seen, and of one hidden character again and again."""
+    for _, run in groupby(text, lambda char: char if _is_hidden(char) else ""):
+        yield "".join(run)
+
+
+def _mark(run: str) -> Markup:
+    times = f" ×{len(run):,}" if len(run) > 1 else ""
+    return Markup('<span class="hidden-mark">U+{}{}</span>').format(f"{ord(run[0]):04X}", times)
 
 
 def _is_hidden(char: str) -> bool:
