@@ -12,7 +12,6 @@ import click
 import uvicorn
 
 from aligner_proxy.cli.options import log_option, log_to_stderr
-from aligner_proxy.cli.serve import check_master_key
 from aligner_proxy.console.application import Console
 from aligner_proxy.console.playground import Gateway
 from aligner_proxy.engine import sockets
@@ -37,7 +36,7 @@ def command(file: Path, host: str, port: int, gateway: str, behind_https: bool, 
     """Show corrections in a browser, as they happen; log in with the master key or a reviewer's key."""
     log_to_stderr(form)
     path = file.resolve()
-    check_master_key(path)
+    litellm_config.check_master_key(path)
     data, source = read(path)
     master = litellm_config.master_key(data)
     if not master:

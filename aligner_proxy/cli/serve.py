@@ -47,9 +47,6 @@ from aligner_proxy.policy.yaml_file import read
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-_PERMIT_WEAK = "dangerously_permit_weak_or_unset_master_key"
-_SHORTEST_KEY = 12
-_NEW_KEY = f'{litellm_config.MASTER_KEY}="sk-$(openssl rand -hex 32)"'
 # Without the first three, LiteLLM calls the internet at every start, and waits where there is none. The next is the
 # number of seconds after which uvicorn replaces a silent worker: the default of 5 is less than LiteLLM's import takes
 # on a busy machine, so workers would be restarted forever.
@@ -179,7 +176,7 @@ def plan(file: Path, host: str, port: int, workers: int) -> Plan:
     writer.recorder(loaded)
     registry.configured(loaded)
     check_class_is_ours(path)
-    check_master_key(path)
+    litellm_config.check_master_key(path)
     engine = config.engine_at(loaded)
     check_engine(path, loaded, engine)
     return Plan(path, policies.absolute(), loaded, engine, engine.local, host, port, workers)
@@ -204,28 +201,6 @@ def check_class_is_ours(litellm_file: Path) -> None:
             f"{litellm_file} lies beside {shadow.name}/, so LiteLLM would load a second copy of the guardrail from "
             f"there; move the file into a folder of its own, for example {litellm_file.parent / 'configs'}"
         )
-
-
-def check_master_key(litellm_file: Path) -> None:
-    """Refuse a missing or well-known master key, which LiteLLM refuses only after several seconds."""
-    data, source = read(litellm_file)
-    settings = data.get("general_settings") or {}
-    if "include" in data or _permitted(settings):
-        return
-    key = litellm_config.master_key(data)
-    place = source.at("general_settings", "master_key")
-    if not key:
-        raise ConfigError(
-            f"{place}: no master key, so anybody could use the gateway; set general_settings.master_key: "
-            f"os.environ/{litellm_config.MASTER_KEY} and in the environment {_NEW_KEY}"
-        )
-    if key == "sk-1234" or len(key) < _SHORTEST_KEY:
-        raise ConfigError(f"{place}: the master key is too easy to guess; make one with {_NEW_KEY}")
-
-
-def _permitted(settings: dict[str, Any]) -> bool:
-    by_environment = os.environ.get(f"LITELLM_{_PERMIT_WEAK.upper()}", "").lower() == "true"
-    return by_environment or settings.get(_PERMIT_WEAK) is True
 
 
 def engine_command(plan: Plan) -> list[str]:

@@ -84,7 +84,7 @@ class Shown:
         if content is None:
             return "refused" if (self.entry.reason or "").startswith(_GATE) else "no text kept"
         if content.proposed is not None:
-            return "passed in part" if content.edited not in (None, content.exchange.answer) else "refused"
+            return "changed" if content.edited not in (None, content.exchange.answer) else "refused"
         return "passed" if content.edits else "nothing to pass"
 
     @cached_property

@@ -139,7 +139,7 @@ def test_every_response_has_the_policy_of_its_content(operator: Browser) -> None
         assert "frame-ancestors 'none'" in csp
         assert "unsafe" not in csp
         assert got.headers["x-content-type-options"] == "nosniff"
-        assert got.headers["referrer-policy"] == "no-referrer"
+        assert got.headers["referrer-policy"] == "same-origin"
         assert got.headers["cache-control"] == "no-store"
         assert not re.search(r"<[^>]+\s(style|on\w+)=|<style|<script(?! src=\"/static/)", got.text) or path.endswith(
             ".js"
