@@ -27,6 +27,7 @@ COMMANDS = {
     "export": "Write reviewed answers as training rows.",
     "compare": "Compare two aligners or policies by what reviewers said.",
     "audit": "Erase what is on record of one answer.",
+    "console": "Show corrections in a browser, as they happen.",
     "promote": "Write a change of policy into the policies file.",
     "health": "Say whether gateway and engine are alive, ready, degraded.",
     "doctor": "Say what this machine can run, and what to fix.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 
@@ -11,10 +10,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from aligner_proxy.text import word_diff as words
 from aligner_proxy.types import Outcome, SegmentScore, Status
 
-_WORDS = re.compile(r"\s+|\w+|[^\w\s]")
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+=======
+_CHANGES = {words.Change.KEPT: "", words.Change.REMOVED: "red strike", words.Change.ADDED: "green"}
 _STYLES = {
     Status.CORRECTED: "yellow",
     Status.UNCHANGED: "green",
@@ -31,15 +32,9 @@ def printable(text: str) -> str:
 
 def word_diff(before: str, after: str) -> Text:
     """`after` with new words in green, and removed words struck out in red."""
-    old = _WORDS.findall(printable(before))
-    new = _WORDS.findall(printable(after))
     text = Text()
-    for tag, i, j, k, m in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        if tag == "equal":
-            text.append("".join(old[i:j]))
-            continue
-        text.append("".join(old[i:j]), style="red strike")
-        text.append("".join(new[k:m]), style="green")
+    for change, passage in words.word_diff(printable(before), printable(after)):
+        text.append(passage, style=_CHANGES[change])
     return text
 
 

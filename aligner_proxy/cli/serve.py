@@ -38,7 +38,7 @@ from aligner_proxy.gateway import build
 from aligner_proxy.gateway.process import litellm_server, memory_limit, supervisor
 from aligner_proxy.gateway.process.teacher import Served, Teacher
 from aligner_proxy.plugins import registry
-from aligner_proxy.policy import config
+from aligner_proxy.policy import config, litellm_config
 from aligner_proxy.policy.engine_schema import Backend, Kind
 from aligner_proxy.policy.litellm_config import find_policies, model_groups
 from aligner_proxy.policy.schema import PolicyFile
@@ -47,10 +47,6 @@ from aligner_proxy.policy.yaml_file import read
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-_MASTER_KEY = "LITELLM_MASTER_KEY"
-_PERMIT_WEAK = "dangerously_permit_weak_or_unset_master_key"
-_SHORTEST_KEY = 12
-_NEW_KEY = f'{_MASTER_KEY}="sk-$(openssl rand -hex 32)"'
 # Without the first three, LiteLLM calls the internet at every start, and waits where there is none. The next is the
 # number of seconds after which uvicorn replaces a silent worker: the default of 5 is less than LiteLLM's import takes
 # on a busy machine, so workers would be restarted forever.
@@ -180,7 +176,7 @@ def plan(file: Path, host: str, port: int, workers: int) -> Plan:
     writer.recorder(loaded)
     registry.configured(loaded)
     check_class_is_ours(path)
-    check_master_key(path)
+    litellm_config.check_master_key(path)
     engine = config.engine_at(loaded)
     check_engine(path, loaded, engine)
     return Plan(path, policies.absolute(), loaded, engine, engine.local, host, port, workers)
@@ -205,39 +201,6 @@ def check_class_is_ours(litellm_file: Path) -> None:
             f"{litellm_file} lies beside {shadow.name}/, so LiteLLM would load a second copy of the guardrail from "
             f"there; move the file into a folder of its own, for example {litellm_file.parent / 'configs'}"
         )
-
-
-def check_master_key(litellm_file: Path) -> None:
-    """Refuse a missing or well-known master key, which LiteLLM refuses only after several seconds."""
-    data, source = read(litellm_file)
-    settings = data.get("general_settings") or {}
-    if "include" in data or _permitted(settings):
-        return
-    key = _master_key(settings)
-    place = source.at("general_settings", "master_key")
-    if not key:
-        raise ConfigError(
-            f"{place}: no master key, so anybody could use the gateway; set general_settings.master_key: "
-            f"os.environ/{_MASTER_KEY} and in the environment {_NEW_KEY}"
-        )
-    if key == "sk-1234" or len(key) < _SHORTEST_KEY:
-        raise ConfigError(f"{place}: the master key is too easy to guess; make one with {_NEW_KEY}")
-
-
-def _permitted(settings: dict[str, Any]) -> bool:
-    by_environment = os.environ.get(f"LITELLM_{_PERMIT_WEAK.upper()}", "").lower() == "true"
-    return by_environment or settings.get(_PERMIT_WEAK) is True
-
-
-def _master_key(settings: dict[str, Any]) -> str:
-    """The master key as LiteLLM finds it: in the file or by its reference, in the environment or in .env."""
-    written = str(settings.get("master_key") or f"os.environ/{_MASTER_KEY}")
-    if not written.startswith("os.environ/"):
-        return written
-    name = written.removeprefix("os.environ/")
-    from dotenv import dotenv_values  # comes with LiteLLM, which reads .env itself
-
-    return os.environ.get(name) or dotenv_values(".env").get(name) or ""
 
 
 def engine_command(plan: Plan) -> list[str]:

@@ -18,7 +18,7 @@ from litellm.proxy.auth.route_checks import RouteChecks
 
 from aligner_proxy import formats
 from aligner_proxy.gateway import body_limits, client_keys, litellm_internals
-from aligner_proxy.policy.keys_file import KeyEntry
+from aligner_proxy.policy.keys_file import KeyEntry, Role
 
 _WITHOUT_TEXT = frozenset(
     prefix + path
@@ -36,6 +36,8 @@ _WITHOUT_TEXT = frozenset(
     for prefix in prefixes
 )
 """Endpoints that answer no text of a model, as FastAPI writes them."""
+_FOR_REVIEWERS = frozenset({"/v1/feedback"})
+"""All that a reviewer's key may call; the console knows it by itself."""
 
 
 async def user_api_key_auth(request: Request, api_key: str | None) -> UserAPIKeyAuth:
@@ -83,6 +85,8 @@ def _may_call(entry: KeyEntry, request: Request) -> bool:
     needs an entry.
     """
     template = getattr(request.scope.get("route"), "path", None)
+    if entry.role is Role.REVIEWER:
+        return template in _FOR_REVIEWERS
     path = get_request_route(request)
     corrected = formats.wire(template) is not None and formats.wire(normalize_request_route(path)) is not None
     if corrected or template in _WITHOUT_TEXT:

@@ -7,10 +7,20 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, time
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy.yaml_file import Source, explain, read
@@ -48,6 +58,13 @@ Label = Annotated[str, Field(min_length=1, max_length=200)]
 RouteGlob = Annotated[str, AfterValidator(_route_glob)]
 
 
+class Role(StrEnum):
+    """What a key is for: models, or the console and feedback alone."""
+
+    CLIENT = "client"
+    REVIEWER = "reviewer"
+
+
 class KeyEntry(BaseModel):
     """One client key of the keys file: its hash, never the key itself, and what it may do."""
 
@@ -68,6 +85,25 @@ class KeyEntry(BaseModel):
     """Requests at a time, in each worker; beyond them 429."""
     max_body_mb: Annotated[int, Field(ge=1, le=1_024, strict=True)] = 32
     """Size of the body of a request in MiB; beyond it 413."""
+    role: Role = Role.CLIENT
+    """reviewer: the console and feedback only, for the answers of its teams; no model answers it."""
+    reviews: Annotated[tuple[Label, ...], Field(min_length=1, max_length=1_000)] | None = None
+    """The teams whose answers a reviewer sees; by default its own."""
+
+    @model_validator(mode="after")
+    def _has_something_to_review(self) -> Self:
+        if self.role is Role.REVIEWER and not (self.team or self.reviews):
+            raise ValueError("a reviewer needs a team, or teams in `reviews`, whose answers it sees")
+        if self.role is not Role.REVIEWER and self.reviews:
+            raise ValueError("`reviews` is for keys with role: reviewer")
+        return self
+
+    @property
+    def reviewed_teams(self) -> tuple[str, ...]:
+        """The teams whose answers this key may look at; none unless it is a reviewer's."""
+        if self.role is not Role.REVIEWER:
+            return ()
+        return self.reviews or ((self.team,) if self.team else ())
 
     @property
     def counted(self) -> bool:

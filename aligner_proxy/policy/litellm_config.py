@@ -6,6 +6,7 @@ docs/operations.md has the whole list; this module reports what a config shows.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,11 @@ _SECTIONS = {
     "agents": "agents (A2A)",
     "agent_list": "agents (A2A)",
 }
+MASTER_KEY = "LITELLM_MASTER_KEY"
+_REFERENCE = "os.environ/"
+_PERMIT_WEAK = "dangerously_permit_weak_or_unset_master_key"
+_SHORTEST_KEY = 12
+_NEW_KEY = f'{MASTER_KEY}="sk-$(openssl rand -hex 32)"'
 _NOT_CORRECTED = "answers given there are not corrected"
 
 
@@ -75,6 +81,40 @@ def models_in_database(litellm: Mapping[str, Any]) -> bool:
     """Whether LiteLLM has models in its database, too, of which the YAML says nothing."""
     settings = litellm.get("general_settings")
     return isinstance(settings, Mapping) and settings.get("store_model_in_db") is True
+
+
+def master_key(litellm: Mapping[str, Any]) -> str:
+    """The master key as LiteLLM finds it: in the file or by its reference, in the environment or in .env."""
+    settings = litellm.get("general_settings") or {}
+    written = str(settings.get("master_key") or f"{_REFERENCE}{MASTER_KEY}")
+    if not written.startswith(_REFERENCE):
+        return written
+    name = written.removeprefix(_REFERENCE)
+    from dotenv import dotenv_values  # comes with LiteLLM, which reads .env itself
+
+    return os.environ.get(name) or dotenv_values(".env").get(name) or ""
+
+
+def check_master_key(litellm_file: Path) -> None:
+    """Refuse a missing or well-known master key, which LiteLLM refuses only after several seconds."""
+    data, source = read(litellm_file)
+    settings = data.get("general_settings") or {}
+    if "include" in data or _permitted(settings):
+        return
+    key = master_key(data)
+    place = source.at("general_settings", "master_key")
+    if not key:
+        raise ConfigError(
+            f"{place}: no master key, so anybody could use the gateway; set general_settings.master_key: "
+            f"os.environ/{MASTER_KEY} and in the environment {_NEW_KEY}"
+        )
+    if key == "sk-1234" or len(key) < _SHORTEST_KEY:
+        raise ConfigError(f"{place}: the master key is too easy to guess; make one with {_NEW_KEY}")
+
+
+def _permitted(settings: dict[str, Any]) -> bool:
+    by_environment = os.environ.get(f"LITELLM_{_PERMIT_WEAK.upper()}", "").lower() == "true"
+    return by_environment or settings.get(_PERMIT_WEAK) is True
 
 
 _VARIABLES = {provider: f"{provider.upper()}_API_KEY" for provider in _PROVIDERS}

@@ -21,7 +21,7 @@ import yaml
 from aligner_proxy.cli import main, serve
 from aligner_proxy.engine.server.app import serve as serve_engine
 from aligner_proxy.gateway.process import supervisor
-from aligner_proxy.policy import config
+from aligner_proxy.policy import config, litellm_config
 from aligner_proxy.policy.litellm_config import find_policies
 
 ROOT = Path(__file__).parents[2]
@@ -311,7 +311,7 @@ def test_the_configuration_in_the_manifests_is_one_that_serve_takes(
     path = tmp_path / "litellm.yaml"
     assert config.load(find_policies(path)).routes[0].objectives == ("harmless", "helpful")
     serve.check_class_is_ours(path)
-    serve.check_master_key(path)
+    litellm_config.check_master_key(path)
     for args in (container(name)["args"] for name in deployments()):
         assert Path(args[args.index("--config") + 1]).name in data
 

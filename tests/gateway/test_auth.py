@@ -158,6 +158,17 @@ async def test_an_entry_allows_more(keys: Path, path: str, template: str, everyt
     assert (await auth.user_api_key_auth(asked, "k1")).key_alias == "one"
 
 
+@pytest.mark.parametrize("template", [CHAT, "/v1/align", "/v1/messages", "/v1/responses", "/v1/models", "/metrics"])
+async def test_a_reviewers_key_gets_no_answer_of_a_model(keys: Path, template: str) -> None:
+    write(keys, team="acme", role="reviewer", routes=["*"])
+    assert (await refused(request(template)))[0] == "403"
+
+
+async def test_a_reviewers_key_may_give_feedback(keys: Path) -> None:
+    write(keys, team="acme", role="reviewer")
+    assert (await auth.user_api_key_auth(request("/v1/feedback"), "k1")).team_id == "acme"
+
+
 async def test_no_entry_allows_what_is_no_model_endpoint(keys: Path) -> None:
     write(keys, routes=["*", "/key/*"])
     assert (await refused(request("/key/generate")))[0] == "403"

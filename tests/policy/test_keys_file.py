@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.policy.keys_file import KeyEntry, load_keys
+from aligner_proxy.policy.keys_file import KeyEntry, Role, load_keys
 
 DIGEST = "a" * 64
 
@@ -122,3 +122,24 @@ def test_bad_keys_files_are_refused_without_quoting_a_key(path: Path, text: str,
     with pytest.raises(ConfigError) as caught:
         load_keys(path)
     assert str(caught.value) == message
+
+
+def test_a_reviewer_sees_its_team_or_those_that_it_reviews(path: Path) -> None:
+    assert loaded(path, "role: reviewer, team: acme").reviewed_teams == ("acme",)
+    assert loaded(path, "role: reviewer, team: acme, reviews: [a, b]").reviewed_teams == ("a", "b")
+    client = loaded(path, "team: acme")
+    assert (client.role, client.reviewed_teams) == (Role.CLIENT, ())
+
+
+@pytest.mark.parametrize(
+    ("rest", "said"),
+    [
+        ("role: reviewer", "a reviewer needs a team"),
+        ("team: acme, reviews: [acme]", "is for keys with role: reviewer"),
+        ("role: admin", "keys.yaml:1"),
+        ("role: reviewer, reviews: []", "reviews"),
+    ],
+)
+def test_a_reviewer_of_nothing_is_refused(path: Path, rest: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        loaded(path, rest)

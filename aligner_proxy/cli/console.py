@@ -1,0 +1,61 @@
+"""`aligner-proxy console`: the console in a browser, for the operator and for reviewers.
+
+It stands beside a gateway and reads what that gateway's files name. It is off unless this command runs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import click
+import uvicorn
+
+from aligner_proxy.cli.options import log_option, log_to_stderr
+from aligner_proxy.console.application import Console
+from aligner_proxy.console.playground import Gateway
+from aligner_proxy.engine import sockets
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.policy import litellm_config
+from aligner_proxy.policy.yaml_file import read
+
+_GRACE_S = 3
+_MOST_CONNECTIONS = 500
+
+
+@click.command("console")
+@click.option("--config", "file", required=True, type=click.Path(path_type=Path), help="LiteLLM YAML of the gateway.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=4001, show_default=True, type=click.IntRange(1, 65535))
+@click.option(
+    "--gateway", default="http://127.0.0.1:4000", show_default=True, help="The gateway, which the playground asks."
+)
+@click.option("--behind-https", is_flag=True, help="Browsers reach it by HTTPS: cookies are for HTTPS alone.")
+@log_option
+def command(file: Path, host: str, port: int, gateway: str, behind_https: bool, form: str | None) -> None:
+    """Show corrections in a browser, as they happen; log in with the master key or a reviewer's key."""
+    log_to_stderr(form)
+    path = file.resolve()
+    litellm_config.check_master_key(path)
+    data, source = read(path)
+    master = litellm_config.master_key(data)
+    if not master:
+        raise ConfigError(
+            f"{source.name}: no master key, with which the operator logs in; set general_settings.master_key"
+        )
+    if not gateway.startswith(("http://", "https://")):
+        raise ConfigError("--gateway must begin with http:// or https://")
+    console = Console(path, master, Gateway(gateway, master), secure=behind_https)
+    settings = uvicorn.Config(
+        console.application(),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=_MOST_CONNECTIONS,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+    with contextlib.closing(sockets.bound(host, port)) as listener:
+        shown = f"[{host}]" if ":" in host else host
+        click.echo(f"console: http://{shown}:{port}", err=True)
+        uvicorn.Server(settings).run(sockets=[listener])

@@ -1,0 +1,48 @@
+"""Who may look at what: the operator by LiteLLM's master key, a reviewer by a key of the keys file."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from aligner_proxy.policy.keys_file import KeyEntry, Role
+
+_TEAM = "team:"
+"""Begins the tenant of a team, as the resolver of policies names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """Somebody who has logged in. Of the key only its hash is kept."""
+
+    name: str
+    digest: str = field(repr=False)
+    tenants: frozenset[str] | None
+    """The tenants whose answers they see; None: all."""
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether this is the owner of the master key."""
+        return self.tenants is None
+
+    def may_see(self, tenant: str) -> bool:
+        """Whether the answers of this tenant are for them."""
+        return self.tenants is None or tenant in self.tenants
+
+
+def digest(key: str) -> str:
+    """The hash by which a key is known; half of a surrogate pair is no part of any key."""
+    return hashlib.sha256(key.encode(errors="replace")).hexdigest()
+
+
+def viewer(sha256: str, master: str, keys: Mapping[str, KeyEntry], now: datetime) -> Viewer | None:
+    """Who holds the key with this hash, `master` being the master key's; None if it opens nothing here (any more)."""
+    if hmac.compare_digest(sha256, master):
+        return Viewer("operator", sha256, None)
+    entry = keys.get(sha256)
+    if entry is None or entry.role is not Role.REVIEWER or entry.expired(now):
+        return None
+    return Viewer(entry.alias, sha256, frozenset(_TEAM + team for team in entry.reviewed_teams))

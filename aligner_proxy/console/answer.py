@@ -1,0 +1,175 @@
+"""One answer as a page shows it: what changed and why, what the gate said, what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from aligner_proxy.console.reading import found, handle, route
+from aligner_proxy.plugins.api import Content, Entry, Flagged
+from aligner_proxy.text.word_diff import Change, word_diff
+from aligner_proxy.types import Status
+
+Passage = tuple[str, str]
+"""kept, removed or added; and the text."""
+_MOST_COMPARED = 3000
+"""Characters of a changed passage that are compared word by word; a longer one is shown whole, before and after."""
+_MOST_EDITS = 200
+_CONTEXT = 60
+"""Characters of what was kept that stand beside a change in a list."""
+_ELLIPSIS = " … "
+_MOST_IN_LIST = 1500
+_GATE = "gate_"
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One change of an answer."""
+
+    passages: tuple[Passage, ...]
+    objective: str | None
+    """That of the worst flagged segment in it; None where no single segment tells."""
+    score: float | None
+
+
+class Shown:
+    """An audit entry with what pages say of it."""
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self.handle = handle(entry)
+        self.route = route(entry)
+        self.found = found(entry)
+
+    @property
+    def content(self) -> Content | None:
+        """The texts; None where client or upstream forbade storing them."""
+        return self.entry.content
+
+    @property
+    def happened(self) -> str:
+        """When, in UTC."""
+        try:
+            moment = datetime.fromtimestamp(self.entry.at, UTC)
+        except (ValueError, OverflowError, OSError):
+            return "?"
+        return moment.strftime("%Y-%m-%d %H:%M:%S")
+
+    @property
+    def answer(self) -> str:
+        """The upstream's answer."""
+        return (self.content and self.content.exchange.answer) or ""
+
+    @property
+    def question(self) -> str:
+        """The last turn of the user."""
+        turns = self.content.exchange.turns if self.content else ()
+        return next((turn.content for turn in reversed(turns) if turn.role == "user"), "")
+
+    @property
+    def worst(self) -> float | None:
+        """The highest score of a flagged segment."""
+        scores = [segment.score for segment in self._flagged if segment.score is not None]
+        return max(scores, default=None)
+
+    @property
+    def gate(self) -> str:
+        """What the gate said of the correction."""
+        content = self.content
+        if self.entry.status in (Status.FAILED, Status.NOT_JUDGED):
+            return "-"
+        if content is None:
+            return "refused" if (self.entry.reason or "").startswith(_GATE) else "no text kept"
+        if content.proposed is not None:
+            return "changed" if content.edited not in (None, content.exchange.answer) else "refused"
+        return "passed" if content.edits else "nothing to pass"
+
+    @cached_property
+    def edits(self) -> tuple[Edit, ...]:
+        """The changes, the first ones of very many."""
+        content = self.content
+        if content is None:
+            return ()
+        answer = self.answer
+        return tuple(self._edit(answer, *edit) for edit in content.edits[:_MOST_EDITS])
+
+    @property
+    def more_edits(self) -> int:
+        """Changes that are not among `edits`."""
+        return max(0, len(self.content.edits) - _MOST_EDITS) if self.content else 0
+
+    @cached_property
+    def passages(self) -> tuple[Passage, ...]:
+        """The whole answer with its changes."""
+        content = self.content
+        if content is None:
+            return ()
+        answer = self.answer
+        passages: list[Passage] = []
+        end = 0
+        for (start, stop, _), edit in zip(content.edits, self.edits, strict=False):
+            passages += [(Change.KEPT.value, answer[end:start]), *edit.passages]
+            end = stop
+        return (*passages, (Change.KEPT.value, answer[end:]))
+
+    @cached_property
+    def brief(self) -> tuple[Passage, ...]:
+        """The changes with little around them, for a list."""
+        if not self.edits:
+            return ((Change.KEPT.value, self.answer[:_MOST_IN_LIST]),)
+        brief: list[Passage] = []
+        room = _MOST_IN_LIST
+        last = len(self.passages) - 1
+        for number, (change, text) in enumerate(self.passages):
+            is_kept = change == Change.KEPT.value
+            text = _around(text, first=number == 0, last=number == last) if is_kept else text
+            brief.append((change, text if len(text) <= room else text[:room] + _ELLIPSIS))
+            room -= len(text)
+            if room <= 0:
+                break
+        return tuple(brief)
+
+    @property
+    def reports(self) -> tuple[tuple[str, Any], ...]:
+        """What extensions and references report."""
+        content = self.content
+        return () if content is None else tuple((content.reports | content.record).items())
+
+    @property
+    def _flagged(self) -> Sequence[Flagged]:
+        return self.content.segments if self.content else ()
+
+    def _edit(self, answer: str, start: int, end: int, text: str) -> Edit:
+        before = answer[start:end]
+        touched = [segment for segment in self._flagged if segment.text and _meet(segment.text.strip(), before)]
+        worst = max(touched, key=lambda segment: segment.score or 0.0, default=None)
+        passages = tuple((change.value, part) for change, part in _compared(before, text))
+        return Edit(passages, worst.objective if worst else None, worst.score if worst else None)
+
+
+def _meet(segment: str, passage: str) -> bool:
+    """Whether a flagged segment lies in what was replaced, or what was replaced lies in it."""
+    passage = passage.strip()
+    return bool(segment and passage) and (segment in passage or passage in segment)
+
+
+def _compared(before: str, after: str) -> Iterator[tuple[Change, str]]:
+    if max(len(before), len(after)) <= _MOST_COMPARED:
+        yield from word_diff(before, after)
+        return
+    if before:
+        yield Change.REMOVED, before
+    if after:
+        yield Change.ADDED, after
+
+
+def _around(text: str, first: bool, last: bool) -> str:
+    """The ends of what was kept between two changes; of the first passage its end, of the last its beginning."""
+    if len(text) <= 2 * _CONTEXT:
+        return text
+    head = "" if first else text[:_CONTEXT]
+    tail = "" if last else text[-_CONTEXT:]
+    return head + _ELLIPSIS + tail

@@ -1,0 +1,89 @@
+"""Files that the console goes by: LiteLLM's YAML, the policies file and the keys file, as they are on the disk now."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aligner_proxy.audit import writer
+from aligner_proxy.audit.store import Store
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.plugins import registry
+from aligner_proxy.plugins.extensions import Extensions
+from aligner_proxy.policy import config
+from aligner_proxy.policy.keys_file import KeyEntry
+from aligner_proxy.policy.litellm_config import find_policies
+from aligner_proxy.policy.resolver import PolicyResolver
+from aligner_proxy.policy.schema import PolicyFile
+from aligner_proxy.policy.yaml_file import read
+from aligner_proxy.teaching.in_force import HeadsInForce
+
+log = logging.getLogger(__name__)
+_Stamp = tuple[tuple[int, int, int] | None, ...]
+"""What tells one version of each file from the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """One valid version of the files."""
+
+    policies: PolicyFile
+    keys: Mapping[str, KeyEntry] = field(repr=False)
+    """The entries of the keys file by sha256."""
+    litellm: Mapping[str, Any] = field(repr=False)
+    extensions: Extensions = field(repr=False)
+
+    @property
+    def resolver(self) -> PolicyResolver:
+        """A resolver with the heads that are taught now."""
+        return PolicyResolver(self.policies, HeadsInForce.usable(self.policies).head_of)
+
+    def store(self) -> Store:
+        """The audit store, open for the calling thread; raises `ConfigError` where there is none."""
+        return writer.store(self.policies)
+
+
+class Files:
+    """The last valid version of the files; a version with a mistake is logged, and leaves the one before in force."""
+
+    def __init__(self, litellm_file: Path) -> None:
+        self._litellm_file = litellm_file
+        self._lock = threading.Lock()
+        self._current = self._read()
+        self._stamp = self._stamps(self._current)
+
+    def current(self) -> Configured:
+        """The files as they are now; reads them again where one has changed."""
+        with self._lock:
+            stamp = self._stamps(self._current)
+            if stamp != self._stamp:
+                self._stamp = stamp
+                try:
+                    self._current = self._read()
+                except (ConfigError, OSError) as error:
+                    # Its text may quote the keys file.
+                    name = type(error).__name__
+                    log.error("console: a changed file is refused (%s); run `aligner-proxy check`", name)  # noqa: TRY400
+            return self._current
+
+    def _read(self) -> Configured:
+        data, _ = read(self._litellm_file)
+        policies = registry.load_policies(find_policies(self._litellm_file))
+        return Configured(policies, config.known_keys(policies), data, registry.extensions(policies))
+
+    def _stamps(self, configured: Configured) -> _Stamp:
+        source = configured.policies.source
+        paths = (self._litellm_file, source.folder / source.name, config.keys_path(configured.policies))
+        return tuple(None if path is None else _stamp(path) for path in paths)
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -1,0 +1,53 @@
+"""Forms that a browser sends: bounded, from our own pages, with the token of their session."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qsl, urlsplit
+
+from starlette.requests import ClientDisconnect, Request
+
+MOST_BYTES = 1 << 20
+_MOST_FIELDS = 20
+_URLENCODED = "application/x-www-form-urlencoded"
+TOKEN = "token"
+
+
+class PageError(Exception):
+    """A page that cannot be shown: its status, and a message without anything that a stranger wrote."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+NOT_FOUND = "There is no such page, or it is not yours to see."
+
+
+async def fields(request: Request) -> dict[str, str]:
+    """The fields of a form; raises `PageError` for one that is too large, or not from here."""
+    refuse_foreign(request)
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _URLENCODED:
+        raise PageError(415, "This is no form of ours.")
+    body = bytearray()
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > MOST_BYTES:
+                raise PageError(413, "This is too long; send less than a megabyte.")
+    except ClientDisconnect:
+        raise PageError(400, "The form was cut off.") from None
+    try:
+        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
+    except ValueError:
+        raise PageError(400, "The form is damaged.") from None
+    return {name: value.replace("\r\n", "\n") for name, value in pairs}
+
+
+def refuse_foreign(request: Request) -> None:
+    """Raise `PageError` for a form that the page of another site sent, as far as the browser says so."""
+    site = request.headers.get("sec-fetch-site")
+    origin = request.headers.get("origin")
+    is_ours = origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    if site not in (None, "same-origin") or not is_ours:
+        raise PageError(403, "This form is not from a page of this console.")

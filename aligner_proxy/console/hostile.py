@@ -1,0 +1,76 @@
+"""Texts of strangers on a page: escaped, bounded, isolated, with every character visible that else would not be.
+
+Whoever writes an answer can write HTML, marks that turn the direction of a line, characters without width, escapes of
+terminals, and lines without an end. None of it may act on a page or hide from who reads it.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from itertools import groupby
+
+from markupsafe import Markup, escape
+
+MOST_CHARS = 50_000
+"""Characters of one text on a page."""
+MOST_OF_NAME = 120
+_MOST_MARKS = 500
+"""Runs of hidden characters; an answer with more is no text any more."""
+_VISIBLE = "\n\t"
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+"""Categories of characters that are not seen, or act on others."""
+
+
+def shown(text: object, most: int = MOST_CHARS) -> Markup:
+    """A text as HTML, in an element of its own."""
+    return Markup('<span class="text" dir="auto">{}</span>').format(_bounded(str(text), most))
+
+
+def name(text: object) -> Markup:
+    """A short text, such as the name of a tenant or a model; a client can have chosen it."""
+    return Markup('<bdi class="name">{}</bdi>').format(_bounded(str(text), MOST_OF_NAME))
+
+
+def plain(text: object, most: int = MOST_OF_NAME) -> str:
+    """The same for an attribute, where there are no elements."""
+    text = str(text)
+    kept = "".join(f"[U+{ord(char):04X}]" if _is_hidden(char) else char for char in text[:most])
+    return kept + ("…" if len(text) > most else "")
+
+
+def _bounded(text: str, most: int) -> Markup:
+    """The text in pieces: runs of what is seen, and each run of a hidden character as its number."""
+    pieces = list[Markup]()
+    marks = 0
+    end = 0
+    for run in _runs(text[:most]):
+        if _is_hidden(run[0]):
+            marks += 1
+            if marks > _MOST_MARKS:
+                break
+            pieces.append(_mark(run))
+        else:
+            pieces.append(escape(run))
+        end += len(run)
+    if more := len(text) - end:
+        pieces.append(Markup(' <span class="cut">… and {} more characters</span>').format(f"{more:,}"))
+    return Markup("").join(pieces)
+
+
+def _runs(text: str) -> Iterator[str]:
+    """The text cut into runs of characters that are seen, and of one hidden character again and again."""
+    for _, run in groupby(text, lambda char: char if _is_hidden(char) else ""):
+        yield "".join(run)
+
+
+def _mark(run: str) -> Markup:
+    times = f" ×{len(run):,}" if len(run) > 1 else ""
+    return Markup('<span class="hidden-mark">U+{}{}</span>').format(f"{ord(run[0]):04X}", times)
+
+
+def _is_hidden(char: str) -> bool:
+    # Printable ASCII is most of every text, and asking for a category is slow.
+    if " " <= char <= "~" or char in _VISIBLE:
+        return False
+    return unicodedata.category(char) in _HIDDEN

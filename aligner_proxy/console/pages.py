@@ -1,0 +1,191 @@
+"""The pages: what each shows to whom. Everything that blocks runs in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from itertools import islice
+
+from jinja2 import Environment
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response, StreamingResponse
+
+from aligner_proxy.console import access, policy_of
+from aligner_proxy.console.access import Viewer
+from aligner_proxy.console.answer import Shown
+from aligner_proxy.console.files import Files
+from aligner_proxy.console.following import MISSED, Follower
+from aligner_proxy.console.forms import NOT_FOUND, PageError
+from aligner_proxy.console.playground import Gateway, GatewayRefused, Question
+from aligner_proxy.console.rates import PERIODS, Rates, rates
+from aligner_proxy.console.reading import Answers, Filters
+from aligner_proxy.console.sessions import Session, Sessions
+from aligner_proxy.errors import BadRequest, ForbiddenError
+from aligner_proxy.plugins.api import Entry
+
+LISTED = 50
+MOST_COUNTED = 50_000
+"""Answers that rates are counted from."""
+MOST_STREAMS = 200
+_KEEP_ALIVE_S = 10.0
+_MOST_OBJECTIVES = 32
+_DEFAULT_PERIOD = "1d"
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the pages use."""
+
+    files: Files
+    sessions: Sessions
+    answers: Answers
+    follower: Follower
+    gateway: Gateway
+    templates: Environment
+    master: str = field(repr=False)
+    """The hash of the master key."""
+
+    def viewer_of(self, session: Session) -> Viewer | None:
+        """Who has this session, by the keys file as it is now."""
+        return access.viewer(session.digest, self.master, self.files.current().keys, datetime.now(UTC))
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One request of somebody who is logged in."""
+
+    request: Request
+    services: Services
+    session: Session
+    viewer: Viewer
+
+    def page(self, template: str, **values: object) -> Response:
+        """A page for this viewer."""
+        token = self.services.sessions.token(self.session.id)
+        text = self.services.templates.get_template(template).render(
+            viewer=self.viewer, token=token, path=self.request.url.path, **values
+        )
+        return HTMLResponse(text)
+
+    def is_open(self) -> bool:
+        """Whether the session goes on, and its key is worth what it was when the request came."""
+        sessions = self.services.sessions
+        return sessions.is_open(self.session) and self.services.viewer_of(self.session) == self.viewer
+
+    @property
+    def filters(self) -> Filters:
+        """The filters in the address."""
+        return Filters.of(dict(self.request.query_params))
+
+
+async def live(visit: Visit) -> Response:
+    """The newest answers, and those that happen."""
+    filters = visit.filters
+    found = await asyncio.to_thread(visit.services.answers.newest, visit.viewer, filters, LISTED)
+    shown = [Shown(entry) for entry in found.entries]
+    return visit.page("live.html", answers=shown, found=found, filters=filters, query=visit.request.url.query)
+
+
+async def events(visit: Visit) -> Response:
+    """New answers as server-sent events, each with the HTML of its line."""
+    follower = visit.services.follower
+    if follower.pages >= MOST_STREAMS:
+        raise PageError(503, "Too many pages follow; close some.")
+    return StreamingResponse(_events(visit, follower), media_type="text/event-stream")
+
+
+async def _events(visit: Visit, follower: Follower) -> AsyncIterator[str]:
+    row = visit.services.templates.get_template("answer_row.html")
+    filters = visit.filters
+
+    def event(entry: Entry) -> str:
+        if not (visit.viewer.may_see(entry.tenant) and filters.admit(entry)):
+            return ""
+        lines = row.render(answer=Shown(entry)).replace("\r", "").split("\n")
+        return "event: answer\n" + "".join(f"data: {line}\n" for line in lines) + "\n"
+
+    with follower.page() as queue:
+        yield "retry: 2000\n: following\n\n"
+        for entry in await follower.lately():
+            yield event(entry)
+        while visit.is_open():
+            try:
+                happened = await asyncio.wait_for(queue.get(), _KEEP_ALIVE_S)
+            except TimeoutError:
+                yield ": still here\n\n"
+                continue
+            yield "event: missed\ndata: \n\n" if happened is MISSED else event(happened)
+        yield "event: over\ndata: \n\n"
+
+
+async def answer(visit: Visit) -> Response:
+    """One answer, edit by edit."""
+    services = visit.services
+    entry = await asyncio.to_thread(services.answers.find, visit.viewer, visit.request.path_params["handle"])
+    if entry is None:
+        raise PageError(404, NOT_FOUND)
+    policy = await asyncio.to_thread(lambda: policy_of.of_entry(services.files.current(), entry))
+    return visit.page("answer.html", answer=Shown(entry), policy=policy)
+
+
+async def counted(visit: Visit) -> Response:
+    """The rates of a period."""
+    name = visit.request.query_params.get("period", _DEFAULT_PERIOD)
+    if name not in PERIODS:
+        name = _DEFAULT_PERIOD
+    found = await asyncio.to_thread(_rates, visit, PERIODS[name])
+    return visit.page("rates.html", rates=found, period=name, periods=PERIODS)
+
+
+def _rates(visit: Visit, period: float) -> Rates:
+    now = time.time()
+    answers = visit.services.answers
+    newest = answers.newest_since(now - period, MOST_COUNTED + 1)
+    entries = [entry for entry in islice(newest, MOST_COUNTED) if visit.viewer.may_see(entry.tenant)]
+    return rates(entries, now, period, cut=next(newest, None) is not None)
+
+
+async def playground(visit: Visit) -> Response:
+    """The empty playground; for the operator alone, since the gateway is asked with the master key."""
+    _refuse_reviewers(visit)
+    return visit.page("playground.html", judged=None, asked=None, problem=None, policy=None)
+
+
+async def play(visit: Visit, form: dict[str, str]) -> Response:
+    """An answer judged."""
+    _refuse_reviewers(visit)
+    lines = [line.strip() for line in form.get("objectives", "").split("\n")]
+    objectives = tuple(line for line in lines if line)[:_MOST_OBJECTIVES]
+    asked = Question(form.get("answer", ""), form.get("question", ""), form.get("model", "").strip(), objectives)
+    judged = None
+    problem = None
+    try:
+        judged = await visit.services.gateway.judge(asked)
+    except GatewayRefused as error:
+        problem = str(error)
+    policy = await asyncio.to_thread(_policy, visit, asked.model, "", "master")
+    return visit.page("playground.html", judged=judged, asked=asked, problem=problem, policy=policy)
+
+
+async def policy(visit: Visit, form: dict[str, str]) -> Response:
+    """The policy that a model, team and key would get."""
+    _refuse_reviewers(visit)
+    given = {name: form.get(name, "").strip() for name in ("model", "team", "key")}
+    found = await asyncio.to_thread(partial(_policy, visit, **given))
+    return visit.page("policy.html", policy=found, given=given)
+
+
+def _policy(visit: Visit, model: str, team: str, key: str) -> policy_of.Explained | None:
+    try:
+        return policy_of.of_request(visit.services.files.current(), model, team, key)
+    except (ForbiddenError, BadRequest):
+        return None
+
+
+def _refuse_reviewers(visit: Visit) -> None:
+    if not visit.viewer.is_operator:
+        raise PageError(404, NOT_FOUND)

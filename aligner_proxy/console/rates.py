@@ -1,0 +1,91 @@
+"""Rates: what became of the answers of each tenant and route, counted from the audit store, and over time."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from aligner_proxy.console.reading import route
+from aligner_proxy.plugins.api import Entry
+from aligner_proxy.types import Status
+
+PERIODS = {"1h": 3600.0, "1d": 86_400.0, "7d": 7 * 86_400.0}
+BARS = 24
+COUNTED = (Status.CORRECTED, Status.UNCHANGED, Status.SHADOW, Status.NOT_JUDGED, Status.FAILED)
+"""The columns; the audit store has no entry of an answer that was skipped."""
+
+
+@dataclass(slots=True)
+class Group:
+    """The answers of one tenant on one route."""
+
+    tenant: str
+    route: str
+    statuses: Counter[str] = field(default_factory=Counter)
+    would_correct: int = 0
+    """Of those in shadow: answers that would have been changed."""
+    cache_hits: int = 0
+    times: list[float] = field(default_factory=list)
+    """Milliseconds that each answer took longer."""
+
+    @property
+    def looked_at(self) -> int:
+        """Every answer with an entry."""
+        return self.statuses.total()
+
+    def count(self, status: Status) -> int:
+        """Answers with this status."""
+        return self.statuses[status.value]
+
+    def added_ms(self, share: float) -> float:
+        """A quantile of the latency added: the nearest rank."""
+        ordered = sorted(self.times)
+        return ordered[max(0, math.ceil(len(ordered) * share) - 1)] if ordered else 0.0
+
+    def note(self, entry: Entry) -> None:
+        """Count one answer."""
+        self.statuses[entry.status] += 1
+        self.would_correct += entry.status == Status.SHADOW and entry.reason == "would_correct"
+        self.cache_hits += entry.cache_hit is True
+        self.times.append(entry.ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """The figures of a period, and the bars of its chart, oldest first."""
+
+    groups: Sequence[Group]
+    bars: Sequence[Counter[str]]
+    cut: bool
+    """Whether there are older answers in the period than were counted."""
+
+    @property
+    def total(self) -> Group:
+        """All groups as one."""
+        whole = Group("all", "all")
+        for group in self.groups:
+            whole.statuses += group.statuses
+            whole.would_correct += group.would_correct
+            whole.cache_hits += group.cache_hits
+            whole.times += group.times
+        return whole
+
+    @property
+    def tallest(self) -> int:
+        """The answers of the fullest bar."""
+        return max((bar.total() for bar in self.bars), default=0)
+
+
+def rates(entries: Iterable[Entry], now: float, period: float, cut: bool) -> Rates:
+    """The rates of entries of the last `period` seconds."""
+    groups: dict[tuple[str, str], Group] = {}
+    bars: defaultdict[int, Counter[str]] = defaultdict(Counter)
+    width = period / BARS
+    for entry in entries:
+        key = (entry.tenant, route(entry))
+        groups.setdefault(key, Group(*key)).note(entry)
+        bars[min(BARS - 1, max(0, int((entry.at - (now - period)) / width)))][entry.status] += 1
+    ordered = [groups[key] for key in sorted(groups)]
+    return Rates(ordered, [bars[number] for number in range(BARS)], cut)

@@ -1,0 +1,117 @@
+"""Answers out of the audit store: the newest, one by its handle, those since a moment; each only for who may see it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, fields
+
+from aligner_proxy.audit.store import Store
+from aligner_proxy.console.access import Viewer
+from aligner_proxy.plugins.api import Entry
+
+MOST_SEARCHED = 5000
+"""Entries that are looked through for those that a filter admits."""
+_HANDLE = re.compile(r"([0-9a-f]{16})-([0-9a-f]{32})")
+_LONGEST_FILTER = 200
+
+Opened = Callable[[], Store]
+
+
+def handle(entry: Entry) -> str:
+    """What an answer is called in addresses: its time and a hash, since a client may have chosen the call's id."""
+    ids = json.dumps([entry.tenant, entry.call_id, entry.choice, entry.endpoint])
+    return f"{struct.pack('>d', entry.at).hex()}-{hashlib.sha256(ids.encode()).hexdigest()[:32]}"
+
+
+def route(entry: Entry) -> str:
+    """The name of the route, which begins the policy's name; the tenant's entry in the file follows behind a plus."""
+    return entry.policy.partition("+")[0]
+
+
+def found(entry: Entry) -> tuple[str, ...]:
+    """The objectives that flagged segments go against, each once; none where no text was kept."""
+    segments = entry.content.segments if entry.content else ()
+    return tuple(dict.fromkeys(segment.objective for segment in segments if segment.objective))
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What a list is narrowed to; empty: everything."""
+
+    tenant: str = ""
+    route: str = ""
+    objective: str = ""
+    status: str = ""
+
+    @classmethod
+    def of(cls, given: dict[str, str]) -> Filters:
+        """The filters among the parameters of a request."""
+        return cls(**{field.name: given.get(field.name, "")[:_LONGEST_FILTER] for field in fields(cls)})
+
+    def admit(self, entry: Entry) -> bool:
+        """Whether the entry is one of those."""
+        return (
+            self.tenant in ("", entry.tenant)
+            and self.route in ("", route(entry))
+            and self.status in ("", entry.status)
+            and (not self.objective or self.objective in found(entry))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The newest answers that a filter admits; `searched` were looked at, `more` says whether there are others."""
+
+    entries: tuple[Entry, ...]
+    searched: int
+    more: bool
+
+
+class Answers:
+    """Reader of the audit store. Every call opens it, since a connection belongs to its thread; all may block."""
+
+    def __init__(self, opened: Opened) -> None:
+        self._opened = opened
+
+    def newest(self, viewer: Viewer, filters: Filters, limit: int) -> Found:
+        """The newest answers, at most `limit`."""
+        kept: list[Entry] = []
+        searched = 0
+        for entry in self._read(0.0, math.inf, MOST_SEARCHED):
+            searched += 1
+            if viewer.may_see(entry.tenant) and filters.admit(entry):
+                kept.append(entry)
+                if len(kept) == limit:
+                    break
+        return Found(tuple(kept), searched, len(kept) == limit or searched == MOST_SEARCHED)
+
+    def find(self, viewer: Viewer, name: str) -> Entry | None:
+        """The answer with this handle; None if there is none, and none that this viewer may see."""
+        parts = _HANDLE.fullmatch(name)
+        if parts is None:
+            return None
+        (at,) = struct.unpack(">d", bytes.fromhex(parts[1]))
+        if not math.isfinite(at):
+            return None
+        for entry in self._read(at, math.nextafter(at, math.inf)):
+            if handle(entry) == name:
+                return entry if viewer.may_see(entry.tenant) else None
+        return None
+
+    def since(self, at: float, limit: int) -> list[Entry]:
+        """The newest answers since a moment, oldest first, of all tenants."""
+        return list(self._read(at, math.inf, limit))[::-1]
+
+    def newest_since(self, at: float, limit: int) -> Iterator[Entry]:
+        """The same, newest first, one after the other."""
+        return self._read(at, math.inf, limit)
+
+    def _read(self, since: float, until: float, limit: int = -1) -> Iterator[Entry]:
+        with closing(self._opened()) as store:
+            yield from store.entries(since=since, until=until, limit=limit)

@@ -1,0 +1,113 @@
+"""Sessions of the console: signed cookies that end, that can be revoked, and tokens that prove where a form came from.
+
+The key for signatures is made at the start and kept in memory, so a restart ends every session.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cachetools import TTLCache
+
+LIFETIME_S = 8 * 3600.0
+"""Seconds after which somebody has to log in again."""
+_MOST_SESSIONS = 1000
+_MOST_FAILURES = 10
+_FAILURES_IN_S = 60.0
+_MOST_ADDRESSES = 10_000
+_LONGEST_COOKIE = 200
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One log-in: its id, the hash of the key that was used, and when it ends."""
+
+    id: str
+    digest: str
+    until: float
+
+
+class Sessions:
+    """The open sessions, the oldest given up when there are too many."""
+
+    def __init__(self, clock: Clock = time.time) -> None:
+        self._secret = secrets.token_bytes(32)
+        self._clock = clock
+        self._open: OrderedDict[str, Session] = OrderedDict()
+
+    def begin(self, digest: str) -> str:
+        """Open a session for the owner of a key; returns its cookie."""
+        session = Session(secrets.token_urlsafe(24), digest, self._clock() + LIFETIME_S)
+        self._open[session.id] = session
+        while len(self._open) > _MOST_SESSIONS:
+            self._open.popitem(last=False)
+        return self.signed(session.id)
+
+    def of(self, cookie: str | None) -> Session | None:
+        """The session of a cookie; None for one that is forged, over, or revoked."""
+        name = self.verified(cookie)
+        session = self._open.get(name) if name else None
+        if session is not None and session.until <= self._clock():
+            self.end(session)
+            return None
+        return session
+
+    def is_open(self, session: Session) -> bool:
+        """Whether a session goes on."""
+        return self._open.get(session.id) is session and self._clock() < session.until
+
+    def end(self, session: Session) -> None:
+        """Revoke a session: its cookie is worth nothing from now on, also a copy of it."""
+        self._open.pop(session.id, None)
+
+    def signed(self, value: str) -> str:
+        """A value with our signature."""
+        return f"{value}.{self._mac('cookie', value)}"
+
+    def verified(self, cookie: str | None) -> str | None:
+        """The value that we signed; None if we did not."""
+        value, _, mac = (cookie or "")[:_LONGEST_COOKIE].rpartition(".")
+        return value if value and _same(mac, self._mac("cookie", value)) else None
+
+    def token(self, name: str) -> str:
+        """The token that forms of this session carry."""
+        return self._mac("form", name)
+
+    def holds(self, token: str, name: str) -> bool:
+        """Whether a form is one of this session's."""
+        return _same(token, self.token(name))
+
+    def _mac(self, use: str, value: str) -> str:
+        return hmac.new(self._secret, f"{use}:{value}".encode(errors="replace"), hashlib.sha256).hexdigest()
+
+
+def _same(given: str, known: str) -> bool:
+    return hmac.compare_digest(given.encode(errors="replace"), known.encode())
+
+
+class Failures:
+    """Log-ins that failed lately, by address; beyond a limit an address waits."""
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
+        self._of: TTLCache[str, deque[float]] = TTLCache(_MOST_ADDRESSES, _FAILURES_IN_S, clock)
+
+    def too_many(self, address: str) -> bool:
+        """Whether this address has to wait."""
+        times = self._of.get(address, ())
+        oldest = self._clock() - _FAILURES_IN_S
+        return sum(at > oldest for at in times) >= _MOST_FAILURES
+
+    def note(self, address: str) -> None:
+        """Count a failure."""
+        times = self._of.get(address) or deque(maxlen=_MOST_FAILURES)
+        times.append(self._clock())
+        self._of[address] = times

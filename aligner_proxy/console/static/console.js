@@ -1,0 +1,80 @@
+// The console's own script: the live list, and the slider of the playground. Pages work without it, but do not follow.
+"use strict";
+
+const MOST_LISTED = 50;
+let stream = null;
+
+function addAnswer(list, html) {
+  const holder = document.createElement("template");
+  holder.innerHTML = html; // rendered and escaped by the server
+  const answer = holder.content.querySelector("article");
+  if (!answer || document.getElementById(answer.id)) return false;
+  const at = Number(answer.dataset.at);
+  const next = [...list.children].find((other) => Number(other.dataset.at) <= at);
+  if (!next && list.children.length >= MOST_LISTED) return false;
+  list.insertBefore(answer, next || null);
+  while (list.children.length > MOST_LISTED) list.lastElementChild.remove();
+  return true;
+}
+
+function reloadList() {
+  htmx.ajax("GET", window.location.pathname + window.location.search, {
+    target: "#answers", select: "#answers", swap: "outerHTML",
+  });
+}
+
+function follow() {
+  if (stream) stream.close();
+  stream = null;
+  const section = document.getElementById("answers");
+  if (!section) return;
+  const list = document.getElementById("list");
+  const state = document.getElementById("following");
+  let fresh = 0;
+  let wasLost = false;
+  stream = new EventSource(section.dataset.events);
+  stream.addEventListener("open", () => {
+    section.dataset.state = "following";
+    if (wasLost) reloadList();
+  });
+  stream.addEventListener("answer", (event) => {
+    if (!addAnswer(list, event.data)) return;
+    fresh += 1;
+    state.textContent = `Following: ${fresh} new.`;
+  });
+  stream.addEventListener("missed", reloadList);
+  stream.addEventListener("over", () => {
+    stream.close();
+    window.location.assign("/login");
+  });
+  stream.addEventListener("error", () => {
+    wasLost = true;
+    section.dataset.state = "lost";
+    state.textContent = "The connection was lost; trying again.";
+  });
+}
+
+function showCaution() {
+  const slider = document.getElementById("caution");
+  if (!slider) return;
+  const caution = Number(slider.value);
+  const segments = [...document.querySelectorAll(".segment[data-score]")];
+  let flagged = 0;
+  for (const segment of segments) {
+    const isFlagged = Number(segment.dataset.score) > caution;
+    segment.classList.toggle("flagged", isFlagged);
+    flagged += isFlagged ? 1 : 0;
+  }
+  document.getElementById("caution-value").textContent = (caution < 0 ? "" : "+") + caution.toFixed(2);
+  document.getElementById("flagged-count").textContent = `${flagged} of ${segments.length} segments flagged.`;
+}
+
+document.addEventListener("input", (event) => {
+  if (event.target.id === "caution") showCaution();
+});
+document.addEventListener("htmx:afterSettle", (event) => {
+  if (event.target.id === "answers" || event.detail.target?.id === "answers") follow();
+  showCaution();
+});
+follow();
+showCaution();

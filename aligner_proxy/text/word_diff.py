@@ -1,0 +1,35 @@
+"""Word diff of two texts: what stayed, what went and what came, in order."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from enum import StrEnum
+
+_WORDS = re.compile(r"\s+|\w+|[^\w\s]")
+
+
+class Change(StrEnum):
+    """What became of a passage."""
+
+    KEPT = "kept"
+    REMOVED = "removed"
+    ADDED = "added"
+
+
+def word_diff(before: str, after: str) -> Iterator[tuple[Change, str]]:
+    """The passages of both texts; what was removed stands before what was added in its place.
+
+    The time grows with the product of both lengths, so callers bound them.
+    """
+    old = _WORDS.findall(before)
+    new = _WORDS.findall(after)
+    for tag, i, j, k, m in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if tag == "equal":
+            yield Change.KEPT, "".join(old[i:j])
+            continue
+        if i < j:
+            yield Change.REMOVED, "".join(old[i:j])
+        if k < m:
+            yield Change.ADDED, "".join(new[k:m])

@@ -1,0 +1,206 @@
+"""Answers as they happen: each once, to whom it is for, through the page's own stream."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+import yaml
+
+from aligner_proxy.console import following, pages
+from aligner_proxy.console.following import MISSED, Follower
+from aligner_proxy.console.reading import handle
+from aligner_proxy.errors import AuditError
+from aligner_proxy.plugins.api import Entry
+from tests.console.conftest import KEYS, MASTER, REVIEWER, Site, an_entry, digest
+
+
+class Clock:
+    """A store and a time that tests set."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.entries: list[Entry] = []
+        self.error: Exception | None = None
+        self.looks = 0
+
+    def read(self, since: float, limit: int) -> Sequence[Entry]:
+        self.looks += 1
+        if self.error:
+            raise self.error
+        return [entry for entry in self.entries if entry.at >= since][-limit:]
+
+    def follower(self) -> Follower:
+        return Follower(self.read, 0.0, lambda: self.now)
+
+
+def waiting(queue: asyncio.Queue[Entry | None]) -> list[Entry | None]:
+    return [queue.get_nowait() for _ in range(queue.qsize())]
+
+
+async def test_each_answer_comes_once_to_each_page() -> None:
+    clock = Clock()
+    follower = clock.follower()
+    with follower.page() as one, follower.page() as other:
+        for n in range(3):
+            clock.entries.append(an_entry(n, at=clock.now))
+            await follower.look()
+            clock.now += 1
+        assert waiting(one) == waiting(other) == clock.entries
+        await follower.look()
+        assert waiting(one) == []
+
+
+async def test_an_entry_that_was_written_late_still_comes() -> None:
+    clock = Clock()
+    follower = clock.follower()
+    with follower.page() as page:
+        clock.entries = [an_entry(1, at=1000.0)]
+        await follower.look()
+        clock.entries = [an_entry(2, at=995.0), *clock.entries]
+        await follower.look()
+        assert waiting(page) == [an_entry(1, at=1000.0), an_entry(2, at=995.0)]
+
+
+async def test_what_is_known_does_not_grow() -> None:
+    clock = Clock()
+    follower = clock.follower()
+    with follower.page() as page:
+        for n in range(100):
+            clock.now += 1.0
+            clock.entries.append(an_entry(n, at=clock.now))
+            await follower.look()
+            waiting(page)
+        assert len(follower._known) <= following._OVERLAP_S + 1
+    assert not follower._known
+
+
+async def test_a_slow_page_is_told_that_some_are_missing() -> None:
+    clock = Clock()
+    follower = clock.follower()
+    with follower.page() as page:
+        clock.entries = [an_entry(n, at=1000.0 + n / 1000) for n in range(following._MOST_WAITING + 1)]
+        await follower.look()
+        assert waiting(page) == [MISSED, clock.entries[-1]]
+
+
+@pytest.mark.parametrize("error", [AuditError("x"), sqlite3.OperationalError("locked"), OSError()])
+async def test_a_store_that_fails_is_tried_again_and_logged_once(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    follower = clock.follower()
+    with follower.page() as page:
+        clock.error = error
+        await follower.look()
+        await follower.look()
+        assert len(caplog.records) == 1
+        clock.error = None
+        clock.entries = [an_entry()]
+        await follower.look()
+        assert len(waiting(page)) == 1
+
+
+async def test_nobody_looks_while_no_page_is_open() -> None:
+    clock = Clock()
+    follower = clock.follower()
+    running = asyncio.ensure_future(follower.run())
+    try:
+        await asyncio.sleep(0)
+        assert clock.looks == 0
+        with follower.page():
+            while not clock.looks:
+                await asyncio.sleep(0.001)
+        await asyncio.sleep(0.05)
+        before = clock.looks
+        await asyncio.sleep(0.05)
+        assert clock.looks == before
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+class Stream:
+    """The events that one viewer's page gets."""
+
+    def __init__(self, site: Site, key: str, query: str = "") -> None:
+        sessions = site.console.sessions
+        session = sessions.of(sessions.begin(digest(key)))
+        assert session is not None
+        self.session = session
+        viewer = site.console.services.viewer_of(session)
+        assert viewer is not None
+        request: Any = type("R", (), {"query_params": dict(part.split("=") for part in query.split("&") if part)})()
+        visit = pages.Visit(request, site.console.services, session, viewer)
+        self.events: AsyncIterator[str] = pages._events(visit, site.console.services.follower)
+
+    async def next(self) -> str:
+        """The next event that says something."""
+        while True:
+            event = await anext(self.events)
+            if event.startswith("event:"):
+                return event
+
+
+@pytest.fixture
+def now(site: Site) -> float:
+    site.add(an_entry(0, at=1.0))
+    site.console.services.follower._clock = lambda: 1000.0
+    return 1000.0
+
+
+@pytest.mark.parametrize(
+    ("key", "query", "numbers"),
+    [
+        (MASTER, "", [1, 2, 3]),
+        (REVIEWER, "", [1, 3]),
+        (MASTER, "tenant=team:globex", [2]),
+        (REVIEWER, "status=failed", []),
+    ],
+)
+async def test_events_are_for_whom_the_page_is(
+    site: Site, now: float, key: str, query: str, numbers: list[int]
+) -> None:
+    entries = {n: an_entry(n, at=now + n, team="globex" if n == 2 else "acme") for n in (1, 2, 3)}
+    stream = Stream(site, key, query)
+    assert await anext(stream.events) == "retry: 2000\n: following\n\n"
+    site.add(entries[1])
+    got = await collected(stream, site, entries)
+    ids = [next(n for n, entry in entries.items() if f'id="a-{handle(entry)}"' in event) for event in got]
+    assert list(dict.fromkeys(ids)) == numbers
+    assert all(event.startswith("event: answer\ndata: ") and event.endswith("\n\n") for event in got)
+    assert all(line.startswith(("event: ", "data: ")) for event in got for line in event.rstrip("\n").split("\n"))
+
+
+async def collected(stream: Stream, site: Site, entries: dict[int, Entry]) -> list[str]:
+    """What a page gets that was opened with the first entry, while the others happen; then its session ends."""
+    await anext(stream.events)
+    site.add(entries[2], entries[3])
+    follower = site.console.services.follower
+    await follower.look()
+    (queue,) = follower._pages
+    got = [await anext(stream.events) for _ in range(queue.qsize())]
+    site.console.sessions.end(stream.session)
+    rest = [event async for event in stream.events]
+    assert rest == ["event: over\ndata: \n\n"]
+    return [event for event in got if event]
+
+
+async def test_a_withdrawn_key_ends_what_it_follows(site: Site, now: float) -> None:
+    stream = Stream(site, REVIEWER)
+    await anext(stream.events)
+    site.keys.write_text(yaml.safe_dump(KEYS[1:]))
+    assert await stream.next() == "event: over\ndata: \n\n"
+    assert [event async for event in stream.events] == []
+    assert site.console.services.follower.pages == 0
+
+
+async def test_a_page_that_leaves_is_forgotten(site: Site, now: float) -> None:
+    stream = Stream(site, MASTER)
+    await anext(stream.events)
+    assert site.console.services.follower.pages == 1
+    await stream.events.aclose()  # type: ignore[attr-defined]
+    assert site.console.services.follower.pages == 0
