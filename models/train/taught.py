@@ -118,10 +118,10 @@ def _read(reader: StateReader, replies: Sequence[LabelledReply], folder: Path, n
 
 
 def open_reader(folder: Path, home: Path) -> StateReader:
-    """The aligner merged into its base in fp32, with the layers that its head reads."""
-    _, weights = prepare(Settings(model=str(folder), quantization="none"), home)
+    """The aligner with the weights that are served by default, and the layers that its head reads."""
+    _, weights = prepare(Settings(model=str(folder)), home)
     head = DetectorHead.load(folder / "detector.safetensors")
-    model = AutoModelForCausalLM.from_pretrained(str(weights), dtype=torch.float32, local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(str(weights), local_files_only=True).dequantize().to(torch.bfloat16)
     tokenizer = AutoTokenizer.from_pretrained(str(weights), local_files_only=True)
     return StateReader(model, tokenizer, head, head.layers.tolist())
 
