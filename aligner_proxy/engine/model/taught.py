@@ -42,7 +42,7 @@ class LoadedHead:
 
 
 class TaughtColumns:
-    """The taught heads of one request: of some of its objectives they score in the place of the general head or beside it."""
+    """The taught heads of one request: of some objectives they score in the general head's place, or beside it."""
 
     def __init__(self, heads: Mapping[int, LoadedHead]) -> None:
         """`heads` by the index of their objective."""
