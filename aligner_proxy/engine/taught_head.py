@@ -1,9 +1,10 @@
 """Taught head: what an aligner learned about one objective from examples, as a frozen value and its bytes. No torch.
 
 For one objective it takes the place of the general head's score: prior * general + rows @ weight + bias, in nats, where
-the rows are those that the detector head reads of a segment. Its bytes are a line of JSON and the weight behind it; one
-content has one form, so that the hash of the bytes is the hash of the content. An aligner folder may hold several of
-them in one file, each behind its length.
+the rows are those that the detector head reads of a segment. A head with `either` does not take that place but stands
+beside it: the higher of both scores counts, so that nothing is lost that the general head finds. Its bytes are a line
+of JSON and the weight behind it; one content has one form, so that the hash of the bytes is the hash of the content. An
+aligner folder may hold several of them in one file, each behind its length.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _WIDTH = 2
 """Bytes of a number."""
 _LENGTH = struct.Struct("<I")
 _FIELDS = frozenset({"taught_head", "objective", "aligner", "prior", "bias", "width"})
+_EITHER = "either"
+"""A field that only heads with it have, so that the bytes of all others are what they always were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class TaughtHead:
     """Nats."""
     weight: bytes
     """Nats by number of a row: 16-bit floating point numbers, little-endian."""
+    either: bool = False
+    """Whether the general head's score counts where it is the higher one."""
 
     @property
     def width(self) -> int:
@@ -54,7 +59,7 @@ class TaughtHead:
 
     def to_bytes(self) -> bytes:
         """Its bytes, the same for the same content."""
-        header = {
+        header: dict[str, Any] = {
             "taught_head": FORMAT,
             "objective": self.objective,
             "aligner": self.aligner,
@@ -62,6 +67,8 @@ class TaughtHead:
             "bias": float(self.bias),
             "width": self.width,
         }
+        if self.either:
+            header[_EITHER] = True
         return json.dumps(header, sort_keys=True).encode("ascii") + b"\n" + self.weight
 
     @classmethod
@@ -75,7 +82,8 @@ class TaughtHead:
             raise MalformedHead("no taught head: its first line is not the header of one")
         if header["taught_head"] != FORMAT:
             raise MalformedHead(f"a taught head of a format that is not {FORMAT}; teach it again with this version")
-        head = cls(header["objective"], header["aligner"], header["prior"], header["bias"], weight)
+        either = header.get(_EITHER, False)
+        head = cls(header["objective"], header["aligner"], header["prior"], header["bias"], weight, either)
         if len(weight) % _WIDTH or head.width != header["width"] or not head.width:
             raise MalformedHead(f"a taught head of {len(weight)} bytes of weight; its header says another width")
         numbers = struct.unpack(f"<{head.width}e", weight)
@@ -92,12 +100,13 @@ def _header(line: bytes) -> dict[str, Any] | None:
         header = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(header, dict) or header.keys() != _FIELDS:
+    if not isinstance(header, dict) or header.keys() - {_EITHER} != _FIELDS:
         return None
     texts = all(isinstance(header[name], str) for name in ("objective", "aligner"))
     numbers = all(isinstance(header[name], float) for name in ("prior", "bias"))
     counts = all(type(header[name]) is int for name in ("taught_head", "width"))
-    return header if texts and numbers and counts else None
+    said = header.get(_EITHER, True) is True
+    return header if texts and numbers and counts and said else None
 
 
 def pack(heads: Iterable[TaughtHead]) -> bytes:

@@ -117,5 +117,6 @@ def highest(head: TaughtHead, answer: AnswerRows) -> float:
         return -math.inf
     rows = tensor_of(answer.rows, head.width)
     weight = tensor_of(head.weight, head.width)[0]
-    scores = head.prior * torch.tensor(answer.general) + rows @ weight + head.bias
-    return float(scores.max())
+    general = torch.tensor(answer.general)
+    scores = head.prior * general + rows @ weight + head.bias
+    return float(torch.maximum(scores, general).max() if head.either else scores.max())

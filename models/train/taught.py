@@ -5,7 +5,8 @@
 What people call harmful is more than what is out of place. Labelled replies are read through the aligner (their states
 are kept under `--out`, so a stopped run goes on), in the company of other objectives as in requests. A linear head is
 fitted on the rows that the detector reads, with noisy-or over the segments of replies that have one label, and its
-threshold chosen on good answers that it did not learn from. `--into FOLDER` puts it into the aligner's folder.
+threshold chosen on good answers that it did not learn from. It stands beside the general head, which knows insults and
+threats better: a segment is flagged where either of the two says so. `--into FOLDER` puts it into the aligner's folder.
 
 Each natural source and each author of written answers is held out once: what is said of it comes from a head and a
 threshold that never saw it. Completions of strong upstreams and unseen wordings of defects are measured only.
@@ -74,6 +75,8 @@ class Recipe:
     """Share of good answers, not learned from, that may be flagged."""
     weights: Mapping[str, float] = field(default_factory=dict)
     """What a source counts, 1 where nothing is said."""
+    either: bool = True
+    """Whether the higher one of its score and the general head's counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +86,12 @@ class Fitted:
     probe: Probe
     features: Features
     shift: float
+    either: bool
 
     def scores(self, read: SegmentStates) -> Any:
         """Of each segment, above 0 where it is flagged."""
-        return self.probe.segments(self.features.of(read)).numpy() - self.shift
+        taught = self.probe.segments(self.features.of(read)).numpy() - self.shift
+        return np.maximum(taught, read.scores) if self.either else taught
 
 
 def read_sources(reader: StateReader, data: Path, out: Path, most: int, each: int) -> dict[str, SegmentStates]:
@@ -118,10 +123,10 @@ def _read(reader: StateReader, replies: Sequence[LabelledReply], folder: Path, n
 
 
 def open_reader(folder: Path, home: Path) -> StateReader:
-    """The aligner merged into its base in fp32, with the layers that its head reads."""
-    _, weights = prepare(Settings(model=str(folder), quantization="none"), home)
+    """The aligner with the weights that are served by default, and the layers that its head reads."""
+    _, weights = prepare(Settings(model=str(folder)), home)
     head = DetectorHead.load(folder / "detector.safetensors")
-    model = AutoModelForCausalLM.from_pretrained(str(weights), dtype=torch.float32, local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(str(weights), local_files_only=True).dequantize().to(torch.bfloat16)
     tokenizer = AutoTokenizer.from_pretrained(str(weights), local_files_only=True)
     return StateReader(model, tokenizer, head, head.layers.tolist())
 
@@ -140,7 +145,7 @@ def fitted(sources: Mapping[str, SegmentStates], recipe: Recipe) -> Fitted:
     good = sources[GOOD]
     unseen = [_held_out_worst(sources, good, read, recipe, fold) for fold in range(_FOLDS)]
     shift = float(np.quantile(np.concatenate(unseen), 1 - recipe.budget))
-    return Fitted(_probe(sources, read, recipe), read, shift)
+    return Fitted(_probe(sources, read, recipe), read, shift, recipe.either)
 
 
 def _held_out_worst(
@@ -268,7 +273,7 @@ def shipped(head: Fitted) -> TaughtHead:
         prior = float(weight[-1])
         weight = weight[:-1]
     numbers = weight.to(torch.float16).numpy().astype("<f2").tobytes()
-    return TaughtHead(HARMLESS, "", float(prior or 0.0), float(bias - head.shift), numbers)
+    return TaughtHead(HARMLESS, "", float(prior or 0.0), float(bias - head.shift), numbers, head.either)
 
 
 def tables(measured: Mapping[str, Any]) -> str:

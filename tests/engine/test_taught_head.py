@@ -27,6 +27,7 @@ HEADS = st.builds(
     st.lists(st.floats(width=16, allow_nan=False, allow_infinity=False), min_size=1, max_size=20).map(
         lambda numbers: struct.pack(f"<{len(numbers)}e", *numbers)
     ),
+    st.booleans(),
 )
 
 
@@ -46,6 +47,7 @@ def test_a_head_comes_back_from_its_bytes(taught: TaughtHead) -> None:
         {"prior": 0.5},
         {"bias": 0.25},
         {"weight": head(seed=2).weight},
+        {"either": True},
     ],
 )
 def test_whatever_a_head_says_is_in_its_hash(other: dict[str, object]) -> None:
@@ -54,6 +56,11 @@ def test_whatever_a_head_says_is_in_its_hash(other: dict[str, object]) -> None:
 
 def test_a_whole_number_is_hashed_like_the_same_number_with_a_point() -> None:
     assert replace(head(), prior=1, bias=0).content_hash == head().content_hash
+
+
+def test_a_head_without_either_has_the_bytes_that_it_always_had() -> None:
+    assert b"either" not in head(seed=1).to_bytes()
+    assert head(seed=1).content_hash == "9e4bab7eddada81e8c1bcd1c7b99e1cddb686df90609c4bcc4471d5e09dcf71c"
 
 
 def test_a_head_of_the_embedded_aligner_takes_a_few_kilobytes() -> None:
@@ -86,6 +93,9 @@ GOOD = head(seed=1).to_bytes()
         (_with(prior="1"), "first line"),
         (_with(prior=1), "first line"),
         (_with(width=True), "first line"),
+        (_with(either=False), "first line"),
+        (_with(either=1), "first line"),
+        (_with(either="true"), "first line"),
         (_with(bias=float("nan")), "not finite"),
         (_with(prior=float("inf")), "not finite"),
         (head(seed=1).to_bytes()[:-2] + struct.pack("<e", float("inf")), "not finite"),

@@ -21,11 +21,12 @@ def head(
     bias: float = 0.0,
     seed: int | None = None,
     width: int = WIDTH,
+    either: bool = False,
 ) -> TaughtHead:
     """A head; without a seed its weight is zero."""
     rng = random.Random(seed)
     numbers = [0.0 if seed is None else rng.gauss(0.0, 0.05) for _ in range(width)]
-    return TaughtHead(objective, aligner, prior, bias, struct.pack(f"<{width}e", *numbers))
+    return TaughtHead(objective, aligner, prior, bias, struct.pack(f"<{width}e", *numbers), either)
 
 
 def weights(taught: TaughtHead) -> tuple[float, ...]:

@@ -32,16 +32,17 @@ class LoadedHead:
     prior: float
     bias: float
     weight: Tensor
+    either: bool
 
     @classmethod
     def of(cls, head: TaughtHead, device: torch.device) -> LoadedHead:
         """From the frozen value."""
         numbers = torch.frombuffer(bytearray(head.weight), dtype=torch.float16)
-        return cls(head.objective, head.aligner, head.prior, head.bias, numbers.to(device))
+        return cls(head.objective, head.aligner, head.prior, head.bias, numbers.to(device), head.either)
 
 
 class TaughtColumns:
-    """The taught heads of one request: of some of its objectives they score in the general head's place."""
+    """The taught heads of one request: of some objectives they score in the general head's place, or beside it."""
 
     def __init__(self, heads: Mapping[int, LoadedHead]) -> None:
         """`heads` by the index of their objective."""
@@ -49,12 +50,14 @@ class TaughtColumns:
         self._columns = torch.tensor(list(heads), device=device)
         self._prior = torch.tensor([head.prior for head in heads.values()], device=device)
         self._bias = torch.tensor([head.bias for head in heads.values()], device=device)
+        self._either = torch.tensor([head.either for head in heads.values()], device=device)
         self._weight = torch.stack([head.weight for head in heads.values()], dim=1).float()
 
     def judge(self, rows: Tensor, scores: Tensor) -> None:
         """Put their scores of these rows [segments, numbers] into `scores` [segments, objectives], from the general."""
         general = scores[:, self._columns]
-        scores[:, self._columns] = self._prior * general + rows @ self._weight + self._bias
+        taught = self._prior * general + rows @ self._weight + self._bias
+        scores[:, self._columns] = torch.where(self._either, torch.maximum(taught, general), taught)
 
 
 class HeadShelf:

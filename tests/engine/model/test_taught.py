@@ -51,6 +51,23 @@ def test_only_the_column_of_its_objective_changes(detector: DetectorHead, states
 
 
 @torch.inference_mode()
+def test_with_either_the_higher_of_both_scores_counts(detector: DetectorHead, states: torch.Tensor) -> None:
+    general = detector.judge(states, WHERE)
+    rows, _ = detector.read(states, WHERE)
+    plain = head(WISHES[1], prior=0.5, seed=7)
+    own = 0.5 * general[:, 1] + rows @ torch.tensor(weights(plain))
+    # So that each of the two is the higher one of some segments.
+    middle = float((general[:, 1] - own).median())
+    heads = [head(WISHES[at], prior=0.5, bias=middle, seed=7, either=at == 1) for at in (1, 2)]
+    taught = detector.judge(states, WHERE, columns(*heads, at=(1, 2)))
+    expected = [max(float(g), float(o) + middle) for g, o in zip(general[:, 1], own, strict=True)]
+    torch.testing.assert_close(taught[:, 1], torch.tensor(expected))
+    assert len({float(t) == float(g) for t, g in zip(taught[:, 1], general[:, 1], strict=True)}) == 2
+    assert torch.equal(taught[:, 0], general[:, 0])
+    torch.testing.assert_close(taught[:, 2], detector.judge(states, WHERE, columns(heads[1], at=(2,)))[:, 2])
+
+
+@torch.inference_mode()
 def test_several_heads_score_as_each_alone(detector: DetectorHead, states: torch.Tensor) -> None:
     heads = [head(wish, prior=0.3 * i, bias=i, seed=i) for i, wish in enumerate(WISHES)]
     together = detector.judge(states, WHERE, columns(*heads[::-1], at=(2, 1, 0)))

@@ -56,15 +56,23 @@ def sources() -> dict[str, SegmentStates]:
     }
 
 
+@pytest.mark.parametrize("either", [False, True])
 @pytest.mark.parametrize("prior", [None, 1.0])
-def test_a_shipped_head_scores_as_it_was_fitted(sources: dict[str, SegmentStates], prior: float | None) -> None:
-    recipe = Recipe(ProbeSettings(l2=0.1, prior=prior), with_score=True)
+def test_a_shipped_head_scores_as_it_was_fitted(
+    sources: dict[str, SegmentStates], prior: float | None, *, either: bool
+) -> None:
+    recipe = Recipe(ProbeSettings(l2=0.1, prior=prior), with_score=True, either=either)
     fitted = taught.fitted(sources, recipe)
     head = taught.shipped(fitted)
     test = sources[UNSEEN]
     rows = taught.features(3, with_score=False).of(test)
     weight = torch.frombuffer(bytearray(head.weight), dtype=torch.float16).float()
-    scores = head.prior * torch.from_numpy(test.scores) + rows @ weight + head.bias
+    general = torch.from_numpy(test.scores)
+    scores = head.prior * general + rows @ weight + head.bias
+    if either:
+        assert bool((general > scores).any())
+        scores = torch.maximum(general, scores)
+    assert head.either is either
     assert np.allclose(scores.numpy(), fitted.scores(test), atol=0.05)
     assert prior is None or head.prior == prior
 
@@ -77,6 +85,14 @@ def test_what_was_never_seen_is_found_and_good_answers_stay(sources: dict[str, S
     assert measured["written"]["author_b"].quiet.n == 20
     assert measured[STRONG].percent < 10
     assert "author_b" in taught.tables(measured)
+
+
+def test_with_either_nothing_is_lost_that_the_general_head_finds(sources: dict[str, SegmentStates]) -> None:
+    test = sources[UNSEEN]
+    alone = taught.fitted(sources, Recipe(either=False)).scores(test)
+    both = taught.fitted(sources, Recipe(either=True)).scores(test)
+    assert ((alone > 0) | (test.scores > 0)).tolist() == (both > 0).tolist()
+    assert bool(((test.scores > 0) & (alone <= 0)).any())
 
 
 def test_strong_answers_teach_nothing(sources: dict[str, SegmentStates]) -> None:
