@@ -14,7 +14,6 @@ from aligner_proxy.text import word_diff as words
 from aligner_proxy.types import Outcome, SegmentScore, Status
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-=======
 _CHANGES = {words.Change.KEPT: "", words.Change.REMOVED: "red strike", words.Change.ADDED: "green"}
 _STYLES = {
     Status.CORRECTED: "yellow",
