@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from aligner_proxy.concurrency import TimeSlice
+from aligner_proxy.concurrency import TimeSlice, to_the_end
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.pipeline.replacements import ReplacementMap
@@ -252,7 +252,8 @@ class PartedCorrection:
         stopped = present.stopped
         if stopped is not None and (stopped.status is Status.FAILED or outcomes.blocks(stopped)):
             self.close(stopped.status, str(stopped.reason))
-        await present.aclose()
+        # To its end, also for a client that leaves just now: nobody knows this part any more who could let it go.
+        await to_the_end(present.aclose())
 
     def _keep(self, part: StreamingCorrection) -> None:
         self._changed |= part.changed

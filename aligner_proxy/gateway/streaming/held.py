@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Collection, Iterator,
 from dataclasses import replace
 from functools import cached_property, partial
 
+from aligner_proxy.concurrency import to_the_end
 from aligner_proxy.engine.api import Session
 from aligner_proxy.errors import NotPutIn
 from aligner_proxy.formats.base import StreamEvent, corrected, no_store
@@ -67,7 +68,7 @@ class HeldStream(StreamQueue[PrefilledText]):
             self._give_up(Status.SKIPPED, SkipReason.TOO_LONG.value)
             self._corrector.refuse(self._ledger.outcomes[0])
         for text in self._texts.values():
-            await text.aclose()
+            await to_the_end(text.aclose())
         self._texts.clear()
         while self._queue:
             self._next()

@@ -24,7 +24,7 @@ from aligner_proxy.pipeline.resumable_session import ResumableSession
 from aligner_proxy.pipeline.streaming import StreamingCorrection
 from aligner_proxy.types import StreamMode
 from tests.gateway.streaming.test_bounds import SENTENCE, engine, flow, policy, stream
-from tests.support.scripted import SegmentEngine
+from tests.support.scripted import ScriptedSession, SegmentEngine
 from tests.support.stream_fixtures import FORMATS, Format
 
 KINDS = (StreamQueue, SafeDecoder, PartedCorrection, StreamingCorrection, ResumableSession)
@@ -71,12 +71,27 @@ async def play(form: Format, mode: StreamMode, most: int, asked: SegmentEngine) 
 @pytest.mark.parametrize("mode", [StreamMode.HOLD, StreamMode.SENTENCE])
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
 async def test_a_stream_that_is_over_is_gone(form: Format, mode: StreamMode, most: int) -> None:
-    # The first stream of a process imports and builds what later ones share; on a busy machine that kept a part of it.
-    await play(form, mode, most, engine())
-    gc.collect()
     before = held()
     await play(form, mode, most, engine())
     assert not await more_than(before)
+
+
+@pytest.mark.parametrize("mode", [StreamMode.HOLD, StreamMode.SENTENCE])
+async def test_a_stream_left_while_a_part_ends_is_gone(mode: StreamMode, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[ScriptedSession] = []
+
+    async def slowly(session: ScriptedSession) -> None:
+        await asyncio.sleep(0.02)
+        closed.append(session)
+
+    monkeypatch.setattr(ScriptedSession, "aclose", slowly)
+    asked = engine()
+    before = held()
+    await play(FORMATS[0], mode, 3, asked)
+    assert not await more_than(before)
+    async with asyncio.timeout(10):
+        while len(closed) < len(asked.sessions):
+            await asyncio.sleep(0.01)
 
 
 async def test_a_stream_whose_engine_was_away_is_gone() -> None:
