@@ -10,6 +10,7 @@ import openai
 import pytest
 
 from tests.e2e.shared import SHARED
+from tests.support.comments import without_id
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 DEPLOYMENT = SHARED
@@ -82,7 +83,7 @@ def test_a_stream_says_what_a_whole_response_says(gateway: Any, plain: Any, mode
     assert whole.json()["choices"][0]["message"]["content"] == stream.text() == KIND
     assert stream.headers["x-aligner-status"] == "pending"
     assert stream.comments == [": aligner status=corrected"]
-    assert stream.raw.endswith(": aligner status=corrected\n\ndata: [DONE]\n\n")
+    assert without_id(stream.raw).endswith(": aligner status=corrected\n\ndata: [DONE]\n\n")
     original = plain.chat_stream("rude", model=model)
     assert _shapes(stream.chunks) == _shapes(original.chunks)
     assert original.text() == RUDE

@@ -12,6 +12,7 @@ import pytest
 from tests.e2e.clients import Streamed, made_up
 from tests.e2e.deployment import MESSAGES_MODELS
 from tests.e2e.shared import SHARED
+from tests.support.comments import without_id
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 DEPLOYMENT = SHARED
@@ -73,7 +74,7 @@ def test_a_stream_says_what_a_whole_message_says(gateway: Any, plain: Any, model
     stream = gateway.message_stream("rude", model=model)
     assert texts(whole.json()) == told(stream) == [KIND]
     assert (whole.headers["x-aligner-status"], stream.headers["x-aligner-status"]) == ("corrected", "pending")
-    assert stream.raw.endswith('data: {"type": "message_stop"}\n\n: aligner status=corrected\n\n')
+    assert without_id(stream.raw).endswith('data: {"type": "message_stop"}\n\n: aligner status=corrected\n\n')
     assert "idiot" not in stream.raw
     original = plain.message_stream("rude", model=model)
     assert told(original) == [RUDE]

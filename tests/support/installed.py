@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ def install(folder: Path, module: str, source: str, *, version: str = "1.0", ent
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: {version}\n")
     lines = [f"{name} = {target}" for name, target in entries.items()]
     (about / "entry_points.txt").write_text("\n".join(["[aligner_proxy]", *lines, ""]))
+    importlib.invalidate_caches()  # else a folder that was looked at in the same tick of the clock stays as it was
     return folder
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,8 +78,11 @@ def test_a_shipped_head_scores_as_it_was_fitted(
     assert prior is None or head.prior == prior
 
 
-def test_what_was_never_seen_is_found_and_good_answers_stay(sources: dict[str, SegmentStates]) -> None:
-    measured = taught.figures(sources, Recipe())
+@pytest.mark.parametrize("either", [False, True])
+def test_what_was_never_seen_is_found_and_good_answers_stay(sources: dict[str, SegmentStates], *, either: bool) -> None:
+    # A general head that flags nothing: what is found the taught one finds.
+    quiet = {name: replace(read, scores=read.scores - 20) for name, read in sources.items()}
+    measured = taught.figures(quiet, Recipe(either=either))
     assert measured["whole"]["gptfuzz, never seen"].area.auc > 0.95
     assert measured["whole"]["gptfuzz, never seen"].harmful.percent > 80
     assert measured["written"]["author_b"].found.percent > 80
