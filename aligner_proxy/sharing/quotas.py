@@ -51,6 +51,8 @@ class SharedAccounts(Accounts):
         self._untold: dict[str, float] = {}
         self._asked: dict[str, tuple[Quota, float]] = {}
         self._exchanging: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+        """One exchange after the other: what one is telling would be missing in what the next one hears."""
 
     def spent(self, quota: Quota) -> bool:
         """Whether nothing is left of a quota, as of the last exchange."""
@@ -80,6 +82,10 @@ class SharedAccounts(Accounts):
 
     async def exchange(self) -> None:
         """Tell the server what was used here, and hear what was used everywhere."""
+        async with self._turn:
+            await self._exchange()
+
+    async def _exchange(self) -> None:
         told = {name: self._untold.pop(name, 0.0) for name in self._asked}
 
         async def work(redis: Redis) -> list[Any]:
