@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from aligner_proxy.gate.edits import Edit, Part, SegmentStatus, continued
 from aligner_proxy.text.lists import marks
@@ -150,24 +151,28 @@ class _Completer:
         pieces = self._pieces
         first = covered.start
         last = covered.stop
-        members = [(texts[i].rstrip() if texts[i] else "", pieces[i].gap) for i in covered]
+        written = [i for i in covered if texts[i]]
+        on = {i for i, following in pairwise(written) if self._is_mark_of(i, following, texts)}
+        members = [(texts[i].rstrip(), " " if i in on else pieces[i].gap) for i in covered]
         before = [(_BEFORE, pieces[first - 1].gap)] if first else []
         behind = [(_BEFORE, "")] if last < len(pieces) and pieces[last].text else []
         text = join([*before, *members, *behind])
         text = text.removeprefix(_BEFORE if before else "").removesuffix(_BEFORE if behind else "")
         start = pieces[first - 1].end if first else 0
-        if behind and self._goes_on(covered, texts):
+        if behind and written and self._is_mark_of(written[-1], last, texts):
             text = f"{text.rstrip()} "
         if last < len(pieces):
             return Edit(start, pieces[last].start, text, first, last)
         return Edit(start, len(self._original), text + pieces[-1].gap, first, last)
 
-    def _goes_on(self, covered: range, texts: Mapping[int, str]) -> bool:
-        """Whether a mark is left alone and its item goes on in a line that begins at the margin."""
-        written = [i for i in covered if texts[i]]
-        following = self._pieces[covered.stop].text
-        alone = bool(written) and written[-1] in self._completion.left and written[-1] in self._items
-        return alone and covered.stop not in self._items and not following[:1].isspace()
+    def _is_mark_of(self, number: int, following: int, texts: Mapping[int, str]) -> bool:
+        """Whether of an item only its mark stays, and it goes on in the next segment, which begins at the margin."""
+        item = self._items.get(number)
+        if item is None or following in self._items:
+            return False
+        alone = number in self._completion.left or not texts[number][item.mark.stop :].strip()
+        text = texts.get(following, self._pieces[following].text)
+        return alone and not text[:1].isspace()
 
     def _part(self, number: int, known: Part | None) -> Part:
         part = known or Part(self._pieces[number].text, SegmentStatus.STAYS, number)
