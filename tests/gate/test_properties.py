@@ -117,7 +117,9 @@ QUOTED = 'He said "this is quite enough now".'
     ),
     POLICY,
 )
-@example(flagged_case("- Boil it [3].\nHe said it.\n\n- Boil it [3].\n", "He said it.\n\n- Boil it [3].\n", [0]), POLICY)
+@example(
+    flagged_case("- Boil it [3].\nHe said it.\n\n- Boil it [3].\n", "He said it.\n\n- Boil it [3].\n", [0]), POLICY
+)
 @given(cases(), POLICIES)
 def test_nothing_speaks_against_what_is_delivered(
     case: tuple[str, Correction, list[int] | None], policy: Policy
