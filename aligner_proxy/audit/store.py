@@ -14,6 +14,7 @@ import json
 import os
 import sqlite3
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
@@ -31,6 +32,7 @@ from aligner_proxy.plugins.api import Content, Entry
 _NONCE = 12
 BUSY_S = 1.0
 """How long to wait for another process's write."""
+_BUSY_PAUSE_S = 0.005
 _CHECKPOINT_BUSY_MS = 50
 """How long emptying the log may wait for readers, since nobody can write meanwhile."""
 _INCREMENTAL = 2
@@ -170,12 +172,26 @@ class Store:
         try:
             if self._pragma("auto_vacuum") != _INCREMENTAL:  # setting it waits for the other workers' writes
                 self._connection.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")
-            for setting in ("journal_mode = WAL", f"synchronous = {synchronous}", "secure_delete = ON"):
+            self._use_log(busy_s)
+            for setting in (f"synchronous = {synchronous}", "secure_delete = ON"):
                 self._connection.execute(f"PRAGMA {setting}")
             self._migrate(path, steps)
         except BaseException:
             self._connection.close()
             raise
+
+    def _use_log(self, busy_s: float) -> None:
+        """Write ahead in a log; where another worker makes the same file SQLite says at once that it is busy."""
+        until = time.monotonic() + busy_s
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+                time.sleep(_BUSY_PAUSE_S)
+            else:
+                return
 
     def add(self, entry: Entry) -> None:
         """Add one entry."""

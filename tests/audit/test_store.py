@@ -6,6 +6,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +37,16 @@ def test_what_is_kept_comes_back_as_it_was(path: Path) -> None:
     again = Store(path)
     assert list(again.entries()) == kept[::-1]
     again.close()
+
+
+def test_workers_may_make_the_same_store_at_once(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    first = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    first.executescript("PRAGMA auto_vacuum = 2; CREATE TABLE t (n); BEGIN IMMEDIATE; INSERT INTO t VALUES (1)")
+    ends = threading.Timer(0.1, first.close)
+    ends.start()
+    Store(path, busy_s=10.0).close()
+    ends.join()
 
 
 def test_only_the_owner_can_read(path: Path) -> None:
