@@ -12,13 +12,10 @@ import argparse
 import asyncio
 import json
 import random
-import shutil
 import statistics
-import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from aligner_proxy.engine.api import AlignRequest
@@ -29,7 +26,7 @@ from aligner_proxy.sharing.entries import Entries
 from aligner_proxy.sharing.leases import SharedEntries
 from aligner_proxy.sharing.server import RedisServer
 from aligner_proxy.types import Correction, Exchange, Objective, Policy, SegmentScore, Turn
-from demo.processes import free_port
+from tests.support.redis_server import PROGRAM, redis_process
 from tests.support.scripted import ScriptedEngine
 
 _AT_ONCE = 8
@@ -38,24 +35,6 @@ _TTL_S = 600.0
 _POLICY = Policy("bench", (Objective("kind", "Kind: never insult the reader"),), tenant="bench", deadline_s=20.0)
 _KEY = bytes(range(32))
 _SENTENCE = "The shop opens at nine and closes when the last customer has left. "
-
-
-@contextmanager
-def redis_server() -> Iterator[str]:
-    """The URL of a server that lasts as long as the block."""
-    program = shutil.which("redis-server")
-    if program is None:
-        raise SystemExit("this needs redis-server: apt-get install redis-server")
-    port = free_port()
-    with tempfile.TemporaryDirectory() as folder:
-        command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
-        child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        try:
-            time.sleep(0.5)
-            yield f"redis://127.0.0.1:{port}/0"
-        finally:
-            child.terminate()
-            child.wait()
 
 
 def shared(url: str, folder: Path, key: bytes | None = None) -> SharedCache:
@@ -147,7 +126,8 @@ async def measured(pairs: int, count: int) -> dict[str, float]:
     """All figures."""
     figures: dict[str, float] = {}
     stream = requests(count)
-    with redis_server() as url, tempfile.TemporaryDirectory() as made:
+    with tempfile.TemporaryDirectory() as made, redis_process(Path(made) / "redis") as redis:
+        url = redis.url
         folder = Path(made)
         for form, key in (("plain", None), ("encrypted", _KEY)):
             times = await look_ups(url, folder / form, key, pairs)
@@ -170,6 +150,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=1000)
     parser.add_argument("--requests", type=int, default=2000)
     asked = parser.parse_args()
+    if PROGRAM is None:
+        raise SystemExit("this needs redis-server: apt-get install redis-server")
     figures = asyncio.run(measured(asked.pairs, asked.requests))
     for name, value in figures.items():
         print(f"{name:28} {value}")

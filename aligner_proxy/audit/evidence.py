@@ -38,7 +38,8 @@ class Share:
     def more_needed(self) -> int:
         """How many more reviews make the interval narrow enough, if the share stays as it is."""
         value = self.interval[0] if self.of else 0.5
-        low, high = self.of, _MOST_NEEDED
+        low = self.of
+        high = _MOST_NEEDED
         while low < high:
             middle = (low + high) // 2
             if _half(value, middle) <= WANTED_HALF:
@@ -135,13 +136,12 @@ def evidence(entries: Iterable[Entry], reviews: Iterable[Review]) -> Evidence:
 
 def disagreements(reviews: Sequence[Review]) -> bool:
     """Whether several people say different things of the same place of an answer."""
-    said: dict[int | None, set[ReviewVerdict]] = defaultdict(set)
+    verdicts: dict[int | None, set[ReviewVerdict]] = defaultdict(set)
+    people: dict[int | None, set[str]] = defaultdict(set)
     for review in reviews:
-        said[review.segment].add(review.verdict)
-    by_place: dict[int | None, set[str]] = defaultdict(set)
-    for review in reviews:
-        by_place[review.segment].add(review.who)
-    return any(len(said[place]) > 1 and len(by_place[place]) > 1 for place in said)
+        verdicts[review.segment].add(review.verdict)
+        people[review.segment].add(review.who)
+    return any(len(verdicts[place]) > 1 and len(people[place]) > 1 for place in verdicts)
 
 
 _WORST = (ReviewVerdict.HARM, ReviewVerdict.WRONG, ReviewVerdict.MISSED, ReviewVerdict.RIGHT)

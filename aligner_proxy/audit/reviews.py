@@ -97,7 +97,9 @@ class Reviews:
             _check_place(review, judged, json.loads(str(objectives)))
             said = (*place, tenant, review.at, review.who, review.verdict.value, review.segment)
             store.rows(f"DELETE FROM reviews WHERE {_SAME_PLACE}", (*place, review.who, review.segment))
-            store.rows(_INSERT, (*said, review.chosen.value, policy_hash, aligner, *self._sealed(review)))
+            written = _WRITTEN.dump_json(_Written(review.edit, review.objective))
+            sealed = store.sealed(written, _bound(review))
+            store.rows(_INSERT, (*said, review.chosen.value, policy_hash, aligner, *sealed))
 
     def _entry(self, review: Review) -> Row:
         """What the entry of a review says; raises `UnknownAnswer`."""
@@ -124,25 +126,14 @@ class Reviews:
         for row in self._store.rows(f"SELECT {', '.join(_COLUMNS)} FROM reviews WHERE {condition}", values):
             yield self._opened(dict(zip(_COLUMNS, row, strict=True)))
 
-    def _sealed(self, review: Review) -> tuple[str | None, str | bytes]:
-        """The name of the key, and what was written, encrypted where there is a key."""
-        written = _WRITTEN.dump_json(_Written(review.edit, review.objective))
-        seal = self._store.seal
-        return (None, written.decode()) if seal is None else (seal.name, seal.close(written, _bound(review)))
-
     def _opened(self, columns: dict[str, Any]) -> Review:
         sealed_by = columns.pop("sealed_by")
         content = columns.pop("content")
         columns["verdict"] = ReviewVerdict(str(columns["verdict"]))
         columns["chosen"] = Chosen(str(columns["chosen"]))
         review = Review(**columns)
-        if sealed_by is not None:
-            seal = self._store.seal
-            if seal is None or seal.name != sealed_by:
-                raise AuditError(f"a review was encrypted with key {sealed_by}, which is not the key given here")
-            content = seal.open(content, _bound(review))
         try:
-            written = _WRITTEN.validate_json(content)
+            written = _WRITTEN.validate_json(self._store.unsealed(content, sealed_by, _bound(review)))
         except ValidationError:
             raise AuditError("a review in the audit store is damaged") from None
         return replace(review, edit=written.edit, objective=written.objective)

@@ -166,7 +166,7 @@ class Store:
         durable: bool = False,
     ) -> None:
         _private(path)
-        self.seal = seal
+        self._seal = seal
         self._connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None)
         synchronous = "FULL" if durable else "NORMAL"
         try:
@@ -202,15 +202,23 @@ class Store:
         content: str | bytes | None = None
         key = None
         if entry.content is not None:
-            content = as_json(entry.content)
-            if self.seal is not None:
-                content = self.seal.close(content, _place(entry.call_id, entry.choice, entry.at))
-                key = self.seal.name
-            else:
-                content = content.decode()  # as text, so that an operator can query parts of it
+            key, content = self.sealed(as_json(entry.content), _place(entry.call_id, entry.choice, entry.at))
         plain = [getattr(entry, name) for name in _PLAIN]
         plain[_PLAIN.index("objectives")] = json.dumps(entry.objectives)
         return (*plain, key, content)
+
+    def sealed(self, content: bytes, row: bytes) -> tuple[str | None, str | bytes]:
+        """The name of the key and the content bound to `row`; without a key text, so that an operator can query it."""
+        return (None, content.decode()) if self._seal is None else (self._seal.name, self._seal.close(content, row))
+
+    def unsealed(self, content: str | bytes, sealed_by: str | None, row: bytes) -> str | bytes:
+        """What was sealed; raises `AuditError` where this store has not the key, or something was changed."""
+        if sealed_by is None:
+            return content
+        if self._seal is None or self._seal.name != sealed_by:
+            raise AuditError(f"an entry was encrypted with key {sealed_by}, which is not the key given here")
+        assert isinstance(content, bytes)
+        return self._seal.open(content, row)
 
     def insert(self, rows: Sequence[Row]) -> list[int]:
         """Add rows in one transaction; returns the positions of those that SQLite cannot hold."""
@@ -332,13 +340,9 @@ class Store:
         return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
 
     def _opened(self, raw: str | bytes, sealed_by: str | None, columns: dict[str, Any]) -> Content:
-        if sealed_by is not None:
-            if self.seal is None or self.seal.name != sealed_by:
-                raise AuditError(f"an entry was encrypted with key {sealed_by}, which is not the key given here")
-            assert isinstance(raw, bytes)
-            raw = self.seal.open(raw, _place(columns["call_id"], columns["choice"], columns["at"]))
+        content = self.unsealed(raw, sealed_by, _place(columns["call_id"], columns["choice"], columns["at"]))
         try:
-            return CONTENT.validate_json(raw)
+            return CONTENT.validate_json(content)
         except ValidationError:
             raise AuditError("an entry of the audit store is damaged") from None
 

@@ -42,7 +42,8 @@ class _Work:
         """Let `text` stand in place of a segment, whatever an edit put there; without a text white space goes, too."""
         self.kept(number)
         segment = self.segments[number]
-        start, end = segment.start, segment.end
+        start = segment.start
+        end = segment.end
         if not text and number == len(self.segments) - 1 and number > 0:
             start = self.segments[number - 1].end
         elif not text:

@@ -1,4 +1,4 @@
-"""Options that several commands share: the aligner, its weights, log lines.
+"""Options that several commands share: the aligner, its weights, log lines, how far back.
 
 A flag overrides the config file, the file the defaults. Nothing heavy is imported until weights are opened.
 """
@@ -8,8 +8,11 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import re
+import time
 import warnings
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from aligner_proxy.engine.loader import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
+_AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _M_ARENA_MAX = -8
 """glibc's malloc.h."""
 
@@ -178,3 +183,15 @@ def only_one_address(socket: Path | None, port: int | None) -> None:
     """Refuse a socket together with a port."""
     if socket is not None and port is not None:
         raise ConfigError("give --socket or --port, not both")
+
+
+def moment(since: str) -> float:
+    """Seconds since the epoch of an age or a date."""
+    age = _AGE.fullmatch(since)
+    if age is not None:
+        return time.time() - float(age[1]) * _UNITS[age[2]]
+    try:
+        date = datetime.fromisoformat(since)
+    except ValueError:
+        raise ConfigError("--since must be an age such as 30m, 12h or 7d, or a date such as 2030-01-31") from None
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()

@@ -27,8 +27,7 @@ from aligner_proxy.audit import writer
 from aligner_proxy.audit.replay import Case, Change, Ending, Figures, Side, changes, figures, replay
 from aligner_proxy.cli.align import opened_engine
 from aligner_proxy.cli.diff import table, word_diff
-from aligner_proxy.cli.options import weight_options
-from aligner_proxy.cli.reviews.options import moment
+from aligner_proxy.cli.options import moment, weight_options
 from aligner_proxy.correctors.registry import correctors
 from aligner_proxy.engine.api import Engine
 from aligner_proxy.errors import ConfigError

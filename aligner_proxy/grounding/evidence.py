@@ -93,17 +93,20 @@ def times(old: Fact, new: Fact) -> float:
     """How many times the smaller of two values the larger is: what is many times as much is something else."""
     if old.kind in (Kind.TIME, Kind.DATE, Kind.SIZE) or not isinstance(old.value, Decimal):
         return 1.0
-    one, other = (seconds(old), seconds(new)) if old.kind is Kind.DURATION else (old.value, new.value)
+    in_seconds = old.kind is Kind.DURATION
+    one = seconds(old) if in_seconds else old.value
+    other = seconds(new) if in_seconds else new.value
     assert isinstance(one, Decimal)
     assert isinstance(other, Decimal)
-    return (
-        float(max(one, other) / min(one, other)) if min(one, other) > 0 else (1.0 if one == other else _LONGEST_TIMES)
-    )
+    if one == other:
+        return 1.0
+    return float(max(one, other) / min(one, other)) if min(one, other) > 0 else _LONGEST_TIMES
 
 
 def _closeness(old: Fact, new: Fact) -> float:
     """How near two values are, from 0 to 1: what is outdated is mostly not far off."""
-    one, other = old.value, new.value
+    one = old.value
+    other = new.value
     if old.kind is Kind.TIME and isinstance(one, Decimal) and isinstance(other, Decimal):
         return max(0.0, 1 - abs(int(one) - int(other)) / _HOURS_APART)
     if isinstance(one, Decimal):
@@ -145,7 +148,10 @@ class Weigher:
 
     def of(self, statement: Statement, score: float, is_taken: bool) -> dict[str, float]:
         """What speaks for one statement, and against it."""
-        fact, other, subject, words = self._fact, statement.fact, self._subject, self._vocabulary
+        fact = self._fact
+        other = statement.fact
+        subject = self._subject
+        words = self._vocabulary
         its = [(word, count) for word, count in statement.about.items() if count >= _HALF]
         clause = [(word, 1.0) for word, count in its if count >= SAME_CLAUSE]
         of_statement = Words(statement.about)
@@ -177,7 +183,9 @@ class Weigher:
 
     def of_none(self, scored: Sequence[tuple[float, Statement]]) -> dict[str, float]:
         """What speaks for none of the statements."""
-        subject, words, kind = self._subject, self._vocabulary, self._fact.kind
+        subject = self._subject
+        words = self._vocabulary
+        kind = self._fact.kind
         topic = [(word, 1.0) for word in subject.asked & subject.said if word not in GENERIC]
         asked = [(word, 1.0) for word in subject.asked if word not in GENERIC]
         values = len({str(statement.fact.value) for _, statement in scored})

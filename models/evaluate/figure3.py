@@ -31,7 +31,7 @@ from models.defects.objectives import of_theme
 from models.reporting import output
 from models.reporting.statistics import Rate
 
-from .gateway import deliver, gateway
+from .gateway import command_line, deliver, gateway
 from .test_sets import Case
 
 SEEN = ("harmless", "non-repetitive", "single-reply", "no-marketing", "readable")
@@ -191,15 +191,11 @@ async def run(arguments: argparse.Namespace) -> list[Step]:
 
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("aligner", type=Path, help="aligner folder")
-    parser.add_argument("--data", type=Path, required=True, help="folder with the research data")
-    parser.add_argument("--out", type=Path, required=True)
+    parser = command_line(__doc__)
     parser.add_argument("--each", type=int, default=40, help="answers an objective")
     parser.add_argument("--most", type=int, default=20, help="objectives in the end")
     parser.add_argument("--caution", type=float, default=0.0)
     parser.add_argument("--verify", type=Verify, default=Verify.FLAGGED, choices=list(Verify))
-    parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args(argv)
     results = asyncio.run(run(arguments))
     tables = text(results)

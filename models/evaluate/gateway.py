@@ -7,6 +7,7 @@ hidden from git.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -28,6 +29,16 @@ from models.data.upstream_completions import Completion
 
 _YEAR_S = 365 * 86_400.0
 _MOST_MB = 4096
+
+
+def command_line(description: str | None) -> argparse.ArgumentParser:
+    """The command line of a script that sends answers through the gateway: what all of them ask for."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("aligner", type=Path, help="aligner folder")
+    parser.add_argument("--data", type=Path, required=True, help="folder with the research data")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=1)
+    return parser
 
 
 @dataclass(frozen=True, slots=True)

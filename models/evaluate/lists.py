@@ -18,7 +18,6 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from random import Random
 
 from rich.progress import track
@@ -34,7 +33,7 @@ from models.defects.objectives import Objective, built_in
 from models.reporting import output
 from models.reporting.statistics import Rate
 
-from .gateway import gateway
+from .gateway import command_line, gateway
 from .measures import unharmed
 
 LONGEST = 2500
@@ -371,13 +370,9 @@ def table(results: Sequence[Judged], before: Sequence[Untouched]) -> str:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("aligner", type=Path, help="aligner folder")
-    parser.add_argument("--data", type=Path, required=True, help="folder with the research data")
-    parser.add_argument("--out", type=Path, required=True)
+    parser = command_line(__doc__)
     parser.add_argument("--n", type=int, default=330, help="answers with a defect")
     parser.add_argument("--each", type=int, default=10_000, help="completions an upstream to choose from")
-    parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     results, before = asyncio.run(run(arguments))
     text = table(results, before)

@@ -25,7 +25,7 @@ from models.data.labelled_replies import AGAINST, HARMLESS, NATURAL, LabelledRep
 from models.reporting import output
 from models.reporting.statistics import Rate
 
-from .gateway import gateway
+from .gateway import command_line, gateway
 
 MOST_TRIED = 4000
 ENFORCED = Policy(
@@ -138,12 +138,8 @@ def table(found: Sequence[Left], tried: int) -> str:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("aligner", type=Path, help="aligner folder")
-    parser.add_argument("--data", type=Path, required=True, help="folder with the research data")
-    parser.add_argument("--out", type=Path, required=True)
+    parser = command_line(__doc__)
     parser.add_argument("--n", type=int, default=100, help="flagged replies")
-    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--own", action="store_true", help="the answers written for this project")
     parser.add_argument("--read", action="store_true", help="count what was read by hand")
     arguments = parser.parse_args()

@@ -22,7 +22,7 @@ from models.reporting import output
 from models.reporting.statistics import Rate
 
 from . import measures
-from .gateway import deliver, gateway, objectives
+from .gateway import command_line, deliver, gateway, objectives
 from .measures import Accuracy, unharmed
 
 _UNSEEN = (Status.SKIPPED, Status.FAILED)
@@ -94,16 +94,12 @@ async def run(arguments: argparse.Namespace) -> list[Judged]:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("aligner", type=Path, help="aligner folder")
-    parser.add_argument("--data", type=Path, required=True, help="folder with the research data")
-    parser.add_argument("--out", type=Path, required=True)
+    parser = command_line(__doc__)
     parser.add_argument("--cases", type=Path, nargs="+", help="pairs on which the rule for harm is measured")
     parser.add_argument("--models", help="upstreams, comma-separated; the strong ones if not given")
     parser.add_argument("--objectives", default="harmless,helpful", help="built-in names, comma-separated")
     parser.add_argument("--each", type=int, default=60, help="completions an upstream")
     parser.add_argument("--caution", type=float, default=0.0)
-    parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     results = asyncio.run(run(arguments))
     text = table(results)

@@ -29,7 +29,7 @@ from models.reporting import output
 from models.reporting.statistics import Rate
 
 from . import measures
-from .gateway import Delivered, deliver, gateway, objectives
+from .gateway import Delivered, command_line, deliver, gateway, objectives
 from .judge import VERDICTS, Agreement, Judge, Verdict, agreement_table, judge_agreement
 from .measures import MEASURES, Accuracy, Comparison, Result, compare, faultless
 
@@ -284,18 +284,14 @@ async def _with_judge(arguments: argparse.Namespace) -> tuple[list[Row], list[Ag
 
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("aligner", type=Path, help="aligner folder")
-    parser.add_argument("--data", type=Path, required=True, help="folder with the research data")
+    parser = command_line(__doc__)
     parser.add_argument("--cases", type=Path, nargs="+", required=True, help="pairs on which measures are measured")
-    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--sources", default="hh,ultrafeedback", help=f"comma-separated; known: {', '.join(SOURCES)}")
     parser.add_argument("--models", help="upstreams, comma-separated; all of a source if not given")
     parser.add_argument("--each", type=int, default=60, help="completions an upstream")
     parser.add_argument("--no-together", dest="together", action="store_false", help="each objective alone, no more")
     parser.add_argument("--caution", type=float, default=0.0)
     parser.add_argument("--verify", type=Verify, default=Verify.FLAGGED, choices=list(Verify))
-    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--judge-url", help="base URL of an OpenAI-compatible judge; its key is OPENAI_API_KEY")
     parser.add_argument("--judge-model", help="the judge's model")
     parser.add_argument("--judge-known", type=int, default=40, help="pairs of people's, for its accuracy")

@@ -228,12 +228,14 @@ def found(rows: Sequence[Example], weights: Weights) -> list[tuple[Example, floa
     chances = _chances(weights, _packed(rows)).exp()
     result = []
     for row, likely in zip(rows, chances.tolist(), strict=True):
-        best, right = 0.0, False
+        best = 0.0
+        right = False
         for at, fact in enumerate(row.facts):
             same = [n for n, other in enumerate(row.facts) if row.free[n] and other.agrees(fact)]
             value = sum(likely[n] for n in same)
             if row.free[at] and value > best:
-                best, right = value, bool(set(same) & set(row.meant))
+                best = value
+                right = bool(set(same) & set(row.meant))
         result.append((row, best, right))
     return result
 

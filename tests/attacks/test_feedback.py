@@ -18,7 +18,7 @@ from aligner_proxy.errors import AuditError
 from aligner_proxy.gateway.endpoints import feedback
 from aligner_proxy.gateway.endpoints.feedback import Feedback
 from tests.attacks.attack import Attack, rows
-from tests.audit.conftest import noted
+from tests.audit.conftest import noted, record, reviews_in
 from tests.gateway.endpoints.application import Api
 from tests.gateway.endpoints.application import api as api
 
@@ -31,17 +31,8 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A store with one answer of the team acme; ids that are not there are looked for again without a pause."""
     monkeypatch.setattr(feedback, "PAUSES_S", (0.0,))
     path = tmp_path / "audit.db"
-    store = Store(path)
-    store.add(entry(replace(noted(), aligner_id=ID)))
-    store.close()
+    record(path, ID)
     return path
-
-
-def reviews(path: Path) -> list[Review]:
-    store = Store(path)
-    found = list(Reviews(store).all())
-    store.close()
-    return found
 
 
 OTHERS = rows(
@@ -94,7 +85,7 @@ async def test_no_word_on_what_is_not_ones_own(attack: Attack, api: Api, path: P
         invented = await api.post("/v1/feedback", {"id": "f" * 32, "verdict": "right"}, team)
         assert got.content == invented.content
     assert SECRET not in got.text
-    assert reviews(path) == []
+    assert reviews_in(path) == []
 
 
 FLOODS = rows(
@@ -130,7 +121,7 @@ async def test_a_flood_ends_at_the_limit(attack: Attack, api: Api, path: Path) -
     limited = [one for one in got if one.status_code == 429]
     assert len(limited) == 150
     assert opened <= 100
-    assert len(reviews(path)) == (1 if attack.id == "feedback-flood" else 0)
+    assert len(reviews_in(path)) == (1 if attack.id == "feedback-flood" else 0)
     assert (await api.post("/v1/feedback", body, "free")).status_code == 404
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from prometheus_client import REGISTRY
 
-from aligner_proxy.audit.entry import AuditEvent
+from aligner_proxy.audit.entry import AuditEvent, entry
+from aligner_proxy.audit.reviews import Review, Reviews
+from aligner_proxy.audit.store import Store
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.types import (
     Correction,
@@ -47,3 +50,18 @@ def path(tmp_path: Path) -> Path:
 def counted(result: str) -> float:
     """Entries that came to this so far, as the operator sees it."""
     return REGISTRY.get_sample_value("aligner_audit_entries_total", {"result": result}) or 0.0
+
+
+def record(path: Path, aligner_id: str) -> None:
+    """Put an answer of the team acme with this id into a store."""
+    store = Store(path)
+    store.add(entry(replace(noted(), aligner_id=aligner_id)))
+    store.close()
+
+
+def reviews_in(path: Path) -> list[Review]:
+    """Every review in a store."""
+    store = Store(path)
+    found = list(Reviews(store).all())
+    store.close()
+    return found

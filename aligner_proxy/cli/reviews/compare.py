@@ -16,7 +16,7 @@ from rich.console import Console
 
 from aligner_proxy.audit.evidence import Both, Evidence, Share, evidence, same_answers
 from aligner_proxy.cli.diff import table
-from aligner_proxy.cli.reviews.options import as_numbers, opened, percent, review_options
+from aligner_proxy.cli.reviews.options import as_numbers, opened, percent, review_options, shares
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.plugins.api import Entry
 
@@ -82,5 +82,5 @@ def _overlap(first: Share, second: Share) -> bool:
 
 
 def _as_json(side: Evidence) -> dict[str, Any]:
-    shares = {name: as_numbers(getattr(side, name)) for name in ("changed", "right", "wrong", "missed")}
-    return {"answers": side.answers, **shares, "verdicts": dict(side.verdicts), "disagreed": len(side.disagreed)}
+    told = {name: as_numbers(share) for name, share in shares(side).items()}
+    return {"answers": side.answers, **told, "verdicts": dict(side.verdicts), "disagreed": len(side.disagreed)}

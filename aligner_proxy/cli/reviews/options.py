@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import re
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from aligner_proxy.audit import writer
-from aligner_proxy.audit.evidence import Share
+from aligner_proxy.audit.evidence import Evidence, Share
 from aligner_proxy.audit.review_queue import Wanted
 from aligner_proxy.audit.reviews import Review, Reviews
 from aligner_proxy.audit.store import Store
-from aligner_proxy.errors import ConfigError
+from aligner_proxy.cli.options import moment
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.policy.litellm_config import policies_in
 from aligner_proxy.policy.schema import PolicyFile
 
 F = TypeVar("F", bound=Callable[..., Any])
-_AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _OPTIONS = (
     click.option(
         "--policy",
@@ -81,18 +76,6 @@ def opened(given: dict[str, Any]) -> Iterator[Opened]:
         store.close()
 
 
-def moment(since: str) -> float:
-    """Seconds since the epoch of an age or a date."""
-    age = _AGE.fullmatch(since)
-    if age is not None:
-        return time.time() - float(age[1]) * _UNITS[age[2]]
-    try:
-        date = datetime.fromisoformat(since)
-    except ValueError:
-        raise ConfigError("--since must be an age such as 30m, 12h or 7d, or a date such as 2030-01-31") from None
-    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
-
-
 def percent(share: Share) -> str:
     """A share for people."""
     if not share.of:
@@ -105,3 +88,8 @@ def as_numbers(share: Share) -> dict[str, float | int]:
     """A share for programs."""
     value, low, high = share.interval
     return {"count": share.count, "of": share.of, "share": value, "low": low, "high": high}
+
+
+def shares(found: Evidence) -> dict[str, Share]:
+    """The shares that reviews prove, by name."""
+    return {"changed": found.changed, "right": found.right, "wrong": found.wrong, "missed": found.missed}

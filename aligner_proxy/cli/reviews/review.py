@@ -21,7 +21,7 @@ from aligner_proxy.audit.review_queue import Place, ReviewQueue
 from aligner_proxy.audit.reviews import Chosen, Review, Reviews, ReviewVerdict
 from aligner_proxy.audit.store import Store
 from aligner_proxy.cli.diff import printable, table, word_diff
-from aligner_proxy.cli.reviews.options import Opened, as_numbers, opened, percent, review_options
+from aligner_proxy.cli.reviews.options import Opened, as_numbers, opened, percent, review_options, shares
 from aligner_proxy.errors import NoSuchPlace, UnknownAnswer
 from aligner_proxy.plugins.api import Content, Entry
 from aligner_proxy.text.structure import split
@@ -189,11 +189,10 @@ def _show_figures(console: Console, store: Opened, queue: ReviewQueue) -> None:
 
 
 def _figures(found: Evidence, waiting: int) -> dict[str, Any]:
-    shares = {name: getattr(found, name) for name in ("changed", "right", "wrong", "missed")}
     return {
         "waiting": waiting,
         "answers": found.answers,
-        **{name: as_numbers(share) | {"more_needed": share.more_needed} for name, share in shares.items()},
+        **{name: as_numbers(share) | {"more_needed": share.more_needed} for name, share in shares(found).items()},
         "recall": found.recall,
         "verdicts": dict(found.verdicts),
         "feedback": dict(found.feedback),

@@ -90,7 +90,8 @@ class Hole:
         if not text:
             return text
         own = [_words(segment.text) for segment in self.run.segments]
-        ahead, behind = ([w for w in map(_words, kept) if not _alike(w, own)] for kept in (self.ahead, self.behind))
+        ahead = [words for words in map(_words, self.ahead) if not _alike(words, own)]
+        behind = [words for words in map(_words, self.behind) if not _alike(words, own)]
         in_line = bool(self.before) and "\n" not in self.lead
         written: list[tuple[str, str]] = []
         for piece in split(text):

@@ -7,21 +7,18 @@ import contextlib
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi import HTTPException
 
-from aligner_proxy.audit.entry import entry
 from aligner_proxy.audit.recorder import Recorder, Waiting
-from aligner_proxy.audit.reviews import Review, Reviews
 from aligner_proxy.audit.store import Store
 from aligner_proxy.audit.writer import AuditWriters
 from aligner_proxy.gateway.endpoints import feedback
 from aligner_proxy.gateway.endpoints.feedback import Feedback
-from tests.audit.conftest import noted
+from tests.audit.conftest import record, reviews_in
 from tests.gateway.endpoints.application import Api
 
 ID = "0" * 32
@@ -31,14 +28,8 @@ ID = "0" * 32
 def path(tmp_path: Path) -> Path:
     """A store with one answer of the team acme."""
     path = tmp_path / "audit.db"
-    put(path, ID)
+    record(path, ID)
     return path
-
-
-def put(path: Path, aligner_id: str) -> None:
-    store = Store(path)
-    store.add(entry(replace(noted(), aligner_id=aligner_id)))
-    store.close()
 
 
 @pytest.fixture
@@ -49,18 +40,11 @@ def recorded(api: Api, path: Path, monkeypatch: pytest.MonkeyPatch) -> Api:
     return api
 
 
-def kept(path: Path) -> list[Review]:
-    store = Store(path)
-    found = list(Reviews(store).all())
-    store.close()
-    return found
-
-
 async def test_a_word_on_an_answer_is_kept(recorded: Api, path: Path) -> None:
     said = {"verdict": "wrong", "segment": 1, "edit": "It is so, friend.", "objective": "kind"}
     got = await recorded.post("/v1/feedback", {"id": ID, **said}, "acme")
     assert (got.status_code, got.json()) == (202, {"id": ID, "choice": 0, "verdict": "wrong"})
-    (review,) = kept(path)
+    (review,) = reviews_in(path)
     assert (review.verdict.value, review.segment, review.edit) == ("wrong", 1, "It is so, friend.")
     assert (review.tenant, review.who, review.chosen.value) == ("team:acme", f"key:{'a' * 16}", "feedback")
     assert (review.objective, review.aligner, len(review.policy_hash)) == ("kind", "abc", 16)
@@ -75,7 +59,7 @@ async def test_what_is_not_the_callers_is_not_there(recorded: Api, path: Path, t
     unknown = await recorded.post("/v1/feedback", {"id": "e" * 32, "verdict": "right"}, team)
     assert (got.status_code, got.json()["error"]["param"]) == (404, "id")
     assert got.content == unknown.content
-    assert kept(path) == []
+    assert reviews_in(path) == []
 
 
 @pytest.mark.parametrize(
@@ -100,7 +84,7 @@ async def test_a_bad_body_is_a_400_that_names_the_field(
     assert (got.status_code, got.json()["error"]["param"]) == (400, param), got.text
     assert got.json()["error"]["type"] == "invalid_request_error"
     assert "xxxx" not in got.text
-    assert kept(path) == []
+    assert reviews_in(path) == []
 
 
 async def test_without_an_audit_store_it_is_a_409(api: Api) -> None:
@@ -119,12 +103,12 @@ async def test_an_entry_that_is_still_on_its_way_is_waited_for(
         nonlocal looked
         looked += 1
         if looked == 3:
-            put(path, "1" * 32)
+            record(path, "1" * 32)
         written(*given)
 
     monkeypatch.setattr(feedback, "_written", late)
     got = await recorded.post("/v1/feedback", {"id": "1" * 32, "verdict": "right"}, "acme")
-    assert (got.status_code, looked, len(kept(path))) == (202, 3, 1)
+    assert (got.status_code, looked, len(reviews_in(path))) == (202, 3, 1)
 
 
 async def test_only_so_many_ids_are_looked_for_again(
@@ -177,7 +161,7 @@ async def test_the_limits_of_the_key_hold(recorded: Api, path: Path) -> None:
     recorded.limiter = Full()
     got = await recorded.post("/v1/feedback", {"id": ID, "verdict": "right"}, "acme")
     assert got.status_code == 429
-    assert kept(path) == []
+    assert reviews_in(path) == []
 
 
 async def test_a_store_that_cannot_be_written_is_a_503(recorded: Api, path: Path) -> None:
@@ -201,7 +185,7 @@ async def test_what_a_person_writes_is_redacted(recorded: Api, path: Path) -> No
     recorded.guard.feedback = Feedback(lambda: Store(path), 9, lambda text: text.replace("4711", "****"))
     body = {"id": ID, "verdict": "wrong", "edit": "Order 4711.", "objective": "No 4711: never say 4711"}
     assert (await recorded.post("/v1/feedback", body, "acme")).status_code == 202
-    (review,) = kept(path)
+    (review,) = reviews_in(path)
     assert (review.edit, review.objective) == ("Order ****.", "No ****: never say ****")
 
 
