@@ -70,7 +70,8 @@ class _Completer:
         made: dict[Edit, tuple[Part, ...]] = {}
         for covered, edits in self._runs(more):
             single = edits[0] if len(edits) == 1 else None
-            if single is not None and not any(i in more for i in covered) and not self._mends_marks(single):
+            mended = single is not None and (self._mends_marks(single) or self._leaves_marks(single))
+            if single is not None and not mended and not any(i in more for i in covered):
                 made[single] = self._followed[single]
                 continue
             texts = self._texts(covered, edits)
@@ -102,6 +103,11 @@ class _Completer:
         texts = self._written(edit)
         return texts is not None and any(self._mended(i, texts[i]) != texts[i] for i in indices if i in texts)
 
+    def _leaves_marks(self, edit: Edit) -> bool:
+        """Whether the mark of an item of which nothing is left was written."""
+        gone = [part.index for part in self._followed[edit] if part.index in self._completion.gone]
+        return bool(edit.text.strip() and gone) and any((self._written(edit) or {}).get(i) for i in gone)
+
     def _texts(self, covered: range, edits: Sequence[Edit]) -> dict[int, str] | None:
         """What stands in place of each segment; None where what was written does not follow their order."""
         texts = {i: self._pieces[i].text for i in covered}
@@ -116,7 +122,9 @@ class _Completer:
 
     def _written(self, edit: Edit) -> dict[int, str] | None:
         """The text that an edit has for each segment it continues."""
-        new = [piece for piece in split(edit.text) if piece.text.strip()]
+        lead = edit.text[: len(edit.text) - len(edit.text.lstrip())]
+        in_line = edit.first > 0 and "\n" not in lead  # the space that it begins with is no indentation then
+        new = [piece for piece in split(edit.text.lstrip() if in_line else edit.text) if piece.text.strip()]
         old = continued([self._pieces[i].text for i in range(edit.first, edit.last)], [piece.text for piece in new])
         if old != sorted(old):
             return None

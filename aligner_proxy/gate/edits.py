@@ -248,17 +248,27 @@ def follow(edit: Edit, pieces: Sequence[Segment], free: Sequence[bool]) -> tuple
     instead: dict[int, list[str]] = {}
     for heir, text in zip(continued([pieces[i].text for i in covered], new), new, strict=False):
         instead.setdefault(edit.first + heir, []).append(text)
-    return tuple(_part(i, pieces[i].text, instead.get(i, ()), free[i]) for i in covered)
+    return tuple(_part(i, pieces, instead.get(i, ()), free[i]) for i in covered)
 
 
-def _part(index: int, old: str, new: Sequence[str], free: bool) -> Part:
+def _part(index: int, pieces: Sequence[Segment], new: Sequence[str], free: bool) -> Part:
     """What became of a segment in whose place stands `new`."""
+    old = pieces[index].text
     if not free:
         return Part(old, SegmentStatus.STAYS, index)
+    begins = index == 0 or "\n" in pieces[index - 1].gap
+    if begins and _is_mark_alone(old, new):
+        return Part(old, SegmentStatus.REMOVED, index)  # whether the mark stays is for the completion to say
     kept = beside(old, _GOES_ON).strip() if new else ""
     if not new or (kept and [kept] == [text.strip() for text in new]):
         return Part(old, SegmentStatus.REMOVED, index, kept)
     return Part(old, SegmentStatus.REWRITTEN, index)
+
+
+def _is_mark_alone(old: str, new: Sequence[str]) -> bool:
+    """Whether of the first line of an item only the mark is written."""
+    mark = marks.read(old) if len(new) == 1 else None
+    return mark is not None and new[0].strip() == old[: mark.stop].strip() != old.strip()
 
 
 def continued(old: Sequence[str], new: Sequence[str]) -> list[int]:
@@ -347,7 +357,20 @@ class Candidate:
     ) -> set[str]:
         """Facts of the covered segments with these statuses that the new text lacks."""
         required = {fact for part in self.parts(*fates) for fact in facts(part.text)}
-        return required - self.after.of(facts) if required else required
+        lost = required - self.after.of(facts) if required else required
+        if lost:
+            parts = (part for part in self.parts(*fates) if not self._is_mark_now(part))
+            lost &= {fact for part in parts for fact in facts(part.text)}
+        return lost
+
+    def _is_mark_now(self, part: Part) -> bool:
+        """Whether a number that stood by itself in a line ("Go. 2. Rest.") now begins one, as the mark of an item."""
+        mark = marks.read(part.text)
+        if mark is None or part.text[mark.stop :].strip() or part.index + 1 >= len(self.pieces):
+            return False
+        piece = self.pieces[part.index]
+        line = re.escape(piece.text + piece.gap + self.pieces[part.index + 1].text)
+        return "\n" not in piece.gap and re.search(rf"^[ \t]*{line}", self.after.text, re.MULTILINE) is not None
 
     def more(self, count: Callable[[str], int]) -> bool:
         """Whether some edit has more of something than what it replaces."""

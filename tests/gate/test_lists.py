@@ -146,3 +146,16 @@ def test_comments_may_go_from_flagged_code_and_nothing_else() -> None:
         verdict = judge(answer, correction(answer, other, [1]), POLICY)
         assert (verdict.text, verdict.reason) == (answer, "gate_lost_code")
     assert objection(answer, bare) == GateRule.LOST_CODE
+
+
+@pytest.mark.parametrize(
+    ("written", "delivered"),
+    [
+        ("1. Go.\n2.\n3. Rest.", "1. Go.\n2. Rest."),
+        ("1. Go.\n2. Fine.\n3. Rest.", "1. Go.\n2. Fine.\n3. Rest."),
+    ],
+)
+def test_a_mark_written_alone_is_a_removal(written: str, delivered: str) -> None:
+    original = "1. Go.\n2. You oaf!\n3. Rest."
+    verdict = judge(original, correction(original, written, [1]), POLICY)
+    assert (verdict.text, verdict.reason) == (delivered, None)

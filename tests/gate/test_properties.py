@@ -120,6 +120,23 @@ QUOTED = 'He said "this is quite enough now".'
 @example(
     flagged_case("- Boil it [3].\nHe said it.\n\n- Boil it [3].\n", "He said it.\n\n- Boil it [3].\n", [0]), POLICY
 )
+# The mark of an item that goes on, written by the engine: what it marked is removed, not rewritten.
+@example(flagged_case("2. Stir `x` well.\n- Boil it [3].\n", "- Boil it [3].\n", [0]), POLICY)
+@example(flagged_case("Ask Maria, not Tom. 2. Stir `x` well.\nRest.", "2. Stir `x` well.\nRest.", [0]), POLICY)
+# What goes on in its line is not indented.
+@example(
+    flagged_case(
+        f"You oaf! {QUOTED}\n\n2. Stir `x` well.\n- Boil it [3].\nRest.",
+        "You oaf!\n\nFine.\n- Boil it [3].\nRest.",
+        [1, 2],
+    ),
+    POLICY,
+)
+# A number within its line that begins one now: a mark, and no number that is lost.
+@example(
+    ("You oaf! 2. Stir `x` well.\n", correction("You oaf! 2. Stir `x` well.\n", "2. Stir `x` well.\n", None), None),
+    POLICY,
+)
 @given(cases(), POLICIES)
 def test_nothing_speaks_against_what_is_delivered(
     case: tuple[str, Correction, list[int] | None], policy: Policy
