@@ -266,8 +266,12 @@ class StreamingCorrection:
             self.check()
         elif not self.done:
             self._known = await self._pipeline.languages_of(self._policy)
-        await self._grounded.begin(self._facts().turns)
+        await self._attempt(self._read_references())
         return not self.done
+
+    async def _read_references(self) -> None:
+        async with asyncio.timeout(self._policy.deadline_s):
+            await self._grounded.begin(self._facts().turns)
 
     async def _attempt(self, work: Coroutine[Any, Any, Result]) -> Result | None:
         """The one place where what goes wrong with this answer becomes the reason why the rest goes out as it is."""

@@ -22,6 +22,7 @@ DEADLINES = {"short": 0.8, "middle": 4.0, "long": 60.0}
 CORRECTED = "corrected"
 ORIGINAL = "the original"
 ERROR = "error 503"
+REFUSED = "error 403"
 INSIDE = "an error inside the stream"
 ALONE = "as LiteLLM alone"
 NOBODY = "nobody is there; the work is given up"

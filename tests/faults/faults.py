@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aligner_proxy.types import FailureClass
-from tests.faults.cells import ALONE, CORRECTED, NOBODY, ORIGINAL, Fault
+from tests.faults.cells import ALONE, CORRECTED, NOBODY, ORIGINAL, REFUSED, Fault
 
 DOWN = FailureClass.ENGINE_DOWN
 BUG = FailureClass.BUG
@@ -89,5 +89,35 @@ EDITOR_QUOTA = Fault(
 EDITOR_LEFT = Fault("client: leaves while the editor writes", None, otherwise=NOBODY, pieces=True, through="hooks")
 BY_EDITOR = (EDITOR_DOWN, EDITOR_FULL, EDITOR_FULL, EDITOR_NOISE, EDITOR_CUT, EDITOR_SAME, EDITOR_AGAIN, EDITOR_LONG)
 _EDITOR = (EDITOR_SLOW, *BY_EDITOR, EDITOR_QUOTA, EDITOR_LEFT)
-BY_HOOKS = (*_STORES, *_CLOCK, NOISY_AUDIT, LOCKED_AUDIT, FULL_AUDIT, NO_AUDIT_FOLDER, *_EDITOR)
+NO_PAGE, NOISY_PAGE, LONG_PAGE, EMPTY_PAGE, OTHER_PAGE, CHANGED_PAGE = (
+    Fault(title, None, pieces=True, through="hooks")
+    for title in (
+        "references: the file disappears while running",
+        "references: the file becomes noise",
+        "references: the file grows beyond the bound",
+        "references: the file is emptied",
+        "references: another file of the list contradicts it from now on",
+        "references: the file changes in mid-answer",
+    )
+)
+BAD_PAGES = (NO_PAGE, NOISY_PAGE, LONG_PAGE, EMPTY_PAGE, OTHER_PAGE)
+NO_GRANT = Fault(
+    "references: a header of a tenant that may not bring any", None, otherwise=REFUSED, pieces=True, through="hooks"
+)
+NOISY_HEADER, LONG_HEADER = (
+    Fault(title, None, otherwise=ORIGINAL, pieces=True, through="hooks")
+    for title in ("references: a header that is no base64", "references: a header beyond the bound")
+)
+PAGE_SLOW = Fault(
+    "references: taking them apart takes too long", TIMEOUT, deadline="short", pieces=True, through="hooks"
+)
+PAGE_BUG = Fault("references: reading them fails", BUG, pieces=True, through="hooks")
+ENGINE_GONE = Fault("references: the engine is gone", DOWN, deadline="short", pieces=True, through="hooks")
+NO_ENGINE = Fault("references: the engine is gone, and there are no objectives", None, pieces=True, through="hooks")
+PAGE_LEFT = Fault(
+    "client: leaves while references are taken apart", None, otherwise=NOBODY, pieces=True, through="hooks"
+)
+BY_HEADER = (NO_GRANT, NOISY_HEADER, LONG_HEADER)
+_REFERENCES = (*BAD_PAGES, CHANGED_PAGE, *BY_HEADER, PAGE_SLOW, PAGE_BUG, ENGINE_GONE, NO_ENGINE, PAGE_LEFT)
+BY_HOOKS = (*_STORES, *_CLOCK, NOISY_AUDIT, LOCKED_AUDIT, FULL_AUDIT, NO_AUDIT_FOLDER, *_EDITOR, *_REFERENCES)
 ALL = (*THROUGH_THE_PROXY, *BY_HOOKS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Correction
 from tests.audit.conftest import counted
 from tests.faults import faults
-from tests.faults.cells import CORRECTED, ERROR, ORIGINAL, Cell, Fault, Seen, cells, check
+from tests.faults.cells import CORRECTED, ERROR, INSIDE, ORIGINAL, REFUSED, Cell, Fault, Seen, cells, check
 from tests.faults.conftest import policies
 from tests.faults.faulty_upstream import INSULT, KIND, RUDE
 from tests.support.scripted import ScriptedEngine
@@ -210,34 +210,46 @@ async def close(guarded: AlignerGuardrail) -> None:
     await guarded.pipeline.cache.aclose()
 
 
-async def deliver(guarded: AlignerGuardrail, cell: Cell) -> Seen:
-    """What the client gets of one request."""
+async def deliver(
+    guarded: AlignerGuardrail,
+    cell: Cell,
+    said: str = RUDE,
+    corrected: str = KIND,
+    headers: Mapping[str, str] | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> Seen:
+    """What the client gets of one request that the upstream answers with what is `said`, after something happened."""
     user = UserAPIKeyAuth(api_key="a" * 64, request_route=ROUTE)
     question = [{"role": "user", "content": "What is the capital of France?"}]
     data = {"model": cell.model, "litellm_call_id": "1", "messages": question, "metadata": {}}
-    await guarded.async_pre_call_hook(user, None, data, "acompletion")
+    data["proxy_server_request"] = {"headers": dict(headers or {})}
     try:
         async with asyncio.timeout(30):
-            text = await (_streamed if cell.mode.stream else _whole)(guarded, user, data)
-    except ProxyException:
-        return Seen(ERROR)
-    return Seen({KIND: CORRECTED, RUDE: ORIGINAL}.get(text, text))
+            await guarded.async_pre_call_hook(user, None, data, "acompletion")
+            meanwhile()
+            text = await (_streamed if cell.mode.stream else _whole)(guarded, user, data, said)
+    except ProxyException as error:
+        if str(error.code) == "403":
+            return Seen(REFUSED)
+        # LiteLLM tells an error of a stream that it has begun to send inside it.
+        return Seen(INSIDE if cell.mode.stream == "sentence" else ERROR)
+    return Seen({corrected: CORRECTED, said: ORIGINAL}.get(text, text))
 
 
-async def _whole(guarded: AlignerGuardrail, user: UserAPIKeyAuth, data: dict[str, Any]) -> str:
-    choices = [{"index": 0, "finish_reason": "stop", "message": {"content": RUDE}}]
+async def _whole(guarded: AlignerGuardrail, user: UserAPIKeyAuth, data: dict[str, Any], said: str) -> str:
+    choices = [{"index": 0, "finish_reason": "stop", "message": {"content": said}}]
     response = ModelResponse(id="1", created=1, model="m", choices=choices)
     got = await guarded.async_post_call_success_hook(data, user, response)
     return str((got or response).choices[0].message.content)
 
 
-async def _streamed(guarded: AlignerGuardrail, user: UserAPIKeyAuth, data: dict[str, Any]) -> str:
-    items = guarded.async_post_call_streaming_iterator_hook(user, _chunks(), data)
+async def _streamed(guarded: AlignerGuardrail, user: UserAPIKeyAuth, data: dict[str, Any], said: str) -> str:
+    items = guarded.async_post_call_streaming_iterator_hook(user, _chunks(said), data)
     chunks = [item async for item in items if isinstance(item, ModelResponseStream)]
     return "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
 
 
-async def _chunks() -> AsyncIterator[ModelResponseStream]:
-    told = [*(({"content": RUDE[at : at + 8]}, None) for at in range(0, len(RUDE), 8)), ({}, "stop")]
+async def _chunks(said: str) -> AsyncIterator[ModelResponseStream]:
+    told = [*(({"content": said[at : at + 8]}, None) for at in range(0, len(said), 8)), ({}, "stop")]
     for delta, why in told:
         yield ModelResponseStream(id="1", choices=[{"index": 0, "delta": delta, "finish_reason": why}])
