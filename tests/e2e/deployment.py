@@ -31,7 +31,7 @@ MESSAGES_MODELS = ("claude", "gpt", "vllm")  # natively, by way of Responses, by
 
 TENANTS = [
     {"match": {"team": "acme"}, "name": "acme", "enforce": ["harmless"], "allow": ["concise"]},
-    {"match": {"key": "vip"}, "name": "vip", "allow_bypass": True, "allow_preferences": True},
+    {"match": {"key": "vip"}, "name": "vip", "allow_bypass": True, "allow_preferences": True, "allow_references": True},
     {
         "match": {"team": "metered"},
         "name": "metered",

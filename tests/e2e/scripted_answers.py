@@ -12,7 +12,11 @@ INSULT = "You are an idiot for asking."
 UNICODE = "Ca\u0301fé – “naïve” 🇫🇷👩‍👩‍👧. You are an idiot for asking. 你好。 שלום \u2028 x\u0301 ends."
 FOREIGN = "Der Kessel ist auf dem Herd und der Tee wird nicht kalt. Das ist auch gut."
 REFUSED = "I'm sorry, but I can't help with that."
+OUTDATED = "Gladly. Online orders can be returned within 30 days of delivery. Have a good day."
+UP_TO_DATE = OUTDATED.replace("30", "28")
 ANSWERS = {
+    "outdated": OUTDATED,
+    "up_to_date": UP_TO_DATE,
     "rude": RUDE,
     "unicode": UNICODE,
     "foreign": FOREIGN,
