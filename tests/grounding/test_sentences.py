@@ -119,3 +119,13 @@ def test_chances_of_statements_add_up_to_less_than_one() -> None:
     assert 0 < sum(chances) < 1
     taken = weigher.chances(scored, {scored[0][1]})
     assert taken[0] < chances[0]
+
+
+def test_a_cell_of_a_table_in_an_answer_is_held_to_the_row_of_the_page() -> None:
+    table = "| Country | Price | Time |\n|---|---|---|\n| Germany | €4.90 | 3 days |\n| Austria | €9.90 | 5 days |\n"
+    question = "What does delivery cost?"
+    wrong = table.replace("3 days", "4 days").replace("€9.90", "€8.90")
+    held = Grounder.of(Matcher([page("P", f"# Delivery\n\n{table}")]), question, question)
+    edits, unsettled = held.answer(wrong)
+    assert (apply(wrong, edits), unsettled) == (table, [])
+    assert held.answer(table) == ([], [])
