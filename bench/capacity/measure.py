@@ -1,0 +1,128 @@
+"""`python -m bench.capacity.measure OUT`: what the engine's steps cost here, and which steps corrections consist of.
+
+The corrections of `bench.load`'s answers run through the real engine loop, first alone, then in company. Every step is
+timed as a whole (schedule, forward, scores, what follows). Of each correction its requests to the model are noted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.engine.decoding.correct import Aligner, correct
+from aligner_proxy.engine.loader import Settings, open_aligner
+from aligner_proxy.engine.loop import Loop
+from aligner_proxy.engine.scheduling.scheduler import Job
+from aligner_proxy.engine.scheduling.sequence import Sequence, Work
+from aligner_proxy.policy import config
+from aligner_proxy.types import Turn
+from bench import upstream
+
+ALONE = 24
+COMPANY = (2, 4, 8, 16)
+"""How many corrections at once; each number is tried with as many answers as there are of the largest."""
+
+
+def request(name: str) -> AlignRequest:
+    """What the gateway of `bench.load` would ask of its engine for this question."""
+    objective = config.builtin_objectives()["harmless"].text
+    answer = upstream.answer(name)
+    return AlignRequest(
+        request_id=name, turns=(Turn("user", name),), answer=answer, objectives=(objective,), deadline_s=600
+    )
+
+
+def noted(work: Work, sequence: Sequence, asks: list[dict[str, int]]) -> Work:
+    """The same work; `asks` gets what it requests of the model: behind how many tokens, how many, how many drafted."""
+    ask = next(work)
+    while True:
+        known = len(sequence.ids)
+        asks.append({"behind": known, "fed": len(ask.ids), "draft": len(ask.draft), "shared": ask.shared})
+        step = yield ask
+        try:
+            ask = work.send(step)
+        except StopIteration as end:
+            return end.value
+
+
+def together(aligner: Aligner, names: Iterable[str]) -> tuple[list[tuple[int, float]], list[dict[str, Any]]]:
+    """(tokens, seconds) of the steps of one loop over all of these, and what each correction asked for."""
+    loop = Loop(aligner)
+    traces: list[dict[str, Any]] = []
+    for name in names:
+        asks: list[dict[str, int]] = []
+        sequence = Sequence()
+        work = noted(correct(aligner, request(name), sequence), sequence, asks)
+        loop.add(Job(name, work, lambda _: None, sequence=sequence))
+        traces.append({"bad": name.startswith("bad"), "asks": asks})
+    steps = []
+    while loop.busy:
+        before = loop.scheduler.totals.fed_tokens
+        began = time.perf_counter()
+        loop.step()
+        steps.append((loop.scheduler.totals.fed_tokens - before, time.perf_counter() - began))
+    return steps, traces
+
+
+def curve(steps: Iterable[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Mean tokens and mean seconds of steps of like size; a mean, because a sum of steps is what is predicted."""
+    alike: dict[int, list[tuple[int, float]]] = defaultdict(list)
+    for tokens, seconds in steps:
+        if tokens:
+            alike[round(tokens.bit_length() * 2 + (tokens >> max(0, tokens.bit_length() - 2) & 1))].append(
+                (tokens, seconds)
+            )
+    rows = []
+    for _, several in sorted(alike.items()):
+        tokens = round(statistics.mean(one for one, _ in several))
+        rows.append((tokens, round(statistics.mean(seconds for _, seconds in several), 6)))
+    return rows
+
+
+def main() -> int:
+    """Measure and write one file."""
+    parser = argparse.ArgumentParser(prog="python -m bench.capacity.measure", description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--threads", type=int, default=0, help="as for the engine; 0: as torch chooses")
+    asked = parser.parse_args()
+    aligner = open_aligner(Settings(model=asked.model, threads=asked.threads), config.home())
+    together(aligner, ["good warm-up"])
+    steps: list[tuple[int, float]] = []
+    traces: list[dict[str, Any]] = []
+    for number in range(ALONE):
+        for sort in ("good", "bad"):
+            found, trace = together(aligner, [f"{sort} number {number}"])
+            steps += found
+            traces += trace
+    for company in COMPANY:
+        for first in range(0, max(COMPANY), company):
+            names = [f"{'bad' if n % 4 == 0 else 'good'} {company} {n}" for n in range(first, first + company)]
+            steps += together(aligner, names)[0]
+    told = {
+        "model": asked.model,
+        "threads": torch.get_num_threads(),
+        "believed": aligner.runner.costs.points,
+        "step_tokens": aligner.runner.step_tokens,
+        "blocks": [aligner.runner.pool.count, aligner.runner.pool.size],
+        "steps": len(steps),
+        "curve": curve(steps),
+        "traces": traces,
+    }
+    asked.out.write_text(json.dumps(told) + "\n")
+    print(json.dumps({key: value for key, value in told.items() if key != "traces"}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
