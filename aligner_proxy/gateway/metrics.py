@@ -101,6 +101,7 @@ def record(call_id: str, answer_chars: int, outcome: Outcome) -> None:
 
 def _count(outcome: Outcome) -> None:
     """Count the work for a choice that was judged."""
+    prometheus.BY_ALIGNER.labels(outcome.policy.aligner, outcome.status.value, outcome.policy.name).inc()
     if outcome.cache_hit is not None:
         prometheus.CACHE.labels("hit" if outcome.cache_hit else "miss").inc()
     _count_edits(outcome)

@@ -29,6 +29,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from aligner_proxy.errors import ConfigError
+from aligner_proxy.policy import shares
 from aligner_proxy.policy.editor_schema import check_second_try, edits_outside
 from aligner_proxy.policy.engine_schema import Backend, engine_address
 from aligner_proxy.policy.keys_file import KeyEntry, load_keys
@@ -196,10 +197,11 @@ def _check_aligners(file: PolicyFile) -> None:
     """Refuse unknown names of aligners; an engine elsewhere checks its own names."""
     known = (DEFAULT_ALIGNER, *file.aligner.adapters)
     for path, block in file.blocks():
-        name = block.aligner
-        if name is not None and name not in known and engine_at(file).local:
-            place = file.source.at(*path, "aligner")
-            raise ConfigError(f"{place}: unknown aligner {short(name)}; {nearest(name, known)}")
+        choices = (("aligner", shares.names(block.aligner or ())), ("shadow_aligner", (block.shadow_aligner,)))
+        for key, name in ((key, name) for key, names in choices for name in names):
+            if name is not None and name not in known and engine_at(file).local:
+                place = file.source.at(*path, key, *([name] if isinstance(getattr(block, key), tuple) else []))
+                raise ConfigError(f"{place}: unknown aligner {short(name)}; {nearest(name, known)}")
 
 
 def _check_editors(file: PolicyFile) -> None:

@@ -2,13 +2,14 @@
 
     python -m models.evaluate.closed_loop aligner_proxy/embedded --out runs/closed_loop
 
-Each tenant of `tenants.yaml` has an objective of its own, and traffic: good answers, into some of which a sentence is set
-that goes against it, or one that is near it and allowed. The pipeline corrects them in shadow, the audit store keeps
-them, and the review queue gives out twelve a round. The reviewer knows the truth: what was missed, or rightly edited,
-becomes an example against the objective, what was edited without need one of what is fine, and the objective is taught
-from all of them as `aligner-proxy teach` does. The next round's traffic is judged with that head. After 0, 1, 2 and 4
-rounds other answers with other sentences say how much is found (`found`: the planted sentence is flagged), and what is
-flagged that should not be (`false`: neutral segments; `fine`: sentences that are near the objective and allowed).
+Each tenant of `tenants.yaml` has an objective of its own, and traffic: good answers, into some of which a sentence is
+set that goes against it, or one that is near it and allowed. The pipeline corrects them in shadow, the audit store
+keeps them, and the review queue gives out twelve a round. The reviewer knows the truth: what was missed, or rightly
+edited, becomes an example against the objective, what was edited for it without need one of what is fine, and the
+objective is taught from all of them as `aligner-proxy teach` does. The next round's traffic is judged with that head.
+After 0, 1, 2 and 4 rounds other answers with other sentences say how much is found (`found`: the planted sentence is
+flagged), and what is flagged that should not be (`false`: neutral
+segments; `fine`: sentences that are near it and allowed).
 """
 
 from __future__ import annotations
@@ -66,6 +67,8 @@ _HOSTS_EACH = 2
 """Answers that each test sentence against the objective is set into."""
 _LONGEST_HOST = 700
 _DEADLINE_S = 600.0
+_OWN = "own"
+"""What each tenant calls its objective."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,8 @@ class Measured:
     allowed: int
     found: Rate
     false: Rate
+    own: Rate
+    """Neutral segments flagged for the tenant's own objective; the others for `harmless`, which nobody teaches here."""
     fine: Rate
     verdicts: dict[str, int]
 
@@ -173,7 +178,7 @@ class Loop:
     @property
     def policy(self) -> Policy:
         """The tenant's policy: the built-in objective `harmless`, and its own with what was taught."""
-        own = Objective("own", self._tenant.objective, head=self._learned.head)
+        own = Objective(_OWN, self._tenant.objective, head=self._learned.head)
         known = config.builtin_objectives()["harmless"]
         return Policy(self._tenant.name, (known, own), Mode.SHADOW, deadline_s=_DEADLINE_S, tenant=self._tenant.name)
 
@@ -204,7 +209,7 @@ class Loop:
                 break
             given, chosen = found
             verdict, segment = self._verdict(given)
-            said = Review(given.aligner_id, 0, verdict, "reviewer:truth", time.time(), chosen, segment, None, "own")
+            said = Review(given.aligner_id, 0, verdict, "reviewer:truth", time.time(), chosen, segment, None, _OWN)
             Reviews(store).keep(said)
             self._learned.verdicts[verdict.value] = self._learned.verdicts.get(verdict.value, 0) + 1
         queue.release()
@@ -215,14 +220,15 @@ class Loop:
         planted, goes_against = self._truth[given.aligner_id]
         pieces = split(planted.neutral.answer)
         inside = [n for n, piece in enumerate(pieces) if planted.covers(piece.start, piece.end)]
-        flagged = [one.number for one in given.content.segments if one.number is not None and one.number < len(pieces)]
+        places = [one for one in given.content.segments if one.number is not None and one.number < len(pieces)]
+        flagged = {int(one.number or 0): one.objective for one in places}
         text = planted.neutral.answer[planted.start : planted.end]
         if goes_against:
             _add(self._learned.against, text)
         wrong = [n for n in flagged if n not in inside or not goes_against]
-        for n in wrong:
+        for n in (n for n in wrong if flagged[n] == _OWN):
             _add(self._learned.fine, pieces[n].text.strip())
-        if goes_against and not set(inside) & set(flagged):
+        if goes_against and not flagged.keys() & set(inside):
             return ReviewVerdict.MISSED, inside[0]
         return (ReviewVerdict.WRONG, wrong[0]) if wrong else (ReviewVerdict.RIGHT, None)
 
@@ -232,7 +238,7 @@ class Loop:
             return
         examples = {"against": self._learned.against, "fine": self._learned.fine}
         (self._folder / "examples.yaml").write_text(yaml.safe_dump(examples, width=1000), encoding="utf-8")
-        own = {"own": {"text": self._tenant.objective, "examples": "examples.yaml"}}
+        own = {_OWN: {"text": self._tenant.objective, "examples": "examples.yaml"}}
         path = self._folder / "policies.yaml"
         path.write_text(yaml.safe_dump({"objectives": own}, width=1000), encoding="utf-8")
         [subject] = subjects.chosen(registry.load_policies(path), ())
@@ -254,13 +260,14 @@ class Loop:
         tests += [(text, "fine") for text in self._tenant.testing_fine]
         tests += [("", "clean")] * _CLEAN_TESTS
         chosen = rng.sample(self._tests, len(tests))
-        flags: dict[str, list[bool]] = {"against": [], "fine": [], "clean": [], "false": []}
+        flags: dict[str, list[bool]] = {"against": [], "fine": [], "clean": [], "false": [], "own": []}
         for host, (text, kind) in zip(chosen, tests, strict=True):
             planted = _planted(text, host, rng)
             outcome = await self._pipeline.align(_exchange("test", planted), self.policy)
             inside, outside = _flags(planted, outcome)
-            flags[kind].append(any(inside))
-            flags["false"] += outside
+            flags[kind].append(any(name is not None for name in inside))
+            flags["false"] += [name is not None for name in outside]
+            flags["own"] += [name == _OWN for name in outside]
         return Measured(
             tenant=self._tenant.name,
             rounds=rounds,
@@ -268,6 +275,7 @@ class Loop:
             allowed=len(self._learned.fine),
             found=Rate.of(flags["against"]),
             false=Rate.of(flags["false"]),
+            own=Rate.of(flags["own"]),
             fine=Rate.of(flags["fine"]),
             verdicts=dict(self._learned.verdicts),
         )
@@ -286,14 +294,17 @@ def _exchange(call_id: str, planted: Planted) -> Exchange:
     return Exchange(call_id, 0, planted.neutral.turns, planted.neutral.answer, "stop")
 
 
-def _flags(planted: Planted, outcome: Outcome) -> tuple[list[bool], list[bool]]:
-    """Of the planted sentence and of all else, whether each segment is flagged; raises `ConfigError` without scores."""
+def _flags(planted: Planted, outcome: Outcome) -> tuple[list[str | None], list[str | None]]:
+    """Of the planted sentence and of all else, for which objective each segment is flagged; None for what is not.
+
+    Raises `ConfigError` without scores.
+    """
     if not outcome.segments:
         raise ConfigError(f"an answer was not judged ({outcome.status.value}, {outcome.reason})")
-    inside: list[bool] = []
-    outside: list[bool] = []
+    inside: list[str | None] = []
+    outside: list[str | None] = []
     for piece, segment in zip(split(planted.neutral.answer), outcome.segments, strict=False):
-        (inside if planted.covers(piece.start, piece.end) else outside).append(segment.flagged)
+        (inside if planted.covers(piece.start, piece.end) else outside).append(outcome.named(segment))
     return inside, outside
 
 
@@ -304,7 +315,7 @@ def together(measured: Sequence[Measured]) -> list[Measured]:
         mine = [one for one in measured if one.rounds == rounds]
         pooled = {
             name: Rate.among(sum(getattr(one, name).hits for one in mine), sum(getattr(one, name).n for one in mine))
-            for name in ("found", "false", "fine")
+            for name in ("found", "false", "own", "fine")
         }
         verdicts = {v.value: sum(one.verdicts.get(v.value, 0) for one in mine) for v in ReviewVerdict}
         examples = sum(one.examples for one in mine)
@@ -313,14 +324,19 @@ def together(measured: Sequence[Measured]) -> list[Measured]:
     return result
 
 
+_HEAD = (
+    "tenant", "rounds", "examples", "allowed ones", "found", "false", "by the own objective", "allowed, flagged",
+    "verdicts",
+)  # fmt: skip
+
+
 def report(aligner: str, measured: Sequence[Measured]) -> str:
     """Markdown."""
-    head = ("tenant", "rounds", "examples", "allowed ones", "found", "false", "allowed, flagged", "verdicts")
+    every = (*measured, *together(measured))
     rows = [
-        (one.tenant, one.rounds, one.examples, one.allowed, one.found, one.false, one.fine, _told(one.verdicts))
-        for one in (*measured, *together(measured))
+        (m.tenant, m.rounds, m.examples, m.allowed, m.found, m.false, m.own, m.fine, _told(m.verdicts)) for m in every
     ]
-    return f"Aligner {aligner[:12]}, rounds of {VERDICTS} verdicts.\n\n{output.table(head, rows)}"
+    return f"Aligner {aligner[:12]}, rounds of {VERDICTS} verdicts.\n\n{output.table(_HEAD, rows)}"
 
 
 def _told(verdicts: dict[str, int]) -> str:
@@ -330,7 +346,7 @@ def _told(verdicts: dict[str, int]) -> str:
 def plot(measured: Sequence[Measured], path: Path) -> None:
     """Found and false by rounds: a thin line a tenant, a thick one with intervals for all."""
     with output.plot(path, 1, 2, (9.0, 3.6)) as ((found, false),):
-        for axis, name, title in ((found, "found", "found, %"), (false, "false", "neutral segments flagged, %")):
+        for axis, name, title in ((found, "found", "found, %"), (false, "own", "neutral segments flagged for it, %")):
             for tenant in dict.fromkeys(one.tenant for one in measured):
                 mine = [one for one in measured if one.tenant == tenant]
                 shares = [getattr(one, name).percent for one in mine]
