@@ -39,6 +39,7 @@ BY_ALIGNER = _once(
     "Judged choices by the aligner that judged them",
     ("aligner", "status", "policy"),
 )
+HANDED_OFF = _once(Counter, "aligner_hand_offs_total", "Reports of doubtful answers", ("result", "policy"))
 BESIDE = _once(Counter, "aligner_shadow_aligner_total", "Answers for the aligner beside", ("aligner", "result"))
 LATENCY = _once(Histogram, "aligner_latency_seconds", "Added latency per choice", ("status",), buckets=_LATENCY_BUCKETS)
 SEGMENTS = _once(Counter, "aligner_segments_total", "Segments judged by the detector head", ("flagged",))

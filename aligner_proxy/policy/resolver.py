@@ -57,6 +57,7 @@ from aligner_proxy.types import (
     FailureClass,
     FailurePolicy,
     GateRule,
+    HandOff,
     IfNothingRemains,
     Objective,
     OnSkip,
@@ -344,6 +345,7 @@ class PolicyResolver:
             selection=selection,
             extensions=extensions,
             origins=origins + quota_origin + granted_origins + chosen_origins + self._deny_origins(grants),
+            hand_off=_hand_off(route),
             **settings,
         )
 
@@ -566,6 +568,12 @@ class PolicyResolver:
                 names = set(known) if EVERY in allow else set(allow)
                 allowed = names if layer.trusted else names & allowed
         return allowed - _denied(grants)
+
+
+def _hand_off(route: Sequence[_Layer]) -> HandOff | None:
+    """Where the route reports doubtful answers to."""
+    block = getattr(route[0].values, "hand_off", None) if route else None
+    return None if block is None else HandOff(**block.model_dump())
 
 
 def _may_word(grants: Sequence[_Layer]) -> bool:

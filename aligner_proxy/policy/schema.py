@@ -32,6 +32,7 @@ from aligner_proxy.policy.declining import Decline
 from aligner_proxy.policy.editor_schema import Editor
 from aligner_proxy.policy.engine_schema import LOCAL, Backend, backend
 from aligner_proxy.policy.gate_schema import GateSetting
+from aligner_proxy.policy.hand_off_schema import HandOffBlock
 from aligner_proxy.policy.objective_schema import ObjectiveSetting
 from aligner_proxy.policy.plugin_keys import NO_DECLARATIONS, AnyOptions, Declarations, PolicyKey, SelectorForm
 from aligner_proxy.policy.references_schema import References, read_files
@@ -304,6 +305,8 @@ class Route(Settings):
     match: RouteMatch
     name: Name | None = None
     """Shown in x-aligner-policy; by default route-1, route-2 ..."""
+    hand_off: HandOffBlock | None = None
+    """Reports doubtful answers to a webhook of the operator's, signed, without text unless asked for."""
     objectives: Names = ()
     """Names of objectives, most important first; or a word by which a plugin chooses among them, prompt by prompt."""
 

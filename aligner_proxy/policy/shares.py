@@ -16,7 +16,16 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from aligner_proxy.types import AlignerShare, Policy, Turn
+from aligner_proxy.types import (
+    LOCAL_EDITOR,
+    METAALIGNER,
+    AlignerShare,
+    FailurePolicy,
+    IfNothingRemains,
+    Mode,
+    Policy,
+    Turn,
+)
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _WHOLE = 100
@@ -95,7 +104,18 @@ def beside(policy: Policy) -> Policy | None:
     share = policy.shadow_aligner
     if share is None or share.name == policy.aligner:
         return None
-    return replace(_under(policy, share), shadow_aligner=None)
+    # It spends nobody's quota, asks no paid editor, and reports nothing.
+    return replace(
+        _under(policy, share),
+        shadow_aligner=None,
+        mode=Mode.SHADOW,
+        corrector=METAALIGNER,
+        editor=LOCAL_EDITOR,
+        if_nothing_remains=IfNothingRemains.ORIGINAL,
+        on_error=FailurePolicy(),
+        quota=None,
+        hand_off=None,
+    )
 
 
 def _under(policy: Policy, share: AlignerShare) -> Policy:

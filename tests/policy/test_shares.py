@@ -122,8 +122,13 @@ def test_without_a_position_the_largest_share_leads(file: Path) -> None:
     assert len(policy.aligner_shares) == 2
 
 
+def test_an_aligner_beside_needs_a_store(file: Path) -> None:
+    with pytest.raises(ConfigError, match=r"p.yaml:\d+: shadow_aligner needs the audit store; set audit"):
+        loaded(file, {"defaults": {"shadow_aligner": "acme-2"}})
+
+
 def test_the_aligner_beside_has_its_own_heads_and_none_beside_it(file: Path) -> None:
-    resolver = loaded(file, {"defaults": {"shadow_aligner": "acme-2"}})
+    resolver = loaded(file, {"defaults": {"shadow_aligner": "acme-2"}, "audit": {"enabled": True}})
     policy = resolver.resolve(RequestFacts("gpt"))
     assert value_of(policy, "shadow_aligner") == "acme-2"
     other = shares.beside(replace(policy, objectives=(Objective("o", "O: o", head="of default"),)))
