@@ -1,4 +1,4 @@
-"""Reports of doubtful answers: to a real server that takes them, is slow, away or broken; what they say, who sets it."""
+"""Reports of doubtful answers: to a real server that is there, slow, away or broken; what they say, who may set it."""
 
 from __future__ import annotations
 
