@@ -311,6 +311,10 @@ def _rows(settings: Mapping[str, Any], policy: Policy) -> list[tuple[str, str, s
     rows += [(f"gate.{rule}", "off", origins[f"gate.{rule}"]) for rule in off]
     if policy.quota is not None:
         rows.append(("quota", f"{policy.quota.seconds:g} s a minute", origins["quota"]))
+    if policy.hand_off is not None:
+        to = policy.hand_off
+        told = f"{to.url} within {to.within:g} nats, {'with' if to.text else 'without'} text"
+        rows.append(("hand_off", told, origins["hand_off"]))
     return rows
 
 
@@ -320,6 +324,8 @@ def _listed(value: object) -> str:
 
 def _value(value: object) -> str:
     """A value as the policies file has it."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {percent} %" for name, percent in value.items())
     if not isinstance(value, tuple):
         return str(value)
     texts = (f"{part[0] or 'default'}: {part[1]}" if isinstance(part, tuple) else str(part) for part in value)

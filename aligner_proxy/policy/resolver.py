@@ -327,6 +327,7 @@ class PolicyResolver:
         own = worded(facts.own, known, allowed=_may_word(grants))
         quota, quota_origin = self._quota(facts, grants)
         granted, granted_origins = self._granted(grants)
+        hand_off, told = self._hand_off(route)
         extensions = (*self._differing(settings), *granted)
         if settings["aligner_shares"]:
             given = settings["aligner_shares"]
@@ -344,8 +345,13 @@ class PolicyResolver:
             quota=quota,
             selection=selection,
             extensions=extensions,
-            origins=origins + quota_origin + granted_origins + chosen_origins + self._deny_origins(grants),
-            hand_off=_hand_off(route),
+            origins=origins
+            + hand_off_origin
+            + quota_origin
+            + granted_origins
+            + chosen_origins
+            + self._deny_origins(grants),
+            hand_off=hand_off,
             **settings,
         )
 
@@ -500,6 +506,13 @@ class PolicyResolver:
                 return Quota(f"{layer.label} {owner}", seconds), (("quota", origin),)
         return None, ()
 
+    def _hand_off(self, route: Sequence[_Layer]) -> tuple[HandOff | None, tuple[tuple[str, str], ...]]:
+        """Where the route reports doubtful answers to, and its origin."""
+        block = getattr(route[0].values, "hand_off", None) if route else None
+        if block is None:
+            return None, ()
+        return HandOff(**block.model_dump()), (("hand_off", route[0].origin(self._file.source, "hand_off")),)
+
     def _deny_origins(self, grants: Sequence[_Layer]) -> tuple[tuple[str, str], ...]:
         """The first origin of each denied objective."""
         origins: dict[str, str] = {}
@@ -568,12 +581,6 @@ class PolicyResolver:
                 names = set(known) if EVERY in allow else set(allow)
                 allowed = names if layer.trusted else names & allowed
         return allowed - _denied(grants)
-
-
-def _hand_off(route: Sequence[_Layer]) -> HandOff | None:
-    """Where the route reports doubtful answers to."""
-    block = getattr(route[0].values, "hand_off", None) if route else None
-    return None if block is None else HandOff(**block.model_dump())
 
 
 def _may_word(grants: Sequence[_Layer]) -> bool:
