@@ -345,12 +345,7 @@ class PolicyResolver:
             quota=quota,
             selection=selection,
             extensions=extensions,
-            origins=origins
-            + hand_off_origin
-            + quota_origin
-            + granted_origins
-            + chosen_origins
-            + self._deny_origins(grants),
+            origins=(*origins, *quota_origin, *told, *granted_origins, *chosen_origins, *self._deny_origins(grants)),
             hand_off=hand_off,
             **settings,
         )

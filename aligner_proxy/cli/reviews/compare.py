@@ -40,9 +40,8 @@ def command(first: str, second: str, as_json: bool, **given: Any) -> None:
     both = same_answers(*sides.values())
     if as_json:
         told: dict[str, Any] = {name: _as_json(side) for name, side in found.items()}
-        click.echo(
-            json.dumps({"sides": told, "same_answers": asdict(both) | {"intervals": _intervals(both)}}, indent=2)
-        )
+        same = asdict(both) | {"intervals": _intervals(both)}
+        click.echo(json.dumps({"sides": told, "same_answers": same}, indent=2))
         return
     _show(found, both)
 
