@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -56,6 +57,7 @@ class ChoiceCorrector:
         hand_offs: HandOffs | None = None,
     ) -> None:
         self._hand_offs = hand_offs
+        self._streaming = 0
         self.pipeline = pipeline
         self._state = state
         self._shadows = shadows
@@ -109,8 +111,7 @@ class ChoiceCorrector:
         """The outcome of one choice, recorded also if the client leaves meanwhile."""
         outcome = Outcome(Status.FAILED, metrics.CANCELLED, exchange.answer, self._state.policy, exchange.index)
         shadows = self._shadows
-        for task in tuple(shadows.beside):
-            task.cancel()
+        self._end_beside()
         shadows.busy += 1
         with tracing.span("aligner.align", aligner__call_id=exchange.call_id) as span, IN_FLIGHT.track_inprogress():
             try:
@@ -123,6 +124,23 @@ class ChoiceCorrector:
         self._beside(exchange, outcome)
         return outcome
 
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Block in which a stream is corrected piece by piece: meanwhile nothing is judged beside."""
+        self._end_beside()
+        self._shadows.busy += 1
+        self._streaming = 1
+        try:
+            yield
+        finally:
+            self._streaming = 0
+            self._shadows.busy -= 1
+
+    def _end_beside(self) -> None:
+        """End what aligners beside judge, so that no answer waits for it."""
+        for task in tuple(self._shadows.beside):
+            task.cancel()
+
     def _beside(self, exchange: Exchange, outcome: Outcome) -> None:
         """Let the policy's aligner beside judge the same answer in the background, where there is one."""
         if outcome.policy.shadow_aligner is None or outcome.correction is None or self._auditor is None:
@@ -131,7 +149,8 @@ class ChoiceCorrector:
         if policy is not None:
             # Its entry must not pass for that of the answer, nor count among those of the route.
             policy = replace(policy, name=f"{policy.name}/beside")
-            self._shadows.judge_beside(exchange, policy, partial(self._judged_beside, policy))
+            judge = partial(self._judged_beside, policy)
+            self._shadows.judge_beside(exchange, policy, judge, self._streaming)
 
     async def _judged_beside(self, policy: Policy, exchange: Exchange) -> Outcome:
         """What another aligner makes of an answer, recorded beside it."""

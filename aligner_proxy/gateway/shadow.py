@@ -47,9 +47,12 @@ class Shadows:
         task.add_done_callback(self._finished)
         return Outcome(Status.SHADOW, None, exchange.answer, policy, exchange.index)
 
-    def judge_beside(self, exchange: Exchange, policy: Policy, judge: Settle) -> None:
-        """Let the aligner beside judge an answer if nothing else is to be done; `judge` judges and records it."""
-        if self.busy or self._tasks - {asyncio.current_task()} or self.beside:
+    def judge_beside(self, exchange: Exchange, policy: Policy, judge: Settle, own: int = 0) -> None:
+        """Let the aligner beside judge an answer if nothing else is to be done; `judge` judges and records it.
+
+        `own`: how many of those in progress are this very answer's.
+        """
+        if self.busy > own or self._tasks - {asyncio.current_task()} or self.beside:
             BESIDE.labels(policy.aligner, "shed").inc()
             return
         task = asyncio.ensure_future(judge(exchange))

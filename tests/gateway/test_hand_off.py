@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import json
@@ -41,6 +42,8 @@ class Desk:
     """Of each report; the last one counts for all further ones."""
     extra: str = ""
     """A header of its answers."""
+    endless: bool = False
+    """Whether its answers have no end."""
     gate: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -52,8 +55,13 @@ class Desk:
         self.headers.append(headers)
         await self.gate.wait()
         status = self.statuses[min(len(self.bodies), len(self.statuses)) - 1]
-        writer.write(f"HTTP/1.1 {status} so\r\n{self.extra}content-length: 0\r\nconnection: close\r\n\r\n".encode())
-        await writer.drain()
+        length = "" if self.endless else "content-length: 0\r\n"
+        writer.write(f"HTTP/1.1 {status} so\r\n{self.extra}{length}connection: close\r\n\r\n".encode())
+        with contextlib.suppress(ConnectionError):
+            await writer.drain()
+            while self.endless:
+                writer.write(b"a" * 65_536)
+                await writer.drain()
         writer.close()
 
 
