@@ -334,6 +334,29 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
+class AlignerShare:
+    """One of several aligners of a policy."""
+
+    name: str
+    percent: int = 0
+    """Of the tenant's traffic."""
+    heads: tuple[tuple[str, str], ...] = ()
+    """(objective, content hash of the head taught for it and this aligner)."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandOff:
+    """Where doubtful answers are reported to: those of which a segment came within so many nats of the threshold."""
+
+    url: str
+    secret_env: str
+    """Environment variable with the secret that signs reports."""
+    within: float
+    text: bool = False
+    """Whether a report has question, answer and edited answer."""
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """All settings for one request, resolved once. Times in seconds, caution in nats."""
 
@@ -354,6 +377,9 @@ class Policy:
     score_only: bool = False  # the engine scores the answer and edits nothing
     verify: Verify = Verify.FLAGGED
     aligner: str = DEFAULT_ALIGNER
+    aligner_shares: tuple[AlignerShare, ...] = ()  # of several aligners, until one is drawn for a conversation
+    shadow_aligner: AlignerShare | None = None  # judges the same answers beside, and changes none
+    hand_off: HandOff | None = None  # where doubtful answers are reported to
     sample: float = 1.0
     max_answer_chars: int = 400_000
     gate: tuple[GateRule, ...] = tuple(GateRule)

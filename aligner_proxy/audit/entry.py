@@ -26,13 +26,15 @@ Redact = Callable[[str], str]
 
 OF_REASONING_ID = "-reasoning"
 """What stands behind the id of an answer where an entry is that of its reasoning."""
+BESIDE_ID = "-beside"
+"""What stands behind it where an entry is that of the aligner beside (`shadow_aligner`)."""
 _BARE = 4096
 """Bytes of an event without its texts."""
 _PART = 96
 """Bytes of what holds one text: a turn, a segment, a place in a list."""
 _DIGITS = 3
 """Digits of a score behind the point."""
-_NOT_POLICY = ("origins", "tenant", "quota", "upstream", "payer")
+_NOT_POLICY = ("origins", "tenant", "quota", "upstream", "payer", "aligner_shares", "shadow_aligner", "hand_off")
 """Fields that identify the request or the origin of its policy, not the effect of the policy."""
 
 

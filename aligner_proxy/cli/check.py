@@ -33,7 +33,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, Extensions
 from aligner_proxy.policy import litellm_config
-from aligner_proxy.policy.config import engine_at, keys_path, known_keys, redis_url, shared_cache_key
+from aligner_proxy.policy.config import check_hand_offs, engine_at, keys_path, known_keys, redis_url, shared_cache_key
 from aligner_proxy.policy.editor_schema import groups as editor_groups
 from aligner_proxy.policy.engine_schema import Kind
 from aligner_proxy.policy.keys_file import KeyEntry
@@ -215,10 +215,7 @@ def _warnings(checked: _Checked, facts: RequestFacts, policy: Policy) -> list[st
         warnings.append(f"the model_list has no model {facts.model!r}")
     if not any(route_matches(route, facts.names, facts.tags) for route in checked.policies.routes):
         warnings.append("no route matches this request")
-    try:
-        writer.recorder(checked.policies)
-    except ConfigError as error:
-        warnings.append(f"{error}; a gateway with this environment does not start")
+    warnings.extend(_start_warnings(checked.policies))
     warnings.extend(_redis_warnings(checked.policies))
     warnings.extend(_key_warnings(checked))
     warnings.extend(_engine_warnings(checked, policy))
@@ -228,6 +225,15 @@ def _warnings(checked: _Checked, facts: RequestFacts, policy: Policy) -> list[st
     if not (policy.objectives or policy.references):
         warnings.append("no objectives: such an answer is skipped (reason no_objectives)")
     return [*warnings, *checked.gaps]
+
+
+def _start_warnings(policies: PolicyFile) -> Iterator[str]:
+    """What this environment lacks of what a gateway needs to start."""
+    for needed in (writer.recorder, check_hand_offs):
+        try:
+            needed(policies)
+        except ConfigError as error:
+            yield f"{error}; a gateway with this environment does not start"
 
 
 def _redis_warnings(policies: PolicyFile) -> Iterator[str]:
@@ -311,6 +317,10 @@ def _rows(settings: Mapping[str, Any], policy: Policy) -> list[tuple[str, str, s
     rows += [(f"gate.{rule}", "off", origins[f"gate.{rule}"]) for rule in off]
     if policy.quota is not None:
         rows.append(("quota", f"{policy.quota.seconds:g} s a minute", origins["quota"]))
+    if policy.hand_off is not None:
+        to = policy.hand_off
+        told = f"{to.url} within {to.within:g} nats, {'with' if to.text else 'without'} text"
+        rows.append(("hand_off", told, origins["hand_off"]))
     return rows
 
 
@@ -320,6 +330,8 @@ def _listed(value: object) -> str:
 
 def _value(value: object) -> str:
     """A value as the policies file has it."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {percent} %" for name, percent in value.items())
     if not isinstance(value, tuple):
         return str(value)
     texts = (f"{part[0] or 'default'}: {part[1]}" if isinstance(part, tuple) else str(part) for part in value)

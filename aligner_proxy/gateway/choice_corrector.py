@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 from litellm.proxy._types import ProxyException
 
-from aligner_proxy.audit.entry import AuditEvent
+from aligner_proxy.audit.entry import BESIDE_ID, AuditEvent
 from aligner_proxy.audit.writer import AuditWriters
 from aligner_proxy.engine.api import Session
 from aligner_proxy.errors import NoRoomForRecord, NotRecorded
 from aligner_proxy.gateway import metrics
+from aligner_proxy.gateway.hand_off import HandOffs
 from aligner_proxy.gateway.request_state import RequestState, editor_counts
 from aligner_proxy.gateway.shadow import Shadows
 from aligner_proxy.observability import tracing
 from aligner_proxy.observability.metrics import IN_FLIGHT
 from aligner_proxy.pipeline import outcomes as pipeline_outcomes
 from aligner_proxy.pipeline.pipeline import Pipeline
-from aligner_proxy.types import Exchange, Mode, Outcome, Status
+from aligner_proxy.policy import shares
+from aligner_proxy.types import Exchange, Mode, Outcome, Policy, Status
 
 Publish = Callable[[float], None]
 """Writes LiteLLM's guardrail record of a request whose correction began at this time (seconds since the epoch)."""
@@ -50,7 +54,10 @@ class ChoiceCorrector:
         shadows: Shadows,
         auditor: AuditWriters | None,
         publish: Publish,
+        hand_offs: HandOffs | None = None,
     ) -> None:
+        self._hand_offs = hand_offs
+        self._streaming = 0
         self.pipeline = pipeline
         self._state = state
         self._shadows = shadows
@@ -90,6 +97,7 @@ class ChoiceCorrector:
         for exchange, outcome in outcomes:
             metrics.record(exchange.call_id, len(exchange.answer or ""), outcome)
             self._keep(exchange, outcome)
+            self._beside(exchange, outcome)
         self._state.settle([outcome for _, outcome in outcomes])
         metrics.upstream_ended(self._state)
         self._publish(self._opened)
@@ -102,13 +110,57 @@ class ChoiceCorrector:
     async def correct_one(self, exchange: Exchange, session: Session | None = None) -> Outcome:
         """The outcome of one choice, recorded also if the client leaves meanwhile."""
         outcome = Outcome(Status.FAILED, metrics.CANCELLED, exchange.answer, self._state.policy, exchange.index)
+        shadows = self._shadows
+        self._end_beside()
+        shadows.busy += 1
         with tracing.span("aligner.align", aligner__call_id=exchange.call_id) as span, IN_FLIGHT.track_inprogress():
             try:
                 outcome = await self.pipeline.align(exchange, self._state.policy, session)
                 outcome = await self._kept(exchange, outcome)
             finally:
+                shadows.busy -= 1
                 metrics.record(exchange.call_id, len(exchange.answer or ""), outcome)
                 metrics.describe(span, outcome)
+        self._beside(exchange, outcome)
+        return outcome
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Block in which a stream is corrected piece by piece: meanwhile nothing is judged beside."""
+        self._end_beside()
+        self._shadows.busy += 1
+        self._streaming = 1
+        try:
+            yield
+        finally:
+            self._streaming = 0
+            self._shadows.busy -= 1
+
+    def _end_beside(self) -> None:
+        """End what aligners beside judge, so that no answer waits for it."""
+        for task in tuple(self._shadows.beside):
+            task.cancel()
+
+    def _beside(self, exchange: Exchange, outcome: Outcome) -> None:
+        """Let the policy's aligner beside judge the same answer in the background, where there is one."""
+        if outcome.policy.shadow_aligner is None or outcome.correction is None or self._auditor is None:
+            return
+        policy = shares.beside(outcome.policy)
+        if policy is not None:
+            # Its entry must not pass for that of the answer, nor count among those of the route.
+            policy = replace(policy, name=f"{policy.name}/beside")
+            judge = partial(self._judged_beside, policy)
+            self._shadows.judge_beside(exchange, policy, judge, self._streaming)
+
+    async def _judged_beside(self, policy: Policy, exchange: Exchange) -> Outcome:
+        """What another aligner makes of an answer, recorded beside it."""
+        outcome = await self.pipeline.align(exchange, policy)
+        state = self._state
+        if outcome.status is not Status.SKIPPED and state.facts is not None and self._auditor is not None:
+            record = state.policy_record(policy)
+            aligner_id = f"{state.aligner_id}{BESIDE_ID}"
+            route = f"{state.route}#beside"
+            self._auditor.note(AuditEvent(time.time(), route, state.facts, exchange, outcome, record, aligner_id))
         return outcome
 
     @property
@@ -142,6 +194,8 @@ class ChoiceCorrector:
         if outcome.status is Status.SKIPPED:
             return None
         state.extensions.observe(outcome)
+        if outcome.policy.hand_off is not None and self._hand_offs is not None:
+            self._hand_offs.offer(exchange, outcome, state.aligner_id)
         if state.facts is None:
             return None
         record = state.policy_record(outcome.policy) | editor_counts(outcome)

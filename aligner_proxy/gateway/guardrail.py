@@ -20,7 +20,7 @@ from litellm.types.guardrails import GuardrailEventHooks
 from litellm.types.utils import GuardrailStatus
 
 from aligner_proxy import formats
-from aligner_proxy.audit.writer import audit_writers
+from aligner_proxy.audit.writer import audit_writers, redaction
 from aligner_proxy.concurrency import cancelled_when, client_left
 from aligner_proxy.errors import AlignerProxyError, ClientGone, NotPutIn
 from aligner_proxy.formats import sse
@@ -39,6 +39,7 @@ from aligner_proxy.gateway.build import build_pipeline
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.endpoints.feedback import Feedback
 from aligner_proxy.gateway.endpoints.routes import serve
+from aligner_proxy.gateway.hand_off import HandOffs
 from aligner_proxy.gateway.readiness import EngineReadiness
 from aligner_proxy.gateway.request_state import RequestState, keep, state_of
 from aligner_proxy.gateway.shadow import Shadows
@@ -85,6 +86,8 @@ class AlignerGuardrail(CustomGuardrail):
             self._audit_writers = audit_writers(file)
             self._auditor = self._audit_writers or None
             self.feedback = Feedback.of(file)
+            config.check_hand_offs(file)
+            self._hand_offs = HandOffs(redaction(file))
         except (AlignerProxyError, OSError) as error:
             raise RuntimeError(f"aligner-proxy cannot start: {error}") from error
         self._shadows = Shadows(file.shadow.running, file.shadow.waiting)
@@ -101,6 +104,7 @@ class AlignerGuardrail(CustomGuardrail):
         freed_memory.now_and_then()
         gc_workaround.between_callbacks()
         serve(self)
+        litellm_internals.at_shutdown(self._hand_offs.aclose)
         litellm_internals.at_shutdown(partial(self._shadows.finish, self._audit_writers.aclose))
         super().__init__(
             event_hook=litellm_internals.with_pre_call(event_hook), **{**settings, "mask_response_content": True}
@@ -295,7 +299,8 @@ class AlignerGuardrail(CustomGuardrail):
 
     def _corrector(self, data: dict[str, Any], state: RequestState) -> ChoiceCorrector:
         """Corrector of the choices of this request."""
-        return ChoiceCorrector(self.pipeline, state, self._shadows, self._auditor, partial(self._report, data, state))
+        publish = partial(self._report, data, state)
+        return ChoiceCorrector(self.pipeline, state, self._shadows, self._auditor, publish, self._hand_offs)
 
     def _leave(self, data: dict[str, Any], state: RequestState, reason: SkipReason, choices: int = 1) -> None:
         metrics.upstream_ended(state)

@@ -17,7 +17,7 @@ from aligner_proxy.observability import metrics as prometheus
 from aligner_proxy.observability.tracing import Span, passed
 from aligner_proxy.pipeline.outcomes import INTERNAL
 from aligner_proxy.teaching.store import Index
-from aligner_proxy.types import Outcome, Policy, Status
+from aligner_proxy.types import METAALIGNER, Outcome, Policy, Status
 
 log = logging.getLogger("aligner_proxy.outcome")
 
@@ -101,6 +101,9 @@ def record(call_id: str, answer_chars: int, outcome: Outcome) -> None:
 
 def _count(outcome: Outcome) -> None:
     """Count the work for a choice that was judged."""
+    policy = outcome.policy
+    by = policy.aligner if policy.corrector == METAALIGNER else policy.corrector
+    prometheus.BY_ALIGNER.labels(by, outcome.status.value, policy.name).inc()
     if outcome.cache_hit is not None:
         prometheus.CACHE.labels("hit" if outcome.cache_hit else "miss").inc()
     _count_edits(outcome)

@@ -72,6 +72,8 @@ def _scoring(policy: Policy) -> Policy:
         name=f"{policy.name}/{OF_REASONING}",
         mode=Mode.SHADOW,
         score_only=True,
+        shadow_aligner=None,
+        hand_off=None,
         corrector=METAALIGNER,
         if_nothing_remains=IfNothingRemains.ORIGINAL,
         plugin_rules=(),

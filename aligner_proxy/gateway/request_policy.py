@@ -18,13 +18,13 @@ from typing import Any
 from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAuth
 
 from aligner_proxy.errors import BadRequest, ForbiddenError
-from aligner_proxy.formats import stored
+from aligner_proxy.formats import stored, wire
 from aligner_proxy.formats.base import buckets, headers, system, turns
 from aligner_proxy.formats.tool_results import tool_results
 from aligner_proxy.gateway import litellm_internals, routing
 from aligner_proxy.gateway.reload import Policies
 from aligner_proxy.plugins.extensions import Extensions
-from aligner_proxy.policy import references
+from aligner_proxy.policy import references, shares
 from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts, policy_for_all
 from aligner_proxy.policy.schema import Trust
 from aligner_proxy.policy.strictness import stricter
@@ -68,15 +68,28 @@ async def of_request(
     try:
         with _as_http_errors():
             request = facts(data, user, fields, policies.keys, current.resolver)
+            if current.resolver.draws:
+                request = _placed(request, data, user)
             named = (routing.named(model, user.team_id) for model in routing.further_models(data))
             further = (replace(request, model=model, groups=groups) for model, groups in named)
             policy = policy_for_all(current.resolver, request, further)
+            if policy.aligner_shares:  # of metadata
+                request = _placed(request, data, user)
+                policy = policy if request.position is None else shares.drawn(policy, request.position)
             policy = await extensions.resolved(policy, request)
             if current.has_editors or policy.editor != LOCAL_EDITOR:
                 policy = _with_payer(policy, request, user)
             return request, policy
     finally:
         forget_wishes(data)
+
+
+def _placed(request: RequestFacts, data: Mapping[str, Any], user: UserAPIKeyAuth) -> RequestFacts:
+    """The facts with the position of this conversation, by which one of several aligners is drawn."""
+    form = wire(user.request_route)
+    if form is None:
+        return request
+    return replace(request, position=shares.position(request.namespace, form.opening(data, 0).turns))
 
 
 def of_answer(

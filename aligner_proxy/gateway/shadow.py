@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from aligner_proxy.gateway import metrics
+from aligner_proxy.observability.metrics import BESIDE
 from aligner_proxy.pipeline import eligibility
 from aligner_proxy.types import Exchange, Outcome, Policy, SkipReason, Status
 
@@ -28,6 +30,10 @@ class Shadows:
         self._limit = running + waiting
         self._slots = asyncio.Semaphore(running)
         self._tasks: set[asyncio.Task[None]] = set()
+        self.busy = 0
+        """Corrections in progress, of answers that clients get or of shadow mode."""
+        self.beside: set[asyncio.Future[object]] = set()
+        """What aligners beside judge; ended when anything else begins, because it is worth least."""
 
     def take(self, exchange: Exchange, policy: Policy, settle: Settle) -> Outcome:
         """The immediate outcome of a choice; `settle` corrects and records it in the background."""
@@ -41,12 +47,38 @@ class Shadows:
         task.add_done_callback(self._finished)
         return Outcome(Status.SHADOW, None, exchange.answer, policy, exchange.index)
 
+    def judge_beside(self, exchange: Exchange, policy: Policy, judge: Settle, own: int = 0) -> None:
+        """Let the aligner beside judge an answer if nothing else is to be done; `judge` judges and records it.
+
+        `own`: how many of those in progress are this very answer's.
+        """
+        if self.busy > own or self._tasks - {asyncio.current_task()} or self.beside:
+            BESIDE.labels(policy.aligner, "shed").inc()
+            return
+        task = asyncio.ensure_future(judge(exchange))
+        self.beside.add(task)
+        task.add_done_callback(partial(self._judged_beside, policy.aligner))
+
+    def _judged_beside(self, aligner: str, task: asyncio.Future[object]) -> None:
+        self.beside.discard(task)
+        result = "failed"
+        if task.cancelled():
+            result = "shed"
+        elif (error := task.exception()) is not None:
+            log.error("a judgement beside failed (%s)", type(error).__name__)
+        elif isinstance(outcome := task.result(), Outcome) and outcome.correction is not None:
+            result = "judged"
+        BESIDE.labels(aligner, result).inc()
+
     async def done(self) -> None:
         """Wait until all pending corrections are settled."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self.beside, return_exceptions=True)
 
     async def finish(self, then: Callable[[], Awaitable[object]]) -> None:
         """Settle pending corrections for at most `LAST_S` at the end of the process, then call `then`."""
+        for task in tuple(self.beside):
+            task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=LAST_S)
         await then()

@@ -33,6 +33,14 @@ def _once(kind: type[Metric], name: str, text: str, labels: Sequence[str] = (), 
 
 
 OUTCOMES = _once(Counter, "aligner_outcomes_total", "Choices by what became of them", ("status", "reason", "policy"))
+BY_ALIGNER = _once(
+    Counter,
+    "aligner_by_aligner_total",
+    "Judged choices by the aligner that judged them",
+    ("aligner", "status", "policy"),
+)
+HANDED_OFF = _once(Counter, "aligner_hand_offs_total", "Reports of doubtful answers", ("result", "policy"))
+BESIDE = _once(Counter, "aligner_shadow_aligner_total", "Answers for the aligner beside", ("aligner", "result"))
 LATENCY = _once(Histogram, "aligner_latency_seconds", "Added latency per choice", ("status",), buckets=_LATENCY_BUCKETS)
 SEGMENTS = _once(Counter, "aligner_segments_total", "Segments judged by the detector head", ("flagged",))
 DRAFT = _once(Counter, "aligner_draft_tokens_total", "Draft tokens proposed")

@@ -29,6 +29,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from aligner_proxy.errors import ConfigError
+from aligner_proxy.policy import shares
 from aligner_proxy.policy.editor_schema import check_second_try, edits_outside
 from aligner_proxy.policy.engine_schema import Backend, engine_address
 from aligner_proxy.policy.keys_file import KeyEntry, load_keys
@@ -60,6 +61,7 @@ _SOCKET_BYTES = 103
 _LONGEST_SOCKET = "gateway-4194304-9999.sock"
 """The longest name that `serve` gives a socket there: with its process id, and the number of restarts."""
 _KEY_BYTES = 32
+_SECRET_CHARS = 16
 _COMMIT = re.compile(r"@[0-9a-f]{40}$")
 
 Declare = Callable[[bool], Declarations]
@@ -196,10 +198,14 @@ def _check_aligners(file: PolicyFile) -> None:
     """Refuse unknown names of aligners; an engine elsewhere checks its own names."""
     known = (DEFAULT_ALIGNER, *file.aligner.adapters)
     for path, block in file.blocks():
-        name = block.aligner
-        if name is not None and name not in known and engine_at(file).local:
-            place = file.source.at(*path, "aligner")
-            raise ConfigError(f"{place}: unknown aligner {short(name)}; {nearest(name, known)}")
+        choices = (("aligner", shares.names(block.aligner or ())), ("shadow_aligner", (block.shadow_aligner,)))
+        for key, name in ((key, name) for key, names in choices for name in names):
+            if name is not None and name not in known and engine_at(file).local:
+                place = file.source.at(*path, key, *([name] if isinstance(getattr(block, key), tuple) else []))
+                raise ConfigError(f"{place}: unknown aligner {short(name)}; {nearest(name, known)}")
+        if block.shadow_aligner is not None and not file.audit.enabled:
+            place = file.source.at(*path, "shadow_aligner")
+            raise ConfigError(f"{place}: shadow_aligner needs the audit store; set audit: {{enabled: true}}")
 
 
 def _check_editors(file: PolicyFile) -> None:
@@ -243,6 +249,23 @@ def engine_at(file: PolicyFile) -> Backend:
         return Backend(at=(engine_address(override),))
     except ValueError as error:
         raise ConfigError(f"{_ENGINE}: {error}") from None
+
+
+def hand_off_secret(name: str) -> bytes | None:
+    """The secret that signs reports of doubtful answers; None where the variable is not set, or too short."""
+    secret = (_env(name) or "").encode()
+    return secret if len(secret) >= _SECRET_CHARS else None
+
+
+def check_hand_offs(file: PolicyFile) -> None:
+    """Raise `ConfigError` where the secret of a route's reports is missing."""
+    for n, route in enumerate(file.routes):
+        if route.hand_off is not None and hand_off_secret(route.hand_off.secret_env) is None:
+            place = file.source.at("routes", n, "hand_off", "secret_env")
+            raise ConfigError(
+                f"{place}: hand_off.secret_env: {route.hand_off.secret_env} must hold a secret of at least "
+                f"{_SECRET_CHARS} characters; make one: openssl rand -hex 32"
+            )
 
 
 def engine_key(backend: Backend) -> str | None:

@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from aligner_proxy.errors import ForbiddenError, SeveralPolicies
-from aligner_proxy.policy import references
+from aligner_proxy.policy import references, shares
 from aligner_proxy.policy.config import objectives
 from aligner_proxy.policy.gate_schema import switches
 from aligner_proxy.policy.own_objectives import with_known_names, worded
@@ -53,9 +53,11 @@ from aligner_proxy.types import (
     GOVERNED_SKIPS,
     LOCAL_EDITOR,
     METAALIGNER,
+    AlignerShare,
     FailureClass,
     FailurePolicy,
     GateRule,
+    HandOff,
     IfNothingRemains,
     Objective,
     OnSkip,
@@ -161,6 +163,8 @@ class RequestFacts:
     """The model groups behind `model` where it is an alias or another name of theirs."""
     alias_by_operator: bool = False
     """Whether the operator gave the aliases, in the keys file; LiteLLM's own are chosen by the owners of keys."""
+    position: int | None = None
+    """Where the conversation lies among the hundred parts of its tenant's traffic, where aligners share it."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -218,11 +222,15 @@ class PolicyResolver:
         self.reference_headers = references.headers(block.references or () for _, block in policy_file.blocks())
         """The headers in which a request may bring references, if its tenant may; metadata names no others."""
         self.reads_tool_results = references.name_tool_results(policy_file)
+        self.draws = any(isinstance(block.aligner, tuple) for _, block in policy_file.blocks())
+        """Whether this file shares traffic out among aligners, so that a request needs its position."""
         self._cached = lru_cache(_REMEMBERED)(self._resolve_usual)
 
     def resolve(self, facts: RequestFacts) -> Policy:
         """The policy of one request; raises `ForbiddenError` when it asks for what its tenant may not have."""
         policy = self._by_caller(facts)
+        if policy.aligner_shares and facts.position is not None:
+            policy = shares.drawn(policy, facts.position)
         if not (policy.references or facts.given or facts.brought):
             return policy
         brought = references.of_request(policy.references, facts)
@@ -269,6 +277,7 @@ class PolicyResolver:
         for route, tenant in product(self._distinct(self._file.routes), self._distinct(self._file.tenants)):
             settings, _ = self._settle([defaults, *route, *tenant])
             extensions = tuple(self._differing(settings))
+            del settings["aligner_shares"], settings["shadow_aligner"]  # whichever aligner: the same settings
             yield Policy("-", extensions=extensions, **settings)
 
     def _distinct(self, entries: Sequence[Route] | Sequence[Tenant]) -> list[list[_Layer]]:
@@ -318,7 +327,13 @@ class PolicyResolver:
         own = worded(facts.own, known, allowed=_may_word(grants))
         quota, quota_origin = self._quota(facts, grants)
         granted, granted_origins = self._granted(grants)
+        hand_off, told = self._hand_off(route)
         extensions = (*self._differing(settings), *granted)
+        if settings["aligner_shares"]:
+            given = settings["aligner_shares"]
+            settings["aligner_shares"] = tuple(self._share(name, part, chosen, tenant) for name, part in given)
+        if settings["shadow_aligner"]:
+            settings["shadow_aligner"] = self._share(settings["shadow_aligner"], 0, chosen, tenant)
         if settings["references"]:
             allowed = bool(_last(grants, "allow_references"))
             settings["references"] = references.settled(settings["references"], self._file.reference_texts, allowed)
@@ -330,7 +345,8 @@ class PolicyResolver:
             quota=quota,
             selection=selection,
             extensions=extensions,
-            origins=origins + quota_origin + granted_origins + chosen_origins + self._deny_origins(grants),
+            origins=(*origins, *quota_origin, *told, *granted_origins, *chosen_origins, *self._deny_origins(grants)),
+            hand_off=hand_off,
             **settings,
         )
 
@@ -347,6 +363,11 @@ class PolicyResolver:
             replace(objective, head=self._head_of(owner if isinstance(owner, Tenant) else None, objective, aligner))
             for objective, owner in owners
         )
+
+    def _share(self, name: str, percent: int, chosen: Sequence[Objective], tenant: Sequence[_Layer]) -> AlignerShare:
+        """One of several aligners, with the heads that were taught for it."""
+        heads = ((one.name, one.head) for one in self._with_heads(chosen, tenant, name) if one.head)
+        return AlignerShare(name, percent, tuple(heads))
 
     def _differing(self, settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         """Remove the keys of plugins from the settings; yields those that differ from their default."""
@@ -456,6 +477,8 @@ class PolicyResolver:
             settings["if_nothing_remains"] = IfNothingRemains.DECLINE  # metadata took the editor away, or asked for it
         settings |= {"on_error": FailurePolicy(**by_class), "on_skip": SkipPolicy(**by_reason)}
         settings["gate"] = tuple(rule for rule, on in rules.items() if on)
+        choice = settings["aligner"]
+        settings |= {"aligner": shares.leading(choice), "aligner_shares": () if isinstance(choice, str) else choice}
         return settings, tuple(origins.items())
 
     def _values_of(self, values: Settings) -> Iterator[tuple[str, Any]]:
@@ -477,6 +500,13 @@ class PolicyResolver:
                 origin = layer.origin(self._file.source, "quota")
                 return Quota(f"{layer.label} {owner}", seconds), (("quota", origin),)
         return None, ()
+
+    def _hand_off(self, route: Sequence[_Layer]) -> tuple[HandOff | None, tuple[tuple[str, str], ...]]:
+        """Where the route reports doubtful answers to, and its origin."""
+        block = getattr(route[0].values, "hand_off", None) if route else None
+        if block is None:
+            return None, ()
+        return HandOff(**block.model_dump()), (("hand_off", route[0].origin(self._file.source, "hand_off")),)
 
     def _deny_origins(self, grants: Sequence[_Layer]) -> tuple[tuple[str, str], ...]:
         """The first origin of each denied objective."""
@@ -571,6 +601,10 @@ def _first(entries: Sequence[_Entry], matches: Callable[[_Entry], bool]) -> list
 def value_of(policy: Policy, name: str) -> Any:
     """The value of one of `SETTINGS`."""
     setting, _, kind = name.partition(".")
+    if setting == "aligner" and policy.aligner_shares:
+        return shares.shown(policy.aligner_shares)
+    if setting == "shadow_aligner":
+        return policy.shadow_aligner and policy.shadow_aligner.name
     if setting == "references":
         return tuple(reference.label for reference in policy.references)
     if setting == "on_skip":

@@ -32,9 +32,11 @@ from aligner_proxy.policy.declining import Decline
 from aligner_proxy.policy.editor_schema import Editor
 from aligner_proxy.policy.engine_schema import LOCAL, Backend, backend
 from aligner_proxy.policy.gate_schema import GateSetting
+from aligner_proxy.policy.hand_off_schema import HandOffBlock
 from aligner_proxy.policy.objective_schema import ObjectiveSetting
 from aligner_proxy.policy.plugin_keys import NO_DECLARATIONS, AnyOptions, Declarations, PolicyKey, SelectorForm
 from aligner_proxy.policy.references_schema import References, read_files
+from aligner_proxy.policy.shares import AlignerChoice
 from aligner_proxy.policy.yaml_file import LIST_FORM, KeyPath, Source, nearest
 from aligner_proxy.prompts import template
 from aligner_proxy.types import (
@@ -244,8 +246,11 @@ class Settings(_Block):
     {model: GROUP}."""
     caution: Annotated[float, Field(ge=-50, le=50, strict=True, allow_inf_nan=False)] | None = None
     """Nats by which an edit must beat leaving things as they are; more means fewer edits."""
-    aligner: Name | None = None
-    """Which aligner corrects: default, or a name under aligner.adapters."""
+    aligner: AlignerChoice | None = None
+    """Which aligner corrects: default, or a name under aligner.adapters; or shares of several in whole per cent, of
+    which a conversation has one: {default: 95, acme-2: 5}."""
+    shadow_aligner: Name | None = None
+    """A further aligner that judges the same answers beside, for the record alone (`aligner-proxy compare`)."""
     verify: Verify | None = None
     """flagged: generate only in place of flagged segments; always: verify the whole answer as a draft."""
     sample: Annotated[float, Field(ge=0, le=1, strict=True)] | None = None
@@ -300,6 +305,8 @@ class Route(Settings):
     match: RouteMatch
     name: Name | None = None
     """Shown in x-aligner-policy; by default route-1, route-2 ..."""
+    hand_off: HandOffBlock | None = None
+    """Reports doubtful answers to a webhook of the operator's, signed, without text unless asked for."""
     objectives: Names = ()
     """Names of objectives, most important first; or a word by which a plugin chooses among them, prompt by prompt."""
 

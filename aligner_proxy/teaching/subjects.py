@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from aligner_proxy.errors import ConfigError
+from aligner_proxy.policy import shares
 from aligner_proxy.policy.objective_schema import ObjectiveEntry
 from aligner_proxy.policy.resolver import entry_name
 from aligner_proxy.policy.schema import PolicyFile, Tenant
@@ -103,8 +104,11 @@ def _unknown(file: PolicyFile, name: str, known: Sequence[Subject]) -> str:
 
 def aligners(file: PolicyFile) -> list[str]:
     """The names of the aligners that policies use, each of which is taught by itself."""
-    named = (block.aligner for _, block in file.blocks())
-    return list(dict.fromkeys([DEFAULT_ALIGNER, *(name for name in named if name is not None)]))
+    named = [DEFAULT_ALIGNER]
+    for _, block in file.blocks():
+        named += shares.names(block.aligner or ())
+        named += [block.shadow_aligner] if block.shadow_aligner else []
+    return list(dict.fromkeys(named))
 
 
 def state(subject: Subject, index: Index, called: str, content_hash: str | None = None) -> State:

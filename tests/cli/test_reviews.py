@@ -185,6 +185,8 @@ def test_two_aligners_side_by_side(folder: Path) -> None:
     told = json.loads(run(folder, "compare", "abce", "abcd", "--json").stdout)
     assert told["sides"]["abce"]["right"]["count"] == 1
     assert told["sides"]["abcd"]["wrong"]["count"] == 1
+    intervals = told["same_answers"].pop("intervals")
+    assert intervals["alike"] == pytest.approx([1.0, 0.2065, 1.0], abs=1e-4)
     assert told["same_answers"] == {
         "answers": 1,
         "neither": 0,

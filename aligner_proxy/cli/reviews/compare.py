@@ -40,7 +40,8 @@ def command(first: str, second: str, as_json: bool, **given: Any) -> None:
     both = same_answers(*sides.values())
     if as_json:
         told: dict[str, Any] = {name: _as_json(side) for name, side in found.items()}
-        click.echo(json.dumps({"sides": told, "same_answers": asdict(both)}, indent=2))
+        same = asdict(both) | {"intervals": _intervals(both)}
+        click.echo(json.dumps({"sides": told, "same_answers": same}, indent=2))
         return
     _show(found, both)
 
@@ -73,12 +74,26 @@ def _show(found: dict[str, Evidence], both: Both) -> None:
     console.print(table(("", *found), rows))
     if _overlap(*(side.wrong for side in sides)):
         console.print(_NO_DIFFERENCE, soft_wrap=True)
-    names = ("answers that both judged", "changed by neither", "by A alone", "by B alone", "alike", "otherwise")
-    console.print(table(("the same answers", ""), zip(names, map(str, asdict(both).values()), strict=True)))
+    console.print(table(("the same answers", ""), _same(both)))
+
+
+def _same(both: Both) -> list[tuple[str, str]]:
+    """What became of the answers that both judged, with intervals."""
+    names = ("changed by neither", "by A alone", "by B alone", "alike", "otherwise")
+    counts = list(asdict(both).values())[1:]
+    told = [percent(Share(count, both.answers)) if both.answers else "0" for count in counts]
+    return [("answers that both judged", str(both.answers)), *zip(names, told, strict=True)]
 
 
 def _overlap(first: Share, second: Share) -> bool:
     return first.interval[1] <= second.interval[2] and second.interval[1] <= first.interval[2]
+
+
+def _intervals(both: Both) -> dict[str, list[float]]:
+    """The share of each count, and the ends of its interval."""
+    counts = asdict(both)
+    del counts["answers"]
+    return {name: list(Share(count, both.answers).interval) for name, count in counts.items()}
 
 
 def _as_json(side: Evidence) -> dict[str, Any]:

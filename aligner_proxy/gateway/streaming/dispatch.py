@@ -42,12 +42,14 @@ async def stream(
     mode = Mode.SHADOW if way is StreamMode.PASSTHROUGH else ledger.policy.mode
     ledger.policy = replace(ledger.policy, mode=mode, stream=way)
     queue = _STREAMS[way](wire, data, ledger, corrector, budget.open(ledger.policy.tenant))
+    working = corrector.at_work() if way is StreamMode.SENTENCE else contextlib.nullcontext()
     try:
-        async with contextlib.aclosing(queue.play(response)) as items:
-            async for item in items:
-                if item is queue.comment:
-                    litellm_internals.log_served(data, queue.served.items)
-                yield item
+        with working:
+            async with contextlib.aclosing(queue.play(response)) as items:
+                async for item in items:
+                    if item is queue.comment:
+                        litellm_internals.log_served(data, queue.served.items)
+                    yield item
     finally:
         metrics.streamed(ledger.call_id, ledger.policy, queue.timeline)
 

@@ -1,0 +1,211 @@
+"""Reports of doubtful answers to a webhook of the operator's (`hand_off` of a route), behind the answers.
+
+`offer` neither waits nor raises: reports wait in a bounded queue, and a task of each worker sends them, one by one. The
+address stands in the policies file alone; no redirect is followed and no proxy of the environment is used, so that
+nothing is reached that the operator did not write. A report is signed, and holds no text unless the route asks for it.
+
+    x-aligner-signature: t=1732400000,v1=<hex of HMAC-SHA256 over "1732400000." and the body>
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import logging
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
+from tenacity.wait import WaitBaseT, wait_exponential, wait_random
+
+from aligner_proxy.audit.entry import Redact
+from aligner_proxy.errors import CorrectionError
+from aligner_proxy.observability.metrics import HANDED_OFF
+from aligner_proxy.plugins.extensions import Boundary
+from aligner_proxy.policy import config
+from aligner_proxy.types import Exchange, HandOff, Outcome, Status
+
+log = logging.getLogger(__name__)
+SIGNATURE = "x-aligner-signature"
+MOST_WAITING = 256
+"""Reports that may wait in each worker; further ones are dropped and counted."""
+ATTEMPTS = 4
+LAST_S = 2.0
+"""How long reports that wait are sent when the process ends."""
+_TIMEOUT_S = 5.0
+_AGAIN = frozenset({408, 425, 429})
+_BACKOFF = wait_exponential(multiplier=0.5, max=10.0) + wait_random(0, 0.25)
+
+
+class _NotTaken(Exception):
+    """The webhook did not take a report now, and may take it later."""
+
+
+class _Refused(Exception):
+    """The webhook will not take this report; the message is a reason without text."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """One report that waits. It is written when it is sent, so that its texts are redacted off the way of answers."""
+
+    exchange: Exchange
+    outcome: Outcome
+    aligner_id: str
+    at: float
+    to: HandOff
+
+
+def doubtful(outcome: Outcome) -> bool:
+    """Whether an answer is to be reported: judged, with a segment near enough to the threshold."""
+    to = outcome.policy.hand_off
+    margin = outcome.margin
+    judged = outcome.status not in (Status.SKIPPED, Status.FAILED)
+    return judged and to is not None and margin is not None and margin <= to.within
+
+
+def signature(secret: bytes, at: int, body: bytes) -> str:
+    """What the header says of a body that is sent at this time (seconds since the epoch)."""
+    return f"t={at},v1={hmac.new(secret, f'{at}.'.encode() + body, hashlib.sha256).hexdigest()}"
+
+
+class HandOffs:
+    """The reports of one worker."""
+
+    def __init__(
+        self, redact: Redact | None = None, *, most: int = MOST_WAITING, backoff: WaitBaseT = _BACKOFF
+    ) -> None:
+        self._redact = redact or str
+        self._queue: asyncio.Queue[_Report] = asyncio.Queue(most)
+        self._backoff = backoff
+        self._task: asyncio.Task[None] | None = None
+        self._failing = False
+
+    def offer(self, exchange: Exchange, outcome: Outcome, aligner_id: str) -> None:
+        """Queue the report of an answer, if it is doubtful."""
+        to = outcome.policy.hand_off
+        if to is None or not doubtful(outcome):
+            return
+        try:
+            self._queue.put_nowait(_Report(exchange, outcome, aligner_id, time.time(), to))
+        except asyncio.QueueFull:
+            HANDED_OFF.labels("dropped", outcome.policy.name).inc()
+            return
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._work())
+
+    async def done(self) -> None:
+        """Wait until nothing waits any more."""
+        await self._queue.join()
+
+    async def aclose(self) -> None:
+        """Send what waits, for at most `LAST_S`; the rest is dropped and counted."""
+        task = self._task
+        if task is None:
+            return
+        await asyncio.wait([asyncio.ensure_future(self._queue.join())], timeout=LAST_S)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        while not self._queue.empty():
+            HANDED_OFF.labels("dropped", self._queue.get_nowait().outcome.policy.name).inc()
+            self._queue.task_done()
+
+    async def _work(self) -> None:
+        async with httpx.AsyncClient(follow_redirects=False, trust_env=False, timeout=_TIMEOUT_S) as client:
+            while True:
+                report = await self._queue.get()
+                result = "dropped"
+                try:
+                    result = await self._settled(client, report)
+                finally:
+                    HANDED_OFF.labels(result, report.outcome.policy.name).inc()
+                    self._queue.task_done()
+
+    async def _settled(self, client: httpx.AsyncClient, report: _Report) -> str:
+        """Send one report; what became of it. Only reasons are logged, and only when they begin."""
+        try:
+            with Boundary():  # redaction is the operator's code
+                body = await asyncio.to_thread(_written, report, self._redact)
+            await self._send(client, report.to, body)
+        except (_NotTaken, _Refused, CorrectionError) as error:
+            self._failed(str(error))
+            return "failed"
+        self._failing = False
+        return "sent"
+
+    def _failed(self, reason: str) -> None:
+        if not self._failing:
+            log.error("hand_off: reports of doubtful answers fail (%s); answers are not affected", reason)
+        self._failing = True
+
+    async def _send(self, client: httpx.AsyncClient, to: HandOff, body: bytes) -> None:
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(_NotTaken),
+            wait=self._backoff,
+            stop=stop_after_attempt(ATTEMPTS),
+            reraise=True,
+        )
+        async for attempt in retrying:
+            with attempt:
+                await _post(client, to, body)
+
+
+async def _post(client: httpx.AsyncClient, to: HandOff, body: bytes) -> None:
+    """Post a signed report once; raises `_NotTaken` and `_Refused`."""
+    secret = config.hand_off_secret(to.secret_env)
+    if secret is None:
+        raise _Refused(f"{to.secret_env} holds no secret")
+    headers = {"content-type": "application/json", SIGNATURE: signature(secret, int(time.time()), body)}
+    try:
+        # What it answers is not read: nobody here needs it, and it may have no end.
+        async with client.stream("POST", to.url, content=body, headers=headers) as response:
+            status = response.status_code
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise _NotTaken(type(error).__name__) from None
+    if status >= 500 or status in _AGAIN:
+        raise _NotTaken(f"HTTP {status}")
+    if not 200 <= status < 300:
+        raise _Refused(f"HTTP {status}")
+
+
+def _written(report: _Report, redact: Redact) -> bytes:
+    """The body of a report."""
+    outcome = report.outcome
+    policy = outcome.policy
+    written: dict[str, Any] = {
+        "event": "doubtful",
+        "id": report.aligner_id,
+        "choice": outcome.index,
+        "at": report.at,
+        "tenant": policy.tenant,
+        "policy": policy.name,
+        "status": outcome.status.value,
+        "reason": outcome.reason,
+        "aligner": outcome.correction.aligner if outcome.correction else None,
+        "objectives": [objective.name for objective in policy.objectives],
+        "margin": outcome.margin,
+        "segments": [
+            {"segment": number, "score": segment.score, "flagged": segment.flagged, "objective": outcome.named(segment)}
+            for number, segment in enumerate(outcome.segments)
+            if segment.score is not None and math.isfinite(segment.score)
+        ],
+    }
+    if report.to.text and not report.exchange.no_store:
+        written |= _texts(report, redact)
+    return json.dumps(written).encode()
+
+
+def _texts(report: _Report, redact: Redact) -> Mapping[str, str | None]:
+    exchange = report.exchange
+    edited = report.outcome.edited
+    return {
+        "question": next((redact(turn.content) for turn in reversed(exchange.turns) if turn.role == "user"), None),
+        "answer": redact(exchange.answer or ""),
+        "edited": None if edited is None else redact(edited),
+    }

@@ -1,0 +1,38 @@
+"""Schema of `hand_off`: where doubtful answers are reported to. Neither metadata nor a request can say it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+_FORM = "must be an address such as https://desk.example/doubts"
+
+
+def _address(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError(_FORM) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ValueError(_FORM)
+    if parts.username or parts.password or parts.fragment:
+        raise ValueError(f"{_FORM}, without user, password and fragment: reports are signed instead (secret_env)")
+    return url
+
+
+class HandOffBlock(BaseModel):
+    """Reports of doubtful answers to a webhook."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    url: Annotated[str, Field(max_length=2000), AfterValidator(_address)]
+    """Where reports are posted to; redirects are not followed."""
+    secret_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+    """Environment variable with the secret that signs reports (HMAC-SHA256), at least 16 characters."""
+    within: Annotated[float, Field(gt=0, le=50, strict=True, allow_inf_nan=False)] = 0.5
+    """An answer is doubtful if a segment came within so many nats of the threshold, on either side."""
+    text: Annotated[bool, Field(strict=True)] = False
+    """true: a report has question, answer and edited answer; never of answers that may not be stored."""

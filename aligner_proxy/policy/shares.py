@@ -1,0 +1,130 @@
+"""Schema of `aligner` where several aligners share the traffic, and the draw of one of them.
+
+`aligner: {default: 95, acme-2: 5}` gives each aligner a share in whole per cent. Which one a request gets follows from
+its tenant and the beginning of its conversation alone: no clock and no chance, so that a conversation stays with one,
+in every worker and when it is replayed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from aligner_proxy.types import (
+    LOCAL_EDITOR,
+    METAALIGNER,
+    AlignerShare,
+    FailurePolicy,
+    IfNothingRemains,
+    Mode,
+    Policy,
+    Turn,
+)
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+_WHOLE = 100
+_FORMS = "must be the name of an aligner, or shares in whole per cent: {default: 95, acme-2: 5}"
+Shares = tuple[tuple[str, int], ...]
+"""(aligner, per cent), in the order of the file."""
+
+
+def _checked(value: object) -> object:
+    """A name, or shares as pairs that sum to 100."""
+    if isinstance(value, str):
+        return _name(value)
+    if isinstance(value, tuple):  # read before
+        return value
+    if not isinstance(value, Mapping) or not value:
+        raise ValueError(_FORMS)
+    pairs = []
+    for name, percent in value.items():
+        _name(name)
+        if isinstance(percent, bool) or not isinstance(percent, int) or not 1 <= percent <= _WHOLE:
+            raise ValueError(f"the share of {name} must be a whole number of per cent from 1 to 100")
+        pairs.append((name, percent))
+    total = sum(percent for _, percent in pairs)
+    if total != _WHOLE:
+        raise ValueError(f"the shares sum to {total} per cent; make them sum to 100")
+    return pairs[0][0] if len(pairs) == 1 else tuple(pairs)
+
+
+def _name(name: object) -> str:
+    if not isinstance(name, str) or not re.fullmatch(NAME, name):
+        raise ValueError(f"{_FORMS}; a name has letters, digits, dots, hyphens and underscores, at most 64")
+    return name
+
+
+_Named = Annotated[str, Field(pattern=NAME)]
+_Percent = Annotated[int, Field(ge=1, le=_WHOLE)]
+AlignerChoice = Annotated[
+    str | Shares, BeforeValidator(_checked, json_schema_input_type=_Named | dict[_Named, _Percent])
+]
+"""What a policies file may say of `aligner`: one name, or shares."""
+
+
+def names(choice: str | Shares) -> tuple[str, ...]:
+    """The aligners that a setting names."""
+    return (choice,) if isinstance(choice, str) else tuple(name for name, _ in choice)
+
+
+def leading(choice: str | Shares) -> str:
+    """The aligner with the largest share, the first of equals."""
+    return choice if isinstance(choice, str) else max(choice, key=lambda pair: pair[1])[0]
+
+
+def position(tenant: str, turns: Sequence[Turn]) -> int:
+    """Where a conversation lies among the hundred parts of its tenant's traffic, from 0.
+
+    It follows from the turns up to the user's first one, which every request of a conversation repeats.
+    """
+    first = next((n for n, turn in enumerate(turns, 1) if turn.role == "user"), len(turns))
+    begun = [tenant, *([turn.role, turn.content] for turn in turns[:first])]
+    digest = hashlib.sha256(json.dumps(begun).encode()).digest()
+    return int.from_bytes(digest[:8]) % _WHOLE
+
+
+def drawn(policy: Policy, at: int) -> Policy:
+    """The policy with the aligner whose share covers this position, and the heads that were taught for it."""
+    end = 0
+    for share in policy.aligner_shares:
+        end += share.percent
+        if at < end:
+            return _under(policy, share)
+    return replace(policy, aligner_shares=())
+
+
+def beside(policy: Policy) -> Policy | None:
+    """The policy by which the shadow aligner judges the same answers; None where there is none, or it is the same."""
+    share = policy.shadow_aligner
+    if share is None or share.name == policy.aligner:
+        return None
+    # It spends nobody's quota, asks no paid editor, and reports nothing.
+    return replace(
+        _under(policy, share),
+        shadow_aligner=None,
+        mode=Mode.SHADOW,
+        corrector=METAALIGNER,
+        editor=LOCAL_EDITOR,
+        if_nothing_remains=IfNothingRemains.ORIGINAL,
+        on_error=FailurePolicy(),
+        quota=None,
+        hand_off=None,
+    )
+
+
+def _under(policy: Policy, share: AlignerShare) -> Policy:
+    """The policy with this aligner, and no shares left to draw from."""
+    heads = dict(share.heads)
+    objectives = tuple(replace(objective, head=heads.get(objective.name, "")) for objective in policy.objectives)
+    return replace(policy, aligner=share.name, objectives=objectives, aligner_shares=())
+
+
+def shown(shares: Iterable[AlignerShare]) -> dict[str, int]:
+    """The shares as they are written in the file."""
+    return {share.name: share.percent for share in shares}

@@ -1,0 +1,402 @@
+"""From a reviewer's word to a better gateway: what an aligner finds for a tenant after rounds of twelve verdicts.
+
+    python -m models.evaluate.closed_loop aligner_proxy/embedded --out runs/closed_loop
+
+Each tenant of `tenants.yaml` has an objective of its own, and traffic: good answers, into some of which a sentence is
+set that goes against it, or one that is near it and allowed. The pipeline corrects them in shadow, the audit store
+keeps them, and the review queue gives out twelve a round. The reviewer knows the truth: what was missed, or rightly
+edited, becomes an example against the objective, what was edited for it without need one of what is fine, and the
+objective is taught from all of them as `aligner-proxy teach` does. The next round's traffic is judged with that head.
+After 0, 1, 2 and 4 rounds other answers with other sentences say how much is found (`found`: the planted sentence is
+flagged), and what is flagged that should not be (`false`: neutral
+segments; `fine`: sentences that are near it and allowed).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import yaml
+
+from aligner_proxy.audit.entry import AuditEvent, entry
+from aligner_proxy.audit.review_queue import ReviewQueue
+from aligner_proxy.audit.reviews import Review, Reviews, ReviewVerdict
+from aligner_proxy.audit.store import Store
+from aligner_proxy.cli.options import quiet
+from aligner_proxy.engine.api import Engine, with_heads
+from aligner_proxy.engine.loader import Settings, open_aligner
+from aligner_proxy.engine.local import LocalEngine
+from aligner_proxy.errors import ConfigError, CorrectionError
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.plugins import registry
+from aligner_proxy.plugins.api import Entry
+from aligner_proxy.policy import config
+from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.teaching import subjects
+from aligner_proxy.teaching.examples import LEAST_AGAINST
+from aligner_proxy.teaching.insertion import Planted, insert, places
+from aligner_proxy.teaching.neutral import Neutral, lesson_answers, neutral_answers
+from aligner_proxy.teaching.rows import Reader, RowsCache
+from aligner_proxy.teaching.teach import NothingLearned, lesson, plan
+from aligner_proxy.text.structure import split
+from aligner_proxy.types import DEFAULT_ALIGNER, Exchange, Mode, Objective, Outcome, Policy
+from models.reporting import output
+from models.reporting.statistics import Rate
+
+TENANTS = Path(__file__).with_name("tenants.yaml")
+ROUNDS = 4
+TOLD = (0, 1, 2, 4)
+"""Rounds after which it is measured."""
+VERDICTS = 12
+"""Of a round."""
+AGAINST = 6
+FINE = 2
+CLEAN = 16
+"""Answers of a round's traffic: with a sentence against the objective, with one that is allowed, with neither."""
+_CLEAN_TESTS = 16
+_HOSTS_EACH = 2
+"""Answers that each test sentence against the objective is set into."""
+_LONGEST_HOST = 700
+_DEADLINE_S = 600.0
+_OWN = "own"
+"""What each tenant calls its objective."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """One tenant: its objective, and the sentences of its traffic and of the test."""
+
+    name: str
+    objective: str
+    against: tuple[str, ...]
+    fine: tuple[str, ...]
+
+    @property
+    def testing(self) -> tuple[str, ...]:
+        """Sentences that only test: the last third."""
+        return self.against[AGAINST * ROUNDS :]
+
+    @property
+    def testing_fine(self) -> tuple[str, ...]:
+        """Allowed sentences that only test."""
+        return self.fine[FINE * ROUNDS :]
+
+
+@dataclass(slots=True)
+class Learned:
+    """What verdicts have come to for one tenant."""
+
+    against: list[str] = field(default_factory=list)
+    fine: list[str] = field(default_factory=list)
+    verdicts: dict[str, int] = field(default_factory=dict)
+    head: str = ""
+    """Of the objective, by its content hash; empty: the general head judges."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What is found and flagged for one tenant after so many rounds."""
+
+    tenant: str
+    rounds: int
+    examples: int
+    allowed: int
+    found: Rate
+    false: Rate
+    own: Rate
+    """Neutral segments flagged for the tenant's own objective; the others for `harmless`, which nobody teaches here."""
+    fine: Rate
+    verdicts: dict[str, int]
+
+
+def read_tenants(path: Path = TENANTS) -> list[Tenant]:
+    """The tenants of a file; raises `ConfigError`."""
+    try:
+        rows = yaml.safe_load(path.read_text(encoding="utf-8"))["tenants"]
+        tenants = [Tenant(r["name"], r["objective"], tuple(r["against"]), tuple(r["fine"])) for r in rows]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path.name}: no list `tenants` of name, objective, against, fine ({error})") from None
+    for tenant in tenants:
+        if not tenant.testing or not tenant.testing_fine:
+            fix = f"more than {AGAINST * ROUNDS} sentences under `against` and {FINE * ROUNDS} under `fine` are needed"
+            raise ConfigError(f"{path.name}: {tenant.name}: {fix}")
+    return tenants
+
+
+def hosts() -> tuple[list[Neutral], list[Neutral]]:
+    """Good answers for traffic and for the test, none of which a lesson reads."""
+    taught = set(lesson_answers())
+    usable = [
+        answer
+        for answer in neutral_answers()
+        if answer not in taught and len(answer.answer) <= _LONGEST_HOST and places(answer.answer)
+    ]
+    return usable[0::2], usable[1::2]
+
+
+class Loop:
+    """One tenant's traffic, verdicts and lessons, by one engine."""
+
+    def __init__(self, engine: Engine, tenant: Tenant, folder: Path, seed: int = 1) -> None:
+        self._engine = engine
+        self._tenant = tenant
+        self._folder = folder
+        self._seed = seed
+        self._pipeline = Pipeline(engine)
+        self._traffic, self._tests = hosts()
+        self._learned = Learned()
+        self._truth: dict[str, tuple[Planted, bool]] = {}
+        """By answer: what was set into it, and whether that goes against the objective."""
+
+    async def measure(self) -> list[Measured]:
+        """The figures after 0, 1, 2 and 4 rounds; raises `CorrectionError`."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / "audit.db"
+        path.unlink(missing_ok=True)
+        store = Store(path)
+        try:
+            measured = [await self._tested(0)]
+            for number in range(1, ROUNDS + 1):
+                await self._serve(store, number)
+                self._review(store, number)
+                await self._teach()
+                if number in TOLD:
+                    measured.append(await self._tested(number))
+            return measured
+        finally:
+            store.close()
+
+    @property
+    def policy(self) -> Policy:
+        """The tenant's policy: the built-in objective `harmless`, and its own with what was taught."""
+        own = Objective(_OWN, self._tenant.objective, head=self._learned.head)
+        known = config.builtin_objectives()["harmless"]
+        return Policy(self._tenant.name, (known, own), Mode.SHADOW, deadline_s=_DEADLINE_S, tenant=self._tenant.name)
+
+    async def _serve(self, store: Store, number: int) -> None:
+        """One round of traffic, as it is recorded."""
+        first = (number - 1) * AGAINST
+        sentences = [(text, True) for text in self._tenant.against[first : first + AGAINST]]
+        sentences += [(text, False) for text in self._tenant.fine[(number - 1) * FINE : number * FINE]]
+        sentences += [("", False)] * CLEAN
+        rng = Random(f"{self._seed} {self._tenant.name} traffic {number}")
+        chosen = rng.sample(self._traffic, len(sentences))
+        for host, (text, goes_against) in zip(chosen, sentences, strict=True):
+            planted = _planted(text, host, rng)
+            exchange = _exchange(f"{self._tenant.name}-{number}", planted)
+            outcome = await self._pipeline.align(exchange, self.policy)
+            aligner_id = f"{rng.getrandbits(128):032x}"
+            self._truth[aligner_id] = (planted, goes_against)
+            facts = RequestFacts("closed-loop", team_id=self._tenant.name)
+            store.add(entry(AuditEvent(time.time(), None, facts, exchange, outcome, aligner_id=aligner_id)))
+
+    def _review(self, store: Store, number: int) -> None:
+        """Twelve verdicts on what the queue gives out."""
+        draw = Random(f"{self._seed} {self._tenant.name} queue {number}").random
+        queue = ReviewQueue(store, "reviewer:truth", draw=draw)
+        for _ in range(VERDICTS):
+            found = queue.next()
+            if found is None:
+                break
+            given, chosen = found
+            verdict, segment = self._verdict(given)
+            said = Review(given.aligner_id, 0, verdict, "reviewer:truth", time.time(), chosen, segment, None, _OWN)
+            Reviews(store).keep(said)
+            self._learned.verdicts[verdict.value] = self._learned.verdicts.get(verdict.value, 0) + 1
+        queue.release()
+
+    def _verdict(self, given: Entry) -> tuple[ReviewVerdict, int | None]:
+        """What somebody who knows the truth says of an answer, and where; examples come of it."""
+        assert given.content is not None
+        planted, goes_against = self._truth[given.aligner_id]
+        pieces = split(planted.neutral.answer)
+        inside = [n for n, piece in enumerate(pieces) if planted.covers(piece.start, piece.end)]
+        places = [one for one in given.content.segments if one.number is not None and one.number < len(pieces)]
+        flagged = {int(one.number or 0): one.objective for one in places}
+        text = planted.neutral.answer[planted.start : planted.end]
+        if goes_against:
+            _add(self._learned.against, text)
+        wrong = [n for n in flagged if n not in inside or not goes_against]
+        for n in (n for n in wrong if flagged[n] == _OWN):
+            _add(self._learned.fine, pieces[n].text.strip())
+        if goes_against and not flagged.keys() & set(inside):
+            return ReviewVerdict.MISSED, inside[0]
+        return (ReviewVerdict.WRONG, wrong[0]) if wrong else (ReviewVerdict.RIGHT, None)
+
+    async def _teach(self) -> None:
+        """The objective's head from all verdicts so far; the one before stays where nothing is learned."""
+        if len(self._learned.against) < LEAST_AGAINST:
+            return
+        examples = {"against": self._learned.against, "fine": self._learned.fine}
+        (self._folder / "examples.yaml").write_text(yaml.safe_dump(examples, width=1000), encoding="utf-8")
+        own = {_OWN: {"text": self._tenant.objective, "examples": "examples.yaml"}}
+        path = self._folder / "policies.yaml"
+        path.write_text(yaml.safe_dump({"objectives": own}, width=1000), encoding="utf-8")
+        [subject] = subjects.chosen(registry.load_policies(path), ())
+        builtin = {name: objective.text for name, objective in config.builtin_objectives().items()}
+        read = subject.read()
+        heads = with_heads(self._engine)
+        reader = Reader(heads, DEFAULT_ALIGNER, (await self._engine.info()).content_hash)
+        cache = RowsCache(self._folder / "rows")
+        try:
+            taught = await lesson(subject, read, plan(subject, read, builtin), reader, cache, DEFAULT_ALIGNER)
+        except NothingLearned:
+            return
+        self._learned.head = await heads.put_head(taught.head)
+
+    async def _tested(self, rounds: int) -> Measured:
+        """What is found and flagged in answers that nobody has reviewed."""
+        rng = Random(f"{self._seed} {self._tenant.name} test")
+        tests = [(text, "against") for text in self._tenant.testing * _HOSTS_EACH]
+        tests += [(text, "fine") for text in self._tenant.testing_fine]
+        tests += [("", "clean")] * _CLEAN_TESTS
+        chosen = rng.sample(self._tests, len(tests))
+        flags: dict[str, list[bool]] = {"against": [], "fine": [], "clean": [], "false": [], "own": []}
+        for host, (text, kind) in zip(chosen, tests, strict=True):
+            planted = _planted(text, host, rng)
+            outcome = await self._pipeline.align(_exchange("test", planted), self.policy)
+            inside, outside = _flags(planted, outcome)
+            flags[kind].append(any(name is not None for name in inside))
+            flags["false"] += [name is not None for name in outside]
+            flags["own"] += [name == _OWN for name in outside]
+        return Measured(
+            tenant=self._tenant.name,
+            rounds=rounds,
+            examples=len(self._learned.against),
+            allowed=len(self._learned.fine),
+            found=Rate.of(flags["against"]),
+            false=Rate.of(flags["false"]),
+            own=Rate.of(flags["own"]),
+            fine=Rate.of(flags["fine"]),
+            verdicts=dict(self._learned.verdicts),
+        )
+
+
+def _add(examples: list[str], text: str) -> None:
+    if text not in examples:
+        examples.append(text)
+
+
+def _planted(text: str, host: Neutral, rng: Random) -> Planted:
+    return insert(text, 0, host, rng.choice(places(host.answer))) if text else Planted(0, host)
+
+
+def _exchange(call_id: str, planted: Planted) -> Exchange:
+    return Exchange(call_id, 0, planted.neutral.turns, planted.neutral.answer, "stop")
+
+
+def _flags(planted: Planted, outcome: Outcome) -> tuple[list[str | None], list[str | None]]:
+    """Of the planted sentence and of all else, for which objective each segment is flagged; None for what is not.
+
+    Raises `ConfigError` without scores.
+    """
+    if not outcome.segments:
+        raise ConfigError(f"an answer was not judged ({outcome.status.value}, {outcome.reason})")
+    inside: list[str | None] = []
+    outside: list[str | None] = []
+    for piece, segment in zip(split(planted.neutral.answer), outcome.segments, strict=False):
+        (inside if planted.covers(piece.start, piece.end) else outside).append(outcome.named(segment))
+    return inside, outside
+
+
+def together(measured: Sequence[Measured]) -> list[Measured]:
+    """The figures of all tenants together, after each number of rounds."""
+    result = []
+    for rounds in dict.fromkeys(one.rounds for one in measured):
+        mine = [one for one in measured if one.rounds == rounds]
+        pooled = {
+            name: Rate.among(sum(getattr(one, name).hits for one in mine), sum(getattr(one, name).n for one in mine))
+            for name in ("found", "false", "own", "fine")
+        }
+        verdicts = {v.value: sum(one.verdicts.get(v.value, 0) for one in mine) for v in ReviewVerdict}
+        examples = sum(one.examples for one in mine)
+        allowed = sum(one.allowed for one in mine)
+        result.append(Measured("all", rounds, examples, allowed, **pooled, verdicts=verdicts))
+    return result
+
+
+_HEAD = (
+    "tenant", "rounds", "examples", "allowed ones", "found", "false", "by the own objective", "allowed, flagged",
+    "verdicts",
+)  # fmt: skip
+
+
+def report(aligner: str, measured: Sequence[Measured]) -> str:
+    """Markdown."""
+    every = (*measured, *together(measured))
+    rows = [
+        (m.tenant, m.rounds, m.examples, m.allowed, m.found, m.false, m.own, m.fine, _told(m.verdicts)) for m in every
+    ]
+    return f"Aligner {aligner[:12]}, rounds of {VERDICTS} verdicts.\n\n{output.table(_HEAD, rows)}"
+
+
+def _told(verdicts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(verdicts.items()) if count) or "-"
+
+
+def plot(measured: Sequence[Measured], path: Path) -> None:
+    """Found and false by rounds: a thin line a tenant, a thick one with intervals for all."""
+    with output.plot(path, 1, 2, (9.0, 3.6)) as ((found, false),):
+        for axis, name, title in ((found, "found", "found, %"), (false, "own", "neutral segments flagged for it, %")):
+            for tenant in dict.fromkeys(one.tenant for one in measured):
+                mine = [one for one in measured if one.tenant == tenant]
+                shares = [getattr(one, name).percent for one in mine]
+                axis.plot([one.rounds for one in mine], shares, "-", linewidth=1, alpha=0.6, label=tenant)
+            every = together(measured)
+            rates = [getattr(one, name) for one in every]
+            spread = list(zip(*(rate.whiskers for rate in rates), strict=True))
+            shares = [rate.percent for rate in rates]
+            axis.errorbar([one.rounds for one in every], shares, yerr=spread, fmt="o-k", linewidth=2, label="all")
+            axis.set_xticks(TOLD)
+            axis.set_xlabel(f"rounds of {VERDICTS} verdicts")
+            axis.set_ylabel(title)
+        found.set_ylim(0, 102)
+        false.set_ylim(bottom=0)
+        found.legend(loc="lower right", fontsize=7)
+
+
+async def run(arguments: argparse.Namespace) -> str:
+    """Load the aligner, measure tenant by tenant, and write the results after each; the table."""
+    tenants = read_tenants()
+    quiet()
+    engine = LocalEngine(lambda: open_aligner(Settings(arguments.aligner), config.home()))
+    measured: list[Measured] = []
+    text = ""
+    try:
+        await engine.start()
+        aligner = (await engine.info()).content_hash
+        for tenant in tenants:
+            measured += await Loop(engine, tenant, arguments.out / tenant.name, arguments.seed).measure()
+            text = report(aligner, measured)
+            document: dict[str, Any] = {"aligner": aligner, "seed": arguments.seed, "measured": measured}
+            output.write(arguments.out, "closed_loop", text, document | {"together": together(measured)})
+            print(json.dumps({"tenant": tenant.name, "measured": len(measured)}), flush=True)
+        plot(measured, arguments.out / "closed_loop.svg")
+    finally:
+        await engine.aclose()
+    return text
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("aligner", type=Path, help="aligner folder")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=1)
+    try:
+        print(asyncio.run(run(parser.parse_args())))
+    except (ConfigError, CorrectionError) as problem:
+        sys.exit(str(problem))
+
+
+if __name__ == "__main__":
+    main()

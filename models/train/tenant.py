@@ -1,0 +1,148 @@
+"""From a tenant's reviewed answers to a stage of training: its data and its config.
+
+    python -m models.train.tenant rows.jsonl runs/acme --init aligner_proxy/embedded
+
+`rows.jsonl` is what `aligner-proxy export` wrote. A dozen verdicts say little of ordinary answers, so the shipped
+neutral answers stand beside them, under the same objectives and unchanged: most of what a tenant's upstream writes is
+fine. The stage goes on from an aligner folder, gently and for few steps. `runs/tenant.sh` runs all of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import yaml
+
+from aligner_proxy.engine.weights.manifest import ADAPTER, MANIFEST
+from aligner_proxy.prompts import TEMPLATES, query
+from aligner_proxy.teaching.neutral import neutral_answers
+from aligner_proxy.text.structure import split
+from models.data.pairs import STAYS, Pair, PairError, read_pairs, write_pairs
+
+LEAST = 4
+"""Rows; from fewer nothing is trained: examples of an objective teach more."""
+NEUTRAL_EACH = 4
+"""Neutral answers beside each row."""
+_TIMES = 6
+"""How often each example is seen, about."""
+_TOKENS = 250
+"""Of an example, about."""
+_BATCH_TOKENS = 1920
+_FEWEST_STEPS = 8
+_MOST_STEPS = 400
+
+
+class TooFew(ValueError):
+    """There is too little to train on; the message says what is there."""
+
+
+def examples(rows: Sequence[Pair], seed: int = 1) -> list[Pair]:
+    """The rows, and neutral answers under their objectives that stay as they are; raises `TooFew`."""
+    if len(rows) < LEAST:
+        raise TooFew(f"{len(rows)} rows; at least {LEAST} are needed: review more answers, or teach by examples")
+    rng = Random(seed)
+    neutral = neutral_answers()
+    chosen = rng.sample(neutral, min(len(neutral), NEUTRAL_EACH * len(rows)))
+    family = TEMPLATES["hh-rlhf"]
+    beside = [
+        Pair(
+            query=query(family, one.turns),
+            objectives=rows[n % len(rows)].objectives,
+            answer=one.answer,
+            target=one.answer,
+            labels=(STAYS,) * len(split(one.answer)),
+            source="neutral",
+        )
+        for n, one in enumerate(chosen)
+    ]
+    every = [*rows, *beside]
+    rng.shuffle(every)
+    return every
+
+
+def stage(init: Path, data: Path, out: Path, count: int, **changes: Any) -> dict[str, Any]:
+    """The config of the stage: it goes on from the aligner in `init`; `changes` are keys that say something else.
+
+    Raises ValueError where `init` is no aligner folder with an adapter.
+    """
+    try:
+        manifest = json.loads((init / MANIFEST).read_text())
+        adapter = json.loads((init / ADAPTER).read_text())
+        base = manifest["base"]
+        template = manifest["template"]
+        lora = {"rank": adapter["r"], "alpha": adapter["lora_alpha"]}
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{init} is no aligner folder with an adapter ({type(error).__name__})") from None
+    gguf = base.get("gguf")
+    steps = math.ceil(count * _TIMES * _TOKENS / _BATCH_TOKENS)
+    return {
+        "stage": "tenant",
+        "base": f"gguf:{gguf['package']}/{gguf['file']}" if gguf else base["hub"],
+        "data": str(data),
+        "out": str(out),
+        "init": str(init),
+        "template": template,
+        "seed": 1,
+        "lora": lora,
+        "lr": 1.0e-4,
+        "lr_floor": 0.01,
+        "lr_warmup_steps": 4,
+        "steps": min(_MOST_STEPS, max(_FEWEST_STEPS, steps)),
+        "batch_tokens": _BATCH_TOKENS,
+        "max_tokens": 768,
+        "target_share": 0.02,
+        "detector_weight": 1.0,
+        "bad_rows": "skip",
+        "checkpoint_every": 20,
+        "compile": False,
+    } | changes
+
+
+def write(rows: Path, out: Path, init: Path, **changes: Any) -> Path:
+    """Write data and config of the stage below `out`; returns the config. Raises ValueError."""
+    bad: list[PairError] = []
+    pairs = list(read_pairs(rows, bad.append))
+    if bad:
+        print(f"{len(bad)} rows are left out, the first: {bad[0]}", file=sys.stderr)
+    every = examples(pairs)
+    out.mkdir(parents=True, exist_ok=True)
+    data = out / "train.jsonl"
+    out.chmod(0o700)  # texts of the traffic
+    write_pairs(data, every)
+    data.chmod(0o600)
+    config = out / "tenant.yaml"
+    told = stage(init, data, out / "trained", len(every), **changes)
+    config.write_text(yaml.safe_dump(told, sort_keys=False), encoding="utf-8")
+    print(f"{len(pairs)} rows and {len(every) - len(pairs)} neutral answers, {told['steps']} steps: {config}")
+    return config
+
+
+def _changes(settings: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        yield name, yaml.safe_load(value)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", type=Path, help="what aligner-proxy export wrote")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--init", type=Path, default=Path("aligner_proxy/embedded"), help="aligner to go on from")
+    parser.add_argument("--set", nargs="+", default=(), metavar="KEY=VALUE", help="other values in the config")
+    arguments = parser.parse_args()
+    try:
+        write(arguments.rows, arguments.out, arguments.init, **dict(_changes(arguments.set)))
+    except (ValueError, OSError) as problem:
+        sys.exit(str(problem))
+
+
+if __name__ == "__main__":
+    main()
