@@ -12,12 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from aligner_proxy.audit.database import Database, DatabaseLease, DatabaseStore
 from aligner_proxy.audit.entry import entry
 from aligner_proxy.audit.recorder import Recorder, Waiting
 from aligner_proxy.audit.review_queue import ReviewQueue
 from aligner_proxy.audit.store import Seal
+from aligner_proxy.cli.reviews.audit import command
+from aligner_proxy.cli.reviews.options import opened
 from aligner_proxy.errors import DatabaseAway, NotRecorded
 from tests.audit.conftest import noted
 from tests.support.postgres_server import PostgresProcess, needs_postgres, postgres_process
@@ -166,3 +169,20 @@ async def test_where_the_entry_is_required_an_answer_is_refused_while_the_databa
         await recorder.write(noted())
     await recorder.aclose()
     assert "secret-word" not in str(refused.value)
+
+
+@pytest.mark.parametrize("tenant", [[], ["--tenant", "acme"]])
+def test_the_commands_find_and_erase_an_answer(
+    server: PostgresProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tenant: list[str]
+) -> None:
+    monkeypatch.setenv("AUDIT_DATABASE", server.url)
+    policies = tmp_path / "policies.yaml"
+    policies.write_text("objectives: {}\naudit: {enabled: true, database_env: AUDIT_DATABASE}\n")
+    store = DatabaseStore(server.database)
+    store.add(entry(replace(noted(), aligner_id="one")))
+    with opened({"policies": policies, "path": None, "route": None, "since": "1970-01-01", "tenant": "acme"}) as found:
+        assert [one.aligner_id for one in found.entries()] == ["one"]
+    erased = CliRunner().invoke(command, ["erase", "one", "--policy", str(policies), *tenant])
+    assert erased.exit_code == 0, erased.output
+    assert list(store.entries()) == []
+    store.close()
