@@ -91,22 +91,22 @@ BIG = "Long. " * 1000
 """It does not fit into a page that is there already."""
 
 
-async def test_what_waits_is_written_before_the_end(path: Path, counts: Callable[[], dict[str, float]]) -> None:
-    recorder = Recorder(lambda: Store(path), ROOM)
+async def test_what_waits_is_written_before_the_end(place: Place, counts: Callable[[], dict[str, float]]) -> None:
+    recorder = Recorder(lambda: open_store(place), ROOM)
     for n in range(5):
         recorder.note(noted(n, at=1000.0 + n))
     await recorder.aclose()
-    assert kept(path) == [f"call-{n}" for n in range(5)]
+    assert kept(place) == [f"call-{n}" for n in range(5)]
     assert counts() == {"written": 5}
     assert waiting_bytes() == 0
 
 
-async def test_what_waits_is_bounded_by_its_bytes(path: Path, counts: Callable[[], dict[str, float]]) -> None:
+async def test_what_waits_is_bounded_by_its_bytes(place: Place, counts: Callable[[], dict[str, float]]) -> None:
     stuck = threading.Event()
 
     def opened() -> Store:
         stuck.wait()
-        return Store(path)
+        return open_store(place)
 
     large = [sized(n, "x" * 100_000 + str(n)) for n in range(20)]
     recorder = Recorder(opened, Waiting(8 * weight(large[0]) + 1000))
@@ -128,13 +128,13 @@ def test_the_weight_of_an_event_is_that_of_its_texts() -> None:
 
 
 async def test_the_number_of_those_that_wait_is_bounded_where_the_operator_says_so(
-    path: Path, counts: Callable[[], dict[str, float]]
+    place: Place, counts: Callable[[], dict[str, float]]
 ) -> None:
     stuck = threading.Event()
 
     def opened() -> Store:
         stuck.wait()
-        return Store(path)
+        return open_store(place)
 
     recorder = Recorder(opened, Waiting(2**30, 8))
     for n in range(20):
@@ -213,19 +213,19 @@ async def test_what_cannot_be_written_to_the_end_is_counted(
 
 
 async def test_a_redaction_that_fails_costs_its_entry_and_tells_nothing(
-    path: Path, counts: Callable[[], dict[str, float]], caplog: pytest.LogCaptureFixture
+    place: Place, counts: Callable[[], dict[str, float]], caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(text: str) -> str:
         if text == RUDE:
             raise LookupError(f"cannot redact {text}")
         return text
 
-    recorder = Recorder(lambda: Store(path), ROOM, broken)
+    recorder = Recorder(lambda: open_store(place), ROOM, broken)
     recorder.note(noted(1))
     recorder.note(sized(2, "It is so."))
     await recorder.aclose()
     assert counts() == {"lost": 1, "written": 1}
-    assert kept(path) == ["call-2"]
+    assert kept(place) == ["call-2"]
     assert "LookupError" in caplog.text
     assert "cannot redact" not in caplog.text
 
@@ -249,8 +249,8 @@ async def test_an_error_that_nobody_expected_loses_nothing(
     assert counts() == {"written": 1}
 
 
-async def test_a_note_after_the_end_is_dropped(path: Path, counts: Callable[[], dict[str, float]]) -> None:
-    recorder = Recorder(lambda: Store(path), ROOM)
+async def test_a_note_after_the_end_is_dropped(place: Place, counts: Callable[[], dict[str, float]]) -> None:
+    recorder = Recorder(lambda: open_store(place), ROOM)
     await recorder.aclose()
     recorder.note(noted())
     assert counts() == {"dropped": 1}
