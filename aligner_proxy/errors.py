@@ -40,6 +40,13 @@ class AuditError(AlignerProxyError):
     """The audit store has another version or key, or is damaged; the message never quotes its content."""
 
 
+class DatabaseAway(AuditError):
+    """The audit database does not answer in time, or refuses; the message quotes nothing but the kind of failure."""
+
+    def __init__(self, name: str, kind: str) -> None:
+        super().__init__(f"the audit database in {name} fails: {kind}")
+
+
 class UnknownAnswer(AlignerProxyError):
     """No answer with this id is on record for whoever asks."""
 

@@ -38,7 +38,7 @@ _FIRST_PAUSE_S = 0.1
 
 
 def audited(result: str, count: int = 1) -> None:
-    """Count entries: written, lost (redaction, shutdown, a row SQLite cannot hold), or dropped (no room to wait)."""
+    """Count entries: written, lost (redaction, shutdown, a row the store cannot hold), or dropped (no room to wait)."""
     if count:
         AUDITED.labels(result).inc(count)
 
@@ -224,7 +224,7 @@ class Recorder:
         items = list(rows)
         refused = {items[position] for position in self._store.insert(list(rows.values()))}
         if refused:
-            self._lose("a row that SQLite cannot hold")
+            self._lose("a row that the store cannot hold")
         return set(batch) - set(rows) | refused
 
     def _lose(self, reason: str) -> None:

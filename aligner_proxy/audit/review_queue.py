@@ -30,8 +30,12 @@ _BY_ANOTHER_ALONE = (
     f"EXISTS (SELECT 1 FROM reviews r WHERE {_SAME} AND r.chosen != '{Chosen.FEEDBACK}') "
     f"AND NOT EXISTS (SELECT 1 FROM reviews r WHERE {_SAME} AND r.who = ?)"
 )
+_HOLD = (
+    "INSERT INTO review_leases VALUES (?, ?, ?, ?) "
+    "ON CONFLICT (aligner_id, choice) DO UPDATE SET who = excluded.who, until = excluded.until"
+)
 _ORDERS = {
-    Chosen.NEAREST: "1 ORDER BY ifnull(e.margin, 9e999)",
+    Chosen.NEAREST: "1 = 1 ORDER BY ifnull(e.margin, 9e999)",
     Chosen.RANDOM: "e.changed = 0 ORDER BY e.aligner_id, e.choice",
 }
 
@@ -97,7 +101,7 @@ class ReviewQueue:
                 for place in self._places(chosen, len(passed) + 1):
                     if place not in passed:
                         until = self._now() + HELD_S
-                        self._store.rows("REPLACE INTO review_leases VALUES (?, ?, ?, ?)", (*place, self._who, until))
+                        self._store.rows(_HOLD, (*place, self._who, until))
                         entry = entry_at(self._store, place)
                         assert entry is not None  # nobody else writes meanwhile
                         return entry, chosen

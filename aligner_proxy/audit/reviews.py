@@ -120,7 +120,7 @@ class Reviews:
 
     def all(self) -> Iterator[Review]:
         """Every review, in the order in which they came."""
-        return self._read("1 ORDER BY id", ())
+        return self._read("1 = 1 ORDER BY id", ())
 
     def _read(self, condition: str, values: Sequence[object]) -> Iterator[Review]:
         for row in self._store.rows(f"SELECT {', '.join(_COLUMNS)} FROM reviews WHERE {condition}", values):

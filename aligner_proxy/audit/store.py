@@ -144,7 +144,7 @@ class Seal:
 
 _PLAIN = tuple(field.name for field in fields(Entry) if field.name != "content")
 _COLUMNS = (*_PLAIN, "sealed_by", "content")
-_INSERT = f"INSERT INTO entries ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
+INSERT = f"INSERT INTO entries ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM entries"
 _SELECT_PLAIN = f"SELECT {', '.join((*_PLAIN, 'NULL', 'NULL'))} FROM entries"
 _FLAGS = ("cache_hit", "changed")
@@ -226,21 +226,22 @@ class Store:
         with self.transaction():
             for position, values in enumerate(rows):
                 try:
-                    self._connection.execute(_INSERT, values)
+                    self._execute(INSERT, values)
                 except _REFUSED:
                     refused.append(position)
         return refused
 
     def entries(self, since: float = 0.0, until: float = float("inf"), limit: int = -1) -> Iterator[Entry]:
         """Entries from `since` to `until`, newest first; limit -1: all. Raises `AuditError` where decryption fails."""
-        yield from self.select("at >= ? AND at < ? ORDER BY at DESC, id DESC LIMIT ?", (since, until, limit))
+        most = _LAST_ID if limit < 0 else limit
+        yield from self.select("at >= ? AND at < ? ORDER BY at DESC, id DESC LIMIT ?", (since, until, most))
 
     def select(self, condition: str, values: Sequence[object], *, texts: bool = True) -> Iterator[Entry]:
         """Entries under a condition in SQL, never with a caller's text in it; without `texts` none is decrypted.
 
         Raises `AuditError` as `entries` does.
         """
-        for row in self._connection.execute(f"{_SELECT if texts else _SELECT_PLAIN} WHERE {condition}", values):
+        for row in self._read(f"{_SELECT if texts else _SELECT_PLAIN} WHERE {condition}", values):
             columns = dict(zip(_COLUMNS, row, strict=True))
             sealed_by = columns.pop("sealed_by")
             raw = columns.pop("content")
@@ -250,14 +251,15 @@ class Store:
 
     def rows(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
         """What a statement in SQL gives, never with a caller's text in it."""
-        return self._connection.execute(statement, values).fetchall()
+        found: list[Row] = self._execute(statement, values).fetchall()
+        return found
 
     def erase(self, rows: Sequence[int]) -> int:
         """Delete the entries in these rows, with their reviews; returns how many there were.
 
         Rows are used again, so they are to be found in the same transaction.
         """
-        return sum(self._connection.execute("DELETE FROM entries WHERE id = ?", (row,)).rowcount for row in rows)
+        return sum(self._execute("DELETE FROM entries WHERE id = ?", (row,)).rowcount for row in rows)
 
     def last_expired(self, before: float, now: float) -> int | None:
         """The id up to which every entry is older than `before`; None if there is no such entry.
@@ -267,21 +269,22 @@ class Store:
         """
         # The plus keeps SQLite from the index by time: in the order of ids the first match is near.
         first_young = "SELECT id FROM entries WHERE +at >= ? AND +at <= ? ORDER BY id LIMIT 1"
-        young = self._connection.execute(first_young, (before, now)).fetchone()
+        young = self._execute(first_young, (before, now)).fetchone()
         bound = young[0] if young else _LAST_ID
-        last = self._connection.execute("SELECT max(id) FROM entries WHERE at < ? AND id < ?", (before, bound))
+        last = self._execute("SELECT max(id) FROM entries WHERE at < ? AND id < ?", (before, bound))
         expired: int | None = last.fetchone()[0]
         return expired
 
     def newest(self) -> float | None:
         """Time of the entry that was added last."""
-        last = self._connection.execute("SELECT at FROM entries ORDER BY id DESC LIMIT 1").fetchone()
+        last = self._execute("SELECT at FROM entries ORDER BY id DESC LIMIT 1").fetchone()
         return float(last[0]) if last else None
 
     def delete_first(self, count: int, last: int = _LAST_ID) -> int:
         """Delete the `count` entries that were added first, up to the id `last`; returns how many there were."""
         first = "DELETE FROM entries WHERE id IN (SELECT id FROM entries WHERE id <= ? ORDER BY id LIMIT ?)"
-        return self._connection.execute(first, (last, count)).rowcount
+        deleted: int = self._execute(first, (last, count)).rowcount
+        return deleted
 
     def used(self) -> int:
         """Bytes of the file that hold something."""
@@ -335,6 +338,14 @@ class Store:
             if self._connection.in_transaction:  # some errors end it by themselves
                 self._connection.execute("ROLLBACK")
             raise
+
+    def _execute(self, statement: str, values: Sequence[object] = ()) -> Any:
+        """The cursor of a statement."""
+        return self._connection.execute(statement, values)
+
+    def _read(self, statement: str, values: Sequence[object]) -> Iterator[Row]:
+        """What a query gives, row by row."""
+        yield from self._execute(statement, values)
 
     def _pragma(self, name: str) -> int:
         return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])

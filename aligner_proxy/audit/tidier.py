@@ -1,6 +1,7 @@
-"""Deletion of old audit entries in the background, by one process of the host at a time.
+"""Deletion of old audit entries in the background, by one process at a time.
 
-A lease on a file beside the store decides which worker tidies; the operating system frees it when that worker ends.
+A lease decides which worker tidies: on a file beside the store of a host, or in the database that hosts share. It is
+free again when that worker ends.
 Entries go in portions that hold the store for a moment only, with as much time between them for the other workers.
 What is old is decided by a clock that does not follow jumps: its last reading stands in the lease's file, so that a
 machine that starts with a wrong time deletes nothing by it.
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from aligner_proxy.audit.database import DatabaseLease, Place, open_store
 from aligner_proxy.audit.store import Store
 from aligner_proxy.clock import BELIEVED_AFTER_S, Reading, SteadyClock, read_clocks
 from aligner_proxy.errors import AuditError
@@ -95,13 +97,15 @@ class Tidier:
     """Background deletion of what is older or larger than the limits allow."""
 
     def __init__(
-        self, path: Path, keeping: Keeping, *, every_s: float = EVERY_S, read: Callable[[], Reading] = read_clocks
+        self, place: Place, keeping: Keeping, *, every_s: float = EVERY_S, read: Callable[[], Reading] = read_clocks
     ) -> None:
-        self._path = path
+        self._place = place
         self._keeping = keeping
         self._every_s = every_s
         self._read = read
-        self._lease = Lease(path.with_name(path.name + ".tidy"))
+        self._lease: Lease | DatabaseLease = (
+            Lease(place.with_name(place.name + ".tidy")) if isinstance(place, Path) else DatabaseLease(place)
+        )
         self._clock: SteadyClock | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -128,7 +132,7 @@ class Tidier:
         """
         if not self._lease.take():
             return 0
-        store = Store(self._path)
+        store = open_store(self._place)
         try:
             now = self._now(store)
             pace = _Pace(self._stop)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
+from aligner_proxy.audit.database import PATIENCE_S, Database, Place, open_store
 from aligner_proxy.audit.entry import AuditEvent, Redact, entry, weight
 from aligner_proxy.audit.recorder import Recorder, Room, Waiting, audited
 from aligner_proxy.audit.store import Seal, Store
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 WRITE_S = 10.0
 """Time limit of a sink for one entry; a slower one is lost."""
+READING_S = 60.0
+"""How long a call to a database may take for people who read, or erase."""
 _DAY_S = 86_400.0
 
 
@@ -147,9 +150,8 @@ def recorder(file: PolicyFile) -> Recorder | None:
     opened = opener(file)
     if opened is None:
         return None
-    path = config.audit_file(file)
     redact = redaction(file)
-    tidier = Tidier(path, Keeping(settings.keep_days * _DAY_S, settings.max_mb * 2**20))
+    tidier = Tidier(place(file), Keeping(settings.keep_days * _DAY_S, settings.max_mb * 2**20))
     return Recorder(opened, waiting(file), redact, tidier, required=settings.required)
 
 
@@ -157,9 +159,15 @@ def opener(file: PolicyFile) -> Callable[[], Store] | None:
     """What opens the store of a gateway for writing; None where it is off. Raises `ConfigError` for bad settings."""
     if not file.audit.enabled:
         return None
-    path = config.audit_file(file)
+    where = place(file)
     seal = _seal(file)
-    return lambda: Store(path, seal, durable=file.audit.required)
+    return lambda: open_store(where, seal, durable=file.audit.required)
+
+
+def place(file: PolicyFile, patience_s: float = PATIENCE_S) -> Place:
+    """Where the store is; raises `ConfigError` for a database whose variable holds no address."""
+    url = config.audit_database_url(file)
+    return config.audit_file(file) if url is None else Database(url, file.audit.database_env or "", patience_s)
 
 
 def waiting(file: PolicyFile) -> Waiting:
@@ -169,12 +177,14 @@ def waiting(file: PolicyFile) -> Waiting:
 
 def store(file: PolicyFile, path: Path | None = None) -> Store:
     """The store, open for reading; raises `ConfigError` where there is none."""
-    path = path or config.audit_file(file)
-    if not path.exists():
+    where = path or place(file, READING_S)
+    if isinstance(where, Database):
+        return open_store(where, _seal(file))
+    if not where.exists():
         raise ConfigError(
-            f"there is no audit store at {path}; turn it on with audit: {{enabled: true}}, or name another"
+            f"there is no audit store at {where}; turn it on with audit: {{enabled: true}}, or name another"
         )
-    return Store(path, _seal(file))
+    return open_store(where, _seal(file))
 
 
 def _seal(file: PolicyFile) -> Seal | None:

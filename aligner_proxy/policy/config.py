@@ -3,8 +3,8 @@
 ALIGNER_PROXY_ENGINE (engine address), ALIGNER_PROXY_KEYS (keys file), ALIGNER_PROXY_HOME (cache and weights folder)
 and ALIGNER_PROXY_POLICIES (policies file) override the file. ALIGNER_PROXY_SOCKET is the socket of the engine `local`,
 ALIGNER_PROXY_LOG the form of log lines, OTEL_EXPORTER_OTLP_ENDPOINT the address for the engine's traces.
-ALIGNER_PROXY_PLUGINS=off disables third-party plugins. `aligner.engine.key_env`, `audit.key_env`, `cache.redis_env` and
-`cache.key_env` may each name one more variable.
+ALIGNER_PROXY_PLUGINS=off disables third-party plugins. `aligner.engine.key_env`, `audit.key_env`,
+`audit.database_env`, `cache.redis_env` and `cache.key_env` may each name one more variable.
 ALIGNER_PROXY_ENGINE_ENV names further variables that `serve` hands on to the engine, which gets few of them.
 
 A route or tenant that an earlier one hides is refused. That check is sound, not complete: a refused entry can never
@@ -380,6 +380,21 @@ def redis_url(file: PolicyFile) -> str | None:
         raise ConfigError(f"{place} {name} is not set; set it to the URL of the shared Redis: {REDIS_FORMS}")
     if (fault := redis_fault(url)) is not None:
         raise ConfigError(f"{place} {name} holds no URL of a Redis ({fault}); use {REDIS_FORMS}")
+    return url
+
+
+def audit_database_url(file: PolicyFile) -> str | None:
+    """The URL of the PostgreSQL of the audit store; None where it is a file. Errors never quote it."""
+    name = file.audit.database_env
+    if name is None:
+        return None
+    url = _env(name)
+    if url is None or not url.startswith(("postgresql://", "postgres://")):
+        fault = "is not set" if url is None else "holds no URL of a PostgreSQL"
+        place = file.source.at("audit", "database_env")
+        raise ConfigError(
+            f"{place}: audit.database_env: {name} {fault}; use postgresql://user:password@host[:port]/database"
+        )
     return url
 
 

@@ -394,6 +394,8 @@ class AuditSettings(_Block):
     """true: conversation, answer and correction of every answer that was looked at are kept."""
     file: str | None = None
     """SQLite file, relative to this one; by default in the user's cache folder."""
+    database_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    """Environment variable with the URL of a PostgreSQL, in place of the file: several gateways share it."""
     keep_days: Annotated[float, Field(gt=0, le=36_500, strict=True, allow_inf_nan=False)] = 30.0
     """Days after which an entry is deleted."""
     max_mb: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 1024
@@ -413,6 +415,8 @@ class AuditSettings(_Block):
 
     @model_validator(mode="after")
     def _required_needs_the_store(self) -> AuditSettings:
+        if self.file and self.database_env:
+            raise ValueError("entries go into one store: remove file, or database_env")
         if self.required and not self.enabled:
             raise ValueError("required needs the store: set enabled: true, too, or write audit: required")
         return self

@@ -35,7 +35,7 @@ def own_answers(file: PolicyFile, tenant: Tenant | None, most: int) -> list[Reco
 
     Raises what a store raises that cannot be read: `ConfigError`, `AuditError`, `sqlite3.Error`, `OSError`.
     """
-    if not file.audit.enabled or not config.audit_file(file).exists():
+    if not file.audit.enabled or not (file.audit.database_env or config.audit_file(file).exists()):
         return []
     store = writer.store(file)
     try:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from prometheus_client import REGISTRY
 
+from aligner_proxy.audit.database import Place
 from aligner_proxy.audit.entry import AuditEvent, entry
 from aligner_proxy.audit.reviews import Review, Reviews
 from aligner_proxy.audit.store import Store
@@ -23,6 +25,7 @@ from aligner_proxy.types import (
     Status,
     Turn,
 )
+from tests.support.postgres_server import PostgresProcess, needs_postgres, postgres_process
 
 RUDE = "It is so. You fool."
 KIND = "It is so."
@@ -45,6 +48,23 @@ def noted(
 def path(tmp_path: Path) -> Path:
     """Where a store may be made."""
     return tmp_path / "audit" / "audit.db"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresProcess]:
+    """A PostgreSQL for all tests of a process."""
+    with postgres_process() as made:
+        yield made
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=needs_postgres)])
+def place(request: pytest.FixtureRequest, path: Path) -> Place:
+    """Where a store may be made, of each kind."""
+    if request.param == "sqlite":
+        return path
+    server: PostgresProcess = request.getfixturevalue("postgres")
+    server.run("DROP SCHEMA IF EXISTS aligner_audit CASCADE")
+    return server.database
 
 
 def counted(result: str) -> float:

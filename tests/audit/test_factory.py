@@ -73,3 +73,20 @@ def test_a_redaction_that_is_not_there_is_refused(tmp_path: Path, dotted: str, s
     file = load(tmp_path, f"audit: {{enabled: true, redact: {dotted}}}")
     with pytest.raises(ConfigError, match=said):
         audit.recorder(file)
+
+
+def test_a_database_is_named_by_its_variable_and_its_address_is_in_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = "audit:\n  enabled: true\n  database_env: AUDIT_DATABASE\n"
+    with pytest.raises(ConfigError, match=r"policies.yaml:\d+: audit.database_env: AUDIT_DATABASE is not set"):
+        audit.recorder(load(tmp_path, told))
+    monkeypatch.setenv("AUDIT_DATABASE", "mysql://aligner:secret-word@db/audit")
+    with pytest.raises(ConfigError, match="AUDIT_DATABASE holds no URL of a PostgreSQL") as caught:
+        audit.recorder(load(tmp_path, told))
+    assert "secret-word" not in str(caught.value)
+    monkeypatch.setenv("AUDIT_DATABASE", "postgresql://aligner:secret-word@db/audit")
+    place = audit.place(load(tmp_path, told))
+    assert "secret-word" not in repr(place)
+    with pytest.raises(ConfigError, match="one store: remove file, or database_env"):
+        load(tmp_path, told + "  file: audit.db\n")

@@ -15,6 +15,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from aligner_proxy.audit import recorder as recording
+from aligner_proxy.audit.database import DatabaseStore, Place, open_store
 from aligner_proxy.audit.entry import AuditEvent, weight
 from aligner_proxy.audit.recorder import Recorder, Waiting
 from aligner_proxy.audit.store import Store
@@ -43,8 +44,8 @@ def waiting_bytes() -> float:
     return REGISTRY.get_sample_value("aligner_audit_waiting_bytes") or 0.0
 
 
-def kept(path: Path) -> list[str]:
-    store = Store(path)
+def kept(place: Place) -> list[str]:
+    store = open_store(place)
     found = [one.call_id for one in store.entries()]
     store.close()
     return found[::-1]
@@ -64,18 +65,21 @@ async def settled(recorder: Recorder) -> None:
 class Disk:
     """Opens stores on a disk that is full, or not."""
 
-    def __init__(self, path: Path, *, full: bool = True, durable: bool = False) -> None:
-        self.path = path
+    def __init__(self, place: Place, *, full: bool = True, durable: bool = False) -> None:
+        self.place = place
         self.durable = durable
         self.full = full
         self.attempts = 0
 
     def __call__(self) -> Store:
         self.attempts += 1
-        store = Store(self.path, durable=self.durable)
+        store = open_store(self.place, durable=self.durable)
         if self.full:
-            pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
-            store._connection.execute(f"PRAGMA max_page_count = {pages}")
+            if isinstance(store, DatabaseStore):
+                store.rows("SET default_transaction_read_only = on")  # as where its disk is full
+            else:
+                pages = store.rows("PRAGMA page_count")[0][0]
+                store.rows(f"PRAGMA max_page_count = {pages}")
         return store
 
     async def tried(self, attempts: int) -> None:
@@ -87,22 +91,22 @@ BIG = "Long. " * 1000
 """It does not fit into a page that is there already."""
 
 
-async def test_what_waits_is_written_before_the_end(path: Path, counts: Callable[[], dict[str, float]]) -> None:
-    recorder = Recorder(lambda: Store(path), ROOM)
+async def test_what_waits_is_written_before_the_end(place: Place, counts: Callable[[], dict[str, float]]) -> None:
+    recorder = Recorder(lambda: open_store(place), ROOM)
     for n in range(5):
         recorder.note(noted(n, at=1000.0 + n))
     await recorder.aclose()
-    assert kept(path) == [f"call-{n}" for n in range(5)]
+    assert kept(place) == [f"call-{n}" for n in range(5)]
     assert counts() == {"written": 5}
     assert waiting_bytes() == 0
 
 
-async def test_what_waits_is_bounded_by_its_bytes(path: Path, counts: Callable[[], dict[str, float]]) -> None:
+async def test_what_waits_is_bounded_by_its_bytes(place: Place, counts: Callable[[], dict[str, float]]) -> None:
     stuck = threading.Event()
 
     def opened() -> Store:
         stuck.wait()
-        return Store(path)
+        return open_store(place)
 
     large = [sized(n, "x" * 100_000 + str(n)) for n in range(20)]
     recorder = Recorder(opened, Waiting(8 * weight(large[0]) + 1000))
@@ -124,13 +128,13 @@ def test_the_weight_of_an_event_is_that_of_its_texts() -> None:
 
 
 async def test_the_number_of_those_that_wait_is_bounded_where_the_operator_says_so(
-    path: Path, counts: Callable[[], dict[str, float]]
+    place: Place, counts: Callable[[], dict[str, float]]
 ) -> None:
     stuck = threading.Event()
 
     def opened() -> Store:
         stuck.wait()
-        return Store(path)
+        return open_store(place)
 
     recorder = Recorder(opened, Waiting(2**30, 8))
     for n in range(20):
@@ -140,13 +144,13 @@ async def test_the_number_of_those_that_wait_is_bounded_where_the_operator_says_
     assert counts() == {"written": 8, "dropped": 12}
 
 
-async def test_one_that_is_larger_than_all_room_waits_alone(path: Path) -> None:
-    recorder = Recorder(lambda: Store(path), Waiting(10))
+async def test_one_that_is_larger_than_all_room_waits_alone(place: Place) -> None:
+    recorder = Recorder(lambda: open_store(place), Waiting(10))
     recorder.note(noted(1))
     await settled(recorder)
     recorder.note(noted(2))
     await recorder.aclose()
-    assert kept(path) == ["call-1", "call-2"]
+    assert kept(place) == ["call-1", "call-2"]
 
 
 async def test_a_full_disk_loses_nothing_while_there_is_memory(
@@ -209,25 +213,25 @@ async def test_what_cannot_be_written_to_the_end_is_counted(
 
 
 async def test_a_redaction_that_fails_costs_its_entry_and_tells_nothing(
-    path: Path, counts: Callable[[], dict[str, float]], caplog: pytest.LogCaptureFixture
+    place: Place, counts: Callable[[], dict[str, float]], caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(text: str) -> str:
         if text == RUDE:
             raise LookupError(f"cannot redact {text}")
         return text
 
-    recorder = Recorder(lambda: Store(path), ROOM, broken)
+    recorder = Recorder(lambda: open_store(place), ROOM, broken)
     recorder.note(noted(1))
     recorder.note(sized(2, "It is so."))
     await recorder.aclose()
     assert counts() == {"lost": 1, "written": 1}
-    assert kept(path) == ["call-2"]
+    assert kept(place) == ["call-2"]
     assert "LookupError" in caplog.text
     assert "cannot redact" not in caplog.text
 
 
 async def test_an_error_that_nobody_expected_loses_nothing(
-    path: Path, monkeypatch: pytest.MonkeyPatch, counts: Callable[[], dict[str, float]]
+    place: Place, monkeypatch: pytest.MonkeyPatch, counts: Callable[[], dict[str, float]]
 ) -> None:
     insert = Store.insert
     errors = [MemoryError(), ZeroDivisionError()]
@@ -238,23 +242,23 @@ async def test_an_error_that_nobody_expected_loses_nothing(
         return insert(store, rows)
 
     monkeypatch.setattr(Store, "insert", sometimes)
-    recorder = Recorder(lambda: Store(path), ROOM)
+    recorder = Recorder(lambda: open_store(place), ROOM)
     recorder.note(noted())
     await settled(recorder)
     await recorder.aclose()
     assert counts() == {"written": 1}
 
 
-async def test_a_note_after_the_end_is_dropped(path: Path, counts: Callable[[], dict[str, float]]) -> None:
-    recorder = Recorder(lambda: Store(path), ROOM)
+async def test_a_note_after_the_end_is_dropped(place: Place, counts: Callable[[], dict[str, float]]) -> None:
+    recorder = Recorder(lambda: open_store(place), ROOM)
     await recorder.aclose()
     recorder.note(noted())
     assert counts() == {"dropped": 1}
 
 
-async def test_the_tidier_begins_with_the_first_entry_and_ends_with_the_recorder(path: Path) -> None:
-    tidier = Tidier(path, Keeping(1e9, 2**30))
-    recorder = Recorder(lambda: Store(path), ROOM, tidier=tidier)
+async def test_the_tidier_begins_with_the_first_entry_and_ends_with_the_recorder(place: Place) -> None:
+    tidier = Tidier(place, Keeping(1e9, 2**30))
+    recorder = Recorder(lambda: open_store(place), ROOM, tidier=tidier)
     recorder.note(noted())
     await settled(recorder)
     assert tidier._thread is not None
@@ -265,30 +269,30 @@ async def test_the_tidier_begins_with_the_first_entry_and_ends_with_the_recorder
 # the record that is required
 
 
-async def test_a_required_entry_is_on_the_disk_before_the_answer_goes_on(path: Path) -> None:
-    recorder = Recorder(lambda: Store(path, durable=True), ROOM, required=True)
+async def test_a_required_entry_is_on_the_disk_before_the_answer_goes_on(place: Place) -> None:
+    recorder = Recorder(lambda: open_store(place, durable=True), ROOM, required=True)
     await asyncio.gather(*(recorder.write(noted(n)) for n in range(100)))
-    assert len(kept(path)) == 100
+    assert len(kept(place)) == 100
     await recorder.aclose()
 
 
-async def test_a_required_entry_waits_for_a_store_that_fails_for_a_moment(path: Path) -> None:
-    disk = Disk(path, durable=True)
+async def test_a_required_entry_waits_for_a_store_that_fails_for_a_moment(place: Place) -> None:
+    disk = Disk(place, durable=True)
     recorder = Recorder(disk, ROOM, required=True)
     answer = asyncio.create_task(recorder.write(sized(1, BIG)))
     await disk.tried(3)
     assert not answer.done()
     disk.full = False
     await answer
-    assert kept(path) == ["call-1"]
+    assert kept(place) == ["call-1"]
     await recorder.aclose()
 
 
 async def test_answers_are_refused_while_the_store_fails_and_notes_still_wait(
-    path: Path, monkeypatch: pytest.MonkeyPatch, counts: Callable[[], dict[str, float]]
+    place: Place, monkeypatch: pytest.MonkeyPatch, counts: Callable[[], dict[str, float]]
 ) -> None:
     monkeypatch.setattr(recording, "PATIENCE_S", 0.01)
-    disk = Disk(path)
+    disk = Disk(place)
     recorder = Recorder(disk, ROOM, required=True)
     recorder.note(sized(1, BIG))
     with pytest.raises(NotRecorded) as caught:
@@ -299,15 +303,15 @@ async def test_answers_are_refused_while_the_store_fails_and_notes_still_wait(
     await settled(recorder)
     await recorder.write(sized(3, BIG))
     await recorder.aclose()
-    assert kept(path) == ["call-1", "call-3"]
+    assert kept(place) == ["call-1", "call-3"]
 
 
-async def test_an_answer_for_whose_entry_there_is_no_room_is_refused_at_once(path: Path) -> None:
+async def test_an_answer_for_whose_entry_there_is_no_room_is_refused_at_once(place: Place) -> None:
     stuck = threading.Event()
 
     def opened() -> Store:
         stuck.wait()
-        return Store(path)
+        return open_store(place)
 
     recorder = Recorder(opened, Waiting(2**30, 1), required=True)
     recorder.note(noted(1))
@@ -318,18 +322,18 @@ async def test_an_answer_for_whose_entry_there_is_no_room_is_refused_at_once(pat
     await recorder.aclose()
 
 
-async def test_an_answer_whose_entry_cannot_be_redacted_is_refused(path: Path) -> None:
+async def test_an_answer_whose_entry_cannot_be_redacted_is_refused(place: Place) -> None:
     def broken(text: str) -> str:
         raise LookupError
 
-    recorder = Recorder(lambda: Store(path), ROOM, broken, required=True)
+    recorder = Recorder(lambda: open_store(place), ROOM, broken, required=True)
     with pytest.raises(NotRecorded):
         await recorder.write(noted())
     await recorder.aclose()
 
 
-async def test_the_entry_of_an_answer_that_nobody_waits_for_any_more_is_written(path: Path) -> None:
-    disk = Disk(path)
+async def test_the_entry_of_an_answer_that_nobody_waits_for_any_more_is_written(place: Place) -> None:
+    disk = Disk(place)
     recorder = Recorder(disk, ROOM, required=True)
     answer = asyncio.create_task(recorder.write(sized(1, BIG)))
     await disk.tried(2)
@@ -339,4 +343,4 @@ async def test_the_entry_of_an_answer_that_nobody_waits_for_any_more_is_written(
     disk.full = False
     await settled(recorder)
     await recorder.aclose()
-    assert kept(path) == ["call-1"]
+    assert kept(place) == ["call-1"]

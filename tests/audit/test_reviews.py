@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from aligner_proxy.audit.database import Place, open_store
 from aligner_proxy.audit.entry import entry
 from aligner_proxy.audit.reviews import Chosen, Review, Reviews, ReviewVerdict
 from aligner_proxy.audit.store import STEPS, Seal, Store
@@ -25,16 +26,16 @@ def given(number: int = 0, **fields: object) -> Review:
     return replace(said, **fields)  # type: ignore[arg-type]
 
 
-def opened(path: Path, count: int = 1, seal: Seal | None = None) -> Store:
+def opened(place: Place, count: int = 1, seal: Seal | None = None) -> Store:
     """A store with so many answers."""
-    store = Store(path, seal)
+    store = open_store(place, seal)
     for n in range(count):
         store.add(entry(replace(noted(n, at=1000.0 + n), aligner_id=f"id-{n}")))
     return store
 
 
-def test_a_review_comes_back_with_what_the_entry_says(path: Path) -> None:
-    store = opened(path)
+def test_a_review_comes_back_with_what_the_entry_says(place: Place) -> None:
+    store = opened(place)
     said = given(segment=1, edit="It is so, friend.", objective="kind")
     Reviews(store).keep(said)
     (kept,) = Reviews(store).of("id-0", 0)
@@ -43,8 +44,8 @@ def test_a_review_comes_back_with_what_the_entry_says(path: Path) -> None:
     store.close()
 
 
-def test_a_later_word_of_the_same_person_replaces_the_earlier_one_and_others_stand_beside_it(path: Path) -> None:
-    store = opened(path)
+def test_a_later_word_of_the_same_person_replaces_the_earlier_one_and_others_stand_beside_it(place: Place) -> None:
+    store = opened(place)
     reviews = Reviews(store)
     reviews.keep(given())
     reviews.keep(given(verdict=ReviewVerdict.RIGHT, at=2001.0))
@@ -64,8 +65,8 @@ def test_a_later_word_of_the_same_person_replaces_the_earlier_one_and_others_sta
 @pytest.mark.parametrize(
     "said", [given(7), given(choice=1), given(tenant="team:other"), replace(given(), aligner_id="")]
 )
-def test_what_is_not_on_record_for_its_tenant_takes_no_review(path: Path, said: Review) -> None:
-    store = opened(path)
+def test_what_is_not_on_record_for_its_tenant_takes_no_review(place: Place, said: Review) -> None:
+    store = opened(place)
     store.add(entry(noted(9)))
     with pytest.raises(UnknownAnswer):
         Reviews(store).keep(said)
@@ -77,8 +78,8 @@ def test_what_is_not_on_record_for_its_tenant_takes_no_review(path: Path, said: 
     ("fields", "param"),
     [({"segment": 2}, "segment"), ({"segment": -1}, "segment"), ({"objective": "kindd"}, "objective")],
 )
-def test_a_place_that_the_answer_does_not_have_is_named(path: Path, fields: dict[str, object], param: str) -> None:
-    store = opened(path)
+def test_a_place_that_the_answer_does_not_have_is_named(place: Place, fields: dict[str, object], param: str) -> None:
+    store = opened(place)
     with pytest.raises(NoSuchPlace) as caught:
         Reviews(store).keep(given(**fields))
     assert caught.value.param == param
@@ -110,8 +111,8 @@ def test_reviews_go_with_their_entry(path: Path, how: str) -> None:
     store.close()
 
 
-def test_a_freed_row_id_brings_no_review_back(path: Path) -> None:
-    store = opened(path)
+def test_a_freed_row_id_brings_no_review_back(place: Place) -> None:
+    store = opened(place)
     Reviews(store).keep(given())
     store.erase([1])
     store.add(entry(replace(noted(), aligner_id="id-new")))
@@ -136,8 +137,8 @@ def test_with_a_key_nothing_that_a_person_wrote_is_in_any_file(path: Path) -> No
 
 
 @pytest.mark.parametrize("change", ["verdict = 'right'", "who = 'key:ben'", "segment = 1", "aligner_id = 'id-1'"])
-def test_a_review_that_was_changed_does_not_open(path: Path, change: str) -> None:
-    store = opened(path, 2, Seal(KEY))
+def test_a_review_that_was_changed_does_not_open(place: Place, change: str) -> None:
+    store = opened(place, 2, Seal(KEY))
     Reviews(store).keep(given())
     store.rows(f"UPDATE reviews SET {change}")
     with pytest.raises(AuditError, match="changed, moved or cut off"):
@@ -145,8 +146,8 @@ def test_a_review_that_was_changed_does_not_open(path: Path, change: str) -> Non
     store.close()
 
 
-def test_a_damaged_review_is_told_without_its_text(path: Path) -> None:
-    store = opened(path)
+def test_a_damaged_review_is_told_without_its_text(place: Place) -> None:
+    store = opened(place)
     Reviews(store).keep(given())
     store.rows("UPDATE reviews SET content = '[\"secret\"]'")
     with pytest.raises(AuditError, match="a review in the audit store is damaged"):
@@ -171,10 +172,10 @@ def test_a_store_from_before_reviews_reads_as_before(path: Path) -> None:
     store.close()
 
 
-def test_what_stands_in_the_clear_is_read_without_the_key(path: Path) -> None:
-    store = opened(path, 2, Seal(KEY))
+def test_what_stands_in_the_clear_is_read_without_the_key(place: Place) -> None:
+    store = opened(place, 2, Seal(KEY))
     store.close()
-    other = Store(path, Seal(OTHER))
-    found = list(other.select("1 ORDER BY id", (), texts=False))
+    other = open_store(place, Seal(OTHER))
+    found = list(other.select("1 = 1 ORDER BY id", (), texts=False))
     other.close()
     assert [(one.aligner_id, one.changed, one.content) for one in found] == [("id-0", True, None), ("id-1", True, None)]

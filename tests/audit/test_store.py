@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from aligner_proxy.audit.database import Place, open_store
 from aligner_proxy.audit.entry import entry
 from aligner_proxy.audit.store import STEPS, Seal, Store
 from aligner_proxy.errors import AuditError
@@ -25,16 +26,16 @@ def files(path: Path) -> list[Path]:
     return sorted(path.parent.glob(path.name + "*"))
 
 
-def test_what_is_kept_comes_back_as_it_was(path: Path) -> None:
+def test_what_is_kept_comes_back_as_it_was(place: Place) -> None:
     kept = [entry(noted(n, at=1000.0 + n, no_store=n == 1)) for n in range(3)]
-    store = Store(path)
+    store = open_store(place)
     for one in kept:
         store.add(one)
     assert list(store.entries()) == kept[::-1]
     assert list(store.entries(since=1001.0, until=1002.0)) == [kept[1]]
     assert list(store.entries(limit=1)) == [kept[2]]
     store.close()
-    again = Store(path)
+    again = open_store(place)
     assert list(again.entries()) == kept[::-1]
     again.close()
 
@@ -84,11 +85,11 @@ def test_with_a_key_no_text_is_in_any_file(path: Path) -> None:
 
 
 @pytest.mark.parametrize("seal", [None, Seal(OTHER)])
-def test_another_key_opens_nothing_and_is_named(path: Path, seal: Seal | None) -> None:
-    store = Store(path, Seal(KEY))
+def test_another_key_opens_nothing_and_is_named(place: Place, seal: Seal | None) -> None:
+    store = open_store(place, Seal(KEY))
     store.add(entry(noted()))
     store.close()
-    other = Store(path, seal)
+    other = open_store(place, seal)
     with pytest.raises(AuditError, match=f"encrypted with key {Seal(KEY).name}"):
         list(other.entries())
     other.close()
@@ -136,10 +137,10 @@ def test_a_step_that_fails_changes_nothing(path: Path) -> None:
     store.close()
 
 
-def test_half_a_surrogate_pair_is_kept_as_its_replacement(path: Path) -> None:
+def test_half_a_surrogate_pair_is_kept_as_its_replacement(place: Place) -> None:
     one = noted()
     odd = replace(one, facts=replace(one.facts, model="g\ud800"), exchange=replace(one.exchange, answer="so \ud83d so"))
-    store = Store(path, Seal(KEY))
+    store = open_store(place, Seal(KEY))
     store.add(entry(odd))
     (kept,) = store.entries()
     store.close()
@@ -147,8 +148,8 @@ def test_half_a_surrogate_pair_is_kept_as_its_replacement(path: Path) -> None:
     assert (kept.model, kept.content.exchange.answer) == ("g\ufffd", "so \ufffd so")
 
 
-def test_a_row_that_sqlite_cannot_hold_costs_only_itself(path: Path) -> None:
-    store = Store(path)
+def test_a_row_that_sqlite_cannot_hold_costs_only_itself(place: Place) -> None:
+    store = open_store(place)
     good, bad = entry(noted(1)), replace(entry(noted(2)), forwards=2**70)
     assert store.insert([store.row(good), store.row(bad), store.row(good)]) == [1]
     assert len(list(store.entries())) == 2

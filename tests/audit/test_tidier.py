@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
+from aligner_proxy.audit.database import Place, open_store
 from aligner_proxy.audit.entry import entry
 from aligner_proxy.audit.store import Store
 from aligner_proxy.audit.tidier import Keeping, Lease, Tidier
@@ -26,25 +27,25 @@ KEEPING = Keeping(MONTH_S, 2**30)
 ROOT = Path(__file__).parents[2]
 
 
-def filled(path: Path, times: list[float], *, answer: str = "It is so. You fool.") -> None:
+def filled(place: Place, times: list[float], *, answer: str = "It is so. You fool.") -> None:
     one = noted()
     made = entry(replace(one, exchange=replace(one.exchange, call_id="-", answer=answer)))
-    store = Store(path)
+    store = open_store(place)
     for number, at in enumerate(times):
         store.add(replace(made, at=at, call_id=f"call-{number}"))
     store.close()
 
 
-def kept(path: Path) -> list[str]:
-    store = Store(path)
-    found = [row[0] for row in store._connection.execute("SELECT call_id FROM entries ORDER BY id")]
+def kept(place: Place) -> list[str]:
+    store = open_store(place)
+    found = [row[0] for row in store.rows("SELECT call_id FROM entries ORDER BY id")]
     store.close()
     return found
 
 
-def tidy(path: Path, keeping: Keeping = KEEPING, now: float = NOW, uptime: float = 0.0, boot: str = "b") -> int:
+def tidy(place: Place, keeping: Keeping = KEEPING, now: float = NOW, uptime: float = 0.0, boot: str = "b") -> int:
     """One round of a process that starts now."""
-    tidier = Tidier(path, keeping, read=lambda: Reading(now, uptime, boot))
+    tidier = Tidier(place, keeping, read=lambda: Reading(now, uptime, boot))
     deleted = tidier.tidy()
     tidier.close()
     return deleted
@@ -128,42 +129,42 @@ def test_a_second_lease_of_the_same_process_waits_for_the_first(path: Path) -> N
     second.close()
 
 
-def test_a_clock_that_jumps_ahead_deletes_nothing(path: Path) -> None:
-    filled(path, [NOW - 29 * DAY_S, NOW])
+def test_a_clock_that_jumps_ahead_deletes_nothing(place: Place) -> None:
+    filled(place, [NOW - 29 * DAY_S, NOW])
     now = [Reading(NOW, 100.0, "b")]
-    tidier = Tidier(path, KEEPING, read=lambda: now[0])
+    tidier = Tidier(place, KEEPING, read=lambda: now[0])
     assert tidier.tidy() == 0
     now[0] = Reading(NOW + 600 + 365 * DAY_S, 700.0, "b")
     assert tidier.tidy() == 0
     tidier.close()
-    later = Tidier(path, KEEPING, read=lambda: Reading(NOW + 1200 + 365 * DAY_S, 1300.0, "b"))
+    later = Tidier(place, KEEPING, read=lambda: Reading(NOW + 1200 + 365 * DAY_S, 1300.0, "b"))
     assert later.tidy() == 0, "the next process knows that it jumped"
     later.close()
-    assert kept(path) == ["call-0", "call-1"]
-    assert tidy(path, now=NOW + 2 * DAY_S, uptime=100.0 + 2 * DAY_S) == 1, "and when it is right again, that it is"
+    assert kept(place) == ["call-0", "call-1"]
+    assert tidy(place, now=NOW + 2 * DAY_S, uptime=100.0 + 2 * DAY_S) == 1, "and when it is right again, that it is"
 
 
 @pytest.mark.parametrize("years", [10, -10])
-def test_a_machine_that_starts_with_a_wrong_clock_deletes_nothing(path: Path, years: int) -> None:
-    filled(path, [NOW - 29 * DAY_S, NOW])
-    assert tidy(path, boot="first") == 0
-    assert tidy(path, now=NOW + years * 365 * DAY_S, boot="second") == 0
-    assert tidy(path, now=NOW + 60, boot="third") == 0
-    assert kept(path) == ["call-0", "call-1"]
+def test_a_machine_that_starts_with_a_wrong_clock_deletes_nothing(place: Place, years: int) -> None:
+    filled(place, [NOW - 29 * DAY_S, NOW])
+    assert tidy(place, boot="first") == 0
+    assert tidy(place, now=NOW + years * 365 * DAY_S, boot="second") == 0
+    assert tidy(place, now=NOW + 60, boot="third") == 0
+    assert kept(place) == ["call-0", "call-1"]
 
 
-def test_a_store_of_an_earlier_version_is_compared_with_its_newest_entry(path: Path) -> None:
-    filled(path, [NOW - 29 * DAY_S, NOW])
-    assert tidy(path, now=NOW + 365 * DAY_S) == 0
-    assert tidy(path, now=NOW + 366 * DAY_S + 1, uptime=DAY_S + 1) == 2, "but not for ever"
+def test_a_store_of_an_earlier_version_is_compared_with_its_newest_entry(place: Place) -> None:
+    filled(place, [NOW - 29 * DAY_S, NOW])
+    assert tidy(place, now=NOW + 365 * DAY_S) == 0
+    assert tidy(place, now=NOW + 366 * DAY_S + 1, uptime=DAY_S + 1) == 2, "but not for ever"
 
 
-def test_entries_that_were_written_by_a_wrong_clock_do_not_go_first(path: Path) -> None:
+def test_entries_that_were_written_by_a_wrong_clock_do_not_go_first(place: Place) -> None:
     """The second was written at the start of a machine without a battery, the third when it was set wrongly."""
-    filled(path, [NOW - 100.0, 5.0, NOW + 365 * DAY_S, NOW - 50.0])
-    assert tidy(path) == 0
-    assert tidy(path, now=NOW + 29 * DAY_S, uptime=29 * DAY_S) == 0
-    assert tidy(path, now=NOW + 31 * DAY_S, uptime=31 * DAY_S) == 4
+    filled(place, [NOW - 100.0, 5.0, NOW + 365 * DAY_S, NOW - 50.0])
+    assert tidy(place) == 0
+    assert tidy(place, now=NOW + 29 * DAY_S, uptime=29 * DAY_S) == 0
+    assert tidy(place, now=NOW + 31 * DAY_S, uptime=31 * DAY_S) == 4
 
 
 def test_a_lease_file_that_is_damaged_is_as_none(path: Path) -> None:

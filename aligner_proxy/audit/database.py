@@ -1,0 +1,400 @@
+"""PostgreSQL store of audit entries: the store of SQLite's interface, shared by gateways of several hosts.
+
+Statements are written once, for SQLite, and translated where PostgreSQL has another word. Whoever writes holds one
+lock of the database until its transaction ends, so that ids grow as entries appear, and a hold on an answer counts on
+every host. No call waits longer than its patience, also where the server does not answer at all. Errors name the
+variable that holds the address, and the kind of failure; never the address, which may hold a password.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from pydantic import TypeAdapter, ValidationError
+
+from aligner_proxy.audit.store import BUSY_S, INSERT, Row, Seal, Store
+from aligner_proxy.clock import Reading
+from aligner_proxy.errors import AuditError, DatabaseAway
+from aligner_proxy.plugins.api import Entry
+
+PATIENCE_S = 5.0
+"""How long a call may take."""
+_CONNECT_S = 2
+"""How long connecting may take, for each address of the server; the library takes no less."""
+_LOOK_S = 0.1
+"""How often a call that waits looks at the time."""
+_PORTION = 100
+"""Rows that are read at a time."""
+_WRITING = 6_274_101
+"""The lock of whoever writes; like the next, a number that nobody else is likely to choose."""
+_TIDYING = 6_274_102
+_ENTRY_BYTES = 1024
+"""What an entry takes beside its content, with its places in the indexes."""
+# PostgreSQL cannot hold such a row, and never will; any other error is one of the server or of the way to it.
+_REFUSED = (psycopg.DataError, psycopg.IntegrityError, OverflowError, UnicodeError)
+_READING: TypeAdapter[Reading] = TypeAdapter(Reading)
+
+STEPS = (
+    """
+    CREATE TABLE entries (
+        id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        at DOUBLE PRECISION NOT NULL,
+        call_id TEXT NOT NULL,
+        choice INTEGER NOT NULL,
+        tenant TEXT NOT NULL,
+        model TEXT NOT NULL,
+        endpoint TEXT,
+        policy TEXT NOT NULL,
+        policy_hash TEXT NOT NULL,
+        mode TEXT NOT NULL,
+        objectives TEXT NOT NULL,
+        status TEXT NOT NULL,
+        reason TEXT,
+        aligner TEXT,
+        cache_hit INTEGER,
+        ms DOUBLE PRECISION NOT NULL,
+        engine_ms DOUBLE PRECISION NOT NULL,
+        forwards INTEGER NOT NULL,
+        chars INTEGER NOT NULL,
+        sealed_by TEXT,
+        content BYTEA,
+        aligner_id TEXT COLLATE "C" NOT NULL DEFAULT '',
+        judged INTEGER,
+        changed INTEGER,
+        margin DOUBLE PRECISION
+    );
+    CREATE INDEX entries_at ON entries (at);
+    CREATE INDEX entries_call ON entries USING hash (call_id);
+    CREATE UNIQUE INDEX entries_once ON entries (aligner_id, choice, at) WHERE aligner_id != '';
+    CREATE INDEX entries_margin ON entries (coalesce(margin, 'Infinity'::float8))
+        WHERE aligner_id != '' AND changed IS NOT NULL AND content IS NOT NULL;
+    CREATE TABLE reviews (
+        id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        aligner_id TEXT COLLATE "C" NOT NULL,
+        choice INTEGER NOT NULL,
+        tenant TEXT NOT NULL,
+        at DOUBLE PRECISION NOT NULL,
+        who TEXT NOT NULL,
+        verdict TEXT NOT NULL,
+        segment INTEGER,
+        chosen TEXT NOT NULL,
+        policy_hash TEXT NOT NULL,
+        aligner TEXT,
+        sealed_by TEXT,
+        content BYTEA
+    );
+    CREATE UNIQUE INDEX reviews_place ON reviews (aligner_id, choice, who, coalesce(segment, -1));
+    CREATE TABLE review_leases (
+        aligner_id TEXT COLLATE "C" NOT NULL,
+        choice INTEGER NOT NULL,
+        who TEXT NOT NULL,
+        until DOUBLE PRECISION NOT NULL,
+        PRIMARY KEY (aligner_id, choice)
+    );
+    CREATE TABLE clocks (reading TEXT NOT NULL);
+    CREATE FUNCTION entry_deleted() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        DELETE FROM aligner_audit.reviews WHERE aligner_id = old.aligner_id AND choice = old.choice;
+        DELETE FROM aligner_audit.review_leases WHERE aligner_id = old.aligner_id AND choice = old.choice;
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER entries_deleted AFTER DELETE ON entries FOR EACH ROW WHEN (old.aligner_id != '')
+        EXECUTE FUNCTION entry_deleted();
+    """,
+)
+"""Migrations from each version of the tables to the next; the database keeps how many were applied."""
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A PostgreSQL by its URL; `name` is the variable that holds it."""
+
+    url: str = field(repr=False)
+    name: str
+    patience_s: float = PATIENCE_S
+
+
+Place = Path | Database
+"""Where an audit store is: a file of SQLite, or a PostgreSQL."""
+
+
+def open_store(place: Place, seal: Seal | None = None, *, durable: bool = False) -> Store:
+    """The store at a place; raises what its kind of store raises."""
+    if isinstance(place, Path):
+        return Store(place, seal, durable=durable)
+    return DatabaseStore(place, seal, durable=durable)
+
+
+class _Connection(psycopg.Connection[Any]):
+    """Connection on which no call waits longer than `patience_s`."""
+
+    patience_s = PATIENCE_S
+
+    def wait(self, gen: Any, interval: float = _LOOK_S, timeout: float | None = None) -> Any:
+        """Wait for the end of a call; raises an error of the library where it takes too long."""
+        return super().wait(_bounded(gen, self.patience_s), min(interval, _LOOK_S), timeout)
+
+
+def _bounded(gen: Any, patience_s: float) -> Generator[Any, Any, Any]:
+    """What a call waits for, until its time is over."""
+    until = time.monotonic() + patience_s
+    try:
+        wanted = next(gen)
+        while True:
+            ready = yield wanted
+            if not ready and time.monotonic() > until:
+                raise psycopg.errors.ConnectionTimeout("no answer in time")
+            wanted = gen.send(ready)
+    except StopIteration as end:
+        return end.value
+
+
+def _connect(database: Database) -> _Connection:
+    """A connection whose statements commit by themselves; raises `DatabaseAway`."""
+    with _named(database):
+        connection = _Connection.connect(
+            database.url,
+            autocommit=True,
+            connect_timeout=_CONNECT_S,
+            application_name="aligner-proxy",
+            cursor_factory=psycopg.ClientCursor,
+            prepare_threshold=None,
+            keepalives_idle=10,
+            keepalives_interval=5,
+            keepalives_count=3,
+        )
+        connection.patience_s = database.patience_s
+        return connection
+
+
+@contextmanager
+def _named(database: Database) -> Iterator[None]:
+    """Block whose errors of the library become ours, without what they quote."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise DatabaseAway(database.name, type(error).__name__) from None
+
+
+@cache
+def _translated(statement: str) -> str:
+    """A statement of SQLite's in PostgreSQL's words."""
+    words = {"%": "%%", "?": "%s", "ifnull(": "coalesce(", "9e999": "'Infinity'::float8"}
+    for ours, theirs in words.items():
+        statement = statement.replace(ours, theirs)
+    return statement
+
+
+_ONCE = f"{INSERT} ON CONFLICT (aligner_id, choice, at) WHERE aligner_id != '' DO NOTHING"
+"""An entry whose commit was not confirmed is written again, and is there once."""
+
+
+class DatabaseStore(Store):
+    """An open store. Raises `DatabaseAway`, and `AuditError` for tables of a newer version.
+
+    `durable`: what was added is on the server's disk when the call returns, also where the server does not say so.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        seal: Seal | None = None,
+        *,
+        steps: Sequence[str] = STEPS,
+        busy_s: float = BUSY_S,
+        durable: bool = False,
+    ) -> None:
+        self._seal = seal
+        self._database = database
+        self._server = _connect(database)
+        try:
+            ours = int(database.patience_s * 1000)
+            # A host that is cut off while it writes must not hold the lock for long.
+            self.rows(
+                f"SET search_path = aligner_audit; SET statement_timeout = {ours}; SET lock_timeout = {ours}; "
+                f"SET idle_in_transaction_session_timeout = {int((busy_s + database.patience_s) * 1000)}"
+            )
+            if durable and self.rows("SELECT current_setting('synchronous_commit')")[0][0] == "off":
+                self.rows("SET synchronous_commit = on")
+            self._prepare(steps)
+        except BaseException:
+            self._server.close()
+            raise
+
+    def row(self, entry: Entry) -> Row:
+        """An entry as it is stored; PostgreSQL's texts hold no U+0000, which becomes U+FFFD."""
+        names = {name: getattr(entry, name) for name in ("call_id", "model", "endpoint", "tenant", "policy")}
+        changed = {name: value.replace("\0", "\ufffd") for name, value in names.items() if value and "\0" in value}
+        *plain, key, content = super().row(replace(entry, **changed) if changed else entry)
+        values = [int(value) if isinstance(value, bool) else value for value in plain]
+        return (*values, key, content.encode() if isinstance(content, str) else content)
+
+    def insert(self, rows: Sequence[Row]) -> list[int]:
+        """Add rows in one transaction; returns the positions of those that PostgreSQL cannot hold."""
+        try:
+            with self.transaction():
+                self._insert(rows)
+        except _REFUSED:
+            if len(rows) == 1:
+                return [0]
+        else:
+            return []
+        # One of them costs the whole transaction, so each goes alone into a part of the next.
+        refused = []
+        with self.transaction():
+            for position, row in enumerate(rows):
+                self._execute("SAVEPOINT one")
+                try:
+                    self._insert([row])
+                except _REFUSED:
+                    self._execute("ROLLBACK TO one")
+                    refused.append(position)
+                else:
+                    self._execute("RELEASE one")
+        return refused
+
+    def _insert(self, rows: Sequence[Row]) -> None:
+        """Send rows without waiting for each; raises one of `_REFUSED`, or `DatabaseAway`."""
+        try:
+            with psycopg.Cursor(self._server) as cursor:
+                cursor.executemany(_translated(_ONCE), rows)
+        except _REFUSED:
+            raise
+        except psycopg.Error as error:
+            raise DatabaseAway(self._database.name, type(error).__name__) from None
+
+    def rows(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
+        """What a statement in SQL gives, never with a caller's text in it."""
+        cursor = self._execute(statement, values)
+        with _named(self._database):
+            return [] if cursor.description is None else cursor.fetchall()
+
+    def used(self) -> int:
+        """Bytes that entries take; what deleted ones took PostgreSQL uses again."""
+        count, content = self.rows("SELECT count(*), coalesce(sum(octet_length(content)), 0) FROM entries")[0]
+        return int(count) * _ENTRY_BYTES + int(content)
+
+    def shrink(self, pages: int) -> int:
+        """Let PostgreSQL use again what deleted entries took; it gives no pages back one by one, so 0 are returned."""
+        self.rows("SET statement_timeout = 0")
+        self._server.patience_s = float("inf")
+        try:
+            for table in ("entries", "reviews", "review_leases"):
+                self.rows(f"VACUUM aligner_audit.{table}")
+        finally:
+            self._server.patience_s = self._database.patience_s
+        return 0
+
+    def empty_log(self) -> None:
+        """Nothing: the server's log belongs to its operator, who may need it for backups."""
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._server.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Block in which nobody else writes, on any host; all of it is kept, or nothing."""
+        self._execute("BEGIN")
+        try:
+            self._execute(f"SELECT pg_advisory_xact_lock({_WRITING})")
+            yield
+            self._execute("COMMIT")
+        except BaseException:
+            with suppress(psycopg.Error):  # with its connection the transaction ends, too
+                self._server.execute("ROLLBACK")
+            raise
+
+    def _execute(self, statement: str, values: Sequence[object] = ()) -> Any:
+        with _named(self._database):
+            # Without values nothing is put in, and a percent sign is one.
+            if not values:
+                return self._server.execute(statement.encode())
+            return self._server.execute(_translated(statement).encode(), values)
+
+    def _read(self, statement: str, values: Sequence[object]) -> Iterator[Row]:
+        """What a query gives, a portion at a time: the texts of a month do not fit into memory."""
+        name = f"reading_{time.monotonic_ns()}"
+        self._execute(f"DECLARE {name} NO SCROLL CURSOR WITH HOLD FOR {statement}", values)
+        try:
+            while portion := self.rows(f"FETCH {_PORTION} FROM {name}"):
+                yield from portion
+        finally:
+            with suppress(DatabaseAway):
+                self._execute(f"CLOSE {name}")
+
+    def _prepare(self, steps: Sequence[str]) -> None:
+        """Bring the tables to this version; another gateway may be doing the same."""
+        if self._version() == len(steps):
+            return
+        with self.transaction():
+            self.rows("CREATE SCHEMA IF NOT EXISTS aligner_audit")
+            self.rows("CREATE TABLE IF NOT EXISTS versions (version INTEGER NOT NULL)")
+            version = self._version()
+            if version > len(steps):
+                name = self._database.name
+                raise AuditError(
+                    f"the audit database in {name} was made by a newer aligner-proxy; use that one, or another database"
+                )
+            for step in steps[version:]:
+                self.rows(step)
+            self.rows("DELETE FROM versions")
+            self.rows("INSERT INTO versions VALUES (?)", (len(steps),))
+
+    def _version(self) -> int:
+        if self.rows("SELECT to_regclass('aligner_audit.versions')")[0][0] is None:
+            return 0
+        found = self.rows("SELECT version FROM versions")
+        return int(found[0][0]) if found else 0
+
+
+class DatabaseLease:
+    """Right to tidy a database, held by at most one process of all hosts until its connection ends."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._store: DatabaseStore | None = None
+
+    def take(self) -> bool:
+        """Whether this process holds the lease, having taken it if it was free. Raises `AuditError`."""
+        if self._store is not None:
+            try:
+                self._store.rows("SELECT 1")
+            except DatabaseAway:
+                self.close()  # with the connection the lease is gone
+        if self._store is None:
+            store = DatabaseStore(self._database)
+            if not store.rows(f"SELECT pg_try_advisory_lock({_TIDYING})")[0][0]:
+                store.close()
+                return False
+            self._store = store
+        return True
+
+    def read(self) -> Reading | None:
+        """The clock reading of the last round, whichever process held the lease; None if there is none."""
+        assert self._store is not None
+        try:
+            return _READING.validate_json(self._store.rows("SELECT reading FROM clocks")[0][0])
+        except (IndexError, ValidationError):
+            return None
+
+    def write(self, reading: Reading) -> None:
+        """Keep a clock reading for the next holder."""
+        assert self._store is not None
+        with self._store.transaction():
+            self._store.rows("DELETE FROM clocks")
+            self._store.rows("INSERT INTO clocks VALUES (?)", (json.dumps(asdict(reading)),))
+
+    def close(self) -> None:
+        """Give the lease back."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None

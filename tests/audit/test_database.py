@@ -1,0 +1,188 @@
+"""A PostgreSQL that several hosts share: nothing answered is lost, and while it is away nobody learns its address."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from aligner_proxy.audit.database import Database, DatabaseLease, DatabaseStore
+from aligner_proxy.audit.entry import entry
+from aligner_proxy.audit.recorder import Recorder, Waiting
+from aligner_proxy.audit.review_queue import ReviewQueue
+from aligner_proxy.audit.store import Seal
+from aligner_proxy.cli.reviews.audit import command
+from aligner_proxy.cli.reviews.options import opened
+from aligner_proxy.errors import DatabaseAway, NotRecorded
+from tests.audit.conftest import noted
+from tests.support.postgres_server import PostgresProcess, needs_postgres, postgres_process
+
+pytestmark = needs_postgres
+ROOT = Path(__file__).parents[2]
+WRITER = """
+import asyncio, sys
+from dataclasses import replace
+from aligner_proxy.audit.database import Database, DatabaseStore
+from aligner_proxy.audit.recorder import Recorder, Waiting
+from tests.audit.conftest import noted
+
+async def one(recorder, n):
+    await recorder.write(replace(noted(n), aligner_id=f"{sys.argv[2]}-{n}"))
+    print(f"{sys.argv[2]}-{n}", flush=True)
+
+async def main():
+    database = Database(sys.argv[1], "AUDIT_DATABASE")
+    recorder = Recorder(lambda: DatabaseStore(database, durable=True), Waiting(2**26), required=True)
+    async with asyncio.TaskGroup() as group:
+        for n in range(int(sys.argv[3])):
+            group.create_task(one(recorder, n))
+            await asyncio.sleep(0.01)
+    await recorder.aclose()
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[PostgresProcess]:
+    """A server that may be stopped."""
+    with postgres_process() as made:
+        yield made
+
+
+@pytest.fixture
+def server(own: PostgresProcess) -> PostgresProcess:
+    own.run("DROP SCHEMA IF EXISTS aligner_audit CASCADE")
+    return own
+
+
+@pytest.mark.slow
+def test_what_two_gateways_answered_is_there_also_when_one_is_killed(server: PostgresProcess) -> None:
+    """Each writes 100 entries a second; what was answered, and nothing else, may count on its entry."""
+    command = [sys.executable, "-c", WRITER, server.url]
+    with (
+        subprocess.Popen([*command, "a", "400"], cwd=ROOT, stdout=subprocess.PIPE, text=True) as killed,
+        subprocess.Popen([*command, "b", "400"], cwd=ROOT, stdout=subprocess.PIPE, text=True) as other,
+    ):
+        assert killed.stdout is not None
+        assert other.stdout is not None
+        answered = [killed.stdout.readline().strip() for _ in range(150)]
+        killed.kill()
+        answered += killed.stdout.read().split()
+        answered += other.stdout.read().split()
+    assert other.returncode == 0
+    store = DatabaseStore(server.database)
+    ids = [str(row[0]) for row in store.rows("SELECT aligner_id FROM entries")]
+    store.close()
+    assert 550 <= len(answered) < 800
+    assert set(answered) <= set(ids)
+    assert len(set(ids)) == len(ids), "none is there twice"
+
+
+def test_an_entry_whose_commit_was_not_confirmed_is_there_once(server: PostgresProcess) -> None:
+    store = DatabaseStore(server.database, Seal(bytes(32)))
+    kept = entry(replace(noted(), aligner_id="one"))
+    store.add(kept)
+    store.add(kept)
+    assert list(store.entries()) == [kept]
+    store.close()
+
+
+def test_a_null_character_costs_no_entry(server: PostgresProcess) -> None:
+    store = DatabaseStore(server.database, Seal(bytes(32)))
+    store.add(replace(entry(noted()), model="g\0"))
+    assert [one.model for one in store.entries()] == ["g\ufffd"]
+    store.close()
+
+
+def test_an_answer_is_held_for_one_reviewer_on_all_hosts(server: PostgresProcess) -> None:
+    first, second = DatabaseStore(server.database), DatabaseStore(server.database)
+    for name in ("one", "two"):
+        first.add(entry(replace(noted(), aligner_id=name)))
+    held = [ReviewQueue(store, who).next() for store, who in ((first, "anna"), (second, "ben"), (second, "carl"))]
+    assert {one[0].aligner_id for one in held[:2] if one} == {"one", "two"}
+    assert held[2] is None
+    first.close()
+    second.close()
+
+
+def test_one_host_tidies_until_its_connection_ends(server: PostgresProcess) -> None:
+    first, second = DatabaseLease(server.database), DatabaseLease(server.database)
+    assert (first.take(), first.take(), second.take()) == (True, True, False)
+    first.close()
+    until = time.monotonic() + 10
+    while not second.take():
+        assert time.monotonic() < until
+    second.close()
+
+
+async def test_a_database_that_was_away_is_written_again(
+    server: PostgresProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder = Recorder(lambda: DatabaseStore(server.database), Waiting(2**20))
+    recorder.note(replace(noted(1), aligner_id="one"))
+    while recorder._items:
+        time.sleep(0.01)
+    server.stop()
+    recorder.note(replace(noted(2), aligner_id="two"))
+    while "cannot be written" not in caplog.text:
+        time.sleep(0.01)
+    server.start()
+    while recorder._items:
+        time.sleep(0.01)
+    await recorder.aclose()
+    store = DatabaseStore(server.database)
+    assert [one.aligner_id for one in store.entries()] == ["two", "one"]
+    store.close()
+    assert "the audit database in AUDIT_DATABASE fails" in caplog.text
+    assert "secret-word" not in caplog.text
+    assert str(server.port) not in caplog.text
+
+
+def test_a_server_that_says_nothing_costs_no_more_than_the_patience(server: PostgresProcess) -> None:
+    store = DatabaseStore(replace(server.database, patience_s=0.3))
+    (backend,) = store.rows("SELECT pg_backend_pid()")[0]
+    os.kill(backend, signal.SIGSTOP)
+    try:
+        with pytest.raises(DatabaseAway, match="AUDIT_DATABASE"):
+            store.rows("SELECT 1")
+    finally:
+        os.kill(backend, signal.SIGCONT)
+    store.close()
+
+
+async def test_where_the_entry_is_required_an_answer_is_refused_while_the_database_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("aligner_proxy.audit.recorder.PATIENCE_S", 0.0)
+    nowhere = Database("postgresql://aligner:secret-word@127.0.0.1:1/none", "AUDIT_DATABASE")
+    recorder = Recorder(lambda: DatabaseStore(nowhere), Waiting(2**20), required=True)
+    with pytest.raises(NotRecorded) as refused:
+        await recorder.write(noted())
+    await recorder.aclose()
+    assert "secret-word" not in str(refused.value)
+
+
+@pytest.mark.parametrize("tenant", [[], ["--tenant", "acme"]])
+def test_the_commands_find_and_erase_an_answer(
+    server: PostgresProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tenant: list[str]
+) -> None:
+    monkeypatch.setenv("AUDIT_DATABASE", server.url)
+    policies = tmp_path / "policies.yaml"
+    policies.write_text("objectives: {}\naudit: {enabled: true, database_env: AUDIT_DATABASE}\n")
+    store = DatabaseStore(server.database)
+    store.add(entry(replace(noted(), aligner_id="one")))
+    with opened({"policies": policies, "path": None, "route": None, "since": "1970-01-01", "tenant": "acme"}) as found:
+        assert [one.aligner_id for one in found.entries()] == ["one"]
+    erased = CliRunner().invoke(command, ["erase", "one", "--policy", str(policies), *tenant])
+    assert erased.exit_code == 0, erased.output
+    assert list(store.entries()) == []
+    store.close()
