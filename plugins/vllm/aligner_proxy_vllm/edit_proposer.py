@@ -1,15 +1,16 @@
 """Drafts for the server that writes, taken from its prompt: behind an edit they go on where the answer goes on.
 
-Lossless: the model checks every token, so a bad draft costs time and never changes text. vLLM gives a proposer nothing
-but the tokens of each sequence, so where to go on is found anew in each step: behind the last tokens written, four of
-them or fewer, as they stand in the prompt; of several such places the one nearest to where the text before them was
-copied from. Numpy only.
+Lossless: the model checks every token, so a bad draft costs time and never changes text. A pointer into the prompt says
+what is likely to come. After a disagreement it is set again: behind the last tokens written, four of them or fewer, as
+they stand in the prompt nearest to where the copy broke; else behind the last token in a small window (a deletion, the
+end of an insertion); else one token further (a substitution). Numpy only.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,48 +19,57 @@ from numpy.typing import NDArray
 Ids = NDArray[np.integer[Any]]
 
 _LONGEST = 4
-_REMEMBERED = 24
-"""Tokens before the end in which a place that was copied is looked for."""
-_AHEAD = 6
-"""A lone token that is known counts only so near behind the last place that was copied: a substitution, a deletion."""
-
+_BEHIND = 2
+_AHEAD = 8
+"""Window of the one-token search, around the place where the copy broke."""
 _SEQUENCES = 4096
 _MARK = 32
 
 
-def draft(tokens: Ids, prompt: int, most: int) -> list[int]:
-    """What may follow `tokens`, of which the first `prompt` are the prompt; at most `most`, often fewer or none."""
-    written = len(tokens) - prompt
-    if written < 1 or most < 1:
-        return []
-    source = tokens[:prompt]
-    at = _goes_on(source, tokens, prompt)
-    return [] if at is None else source[at : at + most].tolist()
+@dataclass(frozen=True, slots=True)
+class Copying:
+    """Where a sequence is: the length of its prompt, and the place in it from which the text goes on, if any."""
+
+    prompt: int
+    pointer: int | None = None
+
+    def after(self, tokens: Ids, drawn: int) -> Copying:
+        """The same behind `tokens`, of which the last `drawn` are new."""
+        source = tokens[: self.prompt]
+        return Copying(self.prompt, _goes_on(source, tokens, tokens[len(tokens) - drawn :], self.pointer))
+
+    def draft(self, tokens: Ids, most: int) -> list[int]:
+        """What may follow; at most `most`, often fewer or none."""
+        if self.pointer is None or most < 1:
+            return []
+        drafted: list[int] = tokens[self.pointer : min(self.prompt, self.pointer + most)].tolist()
+        return drafted
 
 
-def _goes_on(source: Ids, tokens: Ids, prompt: int) -> int | None:
+def _goes_on(source: Ids, tokens: Ids, new: Ids, pointer: int | None) -> int | None:
     """Where in `source` the text goes on behind the last of `tokens`."""
-    for size in range(min(_LONGEST, len(tokens)), 1, -1):
+    broke = None
+    if pointer is not None:
+        copied = _common(source[pointer:], new)
+        broke = pointer + copied
+        if copied == len(new):
+            return broke
+    for size in range(min(_LONGEST, len(tokens)), 1 if pointer is not None else 0, -1):
         places = behind(source, tokens[-size:])
         if len(places):
-            near = _last_place(source, tokens, prompt) if len(places) > 1 else None
-            return int(places[-1] if near is None else places[np.argmin(np.abs(places - near))])
-    near = _last_place(source, tokens, prompt)
-    if near is None:
+            return int(places[-1] if broke is None else places[np.argmin(np.abs(places - broke))])
+    if broke is None:
         return None
-    window = source[near : near + _AHEAD]
-    found = np.flatnonzero(window == tokens[-1])
-    return near + int(found[0]) + 1 if len(found) else near
+    first = max(0, broke - _BEHIND)
+    found = np.flatnonzero(source[first : broke + _AHEAD] == tokens[-1]) + first
+    return int(found[np.argmin(np.abs(found - broke))]) + 1 if len(found) else broke + 1
 
 
-def _last_place(source: Ids, tokens: Ids, prompt: int) -> int | None:
-    """Where the text would stand now if all that was written since the last copied run had replaced as much."""
-    for back in range(1, min(_REMEMBERED, len(tokens) - prompt) + 1):
-        end = len(tokens) - back
-        places = behind(source, tokens[max(0, end - 3) : end])
-        if len(places):
-            return min(int(places[-1]) + back, len(source))
-    return None
+def _common(one: Ids, other: Ids) -> int:
+    """How many of their first tokens are the same."""
+    length = min(len(one), len(other))
+    different = np.flatnonzero(one[:length] != other[:length])
+    return int(different[0]) if len(different) else length
 
 
 def behind(source: Ids, run: Ids) -> NDArray[np.intp]:
@@ -73,23 +83,23 @@ def behind(source: Ids, run: Ids) -> NDArray[np.intp]:
     return ends + size
 
 
-class PromptLengths:
-    """How long the prompt of each sequence is, which vLLM does not say: its text before the first token was drawn.
+class Copies:
+    """Where each sequence is. vLLM tells neither its name nor where its prompt ends, and moves it in the batch.
 
-    A sequence is known again by its length and its last tokens, since sequences change their places in the batch.
+    So a sequence is known again by its length and its last tokens; its prompt is what it was at the first draw.
     """
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[int, bytes], int] = OrderedDict()
+        self._known: OrderedDict[tuple[int, bytes], Copying] = OrderedDict()
 
-    def of(self, tokens: Ids, drawn: int) -> int:
-        """Of a sequence whose last `drawn` tokens are new; two that are alike have the same."""
+    def of(self, tokens: Ids, drawn: int) -> Copying:
+        """Of a sequence whose last `drawn` tokens are new. Two that are alike are at the same place."""
         before = len(tokens) - drawn
-        prompt = self._known.get(_mark(tokens[:before]), before)
-        self._known[_mark(tokens)] = prompt
+        copying = self._known.get(_mark(tokens[:before]), Copying(before)).after(tokens, drawn)
+        self._known[_mark(tokens)] = copying
         while len(self._known) > _SEQUENCES:
             self._known.popitem(last=False)
-        return prompt
+        return copying
 
 
 def _mark(tokens: Ids) -> tuple[int, bytes]:
@@ -102,7 +112,7 @@ class EditProposer:
     def __init__(self, vllm_config: Any) -> None:
         self._most = int(vllm_config.speculative_config.num_speculative_tokens)
         self._longest = int(vllm_config.model_config.max_model_len)
-        self._prompts = PromptLengths()
+        self._copies = Copies()
 
     def load_model(self, *_: object, **__: object) -> None:
         """There is none."""
@@ -118,5 +128,5 @@ class EditProposer:
                 continue
             tokens = token_ids[at, : int(num_tokens[at])]
             room = min(self._most, self._longest - len(tokens) - 1)
-            drafts.append(draft(tokens, self._prompts.of(tokens, len(sampled)), room))
+            drafts.append(self._copies.of(tokens, len(sampled)).draft(tokens, room))
         return drafts

@@ -6,7 +6,7 @@ too. They are handed on side by side as one wide state, which vLLM keeps until a
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -43,6 +43,11 @@ class HeadPooler(Pooler):
         """The layers whose outputs the head reads, ascending."""
         numbers: list[int] = self._parts[0].layers.tolist()
         return numbers
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What the head's weights are called in its file."""
+        return frozenset(self._parts[0].state_dict())
 
     def get_supported_tasks(self) -> Set[PoolingTask]:
         """Scores are asked for through the processor of this package alone."""
@@ -113,3 +118,8 @@ class AlignerScorer(LlamaForCausalLM):
         """States of the head's layers and behind the final norm, side by side."""
         final, layers = self.model(input_ids, positions, intermediate_tensors, inputs_embeds)
         return torch.cat([*layers, final], dim=-1)
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
+        """Those of the base: vLLM reads every file of weights in the folder, that of the head among them."""
+        of_head = self.pooler.names
+        return super().load_weights((name, weight) for name, weight in weights if name not in of_head)

@@ -65,8 +65,7 @@ class ScoringPlan:
     def answer(self, scores: Sequence[Sequence[Sequence[float]]], about: AlignerInfo) -> dict[str, Any]:
         """The answer on the wire, from log-odds [pieces of the part, objectives] of each prompt."""
         if self.error is not None:
-            sent = wire.refusal(self.error)
-            return {"error": sent.body.model_dump(mode="json"), "status": sent.status}
+            return {"error": wire.refusal(self.error).body.error.model_dump(mode="json")}
         if self.request is None or self.division is None:
             return {"about": json.loads(_INFO.dump_json(about))}
         own = [
@@ -88,13 +87,16 @@ class ScoringPlan:
 class Scoring:
     """Makes plans for the aligner in one folder, as `aligner-proxy` prepared or exported it."""
 
-    def __init__(self, folder: Path, device: str = "vllm", window: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, device: str = "vllm", window: int | None = None, template: str | None = None
+    ) -> None:
         """Raises `WeightsError`, OSError, KeyError and ValueError where the folder is none of a prepared aligner."""
-        described = _described(folder)
+        described = _described(folder, template)
         self._head = DetectorHead.load(folder / manifest.HEAD)
         self._family = prompts.template(described.template)
         self._shipped = shipped_heads(folder, torch.device("cpu"))
-        eos = json.loads((folder / "config.json").read_text())["eos_token_id"]
+        config = json.loads((folder / manifest.MODEL).read_text())
+        eos = config["eos_token_id"]
         ends = frozenset(eos if isinstance(eos, list) else [eos])
         self._tokenizer = PromptTokenizer(Tokenizer.from_file(str(folder / "tokenizer.json")), ends)
         self.about = AlignerInfo(
@@ -102,7 +104,7 @@ class Scoring:
             content_hash=described.content_hash,
             template=self._family.name,
             template_hash=self._family.hash,
-            window=min(described.window, window or described.window),
+            window=min(described.window, config["max_position_embeddings"], window or described.window),
             has_head=True,
             quantization=described.quantization,
             device=device,
@@ -169,11 +171,11 @@ class Scoring:
         return known
 
 
-def _described(folder: Path) -> Prepared:
+def _described(folder: Path, template: str | None) -> Prepared:
     """What was prepared here, else the exported full model that this folder is; both as our own engine calls them."""
     if (folder / STORED).exists():
         return _PREPARED.validate_json((folder / STORED).read_bytes())
-    return describe(sources.resolve(folder), "none")
+    return describe(sources.resolve(folder, template), "none")
 
 
 def shipped_heads(folder: Path, device: torch.device) -> dict[str, LoadedHead]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import numpy as np
-from aligner_proxy_vllm.edit_proposer import EditProposer, PromptLengths, behind, draft
+
+from aligner_proxy_vllm.edit_proposer import Copies, EditProposer, behind
 
 ANSWER = [20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30]
 PROMPT = [1, 2, 3, *ANSWER, 4, 5]
@@ -13,7 +14,12 @@ PROMPT = [1, 2, 3, *ANSWER, 4, 5]
 
 def drafted(written: list[int], prompt: list[int] | None = None, most: int = 4) -> list[int]:
     before = PROMPT if prompt is None else prompt
-    return draft(np.array([*before, *written]), len(before), most)
+    copies = Copies()
+    made: list[int] = []
+    for stop in range(1, len(written) + 1):
+        tokens = np.array([*before, *written[:stop]])
+        made = copies.of(tokens, 1).draft(tokens, most)
+    return made
 
 
 def test_what_is_copied_is_drafted_on() -> None:
@@ -24,8 +30,11 @@ def test_nothing_is_drafted_before_anything_is_written() -> None:
     assert drafted([]) == []
 
 
-def test_one_known_token_begins_a_copy_only_near_a_copied_place() -> None:
-    assert drafted([23]) == []
+def test_one_known_token_begins_a_copy() -> None:
+    assert drafted([23]) == [24, 25, 26, 27]
+
+
+def test_a_deletion_is_followed() -> None:
     assert drafted([20, 21, 22, 26]) == [27, 28, 29, 30]
 
 
@@ -52,11 +61,11 @@ def test_a_run_at_the_very_end_has_nothing_behind_it() -> None:
 
 
 def test_a_sequence_keeps_its_prompt_length_wherever_it_stands_in_the_batch() -> None:
-    lengths = PromptLengths()
+    copies = Copies()
     first, second = np.array([*PROMPT, 20]), np.array([9, 9, 9, 20])
-    assert [lengths.of(first, 1), lengths.of(second, 1)] == [len(PROMPT), 3]
-    assert lengths.of(np.array([9, 9, 9, 20, 21, 22]), 2) == 3
-    assert lengths.of(np.array([*PROMPT, 20, 21]), 1) == len(PROMPT)
+    assert [copies.of(first, 1).prompt, copies.of(second, 1).prompt] == [len(PROMPT), 3]
+    assert copies.of(np.array([9, 9, 9, 20, 21, 22]), 2).prompt == 3
+    assert copies.of(np.array([*PROMPT, 20, 21]), 1).prompt == len(PROMPT)
 
 
 def test_each_sequence_of_a_step_has_its_draft_and_one_that_is_read_has_none() -> None:
