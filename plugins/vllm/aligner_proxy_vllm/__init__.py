@@ -8,7 +8,7 @@ ARCHITECTURE = "AlignerScorer"
 
 def register() -> None:
     """Make the scoring model known to vLLM; called in every process."""
-    from vllm import ModelRegistry
+    from vllm.model_executor.models.registry import ModelRegistry
 
     if ARCHITECTURE not in ModelRegistry.get_supported_archs():
         ModelRegistry.register_model(ARCHITECTURE, "aligner_proxy_vllm.scorer_model:AlignerScorer")
