@@ -20,6 +20,7 @@ from aligner_proxy.engine.client.completions_aligner import CompletionsAligner, 
 from aligner_proxy.engine.client.head_supply import SuppliedEngine
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.engine.client.replicas import Replicas
+from aligner_proxy.engine.client.vllm_scorer import VllmScorer
 from aligner_proxy.engine.weights import manifest, sources
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.gateway import metrics
@@ -60,6 +61,9 @@ def open_engine(
     backend = config.engine_at(file)
 
     def client(address: str, patience: float) -> Engine:
+        if kind(address) is Kind.SCORER:
+            judge = VllmScorer(address, patience_s=patience)
+            return SuppliedEngine(judge, head_source) if head_source else judge
         is_local = kind(address) is Kind.LOCAL
         if is_local and local:
             return SuppliedEngine(local, head_source) if head_source else local

@@ -17,6 +17,7 @@ _WORKS = (
 )
 _COMPLETES = ("model", "template", "key_env", "prediction", "window", "revision", "scorer")
 LITELLM = "litellm:"
+VLLM = "vllm://"
 
 
 class Kind(StrEnum):
@@ -26,6 +27,7 @@ class Kind(StrEnum):
     ENGINE = "aligner-proxy engine"
     COMPLETIONS = "completions server"
     GROUP = "LiteLLM model group"
+    SCORER = "scoring server in vLLM"
 
 
 def kind(address: str) -> Kind:
@@ -34,6 +36,8 @@ def kind(address: str) -> Kind:
         return Kind.LOCAL
     if address.startswith(LITELLM):
         return Kind.GROUP
+    if address.startswith(VLLM):
+        return Kind.SCORER
     web = address.startswith(("http://", "https://"))
     return Kind.COMPLETIONS if web and urlsplit(address).path.rstrip("/").endswith("/v1") else Kind.ENGINE
 
@@ -44,7 +48,7 @@ def engine_address(text: str) -> str:
         if not text.removeprefix(LITELLM).strip():
             raise ValueError("litellm: needs the name of a model group of the LiteLLM file, as in litellm:aligners")
         return text
-    parts = urlsplit(text) if text.startswith(("http://", "https://")) else None
+    parts = urlsplit(text) if text.startswith(("http://", "https://", VLLM)) else None
     if parts and (parts.username or parts.password):
         raise ValueError("an engine address must not hold a password; put the key into a variable and name it: key_env")
     if text == "local" or text.startswith("unix:/") or (parts and parts.hostname):
@@ -83,7 +87,8 @@ class Backend(BaseModel):
     revision: Annotated[str, Field(max_length=100)] = ""
     """Any text; change it when other weights are served under the same name: what was remembered is then not used."""
     scorer: Address | None = None
-    """An aligner-proxy engine with a detector head in front: the completions server only writes what it flags."""
+    """What judges in front, so that the completions server only writes what is flagged: an aligner-proxy engine with a
+    detector head, or vllm://host:port (docs/vllm.md)."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Backend:
@@ -98,13 +103,17 @@ class Backend(BaseModel):
         return self
 
     def _refuse_unused_settings(self) -> None:
+        if self.kind is Kind.SCORER:
+            raise ValueError(f"{self.at[0]} only judges; name it as `scorer` of a completions server (docs/vllm.md)")
         given = [name for name in _COMPLETES if name in self.model_fields_set]
         if given and not self.completes:
             raise ValueError(f"{', '.join(given)}: only for a completions server (http(s)://host:port/v1) or litellm:")
         if self.kind is Kind.GROUP and (self.model or self.key_env):
             raise ValueError("model and key_env: a model group has its models and keys in the LiteLLM file")
-        if self.scorer is not None and kind(self.scorer) not in (Kind.LOCAL, Kind.ENGINE):
-            raise ValueError("scorer: must be an aligner-proxy engine (local, unix:/path or http(s)://host:port)")
+        if self.scorer is not None and kind(self.scorer) not in (Kind.LOCAL, Kind.ENGINE, Kind.SCORER):
+            raise ValueError(
+                "scorer: must be an aligner-proxy engine (local, unix:/path or http(s)://host:port) or vllm://host:port"
+            )
 
     @property
     def kind(self) -> Kind:

@@ -48,6 +48,7 @@ def policies(tmp_path: Path, aligner: str) -> PolicyFile:
         ("'http://a/v1'", CompletionsAligner),
         ("['http://a/v1', 'http://b/v1']", Replicas),
         ("{at: 'http://a/v1', scorer: 'http://b:1', template: imhi}", ScoredEditor),
+        ("{at: 'http://a/v1', scorer: 'vllm://b:1', template: imhi}", ScoredEditor),
         ("{at: ['http://a/v1', 'http://c/v1'], scorer: local, template: imhi}", Replicas),
     ],
 )

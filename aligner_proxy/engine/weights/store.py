@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from aligner_proxy.engine.weights import manifest
 from aligner_proxy.errors import WeightsError
 
-_STORED = "stored.json"
+STORED = "stored.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,9 @@ class Store:
         if not folder.exists():
             return None
         fix = f"remove {folder} and start again, it is made anew"
-        stored = _read(folder / _STORED, fix)
+        stored = _read(folder / STORED, fix)
         if stored.content_hash != prepared.content_hash:
-            raise WeightsError(f"{folder / _STORED} is of other weights; {fix}")
+            raise WeightsError(f"{folder / STORED} is of other weights; {fix}")
         manifest.verify(folder, stored.files, fix)
         return folder
 
@@ -76,7 +76,7 @@ class Store:
             partial.mkdir()
             fill(partial)
             stored = asdict(prepared) | {"files": manifest.hashes(partial)}
-            (partial / _STORED).write_text(json.dumps(stored, indent=2) + "\n")
+            (partial / STORED).write_text(json.dumps(stored, indent=2) + "\n")
             partial.rename(final)
         return final
 

@@ -1,0 +1,142 @@
+"""Client of a scoring server: vLLM with the plugin aligner-proxy-vllm, which judges segments and writes nothing.
+
+Taught heads travel with every request that names them: any of several servers behind one address can answer, and none
+has to remember anything.
+"""
+
+from __future__ import annotations
+
+import time
+from base64 import b64encode
+from collections import OrderedDict
+from dataclasses import replace
+from typing import Any
+
+import httpx
+from pydantic import BaseModel, ConfigDict
+
+from aligner_proxy.concurrency import within
+from aligner_proxy.engine import wire
+from aligner_proxy.engine.api import (
+    AlignerInfo,
+    AlignRequest,
+    AlignResponse,
+    DeferredSession,
+    RowsRequest,
+    RowsResponse,
+)
+from aligner_proxy.engine.client.completions import refused, unreachable
+from aligner_proxy.engine.client.http import HttpPool
+from aligner_proxy.engine.client.retry import retry
+from aligner_proxy.engine.taught_head import TaughtHead
+from aligner_proxy.errors import CorrectionError, EngineFault, HeadsUnavailable, InvalidOutput, UnknownHead
+from aligner_proxy.types import Correction
+
+SCHEME = "vllm://"
+_INFO_S = 5.0
+_INFO_TTL_S = 30.0
+_MOST_HEADS = 4096
+
+
+class _Data(BaseModel):
+    """What stands in `data` of an answer: one of these."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    about: AlignerInfo | None = None
+    response: AlignResponse | None = None
+    error: wire.ErrorBody | None = None
+
+
+class _Answer(BaseModel):
+    """An answer of `/pooling`."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    data: _Data
+
+
+class VllmScorer:
+    """An engine that judges and leaves every answer as it is; for `ScoredEditor`. `address` is vllm://host:port."""
+
+    def __init__(self, address: str, *, patience_s: float = 5.0) -> None:
+        self._base = "http://" + address.removeprefix(SCHEME).rstrip("/")
+        self._patience_s = patience_s
+        self._pool = HttpPool()
+        self._about: tuple[float, AlignerInfo] | None = None
+        self._heads: OrderedDict[str, bytes] = OrderedDict()
+
+    async def info(self) -> AlignerInfo:
+        """The aligner whose head judges there."""
+        if self._about and time.monotonic() - self._about[0] < _INFO_TTL_S:
+            return self._about[1]
+        data = await self._ask({}, _INFO_S)
+        if data.about is None:
+            raise InvalidOutput(f"{self._base} does not say which aligner it serves; is aligner-proxy-vllm installed?")
+        self._about = (time.monotonic(), data.about)
+        return data.about
+
+    async def align(self, request: AlignRequest) -> Correction:
+        """The verdicts on an answer, within `request.deadline_s`."""
+        started = time.perf_counter()
+        if not request.score_only:
+            raise EngineFault("a scoring server writes nothing; name it as scorer of a completions server")
+        async with within(request.deadline_s):
+            info = (await self.info()).named(request.aligner)
+            if not request.answer.strip():
+                return Correction(request.answer, aligner=info.content_hash)
+            asked: dict[str, Any] = {"align": request.model_dump(mode="json")}
+            heads = {name: b64encode(self._head(name)).decode("ascii") for name in request.heads if name}
+            data = await self._ask(asked | {"heads": heads}, request.deadline_s)
+        if data.response is None:
+            raise InvalidOutput(f"{self._base} sent no verdicts")
+        return replace(data.response.correction(), ms=(time.perf_counter() - started) * 1000)
+
+    async def read(self, request: AlignRequest) -> DeferredSession:
+        """vLLM reads no prompt that still grows: the whole answer is judged at its end."""
+        return DeferredSession(self)
+
+    async def put_head(self, data: bytes) -> str:
+        """Keep a taught head here; it is sent with the requests that name it. Raises `MalformedHead`."""
+        name = TaughtHead.from_bytes(data).content_hash
+        self._heads[name] = data
+        self._heads.move_to_end(name)
+        while len(self._heads) > _MOST_HEADS:
+            self._heads.popitem(last=False)
+        return name
+
+    async def rows(self, request: RowsRequest) -> RowsResponse:
+        """Rows to teach on come from an engine of ours alone."""
+        raise HeadsUnavailable("a scoring server in vLLM gives no rows to teach on; teach with an aligner-proxy engine")
+
+    async def aclose(self) -> None:
+        """Close the pooled connections."""
+        await self._pool.aclose()
+
+    def _head(self, name: str) -> bytes:
+        if name not in self._heads:
+            raise UnknownHead(f"no taught head {name[:8]} is known here; give it to the engine and ask again")
+        return self._heads[name]
+
+    async def _ask(self, data: dict[str, Any], deadline_s: float) -> _Data:
+        body = {"data": data}
+        content = await retry(lambda _: self._send(body), deadline_s, self._patience_s)
+        with wire.parsing(f"{self._base}/pooling sent something that is no verdict; is aligner-proxy-vllm installed?"):
+            answer = _Answer.model_validate_json(content).data
+        if answer.error is not None:
+            raise self._meant(answer.error)
+        return answer
+
+    @staticmethod
+    def _meant(error: wire.ErrorBody) -> CorrectionError:
+        return wire.received_error(422, wire.ErrorResponse(error=error).model_dump_json().encode(), {})
+
+    async def _send(self, body: dict[str, Any]) -> bytes:
+        try:
+            response = await self._pool.client.post(f"{self._base}/pooling", json=body)
+        except (httpx.TransportError, httpx.DecodingError) as error:
+            self._about = None
+            raise unreachable(self._base, error, begun=not isinstance(error, httpx.ConnectError)) from None
+        if response.status_code == httpx.codes.OK:
+            return response.content
+        raise refused(response.status_code, response.content, response.headers)

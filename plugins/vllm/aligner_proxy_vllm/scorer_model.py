@@ -1,0 +1,125 @@
+"""The scoring model of vLLM: the aligner's base, with the detector head where others have a pooler.
+
+Its layers' states come out through vLLM's interface for drafting heads (EAGLE-3), so that compiled models give them,
+too. They are handed on side by side as one wide state, which vLLM keeps until a prompt that is read in pieces is whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Set
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from vllm.config import VllmConfig
+from vllm.model_executor.layers.pooler import Pooler, PoolingParamsUpdate
+from vllm.model_executor.layers.pooler.tokwise.methods import AllPool
+from vllm.model_executor.models.llama import LlamaForCausalLM
+from vllm.tasks import PoolingTask
+from vllm.v1.pool.metadata import PoolingMetadata
+
+from aligner_proxy.engine.model.detector import DetectorHead
+from aligner_proxy.engine.model.taught import HeadShelf, TaughtColumns, select_heads
+from aligner_proxy.engine.scheduling.sequence import Spans
+from aligner_proxy.engine.taught_head import TaughtHead
+from aligner_proxy.engine.weights import manifest
+from aligner_proxy_vllm.scoring import prompt_key, shipped_heads
+
+
+class HeadPooler(Pooler):
+    """Log-odds [segments, objectives] of every prompt, from states [tokens, (layers + 1) * hidden]."""
+
+    def __init__(self, folder: Path, hidden_size: int, device: torch.device) -> None:
+        super().__init__()
+        # Not as a module of the model: its weights come from a file of their own, and are not to change their dtype.
+        self._parts = (DetectorHead.load(folder / manifest.HEAD).to(device).float(), AllPool())
+        self._hidden = hidden_size
+        self._device = device
+        self._shipped = shipped_heads(folder, device)
+
+    @property
+    def layers(self) -> list[int]:
+        """The layers whose outputs the head reads, ascending."""
+        numbers: list[int] = self._parts[0].layers.tolist()
+        return numbers
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What the head's weights are called in its file."""
+        return frozenset(self._parts[0].state_dict())
+
+    def get_supported_tasks(self) -> Set[PoolingTask]:
+        """Scores are asked for through the processor of this package alone."""
+        return {"plugin"}
+
+    def get_pooling_updates(self, task: PoolingTask) -> PoolingParamsUpdate:
+        """A prompt is known by its tokens."""
+        return PoolingParamsUpdate(requires_token_ids=True)
+
+    @torch.inference_mode()
+    def forward(self, hidden_states: Tensor, pooling_metadata: PoolingMetadata) -> list[Tensor | None]:
+        """None for prompts of which more is to come."""
+        _, gathering = self._parts
+        whole = gathering(hidden_states, pooling_metadata)
+        ids = pooling_metadata.get_prompt_token_ids_cpu()
+        asked = [params.extra_kwargs or {} for params in pooling_metadata.pooling_params]
+        return [
+            None if states is None else self._judge(states, prompt, about.get("aligner") or {})
+            for states, prompt, about in zip(whole, ids, asked, strict=True)
+        ]
+
+    def _judge(self, states: Tensor, ids: Tensor, about: dict[str, Any]) -> Tensor:
+        places = about.get("parts", {}).get(prompt_key(ids.numpy()))
+        if places is None:
+            return torch.zeros(0)  # one token that stands for nothing, or vLLM's own trial run
+        where = Spans(
+            tuple(range(*place) for place in places["objectives"]),
+            tuple(range(*place) for place in places["segments"]),
+            places["behind"],
+        )
+        head, _ = self._parts
+        scores = head.judge(states.view(len(states), -1, self._hidden), where, self._taught(about))
+        return scores.float().cpu()
+
+    def _taught(self, about: dict[str, Any]) -> TaughtColumns | None:
+        """The taught heads of a request, those that it brought before those of the aligner."""
+        sent: list[bytes] = about["heads"]
+        if not self._shipped and not any(sent):
+            return None
+        shelf = HeadShelf(self._device)
+        heads = [TaughtHead.from_bytes(data) if data else None for data in sent]
+        names = [shelf.put(head) if head else "" for head in heads]
+        of = next((head.aligner for head in heads if head), "")
+        chosen = select_heads(shelf, self._shipped, of, about["objectives"], names)
+        return TaughtColumns(chosen) if chosen else None
+
+
+class AlignerScorer(LlamaForCausalLM):
+    """A base of Llama's family (Llama, Vicuna, TinyLlama, SmolLM2) that scores; one pipeline stage."""
+
+    is_pooling_model: ClassVar[Literal[True]] = True
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        super().__init__(vllm_config=vllm_config, prefix=prefix)
+        model = vllm_config.model_config
+        device = torch.device(vllm_config.device_config.device or "cpu")
+        self.pooler = HeadPooler(Path(model.model), model.hf_config.hidden_size, device)
+        # vLLM counts what goes into a layer, the head what comes out of one.
+        self.model._set_aux_hidden_state_layers(tuple(layer + 1 for layer in self.pooler.layers))
+
+    def forward(
+        self,
+        input_ids: Tensor | None,
+        positions: Tensor,
+        intermediate_tensors: Any = None,
+        inputs_embeds: Tensor | None = None,
+    ) -> Tensor:
+        """States of the head's layers and behind the final norm, side by side."""
+        final, layers = self.model(input_ids, positions, intermediate_tensors, inputs_embeds)
+        return torch.cat([*layers, final], dim=-1)
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
+        """Those of the base: vLLM reads every file of weights in the folder, that of the head among them."""
+        of_head = self.pooler.names
+        return super().load_weights((name, weight) for name, weight in weights if name not in of_head)

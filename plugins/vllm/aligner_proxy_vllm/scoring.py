@@ -1,0 +1,190 @@
+"""Requests for scores: prompts with the places of their segments, and verdicts from what the head said. No vLLM here.
+
+Prompts are those of our own engine, part by part where an answer is long, made by the same code.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode
+from binascii import Error as NotBase64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from tokenizers import Tokenizer
+
+from aligner_proxy import prompts
+from aligner_proxy.engine import wire
+from aligner_proxy.engine.api import AlignerInfo, AlignRequest, AlignResponse
+from aligner_proxy.engine.decoding.correct import PromptedPassage, verdicts
+from aligner_proxy.engine.decoding.parts import Division
+from aligner_proxy.engine.decoding.prompt_fit import Frame, frame
+from aligner_proxy.engine.loader import describe
+from aligner_proxy.engine.model.detector import DetectorHead
+from aligner_proxy.engine.model.taught import HeadShelf, LoadedHead, select_heads
+from aligner_proxy.engine.model.tokenizer import PromptTokenizer
+from aligner_proxy.engine.taught_head import TaughtHead, unpack
+from aligner_proxy.engine.weights import manifest, sources
+from aligner_proxy.engine.weights.store import STORED, Prepared
+from aligner_proxy.errors import CorrectionError, HeadRefused, MalformedHead
+from aligner_proxy.text import structure
+from aligner_proxy.types import Correction
+
+_INFO = TypeAdapter(AlignerInfo)
+_PREPARED = TypeAdapter(Prepared)
+
+
+class ScoringRequest(BaseModel):
+    """What stands in `data` of a request to `/pooling`. Without `align` it asks which aligner this is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    align: AlignRequest | None = None
+    heads: dict[str, str] = Field(default_factory=dict)
+    """Taught heads that the request names, by their hash, as base64."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringPlan:
+    """One request: prompts for the model, what the head has to know of each, and how its answer is put together."""
+
+    prompts: tuple[tuple[int, ...], ...]
+    places: Mapping[str, Any]
+    """For the head (`HeadPooler`): plain lists and numbers, since they cross processes."""
+    request: AlignRequest | None = None
+    division: Division | None = None
+    error: CorrectionError | None = None
+    """Why nothing is scored; answered like anything else, because vLLM has words only for its own errors."""
+
+    def answer(self, scores: Sequence[Sequence[Sequence[float]]], about: AlignerInfo) -> dict[str, Any]:
+        """The answer on the wire, from log-odds [pieces of the part, objectives] of each prompt."""
+        if self.error is not None:
+            return {"error": wire.refusal(self.error).body.error.model_dump(mode="json")}
+        if self.request is None or self.division is None:
+            return {"about": json.loads(_INFO.dump_json(about))}
+        own = [
+            row
+            for part, rows in zip(self.division.parts, scores, strict=True)
+            for row in list(rows)[part.own - part.first :]
+        ]
+        worst = [max((score, -index) for index, score in enumerate(row)) for row in own]
+        judged = verdicts(self.division, [(score, -index) for score, index in worst], self.request.caution)
+        done = Correction(
+            self.request.answer,
+            segments=judged,
+            prompt_tokens=sum(map(len, self.prompts)),
+            aligner=about.content_hash,
+        )
+        return {"response": AlignResponse.of(done).model_dump(mode="json"), "scores": [list(row) for row in own]}
+
+
+class Scoring:
+    """Makes plans for the aligner in one folder, as `aligner-proxy` prepared or exported it."""
+
+    def __init__(
+        self, folder: Path, device: str = "vllm", window: int | None = None, template: str | None = None
+    ) -> None:
+        """Raises `WeightsError`, OSError, KeyError and ValueError where the folder is none of a prepared aligner."""
+        described = _described(folder, template)
+        self._head = DetectorHead.load(folder / manifest.HEAD)
+        self._family = prompts.template(described.template)
+        self._shipped = shipped_heads(folder, torch.device("cpu"))
+        config = json.loads((folder / manifest.MODEL).read_text())
+        eos = config["eos_token_id"]
+        ends = frozenset(eos if isinstance(eos, list) else [eos])
+        self._tokenizer = PromptTokenizer(Tokenizer.from_file(str(folder / "tokenizer.json")), ends)
+        self.about = AlignerInfo(
+            model=described.model,
+            content_hash=described.content_hash,
+            template=self._family.name,
+            template_hash=self._family.hash,
+            window=min(described.window, config["max_position_embeddings"], window or described.window),
+            has_head=True,
+            quantization=described.quantization,
+            device=device,
+            ends=bool(self._head.ends),
+            taught=tuple(self._shipped),
+            languages=tuple(described.languages),
+        )
+
+    def plan(self, asked: ScoringRequest) -> ScoringPlan:
+        """What the model has to read; where nothing can be scored one token, since vLLM has to read something."""
+        one = (tuple(self._tokenizer.prompt("a").ids[:1]),)
+        request = asked.align
+        if request is None or not request.answer.strip():
+            return ScoringPlan(one, {})
+        try:
+            self.about.named(request.aligner)
+            heads = self._heads(asked, request)
+            framed = frame(request, self._family, self._tokenizer, self.about.window)
+            division = framed.division(structure.split(request.answer))
+        except CorrectionError as error:
+            return ScoringPlan(one, {}, error=error)
+        if self.about.ends and request.open_ended:
+            division.add_end()
+        return self._planned(request, framed, division, heads)
+
+    def _planned(
+        self, request: AlignRequest, framed: Frame, division: Division, heads: Mapping[str, bytes]
+    ) -> ScoringPlan:
+        made: list[tuple[int, ...]] = []
+        parts: dict[str, Any] = {}
+        for part in division.parts:
+            passage = division.passage(part)
+            fitted = framed.around(passage.folded)
+            prompted = PromptedPassage(part, passage.pieces, passage.text, passage.folded, fitted)
+            where = prompted.spans(passage.pieces)
+            ids = tuple(fitted.ids[: where.segments[-1].stop])
+            made.append(ids)
+            parts[prompt_key(ids)] = {
+                "segments": [[tokens.start, tokens.stop] for tokens in where.segments],
+                "objectives": [[tokens.start, tokens.stop] for tokens in where.objectives],
+                "behind": where.behind,
+            }
+        places = {
+            "parts": parts,
+            "objectives": list(request.objectives),
+            "heads": [heads.get(name, b"") for name in request.heads],
+        }
+        return ScoringPlan(tuple(made), places, request, division)
+
+    def _heads(self, asked: ScoringRequest, request: AlignRequest) -> dict[str, bytes]:
+        """The bytes of the taught heads that a request names, checked here: the worker must not meet bad ones."""
+        shelf = HeadShelf(torch.device("cpu"))
+        known: dict[str, bytes] = {}
+        for name, text in asked.heads.items():
+            try:
+                data = b64decode(text, validate=True)
+                head = TaughtHead.from_bytes(data)
+            except (NotBase64, MalformedHead) as error:
+                raise HeadRefused(f"taught head {name[:8]}: {error}") from None
+            if head.width != self._head.row_width:
+                raise HeadRefused(f"taught head {name[:8]} has {head.width} numbers, rows have {self._head.row_width}")
+            known[shelf.put(head)] = data
+        select_heads(shelf, self._shipped, self.about.content_hash, request.objectives, request.heads)
+        return known
+
+
+def _described(folder: Path, template: str | None) -> Prepared:
+    """What was prepared here, else the exported full model that this folder is; both as our own engine calls them."""
+    if (folder / STORED).exists():
+        return _PREPARED.validate_json((folder / STORED).read_bytes())
+    return describe(sources.resolve(folder, template), "none")
+
+
+def shipped_heads(folder: Path, device: torch.device) -> dict[str, LoadedHead]:
+    """The taught heads that lie in an aligner's folder, by their objective."""
+    path = folder / manifest.TAUGHT
+    heads = unpack(path.read_bytes()) if path.exists() else ()
+    return {head.objective: LoadedHead.of(head, device) for head in heads}
+
+
+def prompt_key(ids: Sequence[int] | np.ndarray) -> str:
+    """By what the head finds the places of the prompt that it reads; prompts of the same tokens have the same ones."""
+    return f"{len(ids)}-{crc32(np.asarray(ids, dtype=np.int64).tobytes()):08x}"
