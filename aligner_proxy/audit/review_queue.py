@@ -6,6 +6,7 @@ their order is such a draw. An answer is held for one reviewer at a time; a hold
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -49,6 +50,8 @@ class Wanted:
     policy: str | None = None
     """A route's name, or those of route and tenant as x-aligner-policy shows them."""
     since: float = 0.0
+    tenants: frozenset[str] | None = None
+    """The tenants, as the store has them, whose answers the reviewer may see; None: all."""
 
     def condition(self) -> tuple[str, list[object]]:
         """The condition in SQL, and its values."""
@@ -60,6 +63,9 @@ class Wanted:
         if self.policy is not None:
             parts.append("(e.policy = ? OR substr(e.policy, 1, length(?) + 1) = ? || '+')")
             values += [self.policy] * 3
+        if self.tenants is not None:
+            parts.append("e.tenant IN (SELECT value FROM json_each(?))")
+            values.append(json.dumps(sorted(self.tenants)))
         return " AND ".join(parts), values
 
 
@@ -106,6 +112,16 @@ class ReviewQueue:
                         assert entry is not None  # nobody else writes meanwhile
                         return entry, chosen
         return None
+
+    def hold(self, place: Place) -> bool:
+        """Hold this answer, and nothing else; False where somebody else holds it."""
+        with self._store.transaction():
+            self._release()
+            held = self._store.rows("SELECT 1 FROM review_leases WHERE aligner_id = ? AND choice = ?", place)
+            if not held:
+                until = self._now() + HELD_S
+                self._store.rows("REPLACE INTO review_leases VALUES (?, ?, ?, ?)", (*place, self._who, until))
+        return not held
 
     def waiting(self) -> int:
         """How many answers wait."""

@@ -24,8 +24,9 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from aligner_proxy.console import forms, pages
+from aligner_proxy.console import forms, pages, reviewing
 from aligner_proxy.console.access import digest, viewer
+from aligner_proxy.console.desk import Desks
 from aligner_proxy.console.files import Files
 from aligner_proxy.console.following import Follower
 from aligner_proxy.console.forms import NOT_FOUND, PageError
@@ -90,6 +91,7 @@ class Console:
             Follower(answers.since),
             gateway,
             environment(),
+            Desks(),
             digest(master_key),
         )
         self._failures = Failures()
@@ -105,6 +107,9 @@ class Console:
             Route("/live", self._guarded(pages.live)),
             Route("/live/events", self._guarded(pages.events)),
             Route("/answers/{handle}", self._guarded(pages.answer)),
+            Route(reviewing.PATH, self._guarded(reviewing.review), methods=["GET"]),
+            Route(reviewing.PATH, self._guarded_form(reviewing.judge), methods=["POST"]),
+            Route("/review/figures", self._guarded(reviewing.figures)),
             Route("/rates", self._guarded(pages.counted)),
             Route("/playground", self._guarded(pages.playground), methods=["GET"]),
             Route("/playground", self._guarded_form(pages.play), methods=["POST"]),

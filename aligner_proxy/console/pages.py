@@ -14,9 +14,11 @@ from jinja2 import Environment
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 
+from aligner_proxy.audit.evidence import disagreements
 from aligner_proxy.console import access, policy_of
 from aligner_proxy.console.access import Viewer
 from aligner_proxy.console.answer import Shown
+from aligner_proxy.console.desk import Desks
 from aligner_proxy.console.files import Files
 from aligner_proxy.console.following import MISSED, Follower
 from aligner_proxy.console.forms import NOT_FOUND, PageError
@@ -46,6 +48,7 @@ class Services:
     follower: Follower
     gateway: Gateway
     templates: Environment
+    desks: Desks
     master: str = field(repr=False)
     """The hash of the master key."""
 
@@ -129,7 +132,8 @@ async def answer(visit: Visit) -> Response:
     if entry is None:
         raise PageError(404, NOT_FOUND)
     policy = await asyncio.to_thread(lambda: policy_of.of_entry(services.files.current(), entry))
-    return visit.page("answer.html", answer=Shown(entry), policy=policy)
+    reviews = await asyncio.to_thread(services.answers.reviews, entry)
+    return visit.page("answer.html", answer=Shown(entry), policy=policy, reviews=reviews, apart=disagreements(reviews))
 
 
 async def counted(visit: Visit) -> Response:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, fields
 
+from aligner_proxy.audit.reviews import Review, Reviews
 from aligner_proxy.audit.store import Store
 from aligner_proxy.console.access import Viewer
 from aligner_proxy.plugins.api import Entry
@@ -103,6 +104,13 @@ class Answers:
             if handle(entry) == name:
                 return entry if viewer.may_see(entry.tenant) else None
         return None
+
+    def reviews(self, entry: Entry) -> list[Review]:
+        """What people said of an answer."""
+        if not entry.aligner_id:
+            return []
+        with closing(self._opened()) as store:
+            return Reviews(store).of(entry.aligner_id, entry.choice)
 
     def since(self, at: float, limit: int) -> list[Entry]:
         """The newest answers since a moment, oldest first, of all tenants."""

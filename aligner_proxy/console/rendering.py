@@ -29,6 +29,7 @@ def environment() -> Environment:
         "plain": hostile.plain,
         "score": _score,
         "ms": lambda ms: _NO_VALUE if ms is None else f"{ms:,.0f} ms",
+        "percent": _percent,
         "count": lambda number: f"{number:,}",
     }
     made.globals |= {
@@ -41,3 +42,8 @@ def environment() -> Environment:
 
 def _score(score: Any) -> str:
     return _NO_VALUE if score is None else f"{score:+.2f}"
+
+
+def _percent(interval: tuple[float, float, float]) -> str:
+    value, low, high = (100 * part for part in interval)
+    return f"{value:.1f} % ({low:.1f} to {high:.1f})"

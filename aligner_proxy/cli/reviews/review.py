@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from aligner_proxy.audit.evidence import Evidence, evidence
+from aligner_proxy.audit.judged import judged_segments
 from aligner_proxy.audit.review_queue import Place, ReviewQueue
 from aligner_proxy.audit.reviews import Chosen, Review, Reviews, ReviewVerdict
 from aligner_proxy.audit.store import Store
@@ -24,7 +25,6 @@ from aligner_proxy.cli.diff import printable, table, word_diff
 from aligner_proxy.cli.reviews.options import Opened, as_numbers, opened, percent, review_options, shares
 from aligner_proxy.errors import NoSuchPlace, UnknownAnswer
 from aligner_proxy.plugins.api import Content, Entry
-from aligner_proxy.text.structure import split
 
 _KEYS = {
     "a": "right: what was done to it is right, an edit or none",
@@ -159,19 +159,16 @@ def show_entry(console: Console, entry: Entry) -> None:
 
 
 def _segments(content: Content) -> list[tuple[str, ...]]:
-    """Number, score, objective and text of each judged segment; of JSON, whose texts are judged apart, no text."""
-    texts = [piece.text for piece in split(content.exchange.answer or "")]
-    alike = len(content.scores) in (len(texts), len(texts) + 1)
-    against = {flagged.number: flagged for flagged in content.segments}
-    rows: list[tuple[str, ...]] = []
-    for number, score in enumerate(content.scores):
-        flagged = against.get(number)
-        own = flagged.text if flagged else None
-        text = texts[number] if alike and number < len(texts) else own or ""
-        shown = "-" if score is None else f"{score - content.threshold:+.2f}"
-        objective = (flagged.objective or "?") if flagged else ""
-        rows.append((str(number), shown, printable(objective), printable(text)))
-    return rows
+    """Number, score, objective and text of each judged segment, for a table."""
+    return [
+        (
+            str(segment.number),
+            "-" if segment.margin is None else f"{segment.margin:+.2f}",
+            printable(segment.objective),
+            printable(segment.text),
+        )
+        for segment in judged_segments(content)
+    ]
 
 
 def _show_figures(console: Console, store: Opened, queue: ReviewQueue) -> None:

@@ -1,4 +1,4 @@
-// The console's own script: the live list, and the slider of the playground. Pages work without it, but do not follow.
+// The console's own script: the live list, the slider of the playground, the keys of the review. Pages work without it.
 "use strict";
 
 const MOST_LISTED = 50;
@@ -69,6 +69,28 @@ function showCaution() {
   document.getElementById("flagged-count").textContent = `${flagged} of ${segments.length} segments flagged.`;
 }
 
+// The keys of the review. A letter typed into a field is text.
+function reviewKey(event) {
+  const closer = document.getElementById("closer");
+  const typing = event.target.matches("textarea, select, input:not([type=radio])");
+  if (event.key === "Escape") return event.target.blur();
+  if (event.key === "Enter" && event.ctrlKey && event.target.id === "edit") return document.getElementById("edited").click();
+  if (typing || event.ctrlKey || event.altKey || event.metaKey || event.repeat) return;
+  const button = document.querySelector(`button[data-key="${CSS.escape(event.key)}"]`);
+  const help = document.getElementById("keys");
+  if (button) button.click();
+  else if (event.key === "?") help.open = !help.open;
+  else if (closer && event.key === "m") {
+    if (document.activeElement.name === "segment") document.getElementById("missed").click();
+    else (closer.querySelector("[name=segment][value='0']") || closer.querySelector("[name=segment]")).focus();
+    const marked = document.activeElement;
+    if (marked.name === "segment") marked.checked = true;
+  } else if (closer && event.key === "e") document.getElementById("edit").focus();
+  else return;
+  event.preventDefault();
+}
+
+if (document.getElementById("keys")) document.addEventListener("keydown", reviewKey);
 document.addEventListener("input", (event) => {
   if (event.target.id === "caution") showCaution();
 });
