@@ -26,10 +26,10 @@ from bench.resources import Count, count, descriptors
 
 MAX_MB = 128
 STREAM_MB = 8
-WORKER_MB = 768
+WORKER_MB = 1024
 """Of one LiteLLM process; then another one takes its place."""
-SPARE_MB = 256
-"""By how much it may be passed until the other one serves."""
+SPARE_MB = 64
+"""By how much it may be passed between two looks and in the seconds in which a process ends."""
 ATTACKS_OF_SOAK = (
     *ATTACKS,
     Attack("stream", "insulting 100000"),

@@ -14,13 +14,13 @@ def test_memory_within_the_bound_is_not_wrong() -> None:
     counts = [replace(FLAT, gateway_mb=2.0 * siege.WORKER_MB, worker_mb=float(siege.WORKER_MB))] * 40
     found = siege.summed(counts, FLAT, FLAT, [100.0, 120.0])
     assert found["wrong"] == []
-    assert (found["worker_mb_most"], found["gateway_mb_most"], found["streams_mb_held_most"]) == (768.0, 1536.0, 120.0)
+    assert (found["worker_mb_most"], found["gateway_mb_most"], found["streams_mb_held_most"]) == (1024.0, 2048.0, 120.0)
 
 
 def test_memory_beyond_it_is_named() -> None:
     counts = [replace(FLAT, worker_mb=siege.WORKER_MB + siege.SPARE_MB + 1.0)] * 40
     (said,) = siege.summed(counts, FLAT, FLAT, [])["wrong"]
-    assert said == "worker_mb: 1025 at most, 768 were allowed"
+    assert said == "worker_mb: 1089 at most, 1024 were allowed"
 
 
 def test_streams_that_hold_more_than_their_setting_are_named() -> None:

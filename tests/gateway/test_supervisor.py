@@ -11,7 +11,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -294,6 +294,59 @@ async def test_a_new_gateway_is_not_replaced_at_once(log: Path) -> None:
     assert "gateway3 started" not in lines(log)
     os.kill(os.getpid(), signal.SIGTERM)
     assert await running == 0
+
+
+class Stubborn(Generations):
+    """Gateways that have requests which do not end."""
+
+    def make(self, shared: EngineProcess | None) -> Generation:
+        made = super().make(shared)
+        made.gateway = child(self.log, made.gateway.name, "stubborn")
+        return made
+
+
+async def test_a_gateway_that_leaves_and_holds_too_much_ends_soon(log: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pace = replace(QUICK, grace=0.2, last=0.2)
+    running = asyncio.create_task(supervisor.run(Stubborn(log).make, pace, memory=LIMITED))
+    await until(started(log, "gateway2"))
+    first = pids(log)[1]
+    await until(lambda: not alive(first))
+    assert alive(pids(log)[2])
+    assert "still running 0.2 s after SIGTERM, killed" in caplog.text
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await running == 0
+    assert not any(map(alive, pids(log)))
+
+
+@dataclass(frozen=True, slots=True)
+class ToldMemory(MemoryLimit):
+    """All processes are near the limit; the one that `beyond` names is beyond it."""
+
+    beyond: list[int] = field(default_factory=list)
+
+    async def near(self, pid: int) -> int:
+        return 1
+
+    async def passed(self, pid: int) -> int:
+        await until(lambda: pid in self.beyond)
+        return 2
+
+
+async def test_a_third_gateway_starts_only_when_the_first_has_ended(log: Path) -> None:
+    memory = ToldMemory(most_mb=1)
+    pace = replace(QUICK, grace=0.2, last=0.2, stable=0.0)
+    running = asyncio.create_task(supervisor.run(Stubborn(log).make, pace, memory=memory))
+    await until(started(log, "gateway2"))
+    await asyncio.sleep(0.5)  # near the limit all that time
+    assert "gateway3 started" not in lines(log)
+    first, second = pids(log)[1:]
+    assert alive(first)
+    memory.beyond.append(second)
+    await until(started(log, "gateway3"))
+    assert not alive(first)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await running == 0
+    assert not any(map(alive, pids(log)))
 
 
 async def test_an_engine_ends_with_the_last_gateway_that_uses_it(log: Path) -> None:

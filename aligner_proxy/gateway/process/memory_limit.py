@@ -1,4 +1,4 @@
-"""Limit of the memory that one LiteLLM process may hold: when it is passed, another one takes its place.
+"""Limit of the memory that one LiteLLM process may hold: near it, another one takes its place; beyond it, it ends.
 
 What Python's allocator and libraries do not give back, only the end of a process does. The resident sets of a process
 and of those below it are read where Linux tells them.
@@ -15,7 +15,9 @@ from pathlib import Path
 
 LOOK_S = 5.0
 _LOOKS = 3
-"""So many in a row above the limit: a burst goes by."""
+"""So many in a row near the limit: a burst goes by."""
+_NEAR = 0.75
+"""This share of the limit is near it: a successor needs time to start, and requests in flight still grow."""
 _PROC = Path("/proc")
 _MIB = 1 << 20
 LEAST_MB = 768
@@ -29,14 +31,21 @@ class MemoryLimit:
     most_mb: int = 0
     look_s: float = LOOK_S
 
+    async def near(self, pid: int) -> int:
+        """Wait until a process, or one below it, has been near the limit for a while; the megabytes that it holds."""
+        return await self._held(pid, _NEAR, _LOOKS)
+
     async def passed(self, pid: int) -> int:
-        """Wait until a process, or one below it, holds more for a while; how many megabytes."""
+        """Wait until a process, or one below it, holds more than the limit; the megabytes that it holds."""
+        return await self._held(pid, 1.0, 1)
+
+    async def _held(self, pid: int, share: float, looks: int) -> int:
         above = 0
         while True:
             await asyncio.sleep(self.look_s)
             held = largest_mb(pid) if self.most_mb else 0
-            above = above + 1 if held > self.most_mb else 0
-            if above >= _LOOKS:
+            above = above + 1 if held > share * self.most_mb else 0
+            if above >= looks:
                 return held
 
 

@@ -40,7 +40,7 @@ class Pace:
     """Pauses between restarts in seconds. A child that ran for `stable` starts again with the first pause.
 
     `grace` is what requests in flight get when all ends, `handover` what they get when a new generation serves already;
-    `start` is what that generation gets to be ready.
+    `start` is what that generation gets to be ready. `last` is what they get when memory is short.
     """
 
     first: float = 0.5
@@ -49,6 +49,7 @@ class Pace:
     grace: float = 30.0
     handover: float = 600.0
     start: float = 900.0
+    last: float = 5.0
 
 
 @dataclass(slots=True)
@@ -234,6 +235,7 @@ class _Supervisor:
     def __init__(self, make: Make, pace: Pace, memory: MemoryLimit) -> None:
         self.stop = asyncio.Event()
         self._restart = asyncio.Event()
+        self._crowded = asyncio.Event()
         self._make = make
         self._pace = pace
         self._memory = memory
@@ -275,9 +277,30 @@ class _Supervisor:
         """Wait until LiteLLM holds too much; not at once after it was renewed, or that was tried."""
         await asyncio.sleep(max(0.0, self._renewed + self._pace.stable - time.monotonic()))
         assert current.gateway.process is not None
-        held = await self._memory.passed(current.gateway.process.pid)
+        held = await self._memory.near(current.gateway.process.pid)
+        if self._leaving:
+            await self._end_those_before(current.gateway.process.pid)
         self._renewed = time.monotonic()
         log.warning("litellm: holds %d MB of %d, another process takes its place", held, self._memory.most_mb)
+
+    async def _end_those_before(self, pid: int) -> None:
+        """Wait until no other generation is leaving: a third process would be one too many.
+
+        They have the time that they need until the one that serves, `pid`, holds more than it may.
+        """
+        before = set(self._leaving)
+        passed = asyncio.ensure_future(self._memory.passed(pid))
+        left = asyncio.ensure_future(asyncio.wait(before))
+        try:
+            await asyncio.wait({passed, left}, return_when=asyncio.FIRST_COMPLETED)
+            if not left.done():
+                self._crowded.set()
+                await asyncio.wait(before)
+        finally:
+            self._crowded.clear()
+            passed.cancel()
+            left.cancel()
+            await asyncio.gather(passed, left, return_exceptions=True)
 
     async def _replaced(self, current: Generation, demand: _Demand) -> Generation | None:
         """The generation that serves now in place of `current`; None if it could not be started."""
@@ -302,10 +325,26 @@ class _Supervisor:
         return successor
 
     async def _retire(self, generation: Generation) -> None:
-        """Let a generation finish its requests, and end it."""
-        await generation.stop(self._pace.handover, self._pace.grace)
+        """Let a generation finish its requests, as far as memory allows, and end it."""
+        await self._drain(generation.gateway)
+        await generation.stop(self._pace.last, self._pace.grace)
         self._generations.remove(generation)
         log.info("restart: done, the processes before have ended")
+
+    async def _drain(self, gateway: Child) -> None:
+        """Let LiteLLM finish its requests; no longer if it holds more than it may, or its successor does."""
+        assert gateway.process is not None
+        finished = asyncio.ensure_future(gateway.stop(self._pace.handover))
+        passed = asyncio.ensure_future(self._memory.passed(gateway.process.pid))
+        crowded = asyncio.ensure_future(self._crowded.wait())
+        try:
+            await asyncio.wait({finished, passed, crowded}, return_when=asyncio.FIRST_COMPLETED)
+            if not finished.done():
+                log.warning("litellm: too much memory is held, the process before ends in %g s", self._pace.last)
+        finally:
+            for task in (finished, passed, crowded):
+                task.cancel()
+            await asyncio.gather(finished, passed, crowded, return_exceptions=True)
 
     def _next(self, engine: EngineProcess | None = None) -> Generation:
         generation = self._make(engine)
