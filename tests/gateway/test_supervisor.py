@@ -305,26 +305,15 @@ class Stubborn(Generations):
         return made
 
 
-async def test_a_gateway_that_leaves_and_holds_too_much_ends_soon(log: Path, caplog: pytest.LogCaptureFixture) -> None:
-    pace = replace(QUICK, grace=0.2, last=0.2)
-    running = asyncio.create_task(supervisor.run(Stubborn(log).make, pace, memory=LIMITED))
-    await until(started(log, "gateway2"))
-    first = pids(log)[1]
-    await until(lambda: not alive(first))
-    assert alive(pids(log)[2])
-    assert "still running 0.2 s after SIGTERM, killed" in caplog.text
-    os.kill(os.getpid(), signal.SIGTERM)
-    assert await running == 0
-    assert not any(map(alive, pids(log)))
-
-
 @dataclass(frozen=True, slots=True)
 class ToldMemory(MemoryLimit):
-    """All processes are near the limit; the one that `beyond` names is beyond it."""
+    """All processes are near the limit once they have written to `log`; those in `beyond` are beyond it."""
 
+    log: Path = Path()
     beyond: list[int] = field(default_factory=list)
 
     async def near(self, pid: int) -> int:
+        await until(lambda: pid in pids(self.log))
         return 1
 
     async def passed(self, pid: int) -> int:
@@ -332,8 +321,25 @@ class ToldMemory(MemoryLimit):
         return 2
 
 
+async def test_a_gateway_that_leaves_and_holds_too_much_ends_soon(log: Path, caplog: pytest.LogCaptureFixture) -> None:
+    memory = ToldMemory(most_mb=1, log=log)
+    pace = replace(QUICK, grace=0.2, last=0.2)
+    running = asyncio.create_task(supervisor.run(Stubborn(log).make, pace, memory=memory))
+    await until(started(log, "gateway2"))
+    first, second = pids(log)[1:]
+    await asyncio.sleep(0.5)
+    assert alive(first)  # it has --handover
+    memory.beyond.append(first)
+    await until(lambda: not alive(first))
+    assert alive(second)
+    assert "still running 0.2 s after SIGTERM, killed" in caplog.text
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await running == 0
+    assert not any(map(alive, pids(log)))
+
+
 async def test_a_third_gateway_starts_only_when_the_first_has_ended(log: Path) -> None:
-    memory = ToldMemory(most_mb=1)
+    memory = ToldMemory(most_mb=1, log=log)
     pace = replace(QUICK, grace=0.2, last=0.2, stable=0.0)
     running = asyncio.create_task(supervisor.run(Stubborn(log).make, pace, memory=memory))
     await until(started(log, "gateway2"))
