@@ -251,13 +251,25 @@ async def test_the_gateway_of_a_second_generation_decides_how_it_ends(log: Path)
     assert not any(map(alive, pids(log)))
 
 
-LIMITED = MemoryLimit(most_mb=1, look_s=0.05)
-"""Every process holds more."""
+@dataclass(frozen=True, slots=True)
+class Limited(MemoryLimit):
+    """Every process holds more, and is looked at once it has written to `log`."""
+
+    log: Path = Path()
+
+    async def near(self, pid: int) -> int:
+        await until(lambda: pid in pids(self.log))
+        return await MemoryLimit.near(self, pid)
+
+
+def limited(log: Path) -> Limited:
+    """A limit that every process passes."""
+    return Limited(most_mb=1, look_s=0.05, log=log)
 
 
 async def until_renewed(log: Path, times: int, pace: Pace, *, restart: bool = False) -> int:
-    """Run with LIMITED until so many gateways were replaced, and stop; with `restart` by a whole one in the end."""
-    running = asyncio.create_task(supervisor.run(Generations(log).make, pace, memory=LIMITED))
+    """Run until so many gateways were replaced because of memory, and stop; with `restart` by a whole one in the end."""
+    running = asyncio.create_task(supervisor.run(Generations(log).make, pace, memory=limited(log)))
     await until(lambda: f"gateway{times} stopped" in lines(log))
     if restart:
         os.kill(os.getpid(), signal.SIGHUP)
@@ -288,7 +300,9 @@ async def test_a_whole_restart_after_it_ends_the_shared_engine(log: Path) -> Non
 
 
 async def test_a_new_gateway_is_not_replaced_at_once(log: Path) -> None:
-    running = asyncio.create_task(supervisor.run(Generations(log).make, replace(QUICK, stable=600.0), memory=LIMITED))
+    running = asyncio.create_task(
+        supervisor.run(Generations(log).make, replace(QUICK, stable=600.0), memory=limited(log))
+    )
     await until(lambda: "gateway1 stopped" in lines(log))
     await asyncio.sleep(0.6)  # three looks and more
     assert "gateway3 started" not in lines(log)
@@ -306,15 +320,10 @@ class Stubborn(Generations):
 
 
 @dataclass(frozen=True, slots=True)
-class ToldMemory(MemoryLimit):
-    """All processes are near the limit once they have written to `log`; those in `beyond` are beyond it."""
+class ToldMemory(Limited):
+    """All processes are near the limit; those in `beyond` are beyond it."""
 
-    log: Path = Path()
     beyond: list[int] = field(default_factory=list)
-
-    async def near(self, pid: int) -> int:
-        await until(lambda: pid in pids(self.log))
-        return 1
 
     async def passed(self, pid: int) -> int:
         await until(lambda: pid in self.beyond)
@@ -322,7 +331,7 @@ class ToldMemory(MemoryLimit):
 
 
 async def test_a_gateway_that_leaves_and_holds_too_much_ends_soon(log: Path, caplog: pytest.LogCaptureFixture) -> None:
-    memory = ToldMemory(most_mb=1, log=log)
+    memory = ToldMemory(most_mb=1, look_s=0.05, log=log)
     pace = replace(QUICK, grace=0.2, last=0.2)
     running = asyncio.create_task(supervisor.run(Stubborn(log).make, pace, memory=memory))
     await until(started(log, "gateway2"))
@@ -339,7 +348,7 @@ async def test_a_gateway_that_leaves_and_holds_too_much_ends_soon(log: Path, cap
 
 
 async def test_a_third_gateway_starts_only_when_the_first_has_ended(log: Path) -> None:
-    memory = ToldMemory(most_mb=1, log=log)
+    memory = ToldMemory(most_mb=1, look_s=0.05, log=log)
     pace = replace(QUICK, grace=0.2, last=0.2, stable=0.0)
     running = asyncio.create_task(supervisor.run(Stubborn(log).make, pace, memory=memory))
     await until(started(log, "gateway2"))
