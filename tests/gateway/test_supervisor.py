@@ -268,7 +268,7 @@ def limited(log: Path) -> Limited:
 
 
 async def until_renewed(log: Path, times: int, pace: Pace, *, restart: bool = False) -> int:
-    """Run until so many gateways were replaced because of memory, and stop; with `restart` by a whole one in the end."""
+    """Run until so many gateways were replaced for memory, and stop; with `restart` by a whole one in the end."""
     running = asyncio.create_task(supervisor.run(Generations(log).make, pace, memory=limited(log)))
     await until(lambda: f"gateway{times} stopped" in lines(log))
     if restart:
