@@ -345,7 +345,8 @@ class Store:
 
     def _read(self, statement: str, values: Sequence[object]) -> Iterator[Row]:
         """What a query gives, row by row."""
-        yield from self._execute(statement, values)
+        found: Iterator[Row] = self._execute(statement, values)
+        return found
 
     def _pragma(self, name: str) -> int:
         return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])

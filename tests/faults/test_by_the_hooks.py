@@ -152,7 +152,7 @@ def full(file: Path) -> Iterator[None]:
         return made
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writer, "Store", opened)
+        patch.setattr(writer, "open_store", opened)
         yield
 
 
