@@ -93,9 +93,9 @@ def full(house: House, question: str) -> Iterator[Callable[[], None]]:
     """Tenants, one for each place, whose requests are held."""
     held = [new(f"held {question}") for _ in range(SEATS)]
     with ThreadPoolExecutor(SEATS) as pool, house.holding():
-        for who, said in enumerate(held):
-            pool.submit(_take_a_place, house, said, f"tenant-{who}")
-        until(lambda: all(map(house.asked, held)), "the places were never taken")
+        taken = [pool.submit(_take_a_place, house, said, f"tenant-{who}") for who, said in enumerate(held)]
+        until(lambda: any(one.done() for one in taken) or all(map(house.asked, held)), "the places were never taken")
+        assert not [one.exception() or "it was let go" for one in taken if one.done()]
         yield lambda: until(lambda: house.asked(question, "refused") > 0, "nobody was turned away")
 
 
