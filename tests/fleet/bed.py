@@ -437,7 +437,8 @@ class Fleet:
         # Who takes an address over says so to the whole network, which then asks anew where it is.
         for host in self.hosts.values():
             host.ip("neighbour", "flush", "to", REDIS)
-        self.primary, self.replica = self.replica, self.primary
+        self.primary = new.name
+        self.replica = old.name
 
     def close(self) -> None:
         """End the clients; all else ends with the network."""

@@ -22,7 +22,7 @@ Felt = Callable[[Fleet], float]
 DOWN = FailureClass.ENGINE_DOWN
 TIMEOUT = FailureClass.TIMEOUT
 UNRECORDED = "audit_unavailable"
-STOPPED_S = 6.0
+STOPPED_S = 10.0
 FIRST = GATEWAYS[0]
 SECOND = GATEWAYS[1]
 
@@ -100,9 +100,23 @@ def asked(fleet: Fleet) -> float:
 
 
 @contextlib.contextmanager
+def waiting(fleet: Fleet) -> Iterator[None]:
+    """Block at whose beginning requests are on their way, because corrections take two seconds."""
+    for name in ENGINES:
+        fleet.set_slow(name, 2)
+    time.sleep(2)
+    try:
+        yield
+    finally:
+        for name in ENGINES:
+            fleet.set_slow(name, 0)
+
+
+@contextlib.contextmanager
 def gateway_killed(fleet: Fleet) -> Iterator[None]:
-    """All processes of a gateway end at once."""
-    fleet.servers[FIRST].kill()
+    """All processes of a gateway end at once, while requests wait there for their corrections."""
+    with waiting(fleet):
+        fleet.servers[FIRST].kill()
     yield
     fleet.start_gateway(FIRST)
     fleet.wait_for_gateway(FIRST)
@@ -111,8 +125,9 @@ def gateway_killed(fleet: Fleet) -> Iterator[None]:
 @contextlib.contextmanager
 def gateway_gone(fleet: Fleet) -> Iterator[None]:
     """Its host is without power: nobody says that connections have ended."""
-    fleet.wires.plug(fleet.hosts[SECOND], into=False)
-    fleet.servers[SECOND].kill()
+    with waiting(fleet):
+        fleet.wires.plug(fleet.hosts[SECOND], into=False)
+        fleet.servers[SECOND].kill()
     yield
     fleet.wires.plug(fleet.hosts[SECOND], into=True)
     fleet.start_gateway(SECOND)
@@ -360,7 +375,6 @@ ALL = (
         cut_off([FIRST], ENGINES),
         engine_avoided,
         (DOWN, TIMEOUT),
-        quick=True,
     ),
     Fault("network: a gateway is cut off from Redis", cut_off([FIRST], ["redis"]), redis_failed, quick=True),
     Fault("network: a gateway is cut off from PostgreSQL", cut_off([FIRST], ["database"]), audit_late),
@@ -377,7 +391,7 @@ ALL = (
         packets_lost,
     ),
     Fault("network: engines are 0.1 s away", far_away(ENGINES, 0.1), held_back),
-    Fault("network: Redis is 0.1 s away", far_away(["redis"], 0.1), held_back, quick=True),
+    Fault("network: Redis is 0.1 s away", far_away(["redis"], 0.1), held_back),
     Fault("network: PostgreSQL is 0.5 s away", far_away(["database"], 0.5), held_back),
     Fault("redis: killed and started again, empty", redis_emptied, redis_failed),
     Fault("redis: its host is without power", redis_gone, redis_failed),

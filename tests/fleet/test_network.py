@@ -20,6 +20,7 @@ from tests.fleet.network import Host, Network, network, processes_in, remove_sta
 
 pytestmark = [
     pytest.mark.skipif(bool(needs.missing()), reason=needs.missing()),
+    pytest.mark.slow,
     pytest.mark.timeout(120),
 ]
 PORT = 4000
