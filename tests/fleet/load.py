@@ -155,7 +155,10 @@ class Clients:
         }
         headers = {"authorization": f"Bearer {key(answered.tenant)}"}
         got = await self._http.post("/v1/chat/completions", json=asked | body, headers=headers)
-        judge(answered, Streamed(got.status_code, got.headers, got.text), stream=stream)
+        try:
+            judge(answered, Streamed(got.status_code, got.headers, got.text), stream=stream)
+        except ValueError:
+            raise Broken(f"it broke off within a piece: {got.text[-120:]!r}") from None
 
 
 def judge(answered: Answered, got: Streamed, *, stream: bool) -> None:
@@ -163,7 +166,8 @@ def judge(answered: Answered, got: Streamed, *, stream: bool) -> None:
     answered.cache = got.headers.get("x-aligner-cache", "")
     answered.id = got.headers.get("x-aligner-id", "")
     answered.why = got.headers.get("x-aligner-reason", "") or _reason(got)
-    if texts.words_in(got.raw) - {answered.word}:
+    # A stream's pieces may begin and end within a word.
+    if texts.words_in(got.text() if stream else got.raw) - {answered.word}:
         answered.what = FOREIGN
         return
     failed = '"aligner_error"' in got.raw
