@@ -257,11 +257,13 @@ class Fleet:
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=env, start_new_session=True
             )
 
-        def read(lines: Any) -> None:
-            for line in lines:
-                self._lines.put(json.loads(line))
+        self._lines = queue.Queue()  # what other clients said before is nobody's answer
 
-        threading.Thread(target=read, args=(self._clients.stdout,), daemon=True).start()
+        def read(lines: Any, into: queue.Queue[dict[str, Any]]) -> None:
+            for line in lines:
+                into.put(json.loads(line))
+
+        threading.Thread(target=read, args=(self._clients.stdout, self._lines), daemon=True).start()
 
     def wait_for(self, name: str, url: str, within_s: float = START_S) -> None:
         """Until a server answers 200 on its own host."""
