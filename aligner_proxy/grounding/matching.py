@@ -29,6 +29,8 @@ MOST_WEIGHED = 10
 """Statements whose evidence is weighed: those that share most words."""
 CONFIRMS = 0.7
 """A statement that says the same confirms a fact from this share of the best score on."""
+CONFIRMS_BESIDE = 0.6
+"""And from this share on if it stands in the paragraph or row of the best one."""
 OF_THE_KIND = 0.4
 _OF_KIND = {
     Kind.PHONE: frozenset(map(stem, ("call", "contact"))),
@@ -126,7 +128,8 @@ class Matcher:
 
     def _confirmed(self, fact: Fact, scored: Sequence[tuple[float, Statement]]) -> Match | None:
         for score, statement in scored:
-            if score >= CONFIRMS * scored[0][0] and fact.agrees(statement.fact):
+            near = CONFIRMS_BESIDE if statement.stretch == scored[0][1].stretch else CONFIRMS
+            if score >= near * scored[0][0] and fact.agrees(statement.fact):
                 return Match(Finding.CONFIRMED, statement, score)
         return None
 
