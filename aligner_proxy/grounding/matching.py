@@ -23,8 +23,9 @@ SEVERAL = 0.6
 """How likely it must be that one of several does, for their sentence to be noted as unsettled."""
 NEAREST = 0.7
 """A statement is only chosen from this share of the best score on."""
-LEAST_SHARED = {Kind.TIME: 0.4}
-"""The score that a statement must have: when something opens and closes is said of everything in the same words."""
+LEAST_SHARED = {Kind.TIME: 0.4, Kind.AGE: 0.4}
+"""The score that a statement must have: when something opens, and for whom of which age, is said of everything in
+the same words."""
 MOST_WEIGHED = 10
 """Statements whose evidence is weighed: those that share most words."""
 CONFIRMS = 0.7
