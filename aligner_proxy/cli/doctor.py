@@ -252,17 +252,20 @@ def redis(path: Path | None) -> Iterator[Finding]:
     sealed = "entries are encrypted" if key else "entries are not encrypted (cache.key_env)"
     text = f"{told.get('redis_version', '?')} in {server.name}, {told.get('used_memory_human', '?')} used, {sealed}"
     yield Finding("redis", Verdict.OK, text)
-    yield from _fleet(standings, file)
+    if standings is not None:
+        yield from _fleet(standings, file)
     if told.get("maxmemory_policy") == "noeviction":
         fix = "set maxmemory, and maxmemory-policy allkeys-lru"
         yield Finding("redis", Verdict.NOTE, "it refuses writes when its memory is full (noeviction)", fix)
 
 
-async def _redis_info(server: RedisServer, entries: Entries) -> tuple[dict[str, Any], list[Standing]]:
-    """What the server says of itself, and what gateways told it; raises `RedisAway` and `RedisRefused`."""
+async def _redis_info(server: RedisServer, entries: Entries) -> tuple[dict[str, Any], list[Standing] | None]:
+    """What the server says of itself, and what gateways told it (None: it takes no writes); raises `RedisAway`."""
     try:
         told: dict[str, Any] = await server.ask(lambda client: client.info())
-        return told, await RollCall(server, entries).call(None)
+        with contextlib.suppress(RedisRefused):
+            return told, await RollCall(server, entries).call(None)
+        return told, None
     finally:
         await server.aclose()
 
