@@ -1,7 +1,7 @@
-"""Faults of the servers that gateways share, by the hooks that LiteLLM calls: a real Redis, and a PostgreSQL that is none.
+"""Faults of the servers that gateways share, by the hooks that LiteLLM calls: a real Redis, and no real PostgreSQL.
 
-Where Redis fails each gateway goes on alone, so that every cell is a correction. Entries are spoilt under the names that
-the next gateway looks for. An audit database that fails costs the entry, which is counted, and never the answer.
+Where Redis fails each gateway goes on alone, so that every cell is a correction. Entries are spoilt under the names
+that the next gateway looks for. An audit database that fails costs the entry, which is counted, and never the answer.
 """
 
 from __future__ import annotations
@@ -56,8 +56,10 @@ async def gateway(
     entries = Entries()
     shared = SharedEntries(RedisServer(redis.url, "REDIS_URL"), entries.prefix, 3600.0)
     made.pipeline = Pipeline(Engine(lambda: None), SharedCache(folder / name, 3600.0, 8, shared, entries))
-    yield made
-    await close(made)
+    try:
+        yield made
+    finally:
+        await close(made)
 
 
 def gone(redis: RedisProcess) -> None:
