@@ -262,7 +262,7 @@ def ruling(change: Proposal, bound: float = BOUND, *, strict: bool = False) -> R
     if not change.lets_more_out:
         return None
     file = change.file
-    if not file.audit.enabled or not (file.audit.database_env or config.audit_file(file).exists()):
+    if not writer.has_store(file):
         return Ruling(None, bound, strict)
     try:
         with closing(writer.store(file)) as store:
