@@ -22,6 +22,7 @@ from aligner_proxy.console.desk import Desks
 from aligner_proxy.console.files import Files
 from aligner_proxy.console.following import MISSED, Follower
 from aligner_proxy.console.forms import NOT_FOUND, PageError
+from aligner_proxy.console.long_work import Works
 from aligner_proxy.console.playground import Gateway, GatewayRefused, Question
 from aligner_proxy.console.rates import PERIODS, Rates, rates
 from aligner_proxy.console.reading import Answers, Filters
@@ -49,6 +50,7 @@ class Services:
     gateway: Gateway
     templates: Environment
     desks: Desks
+    works: Works
     master: str = field(repr=False)
     """The hash of the master key."""
 

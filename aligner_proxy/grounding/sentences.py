@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import pairwise
 
 from aligner_proxy.grounding.evidence import Subject
 from aligner_proxy.grounding.facts import Fact, Kind, Side
@@ -27,7 +28,7 @@ MOST_FACTS = 400
 _COMPUTED = re.compile(
     r"\b(?:altogether|in total|total of|totals?|in all|sum|adds? up|(?:that|which) makes|owe[sd]?|equals?|"
     r"comes? to(?! (?:more|less) than\b| (?:over|above|under)\b| \S+(?: \S+)? (?:per|a|each)\b)|"
-    r"(?:that|which)(?: is|'s)(?= (?:[A-Z]{3} )?[\u20ac\u00a3$]?\d)|"
+    r"(?:that|which)(?: is|'s)(?= (?:[A-Z]{3} )?[\u20ac\u00a3$]?\d)(?! \d{1,3}(?:[.,]\d)? ?(?:%|per ?cent))|"
     r"saves?|saved?|end up)\b|=|\u00d7",
     re.IGNORECASE,
 )
@@ -217,9 +218,13 @@ class Grounder:
         if fact.kind is Kind.AGE and any(fact.value == own.value for own in self._own):
             return True
         text = sentence.text
-        if _COMPUTED.search(text) or _OF_THIS_CLIENT.match(text, fact.end) or _quoted(text, fact):
+        if _COMPUTED.search(text) or _quoted(text, fact):
             return True
-        return bool(_DENIED.search(text, 0, fact.start)) or _is_result(fact, [*self._own, *self._terms])
+        if _OF_THIS_CLIENT.match(text, fact.end) and fact.side is Side.NONE:
+            return True
+        if _DENIED.search(text, 0, fact.start):
+            return True
+        return _is_result(fact, [*self._own, *self._terms]) or _is_clients_result(fact, self._own, self._terms)
 
     def _match(self, sentence: Sentence, fact: Fact, subject: Subject) -> Match:
         """What is to be done about a fact; nothing where it is none of the references' business."""
@@ -253,6 +258,25 @@ def _is_result(fact: Fact, terms: Sequence[Fact]) -> bool:
     parts = {*shares, *(100 - share for share in shares)}
     results |= {(amount * part / 100).quantize(cents) for amount in amounts for part in parts}
     return fact.value in results
+
+
+def _is_clients_result(fact: Fact, own: Sequence[Fact], terms: Sequence[Fact]) -> bool:
+    """Whether a number follows from one that the client gave: a side of a parcel, 60 km of the 160, the hours between."""
+    if not isinstance(fact.value, Decimal) or fact.kind not in (Kind.AMOUNT, Kind.DURATION, Kind.COUNT):
+        return False
+    if any(isinstance(one.value, tuple) and fact.value in one.value for one in own if one.kind is Kind.SIZE):
+        return True
+    if fact.kind is Kind.DURATION:
+        return fact.unit == "hour" and fact.value in _hours_between(own)
+    mine = [one.value for one in own if one.same_form(fact) and isinstance(one.value, Decimal)]
+    others = [term.value for term in terms[-_MOST_TERMS:] if term is not fact and isinstance(term.value, Decimal)]
+    return any(abs(one - other) == fact.value for one in mine for other in others if one != other)
+
+
+def _hours_between(own: Sequence[Fact]) -> set[Decimal]:
+    """The hours between times of day that the client gave, one after the other."""
+    times = [one.value for one in own if one.kind is Kind.TIME and isinstance(one.value, Decimal)]
+    return {(later - earlier) / 60 for earlier, later in pairwise(times) if later > earlier}
 
 
 def _quoted(text: str, fact: Fact) -> bool:

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from aligner_proxy.cli import main, promote
+from aligner_proxy.cli import main
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy.config import load
 from aligner_proxy.policy.litellm_config import GUARDRAIL
+from aligner_proxy.policy.yaml_file import rewrite
 
 POLICIES = """\
 # Ours.
@@ -122,7 +123,7 @@ def test_an_alias_is_not_changed_behind_the_operators_back(file: Path) -> None:
 
 def test_a_file_that_changed_meanwhile_is_left_alone(file: Path) -> None:
     with pytest.raises(ConfigError, match="changed by somebody else"):
-        promote.write(file, "what it was when it was read", "new")
+        rewrite(file, "what it was when it was read", "new", backup=True)
     assert file.read_text() == POLICIES
     assert os.listdir(file.parent) == [file.name]
 
