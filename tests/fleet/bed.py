@@ -57,7 +57,6 @@ _NUMBERS = {
     "upstream": 40,
     "relay": 50,
 }
-FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 
 
 def until(true: Callable[[], Any], what: str, within_s: float = SOON_S) -> None:
@@ -136,8 +135,6 @@ class Fleet:
         self.primary = "redis-1"
         self.replica = "redis-2"
         self.aligners = dict.fromkeys(ENGINES, "first")
-        self.skewed = False
-        """Whether the second gateway's clock can be set (`clock`)."""
         self.servers: dict[str, Server] = {}
         self.started = 0
         """How many servers were started so far."""
@@ -234,10 +231,6 @@ class Fleet:
         for file in ("litellm.yaml", "policies.yaml", "keys.yaml"):
             shutil.copy(self.folder / file, own / file)
         env = settings.environment(own, home, REDIS, self.address("database"))
-        if self.skewed and name == GATEWAYS[1]:
-            self.clock(0)
-            env |= {"LD_PRELOAD": FAKETIME, "FAKETIME_TIMESTAMP_FILE": str(self.folder / "clock")}
-            env |= {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_CACHE_DURATION": "1"}
         words = ["serve", "--config", own / "litellm.yaml", "--host", self.address(name)]
         words += ["--port", settings.GATEWAY_PORT, "--grace", 20]
         self._start(name, self._python("aligner_proxy", *words), env=env, disk=home)
@@ -406,12 +399,6 @@ class Fleet:
     def set_slow(self, engine: str, seconds: float) -> None:
         """How long each of an engine's corrections takes."""
         (self.folder / f"{engine}.slow").write_text(str(seconds))
-
-    def clock(self, seconds: int) -> None:
-        """How far the second gateway's clock is ahead; it notices within a second."""
-        late = self.folder / "clock.new"
-        late.write_text(f"{seconds:+d}s" if seconds else "+0s")
-        late.replace(self.folder / "clock")
 
     @contextlib.contextmanager
     def late(self, gateway: str, to: Sequence[str], seconds: float) -> Iterator[None]:

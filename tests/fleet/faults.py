@@ -41,7 +41,6 @@ class Fault:
     asked_again: bool = False
     """A client's connection may break, so that it asks again; else nobody has to."""
     audit: str = settings.SHARED
-    skewed: bool = False
     """Under which configuration of the gateways."""
     quick: bool = False
     """Among those that every run of the tests tries."""
@@ -271,26 +270,7 @@ def held_back(fleet: Fleet) -> float:
     return fleet.relayed()
 
 
-# Clocks, disks, and new versions.
-
-
-def clock_jumps(seconds: int) -> Cause:
-    """The clock of the second gateway."""
-
-    @contextlib.contextmanager
-    def cause(fleet: Fleet) -> Iterator[None]:
-        fleet.clock(seconds)
-        yield
-        fleet.clock(0)
-        time.sleep(2)  # it is looked at once a second
-
-    return cause
-
-
-def jumped(fleet: Fleet) -> float:
-    """How many entries of the audit store are of another day."""
-    apart = "abs(at - extract(epoch from now())) > 40000"
-    return float(fleet.rows(f"SELECT count(*) FROM aligner_audit.entries WHERE {apart}")[0][0])
+# Disks and new versions.
 
 
 @contextlib.contextmanager
@@ -404,8 +384,6 @@ ALL = (
     Fault("gateway: stopped for some seconds", gateway_hung, left_out, asked_again=True),
     Fault("upgrade: the aligner, one engine after the other", rolled_to("second"), starts),
     Fault("upgrade: engines with another aligner, then gateways", all_rolled, starts),
-    Fault("clock: of a gateway, a day ahead", clock_jumps(86_400), jumped, skewed=True),
-    Fault("clock: of a gateway, a day back", clock_jumps(-86_400), jumped, skewed=True),
     Fault("upgrade: one gateway after the other", gateways_rolled, starts),
     Fault(
         "audit required: a gateway is cut off from PostgreSQL",

@@ -20,7 +20,6 @@ PROGRAMS = {
     "nft": "nftables",
     "haproxy": "haproxy",
     "redis-server": "redis-server",
-    "faketime": "faketime",
     "nsenter": "util-linux",
     "setpriv": "util-linux",
     "unshare": "util-linux",

@@ -55,10 +55,9 @@ def tried(fleet: Fleet, fault: Fault, seconds: float = DURING_S) -> Trial:
 
 def arrange(fleet: Fleet, fault: Fault) -> None:
     """Give the gateways the configuration under which a fault is tried, one after the other."""
-    if (fleet.audit, fleet.skewed) == (fault.audit, fault.skewed):
+    if fleet.audit == fault.audit:
         return
     fleet.audit = fault.audit
-    fleet.skewed = fault.skewed
     fleet.write_policies()
     roll_gateways(fleet)
 
