@@ -339,7 +339,7 @@ def starts(fleet: Fleet) -> float:
     return float(fleet.started)
 
 
-ALL = (
+EVERY = (
     Fault("engine: one of two is killed", engine_killed, engine_avoided, quick=True),
     Fault("engine: the host of one of two is without power", engine_gone, engine_avoided, (DOWN, TIMEOUT), quick=True),
     Fault("engine: both are killed", engines_killed, engine_avoided, (DOWN, TIMEOUT)),
@@ -401,3 +401,16 @@ ALL = (
     ),
     Fault("audit in a file: the disk of a gateway is full", full_disk, audit_late, audit=settings.FILED),
 )
+UNSEEN = frozenset(
+    {
+        "engine: one of two is slow",
+        "gateway: stopped for some seconds",
+        "upgrade: engines with another aligner, then gateways",
+        "upgrade: one gateway after the other",
+        "audit required: a gateway is cut off from PostgreSQL",
+        "audit required: PostgreSQL is killed and started again",
+        "audit in a file: the disk of a gateway is full",
+    }
+)
+"""Titles of those that have not passed yet: `make fleet-test` tries them, and no document tells of them."""
+ALL = tuple(fault for fault in EVERY if fault.title not in UNSEEN)
