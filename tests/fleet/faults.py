@@ -47,7 +47,9 @@ class Fault:
 
     def may_give(self, policy: str, mode: str) -> list[str]:
         """What a client may get while it lasts, the best first."""
-        best = load.ORIGINAL if mode == "passthrough" else load.CORRECTED
+        # Where the record is required, nothing is delivered before it, and so nothing as it comes.
+        as_it_comes = mode == "passthrough" and self.audit != settings.REQUIRED
+        best = load.ORIGINAL if as_it_comes else load.CORRECTED
         refused = load.INSIDE if mode == "sentence" else load.ERROR
         if self.unrecorded:
             return [best, load.ERROR]

@@ -80,8 +80,9 @@ def settle(fleet: Fleet) -> None:
 
 def best(answered: Answered) -> bool:
     """Whether a client got what it gets where nothing is wrong, and got it at once."""
-    wanted = load.ORIGINAL if answered.mode == "passthrough" else load.CORRECTED
-    return answered.what == wanted and not answered.broken
+    # What is delivered as it comes is corrected all the same where the record is required.
+    wanted = (load.ORIGINAL, load.CORRECTED) if answered.mode == "passthrough" else (load.CORRECTED,)
+    return answered.what in wanted and not answered.broken
 
 
 def wrong(trial: Trial) -> list[Answered]:
