@@ -157,13 +157,13 @@ def _rates(visit: Visit, period: float) -> Rates:
 
 async def playground(visit: Visit) -> Response:
     """The empty playground; for the operator alone, since the gateway is asked with the master key."""
-    _refuse_reviewers(visit)
+    refuse_reviewers(visit)
     return visit.page("playground.html", judged=None, asked=None, problem=None, policy=None)
 
 
 async def play(visit: Visit, form: dict[str, str]) -> Response:
     """An answer judged."""
-    _refuse_reviewers(visit)
+    refuse_reviewers(visit)
     lines = [line.strip() for line in form.get("objectives", "").split("\n")]
     objectives = tuple(line for line in lines if line)[:_MOST_OBJECTIVES]
     asked = Question(form.get("answer", ""), form.get("question", ""), form.get("model", "").strip(), objectives)
@@ -179,7 +179,7 @@ async def play(visit: Visit, form: dict[str, str]) -> Response:
 
 async def policy(visit: Visit, form: dict[str, str]) -> Response:
     """The policy that a model, team and key would get."""
-    _refuse_reviewers(visit)
+    refuse_reviewers(visit)
     given = {name: form.get(name, "").strip() for name in ("model", "team", "key")}
     found = await asyncio.to_thread(partial(_policy, visit, **given))
     return visit.page("policy.html", policy=found, given=given)
@@ -192,6 +192,7 @@ def _policy(visit: Visit, model: str, team: str, key: str) -> policy_of.Explaine
         return None
 
 
-def _refuse_reviewers(visit: Visit) -> None:
+def refuse_reviewers(visit: Visit) -> None:
+    """Raise `PageError` as for a page that is not there, unless this is the operator."""
     if not visit.viewer.is_operator:
         raise PageError(404, NOT_FOUND)
