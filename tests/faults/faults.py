@@ -108,7 +108,7 @@ EDITOR_QUOTA = Fault(
     "editor: the tenant's quota is spent", None, otherwise=ORIGINAL, released=ORIGINAL, pieces=True, through="hooks"
 )
 EDITOR_LEFT = Fault("client: leaves while the editor writes", None, otherwise=NOBODY, pieces=True, through="hooks")
-BY_EDITOR = (EDITOR_DOWN, EDITOR_FULL, EDITOR_FULL, EDITOR_NOISE, EDITOR_CUT, EDITOR_SAME, EDITOR_AGAIN, EDITOR_LONG)
+BY_EDITOR = (EDITOR_DOWN, EDITOR_FULL, EDITOR_NOISE, EDITOR_CUT, EDITOR_SAME, EDITOR_AGAIN, EDITOR_LONG)
 _EDITOR = (EDITOR_SLOW, *BY_EDITOR, EDITOR_QUOTA, EDITOR_LEFT)
 NO_PAGE, NOISY_PAGE, LONG_PAGE, EMPTY_PAGE, OTHER_PAGE, CHANGED_PAGE = (
     Fault(title, None, pieces=True, through="hooks")
