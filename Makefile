@@ -1,7 +1,7 @@
 # Every verb does its own set-up in .venv and may be run again at any time, also after an interrupted run.
 # PYTHON=/path/to/python3 chooses the interpreter; ARGS='...' is handed to pytest, the demo or the benchmark.
 .DEFAULT_GOAL := help
-.PHONY: help setup gateway demo demo-preferences check unit test test-long bench gpu-check deploy-check ray-check soak load fuzz conformance early-warning database lint format lock clean
+.PHONY: help setup gateway demo demo-preferences check unit test test-long bench gpu-check deploy-check ray-check soak load fuzz conformance early-warning database fleet-test lint format lock clean
 BIN := .venv/bin
 # Scopes stay in the order of their files: the long ones stand in the middle, and the short ones at the end fill both workers.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadscope --no-loadscope-reorder
@@ -68,6 +68,10 @@ ray-check: setup ## the Ray Serve application on a local Ray, in an environment 
 
 database: setup ## what the tests with LiteLLM's own database need besides PostgreSQL and Node, into .build
 	@tests/e2e/database/install.sh $(CURDIR)/$(BIN)/python .build/database
+
+fleet-test: ## the fleet in network namespaces and every fault under load: about twenty minutes, as root
+	@./scripts/fleet_packages.sh && $(MAKE) --no-print-directory setup
+	@LONG=1 $(BIN)/python -m pytest -p no:xdist -v --durations=5 tests/fleet $(ARGS)
 
 lint: setup ## ruff, formatting, who may import whom, sizes, mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
