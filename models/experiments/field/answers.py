@@ -16,11 +16,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from models.data.questions import questions
 from models.systems.baselines.cost import Cost, Meter
 from models.systems.baselines.objectives import RULES
 from models.systems.baselines.policy import Policy
 from models.systems.baselines.pool import Scored, sampled
+from models.systems.baselines.questions import questions
 from models.systems.baselines.task import Task
 
 from .config import Comparison, Job
@@ -114,6 +114,10 @@ class Workshop:
         policy.model.save_pretrained(str(folder / "adapter"))
         return Made(answers, meter.cost, answering.cost)
 
+    def found(self, name: str, settings: Any) -> Made | None:
+        """What an editor has made, None where it has not."""
+        return self._read(self._path(name, settings)) if self._path(name, settings).exists() else None
+
     def edited(self, name: str, settings: Any, make: Callable[[], Made]) -> Made:
         """What an editor makes, unless it is kept."""
         return self._once(name, settings, make)
@@ -135,6 +139,9 @@ class Workshop:
         if not path.exists():
             made = make()
             _write(path, {"name": name, "made_at": time.time(), **asdict(made)})
+        return self._read(path)
+
+    def _read(self, path: Path) -> Made:
         told = json.loads(path.read_text())
         return Made(told["answers"], Cost(**told["cost"]), Cost(**told["answering"]))
 
