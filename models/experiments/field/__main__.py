@@ -19,7 +19,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from . import editors
+from . import editors, people
 from .answers import Workshop
 from .config import Comparison, FieldError, jobs
 from .editors import Given
@@ -34,6 +34,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("comparison", type=Path, help="YAML file: policy, questions, objectives, methods, seeds")
     parser.add_argument("--out", type=Path, default=Path("runs/field"))
     parser.add_argument("--minutes", type=float, default=None, help="begin no further training after so many")
+    parser.add_argument("--data", type=Path, help="folder with the research data, for a trained reward model")
+    parser.add_argument("--cases", type=Path, nargs="*", default=[], help="pairs on which the measures are measured")
     parser.add_argument("--only", default="", help="beginnings of names, comma-separated: nothing else is made")
     parser.add_argument("--report-only", action="store_true", help="tables of what is there; nothing is trained")
     given = parser.parse_args(argv)
@@ -45,11 +47,11 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(MISSING)
     workshop = Workshop(comparison, given.out)
     if not given.report_only:
-        work(workshop, given.minutes, tuple(given.only.split(",")))
-    print(report(workshop))
+        work(workshop, given.minutes, tuple(given.only.split(",")), given.data)
+    print(report(workshop, given.cases))
 
 
-def work(workshop: Workshop, minutes: float | None, only: tuple[str, ...]) -> None:
+def work(workshop: Workshop, minutes: float | None, only: tuple[str, ...], data: Path | None) -> None:
     """Make what is not there yet, in the order of the plan: the table's methods, the editors, all else."""
     began = time.monotonic()
     columns = (TextColumn("{task.description:44}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -61,6 +63,8 @@ def work(workshop: Workshop, minutes: float | None, only: tuple[str, ...]) -> No
         workshop.base()
         editing = list(_editing(workshop))
         planned = [*training[:first], *editing, *training[first:]]
+        if data is not None:
+            planned += [(f"rlhf-people-seed{seed}", partial(people.trained, workshop, data, seed)) for seed in c.seeds]
         planned = [(name, make) for name, make in planned if name.startswith(only)]
         progress.update(bar, total=len(planned))
         for name, make in planned:

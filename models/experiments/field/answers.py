@@ -78,13 +78,13 @@ class Workshop:
     def pool(self, seed: int, other: bool = False) -> tuple[list[Scored], Cost]:
         """Answers to train on, and what it cost to write them."""
         c = self.comparison
-        path = self.kept / f"pool-{seed}{'-other' if other else ''}-{self._fingerprint([c.each])}.json"
+        path = self.kept / f"pool-{seed}{'-other' if other else ''}-{self.fingerprint([c.each])}.json"
         if not path.exists():
             policy = self.policy(other)
             meter = Meter()
             with meter.on(policy.model):
                 made = sampled(policy, questions("train", c.train, seed), c.each, seed, RULES)
-            _write(path, {"cost": asdict(meter.cost), "pool": [asdict(one) for one in made]})
+            written_whole(path, {"cost": asdict(meter.cost), "pool": [asdict(one) for one in made]})
         told = json.loads(path.read_text())
         return [Scored(**one) for one in told["pool"]], Cost(**told["cost"])
 
@@ -125,20 +125,21 @@ class Workshop:
     def _settings(self, job: Job) -> list[Any]:
         return [self.comparison.training.model_dump(), self.comparison.each, [key(one) for one in job.asked]]
 
-    def _fingerprint(self, settings: Any) -> str:
+    def fingerprint(self, settings: Any) -> str:
+        """A hash of all that decides answers: policy, questions, and these settings."""
         c = self.comparison
         parts = [c.base, c.other_base, c.precision, c.new_tokens, c.train, c.test, settings]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
     def _path(self, name: str, settings: Any) -> Path:
         slug = "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in name)
-        return self.kept / f"{slug}-{self._fingerprint(settings)}.json"
+        return self.kept / f"{slug}-{self.fingerprint(settings)}.json"
 
     def _once(self, name: str, settings: Any, make: Callable[[], Made]) -> Made:
         path = self._path(name, settings)
         if not path.exists():
             made = make()
-            _write(path, {"name": name, "made_at": time.time(), **asdict(made)})
+            written_whole(path, {"name": name, "made_at": time.time(), **asdict(made)})
         return self._read(path)
 
     def _read(self, path: Path) -> Made:
@@ -151,7 +152,8 @@ def _decoder_owner(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _write(path: Path, document: object) -> None:
+def written_whole(path: Path, document: object) -> None:
+    """Write a file that is either there or not."""
     draft = path.with_suffix(f".{os.getpid()}.part")
     draft.write_text(json.dumps(document), encoding="utf-8")
     draft.replace(path)

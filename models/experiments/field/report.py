@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import reduce
 from operator import add
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from models.evaluate import measures
 from models.reporting import output
 from models.systems.baselines.cost import Cost
 
-from . import editors, features, figures, hours
+from . import editors, features, figures, hours, people
 from .answers import Made, Workshop, key
 from .config import FRONTS, ONE_FOR_ALL, Method, trained
 from .editors import Given
@@ -234,7 +236,14 @@ def _gain_of(workshop: Workshop, row: Row) -> Gain:
     return figures.gain([[new - old for old, new in zip(base, one, strict=True)] for one in each])
 
 
-def report(workshop: Workshop) -> str:
+def right(cases: Sequence[Path]) -> str:
+    """How often the measures behind win, tie and lose are right, on pairs whose faults are known."""
+    if not cases:
+        return "How often the measures are right: not measured in this run (`--cases`)."
+    return measures.accuracy_table(measures.accuracy(measures.read_cases(cases)))
+
+
+def report(workshop: Workshop, cases: Sequence[Path] = ()) -> str:
     """Write field.md, field.json and the plots."""
     c = workshop.comparison
     found = rows(workshop)
@@ -242,6 +251,8 @@ def report(workshop: Workshop) -> str:
     lines = fronts(workshop)
     parts = [
         table,
+        people.table(workshop),
+        right(cases),
         front_table(workshop, lines),
         costs(found),
         changes(workshop, found),
