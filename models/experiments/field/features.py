@@ -55,7 +55,7 @@ FEATURES: tuple[Feature, ...] = (
     _row("corrects a model behind an API", "nnnnnyyy", *(_ADAPTER,) * 5, *(_TEXT_ONLY,) * 3),
     _row("serves another policy model as it is", "nnnnnyyy", *(_ADAPTER,) * 5, *(_TEXT_ONLY,) * 3),
     _row("one training serves all weightings", "nnnnyyny", _JOBS),
-    _row("takes an objective that it was not trained for", "nnnnnyny", _JOBS),
+    _row("takes an objective that it was not trained for", "nnnnnyny", *(_JOBS,) * 5, *(_TEXT_ONLY,) * 3),
     _row("samples while it is trained", "nyynynnn", *_OF_TRAINING, *(_TEXT_ONLY,) * 3),
     _row("adds work to every answer", "nnnnnyyy", "run: seconds an answer"),
 )

@@ -14,7 +14,7 @@ from peft import PeftModel
 
 from models.data.pairs import Pair, write_pairs
 from models.experiments.field import __main__ as command
-from models.experiments.field import features, figures, hours, people
+from models.experiments.field import editors, features, figures, hours, people
 from models.experiments.field.answers import Workshop
 from models.experiments.field.config import METHODS, Comparison, FieldError, jobs
 from models.experiments.field.editors import Given
@@ -170,8 +170,22 @@ def test_an_adapter_of_one_policy_does_not_fit_another(tmp_path: Path) -> None:
         PeftModel.from_pretrained(LlamaForCausalLM(other), str(tmp_path / "adapter"))
 
 
-def test_editors_see_no_more_of_the_policy_than_its_answers() -> None:
-    assert set(Given.__slots__) == {"questions", "answers", "asked", "label"}  # type: ignore[attr-defined]
+def test_editors_see_no_more_of_the_policy_than_its_answers(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No policy is loaded and nothing trained, with answers from anywhere and an objective that nobody trained for."""
+    monkeypatch.setenv("ALIGNER_PROXY_HOME", str(small / "home"))
+    comparison = Comparison.read(small / "field.yaml")
+    workshop = Workshop(comparison, tmp_path)
+    workshop.policy = lambda other=False: pytest.fail("the policy was loaded")  # type: ignore[method-assign,assignment]
+    asked = (*comparison.trade, comparison.new_objective)
+    given = Given(["When does the harbour open?"] * 2, [BAD.answer, BAD.target], asked, "elsewhere")
+    for editor in comparison.editors:
+        if editor.name in ("MetaAligner", "Aligner, stand-in"):
+            made = editors.edited(workshop, editor.model_copy(update={"every": 1}), given)
+            assert len(made.answers[""]) == 2
+            assert made.cost.fed == 0
+            assert made.answering.cpu_s > 0
 
 
 # ---------------------------------------------------------------- figures
