@@ -29,7 +29,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from aligner_proxy.cli.taught import taught
 from aligner_proxy.engine import sockets
 from aligner_proxy.engine.api import AlignerInfo, Engine
 from aligner_proxy.engine.client.http import HttpEngine
@@ -49,6 +48,7 @@ from aligner_proxy.policy.engine_schema import Kind
 from aligner_proxy.policy.plugin_keys import SYSTEMS
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.sharing.server import RedisServer
+from aligner_proxy.teaching.overview import taught
 from aligner_proxy.types import METAALIGNER
 
 _SUPPORTED = ((3, 11), (3, 12), (3, 13))

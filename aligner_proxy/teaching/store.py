@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -189,6 +189,13 @@ class HeadStore:
             current = dict.fromkeys((version.called for version in before.versions), "")
             self._write(index.with_objective(scope, name, Objective(current=dict(before.current) | current)))
         return len(before.versions)
+
+    def hold(self, scope: str, name: str, called: Sequence[str]) -> None:
+        """Keep an objective from being taught by itself, for those of these aligners that have no head of it yet."""
+        with self._changing() as index:
+            before = index.objective(scope, name)
+            current = dict.fromkeys(called, "") | dict(before.current)
+            self._write(index.with_objective(scope, name, before.model_copy(update={"current": current})))
 
     def rollback(self, scope: str, name: str, text: str) -> list[Version]:
         """Put the head before the present one in force, for each aligner that has one with this text; those heads."""
