@@ -148,7 +148,8 @@ def page(name: str, text: str) -> Page:
     if len(text) > MOST_CHARS:
         return Page(name, ())
     passages = list(_passages(text))
-    pounds_weigh = not _STERLING.search(text)
+    money = _MONEY_OF_PAGE.search(text)
+    pounds_weigh = not (_STERLING.search(text) or (money and money.group(1).lower() == "pounds"))
     statements: list[Statement] = []
     known = Counter[str]()
     for number, passage in enumerate(passages):

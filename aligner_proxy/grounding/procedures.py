@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from aligner_proxy.grounding.words import GENERIC, words
 from aligner_proxy.text.fragments import stands_alone
@@ -21,6 +21,9 @@ from aligner_proxy.text.structure import split
 ORDER = "order of steps"
 """The kind of an edit that moves steps."""
 _FEWEST = 3
+_MOST_STEPS = 40
+_MOST_SEQUENCES = 50
+"""Steps of a procedure, and procedures of a page or an answer, that are looked at: each is compared with each."""
 _MATCHES = 0.5
 """Share of the words of the shorter step, by weight, that both steps must have."""
 _AHEAD = 1.5
@@ -106,9 +109,9 @@ def procedures(text: str, source: str = "") -> tuple[Procedure, ...]:
 
 
 def sequences(text: str) -> Iterator[Procedure]:
-    """All that stands in an order in a text: numbered lists and sentences with ordinals, of three steps or more."""
-    yield from _numbered(text)
-    yield from _with_ordinals(text)
+    """What stands in an order in a text: numbered lists and sentences with ordinals, of three steps or more."""
+    yield from islice(_numbered(text), _MOST_SEQUENCES)
+    yield from islice(_with_ordinals(text), _MOST_SEQUENCES)
 
 
 def _numbered(text: str) -> Iterator[Procedure]:
@@ -147,7 +150,7 @@ def _with_ordinals(text: str) -> Iterator[Procedure]:
 
 
 def _enough(steps: Sequence[Step], above: str) -> Iterator[Procedure]:
-    if len(steps) >= _FEWEST:
+    if _FEWEST <= len(steps) <= _MOST_STEPS:
         yield Procedure(tuple(steps), above=above)
 
 

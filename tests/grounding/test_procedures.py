@@ -93,3 +93,10 @@ def test_numbered_terms_are_no_procedure() -> None:
 def test_two_procedures_that_could_be_meant_settle_nothing() -> None:
     answer = listed(LID, OFF, RINSE)
     assert held(answer, PAGE + "\n" + PAGE) == (answer, [], [])
+
+
+def test_of_very_many_steps_and_lists_only_some_are_compared() -> None:
+    long = "\n".join(f"{n % 100}. Switch the pump off at wall number {n}." for n in range(1, 90))
+    assert procedures(long) == ()
+    many = "\n\n".join(f"List {n}.\n\n{listed(OFF, LID, RINSE)}" for n in range(60))
+    assert len(procedures(many)) == 50
