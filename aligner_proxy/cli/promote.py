@@ -18,24 +18,11 @@ from rich.text import Text
 from aligner_proxy.audit.promotion import BOUND, Proposal, Ruling, Settings, Target, proposal, ruling
 from aligner_proxy.cli.reviews.options import as_numbers
 from aligner_proxy.errors import ConfigError
+from aligner_proxy.policy import shares
 from aligner_proxy.policy.litellm_config import policies_in
-from aligner_proxy.policy.yaml_file import Value
 from aligner_proxy.types import Mode
 
 _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
-
-
-def _aligner(given: str | None) -> Value | None:
-    """A name, or shares by name in whole per cent."""
-    if given is None or "=" not in given:
-        return given
-    shares: dict[str, int] = {}
-    for part in given.split(","):
-        name, _, percent = part.partition("=")
-        if not name.strip() or not percent.strip().isdecimal():
-            raise click.BadParameter("must be a name, or shares in whole per cent: default=95,acme-2=5")
-        shares[name.strip()] = int(percent)
-    return shares
 
 
 @click.command("promote")
@@ -47,11 +34,7 @@ def _aligner(given: str | None) -> Value | None:
 @click.option("--sample", type=click.FloatRange(0, 1), help="Share of requests that is looked at.")
 @click.option("--caution", type=float, help="Nats by which an edit must beat leaving things as they are.")
 @click.option("--objective", "objectives", multiple=True, help="Name of an objective to add; may be given again.")
-@click.option(
-    "--aligner",
-    callback=lambda _context, _option, given: _aligner(given),
-    help="Which aligner corrects, or shares of several: default=95,acme-2=5.",
-)
+@click.option("--aligner", help="Which aligner corrects, or shares of several: default=95,acme-2=5.")
 @click.option("--shadow-aligner", help="A further aligner that judges the same answers beside.")
 @click.option(
     "--bound",
@@ -77,6 +60,8 @@ def command(
 ) -> None:
     """Change settings of one route, one tenant or the defaults in FILE (policies file, or LiteLLM YAML)."""
     path = policies_in(file).resolve()
+    if given["aligner"] is not None:
+        given["aligner"] = shares.written(given["aligner"])
     settings = Settings({name: value for name, value in given.items() if value is not None}, objectives)
     if [route, tenant, defaults or None].count(None) != 2 or not settings:
         raise ConfigError(

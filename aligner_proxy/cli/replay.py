@@ -192,7 +192,8 @@ def _case(case: Case) -> dict[str, Any]:
         for name, side in (("before", case.before), ("after", case.after))
     }
     entry = case.entry
-    return {"call_id": entry.call_id, "choice": entry.choice, "policy": entry.policy, "change": case.change, **sides}
+    ids = {"call_id": entry.call_id, "aligner_id": entry.aligner_id, "choice": entry.choice}
+    return {**ids, "policy": entry.policy, "change": case.change, **sides}
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -203,7 +204,7 @@ def _line(cells: Sequence[str]) -> str:
 @click.option("--policy", "policies", required=True, type=click.Path(path_type=Path), help="Policies to replay under.")
 @click.option(
     "--candidate",
-    type=click.File(),
+    type=click.File(encoding="utf-8"),
     help="The changed text of the policies file, - for stdin; taught heads and other files remain those of --policy.",
 )
 @click.option("--route", help="Only answers under this route of the file.")
@@ -248,7 +249,7 @@ def command(
     if output is not None:
         comparison.write(output)
     if as_json:
-        click.echo(json.dumps(comparison.as_json(), indent=2))
+        click.echo(json.dumps(comparison.as_json(), indent=None if lines else 2))
         return
     console = Console()
     comparison.show(console)

@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aligner_proxy.console import forms, pages, reviewing
 from aligner_proxy.console.access import digest, viewer
-from aligner_proxy.console.changing import objectives
+from aligner_proxy.console.changing import canary, objectives, promoting
 from aligner_proxy.console.desk import Desks
 from aligner_proxy.console.files import Files
 from aligner_proxy.console.following import Follower
@@ -125,6 +125,10 @@ class Console:
             Route(objectives.PATH + "/{handle}", self._guarded(objectives.objective), methods=["GET"]),
             Route(objectives.PATH + "/{handle}", self._guarded_form(objectives.change), methods=["POST"]),
             Route(objectives.PATH + "/{handle}/lesson", self._guarded(objectives.lesson)),
+            Route(promoting.PATH, self._guarded(promoting.promote), methods=["GET"]),
+            Route(promoting.PATH, self._guarded_form(promoting.change), methods=["POST"]),
+            Route(promoting.PATH + "/replay", self._guarded(promoting.replayed)),
+            Route(canary.PATH, self._guarded(canary.canary)),
             Route("/rates", self._guarded(pages.counted)),
             Route("/playground", self._guarded(pages.playground), methods=["GET"]),
             Route("/playground", self._guarded_form(pages.play), methods=["POST"]),

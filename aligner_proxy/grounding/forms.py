@@ -174,7 +174,8 @@ def _clock_form(n: str) -> str:
         rf"|(?P<{n}hour24>[01]?\d|2[0-4]):(?P<{n}min24>[0-5]\d)(?:{_SPACE}(?:h|hrs|hours|o'clock|Uhr)\b)?(?![\d:])"
         rf"|(?P<{n}inwords>{WORD}) (?P<{n}ofday>{_PART_OF_DAY})"
         rf"|(?P<{n}oclock>{WORD}|\d{{1,2}}){_SPACE}o['\u2019]clock(?: (?P<{n}oclockof>{_PART_OF_DAY}))?"
-        rf"|(?P<{n}part>half past|quarter past|quarter to) (?P<{n}past>{WORD}|\d{{1,2}})\b(?: (?P<{n}pastof>{_PART_OF_DAY}))?"
+        rf"|(?P<{n}part>half past|quarter past|quarter to) (?P<{n}past>{WORD}|\d{{1,2}})\b"
+        rf"(?: (?P<{n}pastof>{_PART_OF_DAY}))?"
         rf"|(?P<{n}word>noon|midday|midnight)\b)"
     )
 
@@ -485,7 +486,8 @@ def _bare_hours(reading: _Reading) -> None:
 
 
 _AT_BEFORE = re.compile(
-    r"(?:\b(?:at|until|till|to|from|by|before|after|between|and|around|about|opens?|closes?|than)|[\u2013-])\s*$", re.IGNORECASE
+    r"(?:\b(?:at|until|till|to|from|by|before|after|between|and|around|about|opens?|closes?|than)|[\u2013-])\s*$",
+    re.IGNORECASE,
 )
 """What stands before an hour in words: "two in the morning" may be two of something."""
 _LATE_HALF = ("p", "in the a", "in the e", "at")

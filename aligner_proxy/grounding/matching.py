@@ -74,6 +74,7 @@ class Matcher:
 
     def __init__(self, pages: Sequence[Page]) -> None:
         self.pounds_weigh = all(page.pounds_weigh for page in pages)
+        self.procedures = tuple(procedure for page in pages for procedure in page.procedures)
         self._known: dict[str, int] = {}
         for page in pages:
             for word, count in page.known.items():

@@ -16,6 +16,7 @@ from itertools import pairwise
 
 from aligner_proxy.grounding.facts import Fact, Kind, Side
 from aligner_proxy.grounding.forms import DAYS, read
+from aligner_proxy.grounding.procedures import Procedure, procedures
 from aligner_proxy.grounding.words import GENERIC, stem, words
 from aligner_proxy.text.structure import split
 
@@ -136,6 +137,7 @@ class Page:
     known: Mapping[str, int] = field(default_factory=dict, repr=False)
     """Each word of the page, and in how many sentences it stands."""
     sentences: int = 0
+    procedures: tuple[Procedure, ...] = ()
     pounds_weigh: bool = True
     """It names no sterling, so pounds are a weight."""
 
@@ -146,7 +148,8 @@ def page(name: str, text: str) -> Page:
     if len(text) > MOST_CHARS:
         return Page(name, ())
     passages = list(_passages(text))
-    pounds_weigh = not _STERLING.search(text)
+    money = _MONEY_OF_PAGE.search(text)
+    pounds_weigh = not (_STERLING.search(text) or (money and money.group(1).lower() == "pounds"))
     statements: list[Statement] = []
     known = Counter[str]()
     for number, passage in enumerate(passages):
@@ -167,7 +170,8 @@ def page(name: str, text: str) -> Page:
             for fact, about, near in zip(facts, abouts(passage.text, facts), nears(passage.text, facts), strict=True)
             for about in [_with_above(about, passage.above)]
         ]
-    return Page(name, tuple(statements), text.count("\n") + 1, known, len(passages), pounds_weigh)
+    lines = text.count("\n") + 1
+    return Page(name, tuple(statements), lines, known, len(passages), procedures(text, name), pounds_weigh)
 
 
 def _with_above(about: dict[str, float], above: Sequence[tuple[str, float]]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from itertools import pairwise
 
@@ -20,6 +20,7 @@ from aligner_proxy.grounding.forms import read
 from aligner_proxy.grounding.matching import NO_MATCH, Finding, Match, Matcher
 from aligner_proxy.grounding.notation import rewritten
 from aligner_proxy.grounding.page import Statement, abouts, nears
+from aligner_proxy.grounding.procedures import ORDER, Reordering, reorderings
 from aligner_proxy.grounding.words import words
 from aligner_proxy.text.structure import Segment, split
 
@@ -115,7 +116,14 @@ class Grounder:
         """The edits of a whole answer, and what of it is unsettled."""
         sentences = self.read_all(text)
         results = [self._decided(sentence) for sentence in sentences]
-        return [e for edits, _ in results for e in edits], [u for _, unsettled in results for u in unsettled]
+        edits = [edit for edits, _ in results for edit in edits]
+        unsettled = [part for _, parts in results for part in parts]
+        for one in reorderings(text, self.matcher.procedures):
+            if one.can_move:
+                edits = _with_order(one, edits)
+            else:
+                unsettled.append(Unsettled(one.places[0].start, one.places[-1].end, ORDER, one.place))
+        return edits, unsettled
 
     def read_all(self, text: str) -> list[Sentence]:
         """The sentences of a whole answer with their facts; what the references confirm of them is noted."""
@@ -242,6 +250,20 @@ class Grounder:
         return match
 
 
+def _with_order(order: Reordering, edits: Sequence[FactEdit]) -> list[FactEdit]:
+    """The edits with those that put steps in order; what is put right within a step that moves goes with it."""
+    moved = [(place, step) for place, step in zip(order.places, order.steps, strict=True) if place != step]
+    rest = [edit for edit in edits if not any(place.start <= edit.start < place.end for place, _ in moved)]
+    for place, step in moved:
+        inner = [
+            replace(edit, start=edit.start - step.start, end=edit.end - step.start)
+            for edit in edits
+            if step.start <= edit.start < step.end
+        ]
+        rest.append(FactEdit(place.start, place.end, apply(step.body, inner), ORDER, order.place))
+    return rest
+
+
 def _is_result(fact: Fact, terms: Sequence[Fact]) -> bool:
     """Whether an amount of money follows from two other numbers of answer and question, of which one is an amount."""
     if fact.kind is not Kind.MONEY or not isinstance(fact.value, Decimal) or fact.value == 0:
@@ -261,7 +283,7 @@ def _is_result(fact: Fact, terms: Sequence[Fact]) -> bool:
 
 
 def _is_clients_result(fact: Fact, own: Sequence[Fact], terms: Sequence[Fact]) -> bool:
-    """Whether a number follows from one that the client gave: a side of a parcel, 60 km of the 160, the hours between."""
+    """Whether a number follows from one that the client gave: a side of a parcel, 60 km of 160, the hours between."""
     if not isinstance(fact.value, Decimal) or fact.kind not in (Kind.AMOUNT, Kind.DURATION, Kind.COUNT):
         return False
     if any(isinstance(one.value, tuple) and fact.value in one.value for one in own if one.kind is Kind.SIZE):

@@ -36,6 +36,7 @@ BUILT_IN = "built-in default"
 LIST_FORM = "[list]"
 BLOCK_FORM = "[block]"
 _NOT_IN_FILE = re.compile(r"\[[^\]]*\]")
+_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _ECHO = 80
 _SHOWN = 10
 # Aliases of aliases make a few hundred bytes grow without end; real files are far below either bound.
@@ -279,7 +280,9 @@ def blocked(text: str, path: KeyPath, key: str) -> str:
 
 
 def quoted(value: str) -> str:
-    """A text as YAML in double quotes, on one line, whatever is in it."""
+    """A text as YAML on one line: a name as it is, anything else in double quotes, whatever is in it."""
+    if _PLAIN.fullmatch(value) and yaml.safe_load(value) == value:
+        return value
     written: str = yaml.safe_dump(value, default_style='"', allow_unicode=True, width=math.inf)
     return written.strip()
 

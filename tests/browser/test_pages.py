@@ -9,6 +9,7 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 from aligner_proxy.audit.reviews import Review
+from aligner_proxy.console.changing.known_objectives import known_objectives
 from aligner_proxy.console.reading import handle
 from tests.audit.conftest import reviews_in
 from tests.browser.conftest import log_in
@@ -198,7 +199,10 @@ def paths(site: Site) -> list[str]:
     """Every page, that of the answer with the most edits among them."""
     answer = answered(SAID[1], 1, time.time() - 30)
     site.add(answer, *of_a_day(time.time() - 60, 20))
-    return ["/live", f"/answers/{handle(answer)}", "/review", "/review/figures", "/rates", "/playground", "/nowhere"]
+    (objective,) = known_objectives(site.console.services.files.current().policies)
+    changing = ["/objectives", f"/objectives/{objective.handle}", "/promote", "/canary"]
+    pages = ["/live", f"/answers/{handle(answer)}", "/review", "/review/figures", "/rates", "/playground", "/nowhere"]
+    return [*pages, *changing]
 
 
 def test_no_serious_fault_of_accessibility(site: Site, window: Chromium) -> None:

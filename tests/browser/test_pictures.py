@@ -63,6 +63,13 @@ def playground(window: Chromium) -> None:
     window.run("document.querySelector('#result').scrollIntoView()")
 
 
+def promote(window: Chromium) -> None:
+    window.open("/promote")
+    window.one("#caution").send_keys("1.5")
+    window.one("button[value=look]").click()
+    window.until(lambda: window.all("#difference + pre ins"))
+
+
 NOW = time.time()
 PAGES: dict[str, Callable[[Chromium], None]] = {
     "live": live,
@@ -70,6 +77,7 @@ PAGES: dict[str, Callable[[Chromium], None]] = {
     "review": review,
     "rates": rates,
     "playground": playground,
+    "promote": promote,
 }
 
 

@@ -108,7 +108,7 @@ EDITOR_QUOTA = Fault(
     "editor: the tenant's quota is spent", None, otherwise=ORIGINAL, released=ORIGINAL, pieces=True, through="hooks"
 )
 EDITOR_LEFT = Fault("client: leaves while the editor writes", None, otherwise=NOBODY, pieces=True, through="hooks")
-BY_EDITOR = (EDITOR_DOWN, EDITOR_FULL, EDITOR_FULL, EDITOR_NOISE, EDITOR_CUT, EDITOR_SAME, EDITOR_AGAIN, EDITOR_LONG)
+BY_EDITOR = (EDITOR_DOWN, EDITOR_FULL, EDITOR_NOISE, EDITOR_CUT, EDITOR_SAME, EDITOR_AGAIN, EDITOR_LONG)
 _EDITOR = (EDITOR_SLOW, *BY_EDITOR, EDITOR_QUOTA, EDITOR_LEFT)
 NO_PAGE, NOISY_PAGE, LONG_PAGE, EMPTY_PAGE, OTHER_PAGE, CHANGED_PAGE = (
     Fault(title, None, pieces=True, through="hooks")
@@ -141,5 +141,16 @@ PAGE_LEFT = Fault(
 BY_HEADER = (NO_GRANT, NOISY_HEADER, LONG_HEADER)
 _REFERENCES = (*BAD_PAGES, CHANGED_PAGE, *BY_HEADER, PAGE_SLOW, PAGE_BUG, ENGINE_GONE, NO_ENGINE, PAGE_LEFT)
 _AUDITS = (NOISY_AUDIT, LOCKED_AUDIT, FULL_AUDIT, NO_AUDIT_FOLDER)
-BY_HOOKS = (*_STORES, *_CLOCK, *_AUDITS, *_SERVERS, *_EDITOR, *_REFERENCES)
+DESK_DOWN, DESK_SLOW, DESK_500, DESK_REDIRECTS, DESK_ENDLESS = (
+    Fault(title, None, pieces=True, through="hooks")
+    for title in (
+        "hand_off: nobody listens at the webhook's address",
+        "hand_off: the webhook does not answer",
+        "hand_off: the webhook answers 500",
+        "hand_off: the webhook sends elsewhere (302)",
+        "hand_off: the webhook answers without an end",
+    )
+)
+BY_WEBHOOK = (DESK_DOWN, DESK_SLOW, DESK_500, DESK_REDIRECTS, DESK_ENDLESS)
+BY_HOOKS = (*_STORES, *_CLOCK, *_AUDITS, *_SERVERS, *_EDITOR, *_REFERENCES, *BY_WEBHOOK)
 ALL = (*THROUGH_THE_PROXY, *BY_HOOKS)

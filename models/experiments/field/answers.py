@@ -16,11 +16,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from models.data.questions import questions
 from models.systems.baselines.cost import Cost, Meter
 from models.systems.baselines.objectives import RULES
 from models.systems.baselines.policy import Policy
 from models.systems.baselines.pool import Scored, sampled
+from models.systems.baselines.questions import questions
 from models.systems.baselines.task import Task
 
 from .config import Comparison, Job
@@ -78,13 +78,13 @@ class Workshop:
     def pool(self, seed: int, other: bool = False) -> tuple[list[Scored], Cost]:
         """Answers to train on, and what it cost to write them."""
         c = self.comparison
-        path = self.kept / f"pool-{seed}{'-other' if other else ''}-{self._fingerprint([c.each])}.json"
+        path = self.kept / f"pool-{seed}{'-other' if other else ''}-{self.fingerprint([c.each])}.json"
         if not path.exists():
             policy = self.policy(other)
             meter = Meter()
             with meter.on(policy.model):
                 made = sampled(policy, questions("train", c.train, seed), c.each, seed, RULES)
-            _write(path, {"cost": asdict(meter.cost), "pool": [asdict(one) for one in made]})
+            written_whole(path, {"cost": asdict(meter.cost), "pool": [asdict(one) for one in made]})
         told = json.loads(path.read_text())
         return [Scored(**one) for one in told["pool"]], Cost(**told["cost"])
 
@@ -114,6 +114,10 @@ class Workshop:
         policy.model.save_pretrained(str(folder / "adapter"))
         return Made(answers, meter.cost, answering.cost)
 
+    def found(self, name: str, settings: Any) -> Made | None:
+        """What an editor has made, None where it has not."""
+        return self._read(self._path(name, settings)) if self._path(name, settings).exists() else None
+
     def edited(self, name: str, settings: Any, make: Callable[[], Made]) -> Made:
         """What an editor makes, unless it is kept."""
         return self._once(name, settings, make)
@@ -121,20 +125,24 @@ class Workshop:
     def _settings(self, job: Job) -> list[Any]:
         return [self.comparison.training.model_dump(), self.comparison.each, [key(one) for one in job.asked]]
 
-    def _fingerprint(self, settings: Any) -> str:
+    def fingerprint(self, settings: Any) -> str:
+        """A hash of all that decides answers: policy, questions, and these settings."""
         c = self.comparison
         parts = [c.base, c.other_base, c.precision, c.new_tokens, c.train, c.test, settings]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
     def _path(self, name: str, settings: Any) -> Path:
         slug = "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in name)
-        return self.kept / f"{slug}-{self._fingerprint(settings)}.json"
+        return self.kept / f"{slug}-{self.fingerprint(settings)}.json"
 
     def _once(self, name: str, settings: Any, make: Callable[[], Made]) -> Made:
         path = self._path(name, settings)
         if not path.exists():
             made = make()
-            _write(path, {"name": name, "made_at": time.time(), **asdict(made)})
+            written_whole(path, {"name": name, "made_at": time.time(), **asdict(made)})
+        return self._read(path)
+
+    def _read(self, path: Path) -> Made:
         told = json.loads(path.read_text())
         return Made(told["answers"], Cost(**told["cost"]), Cost(**told["answering"]))
 
@@ -144,7 +152,8 @@ def _decoder_owner(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _write(path: Path, document: object) -> None:
+def written_whole(path: Path, document: object) -> None:
+    """Write a file that is either there or not."""
     draft = path.with_suffix(f".{os.getpid()}.part")
     draft.write_text(json.dumps(document), encoding="utf-8")
     draft.replace(path)

@@ -133,7 +133,8 @@ def trained(
         weights = {comparison.rlhf: 1.0}
     fronts = tuple(comparison.weighting(share) for share in comparison.shares)
     if method in ONE_FOR_ALL and comparison.new_objective not in weights:
-        return Job(method, seed, comparison.even, (comparison.even, *fronts), other)
+        asked = [comparison.even, *(weights for weights in fronts if weights != comparison.even)]
+        return Job(method, seed, comparison.even, tuple(asked), other)
     return Job(method, seed, weights, (weights,), other)
 
 

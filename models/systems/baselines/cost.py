@@ -48,7 +48,8 @@ def flops_a_token(model: Any) -> tuple[float, float]:
     weights = 0
     trainable = 0
     embedding = model.get_input_embeddings().weight
-    tied = embedding is model.get_output_embeddings().weight
+    head = model.get_output_embeddings()
+    tied = head is not None and embedding is head.weight
     for parameter in model.parameters():
         if parameter is embedding and not tied:
             continue

@@ -51,10 +51,7 @@ def reinforce(task: Task) -> None:
     training = task.training
     questions = task.questions
     data = Dataset.from_list([{"prompt": task.policy.prompt(one), "question": one} for one in questions])
-    told = arguments(task, "online") | {
-        "learning_rate": training.lr_online,
-        "per_device_train_batch_size": training.batch * training.drafts,
-    }
+    told = arguments(task, "online") | {"learning_rate": training.lr_online}
     settings = RLOOConfig(
         **told,
         beta=training.beta_online,

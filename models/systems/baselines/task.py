@@ -32,6 +32,7 @@ class Training(BaseModel):
     """Through the policy in one training, padding included: the same for every method."""
     rank: int = Field(default=8, ge=1)
     batch: int = Field(default=8, ge=1)
+    """Sequences in a step: of RLHF and MORLHF a multiple of `drafts`, of MODPO two a comparison."""
     lr: float = Field(default=5e-4, gt=0)
     lr_online: float = Field(default=5e-4, gt=0)
     beta: float = Field(default=0.1, gt=0)
@@ -44,6 +45,10 @@ class Training(BaseModel):
     """Share of the budget for the stage of SFT that RLHF, MORLHF and RiC begin with."""
     save_steps: int = Field(default=0, ge=0)
     """Steps between checkpoints within a stage; 0: none, a stage that was stopped begins anew."""
+
+
+class NoStep(ValueError):
+    """A training that ended before its first step."""
 
 
 @dataclass
@@ -114,6 +119,8 @@ def run(trainer: Any, task: Task, stage: str, share: float = 1.0) -> None:
     trainer.remove_callback(_printer())
     trainer.add_callback(_Budget(task.meter, round(share * task.training.tokens)))
     trainer.train(resume_from_checkpoint=last)
+    if not trainer.state.global_step:
+        raise NoStep(f"{stage}: a step of batch {task.training.batch} needs more questions than the pool has")
     task.policy.model = trainer.model
     log = [row for row in trainer.state.log_history if "loss" in row]
     folder.mkdir(parents=True, exist_ok=True)
