@@ -26,7 +26,7 @@ from aligner_proxy.console.forms import NOT_FOUND, PageError
 from aligner_proxy.console.long_work import Works
 from aligner_proxy.console.playground import Gateway, GatewayRefused, Question
 from aligner_proxy.console.rates import PERIODS, Rates, rates
-from aligner_proxy.console.reading import Answers, Filters
+from aligner_proxy.console.reading import Answers, Filters, handle
 from aligner_proxy.console.sessions import Session, Sessions
 from aligner_proxy.errors import BadRequest, ForbiddenError
 from aligner_proxy.plugins.api import Entry
@@ -113,8 +113,11 @@ async def _events(visit: Visit, follower: Follower) -> AsyncIterator[str]:
     def event(entry: Entry) -> str:
         if not (visit.viewer.may_see(entry.tenant) and filters.admit(entry)):
             return ""
-        lines = row.render(answer=Shown(entry)).replace("\r", "").split("\n")
-        return "event: answer\n" + "".join(f"data: {line}\n" for line in lines) + "\n"
+        name = handle(entry)
+        if name not in follower.rendered:
+            lines = row.render(answer=Shown(entry)).replace("\r", "").split("\n")
+            follower.rendered[name] = "event: answer\n" + "".join(f"data: {line}\n" for line in lines) + "\n"
+        return follower.rendered[name]
 
     with follower.page() as queue:
         yield "retry: 2000\n: following\n\n"
