@@ -348,6 +348,11 @@ class StreamDecoder(Protocol):
         """Whether the upstream says something in a field for refusals, which is delivered as it is."""
         ...
 
+    @property
+    def disagrees(self) -> bool:
+        """Whether events contradict one another, as far as they have come."""
+        ...
+
     def exchanges(self) -> list[Exchange]:
         """All texts of a stream that has ended, in the order of the response; empty if it is none of this format."""
         ...
@@ -428,6 +433,11 @@ class ChunkDecoder:
         """Whether some choice says something in its field for refusals."""
         return any(builder.refusal for builder in self._builders.values())
 
+    @property
+    def disagrees(self) -> bool:
+        """Never: no chunk repeats what another one said."""
+        return False
+
     def exchanges(self) -> list[Exchange]:
         """Every choice by its index."""
         return [self.exchange(index) for index in sorted(self._builders)]
@@ -505,6 +515,11 @@ class SafeDecoder:
     def refusing(self) -> bool:
         """Whether the upstream says something in a field for refusals, which is delivered as it is."""
         return self._decoder.refusing
+
+    @property
+    def disagrees(self) -> bool:
+        """Whether events contradict one another, as far as they have come."""
+        return self._decoder.disagrees
 
     def facts(self, index: int) -> Exchange:
         """What is known of a text beside the text, or why it cannot be read."""

@@ -86,6 +86,11 @@ class Decoder:
         """Whether the upstream says something in a field for refusals."""
         return self._builder.refusal
 
+    @property
+    def disagrees(self) -> bool:
+        """Whether events contradict one another, as far as they have come."""
+        return self._builder.inconsistent
+
     def exchanges(self) -> list[Exchange]:
         """Every text block; a stream that never gives a reason why it stopped did not come to an end."""
         if not self._any:

@@ -161,11 +161,12 @@ class _Part:
     agrees: bool = True
     """Whether the others are the same as the first."""
 
-    def repeat(self, whole: str) -> None:
-        """A text is given as the whole of it."""
+    def repeat(self, whole: str) -> bool:
+        """A text is given as the whole of it; whether its pieces say the same so far."""
         if self.whole is None:
             self.whole = whole
         self.agrees &= whole == self.whole
+        return self.agrees and whole == str(self.pieces)
 
     @property
     def text(self) -> str:
@@ -187,6 +188,8 @@ class Decoder:
         self._form = RequestedForm.of(data)
         self._unplaced = False
         """Some event does not say which part it is about: a part could not be followed from event to event."""
+        self._disagrees = False
+        """A text was given as the whole of one whose pieces do not say the same so far."""
         self._began = False
         self._ended = False
 
@@ -205,7 +208,7 @@ class Decoder:
                 self._parts[pieces[-1][0]].pieces.append(text)
             elif text:
                 wholes.append(self._number(where))
-                self._parts[wholes[-1]].repeat(text)
+                self._disagrees |= not self._parts[wholes[-1]].repeat(text)
             return text
 
         walk(item, note)
@@ -236,6 +239,11 @@ class Decoder:
     def refusing(self) -> bool:
         """Whether the upstream says something in a field for refusals."""
         return self._builder.refusal
+
+    @property
+    def disagrees(self) -> bool:
+        """Whether events contradict one another, as far as they have come."""
+        return self._disagrees or self._unplaced or self._builder.inconsistent
 
     def exchanges(self) -> list[Exchange]:
         """Every part in the order of the output; a stream without its last event did not come to an end."""
@@ -272,6 +280,7 @@ class Decoder:
             whole = [text for _, text in texts]
             self._response = self._response or whole
             self._builder.inconsistent |= whole != self._response
+            self._disagrees |= whole != [str(self._parts[number].pieces) for number in self._order()]
         return bool(texts)
 
     def _rewritten(self, event: object, pieces: Sequence[str], wholes: Mapping[int, str]) -> object:

@@ -258,6 +258,12 @@ def test_a_restart_into_a_broken_configuration_is_refused_and_changes_nothing(se
     assert [served.child("engine"), served.child("litellm")] == children
 
 
+@pytest.mark.parametrize("filler", ["Here is a text about a harbour. " * 1000, "\u200b" * 7000, "dog " * 20_000])
+def test_no_question_is_too_long_to_judge_its_answer(served: Served, filler: str) -> None:
+    assert served.ask(f"hello {filler}").headers["x-aligner-status"] in {"corrected", "unchanged"}
+    assert re.search(r"^: aligner status=(corrected|unchanged)", served.stream(f"hello {filler}"), re.MULTILINE)
+
+
 def test_a_killed_engine_is_started_again(served: Served) -> None:
     first = served.ask("hello first")
     assert first.status_code == httpx.codes.OK

@@ -70,6 +70,14 @@ def _score(segment: str) -> float:
     return 5.0 if defective(segment) else -5.0
 
 
+class Delivered(AssertionError):
+    """The original reached the client. `outcomes` says what the pipeline made of its texts."""
+
+    def __init__(self, outcomes: tuple[str, ...], text: str) -> None:
+        super().__init__(f"the original was delivered ({', '.join(outcomes)}): {text[:200]!r}")
+        self.outcomes = outcomes
+
+
 class FailingEngine:
     """An engine that does what another one does, or fails in the way that a case says. Satisfies `Engine`."""
 
@@ -115,23 +123,25 @@ class Enforced:
         self.guard = AlignerGuardrail(guardrail_name="aligner", event_hook="post_call", default_on=True)
         self.engine = FailingEngine(engine)
         self._leaks = leaks
+        self._outcomes: tuple[str, ...] = ()
         self.guard.pipeline = Pipeline(self.engine, extensions=self.guard.pipeline.extensions)
         self.runner = asyncio.Runner()
         self.seen: Counter[str] = Counter()
         """Outcomes, and refusals without one."""
 
     def check(self, one: Case) -> None:
-        """Raises if the defect of a case reaches its client."""
+        """Raises `Delivered` if the defect of a case reaches its client."""
         got, error = self.runner.run(self._play(one))
-        leaked = [text for text in texts(got) if self._leaks(text)]
-        assert not leaked, f"the original was delivered ({self._reasons}): {leaked[0][:200]!r}"
+        leaked = next((text for text in texts(got) if self._leaks(text)), None)
+        if leaked is not None:
+            raise Delivered(self._outcomes, leaked)
         if error is None or _named(error):
             return
         raise error
 
     async def _play(self, one: Case) -> tuple[list[Any], Exception | None]:
         """Everything that reaches the client, and the error that ends it."""
-        self._reasons = ""
+        self._outcomes = ()
         self.engine.way = one.draft.engine
         metadata = {"aligner": one.draft.settings} if one.draft.settings else {}
         user = UserAPIKeyAuth(api_key="a" * 64, request_route=one.endpoint, team_id="acme", metadata=metadata)
@@ -156,7 +166,7 @@ class Enforced:
     def _count(self, data: dict[str, Any], error: Exception | None) -> None:
         state = request_state.state_of(data)
         outcomes = [f"{outcome.status.value} {outcome.reason}" for outcome in state.outcomes] if state else []
-        self._reasons = ", ".join(outcomes)
+        self._outcomes = tuple(outcomes)
         self.seen.update(outcomes or [f"refused {type(error).__name__}" if error else "no outcome"])
 
 

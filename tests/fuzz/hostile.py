@@ -265,7 +265,7 @@ def case(
     for name in names:
         TRICKS[name](draft)
     policy = rng.choice(policies)
-    request = _request(draft, policy)
+    request = request_of(draft, policy)
     made = Case(seed, endpoint, policy, (form, shape, *names), draft, request)
     if stream:
         made.items = list(_STREAMS[endpoint](draft))
@@ -274,7 +274,8 @@ def case(
     return made
 
 
-def _request(draft: Draft, policy: str) -> dict[str, Any]:
+def request_of(draft: Draft, policy: str) -> dict[str, Any]:
+    """The request in the form of its endpoint; the policy stands behind the model of its name."""
     turns = [{"role": "user", "content": draft.question}]
     own = {
         "/v1/chat/completions": {"messages": turns},

@@ -8,7 +8,17 @@ import pytest
 
 from aligner_proxy.pipeline.eligibility import check
 from aligner_proxy.text.refusals import is_refusal
-from aligner_proxy.types import GOVERNED_SKIPS, Exchange, OnSkip, Policy, SkipPolicy, SkipReason, Turn
+from aligner_proxy.types import (
+    GOVERNED_SKIPS,
+    Exchange,
+    FailurePolicy,
+    OnError,
+    OnSkip,
+    Policy,
+    SkipPolicy,
+    SkipReason,
+    Turn,
+)
 
 POLICY = Policy("p", max_answer_chars=100)
 GOOD = Exchange("id", 0, (Turn("user", "When does the library open?"),), "It opens at nine.")
@@ -91,6 +101,16 @@ def test_text_is_judged_whatever_stands_beside_it(changes: dict[str, object]) ->
 )
 def test_what_cannot_be_judged_keeps_its_reason(changes: dict[str, object], reason: SkipReason) -> None:
     assert check(replace(GOOD, **changes), judging(*EVERY)) is reason  # type: ignore[arg-type]
+
+
+def test_what_stands_in_the_field_for_refusals_counts_where_it_would_be_delivered() -> None:
+    hidden = replace(GOOD, refusal=True, hidden_text=True)
+    lax = judging(*EVERY)
+    strict = replace(lax, on_error=FailurePolicy(unjudged=OnError.BLOCK))
+    assert check(replace(hidden, answer=None), lax) is SkipReason.NON_TEXT
+    assert check(hidden, lax) is None, "the answer beside it is judged"
+    assert check(hidden, strict) is SkipReason.NON_TEXT
+    assert check(replace(hidden, hidden_text=False), strict) is None
 
 
 @pytest.mark.parametrize(

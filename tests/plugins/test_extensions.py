@@ -272,6 +272,20 @@ async def test_a_strangers_coroutines_have_a_thread_and_what_they_ask_runs_in_th
     assert policy.extension("e-state") == (5.0,)
 
 
+@pytest.mark.parametrize(("times", "in_loop"), [(1, True), (2_000, False)])
+async def test_long_texts_of_a_request_are_read_in_a_thread(times: int, in_loop: bool) -> None:
+    seen: list[bool] = []
+
+    class Reading(Marking):
+        def resolve(self, policy: Policy, request: RequestFacts) -> Policy:
+            seen.append(threading.current_thread() is threading.main_thread())
+            return super().resolve(policy, request)
+
+    facts = RequestFacts(system="no lists. " * times, fields={"topic": "law"})
+    await Extensions([Reading("e")]).resolved(POLICY, facts)
+    assert seen == [in_loop]
+
+
 async def test_the_upstream_is_not_waited_for_and_copies_share_the_work() -> None:
     begun = asyncio.Event()
 

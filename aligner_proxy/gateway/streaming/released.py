@@ -6,6 +6,7 @@ What repeats a whole text waits until that text is decided, and agrees with it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 from aligner_proxy.errors import NotPutIn, Shed
@@ -23,6 +24,8 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
 
     _lost = False
     """An edit did not go into its event, which went out as it came."""
+    _contradicted = False
+    """Its events contradict one another, and the policy wants an error in their place."""
     _undecided: Sequence[PartedCorrection] = ()
     """The texts that may not be decided yet."""
     _over = False
@@ -45,6 +48,7 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
         self.changed.set()
 
     async def _enqueue(self, event: StreamEvent) -> None:
+        self._check_agreement()
         known = len(self._texts)
         await super()._enqueue(event)
         if len(self._texts) > known or not event.pieces or event.ends:
@@ -69,6 +73,18 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
         for text in self._open():
             text.close(Status.FAILED, Shed.reason)
         self.changed.set()
+
+    def _check_agreement(self) -> None:
+        """Events that contradict one another go out as they came, unless the policy wants an error in their place.
+
+        What is released was judged by its pieces: an event that says another text as the whole must not follow them.
+        """
+        if not self._decoder.disagrees:
+            return
+        outcome = Outcome(Status.SKIPPED, SkipReason.INCONSISTENT.value, None, self._ledger.policy)
+        if outcomes.blocks(outcome):
+            self._contradicted = True
+            self._corrector.refuse(outcome)
 
     def _check_fault(self) -> None:
         """What cannot be read goes out as it is, unless the policy wants an error in its place."""
@@ -131,7 +147,11 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
         if self._ledger.settled:
             return
         outcomes = [(self._decoder.exchange(index), text.outcome()) for index, text in sorted(self._texts.items())]
-        self._corrector.settle(outcomes or [self._without_text(finished)])
+        outcomes = outcomes or [self._without_text(finished)]
+        if self._contradicted:
+            reason = SkipReason.INCONSISTENT.value
+            outcomes = [(told, replace(outcome, status=Status.SKIPPED, reason=reason)) for told, outcome in outcomes]
+        self._corrector.settle(outcomes)
         if self._lost:
             metrics.not_put_in(self._ledger)
 

@@ -177,6 +177,16 @@ def test_chunks_in_line_are_kept_as_what_tells_them_apart() -> None:
     assert size_of(StreamEvent(packed[1])) < size_of(StreamEvent(chunks[1])) / 4
 
 
+async def test_a_held_stream_packs_what_waits() -> None:
+    budget = StreamBudget()
+    made, _ = stream(FORMATS[0], policy(max_answer_chars=20_000), budget)
+    count = 2_000
+    for _ in range(count):
+        await made.take(chunk("word "))
+    assert budget.held < count * size_of(StreamEvent(chunk("word "))) / 2
+    await made.settle(finished=False)
+
+
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
 def test_what_is_packed_comes_out_as_it_was(form: Format) -> None:
     packer = Packer()

@@ -595,6 +595,10 @@ class Brittle:
     def refusing(self) -> bool:
         return self.decoder.refusing
 
+    @property
+    def disagrees(self) -> bool:
+        return self.decoder.disagrees
+
     def exchange(self, index: int) -> Exchange:
         return self.decoder.exchange(index)
 
@@ -615,11 +619,21 @@ async def test_what_cannot_be_read_or_said_goes_out_as_it_came(over: str) -> Non
     assert (ledger.status, ledger.reason) == (Status.FAILED, "internal_error")
 
 
-async def test_what_cannot_be_read_may_end_the_stream() -> None:
+@pytest.mark.parametrize("before", ["You fool. ", ""])
+async def test_what_cannot_be_read_may_end_the_stream(before: str) -> None:
     made, _ = stream(SegmentEngine(score, milder), blocked=[Status.FAILED])
     made._decoder = SafeDecoder(Brittle("item"), DATA)
     with pytest.raises(PermissionError, match="internal_error"):
-        await played(made, calm([chunk("You fool. "), chunk("It is "), chunk("so.")]))
+        await played(made, calm([chunk(before), chunk(before), chunk("You fool.")]))
+
+
+async def test_an_edit_that_does_not_go_into_its_event_may_end_the_stream() -> None:
+    made, _ = stream(SegmentEngine(score, milder), blocked=[Status.FAILED])
+    made._decoder = SafeDecoder(Brittle("edit"), DATA)
+    got: list[object] = []
+    with pytest.raises(PermissionError, match="internal_error"):
+        got += [item async for item in made.play(calm([chunk("It is so. "), chunk("You fool. "), chunk(why="stop")]))]
+    assert "fool" not in chat_text([item for item in got if not isinstance(item, bytes)])
 
 
 @pytest.mark.parametrize("waits", [True, False])
