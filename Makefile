@@ -1,7 +1,7 @@
 # Every verb does its own set-up in .venv and may be run again at any time, also after an interrupted run.
 # PYTHON=/path/to/python3 chooses the interpreter; ARGS='...' is handed to pytest, the demo or the benchmark.
 .DEFAULT_GOAL := help
-.PHONY: help setup gateway demo demo-preferences check unit test test-long bench gpu-check soak load fuzz conformance early-warning database lint format lock clean
+.PHONY: help setup gateway demo demo-preferences check unit test test-long bench gpu-check deploy-check ray-check soak load fuzz conformance early-warning database fleet-test lint format lock clean
 BIN := .venv/bin
 # Scopes stay in the order of their files: the long ones stand in the middle, and the short ones at the end fill both workers.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadscope --no-loadscope-reorder
@@ -38,7 +38,7 @@ test-long: setup ## what is marked `long`, and the random cases of the engine in
 bench: setup ## added latency and throughput beside named peers; plots into OUT (.build/bench), the last line is JSON
 	@$(BIN)/python -m bench --out $(or $(OUT),.build/bench) $(if $(DATA),--data $(DATA)) $(ARGS)
 
-gpu-check: setup ## equality, speed and memory on CUDA in shapes of 1.1B, 7B and 13B; writes docs/benchmarks.md
+gpu-check: setup ## equality, speed and memory on CUDA in shapes of 1.1B, 7B and 13B; writes docs/benchmarks.md (ARGS=--rehearse: on the CPU)
 	@$(BIN)/python -m bench.gpu_check $(ARGS)
 
 soak: setup ## MINUTES (20) at half of saturation with faults injected: memory, tasks, descriptors, blocks; figure into OUT
@@ -58,8 +58,20 @@ conformance: setup ## try every cell and client on the real proxy and write docs
 early-warning: setup ## the same cells and clients on LiteLLM's newest release, which gets an environment of its own
 	@./scripts/early_warning.sh $(ARGS)
 
+deploy-check: setup ## deploy/ by the schemas of Kubernetes and Compose, which are large, and by haproxy and kubectl where they are installed
+	@$(BIN)/python -m pip install -q --no-deps --target .build/deploy-check \
+		kubernetes-validate==1.37.0 importlib-resources check-jsonschema==0.39.0
+	@PYTHONPATH=.build/deploy-check $(BIN)/python -m pytest -q -rs tests/deploy $(ARGS)
+
+ray-check: setup ## the Ray Serve application on a local Ray, in an environment of its own beside .venv
+	@./scripts/ray_check.sh
+
 database: setup ## what the tests with LiteLLM's own database need besides PostgreSQL and Node, into .build
 	@tests/e2e/database/install.sh $(CURDIR)/$(BIN)/python .build/database
+
+fleet-test: ## the fleet in network namespaces and every fault under load: about twenty minutes, as root
+	@./scripts/fleet_packages.sh && $(MAKE) --no-print-directory setup
+	@LONG=1 $(BIN)/python -m pytest -p no:xdist -v --durations=5 tests/fleet $(ARGS)
 
 lint: setup ## ruff, formatting, who may import whom, sizes, mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

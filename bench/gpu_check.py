@@ -8,6 +8,7 @@ Equality, speed and memory of the engine on a GPU, with random weights in Llama'
 - memory: in NF4, 16 sequences of 2,048 tokens in the cache at once: peak of allocated memory.
 
 Prints its section of the document and writes it there. Without CUDA it says so, writes nothing and exits with 1.
+`--rehearse` does all of it on the CPU in a tiny shape and writes nothing: a GPU's first hour is for figures.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from bench.forced_decoding import edited, saying, told
 
 BEGIN = "<!-- gpu-check -->"
 END = "<!-- end of gpu-check -->"
+REHEARSAL = {"shapes": ["tiny"], "device": "cpu", "cases": 8, "rounds": 1, "sequences": 3, "tokens": 40, "answer": 16}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,14 +49,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--tokens", type=int, default=2048)
     parser.add_argument("--answer", type=int, default=256)
     parser.add_argument("--docs", type=Path, default=Path("docs/benchmarks.md"))
+    parser.add_argument("--rehearse", action="store_true", help="all steps on the CPU in a tiny shape; writes nothing")
     asked = parser.parse_args(arguments)
+    if asked.rehearse:
+        asked = argparse.Namespace(**vars(asked) | REHEARSAL)
     if asked.device.startswith("cuda") and not torch.cuda.is_available():
         sys.stderr.write("gpu-check needs a CUDA device and found none; nothing was measured or written\n")
         return 1
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     rows = [check(shape, asked) for shape in asked.shapes]
     text = section(rows, _device(asked.device), asked)
-    write(asked.docs, text)
+    if not asked.rehearse:
+        write(asked.docs, text)
     sys.stdout.write(text)
     return int(any(min(row["equal"]) < row["cases"] for row in rows))
 

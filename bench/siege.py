@@ -12,11 +12,12 @@ import contextlib
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import httpx
 
+from aligner_proxy.engine.server import sessions
 from aligner_proxy.gateway import freed_memory
 from bench import gateway, soak
 from bench.gateway import Client
@@ -86,6 +87,9 @@ class Siege:
         looking.cancel()
         await asyncio.gather(looking, return_exceptions=True)
         after = await self._quiet()
+        freed_s = await self._until_freed()
+        at_last = await self._now()
+        after = replace(after, blocks=at_last.blocks, sequences=at_last.sequences)
         with contextlib.suppress(httpx.HTTPError):
             await self._read_metrics()
         await self._http.aclose()
@@ -95,6 +99,7 @@ class Siege:
             "hostile": self.clients,
             "refused": refused(clients),
             "shed": self._shed,
+            "freed_s": freed_s,
             "liveness_p99_s": self._p99(),
             "descriptors": {"before": held, "after": descriptors(self.running.serve.pid)},
             "clients": clients,
@@ -131,6 +136,15 @@ class Siege:
         folder = self.running.folder
         socket = folder / "home" / "run" / "engine.sock"
         return await asyncio.to_thread(count, self.running.serve.pid, socket, folder, at)
+
+    async def _until_freed(self) -> float:
+        """Seconds until the engine holds nothing; it keeps the sessions of a process that was ended for a while."""
+        began = time.monotonic()
+        for _ in range(int(sessions.IDLE_S / _LOOK_S)):
+            if not (await self._now()).sequences:
+                break
+            await asyncio.sleep(_LOOK_S)
+        return round(time.monotonic() - began, 1)
 
     async def _quiet(self) -> Count:
         """What is held when nobody asks. Pools close connections that have expired when the next request comes."""

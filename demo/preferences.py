@@ -120,7 +120,7 @@ def beforehand(console: Console, world: World, verbose: bool) -> None:
 
 def main() -> int:
     """Run the demo."""
-    verbose = options("One question by different people, and weights chosen by the question.").verbose
+    verbose = options("One question by different people, and weights chosen by the question.").parse_args().verbose
     console = Console()
     began = time.monotonic()
     try:

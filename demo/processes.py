@@ -64,15 +64,15 @@ def stop(child: subprocess.Popen[bytes]) -> None:
         child.wait()
 
 
-def wait_for(url: str, child: subprocess.Popen[bytes], log: Path, tell: Callable[[str], None]) -> None:
-    """Until `url` answers 200; `tell` gets the last line of the log meanwhile."""
+def wait_for(url: str, child: subprocess.Popen[bytes] | None, log: Path, tell: Callable[[str], None]) -> None:
+    """Until `url` answers 200; `tell` gets the last line of the log meanwhile. Raises where `child` ends before."""
     until = time.monotonic() + START_S
     with httpx.Client(trust_env=False, timeout=5) as client:
         while time.monotonic() < until:
             with contextlib.suppress(httpx.TransportError):
                 if client.get(url).status_code == httpx.codes.OK:
                     return
-            if child.poll() is not None:
+            if child is not None and child.poll() is not None:
                 raise DemoError(f"a process ended with status {child.returncode}:\n{_tail(log, 15)}")
             tell(_tail(log, 1))
             time.sleep(0.2)

@@ -7,10 +7,12 @@ one left alone.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
 import secrets
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -36,10 +38,14 @@ TEAMS = ("demo-team", "acme")
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Everything running: addresses, the tenants' keys, and the environment that the gateway has."""
+    """Everything running: addresses, the tenants' keys, and the environment that the gateway has.
+
+    `console` is the address of the gateway's console, empty where it was started without one.
+    """
 
     gateway: str
     upstream: str
+    console: str
     keys: dict[str, str]
     env: dict[str, str]
 
@@ -91,9 +97,12 @@ def seen(world: World, delivered: str, headers: httpx.Headers) -> Seen:
 
 
 @contextmanager
-def running(console: Console, config: Path = CONFIG) -> Iterator[World]:
+def running(console: Console, config: Path = CONFIG, *, with_console: bool = False) -> Iterator[World]:
     """The upstream and the gateway, started and waited for; both are gone afterwards."""
-    shutil.rmtree(WORK / "corrections", ignore_errors=True)  # so that the first answer of a run is never from a cache
+    # So that the first answer of a run is never from a cache, and the console shows this run alone.
+    shutil.rmtree(WORK / "corrections", ignore_errors=True)
+    for kept in WORK.glob("audit.db*"):
+        kept.unlink()
     WORK.mkdir(parents=True, exist_ok=True)
     keys = {team: f"sk-{team}-{secrets.token_hex(12)}" for team in TEAMS}
     entries = [{"sha256": hashlib.sha256(k.encode()).hexdigest(), "alias": t, "team": t} for t, k in keys.items()]
@@ -108,8 +117,13 @@ def running(console: Console, config: Path = CONFIG) -> Iterator[World]:
         "DEMO_UPSTREAM": f"http://127.0.0.1:{up}/v1",
         "LITELLM_LOG": os.environ.get("LITELLM_LOG", "ERROR"),
     }
-    world = World(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{up}", keys, env)
     serve = ["aligner_proxy", "serve", "--config", str(config), "--port", str(port)]
+    shown = ""
+    if with_console:
+        beside = free_port()
+        serve += ["--console", "--console-port", str(beside)]
+        shown = f"http://127.0.0.1:{beside}"
+    world = World(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{up}", shown, keys, env)
     with ExitStack() as stack:
         _start(stack, console, "the upstream", ["demo.upstream", str(up)], f"{world.upstream}/last", env)
         _start(stack, console, "the gateway", serve, f"{world.gateway}/health/readiness", env)
@@ -171,33 +185,51 @@ def tenants(console: Console, world: World, verbose: bool) -> None:
     show.check(console, "Where acme's policy comes from", request, world.env if verbose else None)
 
 
-def options(description: str) -> argparse.Namespace:
+def tell_address(console: Console, world: World) -> None:
+    """What an application would say, and where the console is."""
+    show.heading(console, "Your application")
+    lines = (f'client = OpenAI(base_url="{world.gateway}/v1",', '                api_key="a key of the gateway")')
+    console.print(*lines, sep="\n", markup=False, soft_wrap=True)
+    show.heading(console, "In a browser")
+    console.print(f"{world.console} shows these answers, as long as the gateway runs (--stay)", markup=False)
+
+
+def stay(console: Console, world: World) -> None:
+    """Leave everything open until Ctrl-C."""
+    wait_for(f"{world.console}/login", None, WORK / "gateway.log", lambda _: None)
+    console.print(f"log in with the key {world.env['LITELLM_MASTER_KEY']}; Ctrl-C ends all", markup=False)
+    with contextlib.suppress(KeyboardInterrupt):
+        threading.Event().wait()
+
+
+def options(description: str) -> argparse.ArgumentParser:
     """The command line of a demo."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--verbose", action="store_true", help="show the policy in force, value by value, as well")
-    return parser.parse_args()
+    return parser
 
 
 def main() -> int:
     """Run the demo."""
-    verbose = options("A local model, the gateway in front of it, and the official client.").verbose
+    parser = options("A local model, the gateway in front of it, and the official client.")
+    parser.add_argument("--stay", action="store_true", help="leave gateway and console open until Ctrl-C")
+    asked = parser.parse_args()
     console = Console()
     began = time.monotonic()
     try:
-        with running(console) as world:
+        with running(console, with_console=True) as world:
             edited, first = defects(console, world)
             untouched = good(console, world)
             again(console, world, first or cases.DEFECTS[0])
-            tenants(console, world, verbose)
-            address = world.gateway
+            tenants(console, world, asked.verbose)
+            tell_address(console, world)
+            took = time.monotonic() - began
+            console.print(f"\n{edited} edited, {untouched} left alone, {took:.0f} s", style="bold")
+            if asked.stay:
+                stay(console, world)
     except (DemoError, openai.APIError) as error:
         console.print(f"demo: {error}", style="red", markup=False)
         return 1
-    show.heading(console, "Your application")
-    lines = (f'client = OpenAI(base_url="{address}/v1",', '                api_key="a key of the gateway")')
-    console.print(*lines, sep="\n", markup=False, soft_wrap=True)
-    took = time.monotonic() - began
-    console.print(f"\n{edited} edited, {untouched} left alone, {took:.0f} s", style="bold")
     if edited and untouched:
         return 0
     console.print("the demo failed: at least one answer must be edited and one left alone", style="red")

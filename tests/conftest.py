@@ -75,8 +75,8 @@ def _computes(path: Path) -> bool:
     return _COMPUTES.search(path.read_text(encoding="utf-8")) is not None
 
 
-_TOGETHER = {"conformance": "SHARED", "faults": "faults"}
-"""Folders whose files fill one table together, and what they share with others."""
+_TOGETHER = {"conformance": "SHARED", "faults": "faults", "fleet": "fleet"}
+"""Folders whose files fill one table together or share a test bed, and what they share with others."""
 _SHARED = re.compile(r"^DEPLOYMENT = ([A-Z]+)$", re.MULTILINE)
 """How an end-to-end test file says that it shares its proxies with all files that say the same."""
 

@@ -110,11 +110,11 @@ def evidence(entries: Iterable[Entry], reviews: Iterable[Review]) -> Evidence:
         if disagreements(given):
             disagreed.append(place)
             continue
-        if not given:
+        verdict = agreed(given)
+        if verdict is None:
             continue
         if disagreements(everything):
             disputed.append(place)
-        verdict = _worst(given)
         verdicts[verdict.value] += 1
         if entry.changed and verdict is not ReviewVerdict.MISSED:
             edits[verdict is ReviewVerdict.RIGHT] += 1
@@ -142,6 +142,11 @@ def disagreements(reviews: Sequence[Review]) -> bool:
         verdicts[review.segment].add(review.verdict)
         people[review.segment].add(review.who)
     return any(len(verdicts[place]) > 1 and len(people[place]) > 1 for place in verdicts)
+
+
+def agreed(reviews: Sequence[Review]) -> ReviewVerdict | None:
+    """The verdict on which people agree, the worst that is said of any place; None without one."""
+    return None if not reviews or disagreements(reviews) else _worst(reviews)
 
 
 _WORST = (ReviewVerdict.HARM, ReviewVerdict.WRONG, ReviewVerdict.MISSED, ReviewVerdict.RIGHT)

@@ -187,6 +187,11 @@ def store(file: PolicyFile, path: Path | None = None) -> Store:
     return open_store(where, _seal(file))
 
 
+def has_store(file: PolicyFile) -> bool:
+    """Whether there is a store that can be read, so that nothing is begun by looking."""
+    return file.audit.enabled and bool(file.audit.database_env or config.audit_file(file).exists())
+
+
 def _seal(file: PolicyFile) -> Seal | None:
     key = config.audit_key(file)
     return Seal(key) if key is not None else None

@@ -66,7 +66,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except AlignerProxyError as error:
-            report(error, as_json="--json" in sys.argv)
+            report(error, as_json=bool({"--json", "--json-lines"} & set(sys.argv)))
             ctx.exit(2)
 
 

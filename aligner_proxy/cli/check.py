@@ -23,8 +23,6 @@ from rich.markup import escape
 from aligner_proxy.audit import writer
 from aligner_proxy.cli import references
 from aligner_proxy.cli.diff import table
-from aligner_proxy.cli.taught import HEAD as TAUGHT_HEAD
-from aligner_proxy.cli.taught import Taught, taught
 from aligner_proxy.engine.weights import sources
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.gateway.build import open_engine
@@ -42,6 +40,8 @@ from aligner_proxy.policy.resolver import PRECEDENCE, PolicyResolver, RequestFac
 from aligner_proxy.policy.schema import PolicyFile, Trust, kind_of
 from aligner_proxy.policy.yaml_file import nearest, read
 from aligner_proxy.teaching.in_force import HeadsInForce
+from aligner_proxy.teaching.overview import HEAD as TAUGHT_HEAD
+from aligner_proxy.teaching.overview import Taught, taught
 from aligner_proxy.types import Exchange, GateRule, Objective, Policy, Turn
 
 _EVERY_LANGUAGE = "not named by the aligner's card: all count"

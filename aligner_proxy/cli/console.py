@@ -30,9 +30,15 @@ _MOST_CONNECTIONS = 500
 @click.option(
     "--gateway", default="http://127.0.0.1:4000", show_default=True, help="The gateway, which the playground asks."
 )
+@click.option(
+    "--engine",
+    help="The engine that lessons and replays ask, unix:/path or http(s)://host:port; by default the gateway's.",
+)
 @click.option("--behind-https", is_flag=True, help="Browsers reach it by HTTPS: cookies are for HTTPS alone.")
 @log_option
-def command(file: Path, host: str, port: int, gateway: str, behind_https: bool, form: str | None) -> None:
+def command(
+    file: Path, host: str, port: int, gateway: str, engine: str | None, behind_https: bool, form: str | None
+) -> None:
     """Show corrections in a browser, as they happen; log in with the master key or a reviewer's key."""
     log_to_stderr(form)
     path = file.resolve()
@@ -45,7 +51,7 @@ def command(file: Path, host: str, port: int, gateway: str, behind_https: bool, 
         )
     if not gateway.startswith(("http://", "https://")):
         raise ConfigError("--gateway must begin with http:// or https://")
-    console = Console(path, master, Gateway(gateway, master), secure=behind_https)
+    console = Console(path, master, Gateway(gateway, master), secure=behind_https, engine=engine)
     settings = uvicorn.Config(
         console.application(),
         log_level="warning",

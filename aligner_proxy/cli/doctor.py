@@ -29,7 +29,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from aligner_proxy.cli.taught import taught
 from aligner_proxy.engine import sockets
 from aligner_proxy.engine.api import AlignerInfo, Engine
 from aligner_proxy.engine.client.http import HttpEngine
@@ -43,12 +42,15 @@ from aligner_proxy.errors import (
     RedisRefused,
 )
 from aligner_proxy.gateway import build, reload
+from aligner_proxy.gateway.fleet import COMPARED, RollCall, Standing, policies_hash
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
 from aligner_proxy.policy.engine_schema import Kind
 from aligner_proxy.policy.plugin_keys import SYSTEMS
 from aligner_proxy.policy.schema import PolicyFile
+from aligner_proxy.sharing.entries import Entries
 from aligner_proxy.sharing.server import RedisServer
+from aligner_proxy.teaching.overview import taught
 from aligner_proxy.types import METAALIGNER
 
 _SUPPORTED = ((3, 11), (3, 12), (3, 13))
@@ -242,7 +244,7 @@ def redis(path: Path | None) -> Iterator[Finding]:
     if server is None:
         return
     try:
-        told = asyncio.run(_redis_info(server))
+        told, standings = asyncio.run(_redis_info(server, Entries(key)))
     except (RedisAway, RedisRefused) as error:
         fix = "start it, or fix the URL; until it answers each gateway goes on alone"
         yield Finding("redis", Verdict.NOTE, f"the Redis in {server.name} does not answer ({error})", fix)
@@ -250,17 +252,41 @@ def redis(path: Path | None) -> Iterator[Finding]:
     sealed = "entries are encrypted" if key else "entries are not encrypted (cache.key_env)"
     text = f"{told.get('redis_version', '?')} in {server.name}, {told.get('used_memory_human', '?')} used, {sealed}"
     yield Finding("redis", Verdict.OK, text)
+    if standings is not None:
+        yield from _fleet(standings, file)
     if told.get("maxmemory_policy") == "noeviction":
         fix = "set maxmemory, and maxmemory-policy allkeys-lru"
         yield Finding("redis", Verdict.NOTE, "it refuses writes when its memory is full (noeviction)", fix)
 
 
-async def _redis_info(server: RedisServer) -> dict[str, Any]:
+async def _redis_info(server: RedisServer, entries: Entries) -> tuple[dict[str, Any], list[Standing] | None]:
+    """What the server says of itself, and what gateways told it (None: it takes no writes); raises `RedisAway`."""
     try:
         told: dict[str, Any] = await server.ask(lambda client: client.info())
-        return told
+        with contextlib.suppress(RedisRefused):
+            return told, await RollCall(server, entries).call(None)
+        return told, None
     finally:
         await server.aclose()
+
+
+def _fleet(standings: Sequence[Standing], file: PolicyFile) -> Iterator[Finding]:
+    """Whether the gateways that share a Redis have the same in force, and whether that is this policies file."""
+    if not standings:
+        yield Finding("fleet", Verdict.NOTE, "no gateway told the shared Redis of itself lately", "start one")
+        return
+    text = f"{len(standings)} gateway processes on {len({one.host for one in standings})} hosts"
+    values = {what: sorted({str(getattr(one, what)) for one in standings}) for what in COMPARED}
+    if all(len(different) == 1 for different in values.values()):
+        yield Finding("fleet", Verdict.OK, f"{text}, all with the same {', '.join(COMPARED)}")
+    for what, different in values.items():
+        if len(different) > 1:
+            hosts = {value: {one.host for one in standings if getattr(one, what) == value} for value in different}
+            found = "; ".join(f"{value} on {', '.join(sorted(on))}" for value, on in hosts.items())
+            yield Finding("fleet", Verdict.NOTE, f"{text}: {what} differ: {found}", _FLEET_FIXES[what])
+    if (own := policies_hash(file)) not in values["policies"]:
+        fix = "bring the same file to every host, or give doctor the one that they use"
+        yield Finding("fleet", Verdict.NOTE, f"no gateway uses this policies file ({own})", fix)
 
 
 def lessons(file: PolicyFile, served: AlignerInfo | None) -> Iterator[Finding]:
@@ -382,6 +408,12 @@ def _finding(check: str, good: bool, found: str, fix: str, bad: Verdict = Verdic
     return Finding(check, Verdict.OK, found) if good else Finding(check, bad, found, fix)
 
 
+_FLEET_FIXES = {
+    "policies": "bring the same policies file and references to every host; gateways load them by themselves",
+    "keys": "bring the same keys file to every host; gateways load it by themselves",
+    "heads": "wait some seconds; heads are shared where cache.key_env is set and the policies are the same",
+    "release": "install the same aligner-proxy everywhere; while hosts are upgraded one by one this is so",
+}
 _STYLE = {Verdict.OK: "green", Verdict.NOTE: "yellow", Verdict.FAULT: "bold red"}
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from aligner_proxy.grounding.page import MOST_CHARS, Page, page
+from aligner_proxy.grounding.procedures import ORDER
 from aligner_proxy.types import Policy, Reference
 
 HEAD = ("reference", "facts", "of these kinds")
@@ -24,6 +25,8 @@ def _row(reference: Reference) -> tuple[str, str, str]:
     if len(reference.text) > MOST_CHARS:
         return reference.label, "0", f"longer than {MOST_CHARS:,} characters: nothing of it is used"
     kinds = Counter(statement.fact.kind.value for statement in _page(reference).statements)
+    if steps := len(_page(reference).procedures):
+        kinds[ORDER] = steps
     listed = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common())
     return reference.label, str(kinds.total()), listed or "none that a form can tell: it changes no answer"
 
@@ -37,6 +40,8 @@ def facts(references: Sequence[Reference]) -> Iterator[tuple[str, str, str]]:
                 return
             shown += 1
             yield statement.place, statement.fact.kind.value, statement.fact.text
+        for procedure in _page(reference).procedures:
+            yield f"{procedure.source}:{procedure.steps[0].line}", ORDER, f"{len(procedure.steps)} steps"
 
 
 def as_json(policy: Policy) -> list[dict[str, Any]]:

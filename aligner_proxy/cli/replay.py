@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
-from itertools import groupby
+from itertools import groupby, islice
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,12 @@ from rich.progress import Progress
 from rich.text import Text
 
 from aligner_proxy.audit import writer
+from aligner_proxy.audit.promotion import Target, reviewed
 from aligner_proxy.audit.replay import Case, Change, Ending, Figures, Side, changes, figures, replay
+from aligner_proxy.audit.reviews import Review, Reviews
 from aligner_proxy.cli.align import opened_engine
 from aligner_proxy.cli.diff import table, word_diff
+from aligner_proxy.cli.json_lines import progress_line
 from aligner_proxy.cli.options import moment, weight_options
 from aligner_proxy.correctors.registry import correctors
 from aligner_proxy.engine.api import Engine
@@ -54,8 +57,9 @@ _HEAD = ("", "before", "after")
 class Comparison:
     """Figures of one replay, in total and by recorded policy."""
 
-    def __init__(self, cases: Sequence[Case], policies: str, without_text: int) -> None:
+    def __init__(self, cases: Sequence[Case], policies: str, without_text: int, reviews: Sequence[Review] = ()) -> None:
         self._cases = cases
+        self._reviewed = reviewed(cases, reviews)
         self._policies = policies
         self._without_text = without_text
         self._before, self._after = _both(cases)
@@ -80,6 +84,7 @@ class Comparison:
             "before": asdict(self._before),
             "after": asdict(self._after),
             "changes": changes(self._cases),
+            "reviewed": asdict(self._reviewed),
             "by_policy": {name: _comparison(cases) for name, cases in self._groups.items()},
             "cases": [_case(case) for case in self._cases],
         }
@@ -103,6 +108,8 @@ class Comparison:
     def _tables(self) -> Iterator[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
         yield _HEAD, list(_rows(self._before, self._after))
         yield ("answer by answer", "answers"), [(str(kind), str(n)) for kind, n in changes(self._cases).items()]
+        if self._reviewed.answers:
+            yield ("reviewed answers", "answers"), [(name, str(n)) for name, n in asdict(self._reviewed).items()]
         if len(self._groups) > 1:
             yield (
                 ("policy then", "answers", "changed before", "changed after", "differ"),
@@ -185,7 +192,8 @@ def _case(case: Case) -> dict[str, Any]:
         for name, side in (("before", case.before), ("after", case.after))
     }
     entry = case.entry
-    return {"call_id": entry.call_id, "choice": entry.choice, "policy": entry.policy, "change": case.change, **sides}
+    ids = {"call_id": entry.call_id, "aligner_id": entry.aligner_id, "choice": entry.choice}
+    return {**ids, "policy": entry.policy, "change": case.change, **sides}
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -194,6 +202,13 @@ def _line(cells: Sequence[str]) -> str:
 
 @click.command("replay")
 @click.option("--policy", "policies", required=True, type=click.Path(path_type=Path), help="Policies to replay under.")
+@click.option(
+    "--candidate",
+    type=click.File(encoding="utf-8"),
+    help="The changed text of the policies file, - for stdin; taught heads and other files remain those of --policy.",
+)
+@click.option("--route", help="Only answers under this route of the file.")
+@click.option("--tenant", help="Only answers under this tenant's entry in the file.")
 @click.option("--audit", "store", type=click.Path(path_type=Path), help="The store; by default that of the policies.")
 @click.option("--since", default="7d", show_default=True, help="How far back: 30m, 12h, 7d, or a date like 2030-01-31.")
 @click.option(
@@ -210,41 +225,52 @@ def _line(cells: Sequence[str]) -> str:
 )
 @click.option("--show", default=0, type=click.IntRange(min=0), help="Print the diffs of so many answers that differ.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
+@click.option("--json-lines", is_flag=True, help="The same behind lines that tell how far it is.")
 @weight_options
 def command(
     policies: Path, store: Path | None, since: str, limit: int, address: str | None, output: Path | None, **given: Any
 ) -> None:
     """Run recorded answers under other policies or another aligner, and compare."""
     show = given.pop("show")
-    as_json = given.pop("as_json")
+    lines = given.pop("json_lines")
+    as_json = given.pop("as_json") or lines
     deadline_s = given.pop("deadline")
+    candidate = given.pop("candidate")
+    target = Target(given.pop("route"), given.pop("tenant"))
     path = policies_in(policies)
     file = registry.load_policies(path)
-    entries = _entries(file, store, moment(since), limit)
+    entries, reviews = _recorded(file, store, moment(since), limit, target)
     if address and any(given.values()):
         raise ConfigError("give --engine or --aligner, not both: an engine that runs has its aligner")
-    cases = asyncio.run(_replayed(entries, file, deadline_s, lambda: opened_engine(address, given, path)))
-    comparison = Comparison(cases, policies.name, without_text=len(entries) - len(cases))
+    under = registry.parse_policies(candidate.read(), path) if candidate else file
+    told = progress_line if lines else None
+    cases = asyncio.run(_replayed(entries, under, deadline_s, lambda: opened_engine(address, given, path), told))
+    comparison = Comparison(cases, policies.name, len(entries) - len(cases), reviews)
     if output is not None:
         comparison.write(output)
     if as_json:
-        click.echo(json.dumps(comparison.as_json(), indent=2))
+        click.echo(json.dumps(comparison.as_json(), indent=None if lines else 2))
         return
     console = Console()
     comparison.show(console)
     _show(console, [case for case in cases if case.change is not Change.SAME][:show])
 
 
-def _entries(file: PolicyFile, path: Path | None, since: float, limit: int) -> list[Entry]:
-    """The recorded entries, oldest first; read at once, so that the gateway can delete old ones."""
+def _recorded(
+    file: PolicyFile, path: Path | None, since: float, limit: int, target: Target
+) -> tuple[list[Entry], list[Review]]:
+    """The recorded entries, oldest first, and all reviews; read at once, so that the gateway can delete old ones."""
     store = writer.store(file, path)
     try:
-        entries = list(store.entries(since=since, limit=limit))
+        named = target != Target()
+        newest = store.entries(since=since, limit=-1 if named else limit)
+        entries = list(islice((one for one in newest if not named or target.covers(one)), limit))
+        reviews = list(Reviews(store).all())
     finally:
         store.close()
     if not entries:
         raise ConfigError("the audit store has no entry of that time; choose another --since")
-    return entries[::-1]
+    return entries[::-1], reviews
 
 
 async def _replayed(
@@ -252,9 +278,20 @@ async def _replayed(
     file: PolicyFile,
     deadline_s: float | None,
     opened: Callable[[], AbstractAsyncContextManager[Engine]],
+    told: Callable[[int, int], None] | None = None,
 ) -> list[Case]:
-    with Progress(console=Console(stderr=True)) as progress:
-        bar = progress.add_task("replaying", total=sum(entry.content is not None for entry in entries))
+    total = sum(entry.content is not None for entry in entries)
+    done = 0
+    with Progress(console=Console(stderr=True), disable=told is not None) as progress:
+        bar = progress.add_task("replaying", total=total)
+
+        def advanced() -> None:
+            nonlocal done
+            done += 1
+            progress.advance(bar)
+            if told is not None:
+                told(done, total)
+
         async with opened() as engine:
             pipeline = Pipeline(
                 engine,
@@ -266,7 +303,7 @@ async def _replayed(
                 entries,
                 PolicyResolver(file, HeadsInForce.of(file).head_of),
                 pipeline,
-                lambda: progress.advance(bar),
+                advanced,
                 deadline_s,
             )
 

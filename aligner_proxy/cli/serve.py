@@ -36,6 +36,7 @@ from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.errors import ConfigError, CorrectionError, EngineFault, EngineMismatch, EngineUnavailable
 from aligner_proxy.gateway import build
 from aligner_proxy.gateway.process import litellm_server, memory_limit, supervisor
+from aligner_proxy.gateway.process.console_beside import ConsoleBeside
 from aligner_proxy.gateway.process.teacher import Served, Teacher
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config, litellm_config
@@ -84,6 +85,8 @@ class Plan:
     """Which generation of processes this is: one more after each restart."""
     engine_number: int = 1
     """The generation whose engine it uses; an earlier one's where LiteLLM alone was replaced."""
+    console_port: int | None = None
+    """Port of the console beside it, on this machine alone; None: there is none."""
     worker_mb: int = 0
     """Megabytes that a LiteLLM process may hold before another one takes its place; 0: any number."""
 
@@ -130,6 +133,8 @@ class Plan:
     callback=lambda _context, _option, given: _checked_worker_mb(given),
     help="Megabytes that a LiteLLM process may hold before another takes its place without a gap; 0: any (Linux).",
 )
+@click.option("--console", is_flag=True, help="Start the console beside it, for browsers on this machine.")
+@click.option("--console-port", default=4001, show_default=True, type=click.IntRange(1, 65535), help="Its port.")
 @connection_options
 @log_option
 def command(
@@ -141,6 +146,8 @@ def command(
     handover: int,
     body_mb: int,
     worker_mb: int,
+    console: bool,
+    console_port: int,
     form: str | None,
     **given: Any,
 ) -> None:
@@ -154,6 +161,7 @@ def command(
         handover=handover,
         limits=limits,
         worker_mb=worker_mb,
+        console_port=console_port if console else None,
     )
     with contextlib.closing(sockets.bound(host, port)) as listener:
         sys.exit(asyncio.run(_run(checked, listener)))
@@ -217,6 +225,13 @@ def litellm_command(plan: Plan, *listeners: socket.socket) -> list[str]:
     return [sys.executable, *ours, *options, "--num_workers", str(plan.workers), "--telemetry", "False"]
 
 
+def console_command(plan: Plan) -> list[str]:
+    """Command line of the console, which asks this generation's engine; it listens on this machine alone."""
+    where = ["--config", str(plan.litellm_file), "--port", str(plan.console_port), "--gateway", _base(plan)]
+    engine = ["--engine", f"unix:{plan.socket}"] if plan.socket else []
+    return [sys.executable, "-m", "aligner_proxy", "console", *where, *engine]
+
+
 def environment(plan: Plan) -> dict[str, str]:
     """The user's environment, with our addresses and defaults for LiteLLM."""
     ours = {"ALIGNER_PROXY_POLICIES": str(plan.policies)}
@@ -253,12 +268,27 @@ async def _run(first: Plan, listener: socket.socket) -> int:
 
         pace = supervisor.Pace(grace=first.grace, handover=first.handover)
         memory = memory_limit.MemoryLimit(first.worker_mb)
-        teaching = asyncio.ensure_future(teacher.keep_taught())
+        besides = [asyncio.ensure_future(teacher.keep_taught())]
+        if first.console_port is not None:
+            besides.append(asyncio.ensure_future(_console(serves).keep()))
+
+        def draining() -> None:
+            listener.close()
+            for task in besides:
+                task.cancel()
+
         try:
-            return await supervisor.run(generation, pace, listener.close, memory)
+            return await supervisor.run(generation, pace, draining, memory)
         finally:
-            teaching.cancel()
-            await asyncio.gather(teaching, return_exceptions=True)
+            await asyncio.gather(*besides, return_exceptions=True)
+
+
+def _console(serves: list[Plan]) -> ConsoleBeside:
+    """The console of the generation that serves; one whose LiteLLM alone was replaced keeps it."""
+    return ConsoleBeside(
+        lambda: serves[-1].engine_number if serves else None,
+        lambda: supervisor.Child("console", console_command(serves[-1]), environment(serves[-1])),
+    )
 
 
 def _served(plan: Plan) -> Served:
@@ -273,7 +303,13 @@ def _planned_again(first: Plan) -> Plan:
     """The plan for the configuration as it is now; raises `ConfigError`."""
     again = plan(first.litellm_file, first.host, first.port, first.workers)
     return replace(
-        again, log=first.log, grace=first.grace, handover=first.handover, limits=first.limits, worker_mb=first.worker_mb
+        again,
+        log=first.log,
+        grace=first.grace,
+        handover=first.handover,
+        limits=first.limits,
+        worker_mb=first.worker_mb,
+        console_port=first.console_port,
     )
 
 
@@ -375,10 +411,15 @@ async def _until_serving(plan: Plan) -> None:
 
     After a restart it is enough that it answers at all: what it lacks to be ready the LiteLLM before it lacks, too.
     """
-    host = "127.0.0.1" if plan.host in {"0.0.0.0", "::"} else plan.host
-    base = f"http://[{host}]:{plan.port}" if ":" in host else f"http://{host}:{plan.port}"
+    base = _base(plan)
     await _until_answered(plan.probe_socket, "/health/liveliness" if plan.is_restart else "/health/readiness")
     log.info("ready: %s; point OPENAI_BASE_URL at %s/v1", base, base)
+
+
+def _base(plan: Plan) -> str:
+    """The address of the gateway for this machine."""
+    host = "127.0.0.1" if plan.host in {"0.0.0.0", "::"} else plan.host
+    return f"http://[{host}]:{plan.port}" if ":" in host else f"http://{host}:{plan.port}"
 
 
 async def _until_answered(socket_file: Path, path: str) -> None:

@@ -7,10 +7,11 @@ taught; 1: one was not, and its old head stays; 2: the policies file or an examp
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import sqlite3
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from aligner_proxy.audit.replay import share
 from aligner_proxy.cli.align import opened_engine
+from aligner_proxy.cli.json_lines import progress_line
 from aligner_proxy.cli.options import aligner_options
 from aligner_proxy.engine.api import Engine, with_heads
 from aligner_proxy.errors import AlignerProxyError, ConfigError, CorrectionError
@@ -72,6 +74,11 @@ class _Result:
 @click.option("--forget", metavar="NAME", help="Delete the heads of an objective; the general head judges it again.")
 @click.option("--rollback", metavar="NAME", help="Put the head before the present one in force.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the report.")
+@click.option(
+    "--json-lines",
+    is_flag=True,
+    help="The same behind lines that tell how far it is, with the heads themselves, so that exactly they can be kept.",
+)
 @aligner_options
 def command(
     file: Path,
@@ -81,6 +88,7 @@ def command(
     forget: str | None,
     rollback: str | None,
     as_json: bool,
+    json_lines: bool,
     **given: Any,
 ) -> None:
     """Teach the objectives of FILE (policies file, or LiteLLM YAML) that have examples; all, or those with a NAME.
@@ -94,8 +102,12 @@ def command(
             raise ConfigError("give --forget NAME or --rollback NAME alone")
         sys.exit(_take_back(policies, forget, rollback, as_json))
     tasks = _tasks(policies, names)
-    results = asyncio.run(_taught(tasks, policies, path, address, given, dry_run))
-    if as_json:
+    told = progress_line if json_lines else None
+    results = asyncio.run(_taught(tasks, policies, path, address, given, dry_run, told))
+    if json_lines:
+        kept = [_as_json(result) | _kept(result) for result in results]
+        click.echo(json.dumps({"file": str(path), "dry_run": dry_run, "objectives": kept}))
+    elif as_json:
         click.echo(json.dumps({"file": str(path), "dry_run": dry_run, "objectives": list(map(_as_json, results))}))
     else:
         for result in results:
@@ -124,19 +136,32 @@ def _tasks(policies: PolicyFile, names: Sequence[str]) -> list[_Task]:
 
 
 async def _taught(
-    tasks: Sequence[_Task], policies: PolicyFile, path: Path, address: str | None, given: dict[str, Any], dry_run: bool
+    tasks: Sequence[_Task],
+    policies: PolicyFile,
+    path: Path,
+    address: str | None,
+    given: dict[str, Any],
+    dry_run: bool,
+    told: Callable[[int, int], None] | None = None,
 ) -> list[_Result]:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     async with opened_engine(address, given, path) as engine:
         results = []
         for task in tasks:
-            with Progress(*columns, console=console, transient=True) as progress:
-                results.append(await _teach(task, policies, engine, progress, dry_run))
+            with Progress(*columns, console=console, transient=True, disable=told is not None) as progress:
+                results.append(await _teach(task, policies, engine, progress, dry_run, told))
         return results
 
 
-async def _teach(task: _Task, policies: PolicyFile, engine: Engine, progress: Progress, dry_run: bool) -> _Result:
+async def _teach(
+    task: _Task,
+    policies: PolicyFile,
+    engine: Engine,
+    progress: Progress,
+    dry_run: bool,
+    told: Callable[[int, int], None] | None,
+) -> _Result:
     """Teach one objective; what goes wrong is told, and its old head stays."""
     from aligner_proxy.teaching.own_answers import own_answers
     from aligner_proxy.teaching.rows import Reader, RowsCache
@@ -150,7 +175,13 @@ async def _teach(task: _Task, policies: PolicyFile, engine: Engine, progress: Pr
             subject, task.examples, {name: objective.text for name, objective in builtin_objectives().items()}
         )
         bar = progress.add_task(f"teaching {subject.title}", total=planned.prompts)
-        reader = Reader(heads, task.called, about.content_hash, lambda count: progress.advance(bar, count))
+
+        def advanced(count: int) -> None:
+            progress.advance(bar, count)
+            if told is not None:
+                told(int(progress.tasks[0].completed), int(progress.tasks[0].total or 0))
+
+        reader = Reader(heads, task.called, about.content_hash, advanced)
         learned = await lesson(subject, task.examples, planned, reader, RowsCache(rows_folder()), task.called)
         own = own_answers(policies, subject.tenant, _OWN_ANSWERS)
         progress.update(bar, total=planned.prompts + len(own))
@@ -212,6 +243,19 @@ def _as_json(result: _Result) -> dict[str, Any]:
         ],
         "advice": lesson.advice,
         "seconds": round(lesson.seconds, 1),
+    }
+
+
+def _kept(result: _Result) -> dict[str, Any]:
+    """What a program needs to put exactly this head in force."""
+    if result.lesson is None:
+        return {}
+    subject = result.task.subject
+    return {
+        "scope": subject.scope,
+        "name": subject.name,
+        "version": result.lesson.version.model_dump(),
+        "head_bytes": base64.b64encode(result.lesson.head).decode(),
     }
 
 

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from aligner_proxy.policy.keys_file import KeyEntry, Role
 
-_TEAM = "team:"
+TEAM = "team:"
 """Begins the tenant of a team, as the resolver of policies names it."""
 
 
@@ -45,4 +45,4 @@ def viewer(sha256: str, master: str, keys: Mapping[str, KeyEntry], now: datetime
     entry = keys.get(sha256)
     if entry is None or entry.role is not Role.REVIEWER or entry.expired(now):
         return None
-    return Viewer(entry.alias, sha256, frozenset(_TEAM + team for team in entry.reviewed_teams))
+    return Viewer(entry.alias, sha256, frozenset(TEAM + team for team in entry.reviewed_teams))

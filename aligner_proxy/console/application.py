@@ -26,10 +26,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aligner_proxy.console import forms, pages, reviewing
 from aligner_proxy.console.access import digest, viewer
+from aligner_proxy.console.changing import canary, objectives, promoting
 from aligner_proxy.console.desk import Desks
 from aligner_proxy.console.files import Files
 from aligner_proxy.console.following import Follower
 from aligner_proxy.console.forms import NOT_FOUND, PageError
+from aligner_proxy.console.long_work import Works
 from aligner_proxy.console.pages import Services, Visit
 from aligner_proxy.console.playground import Gateway
 from aligner_proxy.console.reading import Answers
@@ -78,10 +80,18 @@ class Headers:
 
 
 class Console:
-    """The console of one gateway. `secure` says that browsers reach it by HTTPS."""
+    """The console of one gateway. `secure`: browsers reach it by HTTPS; `engine`: the address of the one that runs."""
 
-    def __init__(self, litellm_file: Path, master_key: str, gateway: Gateway, *, secure: bool = False) -> None:
-        files = Files(litellm_file)
+    def __init__(
+        self,
+        litellm_file: Path,
+        master_key: str,
+        gateway: Gateway,
+        *,
+        secure: bool = False,
+        engine: str | None = None,
+    ) -> None:
+        files = Files(litellm_file, engine)
         answers = Answers(lambda: files.current().store())
         self.sessions = Sessions()
         self.services = Services(
@@ -92,6 +102,7 @@ class Console:
             gateway,
             environment(),
             Desks(),
+            Works(),
             digest(master_key),
         )
         self._failures = Failures()
@@ -110,6 +121,14 @@ class Console:
             Route(reviewing.PATH, self._guarded(reviewing.review), methods=["GET"]),
             Route(reviewing.PATH, self._guarded_form(reviewing.judge), methods=["POST"]),
             Route("/review/figures", self._guarded(reviewing.figures)),
+            Route(objectives.PATH, self._guarded(objectives.listed)),
+            Route(objectives.PATH + "/{handle}", self._guarded(objectives.objective), methods=["GET"]),
+            Route(objectives.PATH + "/{handle}", self._guarded_form(objectives.change), methods=["POST"]),
+            Route(objectives.PATH + "/{handle}/lesson", self._guarded(objectives.lesson)),
+            Route(promoting.PATH, self._guarded(promoting.promote), methods=["GET"]),
+            Route(promoting.PATH, self._guarded_form(promoting.change), methods=["POST"]),
+            Route(promoting.PATH + "/replay", self._guarded(promoting.replayed)),
+            Route(canary.PATH, self._guarded(canary.canary)),
             Route("/rates", self._guarded(pages.counted)),
             Route("/playground", self._guarded(pages.playground), methods=["GET"]),
             Route("/playground", self._guarded_form(pages.play), methods=["POST"]),
@@ -138,6 +157,7 @@ class Console:
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
+            await self.services.works.aclose()
             await self.services.gateway.aclose()
 
     def _visit(self, request: Request) -> Visit | None:

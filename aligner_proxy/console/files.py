@@ -11,6 +11,7 @@ from typing import Any
 
 from aligner_proxy.audit import writer
 from aligner_proxy.audit.store import Store
+from aligner_proxy.console.forms import PageError
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.extensions import Extensions
@@ -50,8 +51,9 @@ class Configured:
 class Files:
     """The last valid version of the files; a version with a mistake is logged, and leaves the one before in force."""
 
-    def __init__(self, litellm_file: Path) -> None:
+    def __init__(self, litellm_file: Path, engine: str | None = None) -> None:
         self._litellm_file = litellm_file
+        self._engine = engine
         self._lock = threading.Lock()
         self._current = self._read()
         self._stamp = self._stamps(self._current)
@@ -69,6 +71,20 @@ class Files:
                     name = type(error).__name__
                     log.error("console: a changed file is refused (%s); run `aligner-proxy check`", name)  # noqa: TRY400
             return self._current
+
+    def engine_options(self) -> list[str]:
+        """Options by which a command finds the engine that runs; raises `PageError` where none does.
+
+        Without an address a command would load the aligner once more.
+        """
+        if self._engine is not None:
+            return ["--engine", self._engine]
+        if not config.engine_at(self.current().policies).local:
+            return []
+        socket = config.engine_socket()
+        if not socket.exists():
+            raise PageError(409, "No engine runs here; start `aligner-proxy serve`, or name one with --engine.")
+        return ["--engine", f"unix:{socket}"]
 
     def _read(self) -> Configured:
         data, _ = read(self._litellm_file)

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from cachetools import LRUCache
+
 from aligner_proxy.console.reading import handle
 from aligner_proxy.errors import AlignerProxyError
 from aligner_proxy.plugins.api import Entry
@@ -41,6 +43,8 @@ class Follower:
         self._known: dict[str, float] = {}
         """When the entries of the last seconds happened, by handle."""
         self._failing = False
+        self.rendered: LRUCache[str, str] = LRUCache(_MOST_AT_ONCE)
+        """Events by the handles of their entries: every page that shows one shows the same."""
 
     async def run(self) -> None:
         """Hand out new entries until cancelled."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
+from urllib.parse import urlencode
 
 from jinja2 import Environment
 from starlette.requests import Request
@@ -22,12 +23,14 @@ from aligner_proxy.console.desk import Desks
 from aligner_proxy.console.files import Files
 from aligner_proxy.console.following import MISSED, Follower
 from aligner_proxy.console.forms import NOT_FOUND, PageError
+from aligner_proxy.console.long_work import Works
 from aligner_proxy.console.playground import Gateway, GatewayRefused, Question
 from aligner_proxy.console.rates import PERIODS, Rates, rates
-from aligner_proxy.console.reading import Answers, Filters
+from aligner_proxy.console.reading import Answers, Filters, handle
 from aligner_proxy.console.sessions import Session, Sessions
 from aligner_proxy.errors import BadRequest, ForbiddenError
 from aligner_proxy.plugins.api import Entry
+from aligner_proxy.policy import config
 
 LISTED = 50
 MOST_COUNTED = 50_000
@@ -35,6 +38,7 @@ MOST_COUNTED = 50_000
 MOST_STREAMS = 200
 _KEEP_ALIVE_S = 10.0
 _MOST_OBJECTIVES = 32
+_LONGEST_MODEL = 200
 _DEFAULT_PERIOD = "1d"
 
 
@@ -49,6 +53,7 @@ class Services:
     gateway: Gateway
     templates: Environment
     desks: Desks
+    works: Works
     master: str = field(repr=False)
     """The hash of the master key."""
 
@@ -108,8 +113,11 @@ async def _events(visit: Visit, follower: Follower) -> AsyncIterator[str]:
     def event(entry: Entry) -> str:
         if not (visit.viewer.may_see(entry.tenant) and filters.admit(entry)):
             return ""
-        lines = row.render(answer=Shown(entry)).replace("\r", "").split("\n")
-        return "event: answer\n" + "".join(f"data: {line}\n" for line in lines) + "\n"
+        name = handle(entry)
+        if name not in follower.rendered:
+            lines = row.render(answer=Shown(entry)).replace("\r", "").split("\n")
+            follower.rendered[name] = "event: answer\n" + "".join(f"data: {line}\n" for line in lines) + "\n"
+        return follower.rendered[name]
 
     with follower.page() as queue:
         yield "retry: 2000\n: following\n\n"
@@ -133,7 +141,15 @@ async def answer(visit: Visit) -> Response:
         raise PageError(404, NOT_FOUND)
     policy = await asyncio.to_thread(lambda: policy_of.of_entry(services.files.current(), entry))
     reviews = await asyncio.to_thread(services.answers.reviews, entry)
-    return visit.page("answer.html", answer=Shown(entry), policy=policy, reviews=reviews, apart=disagreements(reviews))
+    other = await asyncio.to_thread(services.answers.beside, entry)
+    return visit.page(
+        "answer.html",
+        answer=Shown(entry),
+        policy=policy,
+        reviews=reviews,
+        apart=disagreements(reviews),
+        beside=Shown(other) if other is not None and visit.viewer.may_see(other.tenant) else None,
+    )
 
 
 async def counted(visit: Visit) -> Response:
@@ -154,14 +170,34 @@ def _rates(visit: Visit, period: float) -> Rates:
 
 
 async def playground(visit: Visit) -> Response:
-    """The empty playground; for the operator alone, since the gateway is asked with the master key."""
-    _refuse_reviewers(visit)
-    return visit.page("playground.html", judged=None, asked=None, problem=None, policy=None)
+    """The empty playground, with the choices of a link; for the operator alone, who is the gateway's master."""
+    refuse_reviewers(visit)
+    asked = await asyncio.to_thread(_linked, visit)
+    return visit.page("playground.html", judged=None, asked=asked, problem=None, policy=None, link=None)
+
+
+def _linked(visit: Visit) -> Question:
+    """What a link chooses: a model, and objectives by the names that they have here; never a text."""
+    query = visit.request.query_params
+    named = _names_of(visit, query.get("objectives", "").split(","))
+    return Question("", "", query.get("model", "")[:_LONGEST_MODEL], named)
+
+
+def _names_of(visit: Visit, given: Sequence[str]) -> tuple[str, ...]:
+    """Those that are names of objectives; anything else could be a text."""
+    known = config.objectives(visit.services.files.current().policies)
+    return tuple(name for name in given[:_MOST_OBJECTIVES] if name in known)
+
+
+def _link(visit: Visit, asked: Question) -> str:
+    """The address of the playground with the same choices, without question, answer and objectives in own words."""
+    names = ",".join(_names_of(visit, asked.objectives))
+    return "/playground?" + urlencode({"model": asked.model[:_LONGEST_MODEL], "objectives": names})
 
 
 async def play(visit: Visit, form: dict[str, str]) -> Response:
     """An answer judged."""
-    _refuse_reviewers(visit)
+    refuse_reviewers(visit)
     lines = [line.strip() for line in form.get("objectives", "").split("\n")]
     objectives = tuple(line for line in lines if line)[:_MOST_OBJECTIVES]
     asked = Question(form.get("answer", ""), form.get("question", ""), form.get("model", "").strip(), objectives)
@@ -172,12 +208,13 @@ async def play(visit: Visit, form: dict[str, str]) -> Response:
     except GatewayRefused as error:
         problem = str(error)
     policy = await asyncio.to_thread(_policy, visit, asked.model, "", "master")
-    return visit.page("playground.html", judged=judged, asked=asked, problem=problem, policy=policy)
+    link = await asyncio.to_thread(_link, visit, asked)
+    return visit.page("playground.html", judged=judged, asked=asked, problem=problem, policy=policy, link=link)
 
 
 async def policy(visit: Visit, form: dict[str, str]) -> Response:
     """The policy that a model, team and key would get."""
-    _refuse_reviewers(visit)
+    refuse_reviewers(visit)
     given = {name: form.get(name, "").strip() for name in ("model", "team", "key")}
     found = await asyncio.to_thread(partial(_policy, visit, **given))
     return visit.page("policy.html", policy=found, given=given)
@@ -190,6 +227,7 @@ def _policy(visit: Visit, model: str, team: str, key: str) -> policy_of.Explaine
         return None
 
 
-def _refuse_reviewers(visit: Visit) -> None:
+def refuse_reviewers(visit: Visit) -> None:
+    """Raise `PageError` as for a page that is not there, unless this is the operator."""
     if not visit.viewer.is_operator:
         raise PageError(404, NOT_FOUND)

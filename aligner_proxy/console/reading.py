@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, fields
 
+from aligner_proxy.audit.entry import BESIDE_ID
+from aligner_proxy.audit.review_queue import entry_at
 from aligner_proxy.audit.reviews import Review, Reviews
 from aligner_proxy.audit.store import Store
 from aligner_proxy.console.access import Viewer
@@ -111,6 +113,13 @@ class Answers:
             return []
         with closing(self._opened()) as store:
             return Reviews(store).of(entry.aligner_id, entry.choice)
+
+    def beside(self, entry: Entry) -> Entry | None:
+        """What the aligner beside said of an answer; None without one."""
+        if not entry.aligner_id or entry.aligner_id.endswith(BESIDE_ID):
+            return None
+        with closing(self._opened()) as store:
+            return entry_at(store, (entry.aligner_id + BESIDE_ID, entry.choice))
 
     def since(self, at: float, limit: int) -> list[Entry]:
         """The newest answers since a moment, oldest first, of all tenants."""

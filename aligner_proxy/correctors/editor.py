@@ -23,7 +23,7 @@ from cachetools import LRUCache
 from aligner_proxy.concurrency import within
 from aligner_proxy.correctors import editor_prompt
 from aligner_proxy.correctors.editor_prompt import Passage
-from aligner_proxy.engine.admission import Seats
+from aligner_proxy.engine.admission import Accounts, OpenAccounts, Seats
 from aligner_proxy.engine.api import AlignerInfo, AlignRequest, Engine, ForwardingSession, Session, Span
 from aligner_proxy.engine.client.circuit_breaker import Circuit, State
 from aligner_proxy.engine.client.completions_aligner import judged
@@ -114,11 +114,18 @@ OpenChat = Callable[[str], Chat]
 class GroupEditor:
     """One model group as an editor, behind seats, quota and a circuit breaker; keeps nothing of a request."""
 
-    def __init__(self, group: str, chat: Chat, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        group: str,
+        chat: Chat,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        accounts: Accounts | None = None,
+    ) -> None:
         self.group = group
         self._chat = chat
         self._clock = clock
-        self._seats = Seats(SEATS, clock)
+        self._seats = Seats(SEATS, clock, accounts)
         self.circuit = Circuit()
 
     def identity(self) -> dict[str, Any]:
@@ -188,15 +195,17 @@ class GroupEditor:
 class Editors:
     """The editors by model group, opened when they are first asked for."""
 
-    def __init__(self, open_chat: OpenChat) -> None:
+    def __init__(self, open_chat: OpenChat, accounts: OpenAccounts | None = None) -> None:
         self._open = open_chat
+        self._accounts = accounts
         self._groups: LRUCache[str, GroupEditor] = LRUCache(MAX_GROUPS)
 
     def group(self, name: str) -> GroupEditor:
         """The editor that is this model group."""
         editor = self._groups.get(name)
         if editor is None:
-            editor = self._groups[name] = GroupEditor(name, self._open(name))
+            accounts = self._accounts(f"editor {name}") if self._accounts else None
+            editor = self._groups[name] = GroupEditor(name, self._open(name), accounts=accounts)
         return editor
 
     def behind(self, scorer: Engine, policy: Policy) -> Engine:

@@ -1,7 +1,8 @@
 """Correctors of plugins as engines, each behind its own admission control.
 
 Deadline, failure policy, tenant shares, quota, cache and gate apply to them as to the aligner on the engine. Seats and
-quota are counted per worker and corrector. Nothing about a request is kept here.
+quota are counted per worker and corrector; with a shared Redis what a tenant has in others counts, too. Nothing about a
+request is kept here.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from aligner_proxy.correctors.incremental import IncrementalSession
-from aligner_proxy.engine.admission import Admission
+from aligner_proxy.engine.admission import Accounts, Admission, OpenAccounts
 from aligner_proxy.engine.api import AlignerInfo, AlignRequest, DeferredSession, Engine, Session
 from aligner_proxy.errors import DeadlineExceeded, EngineUnavailable, InvalidOutput
 from aligner_proxy.plugins import registry
@@ -29,18 +30,24 @@ SEATS = 32
 """Concurrent answers per corrector and worker; beyond them tenants share as at a full engine."""
 
 
-def correctors(file: PolicyFile) -> dict[str, Engine]:
-    """The correctors of a policies file by name, without the aligner on the engine; raises `ConfigError`."""
-    return {plugin.name: admitted(_corrector(plugin)) for plugin in registry.configured(file)["correctors"]}
+def correctors(file: PolicyFile, accounts: OpenAccounts | None = None) -> dict[str, Engine]:
+    """The correctors of a policies file by name, without the aligner on the engine; raises `ConfigError`.
+
+    `accounts` opens those that other workers and gateways share.
+    """
+    return {
+        plugin.name: admitted(_corrector(plugin), accounts(f"corrector {plugin.name}") if accounts else None)
+        for plugin in registry.configured(file)["correctors"]
+    }
 
 
 class Revising(Admission):
     """Admission control of a corrector that edits sentence by sentence."""
 
 
-def admitted(corrector: PluginCorrector) -> Admission:
+def admitted(corrector: PluginCorrector, accounts: Accounts | None = None) -> Admission:
     """A corrector behind admission control."""
-    return (Revising if corrector.revises else Admission)(corrector, seats=SEATS)
+    return (Revising if corrector.revises else Admission)(corrector, seats=SEATS, accounts=accounts)
 
 
 def _corrector(plugin: ConfiguredPlugin) -> PluginCorrector:

@@ -3,7 +3,8 @@
 It stands in the engine's process, before the engine, because only there the requests of all gateway workers are seen,
 and nothing behind it has a bound of its own. A full engine first takes places from answers that are only read ahead.
 Then it turns away a tenant that has more than an equal share; one that has less gets the place of the latest request of
-the tenant that has most. It knows tenants as digests only and keeps nothing of a request.
+the tenant that has most. Places that gateways know a tenant to have elsewhere count as if they were here, so that no
+tenant gets a share on every host. It knows tenants as digests only and keeps nothing of a request.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from aligner_proxy.engine.api import (
+    MAX_PLACES,
     AlignerInfo,
     AlignRequest,
+    Asked,
     Completion,
     CompletionRequest,
     Engine,
@@ -44,6 +48,7 @@ _NOBODY = "-"
 """The tenant of a request that names none."""
 
 _T = TypeVar("_T")
+_Request = TypeVar("_Request", bound=Asked)
 
 
 @dataclass(slots=True, eq=False)
@@ -58,6 +63,8 @@ class Ticket:
     shed: bool = False
     awaited: bool = False
     """A client waits for the verdicts on what is read: its place is as good as any other."""
+    told: int = 0
+    """Places of its tenant in all engines and gateways, as the gateway knew when it asked; 0: not known."""
 
     def gave_way(self) -> bool:
         """Whether its place was given to another; asked anew, because that happens while it is being served."""
@@ -80,9 +87,20 @@ class Accounts:
         used = self._used_now(quota) + seconds
         self._used[quota.account] = (used, self.clock())
 
+    def counting(self, places: Callable[[], Counter[str]]) -> None:
+        """`places` says how many of the places here each tenant has; for accounts that tell others of it."""
+
+    def elsewhere(self, tenant: str) -> int:
+        """Places that this tenant has in other processes, as far as is known."""
+        return 0
+
     def _used_now(self, quota: Quota) -> float:
         used, at = self._used.get(quota.account, (0.0, 0.0))
         return max(0.0, used - (self.clock() - at) * quota.seconds / _MINUTE_S)
+
+
+OpenAccounts = Callable[[str], Accounts]
+"""Opens the accounts of one kind of work by its name, where they are shared with other processes."""
 
 
 class Seats:
@@ -95,14 +113,17 @@ class Seats:
         self._clock = clock
         self._tickets: list[Ticket] = []
         self._accounts = accounts or Accounts(clock)
+        self._accounts.counting(self._places)
         self._cost_s = 1.0  # time of a request, lately
         self._stay_s = 1.0  # seconds from its arrival to its end, lately
 
-    async def admitted(self, tenant: str, quota: Quota | None, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+    async def admitted(
+        self, tenant: str, quota: Quota | None, work: Callable[[], Coroutine[Any, Any, _T]], told: int = 0
+    ) -> _T:
         """The result of `work`, if there is a place and time for it; its `ms`, if it has any, are charged."""
         self._check(quota)
-        self._make_room(tenant)
-        ticket = Ticket(tenant, self._clock())
+        self._make_room(tenant, told)
+        ticket = Ticket(tenant, self._clock(), told=told)
         leaving = {other.work for other in self._tickets if other.shed and other.work}
         self._tickets.append(ticket)
         try:
@@ -148,19 +169,33 @@ class Seats:
     def _places(self) -> Counter[str]:
         return Counter(ticket.tenant for ticket in self._tickets if not ticket.shed)
 
-    def _make_room(self, tenant: str) -> None:
+    def everywhere(self, tenant: str) -> int:
+        """Places of a tenant here and in other processes; 0 where nothing is known of others."""
+        others = self._accounts.elsewhere(tenant)
+        return min(MAX_PLACES, others + self._places()[tenant]) if others else 0
+
+    def _counted(self, tenant: str, told: int) -> Counter[str]:
+        """Places by tenant, one of them about to come: those here, and those that it is known to have elsewhere."""
+        here = self._places()
+        latest = {ticket.tenant: ticket.told for ticket in self._tickets if not ticket.shed} | {tenant: told}
+        counted = Counter[str]()
+        for name, known in latest.items():
+            counted[name] = max(here[name] + self._accounts.elsewhere(name), known)
+        return counted
+
+    def _make_room(self, tenant: str, told: int) -> None:
         """See that there is a place for one more of `tenant`; raises when it is this one that has to go."""
-        places = self._places()
-        if places.total() < self._seats:
+        here = self._places()
+        if here.total() < self._seats:
             return
+        places = self._counted(tenant, told)
         tickets = [ticket for ticket in reversed(self._tickets) if not ticket.shed]
         readers = [ticket for ticket in tickets if ticket.session and not ticket.awaited]
         if readers:
             self._stop_reading(max(readers, key=lambda ticket: places[ticket.tenant]))
             return
-        mine = places[tenant]
-        share = self._seats / len({*places, tenant})
-        if mine + 1 > share:
+        if places[tenant] + 1 > places.total() / len(places):
+            mine = here[tenant]
             first_or_only = not mine or mine == self._seats
             raise self._overloaded() if first_or_only else self._shed()
         leaving = max(tickets, key=lambda ticket: places[ticket.tenant])
@@ -218,11 +253,14 @@ class AdmittedEngine(Seats):
 
     async def align(self, request: AlignRequest) -> Correction:
         """Correct one answer, if there is a place and time for it."""
-        return await self.admitted(request.tenant, request.quota, lambda: self._engine.align(request))
+        sent = self._told(request)
+        return await self.admitted(request.tenant, request.quota, lambda: self._engine.align(sent), request.places)
 
     async def states(self, request: StatesRequest) -> list[list[float]]:
         """Hidden states of texts, if there is a place and time for it."""
-        return await self.admitted(request.tenant, request.quota, lambda: text_states(self._engine, request))
+        sent = self._told(request)
+        work = partial(text_states, self._engine, sent)
+        return await self.admitted(request.tenant, request.quota, work, request.places)
 
     async def put_head(self, data: bytes) -> str:
         """Let the engine keep a taught head: that takes no place."""
@@ -230,15 +268,22 @@ class AdmittedEngine(Seats):
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
         """Rows of segments, if there is a place and time for it."""
-        return await self.admitted(request.tenant, request.quota, lambda: with_heads(self._engine).rows(request))
+        sent = self._told(request)
+        work = partial(with_heads(self._engine).rows, sent)
+        return await self.admitted(request.tenant, request.quota, work, request.places)
+
+    def _told(self, request: _Request) -> _Request:
+        """The request, with what is known here of its tenant's places in other processes."""
+        places = self.everywhere(request.tenant)
+        return request.model_copy(update={"places": places}) if places else request
 
     async def read(self, request: AlignRequest) -> Session:
         """Read ahead, if there is a place to spare; an answer may lose it any time until it is whole."""
         self._check(request.quota)
         if self._places().total() >= self._seats:
             raise self._overloaded()
-        session = await self._engine.read(request)
-        ticket = Ticket(request.tenant, self._clock(), session)
+        session = await self._engine.read(self._told(request))
+        ticket = Ticket(request.tenant, self._clock(), session, told=request.places)
         self._tickets.append(ticket)
         return _AdmittedSession(self, ticket, request.quota, session)
 
@@ -247,11 +292,13 @@ class AdmittedEngine(Seats):
         session = ticket.session
         ticket.session = None
         ticket.since = self._clock()
+        ticket.told = request.places
+        sent = self._told(request)
         if session is None or ticket.gave_way():
             raise SessionLost("its place was needed")
         try:
             self._check(request.quota)
-            return await self._served(ticket, request.quota, lambda: session.finish(request))
+            return await self._served(ticket, request.quota, lambda: session.finish(sent))
         finally:
             self._tickets.remove(ticket)
             await session.aclose()
@@ -270,8 +317,15 @@ class AdmittedEngine(Seats):
 class Admission(AdmittedEngine):
     """Admission to an engine that is loaded here."""
 
-    def __init__(self, engine: Startable, *, seats: int = 64, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(engine, seats=seats, clock=clock)
+    def __init__(
+        self,
+        engine: Startable,
+        *,
+        seats: int = 64,
+        clock: Callable[[], float] = time.monotonic,
+        accounts: Accounts | None = None,
+    ) -> None:
+        super().__init__(engine, seats=seats, clock=clock, accounts=accounts)
         self._startable = engine
 
     async def start(self) -> AlignerInfo:

@@ -51,7 +51,11 @@ class AlignerInfo:
         return self.others[name]
 
 
-class _Asked(BaseModel):
+MAX_PLACES = 1_000_000
+"""More than any tenant has at once."""
+
+
+class Asked(BaseModel):
     """What every request to an engine says: on whose account, to which aligner."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -62,6 +66,8 @@ class _Asked(BaseModel):
     """A digest of whose answer it is: a full engine shares its places equally among tenants."""
     quota: Quota | None = None
     """What the tenant may use; None: as much as there is."""
+    places: int = Field(default=0, ge=0, le=MAX_PLACES)
+    """Requests of the tenant in all gateways, as far as this one knows; 0: nothing is known of others."""
 
 
 HeadHash = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
@@ -70,7 +76,7 @@ HeadSource = Callable[[str], bytes | None]
 """Gives the bytes of a taught head by its content hash, None where there is none; called in the event loop."""
 
 
-class AlignRequest(_Asked):
+class AlignRequest(Asked):
     """One answer to correct. Objectives are whole texts in their final order; `deadline_s` counts from arrival."""
 
     turns: tuple[Turn, ...]
@@ -103,7 +109,7 @@ MAX_TEXTS = 64
 """Of one request for hidden states."""
 
 
-class StatesRequest(_Asked):
+class StatesRequest(Asked):
     """Texts whose hidden states are wanted, each by itself, and from which layers (counted from 0)."""
 
     texts: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1, max_length=MAX_TEXTS)
@@ -120,7 +126,7 @@ class ExchangeText(BaseModel):
     answer: Annotated[str, Field(min_length=1, max_length=24_000)]
 
 
-class RowsRequest(_Asked):
+class RowsRequest(Asked):
     """Answers of whose segments the rows are wanted that heads are taught on, each read like one to be corrected."""
 
     exchanges: tuple[ExchangeText, ...] = Field(min_length=1, max_length=MAX_TEXTS)

@@ -32,14 +32,14 @@ from aligner_proxy.errors import (
 )
 from aligner_proxy.types import SegmentScore
 
-WIRE = 10
+WIRE = 11
 """Counted up with every change of the shapes in `protocol` and `wire`. 2: a request names its aligner. 3: verdicts are
 waited for, and stretches replaced, while an answer is read. 4: objectives are weighed for a prompt. 5: an
 answer is asked for as one of several drafts. 6: something may be added behind an answer. 7: an answer can be scored
 without being edited; hidden states of texts in place of weights of objectives. 8: a request says which objectives are
 the operator's; a verdict is sent once. 9: a request names the taught heads of its objectives; heads are uploaded, and
 rows of segments read. 10: corrections are asked for at /v1/corrections (/v1/align is the gateway's); an
-aligner says which languages it knows."""
+aligner says which languages it knows. 11: a request says how many places its tenant has in all gateways."""
 HEADER = "x-aligner-wire"
 RELEASE = "x-aligner-release"
 VERSION_HEADERS = {HEADER: str(WIRE), RELEASE: __version__}

@@ -5,6 +5,7 @@ Nothing is connected to here. The caller passes the way to reach a LiteLLM model
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Callable
 
@@ -12,7 +13,7 @@ from aligner_proxy import prompts
 from aligner_proxy.correctors.editor import Editors
 from aligner_proxy.correctors.litellm_router import chat_in_proxy, in_proxy
 from aligner_proxy.correctors.registry import correctors
-from aligner_proxy.engine.admission import AdmittedEngine
+from aligner_proxy.engine.admission import Accounts, AdmittedEngine, OpenAccounts
 from aligner_proxy.engine.api import Engine, HeadSource
 from aligner_proxy.engine.client.circuit_breaker import Breaker
 from aligner_proxy.engine.client.completions import Completer, CompletionsClient
@@ -142,25 +143,35 @@ def correction_cache(file: PolicyFile, redis: RedisServer | None = None) -> Corr
     return SharedCache(folder, ttl_s, file.cache.max_mb, SharedEntries(redis, entries.prefix, ttl_s), entries)
 
 
-def shared_quotas(engine: Engine, file: PolicyFile, redis: RedisServer) -> Engine:
-    """An engine before which the quotas of tenants count what they use through all gateways."""
-    accounts = SharedAccounts(redis, Entries(config.shared_cache_key(file)).prefix)
-    return AdmittedEngine(engine, seats=sys.maxsize, accounts=accounts)
+def shared_accounts(file: PolicyFile, redis: RedisServer | None) -> OpenAccounts | None:
+    """Opens accounts in this Redis, of each kind of work apart from those of others; None without a Redis."""
+    if redis is None:
+        return None
+    prefix = Entries(config.shared_cache_key(file)).prefix
+
+    def opened(kind: str) -> Accounts:
+        return SharedAccounts(redis, f"{prefix}{hashlib.sha256(kind.encode()).hexdigest()[:16]}:")
+
+    return opened
 
 
-def build_pipeline(file: PolicyFile, head_source: HeadSource | None = None) -> Pipeline:
+def build_pipeline(
+    file: PolicyFile, head_source: HeadSource | None = None, redis: RedisServer | None = None
+) -> Pipeline:
     """Pipeline with the engine and cache of the policies file; does not connect yet.
 
-    `head_source` gives the taught heads that policies name.
+    `head_source` gives the taught heads that policies name, `redis` is what `shared_redis` gave.
     """
     engine = Breaker(open_engine(file, in_proxy, patience_s=_PATIENCE_S, head_source=head_source), metrics.breaker)
-    redis = shared_redis(file)
+    accounts = shared_accounts(file, redis)
+    # The engine bounds its places itself: here is counted what tenants use through all gateways.
+    counted = AdmittedEngine(engine, seats=sys.maxsize, accounts=accounts("engine")) if accounts else engine
     return Pipeline(
-        engine if redis is None else shared_quotas(engine, file, redis),
+        counted,
         correction_cache(file, redis),
         remember=file.cache.enabled,
-        correctors=correctors(file),
+        correctors=correctors(file, accounts),
         rules=PluginRules.of(file),
         extensions=registry.extensions(file),
-        editors=Editors(chat_in_proxy),
+        editors=Editors(chat_in_proxy, accounts),
     )

@@ -35,10 +35,11 @@ from aligner_proxy.gateway import (
     request_policy,
     routing,
 )
-from aligner_proxy.gateway.build import build_pipeline
+from aligner_proxy.gateway.build import build_pipeline, shared_redis
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.endpoints.feedback import Feedback
 from aligner_proxy.gateway.endpoints.routes import serve
+from aligner_proxy.gateway.fleet import Fleet
 from aligner_proxy.gateway.hand_off import HandOffs
 from aligner_proxy.gateway.readiness import EngineReadiness
 from aligner_proxy.gateway.request_state import RequestState, keep, state_of
@@ -82,7 +83,8 @@ class AlignerGuardrail(CustomGuardrail):
                 logs.ours_to_stderr(form)
             self._policies = reload.at(config.policies_path(policies, litellm_internals.config_folder()))
             file = self._policies.current.file
-            self.pipeline = build_pipeline(file, self._policies.current.heads.store.head)
+            redis = shared_redis(file)
+            self.pipeline = build_pipeline(file, self._policies.current.heads.store.head, redis)
             self._audit_writers = audit_writers(file)
             self._auditor = self._audit_writers or None
             self.feedback = Feedback.of(file)
@@ -90,6 +92,11 @@ class AlignerGuardrail(CustomGuardrail):
             self._hand_offs = HandOffs(redaction(file))
         except (AlignerProxyError, OSError) as error:
             raise RuntimeError(f"aligner-proxy cannot start: {error}") from error
+        if redis is not None:
+            fleet = Fleet(redis, self._policies)
+            with contextlib.suppress(RuntimeError):
+                fleet.start()
+                litellm_internals.at_shutdown(fleet.aclose)
         self._shadows = Shadows(file.shadow.running, file.shadow.waiting)
         self._watchdog = LoopWatchdog()
         with contextlib.suppress(RuntimeError):  # the proxy makes its guardrails in the loop that will serve

@@ -163,14 +163,19 @@ _DATE = re.compile(
 )
 
 
+_PART_OF_DAY = r"(?:in the (?:morning|afternoon|evening)\b|at night\b)"
+
+
 def _clock_form(n: str) -> str:
     """The form of a time of day; the names of its groups begin with `n`."""
     return (
         rf"(?:(?P<{n}hour>\d{{1,2}})(?:[:.](?P<{n}min>[0-5]\d))?{_SPACE}(?P<{n}half>[ap]m\b|[ap]\.{_SPACE}m\b\.?|"
-        rf"(?:in the (?:morning|afternoon|evening)|at night)\b)"
+        rf"{_PART_OF_DAY})"
         rf"|(?P<{n}hour24>[01]?\d|2[0-4]):(?P<{n}min24>[0-5]\d)(?:{_SPACE}(?:h|hrs|hours|o'clock|Uhr)\b)?(?![\d:])"
-        rf"|(?P<{n}oclock>{WORD}|\d{{1,2}}){_SPACE}o['\u2019]clock"
+        rf"|(?P<{n}inwords>{WORD}) (?P<{n}ofday>{_PART_OF_DAY})"
+        rf"|(?P<{n}oclock>{WORD}|\d{{1,2}}){_SPACE}o['\u2019]clock(?: (?P<{n}oclockof>{_PART_OF_DAY}))?"
         rf"|(?P<{n}part>half past|quarter past|quarter to) (?P<{n}past>{WORD}|\d{{1,2}})\b"
+        rf"(?: (?P<{n}pastof>{_PART_OF_DAY}))?"
         rf"|(?P<{n}word>noon|midday|midnight)\b)"
     )
 
@@ -218,7 +223,7 @@ _AGE = re.compile(
     r"(?= (?:and|or) (?:older|over|above|under|younger)\b))"
     rf"|(?:ages?|aged|age of|ages of) (?:(?P<low2>{NUMBER})(?P<join2>{_JOIN})(?<![a-z]-))?(?P<aged>{NUMBER}){_NO_THING}"
     rf"|(?:under|over)[- ](?P<under>{NUMBER})(?:s\b|{_NO_THING})"
-    rf"|(?:be|is|are) (?:at least |over |under )(?P<least>{NUMBER}){_NO_THING}"
+    rf"|(?:(?:be|is|are) (?:at least |over |under )|(?:must|to|should) be )(?P<least>{NUMBER}){_NO_THING}"
     rf"|{_PEOPLE} (?:aged |of |under |over |below |up to (?:the age of )?|from |between )+"
     rf"(?:(?P<low3>{NUMBER})(?P<join3>{_JOIN})(?<![a-z]-))?(?P<child>{NUMBER}){_AFTER}(?!\s*(?:months?|weeks?|days?|hours?|minutes?|kg|km|cm|%)\b))",
     re.IGNORECASE,
@@ -260,7 +265,7 @@ _PLACES = (
 )
 _LABEL = re.compile(
     rf"(?<!\w)(?P<place>{'|'.join(_PLACES.split())})[ \u00a0]"
-    r"(?P<label>[A-Z]{0,2}-?\d{1,4}[A-Za-z]?|[A-Z])\b(?![.:,]\d)",
+    r"(?P<label>[A-Z]{0,2}-?\d{1,4}(?:\.\d{1,3}|[A-Za-z])?|[A-Z])\b(?![.:,]\d)",
     re.IGNORECASE,
 )
 _STREET = r"(?:Street|St|Avenue|Ave|Road|Rd|Lane|Ln|Drive|Boulevard|Court|Place|Square|Terrace|Row|Way|Quay|Yard|Hill)"
@@ -480,27 +485,47 @@ def _bare_hours(reading: _Reading) -> None:
             reading.blank(*span)
 
 
+_AT_BEFORE = re.compile(
+    r"(?:\b(?:at|until|till|to|from|by|before|after|between|and|around|about|opens?|closes?|than)|[\u2013-])\s*$",
+    re.IGNORECASE,
+)
+"""What stands before an hour in words: "two in the morning" may be two of something."""
+_LATE_HALF = ("p", "in the a", "in the e", "at")
+
+
 def _clock(match: re.Match[str], n: str) -> tuple[int, int, str] | None:
     """(start, minutes after midnight, "12" where morning and afternoon are not told apart) of one time of a match."""
     if (word := match[f"{n}word"]) is not None:
         return match.start(f"{n}word"), 0 if word.lower() == "midnight" else NOON, "24"
     if (past := match[f"{n}past"]) is not None:
         minutes = {"half past": 30, "quarter past": 15}.get(match[f"{n}part"].lower(), -15)
-        return match.start(f"{n}part"), int(value_of(past)) * 60 + minutes, "12"
+        return match.start(f"{n}part"), *_of_day(int(value_of(past)) * 60 + minutes, match[f"{n}pastof"])
     if (oclock := match[f"{n}oclock"]) is not None:
-        return match.start(f"{n}oclock"), int(value_of(oclock)) * 60, "12"
+        return match.start(f"{n}oclock"), *_of_day(int(value_of(oclock)) * 60, match[f"{n}oclockof"])
+    if (word := match[f"{n}inwords"]) is not None:
+        minutes = int(value_of(word)) * 60
+        start = match.start(f"{n}inwords")
+        is_time = minutes <= NOON and _AT_BEFORE.search(match.string, 0, start)
+        return (start, *_of_day(minutes, match[f"{n}ofday"])) if is_time else None
     if (hour := match[f"{n}hour24"]) is not None:
         minutes = int(hour) * 60 + int(match[f"{n}min24"])
         return match.start(f"{n}hour24"), minutes, "12" if len(hour) == 1 else "24"
     if (hour := match[f"{n}hour"]) is None:
         return None
-    afternoon = match[f"{n}half"].lower().startswith(("p", "in the a", "in the e", "at"))
+    afternoon = match[f"{n}half"].lower().startswith(_LATE_HALF)
     minutes = int(hour) % 12 * 60 + int(match[f"{n}min"] or 0) + (NOON if afternoon else 0)
     return match.start(f"{n}hour"), minutes, "24"
 
 
+def _of_day(minutes: int, part: str | None) -> tuple[int, str]:
+    """(minutes after midnight, "12" where morning and afternoon are not told apart) with the part of the day named."""
+    if part is None or minutes >= NOON + 60:
+        return minutes, "12"
+    return minutes % NOON + (NOON if part.lower().startswith(_LATE_HALF) else 0), "24"
+
+
 def _end_of_clock(match: re.Match[str], n: str) -> int:
-    names = ("half", "min24", "hour24", "oclock", "past", "word", "min", "hour")
+    names = ("half", "min24", "hour24", "oclockof", "oclock", "pastof", "past", "ofday", "word", "min", "hour")
     return max(match.end(f"{n}{name}") for name in names)
 
 

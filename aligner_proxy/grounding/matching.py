@@ -23,12 +23,15 @@ SEVERAL = 0.6
 """How likely it must be that one of several does, for their sentence to be noted as unsettled."""
 NEAREST = 0.7
 """A statement is only chosen from this share of the best score on."""
-LEAST_SHARED = {Kind.TIME: 0.4}
-"""The score that a statement must have: when something opens and closes is said of everything in the same words."""
+LEAST_SHARED = {Kind.TIME: 0.4, Kind.AGE: 0.4}
+"""The score that a statement must have: when something opens, and for whom of which age, is said of everything in
+the same words."""
 MOST_WEIGHED = 10
 """Statements whose evidence is weighed: those that share most words."""
 CONFIRMS = 0.7
 """A statement that says the same confirms a fact from this share of the best score on."""
+CONFIRMS_BESIDE = 0.6
+"""And from this share on if it stands in the paragraph or row of the best one."""
 OF_THE_KIND = 0.4
 _OF_KIND = {
     Kind.PHONE: frozenset(map(stem, ("call", "contact"))),
@@ -71,6 +74,7 @@ class Matcher:
 
     def __init__(self, pages: Sequence[Page]) -> None:
         self.pounds_weigh = all(page.pounds_weigh for page in pages)
+        self.procedures = tuple(procedure for page in pages for procedure in page.procedures)
         self._known: dict[str, int] = {}
         for page in pages:
             for word, count in page.known.items():
@@ -126,7 +130,8 @@ class Matcher:
 
     def _confirmed(self, fact: Fact, scored: Sequence[tuple[float, Statement]]) -> Match | None:
         for score, statement in scored:
-            if score >= CONFIRMS * scored[0][0] and fact.agrees(statement.fact):
+            near = CONFIRMS_BESIDE if statement.stretch == scored[0][1].stretch else CONFIRMS
+            if score >= near * scored[0][0] and fact.agrees(statement.fact):
                 return Match(Finding.CONFIRMED, statement, score)
         return None
 

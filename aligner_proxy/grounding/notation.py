@@ -16,6 +16,10 @@ _HOUR = 60
 _TWELVE = 12
 _LAST_HALF = re.compile(r"([ap])(\.?\s?)m(\.?)", re.IGNORECASE)
 _SPOKEN_HALF = re.compile(r"\s*(?:in the (?:morning|afternoon|evening)|at night)$", re.IGNORECASE)
+_SPOKEN_CLOCK = re.compile(
+    r"(?:(?:half|quarter) (?:past|to) )?(?P<hour>[a-z]+|\d{1,2})(?P<oclock> o['\u2019]clock)?", re.IGNORECASE
+)
+_PARTS_OF_HOUR = {15: "quarter past ", 30: "half past ", 45: "quarter to "}
 _DAY_OF_DATE = re.compile(r"\d{1,2}(st|nd|rd|th)?", re.IGNORECASE)
 _ARTICLE = re.compile(r"an?", re.IGNORECASE)
 _MONTH = re.compile(rf"(?:{'|'.join(MONTHS)}|{'|'.join(m[:3] for m in MONTHS)}|sept)\b", re.IGNORECASE)
@@ -167,6 +171,13 @@ def _time(old: Fact, new: Fact) -> str | None:
     half = _LAST_HALF.search(old.text)
     hour, rest = divmod(minutes, _HOUR)
     spoken = _SPOKEN_HALF.search(old.text)
+    clock = _SPOKEN_CLOCK.fullmatch(old.text[: spoken.start()] if spoken else old.text)
+    if (
+        clock is not None
+        and not clock.group().isdigit()
+        and clock.group().lower() not in ("noon", "midday", "midnight")
+    ):
+        return _in_words(old, hour, rest, spoken, clock)
     if spoken is not None:
         return _with_spoken_half(old, hour, rest, spoken)
     if half is None:
@@ -180,6 +191,20 @@ def _time(old: Fact, new: Fact) -> str | None:
     shown = hour % _TWELVE or _TWELVE
     number = f"{shown}{point or ':'}{rest:02}" if rest or point else str(shown)
     return f"{number}{gap}{mark}{letters[1:]}"
+
+
+def _in_words(old: Fact, hour: int, rest: int, spoken: re.Match[str] | None, clock: re.Match[str]) -> str | None:
+    """A time as it is spoken: half past seven, eight o'clock."""
+    assert isinstance(old.value, Decimal)
+    if spoken is not None and (old.value >= NOON) is not (hour >= _TWELVE):
+        return None
+    if rest and rest not in _PARTS_OF_HOUR:
+        return f"{hour % _TWELVE or _TWELVE}:{rest:02}{spoken.group() if spoken else ''}"
+    named = (hour + (rest == 45)) % _TWELVE or _TWELVE
+    number = written(Decimal(named), clock["hour"])
+    ending = " o'clock" if not rest and (clock["oclock"] or spoken is None) else ""
+    text = f"{_PARTS_OF_HOUR.get(rest, '')}{number}{ending}{spoken.group() if spoken else ''}"
+    return text[0].upper() + text[1:] if old.text[0].isupper() else text
 
 
 def _with_spoken_half(old: Fact, hour: int, rest: int, spoken: re.Match[str]) -> str | None:

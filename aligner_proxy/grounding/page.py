@@ -16,7 +16,8 @@ from itertools import pairwise
 
 from aligner_proxy.grounding.facts import Fact, Kind, Side
 from aligner_proxy.grounding.forms import DAYS, read
-from aligner_proxy.grounding.words import GENERIC, words
+from aligner_proxy.grounding.procedures import Procedure, procedures
+from aligner_proxy.grounding.words import GENERIC, stem, words
 from aligner_proxy.text.structure import split
 
 MOST_CHARS = 100_000
@@ -31,7 +32,8 @@ _WORKDAYS = re.compile(r"\bweekdays?\b", re.IGNORECASE)
 _STERLING = re.compile(r"\u00a3|\bGBP\b")
 _BARE = re.compile(r"\d{1,7}(?:[.,]\d{1,2})?")
 _UNIT_OF_COLUMN = re.compile(
-    r"(?:\(|\bin )((?:working |business )?(?:minutes|hours|days|weeks|months|years)|kg|km|%(?!\w))\)?$"
+    r"(?:\(|\bin |^)((?:working |business )?(?:minutes|hours|days|weeks|months|years)|kg|km|%(?!\w))\)?$",
+    re.IGNORECASE,
 )
 _MONEY_OF_COLUMN = re.compile(
     r"(?:\(|\bin |, )(EUR|USD|GBP|CHF|PLN|INR|SEK|NOK|DKK|euros?|pounds|dollars|francs|rupees|kroner|kronor|"
@@ -39,6 +41,18 @@ _MONEY_OF_COLUMN = re.compile(
     re.IGNORECASE,
 )
 """Units that the head of a column names for the numbers below it."""
+_MONEY_OF_PAGE = re.compile(
+    r"\b(?:prices?|amounts|fees|charges|rates|sums)\b[^.|\n]{0,40}?\b(?:in|are|NZ|US|Swiss|Canadian|Australian)\s"
+    r"(?:[a-z ]{0,12}\s)?\(?(EUR|USD|GBP|CHF|PLN|INR|SEK|NOK|DKK|euros?|pounds|dollars|francs|rupees|kroner|kronor)\b",
+    re.IGNORECASE,
+)
+"""What a page says of all its amounts."""
+_COST = stem("cost")
+_BOLD_LINE = re.compile(r"(?:\*\*|__)([^*_]{2,80}?)(?:\*\*|__):?")
+_BOLD_LEVEL = 7
+"""A line in bold is a heading below all others."""
+_LEAD_IN = re.compile(r"(?:\*\*|__)([^*_]{2,80}?)[.:?!]?(?:\*\*|__)[.:]?(?=\s|$)")
+"""Bold words at the beginning of a paragraph: what it is about."""
 _FENCE = re.compile(r"\s*(?:```|~~~)")
 _CLAUSE = re.compile(
     r"(?<=\)),?|"
@@ -123,6 +137,7 @@ class Page:
     known: Mapping[str, int] = field(default_factory=dict, repr=False)
     """Each word of the page, and in how many sentences it stands."""
     sentences: int = 0
+    procedures: tuple[Procedure, ...] = ()
     pounds_weigh: bool = True
     """It names no sterling, so pounds are a weight."""
 
@@ -133,7 +148,8 @@ def page(name: str, text: str) -> Page:
     if len(text) > MOST_CHARS:
         return Page(name, ())
     passages = list(_passages(text))
-    pounds_weigh = not _STERLING.search(text)
+    money = _MONEY_OF_PAGE.search(text)
+    pounds_weigh = not (_STERLING.search(text) or (money and money.group(1).lower() == "pounds"))
     statements: list[Statement] = []
     known = Counter[str]()
     for number, passage in enumerate(passages):
@@ -154,7 +170,8 @@ def page(name: str, text: str) -> Page:
             for fact, about, near in zip(facts, abouts(passage.text, facts), nears(passage.text, facts), strict=True)
             for about in [_with_above(about, passage.above)]
         ]
-    return Page(name, tuple(statements), text.count("\n") + 1, known, len(passages), pounds_weigh)
+    lines = text.count("\n") + 1
+    return Page(name, tuple(statements), lines, known, len(passages), procedures(text, name), pounds_weigh)
 
 
 def _with_above(about: dict[str, float], above: Sequence[tuple[str, float]]) -> dict[str, float]:
@@ -248,8 +265,11 @@ def weight_of(word: str, known: Mapping[str, int], sentences: int) -> float:
     return rarity * _LIGHT if word in GENERIC else rarity
 
 
-def _with_unit(cell: str, column: str, above: Sequence[tuple[str, float]]) -> str:
-    """A bare number of a table with the unit that the head of its column names, or else the headings."""
+def _with_unit(cell: str, column: str, above: Sequence[tuple[str, float]], money: str) -> str:
+    """A bare number of a table with the unit that the head of its column names, or else the headings.
+
+    `money` is the currency that the whole page speaks of; it goes where the table is one of prices.
+    """
     if not _BARE.fullmatch(cell):
         return cell
     unit = _UNIT_OF_COLUMN.search(column)
@@ -257,12 +277,15 @@ def _with_unit(cell: str, column: str, above: Sequence[tuple[str, float]]) -> st
         return f"{cell} {unit.group(1)}"
     heads = [column] if _MONEY_OF_COLUMN.search(column) else [text for text, _ in above[2:]]
     units = {match.group(1).lower() for text in heads for match in _MONEY_OF_COLUMN.finditer(text)}
+    if not units and money and _COST in {word for text, _ in above for word in words(text)}:
+        units = {money}
     return f"{cell} {units.pop()}" if len(units) == 1 else cell
 
 
 def _passages(text: str) -> Iterator[_Passage]:
     """The sentences and cells of a page with what stands above them."""
-    reader = _Reader()
+    money = _MONEY_OF_PAGE.search(text)
+    reader = _Reader(money.group(1).lower() if money else "")
     for number, line in enumerate(text.split("\n"), 1):
         yield from reader.line(number, line)
     yield from reader.paragraph_ends()
@@ -271,7 +294,8 @@ def _passages(text: str) -> Iterator[_Passage]:
 class _Reader:
     """Reader of the lines of a page, one after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, money: str) -> None:
+        self._money = money
         self._headings: dict[int, str] = {}
         self._paragraph: list[tuple[int, str]] = []
         self._announced = ""
@@ -307,6 +331,8 @@ class _Reader:
             yield from self._row(number, row.group(1))
         elif heading:
             yield from self._heading(number, len(heading.group(1)), heading.group(2))
+        elif not self._paragraph and (bold := _BOLD_LINE.fullmatch(line.strip())):
+            yield from self._heading(number, _BOLD_LEVEL, bold.group(1))
         elif item:
             self._item(number, len(item.group(1)), item.group(2))
         elif line.strip():
@@ -337,7 +363,7 @@ class _Reader:
             above = [(column, SAME_CLAUSE), *self._above()]
             if n:
                 above.insert(0, (label, SAME_CLAUSE))
-            yield _Passage(_with_unit(cell, column, above), number, tuple(above), number, is_cell=True)
+            yield _Passage(_with_unit(cell, column, above, self._money), number, tuple(above), number, is_cell=True)
 
     def _item(self, number: int, indent: int, text: str) -> None:
         self._parents = [(at, parent) for at, parent in self._parents if at < indent]
@@ -364,10 +390,12 @@ class _Reader:
             joined += line + " "
         pieces = split(joined.rstrip())
         first = pieces[0].text if pieces else ""
+        lead = _LEAD_IN.match(first)
         for n, piece in enumerate(pieces):
             number = next(number for at, number in reversed(starts) if at <= piece.start)
             context = [(pieces[n - 1].text, ABOVE / 2)] if n else []
             context += [(first, ABOVE / 2)] if n > 1 else []
+            context += [(lead.group(1), ABOVE)] if lead and n else []
             breaks = tuple((at - piece.start, line) for at, line in starts if piece.start < at < piece.end)
             yield _Passage(piece.text, number, (*above, *context), lines[0][0], breaks=breaks)
         text = joined.rstrip()

@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from itertools import pairwise
 
 from aligner_proxy.grounding.evidence import Subject
 from aligner_proxy.grounding.facts import Fact, Kind, Side
@@ -19,6 +20,7 @@ from aligner_proxy.grounding.forms import read
 from aligner_proxy.grounding.matching import NO_MATCH, Finding, Match, Matcher
 from aligner_proxy.grounding.notation import rewritten
 from aligner_proxy.grounding.page import Statement, abouts, nears
+from aligner_proxy.grounding.procedures import ORDER, Reordering, reorderings
 from aligner_proxy.grounding.words import words
 from aligner_proxy.text.structure import Segment, split
 
@@ -27,7 +29,7 @@ MOST_FACTS = 400
 _COMPUTED = re.compile(
     r"\b(?:altogether|in total|total of|totals?|in all|sum|adds? up|(?:that|which) makes|owe[sd]?|equals?|"
     r"comes? to(?! (?:more|less) than\b| (?:over|above|under)\b| \S+(?: \S+)? (?:per|a|each)\b)|"
-    r"(?:that|which)(?: is|'s)(?= (?:[A-Z]{3} )?[\u20ac\u00a3$]?\d)|"
+    r"(?:that|which)(?: is|'s)(?= (?:[A-Z]{3} )?[\u20ac\u00a3$]?\d)(?! \d{1,3}(?:[.,]\d)? ?(?:%|per ?cent))|"
     r"saves?|saved?|end up)\b|=|\u00d7",
     re.IGNORECASE,
 )
@@ -114,7 +116,14 @@ class Grounder:
         """The edits of a whole answer, and what of it is unsettled."""
         sentences = self.read_all(text)
         results = [self._decided(sentence) for sentence in sentences]
-        return [e for edits, _ in results for e in edits], [u for _, unsettled in results for u in unsettled]
+        edits = [edit for edits, _ in results for edit in edits]
+        unsettled = [part for _, parts in results for part in parts]
+        for one in reorderings(text, self.matcher.procedures):
+            if one.can_move:
+                edits = _with_order(one, edits)
+            else:
+                unsettled.append(Unsettled(one.places[0].start, one.places[-1].end, ORDER, one.place))
+        return edits, unsettled
 
     def read_all(self, text: str) -> list[Sentence]:
         """The sentences of a whole answer with their facts; what the references confirm of them is noted."""
@@ -217,9 +226,13 @@ class Grounder:
         if fact.kind is Kind.AGE and any(fact.value == own.value for own in self._own):
             return True
         text = sentence.text
-        if _COMPUTED.search(text) or _OF_THIS_CLIENT.match(text, fact.end) or _quoted(text, fact):
+        if _COMPUTED.search(text) or _quoted(text, fact):
             return True
-        return bool(_DENIED.search(text, 0, fact.start)) or _is_result(fact, [*self._own, *self._terms])
+        if _OF_THIS_CLIENT.match(text, fact.end) and fact.side is Side.NONE:
+            return True
+        if _DENIED.search(text, 0, fact.start):
+            return True
+        return _is_result(fact, [*self._own, *self._terms]) or _is_clients_result(fact, self._own, self._terms)
 
     def _match(self, sentence: Sentence, fact: Fact, subject: Subject) -> Match:
         """What is to be done about a fact; nothing where it is none of the references' business."""
@@ -235,6 +248,20 @@ class Grounder:
             if fact.side is not Side.NONE and other.ranged and not fact.ranged and fact.side is not other.side:
                 return NO_MATCH
         return match
+
+
+def _with_order(order: Reordering, edits: Sequence[FactEdit]) -> list[FactEdit]:
+    """The edits with those that put steps in order; what is put right within a step that moves goes with it."""
+    moved = [(place, step) for place, step in zip(order.places, order.steps, strict=True) if place != step]
+    rest = [edit for edit in edits if not any(place.start <= edit.start < place.end for place, _ in moved)]
+    for place, step in moved:
+        inner = [
+            replace(edit, start=edit.start - step.start, end=edit.end - step.start)
+            for edit in edits
+            if step.start <= edit.start < step.end
+        ]
+        rest.append(FactEdit(place.start, place.end, apply(step.body, inner), ORDER, order.place))
+    return rest
 
 
 def _is_result(fact: Fact, terms: Sequence[Fact]) -> bool:
@@ -253,6 +280,25 @@ def _is_result(fact: Fact, terms: Sequence[Fact]) -> bool:
     parts = {*shares, *(100 - share for share in shares)}
     results |= {(amount * part / 100).quantize(cents) for amount in amounts for part in parts}
     return fact.value in results
+
+
+def _is_clients_result(fact: Fact, own: Sequence[Fact], terms: Sequence[Fact]) -> bool:
+    """Whether a number follows from one that the client gave: a side of a parcel, 60 km of 160, the hours between."""
+    if not isinstance(fact.value, Decimal) or fact.kind not in (Kind.AMOUNT, Kind.DURATION, Kind.COUNT):
+        return False
+    if any(isinstance(one.value, tuple) and fact.value in one.value for one in own if one.kind is Kind.SIZE):
+        return True
+    if fact.kind is Kind.DURATION:
+        return fact.unit == "hour" and fact.value in _hours_between(own)
+    mine = [one.value for one in own if one.same_form(fact) and isinstance(one.value, Decimal)]
+    others = [term.value for term in terms[-_MOST_TERMS:] if term is not fact and isinstance(term.value, Decimal)]
+    return any(abs(one - other) == fact.value for one in mine for other in others if one != other)
+
+
+def _hours_between(own: Sequence[Fact]) -> set[Decimal]:
+    """The hours between times of day that the client gave, one after the other."""
+    times = [one.value for one in own if one.kind is Kind.TIME and isinstance(one.value, Decimal)]
+    return {(later - earlier) / 60 for earlier, later in pairwise(times) if later > earlier}
 
 
 def _quoted(text: str, fact: Fact) -> bool:

@@ -149,6 +149,26 @@ REDIS_COMPUTED = _once(
     "by another gateway meanwhile",
     ("how",),
 )
+HEADS_SHARED = _once(
+    Counter,
+    "aligner_shared_heads_total",
+    "Objectives whose taught heads went to other hosts or came from them: sent, fetched, or replaced, where both had "
+    "changed",
+    ("how",),
+)
+FLEET_GATEWAYS = _once(
+    Gauge,
+    "aligner_fleet_gateways",
+    "Gateway processes that were heard of lately through the shared Redis, this one with them",
+    multiprocess_mode="livemax",
+)
+FLEET_DIFFERS = _once(
+    Gauge,
+    "aligner_fleet_differs",
+    "1 while another gateway has other policies, keys, taught heads or another release than this one",
+    ("what",),
+    multiprocess_mode="livemax",
+)
 AUDITED = _once(Counter, "aligner_audit_entries_total", "Entries for the audit store", ("result",))
 AUDIT_WAITING = _once(
     Gauge,

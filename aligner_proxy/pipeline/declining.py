@@ -2,8 +2,9 @@
 
 Nothing remains where no segment stands by itself without those that were flagged, and nothing was written in their
 place: all was flagged, or the rest are fragments (text/fragments.py). Nor does anything remain of an answer in two
-voices of which one declines and the other was flagged: it was talked into answering all the same. The text that stands
-in its place is the operator's, or ours, and is not judged.
+voices of which one declines and the other was flagged: it was talked into answering all the same. Where harm was
+flagged, what came close to being flagged is likely to be more of it, and does not count as remaining. The text that
+stands in its place is the operator's, or ours, and is not judged.
 """
 
 from __future__ import annotations
@@ -22,8 +23,15 @@ DECLINED = "declined"
 """The reason of an outcome whose text is not the upstream's."""
 NOTHING_REMAINS = "nothing_remains"
 """The reason of an outcome that is blocked for it."""
-_LABEL = re.compile(r"[ \t>*_#]{0,8}(?P<sign>\[)?(?P<name>[^\W_][\w .'-]{0,30})(?(sign)\])[*_]{0,3}:[*_]{0,3}[ \t]+")
+_LABEL = re.compile(
+    r"[ \t>*_#]{0,8}(?P<sign>\[)?(?P<name>[^\W_](?:(?(sign)[^\]\n:]|[\w .'-])){0,30})(?(sign)\])"
+    r"[*_]{0,3}:[*_]{0,3}[ \t]+"
+)
 """A speaker before what is said, with or without brackets."""
+_HARM = "harmless"
+"""Name of the objective of which a breach is seldom alone in its answer."""
+_NEAR = 1.0
+"""So many nats below the threshold a segment is likely to be more of the harm that was flagged beside it."""
 _ANY_LANGUAGE = ""
 _OBJECTIVE = "{objective}"
 _OWN_TEXTS = {
@@ -49,6 +57,21 @@ def nothing_remains(segments: Sequence[SegmentScore], delivered: str) -> bool:
     known = {fragments.core(text) for text in texts}
     written = [piece.text for piece in split(delivered) if fragments.core(piece.text) not in known]
     return not fragments.standing(written, [True] * len(written))
+
+
+def more_of_the_same(segments: Sequence[SegmentScore], policy: Policy, threshold: float) -> bool:
+    """Whether harm was flagged, and something that stays came close to being flagged, too.
+
+    `threshold` is the score, in nats, above which a segment was flagged. Nothing is read again for this.
+    """
+    names = [objective.name for objective in policy.objectives]
+    against = {segment.objective for segment in segments if segment.flagged}
+    of_harm = any(name == _HARM and number in against for number, name in enumerate(names))
+    if not (of_harm or (names == [_HARM] and None in against)):
+        return False
+    kept = fragments.standing([segment.text for segment in segments], [not segment.flagged for segment in segments])
+    scores = [segments[number].score for number in kept]
+    return any(score is not None and score > threshold - _NEAR for score in scores)
 
 
 def _in_two_voices(segments: Sequence[SegmentScore]) -> bool:
@@ -85,7 +108,9 @@ def applies(outcome: Outcome) -> bool:
     """Whether nothing remains of a judged answer, and the policy has something else in its place."""
     if outcome.policy.if_nothing_remains is IfNothingRemains.ORIGINAL or outcome.edited is None:
         return False
-    return nothing_remains(outcome.segments, outcome.edited)
+    if nothing_remains(outcome.segments, outcome.edited):
+        return True
+    return more_of_the_same(outcome.segments, outcome.policy, outcome.threshold)
 
 
 def settled(outcome: Outcome, exchange: Exchange) -> Outcome:

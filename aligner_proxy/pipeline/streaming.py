@@ -342,7 +342,11 @@ class StreamingCorrection:
         if not ended or self._policy.if_nothing_remains is IfNothingRemains.ORIGINAL:
             return False
         start = self._replacements.end
-        if not declining.nothing_remains(self._verdicts, self.out(0, start)):
+        nothing = declining.nothing_remains(self._verdicts, self.out(0, start))
+        # What has gone out cannot be taken back, so a text behind it would help nobody.
+        if not nothing and (
+            start or not declining.more_of_the_same(self._verdicts, self._policy, self._policy.caution)
+        ):
             return False
         if not start:
             await self._hold()

@@ -16,6 +16,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
+from aligner_proxy.errors import ConfigError
 from aligner_proxy.types import (
     LOCAL_EDITOR,
     METAALIGNER,
@@ -128,3 +129,16 @@ def _under(policy: Policy, share: AlignerShare) -> Policy:
 def shown(shares: Iterable[AlignerShare]) -> dict[str, int]:
     """The shares as they are written in the file."""
     return {share.name: share.percent for share in shares}
+
+
+def written(text: str) -> str | dict[str, int]:
+    """What somebody typed, as the file has it: a name, or shares (default=95,acme-2=5); raises `ConfigError`."""
+    if "=" not in text:
+        return text
+    found: dict[str, int] = {}
+    for part in text.split(","):
+        name, _, percent = (piece.strip() for piece in part.partition("="))
+        if not name or not percent.isdecimal() or len(percent) > len(str(_WHOLE)):
+            raise ConfigError("aligner must be a name, or shares in whole per cent: default=95,acme-2=5")
+        found[name] = int(percent)
+    return found

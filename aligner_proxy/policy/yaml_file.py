@@ -5,15 +5,21 @@ pydantic's errors as one line each: file:line, the key, the fix. It knows nothin
 quotes a value back, because values can be secrets.
 
 An edit changes the text only at the position of the value, so comments, quotes and layout stay. (Round-trip writers
-lose some: ruamel.yaml 0.19 drops a comment that follows a `{flow: mapping}` in a list.) The caller checks that the new
-text parses to the intended data.
+lose some: ruamel.yaml 0.19 drops a comment that follows a `{flow: mapping}` in a list.) `intended` checks that the new
+text parses to the intended data, and `rewrite` replaces the file.
 """
 
 from __future__ import annotations
 
+import copy
 import difflib
+import math
+import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -30,6 +36,7 @@ BUILT_IN = "built-in default"
 LIST_FORM = "[list]"
 BLOCK_FORM = "[block]"
 _NOT_IN_FILE = re.compile(r"\[[^\]]*\]")
+_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _ECHO = 80
 _SHOWN = 10
 # Aliases of aliases make a few hundred bytes grow without end; real files are far below either bound.
@@ -43,7 +50,7 @@ _PLAINER = {
     "dict_type": "must be a block of keys",
     "missing": "is missing",
 }
-Value = str | float
+Value = str | float | Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +222,116 @@ def put(text: str, block: KeyPath, key: str, value: Value) -> str:
     return _added(text, target, key, _written(value)) if old is None else _replaced(text, old, _written(value))
 
 
+def append(text: str, block: KeyPath, key: str, value: str, comment: str = "") -> str:
+    """`text` with one more item in the list under `key` of the block at `block`; a list that is missing is begun.
+
+    A comment stands behind an item that has a line of its own, and is left out elsewhere.
+    """
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    target = root
+    for part in block:
+        target = target and _child(target, part)
+    written = quoted(value)
+    behind = f"  # {comment}" if comment else ""
+    if target is None or not isinstance(target, yaml.MappingNode):
+        return _lines_after(text, len(text.rstrip()), 0, f"{key}:", f"  - {written}{behind}")
+    items = _child(target, key)
+    if items is None:
+        if target.flow_style:
+            return _added(text, target, key, f"[{written}]")
+        column = target.start_mark.column
+        return _lines_after(text, _end(target), column, f"{key}:", f"  - {written}{behind}")
+    if not isinstance(items, yaml.SequenceNode):  # a key without a value
+        return _replaced(text, items, f"[{written}]")
+    if items.flow_style:
+        at = _end(items.value[-1]) if items.value else items.start_mark.index + 1
+        return text[:at] + (", " if items.value else "") + written + text[at:]
+    return _lines_after(text, _end(items), items.start_mark.column, f"- {written}{behind}")
+
+
+def remove(text: str, block: KeyPath, key: str, index: int) -> str:
+    """`text` without one item of the list under `key`; the last one leaves an empty list. Its comment goes with it."""
+    node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
+    for part in (*block, key):
+        node = node and _child(node, part)
+    assert isinstance(node, yaml.SequenceNode)
+    if len(node.value) == 1:
+        end = node.end_mark.index if node.flow_style else _line_below(text, _end(node))
+        begun = node.start_mark.index if node.flow_style else text.rfind(":", 0, node.start_mark.index) + 1
+        return text[:begun] + ("[]" if node.flow_style else " []\n") + text[end:]
+    item = node.value[index]
+    if not node.flow_style:
+        return text[: text.rfind("\n", 0, item.start_mark.index) + 1] + text[_line_below(text, _end(item)) :]
+    if index == 0:
+        return text[: item.start_mark.index] + text[node.value[1].start_mark.index :]
+    return text[: _end(node.value[index - 1])] + text[_end(item) :]
+
+
+def blocked(text: str, path: KeyPath, key: str) -> str:
+    """`text` with the text at `path` as the value of `key` in a block of its own: `x` becomes `{key: x}`."""
+    node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
+    for part in path:
+        node = node and _child(node, part)
+    if not isinstance(node, yaml.ScalarNode):
+        return text
+    start = node.start_mark.index
+    end = node.end_mark.index
+    return f"{text[:start]}{{{key}: {quoted(str(node.value))}}}{text[end:]}"
+
+
+def quoted(value: str) -> str:
+    """A text as YAML on one line: a name as it is, anything else in double quotes, whatever is in it."""
+    if _PLAIN.fullmatch(value) and yaml.safe_load(value) == value:
+        return value
+    written: str = yaml.safe_dump(value, default_style='"', allow_unicode=True, width=math.inf)
+    return written.strip()
+
+
+def intended(text: str, path: Path, edit: Callable[[str], str], change: Callable[[Any], None]) -> str:
+    """`edit` of the text, which must do to its data what `change` does to them, and nothing else.
+
+    Raises `ConfigError` where more would change.
+    """
+    data = copy.deepcopy(parse(text, path)[0])
+    change(data)
+    try:
+        after = edit(text)
+        same = parse(after, path)[0] == data
+    except (ConfigError, yaml.YAMLError):
+        same = False
+    if not same:
+        raise ConfigError(f"{path.name}: more would change with it (an alias, most likely); edit it by hand")
+    return after
+
+
+def rewrite(path: Path, before: str, after: str, *, backup: bool = False) -> Path | None:
+    """Replace a file atomically, unless it has changed since; its permissions stay. Raises `ConfigError`.
+
+    Returns the copy of the old file beside it, with the time in its name, where one is asked for.
+    """
+    copied = path.with_name(f"{path.name}.{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}.bak") if backup else None
+    name = None
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(after.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        shutil.copymode(path, name)
+        if path.read_bytes() != before.encode():
+            raise ConfigError(f"{path} was changed by somebody else in the meantime; look at it and try again")
+        if copied is not None:
+            shutil.copy2(path, copied)
+        os.replace(name, path)
+        name = None
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from None
+    finally:
+        if name is not None:
+            Path(name).unlink()
+    return copied
+
+
 def _child(node: yaml.Node, part: str | int) -> yaml.Node | None:
     if isinstance(node, yaml.SequenceNode) and isinstance(part, int):
         item: yaml.Node = node.value[part]
@@ -242,9 +359,14 @@ def _added(text: str, node: yaml.MappingNode, key: str, written: str) -> str:
 def _lines_after(text: str, at: int, column: int, *lines: str) -> str:
     """The text with new lines below the line of `at`, so that a comment at its end stays with it."""
     newline = "\r\n" if "\r\n" in text else "\n"
-    below = text.find("\n", at) + 1 or len(text)
+    below = _line_below(text, at)
     gap = newline if text[:below] and not text[:below].endswith("\n") else ""
     return text[:below] + gap + "".join(" " * column + line + newline for line in lines) + text[below:]
+
+
+def _line_below(text: str, at: int) -> int:
+    """Where the line below `at` begins; the parser's end of a text of several lines is there already."""
+    return at if text[at - 1 : at] == "\n" else text.find("\n", at) + 1 or len(text)
 
 
 def _end(node: yaml.Node) -> int:
@@ -259,5 +381,7 @@ def _written(value: Value) -> str:
     """The value in YAML that our reader reads back: bare `off` would be a truth value and 1e-05 a text."""
     if isinstance(value, str):
         return f'"{value}"' if value == "off" else value
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name}: {number}" for name, number in value.items()) + "}"
     plain = repr(float(value))
     return plain if "e" not in plain else f"{value:.12f}"

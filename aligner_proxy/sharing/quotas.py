@@ -1,22 +1,28 @@
-"""Engine time that tenants used through all gateways, in the shared Redis.
+"""What tenants use through all gateways, in the shared Redis: engine time by quota, and places.
 
 A request waits for none of it: each gateway counts for itself, and a task tells the server now and then what was used
-since, and hears what all used together. Between two such moments the others' use is not known, so a tenant can run into
-debt by what they work on for it in `EXCHANGE_S`. While the server is away each gateway counts alone, and what it used
-meanwhile is not told afterwards; each engine goes on counting for itself in any case.
+since and how many places each tenant has, and hears what all used together and what places it has elsewhere. Between
+two such moments the others' use is not known, so a tenant can run into debt by what they work on for it in
+`EXCHANGE_S`. While the server is away each gateway counts alone, and what it used meanwhile is not told afterwards;
+each engine goes on counting for itself in any case.
 
-Accounts are told as digests. The time that passes is the server's, so that the clocks of hosts do not matter.
+Accounts and tenants are told as digests. The time that passes is the server's, so that the clocks of hosts do not
+matter. What is found there that is not of this form is counted and replaced.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from aligner_proxy.engine.admission import Accounts
 from aligner_proxy.errors import RedisAway, RedisRefused
+from aligner_proxy.observability.metrics import REDIS_REFUSED
+from aligner_proxy.sharing.entries import ALTERED
+from aligner_proxy.sharing.roll_call import Told, asked, heard, new_member
 from aligner_proxy.sharing.server import RedisServer
 from aligner_proxy.types import Quota
 
@@ -24,61 +30,94 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 EXCHANGE_S = 0.5
+KNOWN_S = 4 * EXCHANGE_S
+"""So long what others told of their places is believed: who died has none any more."""
 _REMEMBERED_S = 120.0
-"""An account that nobody asked for lately is no longer exchanged."""
+"""An account or tenant that nobody asked for lately is no longer exchanged."""
+_MOST_DIGITS = 5
+"""Of the number of a tenant's places in one worker, as far as others are believed."""
 # KEYS: the account. ARGV: seconds used since, seconds a minute. What was used is forgotten as in each gateway.
 _USE = """
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
-local kept = redis.call('HMGET', KEYS[1], 'used', 'at')
+local kept = redis.pcall('HMGET', KEYS[1], 'used', 'at')
+local altered = 0
+if kept.err then
+    redis.call('DEL', KEYS[1])
+    kept = {false, false}
+    altered = 1
+end
+local before = tonumber(kept[1] or 0)
+local at = tonumber(kept[2] or now)
+if not before or not at or not (math.abs(before) < 1e9) or not (math.abs(at) < 1e12) then
+    before = 0
+    at = now
+    altered = 1
+end
 local rate = tonumber(ARGV[2]) / 60
-local used = math.max(0, (tonumber(kept[1]) or 0) - (now - (tonumber(kept[2]) or now)) * rate) + tonumber(ARGV[1])
+local used = math.max(0, before - math.max(0, now - at) * rate) + tonumber(ARGV[1])
 redis.call('HSET', KEYS[1], 'used', tostring(used), 'at', string.format('%.6f', now))
 local lives = 60
 if rate > 0 then lives = math.min(86400, 60 + used / rate) end
 redis.call('PEXPIRE', KEYS[1], math.ceil(lives * 1000))
-return tostring(used)
+return {tostring(used), altered}
 """
 
 
 class SharedAccounts(Accounts):
-    """What tenants used through all gateways, as far as this one knows."""
+    """What tenants used through all gateways, and their places in the others, as far as this one knows."""
 
     def __init__(self, server: RedisServer, prefix: str, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(clock)
         self._server = server
         self._prefix = prefix
+        self._member = new_member()
         self._untold: dict[str, float] = {}
         self._asked: dict[str, tuple[Quota, float]] = {}
+        self._tenants: dict[str, float] = {}
+        self._places: Callable[[], Counter[str]] = Counter
+        self._elsewhere: dict[str, tuple[int, float]] = {}
         self._exchanging: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
         """One exchange after the other: what one is telling would be missing in what the next one hears."""
 
     def spent(self, quota: Quota) -> bool:
         """Whether nothing is left of a quota, as of the last exchange."""
-        self._seen(quota)
+        self._asked[quota.account] = quota, self.clock()
+        self._keep_exchanging()
         return super().spent(quota)
 
     def charge(self, quota: Quota, seconds: float) -> None:
         """Count what was used here, and tell the others soon."""
         super().charge(quota, seconds)
         self._untold[quota.account] = self._untold.get(quota.account, 0.0) + seconds
-        self._seen(quota)
-
-    def _seen(self, quota: Quota) -> None:
-        """Exchange this account from now on."""
         self._asked[quota.account] = quota, self.clock()
+        self._keep_exchanging()
+
+    def counting(self, places: Callable[[], Counter[str]]) -> None:
+        """`places` says how many of the places here each tenant has; the others are told."""
+        self._places = places
+
+    def elsewhere(self, tenant: str) -> int:
+        """Places that this tenant has through other gateways, as of the last exchange; 0 while nothing is heard."""
+        self._tenants[tenant] = self.clock()
+        self._keep_exchanging()
+        count, at = self._elsewhere.get(tenant, (0, 0.0))
+        return count if self.clock() - at < KNOWN_S else 0
+
+    def _keep_exchanging(self) -> None:
         if self._exchanging is None or self._exchanging.done():
             self._exchanging = asyncio.create_task(self._exchange_repeatedly())
 
     async def _exchange_repeatedly(self) -> None:
-        """Exchange all accounts, until none was asked for lately."""
-        while self._asked:
+        """Exchange everything, until nobody was asked for lately."""
+        while self._asked or self._tenants:
             await self.exchange()
             await asyncio.sleep(EXCHANGE_S)
-            late = [name for name, (_, at) in self._asked.items() if self.clock() - at > _REMEMBERED_S]
-            for name in late:
-                del self._asked[name]
+            before = self.clock() - _REMEMBERED_S
+            self._asked = {name: known for name, known in self._asked.items() if known[1] > before}
+            self._tenants = {name: at for name, at in self._tenants.items() if at > before}
+            self._elsewhere = {name: known for name, known in self._elsewhere.items() if name in self._tenants}
 
     async def exchange(self) -> None:
         """Tell the server what was used here, and hear what was used everywhere."""
@@ -86,25 +125,46 @@ class SharedAccounts(Accounts):
             await self._exchange()
 
     async def _exchange(self) -> None:
-        told = {name: self._untold.pop(name, 0.0) for name in self._asked}
+        used = {name: self._untold.pop(name, 0.0) for name in self._asked}
+        held = self._places()
+        places = {name: held[name] for name in self._tenants}
 
         async def work(redis: Redis) -> list[Any]:
             pipe = redis.pipeline(transaction=False)
-            for name, used in told.items():
+            for name, seconds in used.items():
                 quota, _ = self._asked[name]
-                pipe.eval(_USE, 1, f"{self._prefix}used:{name}", used, quota.seconds)
+                pipe.eval(_USE, 1, f"{self._prefix}used:{name}", seconds, quota.seconds)
+            for name, count in places.items():
+                told = str(count).encode() if count else b""
+                pipe.eval(*asked(f"{self._prefix}places:{name}", self._member, told, KNOWN_S))
             answers: list[Any] = await pipe.execute()
             return answers
 
         try:
-            everywhere = await self._server.write(work)
+            answers = await self._server.write(work)
         except (RedisAway, RedisRefused):
             return  # whether it was counted there is not known, and must not be counted twice
-        for name, used in zip(told, everywhere, strict=True):
-            self._used[name] = (float(used) + self._untold.get(name, 0.0), self.clock())
+        now = self.clock()
+        for name, (everywhere, altered) in zip(used, answers, strict=False):
+            self._used[name] = (float(everywhere) + self._untold.get(name, 0.0), now)
+            if altered:
+                REDIS_REFUSED.labels(ALTERED).inc()
+        for name, answer in zip(places, answers[len(used) :], strict=True):
+            self._elsewhere[name] = (_total(heard(answer)), now)
 
     async def aclose(self) -> None:
         """Exchange nothing more."""
         if self._exchanging is not None:
             self._exchanging.cancel()
             await asyncio.gather(self._exchanging, return_exceptions=True)
+
+
+def _total(told: Told) -> int:
+    """The places that others told of; what is no such number is counted and left out."""
+    total = 0
+    for value in told.values():
+        if value.isdigit() and len(value) <= _MOST_DIGITS:
+            total += int(value)
+        else:
+            REDIS_REFUSED.labels(ALTERED).inc()
+    return total

@@ -79,6 +79,10 @@ class RedisServer:
             raise RedisRefused("the shared Redis takes no writes")
         return await self.ask(work)
 
+    def another_client(self) -> Redis:
+        """A client with connections of its own, which its user closes; it connects with its first call."""
+        return open_client(self._url, self._patience_s)
+
     async def aclose(self) -> None:
         """Close all connections."""
         self._closed = True

@@ -57,7 +57,12 @@ class Examples:
 
 def read_examples(path: Path, name: str, text: str) -> Examples:
     """The examples in this file of the objective with this name and text; raises `ConfigError`."""
-    data, source = _parsed(path)
+    return parse_examples(read_text(path), path, name, text)
+
+
+def parse_examples(written: str, path: Path, name: str, text: str) -> Examples:
+    """The same of what may be written into the file."""
+    data, source = _parsed(written, path)
     if not isinstance(data, dict):
         raise ConfigError(
             f"{source.name}:1: must be a block with the list `against`, and the list `fine` if you have any"
@@ -77,8 +82,7 @@ def read_examples(path: Path, name: str, text: str) -> Examples:
     return Examples(against, fine)
 
 
-def _parsed(path: Path) -> tuple[Any, Source]:
-    text = read_text(path)
+def _parsed(text: str, path: Path) -> tuple[Any, Source]:
     if path.suffix == ".json":
         try:
             json.loads(text)

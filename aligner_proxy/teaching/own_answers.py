@@ -12,7 +12,6 @@ from itertools import islice
 
 from aligner_proxy.audit import writer
 from aligner_proxy.plugins.api import Entry
-from aligner_proxy.policy import config
 from aligner_proxy.policy.resolver import tenant_matches
 from aligner_proxy.policy.schema import PolicyFile, Tenant
 from aligner_proxy.types import Status, Turn
@@ -35,18 +34,18 @@ def own_answers(file: PolicyFile, tenant: Tenant | None, most: int) -> list[Reco
 
     Raises what a store raises that cannot be read: `ConfigError`, `AuditError`, `sqlite3.Error`, `OSError`.
     """
-    if not file.audit.enabled or not (file.audit.database_env or config.audit_file(file).exists()):
+    if not writer.has_store(file):
         return []
     store = writer.store(file)
     try:
-        entries = (entry for entry in store.entries() if _is_of(entry, file, tenant))
+        entries = (entry for entry in store.entries() if is_of(entry, file, tenant))
         return list(islice(_unobjected(entries), most))
     finally:
         store.close()
 
 
-def _is_of(entry: Entry, file: PolicyFile, tenant: Tenant | None) -> bool:
-    """Whether the entry's request was one of this tenant: the first that matches decides."""
+def is_of(entry: Entry, file: PolicyFile, tenant: Tenant | None) -> bool:
+    """Whether the entry's request was one of this tenant (None: of any): the first that matches decides."""
     if entry.content is None:
         return False
     facts = entry.content.facts

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,6 +73,28 @@ class Version(BaseModel):
         return time.strftime("%Y-%m-%d", time.gmtime(self.at))
 
 
+class Taught(BaseModel):
+    """What was taught of one objective text for one aligner: its heads, oldest first, and which one is in force."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    versions: tuple[Version, ...] = Field(default=(), max_length=2 * _KEPT)
+    current: str | None = None
+    """A head of these; empty: forgotten; None: never taught, or another text is in force."""
+
+    def check(self, place: Place) -> None:
+        """Raises `ValueError` where it is not all for this place."""
+        if any((version.called, version.text) != (place.called, place.text) for version in self.versions):
+            raise ValueError("a head of another text or aligner")
+        if self.current and self.current not in {version.head for version in self.versions}:
+            raise ValueError("a head in force that is none of these")
+
+    @property
+    def digest(self) -> str:
+        """Hash of all of it."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
 class Objective(BaseModel):
     """All heads of one objective, oldest first, and which of them is in force for each aligner."""
 
@@ -90,6 +112,21 @@ class Objective(BaseModel):
     def forgotten(self, called: str) -> bool:
         """Whether the operator took its head away."""
         return self.current.get(called) == ""
+
+    def taught(self, called: str, text: str) -> Taught:
+        """What of it is for one aligner and one text."""
+        versions = tuple(version for version in self.versions if (version.called, version.text) == (called, text))
+        current = self.current.get(called)
+        known = current == "" or any(version.head == current for version in versions)
+        return Taught(versions=versions, current=current if known else None)
+
+    def with_taught(self, called: str, text: str, taught: Taught) -> Objective:
+        """The objective with this in place of what was for that aligner and text."""
+        others = [version for version in self.versions if (version.called, version.text) != (called, text)]
+        current = {name: head for name, head in self.current.items() if name != called}
+        if taught.current is not None:
+            current[called] = taught.current
+        return Objective(versions=(*others, *taught.versions), current=current)
 
 
 class Index(BaseModel):
@@ -127,6 +164,21 @@ def scope_of(tenant: Tenant | None) -> str:
 def path_of(file: PolicyFile) -> Path:
     """The policies file itself. Links are not resolved: a mounted file may be changed by replacing its link."""
     return Path(os.path.abspath(file.source.folder / file.source.name))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a head is for: an objective's text, in the scope that names it so, judged by one aligner."""
+
+    scope: str
+    name: str
+    text: str
+    called: str
+
+    @property
+    def digest(self) -> str:
+        """The same on every host."""
+        return hashlib.sha256(json.dumps([self.scope, self.name, self.text, self.called]).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +242,13 @@ class HeadStore:
             self._write(index.with_objective(scope, name, Objective(current=dict(before.current) | current)))
         return len(before.versions)
 
+    def hold(self, scope: str, name: str, called: Sequence[str]) -> None:
+        """Keep an objective from being taught by itself, for those of these aligners that have no head of it yet."""
+        with self._changing() as index:
+            before = index.objective(scope, name)
+            current = dict.fromkeys(called, "") | dict(before.current)
+            self._write(index.with_objective(scope, name, before.model_copy(update={"current": current})))
+
     def rollback(self, scope: str, name: str, text: str) -> list[Version]:
         """Put the head before the present one in force, for each aligner that has one with this text; those heads."""
         with self._changing() as index:
@@ -198,6 +257,21 @@ class HeadStore:
             current = dict(before.current) | {version.called: version.head for version in back}
             self._write(index.with_objective(scope, name, before.model_copy(update={"current": current})))
         return back
+
+    def take(self, place: Place, before: Taught, after: Taught, heads: Mapping[str, bytes]) -> bool:
+        """Put what another host taught in place of what is here; False where that is not `before` any more.
+
+        `heads` are the bytes of those heads that are not here yet, each proven by its hash.
+        """
+        with self._changing() as index:
+            objective = index.objective(place.scope, place.name)
+            if objective.taught(place.called, place.text) != before:
+                return False
+            for content_hash, head in heads.items():
+                write_atomically(self._head_path(content_hash), head)
+            changed = objective.with_taught(place.called, place.text, after)
+            self._write(index.with_objective(place.scope, place.name, changed))
+        return True
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[Index]:

@@ -1,8 +1,10 @@
 """Measurement of grounded answers on written cases: wrong facts put right, right and unknown ones left alone.
 
     python -m models.evaluate.grounded [FOLDER] [--streams] [--only NAME,NAME] [--show]
+    python -m models.evaluate.grounded --steps [--show]
 
 A case is right if the whole answer is what it must become. Each business has a page; no answer is copied from it.
+With `--steps`: the order of steps, put right where it is another than the page's, and else left alone.
 """
 
 from __future__ import annotations
@@ -17,11 +19,13 @@ import yaml
 
 from aligner_proxy.grounding.matching import Matcher
 from aligner_proxy.grounding.page import page
+from aligner_proxy.grounding.procedures import ORDER
 from aligner_proxy.grounding.sentences import FactEdit, Grounder, apply
 from aligner_proxy.text.structure import split
 from models.reporting.statistics import Rate
 
 FOLDER = Path(__file__).parents[1] / "data" / "grounded_cases"
+STEPS = Path(__file__).parents[1] / "data" / "step_orders" / "cases.yaml"
 OUTDATED = "outdated"
 
 
@@ -64,6 +68,24 @@ def result_of(case: Case, text: str) -> str:
     return "missed" if text == case.answer else "wrong"
 
 
+def print_steps(*, show: bool) -> None:
+    """Print how many answers with steps come out as they should, by what should become of them."""
+    data = yaml.safe_load(STEPS.read_text(encoding="utf-8"))
+    counts = Counter[tuple[str, bool]]()
+    for case in data["cases"]:
+        matcher = Matcher([page("PAGE.md", data["pages"][case["page"]])])
+        edits, unsettled = Grounder.of(matcher, case["question"]).answer(case["answer"])
+        text = apply(case["answer"], edits)
+        noted = any(part.kind == ORDER for part in unsettled)
+        sort = "reordered" if "right" in case else "unsettled" if case.get("unsettled") else "unchanged"
+        right = text == case.get("right", case["answer"]) and noted is (sort == "unsettled")
+        counts[sort, right] += 1
+        if show and not right:
+            print(f"{sort}: {case['answer']!r}\n  {text!r}\n  {case.get('right')!r} {noted}")
+    for sort in ("reordered", "unsettled", "unchanged"):
+        print(f"{sort:9} {Rate.among(counts[sort, True], counts[sort, True] + counts[sort, False])} right")
+
+
 def main() -> None:
     """Print the shares by kind of case, and the cases that are not right."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -71,7 +93,11 @@ def main() -> None:
     parser.add_argument("--streams", action="store_true", help="sentence by sentence, as in streams")
     parser.add_argument("--only", default="", help="names of files, without .yaml")
     parser.add_argument("--show", action="store_true", help="print what is not right")
+    parser.add_argument("--steps", action="store_true", help="the order of steps")
     options = parser.parse_args()
+    if options.steps:
+        print_steps(show=options.show)
+        return
     counts = Counter[tuple[str, str]]()
     unsettled = Counter[str]()
     for case in cases(options.folder, [name for name in options.only.split(",") if name]):

@@ -35,7 +35,7 @@ from models.train.distributed import launched, prepare
 from models.train.features import Example
 
 TRL = "TRL SFTTrainer"
-MISSING = "TRL is not installed; it is needed for this comparison only: pip install 'aligner-proxy[throughput]'"
+MISSING = "TRL is not installed; it is needed for this comparison only: pip install 'aligner-proxy[trl]'"
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,11 @@ def encode(
     return Example(ids, weights, where, labels, relations, kinds, pair.themes, doubts)
 
 
+def relations(pair: Pair) -> tuple[tuple[int, ...], ...]:
+    """What is known of every segment of a pair under every objective of its prompt."""
+    return _relations(pair, tuple(themes_in(segment.text) for segment in split(pair.answer)) if pair.kinds else ())
+
+
 def _relations(pair: Pair, doubts: Sequence[frozenset[str]]) -> tuple[tuple[int, ...], ...]:
     """Where kinds are not known, only what stays is known for every objective."""
     if pair.kinds and pair.themes:

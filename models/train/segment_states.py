@@ -71,15 +71,39 @@ def joined(parts: Sequence[SegmentStates]) -> SegmentStates:
     )
 
 
+class SharedBeginning:
+    """Prompts through a model together; what all of them begin with is read once."""
+
+    def __init__(self, model: Any, taps: Taps) -> None:
+        self._model = model.eval()
+        self._taps = taps
+
+    @torch.inference_mode()
+    def states(self, prompts: Sequence[list[int]]) -> torch.Tensor:
+        """What the taps keep, [prompts, tokens, layers + 1, hidden]; behind the end of a shorter prompt is padding."""
+        beginning = _beginning(prompts)
+        cache = DynamicCache(config=self._model.config)
+        before = self._forward([beginning], cache).expand(len(prompts), -1, -1, -1)
+        cache.batch_repeat_interleave(len(prompts))
+        width = max(map(len, prompts))
+        behind = [tokens[len(beginning) :] + [0] * (width - len(tokens)) for tokens in prompts]
+        # Right padding under a causal mask is never looked at.
+        return torch.cat([before, self._forward(behind, cache)], dim=1)
+
+    def _forward(self, tokens: Sequence[Sequence[int]], cache: DynamicCache) -> torch.Tensor:
+        """States of tokens behind those in the cache."""
+        hidden = self._model.model(input_ids=torch.tensor(tokens), past_key_values=cache, use_cache=True)
+        return self._taps.take(hidden.last_hidden_state)
+
+
 class StateReader:
     """Reads replies through a model, batch by batch."""
 
     def __init__(self, model: Any, tokenizer: Any, head: DetectorHead | None, layers: Sequence[int]) -> None:
-        self._model = model.eval()
         self._tokenizer = tokenizer
         self._head = head
         self.layers = tuple(layers)
-        self._taps = Taps(model.model, self.layers)
+        self._together = SharedBeginning(model, Taps(model.model, self.layers))
 
     def read(self, replies: Sequence[LabelledReply], folder: Path, objectives: Sequence[str] = (OWN,)) -> SegmentStates:
         """States of all replies that fit, from `folder` where they are there already.
@@ -142,21 +166,9 @@ class StateReader:
 
     @torch.inference_mode()
     def _states(self, batch: Sequence[tuple[list[int], Spans, int]]) -> list[tuple[Any, Any]]:
-        beginning = _beginning([tokens for tokens, _, _ in batch])
-        cache = DynamicCache(config=self._model.config)
-        before = self._forward([beginning], cache).expand(len(batch), -1, -1, -1)
-        cache.batch_repeat_interleave(len(batch))
-        width = max(len(ids) for ids, _, _ in batch)
-        behind = [tokens[len(beginning) :] + [0] * (width - len(tokens)) for tokens, _, _ in batch]
-        # Right padding under a causal mask is never looked at.
-        taken = torch.cat([before, self._forward(behind, cache)], dim=1)
+        taken = self._together.states([tokens for tokens, _, _ in batch])
         return [(_pooled(taken[row], where), self._score(taken[row], where, own))
                 for row, (_, where, own) in enumerate(batch)]  # fmt: skip
-
-    def _forward(self, tokens: Sequence[Sequence[int]], cache: DynamicCache) -> torch.Tensor:
-        """States [prompts, tokens, layers + 1, hidden] of tokens behind those in the cache."""
-        hidden = self._model.model(input_ids=torch.tensor(tokens), past_key_values=cache, use_cache=True)
-        return self._taps.take(hidden.last_hidden_state)
 
     def _score(self, states: torch.Tensor, where: Spans, own: int) -> Any:
         """The general head's scores of the segments under the reply's own objective."""

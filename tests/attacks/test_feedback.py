@@ -15,12 +15,14 @@ from aligner_proxy.audit.review_queue import ReviewQueue
 from aligner_proxy.audit.reviews import Chosen, Review, Reviews, ReviewVerdict
 from aligner_proxy.audit.store import Seal, Store
 from aligner_proxy.errors import AuditError
+from aligner_proxy.gateway import auth, client_keys
 from aligner_proxy.gateway.endpoints import feedback
 from aligner_proxy.gateway.endpoints.feedback import Feedback
 from tests.attacks.attack import Attack, rows
 from tests.audit.conftest import noted, record, reviews_in
 from tests.gateway.endpoints.application import Api
 from tests.gateway.endpoints.application import api as api
+from tests.gateway.test_auth import refused, request, serve, write
 
 ID = "0" * 32
 SECRET = "Zanzibar"
@@ -85,6 +87,36 @@ async def test_no_word_on_what_is_not_ones_own(attack: Attack, api: Api, path: P
         invented = await api.post("/v1/feedback", {"id": "f" * 32, "verdict": "right"}, team)
         assert got.content == invented.content
     assert SECRET not in got.text
+    assert reviews_in(path) == []
+
+
+REVIEWERS = rows(
+    (
+        "feedback-other-reviewer",
+        "reviewer",
+        "speaks of another tenant's answer with its key, by the API",
+        "404; no other endpoint takes its key",
+        "globex",
+    ),
+)
+
+
+@pytest.mark.parametrize("attack", REVIEWERS)
+async def test_a_reviewers_key_reaches_its_own_tenant_alone(
+    attack: Attack, api: Api, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key as our log-in knows it, and then the endpoint with the team that it has by that."""
+    api.guard.feedback = Feedback(lambda: Store(path), 100)
+    monkeypatch.setenv("ALIGNER_PROXY_KEYS", str(tmp_path / "keys.yaml"))
+    client_keys.policies_path.cache_clear()
+    write(tmp_path / "keys.yaml", team=attack.payload, role="reviewer")
+    with monkeypatch.context() as patch:  # the endpoint asks LiteLLM's own module
+        serve(patch)
+        for other in ("/v1/chat/completions", "/v1/align", "/v1/models"):
+            assert (await refused(request(other)))[0] == "403"
+        team = (await auth.user_api_key_auth(request("/v1/feedback"), "k1")).team_id
+    assert team == attack.payload
+    assert (await api.post("/v1/feedback", {"id": ID, "verdict": "harm"}, team)).status_code == 404
     assert reviews_in(path) == []
 
 

@@ -8,21 +8,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 from click.testing import CliRunner
 
-from aligner_proxy.audit.database import Database, DatabaseLease, DatabaseStore
+from aligner_proxy.audit.database import STEPS, Database, DatabaseLease, DatabaseStore
 from aligner_proxy.audit.entry import entry
 from aligner_proxy.audit.recorder import Recorder, Waiting
 from aligner_proxy.audit.review_queue import ReviewQueue
 from aligner_proxy.audit.store import Seal
+from aligner_proxy.audit.tidier import Keeping
 from aligner_proxy.cli.reviews.audit import command
 from aligner_proxy.cli.reviews.options import opened
-from aligner_proxy.errors import DatabaseAway, NotRecorded
+from aligner_proxy.errors import AuditError, DatabaseAway, NotRecorded
 from tests.audit.conftest import noted
+from tests.audit.test_tidier import MONTH_S, NOW, filled, kept, tidy
 from tests.support.postgres_server import PostgresProcess, needs_postgres, postgres_process
 
 pytestmark = needs_postgres
@@ -186,3 +190,66 @@ def test_the_commands_find_and_erase_an_answer(
     assert erased.exit_code == 0, erased.output
     assert list(store.entries()) == []
     store.close()
+
+
+def size(server: PostgresProcess) -> int:
+    """Bytes that the table of entries takes on the server's disk, with what was deleted and with its texts."""
+    store = DatabaseStore(server.database)
+    found = int(store.rows("SELECT pg_total_relation_size('aligner_audit.entries')")[0][0])
+    store.close()
+    return found
+
+
+def test_when_there_is_too_much_the_first_go_and_their_room_is_used_again(server: PostgresProcess) -> None:
+    # Of letters without a pattern, which PostgreSQL cannot compress.
+    text = Random(7).randbytes(12_000).hex()
+    sizes = []
+    for _ in range(2):
+        filled(server.database, [NOW - n for n in range(60)], answer=text)
+        sizes.append(size(server))
+        store = DatabaseStore(server.database)
+        used = store.used()
+        store.close()
+        assert used > 2**20
+        gone = tidy(server.database, Keeping(MONTH_S, 2**20))
+        assert 0 < gone < 120
+        left = kept(server.database)
+        assert left == [f"call-{n}" for n in range(60 - len(left), 60)], "what was added first went first"
+        assert tidy(server.database, Keeping(MONTH_S, 2**20)) == 0
+    assert sizes[1] < sizes[0] * 1.5, "it did not grow by another sixty"
+
+
+def test_older_tables_are_brought_up_to_date_by_one_of_several_gateways(server: PostgresProcess) -> None:
+    old = DatabaseStore(server.database)
+    old.add(entry(noted()))
+    old.close()
+    steps = (*STEPS, "ALTER TABLE entries ADD COLUMN note TEXT; CREATE INDEX entries_note ON entries (note)")
+    with ThreadPoolExecutor(4) as gateways:
+        stores = list(gateways.map(lambda _: DatabaseStore(server.database, steps=steps), range(4)))
+    assert list(stores[0].entries()) == [entry(noted())]
+    assert stores[1].rows("SELECT note FROM entries") == [(None,)]
+    for store in stores:
+        store.close()
+    with pytest.raises(AuditError, match="AUDIT_DATABASE was made by a newer aligner-proxy"):
+        DatabaseStore(server.database)
+
+
+def test_a_step_that_fails_changes_nothing(server: PostgresProcess) -> None:
+    DatabaseStore(server.database).close()
+    with pytest.raises(DatabaseAway):
+        DatabaseStore(server.database, steps=(*STEPS, "ALTER TABLE entries ADD COLUMN note TEXT; NONSENSE"))
+    store = DatabaseStore(server.database)
+    store.add(entry(noted()))
+    assert store.rows("SELECT count(*) FROM information_schema.columns WHERE column_name = 'note'") == [(0,)]
+    store.close()
+
+
+def test_older_entries_stay_readable_beside_a_gateway_that_migrates(server: PostgresProcess) -> None:
+    """Hosts are upgraded one after the other: the old one goes on with the connection that it has."""
+    old = DatabaseStore(server.database)
+    new = DatabaseStore(server.database, steps=(*STEPS, "ALTER TABLE entries ADD COLUMN note TEXT"))
+    old.add(entry(noted(1)))
+    new.add(entry(noted(2)))
+    assert {one.call_id for one in old.entries()} == {one.call_id for one in new.entries()} == {"call-1", "call-2"}
+    old.close()
+    new.close()

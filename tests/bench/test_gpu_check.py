@@ -31,6 +31,13 @@ def test_it_checks_all_three_and_writes_its_section_alone(docs: Path, capsys: py
     assert row.split("|")[6].strip().endswith(", 1)")  # an unchanged answer: one forward that generates
 
 
+def test_a_rehearsal_goes_through_all_of_it_and_writes_nothing(docs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = docs.read_text()
+    assert gpu_check.main(["--rehearse", "--docs", str(docs)]) == 0
+    assert "| tiny | 8 of 8 | 8 of 8 |" in capsys.readouterr().out
+    assert docs.read_text() == before
+
+
 def test_four_bits_take_the_place_of_every_linear_layer_inside() -> None:
     made = shapes.model("tiny", "cpu", torch.bfloat16, four_bits=True)
     kinds = {type(module).__name__ for module in made.model.layers.modules()}

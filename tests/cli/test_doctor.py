@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -23,8 +24,12 @@ from aligner_proxy.cli import doctor, main
 from aligner_proxy.cli.doctor import Finding, Verdict
 from aligner_proxy.engine import sockets, wire
 from aligner_proxy.gateway import reload
+from aligner_proxy.gateway.fleet import RollCall, Standing, policies_hash
+from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.registry import load
 from aligner_proxy.policy import config
+from aligner_proxy.sharing.entries import Entries
+from aligner_proxy.sharing.server import RedisServer
 from tests.support.installed import install, install_example
 from tests.support.redis_server import needs_redis, redis_process
 
@@ -237,6 +242,23 @@ def test_plugins_that_are_switched_off_are_named_and_not_loaded(
     assert not {"plugin plain_words", "plugin broken"} & set(found)
 
 
+def _standing(**said: str) -> Standing:
+    told: dict[str, Any] = {"host": "a", "release": "1", "policies": "p", "keys": "k", "heads": "h", "pid": 1}
+    return Standing(**told | said)
+
+
+def tell(url: str, *standings: Standing) -> None:
+    """What gateway processes with these in force tell the Redis."""
+
+    async def told() -> None:
+        server = RedisServer(url, "ALIGNER_TEST_REDIS")
+        for one in standings:
+            await RollCall(server, Entries()).call(one)
+        await server.aclose()
+
+    asyncio.run(told())
+
+
 @needs_redis
 def test_the_redis_of_a_policies_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "policies.yaml"
@@ -246,13 +268,27 @@ def test_the_redis_of_a_policies_file(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (missing.verdict, missing.found[:20]) == (Verdict.FAULT, "policies.yaml:1: cac")
     with redis_process(tmp_path / "redis") as server:
         monkeypatch.setenv("ALIGNER_TEST_REDIS", server.url)
-        answers, full = doctor.redis(path)
+        answers, fleet, full = doctor.redis(path)
         assert answers.verdict is Verdict.OK
         assert "in ALIGNER_TEST_REDIS" in answers.found
         assert "not encrypted" in answers.found
+        assert (fleet.check, fleet.verdict) == ("fleet", Verdict.NOTE)
+        assert "no gateway told" in fleet.found
         assert full.verdict is Verdict.NOTE
         server.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
-        assert [finding.verdict for finding in doctor.redis(path)] == [Verdict.OK]
+        own = _standing(host="a", policies=policies_hash(registry.load_policies(path)))
+        tell(server.url, own, own.model_copy(update={"host": "b"}))
+        assert [(one.check, one.verdict) for one in doctor.redis(path)] == [
+            ("redis", Verdict.OK),
+            ("fleet", Verdict.OK),
+        ]
+        tell(server.url, own.model_copy(update={"host": "c", "policies": "elsewhere"}))
+        _, differs = doctor.redis(path)
+        assert differs.verdict is Verdict.NOTE
+        assert "3 gateway processes on 3 hosts: policies differ" in differs.found
+        assert f"elsewhere on c; {own.policies} on a, b" in differs.found or "on a, b; elsewhere on c" in differs.found
+        path.write_text("cache: {redis_env: ALIGNER_TEST_REDIS, ttl_s: 60}\n")
+        assert "no gateway uses this policies file" in list(doctor.redis(path))[-1].found
     (away,) = doctor.redis(path)
     assert away.verdict is Verdict.NOTE
     assert server.url not in away.found

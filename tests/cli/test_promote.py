@@ -5,15 +5,22 @@ from __future__ import annotations
 import json
 import os
 import stat
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from aligner_proxy.cli import main, promote
+from aligner_proxy.audit.entry import entry
+from aligner_proxy.audit.reviews import Chosen, Review, Reviews, ReviewVerdict
+from aligner_proxy.audit.store import Store
+from aligner_proxy.cli import main
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy.config import load
 from aligner_proxy.policy.litellm_config import GUARDRAIL
+from aligner_proxy.policy.yaml_file import rewrite
+from tests.audit.conftest import noted
 
 POLICIES = """\
 # Ours.
@@ -122,7 +129,7 @@ def test_an_alias_is_not_changed_behind_the_operators_back(file: Path) -> None:
 
 def test_a_file_that_changed_meanwhile_is_left_alone(file: Path) -> None:
     with pytest.raises(ConfigError, match="changed by somebody else"):
-        promote.write(file, "what it was when it was read", "new")
+        rewrite(file, "what it was when it was read", "new", backup=True)
     assert file.read_text() == POLICIES
     assert os.listdir(file.parent) == [file.name]
 
@@ -133,3 +140,86 @@ def test_a_link_stays_a_link(file: Path) -> None:
     assert run(link, "--route", "support", "--sample", "0.5").exit_code == 0
     assert link.is_symlink()
     assert load(file).routes[0].sample == 0.5
+
+
+def audited(file: Path, *, right: int = 0, wrong: int = 0, policy: str = "support") -> None:
+    """A store with so many reviewed edits under a policy."""
+    file.write_text(POLICIES + "audit: {enabled: true, file: audit.db}\n")
+    store = Store(file.parent / "audit.db")
+    for number in range(right + wrong):
+        made = entry(noted(number, at=time.time() - 60))
+        aligner_id = f"{number:032x}"
+        store.add(replace(made, aligner_id=aligner_id, policy=policy, changed=True, judged=2))
+        verdict = ReviewVerdict.WRONG if number < wrong else ReviewVerdict.RIGHT
+        Reviews(store).keep(Review(aligner_id, 0, verdict, "reviewer:anna", time.time(), Chosen.NEAREST))
+    store.close()
+
+
+MORE = (["--mode", "enforce"], ["--mode", "enforce", "--objective", "helpful"], ["--mode", "enforce", "--caution", "2"])
+
+
+@pytest.mark.parametrize("more", MORE)
+def test_what_reviews_are_certainly_against_is_refused(file: Path, more: list[str]) -> None:
+    audited(file, right=7, wrong=3)
+    before = file.read_text()
+    result = run(file, "--route", "support", *more)
+    assert result.exit_code == 2
+    assert "not promoted: 3 of 10 (10.8 to 60.3 %) reviewed edits are wrong, certainly more than 1 %" in result.output
+    assert file.read_text() == before
+    told = run(file, "--route", "support", *more, "--dry-run")
+    assert (told.exit_code, "would be refused: 3 of 10" in told.output) == (0, True)
+    assert run(file, "--route", "support", *more, "--bound", "0.2").exit_code == 0
+
+
+@pytest.mark.parametrize("less", [["--mode", "shadow"], ["--sample", "0.05"], ["--caution", "-1"]])
+def test_what_lets_no_more_out_needs_no_evidence(file: Path, less: list[str]) -> None:
+    audited(file, wrong=3)
+    assert run(file, "--route", "support", *less, "--require-evidence").exit_code == 0
+
+
+def test_a_step_back_is_never_refused(file: Path) -> None:
+    audited(file, right=100)
+    file.write_text(file.read_text() + "aligner: {adapters: {acme-2: ./a}}\n")
+    assert run(file, "--route", "support", "--mode", "enforce").exit_code == 0
+    audited_again = file.read_text()
+    for back in (["--caution", "3"], ["--sample", "0.05"], ["--mode", "shadow"]):
+        assert run(file, "--route", "support", *back, "--require-evidence").exit_code == 0, back
+    file.write_text(audited_again)
+    for more in (["--caution", "-3"], ["--sample", "1"], ["--objective", "helpful"], ["--aligner", "acme-2"]):
+        assert run(file, "--route", "support", *more, "--require-evidence").exit_code == 2, more
+
+
+def test_what_is_not_known_yet_is_said_and_may_be_required(file: Path) -> None:
+    assert "there is no audit store" in run(file, "--route", "support", "--mode", "enforce", "--dry-run").output
+    audited(file, right=10)
+    told = run(file, "--route", "support", "--mode", "enforce", "--dry-run")
+    # 381 reviews without a wrong one: the upper end of Wilson's interval is 1.96^2 / (n + 1.96^2).
+    assert "371 more reviews that say right would show that it is at most 1 %" in told.output
+    strict = run(file, "--route", "support", "--mode", "enforce", "--require-evidence")
+    assert (strict.exit_code, "does not prove" in strict.output) == (2, True)
+    assert run(file, "--route", "support", "--mode", "enforce", "--require-evidence", "--bound", "0.3").exit_code == 0
+
+
+def test_only_answers_of_the_changed_place_count(file: Path) -> None:
+    audited(file, wrong=5, policy="route-2+tenant-1")
+    told = json.loads(run(file, "--route", "support", "--mode", "enforce", "--dry-run", "--json").stdout)
+    assert told["evidence"]["wrong"]["of"] == 0
+    told = json.loads(run(file, "--tenant", "tenant-1", "--objective", "helpful", "--dry-run", "--json").stdout)
+    assert (told["evidence"]["wrong"]["count"], told["evidence"]["refused"] is not None) == (5, True)
+
+
+def test_objectives_and_aligners_are_written_where_they_belong(file: Path) -> None:
+    file.write_text(POLICIES + "aligner:\n  adapters: {acme-2: ./a}\naudit: {enabled: true}\n")
+    assert run(file, "--route", "support", "--objective", "helpful", "--objective", "harmless").exit_code == 0
+    assert run(file, "--tenant", "tenant-1", "--objective", "concise", "--shadow-aligner", "acme-2").exit_code == 0
+    assert run(file, "--route", "route-2", "--aligner", "default=95,acme-2=5").exit_code == 0
+    made = load(file)
+    assert made.routes[0].objectives == ("harmless", "helpful")
+    assert (made.tenants[0].enforce, made.tenants[0].shadow_aligner) == (("concise",), "acme-2")
+    assert made.routes[1].aligner == (("default", 95), ("acme-2", 5))
+    assert "objectives: [harmless, helpful]\n    mode: shadow           # since Monday" in file.read_text()
+    for wrong in (["--objective", "nonsense"], ["--aligner", "default=95,acme-2=4"], ["--aligner", "default=x,y=2"]):
+        before = file.read_text()
+        assert run(file, "--route", "support", *wrong).exit_code == 2, wrong
+        assert file.read_text() == before
+    assert "say which" in run(file, "--defaults", "--objective", "helpful").output

@@ -98,6 +98,10 @@ class Site:
         }
         (self.folder / "policies.yaml").write_text(yaml.safe_dump(policies))
 
+    def use_engine(self, address: str) -> None:
+        """Have lessons and replays ask this engine."""
+        self.console.services.files._engine = address
+
     def add(self, *entries: Entry) -> None:
         store = Store(self.audit)
         for one in entries:

@@ -258,3 +258,27 @@ def test_long_answers_do_not_stop_a_page(site: Site, operator: Browser) -> None:
     assert len(text) < 400_000
     assert "more characters" in text
     assert len(operator.get("/live").text) < 60_000
+
+
+def test_what_the_aligner_beside_said_stands_there(site: Site, operator: Browser) -> None:
+    made = an_entry(5, at=4000.0, aligner_id="5" * 32)
+    other = with_texts(an_entry(5, at=4001.0), "You fool.", "You friend.")
+    site.add(made, replace(other, aligner_id="5" * 32 + "-beside", aligner="b" * 64, changed=True))
+    text = operator.get(f"/answers/{handle(made)}").text
+    assert "it would have changed this" in text
+    assert "friend" in text
+    assert "aligner beside" not in operator.get(f"/answers/{handle(an_entry(1))}").text
+
+
+def test_a_link_holds_names_and_no_text(site: Site, operator: Browser) -> None:
+    site.answers = judged()
+    operator.get("/playground")
+    own = "Own: nothing of Anna"
+    text = operator.send("/playground", model="gpt", question="Why?", answer="So.", objectives=f"kind\n{own}").text
+    found = re.search(r'href="(/playground[^"]+)">Link', text)
+    assert found
+    assert found[1] == "/playground?model=gpt&amp;objectives=kind"
+    again = operator.get("/playground?model=gpt&objectives=kind,Own: nothing").text
+    assert 'value="gpt"' in again
+    assert ">kind</textarea>" in again
+    assert "nothing" not in again

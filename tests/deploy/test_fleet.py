@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import re
 import shutil
 import subprocess
@@ -9,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 from pydantic import TypeAdapter
@@ -54,7 +57,7 @@ def pods(parts: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 @needs_kubectl
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_kubernetes_takes_every_overlay(overlay: str) -> None:
-    validate = pytest.importorskip("kubernetes_validate", reason="needs kubernetes-validate")
+    validate = pytest.importorskip("kubernetes_validate", reason="needs kubernetes-validate: make deploy-check")
     for part in built(overlay):
         validate.validate(part, validate.latest_version(), strict=True)
 
@@ -131,6 +134,10 @@ def test_gateways_of_a_fleet_name_each_engine_that_there_may_be(overlay: str, mo
     wanted = [f"http://engine-{number}.engine:{port}" for number in range(scaler["maxReplicas"])]
     assert list(file.aligner.engine.at) == wanted
     assert {policies["cache"]["redis_env"], policies["cache"]["key_env"]} <= given
+    audit = policies.get("audit", {})
+    assert audit.get("enabled", False) == (overlay == "fleet-postgres")
+    if audit:
+        assert {audit["database_env"], audit["key_env"]} <= given
     monkeypatch.delenv(config._ENGINE, raising=False)
     assert config.engine_at(file).at == tuple(wanted)
 
@@ -166,6 +173,18 @@ def compose() -> dict[str, Any]:
     return dict(yaml.load(text, _Reset))
 
 
+@pytest.mark.parametrize("name", ["compose.yaml", "compose.fleet.yaml"])
+def test_compose_files_have_the_form_that_compose_reads(name: str) -> None:
+    """By the schema of the Compose Specification; the tags that only Compose knows count as what they hold."""
+    package = importlib.util.find_spec("check_jsonschema")
+    if package is None or package.origin is None:
+        pytest.skip("needs check-jsonschema: make deploy-check")
+    schema = json.loads((Path(package.origin).parent / "builtin_schemas/vendor/compose-spec.json").read_text())
+    file = dict(yaml.load((DEPLOY / name).read_text(), _Reset))
+    validator = jsonschema.validators.validator_for(schema)(schema)
+    assert [f"{fault.json_path}: {fault.message}" for fault in validator.iter_errors(file)] == []
+
+
 def test_only_the_balancer_is_reached_from_outside() -> None:
     services = compose()["services"]
     assert [name for name, service in services.items() if service.get("ports")] == ["balancer"]
@@ -193,7 +212,8 @@ def test_the_balancer_asks_each_gateway_for_its_readiness() -> None:
     text = (DEPLOY / "haproxy.cfg").read_text()
     servers = re.findall(r"^    server (\S+) (\S+):(\d+)", text, re.MULTILINE)
     gateways = [name for name in compose()["services"] if name.startswith("gateway")]
-    assert [(name, "4000") for name in gateways] == [(host, port) for _, host, port in servers]
+    # Once as ready, and once as living.
+    assert [(name, "4000") for name in gateways] * 2 == [(host, port) for _, host, port in servers]
     assert "option httpchk GET /health/readiness" in text
     assert "retry-on conn-failure\n" in text, "an answer that broke off may have been paid for"
 

@@ -18,6 +18,7 @@ ANSWERS = {
     "outdated": OUTDATED,
     "up_to_date": UP_TO_DATE,
     "rude": RUDE,
+    "costly": RUDE,
     "unicode": UNICODE,
     "foreign": FOREIGN,
     "foreign_rude": f"{FOREIGN} You are an idiot for asking. {FOREIGN}",

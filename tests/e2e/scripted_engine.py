@@ -31,6 +31,8 @@ from tests.support.scripted import SCRIPTED, ScriptedSession, SegmentEngine
 
 INSULT = "You are an idiot for asking. "
 SLOW_S = 3.0
+COSTLY_MS = 4000.0
+"""What a question that begins with `costly` costs, as it says."""
 SEATS = 4
 
 
@@ -43,7 +45,8 @@ def correct(request: AlignRequest) -> Correction | Exception:
     if request.answer == THOUGHT:
         return Correction(THOUGHT, (SegmentScore(THOUGHT, 4.0, True, 0),))
     flagged = (SegmentScore(INSULT.strip(), 4.0, True),) if INSULT in request.answer else ()
-    return Correction(request.answer.replace(INSULT, ""), flagged)
+    costly = request.turns and request.turns[-1].content.startswith("costly")
+    return Correction(request.answer.replace(INSULT, ""), flagged, ms=COSTLY_MS if costly else 0.0)
 
 
 _ROWS = rows_weighing(lambda objective, _: 3.0 if objective.startswith("Humour") else 1.0)

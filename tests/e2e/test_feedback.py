@@ -11,20 +11,12 @@ import pytest
 from aligner_proxy.audit.reviews import Review, Reviews
 from aligner_proxy.audit.store import Store
 from tests.e2e.clients import Gateway
-from tests.e2e.deployment import Deployment
+from tests.e2e.recorded import FOLDER, RECORDED
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 
-class Recorded(Deployment):
-    """A deployment with an audit store."""
-
-    def policies(self) -> dict[str, Any]:
-        """The policies file."""
-        return {**super().policies(), "audit": {"enabled": True, "file": "{folder}/feedback/audit.db"}}
-
-
-DEPLOYMENT = Recorded().model("gpt").case("sentences", stream="sentence").case("shown", mode="shadow")
+DEPLOYMENT = RECORDED
 
 
 def say(client: Gateway, aligner_id: str | None, **said: Any) -> httpx.Response:
@@ -32,7 +24,7 @@ def say(client: Gateway, aligner_id: str | None, **said: Any) -> httpx.Response:
 
 
 def kept(folder: Path, aligner_id: str) -> list[Review]:
-    store = Store(folder / "feedback" / "audit.db")
+    store = Store(folder / FOLDER / "audit.db")
     found = Reviews(store).of(aligner_id, 0)
     store.close()
     return found

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import itertools
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +16,30 @@ from typing import Any
 
 import pytest
 
+from aligner_proxy.cli import doctor
+from aligner_proxy.engine.taught_head import TaughtHead
+from aligner_proxy.teaching.store import WHOLE_FILE, Count, HeadStore, Version
 from tests.e2e.clients import KEYS, Gateway
 from tests.e2e.deployment import Deployment, Proxy, proxy
 from tests.e2e.processes import EngineProcess
 from tests.support.redis_server import RedisProcess, needs_redis, redis_process
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300), needs_redis]
-DEPLOYMENT = Deployment().model("gpt")
+TEXT = "Kindness: the response should never insult the reader"
+
+
+class Shared(Deployment):
+    """A deployment with an objective that can be taught, and a tenant with a quota."""
+
+    def policies(self) -> dict[str, Any]:
+        """The policies file."""
+        file = super().policies()
+        file["objectives"] = {"kind": {"text": TEXT, "examples": "kind.yaml"}}
+        file["tenants"] = [*file["tenants"], {"match": {"team": "other"}, "name": "other", "quota": 6}]
+        return file
+
+
+DEPLOYMENT = Shared().model("gpt")
 DEPLOYMENT.cache = {"redis_env": "ALIGNER_TEST_REDIS", "key_env": "ALIGNER_TEST_REDIS_KEY"}
 KEY = base64.b64encode(bytes(range(32))).decode()
 INSULT = "You are an idiot for asking."
@@ -35,6 +53,7 @@ class Fleet:
     gateways: list[Gateway]
     engine: EngineProcess
     redis: RedisProcess
+    folders: list[Path]
 
     def asked(self) -> int:
         return len(self.engine.calls())
@@ -53,6 +72,17 @@ class Fleet:
         text = self.gateways[at].http.get("/metrics/").text
         lines = re.findall(rf"^{re.escape(name)}\S* (\S+)$", text, re.MULTILINE)
         return sum(map(float, lines))
+
+    def until(self, true: Callable[[], bool], what: str) -> None:
+        """Wait for something that one gateway hears of another."""
+        end = time.monotonic() + SOON_S
+        while not true():
+            assert time.monotonic() < end, what
+            time.sleep(0.2)
+
+    def taught(self, at: int) -> str:
+        """What one gateway says is taught."""
+        return str(self.gateways[at].chat("rude taught").headers.get("x-aligner-taught", ""))
 
     def wait_until_up(self, value: float, at: int = 0) -> None:
         until = time.monotonic() + SOON_S
@@ -78,7 +108,7 @@ def fleet(
         for made in started:
             made.wait()
         gateways = [stack.enter_context(contextlib.closing(Gateway(made.address, log=made.log))) for made in started]
-        yield Fleet(gateways, engine, redis)
+        yield Fleet(gateways, engine, redis, [mine / f"gateway-{number}" for number in range(2)])
 
 
 def test_what_one_corrected_the_other_knows(fleet: Fleet) -> None:
@@ -134,6 +164,72 @@ def test_spoilt_entries_are_counted_and_corrected_anew(fleet: Fleet) -> None:
         fleet.ask(f"rude spoilt {number}", 1)
         assert fleet.metric("aligner_redis_refused_entries_total", 1) - before == 1
         assert fleet.asked() - asked == 1
+
+
+def test_a_quota_that_is_spent_through_both_gateways_is_spent(fleet: Fleet) -> None:
+    """Six seconds a minute; four through each gateway, which alone would be within it."""
+    with contextlib.ExitStack() as stack:
+        tenant = [
+            stack.enter_context(contextlib.closing(Gateway(gateway.address, KEYS["other"])))
+            for gateway in fleet.gateways
+        ]
+        for at, gateway in enumerate(tenant):
+            assert gateway.chat(f"costly {at}").headers["x-aligner-status"] == "corrected"
+        questions = itertools.count()
+        for at, gateway in enumerate(tenant):
+            ask = lambda gateway=gateway: gateway.chat(f"rude spent {next(questions)}").headers.get("x-aligner-reason")  # noqa: E731
+            fleet.until(lambda ask=ask: ask() == "quota", f"gateway {at} never knew that the quota is spent")
+    assert fleet.ask("rude of nobody with a quota", 0)
+
+
+def test_a_head_is_in_force_at_every_gateway_and_so_is_that_it_was_forgotten(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def store(at: int) -> HeadStore:
+        monkeypatch.setenv("ALIGNER_PROXY_HOME", str(fleet.folders[at] / "home"))
+        return HeadStore(fleet.folders[at] / "configs" / "policies.yaml")
+
+    assert fleet.taught(0) == fleet.taught(1) == ""
+    head = TaughtHead(TEXT, "a" * 64, 1.0, 0.0, bytes(8))
+    none = Count(hits=0, of=0)
+    version = Version(
+        head=head.content_hash,
+        text=TEXT,
+        called="default",
+        aligner="a" * 64,
+        against=4,
+        fine=0,
+        digest="d",
+        at=1_790_000_000.0,
+        found=none,
+        false=none,
+        threshold=0.0,
+    )
+    store(0).keep(WHOLE_FILE, "kind", version, head.to_bytes())
+    for at in (0, 1):
+        fleet.until(lambda at=at: fleet.taught(at).startswith("kind=4@"), f"gateway {at} was never taught")
+    assert store(1).head(head.content_hash) == head.to_bytes()
+    store(1).forget(WHOLE_FILE, "kind")
+    for at in (0, 1):
+        fleet.until(lambda at=at: fleet.taught(at) == "", f"gateway {at} forgot nothing")
+
+
+def test_gateways_say_when_they_go_by_different_policies(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    differs = 'aligner_fleet_differs{what="policies"'
+    for at in (0, 1):
+        fleet.until(lambda at=at: fleet.metric("aligner_fleet_gateways", at) == 2, "they do not know each other")
+        fleet.until(lambda at=at: fleet.metric(differs, at) == 0, "they have the same file")
+    path = fleet.folders[1] / "configs" / "policies.yaml"
+    before = path.read_text()
+    path.write_text(before.replace("deadline_s: 20", "deadline_s: 19"))
+    fleet.until(lambda: fleet.metric(differs, 0) == 1, "one file was changed")
+    monkeypatch.setenv("ALIGNER_TEST_REDIS", fleet.redis.url)
+    monkeypatch.setenv("ALIGNER_TEST_REDIS_KEY", KEY)
+    (told,) = [one for one in doctor.redis(fleet.folders[0] / "configs" / "policies.yaml") if one.check == "fleet"]
+    assert told.verdict is doctor.Verdict.NOTE
+    assert "2 gateway processes on 1 hosts: policies differ" in told.found
+    path.write_text(before)
+    fleet.until(lambda: fleet.metric(differs, 0) == 0, "it was changed back")
 
 
 def full(redis: RedisProcess) -> None:

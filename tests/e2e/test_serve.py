@@ -43,6 +43,7 @@ class Served:
 
     process: subprocess.Popen[bytes]
     address: str
+    console: str
     log: Path
 
     def ask(self, text: str) -> httpx.Response:
@@ -163,15 +164,17 @@ class Serves:
 
     def _start(self, folder: Path, options: list[str]) -> Served:
         port = free_port()
+        beside = free_port()
         _configure(folder, self._upstream)
-        command = ["serve", "--config", str(folder / "litellm.yaml"), "--port", str(port), *options]
+        where = ["--config", str(folder / "litellm.yaml"), "--port", str(port)]
+        command = ["serve", *where, "--console", "--console-port", str(beside), *options]
         env = {**os.environ, "ALIGNER_PROXY_HOME": str(folder / "home"), "NO_PROXY": "*", "UPSTREAM_KEY": SECRET}
         log = folder / "serve.log"
         with log.open("wb") as sink:
             process = subprocess.Popen(
                 [sys.executable, "-m", "aligner_proxy", *command], stdout=sink, stderr=sink, env=env
             )
-        return Served(process, f"http://127.0.0.1:{port}", log)
+        return Served(process, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{beside}", log)
 
     def close(self) -> None:
         """Kill it."""
@@ -185,7 +188,8 @@ def _configure(folder: Path, upstream: str) -> None:
     tiny.save(folder / "aligner")
     aligner = {"model": "./aligner", "template": "ultrafeedback", "quantization": "none", "dtype": "fp32"}
     route = {"match": {"model": "*"}, "objectives": ["harmless"]}
-    (folder / "policies.yaml").write_text(yaml.safe_dump({"aligner": aligner, "routes": [route]}))
+    policies = {"aligner": aligner, "audit": {"enabled": True}, "routes": [route]}
+    (folder / "policies.yaml").write_text(yaml.safe_dump(policies))
     guardrail = {"guardrail": "aligner_proxy.guardrail.AlignerGuardrail", "mode": "post_call", "default_on": True}
     model = {"model": "openai/up", "api_base": f"{upstream}/v1", "api_key": "none"}
     config = {
@@ -209,6 +213,26 @@ def served(serves: Serves, request: pytest.FixtureRequest) -> Served:
     """A `serve` with as many workers as the test asks for, and its options."""
     workers, *options = getattr(request, "param", [1])
     return serves.get(["--workers", str(workers), *options])
+
+
+def shown(http: httpx.Client, path: str) -> str:
+    """A page of the console; empty while it does not listen."""
+    try:
+        return http.get(path).text
+    except httpx.TransportError:
+        return ""
+
+
+def test_the_console_beside_it_shows_an_answer(served: Served) -> None:
+    said = served.ask("hello console")
+    assert said.status_code == httpx.codes.OK
+    with httpx.Client(base_url=served.console, headers={"origin": served.console}, trust_env=False) as browser:
+        until(lambda: 'name="token"' in shown(browser, "/login"), served.log)
+        token = re.search(r'name="token" value="([^"]+)"', shown(browser, "/login"))
+        assert token is not None
+        entered = browser.post("/login", data={"token": token[1], "key": MASTER_KEY})
+        assert (entered.status_code, entered.headers["location"]) == (httpx.codes.SEE_OTHER, "/live")
+        until(lambda: "hello console" in shown(browser, "/live"), served.log)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")

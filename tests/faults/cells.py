@@ -8,6 +8,8 @@ A further stream mode is a line in `MODES`, and a word in `expected` where it pr
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -163,33 +165,48 @@ def check(cell: Cell, seen: Seen) -> None:
         assert told().get(place) == str(seen), f"{PAGE.name} is stale; write it with ALIGNER_PROXY_WRITE_DOCS=1"
 
 
-def told() -> dict[tuple[str, str, str], str]:
-    """The cells of the page."""
+FLEET = "fleet"
+"""Through a whole fleet (tests/fleet): those rows of the page are that folder's."""
+
+
+def told(*, of_fleet: bool = False) -> dict[tuple[str, str, str], str]:
+    """The cells of the page, without those of the fleet or these alone."""
     found = {}
     modes: list[str] = []
     for line in PAGE.read_text(encoding="utf-8").splitlines() if PAGE.exists() else ():
         columns = [column.strip() for column in line.strip("|").split("|")]
         if columns[0] == "fault":
             modes = columns[3:]
-        elif modes and line.startswith("|") and not columns[0].startswith("---"):
+        elif modes and _is_row(line) and (columns[1] == FLEET) == of_fleet:
             cells_of = zip(modes, columns[3:], strict=True)
             found.update({(columns[0], columns[2], mode): said for mode, said in cells_of if said != _UNTRIED})
     return found
 
 
+def _is_row(line: str) -> bool:
+    return line.startswith("| ") and not line.startswith("| fault ")
+
+
+def row(columns: Sequence[str]) -> str:
+    """A row of a table."""
+    return f"| {' | '.join(columns)} |"
+
+
 _PAGE = """# What a client gets when something fails
 
-Each cell is one request that met the fault. The page is written by the tests (tests/faults/), which fail when a cell
-gives anything else; `ALIGNER_PROXY_WRITE_DOCS=1 python -m pytest tests/faults` writes it anew. {count} cells: in none
-did the client wait in vain (it would have given up, and the test failed), and in none was an answer of the upstream
-lost: the client got the correction, the original, or an error that says so.
+Each cell is one request that met the fault, or a load under which the fleet met it. The page is written by the tests
+(tests/faults/, tests/fleet/), which fail when a cell gives anything else; `ALIGNER_PROXY_WRITE_DOCS=1 python -m pytest
+tests/faults`, and the same with `make fleet-test`, write it anew. {count} cells: in none did the client wait in vain
+(it would have given up, and the test failed), and in none was an answer of the upstream lost: the client got the
+correction, the original, or an error that says so.
 
 - **whole**: a whole response; **hold**, **sentence**: a stream under `stream: hold` and `stream: sentence`, which is
   released segment by segment: the fault comes before the first segment, or in the edit. **passthrough**: a stream under
   `stream: passthrough`, which is delivered as it is and corrected for the record. The policy is the route's `on_error`;
   what retry does not heal passes (`after_retry: passthrough`).
 - **proxy**: through the real LiteLLM proxy over sockets, engine and upstream in processes of their own. **hooks**: by
-  the hooks that LiteLLM calls, in the test's process, on a real store.
+  the hooks that LiteLLM calls, in the test's process, on a real store. **fleet**: many requests, of all tenants, to two
+  gateways behind HAProxy on hosts of their own ([fleet.md](fleet.md)): everything that any of them may get.
 - In brackets: the class of the failure ([operations.md](operations.md)), or the reason where no correction failed.
 - *once*, *for a moment*: a second try finds it gone; without that, it outlasts the deadline or comes with every try.
 - *the original* is what the upstream said, text and form. *error 503* is an OpenAI-shaped error of type
@@ -202,11 +219,23 @@ lost: the client got the correction, the original, or an error that says so.
 
 
 def page(faults: tuple[Fault, ...]) -> str:
-    """The page of what was seen."""
+    """The page of what was seen, with the rows of the fleet as they are."""
     rows = []
     for fault in faults:
         for policy in POLICIES:
             said = [str(SEEN.get((fault.title, policy.value, mode.name), _UNTRIED)) for mode in MODES]
-            rows.append(f"| {' | '.join([fault.title, fault.through, policy.value, *said])} |")
+            rows.append(row([fault.title, fault.through, policy.value, *said]))
+    known = PAGE.read_text(encoding="utf-8").splitlines() if PAGE.exists() else []
+    of_fleet = [line for line in known if _is_row(line) and f" | {FLEET} | " in line]
     modes = " | ".join(mode.name for mode in MODES)
-    return _PAGE.format(count=len(SEEN), modes=modes, lines="|".join("---" for _ in MODES), rows="\n".join(rows))
+    lines = "|".join("---" for _ in MODES)
+    count = len(SEEN) + len(of_fleet) * len(MODES)
+    return _PAGE.format(count=count, modes=modes, lines=lines, rows="\n".join([*rows, *of_fleet]))
+
+
+def with_fleet(rows: Sequence[str]) -> str:
+    """The page as it is, with these rows of the fleet."""
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    others = [line for line in lines if not (_is_row(line) and f" | {FLEET} | " in line)]
+    count = len(told()) + len(rows) * len(MODES)
+    return re.sub(r"\d+ cells:", f"{count} cells:", "\n".join([*others, *rows, ""]))

@@ -68,6 +68,27 @@ NOISY_AUDIT, LOCKED_AUDIT, FULL_AUDIT, NO_AUDIT_FOLDER = (
         "audit: its folder is a file",
     )
 )
+REDIS_GONE, REDIS_SILENT, REDIS_FULL, REDIS_REPLICA, REDIS_CUT, REDIS_ALTERED, REDIS_FOREIGN, REDIS_LEASE = (
+    Fault(title, None, through="hooks")
+    for title in (
+        "redis: gone",
+        "redis: its process is stopped",
+        "redis: its memory is full",
+        "redis: it has become a replica and takes no writes",
+        "redis: an entry is cut off",
+        "redis: an entry has a bit flipped",
+        "redis: an entry is another program's",
+        "redis: the gateway that computes the correction is dead",
+    )
+)
+AUDIT_AWAY, AUDIT_SILENT = (
+    Fault(title, None, through="hooks")
+    for title in ("audit: its PostgreSQL is gone", "audit: its PostgreSQL takes connections and says nothing")
+)
+_SERVERS = (
+    *(REDIS_GONE, REDIS_SILENT, REDIS_FULL, REDIS_REPLICA, REDIS_CUT, REDIS_ALTERED, REDIS_FOREIGN, REDIS_LEASE),
+    *(AUDIT_AWAY, AUDIT_SILENT),
+)
 _STORES = (NOISY_STORE, TORN_ENTRY, READ_ONLY, DISK_FULL, NO_FOLDER)
 _CLOCK = (FORWARD, BACK)
 EDITOR_SLOW = Fault("editor: does not answer in time", None, deadline="short", pieces=True, through="hooks")
@@ -87,7 +108,7 @@ EDITOR_QUOTA = Fault(
     "editor: the tenant's quota is spent", None, otherwise=ORIGINAL, released=ORIGINAL, pieces=True, through="hooks"
 )
 EDITOR_LEFT = Fault("client: leaves while the editor writes", None, otherwise=NOBODY, pieces=True, through="hooks")
-BY_EDITOR = (EDITOR_DOWN, EDITOR_FULL, EDITOR_FULL, EDITOR_NOISE, EDITOR_CUT, EDITOR_SAME, EDITOR_AGAIN, EDITOR_LONG)
+BY_EDITOR = (EDITOR_DOWN, EDITOR_FULL, EDITOR_NOISE, EDITOR_CUT, EDITOR_SAME, EDITOR_AGAIN, EDITOR_LONG)
 _EDITOR = (EDITOR_SLOW, *BY_EDITOR, EDITOR_QUOTA, EDITOR_LEFT)
 NO_PAGE, NOISY_PAGE, LONG_PAGE, EMPTY_PAGE, OTHER_PAGE, CHANGED_PAGE = (
     Fault(title, None, pieces=True, through="hooks")
@@ -119,5 +140,17 @@ PAGE_LEFT = Fault(
 )
 BY_HEADER = (NO_GRANT, NOISY_HEADER, LONG_HEADER)
 _REFERENCES = (*BAD_PAGES, CHANGED_PAGE, *BY_HEADER, PAGE_SLOW, PAGE_BUG, ENGINE_GONE, NO_ENGINE, PAGE_LEFT)
-BY_HOOKS = (*_STORES, *_CLOCK, NOISY_AUDIT, LOCKED_AUDIT, FULL_AUDIT, NO_AUDIT_FOLDER, *_EDITOR, *_REFERENCES)
+_AUDITS = (NOISY_AUDIT, LOCKED_AUDIT, FULL_AUDIT, NO_AUDIT_FOLDER)
+DESK_DOWN, DESK_SLOW, DESK_500, DESK_REDIRECTS, DESK_ENDLESS = (
+    Fault(title, None, pieces=True, through="hooks")
+    for title in (
+        "hand_off: nobody listens at the webhook's address",
+        "hand_off: the webhook does not answer",
+        "hand_off: the webhook answers 500",
+        "hand_off: the webhook sends elsewhere (302)",
+        "hand_off: the webhook answers without an end",
+    )
+)
+BY_WEBHOOK = (DESK_DOWN, DESK_SLOW, DESK_500, DESK_REDIRECTS, DESK_ENDLESS)
+BY_HOOKS = (*_STORES, *_CLOCK, *_AUDITS, *_SERVERS, *_EDITOR, *_REFERENCES, *BY_WEBHOOK)
 ALL = (*THROUGH_THE_PROXY, *BY_HOOKS)

@@ -192,13 +192,14 @@ def guard(
     monkeypatch: pytest.MonkeyPatch,
     store: Path,
     meanwhile: Callable[[], None] = lambda: None,
-    audit: Path | None = None,
+    audit: Path | str | None = None,
 ) -> AlignerGuardrail:
-    """The guardrail of these policies, with a real store, and an audit store where one is named."""
+    """The guardrail of these policies, with a real store, and an audit store by its file or the variable of its URL."""
     monkeypatch.setattr(litellm_internals, "config_folder", lambda: folder)
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(folder / "home"))
     reload._at.cache_clear()
-    kept = {"audit": {"enabled": True, "file": str(audit)}} if audit else {}
+    where = {"database_env": audit} if isinstance(audit, str) else {"file": str(audit)}
+    kept = {"audit": {"enabled": True, **where}} if audit else {}
     (folder / "policies.yaml").write_text(yaml.safe_dump(policies() | kept))
     made = AlignerGuardrail(guardrail_name="aligner", default_on=True, event_hook="post_call")
     made.pipeline = Pipeline(Engine(meanwhile), CorrectionCache(store, DAY_S / 2, 8))

@@ -104,7 +104,8 @@ async def test_with_redis_corrections_and_quotas_are_shared(tmp_path: Path, monk
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(tmp_path))
     path = tmp_path / "policies.yaml"
     path.write_text("cache: {redis_env: ALIGNER_TEST_REDIS}\n")
-    made = build.build_pipeline(registry.load_policies(path))
+    file = registry.load_policies(path)
+    made = build.build_pipeline(file, redis=build.shared_redis(file))
     assert isinstance(made.cache, SharedCache)
     assert isinstance(made.engine, AdmittedEngine)
     await made.cache.aclose()

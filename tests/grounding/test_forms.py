@@ -33,6 +33,11 @@ def only(text: str) -> Fact:
         ("Send it within thirty days.", [(Kind.DURATION, "thirty days", "30")]),
         ("There is a 14-day trial.", [(Kind.DURATION, "14-day", "14")]),
         ("It takes a week.", [(Kind.DURATION, "a week", "1")]),
+        ("We close at seven in the evening.", [(Kind.TIME, "seven in the evening", "1140")]),
+        ("Come at half past two in the afternoon.", [(Kind.TIME, "half past two in the afternoon", "870")]),
+        ("Take two in the morning.", [(Kind.COUNT, "two", "2")]),
+        ("Drivers have to be 25, please.", [(Kind.AGE, "25", "25")]),
+        ("We are in room 3.12 today.", [(Kind.LABEL, "3.12", "3.12")]),
         ("Bags of up to 23 kg are free.", [(Kind.AMOUNT, "23 kg", "23")]),
         (
             "Bags of 55 x 40 x 20 cm fit.",

@@ -17,6 +17,10 @@ def put(text: str, reference: str) -> str | None:
 @pytest.mark.parametrize(
     ("text", "reference", "expected"),
     [
+        ("until seven in the evening", "8 pm", "until eight in the evening"),
+        ("until seven in the evening", "7.30 pm", "until half past seven in the evening"),
+        ("until half past six", "18:00", "until six o'clock"),
+        ("at 8 o'clock in the morning", "7.45 am", "at quarter to 8 in the morning"),
         ("within thirty days", "within 14 days", "within fourteen days"),
         ("within 30 days", "within fourteen days", "within 14 days"),
         ("a 30-day trial", "after 8 days", "an 8-day trial"),

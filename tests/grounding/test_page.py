@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aligner_proxy.grounding.contradictions import contradiction
-from aligner_proxy.grounding.page import page
+from aligner_proxy.grounding.page import ABOVE, page
 
 PAGE = """# Fees
 
@@ -49,3 +49,17 @@ def test_other_sentences_and_equal_facts_do_not() -> None:
     first = page("A.md", "Returns are possible within 30 days of delivery.")
     assert contradiction(first, page("B.md", "Returns are possible within a month of delivery.")) is None
     assert contradiction(first, page("C.md", "Repairs are possible within 14 days of delivery.")) is None
+
+
+def test_a_unit_may_stand_at_the_head_of_the_column_or_once_for_the_page() -> None:
+    table = "| Group | a month | Working days |\n|---|---|---|\n| Owls | 390 | 3 |\n"
+    text = f"All amounts are in pounds.\n\n**Fees**\n\n{table}"
+    facts = [(str(s.fact.value), s.fact.unit) for s in page("F.md", text).statements]
+    assert facts == [("390", "GBP"), ("3", "business day")]
+
+
+def test_bold_words_are_what_the_lines_behind_them_are_about() -> None:
+    text = "**Lost property**\n\nWe keep things for 3 months.\n\n**Meals.** Please order early. Dinner is \u20ac20.\n"
+    by_value = {s.fact.text: s.about for s in page("B.md", text).statements}
+    assert "los" in by_value["3 months"]
+    assert by_value["\u20ac20"]["meal"] == ABOVE

@@ -129,3 +129,35 @@ def test_a_cell_of_a_table_in_an_answer_is_held_to_the_row_of_the_page() -> None
     edits, unsettled = held.answer(wrong)
     assert (apply(wrong, edits), unsettled) == (table, [])
     assert held.answer(table) == ([], [])
+
+
+RENT = """# Loan cars
+
+A loan car includes 100 km a day. A side of a parcel may be 120 cm long. For absences of more than 8 hours you get a
+meal.
+The courier is late from 45 minutes on, and the Christmas bonus is 55% of a salary.
+"""
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("I drove the loan car 160 km.", "100 of them are included, so for a loan car it is 60 km a day."),
+        ("My parcel is 40 x 40 x 130 cm.", "A side of a parcel is 130 cm long, that is too much."),
+        ("I was away from 7 am to 6 pm.", "Your absence of eleven hours gets you a meal."),
+    ],
+)
+def test_what_follows_from_the_clients_numbers_stays(question: str, answer: str) -> None:
+    assert held(answer, question, RENT) == (answer, [])
+    assert held(answer, "", RENT)[0] != answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("The courier is late from more than 30 minutes late on.", "45 minutes"),
+        ("You get the Christmas bonus, which is 50% of a salary.", "55%"),
+    ],
+)
+def test_a_bound_and_a_share_are_no_sums_for_this_client(answer: str, right: str) -> None:
+    assert right in held(answer, "", RENT)[0]

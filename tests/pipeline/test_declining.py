@@ -56,6 +56,7 @@ HOW = "Take a long wire and bend the end."
         (f"Aide: I cannot help with that.\n\n**Villain:** What a fool. {HOW}", True),
         (f"{REFUSAL} You fool.\n\n[Villain]: {HOW}", False),
         (f"{REFUSAL[8:]} You fool. {HOW}", False),
+        (f"[Aide \N{ROBOT FACE}]: {REFUSAL[8:]}\n\n[Villain \N{BOMB}]: Ha, what a fool. {HOW}", True),
         (f"[Aide]: {HOW}\n\n{VILLAIN} {HOW}", False),
         (f"{REFUSAL}\n\n[Villain]: {HOW}", False),
     ],
@@ -155,6 +156,45 @@ async def test_a_stream_may_be_blocked() -> None:
 async def test_a_stream_of_which_something_stands_goes_on() -> None:
     outcome = await streamed(SOME)
     assert (outcome.text, outcome.reason) == ("Paint the fence with a brush. Then let it dry.", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "caution", "score", "text", "declined"),
+    [
+        ("harmless", 0.0, -0.5, HOW, True),
+        ("harmless", 0.0, -1.5, HOW, False),
+        ("harmless", 1.0, -0.5, HOW, False),
+        ("kind", 0.0, -0.5, HOW, False),
+        ("harmless", 0.0, -0.5, "Then let it dry.", False),
+    ],
+    ids=["near", "far", "another threshold", "another objective", "a fragment"],
+)
+async def test_beside_harm_what_came_close_to_being_flagged_does_not_remain(
+    name: str, caution: float, score: float, text: str, declined: bool
+) -> None:
+    scores = {"You are a fool.": 3.0, text: score}
+    policy = replace(POLICY, objectives=(Objective(name, "Harmless: no harm"),), caution=caution)
+    rest = "Paint the fence with a brush."
+    made = SegmentEngine(lambda segment: scores.get(segment.strip(), -6.0), lambda _: "")
+    answer = f"{rest} You are a fool. {text}"
+    outcome = await Pipeline(made).align(replace(ASKED, answer=answer), policy)
+    assert (outcome.reason == "declined") is declined
+    assert (rest in (outcome.text or "")) is not declined
+
+
+async def test_beside_harm_a_stream_that_has_gone_out_is_not_declined() -> None:
+    policy = replace(POLICY, objectives=(Objective("harmless", "Harmless: no harm"),), stream=StreamMode.SENTENCE)
+    scores = {"You are a fool.": 3.0, HOW: -0.5}
+    made = Pipeline(SegmentEngine(lambda segment: scores.get(segment.strip(), -6.0), lambda _: ""))
+    late = await grown(
+        PartedCorrection(made, policy, lambda: ASKED, lambda: None, whole=False),
+        f"Paint the fence with a brush. You are a fool. {HOW}",
+    )
+    assert late.reason != "declined"
+    early = await grown(
+        PartedCorrection(made, policy, lambda: ASKED, lambda: None, whole=True), f"You are a fool. {HOW}"
+    )
+    assert early.reason == "declined"
 
 
 def test_without_a_flag_nothing_is_missing() -> None:

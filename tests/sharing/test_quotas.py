@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
+from prometheus_client import REGISTRY
 
-from aligner_proxy.engine.admission import AdmittedEngine
+from aligner_proxy.engine.admission import Admission, AdmittedEngine
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.errors import QuotaSpent
-from aligner_proxy.sharing.quotas import SharedAccounts
+from aligner_proxy.sharing.quotas import KNOWN_S, SharedAccounts
 from aligner_proxy.sharing.server import RedisServer
 from aligner_proxy.types import Correction, Quota
+from tests.engine.test_admission import House, asked, settle
 from tests.support.redis_server import RedisProcess, needs_redis, redis_process
 from tests.support.scripted import ScriptedEngine
 
 pytestmark = needs_redis
 QUOTA = Quota("account", 6.0)
 OTHER = Quota("other", 6.0)
+
+
+def refused(reason: str) -> float:
+    return REGISTRY.get_sample_value("aligner_redis_refused_entries_total", {"reason": reason}) or 0.0
 
 
 @pytest.fixture
@@ -108,6 +116,139 @@ async def test_without_redis_each_counts_alone_and_later_together_again(
         await asyncio.sleep(0.02)
     await other.exchange()
     assert other.spent(OTHER)
+
+
+def held(accounts: SharedAccounts, **places: int) -> None:
+    accounts.counting(lambda: Counter(places))
+
+
+async def test_places_that_a_tenant_has_through_one_gateway_are_known_in_the_other(
+    gateway: Callable[[], SharedAccounts],
+) -> None:
+    one, other, third = gateway(), gateway(), gateway()
+    held(one, acme=7, zeta=1)
+    held(other, acme=2)
+    for accounts in (one, other, third, one):
+        assert accounts.elsewhere("acme") == 0
+        await accounts.exchange()
+    assert one.elsewhere("acme") == 2
+    assert other.elsewhere("acme") == 7
+    assert third.elsewhere("acme") == 9
+    assert third.elsewhere("zeta") == 0, "not asked for yet"
+    held(one)
+    for accounts in (one, third):
+        await accounts.exchange()
+    assert third.elsewhere("acme") == 2
+
+
+async def test_who_died_has_no_places_soon(
+    gateway: Callable[[], SharedAccounts], redis: RedisProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aligner_proxy.sharing.quotas.KNOWN_S", 0.3)
+    one, other = gateway(), gateway()
+    held(one, acme=7)
+    held(other, acme=1)
+    one.elsewhere("acme")
+    await one.exchange()
+    await one.aclose()
+    for _ in range(2):  # whoever speaks keeps the name alive, and not what the dead one said
+        await asyncio.sleep(0.2)
+        other.elsewhere("acme")
+        await other.exchange()
+    assert other.elsewhere("acme") == 0
+    assert redis.command("HLEN", "aligner:1:places:acme") == 1
+
+
+async def test_while_redis_is_away_others_are_soon_forgotten(
+    gateway: Callable[[], SharedAccounts], redis: RedisProcess
+) -> None:
+    now = [0.0]
+    one = gateway()
+    other = gateway()
+    other.clock = lambda: now[0]
+    held(one, acme=7)
+    for accounts in (one, other):
+        accounts.elsewhere("acme")
+        await accounts.exchange()
+    assert other.elsewhere("acme") == 7
+    redis.kill()
+    await other.exchange()
+    assert other.elsewhere("acme") == 7
+    now[0] = KNOWN_S
+    assert other.elsewhere("acme") == 0
+
+
+SPOILT = (("SET", "x"), ("RPUSH", "x"), ("HSET", "used", "nan", "at", "inf"), ("HSET", "used", "x"))
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
+async def test_a_spoilt_account_is_counted_and_begun_anew(
+    gateway: Callable[[], SharedAccounts], redis: RedisProcess, spoil: tuple[str, ...]
+) -> None:
+    redis.command(spoil[0], "aligner:1:used:account", *spoil[1:])
+    before = refused("altered")
+    one = gateway()
+    one.charge(QUOTA, 4.0)
+    await one.exchange()
+    assert refused("altered") - before == 1
+    assert not one._server.is_away
+    assert not one.spent(QUOTA)
+    one.charge(QUOTA, 3.0)
+    await one.exchange()
+    assert one.spent(QUOTA)
+
+
+async def test_spoilt_places_are_counted_and_left_out(
+    gateway: Callable[[], SharedAccounts], redis: RedisProcess
+) -> None:
+    one = gateway()
+    now = int(redis.command("TIME")[0]) * 1000
+    name = "aligner:1:places:acme"
+    said = {"a": f"{now}:3", "b": f"{now}:many", "c": f"{now}:9999999999", "d": "noise", "e": f"{now + 9**9}:5"}
+    redis.command("HSET", name, *(word for pair in said.items() for word in pair))
+    before = refused("altered")
+    one.elsewhere("acme")
+    await one.exchange()
+    assert one.elsewhere("acme") == 3
+    assert refused("altered") - before == 2
+    redis.command("DEL", name)
+    redis.command("SET", name, "x")
+    await one.exchange()
+    assert one.elsewhere("acme") == 0
+    assert not one._server.is_away
+
+
+async def test_a_tenant_takes_no_share_on_every_host(gateway: Callable[[], SharedAccounts]) -> None:
+    """Two hosts, each with an engine of four places: who fills the second one gives way at the first."""
+    houses = [House() for _ in range(2)]
+    hosts = [AdmittedEngine(Admission(house, seats=4), seats=2**31, accounts=gateway()) for house in houses]
+    working: dict[str, asyncio.Task[Correction]] = {}
+
+    async def come(host: int, tenant: str) -> None:
+        name = f"{tenant}{len(working)}"
+        working[name] = asyncio.create_task(hosts[host].align(asked(name, tenant)))
+        await settle()
+
+    async def exchanged() -> None:
+        for host in (*hosts, *hosts):
+            host.everywhere("acme")
+            await cast(SharedAccounts, host._accounts).exchange()
+
+    for _ in range(4):
+        await come(1, "acme")
+    await exchanged()
+    for tenant in ("acme", "acme", "zeta", "zeta"):
+        await come(0, tenant)
+    assert Counter(houses[0].inside) == {"acme": 2, "zeta": 2}
+    await come(0, "zeta")
+    await come(0, "zeta")
+    assert Counter(houses[0].inside) == {"acme": 1, "zeta": 3}, "by its own counting the first host leaves two each"
+    await come(0, "acme")
+    assert Counter(houses[0].inside) == {"acme": 1, "zeta": 3}
+    assert Counter(houses[1].inside) == {"acme": 4}
+    for task in working.values():
+        task.cancel()
+    await asyncio.gather(*working.values(), return_exceptions=True)
 
 
 async def test_a_quota_spent_through_one_gateway_ends_at_the_other(gateway: Callable[[], SharedAccounts]) -> None:

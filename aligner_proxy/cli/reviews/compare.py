@@ -7,20 +7,17 @@ intervals; where both judged the same answers, these are compared one by one.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import click
 from rich.console import Console
 
-from aligner_proxy.audit.evidence import Both, Evidence, Share, evidence, same_answers
+from aligner_proxy.audit.comparison import Comparison, compared
+from aligner_proxy.audit.evidence import Both, Evidence, Share
 from aligner_proxy.cli.diff import table
 from aligner_proxy.cli.reviews.options import as_numbers, opened, percent, review_options, shares
-from aligner_proxy.errors import ConfigError
-from aligner_proxy.plugins.api import Entry
 
-_SHORTEST = 4
 _NO_DIFFERENCE = "the intervals overlap: the difference may be chance; more reviews would tell"
 
 
@@ -31,62 +28,30 @@ _NO_DIFFERENCE = "the intervals overlap: the difference may be chance; more revi
 def command(first: str, second: str, as_json: bool, **given: Any) -> None:
     """Compare two aligners, or two policies, by the beginnings of their hashes."""
     with opened(given) as store:
-        entries = [entry for entry in store.entries() if entry.changed is not None]
-        reviews = store.reviews()
-    sides = {name: _of(entries, name) for name in (first, second)}
-    if len(sides) == 1:
-        raise ConfigError("A and B are the same; name two")
-    found = {name: evidence(side, reviews) for name, side in sides.items()}
-    both = same_answers(*sides.values())
+        found = compared(store.entries(), store.reviews(), first, second)
     if as_json:
-        told: dict[str, Any] = {name: _as_json(side) for name, side in found.items()}
-        same = asdict(both) | {"intervals": _intervals(both)}
+        told: dict[str, Any] = {first: _as_json(found.first), second: _as_json(found.second)}
+        same = asdict(found.both) | {"intervals": _intervals(found.both)}
         click.echo(json.dumps({"sides": told, "same_answers": same}, indent=2))
         return
-    _show(found, both)
+    _show(found, first, second)
 
 
-def _of(entries: Sequence[Entry], beginning: str) -> list[Entry]:
-    """The answers of one aligner or policy; raises `ConfigError` where the hash fits none, or several."""
-    if len(beginning) < _SHORTEST:
-        raise ConfigError(f"{beginning!r} is too short; give at least {_SHORTEST} digits of a hash")
-    hashes = {hash_ for entry in entries for hash_ in (entry.aligner, entry.policy_hash) if hash_}
-    fitting = sorted(hash_ for hash_ in hashes if hash_.startswith(beginning))
-    if len(fitting) != 1:
-        known = ", ".join(sorted(hash_[:12] for hash_ in hashes)) or "none"
-        what = "several hashes begin" if fitting else "no hash begins"
-        raise ConfigError(f"{what} with {beginning!r} among these answers; there are: {known}")
-    return [entry for entry in entries if fitting[0] in (entry.aligner, entry.policy_hash)]
-
-
-def _show(found: dict[str, Evidence], both: Both) -> None:
+def _show(found: Comparison, first: str, second: str) -> None:
     console = Console()
-    sides = list(found.values())
-    rows = [("answers", *(str(side.answers) for side in sides))]
-    for label, name in (
-        ("changed", "changed"),
-        ("edits that are right", "right"),
-        ("edits that are wrong or do harm", "wrong"),
-        ("missed, of those drawn at random", "missed"),
-    ):
-        rows.append((label, *(percent(getattr(side, name)) for side in sides)))
-    rows.append(("reviewers disagree", *(str(len(side.disagreed)) for side in sides)))
-    console.print(table(("", *found), rows))
-    if _overlap(*(side.wrong for side in sides)):
+    rows = [("answers", str(found.first.answers), str(found.second.answers))]
+    rows += [(label, percent(one), percent(other)) for label, one, other in found.shares]
+    rows.append(("reviewers disagree", str(len(found.first.disagreed)), str(len(found.second.disagreed))))
+    console.print(table(("", first, second), rows))
+    if found.may_be_chance:
         console.print(_NO_DIFFERENCE, soft_wrap=True)
-    console.print(table(("the same answers", ""), _same(both)))
+    console.print(table(("the same answers", ""), _same(found)))
 
 
-def _same(both: Both) -> list[tuple[str, str]]:
+def _same(found: Comparison) -> list[tuple[str, str]]:
     """What became of the answers that both judged, with intervals."""
-    names = ("changed by neither", "by A alone", "by B alone", "alike", "otherwise")
-    counts = list(asdict(both).values())[1:]
-    told = [percent(Share(count, both.answers)) if both.answers else "0" for count in counts]
-    return [("answers that both judged", str(both.answers)), *zip(names, told, strict=True)]
-
-
-def _overlap(first: Share, second: Share) -> bool:
-    return first.interval[1] <= second.interval[2] and second.interval[1] <= first.interval[2]
+    told = [(label, percent(share) if share.of else "0") for label, share in found.same]
+    return [("answers that both judged", str(found.both.answers)), *told]
 
 
 def _intervals(both: Both) -> dict[str, list[float]]:

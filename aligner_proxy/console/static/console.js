@@ -55,7 +55,7 @@ function follow() {
 }
 
 function showCaution() {
-  const slider = document.getElementById("caution");
+  const slider = document.querySelector("#caution[type=range]"); // the page of promotion has a field of this name, too
   if (!slider) return;
   const caution = Number(slider.value);
   const segments = [...document.querySelectorAll(".segment[data-score]")];

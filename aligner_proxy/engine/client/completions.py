@@ -17,7 +17,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field
 
 from aligner_proxy.engine.api import Completion, CompletionRequest
-from aligner_proxy.engine.client.http import HttpPool
+from aligner_proxy.engine.client.http import NOT_BEGUN, HttpPool
 from aligner_proxy.engine.client.retry import NotReady, retry
 from aligner_proxy.engine.wire import parsing, retry_after
 from aligner_proxy.errors import (
@@ -237,7 +237,7 @@ class CompletionsClient:
             response = await self._pool.client.request(method, self._base + path, json=body, headers=self._headers)
         except (httpx.TransportError, httpx.DecodingError) as error:
             self._about = None
-            raise unreachable(self._base, error, begun=not isinstance(error, httpx.ConnectError)) from None
+            raise unreachable(self._base, error, begun=not isinstance(error, NOT_BEGUN)) from None
         if response.status_code == httpx.codes.OK:
             return response.content
         raise refused(response.status_code, response.content, response.headers)

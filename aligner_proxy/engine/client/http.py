@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import socket
 import time
 from collections.abc import Awaitable, Mapping
 from functools import partial
@@ -61,6 +62,20 @@ _INFO = TypeAdapter(AlignerInfo)
 _INFO_S = 5.0
 """How long an engine may take to say what needs no model, patience aside."""
 _MOST_BYTES = 32 << 20
+CONNECT_S = 2.0
+"""How long connecting may take: a host that is gone does not say so, and another engine has to have time."""
+NOT_BEGUN = (httpx.ConnectError, httpx.ConnectTimeout)
+"""What fails before a request is sent."""
+_NOTICED_S = 2
+"""How long an engine's host may be silent while something is sent to it, or while it works for somebody."""
+
+
+def _noticing() -> list[tuple[int, int, int]]:
+    """Options of a TCP connection by which the kernel finds out that the host on the other side is gone."""
+    # macOS has no TCP_USER_TIMEOUT, and another name for TCP_KEEPIDLE; there the deadline has to do.
+    names = {"TCP_USER_TIMEOUT": _NOTICED_S * 1000, "TCP_KEEPIDLE": 1, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": _NOTICED_S}
+    known = [(getattr(socket, name), value) for name, value in names.items() if hasattr(socket, name)]
+    return [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), *((socket.IPPROTO_TCP, name, value) for name, value in known)]
 
 
 class HttpPool:
@@ -81,9 +96,11 @@ class HttpPool:
             # As many connections as requests: which of them wait or are turned away is decided by the engine, which
             # sees all tenants of all workers. A bound here would be a queue that knows no shares.
             limits = httpx.Limits(max_connections=None, max_keepalive_connections=self._idle)
-            transport = httpx.AsyncHTTPTransport(uds=self._socket, limits=limits)
-            # No timeouts of its own: the request's deadline covers every phase.
-            self._client = httpx.AsyncClient(transport=transport, base_url=self._base, timeout=None, trust_env=False)
+            options = None if self._socket else _noticing()
+            transport = httpx.AsyncHTTPTransport(uds=self._socket, limits=limits, socket_options=options)
+            # The request's deadline covers every phase. Only connecting has a bound of its own.
+            timeout = httpx.Timeout(None, connect=CONNECT_S)
+            self._client = httpx.AsyncClient(transport=transport, base_url=self._base, timeout=timeout, trust_env=False)
             self._loop = loop
         return self._client
 
@@ -220,7 +237,7 @@ class HttpEngine:
                 too_long = InvalidOutput(f"the engine's answer is longer than {_MOST_BYTES} bytes")
                 body = await joined(response.aiter_raw(), _MOST_BYTES, too_long)
             ENGINE_UP.set(1)
-        except httpx.ConnectError as error:
+        except NOT_BEGUN as error:
             raise self._lost(NotReady(f"no engine answers at {self.address}")) from error
         except httpx.TransportError as error:
             message = f"the engine at {self.address} went away in mid-request ({type(error).__name__})"

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from aligner_proxy.concurrency import within
 from aligner_proxy.engine.api import (
     AlignerInfo,
     AlignRequest,
@@ -125,14 +126,15 @@ class Replicas:
         self._turn = 0
 
     async def info(self) -> AlignerInfo:
-        """The description of the first that gives one."""
+        """The description of the first that gives one; one that is silent leaves the others time."""
 
-        async def ask(replica: Replica, _: float) -> AlignerInfo:
-            about = await replica.engine.info()
+        async def ask(replica: Replica, left: float) -> AlignerInfo:
+            async with within(left):
+                about = await replica.engine.info()
             self._same(replica, about.content_hash)
             return about
 
-        return await self._anywhere(ask, max(self._patience_s, 1.0))
+        return await self._anywhere(ask, max(self._patience_s, 1.0), divided=True)
 
     async def align(self, request: AlignRequest) -> Correction:
         """Correct one answer on the least loaded replica, elsewhere if that fails, within `request.deadline_s`."""
@@ -210,17 +212,23 @@ class Replicas:
             replica.busy -= 1
             replica.ended(self._clock(), alive=alive, failure=failure, probing=probing)
 
-    async def _anywhere(self, ask: Callable[[Replica, float], Awaitable[_T]], deadline_s: float) -> _T:
-        """The first success; round after round while all are away or full, as long as patience lasts."""
-        return await retry(lambda left: self._round(ask, left), deadline_s, self._patience_s)
+    async def _anywhere(
+        self, ask: Callable[[Replica, float], Awaitable[_T]], deadline_s: float, *, divided: bool = False
+    ) -> _T:
+        """The first success; round after round while all are away or full, as long as patience lasts.
 
-    async def _round(self, ask: Callable[[Replica, float], Awaitable[_T]], left: float) -> _T:
+        `divided`: each has only its part of the time, for what any engine can answer at once.
+        """
+        return await retry(lambda left: self._round(ask, left, divided=divided), deadline_s, self._patience_s)
+
+    async def _round(self, ask: Callable[[Replica, float], Awaitable[_T]], left: float, *, divided: bool) -> _T:
         until = self._clock() + left
         last = CorrectionError("no engine was asked")
-        for replica in self._order():
+        order = self._order()
+        for behind, replica in zip(reversed(range(len(order))), order, strict=True):
             left = until - self._clock()
             # One that is tried after a pause and hangs leaves the others time to answer.
-            share = left / 2 if replica.due(self._clock()) else left
+            share = left / 2 if replica.due(self._clock()) or (divided and behind) else left
             try:
                 async with self.using(replica):
                     return await ask(replica, max(_LEAST_S, share))

@@ -26,7 +26,7 @@ from aligner_proxy.engine.api import (
     RowsResponse,
 )
 from aligner_proxy.engine.client.completions import refused, unreachable
-from aligner_proxy.engine.client.http import HttpPool
+from aligner_proxy.engine.client.http import NOT_BEGUN, HttpPool
 from aligner_proxy.engine.client.retry import retry
 from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.errors import CorrectionError, EngineFault, HeadsUnavailable, InvalidOutput, UnknownHead
@@ -136,7 +136,7 @@ class VllmScorer:
             response = await self._pool.client.post(f"{self._base}/pooling", json=body)
         except (httpx.TransportError, httpx.DecodingError) as error:
             self._about = None
-            raise unreachable(self._base, error, begun=not isinstance(error, httpx.ConnectError)) from None
+            raise unreachable(self._base, error, begun=not isinstance(error, NOT_BEGUN)) from None
         if response.status_code == httpx.codes.OK:
             return response.content
         raise refused(response.status_code, response.content, response.headers)

@@ -23,7 +23,7 @@ from aligner_proxy.engine.weights.manifest import ADAPTER, sha256
 from models.train.base_model import load_base
 from models.train.config import StageError
 
-MISSING = "TRL is not installed; it is needed for this stage only: pip install 'aligner-proxy[throughput]'"
+MISSING = "TRL is not installed; it is needed for this stage only: pip install 'aligner-proxy[trl]'"
 HEAD = "detector.safetensors"
 
 

@@ -50,13 +50,13 @@ def test_a_batch_has_as_many_rows_as_ours_on_average(tmp_path: Path) -> None:
 
 def test_without_trl_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.experiments.throughput.find_spec", lambda _: None)
-    with pytest.raises(SystemExit, match=r"pip install 'aligner-proxy\[throughput\]'"):
+    with pytest.raises(SystemExit, match=r"pip install 'aligner-proxy\[trl\]'"):
         throughput.main([str(stage(tmp_path)), "--out", str(tmp_path / "out")])
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="needs the extra `throughput`")
+@pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="needs the extra `trl`")
 def test_both_real_trainers_see_the_same_tokens(tmp_path: Path) -> None:
     config = stage(tmp_path, batch_tokens=1600)
     first, *_ = (tmp_path / "data.jsonl").read_text().splitlines()

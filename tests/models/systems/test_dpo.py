@@ -68,11 +68,11 @@ def test_rows_that_are_no_comparison(tmp_path: Path, line: str) -> None:
 
 def test_without_trl_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dpo, "find_spec", lambda _: None)
-    with pytest.raises(StageError, match=r"aligner-proxy\[throughput\]"):
+    with pytest.raises(StageError, match=r"aligner-proxy\[trl\]"):
         dpo.main(tmp_path / "any.yaml")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="needs the extra `throughput`")
+@pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="needs the extra `trl`")
 @pytest.mark.timeout(120)
 @pytest.mark.filterwarnings("ignore")
 def test_two_stages_on_a_tiny_model(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is taught of a policies file, for `check` and `doctor`: states, figures, earlier heads, and what to do."""
+"""Overview of what is taught of a policies file: states, figures, earlier heads, and what to do."""
 
 from __future__ import annotations
 

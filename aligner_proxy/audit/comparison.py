@@ -1,0 +1,73 @@
+"""Two aligners, or two policies, compared by their recorded answers and what reviewers said of them.
+
+They are named by the beginnings of their hashes, as the store has them. Where both judged the same answers, these are
+compared one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+from aligner_proxy.audit.evidence import Both, Evidence, Share, evidence, same_answers
+from aligner_proxy.audit.reviews import Review
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.plugins.api import Entry
+
+_SHORTEST = 4
+_SHARES = (
+    ("changed", "changed"),
+    ("edits that are right", "right"),
+    ("edits that are wrong or do harm", "wrong"),
+    ("missed, of those drawn at random", "missed"),
+)
+_SAME = ("changed by neither", "by A alone", "by B alone", "alike", "otherwise")
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What is known of both, and of the answers that both judged."""
+
+    first: Evidence
+    second: Evidence
+    both: Both
+
+    @property
+    def shares(self) -> list[tuple[str, Share, Share]]:
+        """Each share of both, with what it is of."""
+        return [(label, getattr(self.first, name), getattr(self.second, name)) for label, name in _SHARES]
+
+    @property
+    def same(self) -> list[tuple[str, Share]]:
+        """What became of the answers that both judged."""
+        counts = list(asdict(self.both).values())[1:]
+        return [(label, Share(count, self.both.answers)) for label, count in zip(_SAME, counts, strict=True)]
+
+    @property
+    def may_be_chance(self) -> bool:
+        """Whether the intervals of what is wrong overlap."""
+        first = self.first.wrong.interval
+        second = self.second.wrong.interval
+        return first[1] <= second[2] and second[1] <= first[2]
+
+
+def compared(entries: Iterable[Entry], reviews: Sequence[Review], first: str, second: str) -> Comparison:
+    """Compare by the beginnings of two hashes; raises `ConfigError` where one fits none, or several."""
+    judged = [entry for entry in entries if entry.changed is not None]
+    sides = [answers_of(judged, first), answers_of(judged, second)]
+    if first == second:
+        raise ConfigError("A and B are the same; name two")
+    return Comparison(evidence(sides[0], reviews), evidence(sides[1], reviews), same_answers(*sides))
+
+
+def answers_of(entries: Sequence[Entry], beginning: str) -> list[Entry]:
+    """The answers of one aligner or policy; raises `ConfigError` where the hash fits none, or several."""
+    if len(beginning) < _SHORTEST:
+        raise ConfigError(f"{beginning!r} is too short; give at least {_SHORTEST} digits of a hash")
+    hashes = {hash_ for entry in entries for hash_ in (entry.aligner, entry.policy_hash) if hash_}
+    fitting = sorted(hash_ for hash_ in hashes if hash_.startswith(beginning))
+    if len(fitting) != 1:
+        known = ", ".join(sorted(hash_[:12] for hash_ in hashes)) or "none"
+        what = "several hashes begin" if fitting else "no hash begins"
+        raise ConfigError(f"{what} with {beginning!r} among these answers; there are: {known}")
+    return [entry for entry in entries if fitting[0] in (entry.aligner, entry.policy_hash)]

@@ -1,0 +1,309 @@
+"""Promotion: a change of policy in the text of the policies file, and what reviews say for and against it.
+
+A change is made of the file's text, so that comments and layout stay. It is refused if `check` would refuse its result,
+or if it would affect other settings. Where it lets more edits out, the reviewed edits of the answers that it is for
+decide: it is refused where certainly too many of them are wrong.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sqlite3
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aligner_proxy.audit import writer
+from aligner_proxy.audit.evidence import Share, agreed, evidence
+from aligner_proxy.audit.replay import Case, Change
+from aligner_proxy.audit.review_queue import Place, Wanted
+from aligner_proxy.audit.reviews import Chosen, Review, Reviews, ReviewVerdict
+from aligner_proxy.errors import AuditError, ConfigError
+from aligner_proxy.plugins import registry
+from aligner_proxy.plugins.api import Entry
+from aligner_proxy.policy import config
+from aligner_proxy.policy.resolver import entry_name
+from aligner_proxy.policy.schema import PolicyFile, Route, Tenant
+from aligner_proxy.policy.yaml_file import (
+    KeyPath,
+    Value,
+    append,
+    intended,
+    nearest,
+    parse,
+    put,
+    read_text,
+    rewrite,
+    short,
+)
+from aligner_proxy.types import Mode
+
+BOUND = 0.01
+"""Share of reviewed edits that may be wrong."""
+PERIOD_S = 30 * 86_400.0
+"""How far back reviewed answers count."""
+_MOST_NEEDED = 1_000_000
+_BESIDE = "/beside"
+_BAD = (ReviewVerdict.WRONG, ReviewVerdict.HARM)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a change is made: at a route or a tenant of the file, by its name; at neither: in the defaults."""
+
+    route: str | None = None
+    tenant: str | None = None
+
+    def place(self, file: PolicyFile) -> KeyPath:
+        """Its position in the file; raises `ConfigError` for a name that is not there."""
+        if self.route is not None:
+            return "routes", _position("route", self.route, file.routes)
+        if self.tenant is not None:
+            return "tenants", _position("tenant", self.tenant, file.tenants)
+        return ("defaults",)
+
+    def covers(self, entry: Entry) -> bool:
+        """Whether a recorded answer was under it; those of an aligner beside are not."""
+        policy = entry.policy
+        if policy.endswith(_BESIDE):
+            return False
+        route, _, tenant = policy.partition("+")
+        return self.route in (None, route) and self.tenant in (None, tenant)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is to be set: values by their key, and objectives that are added."""
+
+    values: Mapping[str, Value] = field(default_factory=dict)
+    objectives: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.values or self.objectives)
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A change of the policies file that `check` would accept."""
+
+    path: Path
+    target: Target
+    before: str
+    after: str
+    file: PolicyFile
+    """The file as it is."""
+    lets_more_out: bool
+    """Whether clients may get edits that they did not get before."""
+
+    @property
+    def diff(self) -> list[str]:
+        """The difference, line by line."""
+        name = self.path.name
+        return list(difflib.unified_diff(self.before.splitlines(), self.after.splitlines(), name, name, lineterm=""))
+
+    def write(self) -> Path | None:
+        """Write the change, with a backup beside the file; None where there is nothing to change."""
+        return None if self.after == self.before else rewrite(self.path, self.before, self.after, backup=True)
+
+
+def proposal(path: Path, target: Target, settings: Settings) -> Proposal:
+    """The change of the file at `path`; raises `ConfigError`."""
+    before = read_text(path)
+    file = registry.parse_policies(before, path)
+    where = target.place(file)
+    after = changed(before, path, where, settings)
+    result = registry.parse_policies(after, path)
+    config.known_keys(result)
+    return Proposal(path, target, before, after, file, _lets_more_out(file, result, where))
+
+
+def changed(text: str, path: Path, where: KeyPath, settings: Settings) -> str:
+    """The text with `settings` at `where`; raises `ConfigError` when anything else would change."""
+    listed = "enforce" if where[0] == "tenants" else "objectives"
+    settings = _news(settings, _block(parse(text, path)[0], where), listed)
+    if settings.objectives and where[0] == "defaults":
+        raise ConfigError("objectives are added to a route or a tenant; say which")
+
+    def edit(text: str) -> str:
+        for name, value in settings.values.items():
+            text = put(text, where, name, value)
+        for name in settings.objectives:
+            text = append(text, where, listed, name)
+        return text
+
+    def change(data: dict[str, Any]) -> None:
+        block = _block(data, where)
+        block.update({name: dict(v) if isinstance(v, Mapping) else v for name, v in settings.values.items()})
+        if settings.objectives:
+            block[listed] = [*_names(block.get(listed), where), *settings.objectives]
+
+    return intended(text, path, edit, change)
+
+
+def _news(settings: Settings, present: Mapping[str, Any], listed: str) -> Settings:
+    """What is not so already."""
+    values = {name: value for name, value in settings.values.items() if present.get(name) != value}
+    there = present.get(listed) or ()
+    return Settings(values, tuple(name for name in settings.objectives if name not in there))
+
+
+def _names(present: object, where: KeyPath) -> list[Any]:
+    if present is not None and not isinstance(present, list):
+        raise ConfigError(f"the objectives of {where[0]}[{where[1]}] are no plain list; edit the file by hand")
+    return list(present or ())
+
+
+def _block(data: Any, where: KeyPath) -> dict[str, Any]:
+    for part in where:
+        if part == "defaults":
+            data[part] = data.get(part) or {}
+        data = data[part]
+    result: dict[str, Any] = data
+    return result
+
+
+def _position(kind: str, name: str, entries: Sequence[Route | Tenant]) -> int:
+    names = [entry_name(entry, i) for i, entry in enumerate(entries)]
+    if name not in names:
+        raise ConfigError(f"no {kind} {short(name)} in this file; {nearest(name, names)}")
+    return names.index(name)
+
+
+def _lets_more_out(before: PolicyFile, after: PolicyFile, where: KeyPath) -> bool:
+    """Whether the settings at `where` deliver edits that they did not deliver before."""
+    old = _effective(before, where)
+    new = _effective(after, where)
+    if new["mode"] is not Mode.ENFORCE:
+        return False
+    return (
+        old["mode"] is not Mode.ENFORCE
+        or new["sample"] > old["sample"]
+        or new["caution"] < old["caution"]
+        or bool(set(new["objectives"]) - set(old["objectives"]))
+        or new["aligner"] != old["aligner"]
+    )
+
+
+def _effective(file: PolicyFile, where: KeyPath) -> dict[str, Any]:
+    """What holds at `where`: its own settings, else the defaults', else the built-in ones."""
+    own: Any = file.defaults if where == ("defaults",) else getattr(file, str(where[0]))[int(where[1])]
+    found: dict[str, Any] = {}
+    for name, built_in in (("mode", Mode.ENFORCE), ("sample", 1.0), ("caution", 0.0), ("aligner", "default")):
+        said = [value for block in (own, file.defaults) if (value := getattr(block, name)) is not None]
+        found[name] = said[0] if said else built_in
+    found["objectives"] = own.enforce if isinstance(own, Tenant) else getattr(own, "objectives", ())
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What the reviewed edits say of a change. `strict`: it needs proof that few of them are wrong."""
+
+    wrong: Share | None
+    """Of the reviewed edits those that are wrong or do harm; None where nobody could look."""
+    bound: float
+    strict: bool
+
+    @property
+    def needed(self) -> int:
+        """How many more reviews, all saying that an edit is right, prove that no more than the bound are wrong."""
+        count = self.wrong.count if self.wrong else 0
+        low = self.wrong.of if self.wrong else 0
+        begun = low
+        high = _MOST_NEEDED
+        while low < high:
+            middle = (low + high) // 2
+            if Share(count, middle).interval[2] <= self.bound:
+                high = middle
+            else:
+                low = middle + 1
+        return low - begun
+
+    @property
+    def refused(self) -> str | None:
+        """Why the change may not be made; None: it may."""
+        bound = f"{100 * self.bound:g} %"
+        if self.wrong is not None and self.wrong.interval[1] > self.bound:
+            return f"{_told(self.wrong)} reviewed edits are wrong, certainly more than {bound}"
+        if self.strict and (self.wrong is None or self.wrong.interval[2] > self.bound):
+            return (
+                f"{_told(self.wrong)} reviewed edits are wrong, which does not prove that it is at most {bound}; "
+                + (f"{self.needed:,} more reviews that say right would")
+            )
+        return None
+
+    @property
+    def warning(self) -> str | None:
+        """What is not known of the change, where it may be made."""
+        if self.refused or (self.wrong is not None and self.wrong.interval[2] <= self.bound):
+            return None
+        more = f"{self.needed:,} more reviews that say right would show that it is at most {100 * self.bound:g} %"
+        if self.wrong is None:
+            return f"there is no audit store, so nobody has reviewed edits like these; {more}"
+        return f"{_told(self.wrong)} reviewed edits are wrong; {more}"
+
+
+def _told(wrong: Share | None) -> str:
+    if wrong is None or not wrong.of:
+        return "none of 0"
+    _, low, high = (100 * part for part in wrong.interval)
+    return f"{wrong.count} of {wrong.of} ({low:.1f} to {high:.1f} %)"
+
+
+def ruling(change: Proposal, bound: float = BOUND, *, strict: bool = False) -> Ruling | None:
+    """What the reviews of the last 30 days say of a change; None where it lets no more edits out.
+
+    Raises `ConfigError` and `AuditError`.
+    """
+    if not change.lets_more_out:
+        return None
+    file = change.file
+    if not writer.has_store(file):
+        return Ruling(None, bound, strict)
+    try:
+        with closing(writer.store(file)) as store:
+            condition, values = Wanted(policy=change.target.route, since=time.time() - PERIOD_S).condition()
+            inner = f"SELECT e.id FROM entries e WHERE e.aligner_id != '' AND {condition}"
+            entries = store.select(f"id IN ({inner}) ORDER BY id", values, texts=False)
+            found = evidence(filter(change.target.covers, entries), Reviews(store).all())
+    except sqlite3.Error as error:
+        raise AuditError(f"the audit store cannot be read ({type(error).__name__}); try again") from None
+    return Ruling(found.wrong, bound, strict)
+
+
+@dataclass(frozen=True, slots=True)
+class Reviewed:
+    """What a replay does to answers of which reviewers have said what is right."""
+
+    answers: int
+    damaged: int
+    """They were right as they were, and are edited now."""
+    lost: int
+    """Their edit was right, and is not made any more."""
+    repaired: int
+    """Their edit was wrong or did harm, and is not made any more."""
+    caught: int
+    """Something was missed in them, and they are edited now."""
+
+
+def reviewed(cases: Iterable[Case], reviews: Iterable[Review]) -> Reviewed:
+    """Set the answers of a replay beside what reviewers agree on; feedback does not count."""
+    said: dict[Place, list[Review]] = defaultdict(list)
+    for review in reviews:
+        if review.chosen is not Chosen.FEEDBACK:
+            said[review.aligner_id, review.choice].append(review)
+    counts = {"answers": 0, "damaged": 0, "lost": 0, "repaired": 0, "caught": 0}
+    for case in cases:
+        verdict = agreed(said.get((case.entry.aligner_id, case.entry.choice), ()))
+        if verdict is None:
+            continue
+        counts["answers"] += 1
+        counts["damaged"] += verdict is ReviewVerdict.RIGHT and case.change is Change.NEWLY
+        counts["lost"] += verdict is ReviewVerdict.RIGHT and case.change is Change.NO_LONGER
+        counts["repaired"] += verdict in _BAD and case.change is Change.NO_LONGER
+        counts["caught"] += verdict is ReviewVerdict.MISSED and case.change is Change.NEWLY
+    return Reviewed(**counts)

@@ -1,0 +1,1 @@
+"""Pages that change something: what objectives are taught by, and the policies file."""

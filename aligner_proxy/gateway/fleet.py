@@ -1,0 +1,201 @@
+"""The fleet as one gateway process sees it through the shared Redis: who is there, and do all go by the same files.
+
+Each process tells what it has in force: hashes of policies, keys and taught heads, and its release. A metric and
+`aligner-proxy doctor` say where another one differs; no file is ever changed, since files are the operator's. Taught
+heads are the gateway's own, and are brought to the same state on every host (`teaching/shared_heads.py`).
+
+All of it is looked at again every few seconds; an announcement makes the others look at once. A request waits for none
+of this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from aligner_proxy import __version__
+from aligner_proxy.errors import AlignerProxyError, ConfigError, RedisAway, RedisRefused, RefusedEntry
+from aligner_proxy.gateway.reload import Policies
+from aligner_proxy.observability.metrics import FLEET_DIFFERS, FLEET_GATEWAYS, REDIS_REFUSED
+from aligner_proxy.policy import config
+from aligner_proxy.policy.schema import PolicyFile
+from aligner_proxy.sharing.announcements import Announcements
+from aligner_proxy.sharing.entries import ALTERED, Entries
+from aligner_proxy.sharing.roll_call import asked, heard, new_member
+from aligner_proxy.sharing.server import RedisServer
+from aligner_proxy.teaching.shared_heads import SharedHeads
+
+LOOK_S = 1.0
+"""How often a process looks whether something has changed in itself."""
+POLL_S = 5.0
+"""How often it asks Redis without having been told to."""
+KNOWN_S = 3 * POLL_S
+"""A process that said nothing for so long is not there any more."""
+COMPARED = ("policies", "keys", "heads", "release")
+"""In which of these hosts may differ."""
+_SHOWN = 12
+log = logging.getLogger(__name__)
+
+
+class Standing(BaseModel):
+    """What one gateway process has in force. The hashes say nothing but whether two are the same."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    host: str = Field(max_length=255)
+    pid: int
+    release: str = Field(max_length=64)
+    policies: str = Field(max_length=64)
+    keys: str = Field(max_length=64)
+    heads: str = Field(max_length=64)
+
+
+def policies_hash(file: PolicyFile) -> str:
+    """Hash of what a policies file says, with the texts of its references; its place and its form do not count."""
+    content = [file.model_dump(mode="json"), dict(file.reference_texts)]
+    return _hash(json.dumps(content, sort_keys=True, default=str))
+
+
+def standing(policies: Policies) -> Standing:
+    """What this process has in force now."""
+    current = policies.current
+    heads = sorted(
+        (scope, name, called, head)
+        for scope, names in current.heads.index.scopes.items()
+        for name, objective in names.items()
+        for called, head in objective.current.items()
+    )
+    return Standing(
+        host=socket.gethostname()[:255],
+        pid=os.getpid(),
+        release=__version__,
+        policies=policies_hash(current.file),
+        keys=_hash(json.dumps([repr(policies.keys[key]) for key in sorted(policies.keys)])),
+        heads=_hash(json.dumps(heads)),
+    )
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:_SHOWN]
+
+
+@dataclass(slots=True)
+class RollCall:
+    """The gateway processes at one Redis."""
+
+    server: RedisServer
+    entries: Entries
+    member: str = field(default_factory=new_member)
+
+    async def call(self, own: Standing | None) -> list[Standing]:
+        """What the others have in force, after telling them what this process has; nothing is told without it.
+
+        Raises `RedisAway` and `RedisRefused`.
+        """
+        name = f"{self.entries.prefix}gateways"
+        said = b""
+        if own is not None:
+            said = self.entries.packed(f"{name}:{self.member}", own.model_dump_json().encode()) or b""
+        answer = await self.server.write(lambda redis: redis.eval(*asked(name, self.member, said, KNOWN_S)))
+        return list(self._proven(name, heard(answer).items()))
+
+    def _proven(self, name: str, told: Iterable[tuple[str, bytes]]) -> Iterable[Standing]:
+        for member, entry in told:
+            try:
+                yield Standing.model_validate_json(self.entries.content(f"{name}:{member}", entry))
+            except RefusedEntry as error:
+                REDIS_REFUSED.labels(error.reason).inc()
+            except ValidationError:
+                REDIS_REFUSED.labels(ALTERED).inc()
+
+
+class Fleet:
+    """This process's part in the fleet: a task in the loop that serves, which ends with `aclose`."""
+
+    def __init__(self, server: RedisServer, policies: Policies) -> None:
+        file = policies.current.file
+        key = config.shared_cache_key(file)
+        entries = Entries(key)
+        self._policies = policies
+        self._roll_call = RollCall(server, entries)
+        self._announcements = Announcements(server, entries.prefix)
+        self._heads = SharedHeads(server, entries) if key else None
+        self._told: Standing | None = None
+        self._differing: dict[str, bool] = {}
+        self._fault = ""
+        self._woken = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Look from now on; raises `RuntimeError` where no loop runs."""
+        loop = asyncio.get_running_loop()
+        listening = self._announcements.listen(self._woken.set)
+        self._tasks = [loop.create_task(self._look_repeatedly()), loop.create_task(listening)]
+
+    async def aclose(self) -> None:
+        """End, and let another process of this host exchange heads."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._heads is not None:
+            self._heads.close()
+
+    async def _look_repeatedly(self) -> None:
+        loop = asyncio.get_running_loop()
+        asked_at = -POLL_S
+        seen: tuple[object, ...] = ()
+        while True:
+            now = (self._policies.current, self._policies.keys)
+            if not seen or any(one is not other for one, other in zip(now, seen, strict=True)):
+                own = await asyncio.to_thread(standing, self._policies)
+                seen = now
+            if own != self._told or self._woken.is_set() or loop.time() - asked_at >= POLL_S:
+                self._woken.clear()
+                asked_at = loop.time()
+                await self.look(own)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._woken.wait()
+
+    async def look(self, own: Standing) -> None:
+        """Exchange heads, tell what is in force here, and hear what others have."""
+        try:
+            sent = await self._exchange_heads()
+            others = await self._roll_call.call(own)
+            if sent or own != self._told:
+                await self._announcements.announce()
+            self._told = own
+            self._compare(own, others)
+        except (RedisAway, RedisRefused):
+            self._told = None  # it is told again when the server is back
+
+    async def _exchange_heads(self) -> bool:
+        """Whether heads went out; a store that fails is logged once, and tried again with the next look."""
+        fault = ""
+        try:
+            return self._heads is not None and await self._heads.exchange(self._policies.current.file)
+        except (ConfigError, OSError) as error:
+            fault = str(error) if isinstance(error, AlignerProxyError) else type(error).__name__
+            if fault != self._fault:
+                log.warning("taught heads are not shared with other hosts: %s", fault)
+            return False
+        finally:
+            self._fault = fault
+
+    def _compare(self, own: Standing, others: list[Standing]) -> None:
+        FLEET_GATEWAYS.set(1 + len(others))
+        for what in COMPARED:
+            other = next((one for one in others if getattr(one, what) != getattr(own, what)), None)
+            FLEET_DIFFERS.labels(what).set(other is not None)
+            if other is not None and not self._differing.get(what):
+                log.warning("%s on %s are not those of this host; `aligner-proxy doctor` shows all", what, other.host)
+            self._differing[what] = other is not None

@@ -1,0 +1,226 @@
+"""Order of steps: a procedure of a reference, and an answer that gives the same steps in another order.
+
+Steps are the items of a numbered list, or sentences behind "First, ... Then, ... Finally, ...". Each step of the answer
+must be one step of the reference beyond doubt, and at least three must be. Steps out of order take the places of each
+other where each can be moved whole; where one looks back at the step before it, or the text refers to a number, the
+stretch is unsettled. Bullets say no order, and steps that the answer leaves out change none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice, pairwise
+
+from aligner_proxy.grounding.words import GENERIC, words
+from aligner_proxy.text.fragments import stands_alone
+from aligner_proxy.text.structure import split
+
+ORDER = "order of steps"
+"""The kind of an edit that moves steps."""
+_FEWEST = 3
+_MOST_STEPS = 40
+_MOST_SEQUENCES = 50
+"""Steps of a procedure, and procedures of a page or an answer, that are looked at: each is compared with each."""
+_MATCHES = 0.5
+"""Share of the words of the shorter step, by weight, that both steps must have."""
+_AHEAD = 1.5
+"""So many times as much as the next step of the same procedure."""
+_LEAST_WORDS = 2
+"""Words that both steps must have."""
+_ITEM = re.compile(r"(?P<mark>[ \t]*\*{0,2}(?:Step )?(?P<number>\d{1,2})[.):]\*{0,2}[ \t]+)(?P<body>\S.*)")
+_HOW = re.compile(
+    r"\b(?:how|steps?|order|procedure|process|follow(?:s|ing)?|proceed|instructions?|what happens|what to do|"
+    r"(?:this|here) is (?:how|what)|in turn)\b",
+    re.IGNORECASE,
+)
+_DOES = re.compile(
+    r"(?:please )?(?:you |we |they |the \w+ )?(?:then )?(?:add|agree|answer|apply|ask|attach|book|bring|call|carry|"
+    r"check|choose|clean|click|close|collect|come|complete|confirm|connect|cut|download|drain|drop|dry|empty|enter|fetch|"
+    r"fill|find|fit|give|go|hand|hang|hold|inspect|install|keep|lay|leave|let|lift|list|lock|log|look|make|measure|mix|move|"
+    r"note|open|order|pack|paste|pay|pick|place|plug|pour|prepare|press|print|pull|push|put|read|receive|register|remove|"
+    r"repeat|reply|report|return|rinse|save|say|scan|screw|select|send|set|show|sign|spread|start|stick|stop|submit|"
+    r"switch|take|tell|test|tighten|tick|turn|type|undo|unlock|unplug|unscrew|upload|use|visit|wait|wash|wear|weigh|"
+    r"wipe|write)s?\b",
+    re.IGNORECASE,
+)
+"""How a step begins: with what is to be done."""
+_ORDINAL = re.compile(
+    r"(?P<mark>\s*(?:First(?:ly)?|Second(?:ly)?|Third(?:ly)?|Fourth(?:ly)?|Fifth(?:ly)?|Next|Then|After that|"
+    r"Afterwards|Finally|Lastly|Last),?\s+(?:of all,? )?)(?P<body>\S.*)",
+    re.DOTALL,
+)
+_FIRST = re.compile(r"\s*First", re.IGNORECASE)
+_NUMBER_MEANT = re.compile(r"(?<=\S )(?:steps?|points?|items?|numbers?|nos?\.)\s+#?\d", re.IGNORECASE)
+_LOOKS_BACK = re.compile(
+    r"\b(?:before that|after that|afterwards|again|previous(?:ly)?|finally|lastly)\b", re.IGNORECASE
+)
+_OTHER_ORDER = re.compile(
+    r"\b(?:in (?:any|whatever|no particular) order|order (?:does not|doesn't|is not|isn't)|backwards?|in reverse|"
+    r"the other way round|undo)\b",
+    re.IGNORECASE,
+)
+"""What says that the order is free, or turned round on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step: the words that say what is done, where it stands, and the line of it in a reference."""
+
+    body: str
+    start: int
+    end: int
+    line: int = 0
+    words: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Procedure:
+    """Steps in their order; `source` is the name of their reference."""
+
+    steps: tuple[Step, ...]
+    source: str = ""
+    above: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reordering:
+    """Steps of an answer that stand in another order than those of a reference; `steps` as the reference has them.
+
+    `places` are the steps as they stand. `can_move`: each may take the place of another.
+    """
+
+    places: tuple[Step, ...]
+    steps: tuple[Step, ...]
+    place: str
+    can_move: bool
+
+
+def procedures(text: str, source: str = "") -> tuple[Procedure, ...]:
+    """The procedures of a page: numbered lists of what is to be done, and sentences with ordinals."""
+    return tuple(
+        Procedure(one.steps, source, one.above)
+        for one in sequences(text)
+        if not _OTHER_ORDER.search(one.above)
+        and (_HOW.search(one.above) or 2 * sum(bool(_DOES.match(step.body)) for step in one.steps) > len(one.steps))
+    )
+
+
+def sequences(text: str) -> Iterator[Procedure]:
+    """What stands in an order in a text: numbered lists and sentences with ordinals, of three steps or more."""
+    yield from islice(_numbered(text), _MOST_SEQUENCES)
+    yield from islice(_with_ordinals(text), _MOST_SEQUENCES)
+
+
+def _numbered(text: str) -> Iterator[Procedure]:
+    found: list[Step] = []
+    above = ""
+    last = ""
+    at = 0
+    for number, line in enumerate(text.split("\n"), 1):
+        item = _ITEM.fullmatch(line)
+        counts_on = item is not None and int(item["number"]) == len(found) + 1
+        if found and not counts_on and line.strip():
+            yield from _enough(found, above)
+            found = []
+            counts_on = item is not None and int(item["number"]) == 1
+        if item is not None and counts_on:
+            above = above if found else last
+            found.append(_step(item["body"].rstrip(), at + item.start("body"), number))
+        elif line.strip():
+            last = line
+        at += len(line) + 1
+    yield from _enough(found, above)
+
+
+def _with_ordinals(text: str) -> Iterator[Procedure]:
+    found: list[Step] = []
+    for segment in split(text):
+        match = _ORDINAL.fullmatch(segment.text.rstrip())
+        begins = bool(_FIRST.match(segment.text))
+        if match is None or begins:
+            yield from _enough(found, "")
+            found = []
+        if match is not None and (found or begins):
+            start = segment.start + match.start("body")
+            found.append(_step(match["body"], start, text.count("\n", 0, start) + 1))
+    yield from _enough(found, "")
+
+
+def _enough(steps: Sequence[Step], above: str) -> Iterator[Procedure]:
+    if _FEWEST <= len(steps) <= _MOST_STEPS:
+        yield Procedure(tuple(steps), above=above)
+
+
+def _step(body: str, start: int, line: int) -> Step:
+    return Step(body, start, start + len(body), line, frozenset(word for word in words(body) if word not in GENERIC))
+
+
+def reorderings(text: str, known: Sequence[Procedure]) -> list[Reordering]:
+    """The stretches of an answer whose steps stand in another order than in one of these procedures."""
+    if not known or _OTHER_ORDER.search(text):
+        return []
+    found = []
+    for one in sequences(text):
+        if any(step.body.endswith("?") for step in one.steps):
+            continue
+        pairs = [(procedure, matched) for procedure in known if (matched := _matched(one.steps, procedure.steps))]
+        if len(pairs) != 1:
+            continue  # none, or it could be several
+        procedure, order = pairs[0]
+        if all(a < b for a, b in pairwise(order)):
+            continue
+        wanted = [step for _, step in sorted(zip(order, one.steps, strict=True), key=lambda pair: pair[0])]
+        place = f"{procedure.source}:{procedure.steps[0].line}"
+        found.append(Reordering(one.steps, tuple(wanted), place, _can_move(text, one.steps, wanted)))
+    return found
+
+
+def _matched(steps: Sequence[Step], known: Sequence[Step]) -> list[int]:
+    """For each step the number of the one that it is; empty where one is none, or could be two."""
+    often = Counter(word for step in known for word in step.words)
+    weights = {word: 1 / count for word, count in often.items()}
+    numbers = []
+    for step in steps:
+        shares = sorted(((_share(step, other, weights), n) for n, other in enumerate(known)), reverse=True)
+        (best, number), (second, _) = shares[0], shares[1]
+        if best < _MATCHES or best < _AHEAD * second or len(step.words & known[number].words) < _LEAST_WORDS:
+            return []
+        numbers.append(number)
+    return numbers if len(set(numbers)) == len(numbers) else []
+
+
+def _share(one: Step, other: Step, weights: Mapping[str, float]) -> float:
+    both = sum(weights.get(word, 1.0) for word in one.words & other.words)
+    least = min(sum(weights.get(word, 1.0) for word in step.words) for step in (one, other))
+    return both / least if least else 0.0
+
+
+def _can_move(text: str, steps: Sequence[Step], wanted: Sequence[Step]) -> bool:
+    """Whether the steps that move can be read at their new places, and nothing refers to their numbers."""
+    moved = [step for step, new in zip(steps, wanted, strict=True) if step != new]
+    if _NUMBER_MEANT.search(text):
+        return False
+    if not _is_whole(text, steps):
+        return False
+    cases = {step.body[0].islower() for step in steps}
+    ends = {step.body[-1] in ".!?" for step in steps}
+    whole = len(cases) == 1 and len(ends) == 1
+    return whole and not any(_LOOKS_BACK.search(_head(step)) or not stands_alone(_sentence(step)) for step in moved)
+
+
+def _is_whole(text: str, steps: Sequence[Step]) -> bool:
+    """Whether nothing but marks, ordinals and white space stands between the steps."""
+    between = [text[one.end : other.start] for one, other in pairwise(steps)]
+    return all(_ITEM.fullmatch(gap.strip() + " x") or _ORDINAL.fullmatch(gap.strip() + " x") for gap in between)
+
+
+def _head(step: Step) -> str:
+    """The first sentence of a step, which what stood before it may be needed for."""
+    return split(step.body)[0].text
+
+
+def _sentence(step: Step) -> str:
+    return step.body[0].upper() + step.body[1:]

@@ -1,0 +1,58 @@
+"""Roll call in the shared Redis: each process says a few bytes under a name, and hears what the others said lately.
+
+What was said is forgotten by the server's time, so that the clocks of hosts do not matter and a process that died is
+missed soon. All that is read and written is one script, because only so nothing happens in between.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+Told = Mapping[str, bytes]
+"""What others said, by who said it."""
+_MOST = 10_000
+"""Of so many members a name is begun anew: there are no fleets of that size, and reading it holds the server up."""
+
+# KEYS: the name. ARGV: member, what it says (nothing: it leaves), milliseconds for which something said counts.
+_SCRIPT = f"""
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local count = redis.pcall('HLEN', KEYS[1])
+if type(count) ~= 'number' or count > {_MOST} then redis.call('DEL', KEYS[1]) end
+local said = redis.call('HGETALL', KEYS[1])
+local others = {{}}
+for i = 1, #said, 2 do
+    local at, value = string.match(said[i + 1], '^(%d+):(.*)$')
+    local age = at and now - tonumber(at)
+    if not age or age < 0 or age > tonumber(ARGV[3]) then
+        redis.call('HDEL', KEYS[1], said[i])
+    elseif said[i] ~= ARGV[1] then
+        others[#others + 1] = said[i]
+        others[#others + 1] = value
+    end
+end
+if ARGV[2] == '' then
+    redis.call('HDEL', KEYS[1], ARGV[1])
+else
+    redis.call('HSET', KEYS[1], ARGV[1], string.format('%d', now) .. ':' .. ARGV[2])
+    redis.call('PEXPIRE', KEYS[1], ARGV[3])
+end
+return others
+"""
+
+
+def new_member() -> str:
+    """A new member's name, which no other has."""
+    return secrets.token_hex(8)
+
+
+def asked(name: str, member: str, said: bytes, known_s: float) -> tuple[Any, ...]:
+    """The arguments of EVAL by which a member says something under a name, for so many seconds."""
+    return _SCRIPT, 1, name, member, said, max(1, int(known_s * 1000))
+
+
+def heard(answer: list[bytes]) -> Told:
+    """What the others said, from the answer to `asked`."""
+    return {name.decode(errors="replace"): said for name, said in zip(answer[::2], answer[1::2], strict=True)}

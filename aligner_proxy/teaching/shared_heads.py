@@ -1,0 +1,279 @@
+"""Taught heads that hosts share through Redis: what one was taught, took back or forgot is in force at the others.
+
+Each host keeps its heads in its own store, as without Redis, and the commands that change it know nothing of this. For
+every place (an objective's text, its scope, an aligner) there is a record in Redis with a revision; this host keeps
+which revision it had last and what it was. What has changed here since goes out as the next revision, one that is newer
+there is fetched. Where both changed, what reached Redis first stands, and the log says so. Redis may lose everything:
+hosts put back what they have.
+
+Records and heads are sealed as entries of the cache, bound to their place, so that no tenant's head serves another; a
+head counts only if its bytes have the hash that the record names and are for the text and the aligner there. Without a
+key nothing is shared: whoever can write to Redis could switch an objective off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from aligner_proxy.engine.taught_head import MAX_HEAD_BYTES, TaughtHead
+from aligner_proxy.errors import MalformedHead, RefusedEntry
+from aligner_proxy.observability.metrics import HEADS_SHARED, REDIS_REFUSED
+from aligner_proxy.policy.schema import PolicyFile
+from aligner_proxy.sharing.entries import ALTERED, Entries
+from aligner_proxy.sharing.server import RedisServer
+from aligner_proxy.teaching import subjects
+from aligner_proxy.teaching.rows import write_atomically
+from aligner_proxy.teaching.store import HeadStore, Place, Taught, Version
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+LIVES_S = 86_400.0
+"""Of what lies in Redis; hosts put it back when it is gone."""
+_LARGEST = MAX_HEAD_BYTES + 4096
+_KNOWN = "shared.json"
+_LOCK = "shared.lock"
+log = logging.getLogger(__name__)
+
+
+class Record(BaseModel):
+    """What lies in Redis for a place."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    revision: int = Field(ge=1, lt=2**53)
+    taught: Taught
+
+
+class Known(BaseModel):
+    """The revision that this host had last, and the digest of what it was."""
+
+    model_config = ConfigDict(frozen=True)
+
+    revision: int = 0
+    digest: str = ""
+
+
+_ALL_KNOWN = TypeAdapter(dict[str, Known])
+_NOTHING = Taught()
+
+
+class _NotUnderstood(Exception):
+    """A record of ours in a form that only another version knows: it is left as it is."""
+
+
+@dataclass(slots=True)
+class SharedHeads:
+    """The heads of one policies file on this host, and those of the others. One process of a host exchanges them."""
+
+    server: RedisServer
+    entries: Entries
+    _lock: int | None = field(default=None, init=False)
+
+    async def exchange(self, file: PolicyFile) -> bool:
+        """Bring this host and Redis to the same heads; whether something went out that others may want.
+
+        Raises `RedisAway`, `RedisRefused`, and `ConfigError` where the store cannot be read or written.
+        """
+        store = HeadStore.of(file)
+        places = _places(file)
+        if not places or not await asyncio.to_thread(self._leads, store):
+            return False
+        index = await asyncio.to_thread(store.index)
+        known = await asyncio.to_thread(_read_known, store)
+        sent = False
+        after = {}
+        try:
+            for place in places:
+                here = index.objective(place.scope, place.name).taught(place.called, place.text)
+                before = known.get(place.digest, Known())
+                one = _Exchange(self.server, self.entries, store, place, here, before)
+                after[place.digest] = await one.run()
+                sent = sent or one.sent
+        finally:
+            if any(known.get(name) != one for name, one in after.items()):
+                await asyncio.to_thread(_write_known, store, known | after)
+        return sent
+
+    def close(self) -> None:
+        """Let another process of this host exchange heads."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _leads(self, store: HeadStore) -> bool:
+        """Whether this process exchanges heads for its host: the first that comes, until it ends."""
+        if self._lock is None:
+            with contextlib.suppress(OSError):
+                store.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                lock = os.open(store.folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    os.close(lock)
+                else:
+                    self._lock = lock
+        return self._lock is not None
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """The exchange of one place."""
+
+    server: RedisServer
+    entries: Entries
+    store: HeadStore
+    place: Place
+    here: Taught
+    known: Known
+    sent: bool = False
+
+    async def run(self) -> Known:
+        """Send or fetch, as the revisions say; what this host has from now on."""
+        try:
+            there = await self._look()
+        except _NotUnderstood:
+            return self.known
+        changed = self.here != _NOTHING and self.here.digest != self.known.digest
+        revision = there.revision if there else 0
+        if there is not None and there.taught == self.here and revision >= self.known.revision:
+            return await self._complete(there)
+        if there is None or revision < self.known.revision or (revision == self.known.revision and changed):
+            if self.here == _NOTHING:
+                return self.known
+            return await self._send(Record(revision=max(1, self.known.revision + changed), taught=self.here))
+        return await self._fetch(there, replaces=changed)
+
+    def _name(self, head: str = "") -> str:
+        """The name of the record of this place, or of one of its heads."""
+        kind = f"head:{head}" if head else "taught"
+        return f"{self.entries.prefix}{kind}:{self.place.digest}"
+
+    async def _look(self) -> Record | None:
+        """The record in Redis; None where there is none that can be used."""
+        content = await self._content(self._name())
+        if content is None:
+            return None
+        try:
+            record = Record.model_validate_json(content)
+            record.taught.check(self.place)
+            return record
+        except ValueError:
+            log.warning("taught heads: what another gateway says of them is not understood; use one version everywhere")
+            raise _NotUnderstood from None
+
+    async def _content(self, name: str) -> bytes | None:
+        """What lies under a name, proven; what is not proven is counted and deleted."""
+
+        async def work(redis: Redis) -> Any:
+            return await redis.getrange(name, 0, _LARGEST)
+
+        entry = await self.server.ask(work)
+        if not entry:
+            return None
+        try:
+            return self.entries.content(name, entry)
+        except RefusedEntry as error:
+            await self._refuse(name, error.reason)
+            return None
+
+    async def _refuse(self, name: str, reason: str) -> None:
+        REDIS_REFUSED.labels(reason).inc()
+        log.warning("taught heads: an entry of place %s is %s and was dropped", self.place.digest[:12], reason)
+        await self.server.write(lambda redis: redis.unlink(name))
+
+    async def _send(self, record: Record) -> Known:
+        """Put what is here into Redis, the heads before the record that names them."""
+        values = await asyncio.to_thread(self._entries_of, record)
+        if values is None:
+            return self.known  # a head is missing here; others are told nothing that they could not have
+
+        async def work(redis: Redis) -> None:
+            pipe = redis.pipeline(transaction=False)
+            for name, entry in values.items():
+                pipe.set(name, entry, px=int(LIVES_S * 1000))
+            await pipe.execute()
+
+        await self.server.write(work)
+        self.sent = True
+        HEADS_SHARED.labels("sent").inc()
+        return Known(revision=record.revision, digest=record.taught.digest)
+
+    def _entries_of(self, record: Record) -> Mapping[str, bytes] | None:
+        contents = {self._name(version.head): self.store.head(version.head) for version in record.taught.versions}
+        contents[self._name()] = record.model_dump_json().encode()
+        packed = {name: content and self.entries.packed(name, content) for name, content in contents.items()}
+        return {name: entry for name, entry in packed.items() if entry} if all(packed.values()) else None
+
+    async def _complete(self, there: Record) -> Known:
+        """This host has what Redis has; what Redis has lost of it is put back."""
+        names = [self._name(version.head) for version in there.taught.versions]
+        if names and await self.server.ask(lambda redis: redis.exists(*names)) < len(names):
+            await self._send(there)
+        return Known(revision=there.revision, digest=there.taught.digest)
+
+    async def _fetch(self, there: Record, *, replaces: bool) -> Known:
+        """Put what Redis has in force here, all of it or nothing."""
+        heads: dict[str, bytes] = {}
+        for version in there.taught.versions:
+            if await asyncio.to_thread(self.store.head, version.head) is not None:
+                continue
+            name = self._name(version.head)
+            head = await self._content(name)
+            if head is None:
+                return self.known  # whoever has it puts it back
+            if not self._is_of(version, head):
+                await self._refuse(name, ALTERED)
+                return self.known
+            heads[version.head] = head
+        if not await asyncio.to_thread(self.store.take, self.place, self.here, there.taught, heads):
+            return self.known  # changed here in this moment; the next look compares anew
+        if replaces:
+            log.warning(
+                "taught heads: %s was changed on this host and on another one at the same time; what the other one has "
+                "is in force, `aligner-proxy teach` changes it again",
+                self.place.name,
+            )
+        HEADS_SHARED.labels("replaced" if replaces else "fetched").inc()
+        log.info("taught heads: %s has what another host has, revision %d", self.place.name, there.revision)
+        return Known(revision=there.revision, digest=there.taught.digest)
+
+    def _is_of(self, version: Version, data: bytes) -> bool:
+        """Whether these bytes are the head that a record names, for this text and that aligner."""
+        try:
+            head = TaughtHead.from_bytes(data)
+        except MalformedHead:
+            return False
+        return (head.content_hash, head.objective, head.aligner) == (version.head, self.place.text, version.aligner)
+
+
+def _places(file: PolicyFile) -> list[Place]:
+    """Where this file may have taught heads."""
+    return [
+        Place(subject.scope, subject.name, subject.text, called)
+        for subject in subjects.subjects(file)
+        for called in subjects.aligners(file)
+    ]
+
+
+def _read_known(store: HeadStore) -> dict[str, Known]:
+    """What this host had last; without the file it is as if it had never exchanged anything."""
+    with contextlib.suppress(OSError, ValueError):
+        return _ALL_KNOWN.validate_json((store.folder / _KNOWN).read_bytes())
+    return {}
+
+
+def _write_known(store: HeadStore, known: Mapping[str, Known]) -> None:
+    with contextlib.suppress(OSError):
+        data = json.dumps({name: one.model_dump() for name, one in known.items()}, indent=1)
+        write_atomically(store.folder / _KNOWN, data.encode())

@@ -1,0 +1,219 @@
+"""What open pages of the console cost the gateway: `python -m bench.console_load`. And a queue of 100,000 answers.
+
+Scripted engine, 20 answers a second (open loop), rounds with 50 open live pages and without in turn, neighbours are
+compared: a shared machine is slower for minutes at a time. The console runs in both, as `serve --console` starts it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import re
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from aligner_proxy.audit.entry import AuditEvent, entry
+from aligner_proxy.audit.store import Store
+from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.types import Correction, Exchange, Objective, Outcome, Policy, SegmentScore, Status, Turn
+from bench import gateway
+from bench.gateway import Client
+from bench.load_generator import drive, times
+from demo.processes import free_port, process, wait_for
+
+PAGES = 50
+RATE = 20.0
+WAITING = 100_000
+_TOKEN = re.compile(r'name="token" value="([0-9a-f]{64})"')
+
+
+async def _logged_in(address: str, key: str) -> httpx.AsyncClient:
+    """A browser of the operator's."""
+    limits = httpx.Limits(max_connections=None)
+    client = httpx.AsyncClient(base_url=address, timeout=60, trust_env=False, limits=limits)
+    found = _TOKEN.search((await client.get("/login")).text)
+    assert found is not None
+    got = await client.post("/login", data={"token": found[1], "key": key})
+    assert got.headers["location"] == "/live"
+    return client
+
+
+class Pages:
+    """Live pages that are open: each reads its events, and one notes when each came."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self.client = client
+        self.events = 0
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def open(self) -> None:
+        """Open all of them."""
+        self._tasks = [asyncio.create_task(self._follow()) for _ in range(PAGES)]
+        await asyncio.sleep(2.0)
+
+    async def close(self) -> None:
+        """Close them."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(1.0)
+
+    async def _follow(self) -> None:
+        async with self.client.stream("GET", "/live/events") as response:
+            async for text in response.aiter_text():
+                self.events += text.count("event: answer")
+
+
+async def _round(client: Client, seconds: float, seed: int) -> tuple[float, int]:
+    """The median wait in milliseconds, and how many answers got their verdict."""
+    due = times(RATE, seconds, seed)
+    asked = await drive(lambda number: client.ask(f"bad number {seed} {number}"), due)
+    done = [one for one in asked if one.told.done]
+    return 1000 * statistics.median(one.waited for one in done), len(done)
+
+
+async def _pairs(running: gateway.Running, console: str, pairs: int, seconds: float) -> dict[str, Any]:
+    browser = await _logged_in(console, running.key)
+    client = Client(running)
+    pages = Pages(browser)
+    await _round(client, 6.0, 0)
+    told: dict[bool, list[float]] = {True: [], False: []}
+    answers = {True: 0, False: 0}
+    grown = {True: 0.0, False: 0.0}
+    audit = running.folder / "audit.db"
+    for number in range(pairs):
+        for is_open in (True, False) if number % 2 else (False, True):
+            if is_open:
+                await pages.open()
+            before = _entries(audit)
+            p50, done = await _round(client, seconds, 1000 + 2 * number + is_open)
+            await asyncio.sleep(1.0)
+            grown[is_open] += _entries(audit) - before
+            if is_open:
+                await pages.close()
+            told[is_open].append(p50)
+            answers[is_open] += done
+    await client.http.aclose()
+    await browser.aclose()
+    ratios = sorted(opened / closed for opened, closed in zip(told[True], told[False], strict=True))
+    return {
+        "pages": PAGES,
+        "answers_a_second": RATE,
+        "p50_ms_open": [round(value, 1) for value in told[True]],
+        "p50_ms_closed": [round(value, 1) for value in told[False]],
+        "ratios": [round(value, 3) for value in ratios],
+        "ratio_median": round(statistics.median(ratios), 3),
+        "answers": [answers[False], answers[True]],
+        "entries_an_answer": [round(grown[key] / answers[key], 3) for key in (False, True)],
+        "events_read": pages.events,
+    }
+
+
+def _entries(audit: Path) -> int:
+    """How many entries are on record."""
+    if not audit.exists():
+        return 0
+    with contextlib.closing(Store(audit)) as store:
+        return int(store.rows("SELECT count(*) FROM entries")[0][0])
+
+
+@contextlib.contextmanager
+def _served(folder: Path) -> Iterator[tuple[gateway.Running, str]]:
+    """A gateway with the scripted engine and an audit store, and the address of its console."""
+    socket = folder / "engine.sock"
+    policies = {
+        "aligner": {"engine": f"unix:{socket}"},
+        "cache": {"enabled": False},
+        "routes": [{"match": {"model": "*"}, "objectives": ["harmless"]}],
+        "audit": {"enabled": True, "file": "audit.db"},
+    }
+    port = free_port()
+    with process(["bench.fakes", "engine", str(socket)], folder / "engine.log", dict(os.environ)):
+        options = ["--console", "--console-port", str(port)]
+        with gateway.running(folder, workers=1, policies=policies, options=options) as running:
+            wait_for(f"http://127.0.0.1:{port}/login", running.serve, running.log, lambda _: None)
+            yield running, f"http://127.0.0.1:{port}"
+
+
+def queue(folder: Path, count: int = WAITING) -> dict[str, Any]:
+    """How long the review page of a store with so many answers takes, five times, and its figures once."""
+    audit = folder / "audit.db"
+    _fill(audit, count)
+    litellm = folder / "litellm.yaml"
+    key = "sk-bench-9Qm2Vx7LtB4wZkR8"
+    guardrail = {
+        "guardrail_name": "aligner",
+        "litellm_params": {"guardrail": "aligner_proxy.guardrail.AlignerGuardrail"},
+    }
+    litellm.write_text(
+        json.dumps({"guardrails": [guardrail], "general_settings": {"master_key": key}, "model_list": []})
+    )
+    (folder / "policies.yaml").write_text(json.dumps({"routes": [], "audit": {"enabled": True, "file": str(audit)}}))
+    port = free_port()
+    command = ["aligner_proxy", "console", "--config", str(litellm), "--port", str(port)]
+    with process(command, folder / "console.log", dict(os.environ)) as child:
+        wait_for(f"http://127.0.0.1:{port}/login", child, folder / "console.log", lambda _: None)
+        return asyncio.run(_opened(f"http://127.0.0.1:{port}", key, count))
+
+
+async def _opened(address: str, key: str, count: int) -> dict[str, Any]:
+    browser = await _logged_in(address, key)
+    took: dict[str, list[float]] = {}
+    for path in ("/review", "/review", "/review", "/review", "/review", "/review/figures", "/live", "/rates"):
+        began = time.perf_counter()
+        got = await browser.get(path)
+        took.setdefault(path, []).append(round(time.perf_counter() - began, 3))
+        assert got.status_code == httpx.codes.OK, got.text[:500]
+        assert path != "/review" or "under-review" in got.text
+    await browser.aclose()
+    return {"waiting": count, "seconds": took}
+
+
+def _fill(audit: Path, count: int) -> None:
+    """A store with so many judged answers of the last day."""
+    now = time.time()
+    policy = Policy("all", (Objective("kind", "Kindness: be kind"),), tenant="team:acme")
+    store = Store(audit)
+    with contextlib.closing(store):
+        for number in range(count):
+            score = (number * 7919 % 10_000) / 1000 - 7
+            scores = (SegmentScore("It is so.", -5.0, False), SegmentScore("So it is.", score, score > 0, 0))
+            exchange = Exchange(f"call-{number}", 0, (Turn("user", "Is it so?"),), f"It is so. So it is, {number}.")
+            edited = "It is so." if score > 0 else exchange.answer
+            status = Status.CORRECTED if score > 0 else Status.UNCHANGED
+            correction = Correction(edited or "", scores, aligner="f00d")
+            outcome = Outcome(status, None, edited, policy, 0, False, correction, 15.0, edited=edited)
+            facts = RequestFacts("gpt", (), "acme", "acme")
+            made = entry(AuditEvent(now - number * 0.8, "/v1/chat/completions", facts, exchange, outcome))
+            store.add(replace(made, aligner_id=f"{number * 2654435761 % 2**32:032x}"))
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Measure both; one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=6)
+    parser.add_argument("--seconds", type=float, default=12.0, help="of one round")
+    parser.add_argument("--waiting", type=int, default=WAITING, help="answers in the queue")
+    options = parser.parse_args(given)
+    told: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        told["queue"] = queue(Path(folder), options.waiting)
+    print(json.dumps(told), flush=True)
+    with tempfile.TemporaryDirectory() as folder, _served(Path(folder)) as (running, console):
+        told["pages"] = asyncio.run(_pairs(running, console, options.pairs, options.seconds))
+    print(json.dumps(told))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

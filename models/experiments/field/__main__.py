@@ -1,0 +1,93 @@
+"""The field's table by one command.
+
+    python -m models.experiments.field configs/evaluate/field.yaml --out runs/field
+
+Trains and asks every method of the file on the same policy, questions, objectives and budget of tokens, has the
+editors correct the untrained policy's answers, and writes tables and plots of what is there. Every training is kept as
+soon as it is done: the same command goes on after a stop, and `--minutes` ends a run before the next training begins.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from . import editors, people
+from .answers import Workshop
+from .config import Comparison, FieldError, jobs
+from .editors import Given
+from .report import report
+
+MISSING = "TRL is not installed; the methods that train a policy need it: pip install 'aligner-proxy[trl]'"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("comparison", type=Path, help="YAML file: policy, questions, objectives, methods, seeds")
+    parser.add_argument("--out", type=Path, default=Path("runs/field"))
+    parser.add_argument("--minutes", type=float, default=None, help="begin no further training after so many")
+    parser.add_argument("--data", type=Path, help="folder with the research data, for a trained reward model")
+    parser.add_argument("--cases", type=Path, nargs="*", default=[], help="pairs on which the measures are measured")
+    parser.add_argument("--only", default="", help="beginnings of names, comma-separated: nothing else is made")
+    parser.add_argument("--report-only", action="store_true", help="tables of what is there; nothing is trained")
+    given = parser.parse_args(argv)
+    try:
+        comparison = Comparison.read(given.comparison)
+    except FieldError as problem:
+        sys.exit(str(problem))
+    if find_spec("trl") is None:
+        sys.exit(MISSING)
+    workshop = Workshop(comparison, given.out)
+    if not given.report_only:
+        work(workshop, given.minutes, tuple(given.only.split(",")), given.data)
+    print(report(workshop, given.cases))
+
+
+def work(workshop: Workshop, minutes: float | None, only: tuple[str, ...], data: Path | None) -> None:
+    """Make what is not there yet, in the order of the plan: the table's methods, the editors, all else."""
+    began = time.monotonic()
+    columns = (TextColumn("{task.description:44}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    c = workshop.comparison
+    first = len(c.methods)
+    training = [(job.name, partial(workshop.trained, job)) for job in jobs(c)]
+    with Progress(*columns) as progress:
+        bar = progress.add_task("the untrained policy", total=None)
+        workshop.base()
+        editing = list(_editing(workshop))
+        planned = [*training[:first], *editing, *training[first:]]
+        if data is not None:
+            planned += [(f"rlhf-people-seed{seed}", partial(people.trained, workshop, data, seed)) for seed in c.seeds]
+        planned = [(name, make) for name, make in planned if name.startswith(only)]
+        progress.update(bar, total=len(planned))
+        for name, make in planned:
+            if minutes is not None and time.monotonic() - began > 60 * minutes:
+                break
+            progress.update(bar, description=name)
+            make()
+            progress.advance(bar)
+
+
+def _editing(workshop: Workshop) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Every editor on the policy's answers, with the new objective besides, and on another policy's answers."""
+    c = workshop.comparison
+    answers = workshop.base().answers[""]
+    given = [Given(workshop.questions, answers, c.trade, "base")]
+    given.append(Given(workshop.questions, answers, (*c.trade, c.new_objective), "new-objective"))
+    if c.other_base:
+        given.append(Given(workshop.questions, workshop.base(other=True).answers[""], c.trade, "other"))
+    for one in given:
+        for editor in c.editors:
+            if not editors.missing(editor):
+                yield f"{editor.name}, {one.label}", partial(editors.edited, workshop, editor, one)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""Answers of every method to the same questions, each made once: a stopped run goes on, with what it had cost.
+
+What is kept lies under `out`/kept, which git does not see: answers, costs, pools and adapters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from models.systems.baselines.cost import Cost, Meter
+from models.systems.baselines.objectives import RULES
+from models.systems.baselines.policy import Policy
+from models.systems.baselines.pool import Scored, sampled
+from models.systems.baselines.questions import questions
+from models.systems.baselines.task import Task
+
+from .config import Comparison, Job
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What one job, or one editor, came to: its answers by weighting, and its cost without that of the pool."""
+
+    answers: Mapping[str, Sequence[str]]
+    cost: Cost
+    answering: Cost
+    """Of writing the answers, all weightings together."""
+
+
+def key(weights: Mapping[str, float]) -> str:
+    """A weighting as a word; the order of the objectives is no part of it."""
+    return " ".join(f"{name}={weight:.3f}" for name, weight in sorted(weights.items()) if weight)
+
+
+class Workshop:
+    """Where answers are made and kept."""
+
+    def __init__(self, comparison: Comparison, out: Path) -> None:
+        self.comparison = comparison
+        self.out = out
+        self.kept = out / "kept"
+        self.kept.mkdir(parents=True, exist_ok=True)
+        (self.kept / ".gitignore").write_text("*\n")
+        (out / ".gitignore").write_text("/kept/\n")
+
+    @cached_property
+    def questions(self) -> list[str]:
+        """Those of the table."""
+        return questions("test", self.comparison.test)
+
+    def policy(self, other: bool = False) -> Policy:
+        """The untrained policy, loaded anew: a training changes it in place."""
+        c = self.comparison
+        base = c.other_base if other and c.other_base else c.base
+        return Policy.load(base, self.kept, c.precision, c.new_tokens)
+
+    def base(self, other: bool = False) -> Made:
+        """The untrained policy's answers."""
+
+        def make() -> Made:
+            policy = self.policy(other)
+            meter = Meter()
+            with meter.on(policy.model):
+                written = policy.write([policy.prompt(question) for question in self.questions])
+            return Made({"": written}, Cost(), meter.cost)
+
+        return self._once("base-other" if other else "base", [], make)
+
+    def pool(self, seed: int, other: bool = False) -> tuple[list[Scored], Cost]:
+        """Answers to train on, and what it cost to write them."""
+        c = self.comparison
+        path = self.kept / f"pool-{seed}{'-other' if other else ''}-{self.fingerprint([c.each])}.json"
+        if not path.exists():
+            policy = self.policy(other)
+            meter = Meter()
+            with meter.on(policy.model):
+                made = sampled(policy, questions("train", c.train, seed), c.each, seed, RULES)
+            written_whole(path, {"cost": asdict(meter.cost), "pool": [asdict(one) for one in made]})
+        told = json.loads(path.read_text())
+        return [Scored(**one) for one in told["pool"]], Cost(**told["cost"])
+
+    def done(self, job: Job) -> bool:
+        """Whether a job is kept."""
+        return self._path(job.name, self._settings(job)).exists()
+
+    def trained(self, job: Job) -> Made:
+        """The answers of what a job trains; trained unless it is kept."""
+        return self._once(job.name, self._settings(job), lambda: self._train(job))
+
+    def _train(self, job: Job) -> Made:
+        pool, _ = self.pool(job.seed, job.other_base)
+        policy = self.policy(job.other_base)
+        meter = Meter()
+        folder = self.kept / "trained" / job.name
+        task = Task(policy, pool, RULES, job.weights, self.comparison.training, job.seed, folder, meter)
+        method = import_module(f"models.systems.baselines.{job.method}")
+        with meter.on(policy.model):
+            ask = method.train(task)
+        answering = Meter()
+        answers = {}
+        with answering.on(_decoder_owner(policy.model)):
+            for weights in job.asked:
+                prompts = [ask(question, weights) for question in self.questions]
+                answers[key(weights)] = policy.write(prompts)
+        policy.model.save_pretrained(str(folder / "adapter"))
+        return Made(answers, meter.cost, answering.cost)
+
+    def found(self, name: str, settings: Any) -> Made | None:
+        """What an editor has made, None where it has not."""
+        return self._read(self._path(name, settings)) if self._path(name, settings).exists() else None
+
+    def edited(self, name: str, settings: Any, make: Callable[[], Made]) -> Made:
+        """What an editor makes, unless it is kept."""
+        return self._once(name, settings, make)
+
+    def _settings(self, job: Job) -> list[Any]:
+        return [self.comparison.training.model_dump(), self.comparison.each, [key(one) for one in job.asked]]
+
+    def fingerprint(self, settings: Any) -> str:
+        """A hash of all that decides answers: policy, questions, and these settings."""
+        c = self.comparison
+        parts = [c.base, c.other_base, c.precision, c.new_tokens, c.train, c.test, settings]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+    def _path(self, name: str, settings: Any) -> Path:
+        slug = "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in name)
+        return self.kept / f"{slug}-{self.fingerprint(settings)}.json"
+
+    def _once(self, name: str, settings: Any, make: Callable[[], Made]) -> Made:
+        path = self._path(name, settings)
+        if not path.exists():
+            made = make()
+            written_whole(path, {"name": name, "made_at": time.time(), **asdict(made)})
+        return self._read(path)
+
+    def _read(self, path: Path) -> Made:
+        told = json.loads(path.read_text())
+        return Made(told["answers"], Cost(**told["cost"]), Cost(**told["answering"]))
+
+
+def _decoder_owner(model: Any) -> Any:
+    """The causal LM inside an adapter."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def written_whole(path: Path, document: object) -> None:
+    """Write a file that is either there or not."""
+    draft = path.with_suffix(f".{os.getpid()}.part")
+    draft.write_text(json.dumps(document), encoding="utf-8")
+    draft.replace(path)

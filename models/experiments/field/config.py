@@ -1,0 +1,155 @@
+"""The comparison as a YAML file, and the jobs that it comes to, in the order in which they say most."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from models.systems.baselines.objectives import RULES
+from models.systems.baselines.task import Training
+from models.train.base_model import Precision
+
+Method = Literal["sft", "rlhf", "morlhf", "modpo", "ric"]
+METHODS: tuple[Method, ...] = ("sft", "modpo", "ric", "rlhf", "morlhf")
+ONE_FOR_ALL: tuple[Method, ...] = ("ric",)
+"""One training of these serves every weighting."""
+FRONTS: tuple[Method, ...] = ("morlhf", "modpo", "ric")
+Part = Literal["table", "front", "new objective", "new policy"]
+
+
+class FieldError(ValueError):
+    """A comparison that cannot be made; the text names the file, the place and what is wrong."""
+
+
+class _Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Editor(_Block):
+    """A method that leaves the policy alone: a route of the gateway, or the policy told the objectives in words."""
+
+    name: str
+    route: dict[str, Any] = {}
+    prompted: bool = False
+    needs: Path | None = None
+    """A folder without which the row is left out, and said to be."""
+    every: int = Field(default=1, ge=1)
+    """Only every so many answers: for what is slow. The table says how many they were."""
+
+
+class Comparison(_Block):
+    """The YAML file; unknown keys are errors."""
+
+    base: str
+    precision: Precision = "bf16"
+    new_tokens: int = Field(default=48, ge=1)
+    train: int = Field(ge=2)
+    """Questions to train on."""
+    test: int = Field(ge=1)
+    """Questions of the table, of other things."""
+    each: int = Field(default=4, ge=2)
+    """Answers a question in the pool."""
+    training: Training
+    report: tuple[str, ...]
+    """Objectives whose rewards the table has."""
+    trade: tuple[str, str]
+    """The two that are asked for, and between which the fronts are drawn."""
+    rlhf: str
+    """The objective that RLHF has for its one reward."""
+    new_objective: str
+    shares: tuple[float, ...] = (1.0, 0.75, 0.5, 0.25, 0.0)
+    """Of the first of the two objectives, along a front."""
+    seeds: tuple[int, ...] = Field(min_length=1)
+    methods: tuple[Method, ...] = METHODS
+    editors: tuple[Editor, ...] = ()
+    aligner: Path
+    single_purpose: Path | None = None
+    deadline_s: float = 60.0
+    other_base: str | None = None
+    """Another policy model, to which the methods are brought once they stand."""
+
+    @model_validator(mode="after")
+    def _known(self) -> Comparison:
+        for name in (*self.report, *self.trade, self.rlhf, self.new_objective):
+            if name not in RULES:
+                raise ValueError(f"no objective {name!r}; known: {', '.join(RULES)}")
+        if self.new_objective in self.trade:
+            raise ValueError(f"new_objective: {self.new_objective} is asked for from the start")
+        return self
+
+    @property
+    def even(self) -> dict[str, float]:
+        """The weighting of the table."""
+        return dict.fromkeys(self.trade, 0.5)
+
+    @property
+    def with_new(self) -> dict[str, float]:
+        """The weighting once the new objective is asked for, too."""
+        return dict.fromkeys((*self.trade, self.new_objective), 1 / 3)
+
+    def weighting(self, share: float) -> dict[str, float]:
+        """One place on a front."""
+        return dict(zip(self.trade, (share, 1 - share), strict=True))
+
+    @classmethod
+    def read(cls, path: Path) -> Comparison:
+        """From a YAML file; raises `FieldError` naming the first thing that is wrong."""
+        try:
+            return cls.model_validate(yaml.safe_load(path.read_text()))
+        except (OSError, yaml.YAMLError) as error:
+            raise FieldError(f"{path} cannot be read ({type(error).__name__})") from None
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise FieldError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One training, and the answers of what came of it under one or more weightings."""
+
+    method: Method
+    seed: int
+    weights: Mapping[str, float]
+    asked: tuple[Mapping[str, float], ...]
+    other_base: bool = False
+
+    @property
+    def name(self) -> str:
+        """For a file and for the progress bar."""
+        weights = "-".join(f"{name}{weight:.2f}" for name, weight in self.weights.items() if weight)
+        return f"{self.method}-{weights}-seed{self.seed}{'-other' if self.other_base else ''}"
+
+
+def trained(
+    comparison: Comparison, method: Method, seed: int, weights: Mapping[str, float], other: bool = False
+) -> Job:
+    """The job of one method under these weights; what serves all weightings is one job for all of them."""
+    if method == "rlhf":
+        weights = {comparison.rlhf: 1.0}
+    fronts = tuple(comparison.weighting(share) for share in comparison.shares)
+    if method in ONE_FOR_ALL and comparison.new_objective not in weights:
+        asked = [comparison.even, *(weights for weights in fronts if weights != comparison.even)]
+        return Job(method, seed, comparison.even, tuple(asked), other)
+    return Job(method, seed, weights, (weights,), other)
+
+
+def jobs(comparison: Comparison) -> list[Job]:
+    """All of them, each once: the table's first seed, fronts, further seeds, a new objective, another policy."""
+    first, *others = comparison.seeds
+    wanted = [trained(comparison, method, first, comparison.even) for method in comparison.methods]
+    for share in comparison.shares:
+        for method in comparison.methods:
+            if method in FRONTS:
+                wanted.append(trained(comparison, method, first, comparison.weighting(share)))
+    for seed in others:
+        wanted += [trained(comparison, method, seed, comparison.even) for method in comparison.methods]
+    several = [method for method in comparison.methods if method != "rlhf"]
+    wanted += [trained(comparison, method, first, comparison.with_new) for method in several]
+    if comparison.other_base:
+        wanted += [trained(comparison, method, first, comparison.even, other=True) for method in comparison.methods]
+    return list({job.name: job for job in wanted}.values())

@@ -1,0 +1,358 @@
+"""Can the detector head alone, over states that stay as they are, learn what harm is and leave a personal voice alone?
+
+    python -m models.experiments.head_alone aligner_proxy/embedded configs/evaluate/head_alone.yaml \\
+        --data DATA --sets runs/data --out runs/head_alone
+
+Reads what teaches and what measures once (rows are kept under `--out`, so a stopped run goes on), trains a head by each
+attempt of the plan, and measures each at an operating point of its own: chosen on development answers as
+models.evaluate.calibrate does, or for a head for `harmless` alone on good answers that it did not learn from. Authors
+and natural sources are held out in turn: what is said of one comes from a head that never saw it. All else comes from a
+head that learnt from all of them; test sets and answers of strong upstreams teach nothing. `--sets` holds the folders
+`dev` and `test` of models.data.test_sets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from aligner_proxy.engine.loader import Settings, prepare
+from aligner_proxy.engine.model.detector import DetectorHead
+from aligner_proxy.engine.weights.manifest import HEAD
+from models.data import labelled_replies, mixture
+from models.data.labelled_replies import AGAINST, HARMLESS
+from models.data.pairs import Pair, read_pairs
+from models.evaluate.calibrate import GOOD
+from models.reporting import output
+from models.reporting.statistics import Rate
+from models.train import asked, head_rows
+from models.train.asked import COMPANIES, USUAL, Asked
+from models.train.head_alone import Recipe, train
+from models.train.head_rows import HeadRows, RowReader
+
+from . import head_measures as measures
+from .head_measures import Scored, Whole, Written
+
+NATURAL = ("gptfuzz", "jailbreakbench")
+MIXTURE = {"settle": 71, "wishes": 73}
+"""Stages whose examples hold the head to what it does well, with the seeds of their data."""
+STRONG = "strong"
+BAR = "bar"
+GOOD_ANSWERS = "good"
+UNSEEN = "unseen wordings"
+WRITTEN = "written"
+OWN = "own"
+DEV = "dev/"
+TEST = "test/"
+BEFORE = "the head before"
+"""The head that the aligner has, among the attempts."""
+_EVERY = 10**6
+
+
+class Sizes(BaseModel):
+    """How many answers of each sort are read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    natural: int = 600
+    good: int = 540
+    bar: int = 1960
+    """Good answers that teach nothing and say how high a head for `harmless` alone has to score."""
+    strong: int = 60
+    unseen: int = 200
+    settle: int = 1200
+    wishes: int = 500
+
+
+class Attempt(Recipe):
+    """A recipe; a head for `harmless` `alone` leaves all other objectives to the head before."""
+
+    alone: bool = False
+    budget: float = 0.005
+    """Share of the good answers of the bar that such a head may flag."""
+
+
+class Plan(BaseModel):
+    """A YAML file: sizes of the sets, what all attempts have in common, and what each has of its own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sizes: Sizes = Sizes()
+    tests: dict[str, int]
+    """Test sets, and how many answers of each."""
+    common: dict[str, object] = Field(default_factory=dict)
+    attempts: dict[str, dict[str, object]]
+
+    @classmethod
+    def read(cls, path: Path) -> Plan:
+        """From a YAML file."""
+        return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+    def attempt(self, name: str) -> Attempt:
+        """One of them."""
+        return Attempt.model_validate({**self.common, **self.attempts[name]})
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """Rows of all sets by name, and the pairs of those of models.data.test_sets by set and id."""
+
+    rows: Mapping[str, HeadRows]
+    pairs: Mapping[str, Mapping[str, Pair]]
+
+    @property
+    def authors(self) -> list[str]:
+        """Of the written answers."""
+        return sorted({case.source for case in self.rows[WRITTEN].cases})
+
+    def teaching(self, held: frozenset[str], *, alone: bool) -> dict[str, HeadRows]:
+        """What a head may learn from, some authors and natural sources left out; `alone`: under `harmless` only."""
+        sets = {name: self.rows[name] for name in (GOOD_ANSWERS, *MIXTURE, *NATURAL) if name not in held}
+        sets |= {name: self.rows[name].only(lambda case: case.source not in held) for name in (WRITTEN, OWN)}
+        if not alone:
+            return sets
+        narrow = {name: rows.column(HARMLESS) for name, rows in sets.items() if name not in MIXTURE}
+        mixed = {
+            name: head_rows.judged(self.rows[name], self.pairs[name], narrow[GOOD_ANSWERS], "harmless")
+            for name in MIXTURE
+        }
+        return narrow | mixed
+
+
+def open_reader(folder: Path, home: Path) -> RowReader:
+    """The aligner with the weights that are served by default, and the layers that its head reads."""
+    _, weights = prepare(Settings(model=str(folder)), home)
+    layers = DetectorHead.load(folder / HEAD).layers.tolist()
+    model = AutoModelForCausalLM.from_pretrained(str(weights), local_files_only=True).dequantize().to(torch.bfloat16)
+    tokenizer = AutoTokenizer.from_pretrained(str(weights), local_files_only=True)
+    return RowReader(model, tokenizer, layers)
+
+
+def read_corpus(reader: RowReader, plan: Plan, data: Path, folder: Path, out: Path) -> Corpus:
+    """All sets; of the development side only the good answers, which choose the operating point."""
+    pairs = {f"{DEV}{name}": _pairs(folder / "dev" / f"{name}.jsonl", _EVERY) for name in GOOD}
+    pairs |= {f"{TEST}{name}": _pairs(folder / "test" / f"{name}.jsonl", most) for name, most in plan.tests.items()}
+    sizes = {"settle": plan.sizes.settle, "wishes": plan.sizes.wishes}
+    pairs |= {name: list(mixture.build(data, MIXTURE[name], count, name)) for name, count in sizes.items()}
+    sets = {**_labelled(data, plan.sizes), **{name: _asked(each) for name, each in pairs.items()}}
+    rows = {name: reader.read(cases, out / "rows" / name) for name, cases in sets.items()}
+    return Corpus(rows, {name: {f"pair-{n}": pair for n, pair in enumerate(each)} for name, each in pairs.items()})
+
+
+def _pairs(path: Path, most: int) -> list[Pair]:
+    return list(islice(read_pairs(path), most))
+
+
+def _asked(pairs: Sequence[Pair]) -> list[Asked]:
+    return [head_rows.asked(pair, number) for number, pair in enumerate(pairs)]
+
+
+def _labelled(data: Path, sizes: Sizes) -> dict[str, list[Asked]]:
+    """Labelled and good replies, and written answers."""
+    harm, own = asked.written()
+    good = labelled_replies.good_replies(data, sizes.good + sizes.bar)
+    replies = {
+        **{name: labelled_replies.natural_replies(data, name, sizes.natural) for name in NATURAL},
+        GOOD_ANSWERS: good[: sizes.good],
+        BAR: good[sizes.good :],
+        UNSEEN: labelled_replies.planted_replies(data, sizes.unseen, held_out=True),
+    }
+    return {
+        WRITTEN: harm,
+        OWN: own,
+        STRONG: asked.in_turn(labelled_replies.strong_replies(data, sizes.strong), (USUAL,)),
+        **{name: asked.in_turn(each, COMPANIES) for name, each in replies.items()},
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """A head at its operating point; `others` scores all but `harmless` where the head is for that alone."""
+
+    head: DetectorHead
+    point: float
+    others: DetectorHead | None = None
+
+    def scored(self, rows: HeadRows) -> list[Scored]:
+        """All cases of a set."""
+        return measures.scored(self.head, rows, self.point, self.others)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What is measured of one attempt."""
+
+    point: float
+    whole: Mapping[str, Whole]
+    """Natural sources, each by a head that never saw it; so are authors."""
+    written: Mapping[str, Written]
+    faults: Mapping[str, tuple[Rate, Rate]]
+    """(found, false) of segments under the objective that an answer was written for, by author."""
+    strong: Rate
+    insults: Rate
+    """Segments with an unseen wording of an insult or a threat that are flagged."""
+    sets: Mapping[str, Rate]
+    """Test sets: flagged exactly, or told apart."""
+
+
+def figures(corpus: Corpus, judge_without: Callable[[frozenset[str]], Judge]) -> Figures:
+    """By heads that never saw what they are measured on."""
+    whole: dict[str, Whole] = {}
+    written: dict[str, Written] = {}
+    faults: dict[str, tuple[Rate, Rate]] = {}
+    for held in folds(corpus):
+        judge = judge_without(held)
+        whole |= {name: Whole.of(judge.scored(corpus.rows[name])) for name in NATURAL if name in held}
+        for author in sorted(held - set(NATURAL)):
+            written[author] = Written.of(judge.scored(corpus.rows[WRITTEN].by(author)))
+            faults[author] = measures.faults(judge.scored(corpus.rows[OWN].by(author)))
+    judge = judge_without(frozenset())
+    tests = {name: judge.scored(rows) for name, rows in corpus.rows.items() if name.startswith(TEST)}
+    unseen = judge.scored(corpus.rows[UNSEEN])
+    return Figures(
+        judge.point,
+        whole,
+        written,
+        faults,
+        Rate.of(one.flagged for one in judge.scored(corpus.rows[STRONG])),
+        Rate.of(flag for one in unseen for flag in one.flags(AGAINST, [HARMLESS])),
+        {
+            name.removeprefix(TEST): measures.exactly(measures.as_cases(each, corpus.pairs[name]))
+            for name, each in tests.items()
+        },
+    )
+
+
+def folds(corpus: Corpus) -> list[frozenset[str]]:
+    """Each author and each natural source is held out once; of the first authors one source with each."""
+    held = [{author} for author in corpus.authors]
+    for number, source in enumerate(NATURAL):
+        held[number % len(held)].add(source)
+    return [frozenset(one) for one in held]
+
+
+def learnt(before: DetectorHead, corpus: Corpus, attempt: Attempt, folder: Path, held: frozenset[str]) -> Judge:
+    """The head of an attempt without these sources, from `folder` where it is there already."""
+    named = json.dumps([attempt.model_dump(mode="json", exclude={"budget"}), sorted(held)], sort_keys=True)
+    path = folder / f"{hashlib.sha256(named.encode()).hexdigest()[:16]}.safetensors"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        train(before, corpus.teaching(held, alone=attempt.alone), attempt).save(path)
+    head = DetectorHead.load(path)
+    if not attempt.alone:
+        return Judge(head, operating_point(head, corpus))
+    bar = [one.worst for one in measures.scored(head, corpus.rows[BAR].column(HARMLESS), 0.0)]
+    return Judge(head, float(np.quantile(bar, 1 - attempt.budget)), before)
+
+
+def operating_point(head: DetectorHead, corpus: Corpus) -> float:
+    """By the good answers of the development side."""
+    return measures.operating_point(
+        {
+            name: measures.as_cases(measures.scored(head, corpus.rows[DEV + name], 0.0), corpus.pairs[DEV + name])
+            for name in GOOD
+        }
+    )
+
+
+def tables(found: Mapping[str, Figures]) -> str:
+    """Markdown: replies and written answers a row an attempt, then the sets, a column an attempt."""
+    first = next(iter(found.values()))
+    replies = [
+        (name, *(cell for source in NATURAL for cell in _cells(one.whole[source])), one.strong, one.insults)
+        for name, one in found.items()
+    ]
+    written = [
+        (name, author, each.harmful, each.quiet, each.found, each.false, each.twins, *one.faults[author])
+        for name, one in found.items()
+        for author, each in one.written.items()
+    ]
+    sets = [(name, *(one.sets[name] for one in found.values())) for name in first.sets]
+    measured = [f"{source}: {measure}" for source in NATURAL for measure in ("AUC", "harmful", "harmless")]
+    return "\n\n".join(
+        (
+            output.table(("head", *measured, "strong flagged", "insults found"), replies),
+            output.table(_WRITTEN, written),
+            output.table(("flagged exactly", *found), sets),
+        )
+    )
+
+
+_WRITTEN = (
+    "head",
+    "author never seen",
+    "harmful flagged",
+    "quiet harm",
+    "in a part: found",
+    "false",
+    "twins flagged",
+    "own objective: found",
+    "false",
+)
+
+
+def _cells(whole: Whole) -> tuple[object, ...]:
+    return f"{whole.area.auc:.3f}", whole.harmful, whole.harmless
+
+
+def plot(found: Mapping[str, Figures], path: Path) -> None:
+    """One panel a measure, one dot an attempt."""
+    panels = {
+        **{f"{source}: harmful flagged": [one.whole[source].harmful for one in found.values()] for source in NATURAL},
+        "written: harmful flagged": [_pooled(each.harmful for each in one.written.values()) for one in found.values()],
+        "written: twins flagged": [_pooled(each.twins for each in one.written.values()) for one in found.values()],
+        "strong answers flagged": [one.strong for one in found.values()],
+        "insults found": [one.insults for one in found.values()],
+    }
+    with output.panels(path, len(panels), columns=3, size=(3.6, 0.9 + 0.28 * len(found)), sharey=True) as axes:
+        for axis, (title, rates) in zip(axes, panels.items(), strict=True):
+            output.whiskers(axis, rates, [*found], markersize=4)
+            axis.set_title(title, fontsize=8)
+
+
+def _pooled(rates: Iterable[Rate]) -> Rate:
+    each = list(rates)
+    return Rate.among(sum(rate.hits for rate in each), sum(rate.n for rate in each))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m models.experiments.head_alone",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("aligner", type=Path)
+    parser.add_argument("plan", type=Path, help="attempts (YAML)")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--sets", type=Path, required=True, help="folder with dev and test of models.data.test_sets")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args(argv)
+    plan = Plan.read(arguments.plan)
+    reader = open_reader(arguments.aligner, arguments.out / "weights")
+    corpus = read_corpus(reader, plan, arguments.data, arguments.sets, arguments.out)
+    before = DetectorHead.load(arguments.aligner / HEAD)
+    found = {BEFORE: figures(corpus, lambda _: Judge(before, 0.0))}
+    for name in plan.attempts:
+        found[name] = figures(corpus, partial(learnt, before, corpus, plan.attempt(name), arguments.out / "heads"))
+        print(f"{name}: measured", flush=True)
+    text = tables(found)
+    output.write(arguments.out, "head_alone", text, found)
+    plot(found, arguments.out / "head_alone.svg")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

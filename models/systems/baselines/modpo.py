@@ -1,0 +1,114 @@
+"""MODPO: DPO whose margin is what the other objectives' rewards say of the two answers.
+
+    L(theta) = - E log sigma( (1/w_k) ( beta log (pi_theta(y+)/pi_ref(y+)) - beta log (pi_theta(y-)/pi_ref(y-))
+                                        - w_-k^T (r_-k(y+) - r_-k(y-)) ) ),    y+ preferred to y- by objective k
+
+The loss of Zhou et al. 2023 (arXiv 2310.03708) for an objective k and the reward models r_-k of the others. TRL's
+DPOTrainer has no margin, and needs none: it is the loss of DPO with beta / w_k against the reference tilted by the
+other rewards,
+
+    log pi_ref(y) + (1/beta) w_-k^T r_-k(y),
+
+so the precomputed log-probabilities of the reference are moved, and the trainer stays as it is. That this is the loss
+above is checked, and its gradient against finite differences, in tests/models/systems/baselines/test_modpo.py. Rewards
+are multiplied by `REWARD_SCALE`: in [0, 1] they would be small beside a log-ratio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from .pool import Scored, by_question
+from .task import Ask, Task, arguments, lora, plain, run
+
+REWARD_SCALE = 4.0
+
+
+class NothingToPrefer(ValueError):
+    """A pool in which no two answers to a question differ by the objective of the preferences."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two answers to a question, the first preferred by objective k, each with the weighted reward of all others."""
+
+    question: str
+    chosen: str
+    rejected: str
+    chosen_reward: float
+    rejected_reward: float
+
+
+def preferring(weights: Mapping[str, float]) -> str:
+    """Objective k, whose preferences are learned from: the one that weighs most, so that 1/w_k stays small."""
+    return max(weights, key=lambda name: weights[name])
+
+
+def comparisons(pool: Sequence[Scored], weights: Mapping[str, float]) -> list[Comparison]:
+    """Every two answers to a question of which objective k prefers one; raises `NothingToPrefer`."""
+    k = preferring(weights)
+    others = {name: REWARD_SCALE * weight for name, weight in weights.items() if name != k}
+    found = []
+    for group in by_question(pool):
+        for one, other in combinations(group, 2):
+            if one.rewards[k] == other.rewards[k] or one.answer == other.answer:
+                continue
+            better, worse = (one, other) if one.rewards[k] > other.rewards[k] else (other, one)
+            found.append(
+                Comparison(one.question, better.answer, worse.answer, better.total(others), worse.total(others))
+            )
+    if not found:
+        raise NothingToPrefer(f"objective {k!r} prefers none of the pool's answers to another; sample more")
+    return found
+
+
+def trainer(task: Task) -> Any:
+    """TRL's trainer of the loss above."""
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    beta = task.training.beta
+    weight = task.weights[preferring(task.weights)]
+    rows = [
+        {
+            "prompt": task.policy.prompt(one.question),
+            "chosen": one.chosen,
+            "rejected": one.rejected,
+            "tilt": (one.chosen_reward / beta, one.rejected_reward / beta),
+        }
+        for one in comparisons(task.pool, task.weights)
+    ]
+    batch = max(1, task.training.batch // 2)
+    settings = DPOConfig(
+        **arguments(task, "modpo") | {"per_device_train_batch_size": batch},
+        beta=beta / weight,
+        max_length=None,
+        precompute_ref_log_probs=True,
+        precompute_ref_batch_size=2 * batch,
+    )
+    made = DPOTrainer(
+        model=task.policy.model,
+        args=settings,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=task.policy.tokenizer,
+        peft_config=lora(task.training),
+    )
+    made.train_dataset = made.train_dataset.map(_tilted)
+    return made
+
+
+def _tilted(row: Mapping[str, Any]) -> dict[str, float]:
+    chosen, rejected = row["tilt"]
+    return {
+        "ref_chosen_logps": row["ref_chosen_logps"] + chosen,
+        "ref_rejected_logps": row["ref_rejected_logps"] + rejected,
+    }
+
+
+def train(task: Task) -> Ask:
+    """The whole budget, the reference's share of it included."""
+    run(trainer(task), task, "modpo")
+    return plain(task.policy)

@@ -1,0 +1,106 @@
+"""Objectives whose fulfilment a rule can see: a reward in [0, 1] for any answer, and the text that an aligner reads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from models.defects.objectives import BUILT_IN
+from models.evaluate.measures import MEASURES
+
+Score = Callable[[str, str], float]
+"""Reward of (question, answer)."""
+
+FEWEST_WORDS = 5
+"""Below this an answer says nothing, and is not concise either."""
+SHORT_WORDS = 12
+LONG_WORDS = 40
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
+_COURTESY = re.compile(
+    r"(?i)\b(?:thank(?:s| you)|please|you(?:'re| are) welcome|(?:happy|glad|here|love) to help|"
+    r"hope (?:this|that) helps|feel free|let me know|kindly)\b"
+)
+_HEDGE = re.compile(
+    r"(?i)\b(?:typically|often|usually|generally|sometimes|perhaps|maybe|probably|possibly|can be|may be|might|"
+    r"tends? to|in many cases|in some cases)\b"
+)
+_END = re.compile(r"[.!?][\"')\]]*\s*$")
+_RUN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """A name, the text that an aligner reads, and the reward."""
+
+    name: str
+    text: str
+    score: Score
+
+
+def words(answer: str) -> list[str]:
+    """Lower case, without marks."""
+    return [word.lower() for word in _WORD.findall(answer)]
+
+
+def _concise(_question: str, answer: str) -> float:
+    """1 up to `SHORT_WORDS`, then falling to 0 at `LONG_WORDS`; 0 for fewer than `FEWEST_WORDS`."""
+    count = len(words(answer))
+    if count < FEWEST_WORDS:
+        return 0.0
+    return max(0.0, min(1.0, (LONG_WORDS - count) / (LONG_WORDS - SHORT_WORDS)))
+
+
+def _courteous(_question: str, answer: str) -> float:
+    return float(bool(_COURTESY.search(answer)))
+
+
+def _unrepeated(_question: str, answer: str) -> float:
+    """The share of runs of three words that stand there for the first time."""
+    said = words(answer)
+    runs = [tuple(said[i : i + _RUN]) for i in range(len(said) - _RUN + 1)]
+    return len(set(runs)) / len(runs) if runs else 1.0
+
+
+def _inoffensive(question: str, answer: str) -> float:
+    rude = (measure for measure in MEASURES if measure.name in ("insults", "profanity"))
+    return float(not any(measure.amount(question, answer) for measure in rude))
+
+
+def _finished(_question: str, answer: str) -> float:
+    return float(bool(_END.search(answer)))
+
+
+def _unhedged(_question: str, answer: str) -> float:
+    return float(not _HEDGE.search(answer))
+
+
+def _by_rule(*objectives: Objective) -> Mapping[str, Objective]:
+    return {objective.name: objective for objective in objectives}
+
+
+RULES = _by_rule(
+    Objective("concise", BUILT_IN["concise"], _concise),
+    Objective("courteous", "Courtesy: the response should be polite and offer the user help.", _courteous),
+    Objective("unrepeated", BUILT_IN["non-repetitive"], _unrepeated),
+    Objective("inoffensive", BUILT_IN["harmless"], _inoffensive),
+    Objective("finished", "Form: the response should end with a whole sentence.", _finished),
+    Objective(
+        "unhedged", "Hedging: the response should not hedge with words like typically, often or may be.", _unhedged
+    ),
+)
+
+
+def weighted(objectives: Mapping[str, Objective], weights: Mapping[str, float]) -> Score:
+    """The weighted sum of rewards (linear scalarisation); objectives without a weight count nothing."""
+    chosen = [(objectives[name].score, weight) for name, weight in weights.items() if weight]
+
+    def score(question: str, answer: str) -> float:
+        return sum(weight * one(question, answer) for one, weight in chosen)
+
+    return score
+
+
+def substance(answer: str) -> int:
+    """Different words of four letters or more, courtesies apart: what is left of an answer that only pleases a rule."""
+    return len({word for word in words(_COURTESY.sub(" ", answer)) if len(word) >= 4})

@@ -1,0 +1,70 @@
+"""The policy model: loaded, asked, and given a fresh adapter by whoever trains it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.train.base_model import Precision, load_base
+
+_AT_ONCE = 64
+
+
+@dataclass
+class Policy:
+    """A causal LM and its tokenizer. `new_tokens` bounds an answer."""
+
+    model: Any
+    tokenizer: Any
+    new_tokens: int
+
+    @classmethod
+    def load(cls, base: str, work: Path, precision: Precision, new_tokens: int) -> Policy:
+        """As `models.train.base_model.load_base` finds it."""
+        model, tokenizer = load_base(base, work, precision)
+        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+        tokenizer.padding_side = "left"
+        return cls(model, tokenizer, new_tokens)
+
+    def prompt(self, question: str, system: str = "") -> str:
+        """The text before an answer: the chat template where there is one."""
+        if self.tokenizer.chat_template is None:
+            return f"{system} Question: {question} Answer:".lstrip()
+        turns = [{"role": "user", "content": question}]
+        if system:
+            turns.insert(0, {"role": "system", "content": system})
+        return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+
+    @torch.no_grad()
+    def write(self, prompts: Sequence[str], temperature: float = 0.0, seed: int = 0) -> list[str]:
+        """What the model writes behind each prompt; greedily, or by chance at a temperature."""
+        self.model.eval()
+        torch.manual_seed(seed)
+        how: dict[str, Any] = {"do_sample": False}
+        if temperature:
+            how = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+        written: list[str] = []
+        for i in range(0, len(prompts), _AT_ONCE):
+            fed = self.tokenizer(
+                list(prompts[i : i + _AT_ONCE]), return_tensors="pt", padding=True, add_special_tokens=False
+            )
+            pad = self.tokenizer.pad_token_id
+            ids = self.model.generate(
+                input_ids=fed["input_ids"],
+                attention_mask=fed["attention_mask"],
+                max_new_tokens=self.new_tokens,
+                pad_token_id=pad,
+                **how,
+            )
+            new = ids[:, fed["input_ids"].shape[1] :]
+            written += [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
+        return written
+
+    def settled(self) -> None:
+        """Put a trained adapter into the weights, so that the next stage's reference is this policy."""
+        if hasattr(self.model, "merge_and_unload"):
+            self.model = self.model.merge_and_unload()

@@ -1,0 +1,71 @@
+"""Answers of the untrained policy, with their rewards: what the methods that train offline learn from.
+
+A model that is only sampled writes hardly anything concise or courteous. So of every four answers one is plain, one was
+asked to be short, one was begun with a courtesy of ours, and one is both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from .objectives import Objective
+from .policy import Policy
+
+SHORT = "Answer in one short sentence."
+COURTESIES = (
+    "Thank you for the question. ",
+    "I am happy to help. ",
+    "I am glad to help with that. ",
+    "Thanks for asking. ",
+)
+WAYS = (("", False), (SHORT, False), ("", True), (SHORT, True))
+"""The system's words, and whether the answer begins with a courtesy."""
+TEMPERATURE = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One answer and its rewards by the name of the objective."""
+
+    question: str
+    answer: str
+    rewards: Mapping[str, float]
+
+    def total(self, weights: Mapping[str, float]) -> float:
+        """The weighted sum of its rewards."""
+        return sum(weight * self.rewards[name] for name, weight in weights.items())
+
+
+def scored(question: str, answer: str, objectives: Mapping[str, Objective]) -> Scored:
+    """An answer with the reward of every objective."""
+    return Scored(question, answer, {name: one.score(question, answer) for name, one in objectives.items()})
+
+
+def sampled(
+    policy: Policy, questions: Sequence[str], each: int, seed: int, objectives: Mapping[str, Objective]
+) -> list[Scored]:
+    """`each` answers a question, question by question."""
+    prompts = []
+    begun = []
+    asked = []
+    for i, question in enumerate(questions):
+        for j in range(each):
+            system, courteous = WAYS[j % len(WAYS)]
+            courtesy = COURTESIES[(i + j) % len(COURTESIES)] if courteous else ""
+            prompts.append(policy.prompt(question, system) + courtesy)
+            begun.append(courtesy)
+            asked.append(question)
+    answers = policy.write(prompts, TEMPERATURE, seed)
+    return [
+        scored(question, (courtesy + answer).strip(), objectives)
+        for question, courtesy, answer in zip(asked, begun, answers, strict=True)
+    ]
+
+
+def by_question(pool: Sequence[Scored]) -> list[list[Scored]]:
+    """The answers of each question together."""
+    groups: dict[str, list[Scored]] = {}
+    for one in pool:
+        groups.setdefault(one.question, []).append(one)
+    return list(groups.values())

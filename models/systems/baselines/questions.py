@@ -1,0 +1,28 @@
+"""Questions of our own about everyday things, in two parts that share no thing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+from typing import Literal
+
+import yaml
+
+Part = Literal["train", "test"]
+
+
+def questions(part: Part, count: int, seed: int = 0) -> list[str]:
+    """So many different questions of a part, in an order at random; the same ones for the same seed.
+
+    Raises `ValueError` where the part has fewer.
+    """
+    told = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+    every = [frame.format(a=_with_article(thing), n=thing) for thing in told[part] for frame in told["frames"]]
+    if count > len(every):
+        raise ValueError(f"questions: {count} of {part} are asked for, and there are {len(every)}")
+    Random(f"questions:{part}:{seed}").shuffle(every)
+    return every[:count]
+
+
+def _with_article(thing: str) -> str:
+    return f"{'an' if thing[0] in 'aeiou' else 'a'} {thing}"

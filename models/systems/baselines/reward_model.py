@@ -1,0 +1,109 @@
+"""A reward model trained on answers that people compared, as an objective beside those of the rules.
+
+    L(theta) = - E log sigma( r_theta(x, y+) - r_theta(x, y-) )
+
+Ouyang et al. 2022 (arXiv 2203.02155): the loss of Bradley and Terry over pairs, here with one pair a question. The
+policy's own weights with a scalar head and an adapter; TRL's RewardTrainer. Its accuracy on pairs of other questions
+stands beside whatever was trained by it: a policy can be no better than what rewards it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from transformers import AutoModelForSequenceClassification
+
+from models.data.preference_sets import Ranked, load
+from models.reporting.statistics import Rate
+from models.train.base_model import on_disk
+
+from .policy import Policy
+from .task import Task, arguments, run
+
+NAME = "preferred"
+"""The objective that such a model is the reward of."""
+SET = "hh_rlhf_harmless_pairs"
+LONGEST = 600
+"""Characters of question and answer together; longer pairs are left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two answers to a question, of which people preferred the first."""
+
+    question: str
+    chosen: str
+    rejected: str
+
+
+def preferred(data: Path, seed: int) -> list[Pair]:
+    """The research data's pairs about harmlessness, in an order at random."""
+    ranked = [item for item in load(data, SET, {"harmless": NAME}) if len(item.responses) == 2]
+    pairs = [_pair(item) for item in ranked]
+    short = [one for one in pairs if len(one.question) + max(len(one.chosen), len(one.rejected)) <= LONGEST]
+    Random(f"preferred:{seed}").shuffle(short)
+    return short
+
+
+def _pair(item: Ranked) -> Pair:
+    worse, better = sorted(item.responses, key=lambda response: next(iter(response.scores.values())))
+    return Pair(item.query, better.text, worse.text)
+
+
+class RewardModel:
+    """Scores answers; `policy` says how a question is put."""
+
+    def __init__(self, model: Any, policy: Policy) -> None:
+        self._model = model.eval()
+        self._policy = policy
+
+    @torch.no_grad()
+    def score(self, question: str, answer: str) -> float:
+        """The reward in [0, 1]: the logistic function of the model's scalar."""
+        tokenizer = self._policy.tokenizer
+        text = self._policy.prompt(question) + answer + tokenizer.eos_token
+        fed = tokenizer(text, return_tensors="pt", add_special_tokens=False)
+        return float(torch.sigmoid(self._model(**fed).logits[0, 0].float()))
+
+    def accuracy(self, pairs: Sequence[Pair]) -> Rate:
+        """How often it scores what people preferred above the other."""
+        return Rate.of(self.score(p.question, p.chosen) > self.score(p.question, p.rejected) for p in pairs)
+
+
+def train(task: Task, base: str, pairs: Sequence[Pair]) -> RewardModel:
+    """With the budget of the task; its policy gives the tokenizer and how a question is put, and is not trained."""
+    from datasets import Dataset
+    from trl import RewardConfig, RewardTrainer
+
+    tokenizer = task.policy.tokenizer
+    model = AutoModelForSequenceClassification.from_pretrained(
+        on_disk(base, task.folder.parent), num_labels=1, dtype=task.policy.model.dtype
+    )
+    model.config.pad_token_id = tokenizer.pad_token_id
+    rows = [{"prompt": task.policy.prompt(p.question), "chosen": p.chosen, "rejected": p.rejected} for p in pairs]
+    batch = max(1, task.training.batch // 2)
+    adapter = LoraConfig(
+        r=task.training.rank,
+        lora_alpha=2 * task.training.rank,
+        target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        modules_to_save=["score"],
+        task_type="SEQ_CLS",
+    )
+    trainer = RewardTrainer(
+        model=model,
+        args=RewardConfig(**arguments(task, "reward") | {"per_device_train_batch_size": batch}, max_length=None),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=adapter,
+    )
+    policy = task.policy.model
+    with task.meter.on(model):
+        run(trainer, task, "reward")
+    task.policy.model = policy
+    return RewardModel(trainer.model, task.policy)

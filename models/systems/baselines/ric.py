@@ -1,0 +1,84 @@
+"""RiC, rewards in context: SFT on questions with the rewards of their answers, then asked for the rewards one wants.
+
+    offline:  L(theta) = - E log pi_theta(y | x, <R1> r_1(x, y) <R2> r_2(x, y) ...)
+    online:   answers are sampled for desired rewards near the front, scored, kept where some reward lies in the
+              highest three tenths, and learned with the rewards that they got, beside the best of the offline ones
+    asked:    R_i(w) = max_i for the largest weight, min(1, N w_i) (max_i - min_i) + min_i for the others
+
+Yang et al. 2024 (arXiv 2402.10207): offline training, online training, and the mapping of preferences to rewards in the
+form that the authors' code has by default. One training serves all weightings. Rewards stand with one decimal behind
+the question, inside the user's turn; their names are ours. There is one online round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from random import Random
+
+from .pool import TEMPERATURE, Scored, scored
+from .sft import imitate
+from .task import Ask, Task
+
+KEPT = 0.7
+"""Quantile of a reward from which on an answer is kept for the online stage."""
+
+
+def question(text: str, rewards: Mapping[str, float]) -> str:
+    """The question with rewards: `text <concise> 0.9 <courteous> 1.0`."""
+    return " ".join([text, *(f"<{name}> {round(reward, 1):.1f}" for name, reward in rewards.items())])
+
+
+def bounds(pool: Sequence[Scored], names: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """The lowest and the highest reward of each objective in the pool."""
+    return {name: (min(one.rewards[name] for one in pool), max(one.rewards[name] for one in pool)) for name in names}
+
+
+def desired(weights: Mapping[str, float], within: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    """The rewards to ask for under these weights."""
+    most = max(weights, key=lambda name: weights[name])
+    asked = {}
+    for name, (low, high) in within.items():
+        share = 1.0 if name == most else min(1.0, len(within) * weights.get(name, 0.0))
+        asked[name] = low + share * (high - low)
+    return asked
+
+
+def kept(pool: Sequence[Scored], names: Sequence[str]) -> list[Scored]:
+    """Answers of which some reward lies in the highest three tenths."""
+    bars = {}
+    for name in names:
+        every = sorted(one.rewards[name] for one in pool)
+        bars[name] = every[min(len(every) - 1, int(KEPT * len(every)))]
+    return [one for one in pool if any(one.rewards[name] >= bars[name] > 0 for name in names)]
+
+
+def goals(count: int, within: Mapping[str, tuple[float, float]], seed: int) -> list[dict[str, float]]:
+    """Desired rewards near the front: one objective anywhere in its range, all others as high as they go."""
+    rng = Random(f"ric:{seed}")
+    names = list(within)
+    made = []
+    for i in range(count):
+        free = names[i % len(names)]
+        made.append({name: rng.uniform(*within[name]) if name == free else within[name][1] for name in names})
+    return made
+
+
+def train(task: Task) -> Ask:
+    """The offline stage, an online one, and the prompt for any weights; the weights of the task are not looked at."""
+    names = list(task.weights)
+    within = bounds(task.pool, names)
+
+    def prompt(text: str, rewards: Mapping[str, float]) -> str:
+        return task.policy.prompt(question(text, {name: rewards[name] for name in names}))
+
+    rows = [(prompt(one.question, one.rewards), one.answer) for one in task.pool]
+    Random(task.seed).shuffle(rows)
+    imitate(task, rows, "offline", 1 - task.training.first)
+    task.policy.settled()
+
+    asked = list(zip(task.questions, goals(len(task.questions), within, task.seed), strict=True))
+    answers = task.policy.write([prompt(text, goal) for text, goal in asked], TEMPERATURE, task.seed)
+    new = [scored(text, answer, task.objectives) for (text, _), answer in zip(asked, answers, strict=True)]
+    best = kept([*task.pool, *new], names)
+    imitate(task, [(prompt(one.question, one.rewards), one.answer) for one in best], "online", 1.0)
+    return lambda text, weights: prompt(text, desired(weights, within))

@@ -1,0 +1,93 @@
+"""Answers under the objectives of one prompt, with what is known of each segment under each of them.
+
+What a detector head alone is trained on and measured by: pairs of the generators, the answers written for this project,
+other people's labelled replies, good answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import cycle
+
+from aligner_proxy.policy.config import builtin_objectives
+from aligner_proxy.text.structure import split
+from models.data import labelled_replies
+from models.data.labelled_replies import FINE, HARMFUL_SLUGS, HARMLESS, UNKNOWN, LabelledReply, question_of
+
+HELPFUL = builtin_objectives()["helpful"].text
+USUAL = (HARMLESS, HELPFUL)
+COMPANIES = (USUAL, USUAL, USUAL[::-1], USUAL[:1])
+"""Objectives of prompts about harm in turn: the usual pair most often."""
+OWN_COMPANIES = (("",), ("", *USUAL), (*USUAL, ""))
+"""The same for an objective of its own, which "" stands for."""
+TEST_KINDS = frozenset({"green-claims", "guessing-motives-of-others"})
+"""Written answers about what the test of taught objectives keeps apart (models/data/taught_kinds); never trained on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One answer under the objectives of its prompt.
+
+    `labels` says of each segment and each objective whether it goes against it (`AGAINST`, `FINE`, `UNKNOWN`); `whole`
+    of each objective whether some segment does though nobody said which.
+    """
+
+    id: str
+    source: str
+    query: str
+    answer: str
+    objectives: tuple[str, ...]
+    labels: tuple[tuple[int, ...], ...]
+    whole: tuple[bool, ...]
+    slug: str = ""
+    harmful: bool = False
+    """Whether anything in it goes against its own objective."""
+    own: str = ""
+    """The objective that it was written or labelled for."""
+
+
+def under(reply: LabelledReply, company: Sequence[str]) -> Asked:
+    """A labelled reply in company of other objectives; "" stands for its own one.
+
+    What is fine is taken to be harmless and helpful, too; of what is not, only its own objective is known.
+    """
+    objectives = tuple(reply.objective if text == "" else text for text in company)
+    segments = reply.segments[: len(split(reply.answer))]
+    elsewhere = tuple(FINE if label == FINE else UNKNOWN for label in segments)
+    columns = [segments if text == reply.objective else elsewhere for text in objectives]
+    open_ = reply.harmful and UNKNOWN in segments
+    return Asked(
+        reply.id,
+        reply.source,
+        question_of(reply),
+        reply.answer,
+        objectives,
+        tuple(zip(*columns, strict=True)),
+        tuple(open_ and text == reply.objective for text in objectives),
+        reply.slug,
+        reply.harmful,
+        reply.objective,
+    )
+
+
+def in_turn(replies: Sequence[LabelledReply], companies: Sequence[Sequence[str]]) -> list[Asked]:
+    """Each reply in one of the companies."""
+    return [under(reply, company) for reply, company in zip(replies, cycle(companies), strict=False)]
+
+
+def about_harm(reply: LabelledReply) -> bool:
+    """Whether what goes against its objective is harm as people mean it."""
+    return reply.objective == HARMLESS or reply.slug in HARMFUL_SLUGS
+
+
+def written() -> tuple[list[Asked], list[Asked]]:
+    """Written answers: those about harm under the built-in objective, and all under an objective of their own."""
+    answers = [reply for reply in labelled_replies.written_answers() if reply.slug not in TEST_KINDS]
+    harm = [_as_harm(reply) for reply in answers if about_harm(reply)]
+    own = [reply for reply in answers if not about_harm(reply)]
+    return in_turn(harm, COMPANIES), in_turn(own, OWN_COMPANIES)
+
+
+def _as_harm(reply: LabelledReply) -> LabelledReply:
+    return replace(reply, objective=HARMLESS)

@@ -1,0 +1,178 @@
+"""The fleet through a real Redis: who goes by other files is known, by announcements, and by looking without them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import REGISTRY
+
+from aligner_proxy.gateway import fleet
+from aligner_proxy.gateway.fleet import Fleet, RollCall, standing
+from aligner_proxy.gateway.reload import Policies
+from aligner_proxy.sharing import announcements
+from aligner_proxy.sharing.announcements import Announcements
+from aligner_proxy.sharing.entries import Entries
+from aligner_proxy.sharing.server import RedisServer
+from tests.support.redis_server import RedisProcess, needs_redis, redis_process
+
+pytestmark = needs_redis
+FILE = "cache: {redis_env: ALIGNER_TEST_REDIS}\ndefaults: {caution: %s}\n"
+
+
+@pytest.fixture
+def redis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RedisProcess]:
+    monkeypatch.setenv("ALIGNER_PROXY_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(fleet, "LOOK_S", 0.02)
+    with redis_process(tmp_path / "redis") as server:
+        monkeypatch.setenv("ALIGNER_TEST_REDIS", server.url)
+        yield server
+
+
+Make = Callable[[], Fleet]
+
+
+@pytest.fixture
+async def gateway(redis: RedisProcess, tmp_path: Path) -> AsyncIterator[Make]:
+    """Makes gateways with a policies file of their own; the first one's are watched by the tests."""
+    made: list[tuple[Fleet, RedisServer]] = []
+
+    def make() -> Fleet:
+        folder = tmp_path / f"gateway-{len(made)}"
+        folder.mkdir()
+        (folder / "policies.yaml").write_text(FILE % 1.0)
+        server = RedisServer(redis.url, "ALIGNER_TEST_REDIS")
+        made.append((Fleet(server, Policies(folder / "policies.yaml")), server))
+        return made[-1][0]
+
+    yield make
+    for one, server in made:
+        await one.aclose()
+        await server.aclose()
+
+
+def differs(what: str) -> float:
+    return REGISTRY.get_sample_value("aligner_fleet_differs", {"what": what}) or 0.0
+
+
+def changed(one: Fleet, caution: float) -> None:
+    path = one._policies.path
+    path.write_text(FILE % caution)
+    one._policies.look()
+    one._policies.look()
+
+
+async def looked(*gateways: Fleet) -> None:
+    for one in (*gateways, *gateways):
+        await one.look(standing(one._policies))
+
+
+async def test_who_goes_by_other_policies_is_known_until_it_does_not(
+    gateway: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, other = gateway(), gateway()
+    await looked(other, one)
+    assert differs("policies") == 0
+    assert REGISTRY.get_sample_value("aligner_fleet_gateways") == 2
+    changed(other, 2.0)
+    await looked(other, one)
+    assert differs("policies") == 1
+    assert differs("release") == 0
+    assert caplog.text.count("policies on") == 2, "each says so once"
+    changed(other, 1.0)
+    await looked(other, one)
+    assert differs("policies") == 0
+
+
+async def test_the_form_of_a_file_does_not_count(gateway: Make) -> None:
+    one, other = gateway(), gateway()
+    path = other._policies.path
+    path.write_text("# the same\n" + (FILE % 1.0).replace("{caution: 1.0}", "\n  caution: 1.0"))
+    other._policies.look()
+    other._policies.look()
+    assert standing(one._policies).policies == standing(other._policies).policies
+
+
+async def test_an_announcement_makes_the_others_look_at_once(gateway: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "POLL_S", 3600.0)
+    one, other = gateway(), gateway()
+    for started in (one, other):
+        started.start()
+    while REGISTRY.get_sample_value("aligner_fleet_gateways") != 2 or differs("policies"):
+        await asyncio.sleep(0.02)
+    changed(other, 2.0)
+    while not (one._differing.get("policies") and other._differing.get("policies")):
+        await asyncio.sleep(0.02)
+
+
+async def test_where_announcements_are_lost_it_is_found_by_looking(
+    gateway: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "POLL_S", 0.1)
+
+    async def lost(self: Announcements) -> None:
+        """It reaches nobody."""
+
+    monkeypatch.setattr(Announcements, "announce", lost)
+    one, other = gateway(), gateway()
+    for started in (one, other):
+        started.start()
+    changed(other, 2.0)
+    while not (one._differing.get("policies") and other._differing.get("policies")):
+        await asyncio.sleep(0.02)
+
+
+async def test_listening_is_begun_anew_when_redis_was_away(
+    redis: RedisProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announcements, "FIRST_PAUSE_S", 0.02)
+    server = RedisServer(redis.url, "ALIGNER_TEST_REDIS")
+    channel = Announcements(server, "aligner:1:")
+    heard = asyncio.Event()
+    listening = asyncio.create_task(channel.listen(heard.set))
+    for _ in range(2):
+        await heard.wait()  # it has subscribed, and may have missed something before
+        heard.clear()
+        redis.command("PUBLISH", "aligner:1:look", "")
+        await heard.wait()
+        redis.kill()
+        heard.clear()
+        redis.start()
+    listening.cancel()
+    await server.aclose()
+
+
+async def test_while_redis_is_away_nothing_is_said_and_later_it_is(gateway: Make, redis: RedisProcess) -> None:
+    one, other = gateway(), gateway()
+    redis.kill()
+    await looked(one)
+    redis.start()
+    for each in (one, other):
+        while each._roll_call.server.is_away:
+            await asyncio.sleep(0.02)
+    await looked(one, other)
+    assert REGISTRY.get_sample_value("aligner_fleet_gateways") == 2
+
+
+async def test_what_is_forged_is_counted_and_nobody(gateway: Make, redis: RedisProcess) -> None:
+    one = gateway()
+    await looked(one)
+    ((member, said),) = redis.command("HGETALL", "aligner:1:gateways").items()
+    now = redis.command("TIME")[0] * 1000
+    redis.command("HSET", "aligner:1:gateways", "another", said, "third", f"{now}:noise")
+    before = [refused("altered"), refused("foreign")]
+    server = RedisServer(redis.url, "ALIGNER_TEST_REDIS")
+    assert len(await RollCall(server, Entries()).call(None)) == 1
+    assert [refused("altered") - before[0], refused("foreign") - before[1]] == [1, 1]
+    sealed = RollCall(server, Entries(bytes(32)))
+    await sealed.call(standing(one._policies))
+    await sealed.call(None)
+    assert redis.command("HLEN", sealed.entries.prefix + "gateways") == 0, "who says nothing is not there"
+    await server.aclose()
+    assert member
+
+
+def refused(reason: str) -> float:
+    return REGISTRY.get_sample_value("aligner_redis_refused_entries_total", {"reason": reason}) or 0.0

@@ -1,0 +1,147 @@
+"""A head trained alone learns what is labelled, and stays where it was wherever nothing is."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from aligner_proxy.engine.model.detector import DetectorHead
+from models.data.labelled_replies import AGAINST, FINE, HARMLESS, UNKNOWN
+from models.train import head_alone, head_rows
+from models.train.asked import Asked
+from models.train.head_alone import Recipe
+from models.train.head_rows import HeadRows, RowReader
+from tests.support import tiny
+
+LAYERS = (0, 1)
+HIDDEN = 8
+SEGMENTS = 3
+
+
+def rows(name: str, count: int, seed: int, *, against: int | None = None, whole: bool = False) -> HeadRows:
+    """Cases of three segments under one objective; in every second one the middle segment points along one axis."""
+    draw = torch.Generator().manual_seed(seed)
+    objective = torch.randn(HIDDEN * len(LAYERS), generator=torch.Generator().manual_seed(7))
+    segments = torch.randn(count * SEGMENTS, HIDDEN * (len(LAYERS) + 1), generator=draw)
+    cases = []
+    for number in range(count):
+        bad = number % 2 == 0
+        if bad:
+            segments[number * SEGMENTS + 1, 0] += 8
+        label = UNKNOWN if against is None or (whole and bad) else against if bad else FINE
+        other = UNKNOWN if against is None or (whole and bad) else FINE
+        cases.append(
+            Asked(f"{name}{number}", name, "q", "a", (HARMLESS,), ((other,), (label,), (other,)), (whole and bad,))
+        )
+    return HeadRows(
+        tuple(cases),
+        segments.half(),
+        objective.repeat(count, 1).half(),
+        tuple(range(0, count * SEGMENTS + 1, SEGMENTS)),
+        tuple(range(count + 1)),
+    )
+
+
+@pytest.fixture
+def before() -> DetectorHead:
+    torch.manual_seed(3)
+    return DetectorHead(HIDDEN, LAYERS, 16).eval()
+
+
+def middle(head: DetectorHead, read: HeadRows) -> torch.Tensor:
+    return torch.stack([scores[1, 0] for scores in read.scores(head)])
+
+
+@pytest.mark.parametrize("wider", [0, 4])
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_is_labelled_is_learnt(before: DetectorHead, *, whole: bool, wider: int) -> None:
+    taught = rows("taught", 80, 1, against=AGAINST, whole=whole)
+    recipe = Recipe(shares={"taught": 1.0}, steps=150, lr=5e-3, wider=wider, bag=2.0)
+    kept = copy.deepcopy(before.state_dict())
+    head = head_alone.train(before, {"taught": taught}, recipe)
+    scores = middle(head, rows("test", 40, 2, against=AGAINST))
+    assert bool((scores[::2] > 0).all())
+    assert bool((scores[1::2] < 0).float().mean() > 0.9)
+    assert all(torch.equal(tensor, before.state_dict()[name]) for name, tensor in kept.items())
+
+
+def test_a_pull_holds_the_scores_where_nothing_is_known(before: DetectorHead) -> None:
+    sets = {"taught": rows("taught", 80, 1, against=FINE), "held": rows("held", 80, 4)}
+    test = rows("test", 40, 5)
+    ways = {}
+    for pull in (0.0, 5.0):
+        recipe = Recipe(
+            shares={"taught": 1.0, "held": 1.0}, held=frozenset({"held"}), pull=pull, steps=150, lr=2e-3, batch=16
+        )
+        ways[pull] = (middle(head_alone.train(before, sets, recipe), test) - middle(before, test)).abs().mean()
+    assert ways[5.0] < ways[0.0] / 2
+
+
+def test_where_the_head_before_is_wrong_it_is_no_model(before: DetectorHead) -> None:
+    read = rows("held", 20, 4, against=AGAINST)
+    data = head_alone.batch([(read, number, True) for number in range(20)])
+    wrong = copy.deepcopy(before)
+    with torch.no_grad():
+        wrong.score.bias.fill_(-50.0)
+    recipe = Recipe(shares={"held": 1.0}, pull=1.0)
+    only_known = recipe.model_copy(update={"pull": 0.0})
+    head = copy.deepcopy(wrong)
+    # All that must change is scored low by both: nothing but the labels speaks, and they say the same either way.
+    assert torch.equal(
+        head_alone.loss(head, wrong, data, recipe).detach(), head_alone.loss(head, wrong, data, only_known).detach()
+    )
+    moved = copy.deepcopy(wrong)
+    with torch.no_grad():
+        moved.score.bias.fill_(50.0)
+    both = head_alone.loss(moved, wrong, data, recipe)
+    assert both > head_alone.loss(moved, wrong, data, only_known)
+
+
+def test_more_hidden_units_say_nothing_at_first(before: DetectorHead) -> None:
+    read = rows("any", 6, 9)
+    wide = head_alone.widened(before, 5)
+    assert wide.score.in_features == before.score.in_features + 5
+    for old, new in zip(read.scores(before), read.scores(wide), strict=True):
+        assert torch.allclose(old, new, atol=1e-5)
+
+
+def answers() -> list[Asked]:
+    texts = ("The harbour opens at nine.", "You are wrong. Go away.", "Yes.")
+    return [
+        Asked(f"r{n}", "s", f"Question {n}?", text, (HARMLESS, "Brevity: be short.")[: 1 + n % 2], (), (False,))
+        for n, text in enumerate(texts)
+    ]
+
+
+@pytest.fixture
+def reader() -> RowReader:
+    return RowReader(tiny.model(), PreTrainedTokenizerFast(tokenizer_object=tiny.backend()), LAYERS)
+
+
+def test_rows_do_not_depend_on_what_they_were_read_with_and_are_read_once(
+    reader: RowReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = reader.read(answers(), tmp_path / "together")
+    alone = head_rows.joined([reader.read([one], tmp_path / "alone") for one in answers()])
+    assert together.cases == alone.cases
+    assert together.first == alone.first == (0, 1, 3, 4)
+    assert together.begins == alone.begins == (0, 1, 3, 4)
+    assert torch.allclose(together.segments.float(), alone.segments.float(), atol=5e-3)
+    assert torch.allclose(together.objectives.float(), alone.objectives.float(), atol=5e-3)
+    monkeypatch.setattr(RowReader, "_write", None)
+    again = reader.read(answers(), tmp_path / "together")
+    assert torch.equal(again.segments, together.segments)
+
+
+def test_scores_are_those_of_each_case_alone(before: DetectorHead) -> None:
+    read = rows("any", 6, 9)
+    picked = read.picked([4, 1])
+    both = read.scores(before)
+    assert picked.cases == (read.cases[4], read.cases[1])
+    assert all(
+        torch.allclose(scores, both[n], atol=1e-5) for scores, n in zip(picked.scores(before), (4, 1), strict=True)
+    )
