@@ -80,6 +80,7 @@ _MIXED = regex.compile(rf"(?V1)\p{{Latin}}\p{{M}}*{_OTHER}|{_OTHER}\p{{M}}*\p{{L
 _SIGNS = "0134578@$!"
 _AMONG = r"[\p{M}\p{Nd}\ufe0f@$!]"
 _WORD = regex.compile(rf"(?V1)(?<!\p{{Nd}})\p{{Nd}}*+{_LETTER}(?:{_AMONG}*{_LETTER})+\p{{Nd}}*")
+_ONE_LETTER = regex.compile(rf"(?V1)(?<![\p{{L}}\p{{N}}\p{{M}}]){_LETTER}(?![\p{{L}}\p{{N}}\p{{M}}])")
 _APART = regex.compile(
     rf"(?V1)(?<![\p{{L}}\p{{N}}])(?P<first>{_LETTER}|[{_SIGNS}])"
     rf"(?P<gap>[^\p{{L}}\p{{N}}\p{{M}}\s]|[^\S\n]|[ ][-\u2013\u2014.\u00b7\u2022*~_][ ])"
@@ -357,7 +358,25 @@ def _words(piece: _Piece) -> None:
         among_latin = _is_latin(piece.text)
         if not (among_latin or _MIXED.search(piece.text) or any(map(look_alikes.styled, set(piece.text)))):
             return
-        piece.replace(_WORD, lambda match: _plain_word(match[0], among_latin=among_latin))
+        # A styled word of some length says that the short ones beside it are words, too.
+        fewest = 1 if any(_is_styled_word(word) for word in _WORD.findall(piece.text)) else _FEWEST_LETTERS
+        piece.replace(_WORD, lambda match: _plain_word(match[0], among_latin=among_latin, fewest=fewest))
+        if fewest == 1:
+            piece.replace(_ONE_LETTER, lambda match: _article(match[0]))
+
+
+def _is_styled_word(word: str) -> bool:
+    letters = [char for char in word if char.isalpha() or look_alikes.styled(char).isalpha()]
+    return len(letters) >= _FEWEST_LETTERS and all(map(look_alikes.styled, letters)) and not _is_picture(letters)
+
+
+def _is_picture(letters: Sequence[str]) -> bool:
+    return all(map(_PICTURE_LETTER.match, letters))
+
+
+def _article(letter: str) -> str | None:
+    plain = look_alikes.styled(letter) and look_alikes.plain(letter)
+    return plain if plain and plain in _WORDS_OF_ONE_LETTER else None
 
 
 def _is_latin(text: str) -> bool:
@@ -366,8 +385,8 @@ def _is_latin(text: str) -> bool:
     return len(_PLAIN_LETTERS.findall(text)) > odd
 
 
-def _plain_word(word: str, *, among_latin: bool) -> str | None:
-    """A word in plain letters, where its letters show a disguise."""
+def _plain_word(word: str, *, among_latin: bool, fewest: int) -> str | None:
+    """A word in plain letters, where its letters show a disguise; one of less than `fewest` may be a formula."""
     letters = [char for char in word if char.isalpha() or look_alikes.styled(char).isalpha()]
     odd = [char for char in letters if not (char.isascii() or _is_accented(char))]
     if not odd:
@@ -378,11 +397,11 @@ def _plain_word(word: str, *, among_latin: bool) -> str | None:
     if len(foreign) == len(letters):
         # All of it is of other alphabets, perhaps a word of its own.
         is_own = not among_latin or not (all(map(look_alikes.is_twin, foreign)) or _is_jumbled(foreign))
-    elif all(map(_PICTURE_LETTER.match, letters)):
+    elif _is_picture(letters):
         is_own = True
     else:
         # Two letters are more often a formula than a word, unless one is Cyrillic or full-width.
-        is_own = len(letters) < _FEWEST_LETTERS and not any(map(_NO_FORMULA.match, odd))
+        is_own = len(letters) < fewest and not any(map(_NO_FORMULA.match, odd))
     return None if is_own else "".join(look_alikes.plain(char) or char for char in word if char != "\ufe0f")
 
 

@@ -63,6 +63,16 @@ def between(mark: str) -> str:
     return mark.join("idiot")
 
 
+def styled(text: str) -> str:
+    """The text in the bold letters of mathematics."""
+    return "".join(
+        unicodedata.lookup(f"MATHEMATICAL BOLD {'CAPITAL' if char.isupper() else 'SMALL'} {char}")
+        if char.isalpha()
+        else char
+        for char in text
+    )
+
+
 def letters(form: str) -> str:
     """The word in letters of which Unicode's names say what they are."""
     return "".join(unicodedata.lookup(form.format(char)) for char in "IDIOT")
@@ -128,6 +138,9 @@ def test_a_disguised_word_is_read_as_what_it_is(word: str) -> None:
             "\u0422\u044b \u0438\u0434\u0438\u043e\u0442.",
         ),  # a Latin t at the end
         ("Y\u043eu are wr\u043eng, \u0430\u0455\u0455.", "You are wrong, ass."),
+        (styled("You are an idiot."), "You are an idiot."),
+        (styled("I am a fool."), "I am a fool."),
+        (styled("Ax") + " is no word.", styled("Ax") + " is no word."),
     ],
 )
 def test_so_is_a_sentence(text: str, read: str) -> None:
