@@ -20,7 +20,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.pipeline.shared_cache import SharedCache
 from aligner_proxy.sharing.entries import Entries
 from aligner_proxy.sharing.leases import SharedEntries
-from aligner_proxy.sharing.server import RedisServer
+from aligner_proxy.sharing.server import PATIENCE_S, RedisServer
 from tests.audit.conftest import counted
 from tests.faults import faults
 from tests.faults.cells import Cell, Fault, cells, check
@@ -48,13 +48,17 @@ def redis(running: RedisProcess) -> Iterator[RedisProcess]:
 
 @asynccontextmanager
 async def gateway(
-    folder: Path, redis: RedisProcess, monkeypatch: pytest.MonkeyPatch, name: str = "one"
+    folder: Path,
+    redis: RedisProcess,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str = "one",
+    patience_s: float = PATIENCE_S,
 ) -> AsyncIterator[AlignerGuardrail]:
-    """A gateway with a disk of its own."""
+    """A gateway with a disk of its own; a machine that has other work needs more patience where Redis is well."""
     folder.mkdir(exist_ok=True)
     made = guard(folder, monkeypatch, folder / name)
     entries = Entries()
-    shared = SharedEntries(RedisServer(redis.url, "REDIS_URL"), entries.prefix, 3600.0)
+    shared = SharedEntries(RedisServer(redis.url, "REDIS_URL", patience_s=patience_s), entries.prefix, 3600.0)
     made.pipeline = Pipeline(Engine(lambda: None), SharedCache(folder / name, 3600.0, 8, shared, entries))
     try:
         yield made
@@ -79,6 +83,7 @@ def replica(redis: RedisProcess) -> None:
     redis.command("REPLICAOF", "127.0.0.1", "1")
 
 
+WELL_S = 10.0
 HARMS: dict[Fault, Callable[[RedisProcess], None]] = {
     faults.REDIS_GONE: gone,
     faults.REDIS_SILENT: silent,
@@ -109,7 +114,7 @@ async def test_the_redis_fails(
 async def test_what_redis_holds_is_spoilt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis: RedisProcess, cell: Cell
 ) -> None:
-    async with gateway(tmp_path / "gateway", redis, monkeypatch) as before:
+    async with gateway(tmp_path / "gateway", redis, monkeypatch, patience_s=WELL_S) as before:
         await deliver(before, cell)
     names = redis.command("KEYS", "*correction*")
     assert names
@@ -126,7 +131,7 @@ async def test_who_computes_it_is_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis: RedisProcess, cell: Cell
 ) -> None:
     """Another gateway holds the lease of this very correction, and never gives it back."""
-    async with gateway(tmp_path / "gateway", redis, monkeypatch) as before:
+    async with gateway(tmp_path / "gateway", redis, monkeypatch, patience_s=WELL_S) as before:
         await deliver(before, cell)
     for name in redis.command("KEYS", "*correction*"):
         redis.command("DEL", name)

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -88,6 +89,9 @@ def no_http(house: House, _: str) -> Iterator[Callable[[], None]]:
         serving.join()
 
 
+TURNED_AWAY = httpx.codes.TOO_MANY_REQUESTS
+
+
 @contextmanager
 def full(house: House, question: str) -> Iterator[Callable[[], None]]:
     """Tenants, one for each place, whose requests are held."""
@@ -110,10 +114,12 @@ def full_for_a_moment(house: House, question: str) -> Iterator[Callable[[], None
 
 
 def _take_a_place(house: House, said: str, tenant: str) -> None:
+    """Hold a place; as soon as it is free, where a request of the cell before still has it."""
     turns = [{"role": "user", "content": said}]
     body = {"request_id": said, "turns": turns, "answer": "x", "objectives": ["a: b"], "deadline_s": 60}
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(house.socket)), timeout=60) as client:
-        client.post("http://engine/v1/corrections", json={**body, "tenant": tenant})
+        while client.post("http://engine/v1/corrections", json={**body, "tenant": tenant}).status_code == TURNED_AWAY:
+            time.sleep(0.1)
 
 
 CAUSES = {

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import os
 import re
 import shutil
@@ -151,6 +152,8 @@ class Network:
     """The hosts of one run, and the wires between them."""
 
     hosts: dict[str, Host] = field(default_factory=dict)
+    number: int = field(default_factory=itertools.count().__next__)
+    """Several may be there at once in one process."""
     _late: dict[tuple[str, str], None] = field(default_factory=dict)
 
     def host(self, name: str, number: int) -> Host:
@@ -208,7 +211,7 @@ class Network:
         self.hosts.clear()
 
     def _named(self, name: str) -> str:
-        return f"{run_id()}-{name}"
+        return f"{run_id()}-{self.number}-{name}"
 
     def _namespace(self, name: str) -> str:
         run("ip", "netns", "add", self._named(name))
