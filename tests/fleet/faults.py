@@ -42,8 +42,6 @@ class Fault:
     """A client's connection may break, so that it asks again; else nobody has to."""
     audit: str = settings.SHARED
     """Under which configuration of the gateways."""
-    quick: bool = False
-    """Among those that every run of the tests tries."""
 
     def may_give(self, policy: str, mode: str) -> list[str]:
         """What a client may get while it lasts, the best first."""
@@ -342,8 +340,8 @@ def starts(fleet: Fleet) -> float:
 
 
 EVERY = (
-    Fault("engine: one of two is killed", engine_killed, engine_avoided, quick=True),
-    Fault("engine: the host of one of two is without power", engine_gone, engine_avoided, (DOWN, TIMEOUT), quick=True),
+    Fault("engine: one of two is killed", engine_killed, engine_avoided),
+    Fault("engine: the host of one of two is without power", engine_gone, engine_avoided, (DOWN, TIMEOUT)),
     Fault("engine: both are killed", engines_killed, engine_avoided, (DOWN, TIMEOUT)),
     Fault("engine: one of two is slow", engine_slow, _slow_corrections),
     Fault(
@@ -358,7 +356,7 @@ EVERY = (
         engine_avoided,
         (DOWN, TIMEOUT),
     ),
-    Fault("network: a gateway is cut off from Redis", cut_off([FIRST], ["redis"]), redis_failed, quick=True),
+    Fault("network: a gateway is cut off from Redis", cut_off([FIRST], ["redis"]), redis_failed),
     Fault("network: a gateway is cut off from PostgreSQL", cut_off([FIRST], ["database"]), audit_late),
     Fault(
         "network: one packet in twenty to and from engines is lost",
@@ -377,7 +375,7 @@ EVERY = (
     Fault("network: PostgreSQL is 0.5 s away", far_away(["database"], 0.5), held_back),
     Fault("redis: killed and started again, empty", redis_emptied, redis_failed),
     Fault("redis: its host is without power", redis_gone, redis_failed),
-    Fault("redis: the replica takes its place", redis_failed_over, redis_failed, quick=True),
+    Fault("redis: the replica takes its place", redis_failed_over, redis_failed),
     Fault("redis: a replica that takes no writes has its place", redis_not_promoted, redis_failed),
     Fault("database: killed and started again", database_killed, audit_late),
     Fault("disk: full where a gateway keeps corrections, and Redis is away", cache_full, cache_failed),

@@ -8,14 +8,11 @@ from tests.fleet import faults, load, trial
 from tests.fleet.bed import Fleet
 from tests.fleet.faults import Fault
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
+# Nine processes under load make other tests of the same machine late: `make fleet-test` has it for itself.
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(900)]
 
 
-def marked(fault: Fault) -> object:
-    return pytest.param(fault, id=fault.title, marks=() if fault.quick else pytest.mark.long)
-
-
-@pytest.mark.parametrize("fault", [marked(fault) for fault in faults.EVERY])
+@pytest.mark.parametrize("fault", faults.EVERY, ids=lambda fault: fault.title)
 def test_a_fault(bed: Fleet, fault: Fault) -> None:
     came_of_it = trial.tried(bed, fault)
     assert not [one for one in came_of_it.during if one.what in (load.HUNG, load.LOST, load.FOREIGN)]
