@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -231,3 +232,21 @@ class ProxyPool:
     def close(self) -> None:
         """Stop all of them."""
         self._stack.close()
+
+
+@contextlib.contextmanager
+def two_proxies(
+    deployment: Deployment, folder: Path, shared: Path, upstream: str, engine: EngineProcess, env: dict[str, str]
+) -> Iterator[list[Proxy]]:
+    """Two guarded gateways of one engine with this in their environment: in `gateway-0` and `gateway-1`."""
+    with contextlib.ExitStack() as stack:
+        started: list[Proxy] = []
+        for number in range(2):
+            made = proxy(deployment, folder / f"gateway-{number}", shared, upstream, engine, guarded=True)
+            made.process.env |= env
+            stack.callback(made.process.stop)
+            made.process.start()
+            started.append(made)
+        for made in started:
+            made.wait()
+        yield started

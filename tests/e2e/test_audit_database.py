@@ -20,7 +20,7 @@ from aligner_proxy.audit.reviews import Reviews
 from aligner_proxy.audit.store import Seal
 from aligner_proxy.plugins.api import Entry
 from tests.e2e.clients import Gateway
-from tests.e2e.deployment import Deployment, Proxy, proxy
+from tests.e2e.deployment import Deployment, Proxy, two_proxies
 from tests.e2e.processes import EngineProcess
 from tests.support.postgres_server import PostgresProcess, needs_postgres, postgres_process
 
@@ -71,15 +71,8 @@ def house(
     with contextlib.ExitStack() as stack:
         mine = tmp_path_factory.mktemp("audited")
         server = stack.enter_context(postgres_process())
-        started: list[Proxy] = []
-        for number in range(2):
-            made = proxy(DEPLOYMENT, mine / f"gateway-{number}", folder, upstream, engine, guarded=True)
-            made.process.env |= {"AUDIT_DATABASE": server.url, "AUDIT_KEY": base64.b64encode(KEY).decode()}
-            stack.callback(made.process.stop)
-            made.process.start()
-            started.append(made)
-        for made in started:
-            made.wait()
+        env = {"AUDIT_DATABASE": server.url, "AUDIT_KEY": base64.b64encode(KEY).decode()}
+        started = stack.enter_context(two_proxies(DEPLOYMENT, mine, folder, upstream, engine, env))
         gateways = [stack.enter_context(contextlib.closing(Gateway(made.address, log=made.log))) for made in started]
         yield House(started, gateways, server)
 

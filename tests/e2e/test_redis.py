@@ -20,7 +20,7 @@ from aligner_proxy.cli import doctor
 from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.teaching.store import WHOLE_FILE, Count, HeadStore, Version
 from tests.e2e.clients import KEYS, Gateway
-from tests.e2e.deployment import Deployment, Proxy, proxy
+from tests.e2e.deployment import Deployment, two_proxies
 from tests.e2e.processes import EngineProcess
 from tests.support.redis_server import RedisProcess, needs_redis, redis_process
 
@@ -98,15 +98,8 @@ def fleet(
     with contextlib.ExitStack() as stack:
         mine = tmp_path_factory.mktemp("fleet")
         redis = stack.enter_context(redis_process(mine / "redis", "--maxmemory", "64mb"))
-        started: list[Proxy] = []
-        for number in range(2):
-            made = proxy(DEPLOYMENT, mine / f"gateway-{number}", folder, upstream, engine, guarded=True)
-            made.process.env |= {"ALIGNER_TEST_REDIS": redis.url, "ALIGNER_TEST_REDIS_KEY": KEY}
-            stack.callback(made.process.stop)
-            made.process.start()
-            started.append(made)
-        for made in started:
-            made.wait()
+        env = {"ALIGNER_TEST_REDIS": redis.url, "ALIGNER_TEST_REDIS_KEY": KEY}
+        started = stack.enter_context(two_proxies(DEPLOYMENT, mine, folder, upstream, engine, env))
         gateways = [stack.enter_context(contextlib.closing(Gateway(made.address, log=made.log))) for made in started]
         yield Fleet(gateways, engine, redis, [mine / f"gateway-{number}" for number in range(2)])
 
