@@ -23,6 +23,8 @@ DOWN = FailureClass.ENGINE_DOWN
 TIMEOUT = FailureClass.TIMEOUT
 UNRECORDED = "audit_unavailable"
 STOPPED_S = 10.0
+BOTH_STOPPED_S = 6.0
+"""Long enough for the balancer to find both gone, and not for a deadline."""
 AHEAD = "1 hour"
 FIRST = GATEWAYS[0]
 SECOND = GATEWAYS[1]
@@ -142,6 +144,17 @@ def gateway_hung(fleet: Fleet) -> Iterator[None]:
     fleet.freeze(FIRST, frozen=True)
     time.sleep(STOPPED_S)
     fleet.freeze(FIRST, frozen=False)
+    yield
+
+
+@contextlib.contextmanager
+def gateways_hung(fleet: Fleet) -> Iterator[None]:
+    """All are stopped for a shorter time, as by a machine that is overloaded."""
+    for name in GATEWAYS:
+        fleet.freeze(name, frozen=True)
+    time.sleep(BOTH_STOPPED_S)
+    for name in GATEWAYS:
+        fleet.freeze(name, frozen=False)
     yield
 
 
@@ -416,6 +429,7 @@ EVERY = (
     Fault("gateway: its host is without power", gateway_gone, left_out, asked_again=True),
     Fault("clock: a gateway's is an hour ahead", clock_ahead, clocks_apart),
     Fault("gateway: stopped for some seconds", gateway_hung, left_out, asked_again=True),
+    Fault("gateway: both are stopped for some seconds", gateways_hung, left_out, (DOWN, TIMEOUT)),
     Fault("upgrade: the aligner, one engine after the other", rolled_to("second"), starts),
     Fault("upgrade: engines with another aligner, then gateways", all_rolled, starts),
     Fault("upgrade: one gateway after the other", gateways_rolled, starts),
@@ -438,6 +452,7 @@ EVERY = (
 UNSEEN = frozenset(
     {
         "engine: one of two is killed, with the embedded aligner",
+        "gateway: both are stopped for some seconds",
         "upgrade: engines with another aligner, then gateways",
         "upgrade: one gateway after the other",
     }
