@@ -37,8 +37,8 @@ from tests.fleet.network import Host, Network, folder, network, processes_in, ru
 from tests.support import postgres_server
 
 ROOT = Path(__file__).parents[2]
-START_S = 180.0
-SOON_S = 60.0
+START_S = 180.0 if load.ALONE else 600.0
+SOON_S = 60.0 if load.ALONE else 300.0
 DISK_MB = 12
 """The disk of a gateway."""
 REDIS = "10.77.0.10"

@@ -8,7 +8,7 @@ from tests.fleet import faults, load, trial
 from tests.fleet.bed import Fleet
 from tests.fleet.faults import Fault
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800)]
 # The others are `make fleet-test`'s, which has the machine for itself.
 BESIDE_OTHERS = ("engine: one of two is killed", "redis: killed and started again, empty", "gateway: killed")
 TRIED = [

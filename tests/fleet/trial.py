@@ -21,7 +21,7 @@ SLOWLY = 10
 """How many times fewer they are for the embedded aligner on a CPU; three times as long, so that there are some."""
 BEFORE_S = 6.0 if load.ALONE else 2.0
 DURING_S = 8.0 if load.ALONE else 3.0
-SETTLED_S = 90.0
+SETTLED_S = 90.0 if load.ALONE else 300.0
 
 
 @dataclass(frozen=True)
