@@ -446,9 +446,12 @@ class Fleet:
         self.replica = old.name
 
     def close(self) -> None:
-        """End the clients; all else ends with the network."""
-        if self._clients is not None and self._clients.stdin is not None:
-            self._clients.stdin.close()
+        """End everything."""
+        for server in self.servers.values():
+            server.kill()
+        if self._clients is not None:
+            with self._clients as clients:
+                clients.kill()
 
 
 @contextlib.contextmanager
