@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-packages=(iproute2 nftables haproxy redis-server util-linux postgresql)
+packages=(iproute2 nftables haproxy redis-server datefudge util-linux postgresql)
 echo "the test bed of a fleet needs the Debian packages ${packages[*]}"
 missing=()
 for package in "${packages[@]}"; do

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
-from tests.e2e.processes import once
 from tests.faults import cells
 from tests.fleet import faults, needs, page, trial
 from tests.fleet.bed import Fleet, fleet
 
 
-@pytest.fixture(scope="session")
-def bed(request: pytest.FixtureRequest) -> Fleet:
-    """A fleet that runs."""
+@pytest.fixture(scope="package")
+def bed() -> Iterator[Fleet]:
+    """A fleet that runs; it ends with the tests of this folder."""
     if said := needs.missing():
         pytest.skip(said)
-    return once(request.config, "fleet", lambda stack: stack.enter_context(fleet()))
+    with fleet() as running:
+        yield running
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

@@ -20,6 +20,7 @@ PROGRAMS = {
     "nft": "nftables",
     "haproxy": "haproxy",
     "redis-server": "redis-server",
+    "datefudge": "datefudge",
     "nsenter": "util-linux",
     "setpriv": "util-linux",
     "unshare": "util-linux",

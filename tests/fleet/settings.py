@@ -21,6 +21,8 @@ UPSTREAM_PORT = 8000
 REDIS_PORT = 6379
 DATABASE_PORT = 5432
 REDIS_KEY = base64.b64encode(bytes(range(32))).decode()
+REMEMBERED_S = 1800.0
+"""How long corrections are remembered: less than a clock may be wrong."""
 SHARED = "shared"
 """The audit store is the PostgreSQL of all gateways, and entries go there behind the answers."""
 REQUIRED = "required"
@@ -68,7 +70,7 @@ def policies(engines: Sequence[str], audit: str) -> str:
             "aligner": {"engine": [f"http://{engine}:{ENGINE_PORT}" for engine in engines]},
             "objectives": {"kind": "Kindness: the response should never insult the reader"},
             "defaults": {"deadline_s": load.DEADLINE_S},
-            "cache": {"redis_env": "FLEET_REDIS", "key_env": "FLEET_REDIS_KEY"},
+            "cache": {"redis_env": "FLEET_REDIS", "key_env": "FLEET_REDIS_KEY", "ttl_s": REMEMBERED_S},
             "audit": _AUDIT[audit],
             "routes": routes,
             "tenants": [{"match": {"team": tenant}, "name": tenant} for tenant in texts.TENANTS],

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.fleet import faults, load, settings, texts, trial
-from tests.fleet.bed import ENGINES, GATEWAYS, Fleet
+from tests.fleet.bed import ENGINES, GATEWAYS, Fleet, until
 from tests.fleet.engine import identity
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1200)]
@@ -96,6 +96,31 @@ def test_nothing_that_was_delivered_is_missing_in_the_record(bed: Fleet, dies: s
     assert {kept[name] for name in delivered} == {CHOICES}
     bed.start_gateway(dies)
     bed.wait_for_gateway(dies)
+
+
+def test_a_clock_that_is_an_hour_ahead_changes_nothing(bed: Fleet) -> None:
+    """Gateways remember for each other as long as ever, and keep the record, though one of them is in the future."""
+    trial.arrange(bed, faults.ALL[0])
+    trial.settle(bed)
+    delivered: set[str] = set()
+
+    def caches(word: str, *gateways: str) -> list[str]:
+        got = bed.hosts["client"].inside(lambda: [ask(bed, gateway, word) for gateway in gateways])
+        assert {one.headers["x-aligner-status"] for one in got} == {"corrected"}
+        delivered.update(one.headers["x-aligner-id"] for one in got)
+        return [one.headers["x-aligner-cache"] for one in got]
+
+    ahead, right = GATEWAYS
+    assert caches("acme-past", right) == ["miss"]
+    with faults.clock_ahead(bed):
+        assert faults.clocks_apart(bed) == 60
+        assert caches("acme-past", ahead, right) == ["hit", "hit"], "to the one ahead its half hour is over"
+        assert caches("acme-right", right, ahead) == ["miss", "hit"]
+        assert caches("acme-ahead", ahead, right) == ["miss", "hit"]
+    assert caches("acme-ahead", ahead) == ["hit"]
+    lives = [bed.redis(bed.primary, "PTTL", name) for name in bed.redis(bed.primary, "KEYS", "*correction:*")]
+    assert 0 < max(lives) <= settings.REMEMBERED_S * 1000
+    until(lambda: delivered <= {name for (name,) in bed.rows("SELECT aligner_id FROM aligner_audit.entries")}, "lost")
 
 
 def stream(count: int, name: str) -> list[str]:

@@ -55,6 +55,10 @@ FAULTS = 3
 LONGEST_PAUSE_S = 30.0
 """How long an unhealthy replica is left alone at most: longer than by a breaker, because others answer meanwhile."""
 _LEAST_S = 0.001
+_INFO_S = 1.0
+"""For a description, which any engine has at once, of all of them together."""
+_LATE_INFO_S = 3.0
+"""The same where all were late: on a busy machine everything is, and a request has more time than that."""
 _REFUSALS = (
     AnswerTooLong,
     StatesUnavailable,
@@ -134,7 +138,10 @@ class Replicas:
             self._same(replica, about.content_hash)
             return about
 
-        return await self._anywhere(ask, max(self._patience_s, 1.0), divided=True)
+        try:
+            return await self._anywhere(ask, max(self._patience_s, _INFO_S), divided=True)
+        except DeadlineExceeded:
+            return await self._anywhere(ask, max(self._patience_s, _LATE_INFO_S), divided=True)
 
     async def align(self, request: AlignRequest) -> Correction:
         """Correct one answer on the least loaded replica, elsewhere if that fails, within `request.deadline_s`."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from aligner_proxy.engine.api import AlignerInfo, AlignRequest
-from aligner_proxy.engine.client import http
+from aligner_proxy.engine.client import http, replicas
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.engine.client.replicas import Replicas
 from aligner_proxy.engine.client.retry import NotReady
@@ -67,6 +67,18 @@ async def test_another_engine_says_what_it_serves() -> None:
     both = Replicas([("silent", Silent()), ("other", other)], patience_s=0)
     for _ in range(2):
         assert await both.info() == other.about
+
+
+async def test_engines_that_are_late_on_a_busy_machine_are_given_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Late(ScriptedEngine):
+        async def info(self) -> AlignerInfo:
+            await asyncio.sleep(0.5)
+            return self.about
+
+    monkeypatch.setattr(replicas, "_INFO_S", 0.1)
+    monkeypatch.setattr(replicas, "_LATE_INFO_S", 60.0)
+    both = Replicas([("one", Late()), ("other", Late())], patience_s=0)
+    assert (await both.info()).model == "scripted"
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="needs Linux")
