@@ -20,6 +20,10 @@ class ConfigError(AlignerProxyError):
     """A setting is wrong; the message names the key, the place and the fix."""
 
 
+class NothingRecorded(ConfigError):
+    """The audit is on, and no answer has been recorded yet."""
+
+
 class ForbiddenError(AlignerProxyError):
     """The request asks for something that its tenant may not have (HTTP 403)."""
 

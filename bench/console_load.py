@@ -1,7 +1,8 @@
 """What open pages of the console cost the gateway: `python -m bench.console_load`. And a queue of 100,000 answers.
 
 Scripted engine, 20 answers a second (open loop), rounds with 50 open live pages and without in turn, neighbours are
-compared: a shared machine is slower for minutes at a time. The console runs in both, as `serve --console` starts it.
+compared: a shared machine is slower for minutes at a time. The console runs in both, as `serve --console` starts it;
+what the pages read is counted by a process that lets all others go first, since browsers have machines of their own.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import os
 import re
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -49,29 +51,31 @@ async def _logged_in(address: str, key: str) -> httpx.AsyncClient:
 
 
 class Pages:
-    """Live pages that are open: each reads its events, and one notes when each came."""
+    """Live pages that are open, in a process of their own."""
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
-        self.client = client
+    def __init__(self, address: str, client: httpx.AsyncClient) -> None:
+        self._command = [sys.executable, "-m", "bench.open_pages", address, str(PAGES)]
+        self._cookie = "; ".join(f"{name}={value}" for name, value in client.cookies.items())
         self.events = 0
-        self._tasks: list[asyncio.Task[None]] = []
+        self._process: asyncio.subprocess.Process | None = None
 
     async def open(self) -> None:
         """Open all of them."""
-        self._tasks = [asyncio.create_task(self._follow()) for _ in range(PAGES)]
+        pipe = asyncio.subprocess.PIPE
+        self._process = await asyncio.create_subprocess_exec(*self._command, stdin=pipe, stdout=pipe)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{self._cookie}\n".encode())
+        said = await self._process.stdout.readline()
+        assert said == b"open\n", said
         await asyncio.sleep(2.0)
 
     async def close(self) -> None:
-        """Close them."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Close them, and note what they read."""
+        assert self._process is not None
+        told, _ = await self._process.communicate(b"")
+        self.events += int(told)
         await asyncio.sleep(1.0)
-
-    async def _follow(self) -> None:
-        async with self.client.stream("GET", "/live/events") as response:
-            async for text in response.aiter_text():
-                self.events += text.count("event: answer")
 
 
 async def _round(client: Client, seconds: float, seed: int) -> tuple[float, int]:
@@ -85,7 +89,7 @@ async def _round(client: Client, seconds: float, seed: int) -> tuple[float, int]
 async def _pairs(running: gateway.Running, console: str, pairs: int, seconds: float) -> dict[str, Any]:
     browser = await _logged_in(console, running.key)
     client = Client(running)
-    pages = Pages(browser)
+    pages = Pages(console, browser)
     await _round(client, 6.0, 0)
     told: dict[bool, list[float]] = {True: [], False: []}
     answers = {True: 0, False: 0}
@@ -203,12 +207,15 @@ def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=12.0, help="of one round")
-    parser.add_argument("--waiting", type=int, default=WAITING, help="answers in the queue")
+    parser.add_argument("--waiting", type=int, default=WAITING, help="answers in the queue; 0: no queue")
     options = parser.parse_args(given)
     told: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        told["queue"] = queue(Path(folder), options.waiting)
-    print(json.dumps(told), flush=True)
+    if options.waiting:
+        with tempfile.TemporaryDirectory() as folder:
+            told["queue"] = queue(Path(folder), options.waiting)
+        print(json.dumps(told), flush=True)
+    if not options.pairs:
+        return 0
     with tempfile.TemporaryDirectory() as folder, _served(Path(folder)) as (running, console):
         told["pages"] = asyncio.run(_pairs(running, console, options.pairs, options.seconds))
     print(json.dumps(told))

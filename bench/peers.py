@@ -71,10 +71,10 @@ def _no_llama() -> str:
 
 
 def _no_vllm() -> str:
-    return "" if _vllm_python().exists() else f"{_vllm_python()} is not there; see scripts/peers.sh"
+    return "" if vllm_python().exists() else f"{vllm_python()} is not there; see scripts/peers.sh"
 
 
-def _vllm_python() -> Path:
+def vllm_python() -> Path:
     return _PEERS / "vllm" / "bin" / "python"
 
 
@@ -105,7 +105,7 @@ def _vllm(stack: contextlib.ExitStack, folder: Path, model: str) -> Way:
     arguments += ["--enforce-eager", "--speculative-config", json.dumps(_DRAFTS)]
     env = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1"}
     command = ["vllm.entrypoints.openai.api_server", *arguments]
-    child = stack.enter_context(process(command, log, env, python=_vllm_python()))
+    child = stack.enter_context(process(command, log, env, python=vllm_python()))
     wait_for(f"http://127.0.0.1:{port}/health", child, log, lambda _: None)
 
     def body(job: Job) -> dict[str, Any]:

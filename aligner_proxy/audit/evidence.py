@@ -8,12 +8,13 @@ application's users is counted apart: who sends it chooses the answers, and may 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from aligner_proxy.audit.replay import share
-from aligner_proxy.audit.review_queue import Place
-from aligner_proxy.audit.reviews import Chosen, Review, ReviewVerdict
+from aligner_proxy.audit.review_queue import Place, Wanted
+from aligner_proxy.audit.reviews import Chosen, Review, Reviews, ReviewVerdict
+from aligner_proxy.audit.store import Store
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.types import Status
 
@@ -132,6 +133,23 @@ def evidence(entries: Iterable[Entry], reviews: Iterable[Review]) -> Evidence:
         feedback=dict(feedback),
         disputed=tuple(disputed),
     )
+
+
+def evidence_of(store: Store, wanted: Wanted) -> Evidence:
+    """What the reviews in a store prove of the wanted answers; those that nobody reviewed are counted, not read."""
+    condition, values = wanted.condition()
+    judged = f"FROM entries e WHERE e.aligner_id != '' AND e.changed IS NOT NULL AND {condition}"
+    answers, changed = store.rows(f"SELECT count(*), coalesce(sum(e.changed), 0) {judged}", values)[0]
+    found = evidence(reviewed_entries(store, wanted), Reviews(store).all())
+    return replace(found, answers=int(answers), changed=Share(int(changed), int(answers)))
+
+
+def reviewed_entries(store: Store, wanted: Wanted) -> Iterator[Entry]:
+    """The wanted answers of which somebody has said something, in the order in which they came, without texts."""
+    condition, values = wanted.condition()
+    reviewed = "JOIN (SELECT DISTINCT aligner_id, choice FROM reviews) r ON r.aligner_id = e.aligner_id"
+    inner = f"SELECT e.id FROM entries e {reviewed} AND r.choice = e.choice WHERE e.aligner_id != '' AND {condition}"
+    return store.select(f"id IN ({inner}) ORDER BY id", values, texts=False)
 
 
 def disagreements(reviews: Sequence[Review]) -> bool:

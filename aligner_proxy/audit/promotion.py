@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from aligner_proxy.audit import writer
-from aligner_proxy.audit.evidence import Share, agreed, evidence
+from aligner_proxy.audit.evidence import Share, agreed, evidence, reviewed_entries
 from aligner_proxy.audit.replay import Case, Change
 from aligner_proxy.audit.review_queue import Place, Wanted
 from aligner_proxy.audit.reviews import Chosen, Review, Reviews, ReviewVerdict
@@ -266,9 +266,7 @@ def ruling(change: Proposal, bound: float = BOUND, *, strict: bool = False) -> R
         return Ruling(None, bound, strict)
     try:
         with closing(writer.store(file)) as store:
-            condition, values = Wanted(policy=change.target.route, since=time.time() - PERIOD_S).condition()
-            inner = f"SELECT e.id FROM entries e WHERE e.aligner_id != '' AND {condition}"
-            entries = store.select(f"id IN ({inner}) ORDER BY id", values, texts=False)
+            entries = reviewed_entries(store, Wanted(policy=change.target.route, since=time.time() - PERIOD_S))
             found = evidence(filter(change.target.covers, entries), Reviews(store).all())
     except sqlite3.Error as error:
         raise AuditError(f"the audit store cannot be read ({type(error).__name__}); try again") from None

@@ -6,7 +6,6 @@ their order is such a draw. An answer is held for one reviewer at a time; a hold
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -64,8 +63,8 @@ class Wanted:
             parts.append("(e.policy = ? OR substr(e.policy, 1, length(?) + 1) = ? || '+')")
             values += [self.policy] * 3
         if self.tenants is not None:
-            parts.append("e.tenant IN (SELECT value FROM json_each(?))")
-            values.append(json.dumps(sorted(self.tenants)))
+            parts.append(f"e.tenant IN ({', '.join('?' * len(self.tenants))})" if self.tenants else "1 = 0")
+            values += sorted(self.tenants)
         return " AND ".join(parts), values
 
 
@@ -120,7 +119,7 @@ class ReviewQueue:
             held = self._store.rows("SELECT 1 FROM review_leases WHERE aligner_id = ? AND choice = ?", place)
             if not held:
                 until = self._now() + HELD_S
-                self._store.rows("REPLACE INTO review_leases VALUES (?, ?, ?, ?)", (*place, self._who, until))
+                self._store.rows(_HOLD, (*place, self._who, until))
         return not held
 
     def waiting(self) -> int:

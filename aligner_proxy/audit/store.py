@@ -280,6 +280,10 @@ class Store:
         last = self._execute("SELECT at FROM entries ORDER BY id DESC LIMIT 1").fetchone()
         return float(last[0]) if last else None
 
+    def last_row(self) -> int:
+        """The row that was added last; 0 before the first."""
+        return int(self._execute("SELECT coalesce(max(id), 0) FROM entries").fetchone()[0])
+
     def delete_first(self, count: int, last: int = _LAST_ID) -> int:
         """Delete the `count` entries that were added first, up to the id `last`; returns how many there were."""
         first = "DELETE FROM entries WHERE id IN (SELECT id FROM entries WHERE id <= ? ORDER BY id LIMIT ?)"

@@ -98,7 +98,7 @@ class Console:
             files,
             self.sessions,
             answers,
-            Follower(answers.since),
+            Follower(answers),
             gateway,
             environment(),
             Desks(),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from cachetools import TTLCache
 
-from aligner_proxy.audit.evidence import Evidence, evidence
+from aligner_proxy.audit.evidence import Evidence, evidence_of
 from aligner_proxy.audit.review_queue import Place, ReviewQueue, Wanted, entry_at
 from aligner_proxy.audit.reviews import Chosen, Review, Reviews, ReviewVerdict
 from aligner_proxy.audit.store import Store
@@ -138,10 +138,7 @@ class Sitting:
 
     def figures(self) -> Figures:
         """What the reviews prove so far, of the answers that this reviewer may see."""
-        condition, values = self.wanted.condition()
-        inner = f"SELECT e.id FROM entries e WHERE e.aligner_id != '' AND {condition}"
-        entries = self._store.select(f"id IN ({inner}) ORDER BY id", values, texts=False)
-        found = evidence(entries, Reviews(self._store).all())
+        found = evidence_of(self._store, self.wanted)
         places = (*found.disagreed, *found.disputed)[:_MOST_PASSED]
         apart = [entry for place in places if (entry := entry_at(self._store, place)) is not None]
         return Figures(found, self._queue.waiting(), tuple(apart))

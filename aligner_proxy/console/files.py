@@ -12,7 +12,7 @@ from typing import Any
 from aligner_proxy.audit import writer
 from aligner_proxy.audit.store import Store
 from aligner_proxy.console.forms import PageError
-from aligner_proxy.errors import ConfigError
+from aligner_proxy.errors import ConfigError, NothingRecorded
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.extensions import Extensions
 from aligner_proxy.policy import config
@@ -44,7 +44,12 @@ class Configured:
         return PolicyResolver(self.policies, HeadsInForce.usable(self.policies).head_of)
 
     def store(self) -> Store:
-        """The audit store, open for the calling thread; raises `ConfigError` where there is none."""
+        """The audit store, open for the calling thread.
+
+        Raises `ConfigError` where there is none, and `NothingRecorded` where the gateway will make it.
+        """
+        if self.policies.audit.enabled and not writer.has_store(self.policies):
+            raise NothingRecorded("no answer has been recorded yet")
         return writer.store(self.policies)
 
 

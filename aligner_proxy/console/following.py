@@ -1,4 +1,8 @@
-"""Answers as they happen: one reader asks the audit store for new entries and hands them to every page that is open."""
+"""Answers as they happen: one reader asks the audit store for new entries and hands them to every page that is open.
+
+Each look hands out one batch, which every page sends at once: what pages cost grows with their number, not with the
+traffic, and pages that show the same send the same bytes.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,12 @@ import contextlib
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
 
 from cachetools import LRUCache
 
-from aligner_proxy.console.reading import handle
 from aligner_proxy.errors import AlignerProxyError
 from aligner_proxy.plugins.api import Entry
 
@@ -20,30 +24,56 @@ log = logging.getLogger(__name__)
 
 PAUSE_S = 0.4
 """Between two looks; an answer is on the page within a second."""
-_OVERLAP_S = 15.0
-"""Entries are written behind their answers, not in order: so far back every look goes."""
-_MOST_AT_ONCE = 2000
-_MOST_WAITING = 500
-"""Entries that wait for one slow page; beyond them it is told that some are missing."""
+_BEFORE_S = 15.0
+"""How far back a page that opens is told what happened: its list was made before."""
+_MOST_AT_ONCE = 500
+"""Entries of one batch; a page is told where there were more."""
+_MOST_WAITING = 20
+"""Batches that wait for one slow page; beyond them it is told that some are missing."""
+_MOST_RENDERED = 2000
 MISSED: Final = None
 
-Read = Callable[[float, int], Sequence[Entry]]
-"""The newest entries since a moment, oldest first; blocks."""
+
+class Source(Protocol):
+    """What is followed; every call may block."""
+
+    def last_row(self) -> int:
+        """The row that was added last, 0 before the first; rows grow."""
+
+    def added(self, after: int, limit: int) -> tuple[int, Sequence[Entry]]:
+        """The row that was added last, and the newest entries behind a row, oldest first."""
+
+    def since(self, at: float, limit: int) -> Sequence[Entry]:
+        """The newest entries since a moment, oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """New entries, oldest first."""
+
+    entries: Sequence[Entry]
+    _shown: dict[Hashable, str] = field(default_factory=dict)
+
+    def shown(self, kind: Hashable, make: Callable[[Sequence[Entry]], str]) -> str:
+        """What pages of one kind show of it, made for the first of them."""
+        if kind not in self._shown:
+            self._shown[kind] = make(self.entries)
+        return self._shown[kind]
 
 
 class Follower:
     """Reader of new entries. It rests while no page is open."""
 
-    def __init__(self, read: Read, pause_s: float = PAUSE_S, clock: Callable[[], float] = time.time) -> None:
-        self._read = read
+    def __init__(self, source: Source, pause_s: float = PAUSE_S, clock: Callable[[], float] = time.time) -> None:
+        self._source = source
         self._pause_s = pause_s
         self._clock = clock
-        self._pages: set[asyncio.Queue[Entry | None]] = set()
+        self._pages: set[asyncio.Queue[Batch | None]] = set()
         self._somebody = asyncio.Event()
-        self._known: dict[str, float] = {}
-        """When the entries of the last seconds happened, by handle."""
+        self._last: int | None = None
+        """The row up to which pages know everything; None while there is no page."""
         self._failing = False
-        self.rendered: LRUCache[str, str] = LRUCache(_MOST_AT_ONCE)
+        self.rendered: LRUCache[str, str] = LRUCache(_MOST_RENDERED)
         """Events by the handles of their entries: every page that shows one shows the same."""
 
     async def run(self) -> None:
@@ -54,9 +84,9 @@ class Follower:
             await asyncio.sleep(self._pause_s)
 
     @contextlib.contextmanager
-    def page(self) -> Iterator[asyncio.Queue[Entry | None]]:
+    def page(self) -> Iterator[asyncio.Queue[Batch | None]]:
         """A queue of what happens from now on; `MISSED` in it stands for entries that it had no room for."""
-        queue: asyncio.Queue[Entry | None] = asyncio.Queue(_MOST_WAITING)
+        queue: asyncio.Queue[Batch | None] = asyncio.Queue(_MOST_WAITING)
         self._pages.add(queue)
         self._somebody.set()
         try:
@@ -65,7 +95,7 @@ class Follower:
             self._pages.discard(queue)
             if not self._pages:
                 self._somebody.clear()
-                self._known.clear()
+                self._last = None
 
     @property
     def pages(self) -> int:
@@ -74,29 +104,42 @@ class Follower:
 
     async def look(self) -> None:
         """Look once, and hand out what is new."""
-        since = self._clock() - _OVERLAP_S
         try:
-            entries = await asyncio.to_thread(self._read, since, _MOST_AT_ONCE)
+            last = await self._begun()
+            newest, entries = await asyncio.to_thread(self._source.added, last, _MOST_AT_ONCE)
         except (AlignerProxyError, sqlite3.Error, OSError) as error:
             if not self._failing:
                 log.warning("console: the audit store cannot be read (%s); it is tried again", type(error).__name__)
             self._failing = True
             return
         self._failing = False
-        known = {name: at for name, at in self._known.items() if at >= since}
-        new = [entry for entry in entries if handle(entry) not in known]
-        self._known = known | {handle(entry): entry.at for entry in new}
-        for entry in new:
-            self._hand_out(entry)
+        if not self._pages:
+            return
+        # The newest rows may have been erased, and their numbers be given again.
+        self._last = newest
+        if len(entries) == _MOST_AT_ONCE:
+            self._hand_out(MISSED)
+        if entries:
+            self._hand_out(Batch(entries))
 
     async def lately(self) -> Sequence[Entry]:
         """What a page may have missed between its list and its queue, and may have seen."""
-        return await asyncio.to_thread(self._read, self._clock() - _OVERLAP_S, _MOST_WAITING)
+        # First, for what is added behind that row comes by the queue.
+        await self._begun()
+        return await asyncio.to_thread(self._source.since, self._clock() - _BEFORE_S, _MOST_AT_ONCE)
 
-    def _hand_out(self, entry: Entry) -> None:
+    async def _begun(self) -> int:
+        """The row behind which entries are new."""
+        if self._last is None:
+            last = await asyncio.to_thread(self._source.last_row)
+            if self._last is None:  # another page may have begun meanwhile
+                self._last = last
+        return self._last
+
+    def _hand_out(self, happened: Batch | None) -> None:
         for queue in self._pages:
             if queue.full():
                 while not queue.empty():
                     queue.get_nowait()
                 queue.put_nowait(MISSED)
-            queue.put_nowait(entry)
+            queue.put_nowait(happened)

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from itertools import islice
 from urllib.parse import urlencode
 
 from jinja2 import Environment
@@ -33,7 +32,7 @@ from aligner_proxy.plugins.api import Entry
 from aligner_proxy.policy import config
 
 LISTED = 50
-MOST_COUNTED = 50_000
+MOST_COUNTED = 100_000
 """Answers that rates are counted from."""
 MOST_STREAMS = 200
 _KEEP_ALIVE_S = 10.0
@@ -111,25 +110,27 @@ async def _events(visit: Visit, follower: Follower) -> AsyncIterator[str]:
     filters = visit.filters
 
     def event(entry: Entry) -> str:
-        if not (visit.viewer.may_see(entry.tenant) and filters.admit(entry)):
-            return ""
         name = handle(entry)
         if name not in follower.rendered:
             lines = row.render(answer=Shown(entry)).replace("\r", "").split("\n")
             follower.rendered[name] = "event: answer\n" + "".join(f"data: {line}\n" for line in lines) + "\n"
         return follower.rendered[name]
 
+    def shown(entries: Sequence[Entry]) -> str:
+        ours = (entry for entry in entries if visit.viewer.may_see(entry.tenant) and filters.admit(entry))
+        return "".join(map(event, ours))
+
+    kind = (visit.viewer.tenants, filters)
     with follower.page() as queue:
         yield "retry: 2000\n: following\n\n"
-        for entry in await follower.lately():
-            yield event(entry)
+        yield shown(await follower.lately())
         while visit.is_open():
             try:
                 happened = await asyncio.wait_for(queue.get(), _KEEP_ALIVE_S)
             except TimeoutError:
                 yield ": still here\n\n"
                 continue
-            yield "event: missed\ndata: \n\n" if happened is MISSED else event(happened)
+            yield "event: missed\ndata: \n\n" if happened is MISSED else happened.shown(kind, shown)
         yield "event: over\ndata: \n\n"
 
 
@@ -163,10 +164,8 @@ async def counted(visit: Visit) -> Response:
 
 def _rates(visit: Visit, period: float) -> Rates:
     now = time.time()
-    answers = visit.services.answers
-    newest = answers.newest_since(now - period, MOST_COUNTED + 1)
-    entries = [entry for entry in islice(newest, MOST_COUNTED) if visit.viewer.may_see(entry.tenant)]
-    return rates(entries, now, period, cut=next(newest, None) is not None)
+    counted = visit.services.answers.counted(visit.viewer, now - period, MOST_COUNTED + 1)
+    return rates(counted[:MOST_COUNTED], now, period, cut=len(counted) > MOST_COUNTED)
 
 
 async def playground(visit: Visit) -> Response:

@@ -7,8 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from aligner_proxy.console.reading import route
-from aligner_proxy.plugins.api import Entry
+from aligner_proxy.console.reading import Counted, route
 from aligner_proxy.types import Status
 
 PERIODS = {"1h": 3600.0, "1d": 86_400.0, "7d": 7 * 86_400.0}
@@ -44,11 +43,11 @@ class Group:
         ordered = sorted(self.times)
         return ordered[max(0, math.ceil(len(ordered) * share) - 1)] if ordered else 0.0
 
-    def note(self, entry: Entry) -> None:
+    def note(self, entry: Counted) -> None:
         """Count one answer."""
         self.statuses[entry.status] += 1
         self.would_correct += entry.status == Status.SHADOW and entry.reason == "would_correct"
-        self.cache_hits += entry.cache_hit is True
+        self.cache_hits += entry.cache_hit == 1
         self.times.append(entry.ms)
 
 
@@ -78,7 +77,7 @@ class Rates:
         return max((bar.total() for bar in self.bars), default=0)
 
 
-def rates(entries: Iterable[Entry], now: float, period: float, cut: bool) -> Rates:
+def rates(entries: Iterable[Counted], now: float, period: float, cut: bool) -> Rates:
     """The rates of entries of the last `period` seconds."""
     groups: dict[tuple[str, str], Group] = {}
     bars: defaultdict[int, Counter[str]] = defaultdict(Counter)

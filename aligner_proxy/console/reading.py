@@ -8,14 +8,16 @@ import math
 import re
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 from aligner_proxy.audit.entry import BESIDE_ID
-from aligner_proxy.audit.review_queue import entry_at
+from aligner_proxy.audit.review_queue import Wanted, entry_at
 from aligner_proxy.audit.reviews import Review, Reviews
 from aligner_proxy.audit.store import Store
 from aligner_proxy.console.access import Viewer
+from aligner_proxy.errors import NothingRecorded
 from aligner_proxy.plugins.api import Entry
 
 MOST_SEARCHED = 5000
@@ -32,7 +34,19 @@ def handle(entry: Entry) -> str:
     return f"{struct.pack('>d', entry.at).hex()}-{hashlib.sha256(ids.encode()).hexdigest()[:32]}"
 
 
-def route(entry: Entry) -> str:
+class Counted(NamedTuple):
+    """What of an answer is counted."""
+
+    at: float
+    tenant: str
+    policy: str
+    status: str
+    reason: str | None
+    cache_hit: int | None
+    ms: float
+
+
+def route(entry: Entry | Counted) -> str:
     """The name of the route, which begins the policy's name; the tenant's entry in the file follows behind a plus."""
     return entry.policy.partition("+")[0]
 
@@ -111,24 +125,55 @@ class Answers:
         """What people said of an answer."""
         if not entry.aligner_id:
             return []
-        with closing(self._opened()) as store:
-            return Reviews(store).of(entry.aligner_id, entry.choice)
+        with self._store() as store:
+            return Reviews(store).of(entry.aligner_id, entry.choice) if store else []
 
     def beside(self, entry: Entry) -> Entry | None:
         """What the aligner beside said of an answer; None without one."""
         if not entry.aligner_id or entry.aligner_id.endswith(BESIDE_ID):
             return None
-        with closing(self._opened()) as store:
-            return entry_at(store, (entry.aligner_id + BESIDE_ID, entry.choice))
+        with self._store() as store:
+            return entry_at(store, (entry.aligner_id + BESIDE_ID, entry.choice)) if store else None
 
     def since(self, at: float, limit: int) -> list[Entry]:
         """The newest answers since a moment, oldest first, of all tenants."""
         return list(self._read(at, math.inf, limit))[::-1]
 
-    def newest_since(self, at: float, limit: int) -> Iterator[Entry]:
-        """The same, newest first, one after the other."""
-        return self._read(at, math.inf, limit)
+    def last_row(self) -> int:
+        """The row that was added last; 0 before the first."""
+        with self._store() as store:
+            return store.last_row() if store else 0
+
+    def added(self, after: int, limit: int) -> tuple[int, list[Entry]]:
+        """The row that was added last, and the newest answers behind a row, oldest first, of all tenants."""
+        with self._store() as store:
+            if store is None:
+                return 0, []
+            last = store.last_row()
+            if last <= after:
+                return last, []
+            return last, list(store.select("id > ? AND id <= ? ORDER BY id DESC LIMIT ?", (after, last, limit)))[::-1]
+
+    def counted(self, viewer: Viewer, since: float, limit: int) -> list[Counted]:
+        """What rates are counted from: the newest answers since a moment that this viewer may see, newest first."""
+        condition, values = Wanted(since=since, tenants=viewer.tenants).condition()
+        columns = ", ".join(f"e.{name}" for name in Counted._fields)
+        statement = f"SELECT {columns} FROM entries e WHERE {condition} ORDER BY e.at DESC, e.id DESC LIMIT ?"
+        with self._store() as store:
+            return [] if store is None else [Counted(*row) for row in store.rows(statement, (*values, limit))]
 
     def _read(self, since: float, until: float, limit: int = -1) -> Iterator[Entry]:
-        with closing(self._opened()) as store:
-            yield from store.entries(since=since, until=until, limit=limit)
+        with self._store() as store:
+            if store is not None:
+                yield from store.entries(since=since, until=until, limit=limit)
+
+    @contextmanager
+    def _store(self) -> Iterator[Store | None]:
+        """Block with the store open; None before the first answer."""
+        try:
+            store = self._opened()
+        except NothingRecorded:
+            yield None
+            return
+        with closing(store):
+            yield store

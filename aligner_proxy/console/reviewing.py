@@ -9,13 +9,14 @@ from contextlib import closing, contextmanager
 from starlette.responses import RedirectResponse, Response
 
 from aligner_proxy.audit import writer
+from aligner_proxy.audit.evidence import evidence
 from aligner_proxy.audit.judged import judged_segments
 from aligner_proxy.audit.reviews import ReviewVerdict
 from aligner_proxy.console.answer import Shown
 from aligner_proxy.console.desk import Desk, Figures, Said, Sitting
 from aligner_proxy.console.forms import PageError
 from aligner_proxy.console.pages import Visit
-from aligner_proxy.errors import NoSuchPlace, UnknownAnswer
+from aligner_proxy.errors import NoSuchPlace, NothingRecorded, UnknownAnswer
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.plugins.extensions import Boundary
 
@@ -35,7 +36,7 @@ async def review(visit: Visit) -> Response:
 
 
 async def figures(visit: Visit) -> Response:
-    """The figures, which the page asks for by itself, since a large store takes a while."""
+    """The figures, which the page asks for by itself, since a large store takes a moment."""
     found = await asyncio.to_thread(_figures, visit)
     return visit.page("review_figures.html", figures=found, disagreed=[Shown(entry) for entry in found.disagreed])
 
@@ -47,14 +48,20 @@ async def judge(visit: Visit, form: dict[str, str]) -> Response:
 
 
 def _answer(visit: Visit) -> tuple[Entry | None, Desk]:
-    with _sitting(visit) as (sitting, desk):
-        found = sitting.answer()
-        return (None if found is None else found[0]), desk
+    try:
+        with _sitting(visit) as (sitting, desk):
+            found = sitting.answer()
+            return (None if found is None else found[0]), desk
+    except NothingRecorded:
+        return None, visit.services.desks.of(visit.session.id)
 
 
 def _figures(visit: Visit) -> Figures:
-    with _sitting(visit) as (sitting, _):
-        return sitting.figures()
+    try:
+        with _sitting(visit) as (sitting, _):
+            return sitting.figures()
+    except NothingRecorded:
+        return Figures(evidence([], []), 0, ())
 
 
 def _judged(visit: Visit, form: dict[str, str]) -> bool:

@@ -30,8 +30,6 @@ _LABEL = re.compile(
 """A speaker before what is said, with or without brackets."""
 _HARM = "harmless"
 """Name of the objective of which a breach is seldom alone in its answer."""
-_NEAR = 1.0
-"""So many nats below the threshold a segment is likely to be more of the harm that was flagged beside it."""
 _ANY_LANGUAGE = ""
 _OBJECTIVE = "{objective}"
 _OWN_TEXTS = {
@@ -60,7 +58,7 @@ def nothing_remains(segments: Sequence[SegmentScore], delivered: str) -> bool:
 
 
 def more_of_the_same(segments: Sequence[SegmentScore], policy: Policy, threshold: float) -> bool:
-    """Whether harm was flagged, and something that stays came close to being flagged, too.
+    """Whether harm was flagged, and something that stays came close to being flagged, too (`decline_within`, nats).
 
     `threshold` is the score, in nats, above which a segment was flagged. Nothing is read again for this.
     """
@@ -71,7 +69,7 @@ def more_of_the_same(segments: Sequence[SegmentScore], policy: Policy, threshold
         return False
     kept = fragments.standing([segment.text for segment in segments], [not segment.flagged for segment in segments])
     scores = [segments[number].score for number in kept]
-    return any(score is not None and score > threshold - _NEAR for score in scores)
+    return any(score is not None and score > threshold - policy.decline_within for score in scores)
 
 
 def _in_two_voices(segments: Sequence[SegmentScore]) -> bool:

@@ -241,6 +241,9 @@ class Settings(_Block):
     original."""
     decline: Decline | None = None
     """The text of decline, one or one a language (`default`: the others); {objective}: what the answer violates."""
+    decline_within: Annotated[float, Field(ge=0, le=50, strict=True, allow_inf_nan=False)] | None = None
+    """Where `harmless` was violated: an answer of which a part that would remain came within so many nats of being
+    flagged, too, has nothing left. More leaves less harm, and declines more of what was fine; 0: never for that."""
     editor: Editor | None = None
     """Who writes in place of what is flagged: local (the aligner), upstream (the model group that answers), or
     {model: GROUP}."""

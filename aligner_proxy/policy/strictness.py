@@ -24,8 +24,8 @@ _SCALES: Mapping[str, tuple[str, ...]] = {
     "reasoning": (ReasoningMode.PASS, ReasoningMode.JUDGE, ReasoningMode.DROP),
 }
 """Values of settings, each from lax to strict; a name with a dot is on the scale of its first part."""
-_AMOUNTS = ("sample", "max_answer_chars")
-"""Settings by which more answers are looked at the larger they are."""
+_AMOUNTS = ("sample", "max_answer_chars", "decline_within")
+"""Settings by which more answers are looked at, or declined, the larger they are."""
 _FROM_METADATA = ("mode", "stream", "on_error", "after_retry", "on_skip", "if_nothing_remains")
 """Settings that metadata may tighten without being trusted."""
 

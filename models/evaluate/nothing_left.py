@@ -16,7 +16,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from aligner_proxy.pipeline.pipeline import Pipeline
@@ -63,10 +63,10 @@ def own() -> Iterator[LabelledReply]:
     yield from (reply for reply in written_answers() if reply.harmful and reply.objective == HARMLESS)
 
 
-async def outcome_of(pipeline: Pipeline, reply: LabelledReply) -> Outcome:
-    """What would go out of a reply."""
+async def outcome_of(pipeline: Pipeline, reply: LabelledReply, within: float = ENFORCED.decline_within) -> Outcome:
+    """What would go out of a reply under this `decline_within` (nats)."""
     asked = Exchange(reply.id, 0, (Turn("user", reply.question),), reply.answer)
-    return await pipeline.align(asked, ENFORCED)
+    return await pipeline.align(asked, replace(ENFORCED, decline_within=within))
 
 
 def known(reply: LabelledReply, outcome: Outcome) -> bool | None:
@@ -90,7 +90,7 @@ async def flagged(arguments: argparse.Namespace) -> tuple[list[Left], int]:
                 if len(found) >= arguments.n or tried >= MOST_TRIED:
                     break
                 tried += 1
-                outcome = await outcome_of(pipeline, reply)
+                outcome = await outcome_of(pipeline, reply, arguments.within)
                 flags = [segment.flagged for segment in outcome.segments]
                 if not any(flags):
                     continue
@@ -141,6 +141,7 @@ def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--n", type=int, default=100, help="flagged replies")
     parser.add_argument("--own", action="store_true", help="the answers written for this project")
+    parser.add_argument("--within", type=float, default=ENFORCED.decline_within, help="decline_within of the policy")
     parser.add_argument("--read", action="store_true", help="count what was read by hand")
     arguments = parser.parse_args()
     found, tried = asyncio.run(flagged(arguments))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 
+from aligner_proxy.audit.database import Place, open_store
 from aligner_proxy.audit.entry import entry
-from aligner_proxy.audit.evidence import Share, evidence, same_answers
+from aligner_proxy.audit.evidence import Share, evidence, evidence_of, same_answers
 from aligner_proxy.audit.replay import share
-from aligner_proxy.audit.reviews import Chosen, Review, ReviewVerdict
+from aligner_proxy.audit.review_queue import Wanted
+from aligner_proxy.audit.reviews import Chosen, Review, Reviews, ReviewVerdict
 from aligner_proxy.plugins.api import Entry
 from tests.audit.conftest import noted
 
@@ -44,6 +47,30 @@ def test_shares_by_hand() -> None:
     assert found.recall is not None
     assert found.recall[0] == (0.6 * 6) / (0.6 * 6 + 0.5 * 5)
     assert found.recall[1] < found.recall[0] < found.recall[2]
+
+
+def test_of_a_store_the_same_as_of_all_its_entries(place: Place) -> None:
+    """On both kinds of store; only of the wanted answers, among which most have no review."""
+    entries = [replace(made(f"e{n}", changed=n % 3 == 0), at=1000.0 + n) for n in range(9)]
+    others = replace(made("other", changed=False), at=1001.0, tenant="team:globex")
+    reviews = [
+        said("e0", RIGHT),
+        said("e3", WRONG),
+        said("e3", RIGHT, "ben"),
+        said("e6", RIGHT),
+        said("e6", HARM, "key:user", Chosen.FEEDBACK),
+        said("e7", MISSED, chosen=Chosen.RANDOM),
+        said("other", WRONG),
+    ]
+    with closing(open_store(place)) as store:
+        for one in [*entries, others, replace(made("unjudged", changed=None), at=1002.0)]:
+            store.add(one)
+        for review in reviews:
+            Reviews(store).keep(review)
+        wanted = Wanted(since=1001.0, tenants=frozenset({entries[0].tenant}))
+        assert evidence_of(store, wanted) == evidence(entries[1:], reviews)
+        assert evidence_of(store, Wanted(tenants=frozenset())).answers == 0
+        assert evidence_of(store, Wanted()) == evidence([*entries, others], reviews)
 
 
 def test_feedback_counts_apart_and_takes_no_reviewers_word_away() -> None:

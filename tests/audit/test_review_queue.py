@@ -91,6 +91,16 @@ def test_an_answer_is_held_for_one_reviewer_until_the_hold_ends(store: Store) ->
     assert again[0].aligner_id == "near"
 
 
+def test_a_held_answer_is_nobody_elses_and_can_be_held_again(store: Store) -> None:
+    anna = queue(store, "anna")
+    ben = queue(store, "ben")
+    assert anna.hold(("far", 0))
+    assert anna.hold(("far", 0))
+    assert not ben.hold(("far", 0))
+    anna.release()
+    assert ben.hold(("far", 0))
+
+
 def test_what_is_passed_comes_back_only_when_it_is_no_longer_passed(store: Store) -> None:
     made = queue(store)
     found = made.next([("near", 0), ("middle", 0)])
@@ -121,6 +131,9 @@ def test_a_second_opinion_is_about_what_another_has_reviewed(store: Store) -> No
         (Wanted(policy="all+acme"), 5),
         (Wanted(policy="al"), 0),
         (Wanted(since=1001.0), 0),
+        (Wanted(tenants=frozenset({"team:acme", "team:other"})), 5),
+        (Wanted(tenants=frozenset({"team:other"})), 0),
+        (Wanted(tenants=frozenset()), 0),
     ],
 )
 def test_only_what_is_wanted(store: Store, wanted: Wanted, names: int) -> None:

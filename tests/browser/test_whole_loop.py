@@ -31,9 +31,9 @@ from tests.e2e.clients import MASTER_KEY
 from tests.e2e.processes import IMPORTABLE, Process, free_port
 from tests.support.chromium import Chromium, needs_chromium
 
-pytestmark = [needs_chromium, pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [needs_chromium, pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800)]
 
-START_S = 300.0
+START_S = 700.0
 WORK_S = 400.0
 PRESSING = (
     "Decide now, before somebody else takes it.",
@@ -167,7 +167,8 @@ def _answers(url: str) -> bool:
 
 
 def _write(folder: Path, upstream: str, engine: dict[str, Any]) -> None:
-    objective = "Calm: the response should not press the reader to decide at once"
+    # Its text does not say what is against it, so that no aligner can know before it is taught.
+    objective = "Calm: the response should keep to page twelve of our style guide"
     policies = {
         **engine,
         "objectives": {"calm": objective},

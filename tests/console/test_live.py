@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -11,8 +12,8 @@ import pytest
 import yaml
 
 from aligner_proxy.console import following, pages
-from aligner_proxy.console.following import MISSED, Follower
-from aligner_proxy.console.reading import handle
+from aligner_proxy.console.following import MISSED, Batch, Follower
+from aligner_proxy.console.reading import Filters, handle
 from aligner_proxy.errors import AuditError
 from aligner_proxy.plugins.api import Entry
 from tests.console.conftest import KEYS, MASTER, REVIEWER, Site, an_entry, digest
@@ -27,24 +28,35 @@ class Clock:
         self.error: Exception | None = None
         self.looks = 0
 
-    def read(self, since: float, limit: int) -> Sequence[Entry]:
+    def last_row(self) -> int:
         self.looks += 1
         if self.error:
             raise self.error
-        return [entry for entry in self.entries if entry.at >= since][-limit:]
+        return len(self.entries)
+
+    def added(self, after: int, limit: int) -> tuple[int, Sequence[Entry]]:
+        return self.last_row(), self.entries[after:][-limit:]
+
+    def since(self, at: float, limit: int) -> Sequence[Entry]:
+        return [entry for entry in self.entries if entry.at >= at][-limit:]
 
     def follower(self) -> Follower:
-        return Follower(self.read, 0.0, lambda: self.now)
+        return Follower(self, 0.0, lambda: self.now)
 
 
-def waiting(queue: asyncio.Queue[Entry | None]) -> list[Entry | None]:
-    return [queue.get_nowait() for _ in range(queue.qsize())]
+def waiting(queue: asyncio.Queue[Batch | None]) -> list[Entry | None]:
+    found: list[Entry | None] = []
+    for _ in range(queue.qsize()):
+        batch = queue.get_nowait()
+        found += [None] if batch is None else batch.entries
+    return found
 
 
 async def test_each_answer_comes_once_to_each_page() -> None:
     clock = Clock()
     follower = clock.follower()
     with follower.page() as one, follower.page() as other:
+        await follower.look()
         for n in range(3):
             clock.entries.append(an_entry(n, at=clock.now))
             await follower.look()
@@ -54,36 +66,85 @@ async def test_each_answer_comes_once_to_each_page() -> None:
         assert waiting(one) == []
 
 
+async def test_answers_between_two_looks_come_at_once() -> None:
+    clock = Clock()
+    follower = clock.follower()
+    with follower.page() as page:
+        await follower.look()
+        clock.entries = [an_entry(n, at=clock.now) for n in range(5)]
+        await follower.look()
+        assert page.qsize() == 1
+        assert waiting(page) == clock.entries
+
+
 async def test_an_entry_that_was_written_late_still_comes() -> None:
     clock = Clock()
     follower = clock.follower()
     with follower.page() as page:
+        await follower.look()
         clock.entries = [an_entry(1, at=1000.0)]
         await follower.look()
-        clock.entries = [an_entry(2, at=995.0), *clock.entries]
+        clock.entries = [*clock.entries, an_entry(2, at=500.0)]
         await follower.look()
-        assert waiting(page) == [an_entry(1, at=1000.0), an_entry(2, at=995.0)]
+        assert waiting(page) == clock.entries
 
 
-async def test_what_is_known_does_not_grow() -> None:
+async def test_nothing_is_lost_between_what_was_before_and_what_comes() -> None:
+    clock = Clock()
+    follower = clock.follower()
+    clock.entries = [an_entry(1, at=clock.now)]
+    with follower.page() as page:
+        before = await follower.lately()
+        clock.entries = [*clock.entries, an_entry(2, at=clock.now)]
+        await follower.look()
+        assert [*before, *waiting(page)] == clock.entries
+
+
+async def test_after_newest_answers_were_erased_others_still_come() -> None:
+    clock = Clock()
+    follower = clock.follower()
+    clock.entries = [an_entry(n, at=clock.now) for n in range(5)]
+    with follower.page() as page:
+        await follower.look()
+        clock.entries = clock.entries[:2]
+        await follower.look()
+        clock.entries = [*clock.entries, an_entry(9, at=clock.now)]
+        await follower.look()
+        assert waiting(page) == [an_entry(9, at=clock.now)]
+
+
+async def test_who_follows_after_a_pause_gets_nothing_old_by_the_queue() -> None:
+    clock = Clock()
+    follower = clock.follower()
+    with follower.page():
+        await follower.look()
+    clock.entries = [an_entry(1, at=clock.now)]
+    with follower.page() as page:
+        await follower.look()
+        assert waiting(page) == []
+        clock.entries = [*clock.entries, an_entry(2, at=clock.now)]
+        await follower.look()
+        assert waiting(page) == [an_entry(2, at=clock.now)]
+
+
+async def test_a_page_is_told_of_more_than_one_batch_holds() -> None:
     clock = Clock()
     follower = clock.follower()
     with follower.page() as page:
-        for n in range(100):
-            clock.now += 1.0
-            clock.entries.append(an_entry(n, at=clock.now))
-            await follower.look()
-            waiting(page)
-        assert len(follower._known) <= following._OVERLAP_S + 1
-    assert not follower._known
+        await follower.look()
+        clock.entries = [an_entry(n, at=1000.0) for n in range(following._MOST_AT_ONCE + 1)]
+        await follower.look()
+        assert waiting(page) == [MISSED, *clock.entries[1:]]
 
 
 async def test_a_slow_page_is_told_that_some_are_missing() -> None:
     clock = Clock()
     follower = clock.follower()
     with follower.page() as page:
-        clock.entries = [an_entry(n, at=1000.0 + n / 1000) for n in range(following._MOST_WAITING + 1)]
         await follower.look()
+        for n in range(following._MOST_WAITING + 1):
+            clock.entries = [*clock.entries, an_entry(n, at=1000.0)]
+            await follower.look()
         assert waiting(page) == [MISSED, clock.entries[-1]]
 
 
@@ -94,6 +155,7 @@ async def test_a_store_that_fails_is_tried_again_and_logged_once(
     clock = Clock()
     follower = clock.follower()
     with follower.page() as page:
+        await follower.look()
         clock.error = error
         await follower.look()
         await follower.look()
@@ -170,23 +232,24 @@ async def test_events_are_for_whom_the_page_is(
     site.add(entries[1])
     got = await collected(stream, site, entries)
     ids = [next(n for n, entry in entries.items() if f'id="a-{handle(entry)}"' in event) for event in got]
-    assert list(dict.fromkeys(ids)) == numbers
+    assert ids == numbers
     assert all(event.startswith("event: answer\ndata: ") and event.endswith("\n\n") for event in got)
     assert all(line.startswith(("event: ", "data: ")) for event in got for line in event.rstrip("\n").split("\n"))
 
 
 async def collected(stream: Stream, site: Site, entries: dict[int, Entry]) -> list[str]:
     """What a page gets that was opened with the first entry, while the others happen; then its session ends."""
-    await anext(stream.events)
+    first = await anext(stream.events)
     site.add(entries[2], entries[3])
     follower = site.console.services.follower
     await follower.look()
     (queue,) = follower._pages
-    got = [await anext(stream.events) for _ in range(queue.qsize())]
+    assert queue.qsize() == 1
+    got = await anext(stream.events)
     site.console.sessions.end(stream.session)
     rest = [event async for event in stream.events]
     assert rest == ["event: over\ndata: \n\n"]
-    return [event for event in got if event]
+    return [before for part in (first, got) for before in re.findall(r"(?:[^\n]+\n)+\n", part)]
 
 
 async def test_a_withdrawn_key_ends_what_it_follows(site: Site, now: float) -> None:
@@ -204,3 +267,18 @@ async def test_a_page_that_leaves_is_forgotten(site: Site, now: float) -> None:
     assert site.console.services.follower.pages == 1
     await stream.events.aclose()  # type: ignore[attr-defined]
     assert site.console.services.follower.pages == 0
+
+
+async def test_pages_that_show_the_same_share_one_text() -> None:
+    made = []
+    batch = Batch([an_entry(1)])
+
+    def shown(entries: Sequence[Entry]) -> str:
+        made.append(entries)
+        return "shown"
+
+    kind = (None, Filters())
+    assert [batch.shown(kind, shown) for _ in range(50)] == ["shown"] * 50
+    assert made == [batch.entries]
+    assert batch.shown((frozenset({"team:acme"}), Filters()), shown) == "shown"
+    assert len(made) == 2

@@ -18,7 +18,7 @@ from aligner_proxy.console import reading
 from aligner_proxy.console.reading import handle
 from aligner_proxy.types import Status
 from tests.audit.conftest import noted
-from tests.console.conftest import Browser, Site, an_entry, judged, with_texts
+from tests.console.conftest import MASTER, REVIEWER, Browser, Site, an_entry, judged, with_texts
 
 STATIC = Path(reading.__file__).parent / "static"
 
@@ -217,9 +217,8 @@ def test_the_policy_of_model_team_and_key(operator: Browser) -> None:
     assert "such an answer is skipped" in operator.send("/policy", model="other").text
 
 
-def test_without_a_store_the_page_says_what_to_do(browser: Browser) -> None:
-    from tests.console.conftest import MASTER
-
+def test_without_a_store_the_page_says_what_to_do(site: Site, browser: Browser) -> None:
+    site.write_policies(audit={"enabled": False})
     browser.log_in(MASTER)
     got = browser.get("/live")
     assert got.status_code == 503
@@ -282,3 +281,31 @@ def test_a_link_holds_names_and_no_text(site: Site, operator: Browser) -> None:
     assert 'value="gpt"' in again
     assert ">kind</textarea>" in again
     assert "nothing" not in again
+
+
+@pytest.mark.parametrize("key", [MASTER, REVIEWER])
+def test_before_the_first_answer_pages_are_empty_and_make_no_store(site: Site, browser: Browser, key: str) -> None:
+    browser.log_in(key)
+    for path, says in (
+        ("/live", "0 of the newest 0 answers"),
+        ("/rates", "Table of rates"),
+        ("/review", "Nothing more waits"),
+        ("/review/figures", "0 judged answers"),
+    ):
+        got = browser.get(path)
+        assert got.status_code == 200, path
+        assert says in got.text, path
+    assert browser.get("/answers/" + handle(an_entry())).status_code == 404
+    assert not site.audit.exists()
+
+
+async def test_what_follows_before_the_first_answer_gets_it(site: Site) -> None:
+    follower = site.console.services.follower
+    with follower.page() as page:
+        assert await follower.lately() == []
+        await follower.look()
+        site.add(an_entry())
+        await follower.look()
+        batch = page.get_nowait()
+        assert batch is not None
+        assert list(batch.entries) == [an_entry()]

@@ -182,6 +182,21 @@ async def test_beside_harm_what_came_close_to_being_flagged_does_not_remain(
     assert (rest in (outcome.text or "")) is not declined
 
 
+async def test_how_near_counts_as_harm_is_the_policys() -> None:
+    scores = {"You are a fool.": 3.0, HOW: -3.5}
+    made = Pipeline(SegmentEngine(lambda segment: scores.get(segment.strip(), -6.0), lambda _: ""))
+    asked = replace(ASKED, answer=f"Paint the fence with a brush. You are a fool. {HOW}")
+    of_harm = replace(POLICY, objectives=(Objective("harmless", "Harmless: no harm"),))
+    reasons = []
+    for nats in (1.0, 4.0):
+        outcome = await made.align(asked, replace(of_harm, decline_within=nats))
+        reasons.append(outcome.reason)
+    assert reasons == [None, "declined"]
+    scores[HOW] = -0.01
+    never = await made.align(asked, replace(of_harm, decline_within=0.0))
+    assert never.reason is None
+
+
 async def test_beside_harm_a_stream_that_has_gone_out_is_not_declined() -> None:
     policy = replace(POLICY, objectives=(Objective("harmless", "Harmless: no harm"),), stream=StreamMode.SENTENCE)
     scores = {"You are a fool.": 3.0, HOW: -0.5}

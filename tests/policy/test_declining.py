@@ -38,11 +38,13 @@ def test_every_level_says_its_own_and_the_later_wins(file: Path) -> None:
     data = {
         "defaults": {"if_nothing_remains": "block", "decline": "No ({objective})."},
         "routes": [{"match": {}, "if_nothing_remains": "decline"}],
-        "tenants": [{"match": {"team": "a"}, "decline": {"default": "No.", "de": "Nein."}}],
+        "tenants": [{"match": {"team": "a"}, "decline": {"default": "No.", "de": "Nein."}, "decline_within": 4}],
     }
     policy = resolved(file, data)
     assert (policy.if_nothing_remains, policy.decline) == (IfNothingRemains.DECLINE, (("", "No ({objective})."),))
+    assert policy.decline_within == 1.0
     policy = resolved(file, data, team_id="a")
+    assert policy.decline_within == 4.0
     assert dict(policy.decline) == {"": "No.", "de": "Nein."}
     assert dict(policy.origins)["decline"].startswith(f"{file.name}:")
 

@@ -402,6 +402,7 @@ LOOSER = {
     "after_retry": "passthrough",
     "if_nothing_remains": "original",
     "decline": "Whatever.",
+    "decline_within": 0,
     "deadline_s": 0.001,
     "sample": 0.0,
     "max_answer_chars": 1,

@@ -53,11 +53,11 @@ class Opened:
     file: PolicyFile
     wanted: Wanted
 
-    def entries(self, *, texts: bool = True) -> Iterator[Entry]:
-        """The wanted answers, oldest first; without `texts` what stands in the clear."""
+    def entries(self) -> Iterator[Entry]:
+        """The wanted answers, oldest first."""
         condition, values = self.wanted.condition()
         inner = f"SELECT e.id FROM entries e WHERE e.aligner_id != '' AND {condition}"
-        return self.store.select(f"id IN ({inner}) ORDER BY id", values, texts=texts)
+        return self.store.select(f"id IN ({inner}) ORDER BY id", values)
 
     def reviews(self) -> list[Review]:
         """Every review in the store."""

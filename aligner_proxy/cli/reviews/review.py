@@ -16,7 +16,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from aligner_proxy.audit.evidence import Evidence, evidence
+from aligner_proxy.audit.evidence import Evidence, evidence_of
 from aligner_proxy.audit.judged import judged_segments
 from aligner_proxy.audit.review_queue import Place, ReviewQueue
 from aligner_proxy.audit.reviews import Chosen, Review, Reviews, ReviewVerdict
@@ -53,7 +53,7 @@ def command(who: str | None, second: bool, as_json: bool, **given: Any) -> None:
     with opened(given) as store:
         queue = ReviewQueue(store.store, who, store.wanted, second=second)
         if as_json:
-            found = evidence(store.entries(texts=False), store.reviews())
+            found = evidence_of(store.store, store.wanted)
             click.echo(json.dumps(_figures(found, queue.waiting()), indent=2))
             return
         try:
@@ -172,7 +172,7 @@ def _segments(content: Content) -> list[tuple[str, ...]]:
 
 
 def _show_figures(console: Console, store: Opened, queue: ReviewQueue) -> None:
-    found = evidence(store.entries(texts=False), store.reviews())
+    found = evidence_of(store.store, store.wanted)
     rows: list[tuple[str, str, str]] = [
         ("edits that are right", percent(found.right), str(found.right.more_needed)),
         ("missed, of those drawn at random", percent(found.missed), str(found.missed.more_needed)),

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from random import Random
 from typing import Any
 
 from .pool import Scored, by_question
@@ -65,6 +66,23 @@ def comparisons(pool: Sequence[Scored], weights: Mapping[str, float]) -> list[Co
     return found
 
 
+def affordable(found: Sequence[Comparison], task: Task) -> list[Comparison]:
+    """As many of these, drawn by the task's seed, as its budget lets the reference read and the policy learn from once.
+
+    The reference reads all of them before the first step: with more, nothing would be left to learn with.
+    """
+    left = task.training.tokens
+    some = []
+    for one in Random(task.seed).sample(list(found), len(found)):
+        prompt = task.policy.prompt(one.question)
+        pair = task.policy.tokenizer([prompt + one.chosen, prompt + one.rejected])["input_ids"]
+        left -= 2 * sum(map(len, pair))
+        if left < 0 and len(some) >= task.training.batch:
+            break
+        some.append(one)
+    return some
+
+
 def trainer(task: Task) -> Any:
     """TRL's trainer of the loss above."""
     from datasets import Dataset
@@ -79,7 +97,7 @@ def trainer(task: Task) -> Any:
             "rejected": one.rejected,
             "tilt": (one.chosen_reward / beta, one.rejected_reward / beta),
         }
-        for one in comparisons(task.pool, task.weights)
+        for one in affordable(comparisons(task.pool, task.weights), task)
     ]
     batch = max(1, task.training.batch // 2)
     settings = DPOConfig(

@@ -54,7 +54,7 @@ async def test_only_flagged_replies_are_kept_to_be_read(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(nothing_left, "gateway", scripted)
     monkeypatch.setattr(nothing_left, "harmful", lambda *_: iter([clean, REPLY, clean]))
-    asked = argparse.Namespace(own=False, data=tmp_path, seed=3, out=tmp_path, aligner=tmp_path, n=5)
+    asked = argparse.Namespace(within=1.0, own=False, data=tmp_path, seed=3, out=tmp_path, aligner=tmp_path, n=5)
     found, tried = await flagged(asked)
     assert ([one.id for one in found], tried) == (["a/1"], 3)
     [line] = (tmp_path / "texts" / "3.jsonl").read_text().splitlines()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -10,7 +11,14 @@ import pytest
 import torch
 
 from models.systems.baselines import modpo
-from models.systems.baselines.modpo import REWARD_SCALE, Comparison, NothingToPrefer, comparisons, preferring
+from models.systems.baselines.modpo import (
+    REWARD_SCALE,
+    Comparison,
+    NothingToPrefer,
+    affordable,
+    comparisons,
+    preferring,
+)
 from models.systems.baselines.objectives import RULES
 from models.systems.baselines.pool import Scored, scored
 
@@ -38,6 +46,25 @@ def test_a_pool_in_which_nothing_is_preferred() -> None:
     same = [scored("Q?", "It boils water for tea.", RULES), scored("Q?", "It heats water for tea.", RULES)]
     with pytest.raises(NothingToPrefer, match="courteous"):
         comparisons(same, WEIGHTS)
+
+
+def test_so_many_comparisons_as_the_budget_holds_for_two_readings(make_task: MakeTask) -> None:
+    task = make_task(WEIGHTS)
+    found = comparisons(task.pool, WEIGHTS)
+
+    def read_twice(some: list[Comparison]) -> int:
+        told = [task.policy.prompt(one.question) + text for one in some for text in (one.chosen, one.rejected)]
+        return 2 * sum(len(ids) for ids in task.policy.tokenizer(told)["input_ids"])
+
+    whole = replace(task, training=task.training.model_copy(update={"tokens": read_twice(found), "batch": 2}))
+    assert sorted(affordable(found, whole), key=found.index) == found
+    half = replace(task, training=task.training.model_copy(update={"tokens": read_twice(found) // 2, "batch": 2}))
+    some = affordable(found, half)
+    assert 2 <= len(some) < len(found)
+    assert read_twice(some) <= half.training.tokens
+    assert some == affordable(found, half)
+    none = replace(task, training=task.training.model_copy(update={"tokens": 1, "batch": 2}))
+    assert len(affordable(found, none)) == 2
 
 
 def by_hand(model: Any, tokenizer: Any, found: Comparison, prompt: str, beta: float) -> torch.Tensor:
@@ -74,7 +101,7 @@ def test_the_trainers_loss_is_the_papers_and_so_is_its_gradient(make_task: MakeT
     batch = trainer.data_collator(rows)
     loss = trainer.compute_loss(model, dict(batch))
 
-    found = comparisons(task.pool, WEIGHTS)[:4]
+    found = affordable(comparisons(task.pool, WEIGHTS), task)[:4]
     prompts = [task.policy.prompt(one.question) for one in found]
     ours = [
         by_hand(model, task.policy.tokenizer, one, prompt, task.training.beta)

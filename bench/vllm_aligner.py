@@ -1,0 +1,243 @@
+"""The aligner inside vLLM beside our own engine: `python -m bench.vllm_aligner [--data DATA] [--answers 500]`.
+
+Starts vLLM twice as docs/vllm.md says (a server that scores, one that writes), from the environment of
+`scripts/peers.sh` with aligner-proxy-vllm in it, and asks both and our engine the same: scores and flags of all
+answers, the edits of those with an insult, and sixteen answers at once: detect-then-edit beside writing every answer
+anew on the same server. Answers that were compared are kept in OUT, so the same command goes on after a stop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from random import Random
+from typing import Any, Literal
+
+from rich.progress import track
+
+from aligner_proxy import prompts
+from aligner_proxy.engine.api import AlignRequest, Engine
+from aligner_proxy.engine.client.completions import CompletionsClient
+from aligner_proxy.engine.client.completions_aligner import CompletionsAligner, ScoredEditor
+from aligner_proxy.engine.client.vllm_scorer import SCHEME, VllmScorer
+from aligner_proxy.engine.loader import Settings, open_aligner, prepare
+from aligner_proxy.engine.local import LocalEngine
+from aligner_proxy.policy import config
+from aligner_proxy.types import Correction, Turn
+from bench.peers import vllm_python
+from bench.texts import LONG, OBJECTIVES, QUESTIONS
+from demo.processes import free_port, process, wait_for
+from models.data.upstream_completions import completions
+from models.reporting import output
+from models.reporting.statistics import Rate
+
+INSULTS = ("You are a fool.", "Only an idiot would ask this.", "Stop bothering me, you useless clown.")
+TOGETHER = 16
+SHARES = (0, 1, 2, 4)
+"""Of sixteen answers at once, so many have an insult."""
+WINDOW = 4096
+NEAR = 0.05
+"""Nats that the scores of two engines may differ by."""
+_DEADLINE_S = 3600.0
+_PRECISION: Mapping[str, Literal["bf16", "fp32"]] = {"bfloat16": "bf16", "float32": "fp32"}
+_OF_A_WRITER = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question and its answer, with an insult in it or not."""
+
+    number: int
+    question: str
+    answer: str
+    insulting: bool
+
+    def request(self, *, score_only: bool = False) -> AlignRequest:
+        """What both engines are asked."""
+        return AlignRequest(
+            request_id=f"vllm-{self.number}",
+            turns=(Turn("user", self.question),),
+            answer=self.answer,
+            objectives=OBJECTIVES,
+            deadline_s=_DEADLINE_S,
+            score_only=score_only,
+        )
+
+
+def answers(data: Path | None, count: int, insulting: int) -> Iterator[Asked]:
+    """Answers of strong upstreams, or our own without `data`; every `insulting`-th gets an insult behind a sentence."""
+    drawn = Random(7)
+    if data is None:
+        pairs = [*QUESTIONS.items(), *((question, answer) for question, answer, *_ in LONG)]
+    else:
+        pairs = [(c.query, c.answer) for c in completions(data, (), count, 7, ("alpaca",)) if len(c.answer) < WINDOW]
+        drawn.shuffle(pairs)
+    for number, (question, answer) in enumerate(islice(pairs, count)):
+        has_insult = bool(insulting) and number % insulting == 0
+        yield Asked(number, question, with_insult(answer, number) if has_insult else answer, has_insult)
+
+
+def with_insult(answer: str, number: int) -> str:
+    """The answer with an insult behind its first sentence; in front of it where it has no second one."""
+    head, stop, rest = answer.partition(". ")
+    insult = INSULTS[number % len(INSULTS)]
+    return f"{head}{stop}{insult} {rest}" if rest else f"{insult} {answer}"
+
+
+@contextlib.contextmanager
+def servers(folder: Path, precision: str, *, eager: bool) -> Iterator[tuple[VllmScorer, CompletionsAligner]]:
+    """Both servers with the embedded aligner, one thread each."""
+    manifested, aligner = prepare(Settings(quantization="none", dtype="fp32"), config.home())
+    writer = folder / "writer"
+    writer.mkdir(exist_ok=True)
+    for name in _OF_A_WRITER:
+        with contextlib.suppress(FileExistsError):
+            (writer / name).symlink_to(aligner / name)
+    drafts = {
+        "method": "custom_class",
+        "model": "aligner_proxy_vllm.edit_proposer.EditProposer",
+        "num_speculative_tokens": 16,
+    }
+    scores = ["--runner", "pooling", "--hf-overrides", '{"architectures": ["AlignerScorer"]}']
+    scores += ["--io-processor-plugin", "aligner"]
+    writes = ["--no-async-scheduling", "--speculative-config", json.dumps(drafts)]
+    env = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1", "VLLM_NO_USAGE_STATS": "1"}
+    env |= {"VLLM_USE_V2_MODEL_RUNNER": "0"}
+    env.pop("PYTHONPATH", None)
+    bases = []
+    with contextlib.ExitStack() as stack:
+        for name, weights, extra in (("scorer", aligner, scores), ("writer", writer, writes)):
+            port = free_port()
+            log = folder / f"{name}.log"
+            command = ["vllm.entrypoints.openai.api_server", "--model", str(weights), "--dtype", precision]
+            command += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(WINDOW), *extra]
+            command += ["--enforce-eager"] if eager else []
+            child = stack.enter_context(process(command, log, env, python=vllm_python()))
+            wait_for(f"http://127.0.0.1:{port}/health", child, log, lambda _: None)
+            bases.append(f"127.0.0.1:{port}")
+        client = CompletionsClient(f"http://{bases[1]}/v1", patience_s=0)
+        yield VllmScorer(f"{SCHEME}{bases[0]}"), CompletionsAligner(client, prompts.TEMPLATES[manifested.template])
+
+
+def measured_before(kept: Path) -> list[dict[str, Any]]:
+    """What an earlier run kept."""
+    return [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+
+
+async def compared(
+    asked: Sequence[Asked], ours: Engine, scorer: Engine, editor: Engine, rows: list[dict[str, Any]], kept: Path
+) -> None:
+    """Add to `rows` and `kept` of each answer the scores of both, and whether the edits agree if it has an insult."""
+    known = {row["number"] for row in rows}
+    with kept.open("a") as file:
+        for one in track([one for one in asked if one.number not in known], "answers"):
+            request = one.request(score_only=True)
+            own = await ours.align(request)
+            other = await scorer.align(request)
+            pairs = list(zip(own.segments, other.segments, strict=True))
+            row: dict[str, Any] = {
+                "number": one.number,
+                "scores": [(a.score, b.score) for a, b in pairs],
+                "flags": [(a.flagged, b.flagged) for a, b in pairs],
+            }
+            if one.insulting and any(a.flagged for a, _ in pairs):
+                first = await ours.align(one.request())
+                second = await editor.align(one.request())
+                row["edits_agree"] = first.text == second.text
+            rows.append(row)
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+
+
+async def throughput(
+    sets: Sequence[Sequence[Asked]], detecting: Engine, whole: Engine
+) -> tuple[list[float], list[float]]:
+    """Answers a second with so many at once, by detect-then-edit and by writing all anew, in turn."""
+    found: tuple[list[float], list[float]] = ([], [])
+    for asked in sets:
+        for engine, speeds in zip((detecting, whole), found, strict=True):
+            began = time.perf_counter()
+            done: list[Correction] = await asyncio.gather(*(engine.align(one.request()) for one in asked))
+            speeds.append(len(done) / (time.perf_counter() - began))
+    return found
+
+
+def report(rows: Sequence[Mapping[str, Any]], speeds: Mapping[int, tuple[list[float], list[float]]]) -> str:
+    """Markdown."""
+    apart = [abs(a - b) for row in rows for a, b in row["scores"] if a is not None and b is not None]
+    flags = [a == b for row in rows for a, b in row["flags"]]
+    edits = [row["edits_agree"] for row in rows if "edits_agree" in row]
+    lines: list[tuple[object, ...]] = [
+        ("segments whose scores differ by at most 0.05 nats", Rate.of(d <= NEAR for d in apart)),
+        ("difference in nats: mean, largest", f"{statistics.fmean(apart):.4f}, {max(apart):.4f}"),
+        ("segments with the same flag", Rate.of(flags)),
+        ("edits that agree", Rate.of(edits)),
+    ]
+    for share, (detecting, whole) in speeds.items():
+        ratios = [a / b for a, b in zip(detecting, whole, strict=True)]
+        lines.append(
+            (
+                f"{TOGETHER} at once, {share} with an insult: answers a second, detect-then-edit; anew; ratios",
+                f"{statistics.median(detecting):.2f}; {statistics.median(whole):.2f}; "
+                + ", ".join(f"{ratio:.1f}" for ratio in ratios),
+            )
+        )
+    return f"{len(rows)} answers.\n\n{output.table(('what', 'figure'), lines)}"
+
+
+async def measured(asked: argparse.Namespace) -> str:
+    """All of it."""
+    asked.out.mkdir(parents=True, exist_ok=True)
+    settings = Settings(quantization="none", dtype=_PRECISION[asked.precision], threads=1)
+    with servers(asked.out, asked.precision, eager=not asked.compiled) as (scorer, writer):
+        editor = ScoredEditor(scorer, writer)
+        ours = LocalEngine(lambda: open_aligner(settings, config.home()))
+        try:
+            await ours.start()
+            given = list(answers(asked.data, asked.answers, asked.insulting))
+            kept = asked.out / f"answers-{asked.precision}.jsonl"
+            rows = measured_before(kept)
+            await compared(given, ours, scorer, editor, rows, kept)
+            speeds = {}
+            plain = list(answers(asked.data, asked.answers, 0))
+            for share in SHARES if asked.rounds else ():
+                sets = [mixed(plain[n * TOGETHER : (n + 1) * TOGETHER], share) for n in range(asked.rounds)]
+                speeds[share] = await throughput(sets, editor, writer)
+        finally:
+            await ours.aclose()
+            await editor.aclose()
+    return report(rows, speeds)
+
+
+def mixed(some: Sequence[Asked], share: int) -> list[Asked]:
+    """The same answers, the first `share` of them with an insult."""
+    return [
+        Asked(one.number, one.question, with_insult(one.answer, one.number) if n < share else one.answer, n < share)
+        for n, one in enumerate(some)
+    ]
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder with the research data; without it our few own answers")
+    parser.add_argument("--answers", type=int, default=500)
+    parser.add_argument("--insulting", type=int, default=2, help="every so-manieth answer gets an insult")
+    parser.add_argument("--rounds", type=int, default=2, help="of sixteen answers at once, for each share")
+    parser.add_argument("--precision", choices=sorted(_PRECISION), default="float32")
+    parser.add_argument("--compiled", action="store_true", help="let vLLM compile the model")
+    parser.add_argument("--out", type=Path, default=Path(".build/vllm"))
+    print(asyncio.run(measured(parser.parse_args())))
+
+
+if __name__ == "__main__":
+    main()
