@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from aligner_proxy.audit.entry import AuditEvent, entry
 from aligner_proxy.audit.store import Store
@@ -94,14 +95,17 @@ async def _pairs(running: gateway.Running, console: str, pairs: int, seconds: fl
     told: dict[bool, list[float]] = {True: [], False: []}
     answers = {True: 0, False: 0}
     grown = {True: 0.0, False: 0.0}
+    computed: dict[bool, list[float]] = {True: [], False: []}
     audit = running.folder / "audit.db"
     for number in range(pairs):
         for is_open in (True, False) if number % 2 else (False, True):
             if is_open:
                 await pages.open()
             before = _entries(audit)
+            cpu_s = _console_cpu_s(running.serve.pid)
             p50, done = await _round(client, seconds, 1000 + 2 * number + is_open)
             await asyncio.sleep(1.0)
+            computed[is_open].append((_console_cpu_s(running.serve.pid) - cpu_s) / (seconds + 1.0))
             grown[is_open] += _entries(audit) - before
             if is_open:
                 await pages.close()
@@ -117,10 +121,17 @@ async def _pairs(running: gateway.Running, console: str, pairs: int, seconds: fl
         "p50_ms_closed": [round(value, 1) for value in told[False]],
         "ratios": [round(value, 3) for value in ratios],
         "ratio_median": round(statistics.median(ratios), 3),
+        "console_cpu_percent": [round(100 * statistics.median(computed[key]), 1) for key in (False, True)],
         "answers": [answers[False], answers[True]],
         "entries_an_answer": [round(grown[key] / answers[key], 3) for key in (False, True)],
         "events_read": pages.events,
     }
+
+
+def _console_cpu_s(serve: int) -> float:
+    """Seconds of computing that the console beside this `serve` has taken."""
+    consoles = [one for one in psutil.Process(serve).children(recursive=True) if "console" in one.cmdline()]
+    return sum(sum(one.cpu_times()[:2]) for one in consoles)
 
 
 def _entries(audit: Path) -> int:

@@ -22,7 +22,7 @@ from aligner_proxy.policy.yaml_file import read
 
 _GRACE_S = 3
 _MOST_CONNECTIONS = 500
-_NICENESS = 10
+_NICENESS = 5
 """Requests of the gateway go first, where both want the same core."""
 
 

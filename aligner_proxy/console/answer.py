@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+from aligner_proxy.audit.reviews import Review, ReviewVerdict
 from aligner_proxy.console.reading import found, handle, route
 from aligner_proxy.plugins.api import Content, Entry, Flagged
 from aligner_proxy.text.word_diff import Change, word_diff
@@ -33,6 +34,32 @@ class Edit:
     objective: str | None
     """That of the worst flagged segment in it; None where no single segment tells."""
     score: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What one person said of an answer, beside what others and the aligner say."""
+
+    review: Review
+    contradicted: bool
+    """Somebody else says otherwise of the same place."""
+
+    @property
+    def is_against_aligner(self) -> bool:
+        """Whether the aligner should have done something else."""
+        return self.review.verdict is not ReviewVerdict.RIGHT
+
+
+def opinions(reviews: Sequence[Review]) -> list[Opinion]:
+    """Each review with its marks, in the order in which they came."""
+
+    def contradicted(review: Review) -> bool:
+        return any(
+            other.who != review.who and other.segment == review.segment and other.verdict is not review.verdict
+            for other in reviews
+        )
+
+    return [Opinion(review, contradicted(review)) for review in reviews]
 
 
 class Shown:

@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, Response, StreamingResponse
 from aligner_proxy.audit.evidence import disagreements
 from aligner_proxy.console import access, policy_of
 from aligner_proxy.console.access import Viewer
-from aligner_proxy.console.answer import Shown
+from aligner_proxy.console.answer import Shown, opinions
 from aligner_proxy.console.desk import Desks
 from aligner_proxy.console.files import Files
 from aligner_proxy.console.following import MISSED, Follower
@@ -147,7 +147,7 @@ async def answer(visit: Visit) -> Response:
         "answer.html",
         answer=Shown(entry),
         policy=policy,
-        reviews=reviews,
+        opinions=opinions(reviews),
         apart=disagreements(reviews),
         beside=Shown(other) if other is not None and visit.viewer.may_see(other.tenant) else None,
     )

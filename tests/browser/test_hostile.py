@@ -6,6 +6,8 @@ import time
 from dataclasses import replace
 
 import pytest
+import yaml
+from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from aligner_proxy.console.reading import handle
@@ -132,6 +134,27 @@ def test_what_the_gateway_says_and_what_is_typed(site: Site, operator: Chromium,
     operator.until(lambda: "tenant=" in operator.path)
     following(operator)
     is_whole(operator, "filters")
+
+
+def test_objectives_and_their_examples(site: Site, operator: Chromium) -> None:
+    """Texts of objectives and examples, with a review's name behind one; as lists, as a form, and as a difference."""
+    texts = [text[:300].replace("\x00", "") for text in SHORT if text.strip()]
+    objectives = {
+        f"o{n}": {"text": f"Odd {n}: {text}"[:200], "examples": "odd.yaml"} for n, text in enumerate(texts[:1])
+    }
+    (site.folder / "odd.yaml").write_text(
+        yaml.safe_dump({"against": list(dict.fromkeys(texts)), "fine": ["It is so."]})
+    )
+    site.write_policies(objectives={"kind": "Kindness: be kind", **objectives})
+    operator.size(*NARROW)
+    operator.open("/objectives")
+    is_whole(operator, "objectives")
+    operator.driver.find_element(By.LINK_TEXT, "o0").click()
+    operator.until(lambda: operator.path.startswith("/objectives/"))
+    is_whole(operator, "objective")
+    assert operator.too_wide() == []
+    operator.open("/promote")
+    is_whole(operator, "promote")
 
 
 def test_a_script_that_did_run_would_be_noticed(operator: Chromium) -> None:

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from aligner_proxy.audit.reviews import Chosen, ReviewVerdict
+from aligner_proxy.audit.reviews import Chosen, Review, ReviewVerdict
+from aligner_proxy.console.answer import opinions
 from aligner_proxy.console.reading import handle
 from aligner_proxy.plugins.api import Entry
 from tests.audit.conftest import reviews_in
@@ -113,8 +114,35 @@ def test_an_answer_is_with_one_reviewer_at_a_time_and_disagreement_shows(site: S
     bert.send("/review", act="second")
     assert on_desk(bert) == name
     bert.send("/review", act="harm", answer=name)
-    assert "They disagree" in bert.get(f"/answers/{name}").text
+    shown = bert.get(f"/answers/{name}").text
+    assert "They disagree" in shown
+    rows = re.findall(r"<tr><th scope=.row.>.*?</tr>", shown.partition('id="said"')[2].partition("</table>")[0])
+    marks = [[mark in row for mark in ("others say otherwise", "against the aligner")] for row in rows]
+    assert marks == [[True, False], [True, True]]
     assert f"/answers/{name}" in bert.get("/review/figures").text
+
+
+def test_whom_a_verdict_contradicts_is_marked() -> None:
+    def said(verdict: str, who: str, segment: int | None = None) -> Review:
+        return Review("id", 0, ReviewVerdict(verdict), who, 1.0, Chosen.NEAREST, segment)
+
+    found = opinions(
+        [said("right", "anna"), said("right", "bert"), said("missed", "bert", 1), said("wrong", "anna", 2)]
+    )
+    assert [one.contradicted for one in found] == [False] * 4, "of the same place all say the same"
+    assert [one.is_against_aligner for one in found] == [False, False, True, True]
+    found = opinions([said("harm", "anna", 1), said("right", "bert", 1), said("right", "carl", 2)])
+    assert [one.contradicted for one in found] == [True, True, False]
+
+
+def test_an_aligner_beside_that_decided_otherwise_is_marked(site: Site, operator: Browser) -> None:
+    one = an_entry(1, aligner_id="a" * 32, changed=True)
+    for number, changed in ((2, False), (3, True)):
+        site.audit.unlink()
+        site.add(one, an_entry(number, aligner_id="a" * 32 + "-beside", changed=changed))
+        shown = operator.get(f"/answers/{handle(one)}").text
+        assert "What the aligner beside said" in shown
+        assert ("The two aligners disagree" in shown) == (not changed)
 
 
 def test_figures_are_the_stores(site: Site, browser: Browser) -> None:
