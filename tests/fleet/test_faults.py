@@ -11,8 +11,8 @@ from tests.fleet.bed import Fleet
 from tests.fleet.faults import Fault
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800)]
-# They are `make fleet-test`'s, which has the machine for itself. BESIDE_OTHERS=1 tries three of them beside other tests,
-# with more patience: the fleet alone takes minutes to start where two cores are busy.
+# They are `make fleet-test`'s, which has the machine for itself: the fleet alone takes minutes to start where two cores
+# are busy. BESIDE_OTHERS=1 tries three of them beside other tests, with more patience.
 BESIDE_OTHERS = ("engine: one of two is killed", "redis: killed and started again, empty", "gateway: killed")
 _SHORT = os.environ.get("BESIDE_OTHERS") == "1"
 TRIED = [
