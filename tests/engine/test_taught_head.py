@@ -30,8 +30,8 @@ def _numbers(draw: st.DrawFn) -> tuple[bytes, int]:
 
 
 HEADS = st.builds(
-    lambda objective, aligner, prior, bias, numbers, either: TaughtHead(
-        objective, aligner, prior, bias, numbers[0], either, numbers[1]
+    lambda objective, aligner, prior, bias, numbers, either, floor: TaughtHead(
+        objective, aligner, prior, bias, numbers[0], either, numbers[1], floor
     ),
     st.text(max_size=80),
     st.text(max_size=64),
@@ -39,6 +39,7 @@ HEADS = st.builds(
     FINITE,
     _numbers(),
     st.booleans(),
+    st.none() | FINITE,
 )
 
 
@@ -60,6 +61,7 @@ def test_a_head_comes_back_from_its_bytes(taught: TaughtHead) -> None:
         {"weight": head(seed=2).weight},
         {"either": True},
         {"hidden": 3},
+        {"floor": 0.0},
     ],
 )
 def test_whatever_a_head_says_is_in_its_hash(other: dict[str, object]) -> None:
@@ -70,9 +72,8 @@ def test_a_whole_number_is_hashed_like_the_same_number_with_a_point() -> None:
     assert replace(head(), prior=1, bias=0).content_hash == head().content_hash
 
 
-def test_a_head_without_either_or_hidden_units_has_the_bytes_that_it_always_had() -> None:
-    assert b"either" not in head(seed=1).to_bytes()
-    assert b"hidden" not in head(seed=1).to_bytes()
+def test_a_head_without_what_few_have_has_the_bytes_that_it_always_had() -> None:
+    assert not [name for name in (b"either", b"hidden", b"floor") if name in head(seed=1).to_bytes()]
     assert head(seed=1).content_hash == "9e4bab7eddada81e8c1bcd1c7b99e1cddb686df90609c4bcc4471d5e09dcf71c"
 
 
@@ -115,6 +116,9 @@ GOOD = head(seed=1).to_bytes()
         (_with(either=False), "first line"),
         (_with(either=1), "first line"),
         (_with(either="true"), "first line"),
+        (_with(floor=1), "first line"),
+        (_with(floor=None), "first line"),
+        (_with(floor=float("inf")), "not finite"),
         (_with(hidden=0), "first line"),
         (_with(hidden=True), "first line"),
         (_with(hidden=-1), "first line"),

@@ -23,12 +23,13 @@ def head(
     width: int = WIDTH,
     either: bool = False,
     hidden: int = 0,
+    floor: float | None = None,
 ) -> TaughtHead:
     """A head; without a seed all its numbers are zero."""
     rng = random.Random(seed)
     count = width * (1 + hidden) + 2 * hidden
     numbers = [0.0 if seed is None else rng.gauss(0.0, 0.05) for _ in range(count)]
-    return TaughtHead(objective, aligner, prior, bias, struct.pack(f"<{count}e", *numbers), either, hidden)
+    return TaughtHead(objective, aligner, prior, bias, struct.pack(f"<{count}e", *numbers), either, hidden, floor)
 
 
 def weights(taught: TaughtHead) -> tuple[float, ...]:

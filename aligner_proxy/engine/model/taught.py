@@ -7,6 +7,7 @@ as before.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,8 @@ class LoadedHead:
     """[hidden]."""
     outer: Tensor
     """[hidden]."""
+    floor: float
+    """The least that the general head's score counts as."""
 
     @classmethod
     def of(cls, head: TaughtHead, device: torch.device) -> LoadedHead:
@@ -49,7 +52,9 @@ class LoadedHead:
         sizes = (head.width, head.hidden * head.width, head.hidden, head.hidden)
         weight, inner, offsets, outer = numbers.split(sizes)
         inner = inner.view(head.hidden, head.width)
-        return cls(head.objective, head.aligner, head.prior, head.bias, weight, head.either, inner, offsets, outer)
+        said = (head.objective, head.aligner, head.prior, head.bias)
+        floor = -math.inf if head.floor is None else head.floor
+        return cls(*said, weight, head.either, inner, offsets, outer, floor)
 
     def units(self, rows: Tensor) -> Tensor:
         """What the hidden units say of these rows [segments, width], in nats [segments]."""
@@ -66,13 +71,14 @@ class TaughtColumns:
         self._prior = torch.tensor([head.prior for head in heads.values()], device=device)
         self._bias = torch.tensor([head.bias for head in heads.values()], device=device)
         self._either = torch.tensor([head.either for head in heads.values()], device=device)
+        self._floor = torch.tensor([head.floor for head in heads.values()], device=device)
         self._weight = torch.stack([head.weight for head in heads.values()], dim=1).float()
         self._deep = [(place, head) for place, head in enumerate(heads.values()) if len(head.outer)]
 
     def judge(self, rows: Tensor, scores: Tensor) -> None:
         """Put their scores of these rows [segments, numbers] into `scores` [segments, objectives], from the general."""
         general = scores[:, self._columns]
-        taught = self._prior * general + rows @ self._weight + self._bias
+        taught = self._prior * torch.maximum(general, self._floor) + rows @ self._weight + self._bias
         for place, head in self._deep:
             taught[:, place] += head.units(rows)
         scores[:, self._columns] = torch.where(self._either, torch.maximum(taught, general), taught)

@@ -68,6 +68,17 @@ def test_with_either_the_higher_of_both_scores_counts(detector: DetectorHead, st
 
 
 @torch.inference_mode()
+def test_below_its_floor_the_general_score_counts_no_less(detector: DetectorHead, states: torch.Tensor) -> None:
+    general = detector.judge(states, WHERE)
+    floor = float(general[:, 1].median())
+    heads = [head(WISHES[at], prior=0.5, floor=floor if at else None) for at in (0, 1)]
+    taught = detector.judge(states, WHERE, columns(*heads, at=(0, 1)))
+    assert float(general[:, 1].min()) < floor < float(general[:, 1].max())
+    torch.testing.assert_close(taught[:, 1], 0.5 * general[:, 1].clamp(min=floor))
+    torch.testing.assert_close(taught[:, 0], 0.5 * general[:, 0])
+
+
+@torch.inference_mode()
 def test_hidden_units_add_what_they_say(detector: DetectorHead, states: torch.Tensor) -> None:
     general = detector.judge(states, WHERE)
     rows, _ = detector.read(states, WHERE)
