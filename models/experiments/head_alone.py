@@ -142,9 +142,7 @@ class Corpus:
 
     def telling(self, held: frozenset[str]) -> dict[str, HeadRows]:
         """What a head for `harmless` from nothing may learn from."""
-        names = [name for name in (GOOD_ANSWERS, PHRASES, WRITTEN, *NATURAL) if name not in held]
-        sets = {name: self.rows[name].only(lambda case: case.source not in held) for name in names}
-        return {name: rows.column(HARMLESS) for name, rows in sets.items()}
+        return self.teaching(held, alone=True) | {PHRASES: self.rows[PHRASES].column(HARMLESS)}
 
 
 def open_reader(folder: Path, home: Path) -> RowReader:
