@@ -49,8 +49,8 @@ class LoadedHead:
     def of(cls, head: TaughtHead, device: torch.device) -> LoadedHead:
         """From the frozen value."""
         numbers = torch.frombuffer(bytearray(head.weight), dtype=torch.float16).to(device)
-        sizes = (head.width, head.hidden * head.width, head.hidden, head.hidden)
-        weight, inner, offsets, outer = numbers.split(sizes)
+        sizes = [head.width, head.hidden * head.width, head.hidden, head.hidden]
+        weight, inner, offsets, outer = torch.split(numbers, sizes)
         inner = inner.view(head.hidden, head.width)
         said = (head.objective, head.aligner, head.prior, head.bias)
         floor = -math.inf if head.floor is None else head.floor
