@@ -1,10 +1,11 @@
 """Taught head: what an aligner learned about one objective from examples, as a frozen value and its bytes. No torch.
 
 For one objective it takes the place of the general head's score: prior * general + rows @ weight + bias, in nats, where
-the rows are those that the detector head reads of a segment. A head with `either` does not take that place but stands
-beside it: the higher of both scores counts, so that nothing is lost that the general head finds. Its bytes are a line
-of JSON and the weight behind it; one content has one form, so that the hash of the bytes is the hash of the content. An
-aligner folder may hold several of them in one file, each behind its length.
+the rows are those that the detector head reads of a segment. A head with `hidden` units adds what those say, gelu(rows
+@ inner + offsets) @ outer, and one with a `floor` counts no general score below that. A head with `either` does not
+take that place but stands beside it: the higher of both scores counts, so that nothing is lost that the general head
+finds. Its bytes are a line of JSON and the numbers behind it; one content has one form, so that the hash of the bytes
+is the hash of the content. An aligner folder may hold several of them in one file, each behind its length.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ _WIDTH = 2
 _LENGTH = struct.Struct("<I")
 _FIELDS = frozenset({"taught_head", "objective", "aligner", "prior", "bias", "width"})
 _EITHER = "either"
-"""A field that only heads with it have, so that the bytes of all others are what they always were."""
+_FLOOR = "floor"
+_HIDDEN = "hidden"
+"""Fields that only heads with them have, so that the bytes of all others are what they always were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +46,19 @@ class TaughtHead:
     bias: float
     """Nats."""
     weight: bytes
-    """Nats by number of a row: 16-bit floating point numbers, little-endian."""
+    """16-bit floating point numbers, little-endian: nats by number of a row; behind them, of the hidden units, the
+    weights [hidden, width], the offsets [hidden] and what each adds, in nats [hidden]."""
     either: bool = False
     """Whether the general head's score counts where it is the higher one."""
+    hidden: int = 0
+    """Hidden units."""
+    floor: float | None = None
+    """Nats, the least that the general head's score counts as: how far below it lies says no more."""
 
     @property
     def width(self) -> int:
         """Numbers in a row that it reads."""
-        return len(self.weight) // _WIDTH
+        return (len(self.weight) // _WIDTH - 2 * self.hidden) // (1 + self.hidden)
 
     @property
     def content_hash(self) -> str:
@@ -69,6 +77,10 @@ class TaughtHead:
         }
         if self.either:
             header[_EITHER] = True
+        if self.hidden:
+            header[_HIDDEN] = self.hidden
+        if self.floor is not None:
+            header[_FLOOR] = float(self.floor)
         return json.dumps(header, sort_keys=True).encode("ascii") + b"\n" + self.weight
 
     @classmethod
@@ -83,11 +95,17 @@ class TaughtHead:
         if header["taught_head"] != FORMAT:
             raise MalformedHead(f"a taught head of a format that is not {FORMAT}; teach it again with this version")
         either = header.get(_EITHER, False)
-        head = cls(header["objective"], header["aligner"], header["prior"], header["bias"], weight, either)
-        if len(weight) % _WIDTH or head.width != header["width"] or not head.width:
+        hidden = header.get(_HIDDEN, 0)
+        floor = header.get(_FLOOR)
+        head = cls(
+            header["objective"], header["aligner"], header["prior"], header["bias"], weight, either, hidden, floor
+        )
+        # Without hidden units that is the width of a row.
+        count = header["width"] * (1 + hidden) + 2 * hidden
+        if len(weight) != count * _WIDTH or head.width < 1:
             raise MalformedHead(f"a taught head of {len(weight)} bytes of weight; its header says another width")
-        numbers = struct.unpack(f"<{head.width}e", weight)
-        if not all(map(math.isfinite, (head.prior, head.bias, *numbers))):
+        numbers = struct.unpack(f"<{count}e", weight)
+        if not all(map(math.isfinite, (head.prior, head.bias, floor or 0.0, *numbers))):
             raise MalformedHead("a taught head with a number that is not finite")
         if head.to_bytes() != data:
             raise MalformedHead("a taught head in another form than the one that is hashed")
@@ -100,13 +118,16 @@ def _header(line: bytes) -> dict[str, Any] | None:
         header = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(header, dict) or header.keys() - {_EITHER} != _FIELDS:
+    if not isinstance(header, dict) or header.keys() - {_EITHER, _FLOOR, _HIDDEN} != _FIELDS:
         return None
     texts = all(isinstance(header[name], str) for name in ("objective", "aligner"))
     numbers = all(isinstance(header[name], float) for name in ("prior", "bias"))
     counts = all(type(header[name]) is int for name in ("taught_head", "width"))
     said = header.get(_EITHER, True) is True
-    return header if texts and numbers and counts and said else None
+    hidden = header.get(_HIDDEN, 1)
+    units = type(hidden) is int and hidden > 0
+    floored = isinstance(header.get(_FLOOR, 0.0), float)
+    return header if texts and numbers and counts and said and units and floored else None
 
 
 def pack(heads: Iterable[TaughtHead]) -> bytes:

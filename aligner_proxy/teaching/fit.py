@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aligner_proxy.engine.model.taught import LoadedHead, TaughtColumns
 from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.teaching.rows import AnswerRows
 
@@ -116,7 +117,6 @@ def highest(head: TaughtHead, answer: AnswerRows) -> float:
     if not answer.general:
         return -math.inf
     rows = tensor_of(answer.rows, head.width)
-    weight = tensor_of(head.weight, head.width)[0]
-    general = torch.tensor(answer.general)
-    scores = head.prior * general + rows @ weight + head.bias
-    return float(torch.maximum(scores, general).max() if head.either else scores.max())
+    scores = torch.tensor(answer.general)[:, None]
+    TaughtColumns({0: LoadedHead.of(head, rows.device)}).judge(rows, scores)
+    return float(scores.max())

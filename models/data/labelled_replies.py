@@ -18,12 +18,12 @@ from aligner_proxy.policy.config import builtin_objectives
 from aligner_proxy.prompts import query, template
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Turn
-from models.defects import Kind
+from models.defects import WRITTEN, Kind
 from models.defects.objectives import built_in
 
-from .answers import load_pool
-from .inject import insert, pair, pieces_of
-from .mixture import INSERTABLE
+from .answers import Answer, load_pool
+from .inject import Piece, insert, insert_alike, opening, pair, pieces_of
+from .mixture import INSERTABLE, SHORT_CHARS, SHORT_SHARE
 from .preference_sets import rows
 from .upstream_completions import STRONG, completions
 
@@ -32,7 +32,18 @@ HARMLESS = builtin_objectives()["harmless"].text
 AGAINST = 1
 FINE = 0
 UNKNOWN = -1
+HARM = "harm"
+"""Source of the phrases of harm that were written for this project."""
 _AGAINST_SHARE = 2 / 3
+_HARM_SHARE = 0.75
+_SINGLE_SHARE = 0.7
+_OTHER_SHARE = 0.6
+_ALIKE_SHARE = 0.35
+_HARM_ALONE_SHARE = 0.7
+_HOSTILE_SHARE = 0.3
+_OLDER_SHARE = 0.2
+_LONGEST_QUESTION = 500
+_SHORT_QUESTION = 300
 _LONGEST = 1200
 """Characters; of longer replies the labels speak of places that no prompt would hold."""
 NATURAL = ("gptfuzz", "jailbreakbench", "diasafety")
@@ -132,10 +143,21 @@ def _in_turn(groups: Sequence[list[LabelledReply]], most: int, rng: Random) -> I
 def good_replies(data: Path, most: int, seed: int = 5) -> list[LabelledReply]:
     """Good answers of the training side, of which harmlessness can be taken for granted."""
     pool = [answer for answer in load_pool(data, "train").answers if answer.harmless and len(answer.text) <= _LONGEST]
-    return [
-        LabelledReply(f"good-{n}", "good", a.query, a.query, a.text, HARMLESS, False, (FINE,) * len(split(a.text)))
-        for n, a in enumerate(Random(f"good:{seed}").sample(pool, min(most, len(pool))))
-    ]
+    chosen = Random(f"good:{seed}").sample(pool, min(most, len(pool)))
+    return [_good(f"good-{number}", answer) for number, answer in enumerate(chosen)]
+
+
+def further_good_replies(data: Path, beside: Sequence[LabelledReply]) -> list[LabelledReply]:
+    """All other good answers of the training side, long ones too: those that `beside` has not."""
+    known = {reply.answer for reply in beside}
+    pool = [answer for answer in load_pool(data, "train").answers if answer.harmless and answer.text not in known]
+    return [_good(f"good2-{number}", answer) for number, answer in enumerate(pool)]
+
+
+def _good(name: str, answer: Answer) -> LabelledReply:
+    query = answer.query
+    fine = (FINE,) * len(split(answer.text))
+    return LabelledReply(name, "good", query, query, answer.text, HARMLESS, False, fine)
 
 
 def planted_replies(data: Path, most: int, seed: int = 7, *, held_out: bool = False) -> list[LabelledReply]:
@@ -165,6 +187,80 @@ def planted_replies(data: Path, most: int, seed: int = 7, *, held_out: bool = Fa
             LabelledReply(name, "planted", name, question, example.answer, HARMLESS, kind in against, labels, kind.name)
         )
     return replies
+
+
+def harm_phrases(data: Path, planted: int, alone: int) -> list[LabelledReply]:
+    """Insults, threats and written harm in the wordings of the training side, and what only looks like them.
+
+    `planted` good answers, mostly short ones, hold some, or a defect that is no harm; `alone` are whole answers of one
+    to three such sentences.
+    """
+    pool = [answer for answer in load_pool(data, "train").answers if answer.harmless]
+    harm = _HarmKinds()
+    replies: list[LabelledReply] = []
+    rng = Random("planted2")
+    fitting = [a for a in pool if len(a.text) <= _LONGEST and len(a.query) <= _LONGEST_QUESTION]
+    while len(replies) < planted:
+        replies += _phrase_planted(rng, rng.choice(fitting), harm, f"planted2-{len(replies)}")
+    rng = Random("short")
+    questions = [answer.query for answer in pool if len(answer.query) < _SHORT_QUESTION]
+    return replies + [_phrase_alone(rng, rng.choice(questions), harm, f"short-{n}") for n in range(alone)]
+
+
+class _HarmKinds:
+    """Kinds of defect by whether they go against `harmless`."""
+
+    def __init__(self) -> None:
+        asked = built_in("harmless")
+        kinds = (*INSERTABLE, *WRITTEN)
+        families = {theme: kind.family for kind in kinds for theme in (kind.name, *kind.asks)}
+        self.harm = [kind for kind in kinds if kind.asked_by(asked)]
+        self.older = [kind for kind in INSERTABLE if kind in self.harm]
+        self.hostile = [kind for kind in self.older if kind.name in ("insult", "threat")]
+        self.lookalikes = [kind for kind in self.harm if kind.alike]
+        self.others = [kind for kind in kinds if kind not in self.harm and not kind.unclear_under(asked, families)]
+
+    def one(self, rng: Random) -> Kind:
+        """Any of harm; of those that make many sentences each more than their share."""
+        if rng.random() < _HOSTILE_SHARE:
+            return rng.choice(self.hostile)
+        return rng.choice(self.older if rng.random() < _OLDER_SHARE else self.harm)
+
+
+def _phrase_planted(rng: Random, answer: Answer, kinds: _HarmKinds, name: str) -> list[LabelledReply]:
+    """One good answer with something set in; none where its segments come to lie otherwise."""
+    pieces: list[Piece] | None = pieces_of(answer.text)
+    if rng.random() < SHORT_SHARE:
+        pieces = opening(pieces or [], SHORT_CHARS)
+    harmful = rng.random() < _HARM_SHARE
+    going = [kinds.one(rng) for _ in range(1 if rng.random() < _SINGLE_SHARE else 2)] if harmful else []
+    other = [rng.choice(kinds.others)] if not harmful and rng.random() < _OTHER_SHARE else []
+    alike = [rng.choice(kinds.lookalikes)] if rng.random() < _ALIKE_SHARE or not (going or other) else []
+    for kind in going + other:
+        pieces = pieces and insert(rng, pieces, kind, partial(_defect, kind, rng, answer.query, False))
+    for kind in alike:
+        pieces = pieces and insert_alike(rng, pieces, kind, held_out=False)
+    asked = [built_in("harmless")]
+    example = pieces and pair(pieces, {kind.name for kind in going}, answer.query, asked, answer.source)
+    if not example:
+        return []
+    slug = (going or other or alike)[0].name
+    texts = (answer.query, example.query, example.answer)
+    return [LabelledReply(name, HARM, *texts, HARMLESS, harmful, example.labels, slug)]
+
+
+def _phrase_alone(rng: Random, question: str, kinds: _HarmKinds, name: str) -> LabelledReply:
+    harmful = rng.random() < _HARM_ALONE_SHARE
+    if harmful:
+        kind = kinds.one(rng)
+        written = [kind.make(rng, question, "") for _ in range(rng.choice((1, 1, 1, 2, 3)))]
+    else:
+        count = rng.choice((1, 1, 2, 3))
+        written = [rng.choice(rng.choice(kinds.lookalikes).alike[:-1]) for _ in range(count)]
+    text = " ".join(dict.fromkeys(written))
+    labels = (AGAINST if harmful else FINE,) * len(split(text))
+    slug = kind.name if harmful else "alike"
+    return LabelledReply(name, HARM, question, question, text, HARMLESS, harmful, labels, slug)
 
 
 def _defect(kind: Kind, rng: Random, query: str, held_out: bool, before: str) -> str:

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aligner_proxy.engine.loader import Settings, prepare
@@ -39,11 +40,13 @@ from models.reporting import output
 from models.reporting.statistics import Rate
 from models.train import asked, head_rows
 from models.train.asked import COMPANIES, USUAL, Asked
+from models.train.export import add_heads
 from models.train.head_alone import Recipe, train
 from models.train.head_rows import HeadRows, RowReader
 
 from . import head_measures as measures
 from .head_measures import Scored, Whole, Written
+from .objective_head import Fresh, ObjectiveHead, learn
 
 NATURAL = ("gptfuzz", "jailbreakbench")
 MIXTURE = {"settle": 71, "wishes": 73}
@@ -52,6 +55,7 @@ STRONG = "strong"
 BAR = "bar"
 GOOD_ANSWERS = "good"
 UNSEEN = "unseen wordings"
+PHRASES = "phrases"
 WRITTEN = "written"
 OWN = "own"
 DEV = "dev/"
@@ -67,19 +71,25 @@ class Sizes(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     natural: int = 600
-    good: int = 540
-    bar: int = 1960
-    """Good answers that teach nothing and say how high a head for `harmless` alone has to score."""
+    good: int = 900
+    """Good answers that teach; all others say how high a head for `harmless` alone has to score."""
     strong: int = 60
     unseen: int = 200
+    planted: int = 1500
+    phrases: int = 900
+    """Insults, threats and written harm: good answers with some, and answers of nothing else."""
     settle: int = 1200
     wishes: int = 500
 
 
 class Attempt(Recipe):
-    """A recipe; a head for `harmless` `alone` leaves all other objectives to the head before."""
+    """A recipe; a head for `harmless` `alone` leaves all other objectives to the head before.
+
+    With `fresh` it is such a head, learnt from nothing by that recipe, phrases of harm among what it learns from.
+    """
 
     alone: bool = False
+    fresh: Fresh | None = None
     budget: float = 0.005
     """Share of the good answers of the bar that such a head may flag."""
 
@@ -130,6 +140,10 @@ class Corpus:
         }
         return narrow | mixed
 
+    def telling(self, held: frozenset[str]) -> dict[str, HeadRows]:
+        """What a head for `harmless` from nothing may learn from."""
+        return self.teaching(held, alone=True) | {PHRASES: self.rows[PHRASES].column(HARMLESS)}
+
 
 def open_reader(folder: Path, home: Path) -> RowReader:
     """The aligner with the weights that are served by default, and the layers that its head reads."""
@@ -162,12 +176,13 @@ def _asked(pairs: Sequence[Pair]) -> list[Asked]:
 def _labelled(data: Path, sizes: Sizes) -> dict[str, list[Asked]]:
     """Labelled and good replies, and written answers."""
     harm, own = asked.written()
-    good = labelled_replies.good_replies(data, sizes.good + sizes.bar)
+    good = labelled_replies.good_replies(data, sizes.good)
     replies = {
         **{name: labelled_replies.natural_replies(data, name, sizes.natural) for name in NATURAL},
-        GOOD_ANSWERS: good[: sizes.good],
-        BAR: good[sizes.good :],
+        GOOD_ANSWERS: good,
+        BAR: labelled_replies.further_good_replies(data, good),
         UNSEEN: labelled_replies.planted_replies(data, sizes.unseen, held_out=True),
+        PHRASES: labelled_replies.harm_phrases(data, sizes.planted, sizes.phrases),
     }
     return {
         WRITTEN: harm,
@@ -181,7 +196,7 @@ def _labelled(data: Path, sizes: Sizes) -> dict[str, list[Asked]]:
 class Judge:
     """A head at its operating point; `others` scores all but `harmless` where the head is for that alone."""
 
-    head: DetectorHead
+    head: Callable[[Tensor, Tensor], Tensor]
     point: float
     others: DetectorHead | None = None
 
@@ -247,14 +262,24 @@ def learnt(before: DetectorHead, corpus: Corpus, attempt: Attempt, folder: Path,
     """The head of an attempt without these sources, from `folder` where it is there already."""
     named = json.dumps([attempt.model_dump(mode="json", exclude={"budget"}), sorted(held)], sort_keys=True)
     path = folder / f"{hashlib.sha256(named.encode()).hexdigest()[:16]}.safetensors"
+    folder.mkdir(parents=True, exist_ok=True)
+    if attempt.fresh:
+        if not path.exists():
+            learn(corpus.telling(held), before, attempt.fresh).save(path)
+        fresh = ObjectiveHead.load(path, before, attempt.fresh)
+        return at_bar(fresh, before, corpus, attempt.budget)
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
         train(before, corpus.teaching(held, alone=attempt.alone), attempt).save(path)
     head = DetectorHead.load(path)
     if not attempt.alone:
         return Judge(head, operating_point(head, corpus))
+    return at_bar(head, before, corpus, attempt.budget)
+
+
+def at_bar(head: Callable[[Tensor, Tensor], Tensor], before: DetectorHead, corpus: Corpus, budget: float) -> Judge:
+    """A head for `harmless` alone, at the score that so many of the good answers of the bar are above."""
     bar = [one.worst for one in measures.scored(head, corpus.rows[BAR].column(HARMLESS), 0.0)]
-    return Judge(head, float(np.quantile(bar, 1 - attempt.budget)), before)
+    return Judge(head, float(np.quantile(bar, 1 - budget)), before)
 
 
 def operating_point(head: DetectorHead, corpus: Corpus) -> float:
@@ -265,6 +290,13 @@ def operating_point(head: DetectorHead, corpus: Corpus) -> float:
             for name in GOOD
         }
     )
+
+
+def ship(judge: Judge, folder: Path) -> None:
+    """Put a head from nothing into an aligner's folder, where it takes the general head's place for `harmless`."""
+    if not isinstance(judge.head, ObjectiveHead):
+        raise TypeError("only a head that was learnt from nothing is shipped beside the general one")
+    add_heads(folder, [judge.head.shipped(HARMLESS, judge.point)])
 
 
 def tables(found: Mapping[str, Figures]) -> str:
@@ -339,6 +371,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--sets", type=Path, required=True, help="folder with dev and test of models.data.test_sets")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--ship", metavar="ATTEMPT", help="a head from nothing that goes into the folder of --into")
+    parser.add_argument("--into", type=Path, help="aligner folder")
     arguments = parser.parse_args(argv)
     plan = Plan.read(arguments.plan)
     reader = open_reader(arguments.aligner, arguments.out / "weights")
@@ -348,6 +382,10 @@ def main(argv: list[str] | None = None) -> None:
     for name in plan.attempts:
         found[name] = figures(corpus, partial(learnt, before, corpus, plan.attempt(name), arguments.out / "heads"))
         print(f"{name}: measured", flush=True)
+    if arguments.ship and arguments.into:
+        attempt = plan.attempt(arguments.ship)
+        judge = learnt(before, corpus, attempt, arguments.out / "heads", frozenset())
+        ship(judge, arguments.into)
     text = tables(found)
     output.write(arguments.out, "head_alone", text, found)
     plot(found, arguments.out / "head_alone.svg")

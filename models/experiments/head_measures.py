@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -49,7 +49,9 @@ class Scored:
         return [bool(self.scores[place] > 0) for place in places]
 
 
-def scored(head: DetectorHead, rows: HeadRows, point: float, others: DetectorHead | None = None) -> list[Scored]:
+def scored(
+    head: Callable[[Tensor, Tensor], Tensor], rows: HeadRows, point: float, others: DetectorHead | None = None
+) -> list[Scored]:
     """All cases of a set by one head; scores above `point` are flagged.
 
     With `others` the head is for `harmless` alone, and other objectives are scored by that one, whose point is 0.

@@ -91,7 +91,7 @@ class HeadRows:
         return _rows(cases, own, self.segments, self.objectives)
 
     @torch.inference_mode()
-    def scores(self, head: DetectorHead) -> list[Tensor]:
+    def scores(self, head: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor]:
         """Log-odds [segments, objectives] of each case."""
         # Of many cases the objectives are one and the same rows: those are scored together.
         alike: dict[bytes, list[int]] = {}

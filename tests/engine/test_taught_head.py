@@ -18,16 +18,28 @@ from aligner_proxy.errors import MalformedHead
 from tests.support.taught import OBJECTIVE, head
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@st.composite
+def _numbers(draw: st.DrawFn) -> tuple[bytes, int]:
+    """The numbers of a head, and how many hidden units it has."""
+    hidden = draw(st.integers(0, 3))
+    count = draw(st.integers(1, 6)) * (1 + hidden) + 2 * hidden
+    half = st.floats(width=16, allow_nan=False, allow_infinity=False)
+    return struct.pack(f"<{count}e", *draw(st.lists(half, min_size=count, max_size=count))), hidden
+
+
 HEADS = st.builds(
-    TaughtHead,
+    lambda objective, aligner, prior, bias, numbers, either, floor: TaughtHead(
+        objective, aligner, prior, bias, numbers[0], either, numbers[1], floor
+    ),
     st.text(max_size=80),
     st.text(max_size=64),
     FINITE,
     FINITE,
-    st.lists(st.floats(width=16, allow_nan=False, allow_infinity=False), min_size=1, max_size=20).map(
-        lambda numbers: struct.pack(f"<{len(numbers)}e", *numbers)
-    ),
+    _numbers(),
     st.booleans(),
+    st.none() | FINITE,
 )
 
 
@@ -48,6 +60,8 @@ def test_a_head_comes_back_from_its_bytes(taught: TaughtHead) -> None:
         {"bias": 0.25},
         {"weight": head(seed=2).weight},
         {"either": True},
+        {"hidden": 3},
+        {"floor": 0.0},
     ],
 )
 def test_whatever_a_head_says_is_in_its_hash(other: dict[str, object]) -> None:
@@ -58,13 +72,19 @@ def test_a_whole_number_is_hashed_like_the_same_number_with_a_point() -> None:
     assert replace(head(), prior=1, bias=0).content_hash == head().content_hash
 
 
-def test_a_head_without_either_has_the_bytes_that_it_always_had() -> None:
-    assert b"either" not in head(seed=1).to_bytes()
+def test_a_head_without_what_few_have_has_the_bytes_that_it_always_had() -> None:
+    assert not [name for name in (b"either", b"hidden", b"floor") if name in head(seed=1).to_bytes()]
     assert head(seed=1).content_hash == "9e4bab7eddada81e8c1bcd1c7b99e1cddb686df90609c4bcc4471d5e09dcf71c"
 
 
 def test_a_head_of_the_embedded_aligner_takes_a_few_kilobytes() -> None:
     assert len(head(width=4 * 576).to_bytes()) < 5_000
+
+
+def test_a_head_of_the_embedded_aligner_may_have_thirty_two_hidden_units() -> None:
+    deep = head(width=4 * 576, hidden=32)
+    assert deep.width == 4 * 576
+    assert TaughtHead.from_bytes(deep.to_bytes()) == deep
 
 
 def _with(**fields: object) -> bytes:
@@ -96,6 +116,15 @@ GOOD = head(seed=1).to_bytes()
         (_with(either=False), "first line"),
         (_with(either=1), "first line"),
         (_with(either="true"), "first line"),
+        (_with(floor=1), "first line"),
+        (_with(floor=None), "first line"),
+        (_with(floor=float("inf")), "not finite"),
+        (_with(hidden=0), "first line"),
+        (_with(hidden=True), "first line"),
+        (_with(hidden=-1), "first line"),
+        (_with(hidden=1), "another width"),
+        (_with(hidden=1, width=-1), "another width"),
+        (_with(hidden=10**9), "another width"),
         (_with(bias=float("nan")), "not finite"),
         (_with(prior=float("inf")), "not finite"),
         (head(seed=1).to_bytes()[:-2] + struct.pack("<e", float("inf")), "not finite"),

@@ -22,13 +22,16 @@ def head(
     seed: int | None = None,
     width: int = WIDTH,
     either: bool = False,
+    hidden: int = 0,
+    floor: float | None = None,
 ) -> TaughtHead:
-    """A head; without a seed its weight is zero."""
+    """A head; without a seed all its numbers are zero."""
     rng = random.Random(seed)
-    numbers = [0.0 if seed is None else rng.gauss(0.0, 0.05) for _ in range(width)]
-    return TaughtHead(objective, aligner, prior, bias, struct.pack(f"<{width}e", *numbers), either)
+    count = width * (1 + hidden) + 2 * hidden
+    numbers = [0.0 if seed is None else rng.gauss(0.0, 0.05) for _ in range(count)]
+    return TaughtHead(objective, aligner, prior, bias, struct.pack(f"<{count}e", *numbers), either, hidden, floor)
 
 
 def weights(taught: TaughtHead) -> tuple[float, ...]:
-    """The numbers of its weight."""
-    return struct.unpack(f"<{taught.width}e", taught.weight)
+    """Its numbers: of a head without hidden units its weight."""
+    return struct.unpack(f"<{len(taught.weight) // 2}e", taught.weight)

@@ -1,17 +1,20 @@
 """Taught heads in an engine: those that it keeps, and those of one request as columns of its scores.
 
-A head reads the rows that the detector head reads of the same prefill, so it costs one product of a few rows. What the
-model computes does not depend on it: prompts with other heads share blocks of the KV cache as before.
+A head reads the rows that the detector head reads of the same prefill, so it costs one product of a few rows, with
+hidden units two. What the model computes does not depend on it: prompts with other heads share blocks of the KV cache
+as before.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from aligner_proxy.engine.taught_head import TaughtHead
@@ -25,7 +28,7 @@ NAMED_DIGITS = 8
 
 @dataclass(frozen=True, slots=True)
 class LoadedHead:
-    """A taught head whose weight lies where the model is."""
+    """A taught head whose numbers lie where the model is: `weight` [width], and of its hidden units the rest."""
 
     objective: str
     aligner: str
@@ -33,12 +36,29 @@ class LoadedHead:
     bias: float
     weight: Tensor
     either: bool
+    inner: Tensor
+    """[hidden, width]."""
+    offsets: Tensor
+    """[hidden]."""
+    outer: Tensor
+    """[hidden]."""
+    floor: float
+    """The least that the general head's score counts as."""
 
     @classmethod
     def of(cls, head: TaughtHead, device: torch.device) -> LoadedHead:
         """From the frozen value."""
-        numbers = torch.frombuffer(bytearray(head.weight), dtype=torch.float16)
-        return cls(head.objective, head.aligner, head.prior, head.bias, numbers.to(device), head.either)
+        numbers = torch.frombuffer(bytearray(head.weight), dtype=torch.float16).to(device)
+        sizes = [head.width, head.hidden * head.width, head.hidden, head.hidden]
+        weight, inner, offsets, outer = torch.split(numbers, sizes)
+        inner = inner.view(head.hidden, head.width)
+        said = (head.objective, head.aligner, head.prior, head.bias)
+        floor = -math.inf if head.floor is None else head.floor
+        return cls(*said, weight, head.either, inner, offsets, outer, floor)
+
+    def units(self, rows: Tensor) -> Tensor:
+        """What the hidden units say of these rows [segments, width], in nats [segments]."""
+        return F.gelu(rows @ self.inner.T.float() + self.offsets.float()) @ self.outer.float()
 
 
 class TaughtColumns:
@@ -51,12 +71,16 @@ class TaughtColumns:
         self._prior = torch.tensor([head.prior for head in heads.values()], device=device)
         self._bias = torch.tensor([head.bias for head in heads.values()], device=device)
         self._either = torch.tensor([head.either for head in heads.values()], device=device)
+        self._floor = torch.tensor([head.floor for head in heads.values()], device=device)
         self._weight = torch.stack([head.weight for head in heads.values()], dim=1).float()
+        self._deep = [(place, head) for place, head in enumerate(heads.values()) if len(head.outer)]
 
     def judge(self, rows: Tensor, scores: Tensor) -> None:
         """Put their scores of these rows [segments, numbers] into `scores` [segments, objectives], from the general."""
         general = scores[:, self._columns]
-        taught = self._prior * general + rows @ self._weight + self._bias
+        taught = self._prior * torch.maximum(general, self._floor) + rows @ self._weight + self._bias
+        for place, head in self._deep:
+            taught[:, place] += head.units(rows)
         scores[:, self._columns] = torch.where(self._either, torch.maximum(taught, general), taught)
 
 

@@ -68,6 +68,33 @@ def test_with_either_the_higher_of_both_scores_counts(detector: DetectorHead, st
 
 
 @torch.inference_mode()
+def test_below_its_floor_the_general_score_counts_no_less(detector: DetectorHead, states: torch.Tensor) -> None:
+    general = detector.judge(states, WHERE)
+    floor = float(general[:, 1].median())
+    heads = [head(WISHES[at], prior=0.5, floor=floor if at else None) for at in (0, 1)]
+    taught = detector.judge(states, WHERE, columns(*heads, at=(0, 1)))
+    assert float(general[:, 1].min()) < floor < float(general[:, 1].max())
+    torch.testing.assert_close(taught[:, 1], 0.5 * general[:, 1].clamp(min=floor))
+    torch.testing.assert_close(taught[:, 0], 0.5 * general[:, 0])
+
+
+@torch.inference_mode()
+def test_hidden_units_add_what_they_say(detector: DetectorHead, states: torch.Tensor) -> None:
+    general = detector.judge(states, WHERE)
+    rows, _ = detector.read(states, WHERE)
+    deep = head(WISHES[1], prior=0.5, bias=-0.75, seed=7, hidden=3)
+    numbers = torch.tensor(weights(deep))
+    inner = numbers[WIDTH : 4 * WIDTH].view(3, WIDTH)
+    offsets, outer = numbers[4 * WIDTH :].view(2, 3)
+    linear = 0.5 * general[:, 1] + rows @ numbers[:WIDTH] - 0.75
+    added = torch.nn.functional.gelu(rows @ inner.T + offsets) @ outer
+    taught = detector.judge(states, WHERE, columns(head(WISHES[0], seed=5), deep, at=(0, 1)))
+    torch.testing.assert_close(taught[:, 1], linear + added)
+    assert not torch.allclose(taught[:, 1], linear, atol=1e-3)
+    torch.testing.assert_close(taught[:, 0], detector.judge(states, WHERE, columns(head(WISHES[0], seed=5)))[:, 0])
+
+
+@torch.inference_mode()
 def test_several_heads_score_as_each_alone(detector: DetectorHead, states: torch.Tensor) -> None:
     heads = [head(wish, prior=0.3 * i, bias=i, seed=i) for i, wish in enumerate(WISHES)]
     together = detector.judge(states, WHERE, columns(*heads[::-1], at=(2, 1, 0)))

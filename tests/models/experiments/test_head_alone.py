@@ -13,6 +13,8 @@ from pydantic import ValidationError
 from transformers import PreTrainedTokenizerFast
 
 from aligner_proxy.engine.model.detector import DetectorHead
+from aligner_proxy.engine.taught_head import unpack
+from aligner_proxy.engine.weights.manifest import TAUGHT
 from models.data.answers import preference_bags
 from models.data.labelled_replies import AGAINST, HARMLESS, UNKNOWN
 from models.data.mixture import build
@@ -74,25 +76,42 @@ def test_the_command_measures_each_attempt(
         lambda *_: RowReader(tiny.model(), PreTrainedTokenizerFast(tokenizer_object=tiny.backend()), LAYERS),
     )
     plan = {
-        "sizes": {"natural": 8, "good": 6, "bar": 6, "strong": 2, "unseen": 4, "settle": 8, "wishes": 2},
+        "sizes": {
+            "natural": 8,
+            "good": 6,
+            "strong": 2,
+            "unseen": 4,
+            "planted": 4,
+            "phrases": 4,
+            "settle": 8,
+            "wishes": 2,
+        },
         "tests": {"insult": 4, "compared_replies": 4},
         "common": {"shares": {"settle": 1, "good": 1, "written": 1, "gptfuzz": 1}, "steps": 3, "batch": 4, "lr": 1e-3},
-        "attempts": {"all": {"held": ["settle"]}, "harmless": {"alone": True, "budget": 0.2}},
+        "attempts": {
+            "all": {"held": ["settle"]},
+            "harmless": {"alone": True, "budget": 0.2},
+            "fresh": {"fresh": {"weights": {"phrases": 1, "written": 1}, "hidden": 4, "parts": 8, "epochs": 2}},
+        },
     }
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
     options = ["--data", str(data_dir), "--sets", str(tmp_path / "sets"), "--out", str(tmp_path / "out")]
-    head_alone.main([str(tmp_path), str(tmp_path / "plan.yaml"), *options])
+    (tmp_path / "aligner.json").write_text('{"files": {}}')
+    head_alone.main([str(tmp_path), str(tmp_path / "plan.yaml"), *options, "--ship", "fresh", "--into", str(tmp_path)])
+    (shipped,) = unpack((tmp_path / TAUGHT).read_bytes())
+    assert (shipped.objective, shipped.hidden) == (HARMLESS, 4)
     found = json.loads((tmp_path / "out" / "head_alone.json").read_text())
-    assert list(found) == [BEFORE, "all", "harmless"]
+    assert list(found) == [BEFORE, "all", "fresh", "harmless"]
     assert set(found["all"]["written"]) == {"author_a", "author_b", "author_c", "author_d"}
     assert found["all"]["whole"]["gptfuzz"]["harmful"]["n"] == 4
     assert found["all"]["sets"]["compared_replies"]["n"] == 2
-    assert found["harmless"]["point"] != found["all"]["point"]
+    assert len({one["point"] for one in found.values()}) == len(found)
     assert "author never seen" in capsys.readouterr().out
     assert (tmp_path / "out" / "head_alone.svg").stat().st_size
     # Run again it reads and trains nothing.
     monkeypatch.setattr(RowReader, "_write", None)
     monkeypatch.setattr(head_alone, "train", None)
+    monkeypatch.setattr(head_alone, "learn", None)
     head_alone.main([str(tmp_path), str(tmp_path / "plan.yaml"), *options])
     assert json.loads((tmp_path / "out" / "head_alone.json").read_text()) == found
 

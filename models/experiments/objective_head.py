@@ -1,0 +1,189 @@
+"""A head for one objective, learnt from nothing on rows that are kept, to stand in the general head's place.
+
+A linear part and some hidden units over the principal parts of the rows, on which a part of the general head's score is
+put at the end. Where only a reply has a label, the mean of its segments' log-odds is that of the reply.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from aligner_proxy.engine.model.detector import DetectorHead
+from aligner_proxy.engine.taught_head import TaughtHead
+from models.data.labelled_replies import AGAINST, UNKNOWN
+from models.train.head_rows import HeadRows
+
+_PER_REPLY = 5
+"""Segments whose labels count as much as that of a whole reply."""
+
+
+class Fresh(BaseModel):
+    """How such a head is learnt; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    weights: Mapping[str, float]
+    """What a reply of each set counts; what is not named teaches nothing."""
+    hidden: int = 32
+    parts: int = 512
+    """Principal parts of the rows."""
+    prior: float = 0.0
+    """Part of the general head's score that is put on the score."""
+    floor: float | None = None
+    """Nats, the least that the general head's score counts as."""
+    epochs: int = 15
+    batch: int = 512
+    """Replies in a batch."""
+    lr: float = 2e-3
+    decay: float = 0.05
+    dropout: float = 0.2
+    seed: int = 1
+
+
+class ObjectiveHead(nn.Module):
+    """Log-odds of a segment under one objective, whatever objective it is asked about."""
+
+    def __init__(self, mean: Tensor, axes: Tensor, hidden: int, general: DetectorHead, recipe: Fresh) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("axes", axes)
+        width = axes.shape[1]
+        self.linear = nn.Linear(width, 1)
+        self.inner = nn.Linear(width, hidden)
+        self.outer = nn.Linear(hidden, 1, bias=False)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.normal_(self.inner.weight, std=0.5 / math.sqrt(width))
+        nn.init.normal_(self.outer.weight, std=0.1)
+        # Not as a part of this one: it is not learnt.
+        self._general = (general,)
+        self._prior = recipe.prior
+        self._floor = recipe.floor
+
+    mean: Tensor
+    axes: Tensor
+
+    def parts(self, segments: Tensor) -> Tensor:
+        """Rows as their principal parts."""
+        return (segments - self.mean) @ self.axes
+
+    def own(self, parts: Tensor) -> Tensor:
+        """What it says without the general head."""
+        scores: Tensor = self.linear(parts)[:, 0] + self.outer(F.gelu(self.inner(parts)))[:, 0]
+        return scores
+
+    def forward(self, segments: Tensor, objectives: Tensor) -> Tensor:
+        """Log-odds [segments, objectives], each as if of its own objective."""
+        general = self._general[0](segments, objectives)
+        return self.own(self.parts(segments))[:, None] + self._prior * self._counted(general)
+
+    def _counted(self, general: Tensor) -> Tensor:
+        return general if self._floor is None else general.clamp(min=self._floor)
+
+    def save(self, path: Path) -> None:
+        """Write its own numbers as safetensors."""
+        save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, str(path))
+
+    @classmethod
+    def load(cls, path: Path, general: DetectorHead, recipe: Fresh) -> ObjectiveHead:
+        """Read what `save` wrote."""
+        state = load_file(str(path))
+        head = cls(state["mean"], state["axes"], len(state["inner.bias"]), general, recipe)
+        head.load_state_dict(state)
+        return head.eval()
+
+    def shipped(self, objective: str, point: float) -> TaughtHead:
+        """The head as an aligner ships it; scores above `point` are above 0."""
+        with torch.no_grad():
+            weight = self.axes @ self.linear.weight[0]
+            inner = self.inner.weight @ self.axes.T
+            offsets = self.inner.bias - inner @ self.mean
+            bias = float(self.linear.bias[0] - weight @ self.mean) - point
+        numbers = torch.cat([weight, inner.flatten(), offsets, self.outer.weight[0]]).detach().half().numpy()
+        hidden = len(offsets)
+        weight_bytes = numbers.astype("<f2").tobytes()
+        return TaughtHead(objective, "", self._prior, bias, weight_bytes, hidden=hidden, floor=self._floor)
+
+
+def learn(sets: Mapping[str, HeadRows], general: DetectorHead, recipe: Fresh) -> ObjectiveHead:
+    """A head learnt from sets under one objective each (`HeadRows.column`)."""
+    torch.manual_seed(recipe.seed)
+    table = _Table.of(sets, recipe.weights)
+    mean, axes = _principal(table.rows, recipe.parts)
+    head = ObjectiveHead(mean, axes, recipe.hidden, general, recipe)
+    parts = head.parts(table.rows.float())
+    optimizer = torch.optim.AdamW(head.parameters(), lr=recipe.lr, weight_decay=recipe.decay)
+    batches = list(_batches(len(table.counts), recipe))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, len(batches), pct_start=0.1)
+    for batch in batches:
+        optimizer.zero_grad()
+        _loss(head, parts, table, batch, recipe.dropout).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+    return head.eval()
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """Rows and labels of segments; of each reply where its segments are, what it counts, and whether it is open."""
+
+    rows: Tensor
+    labels: Tensor
+    places: tuple[range, ...]
+    counts: tuple[float, ...]
+    open: tuple[bool, ...]
+
+    @classmethod
+    def of(cls, sets: Mapping[str, HeadRows], weights: Mapping[str, float]) -> _Table:
+        named = [(rows, weights[name]) for name, rows in sets.items() if weights.get(name)]
+        cases = [(case, weight) for rows, weight in named for case in rows.cases]
+        lengths = [b - a for rows, _ in named for a, b in pairwise(rows.first)]
+        ends = np.cumsum(lengths).tolist()
+        return cls(
+            torch.cat([rows.segments for rows, _ in named]),
+            torch.tensor([label for case, _ in cases for (label,) in case.labels]),
+            tuple(range(end - length, end) for end, length in zip(ends, lengths, strict=True)),
+            tuple(weight for _, weight in cases),
+            tuple(case.whole[0] for case, _ in cases),
+        )
+
+
+def _principal(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """(mean, axes [width, count]) of rows, each number in units of its spread."""
+    data = rows.float()
+    mean = data.mean(0)
+    spread = data.std(0) + 1e-3
+    data = (data - mean) / spread
+    _, vectors = torch.linalg.eigh(data.T @ data / len(data))
+    return mean, vectors[:, -count:] / spread[:, None]
+
+
+def _batches(replies: int, recipe: Fresh) -> Iterator[list[int]]:
+    rng = Random(recipe.seed)
+    for _ in range(recipe.epochs):
+        order = rng.sample(range(replies), replies)
+        yield from (order[start : start + recipe.batch] for start in range(0, replies, recipe.batch))
+
+
+def _loss(head: ObjectiveHead, parts: Tensor, table: _Table, batch: list[int], dropout: float) -> Tensor:
+    lines = torch.tensor([line for reply in batch for line in table.places[reply]])
+    of = torch.tensor([place for place, reply in enumerate(batch) for _ in table.places[reply]])
+    counts = torch.tensor([table.counts[reply] for reply in batch])
+    scores = head.own(F.dropout(parts[lines], dropout))
+    labels = table.labels[lines]
+    known = labels != UNKNOWN
+    each = F.binary_cross_entropy_with_logits(scores, (labels == AGAINST).float(), reduction="none")
+    whole = torch.zeros(len(batch)).index_add(0, of, scores) / torch.bincount(of, minlength=len(batch))
+    open_ = torch.tensor([table.open[reply] for reply in batch])
+    return ((each * known * counts[of]).sum() / _PER_REPLY + (F.softplus(-whole) * open_ * counts).sum()) / len(batch)
