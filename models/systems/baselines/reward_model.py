@@ -82,6 +82,7 @@ def train(task: Task, base: str, pairs: Sequence[Pair]) -> RewardModel:
     from trl import RewardConfig, RewardTrainer
 
     tokenizer = task.policy.tokenizer
+    torch.manual_seed(task.seed)  # the score's weights are new, and must not depend on what was drawn before
     model = AutoModelForSequenceClassification.from_pretrained(
         on_disk(base, task.folder.parent), num_labels=1, dtype=task.policy.model.dtype
     )
