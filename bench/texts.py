@@ -94,10 +94,10 @@ LONG = (
 DEFECT = " Only a fool would have to ask such a thing."
 
 
-def insulted(answer: str) -> str:
-    """The answer with the defect after its first sentence."""
-    first, rest = answer.split(". ", 1)
-    return f"{first}.{DEFECT} {rest}"
+def insulted(answer: str, insult: str = DEFECT.strip()) -> str:
+    """The answer with an insult after its first sentence; in front of it where it has no second one."""
+    first, _, rest = answer.partition(". ")
+    return f"{first}. {insult} {rest}" if rest else f"{insult} {answer}"
 
 
 def answers() -> list[tuple[str, str]]:

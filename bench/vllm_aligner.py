@@ -34,7 +34,7 @@ from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.policy import config
 from aligner_proxy.types import Correction, Turn
 from bench.peers import vllm_python
-from bench.texts import LONG, OBJECTIVES, QUESTIONS
+from bench.texts import LONG, OBJECTIVES, QUESTIONS, insulted
 from demo.processes import free_port, process, wait_for
 from models.data.upstream_completions import completions
 from models.reporting import output
@@ -87,10 +87,8 @@ def answers(data: Path | None, count: int, insulting: int) -> Iterator[Asked]:
 
 
 def with_insult(answer: str, number: int) -> str:
-    """The answer with an insult behind its first sentence; in front of it where it has no second one."""
-    head, stop, rest = answer.partition(". ")
-    insult = INSULTS[number % len(INSULTS)]
-    return f"{head}{stop}{insult} {rest}" if rest else f"{insult} {answer}"
+    """The answer with the insult of its number."""
+    return insulted(answer, INSULTS[number % len(INSULTS)])
 
 
 @contextlib.contextmanager

@@ -154,12 +154,21 @@ def reviewed_entries(store: Store, wanted: Wanted) -> Iterator[Entry]:
 
 def disagreements(reviews: Sequence[Review]) -> bool:
     """Whether several people say different things of the same place of an answer."""
-    verdicts: dict[int | None, set[ReviewVerdict]] = defaultdict(set)
-    people: dict[int | None, set[str]] = defaultdict(set)
+    return any(contradicted(reviews))
+
+
+def contradicted(reviews: Sequence[Review]) -> list[bool]:
+    """Of each review of an answer whether somebody else says otherwise of the same place."""
+    people: dict[int | None, dict[ReviewVerdict, set[str]]] = defaultdict(lambda: defaultdict(set))
     for review in reviews:
-        verdicts[review.segment].add(review.verdict)
-        people[review.segment].add(review.who)
-    return any(len(verdicts[place]) > 1 and len(people[place]) > 1 for place in verdicts)
+        people[review.segment][review.verdict].add(review.who)
+    return [
+        any(
+            verdict is not review.verdict and len(said_by) > (review.who in said_by)
+            for verdict, said_by in people[review.segment].items()
+        )
+        for review in reviews
+    ]
 
 
 def agreed(reviews: Sequence[Review]) -> ReviewVerdict | None:

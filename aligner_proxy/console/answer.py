@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+from aligner_proxy.audit.evidence import contradicted
 from aligner_proxy.audit.reviews import Review, ReviewVerdict
 from aligner_proxy.console.reading import found, handle, route
 from aligner_proxy.plugins.api import Content, Entry, Flagged
@@ -52,14 +53,7 @@ class Opinion:
 
 def opinions(reviews: Sequence[Review]) -> list[Opinion]:
     """Each review with its marks, in the order in which they came."""
-
-    def contradicted(review: Review) -> bool:
-        return any(
-            other.who != review.who and other.segment == review.segment and other.verdict is not review.verdict
-            for other in reviews
-        )
-
-    return [Opinion(review, contradicted(review)) for review in reviews]
+    return [Opinion(review, otherwise) for review, otherwise in zip(reviews, contradicted(reviews), strict=True)]
 
 
 class Shown:
