@@ -36,11 +36,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=None, help="begin no further training after so many")
     parser.add_argument("--data", type=Path, help="folder with the research data, for a trained reward model")
     parser.add_argument("--cases", type=Path, nargs="*", default=[], help="pairs on which the measures are measured")
+    parser.add_argument("--other-base", help="another policy model to bring the methods to: a folder or a hub id")
     parser.add_argument("--only", default="", help="beginnings of names, comma-separated: nothing else is made")
     parser.add_argument("--report-only", action="store_true", help="tables of what is there; nothing is trained")
     given = parser.parse_args(argv)
     try:
         comparison = Comparison.read(given.comparison)
+        if given.other_base:
+            comparison = comparison.model_copy(update={"other_base": given.other_base})
     except FieldError as problem:
         sys.exit(str(problem))
     if find_spec("trl") is None:

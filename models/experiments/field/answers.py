@@ -73,12 +73,12 @@ class Workshop:
                 written = policy.write([policy.prompt(question) for question in self.questions])
             return Made({"": written}, Cost(), meter.cost)
 
-        return self._once("base-other" if other else "base", [], make)
+        return self._once("base-other" if other else "base", [], make, other)
 
     def pool(self, seed: int, other: bool = False) -> tuple[list[Scored], Cost]:
         """Answers to train on, and what it cost to write them."""
         c = self.comparison
-        path = self.kept / f"pool-{seed}{'-other' if other else ''}-{self.fingerprint([c.each])}.json"
+        path = self.kept / f"pool-{seed}{'-other' if other else ''}-{self.fingerprint([c.each], other)}.json"
         if not path.exists():
             policy = self.policy(other)
             meter = Meter()
@@ -90,11 +90,11 @@ class Workshop:
 
     def done(self, job: Job) -> bool:
         """Whether a job is kept."""
-        return self._path(job.name, self._settings(job)).exists()
+        return self._path(job.name, self._settings(job), job.other_base).exists()
 
     def trained(self, job: Job) -> Made:
         """The answers of what a job trains; trained unless it is kept."""
-        return self._once(job.name, self._settings(job), lambda: self._train(job))
+        return self._once(job.name, self._settings(job), lambda: self._train(job), job.other_base)
 
     def _train(self, job: Job) -> Made:
         pool, _ = self.pool(job.seed, job.other_base)
@@ -125,18 +125,18 @@ class Workshop:
     def _settings(self, job: Job) -> list[Any]:
         return [self.comparison.training.model_dump(), self.comparison.each, [key(one) for one in job.asked]]
 
-    def fingerprint(self, settings: Any) -> str:
-        """A hash of all that decides answers: policy, questions, and these settings."""
+    def fingerprint(self, settings: Any, other: bool = False) -> str:
+        """A hash of all that decides answers: policy (and the `other` one, where it answers), questions, settings."""
         c = self.comparison
-        parts = [c.base, c.other_base, c.precision, c.new_tokens, c.train, c.test, settings]
+        parts = [c.base, c.other_base if other else None, c.precision, c.new_tokens, c.train, c.test, settings]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
-    def _path(self, name: str, settings: Any) -> Path:
+    def _path(self, name: str, settings: Any, other: bool = False) -> Path:
         slug = "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in name)
-        return self.kept / f"{slug}-{self.fingerprint(settings)}.json"
+        return self.kept / f"{slug}-{self.fingerprint(settings, other)}.json"
 
-    def _once(self, name: str, settings: Any, make: Callable[[], Made]) -> Made:
-        path = self._path(name, settings)
+    def _once(self, name: str, settings: Any, make: Callable[[], Made], other: bool = False) -> Made:
+        path = self._path(name, settings, other)
         if not path.exists():
             made = make()
             written_whole(path, {"name": name, "made_at": time.time(), **asdict(made)})

@@ -33,7 +33,8 @@ class Policy:
     def prompt(self, question: str, system: str = "") -> str:
         """The text before an answer: the chat template where there is one."""
         if self.tokenizer.chat_template is None:
-            return f"{system} Question: {question} Answer:".lstrip()
+            first = self.tokenizer.bos_token or ""
+            return first + f"{system} Question: {question} Answer:".lstrip()
         turns = [{"role": "user", "content": question}]
         if system:
             turns.insert(0, {"role": "system", "content": system})

@@ -55,7 +55,6 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stand_in(whole, folder / "single")
     document = told(
         base=str(folder / "base"),
-        other_base=str(folder / "other"),
         precision="fp32",
         new_tokens=8,
         train=4,
@@ -91,12 +90,17 @@ def test_every_method_by_one_command_and_only_once(
     command.main([*call, "--minutes", "0"])
     assert "not run" in capsys.readouterr().out  # stopped before the first training, and it says so
     command.main(call)
+    first = {path: path.stat().st_mtime_ns for path in (out / "kept").glob("*.json")}
+    call += ["--other-base", str(small / "other")]
+    command.main(call)
     text = (out / "field.md").read_text()
     assert "| RLHF, trained reward model | 4 x 1 |" in text
     assert "| insults | sentences that call the reader names of our list | insult | 1/1 = 100.0 %" in text
     assert "not run" not in text.replace("| RLHF | ", "").split("| training for a new objective")[0]
     kept = {path: path.stat().st_mtime_ns for path in (out / "kept").glob("*.json")}
-    assert len(kept) >= len(jobs(Comparison.read(small / "field.yaml")))
+    brought = Comparison.read(small / "field.yaml").model_copy(update={"other_base": str(small / "other")})
+    assert len(kept) >= len(jobs(brought))
+    assert kept.items() >= first.items()  # another policy makes nothing of the first one's anew
     command.main(call)
     assert kept == {path: path.stat().st_mtime_ns for path in (out / "kept").glob("*.json")}
     assert (out / "field.md").read_text() == text
