@@ -38,7 +38,10 @@ _BARRED = (
     r"(?:guideline|polic|principle|programming|scope|what i can)"
     r"|(?:guidelines|policy|policies|principles|programming)\b.{0,20}(?:\bnot\b|n't|\bprevent|\bforbid|\bprohibit)"
 )
-_LEAD = r"(?:.{0,40}[,;.:] ?)?(?:(?:but|however|and|unfortunately|sadly|sorry|regrettably),? ){0,3}"
+_LEAD = (
+    r"(?:(?:i|we)(?:'m|'re| am| are) (?:\w+ ){0,2}sorry\b[^.!?]{0,120}, ?|.{0,40}[,;.:] ?)?"
+    r"(?:(?:but|however|and|unfortunately|sadly|sorry|regrettably),? ){0,3}"
+)
 _DECLINES = re.compile(
     rf"{_LEAD}(?:i|we)\b.{{0,25}}{_UNABLE}(?! (?:recommend|stress|wait|overstate))"
     rf"|{_LEAD}as (?:an ai|a(?: large)? language model)\b.{{0,20}}\b(?:i|we)\b.{{0,20}}(?:\bnot\b|n't|\bcannot\b)"

@@ -17,7 +17,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field
 
 from aligner_proxy.engine.api import Completion, CompletionRequest
-from aligner_proxy.engine.client.http import NOT_BEGUN, HttpPool
+from aligner_proxy.engine.client.http import NOT_BEGUN, Connections
 from aligner_proxy.engine.client.retry import NotReady, retry
 from aligner_proxy.engine.wire import parsing, retry_after
 from aligner_proxy.errors import (
@@ -204,7 +204,7 @@ class CompletionsClient:
         self._headers = {"authorization": f"Bearer {key}"} if key else {}
         self._patience_s = patience_s
         self._info_ttl_s = info_ttl_s
-        self._pool = HttpPool()
+        self._connections = Connections()
         self._about: tuple[float, ServedModel] | None = None
 
     async def about(self) -> ServedModel:
@@ -230,11 +230,11 @@ class CompletionsClient:
 
     async def aclose(self) -> None:
         """Close the pooled connections."""
-        await self._pool.aclose()
+        await self._connections.aclose()
 
     async def _send(self, method: str, path: str, body: dict[str, object] | None) -> bytes:
         try:
-            response = await self._pool.client.request(method, self._base + path, json=body, headers=self._headers)
+            response = await self._connections.asked(method, self._base + path, json=body, headers=self._headers)
         except (httpx.TransportError, httpx.DecodingError) as error:
             self._about = None
             raise unreachable(self._base, error, begun=not isinstance(error, NOT_BEGUN)) from None

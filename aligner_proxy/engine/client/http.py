@@ -14,8 +14,9 @@ import contextlib
 import hashlib
 import socket
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Coroutine, Mapping
 from functools import partial
+from typing import Any, Self, TypeVar
 
 import httpx
 from pydantic import BaseModel, TypeAdapter
@@ -62,12 +63,17 @@ _INFO = TypeAdapter(AlignerInfo)
 _INFO_S = 5.0
 """How long an engine may take to say what needs no model, patience aside."""
 _MOST_BYTES = 32 << 20
+
+
 CONNECT_S = 2.0
 """How long connecting may take: a host that is gone does not say so, and another engine has to have time."""
 NOT_BEGUN = (httpx.ConnectError, httpx.ConnectTimeout)
 """What fails before a request is sent."""
 _NOTICED_S = 2
 """How long an engine's host may be silent while something is sent to it, or while it works for somebody."""
+_SENDING = "http11.send_request_headers.started"
+
+_T = TypeVar("_T")
 
 
 def _noticing() -> list[tuple[int, int, int]]:
@@ -78,7 +84,7 @@ def _noticing() -> list[tuple[int, int, int]]:
     return [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), *((socket.IPPROTO_TCP, name, value) for name, value in known)]
 
 
-class HttpPool:
+class Connections:
     """Connections to one server, which belong to the event loop in which they are first used."""
 
     def __init__(self, base: str = "", socket: str | None = None, *, idle: int = 64) -> None:
@@ -87,6 +93,7 @@ class HttpPool:
         self._idle = idle
         self._client: httpx.AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._ending: set[asyncio.Task[None]] = set()
 
     @property
     def client(self) -> httpx.AsyncClient:
@@ -104,12 +111,93 @@ class HttpPool:
             self._loop = loop
         return self._client
 
+    def asking(self, method: str, url: str, **sent: Any) -> Asking:
+        """One request; `sent` is what httpx's `build_request` takes."""
+        return Asking(self.client, self._ending, self.client.build_request(method, url, **sent))
+
+    async def asked(self, method: str, url: str, **sent: Any) -> httpx.Response:
+        """The whole response to one request."""
+        with self.asking(method, url, **sent) as asking:
+            response = await asking.response()
+            await asking.alone(response.aread())
+        return response
+
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Close the connections, once what was given up has ended."""
         client = self._client
         self._client = None
+        await asyncio.gather(*self._ending)
         if client is not None:
             await client.aclose()
+
+
+class Asking:
+    """A block with one request, behind which its connection is free or closed, however the block ends.
+
+    A connection of httpx that is cancelled twice, or between its making and its first request, is never closed: the
+    server would go on with what nobody waits for, and keep its place. So what httpx does runs in a task of its own,
+    which is cancelled at most once, and not before its headers are sent.
+    """
+
+    def __init__(self, client: httpx.AsyncClient, ending: set[asyncio.Task[None]], request: httpx.Request) -> None:
+        self._client = client
+        self._ending = ending
+        self._request = request
+        self._task: asyncio.Task[Any] | None = None
+        self._response: asyncio.Task[httpx.Response] | None = None
+        self._sending = False
+        self._left = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._response is not None and not self._is_over(self._response):
+            ending = asyncio.create_task(self._end(self._response))
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+        self._task = None
+        self._response = None  # it knows the request, and that knows this
+
+    # No coroutines, so that no frame of ours stands between who asks and the connection.
+
+    def response(self) -> Awaitable[httpx.Response]:
+        """Its response, the body unread."""
+        self._request.extensions["trace"] = self._trace
+        self._response = asyncio.create_task(self._client.send(self._request, stream=True))
+        self._task = self._response
+        return asyncio.shield(self._response)
+
+    def alone(self, reading: Coroutine[Any, Any, _T]) -> Awaitable[_T]:
+        """What comes of reading the body."""
+        task = asyncio.create_task(reading)
+        self._task = task
+        return asyncio.shield(task)
+
+    async def _trace(self, event: str, _: object) -> None:
+        """What httpx tells of the request."""
+        if event == _SENDING:
+            self._sending = True
+            if self._left and (task := asyncio.current_task()):
+                task.cancel()
+
+    def _is_over(self, response: asyncio.Task[httpx.Response]) -> bool:
+        """Whether nothing goes on, and nothing is open."""
+        if self._task is None or not self._task.done() or not response.done():
+            return False
+        return response.cancelled() or response.exception() is not None or response.result().is_closed
+
+    async def _end(self, response: asyncio.Task[httpx.Response]) -> None:
+        """Nobody waits any more: what goes on ends, and what is open is closed."""
+        task = self._task or response
+        self._left = True
+        if self._sending and not task.done():
+            task.cancel()
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # nobody else asks for it
+        if not response.cancelled() and response.exception() is None:
+            await response.result().aclose()
 
 
 class HttpEngine:
@@ -131,7 +219,7 @@ class HttpEngine:
     ) -> None:
         self.address = address
         self.heads = HeadSupply(head_source, self.put_head)
-        self._pool = HttpPool(*_parse(address), idle=pool)
+        self._connections = Connections(*_parse(address), idle=pool)
         self._patience_s = patience_s
         self._info_ttl_s = info_ttl_s
         self._info: tuple[float, AlignerInfo] | None = None
@@ -203,7 +291,7 @@ class HttpEngine:
         for task in self._closing:
             task.cancel()
         await asyncio.gather(*self._closing, return_exceptions=True)
-        await self._pool.aclose()
+        await self._connections.aclose()
 
     async def _close_session(self, opening: Awaitable[str]) -> None:
         try:
@@ -232,10 +320,11 @@ class HttpEngine:
         """One HTTP request; the body of its answer. Raises the error that the engine means."""
         try:
             headers = _headers(method, content)
-            async with self._pool.client.stream(method, path, content=content, headers=headers) as response:
+            with self._connections.asking(method, path, content=content, headers=headers) as asking:
+                response = await asking.response()
                 # As it was sent, up to what an honest engine says; nothing is unpacked, so a bomb stays one.
                 too_long = InvalidOutput(f"the engine's answer is longer than {_MOST_BYTES} bytes")
-                body = await joined(response.aiter_raw(), _MOST_BYTES, too_long)
+                body = await asking.alone(joined(response.aiter_raw(), _MOST_BYTES, too_long))
             ENGINE_UP.set(1)
         except NOT_BEGUN as error:
             raise self._lost(NotReady(f"no engine answers at {self.address}")) from error

@@ -26,7 +26,7 @@ from aligner_proxy.engine.api import (
     RowsResponse,
 )
 from aligner_proxy.engine.client.completions import refused, unreachable
-from aligner_proxy.engine.client.http import NOT_BEGUN, HttpPool
+from aligner_proxy.engine.client.http import NOT_BEGUN, Connections
 from aligner_proxy.engine.client.retry import retry
 from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.errors import CorrectionError, EngineFault, HeadsUnavailable, InvalidOutput, UnknownHead
@@ -62,7 +62,7 @@ class VllmScorer:
     def __init__(self, address: str, *, patience_s: float = 5.0) -> None:
         self._base = "http://" + address.removeprefix(SCHEME).rstrip("/")
         self._patience_s = patience_s
-        self._pool = HttpPool()
+        self._connections = Connections()
         self._about: tuple[float, AlignerInfo] | None = None
         self._heads: OrderedDict[str, bytes] = OrderedDict()
 
@@ -111,7 +111,7 @@ class VllmScorer:
 
     async def aclose(self) -> None:
         """Close the pooled connections."""
-        await self._pool.aclose()
+        await self._connections.aclose()
 
     def _head(self, name: str) -> bytes:
         if name not in self._heads:
@@ -133,7 +133,7 @@ class VllmScorer:
 
     async def _send(self, body: dict[str, Any]) -> bytes:
         try:
-            response = await self._pool.client.post(f"{self._base}/pooling", json=body)
+            response = await self._connections.asked("POST", f"{self._base}/pooling", json=body)
         except (httpx.TransportError, httpx.DecodingError) as error:
             self._about = None
             raise unreachable(self._base, error, begun=not isinstance(error, NOT_BEGUN)) from None

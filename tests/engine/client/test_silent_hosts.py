@@ -88,7 +88,7 @@ async def test_the_kernel_watches_every_connection() -> None:
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        (connection,) = engine._pool.client._transport._pool.connections  # type: ignore[attr-defined]
+        (connection,) = engine._connections.client._transport._pool.connections  # type: ignore[attr-defined]
         made = connection._connection._network_stream.get_extra_info("socket")
         silent_ms = made.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
         idle_s = made.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
