@@ -2,8 +2,8 @@
 
     python -m models.systems.pku_aligner.stand_in aligner_proxy/embedded runs/aligner_folder
 
-Same base and adapter, Aligner's template, no head and no net. It shows what the template and the missing head cost, and
-nothing about how good Aligner is: for that, train one (models/README.md), or pull the released weights.
+Same base and adapter, Aligner's template, no heads and no net. It shows what the template and the missing head cost,
+and nothing about how good Aligner is: for that, train one (models/README.md), or pull the released weights.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ TEMPLATE = "aligner"
 def stand_in(source: Path, folder: Path) -> None:
     """Write the folder."""
     document = json.loads((source / manifest.MANIFEST).read_text())
-    dropped = {manifest.HEAD}
+    dropped = {manifest.HEAD, manifest.TAUGHT}
     folder.mkdir(parents=True, exist_ok=True)
     for name in document["files"]:
-        if name not in dropped:
+        if name in dropped:
+            (folder / name).unlink(missing_ok=True)
+        else:
             shutil.copyfile(source / name, folder / name)
     document |= {"template": TEMPLATE, "template_hash": template(TEMPLATE).hash, "shift": 0.0}
     document["files"] = {name: digest for name, digest in document["files"].items() if name not in dropped}

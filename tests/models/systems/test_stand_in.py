@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from aligner_proxy.engine.loader import Settings, open_aligner
 from aligner_proxy.prompts import template
 from models.systems.pku_aligner.stand_in import stand_in
+from models.train.export import add_heads
 from tests.models.train.test_train import aligner
+from tests.support.taught import head
 
 
-def test_the_same_weights_by_another_template_without_a_head(tmp_path: Path) -> None:
+def test_the_same_weights_by_another_template_without_heads(tmp_path: Path) -> None:
     source = aligner(tmp_path)
+    add_heads(source, [replace(head(width=128), aligner="")])
     stand_in(source, tmp_path / "other")
     before = open_aligner(Settings(source, quantization="none"), tmp_path / "home").info
     after = open_aligner(Settings(tmp_path / "other", quantization="none"), tmp_path / "home").info
