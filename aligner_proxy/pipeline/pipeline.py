@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from aligner_proxy.correctors.editor import EditedEngine, Editors
@@ -19,6 +19,7 @@ from aligner_proxy.correctors.nothing import UnjudgedSession
 from aligner_proxy.correctors.registry import MISSING, Correctors, Revising
 from aligner_proxy.engine.api import (
     MAX_TEXTS,
+    AlignerInfo,
     AlignRequest,
     DeferredSession,
     Engine,
@@ -103,8 +104,8 @@ class Pipeline:
         finally:
             if session is not None:
                 await session.aclose()
-        if outcome.correction is not None and (known := await self.languages_of(budget.policy)):
-            outcome = spoken.marked(outcome, exchange.answer, known)
+        if outcome.correction is not None and (about := await self.about(budget.policy)) and about.languages:
+            outcome = spoken.marked(outcome, exchange.answer, about.languages)
         elapsed_ms = (time.perf_counter() - started) * 1000
         return outcomes.closed(replace(outcome, ms=elapsed_ms, attempts=budget.made))
 
@@ -207,21 +208,24 @@ class Pipeline:
         encoder = EngineEncoder(self.engine, policy, exchange.call_id, min(SELECT_S, policy.deadline_s))
         return await self.extensions.select(policy, exchange.turns, encoder)
 
-    async def languages_of(self, policy: Policy) -> Collection[str]:
-        """The languages that the aligner of a policy was trained for; empty where nobody says, so that all count."""
+    async def about(self, policy: Policy) -> AlignerInfo | None:
+        """The aligner that judges by a policy; None where none does, or nobody says."""
         try:
-            return await self._languages(policy)
+            return await self._about(policy)
         except CorrectionError:
-            return ()
+            return None
 
-    async def _languages(self, policy: Policy) -> Collection[str]:
+    async def _about(self, policy: Policy) -> AlignerInfo | None:
         if policy.corrector != METAALIGNER or not policy.objectives:
-            return ()
-        return (await self.engine.info()).named(policy.aligner).languages
+            return None
+        return (await self.engine.info()).named(policy.aligner)
 
     async def _must_not_go_out(self, exchange: Exchange, policy: Policy) -> bool:
         """Whether an answer is in a language for which the policy wants an error."""
-        return spoken.blocks(policy) and spoken.is_unknown(exchange.answer, await self._languages(policy))
+        if not spoken.blocks(policy):
+            return False
+        about = await self._about(policy)
+        return about is not None and spoken.is_unknown(exchange.answer, about.languages)
 
     def engine_of(self, policy: Policy) -> Engine:
         """The aligner's engine, with an editor behind it if the policy names one; or the corrector in its place."""

@@ -58,6 +58,7 @@ class EditTally:
 
     corrections: list[Correction] = field(default_factory=list)
     aligner: str = ""
+    """Who judges it; who wrote last, once something was written."""
     edits: int = 0
     refused: list[str] = field(default_factory=list)
     """The gate's rule for each stretch that it kept as it was."""
@@ -264,8 +265,9 @@ class StreamingCorrection:
         """Let the engine read along; False where the answer may not be edited."""
         if not await self._attempt(self._session.begin()):
             self.check()
-        elif not self.done:
-            self._known = await self._pipeline.languages_of(self._policy)
+        elif not self.done and (about := await self._pipeline.about(self._policy)):
+            self._known = about.languages
+            self._tally.aligner = about.content_hash
         await self._attempt(self._read_references())
         return not self.done
 

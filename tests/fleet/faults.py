@@ -23,7 +23,7 @@ DOWN = FailureClass.ENGINE_DOWN
 TIMEOUT = FailureClass.TIMEOUT
 UNRECORDED = "audit_unavailable"
 STOPPED_S = 10.0
-BOTH_STOPPED_S = 6.0
+BOTH_STOPPED_S = 9.0
 """Long enough for the balancer to find both gone, and not for a deadline."""
 AHEAD = "1 hour"
 FIRST = GATEWAYS[0]

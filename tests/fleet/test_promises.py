@@ -46,10 +46,10 @@ def test_corrections_of_two_aligners_never_mix(bed: Fleet) -> None:
         pass
     assert not [one for one in answers if not trial.best(one)]
     assert {one.aligner for one in answers if one.aligner} == set(texts.WRITTEN)
+    named = {identity(name): name for name in texts.WRITTEN}
     said: dict[str, set[str]] = {name: set() for name in texts.WRITTEN}
     for aligner, content in bed.rows("SELECT aligner, content FROM aligner_audit.entries WHERE changed = 1"):
-        name = next(name for name in texts.WRITTEN if identity(name) == aligner)
-        said[name].add("second" if texts.WRITTEN["second"].strip() in bytes(content).decode() else "first")
+        said[named[aligner]].add("second" if texts.WRITTEN["second"].strip() in bytes(content).decode() else "first")
     assert said == {"first": {"first"}, "second": {"second"}}
     with bed.load("one aligner", trial.RATE) as answers:
         time.sleep(5)

@@ -12,6 +12,7 @@ from aligner_proxy.pipeline.outcomes import blocks
 from aligner_proxy.pipeline.parts import PartedCorrection
 from aligner_proxy.types import Exchange, OnSkip, Policy, SkipPolicy, Status, StreamMode, Turn
 from tests.pipeline.test_spoken import ENGLISH, GERMAN, INSULT, POLICY, pipeline
+from tests.support.scripted import SCRIPTED
 
 RELEASED = replace(POLICY, stream=StreamMode.SENTENCE)
 BLOCKING = replace(RELEASED, on_skip=SkipPolicy(language=OnSkip.BLOCK))
@@ -46,6 +47,8 @@ async def test_what_is_said(pieces: list[str], status: Status, reason: str | Non
     outcome = (await corrected(pieces)).outcome()
     assert (outcome.status, outcome.reason) == (status, reason)
     assert outcome.text == "".join(pieces).replace(f"{INSULT} ", "")
+    assert outcome.correction is not None
+    assert outcome.correction.aligner == SCRIPTED.content_hash  # whether or not something was written
 
 
 async def test_nothing_of_a_blocked_language_goes_out() -> None:

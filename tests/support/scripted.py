@@ -85,8 +85,8 @@ class ScriptedSession(DeferredSession):
         stretch = join([(segment.text, segment.gap) for segment in segments[span.first : span.stop]])
         if span.stop > len(segments) and self._scripts.missing:
             written = self._scripts.replacement(stretch) if span.first < len(segments) else ""
-            return Correction(written + self._scripts.missing(self._text))
-        return Correction(self._scripts.replacement(stretch))
+            return played(written + self._scripts.missing(self._text), self._scripts.about)
+        return played(self._scripts.replacement(stretch), self._scripts.about)
 
     async def aclose(self) -> None:
         """Remember that it was closed."""
