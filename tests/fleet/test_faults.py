@@ -17,7 +17,7 @@ BESIDE_OTHERS = ("engine: one of two is killed", "redis: killed and started agai
 _SHORT = os.environ.get("BESIDE_OTHERS") == "1"
 TRIED = [
     pytest.param(fault, id=fault.title, marks=() if _SHORT and fault.title in BESIDE_OTHERS else pytest.mark.long)
-    for fault in faults.EVERY
+    for fault in faults.ALL
 ]
 
 
