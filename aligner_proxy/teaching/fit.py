@@ -24,8 +24,11 @@ PENALTY = 0.03
 """Of the weight, against a mean loss: weak. From 0.003 to 0.3 little changes; at 0.0003 the fit does not settle."""
 PRIOR_PENALTY = 1.0
 STEPS = 80
-QUANTILE = 0.998
-"""At most 0.2 % of neutral segments may be flagged."""
+MOST_FALSE = 0.002
+"""Of neutral segments may be flagged by the head."""
+MOST_FALSE_UNSEEN = 0.02
+"""Of neutral segments by heads that had not seen their answers, and knew fewer than the head: in answers that are new
+to the head it flags one or two segments in a thousand (docs/lab/2026-11-25-taught-objectives.md)."""
 _LEAST_SPREAD = 1e-2
 _LIMIT = 60_000.0
 """Below the largest 16-bit number."""
@@ -95,11 +98,23 @@ def fit(table: Table, rows: Tensor, parts: Tensor, penalty: float = PENALTY) -> 
     return Heads(weights.detach(), priors.detach(), biases.detach())
 
 
-def threshold(scores: Sequence[float], quantile: float = QUANTILE) -> float:
-    """The score above which at most so many neutral segments lie; never below 0."""
-    ordered = sorted(scores)
-    allowed = int(len(ordered) * (1 - quantile))
-    return max(0.0, ordered[-1 - allowed]) if ordered else 0.0
+def threshold(neutral: Sequence[float], unseen: Sequence[float], against: Sequence[float]) -> float:
+    """The score above which a segment is flagged; 0 where there are no neutral segments.
+
+    At most `MOST_FALSE` of the neutral segments lie above it by the head, and `MOST_FALSE_UNSEEN` by heads that had
+    not seen them. Where all examples, by heads that had not seen these, lie higher still, it is half way up to the
+    lowest of them: what stands between is not known.
+    """
+    if not neutral or not unseen:
+        return 0.0
+    least = _highest_but(unseen, MOST_FALSE_UNSEEN)
+    lowest = min(against, default=least)
+    return max(_highest_but(neutral, MOST_FALSE), least, (least + lowest) / 2)
+
+
+def _highest_but(scores: Sequence[float], share: float) -> float:
+    """The highest score but for this share."""
+    return sorted(scores)[-1 - int(len(scores) * share)]
 
 
 def folded(

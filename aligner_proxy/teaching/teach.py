@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ from aligner_proxy.teaching.subjects import Subject
 EXAMPLE_FOLDS = 8
 """Of more examples than this several are held out at a time."""
 _COUNTS = {Kind.NEUTRAL: 1.0, Kind.FOREIGN: 2.0, Kind.BESIDE: 2.0, Kind.FINE: 1.0, Kind.AGAINST: 1.0}
+_NEUTRAL = (Kind.NEUTRAL, Kind.FOREIGN, Kind.BESIDE)
 _NEXT_COUNT = 4.0
 """What stands directly beside an example."""
 _AGAINST_LEAST = 0.2
@@ -138,6 +140,11 @@ class _Learned:
         """All heads, fitted together."""
         return fit.fit(self.table, self.standard[0], self.parts)
 
+    @property
+    def neutral(self) -> list[float]:
+        """Scores of all neutral segments by the head, which learned from them."""
+        return [float(self.scores[n, 0]) for n, line in enumerate(self.lines) if line.kind in _NEUTRAL]
+
     def unseen_neutral(self, *kinds: Kind) -> list[float]:
         """Scores of segments of these kinds, each by the head that had not seen its answer."""
         return [
@@ -159,6 +166,12 @@ class _Learned:
         """Scores of an example's segments in each of its places."""
         return [float(self.scores[n, column]) for n in self.of_examples.get(number, ())]
 
+    @property
+    def unseen_against(self) -> list[float]:
+        """The mean score of each example over its places, by the head that had not seen it."""
+        each = [self.unseen_example(number) for number in range(len(self.examples.against))]
+        return [fmean(scores) for scores in each if scores]
+
     def unseen_example(self, number: int, kind: str = "example") -> list[float]:
         """Scores of an example by the head that had not seen it."""
         return self.of_example(number, self.columns[kind, number % self.folds])
@@ -178,7 +191,7 @@ async def lesson(
     started = time.monotonic()
     lines, data = await read(planned, reader, cache)
     learned = _Learned(lines, examples, fit.tensor_of(data, len(data) // (2 * len(lines))))
-    shift = fit.threshold(learned.unseen_neutral(Kind.NEUTRAL, Kind.FOREIGN, Kind.BESIDE))
+    shift = fit.threshold(learned.neutral, learned.unseen_neutral(*_NEUTRAL), learned.unseen_against)
     flags = [_mostly(learned.of_example(n, 0), shift) for n in range(len(examples.against))]
     if not any(flags):
         raise NothingLearned(
@@ -219,7 +232,7 @@ def _version(
     head: TaughtHead,
     shift: float,
 ) -> Version:
-    neutral = learned.unseen_neutral(Kind.NEUTRAL, Kind.FOREIGN, Kind.BESIDE)
+    neutral = learned.unseen_neutral(*_NEUTRAL)
     return Version(
         head=head.content_hash,
         text=subject.text,
@@ -262,7 +275,7 @@ def _scale(learned: _Learned, shift: float) -> float:
     """
     numbers = range(len(learned.examples.against))
     against = torch.tensor([score for n in numbers for score in learned.unseen_example(n)]) - shift
-    neutral = torch.tensor(learned.unseen_neutral(Kind.NEUTRAL, Kind.FOREIGN, Kind.BESIDE)) - shift
+    neutral = torch.tensor(learned.unseen_neutral(*_NEUTRAL)) - shift
 
     def surprise(scale: float) -> float:
         missed = torch.nn.functional.softplus(-scale * against).mean()

@@ -21,6 +21,7 @@ from aligner_proxy.engine import sockets
 from aligner_proxy.engine.api import Engine
 from aligner_proxy.engine.server.app import create_app
 from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.teaching import fit
 from aligner_proxy.teaching.neutral import lesson_answers
 from aligner_proxy.types import Correction, Exchange, Outcome, Policy, Status, Turn
 from tests.support import teachable
@@ -80,7 +81,7 @@ def test_what_was_taught_is_flagged_by_align_and_was_not_before(
     [told] = json.loads(result.stdout)["objectives"]
     assert (told["objective"], told["taught"], told["against"]) == ("no-feelings", True, len(AGAINST))
     assert told["found"]["hits"] >= 3
-    assert told["false"]["share"] <= 0.002
+    assert told["false"]["share"] <= fit.MOST_FALSE_UNSEEN
     after = aligned(file, address)
     assert after["corrected"] == CLEAN
     assert [segment["against"] for segment in after["segments"]] == [None, "no-feelings", None]
