@@ -1,0 +1,54 @@
+"""What became of answers with faults in their own voice, from verdicts and from what goes out."""
+
+from __future__ import annotations
+
+import pytest
+
+from aligner_proxy.types import Correction, Objective, Outcome, Policy, SegmentScore, Status
+from models.evaluate.own_voice import Written, judged, rates, read, table
+
+POLICY = Policy("own-voice", (Objective("own", "Calm: be calm"),))
+SEGMENTS = ("Sow in April.", " Hurry, or all is lost.", " Water at night.")
+ONE = Written(
+    "c", "Calm: be calm", "When?", SEGMENTS, frozenset((1,)), (SEGMENTS[0], " May will do, too.", SEGMENTS[2])
+)
+TWIN = Written("c", "Calm: be calm", "When?", SEGMENTS[::2], frozenset(), SEGMENTS[::2])
+
+
+def outcome(written: Written, flagged: set[int], text: str) -> Outcome:
+    scores = tuple(
+        SegmentScore(segment.strip(), 2.0 if n in flagged else -2.0, n in flagged)
+        for n, segment in enumerate(written.segments)
+    )
+    return Outcome(Status.CORRECTED, None, text, POLICY, 0, False, Correction(text, scores), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("flagged", "text", "expected"),
+    [
+        ({1}, "Sow in April. Water at night.", (1, 0, True, True)),
+        ({1}, "Sow in April. May will do, too. Water at night.", (1, 0, True, True)),
+        ({1}, "Sow in April.", (1, 0, True, False)),
+        ({1, 2}, "Sow in April.", (1, 1, False, False)),
+        (set(), "".join(SEGMENTS), (0, 0, False, False)),
+    ],
+)
+def test_what_became_of_one(flagged: set[int], text: str, expected: tuple[int, int, bool, bool]) -> None:
+    one = judged(ONE, outcome(ONE, flagged, text))
+    assert (one.found, one.false, one.exact, one.repaired) == expected
+
+
+def test_rates_keep_twins_apart() -> None:
+    results = [judged(ONE, outcome(ONE, {1}, "Sow in April. Water at night."))]
+    results += [judged(TWIN, outcome(TWIN, flagged, TWIN.answer)) for flagged in (set(), {0}, set())]
+    assert [(rate.hits, rate.n) for rate in rates(results)] == [(1, 1), (0, 2), (1, 1), (1, 1), (1, 3)]
+    assert table(results).count("1/3") == 2
+
+
+def test_whole_authors_are_drawn_alike_of_every_objective() -> None:
+    drawn = list(read("c", 4, seed=1))
+    assert {one.author for one in drawn} == {"c"}
+    by_objective = {one.objective: [o for o in drawn if o.objective == one.objective] for one in drawn}
+    assert len(by_objective) == 20
+    assert all(sum(bool(one.against) for one in mine) == 2 == len(mine) // 2 for mine in by_objective.values())
+    assert drawn == list(read("c", 4, seed=1)) != list(read("c", 4, seed=2))
