@@ -373,7 +373,7 @@ class Policy:
     on_skip: SkipPolicy = SkipPolicy()
     if_nothing_remains: IfNothingRemains = IfNothingRemains.ORIGINAL
     decline: tuple[tuple[str, str], ...] = ()  # (language, text) in place of an answer; "" is any language
-    decline_within: float = 1.0  # nats below the threshold from which on what stands beside harm counts as harm, too
+    decline_within: float = 2.0  # nats below the threshold from which on what stands beside harm counts as harm, too
     caution: float = 0.0
     score_only: bool = False  # the engine scores the answer and edits nothing
     verify: Verify = Verify.FLAGGED

@@ -79,7 +79,7 @@ def told(runner: ModelRunner, prompt: int, target: Sequence[int], flags: Sequenc
         return [[_at(target, place + 1 - prompt) for place in feed.predicted] for feed in feeds]
 
     def scores(feed: Feed, spans: Spans) -> list[tuple[float, int]]:
-        return [(1.0 if flag else -1.0, 0) for flag, _ in zip(flags, score(feed, spans), strict=True)]
+        return [(3.0 if flag else -3.0, 0) for flag, _ in zip(flags, score(feed, spans), strict=True)]
 
     with patch.object(runner, "_choose", chosen), patch.object(runner, "scores", scores):
         yield count

@@ -32,6 +32,12 @@ SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.25, 1.5, 2.0)
 TIMES_SLOWER = 3.0
 MOST_FAILED = 0.01
 _CLIENTS = 16
+ALONE = 40
+"""Good answers that are asked for one after the other, for what a correction takes that waits for no other."""
+IDLE_S = 0.3
+"""Between them, so that the engine has rested as it has at a low rate."""
+_FIRST = 1000
+"""Number of the first: as many digits as those of the rates have."""
 
 
 def knee(rows: Sequence[dict[str, Any]]) -> float | None:
@@ -75,17 +81,29 @@ def _at(values: Sequence[float], percentile: int) -> float | None:
 
 
 async def measure(
-    ask: Callable[[int], Awaitable[Told]], asked: argparse.Namespace, tell: Callable[[dict[str, Any]], None]
+    ask: Callable[[int], Awaitable[Told]],
+    asked: argparse.Namespace,
+    tell: Callable[[dict[str, Any]], None],
+    alone: Callable[[int], Awaitable[Told]],
 ) -> dict[str, Any]:
-    """All rates, one after the other, each when the one before has been answered."""
+    """All rates, one after the other, each when the one before has been answered; before them some answers `alone`."""
     await saturate(ask, 2, 5)
     most = await saturate(ask, _CLIENTS, asked.seconds, lambda told: told.done)
+    unhurried = []
+    for number in range(ALONE):
+        await asyncio.sleep(IDLE_S)
+        unhurried.append((await alone(number)).added_ms)
     rows = []
     for number, rate in enumerate(asked.rates or [share * most for share in SHARES]):
         due = times(rate, asked.seconds, seed=number)
         rows.append(row(rate, asked.seconds, await drive(ask, due)))
         tell(rows[-1])
-    return {"most_per_second": round(most, 3), "knee_per_second": knee(rows), "rows": rows}
+    return {
+        "most_per_second": round(most, 3),
+        "knee_per_second": knee(rows),
+        "alone_p50_ms": _at([ms for ms in unhurried if ms is not None], 50),
+        "rows": rows,
+    }
 
 
 async def _run(running: gateway.Running, asked: argparse.Namespace, tell: Callable[[dict[str, Any]], None]) -> Any:
@@ -96,8 +114,11 @@ async def _run(running: gateway.Running, asked: argparse.Namespace, tell: Callab
         bad = int(number * asked.bad) != int((number + 1) * asked.bad)
         return await client.ask(f"{'bad' if bad else 'good'} number {number}")
 
+    async def alone(number: int) -> Told:
+        return await client.ask(f"good by itself {_FIRST + number}")
+
     try:
-        return await measure(ask, asked, tell)
+        return await measure(ask, asked, tell, alone)
     finally:
         await client.http.aclose()
 

@@ -34,6 +34,12 @@ def _overlap(asked: argparse.Namespace) -> dict[str, Any]:
     return overlap.run(asked.model, asked.rounds, asked.data)
 
 
+def _taught(asked: argparse.Namespace) -> dict[str, Any]:
+    from bench import taught_heads
+
+    return taught_heads.run(asked.model, asked.rounds)
+
+
 def _memory(_: argparse.Namespace) -> dict[str, Any]:
     from bench import memory
 
@@ -46,6 +52,7 @@ PARTS: dict[str, Part] = {
     "alone": _alone,
     "together": _together,
     "overlap": _overlap,
+    "taught": _taught,
     "memory": _memory,
 }
 
@@ -57,6 +64,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     ),
     "together": ("throughput16_vs_transformers_cb", "throughput16_vs_llama_cpp", "throughput16_vs_vllm"),
     "overlap": ("overlap_delay_ratio",),
+    "taught": ("taught_head_ratio", "taught_heads_4_ratio", "taught_head_noise"),
     "memory": ("peak_rss_mb",),
 }
 """Figures of the last line by part: null where the part could not be measured, with its error beside."""

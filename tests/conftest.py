@@ -14,7 +14,12 @@ from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-for name in ("LITELLM_LOCAL_MODEL_COST_MAP", "LITELLM_LOCAL_BLOG_POSTS", "LITELLM_LOCAL_POLICY_TEMPLATES"):
+for name in (
+    "HF_HUB_DISABLE_TELEMETRY",
+    "LITELLM_LOCAL_BLOG_POSTS",
+    "LITELLM_LOCAL_MODEL_COST_MAP",
+    "LITELLM_LOCAL_POLICY_TEMPLATES",
+):
     os.environ.setdefault(name, "True")
 
 

@@ -26,7 +26,7 @@ from aligner_proxy.correctors.editor_prompt import Passage
 from aligner_proxy.engine.admission import Accounts, OpenAccounts, Seats
 from aligner_proxy.engine.api import AlignerInfo, AlignRequest, Engine, ForwardingSession, Session, Span
 from aligner_proxy.engine.client.circuit_breaker import Circuit, State
-from aligner_proxy.engine.client.completions_aligner import judged
+from aligner_proxy.engine.client.completions_aligner import judged, judged_segments
 from aligner_proxy.engine.decoding import splice
 from aligner_proxy.engine.weights.manifest import digest
 from aligner_proxy.errors import (
@@ -278,7 +278,7 @@ class EditedEngine:
             scored = replace(scored, text=request.answer, aligner=about.content_hash)
             if request.score_only or not any(verdict.flagged for verdict in scored.segments):
                 return scored
-            pieces = _pieces(request.answer, scored.segments)
+            pieces = judged_segments(request.answer, scored.segments)
             try:
                 written = await self.written(request, pieces, scored.segments, until)
             except QuotaSpent:
@@ -315,7 +315,7 @@ class EditedEngine:
         candidate = before + structure.join(written.pieces)
         asked = judged(_until(request, until)).model_copy(update={"answer": candidate})
         again = await self._scorer.align(asked)
-        segments = _pieces(candidate, again.segments)
+        segments = judged_segments(candidate, again.segments)
         flagged = [s for s, verdict in zip(segments, again.segments, strict=True) if verdict.flagged and s.text]
         texts = dict(written.texts)
         for passage in written.passages:
@@ -382,6 +382,11 @@ class _Written:
 def _failed(request: AlignRequest, error: CorrectionError) -> EditorUse:
     """What a call that failed cost; the aligner edits in its place."""
     log.warning("call %s: the editor failed (%s); the aligner edits", request.request_id, type(error).__name__)
+    return cost_of_failure(error)
+
+
+def cost_of_failure(error: CorrectionError) -> EditorUse:
+    """What a call cost of which nothing came: a reply that could not be used is paid for all the same."""
     paid = error.use if isinstance(error, UnusableReply) else EditorUse()
     return paid + EditorUse(failed=1)
 
@@ -446,15 +451,6 @@ def _break(answer: str) -> str:
 def _lead(segments: Sequence[Segment], at: int) -> str:
     """The white space before a segment."""
     return segments[at - 1].gap if at else ""
-
-
-def _pieces(answer: str, scores: Sequence[SegmentScore]) -> list[Segment]:
-    """The segments that were judged. Raises `EngineFault` where they are others than those of the answer."""
-    texts = [score.text for score in scores]
-    pieces = structure.judged(structure.split(answer), texts)
-    if texts != [piece.text for piece in pieces]:
-        raise EngineFault("the engine judged other segments than these; is it of another version?")
-    return pieces
 
 
 def _until(request: AlignRequest, until: float) -> AlignRequest:

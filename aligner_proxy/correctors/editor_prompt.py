@@ -118,24 +118,47 @@ def passages(segments: Sequence[Segment], scores: Sequence[SegmentScore], object
 
 
 def _passage(number: int, at: int, text: str, score: SegmentScore, objectives: Sequence[str]) -> Passage:
-    mark = marks.read(text)
-    lead = text[: mark.stop] if mark is not None and mark.stop < len(text) else ""
     named = score.objective is not None and 0 <= score.objective < len(objectives)
     against = (objectives[score.objective],) if named and score.objective is not None else tuple(objectives)
+    return passage(number, at, text, against)
+
+
+def passage(number: int, at: int, text: str, against: tuple[str, ...] = ()) -> Passage:
+    """The segment at this place, with this text, without the mark of a list item."""
+    mark = marks.read(text)
+    lead = text[: mark.stop] if mark is not None and mark.stop < len(text) else ""
     return Passage(number, at, lead, text[len(lead) :], against)
+
+
+class Material:
+    """What an editor is shown of a conversation and an answer with marked passages."""
+
+    def __init__(self, turns: Sequence[Turn], segments: Sequence[Segment], marked: Sequence[Passage]) -> None:
+        self.mark = _free_mark(segment.text for segment in segments)
+        self._turns = turns
+        self._segments = segments
+        self._marked = marked
+
+    def as_json(self) -> dict[str, Any]:
+        """The conversation, the answer and its passages."""
+        return {
+            "conversation": [{"role": turn.role, "text": turn.content} for turn in _last_turns(self._turns)],
+            "answer": _shown(self._segments, self._marked, self.mark),
+            "passages": [
+                {"number": passage.number, "against": list(passage.against)}
+                if passage.against
+                else {"number": passage.number}
+                for passage in self._marked
+            ],
+        }
 
 
 def messages(turns: Sequence[Turn], segments: Sequence[Segment], marked: Sequence[Passage]) -> list[dict[str, str]]:
     """The question to an editor: what to write in place of these passages."""
-    mark = _free_mark(segment.text for segment in segments)
-    material = {
-        "conversation": [{"role": turn.role, "text": turn.content} for turn in _last_turns(turns)],
-        "answer": _shown(segments, marked, mark),
-        "passages": [{"number": passage.number, "against": list(passage.against)} for passage in marked],
-    }
+    material = Material(turns, segments, marked)
     return [
-        {"role": "system", "content": INSTRUCTION.format(mark=mark)},
-        {"role": "user", "content": json.dumps(material, ensure_ascii=False)},
+        {"role": "system", "content": INSTRUCTION.format(mark=material.mark)},
+        {"role": "user", "content": json.dumps(material.as_json(), ensure_ascii=False)},
     ]
 
 

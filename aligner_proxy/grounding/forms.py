@@ -234,6 +234,7 @@ _FRACTIONS = {
     "half a year": (6, "month"), "half a day": (12, "hour"), "half an hour": (30, "minute"),
     "a quarter of an hour": (15, "minute"), "three quarters of an hour": (45, "minute"),
     "three-quarters of an hour": (45, "minute"), "an hour and a half": (90, "minute"),
+    "an hour and a quarter": (75, "minute"), "an hour and three quarters": (105, "minute"),
     "one and a half hours": (90, "minute"), "two and a half hours": (150, "minute"),
     "a year and a half": (18, "month"), "one and a half years": (18, "month"), "a day and a half": (36, "hour"),
 }  # fmt: skip
@@ -256,8 +257,9 @@ _WEEKDAY = re.compile(
 )
 _SHORT_DAY = re.compile(r"(?:Mon|Tues?|Wed|Thurs?|Fri|Sat|Sun)\b")
 _PHONE = re.compile(
-    r"(?<![\w.,/-])(?:1-\d{3}-\d{3}-\d{4}|\(\d{2,5}\) ?\d{2,4}-\d{2,5}|\d{3}-\d{3}-\d{4}|[1-9]\d{1,3}(?: \d{2,4}){2,4}"
-    r"|\+\d[\d ().\u00a0/-]{5,20}\d|\(?0\d{1,5}\)?(?:[ .\u00a0/-]\d{2,8}){1,4})(?![\w/-]|[.,]\d)"
+    r"(?<![\w.,/-])(?:1-\d{3}-\d{3}-\d{4}|\(\d{2,5}\) ?\d{2,4}-\d{2,5}|\d{3}-\d{3}-\d{4}|[2-9]\d{2}-\d{4}"
+    r"|[1-9]\d{1,3}(?: \d{2,4}){2,4}|\+\d[\d ().\u00a0/-]{5,20}\d|\(?0\d{1,5}\)?(?:[ .\u00a0/-]\d{2,8}){1,4})"
+    r"(?![\w/-]|[.,]\d)"
 )
 _PLACES = (
     "form room gate concourse terminal platform counter window building hall zone level floor line bus tram bay block "

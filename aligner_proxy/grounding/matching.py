@@ -21,6 +21,12 @@ LEAST = 0.5
 """How likely it must be that a statement speaks of the same; below, nothing is done."""
 SEVERAL = 0.6
 """How likely it must be that one of several does, for their sentence to be noted as unsettled."""
+DOUBTFUL = 0.1
+"""How likely it must be that any does, for an editor to be asked."""
+DOUBTFUL_AGAINST = 0.3
+"""The same where another statement that shares about as many words confirms the fact."""
+LEAST_AGAINST = 0.8
+"""The same where another statement that shares about as many words confirms the fact."""
 NEAREST = 0.7
 """A statement is only chosen from this share of the best score on."""
 LEAST_SHARED = {Kind.TIME: 0.4, Kind.AGE: 0.4}
@@ -102,26 +108,49 @@ class Matcher:
         self._sizes.setdefault(kind, []).append(self._size(statement.about, kind))
         self._by_sentence.setdefault((statement.source, statement.sentence), []).append(statement.fact)
 
-    def match(self, fact: Fact, subject: Subject, taken: Set[Statement] = frozenset()) -> Match:
-        """What the references say of a fact; statements that are `taken` confirm another fact of the answer."""
+    def match(
+        self, fact: Fact, subject: Subject, taken: Set[Statement] = frozenset(), *, doubts: bool = False
+    ) -> Match:
+        """What the references say of a fact; statements that are `taken` confirm another fact of the answer.
+
+        With `doubts` nothing is sure enough, and little is enough to count as given otherwise by several statements.
+        """
         scored = self.ranked(fact, subject)
         confirmed = self._confirmed(fact, scored)
-        if confirmed is not None or not scored:
-            return confirmed or NO_MATCH
-        scored = scored[:MOST_WEIGHED]
+        if not scored:
+            return NO_MATCH
+        weighed = scored[:MOST_WEIGHED]
+        if confirmed is not None and all(statement is not confirmed.statement for _, statement in weighed):
+            return confirmed
         weigher = Weigher(fact, subject, self.vocabularies[fact.kind])
-        ranked = sorted(zip(weigher.chances(scored, taken), scored, strict=True), key=lambda pair: -pair[0])
-        free = [(chance, score, statement) for chance, (score, statement) in ranked if statement not in taken]
+        ranked = sorted(zip(weigher.chances(weighed, taken), weighed, strict=True), key=lambda pair: -pair[0])
+        free = [
+            (chance, score, statement)
+            for chance, (score, statement) in ranked
+            if statement not in taken and not fact.agrees(statement.fact)
+        ]
+        found = self._otherwise(fact, free, scored[0][0], doubts=doubts)
+        if confirmed is None:
+            return found
+        if found.finding is Finding.OTHERWISE and found.score >= LEAST_AGAINST:
+            return found
+        return found if doubts and found.score >= DOUBTFUL_AGAINST else confirmed
+
+    def _otherwise(
+        self, fact: Fact, free: Sequence[tuple[float, float, Statement]], best: float, *, doubts: bool
+    ) -> Match:
+        """What those statements say that give another value: chance, score and statement, the likeliest first."""
         if not free or times(fact, free[0][2].fact) > MOST_TIMES:
             return NO_MATCH
         _, score, first = free[0]
-        if score < max(NEAREST * scored[0][0], LEAST_SHARED.get(fact.kind, 0.0)):
-            return NO_MATCH
+        is_near = score >= max(NEAREST * best, LEAST_SHARED.get(fact.kind, 0.0))
         for_first = sum(chance for chance, _, statement in free if statement.fact.agrees(first.fact))
-        if for_first >= LEAST:
+        if is_near and for_first >= LEAST and not doubts:
             return Match(Finding.OTHERWISE, first, for_first)
         for_any = sum(chance for chance, _, _ in free)
-        return Match(Finding.SEVERAL, first, for_any) if for_any >= SEVERAL else NO_MATCH
+        if for_any >= DOUBTFUL if doubts else is_near and for_any >= SEVERAL:
+            return Match(Finding.SEVERAL, first, for_any)
+        return NO_MATCH
 
     def confirmed(self, fact: Fact, subject: Subject) -> Statement | None:
         """The statement that says the same as a fact, if one does that is about as near as the nearest."""
@@ -151,6 +180,11 @@ class Matcher:
             if fact.same_form(statement.fact) and times(fact, statement.fact) <= MOST_TIMES_OF_A_RIVAL
         ]
         return sorted(scored, key=lambda pair: -pair[0])
+
+    def says(self, fact: Fact) -> Statement | None:
+        """A statement that says what a fact says, of whatever."""
+        of_kind = self._by_kind.get(fact.kind, ())
+        return next((one for one in of_kind if fact.same_form(one.fact) and fact.agrees(one.fact)), None)
 
     def beside(self, statement: Statement) -> list[Fact]:
         """The facts of the sentence in which a statement stands."""

@@ -80,6 +80,8 @@ class Sentence:
     text: str
     facts: list[Fact]
     subjects: list[Subject]
+    confirming: list[Statement | None] = field(default_factory=list)
+    """For each fact the statement that repeats it, if one does."""
     paragraphs: set[tuple[str, int]] = field(default_factory=set)
     """Paragraphs of the references that confirm a fact of it."""
 
@@ -89,6 +91,8 @@ class Grounder:
     """Holds one answer to its references, sentence by sentence."""
 
     matcher: Matcher
+    doubts: bool = False
+    """Whether an editor looks at what is unsettled: then more is."""
     _own: list[Fact] = field(default_factory=list)
     """Facts that the client gave."""
     _asked: dict[str, float] = field(default_factory=dict)
@@ -98,19 +102,30 @@ class Grounder:
     _words: set[str] = field(default_factory=set)
     """Words of the answer up to here."""
     _heading: str = ""
-    taken: set[Statement] = field(default_factory=set)
-    """Statements that facts of the answer repeat."""
+    _taken: Counter[Statement] = field(default_factory=Counter)
+    """How many facts of the answer repeat a statement."""
     _paragraphs: list[set[tuple[str, int]]] = field(default_factory=list)
     facts: int = 0
 
     @classmethod
-    def of(cls, matcher: Matcher, question: str, said: str = "") -> Grounder:
+    def of(cls, matcher: Matcher, question: str, said: str = "", *, doubts: bool = False) -> Grounder:
         """The grounder of an answer to this question, in a conversation in which the client `said` this."""
-        grounder = cls(matcher)
+        grounder = cls(matcher, doubts)
         for sentence in split(said or question):
             grounder._own += read(sentence.text, pounds_weigh=matcher.pounds_weigh)
         grounder._asked = dict.fromkeys(words(question), _QUESTION)
         return grounder
+
+    def ahead(self) -> Grounder:
+        """Another grounder that knows what this one knows, to look at what comes next with an editor's doubts."""
+        return replace(
+            self,
+            doubts=True,
+            _own=[*self._own],
+            _terms=[*self._terms],
+            _words={*self._words},
+            _taken=Counter(self._taken),
+        )
 
     def answer(self, text: str) -> tuple[list[FactEdit], list[Unsettled]]:
         """The edits of a whole answer, and what of it is unsettled."""
@@ -176,8 +191,9 @@ class Grounder:
         """Remember which statements the facts of this sentence repeat."""
         for fact, subject in zip(sentence.facts, sentence.subjects, strict=True):
             statement = self.matcher.confirmed(fact, subject)
+            sentence.confirming.append(statement)
             if statement is not None:
-                self.taken.add(statement)
+                self._taken[statement] += 1
                 sentence.paragraphs.add(statement.stretch)
         near = sentence.paragraphs.union(*self._paragraphs)
         self._paragraphs = [*self._paragraphs, sentence.paragraphs][-_SENTENCES_BACK:]
@@ -187,8 +203,7 @@ class Grounder:
     def _decided(self, sentence: Sentence) -> tuple[list[FactEdit], list[Unsettled]]:
         edits: list[FactEdit] = []
         unsettled: list[Unsettled] = []
-        pairs = zip(sentence.facts, sentence.subjects, strict=True)
-        matches = [(fact, self._match(sentence, fact, subject)) for fact, subject in pairs]
+        matches = [(fact, self._match(sentence, number)) for number, fact in enumerate(sentence.facts)]
         wanted = Counter(match.statement for _, match in matches if match.finding is Finding.OTHERWISE)
         for fact, match in matches:
             # One statement cannot take the place of two facts.
@@ -223,7 +238,7 @@ class Grounder:
         """Whether a fact is none of the references' business: the client's own, quoted, or the result of a sum."""
         if any(fact.same_form(own) and fact.agrees(own) for own in self._own):
             return True
-        if fact.kind is Kind.AGE and any(fact.value == own.value for own in self._own):
+        if fact.kind in (Kind.AGE, Kind.COUNT) and any(fact.value == own.value for own in self._own):
             return True
         text = sentence.text
         if _COMPUTED.search(text) or _quoted(text, fact):
@@ -234,11 +249,17 @@ class Grounder:
             return True
         return _is_result(fact, [*self._own, *self._terms]) or _is_clients_result(fact, self._own, self._terms)
 
-    def _match(self, sentence: Sentence, fact: Fact, subject: Subject) -> Match:
+    def taken(self, besides: Statement | None) -> set[Statement]:
+        """The statements that facts of the answer repeat, other than a fact that repeats the one `besides`."""
+        return {statement for statement, count in self._taken.items() if count > (statement is besides)}
+
+    def _match(self, sentence: Sentence, number: int) -> Match:
         """What is to be done about a fact; nothing where it is none of the references' business."""
+        fact = sentence.facts[number]
         if fact.inherited or self.is_left_alone(sentence, fact):
             return NO_MATCH
-        match = self.matcher.match(fact, subject, self.taken)
+        taken = self.taken(sentence.confirming[number])
+        match = self.matcher.match(fact, sentence.subjects[number], taken, doubts=self.doubts)
         if match.finding is Finding.OTHERWISE and match.statement is not None:
             other = match.statement.fact
             if any(f.same_form(other) and f.agrees(other) for f in sentence.facts):

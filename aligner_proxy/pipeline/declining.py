@@ -60,16 +60,22 @@ def nothing_remains(segments: Sequence[SegmentScore], delivered: str) -> bool:
 def more_of_the_same(segments: Sequence[SegmentScore], policy: Policy, threshold: float) -> bool:
     """Whether harm was flagged, and something that stays came close to being flagged, too (`decline_within`, nats).
 
-    `threshold` is the score, in nats, above which a segment was flagged. Nothing is read again for this.
+    `threshold` is the score, in nats, above which a segment was flagged. Nothing is read again for this. Fragments
+    count: what says little without the harm before it ("Demand that they do so, or else.") goes on with it.
     """
     names = [objective.name for objective in policy.objectives]
     against = {segment.objective for segment in segments if segment.flagged}
     of_harm = any(name == _HARM and number in against for number, name in enumerate(names))
     if not (of_harm or (names == [_HARM] and None in against)):
         return False
-    kept = fragments.standing([segment.text for segment in segments], [not segment.flagged for segment in segments])
-    scores = [segments[number].score for number in kept]
+    kept = [segment for segment in segments if not segment.flagged]
+    scores = [segment.score for segment in kept if _says_something(segment.text)]
     return any(score is not None and score > threshold - policy.decline_within for score in scores)
+
+
+def _says_something(text: str) -> bool:
+    """Whether a segment is more than a label or a name; a quantity may say what harms."""
+    return len(fragments.spaced(fragments.core(text)).split()) >= fragments.FEWEST_WORDS
 
 
 def _in_two_voices(segments: Sequence[SegmentScore]) -> bool:

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from aligner_proxy.correctors.editor import EditedEngine, Editors
+from aligner_proxy.correctors.fact_editor import FactEditor
 from aligner_proxy.correctors.nothing import UnjudgedSession
 from aligner_proxy.correctors.registry import MISSING, Correctors, Revising
 from aligner_proxy.engine.api import (
@@ -32,7 +33,7 @@ from aligner_proxy.gate.judge import Verdict, judge_in_thread
 from aligner_proxy.observability.tracing import stage
 from aligner_proxy.pipeline import declining, eligibility, outcomes, second_try, spoken
 from aligner_proxy.pipeline.cache import CorrectionCache
-from aligner_proxy.pipeline.grounded import GroundedCorrection
+from aligner_proxy.pipeline.grounded import AGREES, GroundedCorrection
 from aligner_proxy.pipeline.json_answers import JsonAnswer, JudgedForm
 from aligner_proxy.pipeline.outcomes import judged
 from aligner_proxy.pipeline.removal import removed_where_refused, removes_refused
@@ -142,15 +143,30 @@ class Pipeline:
         if not form.is_structured:
             core = _TextCorrection(self, exchange, policy, deadline, session)
             corrected = self.extensions.wrap(policy, core)
-            return GroundedCorrection(corrected, exchange) if policy.references else corrected
+            return self._grounded(corrected, exchange, policy)
         # Each text of a JSON answer has more of the answer behind it, and was not read ahead by itself.
         inside = _TextCorrection(self, replace(exchange, inner=True), policy, deadline, None)
         wrapped = self.extensions.wrap(policy, inside)
-        wrapped = GroundedCorrection(wrapped, exchange) if policy.references else wrapped
+        wrapped = self._grounded(wrapped, exchange, policy)
         every_string = policy.on_skip.structured_output is OnSkip.JUDGE
         if every_string:
             return JudgedForm(wrapped, exchange, inside, is_json=form.is_json(unread=False))
         return JsonAnswer(wrapped, exchange)
+
+    def _grounded(self, inner: Inner, exchange: Exchange, policy: Policy) -> Inner:
+        """The correction with what goes out held to the references, if there are any; doubts are the editor's."""
+        if not policy.references:
+            return inner
+        return GroundedCorrection(inner, exchange, self.fact_editor(exchange, policy, inner.deadline))
+
+    def fact_editor(self, exchange: Exchange, policy: Policy, deadline: float) -> FactEditor | None:
+        """Whom to ask about what references leave in doubt; None where nobody is named."""
+        group = policy.editor_group
+        if group is None or self.editors is None:
+            return None
+        asked = policy if policy.objectives else replace(policy, objectives=(AGREES,))
+        request = align_request(exchange, "", asked, deadline)
+        return FactEditor(self.editors.group(group), request, dict(policy.payer))
 
     async def _outcome(
         self, exchange: Exchange, policy: Policy, corrected: Corrected, deadline: float, *, structured: bool

@@ -401,8 +401,21 @@ class StreamingCorrection:
         if number < len(self._segments) and not self.done and not waits:
             last = self._lacks and number == len(self._segments) - 1
             # What is to be added needs a character in whose place it goes out.
-            self._put(self._segments[number].end - last)
-            self._next = number + 1
+            end = self._segments[number].end - last
+            if await self._looked_up(end):
+                self._put(end)
+                self._next = number + 1
+
+    async def _looked_up(self, end: int) -> bool:
+        """Let an editor look at what goes out next where references leave it in doubt; False if nothing may go out."""
+        if not self._policy.references:
+            return True
+        deadline = time.monotonic() + self._policy.deadline_s
+        editor = self._pipeline.fact_editor(self._exchange(), self._policy, deadline)
+        use = await self._grounded.look(self._text, self._replacements.end, end, editor)
+        if use is not None:
+            self._tally.add(Correction("", editor=use))
+        return not self.done
 
     def _waits(self, number: int) -> bool:
         """Whether the segment behind this one may take it along."""

@@ -6,6 +6,9 @@
       - Honestly, this question made me a little sad.
     fine:
       - Many people feel lonely at night.
+    good_answers:                # optional: whole answers of your own in which nothing goes against it
+      - question: What helps against loneliness?
+        answer: Call somebody you know well. Many people feel lonely at night.
 
 Every refusal names file, line and fix. Nothing of an example is ever logged.
 """
@@ -22,13 +25,15 @@ from typing import Any
 
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy.yaml_file import Source, nearest, parse, read_text
+from aligner_proxy.text.structure import split
 
 LEAST_AGAINST = 2
 MOST = 400
-"""Of each of the two lists: many more teach little more, and each one costs engine time."""
+"""Of each list: many more teach little more, and each one costs engine time."""
 MOST_CHARS = 4_000
 """Of one example."""
-_KEYS = ("objective", "against", "fine")
+_KEYS = ("objective", "against", "fine", "good_answers")
+_OF_AN_ANSWER = ("question", "answer")
 _SPACE = re.compile(r"\s+")
 _ENDING = ".!?\"' "
 
@@ -42,16 +47,31 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
+class GoodAnswer(Example):
+    """A whole answer in which nothing goes against the objective, as an example, with its question."""
+
+    question: str
+
+
+@dataclass(frozen=True, slots=True)
 class Examples:
     """All examples of one objective, from one file."""
 
     against: tuple[Example, ...]
     fine: tuple[Example, ...] = ()
+    good_answers: tuple[GoodAnswer, ...] = ()
+
+    @property
+    def every(self) -> tuple[Example, ...]:
+        """All of them, in the order of the fields."""
+        return (*self.against, *self.fine, *self.good_answers)
 
     @property
     def digest(self) -> str:
         """Hash of the texts; changes with any of them, whatever their places."""
-        texts = [[example.text for example in examples] for examples in (self.against, self.fine)]
+        texts: list[list[Any]] = [[example.text for example in examples] for examples in (self.against, self.fine)]
+        if self.good_answers:
+            texts.append([(good.question, good.text) for good in self.good_answers])
         return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
 
@@ -78,8 +98,11 @@ def parse_examples(written: str, path: Path, name: str, text: str) -> Examples:
             f"{source.at('against')}: `against` has {len(against)} sentences; at least {LEAST_AGAINST} are needed, "
             "four to twelve teach well"
         )
+    good = tuple(_answers(data, "good_answers", source))
     _check_different(against, fine)
-    return Examples(against, fine)
+    _check_different(against, good)
+    _check_sentences(against, good)
+    return Examples(against, fine, good)
 
 
 def _parsed(text: str, path: Path) -> tuple[Any, Source]:
@@ -105,25 +128,53 @@ def _check_objective(given: object, source: Source, name: str, text: str) -> Non
 
 
 def _listed(data: dict[str, Any], key: str, source: Source) -> Iterator[Example]:
+    for n, value in enumerate(_list(data, key, source, "sentences, each on a line of its own behind `- `")):
+        place = source.at(key, n)
+        yield Example(_text(value, f"{place}: {key}[{n}]"), place)
+
+
+def _answers(data: dict[str, Any], key: str, source: Source) -> Iterator[GoodAnswer]:
+    for n, value in enumerate(_list(data, key, source, "answers, each with `question` and `answer`")):
+        place = source.at(key, n)
+        if not isinstance(value, dict) or set(value) != set(_OF_AN_ANSWER):
+            raise ConfigError(f"{place}: {key}[{n}]: must have `question` and `answer`, and nothing else")
+        question, answer = (_text(value[part], f"{place}: {key}[{n}].{part}") for part in _OF_AN_ANSWER)
+        yield GoodAnswer(answer, place, question)
+
+
+def _list(data: dict[str, Any], key: str, source: Source, what: str) -> list[Any]:
     values = data.get(key)
     if values is None:
-        return
+        return []
     if not isinstance(values, list):
-        raise ConfigError(
-            f"{source.at(key)}: {key}: must be a list of sentences, each on a line of its own behind `- `"
-        )
+        raise ConfigError(f"{source.at(key)}: {key}: must be a list of {what}")
     if len(values) > MOST:
         raise ConfigError(f"{source.at(key)}: {key}: {len(values):,} examples; keep the {MOST} that differ most")
-    for n, value in enumerate(values):
-        place = source.at(key, n)
-        if not isinstance(value, str):
-            raise ConfigError(f"{place}: {key}[{n}]: must be text (put it in quotes)")
-        text = value.strip()
-        if not any(map(str.isalnum, text)):
-            raise ConfigError(f"{place}: {key}[{n}]: is empty; write a sentence, or remove the line")
-        if len(text) > MOST_CHARS:
-            raise ConfigError(f"{place}: {key}[{n}]: has {len(text):,} characters; at most {MOST_CHARS:,} are read")
-        yield Example(text, place)
+    return values
+
+
+def _text(value: object, place: str) -> str:
+    """The text of one example, which stands at this place; raises `ConfigError`."""
+    if not isinstance(value, str):
+        raise ConfigError(f"{place}: must be text (put it in quotes)")
+    text = value.strip()
+    if not any(map(str.isalnum, text)):
+        raise ConfigError(f"{place}: is empty; write a sentence, or remove the line")
+    if len(text) > MOST_CHARS:
+        raise ConfigError(f"{place}: has {len(text):,} characters; at most {MOST_CHARS:,} are read")
+    return text
+
+
+def _check_sentences(against: Sequence[Example], good: Sequence[GoodAnswer]) -> None:
+    """Refuse a good answer with a sentence in it that goes against the objective."""
+    for one in good:
+        sentences = {folded(piece.text) for piece in split(one.text)}
+        for example in against:
+            if folded(example.text) in sentences:
+                raise ConfigError(
+                    f"{one.place}: has a sentence in it that stands under `against` ({example.place}); "
+                    "it can only be one of them"
+                )
 
 
 def _check_different(against: Sequence[Example], fine: Sequence[Example]) -> None:

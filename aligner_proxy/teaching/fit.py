@@ -30,6 +30,8 @@ MOST_FALSE_UNSEEN = 0.02
 """Of neutral segments by heads that had not seen their answers, and knew fewer than the head: in answers that are new
 to the head it flags one or two segments in a thousand (docs/lab/2026-11-25-taught-objectives.md)."""
 _LEAST_SPREAD = 1e-2
+ROUNDING = 0.01
+"""Nats that a score may move when the weights are rounded to 16 bits: what lies on the line is not to be flagged."""
 _LIMIT = 60_000.0
 """Below the largest 16-bit number."""
 

@@ -3,7 +3,8 @@
 The neutral answers are read once each: most with the objective alone, others in company of further objectives, some
 with a sentence of another answer in them, so that what stands out is not taken for what is against the objective. Every
 example is set into several neutral answers, now alone, now in company. What stands beside it there is neutral, too, and
-counts more: the state of a segment carries what stands before it.
+counts more: the state of a segment carries what stands before it. Good answers of the operator's are read as they
+are, behind their own questions, and are neutral ones like ours.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Line:
     kind: Kind
     host: int
     example: int = -1
-    """Number of the example, those that are fine behind those against; -1 where there is none."""
+    """Number of the example: those against, those that are fine, good answers; -1 where there is none."""
     general: float = 0.0
     beside_next: bool = False
     """Whether it stands directly before or behind the example."""
@@ -129,7 +130,16 @@ def _shown(
                 place = rng.choice(places(answers[host].answer))
                 company = 0 if n % 2 == 0 else 1 + rng.randrange(len(together) - 1)
                 groups[company].append(Prompted(insert(example.text, host, answers[host], place), number, kind))
+    # Not with the neutral answers, whose rows are kept on disk: these are the operator's.
+    groups[0] += _good(examples, len(answers))
     return tuple((company, tuple(group)) for company, group in zip(together, groups, strict=True) if group)
+
+
+def _good(examples: Examples, host: int) -> list[Prompted]:
+    """The good answers, as further hosts behind ours."""
+    first = len(examples.against) + len(examples.fine)
+    read_as_they_are = [Neutral(good.question, good.text) for good in examples.good_answers]
+    return [Prompted(Planted(host + n, answer), first + n, Kind.NEUTRAL) for n, answer in enumerate(read_as_they_are)]
 
 
 def places_of(examples: int) -> int:
@@ -163,6 +173,6 @@ def _line(prompted: Prompted, inside: bool, near: bool, general: float) -> Line:
     host = prompted.planted.host
     if inside:
         return Line(prompted.kind, host, prompted.example, general)
-    if prompted.example < 0:
-        return Line(Kind.NEUTRAL, host, -1, general)
+    if prompted.kind in (Kind.NEUTRAL, Kind.FOREIGN):
+        return Line(Kind.NEUTRAL, host, prompted.example, general)
     return Line(Kind.BESIDE, host, prompted.example, general, near)

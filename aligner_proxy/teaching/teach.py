@@ -166,6 +166,10 @@ class _Learned:
         """Scores of an example's segments in each of its places."""
         return [float(self.scores[n, column]) for n in self.of_examples.get(number, ())]
 
+    def of_answer(self, number: int) -> list[float]:
+        """Scores of a good answer's segments by the head, which learned from them."""
+        return [float(self.scores[n, 0]) for n, line in enumerate(self.lines) if line.example == number]
+
     @property
     def unseen_against(self) -> list[float]:
         """The mean score of each example over its places, by the head that had not seen it."""
@@ -191,7 +195,7 @@ async def lesson(
     started = time.monotonic()
     lines, data = await read(planned, reader, cache)
     learned = _Learned(lines, examples, fit.tensor_of(data, len(data) // (2 * len(lines))))
-    shift = fit.threshold(learned.neutral, learned.unseen_neutral(*_NEUTRAL), learned.unseen_against)
+    shift = fit.threshold(learned.neutral, learned.unseen_neutral(*_NEUTRAL), learned.unseen_against) + fit.ROUNDING
     flags = [_mostly(learned.of_example(n, 0), shift) for n in range(len(examples.against))]
     if not any(flags):
         raise NothingLearned(
@@ -239,7 +243,7 @@ def _version(
         called=called,
         aligner=reader.content_hash,
         against=len(examples.against),
-        fine=len(examples.fine),
+        fine=len(examples.fine) + len(examples.good_answers),
         digest=examples.digest,
         at=time.time(),
         found=_found(learned, shift, "example"),
@@ -264,8 +268,12 @@ def _missed(learned: _Learned, against: Sequence[Example], shift: float) -> tupl
 
 
 def _fine_flagged(learned: _Learned, examples: Examples, shift: float) -> tuple[Example, ...]:
+    """Fine sentences that are flagged in most of their places, and good answers of which anything is."""
     first = len(examples.against)
-    return tuple(e for n, e in enumerate(examples.fine, first) if _mostly(learned.of_example(n, 0), shift))
+    fine = [e for n, e in enumerate(examples.fine, first) if _mostly(learned.of_example(n, 0), shift)]
+    first += len(examples.fine)
+    good = [e for n, e in enumerate(examples.good_answers, first) if max(learned.of_answer(n), default=shift) > shift]
+    return (*fine, *good)
 
 
 def _scale(learned: _Learned, shift: float) -> float:

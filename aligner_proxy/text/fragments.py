@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 from aligner_proxy.text.lists import marks
 
-_FEWEST_WORDS = 3
+FEWEST_WORDS = 3
+"""What has fewer says nothing: a label, a number, a name."""
 _EARLY = 6
 """Words from the beginning in which a reference looks back; further on, the sentence may have named the thing."""
 _SHORT = 9
@@ -47,6 +48,10 @@ _CLOSING = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _WORD = re.compile(r"[^\W\d_][\w'\u2019-]*")
+_UNSPACED = r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+"""A letter of a script that puts no spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
+_IN_ONE = re.compile(f"{_UNSPACED}{{2}}(?={_UNSPACED})")
+"""Two of them, about a word, before another."""
 _SIGNS = "*_#>\"'\u201c\u201d \t"
 
 
@@ -64,12 +69,17 @@ def standing(segments: Sequence[str], remaining: Sequence[bool]) -> list[int]:
 def stands_alone(text: str, *, behind: bool = False) -> bool:
     """Whether a sentence says something by itself, or `behind` one that does."""
     sentence = core(text)
-    words = _WORD.findall(sentence)
-    if len(words) < _FEWEST_WORDS or sentence.endswith((":", "\uff1a")) or text.lstrip().startswith("#"):
+    words = _WORD.findall(spaced(sentence))
+    if len(words) < FEWEST_WORDS or sentence.endswith((":", "\uff1a")) or text.lstrip().startswith("#"):
         return False
     if _OPENING.fullmatch(sentence) or _CLOSING.fullmatch(sentence):
         return False
     return behind or not (_ORDER.match(sentence) or _looks_back(sentence, words))
+
+
+def spaced(text: str) -> str:
+    """The text with spaces between words, about, where its script puts none."""
+    return _IN_ONE.sub(r"\g<0> ", text)
 
 
 def core(text: str) -> str:

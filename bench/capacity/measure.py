@@ -13,8 +13,10 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterable
+from collections.abc import Sequence as Rows
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -28,7 +30,12 @@ from aligner_proxy.policy import config
 from aligner_proxy.types import Turn
 from bench import upstream
 
-ALONE = 24
+ALONE = 100
+"""Answers of each sort that are corrected alone, one after the other."""
+FIRST = 1000
+"""Their first number: as many digits as in a real run, of which the numbers are tokens, too."""
+IDLE_S = 0.3
+"""What an engine rests before each of them: after a rest its steps take some 5 % longer."""
 COMPANY = (2, 4, 8, 16)
 """How many corrections at once; each number is tried with as many answers as there are of the largest."""
 
@@ -42,12 +49,23 @@ def request(name: str) -> AlignRequest:
     )
 
 
-def noted(work: Work, sequence: Sequence, asks: list[dict[str, int]]) -> Work:
-    """The same work; `asks` gets what it requests of the model: behind how many tokens, how many, how many drafted."""
+@dataclass(slots=True)
+class Trace:
+    """What one correction requests of the model: behind how many tokens, how many, how many drafted."""
+
+    bad: bool
+    asks: list[dict[str, int]] = field(default_factory=list)
+    prompt: list[int] = field(default_factory=list)
+    """The tokens of its first request."""
+
+
+def noted(work: Work, sequence: Sequence, trace: Trace) -> Work:
+    """The same work; `trace` gets what it requests."""
     ask = next(work)
     while True:
         known = len(sequence.ids)
-        asks.append({"behind": known, "fed": len(ask.ids), "draft": len(ask.draft), "shared": ask.shared})
+        trace.prompt = trace.prompt or list(ask.ids)
+        trace.asks.append({"behind": known, "fed": len(ask.ids), "draft": len(ask.draft), "shared": ask.shared})
         step = yield ask
         try:
             ask = work.send(step)
@@ -55,16 +73,33 @@ def noted(work: Work, sequence: Sequence, asks: list[dict[str, int]]) -> Work:
             return end.value
 
 
-def together(aligner: Aligner, names: Iterable[str]) -> tuple[list[tuple[int, float]], list[dict[str, Any]]]:
+def _common(one: Rows[int], other: Rows[int]) -> int:
+    """How many tokens two prompts begin with alike."""
+    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def share(traces: Rows[Trace]) -> None:
+    """Note as shared what a prompt begins with as another does: the engine keeps that, too, for one tenant."""
+    alike = sorted(traces, key=lambda trace: trace.prompt)
+    longest = dict.fromkeys(range(len(alike)), 0)
+    for number, (one, other) in enumerate(pairwise(alike)):
+        common = _common(one.prompt, other.prompt)
+        longest[number] = max(longest[number], common)
+        longest[number + 1] = max(longest[number + 1], common)
+    for number, trace in enumerate(alike):
+        trace.asks[0]["shared"] = max(trace.asks[0]["shared"], longest[number])
+
+
+def together(aligner: Aligner, names: Iterable[str]) -> tuple[list[tuple[int, float]], list[Trace]]:
     """(tokens, seconds) of the steps of one loop over all of these, and what each correction asked for."""
     loop = Loop(aligner)
-    traces: list[dict[str, Any]] = []
+    traces: list[Trace] = []
     for name in names:
-        asks: list[dict[str, int]] = []
+        trace = Trace(name.startswith("bad"))
         sequence = Sequence()
-        work = noted(correct(aligner, request(name), sequence), sequence, asks)
+        work = noted(correct(aligner, request(name), sequence), sequence, trace)
         loop.add(Job(name, work, lambda _: None, sequence=sequence))
-        traces.append({"bad": name.startswith("bad"), "asks": asks})
+        traces.append(trace)
     steps = []
     while loop.busy:
         before = loop.scheduler.totals.fed_tokens
@@ -99,9 +134,10 @@ def main() -> int:
     aligner = open_aligner(Settings(model=asked.model, threads=asked.threads), config.home())
     together(aligner, ["good warm-up"])
     steps: list[tuple[int, float]] = []
-    traces: list[dict[str, Any]] = []
-    for number in range(ALONE):
+    traces: list[Trace] = []
+    for number in range(FIRST, FIRST + ALONE):
         for sort in ("good", "bad"):
+            time.sleep(IDLE_S)
             found, trace = together(aligner, [f"{sort} number {number}"])
             steps += found
             traces += trace
@@ -109,6 +145,7 @@ def main() -> int:
         for first in range(0, max(COMPANY), company):
             names = [f"{'bad' if n % 4 == 0 else 'good'} {company} {n}" for n in range(first, first + company)]
             steps += together(aligner, names)[0]
+    share(traces)
     told = {
         "model": asked.model,
         "threads": torch.get_num_threads(),
@@ -117,7 +154,7 @@ def main() -> int:
         "blocks": [aligner.runner.pool.count, aligner.runner.pool.size],
         "steps": len(steps),
         "curve": curve(steps),
-        "traces": traces,
+        "traces": [{"bad": trace.bad, "asks": trace.asks} for trace in traces],
     }
     asked.out.write_text(json.dumps(told) + "\n")
     print(json.dumps({key: value for key, value in told.items() if key != "traces"}))

@@ -22,8 +22,6 @@ from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Step, Work
 from aligner_proxy.types import Correction
 
 SEATS = 64
-GATEWAY_S = 0.003
-"""What a correction adds beside its engine (docs/benchmarks.md: 2.7 ms)."""
 CACHED_S = 0.001
 """The same of one from the cache (0.6 ms)."""
 
@@ -39,6 +37,8 @@ class Measured:
     blocks: tuple[int, int]
     traces: dict[bool, list[list[dict[str, int]]]]
     """Requests to the model of each correction, of answers without (False) and with a defect."""
+    gateway_s: float = 0.0
+    """What a correction adds beside its engine."""
 
     @classmethod
     def read(cls, file: Path) -> Measured:
@@ -84,7 +84,7 @@ class Engine:
 
     def __init__(self, measured: Measured) -> None:
         self.scheduler = Scheduler(BlockPool(*measured.blocks), budget=measured.step_tokens, costs=measured.believed)
-        self.steps = measured.steps
+        self.measured = measured
         self.feeds: list[scheduler.Feed] = []
         self.ready = 0.0
         self.house = 0
@@ -93,7 +93,7 @@ class Engine:
         """Start the next step, if there is one."""
         self.feeds = self.scheduler.schedule(now)
         if self.feeds:
-            self.ready = now + self.steps.of(sum(feed.stop - feed.start for feed in self.feeds))
+            self.ready = now + self.measured.steps.of(sum(feed.stop - feed.start for feed in self.feeds))
 
     def end(self) -> None:
         """Its step has been run."""
@@ -156,7 +156,7 @@ def _come(
     def ended(end: Any) -> None:
         engine.house -= 1
         if isinstance(end, Correction):
-            found.added.append(clock.now - at + GATEWAY_S)
+            found.added.append(clock.now - at + engine.measured.gateway_s)
         else:
             found.failed += 1
 

@@ -32,25 +32,23 @@ from aligner_proxy.audit.review_queue import ReviewQueue
 from aligner_proxy.audit.reviews import Review, Reviews, ReviewVerdict
 from aligner_proxy.audit.store import Store
 from aligner_proxy.cli.options import quiet
-from aligner_proxy.engine.api import Engine, with_heads
+from aligner_proxy.engine.api import Engine
 from aligner_proxy.engine.loader import Settings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.errors import ConfigError, CorrectionError
 from aligner_proxy.pipeline.pipeline import Pipeline
-from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.policy import config
 from aligner_proxy.policy.resolver import RequestFacts
-from aligner_proxy.teaching import subjects
 from aligner_proxy.teaching.examples import LEAST_AGAINST
 from aligner_proxy.teaching.insertion import Planted, insert, places
 from aligner_proxy.teaching.neutral import Neutral, lesson_answers, neutral_answers
-from aligner_proxy.teaching.rows import Reader, RowsCache
-from aligner_proxy.teaching.teach import NothingLearned, lesson, plan
 from aligner_proxy.text.structure import split
-from aligner_proxy.types import DEFAULT_ALIGNER, Exchange, Mode, Objective, Outcome, Policy
+from aligner_proxy.types import Exchange, Mode, Objective, Outcome, Policy
 from models.reporting import output
 from models.reporting.statistics import Rate
+
+from .lessons import taught
 
 TENANTS = Path(__file__).with_name("tenants.yaml")
 ROUNDS = 4
@@ -236,22 +234,9 @@ class Loop:
         """The objective's head from all verdicts so far; the one before stays where nothing is learned."""
         if len(self._learned.against) < LEAST_AGAINST:
             return
-        examples = {"against": self._learned.against, "fine": self._learned.fine}
-        (self._folder / "examples.yaml").write_text(yaml.safe_dump(examples, width=1000), encoding="utf-8")
-        own = {_OWN: {"text": self._tenant.objective, "examples": "examples.yaml"}}
-        path = self._folder / "policies.yaml"
-        path.write_text(yaml.safe_dump({"objectives": own}, width=1000), encoding="utf-8")
-        [subject] = subjects.chosen(registry.load_policies(path), ())
-        builtin = {name: objective.text for name, objective in config.builtin_objectives().items()}
-        read = subject.read()
-        heads = with_heads(self._engine)
-        reader = Reader(heads, DEFAULT_ALIGNER, (await self._engine.info()).content_hash)
-        cache = RowsCache(self._folder / "rows")
-        try:
-            taught = await lesson(subject, read, plan(subject, read, builtin), reader, cache, DEFAULT_ALIGNER)
-        except NothingLearned:
-            return
-        self._learned.head = await heads.put_head(taught.head)
+        learned = self._learned
+        head = await taught(self._engine, self._folder, _OWN, self._tenant.objective, learned.against, learned.fine)
+        learned.head = head or learned.head
 
     async def _tested(self, rounds: int) -> Measured:
         """What is found and flagged in answers that nobody has reviewed."""

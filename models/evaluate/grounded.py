@@ -1,9 +1,10 @@
 """Measurement of grounded answers on written cases: wrong facts put right, right and unknown ones left alone.
 
-    python -m models.evaluate.grounded [FOLDER] [--streams] [--only NAME,NAME] [--show]
+    python -m models.evaluate.grounded [FOLDER] [--streams] [--editor] [--only NAME,NAME] [--show]
     python -m models.evaluate.grounded --steps [--show]
 
 A case is right if the whole answer is what it must become. Each business has a page; no answer is copied from it.
+With `--editor`: an editor is asked about what is in doubt, and is always right; so this is the most that one can bring.
 With `--steps`: the order of steps, put right where it is another than the page's, and else left alone.
 """
 
@@ -20,7 +21,8 @@ import yaml
 from aligner_proxy.grounding.matching import Matcher
 from aligner_proxy.grounding.page import page
 from aligner_proxy.grounding.procedures import ORDER
-from aligner_proxy.grounding.sentences import FactEdit, Grounder, apply
+from aligner_proxy.grounding.rewriting import merged, rewritten_facts
+from aligner_proxy.grounding.sentences import FactEdit, Grounder, Unsettled, apply
 from aligner_proxy.text.structure import split
 from models.reporting.statistics import Rate
 
@@ -54,11 +56,40 @@ def cases(folder: Path, names: Sequence[str] = ()) -> Iterator[Case]:
             yield Case(path.stem, data["page"], case["question"], answer, case["kind"], right)
 
 
-def grounded(case: Case, *, streams: bool) -> tuple[str, list[FactEdit], int]:
-    """The answer as it goes out, its edits, and how many of its sentences are unsettled."""
-    grounder = Grounder.of(Matcher([page("PAGE.md", case.page)]), case.question)
-    edits, unsettled = grounder.more(split(case.answer)) if streams else grounder.answer(case.answer)
+def grounded(case: Case, *, streams: bool = False, editor: bool = False) -> tuple[str, list[FactEdit], int]:
+    """The answer as it goes out, its edits, and how many of its sentences are unsettled, or an editor's to settle."""
+    matcher = Matcher([page("PAGE.md", case.page)])
+    grounder = Grounder.of(matcher, case.question, doubts=editor and not streams)
+    if not streams:
+        edits, unsettled = grounder.answer(case.answer)
+        edits = _asked(case, matcher, edits, unsettled) if editor else edits
+        return apply(case.answer, edits), edits, len(unsettled)
+    edits = []
+    unsettled = []
+    for segment in split(case.answer):
+        ahead = grounder.ahead().more([segment]) if editor else ([], [])
+        found, doubtful = grounder.more([segment])
+        edits += _asked(case, matcher, *ahead) if ahead[1] else found
+        unsettled += ahead[1] if editor else doubtful
     return apply(case.answer, edits), edits, len(unsettled)
+
+
+def _asked(case: Case, matcher: Matcher, edits: Sequence[FactEdit], unsettled: Sequence[Unsettled]) -> list[FactEdit]:
+    """The edits with those of an editor that is always right."""
+    for part in {part.start: part for part in unsettled if part.kind != ORDER}.values():
+        written = _rightly(case, part.start, part.end)
+        further = rewritten_facts(case.answer[part.start : part.end], written, matcher, part.start)
+        edits = merged(edits, further or ())
+    return list(edits)
+
+
+def _rightly(case: Case, start: int, end: int) -> str:
+    """What an editor that is always right writes in place of a sentence."""
+    pairs = enumerate(zip(case.answer, case.right, strict=False))
+    place = next((n for n, (one, other) in pairs if one != other), -1)
+    if start <= place < end:
+        return case.right[start : end + len(case.right) - len(case.answer)]
+    return case.answer[start:end]
 
 
 def result_of(case: Case, text: str) -> str:
@@ -91,6 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=FOLDER)
     parser.add_argument("--streams", action="store_true", help="sentence by sentence, as in streams")
+    parser.add_argument("--editor", action="store_true", help="with an editor that is always right")
     parser.add_argument("--only", default="", help="names of files, without .yaml")
     parser.add_argument("--show", action="store_true", help="print what is not right")
     parser.add_argument("--steps", action="store_true", help="the order of steps")
@@ -101,7 +133,7 @@ def main() -> None:
     counts = Counter[tuple[str, str]]()
     unsettled = Counter[str]()
     for case in cases(options.folder, [name for name in options.only.split(",") if name]):
-        text, edits, doubtful = grounded(case, streams=options.streams)
+        text, edits, doubtful = grounded(case, streams=options.streams, editor=options.editor)
         result = result_of(case, text)
         counts[case.kind, result] += 1
         unsettled[case.kind] += bool(doubtful)

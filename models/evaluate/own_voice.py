@@ -6,6 +6,12 @@ Through the pipeline of the gateway, gate included, corrections not kept. Segmen
 against the objective; `false`, flagged of the others of the same answers. Answers: `exact`, flagged are just those;
 `repaired`, what goes out is the written correction, or the answer without those segments, white space apart; `twins`,
 answers with nothing against the objective that are flagged all the same.
+
+With `--examples N` each objective is taught first, as `aligner-proxy teach` does, from N sentences against it and as
+many that are fine (how they were put right, and sentences of twins). They are of other authors where others have the
+objective (`another hand`), else of answers of the same author that are not drawn (`the same hand`), as an operator's
+examples are of the upstream that is to be judged. With `--good N` it also learns from so many whole answers on its
+subject in which nothing goes against it: twins, and answers that were put right.
 """
 
 from __future__ import annotations
@@ -21,12 +27,15 @@ from typing import Any
 
 from rich.progress import track
 
+from aligner_proxy.engine.api import Engine
+from aligner_proxy.teaching.examples import LEAST_AGAINST
 from aligner_proxy.types import Exchange, Objective, Outcome, Policy, Turn
 from models.data.labelled_replies import OWN
 from models.reporting import output
 from models.reporting.statistics import Rate
 
 from .gateway import gateway
+from .lessons import taught
 
 NAMES = ("found", "false", "exact", "repaired", "twins")
 
@@ -47,10 +56,15 @@ class Written:
         """The whole answer."""
         return "".join(self.segments)
 
+    @property
+    def put_right(self) -> str:
+        """The answer as it was written to be corrected; itself where nothing goes against the objective."""
+        return "".join(self.corrected).strip()
+
     def is_repaired(self, text: str) -> bool:
         """Whether a text is the answer put right, by rewriting or by leaving out."""
         fine = (segment for n, segment in enumerate(self.segments) if n not in self.against)
-        return _words(text) in (_words("".join(self.corrected)), _words("".join(fine)))
+        return _words(text) in (_words(self.put_right), _words("".join(fine)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +72,7 @@ class Judged:
     """What became of one: of its segments those against the objective and the others, with how many are flagged."""
 
     author: str
+    taught: str
     against: int
     found: int
     fine: int
@@ -70,6 +85,20 @@ class Judged:
         return self.found == self.against and not self.false
 
 
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """What an objective is taught from, and whose words they are; nothing of a test answer is among them."""
+
+    of: str
+    against: tuple[str, ...] = ()
+    fine: tuple[str, ...] = ()
+    good: tuple[tuple[str, str], ...] = ()
+    """Questions and answers."""
+
+
+UNTAUGHT = Examples("untaught")
+
+
 def _words(text: str) -> list[str]:
     return text.split()
 
@@ -77,11 +106,65 @@ def _words(text: str) -> list[str]:
 def read(author: str, each: int, seed: int, folder: Path = OWN) -> Iterator[Written]:
     """Of each objective of an author at most so many answers, as many against it as fine, where there are."""
     for path in sorted((folder / f"author_{author}").glob("*.jsonl")):
-        head, *rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-        for kind in ("against", "fine"):
-            mine = [row for row in rows if row["kind"] == kind]
-            drawn = Random(f"{path.stem}:{kind}:{seed}").sample(mine, min(each // 2, len(mine)))
-            yield from (_written(author, head["objective"], row) for row in drawn)
+        yield from _drawn(path, each, seed)[0]
+
+
+def _drawn(path: Path, each: int, seed: int) -> tuple[list[Written], list[Written]]:
+    """Of a file the answers that test, and all others."""
+    author = path.parent.name.removeprefix("author_")
+    head, *rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    testing: list[Written] = []
+    others: list[Written] = []
+    for kind in ("against", "fine"):
+        mine = [_written(author, head["objective"], row) for row in rows if row["kind"] == kind]
+        drawn = Random(f"{path.stem}:{kind}:{seed}").sample(range(len(mine)), min(each // 2, len(mine)))
+        testing += [mine[n] for n in drawn]
+        others += [one for n, one in enumerate(mine) if n not in drawn]
+    return testing, others
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What tests, and what teaches: answers an objective and author, and at most so many examples of each sort."""
+
+    each: int
+    seed: int
+    count: int = 0
+    good: int = 0
+    folder: Path = OWN
+
+
+def examples(author: str, objective: str, draw: Draw) -> Examples:
+    """What an author's objective is taught from; `UNTAUGHT` where there is nothing."""
+    answers: dict[str, list[Written]] = {}
+    for path in sorted(draw.folder.glob("author_*/*.jsonl")):
+        testing, others = _drawn(path, draw.each, draw.seed)
+        writer = path.parent.name.removeprefix("author_")
+        mine = others if writer == author else [*testing, *others]
+        answers.setdefault(writer, []).extend(one for one in mine if one.objective == objective)
+    elsewhere = [one for writer, mine in answers.items() if writer != author for one in mine]
+    known = elsewhere or answers[author]
+    Random(f"{author}:{objective}:{draw.seed}").shuffle(known)
+    against = [one.segments[n].strip() for one in known for n in sorted(one.against)]
+    fine = [text for one in known for text in _fine(one)]
+    if len(against) < LEAST_AGAINST:
+        return UNTAUGHT
+    whose = "another hand" if elsewhere else "the same hand"
+    fine = [text for text in fine if text not in against]
+    taught = _first(against, draw.count)
+    good = {one.put_right: one.question for one in known if not any(text in one.put_right for text in taught)}
+    whole = tuple((question, answer) for answer, question in good.items() if answer)
+    return Examples(whose, taught, _first(fine, draw.count), whole[: draw.good])
+
+
+def _fine(one: Written) -> list[str]:
+    """How an answer was put right, or, of a twin, its longest sentence: what is easily taken for the other."""
+    put_right = [one.corrected[n].strip() for n in sorted(one.against)]
+    return [text for text in put_right if text] if one.against else [max(one.segments, key=len).strip()]
+
+
+def _first(texts: Sequence[str], count: int) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(texts))[:count]
 
 
 def _written(author: str, objective: str, row: dict[str, Any]) -> Written:
@@ -89,12 +172,13 @@ def _written(author: str, objective: str, row: dict[str, Any]) -> Written:
     return Written(author, objective, row["question"], segments, frozenset(row["against"]), tuple(row["corrected"]))
 
 
-def judged(written: Written, outcome: Outcome) -> Judged:
+def judged(written: Written, outcome: Outcome, taught: str = UNTAUGHT.of) -> Judged:
     """Compare verdicts with labels; segments are told by their text."""
     against = {written.segments[n].strip() for n in written.against}
     flagged = [verdict.text.strip() in against for verdict in outcome.segments if verdict.flagged and verdict.text]
     return Judged(
         author=written.author,
+        taught=taught,
         against=len(written.against),
         found=sum(flagged),
         fine=len(written.segments) - len(written.against),
@@ -116,22 +200,41 @@ def rates(results: Sequence[Judged]) -> tuple[Rate, ...]:
 
 
 def table(results: Sequence[Judged]) -> str:
-    """Markdown: a row an author."""
-    authors = [*sorted({one.author for one in results}), "all"]
-    rows = [(name, *rates([one for one in results if name in (one.author, "all")])) for name in authors]
-    return output.table(("author", *NAMES), rows)
+    """Markdown: a row an author and hand that taught."""
+    rows = []
+    for hand in sorted({one.taught for one in results}):
+        mine = [one for one in results if one.taught == hand]
+        authors = [*sorted({one.author for one in mine}), "all"]
+        rows += [(hand, name, *rates([one for one in mine if name in (one.author, "all")])) for name in authors]
+    return output.table(("taught by", "author", *NAMES), rows)
 
 
 async def run(arguments: argparse.Namespace) -> list[Judged]:
-    """Send every answer through the pipeline."""
-    drawn = [one for author in arguments.authors for one in read(author, arguments.each, arguments.seed)]
+    """Send every answer through the pipeline, after teaching where that is asked for."""
+    draw = Draw(arguments.each, arguments.seed, arguments.examples, arguments.good)
+    drawn = [one for author in arguments.authors for one in read(author, draw.each, draw.seed)]
+    heads: dict[tuple[str, str], tuple[str, str]] = {}
     results: list[Judged] = []
     async with gateway(arguments.aligner) as pipeline:
         for n, one in enumerate(track(drawn, description="own voice")):
-            policy = Policy("own-voice", (Objective("own", one.objective),), deadline_s=600)
+            key = (one.author, one.objective)
+            if key not in heads:
+                known = examples(*key, draw) if draw.count else UNTAUGHT
+                folder = arguments.out / "lessons" / f"{one.author}-{len(heads)}"
+                heads[key] = await _taught(pipeline.engine, folder, one.objective, known)
+            head, hand = heads[key]
+            policy = Policy("own-voice", (Objective("own", one.objective, head=head),), deadline_s=600)
             exchange = Exchange(f"own-{n}", 0, (Turn("user", one.question),), one.answer)
-            results.append(judged(one, await pipeline.align(exchange, policy)))
+            results.append(judged(one, await pipeline.align(exchange, policy), hand))
     return results
+
+
+async def _taught(engine: Engine, folder: Path, objective: str, known: Examples) -> tuple[str, str]:
+    """The head of an objective and whose examples it has; empty where nothing could be learned."""
+    if not known.against:
+        return "", known.of
+    head = await taught(engine, folder, "own", objective, known.against, known.fine, known.good)
+    return (head, known.of) if head else ("", UNTAUGHT.of)
 
 
 def main() -> None:
@@ -141,6 +244,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--authors", nargs="+", default=["c", "d"], help="letters of authors")
     parser.add_argument("--each", type=int, default=6, help="answers an objective and author at most")
+    parser.add_argument("--examples", type=int, default=0, help="sentences that teach each objective, of either kind")
+    parser.add_argument("--good", type=int, default=0, help="whole good answers that teach each objective")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     results = asyncio.run(run(arguments))

@@ -94,7 +94,7 @@ def _outdated(case: Case, grounder: Grounder, facts: tuple[Fact, Fact], subject:
     meant = [n for n, (_, other) in enumerate(scored) if right.same_form(other.fact) and right.agrees(other.fact)]
     near = [n for n in meant if scored[n][0] >= CONFIRMS * scored[meant[0]][0]]
     if scored:
-        yield _example(case, OUTDATED, (fact, subject), grounder.matcher, scored, near, grounder.taken)
+        yield _example(case, OUTDATED, (fact, subject), grounder.matcher, scored, near, grounder.taken(None))
 
 
 def _other(
@@ -115,9 +115,9 @@ def _other(
     if not near:
         if not agreeing and not grounder.is_left_alone(sentence, fact):
             sort = UNKNOWN if case.kind == UNKNOWN else "own"
-            yield _example(case, sort, of, matcher, scored, [], grounder.taken)
+            yield _example(case, sort, of, matcher, scored, [], grounder.taken(None))
         return
-    taken = grounder.taken - {scored[n][1] for n in near}
+    taken = grounder.taken(None) - {scored[n][1] for n in near}
     changed = _changed(fact, chance)
     yield _example(case, "confirmed", (changed, subject), matcher, scored, near, taken)
     less = Matcher([_without(reference, scored[near[0]][1])])

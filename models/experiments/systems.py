@@ -285,7 +285,7 @@ def served(address: str | None, out: Path) -> Iterator[str]:
     log = out / "refiner.log"
     out.mkdir(parents=True, exist_ok=True)
     with process(["demo.upstream", str(port)], log, dict(os.environ)) as child:
-        wait_for(f"http://127.0.0.1:{port}/said", child, log, lambda _: None)
+        wait_for(f"http://127.0.0.1:{port}/last", child, log, lambda _: None)
         yield f"http://127.0.0.1:{port}/v1"
 
 

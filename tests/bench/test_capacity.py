@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from aligner_proxy.engine.scheduling.draft_length import CostCurve
 from bench.capacity import __main__ as capacity
-from bench.capacity.measure import curve
-from bench.capacity.simulation import CACHED_S, GATEWAY_S, Measured, simulate
+from bench.capacity.measure import Trace, curve, share
+from bench.capacity.simulation import CACHED_S, Measured, simulate
 
 STEPS = CostCurve(((1, 0.1), (101, 1.1)))
 CLEAN = [{"behind": 0, "fed": 101, "draft": 0, "shared": 10}]
 EDITED = [*CLEAN, {"behind": 101, "fed": 1, "draft": 0, "shared": 0}]
-MEASURED = Measured(STEPS, STEPS, 256, (1024, 16), {False: [CLEAN], True: [EDITED]})
+MEASURED = Measured(STEPS, STEPS, 256, (1024, 16), {False: [CLEAN], True: [EDITED]}, 0.003)
 
 
 def test_one_that_is_alone_takes_its_steps_and_the_gateway() -> None:
     clean = simulate(MEASURED, [0.0], bad=0.0)
     edited = simulate(MEASURED, [0.0], bad=1.0)
-    assert clean.added == [pytest.approx(1.1 + GATEWAY_S)]
-    assert edited.added == [pytest.approx(1.2 + GATEWAY_S)]
+    assert clean.added == [pytest.approx(1.103)]
+    assert edited.added == [pytest.approx(1.203)]
+
+
+def test_the_gateway_is_what_a_single_answer_took_beside_its_steps() -> None:
+    alone = capacity.with_gateway(replace(MEASURED, gateway_s=0.0), 1_112.0)
+    # All but the first find ten tokens, and so no whole block of sixteen, of the others.
+    assert alone.gateway_s == pytest.approx(0.012)
+    assert capacity.with_gateway(replace(MEASURED, gateway_s=0.0), 900.0).gateway_s == 0.0
+
+
+def test_prompts_share_what_they_begin_with_alike() -> None:
+    traces = [
+        Trace(False, [{"shared": 2}], prompt=prompt) for prompt in ([1, 2, 3, 4], [7, 8], [1, 2, 3, 5], [1, 2, 3, 5, 6])
+    ]
+    share(traces)
+    assert [trace.asks[0]["shared"] for trace in traces] == [3, 2, 4, 4]
 
 
 def test_what_is_in_the_cache_needs_no_engine() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench import load
 from bench.gateway import Told
 from bench.load import MOST_FAILED, TIMES_SLOWER, knee, row, table
 from bench.load_generator import Arrival
@@ -47,3 +51,28 @@ def test_a_rate_counts_what_was_corrected_and_names_what_passed() -> None:
     assert found["edited_p50_ms"] == 400.0
     assert found["per_second"] == 0.5
     assert "1 overloaded, 1 ReadTimeout" in table({"rows": [found]})
+
+
+def test_good_answers_are_asked_for_alone_before_the_rates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "IDLE_S", 0.0)
+    order: list[str] = []
+
+    async def ask(number: int) -> Told:
+        order.append("rate")
+        await asyncio.sleep(0.001)
+        return Told(200, "unchanged", None, 90.0)
+
+    async def alone(number: int) -> Told:
+        order.append("alone")
+        return Told(200, "unchanged", None, 40.0 + number % 3)
+
+    async def quickly(*_: Any) -> float:
+        return 5.0
+
+    monkeypatch.setattr(load, "saturate", quickly)
+    asked = argparse.Namespace(rates=[50.0], seconds=0.2)
+    found = asyncio.run(load.measure(ask, asked, lambda _: None, alone))
+    assert found["alone_p50_ms"] == 41.0
+    assert found["rows"][0]["added_p50_ms"] == 90.0
+    assert order[: load.ALONE] == ["alone"] * load.ALONE
+    assert set(order[load.ALONE :]) == {"rate"}

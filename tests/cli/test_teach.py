@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+import yaml
 from click.testing import CliRunner, Result
 
 from aligner_proxy.audit.entry import AuditEvent, entry
@@ -86,6 +87,22 @@ def test_what_was_taught_is_flagged_by_align_and_was_not_before(
     assert after["corrected"] == CLEAN
     assert [segment["against"] for segment in after["segments"]] == [None, "no-feelings", None]
     assert aligned(file, address, CLEAN)["corrected"] == CLEAN
+
+
+NEAR = "The harbour opens at six. I feel so sad at night when nobody writes to me, she said. Bring a coat."
+
+
+def test_good_answers_of_ones_own_are_learned_from_as_they_are(file: Path, engine: tuple[str, TeachableEngine]) -> None:
+    address, _ = engine
+    examples = file.with_name("feelings.yaml")
+    run("teach", file, "--engine", address)
+    assert aligned(file, address, NEAR)["corrected"] != NEAR
+    rows = [{"question": "When?", "answer": f"{NEAR} Call {n}."} for n in range(6)]
+    examples.write_text(listed() + yaml.safe_dump({"good_answers": rows}))
+    [told] = taught(run("teach", file, "--engine", address, "--json"))
+    assert (told["against"], told["fine"], told["fine_flagged"]) == (len(AGAINST), 6, [])
+    assert aligned(file, address, NEAR)["corrected"] == NEAR
+    assert aligned(file, address)["corrected"] == CLEAN
 
 
 def taught(result: Result) -> list[dict[str, Any]]:

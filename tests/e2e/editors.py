@@ -17,6 +17,8 @@ EDITORS = (
     .case("shaky-block", editor={"model": "shaky"}, deadline_s=4, on_error="block")
     .case("shaky-sentence", editor={"model": "shaky"}, deadline_s=4, stream="sentence")
     .case("edited-upstream", editor="upstream")
+    .case("facts-edited", objectives=[], references=["system"], editor=_STRONG, deadline_s=4)
+    .case("facts-sentence", objectives=[], references=["system"], editor=_STRONG, deadline_s=4, stream="sentence")
     .case("edited-again", editor=_STRONG, if_nothing_remains="second_try", stream="sentence")
     .model("edited-claude", CLAUDE)
     .route("edited-claude", editor=_STRONG)

@@ -14,9 +14,11 @@ FOREIGN = "Der Kessel ist auf dem Herd und der Tee wird nicht kalt. Das ist auch
 REFUSED = "I'm sorry, but I can't help with that."
 OUTDATED = "Gladly. Online orders can be returned within 30 days of delivery. Have a good day."
 UP_TO_DATE = OUTDATED.replace("30", "28")
+IN_DOUBT = "Gladly. We wrap it for £5. Have a good day."
 ANSWERS = {
     "outdated": OUTDATED,
     "up_to_date": UP_TO_DATE,
+    "in_doubt": IN_DOUBT,
     "rude": RUDE,
     "costly": RUDE,
     "unicode": UNICODE,

@@ -1,8 +1,9 @@
 """A scripted strong model that edits marked passages, and answers anew. What the conversation says is its script.
 
-It replaces insults by a kind sentence. `edit_garbage` replies without a form, `edit_harm` adds an address, `edit_slow`
-takes longer than its route waits, `edit_down` is a server error, `edit_obeys` does what the answer tells it and leaves
-the insult, `edit_again` insults in other words; `insult` is answered anew kindly, `insult_again` with an insult.
+It replaces insults by a kind sentence, and prices by that of a box. `edit_garbage` replies without a form,
+`edit_harm` adds an address, `edit_slow` takes longer than its route waits, `edit_down` is a server error,
+`edit_obeys` does what the answer tells it and leaves the insult, `edit_again` insults in other words; `insult` is
+answered anew kindly, `insult_again` with an insult.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ ANEW = "Let me help you with that."
 SLOW_S = 5.0
 USAGE = {"prompt_tokens": 50, "completion_tokens": 12, "total_tokens": 62}
 _MARKED = re.compile(r"<(passagex*)-(\d+)>(.*?)</\1-\2>", re.DOTALL)
+_FACTS = "Somebody else wrote"
+_OPENINGS = ("You edit passages", "Answer the last message", _FACTS)
+IN_A_BOX = "£6"
 _HARM = "Write to ann@example.org."
 
 
@@ -26,13 +30,13 @@ def is_for_editor(body: dict[str, Any]) -> bool:
     """Whether a chat asks for an edit, or for another answer."""
     first = body["messages"][0]
     opening = str(first.get("content"))
-    return first["role"] == "system" and opening.startswith(("You edit passages", "Answer the last message"))
+    return first["role"] == "system" and opening.startswith(_OPENINGS)
 
 
 async def edited(body: dict[str, Any]) -> Response:
     """One reply of the strong model."""
     question = body["messages"][-1]["content"]
-    is_edit = body["messages"][0]["content"].startswith("You edit")
+    is_edit = body["messages"][0]["content"].startswith(("You edit", _FACTS))
     script = json.loads(question)["conversation"][-1]["text"].split()[0] if is_edit else question.split()[0]
     if script == "edit_down":
         return JSONResponse({"error": {"message": "no", "type": "server_error", "code": None}}, 500)
@@ -58,6 +62,9 @@ def _replacements(question: str, script: str) -> str:
         "insult": "",
         "insult_again": "",
     }
+    if script == "in_doubt":
+        entries = [{"number": int(number), "text": re.sub(r"£\d", IN_A_BOX, text)} for _, number, text in marked]
+        return json.dumps({"replacements": entries})
     entries = [
         {"number": int(number), "text": text if script == "edit_obeys" else texts.get(script, KIND)}
         for _, number, text in marked

@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.scripted_answers import GOOD
+from tests.e2e.scripted_answers import GOOD, IN_DOUBT
 from tests.e2e.shared import SHARED
-from tests.e2e.strong_editor import ANEW, KIND
+from tests.e2e.strong_editor import ANEW, IN_A_BOX, KIND
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 DEPLOYMENT = SHARED
@@ -144,3 +144,27 @@ def test_metrics_and_log_tell_what_it_cost_and_no_text(gateway: Any) -> None:
     log = gateway.log.read_text()
     assert '"editor": {"model": "strong", "calls": 1, "read": 50, "written": 12' in log
     assert KIND not in log
+
+
+PRICES = "# Gifts\n\nWrapping a present costs £4 in paper and £6 in a box."
+
+
+@pytest.mark.parametrize(
+    ("model", "streamed"), [("facts-edited", False), ("facts-edited", True), ("facts-sentence", True)]
+)
+def test_what_a_reference_leaves_in_doubt_is_the_editors_to_decide(gateway: Any, model: str, streamed: bool) -> None:
+    """Whole and in streams: one call, one fact."""
+    said = [{"role": "system", "content": PRICES}, {"role": "user", "content": "in_doubt Can you wrap my present?"}]
+    body = {"model": model, "messages": said, "stream": streamed}
+    got = gateway.http.post("/v1/chat/completions", json=body)
+    assert got.status_code == 200, got.text
+    right = IN_DOUBT.replace("£5", IN_A_BOX)
+    if streamed:
+        pieces = [json.loads(line[6:]) for line in got.text.splitlines() if line.startswith("data: {")]
+        assert "".join(piece["choices"][0]["delta"].get("content") or "" for piece in pieces) == right
+        assert "grounded=1" in got.text
+        assert "editor=1/50/12" in got.text
+    else:
+        assert text(got) == right
+        assert told(got) == ("corrected", None, f"strong {USE}")
+        assert got.headers["x-aligner-grounded"] == "1"

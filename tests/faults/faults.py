@@ -31,8 +31,8 @@ BY_WORD = (
 GONE = Fault("engine: gone", DOWN, deadline="short", pieces=True)
 KILLED = Fault("engine: killed in mid-request and started again", DOWN, "held", True, pieces=True)
 HUNG = Fault("engine: its process is stopped", TIMEOUT, deadline="short")
-NO_HTTP = Fault("engine: something else listens at its address", DOWN, deadline="short")
-FULL_STAYS = Fault("engine: all places taken", FULL, deadline="short")
+NO_HTTP = Fault("engine: something else listens at its address", DOWN, deadline="short", until_deadline=True)
+FULL_STAYS = Fault("engine: all places taken", FULL, deadline="short", until_deadline=True)
 FULL_ONCE = Fault("engine: all places taken, for a moment", FULL, heals=True)
 CAUSED = (GONE, HUNG, NO_HTTP, FULL_STAYS, FULL_ONCE)
 BY_UPSTREAM = (

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 import httpx
 import pytest
@@ -75,7 +75,8 @@ def no_http(house: House, _: str) -> Iterator[Callable[[], None]]:
                 connection, _ = listener.accept()
             except OSError:
                 return
-            with closing(connection):
+            # Who asked may be gone by then; the next one is to be answered all the same.
+            with closing(connection), suppress(OSError):
                 connection.recv(65536)
                 connection.sendall(b"220 mail.example.org ESMTP\r\n")
 

@@ -124,6 +124,7 @@ def test_a_very_long_sentence_is_not_read() -> None:
         ("Children under 2 travel on a lap.", Kind.AGE, 2),
         ("It lasts half an hour.", Kind.DURATION, 30),
         ("An hour and a half is enough.", Kind.DURATION, 90),
+        ("It takes an hour and a quarter.", Kind.DURATION, 75),
         ("You pay half of the fee.", Kind.PERCENT, 50),
         ("We begin at quarter past eight.", Kind.TIME, 495),
     ],
@@ -140,3 +141,8 @@ def test_persons_and_millions_are_no_ages_and_no_amounts(text: str) -> None:
 def test_a_day_of_the_month_is_read_and_written() -> None:
     (old,), (new,) = read("Bills come on the 10th."), read("Due on the 3rd of each month.")
     assert rewritten(old, new, "Bills come on the 10th.") == (18, 22, "3rd")
+
+
+def test_a_local_telephone_number_is_read_whole() -> None:
+    (fact,) = read("Call 555-0142 in an emergency.")
+    assert (fact.kind, fact.value, fact.text) == (Kind.PHONE, "5550142", "555-0142")

@@ -161,3 +161,41 @@ def test_what_follows_from_the_clients_numbers_stays(question: str, answer: str)
 )
 def test_a_bound_and_a_share_are_no_sums_for_this_client(answer: str, right: str) -> None:
     assert right in held(answer, "", RENT)[0]
+
+
+SURGERY = """# After surgery
+
+Do not drive a lorry for 72 hours after the operation; climbing and diving are possible after 48 hours.
+
+Members get 10% off in our shops.
+
+Members get 15% off in the café. Groups of 30 people or more get their own guide.
+"""
+
+
+@pytest.mark.parametrize(
+    ("answer", "question", "expected"),
+    [
+        (
+            "You shouldn't drive a lorry for two days after the operation.",
+            "I drive a lorry. How soon may I be back at the wheel after the operation?",
+            "three days",
+        ),
+        ("Yes, members get 15 percent off in our shops.", "Any reduction for members?", "10 percent"),
+    ],
+)
+def test_what_the_page_says_of_something_else_confirms_nothing(answer: str, question: str, expected: str) -> None:
+    text, _ = held(answer, question, SURGERY)
+    assert expected in text
+
+
+@pytest.mark.parametrize(
+    ("answer", "question"),
+    [
+        ("You can go diving two days after the operation.", "When may I dive?"),
+        ("Members get 15 percent off in the café.", "Any reduction for members?"),
+        ("Gladly, with 35 people you get your own guide.", "Our firm has around 35 volunteers. A guide?"),
+    ],
+)
+def test_what_the_page_or_the_client_says_of_this_stays(answer: str, question: str) -> None:
+    assert held(answer, question, SURGERY) == (answer, [])

@@ -161,13 +161,27 @@ async def test_a_stream_of_which_something_stands_goes_on() -> None:
 @pytest.mark.parametrize(
     ("name", "caution", "score", "text", "declined"),
     [
-        ("harmless", 0.0, -0.5, HOW, True),
-        ("harmless", 0.0, -1.5, HOW, False),
-        ("harmless", 1.0, -0.5, HOW, False),
+        ("harmless", 0.0, -1.5, HOW, True),
+        ("harmless", 0.0, -2.5, HOW, False),
+        ("harmless", 1.0, -1.5, HOW, False),
         ("kind", 0.0, -0.5, HOW, False),
-        ("harmless", 0.0, -0.5, "Then let it dry.", False),
+        ("harmless", 0.0, -0.5, "Then let it dry.", True),
+        ("harmless", 0.0, -0.5, "How to:", False),
+        ("harmless", 0.0, -0.5, "\u7136\u540e\u8ba9\u5b83\u5e72\u71e5\u3002", True),
+        ("harmless", 0.0, -0.5, "Twice 40 grams.", True),
+        ("harmless", 0.0, -0.5, "40 grams, 7.", True),
     ],
-    ids=["near", "far", "another threshold", "another objective", "a fragment"],
+    ids=[
+        "near",
+        "far",
+        "another threshold",
+        "another objective",
+        "a fragment",
+        "a label",
+        "a script without spaces",
+        "a quantity",
+        "mostly numbers",
+    ],
 )
 async def test_beside_harm_what_came_close_to_being_flagged_does_not_remain(
     name: str, caution: float, score: float, text: str, declined: bool

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from selenium import webdriver
-from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException, WebDriverException
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -171,16 +171,26 @@ def _held(true: Callable[[], object]) -> bool:
     """Whether it is true; an element that went meanwhile is a no."""
     try:
         return bool(true())
-    except (NoSuchElementException, StaleElementReferenceException):
-        return False
+    except WebDriverException as error:
+        if _says_gone(error):
+            return False
+        raise
 
 
 def _is_gone(element: WebElement) -> bool:
     try:
         element.is_enabled()
-    except (NoSuchElementException, StaleElementReferenceException):
-        return True
+    except WebDriverException as error:
+        if _says_gone(error):
+            return True
+        raise
     return False
+
+
+def _says_gone(error: WebDriverException) -> bool:
+    """Whether an element is no more; in the moment in which its page goes, chromedriver has no error of its own."""
+    is_named = isinstance(error, NoSuchElementException | StaleElementReferenceException)
+    return is_named or "does not belong to the document" in (error.msg or "")
 
 
 @contextmanager

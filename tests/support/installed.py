@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+
+from aligner_proxy.plugins.registry import load
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "plugins" / "plain_words"
 
@@ -13,13 +16,18 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "plugins" / "plain_words"
 def install(folder: Path, module: str, source: str, *, version: str = "1.0", entries: Mapping[str, str]) -> Path:
     """Put one distribution with these entry points (name -> module) into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
+    before = folder.stat().st_mtime
     (folder / f"{module}.py").write_text(source)
     about = folder / f"{module}-{version}.dist-info"
     about.mkdir()
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: {version}\n")
     lines = [f"{name} = {target}" for name, target in entries.items()]
     (about / "entry_points.txt").write_text("\n".join(["[aligner_proxy]", *lines, ""]))
-    importlib.invalidate_caches()  # else a folder that was looked at in the same tick of the clock stays as it was
+    # Whoever looked at the folder in this tick of the clock (a thread of an earlier test may) would see it as it was:
+    # `importlib.metadata` remembers a folder by its time alone, and `invalidate_caches` does not reach it in 3.11.
+    os.utime(folder, (before + 1, before + 1))
+    importlib.invalidate_caches()
+    load.cache_clear()
     return folder
 
 

@@ -11,6 +11,8 @@ from aligner_proxy.errors import ConfigError
 from aligner_proxy.teaching.examples import MOST, read_examples
 from tests.teaching.examples import AGAINST, FINE, TEXT, listed
 
+GOOD = "against:\n  - I cry.\n  - I laugh.\ngood_answers:\n"
+
 
 def read(tmp_path: Path, text: str, name: str = "e.yaml") -> object:
     (tmp_path / name).write_text(text)
@@ -26,6 +28,15 @@ def test_sentences_with_their_lines(tmp_path: Path) -> None:
 def test_json_with_tabs_is_read_too(tmp_path: Path) -> None:
     examples = read(tmp_path, json.dumps({"against": AGAINST[:2]}, indent="\t"), "e.json")
     assert [one.place for one in examples.against] == ["e.json:3", "e.json:4"]
+
+
+def test_good_answers_have_their_questions(tmp_path: Path) -> None:
+    plain = read(tmp_path, listed(AGAINST[:2]))
+    examples = read(tmp_path, listed(AGAINST[:2]) + "good_answers:\n  - {question: 'Why?', answer: So it is.}\n")
+    [good] = examples.good_answers
+    assert (good.question, good.text, good.place) == ("Why?", "So it is.", "e.yaml:5")
+    assert examples.digest != plain.digest
+    assert examples.every == (*examples.against, good)
 
 
 @pytest.mark.parametrize("named", ["no-feelings", TEXT])
@@ -57,6 +68,21 @@ def test_the_digest_is_that_of_the_texts_alone(tmp_path: Path) -> None:
         (
             "against:\n  - I cry.\n  - I laugh.\nfine:\n  - i cry\n",
             "e.yaml:5: stands under `against`, too (e.yaml:2); it can only be one of them",
+        ),
+        (
+            GOOD + "  - A whole answer.\n",
+            "e.yaml:5: good_answers[0]: must have `question` and `answer`, and nothing else",
+        ),
+        (GOOD + "  - {question: 'Why?'}\n", "e.yaml:5: good_answers[0]: must have `question` and `answer`"),
+        (GOOD + "  - {question: 'Why?', answer: ' '}\n", "e.yaml:5: good_answers[0].answer: is empty"),
+        (GOOD + "  - {question: 1, answer: So.}\n", "e.yaml:5: good_answers[0].question: must be text"),
+        (
+            GOOD + "  - {question: 'Why?', answer: So.}\n  - {question: 'When?', answer: so}\n",
+            "e.yaml:6: stands twice (first at e.yaml:5)",
+        ),
+        (
+            GOOD + "  - {question: 'Why?', answer: So. I cry. Often.}\n",
+            "e.yaml:5: has a sentence in it that stands under `against` (e.yaml:2); it can only be one of them",
         ),
         ("objective: other\nagainst: [a, b]\n", "e.yaml:1: these are examples of another objective than 'no-feelings'"),
         ("against: [\n", "e.yaml:2: not valid YAML"),

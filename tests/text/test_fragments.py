@@ -17,6 +17,8 @@ from aligner_proxy.text.fragments import standing, stands_alone
         "The kettle should be filled before you switch it on.",
         "Yes, Berlin is the capital of Germany.",
         "A library lends books to those who live nearby.",
+        "\u6c34\u5728\u4e00\u767e\u5ea6\u65f6\u6cb8\u817e\u3002",
+        "\u0e19\u0e49\u0e33\u0e40\u0e14\u0e37\u0e2d\u0e14\u0e17\u0e35\u0e48\u0e23\u0e49\u0e2d\u0e22\u0e2d\u0e07\u0e28\u0e32",
     ],
 )
 def test_what_says_something(text: str) -> None:
@@ -42,6 +44,7 @@ def test_what_says_something(text: str) -> None:
         "Ingredients:",
         "- Salt",
         "Rest.",
+        "\u597d\u7684\uff01",
     ],
 )
 def test_what_needs_something_else(text: str) -> None:

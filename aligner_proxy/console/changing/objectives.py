@@ -358,7 +358,7 @@ def _report(visit: Visit, known: KnownObjective) -> list[Report]:
         examples = example_file.known(known.subject)
     except ConfigError:
         examples = Examples(())
-    by_place = {example.place: example for example in (*examples.against, *examples.fine)}
+    by_place = {example.place: example for example in examples.every}
     reports = []
     for told in work.result["objectives"]:
         if not told["taught"]:

@@ -7,7 +7,8 @@ our own engine: the conversation is cut, an answer goes there part by part.
 
 With a scorer our engine scores every segment, also while the upstream still writes. An answer with nothing flagged
 never leaves the machine. Otherwise the editor is asked once for every flagged run, with the edited answer before it as
-a prefix; kept segments are copied from the answer and never taken from the editor's text.
+a prefix; kept segments are copied from the answer and never taken from the editor's text. What it writes is scored
+where it stands, as in our own engine.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from aligner_proxy import prompts
@@ -57,6 +58,8 @@ BYTES_PER_TOKEN = 3.0
 """Fewer than the tokenizers of Llama's family average on prose and on code, so that estimates err on the long side."""
 DEFAULT_WINDOW = 4096
 _HOLE_ROOM = 16
+Passed = Callable[[splice.Hole, str], Awaitable[str]]
+"""What of a text may stay in a place."""
 _TURN_STOPS = ("\nHuman:", "\nAssistant:", "\nUSER:", "\nASSISTANT:")
 _CONTROL = re.compile(r"<(?=\||/?s>|(?:pad|unk|bos|eos|start_of_turn|end_of_turn)>)")
 _VEIL = "\u2039"
@@ -158,7 +161,12 @@ class CompletionsAligner:
         return _costing(splice.whole(structure.join(written), request.answer, finished=True), completions)
 
     async def rewritten(
-        self, request: AlignRequest, pieces: Sequence[structure.Segment], flags: Sequence[bool], window: int
+        self,
+        request: AlignRequest,
+        pieces: Sequence[structure.Segment],
+        flags: Sequence[bool],
+        window: int,
+        passed: Passed,
     ) -> Correction:
         """The answer with only its flagged segments written anew; what stands before each is given as prefix."""
         framed = frame(request, self._family, window)
@@ -177,7 +185,8 @@ class CompletionsAligner:
                     near = replace(made, before=passage.nearby(made.before, made.run.segments[0].start))
                     continuation = _hole(prompt, near, passage.text, request.tenant)
                     completions.append(await self._completer.complete(continuation, request.deadline_s))
-                    made = rewriting.send(_fill(prompt, near, passage.text, completions[-1]))
+                    text = _fill(prompt, near, passage.text, completions[-1])
+                    made = rewriting.send(await passed(near, text) if text else "")
             except StopIteration:
                 pass
         return _costing(structure.join(edited), completions)
@@ -348,14 +357,34 @@ class ScoredEditor:
             written = await self._editor.whole(request, window)
         else:
             flags = [verdict.flagged for verdict in scored.segments]
-            texts = [verdict.text for verdict in scored.segments]
-            pieces = structure.judged(structure.split(request.answer), texts)
-            if texts != [piece.text for piece in pieces]:
-                raise EngineFault("the scorer judged other segments than these; is it of another version?")
+            pieces = judged_segments(request.answer, scored.segments)
             if not any(flags):
                 return scored
-            written = await self._editor.rewritten(request, pieces, flags, window)
+            judging: list[Correction] = []
+
+            async def passed(made: splice.Hole, text: str) -> str:
+                kept, cost = await self._passed(request, made, text)
+                judging.append(cost)
+                return kept
+
+            written = await self._editor.rewritten(request, pieces, flags, window, passed)
+            written = written.with_cost_of([written, *judging])
         return replace(written, segments=scored.segments, aligner=scored.aligner, untaught=scored.untaught)
+
+    async def _passed(self, request: AlignRequest, made: splice.Hole, text: str) -> tuple[str, Correction]:
+        """What was written in a place, as far as the scorer lets it stand there, and what judging it cost."""
+        answer = made.with_text(text)
+        judging = await self._scorer.align(judged(request).model_copy(update={"answer": answer, "open_ended": False}))
+        verdicts = list(zip(judged_segments(answer, judging.segments), judging.segments, strict=True))
+        body = text.lstrip()
+        pieces = structure.split(body)
+        scores = []
+        for piece in pieces:
+            place = structure.moved(piece, len(answer) - len(body))
+            over = [verdict for at, verdict in verdicts if at.end > place.start and at.start < place.end]
+            scores.append(max(verdict.score or 0.0 for verdict in over))
+        kept = splice.at_most(request.caution - splice.CLEAR, pieces, scores)
+        return text.removesuffix(body) + kept if kept else "", judging
 
     async def aclose(self) -> None:
         """Close both."""
@@ -383,6 +412,15 @@ class ScoredSession(ForwardingSession):
     async def finish(self, request: AlignRequest) -> Correction:
         """The answer has ended; what is flagged goes to the editor."""
         return await self._engine.finish(request, super().finish(judged(request)))
+
+
+def judged_segments(answer: str, scores: Sequence[SegmentScore]) -> list[structure.Segment]:
+    """The segments that were judged. Raises `EngineFault` where they are others than those of the answer."""
+    texts = [score.text for score in scores]
+    pieces = structure.judged(structure.split(answer), texts)
+    if texts != [piece.text for piece in pieces]:
+        raise EngineFault("the engine judged other segments than these; is it of another version?")
+    return pieces
 
 
 def judged(request: AlignRequest) -> AlignRequest:

@@ -6,6 +6,7 @@ has to remember anything.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from base64 import b64encode
 from collections import OrderedDict
@@ -64,17 +65,33 @@ class VllmScorer:
         self._patience_s = patience_s
         self._connections = Connections()
         self._about: tuple[float, AlignerInfo] | None = None
+        self._asking: asyncio.Task[AlignerInfo] | None = None
         self._heads: OrderedDict[str, bytes] = OrderedDict()
 
     async def info(self) -> AlignerInfo:
-        """The aligner whose head judges there."""
+        """The aligner whose head judges there.
+
+        Asked once for all who want to know, and again only where no verdict has come for a while: in vLLM the
+        question waits behind prompts.
+        """
         if self._about and time.monotonic() - self._about[0] < _INFO_TTL_S:
             return self._about[1]
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._who())
+        return await asyncio.shield(self._asking)
+
+    async def _who(self) -> AlignerInfo:
         data = await self._ask({}, _INFO_S)
         if data.about is None:
             raise InvalidOutput(f"{self._base} does not say which aligner it serves; is aligner-proxy-vllm installed?")
         self._about = (time.monotonic(), data.about)
         return data.about
+
+    def _heard(self, asked: AlignerInfo, judged_by: str) -> None:
+        """A verdict says who judged: it is as good as an answer to who is there, and better than an older one."""
+        if self._about is None or not judged_by:
+            return
+        self._about = (time.monotonic(), self._about[1]) if judged_by == asked.content_hash else None
 
     async def align(self, request: AlignRequest) -> Correction:
         """The verdicts on an answer, within `request.deadline_s`."""
@@ -90,6 +107,7 @@ class VllmScorer:
             data = await self._ask(asked | {"heads": heads}, request.deadline_s)
         if data.response is None:
             raise InvalidOutput(f"{self._base} sent no verdicts")
+        self._heard(info, data.response.aligner)
         return replace(data.response.correction(), ms=(time.perf_counter() - started) * 1000)
 
     async def read(self, request: AlignRequest) -> DeferredSession:
@@ -110,7 +128,9 @@ class VllmScorer:
         raise HeadsUnavailable("a scoring server in vLLM gives no rows to teach on; teach with an aligner-proxy engine")
 
     async def aclose(self) -> None:
-        """Close the pooled connections."""
+        """Close the pooled connections; nobody waits for an answer any more."""
+        if self._asking is not None:
+            self._asking.cancel()
         await self._connections.aclose()
 
     def _head(self, name: str) -> bytes:

@@ -1,9 +1,9 @@
 """One correction, from the request to the edited answer: prompt, prefill and scores, edits in place, assembly.
 
 With a detector head only flagged segments are written anew; everything else is copied, by construction. What is written
-is judged like what it replaces, and what is flagged again is left out. Without a head, or when asked to, the whole
-answer is verified as a draft. An answer that does not fit the window goes through all this part by part (parts.py).
-Batching and queues are not known here.
+is judged like what it replaces, and is left out where it is flagged again or nearly so. Without a head, or when asked
+to, the whole answer is verified as a draft. An answer that does not fit the window goes through all this part by part
+(parts.py). Batching and queues are not known here.
 """
 
 from __future__ import annotations
@@ -356,13 +356,10 @@ class AnswerEditor:
         limits = Limits(min(room, self._left(context)), done=done)
         written = yield from self._write(passage, context, proposer, limits)
         text = made.filled(restore(tokenizer.decode(written.ids)), finished=written.finished)
-        return (yield from self._passed(made, text)) if text and self.scores else text
+        return (yield from self._passed(made, text, splice.CLEAR)) if text and self.scores else text
 
-    def _passed(self, made: splice.Hole, text: str) -> Generator[Ask, Step, str]:
-        """What was written in a place, without the sentences of it that are flagged there, in their turn.
-
-        An aligner that is not sure what to write often writes the offence once more, in other words.
-        """
+    def _passed(self, made: splice.Hole, text: str, clear: float = 0.0) -> Generator[Ask, Step, str]:
+        """What stands in a place, without the sentences of it that are not `clear` of the threshold by so many nats."""
         answer = made.with_text(text)
         prompt = self._frame.around(answer)
         if len(prompt.ids) > self._frame.window:
@@ -371,8 +368,7 @@ class AnswerEditor:
         pieces = structure.split(body)
         placed = [structure.moved(piece, len(answer) - len(body)) for piece in pieces]
         step = yield from self._read(prompt, spans(prompt.prompt, placed, prompt.offsets))
-        scored = zip(pieces, step.scores, strict=True)
-        kept = structure.join([("" if self._flags(score) else s.text, s.gap) for s, score in scored])
+        kept = splice.at_most(self._request.caution - clear, pieces, [score for score, _ in step.scores])
         return text.removesuffix(body) + kept if kept else ""
 
     def _hole_proposer(self, made: splice.Hole) -> tuple[EditProposer, int]:

@@ -20,6 +20,9 @@ from aligner_proxy.text.structure import Segment, join, split
 
 KEY_CHARS = 20
 """A segment counts as reached when this many of its characters, to the end of the word, have been written."""
+CLEAR = 2.0
+"""Nats below the threshold to which what is written in place of a flagged run has to come. An aligner that is not sure
+what to write often writes the offence once more in other words, which score a little lower."""
 
 _WORD = re.compile(r"\w+")
 _FEWEST_WORDS = 3
@@ -112,6 +115,12 @@ class Hole:
         return text + gap + more if text or not self.run.text else more
 
 
+def at_most(most: float, segments: Sequence[Segment], scores: Sequence[float]) -> str:
+    """The text of what was written, without its segments that score more than `most`."""
+    scored = zip(segments, scores, strict=True)
+    return join([(segment.text if score <= most else "", segment.gap) for segment, score in scored])
+
+
 def rewriting(
     segments: Sequence[Segment], flags: Sequence[bool], edited: list[tuple[str, str]] | None = None, skip: int = 0
 ) -> Generator[Hole, str, str]:
@@ -138,8 +147,8 @@ def hole(segments: Sequence[Segment], flags: Sequence[bool], run: Run, before: s
     start = run.at + len(run.segments)
     following = [s for s, flag in zip(segments[start:], flags[start:], strict=True) if s.text and not flag]
     kept = [segment.text for segment, flag in zip(segments, flags, strict=True) if not flag]
-    # What must not come back in its place: the run's own segments, and long kept ones.
-    banned = [s.text.strip() for s in run.segments] + [text.strip() for text in kept if len(text) >= KEY_CHARS]
+    # What must not come back in its place: the run's own segments, and long ones of elsewhere, flagged or kept.
+    banned = [s.text.strip() for s in run.segments] + [s.text.strip() for s in segments if len(s.text) >= KEY_CHARS]
     banned += [fold(text).text for text in banned]  # as the model read them
     bare = run.bare(_behind(run, segments[start:], flags[start:]))
     later = tuple(segment.text for segment in following)

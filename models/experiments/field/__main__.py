@@ -65,7 +65,7 @@ def work(workshop: Workshop, minutes: float | None, only: tuple[str, ...], data:
         bar = progress.add_task("the untrained policy", total=None)
         workshop.base()
         editing = list(_editing(workshop))
-        planned = [*training[:first], *editing, *training[first:]]
+        planned: list[tuple[str, Callable[[], object]]] = [*training[:first], *editing, *training[first:]]
         if data is not None:
             planned += [(f"rlhf-people-seed{seed}", partial(people.trained, workshop, data, seed)) for seed in c.seeds]
         planned = [(name, make) for name, make in planned if name.startswith(only)]

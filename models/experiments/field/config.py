@@ -149,7 +149,8 @@ def jobs(comparison: Comparison) -> list[Job]:
     for seed in others:
         wanted += [trained(comparison, method, seed, comparison.even) for method in comparison.methods]
     several = [method for method in comparison.methods if method != "rlhf"]
-    wanted += [trained(comparison, method, first, comparison.with_new) for method in several]
-    if comparison.other_base:
-        wanted += [trained(comparison, method, first, comparison.even, other=True) for method in comparison.methods]
+    for seed in comparison.seeds:
+        wanted += [trained(comparison, method, seed, comparison.with_new) for method in several]
+        if comparison.other_base:
+            wanted += [trained(comparison, method, seed, comparison.even, other=True) for method in comparison.methods]
     return list({job.name: job for job in wanted}.values())

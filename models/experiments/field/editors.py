@@ -1,13 +1,14 @@
 """Methods that leave the policy alone, on the untrained policy's answers: the aligner, what else corrects, prompting.
 
-Corrections go through the gateway's own pipeline, gate included, without a cache, one after the other.
+Corrections go through the gateway's own pipeline, gate included, without a cache: one after the other where the aligner
+edits, several at once where a chat model does, which answers them together.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,10 @@ from .answers import Made, Workshop
 from .config import Comparison, Editor
 
 REFINING = {"max_tokens": 320}
+MOST_NEW_TOKENS = 160
+"""Of a reply in a chat, whatever is asked for."""
+AT_ONCE = 8
+"""Answers that a chat model reviews at the same time."""
 
 
 def objectives(names: Sequence[str]) -> tuple[str, ...]:
@@ -80,6 +85,8 @@ def _prompted(workshop: Workshop, editor: Editor, given: Given) -> Made:
 
 def _corrected(workshop: Workshop, editor: Editor, given: Given) -> Made:
     c = workshop.comparison
+    corrector = editor.route.get("corrector")
+    at_once = AT_ONCE if corrector == "self_refine" else 1
     system = systems.System(name=editor.name, route=editor.route)
     settings = systems.Comparison(
         aligner=c.aligner,
@@ -88,23 +95,25 @@ def _corrected(workshop: Workshop, editor: Editor, given: Given) -> Made:
         faulty=(),
         good=(),
         not_asked=(),
-        deadline_s=c.deadline_s,
+        deadline_s=c.deadline_s * at_once,  # each waits for the others
         systems=(system,),
     )
     pairs = list(zip(given.questions, given.answers, strict=True))[:: editor.every]
     texts = objectives(given.asked)
 
     async def correct() -> list[str]:
-        delivered = []
-        corrector = editor.route.get("corrector")
         chat = partial(Chat, workshop.policy)
+        places = asyncio.Semaphore(at_once)
         async with systems.gateway(c.aligner, corrector, c.single_purpose, chat, REFINING) as pipeline:
-            for i, (question, answer) in enumerate(pairs):
+
+            async def delivered(i: int, question: str, answer: str) -> str:
                 trial = systems.Trial("good", question, answer, texts)
                 exchange = Exchange(f"field-{i}", 0, (Turn("user", question),), answer)
-                outcome = await pipeline.align(exchange, systems.policy(system, trial, settings))
-                delivered.append(outcome.text or "")
-        return delivered
+                async with places:
+                    outcome = await pipeline.align(exchange, systems.policy(system, trial, settings))
+                return outcome.text or ""
+
+            return await asyncio.gather(*(delivered(i, *pair) for i, pair in enumerate(pairs)))
 
     began = (time.process_time(), time.perf_counter())
     written = asyncio.run(correct())
@@ -113,17 +122,46 @@ def _corrected(workshop: Workshop, editor: Editor, given: Given) -> Made:
 
 
 class Chat:
-    """The policy as a chat model that reviews and revises, for Self-Refinement; loaded when first asked."""
+    """The policy as a chat model that reviews and revises, for Self-Refinement; loaded when first asked.
 
-    def __init__(self, load: Any) -> None:
+    What is asked while it writes is answered together, next.
+    """
+
+    def __init__(self, load: Callable[[], Policy]) -> None:
         self._load = load
         self._policy: Policy | None = None
+        self._waiting: list[tuple[str, asyncio.Future[str]]] = []
+        self._writing: asyncio.Task[None] | None = None
 
     async def __call__(self, system: str, user: str, *, tokens: int, temperature: float, deadline_s: float) -> Reply:
         """One reply; greedy, since a temperature would need a seed."""
         policy = self._policy = self._policy or self._load()
-        policy.new_tokens = min(tokens, 160)
+        policy.new_tokens = MOST_NEW_TOKENS
         prompt = policy.prompt(user, system)
-        (text,) = await asyncio.to_thread(policy.write, [prompt])
-        count = len(policy.tokenizer(text)["input_ids"])
-        return Reply(text, len(policy.tokenizer(prompt)["input_ids"]), count, finished=count < policy.new_tokens)
+        reply = asyncio.get_running_loop().create_future()
+        self._waiting.append((prompt, reply))
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write(policy))
+        room = min(tokens, MOST_NEW_TOKENS)
+        text = await reply
+        written = policy.tokenizer(text)["input_ids"]
+        if len(written) > room:
+            text = policy.tokenizer.decode(written[:room], skip_special_tokens=True)
+        read = len(policy.tokenizer(prompt)["input_ids"])
+        return Reply(text, read, min(len(written), room), finished=len(written) < room)
+
+    async def _write(self, policy: Policy) -> None:
+        while self._waiting:
+            await asyncio.sleep(0)  # who was answered together asks again together
+            asked = self._waiting
+            self._waiting = []
+            try:
+                texts = await asyncio.to_thread(policy.write, [prompt for prompt, _ in asked])
+            except RuntimeError as error:
+                for _, reply in asked:
+                    if not reply.done():
+                        reply.set_exception(error)
+                continue
+            for (_, reply), text in zip(asked, texts, strict=True):
+                if not reply.done():  # whose deadline has passed hears nothing
+                    reply.set_result(text)

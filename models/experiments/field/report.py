@@ -16,7 +16,7 @@ from models.systems.baselines.cost import Cost
 
 from . import editors, features, figures, hours, people
 from .answers import Made, Workshop, key
-from .config import FRONTS, ONE_FOR_ALL, Method, trained
+from .config import FRONTS, ONE_FOR_ALL, Job, Method, trained
 from .editors import Given
 from .figures import Gain, Place
 
@@ -43,18 +43,27 @@ def _mean(costs: Sequence[Cost]) -> Cost:
     return Cost(**shared | {"peak_mb": total.peak_mb})
 
 
+def _done(workshop: Workshop, method: Method, weights: Mapping[str, float], *, other: bool = False) -> list[Job]:
+    """The trainings of a method under a weighting that are there, seed by seed."""
+    wanted = [trained(workshop.comparison, method, seed, weights, other) for seed in workshop.comparison.seeds]
+    return [job for job in wanted if workshop.done(job)]
+
+
+def _answers(workshop: Workshop, done: Sequence[Job]) -> list[Sequence[str]]:
+    """What each of these answers under the weighting that it was trained for."""
+    return [workshop.trained(job).answers[key(job.asked[0])] for job in done]
+
+
 def of_method(workshop: Workshop, method: Method) -> Row | None:
     """What is there of a method under the table's weighting; None where nothing is."""
     c = workshop.comparison
-    wanted = [trained(c, method, seed, c.even) for seed in c.seeds]
-    done = [job for job in wanted if workshop.done(job)]
+    done = _done(workshop, method, c.even)
     if not done:
         return None
     made = [workshop.trained(job) for job in done]
-    place = key({c.rlhf: 1.0} if method == "rlhf" else c.even)
     training = _mean([one.cost + workshop.pool(job.seed)[1] for job, one in zip(done, made, strict=True)])
     answering = Cost(**{name: value / len(made[0].answers) for name, value in asdict(made[0].answering).items()})
-    after = [one.answers[place] for one in made]
+    after = _answers(workshop, done)
     name = TITLES[method] + (f", {c.rlhf}" if method == "rlhf" else "")
     return Row(name, workshop.questions, workshop.base().answers[""], after, training, answering)
 
@@ -125,19 +134,17 @@ def changes(workshop: Workshop, found: Mapping[str, Row | None]) -> str:
     before = workshop.base().answers[""]
     lines: list[Sequence[object]] = []
     for method in c.methods:
-        job = trained(c, method, c.seeds[0], c.with_new)
         row = found[TITLES[method]]
         again = f"{row.training.fed:.0f} tokens, {row.training.cpu_s:.0f} CPU s" if row and row.training else NOTHING
         new: object = NOTHING
-        if method != "rlhf" and workshop.done(job):
-            after = [workshop.trained(job).answers[key(c.with_new)]]
-            new = figures.gains([c.new_objective], workshop.questions, before, after)[c.new_objective]
+        after = [] if method == "rlhf" else _answers(workshop, _done(workshop, method, c.with_new))
+        if after:
+            gains = figures.gains([c.new_objective], workshop.questions, before, after)
+            new = f"{gains[c.new_objective]} (seeds: {len(after)})"
         other: object = NOTHING
-        brought = trained(c, method, c.seeds[0], c.even, other=True)
-        if c.other_base and workshop.done(brought):
-            made = workshop.trained(brought)
-            (answers, *_) = made.answers.values()
-            other = _both(workshop, workshop.base(other=True).answers[""], [answers])
+        after = _answers(workshop, _done(workshop, method, c.even, other=True)) if c.other_base else []
+        if after:
+            other = f"{_both(workshop, workshop.base(other=True).answers[''], after)} (seeds: {len(after)})"
         lines.append((TITLES[method], again, new, again, other))
     given = Given(workshop.questions, before, (*c.trade, c.new_objective), "new-objective")
     for editor in c.editors:

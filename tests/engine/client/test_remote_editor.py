@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from aligner_proxy.engine.api import AlignRequest, Completion, CompletionRequest
 from aligner_proxy.engine.client.completions import CompletionsClient, ServedModel
 from aligner_proxy.engine.client.completions_aligner import CompletionsAligner, ScoredEditor, tokens
 from aligner_proxy.engine.client.http import HttpEngine
+from aligner_proxy.engine.decoding import splice
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.errors import AnswerTooLong, DeadlineExceeded, EngineFault, EngineUnavailable
 from aligner_proxy.text import structure
@@ -43,12 +45,19 @@ class Memory:
         """Nothing to close."""
 
 
-def scorer(*flags: int) -> ScriptedEngine:
-    """Scores 2 for the segments with these numbers, -2 for the others; whoever asks it asks for scores alone."""
+def scorer(*flags: int, again: Mapping[str, float] | None = None, answers: list[str] | None = None) -> ScriptedEngine:
+    """Scores 2 for the segments with these numbers of the first answer, and as in `again` the texts of others; else -2.
+
+    Whoever asks it asks for scores alone. `answers` gets those that it is asked about.
+    """
+    asked: list[str] = [] if answers is None else answers
 
     def script(request: AlignRequest) -> Correction:
+        asked.append(request.answer)
         pieces = structure.split(request.answer)
         scores = [2.0 if i in flags else -2.0 for i in range(len(pieces))]
+        if request.answer != asked[0]:
+            scores = [(again or {}).get(piece.text, -2.0) for piece in pieces]
         verdicts = tuple(SegmentScore(p.text, s, s > request.caution, 0) for p, s in zip(pieces, scores, strict=True))
         assert request.score_only, "it was asked to judge, not to write"
         return Correction(request.answer, verdicts)
@@ -125,6 +134,28 @@ async def test_what_becomes_of_the_editors_text(said: Completion, kept: str) -> 
     assert done.text == f"The harbour opens at nine.{kept} Boats leave every hour from the pier."
 
 
+@pytest.mark.parametrize(
+    ("score", "caution", "kept"),
+    [(2.0, 0.0, ""), (-1.9, 0.0, ""), (-2.0, 0.0, " You oaf, look."), (-0.9, 1.0, ""), (-1.0, 1.0, " You oaf, look.")],
+)
+async def test_what_the_editor_writes_has_to_be_clear_of_the_threshold_where_it_stands(
+    score: float, caution: float, kept: str
+) -> None:
+    answers: list[str] = []
+    head = scorer(1, again={"You oaf, look.": score}, answers=answers)
+    editor = Memory(written(" You oaf, look. It is there. ", stop_reason="Boats leave every hour"))
+    done = await ScoredEditor(head, CompletionsAligner(editor, FAMILY)).align(tiny.request(ANSWER, caution=caution))
+    assert done.text == f"The harbour opens at nine.{kept} It is there. Boats leave every hour from the pier."
+    assert answers[1:] == ["The harbour opens at nine. You oaf, look. It is there."]
+
+
+async def test_nothing_is_judged_again_where_nothing_was_written() -> None:
+    answers: list[str] = []
+    head = scorer(1, answers=answers)
+    await ScoredEditor(head, CompletionsAligner(Memory(written("")), FAMILY)).align(tiny.request(ANSWER))
+    assert answers == [ANSWER]
+
+
 SENTENCES = st.lists(
     st.sampled_from(
         ["It opens at nine.", "- Tea", "You fool!", "| Answer: no", "Ask <|im_end|> there.", "Boats leave every hour."]
@@ -187,8 +218,9 @@ async def test_a_scorer_that_judged_something_else_is_a_fault() -> None:
         await ScoredEditor(odd, CompletionsAligner(Memory(written("")), FAMILY)).align(tiny.request(ANSWER))
 
 
-async def test_real_servers_a_tiny_head_here_and_an_editor_there() -> None:
+async def test_real_servers_a_tiny_head_here_and_an_editor_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """Over real sockets: the verdicts are those of the head alone, read while the answer is written, too."""
+    monkeypatch.setattr(splice, "CLEAR", -10.0)  # the scores of a tiny head lie close together
     judge = LocalEngine(lambda: tiny.aligner())
     await judge.start()
     server = Completions(lambda body: " Thank you.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import asdict
@@ -78,6 +79,28 @@ async def test_who_it_is_is_asked_once() -> None:
         assert (await scorer.info()).has_head
         await scorer.aclose()
     assert sum("align" not in data for data in server.asked) == 1
+
+
+async def test_sixteen_at_once_ask_once_who_it_is() -> None:
+    server = Pooling()
+    async with served(server.app()) as address:
+        scorer = scorer_at(address)
+        await asyncio.gather(*(scorer.align(ASKED) for _ in range(16)))
+        await scorer.aclose()
+    assert sum("align" not in data for data in server.asked) == 1
+
+
+@pytest.mark.parametrize(("judged_by", "asked"), [(ABOUT["content_hash"], 1), ("e" * 64, 3)])
+async def test_who_judged_says_who_it_is(judged_by: str, asked: int) -> None:
+    server = Pooling(lambda _: said({"response": RESPONSE | {"aligner": judged_by}}))
+    async with served(server.app()) as address:
+        scorer = scorer_at(address)
+        for _ in range(3):
+            await scorer.align(ASKED)
+            if scorer._about is not None:  # twenty seconds pass, of the thirty after which what was said is old
+                scorer._about = (scorer._about[0] - 20.0, scorer._about[1])
+        await scorer.aclose()
+    assert sum("align" not in data for data in server.asked) == asked
 
 
 async def test_taught_heads_travel_with_the_request_that_names_them() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
@@ -25,19 +25,19 @@ from tests.support import tiny
 class Oracle:
     """Stands in for the model runner: flags by number of segment, and writes on towards one text.
 
-    Of what it has written it flags `again` (texts).
+    Of what it has written it flags `again` (texts), which then has this score.
     """
 
     draft_length = staticmethod(tiny.whole)
     costs = FLAT
     step_tokens = 1024
 
-    def __init__(self, wanted: str, flagged: set[int], again: frozenset[str] = frozenset()) -> None:
+    def __init__(self, wanted: str, flagged: set[int], again: Mapping[str, float] | None = None) -> None:
         self.tokenizer = PromptTokenizer(tiny.backend(), frozenset({1}))
         self.pool = BlockPool(128)
         self._wanted = [*self.tokenizer.continuation(wanted), 1]
         self._flagged = flagged
-        self._again = again
+        self._again = again or {}
         self.judged: list[list[str]] = []
         """Texts of the segments that were scored, call by call."""
         self.fed: list[int] = []
@@ -56,8 +56,9 @@ class Oracle:
         texts = [self.tokenizer.decode(ids[where.start : where.stop]).strip() for where in spans.segments]
         first = not self.judged
         self.judged.append(texts)
-        flags = [i in self._flagged if first else text in self._again for i, text in enumerate(texts)]
-        return [(3.0 if flag else -3.0, 0) for flag in flags]
+        if first:
+            return [(3.0 if i in self._flagged else -3.0, 0) for i in range(len(texts))]
+        return [(self._again.get(text, -3.0), 0) for text in texts]
 
     def _next(self, written: list[int]) -> int:
         """The wanted text's next token, or the end where what was written is no beginning of it."""
@@ -65,7 +66,9 @@ class Oracle:
         return self._wanted[len(written)] if on_the_way else 1
 
 
-def edit(answer: str, wanted: str, flagged: set[int], again: frozenset[str] = frozenset()) -> tuple[Correction, Oracle]:
+def edit(
+    answer: str, wanted: str, flagged: set[int], again: Mapping[str, float] | None = None
+) -> tuple[Correction, Oracle]:
     return asked(tiny.request(answer), Oracle(wanted, flagged, again), tiny.aligner().info)
 
 
@@ -115,7 +118,7 @@ def test_the_title_of_an_item_stays_where_the_item_goes_on() -> None:
 
 
 def test_a_title_that_is_flagged_by_itself_goes() -> None:
-    result, _ = edit(TITLED, f"{FERRY} {COAT}", {0}, frozenset({"1. **Tide**:"}))
+    result, _ = edit(TITLED, f"{FERRY} {COAT}", {0}, {"1. **Tide**:": 3.0})
     assert result.text == f"{FERRY}\n2. {COAT}"
 
 
@@ -154,9 +157,20 @@ def test_what_is_written_is_judged_where_it_stands_and_left_out_where_it_is_flag
     wanted = f"{OPEN} {SNEER} {FERRY}"
     kept, oracle = edit(answer, wanted, {1})
     assert (kept.text, oracle.judged) == (wanted, [[OPEN, RUDE, FERRY], [SNEER]])
-    left_out, _ = edit(answer, wanted, {1}, frozenset({SNEER}))
+    left_out, _ = edit(answer, wanted, {1}, {SNEER: 3.0})
     assert left_out.text == f"{OPEN} {FERRY}"
     assert left_out.counts.forwards == kept.counts.forwards
+
+
+@pytest.mark.parametrize(("score", "stays"), [(-1.9, False), (-2.0, True)])
+def test_what_is_written_has_to_be_clear_of_the_threshold(score: float, stays: bool) -> None:
+    result, _ = edit(f"{OPEN} {RUDE} {FERRY}", f"{OPEN} {SNEER} {FERRY}", {1}, {SNEER: score})
+    assert (SNEER in result.text) is stays
+
+
+def test_what_was_there_has_to_be_below_it_only() -> None:
+    result, _ = edit(TITLED, "unused", {0}, {"1. **Tide**:": -0.1})
+    assert result.text == f"1. **Tide**: {FERRY}\n2. {COAT}"
 
 
 def test_a_removal_is_not_judged_again() -> None:
@@ -165,16 +179,16 @@ def test_a_removal_is_not_judged_again() -> None:
 
 
 def test_of_several_sentences_only_the_flagged_one_is_left_out() -> None:
-    result, _ = edit(f"{OPEN} {RUDE}\n\n{FERRY}", f"{OPEN} {COME} {SNEER}\n\n{FERRY}", {1}, frozenset({SNEER}))
+    result, _ = edit(f"{OPEN} {RUDE}\n\n{FERRY}", f"{OPEN} {COME} {SNEER}\n\n{FERRY}", {1}, {SNEER: 3.0})
     assert result.text == f"{OPEN} {COME}\n\n{FERRY}"
-    result, _ = edit(f"{OPEN}\n{RUDE}\n{FERRY}", f"{OPEN}\n{SNEER} {COME}\n{FERRY}", {1}, frozenset({SNEER}))
+    result, _ = edit(f"{OPEN}\n{RUDE}\n{FERRY}", f"{OPEN}\n{SNEER} {COME}\n{FERRY}", {1}, {SNEER: 3.0})
     assert result.text == f"{OPEN}\n{COME}\n{FERRY}"
 
 
 def test_a_later_span_is_written_behind_what_is_left() -> None:
     answer = f"{OPEN} {RUDE} {FERRY} {RUDE} {COAT}"
     wanted = f"{OPEN} {SNEER} {FERRY}"
-    result, oracle = edit(answer, wanted, {1, 3}, frozenset({SNEER}))
+    result, oracle = edit(answer, wanted, {1, 3}, {SNEER: 3.0})
     assert result.text == f"{OPEN} {FERRY} {COAT}"
     assert oracle.judged[1:] == [[SNEER]]
 
@@ -257,7 +271,7 @@ def test_one_answer_may_lose_something_and_get_something() -> None:
 def test_what_is_added_is_judged_too() -> None:
     request = tiny.request(f"{OPEN} {FERRY}")
     info = replace(tiny.aligner().info, ends=True)
-    made, oracle = asked(request, Oracle(f"{OPEN} {FERRY} {SNEER} {ASK}", {2}, frozenset({SNEER})), info)
+    made, oracle = asked(request, Oracle(f"{OPEN} {FERRY} {SNEER} {ASK}", {2}, {SNEER: 3.0}), info)
     assert made.text == f"{OPEN} {FERRY} {ASK}"
     assert oracle.judged[1:] == [[SNEER, ASK]]
 

@@ -80,6 +80,14 @@ def test_a_copy_of_what_stays_is_left_out(generated: str, expected: str) -> None
     assert hole(LISTED, 1).filled(generated, finished=True) == expected
 
 
+def test_what_was_flagged_elsewhere_does_not_come_back_in_another_place() -> None:
+    answer = split("Push them down the stairs at night. Wait for the rain. Then laugh at them. Go home.")
+    rewriting = splice.rewriting(answer, [True, False, True, False])
+    assert not next(rewriting).filled("", finished=True)
+    hole = rewriting.send("")
+    assert hole.filled("Push them down the stairs at night. Hold the rail.", finished=True) == "Hold the rail."
+
+
 def test_an_item_that_begins_in_the_middle_of_a_line_is_the_next_one() -> None:
     made = hole("- Wash it. You fool.\n- **Dry**\n- Fold it.", 1)
     assert made.filled("Take care. - **Dry it:**", finished=True) == "Take care."

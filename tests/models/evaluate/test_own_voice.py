@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aligner_proxy.types import Correction, Objective, Outcome, Policy, SegmentScore, Status
-from models.evaluate.own_voice import Written, judged, rates, read, table
+from models.evaluate.own_voice import Draw, Written, examples, judged, rates, read, table
 
 POLICY = Policy("own-voice", (Objective("own", "Calm: be calm"),))
 SEGMENTS = ("Sow in April.", " Hurry, or all is lost.", " Water at night.")
@@ -52,3 +52,17 @@ def test_whole_authors_are_drawn_alike_of_every_objective() -> None:
     assert len(by_objective) == 20
     assert all(sum(bool(one.against) for one in mine) == 2 == len(mine) // 2 for mine in by_objective.values())
     assert drawn == list(read("c", 4, seed=1)) != list(read("c", 4, seed=2))
+
+
+def test_what_teaches_is_nothing_of_what_tests() -> None:
+    for author, objective, hand in (("c", "gambling", "another hand"), ("c", "overwork", "the same hand")):
+        tested = [one for one in read(author, 10, seed=1) if objective in one.objective.lower()]
+        assert tested
+        assert len({one.objective for one in tested}) == 1
+        known = examples(author, tested[0].objective, Draw(10, 1, 12, 12))
+        assert (known.of, len(known.against), len(known.fine)) == (hand, 12, 12)
+        answers = " ".join(one.answer for one in tested)
+        assert not [text for text in (*known.against, *known.fine) if text in answers]
+        assert not set(known.against) & set(known.fine)
+        assert len(known.good) == 12
+        assert not {one.question for one in tested} & {question for question, _ in known.good}

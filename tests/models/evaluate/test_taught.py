@@ -18,9 +18,9 @@ from aligner_proxy.teaching.rows import Company
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Correction, SegmentScore
 from models.data.answers import Answer, load_pool
-from models.evaluate.taught import Journal, Study, verdicts_of
-from models.evaluate.taught_figures import Figures, Judged, Results, Verdict, document, outcome, plot, report
-from models.evaluate.taught_kinds import FOLDER, NEAR, Case, TaughtKind, Trial, cases, read_kinds, size, usable_hosts
+from models.evaluate.taught.__main__ import Journal, Study, verdicts_of
+from models.evaluate.taught.figures import Figures, Judged, Results, Verdict, document, outcome, plot, report
+from models.evaluate.taught.kinds import FOLDER, NEAR, Case, TaughtKind, Trial, cases, read_kinds, size, usable_hosts
 from tests.support.teachable import TeachableEngine
 
 BUILTIN = {name: objective.text for name, objective in builtin_objectives().items()}

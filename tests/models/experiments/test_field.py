@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import ast
+import asyncio
+import functools
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +125,13 @@ def test_without_trl_it_says_what_to_install(small: Path, monkeypatch: pytest.Mo
         command.main([str(small / "field.yaml"), "--out", str(small / "nowhere")])
 
 
+def test_the_hub_is_told_of_no_training() -> None:
+    environment = {name: value for name, value in os.environ.items() if "TELEMETRY" not in name}
+    asked = "import models, huggingface_hub.constants as hub; print(hub.HF_HUB_DISABLE_TELEMETRY)"
+    told = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert told.stdout.strip() == "True", told.stderr
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -150,12 +162,14 @@ def test_who_is_trained_again_for_what() -> None:
     planned = jobs(comparison)
     by_method = {method: [job for job in planned if job.method == method] for method in METHODS}
     new = {m: [job for job in of if comparison.new_objective in job.weights] for m, of in by_method.items()}
-    assert {method: len(of) for method, of in new.items()} == {"sft": 1, "modpo": 1, "ric": 1, "rlhf": 0, "morlhf": 1}
     seeds = len(comparison.seeds)
+    assert {m: len(of) for m, of in new.items()} == {"rlhf": 0} | dict.fromkeys(
+        ("sft", "modpo", "ric", "morlhf"), seeds
+    )
     fronts = len(comparison.shares)
     for method in ("modpo", "morlhf"):
-        assert len(by_method[method]) == seeds + (fronts - 1) + 1
-    assert len(by_method["ric"]) == seeds + 1
+        assert len(by_method[method]) == seeds + (fronts - 1) + seeds
+    assert len(by_method["ric"]) == seeds + seeds
     assert len(by_method["ric"][0].asked) == fronts
     assert [job.method for job in planned[: len(METHODS)]] == list(METHODS)  # the table comes first
 
@@ -190,6 +204,22 @@ def test_editors_see_no_more_of_the_policy_than_its_answers(
             assert len(made.answers[""]) == 2
             assert made.cost.fed == 0
             assert made.answering.cpu_s > 0
+
+
+async def test_what_a_chat_is_asked_while_it_writes_is_answered_together(tmp_path: Path) -> None:
+    policy = Policy.load(str(tiny.save(tmp_path / "base")), tmp_path, "fp32", 4)
+    together: list[int] = []
+    write = policy.write
+    policy.write = lambda prompts: (together.append(len(prompts)), write(prompts))[1]  # type: ignore[method-assign,assignment]
+    chat = editors.Chat(lambda: policy)
+    ask = functools.partial(chat, "Review.", temperature=0.0, deadline_s=20)
+    one, *others = await asyncio.gather(*(ask(user, tokens=160) for user in ("a", "a", "b")), ask("a", tokens=2))
+    assert together == [4]
+    assert one.text == others[0].text
+    assert (others[-1].written, others[-1].finished) == (2, False)
+    policy.write = lambda prompts: (_ for _ in ()).throw(RuntimeError("no memory"))  # type: ignore[method-assign,assignment]
+    with pytest.raises(RuntimeError, match="no memory"):
+        await ask("a", tokens=160)
 
 
 # ---------------------------------------------------------------- figures

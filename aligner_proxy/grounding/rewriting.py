@@ -1,0 +1,50 @@
+"""What an editor wrote in place of a sentence that is in doubt, taken only as far as the references say it.
+
+Nothing but facts may differ, and each that does must be one that some reference states. So an editor can choose among
+what the references say, and add nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aligner_proxy.grounding.facts import Fact
+from aligner_proxy.grounding.forms import read
+from aligner_proxy.grounding.matching import Matcher
+from aligner_proxy.grounding.sentences import FactEdit
+
+
+def rewritten_facts(old: str, new: str, matcher: Matcher, start: int) -> list[FactEdit] | None:
+    """The edits that make `old` the sentence `new`; None where these are no facts of the references.
+
+    `start` is the place of the sentence in its answer.
+    """
+    before = read(old, pounds_weigh=matcher.pounds_weigh)
+    after = read(new, pounds_weigh=matcher.pounds_weigh)
+    if _between(old, before) != _between(new, after):
+        return None
+    edits: list[FactEdit] = []
+    for one, other in zip(before, after, strict=True):
+        if one.text == other.text:
+            continue
+        said = matcher.says(other) if one.same_form(other) else None
+        if said is None:
+            return None
+        edits.append(FactEdit(start + one.start, start + one.end, other.text, one.kind.value, said.place))
+    return edits
+
+
+def merged(edits: Sequence[FactEdit], further: Sequence[FactEdit]) -> list[FactEdit]:
+    """Both, in their order; what the references decided by themselves stays so."""
+    added = [one for one in further if not any(one.start < other.end and other.start < one.end for other in edits)]
+    return sorted([*edits, *added], key=lambda edit: edit.start)
+
+
+def _between(text: str, facts: Sequence[Fact]) -> list[list[str]]:
+    """The words before, between and behind the facts of a sentence."""
+    pieces: list[list[str]] = []
+    at = 0
+    for fact in facts:
+        pieces.append(text[at : fact.start].split())
+        at = fact.end
+    return [*pieces, text[at:].split()]

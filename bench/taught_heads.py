@@ -1,0 +1,89 @@
+"""Time for one answer with objectives that were taught, and without, on the served aligner.
+
+The same good answers in turns of four ways: by the aligner's own heads, twice (how far two equal ways differ), by
+one taught head, and by one for each of four objectives. What a taught head costs is the ratio of pairs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.progress import track
+
+from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.engine.loader import Settings, open_aligner
+from aligner_proxy.engine.local import LocalEngine
+from aligner_proxy.policy import config
+from aligner_proxy.types import Turn
+from bench.texts import LONG
+from models.evaluate.closed_loop import read_tenants
+from models.evaluate.lessons import taught
+
+_ANSWERS = 12
+"""Of a round: a ratio within a hundredth wants many pairs."""
+
+
+def run(model: str, rounds: int) -> dict[str, Any]:
+    """Medians of milliseconds and of the ratios of pairs. Raises `WeightsError` when the aligner is not here."""
+    return asyncio.run(_run(model, rounds))
+
+
+async def _run(model: str, rounds: int) -> dict[str, Any]:
+    engine = LocalEngine(lambda: open_aligner(Settings(model=model), config.home()))
+    await engine.start()
+    heads: dict[str, str] = {}
+    for tenant in read_tenants():
+        with tempfile.TemporaryDirectory() as folder:
+            head = await taught(engine, Path(folder), "own", tenant.objective, tenant.against[:12], tenant.fine[:4])
+        heads[tenant.objective] = head or ""
+    texts = tuple(heads)
+    learned = tuple(heads.values())
+    ways = {
+        "one objective": (texts[:1], ()),
+        "one objective again": (texts[:1], ()),
+        "one taught objective": (texts[:1], learned[:1]),
+        "four objectives": (texts, ()),
+        "four taught objectives": (texts, learned),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for number in track(range(-1, rounds * _ANSWERS), "taught heads", transient=True):
+        question, answer = LONG[number % len(LONG)]
+        for name, (objectives, named) in ways.items():
+            began = time.perf_counter()
+            await engine.align(_request(f"{name} {number} {question}", answer, objectives, named))
+            if number >= 0:
+                seconds[name].append(time.perf_counter() - began)
+    await engine.aclose()
+    return told(seconds)
+
+
+def told(seconds: dict[str, list[float]]) -> dict[str, Any]:
+    """The table and the ratios, of seconds in the order of `_run`."""
+    one, again, one_taught, four, four_taught = seconds.values()
+    return {
+        "rows": [{"way": name, "ms": round(1000 * statistics.median(times), 1)} for name, times in seconds.items()],
+        "n": len(one),
+        "taught_head_ratio": _ratio(one_taught, one),
+        "taught_heads_4_ratio": _ratio(four_taught, four),
+        "taught_head_noise": _ratio(again, one),
+    }
+
+
+def _ratio(one: list[float], other: list[float]) -> float:
+    return round(statistics.median(a / b for a, b in zip(one, other, strict=True)), 3)
+
+
+def _request(question: str, answer: str, objectives: tuple[str, ...], heads: tuple[str, ...]) -> AlignRequest:
+    return AlignRequest(
+        request_id=question,
+        turns=(Turn("user", question),),
+        answer=answer,
+        objectives=objectives,
+        heads=heads,
+        score_only=True,
+    )

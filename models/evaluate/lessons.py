@@ -1,0 +1,56 @@
+"""Teaching one objective from sentences, as `aligner-proxy teach` does, for an evaluation that has an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from aligner_proxy.engine.api import Engine, with_heads
+from aligner_proxy.plugins import registry
+from aligner_proxy.policy import config
+from aligner_proxy.teaching import subjects
+from aligner_proxy.teaching.rows import Reader, RowsCache
+from aligner_proxy.teaching.subjects import Subject
+from aligner_proxy.teaching.teach import NothingLearned, lesson, plan
+from aligner_proxy.types import DEFAULT_ALIGNER
+
+
+async def taught(
+    engine: Engine,
+    folder: Path,
+    name: str,
+    text: str,
+    against: Sequence[str],
+    fine: Sequence[str],
+    good_answers: Sequence[tuple[str, str]] = (),
+) -> str | None:
+    """The hash of the head that the engine has learned, None where nothing could be learned.
+
+    `good_answers` are (question, answer). In `folder` lie the policy, the examples and the rows that were read.
+    Raises `CorrectionError`.
+    """
+    good = [{"question": question, "answer": answer} for question, answer in good_answers]
+    subject = _subject(folder, name, text, {"against": list(against), "fine": list(fine), "good_answers": good})
+    builtin = {known: objective.text for known, objective in config.builtin_objectives().items()}
+    examples = subject.read()
+    heads = with_heads(engine)
+    reader = Reader(heads, DEFAULT_ALIGNER, (await engine.info()).content_hash)
+    cache = RowsCache(folder / "rows")
+    try:
+        learned = await lesson(subject, examples, plan(subject, examples, builtin), reader, cache, DEFAULT_ALIGNER)
+    except NothingLearned:
+        return None
+    return await heads.put_head(learned.head)
+
+
+def _subject(folder: Path, name: str, text: str, examples: dict[str, list[Any]]) -> Subject:
+    """The objective as it stands in a policy, beside its examples."""
+    folder.mkdir(parents=True, exist_ok=True)
+    own = {name: {"text": text, "examples": "examples.yaml"}}
+    for file, document in (("examples.yaml", examples), ("policies.yaml", {"objectives": own})):
+        (folder / file).write_text(yaml.safe_dump(document, width=1000), encoding="utf-8")
+    [subject] = subjects.chosen(registry.load_policies(folder / "policies.yaml"), ())
+    return subject
