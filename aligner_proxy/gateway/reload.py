@@ -1,7 +1,8 @@
 """Reload of policies and keys when their files change; the last valid ones stay active.
 
-A change applies once the files were the same in two checks (the writer is done) and are valid as a whole. The value is
-swapped in one assignment, so readers get the old or the new one, never parts of both. A thread checks the files,
+A change applies once the files were the same in two checks (the writer is done) and are valid as a whole; a policies
+file that became empty is refused, for a writer emptied it first and was held up (a full disk). The value is swapped in
+one assignment, so readers get the old or the new one, never parts of both. A thread checks the files,
 because reading may be slow and LiteLLM's workers share no signal.
 
 Keys are read and refused by themselves, so that a mistake in the policies file keeps no revoked key alive; a keys file
@@ -225,6 +226,7 @@ class Policies:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._started: PolicyFile | None = None
         self._watched = Watched(self._read, self._changed)
         self._keys = Watched(self._read_keys, self._keys_changed)
         self._started = self.current.file
@@ -254,6 +256,8 @@ class Policies:
 
     def _read(self) -> tuple[ActiveConfig, tuple[Path, ...]]:
         file = registry.load_policies(self.path)
+        if self._started is not None and file.source.is_empty:
+            raise ConfigError(f"{self.path.name}: is empty now; write {{}} if the defaults are wanted")
         registry.configured(file)
         for warning in file.warnings:
             _warn_once(warning)
@@ -271,7 +275,7 @@ class Policies:
             log.error("%s: the change is invalid, the previous version stays active: %s", self.path.name, refused)
             self._report = replace(self._report, refused=refused, refused_at=now)
         else:
-            restart = tuple(_fixed_changes(self._started, self.current.file))
+            restart = tuple(_fixed_changes(self._started, self.current.file)) if self._started else ()
             log.info("%s: reloaded, applies to new requests", self.path.name)
             for change in restart:
                 log.warning("%s", change)

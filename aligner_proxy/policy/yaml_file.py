@@ -61,6 +61,11 @@ class Source:
     folder: Path = field(default_factory=Path)
     lines: Mapping[KeyPath, int] = field(default_factory=dict)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the file holds nothing, not even an empty block (`{}`)."""
+        return not self.lines
+
     def at(self, *path: str | int) -> str:
         """ "file:line" of `path`, or of the nearest enclosing block in the file."""
         while path and path not in self.lines:

@@ -96,7 +96,11 @@ class RedisServer:
         client = self._client
         self._client = None
         if client is not None:
-            with contextlib.suppress(OSError, RuntimeError):
+            # Only where Redis is used is its client loaded.
+            from redis.exceptions import RedisError
+
+            # A connection that does not close in time (a busy event loop) is dropped with the client.
+            with contextlib.suppress(RedisError, OSError, RuntimeError):
                 await client.connection_pool.disconnect(inuse_connections=True)
 
     async def _asked(self, work: Work[_T]) -> _T:

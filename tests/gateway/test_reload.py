@@ -73,6 +73,27 @@ def test_a_good_change_counts_and_a_bad_one_does_not(path: Path, caplog: pytest.
     assert (name(policies), metric("aligner_policy_refused")) == ("one", 0)
 
 
+def test_a_file_that_became_empty_is_refused(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A writer empties a file before it writes, and may be held up in between."""
+    policies = Policies(path)
+    with caplog.at_level(logging.ERROR):
+        changed(policies, "")
+    assert name(policies) == "one"
+    assert "policies.yaml: is empty now; write {} if the defaults are wanted" in caplog.text
+    changed(policies, GOOD.replace("name: one", "name: two"))
+    assert name(policies) == "two"
+    changed(policies, "{}\n")
+    assert name(policies) == "default"
+
+
+def test_a_file_may_be_empty_from_the_start(path: Path) -> None:
+    path.write_text("")
+    policies = Policies(path)
+    assert name(policies) == "default"
+    changed(policies, GOOD)
+    assert name(policies) == "one"
+
+
 def test_a_file_that_is_bad_from_the_start_is_an_error(path: Path) -> None:
     path.write_text("rotues: []\n")
     with pytest.raises(ConfigError, match=r"policies\.yaml:1: unknown key 'rotues'"):

@@ -39,6 +39,11 @@ def test_an_empty_file_is_an_empty_block(tmp_path: Path) -> None:
     assert read(_write(tmp_path, "# nothing yet\n"))[0] == {}
 
 
+@pytest.mark.parametrize(("text", "empty"), [("", True), ("\n# later\n", True), ("{}\n", False), ("a: 1\n", False)])
+def test_an_empty_block_is_not_an_empty_file(tmp_path: Path, text: str, empty: bool) -> None:
+    assert read(_write(tmp_path, text))[1].is_empty is empty
+
+
 def test_an_alias_may_be_used_twice(tmp_path: Path) -> None:
     data, _ = read(_write(tmp_path, "a: &x [1]\nb: *x\n"))
     assert data == {"a": [1], "b": [1]}

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
+from redis.exceptions import TimeoutError as RedisTimeout
 
 from aligner_proxy.errors import RedisAway, RedisRefused
 from aligner_proxy.sharing import server as serving
@@ -120,6 +121,24 @@ async def test_calls_at_the_same_time_find_out_together(redis: RedisProcess, ser
     assert {type(result) for result in results} == {RedisAway}
     continued(redis)
     await until_back(server)
+    assert await server.ask(ping)
+
+
+async def test_connections_that_do_not_close_in_time_hold_up_nothing(
+    redis: RedisProcess, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await server.ask(ping)
+
+    async def late(*_: Any, **__: Any) -> None:
+        raise RedisTimeout("closing took too long")
+
+    # As the library says it where the event loop is busy while connections are closed.
+    monkeypatch.setattr(server._opened().connection_pool, "disconnect", late)
+    redis.signal(signal.SIGSTOP)
+    with pytest.raises(RedisAway):
+        await server.ask(ping)
+    redis.signal(signal.SIGCONT)
+    await asyncio.wait_for(until_back(server), 5)
     assert await server.ask(ping)
 
 
