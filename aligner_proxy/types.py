@@ -123,6 +123,8 @@ class Grounding:
 
 
 NOT_GROUNDED = Grounding()
+REPLACE_FACTS_FROM = 0.87
+"""How certain it must be that the references give a fact otherwise, where nothing else is said."""
 GROUNDED = "grounded"
 """The objective that sentences violate which references contradict."""
 MOST_SOURCES = 32
@@ -394,6 +396,7 @@ class Policy:
     draft: int = 0  # number of this draft, if a plugin requests several
     plugin_rules: tuple[str, ...] = ()
     references: tuple[Reference, ...] = ()
+    replace_facts_from: float = REPLACE_FACTS_FROM  # certainty from which on words alone put a fact of the references in
     bypass: bool = False  # the request opted out, and its tenant may do so
     tenant: str = "-"  # namespace of cache and in-flight work: tenants never share an entry
     quota: Quota | None = None

@@ -21,6 +21,7 @@ from aligner_proxy.grounding.words import GENERIC, kin_of
 _FILE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 FOR_STATEMENT: Mapping[str, float] = _FILE["statement"]
 FOR_NONE: Mapping[str, float] = _FILE["none"]
+FOR_REPLACING: Mapping[str, float] = _FILE["replacing"]
 OF_KIN = 0.6
 """What a word counts where the other side only has one that goes with it."""
 _AROUND = 0.7
@@ -33,6 +34,7 @@ _HOURS_APART = 4 * 60
 _LONGEST_TIMES = 99.0
 _NEAR = 4.0
 _MOST_SCORE = 1.5
+_LEAST_CHANCE = 1e-4
 _ADDRESSES = (Kind.PHONE, Kind.MAIL, Kind.WEB, Kind.NAME, Kind.ADDRESS)
 
 
@@ -118,6 +120,17 @@ def _closeness(old: Fact, new: Fact) -> float:
             (name, _, host), (name2, _, host2) = one.partition("@"), other.partition("@")
             return _HALF * (name == name2) + _HALF * (host == host2)
     return _HALF
+
+
+def log_odds(chance: float) -> float:
+    """The logarithm of how much likelier something is than its opposite, in nats; bounded."""
+    bounded = min(max(chance, _LEAST_CHANCE), 1 - _LEAST_CHANCE)
+    return math.log(bounded / (1 - bounded))
+
+
+def certainty(counts: Mapping[str, float]) -> float:
+    """How certain it is that a fact is wrong and a statement gives it right (a logistic regression on `counts`)."""
+    return 1 / (1 + math.exp(-sum(FOR_REPLACING[name] * value for name, value in counts.items())))
 
 
 class Weigher:

@@ -98,7 +98,8 @@ class Fact:
     def agrees(self, other: Fact) -> bool:
         """Whether both say the same, each in its own notation and unit."""
         if self.kind is Kind.DURATION and other.kind is Kind.DURATION and self.unit != other.unit:
-            return _overlap(_span(self), _span(other))
+            near = self.approximate and _is_near(seconds(self), seconds(other))
+            return near or _overlap(_span(self), _span(other))
         if self.kind is Kind.TIME and "12" in (self.unit, other.unit):
             return _minutes(self) % HALF_A_DAY == _minutes(other) % HALF_A_DAY
         if self.kind is Kind.DATE:
@@ -106,8 +107,12 @@ class Fact:
         if self.value == other.value:
             return True
         if self.approximate and isinstance(self.value, Decimal) and isinstance(other.value, Decimal):
-            return abs(self.value - other.value) <= APPROXIMATE * max(abs(self.value), abs(other.value))
+            return _is_near(self.value, other.value)
         return False
+
+
+def _is_near(one: Decimal, other: Decimal) -> bool:
+    return abs(one - other) <= APPROXIMATE * max(abs(one), abs(other))
 
 
 def _span(fact: Fact) -> tuple[Decimal, Decimal]:

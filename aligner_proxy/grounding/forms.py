@@ -307,7 +307,8 @@ _LASTS_BEFORE = re.compile(
 )
 """What stands before "a week" where that is how long something takes, and no rate."""
 _ABOUT_BEFORE = re.compile(
-    r"\b(?:about|around|roughly|approximately|approx\.?|some|nearly|almost|circa|ca\.|just (?:over|under)|a good)\s*$",
+    r"\b(?:about|around|roughly|approximately|approx\.?|some|nearly|almost|circa|ca\.|just (?:over|under)|a good|"
+    r"a (?:bit|little) (?:more than|less than|over|under)|close to)\s*$",
     re.IGNORECASE,
 )
 _TIMES = stem("times")

@@ -1,8 +1,7 @@
 """Which statement of the references speaks of what a fact of an answer speaks of.
 
 Statements are ranked by the words that both share, the rarer the more; of the first ones the evidence is weighed
-(`evidence.py`). A statement is chosen only where it is likelier than all others and none together; a fact that some
-statement about as near confirms is left alone.
+(`evidence.py`). The likeliest of those that give another value takes the fact's place where that is certain enough.
 """
 
 from __future__ import annotations
@@ -10,28 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 
-from aligner_proxy.grounding.evidence import Subject, Vocabulary, Weigher, times
-from aligner_proxy.grounding.facts import Fact, Kind, Side
+from aligner_proxy.grounding.evidence import Subject, Vocabulary, Weigher, certainty, log_odds, times
+from aligner_proxy.grounding.facts import Fact, Kind, Side, seconds
 from aligner_proxy.grounding.page import Page, Statement, weight_of
 from aligner_proxy.grounding.words import GENERIC, kin_of, stem
 
-LEAST = 0.5
-"""How likely it must be that a statement speaks of the same; below, nothing is done."""
-SEVERAL = 0.6
-"""How likely it must be that one of several does, for their sentence to be noted as unsettled."""
+UNSETTLED = 0.4
+"""How certain it must be that a statement gives a fact otherwise, for their sentence to be noted as unsettled."""
 DOUBTFUL = 0.1
-"""How likely it must be that any does, for an editor to be asked."""
+"""How likely it must be that any statement speaks of the same and gives it otherwise, for an editor to be asked."""
 DOUBTFUL_AGAINST = 0.3
 """The same where another statement that shares about as many words confirms the fact."""
-LEAST_AGAINST = 0.8
-"""The same where another statement that shares about as many words confirms the fact."""
-NEAREST = 0.7
-"""A statement is only chosen from this share of the best score on."""
-LEAST_SHARED = {Kind.TIME: 0.4, Kind.AGE: 0.4}
-"""The score that a statement must have: when something opens, and for whom of which age, is said of everything in
-the same words."""
 MOST_WEIGHED = 10
 """Statements whose evidence is weighed: those that share most words."""
 CONFIRMS = 0.7
@@ -60,7 +51,7 @@ class Finding(StrEnum):
     NOTHING = "nothing"
     CONFIRMED = "confirmed"
     OTHERWISE = "otherwise"
-    SEVERAL = "several"
+    UNSETTLED = "unsettled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +64,33 @@ class Match:
 
 
 NO_MATCH = Match(Finding.NOTHING)
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What else the answer says: statements that other facts of it confirm, and the number of facts of the sentence."""
+
+    taken: Set[Statement] = frozenset()
+    facts: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """The statement that is likeliest to give a fact otherwise."""
+
+    statement: Statement
+    of_any: float
+    """How likely it is that this one or another speaks of the same and gives it otherwise."""
+    counts: Mapping[str, float]
+
+    @property
+    def certainty(self) -> float:
+        """How certain it is that the fact is wrong and the statement right, from 0 to 1."""
+        return certainty(self.counts)
+
+    def match(self, finding: Finding) -> Match:
+        """The same as what is found of the fact."""
+        return Match(finding, self.statement, self.certainty)
 
 
 class Matcher:
@@ -108,49 +126,69 @@ class Matcher:
         self._sizes.setdefault(kind, []).append(self._size(statement.about, kind))
         self._by_sentence.setdefault((statement.source, statement.sentence), []).append(statement.fact)
 
-    def match(
-        self, fact: Fact, subject: Subject, taken: Set[Statement] = frozenset(), *, doubts: bool = False
-    ) -> Match:
-        """What the references say of a fact; statements that are `taken` confirm another fact of the answer.
+    def match(self, fact: Fact, subject: Subject, around: Around, *, replace_from: float, doubts: bool = False) -> Match:
+        """What the references say of a fact; it counts as given otherwise from the certainty `replace_from` on.
 
-        With `doubts` nothing is sure enough, and little is enough to count as given otherwise by several statements.
+        With `doubts` nothing is certain enough, and little is enough to count as unsettled.
         """
         scored = self.ranked(fact, subject)
         confirmed = self._confirmed(fact, scored)
-        if not scored:
-            return NO_MATCH
+        candidate = self._candidate(fact, subject, around, scored, is_confirmed=confirmed is not None)
+        rest = confirmed or NO_MATCH
+        if candidate is None:
+            return rest
+        if doubts:
+            least = DOUBTFUL if confirmed is None else DOUBTFUL_AGAINST
+            return candidate.match(Finding.UNSETTLED) if candidate.of_any >= least else rest
+        if candidate.certainty >= replace_from:
+            return candidate.match(Finding.OTHERWISE)
+        if confirmed is None and candidate.certainty >= UNSETTLED:
+            return candidate.match(Finding.UNSETTLED)
+        return rest
+
+    def candidate(self, fact: Fact, subject: Subject, around: Around) -> Candidate | None:
+        """The statement that could take the place of a fact, if any could."""
+        scored = self.ranked(fact, subject)
+        is_confirmed = self._confirmed(fact, scored) is not None
+        return self._candidate(fact, subject, around, scored, is_confirmed=is_confirmed)
+
+    def _candidate(
+        self,
+        fact: Fact,
+        subject: Subject,
+        around: Around,
+        scored: Sequence[tuple[float, Statement]],
+        *,
+        is_confirmed: bool,
+    ) -> Candidate | None:
         weighed = scored[:MOST_WEIGHED]
-        if confirmed is not None and all(statement is not confirmed.statement for _, statement in weighed):
-            return confirmed
-        weigher = Weigher(fact, subject, self.vocabularies[fact.kind])
-        ranked = sorted(zip(weigher.chances(weighed, taken), weighed, strict=True), key=lambda pair: -pair[0])
+        chances = Weigher(fact, subject, self.vocabularies[fact.kind]).chances(weighed, around.taken)
         free = [
             (chance, score, statement)
-            for chance, (score, statement) in ranked
-            if statement not in taken and not fact.agrees(statement.fact)
+            for chance, (score, statement) in zip(chances, weighed, strict=True)
+            if statement not in around.taken and not fact.agrees(statement.fact)
         ]
-        found = self._otherwise(fact, free, scored[0][0], doubts=doubts)
-        if confirmed is None:
-            return found
-        if found.finding is Finding.OTHERWISE and found.score >= LEAST_AGAINST:
-            return found
-        return found if doubts and found.score >= DOUBTFUL_AGAINST else confirmed
-
-    def _otherwise(
-        self, fact: Fact, free: Sequence[tuple[float, float, Statement]], best: float, *, doubts: bool
-    ) -> Match:
-        """What those statements say that give another value: chance, score and statement, the likeliest first."""
-        if not free or times(fact, free[0][2].fact) > MOST_TIMES:
-            return NO_MATCH
-        _, score, first = free[0]
-        is_near = score >= max(NEAREST * best, LEAST_SHARED.get(fact.kind, 0.0))
-        for_first = sum(chance for chance, _, statement in free if statement.fact.agrees(first.fact))
-        if is_near and for_first >= LEAST and not doubts:
-            return Match(Finding.OTHERWISE, first, for_first)
-        for_any = sum(chance for chance, _, _ in free)
-        if for_any >= DOUBTFUL if doubts else is_near and for_any >= SEVERAL:
-            return Match(Finding.SEVERAL, first, for_any)
-        return NO_MATCH
+        if not free:
+            return None
+        _, score, first = max(free, key=lambda one: one[0])
+        times_as_much = times(fact, first.fact)
+        if times_as_much > MOST_TIMES:
+            return None
+        of_first = sum(chance for chance, _, statement in free if statement.fact.agrees(first.fact))
+        of_any = sum(chance for chance, _, _ in free)
+        best = scored[0][0]
+        agreeing = next((score for score, statement in scored if fact.agrees(statement.fact)), 0.0)
+        counts = {
+            "always": 1.0,
+            "log_odds": log_odds(of_first),
+            "any": of_any,
+            "near_best": score / best,
+            "agreeing_near_best": agreeing / best,
+            "confirmed": float(is_confirmed),
+            "facts": float(around.facts),
+            "times": times_as_much,
+        }
+        return Candidate(first, of_any, counts)
 
     def confirmed(self, fact: Fact, subject: Subject) -> Statement | None:
         """The statement that says the same as a fact, if one does that is about as near as the nearest."""
@@ -185,6 +223,12 @@ class Matcher:
         """A statement that says what a fact says, of whatever."""
         of_kind = self._by_kind.get(fact.kind, ())
         return next((one for one in of_kind if fact.same_form(one.fact) and fact.agrees(one.fact)), None)
+
+    def minutes_said_of(self, subject: Subject) -> set[Decimal]:
+        """The stretches of time, in minutes, of statements that share a word with what a sentence is about."""
+        shared = subject.about.keys() - GENERIC
+        durations = [one for one in self._by_kind.get(Kind.DURATION, ()) if not shared.isdisjoint(one.about)]
+        return {seconds(one.fact) / 60 for one in durations}
 
     def beside(self, statement: Statement) -> list[Fact]:
         """The facts of the sentence in which a statement stands."""

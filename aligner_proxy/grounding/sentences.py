@@ -1,7 +1,7 @@
 """An answer held to its references: the facts that the references give otherwise are replaced. Read this first.
 
-A fact is replaced where exactly one statement of the references speaks of the same and gives another value, in the
-notation of the answer. Where several do, the sentence is noted as unsettled. Everything else stays: what the references
+A fact is replaced where it is certain enough that one statement of the references speaks of the same and gives another
+value, in the notation of the answer. Where it is less certain, the sentence is noted as unsettled. Everything else stays: what the references
 do not know, what the client said first, what follows from a sum. All is deterministic, and an edit names its line.
 """
 
@@ -11,30 +11,30 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
-from itertools import pairwise
 
+from aligner_proxy.grounding.derived import is_clients_result, is_multiple, is_result, is_so_long_before
 from aligner_proxy.grounding.evidence import Subject
 from aligner_proxy.grounding.facts import Fact, Kind, Side
 from aligner_proxy.grounding.forms import read
-from aligner_proxy.grounding.matching import NO_MATCH, Finding, Match, Matcher
+from aligner_proxy.grounding.matching import MOST_WEIGHED, NO_MATCH, Around, Candidate, Finding, Match, Matcher
 from aligner_proxy.grounding.notation import rewritten
 from aligner_proxy.grounding.page import Statement, abouts, nears
 from aligner_proxy.grounding.procedures import ORDER, Reordering, reorderings
 from aligner_proxy.grounding.words import words
 from aligner_proxy.text.structure import Segment, split
+from aligner_proxy.types import REPLACE_FACTS_FROM
 
 MOST_FACTS = 400
 """Facts of one answer that are looked at; behind them the answer stays as it is."""
 _COMPUTED = re.compile(
-    r"\b(?:altogether|in total|total of|totals?|in all|sum|adds? up|(?:that|which) makes|owe[sd]?|equals?|"
+    r"\b(?:altogether|in total|total of|totals?|in all|sum|adds? up|(?:that|which) makes|makes?(?= (?:[A-Z]{3} )?[\u20ac\u00a3$]?\d)|owe[sd]?|equals?|"
     r"comes? to(?! (?:more|less) than\b| (?:over|above|under)\b| \S+(?: \S+)? (?:per|a|each)\b)|"
     r"(?:that|which)(?: is|'s)(?= (?:[A-Z]{3} )?[\u20ac\u00a3$]?\d)(?! \d{1,3}(?:[.,]\d)? ?(?:%|per ?cent))|"
-    r"saves?|saved?|end up)\b|=|\u00d7",
+    r"saves?|saved?|end up|works? out (?:at|to|as))\b|=|\u00d7",
     re.IGNORECASE,
 )
 """Words of a sentence that counts for this client."""
-_OF_THIS_CLIENT = re.compile(r"[\s*_]*(?:left|remaining|ago|old|earlier|to go|short|late)\b", re.IGNORECASE)
+_OF_THIS_CLIENT = re.compile(r"[\s*_]*(?:left|remaining|ago|old|earlier|to go|short|late|longer|shorter|sooner|cheaper|dearer)\b", re.IGNORECASE)
 """What follows a time that is counted for this client."""
 _QUOTED = re.compile(r"[\"\u201c\u201e\u00ab][^\"\u201c\u201d\u201e\u00ab\u00bb\n]{1,200}[\"\u201d\u201c\u00bb]")
 _DENIED = re.compile(
@@ -44,8 +44,6 @@ _DENIED = re.compile(
     re.IGNORECASE,
 )
 """What stands before a fact that is denied: not 9 but 5."""
-_MOST_TERMS = 40
-"""Numbers of an answer that are tried as terms of a sum."""
 _SENTENCES_BACK = 2
 _QUESTION = 1.0
 _BACK = 0.8
@@ -80,6 +78,8 @@ class Sentence:
     text: str
     facts: list[Fact]
     subjects: list[Subject]
+    before: str = ""
+    """The sentences before it."""
     confirming: list[Statement | None] = field(default_factory=list)
     """For each fact the statement that repeats it, if one does."""
     paragraphs: set[tuple[str, int]] = field(default_factory=set)
@@ -93,6 +93,8 @@ class Grounder:
     matcher: Matcher
     doubts: bool = False
     """Whether an editor looks at what is unsettled: then more is."""
+    replace_from: float = REPLACE_FACTS_FROM
+    """How certain it must be that the references give a fact otherwise, for it to be replaced."""
     _own: list[Fact] = field(default_factory=list)
     """Facts that the client gave."""
     _asked: dict[str, float] = field(default_factory=dict)
@@ -108,9 +110,17 @@ class Grounder:
     facts: int = 0
 
     @classmethod
-    def of(cls, matcher: Matcher, question: str, said: str = "", *, doubts: bool = False) -> Grounder:
+    def of(
+        cls,
+        matcher: Matcher,
+        question: str,
+        said: str = "",
+        *,
+        doubts: bool = False,
+        replace_from: float = REPLACE_FACTS_FROM,
+    ) -> Grounder:
         """The grounder of an answer to this question, in a conversation in which the client `said` this."""
-        grounder = cls(matcher, doubts)
+        grounder = cls(matcher, doubts, replace_from)
         for sentence in split(said or question):
             grounder._own += read(sentence.text, pounds_weigh=matcher.pounds_weigh)
         grounder._asked = dict.fromkeys(words(question), _QUESTION)
@@ -184,8 +194,9 @@ class Grounder:
         line = text.strip()
         if line.startswith("#") or line.endswith(":") or (line.startswith("**") and line.endswith("**")):
             self._heading = line
+        before = " ".join(self._before)
         self._before = [*self._before, text][-_SENTENCES_BACK:]
-        return Sentence(start, text, facts, subjects)
+        return Sentence(start, text, facts, subjects, before)
 
     def _note_confirmed(self, sentence: Sentence) -> None:
         """Remember which statements the facts of this sentence repeat."""
@@ -210,11 +221,11 @@ class Grounder:
             if (
                 wanted[match.statement] > 1
                 or match.statement is None
-                or match.finding not in (Finding.OTHERWISE, Finding.SEVERAL)
+                or match.finding not in (Finding.OTHERWISE, Finding.UNSETTLED)
             ):
                 continue
             place = rewritten(fact, match.statement.fact, sentence.text)
-            if match.finding is Finding.SEVERAL or place is None:
+            if match.finding is Finding.UNSETTLED or place is None:
                 end = sentence.start + len(sentence.text)
                 unsettled.append(Unsettled(sentence.start, end, fact.kind.value, match.statement.place))
                 continue
@@ -247,28 +258,58 @@ class Grounder:
             return True
         if _DENIED.search(text, 0, fact.start):
             return True
-        return _is_result(fact, [*self._own, *self._terms]) or _is_clients_result(fact, self._own, self._terms)
+        return is_result(fact, [*self._own, *self._terms]) or is_clients_result(fact, self._own, self._terms)
+
+    def _is_derived(self, sentence: Sentence, number: int) -> bool:
+        """Whether a fact follows from what the references say: a multiple, or a time so long before another one."""
+        fact = sentence.facts[number]
+        subject = sentence.subjects[number]
+        beside = [term for term in sentence.facts if term is not fact]
+        known = [*self._own, *beside]
+        text = f"{sentence.before} {sentence.text}"
+        near = self.matcher.ranked(fact, subject)[:MOST_WEIGHED]
+        if any(is_multiple(fact, statement.fact, known, text) for _, statement in near):
+            return True
+        return is_so_long_before(fact, beside, self.matcher.minutes_said_of(subject))
 
     def taken(self, besides: Statement | None) -> set[Statement]:
         """The statements that facts of the answer repeat, other than a fact that repeats the one `besides`."""
         return {statement for statement, count in self._taken.items() if count > (statement is besides)}
+
+    def candidate(self, sentence: Sentence, number: int) -> Candidate | None:
+        """The statement that could take the place of a fact, if any could."""
+        fact = sentence.facts[number]
+        if fact.inherited or self.is_left_alone(sentence, fact):
+            return None
+        found = self.matcher.candidate(fact, sentence.subjects[number], self._around(sentence, number))
+        return found if found and self._may_replace(sentence, number, found.statement) else None
 
     def _match(self, sentence: Sentence, number: int) -> Match:
         """What is to be done about a fact; nothing where it is none of the references' business."""
         fact = sentence.facts[number]
         if fact.inherited or self.is_left_alone(sentence, fact):
             return NO_MATCH
-        taken = self.taken(sentence.confirming[number])
-        match = self.matcher.match(fact, sentence.subjects[number], taken, doubts=self.doubts)
+        around = self._around(sentence, number)
+        subject = sentence.subjects[number]
+        match = self.matcher.match(fact, subject, around, replace_from=self.replace_from, doubts=self.doubts)
         if match.finding is Finding.OTHERWISE and match.statement is not None:
-            other = match.statement.fact
-            if any(f.same_form(other) and f.agrees(other) for f in sentence.facts):
-                return NO_MATCH  # the sentence says both
-            if fact.kind is Kind.WEEKDAY and not self._is_said(sentence, match.statement):
-                return NO_MATCH
-            if fact.side is not Side.NONE and other.ranged and not fact.ranged and fact.side is not other.side:
-                return NO_MATCH
+            return match if self._may_replace(sentence, number, match.statement) else NO_MATCH
         return match
+
+    def _around(self, sentence: Sentence, number: int) -> Around:
+        return Around(self.taken(sentence.confirming[number]), len(sentence.facts))
+
+    def _may_replace(self, sentence: Sentence, number: int, statement: Statement) -> bool:
+        """Whether nothing in the answer says that a fact is none of what this statement says."""
+        fact = sentence.facts[number]
+        other = statement.fact
+        if any(f.same_form(other) and f.agrees(other) for f in sentence.facts):
+            return False  # the sentence says both
+        if fact.kind is Kind.WEEKDAY and not self._is_said(sentence, statement):
+            return False
+        if fact.side is not Side.NONE and other.ranged and not fact.ranged and fact.side is not other.side:
+            return False
+        return not self._is_derived(sentence, number)
 
 
 def _with_order(order: Reordering, edits: Sequence[FactEdit]) -> list[FactEdit]:
@@ -283,43 +324,6 @@ def _with_order(order: Reordering, edits: Sequence[FactEdit]) -> list[FactEdit]:
         ]
         rest.append(FactEdit(place.start, place.end, apply(step.body, inner), ORDER, order.place))
     return rest
-
-
-def _is_result(fact: Fact, terms: Sequence[Fact]) -> bool:
-    """Whether an amount of money follows from two other numbers of answer and question, of which one is an amount."""
-    if fact.kind is not Kind.MONEY or not isinstance(fact.value, Decimal) or fact.value == 0:
-        return False
-    others = [(term.kind, term.value) for term in terms[-_MOST_TERMS:] if term is not fact]
-    numbers = [(kind, value) for kind, value in others if isinstance(value, Decimal) and value]
-    amounts = {value for kind, value in numbers if kind is Kind.MONEY}
-    factors = {value for kind, value in numbers if kind not in (Kind.MONEY, Kind.TIME)}
-    shares = {value for kind, value in numbers if kind is Kind.PERCENT}
-    cents = Decimal("0.01")
-    results = {one + other for one in amounts for other in amounts if one != other}
-    results |= {one - other for one in amounts for other in amounts}
-    results |= {amount * factor for amount in amounts for factor in factors if factor != 1}
-    parts = {*shares, *(100 - share for share in shares)}
-    results |= {(amount * part / 100).quantize(cents) for amount in amounts for part in parts}
-    return fact.value in results
-
-
-def _is_clients_result(fact: Fact, own: Sequence[Fact], terms: Sequence[Fact]) -> bool:
-    """Whether a number follows from one that the client gave: a side of a parcel, 60 km of 160, the hours between."""
-    if not isinstance(fact.value, Decimal) or fact.kind not in (Kind.AMOUNT, Kind.DURATION, Kind.COUNT):
-        return False
-    if any(isinstance(one.value, tuple) and fact.value in one.value for one in own if one.kind is Kind.SIZE):
-        return True
-    if fact.kind is Kind.DURATION:
-        return fact.unit == "hour" and fact.value in _hours_between(own)
-    mine = [one.value for one in own if one.same_form(fact) and isinstance(one.value, Decimal)]
-    others = [term.value for term in terms[-_MOST_TERMS:] if term is not fact and isinstance(term.value, Decimal)]
-    return any(abs(one - other) == fact.value for one in mine for other in others if one != other)
-
-
-def _hours_between(own: Sequence[Fact]) -> set[Decimal]:
-    """The hours between times of day that the client gave, one after the other."""
-    times = [one.value for one in own if one.kind is Kind.TIME and isinstance(one.value, Decimal)]
-    return {(later - earlier) / 60 for earlier, later in pairwise(times) if later > earlier}
 
 
 def _quoted(text: str, fact: Fact) -> bool:

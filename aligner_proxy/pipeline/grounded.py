@@ -79,7 +79,7 @@ async def held(
         return verdict, None
     chars = len(verdict.text) + sum(len(reference.text) for reference in policy.references)
     text = verdict.text
-    find = partial(_found, text, policy.references, exchange.turns, doubts=editor is not None)
+    find = partial(_found, text, policy, exchange.turns, doubts=editor is not None)
     edits, unsettled = await beside(chars, find)
     use = None
     if editor is not None and any(part.kind != ORDER for part in unsettled):
@@ -91,9 +91,9 @@ async def held(
 
 
 def _found(
-    text: str, references: Sequence[Reference], turns: Sequence[Turn], *, doubts: bool
+    text: str, policy: Policy, turns: Sequence[Turn], *, doubts: bool
 ) -> tuple[list[FactEdit], list[Unsettled]]:
-    return grounder(references, turns, doubts=doubts).answer(text)
+    return grounder(policy, turns, doubts=doubts).answer(text)
 
 
 _Decided = tuple[list[FactEdit], list[Unsettled]]
@@ -140,12 +140,13 @@ def _decided(
     return merged(edits, decided), rest
 
 
-def grounder(references: Iterable[Reference], turns: Sequence[Turn], *, doubts: bool = False) -> Grounder:
-    """What holds one answer in this conversation to the references."""
+def grounder(policy: Policy, turns: Sequence[Turn], *, doubts: bool = False) -> Grounder:
+    """What holds one answer in this conversation to the references of its policy."""
     by_user = [turn.content for turn in turns if turn.role == "user"]
     question = by_user[-1][-_MOST_QUESTION_CHARS:] if by_user else ""
     said = "\n\n".join(by_user)[-_MOST_CLIENT_CHARS:]
-    return Grounder.of(_matcher_of(references), question, said, doubts=doubts)
+    matcher = _matcher_of(policy.references)
+    return Grounder.of(matcher, question, said, doubts=doubts, replace_from=policy.replace_facts_from)
 
 
 def _matcher_of(references: Iterable[Reference]) -> Matcher:
@@ -177,8 +178,9 @@ class _Looked:
 class GroundedStream:
     """Holds what goes out of a growing answer to the references, sentence by sentence."""
 
-    def __init__(self, references: Sequence[Reference]) -> None:
-        self._references = references
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._references = policy.references
         self._grounder: Grounder | None = None
         self._looked: _Looked | None = None
         self.grounding = NOT_GROUNDED
@@ -187,7 +189,7 @@ class GroundedStream:
         """Take the references apart, where there are any."""
         if self._references and self._grounder is None:
             chars = sum(len(reference.text) for reference in self._references)
-            self._grounder = await beside(chars, partial(grounder, self._references, turns))
+            self._grounder = await beside(chars, partial(grounder, self._policy, turns))
 
     async def look(self, answer: str, start: int, end: int, editor: FactEditor | None) -> EditorUse | None:
         """Ask the editor about whole sentences of the answer that are to go out next; what that cost."""

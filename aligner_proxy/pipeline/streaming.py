@@ -124,7 +124,7 @@ class StreamingCorrection:
         self._numbering = numbering or Numbering()
         self._numbered = 0
         """So many segments have been numbered."""
-        self._grounded = GroundedStream(policy.references)
+        self._grounded = GroundedStream(policy)
         self._renumbered_before = self._numbering.changed
         self._tally = EditTally()
         self._closed: tuple[Status, str] | None = None

@@ -274,6 +274,9 @@ class Settings(_Block):
     references: References | None = None
     """Texts to whose facts answers are held: system, tool_results, {file: PATH}, {header: NAME}. They need no
     objective. The last place that says any names all of them."""
+    replace_facts_from: Annotated[float, Field(ge=0.5, le=1, strict=True)] | None = None
+    """How certain it must be that the references give a fact otherwise, for it to be replaced by words alone, without
+    an editor: 0.5 to 1. Less puts more right, and touches more that was right; 1: never."""
 
 
 class Grants(Settings):

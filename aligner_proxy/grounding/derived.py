@@ -1,0 +1,79 @@
+"""Facts that follow from other numbers: sums, products, halves, times so long before another. No statement gives them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from itertools import pairwise
+
+from aligner_proxy.grounding.facts import HALF_A_DAY, Fact, Kind
+
+_MOST_TERMS = 40
+"""Numbers of an answer that are tried as terms of a sum."""
+_OF_TWO = re.compile(r"\b(?:half|halves|both|twice|double[ds]?|doubling)\b(?! past\b| an? hour\b|-(?:hour|day|term))", re.IGNORECASE)
+"""Words of a text that may halve or double a number."""
+_MULTIPLIED = (Kind.MONEY, Kind.PERCENT, Kind.AMOUNT, Kind.DURATION)
+_FACTORS = (Kind.COUNT, Kind.AMOUNT, Kind.DURATION)
+
+
+def is_result(fact: Fact, terms: Sequence[Fact]) -> bool:
+    """Whether an amount of money follows from two other numbers of answer and question, of which one is an amount."""
+    if fact.kind is not Kind.MONEY or not isinstance(fact.value, Decimal) or fact.value == 0:
+        return False
+    others = [(term.kind, term.value) for term in terms[-_MOST_TERMS:] if term is not fact]
+    numbers = [(kind, value) for kind, value in others if isinstance(value, Decimal) and value]
+    amounts = {value for kind, value in numbers if kind is Kind.MONEY}
+    factors = {value for kind, value in numbers if kind not in (Kind.MONEY, Kind.TIME)}
+    shares = {value for kind, value in numbers if kind is Kind.PERCENT}
+    cents = Decimal("0.01")
+    results = {one + other for one in amounts for other in amounts if one != other}
+    results |= {one - other for one in amounts for other in amounts}
+    results |= {amount * factor for amount in amounts for factor in factors if factor != 1}
+    parts = {*shares, *(100 - share for share in shares)}
+    results |= {(amount * part / 100).quantize(cents) for amount in amounts for part in parts}
+    return fact.value in results
+
+
+def is_clients_result(fact: Fact, own: Sequence[Fact], terms: Sequence[Fact]) -> bool:
+    """Whether a number follows from one that the client gave: a side of a parcel, 60 km of 160, the hours between."""
+    if not isinstance(fact.value, Decimal) or fact.kind not in (Kind.AMOUNT, Kind.DURATION, Kind.COUNT):
+        return False
+    if any(isinstance(one.value, tuple) and fact.value in one.value for one in own if one.kind is Kind.SIZE):
+        return True
+    if fact.kind is Kind.DURATION:
+        return fact.unit == "hour" and fact.value in _hours_between(own)
+    mine = [one.value for one in own if one.same_form(fact) and isinstance(one.value, Decimal)]
+    others = [term.value for term in terms[-_MOST_TERMS:] if term is not fact and isinstance(term.value, Decimal)]
+    return any(fact.value in (abs(one - other), one + other) for one in mine for other in others if one != other)
+
+
+def _hours_between(own: Sequence[Fact]) -> set[Decimal]:
+    """The hours between times of day that the client gave, one after the other."""
+    times = [one.value for one in own if one.kind is Kind.TIME and isinstance(one.value, Decimal)]
+    return {(later - earlier) / 60 for earlier, later in pairwise(times) if later > earlier}
+
+
+def is_multiple(fact: Fact, stated: Fact, beside: Iterable[Fact], text: str) -> bool:
+    """Whether a number follows from what a statement says: for both, for three books, half of it.
+
+    `beside` are the other facts of sentence and question, `text` is the sentence with those before it.
+    """
+    if fact.kind not in _MULTIPLIED or fact.unit != stated.unit:
+        return False
+    if not (isinstance(fact.value, Decimal) and isinstance(stated.value, Decimal) and stated.value):
+        return False
+    times = fact.value / stated.value
+    if times in (2, Decimal("0.5")) and _OF_TWO.search(text):
+        return True
+    return times > 1 and any(term.kind in _FACTORS and term.value == times for term in beside)
+
+
+def is_so_long_before(fact: Fact, beside: Iterable[Fact], minutes: Iterable[Decimal]) -> bool:
+    """Whether a time of day is so many minutes before another one of the sentence, or behind it."""
+    if fact.kind is not Kind.TIME or not isinstance(fact.value, Decimal):
+        return False
+    others = [term.value for term in beside if term.kind is Kind.TIME and isinstance(term.value, Decimal)]
+    # "half past six" may be either half of the day.
+    gaps = {(one - other) % HALF_A_DAY for other in others for one, other in ((fact.value, other), (other, fact.value))}
+    return not gaps.isdisjoint(minutes)

@@ -1,0 +1,156 @@
+"""Fit of the weights by which words alone are certain enough to replace a fact: `replacing` in grounding/evidence.yaml.
+
+    python -m models.experiments.grounded_certainty [FOLDER ...] [--folds]
+
+A case is a fact of a written answer for which some statement gives another value: right where putting that in makes the
+whole answer what it must become, wrong else. With `--folds` a tenth of the businesses is left out each time, and the
+table says what each threshold puts right and touches, so that one can be chosen; without it the weights are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import yaml
+
+from aligner_proxy.grounding.evidence import FOR_REPLACING
+from aligner_proxy.grounding.facts import Fact
+from aligner_proxy.grounding.matching import Matcher
+from aligner_proxy.grounding.notation import rewritten
+from aligner_proxy.grounding.page import page
+from aligner_proxy.grounding.sentences import Grounder, Sentence
+from models.evaluate.grounded import FOLDER, OUTDATED, Case, cases
+from models.reporting.statistics import Rate
+
+FOLDERS = (FOLDER, FOLDER / "independent")
+FOLDS = 10
+_SHRINK = 0.002
+_STEPS = 300
+_THRESHOLDS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.83, 0.85, 0.87, 0.9, 0.92, 0.95)
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """What would take the place of one fact of an answer."""
+
+    case: Case
+    counts: Mapping[str, float]
+    is_right: bool
+
+
+def replacements(case: Case) -> Iterator[Replacement]:
+    """What could take the place of the facts of an answer."""
+    grounder = Grounder.of(Matcher([page("PAGE.md", case.page)]), case.question)
+    for sentence in grounder.read_all(case.answer):
+        for number in range(len(sentence.facts)):
+            found = grounder.candidate(sentence, number)
+            text = None if found is None else _with(case, sentence, number, found.statement.fact)
+            if found is not None and text is not None and text != case.answer:
+                yield Replacement(case, found.counts, case.kind == OUTDATED and text == case.right)
+
+
+def _with(case: Case, sentence: Sentence, number: int, other: Fact) -> str | None:
+    """The answer with another fact in the place of one of a sentence; None where no notation is safe."""
+    place = rewritten(sentence.facts[number], other, sentence.text)
+    if place is None:
+        return None
+    start, end, text = place
+    return f"{case.answer[: sentence.start + start]}{text}{case.answer[sentence.start + end :]}"
+
+
+def fitted(rows: Sequence[Replacement]) -> torch.Tensor:
+    """The weights, in the order of the file, under which what is right is likeliest to be."""
+    counts, right = _packed(rows)
+    middle = counts.mean(dim=0)
+    width = counts.std(dim=0)
+    middle[0] = 0.0  # the first count is always 1
+    width[0] = 1.0
+    scaled = (counts - middle) / width
+    weights = torch.zeros(len(FOR_REPLACING), requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=_STEPS, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        wrongness = torch.nn.functional.binary_cross_entropy_with_logits(scaled @ weights, right)
+        value = wrongness + _SHRINK * weights[1:].square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(loss)
+    plain = weights.detach() / width
+    plain[0] -= (plain[1:] * middle[1:]).sum()
+    return plain
+
+
+def _packed(rows: Sequence[Replacement]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(counts, whether right as 1 and 0)."""
+    counts = torch.tensor([[row.counts[name] for name in FOR_REPLACING] for row in rows])
+    return counts, torch.tensor([float(row.is_right) for row in rows])
+
+
+def certainties(rows: Sequence[Replacement], weights: torch.Tensor) -> list[float]:
+    """How certain each is under these weights."""
+    certain: list[float] = torch.sigmoid(_packed(rows)[0] @ weights).tolist()
+    return certain
+
+
+def left_out(rows: Sequence[Replacement]) -> list[float]:
+    """How certain each is under weights that know nothing of its business."""
+    businesses = sorted({row.case.business for row in rows})
+    certain = [0.0] * len(rows)
+    for fold in range(FOLDS):
+        outside = set(businesses[fold::FOLDS])
+        weights = fitted([row for row in rows if row.case.business not in outside])
+        chosen = [n for n, row in enumerate(rows) if row.case.business in outside]
+        for n, value in zip(chosen, certainties([rows[n] for n in chosen], weights), strict=True):
+            certain[n] = value
+    return certain
+
+
+def print_table(all_cases: Sequence[Case], rows: Sequence[Replacement], certain: Sequence[float]) -> None:
+    """Print what each threshold puts right and touches; a case counts as right where nothing else is touched."""
+    whole = Counter(case.kind for case in all_cases)
+    for threshold in _THRESHOLDS:
+        touched = defaultdict[Case, list[bool]](list)
+        for row, value in zip(rows, certain, strict=True):
+            if value >= threshold:
+                touched[row.case].append(row.is_right)
+        right = sum(of_case == [True] for of_case in touched.values())
+        others = Counter(case.kind for case in touched)
+        print(
+            f"  {threshold}: put right {Rate.among(right, whole[OUTDATED])}, "
+            f"right touched {Rate.among(others['clean'], whole['clean'])}, "
+            f"unknown touched {Rate.among(others['unknown'], whole['unknown'])}, "
+            f"outdated mistaken {others[OUTDATED] - right}"
+        )
+
+
+def main() -> None:
+    """Fit and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folders", nargs="*", type=Path, default=FOLDERS)
+    parser.add_argument("--folds", action="store_true", help="leave out a tenth of the businesses each time")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    by_folder = {folder: list(cases(folder)) for folder in options.folders}
+    rows = [row for of_folder in by_folder.values() for case in of_folder for row in replacements(case)]
+    weights = fitted(rows)
+    if options.folds:
+        certain = left_out(rows)
+        for folder, of_folder in by_folder.items():
+            chosen = set(of_folder)
+            pairs = [(row, value) for row, value in zip(rows, certain, strict=True) if row.case in chosen]
+            print(f"{folder.name}:")
+            print_table(of_folder, [row for row, _ in pairs], [value for _, value in pairs])
+    else:
+        rounded = {name: round(value, 2) for name, value in zip(FOR_REPLACING, weights.tolist(), strict=True)}
+        print(yaml.safe_dump({"replacing": rounded}, sort_keys=False), end="")
+
+
+if __name__ == "__main__":
+    main()
