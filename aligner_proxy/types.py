@@ -123,7 +123,7 @@ class Grounding:
 
 
 NOT_GROUNDED = Grounding()
-REPLACE_FACTS_FROM = 0.87
+REPLACE_FACTS_FROM = 0.85
 """How certain it must be that the references give a fact otherwise, where nothing else is said."""
 GROUNDED = "grounded"
 """The objective that sentences violate which references contradict."""

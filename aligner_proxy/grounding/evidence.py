@@ -14,6 +14,7 @@ from pathlib import Path
 
 import yaml
 
+from aligner_proxy.grounding.conditions import fits
 from aligner_proxy.grounding.facts import Fact, Kind, Side, seconds
 from aligner_proxy.grounding.page import NOTHING_NEAR, SAME_CLAUSE, Near, Statement
 from aligner_proxy.grounding.words import GENERIC, kin_of
@@ -35,6 +36,7 @@ _LONGEST_TIMES = 99.0
 _NEAR = 4.0
 _MOST_SCORE = 1.5
 _LEAST_CHANCE = 1e-4
+_MOST_CONDITIONS = 2.0
 _ADDRESSES = (Kind.PHONE, Kind.MAIL, Kind.WEB, Kind.NAME, Kind.ADDRESS)
 
 
@@ -49,6 +51,8 @@ class Subject:
     """Words of the question."""
     said: Set[str] = frozenset()
     """Words of the answer up to here."""
+    beside: Sequence[Fact] = ()
+    """The other facts of its sentence, and those that the client gave."""
     paragraphs: Set[tuple[str, int]] = frozenset()
     """Paragraphs of the references that confirm what stands around it."""
 
@@ -173,6 +177,7 @@ class Weigher:
         sides = Side.NONE not in (fact.side, other.side)
         rated = "" not in (subject.near.rate, statement.near.rate)
         same_rate = subject.near.rate == statement.near.rate
+        met, missed = fits(statement.conditions, subject.beside)
         in_clause = [(word, self._exact.get(word, 0.0)) for word, _ in clause]
         in_its = [(word, count * self._everything(word)) for word, count in its]
         in_known = [(word, count * min(1.0, _WHOLE * statement.about.get(word, 0.0))) for word, count in known]
@@ -192,6 +197,8 @@ class Weigher:
             "words_before": words.sum((w, 1.0) for w in subject.near.before & statement.near.before) / _NEAR,
             "words_behind": words.sum((w, 1.0) for w in subject.near.behind & statement.near.behind) / _NEAR,
             "same_rate": float(rated and same_rate) - float(rated and not same_rate),
+            "conditions_met": min(met, _MOST_CONDITIONS),
+            "conditions_missed": min(missed, _MOST_CONDITIONS),
         }
 
     def of_none(self, scored: Sequence[tuple[float, Statement]]) -> dict[str, float]:

@@ -174,7 +174,7 @@ def _clock_form(n: str) -> str:
         rf"|(?P<{n}hour24>[01]?\d|2[0-4]):(?P<{n}min24>[0-5]\d)(?:{_SPACE}(?:h|hrs|hours|o'clock|Uhr)\b)?(?![\d:])"
         rf"|(?P<{n}inwords>{WORD}) (?P<{n}ofday>{_PART_OF_DAY})"
         rf"|(?P<{n}oclock>{WORD}|\d{{1,2}}){_SPACE}o['\u2019]clock(?: (?P<{n}oclockof>{_PART_OF_DAY}))?"
-        rf"|(?P<{n}part>half past|quarter past|quarter to) (?P<{n}past>{WORD}|\d{{1,2}})\b"
+        rf"|(?P<{n}part>half past|quarter past|quarter to) (?P<{n}past>noon|midday|midnight|{WORD}|\d{{1,2}})\b"
         rf"(?: (?P<{n}pastof>{_PART_OF_DAY}))?"
         rf"|(?P<{n}word>noon|midday|midnight)\b)"
     )
@@ -462,7 +462,9 @@ def _times(reading: _Reading) -> None:
             if early is not None and re.search(r"[:.]\d\d", match["bare"]) is None and unit == "24":
                 early = None if match["bhalf"] is None else early
             if early is not None:
-                fact = Fact(Kind.TIME, Decimal(early), *match.span("bare"), match["bare"], unit, Side.LOW, ranged=True)
+                # "6:30 to 8:30 pm" may begin in either half of the day.
+                either = "12" if unit == "24" and match["bhalf"] and early < NOON and early + NOON < minutes else unit
+                fact = Fact(Kind.TIME, Decimal(early), *match.span("bare"), match["bare"], either, Side.LOW, ranged=True)
                 reading.take(replace(fact, number=match.span("bare")))
         elif (first := _clock(match, "a")) is not None:
             end = _end_of_clock(match, "a")
@@ -493,15 +495,18 @@ _AT_BEFORE = re.compile(
     re.IGNORECASE,
 )
 """What stands before an hour in words: "two in the morning" may be two of something."""
+_NAMED_TIMES = {"noon": NOON, "midday": NOON, "midnight": 0}
 _LATE_HALF = ("p", "in the a", "in the e", "at")
 
 
 def _clock(match: re.Match[str], n: str) -> tuple[int, int, str] | None:
     """(start, minutes after midnight, "12" where morning and afternoon are not told apart) of one time of a match."""
     if (word := match[f"{n}word"]) is not None:
-        return match.start(f"{n}word"), 0 if word.lower() == "midnight" else NOON, "24"
+        return match.start(f"{n}word"), _NAMED_TIMES[word.lower()], "24"
     if (past := match[f"{n}past"]) is not None:
         minutes = {"half past": 30, "quarter past": 15}.get(match[f"{n}part"].lower(), -15)
+        if (named := _NAMED_TIMES.get(past.lower())) is not None:
+            return match.start(f"{n}part"), (named + minutes) % (2 * NOON), "24"
         return match.start(f"{n}part"), *_of_day(int(value_of(past)) * 60 + minutes, match[f"{n}pastof"])
     if (oclock := match[f"{n}oclock"]) is not None:
         return match.start(f"{n}oclock"), *_of_day(int(value_of(oclock)) * 60, match[f"{n}oclockof"])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
+from aligner_proxy.grounding.conditions import fits
 from aligner_proxy.grounding.evidence import Subject, Vocabulary, Weigher, certainty, log_odds, times
 from aligner_proxy.grounding.facts import Fact, Kind, Side, seconds
 from aligner_proxy.grounding.page import Page, Statement, weight_of
@@ -40,6 +41,9 @@ CONTEXT = 0.4
 MOST_TIMES = 8
 MOST_TIMES_OF_A_RIVAL = 50
 _SAME_PLACE = 1.4
+
+_MET = 1.6
+_MISSED = 0.5
 _NO_RANGE = 0.75
 _OTHER_END = 0.45
 """What is left of a score where one is the lower end of a range, the other the higher."""
@@ -243,6 +247,9 @@ class Matcher:
             score *= _NO_RANGE
         if statement.stretch in subject.paragraphs:
             score *= _SAME_PLACE
+        if statement.conditions:
+            met, missed = fits(statement.conditions, subject.beside)
+            score *= _MET ** min(met, 2) * _MISSED ** min(missed, 2)
         return score
 
     def _size(self, about: Mapping[str, float], kind: Kind) -> float:

@@ -98,6 +98,8 @@ class Statement:
     alone: bool = True
     """No other fact of its kind stands in its sentence."""
     near: Near = NOTHING_NEAR
+    conditions: tuple[Fact, ...] = field(default=(), repr=False)
+    """Facts of its clause, its row's label and its column's head: it may hold for them alone."""
 
     @property
     def stretch(self) -> tuple[str, int]:
@@ -154,6 +156,7 @@ def page(name: str, text: str) -> Page:
     known = Counter[str]()
     for number, passage in enumerate(passages):
         facts = read(passage.text, pounds_weigh=pounds_weigh)
+        heads = [f for text, weight in passage.above if weight == SAME_CLAUSE for f in read(text, pounds_weigh=pounds_weigh)]
         known.update(set(words(_blanked(passage.text, facts))) | {w for text, _ in passage.above for w in words(text)})
         kinds = Counter(fact.kind for fact in facts)
         statements += [
@@ -166,8 +169,15 @@ def page(name: str, text: str) -> Page:
                 passage.paragraph,
                 alone=kinds[fact.kind] == 1,
                 near=near,
+                conditions=(*beside, *heads),
             )
-            for fact, about, near in zip(facts, abouts(passage.text, facts), nears(passage.text, facts), strict=True)
+            for fact, about, near, beside in zip(
+                facts,
+                abouts(passage.text, facts),
+                nears(passage.text, facts),
+                besides(passage.text, facts),
+                strict=True,
+            )
             for about in [_with_above(about, passage.above)]
         ]
     lines = text.count("\n") + 1
@@ -204,6 +214,13 @@ def abouts(text: str, facts: Sequence[Fact]) -> list[dict[str, float]]:
             about |= _weekdays_around(fact, facts, bare)
         result.append(about)
     return result
+
+
+def besides(text: str, facts: Sequence[Fact]) -> list[list[Fact]]:
+    """For each fact of a sentence the others of its clause."""
+    ends = [match.start() for match in _CLAUSE.finditer(_blanked(text, facts))]
+    clause = [sum(end <= fact.start for end in ends) for fact in facts]
+    return [[other for m, other in enumerate(facts) if m != n and clause[m] == clause[n]] for n in range(len(facts))]
 
 
 def nears(text: str, facts: Sequence[Fact]) -> list[Near]:

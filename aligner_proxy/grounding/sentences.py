@@ -188,8 +188,8 @@ class Grounder:
         said = frozenset(self._words)
         asked = self._asked.keys()
         subjects = [
-            Subject(about, around, near, asked, said)
-            for about, near in zip(abouts(text, facts), nears(text, facts), strict=True)
+            Subject(about, around, near, asked, said, [*(other for other in facts if other is not fact), *self._own])
+            for fact, about, near in zip(facts, abouts(text, facts), nears(text, facts), strict=True)
         ]
         line = text.strip()
         if line.startswith("#") or line.endswith(":") or (line.startswith("**") and line.endswith("**")):
