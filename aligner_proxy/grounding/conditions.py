@@ -1,4 +1,4 @@
-"""Conditions of a statement: numbers of its row, column or clause that say for what it holds, and whether they fit an answer.
+"""Conditions of a statement: numbers of its row, column or clause that say for what it holds.
 
 "Up to 2 hours | €3": the amount holds for stays of two hours. Words cannot tell such rows from each other.
 """

@@ -1,4 +1,4 @@
-"""Facts that follow from other numbers: sums, products, halves, times so long before another. No statement gives them."""
+"""Facts that follow from other numbers: sums, products, halves, an hour before closing. No statement gives them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from aligner_proxy.grounding.facts import HALF_A_DAY, Fact, Kind
 
 _MOST_TERMS = 40
 """Numbers of an answer that are tried as terms of a sum."""
-_OF_TWO = re.compile(r"\b(?:half|halves|both|twice|double[ds]?|doubling)\b(?! past\b| an? hour\b|-(?:hour|day|term))", re.IGNORECASE)
+_OF_TWO = re.compile(
+    r"\b(?:half|halves|both|twice|double[ds]?|doubling)\b(?! past\b| an? hour\b|-(?:hour|day|term))", re.IGNORECASE
+)
 """Words of a text that may halve or double a number."""
 _MULTIPLIED = (Kind.MONEY, Kind.PERCENT, Kind.AMOUNT, Kind.DURATION)
 _FACTORS = (Kind.COUNT, Kind.AMOUNT, Kind.DURATION)

@@ -464,7 +464,9 @@ def _times(reading: _Reading) -> None:
             if early is not None:
                 # "6:30 to 8:30 pm" may begin in either half of the day.
                 either = "12" if unit == "24" and match["bhalf"] and early < NOON and early + NOON < minutes else unit
-                fact = Fact(Kind.TIME, Decimal(early), *match.span("bare"), match["bare"], either, Side.LOW, ranged=True)
+                fact = Fact(
+                    Kind.TIME, Decimal(early), *match.span("bare"), match["bare"], either, Side.LOW, ranged=True
+                )
                 reading.take(replace(fact, number=match.span("bare")))
         elif (first := _clock(match, "a")) is not None:
             end = _end_of_clock(match, "a")

@@ -130,7 +130,9 @@ class Matcher:
         self._sizes.setdefault(kind, []).append(self._size(statement.about, kind))
         self._by_sentence.setdefault((statement.source, statement.sentence), []).append(statement.fact)
 
-    def match(self, fact: Fact, subject: Subject, around: Around, *, replace_from: float, doubts: bool = False) -> Match:
+    def match(
+        self, fact: Fact, subject: Subject, around: Around, *, replace_from: float, doubts: bool = False
+    ) -> Match:
         """What the references say of a fact; it counts as given otherwise from the certainty `replace_from` on.
 
         With `doubts` nothing is certain enough, and little is enough to count as unsettled.

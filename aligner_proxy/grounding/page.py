@@ -156,7 +156,9 @@ def page(name: str, text: str) -> Page:
     known = Counter[str]()
     for number, passage in enumerate(passages):
         facts = read(passage.text, pounds_weigh=pounds_weigh)
-        heads = [f for text, weight in passage.above if weight == SAME_CLAUSE for f in read(text, pounds_weigh=pounds_weigh)]
+        heads = [
+            f for text, weight in passage.above if weight == SAME_CLAUSE for f in read(text, pounds_weigh=pounds_weigh)
+        ]
         known.update(set(words(_blanked(passage.text, facts))) | {w for text, _ in passage.above for w in words(text)})
         kinds = Counter(fact.kind for fact in facts)
         statements += [

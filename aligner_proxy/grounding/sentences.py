@@ -1,8 +1,9 @@
 """An answer held to its references: the facts that the references give otherwise are replaced. Read this first.
 
 A fact is replaced where it is certain enough that one statement of the references speaks of the same and gives another
-value, in the notation of the answer. Where it is less certain, the sentence is noted as unsettled. Everything else stays: what the references
-do not know, what the client said first, what follows from a sum. All is deterministic, and an edit names its line.
+value, in the notation of the answer. Where it is less certain, the sentence is noted as unsettled. Everything else
+stays: what the references do not know, what the client said first, what follows from a sum. All is deterministic, and
+an edit names its line.
 """
 
 from __future__ import annotations
@@ -27,14 +28,17 @@ from aligner_proxy.types import REPLACE_FACTS_FROM
 MOST_FACTS = 400
 """Facts of one answer that are looked at; behind them the answer stays as it is."""
 _COMPUTED = re.compile(
-    r"\b(?:altogether|in total|total of|totals?|in all|sum|adds? up|(?:that|which) makes|makes?(?= (?:[A-Z]{3} )?[\u20ac\u00a3$]?\d)|owe[sd]?|equals?|"
+    r"\b(?:altogether|in total|total of|totals?|in all|sum|adds? up|(?:that|which) makes|"
+    r"makes?(?= (?:[A-Z]{3} )?[\u20ac\u00a3$]?\d)|owe[sd]?|equals?|"
     r"comes? to(?! (?:more|less) than\b| (?:over|above|under)\b| \S+(?: \S+)? (?:per|a|each)\b)|"
     r"(?:that|which)(?: is|'s)(?= (?:[A-Z]{3} )?[\u20ac\u00a3$]?\d)(?! \d{1,3}(?:[.,]\d)? ?(?:%|per ?cent))|"
     r"saves?|saved?|end up|works? out (?:at|to|as))\b|=|\u00d7",
     re.IGNORECASE,
 )
 """Words of a sentence that counts for this client."""
-_OF_THIS_CLIENT = re.compile(r"[\s*_]*(?:left|remaining|ago|old|earlier|to go|short|late|longer|shorter|sooner|cheaper|dearer)\b", re.IGNORECASE)
+_OF_THIS_CLIENT = re.compile(
+    r"[\s*_]*(?:left|remaining|ago|old|earlier|to go|short|late|longer|shorter|sooner|cheaper|dearer)\b", re.IGNORECASE
+)
 """What follows a time that is counted for this client."""
 _QUOTED = re.compile(r"[\"\u201c\u201e\u00ab][^\"\u201c\u201d\u201e\u00ab\u00bb\n]{1,200}[\"\u201d\u201c\u00bb]")
 _DENIED = re.compile(

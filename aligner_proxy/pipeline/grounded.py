@@ -90,9 +90,7 @@ async def held(
     return replace(verdict, text=apply(text, edits), grounding=_as_grounding(edits, unsettled)), use
 
 
-def _found(
-    text: str, policy: Policy, turns: Sequence[Turn], *, doubts: bool
-) -> tuple[list[FactEdit], list[Unsettled]]:
+def _found(text: str, policy: Policy, turns: Sequence[Turn], *, doubts: bool) -> tuple[list[FactEdit], list[Unsettled]]:
     return grounder(policy, turns, doubts=doubts).answer(text)
 
 

@@ -1,6 +1,6 @@
 """Measurement of grounded answers on written cases: wrong facts put right, right and unknown ones left alone.
 
-    python -m models.evaluate.grounded [FOLDER] [--streams] [--editor] [--only NAME,NAME] [--show]
+    python -m models.evaluate.grounded [FOLDER] [--streams] [--editor] [--from 0.85] [--only NAME,NAME] [--show]
     python -m models.evaluate.grounded --steps [--show]
 
 A case is right if the whole answer is what it must become. Each business has a page; no answer is copied from it.
@@ -24,6 +24,7 @@ from aligner_proxy.grounding.procedures import ORDER
 from aligner_proxy.grounding.rewriting import merged, rewritten_facts
 from aligner_proxy.grounding.sentences import FactEdit, Grounder, Unsettled, apply
 from aligner_proxy.text.structure import split
+from aligner_proxy.types import REPLACE_FACTS_FROM
 from models.reporting.statistics import Rate
 
 FOLDER = Path(__file__).parents[1] / "data" / "grounded_cases"
@@ -56,10 +57,12 @@ def cases(folder: Path, names: Sequence[str] = ()) -> Iterator[Case]:
             yield Case(path.stem, data["page"], case["question"], answer, case["kind"], right)
 
 
-def grounded(case: Case, *, streams: bool = False, editor: bool = False) -> tuple[str, list[FactEdit], int]:
+def grounded(
+    case: Case, *, streams: bool = False, editor: bool = False, replace_from: float = REPLACE_FACTS_FROM
+) -> tuple[str, list[FactEdit], int]:
     """The answer as it goes out, its edits, and how many of its sentences are unsettled, or an editor's to settle."""
     matcher = Matcher([page("PAGE.md", case.page)])
-    grounder = Grounder.of(matcher, case.question, doubts=editor and not streams)
+    grounder = Grounder.of(matcher, case.question, doubts=editor and not streams, replace_from=replace_from)
     if not streams:
         edits, unsettled = grounder.answer(case.answer)
         edits = _asked(case, matcher, edits, unsettled) if editor else edits
@@ -123,6 +126,7 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path, default=FOLDER)
     parser.add_argument("--streams", action="store_true", help="sentence by sentence, as in streams")
     parser.add_argument("--editor", action="store_true", help="with an editor that is always right")
+    parser.add_argument("--from", type=float, default=REPLACE_FACTS_FROM, dest="bar", help="replace_facts_from")
     parser.add_argument("--only", default="", help="names of files, without .yaml")
     parser.add_argument("--show", action="store_true", help="print what is not right")
     parser.add_argument("--steps", action="store_true", help="the order of steps")
@@ -133,7 +137,7 @@ def main() -> None:
     counts = Counter[tuple[str, str]]()
     unsettled = Counter[str]()
     for case in cases(options.folder, [name for name in options.only.split(",") if name]):
-        text, edits, doubtful = grounded(case, streams=options.streams, editor=options.editor)
+        text, edits, doubtful = grounded(case, streams=options.streams, editor=options.editor, replace_from=options.bar)
         result = result_of(case, text)
         counts[case.kind, result] += 1
         unsettled[case.kind] += bool(doubtful)

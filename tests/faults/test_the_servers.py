@@ -25,7 +25,7 @@ from tests.audit.conftest import counted
 from tests.faults import faults
 from tests.faults.cells import Cell, Fault, cells, check
 from tests.faults.test_by_the_hooks import Engine, close, deliver, guard
-from tests.support.redis_server import RedisProcess, needs_redis, redis_process
+from tests.support.redis_server import WELL_S, RedisProcess, needs_redis, redis_process
 
 Spoil = Callable[[bytes], bytes]
 
@@ -83,7 +83,6 @@ def replica(redis: RedisProcess) -> None:
     redis.command("REPLICAOF", "127.0.0.1", "1")
 
 
-WELL_S = 10.0
 HARMS: dict[Fault, Callable[[RedisProcess], None]] = {
     faults.REDIS_GONE: gone,
     faults.REDIS_SILENT: silent,
@@ -120,7 +119,7 @@ async def test_what_redis_holds_is_spoilt(
     assert names
     for name in names:
         redis.command("SET", name, SPOILT[cell.fault](redis.command("GET", name)), "PX", "60000")
-    async with gateway(tmp_path / "gateway", redis, monkeypatch, "another") as after:
+    async with gateway(tmp_path / "gateway", redis, monkeypatch, "another", patience_s=WELL_S) as after:
         check(cell, await deliver(after, cell))
         assert after.pipeline.engine.seen, "what is spoilt is not used"
 

@@ -19,7 +19,7 @@ from aligner_proxy.sharing.entries import Entries
 from aligner_proxy.sharing.leases import SharedEntries
 from aligner_proxy.sharing.server import RedisServer
 from aligner_proxy.types import Correction, SegmentScore
-from tests.support.redis_server import RedisProcess, needs_redis, redis_process
+from tests.support.redis_server import WELL_S, RedisProcess, needs_redis, redis_process
 
 pytestmark = needs_redis
 MADE = Correction("It is so.", (SegmentScore("It is so, fool.", 2.5, True),), ms=12.5, aligner="content")
@@ -45,7 +45,7 @@ async def gateway(redis: RedisProcess, tmp_path: Path) -> AsyncIterator[Make]:
 
     def make(*, key: bytes | None = None, lease_s: float = 1.5, ttl_s: float = 60.0) -> SharedCache:
         entries = Entries(key)
-        server = RedisServer(redis.url, "REDIS_URL")
+        server = RedisServer(redis.url, "REDIS_URL", patience_s=WELL_S)
         shared = SharedEntries(server, entries.prefix, ttl_s, lease_s=lease_s)
         made.append(SharedCache(tmp_path / f"disk-{len(made)}", ttl_s, 4, shared, entries))
         return made[-1]

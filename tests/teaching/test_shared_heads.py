@@ -18,7 +18,7 @@ from aligner_proxy.sharing.server import RedisServer
 from aligner_proxy.teaching import shared_heads
 from aligner_proxy.teaching.shared_heads import SharedHeads
 from aligner_proxy.teaching.store import WHOLE_FILE, Count, HeadStore, Version, scope_of
-from tests.support.redis_server import RedisProcess, needs_redis, redis_process
+from tests.support.redis_server import WELL_S, RedisProcess, needs_redis, redis_process
 from tests.teaching.examples import TEXT, listed
 
 pytestmark = needs_redis
@@ -65,7 +65,7 @@ class Host:
         (folder / "feelings.yaml").write_text(listed())
         (folder / "policies.yaml").write_text(POLICIES)
         self.folder = folder
-        self.server = RedisServer(url, "REDIS_URL")
+        self.server = RedisServer(url, "REDIS_URL", patience_s=WELL_S)
         self.shared = SharedHeads(self.server, Entries(key))
         self._patch = monkeypatch
 

@@ -80,7 +80,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="needs the extra `trl`")
 @pytest.mark.filterwarnings("ignore")
 def test_every_method_by_one_command_and_only_once(

@@ -1,15 +1,28 @@
-"""The fit of the evidence weights of grounded answers, on one business."""
+"""The fits of the weights of grounded answers, on one business."""
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
+import pytest
 import torch
 
-from aligner_proxy.grounding.evidence import FOR_NONE, FOR_STATEMENT
+from aligner_proxy.grounding.evidence import FOR_NONE, FOR_REPLACING, FOR_STATEMENT
+from models.evaluate.grounded import FOLDER, cases
+from models.experiments import grounded_certainty
 from models.experiments.grounding import Weights, examples, fitted, found
 
 
-def test_fitted_weights_find_more_than_no_weights() -> None:
-    rows = list(examples(["shop"]))
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """One business alone."""
+    shutil.copy(FOLDER / "shop.yaml", tmp_path)
+    return tmp_path
+
+
+def test_fitted_weights_find_more_than_no_weights(folder: Path) -> None:
+    rows = list(examples([folder]))
     assert {row.sort for row in rows} >= {"outdated", "confirmed", "removed", "unknown"}
 
     def right(weights: Weights) -> int:
@@ -19,7 +32,25 @@ def test_fitted_weights_find_more_than_no_weights() -> None:
     assert right(fitted(rows)) > right(none)
 
 
-def test_the_file_has_a_weight_for_all_that_is_counted() -> None:
-    row = next(examples(["shop"]))
+def test_the_file_has_a_weight_for_all_that_is_counted(folder: Path) -> None:
+    row = next(examples([folder]))
     assert list(row.statements[0]) == list(FOR_STATEMENT)
     assert list(row.none) == list(FOR_NONE)
+
+
+def test_what_puts_a_fact_right_is_more_certain_than_what_does_not(folder: Path) -> None:
+    rows = [row for case in cases(folder) for row in grounded_certainty.replacements(case)]
+    assert list(rows[0].counts) == list(FOR_REPLACING)
+    certain = grounded_certainty.certainties(rows, grounded_certainty.fitted(rows))
+    right = [value for row, value in zip(rows, certain, strict=True) if row.is_right]
+    wrong = [value for row, value in zip(rows, certain, strict=True) if not row.is_right]
+    assert len(right) >= 8
+    assert sum(right) / len(right) > 0.5 > sum(wrong) / len(wrong)
+
+
+def test_a_table_counts_what_a_threshold_touches(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    all_cases = list(cases(folder))
+    rows = [row for case in all_cases for row in grounded_certainty.replacements(case)]
+    grounded_certainty.print_table(all_cases, rows, [1.0] * len(rows))
+    touched = len({row.case for row in rows if row.case.kind == "clean"})
+    assert f"right touched {touched}/8" in capsys.readouterr().out
