@@ -396,9 +396,7 @@ class Policy:
     draft: int = 0  # number of this draft, if a plugin requests several
     plugin_rules: tuple[str, ...] = ()
     references: tuple[Reference, ...] = ()
-    replace_facts_from: float = (
-        REPLACE_FACTS_FROM  # certainty from which on words alone put a fact of the references in
-    )
+    replace_facts_from: float = REPLACE_FACTS_FROM  # how certain words alone must be of a fact of the references
     bypass: bool = False  # the request opted out, and its tenant may do so
     tenant: str = "-"  # namespace of cache and in-flight work: tenants never share an entry
     quota: Quota | None = None

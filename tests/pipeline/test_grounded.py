@@ -114,6 +114,14 @@ async def test_streams_are_held_to_the_page(policy: Policy, held: bool) -> None:
     assert WRONG[outcome.grounding.edits[0].start :].startswith("thirty days")
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_words_are_not_certain_enough_of_stays_and_is_counted(stream: bool) -> None:
+    policy = replace(ONLY, replace_facts_from=1.0)
+    outcome = await streamed(WRONG, policy) if stream else await whole(WRONG, policy)
+    assert (outcome.status, outcome.text) == (Status.UNCHANGED, WRONG)
+    assert outcome.grounded["grounded"]["unsettled"] == [{"kind": "duration", "source": "POLICY.md:3"}]
+
+
 async def test_a_stream_that_agrees_goes_out_as_it_is() -> None:
     outcome = await streamed(RIGHT, ONLY)
     assert (outcome.status, outcome.text, outcome.grounded) == (Status.UNCHANGED, RIGHT, {})

@@ -13,7 +13,7 @@ from aligner_proxy.grounding.page import MOST_CHARS
 from aligner_proxy.policy import config
 from aligner_proxy.policy.references import decoded
 from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
-from aligner_proxy.types import Policy, ReferenceKind
+from aligner_proxy.types import REPLACE_FACTS_FROM, Policy, ReferenceKind
 
 PAGE = "Returns are possible within 28 days of delivery.\n"
 
@@ -52,6 +52,24 @@ def test_the_later_list_replaces_the_earlier_and_an_empty_one_ends_it(file: Path
     }
     assert texts(resolved(file, data, system="Be kind.")) == [("system", "Be kind.")]
     assert texts(resolved(file, data, team_id="none", system="Be kind.")) == []
+
+
+def test_how_certain_words_must_be_is_said_at_every_level(file: Path) -> None:
+    data = {
+        "defaults": {"replace_facts_from": 0.6},
+        "routes": [{"match": {"model": "other"}, "replace_facts_from": 0.7}],
+        "tenants": [{"match": {"team": "none"}, "replace_facts_from": 1.0}],
+    }
+    assert resolved(file, {}).replace_facts_from == REPLACE_FACTS_FROM
+    assert resolved(file, data).replace_facts_from == 0.6
+    assert resolver(file, data).resolve(RequestFacts("other")).replace_facts_from == 0.7
+    assert resolved(file, data, team_id="none").replace_facts_from == 1.0
+
+
+@pytest.mark.parametrize("certainty", [0.4, 1.1, "sure"])
+def test_a_certainty_outside_its_bounds_is_refused_with_its_line(file: Path, certainty: object) -> None:
+    with pytest.raises(ConfigError, match=r"p.yaml:2: defaults.replace_facts_from"):
+        resolved(file, {"defaults": {"replace_facts_from": certainty}})
 
 
 def test_what_a_request_does_not_bring_is_no_reference(file: Path) -> None:
