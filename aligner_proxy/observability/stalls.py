@@ -9,6 +9,7 @@ that has nothing to do.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -24,6 +25,8 @@ from types import FrameType
 from aligner_proxy.observability.metrics import LOOP_STALLS
 
 log = logging.getLogger(__name__)
+_COLLECTING = threading.Lock()
+"""Held while thresholds of the garbage collector are changed: each loop has a watchdog of its own."""
 
 LONGEST_S = 0.1
 """A loop that does not answer for longer stalls everybody who waits for it."""
@@ -128,6 +131,22 @@ class _Pulse:
         return Usage(int(computed) / 1e9, int(queued) / 1e9)
 
 
+def current_frames() -> dict[int, FrameType]:
+    """The frame of each thread by its identifier.
+
+    In CPython 3.11 a collection that starts within the call may let another thread go on while a lock of the
+    interpreter is held; one that starts a thread then stops the process for good (python/cpython#106883). So none
+    starts. The thresholds say so, since gc_workaround.py owns whether collections are enabled.
+    """
+    with _COLLECTING:
+        thresholds = gc.get_threshold()
+        gc.set_threshold(0)
+        try:
+            return sys._current_frames()
+        finally:
+            gc.set_threshold(*thresholds)
+
+
 @dataclass(slots=True)
 class _Stall:
     """One stall, as far as it has come."""
@@ -144,7 +163,7 @@ class _Stall:
 
     def look(self, thread: int) -> None:
         """Note where everybody is."""
-        frames = sys._current_frames()
+        frames = current_frames()
         frame = frames.pop(thread, None)
         self._places[owner(frame), tuple(places(frame))] += 1
         for other in frames.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import sys
 import threading
@@ -112,3 +113,34 @@ def test_a_thread_that_has_the_interpreter_is_named() -> None:
     thread.join()
     stall.end(11.0, stalls.Usage(1.0, 1.0))
     assert stall.owner == "aligner"
+
+
+def test_no_garbage_is_collected_while_frames_are_taken() -> None:
+    """A collection there may stop the process for good (CPython 3.11)."""
+    begun: list[str] = []
+    where: list[str] = []
+
+    def collected(phase: str, _: object) -> None:
+        begun.extend(where)
+
+    class Frames(dict[int, object]):
+        pass
+
+    def taken() -> dict[int, object]:
+        where.append("taking")
+        made = [Frames() for _ in range(2000)]  # more than a collection needs to start
+        where.clear()
+        return made[0]
+
+    thresholds = gc.get_threshold()
+    gc.callbacks.append(collected)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "_current_frames", taken)
+            stalls.current_frames()
+            assert begun == []
+            taken()
+            assert begun, "the same outside of it collects"
+    finally:
+        gc.callbacks.remove(collected)
+    assert gc.get_threshold() == thresholds
