@@ -139,7 +139,6 @@ def main() -> None:
     torch.set_num_threads(1)
     by_folder = {folder: list(cases(folder)) for folder in options.folders}
     rows = [row for of_folder in by_folder.values() for case in of_folder for row in replacements(case)]
-    weights = fitted(rows)
     if options.folds:
         certain = left_out(rows)
         for folder, of_folder in by_folder.items():
@@ -148,7 +147,8 @@ def main() -> None:
             print(f"{folder.name}:")
             print_table(of_folder, [row for row, _ in pairs], [value for _, value in pairs])
     else:
-        rounded = {name: round(value, 2) for name, value in zip(FOR_REPLACING, weights.tolist(), strict=True)}
+        weights = fitted(rows).tolist()
+        rounded = {name: round(value, 2) for name, value in zip(FOR_REPLACING, weights, strict=True)}
         print(yaml.safe_dump({"replacing": rounded}, sort_keys=False), end="")
 
 
