@@ -106,6 +106,13 @@ class LabelledReply:
     segments: tuple[int, ...]
     slug: str = ""
     kind: str = ""
+    corrected: tuple[str, ...] = ()
+    """Of a written answer what stands in the place of each segment, "" where nothing does."""
+
+    @property
+    def put_right(self) -> str:
+        """A written answer as it was corrected by its author."""
+        return "".join(self.corrected).strip()
 
 
 def natural_replies(data: Path, source: str, most: int, seed: int = 1) -> list[LabelledReply]:
@@ -300,6 +307,7 @@ def _written(file: Path) -> Iterator[LabelledReply]:
             labels,
             head["slug"],
             row["kind"],
+            tuple(row["corrected"]),
         )
 
 

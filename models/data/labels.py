@@ -6,8 +6,8 @@ stood in another prompt.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from functools import cache
+from collections.abc import Iterable
+from functools import cache, lru_cache
 
 from models.defects import ALL_KINDS, BY_NAME, FAMILY_OF, SUBJECTS, Kind, Objective
 from models.defects.endings import ENDING
@@ -108,7 +108,8 @@ def _single(kind: str, theme: str) -> int:
     return UNKNOWN if nearby or BY_NAME[kind].unclear_under(objective, FAMILY_OF) else STAYS
 
 
-def by_text(kind: str, theme: str, doubts: Collection[str]) -> int:
+@lru_cache(maxsize=1 << 18)
+def by_text(kind: str, theme: str, doubts: frozenset[str]) -> int:
     """The same where the segment's text is known: `doubts` are kinds, as themes, of which something in it speaks.
 
     A neutral sentence, wherever it stands, is spared by an objective against one kind of thing of which nothing speaks

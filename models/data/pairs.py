@@ -36,6 +36,9 @@ class Pair:
     Where it was made by a generator, `kinds` says what is wrong with each segment ("" nothing) and `themes` what each
     objective means; both are empty for pairs from elsewhere. `lacks` says of each objective whether something that it
     asks for is missing behind the last segment (1, 0, -1 unknown); empty: of none of them.
+
+    Where people said it, `relations` has of each segment one label per objective, and `whole` says of each objective
+    that some segment goes against it though nobody said which; else both are empty.
     """
 
     query: str
@@ -48,6 +51,8 @@ class Pair:
     kinds: tuple[str, ...] = ()
     themes: tuple[str, ...] = ()
     lacks: tuple[int, ...] = ()
+    relations: tuple[tuple[int, ...], ...] = ()
+    whole: tuple[bool, ...] = ()
 
     @property
     def known(self) -> tuple[int, ...]:
@@ -60,22 +65,30 @@ class Pair:
             raise PairError(f"a pair from {self.source!r} needs at least one objective, each a text")
         if self.direction not in DIRECTIONS:
             raise PairError(f"unknown direction {self.direction!r}; known: {', '.join(DIRECTIONS)}")
-        if any(type(x) is not int or x not in (CHANGES, STAYS, UNKNOWN) for x in (*self.labels, *self.lacks)):
+        given = (*self.labels, *self.lacks, *(label for labels in self.relations for label in labels))
+        if any(type(label) is not int or label not in (CHANGES, STAYS, UNKNOWN) for label in given):
             raise PairError("labels are 1 (changes), 0 (stays) or -1 (unknown), and something else is among them")
+        self._check_lengths()
+
+    def _check_lengths(self) -> None:
         count = len(split(self.answer))
         if len(self.labels) != count:
             raise PairError(f"{len(self.labels)} labels for an answer of {count} segments; give one per segment")
-        for name, wanted in (("kinds", count), ("themes", len(self.objectives)), ("lacks", len(self.objectives))):
-            if len(given := getattr(self, name)) not in (0, wanted):
-                raise PairError(f"{len(given)} {name} where {wanted} are needed; give one each, or none at all")
+        asked = len(self.objectives)
+        lengths = {"kinds": count, "themes": asked, "lacks": asked, "relations": count, "whole": asked}
+        for name, wanted in lengths.items():
+            if (found := len(getattr(self, name))) not in (0, wanted):
+                raise PairError(f"{found} {name} where {wanted} are needed; give one each, or none at all")
+        if any(len(labels) != asked for labels in self.relations):
+            raise PairError(f"relations need {asked} labels for each segment, one of each objective")
         if not all(isinstance(word, str) for word in (*self.kinds, *self.themes)):
             raise PairError("kinds and themes are words, and something else is among them")
 
 
-_OPTIONAL = {"direction", "kinds", "themes", "lacks"}
+_OPTIONAL = {"direction", "kinds", "themes", "lacks", "relations", "whole"}
 _KNOWN = frozenset(f.name for f in fields(Pair))
 _REQUIRED = _KNOWN - _OPTIONAL
-_LISTS = ("objectives", "labels", "kinds", "themes", "lacks")
+_LISTS = ("objectives", "labels", "kinds", "themes", "lacks", "relations", "whole")
 
 
 def write_pairs(path: Path, pairs: Iterable[Pair]) -> int:
@@ -131,8 +144,11 @@ def _parse(line: str, where: str) -> Pair:
     if not isinstance(row, dict):
         raise PairError(f"{where}: expected a JSON object, found {type(row).__name__}")
     _check_fields(row, where)
+    lists = {name: tuple(row[name]) for name in _LISTS if name in row}
+    if "relations" in lists:
+        lists["relations"] = tuple(map(tuple, lists["relations"]))
     try:
-        return Pair(**{**row, **{name: tuple(row[name]) for name in _LISTS if name in row}})
+        return Pair(**{**row, **lists})
     except PairError as error:
         raise PairError(f"{where}: {error}") from error
 
@@ -145,6 +161,8 @@ def _check_fields(row: dict[str, Any], where: str) -> None:
     for name in _LISTS:
         if not isinstance(row.get(name, []), list):
             raise PairError(f"{where}: field {name} must be a list")
+    if not all(isinstance(labels, list) for labels in row.get("relations", [])):
+        raise PairError(f"{where}: field relations must be a list of lists")
     for name in ("query", "answer", "target", "source"):
         if not isinstance(row[name], str):
             raise PairError(f"{where}: field {name} must be a text")

@@ -27,23 +27,25 @@ class Known:
     """What is known about a batch before the model has read it: [segments, objectives] each.
 
     `labels` are 1, 0 or -1; `weights` are 0 where nothing is known; `own` marks what stands in one prompt; `undivided`
-    are segments that must change although it is not known which objective asks.
+    are segments that must change although it is not known which objective asks. `whole` are answers (their rows, and
+    the column of an objective) of which some segment goes against it though nobody said which.
     """
 
     labels: Tensor
     weights: Tensor
     own: Tensor
     undivided: list[int]
+    whole: list[tuple[slice, int]]
 
     @property
     def weight(self) -> float:
         """The sum by which the loss is divided, over all batches of a step."""
-        return float(self.weights.sum()) + ASKED_WEIGHT * len(self.undivided)
+        return float(self.weights.sum()) + ASKED_WEIGHT * (len(self.undivided) + len(self.whole))
 
     def to(self, device: torch.device) -> Known:
         """The same where the model is."""
         labels, weights, own = (tensor.to(device) for tensor in (self.labels, self.weights, self.own))
-        return Known(labels, weights, own, self.undivided)
+        return Known(labels, weights, own, self.undivided, self.whole)
 
 
 def known(batch: Sequence[Example], other_prompts: float) -> Known:
@@ -52,7 +54,19 @@ def known(batch: Sequence[Example], other_prompts: float) -> Known:
     weights = torch.where(own, 1.0, other_prompts) * torch.where(labels == CHANGES, ASKED_WEIGHT, 1.0)
     marks = [(label, bool(e.kinds)) for e in batch for label in e.labels]
     undivided = [i for i, (label, divided) in enumerate(marks) if label == CHANGES and not divided]
-    return Known(labels, weights * (labels != UNKNOWN), own, undivided)
+    return Known(labels, weights * (labels != UNKNOWN), own, undivided, _whole(batch))
+
+
+def _whole(batch: Sequence[Example]) -> list[tuple[slice, int]]:
+    found: list[tuple[slice, int]] = []
+    line = 0
+    column = 0
+    for example in batch:
+        rows = slice(line, line + len(example.labels))
+        found += [(rows, column + place) for place, goes_against in enumerate(example.whole) if goes_against]
+        line = rows.stop
+        column += len(example.where.objectives)
+    return found
 
 
 def detection_loss(head: DetectorHead, states: Tensor, batch: Sequence[Example], facts: Known) -> Tensor:
@@ -62,12 +76,45 @@ def detection_loss(head: DetectorHead, states: Tensor, batch: Sequence[Example],
     """
     if not any(e.where.objectives for e in batch):
         return head.score.bias.sum() * 0.0
-    read = [head.read(states[row], e.where) for row, e in enumerate(batch)]
-    scores = head(torch.cat([s for s, _ in read]), torch.cat([o for _, o in read]))
+    scores = head(*rows(states, batch))
     each = F.binary_cross_entropy_with_logits(scores, facts.labels.clamp(min=0.0), reduction="none")
     # Of pairs made elsewhere it is not known which objective asks: the strongest one has to.
     strongest = scores.masked_fill(~facts.own, -torch.inf).amax(dim=-1)[facts.undivided]
-    return (each * facts.weights).sum() + ASKED_WEIGHT * F.softplus(-strongest).sum()
+    total = (each * facts.weights).sum() + ASKED_WEIGHT * F.softplus(-strongest).sum()
+    # The mean, since in a reply that goes along with harm most segments do (docs/lab).
+    for of_answer, column in facts.whole:
+        total = total + ASKED_WEIGHT * F.softplus(-scores[of_answer, column].mean())
+    return total
+
+
+def rows(states: Tensor, batch: Sequence[Example]) -> tuple[Tensor, Tensor]:
+    """(segments, objectives) of a batch as `DetectorHead.read` gives them, one answer after the other.
+
+    Sums over all tokens before each are taken once, where `read` takes a mean a segment: on a GPU a step of hundreds of
+    segments takes half the time.
+    """
+    below = states[:, :, :-1].float().cumsum(dim=1)
+    below = torch.cat([torch.zeros_like(below[:, :1]), below], dim=1)
+
+    def means(places: Sequence[tuple[int, range]]) -> Tensor:
+        of, starts, stops = (
+            torch.tensor(column, device=states.device, dtype=torch.long)
+            for column in (
+                [row for row, _ in places],
+                [tokens.start for _, tokens in places],
+                [tokens.stop for _, tokens in places],
+            )
+        )
+        return (below[of, stops] - below[of, starts]) / (stops - starts)[:, None, None]
+
+    segments = [(row, tokens) for row, example in enumerate(batch) for tokens in example.where.segments]
+    objectives = [(row, tokens) for row, example in enumerate(batch) for tokens in example.where.objectives]
+    last = states[[row for row, _ in segments], [tokens[-1] for _, tokens in segments], -1:].float()
+    return _normalised(torch.cat([means(segments), last], dim=1)), _normalised(means(objectives))
+
+
+def _normalised(states: Tensor) -> Tensor:
+    return F.layer_norm(states, states.shape[-1:]).flatten(1)
 
 
 def bag_loss(head: DetectorHead, states: Tensor, batch: Sequence[Example]) -> Tensor:

@@ -19,7 +19,7 @@ from aligner_proxy.prompts import Template, render
 from aligner_proxy.text.structure import split, with_end
 from models.data.inject import themes_in
 from models.data.labels import END, by_text, relation
-from models.data.pairs import CHANGES, STAYS, Pair
+from models.data.pairs import CHANGES, STAYS, UNKNOWN, Pair
 
 EDIT_START_WEIGHT = 6.0
 TAIL_TOKENS = 24  # copied tokens kept after the last edit; the rest of a copy teaches nothing new
@@ -33,7 +33,7 @@ class Example:
     `weights[i]` is the loss weight of predicting `ids[i]` (0 in the prompt). `labels` are those of the segments, and
     `relations` say the same of every segment and every objective (1, 0, -1 unknown); `kinds` and `themes` are what is
     known about segments and objectives, and `doubts` what the segments may speak of, for comparing them with those of
-    other examples.
+    other examples. `whole` says of each objective whether some segment goes against it though nobody said which.
     """
 
     ids: list[int]
@@ -44,6 +44,7 @@ class Example:
     kinds: tuple[str, ...]
     themes: tuple[str, ...]
     doubts: tuple[frozenset[str], ...] = ()
+    whole: tuple[bool, ...] = ()
 
 
 def encode(
@@ -68,7 +69,8 @@ def encode(
     if not family.names_objectives:
         return Example(ids, weights, where, pair.labels, tuple(() for _ in pair.labels), pair.kinds, ())
     doubts = tuple(themes_in(segment.text) for segment in segments) if pair.kinds else ()
-    labels = pair.labels
+    # Where it is known which objective asks for a change, that says it all.
+    labels = (UNKNOWN,) * len(pair.labels) if pair.relations else pair.labels
     relations = _relations(pair, doubts)
     kinds = pair.kinds
     if ends:
@@ -77,7 +79,7 @@ def encode(
         relations = (*relations, lacks)
         kinds = (*kinds, END)
         doubts = (*doubts, frozenset())
-    return Example(ids, weights, where, labels, relations, kinds, pair.themes, doubts)
+    return Example(ids, weights, where, labels, relations, kinds, pair.themes, doubts, pair.whole)
 
 
 def relations(pair: Pair) -> tuple[tuple[int, ...], ...]:
@@ -86,7 +88,9 @@ def relations(pair: Pair) -> tuple[tuple[int, ...], ...]:
 
 
 def _relations(pair: Pair, doubts: Sequence[frozenset[str]]) -> tuple[tuple[int, ...], ...]:
-    """Where kinds are not known, only what stays is known for every objective."""
+    """Where neither they nor kinds are known, only what stays is known for every objective."""
+    if pair.relations:
+        return pair.relations
     if pair.kinds and pair.themes:
         doubtful = zip(pair.kinds, doubts, strict=True)
         return tuple(tuple(_own(kind, theme, speaks) for theme in pair.themes) for kind, speaks in doubtful)

@@ -58,7 +58,7 @@ def test_relations(kind: str, theme: str, expected: int) -> None:
 def test_what_a_text_speaks_of_decides_where_nothing_was_put_in(
     kind: str, theme: str, doubts: set[str], expected: int
 ) -> None:
-    assert by_text(kind, theme, doubts) == expected
+    assert by_text(kind, theme, frozenset(doubts)) == expected
 
 
 def test_every_kind_is_asked_for_by_its_own_name() -> None:

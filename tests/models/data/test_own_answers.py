@@ -16,7 +16,31 @@ from aligner_proxy.text.structure import split
 FOLDER = Path(models.data.__file__).parent / "own_answers"
 FILES = sorted(FOLDER.glob("author_*/*.jsonl"))
 FIELDS = {"id", "kind", "register", "question", "answer", "against", "corrected"}
-ANSWERS = {"author_a": 1100, "author_b": 700, "author_c": 745, "author_d": 982}
+ANSWERS = {
+    "author_a": 1100,
+    "author_b": 700,
+    "author_c": 745,
+    "author_d": 982,
+    "author_e": 149,
+    "author_f": 148,
+    "author_g": 152,
+    "author_h": 151,
+    "author_i": 155,
+    "author_j": 152,
+    "author_k": 146,
+    "author_l": 188,
+    "author_m": 202,
+    "author_n": 202,
+    "author_o": 202,
+    "author_p": 202,
+    "author_q": 202,
+    "author_r": 202,
+    "author_s": 202,
+    "author_t": 108,
+    "author_u": 108,
+    "author_v": 202,
+    "author_w": 202,
+}
 HARM = {
     "bad-advice",
     "complies-with-harm",

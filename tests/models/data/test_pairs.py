@@ -33,6 +33,27 @@ def _file(folder: Path, *rows: object) -> Path:
     return path
 
 
+def test_what_is_known_of_each_objective_comes_back(tmp_path: Path) -> None:
+    pair = replace(GOOD, relations=((0,), (1,)), whole=(False,))
+    write_pairs(tmp_path / "pairs.jsonl", [pair])
+    assert list(read_pairs(tmp_path / "pairs.jsonl")) == [pair]
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"relations": [[0]]}, "1 relations where 2 are needed"),
+        ({"relations": [[0, 1], [0, 0]]}, "relations need 1 labels for each segment"),
+        ({"relations": [[0], [2]]}, "something else is among them"),
+        ({"relations": [0, 1]}, "field relations must be a list of lists"),
+        ({"whole": [True, False]}, "2 whole where 1 are needed"),
+    ],
+)
+def test_what_is_known_of_each_objective_has_to_fit(tmp_path: Path, fields: dict[str, object], problem: str) -> None:
+    with pytest.raises(PairError, match=problem):
+        list(read_pairs(_file(tmp_path, ROW | fields)))
+
+
 def test_pairs_come_back_as_they_were_written(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "pairs.jsonl"
     assert write_pairs(path, [GOOD, GOOD]) == 2

@@ -49,7 +49,7 @@ def test_nothing_is_asked_for_that_has_to_go() -> None:
 
 def test_no_segment_goes_on_account_of_such_a_wish() -> None:
     assert relation("insult", f"{WANTED}insult") == relation("", f"{WANTED}insult") == STAYS
-    assert by_text("", f"{WANTED}insult", {"joke"}) == STAYS
+    assert by_text("", f"{WANTED}insult", frozenset({"joke"})) == STAYS
     assert relation("insult", f"harmless & {WANTED}insult") == 1
 
 

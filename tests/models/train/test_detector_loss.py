@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.scheduling.sequence import Spans
-from models.train.detector_loss import bag_loss, detection_loss, known
+from models.train.detector_loss import bag_loss, detection_loss, known, rows
 from models.train.features import Example
 
 
@@ -42,7 +44,7 @@ def example(
 
 
 def gradient(head: Any, batch: list[Example]) -> Tensor:
-    states = torch.zeros(len(batch), 1, 1, 1)
+    states = torch.zeros(len(batch), 4, 2, 1)
     detection_loss(head, states, batch, known(batch, other_prompts=0.15)).backward()  # type: ignore[no-untyped-call]
     found: Tensor = head.scores.grad
     return found
@@ -100,3 +102,23 @@ def test_the_answer_that_people_preferred_gets_the_lower_worst_score() -> None:
     loss.backward()  # type: ignore[no-untyped-call]
     assert loss > 1
     assert head.scores.grad[0] > 0 > head.scores.grad[1]
+
+
+def test_of_a_reply_of_which_nobody_said_what_goes_against_it_all_segments_are_pushed_up() -> None:
+    whole = replace(example([[-1, -1], [-1, -1]]), whole=(False, True))
+    pushed = gradient(Given([[0.0, 0.0, 0.0]] * 3), [whole, example([[-1]])])
+    assert (pushed[:2, 1] < 0).all()
+    assert (pushed[:, [0, 2]] == 0).all()
+    assert pushed[2, 1] == 0
+
+
+def test_rows_of_a_batch_are_those_that_the_head_reads_of_each_answer() -> None:
+    torch.manual_seed(1)
+    states = torch.randn(2, 9, 4, 16)
+    first = Spans((range(0, 2), range(2, 3)), (range(3, 5), range(5, 6), range(6, 9)))
+    second = Spans((range(1, 4),), (range(4, 8),))
+    batch = [replace(example([[0]]), where=where) for where in (first, second)]
+    segments, objectives = rows(states, batch)
+    read = [DetectorHead.read(states[row], one.where) for row, one in enumerate(batch)]
+    assert torch.allclose(segments, torch.cat([s for s, _ in read]), atol=1e-5)
+    assert torch.allclose(objectives, torch.cat([o for _, o in read]), atol=1e-5)

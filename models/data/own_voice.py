@@ -1,0 +1,153 @@
+"""Training examples from labelled replies: answers in their own voice, what people call harmful, and what is fine.
+
+    python -m models.data.own_voice --data DATA --settle runs/data/settle.jsonl --without author_l author_t \\
+        --out runs/data/own_voice.jsonl
+
+Every written answer stands there as it is and as its author put it right, so that the same subject is found beside what
+is said of it. An answer is asked about its own objective, about the built-in ones, and about objectives of other
+answers, which it does not go against. Authors and natural sources are left out whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+
+from aligner_proxy.policy.config import builtin_objectives
+from aligner_proxy.text.structure import split
+
+from .labelled_replies import (
+    AGAINST,
+    FINE,
+    HARMFUL_SLUGS,
+    HARMLESS,
+    UNKNOWN,
+    LabelledReply,
+    good_replies,
+    harm_phrases,
+    natural_replies,
+    question_of,
+    written_answers,
+)
+from .pairs import Pair, read_pairs, write_pairs
+
+HELPFUL = builtin_objectives()["helpful"].text
+NATURAL = ("gptfuzz", "jailbreakbench")
+TEST_KINDS = frozenset({"green-claims", "guessing-motives-of-others"})
+"""What the test of taught objectives keeps apart (models/data/taught_kinds); never trained on."""
+_USUAL = ((HARMLESS, HELPFUL), (HARMLESS, HELPFUL), (HELPFUL, HARMLESS), (HARMLESS,))
+_AS_HARM_SHARE = 0.75
+"""Of written harm so much is asked about under the built-in objective, the rest under its author's own words."""
+_BESIDE_SHARE = 0.5
+_USUAL_BESIDE_SHARE = 0.4
+_NOT_ASKED_SHARE = 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How many replies of each other sort there are."""
+
+    natural: int = 600
+    good: int = 900
+    planted: int = 1500
+    phrases: int = 900
+
+
+def examples(data: Path, without: Collection[str], seed: int, rounds: int, sizes: Sizes) -> Iterator[Pair]:
+    """All of them, in no order; written answers `rounds` times, each time in another company."""
+    rng = Random(f"own voice:{seed}")
+    answers = [one for one in written_answers() if one.source not in without and one.slug not in TEST_KINDS]
+    others = sorted({one.objective for one in answers if one.slug not in HARMFUL_SLUGS and one.objective != HARMLESS})
+    for _ in range(rounds):
+        for answer in answers:
+            for reply in (answer, *_put_right(answer)):
+                yield _written(rng, reply, others)
+    replies = [reply for name in NATURAL if name not in without for reply in natural_replies(data, name, sizes.natural)]
+    replies += good_replies(data, sizes.good)
+    replies += harm_phrases(data, sizes.planted, sizes.phrases)
+    for reply in replies:
+        yield labelled(reply, rng.choice(_USUAL))
+
+
+def _put_right(answer: LabelledReply) -> Iterator[LabelledReply]:
+    """The answer as its author corrected it, where anything is left of it."""
+    text = answer.put_right
+    if not answer.harmful or not text:
+        return
+    fine = (FINE,) * len(split(text))
+    yield replace(answer, answer=text, segments=fine, harmful=False, corrected=(), id=f"{answer.id}-right")
+
+
+def _written(rng: Random, reply: LabelledReply, others: Sequence[str]) -> Pair:
+    """Under its own objective or the built-in one, perhaps beside others, now and then under others alone."""
+    if reply.slug in HARMFUL_SLUGS and rng.random() < _AS_HARM_SHARE:
+        reply = replace(reply, objective=HARMLESS)
+    if reply.objective == HARMLESS:
+        company = list(rng.choice(_USUAL))
+    elif rng.random() < _NOT_ASKED_SHARE:
+        company = []
+    else:
+        company = [reply.objective]
+        if rng.random() < _USUAL_BESIDE_SHARE:
+            company += [HARMLESS, HELPFUL][: rng.choice((1, 2))]
+    if not company or rng.random() < _BESIDE_SHARE:
+        foreign = [text for text in others if text != reply.objective]
+        company += rng.sample(foreign, min(len(foreign), rng.choice((1, 1, 2))))
+    rng.shuffle(company)
+    return labelled(reply, company)
+
+
+def labelled(reply: LabelledReply, objectives: Sequence[str]) -> Pair:
+    """A labelled reply under these objectives.
+
+    What is fine is taken to be harmless and helpful, too; of what goes against its own objective it is not known
+    whether it goes against those. Against objectives of other answers nothing goes.
+    """
+    segments = reply.segments[: len(split(reply.answer))]
+    general = tuple(FINE if label == FINE else UNKNOWN for label in segments)
+    foreign = general if UNKNOWN in segments else (FINE,) * len(segments)
+    columns = [
+        segments if text == reply.objective else general if text in (HARMLESS, HELPFUL) else foreign
+        for text in objectives
+    ]
+    asked = reply.objective in objectives
+    labels = tuple(max(row) if AGAINST in row else min(row) for row in zip(*columns, strict=True))
+    target = reply.put_right if asked and AGAINST in segments and reply.put_right else reply.answer
+    return Pair(
+        question_of(reply),
+        tuple(objectives),
+        reply.answer,
+        target,
+        labels,
+        f"own voice:{reply.source}",
+        relations=tuple(zip(*columns, strict=True)),
+        whole=tuple(reply.harmful and UNKNOWN in segments and text == reply.objective for text in objectives),
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Write the examples, shuffled among those of another stage, to a file."""
+    parser = argparse.ArgumentParser(
+        prog="python -m models.data.own_voice",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder with the research data")
+    parser.add_argument("--settle", type=Path, help="pairs of another stage (models.data.mixture) to go among them")
+    parser.add_argument("--without", nargs="*", default=[], help="authors and natural sources that are left out")
+    parser.add_argument("--rounds", type=int, default=2, help="how often a written answer is asked about")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args(argv)
+    pairs = list(examples(args.data, args.without, args.seed, args.rounds, Sizes()))
+    print(f"{len(pairs)} examples of labelled replies")
+    pairs += read_pairs(args.settle) if args.settle else []
+    Random(args.seed).shuffle(pairs)
+    print(f"{args.out}: {write_pairs(args.out, pairs)} pairs")
+
+
+if __name__ == "__main__":
+    main()
