@@ -228,7 +228,7 @@ class Settings(_Block):
         Annotated[OnErrorByClass, BeforeValidator(_every_class, json_schema_input_type=OnError | OnErrorByClass)] | None
     ) = None
     """When a correction fails: passthrough (the original), block (an error) or retry; one word, or a word by class."""
-    after_retry: Annotated[Literal["passthrough", "block"], AfterValidator(OnError)] | None = None
+    after_retry: Annotated[Literal["passthrough", "block"], AfterValidator(lambda name: OnError(name))] | None = None
     """What the client gets when retry did not help."""
     on_skip: (
         Annotated[OnSkipByReason, BeforeValidator(_every_reason, json_schema_input_type=OnSkip | OnSkipByReason)] | None
