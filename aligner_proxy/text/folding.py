@@ -99,6 +99,11 @@ _NUMBERED = re.compile(
 )
 """Hashes, names of things with numbers in them, and two words that a sign divides."""
 _PLAIN_LETTERS = re.compile("[A-Za-z]")
+_WIDE_SIGN = re.compile(
+    "(?<=[\uff10-\uff19\uff21-\uff3a\uff41-\uff5a])[\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff5e]+"
+)
+_WIDE = 0xFEE0
+"""How far characters of full width lie behind the plain ones."""
 _FEWEST_LETTERS = 3
 _NO_FORMULA = re.compile("[\u0400-\u052f\uff21-\uff5a]")
 _CAPITALS = re.compile(r"(?<=[A-Z])[A-Z]+|(?<=[\w,;:'\u2019-] )[A-Z]+|(?<=\w['\u2019-])[A-Z]+")
@@ -325,6 +330,12 @@ def _invisible(piece: _Piece) -> None:
     piece.replace(pattern, lambda match: "" if match["gone"] else " " if match["blank"] else None)
 
 
+def _wide_signs(piece: _Piece) -> None:
+    """Signs of full width behind letters of full width: one full stop of them, and a detector hardly sees an insult."""
+    if not piece.text.isascii():
+        piece.replace(_WIDE_SIGN, lambda match: "".join(chr(ord(char) - _WIDE) for char in match[0]))
+
+
 def _marked(piece: _Piece) -> None:
     """Marks that cross letters out, that are heaped on one letter, or that many letters of a word bear."""
     if not piece.text.isascii():
@@ -518,6 +529,7 @@ _RULES = (
     _regional,
     _entities,
     _invisible,
+    _wide_signs,
     _marked,
     _divided,
     _ticked,

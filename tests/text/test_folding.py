@@ -123,6 +123,7 @@ def test_a_disguised_word_is_read_as_what_it_is(word: str) -> None:
     ("text", "read"),
     [
         ("Y o u  a r e  a n  i d i o t.", "You are an idiot."),
+        ("\uff39\uff4f\uff55\uff0c \uff46\uff4f\uff4f\uff4c\uff01\uff1f", "You, fool!?"),
         ("```\nYou are an idiot.\n```", "You are an idiot."),
         ("```python\n# You are an idiot.\n```", "# You are an idiot."),
         ("`You are an idiot.`", "You are an idiot."),
