@@ -29,6 +29,12 @@ from .upstream_completions import STRONG, completions
 
 OWN = Path(__file__).parent / "own_answers"
 HARMLESS = builtin_objectives()["harmless"].text
+HELPFUL = builtin_objectives()["helpful"].text
+USUAL = (HARMLESS, HELPFUL)
+COMPANIES = (USUAL, USUAL, USUAL[::-1], USUAL[:1])
+"""Objectives of prompts about harm in turn: the usual pair most often."""
+TEST_KINDS = frozenset({"green-claims", "guessing-motives-of-others"})
+"""Written answers about what the test of taught objectives keeps apart (models/data/taught_kinds); never trained on."""
 AGAINST = 1
 FINE = 0
 UNKNOWN = -1
@@ -46,7 +52,9 @@ _LONGEST_QUESTION = 500
 _SHORT_QUESTION = 300
 _LONGEST = 1200
 """Characters; of longer replies the labels speak of places that no prompt would hold."""
-NATURAL = ("gptfuzz", "jailbreakbench", "diasafety")
+TEACHING = ("gptfuzz", "jailbreakbench")
+"""Natural sources that may teach."""
+NATURAL = (*TEACHING, "diasafety")
 FILES = {
     "gptfuzz": "natural/gptfuzz_labelled_replies",
     "jailbreakbench": "natural/jailbreakbench_replies",
@@ -108,6 +116,28 @@ class LabelledReply:
     kind: str = ""
     corrected: tuple[str, ...] = ()
     """Of a written answer what stands in the place of each segment, "" where nothing does."""
+
+    @property
+    def about_harm(self) -> bool:
+        """Whether what goes against its objective is harm as people mean it."""
+        return self.objective == HARMLESS or self.slug in HARMFUL_SLUGS
+
+    def under(self, objectives: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+        """Of each segment a label for each of these objectives.
+
+        What is fine is taken to be harmless and helpful, too; of what goes against its own objective it is not known
+        whether it goes against those. Against objectives of other answers nothing goes.
+        """
+        own = self.segments[: len(split(self.answer))]
+        general = tuple(FINE if label == FINE else UNKNOWN for label in own)
+        foreign = general if UNKNOWN in own else (FINE,) * len(own)
+        columns = [own if text == self.objective else general if text in USUAL else foreign for text in objectives]
+        return tuple(zip(*columns, strict=True))
+
+    def whole_under(self, objectives: Sequence[str]) -> tuple[bool, ...]:
+        """Of each of these whether some segment goes against it though nobody said which."""
+        open_ = self.harmful and UNKNOWN in self.segments[: len(split(self.answer))]
+        return tuple(open_ and text == self.objective for text in objectives)
 
     @property
     def put_right(self) -> str:

@@ -16,15 +16,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
-from aligner_proxy.policy.config import builtin_objectives
 from aligner_proxy.text.structure import split
 
 from .labelled_replies import (
     AGAINST,
+    COMPANIES,
     FINE,
     HARMFUL_SLUGS,
     HARMLESS,
-    UNKNOWN,
+    TEACHING,
+    TEST_KINDS,
+    USUAL,
     LabelledReply,
     good_replies,
     harm_phrases,
@@ -32,13 +34,8 @@ from .labelled_replies import (
     question_of,
     written_answers,
 )
-from .pairs import Pair, read_pairs, write_pairs
+from .pairs import Pair, decided, read_pairs, write_pairs
 
-HELPFUL = builtin_objectives()["helpful"].text
-NATURAL = ("gptfuzz", "jailbreakbench")
-TEST_KINDS = frozenset({"green-claims", "guessing-motives-of-others"})
-"""What the test of taught objectives keeps apart (models/data/taught_kinds); never trained on."""
-_USUAL = ((HARMLESS, HELPFUL), (HARMLESS, HELPFUL), (HELPFUL, HARMLESS), (HARMLESS,))
 _AS_HARM_SHARE = 0.75
 """Of written harm so much is asked about under the built-in objective, the rest under its author's own words."""
 _BESIDE_SHARE = 0.5
@@ -60,16 +57,18 @@ def examples(data: Path, without: Collection[str], seed: int, rounds: int, sizes
     """All of them, in no order; written answers `rounds` times, each time in another company."""
     rng = Random(f"own voice:{seed}")
     answers = [one for one in written_answers() if one.source not in without and one.slug not in TEST_KINDS]
-    others = sorted({one.objective for one in answers if one.slug not in HARMFUL_SLUGS and one.objective != HARMLESS})
+    others = sorted({one.objective for one in answers if not one.about_harm})
     for _ in range(rounds):
         for answer in answers:
             for reply in (answer, *_put_right(answer)):
                 yield _written(rng, reply, others)
-    replies = [reply for name in NATURAL if name not in without for reply in natural_replies(data, name, sizes.natural)]
+    replies = [
+        reply for name in TEACHING if name not in without for reply in natural_replies(data, name, sizes.natural)
+    ]
     replies += good_replies(data, sizes.good)
     replies += harm_phrases(data, sizes.planted, sizes.phrases)
     for reply in replies:
-        yield labelled(reply, rng.choice(_USUAL))
+        yield labelled(reply, rng.choice(COMPANIES))
 
 
 def _put_right(answer: LabelledReply) -> Iterator[LabelledReply]:
@@ -86,13 +85,13 @@ def _written(rng: Random, reply: LabelledReply, others: Sequence[str]) -> Pair:
     if reply.slug in HARMFUL_SLUGS and rng.random() < _AS_HARM_SHARE:
         reply = replace(reply, objective=HARMLESS)
     if reply.objective == HARMLESS:
-        company = list(rng.choice(_USUAL))
+        company = list(rng.choice(COMPANIES))
     elif rng.random() < _NOT_ASKED_SHARE:
         company = []
     else:
         company = [reply.objective]
         if rng.random() < _USUAL_BESIDE_SHARE:
-            company += [HARMLESS, HELPFUL][: rng.choice((1, 2))]
+            company += USUAL[: rng.choice((1, 2))]
     if not company or rng.random() < _BESIDE_SHARE:
         foreign = [text for text in others if text != reply.objective]
         company += rng.sample(foreign, min(len(foreign), rng.choice((1, 1, 2))))
@@ -101,21 +100,10 @@ def _written(rng: Random, reply: LabelledReply, others: Sequence[str]) -> Pair:
 
 
 def labelled(reply: LabelledReply, objectives: Sequence[str]) -> Pair:
-    """A labelled reply under these objectives.
-
-    What is fine is taken to be harmless and helpful, too; of what goes against its own objective it is not known
-    whether it goes against those. Against objectives of other answers nothing goes.
-    """
-    segments = reply.segments[: len(split(reply.answer))]
-    general = tuple(FINE if label == FINE else UNKNOWN for label in segments)
-    foreign = general if UNKNOWN in segments else (FINE,) * len(segments)
-    columns = [
-        segments if text == reply.objective else general if text in (HARMLESS, HELPFUL) else foreign
-        for text in objectives
-    ]
-    asked = reply.objective in objectives
-    labels = tuple(max(row) if AGAINST in row else min(row) for row in zip(*columns, strict=True))
-    target = reply.put_right if asked and AGAINST in segments and reply.put_right else reply.answer
+    """A labelled reply under these objectives; its target is what its author made of it where that is asked for."""
+    relations = reply.under(objectives)
+    labels = tuple(map(decided, relations))
+    target = reply.put_right if AGAINST in labels and reply.put_right else reply.answer
     return Pair(
         question_of(reply),
         tuple(objectives),
@@ -123,8 +111,8 @@ def labelled(reply: LabelledReply, objectives: Sequence[str]) -> Pair:
         target,
         labels,
         f"own voice:{reply.source}",
-        relations=tuple(zip(*columns, strict=True)),
-        whole=tuple(reply.harmful and UNKNOWN in segments and text == reply.objective for text in objectives),
+        relations=relations,
+        whole=reply.whole_under(objectives),
     )
 
 

@@ -33,13 +33,13 @@ from aligner_proxy.engine.loader import Settings, prepare
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.weights.manifest import HEAD
 from models.data import labelled_replies, mixture
-from models.data.labelled_replies import AGAINST, HARMLESS
+from models.data.labelled_replies import AGAINST, COMPANIES, HARMLESS, TEACHING, USUAL
 from models.data.pairs import Pair, read_pairs
 from models.evaluate.calibrate import GOOD
 from models.reporting import output
 from models.reporting.statistics import Rate
 from models.train import asked, head_rows
-from models.train.asked import COMPANIES, USUAL, Asked
+from models.train.asked import Asked
 from models.train.export import add_heads
 from models.train.head_alone import Recipe, train
 from models.train.head_rows import HeadRows, RowReader
@@ -48,7 +48,6 @@ from . import head_measures as measures
 from .head_measures import Scored, Whole, Written
 from .objective_head import Fresh, ObjectiveHead, learn
 
-NATURAL = ("gptfuzz", "jailbreakbench")
 MIXTURE = {"settle": 71, "wishes": 73}
 """Stages whose examples hold the head to what it does well, with the seeds of their data."""
 STRONG = "strong"
@@ -129,7 +128,7 @@ class Corpus:
 
     def teaching(self, held: frozenset[str], *, alone: bool) -> dict[str, HeadRows]:
         """What a head may learn from, some authors and natural sources left out; `alone`: under `harmless` only."""
-        sets = {name: self.rows[name] for name in (GOOD_ANSWERS, *MIXTURE, *NATURAL) if name not in held}
+        sets = {name: self.rows[name] for name in (GOOD_ANSWERS, *MIXTURE, *TEACHING) if name not in held}
         sets |= {name: self.rows[name].only(lambda case: case.source not in held) for name in (WRITTEN, OWN)}
         if not alone:
             return sets
@@ -178,7 +177,7 @@ def _labelled(data: Path, sizes: Sizes) -> dict[str, list[Asked]]:
     harm, own = asked.written()
     good = labelled_replies.good_replies(data, sizes.good)
     replies = {
-        **{name: labelled_replies.natural_replies(data, name, sizes.natural) for name in NATURAL},
+        **{name: labelled_replies.natural_replies(data, name, sizes.natural) for name in TEACHING},
         GOOD_ANSWERS: good,
         BAR: labelled_replies.further_good_replies(data, good),
         UNSEEN: labelled_replies.planted_replies(data, sizes.unseen, held_out=True),
@@ -229,8 +228,8 @@ def figures(corpus: Corpus, judge_without: Callable[[frozenset[str]], Judge]) ->
     faults: dict[str, tuple[Rate, Rate]] = {}
     for held in folds(corpus):
         judge = judge_without(held)
-        whole |= {name: Whole.of(judge.scored(corpus.rows[name])) for name in NATURAL if name in held}
-        for author in sorted(held - set(NATURAL)):
+        whole |= {name: Whole.of(judge.scored(corpus.rows[name])) for name in TEACHING if name in held}
+        for author in sorted(held - set(TEACHING)):
             written[author] = Written.of(judge.scored(corpus.rows[WRITTEN].by(author)))
             faults[author] = measures.faults(judge.scored(corpus.rows[OWN].by(author)))
     judge = judge_without(frozenset())
@@ -253,7 +252,7 @@ def figures(corpus: Corpus, judge_without: Callable[[frozenset[str]], Judge]) ->
 def folds(corpus: Corpus) -> list[frozenset[str]]:
     """Each author and each natural source is held out once; of the first authors one source with each."""
     held = [{author} for author in corpus.authors]
-    for number, source in enumerate(NATURAL):
+    for number, source in enumerate(TEACHING):
         held[number % len(held)].add(source)
     return [frozenset(one) for one in held]
 
@@ -303,7 +302,7 @@ def tables(found: Mapping[str, Figures]) -> str:
     """Markdown: replies and written answers a row an attempt, then the sets, a column an attempt."""
     first = next(iter(found.values()))
     replies = [
-        (name, *(cell for source in NATURAL for cell in _cells(one.whole[source])), one.strong, one.insults)
+        (name, *(cell for source in TEACHING for cell in _cells(one.whole[source])), one.strong, one.insults)
         for name, one in found.items()
     ]
     written = [
@@ -312,7 +311,7 @@ def tables(found: Mapping[str, Figures]) -> str:
         for author, each in one.written.items()
     ]
     sets = [(name, *(one.sets[name] for one in found.values())) for name in first.sets]
-    measured = [f"{source}: {measure}" for source in NATURAL for measure in ("AUC", "harmful", "harmless")]
+    measured = [f"{source}: {measure}" for source in TEACHING for measure in ("AUC", "harmful", "harmless")]
     return "\n\n".join(
         (
             output.table(("head", *measured, "strong flagged", "insults found"), replies),
@@ -342,7 +341,7 @@ def _cells(whole: Whole) -> tuple[object, ...]:
 def plot(found: Mapping[str, Figures], path: Path) -> None:
     """One panel a measure, one dot an attempt."""
     panels = {
-        **{f"{source}: harmful flagged": [one.whole[source].harmful for one in found.values()] for source in NATURAL},
+        **{f"{source}: harmful flagged": [one.whole[source].harmful for one in found.values()] for source in TEACHING},
         "written: harmful flagged": [_pooled(each.harmful for each in one.written.values()) for one in found.values()],
         "written: twins flagged": [_pooled(each.twins for each in one.written.values()) for one in found.values()],
         "strong answers flagged": [one.strong for one in found.values()],

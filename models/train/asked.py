@@ -10,19 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
 
-from aligner_proxy.policy.config import builtin_objectives
-from aligner_proxy.text.structure import split
 from models.data import labelled_replies
-from models.data.labelled_replies import FINE, HARMFUL_SLUGS, HARMLESS, UNKNOWN, LabelledReply, question_of
+from models.data.labelled_replies import COMPANIES, HARMLESS, TEST_KINDS, USUAL, LabelledReply, question_of
 
-HELPFUL = builtin_objectives()["helpful"].text
-USUAL = (HARMLESS, HELPFUL)
-COMPANIES = (USUAL, USUAL, USUAL[::-1], USUAL[:1])
-"""Objectives of prompts about harm in turn: the usual pair most often."""
 OWN_COMPANIES = (("",), ("", *USUAL), (*USUAL, ""))
 """The same for an objective of its own, which "" stands for."""
-TEST_KINDS = frozenset({"green-claims", "guessing-motives-of-others"})
-"""Written answers about what the test of taught objectives keeps apart (models/data/taught_kinds); never trained on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +40,16 @@ class Asked:
 
 
 def under(reply: LabelledReply, company: Sequence[str]) -> Asked:
-    """A labelled reply in company of other objectives; "" stands for its own one.
-
-    What is fine is taken to be harmless and helpful, too; of what is not, only its own objective is known.
-    """
+    """A labelled reply in company of other objectives; "" stands for its own one."""
     objectives = tuple(reply.objective if text == "" else text for text in company)
-    segments = reply.segments[: len(split(reply.answer))]
-    elsewhere = tuple(FINE if label == FINE else UNKNOWN for label in segments)
-    columns = [segments if text == reply.objective else elsewhere for text in objectives]
-    open_ = reply.harmful and UNKNOWN in segments
     return Asked(
         reply.id,
         reply.source,
         question_of(reply),
         reply.answer,
         objectives,
-        tuple(zip(*columns, strict=True)),
-        tuple(open_ and text == reply.objective for text in objectives),
+        reply.under(objectives),
+        reply.whole_under(objectives),
         reply.slug,
         reply.harmful,
         reply.objective,
@@ -76,16 +61,11 @@ def in_turn(replies: Sequence[LabelledReply], companies: Sequence[Sequence[str]]
     return [under(reply, company) for reply, company in zip(replies, cycle(companies), strict=False)]
 
 
-def about_harm(reply: LabelledReply) -> bool:
-    """Whether what goes against its objective is harm as people mean it."""
-    return reply.objective == HARMLESS or reply.slug in HARMFUL_SLUGS
-
-
 def written() -> tuple[list[Asked], list[Asked]]:
     """Written answers: those about harm under the built-in objective, and all under an objective of their own."""
     answers = [reply for reply in labelled_replies.written_answers() if reply.slug not in TEST_KINDS]
-    harm = [_as_harm(reply) for reply in answers if about_harm(reply)]
-    own = [reply for reply in answers if not about_harm(reply)]
+    harm = [_as_harm(reply) for reply in answers if reply.about_harm]
+    own = [reply for reply in answers if not reply.about_harm]
     return in_turn(harm, COMPANIES), in_turn(own, OWN_COMPANIES)
 
 

@@ -21,9 +21,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from aligner_proxy.engine.weights.manifest import ADAPTER, HEAD
+from aligner_proxy.engine.weights.manifest import ADAPTER, ADAPTER_WEIGHTS, HEAD
 
-WEIGHTS = "adapter_model.safetensors"
 STAGE = "stage.json"
 
 
@@ -36,7 +35,7 @@ def blend(runs: Mapping[Path, float], out: Path) -> None:
     if not runs or abs(sum(runs.values()) - 1) > 1e-6:
         raise BlendError(f"the shares have to add up to 1 and are {', '.join(map(str, runs.values())) or 'none'}")
     out.mkdir(parents=True, exist_ok=True)
-    for name in (WEIGHTS, HEAD):
+    for name in (ADAPTER_WEIGHTS, HEAD):
         mean = _mean({folder: _read(folder / name) for folder in runs}, runs)
         save_file(mean, str(out / name), metadata={"format": "pt"})
     last = [*runs][-1]

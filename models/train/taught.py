@@ -29,9 +29,8 @@ from aligner_proxy.engine.loader import Settings, prepare
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.taught_head import TaughtHead, pack
 from aligner_proxy.engine.weights.manifest import TAUGHT
-from aligner_proxy.policy.config import builtin_objectives
 from models.data import labelled_replies
-from models.data.labelled_replies import AGAINST, HARMLESS, LabelledReply
+from models.data.labelled_replies import AGAINST, HARMLESS, HELPFUL, TEACHING, LabelledReply
 from models.reporting import output
 from models.reporting.statistics import Area, Rate
 from models.train.probe import Features, Probe, ProbeSettings, area, fit, worst
@@ -39,10 +38,8 @@ from models.train.segment_states import OWN, POOLINGS, SegmentStates, StateReade
 
 from .export import add_heads
 
-HELPFUL = builtin_objectives()["helpful"].text
 COMPANIES = ((OWN, HELPFUL), (OWN, HELPFUL), (HELPFUL, OWN), (OWN,))
 """Objectives of the prompts in turn: the usual pair most often."""
-NATURAL = ("gptfuzz", "jailbreakbench")
 GOOD = "good"
 STRONG = "strong"
 UNSEEN = "unseen wordings"
@@ -96,10 +93,10 @@ class Fitted:
 
 def read_sources(reader: StateReader, data: Path, out: Path, most: int, each: int) -> dict[str, SegmentStates]:
     """States of all sources by name; written answers by author."""
-    written = [replace(reply, objective=HARMLESS) for reply in labelled_replies.written_answers() if _about_harm(reply)]
+    written = [replace(reply, objective=HARMLESS) for reply in labelled_replies.written_answers() if reply.about_harm]
     sources: dict[str, Sequence[LabelledReply]] = {
         STRONG: labelled_replies.strong_replies(data, each),
-        **{source: labelled_replies.natural_replies(data, source, most) for source in NATURAL},
+        **{source: labelled_replies.natural_replies(data, source, most) for source in TEACHING},
         GOOD: labelled_replies.good_replies(data, most * 3 // 2),
         "planted": labelled_replies.planted_replies(data, most * 2 // 3),
         UNSEEN: labelled_replies.planted_replies(data, most // 3, held_out=True),
@@ -109,10 +106,6 @@ def read_sources(reader: StateReader, data: Path, out: Path, most: int, each: in
         },
     }
     return {name: _read(reader, replies, out / "states" / name, name) for name, replies in sources.items()}
-
-
-def _about_harm(reply: LabelledReply) -> bool:
-    return reply.objective == HARMLESS or reply.slug in labelled_replies.HARMFUL_SLUGS
 
 
 def _read(reader: StateReader, replies: Sequence[LabelledReply], folder: Path, name: str) -> SegmentStates:
@@ -239,7 +232,7 @@ def figures(sources: Mapping[str, SegmentStates], recipe: Recipe) -> dict[str, A
     """Everything that is measured of a recipe."""
     authors = [name for name in sources if name.startswith("author_")]
     whole = {}
-    for source in NATURAL:
+    for source in TEACHING:
         whole[f"{source}, never seen"] = Whole.of(fitted(_without(sources, source), recipe), sources[source])
         whole[f"{source}, other questions seen"] = by_question(sources, source, recipe)
     written = {author: Written.of(fitted(_without(sources, author), recipe), sources[author]) for author in authors}

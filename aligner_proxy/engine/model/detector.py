@@ -220,6 +220,9 @@ class DetectorHead(nn.Module):
 
 
 def _rows(states: list[Tensor]) -> Tensor:
-    """[parts, layers, hidden] each, normalised layer by layer, as rows."""
-    stacked = torch.stack(states)
-    return F.layer_norm(stacked, stacked.shape[-1:]).flatten(1)
+    return normalised(torch.stack(states))
+
+
+def normalised(states: Tensor) -> Tensor:
+    """States [parts, layers, hidden], normalised layer by layer, as rows."""
+    return F.layer_norm(states, states.shape[-1:]).flatten(1)

@@ -6,8 +6,17 @@ from pathlib import Path
 from random import Random
 
 from models.data import own_voice
-from models.data.labelled_replies import AGAINST, FINE, HARMLESS, UNKNOWN, LabelledReply, written_answers
-from models.data.own_voice import HELPFUL, Sizes, examples, labelled
+from models.data.labelled_replies import (
+    AGAINST,
+    FINE,
+    HARMLESS,
+    HELPFUL,
+    TEST_KINDS,
+    UNKNOWN,
+    LabelledReply,
+    written_answers,
+)
+from models.data.own_voice import Sizes, examples, labelled
 from models.data.pairs import CHANGES, STAYS
 
 OWN = "Promises: The response should not promise a date"
@@ -63,7 +72,7 @@ def test_written_answers_stand_there_as_they_are_and_put_right_and_whole_authors
 
 
 def test_what_the_test_of_taught_objectives_keeps_apart_is_not_trained(data_dir: Path) -> None:
-    apart = {r.answer for r in written_answers() if r.slug in own_voice.TEST_KINDS}
+    apart = {r.answer for r in written_answers() if r.slug in TEST_KINDS}
     assert apart
     pairs = examples(data_dir, {"gptfuzz", "jailbreakbench"}, 1, 1, Sizes(natural=0, good=0, planted=1, phrases=0))
     assert not apart & {pair.answer for pair in pairs}

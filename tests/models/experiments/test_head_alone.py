@@ -16,14 +16,14 @@ from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.taught_head import unpack
 from aligner_proxy.engine.weights.manifest import TAUGHT
 from models.data.answers import preference_bags
-from models.data.labelled_replies import AGAINST, HARMLESS, UNKNOWN
+from models.data.labelled_replies import AGAINST, COMPANIES, HARMLESS, TEACHING, TEST_KINDS, UNKNOWN
 from models.data.mixture import build
 from models.data.pairs import write_pairs
 from models.evaluate.calibrate import GOOD
 from models.experiments import head_alone
 from models.experiments import head_measures as measures
-from models.experiments.head_alone import BEFORE, NATURAL, Plan
-from models.train.asked import COMPANIES, TEST_KINDS, written
+from models.experiments.head_alone import BEFORE, Plan
+from models.train.asked import written
 from models.train.head_rows import RowReader
 from tests.support import tiny
 
@@ -33,7 +33,7 @@ LAYERS = (0, 1)
 
 def test_the_plan_names_only_what_exists() -> None:
     plan = Plan.read(PLAN)
-    names = {"settle", "wishes", "good", "written", "own", *NATURAL}
+    names = {"settle", "wishes", "good", "written", "own", *TEACHING}
     assert len(plan.attempts) >= 5
     for name in plan.attempts:
         attempt = plan.attempt(name)

@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from aligner_proxy.engine.model.detector import DetectorHead
-from aligner_proxy.engine.weights.manifest import ADAPTER, HEAD
-from models.train.blend import STAGE, WEIGHTS, BlendError, blend, main
+from aligner_proxy.engine.weights.manifest import ADAPTER, ADAPTER_WEIGHTS, HEAD
+from models.train.blend import STAGE, BlendError, blend, main
 
 
 def a_run(folder: Path, number: float, layers: tuple[int, ...] = (0, 1), size: int = 4) -> Path:
     folder.mkdir()
-    save_file({"lora_A": torch.full((2, size), number)}, str(folder / WEIGHTS))
+    save_file({"lora_A": torch.full((2, size), number)}, str(folder / ADAPTER_WEIGHTS))
     head = DetectorHead(8, layers, width=3)
     with torch.no_grad():
         for parameter in head.parameters():
@@ -31,7 +31,7 @@ def test_every_number_lies_between_those_of_the_runs(tmp_path: Path) -> None:
     after = a_run(tmp_path / "after", 3.0)
     (after / STAGE).write_text(json.dumps({"config": {"seed": 7}}))
     main([str(tmp_path / "out"), f"{before}=0.25", f"{after}=0.75"])
-    assert (load_file(str(tmp_path / "out" / WEIGHTS))["lora_A"] == 2.5).all()
+    assert (load_file(str(tmp_path / "out" / ADAPTER_WEIGHTS))["lora_A"] == 2.5).all()
     head = DetectorHead.load(tmp_path / "out" / HEAD)
     assert all((parameter == 2.5).all() for parameter in head.parameters())
     assert head.layers.tolist() == [0, 1]
