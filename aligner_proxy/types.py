@@ -61,12 +61,23 @@ class IfNothingRemains(StrEnum):
     ORIGINAL = "original"
 
 
-class ReasoningMode(StrEnum):
-    """Treatment of reasoning beside an answer: leave it, take it out, or score it for the record."""
+class SideTreatment(StrEnum):
+    """Treatment of one kind of text beside an answer: leave it, judge it, take it out, or answer with an error."""
 
     PASS = "pass"
     JUDGE = "judge"
     DROP = "drop"
+    BLOCK = "block"
+
+
+class SideKind(StrEnum):
+    """Kinds of text beside an answer; each is a setting of policies, and the reason of an answer that it ended."""
+
+    REASONING = "reasoning"
+    TOOL_ARGUMENTS = "tool_arguments"
+    TOOL_OUTPUT = "tool_output"
+    TRANSCRIPTS = "transcripts"
+    OTHER_TEXT = "other_text"
 
 
 class ReferenceKind(StrEnum):
@@ -286,7 +297,7 @@ class FailurePolicy:
 class SkipPolicy:
     """Reaction to each reason for skipping an answer; the fields are named like the reasons.
 
-    The reasons that are no fields (`mode_off`, `bypass`, `empty`, `upstream_error` ...) always skip.
+    The reasons that are no fields (`mode_off`, `bypass`, `empty` ...) always skip.
     """
 
     not_sampled: OnSkip = OnSkip.PASSTHROUGH
@@ -301,6 +312,7 @@ class SkipPolicy:
     inconsistent: OnSkip = OnSkip.PASSTHROUGH
     logprobs: OnSkip = OnSkip.PASSTHROUGH
     background: OnSkip = OnSkip.PASSTHROUGH
+    upstream_error: OnSkip = OnSkip.PASSTHROUGH
     quota: OnSkip = OnSkip.PASSTHROUGH
     language: OnSkip = OnSkip.PASSTHROUGH
 
@@ -387,7 +399,11 @@ class Policy:
     max_answer_chars: int = 400_000
     gate: tuple[GateRule, ...] = tuple(GateRule)
     json_strings: JsonStrings = JsonStrings.KEEP
-    reasoning: ReasoningMode = ReasoningMode.PASS
+    reasoning: SideTreatment = SideTreatment.PASS
+    tool_arguments: SideTreatment = SideTreatment.PASS
+    tool_output: SideTreatment = SideTreatment.PASS
+    transcripts: SideTreatment = SideTreatment.PASS
+    other_text: SideTreatment = SideTreatment.PASS
     corrector: str = METAALIGNER
     editor: str = LOCAL_EDITOR  # who writes in place of what is flagged: local, upstream, or model:GROUP
     upstream: str = ""  # model group that answers, as far as it is known; the editor may be the same one
@@ -405,6 +421,11 @@ class Policy:
     """(name, value) of plugins: their keys of the policies file that differ from the default, and their own values."""
     origins: tuple[tuple[str, str], ...] = ()
     """(setting, origin of its value), for `check`."""
+
+    def side_treatment(self, kind: SideKind) -> SideTreatment:
+        """What is done with text of this kind beside an answer."""
+        treatment: SideTreatment = getattr(self, kind.value)
+        return treatment
 
     @property
     def editor_group(self) -> str | None:

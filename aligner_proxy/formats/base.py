@@ -377,20 +377,19 @@ class Wire(Protocol):
 class ChunkDecoder:
     """Decoder of chunks with choices, as chat and text completions have them.
 
-    `kind` is LiteLLM's class of a chunk; `text` gives the text that a choice adds, `with_text` a copy of the choice
-    with another one; `absorb` gathers a choice, of which `exchange` makes the exchange, given also its index and the
-    first item of the stream (LiteLLM keeps the upstream's headers beside it).
+    Whatever has a list of choices is a chunk: with its response cache LiteLLM gives those of the other endpoint. `text`
+    gives the text that a choice adds, `with_text` a copy of the choice with another one; `absorb` gathers a choice, of
+    which `exchange` makes the exchange, given also its index and the first item of the stream (LiteLLM keeps the
+    upstream's headers beside it).
     """
 
     def __init__(
         self,
-        kind: type,
         text: Callable[[Any], str],
         with_text: Callable[[Any, str], Any],
         absorb: Callable[[ChoiceBuilder, Any], None],
         exchange: Callable[[ChoiceBuilder, int, object], Exchange],
     ) -> None:
-        self._kind = kind
         self._text = text
         self._with_text = with_text
         self._absorb = absorb
@@ -402,11 +401,11 @@ class ChunkDecoder:
         """The item: a chunk is one event."""
         if self._first is None:
             self._first = item
-        if not isinstance(item, self._kind):
+        if getattr(item, "choices", None) is None:
             return [StreamEvent(item)]
         pieces: list[tuple[int, str]] = []
         ends: list[int] = []
-        for choice in item.choices:  # type: ignore[attr-defined]
+        for choice in item.choices:
             index = choice.index
             self._absorb(self._builders.setdefault(index, ChoiceBuilder()), choice)
             if text := self._text(choice):

@@ -25,13 +25,14 @@ Edit = Callable[[int, str], str]
 
 def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
     """One exchange per text block that is not empty, numbered in order."""
-    if not isinstance(response, dict) or not isinstance(response.get("content"), list):
+    content = _blocks(response)
+    if content is None:
         return []
-    stop = response.get("stop_reason")
+    stop = response.get("stop_reason") if isinstance(response, dict) else None
     builder = ChoiceBuilder(finish_reason=str(stop) if stop else None)
-    for block in response["content"]:
+    for block in content:
         _absorb(builder, block)
-    texts = filter(None, map(_text, response["content"]))
+    texts = filter(None, map(_text, content))
     return builder.exchanges(data, dict(enumerate(texts)), _turns(data), response)
 
 
@@ -40,13 +41,28 @@ def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
     texts = corrected(outcomes)
     if not texts:
         return response
-    content = list(response["content"])
+    content = list(_blocks(response) or ())
     filled = [number for number, block in enumerate(content) if _text(block)]
     for index, text in texts.items():
-        block = content[filled[index]]
-        # Citations point into the old text.
-        content[filled[index]] = {**{k: v for k, v in block.items() if k != "citations"}, "text": text}
-    return {**response, "content": content}
+        content[filled[index]] = _with_new_text(content[filled[index]], text)
+    is_list = isinstance(response["content"], list)
+    return {**response, "content": content if is_list else content[0]}
+
+
+def _blocks(response: object) -> list[Any] | None:
+    """The blocks of a message; some upstreams give one block, or its text, in place of a list."""
+    content = response.get("content") if isinstance(response, dict) else None
+    if isinstance(content, str | dict):
+        return [content]
+    return content if isinstance(content, list) else None
+
+
+def _with_new_text(block: Any, text: str) -> object:
+    """A copy of a block with another text, without citations, which point into the old one."""
+    if isinstance(block, str):
+        return text
+    form = [text] if isinstance(block["text"], list) else text
+    return {**{name: value for name, value in block.items() if name != "citations"}, "text": form}
 
 
 class Decoder:
@@ -143,16 +159,18 @@ def _walk(event: Mapping[str, Any], edit: Edit) -> Mapping[str, Any]:
     """The event with `edit` applied to the place that holds a text; the same object if nothing changed."""
     for kind, name, inner in _PLACES:
         body = event.get(name)
-        if event.get("type") == kind and isinstance(body, Mapping) and body.get("type") == inner:
+        if event.get("type") == kind and isinstance(body, Mapping) and body.get("type", _TEXT) in inner:
             old = body.get("text")
             new = edit(_index(event), old) if isinstance(old, str) else old
             return event if new == old else {**event, name: {**body, "text": new}}
     return event
 
 
+_TEXT = "text"
+# Some upstreams leave the type of a delta out, or call it like its block.
 _PLACES = (
-    ("content_block_start", "content_block", "text"),
-    ("content_block_delta", "delta", "text_delta"),
+    ("content_block_start", "content_block", (_TEXT,)),
+    ("content_block_delta", "delta", (_TEXT, "text_delta")),
 )
 
 
@@ -162,7 +180,10 @@ def _index(event: Mapping[str, Any]) -> int:
 
 
 def _text(block: object) -> str:
-    text = block.get("text") if isinstance(block, Mapping) and block.get("type") == "text" else None
+    """The text of a block, which may be a list of its pieces."""
+    text = block.get("text") if isinstance(block, Mapping) and block.get("type", _TEXT) == _TEXT else block
+    if isinstance(text, list) and all(isinstance(piece, str) for piece in text):
+        return "".join(text)
     return text if isinstance(text, str) else ""
 
 
@@ -190,9 +211,9 @@ def _absorb_event(builder: ChoiceBuilder, event: Mapping[str, Any], begun: set[i
 
 def _absorb(builder: ChoiceBuilder, block: object) -> None:
     if not isinstance(block, Mapping):
-        builder.non_text = True
+        builder.non_text |= not isinstance(block, str)
         return
-    kind = str(block.get("type"))
+    kind = str(block.get("type", _TEXT))
     builder.annotations |= kind == "text" and carries(block.get("citations"))
     builder.tool_calls |= kind == "tool_use"
     builder.non_text |= kind not in (*_BESIDE, "tool_use") and not kind.endswith(_RESULT)

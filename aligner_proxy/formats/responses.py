@@ -82,7 +82,10 @@ def walk_response(response: object, edit: Edit) -> object:
 def _walk_message(item: object, index: int, edit: Edit) -> object:
     if get(item, "type") != "message":
         return item
-    parts = as_list(get(item, "content"))
+    content = get(item, "content")
+    if isinstance(content, str):  # some upstreams give the text in place of its parts
+        return _with_text(item, "content", edit((index, 0), content, False))
+    parts = as_list(content)
     edited = [_walk_part(part, (index, number), edit) for number, part in enumerate(parts)]
     return item if _same(edited, parts) else put(item, "content", edited)
 

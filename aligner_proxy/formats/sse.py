@@ -16,7 +16,8 @@ from aligner_proxy.errors import Unreadable
 
 _END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|$)")
-_DATA = "data:"
+_DATA = re.compile(r"[ \t]*data:", re.IGNORECASE)
+"""What begins a line of data. The standard wants it in small letters and without a space; some readers do not."""
 _LONGEST_END = 4
 _LONGEST_EVENT = 16 << 20
 """Bytes of one event; a stream with a longer one is not read."""
@@ -98,10 +99,9 @@ def _cut(whole: bytes) -> Iterator[bytes]:
 
 def _read(raw: bytes) -> Frame:
     try:
-        lines = _LINE.findall(raw.decode())
+        data, _ = parted(raw.decode())
     except UnicodeDecodeError:
         return Frame(raw, None, broken=True)
-    data = "\n".join(line[len(_DATA) :].strip() for line in lines if line.startswith(_DATA))
     if not data or data == "[DONE]":
         return Frame(raw, None)
     try:
@@ -111,14 +111,27 @@ def _read(raw: bytes) -> Frame:
     return Frame(raw, event) if isinstance(event, dict) else Frame(raw, None, broken=True)
 
 
+def parted(frame_text: str) -> tuple[str, list[tuple[str, str]]]:
+    """The data of a frame, and its other lines as (field, value)."""
+    data: list[str] = []
+    others: list[tuple[str, str]] = []
+    for line in _LINE.findall(frame_text):
+        if match := _DATA.match(line):
+            data.append(line[match.end() :].strip())
+        elif line.strip():
+            name, _, value = line.partition(":")
+            others.append((name, value.strip()))
+    return "\n".join(data), others
+
+
 def _with_data(raw: bytes, event: Mapping[str, Any]) -> bytes:
     """The frame's other lines stay; its data becomes one line."""
     data = json.dumps(event, ensure_ascii=raw.isascii())
     lines: list[str] = []
     for line in _LINE.findall(raw.decode()):
-        if not line.startswith(_DATA):
+        if not _DATA.match(line):
             lines.append(line)
         elif data:
-            lines.append(f"{_DATA} {data}{line[len(line.rstrip()) :]}")
+            lines.append(f"data: {data}{line[len(line.rstrip()) :]}")
             data = ""
     return "".join(lines).encode()

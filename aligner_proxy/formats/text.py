@@ -1,4 +1,4 @@
-"""/v1/completions: between `TextCompletionResponse` (whole and streamed) and exchanges.
+"""/v1/completions: between LiteLLM's responses, whole and streamed, and exchanges.
 
 The prompt is the one user turn. Prompts made of token ids, `echo` (the text begins with the prompt) and `suffix` (the
 text must join onto what follows) are no question with an answer, so they count as non-text and are left alone.
@@ -9,58 +9,32 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from litellm.types.utils import TextCompletionResponse
-
-from aligner_proxy.formats.base import ChoiceBuilder, ChunkDecoder, RequestedForm, carries, turn, with_new_texts
+from aligner_proxy.formats import choices
+from aligner_proxy.formats.base import ChoiceBuilder, ChunkDecoder, RequestedForm, turn, with_new_texts
 from aligner_proxy.types import Exchange, Outcome
 
 
 def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
     """One exchange per choice, numbered by position."""
-    if not isinstance(response, TextCompletionResponse):
-        return []
     form = RequestedForm.of(data)
-    return [_exchange(_built(choice), data, index, response, form) for index, choice in enumerate(response.choices)]
+    listed = choices.listed(response) or ()
+    return [_exchange(choices.built(choice), data, index, response, form) for index, choice in enumerate(listed)]
 
 
 def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
     """The same response if nothing is corrected, else a copy with new texts in it."""
-    return with_new_texts(response, outcomes, _with_text)
+    return with_new_texts(response, outcomes, choices.with_text)
 
 
 def decoder(data: Mapping[str, Any]) -> ChunkDecoder:
     """A decoder for one stream of chunks."""
     form = RequestedForm.of(data)
     return ChunkDecoder(
-        TextCompletionResponse,
-        text=lambda choice: choice.text if isinstance(choice.text, str) else "",
-        with_text=_with_text,
-        absorb=_absorb,
+        text=choices.text_of,
+        with_text=choices.with_text,
+        absorb=choices.absorb,
         exchange=lambda builder, index, first: _exchange(builder, data, index, first, form),
     )
-
-
-def _with_text(choice: Any, text: str) -> Any:
-    edited = choice.model_copy()
-    edited.text = text
-    if carries(edited.logprobs):
-        edited.logprobs = None  # they are those of the old text
-    return edited
-
-
-def _built(choice: Any) -> ChoiceBuilder:
-    builder = ChoiceBuilder()
-    _absorb(builder, choice)
-    return builder
-
-
-def _absorb(builder: ChoiceBuilder, choice: Any) -> None:
-    if isinstance(choice.text, str):
-        builder.pieces.append(choice.text)
-    elif choice.text is not None:
-        builder.non_text = True
-    builder.finish_reason = choice.finish_reason or builder.finish_reason
-    builder.logprobs |= carries(choice.logprobs)
 
 
 def _exchange(

@@ -44,6 +44,7 @@ from aligner_proxy.gateway.hand_off import HandOffs
 from aligner_proxy.gateway.readiness import EngineReadiness
 from aligner_proxy.gateway.request_state import RequestState, keep, state_of
 from aligner_proxy.gateway.shadow import Shadows
+from aligner_proxy.gateway.side_texts import SideTexts, delivered_texts
 from aligner_proxy.gateway.streaming import dispatch, takeover
 from aligner_proxy.gateway.streaming.budget import StreamBudget
 from aligner_proxy.observability import logs, tracing
@@ -52,7 +53,7 @@ from aligner_proxy.pipeline import eligibility
 from aligner_proxy.pipeline import outcomes as pipeline_outcomes
 from aligner_proxy.plugins.extensions import Selecting
 from aligner_proxy.policy import config
-from aligner_proxy.types import DEFAULT_ALIGNER, Exchange, Outcome, Policy, ReasoningMode, SkipReason, Status
+from aligner_proxy.types import DEFAULT_ALIGNER, Exchange, Outcome, Policy, SideTreatment, SkipReason, Status
 
 _DRAW_RANGE = 2**53
 _NO_POLICY = Policy(name="-")
@@ -150,17 +151,28 @@ class AlignerGuardrail(CustomGuardrail):
         await state.selected()
         thoughts = self._reasoning(data, state)
         async with thoughts.beside(response) if thoughts else contextlib.nullcontext(response) as left:
-            exchanges = self._exchanges(data, state, left)
-            outcomes: Sequence[Outcome] = ()
             try:
                 async with cancelled_when(client_left()):
-                    if exchanges:
-                        outcomes = await self._corrector(data, state).correct(exchanges)
+                    delivered = await self._aligned(data, state, left)
             except ClientGone:
                 state.settle([Outcome(Status.FAILED, metrics.CANCELLED, None, state.policy)])
                 self._report(data, state, time.time())
-            corrected = self._put_in(left, state, outcomes) if outcomes else None
-        return left if corrected is None and left is not response else corrected
+                delivered = left
+        return None if delivered is response else delivered
+
+    async def _aligned(self, data: dict[str, Any], state: RequestState, response: Any) -> Any:
+        """The response as it may be delivered; the very same object where nothing of it changes."""
+        side = SideTexts.opened(data, state, partial(self._corrector, data))
+        exchanges = self._exchanges(data, state, response)
+        outcomes: Sequence[Outcome] = ()
+        answers = [exchange.answer or "" for exchange in exchanges]
+        async with side.judged_along(response, answers) if side else contextlib.nullcontext(response) as left:
+            if exchanges:
+                outcomes = await self._corrector(data, state).correct(exchanges)
+        corrected = self._put_in(left, state, outcomes) if outcomes else left
+        if side is not None:
+            await side.settle(delivered_texts(exchanges, outcomes, changed=corrected is not left))
+        return corrected
 
     def _exchanges(self, data: dict[str, Any], state: RequestState, response: Any) -> Sequence[Exchange]:
         """The exchanges of a response; none where it is left as it is."""
@@ -174,15 +186,15 @@ class AlignerGuardrail(CustomGuardrail):
         return exchanges
 
     def _put_in(self, response: Any, state: RequestState, outcomes: Sequence[Outcome]) -> Any:
-        """The corrected response; None (the original) if that fails and the policy does not block."""
+        """The corrected response; the original if that fails and the policy does not block."""
         wire = formats.wire(state.route)
         try:
-            return wire.apply(response, outcomes) if wire else None
+            return wire.apply(response, outcomes) if wire else response
         except NotPutIn:
             metrics.not_put_in(state)
             if any(map(pipeline_outcomes.blocks, state.outcomes)):
                 raise Blocked(pipeline_outcomes.INTERNAL) from None
-            return None
+            return response
 
     async def async_post_call_success_deployment_hook(self, request_data: Any, response: Any, call_type: Any) -> None:
         """Leave the response: LiteLLM caches this hook's result under a key without the tenant."""
@@ -204,7 +216,8 @@ class AlignerGuardrail(CustomGuardrail):
             source = self._passed(response, request_data, state, commented=wire is not None)
         else:
             corrector = self._corrector(request_data, state)
-            source = dispatch.stream(wire, state, request_data, response, corrector, self._streams)
+            side = SideTexts.opened(request_data, state, partial(self._corrector, request_data), streamed=True)
+            source = dispatch.stream(wire, state, request_data, response, corrector, self._streams, side)
         async with contextlib.aclosing(source) as items:
             async for item in items:
                 yield item
@@ -300,7 +313,7 @@ class AlignerGuardrail(CustomGuardrail):
 
     def _reasoning(self, data: dict[str, Any], state: RequestState) -> reasoning.Reasoning | None:
         """The reasoning beside the answers of this request; None where it stays as it comes."""
-        if state.policy.reasoning is ReasoningMode.PASS:
+        if state.policy.reasoning is SideTreatment.PASS:
             return None
         return reasoning.opened(data, state, partial(self._corrector, data))
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -289,3 +299,14 @@ def _joined(chunks: Sequence[Any]) -> object:
     whole.choices[0].delta = chunks[0].choices[0].delta.model_copy()
     whole.choices[0].delta.content = "".join(chunk.choices[0].delta.content for chunk in chunks)
     return whole
+
+
+class WatchedStream:
+    """A stream whose items are looked at; what LiteLLM keeps beside the stream, such as headers, stays beside it."""
+
+    def __init__(self, items: AsyncGenerator[Any, None], source: AsyncIterable[Any]) -> None:
+        self._items = items
+        self._hidden_params = getattr(source, "_hidden_params", None)
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self._items

@@ -17,7 +17,7 @@ from aligner_proxy.observability import metrics as prometheus
 from aligner_proxy.observability.tracing import Span, passed
 from aligner_proxy.pipeline.outcomes import INTERNAL
 from aligner_proxy.teaching.store import Index
-from aligner_proxy.types import METAALIGNER, Outcome, Policy, Status
+from aligner_proxy.types import METAALIGNER, Outcome, Policy, SideKind, Status
 
 log = logging.getLogger("aligner_proxy.outcome")
 
@@ -32,6 +32,13 @@ def not_put_in(state: RequestState) -> None:
     """Count a correction that could not be put into its response, and mark its choice as failed."""
     prometheus.NOT_PUT_IN.inc()
     state.undo(INTERNAL)
+
+
+def side_text_refused(state: RequestState, kind: SideKind) -> None:
+    """Count a text beside an answer that may not go out, and mark what is settled of the answer as failed."""
+    prometheus.SIDE_TEXTS_REFUSED.labels(kind.value, state.policy.name).inc()
+    if state.settled:
+        state.fail(kind.value)
 
 
 def upstream_ended(state: RequestState) -> None:

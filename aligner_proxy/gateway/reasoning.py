@@ -8,77 +8,51 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from aligner_proxy import formats
-from aligner_proxy.audit.entry import OF_REASONING_ID
 from aligner_proxy.errors import NotPutIn, Unreadable
 from aligner_proxy.formats.base import no_store
 from aligner_proxy.formats.reasoning import SafeReasoning, SafeReasoningStream
-from aligner_proxy.gateway import metrics
+from aligner_proxy.gateway import metrics, side_texts
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
+from aligner_proxy.gateway.litellm_internals import WatchedStream
 from aligner_proxy.gateway.request_state import RequestState
-from aligner_proxy.gateway.streaming.takeover import WatchedStream
+from aligner_proxy.gateway.side_texts import CorrectorOf, scoring_state, side_exchange
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.types import (
-    METAALIGNER,
     Exchange,
-    IfNothingRemains,
     Mode,
     Outcome,
-    Policy,
-    ReasoningMode,
+    SideKind,
+    SideTreatment,
     Status,
 )
 
-OF_REASONING = "reasoning"
-CorrectorOf = Callable[[RequestState], ChoiceCorrector]
-"""Makes the corrector of a request with this state."""
 
-
-def treatment(state: RequestState) -> ReasoningMode:
+def treatment(state: RequestState) -> SideTreatment:
     """What is done with the reasoning of this request."""
     policy = state.policy
     off = policy.bypass or policy.mode is Mode.OFF
-    if off or (policy.reasoning is ReasoningMode.DROP and policy.mode is not Mode.ENFORCE):
-        return ReasoningMode.PASS
-    return ReasoningMode.PASS if policy.reasoning is ReasoningMode.JUDGE and state.skip else policy.reasoning
+    if off or (policy.reasoning is SideTreatment.DROP and policy.mode is not Mode.ENFORCE):
+        return SideTreatment.PASS
+    if policy.reasoning is SideTreatment.DROP:
+        return SideTreatment.DROP
+    # Where reasoning may end the answer, it is judged with all other texts beside it.
+    ends = policy.reasoning is SideTreatment.BLOCK or side_texts.blocks(policy, SideKind.REASONING)
+    return SideTreatment.PASS if ends or state.skip else policy.reasoning
 
 
 def opened(data: dict[str, Any], state: RequestState, corrector_of: CorrectorOf) -> Reasoning | None:
     """The reasoning of a request; None where it stays as it comes."""
     form = formats.reasoning(state.route)
     wire = formats.wire(state.route)
-    if form is None or wire is None or treatment(state) is ReasoningMode.PASS:
+    if form is None or wire is None or treatment(state) is SideTreatment.PASS:
         return None
-    return Reasoning(form, data, state, wire.opening(data, 0), corrector_of(_state_of_reasoning(state)))
-
-
-def _state_of_reasoning(state: RequestState) -> RequestState:
-    """The state under which reasoning is scored."""
-    policy = _scoring(state.policy)
-    # Entries of reasoning must not pass for those of the answer, which has choices with the same numbers.
-    aligner_id = f"{state.aligner_id}{OF_REASONING_ID}"
-    route = f"{state.route}#{OF_REASONING}"
-    return replace(state, policy=policy, route=route, aligner_id=aligner_id, outcomes=[], reasoning=[])
-
-
-def _scoring(policy: Policy) -> Policy:
-    """The policy that scores reasoning by the detector head alone."""
-    return replace(
-        policy,
-        name=f"{policy.name}/{OF_REASONING}",
-        mode=Mode.SHADOW,
-        score_only=True,
-        shadow_aligner=None,
-        hand_off=None,
-        corrector=METAALIGNER,
-        if_nothing_remains=IfNothingRemains.ORIGINAL,
-        plugin_rules=(),
-        extensions=(),
-    )
+    corrector = corrector_of(scoring_state(state, SideKind.REASONING))
+    return Reasoning(form, data, state, wire.opening(data, 0), corrector)
 
 
 @dataclass(slots=True)
@@ -94,7 +68,7 @@ class Reasoning:
 
     @property
     def _drops(self) -> bool:
-        return self._state.policy.reasoning is ReasoningMode.DROP
+        return self._state.policy.reasoning is SideTreatment.DROP
 
     @contextlib.asynccontextmanager
     async def beside(self, response: Any) -> AsyncIterator[Any]:
@@ -132,18 +106,7 @@ class Reasoning:
         """Score reasoning by choice; what became of it is in the request's state."""
         unstored = no_store(self._data, response)
         exchanges = [
-            replace(
-                self._opening,
-                index=index,
-                answer=text,
-                finish_reason="stop",
-                structured=False,
-                constrained=False,
-                json_schema=None,
-                no_store=self._opening.no_store or unstored,
-                inner=True,
-            )
-            for index, text in sorted(texts.items())
+            side_exchange(self._opening, index, text, no_store=unstored) for index, text in sorted(texts.items())
         ]
         scored = await asyncio.gather(*map(self._corrector.correct_one, exchanges))
         self._state.reasoning = list(scored)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -134,6 +134,10 @@ class RequestState:
             for outcome in self.outcomes
         ]
 
+    def fail(self, reason: str) -> None:
+        """Mark every choice as failed: the client gets an error in place of the answer."""
+        self.outcomes = failed(self.outcomes, reason)
+
     @property
     def status(self) -> Status:
         """Status of the whole response."""
@@ -254,6 +258,11 @@ def state_of(data: Mapping[str, Any]) -> RequestState | None:
     """The state that a hook of this request has opened. JSON from a client can never be a `RequestState`."""
     values = (bucket.get(_STATE) for bucket in buckets(data))
     return next((state for state in values if isinstance(state, RequestState)), None)
+
+
+def failed(outcomes: Iterable[Outcome], reason: str) -> list[Outcome]:
+    """The same outcomes as failures: nothing of the answer is delivered."""
+    return [replace(outcome, status=Status.FAILED, reason=reason, text=None) for outcome in outcomes]
 
 
 def editor_use(outcomes: Sequence[Outcome]) -> EditorUse | None:

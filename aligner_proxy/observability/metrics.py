@@ -188,6 +188,12 @@ CLOCK_JUMP = _once(
     multiprocess_mode="livemax",
 )
 NOT_PUT_IN = _once(Counter, "aligner_not_put_in_total", "Corrected responses that could not be made; the original went")
+SIDE_TEXTS_REFUSED = _once(
+    Counter,
+    "aligner_side_texts_refused_total",
+    "Answers that ended because of a text beside them, by its kind",
+    ("kind", "policy"),
+)
 RETRIES = _once(Counter, "aligner_retries_total", "Further tries at a correction, by what came of it", ("status",))
 BREAKER = _once(
     Gauge,

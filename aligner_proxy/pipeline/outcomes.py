@@ -26,6 +26,8 @@ from aligner_proxy.types import (
     OnSkip,
     Outcome,
     Policy,
+    SideKind,
+    SideTreatment,
     SkipReason,
     Status,
     StreamMode,
@@ -59,6 +61,8 @@ UNJUDGED = frozenset(
     }
 )
 """Reasons for which an answer is delivered unjudged although its policy says judge; for others nothing was to judge."""
+SIDE_KINDS = frozenset(kind.value for kind in SideKind)
+"""Reasons of answers that ended because of a text beside them."""
 MORE_CAUTION = 2.0
 """Nats that the next try is more careful when the gate refused the last one: the same try would end the same way."""
 _FIRST_TRY = 0.5
@@ -73,6 +77,8 @@ def class_of(reason: str | None) -> FailureClass | None:
         return FailureClass.GATE
     if reason == INTERNAL:
         return FailureClass.BUG
+    if reason in SIDE_KINDS:
+        return FailureClass.UNJUDGED
     error = BY_REASON.get(reason or "")
     return error.failure if error else None
 
@@ -93,6 +99,8 @@ def blocks(outcome: Outcome) -> bool:
         return True
     if outcome.reason == NOTHING_REMAINS:
         return True
+    if outcome.reason in SIDE_KINDS and policy.side_treatment(SideKind(outcome.reason)) is SideTreatment.BLOCK:
+        return True
     kind = kind_of(outcome)
     return kind is not None and _final_action(policy, kind) is OnError.BLOCK
 
@@ -109,6 +117,7 @@ def lets_through(policy: Policy) -> list[str]:
     if not (policy.objectives or policy.references):
         return [SkipReason.NO_OBJECTIVES.value]
     passed = [reason.value for reason in GOVERNED_SKIPS if policy.on_skip.of(reason) is OnSkip.PASSTHROUGH]
+    passed += [kind.value for kind in SideKind if policy.side_treatment(kind) is SideTreatment.PASS]
     classes = [kind.value for kind in FailureClass if _final_action(policy, kind) is not OnError.BLOCK]
     return passed + classes + (["streams (stream: passthrough)"] if policy.stream is StreamMode.PASSTHROUGH else [])
 

@@ -271,6 +271,11 @@ class PartedCorrection:
             self._ended = True
             await self._present.end()
 
+    async def over(self) -> None:
+        """Wait until all is decided, once the answer has ended."""
+        if self._rest is None:
+            await self._present.over()
+
     def check(self) -> None:
         """Look again whether the answer may be edited: something came that is not its text."""
         self._present.check()

@@ -59,11 +59,15 @@ from aligner_proxy.types import (
     GateRule,
     HandOff,
     IfNothingRemains,
+    Mode,
     Objective,
+    OnError,
     OnSkip,
     Policy,
     Quota,
     Selection,
+    SideKind,
+    SideTreatment,
     SkipPolicy,
 )
 
@@ -82,6 +86,7 @@ _REMEMBERED = 1024
 _USUAL_CHARS = 200
 _OBJECTIVE_LISTS = ("enforce", "allow", "deny")
 _BUILT_IN_POLICY = Policy(name="-")
+_AS_ENFORCED = f"{BUILT_IN}, as objectives are enforced"
 HeadLookup = Callable[[Tenant | None, Objective, str], str]
 """Finds the content hash of the head that was taught for an objective of a tenant (None: of the file) and for the
 aligner that the policy names; empty if there is none."""
@@ -456,10 +461,11 @@ class PolicyResolver:
     def _settle(self, layers: Sequence[_Layer]) -> tuple[dict[str, Any], tuple[tuple[str, str], ...]]:
         settings = self.settings(_BUILT_IN_POLICY)
         origins = dict.fromkeys(settings, BUILT_IN)
-        if any(getattr(layer.values, "enforce", ()) for layer in layers):
+        enforced = any(getattr(layer.values, "enforce", ()) for layer in layers)
+        if enforced:
             settings |= dict.fromkeys(ON_SKIP, OnSkip.JUDGE)
             settings["if_nothing_remains"] = IfNothingRemains.DECLINE
-            origins |= dict.fromkeys((*ON_SKIP, "if_nothing_remains"), f"{BUILT_IN}, as objectives are enforced")
+            origins |= dict.fromkeys((*ON_SKIP, "if_nothing_remains"), _AS_ENFORCED)
         rules = dict.fromkeys(GateRule, True)
         for layer in layers:
             for name, value in self._values_of(layer.values):
@@ -476,6 +482,7 @@ class PolicyResolver:
         if settings["if_nothing_remains"] is IfNothingRemains.SECOND_TRY and settings["editor"] == LOCAL_EDITOR:
             settings["if_nothing_remains"] = IfNothingRemains.DECLINE  # metadata took the editor away, or asked for it
         settings |= {"on_error": FailurePolicy(**by_class), "on_skip": SkipPolicy(**by_reason)}
+        _judge_beside(enforced, settings, origins)
         settings["gate"] = tuple(rule for rule, on in rules.items() if on)
         choice = settings["aligner"]
         settings |= {"aligner": shares.leading(choice), "aligner_shares": () if isinstance(choice, str) else choice}
@@ -610,6 +617,21 @@ def value_of(policy: Policy, name: str) -> Any:
     if setting == "on_skip":
         return policy.on_skip.of(kind)
     return policy.on_error.of(FailureClass(kind)) if kind else getattr(policy, name)
+
+
+def _judge_beside(enforced: bool, settings: dict[str, Any], origins: dict[str, str]) -> None:
+    """Judge texts beside the answer of which no layer said anything, where objectives are enforced and may block."""
+    if enforced and _blocks_unjudged(settings):
+        kinds = [kind.value for kind in SideKind if origins[kind.value] == BUILT_IN]
+        settings |= dict.fromkeys(kinds, SideTreatment.JUDGE)
+        origins |= dict.fromkeys(kinds, _AS_ENFORCED)
+
+
+def _blocks_unjudged(settings: Mapping[str, Any]) -> bool:
+    """Whether these settings answer with an error where something could not be judged."""
+    reaction = settings["on_error"].unjudged
+    reaction = settings["after_retry"] if reaction is OnError.RETRY else reaction
+    return settings["mode"] is Mode.ENFORCE and reaction is OnError.BLOCK
 
 
 def _denied(grants: Sequence[_Layer]) -> set[str]:

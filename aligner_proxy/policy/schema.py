@@ -49,7 +49,7 @@ from aligner_proxy.types import (
     Mode,
     OnError,
     OnSkip,
-    ReasoningMode,
+    SideTreatment,
     StreamMode,
     Verify,
 )
@@ -138,6 +138,16 @@ def _for_each(value: object, names: Iterable[StrEnum], actions: Iterable[StrEnum
     return dict.fromkeys((name.value for name in names), value)
 
 
+def _whole(treatment: SideTreatment) -> SideTreatment:
+    if treatment is SideTreatment.DROP:
+        raise ValueError("drop would leave a part that programs cannot read; say pass, judge or block")
+    return treatment
+
+
+WholeTreatment = Annotated[SideTreatment, AfterValidator(_whole)]
+"""Treatment of texts that cannot be taken out of their place."""
+
+
 def _not_reserved(names: dict[str, str]) -> dict[str, str]:
     if DEFAULT_ALIGNER in names:
         raise ValueError(f"{DEFAULT_ALIGNER} is what aligner.model is called; choose another name")
@@ -202,6 +212,8 @@ class OnSkipByReason(_Block):
     """The request wants token probabilities; judge: an edited text loses them."""
     background: OnSkip | None = None
     """It is to be fetched later."""
+    upstream_error: OnSkip | None = None
+    """The upstream failed before its end; judge: what had come is judged like an answer that was cut off."""
     quota: OnSkip | None = None
     """The tenant's engine time is used up."""
     language: OnSkip | None = None
@@ -264,9 +276,19 @@ class Settings(_Block):
     """Rules that a correction must not break: {lost_name: off} switches one, a list names all that are on."""
     json_strings: JsonStrings | None = None
     """keep: JSON answers are never edited; correct: each long text inside one is aligned as a text of its own."""
-    reasoning: ReasoningMode | None = None
-    """pass: reasoning beside an answer stays as it came; judge: it is scored, and the record says so; drop: it is taken
-    out, but for what tools need back (thinking blocks, reasoning items)."""
+    reasoning: SideTreatment | None = None
+    """pass: reasoning beside an answer stays as it came; judge: it is scored, the record says so, and what is flagged
+    counts as unjudged; drop: it is taken out, but for what tools need back (thinking blocks, reasoning items); block:
+    an answer with reasoning is an error. Here and below: where objectives are enforced and unjudged answers block, the
+    default is judge, elsewhere pass."""
+    tool_arguments: WholeTreatment | None = None
+    """Likewise for prose in the arguments of calls: pass, judge or block."""
+    tool_output: SideTreatment | None = None
+    """Likewise for what tools returned, as an upstream shows it beside its answer."""
+    transcripts: SideTreatment | None = None
+    """Likewise for transcripts of sound."""
+    other_text: WholeTreatment | None = None
+    """Likewise for any other prose of 20 characters and more: pass, judge or block."""
     corrector: PluginName | None = None
     """metaaligner: the aligner on the engine; or a corrector of a plugin: self_refine, aligner, or an installed one."""
     plugin_rules: Annotated[tuple[PluginName, ...], Field(max_length=32)] | None = None

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from aligner_proxy.types import JsonStrings, Mode, OnError, Policy, ReasoningMode, StreamMode
+from aligner_proxy.types import JsonStrings, Mode, OnError, Policy, SideKind, SideTreatment, StreamMode
 
 _REACTIONS = (OnError.PASSTHROUGH, OnError.RETRY, OnError.BLOCK)
+_SIDE = tuple(SideTreatment)
 _SCALES: Mapping[str, tuple[str, ...]] = {
     "mode": (Mode.OFF, Mode.SHADOW, Mode.ENFORCE),
     "stream": (StreamMode.PASSTHROUGH, StreamMode.SENTENCE, StreamMode.HOLD),
@@ -21,7 +22,7 @@ _SCALES: Mapping[str, tuple[str, ...]] = {
     "on_skip": ("passthrough", "judge", "block"),
     "if_nothing_remains": ("original", "second_try", "decline", "block"),
     "json_strings": (JsonStrings.KEEP, JsonStrings.CORRECT),
-    "reasoning": (ReasoningMode.PASS, ReasoningMode.JUDGE, ReasoningMode.DROP),
+    **dict.fromkeys(SideKind, _SIDE),
 }
 """Values of settings, each from lax to strict; a name with a dot is on the scale of its first part."""
 _AMOUNTS = ("sample", "max_answer_chars", "decline_within")

@@ -21,6 +21,7 @@ Place = tuple[dict[str, Any], str]
 """A JSON object and the key under which a text stands in it."""
 _TOOL_CALLS = "tool_calls"
 _ANSWERED = "afterRequestHook"
+_TEXT = "text"
 _ROLES = ("system", "instructions", "messages", "prompt", "input")
 
 
@@ -155,16 +156,22 @@ async def _portkey(sent: WebhookRequest, judge: Judge) -> dict[str, Any]:
 def _places(response: dict[str, Any]) -> Iterator[tuple[Place, str]]:
     """Every text of a response of chat, text completions, Messages or Responses, and why its answer ended."""
     for choice in _objects(response.get("choices")):
-        message = choice.get("message")
         reason = _reason(choice.get("finish_reason"))
-        if isinstance(message, dict) and isinstance(message.get("content"), str):
-            yield (message, "content"), reason
-        elif isinstance(choice.get("text"), str):
-            yield (choice, "text"), reason
-    items = [response, *_objects(response.get("output"))]
-    for part in (part for item in items for part in _objects(item.get("content"))):
-        if part.get("type") in ("text", "output_text") and isinstance(part.get("text"), str):
-            yield (part, "text"), _reason(response.get("stop_reason"))
+        message = choice.get("message")
+        places = _texts_in(message, "content") if isinstance(message, dict) else ()
+        yield from ((place, reason) for place in (*places, *_texts_in(choice, "text")))
+    reason = _reason(response.get("stop_reason"))
+    for item in (response, *_objects(response.get("output"))):
+        yield from ((place, reason) for place in _texts_in(item, "content"))
+
+
+def _texts_in(holder: dict[str, Any], key: str) -> Iterator[Place]:
+    """The text under a key, or those of the parts there."""
+    if isinstance(holder.get(key), str):
+        yield holder, key
+    for part in _objects(holder.get(key)):
+        if part.get("type", _TEXT) in (_TEXT, "output_text") and isinstance(part.get("text"), str):
+            yield part, "text"
 
 
 def _conversation(request: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

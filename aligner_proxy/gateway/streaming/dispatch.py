@@ -14,6 +14,7 @@ from aligner_proxy.formats import Wire
 from aligner_proxy.gateway import litellm_internals, metrics
 from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
 from aligner_proxy.gateway.request_state import RequestState
+from aligner_proxy.gateway.side_texts import SideTexts
 from aligner_proxy.gateway.streaming.budget import StreamBudget
 from aligner_proxy.gateway.streaming.held import HeldStream, LiveStream
 from aligner_proxy.gateway.streaming.queue import StreamQueue
@@ -35,13 +36,18 @@ async def stream(
     response: AsyncIterable[Any],
     corrector: ChoiceCorrector,
     budget: StreamBudget,
+    side: SideTexts | None = None,
 ) -> AsyncGenerator[Any, None]:
     """The items that the client gets."""
     way = stream_mode(ledger.policy, corrector.pipeline, held=corrector.records_first)
     # What is delivered at once cannot be corrected. The way that is taken is what metrics and comments tell.
     mode = Mode.SHADOW if way is StreamMode.PASSTHROUGH else ledger.policy.mode
     ledger.policy = replace(ledger.policy, mode=mode, stream=way)
-    queue = _STREAMS[way](wire, data, ledger, corrector, budget.open(ledger.policy.tenant))
+    if way is StreamMode.PASSTHROUGH:
+        side = None
+    if side is not None:
+        response = side.dropped_from(response)
+    queue = _STREAMS[way](wire, data, ledger, corrector, budget.open(ledger.policy.tenant), side)
     working = corrector.at_work() if way is StreamMode.SENTENCE else contextlib.nullcontext()
     try:
         with working:

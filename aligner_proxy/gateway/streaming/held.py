@@ -19,12 +19,13 @@ from aligner_proxy.errors import NotPutIn
 from aligner_proxy.formats.base import StreamEvent, corrected, no_store
 from aligner_proxy.formats.packing import Packer
 from aligner_proxy.gateway import litellm_internals, metrics
+from aligner_proxy.gateway.side_texts import delivered_texts
 from aligner_proxy.gateway.streaming.prefill import PrefilledText
 from aligner_proxy.gateway.streaming.queue import PACKED_FROM, StreamQueue, slices
 from aligner_proxy.gateway.streaming.released import ReleasedStream
 from aligner_proxy.pipeline import outcomes as pipeline_outcomes
 from aligner_proxy.pipeline.parts import is_blocked, longest_part
-from aligner_proxy.types import Exchange, Outcome, SkipReason, Status
+from aligner_proxy.types import Exchange, OnSkip, Outcome, SkipReason, Status
 
 
 class HeldStream(StreamQueue[PrefilledText]):
@@ -72,7 +73,8 @@ class HeldStream(StreamQueue[PrefilledText]):
         self._texts.clear()
         while self._queue:
             self._next()
-        released = ReleasedStream(self._wire, self._data, self._ledger, self._corrector, self._account)
+        side = self._side.opened_anew() if self._side else None
+        released = ReleasedStream(self._wire, self._data, self._ledger, self._corrector, self._account, side)
         released.timeline = self.timeline
         released.changed = self.changed
         self._released = released
@@ -117,23 +119,34 @@ class HeldStream(StreamQueue[PrefilledText]):
                 metrics.not_put_in(self._ledger)
                 if any(map(pipeline_outcomes.blocks, self._ledger.outcomes)):
                     raise
+        if self._side is not None:
+            changed = outgoing is not self._received
+            await self._side.settle(delivered_texts(self._exchanges(), outcomes, changed=changed))
         self._queue.clear()
         self._outgoing = outgoing  # at last: while others have their turn, nothing may go out
 
     async def _corrected(self) -> Sequence[Outcome]:
         """The outcomes of all texts of the response; empty where the upstream failed or there is no text."""
         self._ended = True
-        if self.broken is not None:
+        if self.broken is not None and not self._judges_broken:
             self._give_up(Status.SKIPPED, SkipReason.UPSTREAM_ERROR.value)
+            if any(map(pipeline_outcomes.blocks, self._ledger.outcomes)):
+                self._corrector.refuse(self._ledger.outcomes[0])
             return ()
         exchanges = self._exchanges()
         if not exchanges:
-            self._give_up(Status.SKIPPED, SkipReason.EMPTY.value)
+            reason = SkipReason.EMPTY if self.broken is None else SkipReason.UPSTREAM_ERROR
+            self._give_up(Status.SKIPPED, reason.value)
             return ()
         # The upstream's headers may stand on the stream only, not on its items.
         if no_store(self._data, self._source):
             exchanges = [replace(exchange, no_store=True) for exchange in exchanges]
         return await self._corrector.correct(exchanges, self._session)
+
+    @property
+    def _judges_broken(self) -> bool:
+        """Whether the beginning of an answer whose upstream failed is judged like one that was cut off."""
+        return self._ledger.policy.on_skip.upstream_error is OnSkip.JUDGE
 
     def _exchanges(self) -> list[Exchange]:
         return self._decoder.exchanges()

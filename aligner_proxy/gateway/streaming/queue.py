@@ -23,6 +23,7 @@ from aligner_proxy.formats.packing import Packer
 from aligner_proxy.gateway import litellm_internals, metrics
 from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
 from aligner_proxy.gateway.request_state import RequestState, Timeline
+from aligner_proxy.gateway.side_texts import SideTexts
 from aligner_proxy.gateway.streaming.budget import StreamAccount, StreamBudget, size_of
 from aligner_proxy.gateway.streaming.line import NO_WHOLES, EventLine, QueuedEvent, Text
 
@@ -51,6 +52,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
         ledger: RequestState,
         corrector: ChoiceCorrector,
         account: StreamAccount | None = None,
+        side: SideTexts | None = None,
     ) -> None:
         self._wire = wire
         self._data = data
@@ -61,6 +63,8 @@ class StreamQueue(abc.ABC, Generic[Text]):
         self._queue: EventLine[Text] = EventLine()
         self._account = account or StreamBudget().open("-")
         self._packer = Packer()
+        self._side = side
+        """Texts beside the answer, where they are looked at before they go out."""
         self._time = TimeSlice()
         self._relieved_at = 0.0
         self.is_shed = False
@@ -181,11 +185,17 @@ class StreamQueue(abc.ABC, Generic[Text]):
         if places:
             self.timeline.came()
         wholes = {index: self._text(index) for index in event.wholes} or NO_WHOLES
+        if self._side is not None:
+            self._side.read(event.original, [*(piece for _, piece in event.pieces), *map(self._original, wholes)])
         if len(self._queue) >= PACKED_FROM:
             event.item = self._packer.packed(event.item)
         size = size_of(event) + sum(text.length for text in wholes.values())
         self._account.hold(size)
         self._queue.append(QueuedEvent(event, tuple(places), wholes, size))
+
+    def _original(self, index: int) -> str:
+        """A text as far as it has come, as the upstream wrote it."""
+        return self._decoder.exchange(index).answer or ""
 
     def _next(self) -> QueuedEvent[Text]:
         """The first event in line, which leaves it."""

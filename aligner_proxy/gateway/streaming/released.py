@@ -16,7 +16,7 @@ from aligner_proxy.gateway.streaming.line import QueuedEvent
 from aligner_proxy.gateway.streaming.queue import StreamQueue
 from aligner_proxy.pipeline import eligibility, outcomes
 from aligner_proxy.pipeline.parts import PartedCorrection
-from aligner_proxy.types import Exchange, Outcome, SkipReason, Status, StreamMode
+from aligner_proxy.types import Exchange, OnSkip, Outcome, SkipReason, Status, StreamMode
 
 
 class ReleasedStream(StreamQueue[PartedCorrection]):
@@ -51,6 +51,9 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
         self._check_agreement()
         known = len(self._texts)
         await super()._enqueue(event)
+        if self._side is not None and event.pieces and self._side.pending:
+            # What stood before the answer has ended.
+            await self._side.settle((), ended_only=True)
         if len(self._texts) > known or not event.pieces or event.ends:
             for text in self._open():
                 text.check()
@@ -97,10 +100,15 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
 
     async def _end(self) -> None:
         self._check_fault()
+        judges_broken = self._ledger.policy.on_skip.upstream_error is OnSkip.JUDGE
         for text in self._texts.values():
-            if self.broken is not None:
+            if self.broken is not None and not judges_broken:
                 text.close(Status.SKIPPED, SkipReason.UPSTREAM_ERROR.value)
             await text.end()
+        if self._side is not None:
+            for text in self._texts.values() if self._side.pending else ():
+                await text.over()
+            await self._side.settle([text.out(0, text.length) for text in self._texts.values() if text.done])
         if self._withholds_refusal():
             for exchange in self._decoder.exchanges():
                 if (reason := eligibility.check(exchange, self._ledger.policy)) is not None:
@@ -118,6 +126,10 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
     def ready(self) -> Iterator[tuple[object, bool]]:
         """The items of which all texts are decided."""
         self._refuse(self._texts.values())
+        if self._side is not None and self._side.pending:
+            if self.is_shed:
+                self._side.refuse_pending()
+            return
         # Others run while an item goes out: what was given up or came in the field for refusals meanwhile counts.
         while self._queue and (self._over or not self._withholds_refusal()) and _decided(queued := self._queue.first):
             self._refuse([*(text for text, _, _ in queued.places), *queued.wholes.values()])
@@ -148,6 +160,9 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
             return
         outcomes = [(self._decoder.exchange(index), text.outcome()) for index, text in sorted(self._texts.items())]
         outcomes = outcomes or [self._without_text(finished)]
+        if self._side is not None and self._side.refused is not None:
+            reason = self._side.refused.value
+            outcomes = [(told, replace(outcome, status=Status.FAILED, reason=reason)) for told, outcome in outcomes]
         if self._contradicted:
             reason = SkipReason.INCONSISTENT.value
             outcomes = [(told, replace(outcome, status=Status.SKIPPED, reason=reason)) for told, outcome in outcomes]

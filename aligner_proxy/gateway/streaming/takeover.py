@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from aligner_proxy.gateway import routing
+from aligner_proxy.gateway.litellm_internals import WatchedStream
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.gateway.streaming.dispatch import stream_mode
 from aligner_proxy.gateway.streaming.queue import UPSTREAM_ERRORS
@@ -21,17 +22,6 @@ Note = Callable[[object], None]
 """Takes over the policy of the model group that an item of the stream comes from."""
 _PEEKED = 8
 """Items in which the first words are looked for."""
-
-
-class WatchedStream:
-    """A stream of which each item is noted; what LiteLLM keeps beside the stream, such as headers, stays beside it."""
-
-    def __init__(self, items: AsyncGenerator[Any, None], source: AsyncIterable[Any]) -> None:
-        self._items = items
-        self._hidden_params = getattr(source, "_hidden_params", None)
-
-    def __aiter__(self) -> AsyncIterator[Any]:
-        return self._items
 
 
 async def watched(

@@ -1,0 +1,282 @@
+"""Texts beside the answers of one request: read, and judged before they go out where the policy wants that.
+
+One rule decides: a response is delivered if every text in it that a person could read was judged, or is of a kind that
+the policy lets pass by name. What is part of a delivered answer was judged with it, and what the request said itself is
+the client's own. No edit is made here: a text that is flagged, or cannot be judged, is a failure of class `unjudged`
+whose reason is its kind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from dataclasses import replace
+from typing import Any
+
+from aligner_proxy import formats
+from aligner_proxy.errors import Unreadable
+from aligner_proxy.formats import sse
+from aligner_proxy.formats.base import corrected
+from aligner_proxy.formats.side_text import SideText, SideTextReader, strings, without
+from aligner_proxy.gateway import metrics
+from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
+from aligner_proxy.gateway.litellm_internals import WatchedStream
+from aligner_proxy.gateway.request_state import RequestState
+from aligner_proxy.pipeline import outcomes, spoken
+from aligner_proxy.types import (
+    METAALIGNER,
+    Exchange,
+    IfNothingRemains,
+    Mode,
+    OnSkip,
+    Outcome,
+    Policy,
+    SideKind,
+    SideTreatment,
+    SkipPolicy,
+    Status,
+)
+
+CorrectorOf = Callable[[RequestState], ChoiceCorrector]
+"""Makes the corrector of a request with this state."""
+_ECHOED = ("instructions", "metadata", "tools", "tool_choice", "text")
+"""Fields of a request that a response repeats under the same name."""
+_JUDGE_ALL = SkipPolicy(**dict.fromkeys(SkipPolicy.__dataclass_fields__, OnSkip.JUDGE))
+DROPPED = (SideKind.TOOL_OUTPUT, SideKind.TRANSCRIPTS)
+"""Kinds that are emptied where they stand; reasoning is taken out with what surrounds it (reasoning.py)."""
+
+
+def blocks(policy: Policy, kind: SideKind) -> bool:
+    """Whether the client gets an error in place of an answer beside which a text of this kind is not judged."""
+    return outcomes.blocks(Outcome(Status.FAILED, kind.value, None, policy))
+
+
+def scoring_state(state: RequestState, kind: SideKind) -> RequestState:
+    """The state under which texts of a kind are scored, by the detector head alone and for their own record."""
+    name = kind.value
+    policy = replace(
+        state.policy,
+        name=f"{state.policy.name}/{name}",
+        mode=Mode.SHADOW,
+        score_only=True,
+        shadow_aligner=None,
+        hand_off=None,
+        corrector=METAALIGNER,
+        if_nothing_remains=IfNothingRemains.ORIGINAL,
+        plugin_rules=(),
+        extensions=(),
+    )
+    # Entries of these texts must not pass for those of the answer, which has choices with the same numbers.
+    return replace(
+        state,
+        policy=policy,
+        route=f"{state.route}#{name}",
+        aligner_id=f"{state.aligner_id}-{name}",
+        outcomes=[],
+        reasoning=[],
+    )
+
+
+def side_exchange(opening: Exchange, index: int, text: str, *, no_store: bool) -> Exchange:
+    """A text beside an answer as an answer to the same conversation."""
+    return replace(
+        opening,
+        index=index,
+        answer=text,
+        finish_reason="stop",
+        structured=False,
+        constrained=False,
+        json_schema=None,
+        no_store=opening.no_store or no_store,
+        inner=True,
+    )
+
+
+class SideTexts:
+    """Texts beside the answers of one response. `read` takes them, `settle` raises where they end the answer."""
+
+    def __init__(
+        self,
+        data: Mapping[str, Any],
+        state: RequestState,
+        opening: Exchange,
+        corrector_of: CorrectorOf,
+        *,
+        streamed: bool = False,
+    ) -> None:
+        self._data = data
+        self._state = state
+        self._opening = opening
+        self._corrector_of = corrector_of
+        self._reader = SideTextReader(streamed=streamed)
+        self._streamed = streamed
+        self._grown: set[SideKind] = set()
+        self.refused: SideKind | None = None
+        """The kind that ended the answer."""
+        self._clean: list[str] = []
+        """Texts beside the answer that were judged, and that no objective speaks against."""
+
+    @classmethod
+    def opened(
+        cls, data: Mapping[str, Any], state: RequestState, corrector_of: CorrectorOf, *, streamed: bool = False
+    ) -> SideTexts | None:
+        """The texts of a request; None where its policy lets every kind pass, or nothing of it is judged."""
+        policy = state.policy
+        wire = formats.wire(state.route)
+        if wire is None or state.skip or policy.mode is not Mode.ENFORCE:
+            return None
+        drops = any(policy.side_treatment(kind) is SideTreatment.DROP for kind in DROPPED)
+        if not drops and not any(map(_looked_at(policy), SideKind)):
+            return None
+        return cls(data, state, wire.opening(data, 0), corrector_of, streamed=streamed)
+
+    def opened_anew(self) -> SideTexts:
+        """The same for a stream that is read again from its beginning."""
+        return SideTexts(self._data, self._state, self._opening, self._corrector_of, streamed=self._streamed)
+
+    def read(self, value: object, answer_texts: Sequence[str] = ()) -> None:
+        """Read a body or event, of which `answer_texts` are those that belong to the answer.
+
+        Raises `Blocked` where it cannot be read and the policy wants an error in its place.
+        """
+        try:
+            self._grown = self._reader.read(value, answer_texts)
+        except Unreadable:
+            self.refuse(SideKind.OTHER_TEXT)
+
+    @contextlib.asynccontextmanager
+    async def judged_along(self, response: Any, answers: Sequence[str]) -> AsyncIterator[Any]:
+        """Block that gets a whole response as it may go on, while what stands beside its answers is judged."""
+        left = self.without_dropped(response)
+        self.read(left)
+        work = asyncio.create_task(self.settle(answers, final=False))
+        try:
+            yield left
+            await work
+        finally:
+            work.cancel()
+
+    @property
+    def pending(self) -> bool:
+        """Whether something was read that may not go out yet."""
+        return any(blocks(self._state.policy, text.kind) for text in self._unsettled())
+
+    async def settle(self, delivered: Iterable[str], *, final: bool = True, ended_only: bool = False) -> None:
+        """Judge what is not part of `delivered`; raises `Blocked` where that may not go out.
+
+        Not `final`: other texts may yet be delivered than these. `ended_only`: only kinds to which the last event added
+        nothing.
+        """
+        covering = (*delivered, *self._clean)
+        for text in self._unsettled():
+            if ended_only and text.kind in self._grown:
+                continue
+            uncovered = self._reader.uncovered(text, covering)
+            if uncovered:
+                uncovered = self._reader.uncovered(text, (*covering, *self._echoed(text)))
+            if uncovered and self._state.policy.objectives:
+                await self._judge(text.kind, uncovered)
+                self._clean.append(uncovered)
+            text.settled = final
+
+    def without_dropped(self, value: Any) -> Any:
+        """A body without the kinds that the policy takes out; the same object where there is nothing of them."""
+        kinds = self._dropped_kinds()
+        return without(value, kinds) if kinds else value
+
+    def dropped_from(self, source: AsyncIterable[Any]) -> AsyncIterable[Any]:
+        """A stream without the kinds that the policy takes out."""
+        if not self._dropped_kinds():
+            return source
+        return WatchedStream(self._without_dropped(source), source)
+
+    async def _without_dropped(self, source: AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
+        """The items of a stream, bytes event by event, without what is taken out."""
+        cutter = sse.Cutter()
+        async for item in source:
+            if isinstance(item, bytes | str):
+                for frame in cutter.feed(item):
+                    yield self._dropped_frame(frame)
+            else:
+                yield self.without_dropped(item)
+        for frame in cutter.flush():
+            yield self._dropped_frame(frame)
+
+    def _dropped_frame(self, frame: sse.Frame) -> object:
+        return frame.item if frame.event is None else frame.with_event(self.without_dropped(frame.event))
+
+    def _dropped_kinds(self) -> list[SideKind]:
+        return [kind for kind in DROPPED if self._state.policy.side_treatment(kind) is SideTreatment.DROP]
+
+    def _unsettled(self) -> list[SideText]:
+        looked_at = _looked_at(self._state.policy)
+        return [text for text in self._reader.unsettled() if looked_at(text.kind)]
+
+    def _echoed(self, text: SideText) -> Iterator[str]:
+        """What the request itself says in a field of this name."""
+        for name in _ECHOED:
+            if name in text.path:
+                yield from (own for _, _, own in strings({name: self._data.get(name)}))
+
+    async def _judge(self, kind: SideKind, text: str) -> None:
+        """Score a text; raises `Blocked` where it may not go out."""
+        state = self._state
+        if state.policy.side_treatment(kind) is not SideTreatment.JUDGE:
+            self.refuse(kind)
+            return
+        scored_state = scoring_state(state, kind)
+        scored_state.policy = replace(scored_state.policy, references=(), on_skip=_JUDGE_ALL)
+        corrector = self._corrector_of(scored_state)
+        exchange = side_exchange(self._opening, 0, text, no_store=False)
+        outcome = await corrector.correct_one(exchange)
+        if kind is SideKind.REASONING:
+            state.reasoning = [*state.reasoning, outcome]
+        if not _is_clean(outcome, state.policy):
+            self.refuse(kind)
+
+    def refuse(self, kind: SideKind) -> None:
+        """Raise `Blocked` where the policy wants an error in place of an answer beside which this stands."""
+        if blocks(self._state.policy, kind):
+            self.refused = kind
+            metrics.side_text_refused(self._state, kind)
+            raise Blocked(kind.value)
+
+    def refuse_pending(self) -> None:
+        """Raise `Blocked` for what was not judged in time."""
+        for text in self._unsettled():
+            self.refuse(text.kind)
+
+
+def delivered_texts(exchanges: Sequence[Exchange], outcomes: Sequence[Outcome], *, changed: bool) -> list[str]:
+    """The answers as they go out: the originals, but for those that were corrected."""
+    texts = {exchange.index: exchange.answer or "" for exchange in exchanges}
+    return list((texts | (corrected(outcomes) if changed else {})).values())
+
+
+def _looked_at(policy: Policy) -> Callable[[SideKind], bool]:
+    """Whether texts of a kind are judged here, or end an answer; reasoning that is only recorded is not."""
+
+    def is_looked_at(kind: SideKind) -> bool:
+        treatment = policy.side_treatment(kind)
+        if kind is SideKind.REASONING:
+            return treatment in (SideTreatment.JUDGE, SideTreatment.BLOCK) and blocks(policy, kind)
+        return treatment in (SideTreatment.JUDGE, SideTreatment.BLOCK)
+
+    return is_looked_at
+
+
+def _is_clean(outcome: Outcome, policy: Policy) -> bool:
+    """Whether a text was judged and nothing speaks against it; a language counts as far as the policy cares."""
+    if outcome.correction is None or outcome.flagged:
+        return False
+    return outcome.reason != spoken.WOULD_NOT_JUDGE or policy.on_skip.language is OnSkip.PASSTHROUGH
