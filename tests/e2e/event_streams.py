@@ -52,6 +52,7 @@ def _item(item: Event, cut: Cut) -> Iterator[Event]:
 def _part(part: Event, cut: Cut) -> Iterator[Event]:
     name = f"response.{part['type']}"
     kind = part["type"].removeprefix("output_")
+    kind = kind if kind in part else "text"
     extra = {"logprobs": part.get("logprobs", [])} if kind == "text" else {}
     yield {"type": "response.content_part.added", "part": {**part, kind: "", **({"annotations": []} if extra else {})}}
     for piece in cut(part[kind]):
