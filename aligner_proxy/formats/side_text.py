@@ -24,6 +24,7 @@ SHORTEST_PROSE = 20
 _LEAST_LETTERS = 10
 _GAP = re.compile(r"\s")
 _LETTER = re.compile(r"[^\W\d_]")
+_JSON = re.compile(r'(?<!\S)[{\["]')
 _LONGEST_WORD = 4_096
 """Characters of a text without any gap that are remembered: ids, signatures, sound."""
 _MOST_PIECES = 64
@@ -53,6 +54,9 @@ _MARKS = ("type", "index", "output_index", "content_index", "summary_index")
 
 class _Pairs(list[tuple[str, Any]]):
     """A JSON object with every pair that was written, also where a name stands there twice."""
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_Pairs)
 
 
 def is_prose(text: str) -> bool:
@@ -85,15 +89,18 @@ def strings(value: object) -> Iterator[tuple[SideKind, Path, str]]:
 def _frame_strings(raw: bytes) -> Iterator[tuple[SideKind, Path, str]]:
     """The strings of one server-sent event."""
     data, lines = sse.parted(raw.decode(errors="replace"))
-    for name, text in lines:
-        yield SideKind.OTHER_TEXT, ("line", name), text
-    try:
-        event = json.loads(data, object_pairs_hook=_Pairs) if data else None
-    except ValueError:
-        yield SideKind.OTHER_TEXT, ("data",), data
-        return
-    fields = dict(event) if isinstance(event, _Pairs) else {}
-    yield from _strings(event, SideKind.OTHER_TEXT, tuple(_hashable(fields.get(name)) for name in _MARKS))
+    for name, text in (*lines, ("data", data)):
+        # A line that only looks like data to some readers holds an event all the same.
+        start = text.find("{")
+        try:
+            event, _ = _DECODER.raw_decode(text, max(0, start))
+        except (ValueError, RecursionError):
+            yield SideKind.OTHER_TEXT, ("line", name), text
+            continue
+        fields = dict(event) if isinstance(event, _Pairs) else {}
+        yield from _strings(event, SideKind.OTHER_TEXT, tuple(_hashable(fields.get(name)) for name in _MARKS))
+        if start > SHORTEST_PROSE:
+            yield SideKind.OTHER_TEXT, ("line", name), text[:start]
 
 
 def _strings(value: object, kind: SideKind, path: Path) -> Iterator[tuple[SideKind, Path, str]]:
@@ -104,9 +111,9 @@ def _strings(value: object, kind: SideKind, path: Path) -> Iterator[tuple[SideKi
     if pairs is not None:
         kind = _kind_of_type(pairs, kind)
         for name, inner in pairs:
-            if inner is None or isinstance(inner, bool | int | float):
+            if inner is None:
                 continue
-            if len(name) >= SHORTEST_PROSE:
+            if not name.isidentifier() or len(name) >= SHORTEST_PROSE:
                 yield kind, (*path, "name"), name
             yield from _strings(inner, _kind_of_field(name, inner, kind, pairs), (*path, name))
     elif isinstance(value, list | tuple):
@@ -228,15 +235,15 @@ class SideText:
 
 def _readings(text: str) -> Iterator[str]:
     """A text as it is read: the strings of JSON, and what percent signs stand for."""
-    if text.lstrip()[:1] in ("{", "[", '"'):
-        try:
-            value = json.loads(text, object_pairs_hook=_Pairs)
-        except (ValueError, RecursionError):
-            pass
-        else:
-            yield from (inner for _, _, inner in _strings(value, SideKind.OTHER_TEXT, ()))
-            return
-    yield unquote(text) if "%20" in text else text
+    start = next((match.start() for match in _JSON.finditer(text)), len(text))
+    try:
+        value, end = _DECODER.raw_decode(text, start)
+    except (ValueError, RecursionError):
+        yield unquote(text) if "%20" in text else text
+        return
+    yield text[:start]
+    yield from (inner for _, _, inner in _strings(value, SideKind.OTHER_TEXT, ()))
+    yield text[end:]
 
 
 class SideTextReader:

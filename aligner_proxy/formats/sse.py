@@ -18,6 +18,8 @@ _END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|$)")
 _DATA = re.compile(r"[ \t]*data:", re.IGNORECASE)
 """What begins a line of data. The standard wants it in small letters and without a space; some readers do not."""
+_FIELDS = ("event", "id", "retry", "")
+"""Fields beside data; a comment has none."""
 _LONGEST_END = 4
 _LONGEST_EVENT = 16 << 20
 """Bytes of one event; a stream with a longer one is not read."""
@@ -112,7 +114,7 @@ def _read(raw: bytes) -> Frame:
 
 
 def parted(frame_text: str) -> tuple[str, list[tuple[str, str]]]:
-    """The data of a frame, and its other lines as (field, value)."""
+    """The data of a frame, and its other lines as (field, value); what has no known field is a value as a whole."""
     data: list[str] = []
     others: list[tuple[str, str]] = []
     for line in _LINE.findall(frame_text):
@@ -120,7 +122,7 @@ def parted(frame_text: str) -> tuple[str, list[tuple[str, str]]]:
             data.append(line[match.end() :].strip())
         elif line.strip():
             name, _, value = line.partition(":")
-            others.append((name, value.strip()))
+            others.append((name, value.strip()) if name in _FIELDS else ("", line.strip()))
     return "\n".join(data), others
 
 

@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
+from fastapi import HTTPException
 from litellm.integrations.custom_guardrail import CustomGuardrail
 from litellm.proxy._types import UserAPIKeyAuth
 from litellm.types.guardrails import GuardrailEventHooks
@@ -236,6 +237,23 @@ class AlignerGuardrail(CustomGuardrail):
                 self._leave(data, state, SkipReason(state.skip or SkipReason.ENDPOINT))
         if commented and sse.at_rest(ending):
             yield state.comment()
+
+    async def async_post_call_failure_hook(
+        self,
+        request_data: dict[str, Any],
+        original_exception: Exception,
+        user_api_key_dict: UserAPIKeyAuth,
+        traceback_str: str | None = None,
+    ) -> HTTPException | None:
+        """Take out of an upstream's error what it quotes, where that may not go out."""
+        error = original_exception
+        if formats.wire(user_api_key_dict.request_route) is None or not litellm_internals.is_from_upstream(error):
+            return None
+        state = await self._state(request_data, user_api_key_dict)
+        side = SideTexts.opened(request_data, state, partial(self._corrector, request_data))
+        if side is None or await side.may_say(str(error)):
+            return None
+        return litellm_internals.silence(error)
 
     async def async_post_call_response_headers_hook(
         self,

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import httpx
 from fastapi import HTTPException, Request
 from litellm.litellm_core_utils.served_output_texts import record_served_output_texts, served_stream_output_texts
 from litellm.proxy._types import LiteLLMRoutes, ProxyErrorTypes, ProxyException, UserAPIKeyAuth
@@ -40,6 +41,8 @@ _CHARGED = tuple(
     for name in ("hash", "alias", "team_id", "team_alias", "user_id", "org_id", "project_id", "end_user_id")
 )
 """Fields of LiteLLM's metadata that say whose spend a call is."""
+_QUOTING = ("message", "body", "litellm_debug_info", "provider_specific_fields")
+"""Attributes of errors that may quote an upstream."""
 _ROOM = 200
 """Entries of LiteLLM's cache of counters by default."""
 _COUNTERS_OF_A_KEY = 8
@@ -310,3 +313,27 @@ class WatchedStream:
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self._items
+
+
+def is_from_upstream(error: Exception) -> bool:
+    """Whether an error may quote what an upstream said: any but those that the proxy and its guardrails raise."""
+    return not isinstance(error, ProxyException | HTTPException)
+
+
+def silence(error: Exception) -> HTTPException | None:
+    """Take what an upstream said out of its error, in place: not every endpoint takes another error from the hook.
+
+    Returns what has to be raised in its stead where the text cannot be taken out.
+    """
+    status = getattr(error, "status_code", None)
+    status = status if isinstance(status, int) else 500
+    message = f"the upstream failed ({type(error).__name__}, status {status}); what it said may not be delivered"
+    if isinstance(error, httpx.HTTPStatusError):
+        return HTTPException(error.response.status_code, message)
+    error.args = (message,)
+    for name in _QUOTING:
+        if getattr(error, name, None) is not None:
+            setattr(error, name, message if name == "message" else None)
+    error.__cause__ = None
+    error.__context__ = None
+    return None

@@ -189,6 +189,15 @@ class SideTexts:
                 self._clean.append(uncovered)
             text.settled = final
 
+    async def may_say(self, message: str) -> bool:
+        """Whether the message of an upstream's error, which may quote what the upstream said, may go out."""
+        try:
+            self.read({"error": {"message": message}})
+            await self.settle(())
+        except Blocked:
+            return False
+        return True
+
     def without_dropped(self, value: Any) -> Any:
         """A body without the kinds that the policy takes out; the same object where there is nothing of them."""
         kinds = self._dropped_kinds()
