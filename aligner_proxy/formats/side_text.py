@@ -25,6 +25,9 @@ _LEAST_LETTERS = 10
 _GAP = re.compile(r"\s")
 _LETTER = re.compile(r"[^\W\d_]")
 _JSON = re.compile(r'(?<!\S)[{\["]')
+_SPACE = "%20"
+_SPELLING = "top_logprobs"
+"""A field in which names spell a text."""
 _LONGEST_WORD = 4_096
 """Characters of a text without any gap that are remembered: ids, signatures, sound."""
 _MOST_PIECES = 64
@@ -93,14 +96,13 @@ def _frame_strings(raw: bytes) -> Iterator[tuple[SideKind, Path, str]]:
         # A line that only looks like data to some readers holds an event all the same.
         start = text.find("{")
         try:
-            event, _ = _DECODER.raw_decode(text, max(0, start))
+            event, end = _DECODER.raw_decode(text, max(0, start))
         except (ValueError, RecursionError):
             yield SideKind.OTHER_TEXT, ("line", name), text
             continue
         fields = dict(event) if isinstance(event, _Pairs) else {}
         yield from _strings(event, SideKind.OTHER_TEXT, tuple(_hashable(fields.get(name)) for name in _MARKS))
-        if start > SHORTEST_PROSE:
-            yield SideKind.OTHER_TEXT, ("line", name), text[:start]
+        yield SideKind.OTHER_TEXT, ("line", name), text[: max(0, start)] + text[end:]
 
 
 def _strings(value: object, kind: SideKind, path: Path) -> Iterator[tuple[SideKind, Path, str]]:
@@ -113,7 +115,7 @@ def _strings(value: object, kind: SideKind, path: Path) -> Iterator[tuple[SideKi
         for name, inner in pairs:
             if inner is None:
                 continue
-            if not name.isidentifier() or len(name) >= SHORTEST_PROSE:
+            if _SPELLING in path or not name.isidentifier() or len(name) >= SHORTEST_PROSE:
                 yield kind, (*path, "name"), name
             yield from _strings(inner, _kind_of_field(name, inner, kind, pairs), (*path, name))
     elif isinstance(value, list | tuple):
@@ -199,12 +201,13 @@ class SideText:
 
     def add(self, piece: str) -> None:
         """More of it; what is said once more in the same words adds nothing."""
+        piece = unquote(piece) if _SPACE in piece else piece
         if not piece or (self.pieces and piece == self.pieces[-1] and len(piece) > 1):
             return
         self.pieces.append(piece)
         self.settled = False
         self._chars += len(piece)
-        self._has_gap = self._has_gap or not piece.isascii() or _GAP.search(piece) is not None or "%20" in piece
+        self._has_gap = self._has_gap or not piece.isascii() or _GAP.search(piece) is not None
         if self._letters < _LEAST_LETTERS:
             self._letters += _letters(piece)
         if not self._has_gap and self._chars > 2 * _LONGEST_WORD:
@@ -229,7 +232,7 @@ class SideText:
             short = "" if any(short in text for text in texts) else short
             if not any(map(is_prose, (*left, short))) and not (streamed and (left or not long)):
                 return ""
-            joined = joined if streamed else "\n".join((*left, short))
+            joined = joined if streamed else "\n".join(filter(None, (*left, short)))
         return "\n".join(filter(is_prose, _readings(joined)))
 
 
@@ -239,7 +242,7 @@ def _readings(text: str) -> Iterator[str]:
     try:
         value, end = _DECODER.raw_decode(text, start)
     except (ValueError, RecursionError):
-        yield unquote(text) if "%20" in text else text
+        yield text
         return
     yield text[:start]
     yield from (inner for _, _, inner in _strings(value, SideKind.OTHER_TEXT, ()))

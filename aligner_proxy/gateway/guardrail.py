@@ -172,7 +172,7 @@ class AlignerGuardrail(CustomGuardrail):
                 outcomes = await self._corrector(data, state).correct(exchanges)
         corrected = self._put_in(left, state, outcomes) if outcomes else left
         if side is not None:
-            await side.settle(delivered_texts(exchanges, outcomes, changed=corrected is not left))
+            await side.settle_body(corrected, delivered_texts(exchanges, outcomes, changed=corrected is not left))
         return corrected
 
     def _exchanges(self, data: dict[str, Any], state: RequestState, response: Any) -> Sequence[Exchange]:

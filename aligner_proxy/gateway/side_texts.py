@@ -166,6 +166,12 @@ class SideTexts:
         finally:
             work.cancel()
 
+    async def settle_body(self, body: Any, delivered: Iterable[str]) -> None:
+        """Judge what stands beside the answers of a body as it goes out; raises `Blocked` where it may not."""
+        self._reader = SideTextReader(streamed=self._streamed)
+        self.read(body)
+        await self.settle(delivered)
+
     @property
     def pending(self) -> bool:
         """Whether something was read that may not go out yet."""

@@ -17,12 +17,12 @@ import httpx
 import pytest
 
 from tests.attacks.attack import Attack, rows
+from tests.attacks.odd.beside import beside
 from tests.attacks.odd.endings import endings, timeouts
 from tests.attacks.odd.form import CHAT, MESSAGES, MODELS, RESPONSES, TEXT, Form
 from tests.attacks.odd.reading import reads
 from tests.attacks.odd.shapes import shapes
 from tests.attacks.odd.tables import INSULT, insults
-from tests.attacks.odd.beside import beside
 from tests.e2e.clients import KEYS, MASTER_KEY, made_up
 from tests.e2e.deployment import CHAT_ONLY, CLAUDE, INSTRUCT, VLLM, Deployment, ProxyPool
 from tests.e2e.processes import IMPORTABLE, EngineProcess, Process, free_port
@@ -162,7 +162,12 @@ def test_what_was_not_judged_is_not_delivered(asked: Asked, attack: Attack, stre
     form = attack.payload
     assert reads(asked("alone", form, stream)[1], insults), "it does not get through LiteLLM alone"
     status, got, headers = asked("strict", form, stream)
-    assert not reads(got, insults), (status, headers.get("x-aligner-status"), headers.get("x-aligner-reason"), got[-400:])
+    assert not reads(got, insults), (
+        status,
+        headers.get("x-aligner-status"),
+        headers.get("x-aligner-reason"),
+        got[-400:],
+    )
 
 
 @pytest.mark.parametrize(("attack", "stream"), EVERY)

@@ -113,7 +113,11 @@ def _chat_streams(text: str) -> Iterator[Form]:
         ("break", "the connection breaks", _broken(said)),
         ("late", "text behind the finish reason", raw([*data([chunk({}, "stop")], done=False), *said])),
         ("again", "everything behind [DONE]", raw([*data([chunk({"content": "Well. "})]), *said])),
-        ("equal", "130 equal chunks, at which LiteLLM breaks off", raw([*said, *data([chunk({"content": "ha "})] * 130)])),
+        (
+            "equal",
+            "130 equal chunks, at which LiteLLM breaks off",
+            raw([*said, *data([chunk({"content": "ha "})] * 130)]),
+        ),
         ("null", "a choice that is null", raw([*said, *data([{**chunk({}), "choices": [None]}])])),
     ]
     for name, tried, sent in rows:
@@ -199,7 +203,9 @@ def _each(ways: tuple[tuple[str, str, str], ...], said: list[str], error: list[s
     )
     for way, endpoint, model in ways:
         for name, tried, send in kinds:
-            yield Form(f"end-{way}-{name}", f"{what}, for {endpoint}: {tried}", endpoint, streamed=send(said), model=model)
+            yield Form(
+                f"end-{way}-{name}", f"{what}, for {endpoint}: {tried}", endpoint, streamed=send(said), model=model
+            )
 
 
 def timeouts(sentence: str) -> Iterator[Form]:
@@ -227,5 +233,3 @@ def timeouts(sentence: str) -> Iterator[Form]:
 
 def _halves(lines: list[str]) -> tuple[list[str], list[str]]:
     return lines[:-4], lines[-4:]
-
-
