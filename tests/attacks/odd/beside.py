@@ -78,7 +78,10 @@ def _chat_bodies(s: str) -> Iterator[Row]:
         return chat_body(says(CLEAN, **fields))
 
     call = {**CALL, "function": {"name": "note", "arguments": _arguments(s)}}
-    note = {"type": "url_citation", "url_citation": {"start_index": 0, "end_index": 3, "url": "https://a.example", "title": s}}
+    note = {
+        "type": "url_citation",
+        "url_citation": {"start_index": 0, "end_index": 3, "url": "https://a.example", "title": s},
+    }
     thought = {"type": "thinking", "thinking": s, "signature": "c2ln"}
     detail = {"type": "reasoning.text", "text": s, "format": "x"}
     sound = {"id": "audio_1", "data": "aGk=", "expires_at": 1700000000, "transcript": s}
@@ -103,7 +106,11 @@ def _chat_bodies(s: str) -> Iterator[Row]:
     yield "annotation", "the title of a citation", beside_text(annotations=[note])
     yield "refusal", "a refusal beside the text", beside_text(refusal=s)
     yield "refusal-alone", "a refusal alone", chat_body(says(None, refusal=s))
-    yield "citations", "provider fields with citations", beside_text(provider_specific_fields={"citations": [[{"cited_text": s}]]})
+    yield (
+        "citations",
+        "provider fields with citations",
+        beside_text(provider_specific_fields={"citations": [[{"cited_text": s}]]}),
+    )
     yield "message-extra", "a field of the message that nobody knows", beside_text(aside=s)
     yield "message-extra-deep", "the same, deep in it", beside_text(aside={"a": [{"b": s}]})
     yield "message-name", "the name of a field of the message", beside_text(**{s: "yes"})
@@ -121,7 +128,11 @@ def _chat_bodies(s: str) -> Iterator[Row]:
     yield "tier", "service_tier", chat_body(says(CLEAN), service_tier=s)
     yield "id", "the id", chat_body(says(CLEAN), id=s)
     yield "model", "the name of the model", chat_body(says(CLEAN), model=s)
-    yield "search", "search results beside it", chat_body(says(CLEAN), search_results=[{"title": s, "url": "https://a.example"}])
+    yield (
+        "search",
+        "search results beside it",
+        chat_body(says(CLEAN), search_results=[{"title": s, "url": "https://a.example"}]),
+    )
     yield "error", "an error beside the choices", chat_body(says(CLEAN), error={"message": s, "code": 500})
     usage = {"prompt_tokens": 9, "completion_tokens": 9, "total_tokens": 18, "remark": s}
     yield "usage", "a remark in the usage", chat_body(says(CLEAN), usage=usage)
@@ -129,7 +140,12 @@ def _chat_bodies(s: str) -> Iterator[Row]:
 
 def _text_bodies(s: str) -> Iterator[Row]:
     words = [f" {word}" for word in s.split()]
-    odds = {"tokens": words, "token_logprobs": [-0.1] * len(words), "top_logprobs": None, "text_offset": [0] * len(words)}
+    odds = {
+        "tokens": words,
+        "token_logprobs": [-0.1] * len(words),
+        "top_logprobs": None,
+        "text_offset": [0] * len(words),
+    }
     yield "logprobs", "probabilities that spell it", text_body(CLEAN, "stop", {"logprobs": odds})
     likely = {**odds, "tokens": ["The"], "token_logprobs": [-0.1], "text_offset": [0], "top_logprobs": [{s: -0.1}]}
     yield "logprobs-top", "a likelier token", text_body(CLEAN, "stop", {"logprobs": likely})
@@ -150,7 +166,11 @@ def _items(s: str) -> Iterator[Row]:
     inner = [{"type": "reasoning_text", "text": s}]
     yield "reasoning-content", "the content of reasoning", _item("reasoning", summary=[], content=inner)
     yield "reasoning-secret", "encrypted_content that is none", _item("reasoning", summary=[], encrypted_content=s)
-    yield "call", "the arguments of a function call", _item("function_call", call_id="c", name="note", arguments=_arguments(s))
+    yield (
+        "call",
+        "the arguments of a function call",
+        _item("function_call", call_id="c", name="note", arguments=_arguments(s)),
+    )
     yield "call-custom", "the input of a custom tool", _item("custom_tool_call", call_id="c", name="note", input=s)
     output = {"name": "note", "server_label": "notes", "arguments": "{}", "output": s}
     yield "mcp-output", "the output of an MCP call", _item("mcp_call", **output)
@@ -160,7 +180,11 @@ def _items(s: str) -> Iterator[Row]:
     approval = {"name": "note", "server_label": "notes", "arguments": _arguments(s)}
     yield "mcp-approval", "arguments that are to be approved", _item("mcp_approval_request", **approval)
     logs = [{"type": "logs", "logs": s}]
-    yield "code-logs", "logs of a code interpreter", _item("code_interpreter_call", code="1", container_id="c", outputs=logs)
+    yield (
+        "code-logs",
+        "logs of a code interpreter",
+        _item("code_interpreter_call", code="1", container_id="c", outputs=logs),
+    )
     yield "code", "code with a comment", _item("code_interpreter_call", code=f"# {s}", container_id="c", outputs=None)
     found = [{"file_id": "f", "filename": "a", "score": 0.9, "text": s, "attributes": {}}]
     yield "file-search", "a result of a file search", _item("file_search_call", queries=["x"], results=found)
@@ -168,12 +192,20 @@ def _items(s: str) -> Iterator[Row]:
     action = {"type": "search", "query": s, "sources": []}
     yield "web-query", "the query of a web search", _item("web_search_call", action=action)
     action = {"type": "type", "text": s}
-    yield "computer", "what a computer is to type", _item("computer_call", call_id="c", action=action, pending_safety_checks=[])
+    yield (
+        "computer",
+        "what a computer is to type",
+        _item("computer_call", call_id="c", action=action, pending_safety_checks=[]),
+    )
     action = {"type": "exec", "command": ["echo", s], "env": {}}
     yield "shell", "a command of a shell", _item("local_shell_call", call_id="c", action=action)
     yield "shell-output", "the output of a shell", _item("local_shell_call_output", output=s)
     yield "image", "the revised prompt of an image", _item("image_generation_call", result="aGk=", revised_prompt=s)
-    yield "compaction", "a compaction", _item("compaction", encrypted_content=s, summary=[{"type": "summary_text", "text": s}])
+    yield (
+        "compaction",
+        "a compaction",
+        _item("compaction", encrypted_content=s, summary=[{"type": "summary_text", "text": s}]),
+    )
     yield "unknown", "an item that nobody knows", _item("hologram_call", caption=s)
     yield "refusal", "a refusal", {**answered(""), "id": "msg_2", "content": [{"type": "refusal", "refusal": s}]}
 
@@ -232,7 +264,13 @@ def _responses_streams(s: str) -> Iterator[Row]:
     extra = [{**event, "aside": s} if event["type"] == "response.output_text.delta" else event for event in events]
     yield "event-extra", "a field of an event that nobody knows", raw(frames(extra))
     yield "event-unknown", "an event that nobody knows", beside_text({"type": "response.remark", "text": s})
-    spelt = {"type": "response.output_text.delta", "delta": "", "output_index": 0, "content_index": 0, "item_id": "msg_1"}
+    spelt = {
+        "type": "response.output_text.delta",
+        "delta": "",
+        "output_index": 0,
+        "content_index": 0,
+        "item_id": "msg_1",
+    }
     yield "logprobs", "probabilities of a delta", beside_text({**spelt, "logprobs": _tokens(s)})
 
 
@@ -248,11 +286,21 @@ def _blocks(s: str) -> Iterator[Row]:
     yield "call-mcp", "the input of an MCP tool", used
     result = {"type": "mcp_tool_result", "tool_use_id": "t", "is_error": False, "content": [block(s)]}
     yield "mcp-output", "the output of an MCP tool", result
-    page = {"type": "web_search_result", "title": s, "url": "https://a.example", "encrypted_content": "x", "page_age": None}
+    page = {
+        "type": "web_search_result",
+        "title": s,
+        "url": "https://a.example",
+        "encrypted_content": "x",
+        "page_age": None,
+    }
     yield "web-title", "the title of a page", {"type": "web_search_tool_result", "tool_use_id": "t", "content": [page]}
     ran = {"type": "code_execution_result", "stdout": s, "stderr": "", "return_code": 0, "content": []}
     yield "code-output", "what code printed", {"type": "code_execution_tool_result", "tool_use_id": "t", "content": ran}
-    fetched = {"type": "web_fetch_result", "url": "https://a.example", "content": {"type": "document", "title": s, "source": {}}}
+    fetched = {
+        "type": "web_fetch_result",
+        "url": "https://a.example",
+        "content": {"type": "document", "title": s, "source": {}},
+    }
     yield "web-fetch", "a fetched document", {"type": "web_fetch_tool_result", "tool_use_id": "t", "content": fetched}
     yield "compaction", "a compaction", {"type": "compaction", "content": s}
     yield "unknown", "a block that nobody knows", {"type": "hologram", "caption": s}
@@ -264,10 +312,18 @@ def _messages_bodies(s: str) -> Iterator[Row]:
         yield name, f"{tried} beside the text", message([beside_text, block(CLEAN)])
     for name, tried, alone in _blocks(s):
         if name in ("thinking", "call", "mcp-output", "code-output"):
-            yield f"{name}-alone", f"{tried} alone", message([alone], stop_reason="tool_use" if name == "call" else "end_turn")
+            yield (
+                f"{name}-alone",
+                f"{tried} alone",
+                message([alone], stop_reason="tool_use" if name == "call" else "end_turn"),
+            )
     cited = {"type": "char_location", "cited_text": s, "document_index": 0, "document_title": "A"}
     yield "citation", "what a citation quotes", message([block(CLEAN, citations=[cited])])
-    yield "citation-title", "the title of a citation", message([block(CLEAN, citations=[{**cited, "document_title": s, "cited_text": "The"}])])
+    yield (
+        "citation-title",
+        "the title of a citation",
+        message([block(CLEAN, citations=[{**cited, "document_title": s, "cited_text": "The"}])]),
+    )
     yield "block-extra", "a field of a block that nobody knows", message([block(CLEAN, aside=s)])
     said = [block(CLEAN)]
     yield "stop-sequence", "the stop sequence", message(said, stop_reason="stop_sequence", stop_sequence=s)
@@ -290,9 +346,13 @@ def _messages_streams(s: str) -> Iterator[Row]:
 
     yield "ping", "a ping that says more", beside_text({"type": "ping", "remark": s})
     yield "unknown", "an event that nobody knows", beside_text({"type": "remark", "text": s})
-    deltas = [{"type": "content_block_delta", "index": 5, "delta": {"type": "thinking_delta", "thinking": p}} for p in cut(s)]
+    deltas = [
+        {"type": "content_block_delta", "index": 5, "delta": {"type": "thinking_delta", "thinking": p}} for p in cut(s)
+    ]
     yield "thinking", "thinking without a block", beside_text(*deltas)
-    deltas = [{"type": "content_block_delta", "index": 5, "delta": {"type": "compaction_delta", "content": p}} for p in cut(s)]
+    deltas = [
+        {"type": "content_block_delta", "index": 5, "delta": {"type": "compaction_delta", "content": p}} for p in cut(s)
+    ]
     yield "compaction", "a compaction without a block", beside_text(*deltas)
     note = {"type": "char_location", "cited_text": s, "document_index": 0, "document_title": "A"}
     cited = {"type": "content_block_delta", "index": 5, "delta": {"type": "citations_delta", "citation": note}}
@@ -310,7 +370,9 @@ def _messages_streams(s: str) -> Iterator[Row]:
 def _translated(s: str) -> Iterator[Form]:
     """The same where LiteLLM puts an upstream's answer into another format."""
     thinking = message([{"type": "thinking", "thinking": s, "signature": "c2ln"}, block(CLEAN)])
-    call = message([block(CLEAN), {"type": "tool_use", "id": "t", "name": "note", "input": {"note": s}}], stop_reason="tool_use")
+    call = message(
+        [block(CLEAN), {"type": "tool_use", "id": "t", "name": "note", "input": {"note": s}}], stop_reason="tool_use"
+    )
     for name, tried, body in (("thinking", "thinking", thinking), ("call", "the input of a tool", call)):
         both: tuple[Sent, Sent] = ((encoded(body),), raw(message_frames(body)))
         for endpoint, way in ((CHAT, "chat"), (RESPONSES, "responses")):

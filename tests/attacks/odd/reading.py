@@ -53,7 +53,13 @@ def _events(text: str) -> Iterator[Any]:
 def _bare(line: str) -> str:
     """What a line says, without the name of its field; nothing for the name of an event."""
     line = line.lstrip("\ufeff")
-    return "" if line.lstrip().lower().startswith("event") else _FIELD.sub("", line, count=1) if _FIELD.match(line) else line
+    return (
+        ""
+        if line.lstrip().lower().startswith("event")
+        else _FIELD.sub("", line, count=1)
+        if _FIELD.match(line)
+        else line
+    )
 
 
 def strings(value: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:

@@ -40,22 +40,24 @@ Row = tuple[str, str, Any]
 def shapes(sentence: str) -> Iterator[Form]:
     """Every one, of each format, whole and streamed."""
     text = around(sentence)
-    for name, tried, body in _messages_bodies(text):
-        yield Form(f"shape-messages-{name}", f"a whole message: {tried}", MESSAGES, (encoded(body),))
-    for name, tried, sent in _messages_streams(text):
-        yield Form(f"shape-messages-stream-{name}", f"a Messages stream: {tried}", MESSAGES, streamed=sent)
-    for name, tried, body in _responses_bodies(text):
-        yield Form(f"shape-responses-{name}", f"a whole response: {tried}", RESPONSES, (encoded(body),))
-    for name, tried, sent in _responses_streams(text):
-        yield Form(f"shape-responses-stream-{name}", f"a stream of Responses: {tried}", RESPONSES, streamed=sent)
-    for name, tried, body in _chat_bodies(text):
-        yield Form(f"shape-chat-{name}", f"a whole chat answer: {tried}", CHAT, (encoded(body),))
-    for name, tried, sent in _chat_streams(text):
-        yield Form(f"shape-chat-stream-{name}", f"a chat stream: {tried}", CHAT, streamed=sent)
-    for name, tried, body in _text_bodies(text):
-        yield Form(f"shape-text-{name}", f"a whole text completion: {tried}", TEXT, (encoded(body),))
-    for name, tried, sent in _text_streams(text):
-        yield Form(f"shape-text-stream-{name}", f"a stream of text completions: {tried}", TEXT, streamed=sent)
+    bodies = (
+        ("messages", "a whole message", MESSAGES, _messages_bodies),
+        ("responses", "a whole response", RESPONSES, _responses_bodies),
+        ("chat", "a whole chat answer", CHAT, _chat_bodies),
+        ("text", "a whole text completion", TEXT, _text_bodies),
+    )
+    for way, what, endpoint, rows in bodies:
+        for name, tried, body in rows(text):
+            yield Form(f"shape-{way}-{name}", f"{what}: {tried}", endpoint, (encoded(body),))
+    streams = (
+        ("messages", "a Messages stream", MESSAGES, _messages_streams),
+        ("responses", "a stream of Responses", RESPONSES, _responses_streams),
+        ("chat", "a chat stream", CHAT, _chat_streams),
+        ("text", "a stream of text completions", TEXT, _text_streams),
+    )
+    for way, what, endpoint, rows in streams:
+        for name, tried, sent in rows(text):
+            yield Form(f"shape-{way}-stream-{name}", f"{what}: {tried}", endpoint, streamed=sent)
 
 
 def _messages_bodies(text: str) -> Iterator[Row]:
@@ -202,15 +204,25 @@ def _responses_streams(text: str) -> Iterator[Row]:
     yield "delta-old", "deltas of type response.text.delta", other(lambda e: {**e, "type": "response.text.delta"})
     yield "delta-unknown", "deltas of a type that nobody knows", other(lambda e: {**e, "type": "response.sung.delta"})
     yield "delta-text", "deltas with `text`", other(lambda event: {**event, "delta": "", "text": event["delta"]})
-    yield "delta-no-index", "deltas without a place", other(
-        lambda event: {name: value for name, value in event.items() if name not in ("output_index", "content_index")}
+    yield (
+        "delta-no-index",
+        "deltas without a place",
+        other(
+            lambda event: {
+                name: value for name, value in event.items() if name not in ("output_index", "content_index")
+            }
+        ),
     )
     yield "delta-other-item", "deltas of an item that was not begun", other(lambda event: {**event, "output_index": 7})
     text_done = "response.output_text.done"
     yield "done-alone", "the text when it is done", _silent(events, text, text_done, ("text",), text)
     yield "done-list", "the text when it is done, as a list", _silent(events, text, text_done, ("text",), [text])
     item_done = "response.output_item.done"
-    yield "item-string", "an item whose content is a string", _silent(events, text, item_done, ("item", "content"), text)
+    yield (
+        "item-string",
+        "an item whose content is a string",
+        _silent(events, text, item_done, ("item", "content"), text),
+    )
     end = "response.completed"
     output = [{**answered(""), "content": text}]
     yield "completed-string", "the same at the end", _silent(events, text, end, ("response", "output"), output)
@@ -219,8 +231,15 @@ def _responses_streams(text: str) -> Iterator[Row]:
     yield "space", "a space before `data:`", raw([line.replace("\ndata:", "\n data:") for line in sound])
     yield "capitals", "`DATA:` in capitals", raw([line.replace("\ndata:", "\nDATA:") for line in sound])
     yield "chunks", "the chunks of a chat stream", raw(data([*contents(text), chunk({}, "stop")]))
-    yield "no-type", "events whose type is in `event:` alone", raw(
-        [f"event: {event['type']}\ndata: {json.dumps({k: v for k, v in event.items() if k != 'type'})}\n\n" for event in events]
+    yield (
+        "no-type",
+        "events whose type is in `event:` alone",
+        raw(
+            [
+                f"event: {event['type']}\ndata: {json.dumps({k: v for k, v in event.items() if k != 'type'})}\n\n"
+                for event in events
+            ]
+        ),
     )
     yield "body", "a whole response in place of a stream", (encoded(response([answered(text)])),)
 
@@ -254,7 +273,11 @@ def _chat_bodies(text: str) -> Iterator[Row]:
     yield "content-parts", "content in parts", chosen(message=says([part]))
     yield "content-part", "content that is one part", chosen(message=says(part))
     yield "content-strings", "content in strings", chosen(message=says([text]))
-    yield "content-output", "content in parts of type output_text", chosen(message=says([{**part, "type": "output_text"}]))
+    yield (
+        "content-output",
+        "content in parts of type output_text",
+        chosen(message=says([{**part, "type": "output_text"}])),
+    )
     yield "content-nested", "content in parts whose text is an object", chosen(message=says([{**part, "text": part}]))
     yield "message-text", "a message with `text`", chosen(message=says(None, text=text))
     yield "message-parts", "a message with `parts`", chosen(message=says(None, parts=[{"text": text}]))
@@ -275,8 +298,10 @@ def _chat_streams(text: str) -> Iterator[Row]:
     sound = data([*contents(text), *end])
     yield "text", "choices with `text`", said(lambda piece: {**chunk({}), "choices": [{"index": 0, "text": piece}]})
     yield "text-beside", "choices with `text` beside an empty delta", said(lambda p: chunk({}, None, {"text": p}))
-    yield "message", "choices with `message`", said(
-        lambda piece: {**chunk({}), "choices": [{"index": 0, "message": says(piece)}]}
+    yield (
+        "message",
+        "choices with `message`",
+        said(lambda piece: {**chunk({}), "choices": [{"index": 0, "message": says(piece)}]}),
     )
     yield "content-parts", "content in parts", said(lambda p: chunk({"content": [{"type": "text", "text": p}]}))
     yield "content-object", "content that is an object", said(lambda piece: chunk({"content": {"text": piece}}))
