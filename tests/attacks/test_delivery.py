@@ -1,15 +1,16 @@
 """Odd answers of upstreams on the real proxy: what was not judged is not delivered where a policy enforces and blocks.
 
-Each row is tried on LiteLLM alone, too: there the sentence reaches the client, or the row would show nothing. Under a
-policy that neither enforces nor blocks the client gets the very bytes that LiteLLM alone delivers.
+Every row gets through LiteLLM alone, which a longer run tries, too. Under a policy that does not enforce the client
+gets what LiteLLM alone delivers.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -22,7 +23,9 @@ from tests.attacks.odd.endings import endings, timeouts
 from tests.attacks.odd.form import CHAT, MESSAGES, MODELS, RESPONSES, TEXT, Form
 from tests.attacks.odd.reading import reads
 from tests.attacks.odd.shapes import shapes
-from tests.attacks.odd.tables import INSULT, insults
+from tests.attacks.odd.tables import INSULT, insults, title, ways
+from tests.attacks.odd.tables import table as every_form
+from tests.attacks.odd.webhooks import handed
 from tests.e2e.clients import KEYS, MASTER_KEY, made_up
 from tests.e2e.deployment import CHAT_ONLY, CLAUDE, INSTRUCT, VLLM, Deployment, ProxyPool
 from tests.e2e.processes import IMPORTABLE, EngineProcess, Process, free_port
@@ -43,20 +46,57 @@ STRICT = "strict"
 """The tenant for which an objective is enforced, and every failure blocks."""
 
 
-def table(forms: Iterator[Form]) -> list[Any]:
+def table(forms: Iterable[Form]) -> list[Any]:
     """Rows of forms."""
     return rows(*((form.id, "upstream", form.tried, HOLDS, form) for form in forms))
 
 
-ENDINGS = table(endings(INSULT))
-TIMEOUTS = table(timeouts(INSULT))
-SHAPES = table(shapes(INSULT))
-BESIDE = table(beside(INSULT))
-EVERY = [
-    pytest.param(row.values[0], stream, id=f"{row.id}-{'stream' if stream else 'whole'}")
+ENDINGS = table(filter(ways, endings(INSULT)))
+TIMEOUTS = table(filter(ways, timeouts(INSULT)))
+SHAPES = table(filter(ways, shapes(INSULT)))
+BESIDE = table(filter(ways, beside(INSULT)))
+HANDED = table(handed(INSULT))
+TRIES = [
+    pytest.param(row.values[0].payload, stream, id=title(row.values[0].payload, stream))
     for row in [*ENDINGS, *TIMEOUTS, *SHAPES, *BESIDE]
-    for stream in row.values[0].payload.ways
+    for stream in ways(row.values[0].payload)
 ]
+DROPPED = [
+    pytest.param(form, stream, id=title(form, stream))
+    for form in every_form(INSULT).values()
+    for stream in form.ways
+    if stream not in ways(form)
+]
+LEFT_ALONE = (
+    "end-chat-whole-error-whole",
+    "end-chat-event-stream",
+    "end-chat-break-stream",
+    "end-chat-equal-stream",
+    "end-responses-none-stream",
+    "end-messages-torn-stream",
+    "end-messages-break-stream",
+    "wait-chat-body-stream",
+    "wait-messages-body-stream",
+    "shape-messages-content-string-whole",
+    "shape-messages-stream-delta-no-type-stream",
+    "shape-messages-stream-capitals-stream",
+    "shape-messages-stream-body-stream",
+    "shape-messages-stream-comment-stream",
+    "shape-responses-content-string-whole",
+    "shape-responses-stream-done-list-stream",
+    "shape-chat-text-beside-whole",
+    "shape-text-message-whole",
+    "beside-chat-reasoning-stream",
+    "beside-chat-call-alone-whole",
+    "beside-chat-extra-whole",
+    "beside-responses-mcp-output-stream",
+    "beside-responses-metadata-whole",
+    "beside-messages-thinking-stream",
+    "beside-messages-extra-whole",
+    "beside-messages-stream-unknown-stream",
+    "beside-messages-error-400-whole",
+)
+"""Of each kind some, which a policy that does not enforce hands on as they are."""
 
 
 @pytest.fixture(scope="module")
@@ -146,36 +186,86 @@ def asked(request: pytest.FixtureRequest, pool: ProxyPool) -> Iterator[Asked]:
 def _chosen(items: list[pytest.Item]) -> Iterator[tuple[str, Form, bool]]:
     for item in items:
         call = getattr(item, "callspec", None)
-        if call is not None and "attack" in call.params and "stream" in call.params and "asked" in item.fixturenames:
-            for who in WHO[item.originalname]:
-                yield who, call.params["attack"].payload, call.params["stream"]
+        if call is not None and item.nodeid.startswith(HERE) and item.get_closest_marker("skip") is None:
+            for who in WHO.get(getattr(item, "originalname", ""), ()):
+                yield who, call.params["form"], call.params["stream"]
 
 
+HERE = "tests/attacks/test_delivery.py::"
 WHO = {
-    "test_what_was_not_judged_is_not_delivered": ("strict", "alone"),
+    "test_what_was_not_judged_is_not_delivered": ("strict",),
     "test_without_enforcement_it_is_what_litellm_delivers": ("lax", "tame"),
+    "test_it_gets_through_litellm_alone": ("alone",),
+    "test_litellm_drops_it": ("alone",),
 }
+"""Whose answers a test looks at."""
 
 
-@pytest.mark.parametrize(("attack", "stream"), EVERY)
-def test_what_was_not_judged_is_not_delivered(asked: Asked, attack: Attack, stream: bool) -> None:
-    form = attack.payload
-    assert reads(asked("alone", form, stream)[1], insults), "it does not get through LiteLLM alone"
+@pytest.mark.parametrize(("form", "stream"), TRIES)
+def test_what_was_not_judged_is_not_delivered(asked: Asked, form: Form, stream: bool) -> None:
     status, got, headers = asked("strict", form, stream)
-    assert not reads(got, insults), (
-        status,
-        headers.get("x-aligner-status"),
-        headers.get("x-aligner-reason"),
-        got[-400:],
-    )
+    said = [headers.get("x-aligner-status"), headers.get("x-aligner-reason"), *comments(got)]
+    assert not reads(got, insults), (status, said, got[-400:])
 
 
-@pytest.mark.parametrize(("attack", "stream"), EVERY)
-def test_without_enforcement_it_is_what_litellm_delivers(asked: Asked, attack: Attack, stream: bool) -> None:
-    form = attack.payload
+@pytest.mark.parametrize("attack", HANDED)
+def test_what_was_not_judged_is_not_let_pass(pool: ProxyPool, attack: Attack) -> None:
+    address = pool.get(DEPLOYMENT, guarded=True).address
+    headers = {"authorization": f"Bearer {KEYS[STRICT]}"}
+    sent = attack.payload.sent
+    got = httpx.post(f"{address}{attack.payload.endpoint}", json=sent, headers=headers, timeout=60, trust_env=False)
+    assert blocks(got, sent) or not reads(got.content, insults), got.text[-400:]
+    assert blocks(got, sent) or replaces(got), got.text[-400:]
+
+
+def blocks(got: httpx.Response, sent: Any) -> bool:
+    """Whether the other gateway is told to deliver nothing."""
+    if got.status_code != httpx.codes.OK:
+        return True
+    verdict = got.json()
+    action = verdict.get("action")
+    rejects = isinstance(action, dict) and "status_code" in action
+    return verdict.get("verdict") is False or rejects or action == "BLOCKED"
+
+
+def replaces(got: httpx.Response) -> bool:
+    """Whether the other gateway is told to deliver something else."""
+    verdict = got.json()
+    action = verdict.get("action")
+    masks = isinstance(action, dict) and "body" in action
+    return "transformedData" in verdict or masks or action == "GUARDRAIL_INTERVENED"
+
+
+@pytest.mark.parametrize(("form", "stream"), [row for row in TRIES if row.id in LEFT_ALONE])
+def test_without_enforcement_it_is_what_litellm_delivers(asked: Asked, form: Form, stream: bool) -> None:
     status, got, _ = asked("lax", form, stream)
     alone, expected, _ = asked("tame", form, stream)
     assert (status, untouched(got)) == (alone, untouched(expected))
+    assert len(comments(got)) <= 1
+
+
+@pytest.mark.parametrize(("form", "stream"), [row for row in TRIES if row.id.startswith("wait-chat")])
+def test_without_enforcement_the_comment_says_what_ended_the_answer(asked: Asked, form: Form, stream: bool) -> None:
+    _, got, _ = asked("lax", form, stream)
+    (comment,) = comments(got)
+    assert re.search(r"reason=\S*(upstream_error|timeout)", comment), comment
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("form", "stream"), TRIES)
+def test_it_gets_through_litellm_alone(asked: Asked, form: Form, stream: bool) -> None:
+    assert reads(asked("alone", form, stream)[1], insults)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("form", "stream"), DROPPED)
+def test_litellm_drops_it(asked: Asked, form: Form, stream: bool) -> None:
+    assert not reads(asked("alone", form, stream)[1], insults)
+
+
+def comments(got: bytes) -> list[str]:
+    """Our comments in a stream."""
+    return [line for line in got.decode(errors="replace").splitlines() if line.startswith(": aligner")]
 
 
 def untouched(got: bytes) -> Any:

@@ -57,11 +57,13 @@ REFUSALS = (400, 403, 413, 422, 429, 503)
 """Statuses of errors that are ours, by which a client learns that there is no answer."""
 
 
-def policies(enforced: str) -> dict[str, Any]:
-    """The policies file: one tenant, for which this objective is enforced and every failure blocks."""
+def policies(enforced: str | None) -> dict[str, Any]:
+    """The policies file: one tenant, for which this objective is enforced and every failure blocks; None: for none."""
     routes = [{"match": {"model": name}, "name": f"r{n}", **ROUTES[name]} for n, name in enumerate(POLICIES)]
     tenant = {"match": {"team": "acme"}, "mode": "enforce", "enforce": [enforced], "on_error": "block"}
     objective = "Kindness: the response should never insult the reader"
+    if enforced is None:
+        return {"objectives": {"kind": objective}, "routes": [{"match": {"model": "*"}, "objectives": ["kind"]}]}
     return {"objectives": {"kind": objective}, "routes": routes, "tenants": [tenant]}
 
 
@@ -117,13 +119,14 @@ class FailingEngine:
 class Enforced:
     """The guardrail under the policies, one event loop, and what became of the cases."""
 
-    def __init__(self, folder: Path, engine: Engine, enforced: str, leaks: Callable[[str], bool]) -> None:
+    def __init__(self, folder: Path, engine: Engine, enforced: str | None, leaks: Callable[[str], bool]) -> None:
         (folder / "policies.yaml").write_text(yaml.safe_dump(policies(enforced)))
         reload._at.cache_clear()
         self.guard = AlignerGuardrail(guardrail_name="aligner", event_hook="post_call", default_on=True)
         self.engine = FailingEngine(engine)
         self._leaks = leaks
-        self._outcomes: tuple[str, ...] = ()
+        self.outcomes: tuple[str, ...] = ()
+        """Of the last case."""
         self.guard.pipeline = Pipeline(self.engine, extensions=self.guard.pipeline.extensions)
         self.runner = asyncio.Runner()
         self.seen: Counter[str] = Counter()
@@ -131,17 +134,21 @@ class Enforced:
 
     def check(self, one: Case) -> None:
         """Raises `Delivered` if the defect of a case reaches its client."""
-        got, error = self.runner.run(self._play(one))
+        got, error = self.play(one)
         leaked = next((text for text in texts(got) if self._leaks(text)), None)
         if leaked is not None:
-            raise Delivered(self._outcomes, leaked)
-        if error is None or _named(error):
+            raise Delivered(self.outcomes, leaked)
+        if error is None or acceptable(error):
             return
         raise error
 
+    def play(self, one: Case) -> tuple[list[Any], Exception | None]:
+        """Everything that reaches the client of a case, and the error that ends it."""
+        return self.runner.run(self._play(one))
+
     async def _play(self, one: Case) -> tuple[list[Any], Exception | None]:
         """Everything that reaches the client, and the error that ends it."""
-        self._outcomes = ()
+        self.outcomes = ()
         self.engine.way = one.draft.engine
         metadata = {"aligner": one.draft.settings} if one.draft.settings else {}
         user = UserAPIKeyAuth(api_key="a" * 64, request_route=one.endpoint, team_id="acme", metadata=metadata)
@@ -166,17 +173,19 @@ class Enforced:
     def _count(self, data: dict[str, Any], error: Exception | None) -> None:
         state = request_state.state_of(data)
         outcomes = [f"{outcome.status.value} {outcome.reason}" for outcome in state.outcomes] if state else []
-        self._outcomes = tuple(outcomes)
+        self.outcomes = tuple(outcomes)
         self.seen.update(outcomes or [f"refused {type(error).__name__}" if error else "no outcome"])
 
 
 async def _flow(items: list[Any]) -> AsyncIterator[Any]:
     for item in items:
         await asyncio.sleep(0)
+        if isinstance(item, Exception):
+            raise item
         yield item
 
 
-def _named(error: Exception) -> bool:
+def acceptable(error: Exception) -> bool:
     """Whether an error tells the client that there is no answer, as a policy or a rule for requests says."""
     if isinstance(error, ProxyException):
         return str(error.code) in map(str, REFUSALS)
@@ -240,7 +249,7 @@ def run(enforced: Enforced, cases: Iterable[Case], tried: Counter[str], failed: 
 def enforcing(
     folder: Path,
     engine: Engine | None = None,
-    enforced: str = "kind",
+    enforced: str | None = "kind",
     leaks: Callable[[str], bool] = defective,
 ) -> Iterator[Enforced]:
     """The guardrail, with its files in `folder` and a quiet log; by default with an engine that finds every defect.

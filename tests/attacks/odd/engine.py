@@ -1,4 +1,4 @@
-"""An engine that finds the insult of the odd answers wherever it is asked: `python -m tests.attacks.odd.engine SOCKET`."""
+"""An engine that finds the insult of odd answers wherever it is asked: `python -m tests.attacks.odd.engine SOCKET`."""
 
 from __future__ import annotations
 

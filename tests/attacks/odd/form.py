@@ -25,8 +25,9 @@ MODELS = {CHAT: "gpt", TEXT: "instruct", RESPONSES: "gpt", MESSAGES: "claude"}
 BEFORE = "The capital of France is Paris."
 AFTER = "It lies on the Seine."
 CLEAN = f"{BEFORE} {AFTER}"
-PAUSE_S = 3.0
-"""Longer than any timeout that a form asks for."""
+WAIT_S = 1.0
+PAUSE_S = 12.0
+"""What a client waits, and how long an upstream pauses: longer, however busy the machine is."""
 BREAK = None
 """In what is sent: the connection ends here, in the middle of the answer."""
 Sent = tuple[bytes | float | None, ...]

@@ -40,22 +40,24 @@ Row = tuple[str, str, Any]
 def shapes(sentence: str) -> Iterator[Form]:
     """Every one, of each format, whole and streamed."""
     text = around(sentence)
-    for name, tried, body in _messages_bodies(text):
-        yield Form(f"shape-messages-{name}", f"a whole message: {tried}", MESSAGES, (encoded(body),))
-    for name, tried, sent in _messages_streams(text):
-        yield Form(f"shape-messages-stream-{name}", f"a Messages stream: {tried}", MESSAGES, streamed=sent)
-    for name, tried, body in _responses_bodies(text):
-        yield Form(f"shape-responses-{name}", f"a whole response: {tried}", RESPONSES, (encoded(body),))
-    for name, tried, sent in _responses_streams(text):
-        yield Form(f"shape-responses-stream-{name}", f"a stream of Responses: {tried}", RESPONSES, streamed=sent)
-    for name, tried, body in _chat_bodies(text):
-        yield Form(f"shape-chat-{name}", f"a whole chat answer: {tried}", CHAT, (encoded(body),))
-    for name, tried, sent in _chat_streams(text):
-        yield Form(f"shape-chat-stream-{name}", f"a chat stream: {tried}", CHAT, streamed=sent)
-    for name, tried, body in _text_bodies(text):
-        yield Form(f"shape-text-{name}", f"a whole text completion: {tried}", TEXT, (encoded(body),))
-    for name, tried, sent in _text_streams(text):
-        yield Form(f"shape-text-stream-{name}", f"a stream of text completions: {tried}", TEXT, streamed=sent)
+    bodies = (
+        ("messages", "a whole message", MESSAGES, _messages_bodies),
+        ("responses", "a whole response", RESPONSES, _responses_bodies),
+        ("chat", "a whole chat answer", CHAT, _chat_bodies),
+        ("text", "a whole text completion", TEXT, _text_bodies),
+    )
+    for way, what, endpoint, rows in bodies:
+        for name, tried, body in rows(text):
+            yield Form(f"shape-{way}-{name}", f"{what}: {tried}", endpoint, (encoded(body),))
+    streams = (
+        ("messages", "a Messages stream", MESSAGES, _messages_streams),
+        ("responses", "a stream of Responses", RESPONSES, _responses_streams),
+        ("chat", "a chat stream", CHAT, _chat_streams),
+        ("text", "a stream of text completions", TEXT, _text_streams),
+    )
+    for way, what, endpoint, rows in streams:
+        for name, tried, sent in rows(text):
+            yield Form(f"shape-{way}-stream-{name}", f"{what}: {tried}", endpoint, streamed=sent)
 
 
 def _messages_bodies(text: str) -> Iterator[Row]:
