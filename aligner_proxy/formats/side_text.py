@@ -113,12 +113,13 @@ def _strings(value: object, kind: SideKind, path: Path) -> Iterator[tuple[SideKi
     if pairs is not None:
         kind = _kind_of_type(pairs, kind)
         for name, inner in pairs:
-            if inner is None:
-                continue
             if _SPELLING in path or not name.isidentifier() or len(name) >= SHORTEST_PROSE:
                 yield kind, (*path, "name"), name
             yield from _strings(inner, _kind_of_field(name, inner, kind, pairs), (*path, name))
     elif isinstance(value, list | tuple):
+        if len(value) > 1 and all(isinstance(inner, str) and not _GAP.search(inner) for inner in value):
+            yield kind, (*path, "words"), " ".join(value)
+            return
         for inner in value:
             index = _field(inner, "index")
             yield from _strings(inner, kind, (*path, "*" if index is None else index))

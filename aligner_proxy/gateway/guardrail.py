@@ -246,14 +246,12 @@ class AlignerGuardrail(CustomGuardrail):
         traceback_str: str | None = None,
     ) -> HTTPException | None:
         """Take out of an upstream's error what it quotes, where that may not go out."""
-        error = original_exception
-        if formats.wire(user_api_key_dict.request_route) is None or not litellm_internals.is_from_upstream(error):
+        known = formats.wire(user_api_key_dict.request_route) is not None
+        if not known or not litellm_internals.is_from_upstream(original_exception):
             return None
         state = await self._state(request_data, user_api_key_dict)
         side = SideTexts.opened(request_data, state, partial(self._corrector, request_data))
-        if side is None or await side.may_say(str(error)):
-            return None
-        return litellm_internals.silence(error)
+        return await side.silence(original_exception) if side else None
 
     async def async_post_call_response_headers_hook(
         self,

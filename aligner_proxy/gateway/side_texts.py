@@ -23,12 +23,14 @@ from collections.abc import (
 from dataclasses import replace
 from typing import Any
 
+from fastapi import HTTPException
+
 from aligner_proxy import formats
 from aligner_proxy.errors import Unreadable
 from aligner_proxy.formats import sse
 from aligner_proxy.formats.base import corrected
 from aligner_proxy.formats.side_text import SideText, SideTextReader, strings, without
-from aligner_proxy.gateway import metrics
+from aligner_proxy.gateway import litellm_internals, metrics
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.litellm_internals import WatchedStream
 from aligner_proxy.gateway.request_state import RequestState
@@ -52,6 +54,7 @@ CorrectorOf = Callable[[RequestState], ChoiceCorrector]
 _ECHOED = ("instructions", "metadata", "tools", "tool_choice", "text")
 """Fields of a request that a response repeats under the same name."""
 _JUDGE_ALL = SkipPolicy(**dict.fromkeys(SkipPolicy.__dataclass_fields__, OnSkip.JUDGE))
+_JUDGED = "_aligner_judged"
 DROPPED = (SideKind.TOOL_OUTPUT, SideKind.TRANSCRIPTS)
 """Kinds that are emptied where they stand; reasoning is taken out with what surrounds it (reasoning.py)."""
 
@@ -195,14 +198,21 @@ class SideTexts:
                 self._clean.append(uncovered)
             text.settled = final
 
-    async def may_say(self, message: str) -> bool:
-        """Whether the message of an upstream's error, which may quote what the upstream said, may go out."""
+    async def silence(self, error: Exception) -> HTTPException | None:
+        """Take out of an upstream's error what it says, where that may not go out; what is to be raised in its stead.
+
+        Which hook meets an error first depends on when it comes; none judges it twice.
+        """
+        if not litellm_internals.is_from_upstream(error) or getattr(error, _JUDGED, False):
+            return None
+        setattr(error, _JUDGED, True)
+        self._reader = SideTextReader(streamed=False)
+        self.read({"error": {"message": str(error)}})
         try:
-            self.read({"error": {"message": message}})
             await self.settle(())
         except Blocked:
-            return False
-        return True
+            return litellm_internals.silence(error)
+        return None
 
     def without_dropped(self, value: Any) -> Any:
         """A body without the kinds that the policy takes out; the same object where there is nothing of them."""

@@ -104,6 +104,8 @@ class StreamQueue(abc.ABC, Generic[Text]):
             self.comment = self._ledger.comment(self.timeline)
             yield self.comment
         if self.broken is not None:
+            if self._side is not None:
+                await self._side.silence(self.broken)
             raise self.broken
 
     async def _flow(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:

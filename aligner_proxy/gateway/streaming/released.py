@@ -126,14 +126,16 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
     def ready(self) -> Iterator[tuple[object, bool]]:
         """The items of which all texts are decided."""
         self._refuse(self._texts.values())
-        if self._side is not None and self._side.pending:
-            if self.is_shed:
-                self._side.refuse_pending()
-            return
-        # Others run while an item goes out: what was given up or came in the field for refusals meanwhile counts.
-        while self._queue and (self._over or not self._withholds_refusal()) and _decided(queued := self._queue.first):
+        if self.is_shed and self._side is not None:
+            self._side.refuse_pending()
+        # Others run while an item goes out: what was given up or came beside the answer meanwhile counts.
+        while self._queue and not self._withheld() and _decided(queued := self._queue.first):
             self._refuse([*(text for text, _, _ in queued.places), *queued.wholes.values()])
             yield self._item(self._next())
+
+    def _withheld(self) -> bool:
+        """Whether nothing goes out now, because of a text beside the answer."""
+        return (not self._over and self._withholds_refusal()) or (self._side is not None and self._side.pending)
 
     def _refuse(self, texts: Iterable[PartedCorrection]) -> None:
         """End the stream where the policy wants an error in place of one of these texts."""
