@@ -49,10 +49,11 @@ soak: setup ## MINUTES (20) at half of saturation with faults injected: memory, 
 load: setup ## what a correction adds against arrival rate, and what happens past saturation
 	@$(BIN)/python -m bench.load $(if $(OUT),--out $(OUT)) $(ARGS)
 
-fuzz: setup ## 100,000 wrecked responses and 20,000 whole ones through the hooks, 20,000 hostile ones under an enforced policy
+fuzz: setup ## 100,000 wrecked responses and 20,000 whole ones through the hooks, 20,000 hostile and 20,000 displaced ones under an enforced policy
 	@$(BIN)/python -W ignore -m tests.fuzz.fuzzing $(ARGS)
 	@$(BIN)/python -m pytest -q --hypothesis-profile=fuzz tests/gateway/test_untouched.py
 	@LITELLM_LOCAL_MODEL_COST_MAP=True $(BIN)/python -m tests.fuzz.enforced --cases 20000 $(ARGS)
+	@LITELLM_LOCAL_MODEL_COST_MAP=True $(BIN)/python -m tests.fuzz.moved --cases 20000 $(ARGS)
 
 conformance: setup ## try every cell and client on the real proxy and write docs/conformance.md
 	@CONFORMANCE=write $(BIN)/python -m pytest -q tests/conformance

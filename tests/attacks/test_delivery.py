@@ -70,11 +70,9 @@ DROPPED = [
 LEFT_ALONE = (
     "end-chat-whole-error-whole",
     "end-chat-event-stream",
-    "end-chat-break-stream",
     "end-chat-equal-stream",
     "end-responses-none-stream",
     "end-messages-torn-stream",
-    "end-messages-break-stream",
     "wait-chat-body-stream",
     "wait-messages-body-stream",
     "shape-messages-content-string-whole",
@@ -246,7 +244,10 @@ def test_without_enforcement_it_is_what_litellm_delivers(asked: Asked, form: For
 
 @pytest.mark.parametrize(("form", "stream"), [row for row in TRIES if row.id.startswith("wait-chat")])
 def test_without_enforcement_the_comment_says_what_ended_the_answer(asked: Asked, form: Form, stream: bool) -> None:
-    _, got, _ = asked("lax", form, stream)
+    status, got, _ = asked("lax", form, stream)
+    if status != httpx.codes.OK:  # on a machine so busy that nothing came in time
+        assert b"traveller" not in got
+        return
     (comment,) = comments(got)
     assert re.search(r"reason=\S*(upstream_error|timeout)", comment), comment
 

@@ -25,8 +25,8 @@ MODELS = {CHAT: "gpt", TEXT: "instruct", RESPONSES: "gpt", MESSAGES: "claude"}
 BEFORE = "The capital of France is Paris."
 AFTER = "It lies on the Seine."
 CLEAN = f"{BEFORE} {AFTER}"
-WAIT_S = 1.0
-PAUSE_S = 12.0
+WAIT_S = 2.0
+PAUSE_S = 20.0
 """What a client waits, and how long an upstream pauses: longer, however busy the machine is."""
 BREAK = None
 """In what is sent: the connection ends here, in the middle of the answer."""
