@@ -245,9 +245,8 @@ def _readings(text: str) -> Iterator[str]:
     except (ValueError, RecursionError):
         yield text
         return
-    yield text[:start]
+    yield text[:start] + text[end:]
     yield from (inner for _, _, inner in _strings(value, SideKind.OTHER_TEXT, ()))
-    yield text[end:]
 
 
 class SideTextReader:

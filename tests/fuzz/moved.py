@@ -313,7 +313,7 @@ def legible(got: Sequence[Any], error: Exception | None) -> Iterator[str]:
 def check(rig: Enforced, one: Case) -> None:
     """Raises `Delivered` if the defect reaches the client of a policy that enforces and blocks."""
     got, error = rig.play(one)
-    leaked = next((text for text in legible(got, error) if defective(text)), None)
+    leaked = next((text for text in legible(got, error) if len(text) >= SENTENCE and defective(text)), None)
     if leaked is not None:
         raise Delivered(rig.outcomes, leaked)
     if not (error is None or acceptable(error) or error in (one.items or ())):
@@ -343,6 +343,8 @@ def _joined(items: Sequence[Any]) -> list[Any]:
     return made
 
 
+SENTENCE = 20
+"""Characters from which on a text has to have been judged: a word alone is no sentence."""
 Check = Callable[[Enforced, Case], None]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 
 from aligner_proxy.errors import NotPutIn, Shed
 from aligner_proxy.formats.base import StreamEvent
@@ -26,6 +26,12 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
     """An edit did not go into its event, which went out as it came."""
     _contradicted = False
     """Its events contradict one another, and the policy wants an error in their place."""
+
+    @cached_property
+    def _ended_texts(self) -> set[int]:
+        """The texts behind which nothing may follow."""
+        return set()
+
     _undecided: Sequence[PartedCorrection] = ()
     """The texts that may not be decided yet."""
     _over = False
@@ -48,7 +54,7 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
         self.changed.set()
 
     async def _enqueue(self, event: StreamEvent) -> None:
-        self._check_agreement()
+        self._check_agreement(event)
         known = len(self._texts)
         await super()._enqueue(event)
         if self._side is not None and event.pieces and self._side.pending:
@@ -57,6 +63,7 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
         if len(self._texts) > known or not event.pieces or event.ends:
             for text in self._open():
                 text.check()
+        self._ended_texts.update(event.ends)
         for index in event.ends:
             if index in self._texts:
                 await self._texts[index].end()
@@ -77,12 +84,14 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
             text.close(Status.FAILED, Shed.reason)
         self.changed.set()
 
-    def _check_agreement(self) -> None:
+    def _check_agreement(self, event: StreamEvent) -> None:
         """Events that contradict one another go out as they came, unless the policy wants an error in their place.
+
+        An event that adds to a text behind its end is one of them.
 
         What is released was judged by its pieces: an event that says another text as the whole must not follow them.
         """
-        if not self._decoder.disagrees:
+        if not self._decoder.disagrees and not any(index in self._ended_texts for index, _ in event.pieces):
             return
         outcome = Outcome(Status.SKIPPED, SkipReason.INCONSISTENT.value, None, self._ledger.policy)
         if outcomes.blocks(outcome):
