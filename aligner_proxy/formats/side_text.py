@@ -123,6 +123,8 @@ def _strings(value: object, kind: SideKind, path: Path) -> Iterator[tuple[SideKi
         for inner in value:
             index = _field(inner, "index")
             yield from _strings(inner, kind, (*path, "*" if index is None else index))
+    elif isinstance(value, Iterable) and not isinstance(value, bytes):
+        raise TypeError  # what is only read once would not be there to be sent
 
 
 def _pairs(value: object) -> Sequence[tuple[str, Any]] | None:
