@@ -34,6 +34,7 @@ from aligner_proxy.gateway import (
     reload,
     request_policy,
     routing,
+    written_models,
 )
 from aligner_proxy.gateway.build import build_pipeline, shared_redis
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
@@ -108,6 +109,7 @@ class AlignerGuardrail(CustomGuardrail):
         body_limits.install()
         litellm_internals.watch_clients()
         litellm_internals.bound_fallbacks(routing.too_many, routing.TOO_MANY)
+        litellm_internals.watch_bodies(written_models.note_doubled)
         freed_memory.now_and_then()
         gc_workaround.between_callbacks()
         serve(self)

@@ -20,7 +20,7 @@ from litellm.types.utils import ModelResponseStream
 from starlette.applications import Starlette
 
 from aligner_proxy.concurrency import watch
-from aligner_proxy.gateway import readiness
+from aligner_proxy.gateway import readiness, written_models
 
 CALL_ID_HEADER = "x-litellm-call-id"
 _LONGEST_CALL_ID = 256
@@ -62,14 +62,40 @@ async def refuse_other_models(caller: UserAPIKeyAuth, request: Request) -> None:
         kind = ProxyErrorTypes.bad_request_error.value
         raise ProxyException(f"more than {_MOST_FALLBACKS} fallbacks", kind, "fallbacks", 400)
     proxy = server()
-    await enforce_key_and_fallback_model_access(
-        valid_token=caller,
-        request_data=body,
-        route=get_request_route(request),
-        request=request,
-        llm_model_list=proxy.llm_model_list,
-        llm_router=proxy.llm_router,
-    )
+    # LiteLLM compares one name, that of the body, and answers by the path's or the query's.
+    for named in ({}, *({"model": name} for name in written_models.outside_the_body(request))):
+        await enforce_key_and_fallback_model_access(
+            valid_token=caller,
+            request_data={**body, **named},
+            route=get_request_route(request),
+            request=request,
+            llm_model_list=proxy.llm_model_list,
+            llm_router=proxy.llm_router,
+        )
+
+
+def watch_bodies(note: Callable[[bytes], None]) -> None:
+    """Show each JSON body to `note` before LiteLLM parses it; what it raises as `ProxyException` goes to the client."""
+    from litellm.proxy.common_utils import http_parsing_utils
+
+    bodies: Any = http_parsing_utils
+    if not isinstance(bodies.orjson, _WatchedParser):
+        bodies.orjson = _WatchedParser(bodies.orjson, note)
+
+
+class _WatchedParser:
+    """LiteLLM's parser of bodies, which shows each one first."""
+
+    def __init__(self, parser: Any, note: Callable[[bytes], None]) -> None:
+        self._parser = parser
+        self._note = note
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._parser, name)
+
+    def loads(self, body: bytes) -> Any:
+        self._note(body)
+        return self._parser.loads(body)
 
 
 def admit(paths: Iterable[str]) -> None:

@@ -21,7 +21,7 @@ from aligner_proxy.errors import BadRequest, ForbiddenError
 from aligner_proxy.formats import stored, wire
 from aligner_proxy.formats.base import buckets, headers, system, turns
 from aligner_proxy.formats.tool_results import tool_results
-from aligner_proxy.gateway import litellm_internals, routing
+from aligner_proxy.gateway import litellm_internals, routing, written_models
 from aligner_proxy.gateway.reload import Policies
 from aligner_proxy.plugins.extensions import Extensions
 from aligner_proxy.policy import references, shares
@@ -161,7 +161,7 @@ def facts(
     sent = headers(data)
     metadata = buckets(data)
     wishes = [bucket[_OURS] for bucket in metadata if _OURS in bucket]
-    model, groups = routing.named(_model(data, user.request_route), user.team_id)
+    model, groups = _names(data, user)
     key_hash = _hashed(user.token or user.api_key)
     body = data.get(ASKED)
     asked = body if isinstance(body, AskedInBody) else AskedInBody()
@@ -205,6 +205,16 @@ def _fields(wishes: Sequence[object], names: Iterable[str]) -> Iterator[tuple[st
         values = [wish[name] for wish in wishes if isinstance(wish, Mapping) and name in wish]
         if values:
             yield name, values[0]
+
+
+def _names(data: Mapping[str, Any], user: UserAPIKeyAuth) -> tuple[str, tuple[str, ...]]:
+    """The model that answers, and the groups behind it; and whatever else the request wrote as its model."""
+    asked = _model(data, user.request_route)
+    model, groups = routing.named(asked, user.team_id)
+    if stored(user.request_route):
+        return model, groups
+    further = routing.further_names(written_models.of_data(data), asked, user.team_id)
+    return model, (*groups, model, *further) if further else groups
 
 
 def _model(data: Mapping[str, Any], route: str | None) -> str:

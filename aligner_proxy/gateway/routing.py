@@ -108,6 +108,18 @@ def named(model: str, team_id: str | None) -> tuple[str, tuple[str, ...]]:
     return _by_pattern_or_alias(router, model, team_id)
 
 
+def further_names(written: Iterable[str], model: str, team_id: str | None) -> tuple[str, ...]:
+    """What else a request wrote as its model, besides the one that LiteLLM routes by, with the groups behind it.
+
+    A name that LiteLLM could not answer by says nothing.
+    """
+    router = _router()
+    others = [name for name in written if name != model and len(name) <= MAX_NAME_CHARS] if router is not None else ()
+    known = (name for name in others if router.has_model_id(name) or router.get_model_list(name, team_id=team_id))
+    further = ((name, *groups) for name, groups in (named(name, team_id) for name in known))
+    return tuple(dict.fromkeys(name for names in further for name in names))
+
+
 def answered(data: Mapping[str, Any], response: object = None) -> str | None:
     """The model group whose deployment gave this response, or this item of a stream; None if LiteLLM does not say."""
     router = _router()

@@ -56,6 +56,26 @@ def test_every_name_leads_to_its_groups(model: str, names: tuple[str, tuple[str,
     assert routing.named(model, None) == names
 
 
+@pytest.mark.usefixtures("router")
+@pytest.mark.parametrize(
+    ("written", "further"),
+    [
+        ((), ()),
+        (("plain",), ()),
+        (("unheard-of", ""), ()),
+        (("support", "plain"), ("support",)),
+        (("quick",), ("quick", "support")),
+        (("first", "support"), ("support",)),
+        (("gpt-4o",), ("openai/gpt-4o",)),
+        (("openai/" + "x" * 2_000,), ()),
+    ],
+)
+def test_other_names_of_a_request_lead_to_their_groups_if_they_are_any(
+    written: tuple[str, ...], further: tuple[str, ...]
+) -> None:
+    assert routing.further_names(written, "plain", None) == further
+
+
 def test_an_upstream_model_leads_to_every_group_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     router = Router(
         model_list=[_model("support", "openai/up-1", id="first"), _model("plain", "openai/up-1", id="third")]
