@@ -28,6 +28,7 @@ from aligner_proxy.errors import AlignerProxyError, ClientGone, NotPutIn
 from aligner_proxy.formats import sse
 from aligner_proxy.gateway import (
     body_limits,
+    doubled_models,
     freed_memory,
     gc_workaround,
     litellm_internals,
@@ -36,7 +37,6 @@ from aligner_proxy.gateway import (
     reload,
     request_policy,
     routing,
-    written_models,
 )
 from aligner_proxy.gateway.build import build_pipeline, shared_redis
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
@@ -118,7 +118,7 @@ class AlignerGuardrail(CustomGuardrail):
         body_limits.install()
         litellm_internals.watch_clients()
         litellm_internals.bound_fallbacks(routing.too_many, routing.TOO_MANY)
-        litellm_internals.watch_bodies(written_models.note_doubled)
+        litellm_internals.watch_bodies(doubled_models.note)
         freed_memory.now_and_then()
         gc_workaround.between_callbacks()
         serve(self)

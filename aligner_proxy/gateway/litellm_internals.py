@@ -22,7 +22,7 @@ from starlette.applications import Starlette
 
 from aligner_proxy.concurrency import watch
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.gateway import readiness, written_models
+from aligner_proxy.gateway import readiness
 from aligner_proxy.policy.yaml_file import nearest, short
 
 CALL_ID_HEADER = "x-litellm-call-id"
@@ -66,7 +66,7 @@ async def refuse_other_models(caller: UserAPIKeyAuth, request: Request) -> None:
         raise ProxyException(f"more than {_MOST_FALLBACKS} fallbacks", kind, "fallbacks", 400)
     proxy = server()
     # LiteLLM compares one name, that of the body, and answers by the path's or the query's.
-    for named in ({}, *({"model": name} for name in written_models.outside_the_body(request))):
+    for named in ({}, *({"model": name} for name in _named_in_address(request))):
         await enforce_key_and_fallback_model_access(
             valid_token=caller,
             request_data={**body, **named},
@@ -75,6 +75,13 @@ async def refuse_other_models(caller: UserAPIKeyAuth, request: Request) -> None:
             llm_model_list=proxy.llm_model_list,
             llm_router=proxy.llm_router,
         )
+
+
+def _named_in_address(request: Request) -> Iterator[str]:
+    yield from request.query_params.getlist("model")
+    in_path = request.path_params.get("model")
+    if isinstance(in_path, str):
+        yield in_path
 
 
 def watch_bodies(note: Callable[[bytes], None]) -> None:

@@ -21,7 +21,7 @@ from aligner_proxy.errors import BadRequest, ForbiddenError
 from aligner_proxy.formats import stored, wire
 from aligner_proxy.formats.base import buckets, headers, system, turns
 from aligner_proxy.formats.tool_results import tool_results
-from aligner_proxy.gateway import litellm_internals, routing, written_models
+from aligner_proxy.gateway import litellm_internals, routing
 from aligner_proxy.gateway.reload import Policies
 from aligner_proxy.plugins.extensions import Extensions
 from aligner_proxy.policy import references, shares
@@ -213,7 +213,7 @@ def _names(data: Mapping[str, Any], user: UserAPIKeyAuth) -> tuple[str, tuple[st
     model, groups = routing.named(asked, user.team_id)
     if stored(user.request_route):
         return model, groups
-    further = routing.further_names(written_models.of_data(data), asked, user.team_id)
+    further = routing.further_names(routing.written(data), asked, user.team_id)
     return model, (*groups, model, *further) if further else groups
 
 

@@ -1,4 +1,4 @@
-"""Names of models that a client wrote into one request, wherever they stand."""
+"""Bodies with several names of a model."""
 
 from __future__ import annotations
 
@@ -12,38 +12,12 @@ from litellm.proxy._types import ProxyException
 from litellm.proxy.common_utils import http_parsing_utils
 from starlette.requests import Request
 
-from aligner_proxy.gateway import litellm_internals, written_models
+from aligner_proxy.gateway import doubled_models, litellm_internals, routing
 
 
 def data(url: str, **body: Any) -> dict[str, Any]:
     """A request as LiteLLM hands it to hooks."""
     return {"proxy_server_request": {"url": url, "body": body}}
-
-
-@pytest.mark.parametrize(
-    ("path", "names"),
-    [
-        ("/v1/chat/completions", ()),
-        ("/v1/chat/completions?user=a", ()),
-        ("/v1/chat/completions?model=a&model=b", ("a", "b")),
-        ("/v1/responses?%6Dodel=a%20b", ("a b",)),
-        ("/engines/a/chat/completions", ("a",)),
-        ("/engines/a/completions/", ("a",)),
-        ("/engines/o/a/chat/completions?model=b", ("o/a", "b")),
-        ("/openai/deployments/a%0A/chat/completions%0A", ("a\n",)),
-        ("/behind/a/proxy/openai/deployments/a/completions", ("a",)),
-        ("/openai/deployments/a/embeddings", ()),
-    ],
-)
-def test_names_in_the_address(path: str, names: tuple[str, ...]) -> None:
-    written_models.note_doubled(b"{}")
-    assert written_models.of_data(data(f"http://gateway:4000{path}", model="x")) == (*names, "x")
-
-
-def test_what_is_no_name_is_left_out() -> None:
-    written_models.note_doubled(b"{}")
-    assert written_models.of_data(data("http://g/v1/responses?model=", model=["a"])) == ()
-    assert written_models.of_data({}) == ()
 
 
 @pytest.mark.parametrize(
@@ -61,22 +35,22 @@ def test_what_is_no_name_is_left_out() -> None:
     ],
 )
 def test_names_in_a_body_that_has_several(body: bytes, names: tuple[str, ...]) -> None:
-    written_models.note_doubled(b'{"model": "before", "model": "this one"}')
-    written_models.note_doubled(body)
-    assert written_models.of_data(data("http://g/v1/responses")) == names
+    doubled_models.note(b'{"model": "before", "model": "this one"}')
+    doubled_models.note(body)
+    assert routing.written(data("http://g/v1/responses")) == names
 
 
 @pytest.mark.parametrize("end", [b"[" * 5_000, b'"half'])
 def test_a_body_that_not_every_reader_reads_is_refused(end: bytes) -> None:
     with pytest.raises(ProxyException) as caught:
-        written_models.note_doubled(b'{"model": "a", "model": "b", "x": ' + end)
+        doubled_models.note(b'{"model": "a", "model": "b", "x": ' + end)
     assert caught.value.code == "400"
 
 
 async def test_litellms_parser_shows_each_body_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_parsing_utils, "orjson", orjson)
     for _ in range(2):  # a guardrail may be made more than once
-        litellm_internals.watch_bodies(written_models.note_doubled)
+        litellm_internals.watch_bodies(doubled_models.note)
     body = b'{"input": "x", "model": "a", "model": "b"}'
 
     async def receive() -> dict[str, Any]:
@@ -86,7 +60,7 @@ async def test_litellms_parser_shows_each_body_first(monkeypatch: pytest.MonkeyP
     scope = {"type": "http", "method": "POST", "path": "/v1/responses", "headers": headers, "query_string": b""}
     read = await http_parsing_utils.read_request_body(Request(scope, receive))
     assert read == json.loads(body) == {"input": "x", "model": "b"}
-    assert written_models.of_data(data("http://g/v1/responses", **read)) == ("b", "a")
+    assert routing.written(data("http://g/v1/responses", **read)) == ("b", "a")
     assert isinstance(http_parsing_utils.orjson, litellm_internals._WatchedParser)
     assert http_parsing_utils.orjson._parser is orjson
     assert isinstance(http_parsing_utils.orjson.dumps, types.BuiltinFunctionType)
