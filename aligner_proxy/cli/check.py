@@ -25,12 +25,13 @@ from aligner_proxy.cli import references
 from aligner_proxy.cli.diff import table
 from aligner_proxy.engine.weights import sources
 from aligner_proxy.errors import ConfigError
+from aligner_proxy.gateway import litellm_internals
 from aligner_proxy.gateway.build import open_engine
 from aligner_proxy.pipeline.outcomes import lets_through
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, Extensions
-from aligner_proxy.policy import litellm_config
+from aligner_proxy.policy import guardrail_entry, litellm_config
 from aligner_proxy.policy.config import check_hand_offs, engine_at, keys_path, known_keys, redis_url, shared_cache_key
 from aligner_proxy.policy.editor_schema import groups as editor_groups
 from aligner_proxy.policy.engine_schema import Kind
@@ -168,7 +169,8 @@ def _read(file: Path) -> _Checked:
     listed = tuple(taught(policies))
     if not litellm:
         return _Checked(path, policies, None, keys, taught=listed, extensions=extensions)
-    gaps = tuple(litellm_config.warnings(data, source))
+    entry = guardrail_entry.check(data, source, policies, litellm_internals.check_entry)
+    gaps = (*entry, *litellm_config.warnings(data, source))
     checked = _Checked(path, policies, model_groups(data), keys, gaps, data, listed, extensions)
     unserved = next(_editors_unserved(checked), None)
     if unserved is not None and not litellm_config.models_in_database(data):

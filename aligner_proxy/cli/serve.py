@@ -34,12 +34,12 @@ from aligner_proxy.connections import Limits
 from aligner_proxy.engine import sockets
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.errors import ConfigError, CorrectionError, EngineFault, EngineMismatch, EngineUnavailable
-from aligner_proxy.gateway import build
+from aligner_proxy.gateway import build, litellm_internals
 from aligner_proxy.gateway.process import litellm_server, memory_limit, supervisor
 from aligner_proxy.gateway.process.console_beside import ConsoleBeside
 from aligner_proxy.gateway.process.teacher import Served, Teacher
 from aligner_proxy.plugins import registry
-from aligner_proxy.policy import config, litellm_config
+from aligner_proxy.policy import config, guardrail_entry, litellm_config
 from aligner_proxy.policy.engine_schema import Backend, Kind
 from aligner_proxy.policy.litellm_config import find_policies, model_groups
 from aligner_proxy.policy.schema import PolicyFile
@@ -185,6 +185,7 @@ def plan(file: Path, host: str, port: int, workers: int) -> Plan:
     registry.configured(loaded)
     check_class_is_ours(path)
     litellm_config.check_master_key(path)
+    check_guardrail(path, loaded)
     engine = config.engine_at(loaded)
     check_engine(path, loaded, engine)
     return Plan(path, policies.absolute(), loaded, engine, engine.local, host, port, workers)
@@ -199,6 +200,13 @@ def check_engine(litellm_file: Path, file: PolicyFile, engine: Backend) -> None:
     elsewhere = "include" in data or (data.get("general_settings") or {}).get("store_model_in_db")
     if engine.kind is Kind.GROUP and not elsewhere and engine.group not in model_groups(data):
         raise ConfigError(f"{source.name}: no model group {engine.group!r} in the model_list; aligner.engine names it")
+
+
+def check_guardrail(litellm_file: Path, file: PolicyFile) -> None:
+    """Refuse an entry of the guardrail with which LiteLLM would start without it, or call it for some answers only."""
+    data, source = read(litellm_file)
+    for warning in guardrail_entry.check(data, source, file, litellm_internals.check_entry):
+        log.warning("%s", warning)
 
 
 def check_class_is_ours(litellm_file: Path) -> None:

@@ -8,6 +8,7 @@ own metadata. A policy that prefers an error to an uncorrected answer causes a 5
 from __future__ import annotations
 
 import contextlib
+import logging
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
@@ -18,6 +19,7 @@ from fastapi import HTTPException
 from litellm.integrations.custom_guardrail import CustomGuardrail
 from litellm.proxy._types import UserAPIKeyAuth
 from litellm.types.guardrails import GuardrailEventHooks
+from litellm.types.guardrails import Mode as ModeByTag
 from litellm.types.utils import GuardrailStatus
 
 from aligner_proxy import formats
@@ -27,6 +29,7 @@ from aligner_proxy.errors import AlignerProxyError, ClientGone, NotPutIn
 from aligner_proxy.formats import sse
 from aligner_proxy.gateway import (
     body_limits,
+    doubled_models,
     freed_memory,
     gc_workaround,
     litellm_internals,
@@ -53,10 +56,13 @@ from aligner_proxy.observability.stalls import LoopWatchdog
 from aligner_proxy.pipeline import eligibility
 from aligner_proxy.pipeline import outcomes as pipeline_outcomes
 from aligner_proxy.plugins.extensions import Selecting
-from aligner_proxy.policy import config
+from aligner_proxy.policy import config, guardrail_entry
+from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.types import DEFAULT_ALIGNER, Exchange, Outcome, Policy, SideTreatment, SkipReason, Status
 
+log = logging.getLogger(__name__)
 _DRAW_RANGE = 2**53
+_HOOKS = (GuardrailEventHooks.pre_call, GuardrailEventHooks.post_call)
 _NO_POLICY = Policy(name="-")
 _GUARDRAIL_STATUS: dict[Status, GuardrailStatus] = {
     Status.CORRECTED: "guardrail_intervened",
@@ -77,10 +83,14 @@ class AlignerGuardrail(CustomGuardrail):
     """Guardrail that corrects answers of upstream models, by the policies of `policies.yaml`."""
 
     use_native_lifecycle_hooks: ClassVar[bool] = True
+    _gaps: tuple[str, ...] = ()
+    """What in LiteLLM's entry keeps answers from the hooks."""
+    _enforcing: tuple[PolicyFile, bool] | None = None
 
     def __init__(self, policies: str = "policies.yaml", event_hook: Any = None, **settings: Any) -> None:
         # LiteLLM swallows ValueError and TypeError from here and would start without the guardrail.
         try:
+            hooks = litellm_internals.with_pre_call(event_hook)
             if (form := config.log_form()) is not None:
                 logs.ours_to_stderr(form)
             self._policies = reload.at(config.policies_path(policies, litellm_internals.config_folder()))
@@ -110,14 +120,54 @@ class AlignerGuardrail(CustomGuardrail):
         body_limits.install()
         litellm_internals.watch_clients()
         litellm_internals.bound_fallbacks(routing.too_many, routing.TOO_MANY)
+        litellm_internals.watch_bodies(doubled_models.note)
         freed_memory.now_and_then()
         gc_workaround.between_callbacks()
         serve(self)
         litellm_internals.at_shutdown(self._hand_offs.aclose)
         litellm_internals.at_shutdown(partial(self._shadows.finish, self._audit_writers.aclose))
-        super().__init__(
-            event_hook=litellm_internals.with_pre_call(event_hook), **{**settings, "mask_response_content": True}
-        )
+        super().__init__(event_hook=hooks, **{**settings, "mask_response_content": True})
+
+    @property
+    def run_in_parallel(self) -> bool:
+        """False, whatever the entry says: LiteLLM would throw away what the hooks return."""
+        return False
+
+    @run_in_parallel.setter
+    def run_in_parallel(self, _written: bool) -> None:
+        pass
+
+    @property
+    def scan_raw_request(self) -> bool:
+        """False, whatever the entry says: the pre-call hook would get a copy of the request, which is thrown away."""
+        return False
+
+    @scan_raw_request.setter
+    def scan_raw_request(self, _written: bool) -> None:
+        pass
+
+    def apply_stream_scope(self, stream_scope: object) -> None:
+        """Take over the entry's last setting, and log what in the entry lets answers pass."""
+        super().apply_stream_scope(stream_scope)
+        before = self._gaps
+        mode = self.event_hook.tags if isinstance(self.event_hook, ModeByTag) else self.event_hook
+        self._gaps = tuple(text for _, text in guardrail_entry.gaps(mode, self.default_on, stream_scope))
+        for gap in self._gaps if self._gaps != before else ():
+            log.warning("%s (where the policies file enforces, every answer is corrected all the same)", gap)
+
+    def should_run_guardrail(self, data: Any, event_type: GuardrailEventHooks) -> bool:
+        """Whether a hook runs: as the entry says, and for every request where the policies file in force enforces."""
+        if self._gaps and event_type in _HOOKS and self._enforces():
+            opted_out = self.guardrail_name in self.get_opted_out_global_guardrails_from_metadata(data)
+            return not (opted_out or self.get_disable_global_guardrail(data))
+        return bool(super().should_run_guardrail(data, event_type))
+
+    def _enforces(self) -> bool:
+        """Whether the policies file in force keeps back what was not judged."""
+        file = self._policies.current.file
+        if self._enforcing is None or self._enforcing[0] is not file:
+            self._enforcing = (file, guardrail_entry.enforcement(file) is not None)
+        return self._enforcing[1]
 
     async def async_pre_call_hook(
         self, user_api_key_dict: UserAPIKeyAuth, cache: Any, data: dict[str, Any], call_type: Any

@@ -25,13 +25,16 @@ from fastapi import HTTPException, Request
 from litellm.litellm_core_utils.served_output_texts import record_served_output_texts, served_stream_output_texts
 from litellm.proxy._types import LiteLLMRoutes, ProxyErrorTypes, ProxyException, UserAPIKeyAuth
 from litellm.proxy.auth.auth_utils import get_request_route, iter_request_fallback_targets
-from litellm.types.guardrails import GuardrailEventHooks
+from litellm.types.guardrails import GuardrailEventHooks, LitellmParams
 from litellm.types.guardrails import Mode as ModeByTag
 from litellm.types.utils import ModelResponseStream
+from pydantic import ValidationError
 from starlette.applications import Starlette
 
 from aligner_proxy.concurrency import watch
+from aligner_proxy.errors import ConfigError
 from aligner_proxy.gateway import readiness
+from aligner_proxy.policy.yaml_file import nearest, short
 
 CALL_ID_HEADER = "x-litellm-call-id"
 _LONGEST_CALL_ID = 256
@@ -75,14 +78,47 @@ async def refuse_other_models(caller: UserAPIKeyAuth, request: Request) -> None:
         kind = ProxyErrorTypes.bad_request_error.value
         raise ProxyException(f"more than {_MOST_FALLBACKS} fallbacks", kind, "fallbacks", 400)
     proxy = server()
-    await enforce_key_and_fallback_model_access(
-        valid_token=caller,
-        request_data=body,
-        route=get_request_route(request),
-        request=request,
-        llm_model_list=proxy.llm_model_list,
-        llm_router=proxy.llm_router,
-    )
+    # LiteLLM compares one name, that of the body, and answers by the path's or the query's.
+    for named in ({}, *({"model": name} for name in _named_in_address(request))):
+        await enforce_key_and_fallback_model_access(
+            valid_token=caller,
+            request_data={**body, **named},
+            route=get_request_route(request),
+            request=request,
+            llm_model_list=proxy.llm_model_list,
+            llm_router=proxy.llm_router,
+        )
+
+
+def _named_in_address(request: Request) -> Iterator[str]:
+    yield from request.query_params.getlist("model")
+    in_path = request.path_params.get("model")
+    if isinstance(in_path, str):
+        yield in_path
+
+
+def watch_bodies(note: Callable[[bytes], None]) -> None:
+    """Show each JSON body to `note` before LiteLLM parses it; what it raises as `ProxyException` goes to the client."""
+    from litellm.proxy.common_utils import http_parsing_utils
+
+    bodies: Any = http_parsing_utils
+    if not isinstance(bodies.orjson, _WatchedParser):
+        bodies.orjson = _WatchedParser(bodies.orjson, note)
+
+
+class _WatchedParser:
+    """LiteLLM's parser of bodies, which shows each one first."""
+
+    def __init__(self, parser: Any, note: Callable[[bytes], None]) -> None:
+        self._parser = parser
+        self._note = note
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._parser, name)
+
+    def loads(self, body: bytes) -> Any:
+        self._note(body)
+        return self._parser.loads(body)
 
 
 def admit(paths: Iterable[str]) -> None:
@@ -210,12 +246,32 @@ def bound_fallbacks(too_many: Callable[[object], bool], message: str) -> None:
 
 
 def with_pre_call(event_hook: Any) -> Any:
-    """The guardrail's modes with pre_call, without which LiteLLM does not call its pre-call hook."""
+    """The guardrail's modes with pre_call, without which LiteLLM does not call its pre-call hook.
+
+    Raises `ConfigError` for a word that is no mode, for which LiteLLM would start without the guardrail.
+    """
     if event_hook is None or isinstance(event_hook, ModeByTag):
         return event_hook
-    hooks = event_hook if isinstance(event_hook, list) else [event_hook]
-    names = [GuardrailEventHooks(hook).value for hook in hooks]
+    names = [
+        str(getattr(hook, "value", hook)) for hook in (event_hook if isinstance(event_hook, list) else [event_hook])
+    ]
+    known = [hook.value for hook in GuardrailEventHooks]
+    unknown = next((name for name in names if name not in known), None)
+    if unknown is not None:
+        raise ConfigError(f"mode {short(unknown)} is no mode of LiteLLM's guardrails; {nearest(unknown, known)}")
     return [GuardrailEventHooks(name) for name in dict.fromkeys(["pre_call", *names])]
+
+
+def check_entry(params: Mapping[str, Any]) -> None:
+    """Refuse settings of the guardrail with which LiteLLM would skip it, after a line in its log."""
+    given = {name: value for name, value in params.items() if not str(value).startswith("os.environ/")}
+    try:
+        settings = LitellmParams(**{"mode": "post_call", **given} if "mode" in params else given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        key = ".".join(map(str, first["loc"])) or "litellm_params"
+        raise ConfigError(f"{key}: {first['msg']}; LiteLLM would start without the guardrail") from None
+    with_pre_call(settings.mode)
 
 
 def log_served(data: dict[str, Any], items: Sequence[object]) -> None:

@@ -161,7 +161,7 @@ def facts(
     sent = headers(data)
     metadata = buckets(data)
     wishes = [bucket[_OURS] for bucket in metadata if _OURS in bucket]
-    model, groups = routing.named(_model(data, user.request_route), user.team_id)
+    model, groups = _names(data, user)
     key_hash = _hashed(user.token or user.api_key)
     body = data.get(ASKED)
     asked = body if isinstance(body, AskedInBody) else AskedInBody()
@@ -205,6 +205,16 @@ def _fields(wishes: Sequence[object], names: Iterable[str]) -> Iterator[tuple[st
         values = [wish[name] for wish in wishes if isinstance(wish, Mapping) and name in wish]
         if values:
             yield name, values[0]
+
+
+def _names(data: Mapping[str, Any], user: UserAPIKeyAuth) -> tuple[str, tuple[str, ...]]:
+    """The model that answers, and the groups behind it; and whatever else the request wrote as its model."""
+    asked = _model(data, user.request_route)
+    model, groups = routing.named(asked, user.team_id)
+    if stored(user.request_route):
+        return model, groups
+    further = routing.further_names(routing.written(data), asked, user.team_id)
+    return model, (*groups, model, *further) if further else groups
 
 
 def _model(data: Mapping[str, Any], route: str | None) -> str:

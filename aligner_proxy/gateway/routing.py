@@ -16,6 +16,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 from itertools import islice
 from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from litellm.litellm_core_utils.get_llm_provider_logic import inferred_provider
 from litellm.litellm_core_utils.hidden_params import get_hidden_params
@@ -24,6 +25,7 @@ from litellm.types import litellm_params as purposes
 
 from aligner_proxy.errors import BadRequest
 from aligner_proxy.formats.base import buckets
+from aligner_proxy.gateway import doubled_models
 
 FALLBACKS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
 """Settings of the router, and fields of a request, that name models to answer in place of one that fails."""
@@ -92,6 +94,7 @@ _OF_THE_BODY = frozenset(
 # What LiteLLM adds to the data of every request.
 _ADDED = frozenset({"litellm_call_id", "litellm_logging_obj", "proxy_server_request", "secret_fields"})
 _SETTING = "trust.router_fields"
+_IN_PATH = re.compile(r"/(?:engines|openai/deployments)/(.+?)(?:/chat)?/completions/?\s*\Z", re.DOTALL)
 TOO_MANY = f"too many models in fallbacks; at most {MAX_FALLBACKS} are allowed"
 
 
@@ -106,6 +109,42 @@ def named(model: str, team_id: str | None) -> tuple[str, tuple[str, ...]]:
     if model not in router.model_names and router.has_model_id(model):
         return _group_of(router, model) or model, ()
     return _by_pattern_or_alias(router, model, team_id)
+
+
+def written(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """Every name of a model that a client wrote into one request: in path, query and body, there even twice.
+
+    LiteLLM answers by that of the path, else of the query (chat and text completions), else by the body's last one.
+    """
+    request = data.get("proxy_server_request")
+    if not isinstance(request, Mapping):
+        return ()
+    body = request.get("body")
+    in_body = (body.get("model"),) if isinstance(body, Mapping) else ()
+    names = (*_in_address(str(request.get("url") or "")), *in_body, *doubled_models.names.get())
+    return tuple(dict.fromkeys(name for name in names if isinstance(name, str) and name))
+
+
+def _in_address(url: str) -> Iterator[str]:
+    if "?" not in url and "/completions" not in url:
+        return
+    parts = urlsplit(url)
+    match = _IN_PATH.search(unquote(parts.path))
+    if match is not None:
+        yield match[1]
+    yield from (value for name, value in parse_qsl(parts.query) if name == "model")
+
+
+def further_names(names: Iterable[str], model: str, team_id: str | None) -> tuple[str, ...]:
+    """What else a request wrote as its model, besides the one that LiteLLM routes by, with the groups behind it.
+
+    A name that LiteLLM could not answer by says nothing.
+    """
+    router = _router()
+    others = [name for name in names if name != model and len(name) <= MAX_NAME_CHARS] if router is not None else ()
+    known = (name for name in others if router.has_model_id(name) or router.get_model_list(name, team_id=team_id))
+    further = ((name, *groups) for name, groups in (named(name, team_id) for name in known))
+    return tuple(dict.fromkeys(name for of_one in further for name in of_one))
 
 
 def answered(data: Mapping[str, Any], response: object = None) -> str | None:

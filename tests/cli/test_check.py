@@ -48,7 +48,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "litellm.yaml").write_text(
         "model_list:\n  - model_name: gpt-4o\n  - 7\n"
         "router_settings: {model_group_alias: {quick: gpt-4o}}\n"
-        f"guardrails:\n  - litellm_params: {{guardrail: {GUARDRAIL}, mode: post_call}}\n"
+        f"guardrails:\n  - litellm_params: {{guardrail: {GUARDRAIL}, mode: post_call, default_on: true}}\n"
     )
     return tmp_path
 

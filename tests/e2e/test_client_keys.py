@@ -60,6 +60,9 @@ def test_a_key_calls_its_models_alone(clients: dict[str, Gateway]) -> None:
     assert client.chat("good").status_code == 200
     for body in ({"model": "claude"}, {"fallbacks": ["claude"]}, {"fallbacks": [{"gpt": ["claude"]}]}):
         assert client.chat("good", **body).status_code in (401, 403), body
+    good = {"model": "gpt", "messages": [{"role": "user", "content": "good"}]}
+    for address in ("/v1/chat/completions?model=claude", "/engines/claude/chat/completions"):
+        assert client.http.post(address, json=good).status_code in (401, 403), address
     assert [model["id"] for model in client.http.get("/v1/models").json()["data"]] == ["gpt"]
 
 

@@ -230,6 +230,27 @@ async def test_a_key_for_some_models_reaches_no_other(
     assert (await auth.user_api_key_auth(request(model="gpt"), "k1")).models == ["gpt"]
 
 
+@pytest.mark.parametrize("body", [{"model": "gpt"}, {}])
+@pytest.mark.parametrize(
+    ("path", "more"),
+    [
+        (CHAT, {"query_string": b"model=claude"}),
+        (CHAT, {"query_string": b"model=gpt&model=claude"}),
+        ("/engines/claude/chat/completions", {"path_params": {"model": "claude"}}),
+        ("/openai/deployments/claude/completions", {"path_params": {"model": "claude"}}),
+    ],
+)
+async def test_nor_by_its_address_by_which_litellm_routes(
+    keys: Path, path: str, more: dict[str, Any], body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(monkeypatch, llm_router=ROUTER, llm_model_list=ROUTER.model_list)
+    write(keys, models=["gpt"])
+    asked = request(path, **body)
+    asked.scope["route"].path = re.sub("/claude/", "/{model:path}/", path)
+    asked.scope.update(more)
+    assert (await refused(asked))[0] in ("401", "403")
+
+
 async def test_fallbacks_are_counted_before_they_are_checked(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     serve(monkeypatch, llm_router=ROUTER, llm_model_list=ROUTER.model_list)
     write(keys, models=["*"])

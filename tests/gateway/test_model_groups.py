@@ -56,6 +56,26 @@ def test_every_name_leads_to_its_groups(model: str, names: tuple[str, tuple[str,
     assert routing.named(model, None) == names
 
 
+@pytest.mark.usefixtures("router")
+@pytest.mark.parametrize(
+    ("written", "further"),
+    [
+        ((), ()),
+        (("plain",), ()),
+        (("unheard-of", ""), ()),
+        (("support", "plain"), ("support",)),
+        (("quick",), ("quick", "support")),
+        (("first", "support"), ("support",)),
+        (("gpt-4o",), ("openai/gpt-4o",)),
+        (("openai/" + "x" * 2_000,), ()),
+    ],
+)
+def test_other_names_of_a_request_lead_to_their_groups_if_they_are_any(
+    written: tuple[str, ...], further: tuple[str, ...]
+) -> None:
+    assert routing.further_names(written, "plain", None) == further
+
+
 def test_an_upstream_model_leads_to_every_group_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     router = Router(
         model_list=[_model("support", "openai/up-1", id="first"), _model("plain", "openai/up-1", id="third")]
@@ -90,3 +110,32 @@ def test_a_group_with_a_wildcard_is_the_one_that_was_asked_by_any_name_it_fits()
 
 def test_outside_the_proxy_a_name_is_a_name() -> None:
     assert routing.named("support", None) == ("support", ())
+
+
+def _data(url: str, **body: Any) -> dict[str, Any]:
+    """A request as LiteLLM hands it to hooks."""
+    return {"proxy_server_request": {"url": url, "body": body}}
+
+
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [
+        ("/v1/chat/completions", ()),
+        ("/v1/chat/completions?user=a", ()),
+        ("/v1/chat/completions?model=a&model=b", ("a", "b")),
+        ("/v1/responses?%6Dodel=a%20b", ("a b",)),
+        ("/engines/a/chat/completions", ("a",)),
+        ("/engines/a/completions/", ("a",)),
+        ("/engines/o/a/chat/completions?model=b", ("o/a", "b")),
+        ("/openai/deployments/a%0A/chat/completions%0A", ("a\n",)),
+        ("/behind/a/proxy/openai/deployments/a/completions", ("a",)),
+        ("/openai/deployments/a/embeddings", ()),
+    ],
+)
+def test_names_in_the_address(path: str, names: tuple[str, ...]) -> None:
+    assert routing.written(_data(f"http://gateway:4000{path}", model="x")) == (*names, "x")
+
+
+def test_what_is_no_name_is_left_out() -> None:
+    assert routing.written(_data("http://g/v1/responses?model=", model=["a"])) == ()
+    assert routing.written({}) == ()

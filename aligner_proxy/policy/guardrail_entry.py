@@ -1,0 +1,180 @@
+"""LiteLLM's entry of our guardrail: settings by which LiteLLM does not call it, or throws away what it returns.
+
+LiteLLM takes them without a word, and then answers go out as they came. Where the policies file enforces, `serve` and
+`check` refuse them; elsewhere they are warnings.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.policy.litellm_config import GUARDRAIL
+from aligner_proxy.policy.resolver import PolicyResolver
+from aligner_proxy.policy.schema import PolicyFile
+from aligner_proxy.policy.yaml_file import KeyPath, Source, read, short
+from aligner_proxy.types import GOVERNED_SKIPS, FailureClass, IfNothingRemains, Mode, OnError, OnSkip, Policy
+
+WITHOUT_EFFECT = ("run_in_parallel", "scan_raw_request")
+"""Settings that the guardrail does not take over: LiteLLM would throw away what it returns."""
+_NEEDED = "post_call"
+_HOOKS = ("pre_call", _NEEDED)
+_BY_TAGS = (
+    "mode by tags: clients choose their tags, and so whether answers are corrected; write mode: post_call, and routes "
+    "with match: {tag: ...} in the policies file"
+)
+_REFERENCE = "os.environ/"
+_CLASS_LISTS = ("callbacks", "success_callback", "failure_callback")
+
+
+def enforcement(file: PolicyFile) -> str | None:
+    """The place in a policies file that keeps back what was not judged; None where there is none."""
+    policies = [policy for policy in PolicyResolver(file).settings_in_force() if policy.mode is Mode.ENFORCE]
+    enforced = (("tenants", n, "enforce") for n, tenant in enumerate(file.tenants) if tenant.enforce and policies)
+    place: KeyPath | None = next(enforced, None)
+    if place is None and any(map(_blocks, policies)):
+        place = next(
+            ((*path, "on_error") for path, block in file.blocks() if block.on_error is not None), ("defaults",)
+        )
+    return None if place is None else file.source.at(*place)
+
+
+def _blocks(policy: Policy) -> bool:
+    actions = [policy.on_error.of(kind) for kind in FailureClass]
+    blocked = OnError.BLOCK in actions or (OnError.RETRY in actions and policy.after_retry is OnError.BLOCK)
+    skipped = OnSkip.BLOCK in (policy.on_skip.of(reason) for reason in GOVERNED_SKIPS)
+    return blocked or skipped or policy.if_nothing_remains is IfNothingRemains.BLOCK
+
+
+def gaps(mode: object, default_on: object, stream_scope: object) -> Iterator[tuple[str, str]]:
+    """Each setting of an entry by which LiteLLM calls the guardrail for some answers only, and in words what to do."""
+    if isinstance(mode, Mapping):
+        yield "mode", _BY_TAGS
+    elif mode is not None and _NEEDED not in _words(mode):
+        words = ", ".join(map(str, _words(mode)))
+        yield "mode", f"mode {words}: LiteLLM hands the guardrail no answer; write mode: {_NEEDED}"
+    if default_on is not True:
+        yield (
+            "default_on",
+            (
+                "without default_on: true only requests, keys and models that name the guardrail have it; "
+                "write default_on: true, and routes with mode: off for models that are to be left alone"
+            ),
+        )
+    scopes = stream_scope if isinstance(stream_scope, Mapping) else dict.fromkeys(_HOOKS, stream_scope)
+    by_hook = {str(hook).lower(): str(scope).lower() for hook, scope in scopes.items()}
+    scope = next((by_hook[hook] for hook in _HOOKS if by_hook.get(hook) in ("streaming", "non_streaming")), None)
+    if scope is not None:
+        left_out = "streams" if scope == "non_streaming" else "whole answers"
+        yield (
+            "stream_scope",
+            (
+                f"stream_scope {scope}: {left_out} are not corrected; remove it, and write `stream` or `mode` of "
+                "routes in the policies file"
+            ),
+        )
+
+
+def _words(mode: object) -> list[object]:
+    words = mode if isinstance(mode, list | tuple) else [mode]
+    return [word.lower() if isinstance(word, str) else word for word in words]
+
+
+def check(
+    data: Mapping[str, Any], source: Source, file: PolicyFile, check_form: Callable[[Mapping[str, Any]], None]
+) -> list[str]:
+    """Warnings about settings of a LiteLLM YAML that keep answers from the guardrail; refused where the file enforces.
+
+    `check_form` raises `ConfigError` for settings that LiteLLM could not read, and would start without the guardrail.
+    """
+    for number, _, params in _entries(data):
+        try:
+            check_form(params)
+        except ConfigError as error:
+            key = str(error).partition(":")[0].partition(" ")[0]
+            raise ConfigError(f"{source.at('guardrails', number, 'litellm_params', key)}: {error}") from None
+    found = list(_of_file(data, source))
+    place = enforcement(file) if found else None
+    if place is not None:
+        raise ConfigError("\n".join(f"{gap} ({place} keeps back what was not judged)" for gap in found))
+    return [*found, *_without_effect(data, source)]
+
+
+def _of_file(data: Mapping[str, Any], source: Source, depth: int = 0) -> Iterator[str]:
+    entries = list(_entries(data))
+    for number, name, params in entries:
+        path = ("guardrails", number, "litellm_params")
+        written = (_resolved(params.get(key)) for key in ("mode", "default_on", "stream_scope"))
+        for key, text in gaps(*written):
+            yield f"{source.at(*path, key)}: {text}"
+        yield from _shared_name(data, source, number, name)
+        yield from _pipelines(data, source, name)
+    yield from _class_as_callback(data, source)
+    for name in _list(data.get("include")) if depth < 2 else ():
+        included = source.folder / str(name)
+        if included.is_file():
+            inner, place = read(included)
+            yield from _of_file(inner if isinstance(inner, dict) else {}, place, depth + 1)
+
+
+def _entries(data: Mapping[str, Any]) -> Iterator[tuple[int, object, Mapping[str, Any]]]:
+    """Number, name and settings of each entry of our guardrail."""
+    for number, entry in enumerate(_list(data.get("guardrails"))):
+        params = entry.get("litellm_params") if isinstance(entry, Mapping) else None
+        if isinstance(params, Mapping) and params.get("guardrail") == GUARDRAIL:
+            yield number, entry.get("guardrail_name"), params
+
+
+def _shared_name(data: Mapping[str, Any], source: Source, number: int, name: object) -> Iterator[str]:
+    for other, entry in enumerate(_list(data.get("guardrails"))):
+        if other != number and isinstance(entry, Mapping) and entry.get("guardrail_name") == name:
+            place = source.at("guardrails", other, "guardrail_name")
+            yield f"{place}: LiteLLM runs one of several guardrails called {short(str(name))}; give it another name"
+
+
+def _pipelines(data: Mapping[str, Any], source: Source, name: object) -> Iterator[str]:
+    """LiteLLM's own policies: a step of a pipeline may deliver what the guardrail refused, and streams unchanged."""
+    policies = data.get("policies")
+    for policy, settings in policies.items() if isinstance(policies, Mapping) else ():
+        pipeline = settings.get("pipeline") if isinstance(settings, Mapping) else None
+        steps = _list(pipeline.get("steps")) if isinstance(pipeline, Mapping) else []
+        for number, step in enumerate(steps):
+            if isinstance(step, Mapping) and step.get("guardrail") == name:
+                place = source.at("policies", policy, "pipeline", "steps", number)
+                yield (
+                    f"{place}: as a step of a pipeline {short(str(name))} is not called for every answer, and what it "
+                    "returns may be left out; remove the step"
+                )
+
+
+def _class_as_callback(data: Mapping[str, Any], source: Source) -> Iterator[str]:
+    settings = data.get("litellm_settings") or {}
+    for key in _CLASS_LISTS:
+        value = settings.get(key)
+        if GUARDRAIL in (value if isinstance(value, list) else [value]):
+            place = source.at("litellm_settings", key)
+            yield f"{place}: LiteLLM never calls a guardrail that is named under {key}; name it under guardrails: alone"
+
+
+def _without_effect(data: Mapping[str, Any], source: Source) -> Iterator[str]:
+    for number, _, params in _entries(data):
+        for key in WITHOUT_EFFECT:
+            if _resolved(params.get(key)):
+                place = source.at("guardrails", number, "litellm_params", key)
+                yield f"{place}: {key} has no effect here: LiteLLM would throw corrected answers away; remove it"
+
+
+def _resolved(value: object) -> object:
+    """A value as LiteLLM takes it: references to the environment resolved, truth values in words as such."""
+    if isinstance(value, str) and value.startswith(_REFERENCE):
+        value = os.environ.get(value.removeprefix(_REFERENCE))
+    words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+    if value in (0, 1) and not isinstance(value, bool):
+        return bool(value)
+    return words.get(value.lower(), value) if isinstance(value, str) else value
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
