@@ -30,6 +30,7 @@ from aligner_proxy.gateway import (
     gc_workaround,
     litellm_internals,
     metrics,
+    public_pages,
     reasoning,
     reload,
     request_policy,
@@ -111,6 +112,7 @@ class AlignerGuardrail(CustomGuardrail):
         freed_memory.now_and_then()
         gc_workaround.between_callbacks()
         serve(self)
+        public_pages.install()
         litellm_internals.at_shutdown(self._hand_offs.aclose)
         litellm_internals.at_shutdown(partial(self._shadows.finish, self._audit_writers.aclose))
         super().__init__(

@@ -147,6 +147,14 @@ def application() -> Starlette | None:
     return app
 
 
+def prices(catalog_only: bool) -> dict[str, Any]:
+    """LiteLLM's map of prices by model: all that is known, or the catalog as it was loaded."""
+    import litellm
+    from litellm.litellm_core_utils.get_model_cost_map import GetModelCostMap
+
+    return dict(GetModelCostMap.loaded_model_cost_map() if catalog_only else litellm.model_cost)
+
+
 def watch_clients() -> None:
     """Watch for clients that disconnect; does nothing outside the proxy."""
     app = application()

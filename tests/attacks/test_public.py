@@ -1,0 +1,208 @@
+"""What stands open to everybody: pages without a key, handshakes, silent connections, names that end up in metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from aligner_proxy import connections
+from aligner_proxy.cli import console as console_command
+from aligner_proxy.connections import Limits
+from aligner_proxy.engine import sockets
+from aligner_proxy.engine.server import app as engine_server
+from tests.attacks.attack import Attack, rows
+from tests.console.conftest import Site
+from tests.console.conftest import site as site
+from tests.support.scripted import ScriptedEngine
+
+PLACES = 8
+QUICK = Limits(connections=PLACES, head_s=0.5, body_s=0.5, idle_s=0.5, unread_s=0.5, drain_s=0.1)
+UPGRADE = b"host: x\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
+KEY = b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+OFFER = UPGRADE + KEY + b"sec-websocket-version: 13\r\n"
+
+
+async def _talk(socket: WebSocket) -> None:
+    await socket.accept()
+    async for text in socket.iter_text():
+        await socket.send_text(text)
+
+
+async def _page(_: Request) -> Response:
+    return PlainTextResponse("a page")
+
+
+def with_websockets() -> Starlette:
+    """An application with a WebSocket and a page."""
+    return Starlette(routes=[WebSocketRoute("/talk", _talk), Route("/page", _page)])
+
+
+@contextlib.asynccontextmanager
+async def running(server: uvicorn.Server) -> AsyncIterator[int]:
+    """A server on a port of its own."""
+    with sockets.tcp("127.0.0.1", 0) as listener:
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started:
+            await asyncio.sleep(0.01)
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            for connection in list(server.server_state.connections):
+                connection.transport.abort()
+            server.should_exit = True
+            await task
+
+
+def listening(application: Starlette, *, websockets: bool) -> uvicorn.Server:
+    """A server with short clocks."""
+    settings = connections.settings(QUICK, websockets=websockets)
+    return uvicorn.Server(uvicorn.Config(application, log_config=None, lifespan="off", **settings))
+
+
+async def first_line(port: int, payload: bytes) -> bytes:
+    """The first line that comes back; empty where the connection ends without an answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    with contextlib.closing(writer):
+        writer.write(payload)
+        async with asyncio.timeout(10):
+            with contextlib.suppress(ConnectionError):
+                return await reader.readline()
+    return b""
+
+
+HANDSHAKES = rows(
+    ("ws-good", "client", "a handshake of a WebSocket", "101", b"GET /talk HTTP/1.1\r\n" + OFFER),
+    ("ws-unknown", "client", "a handshake at an address that has none", "403", b"GET /page HTTP/1.1\r\n" + OFFER),
+    ("ws-post", "client", "a handshake by POST", "400", b"POST /talk HTTP/1.1\r\n" + OFFER),
+    ("ws-body", "client", "a handshake with a body", "400", b"GET /talk HTTP/1.1\r\ncontent-length: 4\r\n" + OFFER),
+    (
+        "ws-chunked",
+        "client",
+        "a handshake with a body of chunks",
+        "400",
+        b"GET /talk HTTP/1.1\r\ntransfer-encoding: chunked\r\n" + OFFER,
+    ),
+    ("ws-no-key", "client", "a handshake without its key", "400", b"GET /talk HTTP/1.1\r\n" + UPGRADE),
+    (
+        "ws-version",
+        "client",
+        "a handshake of another version",
+        "400",
+        b"GET /talk HTTP/1.1\r\n" + UPGRADE + KEY + b"sec-websocket-version: 12\r\n",
+    ),
+    (
+        "ws-long",
+        "client",
+        "a handshake with a line of nine thousand bytes",
+        "400",
+        b"GET /talk HTTP/1.1\r\nx-a: " + b"a" * 9000 + b"\r\n" + OFFER,
+    ),
+    (
+        "ws-many",
+        "client",
+        "a handshake with two hundred headers",
+        "400",
+        b"GET /talk HTTP/1.1\r\n" + b"x-a: b\r\n" * 200 + OFFER,
+    ),
+    (
+        "ws-control",
+        "client",
+        "a handshake with a control character in a header",
+        "400",
+        b"GET /talk HTTP/1.1\r\nx-a: a\x01b\r\n" + OFFER,
+    ),
+    (
+        "ws-other",
+        "client",
+        "asks for another protocol than WebSockets",
+        "200, in HTTP/1.1",
+        b"GET /page HTTP/1.1\r\nhost: x\r\nupgrade: h2c\r\nconnection: Upgrade\r\n",
+    ),
+)
+
+
+@pytest.mark.parametrize("attack", HANDSHAKES)
+async def test_a_handshake_gets_an_answer(attack: Attack, caplog: pytest.LogCaptureFixture) -> None:
+    async with running(listening(with_websockets(), websockets=True)) as port:
+        got = await first_line(port, attack.payload + b"\r\n")
+        assert got.startswith(b"HTTP/1.1 " + attack.holds[:3].encode()), got
+        await asyncio.sleep(0.8)  # longer than the clock that a head would have had
+        assert (await first_line(port, b"GET /page HTTP/1.1\r\nhost: x\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+
+
+ELSEWHERE = rows(
+    ("ws-engine", "client", "a handshake at the engine's server", "404, as for any page", "engine"),
+    ("ws-console", "anyone", "a handshake at the console", "404, as for any page", "console"),
+)
+
+
+@pytest.mark.parametrize("attack", ELSEWHERE)
+async def test_a_handshake_where_there_are_none(attack: Attack, site: Site) -> None:
+    if attack.payload == "engine":
+        server = listening(engine_server.create_app(ScriptedEngine()), websockets=False)
+    else:
+        server = console_command.server(site.console, QUICK)
+    async with running(server) as port:
+        got = await first_line(port, b"GET /talk HTTP/1.1\r\n" + OFFER + b"\r\n")
+    assert got.startswith(b"HTTP/1.1 " + attack.holds[:3].encode()), got
+
+
+SILENT = rows(
+    ("console-silent", "anyone", "a connection to the console on which nothing comes", "408 in ten seconds", b""),
+    ("console-head", "anyone", "half the head of a request to the console", "408", b"GET /login HTTP/1.1\r\nhost:"),
+    (
+        "console-body",
+        "anyone",
+        "half a form to the console",
+        "408",
+        b"POST /login HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-www-form-urlencoded\r\n"
+        b"content-length: 900\r\n\r\ntoken=",
+    ),
+    (
+        "console-long",
+        "anyone",
+        "a form of nine hundred megabytes to the console",
+        "413",
+        b"POST /login HTTP/1.1\r\nhost: x\r\ncontent-length: 900000000\r\n\r\n",
+    ),
+)
+
+
+@pytest.mark.parametrize("attack", SILENT)
+async def test_a_console_does_not_wait_for_ever(attack: Attack, site: Site) -> None:
+    async with running(console_command.server(site.console, QUICK)) as port:
+        got = await first_line(port, attack.payload)
+        assert got.startswith(b"HTTP/1.1 " + attack.holds[:3].encode()), got
+
+
+CROWDS = rows(
+    (
+        "console-crowd",
+        "anyone",
+        "several times as many silent connections to the console as it has places",
+        "the longest silent ones go, and a browser is answered",
+        5 * PLACES,
+    ),
+)
+
+
+@pytest.mark.parametrize("attack", CROWDS)
+async def test_silent_connections_do_not_keep_a_browser_out(attack: Attack, site: Site) -> None:
+    patient = Limits(connections=PLACES, head_s=600, body_s=600, idle_s=600, drain_s=0.1)
+    async with running(console_command.server(site.console, patient)) as port, contextlib.AsyncExitStack() as clients:
+        for _ in range(attack.payload):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            clients.callback(writer.close)
+        for _ in range(3):
+            got = await first_line(port, b"GET /login HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            assert got.startswith(b"HTTP/1.1 200 ")
