@@ -14,6 +14,7 @@ import uvicorn
 
 from aligner_proxy import connections
 from aligner_proxy.cli.options import log_option, log_to_stderr
+from aligner_proxy.cli.terminal import echo
 from aligner_proxy.connections import Limits
 from aligner_proxy.console import forms
 from aligner_proxy.console.application import Console
@@ -62,7 +63,7 @@ def command(
     os.nice(_NICENESS)
     with contextlib.closing(sockets.bound(host, port)) as listener:
         shown = f"[{host}]" if ":" in host else host
-        click.echo(f"console: http://{shown}:{port}", err=True)
+        echo(f"console: http://{shown}:{port}", err=True)
         server(console).run(sockets=[listener])
 
 

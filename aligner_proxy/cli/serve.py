@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console
 
 from aligner_proxy.audit import writer
 from aligner_proxy.cli.options import connection_options, log_option, log_to_stderr, take_limits
+from aligner_proxy.cli.terminal import Terminal
 from aligner_proxy.connections import Limits
 from aligner_proxy.engine import sockets
 from aligner_proxy.engine.client.http import HttpEngine
@@ -398,7 +398,7 @@ async def _until_loaded(plan: Plan) -> None:
     where = f"unix:{plan.socket}" if plan.socket else str(plan.engine)
     started = time.monotonic()
     try:
-        with Console(stderr=True).status(f"waiting for the aligner at {where} ..."):
+        with Terminal(stderr=True).status(f"waiting for the aligner at {where} ..."):
             about = await _patiently(engine.info)
     finally:
         await engine.aclose()

@@ -1,8 +1,8 @@
 """LiteLLM's public pages that are dear to make: made once in a thread, so that whoever fetches them costs a few bytes.
 
-Its OpenAPI document (seconds of computing) and its map of prices (a fifth of a second, at each request) need no key, and
-LiteLLM makes both on the event loop, where everybody waits. Here one thread makes a page, whoever asks meanwhile waits
-for the same one, and what is sent is compressed already.
+Its OpenAPI document (seconds of computing) and its map of prices (a fifth of a second, at each request) need no key,
+and LiteLLM makes both on the event loop, where everybody waits. Here one thread makes a page, whoever asks meanwhile
+waits for the same one, and what is sent is compressed already.
 """
 
 from __future__ import annotations
@@ -56,9 +56,7 @@ class Page:
         headers = {"vary": "accept-encoding"}
         if not _takes_gzip(request.headers.get("accept-encoding", "")):
             return Response(self.plain, media_type="application/json", headers=headers)
-        return Response(
-            self.compressed, media_type="application/json", headers={**headers, "content-encoding": "gzip"}
-        )
+        return Response(self.compressed, media_type="application/json", headers={**headers, "content-encoding": "gzip"})
 
 
 def _takes_gzip(accepted: str) -> bool:

@@ -153,9 +153,10 @@ async def test_it_is_compressed_for_those_who_take_it(accepted: str, compressed:
     got = await application.get(COST_MAP, **{"accept-encoding": accepted})
     assert ("content-encoding" in got.headers) == compressed
     assert got.json() == PRICES
-    assert gzip.decompress((await Pages("/x", lambda _: PRICES).page("")).compressed) == (
-        await Pages("/x", lambda _: PRICES).page("")
-    ).plain
+    assert (
+        gzip.decompress((await Pages("/x", lambda _: PRICES).page("")).compressed)
+        == (await Pages("/x", lambda _: PRICES).page("")).plain
+    )
 
 
 async def test_few_variants_are_kept() -> None:
