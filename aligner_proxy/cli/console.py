@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import uvicorn
 
 from aligner_proxy import connections
+from aligner_proxy.cli import open_files
 from aligner_proxy.cli.options import log_option, log_to_stderr
 from aligner_proxy.cli.terminal import echo
 from aligner_proxy.connections import Limits
@@ -60,11 +62,12 @@ def command(
     if not gateway.startswith(("http://", "https://")):
         raise ConfigError("--gateway must begin with http:// or https://")
     console = Console(path, master, Gateway(gateway, master), secure=behind_https, engine=engine)
+    limits = replace(_LIMITS, connections=open_files.fitting(_LIMITS.connections))
     os.nice(_NICENESS)
     with contextlib.closing(sockets.bound(host, port)) as listener:
         shown = f"[{host}]" if ":" in host else host
         echo(f"console: http://{shown}:{port}", err=True)
-        server(console).run(sockets=[listener])
+        server(console, limits).run(sockets=[listener])
 
 
 def server(console: Console, limits: Limits = _LIMITS) -> uvicorn.Server:

@@ -28,6 +28,7 @@ from aligner_proxy.gateway import (
     body_limits,
     freed_memory,
     gc_workaround,
+    label_bounds,
     litellm_internals,
     metrics,
     public_pages,
@@ -113,6 +114,7 @@ class AlignerGuardrail(CustomGuardrail):
         gc_workaround.between_callbacks()
         serve(self)
         public_pages.install()
+        label_bounds.install()
         litellm_internals.at_shutdown(self._hand_offs.aclose)
         litellm_internals.at_shutdown(partial(self._shadows.finish, self._audit_writers.aclose))
         super().__init__(

@@ -17,10 +17,11 @@ from starlette.websockets import WebSocket
 from aligner_proxy import connections
 from aligner_proxy.cli import console as console_command
 from aligner_proxy.connections import Limits
+from aligner_proxy.console.application import COOKIE
 from aligner_proxy.engine import sockets
 from aligner_proxy.engine.server import app as engine_server
 from tests.attacks.attack import Attack, rows
-from tests.console.conftest import Site
+from tests.console.conftest import MASTER, Browser, Site
 from tests.console.conftest import site as site
 from tests.support.scripted import ScriptedEngine
 
@@ -206,3 +207,55 @@ async def test_silent_connections_do_not_keep_a_browser_out(attack: Attack, site
         for _ in range(3):
             got = await first_line(port, b"GET /login HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
             assert got.startswith(b"HTTP/1.1 200 ")
+
+
+LOG_INS = rows(
+    (
+        "login-colleague",
+        "colleague",
+        "mistypes a key ten times, behind the proxy that gives everybody one address",
+        "that browser waits a minute, the others get in",
+        "colleague",
+    ),
+    (
+        "login-guesses",
+        "anyone",
+        "tries a hundred keys, each from a browser of its own",
+        "429 for every new browser of that address",
+        "guesses",
+    ),
+    (
+        "login-known",
+        "anyone",
+        "tries a hundred keys, so that nobody else of that address gets in",
+        "a browser from which somebody got in before still does",
+        "known",
+    ),
+    (
+        "login-stale",
+        "program",
+        "sends one old key for ever, each time as a new browser",
+        "it counts once: the others get in",
+        "stale",
+    ),
+)
+
+
+@pytest.mark.parametrize("attack", LOG_INS)
+def test_failed_log_ins_of_one_address(attack: Attack, site: Site) -> None:
+    before = Browser(site)
+    assert before.log_in(MASTER).status_code == 303
+    if attack.payload == "colleague":
+        mistyped = Browser(site)
+        assert [mistyped.log_in(f"sk-{n}").status_code for n in range(11)] == [403] * 10 + [429]
+        assert Browser(site).log_in(MASTER).status_code == 303
+        assert mistyped.log_in(MASTER).status_code == 429
+        return
+    keys = ["sk-old"] * 130 if attack.payload == "stale" else [f"sk-{n}" for n in range(130)]
+    codes = [Browser(site).log_in(key).status_code for key in keys]
+    assert codes == ([403] * 130 if attack.payload == "stale" else [403] * 100 + [429] * 30)
+    newcomer = Browser(site).log_in(MASTER).status_code
+    assert newcomer == (303 if attack.payload == "stale" else 429)
+    before.http.cookies.delete(COOKIE)
+    assert before.log_in(MASTER).status_code == 303
+    assert [before.log_in(f"sk-{n}").status_code for n in range(11)] == [403] * 10 + [429]
