@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
+import re
+import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
 
+import httpx
 import pytest
 import uvicorn
+from click.testing import CliRunner
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -15,16 +23,34 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from aligner_proxy import connections
+from aligner_proxy.audit.replay import Case, Ending, Side
 from aligner_proxy.cli import console as console_command
+from aligner_proxy.cli import health, main
+from aligner_proxy.cli import replay as replay_command
+from aligner_proxy.cli.diff import show
+from aligner_proxy.cli.reviews import review
+from aligner_proxy.cli.terminal import Terminal
 from aligner_proxy.connections import Limits
 from aligner_proxy.console.application import COOKIE
 from aligner_proxy.engine import sockets
 from aligner_proxy.engine.server import app as engine_server
+from aligner_proxy.gateway.label_bounds import MOST_COMBINATIONS
+from aligner_proxy.gateway.public_pages import COST_MAP
+from aligner_proxy.types import Correction, Outcome, Policy, SegmentScore, Status
 from tests.attacks.attack import Attack, rows
-from tests.console.conftest import MASTER, Browser, Site
+from tests.console.conftest import MASTER, Browser, Site, an_entry, with_texts
 from tests.console.conftest import site as site
+from tests.e2e.conftest import deployment as deployment
+from tests.e2e.conftest import engine as engine
+from tests.e2e.conftest import folder as folder
+from tests.e2e.conftest import gateway as gateway
+from tests.e2e.conftest import proxies as proxies
+from tests.e2e.conftest import tenants as tenants
+from tests.e2e.conftest import upstream as upstream
+from tests.e2e.shared import SHARED
 from tests.support.scripted import ScriptedEngine
 
+DEPLOYMENT = SHARED
 PLACES = 8
 QUICK = Limits(connections=PLACES, head_s=0.5, body_s=0.5, idle_s=0.5, unread_s=0.5, drain_s=0.1)
 UPGRADE = b"host: x\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
@@ -259,3 +285,100 @@ def test_failed_log_ins_of_one_address(attack: Attack, site: Site) -> None:
     before.http.cookies.delete(COOKIE)
     assert before.log_in(MASTER).status_code == 303
     assert [before.log_in(f"sk-{n}").status_code for n in range(11)] == [403] * 10 + [429]
+
+
+TERMINALS = rows(
+    ("cli-colour", "upstream", "an answer with escapes of a terminal", "`align` shows their numbers", "align"),
+    ("cli-title", "client", "a call id with an escape that writes the title", "`replay` shows its number", "replay"),
+    ("cli-tenants", "tenant", "a tenant's name with such an escape", "the error of `audit erase` shows it", "audit"),
+    ("cli-health", "whoever has the port", "a status with such an escape", "`health` shows its number", "health"),
+    ("cli-review", "upstream", "an answer that turns the direction of the line", "`review` shows the mark", "review"),
+)
+ESCAPE = "\x1b]0;owned\x07 \x9b2J \u202e"
+
+
+def printed(attack: Attack, site: Site, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What a command prints on a terminal."""
+    sink = io.StringIO()
+    screen = Terminal(file=sink, force_terminal=True, width=200, color_system=None)
+    entry = with_texts(an_entry(1, at=time.time()), f"It is {ESCAPE} so.", f"It is {ESCAPE}.")
+    if attack.payload == "align":
+        segment = SegmentScore(f"It is {ESCAPE} so.", 4.0, True, 0)
+        correction = Correction("It is so.", (segment,))
+        outcome = Outcome(Status.CORRECTED, ESCAPE, "It is so.", Policy("p"), correction=correction)
+        show(screen, f"It is {ESCAPE} so.", outcome)
+    elif attack.payload == "review":
+        review.show_entry(screen, entry)
+    elif attack.payload == "replay":
+        case = Case(
+            replace(entry, call_id=ESCAPE), Side(Ending.SKIPPED, ESCAPE, ESCAPE), Side(Ending.FAILED, ESCAPE, ESCAPE)
+        )
+        replay_command._show(screen, [case])
+    elif attack.payload == "audit":
+        site.add(replace(an_entry(1), call_id="x"), replace(an_entry(2, team="b" + ESCAPE), call_id="x"))
+        given = ["audit", "erase", "x", "--policy", str(site.folder / "policies.yaml")]
+        return CliRunner().invoke(main, given).output
+    else:
+        process = health.ProcessHealth("engine", "http://x", ESCAPE, (ESCAPE,))
+        monkeypatch.setattr(health, "_engine", lambda _: process)
+        return CliRunner().invoke(main, ["health", "--engine", "http://x"]).output
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize("attack", TERMINALS)
+def test_nothing_that_a_command_prints_acts_on_a_terminal(
+    attack: Attack, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = printed(attack, site, monkeypatch)
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", text)
+    assert "\\u202e" in text
+
+
+PAGES = rows(
+    ("public-openapi", "anyone", "eight clients fetch LiteLLM's OpenAPI document", "made once", "/openapi.json"),
+    ("public-prices", "anyone", "eight clients fetch LiteLLM's map of prices", "made once in a minute", COST_MAP),
+)
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("attack", PAGES)
+def test_a_public_page_is_made_once(attack: Attack, gateway: Any) -> None:
+    def fetched(_: int) -> tuple[int, bytes]:
+        got = httpx.get(gateway.address + attack.payload, timeout=120, trust_env=False)
+        return got.status_code, got.content
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(fetched, range(24)))) == 1
+    assert fetched(0)[0] == 200
+    made = gateway.log.read_text().count(f"public page {attack.payload} made")
+    assert made == 1 if attack.payload != COST_MAP else 1 <= made <= 3  # it lasts a minute, on a busy machine less
+
+
+LABELS = rows(
+    ("metrics-agents", "anyone", "names another user agent each time, without a key", "few are named", "user_agent"),
+    ("metrics-models", "tenant", "names another model each time", "few are named, the configured ones always", "model"),
+)
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("attack", LABELS)
+def test_metrics_do_not_grow_with_what_clients_name(attack: Attack, gateway: Any, tenants: Any) -> None:
+    label = attack.payload
+    for number in range(MOST_COMBINATIONS + 50):
+        if label == "model":
+            tenants["acme"].chat("good", model=f"made-up-{number}")
+        else:
+            agent = {"user-agent": f"made-up-{number}", "authorization": "Bearer nobody"}
+            httpx.post(f"{gateway.address}/v1/chat/completions", json={}, headers=agent, trust_env=False)
+    tenants["acme"].chat("good")
+    until = time.monotonic() + 30
+    while True:
+        values = re.findall(rf'[{{,]{label}="([^"]*)"', gateway.http.get("/metrics/").text)
+        if {"other", *(["gpt"] if label == "model" else [])} <= set(values) or time.monotonic() > until:
+            break
+        time.sleep(0.5)
+    assert 0 < len({value for value in values if value.startswith("made-up-")}) <= MOST_COMBINATIONS
+    assert "other" in values
