@@ -7,8 +7,8 @@ owed something for longest goes, so that slow clients cannot keep quick ones out
 When the server stops, a connection that waits for its next request is not cut off: a request that is on its way would
 be lost. It is answered with `connection: close`, and only a connection that stays silent is closed.
 
-Where an application has WebSockets, a handshake hands its connection over to uvicorn's protocol for them, which pings;
-it keeps its place. Elsewhere a handshake is answered like any other request.
+No server here has WebSockets: uvicorn's protocol for them knows none of these bounds, and nothing corrects what LiteLLM
+sends in one. Their handshakes are answered like any other request, as HTTP allows.
 """
 
 from __future__ import annotations
@@ -67,10 +67,9 @@ class _Waiting:
 _servers: WeakKeyDictionary[ServerState, _Waiting] = WeakKeyDictionary()
 
 
-def settings(limits: Limits, *, websockets: bool = False) -> dict[str, Any]:
+def settings(limits: Limits) -> dict[str, Any]:
     """uvicorn's settings for these limits; they can be sent to worker processes."""
-    http = partial(BoundedProtocol, limits=limits)
-    return {"http": http, "timeout_keep_alive": limits.idle_s, "ws": "auto" if websockets else "none"}
+    return {"http": partial(BoundedProtocol, limits=limits), "timeout_keep_alive": limits.idle_s, "ws": "none"}
 
 
 class _Owes(Enum):
@@ -102,7 +101,6 @@ class BoundedProtocol(H11Protocol):
         self._owed = _Owes.NOTHING
         self._since = 0.0
         self._body_bytes = 0
-        self._is_websocket = False
         self._clock: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
 
@@ -127,20 +125,9 @@ class BoundedProtocol(H11Protocol):
         """Read on; the clock follows what the client has still to send."""
         self._body_bytes += len(data)
         super().data_received(data)
-        if self._is_websocket:
-            return
         self._follow()
         if self._owed is _Owes.BODY and self.cycle.response_complete and self._body_bytes > self.limits.body_bytes:
             self.transport.abort()  # it has its answer, and sends on and on
-
-    def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        """Hand the connection over to the protocol of WebSockets; 400 where that could not read the handshake."""
-        if not _is_handshake(event):
-            self.send_400_response("This is no handshake of a WebSocket.")
-            return
-        self._is_websocket = True
-        self._stop_clock()
-        super().handle_websocket_upgrade(event)
 
     def on_response_complete(self) -> None:
         """Wait for the next request, which may have come in part."""
@@ -249,21 +236,6 @@ class BoundedProtocol(H11Protocol):
             head = f"HTTP/1.1 {status} {_REASONS[status]}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
             self.transport.write(head.encode())
         self.transport.close()
-
-
-def _is_handshake(event: h11.Request) -> bool:
-    """Whether uvicorn's protocol of WebSockets can read this request. One that it cannot it would leave unanswered."""
-    from websockets.exceptions import SecurityError
-    from websockets.http11 import Request
-    from websockets.streams import StreamReader
-
-    reader = StreamReader()
-    lines = [event.method + b" " + event.target + b" HTTP/1.1", *(b": ".join(pair) for pair in event.headers), b"", b""]
-    reader.feed_data(b"\r\n".join(lines))
-    try:
-        return not any(True for _ in Request.parse(reader.read_line))
-    except (ValueError, EOFError, NotImplementedError, SecurityError):
-        return False
 
 
 class _BoundedExchange:

@@ -1,4 +1,4 @@
-"""Open files that a server may have: raised at the start as far as the system lets us, and compared with its connections.
+"""Open files that a server may have: raised at the start as far as the system allows, compared with its connections.
 
 A process without a free descriptor takes no connection and reaches no upstream, and says so only in the middle of the
 night. So a limit that is too low is said at the start, with what to change.
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def allow(connections: int, each: int = 1) -> None:
-    """Let this process and its children have as many descriptors as these connections need, `each` so many.
+    """Let this process and its children have descriptors for these connections, `each` so many.
 
     Raises `ConfigError` where not even the connections fit, and logs a warning where they fit without what they need.
     """

@@ -100,7 +100,7 @@ def bound(bounds: Bounds) -> Callable[[], None]:
         return labels_of(metric, **bounds.bounded({name: str(value) for name, value in pairs}))
 
     labels.bounded = True  # type: ignore[attr-defined]
-    MetricWrapperBase.labels = labels  # type: ignore[method-assign]
+    MetricWrapperBase.labels = labels  # type: ignore[method-assign,assignment]
 
     def undo() -> None:
         MetricWrapperBase.labels = labels_of  # type: ignore[method-assign]

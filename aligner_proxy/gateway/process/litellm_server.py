@@ -30,7 +30,7 @@ def settings(listeners: Sequence[socket.socket], limits: Limits) -> str:
 
 def serve(listeners: list[socket.socket], limits: Limits, app: str, *, workers: int, **given: Any) -> None:
     """uvicorn's `run`, on these sockets and with these limits."""
-    config = uvicorn.Config(app, workers=workers, **{**given, **connections.settings(limits, websockets=True)})
+    config = uvicorn.Config(app, workers=workers, **{**given, **connections.settings(limits)})
     if config.workers > 1:
         Multiprocess(config, listeners).run()
         return
