@@ -29,8 +29,8 @@ def allow(connections: int, each: int = 1) -> None:
     if limit < connections + RESERVE:
         fits = max(1, (limit - RESERVE) // each)
         raise ConfigError(
-            f"--connections {connections} needs {connections + RESERVE} open files and this process may have {limit}, its "
-            f"hard limit; {fix}, or give --connections {fits}"
+            f"--connections {connections} needs {connections + RESERVE} open files and this process may have {limit}, "
+            f"its hard limit; {fix}, or give --connections {fits}"
         )
     if limit < connections * each + RESERVE:
         log.warning(
