@@ -6,6 +6,9 @@ owed something for longest goes, so that slow clients cannot keep quick ones out
 
 When the server stops, a connection that waits for its next request is not cut off: a request that is on its way would
 be lost. It is answered with `connection: close`, and only a connection that stays silent is closed.
+
+No server here has WebSockets: uvicorn's protocol for them knows none of these bounds, and nothing corrects what LiteLLM
+sends in one. Their handshakes are answered like any other request, as HTTP allows.
 """
 
 from __future__ import annotations
@@ -66,7 +69,7 @@ _servers: WeakKeyDictionary[ServerState, _Waiting] = WeakKeyDictionary()
 
 def settings(limits: Limits) -> dict[str, Any]:
     """uvicorn's settings for these limits; they can be sent to worker processes."""
-    return {"http": partial(BoundedProtocol, limits=limits), "timeout_keep_alive": limits.idle_s}
+    return {"http": partial(BoundedProtocol, limits=limits), "timeout_keep_alive": limits.idle_s, "ws": "none"}
 
 
 class _Owes(Enum):
@@ -160,6 +163,9 @@ class BoundedProtocol(H11Protocol):
     def give_up(self) -> None:
         """Close a connection whose client has not sent what it owes."""
         self._close(None if self._owed is _Owes.NEXT_REQUEST else 408)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Log nothing: anybody can ask for another protocol, again and again, and is answered in this one."""
 
     def _log_full(self) -> None:
         now = self.loop.time()

@@ -7,7 +7,6 @@ and with `--json` also one JSON object on stdout.
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 from typing import Any, cast
 
@@ -72,9 +71,11 @@ class LazyGroup(click.Group):
 
 def report(error: AlignerProxyError, as_json: bool) -> None:
     """Print an error as one line on stderr, with `as_json` also as one object on stdout."""
+    from aligner_proxy.cli import terminal  # brings rich, which `--help` does without
+
     if as_json:
-        click.echo(json.dumps({"error": {"type": type(error).__name__, "message": str(error)}}))
-    click.secho(f"aligner-proxy: {error}", err=True, fg="red")
+        terminal.echo_json({"error": {"type": type(error).__name__, "message": str(error)}})
+    terminal.echo((f"aligner-proxy: {error}", "red"), err=True)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -16,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from aligner_proxy.cli import batch
 from aligner_proxy.cli.batch import NewObjectives, result
 from aligner_proxy.cli.diff import show
 from aligner_proxy.cli.options import aligner_options, quiet, settings
+from aligner_proxy.cli.terminal import Terminal, echo_json
 from aligner_proxy.engine.api import Engine
 from aligner_proxy.engine.client.head_supply import SuppliedEngine
 from aligner_proxy.engine.client.http import HttpEngine
@@ -110,9 +109,9 @@ def _report(exchange: Exchange, outcome: Outcome, as_json: bool) -> None:
     if as_json:
         correction = outcome.correction
         more = {"ms": round(outcome.ms, 1), "aligner": correction.aligner if correction else None}
-        click.echo(json.dumps(result(outcome) | more, ensure_ascii=False))
+        echo_json(result(outcome) | more, ascii_alone=False)
     else:
-        show(Console(), exchange.answer or "", outcome)
+        show(Terminal(), exchange.answer or "", outcome)
 
 
 @contextlib.asynccontextmanager
@@ -147,7 +146,7 @@ async def _local(given: dict[str, Any], file: Path | None) -> Engine:
 
     chosen = settings(given, file)
     home = config.home()
-    with Console(stderr=True).status("loading the aligner") as status:
+    with Terminal(stderr=True).status("loading the aligner") as status:
         engine = LocalEngine(lambda: open_aligner(chosen, home, status.update))
         try:
             await engine.start()

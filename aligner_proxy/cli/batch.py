@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from aligner_proxy.cli.terminal import Terminal
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.policy.objective_schema import objective_text
@@ -161,4 +161,4 @@ def _size(source: BinaryIO) -> int | None:
 
 def _progress() -> Progress:
     rows = TextColumn("{task.fields[rows]} rows")
-    return Progress(TextColumn("aligning"), BarColumn(), rows, TimeElapsedColumn(), console=Console(stderr=True))
+    return Progress(TextColumn("aligning"), BarColumn(), rows, TimeElapsedColumn(), console=Terminal(stderr=True))

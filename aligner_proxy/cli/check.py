@@ -23,6 +23,7 @@ from rich.markup import escape
 from aligner_proxy.audit import writer
 from aligner_proxy.cli import references
 from aligner_proxy.cli.diff import table
+from aligner_proxy.cli.terminal import Terminal, echo_json
 from aligner_proxy.engine.weights import sources
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.gateway import litellm_internals
@@ -133,10 +134,10 @@ def command(
     gaps = {name: lets_through(on_route) for name, on_route in checked.resolver.by_route(facts)}
     if as_json:
         more = {"key": key_settings, "lets_through": gaps}
-        click.echo(json.dumps(_as_json(checked, policy, warnings) | more, indent=2))
+        echo_json(_as_json(checked, policy, warnings) | more, indent=2)
         return
-    _print(Console(), checked, policy, key_settings)
-    _print_notes(Console(), gaps, warnings)
+    _print(Terminal(), checked, policy, key_settings)
+    _print_notes(Terminal(), gaps, warnings)
 
 
 async def _selected(checked: _Checked, policy: Policy, prompt: str) -> Policy:

@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import uvicorn
 
+from aligner_proxy import connections
+from aligner_proxy.cli import open_files
 from aligner_proxy.cli.options import log_option, log_to_stderr
+from aligner_proxy.cli.terminal import echo
+from aligner_proxy.connections import Limits
+from aligner_proxy.console import forms
 from aligner_proxy.console.application import Console
 from aligner_proxy.console.playground import Gateway
 from aligner_proxy.engine import sockets
@@ -21,7 +27,8 @@ from aligner_proxy.policy import litellm_config
 from aligner_proxy.policy.yaml_file import read
 
 _GRACE_S = 3
-_MOST_CONNECTIONS = 500
+_LIMITS = Limits(connections=500, drain_s=1.0, body_bytes=forms.MOST_BYTES)
+"""As the gateway's, but for fewer people; a connection that is silent at the end is not waited for."""
 _NICENESS = 5
 """Requests of the gateway go first, where both want the same core."""
 
@@ -55,17 +62,23 @@ def command(
     if not gateway.startswith(("http://", "https://")):
         raise ConfigError("--gateway must begin with http:// or https://")
     console = Console(path, master, Gateway(gateway, master), secure=behind_https, engine=engine)
+    limits = replace(_LIMITS, connections=open_files.fitting(_LIMITS.connections))
+    os.nice(_NICENESS)
+    with contextlib.closing(sockets.bound(host, port)) as listener:
+        shown = f"[{host}]" if ":" in host else host
+        echo(f"console: http://{shown}:{port}", err=True)
+        server(console, limits).run(sockets=[listener])
+
+
+def server(console: Console, limits: Limits = _LIMITS) -> uvicorn.Server:
+    """The server of a console, with the clocks on its connections that the gateway's server has."""
     settings = uvicorn.Config(
         console.application(),
         log_level="warning",
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=_MOST_CONNECTIONS,
         timeout_graceful_shutdown=_GRACE_S,
+        **connections.settings(limits),
     )
-    os.nice(_NICENESS)
-    with contextlib.closing(sockets.bound(host, port)) as listener:
-        shown = f"[{host}]" if ":" in host else host
-        click.echo(f"console: http://{shown}:{port}", err=True)
-        uvicorn.Server(settings).run(sockets=[listener])
+    return uvicorn.Server(settings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
@@ -11,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from aligner_proxy.text import word_diff as words
+from aligner_proxy.text.hidden import escaped
 from aligner_proxy.types import Outcome, SegmentScore, Status
 
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _CHANGES = {words.Change.KEPT: "", words.Change.REMOVED: "red strike", words.Change.ADDED: "green"}
 _STYLES = {
     Status.CORRECTED: "yellow",
@@ -24,15 +23,10 @@ _STYLES = {
 }
 
 
-def printable(text: str) -> str:
-    """The text with U+FFFD for what would move the cursor, colour the terminal or turn the order of letters round."""
-    return _UNPRINTABLE.sub("\ufffd", text)
-
-
 def word_diff(before: str, after: str) -> Text:
     """`after` with new words in green, and removed words struck out in red."""
     text = Text()
-    for change, passage in words.word_diff(printable(before), printable(after)):
+    for change, passage in words.word_diff(escaped(before), escaped(after)):
         text.append(passage, style=_CHANGES[change])
     return text
 
@@ -41,7 +35,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """A table of plain texts; markup in them is escaped."""
     shown = Table(*head)
     for row in rows:
-        shown.add_row(*map(escape, row))
+        shown.add_row(*(escape(escaped(cell)) for cell in row))
     return shown
 
 
@@ -61,7 +55,7 @@ def _segments(scored: tuple[SegmentScore, ...], outcome: Outcome) -> Table:
     table = Table("score", "against", "segment", box=None, header_style="dim", padding=(0, 1))
     for segment in scored:
         style = "red" if segment.flagged else ""
-        against = Text(outcome.named(segment) or "")
-        shown = Text(segment.text) if segment.text else Text("(missing at the end of the answer)", style="dim")
+        against = Text(escaped(outcome.named(segment) or ""))
+        shown = Text(escaped(segment.text)) if segment.text else Text("(missing at the end of the answer)", style="dim")
         table.add_row(f"{segment.score or 0.0:+.2f}", against, shown, style=style)
     return table

@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from aligner_proxy.cli.terminal import Terminal, echo_json
 from aligner_proxy.engine import sockets
 from aligner_proxy.engine.api import AlignerInfo, Engine
 from aligner_proxy.engine.client.http import HttpEngine
@@ -423,13 +424,13 @@ _STYLE = {Verdict.OK: "green", Verdict.NOTE: "yellow", Verdict.FAULT: "bold red"
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def command(port: int, file: Path | None, as_json: bool) -> None:
     """Say what this machine can run, and what to fix."""
-    with Console(stderr=True).status("looking ..."):
+    with Terminal(stderr=True).status("looking ..."):
         findings = list(examine(port, file))
     runs = all(finding.verdict is not Verdict.FAULT for finding in findings)
     if as_json:
-        click.echo(json.dumps({"runs": runs, "findings": [asdict(finding) for finding in findings]}, indent=2))
+        echo_json({"runs": runs, "findings": [asdict(finding) for finding in findings]}, indent=2)
     else:
-        _print(Console(), findings, runs)
+        _print(Terminal(), findings, runs)
     sys.exit(0 if runs else 1)
 
 

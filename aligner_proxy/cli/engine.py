@@ -18,6 +18,7 @@ from typing import Any
 
 import click
 
+from aligner_proxy.cli import open_files
 from aligner_proxy.cli.options import (
     aligner_options,
     connection_options,
@@ -61,6 +62,7 @@ def command(
     only_one_address(path, port)
     log_to_stderr(form)
     limits = take_limits(given)
+    open_files.allow(limits.connections)
     _trace()
     # Until the server installs its own handler: a stop while libraries are imported is a clean exit too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

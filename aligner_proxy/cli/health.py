@@ -6,7 +6,6 @@ not; with --engine alone the status of the engine. Sends no key and starts nothi
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import click
 import httpx
 
+from aligner_proxy.cli.terminal import echo, echo_json
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy import config
 from aligner_proxy.policy.engine_schema import engine_address
@@ -49,12 +49,12 @@ def command(gateway: str | None, port: int, engine: str | None, as_json: bool) -
         processes.insert(0, _gateway((gateway or f"http://127.0.0.1:{port}").rstrip("/")))
     overall = _overall(processes)
     if as_json:
-        click.echo(json.dumps({"status": overall, "processes": [asdict(process) for process in processes]}, indent=2))
+        echo_json({"status": overall, "processes": [asdict(process) for process in processes]}, indent=2)
     else:
         for process in processes:
             why = f" ({', '.join(process.reasons)})" if process.reasons else ""
-            status = click.style(process.status, fg=_COLOUR.get(process.status, "red"))
-            click.echo(f"{process.name} {status}{why} at {process.address}")
+            status = (process.status, _COLOUR.get(process.status, "red"))
+            echo(f"{process.name} ", status, f"{why} at {process.address}")
     sys.exit(0 if processes[0].serves else 1)
 
 

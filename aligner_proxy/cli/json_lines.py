@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
-import click
+from aligner_proxy.cli.terminal import echo_json
 
 
 def progress_line(done: int, of: int) -> None:
     """Tell that so much of so much is done."""
-    click.echo(json.dumps({"done": done, "of": of}))
+    echo_json({"done": done, "of": of})

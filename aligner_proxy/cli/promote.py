@@ -7,19 +7,19 @@ atomically, with a backup beside it.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.text import Text
 
 from aligner_proxy.audit.promotion import BOUND, Proposal, Ruling, Settings, Target, proposal, ruling
 from aligner_proxy.cli.reviews.options import as_numbers
+from aligner_proxy.cli.terminal import Terminal, echo, echo_json
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy import shares
 from aligner_proxy.policy.litellm_config import policies_in
+from aligner_proxy.text.hidden import escaped
 from aligner_proxy.types import Mode
 
 _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
@@ -86,14 +86,14 @@ def _report(change: Proposal, found: Ruling | None, backup: Path | None, as_json
             "backup": str(backup) if backup else None,
             "evidence": _evidence(found),
         }
-        click.echo(json.dumps(report, indent=2))
+        echo_json(report, indent=2)
         return
-    console = Console(soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     for line in lines or ["nothing to change: the file has these settings already"]:
-        console.print(Text(line, style=_COLOURS.get(line[0], "") if lines else ""))
+        console.print(Text(escaped(line), style=_COLOURS.get(line[0], "") if lines else ""))
     if found is not None and (told := found.refused or found.warning):
         label = "would be refused" if found.refused else "not known yet"
-        click.echo(f"{label}: {told}", err=True)
+        echo(f"{label}: {told}", err=True)
     if backup is not None:
         console.print(Text(f"written; backup of the old file: {backup.name}", style="dim"))
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from aligner_proxy.cli.options import settings, weight_options
+from aligner_proxy.cli.terminal import Terminal, echo
 from aligner_proxy.errors import WeightsError
 from aligner_proxy.policy import config
 
@@ -25,13 +26,13 @@ if TYPE_CHECKING:
 @click.pass_context
 def command(ctx: click.Context, /, model: str, **given: Any) -> None:
     """Fetch, quantise and store the weights of MODEL (embedded, a Hugging Face id, or a folder)."""
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     chosen = settings(given | {"model": model})
     try:
         _fetch(console, chosen)
         _prepare(console, chosen)
     except WeightsError as error:
-        click.secho(f"aligner-proxy: {error}", err=True, fg="red")
+        echo((f"aligner-proxy: {error}", "red"), err=True)
         ctx.exit(1)
 
 
@@ -55,4 +56,4 @@ def _prepare(console: Console, chosen: Settings) -> None:
 
     prepared, folder = prepare(chosen, config.home(), lambda step: console.print(escape(step)))
     console.print(f"[green]ready[/green] {escape(prepared.model)} {prepared.content_hash[:12]} {prepared.quantization}")
-    click.echo(folder)
+    echo(str(folder))

@@ -31,6 +31,7 @@ from aligner_proxy.cli.align import opened_engine
 from aligner_proxy.cli.diff import table, word_diff
 from aligner_proxy.cli.json_lines import progress_line
 from aligner_proxy.cli.options import moment, weight_options
+from aligner_proxy.cli.terminal import Terminal, echo_json
 from aligner_proxy.correctors.registry import correctors
 from aligner_proxy.engine.api import Engine
 from aligner_proxy.errors import ConfigError
@@ -249,9 +250,9 @@ def command(
     if output is not None:
         comparison.write(output)
     if as_json:
-        click.echo(json.dumps(comparison.as_json(), indent=None if lines else 2))
+        echo_json(comparison.as_json(), indent=None if lines else 2)
         return
-    console = Console()
+    console = Terminal()
     comparison.show(console)
     _show(console, [case for case in cases if case.change is not Change.SAME][:show])
 
@@ -282,7 +283,7 @@ async def _replayed(
 ) -> list[Case]:
     total = sum(entry.content is not None for entry in entries)
     done = 0
-    with Progress(console=Console(stderr=True), disable=told is not None) as progress:
+    with Progress(console=Terminal(stderr=True), disable=told is not None) as progress:
         bar = progress.add_task("replaying", total=total)
 
         def advanced() -> None:

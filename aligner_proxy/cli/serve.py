@@ -15,7 +15,6 @@ import contextlib
 import itertools
 import logging
 import os
-import resource
 import socket
 import sys
 import time
@@ -26,10 +25,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console
 
 from aligner_proxy.audit import writer
+from aligner_proxy.cli import open_files
 from aligner_proxy.cli.options import connection_options, log_option, log_to_stderr, take_limits
+from aligner_proxy.cli.terminal import Terminal
 from aligner_proxy.connections import Limits
 from aligner_proxy.engine import sockets
 from aligner_proxy.engine.client.http import HttpEngine
@@ -154,6 +154,7 @@ def command(
     """Start the aligner engine and the LiteLLM proxy; SIGHUP replaces both without a gap, SIGTERM drains them."""
     log_to_stderr(form)
     limits = replace(take_limits(given), body_bytes=body_mb << 20)
+    open_files.allow(limits.connections, open_files.OF_REQUEST)
     checked = replace(
         plan(file, host, port, workers),
         log=form or config.log_form(),
@@ -259,7 +260,6 @@ def engine_environment(plan: Plan) -> dict[str, str]:
 
 
 async def _run(first: Plan, listener: socket.socket) -> int:
-    _allow_many_files()
     numbers = itertools.count(1)
     name = _free_name()
     serves: list[Plan] = []
@@ -383,17 +383,6 @@ def _free_name() -> Path | None:
         return None
 
 
-def _allow_many_files() -> None:
-    """Let our processes have as many descriptors as the system allows them: a request needs three."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    enough = 1 << 16
-    if soft < enough and soft != resource.RLIM_INFINITY:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(
-                resource.RLIMIT_NOFILE, (enough if hard == resource.RLIM_INFINITY else min(hard, enough), hard)
-            )
-
-
 async def _until_loaded(plan: Plan) -> None:
     """Wait until the engine is ready; a model group needs no waiting, it is LiteLLM's own."""
     if plan.engine.kind is Kind.GROUP and not plan.socket:
@@ -406,7 +395,7 @@ async def _until_loaded(plan: Plan) -> None:
     where = f"unix:{plan.socket}" if plan.socket else str(plan.engine)
     started = time.monotonic()
     try:
-        with Console(stderr=True).status(f"waiting for the aligner at {where} ..."):
+        with Terminal(stderr=True).status(f"waiting for the aligner at {where} ..."):
             about = await _patiently(engine.info)
     finally:
         await engine.aclose()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import sqlite3
 import sys
 from collections.abc import Callable, Sequence
@@ -25,6 +24,7 @@ from aligner_proxy.audit.replay import share
 from aligner_proxy.cli.align import opened_engine
 from aligner_proxy.cli.json_lines import progress_line
 from aligner_proxy.cli.options import aligner_options
+from aligner_proxy.cli.terminal import Terminal, echo, echo_json
 from aligner_proxy.engine.api import Engine, with_heads
 from aligner_proxy.errors import AlignerProxyError, ConfigError, CorrectionError
 from aligner_proxy.plugins import registry
@@ -106,12 +106,12 @@ def command(
     results = asyncio.run(_taught(tasks, policies, path, address, given, dry_run, told))
     if json_lines:
         kept = [_as_json(result) | _kept(result) for result in results]
-        click.echo(json.dumps({"file": str(path), "dry_run": dry_run, "objectives": kept}))
+        echo_json({"file": str(path), "dry_run": dry_run, "objectives": kept})
     elif as_json:
-        click.echo(json.dumps({"file": str(path), "dry_run": dry_run, "objectives": list(map(_as_json, results))}))
+        echo_json({"file": str(path), "dry_run": dry_run, "objectives": list(map(_as_json, results))})
     else:
         for result in results:
-            _print(Console(), result, dry_run)
+            _print(Terminal(), result, dry_run)
     sys.exit(0 if all(result.why is None for result in results) else 1)
 
 
@@ -144,7 +144,7 @@ async def _taught(
     dry_run: bool,
     told: Callable[[int, int], None] | None = None,
 ) -> list[_Result]:
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     async with opened_engine(address, given, path) as engine:
         results = []
@@ -213,9 +213,9 @@ def _take_back(policies: PolicyFile, forget: str | None, rollback: str | None, a
             dates = ", ".join(f"{v.head[:8]} of {v.day}, {v.against} examples" for v in back)
             text = f"{subject.title}: in force is {dates}" if back else f"{subject.title}: there is no earlier head"
         if not as_json:
-            click.echo(text)
+            echo(text)
     if as_json:
-        click.echo(json.dumps({"objectives": done}))
+        echo_json({"objectives": done})
     return 0 if all(result.get("forgotten") or result.get("in_force") for result in done) else 1
 
 

@@ -44,6 +44,11 @@ log = logging.getLogger(__name__)
 COOKIE = "aligner_console"
 FORM_COOKIE = "aligner_console_login"
 """Ties the log-in form to the browser that got it."""
+KNOWN_COOKIE = "aligner_console_known"
+"""Says that somebody got in from this browser before; it opens nothing."""
+_KNOWN_S = 90 * 86_400
+_KNOWN = "known-"
+"""How its value begins: no other cookie that we sign is one of these."""
 _FIRST_PAGE = "/live"
 _HEADERS = {
     "content-security-policy": (
@@ -200,17 +205,22 @@ class Console:
         if browser is None or not self.sessions.holds(form.get(forms.TOKEN, ""), browser):
             return self._login_page(request, 403, "This form is too old; send it again.")
         address = request.client.host if request.client else ""
-        if self._failures.too_many(address):
+        known = self.sessions.verified(request.cookies.get(KNOWN_COOKIE))
+        is_known = known is not None and known.startswith(_KNOWN)
+        name = known if known is not None and is_known else browser
+        if self._failures.too_many(name, address, is_known=is_known):
             return self._login_page(request, 429, "Too many attempts; wait a minute.")
         sha256 = digest(form.get("key", "").strip())
         keys = await asyncio.to_thread(lambda: self.services.files.current().keys)
         if viewer(sha256, self.services.master, keys, datetime.now(UTC)) is None:
-            self._failures.note(address)
+            self._failures.note(name, address, sha256)
             log.warning("console: a log-in was refused")
             return self._login_page(request, 403, "This key does not open the console.")
         response = RedirectResponse(_FIRST_PAGE, 303)
         self._set_cookie(response, COOKIE, self.sessions.begin(sha256), int(LIFETIME_S))
         response.delete_cookie(FORM_COOKIE, path="/login")
+        known = name if is_known else _KNOWN + secrets.token_urlsafe(16)
+        self._set_cookie(response, KNOWN_COOKIE, self.sessions.signed(known), _KNOWN_S, "/login")
         return response
 
     def _login_page(self, request: Request, status: int = 200, problem: str | None = None) -> Response:

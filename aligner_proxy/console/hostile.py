@@ -6,20 +6,18 @@ terminals, and lines without an end. None of it may act on a page or hide from w
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator
 from itertools import groupby
 
 from markupsafe import Markup, escape
+
+from aligner_proxy.text.hidden import is_hidden
 
 MOST_CHARS = 50_000
 """Characters of one text on a page."""
 MOST_OF_NAME = 120
 _MOST_MARKS = 500
 """Runs of hidden characters; an answer with more is no text any more."""
-_VISIBLE = "\n\t"
-_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
-"""Categories of characters that are not seen, or act on others."""
 
 
 def shown(text: object, most: int = MOST_CHARS) -> Markup:
@@ -35,7 +33,7 @@ def name(text: object) -> Markup:
 def plain(text: object, most: int = MOST_OF_NAME) -> str:
     """The same for an attribute, where there are no elements."""
     text = str(text)
-    kept = "".join(f"[U+{ord(char):04X}]" if _is_hidden(char) else char for char in text[:most])
+    kept = "".join(f"[U+{ord(char):04X}]" if is_hidden(char) else char for char in text[:most])
     return kept + ("…" if len(text) > most else "")
 
 
@@ -45,7 +43,7 @@ def _bounded(text: str, most: int) -> Markup:
     marks = 0
     end = 0
     for run in _runs(text[:most]):
-        if _is_hidden(run[0]):
+        if is_hidden(run[0]):
             marks += 1
             if marks > _MOST_MARKS:
                 break
@@ -60,17 +58,10 @@ def _bounded(text: str, most: int) -> Markup:
 
 def _runs(text: str) -> Iterator[str]:
     """The text cut into runs of characters that are seen, and of one hidden character again and again."""
-    for _, run in groupby(text, lambda char: char if _is_hidden(char) else ""):
+    for _, run in groupby(text, lambda char: char if is_hidden(char) else ""):
         yield "".join(run)
 
 
 def _mark(run: str) -> Markup:
     times = f" ×{len(run):,}" if len(run) > 1 else ""
     return Markup('<span class="hidden-mark">U+{}{}</span>').format(f"{ord(run[0]):04X}", times)
-
-
-def _is_hidden(char: str) -> bool:
-    # Printable ASCII is most of every text, and asking for a category is slow.
-    if " " <= char <= "~" or char in _VISIBLE:
-        return False
-    return unicodedata.category(char) in _HIDDEN

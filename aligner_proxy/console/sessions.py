@@ -18,9 +18,10 @@ from cachetools import TTLCache
 LIFETIME_S = 8 * 3600.0
 """Seconds after which somebody has to log in again."""
 _MOST_SESSIONS = 1000
-_MOST_FAILURES = 10
+_MOST_OF_BROWSER = 10
+_MOST_KEYS_OF_ADDRESS = 100
 _FAILURES_IN_S = 60.0
-_MOST_ADDRESSES = 10_000
+_MOST_KNOWN = 10_000
 _LONGEST_COOKIE = 200
 
 Clock = Callable[[], float]
@@ -94,20 +95,35 @@ def _same(given: str, known: str) -> bool:
 
 
 class Failures:
-    """Log-ins that failed lately, by address; beyond a limit an address waits."""
+    """Log-ins that failed lately, by what shares their fate: a browser, and an address with different keys.
+
+    Behind a proxy everybody has one address, so somebody who mistypes a key locks out a browser, not its colleagues. An
+    address waits when many different keys were refused there: that is guessing, and a key that is tried again and again
+    counts once. Even then a browser in which somebody got in before goes on.
+    """
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
-        self._of: TTLCache[str, deque[float]] = TTLCache(_MOST_ADDRESSES, _FAILURES_IN_S, clock)
+        self._of_browsers: TTLCache[str, deque[float]] = TTLCache(_MOST_KNOWN, _FAILURES_IN_S, clock)
+        self._of_addresses: TTLCache[str, dict[str, float]] = TTLCache(_MOST_KNOWN, _FAILURES_IN_S, clock)
 
-    def too_many(self, address: str) -> bool:
-        """Whether this address has to wait."""
-        times = self._of.get(address, ())
+    def too_many(self, browser: str, address: str, *, is_known: bool) -> bool:
+        """Whether this browser has to wait; `is_known`: somebody got in there before."""
         oldest = self._clock() - _FAILURES_IN_S
-        return sum(at > oldest for at in times) >= _MOST_FAILURES
+        if sum(at > oldest for at in self._of_browsers.get(browser, ())) >= _MOST_OF_BROWSER:
+            return True
+        keys = self._of_addresses.get(address, {})
+        return not is_known and sum(at > oldest for at in keys.values()) >= _MOST_KEYS_OF_ADDRESS
 
-    def note(self, address: str) -> None:
-        """Count a failure."""
-        times = self._of.get(address) or deque(maxlen=_MOST_FAILURES)
-        times.append(self._clock())
-        self._of[address] = times
+    def note(self, browser: str, address: str, key: str) -> None:
+        """Count a failure; `key` is the digest of what was tried."""
+        now = self._clock()
+        times = self._of_browsers.get(browser) or deque(maxlen=_MOST_OF_BROWSER)
+        times.append(now)
+        self._of_browsers[browser] = times
+        keys = self._of_addresses.get(address) or {}
+        keys.pop(key, None)
+        keys[key] = now
+        if len(keys) > _MOST_KEYS_OF_ADDRESS:
+            del keys[next(iter(keys))]  # the one that was tried last longest ago
+        self._of_addresses[address] = keys

@@ -32,8 +32,10 @@ from aligner_proxy.gateway import (
     doubled_models,
     freed_memory,
     gc_workaround,
+    label_bounds,
     litellm_internals,
     metrics,
+    public_pages,
     reasoning,
     reload,
     request_policy,
@@ -124,6 +126,8 @@ class AlignerGuardrail(CustomGuardrail):
         freed_memory.now_and_then()
         gc_workaround.between_callbacks()
         serve(self)
+        public_pages.install()
+        label_bounds.install()
         litellm_internals.at_shutdown(self._hand_offs.aclose)
         litellm_internals.at_shutdown(partial(self._shadows.finish, self._audit_writers.aclose))
         super().__init__(event_hook=hooks, **{**settings, "mask_response_content": True})

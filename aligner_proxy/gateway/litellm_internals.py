@@ -196,6 +196,23 @@ def application() -> Starlette | None:
     return app
 
 
+def model_names() -> frozenset[str]:
+    """The names of models that an operator has configured: groups, aliases, and what deployments call upstream."""
+    router = server().llm_router
+    if router is None:
+        return frozenset()
+    upstream = [str(deployment["litellm_params"].get("model")) for deployment in router.get_model_list() or ()]
+    return frozenset([*router.get_model_names(), *upstream, *(name.partition("/")[2] for name in upstream)])
+
+
+def prices(catalog_only: bool) -> dict[str, Any]:
+    """LiteLLM's map of prices by model: all that is known, or the catalog as it was loaded."""
+    import litellm
+    from litellm.litellm_core_utils.get_model_cost_map import GetModelCostMap
+
+    return dict(GetModelCostMap.loaded_model_cost_map() if catalog_only else litellm.model_cost)
+
+
 def watch_clients() -> None:
     """Watch for clients that disconnect; does nothing outside the proxy."""
     app = application()

@@ -9,6 +9,7 @@ import pytest
 
 from aligner_proxy.console import hostile
 from aligner_proxy.console.reading import handle
+from aligner_proxy.text.hidden import is_hidden
 from tests.console.conftest import Browser, Site, an_entry, judged, with_texts
 
 MARKUP = (
@@ -139,7 +140,7 @@ class Page(HTMLParser):
 def is_ours(text: str) -> bool:
     """Whether a page holds nothing but our own elements, and no character that is not seen."""
     page = Page(text)
-    unseen = [char for char in text if hostile._is_hidden(char)]
+    unseen = [char for char in text if is_hidden(char)]
     return not (page.foreign or page.open or unseen)
 
 

@@ -235,6 +235,14 @@ def test_the_console_beside_it_shows_an_answer(served: Served) -> None:
         until(lambda: "hello console" in shown(browser, "/live"), served.log)
 
 
+@pytest.mark.parametrize("path", ["/v1/realtime?model=gpt", "/v1/responses", "/nowhere"])
+def test_a_handshake_of_a_websocket_is_answered_and_opens_none(served: Served, path: str) -> None:
+    offer = {"upgrade": "websocket", "connection": "Upgrade", "sec-websocket-version": "13"}
+    key = {"sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==", "authorization": f"Bearer {MASTER_KEY}"}
+    got = httpx.get(served.address + path, headers={**offer, **key}, timeout=30, trust_env=False)
+    assert got.status_code in (404, 405)
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_the_engine_has_no_keys_in_its_environment(served: Served) -> None:
     def environment(name: str) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import click
 from aligner_proxy.audit import writer
 from aligner_proxy.audit.entry import BESIDE_ID, OF_REASONING_ID
 from aligner_proxy.audit.store import Store
+from aligner_proxy.cli.terminal import echo, echo_json
 from aligner_proxy.errors import AuditError, ConfigError
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy.litellm_config import policies_in
@@ -39,7 +39,10 @@ def erase(name: str, policies: Path, path: Path | None, tenant: str | None, as_j
         raise AuditError(f"the audit store cannot be written ({error.sqlite_errorname}); try again") from None
     finally:
         store.close()
-    click.echo(json.dumps({"erased": erased}) if as_json else f"{erased} entries erased, with what was said of them")
+    if as_json:
+        echo_json({"erased": erased})
+    else:
+        echo(f"{erased} entries erased, with what was said of them")
     if not erased:
         click.get_current_context().exit(1)
 

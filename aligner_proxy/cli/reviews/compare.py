@@ -6,17 +6,16 @@ intervals; where both judged the same answers, these are compared one by one.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Any
 
 import click
-from rich.console import Console
 
 from aligner_proxy.audit.comparison import Comparison, compared
 from aligner_proxy.audit.evidence import Both, Evidence, Share
 from aligner_proxy.cli.diff import table
 from aligner_proxy.cli.reviews.options import as_numbers, opened, percent, review_options, shares
+from aligner_proxy.cli.terminal import Terminal, echo_json
 
 _NO_DIFFERENCE = "the intervals overlap: the difference may be chance; more reviews would tell"
 
@@ -32,13 +31,13 @@ def command(first: str, second: str, as_json: bool, **given: Any) -> None:
     if as_json:
         told: dict[str, Any] = {first: _as_json(found.first), second: _as_json(found.second)}
         same = asdict(found.both) | {"intervals": _intervals(found.both)}
-        click.echo(json.dumps({"sides": told, "same_answers": same}, indent=2))
+        echo_json({"sides": told, "same_answers": same}, indent=2)
         return
     _show(found, first, second)
 
 
 def _show(found: Comparison, first: str, second: str) -> None:
-    console = Console()
+    console = Terminal()
     rows = [("answers", str(found.first.answers), str(found.second.answers))]
     rows += [(label, percent(one), percent(other)) for label, one, other in found.shares]
     rows.append(("reviewers disagree", str(len(found.first.disagreed)), str(len(found.second.disagreed))))

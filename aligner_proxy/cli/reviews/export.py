@@ -18,6 +18,7 @@ from aligner_proxy.audit.review_queue import Place
 from aligner_proxy.audit.reviews import Chosen, Review
 from aligner_proxy.audit.training_rows import Known, NoRow, training_row
 from aligner_proxy.cli.reviews.options import Opened, opened, review_options
+from aligner_proxy.cli.terminal import echo, echo_json
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.policy import config
@@ -39,11 +40,11 @@ def command(out: Path, feedback: bool, as_json: bool, **given: Any) -> None:
         rows, without = _rows(store, feedback)
     _write(out, rows)
     if as_json:
-        click.echo(json.dumps({"file": str(out), "rows": len(rows), "without": dict(without)}))
+        echo_json({"file": str(out), "rows": len(rows), "without": dict(without)})
         return
-    click.echo(f"{len(rows)} rows in {out}")
+    echo(f"{len(rows)} rows in {out}")
     for reason, count in without.most_common():
-        click.echo(f"{count} reviewed answers gave none: {reason}")
+        echo(f"{count} reviewed answers gave none: {reason}")
 
 
 def _rows(store: Opened, feedback: bool) -> tuple[list[Mapping[str, Any]], Counter[str]]:

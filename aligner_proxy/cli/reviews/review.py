@@ -7,7 +7,6 @@ figure for what is missed. With --json nothing is asked: figures and ids of what
 from __future__ import annotations
 
 import getpass
-import json
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,10 +20,12 @@ from aligner_proxy.audit.judged import judged_segments
 from aligner_proxy.audit.review_queue import Place, ReviewQueue
 from aligner_proxy.audit.reviews import Chosen, Review, Reviews, ReviewVerdict
 from aligner_proxy.audit.store import Store
-from aligner_proxy.cli.diff import printable, table, word_diff
+from aligner_proxy.cli.diff import table, word_diff
 from aligner_proxy.cli.reviews.options import Opened, as_numbers, opened, percent, review_options, shares
+from aligner_proxy.cli.terminal import Terminal, echo_json
 from aligner_proxy.errors import NoSuchPlace, UnknownAnswer
 from aligner_proxy.plugins.api import Content, Entry
+from aligner_proxy.text.hidden import escaped
 
 _KEYS = {
     "a": "right: what was done to it is right, an edit or none",
@@ -54,13 +55,13 @@ def command(who: str | None, second: bool, as_json: bool, **given: Any) -> None:
         queue = ReviewQueue(store.store, who, store.wanted, second=second)
         if as_json:
             found = evidence_of(store.store, store.wanted)
-            click.echo(json.dumps(_figures(found, queue.waiting()), indent=2))
+            echo_json(_figures(found, queue.waiting()), indent=2)
             return
         try:
-            _Desk(Console(), store.store, queue, who).work()
+            _Desk(Terminal(), store.store, queue, who).work()
         finally:
             queue.release()
-        _show_figures(Console(), store, queue)
+        _show_figures(Terminal(), store, queue)
 
 
 @dataclass(slots=True)
@@ -150,9 +151,9 @@ def show_entry(console: Console, entry: Entry) -> None:
     margin = "" if entry.margin is None else f", {entry.margin:.2f} nats from the threshold"
     head = f"{entry.aligner_id}/{entry.choice} {entry.tenant} {entry.policy} {entry.status}"
     console.rule()
-    console.print(Text(printable(head + (f" ({entry.reason})" if entry.reason else "") + margin), style="bold"))
+    console.print(Text(escaped(head + (f" ({entry.reason})" if entry.reason else "") + margin), style="bold"))
     for turn in content.exchange.turns[-_LAST_TURNS:]:
-        console.print(Text(printable(f"{turn.role}: {turn.content}"), style="dim"))
+        console.print(Text(escaped(f"{turn.role}: {turn.content}"), style="dim"))
     answer = content.exchange.answer or ""
     console.print(word_diff(answer, answer if content.edited is None else content.edited))
     console.print(table(("segment", "score", "against", "text"), _segments(content)))
@@ -164,8 +165,8 @@ def _segments(content: Content) -> list[tuple[str, ...]]:
         (
             str(segment.number),
             "-" if segment.margin is None else f"{segment.margin:+.2f}",
-            printable(segment.objective),
-            printable(segment.text),
+            segment.objective,
+            segment.text,
         )
         for segment in judged_segments(content)
     ]

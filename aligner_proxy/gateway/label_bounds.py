@@ -1,0 +1,108 @@
+"""Bounds of the labels of LiteLLM's metrics whose values clients choose: models, user agents, addresses, paths.
+
+prometheus_client keeps a series for each combination of values for ever, so one client with a counter in its user agent
+fills the memory of a process and every scrape. Names that the operator configured are kept; of other values each key
+has a number of combinations, behind which they read `other`, so that nobody uses up another's. All whose key nobody
+knows share one number. Totals stay exact.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+from litellm.proxy._types import LiteLLMRoutes
+from prometheus_client.metrics import MetricWrapperBase
+
+from aligner_proxy.gateway import litellm_internals
+
+OTHER = "other"
+MOST_COMBINATIONS = 100
+_THEIRS = "litellm_"
+_MODELS = frozenset({"model", "requested_model", "model_group", "fallback_model", "litellm_model_name"})
+_GIVEN = _MODELS | {"user_agent", "client_ip", "service_tier"}
+"""LiteLLM bounds `end_user` by itself, where it is turned on."""
+_KEY = "hashed_api_key"
+_OWNER = ("api_key_alias", "team", "user")
+"""By these labels a key is known; where all are empty, the hash of the key is whatever a client sent."""
+_NAMES_S = 10.0
+_UNSET = frozenset({"", "None"})
+
+
+class Bounds:
+    """The combinations of values that have a series of their own. `models` gives the configured names of models."""
+
+    def __init__(self, models: Callable[[], frozenset[str]], clock: Callable[[], float] = time.monotonic) -> None:
+        self._models = models
+        self._clock = clock
+        self._names = frozenset[str]()
+        self._read = float("-inf")
+        self._of_owners: dict[tuple[str, ...], set[tuple[tuple[str, str], ...]]] = {}
+
+    def bounded(self, labels: Mapping[str, str]) -> Mapping[str, str]:
+        """The labels with `other` for what a client chose, where its owner has too many combinations already."""
+        owner = tuple(labels.get(name, "") for name in _OWNER)
+        is_known = any(value not in _UNSET for value in owner)
+        given = tuple(pair for pair in labels.items() if self._is_given(*pair, is_known=is_known))
+        if not given:
+            return labels
+        combinations = self._of_owners.setdefault(owner if is_known else (), set())
+        if given in combinations:
+            return labels
+        if len(combinations) < MOST_COMBINATIONS:
+            combinations.add(given)
+            return labels
+        return {**labels, **dict.fromkeys((name for name, _ in given), OTHER)}
+
+    def _is_given(self, name: str, value: str, *, is_known: bool) -> bool:
+        """Whether a client chose this value, and the operator configured no such name."""
+        if value in _UNSET:
+            return False
+        if name in _MODELS:
+            return value not in self._configured()
+        if name == "route":
+            return value not in _fixed_routes()
+        return name in _GIVEN or (name == _KEY and not is_known)
+
+    def _configured(self) -> frozenset[str]:
+        now = self._clock()
+        if now - self._read >= _NAMES_S:
+            self._read = now
+            self._names = self._models()
+        return self._names
+
+
+@cache
+def _fixed_routes() -> frozenset[str]:
+    """The paths of LiteLLM that hold no name."""
+    return frozenset(
+        path for group in LiteLLMRoutes for path in group.value if isinstance(path, str) and not set("{*") & set(path)
+    )
+
+
+def install() -> None:
+    """Bound the labels of all metrics of LiteLLM in this process, those that it makes later as well; once."""
+    if not getattr(MetricWrapperBase.labels, "bounded", False):
+        bound(Bounds(litellm_internals.model_names))
+
+
+def bound(bounds: Bounds) -> Callable[[], None]:
+    """Let LiteLLM's metrics ask `bounds`; what is returned undoes it."""
+    labels_of = MetricWrapperBase.labels
+
+    def labels(metric: Any, *values: Any, **named: Any) -> Any:
+        names = metric._labelnames
+        if not metric._name.startswith(_THEIRS) or len(values or named) != len(names):
+            return labels_of(metric, *values, **named)
+        pairs = zip(names, values, strict=True) if values else named.items()
+        return labels_of(metric, **bounds.bounded({name: str(value) for name, value in pairs}))
+
+    labels.bounded = True  # type: ignore[attr-defined]
+    MetricWrapperBase.labels = labels  # type: ignore[method-assign,assignment]
+
+    def undo() -> None:
+        MetricWrapperBase.labels = labels_of  # type: ignore[method-assign]
+
+    return undo
