@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 
 from aligner_proxy.text.facts import WEB, prose
-from aligner_proxy.text.structure import split
+from aligner_proxy.text.structure import Segment, split
 
 _TABLE = Path(__file__).with_suffix(".yaml")
 _SMALL: dict[str, frozenset[str]] = {
@@ -186,3 +186,28 @@ def passages(text: str) -> list[str]:
     """The text without code and addresses, as a whole and sentence by sentence."""
     text = WEB.sub(" ", prose(text))
     return [text, *(piece.text for piece in split(text))]
+
+
+def foreign_segments(text: str, known: Collection[str]) -> list[Segment]:
+    """The segments of a text that are in none of the `known` languages; none where nobody says what is known.
+
+    A sentence shows its language by less than a whole text, so it is compared: it has several small words of one other
+    language, and none of those that are known.
+    """
+    if not known:
+        return []
+    return [piece for piece in split(text) if _is_foreign(piece.text, known)]
+
+
+def _is_foreign(sentence: str, known: Collection[str]) -> bool:
+    sentence = WEB.sub(" ", prose(sentence))
+    name = language(sentence)
+    if name is not None:
+        return not is_among(name, known)
+    words = _WORD.findall(sentence.casefold())
+    if len(words) < _FEWEST_WORDS or any(code not in _SMALL and code not in _SCRIPT_OF for code in known):
+        return False
+    native = frozenset[str]().union(*(_SMALL.get(code, ()) for code in known))
+    hits = _hits([word for word in words if word not in native])
+    most = max(hits.values())
+    return most >= _CLEAR_SIGNS and most >= _SHARE * len(words) and not any(word in native for word in words)
