@@ -94,7 +94,10 @@ def written_in(text: str) -> set[str]:
 
 
 def _counts(text: str) -> Counter[str]:
-    counts = Counter(_script(char) for char in _NOT_ASCII.findall(text) if char.isalpha())
+    counts = Counter[str]()
+    for char, count in Counter(_NOT_ASCII.findall(text)).items():
+        if char.isalpha():
+            counts[_script(char)] += count
     counts[_LATIN] += sum(map(len, _ASCII_LETTERS.findall(text)))
     return Counter({script: count for script, count in counts.items() if script not in _ANYWHERE})
 
@@ -107,6 +110,8 @@ def _script(char: str) -> str:
 
 def language(text: str) -> str | None:
     """The language of a text, or a script that is not Latin; None when neither is clear."""
+    if text.isascii():
+        return _by_small_words(_WORD.findall(text.casefold()))
     counts = _counts(text)
     if not counts or not counts.total():
         return None
@@ -117,6 +122,8 @@ def language(text: str) -> str | None:
 
 
 def _by_small_words(words: list[str]) -> str | None:
+    if len(words) < _FEWEST_WORDS:
+        return None
     (best, most), (_, second) = _hits(words).most_common(2)
     clear = most >= _FEWEST_WORDS and most >= _SHARE * len(words) and most >= _LEAD * second
     return best if clear else None
