@@ -57,6 +57,7 @@ _LATIN = "LATIN"
 # Han characters are written among kana and beside Hangul: one script as far as a change of script is concerned.
 _SAME = {"HIRAGANA": "CJK", "KATAKANA": "CJK", "BOPOMOFO": "CJK", "IDEOGRAPHIC": "CJK"}
 _ANYWHERE = frozenset({"MODIFIER", "COMBINING", "MASCULINE", "FEMININE", "MICRO", "OHM", "DOUBLE-STRUCK", "SCRIPT"})
+_KNOWN_CHARS = 400
 _SAMPLE = 2_000
 """Characters of a long text that are read from each of three places."""
 _SCRIPT_OF = {
@@ -205,7 +206,12 @@ def is_among(name: str, known: Collection[str]) -> bool:
 
 def languages(text: str) -> set[str]:
     """Every language that some sentence of the text, or the text as a whole, is clearly written in."""
-    return {name for piece in passages(text) if (name := language(piece)) is not None}
+    known = (_known_language(piece) if len(piece) <= _KNOWN_CHARS else language(piece) for piece in passages(text))
+    return {name for name in known if name is not None}
+
+
+_known_language = lru_cache(maxsize=2048)(language)
+"""In a stream the gate reads the sentences of an answer again with every edit."""
 
 
 def passages(text: str) -> list[str]:
