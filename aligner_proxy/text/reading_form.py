@@ -26,6 +26,9 @@ FEWEST_WORDS = 3
 """Fewer words are no sentence that could say anything of a person."""
 CLAUSE_WORDS = 16
 """A sentence with more words is read clause by clause, too."""
+_LONG_CLAUSE_WORDS = 14
+_STRETCH_WORDS = 10
+"""A clause with more words is read in stretches of so many, each from the middle of the one before."""
 _SHORT_WORDS = 3
 _SHORT_CHARS = 80
 """A line, item, cell or value with no more words may be a piece of a sentence."""
@@ -78,6 +81,10 @@ _SAYING = re.compile(
 _CLAUSE_END = re.compile(
     r"[,;:\u2013\u2014](?=\s)|\s(?=-{1,3}\s)|\s(?=(?:and|but|because|since|while|whereas|although|though|so|or|yet|if|"
     r"unless|which|who|that|as)\s)|\s(?=\()|\)(?=\s)"
+    # Who writes without stops begins a sentence with a person and a verb.
+    r"|\s(?=(?:i|you|he|she|we|they|nobody|everybody|people|your \w{1,20})(?:'\w{1,2}|"
+    r"\s(?:am|are|is|was|were|have|has|had|must|will|would|should|can|could|do|does|did))\s)",
+    re.IGNORECASE,
 )
 
 
@@ -122,7 +129,7 @@ def reading_windows(text: str) -> list[Window]:
     windows = dict[str, Window]()
     for passage in _passages(text):
         for window in _windows(passage):
-            if window.text not in known and core(window.text) not in known:
+            if window.text and window.text not in known and core(window.text) not in known:
                 windows.setdefault(window.text, window)
     return sorted(windows.values(), key=lambda window: (window.start, window.end))
 
@@ -277,9 +284,18 @@ def _clauses(passage: MappedText, at: int, sentence: str) -> Iterator[Window]:
     for end in (*(match.end() for match in _CLAUSE_END.finditer(sentence)), len(sentence)):
         words = len(sentence[start:end].split())
         if words > FEWEST_WORDS or (end == len(sentence) and words == FEWEST_WORDS):
-            if words <= WINDOW_WORDS and end - start < len(sentence):
+            if words > _LONG_CLAUSE_WORDS:
+                yield from _stretches(passage, at + start, at + end)
+            elif end - start < len(sentence):
                 yield _window(passage, at + start, at + end)
             start = end
+
+
+def _stretches(passage: MappedText, start: int, end: int) -> Iterator[Window]:
+    """Some words after the others of what has no clauses either."""
+    words = [match.span() for match in _WORD.finditer(passage.text, start, end)]
+    for first in range(0, len(words) - _STRETCH_WORDS // 2, _STRETCH_WORDS // 2):
+        yield _window(passage, words[first][0], words[min(first + _STRETCH_WORDS, len(words)) - 1][1])
 
 
 def _window(passage: MappedText, start: int, end: int) -> Window:
@@ -287,7 +303,9 @@ def _window(passage: MappedText, start: int, end: int) -> Window:
     text = passage.text[start:end]
     start += len(text) - len(text.lstrip(" \t\n,;:-\u2013\u2014([\"'\u201c"))
     text = passage.text[start:end].rstrip(" \t\n,;:-\u2013\u2014([\"'\u201c")
+    if not text:
+        return Window("", 0, 0)
     sentence = text[:1].upper() + text[1:]
     if text and not _ENDS.search(text):
         sentence += "."
-    return Window(sentence, passage.origins[start], passage.origins[start + max(0, len(text) - 1)] + 1)
+    return Window(sentence, passage.origins[start], passage.origins[start + len(text) - 1] + 1)
