@@ -311,7 +311,7 @@ def _wide_signs(piece: MappedText) -> None:
 def _marked(piece: MappedText) -> None:
     """Marks that cross letters out, that are heaped on one letter, or that many letters of a word bear."""
     if not piece.text.isascii():
-        piece.replace(_MARKED, lambda match: _unmarked(match[0]))
+        piece.replace_words(_MARKED, _unmarked)
 
 
 def _unmarked(word: str) -> str | None:
@@ -347,10 +347,8 @@ def _words(piece: MappedText) -> None:
         if not (among_latin or _MIXED.search(piece.text) or any(map(look_alikes.styled, set(piece.text)))):
             return
         # A styled word of some length says that the short ones beside it are words, too.
-        words = dict.fromkeys(_WORD.findall(piece.text), "")
-        fewest = 1 if any(map(_is_styled_word, words)) else _FEWEST_LETTERS
-        plain = {word: _plain_word(word, among_latin=among_latin, fewest=fewest) for word in words}
-        piece.replace(_WORD, lambda match: plain[match[0]])
+        fewest = 1 if any(map(_is_styled_word, set(_WORD.findall(piece.text)))) else _FEWEST_LETTERS
+        piece.replace_words(_WORD, lambda word: _plain_word(word, among_latin=among_latin, fewest=fewest))
         if fewest == 1:
             piece.replace(_ONE_LETTER, lambda match: _article(match[0]))
 
@@ -438,7 +436,7 @@ def _together(match: Any) -> str | None:
 
 def _signs(piece: MappedText) -> None:
     """Words with digits and signs among their letters."""
-    piece.replace(_WITH_SIGNS, lambda match: _spelled(match[0]))
+    piece.replace_words(_WITH_SIGNS, _spelled)
 
 
 def _cased(piece: MappedText) -> None:
@@ -463,7 +461,7 @@ def _drawn_out(piece: MappedText) -> None:
 def _accented(piece: MappedText) -> None:
     """Words with several accents among English ones."""
     if _TWO_ACCENTS.search(piece.text) and language(piece.text) == "en":
-        piece.replace(_WORD, lambda match: _without_accents(match[0]))
+        piece.replace_words(_WORD, _without_accents)
 
 
 def _without_accents(word: str) -> str | None:

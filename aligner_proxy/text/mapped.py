@@ -22,6 +22,18 @@ class MappedText:
         """Put `by(match)` in place of every match; None leaves it."""
         self._put([(*match.span(), by(match)) for match in pattern.finditer(self.text)])
 
+    def replace_words(self, pattern: Any, by: Callable[[str], str | None]) -> None:
+        """The same where what stands in place of a match depends on nothing else; each word is asked for once."""
+        known = dict[str, str | None]()
+
+        def known_or_new(match: Any) -> str | None:
+            word: str = match[0]
+            if word not in known:
+                known[word] = by(word)
+            return known[word]
+
+        self.replace(pattern, known_or_new)
+
     def keep(self, pattern: Any, group: str) -> None:
         """Of every match that has this group leave nothing else."""
         changes = list[tuple[int, int, str | None]]()
