@@ -279,16 +279,24 @@ def _windows(passage: MappedText) -> Iterator[Window]:
 
 
 def _clauses(passage: MappedText, at: int, sentence: str) -> Iterator[Window]:
-    """The clauses of a long sentence, a short one together with what follows it."""
+    """The clauses of a long sentence, each by itself and with the one behind it; a short one goes with that alone."""
     start = 0
+    before: tuple[int, int] | None = None
+    """Where the last words of the clause before begin, and how many these are."""
     for end in (*(match.end() for match in _CLAUSE_END.finditer(sentence)), len(sentence)):
-        words = len(sentence[start:end].split())
-        if words > FEWEST_WORDS or (end == len(sentence) and words == FEWEST_WORDS):
-            if words > _LONG_CLAUSE_WORDS:
-                yield from _stretches(passage, at + start, at + end)
-            elif end - start < len(sentence):
-                yield _window(passage, at + start, at + end)
-            start = end
+        spans = [match.start() for match in _WORD.finditer(sentence, start, end)]
+        words = len(spans)
+        if words <= FEWEST_WORDS and not (end == len(sentence) and words == FEWEST_WORDS):
+            continue
+        if words > _LONG_CLAUSE_WORDS:
+            yield from _stretches(passage, at + start, at + end)
+        elif end - start < len(sentence):
+            yield _window(passage, at + start, at + end)
+        if before is not None and words <= _LONG_CLAUSE_WORDS:
+            yield _window(passage, at + before[0], at + end)
+        tail = min(words, _STRETCH_WORDS // 2 + 1)
+        before = (spans[-tail], tail)
+        start = end
 
 
 def _stretches(passage: MappedText, start: int, end: int) -> Iterator[Window]:
