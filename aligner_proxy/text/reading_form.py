@@ -134,6 +134,21 @@ def reading_windows(text: str) -> list[Window]:
     return sorted(windows.values(), key=lambda window: (window.start, window.end))
 
 
+def without_overlap(windows: Sequence[Window]) -> list[list[Window]]:
+    """The windows in as few lists as it takes that none overlaps another of its list.
+
+    Read in one text, a window repeats what overlaps it, and a detector hardly sees what was said before.
+    """
+    layers = list[list[Window]]()
+    for window in sorted(windows, key=lambda window: (window.start, window.end)):
+        free = next((layer for layer in layers if layer[-1].end <= window.start), None)
+        if free is None:
+            layers.append([window])
+        else:
+            free.append(window)
+    return layers
+
+
 def _passages(text: str) -> Iterator[MappedText]:
     """The text as a reader reads it, in pieces that do not go on in one another."""
     lines = [_measured(text, line) for line in _lines(text)]

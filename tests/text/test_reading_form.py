@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.text.reading_form import WINDOW_WORDS, reading_windows
+from aligner_proxy.text.reading_form import WINDOW_WORDS, reading_windows, without_overlap
 
 INSULT = "You are an idiot."
 
@@ -77,3 +77,12 @@ def test_a_window_comes_from_where_it_says(answer: str) -> None:
         letters = [char for char in window.text.lower() if char.isalpha()]
         rest = iter(answer[window.start : window.end].lower())
         assert all(char in rest for char in letters)
+
+
+def test_windows_that_overlap_are_read_apart() -> None:
+    answer = "the sea is wide and you are an idiot and the sky is blue above the hills where the sheep graze all day"
+    windows = reading_windows(answer)
+    layers = without_overlap(windows)
+    assert sorted(w.text for layer in layers for w in layer) == sorted(w.text for w in windows)
+    assert len(layers) > 1
+    assert all(a.end <= b.start for layer in layers for a, b in itertools.pairwise(layer))
