@@ -31,6 +31,8 @@ _STRETCH_WORDS = 10
 """A clause with more words is read in stretches of so many, each from the middle of the one before."""
 _SHORT_WORDS = 3
 _SHORT_CHARS = 80
+_MOST_COLUMNS = 40
+"""Nobody reads more columns from top to bottom; their windows all overlap."""
 """A line, item, cell or value with no more words may be a piece of a sentence."""
 _WORD = re.compile(r"\S+")
 _LETTERS = re.compile(r"[^\W\d_]")
@@ -227,7 +229,7 @@ def _tables(text: str, lines: Sequence[_Line]) -> Iterator[MappedText]:
         for row in group if is_row else ():
             for number, cell in enumerate(row.stretches):
                 columns.setdefault(number, []).append(cell)
-        if len(columns) > 1:
+        if 1 < len(columns) <= _MOST_COLUMNS:
             yield from (_shown(text, cells) for cells in columns.values() if len(cells) > 1)
 
 
