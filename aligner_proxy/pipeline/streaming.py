@@ -118,6 +118,10 @@ class StreamingCorrection:
         """The verdict on the place behind the last segment; flagged, something is missing there."""
         self._next = 0
         """The first segment that is not decided."""
+        self._looked_at = 0
+        """So many segments have been released or wait; of ten thousand headings in a row each waits for the next."""
+        self._first_flagged: int | None = None
+        """The first flagged segment that is not decided."""
         self._replacements = ReplacementMap()
         self._settled: dict[Edit, tuple[Part, ...]] = {}
         """The edits that have gone out, and what each did."""
@@ -321,15 +325,24 @@ class StreamingCorrection:
             self._accept(verdicts, known)
         if await self._declined():
             return True
-        for number in range(self._next, len(self._verdicts)):
-            if not self._verdicts[number].flagged:
-                await self._release(number)
+        await self._release_new()
         if self._ended and len(self._verdicts) == len(self._segments):
             await self._release(len(self._segments))
             if self._lacks and not self._verdicts[-1].flagged and not self.done:
                 await self._add()
             self._finish()
         return True
+
+    async def _release_new(self) -> None:
+        """Release what is not flagged, and what is flagged before it. What waits for the next is looked at once."""
+        if self._ended and self._next < len(self._segments):
+            self._looked_at = min(self._looked_at, len(self._segments) - 1)  # the last one waits no longer
+        for number in range(self._looked_at, len(self._verdicts)):
+            self._looked_at = number + 1
+            if not self._verdicts[number].flagged:
+                await self._release(number)
+            elif self._first_flagged is None:
+                self._first_flagged = number
 
     def _must_not_go_out(self) -> bool:
         """Whether what came is in a language for which the policy wants an error; each look is at twice the length."""
@@ -393,10 +406,10 @@ class StreamingCorrection:
 
         What heads or announces something waits for it: it goes with the last of it.
         """
-        first = next((n for n in range(self._next, number) if self._verdicts[n].flagged), number)
         waits = number < len(self._segments) and self._waits(number)
-        if first < number:
-            await self._edit(first, number, waits=waits)
+        if self._first_flagged is not None:
+            await self._edit(self._first_flagged, number, waits=waits)
+            self._first_flagged = None
             self._next = number
         if number < len(self._segments) and not self.done and not waits:
             last = self._lacks and number == len(self._segments) - 1

@@ -16,7 +16,7 @@ import re
 import unicodedata
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -25,6 +25,7 @@ import regex
 
 from aligner_proxy.text import look_alikes
 from aligner_proxy.text.languages import language
+from aligner_proxy.text.mapped import MappedText
 from aligner_proxy.text.structure import Segment, split
 
 _KNOWN_CHARS = 2_000
@@ -46,7 +47,7 @@ _WRITING = (
     r"\U0001f3f4[\U000e0020-\U000e007e]{1,8}\U000e007f"  # a flag of a region
     rf"|{_PICTURE}(?:\u200d{_PICTURE})*"
     r"|[\p{S}#*0-9][\ufe0e\ufe0f]\u20e3?"
-    r"|\p{Han}[\ufe00-\ufe02\U000e0100-\U000e01ef]|\p{Mongolian}[\u180b-\u180f]|\p{Hebrew}\p{M}*\u034f"
+    r"|\p{Han}[\ufe00-\ufe02\U000e0100-\U000e01ef]|\p{Mongolian}[\u180b-\u180f]|\p{Hebrew}\p{M}{0,32}\u034f"
     r"|\u115f(?=[\u1160-\u11a7])|[\u1100-\u115f]\u1160"
     rf"|[{_JOINING}][\u200c\u200d](?!\p{{DI}})|[{_UNSPACED}]\u200b(?!\p{{DI}})"
 )
@@ -73,6 +74,8 @@ _MARKED = regex.compile(r"(?V1)(?:[\p{Latin}\p{Greek}\p{Cyrillic}]\p{M}+)+")
 _CLUSTER = regex.compile(r"(?V1)(\p{L})(\p{M}+)")
 _CROSSED = regex.compile(rf"(?V1)[{_OVER}]")
 _STACKED = 3
+_LONGEST_DECOMPOSED = 4
+"""Characters that Unicode takes one apart into at most."""
 _MARKED_LETTERS = 3
 _OTHER = rf"[{_LETTER}--\p{{Latin}}]"
 _PICTURE_LETTER = regex.compile(r"\p{Extended_Pictographic}")
@@ -241,42 +244,11 @@ def _is_odd(char: str) -> bool:
     return invisible or char.isspace() or bool(look_alikes.plain(char)) or "\U0001f1e6" <= char <= "\U0001f1ff"
 
 
-class _Piece:
-    """One segment while it is folded."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.origins = list(range(len(text)))
-
-    def cut(self, start: int, end: int) -> None:
-        """Keep only these characters."""
-        self.text = self.text[start:end]
-        self.origins = self.origins[start:end]
-
-    def replace(self, pattern: Any, by: Callable[[Any], str | None]) -> None:
-        """Put `by(match)` in place of every match; None leaves it."""
-        texts = list[str]()
-        origins = list[int]()
-        at = 0
-        for match in pattern.finditer(self.text):
-            new = by(match)
-            if new is None or new == match.group():
-                continue
-            start, end = match.span()
-            texts += [self.text[at:start], new]
-            origins += self.origins[at:start]
-            origins += [self.origins[start + i * (end - start) // len(new)] for i in range(len(new))]
-            at = end
-        if at:
-            self.text = "".join(texts) + self.text[at:]
-            self.origins = origins + self.origins[at:]
-
-
 def _fold(segment: str) -> tuple[str, Sequence[int]]:
     """One segment as a reader sees it, and where each of its characters stands in it."""
     if not _may_be_disguised(segment):
         return segment, range(len(segment))
-    piece = _Piece(segment)
+    piece = MappedText(segment)
     _apply_rules(piece)
     if not piece.text.strip():
         return segment[:1], range(1)
@@ -288,7 +260,7 @@ _fold_known = lru_cache(maxsize=512)(_fold)
 """An answer that is still being written is folded again and again."""
 
 
-def _apply_rules(piece: _Piece) -> None:
+def _apply_rules(piece: MappedText) -> None:
     fence = _FENCED.fullmatch(piece.text)
     if fence is not None:
         if not is_prose(fence[1]):
@@ -302,13 +274,13 @@ def _apply_rules(piece: _Piece) -> None:
             return
 
 
-def _reversed(piece: _Piece) -> None:
+def _reversed(piece: MappedText) -> None:
     """Text that a control character shows from right to left, whatever its letters are."""
     if "\u202e" in piece.text:
         piece.replace(_REVERSED, lambda match: match[1][::-1])
 
 
-def _entities(piece: _Piece) -> None:
+def _entities(piece: MappedText) -> None:
     """Letters and invisible characters written as HTML's entities."""
     if "&" in piece.text:
         piece.replace(_ENTITY, lambda match: _letter(html.unescape(match[0])))
@@ -318,60 +290,65 @@ def _letter(char: str) -> str | None:
     return char if len(char) == 1 and (char.isalpha() or _INVISIBLE.fullmatch(char)) else None
 
 
-def _regional(piece: _Piece) -> None:
+def _regional(piece: MappedText) -> None:
     """Letters of flags that stand alone."""
     if not piece.text.isascii():
         piece.replace(_REGIONAL, lambda match: chr(ord(match[0]) - _REGIONAL_A + ord("A")))
 
 
-def _invisible(piece: _Piece) -> None:
+def _invisible(piece: MappedText) -> None:
     """Characters that show nothing, but for those that belong to the writing."""
     pattern = _INVISIBLE_BESIDE_RTL if _RIGHT_TO_LEFT.search(piece.text) else _INVISIBLE
     piece.replace(pattern, lambda match: "" if match["gone"] else " " if match["blank"] else None)
 
 
-def _wide_signs(piece: _Piece) -> None:
+def _wide_signs(piece: MappedText) -> None:
     """Signs of full width behind letters of full width: one full stop of them, and a detector hardly sees an insult."""
     if not piece.text.isascii():
         piece.replace(_WIDE_SIGN, lambda match: "".join(chr(ord(char) - _WIDE) for char in match[0]))
 
 
-def _marked(piece: _Piece) -> None:
+def _marked(piece: MappedText) -> None:
     """Marks that cross letters out, that are heaped on one letter, or that many letters of a word bear."""
     if not piece.text.isascii():
-        piece.replace(_MARKED, lambda match: _unmarked(match[0]))
+        piece.replace_words(_MARKED, _unmarked)
 
 
 def _unmarked(word: str) -> str | None:
     clusters: list[tuple[str, str]] = _CLUSTER.findall(word)
-    loose = [marks for letter, marks in clusters if len(unicodedata.normalize("NFC", letter + marks)) > 1]
+    loose = [marks for letter, marks in clusters if not _is_one_letter(letter + marks)]
     if len(loose) < _MARKED_LETTERS and not any(len(marks) >= _STACKED or _CROSSED.search(marks) for marks in loose):
         return None
     gone = frozenset(loose)
     return "".join(letter if marks in gone else letter + marks for letter, marks in clusters)
 
 
-def _divided(piece: _Piece) -> None:
+def _is_one_letter(cluster: str) -> bool:
+    """Whether a letter and marks have a character of their own; putting many marks in order takes quadratic time."""
+    return len(cluster) <= _LONGEST_DECOMPOSED and len(unicodedata.normalize("NFC", cluster)) == 1
+
+
+def _divided(piece: MappedText) -> None:
     """Marks of formatting inside a word."""
     piece.replace(_IN_WORD, lambda _: "")
     piece.replace(_EMPHASIS, lambda match: match[2] or match[4])
 
 
-def _ticked(piece: _Piece) -> None:
+def _ticked(piece: MappedText) -> None:
     """Sentences between the marks of code."""
     if "`" in piece.text:
         piece.replace(_TICKED, lambda match: match[2] if match[2].count(" ") > 1 and is_prose(match[2]) else None)
 
 
-def _words(piece: _Piece) -> None:
+def _words(piece: MappedText) -> None:
     """Words with letters that are styled or of another alphabet."""
     if not piece.text.isascii():
         among_latin = _is_latin(piece.text)
         if not (among_latin or _MIXED.search(piece.text) or any(map(look_alikes.styled, set(piece.text)))):
             return
         # A styled word of some length says that the short ones beside it are words, too.
-        fewest = 1 if any(_is_styled_word(word) for word in _WORD.findall(piece.text)) else _FEWEST_LETTERS
-        piece.replace(_WORD, lambda match: _plain_word(match[0], among_latin=among_latin, fewest=fewest))
+        fewest = 1 if any(map(_is_styled_word, set(_WORD.findall(piece.text)))) else _FEWEST_LETTERS
+        piece.replace_words(_WORD, lambda word: _plain_word(word, among_latin=among_latin, fewest=fewest))
         if fewest == 1:
             piece.replace(_ONE_LETTER, lambda match: _article(match[0]))
 
@@ -436,7 +413,7 @@ def _cyrillic_word(word: str, letters: Sequence[str]) -> str | None:
     return "".join(look_alikes.cyrillic(char) or char for char in word)
 
 
-def _apart(piece: _Piece) -> None:
+def _apart(piece: MappedText) -> None:
     """Words with something between each two letters; a wider gap is one between words."""
     piece.replace(_APART, _together)
 
@@ -457,12 +434,12 @@ def _together(match: Any) -> str | None:
     return letters[0] + "".join(("" if g == narrow else " ") + char for g, char in zip(gaps, letters[1:], strict=True))
 
 
-def _signs(piece: _Piece) -> None:
+def _signs(piece: MappedText) -> None:
     """Words with digits and signs among their letters."""
-    piece.replace(_WITH_SIGNS, lambda match: _spelled(match[0]))
+    piece.replace_words(_WITH_SIGNS, _spelled)
 
 
-def _cased(piece: _Piece) -> None:
+def _cased(piece: MappedText) -> None:
     """Words in capitals and small letters by turns, and segments all in capitals."""
     if _is_shouted(piece.text):
         piece.replace(_CAPITALS, lambda match: match[0] if match[0] == "I" else match[0].lower())
@@ -475,16 +452,16 @@ def _is_shouted(text: str) -> bool:
     return len(letters) >= _SHOUTED and sum(map(str.isupper, letters)) > _SHOUTED_SHARE * len(letters) and " " in text
 
 
-def _drawn_out(piece: _Piece) -> None:
+def _drawn_out(piece: MappedText) -> None:
     """Letters that stand there several times."""
     if _REPEATED.search(piece.text):
         piece.replace(_WHOLE_WORD, lambda match: _REPEATED.sub(r"\1", match[0]) if len(set(match[0])) > 1 else None)
 
 
-def _accented(piece: _Piece) -> None:
+def _accented(piece: MappedText) -> None:
     """Words with several accents among English ones."""
     if _TWO_ACCENTS.search(piece.text) and language(piece.text) == "en":
-        piece.replace(_WORD, lambda match: _without_accents(match[0]))
+        piece.replace_words(_WORD, _without_accents)
 
 
 def _without_accents(word: str) -> str | None:

@@ -1,0 +1,336 @@
+"""Reading form of an answer: the plain prose that a reader reads where sentences are laid out as something else.
+
+A detector that judges sentences does not see one whose words are cells of a table, bullets, values of JSON, comments in
+code, the text of a link or a clause of a sentence without an end. Here marks, tags, cells and commands are taken
+away, lines are joined, and what comes of it is cut into sentences; into windows that overlap, where none ends. Each
+window knows which characters of the answer it was made from. A sentence that stands as it is among the segments of the
+answer has no window, so plain prose has none at all, and finding that out is one search.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from itertools import groupby
+
+from aligner_proxy.text.fragments import core
+from aligner_proxy.text.mapped import MappedText
+from aligner_proxy.text.structure import split
+
+WINDOW_WORDS = 40
+STEP_WORDS = 25
+FEWEST_WORDS = 3
+"""Fewer words are no sentence that could say anything of a person."""
+CLAUSE_WORDS = 16
+"""A sentence with more words is read clause by clause, too."""
+_LONG_CLAUSE_WORDS = 14
+_STRETCH_WORDS = 10
+"""A clause with more words is read in stretches of so many, each from the middle of the one before."""
+_SHORT_WORDS = 3
+_SHORT_CHARS = 80
+_MOST_COLUMNS = 40
+"""Nobody reads more columns from top to bottom; their windows all overlap."""
+"""A line, item, cell or value with no more words may be a piece of a sentence."""
+_WORD = re.compile(r"\S+")
+_LETTERS = re.compile(r"[^\W\d_]")
+_LAYOUT = re.compile(
+    r"[|`*_<\\#\[\]{}\"\u201c\u201e\u00ab&>]|^[ \t]*(?:[-+\u2022\u25e6\u25aa\u2013]|\w{1,3}[.)])[ \t]|[^\n]\n[^\n]"
+    r"|(?:[^\s.!?\u3002]{1,40}[ \t]+){16}",
+    re.MULTILINE,
+)
+_LINE = re.compile(r"[^\n]*\n?")
+_FENCE = re.compile(r"[ \t>]*(?P<fence>```+|~~~+)")
+_LEAD = re.compile(
+    r"(?:[ \t>]{0,40}(?:#{1,6}[ \t]+|[-*+\u2022\u25e6\u25aa\u2013\u2014][ \t]+|\(?\w{1,3}[.)][ \t]+"
+    r"|\[[ xX]\][ \t]+)?){1,3}"
+)
+_HEADING = re.compile(r"[ \t>]{0,40}#{1,6}[ \t]")
+_ITEM = re.compile(r"[ \t>]{0,40}(?:[-*+\u2022\u25e6\u25aa\u2013\u2014]|\(?\w{1,3}[.)])[ \t]")
+_RULE = re.compile(r"[ \t|:=_*+-]*")
+_JSON = re.compile(r"[ \t]*(?:[{}\[\]]|\"(?:[^\"\\\n]|\\.){0,400}\"[ \t]*[:,]?[ \t]*$|\"[^\"\n]{1,100}\"[ \t]*:)")
+_STRING = re.compile(r"\"(?P<value>(?:[^\"\\\n]|\\.){0,4000})\"(?P<key>[ \t]*:)?")
+_COMMENT = re.compile(r"(?:^|(?<=[\s;{}(),]))(?:#+|//+|--|/\*+|\*+|<!--|%+|;+|\"\"\"|''')[ \t]?(?P<words>[^\n]*)")
+_COMMENT_ENDS = ("*/", "-->", '"""', "'''")
+_CODE_STRING = re.compile(r"\"(?P<double>[^\"\n]{12,400})\"|'(?P<single>[^'\n]{12,400})'")
+_CELL = re.compile(r"(?:\\.|[^|\\\n])+")
+_LINK = re.compile(
+    r"!?\[(?P<label>[^\[\]\n]{1,400})\](?:\([^()\s]{0,500}(?:[ \t][^()\n]{0,200})?\)|\[[^\[\]\n]{0,100}\]|:(?=[ \t]))"
+)
+_AUTOLINK = re.compile(r"<(?:https?://|mailto:)[^<>\s]{1,500}>|https?://[^\s<>()]{1,500}")
+_BLOCK_TAG = re.compile(
+    r"</?(?:p|div|li|ul|ol|dl|dt|dd|tr|table|thead|tbody|h[1-6]|details|summary|blockquote|section|article|pre|hr)"
+    r"(?:\s[^<>]{0,300})?/?>",
+    re.IGNORECASE,
+)
+_SPACE_TAG = re.compile(r"</?(?:td|th|br|option|button)(?:\s[^<>]{0,300})?/?>", re.IGNORECASE)
+_TAG = re.compile(r"</?[A-Za-z][\w-]{0,20}(?:\s[^<>]{0,300})?/?>|<!--|-->")
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,14});")
+_TEX = re.compile(r"\\(?:[A-Za-z]{2,20}\*?\{|[(\[]|begin\{)")
+_TEX_SPACE = re.compile(r"\\(?:[,;:! ~\\]|(?:q?quad|newline|hspace\{[^{}]{0,20}\})(?![A-Za-z]))|~|\$\$?|&|\\[()\[\]]")
+_TEX_COMMAND = re.compile(r"\\(?:begin|end)\{[^{}\n]{0,40}\}|\\[A-Za-z]{1,20}\*?|[_^](?=\{)|[{}]")
+_TICKS = re.compile(r"`+")
+_STARS = re.compile(r"(?<=\S)[*~]{1,3}|[*~]{1,3}(?=\S)|(?<![^\W_])_{1,3}(?=\S)|(?<=\S)_{1,3}(?![^\W_])")
+_GAPS = re.compile(r"[ \t\u00a0]{2,}|\u00a0")
+_ENDS = re.compile(r"[.!?\u2026\u3002\uff01\uff1f:][\"'\u201d\u2019)\]*_]*\s*$")
+_SAYING = re.compile(
+    r"\"(?=\S)(?P<plain>[^\"\n]{8,600})(?<=\S)\"|\u201c(?P<curved>[^\u201c\u201d\n]{8,600})\u201d"
+    r"|\u201e(?P<low>[^\u201c-\u201e\n]{8,600})[\u201c\u201d]|\u00ab\s?(?P<angled>[^\u00ab\u00bb\n]{8,600}?)\s?\u00bb"
+    r"|(?:^|(?<=[\s(:,]))['\u2018](?P<single>[^'\u2018\n]{12,600})['\u2019](?=[\s.,;:!?)]|$)"
+)
+_CLAUSE_END = re.compile(
+    r"[,;:\u2013\u2014](?=\s)|\s(?=-{1,3}\s)|\s(?=(?:and|but|because|since|while|whereas|although|though|so|or|yet|if|"
+    r"unless|which|who|that|as)\s)|\s(?=\()|\)(?=\s)"
+    # Who writes without stops begins a sentence with a person and a verb.
+    r"|\s(?=(?:i|you|he|she|we|they|nobody|everybody|people|your \w{1,20})(?:'\w{1,2}|"
+    r"\s(?:am|are|is|was|were|have|has|had|must|will|would|should|can|could|do|does|did))\s)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A sentence, or some words of one, as a reader reads it; `start` and `end` bound what of the answer it is from."""
+
+    text: str
+    start: int
+    end: int
+
+
+class _Kind(Enum):
+    """What a line of an answer is."""
+
+    BLANK = auto()
+    RULE = auto()
+    PLAIN = auto()
+    ITEM = auto()
+    HEADING = auto()
+    ROW = auto()
+    JSON = auto()
+    COMMENT = auto()
+    CODE = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """What of a line is read: stretches of the answer, several where it has cells or values."""
+
+    kind: _Kind
+    stretches: tuple[tuple[int, int], ...]
+    is_short: bool = False
+    """It may be a piece of a sentence."""
+
+
+def reading_windows(text: str) -> list[Window]:
+    """The windows of an answer, in order of its layout; empty where all of its sentences stand there as they are."""
+    if not _LAYOUT.search(text):
+        return []
+    known = {core(piece.text) for piece in split(text)}
+    windows = dict[str, Window]()
+    for passage in _passages(text):
+        for window in _windows(passage):
+            if window.text and window.text not in known and core(window.text) not in known:
+                windows.setdefault(window.text, window)
+    return sorted(windows.values(), key=lambda window: (window.start, window.end))
+
+
+def without_overlap(windows: Sequence[Window]) -> list[list[Window]]:
+    """The windows in as few lists as it takes that none overlaps another of its list.
+
+    Read in one text, a window repeats what overlaps it, and a detector hardly sees what was said before.
+    """
+    layers = list[list[Window]]()
+    for window in sorted(windows, key=lambda window: (window.start, window.end)):
+        free = next((layer for layer in layers if layer[-1].end <= window.start), None)
+        if free is None:
+            layers.append([window])
+        else:
+            free.append(window)
+    return layers
+
+
+def _passages(text: str) -> Iterator[MappedText]:
+    """The text as a reader reads it, in pieces that do not go on in one another."""
+    lines = [_measured(text, line) for line in _lines(text)]
+    yield from _tables(text, lines)
+    stretches = list[tuple[int, int]]()
+    before: _Line | None = None
+    for line in lines:
+        if line.kind is _Kind.RULE:
+            before = None
+        elif not line.stretches:
+            before = before if before is not None and before.is_short else None
+        if not line.stretches:
+            continue
+        if before is None or not _goes_on(text, before, line):
+            if stretches:
+                yield _shown(text, stretches)
+            stretches = []
+        stretches += line.stretches
+        before = line
+    if stretches:
+        yield _shown(text, stretches)
+
+
+def _lines(text: str) -> Iterator[_Line]:
+    fence = ""
+    for match in _LINE.finditer(text):
+        line = match.group().rstrip()
+        mark = _FENCE.match(line)
+        if mark and (not fence or (mark["fence"].startswith(fence) and mark.end() == len(line))):
+            fence = "" if fence else mark["fence"]
+            yield _Line(_Kind.CODE, ())
+        else:
+            yield _line(line, match.start(), in_code=bool(fence))
+
+
+def _line(line: str, at: int, *, in_code: bool) -> _Line:
+    if not line.strip():
+        return _Line(_Kind.BLANK, ())
+    if in_code:
+        return _code_line(line, at)
+    if _JSON.match(line):
+        values = [match.span("value") for match in _STRING.finditer(line) if match["key"] is None]
+        if values:
+            return _Line(_Kind.JSON, tuple((at + start, at + end) for start, end in values))
+    if _RULE.fullmatch(line):
+        return _Line(_Kind.RULE, ())
+    if line.count("|") > 1 or line.lstrip().startswith("|"):
+        cells = (match.span() for match in _CELL.finditer(line))
+        return _Line(_Kind.ROW, tuple((at + start, at + end) for start, end in cells if line[start:end].strip()))
+    lead = _LEAD.match(line)
+    start = at + (lead.end() if lead else 0)
+    kind = _Kind.HEADING if _HEADING.match(line) else _Kind.ITEM if _ITEM.match(line) else _Kind.PLAIN
+    return _Line(kind, ((start, at + len(line)),))
+
+
+def _code_line(line: str, at: int) -> _Line:
+    """Of code the comments are read, and strings that are long enough for a sentence."""
+    comment = _COMMENT.search(line)
+    if comment is not None:
+        words = comment["words"]
+        for sign in _COMMENT_ENDS:
+            words = words.removesuffix(sign)
+        start = at + comment.start("words")
+        return _Line(_Kind.COMMENT, ((start, start + len(words.rstrip())),))
+    if _JSON.match(line):
+        values = [match.span("value") for match in _STRING.finditer(line) if match["key"] is None]
+        return _Line(_Kind.JSON, tuple((at + start, at + end) for start, end in values))
+    strings = [match.span(match.lastgroup or 0) for match in _CODE_STRING.finditer(line)]
+    return _Line(_Kind.COMMENT if strings else _Kind.CODE, tuple((at + start, at + end) for start, end in strings))
+
+
+def _tables(text: str, lines: Sequence[_Line]) -> Iterator[MappedText]:
+    """The columns of tables, from top to bottom."""
+    for is_row, group in groupby(lines, key=lambda line: line.kind is _Kind.ROW):
+        columns: dict[int, list[tuple[int, int]]] = {}
+        for row in group if is_row else ():
+            for number, cell in enumerate(row.stretches):
+                columns.setdefault(number, []).append(cell)
+        if 1 < len(columns) <= _MOST_COLUMNS:
+            yield from (_shown(text, cells) for cells in columns.values() if len(cells) > 1)
+
+
+def _goes_on(text: str, line: _Line, following: _Line) -> bool:
+    """Whether a line is read together with the one before it."""
+    if _ENDS.search(text[line.stretches[-1][0] : line.stretches[-1][1]]) is not None and line.kind is not _Kind.JSON:
+        return False
+    if line.is_short and following.is_short:
+        return True
+    flowing = (_Kind.PLAIN, _Kind.COMMENT, _Kind.ROW, _Kind.JSON)
+    return line.kind is following.kind and line.kind in flowing
+
+
+def _measured(text: str, line: _Line) -> _Line:
+    """The line with what is known of its length."""
+    is_short = all(
+        end - start <= _SHORT_CHARS and len(text[start:end].split()) <= _SHORT_WORDS for start, end in line.stretches
+    )
+    return replace(line, is_short=is_short) if is_short else line
+
+
+def _shown(text: str, stretches: Iterable[tuple[int, int]]) -> MappedText:
+    """Stretches of an answer one behind the other, without what is not read."""
+    parts = list[str]()
+    origins = list[int]()
+    for start, end in stretches:
+        if parts:
+            parts.append(" ")
+            origins.append(start)
+        parts.append(text[start:end])
+        origins += range(start, end)
+    shown = MappedText("".join(parts), origins)
+    if "\\" in shown.text and _TEX.search(shown.text):
+        shown.replace(_TEX_SPACE, lambda _: " ")
+        shown.replace(_TEX_COMMAND, lambda _: "")
+    if "<" in shown.text:
+        shown.replace(_AUTOLINK, lambda _: " ")
+        shown.replace(_BLOCK_TAG, lambda _: "\n")
+        shown.replace(_SPACE_TAG, lambda _: " ")
+        shown.replace(_TAG, lambda _: "")
+    if "&" in shown.text:
+        shown.replace(_ENTITY, lambda match: html.unescape(match[0]))
+    if "[" in shown.text:
+        shown.keep(_LINK, "label")
+    shown.replace(_TICKS, lambda _: "")
+    shown.replace(_STARS, lambda _: "")
+    shown.replace(_GAPS, lambda _: " ")
+    return shown
+
+
+def _windows(passage: MappedText) -> Iterator[Window]:
+    for piece in split(passage.text):
+        words = [(piece.start + word.start(), piece.start + word.end()) for word in _WORD.finditer(piece.text)]
+        if len(words) < FEWEST_WORDS or not _LETTERS.search(piece.text):
+            continue
+        for first in range(0, max(1, len(words) - (WINDOW_WORDS - STEP_WORDS)), STEP_WORDS):
+            yield _window(passage, words[first][0], words[min(first + WINDOW_WORDS, len(words)) - 1][1])
+        for match in _SAYING.finditer(piece.text):
+            start, end = match.span(match.lastgroup or 0)
+            if len(piece.text[start:end].split()) >= FEWEST_WORDS:
+                yield _window(passage, piece.start + start, piece.start + end)
+        if len(words) >= CLAUSE_WORDS:
+            yield from _clauses(passage, piece.start, piece.text)
+
+
+def _clauses(passage: MappedText, at: int, sentence: str) -> Iterator[Window]:
+    """The clauses of a long sentence, each by itself and with the one behind it; a short one goes with that alone."""
+    start = 0
+    before: tuple[int, int] | None = None
+    """Where the last words of the clause before begin, and how many these are."""
+    for end in (*(match.end() for match in _CLAUSE_END.finditer(sentence)), len(sentence)):
+        spans = [match.start() for match in _WORD.finditer(sentence, start, end)]
+        words = len(spans)
+        if words <= FEWEST_WORDS and not (end == len(sentence) and words == FEWEST_WORDS):
+            continue
+        if words > _LONG_CLAUSE_WORDS:
+            yield from _stretches(passage, at + start, at + end)
+        elif end - start < len(sentence):
+            yield _window(passage, at + start, at + end)
+        if before is not None and words <= _LONG_CLAUSE_WORDS:
+            yield _window(passage, at + before[0], at + end)
+        tail = min(words, _STRETCH_WORDS // 2 + 1)
+        before = (spans[-tail], tail)
+        start = end
+
+
+def _stretches(passage: MappedText, start: int, end: int) -> Iterator[Window]:
+    """Some words after the others of what has no clauses either."""
+    words = [match.span() for match in _WORD.finditer(passage.text, start, end)]
+    for first in range(0, len(words) - _STRETCH_WORDS // 2, _STRETCH_WORDS // 2):
+        yield _window(passage, words[first][0], words[min(first + _STRETCH_WORDS, len(words)) - 1][1])
+
+
+def _window(passage: MappedText, start: int, end: int) -> Window:
+    """Some words of a passage as a sentence."""
+    text = passage.text[start:end]
+    start += len(text) - len(text.lstrip(" \t\n,;:-\u2013\u2014([\"'\u201c"))
+    text = passage.text[start:end].rstrip(" \t\n,;:-\u2013\u2014([\"'\u201c")
+    if not text:
+        return Window("", 0, 0)
+    sentence = text[:1].upper() + text[1:]
+    if text and not _ENDS.search(text):
+        sentence += "."
+    return Window(sentence, passage.origins[start], passage.origins[start + len(text) - 1] + 1)
