@@ -117,14 +117,19 @@ def _strings(value: object, kind: SideKind, path: Path) -> Iterator[tuple[SideKi
                 yield kind, (*path, "name"), name
             yield from _strings(inner, _kind_of_field(name, inner, kind, pairs), (*path, name))
     elif isinstance(value, list | tuple):
-        if len(value) > 1 and all(isinstance(inner, str) and not _GAP.search(inner) for inner in value):
-            yield kind, (*path, "words"), " ".join(value)
-            return
-        for inner in value:
-            index = _field(inner, "index")
-            yield from _strings(inner, kind, (*path, "*" if index is None else index))
+        yield from _listed_strings(value, kind, path)
     elif isinstance(value, Iterable) and not isinstance(value, bytes):
         raise TypeError  # what is only read once would not be there to be sent
+
+
+def _listed_strings(values: Sequence[Any], kind: SideKind, path: Path) -> Iterator[tuple[SideKind, Path, str]]:
+    """The strings of a list; words one by one are a text."""
+    if len(values) > 1 and all(isinstance(inner, str) and not _GAP.search(inner) for inner in values):
+        yield kind, (*path, "words"), " ".join(values)
+        return
+    for inner in values:
+        index = _field(inner, "index")
+        yield from _strings(inner, kind, (*path, "*" if index is None else index))
 
 
 def _pairs(value: object) -> Sequence[tuple[str, Any]] | None:
