@@ -245,7 +245,7 @@ def test_what_no_guardrail_sees_is_said(folder: Path) -> None:
             "objective number 1 of those asked for is not allowed for this key; it may not add any objective",
         ),
         ("nowhere.yaml", [], "nowhere.yaml: No such file or directory"),
-        ("keys.yaml", [], "keys.yaml:1: must be a block of keys; known: aligner, audit, cache"),
+        ("keys.yaml", [], "keys.yaml:1: must be a block of keys; known: aligner, allow_less, audit"),
         ("bare.yaml", [], f"bare.yaml: no guardrail {GUARDRAIL} under guardrails:; register it with litellm_params:"),
     ],
 )
