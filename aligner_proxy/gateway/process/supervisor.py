@@ -385,7 +385,7 @@ class _Supervisor:
 
         None if it could not be started; `otherwise` says what follows then.
         """
-        log.info("restart: a second %sLiteLLM starts beside the running one", "" if shared else "engine and ")
+        log.info("restart: another %sLiteLLM starts", "" if shared else "engine and ")
         successor = None
         try:
             successor = self._next(shared)
