@@ -26,6 +26,7 @@ from aligner_proxy.errors import AuditError, ConfigError
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.policy import config
+from aligner_proxy.policy.losses import refuse_less
 from aligner_proxy.policy.resolver import entry_name
 from aligner_proxy.policy.schema import PolicyFile, Route, Tenant
 from aligner_proxy.policy.yaml_file import (
@@ -118,6 +119,7 @@ def proposal(path: Path, target: Target, settings: Settings) -> Proposal:
     after = changed(before, path, where, settings)
     result = registry.parse_policies(after, path)
     config.known_keys(result)
+    refuse_less(file, result)
     return Proposal(path, target, before, after, file, _lets_more_out(file, result, where))
 
 

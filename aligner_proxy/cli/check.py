@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +27,27 @@ from aligner_proxy.cli.diff import table
 from aligner_proxy.cli.terminal import Terminal, echo_json
 from aligner_proxy.engine.weights import sources
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.gateway import litellm_internals
+from aligner_proxy.gateway import in_force, litellm_internals
 from aligner_proxy.gateway.build import open_engine
 from aligner_proxy.pipeline.outcomes import lets_through
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, Extensions
 from aligner_proxy.policy import guardrail_entry, litellm_config
-from aligner_proxy.policy.config import check_hand_offs, engine_at, keys_path, known_keys, redis_url, shared_cache_key
+from aligner_proxy.policy.config import (
+    check_hand_offs,
+    engine_at,
+    keys_path,
+    known_keys,
+    redis_url,
+    refuse_without_policies,
+    shared_cache_key,
+)
 from aligner_proxy.policy.editor_schema import groups as editor_groups
 from aligner_proxy.policy.engine_schema import Kind
 from aligner_proxy.policy.keys_file import KeyEntry
-from aligner_proxy.policy.litellm_config import find_policies, is_litellm, model_groups
+from aligner_proxy.policy.litellm_config import find_policies, is_litellm, model_groups, policies_in
+from aligner_proxy.policy.losses import refuse_less
 from aligner_proxy.policy.resolver import PRECEDENCE, PolicyResolver, RequestFacts, entry_name, route_matches
 from aligner_proxy.policy.schema import PolicyFile, Trust, kind_of
 from aligner_proxy.policy.yaml_file import nearest, read
@@ -101,6 +111,9 @@ class _WithPlugins(click.Command):
 @click.option("--prompt", help="A sample prompt: with objectives: auto, ask the engine which are chosen for it.")
 @click.option("--field", "fields", multiple=True, help="NAME=TEXT: what the request says in metadata.aligner.NAME.")
 @click.option("--system", default="", help="The request's system prompt.")
+@click.option("--against", type=click.Path(path_type=Path), help="The file before: refuse FILE if tenants lose by it.")
+@click.option("--running", is_flag=True, help="Compare in the same way with what `serve` has in force here.")
+@click.option("--allow-less", is_flag=True, help="Only warn where tenants lose by FILE.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 def command(
     file: Path,
@@ -114,11 +127,17 @@ def command(
     prompt: str | None,
     fields: tuple[str, ...],
     system: str,
+    against: Path | None,
+    running: bool,
+    allow_less: bool,
     as_json: bool,
     **fields_of_plugins: str | None,
 ) -> None:
     """Validate FILE (LiteLLM YAML or policies file) and print the policy that such a request would get, and why."""
     checked = _read(file)
+    lost = _lost(checked, against, running)
+    if lost and not allow_less:
+        raise ConfigError(lost[0])
     facts = replace(
         _facts(checked, model, tags, team, key, asked),
         team_settings=_metadata("--team-metadata", team_metadata),
@@ -129,7 +148,7 @@ def command(
     policy = checked.extensions.resolve(checked.resolver.resolve(facts), facts)
     if prompt is not None:
         policy = asyncio.run(_selected(checked, policy, prompt))
-    warnings = _warnings(checked, facts, policy)
+    warnings = [*lost, *_warnings(checked, facts, policy)]
     key_settings = _key_settings(checked.keys.get(facts.key_hash or ""))
     gaps = {name: lets_through(on_route) for name, on_route in checked.resolver.by_route(facts)}
     if as_json:
@@ -150,6 +169,22 @@ async def _selected(checked: _Checked, policy: Policy, prompt: str) -> Policy:
         await engine.aclose()
 
 
+def _lost(checked: _Checked, against: Path | None, running: bool) -> list[str]:
+    """Why a gateway would refuse these policies as a change of others: tenants would lose what is enforced."""
+    before = [registry.load_policies(policies_in(against))] if against is not None else []
+    compared = [partial(refuse_less, file, checked.policies) for file in before]
+    if running:
+        kept = in_force.running(checked.path)
+        compared += [partial(policies.refuse_less, checked.policies) for policies in kept]
+    reasons = list[str]()
+    for compare in compared:
+        try:
+            compare()
+        except ConfigError as error:
+            reasons.append(str(error))
+    return reasons
+
+
 def _fields(given: Sequence[str]) -> dict[str, object]:
     pairs = [text.partition("=") for text in given]
     if not all(name and mark for name, mark, _ in pairs):
@@ -162,6 +197,7 @@ def _read(file: Path) -> _Checked:
     litellm = is_litellm(data)
     path = find_policies(file) if litellm else file
     policies = registry.load_policies(path)
+    refuse_without_policies(policies)
     registry.configured(policies)
     redis_url(policies)  # what it refuses would keep the gateway from starting
     shared_cache_key(policies)

@@ -34,7 +34,7 @@ from aligner_proxy.connections import Limits
 from aligner_proxy.engine import sockets
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.errors import ConfigError, CorrectionError, EngineFault, EngineMismatch, EngineUnavailable
-from aligner_proxy.gateway import build, litellm_internals
+from aligner_proxy.gateway import build, in_force, litellm_internals
 from aligner_proxy.gateway.process import litellm_server, memory_limit, supervisor
 from aligner_proxy.gateway.process.console_beside import ConsoleBeside
 from aligner_proxy.gateway.process.teacher import Served, Teacher
@@ -181,6 +181,7 @@ def plan(file: Path, host: str, port: int, workers: int) -> Plan:
     path = file.resolve()
     policies = find_policies(path)
     loaded = registry.load_policies(policies)
+    config.refuse_without_policies(loaded)
     config.known_keys(loaded)
     writer.recorder(loaded)
     registry.configured(loaded)
@@ -243,7 +244,7 @@ def console_command(plan: Plan) -> list[str]:
 
 def environment(plan: Plan) -> dict[str, str]:
     """The user's environment, with our addresses and defaults for LiteLLM."""
-    ours = {"ALIGNER_PROXY_POLICIES": str(plan.policies)}
+    ours = {"ALIGNER_PROXY_POLICIES": str(plan.policies), config.IN_FORCE: str(in_force.kept_file())}
     if plan.socket:
         ours["ALIGNER_PROXY_SOCKET"] = str(plan.socket)
     keys = config.keys_path(plan.file)
@@ -265,12 +266,14 @@ async def _run(first: Plan, listener: socket.socket) -> int:
     serves: list[Plan] = []
     teacher = Teacher(first.policies, lambda: _served(serves[-1]) if serves else None, environment(first))
     with contextlib.ExitStack() as files:
+        policies = files.enter_context(in_force.keeping(first.policies, first.file))
 
         def generation(shared: supervisor.EngineProcess | None) -> supervisor.Generation:
             number = next(numbers)
             if shared is not None:
                 return _generation(replace(serves[-1], number=number), shared, listener, files, name, serves.append)
             plan_now = first if number == 1 else _planned_again(first)
+            policies.refuse_less(plan_now.file)
             plan_now = replace(plan_now, number=number, engine_number=number)
             return _generation(plan_now, None, listener, files, name, serves.append)
 

@@ -1,7 +1,8 @@
 """Reload of policies and keys when their files change; the last valid ones stay active.
 
-A change applies once the files were the same in two checks (the writer is done) and are valid as a whole; a policies
-file that became empty is refused, for a writer emptied it first and was held up (a full disk). The value is swapped in
+A change applies once the files were the same in two checks (the writer is done) and are valid as a whole. Two more are
+refused: a policies file that became empty, for a writer emptied it first and was held up (a full disk), and one that
+takes from a tenant all that is enforced (`in_force.py`). The value is swapped in
 one assignment, so readers get the old or the new one, never parts of both. A thread checks the files,
 because reading may be slow and LiteLLM's workers share no signal.
 
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from aligner_proxy.errors import AlignerProxyError, ConfigError
-from aligner_proxy.gateway import metrics
+from aligner_proxy.gateway import in_force, metrics
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
 from aligner_proxy.policy.editor_schema import edits_outside
@@ -222,10 +223,14 @@ class Report:
 
 
 class Policies:
-    """The policies file at `path` and its keys, kept up to date. Raises `ConfigError` if one is invalid at first."""
+    """The policies file at `path` and its keys, kept up to date. Raises `ConfigError` if one is invalid at first.
+
+    Where `serve` keeps what is in force, an invalid file is a change of that, also for a process that starts.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._in_force = in_force.of_process(path)
         self._started: PolicyFile | None = None
         self._watched = Watched(self._read, self._changed)
         self._keys = Watched(self._read_keys, self._keys_changed)
@@ -255,15 +260,42 @@ class Policies:
         keep_looking(self)
 
     def _read(self) -> tuple[ActiveConfig, tuple[Path, ...]]:
-        file = registry.load_policies(self.path)
-        if self._started is not None and file.source.is_empty:
-            raise ConfigError(f"{self.path.name}: is empty now; write {{}} if the defaults are wanted")
-        registry.configured(file)
+        file = self._on_disk() if self._started else self._at_the_start()
         for warning in file.warnings:
             _warn_once(warning)
         config_now = ActiveConfig.of(file)
         metrics.taught(config_now.heads.index)
         return config_now, (self.path, config_now.heads.store.index_path, *file.reference_paths)
+
+    def _on_disk(self) -> PolicyFile:
+        """The file as it is now, put in force; raises `ConfigError`."""
+        file = registry.load_policies(self.path)
+        config.refuse_without_policies(file)
+        registry.configured(file)
+        self._in_force.put(file, self._watched.current.file if self._started else None)
+        return file
+
+    def _at_the_start(self) -> PolicyFile:
+        """The file as it is now, or what is in force where it is refused: the next look says why."""
+        try:
+            return self._on_disk()
+        except ConfigError:
+            last = self._in_force.last()
+            if last is None:
+                raise
+            return last
+
+    def _catch_up(self) -> None:
+        """Take the version that another process has put in force, and this one has not seen, since it has changed."""
+        text = self._in_force.text()
+        if text is None or text == self.current.file.source.text:
+            return
+        try:
+            last = self._in_force.last()
+            if last is not None:
+                self._watched.current = ActiveConfig.of(last)
+        except (AlignerProxyError, *_PARSER_ERRORS) as error:  # a file that it names is gone
+            log.warning("%s: what is in force elsewhere cannot be read (%s)", self.path.name, type(error).__name__)
 
     def _read_keys(self) -> tuple[ClientKeys, tuple[Path, ...]]:
         return read_keys(config.keys_path(self.current.file))
@@ -273,6 +305,7 @@ class Policies:
         self._count(refused)
         if refused is not None:
             log.error("%s: the change is invalid, the previous version stays active: %s", self.path.name, refused)
+            self._catch_up()
             self._report = replace(self._report, refused=refused, refused_at=now)
         else:
             restart = tuple(_fixed_changes(self._started, self.current.file)) if self._started else ()
@@ -350,7 +383,7 @@ def leave(report: Report) -> None:
     """Write the report atomically into the run folder, and remove reports of ended processes."""
     folder = _folder()
     for path in folder.glob("policies-*.json"):
-        if not _alive(path):
+        if not in_force.alive(path):
             path.unlink(missing_ok=True)
     path = folder / f"policies-{report.pid}.json"
     new = path.with_suffix(".new")
@@ -364,20 +397,9 @@ def reports() -> Iterator[Report]:
         with contextlib.suppress(OSError, ValueError, TypeError):
             fields: dict[str, Any] = json.loads(path.read_text())
             report = Report(**{**fields, "restart": tuple(fields.get("restart", ()))})
-            if _alive(path):
+            if in_force.alive(path):
                 yield report
 
 
 def _folder() -> Path:
     return config.default_socket().parent
-
-
-def _alive(path: Path) -> bool:
-    """Whether the process that left a report still runs."""
-    try:
-        os.kill(int(path.stem.rpartition("-")[2]), 0)
-    except (ProcessLookupError, ValueError):
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -118,9 +118,9 @@ def load_policies(path: Path | str) -> PolicyFile:
     return config.load(path, _declared)
 
 
-def parse_policies(text: str, path: Path) -> PolicyFile:
-    """Check the text of a file that is not at `path` yet; raises `ConfigError`."""
-    return config.loads(text, path, _declared)
+def parse_policies(text: str, path: Path, *, with_references: bool = True) -> PolicyFile:
+    """Check the text of a file that is not at `path` yet, or not any more; raises `ConfigError`."""
+    return config.loads(text, path, _declared, with_references=with_references)
 
 
 def _declared(third_party: bool) -> Declarations:

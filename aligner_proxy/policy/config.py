@@ -2,6 +2,7 @@
 
 ALIGNER_PROXY_ENGINE (engine address), ALIGNER_PROXY_KEYS (keys file), ALIGNER_PROXY_HOME (cache and weights folder)
 and ALIGNER_PROXY_POLICIES (policies file) override the file. ALIGNER_PROXY_SOCKET is the socket of the engine `local`,
+ALIGNER_PROXY_IN_FORCE the file in which `serve` keeps the policies in force,
 ALIGNER_PROXY_LOG the form of log lines, OTEL_EXPORTER_OTLP_ENDPOINT the address for the engine's traces.
 ALIGNER_PROXY_PLUGINS=off disables third-party plugins. `aligner.engine.key_env`, `audit.key_env`,
 `audit.database_env`, `cache.redis_env` and `cache.key_env` may each name one more variable.
@@ -54,6 +55,7 @@ _HOME = "ALIGNER_PROXY_HOME"
 _POLICIES = "ALIGNER_PROXY_POLICIES"
 _PLUGINS = "ALIGNER_PROXY_PLUGINS"
 _ENGINE_ENV = "ALIGNER_PROXY_ENGINE_ENV"
+IN_FORCE = "ALIGNER_PROXY_IN_FORCE"
 LOG = "ALIGNER_PROXY_LOG"
 LOG_FORMS = ("text", "json")
 # sockaddr_un holds 104 bytes on macOS and 108 on Linux, the closing zero included.
@@ -78,12 +80,25 @@ def load(path: Path | str, declare: Declare = _nothing_declared) -> PolicyFile:
     return _checked(*read(Path(path)), declare)
 
 
-def loads(text: str, path: Path, declare: Declare = _nothing_declared) -> PolicyFile:
-    """Check the text of a policies file before it is written to `path`."""
-    return _checked(*parse(text, path), declare)
+def loads(text: str, path: Path, declare: Declare = _nothing_declared, *, with_references: bool = True) -> PolicyFile:
+    """Check the text of a policies file that is not at `path` yet, or not any more.
+
+    Without references it lacks their texts; their files may be gone.
+    """
+    return _checked(*parse(text, path), declare, with_references)
 
 
-def _checked(data: Any, source: Source, declare: Declare) -> PolicyFile:
+def refuse_without_policies(file: PolicyFile) -> None:
+    """Raise `ConfigError` where a file says nothing about any request, as it does when it was emptied."""
+    if not (file.routes or file.tenants or file.defaults.model_fields_set):
+        fault = "is empty" if file.source.is_empty else "has no defaults, routes or tenants"
+        raise ConfigError(
+            f"{file.source.name}: {fault}, so nothing would be enforced; restore it, or write defaults: {{mode: off}} "
+            "if no answer is to be corrected"
+        )
+
+
+def _checked(data: Any, source: Source, declare: Declare, with_references: bool = True) -> PolicyFile:
     if not isinstance(data, dict):
         raise ConfigError(f"{source.name}:1: must be a block of keys; {nearest('', PolicyFile.model_fields)}")
     declarations = declare(third_party_plugins() and _third_party_in(data))
@@ -94,12 +109,12 @@ def _checked(data: Any, source: Source, declare: Declare) -> PolicyFile:
     except ValidationError as error:
         raise explain(error, source, model) from None
     file = unplaced.placed(source, declarations, ())
-    file = unplaced.placed(source, declarations, (*renames, *_missing(file), *_unpinned(file)))
+    file = unplaced.placed(source, declarations, (*renames, *_missing(file), *_unpinned(file), *_word_left(file)))
     _check_objectives(file)
     _check_aligners(file)
     _check_editors(file)
     refuse_unreachable(file)
-    return file.with_reference_texts()
+    return file.with_reference_texts() if with_references else file
 
 
 @cache
@@ -183,6 +198,12 @@ def _unpinned(file: PolicyFile) -> Iterator[str]:
             if file.aligner.require_revision:
                 raise ConfigError(f"{why}, and aligner.require_revision asks for one; {fix}")
             yield f"{why}, which may have other weights tomorrow; {fix}"
+
+
+def _word_left(file: PolicyFile) -> Iterator[str]:
+    """A warning for the word that lets a change take what is enforced: it would let the next one, too."""
+    if file.allow_less:
+        yield f"{file.source.at('allow_less')}: allow_less lets later changes take as much; remove it afterwards"
 
 
 def _check_objectives(file: PolicyFile) -> None:
@@ -281,6 +302,11 @@ def engine_key(backend: Backend) -> str | None:
 def engine_socket() -> Path:
     """The socket of the engine `local`: from the environment (set by `serve`), else this user's default."""
     return _env_path(_SOCKET) or default_socket()
+
+
+def in_force_file() -> Path | None:
+    """The file in which the `serve` of this process keeps the policies in force; None without `serve`."""
+    return _env_path(IN_FORCE)
 
 
 def engine_override() -> str | None:

@@ -497,6 +497,8 @@ class PolicyFile(_Block):
     ] = AuditSettings()
     """Settings of the audit store; the word required alone turns it on and delivers no answer without its entry."""
     plugins: PluginSettings = PluginSettings()
+    allow_less: Names = ()
+    """Tenants that a change of this file may take all that is enforced from; "*": everybody. Remove it afterwards."""
     keys: str | None = None
     """File with hashed keys (without a database), relative to this file."""
     _source: Source = PrivateAttr(default_factory=Source)

@@ -55,11 +55,12 @@ Value = str | float | Mapping[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Origin of parsed data: the file's name, its folder, and the line of every key path."""
+    """Origin of parsed data: the file's name, its folder, the line of every key path, and the text."""
 
     name: str = "built-in"
     folder: Path = field(default_factory=Path)
     lines: Mapping[KeyPath, int] = field(default_factory=dict)
+    text: str = field(default="", repr=False, compare=False)
 
     @property
     def is_empty(self) -> bool:
@@ -107,7 +108,7 @@ def parse(text: str, path: Path) -> tuple[Any, Source]:
         raise ConfigError(f"{path.name}:{line}: not valid YAML: {error.problem or error.context}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path.name}: not valid YAML: {type(error).__name__}") from None
-    return ({} if data is None else data), Source(path.name, path.parent, lines)
+    return ({} if data is None else data), Source(path.name, path.parent, lines, text)
 
 
 class _Reader:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from aligner_proxy.cli import main
+from aligner_proxy.gateway import in_force
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.api import TextEncoder
 from aligner_proxy.policy.litellm_config import GUARDRAIL
@@ -245,7 +247,7 @@ def test_what_no_guardrail_sees_is_said(folder: Path) -> None:
             "objective number 1 of those asked for is not allowed for this key; it may not add any objective",
         ),
         ("nowhere.yaml", [], "nowhere.yaml: No such file or directory"),
-        ("keys.yaml", [], "keys.yaml:1: must be a block of keys; known: aligner, audit, cache"),
+        ("keys.yaml", [], "keys.yaml:1: must be a block of keys; known: aligner, allow_less, audit"),
         ("bare.yaml", [], f"bare.yaml: no guardrail {GUARDRAIL} under guardrails:; register it with litellm_params:"),
     ],
 )
@@ -255,6 +257,44 @@ def test_refusals_are_one_message_and_exit_2(folder: Path, file: str, arguments:
     assert result.exit_code == 2
     assert message in result.stderr
     assert "Traceback" not in result.output
+
+
+LOST = "tenant acme would lose harmless (no entry enforces it); if that is meant, write allow_less: [acme]"
+
+
+def test_a_change_by_which_a_tenant_loses_is_refused(folder: Path) -> None:
+    old = folder / "old.yaml"
+    old.write_text(POLICIES.replace("mode: off", "mode: enforce"))
+    less = old.read_text().replace("    enforce: [harmless]\n", "")
+    (folder / "policies.yaml").write_text(less)
+    assert _run(folder / "policies.yaml").exit_code == 0
+    for file in ("policies.yaml", "litellm.yaml"):
+        refused = _run(folder / file, "--against", old)
+        assert refused.exit_code == 2
+        assert LOST in refused.stderr
+    warned = _run(folder / "policies.yaml", "--against", old, "--allow-less", "--json")
+    assert warned.exit_code == 0
+    assert any(LOST in warning for warning in json.loads(warned.stdout)["warnings"])
+    (folder / "policies.yaml").write_text(less + "allow_less: [acme]\n")
+    assert _run(folder / "policies.yaml", "--against", old).exit_code == 0
+
+
+def test_a_change_is_compared_with_what_runs_here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGNER_PROXY_HOME", str(folder / "home"))
+    path = folder / "policies.yaml"
+    path.write_text(POLICIES.replace("mode: off", "mode: enforce"))
+    with in_force.keeping(path, registry.load_policies(path)) as kept:
+        path.write_text(POLICIES)
+        refused = _run(folder / "litellm.yaml", "--running")
+        assert refused.exit_code == 2
+        assert "tenant acme would lose harmless (mode: off)" in refused.stderr
+        other = folder / "other.yaml"
+        other.write_text(POLICIES)
+        assert _run(other, "--running").exit_code == 0, "no gateway has that file"
+        assert kept.kept is not None
+        kept.kept.rename(kept.kept.with_name("in-force-99999999.json"))
+        assert _run(folder / "litellm.yaml", "--running").exit_code == 0
+    assert not list((folder / "home").rglob(f"in-force-{os.getpid()}.*"))
 
 
 def test_a_broken_keys_file_is_found(folder: Path) -> None:

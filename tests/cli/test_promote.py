@@ -119,6 +119,17 @@ def test_what_check_refuses_is_refused(file: Path, damage: str) -> None:
     assert file.read_text() == POLICIES + damage
 
 
+def test_a_step_that_a_gateway_would_refuse_needs_the_same_word(file: Path) -> None:
+    enforced = POLICIES.replace("team: acme}", "team: acme}\n    name: acme\n    enforce: [harmless]")
+    file.write_text(enforced)
+    refused = run(file, "--tenant", "acme", "--mode", "shadow")
+    assert refused.exit_code == 2
+    assert "tenant acme would lose harmless (mode: shadow)" in " ".join(refused.output.split())
+    assert file.read_text() == enforced
+    file.write_text(enforced + "allow_less: [acme]\n")
+    assert run(file, "--tenant", "acme", "--mode", "shadow").exit_code == 0
+
+
 def test_an_alias_is_not_changed_behind_the_operators_back(file: Path) -> None:
     text = "defaults: {mode: &how shadow}\nroutes:\n  - {match: {}, mode: *how}\n"
     file.write_text(text)

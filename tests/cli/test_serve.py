@@ -21,6 +21,8 @@ from aligner_proxy.errors import ConfigError, EngineMismatch
 from aligner_proxy.policy import config
 
 KEY = "sk-" + "3f" * 16
+OFF = "defaults: {mode: off}\n"
+"""The least that a policies file says."""
 GUARDRAIL = {
     "guardrail_name": "aligner",
     "litellm_params": {
@@ -41,7 +43,7 @@ def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def written(folder: Path, settings: dict[str, Any] | None = None, policies: str = "routes: []\n") -> Path:
+def written(folder: Path, settings: dict[str, Any] | None = None, policies: str = OFF) -> Path:
     """A LiteLLM file with the guardrail, and its policies file."""
     general = {"master_key": KEY} if settings is None else settings
     path = folder / "litellm.yaml"
@@ -112,6 +114,21 @@ def test_a_port_that_is_ours_refuses_clients_until_litellm_listens() -> None:
         assert client.connect_ex(ours.getsockname()) == 0
 
 
+EMPTIED = ["", "\n# later\n", "{}\n", "aligner: {model: embedded}\n", "routes: []\n", "defaults: {}\n"]
+
+
+@pytest.mark.parametrize("text", EMPTIED)
+def test_a_file_without_policies_is_refused_by_serve_and_check(tmp_path: Path, text: str) -> None:
+    path = written(tmp_path, policies=text)
+    with pytest.raises(ConfigError, match=r"policies\.yaml: .*write defaults: \{mode: off\}"):
+        planned(path)
+    for file in (path, tmp_path / "policies.yaml"):
+        shown = CliRunner().invoke(main, ["check", str(file)])
+        assert shown.exit_code == 2
+        assert "policies.yaml" in shown.output
+        assert "nothing would be enforced" in " ".join(shown.output.split())
+
+
 @pytest.mark.parametrize("wrong", ["policies.yaml", "litellm.yaml"])
 def test_missing_files(tmp_path: Path, wrong: str) -> None:
     path = written(tmp_path)
@@ -157,7 +174,7 @@ def test_a_limit_below_what_litellm_needs_is_refused(tmp_path: Path) -> None:
 
 
 def test_engine_elsewhere_is_not_started(tmp_path: Path) -> None:
-    plan = planned(written(tmp_path, policies="aligner: {engine: 'http://127.0.0.1:9'}\n"))
+    plan = planned(written(tmp_path, policies="aligner: {engine: 'http://127.0.0.1:9'}\n" + OFF))
     assert (plan.socket, str(plan.engine)) == (None, "http://127.0.0.1:9")
 
 
@@ -207,7 +224,7 @@ def test_the_engine_gets_no_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_restart_reads_the_configuration_again_and_keeps_the_options(tmp_path: Path) -> None:
     path = written(tmp_path)
     first = replace(planned(path), log="json", grace=7, limits=Limits(connections=9))
-    (tmp_path / "policies.yaml").write_text("aligner: {engine: 'http://127.0.0.1:9'}\n")
+    (tmp_path / "policies.yaml").write_text("aligner: {engine: 'http://127.0.0.1:9'}\n" + OFF)
     again = serve._planned_again(first)
     assert (again.socket, str(again.engine)) == (None, "http://127.0.0.1:9")
     assert (again.port, again.log, again.grace, again.limits) == (first.port, "json", 7, first.limits)
@@ -236,15 +253,15 @@ def test_litellm_runs_in_this_interpreter_with_its_own_options(tmp_path: Path) -
 )
 def test_engines_that_could_not_work_are_refused_before_anything_starts(tmp_path: Path, engine: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        planned(written(tmp_path, policies=f"aligner: {{engine: {engine}}}\n"))
+        planned(written(tmp_path, policies=f"aligner: {{engine: {engine}}}\n{OFF}"))
 
 
 def test_a_local_scorer_is_our_child_though_the_editor_is_elsewhere(tmp_path: Path) -> None:
     engine = "{at: 'http://a/v1', scorer: local, template: imhi}"
-    plan = planned(written(tmp_path, policies=f"aligner: {{engine: {engine}}}\n"))
+    plan = planned(written(tmp_path, policies=f"aligner: {{engine: {engine}}}\n{OFF}"))
     assert plan.socket is not None
     assert serve.environment(plan)["ALIGNER_PROXY_SOCKET"] == str(plan.socket)
-    assert planned(written(tmp_path, policies="aligner: {engine: 'http://a/v1'}\n")).socket is None
+    assert planned(written(tmp_path, policies="aligner: {engine: 'http://a/v1'}\n" + OFF)).socket is None
 
 
 async def test_an_engine_of_another_version_is_not_waited_for() -> None:

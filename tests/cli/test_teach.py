@@ -260,6 +260,7 @@ def test_a_file_without_examples_exits_2(tmp_path: Path) -> None:
 def test_two_objectives_cannot_share_their_examples(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text(
         "objectives:\n  a: {text: 'A: x', examples: e.yaml}\n  b: {text: 'B: x', examples: e.yaml}\n"
+        "defaults: {mode: off}\n"
     )
     for command in ("teach", "check"):
         result = run(command, tmp_path / "p.yaml")

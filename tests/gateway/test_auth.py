@@ -362,13 +362,13 @@ async def test_the_keys_file_that_the_registered_policies_name(
     params = {"guardrail": "aligner_proxy.guardrail.AlignerGuardrail", "mode": "post_call", "policies": "p.yaml"}
     litellm_file = tmp_path / "litellm.yaml"
     litellm_file.write_text(yaml.safe_dump({"guardrails": [{"guardrail_name": "a", "litellm_params": params}]}))
-    (tmp_path / "p.yaml").write_text("keys: keys.yaml\n")
+    (tmp_path / "p.yaml").write_text("defaults: {mode: off}\nkeys: keys.yaml\n")
     client_keys.policies_path.cache_clear()
     serve(monkeypatch, user_config_file_path=str(litellm_file))
     assert (await auth.user_api_key_auth(request(), "k1")).key_alias == "one"
     other = tmp_path / "other.yaml"
     other.write_text(yaml.safe_dump([{"sha256": digest("k3"), "alias": "three"}]))
-    (tmp_path / "p.yaml").write_text("keys: other.yaml\n")
+    (tmp_path / "p.yaml").write_text("defaults: {mode: off}\nkeys: other.yaml\n")
     for _ in range(2):
         reload.at(tmp_path / "p.yaml").look()
     assert (await auth.user_api_key_auth(request(), "k3")).key_alias == "three"

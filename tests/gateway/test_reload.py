@@ -15,13 +15,16 @@ import pytest
 from prometheus_client import REGISTRY
 
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.gateway import reload
+from aligner_proxy.gateway import in_force, reload
 from aligner_proxy.gateway.reload import Policies, Report, at, leave, reports
+from aligner_proxy.policy import config
 from aligner_proxy.policy.config import default_socket
 from aligner_proxy.policy.resolver import RequestFacts
 
 DIGEST = hashlib.sha256(b"k1").hexdigest()
 GOOD = 'objectives: {kind: "Kind: be kind"}\nroutes:\n  - match: {}\n    name: one\n    objectives: [kind]\n'
+OFF = "defaults: {mode: off}\n"
+"""The least that a policies file says."""
 
 
 @pytest.fixture(autouse=True)
@@ -73,25 +76,30 @@ def test_a_good_change_counts_and_a_bad_one_does_not(path: Path, caplog: pytest.
     assert (name(policies), metric("aligner_policy_refused")) == ("one", 0)
 
 
-def test_a_file_that_became_empty_is_refused(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+EMPTIED = ["", "\n# later\n", "{}\n", "aligner: {model: embedded}\n", "routes: []\n"]
+
+
+@pytest.mark.parametrize("text", EMPTIED)
+def test_a_file_that_became_empty_is_refused(path: Path, text: str, caplog: pytest.LogCaptureFixture) -> None:
     """A writer empties a file before it writes, and may be held up in between."""
     policies = Policies(path)
     with caplog.at_level(logging.ERROR):
-        changed(policies, "")
+        changed(policies, text)
     assert name(policies) == "one"
-    assert "policies.yaml: is empty now; write {} if the defaults are wanted" in caplog.text
+    assert "policies.yaml: " in caplog.text
     changed(policies, GOOD.replace("name: one", "name: two"))
     assert name(policies) == "two"
-    changed(policies, "{}\n")
+    changed(policies, OFF + "allow_less: ['*']\n")
     assert name(policies) == "default"
 
 
-def test_a_file_may_be_empty_from_the_start(path: Path) -> None:
-    path.write_text("")
-    policies = Policies(path)
-    assert name(policies) == "default"
-    changed(policies, GOOD)
-    assert name(policies) == "one"
+@pytest.mark.parametrize("text", EMPTIED)
+def test_an_empty_file_is_refused_at_the_start_with_the_fix(path: Path, text: str) -> None:
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"policies\.yaml: .*; restore it, or write defaults: \{mode: off\}"):
+        Policies(path)
+    path.write_text(OFF)
+    assert name(Policies(path)) == "default"
 
 
 def test_a_file_that_is_bad_from_the_start_is_an_error(path: Path) -> None:
@@ -126,9 +134,9 @@ def test_keys_follow_the_policies_that_name_them(path: Path, caplog: pytest.LogC
 def test_a_key_is_revoked_while_the_policies_are_refused(path: Path) -> None:
     keys = path.with_name("keys.yaml")
     keys.write_text(entries("first"))
-    path.write_text("keys: keys.yaml\n")
+    path.write_text(OFF + "keys: keys.yaml\n")
     policies = Policies(path)
-    changed(policies, "keys: keys.yaml\nrotues: []\n")
+    changed(policies, OFF + "keys: keys.yaml\nrotues: []\n")
     assert metric("aligner_policy_refused") == 1
     changed(policies, "[]\n", keys)
     assert policies.keys == {}
@@ -140,7 +148,7 @@ def test_a_key_is_revoked_while_the_policies_are_refused(path: Path) -> None:
 def test_a_keys_file_that_is_gone_has_no_keys(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     keys = path.with_name("keys.yaml")
     keys.write_text(entries("first"))
-    path.write_text("keys: keys.yaml\n")
+    path.write_text(OFF + "keys: keys.yaml\n")
     policies = Policies(path)
     keys.unlink()
     with caplog.at_level(logging.ERROR):
@@ -159,7 +167,7 @@ def test_a_keys_file_that_is_gone_has_no_keys(path: Path, caplog: pytest.LogCapt
 
 
 def test_a_gateway_starts_without_its_keys_file_and_not_with_a_broken_one(path: Path) -> None:
-    path.write_text("keys: keys.yaml\n")
+    path.write_text(OFF + "keys: keys.yaml\n")
     assert Policies(path).keys == {}
     path.with_name("keys.yaml").write_text("- 1\n")
     with pytest.raises(ConfigError, match=r"keys\.yaml:1: invalid keys file"):
@@ -172,7 +180,7 @@ def test_a_refused_keys_file_keeps_the_keys_and_quotes_none(
 ) -> None:
     keys = path.with_name("keys.yaml")
     keys.write_text(entries("first"))
-    path.write_text("keys: keys.yaml\n")
+    path.write_text(OFF + "keys: keys.yaml\n")
     policies = Policies(path)
     with caplog.at_level(logging.DEBUG):
         changed(policies, text, keys)
@@ -260,6 +268,90 @@ def test_no_request_sees_half_a_policy(path: Path) -> None:
 def test_one_watch_for_everybody_in_this_process(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(path.parent)
     assert at(path) is at(Path("policies.yaml")) is at(path.parent / "." / "policies.yaml")
+
+
+# what a change may take
+
+ENFORCED = """objectives: {kind: "Kind: be kind"}
+routes:
+  - match: {}
+    objectives: [kind]
+tenants:
+  - {match: {team: acme}, name: acme, enforce: [harmless], on_error: block}
+"""
+
+
+def enforced(policies: Policies) -> list[str]:
+    """What is in force for a team."""
+    policy = policies.current.resolver.resolve(RequestFacts("gpt", team_id="acme"))
+    return [objective.name for objective in policy.objectives] if policy.mode == "enforce" else []
+
+
+@pytest.fixture
+def kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where `serve` keeps what is in force: at first a file that enforces something."""
+    path.write_text(ENFORCED)
+    kept = path.with_name("in-force.json")
+    monkeypatch.setenv("ALIGNER_PROXY_IN_FORCE", str(kept))
+    in_force.of_process(path).keep(config.load(path))
+    return kept
+
+
+LESS = ENFORCED[: ENFORCED.index("tenants:")]
+
+
+def test_a_change_that_takes_what_is_enforced_needs_the_word(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path.write_text(ENFORCED)
+    policies = Policies(path)
+    with caplog.at_level(logging.ERROR):
+        changed(policies, LESS)
+    assert enforced(policies) == ["harmless", "kind"]
+    assert "tenant acme would lose harmless (no entry enforces it)" in caplog.text
+    assert "write allow_less: [acme] into the file" in caplog.text
+    (told,) = reports()
+    assert "tenant acme would lose harmless" in str(told.refused)
+    changed(policies, LESS + "allow_less: [acme]\n")
+    assert enforced(policies) == ["kind"]
+
+
+@pytest.mark.parametrize("text", [LESS, "", "rotues: []\n"], ids=["less", "empty", "invalid"])
+def test_a_process_that_starts_again_has_what_is_in_force(kept: Path, path: Path, text: str) -> None:
+    path.write_text(text)
+    policies = Policies(path)
+    assert enforced(policies) == ["harmless", "kind"]
+    look_twice(policies)
+    (told,) = reports()
+    assert told.refused is not None
+    changed(policies, LESS + "allow_less: [acme]\n")
+    assert enforced(policies) == ["kind"]
+    path.write_text(LESS)  # the word is gone, and nothing is lost by that
+    assert enforced(Policies(path)) == ["kind"]
+
+
+def test_all_processes_decide_alike_and_have_the_same(kept: Path, path: Path) -> None:
+    first, second = Policies(path), Policies(path)
+    more = ENFORCED.replace("[harmless]", "[honest]") + "allow_less: [acme]\n"
+    changed(first, more)
+    changed(second, ENFORCED)  # it has not seen what the first one has taken, and would lose nothing by itself
+    look_twice(first)
+    assert enforced(first) == enforced(second) == ["honest", "kind"]
+    assert kept.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_disk_that_takes_nothing_keeps_no_change_back(
+    kept: Path, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    policies = Policies(path)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    changed(policies, ENFORCED.replace("name: acme", "name: first"))
+    assert "cannot be kept" in caplog.text
+    assert policies.current.file.tenants[0].name == "first"
+    changed(policies, LESS)
+    assert enforced(policies) == ["harmless", "kind"], "a process compares with its own then"
 
 
 # the report

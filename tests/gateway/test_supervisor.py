@@ -1,4 +1,4 @@
-"""The supervisor with real child processes: order, restart, exit status, draining, and nothing left behind."""
+"""The supervisor with real child processes: order, restarts, exit status, draining, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -241,14 +241,84 @@ async def test_a_stop_in_the_middle_of_a_restart_leaves_nothing(log: Path) -> No
     assert not any(map(alive, pids(log)))
 
 
-async def test_the_gateway_of_a_second_generation_decides_how_it_ends(log: Path) -> None:
+async def test_a_gateway_that_has_served_is_started_again_and_the_engine_stays(log: Path) -> None:
+    running = asyncio.create_task(supervisor.run(Generations(log).make, QUICK))
+    await until(started(log, "gateway1"))
+    await asyncio.sleep(0.1)  # it is noticed that it serves
+    for number in (1, 2):
+        os.kill(pids(log)[-1], signal.SIGKILL)
+        await until(started(log, f"gateway{number + 1}"))
+        await asyncio.sleep(0.1)
+    assert not running.done()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await running == 0
+    assert [line for line in lines(log) if line.startswith("engine")] == ["engine1 started", "engine1 stopped"]
+    assert not any(map(alive, pids(log)))
+
+
+async def test_the_gateway_of_a_second_generation_is_started_again_too(log: Path) -> None:
     running = asyncio.create_task(supervisor.run(Generations(log).make, QUICK))
     await until(started(log, "gateway1"))
     os.kill(os.getpid(), signal.SIGHUP)
     await until(lambda: "engine1 stopped" in lines(log))
     os.kill(pids(log)[-1], signal.SIGKILL)
-    assert await running == -signal.SIGKILL
+    await until(started(log, "gateway3"))
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await running == 0
+    assert "engine3 started" not in lines(log)
     assert not any(map(alive, pids(log)))
+
+
+class NotAgain(Generations):
+    """Only the first gateway gets to serve; later ones end at once, but for one that has an engine of its own."""
+
+    def make(self, shared: EngineProcess | None) -> Generation:
+        made = super().make(shared)
+        if shared is not None:
+            made.gateway = child(self.log, made.gateway.name, "9")
+            made.serving = never
+        return made
+
+
+async def test_a_gateway_that_does_not_come_back_is_tried_again_with_growing_pauses(
+    log: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    running = asyncio.create_task(supervisor.run(NotAgain(log).make, replace(QUICK, first=0.1, most=0.2)))
+    await until(started(log, "gateway1"))
+    await asyncio.sleep(0.1)
+    os.kill(pids(log)[-1], signal.SIGKILL)
+    await until(started(log, "gateway4"))
+    pauses = [message.rsplit(" ", 2)[1] for message in caplog.messages if "restart in" in message]
+    assert pauses[:3] == ["0.1", "0.2", "0.2"]
+    assert not running.done()
+    os.kill(os.getpid(), signal.SIGHUP)  # the operator has put it right: now, and with an engine of its own
+    await until(lambda: "engine1 stopped" in lines(log))
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await running == 0
+    assert not any(map(alive, pids(log)))
+
+
+# A child with a process of its own, which does not end with it unless somebody sees to it.
+PARENT = """
+import subprocess, sys
+code, log, name, *more = sys.argv[1:]
+subprocess.run([sys.executable, "-c", code, log, name, *more])
+"""
+
+
+@pytest.mark.parametrize("manner", [[], ["stubborn"]], ids=["willing", "stubborn"])
+async def test_the_processes_of_a_killed_child_end_before_the_next_one_starts(
+    log: Path, manner: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "_REST_S", 0.3)
+    parent = Child("gateway", [sys.executable, "-c", PARENT, CHILD, str(log), "worker", *manner])
+    await parent.start()
+    await until(started(log, "worker"))
+    (worker,) = pids(log)
+    assert parent.process is not None
+    parent.process.kill()
+    assert await parent.wait() == -signal.SIGKILL
+    await until(lambda: not alive(worker))
 
 
 @dataclass(frozen=True, slots=True)

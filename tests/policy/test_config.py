@@ -183,8 +183,8 @@ def test_own_objectives_go_over_the_built_in_ones(tmp_path: Path) -> None:
         (
             "- a\n",
             "policies.yaml:1: must be a block of keys; "
-            "known: aligner, audit, cache, defaults, keys, objectives, plugins, routes, shadow, streams, tenants, "
-            "trust",
+            "known: aligner, allow_less, audit, cache, defaults, keys, objectives, plugins, routes, shadow, streams, "
+            "tenants, trust",
         ),
         (
             "defaults: {mode: off}\ndefaults: {mode: shadow}\n",

@@ -2,12 +2,14 @@
 
 `python -m ...process.litellm_server SETTINGS ARGUMENTS...`: SETTINGS is a JSON object with the descriptors of the
 listening sockets and the `Limits`, ARGUMENTS are LiteLLM's own. The sockets outlive the process, so that a
-successor takes what comes in while this one finishes.
+successor takes what comes in while this one finishes. On Linux workers end with the process that started them, even
+where that is killed: nobody would replace them, or tell them to end.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -21,6 +23,7 @@ from uvicorn.supervisors import Multiprocess
 
 from aligner_proxy import connections
 from aligner_proxy.connections import Limits
+from aligner_proxy.gateway.process.die_with_parent import tether
 
 
 def settings(listeners: Sequence[socket.socket], limits: Limits) -> str:
@@ -28,9 +31,23 @@ def settings(listeners: Sequence[socket.socket], limits: Limits) -> str:
     return json.dumps({"sockets": [listener.fileno() for listener in listeners], "limits": asdict(limits)})
 
 
+class _TetheredConfig(uvicorn.Config):
+    """uvicorn's settings, as a worker gets them from the process that starts it."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        self._starter = os.getpid()
+        super().__init__(*given, **named)
+
+    def configure_logging(self) -> None:
+        """What a worker does first: from here on it ends with its parent."""
+        if os.getpid() != self._starter:
+            tether(self._starter)
+        super().configure_logging()
+
+
 def serve(listeners: list[socket.socket], limits: Limits, app: str, *, workers: int, **given: Any) -> None:
     """uvicorn's `run`, on these sockets and with these limits."""
-    config = uvicorn.Config(app, workers=workers, **{**given, **connections.settings(limits)})
+    config = _TetheredConfig(app, workers=workers, **{**given, **connections.settings(limits)})
     if config.workers > 1:
         Multiprocess(config, listeners).run()
         return

@@ -1,7 +1,8 @@
 """Supervisor of the engine and LiteLLM: starts them in order, restarts the engine, replaces both, drains both.
 
-LiteLLM starts when the aligner is loaded, so its readiness means that both are ready. When the engine ends it is
-restarted with a growing pause; when LiteLLM ends, everything ends with its status.
+LiteLLM starts when the aligner is loaded, so its readiness means that both are ready. Whichever of them ends is started
+again with a growing pause; a LiteLLM that ends before it was ever ready would end again, so everything ends with its
+status. What a child leaves of its own processes is ended before the next one starts: nothing else answers on the port.
 
 On SIGHUP a second generation of both starts beside the first. When it serves, LiteLLM of the first stops accepting and
 finishes its requests, each with the engine that it began with; then its engine ends. A generation that does not get
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _STDERR = 2
+_REST_S = 5.0
+"""What the processes of a child that has ended get to finish."""
+_LOOK_S = 0.05
 
 Ready = Callable[[], Awaitable[None]]
 """Returns when the child is ready."""
@@ -64,6 +68,9 @@ class Child:
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     descriptors: Sequence[int] = ()
     process: asyncio.subprocess.Process | None = None
+    since: float = -math.inf
+    """When it was started last, on the monotonic clock."""
+    _ending: asyncio.Task[int] | None = None
 
     async def start(self) -> None:
         """Start the process; it shares our output."""
@@ -77,30 +84,53 @@ class Child:
         self.process = await asyncio.create_subprocess_exec(
             *tethered, env=self.env, start_new_session=True, pass_fds=tuple(self.descriptors)
         )
+        self.since = time.monotonic()
+        self._ending = asyncio.ensure_future(self._ended())
         log.info("%s: started (pid %d)", self.name, self.process.pid)
 
     async def wait(self) -> int:
-        """Wait for the end; the exit status."""
+        """Wait for the end, and that of its own processes; the exit status."""
+        assert self._ending is not None
+        return await asyncio.shield(self._ending)
+
+    async def _ended(self) -> int:
         assert self.process is not None
-        return await self.process.wait()
+        status = await self.process.wait()
+        if self._send_group(signal.SIGTERM):
+            log.warning("%s: ended before its own processes, which are ended, too", self.name)
+            for _ in range(round(_REST_S / _LOOK_S)):
+                if not self._send_group(0):
+                    break
+                await asyncio.sleep(_LOOK_S)
+            self._send_group(signal.SIGKILL)
+        return status
 
     async def stop(self, grace: float) -> None:
         """SIGTERM, `grace` seconds to finish, then SIGKILL for the child and its own children."""
-        if self.process is None or self.process.returncode is not None:
+        if self.process is None:
             return
-        self._send(signal.SIGTERM)
+        if self.process.returncode is None:
+            self._send(signal.SIGTERM)
         try:
-            await asyncio.wait_for(self.process.wait(), grace)
+            await asyncio.wait_for(self.wait(), grace)
         except TimeoutError:
             log.warning("%s: still running %g s after SIGTERM, killed", self.name, grace)
             self.kill()
-            await self.process.wait()
+            await self.wait()
 
     def kill(self) -> None:
         """SIGKILL for the child and its own children."""
-        if self.process is not None and self.process.returncode is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.process.pid, signal.SIGKILL)
+        if self._ending is not None and not self._ending.done():
+            self._send_group(signal.SIGKILL)
+
+    def _send_group(self, number: int) -> bool:
+        """Send a signal to the child and its own children; whether any of them is left. Not later than its end."""
+        assert self.process is not None
+        try:
+            os.killpg(self.process.pid, number)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
 
     def _send(self, number: int) -> None:
         assert self.process is not None
@@ -157,6 +187,7 @@ class Generation:
     engine: EngineProcess
     gateway: Child
     serving: Ready
+    has_served: bool = False
 
     async def start_engine(self, pace: Pace) -> None:
         """Start the engine, unless it is another generation's and runs."""
@@ -165,7 +196,12 @@ class Generation:
     async def start_gateway(self) -> None:
         """Start LiteLLM and wait until it serves."""
         await self.gateway.start()
-        await _ready(self.gateway, self.serving)
+        await _ready(self.gateway, self.announce)
+
+    async def announce(self) -> None:
+        """Wait until LiteLLM serves."""
+        await self.serving()
+        self.has_served = True
 
     async def stop(self, gateway_grace: float, engine_grace: float) -> None:
         """Drain LiteLLM, then the engine, which its last requests need."""
@@ -180,17 +216,30 @@ class Generation:
         self.engine.kill()
 
 
+class _Pauses:
+    """Growing pauses before the restarts of one child."""
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self._next = pace.first
+
+    def after(self, ran: float) -> float:
+        """The pause after a child that ran for so many seconds."""
+        if ran >= self._pace.stable:
+            self._next = self._pace.first
+        pause = self._next
+        self._next = min(pause * 2, self._pace.most)
+        return pause
+
+
 async def keep_alive(child: Child, pace: Pace) -> None:
     """Restart a started `child` whenever it ends, with a growing pause; runs until cancelled."""
-    pause = pace.first
+    pauses = _Pauses(pace)
     while True:
-        since = time.monotonic()
         status = await child.wait()
-        if time.monotonic() - since >= pace.stable:
-            pause = pace.first
+        pause = pauses.after(time.monotonic() - child.since)
         log.error("%s: ended with status %d, restart in %g s", child.name, status, pause)
         await asyncio.sleep(pause)
-        pause = min(pause * 2, pace.most)
         await child.start()
 
 
@@ -202,7 +251,7 @@ may raise `ConfigError`."""
 class _Demand(Enum):
     """What happens next to the generation that serves."""
 
-    END = "it has ended"
+    END = "its LiteLLM has ended"
     REPLACE = "both processes are to be replaced"
     RENEW = "its LiteLLM alone is to be replaced"
 
@@ -213,7 +262,10 @@ async def run(
     draining: Callable[[], None] = lambda: None,
     memory: MemoryLimit | None = None,
 ) -> int:
-    """Run until a signal or the gateway's end; the exit status. `draining` is called when no successor will come."""
+    """Run until a signal, or the end of a gateway that never served; the exit status.
+
+    `draining` is called when no successor will come.
+    """
     supervisor = _Supervisor(make, pace or Pace(), memory or MemoryLimit())
     with supervisor.signals():
         work = asyncio.ensure_future(supervisor.work())
@@ -239,20 +291,27 @@ class _Supervisor:
         self._make = make
         self._pace = pace
         self._memory = memory
+        self._pauses = _Pauses(pace)
         self._renewed = -math.inf
         self._generations: list[Generation] = []
         self._leaving: set[asyncio.Task[None]] = set()
 
     async def work(self) -> int:
-        """Start the first generation and replace it on demand; the status with which the serving LiteLLM ends."""
+        """Start the first generation and replace it on demand; the status of a LiteLLM that ends before it serves."""
         current = self._next()
         await current.start_engine(self._pace)
         await current.gateway.start()
-        announcing = asyncio.ensure_future(current.serving())
+        announcing = asyncio.ensure_future(current.announce())
         try:
-            while (demand := await self._demand(current)) is not _Demand.END:
-                current = await self._replaced(current, demand) or current
-            return await current.gateway.wait()
+            while True:
+                demand = await self._demand(current)
+                if demand is not _Demand.END:
+                    shared = current.engine if demand is _Demand.RENEW else None
+                    current = await self._replaced(current, shared, "the running processes stay") or current
+                elif current.has_served:
+                    current = await self._revived(current)
+                else:
+                    return await current.gateway.wait()
         finally:
             announcing.cancel()
             await asyncio.gather(announcing, return_exceptions=True)
@@ -302,10 +361,31 @@ class _Supervisor:
             left.cancel()
             await asyncio.gather(passed, left, return_exceptions=True)
 
-    async def _replaced(self, current: Generation, demand: _Demand) -> Generation | None:
-        """The generation that serves now in place of `current`; None if it could not be started."""
-        shared = current.engine if demand is _Demand.RENEW else None
-        log.info("restart: a second %sLiteLLM starts beside the running one", "" if shared else "engine and ")
+    async def _revived(self, ended: Generation) -> Generation:
+        """The generation that serves in place of one whose LiteLLM has ended; the engine stays, unless SIGHUP comes.
+
+        The port is ours, so that whoever asks meanwhile waits.
+        """
+        status = await ended.gateway.wait()
+        ran = time.monotonic() - ended.gateway.since
+        while True:
+            pause = self._pauses.after(ran)
+            log.error("%s: ended with status %d, restart in %g s", ended.gateway.name, status, pause)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._restart.wait(), pause)
+            shared = None if self._restart.is_set() else ended.engine
+            self._restart.clear()
+            successor = await self._replaced(ended, shared, "it is tried again")
+            if successor is not None:
+                return successor
+            ran = 0.0
+
+    async def _replaced(self, current: Generation, shared: EngineProcess | None, otherwise: str) -> Generation | None:
+        """The generation that serves now in place of `current`, with its own engine or a shared one.
+
+        None if it could not be started; `otherwise` says what follows then.
+        """
+        log.info("restart: another %sLiteLLM starts", "" if shared else "engine and ")
         successor = None
         try:
             successor = self._next(shared)
@@ -314,7 +394,7 @@ class _Supervisor:
                 await successor.start_gateway()
         except (AlignerProxyError, TimeoutError) as error:
             why = str(error) or f"not ready after {self._pace.start:g} s"
-            log.error("restart: refused, the running processes stay: %s", why)  # noqa: TRY400 - the error is a sentence
+            log.error("restart: refused, %s: %s", otherwise, why)  # noqa: TRY400 - the error is a sentence
             if successor is not None:
                 await successor.stop(self._pace.grace, self._pace.grace)
                 self._generations.remove(successor)
