@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -34,6 +35,7 @@ _MOST_PIECES = 64
 """Pieces that are looked for one by one in what is delivered."""
 Path = tuple[object, ...]
 """Where a string stands: names of fields, `index` of the elements of lists, "*" for elements without one."""
+SideString = tuple[SideKind, Path, str]
 Edit = Callable[[SideKind, str], str]
 
 _BY_NAME = {
@@ -79,90 +81,107 @@ def _letters(text: str) -> int:
     return count
 
 
-def strings(value: object) -> Iterator[tuple[SideKind, Path, str]]:
+def strings(value: object) -> list[SideString]:
     """Every string in a value, with its kind and place; of an event as bytes, those of its data and other lines."""
     if isinstance(value, bytes | str):
         raw = value if isinstance(value, bytes) else value.encode(errors="surrogatepass")
-        yield from _frame_strings(raw)
-    else:
-        marks = tuple(_field(value, name) for name in _MARKS)
-        yield from _strings(value, SideKind.OTHER_TEXT, marks)
+        return _frame_strings(raw)
+    found: list[SideString] = []
+    _collect(value, SideKind.OTHER_TEXT, tuple(_mark(value, name) for name in _MARKS), found)
+    return found
 
 
-def _frame_strings(raw: bytes) -> Iterator[tuple[SideKind, Path, str]]:
+def _frame_strings(raw: bytes) -> list[SideString]:
     """The strings of one server-sent event."""
     data, lines = sse.parted(raw.decode(errors="replace"))
+    found: list[SideString] = []
     for name, text in (*lines, ("data", data)):
         # A line that only looks like data to some readers holds an event all the same.
         start = text.find("{")
         try:
             event, end = _DECODER.raw_decode(text, max(0, start))
         except (ValueError, RecursionError):
-            yield SideKind.OTHER_TEXT, ("line", name), text
+            found.append((SideKind.OTHER_TEXT, ("line", name), text))
             continue
         fields = dict(event) if isinstance(event, _Pairs) else {}
-        yield from _strings(event, SideKind.OTHER_TEXT, tuple(_hashable(fields.get(name)) for name in _MARKS))
-        yield SideKind.OTHER_TEXT, ("line", name), text[: max(0, start)] + text[end:]
+        _collect(event, SideKind.OTHER_TEXT, tuple(_mark(fields, name) for name in _MARKS), found)
+        found.append((SideKind.OTHER_TEXT, ("line", name), text[: max(0, start)] + text[end:]))
+    return found
 
 
-def _strings(value: object, kind: SideKind, path: Path) -> Iterator[tuple[SideKind, Path, str]]:
+def _collect(value: object, kind: SideKind, path: Path, found: list[SideString]) -> None:
+    """Add the strings of a value to those that were found. It runs for each event of a stream: no generators."""
     if isinstance(value, str):
-        yield kind, path, value
-        return
-    pairs = _pairs(value)
-    if pairs is not None:
-        kind = _kind_of_type(pairs, kind)
-        for name, inner in pairs:
-            if _SPELLING in path or not name.isidentifier() or len(name) >= SHORTEST_PROSE:
-                yield kind, (*path, "name"), name
-            yield from _strings(inner, _kind_of_field(name, inner, kind, pairs), (*path, name))
-    elif isinstance(value, list | tuple):
-        yield from _listed_strings(value, kind, path)
+        found.append((kind, path, value))
+    elif isinstance(value, list | tuple) and not isinstance(value, _Pairs):
+        _collect_listed(value, kind, path, found)
+    elif (pairs := _pairs(value)) is not None:
+        declared = value.__dict__ if isinstance(value, BaseModel) else ()
+        _collect_fields(pairs, kind, path, found, declared)
     elif isinstance(value, Iterable) and not isinstance(value, bytes):
         raise TypeError  # what is only read once would not be there to be sent
 
 
-def _listed_strings(values: Sequence[Any], kind: SideKind, path: Path) -> Iterator[tuple[SideKind, Path, str]]:
+def _collect_fields(
+    pairs: Sequence[tuple[str, Any]], kind: SideKind, path: Path, found: list[SideString], declared: Container[str]
+) -> None:
+    """The strings of an object; names count, too, but for those that a class declares."""
+    kind = _kind_of_type(pairs, kind)
+    spelt = _SPELLING in path
+    for name, inner in pairs:
+        if name not in declared and (spelt or not name.isidentifier() or len(name) >= SHORTEST_PROSE):
+            found.append((kind, (*path, "name"), name))
+        if inner is not None and not isinstance(inner, int | float):
+            _collect(inner, _kind_of_field(name, inner, kind), (*path, name), found)
+
+
+def _collect_listed(values: Sequence[Any], kind: SideKind, path: Path, found: list[SideString]) -> None:
     """The strings of a list; words one by one are a text."""
     if len(values) > 1 and all(isinstance(inner, str) and not _GAP.search(inner) for inner in values):
-        yield kind, (*path, "words"), " ".join(values)
+        found.append((kind, (*path, "words"), " ".join(values)))
         return
     for inner in values:
-        index = _field(inner, "index")
-        yield from _strings(inner, kind, (*path, "*" if index is None else index))
+        index = _mark(inner, "index")
+        _collect(inner, kind, (*path, "*" if index is None else index), found)
 
 
 def _pairs(value: object) -> Sequence[tuple[str, Any]] | None:
     """The fields of an object; None of what is none."""
     if isinstance(value, _Pairs):
         return value
+    if isinstance(value, BaseModel):
+        extra = value.__pydantic_extra__
+        return [*value.__dict__.items(), *extra.items()] if extra else list(value.__dict__.items())
     if isinstance(value, Mapping):
         return [(str(name), inner) for name, inner in value.items()]
-    if isinstance(value, BaseModel):
-        return [*value.__dict__.items(), *(value.model_extra or {}).items()]
     return None
 
 
-def _field(value: object, name: str) -> object:
-    """A mark of an object: its type or its index."""
-    inner = value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
-    if isinstance(value, list | tuple):  # both have a method of this name
-        inner = dict(value).get(name) if isinstance(value, _Pairs) else None
-    return _hashable(inner)
-
-
-def _hashable(value: object) -> object:
-    return value if isinstance(value, str | int) else None
+def _mark(value: object, name: str) -> object:
+    """What tells an object from others: its type, or one of its indices."""
+    if isinstance(value, _Pairs):
+        inner = dict(value).get(name)
+    elif isinstance(value, Mapping):
+        inner = value.get(name)
+    else:
+        inner = None if isinstance(value, str | list | tuple) else getattr(value, name, None)
+    return inner if isinstance(inner, str | int) else None
 
 
 def _kind_of_type(pairs: Iterable[tuple[str, Any]], kind: SideKind) -> SideKind:
     """The kind of what stands in an object of this type."""
-    type_ = next((inner for name, inner in pairs if name == "type"), None)
-    name = str(getattr(type_, "value", type_) or "")
-    return next((of_type for pattern, of_type in _BY_TYPE if name and pattern.fullmatch(name)), kind)
+    for name, inner in pairs:
+        if name == "type" and inner:
+            return _kind_by_type(str(getattr(inner, "value", inner))) or kind
+    return kind
 
 
-def _kind_of_field(name: str, inner: object, kind: SideKind, pairs: Iterable[tuple[str, Any]]) -> SideKind:
+@lru_cache(maxsize=512)
+def _kind_by_type(name: str) -> SideKind | None:
+    return next((kind for pattern, kind in _BY_TYPE if pattern.fullmatch(name)), None)
+
+
+def _kind_of_field(name: str, inner: object, kind: SideKind) -> SideKind:
     if name == "output" and isinstance(inner, str) and kind is SideKind.TOOL_ARGUMENTS:
         return SideKind.TOOL_OUTPUT  # a call that stands beside its result
     return _BY_NAME.get(name, kind)
@@ -182,7 +201,7 @@ def _edited(value: Any, kind: SideKind, edit: Edit) -> Any:
         kind = _kind_of_type(pairs, kind)
         changed = {}
         for name, inner in pairs:
-            new = _edited(inner, _kind_of_field(name, inner, kind, pairs), edit)
+            new = _edited(inner, _kind_of_field(name, inner, kind), edit)
             if new is not inner:
                 changed[name] = new
         if not changed:
@@ -253,7 +272,7 @@ def _readings(text: str) -> Iterator[str]:
         yield text
         return
     yield text[:start] + text[end:]
-    yield from (inner for _, _, inner in _strings(value, SideKind.OTHER_TEXT, ()))
+    yield from (inner for _, _, inner in strings({"json": value}))
 
 
 class SideTextReader:
