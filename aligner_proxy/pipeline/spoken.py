@@ -1,4 +1,4 @@
-"""Answers in a language that the aligner was not trained for.
+"""Answers in a language that the aligner was not trained for, or with a sentence in one.
 
 They are judged as well as that goes, and what is flagged is edited; but an answer that stays as it was has not been
 approved by that, so its status is `not_judged`. A policy may block them.
@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.declining import DECLINED
-from aligner_proxy.text.languages import is_among, spoken
+from aligner_proxy.text.languages import foreign_segments, is_among, spoken
 from aligner_proxy.types import FailureClass, Outcome, Policy, SkipReason, Status
 
 LANGUAGE = SkipReason.LANGUAGE.value
@@ -21,10 +21,16 @@ WOULD_NOT_JUDGE = "would_not_judge"
 
 
 def is_unknown(answer: str | None, known: Collection[str]) -> bool:
-    """Whether an answer is clearly in none of the `known` languages; no: it is short, or nobody says what is known."""
-    if not known or not answer:
-        return False
-    name = spoken(answer)
+    """Whether an answer, or a sentence of it, is clearly in none of the `known` languages.
+
+    No: it is short, or nobody says what is known.
+    """
+    return of_the_whole(answer, known) or bool(known and answer and foreign_segments(answer, known))
+
+
+def of_the_whole(answer: str | None, known: Collection[str]) -> bool:
+    """Whether an answer as a whole is clearly in none of the `known` languages."""
+    name = spoken(answer) if known and answer else None
     return name is not None and not is_among(name, known)
 
 
@@ -33,9 +39,15 @@ def blocks(policy: Policy) -> bool:
     return outcomes.blocks(Outcome(Status.NOT_JUDGED, LANGUAGE, None, policy))
 
 
-def marked(outcome: Outcome, answer: str | None, known: Collection[str]) -> Outcome:
-    """The outcome of a judged answer, which says so where its language is not known."""
-    if outcome.correction is None or not is_unknown(answer, known):
+def marked(outcome: Outcome, answer: str | None, known: Collection[str], *, foreign: bool | None = None) -> Outcome:
+    """The outcome of a judged answer, which says so where its language is not known.
+
+    `foreign` says whether a sentence of it is in another one, where that has been looked at.
+    """
+    if outcome.correction is None:
+        return outcome
+    is_judged = not is_unknown(answer, known) if foreign is None else not (foreign or of_the_whole(answer, known))
+    if is_judged:
         return outcome
     if outcome.status is Status.SHADOW and outcome.reason == WOULD_LEAVE:
         return replace(outcome, reason=WOULD_NOT_JUDGE)

@@ -31,7 +31,9 @@ from aligner_proxy.pipeline.pipeline import Pipeline, failed
 from aligner_proxy.pipeline.removal import removes_refused
 from aligner_proxy.pipeline.replacements import ReplacementMap, placed
 from aligner_proxy.pipeline.resumable_session import LOST, ResumableSession
+from aligner_proxy.pipeline.streamed_reading import Progress, StreamedReading
 from aligner_proxy.text.cutter import Cutter
+from aligner_proxy.text.languages import foreign_segments
 from aligner_proxy.text.lists.numbering import Numbering
 from aligner_proxy.text.lists.outline import depends_on_next
 from aligner_proxy.text.structure import Segment
@@ -68,6 +70,10 @@ class EditTally:
         self.corrections.append(correction)
         self.aligner = correction.aligner or self.aligner
 
+    def charge(self, correction: Correction) -> None:
+        """The engine read something once more."""
+        self.corrections.append(correction)
+
     def judge(self, refusal: str | None) -> None:
         """The gate lets it go out, or has refused it by this rule."""
         self.edits += 1
@@ -97,6 +103,7 @@ class StreamingCorrection:
         whole: bool = False,
         inner: bool = False,
         numbering: Numbering | None = None,
+        reading: StreamedReading | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._policy = policy
@@ -134,8 +141,15 @@ class StreamingCorrection:
         """The outcome of an answer that was held and corrected as a whole."""
         self._ended_at = 0.0
         self._ms = 0.0
+        self._reading = reading or StreamedReading(pipeline, policy)
+        self._further: dict[int, SegmentScore] = {}
+        """The verdicts on segments that another reading flags."""
         self._known: Collection[str] = ()
         """The languages that the aligner was trained for; none while nobody has said."""
+        self._heard = 0
+        """So many segments were looked at for their language."""
+        self._is_foreign = False
+        """One of them is in a language that the aligner was not trained for."""
         self._language_due = 0
         """The length from which on the language is looked at again, where the policy blocks one that is not known."""
         self._session = ResumableSession(pipeline, policy, self._exchange)
@@ -209,7 +223,9 @@ class StreamingCorrection:
             outcome = replace(outcome, correction=_charged(outcome.correction, self._ending.correction))
         reports = self._pipeline.extensions.report(self._policy, self._text, text)
         outcome = replace(outcome, status=status, reason=reason, text=text, ms=self._ms, reports=reports)
-        return outcome if self._closed else spoken.marked(outcome, self._text, self._known)
+        if self._closed:
+            return outcome
+        return spoken.marked(outcome, self._text, self._known, foreign=self._is_foreign)
 
     def _judged(self, text: str) -> Outcome:
         """The outcome of an answer in place of which this text goes out."""
@@ -319,9 +335,10 @@ class StreamingCorrection:
             if verdicts is None or (not self._replacements.end and eligibility.may_be_structured(self._exchange())):
                 return False
             self._accept(verdicts, known)
+        releasable = await self._read_again(known) if self._reading.is_due else len(self._verdicts)
         if await self._declined():
             return True
-        for number in range(self._next, len(self._verdicts)):
+        for number in range(self._next, releasable):
             if not self._verdicts[number].flagged:
                 await self._release(number)
         if self._ended and len(self._verdicts) == len(self._segments):
@@ -331,12 +348,33 @@ class StreamingCorrection:
             self._finish()
         return True
 
+    async def _read_again(self, known: int) -> int:
+        """Flag what another reading of the new segments flags; how many segments may go out then."""
+        progress = Progress(
+            self._text, self._segments, self._verdicts, known, self._next, self.out(0, self._replacements.end)
+        )
+        is_last = self._ended and len(self._verdicts) == len(self._segments)
+        releasable = len(self._verdicts) if is_last else self._reading.releasable(progress)
+        self._further |= await self._reading.further(self._exchange(), progress, releasable, self._tally.charge)
+        self._verdicts = tuple(self._further.get(number, verdict) for number, verdict in enumerate(self._verdicts))
+        return releasable
+
     def _must_not_go_out(self) -> bool:
-        """Whether what came is in a language for which the policy wants an error; each look is at twice the length."""
-        if not self._known or (not self._ended and self.length < self._language_due) or not spoken.blocks(self._policy):
+        """Whether what came, or a sentence of it, is in a language for which the policy wants an error.
+
+        Each look at the whole is at twice the length.
+        """
+        if not self._known:
             return False
+        more = self._segments[self._heard :]
+        self._heard = len(self._segments)
+        self._is_foreign |= any(foreign_segments(segment.text, self._known) for segment in more)
+        if not spoken.blocks(self._policy):
+            return False
+        if self._is_foreign or (not self._ended and self.length < self._language_due):
+            return self._is_foreign
         self._language_due = 2 * self.length
-        return spoken.is_unknown(self._text, self._known)
+        return spoken.of_the_whole(self._text, self._known)
 
     async def _declined(self) -> bool:
         """Whether all is known and nothing remains; the whole is decided then, or what has not gone out of it."""
@@ -376,7 +414,7 @@ class StreamingCorrection:
         if len(verdicts) <= known or any(v.text != s.text for v, s in zip(verdicts, self._segments, strict=False)):
             raise EngineFault("the engine judged other segments than these")
         count = len(self._segments)
-        self._verdicts = verdicts[:count]
+        self._verdicts = tuple(self._further.get(number, verdict) for number, verdict in enumerate(verdicts[:count]))
         ended = self._ended and not self._inner
         self._behind = next((verdict for verdict in verdicts[count:] if ended and not verdict.text), None)
 
