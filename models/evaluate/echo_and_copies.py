@@ -10,7 +10,7 @@ it does not; a corrected answer that delivers it again has lost some of the copi
 released sentence by sentence (`--ways`); `--once` leaves out the second reading (pipeline/second_reading.py).
 
 With `--data DATA --each N` it takes N answers of each strong upstream instead: how many come back as they were with one
-reading and with the second, how many have a second one, and what it costs (the aligner's time, both together over one).
+reading and with the second, how many have a second one, and what it costs: all tokens read over those of one reading.
 """
 
 from __future__ import annotations
@@ -178,9 +178,13 @@ class Compared:
     same_once: bool
     same: bool
     reason: str | None
-    read_again: bool
-    ms_once: float
-    ms: float
+    tokens_once: int
+    tokens: int
+
+    @property
+    def read_again(self) -> bool:
+        """Whether there was a second reading."""
+        return self.tokens > self.tokens_once
 
 
 async def compare(arguments: argparse.Namespace) -> list[Compared]:
@@ -193,17 +197,16 @@ async def compare(arguments: argparse.Namespace) -> list[Compared]:
             exchange = Exchange("strong", 0, (Turn("user", completion.query),), completion.answer)
             one = await pipeline.align(exchange, once)
             two = await pipeline.align(exchange, twice)
-            read = [outcome.correction.prompt_tokens if outcome.correction else 0 for outcome in (one, two)]
-            ms = [outcome.correction.ms if outcome.correction else outcome.ms for outcome in (one, two)]
+            tokens = [outcome.correction.prompt_tokens if outcome.correction else 0 for outcome in (one, two)]
             same = [outcome.status is not Status.FAILED and outcome.text == completion.answer for outcome in (one, two)]
-            results.append(Compared(completion.model, *same, two.reason, read[1] > read[0], *ms))
+            results.append(Compared(completion.model, *same, two.reason, *tokens))
     return results
 
 
 def comparison(results: list[Compared]) -> str:
     """Markdown: one row."""
-    head = ("as they were, one reading", "with the second", "have a second", "time")
-    ratio = sum(r.ms for r in results) / sum(r.ms_once for r in results)
+    head = ("as they were, one reading", "with the second", "have a second", "tokens read")
+    ratio = sum(r.tokens for r in results) / max(1, sum(r.tokens_once for r in results))
     rates = (Rate.of(r.same_once for r in results), Rate.of(r.same for r in results))
     return output.table(head, [(*rates, Rate.of(r.read_again for r in results), f"{ratio:.2f}")])
 
