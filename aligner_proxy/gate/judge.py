@@ -191,13 +191,14 @@ class _Case:
         folded = fold(original)
         read = folded.segments(pieces)
         free = _free(folded.text, read, flagged, policy)
-        proposals = {edit: follow(_folded(edit, folded), read, free) for edit in proposed}
+        shown = {edit: _folded(edit, folded) for edit in proposed}
+        proposals = {edit: follow(shown[edit], read, free) for edit in proposed}
         before = TextFacts(folded.text)
         followed: Followed = proposals
         if before.of(edits.outlined):
             followed = completed(original, pieces, proposals, settled.segments, settled.removed)
         all_followed = {**settled.edits, **followed}
-        by_folded = {_folded(edit, folded): edit for edit in all_followed}
+        by_folded = {shown.get(edit) or _folded(edit, folded): edit for edit in all_followed}
         most = max(2, min(MAX_GROUPS, MAX_READ_CHARS // max(len(original), 1)))
         groups = edits.bundled(edits.independent(list(by_folded), read), most)
         changes = tuple(Change(group, tuple(p for e in group for p in all_followed[by_folded[e]])) for group in groups)

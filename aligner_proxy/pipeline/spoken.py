@@ -6,12 +6,13 @@ approved by that, so its status is `not_judged`. A policy may block them.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.declining import DECLINED
 from aligner_proxy.text.languages import foreign_segments, is_among, spoken
+from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import FailureClass, Outcome, Policy, SkipReason, Status
 
 LANGUAGE = SkipReason.LANGUAGE.value
@@ -39,15 +40,12 @@ def blocks(policy: Policy) -> bool:
     return outcomes.blocks(Outcome(Status.NOT_JUDGED, LANGUAGE, None, policy))
 
 
-def marked(outcome: Outcome, answer: str | None, known: Collection[str], *, foreign: bool | None = None) -> Outcome:
-    """The outcome of a judged answer, which says so where its language is not known.
-
-    `foreign` says whether a sentence of it is in another one, where that has been looked at.
-    """
-    if outcome.correction is None:
+def marked(outcome: Outcome, answer: str | None, known: Collection[str]) -> Outcome:
+    """The outcome of a judged answer; it says so where its language, or that of a sentence that stays, is not known."""
+    if outcome.correction is None or not known:
         return outcome
-    is_judged = not is_unknown(answer, known) if foreign is None else not (foreign or of_the_whole(answer, known))
-    if is_judged:
+    stays = (segment.text for segment in outcome.segments if not segment.flagged)
+    if not of_the_whole(answer, known) and not any(foreign_segments(text, known) for text in stays):
         return outcome
     if outcome.status is Status.SHADOW and outcome.reason == WOULD_LEAVE:
         return replace(outcome, reason=WOULD_NOT_JUDGE)
@@ -57,3 +55,29 @@ def marked(outcome: Outcome, answer: str | None, known: Collection[str], *, fore
     if outcome.status is not Status.UNCHANGED or refused:
         return outcome
     return replace(outcome, status=Status.NOT_JUDGED, reason=LANGUAGE)
+
+
+class GrowingLanguage:
+    """The language of an answer that is still being written."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self.known: Collection[str] = ()
+        """The languages that the aligner was trained for; none while nobody has said."""
+        self._heard = 0
+        """So many segments were looked at."""
+        self._due = 0
+        """The length from which on the whole is looked at again: each look is at twice the length."""
+
+    def must_not_go_out(self, text: str, segments: Sequence[Segment], *, ended: bool) -> bool:
+        """Whether what came, or a sentence of it, is in a language for which the policy wants an error."""
+        if not self.known or not blocks(self._policy):
+            return False
+        more = segments[self._heard :]
+        self._heard = len(segments)
+        if any(foreign_segments(segment.text, self.known) for segment in more):
+            return True
+        if not ended and len(text) < self._due:
+            return False
+        self._due = 2 * len(text)
+        return of_the_whole(text, self.known)

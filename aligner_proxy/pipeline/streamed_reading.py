@@ -38,7 +38,7 @@ class Progress:
     """So many verdicts were looked at before."""
     undecided: int
     """The first segment of which nothing went out."""
-    out: str
+    out: Callable[[], str]
     """What went out in place of those before it."""
 
 
@@ -132,7 +132,7 @@ class StreamedReading:
         numbers = _fresh(progress, more)
         if not numbers or not (self._flagged or more):
             return {}
-        text = progress.out
+        text = progress.out()
         starts: dict[int, int] = {}
         for number in range(progress.undecided, len(progress.verdicts)):
             if not (progress.verdicts[number].flagged or number in more):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Coroutine
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from aligner_proxy.engine.api import Span
@@ -25,6 +25,7 @@ from aligner_proxy.gate.edits import Edit, Part
 from aligner_proxy.gate.judge import Settled, Verdict, judge_next_in_thread
 from aligner_proxy.observability.tracing import stage
 from aligner_proxy.pipeline import declining, eligibility, outcomes, spoken
+from aligner_proxy.pipeline.edit_tally import EditTally
 from aligner_proxy.pipeline.grounded import GroundedStream, whole_sentences
 from aligner_proxy.pipeline.outcomes import gate_reason, judged
 from aligner_proxy.pipeline.pipeline import Pipeline, failed
@@ -33,7 +34,6 @@ from aligner_proxy.pipeline.replacements import ReplacementMap, placed
 from aligner_proxy.pipeline.resumable_session import LOST, ResumableSession
 from aligner_proxy.pipeline.streamed_reading import Progress, StreamedReading
 from aligner_proxy.text.cutter import Cutter
-from aligner_proxy.text.languages import foreign_segments
 from aligner_proxy.text.lists.numbering import Numbering
 from aligner_proxy.text.lists.outline import depends_on_next
 from aligner_proxy.text.structure import Segment
@@ -52,33 +52,6 @@ from aligner_proxy.types import (
 Result = TypeVar("Result")
 _BEGUN = "Begun."
 """Stands for an answer of which only the beginning is there: its words and its length do not say anything yet."""
-
-
-@dataclass(slots=True)
-class EditTally:
-    """What was written in place of the flagged stretches of one answer, summed up."""
-
-    corrections: list[Correction] = field(default_factory=list)
-    aligner: str = ""
-    """Who judges it; who wrote last, once something was written."""
-    edits: int = 0
-    refused: list[str] = field(default_factory=list)
-    """The gate's rule for each stretch that it kept as it was."""
-
-    def add(self, correction: Correction) -> None:
-        """The engine wrote something."""
-        self.corrections.append(correction)
-        self.aligner = correction.aligner or self.aligner
-
-    def charge(self, correction: Correction) -> None:
-        """The engine read something once more."""
-        self.corrections.append(correction)
-
-    def judge(self, refusal: str | None) -> None:
-        """The gate lets it go out, or has refused it by this rule."""
-        self.edits += 1
-        if refusal:
-            self.refused.append(refusal)
 
 
 def _charged(correction: Correction | None, ending: Correction | None) -> Correction | None:
@@ -125,6 +98,10 @@ class StreamingCorrection:
         """The verdict on the place behind the last segment; flagged, something is missing there."""
         self._next = 0
         """The first segment that is not decided."""
+        self._looked_at = 0
+        """So many segments have been released or wait; of ten thousand headings in a row each waits for the next."""
+        self._first_flagged: int | None = None
+        """The first flagged segment that is not decided."""
         self._replacements = ReplacementMap()
         self._settled: dict[Edit, tuple[Part, ...]] = {}
         """The edits that have gone out, and what each did."""
@@ -144,14 +121,7 @@ class StreamingCorrection:
         self._reading = reading or StreamedReading(pipeline, policy)
         self._further: dict[int, SegmentScore] = {}
         """The verdicts on segments that another reading flags."""
-        self._known: Collection[str] = ()
-        """The languages that the aligner was trained for; none while nobody has said."""
-        self._heard = 0
-        """So many segments were looked at for their language."""
-        self._is_foreign = False
-        """One of them is in a language that the aligner was not trained for."""
-        self._language_due = 0
-        """The length from which on the language is looked at again, where the policy blocks one that is not known."""
+        self._languages = spoken.GrowingLanguage(policy)
         self._session = ResumableSession(pipeline, policy, self._exchange)
         self._more = asyncio.Event()
         self._over = asyncio.Event()
@@ -223,9 +193,7 @@ class StreamingCorrection:
             outcome = replace(outcome, correction=_charged(outcome.correction, self._ending.correction))
         reports = self._pipeline.extensions.report(self._policy, self._text, text)
         outcome = replace(outcome, status=status, reason=reason, text=text, ms=self._ms, reports=reports)
-        if self._closed:
-            return outcome
-        return spoken.marked(outcome, self._text, self._known, foreign=self._is_foreign)
+        return outcome if self._closed else spoken.marked(outcome, self._text, self._languages.known)
 
     def _judged(self, text: str) -> Outcome:
         """The outcome of an answer in place of which this text goes out."""
@@ -282,7 +250,7 @@ class StreamingCorrection:
         if not await self._attempt(self._session.begin()):
             self.check()
         elif not self.done and (about := await self._pipeline.about(self._policy)):
-            self._known = about.languages
+            self._languages.known = about.languages
             self._tally.aligner = about.content_hash
         await self._attempt(self._read_references())
         return not self.done
@@ -316,7 +284,7 @@ class StreamingCorrection:
         """Get verdicts and decide what they decide; what nobody reads is held, as long as nothing went out."""
         if not self._text.strip():
             return self._finish() if self._ended else None
-        if self._must_not_go_out():
+        if self._languages.must_not_go_out(self._text, self._segments, ended=self._ended):
             return self.close(Status.SKIPPED, spoken.LANGUAGE)
         try:
             held = self._at_once or not await self._judge()
@@ -338,9 +306,7 @@ class StreamingCorrection:
         releasable = await self._read_again(known) if self._reading.is_due else len(self._verdicts)
         if await self._declined():
             return True
-        for number in range(self._next, releasable):
-            if not self._verdicts[number].flagged:
-                await self._release(number)
+        await self._release_new(releasable)
         if self._ended and len(self._verdicts) == len(self._segments):
             await self._release(len(self._segments))
             if self._lacks and not self._verdicts[-1].flagged and not self.done:
@@ -351,30 +317,35 @@ class StreamingCorrection:
     async def _read_again(self, known: int) -> int:
         """Flag what another reading of the new segments flags; how many segments may go out then."""
         progress = Progress(
-            self._text, self._segments, self._verdicts, known, self._next, self.out(0, self._replacements.end)
+            self._text, self._segments, self._verdicts, known, self._next, lambda: self.out(0, self._replacements.end)
         )
         is_last = self._ended and len(self._verdicts) == len(self._segments)
         releasable = len(self._verdicts) if is_last else self._reading.releasable(progress)
-        self._further |= await self._reading.further(self._exchange(), progress, releasable, self._tally.charge)
-        self._verdicts = tuple(self._further.get(number, verdict) for number, verdict in enumerate(self._verdicts))
+        more = await self._reading.further(self._exchange(), progress, releasable, self._tally.charge)
+        if more:
+            self._further |= more
+            self._verdicts = self._with_further(self._verdicts)
+            waiting = [number for number in (self._first_flagged, *more) if number is not None]
+            if min(waiting) < self._looked_at:
+                self._first_flagged = min(waiting)
         return releasable
 
-    def _must_not_go_out(self) -> bool:
-        """Whether what came, or a sentence of it, is in a language for which the policy wants an error.
+    def _with_further(self, verdicts: tuple[SegmentScore, ...]) -> tuple[SegmentScore, ...]:
+        """The verdicts with those of other readings."""
+        if not self._further:
+            return verdicts
+        return tuple(self._further.get(number, verdict) for number, verdict in enumerate(verdicts))
 
-        Each look at the whole is at twice the length.
-        """
-        if not self._known:
-            return False
-        more = self._segments[self._heard :]
-        self._heard = len(self._segments)
-        self._is_foreign |= any(foreign_segments(segment.text, self._known) for segment in more)
-        if not spoken.blocks(self._policy):
-            return False
-        if self._is_foreign or (not self._ended and self.length < self._language_due):
-            return self._is_foreign
-        self._language_due = 2 * self.length
-        return spoken.of_the_whole(self._text, self._known)
+    async def _release_new(self, releasable: int) -> None:
+        """Release what is not flagged, and what is flagged before it. What waits for the next is looked at once."""
+        if self._ended and self._next < len(self._segments):
+            self._looked_at = min(self._looked_at, len(self._segments) - 1)  # the last one waits no longer
+        for number in range(self._looked_at, releasable):
+            self._looked_at = number + 1
+            if not self._verdicts[number].flagged:
+                await self._release(number)
+            elif self._first_flagged is None:
+                self._first_flagged = number
 
     async def _declined(self) -> bool:
         """Whether all is known and nothing remains; the whole is decided then, or what has not gone out of it."""
@@ -414,7 +385,7 @@ class StreamingCorrection:
         if len(verdicts) <= known or any(v.text != s.text for v, s in zip(verdicts, self._segments, strict=False)):
             raise EngineFault("the engine judged other segments than these")
         count = len(self._segments)
-        self._verdicts = tuple(self._further.get(number, verdict) for number, verdict in enumerate(verdicts[:count]))
+        self._verdicts = self._with_further(verdicts[:count])
         ended = self._ended and not self._inner
         self._behind = next((verdict for verdict in verdicts[count:] if ended and not verdict.text), None)
 
@@ -431,10 +402,10 @@ class StreamingCorrection:
 
         What heads or announces something waits for it: it goes with the last of it.
         """
-        first = next((n for n in range(self._next, number) if self._verdicts[n].flagged), number)
         waits = number < len(self._segments) and self._waits(number)
-        if first < number:
-            await self._edit(first, number, waits=waits)
+        if self._first_flagged is not None:
+            await self._edit(self._first_flagged, number, waits=waits)
+            self._first_flagged = None
             self._next = number
         if number < len(self._segments) and not self.done and not waits:
             last = self._lacks and number == len(self._segments) - 1

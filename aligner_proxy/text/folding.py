@@ -47,7 +47,7 @@ _WRITING = (
     r"\U0001f3f4[\U000e0020-\U000e007e]{1,8}\U000e007f"  # a flag of a region
     rf"|{_PICTURE}(?:\u200d{_PICTURE})*"
     r"|[\p{S}#*0-9][\ufe0e\ufe0f]\u20e3?"
-    r"|\p{Han}[\ufe00-\ufe02\U000e0100-\U000e01ef]|\p{Mongolian}[\u180b-\u180f]|\p{Hebrew}\p{M}*\u034f"
+    r"|\p{Han}[\ufe00-\ufe02\U000e0100-\U000e01ef]|\p{Mongolian}[\u180b-\u180f]|\p{Hebrew}\p{M}{0,32}\u034f"
     r"|\u115f(?=[\u1160-\u11a7])|[\u1100-\u115f]\u1160"
     rf"|[{_JOINING}][\u200c\u200d](?!\p{{DI}})|[{_UNSPACED}]\u200b(?!\p{{DI}})"
 )
@@ -74,6 +74,8 @@ _MARKED = regex.compile(r"(?V1)(?:[\p{Latin}\p{Greek}\p{Cyrillic}]\p{M}+)+")
 _CLUSTER = regex.compile(r"(?V1)(\p{L})(\p{M}+)")
 _CROSSED = regex.compile(rf"(?V1)[{_OVER}]")
 _STACKED = 3
+_LONGEST_DECOMPOSED = 4
+"""Characters that Unicode takes one apart into at most."""
 _MARKED_LETTERS = 3
 _OTHER = rf"[{_LETTER}--\p{{Latin}}]"
 _PICTURE_LETTER = regex.compile(r"\p{Extended_Pictographic}")
@@ -314,11 +316,16 @@ def _marked(piece: MappedText) -> None:
 
 def _unmarked(word: str) -> str | None:
     clusters: list[tuple[str, str]] = _CLUSTER.findall(word)
-    loose = [marks for letter, marks in clusters if len(unicodedata.normalize("NFC", letter + marks)) > 1]
+    loose = [marks for letter, marks in clusters if not _is_one_letter(letter + marks)]
     if len(loose) < _MARKED_LETTERS and not any(len(marks) >= _STACKED or _CROSSED.search(marks) for marks in loose):
         return None
     gone = frozenset(loose)
     return "".join(letter if marks in gone else letter + marks for letter, marks in clusters)
+
+
+def _is_one_letter(cluster: str) -> bool:
+    """Whether a letter and marks have a character of their own; putting many marks in order takes quadratic time."""
+    return len(cluster) <= _LONGEST_DECOMPOSED and len(unicodedata.normalize("NFC", cluster)) == 1
 
 
 def _divided(piece: MappedText) -> None:
@@ -340,8 +347,10 @@ def _words(piece: MappedText) -> None:
         if not (among_latin or _MIXED.search(piece.text) or any(map(look_alikes.styled, set(piece.text)))):
             return
         # A styled word of some length says that the short ones beside it are words, too.
-        fewest = 1 if any(_is_styled_word(word) for word in _WORD.findall(piece.text)) else _FEWEST_LETTERS
-        piece.replace(_WORD, lambda match: _plain_word(match[0], among_latin=among_latin, fewest=fewest))
+        words = dict.fromkeys(_WORD.findall(piece.text), "")
+        fewest = 1 if any(map(_is_styled_word, words)) else _FEWEST_LETTERS
+        plain = {word: _plain_word(word, among_latin=among_latin, fewest=fewest) for word in words}
+        piece.replace(_WORD, lambda match: plain[match[0]])
         if fewest == 1:
             piece.replace(_ONE_LETTER, lambda match: _article(match[0]))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -28,6 +28,25 @@ _SPOKEN_IN: dict[str, list[str]] = {}
 for _language, _small in _SMALL.items():
     for _small_word in _small:
         _SPOKEN_IN.setdefault(_small_word, []).append(_language)
+# Words of sentences that speak to somebody, as insults do. For longer texts the small words are enough.
+_ADDRESSING = {
+    "de": "du dich dir dein deine deinen deinem deiner deines bist hast wirst kannst euch kein keine keinen keiner "
+    "mich mir weg zur\u00fcck wie so an",
+    "fr": "tu te toi ton ta tes es as \u00eates votre vos n'es moi me sale va d'une quel quelle",
+    "es": "t\u00fa eres te ti tu tus tienes vete me das qu\u00e9 toda nadie porque demasiado",
+    "pt": "tu te ti teu tua \u00e9s tens voc\u00ea seus vai me ningu\u00e9m porque demais que",
+    "it": "tu te ti tuo tua tuoi sei hai vai mi nessuno perch\u00e9 troppo che",
+    "nl": "jij je jou jouw bent hebt geen niemand omdat te zo",
+    "pl": "ty ci ci\u0119 tw\u00f3j twoja twoje jeste\u015b masz nikt bo",
+    "sv": "du dig din ditt dina \u00e4r har ingen s\u00e5",
+}
+_SHOWN_BY: dict[str, frozenset[str]] = {}
+"""Languages by the words that show them in a sentence."""
+for _language in {*_SMALL, *_ADDRESSING}:
+    for _word_of_it in (*_SMALL.get(_language, ()), *_ADDRESSING.get(_language, "").split()):
+        _SHOWN_BY[_word_of_it] = _SHOWN_BY.get(_word_of_it, frozenset()) | {_language}
+_AGAINST_KNOWN = 3
+"""So many signs of another language weigh as much as one word of a known one: a sentence may name things of others."""
 _WORD = re.compile(r"[^\W\d_]+")
 _FEWEST_WORDS = 3
 _SHARE = 0.2
@@ -38,6 +57,7 @@ _LATIN = "LATIN"
 # Han characters are written among kana and beside Hangul: one script as far as a change of script is concerned.
 _SAME = {"HIRAGANA": "CJK", "KATAKANA": "CJK", "BOPOMOFO": "CJK", "IDEOGRAPHIC": "CJK"}
 _ANYWHERE = frozenset({"MODIFIER", "COMBINING", "MASCULINE", "FEMININE", "MICRO", "OHM", "DOUBLE-STRUCK", "SCRIPT"})
+_KNOWN_CHARS = 400
 _SAMPLE = 2_000
 """Characters of a long text that are read from each of three places."""
 _SCRIPT_OF = {
@@ -94,7 +114,10 @@ def written_in(text: str) -> set[str]:
 
 
 def _counts(text: str) -> Counter[str]:
-    counts = Counter(_script(char) for char in _NOT_ASCII.findall(text) if char.isalpha())
+    counts = Counter[str]()
+    for char, count in Counter(_NOT_ASCII.findall(text)).items():
+        if char.isalpha():
+            counts[_script(char)] += count
     counts[_LATIN] += sum(map(len, _ASCII_LETTERS.findall(text)))
     return Counter({script: count for script, count in counts.items() if script not in _ANYWHERE})
 
@@ -107,6 +130,8 @@ def _script(char: str) -> str:
 
 def language(text: str) -> str | None:
     """The language of a text, or a script that is not Latin; None when neither is clear."""
+    if text.isascii():
+        return _by_small_words(_WORD.findall(text.casefold()))
     counts = _counts(text)
     if not counts or not counts.total():
         return None
@@ -117,6 +142,8 @@ def language(text: str) -> str | None:
 
 
 def _by_small_words(words: list[str]) -> str | None:
+    if len(words) < _FEWEST_WORDS:
+        return None
     (best, most), (_, second) = _hits(words).most_common(2)
     clear = most >= _FEWEST_WORDS and most >= _SHARE * len(words) and most >= _LEAD * second
     return best if clear else None
@@ -179,7 +206,12 @@ def is_among(name: str, known: Collection[str]) -> bool:
 
 def languages(text: str) -> set[str]:
     """Every language that some sentence of the text, or the text as a whole, is clearly written in."""
-    return {name for piece in passages(text) if (name := language(piece)) is not None}
+    known = (_known_language(piece) if len(piece) <= _KNOWN_CHARS else language(piece) for piece in passages(text))
+    return {name for name in known if name is not None}
+
+
+_known_language = lru_cache(maxsize=2048)(language)
+"""In a stream the gate reads the sentences of an answer again with every edit."""
 
 
 def passages(text: str) -> list[str]:
@@ -191,23 +223,31 @@ def passages(text: str) -> list[str]:
 def foreign_segments(text: str, known: Collection[str]) -> list[Segment]:
     """The segments of a text that are in none of the `known` languages; none where nobody says what is known.
 
-    A sentence shows its language by less than a whole text, so it is compared: it has several small words of one other
-    language, and none of those that are known.
+    A sentence shows its language by less than a whole text, so it is compared with what is known.
     """
-    if not known:
+    if not known or any(code not in _SMALL and code not in _SCRIPT_OF for code in known):
         return []
     return [piece for piece in split(text) if _is_foreign(piece.text, known)]
 
 
 def _is_foreign(sentence: str, known: Collection[str]) -> bool:
+    """Whether a sentence has several signs of one other language, of which one is a word, and hardly a known word."""
     sentence = WEB.sub(" ", prose(sentence))
-    name = language(sentence)
-    if name is not None:
-        return not is_among(name, known)
-    words = _WORD.findall(sentence.casefold())
-    if len(words) < _FEWEST_WORDS or any(code not in _SMALL and code not in _SCRIPT_OF for code in known):
-        return False
-    native = frozenset[str]().union(*(_SMALL.get(code, ()) for code in known))
-    hits = _hits([word for word in words if word not in native])
-    most = max(hits.values())
-    return most >= _CLEAR_SIGNS and most >= _SHARE * len(words) and not any(word in native for word in words)
+    if not sentence.isascii():
+        counts = _counts(sentence)
+        script = max(counts, key=counts.__getitem__, default=_LATIN)
+        if script != _LATIN:
+            return counts[script] >= _LETTERS and not is_among(script, known)
+    tokens = [token for token in _WORD.findall(sentence) if len(token) > 1]
+    codes = [_SHOWN_BY.get(token.casefold(), frozenset()) for token in tokens]
+    return any(_shows(code, tokens, codes, known) for code in frozenset().union(*codes) - frozenset(known))
+
+
+def _shows(code: str, tokens: Sequence[str], codes: Sequence[frozenset[str]], known: Collection[str]) -> bool:
+    """Whether a sentence shows this language, by the languages that each of its words shows."""
+    hits = sum(code in shown and shown.isdisjoint(known) for shown in codes)
+    own = sum(code not in shown and not shown.isdisjoint(known) for shown in codes)
+    # Names begin with a capital, and English has taken over some words with signs on their letters.
+    odd = sum(not (shown or token.isascii() or token[0].isupper()) for token, shown in zip(tokens, codes, strict=True))
+    signs = hits + odd
+    return hits > 0 and signs >= max(_CLEAR_SIGNS, _SHARE * len(tokens), _AGAINST_KNOWN * own)

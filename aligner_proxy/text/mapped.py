@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 
@@ -20,37 +20,44 @@ class MappedText:
 
     def replace(self, pattern: Any, by: Callable[[Any], str | None]) -> None:
         """Put `by(match)` in place of every match; None leaves it."""
-        texts = list[str]()
-        origins = list[int]()
-        at = 0
-        for match in pattern.finditer(self.text):
-            new = by(match)
-            if new is None or new == match.group():
-                continue
-            start, end = match.span()
-            texts += [self.text[at:start], new]
-            origins += self.origins[at:start]
-            origins += [self.origins[start + i * (end - start) // len(new)] for i in range(len(new))]
-            at = end
-        if at:
-            self.text = "".join(texts) + self.text[at:]
-            origins += self.origins[at:]
-            self.origins = origins
+        self._put([(*match.span(), by(match)) for match in pattern.finditer(self.text)])
 
     def keep(self, pattern: Any, group: str) -> None:
         """Of every match that has this group leave nothing else."""
+        changes = list[tuple[int, int, str | None]]()
+        for match in pattern.finditer(self.text):
+            if match[group] is not None:
+                start, end = match.span(group)
+                changes += [(match.start(), start, ""), (end, match.end(), "")]
+        self._put(changes)
+
+    def _put(self, changes: Iterable[tuple[int, int, str | None]]) -> None:
+        """Texts in place of others, in order; None leaves one."""
+        text = self.text
+        changed = [(start, end, new) for start, end, new in changes if new is not None and new != text[start:end]]
+        if not changed:
+            return
         texts = list[str]()
+        at = 0
+        for start, end, new in changed:
+            texts += (text[at:start], new)
+            at = end
+        self.text = "".join(texts) + text[at:]
+        # Most are as long as what they stand for: letters for letters.
+        if any(len(new) != end - start for start, end, new in changed):
+            self.origins = self._moved(changed)
+
+    def _moved(self, changed: Iterable[tuple[int, int, str]]) -> list[int]:
+        """Where the characters come from with these changes made."""
+        before = self.origins
         origins = list[int]()
         at = 0
-        for match in pattern.finditer(self.text):
-            if match[group] is None:
-                continue
-            inner, outer = match.span(group)
-            texts += [self.text[at : match.start()], match[group]]
-            origins += self.origins[at : match.start()]
-            origins += self.origins[inner:outer]
-            at = match.end()
-        if at:
-            self.text = "".join(texts) + self.text[at:]
-            origins += self.origins[at:]
-            self.origins = origins
+        for start, end, new in changed:
+            origins += before[at:start]
+            if len(new) > 1:
+                origins += [before[start + i * (end - start) // len(new)] for i in range(len(new))]
+            elif new:
+                origins.append(before[start])
+            at = end
+        origins += before[at:]
+        return origins

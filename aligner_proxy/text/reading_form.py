@@ -12,7 +12,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from itertools import groupby
 
@@ -26,7 +26,11 @@ FEWEST_WORDS = 3
 """Fewer words are no sentence that could say anything of a person."""
 CLAUSE_WORDS = 16
 """A sentence with more words is read clause by clause, too."""
+_LONG_CLAUSE_WORDS = 14
+_STRETCH_WORDS = 10
+"""A clause with more words is read in stretches of so many, each from the middle of the one before."""
 _SHORT_WORDS = 3
+_SHORT_CHARS = 80
 """A line, item, cell or value with no more words may be a piece of a sentence."""
 _WORD = re.compile(r"\S+")
 _LETTERS = re.compile(r"[^\W\d_]")
@@ -47,7 +51,7 @@ _RULE = re.compile(r"[ \t|:=_*+-]*")
 _JSON = re.compile(r"[ \t]*(?:[{}\[\]]|\"(?:[^\"\\\n]|\\.){0,400}\"[ \t]*[:,]?[ \t]*$|\"[^\"\n]{1,100}\"[ \t]*:)")
 _STRING = re.compile(r"\"(?P<value>(?:[^\"\\\n]|\\.){0,4000})\"(?P<key>[ \t]*:)?")
 _COMMENT = re.compile(r"(?:^|(?<=[\s;{}(),]))(?:#+|//+|--|/\*+|\*+|<!--|%+|;+|\"\"\"|''')[ \t]?(?P<words>[^\n]*)")
-_COMMENT_END = re.compile(r"[ \t]*(?:\*+/|-->|\"\"\"|''')[ \t]*$")
+_COMMENT_ENDS = ("*/", "-->", '"""', "'''")
 _CODE_STRING = re.compile(r"\"(?P<double>[^\"\n]{12,400})\"|'(?P<single>[^'\n]{12,400})'")
 _CELL = re.compile(r"(?:\\.|[^|\\\n])+")
 _LINK = re.compile(
@@ -77,6 +81,10 @@ _SAYING = re.compile(
 _CLAUSE_END = re.compile(
     r"[,;:\u2013\u2014](?=\s)|\s(?=-{1,3}\s)|\s(?=(?:and|but|because|since|while|whereas|although|though|so|or|yet|if|"
     r"unless|which|who|that|as)\s)|\s(?=\()|\)(?=\s)"
+    # Who writes without stops begins a sentence with a person and a verb.
+    r"|\s(?=(?:i|you|he|she|we|they|nobody|everybody|people|your \w{1,20})(?:'\w{1,2}|"
+    r"\s(?:am|are|is|was|were|have|has|had|must|will|would|should|can|could|do|does|did))\s)",
+    re.IGNORECASE,
 )
 
 
@@ -93,6 +101,7 @@ class _Kind(Enum):
     """What a line of an answer is."""
 
     BLANK = auto()
+    RULE = auto()
     PLAIN = auto()
     ITEM = auto()
     HEADING = auto()
@@ -108,6 +117,8 @@ class _Line:
 
     kind: _Kind
     stretches: tuple[tuple[int, int], ...]
+    is_short: bool = False
+    """It may be a piece of a sentence."""
 
 
 def reading_windows(text: str) -> list[Window]:
@@ -118,20 +129,23 @@ def reading_windows(text: str) -> list[Window]:
     windows = dict[str, Window]()
     for passage in _passages(text):
         for window in _windows(passage):
-            if window.text not in known and core(window.text) not in known:
+            if window.text and window.text not in known and core(window.text) not in known:
                 windows.setdefault(window.text, window)
     return sorted(windows.values(), key=lambda window: (window.start, window.end))
 
 
 def _passages(text: str) -> Iterator[MappedText]:
     """The text as a reader reads it, in pieces that do not go on in one another."""
-    lines = list(_lines(text))
+    lines = [_measured(text, line) for line in _lines(text)]
     yield from _tables(text, lines)
     stretches = list[tuple[int, int]]()
     before: _Line | None = None
     for line in lines:
-        if line.kind in (_Kind.BLANK, _Kind.CODE) or not line.stretches:
-            before = before if before is not None and _is_short(text, before) else None
+        if line.kind is _Kind.RULE:
+            before = None
+        elif not line.stretches:
+            before = before if before is not None and before.is_short else None
+        if not line.stretches:
             continue
         if before is None or not _goes_on(text, before, line):
             if stretches:
@@ -165,7 +179,7 @@ def _line(line: str, at: int, *, in_code: bool) -> _Line:
         if values:
             return _Line(_Kind.JSON, tuple((at + start, at + end) for start, end in values))
     if _RULE.fullmatch(line):
-        return _Line(_Kind.BLANK, ())
+        return _Line(_Kind.RULE, ())
     if line.count("|") > 1 or line.lstrip().startswith("|"):
         cells = (match.span() for match in _CELL.finditer(line))
         return _Line(_Kind.ROW, tuple((at + start, at + end) for start, end in cells if line[start:end].strip()))
@@ -179,9 +193,11 @@ def _code_line(line: str, at: int) -> _Line:
     """Of code the comments are read, and strings that are long enough for a sentence."""
     comment = _COMMENT.search(line)
     if comment is not None:
-        end = _COMMENT_END.search(line, comment.start("words"))
-        stop = end.start() if end else len(line)
-        return _Line(_Kind.COMMENT, ((at + comment.start("words"), at + stop),))
+        words = comment["words"]
+        for sign in _COMMENT_ENDS:
+            words = words.removesuffix(sign)
+        start = at + comment.start("words")
+        return _Line(_Kind.COMMENT, ((start, start + len(words.rstrip())),))
     if _JSON.match(line):
         values = [match.span("value") for match in _STRING.finditer(line) if match["key"] is None]
         return _Line(_Kind.JSON, tuple((at + start, at + end) for start, end in values))
@@ -192,26 +208,30 @@ def _code_line(line: str, at: int) -> _Line:
 def _tables(text: str, lines: Sequence[_Line]) -> Iterator[MappedText]:
     """The columns of tables, from top to bottom."""
     for is_row, group in groupby(lines, key=lambda line: line.kind is _Kind.ROW):
-        rows = list(group) if is_row else []
-        width = max((len(row.stretches) for row in rows), default=0)
-        if len(rows) > 1 and width > 1:
-            for column in range(width):
-                cells = [row.stretches[column] for row in rows if column < len(row.stretches)]
-                yield _shown(text, cells)
+        columns: dict[int, list[tuple[int, int]]] = {}
+        for row in group if is_row else ():
+            for number, cell in enumerate(row.stretches):
+                columns.setdefault(number, []).append(cell)
+        if len(columns) > 1:
+            yield from (_shown(text, cells) for cells in columns.values() if len(cells) > 1)
 
 
 def _goes_on(text: str, line: _Line, following: _Line) -> bool:
     """Whether a line is read together with the one before it."""
     if _ENDS.search(text[line.stretches[-1][0] : line.stretches[-1][1]]) is not None and line.kind is not _Kind.JSON:
         return False
-    if _is_short(text, line) and _is_short(text, following):
+    if line.is_short and following.is_short:
         return True
     flowing = (_Kind.PLAIN, _Kind.COMMENT, _Kind.ROW, _Kind.JSON)
     return line.kind is following.kind and line.kind in flowing
 
 
-def _is_short(text: str, line: _Line) -> bool:
-    return all(len(text[start:end].split()) <= _SHORT_WORDS for start, end in line.stretches)
+def _measured(text: str, line: _Line) -> _Line:
+    """The line with what is known of its length."""
+    is_short = all(
+        end - start <= _SHORT_CHARS and len(text[start:end].split()) <= _SHORT_WORDS for start, end in line.stretches
+    )
+    return replace(line, is_short=is_short) if is_short else line
 
 
 def _shown(text: str, stretches: Iterable[tuple[int, int]]) -> MappedText:
@@ -259,12 +279,23 @@ def _windows(passage: MappedText) -> Iterator[Window]:
 
 
 def _clauses(passage: MappedText, at: int, sentence: str) -> Iterator[Window]:
+    """The clauses of a long sentence, a short one together with what follows it."""
     start = 0
-    ends = [match.end() for match in _CLAUSE_END.finditer(sentence)]
-    for end in (*ends, len(sentence)):
-        if len(sentence[start:end].split()) >= FEWEST_WORDS + 1 or end == len(sentence):
-            yield _window(passage, at + start, at + end)
+    for end in (*(match.end() for match in _CLAUSE_END.finditer(sentence)), len(sentence)):
+        words = len(sentence[start:end].split())
+        if words > FEWEST_WORDS or (end == len(sentence) and words == FEWEST_WORDS):
+            if words > _LONG_CLAUSE_WORDS:
+                yield from _stretches(passage, at + start, at + end)
+            elif end - start < len(sentence):
+                yield _window(passage, at + start, at + end)
             start = end
+
+
+def _stretches(passage: MappedText, start: int, end: int) -> Iterator[Window]:
+    """Some words after the others of what has no clauses either."""
+    words = [match.span() for match in _WORD.finditer(passage.text, start, end)]
+    for first in range(0, len(words) - _STRETCH_WORDS // 2, _STRETCH_WORDS // 2):
+        yield _window(passage, words[first][0], words[min(first + _STRETCH_WORDS, len(words)) - 1][1])
 
 
 def _window(passage: MappedText, start: int, end: int) -> Window:
@@ -272,7 +303,9 @@ def _window(passage: MappedText, start: int, end: int) -> Window:
     text = passage.text[start:end]
     start += len(text) - len(text.lstrip(" \t\n,;:-\u2013\u2014([\"'\u201c"))
     text = passage.text[start:end].rstrip(" \t\n,;:-\u2013\u2014([\"'\u201c")
+    if not text:
+        return Window("", 0, 0)
     sentence = text[:1].upper() + text[1:]
     if text and not _ENDS.search(text):
         sentence += "."
-    return Window(sentence, passage.origins[start], passage.origins[start + max(0, len(text) - 1)] + 1)
+    return Window(sentence, passage.origins[start], passage.origins[start + len(text) - 1] + 1)

@@ -165,7 +165,7 @@ def _sentence_ends(line: str, offset: int) -> Iterator[int]:
 
 def is_abbreviation(line: str, end: int) -> bool:
     """Whether the full stop before `end` belongs to an abbreviation or an initial."""
-    return _ABBREVIATION.search(line, max(0, end - LONGEST_ABBREVIATION), end) is not None
+    return line[end - 1] == "." and _ABBREVIATION.search(line, max(0, end - LONGEST_ABBREVIATION), end) is not None
 
 
 def marks(text: str) -> list[str]:

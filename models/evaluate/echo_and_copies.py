@@ -199,7 +199,7 @@ async def compare(arguments: argparse.Namespace) -> list[Compared]:
             two = await pipeline.align(exchange, twice)
             tokens = [outcome.correction.prompt_tokens if outcome.correction else 0 for outcome in (one, two)]
             same = [outcome.status is not Status.FAILED and outcome.text == completion.answer for outcome in (one, two)]
-            results.append(Compared(completion.model, *same, two.reason, *tokens))
+            results.append(Compared(completion.model, same[0], same[1], two.reason, tokens[0], tokens[1]))
     return results
 
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_proxy.text.languages import foreign, is_among, language, languages, scripts, spoken, written_in
+from aligner_proxy.text.languages import (
+    foreign,
+    foreign_segments,
+    is_among,
+    language,
+    languages,
+    scripts,
+    spoken,
+    written_in,
+)
 
 
 @pytest.mark.parametrize(
@@ -109,3 +118,30 @@ def test_the_language_of_a_whole_answer(text: str, expected: str | None) -> None
 )
 def test_which_languages_are_among_those_of_an_aligner(name: str, known: set[str], expected: bool) -> None:
     assert is_among(name, known) is expected
+
+
+@pytest.mark.parametrize(
+    ("sentence", "known", "expected"),
+    [
+        ("Du bist ein erbärmlicher Versager.", ("en",), True),
+        ("Du bist dumm wie Brot.", ("en",), True),
+        ("Kriech zurück in dein Loch, du Ratte.", ("en",), True),
+        ("Tu n'es qu'un pauvre imbécile.", ("en",), True),
+        ("Hasta un niño es más listo que tú.", ("en",), True),
+        ("Ты просто дурак и трус.", ("en",), True),
+        ("你是个白痴。", ("en",), True),
+        ("Du bist ein erbärmlicher Versager.", ("en", "de"), False),
+        ("Tu n'es qu'un pauvre imbécile.", ("en", "de"), True),
+        ("Du bist ein erbärmlicher Versager.", (), False),
+        ("The café serves crème brûlée.", ("en",), False),
+        ("Café Müller, Zürich", ("en",), False),
+        ("He read Der Spiegel and Die Zeit every day.", ("en",), False),
+        ("See `du -sh` for the size of a folder.", ("en",), False),
+        ("Met in two of four readings.", ("en",), False),
+        ("α and β are angles.", ("en",), False),
+        ("Yes.", ("en",), False),
+    ],
+)
+def test_a_sentence_in_a_language_that_is_not_known(sentence: str, known: tuple[str, ...], expected: bool) -> None:
+    text = f"The capital of France is Paris. {sentence}\n\nIt lies on the Seine."
+    assert [piece.text for piece in foreign_segments(text, known)] == [sentence] * expected

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import itertools
 
-from aligner_proxy.text.reading_form import reading_windows
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aligner_proxy.text.reading_form import WINDOW_WORDS, reading_windows
 
 INSULT = "You are an idiot."
 
@@ -25,7 +29,7 @@ def test_prose_has_no_windows(answer: str) -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        pytest.param("| A | B |\n|---|---|\n| You | are |\n\n| an | idiot |", id="cells"),
+        pytest.param("| A | B |\n|---|---|\n| You | are |\n| an | idiot |", id="cells"),
         pytest.param("- You\n- are\n- an\n- idiot\n", id="bullets"),
         pytest.param('{"w": "You"}\n{"w": "are"}\n{"w": "an"}\n{"w": "idiot"}', id="json lines"),
         pytest.param('{"text": "You are an idiot."}', id="json"),
@@ -34,9 +38,42 @@ def test_prose_has_no_windows(answer: str) -> None:
         pytest.param('He said "you are an idiot" to all.', id="saying"),
         pytest.param("```python\nx = 1  # you are an idiot\n```", id="comment"),
         pytest.param("You are an id**io**t.", id="emphasis"),
+        pytest.param("| No. | Word |\n|---|---|\n| 1 | You |\n| 2 | are |\n| 3 | an |\n| 4 | idiot |", id="column"),
+        pytest.param("## You\n\n## are\n\n## an\n\n## idiot", id="headings"),
+        pytest.param("> You\n> are\n> an idiot.", id="quotation"),
+        pytest.param("1. You\n2. are\n3. an\n4. idiot", id="numbers"),
+        pytest.param("```c\n/* You are an idiot */\nint x;\n```", id="comment of C"),
+        pytest.param(
+            "The sea is wide, you are an idiot, and the sky is blue above the hills where the sheep graze.", id="clause"
+        ),
+        pytest.param("Dear reader:\n\nyou are an\nidiot", id="hard wrapped"),
         pytest.param("You &#97;re an idiot.", id="entities"),
         pytest.param("[You](http://a.b) [are an idiot](http://a.c)", id="links"),
     ],
 )
 def test_a_sentence_is_read_whatever_it_is_laid_out_as(answer: str) -> None:
-    assert any(INSULT.strip(".") in window.text for window in reading_windows(answer))
+    assert any(window.text == INSULT for window in reading_windows(answer))
+
+
+@pytest.mark.parametrize("words", [41, 200])
+def test_what_never_ends_is_read_in_windows_that_overlap(words: int) -> None:
+    answer = " ".join(f"word{number}" for number in range(words))
+    every = reading_windows(answer)
+    windows = [window for window in every if len(window.text.split()) > 10]
+    assert windows
+    assert len(every) - len(windows) <= words / 5  # and in short stretches
+    assert all(len(window.text.split()) <= WINDOW_WORDS for window in windows)
+    for window in windows:
+        assert answer[window.start : window.end].lower() == window.text.lower().rstrip(".")
+    shared = [max(0, len(answer[b.start : a.end].split())) for a, b in itertools.pairwise(windows)]
+    assert all(10 <= count <= 20 for count in shared)
+    assert windows[-1].end == len(answer)
+
+
+@given(st.text(st.sampled_from(list('aB. \n|#*`"[](){}<>&;:\\-,')), max_size=120))
+def test_a_window_comes_from_where_it_says(answer: str) -> None:
+    for window in reading_windows(answer):
+        assert 0 <= window.start < window.end <= len(answer)
+        letters = [char for char in window.text.lower() if char.isalpha()]
+        rest = iter(answer[window.start : window.end].lower())
+        assert all(char in rest for char in letters)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 WORDS = (
@@ -17,7 +18,8 @@ WORDS = (
     r"passos?|pontos?|passi|punti|stap(?:pen)?|krok(?:i|u|ach)?"
 )
 """Words that stand before the number of an item, and before a reference to it."""
-_LEAD = r"(?P<lead>(?:[ \t]|>[ \t]?)*(?P<heading>#{1,6}[ \t]+)?)"
+# One class, not two that may share a space: forty signs of a quotation would be tried in a million ways.
+_LEAD = r"(?P<lead>[ \t>]*+(?P<heading>#{1,6}[ \t]+)?)"
 _CIRCLED = "\u2460-\u2473"
 _NUMBERED = re.compile(
     rf"{_LEAD}(?P<bullet>[-*+\u2022][ \t]+)?(?P<emphasis>\*{{1,3}}|_{{1,2}})?"
@@ -41,6 +43,7 @@ _A_BEFORE = {"digit": 0, "letter": ord("a") - 1, "capital": ord("A") - 1, "circl
 _HIGHEST_CIRCLED = 20
 _LETTERS = 26
 _TAB = 4
+_KNOWN_CHARS = 200
 
 
 class Kind(StrEnum):
@@ -104,6 +107,10 @@ class Mark:
 
 def read(line: str) -> Mark | None:
     """The mark that a line begins with."""
+    return _read_known(line) if len(line) <= _KNOWN_CHARS else _read(line)
+
+
+def _read(line: str) -> Mark | None:
     match = _NUMBERED.match(line)
     if match is not None and (mark := _numbered(match)) is not None:
         return mark
@@ -112,6 +119,10 @@ def read(line: str) -> Mark | None:
         return None
     readings = ((Kind.BULLET, 0),)
     return _mark(match, readings, (), (match["number"], ""), "")
+
+
+_read_known = lru_cache(maxsize=8192)(_read)
+"""The gate reads each line of an answer several times: before and after an edit, and for the numbers of its lists."""
 
 
 def row_number(line: str) -> Mark | None:

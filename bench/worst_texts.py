@@ -1,0 +1,302 @@
+"""`python -m bench.worst_texts [--sizes 10000 100000] [--kinds tags marks] [--out FILE.md]`: texts made to cost time.
+
+Each kind of text is corrected whole and as a stream, by the real pipeline with a scripted engine that finds an insult
+at its beginning and end: seconds of processor time at each size, the slope of their logarithms (1.0 is linear), and
+the longest time that the event loop did not answer. What is asked for: a slope of at most 1.1, 100,000 characters
+within a second, no stall longer than 0.2 s. The last line is JSON; with `--out` the table is written, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import math
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.pipeline.parts import PartedCorrection
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.text import folding
+from aligner_proxy.types import Correction, Exchange, Objective, Policy, SegmentScore, StreamMode, Turn
+from tests.support.scripted import ScriptedSession, SegmentEngine, played
+
+SIZES = (10_000, 100_000, 1_000_000)
+SLOPE = 1.1
+AT = 100_000
+LONGEST_S = 1.0
+STALL_S = 0.2
+"""What is asked for: the slope, and at so many characters the seconds of a core and the longest stall."""
+FOOL = "You fool."
+_ENOUGH_S = 30.0
+"""A kind that took so long at one size is not measured at a larger one."""
+_PIECE = 40
+"""Characters that a stream brings at once."""
+_BEAT_S = 0.005
+_ASKED = Exchange("worst", 0, (Turn("user", "When does the tide come in?"),), None)
+_POLICY = Policy(
+    "bench",
+    (Objective("kind", "Kindness: the response should never insult the reader"),),
+    stream=StreamMode.SENTENCE,
+    max_answer_chars=10_000_000,
+    deadline_s=600,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of text: `unit` again and again, behind `head`."""
+
+    name: str
+    what: str
+    unit: str
+    head: str = ""
+
+    def text(self, size: int) -> str:
+        """One of so many characters."""
+        count = max(1, (size - len(self.head)) // len(self.unit))
+        return self.head + self.unit * count
+
+
+KINDS = (
+    Kind(
+        "prose", "ordinary sentences", "The tide comes in twice a day, and the boats rise with it. Bring Anna a coat. "
+    ),
+    Kind("joiners", "zero-width joiners", "\u200d"),
+    Kind("joiners-in-words", "words with a joiner behind each letter", "f\u200do\u200do\u200dl "),
+    Kind("joined-emoji", "emoji joined without end", "\U0001f468\u200d"),
+    Kind("emoji", "emoji", "\U0001f600"),
+    Kind("emoji-skins", "emoji of all skins, and signs as emoji", "\U0001f44d\U0001f3ff#\ufe0f\u20e3"),
+    Kind("tags", "tag characters", "\U000e0061"),
+    Kind("tags-in-words", "tag characters inside words", "f\U000e0061oo\U000e006cl "),
+    Kind("flags", "flags of regions that never end", "\U0001f3f4\U000e0067"),
+    Kind("regional", "letters of flags", "\U0001f1e6 "),
+    Kind("marks", "letters with a mark each", "a\u0301"),
+    Kind("marks-heaped", "one letter under heaps of two marks by turns", "\u0301\u0316", "a"),
+    Kind("marks-three", "letters with three marks, one of which crosses them out", "a\u0301\u0316\u0334"),
+    Kind("marks-alone", "marks without a letter", "\u0301"),
+    Kind("marks-hebrew", "one Hebrew letter under points without end", "\u05b0", "\u05d0"),
+    Kind("marks-hebrew-joined", "Hebrew points with grapheme joiners", "\u05d0\u05b0\u034f"),
+    Kind("variations", "variation selectors", "1\ufe0f"),
+    Kind("bidi", "changes of direction", "\u202ea\u202c"),
+    Kind("bidi-hebrew", "changes of direction among Hebrew letters", "\u05d0\u202e"),
+    Kind("blanks", "letters that look like white space", "a\u3164"),
+    Kind("jamo", "fillers of Hangul", "\u115f\u1160"),
+    Kind("wide", "letters and signs of full width", "\uff41\uff01"),
+    Kind("mathematical", "mathematical letters", "\U0001d41a\U0001d41b "),
+    Kind("cyrillic", "words of Latin and Cyrillic letters", "\u0443\u043eu \u0430re "),
+    Kind("accents", "accents among English words", "\u00fc\u00f6 the and is of "),
+    Kind("apart", "letters one by one", "y.o.u."),
+    Kind("numbers-in-words", "digits in place of letters", "1d10t "),
+    Kind("entities", "letters as HTML entities", "&#102;"),
+    Kind("capitals", "capitals alone", "STUPID "),
+    Kind("emphasis", "marks of emphasis that never end", "a**b"),
+    Kind("ticks", "marks of code", "`a b c "),
+    Kind("quotations", "signs of a quotation", "> "),
+    Kind("quotations-tight", "signs of a quotation and line breaks", ">>\t>\n"),
+    Kind("items", "items of a list", "- a\n"),
+    Kind("headings", "headings with nothing under them", "# a\n"),
+    Kind("cells", "rows of a table", "|a|b|\n"),
+    Kind("cells-in-a-line", "cells of one row", "|a"),
+    Kind("names", "names with hyphens", "Anna-Maria-"),
+    Kind("names-cited", "names as in citations", "Anna and "),
+    Kind("quotation-marks", "quotation marks", 'a "b" '),
+    Kind("brackets", "brackets and braces of JSON", '{"a":['),
+    Kind("links", "links that never end", "[a](b "),
+    Kind("html", "tags that never end", "a<b "),
+    Kind("commands", "commands of LaTeX", "\\text{a} "),
+    Kind("comments", "comments in code that never ends", "# a b c\n", "```\n"),
+    Kind("lines", "words in lines of their own", "a\r\n"),
+)
+
+
+@dataclass(slots=True)
+class Row:
+    """A kind as measured: seconds by size, whole and streamed."""
+
+    kind: str
+    whole: dict[int, float] = field(default_factory=dict)
+    streamed: dict[int, float] = field(default_factory=dict)
+    stall: float = 0.0
+    """The longest at `AT` characters."""
+
+    @property
+    def slopes(self) -> tuple[float, float]:
+        """Of both ways."""
+        return slope(self.whole), slope(self.streamed)
+
+
+def slope(seconds: dict[int, float]) -> float:
+    """How steeply the logarithm of time grows with that of the size, between the largest two sizes."""
+    sizes = sorted(seconds)[-2:]
+    if len(sizes) < 2:
+        return math.nan
+    (small, large) = sizes
+    return math.log(seconds[large] / max(seconds[small], 1e-4)) / math.log(large / small)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print a table; 1 where something is not as it should be."""
+    parser = argparse.ArgumentParser(prog="python -m bench.worst_texts", description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--kinds", nargs="+", default=[kind.name for kind in KINDS])
+    parser.add_argument("--out", type=Path, help="a Markdown file for the table")
+    given = parser.parse_args(arguments)
+    rows = list[Row]()
+    for kind in (kind for kind in KINDS if kind.name in given.kinds):
+        rows.append(measured(kind, given.sizes))
+        print(line(rows[-1], given.sizes), flush=True)
+    missed = {row.kind: reasons for row in rows if (reasons := misses(row))}
+    if given.out:
+        given.out.write_text(page(rows, given.sizes, missed), encoding="utf-8")
+    print(json.dumps({"rows": [asdict(row) for row in rows], "missed": missed}))
+    return int(bool(missed))
+
+
+def measured(kind: Kind, sizes: Sequence[int]) -> Row:
+    """One kind at these sizes; not at the larger ones where that would take too long."""
+    row = Row(kind.name)
+    for way, seconds in ((_whole, row.whole), (_streamed, row.streamed)):
+        for size in sorted(sizes):
+            folding._fold_known.cache_clear()
+            seconds[size], stall = asyncio.run(_timed(way, f"{FOOL} {kind.text(size)}\n{FOOL} Bye."))
+            if size == AT:
+                row.stall = max(row.stall, stall)
+            if seconds[size] > _ENOUGH_S:
+                break
+    return row
+
+
+async def _timed(way: Callable[[str, _Engine], Awaitable[object]], text: str) -> tuple[float, float]:
+    """Seconds of processor time, without those of the engine, and the longest stall."""
+    engine = _Engine()
+    async with _longest_stall() as stalls:
+        began = time.process_time()
+        await way(text, engine)
+        took = time.process_time() - began - engine.spent_s
+    return took, max(stalls, default=0.0)
+
+
+@contextlib.asynccontextmanager
+async def _longest_stall() -> AsyncIterator[list[float]]:
+    """The times that the loop's thread computed between two looks at it; those of a busy machine do not count."""
+    stalls = list[float]()
+
+    async def beat() -> None:
+        while True:
+            began = time.thread_time()
+            await asyncio.sleep(_BEAT_S)
+            stalls.append(time.thread_time() - began)
+
+    beating = asyncio.create_task(beat())
+    await asyncio.sleep(0)
+    try:
+        yield stalls
+    finally:
+        beating.cancel()
+
+
+class _Engine(SegmentEngine):
+    """Flags the insult; counts what its own work takes, which is another process in truth."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda text: 2.0 if "fool" in text else -2.0, lambda text: text.replace("fool", "friend"))
+        self.spent_s = 0.0
+
+    async def align(self, request: AlignRequest) -> Correction:
+        """In a thread, so that the loop goes on."""
+        return await asyncio.to_thread(self._aligned, request)
+
+    def _aligned(self, request: AlignRequest) -> Correction:
+        began = time.thread_time()
+        try:
+            return played(self.script(request), self.about)
+        finally:
+            self.spent_s += time.thread_time() - began
+
+    async def read(self, request: AlignRequest) -> _Session:
+        """Read along."""
+        return _Session(self, request)
+
+
+class _Session(ScriptedSession):
+    """A session of such an engine."""
+
+    async def feed(self, text: str) -> tuple[SegmentScore, ...]:
+        """More of the answer."""
+        began = time.thread_time()
+        try:
+            return await super().feed(text)
+        finally:
+            assert isinstance(self._scripts, _Engine)
+            self._scripts.spent_s += time.thread_time() - began
+
+    def _verdicts(self) -> tuple[SegmentScore, ...]:
+        began = time.thread_time()
+        try:
+            return super()._verdicts()
+        finally:
+            assert isinstance(self._scripts, _Engine)
+            self._scripts.spent_s += (time.thread_time() - began) * self._ended
+
+
+async def _whole(text: str, engine: _Engine) -> object:
+    return await Pipeline(engine).align(replace(_ASKED, answer=text), _POLICY)
+
+
+async def _streamed(text: str, engine: _Engine) -> object:
+    decided = asyncio.Event()
+    made = PartedCorrection(Pipeline(engine), _POLICY, lambda: _ASKED, decided.set)
+    for at in range(0, len(text), _PIECE):
+        await made.feed(text[at : at + _PIECE])
+        await asyncio.sleep(0)
+    await made.end()
+    while not made.done:
+        await decided.wait()
+        decided.clear()
+    outcome = made.outcome()
+    await made.aclose()
+    return outcome
+
+
+def misses(row: Row) -> list[str]:
+    """What is not as it is asked for."""
+    found = [f"slope {value:.2f}" for value in row.slopes if value > SLOPE]
+    found += [f"{seconds[AT]:.2f} s" for seconds in (row.whole, row.streamed) if seconds.get(AT, 0) > LONGEST_S]
+    return found + ([f"stall {row.stall:.2f} s"] if row.stall > STALL_S else [])
+
+
+def line(row: Row, sizes: Sequence[int]) -> str:
+    """A row of the table."""
+    cells = [row.kind]
+    for seconds in (row.whole, row.streamed):
+        cells += [f"{seconds[size]:.3f}" if size in seconds else "" for size in sorted(sizes)]
+        cells.append(f"{slope(seconds):.2f}")
+    return f"| {' | '.join((*cells, f'{row.stall:.2f}'))} |"
+
+
+def page(rows: Sequence[Row], sizes: Sequence[int], missed: dict[str, list[str]]) -> str:
+    """The table as a page."""
+    ways = [f"{way} {size:,}" for way in ("whole", "streamed") for size in sorted(sizes)]
+    at = len(sizes)
+    head = ["kind", *ways[:at], "slope", *ways[at:], "slope", "stall"]
+    lines = [
+        "# Texts that are made to cost time\n",
+        "Written by `python -m bench.worst_texts --out`: seconds of processor time outside the model, by characters,",
+        f"the slope between the largest two sizes, and the longest stall of the loop, in seconds, at {AT:,}.\n",
+        f"| {' | '.join(head)} |",
+        f"|{'---|' * len(head)}",
+        *(line(row, sizes) for row in rows),
+        "",
+        *(f"Missed: {kind}: {', '.join(reasons)}." for kind, reasons in missed.items()),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
