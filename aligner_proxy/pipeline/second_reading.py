@@ -26,10 +26,13 @@ from aligner_proxy.pipeline.removal import removed_where_refused
 from aligner_proxy.plugins.api import Corrected, Inner
 from aligner_proxy.text.echoes import Echoes, words
 from aligner_proxy.text.reading_form import Window, reading_windows
+from aligner_proxy.text.structure import split
 from aligner_proxy.types import Correction, Policy, SegmentScore, Turn, all_cached
 
 _BREAK = "\n\n"
 """Stands between windows where they are scored as one text."""
+MOST_CONFIRMED = 4
+"""Flagged windows of one answer that are read again where they stand; what is flagged beyond them counts as it is."""
 
 
 def copy_key(text: str) -> str:
@@ -62,8 +65,7 @@ class SecondReading:
         if not text.strip() or all(verdict.score is None for verdict in first.correction.segments):
             return first
         readings = [first]
-        windows = await beside(len(text), partial(reading_windows, text))
-        laid_out = await self._windows(windows, policy, readings)
+        laid_out = await self._windows(text, policy, readings)
         echoes = await self._echoes(text, first.correction, policy, readings)
         if not (laid_out or echoes or any(verdict.flagged for verdict in first.correction.segments)):
             return first if len(readings) == 1 else _charged(first, readings)
@@ -103,13 +105,23 @@ class SecondReading:
             raise EngineFault("the engine judged other segments than these")
         return {number: scores[number] for number in numbers if scores[number].flagged}
 
-    async def _windows(
-        self, windows: Sequence[Window], policy: Policy, readings: list[Corrected]
-    ) -> list[tuple[Window, SegmentScore]]:
-        """The flagged ones of some windows, read as one text, each with the verdict that flags it."""
+    async def _windows(self, text: str, policy: Policy, readings: list[Corrected]) -> list[tuple[Window, SegmentScore]]:
+        """The windows of a text that are flagged, each with the verdict that flags it.
+
+        They are read as one text; out of its place a fair sentence may look bad, so what is flagged is read where it
+        stands, too.
+        """
+        windows = await beside(len(text), partial(reading_windows, text))
         if not windows:
             return []
-        return flagged_windows(windows, await self._scores(self._inner, joined(windows), policy, readings))
+        flagged = flagged_windows(windows, await self._scores(self._inner, joined(windows), policy, readings))
+        confirmed = flagged[MOST_CONFIRMED:]
+        for window, verdict in flagged[:MOST_CONFIRMED]:
+            standing, start = await beside(len(text), partial(in_place, text, window))
+            scores = await self._scores(self._inner, standing, policy, readings)
+            if any(end > start for _, end, _ in places(standing, scores)):
+                confirmed.append((window, verdict))
+        return confirmed
 
     async def _flag_copies(self, arrangement: Arrangement, policy: Policy, readings: list[Corrected]) -> None:
         """Flag what is equal to a flagged segment.
@@ -133,7 +145,7 @@ class SecondReading:
         if not edited.strip():
             return
         scores = await self._scores(self._inner, edited, policy, readings)
-        windows = await self._windows(await beside(len(edited), partial(reading_windows, edited)), policy, readings)
+        windows = await self._windows(edited, policy, readings)
         found = list(places(edited, scores)) + [(window.start, window.end, verdict) for window, verdict in windows]
         for start, end, verdict in found:
             if not arrangement.flag_edited(start, end, verdict):
@@ -189,6 +201,12 @@ def copies(verdicts: Sequence[SegmentScore]) -> list[tuple[str, SegmentScore, li
 def joined(windows: Sequence[Window]) -> str:
     """Windows as one text, so that they are read at once."""
     return _BREAK.join(window.text for window in windows)
+
+
+def in_place(text: str, window: Window) -> tuple[str, int]:
+    """A window in place of the segment in which it begins, behind what stands before; and where that ends."""
+    start = max((piece.start for piece in split(text) if piece.start <= window.start), default=0)
+    return text[:start] + window.text, start
 
 
 def flagged_windows(windows: Sequence[Window], verdicts: Iterable[SegmentScore]) -> list[tuple[Window, SegmentScore]]:

@@ -18,9 +18,16 @@ from aligner_proxy.concurrency import beside
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.pipeline import Pipeline, align_request
-from aligner_proxy.pipeline.second_reading import copy_key, flagged_windows, joined, places
+from aligner_proxy.pipeline.second_reading import (
+    MOST_CONFIRMED,
+    copy_key,
+    flagged_windows,
+    in_place,
+    joined,
+    places,
+)
 from aligner_proxy.text.echoes import Echoes
-from aligner_proxy.text.reading_form import WINDOW_WORDS, reading_windows
+from aligner_proxy.text.reading_form import WINDOW_WORDS, Window, reading_windows
 from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import Correction, Exchange, Policy, SegmentScore
 
@@ -156,7 +163,7 @@ class StreamedReading:
         windows = [window for window in windows if window.text not in self._windows]
         if not windows:
             return {}
-        flagged = flagged_windows(windows, await reader.scores(joined(windows)))
+        flagged = await _confirmed(windows, progress.text[:end], begin, reader)
         self._windows.update({window.text for window in windows} - {window.text for window, _ in flagged})
         found: dict[int, SegmentScore] = {}
         for window, verdict in flagged:
@@ -169,6 +176,20 @@ class StreamedReading:
             if not any(progress.verdicts[number].flagged or number in more for number in covered):
                 found |= {number: replace(verdict, text=progress.verdicts[number].text) for number in covered}
         return found
+
+
+async def _confirmed(
+    windows: Sequence[Window], text: str, begin: int, reader: _Reader
+) -> list[tuple[Window, SegmentScore]]:
+    """The windows of a text from `begin` on that are flagged among each other and where they stand."""
+    flagged = flagged_windows(windows, await reader.scores(joined(windows)))
+    confirmed = flagged[MOST_CONFIRMED:]
+    for window, verdict in flagged[:MOST_CONFIRMED]:
+        placed = replace(window, start=begin + window.start, end=begin + window.end)
+        standing, start = await beside(len(text), partial(in_place, text, placed))
+        if any(end > start for _, end, _ in places(standing, await reader.scores(standing))):
+            confirmed.append((window, verdict))
+    return confirmed
 
 
 def _fresh(progress: Progress, more: dict[int, SegmentScore]) -> list[int]:

@@ -256,3 +256,13 @@ def judging() -> SkipPolicy:
     """As enforced objectives have it."""
     names: Sequence[str] = tuple(SkipPolicy.__dataclass_fields__)
     return SkipPolicy(**{name: OnSkip.JUDGE for name in names if name != "structured_output"})
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_what_looks_bad_out_of_its_place_only_stays(way: str) -> None:
+    def misplaced(_request: AlignRequest, before: str, text: str) -> bool:
+        return "you are a hopeless fool" in text.casefold() and "brush" not in before
+
+    answer = "Take a brush.\n\n- You\n- are\n- a\n- hopeless\n- fool\n\nThen paint it."
+    outcome = await outcome_of(ContextEngine(misplaced), answer, way)
+    assert (outcome.status, outcome.text) == (Status.UNCHANGED, answer)
