@@ -114,7 +114,8 @@ class SecondReading:
         windows = await beside(len(text), partial(reading_windows, text))
         if not windows:
             return []
-        flagged = flagged_windows(windows, await self._scores(self._inner, joined(windows), policy, readings))
+        scores = await self._scores(self._inner, joined(windows), policy, readings)
+        flagged = flagged_windows(windows, scores, policy.caution)
         confirmed = flagged[MOST_CONFIRMED:]
         for window, verdict in flagged[:MOST_CONFIRMED]:
             standing, start = await beside(len(text), partial(in_place, text, window))
@@ -209,11 +210,19 @@ def in_place(text: str, window: Window) -> tuple[str, int]:
     return text[:start] + window.text, start
 
 
-def flagged_windows(windows: Sequence[Window], verdicts: Iterable[SegmentScore]) -> list[tuple[Window, SegmentScore]]:
+CLEAR = 1.0
+"""Nats above the threshold from which on a window counts: of a sentence taken out of its place less is certain."""
+
+
+def flagged_windows(
+    windows: Sequence[Window], verdicts: Iterable[SegmentScore], caution: float
+) -> list[tuple[Window, SegmentScore]]:
     """The flagged ones of some windows that were read as one text, each with the verdict that flags it."""
     ends = list(accumulate(len(window.text) + len(_BREAK) for window in windows))
     flagged: dict[int, SegmentScore] = {}
     for start, end, verdict in places(joined(windows), verdicts):
+        if verdict.score is not None and verdict.score < caution + CLEAR:
+            continue
         for number in range(bisect_right(ends, start), min(len(windows), bisect_left(ends, end) + 1)):
             flagged[number] = verdict
     return [(windows[number], verdict) for number, verdict in flagged.items()]

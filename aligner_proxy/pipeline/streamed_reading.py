@@ -163,7 +163,7 @@ class StreamedReading:
         windows = [window for window in windows if window.text not in self._windows]
         if not windows:
             return {}
-        flagged = await _confirmed(windows, progress.text[:end], begin, reader)
+        flagged = await _confirmed(windows, progress.text[:end], begin, reader, self._policy.caution)
         self._windows.update({window.text for window in windows} - {window.text for window, _ in flagged})
         found: dict[int, SegmentScore] = {}
         for window, verdict in flagged:
@@ -179,10 +179,10 @@ class StreamedReading:
 
 
 async def _confirmed(
-    windows: Sequence[Window], text: str, begin: int, reader: _Reader
+    windows: Sequence[Window], text: str, begin: int, reader: _Reader, caution: float
 ) -> list[tuple[Window, SegmentScore]]:
     """The windows of a text from `begin` on that are flagged among each other and where they stand."""
-    flagged = flagged_windows(windows, await reader.scores(joined(windows)))
+    flagged = flagged_windows(windows, await reader.scores(joined(windows)), caution)
     confirmed = flagged[MOST_CONFIRMED:]
     for window, verdict in flagged[:MOST_CONFIRMED]:
         placed = replace(window, start=begin + window.start, end=begin + window.end)
