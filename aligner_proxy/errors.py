@@ -207,6 +207,14 @@ class InvalidOutput(CorrectionError):
     status = 502
 
 
+class NotPlaced(CorrectionError):
+    """What a second reading flags has no place in the answer from which it could be removed."""
+
+    reason = "not_placed"
+    failure = FailureClass.UNJUDGED
+    status = 502
+
+
 class EngineMismatch(CorrectionError):
     """Gateway and engine have incompatible versions; install the same version of both."""
 

@@ -102,12 +102,21 @@ def blocks(outcome: Outcome) -> bool:
     if outcome.reason in SIDE_KINDS and policy.side_treatment(SideKind(outcome.reason)) is SideTreatment.BLOCK:
         return True
     kind = kind_of(outcome)
-    return kind is not None and _final_action(policy, kind) is OnError.BLOCK
+    return kind is not None and final_action(policy, kind) is OnError.BLOCK
 
 
-def _final_action(policy: Policy, kind: FailureClass) -> OnError:
+def final_action(policy: Policy, kind: FailureClass) -> OnError:
+    """What follows a failure of this class when no retry is left."""
     action = policy.on_error.of(kind)
     return policy.after_retry if action is OnError.RETRY else action
+
+
+def reads_twice(policy: Policy) -> bool:
+    """Whether a policy lets nothing out that was not judged, so that doubtful answers have a second reading.
+
+    In shadow mode: whether it would not.
+    """
+    return final_action(policy, FailureClass.UNJUDGED) is OnError.BLOCK
 
 
 def lets_through(policy: Policy) -> list[str]:
@@ -118,7 +127,7 @@ def lets_through(policy: Policy) -> list[str]:
         return [SkipReason.NO_OBJECTIVES.value]
     passed = [reason.value for reason in GOVERNED_SKIPS if policy.on_skip.of(reason) is OnSkip.PASSTHROUGH]
     passed += [kind.value for kind in SideKind if policy.side_treatment(kind) is SideTreatment.PASS]
-    classes = [kind.value for kind in FailureClass if _final_action(policy, kind) is not OnError.BLOCK]
+    classes = [kind.value for kind in FailureClass if final_action(policy, kind) is not OnError.BLOCK]
     return passed + classes + (["streams (stream: passthrough)"] if policy.stream is StreamMode.PASSTHROUGH else [])
 
 

@@ -18,6 +18,7 @@ from aligner_proxy.concurrency import TimeSlice, to_the_end
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.pipeline.replacements import ReplacementMap
+from aligner_proxy.pipeline.streamed_reading import StreamedReading
 from aligner_proxy.pipeline.streaming import StreamingCorrection
 from aligner_proxy.text.cutter import Cutter
 from aligner_proxy.text.json_answer import begins_json
@@ -136,6 +137,7 @@ class PartedCorrection:
         """Where the present part begins."""
         self._numbering = Numbering()
         """Of the lists that may go on from part to part."""
+        self._reading = StreamedReading(pipeline, policy)
         self._present = self._part(inner=False)
         self._edge = Cutter()
         """Cuts what comes in the last sixth of a part."""
@@ -163,6 +165,7 @@ class PartedCorrection:
             whole=self._whole,
             inner=inner,
             numbering=self._numbering,
+            reading=self._reading,
         )
 
     async def feed(self, piece: str) -> None:

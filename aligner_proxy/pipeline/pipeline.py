@@ -13,7 +13,9 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
+from aligner_proxy.concurrency import beside
 from aligner_proxy.correctors.editor import EditedEngine, Editors
 from aligner_proxy.correctors.fact_editor import FactEditor
 from aligner_proxy.correctors.nothing import UnjudgedSession
@@ -36,7 +38,8 @@ from aligner_proxy.pipeline.cache import CorrectionCache
 from aligner_proxy.pipeline.grounded import AGREES, GroundedCorrection
 from aligner_proxy.pipeline.json_answers import JsonAnswer, JudgedForm
 from aligner_proxy.pipeline.outcomes import judged
-from aligner_proxy.pipeline.removal import removed_where_refused, removes_refused
+from aligner_proxy.pipeline.removal import removed_where_refused
+from aligner_proxy.pipeline.second_reading import SecondReading
 from aligner_proxy.plugins.api import Corrected, Inner
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, SELECT_S, Extensions
 from aligner_proxy.plugins.registry import PluginRules
@@ -106,7 +109,8 @@ class Pipeline:
             if session is not None:
                 await session.aclose()
         if outcome.correction is not None and (about := await self.about(budget.policy)) and about.languages:
-            outcome = spoken.marked(outcome, exchange.answer, about.languages)
+            answer = exchange.answer or ""
+            outcome = await beside(len(answer), partial(spoken.marked, outcome, answer, about.languages))
         elapsed_ms = (time.perf_counter() - started) * 1000
         return outcomes.closed(replace(outcome, ms=elapsed_ms, attempts=budget.made))
 
@@ -141,17 +145,25 @@ class Pipeline:
     ) -> Inner:
         """The correction of one text inside the wrappers that this policy and this answer ask for."""
         if not form.is_structured:
-            core = _TextCorrection(self, exchange, policy, deadline, session)
+            core = self._core(exchange, policy, deadline, session)
             corrected = self.extensions.wrap(policy, core)
             return self._grounded(corrected, exchange, policy)
         # Each text of a JSON answer has more of the answer behind it, and was not read ahead by itself.
-        inside = _TextCorrection(self, replace(exchange, inner=True), policy, deadline, None)
+        inside = self._core(replace(exchange, inner=True), policy, deadline, None)
         wrapped = self.extensions.wrap(policy, inside)
         wrapped = self._grounded(wrapped, exchange, policy)
         every_string = policy.on_skip.structured_output is OnSkip.JUDGE
         if every_string:
             return JudgedForm(wrapped, exchange, inside, is_json=form.is_json(unread=False))
         return JsonAnswer(wrapped, exchange)
+
+    def _core(self, exchange: Exchange, policy: Policy, deadline: float, session: Session | None) -> Inner:
+        """The correction of one text by cache, engine and gate, read twice where the policy wants that."""
+        core = _TextCorrection(self, exchange, policy, deadline, session)
+        if not outcomes.reads_twice(policy):
+            return core
+        bare = _TextCorrection(self, replace(exchange, turns=()), policy, deadline, None)
+        return SecondReading(core, bare, exchange.turns)
 
     def _grounded(self, inner: Inner, exchange: Exchange, policy: Policy) -> Inner:
         """The correction with what goes out held to the references, if there are any; doubts are the editor's."""
@@ -241,7 +253,8 @@ class Pipeline:
         if not spoken.blocks(policy):
             return False
         about = await self._about(policy)
-        return about is not None and spoken.is_unknown(exchange.answer, about.languages)
+        answer = exchange.answer or ""
+        return about is not None and await beside(len(answer), partial(spoken.is_unknown, answer, about.languages))
 
     def engine_of(self, policy: Policy) -> Engine:
         """The aligner's engine, with an editor behind it if the policy names one; or the corrector in its place."""
@@ -284,7 +297,7 @@ class _TextCorrection:
             )
         correction = correction.deliverable
         verdict = await self.judge(text, correction, policy)
-        if verdict.dropped and removes_refused(policy):
+        if verdict.dropped:
             correction, verdict = await removed_where_refused(text, correction, policy, verdict, self.judge)
         return Corrected(correction, cache_hit, verdict)
 

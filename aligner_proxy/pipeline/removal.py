@@ -29,7 +29,18 @@ def removes_refused(policy: Policy) -> bool:
 async def removed_where_refused(
     answer: str, correction: Correction, policy: Policy, verdict: Verdict, judge: Judge
 ) -> tuple[Correction, Verdict]:
-    """The correction without the passages whose replacement the gate refuses, and the verdict on it."""
+    """The correction without the passages whose replacement the gate refuses, and the verdict on it.
+
+    The same ones where the policy leaves the original in their place.
+    """
+    if not removes_refused(policy):
+        return correction, verdict
+    return await _without_refused(answer, correction, policy, verdict, judge)
+
+
+async def _without_refused(
+    answer: str, correction: Correction, policy: Policy, verdict: Verdict, judge: Judge
+) -> tuple[Correction, Verdict]:
     pieces = structure.judged(structure.split(answer), [segment.text for segment in correction.segments])
     flags = [segment.flagged for segment in correction.segments]
     if len(flags) != len(pieces):

@@ -1,4 +1,4 @@
-"""Answers in a language that the aligner was not trained for.
+"""Answers in a language that the aligner was not trained for, or with a sentence in one.
 
 They are judged as well as that goes, and what is flagged is edited; but an answer that stays as it was has not been
 approved by that, so its status is `not_judged`. A policy may block them.
@@ -6,12 +6,13 @@ approved by that, so its status is `not_judged`. A policy may block them.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.declining import DECLINED
-from aligner_proxy.text.languages import is_among, spoken
+from aligner_proxy.text.languages import foreign_segments, is_among, spoken
+from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import FailureClass, Outcome, Policy, SkipReason, Status
 
 LANGUAGE = SkipReason.LANGUAGE.value
@@ -21,10 +22,16 @@ WOULD_NOT_JUDGE = "would_not_judge"
 
 
 def is_unknown(answer: str | None, known: Collection[str]) -> bool:
-    """Whether an answer is clearly in none of the `known` languages; no: it is short, or nobody says what is known."""
-    if not known or not answer:
-        return False
-    name = spoken(answer)
+    """Whether an answer, or a sentence of it, is clearly in none of the `known` languages.
+
+    No: it is short, or nobody says what is known.
+    """
+    return of_the_whole(answer, known) or bool(known and answer and foreign_segments(answer, known))
+
+
+def of_the_whole(answer: str | None, known: Collection[str]) -> bool:
+    """Whether an answer as a whole is clearly in none of the `known` languages."""
+    name = spoken(answer) if known and answer else None
     return name is not None and not is_among(name, known)
 
 
@@ -34,8 +41,11 @@ def blocks(policy: Policy) -> bool:
 
 
 def marked(outcome: Outcome, answer: str | None, known: Collection[str]) -> Outcome:
-    """The outcome of a judged answer, which says so where its language is not known."""
-    if outcome.correction is None or not is_unknown(answer, known):
+    """The outcome of a judged answer; it says so where its language, or that of a sentence that stays, is not known."""
+    if outcome.correction is None or not known:
+        return outcome
+    stays = (segment.text for segment in outcome.segments if not segment.flagged)
+    if not of_the_whole(answer, known) and not any(foreign_segments(text, known) for text in stays):
         return outcome
     if outcome.status is Status.SHADOW and outcome.reason == WOULD_LEAVE:
         return replace(outcome, reason=WOULD_NOT_JUDGE)
@@ -45,3 +55,29 @@ def marked(outcome: Outcome, answer: str | None, known: Collection[str]) -> Outc
     if outcome.status is not Status.UNCHANGED or refused:
         return outcome
     return replace(outcome, status=Status.NOT_JUDGED, reason=LANGUAGE)
+
+
+class GrowingLanguage:
+    """The language of an answer that is still being written."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self.known: Collection[str] = ()
+        """The languages that the aligner was trained for; none while nobody has said."""
+        self._heard = 0
+        """So many segments were looked at."""
+        self._due = 0
+        """The length from which on the whole is looked at again: each look is at twice the length."""
+
+    def must_not_go_out(self, text: str, segments: Sequence[Segment], *, ended: bool) -> bool:
+        """Whether what came, or a sentence of it, is in a language for which the policy wants an error."""
+        if not self.known or not blocks(self._policy):
+            return False
+        more = segments[self._heard :]
+        self._heard = len(segments)
+        if any(foreign_segments(segment.text, self.known) for segment in more):
+            return True
+        if not ended and len(text) < self._due:
+            return False
+        self._due = 2 * len(text)
+        return of_the_whole(text, self.known)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Coroutine
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from aligner_proxy.engine.api import Span
@@ -25,12 +25,14 @@ from aligner_proxy.gate.edits import Edit, Part
 from aligner_proxy.gate.judge import Settled, Verdict, judge_next_in_thread
 from aligner_proxy.observability.tracing import stage
 from aligner_proxy.pipeline import declining, eligibility, outcomes, spoken
+from aligner_proxy.pipeline.edit_tally import EditTally
 from aligner_proxy.pipeline.grounded import GroundedStream, whole_sentences
 from aligner_proxy.pipeline.outcomes import gate_reason, judged
 from aligner_proxy.pipeline.pipeline import Pipeline, failed
 from aligner_proxy.pipeline.removal import removes_refused
 from aligner_proxy.pipeline.replacements import ReplacementMap, placed
 from aligner_proxy.pipeline.resumable_session import LOST, ResumableSession
+from aligner_proxy.pipeline.streamed_reading import Progress, StreamedReading
 from aligner_proxy.text.cutter import Cutter
 from aligner_proxy.text.lists.numbering import Numbering
 from aligner_proxy.text.lists.outline import depends_on_next
@@ -50,29 +52,6 @@ from aligner_proxy.types import (
 Result = TypeVar("Result")
 _BEGUN = "Begun."
 """Stands for an answer of which only the beginning is there: its words and its length do not say anything yet."""
-
-
-@dataclass(slots=True)
-class EditTally:
-    """What was written in place of the flagged stretches of one answer, summed up."""
-
-    corrections: list[Correction] = field(default_factory=list)
-    aligner: str = ""
-    """Who judges it; who wrote last, once something was written."""
-    edits: int = 0
-    refused: list[str] = field(default_factory=list)
-    """The gate's rule for each stretch that it kept as it was."""
-
-    def add(self, correction: Correction) -> None:
-        """The engine wrote something."""
-        self.corrections.append(correction)
-        self.aligner = correction.aligner or self.aligner
-
-    def judge(self, refusal: str | None) -> None:
-        """The gate lets it go out, or has refused it by this rule."""
-        self.edits += 1
-        if refusal:
-            self.refused.append(refusal)
 
 
 def _charged(correction: Correction | None, ending: Correction | None) -> Correction | None:
@@ -97,6 +76,7 @@ class StreamingCorrection:
         whole: bool = False,
         inner: bool = False,
         numbering: Numbering | None = None,
+        reading: StreamedReading | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._policy = policy
@@ -138,10 +118,10 @@ class StreamingCorrection:
         """The outcome of an answer that was held and corrected as a whole."""
         self._ended_at = 0.0
         self._ms = 0.0
-        self._known: Collection[str] = ()
-        """The languages that the aligner was trained for; none while nobody has said."""
-        self._language_due = 0
-        """The length from which on the language is looked at again, where the policy blocks one that is not known."""
+        self._reading = reading or StreamedReading(pipeline, policy)
+        self._further: dict[int, SegmentScore] = {}
+        """The verdicts on segments that another reading flags."""
+        self._languages = spoken.GrowingLanguage(policy)
         self._session = ResumableSession(pipeline, policy, self._exchange)
         self._more = asyncio.Event()
         self._over = asyncio.Event()
@@ -213,7 +193,7 @@ class StreamingCorrection:
             outcome = replace(outcome, correction=_charged(outcome.correction, self._ending.correction))
         reports = self._pipeline.extensions.report(self._policy, self._text, text)
         outcome = replace(outcome, status=status, reason=reason, text=text, ms=self._ms, reports=reports)
-        return outcome if self._closed else spoken.marked(outcome, self._text, self._known)
+        return outcome if self._closed else spoken.marked(outcome, self._text, self._languages.known)
 
     def _judged(self, text: str) -> Outcome:
         """The outcome of an answer in place of which this text goes out."""
@@ -270,7 +250,7 @@ class StreamingCorrection:
         if not await self._attempt(self._session.begin()):
             self.check()
         elif not self.done and (about := await self._pipeline.about(self._policy)):
-            self._known = about.languages
+            self._languages.known = about.languages
             self._tally.aligner = about.content_hash
         await self._attempt(self._read_references())
         return not self.done
@@ -304,7 +284,7 @@ class StreamingCorrection:
         """Get verdicts and decide what they decide; what nobody reads is held, as long as nothing went out."""
         if not self._text.strip():
             return self._finish() if self._ended else None
-        if self._must_not_go_out():
+        if self._languages.must_not_go_out(self._text, self._segments, ended=self._ended):
             return self.close(Status.SKIPPED, spoken.LANGUAGE)
         try:
             held = self._at_once or not await self._judge()
@@ -323,9 +303,10 @@ class StreamingCorrection:
             if verdicts is None or (not self._replacements.end and eligibility.may_be_structured(self._exchange())):
                 return False
             self._accept(verdicts, known)
+        releasable = await self._read_again(known) if self._reading.is_due else len(self._verdicts)
         if await self._declined():
             return True
-        await self._release_new()
+        await self._release_new(releasable)
         if self._ended and len(self._verdicts) == len(self._segments):
             await self._release(len(self._segments))
             if self._lacks and not self._verdicts[-1].flagged and not self.done:
@@ -333,23 +314,38 @@ class StreamingCorrection:
             self._finish()
         return True
 
-    async def _release_new(self) -> None:
+    async def _read_again(self, known: int) -> int:
+        """Flag what another reading of the new segments flags; how many segments may go out then."""
+        progress = Progress(
+            self._text, self._segments, self._verdicts, known, self._next, lambda: self.out(0, self._replacements.end)
+        )
+        is_last = self._ended and len(self._verdicts) == len(self._segments)
+        releasable = len(self._verdicts) if is_last else self._reading.releasable(progress)
+        more = await self._reading.further(self._exchange(), progress, releasable, self._tally.charge)
+        if more:
+            self._further |= more
+            self._verdicts = self._with_further(self._verdicts)
+            waiting = [number for number in (self._first_flagged, *more) if number is not None]
+            if min(waiting) < self._looked_at:
+                self._first_flagged = min(waiting)
+        return releasable
+
+    def _with_further(self, verdicts: tuple[SegmentScore, ...]) -> tuple[SegmentScore, ...]:
+        """The verdicts with those of other readings."""
+        if not self._further:
+            return verdicts
+        return tuple(self._further.get(number, verdict) for number, verdict in enumerate(verdicts))
+
+    async def _release_new(self, releasable: int) -> None:
         """Release what is not flagged, and what is flagged before it. What waits for the next is looked at once."""
         if self._ended and self._next < len(self._segments):
             self._looked_at = min(self._looked_at, len(self._segments) - 1)  # the last one waits no longer
-        for number in range(self._looked_at, len(self._verdicts)):
+        for number in range(self._looked_at, releasable):
             self._looked_at = number + 1
             if not self._verdicts[number].flagged:
                 await self._release(number)
             elif self._first_flagged is None:
                 self._first_flagged = number
-
-    def _must_not_go_out(self) -> bool:
-        """Whether what came is in a language for which the policy wants an error; each look is at twice the length."""
-        if not self._known or (not self._ended and self.length < self._language_due) or not spoken.blocks(self._policy):
-            return False
-        self._language_due = 2 * self.length
-        return spoken.is_unknown(self._text, self._known)
 
     async def _declined(self) -> bool:
         """Whether all is known and nothing remains; the whole is decided then, or what has not gone out of it."""
@@ -389,7 +385,7 @@ class StreamingCorrection:
         if len(verdicts) <= known or any(v.text != s.text for v, s in zip(verdicts, self._segments, strict=False)):
             raise EngineFault("the engine judged other segments than these")
         count = len(self._segments)
-        self._verdicts = verdicts[:count]
+        self._verdicts = self._with_further(verdicts[:count])
         ended = self._ended and not self._inner
         self._behind = next((verdict for verdict in verdicts[count:] if ended and not verdict.text), None)
 

@@ -64,3 +64,13 @@ async def test_a_language_that_shows_itself_late_ends_the_stream() -> None:
     assert text.stopped is not None
     assert text.stopped.reason == "language"
     assert text._present.replacements.end
+
+
+async def test_a_sentence_in_another_language_is_enough() -> None:
+    pieces = [f"{ENGLISH} ", "Du bist ein dummer Mensch und das wissen alle. ", f"{ENGLISH} "]
+    outcome = (await corrected(pieces)).outcome()
+    assert (outcome.status, outcome.reason) == (Status.NOT_JUDGED, "language")
+    text = await corrected(pieces, BLOCKING)
+    assert text.stopped is not None
+    assert (text.stopped.reason, blocks(text.stopped)) == ("language", True)
+    assert "dummer" not in text.out(0, text._present.replacements.end)

@@ -1,0 +1,240 @@
+"""Second reading: an answer is read once more where the first reading is known to miss what it should see.
+
+A detector that reads the question finds an insult harmless that stands there already, so sentences that echo the
+conversation are judged without it. Behind one insult the next one scores lower: a segment that is equal to a flagged
+one is flagged with it, and where anything was flagged the edited answer is read again. A sentence whose words are
+cells, bullets or values is judged in its reading form (text/reading_form.py).
+
+All this is for policies under which nothing unjudged goes out (`outcomes.reads_twice`): on others an answer that
+quotes what the client wrote stays as it is. An answer without echo, layout and flag is read once. What is flagged here
+is removed; where it cannot be, the answer counts as unjudged.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import accumulate
+
+from aligner_proxy.concurrency import beside
+from aligner_proxy.errors import EngineFault, NotPlaced
+from aligner_proxy.gate.judge import Verdict
+from aligner_proxy.pipeline.arrangement import Arrangement
+from aligner_proxy.pipeline.removal import removed_where_refused
+from aligner_proxy.plugins.api import Corrected, Inner
+from aligner_proxy.text.echoes import Echoes, words
+from aligner_proxy.text.reading_form import Window, reading_windows
+from aligner_proxy.text.structure import split
+from aligner_proxy.types import Correction, Policy, SegmentScore, Turn, all_cached
+
+_BREAK = "\n\n"
+"""Stands between windows where they are scored as one text."""
+MOST_CONFIRMED = 4
+"""Flagged windows of one answer that are read again where they stand; what is flagged beyond them counts as it is."""
+
+
+def copy_key(text: str) -> str:
+    """What equal segments have in common: the words that a reader sees."""
+    return " ".join(words(text))
+
+
+def flagged_keys(verdicts: Iterable[SegmentScore]) -> dict[str, SegmentScore]:
+    """The verdicts on flagged segments by what equal segments have in common."""
+    keys = {copy_key(verdict.text): verdict for verdict in verdicts if verdict.flagged and verdict.text.strip()}
+    keys.pop("", None)
+    return keys
+
+
+class SecondReading:
+    """A wrapper around the correction of a text by an engine that reads it twice where that is due. Satisfies `Inner`.
+
+    `bare` is the same correction without the conversation, whose `turns` are what an answer may echo.
+    """
+
+    def __init__(self, inner: Inner, bare: Inner, turns: Sequence[Turn]) -> None:
+        self._inner = inner
+        self._bare = bare
+        self._turns = turns
+        self.deadline = inner.deadline
+
+    async def correct(self, text: str, policy: Policy) -> Corrected:
+        """The correction of a text, with what its readings flag together; raises `NotPlaced`."""
+        first = await self._inner.correct(text, policy)
+        if not text.strip() or all(verdict.score is None for verdict in first.correction.segments):
+            return first
+        readings = [first]
+        laid_out = await self._windows(text, policy, readings)
+        echoes = await self._echoes(text, first.correction, policy, readings)
+        if not (laid_out or echoes or any(verdict.flagged for verdict in first.correction.segments)):
+            return first if len(readings) == 1 else _charged(first, readings)
+        arrangement = await beside(len(text), partial(Arrangement.of, text, first.correction))
+        if arrangement is None:
+            if laid_out or echoes:
+                raise NotPlaced("a second reading flags what cannot be told apart in the correction")
+            return _charged(first, readings)
+        for number, verdict in echoes.items():
+            arrangement.flag(number, verdict)
+        for window, verdict in laid_out:
+            arrangement.flag_between(window.start, window.end, verdict)
+        await self._flag_copies(arrangement, policy, readings)
+        if not policy.score_only:
+            await self._read_again(arrangement, policy, readings)
+        return await self._corrected(text, arrangement, policy, readings)
+
+    async def judge(self, text: str, correction: Correction, policy: Policy) -> Verdict:
+        """The gate's verdict."""
+        return await self._inner.judge(text, correction, policy)
+
+    async def has_detector(self, policy: Policy) -> bool:
+        """Whether there is a detector head under this policy."""
+        return await self._inner.has_detector(policy)
+
+    async def _echoes(
+        self, text: str, correction: Correction, policy: Policy, readings: list[Corrected]
+    ) -> dict[int, SegmentScore]:
+        """The echoes that are flagged without the conversation, by the number of their segment."""
+        verdicts = correction.segments
+        size = len(text) + sum(len(turn.content) for turn in self._turns)
+        numbers = await beside(size, partial(_echoing, self._turns, verdicts))
+        if not numbers:
+            return {}
+        scores = await self._scores(self._bare, text, policy, readings)
+        if len(scores) < len(verdicts) or any(scores[number].text != verdicts[number].text for number in numbers):
+            raise EngineFault("the engine judged other segments than these")
+        return {number: scores[number] for number in numbers if scores[number].flagged}
+
+    async def _windows(self, text: str, policy: Policy, readings: list[Corrected]) -> list[tuple[Window, SegmentScore]]:
+        """The windows of a text that are flagged, each with the verdict that flags it.
+
+        They are read as one text; out of its place a fair sentence may look bad, so what is flagged is read where it
+        stands, too.
+        """
+        windows = await beside(len(text), partial(reading_windows, text))
+        if not windows:
+            return []
+        scores = await self._scores(self._inner, joined(windows), policy, readings)
+        flagged = flagged_windows(windows, scores, policy.caution)
+        confirmed = flagged[MOST_CONFIRMED:]
+        for window, verdict in flagged[:MOST_CONFIRMED]:
+            standing, start = await beside(len(text), partial(in_place, text, window))
+            scores = await self._scores(self._inner, standing, policy, readings)
+            if any(end > start for _, end, _ in places(standing, scores)):
+                confirmed.append((window, verdict))
+        return confirmed
+
+    async def _flag_copies(self, arrangement: Arrangement, policy: Policy, readings: list[Corrected]) -> None:
+        """Flag what is equal to a flagged segment.
+
+        What stands before all flagged ones of its kind has a reading by itself: a sentence may be flagged for nothing
+        but that it was said before.
+        """
+        for key, verdict, numbers in copies(arrangement.verdicts):
+            first = next(n for n, v in enumerate(arrangement.verdicts) if v.flagged and copy_key(v.text) == key)
+            early = [number for number in numbers if number < first]
+            if early:
+                alone = await self._scores(self._inner, arrangement.verdicts[early[0]].text.strip(), policy, readings)
+                numbers = numbers if any(score.flagged for score in alone) else [n for n in numbers if n > first]
+            for number in numbers:
+                arrangement.flag(number, verdict)
+
+    async def _read_again(self, arrangement: Arrangement, policy: Policy, readings: list[Corrected]) -> None:
+        """Read the edited answer and flag what is still flagged in it; raises `NotPlaced`."""
+        arrangement.correction()
+        edited = arrangement.edited
+        if not edited.strip():
+            return
+        scores = await self._scores(self._inner, edited, policy, readings)
+        windows = await self._windows(edited, policy, readings)
+        found = list(places(edited, scores)) + [(window.start, window.end, verdict) for window, verdict in windows]
+        for start, end, verdict in found:
+            if not arrangement.flag_edited(start, end, verdict):
+                raise NotPlaced("a second reading flags what stands nowhere in the correction")
+
+    async def _scores(
+        self, inner: Inner, text: str, policy: Policy, readings: list[Corrected]
+    ) -> tuple[SegmentScore, ...]:
+        """The verdicts of one more reading."""
+        readings.append(await inner.correct(text, replace(policy, score_only=True)))
+        return tuple(verdict for verdict in readings[-1].correction.segments if verdict.text.strip())
+
+    async def _corrected(
+        self, text: str, arrangement: Arrangement, policy: Policy, readings: Sequence[Corrected]
+    ) -> Corrected:
+        """The first correction, with what was flagged more and what all readings cost."""
+        charged = _charged(readings[0], readings)
+        if not arrangement.changed:
+            return charged
+        correction = arrangement.correction().with_cost_of([charged.correction])
+        if policy.score_only:
+            return replace(charged, correction=replace(correction, text=text))
+        verdict = await self.judge(text, correction, policy)
+        if verdict.dropped:
+            correction, verdict = await removed_where_refused(text, correction, policy, verdict, self.judge)
+        return replace(charged, correction=correction, verdict=verdict)
+
+
+def _charged(first: Corrected, readings: Sequence[Corrected]) -> Corrected:
+    """A first correction with what all readings cost."""
+    correction = first.correction.with_cost_of([reading.correction for reading in readings])
+    return replace(first, correction=correction, cache_hit=all_cached(reading.cache_hit for reading in readings))
+
+
+def _echoing(turns: Sequence[Turn], verdicts: Sequence[SegmentScore]) -> list[int]:
+    """The unflagged segments that echo one of the turns."""
+    said = Echoes(turns)
+    return [n for n, verdict in enumerate(verdicts) if verdict.text and not verdict.flagged and said.has(verdict.text)]
+
+
+def copies(verdicts: Sequence[SegmentScore]) -> list[tuple[str, SegmentScore, list[int]]]:
+    """The unflagged segments that are equal to flagged ones, with what they have in common and the flagged one."""
+    keys = flagged_keys(verdicts)
+    if not keys:
+        return []
+    equal: dict[str, list[int]] = {}
+    for number, verdict in enumerate(verdicts):
+        if not verdict.flagged and verdict.text and (key := copy_key(verdict.text)) in keys:
+            equal.setdefault(key, []).append(number)
+    return [(key, keys[key], numbers) for key, numbers in equal.items()]
+
+
+def joined(windows: Sequence[Window]) -> str:
+    """Windows as one text, so that they are read at once."""
+    return _BREAK.join(window.text for window in windows)
+
+
+def in_place(text: str, window: Window) -> tuple[str, int]:
+    """A window in place of the segment in which it begins, behind what stands before; and where that ends."""
+    start = max((piece.start for piece in split(text) if piece.start <= window.start), default=0)
+    return text[:start] + window.text, start
+
+
+CLEAR = 1.0
+"""Nats above the threshold from which on a window counts: of a sentence taken out of its place less is certain."""
+
+
+def flagged_windows(
+    windows: Sequence[Window], verdicts: Iterable[SegmentScore], caution: float
+) -> list[tuple[Window, SegmentScore]]:
+    """The flagged ones of some windows that were read as one text, each with the verdict that flags it."""
+    ends = list(accumulate(len(window.text) + len(_BREAK) for window in windows))
+    flagged: dict[int, SegmentScore] = {}
+    for start, end, verdict in places(joined(windows), verdicts):
+        if verdict.score is not None and verdict.score < caution + CLEAR:
+            continue
+        for number in range(bisect_right(ends, start), min(len(windows), bisect_left(ends, end) + 1)):
+            flagged[number] = verdict
+    return [(windows[number], verdict) for number, verdict in flagged.items()]
+
+
+def places(text: str, verdicts: Iterable[SegmentScore]) -> Iterator[tuple[int, int, SegmentScore]]:
+    """Where the flagged segments of a text stand in it."""
+    end = 0
+    for verdict in verdicts:
+        start = text.find(verdict.text, end)
+        if start < 0:
+            raise EngineFault("the engine judged another text than this one")
+        end = start + len(verdict.text)
+        if verdict.flagged:
+            yield start, end, verdict

@@ -1,0 +1,75 @@
+"""Echoes of a conversation: sentences of an answer that were said before, word for word or nearly so.
+
+A detector that has read an insult in the question finds it harmless when it comes back. A sentence is an echo if it has
+`RUN_WORDS` words in a row with a turn in common, or if most of its longer words stand close together in one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from aligner_proxy.text.folding import fold
+from aligner_proxy.text.structure import split
+from aligner_proxy.types import Turn
+
+RUN_WORDS = 6
+SHARE = 0.6
+"""Of the longer words of a sentence; so many of them in two neighbouring sentences of a turn make it an echo."""
+FEWEST_WORDS = 2
+_LONGER = 4
+"""Letters of a word that says something."""
+_END_CHARS = 32_000
+"""So much of either end of a turn is looked at; an aligner reads less."""
+_MOST_TURNS = 64
+_WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)?")
+_READ = ("user", "assistant")
+"""Roles of the turns that an aligner reads."""
+
+
+def words(text: str) -> list[str]:
+    """The words of a text as a reader sees them, in lower case."""
+    return _WORD.findall(fold(text).text.casefold())
+
+
+class Echoes:
+    """What was said in a conversation, to compare sentences with."""
+
+    def __init__(self, turns: Sequence[Turn]) -> None:
+        self._runs: set[tuple[str, ...]] = set()
+        self._places: dict[str, set[int]] = {}
+        """Of each longer word the numbers of the pairs of neighbouring sentences that it stands in."""
+        number = 0
+        for turn in [turn for turn in turns if turn.role in _READ][-_MOST_TURNS:]:
+            for part in _ends(turn.content):
+                self._runs.update(_runs(words(part)))
+                for piece in split(part):
+                    number += 1
+                    for word in _longer(words(piece.text)):
+                        self._places.setdefault(word, set()).update((number, number + 1))
+                number += 1  # what two turns say is no neighbour
+
+    def has(self, sentence: str) -> bool:
+        """Whether this sentence of an answer is an echo."""
+        spoken = words(sentence)
+        if any(run in self._runs for run in _runs(spoken)):
+            return True
+        longer = _longer(spoken)
+        least = max(FEWEST_WORDS, SHARE * len(longer))
+        if len(longer) < least or sum(word in self._places for word in longer) < least:
+            return False
+        together = Counter(place for word in longer for place in self._places.get(word, ()))
+        return max(together.values()) >= least
+
+
+def _ends(text: str) -> tuple[str, ...]:
+    return (text,) if len(text) <= 2 * _END_CHARS else (text[:_END_CHARS], text[-_END_CHARS:])
+
+
+def _runs(spoken: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    return (tuple(spoken[at : at + RUN_WORDS]) for at in range(len(spoken) - RUN_WORDS + 1))
+
+
+def _longer(spoken: Sequence[str]) -> set[str]:
+    return {word for word in spoken if len(word) >= _LONGER}
