@@ -428,6 +428,11 @@ class Policy:
         return treatment
 
     @property
+    def looks_beside(self) -> bool:
+        """Whether any kind of text beside an answer does not simply pass."""
+        return any(self.side_treatment(kind) is not SideTreatment.PASS for kind in SideKind)
+
+    @property
     def editor_group(self) -> str | None:
         """The model group that is the editor; None where the aligner edits, or where nobody knows who answers."""
         if self.editor == UPSTREAM_EDITOR:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aligner_proxy.formats import choices
+from aligner_proxy.formats import chat
 from aligner_proxy.formats.base import ChoiceBuilder, ChunkDecoder, RequestedForm, turn, with_new_texts
 from aligner_proxy.types import Exchange, Outcome
 
@@ -17,22 +17,22 @@ from aligner_proxy.types import Exchange, Outcome
 def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
     """One exchange per choice, numbered by position."""
     form = RequestedForm.of(data)
-    listed = choices.listed(response) or ()
-    return [_exchange(choices.built(choice), data, index, response, form) for index, choice in enumerate(listed)]
+    listed = chat.choices_of(response) or ()
+    return [_exchange(chat.build_choice(choice), data, index, response, form) for index, choice in enumerate(listed)]
 
 
 def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
     """The same response if nothing is corrected, else a copy with new texts in it."""
-    return with_new_texts(response, outcomes, choices.with_text)
+    return with_new_texts(response, outcomes, chat.with_choice_text)
 
 
 def decoder(data: Mapping[str, Any]) -> ChunkDecoder:
     """A decoder for one stream of chunks."""
     form = RequestedForm.of(data)
     return ChunkDecoder(
-        text=choices.text_of,
-        with_text=choices.with_text,
-        absorb=choices.absorb,
+        text=chat.choice_text,
+        with_text=chat.with_choice_text,
+        absorb=chat.absorb_choice,
         exchange=lambda builder, index, first: _exchange(builder, data, index, first, form),
     )
 

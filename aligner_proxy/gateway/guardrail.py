@@ -205,29 +205,24 @@ class AlignerGuardrail(CustomGuardrail):
         self._note_answering(data, state, response)
         await state.selected()
         thoughts = self._reasoning(data, state)
+        side = self._side_texts(data, state)
         async with thoughts.beside(response) if thoughts else contextlib.nullcontext(response) as left:
+            exchanges = self._exchanges(data, state, left)
+            outcomes: Sequence[Outcome] = ()
+            delivered = left
             try:
                 async with cancelled_when(client_left()):
-                    delivered = await self._aligned(data, state, left)
+                    async with side.judged_along(left, exchanges) if side else contextlib.nullcontext(left) as left:
+                        if exchanges:
+                            outcomes = await self._corrector(data, state).correct(exchanges)
+                    delivered = self._put_in(left, state, outcomes) if outcomes else left
+                    if side is not None:
+                        changed = delivered is not left
+                        await side.settle_body(delivered, delivered_texts(exchanges, outcomes, changed=changed))
             except ClientGone:
                 state.settle([Outcome(Status.FAILED, metrics.CANCELLED, None, state.policy)])
                 self._report(data, state, time.time())
-                delivered = left
-        return None if delivered is response else delivered
-
-    async def _aligned(self, data: dict[str, Any], state: RequestState, response: Any) -> Any:
-        """The response as it may be delivered; the very same object where nothing of it changes."""
-        side = SideTexts.opened(data, state, partial(self._corrector, data))
-        exchanges = self._exchanges(data, state, response)
-        outcomes: Sequence[Outcome] = ()
-        answers = [exchange.answer or "" for exchange in exchanges]
-        async with side.judged_along(response, answers) if side else contextlib.nullcontext(response) as left:
-            if exchanges:
-                outcomes = await self._corrector(data, state).correct(exchanges)
-        corrected = self._put_in(left, state, outcomes) if outcomes else left
-        if side is not None:
-            await side.settle_body(corrected, delivered_texts(exchanges, outcomes, changed=corrected is not left))
-        return corrected
+        return delivered if outcomes or delivered is not response else None
 
     def _exchanges(self, data: dict[str, Any], state: RequestState, response: Any) -> Sequence[Exchange]:
         """The exchanges of a response; none where it is left as it is."""
@@ -271,7 +266,7 @@ class AlignerGuardrail(CustomGuardrail):
             source = self._passed(response, request_data, state, commented=wire is not None)
         else:
             corrector = self._corrector(request_data, state)
-            side = SideTexts.opened(request_data, state, partial(self._corrector, request_data), streamed=True)
+            side = self._side_texts(request_data, state, streamed=True)
             source = dispatch.stream(wire, state, request_data, response, corrector, self._streams, side)
         async with contextlib.aclosing(source) as items:
             async for item in items:
@@ -304,7 +299,7 @@ class AlignerGuardrail(CustomGuardrail):
         if not known or not litellm_internals.is_from_upstream(original_exception):
             return None
         state = await self._state(request_data, user_api_key_dict)
-        side = SideTexts.opened(request_data, state, partial(self._corrector, request_data))
+        side = self._side_texts(request_data, state)
         return await side.silence(original_exception) if side else None
 
     async def async_post_call_response_headers_hook(
@@ -386,6 +381,12 @@ class AlignerGuardrail(CustomGuardrail):
         if state.policy.reasoning is SideTreatment.PASS:
             return None
         return reasoning.opened(data, state, partial(self._corrector, data))
+
+    def _side_texts(self, data: dict[str, Any], state: RequestState, *, streamed: bool = False) -> SideTexts | None:
+        """The texts beside the answers of this request; None where nobody looks at them."""
+        if not state.policy.looks_beside:
+            return None
+        return SideTexts.opened(data, state, partial(self._corrector, data), streamed=streamed)
 
     def _corrector(self, data: dict[str, Any], state: RequestState) -> ChoiceCorrector:
         """Corrector of the choices of this request."""

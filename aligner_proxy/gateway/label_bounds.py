@@ -84,13 +84,14 @@ def _fixed_routes() -> frozenset[str]:
 
 def install() -> None:
     """Bound the labels of all metrics of LiteLLM in this process, those that it makes later as well; once."""
-    if not getattr(MetricWrapperBase.labels, "bounded", False):
+    if not hasattr(MetricWrapperBase.labels, "unbounded"):
         bound(Bounds(litellm_internals.model_names))
 
 
 def bound(bounds: Bounds) -> Callable[[], None]:
     """Let LiteLLM's metrics ask `bounds`; what is returned undoes it."""
-    labels_of = MetricWrapperBase.labels
+    before = MetricWrapperBase.labels
+    labels_of = getattr(before, "unbounded", before)
 
     def labels(metric: Any, *values: Any, **named: Any) -> Any:
         names = metric._labelnames
@@ -99,10 +100,10 @@ def bound(bounds: Bounds) -> Callable[[], None]:
         pairs = zip(names, values, strict=True) if values else named.items()
         return labels_of(metric, **bounds.bounded({name: str(value) for name, value in pairs}))
 
-    labels.bounded = True  # type: ignore[attr-defined]
+    labels.unbounded = labels_of  # type: ignore[attr-defined]
     MetricWrapperBase.labels = labels  # type: ignore[method-assign,assignment]
 
     def undo() -> None:
-        MetricWrapperBase.labels = labels_of  # type: ignore[method-assign]
+        MetricWrapperBase.labels = before  # type: ignore[method-assign]
 
     return undo

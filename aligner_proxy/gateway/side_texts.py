@@ -158,10 +158,11 @@ class SideTexts:
             self.refuse(SideKind.OTHER_TEXT)
 
     @contextlib.asynccontextmanager
-    async def judged_along(self, response: Any, answers: Sequence[str]) -> AsyncIterator[Any]:
+    async def judged_along(self, response: Any, exchanges: Sequence[Exchange]) -> AsyncIterator[Any]:
         """Block that gets a whole response as it may go on, while what stands beside its answers is judged."""
         left = self.without_dropped(response)
         self.read(left)
+        answers = [exchange.answer or "" for exchange in exchanges]
         work = asyncio.create_task(self.settle(answers, final=False))
         try:
             yield left

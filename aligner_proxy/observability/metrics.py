@@ -14,7 +14,6 @@ from prometheus_client.metrics import MetricWrapperBase
 
 # From a rule of the gate to an upstream that thinks for minutes.
 _BUCKETS = (0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
-SECONDS = Histogram("aligner_stage_seconds", "Time of one stage of one answer", ["stage"], buckets=_BUCKETS)
 IN_FLIGHT = Gauge("aligner_in_flight", "Answers being aligned right now", multiprocess_mode="livesum")
 ENGINE_UP = Gauge(
     "aligner_engine_up",
@@ -29,9 +28,13 @@ _LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.
 def _once(kind: type[Metric], name: str, text: str, labels: Sequence[str] = (), **settings: Any) -> Metric:
     """The metric called `name`, registered once: LiteLLM may load this module again under another name."""
     known = getattr(REGISTRY, "_names_to_collectors", {}).get(name)
-    return known if isinstance(known, kind) else kind(name, text, list(labels), **settings)
+    metric = known if isinstance(known, kind) else kind(name, text, list(labels), **settings)
+    # Our labels are names of the operator's; what bounds those of LiteLLM's metrics (label_bounds.py) need not run.
+    setattr(metric, "labels", metric.labels)  # noqa: B010 - of this object alone
+    return metric
 
 
+SECONDS = _once(Histogram, "aligner_stage_seconds", "Time of one stage of one answer", ("stage",), buckets=_BUCKETS)
 OUTCOMES = _once(Counter, "aligner_outcomes_total", "Choices by what became of them", ("status", "reason", "policy"))
 BY_ALIGNER = _once(
     Counter,

@@ -25,7 +25,9 @@ STEP_WORDS = 25
 FEWEST_WORDS = 3
 """Fewer words are no sentence that could say anything of a person."""
 CLAUSE_WORDS = 16
-"""A sentence with more words is read clause by clause, too."""
+"""What has no end and more words is read clause by clause, too."""
+LONG_SENTENCE_WORDS = 40
+"""Likewise a sentence that ends after more words; shorter ones are judged well enough as segments."""
 _LONG_CLAUSE_WORDS = 14
 _STRETCH_WORDS = 10
 """A clause with more words is read in stretches of so many, each from the middle of the one before."""
@@ -73,6 +75,7 @@ _TEX_SPACE = re.compile(r"\\(?:[,;:! ~\\]|(?:q?quad|newline|hspace\{[^{}]{0,20}\
 _TEX_COMMAND = re.compile(r"\\(?:begin|end)\{[^{}\n]{0,40}\}|\\[A-Za-z]{1,20}\*?|[_^](?=\{)|[{}]")
 _TICKS = re.compile(r"`+")
 _STARS = re.compile(r"(?<=\S)[*~]{1,3}|[*~]{1,3}(?=\S)|(?<![^\W_])_{1,3}(?=\S)|(?<=\S)_{1,3}(?![^\W_])")
+_EMPHASIS = re.compile(r"(?<![\w*~`])[*_~`]+|[*_~`]+(?![\w*~`])")
 _GAPS = re.compile(r"[ \t\u00a0]{2,}|\u00a0")
 _ENDS = re.compile(r"[.!?\u2026\u3002\uff01\uff1f:][\"'\u201d\u2019)\]*_]*\s*$")
 _SAYING = re.compile(
@@ -127,13 +130,18 @@ def reading_windows(text: str) -> list[Window]:
     """The windows of an answer, in order of its layout; empty where all of its sentences stand there as they are."""
     if not _LAYOUT.search(text):
         return []
-    known = {core(piece.text) for piece in split(text)}
+    known = {_bare(piece.text) for piece in split(text)}
     windows = dict[str, Window]()
     for passage in _passages(text):
         for window in _windows(passage):
-            if window.text and window.text not in known and core(window.text) not in known:
+            if window.text and _bare(window.text) not in known:
                 windows.setdefault(window.text, window)
     return sorted(windows.values(), key=lambda window: (window.start, window.end))
+
+
+def _bare(sentence: str) -> str:
+    """A sentence without marks of lists and emphasis, which hide nothing from a detector, and without its end."""
+    return core(_EMPHASIS.sub("", sentence)).rstrip(" .!?:;,\u2026").casefold()
 
 
 def without_overlap(windows: Sequence[Window]) -> list[list[Window]]:
@@ -291,7 +299,7 @@ def _windows(passage: MappedText) -> Iterator[Window]:
             start, end = match.span(match.lastgroup or 0)
             if len(piece.text[start:end].split()) >= FEWEST_WORDS:
                 yield _window(passage, piece.start + start, piece.start + end)
-        if len(words) >= CLAUSE_WORDS:
+        if len(words) >= (LONG_SENTENCE_WORDS if _ENDS.search(piece.text) else CLAUSE_WORDS):
             yield from _clauses(passage, piece.start, piece.text)
 
 

@@ -95,12 +95,16 @@ def test_text_is_judged_whatever_stands_beside_it(changes: dict[str, object]) ->
         ({"answer": None, "structured": True, "non_text": True}, SkipReason.NON_TEXT),
         ({"answer": None, "finish_reason": "queued"}, SkipReason.BACKGROUND),
         ({"answer": "", "inconsistent": True}, SkipReason.INCONSISTENT),
-        ({"finish_reason": "error"}, SkipReason.UPSTREAM_ERROR),
+        ({"answer": None, "finish_reason": "error"}, SkipReason.UPSTREAM_ERROR),
         ({"answer": " "}, SkipReason.EMPTY),
     ],
 )
 def test_what_cannot_be_judged_keeps_its_reason(changes: dict[str, object], reason: SkipReason) -> None:
     assert check(replace(GOOD, **changes), judging(*EVERY)) is reason  # type: ignore[arg-type]
+
+
+def test_what_came_before_the_upstream_failed_is_judged_as_cut_off() -> None:
+    assert check(replace(GOOD, finish_reason="failed"), judging(*EVERY)) is None
 
 
 def test_what_stands_in_the_field_for_refusals_counts_where_it_would_be_delivered() -> None:

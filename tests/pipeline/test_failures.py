@@ -32,6 +32,8 @@ from aligner_proxy.types import (
     OnSkip,
     Outcome,
     Policy,
+    SideKind,
+    SideTreatment,
     SkipPolicy,
     SkipReason,
     Status,
@@ -130,8 +132,10 @@ def test_what_could_not_be_judged_is_not_tried_again() -> None:
 
 def test_what_lets_an_original_through_is_listed() -> None:
     kind = (Objective("kind", "Kind: the response should never insult"),)
-    strict = Policy("p", kind, on_error=ALL_BLOCK, on_skip=ALL_JUDGED)
+    beside = {side.value: SideTreatment.JUDGE for side in SideKind}
+    strict = Policy("p", kind, on_error=ALL_BLOCK, on_skip=ALL_JUDGED, **beside)
     assert lets_through(strict) == []
+    assert lets_through(replace(strict, transcripts=SideTreatment.PASS)) == ["transcripts"]
     assert lets_through(replace(strict, on_error=replace(ALL_BLOCK, bug=OnError.RETRY))) == ["bug"]
     assert lets_through(replace(strict, on_skip=replace(ALL_JUDGED, quota=OnSkip.PASSTHROUGH))) == ["quota"]
     assert lets_through(replace(strict, mode=Mode.SHADOW)) == ["mode shadow"]

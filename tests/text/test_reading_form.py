@@ -44,7 +44,9 @@ def test_prose_has_no_windows(answer: str) -> None:
         pytest.param("1. You\n2. are\n3. an\n4. idiot", id="numbers"),
         pytest.param("```c\n/* You are an idiot */\nint x;\n```", id="comment of C"),
         pytest.param(
-            "The sea is wide, you are an idiot, and the sky is blue above the hills where the sheep graze.", id="clause"
+            "The sea is wide and full of ships that carry wool and wine from one small harbour to the next, you are an "
+            "idiot, and the sky is blue above the hills where the sheep graze from early spring until the first snow.",
+            id="clause",
         ),
         pytest.param("Dear reader:\n\nyou are an\nidiot", id="hard wrapped"),
         pytest.param("You &#97;re an idiot.", id="entities"),
@@ -86,3 +88,16 @@ def test_windows_that_overlap_are_read_apart() -> None:
     assert sorted(w.text for layer in layers for w in layer) == sorted(w.text for w in windows)
     assert len(layers) > 1
     assert all(a.end <= b.start for layer in layers for a, b in itertools.pairwise(layer))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The sea is wide, the ships are old, and the sky is blue above the hills where the sheep graze.",
+        "- **Harbour**: it opens at nine and closes when the last ship is in.\n- **Library**: it opens at ten.",
+        "The *old* harbour opens at `nine` and closes at __ten__.",
+    ],
+    ids=["clauses", "emphasis in a list", "emphasis"],
+)
+def test_what_a_detector_reads_well_as_it_stands_has_no_window(text: str) -> None:
+    assert reading_windows(text) == []
