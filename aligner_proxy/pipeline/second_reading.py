@@ -13,7 +13,7 @@ is removed; where it cannot be, the answer counts as unjudged.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate
@@ -25,7 +25,7 @@ from aligner_proxy.pipeline.arrangement import Arrangement
 from aligner_proxy.pipeline.removal import removed_where_refused
 from aligner_proxy.plugins.api import Corrected, Inner
 from aligner_proxy.text.echoes import Echoes, words
-from aligner_proxy.text.reading_form import Window, reading_windows
+from aligner_proxy.text.reading_form import Window, reading_windows, without_overlap
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Correction, Policy, SegmentScore, Turn, all_cached
 
@@ -108,14 +108,14 @@ class SecondReading:
     async def _windows(self, text: str, policy: Policy, readings: list[Corrected]) -> list[tuple[Window, SegmentScore]]:
         """The windows of a text that are flagged, each with the verdict that flags it.
 
-        They are read as one text; out of its place a fair sentence may look bad, so what is flagged is read where it
-        stands, too.
+        They are read in as few texts as it takes that none overlaps another; out of its place a fair sentence may look
+        bad, so what is flagged is read where it stands, too.
         """
         windows = await beside(len(text), partial(reading_windows, text))
         if not windows:
             return []
-        scores = await self._scores(self._inner, joined(windows), policy, readings)
-        flagged = flagged_windows(windows, scores, policy.caution)
+        score = partial(self._scores, self._inner, policy=policy, readings=readings)
+        flagged = await score_windows(windows, score, policy.caution)
         confirmed = flagged[MOST_CONFIRMED:]
         for window, verdict in flagged[:MOST_CONFIRMED]:
             standing, start = await beside(len(text), partial(in_place, text, window))
@@ -212,6 +212,16 @@ def in_place(text: str, window: Window) -> tuple[str, int]:
 
 CLEAR = 1.0
 """Nats above the threshold from which on a window counts: of a sentence taken out of its place less is certain."""
+
+
+async def score_windows(
+    windows: Sequence[Window], score: Callable[[str], Awaitable[Sequence[SegmentScore]]], caution: float
+) -> list[tuple[Window, SegmentScore]]:
+    """The flagged ones of some windows; those that overlap are read in different texts, since repetition hides."""
+    flagged: list[tuple[Window, SegmentScore]] = []
+    for layer in without_overlap(windows):
+        flagged += flagged_windows(layer, await score(joined(layer)), caution)
+    return sorted(flagged, key=lambda pair: pair[0].start)
 
 
 def flagged_windows(

@@ -18,14 +18,7 @@ from aligner_proxy.concurrency import beside
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.pipeline import Pipeline, align_request
-from aligner_proxy.pipeline.second_reading import (
-    MOST_CONFIRMED,
-    copy_key,
-    flagged_windows,
-    in_place,
-    joined,
-    places,
-)
+from aligner_proxy.pipeline.second_reading import MOST_CONFIRMED, copy_key, in_place, places, score_windows
 from aligner_proxy.text.echoes import Echoes
 from aligner_proxy.text.reading_form import WINDOW_WORDS, Window, reading_windows
 from aligner_proxy.text.structure import Segment
@@ -182,7 +175,7 @@ async def _confirmed(
     windows: Sequence[Window], text: str, begin: int, reader: _Reader, caution: float
 ) -> list[tuple[Window, SegmentScore]]:
     """The windows of a text from `begin` on that are flagged among each other and where they stand."""
-    flagged = flagged_windows(windows, await reader.scores(joined(windows)), caution)
+    flagged = await score_windows(windows, reader.scores, caution)
     confirmed = flagged[MOST_CONFIRMED:]
     for window, verdict in flagged[:MOST_CONFIRMED]:
         placed = replace(window, start=begin + window.start, end=begin + window.end)
