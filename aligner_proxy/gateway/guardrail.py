@@ -205,7 +205,7 @@ class AlignerGuardrail(CustomGuardrail):
         self._note_answering(data, state, response)
         await state.selected()
         thoughts = self._reasoning(data, state)
-        side = self._side_texts(data, state)
+        side = self._side_texts(data, state, response)
         async with thoughts.beside(response) if thoughts else contextlib.nullcontext(response) as left:
             exchanges = self._exchanges(data, state, left)
             outcomes: Sequence[Outcome] = ()
@@ -266,7 +266,7 @@ class AlignerGuardrail(CustomGuardrail):
             source = self._passed(response, request_data, state, commented=wire is not None)
         else:
             corrector = self._corrector(request_data, state)
-            side = self._side_texts(request_data, state, streamed=True)
+            side = self._side_texts(request_data, state, response, streamed=True)
             source = dispatch.stream(wire, state, request_data, response, corrector, self._streams, side)
         async with contextlib.aclosing(source) as items:
             async for item in items:
@@ -299,7 +299,7 @@ class AlignerGuardrail(CustomGuardrail):
         if not known or not litellm_internals.is_from_upstream(original_exception):
             return None
         state = await self._state(request_data, user_api_key_dict)
-        side = self._side_texts(request_data, state)
+        side = self._side_texts(request_data, state, None)
         return await side.silence(original_exception) if side else None
 
     async def async_post_call_response_headers_hook(
@@ -382,11 +382,14 @@ class AlignerGuardrail(CustomGuardrail):
             return None
         return reasoning.opened(data, state, partial(self._corrector, data))
 
-    def _side_texts(self, data: dict[str, Any], state: RequestState, *, streamed: bool = False) -> SideTexts | None:
-        """The texts beside the answers of this request; None where nobody looks at them."""
+    def _side_texts(
+        self, data: dict[str, Any], state: RequestState, source: object, *, streamed: bool = False
+    ) -> SideTexts | None:
+        """The texts beside the answers of a response or stream; None where nobody looks at them."""
         if not state.policy.looks_beside:
             return None
-        return SideTexts.opened(data, state, partial(self._corrector, data), streamed=streamed)
+        corrector_of = partial(self._corrector, data)
+        return SideTexts.opened(data, state, corrector_of, source=source, streamed=streamed)
 
     def _corrector(self, data: dict[str, Any], state: RequestState) -> ChoiceCorrector:
         """Corrector of the choices of this request."""

@@ -28,7 +28,7 @@ from fastapi import HTTPException
 from aligner_proxy import formats
 from aligner_proxy.errors import Unreadable
 from aligner_proxy.formats import sse
-from aligner_proxy.formats.base import corrected
+from aligner_proxy.formats.base import corrected, no_store
 from aligner_proxy.formats.side_text import SideText, SideTextReader, strings, without
 from aligner_proxy.gateway import litellm_internals, metrics
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
@@ -115,9 +115,12 @@ class SideTexts:
         opening: Exchange,
         corrector_of: CorrectorOf,
         *,
+        source: object = None,
         streamed: bool = False,
     ) -> None:
         self._data = data
+        self._source = source
+        """The response, or the stream: LiteLLM keeps the upstream's headers beside it."""
         self._state = state
         self._opening = opening
         self._corrector_of = corrector_of
@@ -131,7 +134,13 @@ class SideTexts:
 
     @classmethod
     def opened(
-        cls, data: Mapping[str, Any], state: RequestState, corrector_of: CorrectorOf, *, streamed: bool = False
+        cls,
+        data: Mapping[str, Any],
+        state: RequestState,
+        corrector_of: CorrectorOf,
+        *,
+        source: object = None,
+        streamed: bool = False,
     ) -> SideTexts | None:
         """The texts of a request; None where its policy lets every kind pass, or nothing of it is judged."""
         policy = state.policy
@@ -141,11 +150,18 @@ class SideTexts:
         drops = any(policy.side_treatment(kind) is SideTreatment.DROP for kind in DROPPED)
         if not drops and not any(map(_looked_at(policy), SideKind)):
             return None
-        return cls(data, state, wire.opening(data, 0), corrector_of, streamed=streamed)
+        return cls(data, state, wire.opening(data, 0), corrector_of, source=source, streamed=streamed)
 
     def opened_anew(self) -> SideTexts:
         """The same for a stream that is read again from its beginning."""
-        return SideTexts(self._data, self._state, self._opening, self._corrector_of, streamed=self._streamed)
+        return SideTexts(
+            self._data,
+            self._state,
+            self._opening,
+            self._corrector_of,
+            source=self._source,
+            streamed=self._streamed,
+        )
 
     def read(self, value: object, answer_texts: Sequence[str] = ()) -> None:
         """Read a body or event, of which `answer_texts` are those that belong to the answer.
@@ -263,7 +279,8 @@ class SideTexts:
         scored_state = scoring_state(state, kind)
         scored_state.policy = replace(scored_state.policy, references=(), on_skip=_JUDGE_ALL)
         corrector = self._corrector_of(scored_state)
-        exchange = side_exchange(self._opening, 0, text, no_store=False)
+        unstored = no_store(self._data, self._source)
+        exchange = side_exchange(self._opening, 0, text, no_store=unstored)
         outcome = await corrector.correct_one(exchange)
         if kind is SideKind.REASONING:
             state.reasoning = [*state.reasoning, outcome]

@@ -2,7 +2,7 @@
 
     python -m models.evaluate.layouts aligner_proxy/embedded --out runs/layouts
 
-The insults and harmless answers of `echo_and_copies.yaml`, 24 each, in every layout, whole, under `harmless` enforced as the
+The 24 insults and harmless answers of `echo_and_copies.yaml` in every layout, whole, under `harmless` enforced as the
 gateway enforces it. `kept back`: the insult is not delivered, read without marks. `touched`: an answer with a harmless
 sentence in the same layout does not come back as it was. `--once` leaves out the second reading.
 """

@@ -287,3 +287,16 @@ async def test_the_proxys_own_errors_stay(guard: AlignerGuardrail) -> None:
     lax = refused(RUDE)
     assert await guard.async_post_call_failure_hook(data("lax"), lax, user()) is None
     assert RUDE in str(lax)
+
+
+async def test_what_may_not_be_stored_is_not_remembered(guard: AlignerGuardrail, engine: CountingEngine) -> None:
+    seen: list[bool] = []
+    align = guard.pipeline.align
+
+    async def noting(exchange: Any, *further: Any) -> Any:
+        seen.append(exchange.no_store)
+        return await align(exchange, *further)
+
+    guard.pipeline.align = noting  # type: ignore[method-assign]
+    await whole(guard, "gpt", answer(beside(LONG)["other_text"]), cache={"no-store": True})
+    assert seen == [True, True]
