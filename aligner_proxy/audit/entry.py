@@ -20,14 +20,14 @@ from aligner_proxy.gate.edits import by_comparison
 from aligner_proxy.plugins.api import Content, Entry, Flagged
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.text.structure import split
-from aligner_proxy.types import Exchange, Outcome, Policy, Reference, ReferenceKind, Turn
+from aligner_proxy.types import Exchange, Outcome, Policy, Reference, ReferenceKind, SideKind, Turn
 
 Redact = Callable[[str], str]
 
-OF_REASONING_ID = "-reasoning"
-"""What stands behind the id of an answer where an entry is that of its reasoning."""
 BESIDE_ID = "-beside"
 """What stands behind it where an entry is that of the aligner beside (`shadow_aligner`)."""
+SIDE_IDS = {kind: f"-{kind.value}" for kind in SideKind}
+"""What stands behind the id of an answer where an entry is that of a text beside it, by kind."""
 _BARE = 4096
 """Bytes of an event without its texts."""
 _PART = 96

@@ -26,6 +26,7 @@ from typing import Any
 from fastapi import HTTPException
 
 from aligner_proxy import formats
+from aligner_proxy.audit.entry import SIDE_IDS
 from aligner_proxy.errors import Unreadable
 from aligner_proxy.formats import sse
 from aligner_proxy.formats.base import corrected, no_store
@@ -84,7 +85,7 @@ def scoring_state(state: RequestState, kind: SideKind) -> RequestState:
         state,
         policy=policy,
         route=f"{state.route}#{name}",
-        aligner_id=f"{state.aligner_id}-{name}",
+        aligner_id=f"{state.aligner_id}{SIDE_IDS[kind]}",
         outcomes=[],
         reasoning=[],
     )

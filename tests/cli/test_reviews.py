@@ -217,10 +217,12 @@ def test_what_cannot_be_compared_says_why(folder: Path, first: str, second: str,
 def test_an_answer_is_erased_with_what_was_said_of_it(folder: Path, name: str) -> None:
     say(folder, given(0, ReviewVerdict.RIGHT), given(1, ReviewVerdict.WRONG))
     store = Store(folder / "audit.db")
-    store.add(replace(entry(replace(noted(1), aligner_id="id-1-reasoning")), endpoint="/v1/chat/completions#reasoning"))
+    for kind in ("reasoning", "tool_output"):
+        noted_beside = replace(noted(1), aligner_id=f"id-1-{kind}")
+        store.add(replace(entry(noted_beside), endpoint=f"/v1/chat/completions#{kind}"))
     store.close()
     got = run(folder, "audit erase", name, "--json")
-    assert (got.exit_code, json.loads(got.stdout)) == (0, {"erased": 2})
+    assert (got.exit_code, json.loads(got.stdout)) == (0, {"erased": 3})
     assert [r.aligner_id for r in reviews(folder)] == ["id-0"]
     again = run(folder, "audit erase", name)
     assert (again.exit_code, again.output) == (1, "0 entries erased, with what was said of them\n")

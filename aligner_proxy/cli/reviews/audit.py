@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from aligner_proxy.audit import writer
-from aligner_proxy.audit.entry import BESIDE_ID, OF_REASONING_ID
+from aligner_proxy.audit.entry import BESIDE_ID, SIDE_IDS
 from aligner_proxy.audit.store import Store
 from aligner_proxy.cli.terminal import echo, echo_json
 from aligner_proxy.errors import AuditError, ConfigError
@@ -48,14 +48,15 @@ def erase(name: str, policies: Path, path: Path | None, tenant: str | None, as_j
 
 
 def _rows(store: Store, name: str, tenant: str | None) -> list[int]:
-    """The rows of an answer, of its reasoning and of the aligner beside.
+    """The rows of an answer, of the texts beside it and of the aligner beside.
 
     Raises `ConfigError` where several tenants have one of this id.
     """
+    ids = [name, *(name + ending for ending in (*SIDE_IDS.values(), BESIDE_ID))]
     rows = store.rows(
-        "SELECT id, tenant FROM entries WHERE ((aligner_id IN (?, ?, ?) AND aligner_id != '') OR call_id = ?) "
-        "AND (? IS NULL OR tenant IN (?, 'team:' || ?))",
-        (name, name + OF_REASONING_ID, name + BESIDE_ID, name, tenant, tenant, tenant),
+        f"SELECT id, tenant FROM entries WHERE ((aligner_id IN ({', '.join('?' * len(ids))}) AND aligner_id != '') "
+        "OR call_id = ?) AND (? IS NULL OR tenant IN (?, 'team:' || ?))",
+        (*ids, name, tenant, tenant, tenant),
     )
     tenants = sorted({str(row[1]) for row in rows})
     if len(tenants) > 1:
