@@ -55,6 +55,7 @@ CorrectorOf = Callable[[RequestState], ChoiceCorrector]
 _ECHOED = ("instructions", "metadata", "tools", "tool_choice", "text")
 """Fields of a request that a response repeats under the same name."""
 _JUDGE_ALL = SkipPolicy(**dict.fromkeys(SkipPolicy.__dataclass_fields__, OnSkip.JUDGE))
+_BETWEEN = "\n\n"
 _JUDGED = "_aligner_judged"
 DROPPED = (SideKind.TOOL_OUTPUT, SideKind.TRANSCRIPTS)
 """Kinds that are emptied where they stand; reasoning is taken out with what surrounds it (reasoning.py)."""
@@ -205,16 +206,23 @@ class SideTexts:
         nothing.
         """
         covering = (*delivered, *self._clean)
-        for text in self._unsettled():
-            if ended_only and text.kind in self._grown:
-                continue
-            uncovered = self._reader.uncovered(text, covering)
-            if uncovered:
-                uncovered = self._reader.uncovered(text, (*covering, *self._echoed(text)))
-            if uncovered and self._state.policy.objectives:
-                await self._judge(text.kind, uncovered)
-                self._clean.append(uncovered)
+        texts = [text for text in self._unsettled() if not (ended_only and text.kind in self._grown)]
+        uncovered: dict[SideKind, list[str]] = {}
+        for text in texts:
+            if left := self._uncovered(text, covering):
+                uncovered.setdefault(text.kind, []).append(left)
+        # One reading a kind, however many fields an upstream fills.
+        for kind, parts in uncovered.items():
+            await self._judge(kind, _BETWEEN.join(dict.fromkeys(parts)))
+            self._clean += parts
+        for text in texts:
             text.settled = final
+
+    def _uncovered(self, text: SideText, covering: Sequence[str]) -> str:
+        """What of a text was not judged with something else, and is not the request's own."""
+        if not self._state.policy.objectives or not self._reader.uncovered(text, covering):
+            return ""
+        return self._reader.uncovered(text, (*covering, *self._echoed(text)))
 
     async def silence(self, error: Exception) -> HTTPException | None:
         """Take out of an upstream's error what it says, where that may not go out; what is to be raised in its stead.

@@ -300,3 +300,12 @@ async def test_what_may_not_be_stored_is_not_remembered(guard: AlignerGuardrail,
     guard.pipeline.align = noting  # type: ignore[method-assign]
     await whole(guard, "gpt", answer(beside(LONG)["other_text"]), cache={"no-store": True})
     assert seen == [True, True]
+
+
+async def test_many_fields_are_one_question_to_the_engine(guard: AlignerGuardrail, engine: CountingEngine) -> None:
+    fields = {f"note{number}": f"The harbour number {number} opens at nine." for number in range(300)}
+    await whole(guard, "gpt", answer({"provider_specific_fields": fields}))
+    assert len(engine.asked) == 2
+    assert all(text in engine.asked[1] or text in engine.asked[0] for text in fields.values())
+    with pytest.raises(Blocked, match="other_text"):
+        await whole(guard, "gpt", answer({"provider_specific_fields": fields | {"last": RUDE}}))
