@@ -232,13 +232,15 @@ def foreign_segments(text: str, known: Collection[str]) -> list[Segment]:
 
 def _is_foreign(sentence: str, known: Collection[str]) -> bool:
     """Whether a sentence has several signs of one other language, of which one is a word, and hardly a known word."""
-    sentence = WEB.sub(" ", prose(sentence))
+    sentence = unicodedata.normalize("NFC", WEB.sub(" ", prose(sentence)))
     if not sentence.isascii():
         counts = _counts(sentence)
         script = max(counts, key=counts.__getitem__, default=_LATIN)
         if script != _LATIN:
             return counts[script] >= _LETTERS and not is_among(script, known)
     tokens = [token for token in _WORD.findall(sentence) if len(token) > 1]
+    if len(tokens) < _FEWEST_WORDS:
+        return False
     codes = [_SHOWN_BY.get(token.casefold(), frozenset()) for token in tokens]
     return any(_shows(code, tokens, codes, known) for code in frozenset().union(*codes) - frozenset(known))
 

@@ -6,7 +6,8 @@ Shapes: LiteLLM's `generic_guardrail_api`, agentgateway's guardrail webhook, and
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+import copy
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -53,7 +54,7 @@ class GenericRequest(_Foreign):
 async def generic_guardrail(body: GenericRequest, judge: Judge) -> dict[str, Any]:
     """The verdict for LiteLLM; prompts pass."""
     texts = body.texts or ()
-    if body.input_type == "request" or not texts:
+    if body.input_type == "request" or not (texts or body.tool_calls):
         return {"action": "NONE"}
     objectives = (body.additional_provider_specific_params or GenericSettings()).objectives
     answers = Answers(
@@ -63,6 +64,7 @@ async def generic_guardrail(body: GenericRequest, judge: Judge) -> dict[str, Any
         objectives=objectives,
         finish_reasons=[_TOOL_CALLS if body.tool_calls else STOP] * len(texts),
         call_id=body.litellm_call_id,
+        beside={_TOOL_CALLS: body.tool_calls} if body.tool_calls else None,
     )
     try:
         judged = await judge(answers)
@@ -72,14 +74,18 @@ async def generic_guardrail(body: GenericRequest, judge: Judge) -> dict[str, Any
 
 
 class AgentgatewayMessage(_Foreign):
-    """A message of a choice."""
+    """A message of a choice; what else it says is judged, too."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     role: str = "assistant"
     content: str
 
 
 class AgentgatewayChoice(_Foreign):
-    """One of the answers of a response."""
+    """One of the answers of a response; what else it says is judged, too."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     message: AgentgatewayMessage
 
@@ -92,7 +98,9 @@ class AgentgatewayBody(_Foreign):
 
 
 class PortkeyPart(_Foreign):
-    """The request or the response that Portkey looks at."""
+    """The request or the response that Portkey looks at; what else it says is judged, too."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     content: dict[str, Any] | None = Field(default=None, alias="json")
 
@@ -116,7 +124,8 @@ async def _agentgateway(body: AgentgatewayBody, judge: Judge) -> dict[str, Any]:
     if not body.choices:
         return {"action": {"reason": "prompts are not judged"}}
     try:
-        judged = await judge(Answers(texts=[choice.message.content for choice in body.choices]))
+        beside = [choice.model_dump(exclude={"message": {"content", "role"}}) for choice in body.choices]
+        judged = await judge(Answers(texts=[choice.message.content for choice in body.choices], beside=beside))
     except Blocked as error:
         return {"action": {"body": error.message, "status_code": error.status_code, "reason": error.message}}
     reason = judged.state.status.value
@@ -131,15 +140,16 @@ async def _portkey(sent: WebhookRequest, judge: Judge) -> dict[str, Any]:
     """Its verdict: whether the answer may pass, with another response where it was corrected."""
     request = sent.request.content or {}
     response = sent.response.content or {}
-    places = list(_places(response)) if sent.event_type == _ANSWERED else []
-    if not places:
+    if sent.event_type != _ANSWERED or not (response or sent.response.model_extra):
         return {"verdict": True}
+    places = list(_places(response))
     model = request.get("model")
     answers = Answers(
         texts=[holder[key] for (holder, key), _ in places],
         messages=list(_conversation(request)),
         model=model if isinstance(model, str) else None,
         finish_reasons=[reason for _, reason in places],
+        beside=[sent.response.model_extra, _without_texts(response, [place for place, _ in places])],
     )
     try:
         judged = await judge(answers)
@@ -172,6 +182,17 @@ def _texts_in(holder: dict[str, Any], key: str) -> Iterator[Place]:
     for part in _objects(holder.get(key)):
         if part.get("type", _TEXT) in (_TEXT, "output_text") and isinstance(part.get("text"), str):
             yield part, "text"
+
+
+def _without_texts(response: dict[str, Any], places: Sequence[Place]) -> dict[str, Any]:
+    """A copy of a response without the texts of these places."""
+    texts = [holder[key] for holder, key in places]
+    for holder, key in places:
+        holder[key] = ""
+    copied = copy.deepcopy(response)
+    for (holder, key), text in zip(places, texts, strict=True):
+        holder[key] = text
+    return copied
 
 
 def _conversation(request: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -25,6 +25,7 @@ STOP = "stop"
 MOST_ANSWERS = 64
 """Answers of one request; each is a request to the engine."""
 _CALL_TYPE = "align"
+_BESIDE = "beside"
 
 
 class Hooks(Protocol):
@@ -57,6 +58,8 @@ class Answers:
     finish_reasons: Sequence[str] = ()
     """Of each answer; without them all are whole."""
     call_id: str | None = None
+    beside: object = None
+    """What the body says besides the answers; it is judged like the text beside the answers of the traffic."""
 
     @classmethod
     def of(cls, body: AlignBody) -> Answers:
@@ -83,7 +86,7 @@ class Answers:
             {"index": index, "finish_reason": reason, "message": {"role": "assistant", "content": text}}
             for index, (text, reason) in enumerate(zip(self.texts, reasons, strict=True))
         ]
-        return ModelResponse(choices=choices)
+        return ModelResponse(choices=choices, **({} if self.beside is None else {_BESIDE: self.beside}))
 
     def data(self) -> dict[str, Any]:
         """The request as LiteLLM's hooks see requests."""
