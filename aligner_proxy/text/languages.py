@@ -45,6 +45,8 @@ _SHOWN_BY: dict[str, frozenset[str]] = {}
 for _language in {*_SMALL, *_ADDRESSING}:
     for _word_of_it in (*_SMALL.get(_language, ()), *_ADDRESSING.get(_language, "").split()):
         _SHOWN_BY[_word_of_it] = _SHOWN_BY.get(_word_of_it, frozenset()) | {_language}
+for _word_of_it in ("over", "bent", "per"):  # English words, too, that say nothing of another language
+    _SHOWN_BY[_word_of_it] = _SHOWN_BY.get(_word_of_it, frozenset()) | {"en"}
 _AGAINST_KNOWN = 3
 """So many signs of another language weigh as much as one word of a known one: a sentence may name things of others."""
 _WORD = re.compile(r"[^\W\d_]+")
@@ -247,7 +249,9 @@ def _is_foreign(sentence: str, known: Collection[str]) -> bool:
 
 def _shows(code: str, tokens: Sequence[str], codes: Sequence[frozenset[str]], known: Collection[str]) -> bool:
     """Whether a sentence shows this language, by the languages that each of its words shows."""
-    hits = sum(code in shown and shown.isdisjoint(known) for shown in codes)
+    pairs = zip(tokens, codes, strict=True)
+    # What is said again and again shows no more than said once.
+    hits = len({token.casefold() for token, shown in pairs if code in shown and shown.isdisjoint(known)})
     own = sum(code not in shown and not shown.isdisjoint(known) for shown in codes)
     # Names begin with a capital, and English has taken over some words with signs on their letters.
     odd = sum(not (shown or token.isascii() or token[0].isupper()) for token, shown in zip(tokens, codes, strict=True))

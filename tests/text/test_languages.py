@@ -140,6 +140,10 @@ def test_which_languages_are_among_those_of_an_aligner(name: str, known: set[str
         ("Met in two of four readings.", ("en",), False),
         ("α and β are angles.", ("en",), False),
         ("Yes.", ("en",), False),
+        ("I am late, I am late", ("en",), False),
+        ("Two pence per mile, or a shilling per gallon.", ("en",), False),
+        ("Bent-over lifts", ("en",), False),
+        ("Ca\u0301f\u00e9 na\u00efve", ("en",), False),
     ],
 )
 def test_a_sentence_in_a_language_that_is_not_known(sentence: str, known: tuple[str, ...], expected: bool) -> None:
