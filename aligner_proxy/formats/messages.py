@@ -59,8 +59,8 @@ def _blocks(response: object) -> list[Any] | None:
 
 def _with_new_text(block: Any, text: str) -> object:
     """A copy of a block with another text, without citations, which point into the old one."""
-    if isinstance(block, str):
-        return text
+    if not isinstance(block, Mapping):
+        return [text] if isinstance(block, list) else text
     form = [text] if isinstance(block["text"], list) else text
     return {**{name: value for name, value in block.items() if name != "citations"}, "text": form}
 
