@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
@@ -36,7 +36,6 @@ _MOST_PIECES = 64
 Path = tuple[object, ...]
 """Where a string stands: names of fields, `index` of the elements of lists, "*" for elements without one."""
 SideString = tuple[SideKind, Path, str]
-Edit = Callable[[SideKind, str], str]
 
 _BY_NAME = {
     **dict.fromkeys(
@@ -189,26 +188,25 @@ def _kind_of_field(name: str, inner: object, kind: SideKind) -> SideKind:
 
 def without(value: Any, kinds: Iterable[SideKind]) -> Any:
     """A copy without prose of these kinds; the same object where there is none."""
-    dropped = frozenset(kinds)
-    return _edited(value, SideKind.OTHER_TEXT, lambda kind, text: "" if kind in dropped and is_prose(text) else text)
+    return _emptied(value, SideKind.OTHER_TEXT, frozenset(kinds))
 
 
-def _edited(value: Any, kind: SideKind, edit: Edit) -> Any:
+def _emptied(value: Any, kind: SideKind, dropped: Container[SideKind]) -> Any:
     if isinstance(value, str):
-        return edit(kind, value)
+        return "" if kind in dropped and is_prose(value) else value
     pairs = _pairs(value)
     if pairs is not None:
         kind = _kind_of_type(pairs, kind)
         changed = {}
         for name, inner in pairs:
-            new = _edited(inner, _kind_of_field(name, inner, kind), edit)
+            new = _emptied(inner, _kind_of_field(name, inner, kind), dropped)
             if new is not inner:
                 changed[name] = new
         if not changed:
             return value
         return value.model_copy(update=changed) if isinstance(value, BaseModel) else {**value, **changed}
     if isinstance(value, list):
-        edited = [_edited(inner, kind, edit) for inner in value]
+        edited = [_emptied(inner, kind, dropped) for inner in value]
         return value if all(new is old for new, old in zip(edited, value, strict=True)) else edited
     return value
 

@@ -107,6 +107,23 @@ def side_exchange(opening: Exchange, index: int, text: str, *, no_store: bool) -
     )
 
 
+class _Kinds:
+    """What a policy does with each kind. It is asked for every item of a stream, and made once for each policy."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        treatments = {kind: policy.side_treatment(kind) for kind in SideKind}
+        self.dropped = frozenset(kind for kind in DROPPED if treatments[kind] is SideTreatment.DROP)
+        """Kinds that are taken out."""
+        ending = (SideTreatment.JUDGE, SideTreatment.BLOCK)
+        may_end = frozenset(kind for kind, treatment in treatments.items() if treatment in ending)
+        self.holding = frozenset(kind for kind in may_end if blocks(policy, kind))
+        """Kinds that may end the answer, which waits for them."""
+        # Reasoning that ends nothing is scored elsewhere, for the record (reasoning.py).
+        self.looked_at = self.holding | (may_end - {SideKind.REASONING})
+        """Kinds that are judged here, or end the answer."""
+
+
 class SideTexts:
     """Texts beside the answers of one response. `read` takes them, `settle` raises where they end the answer."""
 
@@ -128,6 +145,9 @@ class SideTexts:
         self._corrector_of = corrector_of
         self._reader = SideTextReader(streamed=streamed)
         self._streamed = streamed
+        self._kinds = _Kinds(state.policy)
+        self._body: object = None
+        """The body that was read last."""
         self._grown: set[SideKind] = set()
         self.refused: SideKind | None = None
         """The kind that ended the answer."""
@@ -149,8 +169,8 @@ class SideTexts:
         wire = formats.wire(state.route)
         if wire is None or state.skip or policy.mode is not Mode.ENFORCE:
             return None
-        drops = any(policy.side_treatment(kind) is SideTreatment.DROP for kind in DROPPED)
-        if not drops and not any(map(_looked_at(policy), SideKind)):
+        kinds = _Kinds(policy)
+        if not (kinds.dropped or kinds.looked_at):
             return None
         return cls(data, state, wire.opening(data, 0), corrector_of, source=source, streamed=streamed)
 
@@ -170,6 +190,7 @@ class SideTexts:
 
         Raises `Blocked` where it cannot be read and the policy wants an error in its place.
         """
+        self._body = value
         try:
             self._grown = self._reader.read(value, answer_texts)
         except Unreadable:
@@ -190,14 +211,16 @@ class SideTexts:
 
     async def settle_body(self, body: Any, delivered: Iterable[str]) -> None:
         """Judge what stands beside the answers of a body as it goes out; raises `Blocked` where it may not."""
-        self._reader = SideTextReader(streamed=self._streamed)
-        self.read(body)
+        if body is not self._body:
+            self._reader = SideTextReader(streamed=self._streamed)
+            self.read(body)
         await self.settle(delivered)
 
     @property
     def pending(self) -> bool:
         """Whether something was read that may not go out yet."""
-        return any(blocks(self._state.policy, text.kind) for text in self._unsettled())
+        holding = self._present_kinds().holding
+        return any(text.kind in holding for text in self._reader.unsettled())
 
     async def settle(self, delivered: Iterable[str], *, final: bool = True, ended_only: bool = False) -> None:
         """Judge what is not part of `delivered`; raises `Blocked` where that may not go out.
@@ -242,12 +265,12 @@ class SideTexts:
 
     def without_dropped(self, value: Any) -> Any:
         """A body without the kinds that the policy takes out; the same object where there is nothing of them."""
-        kinds = self._dropped_kinds()
+        kinds = self._present_kinds().dropped
         return without(value, kinds) if kinds else value
 
     def dropped_from(self, source: AsyncIterable[Any]) -> AsyncIterable[Any]:
         """A stream without the kinds that the policy takes out."""
-        if not self._dropped_kinds():
+        if not self._present_kinds().dropped:
             return source
         return WatchedStream(self._without_dropped(source), source)
 
@@ -266,12 +289,15 @@ class SideTexts:
     def _dropped_frame(self, frame: sse.Frame) -> object:
         return frame.item if frame.event is None else frame.with_event(self.without_dropped(frame.event))
 
-    def _dropped_kinds(self) -> list[SideKind]:
-        return [kind for kind in DROPPED if self._state.policy.side_treatment(kind) is SideTreatment.DROP]
+    def _present_kinds(self) -> _Kinds:
+        """What becomes of each kind; another model that answers may bring a stricter policy."""
+        if self._kinds.policy is not self._state.policy:
+            self._kinds = _Kinds(self._state.policy)
+        return self._kinds
 
     def _unsettled(self) -> list[SideText]:
-        looked_at = _looked_at(self._state.policy)
-        return [text for text in self._reader.unsettled() if looked_at(text.kind)]
+        looked_at = self._present_kinds().looked_at
+        return [text for text in self._reader.unsettled() if text.kind in looked_at]
 
     def _echoed(self, text: SideText) -> Iterator[str]:
         """What the request itself says in a field of this name."""
@@ -313,18 +339,6 @@ def delivered_texts(exchanges: Sequence[Exchange], outcomes: Sequence[Outcome], 
     """The answers as they go out: the originals, but for those that were corrected."""
     texts = {exchange.index: exchange.answer or "" for exchange in exchanges}
     return list((texts | (corrected(outcomes) if changed else {})).values())
-
-
-def _looked_at(policy: Policy) -> Callable[[SideKind], bool]:
-    """Whether texts of a kind are judged here, or end an answer; reasoning that is only recorded is not."""
-
-    def is_looked_at(kind: SideKind) -> bool:
-        treatment = policy.side_treatment(kind)
-        if kind is SideKind.REASONING:
-            return treatment in (SideTreatment.JUDGE, SideTreatment.BLOCK) and blocks(policy, kind)
-        return treatment in (SideTreatment.JUDGE, SideTreatment.BLOCK)
-
-    return is_looked_at
 
 
 def _is_clean(outcome: Outcome, policy: Policy) -> bool:

@@ -25,7 +25,7 @@ from aligner_proxy.gateway.streaming.queue import PACKED_FROM, StreamQueue, slic
 from aligner_proxy.gateway.streaming.released import ReleasedStream
 from aligner_proxy.pipeline import outcomes as pipeline_outcomes
 from aligner_proxy.pipeline.parts import is_blocked, longest_part
-from aligner_proxy.types import Exchange, OnSkip, Outcome, SkipReason, Status
+from aligner_proxy.types import Exchange, Outcome, SkipReason, Status
 
 
 class HeldStream(StreamQueue[PrefilledText]):
@@ -128,7 +128,7 @@ class HeldStream(StreamQueue[PrefilledText]):
     async def _corrected(self) -> Sequence[Outcome]:
         """The outcomes of all texts of the response; empty where the upstream failed or there is no text."""
         self._ended = True
-        if self.broken is not None and not self._judges_broken:
+        if self._passes_broken:
             self._give_up(Status.SKIPPED, SkipReason.UPSTREAM_ERROR.value)
             if any(map(pipeline_outcomes.blocks, self._ledger.outcomes)):
                 self._corrector.refuse(self._ledger.outcomes[0])
@@ -142,11 +142,6 @@ class HeldStream(StreamQueue[PrefilledText]):
         if no_store(self._data, self._source):
             exchanges = [replace(exchange, no_store=True) for exchange in exchanges]
         return await self._corrector.correct(exchanges, self._session)
-
-    @property
-    def _judges_broken(self) -> bool:
-        """Whether the beginning of an answer whose upstream failed is judged like one that was cut off."""
-        return self._ledger.policy.on_skip.upstream_error is OnSkip.JUDGE
 
     def _exchanges(self) -> list[Exchange]:
         return self._decoder.exchanges()

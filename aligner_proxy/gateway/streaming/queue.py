@@ -26,6 +26,7 @@ from aligner_proxy.gateway.request_state import RequestState, Timeline
 from aligner_proxy.gateway.side_texts import SideTexts
 from aligner_proxy.gateway.streaming.budget import StreamAccount, StreamBudget, size_of
 from aligner_proxy.gateway.streaming.line import NO_WHOLES, EventLine, QueuedEvent, Text
+from aligner_proxy.types import OnSkip
 
 KEEPALIVE = b": keep-alive\n\n"
 """A comment of server-sent events; every parser ignores it."""
@@ -214,6 +215,11 @@ class StreamQueue(abc.ABC, Generic[Text]):
         if index not in self._texts:
             self._texts[index] = self._new_text(index)
         return self._texts[index]
+
+    @property
+    def _passes_broken(self) -> bool:
+        """Whether the upstream failed, and what had come goes out unjudged, not like an answer that was cut off."""
+        return self.broken is not None and self._ledger.policy.on_skip.upstream_error is not OnSkip.JUDGE
 
     @abc.abstractmethod
     def _new_text(self, index: int) -> Text:

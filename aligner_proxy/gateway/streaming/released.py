@@ -16,7 +16,7 @@ from aligner_proxy.gateway.streaming.line import QueuedEvent
 from aligner_proxy.gateway.streaming.queue import StreamQueue
 from aligner_proxy.pipeline import eligibility, outcomes
 from aligner_proxy.pipeline.parts import PartedCorrection
-from aligner_proxy.types import Exchange, OnSkip, Outcome, SkipReason, Status, StreamMode
+from aligner_proxy.types import Exchange, Outcome, SkipReason, Status, StreamMode
 
 
 class ReleasedStream(StreamQueue[PartedCorrection]):
@@ -27,15 +27,15 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
     _contradicted = False
     """Its events contradict one another, and the policy wants an error in their place."""
 
-    @cached_property
-    def _ended_texts(self) -> set[int]:
-        """The texts behind which nothing may follow."""
-        return set()
-
     _undecided: Sequence[PartedCorrection] = ()
     """The texts that may not be decided yet."""
     _over = False
     """The upstream has sent all."""
+
+    @cached_property
+    def _ended_texts(self) -> set[int]:
+        """The texts behind which nothing may follow."""
+        return set()
 
     def _new_text(self, index: int) -> PartedCorrection:
         facts = partial(self._decoder.facts, index)
@@ -109,9 +109,8 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
 
     async def _end(self) -> None:
         self._check_fault()
-        judges_broken = self._ledger.policy.on_skip.upstream_error is OnSkip.JUDGE
         for text in self._texts.values():
-            if self.broken is not None and not judges_broken:
+            if self._passes_broken:
                 text.close(Status.SKIPPED, SkipReason.UPSTREAM_ERROR.value)
             await text.end()
         if self._side is not None:
