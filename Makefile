@@ -30,7 +30,7 @@ unit: setup # ignored folders hold nothing else, and need not be read
 	@$(PYTEST) -q -m 'not (model or e2e or slow or long)' --ignore tests/models --ignore tests/e2e --ignore tests/conformance $(ARGS)
 
 test: setup ## all tests that this machine can run, in WORKERS (2) processes with one thread each
-	@$(PYTEST) --durations=10 $(ARGS)
+	@$(PYTEST) --sample --durations=10 $(ARGS)
 
 test-long: setup ## what is marked `long`, and the random cases of the engine in full number
 	@LONG=1 $(PYTEST) --durations=3 -m long $(ARGS)
