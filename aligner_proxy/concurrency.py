@@ -12,7 +12,9 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
+from types import TracebackType
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -110,14 +112,28 @@ async def joined(chunks: AsyncIterator[bytes], most: int, error: Exception) -> b
     return bytes(body)
 
 
-@contextlib.asynccontextmanager
-async def within(deadline_s: float) -> AsyncIterator[None]:
+def within(deadline_s: float) -> AbstractAsyncContextManager[None]:
     """Deadline around a block; raises `DeadlineExceeded`."""
-    try:
-        async with asyncio.timeout(deadline_s):
-            yield
-    except TimeoutError:
-        raise DeadlineExceeded(f"the deadline of {deadline_s:g} s passed") from None
+    return _Deadline(deadline_s)
+
+
+class _Deadline:
+    """A deadline around a block; a class for the reason that `ErrorTranslation` gives."""
+
+    def __init__(self, deadline_s: float) -> None:
+        self._deadline_s = deadline_s
+        self._timeout = asyncio.timeout(deadline_s)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await self._timeout.__aexit__(kind, error, traceback)
+        except TimeoutError:
+            raise DeadlineExceeded(f"the deadline of {self._deadline_s:g} s passed") from None
 
 
 async def until_closed(receive: Receive) -> None:
@@ -126,35 +142,41 @@ async def until_closed(receive: Receive) -> None:
         pass
 
 
-@contextlib.asynccontextmanager
-async def cancelled_when(left: Callable[[], Awaitable[None]] | None) -> AsyncIterator[None]:
+def cancelled_when(left: Callable[[], Awaitable[None]] | None) -> AbstractAsyncContextManager[None]:
     """Block that is cancelled with `ClientGone` when `left` returns first; None: nothing is watched."""
-    work = asyncio.current_task()
-    if left is None or work is None:
-        yield
-        return
-    gone = started = False
+    return contextlib.nullcontext() if left is None else _Watch(left)
 
-    async def watch() -> None:
-        nonlocal gone, started
-        started = True
+
+class _Watch:
+    """A watch over a client while a block runs; a class for the reason that `ErrorTranslation` gives."""
+
+    def __init__(self, left: Callable[[], Awaitable[None]]) -> None:
+        self._left = left
+        self._has_left = False
+        self._has_begun = False
+
+    async def __aenter__(self) -> None:
+        work = asyncio.current_task()
+        assert work is not None
+        self._work = work
+        self._watching = asyncio.create_task(self._watch(work))
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        try:
+            if isinstance(error, asyncio.CancelledError) and self._has_left and self._work.uncancel() == 0:
+                raise ClientGone("the client left") from None
+        finally:
+            self._watching.cancel()
+            if self._has_begun:  # otherwise the work never waited, and there is nothing to wait for
+                await asyncio.gather(self._watching, return_exceptions=True)
+
+    async def _watch(self, work: asyncio.Task[Any]) -> None:
+        self._has_begun = True
         # A connection that cannot be read does not mean that the client has left.
         with contextlib.suppress(Exception):
-            await left()
-            gone = True
+            await self._left()
+            self._has_left = True
             work.cancel()
-
-    watching = asyncio.create_task(watch())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if gone and work.uncancel() == 0:
-            raise ClientGone("the client left") from None
-        raise
-    finally:
-        watching.cancel()
-        if started:  # otherwise the work never waited, and there is nothing to wait for
-            await asyncio.gather(watching, return_exceptions=True)
 
 
 class DisconnectMiddleware:

@@ -12,21 +12,19 @@ import json
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import psycopg
 from pydantic import TypeAdapter, ValidationError
 
+from aligner_proxy.audit.location import PATIENCE_S, Database
 from aligner_proxy.audit.store import BUSY_S, INSERT, Row, Seal, Store
 from aligner_proxy.clock import Reading
-from aligner_proxy.errors import AuditError, DatabaseAway
+from aligner_proxy.errors import AuditError, DatabaseAway, ErrorTranslation
 from aligner_proxy.plugins.api import Entry
 
-PATIENCE_S = 5.0
-"""How long a call may take."""
 _CONNECT_S = 2
 """How long connecting may take, for each address of the server; the library takes no less."""
 _LOOK_S = 0.1
@@ -113,26 +111,6 @@ STEPS = (
 """Migrations from each version of the tables to the next; the database keeps how many were applied."""
 
 
-@dataclass(frozen=True, slots=True)
-class Database:
-    """A PostgreSQL by its URL; `name` is the variable that holds it."""
-
-    url: str = field(repr=False)
-    name: str
-    patience_s: float = PATIENCE_S
-
-
-Place = Path | Database
-"""Where an audit store is: a file of SQLite, or a PostgreSQL."""
-
-
-def open_store(place: Place, seal: Seal | None = None, *, durable: bool = False) -> Store:
-    """The store at a place; raises what its kind of store raises."""
-    if isinstance(place, Path):
-        return Store(place, seal, durable=durable)
-    return DatabaseStore(place, seal, durable=durable)
-
-
 class _Connection(psycopg.Connection[Any]):
     """Connection on which no call waits longer than `patience_s`."""
 
@@ -175,13 +153,9 @@ def _connect(database: Database) -> _Connection:
         return connection
 
 
-@contextmanager
-def _named(database: Database) -> Iterator[None]:
+def _named(database: Database) -> ErrorTranslation:
     """Block whose errors of the library become ours, without what they quote."""
-    try:
-        yield
-    except psycopg.Error as error:
-        raise DatabaseAway(database.name, type(error).__name__) from None
+    return ErrorTranslation(psycopg.Error, lambda error: DatabaseAway(database.name, type(error).__name__))
 
 
 @cache

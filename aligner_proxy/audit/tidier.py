@@ -19,14 +19,18 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
-from aligner_proxy.audit.database import DatabaseLease, Place, open_store
+from aligner_proxy.audit.location import Place, open_store
 from aligner_proxy.audit.store import Store
 from aligner_proxy.clock import BELIEVED_AFTER_S, Reading, SteadyClock, read_clocks
 from aligner_proxy.errors import AuditError
 from aligner_proxy.observability.metrics import AUDIT_DELETED
+
+if TYPE_CHECKING:
+    from aligner_proxy.audit.database import DatabaseLease
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +97,14 @@ class Lease:
             self._file = None
 
 
+def _lease_of(place: Place) -> Lease | DatabaseLease:
+    if isinstance(place, Path):
+        return Lease(place.with_name(place.name + ".tidy"))
+    from aligner_proxy.audit.database import DatabaseLease  # brings psycopg, which the extra `fleet` installs
+
+    return DatabaseLease(place)
+
+
 class Tidier:
     """Background deletion of what is older or larger than the limits allow."""
 
@@ -103,9 +115,7 @@ class Tidier:
         self._keeping = keeping
         self._every_s = every_s
         self._read = read
-        self._lease: Lease | DatabaseLease = (
-            Lease(place.with_name(place.name + ".tidy")) if isinstance(place, Path) else DatabaseLease(place)
-        )
+        self._lease = _lease_of(place)
         self._clock: SteadyClock | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None

@@ -36,6 +36,7 @@ from aligner_proxy.plugins.extensions import NO_EXTENSIONS, Extensions
 from aligner_proxy.policy import guardrail_entry, litellm_config
 from aligner_proxy.policy.config import (
     check_hand_offs,
+    check_local_engine,
     engine_at,
     keys_path,
     known_keys,
@@ -268,7 +269,7 @@ def _warnings(checked: _Checked, facts: RequestFacts, policy: Policy) -> list[st
 
 def _start_warnings(policies: PolicyFile) -> Iterator[str]:
     """What this environment lacks of what a gateway needs to start."""
-    for needed in (writer.recorder, check_hand_offs):
+    for needed in (writer.recorder, check_hand_offs, check_local_engine):
         try:
             needed(policies)
         except ConfigError as error:

@@ -9,22 +9,24 @@ import contextlib
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import uvicorn
 
-from aligner_proxy import connections
+from aligner_proxy import connections, extras
 from aligner_proxy.cli import open_files
 from aligner_proxy.cli.options import log_option, log_to_stderr
 from aligner_proxy.cli.terminal import echo
 from aligner_proxy.connections import Limits
 from aligner_proxy.console import forms
-from aligner_proxy.console.application import Console
-from aligner_proxy.console.playground import Gateway
 from aligner_proxy.engine import sockets
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy import litellm_config
 from aligner_proxy.policy.yaml_file import read
+
+if TYPE_CHECKING:
+    from aligner_proxy.console.application import Console
 
 _GRACE_S = 3
 _LIMITS = Limits(connections=500, drain_s=1.0, body_bytes=forms.MOST_BYTES)
@@ -51,6 +53,10 @@ def command(
 ) -> None:
     """Show corrections in a browser, as they happen; log in with the master key or a reviewer's key."""
     log_to_stderr(form)
+    extras.require_extra(extras.REVIEW, "the console")
+    from aligner_proxy.console.application import Console
+    from aligner_proxy.console.playground import Gateway
+
     path = file.resolve()
     litellm_config.check_master_key(path)
     data, source = read(path)

@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from aligner_proxy import extras
 from aligner_proxy.cli.terminal import Terminal, echo_json
 from aligner_proxy.engine import sockets
 from aligner_proxy.engine.api import AlignerInfo, Engine
@@ -121,6 +122,10 @@ def _pin() -> str | None:
 
 def compute() -> Iterator[Finding]:
     """torch, its device and the 4-bit kernels, tried in another process."""
+    if missing := extras.list_missing(extras.ENGINE):
+        found = f"no engine can run here: {', '.join(missing)} not installed; a gateway can ask one elsewhere"
+        yield Finding("torch", Verdict.NOTE, found, f"pip install 'aligner-proxy[{extras.ENGINE}]'")
+        return
     try:
         report = probe()
     except (subprocess.SubprocessError, ValueError, OSError) as error:
@@ -393,6 +398,8 @@ def free(port: int) -> Iterator[Finding]:
 
 def hub() -> Iterator[Finding]:
     """Whether weights could be fetched; the embedded aligner does not need it."""
+    if extras.list_missing(extras.ENGINE, ["huggingface_hub"]):
+        return
     from huggingface_hub import constants  # respects a mirror that the user has set
 
     address = constants.ENDPOINT

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from aligner_proxy import extras
 from aligner_proxy.connections import Limits
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.observability import logs
@@ -104,7 +105,11 @@ def take_limits(given: dict[str, Any]) -> Limits:
 
 
 def settings(given: dict[str, Any], file: Path | None = None) -> Settings:
-    """Settings of the weights from flags, then `file` (a policies file), then defaults."""
+    """Settings of the weights from flags, then `file` (a policies file), then defaults.
+
+    Raises `MissingExtra` where no model can run here.
+    """
+    extras.require_extra(extras.ENGINE, "an aligner on this machine")
     before_torch()
     from aligner_proxy.engine.loader import Settings
 
@@ -160,7 +165,8 @@ def _share_heap() -> None:
 
 
 def quiet() -> None:
-    """Silence the libraries' progress bars and messages."""
+    """Silence the libraries' progress bars and messages. Raises `MissingExtra` where no model can run here."""
+    extras.require_extra(extras.ENGINE, "an aligner on this machine")
     before_torch()
     from transformers.utils import logging as chatter  # noqa: TID251 - its log level, nothing that computes
 

@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 
 import click
 
+from aligner_proxy import extras
 from aligner_proxy.audit import writer
 from aligner_proxy.cli import open_files
 from aligner_proxy.cli.options import connection_options, log_option, log_to_stderr, take_limits
@@ -153,6 +154,8 @@ def command(
 ) -> None:
     """Start the aligner engine and the LiteLLM proxy; SIGHUP replaces both without a gap, SIGTERM drains them."""
     log_to_stderr(form)
+    if console:
+        extras.require_extra(extras.REVIEW, "--console")
     limits = replace(take_limits(given), body_bytes=body_mb << 20)
     open_files.allow(limits.connections, open_files.OF_REQUEST)
     checked = replace(
@@ -188,6 +191,8 @@ def plan(file: Path, host: str, port: int, workers: int) -> Plan:
     check_class_is_ours(path)
     litellm_config.check_master_key(path)
     check_guardrail(path, loaded)
+    config.redis_url(loaded)
+    config.check_local_engine(loaded)
     engine = config.engine_at(loaded)
     check_engine(path, loaded, engine)
     return Plan(path, policies.absolute(), loaded, engine, engine.local, host, port, workers)

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from aligner_proxy import extras
 from aligner_proxy.audit.replay import share
 from aligner_proxy.cli.align import opened_engine
 from aligner_proxy.cli.json_lines import progress_line
@@ -102,6 +103,7 @@ def command(
             raise ConfigError("give --forget NAME or --rollback NAME alone")
         sys.exit(_take_back(policies, forget, rollback, as_json))
     tasks = _tasks(policies, names)
+    extras.require_extra(extras.ENGINE, "teaching", ["torch"])  # heads are fitted here, whatever engine reads
     told = progress_line if json_lines else None
     results = asyncio.run(_taught(tasks, policies, path, address, given, dry_run, told))
     if json_lines:

@@ -6,7 +6,6 @@ only as a request for settings. What a client may not ask for becomes an HTTP er
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import re
@@ -17,7 +16,7 @@ from typing import Any
 
 from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAuth
 
-from aligner_proxy.errors import BadRequest, ForbiddenError
+from aligner_proxy.errors import BadRequest, ErrorTranslation, ForbiddenError
 from aligner_proxy.formats import stored, wire
 from aligner_proxy.formats.base import buckets, headers, system, turns
 from aligner_proxy.formats.tool_results import tool_results
@@ -130,15 +129,15 @@ def trusted_metadata(data: Mapping[str, Any], trust: Trust) -> dict[str, Any]:
 _SWITCHES = ("disable_global_guardrails", "opted_out_global_guardrails")
 
 
-@contextlib.contextmanager
-def _as_http_errors() -> Iterator[None]:
+def _as_http_errors() -> ErrorTranslation:
     """Errors of the client, as LiteLLM sends them."""
-    try:
-        yield
-    except BadRequest as error:
-        raise ProxyException(str(error), "invalid_request_error", error.param, 400) from None
-    except ForbiddenError as error:
-        raise ProxyException(str(error), "permission_error", "aligner", 403) from None
+    return ErrorTranslation((BadRequest, ForbiddenError), _http_error)
+
+
+def _http_error(error: BadRequest | ForbiddenError) -> ProxyException:
+    if isinstance(error, BadRequest):
+        return ProxyException(str(error), "invalid_request_error", error.param, 400)
+    return ProxyException(str(error), "permission_error", "aligner", 403)
 
 
 @lru_cache(maxsize=1024)

@@ -71,9 +71,9 @@ class Shadows:
         BESIDE.labels(aligner, result).inc()
 
     async def done(self) -> None:
-        """Wait until all pending corrections are settled."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*self.beside, return_exceptions=True)
+        """Wait until all pending corrections are settled, and counted: that is done in a callback of each."""
+        while pending := self._tasks | self.beside:
+            await asyncio.wait(pending)
 
     async def finish(self, then: Callable[[], Awaitable[object]]) -> None:
         """Settle pending corrections for at most `LAST_S` at the end of the process, then call `then`."""

@@ -29,6 +29,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from aligner_proxy import extras
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy import shares
 from aligner_proxy.policy.editor_schema import check_second_try, edits_outside
@@ -272,6 +273,13 @@ def engine_at(file: PolicyFile) -> Backend:
         raise ConfigError(f"{_ENGINE}: {error}") from None
 
 
+def check_local_engine(file: PolicyFile) -> None:
+    """Raise `MissingExtra` where this file wants an engine on this machine, and none can run here."""
+    if engine_at(file).local:
+        place = file.source.at("aligner", "engine")
+        extras.require_extra(extras.ENGINE, f"{place}: aligner.engine: local, an engine on this machine,")
+
+
 def hand_off_secret(name: str) -> bytes | None:
     """The secret that signs reports of doubtful answers; None where the variable is not set, or too short."""
     secret = (_env(name) or "").encode()
@@ -400,12 +408,13 @@ def redis_url(file: PolicyFile) -> str | None:
     name = file.cache.redis_env
     if name is None:
         return None
-    place = f"{file.source.at('cache', 'redis_env')}: cache.redis_env:"
+    place = f"{file.source.at('cache', 'redis_env')}: cache.redis_env"
     url = _env(name)
     if url is None:
-        raise ConfigError(f"{place} {name} is not set; set it to the URL of the shared Redis: {REDIS_FORMS}")
+        raise ConfigError(f"{place}: {name} is not set; set it to the URL of the shared Redis: {REDIS_FORMS}")
     if (fault := redis_fault(url)) is not None:
-        raise ConfigError(f"{place} {name} holds no URL of a Redis ({fault}); use {REDIS_FORMS}")
+        raise ConfigError(f"{place}: {name} holds no URL of a Redis ({fault}); use {REDIS_FORMS}")
+    extras.require_extra(extras.FLEET, place, ["redis"])
     return url
 
 
@@ -415,12 +424,11 @@ def audit_database_url(file: PolicyFile) -> str | None:
     if name is None:
         return None
     url = _env(name)
+    place = f"{file.source.at('audit', 'database_env')}: audit.database_env"
     if url is None or not url.startswith(("postgresql://", "postgres://")):
         fault = "is not set" if url is None else "holds no URL of a PostgreSQL"
-        place = file.source.at("audit", "database_env")
-        raise ConfigError(
-            f"{place}: audit.database_env: {name} {fault}; use postgresql://user:password@host[:port]/database"
-        )
+        raise ConfigError(f"{place}: {name} {fault}; use postgresql://user:password@host[:port]/database")
+    extras.require_extra(extras.FLEET, place, ["psycopg"])
     return url
 
 

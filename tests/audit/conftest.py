@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-from aligner_proxy.audit.database import Place
 from aligner_proxy.audit.entry import AuditEvent, entry
+from aligner_proxy.audit.location import Place
 from aligner_proxy.audit.reviews import Review, Reviews
 from aligner_proxy.audit.store import Store
 from aligner_proxy.policy.resolver import RequestFacts

@@ -16,8 +16,9 @@ from random import Random
 import pytest
 from click.testing import CliRunner
 
-from aligner_proxy.audit.database import STEPS, Database, DatabaseLease, DatabaseStore
+from aligner_proxy.audit.database import STEPS, DatabaseLease, DatabaseStore
 from aligner_proxy.audit.entry import entry
+from aligner_proxy.audit.location import Database
 from aligner_proxy.audit.recorder import Recorder, Waiting
 from aligner_proxy.audit.review_queue import ReviewQueue
 from aligner_proxy.audit.store import Seal
@@ -34,7 +35,8 @@ ROOT = Path(__file__).parents[2]
 WRITER = """
 import asyncio, sys
 from dataclasses import replace
-from aligner_proxy.audit.database import Database, DatabaseStore
+from aligner_proxy.audit.database import DatabaseStore
+from aligner_proxy.audit.location import Database
 from aligner_proxy.audit.recorder import Recorder, Waiting
 from tests.audit.conftest import noted
 
