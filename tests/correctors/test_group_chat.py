@@ -193,7 +193,7 @@ def test_who_pays_is_what_litellm_authenticated() -> None:
     from litellm.proxy._types import UserAPIKeyAuth
 
     caller = UserAPIKeyAuth(api_key="hash", key_alias="ci", team_id="acme", user_id="ann", spend=3.0, max_budget=9.0)
-    assert litellm_internals.payer(caller) == {
+    assert litellm_internals.payer_metadata(caller) == {
         "user_api_key": caller.api_key,
         "user_api_key_hash": caller.api_key,
         "user_api_key_alias": "ci",
