@@ -304,11 +304,11 @@ class ErrorTranslation:
             raise self._become(error) from None
 
 
-def _kinds(kind: type[CorrectionError]) -> Iterator[type[CorrectionError]]:
+def _all_subclasses(kind: type[CorrectionError]) -> Iterator[type[CorrectionError]]:
     yield kind
     for subclass in kind.__subclasses__():
-        yield from _kinds(subclass)
+        yield from _all_subclasses(subclass)
 
 
-BY_REASON = {kind.reason: kind for kind in _kinds(CorrectionError)}
+BY_REASON = {kind.reason: kind for kind in _all_subclasses(CorrectionError)}
 """The package's own `CorrectionError` classes by reason; classes of plugins are not included."""

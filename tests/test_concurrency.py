@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
-from aligner_proxy.concurrency import TimeSlice, cancelled_when, within
+from aligner_proxy.concurrency import TimeSlice, cancel_when_gone, enforce_deadline
 from aligner_proxy.errors import AlignerProxyError, ClientGone, DeadlineExceeded, ErrorTranslation
 
 TASKS = 20
@@ -92,12 +92,12 @@ class Text:
 
 
 async def late() -> None:
-    async with within(0.0):
+    async with enforce_deadline(0.0):
         await asyncio.sleep(30)
 
 
 async def left() -> None:
-    async with cancelled_when(lambda: asyncio.sleep(0)):
+    async with cancel_when_gone(lambda: asyncio.sleep(0)):
         await asyncio.sleep(30)
 
 

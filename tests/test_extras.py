@@ -59,7 +59,7 @@ NEEDY = {
     "torch": r"engine\.(loader|model\.(?!threads|tokenizer)\w+|weights\.quantise)|teaching\.(fit|teach)",
     "psycopg": r"audit\.database",
     "jinja2": r"console\.(pages|rendering)",
-    "markupsafe": r"console\.(hostile|playground)",
+    "markupsafe": r"console\.(escaping|playground)",
 }
 """The modules that import a package of an extra; what needs one of these modules asks for the extra before."""
 

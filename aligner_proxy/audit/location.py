@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aligner_proxy.audit.store import Seal, Store
+from aligner_proxy.audit.store import AuditStore, Seal
 
 PATIENCE_S = 5.0
 """How long a call of a database may take."""
@@ -20,14 +20,14 @@ class Database:
     patience_s: float = PATIENCE_S
 
 
-Place = Path | Database
+StoreLocation = Path | Database
 """Where an audit store is: a file of SQLite, or a PostgreSQL."""
 
 
-def open_store(place: Place, seal: Seal | None = None, *, durable: bool = False) -> Store:
+def open_store(place: StoreLocation, seal: Seal | None = None, *, durable: bool = False) -> AuditStore:
     """The store at a place; raises what its kind of store raises."""
     if isinstance(place, Path):
-        return Store(place, seal, durable=durable)
+        return AuditStore(place, seal, durable=durable)
     from aligner_proxy.audit.database import DatabaseStore  # brings psycopg, which the extra `fleet` installs
 
     return DatabaseStore(place, seal, durable=durable)

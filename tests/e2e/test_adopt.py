@@ -127,7 +127,7 @@ def ask(port: int, script: str) -> tuple[str, str]:
 
 def kept(home: Path) -> list[Any]:
     """What stands in the audit store."""
-    store = writer.store(config.load(home / "configs" / "policies.yaml"))
+    store = writer.open_for_reading(config.load(home / "configs" / "policies.yaml"))
     entries = list(store.entries())
     store.close()
     return entries

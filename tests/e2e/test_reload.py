@@ -176,15 +176,15 @@ def test_a_bad_file_is_refused_by_every_worker_and_doctor_knows_why(
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(reloading.folder / "home"))
     bad = yaml.safe_dump(version(8)) + "defaults: {on_error: {timeuot: block}}\n"
     reloading.policies(bad)
-    until(lambda: sum(one.refused is not None for one in reload.reports()) == WORKERS, "nobody refused it")
-    refusals = {str(one.refused) for one in reload.reports()}
+    until(lambda: sum(one.refused is not None for one in reload.read_reports()) == WORKERS, "nobody refused it")
+    refusals = {str(one.refused) for one in reload.read_reports()}
     line = bad.count("\n")
     assert refusals == {f"policies.yaml:{line}: unknown key 'timeuot' in defaults.on_error; did you mean 'timeout'?"}
     everywhere(reloading, "v7")
     assert reloading.log.read_text().count("unknown key 'timeuot'") == WORKERS
     reloading.policies(version(9))
     everywhere(reloading, "v9")
-    assert all(one.refused is None for one in reload.reports())
+    assert all(one.refused is None for one in reload.read_reports())
 
 
 @pytest.mark.full
@@ -192,7 +192,9 @@ def test_a_key_is_revoked_whatever_the_policies_are(reloading: Reloading, monkey
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(reloading.folder / "home"))
     ours = reloading.gateway(KEY)
     reloading.policies("rotues: []\n")
-    until(lambda: sum(one.refused is not None for one in reload.reports()) == WORKERS, "nobody refused the policies")
+    until(
+        lambda: sum(one.refused is not None for one in reload.read_reports()) == WORKERS, "nobody refused the policies"
+    )
     reloading.keys([entry("key-reload-2")])
     until(lambda: statuses(ours) == {401}, "a revoked key lived on with broken policies")
     reloading.keys([entry(KEY)])

@@ -127,7 +127,7 @@ def guard(
     """The guardrail of these policies with this editor, and a quota for everybody where one is given."""
     monkeypatch.setattr(litellm_internals, "config_folder", lambda: folder)
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(folder / "home"))
-    reload._at.cache_clear()
+    reload._watch_policies.cache_clear()
     said: dict[str, Any] = policies() | {"defaults": {"editor": {"model": "strong"}}}
     if quota is not None:
         said["tenants"] = [{"match": {}, "quota": quota}]

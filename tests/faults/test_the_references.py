@@ -186,7 +186,7 @@ def guard(
     (folder / "OTHER.md").write_text("Gift cards are valid for three years.\n")
     monkeypatch.setattr(litellm_internals, "config_folder", lambda: folder)
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(folder / "home"))
-    reload._at.cache_clear()
+    reload._watch_policies.cache_clear()
     said = policies()
     held = references or [{"file": "PAGE.md"}, {"file": "OTHER.md"}]
     said["routes"] = [route | {"objectives": objectives or [], "references": held} for route in said["routes"]]

@@ -18,7 +18,7 @@ from aligner_proxy.audit import recorder
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.pipeline.shared_cache import SharedCache
-from aligner_proxy.sharing.entries import Entries
+from aligner_proxy.sharing.entries import EntryCodec
 from aligner_proxy.sharing.leases import SharedEntries
 from aligner_proxy.sharing.server import PATIENCE_S, RedisServer
 from tests.audit.conftest import counted
@@ -57,7 +57,7 @@ async def gateway(
     """A gateway with a disk of its own; a machine that has other work needs more patience where Redis is well."""
     folder.mkdir(exist_ok=True)
     made = guard(folder, monkeypatch, folder / name)
-    entries = Entries()
+    entries = EntryCodec()
     shared = SharedEntries(RedisServer(redis.url, "REDIS_URL", patience_s=patience_s), entries.prefix, 3600.0)
     made.pipeline = Pipeline(Engine(lambda: None), SharedCache(folder / name, 3600.0, 8, shared, entries))
     try:

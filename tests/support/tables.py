@@ -10,7 +10,9 @@ SHOWN = 20
 """Failures that are written out; the others are counted."""
 
 
-def for_every(rows: Sequence[Row], title: Callable[[Row], str]) -> Callable[[Callable[[Row], None]], Callable[[], None]]:
+def for_every(
+    rows: Sequence[Row], title: Callable[[Row], str]
+) -> Callable[[Callable[[Row], None]], Callable[[], None]]:
     """Make one test of a check that takes a row; it fails with the titles of all rows for which the check fails."""
 
     def decorate(check: Callable[[Row], None]) -> Callable[[], None]:

@@ -137,7 +137,7 @@ def template_of(model: str, configured: str | None, known: str | None) -> str:
             f"the prompt form of model {model!r} is not known here; "
             f"set template to one of {', '.join(prompts.TEMPLATES)}"
         )
-    return prompts.template(name).name
+    return prompts.find_template(name).name
 
 
 def _folder(folder: Path, label: str, name: str, template: str | None) -> Source:

@@ -78,7 +78,7 @@ def test_of_many_turns_the_last_are_read() -> None:
 )
 def test_what_is_kept_fits_and_the_last_words_are_there(texts: list[str], room: int) -> None:
     kept = cut(user(*texts), RULER, room)
-    query = prompts.query(FAMILY, kept)
+    query = prompts.query_field(FAMILY, kept)
     assert RULER.count(query) <= room + 16 * (len(kept) + 1)  # this tokenizer spells the names of roles
     last = next((text for text in reversed(texts) if text), "")
     assert not last or kept[-1].content[-1] in (last[-1], fold(last).text[-1])

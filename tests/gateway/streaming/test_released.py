@@ -23,7 +23,7 @@ from aligner_proxy.formats import chat, messages, responses
 from aligner_proxy.formats.base import SafeDecoder, StreamEvent
 from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
 from aligner_proxy.gateway.request_state import RequestState
-from aligner_proxy.gateway.shadow import Shadows
+from aligner_proxy.gateway.shadow import ShadowCorrections
 from aligner_proxy.gateway.streaming.queue import KEEPALIVE
 from aligner_proxy.gateway.streaming.released import ReleasedStream
 from aligner_proxy.pipeline.cache import CorrectionCache
@@ -83,7 +83,7 @@ def stream(
             if outcome.status in blocked:
                 raise PermissionError(outcome.reason)
 
-    corrector = Corrector(Pipeline(engine), ledger, Shadows(1, 1), AuditWriters([]), lambda _: None)
+    corrector = Corrector(Pipeline(engine), ledger, ShadowCorrections(1, 1), AuditWriters([]), lambda _: None)
     return ReleasedStream(wire, DATA, ledger, corrector), ledger
 
 

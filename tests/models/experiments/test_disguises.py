@@ -65,8 +65,8 @@ def test_a_thousand_texts_stay_as_they_are(texts: Any) -> None:
 def test_without_folding_the_aligner_reads_what_is_written() -> None:
     family = TEMPLATES["ultrafeedback"]
     with disguises.unfolded():
-        assert render(family, "q", "i\u200bd", ["x"]).shown == "i\u200bd"
-    assert render(family, "q", "i\u200bd", ["x"]).shown == "id"
+        assert render(family, "q", "i\u200bd", ["x"]).shown_answer == "i\u200bd"
+    assert render(family, "q", "i\u200bd", ["x"]).shown_answer == "id"
 
 
 @pytest.mark.parametrize(("flagged", "found"), [(0, False), (1, True), (2, False)])
