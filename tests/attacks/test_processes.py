@@ -28,6 +28,7 @@ from tests.e2e.scripted_engine import INSULT
 
 __all__ = ["folder", "upstream"]
 pytestmark = [
+    pytest.mark.full,
     pytest.mark.e2e,
     pytest.mark.slow,
     pytest.mark.timeout(1800),

@@ -20,7 +20,7 @@ from tests.browser.sample import SAID, answered, of_a_day
 from tests.console.conftest import Site, judged
 from tests.support.chromium import Chromium, needs_chromium
 
-pytestmark = needs_chromium
+pytestmark = [pytest.mark.full, needs_chromium]
 
 ROOT = Path(__file__).parents[2]
 PICTURES = ROOT / "docs" / "pictures"

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 
+@pytest.mark.full
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_an_engine_does_not_load_torchs_compiler() -> None:

@@ -115,7 +115,7 @@ async def test_what_may_go_wrong_has_our_names_and_quotes_nothing(
 
 
 async def test_nobody_there_is_an_engine_that_is_away() -> None:
-    params = {"model": "openai/big", "api_base": f"http://127.0.0.1:{refused_port()}/v1", "api_key": "k"}
+    params = {"model": "openai/big", "api_base": f"http://127.0.0.1:{refused_port()}/v1", "api_key": "k", "max_retries": 0}
     router = Router([{"model_name": "strong", "litellm_params": params}], num_retries=0)
     with pytest.raises(EngineUnavailable):
         await ask(GroupChat("strong", lambda: router))

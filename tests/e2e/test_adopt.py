@@ -133,6 +133,7 @@ def kept(home: Path) -> list[Any]:
     return entries
 
 
+@pytest.mark.full
 def test_the_page_as_it_is_written(shell: Shell, folder_of_ones_own: Path, port: int) -> None:
     home = folder_of_ones_own
     walked = []

@@ -149,6 +149,7 @@ def test_under_load_every_answer_goes_by_one_version(reloading: Reloading) -> No
     everywhere(reloading, "v4")
 
 
+@pytest.mark.full
 def test_a_request_keeps_the_version_it_began_with(reloading: Reloading, engine: Any) -> None:
     reloading.policies(version(5))
     everywhere(reloading, "v5")
@@ -166,6 +167,7 @@ def test_a_request_keeps_the_version_it_began_with(reloading: Reloading, engine:
     gateway.http.close()
 
 
+@pytest.mark.full
 def test_a_bad_file_is_refused_by_every_worker_and_doctor_knows_why(
     reloading: Reloading, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,6 +187,7 @@ def test_a_bad_file_is_refused_by_every_worker_and_doctor_knows_why(
     assert all(one.refused is None for one in reload.reports())
 
 
+@pytest.mark.full
 def test_a_key_is_revoked_whatever_the_policies_are(reloading: Reloading, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(reloading.folder / "home"))
     ours = reloading.gateway(KEY)
@@ -207,6 +210,7 @@ def statuses(gateway: Gateway) -> set[int]:
     return {gateway.chat("good").status_code for _ in range(6)}
 
 
+@pytest.mark.full
 def test_keys_come_and_go_and_a_broken_file_locks_nobody_out(reloading: Reloading) -> None:
     ours = reloading.gateway(KEY)
     new = reloading.gateway("key-reload-2")

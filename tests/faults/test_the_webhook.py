@@ -15,7 +15,7 @@ from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.gateway.hand_off import ATTEMPTS
 from aligner_proxy.pipeline.pipeline import Pipeline
 from tests.faults import faults
-from tests.faults.cells import Cell, cells, check
+from tests.faults.cells import Cell, cells, check, every_kind
 from tests.faults.conftest import policies
 from tests.faults.faulty_upstream import INSULT
 from tests.faults.test_by_the_hooks import deliver
@@ -36,6 +36,7 @@ ASKED = {faults.DESK_DOWN: 0, faults.DESK_500: ATTEMPTS}
 SENT = (faults.DESK_SLOW, faults.DESK_ENDLESS)
 
 
+@every_kind
 @pytest.mark.parametrize("cell", cells(faults.BY_WEBHOOK), ids=lambda cell: cell.name)
 async def test_the_webhook_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     async with opened(**DESKS[cell.fault]) as desk:

@@ -42,6 +42,7 @@ from aligner_proxy.connections import Limits
 from aligner_proxy.engine.api import (
     AlignRequest,
     AlignResponse,
+    Completion,
     CompletionRequest,
     Engine,
     Local,
@@ -53,7 +54,6 @@ from aligner_proxy.engine.api import (
     text_states,
     with_heads,
 )
-from aligner_proxy.engine.decoding.complete import openai_form
 from aligner_proxy.engine.scheduling import metrics
 from aligner_proxy.engine.scheduling.metrics import exposition
 from aligner_proxy.engine.server.sessions import Sessions
@@ -265,7 +265,7 @@ def _model_routes(engine: Local) -> list[Route]:
         about = await engine.info()
         model = parsed.model if parsed.model and parsed.model in about.others else about.model
         work = engine.complete(parsed, name, COMPLETION_S)
-        return await _unless_gone(request, name, work, lambda done: openai_form(done, name, model))
+        return await _unless_gone(request, name, work, lambda done: _completion_body(done, name, model))
 
     async def models(_: Request) -> Response:
         about = await engine.info()
@@ -386,3 +386,33 @@ async def _bad_request(_: Request, error: Exception) -> Response:
     details = error.errors(include_url=False, include_input=False, include_context=False)
     faults = "; ".join(f"{'.'.join(map(str, detail['loc'])) or 'body'}: {detail['msg']}" for detail in details)
     return JSONResponse(ErrorResponse(error=ErrorBody(type=BAD_REQUEST, message=faults)).model_dump(), 422)
+
+
+def _completion_body(done: Completion, name: str, model: str) -> dict[str, object]:
+    """The body of OpenAI's answer; draft tokens are counted as predicted ones, and all `counts` are added."""
+    counts = done.counts
+    return {
+        "id": name,
+        "object": "text_completion",
+        "created": int(time.time()),
+        "model": model,
+        "choices": [
+            {
+                "index": 0,
+                "text": done.text,
+                "finish_reason": done.finish_reason,
+                "stop_reason": done.stop_reason,
+                "logprobs": None,
+            }
+        ],
+        "usage": {
+            "prompt_tokens": done.prompt_tokens,
+            "completion_tokens": done.completion_tokens,
+            "total_tokens": done.prompt_tokens + done.completion_tokens,
+            "completion_tokens_details": {
+                "accepted_prediction_tokens": counts.accepted,
+                "rejected_prediction_tokens": counts.drafted - counts.accepted,
+            },
+        },
+        "counts": asdict(counts),
+    }

