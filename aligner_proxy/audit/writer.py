@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from aligner_proxy.audit.entry import AuditEvent, Redact, entry, weight
-from aligner_proxy.audit.location import PATIENCE_S, Database, Place, open_store
+from aligner_proxy.audit.location import PATIENCE_S, Database, Place
+from aligner_proxy.audit.opening import open_store
 from aligner_proxy.audit.recorder import Recorder, Room, Waiting, audited
 from aligner_proxy.audit.store import Seal, Store
 from aligner_proxy.audit.tidier import Keeping, Tidier

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from aligner_proxy.audit.entry import entry
 from aligner_proxy.audit.evidence import Share, evidence, evidence_of, same_answers
-from aligner_proxy.audit.location import Place, open_store
+from aligner_proxy.audit.location import Place
+from aligner_proxy.audit.opening import open_store
 from aligner_proxy.audit.replay import share
 from aligner_proxy.audit.review_queue import Wanted
 from aligner_proxy.audit.reviews import Chosen, Review, Reviews, ReviewVerdict

@@ -17,7 +17,8 @@ from prometheus_client import REGISTRY
 from aligner_proxy.audit import recorder as recording
 from aligner_proxy.audit.database import DatabaseStore
 from aligner_proxy.audit.entry import AuditEvent, weight
-from aligner_proxy.audit.location import Place, open_store
+from aligner_proxy.audit.location import Place
+from aligner_proxy.audit.opening import open_store
 from aligner_proxy.audit.recorder import Recorder, Waiting
 from aligner_proxy.audit.store import Store
 from aligner_proxy.audit.tidier import Keeping, Tidier

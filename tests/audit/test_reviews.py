@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from aligner_proxy.audit.entry import entry
-from aligner_proxy.audit.location import Place, open_store
+from aligner_proxy.audit.location import Place
+from aligner_proxy.audit.opening import open_store
 from aligner_proxy.audit.reviews import Chosen, Review, Reviews, ReviewVerdict
 from aligner_proxy.audit.store import STEPS, Seal, Store
 from aligner_proxy.audit.tidier import Keeping, Tidier

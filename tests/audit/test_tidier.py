@@ -14,7 +14,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from aligner_proxy.audit.entry import entry
-from aligner_proxy.audit.location import Place, open_store
+from aligner_proxy.audit.location import Place
+from aligner_proxy.audit.opening import open_store
 from aligner_proxy.audit.store import Store
 from aligner_proxy.audit.tidier import Keeping, Lease, Tidier
 from aligner_proxy.clock import Reading
