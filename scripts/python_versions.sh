@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The tests that need no engine on each supported Python that is on this machine, beside the one of .venv, on which `make
 # test` runs everything: scripts/python_versions.sh [whole] [ARGUMENTS of pytest]
-# Without `whole` only the folders in which a version of Python has made a difference or could: what waits, is cancelled,
+# Without `whole` a sample, of only the folders in which a version of Python has made a difference or could: what waits, is cancelled,
 # is freed, or is imported when the gateway starts. Each version gets an environment in .build, by hash, without torch and
 # what only models/ needs; it is made once. A version that is not here is fetched by uv where uv can, else named and left out.
 set -euo pipefail
@@ -9,10 +9,10 @@ cd "$(dirname "$0")/.."
 versions=(3.11 3.12 3.13)
 uv=$PWD/.venv/bin/uv
 own=$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-folders=(tests/test_*.py tests/engine/client tests/engine/server tests/gateway tests/pipeline tests/plugins tests/sharing)
+chosen=(--sample tests/test_*.py tests/engine/client tests/engine/server tests/gateway tests/pipeline tests/plugins tests/sharing)
 if [ "${1:-}" = whole ]; then
     shift
-    folders=(tests --ignore tests/models --ignore tests/e2e --ignore tests/conformance)
+    chosen=(tests --ignore tests/models --ignore tests/e2e --ignore tests/conformance)
 fi
 
 say() { printf 'python versions: %s\n' "$*" >&2; }
@@ -70,7 +70,7 @@ for version in "${versions[@]}"; do
     make_environment "$python" "$environment"
     say "$("$python" -V), environment after $((SECONDS - began)) s"
     OMP_NUM_THREADS=1 "$environment/bin/python" -m pytest -q -n "${WORKERS:-2}" --dist loadscope -p tests.support.no_engine \
-        -m 'not (model or e2e or slow or long)' --deselect tests/attacks/test_table.py "${folders[@]}" "$@" || failed+=("$version")
+        -m 'not (model or e2e or slow or long)' --deselect tests/attacks/test_table.py "${chosen[@]}" "$@" || failed+=("$version")
     say "$version took $((SECONDS - began)) s"
 done
 [ ${#absent[@]} = 0 ] || say "not on this machine: ${absent[*]}"
