@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
-from aligner_proxy.concurrency import TimeSlice, cancelled_when, within
-from aligner_proxy.errors import AlignerProxyError, ClientGone, DeadlineExceeded, ErrorTranslation
+from aligner_proxy.concurrency import ErrorTranslation, TimeSlice, cancelled_when, within
+from aligner_proxy.errors import AlignerProxyError, ClientGone, DeadlineExceeded
 
 TASKS = 20
 
