@@ -40,7 +40,7 @@ test-long: setup ## what is marked `long`, and the random cases of the engine in
 bench: setup ## added latency and throughput beside named peers; plots into OUT (.build/bench), the last line is JSON
 	@$(BIN)/python -m bench --out $(or $(OUT),.build/bench) $(if $(DATA),--data $(DATA)) $(ARGS)
 
-gpu-check: setup ## equality, speed and memory on CUDA in shapes of 1.1B, 7B and 13B; writes docs/benchmarks.md (ARGS=--rehearse: on the CPU)
+gpu-check: setup ## equality, speed and memory on CUDA in shapes of 1.1B, 7B and 13B; writes docs/reference/benchmarks.md (ARGS=--rehearse: on the CPU)
 	@$(BIN)/python -m bench.gpu_check $(ARGS)
 
 soak: setup ## MINUTES (20) at half of saturation with faults injected: memory, tasks, descriptors, blocks; figure into OUT
@@ -55,7 +55,7 @@ fuzz: setup ## 100,000 wrecked responses and 20,000 whole ones through the hooks
 	@LITELLM_LOCAL_MODEL_COST_MAP=True $(BIN)/python -m tests.fuzz.enforced --cases 20000 $(ARGS)
 	@LITELLM_LOCAL_MODEL_COST_MAP=True $(BIN)/python -m tests.fuzz.moved --cases 20000 $(ARGS)
 
-conformance: setup ## try every cell and client on the real proxy and write docs/conformance.md
+conformance: setup ## try every cell and client on the real proxy and write docs/reference/conformance.md
 	@CONFORMANCE=write $(BIN)/python -m pytest -q tests/conformance
 
 early-warning: setup ## the same cells and clients on LiteLLM's newest release, which gets an environment of its own

@@ -22,7 +22,7 @@ from tests.support import tiny
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana.json").read_text())
-DOCS = (ROOT / "docs" / "operations.md").read_text()
+DOCS = (ROOT / "docs" / "guides" / "operations.md").read_text()
 METRIC = re.compile(r"\b(?:aligner|process)_\w+")
 SELECTOR = re.compile(r"\b((?:aligner|process)_\w+)\{([^}]*)\}")
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}
