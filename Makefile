@@ -1,7 +1,7 @@
 # Every verb does its own set-up in .venv and may be run again at any time, also after an interrupted run.
 # PYTHON=/path/to/python3 chooses the interpreter; ARGS='...' is handed to pytest, the demo or the benchmark.
 .DEFAULT_GOAL := help
-.PHONY: help setup gateway demo demo-preferences check unit test test-long bench gpu-check deploy-check ray-check soak load fuzz conformance early-warning database fleet-test lint format lock clean
+.PHONY: help setup gateway demo demo-preferences check unit test test-long bench gpu-check deploy-check ray-check soak load fuzz conformance early-warning database fleet-test lint format docs lock clean
 BIN := .venv/bin
 # What is imported is compiled once, for all processes: a gateway or an engine that compiles anew starts twice as slowly.
 export PYTHONDONTWRITEBYTECODE :=
@@ -84,7 +84,11 @@ lint: setup ## ruff, formatting, who may import whom, sizes, mypy
 format: setup ## let ruff format and fix
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
-lock: ## resolve anew and write both lock files
+docs: setup ## write the generated pages of docs/reference, and build the site into .build/site; a dead link fails it
+	@$(BIN)/python -m scripts.reference
+	@PYTHON=$(BIN)/python ./scripts/docs.sh
+
+lock: ## resolve anew and write the lock files
 	@[ -x $(BIN)/uv ] || ./scripts/setup.sh dev
 	@./scripts/lock.sh
 

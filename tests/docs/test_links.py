@@ -1,4 +1,4 @@
-"""Every page that code, configuration or another page names is there, under the address and the heading that they name."""
+"""Every page that code, configuration or another page names is there, under the address and heading that they name."""
 
 from __future__ import annotations
 
