@@ -15,6 +15,7 @@ from aligner_proxy.cli import main
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*/*.md"), *ROOT.glob("plugins/**/README.md")]
 SHELL = re.compile(r"^```(?:sh|bash)\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
+FOLDERS = ("aligner_proxy", "bench", "demo", "models", "scripts", "tests")
 VERBS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
 # The lab book says what was typed then; docs/lab/command_names.md has the names of now.
 CURRENT = [page for page in PAGES if page.parent.name != "lab"]
