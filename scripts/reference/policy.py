@@ -136,7 +136,8 @@ def _top_level() -> str:
     anchors = {section.heading for section in SECTIONS}
     rows = []
     for key, value in schema()["properties"].items():
-        told = value.get("description") or definition(value, schema()["$defs"]).get("description", "")
+        described = definition(value.get("items", value), schema()["$defs"])
+        told = value.get("description") or described.get("description", "")
         target = "settings" if key == "defaults" else key
         name = f"[`{key}`](#{target})" if target in anchors else code(key)
         rows.append((name, type_words(value, schema()["$defs"]), sentence(told), _example((), "file", key)))
