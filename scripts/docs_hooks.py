@@ -17,6 +17,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]*)(#[^)\s]*)?\)")
+REDIRECT = '<!doctype html><meta http-equiv="refresh" content="0; url={address}"><a href="{address}">moved</a>'
 FENCE = re.compile(r"(^```.*?^```)", flags=re.MULTILINE | re.DOTALL)
 TOP = ("ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "THREATS.md")
 
@@ -65,3 +66,14 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
     parts = FENCE.split(markdown)
     return "".join(part if part.startswith("```") else LINK.sub(rewrite, part) for part in parts)
+
+
+def on_post_build(config: Any) -> None:
+    """Lead from where pages lay before 0.2.0 (docs/NAME.md), which errors of 0.1.0 name, to where they are."""
+    site = Path(config["site_dir"])
+    for page in sorted((ROOT / "docs").glob("*/*.md")):
+        before = site / page.stem
+        if page.parent.name != "lab" and not before.exists():
+            before.mkdir()
+            address = f"../{page.parent.name}/{page.stem}/"
+            (before / "index.html").write_text(REDIRECT.format(address=address), encoding="utf-8")
