@@ -29,7 +29,7 @@ compile() { # FILE HOW-TO-INSTALL ARGUMENTS...
     shift 2
     [ -z "$only" ] || [ "$only" = "$out" ] || return 0
     {
-        echo "# Made by 'make lock' from pyproject.toml; do not edit. Installed by scripts/setup.sh, or by hand:"
+        echo "# Made by 'make lock' from pyproject.toml; do not edit. Installed by make, or by hand:"
         echo "#   $install"
         "$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate "$@" | ${SHORTEN:-shorten}
     } >"$out.new"
